@@ -1,0 +1,20 @@
+//! Snapshot JSON, one pure function each way: the catalogue's dotted names nested, instances
+//! by key. What `curl` and scripts see and may post.
+
+mod layout;
+mod read;
+
+pub use layout::{Layout, process_row, write_snapshot};
+pub use read::{JsonError, ParsedSnapshot, read_snapshot};
+
+/// Top-level keys that are no metric group.
+pub(crate) const RESERVED: [&str; 9] =
+    ["timestamp", "host", "host_id", "boot", "seq", "interval_ms", "facts", "errors", "schema"];
+
+/// Milliseconds since 1970 as RFC 3339 in UTC with milliseconds.
+pub fn write_time(out: &mut String, at_ms: i64) {
+    use std::fmt::Write as _;
+    if let Ok(at) = jiff::Timestamp::from_millisecond(at_ms) {
+        let _ = write!(out, "{at:.3}");
+    }
+}

@@ -1,0 +1,121 @@
+//! The wire form: round trips, golden bytes that must decode for ever, hostile bytes.
+
+use super::*;
+use crate::MISSING;
+use proptest::prelude::*;
+
+fn sample() -> Snapshot {
+    let column = |metric: &'static str, dimension: &'static str, instance: &str, decimals| Column {
+        metric: metric.into(),
+        dimension: dimension.into(),
+        instance: instance.into(),
+        decimals,
+    };
+    Snapshot {
+        boot: BootId(Uuid::from_u128(7)),
+        seq: 42,
+        at_ms: 1_763_720_000_123,
+        interval_ms: 2000,
+        shape: Arc::new(Shape::new(vec![
+            column("cpu.usage", "", "", 2),
+            column("network.rx_bytes", "interface", "eth0", 0),
+        ])),
+        values: vec![1234, MISSING],
+        processes: vec![ProcessRow {
+            pid: 1,
+            name: "init".into(),
+            user: "root".into(),
+            command: "/sbin/init".into(),
+            state: 'S',
+            cpu_tenths: 5,
+            memory_bytes: 1 << 20,
+            threads: 1,
+            handles: Some(9),
+            read_bytes: None,
+            write_bytes: Some(0),
+            started_ms: 1_763_000_000_000,
+        }],
+        facts: Some(Arc::new(HostFacts { os: "Debian".into(), cores: 2, ..HostFacts::default() })),
+        errors: vec![CollectorError { collector: "disk".into(), message: "no".into() }],
+    }
+}
+
+#[test]
+fn snapshot_and_shape_come_back() {
+    let snapshot = sample();
+    let shape = Arc::new(decode_shape(encode_shape(&snapshot.shape)).unwrap());
+    assert_eq!(shape.id(), snapshot.shape.id());
+    let bytes = encode_snapshot(&snapshot);
+    assert_eq!(shape_of(bytes.clone()).unwrap(), shape.id());
+    let again = decode_snapshot(bytes, &|id| (id == shape.id()).then(|| shape.clone())).unwrap();
+    assert_eq!(again, snapshot);
+}
+
+/// Written by version 0.1.0. If this fails, agents of that version can't be understood.
+#[test]
+fn golden_bytes_decode_for_ever() {
+    let unhex = |text: &str| -> Bytes {
+        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+        digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    };
+    let shape = Arc::new(decode_shape(unhex(include_str!("../fixtures/shape.v1.hex"))).unwrap());
+    let golden = unhex(include_str!("../fixtures/snapshot.v1.hex"));
+    assert_eq!(decode_snapshot(golden.clone(), &|_| Some(shape.clone())).unwrap(), sample());
+    assert_eq!(encode_snapshot(&sample()), golden);
+}
+
+#[test]
+fn an_unknown_shape_is_named() {
+    let snapshot = sample();
+    let error = decode_snapshot(encode_snapshot(&snapshot), &|_| None).unwrap_err();
+    assert_eq!(error, WireError::UnknownShape(snapshot.shape.id()));
+}
+
+#[test]
+fn bad_shapes_are_refused() {
+    let shape = |metric: &str, instance: &str, decimals| {
+        let column = ColumnMessage { metric: metric.into(), dimension: String::new(), instance: instance.into(), decimals };
+        decode_shape(ShapeMessage { columns: vec![column] }.encode_to_vec().into())
+    };
+    assert!(shape("cpu.usage", "", 2).is_ok());
+    for (metric, instance, decimals) in [
+        ("", "", 0),
+        ("cpu..usage", "", 0),
+        ("Cpu", "", 0),
+        ("host", "", 0),
+        ("errors.x", "", 0),
+        ("cpu.usage", &"x".repeat(256), 0),
+        ("cpu.usage", "", 7),
+    ] {
+        assert!(matches!(shape(metric, instance, decimals), Err(WireError::Invalid(_))), "{metric:?}");
+    }
+}
+
+#[test]
+fn values_must_fit_the_shape() {
+    let mut snapshot = sample();
+    let shape = snapshot.shape.clone();
+    snapshot.values.push(1);
+    let error = decode_snapshot(encode_snapshot(&snapshot), &|_| Some(shape.clone())).unwrap_err();
+    assert_eq!(error, WireError::Invalid("3 values for 2 columns".into()));
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let shape = sample().shape;
+        let _ = decode_batch(bytes.clone().into());
+        let _ = decode_shape(bytes.clone().into());
+        let _ = decode_snapshot(bytes.into(), &|_| Some(shape.clone()));
+    }
+
+    #[test]
+    fn a_broken_snapshot_never_panics(at in 0usize..200, byte in any::<u8>(), cut in 0usize..200) {
+        let snapshot = sample();
+        let mut bytes = encode_snapshot(&snapshot).to_vec();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        bytes.truncate(bytes.len() - cut.min(bytes.len()));
+        let _ = decode_snapshot(bytes.into(), &|_| Some(snapshot.shape.clone()));
+    }
+}
