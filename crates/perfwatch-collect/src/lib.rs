@@ -1,1 +1,26 @@
-//! x
+//! From the kernel to a snapshot: a [`Source`] gives files, collectors read them into a
+//! [`Reading`] of raw counters, [`derive`] turns two readings into samples, and
+//! [`SnapshotBuilder`] gives those a shape.
+//!
+//! Starts no thread and knows no clock: the agent runs the collectors on threads of its own,
+//! the SSH side runs them in a row over a [`Capture`]; both get the same samples.
+
+mod capture;
+mod collector;
+mod derive;
+mod error;
+mod linux;
+mod parse;
+mod reading;
+mod registry;
+mod snapshot;
+mod source;
+
+pub use capture::{Capture, CaptureError, Recorder};
+pub use collector::{Collector, CommandLine, Context, Every, Options, Out, Recall, glob_match};
+pub use derive::{Derived, Deriver, Point};
+pub use error::CollectError;
+pub use reading::{Part, PartReading, RawProcess, ProcessDetail, Raw, Reading, Sample};
+pub use registry::{COLLECTORS, CollectorSet, boot_id, catalog, read_all, read_one};
+pub use snapshot::SnapshotBuilder;
+pub use source::{FsUsage, LocalRoot, Source};

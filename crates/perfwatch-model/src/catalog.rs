@@ -78,6 +78,10 @@ pub struct MetricDef {
     /// Raw growth times this is the sample (1,000 ms a second is 100 %: 0.1).
     #[serde(skip)]
     pub factor: f64,
+    /// The collector gives one raw number a part (an interface, a disk) and the sample is the
+    /// sum of their growths: a part that comes or goes makes no jump.
+    #[serde(skip)]
+    pub summed: bool,
     /// Smallest possible value.
     pub min: f64,
     /// Largest possible value, if there is one.
@@ -101,6 +105,7 @@ impl MetricDef {
             dimension: "",
             rollup: Rollup::Mean,
             factor: 1.0,
+            summed: false,
             min: 0.0,
             max,
             help,
@@ -142,6 +147,12 @@ impl MetricDef {
     /// Raw growth times `factor` is the sample.
     pub const fn times(mut self, factor: f64) -> Self {
         self.factor = factor;
+        self
+    }
+
+    /// The sum over parts that the collector names as instances.
+    pub const fn summed(mut self) -> Self {
+        self.summed = true;
         self
     }
 

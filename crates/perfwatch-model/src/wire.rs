@@ -10,6 +10,7 @@ use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
 use crate::{BootId, Column, HostId, Shape, ShapeId, limits};
 use bytes::Bytes;
 use prost::Message;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -136,6 +137,34 @@ pub struct FactsMessage {
     #[prost(string, tag = "8")]
     pub agent_version: String,
 }
+
+/// What the hub answers to `POST /ingest/metrics`, as JSON.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IngestAnswer {
+    /// Snapshots taken in; durable when this is sent.
+    pub accepted: usize,
+    /// Snapshots that were there already.
+    pub duplicates: usize,
+    /// Snapshots that never will be taken in, by their place in the batch.
+    pub rejected: Vec<RejectedSnapshot>,
+    /// How often the hub wants a snapshot, milliseconds; none if it leaves that to the agent.
+    pub interval_ms: Option<u32>,
+}
+
+/// One refused snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedSnapshot {
+    /// Place in the batch, from 0.
+    pub index: usize,
+    /// For programs.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// The error code of an answer that asks for shapes and facts.
+pub const UNKNOWN_SHAPE: &str = "unknown_shape";
 
 /// Why bytes are no batch, shape or snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -306,18 +335,6 @@ pub fn decode_snapshot(
             .map(|error| CollectorError { collector: error.collector, message: error.message })
             .collect(),
     })
-}
-
-/// The shape's name of an encoded snapshot, without decoding the rest into rows.
-///
-/// # Errors
-/// Malformed bytes.
-pub fn shape_of(bytes: Bytes) -> Result<ShapeId, WireError> {
-    let message = SnapshotMessage::decode(bytes).map_err(|error| malformed(&error))?;
-    match <[u8; 16]>::try_from(&message.shape[..]) {
-        Ok(id) => Ok(ShapeId(id)),
-        Err(_) => invalid("a shape's name has 16 bytes"),
-    }
 }
 
 fn process_row(message: ProcessMessage) -> ProcessRow {

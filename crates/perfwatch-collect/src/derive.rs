@@ -1,0 +1,243 @@
+//! The one place where counters become rates: two readings in, samples out.
+//!
+//! A rate is only given when both counters are of the same boot, the same instance, and grew.
+//! After a reset, a wrap, a hot-plug, a reboot or a first look there is no sample for one
+//! tick, which is honest; a guess would be a spike. Time is the monotonic clock's, so a wall
+//! clock that jumps changes nothing.
+
+use crate::collector::{float, glob_match};
+use crate::reading::{Part, PartReading, Raw, RawProcess, Reading, Sample};
+use crate::{CollectError, Options};
+use perfwatch_model::{BootId, CollectorError, HostFacts, Kind, MetricDef, ProcessRow};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A sample: NaN says that the series is there and this tick of it is not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// The line of the collector's table.
+    pub metric: &'static MetricDef,
+    /// Which one, or `""`.
+    pub instance: Arc<str>,
+    /// In the metric's unit.
+    pub value: f64,
+}
+
+/// What a reading says once the one before is subtracted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Derived {
+    /// All samples.
+    pub points: Vec<Point>,
+    /// The largest processes.
+    pub processes: Vec<ProcessRow>,
+    /// The host's facts, where they were read.
+    pub facts: Option<HostFacts>,
+    /// Collectors with something to complain of.
+    pub errors: Vec<CollectorError>,
+}
+
+/// Holds the last reading and what came of it.
+#[derive(Default)]
+pub struct Deriver {
+    boot: Option<BootId>,
+    last: HashMap<&'static str, Last>,
+}
+
+struct Last {
+    part: Arc<Part>,
+    taken: Duration,
+    points: Vec<Point>,
+    processes: Vec<ProcessRow>,
+}
+
+impl Deriver {
+    /// Subtracts the reading before, if there was one of the same boot.
+    pub fn derive(&mut self, reading: &Reading, options: &Options) -> Derived {
+        if self.boot != Some(reading.boot) {
+            self.last.clear();
+            self.boot = Some(reading.boot);
+        }
+        let mut derived = Derived::default();
+        for part in &reading.parts {
+            self.part(part, options, &mut derived);
+        }
+        derived
+    }
+
+    fn part(&mut self, read: &PartReading, options: &Options, derived: &mut Derived) {
+        let say = |message: String| CollectorError { collector: read.collector.to_owned(), message };
+        let part = match &read.result {
+            Ok(part) => part,
+            Err(error) => {
+                if *error != CollectError::NoData {
+                    derived.errors.push(say(error.to_string()));
+                }
+                // The series stay, with a gap: a failing collector doesn't change the shape.
+                let gap = |point: &Point| Point { value: f64::NAN, ..point.clone() };
+                if let Some(last) = self.last.get(read.collector) {
+                    derived.points.extend(last.points.iter().map(gap));
+                }
+                return;
+            }
+        };
+        derived.errors.extend(part.complaints.iter().cloned().map(say));
+        derived.facts = derived.facts.take().or_else(|| part.facts.clone());
+        let last = self.last.get(read.collector);
+        let same = last.is_some_and(|last| Arc::ptr_eq(&last.part, part));
+        if !same {
+            let before = last.and_then(|last| Some((&*last.part, read.taken.checked_sub(last.taken)?)));
+            let points = derive_samples(before, &part.samples, options);
+            let processes = derive_processes(before, &part.processes, options.top);
+            let last = Last { part: part.clone(), taken: read.taken, points, processes };
+            self.last.insert(read.collector, last);
+        }
+        if let Some(last) = self.last.get(read.collector) {
+            derived.points.extend(last.points.iter().cloned());
+            derived.processes.extend(last.processes.iter().cloned());
+        }
+    }
+}
+
+type Before<'a> = Option<(&'a Part, Duration)>;
+
+fn derive_samples(before: Before<'_>, next: &[Sample], options: &Options) -> Vec<Point> {
+    let mut points: Vec<Point> = Vec::with_capacity(next.len());
+    let mut find = Finder::new(before.map_or(&[], |(part, _)| &part.samples));
+    let elapsed = before.map_or(Duration::ZERO, |(_, elapsed)| elapsed);
+    let mut sums: Vec<(usize, &'static str)> = Vec::new();
+    for sample in next {
+        if options.exclude_metrics.iter().any(|pattern| glob_match(pattern, sample.metric.name)) {
+            continue;
+        }
+        let value = derive_value(sample.metric, find.like(sample).map(|s| s.raw), sample.raw, elapsed);
+        if !sample.metric.summed {
+            points.push(Point { metric: sample.metric, instance: sample.instance.clone(), value });
+            continue;
+        }
+        match sums.iter().find(|(_, name)| *name == sample.metric.name) {
+            // A part without a rate yet adds nothing to the sum.
+            Some(&(at, _)) => {
+                let sum: &mut f64 = &mut points[at].value;
+                *sum = if sum.is_nan() { value } else if value.is_nan() { *sum } else { *sum + value };
+            }
+            None => {
+                sums.push((points.len(), sample.metric.name));
+                points.push(Point { metric: sample.metric, instance: "".into(), value });
+            }
+        }
+    }
+    points
+}
+
+fn derive_value(metric: &MetricDef, before: Option<Raw>, next: Raw, elapsed: Duration) -> f64 {
+    let growth = |from: u64, to: u64| to.checked_sub(from).map(float);
+    let seconds = elapsed.as_secs_f64();
+    let value = match (metric.kind, before, next) {
+        (_, _, Raw::Gauge(value)) => Some(value),
+        (Kind::Rate, Some(Raw::Counter(from)), Raw::Counter(to)) if seconds > 0.0 => {
+            growth(from, to).map(|growth| growth / seconds * metric.factor)
+        }
+        (Kind::Events, Some(Raw::Counter(from)), Raw::Counter(to)) => growth(from, to),
+        (Kind::Ratio, Some(Raw::Ratio { part, whole }), Raw::Ratio { part: next_part, whole: next_whole }) => {
+            // A part may step back a little while the whole grows (iowait is a guess, says
+            // proc_stat(5)): that is a share of zero. A whole that steps back is a reset.
+            let part = float(next_part.saturating_sub(part));
+            match growth(whole, next_whole) {
+                Some(whole) if whole > 0.0 => Some(part / whole * metric.factor),
+                // Nothing happened: no share, no latency.
+                Some(_) if part == 0.0 => Some(0.0),
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    let Some(value) = value.filter(|value| value.is_finite()) else { return f64::NAN };
+    value.clamp(metric.min, metric.max.unwrap_or(f64::MAX))
+}
+
+/// Finds the sample of the same metric and instance; readings are nearly always in one order.
+struct Finder<'a> {
+    samples: &'a [Sample],
+    next: usize,
+    index: Option<HashMap<(&'static str, &'a str), &'a Sample>>,
+}
+
+impl<'a> Finder<'a> {
+    fn new(samples: &'a [Sample]) -> Self {
+        Self { samples, next: 0, index: None }
+    }
+
+    fn like(&mut self, wanted: &Sample) -> Option<&'a Sample> {
+        let same = |s: &&Sample| s.metric.name == wanted.metric.name && s.instance == wanted.instance;
+        if let Some(sample) = self.samples.get(self.next).filter(same) {
+            self.next += 1;
+            return Some(sample);
+        }
+        let samples = self.samples;
+        let index = self.index.get_or_insert_with(|| samples.iter().map(|s| ((s.metric.name, &*s.instance), s)).collect());
+        let found = index.get(&(wanted.metric.name, &*wanted.instance)).copied()?;
+        self.next = samples.iter().position(|s| std::ptr::eq(s, found)).map_or(self.next, |at| at + 1);
+        Some(found)
+    }
+}
+
+fn derive_processes(before: Before<'_>, next: &[RawProcess], top: usize) -> Vec<ProcessRow> {
+    if next.is_empty() || top == 0 {
+        return Vec::new();
+    }
+    let (earlier, elapsed) = before.map_or((&[][..], Duration::ZERO), |(part, elapsed)| (&part.processes, elapsed));
+    let seconds = elapsed.as_secs_f64();
+    let rows: Vec<(ProcessRow, f64, u64)> = next
+        .iter()
+        .map(|process| {
+            let then = earlier.binary_search_by_key(&process.pid, |p| p.pid).ok().map(|at| &earlier[at]);
+            row(then.filter(|then| then.start_ticks == process.start_ticks), process, seconds)
+        })
+        .collect();
+    let mut chosen: Vec<usize> = Vec::new();
+    let mut seen = HashSet::new();
+    let mut choose = |count: usize, key: &dyn Fn(&(ProcessRow, f64, u64)) -> f64| {
+        let mut order: Vec<usize> = (0..rows.len()).filter(|&at| key(&rows[at]) > 0.0).collect();
+        order.sort_by(|&a, &b| key(&rows[b]).total_cmp(&key(&rows[a])));
+        chosen.extend(order.into_iter().take(count).filter(|&at| seen.insert(at)));
+    };
+    choose(top, &|row| row.1);
+    choose(top.div_ceil(2), &|row| float(row.0.memory_bytes));
+    choose(top.div_ceil(2), &|row| float(row.2));
+    chosen.into_iter().map(|at| rows[at].0.clone()).collect()
+}
+
+/// A row, its processor share, and its storage bytes a second.
+fn row(then: Option<&RawProcess>, now: &RawProcess, seconds: f64) -> (ProcessRow, f64, u64) {
+    let per_second = |growth: u64| if seconds > 0.0 { float(growth) / seconds } else { 0.0 };
+    // 100 ticks a second: one tick a second is one percent of a core.
+    let cpu = then.map_or(0.0, |then| per_second(now.cpu_ticks.saturating_sub(then.cpu_ticks)));
+    let io = then.and_then(|then| Some((then.io?, now.io?)));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are positive and `as` saturates")]
+    let rate = |from: u64, to: u64| per_second(to.saturating_sub(from)).round() as u64;
+    let read = io.map(|(then, now)| rate(then.0, now.0));
+    let written = io.map(|(then, now)| rate(then.1, now.1));
+    let detail = now.detail.clone().unwrap_or_default();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+    let cpu_tenths = (cpu * 10.0).round() as u32;
+    let row = ProcessRow {
+        pid: now.pid,
+        name: now.name.clone(),
+        user: detail.user.clone(),
+        command: detail.command.clone(),
+        state: now.state,
+        cpu_tenths,
+        memory_bytes: now.memory_bytes,
+        threads: now.threads,
+        handles: now.handles,
+        read_bytes: read,
+        write_bytes: written,
+        started_ms: now.started_ms,
+    };
+    (row, cpu, read.unwrap_or(0).saturating_add(written.unwrap_or(0)))
+}
+
+#[cfg(test)]
+#[path = "derive_tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+//! Tables and properties of `derive`: whatever counters do, no rate is negative or infinite.
+
+use super::*;
+use perfwatch_model::Unit;
+use proptest::prelude::*;
+
+static GAUGE: MetricDef = MetricDef::gauge("t.gauge", Unit::Count, 0, "");
+static RATE: MetricDef = MetricDef::rate("t.rate", Unit::PerSecond, 0, "").by("x");
+static SHARE: MetricDef = MetricDef::ratio("t.share", Unit::Percent, 2, "").by("x");
+static LATENCY: MetricDef = MetricDef::ratio("t.latency", Unit::Milliseconds, 2, "").by("x");
+static EVENTS: MetricDef = MetricDef::events("t.events", "");
+static TOTAL: MetricDef = MetricDef::rate("t.total", Unit::PerSecond, 0, "").summed();
+
+static BOOT_TEXT: &str = "00000000-0000-0000-0000-000000000001";
+
+fn boot() -> BootId {
+    BOOT_TEXT.parse().unwrap()
+}
+
+fn reading(boot: BootId, seconds: f64, samples: Vec<(&'static MetricDef, &str, Raw)>) -> Reading {
+    let sample = |(metric, instance, raw): (&'static MetricDef, &str, Raw)| Sample { metric, instance: instance.into(), raw };
+    let part = Part { samples: samples.into_iter().map(sample).collect(), ..Part::default() };
+    let taken = Duration::from_secs_f64(seconds);
+    let part = PartReading { collector: "t", taken, took: Duration::ZERO, result: Ok(Arc::new(part)) };
+    Reading { boot, wall_ms: 0, monotonic: taken, parts: vec![part] }
+}
+
+fn values(deriver: &mut Deriver, reading: &Reading) -> Vec<f64> {
+    deriver.derive(reading, &Options::default()).points.iter().map(|p| p.value).collect()
+}
+
+/// `None` stands for "no sample".
+fn check(metric: &'static MetricDef, from: Raw, to: Raw, expected: Option<f64>) {
+    let mut deriver = Deriver::default();
+    values(&mut deriver, &reading(boot(), 10.0, vec![(metric, "a", from)]));
+    let value = values(&mut deriver, &reading(boot(), 12.0, vec![(metric, "a", to)]))[0];
+    assert_eq!((!value.is_nan()).then_some(value), expected, "{} {from:?} → {to:?}", metric.name);
+}
+
+#[test]
+fn what_becomes_of_each_kind() {
+    let ratio = |part, whole| Raw::Ratio { part, whole };
+    check(&GAUGE, Raw::Gauge(1.0), Raw::Gauge(-5.0), Some(0.0));
+    check(&GAUGE, Raw::Gauge(1.0), Raw::Gauge(f64::INFINITY), None);
+    check(&RATE, Raw::Counter(100), Raw::Counter(300), Some(100.0));
+    check(&RATE, Raw::Counter(5), Raw::Counter(5), Some(0.0));
+    // Reset, and a wrap of 32 or 64 bits: no sample for a tick.
+    check(&RATE, Raw::Counter(300), Raw::Counter(10), None);
+    check(&RATE, Raw::Counter(u64::from(u32::MAX)), Raw::Counter(10), None);
+    check(&RATE, Raw::Counter(u64::MAX), Raw::Counter(1), None);
+    check(&EVENTS, Raw::Counter(3), Raw::Counter(5), Some(2.0));
+    check(&SHARE, ratio(10, 100), ratio(60, 300), Some(25.0));
+    check(&SHARE, ratio(10, 100), ratio(500, 110), Some(100.0));
+    // iowait stepped back while time went on; then the whole processor was reset.
+    check(&SHARE, ratio(10, 100), ratio(8, 300), Some(0.0));
+    check(&SHARE, ratio(10, 100), ratio(0, 5), None);
+    check(&LATENCY, ratio(10, 100), ratio(10, 100), Some(0.0));
+    check(&LATENCY, ratio(10, 100), ratio(40, 110), Some(3.0));
+    check(&LATENCY, ratio(10, 100), ratio(40, 100), None);
+}
+
+#[test]
+fn a_new_boot_is_never_compared_with_the_old() {
+    let mut deriver = Deriver::default();
+    values(&mut deriver, &reading(boot(), 10.0, vec![(&RATE, "a", Raw::Counter(5))]));
+    let after = reading(BootId::generate(), 12.0, vec![(&RATE, "a", Raw::Counter(9))]);
+    assert!(values(&mut deriver, &after)[0].is_nan());
+}
+
+#[test]
+fn instances_come_and_go_without_a_jump_in_the_total() {
+    let mut deriver = Deriver::default();
+    let c = Raw::Counter;
+    values(&mut deriver, &reading(boot(), 0.0, vec![(&TOTAL, "a", c(100)), (&TOTAL, "b", c(1 << 50))]));
+    let both = reading(boot(), 1.0, vec![(&TOTAL, "a", c(110)), (&TOTAL, "b", c((1 << 50) + 5))]);
+    assert_eq!(values(&mut deriver, &both), [15.0]);
+    let gone = reading(boot(), 2.0, vec![(&TOTAL, "a", c(120)), (&TOTAL, "c", c(1 << 60))]);
+    assert_eq!(values(&mut deriver, &gone), [10.0]);
+    let come = reading(boot(), 3.0, vec![(&TOTAL, "c", c((1 << 60) + 7)), (&TOTAL, "a", c(121))]);
+    assert_eq!(values(&mut deriver, &come), [8.0]);
+}
+
+#[test]
+fn a_collector_that_fails_leaves_a_gap_and_an_error() {
+    let mut deriver = Deriver::default();
+    values(&mut deriver, &reading(boot(), 0.0, vec![(&GAUGE, "", Raw::Gauge(1.0))]));
+    let mut failed = reading(boot(), 1.0, vec![]);
+    failed.parts[0].result = Err(CollectError::Failed("broken".into()));
+    let derived = deriver.derive(&failed, &Options::default());
+    assert!(derived.points.len() == 1 && derived.points[0].value.is_nan());
+    assert_eq!(derived.errors, [CollectorError { collector: "t".into(), message: "broken".into() }]);
+    failed.parts[0].result = Err(CollectError::NoData);
+    assert!(deriver.derive(&failed, &Options::default()).errors.is_empty());
+}
+
+#[test]
+fn a_part_that_was_not_due_is_repeated() {
+    let mut deriver = Deriver::default();
+    values(&mut deriver, &reading(boot(), 0.0, vec![(&RATE, "", Raw::Counter(0))]));
+    let mut second = reading(boot(), 1.0, vec![(&RATE, "", Raw::Counter(7))]);
+    assert_eq!(values(&mut deriver, &second), [7.0]);
+    second.monotonic = Duration::from_secs(2);
+    assert_eq!(values(&mut deriver, &second), [7.0]);
+}
+
+#[test]
+fn excluded_metrics_are_left_out() {
+    let options = Options { exclude_metrics: vec!["t.r*".into()], ..Options::default() };
+    let derived = Deriver::default().derive(&reading(boot(), 0.0, vec![(&RATE, "", Raw::Counter(0)), (&GAUGE, "", Raw::Gauge(1.0))]), &options);
+    assert_eq!(derived.points.len(), 1);
+}
+
+fn process(pid: u32, start: u64, ticks: u64, memory: u64, io: Option<(u64, u64)>) -> RawProcess {
+    RawProcess { pid, start_ticks: start, cpu_ticks: ticks, memory_bytes: memory, io, state: 'S', ..RawProcess::default() }
+}
+
+#[test]
+fn the_largest_by_cpu_memory_and_io() {
+    let mut deriver = Deriver::default();
+    let mut with = |seconds: f64, processes: Vec<RawProcess>| {
+        let mut reading = reading(boot(), seconds, vec![]);
+        reading.parts[0].result = Ok(Arc::new(Part { processes, ..Part::default() }));
+        deriver.derive(&reading, &Options { top: 1, ..Options::default() }).processes
+    };
+    with(0.0, vec![process(1, 1, 0, 5, Some((0, 0))), process(2, 1, 50, 900, None), process(3, 1, 9, 5, Some((0, 0))), process(4, 9, 999, 1, None)]);
+    let rows = with(2.0, vec![process(1, 1, 100, 5, Some((0, 0))), process(2, 1, 50, 900, None), process(3, 1, 9, 5, Some((1000, 3000))), process(4, 10, 5, 1, None)]);
+    let ids: Vec<u32> = rows.iter().map(|row| row.pid).collect();
+    // 4 is a new process under an old number: nothing is known of its speed yet.
+    assert_eq!(ids, [1, 2, 3]);
+    assert_eq!((rows[0].cpu_tenths, rows[1].cpu_tenths), (500, 0));
+    assert_eq!((rows[2].read_bytes, rows[2].write_bytes, rows[1].read_bytes), (Some(500), Some(1500), None));
+}
+
+/// Wrap, reset, hot-plug, reboot, clock standing still or running back, instances that come
+/// and go: anything may follow anything.
+fn any_reading() -> impl Strategy<Value = Reading> {
+    let counter = prop_oneof![any::<u64>(), 0u64..1000, Just(u64::MAX), Just(u64::from(u32::MAX)), Just(0)];
+    let sample = (0usize..6, 0u8..4, counter.clone(), counter, any::<f64>()).prop_map(|(metric, instance, a, b, gauge)| {
+        let metric = [&GAUGE, &RATE, &SHARE, &LATENCY, &EVENTS, &TOTAL][metric];
+        let raw = match metric.kind {
+            Kind::Gauge => Raw::Gauge(gauge),
+            Kind::Ratio => Raw::Ratio { part: a, whole: b },
+            _ => Raw::Counter(a),
+        };
+        (metric, ["", "a", "b", "c"][usize::from(instance)], raw)
+    });
+    (0u8..3, 0.0..1e6f64, proptest::collection::vec(sample, 0..12)).prop_map(|(which, seconds, samples)| {
+        let boot = if which == 0 { boot() } else { BootId::default() };
+        reading(boot, seconds, samples)
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_sample_is_ever_negative_or_infinite(readings in proptest::collection::vec(any_reading(), 1..12)) {
+        let mut deriver = Deriver::default();
+        let mut builder = crate::SnapshotBuilder::default();
+        for (seq, reading) in (0..).zip(&readings) {
+            let derived = deriver.derive(reading, &Options::default());
+            for point in &derived.points {
+                let fine = point.value.is_nan() || (point.value >= 0.0 && point.value.is_finite());
+                prop_assert!(fine, "{} {}", point.metric.name, point.value);
+                prop_assert!(point.metric.max.is_none_or(|max| point.value.is_nan() || point.value <= max));
+            }
+            let snapshot = builder.build(reading.boot, seq, 0, 0, derived);
+            prop_assert_eq!(snapshot.values.len(), snapshot.shape.columns().len());
+        }
+    }
+}

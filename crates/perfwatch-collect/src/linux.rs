@@ -1,0 +1,20 @@
+//! One file a collector: its `METRICS`, what it reads, its pure parser, its tests.
+
+pub(crate) mod cpu;
+pub(crate) mod disk;
+pub(crate) mod facts;
+pub(crate) mod filesystem;
+pub(crate) mod frequency;
+pub(crate) mod host;
+pub(crate) mod load;
+pub(crate) mod memory;
+pub(crate) mod network;
+pub(crate) mod pressure;
+pub(crate) mod processes;
+pub(crate) mod secrets;
+pub(crate) mod sockets;
+pub(crate) mod tcp_states;
+pub(crate) mod temperature;
+#[cfg(test)]
+pub(crate) mod testing;
+pub(crate) mod vmstat;

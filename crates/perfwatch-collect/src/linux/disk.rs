@@ -1,0 +1,126 @@
+//! Block devices from `/proc/diskstats` (kernel document admin-guide/iostats.rst).
+//! Whole devices only: partitions repeat what their device says.
+
+use crate::collector::{excluded, instance};
+use crate::parse::{garbled, text};
+use crate::reading::Raw;
+use crate::{CollectError, Collector, Context, Every};
+use perfwatch_model::{MetricDef, Unit::*};
+
+const METRICS: &[MetricDef] = &[
+    MetricDef::rate("disk.total.read_bytes", BytesPerSecond, 0, "Read from all physical devices.").summed(),
+    MetricDef::rate("disk.total.write_bytes", BytesPerSecond, 0, "Written to all physical devices.").summed(),
+    MetricDef::rate("disk.read_bytes", BytesPerSecond, 0, "Read from the device.").by("device"),
+    MetricDef::rate("disk.write_bytes", BytesPerSecond, 0, "Written to the device.").by("device"),
+    MetricDef::rate("disk.read_iops", PerSecond, 1, "Reads completed.").by("device"),
+    MetricDef::rate("disk.write_iops", PerSecond, 1, "Writes completed.").by("device"),
+    MetricDef::ratio("disk.read_latency", Milliseconds, 2, "Mean time of a read, waiting included; 0 without reads.").by("device"),
+    MetricDef::ratio("disk.write_latency", Milliseconds, 2, "Mean time of a write, waiting included; 0 without writes.").by("device"),
+    // Milliseconds a second: 1,000 is one request in flight all the time.
+    MetricDef::rate("disk.queue", Count, 2, "Requests in flight, on average.").by("device").times(1e-3),
+    MetricDef::rate("disk.utilisation", Percent, 1, "Time with at least one request in flight.").by("device").times(0.1),
+];
+
+pub(crate) const COLLECTOR: Collector = Collector { name: "disk", metrics: METRICS, every: Every::Tick, read };
+
+/// The kernel counts 512-byte sectors whatever the device's own.
+const SECTOR_BYTES: u64 = 512;
+
+fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+    const PATH: &str = "/proc/diskstats";
+    let text = text(cx.source, PATH)?;
+    let whole_devices = cx.source.list("/sys/block").ok();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let Some(name) = words.get(2) else {
+            cx.out.complain(garbled(PATH, line).to_string());
+            continue;
+        };
+        let is_whole = match &whole_devices {
+            // In /sys a slash of a name (cciss/c0d0) stands as an exclamation mark.
+            Some(devices) => devices.iter().any(|device| device.replace('!', "/") == *name),
+            None => !looks_like_partition(name),
+        };
+        if !is_whole || excluded(&cx.options.exclude_devices, name) {
+            continue;
+        }
+        let counters: Vec<u64> = words[3..].iter().map_while(|word| word.parse().ok()).collect();
+        let [reads, _, sectors_read, read_ms, writes, _, sectors_written, write_ms, _, busy_ms, queue_ms, ..] = counters[..]
+        else {
+            cx.out.complain(garbled(PATH, line).to_string());
+            continue;
+        };
+        // Drives without a medium and unused virtual devices only make noise.
+        if reads == 0 && writes == 0 {
+            continue;
+        }
+        let (read, written) = (sectors_read.saturating_mul(SECTOR_BYTES), sectors_written.saturating_mul(SECTOR_BYTES));
+        let device = instance(name);
+        if !is_stacked(name) {
+            cx.out.push("disk.total.read_bytes", &device, Raw::Counter(read));
+            cx.out.push("disk.total.write_bytes", &device, Raw::Counter(written));
+        }
+        for (metric, raw) in [
+            ("disk.read_bytes", Raw::Counter(read)),
+            ("disk.write_bytes", Raw::Counter(written)),
+            ("disk.read_iops", Raw::Counter(reads)),
+            ("disk.write_iops", Raw::Counter(writes)),
+            ("disk.read_latency", Raw::Ratio { part: read_ms, whole: reads }),
+            ("disk.write_latency", Raw::Ratio { part: write_ms, whole: writes }),
+            ("disk.queue", Raw::Counter(queue_ms)),
+            ("disk.utilisation", Raw::Counter(busy_ms)),
+        ] {
+            cx.out.push(metric, &device, raw);
+        }
+    }
+    Ok(())
+}
+
+/// Devices whose requests are counted again by the devices below them.
+fn is_stacked(name: &str) -> bool {
+    ["dm-", "md", "drbd", "bcache", "zram", "nbd"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Only asked where /sys can't be listed: sda1, vdb2, nvme0n1p3, mmcblk0p1.
+fn looks_like_partition(name: &str) -> bool {
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    if stem.len() == name.len() {
+        return false;
+    }
+    if name.starts_with("nvme") || name.starts_with("mmcblk") {
+        return stem.ends_with('p');
+    }
+    ["sd", "vd", "hd", "xvd"].iter().any(|prefix| stem.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::testing::{part_from, part_of, show};
+    use crate::{Capture, Options};
+
+    const STATS: &str = "   8       0 sda 10 1 100 5 20 2 200 8 0 30 40 0 0 0 0\n   8       1 sda1 9 0 90 4 20 2 200 8 0 30 40\n \
+                         253 0 dm-0 10 0 100 5 20 0 200 8 0 30 40\n 11 0 sr0 0 0 0 0 0 0 0 0 0 0 0\n 7 0 loop0 5 0 9 0 0 0 0 0 0 0 0\n";
+
+    #[test]
+    fn whole_devices_once() {
+        let text = format!("=== /proc/diskstats\n{STATS} 8 16 sdb short\n=== /sys/block list\nsda\nsdb\ndm-0\nsr0\nloop0\n");
+        let part = part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
+        let shown = show(&part);
+        let total = "disk.total.read_bytes{sda} +51200\ndisk.total.write_bytes{sda} +102400\n";
+        assert!(shown.starts_with(&format!("{total}disk.read_bytes{{sda}} +51200\ndisk.write_bytes{{sda}} +102400\ndisk.read_iops{{sda}} +10\n")), "{shown}");
+        assert!(shown.contains("disk.read_latency{sda} 5/10\ndisk.write_latency{sda} 8/20\ndisk.queue{sda} +40\ndisk.utilisation{sda} +30\n"));
+        assert!(shown.contains("disk.read_iops{dm-0}") && !shown.contains("sda1") && !shown.contains("sr0") && !shown.contains("loop"));
+        assert!(!shown.contains("disk.total.read_bytes{dm-0}"), "{shown}");
+        assert_eq!(part.complaints.len(), 1);
+    }
+
+    #[test]
+    fn names_tell_partitions_where_sys_is_hidden() {
+        let shown = show(&part_of(&COLLECTOR, &[("/proc/diskstats", STATS)]).unwrap());
+        assert!(shown.contains("{sda}") && !shown.contains("{sda1}"), "{shown}");
+        for (name, partition) in [("nvme0n1", false), ("nvme0n1p2", true), ("mmcblk0", false), ("mmcblk0p1", true), ("xvda", false), ("xvda1", true), ("dm-1", false), ("md127", false)] {
+            assert_eq!(looks_like_partition(name), partition, "{name}");
+        }
+    }
+}

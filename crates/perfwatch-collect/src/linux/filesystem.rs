@@ -1,0 +1,159 @@
+//! Mounted filesystems from `/proc/self/mountinfo` (proc_pid_mountinfo(5)) and statvfs(3).
+//! A mount that hangs is reported by the source as timed out and skipped.
+
+use crate::collector::{excluded, float, instance};
+use crate::parse::{garbled, text, unescape};
+use crate::reading::Raw;
+use crate::source::FsUsage;
+use crate::{CollectError, Collector, Context, Every};
+use perfwatch_model::{MetricDef, Unit::*};
+use std::collections::HashMap;
+
+const METRICS: &[MetricDef] = &[
+    MetricDef::gauge("filesystem.size", Bytes, 0, "Size of the filesystem.").by("mount").last(),
+    MetricDef::gauge("filesystem.used", Bytes, 0, "Bytes in use.").by("mount"),
+    MetricDef::gauge("filesystem.available", Bytes, 0, "Bytes free for ordinary users.").by("mount"),
+    MetricDef::gauge("filesystem.used_percent", Percent, 2, "In use, of what ordinary users may fill (as df(1)).").by("mount"),
+    MetricDef::gauge("filesystem.inodes_used_percent", Percent, 2, "Inodes in use; absent where they have no fixed number.").by("mount"),
+    MetricDef::gauge("filesystem.read_only", Flag, 0, "1 when mounted read-only.").by("mount").last(),
+    MetricDef::gauge("filesystem.hung", Flag, 0, "1 while the mount does not answer.").by("mount"),
+];
+
+/// Sizes move slowly, and statvfs wakes disks and networks.
+pub(crate) const COLLECTOR: Collector = Collector { name: "filesystem", metrics: METRICS, every: Every::Seconds(10), read };
+
+/// Kinds that hold no files of their own or are full by design.
+const PSEUDO: &[&str] = &[
+    "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs", "fusectl",
+    "fuse.gvfsd-fuse", "fuse.lxcfs", "fuse.portal", "fuse.snapfuse", "hugetlbfs", "iso9660", "mqueue", "nfsd", "nsfs", "proc",
+    "pstore", "ramfs", "rootfs", "rpc_pipefs", "securityfs", "selinuxfs", "squashfs", "sysfs", "tmpfs", "tracefs", "udf",
+];
+
+#[derive(Debug, PartialEq)]
+struct Mount {
+    device: String,
+    point: String,
+    kind: String,
+    read_only: bool,
+}
+
+fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+    const PATH: &str = "/proc/self/mountinfo";
+    let (mounts, bad) = parse(&text(cx.source, PATH)?);
+    if let Some(line) = bad {
+        cx.out.complain(garbled(PATH, &line).to_string());
+    }
+    for mount in wanted(mounts, &cx.options.exclude_mounts) {
+        let name = instance(&mount.point);
+        match cx.source.usage(&mount.point) {
+            Ok(usage) if usage.size > 0 => emit(cx, &name, &mount, usage),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                cx.out.push("filesystem.hung", &name, Raw::Gauge(1.0));
+                cx.out.complain(format!("{}: does not answer, skipped until it does", mount.point));
+            }
+            // Mounted inside another namespace, or not for this user.
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) => {}
+            Err(error) => cx.out.complain(format!("{}: {error}", mount.point)),
+        }
+    }
+    Ok(())
+}
+
+fn emit(cx: &mut Context<'_>, name: &std::sync::Arc<str>, mount: &Mount, usage: FsUsage) {
+    let used = usage.size.saturating_sub(usage.free);
+    let usable = used.saturating_add(usage.available);
+    let mut gauge = |metric, value| cx.out.push(metric, name, Raw::Gauge(value));
+    gauge("filesystem.size", float(usage.size));
+    gauge("filesystem.used", float(used));
+    gauge("filesystem.available", float(usage.available));
+    if usable > 0 {
+        gauge("filesystem.used_percent", float(used) / float(usable) * 100.0);
+    }
+    if usage.inodes > 0 {
+        let used = usage.inodes.saturating_sub(usage.inodes_free);
+        gauge("filesystem.inodes_used_percent", float(used) / float(usage.inodes) * 100.0);
+    }
+    gauge("filesystem.read_only", f64::from(u8::from(mount.read_only)));
+    gauge("filesystem.hung", 0.0);
+}
+
+/// Mounts, and the first line that is none.
+fn parse(mountinfo: &str) -> (Vec<Mount>, Option<String>) {
+    let (mut mounts, mut bad) = (Vec::new(), None);
+    for line in mountinfo.lines().filter(|line| !line.trim().is_empty()) {
+        match parse_line(line) {
+            Some(mount) => mounts.push(mount),
+            None => bad = bad.or_else(|| Some(line.to_owned())),
+        }
+    }
+    (mounts, bad)
+}
+
+/// `36 35 98:0 /root /point options optional… - kind source super-options`
+fn parse_line(line: &str) -> Option<Mount> {
+    let (left, right) = line.split_once(" - ")?;
+    let left: Vec<&str> = left.split(' ').collect();
+    let (device, point, options) = (*left.get(2)?, *left.get(4)?, *left.get(5)?);
+    let mut right = right.split(' ');
+    let (kind, super_options) = (right.next()?, right.nth(1).unwrap_or_default());
+    let read_only = |options: &str| options.split(',').any(|option| option == "ro");
+    Some(Mount {
+        device: device.to_owned(),
+        point: unescape(point),
+        kind: kind.to_owned(),
+        read_only: read_only(options) || read_only(super_options),
+    })
+}
+
+/// Real filesystems, each device once under its shortest mount point; of two mounts on one
+/// point the later hides the earlier.
+fn wanted(mounts: Vec<Mount>, exclude: &[String]) -> Vec<Mount> {
+    let mut at_point: HashMap<String, Mount> = HashMap::new();
+    for mount in mounts {
+        at_point.insert(mount.point.clone(), mount);
+    }
+    let mut by_device: HashMap<String, Mount> = HashMap::new();
+    for mount in at_point.into_values() {
+        let overlay_below = mount.kind == "overlay" && mount.point != "/";
+        // Containers get these three as bind mounts of single files.
+        let single_file = matches!(mount.point.as_str(), "/etc/hosts" | "/etc/hostname" | "/etc/resolv.conf");
+        if PSEUDO.contains(&mount.kind.as_str()) || overlay_below || single_file || excluded(exclude, &mount.point) {
+            continue;
+        }
+        let rank = |m: &Mount| (m.point.len(), m.point.clone());
+        match by_device.get(&mount.device) {
+            Some(known) if rank(known) <= rank(&mount) => {}
+            _ => {
+                by_device.insert(mount.device.clone(), mount);
+            }
+        }
+    }
+    let mut mounts: Vec<Mount> = by_device.into_values().collect();
+    mounts.sort_by(|a, b| a.point.cmp(&b.point));
+    mounts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::testing::{part_from, show};
+    use crate::{Capture, Options};
+
+    #[test]
+    fn each_device_once_pseudo_never_hung_said() {
+        let text = "=== /proc/self/mountinfo\n22 1 0:21 / /proc rw - proc proc rw\n27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+             30 27 254:0 /data /srv/data rw - ext4 /dev/vda rw\n31 27 8:1 / /mnt/my\\040disk ro - xfs /dev/sda1 rw\n\
+             32 27 0:50 / /nfs rw - nfs4 server:/x rw\n33 27 0:51 / /var/lib/docker/overlay2/x rw - overlay overlay rw\ngarbage\n\
+             === / usage\n1000 400 300 100 25\n=== /mnt/my\\040disk usage\n100 0 0 0 0\n=== /nfs error usage\nI/O error\n";
+        let part = part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
+        assert_eq!(
+            show(&part),
+            "filesystem.size{/} 1000\nfilesystem.used{/} 600\nfilesystem.available{/} 300\nfilesystem.used_percent{/} 66.66666666666666\n\
+             filesystem.inodes_used_percent{/} 75\nfilesystem.read_only{/} 0\nfilesystem.hung{/} 0\n\
+             filesystem.size{/mnt/my disk} 100\nfilesystem.used{/mnt/my disk} 100\nfilesystem.available{/mnt/my disk} 0\n\
+             filesystem.used_percent{/mnt/my disk} 100\nfilesystem.read_only{/mnt/my disk} 1\nfilesystem.hung{/mnt/my disk} 0\n"
+        );
+        assert_eq!(part.complaints, ["/proc/self/mountinfo: can't read \"garbage\"", "/nfs: I/O error"]);
+    }
+}

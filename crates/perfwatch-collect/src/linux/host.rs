@@ -1,0 +1,102 @@
+//! The host as a whole: uptime, logins, file handles, entropy, time synchronisation.
+
+use crate::collector::float;
+use crate::parse::{number, numbers, text};
+use crate::{CollectError, Collector, Context, Every, Source};
+use perfwatch_model::{MetricDef, Unit::*};
+
+const METRICS: &[MetricDef] = &[
+    MetricDef::gauge("host.uptime", Seconds, 0, "Time since the kernel started.").last(),
+    MetricDef::gauge("host.users", Count, 0, "Logins that are open (utmp(5), or systemd's sessions)."),
+    MetricDef::gauge("host.entropy", Count, 0, "Bits of entropy the kernel says it has."),
+    MetricDef::gauge("host.time_synced", Flag, 0, "1 once systemd-timesyncd has set the clock; absent with another time service.").last(),
+    MetricDef::gauge("handles.open", Count, 0, "Open file handles of the whole system."),
+    MetricDef::gauge("handles.limit", Count, 0, "Most file handles the kernel gives out.").last(),
+    MetricDef::gauge("handles.used_percent", Percent, 2, "Open handles, of the limit."),
+];
+
+pub(crate) const COLLECTOR: Collector = Collector { name: "host", metrics: METRICS, every: Every::Tick, read };
+
+fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+    let uptime = text(cx.source, "/proc/uptime")?;
+    let seconds = uptime.split_ascii_whitespace().next().and_then(|word| word.parse::<f64>().ok());
+    match seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0) {
+        Some(seconds) => cx.out.gauge("host.uptime", seconds.floor()),
+        None => cx.out.complain(crate::parse::garbled("/proc/uptime", &uptime).to_string()),
+    }
+    if let Some(users) = users(cx.source) {
+        cx.out.gauge("host.users", float(users));
+    }
+    if let Ok(bits) = number::<u64>(cx.source, "/proc/sys/kernel/random/entropy_avail") {
+        cx.out.gauge("host.entropy", float(bits));
+    }
+    if let Ok(names) = cx.source.list("/run/systemd/timesync") {
+        let synced = names.iter().any(|name| name == "synchronized");
+        cx.out.gauge("host.time_synced", f64::from(u8::from(synced)));
+    }
+    // Allocated, free (always 0 since 2.6), limit: proc_sys_fs(5).
+    if let [allocated, free, limit] = numbers(&text(cx.source, "/proc/sys/fs/file-nr").unwrap_or_default())[..] {
+        let open = float(allocated.saturating_sub(free));
+        cx.out.gauge("handles.open", open);
+        // 2^63 - 1 stands for "no limit": a share of it says nothing.
+        if (1..1 << 53).contains(&limit) {
+            cx.out.gauge("handles.limit", float(limit));
+            cx.out.gauge("handles.used_percent", open / float(limit) * 100.0);
+        }
+    }
+    Ok(())
+}
+
+fn users(source: &dyn Source) -> Option<u64> {
+    let mut utmp = Vec::new();
+    if source.read("/run/utmp", &mut utmp).is_ok() {
+        return Some(utmp_logins(&utmp));
+    }
+    let names = source.list("/run/systemd/sessions").ok()?;
+    let is_login = |name: &&String| {
+        !name.ends_with(".ref")
+            && text(source, &format!("/run/systemd/sessions/{name}")).is_ok_and(|s| s.lines().any(|l| l == "CLASS=user"))
+    };
+    Some(names.iter().filter(is_login).count() as u64)
+}
+
+/// Records of 384 bytes on 64-bit Linux, the type in the first two bytes; 7 is a login.
+fn utmp_logins(utmp: &[u8]) -> u64 {
+    utmp.chunks_exact(384).filter(|record| record[..2] == [7, 0]).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::testing::{part_from, part_of, show};
+    use crate::{Capture, Options};
+
+    #[test]
+    fn reads_what_there_is() {
+        let mut utmp = vec![0; 384 * 3 + 10];
+        utmp[384] = 7;
+        utmp[0] = 2;
+        let mut capture = Capture::parse(
+            b"=== /proc/uptime\n350735.47 234388.90\n=== /proc/sys/fs/file-nr\n1024 0 2048\n=== /run/systemd/timesync list\nsynchronized\n",
+        )
+        .unwrap();
+        capture.insert("/run/utmp", &utmp);
+        let part = part_from(&COLLECTOR, &capture, &Options::default()).unwrap();
+        assert_eq!(
+            show(&part),
+            "host.uptime 350735\nhost.users 1\nhost.time_synced 1\nhandles.open 1024\nhandles.limit 2048\nhandles.used_percent 50\n"
+        );
+    }
+
+    #[test]
+    fn no_limit_and_no_logins() {
+        let part = part_of(&COLLECTOR, &[("/proc/uptime", "nan"), ("/proc/sys/fs/file-nr", "10 2 9223372036854775807\n")]).unwrap();
+        assert_eq!(show(&part), "handles.open 8\n");
+        assert_eq!(part.complaints.len(), 1);
+        let sessions = Capture::parse(
+            b"=== /proc/uptime\n1\n=== /run/systemd/sessions list\n1\n1.ref\n2\n=== /run/systemd/sessions/1\nCLASS=user\n=== /run/systemd/sessions/2\nCLASS=manager\n",
+        )
+        .unwrap();
+        assert!(show(&part_from(&COLLECTOR, &sessions, &Options::default()).unwrap()).contains("host.users 1"));
+    }
+}

@@ -1,0 +1,97 @@
+//! The processes collector over small captures.
+
+use super::*;
+use crate::linux::testing::{part_from, show};
+use crate::{Capture, Options, Out};
+
+fn stat(pid: u32, name: &str, state: char, ticks: u64, rss: u64) -> String {
+    format!("=== /proc/{pid}/stat\n{pid} ({name}) {state} 1 1 1 0 -1 4194560 1 2 3 4 {ticks} 0 0 0 20 0 3 0 500 1000 {rss} 18446744073709551615 1\n")
+}
+
+fn capture(text: &str) -> Capture {
+    Capture::parse(text.as_bytes()).unwrap()
+}
+
+#[test]
+fn names_may_hold_anything() {
+    for name in ["bash", "a) R (b", "", "((", "kworker/0:1-ev ents", "tab\there"] {
+        let text = stat(7, name, 'S', 42, 10);
+        let line = text.split_once('\n').unwrap().1;
+        let process = parse_stat(line.as_bytes(), 4096).unwrap();
+        assert_eq!((process.name.as_str(), process.pid, process.cpu_ticks), (name, 7, 42));
+        assert_eq!((process.threads, process.start_ticks, process.memory_bytes), (3, 500, 40960));
+    }
+    for bad in ["", "7", "7 (x", "7 (x) S 1 1", "x (y) S 1 1 1 0 -1 0 1 2 3 4 5 0 0 0 20 0 3 0 500 1000 1"] {
+        assert!(parse_stat(bad.as_bytes(), 4096).is_none(), "{bad:?}");
+    }
+}
+
+#[test]
+fn counts_states_and_reads_details() {
+    let text = format!(
+        "=== /proc list\n1\nself\n2\n3\n9\n{}{}{}=== /proc/1/status\nName:\tinit\nUid:\t1000\t0\t0\t0\n=== /etc/passwd\nroot:x:0:0::/:/bin/sh\nbob:x:1000:1::/:\nbad\n\
+         === /proc/1/cmdline hex\n2f736269 6e2f69 6e69 7400 2d2d70 61 73733d78 00\n=== /proc/1/io\nrchar: 1\nread_bytes: 100\nwrite_bytes: 200\n=== /proc/2/io error\ndenied\n\
+         === /proc/1/fd count\n12\n=== /proc/stat\nbtime 1000\n=== /proc/3/stat\nbroken\n",
+        stat(1, "init", 'S', 5, 100),
+        stat(2, "kthread", 'I', 0, 0),
+        stat(4, "not listed", 'R', 0, 0),
+    );
+    let part = part_from(&COLLECTOR, &capture(&text), &Options::default()).unwrap();
+    assert_eq!(
+        show(&part),
+        "processes.total 2\nprocesses.threads 6\nprocesses.running 0\nprocesses.sleeping 2\nprocesses.blocked 0\nprocesses.stopped 0\nprocesses.zombie 0\n"
+    );
+    let init = &part.processes[0];
+    let detail = init.detail.as_ref().unwrap();
+    assert_eq!((detail.user.as_str(), detail.command.as_str()), ("bob", "/sbin/init --pass=***"));
+    assert_eq!((init.io, init.handles, init.started_ms), (Some((100, 200)), Some(12), 1_005_000));
+    assert_eq!(part.processes[1].io, None);
+    assert_eq!(part.complaints, ["/proc/3/stat: can't read \"broken\\n\""]);
+}
+
+/// A source that counts which files were opened.
+struct Counting<'a>(&'a Capture, std::sync::Mutex<Vec<String>>);
+
+impl Source for Counting<'_> {
+    fn read(&self, path: &str, out: &mut Vec<u8>) -> std::io::Result<()> {
+        self.1.lock().unwrap().push(path.to_owned());
+        self.0.read(path, out)
+    }
+    fn list(&self, path: &str) -> std::io::Result<Vec<String>> {
+        self.0.list(path)
+    }
+    fn count(&self, path: &str) -> std::io::Result<u64> {
+        self.0.count(path)
+    }
+    fn usage(&self, mount: &str) -> std::io::Result<crate::FsUsage> {
+        self.0.usage(mount)
+    }
+    fn page_size(&self) -> u64 {
+        4096
+    }
+}
+
+#[test]
+fn idle_processes_cost_one_file_each() {
+    let pids: Vec<String> = (1..=50).map(|pid| pid.to_string()).collect();
+    let at = |busy: u64| {
+        let stats: String = (1..=50).map(|pid| stat(pid, "p", 'S', if pid == 7 { busy } else { 1 }, 10)).collect();
+        let io: String = (1..=50).map(|pid| format!("=== /proc/{pid}/io\nread_bytes: {busy}\nwrite_bytes: 0\n")).collect();
+        capture(&format!("=== /proc list\n{}\n{stats}{io}", pids.join("\n")))
+    };
+    let options = Options { top: 2, ..Options::default() };
+    let mut recall = crate::Recall::default();
+    let mut look = |capture: &Capture| {
+        let source = Counting(capture, Default::default());
+        let mut cx = Context { source: &source, options: &options, recall: &mut recall, out: Out::new(METRICS) };
+        read(&mut cx).unwrap();
+        let part = cx.out.part;
+        let opened = source.1.into_inner().unwrap();
+        (part, opened.into_iter().filter(|path| path.ends_with("/io")).collect::<Vec<_>>())
+    };
+    assert_eq!(look(&at(1)).1.len(), 50);
+    let (part, opened) = look(&at(9));
+    assert_eq!(opened, ["/proc/7/io"]);
+    // What was not read again is as it was, not gone.
+    assert_eq!((part.processes[6].io, part.processes[5].io), (Some((9, 0)), Some((1, 0))));
+}
