@@ -1,1 +1,20 @@
-//! x
+//! One host's way to its hub: the ticker reads at a fixed phase, the spool keeps what was read
+//! until it is acked, the pusher sends. Collecting never waits for sending.
+//!
+//! Threads, no async: one a collector, one ticker, one pusher. There is no way in: the agent
+//! listens to nothing, and all a hub can change is how often it sends.
+
+mod config;
+mod guarded;
+mod identity;
+mod push;
+mod run;
+mod runner;
+mod self_metrics;
+mod spool;
+mod tick;
+
+pub use config::{AgentConfig, ConfigProblem};
+pub use guarded::Guarded;
+pub use run::{Agent, AgentError, take_reading_pair};
+pub use self_metrics::METRICS;

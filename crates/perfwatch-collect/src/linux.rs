@@ -5,7 +5,7 @@ pub(crate) mod disk;
 pub(crate) mod facts;
 pub(crate) mod filesystem;
 pub(crate) mod frequency;
-pub(crate) mod host;
+
 pub(crate) mod load;
 pub(crate) mod memory;
 pub(crate) mod network;
@@ -13,6 +13,7 @@ pub(crate) mod pressure;
 pub(crate) mod processes;
 pub(crate) mod secrets;
 pub(crate) mod sockets;
+pub(crate) mod system;
 pub(crate) mod tcp_states;
 pub(crate) mod temperature;
 #[cfg(test)]

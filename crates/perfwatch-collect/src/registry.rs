@@ -21,7 +21,7 @@ pub const COLLECTORS: &[Collector] = &[
     linux::filesystem::COLLECTOR,
     linux::processes::COLLECTOR,
     linux::temperature::COLLECTOR,
-    linux::host::COLLECTOR,
+    linux::system::COLLECTOR,
     linux::facts::COLLECTOR,
 ];
 

@@ -31,6 +31,17 @@ impl BootId {
 
 macro_rules! shown_as_uuid {
     ($name:ident) => {
+        impl $name {
+            /// The 16 bytes.
+            pub fn to_bytes(self) -> [u8; 16] {
+                self.0.into_bytes()
+            }
+
+            /// From 16 bytes; none from another number of them.
+            pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                Uuid::from_slice(bytes).ok().map(Self)
+            }
+        }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.0.fmt(f)

@@ -209,6 +209,11 @@ impl Batch {
     }
 }
 
+/// Encodes a batch.
+pub fn encode_batch(batch: &Batch) -> Vec<u8> {
+    batch.encode_to_vec()
+}
+
 /// Decodes the outside of a batch; shapes and snapshots stay encoded.
 ///
 /// # Errors

@@ -6,33 +6,33 @@ use crate::{CollectError, Collector, Context, Every, Source};
 use perfwatch_model::{MetricDef, Unit::*};
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::gauge("host.uptime", Seconds, 0, "Time since the kernel started.").last(),
-    MetricDef::gauge("host.users", Count, 0, "Logins that are open (utmp(5), or systemd's sessions)."),
-    MetricDef::gauge("host.entropy", Count, 0, "Bits of entropy the kernel says it has."),
-    MetricDef::gauge("host.time_synced", Flag, 0, "1 once systemd-timesyncd has set the clock; absent with another time service.").last(),
+    MetricDef::gauge("system.uptime", Seconds, 0, "Time since the kernel started.").last(),
+    MetricDef::gauge("system.users", Count, 0, "Logins that are open (utmp(5), or systemd's sessions)."),
+    MetricDef::gauge("system.entropy", Count, 0, "Bits of entropy the kernel says it has."),
+    MetricDef::gauge("system.time_synced", Flag, 0, "1 once systemd-timesyncd has set the clock; absent with another time service.").last(),
     MetricDef::gauge("handles.open", Count, 0, "Open file handles of the whole system."),
     MetricDef::gauge("handles.limit", Count, 0, "Most file handles the kernel gives out.").last(),
     MetricDef::gauge("handles.used_percent", Percent, 2, "Open handles, of the limit."),
 ];
 
-pub(crate) const COLLECTOR: Collector = Collector { name: "host", metrics: METRICS, every: Every::Tick, read };
+pub(crate) const COLLECTOR: Collector = Collector { name: "system", metrics: METRICS, every: Every::Tick, read };
 
 fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     let uptime = text(cx.source, "/proc/uptime")?;
     let seconds = uptime.split_ascii_whitespace().next().and_then(|word| word.parse::<f64>().ok());
     match seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0) {
-        Some(seconds) => cx.out.gauge("host.uptime", seconds.floor()),
+        Some(seconds) => cx.out.gauge("system.uptime", seconds.floor()),
         None => cx.out.complain(crate::parse::garbled("/proc/uptime", &uptime).to_string()),
     }
     if let Some(users) = users(cx.source) {
-        cx.out.gauge("host.users", float(users));
+        cx.out.gauge("system.users", float(users));
     }
     if let Ok(bits) = number::<u64>(cx.source, "/proc/sys/kernel/random/entropy_avail") {
-        cx.out.gauge("host.entropy", float(bits));
+        cx.out.gauge("system.entropy", float(bits));
     }
     if let Ok(names) = cx.source.list("/run/systemd/timesync") {
         let synced = names.iter().any(|name| name == "synchronized");
-        cx.out.gauge("host.time_synced", f64::from(u8::from(synced)));
+        cx.out.gauge("system.time_synced", f64::from(u8::from(synced)));
     }
     // Allocated, free (always 0 since 2.6), limit: proc_sys_fs(5).
     if let [allocated, free, limit] = numbers(&text(cx.source, "/proc/sys/fs/file-nr").unwrap_or_default())[..] {
@@ -84,7 +84,7 @@ mod tests {
         let part = part_from(&COLLECTOR, &capture, &Options::default()).unwrap();
         assert_eq!(
             show(&part),
-            "host.uptime 350735\nhost.users 1\nhost.time_synced 1\nhandles.open 1024\nhandles.limit 2048\nhandles.used_percent 50\n"
+            "system.uptime 350735\nhost.users 1\nhost.time_synced 1\nhandles.open 1024\nhandles.limit 2048\nhandles.used_percent 50\n"
         );
     }
 
@@ -97,6 +97,6 @@ mod tests {
             b"=== /proc/uptime\n1\n=== /run/systemd/sessions list\n1\n1.ref\n2\n=== /run/systemd/sessions/1\nCLASS=user\n=== /run/systemd/sessions/2\nCLASS=manager\n",
         )
         .unwrap();
-        assert!(show(&part_from(&COLLECTOR, &sessions, &Options::default()).unwrap()).contains("host.users 1"));
+        assert!(show(&part_from(&COLLECTOR, &sessions, &Options::default()).unwrap()).contains("system.users 1"));
     }
 }

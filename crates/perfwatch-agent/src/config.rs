@@ -1,0 +1,88 @@
+//! What an agent must be told; the binary reads it from files, environment and flags.
+
+use perfwatch_collect::Options;
+use perfwatch_model::limits;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The agent's settings, checked by [`AgentConfig::check`].
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Base URL of the hub, e.g. `http://127.0.0.1:8000`.
+    pub hub: String,
+    /// What people call this host; the kernel's host name if none.
+    pub name: Option<String>,
+    /// Folder for the identity and the spool.
+    pub state: PathBuf,
+    /// Time between two snapshots.
+    pub interval: Duration,
+    /// Where the watched host's /proc is.
+    pub procfs: PathBuf,
+    /// Where the watched host's /sys is.
+    pub sysfs: PathBuf,
+    /// Where the watched host's / is.
+    pub rootfs: PathBuf,
+    /// Collectors that are switched off.
+    pub disabled: Vec<String>,
+    /// Least time between two reads, by collector; its own rhythm if none.
+    pub intervals: BTreeMap<String, Duration>,
+    /// What collectors are told.
+    pub options: Options,
+    /// Most bytes the spool may take on disk.
+    pub spool_bytes: u64,
+    /// Longest pause between two tries to reach the hub.
+    pub backoff_max: Duration,
+}
+
+/// A setting that can't be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {message}")]
+pub struct ConfigProblem {
+    /// Under the agent's own section.
+    pub key: &'static str,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Shortest interval: faster than this the numbers are mostly noise.
+pub(crate) const SHORTEST: Duration = Duration::from_millis(250);
+/// Longest interval.
+pub(crate) const LONGEST: Duration = Duration::from_secs(3600);
+
+impl AgentConfig {
+    /// Whether an agent can run with this.
+    ///
+    /// # Errors
+    /// The first setting that can't be.
+    pub fn check(&self) -> Result<(), ConfigProblem> {
+        let fail = |key, message: String| Err(ConfigProblem { key, message });
+        match self.hub.split_once("://") {
+            Some(("http", rest)) if !rest.is_empty() => {}
+            Some(("https", _)) => {
+                return fail("hub", "https is not supported by this version; use http to a hub on this machine".into());
+            }
+            _ => return fail("hub", format!("{:?} is not an http:// address", self.hub)),
+        }
+        if !(SHORTEST..=LONGEST).contains(&self.interval) {
+            return fail("interval", format!("{:?} is not between 250 ms and 1 h", self.interval));
+        }
+        if self.spool_bytes < 4 << 20 {
+            return fail("spool_bytes", "at least 4 MiB (4194304)".into());
+        }
+        if self.options.top > limits::PROCESSES / 2 {
+            return fail("processes.top", format!("at most {}", limits::PROCESSES / 2));
+        }
+        if let Some(name) = &self.name
+            && (name.is_empty() || name.len() > limits::HOST_NAME_BYTES)
+        {
+            return fail("name", format!("1 to {} bytes", limits::HOST_NAME_BYTES));
+        }
+        let known = |name: &str| perfwatch_collect::COLLECTORS.iter().any(|collector| collector.name == name);
+        if let Some(name) = self.disabled.iter().chain(self.intervals.keys()).find(|name| !known(name)) {
+            let names: Vec<&str> = perfwatch_collect::COLLECTORS.iter().map(|c| c.name).collect();
+            return fail("collectors", format!("there is no {name:?}; there are {}", names.join(", ")));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! Who this host is: a UUID in the state folder, made once, and the name people know.
+
+use perfwatch_collect::Source;
+use perfwatch_model::{HostId, limits};
+use std::path::Path;
+
+/// The host's lasting id. Where the folder can't be written, the id lives as long as the
+/// process: better a new host on the dashboard than none.
+pub(crate) fn host_id(state: &Path) -> HostId {
+    let path = state.join("host-id");
+    match std::fs::read_to_string(&path).map(|text| text.parse::<HostId>()) {
+        Ok(Ok(id)) => return id,
+        Ok(Err(_)) => tracing::warn!(path = %path.display(), "the host id is damaged: this host gets a new one"),
+        Err(_) => {}
+    }
+    let id = HostId::generate();
+    let write = || {
+        std::fs::create_dir_all(state)?;
+        let fresh = state.join("host-id.new");
+        std::fs::write(&fresh, format!("{id}\n"))?;
+        std::fs::rename(fresh, &path)
+    };
+    if let Err(error) = write() {
+        tracing::warn!(path = %path.display(), %error, "can't keep the host id: this host will be new after a restart");
+    }
+    id
+}
+
+/// The configured name, or the kernel's.
+pub(crate) fn host_name(configured: Option<&str>, source: &dyn Source) -> String {
+    let mut bytes = Vec::new();
+    let of_kernel = source.read("/proc/sys/kernel/hostname", &mut bytes).ok().map(|()| String::from_utf8_lossy(&bytes));
+    let name = configured.map(str::to_owned).or_else(|| of_kernel.map(|name| name.trim().to_owned()));
+    let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| "unnamed".to_owned());
+    name.chars().take(limits::HOST_NAME_BYTES / 4).collect()
+}

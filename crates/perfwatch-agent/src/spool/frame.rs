@@ -1,0 +1,125 @@
+//! The spool's records: `length u32 | crc32 u32 | kind u8 | body`, little-endian; the checksum
+//! covers kind and body. Kinds are for ever.
+
+use super::Entry;
+use bytes::Bytes;
+use perfwatch_model::{BootId, ShapeId};
+
+/// First bytes of a segment: format 1.
+pub(super) const MAGIC: &[u8; 8] = b"PWSPOOL1";
+/// Bytes before a body: length, checksum, kind.
+const HEAD: usize = 9;
+/// No record is larger: a snapshot at its limits has less.
+const BODY_BYTES: usize = 4 << 20;
+
+/// One record.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Record {
+    /// A snapshot: boot, seq, shape, then its wire form.
+    Snapshot(Entry),
+    /// The columns of a shape, before its first snapshot of a segment.
+    Shape(ShapeId, Bytes),
+    /// All before this place is acked.
+    Acked { segment: u64, offset: u64 },
+    /// The newest snapshot appended before this segment began.
+    Mark { boot: BootId, seq: u64 },
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+impl Record {
+    /// The record with its frame.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut body = vec![0; HEAD - 1];
+        match self {
+            Self::Snapshot(entry) => {
+                body.push(1);
+                body.extend_from_slice(&entry.boot.to_bytes());
+                body.extend_from_slice(&entry.seq.to_le_bytes());
+                body.extend_from_slice(&entry.shape.0);
+                body.extend_from_slice(&entry.bytes);
+            }
+            Self::Shape(id, bytes) => {
+                body.push(2);
+                body.extend_from_slice(&id.0);
+                body.extend_from_slice(bytes);
+            }
+            Self::Acked { segment, offset } => {
+                body.push(3);
+                body.extend_from_slice(&segment.to_le_bytes());
+                body.extend_from_slice(&offset.to_le_bytes());
+            }
+            Self::Mark { boot, seq } => {
+                body.push(4);
+                body.extend_from_slice(&boot.to_bytes());
+                body.extend_from_slice(&seq.to_le_bytes());
+            }
+        }
+        let length = u32::try_from(body.len() - HEAD).unwrap_or(u32::MAX);
+        let crc = crc32fast::hash(&body[HEAD - 1..]);
+        body[..4].copy_from_slice(&length.to_le_bytes());
+        body[4..8].copy_from_slice(&crc.to_le_bytes());
+        body
+    }
+
+    fn decode(kind: u8, body: &Bytes) -> Option<Self> {
+        let shape_at = |at: usize| Some(ShapeId(body.get(at..at + 16)?.try_into().ok()?));
+        match kind {
+            1 => Some(Self::Snapshot(Entry {
+                boot: BootId::from_bytes(body.get(..16)?)?,
+                seq: u64_at(body, 16)?,
+                shape: shape_at(24)?,
+                bytes: body.slice(40..),
+            })),
+            2 => Some(Self::Shape(shape_at(0)?, body.slice(16..))),
+            3 => Some(Self::Acked { segment: u64_at(body, 0)?, offset: u64_at(body, 8)? }),
+            4 => Some(Self::Mark { boot: BootId::from_bytes(body.get(..16)?)?, seq: u64_at(body, 16)? }),
+            _ => None,
+        }
+    }
+}
+
+/// Walks the records of a segment's bytes from `offset`; stops at the first that is not whole.
+/// Gives each record with the offset after it. Kinds of a later version are passed over.
+pub(super) struct Walk {
+    bytes: Bytes,
+    pub(super) offset: usize,
+}
+
+impl Walk {
+    pub(super) fn new(bytes: Bytes, offset: usize) -> Self {
+        Self { bytes, offset }
+    }
+
+    /// Whether the walk ended because nothing more is there, and not at damage.
+    pub(super) fn at_end(&self) -> bool {
+        self.offset == self.bytes.len()
+    }
+}
+
+impl Iterator for Walk {
+    type Item = (Record, u64);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let length = usize::try_from(u32_at(&self.bytes, self.offset)?).ok().filter(|&length| length <= BODY_BYTES)?;
+            let crc = u32_at(&self.bytes, self.offset + 4)?;
+            let end = self.offset + HEAD + length;
+            let checked = self.bytes.get(self.offset + 8..end)?;
+            if crc32fast::hash(checked) != crc {
+                return None;
+            }
+            let record = Record::decode(checked[0], &self.bytes.slice(self.offset + HEAD..end));
+            self.offset = end;
+            if let Some(record) = record {
+                return Some((record, end as u64));
+            }
+        }
+    }
+}
