@@ -244,7 +244,12 @@ impl<'a> Recorder<'a> {
 impl Source for Recorder<'_> {
     fn read(&self, path: &str, out: &mut Vec<u8>) -> io::Result<()> {
         let result = self.source.read(path, out);
-        self.note("", path, result.as_ref().map(|()| out.clone()));
+        // A capture is made to be sent to others: command lines go without their secrets.
+        let shown = |bytes: &[u8]| match path.ends_with("/cmdline") {
+            true => crate::linux::secrets::masked(bytes).into_bytes(),
+            false => bytes.to_vec(),
+        };
+        self.note("", path, result.as_ref().map(|()| shown(out)));
         result
     }
 

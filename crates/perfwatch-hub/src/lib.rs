@@ -1,1 +1,21 @@
-//! x
+//! The hub: takes snapshots in, keeps the last minutes live, streams them, serves the API and
+//! the dashboard. Reaches the outside only through ports; the binary ties adapters to them.
+//!
+//! Rooms: [`ingest`] (one way in), [`live`] (who watches), [`api`] (who asks), [`ui`] (what
+//! they see), [`fleet`] (whom we know).
+
+mod api;
+mod app;
+mod config;
+mod error;
+mod fleet;
+mod guard;
+mod hub;
+mod ingest;
+mod live;
+mod router;
+mod self_metrics;
+mod ui;
+
+pub use config::{HubConfig, HubProblem};
+pub use hub::{Deps, Hub, HubError};

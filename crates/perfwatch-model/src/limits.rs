@@ -3,11 +3,15 @@
 /// A request body as it arrives. 250 snapshots of a big host fit.
 pub const BODY_BYTES: usize = 4 << 20;
 /// A request body after decompression: a real batch compresses about 5 times, a bomb 1,000.
-pub const DECOMPRESSED_BYTES: usize = 32 << 20;
+pub const DECOMPRESSED_BYTES: usize = 8 << 20;
 /// The window a zstd stream may ask for (2^23 = 8 MiB): what a decoder must set aside.
 pub const ZSTD_WINDOW_LOG: u32 = 23;
 /// Snapshots in one request: back-fill in bites that the hub digests in a few milliseconds.
 pub const BATCH_SNAPSHOTS: usize = 500;
+/// One encoded snapshot: 8,192 columns and 200 processes have less.
+pub const SNAPSHOT_BYTES: usize = 512 << 10;
+/// Requests that are decompressed and decoded at one time: bounds what they hold together.
+pub const DECODING: usize = 8;
 /// Columns of a snapshot: 128 cores, 200 disks and 200 mounts fit.
 pub const COLUMNS: usize = 8_192;
 /// Process rows of a snapshot.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Who a snapshot is from, as the sender says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostRef {
     /// The sender's lasting identity; scripts that post JSON may leave it to the hub.
     pub id: Option<HostId>,

@@ -84,7 +84,7 @@ mod tests {
         let part = part_from(&COLLECTOR, &capture, &Options::default()).unwrap();
         assert_eq!(
             show(&part),
-            "system.uptime 350735\nhost.users 1\nhost.time_synced 1\nhandles.open 1024\nhandles.limit 2048\nhandles.used_percent 50\n"
+            "system.uptime 350735\nsystem.users 1\nsystem.time_synced 1\nhandles.open 1024\nhandles.limit 2048\nhandles.used_percent 50\n"
         );
     }
 

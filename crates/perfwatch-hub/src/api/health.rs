@@ -1,0 +1,24 @@
+//! `/healthz` (the process lives), `/readyz` (it can take snapshots), `/metrics`.
+
+use crate::app::App;
+use crate::error::ApiError;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use std::sync::Arc;
+
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
+    if app.stop.is_cancelled() {
+        return Err(ApiError::unavailable("leaving", "the hub is stopping", 5));
+    }
+    Ok("ready\n")
+}
+
+pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], app.metrics.render(app.fleet.len()))
+}

@@ -1,0 +1,107 @@
+//! `GET /api/metrics/recent?host=&metric=`: the last five minutes, as whole snapshots or as
+//! columns of the metrics asked for.
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::live::Accepted;
+use axum::extract::{RawQuery, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use perfwatch_model::{HostId, unscale};
+use serde_json::json;
+use std::sync::Arc;
+
+/// Snapshots in one answer; older ones by `before`.
+const PAGE: usize = 300;
+
+#[derive(Default)]
+struct Wish {
+    host: Option<String>,
+    metrics: Vec<String>,
+    before: Option<i64>,
+}
+
+pub(crate) async fn recent(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
+    let wish = parse(query.as_deref().unwrap_or_default())?;
+    let id = which_host(&app, wish.host.as_deref())?;
+    let mut window = app.live.recent(id, app.clock.wall_ms());
+    window.retain(|accepted| wish.before.is_none_or(|before| accepted.snapshot.at_ms < before));
+    let skipped = window.len().saturating_sub(PAGE);
+    let before = (skipped > 0).then(|| window[skipped].snapshot.at_ms);
+    let page = &window[skipped..];
+    let text = if wish.metrics.is_empty() { whole(id, page, before) } else { columns(&app, id, page, &wish.metrics, before)? };
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+fn parse(query: &str) -> Result<Wish, ApiError> {
+    let mut wish = Wish::default();
+    let bad = |why: String| ApiError::bad_request("bad_query", why);
+    let pairs: Vec<(String, String)> = serde_urlencoded_pairs(query).map_err(|error| bad(error.clone()))?;
+    for (key, value) in pairs {
+        match key.as_str() {
+            "host" => wish.host = Some(value),
+            "metric" => wish.metrics.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned)),
+            "before" => wish.before = Some(value.parse().map_err(|_| bad("before: milliseconds since 1970".to_owned()))?),
+            _ => return Err(bad(format!("there is no parameter {key:?}; there are host, metric, before"))),
+        }
+    }
+    Ok(wish)
+}
+
+/// `metric` may stand several times, which a struct can't hold: pairs can.
+fn serde_urlencoded_pairs(query: &str) -> Result<Vec<(String, String)>, String> {
+    let uri: axum::http::Uri = format!("/?{query}").parse().map_err(|error| format!("{error}"))?;
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri);
+    pairs.map(|pairs| pairs.0).map_err(|error| error.body_text())
+}
+
+fn which_host(app: &App, name: Option<&str>) -> Result<HostId, ApiError> {
+    match name {
+        Some(name) => {
+            let host = app.fleet.find(name).ok_or_else(|| ApiError::not_found(format!("there is no host {name:?}")))?;
+            Ok(host.record.id)
+        }
+        // With one host there is nothing to choose.
+        None => match &app.fleet.all()[..] {
+            [only] => Ok(only.record.id),
+            hosts => Err(ApiError::bad_request("host_missing", format!("which of the {} hosts? ?host=NAME", hosts.len()))),
+        },
+    }
+}
+
+fn whole(id: HostId, page: &[Arc<Accepted>], before: Option<i64>) -> String {
+    let texts: Vec<&str> = page.iter().map(|accepted| accepted.json().as_str()).collect();
+    format!("{{\"host_id\":\"{id}\",\"snapshots\":[{}],\"before\":{}}}", texts.join(","), json!(before))
+}
+
+fn columns(app: &App, id: HostId, page: &[Arc<Accepted>], metrics: &[String], before: Option<i64>) -> Result<String, ApiError> {
+    let mut series: Vec<(String, String, Vec<Option<f64>>)> = Vec::new();
+    for (at, accepted) in page.iter().enumerate() {
+        let snapshot = &accepted.snapshot;
+        for (column, &value) in snapshot.shape.columns().iter().zip(&snapshot.values) {
+            if !metrics.iter().any(|name| *name == column.metric) {
+                continue;
+            }
+            let found = series.iter().position(|(metric, instance, _)| *metric == column.metric && **instance == *column.instance);
+            let index = found.unwrap_or_else(|| {
+                series.push((column.metric.to_string(), column.instance.to_string(), vec![None; page.len()]));
+                series.len() - 1
+            });
+            series[index].2[at] = unscale(value, column.decimals);
+        }
+    }
+    for name in metrics {
+        if app.catalog.get(name).is_none() && !series.iter().any(|(metric, ..)| metric == name) {
+            return Err(ApiError::not_found(format!("there is no metric {name:?}; see /api/v1/catalog")));
+        }
+    }
+    let times: Vec<i64> = page.iter().map(|accepted| accepted.snapshot.at_ms).collect();
+    let series: Vec<_> = series
+        .into_iter()
+        .map(|(metric, instance, values)| {
+            let unit = app.catalog.get(&metric).map(|def| def.unit);
+            json!({ "metric": metric, "instance": instance, "unit": unit, "values": values })
+        })
+        .collect();
+    Ok(json!({ "host_id": id, "times": times, "series": series, "before": before }).to_string())
+}

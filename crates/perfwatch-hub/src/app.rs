@@ -1,0 +1,39 @@
+//! The handles every request shares.
+
+use crate::config::HubConfig;
+use crate::fleet::Fleet;
+use crate::ingest::Pipeline;
+use crate::live::Live;
+use crate::self_metrics::SelfMetrics;
+use perfwatch_model::{Catalog, Clock};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// One hub.
+pub(crate) struct App {
+    /// As it was started.
+    pub(crate) config: HubConfig,
+    /// What time it is.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Monotonic time of the start.
+    pub(crate) started: Duration,
+    /// All metrics this build knows.
+    pub(crate) catalog: Arc<Catalog>,
+    /// The hosts we know.
+    pub(crate) fleet: Arc<Fleet>,
+    /// The one way in.
+    pub(crate) pipeline: Pipeline,
+    /// The last minutes, and who watches them.
+    pub(crate) live: Arc<Live>,
+    /// The hub about itself.
+    pub(crate) metrics: Arc<SelfMetrics>,
+    /// Bounds what requests being decoded hold together.
+    pub(crate) decoding: Semaphore,
+    /// Cancelled when the hub is to leave.
+    pub(crate) stop: CancellationToken,
+    /// WebSocket tasks, which outlive their HTTP request.
+    pub(crate) tasks: TaskTracker,
+}

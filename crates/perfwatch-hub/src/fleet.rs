@@ -1,0 +1,152 @@
+//! The hosts the hub knows: by id, by name, and when it last heard from each.
+
+use perfwatch_model::{HostFacts, HostId, HostRef, limits};
+use perfwatch_store::{HostRecord, Store, StoreError};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// A host's present state.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    pub(crate) record: HostRecord,
+    /// Time of its newest snapshot, by its own clock.
+    pub(crate) last_at_ms: Option<i64>,
+    /// When the hub last took a snapshot of it in, by the hub's clock.
+    pub(crate) last_seen_ms: Option<i64>,
+    /// Time between its last two ticks.
+    pub(crate) interval_ms: u32,
+    /// How far its clock is ahead of the hub's, where its agent tells.
+    pub(crate) clock_skew_ms: Option<i64>,
+}
+
+/// Why a snapshot's sender is not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FleetError {
+    #[error("{0}")]
+    BadName(String),
+    #[error("this hub takes no more than {} hosts", limits::HOSTS)]
+    Full,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Default)]
+struct Inner {
+    hosts: HashMap<HostId, Host>,
+    by_name: HashMap<String, HostId>,
+}
+
+/// All hosts.
+pub(crate) struct Fleet {
+    store: Arc<dyn Store>,
+    inner: RwLock<Inner>,
+}
+
+impl Fleet {
+    /// Reads what the store remembers.
+    pub(crate) async fn open(store: Arc<dyn Store>) -> Result<Self, StoreError> {
+        let mut inner = Inner::default();
+        for record in store.hosts().await? {
+            inner.by_name.insert(record.name.clone(), record.id);
+            let host = Host { record, last_at_ms: None, last_seen_ms: None, interval_ms: 0, clock_skew_ms: None };
+            inner.hosts.insert(host.record.id, host);
+        }
+        Ok(Self { store, inner: RwLock::new(inner) })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host a snapshot is of, new or known. A sender without an id is known by its name.
+    pub(crate) async fn resolve(
+        &self,
+        host: &HostRef,
+        facts: Option<Arc<HostFacts>>,
+        now_ms: i64,
+    ) -> Result<HostId, FleetError> {
+        check_name(&host.name)?;
+        let changed = {
+            let mut inner = self.write();
+            let id = host.id.or_else(|| inner.by_name.get(&host.name).copied());
+            if id.is_none_or(|id| !inner.hosts.contains_key(&id)) && inner.hosts.len() >= limits::HOSTS {
+                return Err(FleetError::Full);
+            }
+            let id = id.unwrap_or_else(HostId::generate);
+            inner.by_name.insert(host.name.clone(), id);
+            let record = HostRecord { id, name: host.name.clone(), facts: facts.clone(), first_seen_ms: now_ms };
+            match inner.hosts.get_mut(&id) {
+                Some(known) => {
+                    let before = known.record.clone();
+                    known.record.name.clone_from(&host.name);
+                    if facts.is_some() {
+                        known.record.facts = facts;
+                    }
+                    if known.record == before {
+                        return Ok(id);
+                    }
+                    known.record.clone()
+                }
+                None => {
+                    tracing::info!(host.id = %id, host.name = host.name, "a new host");
+                    let new = Host { record: record.clone(), last_at_ms: None, last_seen_ms: None, interval_ms: 0, clock_skew_ms: None };
+                    inner.hosts.insert(id, new);
+                    record
+                }
+            }
+        };
+        let id = changed.id;
+        self.store.put_host(changed).await?;
+        Ok(id)
+    }
+
+    /// Notes that a snapshot was taken in.
+    pub(crate) fn heard(&self, id: HostId, at_ms: i64, interval_ms: u32, now_ms: i64, skew_ms: Option<i64>) {
+        if let Some(host) = self.write().hosts.get_mut(&id) {
+            host.last_seen_ms = Some(now_ms);
+            if host.last_at_ms.is_none_or(|last| last <= at_ms) {
+                host.last_at_ms = Some(at_ms);
+                host.interval_ms = interval_ms;
+            }
+            host.clock_skew_ms = skew_ms.or(host.clock_skew_ms);
+        }
+    }
+
+    /// One host, by id or name.
+    pub(crate) fn find(&self, id_or_name: &str) -> Option<Host> {
+        let inner = self.read();
+        let id = id_or_name.parse().ok().or_else(|| inner.by_name.get(id_or_name).copied())?;
+        inner.hosts.get(&id).cloned()
+    }
+
+    /// All, by name.
+    pub(crate) fn all(&self) -> Vec<Host> {
+        let mut hosts: Vec<Host> = self.read().hosts.values().cloned().collect();
+        hosts.sort_by(|a, b| (&a.record.name, a.record.id).cmp(&(&b.record.name, b.record.id)));
+        hosts
+    }
+
+    /// How many.
+    pub(crate) fn len(&self) -> usize {
+        self.read().hosts.len()
+    }
+
+    pub(crate) fn name(&self, id: HostId) -> String {
+        self.read().hosts.get(&id).map(|host| host.record.name.clone()).unwrap_or_default()
+    }
+}
+
+fn check_name(name: &str) -> Result<(), FleetError> {
+    let bad = |why: String| Err(FleetError::BadName(why));
+    if name.is_empty() || name.len() > limits::HOST_NAME_BYTES {
+        return bad(format!("a host's name has 1 to {} bytes", limits::HOST_NAME_BYTES));
+    }
+    if name.contains(char::is_control) {
+        return bad("a host's name has no control characters".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! `POST /ingest/metrics`: JSON from scripts, the compact form from agents.
+
+use super::body;
+use super::pipeline::{SubmitError, Submission};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::fleet::FleetError;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use perfwatch_model::wire::{self, IngestAnswer, RejectedSnapshot, WireError};
+use perfwatch_model::{HostRef, Snapshot, json, limits};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The handler.
+pub(crate) async fn ingest(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<IngestAnswer>, ApiError> {
+    let began = app.clock.monotonic();
+    let bytes = body::read(body).await?;
+    app.metrics.ingest_bytes(bytes.len());
+    let result = decode_and_submit(&app, &headers, bytes).await;
+    app.metrics.ingest_took(app.clock.monotonic().saturating_sub(began));
+    if result.is_err() {
+        app.metrics.ingest_failed();
+    }
+    result.map(Json)
+}
+
+async fn decode_and_submit(app: &App, headers: &HeaderMap, bytes: Bytes) -> Result<IngestAnswer, ApiError> {
+    // Held while decoded data is around, so that together they stay within bounds.
+    let _permit = app.decoding.acquire().await.map_err(|_| ApiError::unavailable("leaving", "the hub is stopping", 5))?;
+    let bytes = body::decompress(headers, bytes)?;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
+    match kind.split(';').next().unwrap_or_default().trim() {
+        wire::CONTENT_TYPE => compact(app, bytes).await,
+        // What `curl -d` says when nobody tells it otherwise.
+        "application/json" | "application/x-www-form-urlencoded" => from_json(app, &bytes).await,
+        other => {
+            let message = format!("Content-Type {other:?} is not known here; send application/json or {}", wire::CONTENT_TYPE);
+            Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown_content_type", message))
+        }
+    }
+}
+
+async fn compact(app: &App, bytes: Bytes) -> Result<IngestAnswer, ApiError> {
+    let batch = wire::decode_batch(bytes).map_err(|error| malformed(&error))?;
+    let host = batch.host().map_err(|error| malformed(&error))?;
+    if batch.snapshots.len() > limits::BATCH_SNAPSHOTS {
+        return Err(too_many());
+    }
+    for shape in batch.shapes.into_iter().take(limits::BATCH_SNAPSHOTS) {
+        app.pipeline.intern(wire::decode_shape(shape).map_err(|error| malformed(&error))?);
+    }
+    let mut rejected = Vec::new();
+    let mut snapshots = Vec::with_capacity(batch.snapshots.len());
+    for (index, bytes) in batch.snapshots.into_iter().enumerate() {
+        let decoded = if bytes.len() > limits::SNAPSHOT_BYTES {
+            Err(WireError::Invalid(format!("a snapshot of more than {} bytes", limits::SNAPSHOT_BYTES)))
+        } else {
+            wire::decode_snapshot(bytes, &|id| app.pipeline.shape(id))
+        };
+        match decoded {
+            Ok(snapshot) => snapshots.push((index, snapshot)),
+            Err(WireError::UnknownShape(id)) => {
+                let message = format!("send the columns of shape {id} along, and the host's facts");
+                return Err(ApiError::new(StatusCode::CONFLICT, wire::UNKNOWN_SHAPE, message));
+            }
+            Err(error) => rejected.push(RejectedSnapshot { index, code: "malformed".into(), message: error.to_string() }),
+        }
+    }
+    app.metrics.rejected(rejected.len());
+    let facts = batch.facts.map(|facts| Arc::new(wire::read_facts(facts)));
+    let skew_ms = (batch.sent_at_ms != 0).then(|| batch.sent_at_ms.saturating_sub(app.clock.wall_ms()));
+    let mut answer = submit(app, Submission { host, snapshots, facts, skew_ms }).await?;
+    answer.rejected.extend(rejected);
+    Ok(answer)
+}
+
+/// One object, or a list of them. A single refused snapshot is the request's own error.
+async fn from_json(app: &App, bytes: &[u8]) -> Result<IngestAnswer, ApiError> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| {
+        ApiError::bad_request("malformed_json", format!("the body is not JSON: {error}"))
+    })?;
+    let (objects, single) = match value {
+        serde_json::Value::Array(objects) => (objects, false),
+        object => (vec![object], true),
+    };
+    if objects.len() > limits::BATCH_SNAPSHOTS {
+        return Err(too_many());
+    }
+    let now_ms = app.clock.wall_ms();
+    let mut answer = IngestAnswer::default();
+    let mut by_host: HashMap<HostRef, Vec<(usize, Snapshot)>> = HashMap::new();
+    for (index, object) in objects.iter().enumerate() {
+        match json::read_snapshot(object, &app.catalog, now_ms) {
+            Ok(parsed) => by_host.entry(parsed.host).or_default().push((index, parsed.snapshot)),
+            Err(error) if single => return Err(ApiError::unprocessable("invalid_snapshot", error.to_string())),
+            Err(error) => {
+                answer.rejected.push(RejectedSnapshot { index, code: "invalid_snapshot".into(), message: error.to_string() });
+            }
+        }
+    }
+    app.metrics.rejected(answer.rejected.len());
+    for (host, snapshots) in by_host {
+        let part = submit(app, Submission { host, snapshots, facts: None, skew_ms: None }).await?;
+        answer.accepted += part.accepted;
+        answer.duplicates += part.duplicates;
+        answer.rejected.extend(part.rejected);
+        answer.interval_ms = part.interval_ms;
+    }
+    match answer.rejected.pop_if(|_| single) {
+        Some(refused) => Err(ApiError::unprocessable(refused.code, refused.message)),
+        None => Ok(answer),
+    }
+}
+
+async fn submit(app: &App, submission: Submission) -> Result<IngestAnswer, ApiError> {
+    app.pipeline.submit(submission).await.map_err(|error| match error {
+        SubmitError::Fleet(FleetError::BadName(why)) => ApiError::unprocessable("invalid_host", why),
+        SubmitError::Fleet(full @ FleetError::Full) => {
+            ApiError::new(StatusCode::FORBIDDEN, "too_many_hosts", full.to_string())
+        }
+        SubmitError::Fleet(FleetError::Store(error)) | SubmitError::Store(error) => {
+            tracing::warn!(%error, "ingest");
+            ApiError::unavailable("store_unavailable", error.to_string(), 5)
+        }
+    })
+}
+
+fn malformed(error: &WireError) -> ApiError {
+    ApiError::bad_request("malformed", error.to_string())
+}
+
+fn too_many() -> ApiError {
+    ApiError::too_large("too_many_snapshots", format!("more than {} snapshots in one request", limits::BATCH_SNAPSHOTS))
+}

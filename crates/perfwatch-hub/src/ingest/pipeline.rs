@@ -1,0 +1,113 @@
+//! The one way in, whoever sends: limits, durable append, ack, publish.
+
+use super::check::check;
+use super::shapes::Shapes;
+use crate::fleet::{Fleet, FleetError};
+use crate::live::{Accepted, Live};
+use crate::self_metrics::SelfMetrics;
+use perfwatch_model::wire::{IngestAnswer, RejectedSnapshot};
+use perfwatch_model::{Catalog, Clock, HostFacts, HostRef, Shape, ShapeId, Snapshot};
+use perfwatch_store::{Appended, Row, Store, StoreError};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What one sender submits at once.
+pub(crate) struct Submission {
+    pub(crate) host: HostRef,
+    /// In the sender's order, with their places in its batch.
+    pub(crate) snapshots: Vec<(usize, Snapshot)>,
+    pub(crate) facts: Option<Arc<HostFacts>>,
+    /// How far the sender's clock is ahead, where it tells.
+    pub(crate) skew_ms: Option<i64>,
+}
+
+/// Why nothing of a submission was taken in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SubmitError {
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The way in.
+pub(crate) struct Pipeline {
+    store: Arc<dyn Store>,
+    fleet: Arc<Fleet>,
+    live: Arc<Live>,
+    catalog: Arc<Catalog>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<SelfMetrics>,
+    shapes: Shapes,
+    interval: Option<Duration>,
+}
+
+impl Pipeline {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        fleet: Arc<Fleet>,
+        live: Arc<Live>,
+        catalog: Arc<Catalog>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<SelfMetrics>,
+        interval: Option<Duration>,
+    ) -> Self {
+        Self { store, fleet, live, catalog, clock, metrics, shapes: Shapes::default(), interval }
+    }
+
+    /// A shape that was sent before.
+    pub(crate) fn shape(&self, id: ShapeId) -> Option<Arc<Shape>> {
+        self.shapes.get(id)
+    }
+
+    /// The one copy of this shape.
+    pub(crate) fn intern(&self, shape: Shape) -> Arc<Shape> {
+        self.shapes.intern(Arc::new(shape))
+    }
+
+    /// Takes in what can be true and was not there yet. When this returns, the accepted ones
+    /// are as durable as the store makes them, and published.
+    pub(crate) async fn submit(&self, submission: Submission) -> Result<IngestAnswer, SubmitError> {
+        let now_ms = self.clock.wall_ms();
+        let mut answer = IngestAnswer {
+            interval_ms: self.interval.and_then(|interval| u32::try_from(interval.as_millis()).ok()),
+            ..IngestAnswer::default()
+        };
+        let mut good = Vec::with_capacity(submission.snapshots.len());
+        for (index, mut snapshot) in submission.snapshots {
+            match check(&snapshot, &self.catalog, now_ms) {
+                Ok(()) => {
+                    snapshot.shape = self.shapes.intern(snapshot.shape);
+                    good.push(Arc::new(snapshot));
+                }
+                Err(refusal) => answer.rejected.push(RejectedSnapshot {
+                    index,
+                    code: refusal.code.to_owned(),
+                    message: refusal.message,
+                }),
+            }
+        }
+        self.metrics.rejected(answer.rejected.len());
+        if good.is_empty() {
+            return Ok(answer);
+        }
+        let facts = good.iter().rev().find_map(|snapshot| snapshot.facts.clone()).or(submission.facts);
+        let id = self.fleet.resolve(&submission.host, facts, now_ms).await?;
+        let rows = good.iter().map(|snapshot| Row { host: id, snapshot: snapshot.clone() }).collect();
+        let appended = self.store.append(rows).await?;
+        let name: Arc<str> = self.fleet.name(id).into();
+        for (snapshot, appended) in good.into_iter().zip(appended) {
+            match appended {
+                Appended::Repeat => answer.duplicates += 1,
+                Appended::New => {
+                    answer.accepted += 1;
+                    self.metrics.accepted(snapshot.samples());
+                    self.fleet.heard(id, snapshot.at_ms, snapshot.interval_ms, now_ms, submission.skew_ms);
+                    self.live.publish(Arc::new(Accepted::new(id, name.clone(), snapshot, self.clock.monotonic())), now_ms);
+                }
+            }
+        }
+        self.metrics.duplicates(answer.duplicates);
+        Ok(answer)
+    }
+}

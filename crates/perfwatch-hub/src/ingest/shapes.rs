@@ -1,0 +1,32 @@
+//! The shapes the hub has seen, by the name of their content, shared by all hosts.
+
+use perfwatch_model::{Shape, ShapeId, limits};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+#[derive(Default)]
+pub(super) struct Shapes {
+    known: RwLock<HashMap<ShapeId, Arc<Shape>>>,
+}
+
+impl Shapes {
+    pub(super) fn get(&self, id: ShapeId) -> Option<Arc<Shape>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Adds a shape, or gives the equal one that is there.
+    pub(super) fn intern(&self, shape: Arc<Shape>) -> Arc<Shape> {
+        if let Some(known) = self.get(shape.id()) {
+            return known;
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= limits::SHAPES {
+            // What no live snapshot uses can be asked for again.
+            known.retain(|_, shape| Arc::strong_count(shape) > 1);
+        }
+        if known.len() >= limits::SHAPES {
+            return shape;
+        }
+        known.entry(shape.id()).or_insert(shape).clone()
+    }
+}

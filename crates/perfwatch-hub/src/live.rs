@@ -1,0 +1,47 @@
+//! Who watches: the last five minutes of every host, and a bounded bus of what was just
+//! accepted. Publishing never waits; a reader that is too slow is told `lagged`.
+
+mod accepted;
+mod message;
+mod selection;
+mod window;
+pub(crate) mod ws;
+
+pub(crate) use accepted::Accepted;
+
+use perfwatch_model::{HostId, limits};
+use selection::Selections;
+use std::sync::Arc;
+use tokio::sync::broadcast;
+use window::Window;
+
+/// The live room.
+pub(crate) struct Live {
+    window: Window,
+    bus: broadcast::Sender<Arc<Accepted>>,
+    selections: Selections,
+}
+
+impl Live {
+    pub(crate) fn new() -> Self {
+        Self { window: Window::default(), bus: broadcast::Sender::new(limits::LIVE_QUEUE), selections: Selections::default() }
+    }
+
+    /// Shows an accepted snapshot to everyone who watches.
+    pub(crate) fn publish(&self, accepted: Arc<Accepted>, now_ms: i64) {
+        self.window.insert(accepted.clone(), now_ms);
+        // No watcher is no error.
+        let _ = self.bus.send(accepted);
+    }
+
+    /// The host's snapshots of the last five minutes, oldest first.
+    pub(crate) fn recent(&self, host: HostId, now_ms: i64) -> Vec<Arc<Accepted>> {
+        self.window.recent(host, now_ms)
+    }
+
+    /// Forgets what is older than five minutes.
+    pub(crate) fn prune(&self, now_ms: i64) {
+        self.window.prune(now_ms);
+        self.selections.prune();
+    }
+}

@@ -1,0 +1,170 @@
+//! What is said over the WebSocket. `docs/LIVE.md` tells it in full.
+//!
+//! The hub's messages, apart from whole snapshots, carry `type`: `backfill`, `columns`,
+//! `tick`, `lagged`, `error`. Values are integers scaled by the column's decimals; a missing
+//! one is null. Times are milliseconds since 1970.
+
+use super::Accepted;
+use super::selection::Selection;
+use perfwatch_model::{HostId, MISSING, ProcessRow, json};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// What a client may say.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientMessage {
+    pub(super) subscribe: Option<Subscribe>,
+    pub(super) unsubscribe: Option<u32>,
+}
+
+/// A wish. Another one with the same id takes its place.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Subscribe {
+    /// The client's own number for it, given back with each message.
+    #[serde(default)]
+    pub(super) id: u32,
+    /// Ids or names; none means all hosts.
+    #[serde(default)]
+    pub(super) hosts: Vec<String>,
+    /// Names, or groups as `cpu.*`; none means all metrics.
+    #[serde(default)]
+    pub(super) metrics: Vec<String>,
+    #[serde(default)]
+    pub(super) processes: bool,
+    /// Seconds of the past to send first, at most 300.
+    #[serde(default)]
+    pub(super) backfill_s: u32,
+    /// Host id → time: back-fill only what is newer.
+    #[serde(default)]
+    pub(super) since: HashMap<HostId, i64>,
+}
+
+fn push_value(out: &mut String, value: i64) {
+    // Writing to a String can't fail.
+    let _ = if value == MISSING { write!(out, "null") } else { write!(out, "{value}") };
+}
+
+fn push_processes(out: &mut String, rows: &[ProcessRow]) {
+    let rows: Vec<_> = rows.iter().map(json::process_row).collect();
+    let _ = write!(out, ",\"processes\":{}", serde_json::to_string(&rows).unwrap_or_else(|_| "[]".to_owned()));
+}
+
+/// One host in a `tick`.
+pub(super) fn tick_entry(accepted: &Accepted, selection: &Selection) -> String {
+    let snapshot = &accepted.snapshot;
+    let picked = selection.pick(&snapshot.shape);
+    let mut out = String::with_capacity(64 + picked.indices.len() * 6);
+    let _ = write!(
+        out,
+        "{{\"host\":\"{}\",\"shape\":\"{}\",\"t\":{},\"seq\":{},\"interval_ms\":{},\"v\":[",
+        accepted.host,
+        snapshot.shape.id(),
+        snapshot.at_ms,
+        snapshot.seq,
+        snapshot.interval_ms
+    );
+    for (at, &index) in picked.indices.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        push_value(&mut out, snapshot.values.get(index).copied().unwrap_or(MISSING));
+    }
+    out.push(']');
+    if selection.processes {
+        push_processes(&mut out, &snapshot.processes);
+    }
+    if !snapshot.errors.is_empty() {
+        let errors: HashMap<_, _> = snapshot.errors.iter().map(|e| (&e.collector, &e.message)).collect();
+        let _ = write!(out, ",\"errors\":{}", serde_json::to_string(&errors).unwrap_or_else(|_| "{}".to_owned()));
+    }
+    out.push('}');
+    out
+}
+
+/// The message around entries.
+pub(super) fn tick<'a>(id: u32, entries: impl Iterator<Item = &'a str>) -> String {
+    let mut out = format!("{{\"type\":\"tick\",\"id\":{id},\"hosts\":[");
+    for (at, entry) in entries.enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        out.push_str(entry);
+    }
+    out.push_str("]}");
+    out
+}
+
+/// What the columns of a shape are, before the first tick that has it.
+pub(super) fn columns(id: u32, accepted: &Accepted, selection: &Selection) -> String {
+    let shape = &accepted.snapshot.shape;
+    let picked = selection.pick(shape);
+    format!(
+        "{{\"type\":\"columns\",\"id\":{id},\"host\":\"{}\",\"shape\":\"{}\",\"columns\":{}}}",
+        accepted.host,
+        shape.id(),
+        picked.columns
+    )
+}
+
+/// The past of one host in columns; where its shape changed, one entry a shape.
+pub(super) fn backfill_entries(past: &[Arc<Accepted>], selection: &Selection) -> Vec<String> {
+    let same_shape = |a: &Arc<Accepted>, b: &Arc<Accepted>| a.snapshot.shape.id() == b.snapshot.shape.id();
+    past.chunk_by(same_shape).map(|run| backfill_entry(run, selection)).collect()
+}
+
+fn backfill_entry(run: &[Arc<Accepted>], selection: &Selection) -> String {
+    let (first, last) = (&run[0], &run[run.len() - 1]);
+    let picked = selection.pick(&first.snapshot.shape);
+    let mut out = String::with_capacity(64 + run.len() * picked.indices.len() * 5);
+    let list = |out: &mut String, values: &mut dyn Iterator<Item = i64>| {
+        out.push('[');
+        for (at, value) in values.enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            push_value(out, value);
+        }
+        out.push(']');
+    };
+    let _ = write!(
+        out,
+        "{{\"host\":\"{}\",\"shape\":\"{}\",\"interval_ms\":{},\"columns\":{},\"t\":",
+        first.host,
+        first.snapshot.shape.id(),
+        last.snapshot.interval_ms,
+        picked.columns
+    );
+    list(&mut out, &mut run.iter().map(|accepted| accepted.snapshot.at_ms));
+    out.push_str(",\"v\":[");
+    for (at, &index) in picked.indices.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        list(&mut out, &mut run.iter().map(|a| a.snapshot.values.get(index).copied().unwrap_or(MISSING)));
+    }
+    out.push(']');
+    if selection.processes {
+        push_processes(&mut out, &last.snapshot.processes);
+    }
+    out.push('}');
+    out
+}
+
+/// The message around back-fill.
+pub(super) fn backfill(id: u32, entries: &[String]) -> String {
+    format!("{{\"type\":\"backfill\",\"id\":{id},\"hosts\":[{}]}}", entries.join(","))
+}
+
+/// The reader was too slow; what it missed is in the back-fill of a new subscription.
+pub(super) fn lagged(missed: u64) -> String {
+    format!("{{\"type\":\"lagged\",\"missed\":{missed}}}")
+}
+
+/// The client said something that can't be.
+pub(super) fn error(code: &str, message: &str) -> String {
+    serde_json::json!({ "type": "error", "error": { "code": code, "message": message } }).to_string()
+}

@@ -1,0 +1,246 @@
+//! The hub about itself, as Prometheus text at `/metrics`.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// Where a live connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectionState {
+    Connecting,
+    Authenticated,
+    Live,
+    Draining,
+}
+
+impl ConnectionState {
+    fn label(self) -> State {
+        let state = match self {
+            Self::Connecting => "connecting",
+            Self::Authenticated => "authenticated",
+            Self::Live => "live",
+            Self::Draining => "draining",
+        };
+        State { state }
+    }
+}
+
+/// All of the hub's own metrics.
+pub(crate) struct SelfMetrics {
+    registry: Registry,
+    snapshots: Family<Outcome, Counter>,
+    samples: Counter,
+    ingest_bytes: Counter,
+    ingest_errors: Counter,
+    ingest_seconds: Histogram,
+    clients: Family<State, Gauge>,
+    open: Gauge,
+    closed: Family<Reason, Counter>,
+    connection_seconds: Histogram,
+    messages: Counter,
+    live_bytes: Counter,
+    missed: Counter,
+    live_delay_seconds: Histogram,
+    hosts: Gauge,
+    memory: Gauge,
+    handles: Gauge,
+    cpu_seconds: Gauge<f64, AtomicU64>,
+}
+
+const DELAYS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+
+impl SelfMetrics {
+    pub(crate) fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("perfwatch"),
+            snapshots: Family::default(),
+            samples: Counter::default(),
+            ingest_bytes: Counter::default(),
+            ingest_errors: Counter::default(),
+            ingest_seconds: Histogram::new(DELAYS),
+            clients: Family::default(),
+            open: Gauge::default(),
+            closed: Family::default(),
+            connection_seconds: Histogram::new([1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0]),
+            messages: Counter::default(),
+            live_bytes: Counter::default(),
+            missed: Counter::default(),
+            live_delay_seconds: Histogram::new(DELAYS),
+            hosts: Gauge::default(),
+            memory: Gauge::default(),
+            handles: Gauge::default(),
+            cpu_seconds: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("ingest_snapshots", "Snapshots by what became of them", self.snapshots.clone());
+        r.register("ingest_samples", "Samples in accepted snapshots", self.samples.clone());
+        r.register_with_unit("ingest_received", "Bodies as they came", Unit::Bytes, self.ingest_bytes.clone());
+        r.register("ingest_errors", "Requests answered with an error", self.ingest_errors.clone());
+        r.register_with_unit("ingest_request", "Body read to ack", Unit::Seconds, self.ingest_seconds.clone());
+        r.register("live_connections", "WebSocket clients by state", self.clients.clone());
+        r.register("live_closed", "WebSocket clients that ended, by reason", self.closed.clone());
+        r.register_with_unit("live_connection", "How long clients stayed", Unit::Seconds, self.connection_seconds.clone());
+        r.register("live_messages", "Messages sent to clients", self.messages.clone());
+        r.register_with_unit("live_sent", "Text sent to clients", Unit::Bytes, self.live_bytes.clone());
+        r.register("live_missed", "Snapshots that slow clients were not sent", self.missed.clone());
+        r.register_with_unit("live_delay", "Accepted to handed to a client's socket", Unit::Seconds, self.live_delay_seconds.clone());
+        r.register("hosts", "Hosts known", self.hosts.clone());
+        r.register_with_unit("process_resident_memory", "Resident memory", Unit::Bytes, self.memory.clone());
+        r.register("process_open_handles", "Open file descriptors", self.handles.clone());
+        r.register_with_unit("process_cpu", "Processor time used", Unit::Seconds, self.cpu_seconds.clone());
+    }
+
+    fn snapshots(&self, outcome: &'static str, count: usize) {
+        if count > 0 {
+            self.snapshots.get_or_create(&Outcome { outcome }).inc_by(count as u64);
+        }
+    }
+
+    pub(crate) fn accepted(&self, samples: usize) {
+        self.snapshots("accepted", 1);
+        self.samples.inc_by(samples as u64);
+    }
+
+    pub(crate) fn duplicates(&self, count: usize) {
+        self.snapshots("duplicate", count);
+    }
+
+    pub(crate) fn rejected(&self, count: usize) {
+        self.snapshots("rejected", count);
+    }
+
+    pub(crate) fn ingest_bytes(&self, bytes: usize) {
+        self.ingest_bytes.inc_by(bytes as u64);
+    }
+
+    pub(crate) fn ingest_failed(&self) {
+        self.ingest_errors.inc();
+    }
+
+    pub(crate) fn ingest_took(&self, time: Duration) {
+        self.ingest_seconds.observe(time.as_secs_f64());
+    }
+
+    pub(crate) fn live_clients(&self) -> usize {
+        usize::try_from(self.open.get()).unwrap_or_default()
+    }
+
+    pub(crate) fn live_sent(&self, bytes: usize) {
+        self.messages.inc();
+        self.live_bytes.inc_by(bytes as u64);
+    }
+
+    pub(crate) fn live_lagged(&self, missed: u64) {
+        self.missed.inc_by(missed);
+    }
+
+    pub(crate) fn live_delay(&self, time: Duration) {
+        self.live_delay_seconds.observe(time.as_secs_f64());
+    }
+
+    /// Snapshots accepted since start.
+    pub(crate) fn accepted_total(&self) -> u64 {
+        self.snapshots.get_or_create(&Outcome { outcome: "accepted" }).get()
+    }
+
+    /// The text of `/metrics`.
+    pub(crate) fn render(&self, hosts: usize) -> String {
+        self.hosts.set(i64::try_from(hosts).unwrap_or(i64::MAX));
+        if let Some(own) = OwnProcess::read() {
+            self.memory.set(i64::try_from(own.memory_bytes).unwrap_or(i64::MAX));
+            self.handles.set(i64::try_from(own.handles).unwrap_or(i64::MAX));
+            self.cpu_seconds.set(own.cpu_seconds);
+        }
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// This process as the kernel sees it.
+pub(crate) struct OwnProcess {
+    pub(crate) memory_bytes: u64,
+    pub(crate) handles: u64,
+    pub(crate) cpu_seconds: f64,
+}
+
+impl OwnProcess {
+    pub(crate) fn read() -> Option<Self> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_ascii_whitespace().next()?.parse::<u64>().ok())?;
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        let words: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        // proc_pid_stat(5), counted from the state: utime and stime in 1/100 s.
+        let ticks = |at: usize| words.get(at)?.parse::<u32>().ok();
+        let handles = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64;
+        Some(Self {
+            memory_bytes: resident.saturating_mul(1024),
+            handles,
+            cpu_seconds: f64::from(ticks(11)?.saturating_add(ticks(12)?)) / 100.0,
+        })
+    }
+}
+
+/// One live connection in the gauges, wherever its task ends.
+pub(crate) struct LiveGauge {
+    metrics: Arc<SelfMetrics>,
+    state: ConnectionState,
+    began: tokio::time::Instant,
+    reason: &'static str,
+}
+
+impl LiveGauge {
+    pub(crate) fn new(metrics: Arc<SelfMetrics>) -> Self {
+        let state = ConnectionState::Connecting;
+        metrics.clients.get_or_create(&state.label()).inc();
+        metrics.open.inc();
+        Self { metrics, state, began: tokio::time::Instant::now(), reason: "aborted" }
+    }
+
+    pub(crate) fn set(&mut self, state: ConnectionState) {
+        self.metrics.clients.get_or_create(&self.state.label()).dec();
+        self.metrics.clients.get_or_create(&state.label()).inc();
+        self.state = state;
+    }
+
+    pub(crate) fn close(mut self, reason: &'static str) {
+        self.reason = reason;
+    }
+}
+
+impl Drop for LiveGauge {
+    fn drop(&mut self) {
+        self.metrics.clients.get_or_create(&self.state.label()).dec();
+        self.metrics.open.dec();
+        self.metrics.closed.get_or_create(&Reason { reason: self.reason }).inc();
+        self.metrics.connection_seconds.observe(self.began.elapsed().as_secs_f64());
+    }
+}

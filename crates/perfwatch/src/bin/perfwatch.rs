@@ -1,0 +1,5 @@
+//! `perfwatch`: hub, agent and dashboard in one.
+
+fn main() -> std::process::ExitCode {
+    perfwatch::cli::main()
+}

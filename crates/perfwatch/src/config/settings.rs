@@ -1,0 +1,276 @@
+//! The settings as a user writes them, and what each is for.
+
+use perfwatch_agent::AgentConfig;
+use perfwatch_collect::{CommandLine, Options};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time;
+
+/// Every setting and its sentence; a test holds it against [`Settings`], and
+/// `docs/CONFIG.md` is made of it.
+pub const KEYS: &[(&str, &str)] = &[
+    ("data", "Folder for all that is kept: the agent's identity and spool."),
+    ("log.level", "`error`, `warn`, `info`, `debug` or `trace`, also per module: `info,perfwatch_hub=debug`."),
+    ("log.format", "`text` for people, `json` for machines."),
+    ("hub.listen", "Address and port of the hub. Until there are user accounts, only addresses of this machine."),
+    ("hub.interval", "How often agents should send; empty leaves it to each agent."),
+    ("agent.hub", "Where the agent sends."),
+    ("agent.name", "What people call this host; empty for its host name."),
+    ("agent.interval", "Time between two snapshots, 250 ms to 1 h."),
+    ("agent.procfs", "Where the watched host's `/proc` is mounted (containers: `/host/proc`)."),
+    ("agent.sysfs", "Where the watched host's `/sys` is mounted."),
+    ("agent.rootfs", "Where the watched host's `/` is mounted."),
+    ("agent.collectors.disabled", "Collectors that are switched off, by name."),
+    ("agent.collectors.intervals", "Least time between two reads, by collector: `filesystem: 30s`."),
+    ("agent.processes.top", "Process rows by CPU; half as many by memory and by I/O join them."),
+    ("agent.processes.command_line", "`masked` (secrets replaced by `***`), `full` or `none`."),
+    ("agent.exclude.interfaces", "Network interfaces that are left out; `*` stands for any text."),
+    ("agent.exclude.devices", "Block devices that are left out."),
+    ("agent.exclude.mounts", "Mount points that are left out."),
+    ("agent.exclude.metrics", "Metrics that are left out: `tcp.*`."),
+    ("agent.spool_bytes", "Most disk space for snapshots that wait for the hub; the oldest go first."),
+    ("agent.backoff_max", "Longest pause between two tries to reach the hub."),
+];
+
+/// A span of time as people write it: `500ms`, `2s`, `5m`, `1h`, or seconds as a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Duration(pub time::Duration);
+
+impl Duration {
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let number: f64 = text[..digits].parse().ok()?;
+        let unit = match text[digits..].trim() {
+            "ms" => 1e-3,
+            "" | "s" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86400.0,
+            _ => return None,
+        };
+        time::Duration::try_from_secs_f64(number * unit).ok().map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a time such as 500ms, 2s or 5m")]
+        enum Written {
+            Seconds(f64),
+            Text(String),
+        }
+        let parsed = match Written::deserialize(deserializer)? {
+            Written::Seconds(seconds) => time::Duration::try_from_secs_f64(seconds).ok().map(Self),
+            Written::Text(text) => Self::parse(&text),
+        };
+        parsed.ok_or_else(|| serde::de::Error::custom("expected a time such as 500ms, 2s or 5m"))
+    }
+}
+
+impl Serialize for Duration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let ms = self.0.as_millis();
+        let text = if ms % 1000 == 0 { format!("{}s", ms / 1000) } else { format!("{ms}ms") };
+        serializer.serialize_str(&text)
+    }
+}
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "KEYS says what each setting is")]
+pub struct Settings {
+    pub data: PathBuf,
+    pub log: LogSettings,
+    pub hub: HubSettings,
+    pub agent: AgentSettings,
+}
+
+/// `log.*`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// `hub.*`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HubSettings {
+    pub listen: String,
+    pub interval: Option<Duration>,
+}
+
+/// `agent.*`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentSettings {
+    pub hub: String,
+    pub name: Option<String>,
+    pub interval: Duration,
+    pub procfs: PathBuf,
+    pub sysfs: PathBuf,
+    pub rootfs: PathBuf,
+    pub collectors: CollectorSettings,
+    pub processes: ProcessSettings,
+    pub exclude: ExcludeSettings,
+    pub spool_bytes: u64,
+    pub backoff_max: Duration,
+}
+
+/// `agent.collectors.*`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CollectorSettings {
+    pub disabled: Vec<String>,
+    pub intervals: BTreeMap<String, Duration>,
+}
+
+/// `agent.processes.*`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProcessSettings {
+    pub top: usize,
+    pub command_line: CommandLineSetting,
+}
+
+/// How much of a command line leaves the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CommandLineSetting {
+    None,
+    Masked,
+    Full,
+}
+
+/// `agent.exclude.*`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExcludeSettings {
+    pub interfaces: Vec<String>,
+    pub devices: Vec<String>,
+    pub mounts: Vec<String>,
+    pub metrics: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data: default_data(),
+            log: LogSettings::default(),
+            hub: HubSettings::default(),
+            agent: AgentSettings::default(),
+        }
+    }
+}
+
+/// Root keeps its data where services do, others in their home.
+fn default_data() -> PathBuf {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    match (state, home) {
+        (Some(state), _) => state.join("perfwatch"),
+        (None, Some(home)) if home != Path::new("/root") => home.join(".local/state/perfwatch"),
+        _ => PathBuf::from("/var/lib/perfwatch"),
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl Default for HubSettings {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8000".to_owned(), interval: None }
+    }
+}
+
+impl Default for AgentSettings {
+    fn default() -> Self {
+        Self {
+            hub: "http://127.0.0.1:8000".to_owned(),
+            name: None,
+            interval: Duration(time::Duration::from_secs(2)),
+            procfs: "/proc".into(),
+            sysfs: "/sys".into(),
+            rootfs: "/".into(),
+            collectors: CollectorSettings::default(),
+            processes: ProcessSettings::default(),
+            exclude: ExcludeSettings::default(),
+            spool_bytes: 256 << 20,
+            backoff_max: Duration(time::Duration::from_secs(10)),
+        }
+    }
+}
+
+impl Default for ProcessSettings {
+    fn default() -> Self {
+        Self { top: Options::default().top, command_line: CommandLineSetting::Masked }
+    }
+}
+
+impl Default for ExcludeSettings {
+    fn default() -> Self {
+        let options = Options::default();
+        Self {
+            interfaces: options.exclude_interfaces,
+            devices: options.exclude_devices,
+            mounts: options.exclude_mounts,
+            metrics: options.exclude_metrics,
+        }
+    }
+}
+
+impl Settings {
+    /// What collectors are told.
+    pub fn options(&self) -> Options {
+        let agent = &self.agent;
+        Options {
+            top: agent.processes.top,
+            command_line: match agent.processes.command_line {
+                CommandLineSetting::None => CommandLine::None,
+                CommandLineSetting::Masked => CommandLine::Masked,
+                CommandLineSetting::Full => CommandLine::Full,
+            },
+            exclude_interfaces: agent.exclude.interfaces.clone(),
+            exclude_devices: agent.exclude.devices.clone(),
+            exclude_mounts: agent.exclude.mounts.clone(),
+            exclude_metrics: agent.exclude.metrics.clone(),
+        }
+    }
+
+    /// What the agent is told.
+    pub fn agent(&self) -> AgentConfig {
+        let agent = &self.agent;
+        AgentConfig {
+            hub: agent.hub.clone(),
+            name: agent.name.clone(),
+            state: self.data.join("agent"),
+            interval: agent.interval.0,
+            procfs: agent.procfs.clone(),
+            sysfs: agent.sysfs.clone(),
+            rootfs: agent.rootfs.clone(),
+            disabled: agent.collectors.disabled.clone(),
+            intervals: agent.collectors.intervals.iter().map(|(name, time)| (name.clone(), time.0)).collect(),
+            options: self.options(),
+            spool_bytes: agent.spool_bytes,
+            backoff_max: agent.backoff_max.0,
+        }
+    }
+}

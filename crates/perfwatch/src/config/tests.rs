@@ -1,0 +1,84 @@
+//! Files, variables and flags: what is taken and what is refused, and how.
+
+use super::load::leaves;
+use super::*;
+use std::path::Path;
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn every_setting_has_its_sentence() {
+    let mut keys = leaves(&serde_json::to_value(Settings::default()).unwrap());
+    let mut told: Vec<String> = KEYS.iter().map(|(key, _)| (*key).to_owned()).collect();
+    keys.sort();
+    told.sort();
+    assert_eq!(keys, told);
+}
+
+#[test]
+fn each_valid_file_says_the_same() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/valid");
+    for kind in ["yaml", "json", "toml"] {
+        let settings = load(Some(&folder.join(format!("full.{kind}"))), &[], &[]).unwrap();
+        assert_eq!(settings.agent.interval.0.as_millis(), 500, "{kind}");
+        assert_eq!(settings.agent.name.as_deref(), Some("db-1"), "{kind}");
+        assert_eq!(settings.agent.collectors.intervals["filesystem"].0.as_secs(), 60, "{kind}");
+        assert_eq!(settings.agent.exclude.interfaces, ["lo"], "{kind}");
+        assert_eq!(settings.log.format, LogFormat::Json, "{kind}");
+    }
+    assert_eq!(load(Some(&folder.join("empty.yaml")), &[], &[]).unwrap(), Settings::default());
+}
+
+/// The directory is the list: each file's last line says what the error must be.
+#[test]
+fn each_invalid_file_is_refused_by_key_and_line() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/invalid");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_none_or(|ending| ending != "expected"));
+    files.sort();
+    assert!(files.len() >= 8);
+    for path in files {
+        let expected = std::fs::read_to_string(path.with_added_extension("expected")).unwrap();
+        let error = load(Some(&path), &[], &[]).unwrap_err().to_string();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let shown = error.replace(path.parent().unwrap().to_str().unwrap(), "").trim_start_matches('/').to_owned();
+        assert!(shown.starts_with(expected.trim_end()), "{name}: {shown}");
+    }
+}
+
+#[test]
+fn flags_beat_the_environment_and_that_beats_the_file() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/valid/full.yaml");
+    let variables = env(&[
+        ("PERFWATCH_AGENT_INTERVAL", "3s"),
+        ("PERFWATCH_AGENT_NAME", "123"),
+        ("PERFWATCH_AGENT_EXCLUDE_METRICS", "tcp.*, udp.*"),
+        ("PERFWATCH_AGENT_COLLECTORS_INTERVALS", "cpu=1s,disk=5s"),
+        ("PERFWATCH_AGENT_SPOOL_BYTES", "9000000"),
+        ("HOME", "/x"),
+    ]);
+    let settings = load(Some(&file), &variables, &[("agent.interval", "4s".to_owned())]).unwrap();
+    assert_eq!(settings.agent.interval.0.as_secs(), 4);
+    assert_eq!(settings.agent.name.as_deref(), Some("123"));
+    assert_eq!(settings.agent.exclude.metrics, ["tcp.*", "udp.*"]);
+    assert_eq!(settings.agent.collectors.intervals.len(), 2);
+    assert_eq!(settings.agent.spool_bytes, 9_000_000);
+    assert_eq!(load(None, &env(&[("PERFWATCH_HUB_INTERVAL", "")]), &[]).unwrap().hub.interval, None);
+}
+
+#[test]
+fn variables_and_flags_are_refused_by_name() {
+    for (variables, flags, expected) in [
+        (env(&[("PERFWATCH_AGENT_INTERVALL", "1s")]), vec![], "environment, PERFWATCH_AGENT_INTERVALL: there is no such setting"),
+        (env(&[("PERFWATCH_AGENT_SPOOL_BYTES", "many")]), vec![], "environment, PERFWATCH_AGENT_SPOOL_BYTES: agent.spool_bytes: expected a whole number, found \"many\""),
+        (env(&[("PERFWATCH_LOG_FORMAT", "xml")]), vec![], "environment, PERFWATCH_LOG_FORMAT: log.format: unknown variant `xml`"),
+        (env(&[("PERFWATCH_AGENT_COLLECTORS_INTERVALS", "cpu")]), vec![], "environment, PERFWATCH_AGENT_COLLECTORS_INTERVALS: agent.collectors.intervals: expected name=value"),
+        (vec![], vec![("agent.interval", "fast".to_owned())], "command line: agent.interval: expected a time such as 500ms, 2s or 5m"),
+        (env(&[("PERFWATCH_CONFIG", "/nowhere.yaml")]), vec![], "/nowhere.yaml: No such file"),
+    ] {
+        let error = load(None, &variables, &flags).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}

@@ -1,0 +1,11 @@
+//! The binary: command line, configuration, telemetry, shutdown. The only crate that knows
+//! all the others; it ties adapters to the hub's ports.
+
+pub mod cli;
+pub mod config;
+#[cfg(feature = "hub")]
+pub mod docs;
+mod look;
+mod run;
+mod shutdown;
+mod telemetry;

@@ -1,0 +1,27 @@
+//! Waiting for the end: Ctrl-C or SIGTERM ends in order, a second one at once.
+
+use anyhow::Context as _;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Listens from now on.
+pub(crate) struct Shutdown(Signals);
+
+impl Shutdown {
+    /// Must be made before threads that could be asked to stop.
+    pub(crate) fn listen() -> anyhow::Result<Self> {
+        Ok(Self(Signals::new([SIGINT, SIGTERM]).context("signals")?))
+    }
+
+    /// Returns when it is time to leave.
+    pub(crate) fn wait(mut self) {
+        if let Some(signal) = self.0.forever().next() {
+            tracing::info!(signal = signal_hook::low_level::signal_name(signal), "stopping");
+        }
+        std::thread::spawn(move || {
+            if self.0.forever().next().is_some() {
+                std::process::exit(130);
+            }
+        });
+    }
+}
