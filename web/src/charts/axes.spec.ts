@@ -1,0 +1,27 @@
+import { describe, expect, it } from 'vitest'
+import { gapsBetween, label, steps, yRange } from './axes'
+
+describe('axes', () => {
+  it('labels without needless zeros', () => {
+    expect(label(2 * 1024 ** 3, 'bytes')).toBe('2 GiB')
+    expect(label(50, 'percent')).toBe('50%')
+    expect(label(0.5, 'count')).toBe('0.5')
+    expect(label(0, 'bytes_per_second')).toBe('0')
+    expect(label(100, 'count')).toBe('100')
+  })
+
+  it('keeps a floor under the top, and percent within 100', () => {
+    const range = (unit: 'percent' | 'bytes', max: number) => yRange(unit)(null as never, 0, max, 'y') as [number, number]
+    expect(range('percent', 0)).toEqual([0, 1.08])
+    expect(range('percent', 99)).toEqual([0, 100])
+    expect(range('percent', 180)[1]).toBeGreaterThan(180)
+    expect(range('bytes', 0)[1]).toBeGreaterThan(1000)
+    expect(yRange('bytes', 500)(null as never, 0, 9, 'y')).toEqual([0, 500])
+  })
+
+  it('finds the gaps', () => {
+    expect(gapsBetween([0, 2, 4, 64, 66], 0, 4, 2)).toEqual([[4, 64]])
+    expect(gapsBetween([0, 2, 4.9], 0, 2, 2)).toEqual([])
+    expect(steps('bytes')[10]).toBe(1024)
+  })
+})

@@ -1,0 +1,35 @@
+// Ticks and labels of a chart's axes, by unit.
+import type uPlot from 'uplot'
+import { format, type Unit } from '../lib/format'
+
+/** Steps that read well: powers of two for bytes, 1-2-5 for the rest. */
+export function steps(unit: Unit): number[] {
+  if (unit === 'bytes' || unit === 'bytes_per_second') return Array.from({ length: 56 }, (_, power) => 2 ** power)
+  const out: number[] = []
+  for (let power = -3; power < 12; power++) for (const step of [1, 2, 5]) out.push(step * 10 ** power)
+  return out
+}
+
+/** From zero to a bit above the largest value; never a flat line at the top of nothing. */
+export function yRange(unit: Unit, most?: number): uPlot.Range.Function {
+  return (_, __, max) => {
+    if (most) return [0, most]
+    const least = unit === 'percent' ? 1 : unit === 'bytes' || unit === 'bytes_per_second' ? 1024 : unit === 'celsius' ? 50 : 1
+    const top = Math.max(max ?? 0, least) * 1.08
+    return [0, unit === 'percent' && max <= 100 ? Math.min(top, 100) : top]
+  }
+}
+
+export function label(value: number, unit: Unit): string {
+  if (value === 0) return unit === 'percent' ? '0%' : '0'
+  return format(value, unit).replace(/\.0+(?=\D|$)/, '').replace(/(\.\d*?)0+(?=\D|$)/, '$1')
+}
+
+/** Stretches without data: more than two and a half ticks apart. */
+export function gapsBetween(times: ArrayLike<number>, from: number, to: number, stepS: number): [number, number][] {
+  const gaps: [number, number][] = []
+  for (let at = Math.max(1, from); at <= to; at++) {
+    if (times[at]! - times[at - 1]! > stepS * 2.5) gaps.push([times[at - 1]!, times[at]!])
+  }
+  return gaps
+}

@@ -1,0 +1,136 @@
+// Which series stand in which chart, and in which colour. A metric's name appears in its
+// collector and here.
+import type { Series } from '../../charts/TimeChart.vue'
+import type { HostColumns } from '../../live/columns'
+import type { Unit } from '../../lib/format'
+
+export interface Panel {
+  title: string
+  unit: Unit
+  series: Series[]
+  stacked?: boolean
+  most?: number
+  hint?: string
+}
+
+/** What the host page subscribes to. */
+export const METRICS = [
+  'cpu.*',
+  'cpu.core.*',
+  'load.*',
+  'memory.*',
+  'swap.*',
+  'pressure.*',
+  'network.*',
+  'disk.*',
+  'filesystem.*',
+  'tcp.*',
+  'udp.*',
+  'sockets.*',
+  'processes.*',
+  'handles.*',
+  'temperature.*',
+  'system.*',
+  'agent.spool.*',
+]
+
+const COLOURS = ['blue', 'orange', 'green', 'purple', 'cyan', 'pink', 'yellow', 'red']
+const byInstance = (columns: HostColumns, metric: string, most = 8): Series[] =>
+  columns.instances(metric).slice(0, most).map((instance, index) => ({ metric, instance, label: instance, colour: COLOURS[index % COLOURS.length]! }))
+
+const line = (metric: string, label: string, colour: string, area = false): Series => ({ metric, label, colour, area })
+
+/** More cores than this are drawn as a heat map. */
+export const CORES_AS_LINES = 8
+
+function cpu(columns: HostColumns): Panel[] {
+  const panels: Panel[] = [
+    {
+      title: 'CPU',
+      unit: 'percent',
+      stacked: true,
+      most: 100,
+      hint: 'Time of all processors by what it went to',
+      series: [
+        line('cpu.system', 'system', 'orange'),
+        line('cpu.user', 'user', 'blue'),
+        line('cpu.nice', 'nice', 'green'),
+        line('cpu.iowait', 'iowait', 'red'),
+        line('cpu.softirq', 'softirq', 'purple'),
+        line('cpu.steal', 'steal', 'yellow'),
+      ].filter((series) => !['cpu.nice', 'cpu.steal'].includes(series.metric) || columns.get(series.metric).some((v) => (v ?? 0) > 0)),
+    },
+  ]
+  const cores = columns.instances('cpu.core.usage')
+  if (cores.length > 1 && cores.length <= CORES_AS_LINES) {
+    const series = byInstance(columns, 'cpu.core.usage').map((item) => ({ ...item, label: `core ${item.label}` }))
+    panels.push({ title: 'CPU per core', unit: 'percent', most: 100, series })
+  }
+  return panels
+}
+
+function memory(columns: HostColumns): Panel {
+  const series = [line('memory.used', 'used', 'blue', true), line('memory.cached', 'cached', 'green')]
+  if (columns.has('swap.total')) series.push(line('swap.used', 'swap', 'red'))
+  return { title: 'Memory', unit: 'bytes', most: columns.last('memory.total') ?? undefined, series }
+}
+
+function pressure(columns: HostColumns): Panel[] {
+  if (!columns.has('pressure.cpu.some')) return []
+  const series = [
+    line('pressure.cpu.some', 'cpu', 'blue'),
+    line('pressure.memory.some', 'memory', 'purple'),
+    line('pressure.io.some', 'io', 'orange'),
+    line('pressure.io.full', 'io, all tasks', 'red'),
+  ]
+  return [{ title: 'Pressure', unit: 'percent', hint: 'Share of time in which tasks waited for a resource (PSI)', series }]
+}
+
+/** Only what this host has. */
+export function panels(columns: HostColumns): Panel[] {
+  const all: Panel[] = [
+    ...cpu(columns),
+    memory(columns),
+    {
+      title: 'Network',
+      unit: 'bytes_per_second',
+      series: [line('network.total.rx_bytes', 'received', 'green', true), line('network.total.tx_bytes', 'sent', 'blue')],
+    },
+    {
+      title: 'Disk',
+      unit: 'bytes_per_second',
+      series: [line('disk.total.read_bytes', 'read', 'cyan', true), line('disk.total.write_bytes', 'written', 'orange')],
+    },
+    {
+      title: 'Load',
+      unit: 'count',
+      hint: 'Tasks that run or wait for disk; compare with the number of cores',
+      series: [line('load.1m', '1 min', 'blue', true), line('load.5m', '5 min', 'purple'), line('load.15m', '15 min', 'pink')],
+    },
+    ...pressure(columns),
+    {
+      title: 'Connections',
+      unit: 'count',
+      series: [
+        line('tcp.established', 'TCP established', 'green', true),
+        line('tcp.time_wait', 'TCP time-wait', 'yellow'),
+        line('tcp.listen', 'TCP listening', 'blue'),
+        line('udp.sockets', 'UDP', 'purple'),
+      ],
+    },
+    {
+      title: 'Processes and threads',
+      unit: 'count',
+      series: [line('processes.threads', 'threads', 'blue', true), line('processes.total', 'processes', 'green'), line('processes.blocked', 'blocked', 'red')],
+    },
+    { title: 'File handles', unit: 'count', series: [line('handles.open', 'open', 'cyan', true)] },
+    { title: 'Disk utilisation', unit: 'percent', most: 100, series: byInstance(columns, 'disk.utilisation') },
+    {
+      title: 'Context switches and interrupts',
+      unit: 'per_second',
+      series: [line('cpu.context_switches', 'switches', 'purple'), line('cpu.interrupts', 'interrupts', 'orange')],
+    },
+    { title: 'Temperature', unit: 'celsius', series: byInstance(columns, 'temperature.celsius') },
+  ]
+  return all.filter((panel) => panel.series.length > 0)
+}

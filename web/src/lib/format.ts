@@ -1,0 +1,71 @@
+// Numbers and times as people read them.
+
+export type Unit = 'percent' | 'bytes' | 'bytes_per_second' | 'per_second' | 'count' | 'milliseconds' | 'celsius' | 'megahertz'
+
+const BINARY = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
+const DECIMAL = ['', 'k', 'M', 'G']
+
+function scaled(value: number, step: number, units: string[]): [string, string] {
+  let unit = 0
+  let size = Math.abs(value)
+  while (size >= step * 0.9995 && unit + 1 < units.length) {
+    size /= step
+    unit++
+  }
+  const digits = unit === 0 && step === 1024 ? 0 : size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2
+  return [(value < 0 ? '-' : '') + size.toFixed(digits), units[unit]!]
+}
+
+/** Number and unit apart, so that the unit can be shown smaller. */
+export function parts(value: number | null | undefined, unit: Unit): [string, string] {
+  if (value === null || value === undefined || !Number.isFinite(value)) return ['–', '']
+  switch (unit) {
+    case 'percent':
+      return [value.toFixed(value >= 99.95 ? 0 : 1), '%']
+    case 'bytes':
+      return scaled(value, 1024, BINARY)
+    case 'bytes_per_second': {
+      const [number, name] = scaled(value, 1024, BINARY)
+      return [number, `${name}/s`]
+    }
+    case 'milliseconds':
+      return value >= 1000 ? [(value / 1000).toFixed(2), 's'] : [value.toFixed(value >= 10 ? 0 : 2), 'ms']
+    case 'celsius':
+      return [value.toFixed(0), '°C']
+    case 'megahertz':
+      return value >= 1000 ? [(value / 1000).toFixed(2), 'GHz'] : [value.toFixed(0), 'MHz']
+    case 'per_second':
+    case 'count': {
+      const suffix = unit === 'per_second' ? '/s' : ''
+      if (Math.abs(value) < 10_000) return [Number.isInteger(value) ? String(value) : value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2), suffix]
+      const [number, name] = scaled(value, 1000, DECIMAL)
+      return [number, name + suffix]
+    }
+  }
+}
+
+export function format(value: number | null | undefined, unit: Unit): string {
+  const [number, name] = parts(value, unit)
+  return name === '' ? number : name === '%' ? `${number}${name}` : `${number} ${name}`
+}
+
+/** 5 → "5 s", 3700 → "1 h 1 min", 200000 → "2 d 7 h". */
+export function duration(seconds: number | null | undefined): string {
+  if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return '–'
+  const s = Math.max(0, Math.floor(seconds))
+  if (s < 60) return `${s} s`
+  const units: [number, string][] = [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']]
+  const first = units.findIndex(([size]) => s >= size)
+  const [size, name] = units[first]!
+  const next = units[first + 1]
+  const rest = next ? Math.floor((s % size) / next[0]) : 0
+  return `${Math.floor(s / size)} ${name}${rest && next ? ` ${rest} ${next[1]}` : ''}`
+}
+
+export function clock(ms: number): string {
+  return new Date(ms).toLocaleTimeString(undefined, { hour12: false })
+}
+
+export function moment(ms: number): string {
+  return new Date(ms).toLocaleString(undefined, { hour12: false })
+}

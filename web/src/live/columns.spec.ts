@@ -1,0 +1,62 @@
+import { describe, expect, it } from 'vitest'
+import { HostColumns, KEEP } from './columns'
+
+const columns = [
+  { metric: 'cpu.usage', instance: '', decimals: 2 },
+  { metric: 'cpu.core.usage', instance: '10', decimals: 1 },
+  { metric: 'cpu.core.usage', instance: '2', decimals: 1 },
+]
+const tick = (t: number, v: (number | null)[], shape = 's') => ({ host: 'h', shape, t, seq: 0, interval_ms: 2000, v })
+
+describe('HostColumns', () => {
+  it('unscales, keeps gaps, and sorts instances as people do', () => {
+    const store = new HostColumns()
+    store.setShape('s', columns)
+    store.tick(tick(1000, [1234, 5, null]))
+    expect(store.times).toEqual([1])
+    expect(store.last('cpu.usage')).toBe(12.34)
+    expect(store.last('cpu.core.usage', '2')).toBeNull()
+    store.tick(tick(3000, [0, 5, 7]))
+    expect(store.instances('cpu.core.usage')).toEqual(['2', '10'])
+    expect(store.get('cpu.core.usage', '2')).toEqual([null, 0.7])
+  })
+
+  it('puts late ticks in their place and replaces repeats', () => {
+    const store = new HostColumns()
+    store.setShape('s', columns)
+    for (const t of [1000, 5000, 3000, 5000, 2000]) store.tick(tick(t, [t, 0, 0]))
+    expect(store.times).toEqual([1, 2, 3, 5])
+    expect(store.get('cpu.usage')).toEqual([10, 20, 30, 50])
+  })
+
+  it('survives a new shape: old series end, new ones begin', () => {
+    const store = new HostColumns()
+    store.setShape('s', columns)
+    store.tick(tick(1000, [100, 1, 1]))
+    store.setShape('n', [{ metric: 'load.1m', instance: '', decimals: 2 }])
+    store.tick(tick(2000, [50], 'n'))
+    expect(store.get('cpu.usage')).toEqual([1, null])
+    expect(store.get('load.1m')).toEqual([null, 0.5])
+    // A tick of a shape nobody described is not guessed at.
+    store.tick(tick(3000, [1, 2], 'unknown'))
+    expect(store.times).toEqual([1, 2])
+  })
+
+  it('merges back-fill with what is there', () => {
+    const store = new HostColumns()
+    store.setShape('s', columns)
+    store.tick(tick(5000, [500, 0, 0]))
+    store.backfill({ host: 'h', shape: 's', interval_ms: 2000, columns, t: [1000, 3000, 5000], v: [[1, 3, 5], [0, 0, 0], [0, 0, 0]] })
+    expect(store.times).toEqual([1, 3, 5])
+    expect(store.get('cpu.usage')).toEqual([0.01, 0.03, 0.05])
+  })
+
+  it('forgets the oldest and stays aligned', () => {
+    const store = new HostColumns()
+    store.setShape('s', columns)
+    for (let n = 0; n < KEEP * 2; n++) store.tick(tick(n * 1000, [n, n, n]))
+    expect(store.times.length).toBeLessThanOrEqual(KEEP + 200)
+    expect(store.get('cpu.usage').length).toBe(store.times.length)
+    expect(store.last('cpu.usage')).toBe((KEEP * 2 - 1) / 100)
+  })
+})

@@ -1,0 +1,45 @@
+import vue from '@vitejs/plugin-vue'
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { brotliCompressSync, constants, gzipSync } from 'node:zlib'
+import type { Plugin } from 'vite'
+import { defineConfig } from 'vitest/config'
+
+/** Compressed copies beside the files, so that the hub never compresses the dashboard. */
+function precompress(): Plugin {
+  const each = (folder: string, visit: (path: string) => void) => {
+    for (const name of readdirSync(folder)) {
+      const path = join(folder, name)
+      if (statSync(path).isDirectory()) each(path, visit)
+      else visit(path)
+    }
+  }
+  let folder = 'dist'
+  return {
+    name: 'precompress',
+    apply: 'build',
+    configResolved(config) {
+      folder = join(config.root, config.build.outDir)
+    },
+    closeBundle() {
+      each(folder, (path) => {
+        if (!/\.(html|js|css|svg|json)$/.test(path)) return
+        const bytes = readFileSync(path)
+        writeFileSync(`${path}.br`, brotliCompressSync(bytes, { params: { [constants.BROTLI_PARAM_QUALITY]: 11 } }))
+        writeFileSync(`${path}.gz`, gzipSync(bytes, { level: 9 }))
+      })
+    },
+  }
+}
+
+const hub = process.env.PERFWATCH_DEV_HUB ?? 'http://127.0.0.1:8000'
+
+export default defineConfig({
+  plugins: [vue(), precompress()],
+  build: { target: 'es2022', chunkSizeWarningLimit: 300 },
+  server: {
+    port: 5173,
+    proxy: { '/api': { target: hub, ws: true, changeOrigin: true, rewriteWsOrigin: true }, '/healthz': hub },
+  },
+  test: { environment: 'happy-dom', include: ['src/**/*.spec.ts'] },
+})
