@@ -20,6 +20,10 @@ impl ApiError {
         Self { status, code: code.into(), message: message.into(), header: None }
     }
 
+    pub(crate) fn code(&self) -> &str {
+        &self.code
+    }
+
     pub(crate) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }

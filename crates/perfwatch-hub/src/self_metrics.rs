@@ -22,6 +22,11 @@ struct Reason {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Code {
+    code: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
 }
@@ -53,7 +58,7 @@ pub(crate) struct SelfMetrics {
     snapshots: Family<Outcome, Counter>,
     samples: Counter,
     ingest_bytes: Counter,
-    ingest_errors: Counter,
+    ingest_errors: Family<Code, Counter>,
     ingest_seconds: Histogram,
     clients: Family<State, Gauge>,
     open: Gauge,
@@ -78,7 +83,7 @@ impl SelfMetrics {
             snapshots: Family::default(),
             samples: Counter::default(),
             ingest_bytes: Counter::default(),
-            ingest_errors: Counter::default(),
+            ingest_errors: Family::default(),
             ingest_seconds: Histogram::new(DELAYS),
             clients: Family::default(),
             open: Gauge::default(),
@@ -102,7 +107,7 @@ impl SelfMetrics {
         r.register("ingest_snapshots", "Snapshots by what became of them", self.snapshots.clone());
         r.register("ingest_samples", "Samples in accepted snapshots", self.samples.clone());
         r.register_with_unit("ingest_received", "Bodies as they came", Unit::Bytes, self.ingest_bytes.clone());
-        r.register("ingest_errors", "Requests answered with an error", self.ingest_errors.clone());
+        r.register("ingest_errors", "Requests answered with an error, by its code", self.ingest_errors.clone());
         r.register_with_unit("ingest_request", "Body read to ack", Unit::Seconds, self.ingest_seconds.clone());
         r.register("live_connections", "WebSocket clients by state", self.clients.clone());
         r.register("live_closed", "WebSocket clients that ended, by reason", self.closed.clone());
@@ -140,8 +145,9 @@ impl SelfMetrics {
         self.ingest_bytes.inc_by(bytes as u64);
     }
 
-    pub(crate) fn ingest_failed(&self) {
-        self.ingest_errors.inc();
+    /// Codes are the hub's own, so that there are never many.
+    pub(crate) fn ingest_failed(&self, code: &str) {
+        self.ingest_errors.get_or_create(&Code { code: code.to_owned() }).inc();
     }
 
     pub(crate) fn ingest_took(&self, time: Duration) {

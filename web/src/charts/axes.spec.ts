@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { gapsBetween, label, steps, yRange } from './axes'
+import { gapsBetween, label, liveRange, steps, yRange } from './axes'
 
 describe('axes', () => {
   it('labels without needless zeros', () => {
@@ -17,6 +17,12 @@ describe('axes', () => {
     expect(range('percent', 180)[1]).toBeGreaterThan(180)
     expect(range('bytes', 0)[1]).toBeGreaterThan(1000)
     expect(yRange('bytes', 500)(null as never, 0, 9, 'y')).toEqual([0, 500])
+  })
+
+  it('shows a new host close up, and a known one over the whole window', () => {
+    expect(liveRange([1000, 1010], 300)).toEqual([950, 1010])
+    expect(liveRange([1000, 1100], 300)).toEqual([1000, 1100])
+    expect(liveRange([1000, 2000], 300)).toEqual([1700, 2000])
   })
 
   it('finds the gaps', () => {

@@ -33,3 +33,10 @@ export function gapsBetween(times: ArrayLike<number>, from: number, to: number, 
   }
   return gaps
 }
+
+/** The newest `window` seconds; a host that is new gets less, but a minute at least. */
+export function liveRange(times: ArrayLike<number>, window: number): [number, number] {
+  const last = times[times.length - 1] ?? Date.now() / 1000
+  const first = times[0] ?? last
+  return [Math.max(last - window, Math.min(first, last - 60)), last]
+}

@@ -22,12 +22,12 @@ pub(crate) async fn ingest(
     body: Body,
 ) -> Result<Json<IngestAnswer>, ApiError> {
     let began = app.clock.monotonic();
-    let bytes = body::read(body).await?;
+    let bytes = body::read(body).await.inspect_err(|error| app.metrics.ingest_failed(error.code()))?;
     app.metrics.ingest_bytes(bytes.len());
     let result = decode_and_submit(&app, &headers, bytes).await;
     app.metrics.ingest_took(app.clock.monotonic().saturating_sub(began));
-    if result.is_err() {
-        app.metrics.ingest_failed();
+    if let Err(error) = &result {
+        app.metrics.ingest_failed(error.code());
     }
     result.map(Json)
 }

@@ -93,7 +93,9 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
+    /// Levels, as KEYS says.
     pub level: String,
+    /// How lines look.
     pub format: LogFormat,
 }
 

@@ -1,0 +1,80 @@
+//! The command line as a person uses it.
+
+use crate::support::{BINARY, Process, eventually};
+use std::io::BufRead as _;
+use std::process::{Command, Output};
+
+fn run(args: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    Command::new(BINARY).args(args).env("PERFWATCH_DATA", folder.path()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn once_shows_this_machine() {
+    let output = run(&["once", "--interval", "250ms"]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success() && shown.contains("CPU") && shown.contains("COMMAND"), "{shown}{}", text(&output.stderr));
+    let json = run(&["once", "--json", "--interval", "250ms"]);
+    let value: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(value["memory"]["total"].as_u64().unwrap() > 1 << 20);
+    assert!(value["cpu"]["usage"].is_number(), "{value}");
+    assert!(value["processes"]["top"].as_array().unwrap().len() > 1);
+}
+
+#[test]
+fn a_capture_reads_back_and_holds_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("this.capture");
+    let secret = "hunter2-in-a-test";
+    let mut child = Command::new("sh").args(["-c", "sleep 30; :", "--password", secret]).spawn().unwrap();
+    let output = run(&["capture", file.to_str().unwrap()]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let bytes = std::fs::read(file).unwrap();
+    assert!(text(&bytes).contains("--password ***") && !text(&bytes).contains(secret));
+    let capture = perfwatch_collect::Capture::parse(&bytes).unwrap();
+    let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::Options::default());
+    let clock = perfwatch_model::SystemClock::new();
+    let reading = perfwatch_collect::read_all(&capture, &set, &mut perfwatch_collect::Recall::default(), &clock);
+    let derived = perfwatch_collect::Deriver::default().derive(&reading, &set.options);
+    assert!(derived.points.len() > 60 && derived.errors.is_empty(), "{:?}", derived.errors);
+}
+
+#[test]
+fn mistakes_are_told_in_one_line() {
+    for (args, expected) in [
+        (&["hub", "--listen", "0.0.0.0:8000"][..], "is not a loopback address"),
+        (&["hub", "--listen", "nonsense"], "hub.listen: \"nonsense\" is not ADDRESS:PORT"),
+        (&["agent", "--interval", "1ms"], "interval: 1ms is not between 250 ms and 1 h"),
+        (&["agent", "--hub", "ftp://x"], "\"ftp://x\" is not an http:// address"),
+        (&["once", "--config", "/nowhere.yaml"], "/nowhere.yaml: No such file"),
+        (&["once", "--log-level", "loud"], "\"loud\" is not a level"),
+    ] {
+        let output = run(args);
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains(expected) && said.lines().count() == 1, "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn all_in_one_ends_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut all = Process::spawn(BINARY, folder.path(), "all", &["--listen", "127.0.0.1:0", "--interval", "250ms"]);
+    let mut line = String::new();
+    std::io::BufReader::new(all.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.trim().rsplit(' ').next().unwrap().to_owned();
+    let page = |path: &str| ureq::get(format!("{url}{path}")).call().unwrap().body_mut().read_to_string().unwrap();
+    eventually("this machine is there", || page("/api/v1/hosts").contains("\"total\":1"));
+    assert!(page("/").contains("PerfWatch"));
+    // The port is taken: said, not guessed around.
+    let again = run(&["--listen", url.trim_start_matches("http://")]);
+    assert!(text(&again.stderr).contains("can't listen on"), "{}", text(&again.stderr));
+    assert_eq!(all.terminate(), 0);
+    assert!(all.log().contains("agent stopped") && all.log().contains("hub stopped"), "{}", all.log());
+    assert!(folder.path().join("all/agent/host-id").exists());
+}

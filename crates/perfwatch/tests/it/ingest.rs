@@ -1,0 +1,129 @@
+//! Every door of `POST /ingest/metrics`: what is taken, and one clear error for what is not.
+
+use crate::support::{TestHub, now_ms};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+use std::io::Write as _;
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn snapshot(host: &str, at_ms: i64) -> Value {
+    json!({ "timestamp": at_ms, "host": host, "cpu": { "usage": 12.34 },
+            "network": { "interface": { "eth0": { "rx_bytes": 5 } } } })
+}
+
+#[test]
+fn a_hand_written_snapshot_is_there_at_once_and_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let at = now_ms();
+    let first = hub.post_json(&snapshot("web-1", at));
+    assert_eq!((first.status, &first.body["accepted"], &first.body["duplicates"]), (200, &json!(1), &json!(0)));
+    let again = hub.post_json(&snapshot("web-1", at));
+    assert_eq!((again.status, &again.body["accepted"], &again.body["duplicates"]), (200, &json!(0), &json!(1)));
+    // gzip, zstd, and curl's own content type.
+    let text = |offset: i64| snapshot("web-1", at + offset).to_string().into_bytes();
+    assert_eq!(hub.post(&gzip(&text(1)), &[("Content-Encoding", "gzip")]).body["accepted"], 1);
+    let zstd = zstd::bulk::compress(&text(2), 3).unwrap();
+    assert_eq!(hub.post(&zstd, &[("Content-Encoding", "zstd")]).body["accepted"], 1);
+    assert_eq!(hub.post(&text(3), &[("Content-Type", "application/x-www-form-urlencoded")]).body["accepted"], 1);
+    let list = json!([snapshot("web-1", at + 4), snapshot("web-2", at), { "host": "" }]);
+    let list = hub.post_json(&list);
+    assert_eq!((list.status, &list.body["accepted"]), (200, &json!(2)), "{}", list.text);
+    assert_eq!(list.body["rejected"][0]["index"], 2);
+
+    let recent = hub.get("/api/metrics/recent?host=web-1&metric=cpu.usage,network.rx_bytes");
+    assert_eq!(recent.body["times"].as_array().unwrap().len(), 5);
+    assert_eq!(recent.body["series"][0]["values"][4], 12.34);
+    assert_eq!(recent.body["series"][1]["instance"], "eth0");
+    let whole = hub.get("/api/metrics/recent?host=web-2");
+    assert_eq!(whole.body["snapshots"][0]["cpu"]["usage"], 12.34);
+    assert_eq!(hub.get("/api/v1/hosts").body["total"], 2);
+    assert_eq!(hub.get("/api/v1/hosts/web-2").body["status"], "online");
+}
+
+#[test]
+fn each_bad_body_gets_its_own_error_and_the_hub_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let at = now_ms();
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut value = snapshot("bad", at);
+        change(&mut value);
+        value.to_string().into_bytes()
+    };
+    let big = vec![b' '; (4 << 20) + 1];
+    let bomb_gzip = gzip(&vec![b' '; 64 << 20]);
+    let bomb_zstd = zstd::bulk::compress(&vec![b' '; 64 << 20], 1).unwrap();
+    let deep = format!("{}1{}", "[".repeat(5000), "]".repeat(5000));
+    let many = Value::Array(vec![json!({}); 501]).to_string();
+    let compact = [("Content-Type", perfwatch_model::wire::CONTENT_TYPE)];
+    let none: [(&str, &str); 0] = [];
+    let cases: Vec<(&str, Vec<u8>, &[(&str, &str)], u16, &str)> = vec![
+        ("empty", vec![], &none, 400, "malformed_json"),
+        ("malformed", b"{\"host\": }".to_vec(), &none, 400, "malformed_json"),
+        ("NaN", b"{\"host\":\"h\",\"cpu\":{\"usage\":NaN}}".to_vec(), &none, 400, "malformed_json"),
+        ("NaN as text", with(&|v| v["cpu"]["usage"] = json!("NaN")), &none, 422, "invalid_snapshot"),
+        ("infinite", b"{\"host\":\"h\",\"cpu\":{\"usage\":1e999}}".to_vec(), &none, 400, "malformed_json"),
+        ("nested without end", deep.into_bytes(), &none, 400, "malformed_json"),
+        ("no host", with(&|v| v["host"] = Value::Null), &none, 422, "invalid_snapshot"),
+        ("control characters", with(&|v| v["host"] = json!("a\u{1b}[31m")), &none, 422, "invalid_host"),
+        ("negative", with(&|v| v["cpu"]["usage"] = json!(-3)), &none, 422, "value_out_of_range"),
+        ("over 100 %", with(&|v| v["cpu"]["usage"] = json!(100.5)), &none, 422, "value_out_of_range"),
+        ("future", with(&|v| v["timestamp"] = json!(at + 3_600_000)), &none, 422, "timestamp_in_future"),
+        ("ancient", with(&|v| v["timestamp"] = json!("1999-01-01T00:00:00Z")), &none, 422, "timestamp_too_old"),
+        ("too large", big, &none, 413, "body_too_large"),
+        ("gzip bomb", bomb_gzip, &[("Content-Encoding", "gzip")], 413, "decompressed_too_large"),
+        ("zstd bomb", bomb_zstd, &[("Content-Encoding", "zstd")], 413, "decompressed_too_large"),
+        ("not gzip", b"{}".to_vec(), &[("Content-Encoding", "gzip")], 400, "broken_compression"),
+        ("cut zstd", zstd::bulk::compress(&with(&|_| ()), 1).unwrap()[..20].to_vec(), &[("Content-Encoding", "zstd")], 400, "broken_compression"),
+        ("brotli", b"{}".to_vec(), &[("Content-Encoding", "br")], 415, "unknown_encoding"),
+        ("XML", b"<a/>".to_vec(), &[("Content-Type", "text/xml")], 415, "unknown_content_type"),
+        ("too many", many.into_bytes(), &none, 413, "too_many_snapshots"),
+        ("not protobuf", b"hello".to_vec(), &compact, 400, "malformed"),
+        ("no host id", vec![], &compact, 400, "malformed"),
+    ];
+    for (name, body, headers, status, code) in cases {
+        let answer = hub.post(&body, headers);
+        assert_eq!((answer.status, answer.code()), (status, code), "{name}: {}", answer.text);
+        assert!(answer.body["error"]["message"].as_str().unwrap().len() > 10, "{name}: {}", answer.text);
+        assert_eq!(hub.post_json(&json!({ "host": "good", "timestamp": now_ms() })).status, 200, "after {name}");
+    }
+    assert!(hub.process.resident_kib() < 200 << 10, "{} KiB after two bombs", hub.process.resident_kib());
+    // Of the bad ones, nothing was kept.
+    assert_eq!(hub.get("/api/v1/hosts").body["total"], 1);
+    assert!(!hub.process.log().contains("panicked"), "{}", hub.process.log());
+}
+
+#[test]
+fn routes_answer_in_one_envelope_and_only_to_this_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    assert_eq!(hub.get("/healthz").text, "ok\n");
+    assert_eq!(hub.get("/readyz").text, "ready\n");
+    let metrics = hub.get("/metrics").text;
+    assert!(metrics.contains("perfwatch_hosts 0") && metrics.ends_with("# EOF\n"), "{metrics}");
+    assert!(hub.get("/api/v1/catalog").body["metrics"].as_array().unwrap().len() > 100);
+    assert_eq!(hub.get("/api/v1/system").body["version"], env!("CARGO_PKG_VERSION"));
+    for (path, status, code) in [
+        ("/api/nothing", 404, "not_found"),
+        ("/api/v1/hosts/nobody", 404, "not_found"),
+        ("/api/metrics/recent", 400, "host_missing"),
+        ("/api/metrics/recent?host=nobody", 404, "not_found"),
+        ("/api/metrics/recent?what=5", 400, "bad_query"),
+        ("/api/v1/hosts?limit=x", 400, "bad_query"),
+        ("/ingest/metrics", 405, "method_not_allowed"),
+        ("/assets/gone.js", 404, "not_found"),
+    ] {
+        let answer = hub.get(path);
+        assert_eq!((answer.status, answer.code()), (status, code), "{path}: {}", answer.text);
+    }
+    for headers in [[("Origin", "https://evil.example")], [("Host", "evil.example")]] {
+        assert_eq!(hub.post(b"{\"host\":\"h\"}", &headers).code(), "foreign_origin");
+    }
+}

@@ -1,0 +1,211 @@
+//! The WebSocket: one message a tick, subscriptions, slow and silent clients, no leaks.
+
+use crate::support::{TestHub, eventually, now_ms};
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+async fn connect(hub: &TestHub) -> Socket {
+    connect_async(format!("ws://{}/api/ws/metrics?token=none-yet", hub.address)).await.unwrap().0
+}
+
+async fn next_json(socket: &mut Socket) -> Value {
+    loop {
+        let message = tokio::time::timeout(Duration::from_secs(20), socket.next()).await.expect("a message in time");
+        match message.unwrap().unwrap() {
+            Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+            Message::Ping(_) | Message::Pong(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn say(socket: &mut Socket, message: Value) {
+    socket.send(Message::Text(message.to_string().into())).await.unwrap();
+}
+
+fn post(hub: &TestHub, host: &str, at_ms: i64, usage: f64) {
+    let body = json!({ "timestamp": at_ms, "host": host, "interval_ms": 1000, "cpu": { "usage": usage },
+                       "memory": { "used": 5 }, "processes": { "top": [{ "pid": 1, "name": "init" }] } });
+    assert_eq!(hub.post_json(&body).body["accepted"], 1);
+}
+
+/// How many clients the hub counts in all states together.
+fn clients(hub: &TestHub) -> i64 {
+    let text = hub.get("/metrics").text;
+    let count = |line: &str| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap();
+    text.lines().filter(|line| line.starts_with("perfwatch_live_connections{")).map(count).sum()
+}
+
+#[test]
+fn without_a_subscription_whole_snapshots_one_a_tick() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    block_on(async {
+        let mut socket = connect(&hub).await;
+        eventually("the client is live", || clients(&hub) == 1);
+        let at = now_ms();
+        for tick in 0..3 {
+            post(&hub, "a", at + tick, 10.0 + tick as f64);
+            post(&hub, "b", at + tick, 20.0);
+        }
+        for tick in 0..3 {
+            let a = next_json(&mut socket).await;
+            assert_eq!((&a["host"], &a["cpu"]["usage"]), (&json!("a"), &json!(10 + tick)));
+            assert_eq!(next_json(&mut socket).await["host"], "b");
+        }
+    });
+}
+
+#[test]
+fn a_subscription_gets_the_past_then_columns_of_what_it_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let at = now_ms() - 5_000;
+    post(&hub, "a", at, 1.0);
+    post(&hub, "a", at + 1000, 2.0);
+    post(&hub, "b", at, 9.0);
+    let id = hub.get("/api/v1/hosts/a").body["id"].clone();
+    block_on(async {
+        let mut socket = connect(&hub).await;
+        say(&mut socket, json!({ "subscribe": { "id": 7, "hosts": ["a"], "metrics": ["cpu.*"], "processes": true, "backfill_s": 300 } })).await;
+        let past = next_json(&mut socket).await;
+        assert_eq!((&past["type"], &past["id"]), (&json!("backfill"), &json!(7)));
+        let entry = &past["hosts"][0];
+        assert_eq!(entry["columns"], json!([{ "metric": "cpu.usage", "instance": "", "decimals": 2 }]));
+        assert_eq!((&entry["t"], &entry["v"]), (&json!([at, at + 1000]), &json!([[100, 200]])));
+        assert_eq!(entry["processes"][0]["name"], "init");
+
+        post(&hub, "b", at + 2000, 9.0);
+        post(&hub, "a", at + 2000, 3.5);
+        let tick = next_json(&mut socket).await;
+        assert_eq!((&tick["type"], &tick["hosts"][0]["host"]), (&json!("tick"), &id));
+        assert_eq!((&tick["hosts"][0]["v"], &tick["hosts"][0]["shape"]), (&json!([350]), &entry["shape"]));
+
+        // A new shape is described before its first tick; only what is new is back-filled.
+        let body = json!({ "timestamp": at + 3000, "host": "a", "cpu": { "usage": 4, "core": { "0": { "usage": 1 } } } });
+        hub.post_json(&body);
+        let columns = next_json(&mut socket).await;
+        assert_eq!((&columns["type"], columns["columns"].as_array().unwrap().len()), (&json!("columns"), 2));
+        // JSON objects are unordered: cpu.core stands before cpu.usage here.
+        assert_eq!(next_json(&mut socket).await["hosts"][0]["v"], json!([10, 400]));
+        say(&mut socket, json!({ "subscribe": { "id": 7, "hosts": ["a"], "metrics": ["cpu.usage"], "backfill_s": 300, "since": { id.as_str().unwrap(): at + 1000 } } })).await;
+        let rest = next_json(&mut socket).await;
+        let times: Vec<&Value> = rest["hosts"].as_array().unwrap().iter().flat_map(|entry| entry["t"].as_array().unwrap()).collect();
+        assert_eq!(times, [&json!(at + 2000), &json!(at + 3000)]);
+
+        say(&mut socket, json!({ "unsubscribe": 7 })).await;
+        for (message, code) in [
+            (json!({ "subscribe": { "hosts": ["nobody"] } }), "unknown_host"),
+            (json!({ "shout": 1 }), "bad_message"),
+            (json!({}), "bad_message"),
+            (json!([1, 2]), "bad_message"),
+        ] {
+            say(&mut socket, message).await;
+            assert_eq!(next_json(&mut socket).await["error"]["code"], code);
+        }
+    });
+}
+
+#[test]
+fn many_hosts_share_a_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    block_on(async {
+        let mut socket = connect(&hub).await;
+        say(&mut socket, json!({ "subscribe": { "metrics": ["cpu.usage"] } })).await;
+        eventually("the client is live", || clients(&hub) == 1);
+        let at = now_ms();
+        for host in 0..20 {
+            post(&hub, &format!("h{host}"), at, 1.0);
+        }
+        let (mut hosts, mut ticks) = (0, 0);
+        while hosts < 20 {
+            let message = next_json(&mut socket).await;
+            if message["type"] == "tick" {
+                ticks += 1;
+                hosts += message["hosts"].as_array().unwrap().len();
+            }
+        }
+        assert!(ticks <= 10, "{ticks} messages for 20 hosts");
+    });
+}
+
+/// Reads nothing, while more is sent than all buffers between hold.
+#[test]
+fn a_client_that_stops_reading_is_dropped_without_memory_growth() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    block_on(async {
+        let deaf = connect(&hub).await;
+        eventually("the client is live", || clients(&hub) == 1);
+        let before = hub.process.resident_kib();
+        let rows: Vec<Value> = (0..200).map(|pid| json!({ "pid": pid, "command": "x".repeat(1000) })).collect();
+        let at = now_ms();
+        // 40 kB compressed, 200 kB a message, 60 MB in all.
+        for tick in 0..300 {
+            let body = json!({ "timestamp": at + tick, "host": "a", "processes": { "top": rows } }).to_string();
+            let body = zstd::bulk::compress(body.as_bytes(), 1).unwrap();
+            assert_eq!(hub.post(&body, &[("Content-Encoding", "zstd")]).body["accepted"], 1);
+        }
+        eventually("the deaf client is dropped", || clients(&hub) == 0);
+        let metrics = hub.get("/metrics").text;
+        assert!(metrics.contains("perfwatch_live_closed_total{reason=\"slow\"} 1"), "{metrics}");
+        // The live window holds the snapshots themselves, with their encodings: 2 × 200 kB each.
+        let grown = hub.process.resident_kib().saturating_sub(before);
+        assert!(grown < 250 << 10, "{grown} KiB");
+        drop(deaf);
+    });
+}
+
+#[test]
+fn clients_that_come_and_go_leave_nothing_behind() {
+    const CYCLES: usize = 10_000;
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    post(&hub, "a", now_ms(), 1.0);
+    let cycle = |count: usize| {
+        block_on(async {
+            let one = async |n: usize| {
+                let mut socket = connect(&hub).await;
+                say(&mut socket, json!({ "subscribe": { "hosts": ["a"], "metrics": ["cpu.usage"], "backfill_s": 300 } })).await;
+                assert_eq!(next_json(&mut socket).await["type"], "backfill");
+                // Half say goodbye, half are just gone.
+                if n % 2 == 0 {
+                    socket.close(None).await.unwrap();
+                }
+            };
+            futures_util::stream::iter(0..count).for_each_concurrent(16, one).await;
+        });
+        eventually("all clients are gone", || clients(&hub) == 0);
+    };
+    cycle(500);
+    let (memory, handles) = (hub.process.resident_kib(), hub.process.handles());
+    cycle(CYCLES);
+    eventually("sockets are closed", || hub.process.handles() <= handles + 2);
+    let grown = hub.process.resident_kib().saturating_sub(memory);
+    assert!(grown < 4 << 10, "{grown} KiB more after {CYCLES} clients");
+}
+
+#[test]
+fn a_stopping_hub_says_goodbye() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = TestHub::start(folder.path());
+    block_on(async {
+        let mut socket = connect(&hub).await;
+        eventually("the client is live", || clients(&hub) == 1);
+        assert_eq!(hub.process.terminate(), 0);
+        let Some(Ok(Message::Close(Some(frame)))) = socket.next().await else { panic!("no close frame") };
+        assert_eq!(u16::from(frame.code), 1001);
+    });
+    assert!(hub.process.log().contains("hub stopped"), "{}", hub.process.log());
+}

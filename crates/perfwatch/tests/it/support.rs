@@ -1,0 +1,155 @@
+//! A hub or agent of its own for each test: real processes, own folder, own port, killed at
+//! the end.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_perfwatch");
+pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_perfwatch-agent");
+
+/// A child that does not outlive its test.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    pub(crate) fn spawn(binary: &str, folder: &Path, name: &str, args: &[&str]) -> Self {
+        let log = folder.join(format!("{name}.log"));
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let mut command = Command::new(binary);
+        command.args(args).env("PERFWATCH_DATA", folder.join(name)).env("PERFWATCH_LOG_LEVEL", "info");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).spawn().unwrap();
+        Self { child, log }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; the exit code.
+    pub(crate) fn terminate(&mut self) -> i32 {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn handles(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.log.display(), self.log());
+        }
+    }
+}
+
+/// A hub without agents.
+pub(crate) struct TestHub {
+    pub(crate) process: Process,
+    pub(crate) address: String,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: serde_json::Value,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn code(&self) -> &str {
+        self.body["error"]["code"].as_str().unwrap_or_default()
+    }
+}
+
+impl TestHub {
+    pub(crate) fn start(folder: &Path) -> Self {
+        Self::start_at(folder, "127.0.0.1:0")
+    }
+
+    pub(crate) fn start_at(folder: &Path, listen: &str) -> Self {
+        let mut process = Process::spawn(BINARY, folder, "hub", &["hub", "--listen", listen]);
+        let mut line = String::new();
+        BufReader::new(process.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit("http://").next().unwrap().to_owned();
+        assert!(address.contains(':'), "{line:?} {}", process.log());
+        Self { process, address }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        answer(client().get(self.url(path)).call())
+    }
+
+    pub(crate) fn post(&self, body: &[u8], headers: &[(&str, &str)]) -> Answer {
+        let mut request = client().post(self.url("/ingest/metrics"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request.send(body))
+    }
+
+    pub(crate) fn post_json(&self, body: &serde_json::Value) -> Answer {
+        self.post(body.to_string().as_bytes(), &[("Content-Type", "application/json")])
+    }
+
+    /// Sequence numbers of a host, in the order of the live window.
+    pub(crate) fn seqs(&self, host: &str) -> Vec<u64> {
+        let answer = self.get(&format!("/api/metrics/recent?host={host}"));
+        let list = answer.body["snapshots"].as_array().cloned().unwrap_or_default();
+        list.iter().map(|snapshot| snapshot["seq"].as_u64().unwrap()).collect()
+    }
+}
+
+fn client() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(20)))
+        .build()
+        .new_agent()
+}
+
+fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
+    let mut response = result.unwrap();
+    let mut text = String::new();
+    response.body_mut().as_reader().read_to_string(&mut text).unwrap();
+    let body = serde_json::from_str(&text).unwrap_or_default();
+    Answer { status: response.status().as_u16(), body, text }
+}
+
+/// Waits for what must become true; generous, for machines with little to spare.
+pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    for _ in 0..800 {
+        if check() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("never happened: {what}");
+}
+
+pub(crate) fn now_ms() -> i64 {
+    perfwatch_model::Clock::wall_ms(&perfwatch_model::SystemClock::new())
+}
