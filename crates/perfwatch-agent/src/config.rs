@@ -60,7 +60,10 @@ impl AgentConfig {
         match self.hub.split_once("://") {
             Some(("http", rest)) if !rest.is_empty() => {}
             Some(("https", _)) => {
-                return fail("hub", "https is not supported by this version; use http to a hub on this machine".into());
+                return fail(
+                    "hub",
+                    "https is not supported by this version; use http to a hub on this machine".into(),
+                );
             }
             _ => return fail("hub", format!("{:?} is not an http:// address", self.hub)),
         }

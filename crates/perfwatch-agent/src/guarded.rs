@@ -53,7 +53,8 @@ impl Source for Guarded {
             // The asker may have given up.
             let _ = send.send(usage);
         };
-        if let Err(error) = std::thread::Builder::new().name("statvfs".into()).stack_size(64 << 10).spawn(ask) {
+        if let Err(error) = std::thread::Builder::new().name("statvfs".into()).stack_size(64 << 10).spawn(ask)
+        {
             lock(&self.stuck, &|stuck| stuck.remove(mount));
             return Err(error);
         }
@@ -96,7 +97,8 @@ mod tests {
     #[test]
     fn a_hanging_mount_costs_one_thread_and_recovers() {
         let root = Arc::new(Hangs(Barrier::new(2)));
-        let guarded = Guarded { root: root.clone(), stuck: Arc::default(), deadline: Duration::from_millis(30) };
+        let guarded =
+            Guarded { root: root.clone(), stuck: Arc::default(), deadline: Duration::from_millis(30) };
         for _ in 0..5 {
             assert_eq!(guarded.usage("/nfs").unwrap_err().kind(), io::ErrorKind::TimedOut);
             assert_eq!(guarded.usage("/").unwrap().size, 1);

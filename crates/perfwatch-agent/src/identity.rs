@@ -10,7 +10,9 @@ pub(crate) fn host_id(state: &Path) -> HostId {
     let path = state.join("host-id");
     match std::fs::read_to_string(&path).map(|text| text.parse::<HostId>()) {
         Ok(Ok(id)) => return id,
-        Ok(Err(_)) => tracing::warn!(path = %path.display(), "the host id is damaged: this host gets a new one"),
+        Ok(Err(_)) => {
+            tracing::warn!(path = %path.display(), "the host id is damaged: this host gets a new one");
+        }
         Err(_) => {}
     }
     let id = HostId::generate();
@@ -29,7 +31,8 @@ pub(crate) fn host_id(state: &Path) -> HostId {
 /// The configured name, or the kernel's.
 pub(crate) fn host_name(configured: Option<&str>, source: &dyn Source) -> String {
     let mut bytes = Vec::new();
-    let of_kernel = source.read("/proc/sys/kernel/hostname", &mut bytes).ok().map(|()| String::from_utf8_lossy(&bytes));
+    let of_kernel =
+        source.read("/proc/sys/kernel/hostname", &mut bytes).ok().map(|()| String::from_utf8_lossy(&bytes));
     let name = configured.map(str::to_owned).or_else(|| of_kernel.map(|name| name.trim().to_owned()));
     let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| "unnamed".to_owned());
     name.chars().take(limits::HOST_NAME_BYTES / 4).collect()

@@ -69,7 +69,13 @@ enum Outcome {
 }
 
 impl Pusher {
-    pub(crate) fn new(shared: Arc<Shared>, clock: Arc<dyn Clock>, config: &AgentConfig, host: HostId, name: String) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        clock: Arc<dyn Clock>,
+        config: &AgentConfig,
+        host: HostId,
+        name: String,
+    ) -> Self {
         let http = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(5)))
@@ -116,7 +122,10 @@ impl Pusher {
             let pause = self.send_and_note(&take);
             if stopping && pause.is_some() {
                 let left = self.shared.lock().pending();
-                tracing::warn!(snapshots = left, "leaving with snapshots unsent; they are sent after the next start");
+                tracing::warn!(
+                    snapshots = left,
+                    "leaving with snapshots unsent; they are sent after the next start"
+                );
                 return;
             }
             if let Some(pause) = pause {
@@ -141,13 +150,19 @@ impl Pusher {
                 None
             }
             // Asked again right after they were sent: then something else is wrong.
-            Outcome::WantsShapes if self.send_shapes => self.failed("the hub does not take the shapes it asked for", None),
+            Outcome::WantsShapes if self.send_shapes => {
+                self.failed("the hub does not take the shapes it asked for", None)
+            }
             Outcome::WantsShapes => {
                 self.send_shapes = true;
                 None
             }
             Outcome::Refused(why) if take.entries.len() == 1 => {
-                tracing::warn!(seq = take.entries[0].seq, why, "the hub refuses a snapshot for good: dropped");
+                tracing::warn!(
+                    seq = take.entries[0].seq,
+                    why,
+                    "the hub refuses a snapshot for good: dropped"
+                );
                 self.most = limits::BATCH_SNAPSHOTS;
                 self.shared.lock().ack(take);
                 None
@@ -202,12 +217,20 @@ impl Pusher {
             Ok(body) => body,
             Err(error) => return Outcome::Refused(format!("can't compress: {error}")),
         };
-        let request = self.http.post(&self.url).header("Content-Type", wire::CONTENT_TYPE).header("Content-Encoding", "zstd");
+        let request = self
+            .http
+            .post(&self.url)
+            .header("Content-Type", wire::CONTENT_TYPE)
+            .header("Content-Encoding", "zstd");
         let mut response = match request.send(&body[..]) {
             Ok(response) => response,
             Err(error) => return Outcome::Later(error.to_string(), None),
         };
-        let wait = response.headers().get("Retry-After").and_then(|wait| wait.to_str().ok()?.parse().ok()).map(Duration::from_secs);
+        let wait = response
+            .headers()
+            .get("Retry-After")
+            .and_then(|wait| wait.to_str().ok()?.parse().ok())
+            .map(Duration::from_secs);
         let status = response.status().as_u16();
         let mut text = String::new();
         if let Err(error) = response.body_mut().as_reader().take(1 << 20).read_to_string(&mut text) {

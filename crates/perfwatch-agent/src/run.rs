@@ -39,7 +39,8 @@ impl Agent {
     /// A setting that can't be, or no threads.
     pub fn start(config: &AgentConfig, clock: Arc<dyn Clock>) -> Result<Self, AgentError> {
         config.check()?;
-        let source: Arc<dyn Source> = Arc::new(Guarded::new(LocalRoot::new(&config.procfs, &config.sysfs, &config.rootfs)));
+        let source: Arc<dyn Source> =
+            Arc::new(Guarded::new(LocalRoot::new(&config.procfs, &config.sysfs, &config.rootfs)));
         let host = identity::host_id(&config.state);
         let name = identity::host_name(config.name.as_deref(), &*source);
         let spool = Spool::open(&config.state.join("spool"), config.spool_bytes);
@@ -69,7 +70,9 @@ impl Agent {
             clock,
             shared: shared.clone(),
         };
-        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(work);
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.into()).spawn(work)
+        };
         let threads = vec![
             spawn("push", Box::new(move || pusher.run()))?,
             spawn("tick", Box::new(move || ticker.run()))?,
@@ -128,7 +131,8 @@ impl Ticker {
             let now = self.clock.monotonic();
             let mut target = tick::next_tick(now, interval, phase);
             if let Some(planned) = next.filter(|&planned| planned + interval <= target) {
-                let missed = (target.saturating_sub(planned).as_nanos() / interval.as_nanos().max(1)).saturating_sub(1);
+                let missed = (target.saturating_sub(planned).as_nanos() / interval.as_nanos().max(1))
+                    .saturating_sub(1);
                 self.skipped += u64::try_from(missed).unwrap_or(u64::MAX);
             }
             // Two readings close together make rates of noise.
@@ -167,7 +171,12 @@ impl Ticker {
         let mut derived = self.deriver.derive(reading, &self.set.options);
         let counts = {
             let spool = self.shared.lock();
-            Counts { pending: spool.pending(), spool_bytes: spool.bytes(), dropped: spool.dropped(), skipped: self.skipped }
+            Counts {
+                pending: spool.pending(),
+                spool_bytes: spool.bytes(),
+                dropped: spool.dropped(),
+                skipped: self.skipped,
+            }
         };
         self.own.add(&mut derived, reading, counts, &*self.clock);
         self.complain_once(&derived.errors);
@@ -176,7 +185,8 @@ impl Ticker {
         let interval_ms = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
         let snapshot = self.builder.build(boot, seq, reading.wall_ms, interval_ms, derived);
         if let Some(facts) = &snapshot.facts {
-            *self.shared.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(wire::facts_message(facts));
+            *self.shared.facts.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(wire::facts_message(facts));
         }
         snapshot
     }
@@ -195,8 +205,11 @@ impl Ticker {
     /// Each complaint goes to the log when it is new, not at every tick.
     fn complain_once(&mut self, errors: &[perfwatch_model::CollectorError]) {
         // "since 12 s" counts up: it is the same complaint.
-        let key = |text: &str| text.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ' || c == 's').to_owned();
-        let now: Vec<String> = errors.iter().map(|e| format!("{} {}", e.collector, key(&e.message))).collect();
+        let key = |text: &str| {
+            text.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ' || c == 's').to_owned()
+        };
+        let now: Vec<String> =
+            errors.iter().map(|e| format!("{} {}", e.collector, key(&e.message))).collect();
         for (error, complaint) in errors.iter().zip(&now) {
             if !self.complaints.contains(complaint) {
                 tracing::warn!(collector = error.collector, why = error.message, "collector");

@@ -2,7 +2,8 @@
 //! (a sick disk, a slow sensor bus) neither stops nor delays the others.
 
 use perfwatch_collect::{
-    CollectError, Collector, CollectorSet, Every, Options, Part, PartReading, Reading, Recall, Source, boot_id, read_one,
+    CollectError, Collector, CollectorSet, Every, Options, Part, PartReading, Reading, Recall, Source,
+    boot_id, read_one,
 };
 use perfwatch_model::Clock;
 use std::collections::BTreeMap;
@@ -49,7 +50,8 @@ impl Runner {
         let mut lanes = Vec::new();
         for (index, &collector) in set.collectors.iter().enumerate() {
             let (go, orders) = mpsc::sync_channel::<()>(1);
-            let (source, clock, options, answer) = (source.clone(), clock.clone(), set.options.clone(), answer.clone());
+            let (source, clock, options, answer) =
+                (source.clone(), clock.clone(), set.options.clone(), answer.clone());
             let work = move || {
                 let mut recall = Recall::default();
                 while orders.recv().is_ok() {
@@ -74,15 +76,21 @@ impl Runner {
         }
         for lane in &mut self.lanes {
             // A little early is in time: ticks and intervals rarely divide evenly.
-            if lane.running.is_none() && now + Duration::from_millis(50) >= lane.due && lane.go.try_send(()).is_ok() {
+            if lane.running.is_none()
+                && now + Duration::from_millis(50) >= lane.due
+                && lane.go.try_send(()).is_ok()
+            {
                 lane.running = Some(now);
                 lane.due = now + lane.every;
             }
         }
         let deadline = now + PATIENCE;
-        while self.lanes.iter().any(|lane| lane.running.is_some_and(|since| now.saturating_sub(since) < HUNG)) {
+        while self.lanes.iter().any(|lane| lane.running.is_some_and(|since| now.saturating_sub(since) < HUNG))
+        {
             let left = deadline.saturating_sub(self.clock.monotonic());
-            let Ok((index, part)) = self.answers.recv_timeout(left) else { break };
+            let Ok((index, part)) = self.answers.recv_timeout(left) else {
+                break;
+            };
             self.lanes[index].finished(part);
         }
         let parts = self.lanes.iter().map(|lane| lane.part(now)).collect();
@@ -98,7 +106,12 @@ impl Lane {
 
     /// What this collector adds to the reading of `now`.
     fn part(&self, now: Duration) -> PartReading {
-        let missing = |error| PartReading { collector: self.collector.name, taken: now, took: Duration::ZERO, result: Err(error) };
+        let missing = |error| PartReading {
+            collector: self.collector.name,
+            taken: now,
+            took: Duration::ZERO,
+            result: Err(error),
+        };
         match (self.running, &self.last) {
             (Some(since), _) if now.saturating_sub(since) >= HUNG => {
                 let seconds = now.saturating_sub(since).as_secs();
@@ -121,8 +134,8 @@ fn read_guarded(
 ) -> PartReading {
     let taken = clock.monotonic();
     let read = AssertUnwindSafe(|| read_one(collector, source, options, recall));
-    let result: Result<Arc<Part>, CollectError> =
-        catch_unwind(read).unwrap_or_else(|_| Err(CollectError::Failed("the collector panicked; please report it".into())));
+    let result: Result<Arc<Part>, CollectError> = catch_unwind(read)
+        .unwrap_or_else(|_| Err(CollectError::Failed("the collector panicked; please report it".into())));
     if result.is_err() {
         // What it remembered may be half written.
         *recall = Recall::default();
@@ -158,7 +171,8 @@ mod tests {
     }
 
     static HANGING: Collector = Collector { name: "hanging", metrics: &[], every: Every::Tick, read: hang };
-    static WORKING: Collector = Collector { name: "working", metrics: METRICS, every: Every::Tick, read: fast };
+    static WORKING: Collector =
+        Collector { name: "working", metrics: METRICS, every: Every::Tick, read: fast };
     static BROKEN: Collector = Collector { name: "broken", metrics: &[], every: Every::Tick, read: panics };
 
     #[test]
@@ -170,13 +184,17 @@ mod tests {
         for tick in 0..3 {
             let reading = runner.read();
             assert!(matches!(reading.parts[0].result, Err(CollectError::NoData)));
-            assert!(matches!(&reading.parts[1].result, Err(CollectError::Failed(why)) if why.contains("panicked")));
+            assert!(
+                matches!(&reading.parts[1].result, Err(CollectError::Failed(why)) if why.contains("panicked"))
+            );
             let derived = Deriver::default().derive(&reading, &set.options);
             assert_eq!(derived.points[0].value, f64::from(tick));
         }
         runner.lanes[0].running = Some(Duration::ZERO);
         let later = runner.lanes[0].part(Duration::from_secs(9));
-        assert!(matches!(later.result, Err(CollectError::Failed(why)) if why == "does not come back since 9 s"));
+        assert!(
+            matches!(later.result, Err(CollectError::Failed(why)) if why == "does not come back since 9 s")
+        );
         HANG.store(false, Ordering::Relaxed);
         while runner.read().parts[0].result.is_err() {}
     }

@@ -9,13 +9,27 @@ use std::time::Duration;
 /// The agent's own lines of the catalogue.
 pub const METRICS: &[MetricDef] = &[
     MetricDef::gauge("agent.collector.duration", Milliseconds, 2, "Time the collector took.").by("collector"),
-    MetricDef::gauge("agent.collector.ok", Flag, 0, "1 when the collector read all it wanted; absent where it has nothing to read.").by("collector"),
-    MetricDef::gauge("agent.cpu", Percent, 2, "The agent's own processor time, of one core.").range(0.0, None),
+    MetricDef::gauge(
+        "agent.collector.ok",
+        Flag,
+        0,
+        "1 when the collector read all it wanted; absent where it has nothing to read.",
+    )
+    .by("collector"),
+    MetricDef::gauge("agent.cpu", Percent, 2, "The agent's own processor time, of one core.")
+        .range(0.0, None),
     MetricDef::gauge("agent.memory", Bytes, 0, "The agent's own resident memory."),
     MetricDef::gauge("agent.spool.snapshots", Count, 0, "Snapshots that wait to be acked."),
     MetricDef::gauge("agent.spool.bytes", Bytes, 0, "Disk space the spool takes."),
-    MetricDef::gauge("agent.spool.dropped", Count, 0, "Snapshots lost to a full spool since the agent started.").last(),
-    MetricDef::gauge("agent.ticks_skipped", Count, 0, "Ticks that came too late since the agent started.").last(),
+    MetricDef::gauge(
+        "agent.spool.dropped",
+        Count,
+        0,
+        "Snapshots lost to a full spool since the agent started.",
+    )
+    .last(),
+    MetricDef::gauge("agent.ticks_skipped", Count, 0, "Ticks that came too late since the agent started.")
+        .last(),
 ];
 
 /// What the spool and the ticker counted.
@@ -35,7 +49,13 @@ pub(crate) struct SelfMetrics {
 
 impl SelfMetrics {
     /// Adds the agent's own samples.
-    pub(crate) fn add(&mut self, derived: &mut Derived, reading: &Reading, counts: Counts, clock: &dyn Clock) {
+    pub(crate) fn add(
+        &mut self,
+        derived: &mut Derived,
+        reading: &Reading,
+        counts: Counts,
+        clock: &dyn Clock,
+    ) {
         let mut push = |name: &str, instance: &str, value: f64| {
             if let Some(metric) = METRICS.iter().find(|metric| metric.name == name) {
                 derived.points.push(Point { metric, instance: Arc::from(instance), value });
@@ -81,7 +101,9 @@ fn own_process() -> Option<(u64, u64)> {
     // proc_pid_stat(5), counted from the state: utime 11, stime 12, rss 21 in pages.
     let ticks = number(11)? + number(12)?;
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_ascii_whitespace().next()?.parse::<u64>().ok());
+    let rss = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.split_ascii_whitespace().next()?.parse::<u64>().ok());
     Some((ticks, rss?.saturating_mul(1024)))
 }
 

@@ -126,7 +126,8 @@ impl Spool {
 
     /// The columns of shapes of what was taken.
     pub(crate) fn shapes(&self, take: &Take) -> Vec<Bytes> {
-        let wanted: std::collections::HashSet<ShapeId> = take.entries.iter().map(|entry| entry.shape).collect();
+        let wanted: std::collections::HashSet<ShapeId> =
+            take.entries.iter().map(|entry| entry.shape).collect();
         let mut shapes = self.log.as_ref().map(|log| log.shapes(&wanted)).unwrap_or_default();
         let in_memory = self.memory.iter().filter(|(entry, _)| wanted.contains(&entry.shape));
         shapes.extend(in_memory.map(|(entry, shape)| (entry.shape, shape.clone())));

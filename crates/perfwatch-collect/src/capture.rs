@@ -56,7 +56,9 @@ impl Capture {
         for (index, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {
             if let Some(head) = line.strip_prefix(b"=== ") {
                 capture.close(current.take())?;
-                let Ok(head) = std::str::from_utf8(head) else { return fail(index + 1, "the path is not UTF-8") };
+                let Ok(head) = std::str::from_utf8(head) else {
+                    return fail(index + 1, "the path is not UTF-8");
+                };
                 let (path, kind) = head.trim_end().split_once(' ').unwrap_or((head.trim_end(), ""));
                 if !path.starts_with(['/', '@']) {
                     return fail(index + 1, "a path starts with / or @");
@@ -74,7 +76,9 @@ impl Capture {
     }
 
     fn close(&mut self, current: Option<(String, String, Vec<u8>, usize)>) -> Result<(), CaptureError> {
-        let Some((path, kind, content, line)) = current else { return Ok(()) };
+        let Some((path, kind, content, line)) = current else {
+            return Ok(());
+        };
         let text = String::from_utf8_lossy(&content);
         match kind.as_str() {
             "hex" => {
@@ -92,7 +96,9 @@ impl Capture {
                 Some(kind) => {
                     self.entries.insert((path, kind), Entry::Bytes(content));
                 }
-                None => return Err(CaptureError { line, message: format!("unknown kind {kind:?}") }),
+                None => {
+                    return Err(CaptureError { line, message: format!("unknown kind {kind:?}") });
+                }
             },
         }
         Ok(())
@@ -105,7 +111,9 @@ impl Capture {
             out.extend_from_slice(format!("=== {}", path.replace(' ', "\\040")).as_bytes());
             match entry {
                 Entry::Error(message) => {
-                    out.extend_from_slice(format!(" error {kind}\n{message}\n").replace(" \n", "\n").as_bytes());
+                    out.extend_from_slice(
+                        format!(" error {kind}\n{message}\n").replace(" \n", "\n").as_bytes(),
+                    );
                 }
                 Entry::Bytes(bytes) if kind.is_empty() && !is_text(bytes) => {
                     out.extend_from_slice(b" hex\n");
@@ -165,12 +173,13 @@ fn is_head_like(line: &[u8]) -> bool {
 }
 
 fn is_text(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes).is_ok_and(|text| !text.contains(|c: char| c.is_control() && !"\n\t".contains(c)))
+    std::str::from_utf8(bytes)
+        .is_ok_and(|text| !text.contains(|c: char| c.is_control() && !"\n\t".contains(c)))
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
@@ -233,7 +242,9 @@ impl<'a> Recorder<'a> {
             Ok(bytes) => Entry::Bytes(bytes),
             // What is missing in the capture is missing for its reader.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Entry::Error("denied".to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Entry::Error("denied".to_owned())
+            }
             Err(error) => Entry::Error(error.to_string()),
         };
         let mut capture = self.capture.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -267,7 +278,8 @@ impl Source for Recorder<'_> {
 
     fn usage(&self, mount: &str) -> io::Result<FsUsage> {
         let result = self.source.usage(mount);
-        let text = |u: &FsUsage| format!("{} {} {} {} {}", u.size, u.free, u.available, u.inodes, u.inodes_free);
+        let text =
+            |u: &FsUsage| format!("{} {} {} {} {}", u.size, u.free, u.available, u.inodes, u.inodes_free);
         self.note("usage", mount, result.as_ref().map(|usage| text(usage).into_bytes()));
         result
     }
@@ -305,7 +317,9 @@ mod tests {
 
     #[test]
     fn says_where_a_text_is_no_capture() {
-        for (text, line) in [("hello\n", 1), ("=== proc/stat\n", 1), ("=== /a\nx\n=== /b odd\n", 3), ("=== /a hex\nxyz\n", 1)] {
+        for (text, line) in
+            [("hello\n", 1), ("=== proc/stat\n", 1), ("=== /a\nx\n=== /b odd\n", 3), ("=== /a hex\nxyz\n", 1)]
+        {
             assert_eq!(Capture::parse(text.as_bytes()).unwrap_err().line, line, "{text:?}");
         }
     }

@@ -76,7 +76,12 @@ impl Default for Options {
             command_line: CommandLine::default(),
             exclude_interfaces: list(&["veth*", "cali*", "ifb*"]),
             exclude_devices: list(&["loop*", "ram*"]),
-            exclude_mounts: list(&["/var/lib/docker/*", "/var/lib/containers/*", "/var/lib/kubelet/*", "/snap/*"]),
+            exclude_mounts: list(&[
+                "/var/lib/docker/*",
+                "/var/lib/containers/*",
+                "/var/lib/kubelet/*",
+                "/snap/*",
+            ]),
             exclude_metrics: Vec::new(),
         }
     }
@@ -138,7 +143,8 @@ impl Out {
     pub fn push(&mut self, name: &str, instance: &Arc<str>, raw: Raw) {
         // Collectors emit in the table's order, so the next line is nearly always the one.
         let count = self.metrics.len();
-        let found = (0..count).map(|step| (self.hint + step) % count).find(|&at| self.metrics[at].name == name);
+        let found =
+            (0..count).map(|step| (self.hint + step) % count).find(|&at| self.metrics[at].name == name);
         let Some(at) = found else {
             debug_assert!(false, "{name} is not in the collector's METRICS");
             return;

@@ -119,7 +119,13 @@ fn derive_samples(before: Before<'_>, next: &[Sample], options: &Options) -> Vec
             // A part without a rate yet adds nothing to the sum.
             Some(&(at, _)) => {
                 let sum: &mut f64 = &mut points[at].value;
-                *sum = if sum.is_nan() { value } else if value.is_nan() { *sum } else { *sum + value };
+                *sum = if sum.is_nan() {
+                    value
+                } else if value.is_nan() {
+                    *sum
+                } else {
+                    *sum + value
+                };
             }
             None => {
                 sums.push((points.len(), sample.metric.name));
@@ -139,7 +145,11 @@ fn derive_value(metric: &MetricDef, before: Option<Raw>, next: Raw, elapsed: Dur
             growth(from, to).map(|growth| growth / seconds * metric.factor)
         }
         (Kind::Events, Some(Raw::Counter(from)), Raw::Counter(to)) => growth(from, to),
-        (Kind::Ratio, Some(Raw::Ratio { part, whole }), Raw::Ratio { part: next_part, whole: next_whole }) => {
+        (
+            Kind::Ratio,
+            Some(Raw::Ratio { part, whole }),
+            Raw::Ratio { part: next_part, whole: next_whole },
+        ) => {
             // A part may step back a little while the whole grows (iowait is a guess, says
             // proc_stat(5)): that is a share of zero. A whole that steps back is a reset.
             let part = float(next_part.saturating_sub(part));
@@ -152,7 +162,9 @@ fn derive_value(metric: &MetricDef, before: Option<Raw>, next: Raw, elapsed: Dur
         }
         _ => None,
     };
-    let Some(value) = value.filter(|value| value.is_finite()) else { return f64::NAN };
+    let Some(value) = value.filter(|value| value.is_finite()) else {
+        return f64::NAN;
+    };
     value.clamp(metric.min, metric.max.unwrap_or(f64::MAX))
 }
 
@@ -175,7 +187,9 @@ impl<'a> Finder<'a> {
             return Some(sample);
         }
         let samples = self.samples;
-        let index = self.index.get_or_insert_with(|| samples.iter().map(|s| ((s.metric.name, &*s.instance), s)).collect());
+        let index = self
+            .index
+            .get_or_insert_with(|| samples.iter().map(|s| ((s.metric.name, &*s.instance), s)).collect());
         let found = index.get(&(wanted.metric.name, &*wanted.instance)).copied()?;
         self.next = samples.iter().position(|s| std::ptr::eq(s, found)).map_or(self.next, |at| at + 1);
         Some(found)
@@ -186,7 +200,8 @@ fn derive_processes(before: Before<'_>, next: &[RawProcess], top: usize) -> Vec<
     if next.is_empty() || top == 0 {
         return Vec::new();
     }
-    let (earlier, elapsed) = before.map_or((&[][..], Duration::ZERO), |(part, elapsed)| (&part.processes, elapsed));
+    let (earlier, elapsed) =
+        before.map_or((&[][..], Duration::ZERO), |(part, elapsed)| (&part.processes, elapsed));
     let seconds = elapsed.as_secs_f64();
     let rows: Vec<(ProcessRow, f64, u64)> = next
         .iter()
@@ -210,11 +225,17 @@ fn derive_processes(before: Before<'_>, next: &[RawProcess], top: usize) -> Vec<
 
 /// A row, its processor share, and its storage bytes a second.
 fn row(then: Option<&RawProcess>, now: &RawProcess, seconds: f64) -> (ProcessRow, f64, u64) {
-    let per_second = |growth: u64| if seconds > 0.0 { float(growth) / seconds } else { 0.0 };
+    let per_second = |growth: u64| {
+        if seconds > 0.0 { float(growth) / seconds } else { 0.0 }
+    };
     // 100 ticks a second: one tick a second is one percent of a core.
     let cpu = then.map_or(0.0, |then| per_second(now.cpu_ticks.saturating_sub(then.cpu_ticks)));
     let io = then.and_then(|then| Some((then.io?, now.io?)));
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are positive and `as` saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "rates are positive and `as` saturates"
+    )]
     let rate = |from: u64, to: u64| per_second(to.saturating_sub(from)).round() as u64;
     let read = io.map(|(then, now)| rate(then.0, now.0));
     let written = io.map(|(then, now)| rate(then.1, now.1));

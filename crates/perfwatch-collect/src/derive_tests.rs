@@ -18,7 +18,11 @@ fn boot() -> BootId {
 }
 
 fn reading(boot: BootId, seconds: f64, samples: Vec<(&'static MetricDef, &str, Raw)>) -> Reading {
-    let sample = |(metric, instance, raw): (&'static MetricDef, &str, Raw)| Sample { metric, instance: instance.into(), raw };
+    let sample = |(metric, instance, raw): (&'static MetricDef, &str, Raw)| Sample {
+        metric,
+        instance: instance.into(),
+        raw,
+    };
     let part = Part { samples: samples.into_iter().map(sample).collect(), ..Part::default() };
     let taken = Duration::from_secs_f64(seconds);
     let part = PartReading { collector: "t", taken, took: Duration::ZERO, result: Ok(Arc::new(part)) };
@@ -106,12 +110,23 @@ fn a_part_that_was_not_due_is_repeated() {
 #[test]
 fn excluded_metrics_are_left_out() {
     let options = Options { exclude_metrics: vec!["t.r*".into()], ..Options::default() };
-    let derived = Deriver::default().derive(&reading(boot(), 0.0, vec![(&RATE, "", Raw::Counter(0)), (&GAUGE, "", Raw::Gauge(1.0))]), &options);
+    let derived = Deriver::default().derive(
+        &reading(boot(), 0.0, vec![(&RATE, "", Raw::Counter(0)), (&GAUGE, "", Raw::Gauge(1.0))]),
+        &options,
+    );
     assert_eq!(derived.points.len(), 1);
 }
 
 fn process(pid: u32, start: u64, ticks: u64, memory: u64, io: Option<(u64, u64)>) -> RawProcess {
-    RawProcess { pid, start_ticks: start, cpu_ticks: ticks, memory_bytes: memory, io, state: 'S', ..RawProcess::default() }
+    RawProcess {
+        pid,
+        start_ticks: start,
+        cpu_ticks: ticks,
+        memory_bytes: memory,
+        io,
+        state: 'S',
+        ..RawProcess::default()
+    }
 }
 
 #[test]
@@ -122,8 +137,24 @@ fn the_largest_by_cpu_memory_and_io() {
         reading.parts[0].result = Ok(Arc::new(Part { processes, ..Part::default() }));
         deriver.derive(&reading, &Options { top: 1, ..Options::default() }).processes
     };
-    with(0.0, vec![process(1, 1, 0, 5, Some((0, 0))), process(2, 1, 50, 900, None), process(3, 1, 9, 5, Some((0, 0))), process(4, 9, 999, 1, None)]);
-    let rows = with(2.0, vec![process(1, 1, 100, 5, Some((0, 0))), process(2, 1, 50, 900, None), process(3, 1, 9, 5, Some((1000, 3000))), process(4, 10, 5, 1, None)]);
+    with(
+        0.0,
+        vec![
+            process(1, 1, 0, 5, Some((0, 0))),
+            process(2, 1, 50, 900, None),
+            process(3, 1, 9, 5, Some((0, 0))),
+            process(4, 9, 999, 1, None),
+        ],
+    );
+    let rows = with(
+        2.0,
+        vec![
+            process(1, 1, 100, 5, Some((0, 0))),
+            process(2, 1, 50, 900, None),
+            process(3, 1, 9, 5, Some((1000, 3000))),
+            process(4, 10, 5, 1, None),
+        ],
+    );
     let ids: Vec<u32> = rows.iter().map(|row| row.pid).collect();
     // 4 is a new process under an old number: nothing is known of its speed yet.
     assert_eq!(ids, [1, 2, 3]);
@@ -135,15 +166,17 @@ fn the_largest_by_cpu_memory_and_io() {
 /// and go: anything may follow anything.
 fn any_reading() -> impl Strategy<Value = Reading> {
     let counter = prop_oneof![any::<u64>(), 0u64..1000, Just(u64::MAX), Just(u64::from(u32::MAX)), Just(0)];
-    let sample = (0usize..6, 0u8..4, counter.clone(), counter, any::<f64>()).prop_map(|(metric, instance, a, b, gauge)| {
-        let metric = [&GAUGE, &RATE, &SHARE, &LATENCY, &EVENTS, &TOTAL][metric];
-        let raw = match metric.kind {
-            Kind::Gauge => Raw::Gauge(gauge),
-            Kind::Ratio => Raw::Ratio { part: a, whole: b },
-            _ => Raw::Counter(a),
-        };
-        (metric, ["", "a", "b", "c"][usize::from(instance)], raw)
-    });
+    let sample = (0usize..6, 0u8..4, counter.clone(), counter, any::<f64>()).prop_map(
+        |(metric, instance, a, b, gauge)| {
+            let metric = [&GAUGE, &RATE, &SHARE, &LATENCY, &EVENTS, &TOTAL][metric];
+            let raw = match metric.kind {
+                Kind::Gauge => Raw::Gauge(gauge),
+                Kind::Ratio => Raw::Ratio { part: a, whole: b },
+                _ => Raw::Counter(a),
+            };
+            (metric, ["", "a", "b", "c"][usize::from(instance)], raw)
+        },
+    );
     (0u8..3, 0.0..1e6f64, proptest::collection::vec(sample, 0..12)).prop_map(|(which, seconds, samples)| {
         let boot = if which == 0 { boot() } else { BootId::default() };
         reading(boot, seconds, samples)

@@ -20,7 +20,7 @@ pub use capture::{Capture, CaptureError, Recorder};
 pub use collector::{Collector, CommandLine, Context, Every, Options, Out, Recall, glob_match};
 pub use derive::{Derived, Deriver, Point};
 pub use error::CollectError;
-pub use reading::{Part, PartReading, RawProcess, ProcessDetail, Raw, Reading, Sample};
+pub use reading::{Part, PartReading, ProcessDetail, Raw, RawProcess, Reading, Sample};
 pub use registry::{COLLECTORS, CollectorSet, boot_id, catalog, read_all, read_one};
 pub use snapshot::SnapshotBuilder;
 pub use source::{FsUsage, LocalRoot, Source};

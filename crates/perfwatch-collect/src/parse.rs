@@ -6,7 +6,8 @@ use crate::{CollectError, Source};
 pub(crate) fn text(source: &dyn Source, path: &str) -> Result<String, CollectError> {
     let mut bytes = Vec::new();
     source.read(path, &mut bytes).map_err(|error| CollectError::from_io(path, &error))?;
-    Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// A file that holds one number.
@@ -43,7 +44,9 @@ pub(crate) fn unescape(word: &str) -> String {
     let bytes = word.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
-        let octal = bytes.get(at + 1..at + 4).filter(|d| bytes[at] == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
+        let octal = bytes
+            .get(at + 1..at + 4)
+            .filter(|d| bytes[at] == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
         if let Some(digits) = octal {
             let value = digits.iter().fold(0_u32, |value, digit| value * 8 + u32::from(digit - b'0'));
             out.push(u8::try_from(value).unwrap_or(b'?'));
@@ -62,7 +65,9 @@ mod tests {
 
     #[test]
     fn unescapes_octal_only() {
-        for (word, plain) in [("/a\\040b", "/a b"), ("/a\\b", "/a\\b"), ("\\134", "\\"), ("\\04", "\\04"), ("\\777", "?")] {
+        for (word, plain) in
+            [("/a\\040b", "/a b"), ("/a\\b", "/a\\b"), ("\\134", "\\"), ("\\04", "\\04"), ("\\777", "?")]
+        {
             assert_eq!(unescape(word), plain);
         }
     }

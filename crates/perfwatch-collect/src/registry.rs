@@ -74,7 +74,12 @@ pub fn read_all(source: &dyn Source, set: &CollectorSet, recall: &mut Recall, cl
     let part = |collector: &&'static Collector| {
         let taken = clock.monotonic();
         let result = read_one(collector, source, &set.options, recall);
-        PartReading { collector: collector.name, taken, took: clock.monotonic().saturating_sub(taken), result }
+        PartReading {
+            collector: collector.name,
+            taken,
+            took: clock.monotonic().saturating_sub(taken),
+            result,
+        }
     };
     let parts = set.collectors.iter().map(part).collect();
     Reading { boot: boot_id(source), wall_ms, monotonic, parts }
@@ -95,7 +100,11 @@ mod tests {
                 assert!(perfwatch_model::wire::is_metric_name(def.name), "{}", def.name);
                 assert!(def.help.ends_with('.') && def.help.len() > 10, "{} needs a sentence", def.name);
                 let slow = collector.every != crate::Every::Tick;
-                assert!(!slow || def.kind == Kind::Gauge, "{}: a slow collector's counters can't be repeated", def.name);
+                assert!(
+                    !slow || def.kind == Kind::Gauge,
+                    "{}: a slow collector's counters can't be repeated",
+                    def.name
+                );
             }
         }
         for name in &names {

@@ -24,7 +24,14 @@ impl SnapshotBuilder {
     }
 
     /// One snapshot. Whatever exceeds [`limits`] is left out from the end.
-    pub fn build(&mut self, boot: BootId, seq: u64, at_ms: i64, interval_ms: u32, mut derived: Derived) -> Snapshot {
+    pub fn build(
+        &mut self,
+        boot: BootId,
+        seq: u64,
+        at_ms: i64,
+        interval_ms: u32,
+        mut derived: Derived,
+    ) -> Snapshot {
         derived.points.truncate(limits::COLUMNS);
         derived.processes.truncate(limits::PROCESSES);
         derived.errors.truncate(limits::ERRORS);
@@ -54,7 +61,10 @@ impl SnapshotBuilder {
     fn fits(&self, points: &[Point]) -> bool {
         let columns = self.shape.columns();
         columns.len() == points.len()
-            && columns.iter().zip(points).all(|(c, p)| c.metric == p.metric.name && *c.instance == *p.instance)
+            && columns
+                .iter()
+                .zip(points)
+                .all(|(c, p)| c.metric == p.metric.name && *c.instance == *p.instance)
     }
 }
 

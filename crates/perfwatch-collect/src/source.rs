@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn a_moved_root_reads_the_hosts_own_namespaces() {
         let root = tempfile::tempdir().unwrap();
-        for (path, text) in [("proc/net/dev", "container"), ("proc/1/net/dev", "host"), ("proc/stat", "cpu")] {
+        for (path, text) in [("proc/net/dev", "container"), ("proc/1/net/dev", "host"), ("proc/stat", "cpu")]
+        {
             let path = root.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
@@ -181,6 +182,9 @@ mod tests {
         source.read("/proc/net/dev", &mut out).unwrap();
         assert_eq!(out, b"container");
         assert_eq!(source.read("/proc/nothing", &mut out).unwrap_err().kind(), io::ErrorKind::NotFound);
-        assert_eq!(source.usage("/").unwrap().size, LocalRoot::new(Path::new("/proc"), Path::new("/sys"), root.path()).usage("/").unwrap().size);
+        assert_eq!(
+            source.usage("/").unwrap().size,
+            LocalRoot::new(Path::new("/proc"), Path::new("/sys"), root.path()).usage("/").unwrap().size
+        );
     }
 }

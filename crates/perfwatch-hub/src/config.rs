@@ -54,7 +54,10 @@ impl HubConfig {
         if let Some(interval) = self.interval
             && !(Duration::from_millis(250)..=Duration::from_secs(3600)).contains(&interval)
         {
-            return Err(HubProblem { key: "interval", message: format!("{interval:?} is not between 250 ms and 1 h") });
+            return Err(HubProblem {
+                key: "interval",
+                message: format!("{interval:?} is not between 250 ms and 1 h"),
+            });
         }
         Ok(())
     }

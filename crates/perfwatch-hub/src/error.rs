@@ -1,7 +1,7 @@
 //! The one JSON envelope of errors: `{"error": {"code", "message"}}`. Codes are for programs
 //! and stay; messages are for people and may change.
 
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::borrow::Cow;
@@ -12,12 +12,16 @@ pub(crate) struct ApiError {
     status: StatusCode,
     code: Cow<'static, str>,
     message: String,
-    header: Option<(HeaderName, HeaderValue)>,
+    retry_after_s: Option<u64>,
 }
 
 impl ApiError {
-    pub(crate) fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { status, code: code.into(), message: message.into(), header: None }
+    pub(crate) fn new(
+        status: StatusCode,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { status, code: code.into(), message: message.into(), retry_after_s: None }
     }
 
     pub(crate) fn code(&self) -> &str {
@@ -43,7 +47,7 @@ impl ApiError {
     /// May succeed later.
     pub(crate) fn unavailable(code: &'static str, message: impl Into<String>, retry_after_s: u64) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
-        error.header = Some((header::RETRY_AFTER, HeaderValue::from(retry_after_s)));
+        error.retry_after_s = Some(retry_after_s);
         error
     }
 }
@@ -52,8 +56,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({ "error": { "code": self.code, "message": self.message } });
         let mut response = (self.status, axum::Json(body)).into_response();
-        if let Some((name, value)) = self.header {
-            response.headers_mut().insert(name, value);
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

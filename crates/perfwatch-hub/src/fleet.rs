@@ -48,7 +48,8 @@ impl Fleet {
         let mut inner = Inner::default();
         for record in store.hosts().await? {
             inner.by_name.insert(record.name.clone(), record.id);
-            let host = Host { record, last_at_ms: None, last_seen_ms: None, interval_ms: 0, clock_skew_ms: None };
+            let host =
+                Host { record, last_at_ms: None, last_seen_ms: None, interval_ms: 0, clock_skew_ms: None };
             inner.hosts.insert(host.record.id, host);
         }
         Ok(Self { store, inner: RwLock::new(inner) })
@@ -78,7 +79,8 @@ impl Fleet {
             }
             let id = id.unwrap_or_else(HostId::generate);
             inner.by_name.insert(host.name.clone(), id);
-            let record = HostRecord { id, name: host.name.clone(), facts: facts.clone(), first_seen_ms: now_ms };
+            let record =
+                HostRecord { id, name: host.name.clone(), facts: facts.clone(), first_seen_ms: now_ms };
             match inner.hosts.get_mut(&id) {
                 Some(known) => {
                     let before = known.record.clone();
@@ -93,7 +95,13 @@ impl Fleet {
                 }
                 None => {
                     tracing::info!(host.id = %id, host.name = host.name, "a new host");
-                    let new = Host { record: record.clone(), last_at_ms: None, last_seen_ms: None, interval_ms: 0, clock_skew_ms: None };
+                    let new = Host {
+                        record: record.clone(),
+                        last_at_ms: None,
+                        last_seen_ms: None,
+                        interval_ms: 0,
+                        clock_skew_ms: None,
+                    };
                     inner.hosts.insert(id, new);
                     record
                 }

@@ -17,14 +17,18 @@ pub(crate) async fn guard(request: Request, next: Next) -> Response {
 
 fn check(headers: &HeaderMap, authority: Option<&str>) -> Result<(), &'static str> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let Some(host) = text(header::HOST).or(authority) else { return Err("the request names no host") };
+    let Some(host) = text(header::HOST).or(authority) else {
+        return Err("the request names no host");
+    };
     if !is_loopback(host) {
         return Err("this hub answers to localhost only");
     }
     match text(header::ORIGIN) {
         None => Ok(()),
         // The page and the hub are one, whatever name of this machine the browser used.
-        Some(origin) if origin.split_once("://").is_some_and(|(_, from)| from.eq_ignore_ascii_case(host)) => Ok(()),
+        Some(origin) if origin.split_once("://").is_some_and(|(_, from)| from.eq_ignore_ascii_case(host)) => {
+            Ok(())
+        }
         Some(_) => Err("requests from other web pages are refused"),
     }
 }
@@ -34,7 +38,8 @@ fn is_loopback(host: &str) -> bool {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]

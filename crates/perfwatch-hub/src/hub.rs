@@ -105,7 +105,8 @@ impl Hub {
                 tracing::debug!(%error, "TCP_NODELAY");
             }
         });
-        let server = axum::serve(listener, router(app)).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let server =
+            axum::serve(listener, router(app)).with_graceful_shutdown(stop.clone().cancelled_owned());
         let server = tokio::spawn(async move { server.await });
         tracing::info!(%address, "hub listens; without user accounts it does so on this machine only");
         Ok(Self { address, stop, tasks, server })

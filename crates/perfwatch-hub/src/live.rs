@@ -24,7 +24,11 @@ pub(crate) struct Live {
 
 impl Live {
     pub(crate) fn new() -> Self {
-        Self { window: Window::default(), bus: broadcast::Sender::new(limits::LIVE_QUEUE), selections: Selections::default() }
+        Self {
+            window: Window::default(),
+            bus: broadcast::Sender::new(limits::LIVE_QUEUE),
+            selections: Selections::default(),
+        }
     }
 
     /// Shows an accepted snapshot to everyone who watches.

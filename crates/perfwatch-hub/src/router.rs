@@ -54,8 +54,10 @@ async fn method_not_allowed() -> ApiError {
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let what = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let what =
+        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(panic = what.unwrap_or("?"), "a request panicked; please report it");
     drop(panic);
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the hub made a mistake; see its log").into_response()
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the hub made a mistake; see its log")
+        .into_response()
 }

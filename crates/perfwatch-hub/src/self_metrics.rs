@@ -106,16 +106,40 @@ impl SelfMetrics {
         let r = &mut self.registry;
         r.register("ingest_snapshots", "Snapshots by what became of them", self.snapshots.clone());
         r.register("ingest_samples", "Samples in accepted snapshots", self.samples.clone());
-        r.register_with_unit("ingest_received", "Bodies as they came", Unit::Bytes, self.ingest_bytes.clone());
-        r.register("ingest_errors", "Requests answered with an error, by its code", self.ingest_errors.clone());
-        r.register_with_unit("ingest_request", "Body read to ack", Unit::Seconds, self.ingest_seconds.clone());
+        r.register_with_unit(
+            "ingest_received",
+            "Bodies as they came",
+            Unit::Bytes,
+            self.ingest_bytes.clone(),
+        );
+        r.register(
+            "ingest_errors",
+            "Requests answered with an error, by its code",
+            self.ingest_errors.clone(),
+        );
+        r.register_with_unit(
+            "ingest_request",
+            "Body read to ack",
+            Unit::Seconds,
+            self.ingest_seconds.clone(),
+        );
         r.register("live_connections", "WebSocket clients by state", self.clients.clone());
         r.register("live_closed", "WebSocket clients that ended, by reason", self.closed.clone());
-        r.register_with_unit("live_connection", "How long clients stayed", Unit::Seconds, self.connection_seconds.clone());
+        r.register_with_unit(
+            "live_connection",
+            "How long clients stayed",
+            Unit::Seconds,
+            self.connection_seconds.clone(),
+        );
         r.register("live_messages", "Messages sent to clients", self.messages.clone());
         r.register_with_unit("live_sent", "Text sent to clients", Unit::Bytes, self.live_bytes.clone());
         r.register("live_missed", "Snapshots that slow clients were not sent", self.missed.clone());
-        r.register_with_unit("live_delay", "Accepted to handed to a client's socket", Unit::Seconds, self.live_delay_seconds.clone());
+        r.register_with_unit(
+            "live_delay",
+            "Accepted to handed to a client's socket",
+            Unit::Seconds,
+            self.live_delay_seconds.clone(),
+        );
         r.register("hosts", "Hosts known", self.hosts.clone());
         r.register_with_unit("process_resident_memory", "Resident memory", Unit::Bytes, self.memory.clone());
         r.register("process_open_handles", "Open file descriptors", self.handles.clone());
@@ -201,7 +225,9 @@ pub(crate) struct OwnProcess {
 impl OwnProcess {
     pub(crate) fn read() -> Option<Self> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_ascii_whitespace().next()?.parse::<u64>().ok())?;
+        let resident = status.lines().find_map(|line| {
+            line.strip_prefix("VmRSS:")?.split_ascii_whitespace().next()?.parse::<u64>().ok()
+        })?;
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
         let words: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         // proc_pid_stat(5), counted from the state: utime and stime in 1/100 s.

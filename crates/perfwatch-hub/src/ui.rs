@@ -21,12 +21,20 @@ pub(crate) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Respo
         return ApiError::not_found(format!("there is no {method} /{path}")).into_response();
     }
     if method != Method::GET && method != Method::HEAD {
-        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "pages are read with GET").into_response();
+        return ApiError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "pages are read with GET",
+        )
+        .into_response();
     }
     if let Some(response) = asset(path, &headers) {
         return response;
     }
-    let wants_page = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_none_or(|v| v.contains("html") || v.contains("*/*"));
+    let wants_page = headers
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .is_none_or(|v| v.contains("html") || v.contains("*/*"));
     let is_file = path.rsplit('/').next().is_some_and(|name| name.contains('.'));
     if is_file || !wants_page {
         return ApiError::not_found(format!("there is no /{path}")).into_response();
@@ -39,8 +47,11 @@ fn asset(path: &str, headers: &HeaderMap) -> Option<Response> {
     if path.is_empty() || path.ends_with(".br") || path.ends_with(".gz") {
         return None;
     }
-    let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let takes = |name: &str| accepted.split(',').any(|word| word.split(';').next().is_some_and(|word| word.trim() == name));
+    let accepted =
+        headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let takes = |name: &str| {
+        accepted.split(',').any(|word| word.split(';').next().is_some_and(|word| word.trim() == name))
+    };
     let (file, encoding) = [("br", "br"), ("gzip", "gz")]
         .into_iter()
         .filter(|(encoding, _)| takes(encoding))
@@ -54,8 +65,10 @@ fn respond(path: &str, headers: &HeaderMap, file: EmbeddedFile, encoding: Option
     let etag = format!("\"{hash}\"");
     // Vite puts the content's hash into the names of assets; the page itself must stay fresh.
     let cache = if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
-    let unchanged = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
-    let mut response = if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { file.data.into_response() };
+    let unchanged =
+        headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
+    let mut response =
+        if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { file.data.into_response() };
     let kind = mime_of(path);
     let set = response.headers_mut();
     set.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -240,14 +240,20 @@ pub fn encode_shape(shape: &Shape) -> Bytes {
 pub fn decode_shape(bytes: Bytes) -> Result<Shape, WireError> {
     let message = ShapeMessage::decode(bytes).map_err(|error| malformed(&error))?;
     if message.columns.len() > limits::COLUMNS {
-        return invalid(format!("a shape of {} columns; {} are allowed", message.columns.len(), limits::COLUMNS));
+        return invalid(format!(
+            "a shape of {} columns; {} are allowed",
+            message.columns.len(),
+            limits::COLUMNS
+        ));
     }
     let mut columns = Vec::with_capacity(message.columns.len());
     for column in message.columns {
         if !is_metric_name(&column.metric) {
             return invalid(format!("{:?} is not a metric name", column.metric));
         }
-        if column.instance.len() > limits::INSTANCE_BYTES || column.dimension.len() > limits::METRIC_NAME_BYTES {
+        if column.instance.len() > limits::INSTANCE_BYTES
+            || column.dimension.len() > limits::METRIC_NAME_BYTES
+        {
             return invalid(format!("the instance of {} is too long", column.metric));
         }
         let Some(decimals) = u8::try_from(column.decimals).ok().filter(|&d| d <= MAX_DECIMALS) else {

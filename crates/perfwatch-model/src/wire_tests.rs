@@ -55,7 +55,10 @@ fn snapshot_and_shape_come_back() {
 fn golden_bytes_decode_for_ever() {
     let unhex = |text: &str| -> Bytes {
         let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-        digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
     };
     let shape = Arc::new(decode_shape(unhex(include_str!("../fixtures/shape.v1.hex"))).unwrap());
     let golden = unhex(include_str!("../fixtures/snapshot.v1.hex"));
@@ -73,7 +76,12 @@ fn an_unknown_shape_is_named() {
 #[test]
 fn bad_shapes_are_refused() {
     let shape = |metric: &str, instance: &str, decimals| {
-        let column = ColumnMessage { metric: metric.into(), dimension: String::new(), instance: instance.into(), decimals };
+        let column = ColumnMessage {
+            metric: metric.into(),
+            dimension: String::new(),
+            instance: instance.into(),
+            decimals,
+        };
         decode_shape(ShapeMessage { columns: vec![column] }.encode_to_vec().into())
     };
     assert!(shape("cpu.usage", "", 2).is_ok());

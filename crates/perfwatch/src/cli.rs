@@ -144,8 +144,9 @@ impl Common {
         over(&mut overrides, "data", self.data);
         over(&mut overrides, "log.level", self.log_level);
         over(&mut overrides, "log.format", self.log_format);
-        let environment: Vec<(String, String)> =
-            std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect();
+        let environment: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
         let settings = config::load(self.config.as_deref(), &environment, &overrides)?;
         telemetry::start(&settings.log)?;
         Ok(settings)

@@ -12,7 +12,11 @@ fn word(value: impl serde::Serialize) -> String {
 }
 
 fn metric_row(def: &MetricDef) -> String {
-    let name = if def.dimension.is_empty() { def.name.to_owned() } else { format!("{}{{{}}}", def.name, def.dimension) };
+    let name = if def.dimension.is_empty() {
+        def.name.to_owned()
+    } else {
+        format!("{}{{{}}}", def.name, def.dimension)
+    };
     format!("| `{name}` | {} | {} | {} |", word(def.unit), word(def.kind), def.help)
 }
 
@@ -24,11 +28,18 @@ pub fn metrics_page() -> String {
     let agent = ("agent", perfwatch_agent::METRICS, "each tick".to_owned());
     let collectors = COLLECTORS.iter().filter(|collector| !collector.metrics.is_empty()).map(|collector| {
         let every = collector.every.duration();
-        let every = if every.is_zero() { "each tick".to_owned() } else { format!("every {} s at most", every.as_secs()) };
+        let every = if every.is_zero() {
+            "each tick".to_owned()
+        } else {
+            format!("every {} s at most", every.as_secs())
+        };
         (collector.name, collector.metrics, every)
     });
     for (name, metrics, every) in collectors.chain([agent]) {
-        let _ = write!(page, "\n## {name}\n\nRead {every}.\n\n| metric | unit | kind | what |\n|---|---|---|---|\n");
+        let _ = write!(
+            page,
+            "\n## {name}\n\nRead {every}.\n\n| metric | unit | kind | what |\n|---|---|---|---|\n"
+        );
         for def in metrics {
             let _ = writeln!(page, "{}", metric_row(def));
         }
@@ -38,9 +49,8 @@ pub fn metrics_page() -> String {
 
 /// `docs/CONFIG.md`.
 pub fn config_page() -> String {
-    let mut settings = Settings::default();
-    // Depends on who runs it; the page says what it is for everyone.
-    settings.data = "/var/lib/perfwatch".into();
+    // The data folder depends on who runs it; the page says what it is for everyone.
+    let settings = Settings { data: "/var/lib/perfwatch".into(), ..Settings::default() };
     let defaults = serde_json::to_value(settings).unwrap_or_default();
     let mut page = "# Configuration\n\nGenerated from the settings; `make docs` writes it anew.\n\n\
         One file (`--config FILE` or `PERFWATCH_CONFIG`; YAML, JSON or TOML by its ending), then the environment, then flags; \
@@ -51,14 +61,19 @@ pub fn config_page() -> String {
         | key | variable | default | what |\n|---|---|---|---|\n"
         .to_owned();
     for (key, help) in KEYS {
-        let default = key.split('.').try_fold(&defaults, |value, part| value.get(part)).cloned().unwrap_or_default();
+        let default =
+            key.split('.').try_fold(&defaults, |value, part| value.get(part)).cloned().unwrap_or_default();
         let shown = match &default {
             serde_json::Value::Null => String::new(),
             serde_json::Value::String(text) => format!("`{text}`"),
             other => format!("`{other}`"),
         };
         let variable = format!("PERFWATCH_{}", key.replace('.', "_").to_ascii_uppercase());
-        let _ = writeln!(page, "| `{key}` | `{variable}` | {} | {help} |", shown.replace("`[]`", "").replace("`{}`", ""));
+        let _ = writeln!(
+            page,
+            "| `{key}` | `{variable}` | {} | {help} |",
+            shown.replace("`[]`", "").replace("`{}`", "")
+        );
     }
     page
 }

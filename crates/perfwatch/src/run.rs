@@ -54,13 +54,11 @@ mod with_hub {
     }
 
     fn start(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<(Runtime, Hub)> {
-        let listen = settings
-            .hub
-            .listen
-            .replace("localhost:", "127.0.0.1:")
-            .parse()
-            .with_context(|| format!("hub.listen: {:?} is not ADDRESS:PORT, such as 127.0.0.1:8000", settings.hub.listen))?;
-        let config = HubConfig { listen, interval: settings.hub.interval.map(|time| time.0), ..HubConfig::default() };
+        let listen = settings.hub.listen.replace("localhost:", "127.0.0.1:").parse().with_context(|| {
+            format!("hub.listen: {:?} is not ADDRESS:PORT, such as 127.0.0.1:8000", settings.hub.listen)
+        })?;
+        let config =
+            HubConfig { listen, interval: settings.hub.interval.map(|time| time.0), ..HubConfig::default() };
         let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
         let deps = Deps { store: Arc::new(MemoryStore::default()), clock, catalog };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?;

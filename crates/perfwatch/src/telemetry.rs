@@ -12,8 +12,10 @@ use tracing_subscriber::{Layer as _, fmt};
 pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
     // A bare word that is no level would be taken for a module's name, and silence all others.
     let is_level = |word: &str| word.trim().parse::<tracing::Level>().is_ok() || word.trim() == "off";
-    let is_directive = |word: &str| word.rsplit_once('=').map_or(is_level(word), |(_, level)| is_level(level));
-    let levels: Option<Targets> = settings.level.split(',').all(is_directive).then(|| settings.level.parse().ok()).flatten();
+    let is_directive =
+        |word: &str| word.rsplit_once('=').map_or(is_level(word), |(_, level)| is_level(level));
+    let levels: Option<Targets> =
+        settings.level.split(',').all(is_directive).then(|| settings.level.parse().ok()).flatten();
     let levels = levels.with_context(|| {
         format!("log.level: {:?} is not a level, nor a list such as info,perfwatch_hub=debug", settings.level)
     })?;

@@ -108,7 +108,9 @@ impl Iterator for Walk {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let length = usize::try_from(u32_at(&self.bytes, self.offset)?).ok().filter(|&length| length <= BODY_BYTES)?;
+            let length = usize::try_from(u32_at(&self.bytes, self.offset)?)
+                .ok()
+                .filter(|&length| length <= BODY_BYTES)?;
             let crc = u32_at(&self.bytes, self.offset + 4)?;
             let end = self.offset + HEAD + length;
             let checked = self.bytes.get(self.offset + 8..end)?;

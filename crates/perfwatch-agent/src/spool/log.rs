@@ -86,11 +86,22 @@ impl Log {
         let next = ids.last().map_or(1, |id| id + 1);
         let (writer, bytes) = create(folder, next, last)?;
         segments.push_back(Segment { id: next, bytes, waiting: VecDeque::new() });
-        let mut log =
-            Self { folder: folder.to_owned(), max_bytes, segments, writer, shapes: HashSet::new(), acked, last, dropped: 0 };
+        let mut log = Self {
+            folder: folder.to_owned(),
+            max_bytes,
+            segments,
+            writer,
+            shapes: HashSet::new(),
+            acked,
+            last,
+            dropped: 0,
+        };
         log.forget_acked();
         if log.pending() > 0 {
-            tracing::info!(snapshots = log.pending(), "the spool holds snapshots from before; they are sent first");
+            tracing::info!(
+                snapshots = log.pending(),
+                "the spool holds snapshots from before; they are sent first"
+            );
         }
         Ok(log)
     }
@@ -118,10 +129,12 @@ impl Log {
     pub(super) fn ack(&mut self, end: Position) -> io::Result<()> {
         self.acked = self.acked.max(end);
         self.forget_acked();
-        let written = self.write(&Record::Acked { segment: self.acked.segment, offset: self.acked.offset }.encode());
+        let written =
+            self.write(&Record::Acked { segment: self.acked.segment, offset: self.acked.offset }.encode());
         if self.pending() == 0 && self.segments.back().is_some_and(|segment| segment.bytes >= ACKED_BYTES) {
             self.rotate()?;
-            self.acked = Position { segment: self.segments.back().map_or(0, |segment| segment.id), offset: 0 };
+            self.acked =
+                Position { segment: self.segments.back().map_or(0, |segment| segment.id), offset: 0 };
             self.forget_acked();
         }
         written.map(|_| ())
@@ -136,7 +149,9 @@ impl Log {
     pub(super) fn shapes(&self, wanted: &HashSet<ShapeId>) -> HashMap<ShapeId, Bytes> {
         let mut found = HashMap::new();
         for segment in &self.segments {
-            let Ok(bytes) = std::fs::read(path_of(&self.folder, segment.id)) else { continue };
+            let Ok(bytes) = std::fs::read(path_of(&self.folder, segment.id)) else {
+                continue;
+            };
             for (record, _) in Walk::new(bytes.into(), MAGIC.len()) {
                 if let Record::Shape(id, bytes) = record
                     && wanted.contains(&id)
@@ -173,7 +188,9 @@ impl Log {
 
     /// Writes at the known end, so that what a failed write left is written over.
     fn write(&mut self, bytes: &[u8]) -> io::Result<u64> {
-        let Some(segment) = self.segments.back_mut() else { return Err(io::Error::other("no segment")) };
+        let Some(segment) = self.segments.back_mut() else {
+            return Err(io::Error::other("no segment"));
+        };
         if let Err(error) = self.writer.write_all_at(bytes, segment.bytes) {
             let _ = self.writer.set_len(segment.bytes);
             return Err(error);
@@ -196,7 +213,10 @@ impl Log {
         while self.bytes() + more > self.max_bytes && self.segments.len() > 1 {
             if let Some(segment) = self.segments.pop_front() {
                 if self.dropped == 0 && !segment.waiting.is_empty() {
-                    tracing::warn!(max_bytes = self.max_bytes, "the spool is full: the oldest snapshots are lost");
+                    tracing::warn!(
+                        max_bytes = self.max_bytes,
+                        "the spool is full: the oldest snapshots are lost"
+                    );
                 }
                 self.dropped += segment.waiting.len() as u64;
                 self.remove(segment.id);
@@ -214,7 +234,9 @@ impl Log {
                 segment.waiting.retain(|&end| end > acked.offset);
             }
         }
-        while self.segments.len() > 1 && self.segments.front().is_some_and(|segment| segment.waiting.is_empty()) {
+        while self.segments.len() > 1
+            && self.segments.front().is_some_and(|segment| segment.waiting.is_empty())
+        {
             if let Some(segment) = self.segments.pop_front() {
                 self.remove(segment.id);
             }
@@ -229,7 +251,12 @@ impl Log {
 }
 
 /// Reads one segment; cuts off what is not whole.
-fn recover(folder: &Path, id: u64, last: &mut Option<(BootId, u64)>, acked: &mut Position) -> io::Result<Segment> {
+fn recover(
+    folder: &Path,
+    id: u64,
+    last: &mut Option<(BootId, u64)>,
+    acked: &mut Position,
+) -> io::Result<Segment> {
     let path = path_of(folder, id);
     let bytes = std::fs::read(&path)?;
     let length = bytes.len() as u64;
@@ -263,7 +290,11 @@ impl Plan {
     pub(super) fn read(&self, most: usize, most_bytes: usize) -> (Vec<Entry>, Position) {
         let (mut entries, mut end, mut size) = (Vec::new(), self.from, 0);
         for (id, path, length) in self.segments.iter().filter(|(id, ..)| *id >= self.from.segment) {
-            let start = if *id == self.from.segment { self.from.offset.max(MAGIC.len() as u64) } else { MAGIC.len() as u64 };
+            let start = if *id == self.from.segment {
+                self.from.offset.max(MAGIC.len() as u64)
+            } else {
+                MAGIC.len() as u64
+            };
             let bytes = match read_range(path, start, *length) {
                 Ok(bytes) => bytes,
                 Err(error) => {

@@ -7,7 +7,12 @@ use std::fs;
 use std::sync::Arc;
 
 fn snapshot(seq: u64, columns: usize) -> Snapshot {
-    let column = |n: usize| Column { metric: format!("m{n}").into(), dimension: "".into(), instance: "".into(), decimals: 0 };
+    let column = |n: usize| Column {
+        metric: format!("m{n}").into(),
+        dimension: "".into(),
+        instance: "".into(),
+        decimals: 0,
+    };
     let shape = Arc::new(perfwatch_model::Shape::new((0..columns).map(column).collect()));
     Snapshot {
         boot: "00000000-0000-0000-0000-000000000009".parse().unwrap(),
@@ -161,8 +166,11 @@ fn shapes_are_found_for_old_and_new_snapshots() {
     let mut spool = Spool::open(folder.path(), 64 << 20);
     spool.append(&snapshot(2, 2));
     let all = next(&spool, 10).unwrap();
-    let mut shapes: Vec<usize> =
-        spool.shapes(&all).into_iter().map(|bytes| wire::decode_shape(bytes).unwrap().columns().len()).collect();
+    let mut shapes: Vec<usize> = spool
+        .shapes(&all)
+        .into_iter()
+        .map(|bytes| wire::decode_shape(bytes).unwrap().columns().len())
+        .collect();
     shapes.sort_unstable();
     assert_eq!(shapes, [1, 2]);
 }

@@ -48,7 +48,8 @@ fn parse(stat: &str, out: &mut Out) -> Result<(), CollectError> {
                 }
             }
             _ => {
-                let Some(core) = name.strip_prefix("cpu").filter(|n| n.bytes().all(|b| b.is_ascii_digit())) else {
+                let Some(core) = name.strip_prefix("cpu").filter(|n| n.bytes().all(|b| b.is_ascii_digit()))
+                else {
                     continue;
                 };
                 let Some((busy, whole)) = busy_and_whole(rest) else {
@@ -70,7 +71,9 @@ fn parse(stat: &str, out: &mut Out) -> Result<(), CollectError> {
 /// user nice system idle iowait irq softirq steal; guest time is inside user.
 fn times(line: &str, out: &mut Out) -> bool {
     let times = numbers(line);
-    let Some((busy, whole)) = busy_and_whole(line) else { return false };
+    let Some((busy, whole)) = busy_and_whole(line) else {
+        return false;
+    };
     let time = |at: usize| times.get(at).copied();
     out.ratio("cpu.usage", busy, whole);
     // Kernels before 2.6.11 have fewer columns: those are absent, not zero.
@@ -127,7 +130,10 @@ mod tests {
         let old = part_of(&COLLECTOR, &[("/proc/stat", "cpu 1 2 3 4\ncpu0 1 2 3 4\n")]).unwrap();
         assert!(!show(&old).contains("iowait"));
         for text in ["", "cpu", "cpu a b c d", "\u{fffd}\u{fffd}"] {
-            assert!(matches!(part_of(&COLLECTOR, &[("/proc/stat", text)]), Err(CollectError::Failed(_))), "{text:?}");
+            assert!(
+                matches!(part_of(&COLLECTOR, &[("/proc/stat", text)]), Err(CollectError::Failed(_))),
+                "{text:?}"
+            );
         }
         assert_eq!(part_of(&COLLECTOR, &[]), Err(CollectError::NoData));
     }

@@ -14,14 +14,29 @@ const METRICS: &[MetricDef] = &[
     MetricDef::rate("disk.write_bytes", BytesPerSecond, 0, "Written to the device.").by("device"),
     MetricDef::rate("disk.read_iops", PerSecond, 1, "Reads completed.").by("device"),
     MetricDef::rate("disk.write_iops", PerSecond, 1, "Writes completed.").by("device"),
-    MetricDef::ratio("disk.read_latency", Milliseconds, 2, "Mean time of a read, waiting included; 0 without reads.").by("device"),
-    MetricDef::ratio("disk.write_latency", Milliseconds, 2, "Mean time of a write, waiting included; 0 without writes.").by("device"),
+    MetricDef::ratio(
+        "disk.read_latency",
+        Milliseconds,
+        2,
+        "Mean time of a read, waiting included; 0 without reads.",
+    )
+    .by("device"),
+    MetricDef::ratio(
+        "disk.write_latency",
+        Milliseconds,
+        2,
+        "Mean time of a write, waiting included; 0 without writes.",
+    )
+    .by("device"),
     // Milliseconds a second: 1,000 is one request in flight all the time.
     MetricDef::rate("disk.queue", Count, 2, "Requests in flight, on average.").by("device").times(1e-3),
-    MetricDef::rate("disk.utilisation", Percent, 1, "Time with at least one request in flight.").by("device").times(0.1),
+    MetricDef::rate("disk.utilisation", Percent, 1, "Time with at least one request in flight.")
+        .by("device")
+        .times(0.1),
 ];
 
-pub(crate) const COLLECTOR: Collector = Collector { name: "disk", metrics: METRICS, every: Every::Tick, read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "disk", metrics: METRICS, every: Every::Tick, read };
 
 /// The kernel counts 512-byte sectors whatever the device's own.
 const SECTOR_BYTES: u64 = 512;
@@ -45,7 +60,8 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
             continue;
         }
         let counters: Vec<u64> = words[3..].iter().map_while(|word| word.parse().ok()).collect();
-        let [reads, _, sectors_read, read_ms, writes, _, sectors_written, write_ms, _, busy_ms, queue_ms, ..] = counters[..]
+        let [reads, _, sectors_read, read_ms, writes, _, sectors_written, write_ms, _, busy_ms, queue_ms, ..] =
+            counters[..]
         else {
             cx.out.complain(garbled(PATH, line).to_string());
             continue;
@@ -54,7 +70,8 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
         if reads == 0 && writes == 0 {
             continue;
         }
-        let (read, written) = (sectors_read.saturating_mul(SECTOR_BYTES), sectors_written.saturating_mul(SECTOR_BYTES));
+        let (read, written) =
+            (sectors_read.saturating_mul(SECTOR_BYTES), sectors_written.saturating_mul(SECTOR_BYTES));
         let device = instance(name);
         if !is_stacked(name) {
             cx.out.push("disk.total.read_bytes", &device, Raw::Counter(read));
@@ -104,13 +121,21 @@ mod tests {
 
     #[test]
     fn whole_devices_once() {
-        let text = format!("=== /proc/diskstats\n{STATS} 8 16 sdb short\n=== /sys/block list\nsda\nsdb\ndm-0\nsr0\nloop0\n");
-        let part = part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
+        let text = format!(
+            "=== /proc/diskstats\n{STATS} 8 16 sdb short\n=== /sys/block list\nsda\nsdb\ndm-0\nsr0\nloop0\n"
+        );
+        let part =
+            part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
         let shown = show(&part);
         let total = "disk.total.read_bytes{sda} +51200\ndisk.total.write_bytes{sda} +102400\n";
         assert!(shown.starts_with(&format!("{total}disk.read_bytes{{sda}} +51200\ndisk.write_bytes{{sda}} +102400\ndisk.read_iops{{sda}} +10\n")), "{shown}");
         assert!(shown.contains("disk.read_latency{sda} 5/10\ndisk.write_latency{sda} 8/20\ndisk.queue{sda} +40\ndisk.utilisation{sda} +30\n"));
-        assert!(shown.contains("disk.read_iops{dm-0}") && !shown.contains("sda1") && !shown.contains("sr0") && !shown.contains("loop"));
+        assert!(
+            shown.contains("disk.read_iops{dm-0}")
+                && !shown.contains("sda1")
+                && !shown.contains("sr0")
+                && !shown.contains("loop")
+        );
         assert!(!shown.contains("disk.total.read_bytes{dm-0}"), "{shown}");
         assert_eq!(part.complaints.len(), 1);
     }
@@ -119,7 +144,16 @@ mod tests {
     fn names_tell_partitions_where_sys_is_hidden() {
         let shown = show(&part_of(&COLLECTOR, &[("/proc/diskstats", STATS)]).unwrap());
         assert!(shown.contains("{sda}") && !shown.contains("{sda1}"), "{shown}");
-        for (name, partition) in [("nvme0n1", false), ("nvme0n1p2", true), ("mmcblk0", false), ("mmcblk0p1", true), ("xvda", false), ("xvda1", true), ("dm-1", false), ("md127", false)] {
+        for (name, partition) in [
+            ("nvme0n1", false),
+            ("nvme0n1p2", true),
+            ("mmcblk0", false),
+            ("mmcblk0p1", true),
+            ("xvda", false),
+            ("xvda1", true),
+            ("dm-1", false),
+            ("md127", false),
+        ] {
             assert_eq!(looks_like_partition(name), partition, "{name}");
         }
     }

@@ -4,7 +4,8 @@ use crate::parse::text;
 use crate::{CollectError, Collector, Context, Every};
 use perfwatch_model::HostFacts;
 
-pub(crate) const COLLECTOR: Collector = Collector { name: "facts", metrics: &[], every: Every::Seconds(300), read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "facts", metrics: &[], every: Every::Seconds(300), read };
 
 fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     let get = |path: &str| text(cx.source, path).unwrap_or_default();
@@ -16,9 +17,13 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
         text if text.is_empty() => get("/usr/lib/os-release"),
         text => text,
     };
-    let cores = stat.lines().filter(|line| line.starts_with("cpu") && line[3..].starts_with(|c: char| c.is_ascii_digit()));
+    let cores = stat
+        .lines()
+        .filter(|line| line.starts_with("cpu") && line[3..].starts_with(|c: char| c.is_ascii_digit()));
     let boot_time = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<i64>().ok());
-    let memory_kb = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:")?.split_ascii_whitespace().next()?.parse::<u64>().ok());
+    let memory_kb = meminfo
+        .lines()
+        .find_map(|l| l.strip_prefix("MemTotal:")?.split_ascii_whitespace().next()?.parse::<u64>().ok());
     cx.out.part.facts = Some(HostFacts {
         os: os_name(&os_release),
         kernel,
@@ -41,11 +46,15 @@ fn os_name(os_release: &str) -> String {
 /// x86 says "model name", ARM boards "Model" or "Hardware", PowerPC "cpu", s390 "vendor_id".
 fn cpu_model(cpuinfo: &str) -> String {
     let get = |key: &str| {
-        let line = cpuinfo.lines().find(|line| line.split(':').next().is_some_and(|name| name.trim() == key))?;
+        let line =
+            cpuinfo.lines().find(|line| line.split(':').next().is_some_and(|name| name.trim() == key))?;
         let value = line.split_once(':')?.1.trim();
         (!value.is_empty()).then(|| value.to_owned())
     };
-    ["model name", "Model", "Hardware", "cpu", "vendor_id"].iter().find_map(|key| get(key)).unwrap_or_default()
+    ["model name", "Model", "Hardware", "cpu", "vendor_id"]
+        .iter()
+        .find_map(|key| get(key))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -55,16 +64,22 @@ mod tests {
 
     #[test]
     fn reads_facts() {
-        let part = part_of(&COLLECTOR, &[
-            ("/etc/os-release", "NAME=Debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
-            ("/proc/stat", "cpu 1\ncpu0 1\ncpu11 1\nbtime 1700000000\n"),
-            ("/proc/cpuinfo", "processor\t: 0\nmodel name\t: Xeon: E5\n"),
-            ("/proc/meminfo", "MemTotal:  2048 kB\n"),
-            ("/proc/sys/kernel/osrelease", "6.1.0\n"),
-        ])
+        let part = part_of(
+            &COLLECTOR,
+            &[
+                ("/etc/os-release", "NAME=Debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
+                ("/proc/stat", "cpu 1\ncpu0 1\ncpu11 1\nbtime 1700000000\n"),
+                ("/proc/cpuinfo", "processor\t: 0\nmodel name\t: Xeon: E5\n"),
+                ("/proc/meminfo", "MemTotal:  2048 kB\n"),
+                ("/proc/sys/kernel/osrelease", "6.1.0\n"),
+            ],
+        )
         .unwrap();
         let facts = part.facts.unwrap();
-        assert_eq!((facts.os.as_str(), facts.kernel.as_str(), facts.cpu_model.as_str()), ("Debian GNU/Linux 12 (bookworm)", "6.1.0", "Xeon: E5"));
+        assert_eq!(
+            (facts.os.as_str(), facts.kernel.as_str(), facts.cpu_model.as_str()),
+            ("Debian GNU/Linux 12 (bookworm)", "6.1.0", "Xeon: E5")
+        );
         assert_eq!((facts.cores, facts.memory_bytes, facts.boot_time_ms), (2, 2_097_152, 1_700_000_000_000));
         let nothing = part_of(&COLLECTOR, &[]).unwrap().facts.unwrap();
         assert_eq!(nothing.os, "Linux");

@@ -13,20 +13,62 @@ const METRICS: &[MetricDef] = &[
     MetricDef::gauge("filesystem.size", Bytes, 0, "Size of the filesystem.").by("mount").last(),
     MetricDef::gauge("filesystem.used", Bytes, 0, "Bytes in use.").by("mount"),
     MetricDef::gauge("filesystem.available", Bytes, 0, "Bytes free for ordinary users.").by("mount"),
-    MetricDef::gauge("filesystem.used_percent", Percent, 2, "In use, of what ordinary users may fill (as df(1)).").by("mount"),
-    MetricDef::gauge("filesystem.inodes_used_percent", Percent, 2, "Inodes in use; absent where they have no fixed number.").by("mount"),
+    MetricDef::gauge(
+        "filesystem.used_percent",
+        Percent,
+        2,
+        "In use, of what ordinary users may fill (as df(1)).",
+    )
+    .by("mount"),
+    MetricDef::gauge(
+        "filesystem.inodes_used_percent",
+        Percent,
+        2,
+        "Inodes in use; absent where they have no fixed number.",
+    )
+    .by("mount"),
     MetricDef::gauge("filesystem.read_only", Flag, 0, "1 when mounted read-only.").by("mount").last(),
     MetricDef::gauge("filesystem.hung", Flag, 0, "1 while the mount does not answer.").by("mount"),
 ];
 
 /// Sizes move slowly, and statvfs wakes disks and networks.
-pub(crate) const COLLECTOR: Collector = Collector { name: "filesystem", metrics: METRICS, every: Every::Seconds(10), read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "filesystem", metrics: METRICS, every: Every::Seconds(10), read };
 
 /// Kinds that hold no files of their own or are full by design.
 const PSEUDO: &[&str] = &[
-    "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs", "fusectl",
-    "fuse.gvfsd-fuse", "fuse.lxcfs", "fuse.portal", "fuse.snapfuse", "hugetlbfs", "iso9660", "mqueue", "nfsd", "nsfs", "proc",
-    "pstore", "ramfs", "rootfs", "rpc_pipefs", "securityfs", "selinuxfs", "squashfs", "sysfs", "tmpfs", "tracefs", "udf",
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "fuse.gvfsd-fuse",
+    "fuse.lxcfs",
+    "fuse.portal",
+    "fuse.snapfuse",
+    "hugetlbfs",
+    "iso9660",
+    "mqueue",
+    "nfsd",
+    "nsfs",
+    "proc",
+    "pstore",
+    "ramfs",
+    "rootfs",
+    "rpc_pipefs",
+    "securityfs",
+    "selinuxfs",
+    "squashfs",
+    "sysfs",
+    "tmpfs",
+    "tracefs",
+    "udf",
 ];
 
 #[derive(Debug, PartialEq)]
@@ -53,7 +95,11 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
                 cx.out.complain(format!("{}: does not answer, skipped until it does", mount.point));
             }
             // Mounted inside another namespace, or not for this user.
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied
+                ) => {}
             Err(error) => cx.out.complain(format!("{}: {error}", mount.point)),
         }
     }
@@ -118,7 +164,11 @@ fn wanted(mounts: Vec<Mount>, exclude: &[String]) -> Vec<Mount> {
         let overlay_below = mount.kind == "overlay" && mount.point != "/";
         // Containers get these three as bind mounts of single files.
         let single_file = matches!(mount.point.as_str(), "/etc/hosts" | "/etc/hostname" | "/etc/resolv.conf");
-        if PSEUDO.contains(&mount.kind.as_str()) || overlay_below || single_file || excluded(exclude, &mount.point) {
+        if PSEUDO.contains(&mount.kind.as_str())
+            || overlay_below
+            || single_file
+            || excluded(exclude, &mount.point)
+        {
             continue;
         }
         let rank = |m: &Mount| (m.point.len(), m.point.clone());
@@ -146,7 +196,8 @@ mod tests {
              30 27 254:0 /data /srv/data rw - ext4 /dev/vda rw\n31 27 8:1 / /mnt/my\\040disk ro - xfs /dev/sda1 rw\n\
              32 27 0:50 / /nfs rw - nfs4 server:/x rw\n33 27 0:51 / /var/lib/docker/overlay2/x rw - overlay overlay rw\ngarbage\n\
              === / usage\n1000 400 300 100 25\n=== /mnt/my\\040disk usage\n100 0 0 0 0\n=== /nfs error usage\nI/O error\n";
-        let part = part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
+        let part =
+            part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
         assert_eq!(
             show(&part),
             "filesystem.size{/} 1000\nfilesystem.used{/} 600\nfilesystem.available{/} 300\nfilesystem.used_percent{/} 66.66666666666666\n\

@@ -11,7 +11,8 @@ const METRICS: &[MetricDef] = &[
     MetricDef::gauge("load.runnable", Count, 0, "Tasks that run or could run at this moment."),
 ];
 
-pub(crate) const COLLECTOR: Collector = Collector { name: "load", metrics: METRICS, every: Every::Tick, read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "load", metrics: METRICS, every: Every::Tick, read };
 
 fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     const PATH: &str = "/proc/loadavg";

@@ -24,7 +24,8 @@ const METRICS: &[MetricDef] = &[
     MetricDef::gauge("hugepages.free", Bytes, 0, "Huge pages not in use."),
 ];
 
-pub(crate) const COLLECTOR: Collector = Collector { name: "memory", metrics: METRICS, every: Every::Tick, read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "memory", metrics: METRICS, every: Every::Tick, read };
 
 fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     parse(&text(cx.source, "/proc/meminfo")?, &mut cx.out)
@@ -71,7 +72,9 @@ fn parse(meminfo: &str, out: &mut Out) -> Result<(), CollectError> {
         out.gauge("swap.used", float(used));
         out.gauge("swap.used_percent", float(used) / float(total) * 100.0);
     }
-    if let (Some(pages), Some(size)) = (get("HugePages_Total").filter(|&pages| pages > 0), get("Hugepagesize")) {
+    if let (Some(pages), Some(size)) =
+        (get("HugePages_Total").filter(|&pages| pages > 0), get("Hugepagesize"))
+    {
         out.gauge("hugepages.total", float(pages.saturating_mul(size)));
         out.gauge("hugepages.free", float(get("HugePages_Free").unwrap_or(0).saturating_mul(size)));
     }
@@ -95,12 +98,19 @@ mod tests {
                     HugePages_Total: 4\nHugePages_Free: 1\nHugepagesize: 2048 kB\n";
         let text = show(&part_of(&COLLECTOR, &[("/proc/meminfo", more)]).unwrap());
         assert!(text.contains("memory.available 409600\n"), "{text}");
-        assert!(text.contains("swap.used 25600\nswap.used_percent 25\nhugepages.total 8388608\nhugepages.free 2097152"));
+        assert!(text.contains(
+            "swap.used 25600\nswap.used_percent 25\nhugepages.total 8388608\nhugepages.free 2097152"
+        ));
     }
 
     #[test]
     fn refuses_what_is_no_meminfo() {
-        for text in ["", "MemTotal: 0 kB\nMemFree: 0 kB\n", "MemTotal: x kB\n", "MemTotal: 99999999999999999999 kB\nMemFree: 1 kB"] {
+        for text in [
+            "",
+            "MemTotal: 0 kB\nMemFree: 0 kB\n",
+            "MemTotal: x kB\n",
+            "MemTotal: 99999999999999999999 kB\nMemFree: 1 kB",
+        ] {
             assert!(part_of(&COLLECTOR, &[("/proc/meminfo", text)]).is_err(), "{text:?}");
         }
     }

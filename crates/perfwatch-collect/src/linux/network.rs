@@ -8,7 +8,8 @@ use crate::{CollectError, Collector, Context, Every, Source};
 use perfwatch_model::{MetricDef, Unit::*};
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::rate("network.total.rx_bytes", BytesPerSecond, 0, "Received by all physical interfaces.").summed(),
+    MetricDef::rate("network.total.rx_bytes", BytesPerSecond, 0, "Received by all physical interfaces.")
+        .summed(),
     MetricDef::rate("network.total.tx_bytes", BytesPerSecond, 0, "Sent by all physical interfaces.").summed(),
     MetricDef::rate("network.rx_bytes", BytesPerSecond, 0, "Bytes received.").by("interface"),
     MetricDef::rate("network.tx_bytes", BytesPerSecond, 0, "Bytes sent.").by("interface"),
@@ -19,10 +20,13 @@ const METRICS: &[MetricDef] = &[
     MetricDef::rate("network.rx_drops", PerSecond, 1, "Received packets thrown away.").by("interface"),
     MetricDef::rate("network.tx_drops", PerSecond, 1, "Packets thrown away before sending.").by("interface"),
     MetricDef::gauge("network.up", Flag, 0, "1 while the link is up.").by("interface").last(),
-    MetricDef::gauge("network.speed", BitsPerSecond, 0, "Speed of the link; absent where it has none.").by("interface").last(),
+    MetricDef::gauge("network.speed", BitsPerSecond, 0, "Speed of the link; absent where it has none.")
+        .by("interface")
+        .last(),
 ];
 
-pub(crate) const COLLECTOR: Collector = Collector { name: "network", metrics: METRICS, every: Every::Tick, read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "network", metrics: METRICS, every: Every::Tick, read };
 
 fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     const PATH: &str = "/proc/net/dev";
@@ -96,9 +100,12 @@ fn is_physical(source: &dyn Source, name: &str) -> bool {
 
 /// Interfaces whose traffic is counted again by another one, or never leaves the host.
 fn is_virtual(name: &str) -> bool {
-    ["lo", "docker", "br-", "virbr", "veth", "cni", "flannel", "cali", "tun", "tap", "wg", "dummy", "ifb", "bond", "vlan"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    [
+        "lo", "docker", "br-", "virbr", "veth", "cni", "flannel", "cali", "tun", "tap", "wg", "dummy", "ifb",
+        "bond", "vlan",
+    ]
+    .iter()
+    .any(|prefix| name.starts_with(prefix))
         || name.contains('.')
 }
 
@@ -108,7 +115,8 @@ mod tests {
     use crate::linux::testing::{part_from, part_of, show};
     use crate::{Capture, Options};
 
-    const HEAD: &str = "Inter-| Receive | Transmit\n face |bytes packets errs drop fifo frame compressed multicast|bytes\n";
+    const HEAD: &str =
+        "Inter-| Receive | Transmit\n face |bytes packets errs drop fifo frame compressed multicast|bytes\n";
 
     #[test]
     fn physical_interfaces_make_the_total() {
@@ -118,23 +126,33 @@ mod tests {
              === /sys/class/net/eth0/device list\ndriver\n=== /sys/class/net/eth0/operstate\nup\n=== /sys/class/net/eth0/speed\n1000\n\
              === /sys/class/net/lo/operstate\nunknown\n=== /sys/class/net/docker0/operstate\ndown\n=== /sys/class/net/docker0/speed\n-1\n"
         );
-        let part = part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
+        let part =
+            part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
         let shown = show(&part);
         assert!(shown.contains(
             "network.rx_bytes{eth0} +100\nnetwork.tx_bytes{eth0} +200\nnetwork.rx_packets{eth0} +2\nnetwork.tx_packets{eth0} +5\n\
              network.rx_errors{eth0} +3\nnetwork.tx_errors{eth0} +6\nnetwork.rx_drops{eth0} +4\nnetwork.tx_drops{eth0} +7\n\
              network.up{eth0} 1\nnetwork.speed{eth0} 1000000000\n"
         ), "{shown}");
-        assert!(shown.contains("network.up{docker0} 0\n") && !shown.contains("speed{docker0}") && !shown.contains("veth1"));
+        assert!(
+            shown.contains("network.up{docker0} 0\n")
+                && !shown.contains("speed{docker0}")
+                && !shown.contains("veth1")
+        );
         assert!(shown.ends_with("network.total.rx_bytes{eth0} +100\nnetwork.total.tx_bytes{eth0} +200\n"));
         assert_eq!(part.complaints.len(), 1);
     }
 
     #[test]
     fn without_devices_all_but_virtual_ones_count() {
-        let text = format!("{HEAD}lo: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\nens3: 7 2 3 4 0 0 0 0 8 5 6 7 0 0 0 0\nens3.7: 7 2 3 4 0 0 0 0 8 5 6 7 0 0 0 0\n");
+        let text = format!(
+            "{HEAD}lo: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\nens3: 7 2 3 4 0 0 0 0 8 5 6 7 0 0 0 0\nens3.7: 7 2 3 4 0 0 0 0 8 5 6 7 0 0 0 0\n"
+        );
         let shown = show(&part_of(&COLLECTOR, &[("/proc/net/dev", &text)]).unwrap());
-        assert!(shown.ends_with("network.total.rx_bytes{ens3} +7\nnetwork.total.tx_bytes{ens3} +8\n"), "{shown}");
+        assert!(
+            shown.ends_with("network.total.rx_bytes{ens3} +7\nnetwork.total.tx_bytes{ens3} +8\n"),
+            "{shown}"
+        );
         assert_eq!(part_of(&COLLECTOR, &[("/proc/net/dev", HEAD)]), Err(CollectError::NoData));
     }
 }

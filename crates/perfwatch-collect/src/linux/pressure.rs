@@ -26,7 +26,8 @@ const METRICS: &[MetricDef] = &[
     MetricDef::rate("pressure.io.full", Percent, 2, FULL_NOW).times(PER_SECOND),
 ];
 
-pub(crate) const COLLECTOR: Collector = Collector { name: "pressure", metrics: METRICS, every: Every::Tick, read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "pressure", metrics: METRICS, every: Every::Tick, read };
 
 fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     for resource in ["cpu", "memory", "io"] {
@@ -52,7 +53,9 @@ fn parse(resource: &str, path: &str, text: &str, out: &mut Out) {
         if !matches!((resource, kind), (_, "some") | ("memory" | "io", "full")) {
             continue;
         }
-        let get = |key: &str| rest.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        let get = |key: &str| {
+            rest.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+        };
         let average = get("avg10").and_then(|v| v.parse::<f64>().ok()).filter(|v| v.is_finite());
         let (Some(average), Some(total)) = (average, get("total").and_then(|v| v.parse().ok())) else {
             out.complain(garbled(path, line).to_string());
@@ -75,7 +78,10 @@ mod tests {
             ("/proc/pressure/io", "some avg10=x total=12\nfull avg10=0.25 avg60=0.00 avg300=0.00 total=7\n"),
         ])
         .unwrap();
-        assert_eq!(show(&part), "pressure.cpu.some_avg10 1.5\npressure.cpu.some +12\npressure.io.full_avg10 0.25\npressure.io.full +7\n");
+        assert_eq!(
+            show(&part),
+            "pressure.cpu.some_avg10 1.5\npressure.cpu.some +12\npressure.io.full_avg10 0.25\npressure.io.full +7\n"
+        );
         assert_eq!(part.complaints.len(), 1);
         assert_eq!(part_of(&COLLECTOR, &[]), Err(CollectError::NoData));
     }

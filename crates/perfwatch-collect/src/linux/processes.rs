@@ -25,7 +25,8 @@ const METRICS: &[MetricDef] = &[
     MetricDef::gauge("processes.zombie", Count, 0, "Processes that ended and whose parent did not ask yet."),
 ];
 
-pub(crate) const COLLECTOR: Collector = Collector { name: "processes", metrics: METRICS, every: Every::Tick, read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "processes", metrics: METRICS, every: Every::Tick, read };
 
 /// What makes the next read cheap.
 #[derive(Default)]
@@ -63,7 +64,8 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
         match parse_stat(&buffer, page) {
             Some(mut process) => {
                 // Clock ticks are 1/100 s for programs on every architecture (USER_HZ).
-                process.started_ms = boot_ms + i64::try_from(process.start_ticks).unwrap_or(0).saturating_mul(10);
+                process.started_ms =
+                    boot_ms + i64::try_from(process.start_ticks).unwrap_or(0).saturating_mul(10);
                 processes.push(process);
             }
             None => cx.out.complain(garbled(&path, &String::from_utf8_lossy(&buffer)).to_string()),
@@ -108,7 +110,10 @@ fn parse_stat(bytes: &[u8], page: u64) -> Option<RawProcess> {
     let mut words = rest.split_ascii_whitespace();
     let state = words.next()?.chars().next()?;
     // Numbered from ppid = 0: utime 10, stime 11, threads 16, start 18, rss 20.
-    let numbers: Vec<i64> = words.take(21).map_while(|word| word.parse::<u64>().map(u64::cast_signed).or_else(|_| word.parse()).ok()).collect();
+    let numbers: Vec<i64> = words
+        .take(21)
+        .map_while(|word| word.parse::<u64>().map(u64::cast_signed).or_else(|_| word.parse()).ok())
+        .collect();
     let at = |index: usize| numbers.get(index).map(|&number| number.max(0).cast_unsigned());
     Some(RawProcess {
         pid: std::str::from_utf8(&bytes[..open]).ok()?.trim().parse().ok()?,
@@ -127,13 +132,18 @@ fn look_closer(cx: &mut Context<'_>, processes: &mut [RawProcess]) {
     let top = cx.options.top;
     let recall = &mut cx.recall.processes;
     let first = recall.known.is_empty();
-    let busy = |recall: &Recall, p: &RawProcess| match recall.known.get(&p.pid).filter(|k| k.start_ticks == p.start_ticks) {
+    let busy = |recall: &Recall, p: &RawProcess| match recall
+        .known
+        .get(&p.pid)
+        .filter(|k| k.start_ticks == p.start_ticks)
+    {
         Some(known) => p.cpu_ticks.saturating_sub(known.cpu_ticks),
         // New since the last look: all it did, it did just now.
         None => p.cpu_ticks.max(1),
     };
     // Storage I/O costs processor time, so who used none since the last look did none to speak of.
-    let active: Vec<bool> = processes.iter().map(|p| first || p.state == 'D' || busy(recall, p) > 0).collect();
+    let active: Vec<bool> =
+        processes.iter().map(|p| first || p.state == 'D' || busy(recall, p) > 0).collect();
     let largest = |key: &dyn Fn(&RawProcess) -> u64| {
         let mut order: Vec<usize> = (0..processes.len()).collect();
         order.sort_by_key(|&at| std::cmp::Reverse(key(&processes[at])));
@@ -156,13 +166,24 @@ fn look_closer(cx: &mut Context<'_>, processes: &mut [RawProcess]) {
         process.detail = before.and_then(|before| (before.name == process.name).then_some(before.detail)?);
         if chosen[at] || (active[at] && moved && process.io.is_some()) {
             if process.detail.is_none() {
-                process.detail = Some(Arc::new(detail(cx.source, cx.options.command_line, process.pid, &mut recall.users)));
+                process.detail = Some(Arc::new(detail(
+                    cx.source,
+                    cx.options.command_line,
+                    process.pid,
+                    &mut recall.users,
+                )));
             }
             let count = cx.source.count(&format!("/proc/{}/fd", process.pid)).ok();
             process.handles = count.and_then(|count| u32::try_from(count).ok());
         }
         let name = process.name.clone();
-        let memory = Known { start_ticks: process.start_ticks, cpu_ticks: process.cpu_ticks, name, detail: process.detail.clone(), io: process.io };
+        let memory = Known {
+            start_ticks: process.start_ticks,
+            cpu_ticks: process.cpu_ticks,
+            name,
+            detail: process.detail.clone(),
+            io: process.io,
+        };
         known.insert(process.pid, memory);
     }
     recall.known = known;
@@ -179,15 +200,23 @@ fn io(source: &dyn Source, pid: u32, denied: &mut bool) -> Option<(u64, u64)> {
         }
     }
     let text = String::from_utf8_lossy(&buffer);
-    let get = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse::<u64>().ok());
+    let get = |key: &str| {
+        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse::<u64>().ok())
+    };
     Some((get("read_bytes")?, get("write_bytes")?))
 }
 
-fn detail(source: &dyn Source, show: CommandLine, pid: u32, users: &mut HashMap<u32, String>) -> ProcessDetail {
+fn detail(
+    source: &dyn Source,
+    show: CommandLine,
+    pid: u32,
+    users: &mut HashMap<u32, String>,
+) -> ProcessDetail {
     let mut buffer = Vec::new();
     let uid = source.read(&format!("/proc/{pid}/status"), &mut buffer).ok().and_then(|()| {
         let text = String::from_utf8_lossy(&buffer);
-        text.lines().find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().next()?.parse::<u32>().ok())
+        text.lines()
+            .find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().next()?.parse::<u32>().ok())
     });
     if users.is_empty() {
         *users = read_users(source);

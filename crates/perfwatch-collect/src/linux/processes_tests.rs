@@ -5,7 +5,9 @@ use crate::linux::testing::{part_from, show};
 use crate::{Capture, Options, Out};
 
 fn stat(pid: u32, name: &str, state: char, ticks: u64, rss: u64) -> String {
-    format!("=== /proc/{pid}/stat\n{pid} ({name}) {state} 1 1 1 0 -1 4194560 1 2 3 4 {ticks} 0 0 0 20 0 3 0 500 1000 {rss} 18446744073709551615 1\n")
+    format!(
+        "=== /proc/{pid}/stat\n{pid} ({name}) {state} 1 1 1 0 -1 4194560 1 2 3 4 {ticks} 0 0 0 20 0 3 0 500 1000 {rss} 18446744073709551615 1\n"
+    )
 }
 
 fn capture(text: &str) -> Capture {
@@ -75,15 +77,18 @@ impl Source for Counting<'_> {
 fn idle_processes_cost_one_file_each() {
     let pids: Vec<String> = (1..=50).map(|pid| pid.to_string()).collect();
     let at = |busy: u64| {
-        let stats: String = (1..=50).map(|pid| stat(pid, "p", 'S', if pid == 7 { busy } else { 1 }, 10)).collect();
-        let io: String = (1..=50).map(|pid| format!("=== /proc/{pid}/io\nread_bytes: {busy}\nwrite_bytes: 0\n")).collect();
+        let stats: String =
+            (1..=50).map(|pid| stat(pid, "p", 'S', if pid == 7 { busy } else { 1 }, 10)).collect();
+        let io: String =
+            (1..=50).map(|pid| format!("=== /proc/{pid}/io\nread_bytes: {busy}\nwrite_bytes: 0\n")).collect();
         capture(&format!("=== /proc list\n{}\n{stats}{io}", pids.join("\n")))
     };
     let options = Options { top: 2, ..Options::default() };
     let mut recall = crate::Recall::default();
     let mut look = |capture: &Capture| {
         let source = Counting(capture, Default::default());
-        let mut cx = Context { source: &source, options: &options, recall: &mut recall, out: Out::new(METRICS) };
+        let mut cx =
+            Context { source: &source, options: &options, recall: &mut recall, out: Out::new(METRICS) };
         read(&mut cx).unwrap();
         let part = cx.out.part;
         let opened = source.1.into_inner().unwrap();

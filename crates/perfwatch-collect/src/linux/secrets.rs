@@ -4,7 +4,8 @@
 const COMMAND_CHARS: usize = 200;
 
 /// Words after which, or after whose `=` or `:`, a secret stands.
-const SECRET_WORDS: &[&str] = &["pass", "pwd", "secret", "token", "apikey", "api-key", "api_key", "credential", "auth", "private"];
+const SECRET_WORDS: &[&str] =
+    &["pass", "pwd", "secret", "token", "apikey", "api-key", "api_key", "credential", "auth", "private"];
 
 const MASK: &str = "***";
 
@@ -47,9 +48,13 @@ fn is_secret(name: &str) -> bool {
 
 /// `postgres://user:password@host` → `postgres://user:***@host`.
 fn without_url_password(word: &str) -> String {
-    let Some((scheme, rest)) = word.split_once("://") else { return word.to_owned() };
+    let Some((scheme, rest)) = word.split_once("://") else {
+        return word.to_owned();
+    };
     let authority_end = rest.find('/').unwrap_or(rest.len());
-    let Some(at) = rest[..authority_end].rfind('@') else { return word.to_owned() };
+    let Some(at) = rest[..authority_end].rfind('@') else {
+        return word.to_owned();
+    };
     match rest[..at].find(':') {
         Some(colon) => format!("{scheme}://{}:{MASK}{}", &rest[..colon], &rest[at..]),
         None => word.to_owned(),

@@ -9,7 +9,12 @@ use perfwatch_model::{MetricDef, Unit::*};
 const METRICS: &[MetricDef] = &[
     MetricDef::gauge("sockets.used", Count, 0, "Sockets of all kinds."),
     MetricDef::gauge("tcp.sockets", Count, 0, "TCP sockets in use, both IP versions, TIME_WAIT apart."),
-    MetricDef::gauge("tcp.established", Count, 0, "Connections that are open (or half closed by the other side)."),
+    MetricDef::gauge(
+        "tcp.established",
+        Count,
+        0,
+        "Connections that are open (or half closed by the other side).",
+    ),
     MetricDef::gauge("tcp.time_wait", Count, 0, "Connections that wait out their end."),
     MetricDef::gauge("tcp.orphaned", Count, 0, "Connections that no process holds any more."),
     MetricDef::gauge("udp.sockets", Count, 0, "UDP sockets in use, both IP versions."),
@@ -20,13 +25,15 @@ const METRICS: &[MetricDef] = &[
     MetricDef::rate("udp.errors", PerSecond, 1, "Datagrams lost to full buffers or checksums."),
 ];
 
-pub(crate) const COLLECTOR: Collector = Collector { name: "sockets", metrics: METRICS, every: Every::Tick, read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "sockets", metrics: METRICS, every: Every::Tick, read };
 
 fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     let sockets = text(cx.source, "/proc/net/sockstat")?;
     let sockets6 = optional(cx.source, "/proc/net/sockstat6");
     let of = |text: &str, line: &str, key: &str| pair(text, line, key);
-    let both = |four: &str, six: &str| Some(of(&sockets, four, "inuse")? + of(&sockets6, six, "inuse").unwrap_or(0));
+    let both =
+        |four: &str, six: &str| Some(of(&sockets, four, "inuse")? + of(&sockets6, six, "inuse").unwrap_or(0));
     for (metric, value) in [
         ("sockets.used", of(&sockets, "sockets", "used")),
         ("tcp.sockets", both("TCP", "TCP6")),
@@ -55,7 +62,11 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
             cx.out.counter(metric, value);
         }
     }
-    if cx.out.part.samples.is_empty() { Err(crate::parse::garbled("/proc/net/sockstat", &sockets)) } else { Ok(()) }
+    if cx.out.part.samples.is_empty() {
+        Err(crate::parse::garbled("/proc/net/sockstat", &sockets))
+    } else {
+        Ok(())
+    }
 }
 
 /// Kernels without IPv6 or SNMP counters lack some of the files.
@@ -106,7 +117,11 @@ mod tests {
 
     #[test]
     fn half_a_table_gives_half() {
-        let part = part_of(&COLLECTOR, &[("/proc/net/sockstat", "TCP: inuse 5 orphan\n"), ("/proc/net/snmp", "Tcp: CurrEstab\n")]).unwrap();
+        let part = part_of(
+            &COLLECTOR,
+            &[("/proc/net/sockstat", "TCP: inuse 5 orphan\n"), ("/proc/net/snmp", "Tcp: CurrEstab\n")],
+        )
+        .unwrap();
         assert_eq!(show(&part), "tcp.sockets 5\n");
         assert!(part_of(&COLLECTOR, &[("/proc/net/sockstat", "?")]).is_err());
     }

@@ -9,13 +9,20 @@ const METRICS: &[MetricDef] = &[
     MetricDef::gauge("system.uptime", Seconds, 0, "Time since the kernel started.").last(),
     MetricDef::gauge("system.users", Count, 0, "Logins that are open (utmp(5), or systemd's sessions)."),
     MetricDef::gauge("system.entropy", Count, 0, "Bits of entropy the kernel says it has."),
-    MetricDef::gauge("system.time_synced", Flag, 0, "1 once systemd-timesyncd has set the clock; absent with another time service.").last(),
+    MetricDef::gauge(
+        "system.time_synced",
+        Flag,
+        0,
+        "1 once systemd-timesyncd has set the clock; absent with another time service.",
+    )
+    .last(),
     MetricDef::gauge("handles.open", Count, 0, "Open file handles of the whole system."),
     MetricDef::gauge("handles.limit", Count, 0, "Most file handles the kernel gives out.").last(),
     MetricDef::gauge("handles.used_percent", Percent, 2, "Open handles, of the limit."),
 ];
 
-pub(crate) const COLLECTOR: Collector = Collector { name: "system", metrics: METRICS, every: Every::Tick, read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "system", metrics: METRICS, every: Every::Tick, read };
 
 fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     let uptime = text(cx.source, "/proc/uptime")?;
@@ -35,7 +42,9 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
         cx.out.gauge("system.time_synced", f64::from(u8::from(synced)));
     }
     // Allocated, free (always 0 since 2.6), limit: proc_sys_fs(5).
-    if let [allocated, free, limit] = numbers(&text(cx.source, "/proc/sys/fs/file-nr").unwrap_or_default())[..] {
+    if let [allocated, free, limit] =
+        numbers(&text(cx.source, "/proc/sys/fs/file-nr").unwrap_or_default())[..]
+    {
         let open = float(allocated.saturating_sub(free));
         cx.out.gauge("handles.open", open);
         // 2^63 - 1 stands for "no limit": a share of it says nothing.
@@ -55,7 +64,8 @@ fn users(source: &dyn Source) -> Option<u64> {
     let names = source.list("/run/systemd/sessions").ok()?;
     let is_login = |name: &&String| {
         !name.ends_with(".ref")
-            && text(source, &format!("/run/systemd/sessions/{name}")).is_ok_and(|s| s.lines().any(|l| l == "CLASS=user"))
+            && text(source, &format!("/run/systemd/sessions/{name}"))
+                .is_ok_and(|s| s.lines().any(|l| l == "CLASS=user"))
     };
     Some(names.iter().filter(is_login).count() as u64)
 }
@@ -90,13 +100,19 @@ mod tests {
 
     #[test]
     fn no_limit_and_no_logins() {
-        let part = part_of(&COLLECTOR, &[("/proc/uptime", "nan"), ("/proc/sys/fs/file-nr", "10 2 9223372036854775807\n")]).unwrap();
+        let part = part_of(
+            &COLLECTOR,
+            &[("/proc/uptime", "nan"), ("/proc/sys/fs/file-nr", "10 2 9223372036854775807\n")],
+        )
+        .unwrap();
         assert_eq!(show(&part), "handles.open 8\n");
         assert_eq!(part.complaints.len(), 1);
         let sessions = Capture::parse(
             b"=== /proc/uptime\n1\n=== /run/systemd/sessions list\n1\n1.ref\n2\n=== /run/systemd/sessions/1\nCLASS=user\n=== /run/systemd/sessions/2\nCLASS=manager\n",
         )
         .unwrap();
-        assert!(show(&part_from(&COLLECTOR, &sessions, &Options::default()).unwrap()).contains("system.users 1"));
+        assert!(
+            show(&part_from(&COLLECTOR, &sessions, &Options::default()).unwrap()).contains("system.users 1")
+        );
     }
 }

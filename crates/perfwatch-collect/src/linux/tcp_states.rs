@@ -11,11 +11,17 @@ const METRICS: &[MetricDef] = &[
     MetricDef::gauge("tcp.syn_sent", Count, 0, "Connections being opened by this host."),
     MetricDef::gauge("tcp.syn_received", Count, 0, "Connections being opened to this host."),
     MetricDef::gauge("tcp.fin_wait", Count, 0, "Connections closed here, not yet there."),
-    MetricDef::gauge("tcp.close_wait", Count, 0, "Connections closed there that a program here has not closed yet."),
+    MetricDef::gauge(
+        "tcp.close_wait",
+        Count,
+        0,
+        "Connections closed there that a program here has not closed yet.",
+    ),
     MetricDef::gauge("tcp.closing", Count, 0, "Connections in their last exchange."),
 ];
 
-pub(crate) const COLLECTOR: Collector = Collector { name: "tcp_states", metrics: METRICS, every: Every::Seconds(10), read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "tcp_states", metrics: METRICS, every: Every::Seconds(10), read };
 
 /// Above this, reading costs more than 10 ms of processor time.
 const MOST_SOCKETS: u64 = 10_000;
@@ -25,7 +31,9 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     let line = sockstat.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
     let sockets: u64 = ["inuse", "tw"]
         .iter()
-        .filter_map(|key| line.split_ascii_whitespace().skip_while(|word| word != key).nth(1)?.parse::<u64>().ok())
+        .filter_map(|key| {
+            line.split_ascii_whitespace().skip_while(|word| word != key).nth(1)?.parse::<u64>().ok()
+        })
         .sum();
     if sockets > MOST_SOCKETS {
         return Err(CollectError::NoData);
@@ -37,7 +45,8 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
         tables += 1;
         for line in text.lines().skip(1) {
             // sl local_address rem_address st …
-            let state = line.split_ascii_whitespace().nth(3).and_then(|st| usize::from_str_radix(st, 16).ok());
+            let state =
+                line.split_ascii_whitespace().nth(3).and_then(|st| usize::from_str_radix(st, 16).ok());
             if let Some(count) = state.and_then(|state| states.get_mut(state)) {
                 *count += 1;
             }
@@ -68,7 +77,11 @@ mod tests {
     #[test]
     fn counts_by_state() {
         let table = "  sl  local_address rem_address   st tx_queue\n   0: 0100007F:1F90 00000000:0000 0A 0\n   1: a b 08\n   2: a b 04\n   3: a b ZZ\n   4:\n";
-        let part = part_of(&COLLECTOR, &[("/proc/net/tcp", table), ("/proc/net/tcp6", "head\n 0: a b 05\n 1: a b FF\n")]).unwrap();
+        let part = part_of(
+            &COLLECTOR,
+            &[("/proc/net/tcp", table), ("/proc/net/tcp6", "head\n 0: a b 05\n 1: a b FF\n")],
+        )
+        .unwrap();
         assert_eq!(
             show(&part),
             "tcp.listen 1\ntcp.syn_sent 0\ntcp.syn_received 0\ntcp.fin_wait 2\ntcp.close_wait 1\ntcp.closing 0\n"
@@ -77,7 +90,8 @@ mod tests {
 
     #[test]
     fn leaves_very_busy_hosts_alone() {
-        let busy = [("/proc/net/sockstat", "TCP: inuse 9000 orphan 0 tw 2000 alloc 1\n"), ("/proc/net/tcp", "h\n")];
+        let busy =
+            [("/proc/net/sockstat", "TCP: inuse 9000 orphan 0 tw 2000 alloc 1\n"), ("/proc/net/tcp", "h\n")];
         assert_eq!(part_of(&COLLECTOR, &busy), Err(CollectError::NoData));
     }
 }

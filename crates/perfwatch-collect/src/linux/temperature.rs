@@ -9,15 +9,27 @@ use perfwatch_model::{MetricDef, Unit::*};
 
 const METRICS: &[MetricDef] = &[
     MetricDef::gauge("cpu.temperature", Celsius, 1, "Hottest processor sensor.").range(-273.0, None),
-    MetricDef::gauge("temperature.celsius", Celsius, 1, "What this sensor shows.").by("sensor").range(-273.0, None),
+    MetricDef::gauge("temperature.celsius", Celsius, 1, "What this sensor shows.")
+        .by("sensor")
+        .range(-273.0, None),
     MetricDef::gauge("fan.speed", Rpm, 0, "Turns of this fan.").by("sensor"),
 ];
 
 /// Some sensors sit behind slow buses (IPMI, SMBus): a few milliseconds each.
-pub(crate) const COLLECTOR: Collector = Collector { name: "temperature", metrics: METRICS, every: Every::Seconds(5), read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "temperature", metrics: METRICS, every: Every::Seconds(5), read };
 
 /// Drivers of processor sensors.
-const PROCESSOR: &[&str] = &["coretemp", "k10temp", "k8temp", "zenpower", "cpu_thermal", "cpu-thermal", "x86_pkg_temp", "soc_thermal"];
+const PROCESSOR: &[&str] = &[
+    "coretemp",
+    "k10temp",
+    "k8temp",
+    "zenpower",
+    "cpu_thermal",
+    "cpu-thermal",
+    "x86_pkg_temp",
+    "soc_thermal",
+];
 
 fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     let mut hottest: Option<f64> = None;
@@ -34,14 +46,18 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
         let mut files = cx.source.list(&folder).unwrap_or_default();
         files.sort();
         for file in files {
-            let Some(input) = file.strip_suffix("_input") else { continue };
+            let Some(input) = file.strip_suffix("_input") else {
+                continue;
+            };
             let (metric, divisor) = match input {
                 _ if input.starts_with("temp") => ("temperature.celsius", 1000.0),
                 _ if input.starts_with("fan") => ("fan.speed", 1.0),
                 _ => continue,
             };
             // A sensor may be there and have nothing to say.
-            let Ok(raw) = number::<i32>(cx.source, &format!("{folder}/{file}")) else { continue };
+            let Ok(raw) = number::<i32>(cx.source, &format!("{folder}/{file}")) else {
+                continue;
+            };
             let value = f64::from(raw) / divisor;
             if metric == "temperature.celsius" {
                 if !(-100.0..=300.0).contains(&value) {
@@ -63,7 +79,8 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
 }
 
 fn label(source: &dyn Source, folder: &str, input: &str) -> String {
-    text(source, &format!("{folder}/{input}_label")).map_or_else(|_| input.to_owned(), |label| label.trim().to_owned())
+    text(source, &format!("{folder}/{input}_label"))
+        .map_or_else(|_| input.to_owned(), |label| label.trim().to_owned())
 }
 
 fn zones(cx: &mut Context<'_>, seen: &mut dyn FnMut(&str, f64)) {
@@ -71,14 +88,21 @@ fn zones(cx: &mut Context<'_>, seen: &mut dyn FnMut(&str, f64)) {
     zones.sort();
     for zone in zones.iter().filter(|zone| zone.starts_with("thermal_zone")) {
         let folder = format!("/sys/class/thermal/{zone}");
-        let Ok(raw) = number::<i32>(cx.source, &format!("{folder}/temp")) else { continue };
+        let Ok(raw) = number::<i32>(cx.source, &format!("{folder}/temp")) else {
+            continue;
+        };
         let celsius = f64::from(raw) / 1000.0;
         if !(-100.0..=300.0).contains(&celsius) {
             continue;
         }
-        let kind = text(cx.source, &format!("{folder}/type")).map_or_else(|_| zone.clone(), |kind| kind.trim().to_owned());
+        let kind = text(cx.source, &format!("{folder}/type"))
+            .map_or_else(|_| zone.clone(), |kind| kind.trim().to_owned());
         seen(&kind, celsius);
-        cx.out.push("temperature.celsius", &instance(&format!("{kind} {}", &zone[12..])), Raw::Gauge(celsius));
+        cx.out.push(
+            "temperature.celsius",
+            &instance(&format!("{kind} {}", &zone[12..])),
+            Raw::Gauge(celsius),
+        );
     }
 }
 
@@ -94,15 +118,20 @@ mod tests {
              === /sys/class/hwmon/hwmon0/name\ncoretemp\n=== /sys/class/hwmon/hwmon0/temp1_input\n51500\n=== /sys/class/hwmon/hwmon0/temp1_label\nPackage id 0\n\
              === /sys/class/hwmon/hwmon0/temp2_input error\nNo data available\n=== /sys/class/hwmon/hwmon1 list\nfan1_input\ntemp1_input\n\
              === /sys/class/hwmon/hwmon1/name\nnct6775\n=== /sys/class/hwmon/hwmon1/fan1_input\n1200\n=== /sys/class/hwmon/hwmon1/temp1_input\n-128000\n";
-        let part = part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
-        assert_eq!(show(&part), "temperature.celsius{coretemp Package id 0} 51.5\nfan.speed{nct6775 fan1} 1200\ncpu.temperature 51.5\n");
+        let part =
+            part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
+        assert_eq!(
+            show(&part),
+            "temperature.celsius{coretemp Package id 0} 51.5\nfan.speed{nct6775 fan1} 1200\ncpu.temperature 51.5\n"
+        );
     }
 
     #[test]
     fn zones_where_there_is_no_hwmon_and_nothing_where_there_is_neither() {
         let text = "=== /sys/class/thermal list\ncooling_device0\nthermal_zone0\n=== /sys/class/thermal/thermal_zone0/type\ncpu-thermal\n\
                     === /sys/class/thermal/thermal_zone0/temp\n44000\n";
-        let part = part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
+        let part =
+            part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
         assert_eq!(show(&part), "temperature.celsius{cpu-thermal 0} 44\ncpu.temperature 44\n");
         assert_eq!(part_of(&COLLECTOR, &[]), Err(CollectError::NoData));
     }

@@ -14,7 +14,11 @@ pub(crate) fn part_of(collector: &Collector, files: &[(&str, &str)]) -> Result<P
 }
 
 /// The same over a capture in text form.
-pub(crate) fn part_from(collector: &Collector, capture: &Capture, options: &Options) -> Result<Part, CollectError> {
+pub(crate) fn part_from(
+    collector: &Collector,
+    capture: &Capture,
+    options: &Options,
+) -> Result<Part, CollectError> {
     let mut recall = Recall::default();
     let mut cx = Context { source: capture, options, recall: &mut recall, out: Out::new(collector.metrics) };
     (collector.read)(&mut cx)?;

@@ -12,7 +12,8 @@ const METRICS: &[MetricDef] = &[
     MetricDef::events("memory.oom_kills", "Processes the kernel killed for want of memory."),
 ];
 
-pub(crate) const COLLECTOR: Collector = Collector { name: "vmstat", metrics: METRICS, every: Every::Tick, read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "vmstat", metrics: METRICS, every: Every::Tick, read };
 
 fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     let text = text(cx.source, "/proc/vmstat")?;
@@ -45,7 +46,10 @@ mod tests {
     fn reads_and_refuses() {
         let text = "pgfault 100\npgmajfault 3\npgmajfault_a 9\npswpin 2\npswpout x\noom_kill 1\n";
         let part = part_of(&COLLECTOR, &[("/proc/vmstat", text)]).unwrap();
-        assert_eq!(show(&part), "swap.in_bytes +8192\nmemory.major_faults +3\nmemory.oom_kills +1\nmemory.minor_faults +97\n");
+        assert_eq!(
+            show(&part),
+            "swap.in_bytes +8192\nmemory.major_faults +3\nmemory.oom_kills +1\nmemory.minor_faults +97\n"
+        );
         assert!(part_of(&COLLECTOR, &[("/proc/vmstat", "what")]).is_err());
     }
 }

@@ -40,7 +40,10 @@ pub(crate) struct Page {
     limit: Option<usize>,
 }
 
-pub(crate) async fn list(State(app): State<Arc<App>>, page: Result<Query<Page>, axum::extract::rejection::QueryRejection>) -> Result<Json<HostsJson>, ApiError> {
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<HostsJson>, ApiError> {
     let Query(page) = page.map_err(|error| ApiError::bad_request("bad_query", error.body_text()))?;
     let limit = page.limit.unwrap_or(500).clamp(1, 1_000);
     let all = app.fleet.all();
@@ -51,7 +54,10 @@ pub(crate) async fn list(State(app): State<Arc<App>>, page: Result<Query<Page>, 
     Ok(Json(HostsJson { hosts, total, next: (end < total).then_some(end) }))
 }
 
-pub(crate) async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<HostJson>, ApiError> {
+pub(crate) async fn one(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Json<HostJson>, ApiError> {
     let host = app.fleet.find(&id).ok_or_else(|| ApiError::not_found(format!("there is no host {id:?}")))?;
     Ok(Json(show(host, app.clock.wall_ms())))
 }

@@ -21,7 +21,10 @@ struct Wish {
     before: Option<i64>,
 }
 
-pub(crate) async fn recent(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
+pub(crate) async fn recent(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
     let wish = parse(query.as_deref().unwrap_or_default())?;
     let id = which_host(&app, wish.host.as_deref())?;
     let mut window = app.live.recent(id, app.clock.wall_ms());
@@ -29,20 +32,31 @@ pub(crate) async fn recent(State(app): State<Arc<App>>, RawQuery(query): RawQuer
     let skipped = window.len().saturating_sub(PAGE);
     let before = (skipped > 0).then(|| window[skipped].snapshot.at_ms);
     let page = &window[skipped..];
-    let text = if wish.metrics.is_empty() { whole(id, page, before) } else { columns(&app, id, page, &wish.metrics, before)? };
+    let text = if wish.metrics.is_empty() {
+        whole(id, page, before)
+    } else {
+        columns(&app, id, page, &wish.metrics, before)?
+    };
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 fn parse(query: &str) -> Result<Wish, ApiError> {
     let mut wish = Wish::default();
     let bad = |why: String| ApiError::bad_request("bad_query", why);
-    let pairs: Vec<(String, String)> = serde_urlencoded_pairs(query).map_err(|error| bad(error.clone()))?;
+    let pairs: Vec<(String, String)> = serde_urlencoded_pairs(query).map_err(bad)?;
     for (key, value) in pairs {
         match key.as_str() {
             "host" => wish.host = Some(value),
-            "metric" => wish.metrics.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned)),
-            "before" => wish.before = Some(value.parse().map_err(|_| bad("before: milliseconds since 1970".to_owned()))?),
-            _ => return Err(bad(format!("there is no parameter {key:?}; there are host, metric, before"))),
+            "metric" => {
+                wish.metrics.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned));
+            }
+            "before" => {
+                wish.before =
+                    Some(value.parse().map_err(|_| bad("before: milliseconds since 1970".to_owned()))?);
+            }
+            _ => {
+                return Err(bad(format!("there is no parameter {key:?}; there are host, metric, before")));
+            }
         }
     }
     Ok(wish)
@@ -58,13 +72,19 @@ fn serde_urlencoded_pairs(query: &str) -> Result<Vec<(String, String)>, String> 
 fn which_host(app: &App, name: Option<&str>) -> Result<HostId, ApiError> {
     match name {
         Some(name) => {
-            let host = app.fleet.find(name).ok_or_else(|| ApiError::not_found(format!("there is no host {name:?}")))?;
+            let host = app
+                .fleet
+                .find(name)
+                .ok_or_else(|| ApiError::not_found(format!("there is no host {name:?}")))?;
             Ok(host.record.id)
         }
         // With one host there is nothing to choose.
         None => match &app.fleet.all()[..] {
             [only] => Ok(only.record.id),
-            hosts => Err(ApiError::bad_request("host_missing", format!("which of the {} hosts? ?host=NAME", hosts.len()))),
+            hosts => Err(ApiError::bad_request(
+                "host_missing",
+                format!("which of the {} hosts? ?host=NAME", hosts.len()),
+            )),
         },
     }
 }
@@ -74,7 +94,13 @@ fn whole(id: HostId, page: &[Arc<Accepted>], before: Option<i64>) -> String {
     format!("{{\"host_id\":\"{id}\",\"snapshots\":[{}],\"before\":{}}}", texts.join(","), json!(before))
 }
 
-fn columns(app: &App, id: HostId, page: &[Arc<Accepted>], metrics: &[String], before: Option<i64>) -> Result<String, ApiError> {
+fn columns(
+    app: &App,
+    id: HostId,
+    page: &[Arc<Accepted>],
+    metrics: &[String],
+    before: Option<i64>,
+) -> Result<String, ApiError> {
     let mut series: Vec<(String, String, Vec<Option<f64>>)> = Vec::new();
     for (at, accepted) in page.iter().enumerate() {
         let snapshot = &accepted.snapshot;
@@ -82,7 +108,9 @@ fn columns(app: &App, id: HostId, page: &[Arc<Accepted>], metrics: &[String], be
             if !metrics.iter().any(|name| *name == column.metric) {
                 continue;
             }
-            let found = series.iter().position(|(metric, instance, _)| *metric == column.metric && **instance == *column.instance);
+            let found = series
+                .iter()
+                .position(|(metric, instance, _)| *metric == column.metric && **instance == *column.instance);
             let index = found.unwrap_or_else(|| {
                 series.push((column.metric.to_string(), column.instance.to_string(), vec![None; page.len()]));
                 series.len() - 1

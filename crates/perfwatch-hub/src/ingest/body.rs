@@ -49,7 +49,10 @@ fn broken(kind: &str, error: &io::Error) -> ApiError {
 fn bounded(kind: &str, decoder: impl Read) -> Result<Bytes, ApiError> {
     let mut out = Vec::new();
     // One byte more than allowed tells a body that fits from one that was cut.
-    decoder.take(limits::DECOMPRESSED_BYTES as u64 + 1).read_to_end(&mut out).map_err(|error| broken(kind, &error))?;
+    decoder
+        .take(limits::DECOMPRESSED_BYTES as u64 + 1)
+        .read_to_end(&mut out)
+        .map_err(|error| broken(kind, &error))?;
     if out.len() > limits::DECOMPRESSED_BYTES {
         let message = format!("the body decompresses to more than {} bytes", limits::DECOMPRESSED_BYTES);
         return Err(ApiError::too_large("decompressed_too_large", message));

@@ -18,7 +18,10 @@ pub(super) fn check(snapshot: &Snapshot, catalog: &Catalog, now_ms: i64) -> Resu
         return refuse("timestamp_in_future", message);
     }
     if snapshot.at_ms < limits::EARLIEST_MS {
-        return refuse("timestamp_too_old", "the snapshot's time is before 2020: is its clock set?".to_owned());
+        return refuse(
+            "timestamp_too_old",
+            "the snapshot's time is before 2020: is its clock set?".to_owned(),
+        );
     }
     if snapshot.interval_ms > limits::INTERVAL_MS {
         return refuse("interval_too_long", "a snapshot stands for at most a day".to_owned());
@@ -29,11 +32,17 @@ pub(super) fn check(snapshot: &Snapshot, catalog: &Catalog, now_ms: i64) -> Resu
         }
         let def = catalog.get(&column.metric);
         let (min, max) = def.map_or((f64::MIN, None), |def: &MetricDef| (def.min, def.max));
-        let Some(real) = unscale(value, column.decimals) else { continue };
+        let Some(real) = unscale(value, column.decimals) else {
+            continue;
+        };
         if real < min || max.is_some_and(|max| real > max) {
-            let place = if column.instance.is_empty() { String::new() } else { format!("{{{}}}", column.instance) };
+            let place =
+                if column.instance.is_empty() { String::new() } else { format!("{{{}}}", column.instance) };
             let range = max.map_or_else(|| format!("{min} or more"), |max| format!("{min} to {max}"));
-            return refuse("value_out_of_range", format!("{}{place} is {real}; it can be {range}", column.metric));
+            return refuse(
+                "value_out_of_range",
+                format!("{}{place} is {real}; it can be {range}", column.metric),
+            );
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! `POST /ingest/metrics`: JSON from scripts, the compact form from agents.
 
 use super::body;
-use super::pipeline::{SubmitError, Submission};
+use super::pipeline::{Submission, SubmitError};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::fleet::FleetError;
@@ -34,15 +34,23 @@ pub(crate) async fn ingest(
 
 async fn decode_and_submit(app: &App, headers: &HeaderMap, bytes: Bytes) -> Result<IngestAnswer, ApiError> {
     // Held while decoded data is around, so that together they stay within bounds.
-    let _permit = app.decoding.acquire().await.map_err(|_| ApiError::unavailable("leaving", "the hub is stopping", 5))?;
+    let _permit = app
+        .decoding
+        .acquire()
+        .await
+        .map_err(|_| ApiError::unavailable("leaving", "the hub is stopping", 5))?;
     let bytes = body::decompress(headers, bytes)?;
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
+    let kind =
+        headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
     match kind.split(';').next().unwrap_or_default().trim() {
         wire::CONTENT_TYPE => compact(app, bytes).await,
         // What `curl -d` says when nobody tells it otherwise.
         "application/json" | "application/x-www-form-urlencoded" => from_json(app, &bytes).await,
         other => {
-            let message = format!("Content-Type {other:?} is not known here; send application/json or {}", wire::CONTENT_TYPE);
+            let message = format!(
+                "Content-Type {other:?} is not known here; send application/json or {}",
+                wire::CONTENT_TYPE
+            );
             Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown_content_type", message))
         }
     }
@@ -71,7 +79,11 @@ async fn compact(app: &App, bytes: Bytes) -> Result<IngestAnswer, ApiError> {
                 let message = format!("send the columns of shape {id} along, and the host's facts");
                 return Err(ApiError::new(StatusCode::CONFLICT, wire::UNKNOWN_SHAPE, message));
             }
-            Err(error) => rejected.push(RejectedSnapshot { index, code: "malformed".into(), message: error.to_string() }),
+            Err(error) => rejected.push(RejectedSnapshot {
+                index,
+                code: "malformed".into(),
+                message: error.to_string(),
+            }),
         }
     }
     app.metrics.rejected(rejected.len());
@@ -84,9 +96,8 @@ async fn compact(app: &App, bytes: Bytes) -> Result<IngestAnswer, ApiError> {
 
 /// One object, or a list of them. A single refused snapshot is the request's own error.
 async fn from_json(app: &App, bytes: &[u8]) -> Result<IngestAnswer, ApiError> {
-    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| {
-        ApiError::bad_request("malformed_json", format!("the body is not JSON: {error}"))
-    })?;
+    let value: serde_json::Value = serde_json::from_slice(bytes)
+        .map_err(|error| ApiError::bad_request("malformed_json", format!("the body is not JSON: {error}")))?;
     let (objects, single) = match value {
         serde_json::Value::Array(objects) => (objects, false),
         object => (vec![object], true),
@@ -100,9 +111,15 @@ async fn from_json(app: &App, bytes: &[u8]) -> Result<IngestAnswer, ApiError> {
     for (index, object) in objects.iter().enumerate() {
         match json::read_snapshot(object, &app.catalog, now_ms) {
             Ok(parsed) => by_host.entry(parsed.host).or_default().push((index, parsed.snapshot)),
-            Err(error) if single => return Err(ApiError::unprocessable("invalid_snapshot", error.to_string())),
+            Err(error) if single => {
+                return Err(ApiError::unprocessable("invalid_snapshot", error.to_string()));
+            }
             Err(error) => {
-                answer.rejected.push(RejectedSnapshot { index, code: "invalid_snapshot".into(), message: error.to_string() });
+                answer.rejected.push(RejectedSnapshot {
+                    index,
+                    code: "invalid_snapshot".into(),
+                    message: error.to_string(),
+                });
             }
         }
     }
@@ -138,5 +155,8 @@ fn malformed(error: &WireError) -> ApiError {
 }
 
 fn too_many() -> ApiError {
-    ApiError::too_large("too_many_snapshots", format!("more than {} snapshots in one request", limits::BATCH_SNAPSHOTS))
+    ApiError::too_large(
+        "too_many_snapshots",
+        format!("more than {} snapshots in one request", limits::BATCH_SNAPSHOTS),
+    )
 }

@@ -103,7 +103,10 @@ impl Pipeline {
                     answer.accepted += 1;
                     self.metrics.accepted(snapshot.samples());
                     self.fleet.heard(id, snapshot.at_ms, snapshot.interval_ms, now_ms, submission.skew_ms);
-                    self.live.publish(Arc::new(Accepted::new(id, name.clone(), snapshot, self.clock.monotonic())), now_ms);
+                    self.live.publish(
+                        Arc::new(Accepted::new(id, name.clone(), snapshot, self.clock.monotonic())),
+                        now_ms,
+                    );
                 }
             }
         }

@@ -50,7 +50,8 @@ fn push_value(out: &mut String, value: i64) {
 
 fn push_processes(out: &mut String, rows: &[ProcessRow]) {
     let rows: Vec<_> = rows.iter().map(json::process_row).collect();
-    let _ = write!(out, ",\"processes\":{}", serde_json::to_string(&rows).unwrap_or_else(|_| "[]".to_owned()));
+    let _ =
+        write!(out, ",\"processes\":{}", serde_json::to_string(&rows).unwrap_or_else(|_| "[]".to_owned()));
 }
 
 /// One host in a `tick`.
@@ -79,7 +80,8 @@ pub(super) fn tick_entry(accepted: &Accepted, selection: &Selection) -> String {
     }
     if !snapshot.errors.is_empty() {
         let errors: HashMap<_, _> = snapshot.errors.iter().map(|e| (&e.collector, &e.message)).collect();
-        let _ = write!(out, ",\"errors\":{}", serde_json::to_string(&errors).unwrap_or_else(|_| "{}".to_owned()));
+        let _ =
+            write!(out, ",\"errors\":{}", serde_json::to_string(&errors).unwrap_or_else(|_| "{}".to_owned()));
     }
     out.push('}');
     out

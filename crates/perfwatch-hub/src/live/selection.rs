@@ -32,9 +32,12 @@ impl Selection {
         if picked.len() > 1_000 {
             picked.clear();
         }
-        let wanted = |metric: &str| self.metrics.is_empty() || self.metrics.iter().any(|pattern| fits(pattern, metric));
+        let wanted = |metric: &str| {
+            self.metrics.is_empty() || self.metrics.iter().any(|pattern| fits(pattern, metric))
+        };
         let columns = shape.columns();
-        let indices: Vec<usize> = (0..columns.len()).filter(|&index| wanted(&columns[index].metric)).collect();
+        let indices: Vec<usize> =
+            (0..columns.len()).filter(|&index| wanted(&columns[index].metric)).collect();
         let described: Vec<serde_json::Value> = indices
             .iter()
             .map(|&index| {
@@ -76,14 +79,18 @@ impl Selections {
             return selection;
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let selection = Arc::new(Selection { id, metrics: wish.0.clone(), processes, picked: Mutex::default() });
+        let selection =
+            Arc::new(Selection { id, metrics: wish.0.clone(), processes, picked: Mutex::default() });
         known.insert(wish, Arc::downgrade(&selection));
         selection
     }
 
     /// Forgets those that nobody holds any more.
     pub(super) fn prune(&self) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, selection| selection.strong_count() > 0);
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, selection| selection.strong_count() > 0);
     }
 }
 
@@ -104,9 +111,12 @@ mod tests {
 
     #[test]
     fn groups() {
-        for (pattern, metric, expected) in
-            [("cpu.*", "cpu.usage", true), ("cpu.*", "cpufreq.x", false), ("cpu.usage", "cpu.usage", true), ("cpu", "cpu.usage", false)]
-        {
+        for (pattern, metric, expected) in [
+            ("cpu.*", "cpu.usage", true),
+            ("cpu.*", "cpufreq.x", false),
+            ("cpu.usage", "cpu.usage", true),
+            ("cpu", "cpu.usage", false),
+        ] {
             assert_eq!(fits(pattern, metric), expected);
         }
     }

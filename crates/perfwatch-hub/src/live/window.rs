@@ -21,7 +21,9 @@ impl Window {
         let host = hosts.entry(accepted.host).or_default();
         let at = host.partition_point(|other| other.snapshot.at_ms <= accepted.snapshot.at_ms);
         host.insert(at, accepted);
-        while host.len() > limits::LIVE_SNAPSHOTS || host.front().is_some_and(|first| first.snapshot.at_ms < oldest) {
+        while host.len() > limits::LIVE_SNAPSHOTS
+            || host.front().is_some_and(|first| first.snapshot.at_ms < oldest)
+        {
             host.pop_front();
         }
     }
@@ -80,7 +82,8 @@ mod tests {
         for offset in [-10_000, -2_000, -6_000, -300_001, -4_000] {
             window.insert(at(host, NOW + offset), NOW);
         }
-        let times = |now: i64| window.recent(host, now).iter().map(|a| a.snapshot.at_ms - NOW).collect::<Vec<_>>();
+        let times =
+            |now: i64| window.recent(host, now).iter().map(|a| a.snapshot.at_ms - NOW).collect::<Vec<_>>();
         assert_eq!(times(NOW), [-10_000, -6_000, -4_000, -2_000]);
         assert_eq!(times(NOW + 295_000), [-4_000, -2_000]);
         window.prune(NOW + 295_000);

@@ -24,9 +24,16 @@ use tokio::time::{Instant, MissedTickBehavior};
 const GATHER: Duration = Duration::from_millis(200);
 
 /// `WS /api/ws/metrics`.
-pub(crate) async fn upgrade(State(app): State<Arc<App>>, upgrade: WebSocketUpgrade) -> Result<Response, ApiError> {
+pub(crate) async fn upgrade(
+    State(app): State<Arc<App>>,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, ApiError> {
     if app.metrics.live_clients() >= limits::LIVE_CLIENTS {
-        return Err(ApiError::unavailable("too_many_clients", "this hub has all the live clients it takes", 30));
+        return Err(ApiError::unavailable(
+            "too_many_clients",
+            "this hub has all the live clients it takes",
+            30,
+        ));
     }
     if app.stop.is_cancelled() {
         return Err(ApiError::unavailable("leaving", "the hub is stopping", 5));
@@ -110,7 +117,8 @@ impl Connection {
         state.set(ConnectionState::Authenticated);
         let bus = app.live.bus.subscribe();
         let subscriptions = HashMap::new();
-        let mut connection = Self { app, socket, bus, subscriptions, whole: true, heard: Instant::now(), state };
+        let mut connection =
+            Self { app, socket, bus, subscriptions, whole: true, heard: Instant::now(), state };
         connection.state.set(ConnectionState::Live);
         let end = match connection.live().await {
             Ok(never) => match never {},
@@ -180,7 +188,9 @@ impl Connection {
         if wish.hosts.len() > limits::LIVE_SELECTORS || wish.metrics.len() > limits::LIVE_SELECTORS {
             return self.complain("too_many", "too many hosts or metrics in one subscription").await;
         }
-        if self.subscriptions.len() >= limits::LIVE_SUBSCRIPTIONS && !self.subscriptions.contains_key(&wish.id) {
+        if self.subscriptions.len() >= limits::LIVE_SUBSCRIPTIONS
+            && !self.subscriptions.contains_key(&wish.id)
+        {
             return self.complain("too_many", "too many subscriptions on one connection").await;
         }
         let mut hosts = HashSet::new();
@@ -189,7 +199,9 @@ impl Connection {
                 Some(host) => {
                     hosts.insert(host.record.id);
                 }
-                None => return self.complain("unknown_host", &format!("there is no host {name:?}")).await,
+                None => {
+                    return self.complain("unknown_host", &format!("there is no host {name:?}")).await;
+                }
             }
         }
         self.whole = false;
@@ -240,7 +252,9 @@ impl Connection {
                 now_due = true;
             } else {
                 // Of each host the newest is enough, unless it is a late one of the past.
-                let same = |w: &Arc<Accepted>| w.host == accepted.host && w.snapshot.at_ms <= accepted.snapshot.at_ms;
+                let same = |w: &Arc<Accepted>| {
+                    w.host == accepted.host && w.snapshot.at_ms <= accepted.snapshot.at_ms
+                };
                 subscription.waiting.retain(|waiting| !same(waiting));
                 subscription.due.get_or_insert_with(|| Instant::now() + GATHER);
             }
@@ -254,7 +268,9 @@ impl Connection {
         let now = Instant::now();
         let mut messages: Vec<Utf8Bytes> = Vec::new();
         let mut oldest = None;
-        for (&id, subscription) in self.subscriptions.iter_mut().filter(|(_, s)| s.due.is_some_and(|due| due <= now)) {
+        for (&id, subscription) in
+            self.subscriptions.iter_mut().filter(|(_, s)| s.due.is_some_and(|due| due <= now))
+        {
             subscription.due = None;
             let waiting = std::mem::take(&mut subscription.waiting);
             for accepted in &waiting {
@@ -264,7 +280,8 @@ impl Connection {
                 }
                 oldest = oldest.into_iter().chain([accepted.accepted]).min();
             }
-            let entries: Vec<Utf8Bytes> = waiting.iter().map(|accepted| accepted.part(&subscription.selection)).collect();
+            let entries: Vec<Utf8Bytes> =
+                waiting.iter().map(|accepted| accepted.part(&subscription.selection)).collect();
             messages.push(message::tick(id, entries.iter().map(Utf8Bytes::as_str)).into());
         }
         for text in messages {

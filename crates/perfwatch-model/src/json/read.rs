@@ -240,7 +240,9 @@ fn read_process(index: usize, row: &Value) -> Result<ProcessRow, JsonError> {
 }
 
 fn read_errors(errors: Option<&Value>) -> Result<Vec<CollectorError>, JsonError> {
-    let Some(errors) = errors.filter(|errors| !errors.is_null()) else { return Ok(Vec::new()) };
+    let Some(errors) = errors.filter(|errors| !errors.is_null()) else {
+        return Ok(Vec::new());
+    };
     let Value::Object(errors) = errors else {
         return fail("errors", format!("expected an object, found {}", kind_of(errors)));
     };

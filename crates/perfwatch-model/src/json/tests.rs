@@ -86,7 +86,8 @@ fn a_snapshot_without_numbers_is_still_json() {
 #[test]
 fn each_refusal_names_its_path() {
     let deep = (0..40).fold(json!(1), |inner, _| json!({ "a": inner }));
-    let many: Value = (0..limits::COLUMNS + 1).map(|n| (format!("m{n}"), json!(1))).collect::<Map<_, _>>().into();
+    let many: Value =
+        (0..limits::COLUMNS + 1).map(|n| (format!("m{n}"), json!(1))).collect::<Map<_, _>>().into();
     for (value, path) in [
         (json!([1]), "(top)"),
         (json!({}), "host"),
@@ -106,8 +107,14 @@ fn each_refusal_names_its_path() {
         (json!({"host": "h", "x": many}), "x.m9998"),
         (json!({"host": "h", "processes": {"top": 5}}), "processes.top"),
         (json!({"host": "h", "processes": {"top": [{}]}}), "processes.top.0.pid"),
-        (json!({"host": "h", "processes": {"top": [{"pid": 1, "cpu_percent": -1}]}}), "processes.top.0.cpu_percent"),
-        (json!({"host": "h", "processes": {"top": [{"pid": 1, "threads": 1u64 << 40}]}}), "processes.top.0.threads"),
+        (
+            json!({"host": "h", "processes": {"top": [{"pid": 1, "cpu_percent": -1}]}}),
+            "processes.top.0.cpu_percent",
+        ),
+        (
+            json!({"host": "h", "processes": {"top": [{"pid": 1, "threads": 1u64 << 40}]}}),
+            "processes.top.0.threads",
+        ),
         (json!({"host": "h", "errors": {"x": 5}}), "errors.x"),
         (json!({"host": "h", "facts": {"cores": "two"}}), "facts"),
     ] {

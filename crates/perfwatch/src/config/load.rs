@@ -40,7 +40,8 @@ pub fn load(
     environment: &[(String, String)],
     flags: &[(&'static str, String)],
 ) -> Result<Settings, ConfigError> {
-    let named = environment.iter().find(|(key, _)| key == "PERFWATCH_CONFIG").map(|(_, path)| PathBuf::from(path));
+    let named =
+        environment.iter().find(|(key, _)| key == "PERFWATCH_CONFIG").map(|(_, path)| PathBuf::from(path));
     let mut tree = match file.map(Path::to_owned).or(named) {
         Some(path) => read_file(&path)?,
         None => Value::Object(Map::new()),
@@ -48,9 +49,15 @@ pub fn load(
     let defaults = serde_json::to_value(Settings::default()).unwrap_or_default();
     let keys = leaves(&defaults);
     for (name, text) in environment {
-        let Some(rest) = name.strip_prefix(PREFIX).filter(|rest| *rest != "CONFIG") else { continue };
+        let Some(rest) = name.strip_prefix(PREFIX).filter(|rest| *rest != "CONFIG") else {
+            continue;
+        };
         let Some(key) = keys.iter().find(|key| key.replace('.', "_").to_ascii_uppercase() == rest) else {
-            return fail(format!("environment, {name}"), "", "there is no such setting; docs/CONFIG.md has them all");
+            return fail(
+                format!("environment, {name}"),
+                "",
+                "there is no such setting; docs/CONFIG.md has them all",
+            );
         };
         overlay(&mut tree, &defaults, key, text, &format!("environment, {name}"))?;
     }
@@ -82,13 +89,21 @@ pub(super) fn leaves(value: &Value) -> Vec<String> {
 }
 
 /// Sets one key from text, and checks it at once, so that the error can name its place.
-fn overlay(tree: &mut Value, defaults: &Value, key: &str, text: &str, place: &str) -> Result<(), ConfigError> {
+fn overlay(
+    tree: &mut Value,
+    defaults: &Value,
+    key: &str,
+    text: &str,
+    place: &str,
+) -> Result<(), ConfigError> {
     let default = key.split('.').try_fold(defaults, |value, part| value.get(part)).unwrap_or(&Value::Null);
     let list = || text.split(',').map(str::trim).filter(|word| !word.is_empty());
     let value = match default {
         Value::Array(_) => list().map(Value::from).collect(),
         Value::Object(_) => {
-            let pair = |word: &str| word.split_once('=').map(|(name, value)| (name.trim().to_owned(), Value::from(value.trim())));
+            let pair = |word: &str| {
+                word.split_once('=').map(|(name, value)| (name.trim().to_owned(), Value::from(value.trim())))
+            };
             match list().map(pair).collect::<Option<Map<_, _>>>() {
                 Some(map) => Value::Object(map),
                 None => return fail(place, key, "expected name=value,name=value"),
@@ -136,7 +151,9 @@ fn read_file(path: &Path) -> Result<Value, ConfigError> {
         "yaml" | "yml" => yaml::<Settings>(&text).map(|_| ()),
         "json" => json::<Settings>(&text).map(|_| ()),
         "toml" => from_toml::<Settings>(&text).map(|_| ()),
-        _ => return fail(place, "", "a configuration file ends in .yaml, .yml, .json or .toml"),
+        _ => {
+            return fail(place, "", "a configuration file ends in .yaml, .yml, .json or .toml");
+        }
     };
     let tree = match kind {
         "json" => json::<Value>(&text),
@@ -150,8 +167,13 @@ fn read_file(path: &Path) -> Result<Value, ConfigError> {
         (Err(_), Ok(tree)) if tree.as_object().is_some_and(Map::is_empty) => Ok(tree),
         (Err(problem), tree) => {
             // The typed read knows the line, the tree knows the key.
-            let typed = tree.ok().and_then(|tree| serde_path_to_error::deserialize::<_, Settings>(tree).err());
-            let key = typed.as_ref().map(|error| error.path().to_string()).filter(|path| path != ".").unwrap_or_default();
+            let typed =
+                tree.ok().and_then(|tree| serde_path_to_error::deserialize::<_, Settings>(tree).err());
+            let key = typed
+                .as_ref()
+                .map(|error| error.path().to_string())
+                .filter(|path| path != ".")
+                .unwrap_or_default();
             let message = typed.map_or(problem.message, |error| error.inner().to_string());
             fail(problem.line.map_or(place.clone(), |line| format!("{place}, line {line}")), &key, message)
         }
@@ -167,7 +189,8 @@ fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Problem> {
 }
 
 fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Problem> {
-    serde_json::from_str(text).map_err(|error| Problem { line: Some(error.line()), message: error.to_string() })
+    serde_json::from_str(text)
+        .map_err(|error| Problem { line: Some(error.line()), message: error.to_string() })
 }
 
 fn from_toml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Problem> {

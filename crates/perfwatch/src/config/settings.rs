@@ -11,9 +11,15 @@ use std::time;
 /// `docs/CONFIG.md` is made of it.
 pub const KEYS: &[(&str, &str)] = &[
     ("data", "Folder for all that is kept: the agent's identity and spool."),
-    ("log.level", "`error`, `warn`, `info`, `debug` or `trace`, also per module: `info,perfwatch_hub=debug`."),
+    (
+        "log.level",
+        "`error`, `warn`, `info`, `debug` or `trace`, also per module: `info,perfwatch_hub=debug`.",
+    ),
     ("log.format", "`text` for people, `json` for machines."),
-    ("hub.listen", "Address and port of the hub. Until there are user accounts, only addresses of this machine."),
+    (
+        "hub.listen",
+        "Address and port of the hub. Until there are user accounts, only addresses of this machine.",
+    ),
     ("hub.interval", "How often agents should send; empty leaves it to each agent."),
     ("agent.hub", "Where the agent sends."),
     ("agent.name", "What people call this host; empty for its host name."),
@@ -73,7 +79,7 @@ impl<'de> Deserialize<'de> for Duration {
 impl Serialize for Duration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ms = self.0.as_millis();
-        let text = if ms % 1000 == 0 { format!("{}s", ms / 1000) } else { format!("{ms}ms") };
+        let text = if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") };
         serializer.serialize_str(&text)
     }
 }

@@ -43,7 +43,8 @@ fn each_invalid_file_is_refused_by_key_and_line() {
         let expected = std::fs::read_to_string(path.with_added_extension("expected")).unwrap();
         let error = load(Some(&path), &[], &[]).unwrap_err().to_string();
         let name = path.file_name().unwrap().to_str().unwrap();
-        let shown = error.replace(path.parent().unwrap().to_str().unwrap(), "").trim_start_matches('/').to_owned();
+        let shown =
+            error.replace(path.parent().unwrap().to_str().unwrap(), "").trim_start_matches('/').to_owned();
         assert!(shown.starts_with(expected.trim_end()), "{name}: {shown}");
     }
 }
@@ -71,11 +72,31 @@ fn flags_beat_the_environment_and_that_beats_the_file() {
 #[test]
 fn variables_and_flags_are_refused_by_name() {
     for (variables, flags, expected) in [
-        (env(&[("PERFWATCH_AGENT_INTERVALL", "1s")]), vec![], "environment, PERFWATCH_AGENT_INTERVALL: there is no such setting"),
-        (env(&[("PERFWATCH_AGENT_SPOOL_BYTES", "many")]), vec![], "environment, PERFWATCH_AGENT_SPOOL_BYTES: agent.spool_bytes: expected a whole number, found \"many\""),
-        (env(&[("PERFWATCH_LOG_FORMAT", "xml")]), vec![], "environment, PERFWATCH_LOG_FORMAT: log.format: unknown variant `xml`"),
-        (env(&[("PERFWATCH_AGENT_COLLECTORS_INTERVALS", "cpu")]), vec![], "environment, PERFWATCH_AGENT_COLLECTORS_INTERVALS: agent.collectors.intervals: expected name=value"),
-        (vec![], vec![("agent.interval", "fast".to_owned())], "command line: agent.interval: expected a time such as 500ms, 2s or 5m"),
+        (
+            env(&[("PERFWATCH_AGENT_INTERVALL", "1s")]),
+            vec![],
+            "environment, PERFWATCH_AGENT_INTERVALL: there is no such setting",
+        ),
+        (
+            env(&[("PERFWATCH_AGENT_SPOOL_BYTES", "many")]),
+            vec![],
+            "environment, PERFWATCH_AGENT_SPOOL_BYTES: agent.spool_bytes: expected a whole number, found \"many\"",
+        ),
+        (
+            env(&[("PERFWATCH_LOG_FORMAT", "xml")]),
+            vec![],
+            "environment, PERFWATCH_LOG_FORMAT: log.format: unknown variant `xml`",
+        ),
+        (
+            env(&[("PERFWATCH_AGENT_COLLECTORS_INTERVALS", "cpu")]),
+            vec![],
+            "environment, PERFWATCH_AGENT_COLLECTORS_INTERVALS: agent.collectors.intervals: expected name=value",
+        ),
+        (
+            vec![],
+            vec![("agent.interval", "fast".to_owned())],
+            "command line: agent.interval: expected a time such as 500ms, 2s or 5m",
+        ),
         (env(&[("PERFWATCH_CONFIG", "/nowhere.yaml")]), vec![], "/nowhere.yaml: No such file"),
     ] {
         let error = load(None, &variables, &flags).unwrap_err().to_string();

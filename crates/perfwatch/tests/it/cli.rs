@@ -17,7 +17,11 @@ fn text(bytes: &[u8]) -> String {
 fn once_shows_this_machine() {
     let output = run(&["once", "--interval", "250ms"]);
     let shown = text(&output.stdout);
-    assert!(output.status.success() && shown.contains("CPU") && shown.contains("COMMAND"), "{shown}{}", text(&output.stderr));
+    assert!(
+        output.status.success() && shown.contains("CPU") && shown.contains("COMMAND"),
+        "{shown}{}",
+        text(&output.stderr)
+    );
     let json = run(&["once", "--json", "--interval", "250ms"]);
     let value: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert!(value["memory"]["total"].as_u64().unwrap() > 1 << 20);
@@ -40,7 +44,8 @@ fn a_capture_reads_back_and_holds_no_secret() {
     let capture = perfwatch_collect::Capture::parse(&bytes).unwrap();
     let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::Options::default());
     let clock = perfwatch_model::SystemClock::new();
-    let reading = perfwatch_collect::read_all(&capture, &set, &mut perfwatch_collect::Recall::default(), &clock);
+    let reading =
+        perfwatch_collect::read_all(&capture, &set, &mut perfwatch_collect::Recall::default(), &clock);
     let derived = perfwatch_collect::Deriver::default().derive(&reading, &set.options);
     assert!(derived.points.len() > 60 && derived.errors.is_empty(), "{:?}", derived.errors);
 }
@@ -57,18 +62,23 @@ fn mistakes_are_told_in_one_line() {
     ] {
         let output = run(args);
         let said = text(&output.stderr);
-        assert!(!output.status.success() && said.contains(expected) && said.lines().count() == 1, "{args:?}: {said}");
+        assert!(
+            !output.status.success() && said.contains(expected) && said.lines().count() == 1,
+            "{args:?}: {said}"
+        );
     }
 }
 
 #[test]
 fn all_in_one_ends_in_order() {
     let folder = tempfile::tempdir().unwrap();
-    let mut all = Process::spawn(BINARY, folder.path(), "all", &["--listen", "127.0.0.1:0", "--interval", "250ms"]);
+    let mut all =
+        Process::spawn(BINARY, folder.path(), "all", &["--listen", "127.0.0.1:0", "--interval", "250ms"]);
     let mut line = String::new();
     std::io::BufReader::new(all.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let url = line.trim().rsplit(' ').next().unwrap().to_owned();
-    let page = |path: &str| ureq::get(format!("{url}{path}")).call().unwrap().body_mut().read_to_string().unwrap();
+    let page =
+        |path: &str| ureq::get(format!("{url}{path}")).call().unwrap().body_mut().read_to_string().unwrap();
     eventually("this machine is there", || page("/api/v1/hosts").contains("\"total\":1"));
     assert!(page("/").contains("PerfWatch"));
     // The port is taken: said, not guessed around.

@@ -35,7 +35,10 @@ fn the_hub_is_killed_under_a_running_agent() {
     eventually("the past is filled in", || hub.seqs("it").len() >= 24);
     eventually("nothing waits any more", || {
         let recent = hub.get("/api/metrics/recent?host=it&metric=agent.spool.snapshots");
-        recent.body["series"][0]["values"].as_array().and_then(|v| v.last()?.as_f64()).is_some_and(|waiting| waiting < 1.0)
+        recent.body["series"][0]["values"]
+            .as_array()
+            .and_then(|v| v.last()?.as_f64())
+            .is_some_and(|waiting| waiting < 1.0)
     });
     let after = hub.seqs("it");
     // The store of this hub is memory, so it only has what came after the kill: it must begin
@@ -84,13 +87,24 @@ fn the_hub_sets_the_pace() {
     let config = folder.path().join("hub.yaml");
     std::fs::write(&config, "hub:\n  listen: 127.0.0.1:0\n  interval: 250ms\n").unwrap();
     let hub = {
-        let mut process = Process::spawn(crate::support::BINARY, folder.path(), "hub", &["hub", "--config", config.to_str().unwrap()]);
+        let mut process = Process::spawn(
+            crate::support::BINARY,
+            folder.path(),
+            "hub",
+            &["hub", "--config", config.to_str().unwrap()],
+        );
         let mut line = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(process.child.stdout.take().unwrap()), &mut line).unwrap();
+        std::io::BufRead::read_line(
+            &mut std::io::BufReader::new(process.child.stdout.take().unwrap()),
+            &mut line,
+        )
+        .unwrap();
         TestHub { process, address: line.trim().rsplit("http://").next().unwrap().to_owned() }
     };
     let agent = start_agent(folder.path(), &hub, "2s");
-    eventually("the agent ticks faster", || hub.get("/api/v1/hosts/it").body["interval_ms"].as_u64().is_some_and(|ms| ms < 700));
+    eventually("the agent ticks faster", || {
+        hub.get("/api/v1/hosts/it").body["interval_ms"].as_u64().is_some_and(|ms| ms < 700)
+    });
     assert!(agent.log().contains("the hub changed the interval"), "{}", agent.log());
     // Facts came along with the shape.
     assert!(hub.get("/api/v1/hosts/it").body["facts"]["cores"].as_u64().unwrap() > 0);

@@ -23,15 +23,24 @@ fn a_hand_written_snapshot_is_there_at_once_and_once() {
     let hub = TestHub::start(folder.path());
     let at = now_ms();
     let first = hub.post_json(&snapshot("web-1", at));
-    assert_eq!((first.status, &first.body["accepted"], &first.body["duplicates"]), (200, &json!(1), &json!(0)));
+    assert_eq!(
+        (first.status, &first.body["accepted"], &first.body["duplicates"]),
+        (200, &json!(1), &json!(0))
+    );
     let again = hub.post_json(&snapshot("web-1", at));
-    assert_eq!((again.status, &again.body["accepted"], &again.body["duplicates"]), (200, &json!(0), &json!(1)));
+    assert_eq!(
+        (again.status, &again.body["accepted"], &again.body["duplicates"]),
+        (200, &json!(0), &json!(1))
+    );
     // gzip, zstd, and curl's own content type.
     let text = |offset: i64| snapshot("web-1", at + offset).to_string().into_bytes();
     assert_eq!(hub.post(&gzip(&text(1)), &[("Content-Encoding", "gzip")]).body["accepted"], 1);
     let zstd = zstd::bulk::compress(&text(2), 3).unwrap();
     assert_eq!(hub.post(&zstd, &[("Content-Encoding", "zstd")]).body["accepted"], 1);
-    assert_eq!(hub.post(&text(3), &[("Content-Type", "application/x-www-form-urlencoded")]).body["accepted"], 1);
+    assert_eq!(
+        hub.post(&text(3), &[("Content-Type", "application/x-www-form-urlencoded")]).body["accepted"],
+        1
+    );
     let list = json!([snapshot("web-1", at + 4), snapshot("web-2", at), { "host": "" }]);
     let list = hub.post_json(&list);
     assert_eq!((list.status, &list.body["accepted"]), (200, &json!(2)), "{}", list.text);
@@ -46,6 +55,9 @@ fn a_hand_written_snapshot_is_there_at_once_and_once() {
     assert_eq!(hub.get("/api/v1/hosts").body["total"], 2);
     assert_eq!(hub.get("/api/v1/hosts/web-2").body["status"], "online");
 }
+
+/// Name, body, headers, and the status and code of the answer.
+type Case<'a> = (&'a str, Vec<u8>, &'a [(&'a str, &'a str)], u16, &'a str);
 
 #[test]
 fn each_bad_body_gets_its_own_error_and_the_hub_goes_on() {
@@ -64,7 +76,7 @@ fn each_bad_body_gets_its_own_error_and_the_hub_goes_on() {
     let many = Value::Array(vec![json!({}); 501]).to_string();
     let compact = [("Content-Type", perfwatch_model::wire::CONTENT_TYPE)];
     let none: [(&str, &str); 0] = [];
-    let cases: Vec<(&str, Vec<u8>, &[(&str, &str)], u16, &str)> = vec![
+    let cases: Vec<Case> = vec![
         ("empty", vec![], &none, 400, "malformed_json"),
         ("malformed", b"{\"host\": }".to_vec(), &none, 400, "malformed_json"),
         ("NaN", b"{\"host\":\"h\",\"cpu\":{\"usage\":NaN}}".to_vec(), &none, 400, "malformed_json"),
@@ -76,12 +88,24 @@ fn each_bad_body_gets_its_own_error_and_the_hub_goes_on() {
         ("negative", with(&|v| v["cpu"]["usage"] = json!(-3)), &none, 422, "value_out_of_range"),
         ("over 100 %", with(&|v| v["cpu"]["usage"] = json!(100.5)), &none, 422, "value_out_of_range"),
         ("future", with(&|v| v["timestamp"] = json!(at + 3_600_000)), &none, 422, "timestamp_in_future"),
-        ("ancient", with(&|v| v["timestamp"] = json!("1999-01-01T00:00:00Z")), &none, 422, "timestamp_too_old"),
+        (
+            "ancient",
+            with(&|v| v["timestamp"] = json!("1999-01-01T00:00:00Z")),
+            &none,
+            422,
+            "timestamp_too_old",
+        ),
         ("too large", big, &none, 413, "body_too_large"),
         ("gzip bomb", bomb_gzip, &[("Content-Encoding", "gzip")], 413, "decompressed_too_large"),
         ("zstd bomb", bomb_zstd, &[("Content-Encoding", "zstd")], 413, "decompressed_too_large"),
         ("not gzip", b"{}".to_vec(), &[("Content-Encoding", "gzip")], 400, "broken_compression"),
-        ("cut zstd", zstd::bulk::compress(&with(&|_| ()), 1).unwrap()[..20].to_vec(), &[("Content-Encoding", "zstd")], 400, "broken_compression"),
+        (
+            "cut zstd",
+            zstd::bulk::compress(&with(&|_| ()), 1).unwrap()[..20].to_vec(),
+            &[("Content-Encoding", "zstd")],
+            400,
+            "broken_compression",
+        ),
         ("brotli", b"{}".to_vec(), &[("Content-Encoding", "br")], 415, "unknown_encoding"),
         ("XML", b"<a/>".to_vec(), &[("Content-Type", "text/xml")], 415, "unknown_content_type"),
         ("too many", many.into_bytes(), &none, 413, "too_many_snapshots"),
@@ -92,7 +116,11 @@ fn each_bad_body_gets_its_own_error_and_the_hub_goes_on() {
         let answer = hub.post(&body, headers);
         assert_eq!((answer.status, answer.code()), (status, code), "{name}: {}", answer.text);
         assert!(answer.body["error"]["message"].as_str().unwrap().len() > 10, "{name}: {}", answer.text);
-        assert_eq!(hub.post_json(&json!({ "host": "good", "timestamp": now_ms() })).status, 200, "after {name}");
+        assert_eq!(
+            hub.post_json(&json!({ "host": "good", "timestamp": now_ms() })).status,
+            200,
+            "after {name}"
+        );
     }
     assert!(hub.process.resident_kib() < 200 << 10, "{} KiB after two bombs", hub.process.resident_kib());
     // Of the bad ones, nothing was kept.

@@ -20,7 +20,8 @@ async fn connect(hub: &TestHub) -> Socket {
 
 async fn next_json(socket: &mut Socket) -> Value {
     loop {
-        let message = tokio::time::timeout(Duration::from_secs(20), socket.next()).await.expect("a message in time");
+        let message =
+            tokio::time::timeout(Duration::from_secs(20), socket.next()).await.expect("a message in time");
         match message.unwrap().unwrap() {
             Message::Text(text) => return serde_json::from_str(&text).unwrap(),
             Message::Ping(_) | Message::Pong(_) => {}
@@ -100,7 +101,12 @@ fn a_subscription_gets_the_past_then_columns_of_what_it_asked() {
         assert_eq!(next_json(&mut socket).await["hosts"][0]["v"], json!([10, 400]));
         say(&mut socket, json!({ "subscribe": { "id": 7, "hosts": ["a"], "metrics": ["cpu.usage"], "backfill_s": 300, "since": { id.as_str().unwrap(): at + 1000 } } })).await;
         let rest = next_json(&mut socket).await;
-        let times: Vec<&Value> = rest["hosts"].as_array().unwrap().iter().flat_map(|entry| entry["t"].as_array().unwrap()).collect();
+        let times: Vec<&Value> = rest["hosts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|entry| entry["t"].as_array().unwrap())
+            .collect();
         assert_eq!(times, [&json!(at + 2000), &json!(at + 3000)]);
 
         say(&mut socket, json!({ "unsubscribe": 7 })).await;
@@ -149,11 +155,13 @@ fn a_client_that_stops_reading_is_dropped_without_memory_growth() {
         let deaf = connect(&hub).await;
         eventually("the client is live", || clients(&hub) == 1);
         let before = hub.process.resident_kib();
-        let rows: Vec<Value> = (0..200).map(|pid| json!({ "pid": pid, "command": "x".repeat(1000) })).collect();
+        let rows: Vec<Value> =
+            (0..200).map(|pid| json!({ "pid": pid, "command": "x".repeat(1000) })).collect();
         let at = now_ms();
         // 40 kB compressed, 200 kB a message, 60 MB in all.
         for tick in 0..300 {
-            let body = json!({ "timestamp": at + tick, "host": "a", "processes": { "top": rows } }).to_string();
+            let body =
+                json!({ "timestamp": at + tick, "host": "a", "processes": { "top": rows } }).to_string();
             let body = zstd::bulk::compress(body.as_bytes(), 1).unwrap();
             assert_eq!(hub.post(&body, &[("Content-Encoding", "zstd")]).body["accepted"], 1);
         }
@@ -177,10 +185,14 @@ fn clients_that_come_and_go_leave_nothing_behind() {
         block_on(async {
             let one = async |n: usize| {
                 let mut socket = connect(&hub).await;
-                say(&mut socket, json!({ "subscribe": { "hosts": ["a"], "metrics": ["cpu.usage"], "backfill_s": 300 } })).await;
+                say(
+                    &mut socket,
+                    json!({ "subscribe": { "hosts": ["a"], "metrics": ["cpu.usage"], "backfill_s": 300 } }),
+                )
+                .await;
                 assert_eq!(next_json(&mut socket).await["type"], "backfill");
                 // Half say goodbye, half are just gone.
-                if n % 2 == 0 {
+                if n.is_multiple_of(2) {
                     socket.close(None).await.unwrap();
                 }
             };

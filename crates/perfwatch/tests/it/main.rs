@@ -1,5 +1,7 @@
 //! The whole by starting real processes: command line, ingest, live stream, kill -9.
 
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests end at the first surprise")]
+
 mod cli;
 mod crash;
 mod ingest;

@@ -1,0 +1,91 @@
+//! The agent as a process, beside prometheus-node-exporter scraped at the same pace on the
+//! same machine in the same run.
+
+use crate::process::{Running, crowd};
+use anyhow::Context as _;
+use perfwatch_hub::{Deps, Hub, HubConfig};
+use perfwatch_model::{Catalog, SystemClock};
+use perfwatch_store::MemoryStore;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+const EXPORTER: &str = "/usr/bin/prometheus-node-exporter";
+const EXPORTER_ADDRESS: &str = "127.0.0.1:19100";
+
+pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let config = HubConfig { listen: ([127, 0, 0, 1], 0).into(), ..HubConfig::default() };
+    let deps = Deps {
+        store: Arc::new(MemoryStore::default()),
+        clock: Arc::new(SystemClock::new()),
+        catalog: Arc::new(Catalog::default()),
+    };
+    let hub = runtime.block_on(Hub::start(config, deps))?;
+    let crowd = crowd(300)?;
+    let agent = std::env::current_exe()?.with_file_name("perfwatch-agent");
+    println!("{seconds} s each, with 300 more processes; processor time of the process itself, of one core");
+    for interval in [1, 2] {
+        let folder = std::env::temp_dir().join(format!("perfwatch-bench-{}-{interval}", std::process::id()));
+        let url = format!("http://{}", hub.address());
+        let text = format!("{interval}s");
+        let ours = Running::start(
+            Command::new(&agent).args(["--hub", &url, "--interval", &text]).env("PERFWATCH_DATA", &folder),
+        )
+        .with_context(|| format!("{}: build it first: make bench", agent.display()))?;
+        let theirs = if std::path::Path::new(EXPORTER).exists() {
+            Some(Running::start(
+                Command::new(EXPORTER).arg(format!("--web.listen-address={EXPORTER_ADDRESS}")),
+            )?)
+        } else {
+            println!("{EXPORTER} is not there: apt-get install prometheus-node-exporter");
+            None
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let scraped = Arc::new(AtomicU64::new(0));
+        let scraper = {
+            let (stop, scraped) = (stop.clone(), scraped.clone());
+            let scrape = theirs.is_some();
+            std::thread::spawn(move || {
+                let http = ureq::agent();
+                while scrape && !stop.load(Ordering::Relaxed) {
+                    if let Ok(mut response) = http.get(format!("http://{EXPORTER_ADDRESS}/metrics")).call() {
+                        scraped.store(
+                            response.body_mut().read_to_string().map_or(0, |text| text.len() as u64),
+                            Ordering::Relaxed,
+                        );
+                    }
+                    std::thread::sleep(Duration::from_secs(interval));
+                }
+            })
+        };
+        // Start-up is not what runs for months.
+        std::thread::sleep(Duration::from_secs(5));
+        let cpu = |process: &Running| process.cpu_seconds();
+        let before = (cpu(&ours)?, theirs.as_ref().map(cpu).transpose()?);
+        std::thread::sleep(Duration::from_secs(seconds));
+        let share =
+            |before: f64, after: f64| (after - before) / Duration::from_secs(seconds).as_secs_f64() * 100.0;
+        println!(
+            "every {interval} s: perfwatch-agent  {:.2} % of a core, {:.1} MB resident",
+            share(before.0, cpu(&ours)?),
+            ours.resident_mb()?
+        );
+        if let (Some(theirs), Some(before)) = (&theirs, before.1) {
+            println!(
+                "           node-exporter    {:.2} % of a core, {:.1} MB resident ({} kB a scrape; no processes)",
+                share(before, cpu(theirs)?),
+                theirs.resident_mb()?,
+                scraped.load(Ordering::Relaxed) / 1000
+            );
+        }
+        stop.store(true, Ordering::Relaxed);
+        let _ = scraper.join();
+        drop(ours);
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    drop(crowd);
+    runtime.block_on(hub.stop());
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Compact batches from many senders over HTTP: decoding, limits, the memory store, live.
+
+use perfwatch_hub::{Deps, Hub, HubConfig};
+use perfwatch_model::wire::{self, Batch};
+use perfwatch_model::{Clock, HostId, Snapshot, SystemClock};
+use perfwatch_store::MemoryStore;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+const SENDERS: usize = 8;
+
+pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let config = HubConfig { listen: ([127, 0, 0, 1], 0).into(), ..HubConfig::default() };
+    let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
+    let hub = runtime.block_on(Hub::start(
+        config,
+        Deps { store: Arc::new(MemoryStore::default()), clock: clock.clone(), catalog },
+    ))?;
+    let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::Options::default());
+    let root = perfwatch_collect::LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), "/".as_ref());
+    let snapshot =
+        perfwatch_agent::take_reading_pair(Arc::new(root), &set, Duration::from_millis(200), &clock)?;
+    println!(
+        "{SENDERS} senders and the hub on this machine's cores, snapshots of {} columns, no compression",
+        snapshot.values.len()
+    );
+    for size in [1, 25] {
+        let sent = Arc::new(AtomicU64::new(0));
+        let until = clock.monotonic() + Duration::from_secs(seconds / 2);
+        std::thread::scope(|scope| {
+            for _ in 0..SENDERS {
+                let (snapshot, sent, clock) = (snapshot.clone(), sent.clone(), clock.clone());
+                let url = format!("http://{}/ingest/metrics", hub.address());
+                scope.spawn(move || send(&url, snapshot, size, &sent, &*clock, until));
+            }
+        });
+        let each = sent.load(Ordering::Relaxed) as f64 / Duration::from_secs(seconds / 2).as_secs_f64();
+        println!("  {size:>2} a request: {each:>8.0} snapshots/s");
+    }
+    runtime.block_on(hub.stop());
+    Ok(())
+}
+
+fn send(
+    url: &str,
+    mut snapshot: Snapshot,
+    size: usize,
+    sent: &AtomicU64,
+    clock: &dyn Clock,
+    until: Duration,
+) {
+    let http = ureq::agent();
+    let host = HostId::generate();
+    let mut shapes = vec![wire::encode_shape(&snapshot.shape)];
+    while clock.monotonic() < until {
+        let snapshots = (0..size)
+            .map(|_| {
+                snapshot.seq += 1;
+                snapshot.at_ms = clock.wall_ms();
+                wire::encode_snapshot(&snapshot)
+            })
+            .collect();
+        let batch = Batch {
+            host_id: host.to_bytes().to_vec().into(),
+            host_name: host.to_string(),
+            shapes: std::mem::take(&mut shapes),
+            snapshots,
+            sent_at_ms: clock.wall_ms(),
+            facts: None,
+        };
+        let answer =
+            http.post(url).header("Content-Type", wire::CONTENT_TYPE).send(&wire::encode_batch(&batch)[..]);
+        if answer.is_ok() {
+            sent.fetch_add(size as u64, Ordering::Relaxed);
+        }
+    }
+}

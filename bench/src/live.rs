@@ -1,0 +1,132 @@
+//! Many WebSocket clients on one hub: from the acceptance of a snapshot to its receipt.
+//!
+//! Clients are a process of their own, so that their work is not the hub's. The snapshot's
+//! time is the moment it is posted, by the one clock of this machine.
+
+use crate::process::percentiles;
+use anyhow::Context as _;
+use futures_util::{SinkExt as _, StreamExt as _};
+use perfwatch_hub::{Deps, Hub, HubConfig};
+use perfwatch_model::{Clock, SystemClock};
+use perfwatch_store::MemoryStore;
+use serde_json::{Value, json};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+pub(crate) fn run(count: u64, ticks: u64) -> anyhow::Result<()> {
+    let clock = Arc::new(SystemClock::new());
+    let runtime = runtime()?;
+    let config = HubConfig { listen: ([127, 0, 0, 1], 0).into(), ..HubConfig::default() };
+    let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
+    let deps = Deps { store: Arc::new(MemoryStore::default()), clock: clock.clone(), catalog };
+    let hub = runtime.block_on(Hub::start(config, deps))?;
+    let address = hub.address().to_string();
+    // What a real agent of this machine would send, so that sizes are real.
+    let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::Options::default());
+    let root = perfwatch_collect::LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), "/".as_ref());
+    let shared: Arc<dyn Clock> = clock.clone();
+    let snapshot =
+        perfwatch_agent::take_reading_pair(Arc::new(root), &set, Duration::from_millis(200), &shared)?;
+    let host = perfwatch_model::HostRef { id: None, name: "bench".to_owned() };
+    let mut text = String::new();
+    perfwatch_model::json::write_snapshot(&mut text, perfwatch_model::HostId::generate(), &host, &snapshot);
+    let mut body: Value = serde_json::from_str(&text)?;
+    let http = ureq::agent();
+    let mut post = |seq: u64| -> anyhow::Result<f64> {
+        body["seq"] = json!(seq);
+        body["timestamp"] = json!(clock.wall_ms());
+        let began = clock.monotonic();
+        http.post(format!("http://{address}/ingest/metrics")).send(body.to_string())?;
+        Ok(clock.monotonic().saturating_sub(began).as_secs_f64() * 1000.0)
+    };
+    post(1)?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["live-clients", &address, &count.to_string(), &ticks.to_string()])
+        .stdout(Stdio::inherit())
+        .spawn()?;
+    let live = format!("perfwatch_live_connections{{state=\"live\"}} {count}");
+    for _ in 0..600 {
+        let metrics = http.get(format!("http://{address}/metrics")).call()?.body_mut().read_to_string()?;
+        if metrics.contains(&live) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!("{count} clients, {ticks} ticks of {} bytes of JSON, 5 a second", text.len());
+    let mut acks = Vec::new();
+    for tick in 0..ticks {
+        acks.push(post(tick + 2)?);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let (p50, p99, max) = percentiles(acks);
+    println!("  post → ack:          p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");
+    child.wait().context("clients")?;
+    let metrics = http.get(format!("http://{address}/metrics")).call()?.body_mut().read_to_string()?;
+    for line in metrics.lines().filter(|line| {
+        ["perfwatch_live_missed", "perfwatch_process_resident"].iter().any(|name| line.starts_with(name))
+    }) {
+        println!("  {line}");
+    }
+    runtime.block_on(hub.stop());
+    Ok(())
+}
+
+/// The other process: half take whole snapshots, half a subscription.
+pub(crate) fn clients(address: &str, count: u64, ticks: u64) -> anyhow::Result<()> {
+    let clock = SystemClock::new();
+    let all = runtime()?.block_on(async {
+        let client = async |n: u64| -> anyhow::Result<Vec<f64>> {
+            let (mut socket, _) = connect_async(format!("ws://{address}/api/ws/metrics")).await?;
+            if n % 2 == 1 {
+                let wish = json!({ "subscribe": { "hosts": ["bench"], "metrics": ["cpu.*", "memory.*", "network.*"] } });
+                socket.send(Message::Text(wish.to_string().into())).await?;
+            }
+            let mut delays = Vec::new();
+            while (delays.len() as u64) < ticks {
+                let Some(message) = socket.next().await else { break };
+                let now = clock.wall_ms();
+                if let Message::Text(text) = message?
+                    && let Some(at) = time_of(&text)
+                {
+                    delays.push(f64::from(i32::try_from(now - at).unwrap_or(i32::MAX)));
+                }
+            }
+            Ok(delays)
+        };
+        futures_util::future::join_all((0..count).map(client)).await
+    });
+    let mut delays = Vec::new();
+    for one in all {
+        delays.extend(one?);
+    }
+    let received = delays.len();
+    let (p50, p99, max) = percentiles(delays);
+    println!(
+        "  post → received:     p50 {p50:.0} ms, p99 {p99:.0} ms, max {max:.0} ms ({received} of {} messages)",
+        count * ticks
+    );
+    Ok(())
+}
+
+/// The time in a message, found without decoding the rest of it a thousand times.
+fn time_of(text: &str) -> Option<i64> {
+    if let Some(rest) = text.split_once("\"t\":") {
+        return rest.1.split(',').next()?.parse().ok();
+    }
+    let stamp = text.strip_prefix("{\"timestamp\":\"")?.split('"').next()?;
+    // Only seconds and milliseconds of the minute are needed, both clocks being one.
+    let digits: Vec<i64> = stamp[11..23].split([':', '.']).filter_map(|part| part.parse().ok()).collect();
+    let [hours, minutes, seconds, ms] = digits[..] else {
+        return None;
+    };
+    let of_day = ((hours * 60 + minutes) * 60 + seconds) * 1000 + ms;
+    let today = SystemClock::new().wall_ms() / 86_400_000 * 86_400_000;
+    Some(today + of_day)
+}

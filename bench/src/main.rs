@@ -1,0 +1,35 @@
+//! Figures, printed, never asserted: `cargo run --profile quick -p perfwatch-bench -- NAME`.
+//!
+//! - `collect`: time and allocations of one collection, with 300 more processes.
+//! - `agent`: processor share and memory of the agent at 1 s and 2 s, beside
+//!   prometheus-node-exporter scraped at the same pace, in the same run.
+//! - `live`: 1,000 WebSocket clients; accept → receive.
+//! - `ingest`: snapshots a second through HTTP, decoding and the memory store.
+
+#![expect(clippy::print_stdout, reason = "figures are what this program is for")]
+
+mod agent;
+mod collect;
+mod counting;
+mod ingest;
+mod live;
+mod process;
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number =
+        |at: usize, default: u64| arguments.get(at).and_then(|text| text.parse().ok()).unwrap_or(default);
+    match arguments.first().map(String::as_str) {
+        Some("collect") => collect::run(number(1, 300)),
+        Some("agent") => agent::run(number(1, 60)),
+        Some("live") => live::run(number(1, 1_000), number(2, 60)),
+        Some("live-clients") => live::clients(&arguments[1], number(2, 1_000), number(3, 60)),
+        Some("ingest") => ingest::run(number(1, 20)),
+        _ => anyhow::bail!(
+            "which? collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS]"
+        ),
+    }
+}
