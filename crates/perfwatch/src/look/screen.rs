@@ -1,0 +1,121 @@
+//! A snapshot as a screenful of text.
+
+use perfwatch_model::Snapshot;
+use std::fmt::Write as _;
+
+fn bytes(value: Option<f64>) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let Some(mut value) = value else { return "–".to_owned() };
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0 && value < 100.0);
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+/// A screenful for people.
+pub(super) fn show(name: &str, snapshot: &Snapshot) -> String {
+    let get = |metric: &str| snapshot.value(metric, "");
+    let mut out = String::new();
+    // Writing to a String can't fail.
+    if let Some(facts) = &snapshot.facts {
+        let _ = writeln!(
+            out,
+            "{name}   {} · Linux {} · {} × {}",
+            facts.os, facts.kernel, facts.cores, facts.cpu_model
+        );
+    }
+    let uptime = get("system.uptime").unwrap_or_default();
+    let _ = writeln!(
+        out,
+        "up {:.0} d {:.0} h   load {} {} {}   {} processes, {} threads\n",
+        (uptime / 86400.0).floor(),
+        (uptime % 86400.0 / 3600.0).floor(),
+        number(get("load.1m"), 2),
+        number(get("load.5m"), 2),
+        number(get("load.15m"), 2),
+        number(get("processes.total"), 0),
+        number(get("processes.threads"), 0)
+    );
+    resources(&mut out, snapshot);
+    filesystems(&mut out, snapshot);
+    processes(&mut out, snapshot);
+    for error in &snapshot.errors {
+        let _ = writeln!(out, "\n{}: {}", error.collector, error.message);
+    }
+    out
+}
+
+fn resources(out: &mut String, snapshot: &Snapshot) {
+    let get = |metric: &str| snapshot.value(metric, "");
+    let parts =
+        [("user", "cpu.user"), ("system", "cpu.system"), ("iowait", "cpu.iowait"), ("steal", "cpu.steal")];
+    let parts: Vec<String> =
+        parts.iter().map(|(name, metric)| format!("{name} {}", number(get(metric), 1))).collect();
+    let _ = writeln!(out, "CPU      {:>6} %   {}", number(get("cpu.usage"), 1), parts.join("  "));
+    let _ = writeln!(
+        out,
+        "Memory   {:>6} %   {} of {} used, {} cached",
+        number(get("memory.used_percent"), 1),
+        bytes(get("memory.used")),
+        bytes(get("memory.total")),
+        bytes(get("memory.cached"))
+    );
+    if let Some(used) = get("swap.used_percent") {
+        let _ = writeln!(
+            out,
+            "Swap     {used:>6.1} %   {} of {}",
+            bytes(get("swap.used")),
+            bytes(get("swap.total"))
+        );
+    }
+    let rate = |metric: &str| format!("{}/s", bytes(get(metric)));
+    let _ = writeln!(
+        out,
+        "Network           ↓ {:>12}   ↑ {:>12}",
+        rate("network.total.rx_bytes"),
+        rate("network.total.tx_bytes")
+    );
+    let _ = writeln!(
+        out,
+        "Disk           read {:>12}   write {:>8}",
+        rate("disk.total.read_bytes"),
+        rate("disk.total.write_bytes")
+    );
+}
+
+fn filesystems(out: &mut String, snapshot: &Snapshot) {
+    for column in snapshot.shape.columns().iter().filter(|column| column.metric == "filesystem.used_percent")
+    {
+        let of = |metric: &str| snapshot.value(metric, &column.instance);
+        let used = number(of("filesystem.used_percent"), 1);
+        let _ =
+            writeln!(out, "{:<24} {used:>6} %   {} free", column.instance, bytes(of("filesystem.available")));
+    }
+}
+
+fn processes(out: &mut String, snapshot: &Snapshot) {
+    let _ = writeln!(
+        out,
+        "\n{:>7}  {:<10} {:>6}  {:>10}  {:>4}  COMMAND",
+        "PID", "USER", "CPU %", "MEMORY", "THR"
+    );
+    for row in &snapshot.processes {
+        let command = if row.command.is_empty() { format!("[{}]", row.name) } else { row.command.clone() };
+        let command: String = command.chars().take(60).collect();
+        #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
+        let memory = bytes(Some(row.memory_bytes as f64));
+        let cpu = f64::from(row.cpu_tenths) / 10.0;
+        let _ = writeln!(
+            out,
+            "{:>7}  {:<10} {cpu:>6.1}  {memory:>10}  {:>4}  {command}",
+            row.pid, row.user, row.threads
+        );
+    }
+}
