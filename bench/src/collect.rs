@@ -2,7 +2,9 @@
 
 use crate::counting::{BYTES, CALLS};
 use crate::process::{crowd, percentiles};
-use perfwatch_collect::{CollectorSet, Deriver, LocalRoot, Options, Recall, SnapshotBuilder, read_all};
+use perfwatch_collect::{
+    COLLECTORS, CollectorSet, Deriver, Every, LocalRoot, Options, Recall, SnapshotBuilder, read_all,
+};
 use perfwatch_model::{Clock, SystemClock, wire};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -11,8 +13,17 @@ const ROUNDS: usize = 200;
 
 pub(crate) fn run(processes: u64) -> anyhow::Result<()> {
     let crowd = crowd(processes)?;
+    let slow = COLLECTORS.iter().filter(|collector| collector.every != Every::Tick);
+    let slow: Vec<String> = slow.map(|collector| collector.name.to_owned()).collect();
+    measure("every tick's collectors", &slow)?;
+    measure("all collectors at once", &[])?;
+    drop(crowd);
+    Ok(())
+}
+
+fn measure(what: &str, without: &[String]) -> anyhow::Result<()> {
     let source = LocalRoot::new(Path::new("/proc"), Path::new("/sys"), Path::new("/"));
-    let set = CollectorSet::new(&[], Options::default());
+    let set = CollectorSet::new(without, Options::default());
     let clock = SystemClock::new();
     let (mut recall, mut deriver, mut builder) =
         (Recall::default(), Deriver::default(), SnapshotBuilder::default());
@@ -42,7 +53,7 @@ pub(crate) fn run(processes: u64) -> anyhow::Result<()> {
     }
     let (p50, p99, max) = percentiles(times);
     println!(
-        "one collection, {total} processes, {columns} columns: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms"
+        "{what}, {total} processes, {columns} columns: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms"
     );
     println!(
         "  {} allocations, {} kB; {wire_bytes} B on the wire before compression",
@@ -53,6 +64,5 @@ pub(crate) fn run(processes: u64) -> anyhow::Result<()> {
         let (p50, p99, _) = percentiles(times);
         println!("  {collector:<12} p50 {p50:>6.3} ms  p99 {p99:>6.3} ms");
     }
-    drop(crowd);
     Ok(())
 }

@@ -9,6 +9,8 @@ mod capture;
 mod collector;
 mod derive;
 mod error;
+#[cfg(test)]
+mod golden_tests;
 mod linux;
 mod parse;
 mod reading;

@@ -12,7 +12,6 @@ use crate::reading::{ProcessDetail, RawProcess};
 use crate::{CollectError, Collector, CommandLine, Context, Every, Source};
 use perfwatch_model::{MetricDef, Unit::*};
 use std::collections::HashMap;
-use std::io::ErrorKind;
 use std::sync::Arc;
 
 const METRICS: &[MetricDef] = &[
@@ -34,7 +33,6 @@ pub(crate) struct Recall {
     known: HashMap<u32, Known>,
     users: HashMap<u32, String>,
     boot_ms: Option<i64>,
-    io_denied: bool,
 }
 
 struct Known {
@@ -72,7 +70,8 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
         }
     }
     if processes.is_empty() {
-        return Err(CollectError::NoData);
+        let why = cx.out.part.complaints.first().cloned();
+        return Err(why.map_or(CollectError::NoData, CollectError::Failed));
     }
     count(cx, &processes);
     look_closer(cx, &mut processes);
@@ -159,7 +158,7 @@ fn look_closer(cx: &mut Context<'_>, processes: &mut [RawProcess]) {
         let before = recall.known.remove(&process.pid).filter(|k| k.start_ticks == process.start_ticks);
         process.io = match &before {
             Some(before) if !active[at] => before.io,
-            _ => io(cx.source, process.pid, &mut recall.io_denied),
+            _ => io(cx.source, process.pid),
         };
         let moved = before.as_ref().is_none_or(|before| before.io != process.io);
         // A program started by exec has another name, and another command line.
@@ -189,16 +188,11 @@ fn look_closer(cx: &mut Context<'_>, processes: &mut [RawProcess]) {
     recall.known = known;
 }
 
-/// `read_bytes` and `write_bytes` of /proc/PID/io: what really went to storage.
-fn io(source: &dyn Source, pid: u32, denied: &mut bool) -> Option<(u64, u64)> {
+/// `read_bytes` and `write_bytes` of /proc/PID/io: what really went to storage. Other users'
+/// are not for an ordinary user to see.
+fn io(source: &dyn Source, pid: u32) -> Option<(u64, u64)> {
     let mut buffer = Vec::new();
-    match source.read(&format!("/proc/{pid}/io"), &mut buffer) {
-        Ok(()) => {}
-        Err(error) => {
-            *denied |= error.kind() == ErrorKind::PermissionDenied;
-            return None;
-        }
-    }
+    source.read(&format!("/proc/{pid}/io"), &mut buffer).ok()?;
     let text = String::from_utf8_lossy(&buffer);
     let get = |key: &str| {
         text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse::<u64>().ok())

@@ -37,8 +37,8 @@ pub(crate) fn masked(cmdline: &[u8]) -> String {
 
 fn words(cmdline: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(cmdline);
-    let clean = |word: &str| word.replace(|c: char| c.is_control(), " ");
-    text.split('\0').filter(|word| !word.is_empty()).map(clean).collect()
+    let clean = |word: &str| word.trim().replace(|c: char| c.is_control(), " ");
+    text.split('\0').filter(|word| !word.trim().is_empty()).map(clean).collect()
 }
 
 fn is_secret(name: &str) -> bool {

@@ -25,11 +25,12 @@ pub(crate) const COLLECTOR: Collector =
     Collector { name: "system", metrics: METRICS, every: Every::Tick, read };
 
 fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
-    let uptime = text(cx.source, "/proc/uptime")?;
-    let seconds = uptime.split_ascii_whitespace().next().and_then(|word| word.parse::<f64>().ok());
-    match seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0) {
-        Some(seconds) => cx.out.gauge("system.uptime", seconds.floor()),
-        None => cx.out.complain(crate::parse::garbled("/proc/uptime", &uptime).to_string()),
+    if let Ok(uptime) = text(cx.source, "/proc/uptime") {
+        let seconds = uptime.split_ascii_whitespace().next().and_then(|word| word.parse::<f64>().ok());
+        match seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0) {
+            Some(seconds) => cx.out.gauge("system.uptime", seconds.floor()),
+            None => cx.out.complain(crate::parse::garbled("/proc/uptime", &uptime).to_string()),
+        }
     }
     if let Some(users) = users(cx.source) {
         cx.out.gauge("system.users", float(users));

@@ -1,0 +1,77 @@
+//! Whole hosts: each capture in `fixtures/hosts` must give what stands in its `.expected`.
+//! `NAME.1.capture` and `NAME.2.capture` are one host 2 s apart; `UPDATE_GOLDEN=1` writes.
+
+use crate::{Capture, CollectorSet, Deriver, Options, Recall, SnapshotBuilder, read_all};
+use perfwatch_model::{ManualClock, unscale};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/hosts")
+}
+
+fn read(name: &str) -> Option<Capture> {
+    let bytes = std::fs::read(folder().join(format!("{name}.capture"))).ok()?;
+    Some(Capture::parse(&bytes).unwrap())
+}
+
+/// All that is said of a host, a line each.
+fn show(name: &str) -> String {
+    let captures = match read(name) {
+        Some(alone) => vec![alone],
+        None => [1, 2].map(|n| read(&format!("{name}.{n}")).unwrap()).to_vec(),
+    };
+    let set = CollectorSet::new(&[], Options { top: 4, ..Options::default() });
+    let clock = ManualClock::at(1_763_720_000_000);
+    let (mut deriver, mut builder, mut text) =
+        (Deriver::default(), SnapshotBuilder::default(), String::new());
+    for capture in &captures {
+        // A fresh recall each time, as when another worker takes the next look.
+        let reading = read_all(capture, &set, &mut Recall::default(), &clock);
+        let derived = deriver.derive(&reading, &set.options);
+        let snapshot = builder.build(reading.boot, 1, reading.wall_ms, 2000, derived);
+        clock.advance(Duration::from_secs(2));
+        text.clear();
+        for (column, &value) in snapshot.shape.columns().iter().zip(&snapshot.values) {
+            let instance =
+                if column.instance.is_empty() { String::new() } else { format!("{{{}}}", column.instance) };
+            let value = unscale(value, column.decimals).map_or("-".to_owned(), |value| value.to_string());
+            let _ = writeln!(text, "{}{instance} {value}", column.metric);
+        }
+        for row in &snapshot.processes {
+            let _ = writeln!(text, "process {row:?}");
+        }
+        for error in &snapshot.errors {
+            let _ = writeln!(text, "error {}: {}", error.collector, error.message);
+        }
+        let _ = writeln!(text, "facts {:?}", builder.facts());
+    }
+    text
+}
+
+#[test]
+fn hosts_say_what_they_said() {
+    let files =
+        std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = files
+        .filter_map(|file| {
+            Some(file.strip_suffix(".capture")?.trim_end_matches(".1").trim_end_matches(".2").to_owned())
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    assert!(names.len() >= 4, "{names:?}");
+    for name in names {
+        let path = folder().join(format!("{name}.expected"));
+        let said = show(&name);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &said).unwrap();
+        }
+        let expected = std::fs::read_to_string(&path).unwrap_or_default();
+        for (said, expected) in said.lines().zip(expected.lines()) {
+            assert_eq!(said, expected, "{name}");
+        }
+        assert_eq!(said.lines().count(), expected.lines().count(), "{name}");
+    }
+}
