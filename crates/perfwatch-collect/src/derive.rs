@@ -202,61 +202,64 @@ fn derive_processes(before: Before<'_>, next: &[RawProcess], top: usize) -> Vec<
     }
     let (earlier, elapsed) =
         before.map_or((&[][..], Duration::ZERO), |(part, elapsed)| (&part.processes, elapsed));
-    let seconds = elapsed.as_secs_f64();
-    let rows: Vec<(ProcessRow, f64, u64)> = next
+    let speeds: Vec<Speed> = next
         .iter()
         .map(|process| {
             let then = earlier.binary_search_by_key(&process.pid, |p| p.pid).ok().map(|at| &earlier[at]);
-            row(then.filter(|then| then.start_ticks == process.start_ticks), process, seconds)
+            Speed::of(then.filter(|then| then.start_ticks == process.start_ticks), process, elapsed)
         })
         .collect();
     let mut chosen: Vec<usize> = Vec::new();
     let mut seen = HashSet::new();
-    let mut choose = |count: usize, key: &dyn Fn(&(ProcessRow, f64, u64)) -> f64| {
-        let mut order: Vec<usize> = (0..rows.len()).filter(|&at| key(&rows[at]) > 0.0).collect();
-        order.sort_by(|&a, &b| key(&rows[b]).total_cmp(&key(&rows[a])));
+    let mut choose = |count: usize, key: &dyn Fn(usize) -> f64| {
+        let mut order: Vec<usize> = (0..next.len()).filter(|&at| key(at) > 0.0).collect();
+        order.sort_by(|&a, &b| key(b).total_cmp(&key(a)));
         chosen.extend(order.into_iter().take(count).filter(|&at| seen.insert(at)));
     };
-    choose(top, &|row| row.1);
-    choose(top.div_ceil(2), &|row| float(row.0.memory_bytes));
-    choose(top.div_ceil(2), &|row| float(row.2));
-    chosen.into_iter().map(|at| rows[at].0.clone()).collect()
+    choose(top, &|at| speeds[at].cpu);
+    choose(top.div_ceil(2), &|at| float(next[at].memory_bytes));
+    choose(top.div_ceil(2), &|at| speeds[at].read.unwrap_or(0.0) + speeds[at].written.unwrap_or(0.0));
+    chosen.into_iter().map(|at| row(&next[at], &speeds[at])).collect()
 }
 
-/// A row, its processor share, and its storage bytes a second.
-fn row(then: Option<&RawProcess>, now: &RawProcess, seconds: f64) -> (ProcessRow, f64, u64) {
-    let per_second = |growth: u64| {
-        if seconds > 0.0 { float(growth) / seconds } else { 0.0 }
-    };
-    // 100 ticks a second: one tick a second is one percent of a core.
-    let cpu = then.map_or(0.0, |then| per_second(now.cpu_ticks.saturating_sub(then.cpu_ticks)));
-    let io = then.and_then(|then| Some((then.io?, now.io?)));
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "rates are positive and `as` saturates"
-    )]
-    let rate = |from: u64, to: u64| per_second(to.saturating_sub(from)).round() as u64;
-    let read = io.map(|(then, now)| rate(then.0, now.0));
-    let written = io.map(|(then, now)| rate(then.1, now.1));
-    let detail = now.detail.clone().unwrap_or_default();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
-    let cpu_tenths = (cpu * 10.0).round() as u32;
-    let row = ProcessRow {
-        pid: now.pid,
-        name: now.name.clone(),
+/// What a process did a second: percent of a core, and bytes of storage where they are known.
+struct Speed {
+    cpu: f64,
+    read: Option<f64>,
+    written: Option<f64>,
+}
+
+impl Speed {
+    fn of(then: Option<&RawProcess>, now: &RawProcess, elapsed: Duration) -> Self {
+        let seconds = elapsed.as_secs_f64();
+        let rate = |from: u64, to: u64| if seconds > 0.0 { float(to.saturating_sub(from)) / seconds } else { 0.0 };
+        let io = then.and_then(|then| Some((then.io?, now.io?)));
+        Self {
+            // 100 ticks a second: one tick a second is one percent of a core.
+            cpu: then.map_or(0.0, |then| rate(then.cpu_ticks, now.cpu_ticks)),
+            read: io.map(|(then, now)| rate(then.0, now.0)),
+            written: io.map(|(then, now)| rate(then.1, now.1)),
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "speeds are positive and `as` saturates")]
+fn row(process: &RawProcess, speed: &Speed) -> ProcessRow {
+    let detail = process.detail.clone().unwrap_or_default();
+    ProcessRow {
+        pid: process.pid,
+        name: process.name.to_string(),
         user: detail.user.clone(),
         command: detail.command.clone(),
-        state: now.state,
-        cpu_tenths,
-        memory_bytes: now.memory_bytes,
-        threads: now.threads,
-        handles: now.handles,
-        read_bytes: read,
-        write_bytes: written,
-        started_ms: now.started_ms,
-    };
-    (row, cpu, read.unwrap_or(0).saturating_add(written.unwrap_or(0)))
+        state: process.state,
+        cpu_tenths: (speed.cpu * 10.0).round() as u32,
+        memory_bytes: process.memory_bytes,
+        threads: process.threads,
+        handles: process.handles,
+        read_bytes: speed.read.map(|read| read.round() as u64),
+        write_bytes: speed.written.map(|written| written.round() as u64),
+        started_ms: process.started_ms,
+    }
 }
 
 #[cfg(test)]

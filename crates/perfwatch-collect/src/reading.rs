@@ -38,7 +38,7 @@ pub struct RawProcess {
     /// Process id.
     pub pid: u32,
     /// Kernel's short name.
-    pub name: String,
+    pub name: Arc<str>,
     /// State letter of proc_pid_stat(5).
     pub state: char,
     /// User + system time in clock ticks (1/100 s).

@@ -38,7 +38,7 @@ pub(crate) struct Recall {
 struct Known {
     start_ticks: u64,
     cpu_ticks: u64,
-    name: String,
+    name: Arc<str>,
     detail: Option<Arc<ProcessDetail>>,
     io: Option<(u64, u64)>,
 }
@@ -108,20 +108,22 @@ fn parse_stat(bytes: &[u8], page: u64) -> Option<RawProcess> {
     let rest = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
     let mut words = rest.split_ascii_whitespace();
     let state = words.next()?.chars().next()?;
-    // Numbered from ppid = 0: utime 10, stime 11, threads 16, start 18, rss 20.
-    let numbers: Vec<i64> = words
-        .take(21)
-        .map_while(|word| word.parse::<u64>().map(u64::cast_signed).or_else(|_| word.parse()).ok())
-        .collect();
-    let at = |index: usize| numbers.get(index).map(|&number| number.max(0).cast_unsigned());
+    // The wanted ones in their order, counted from ppid = 0; some others may be negative.
+    let mut at = 0;
+    let mut number = |index: usize| {
+        let word = words.nth(index - at)?;
+        at = index + 1;
+        word.parse::<u64>().ok()
+    };
+    let (user, system, threads, start_ticks, pages) = (number(10)?, number(11)?, number(16)?, number(18)?, number(20)?);
     Some(RawProcess {
         pid: std::str::from_utf8(&bytes[..open]).ok()?.trim().parse().ok()?,
-        name: String::from_utf8_lossy(name).into_owned(),
+        name: String::from_utf8_lossy(name).into(),
         state,
-        cpu_ticks: at(10)?.checked_add(at(11)?)?,
-        threads: u32::try_from(at(16)?).ok()?,
-        start_ticks: at(18)?,
-        memory_bytes: at(20)?.saturating_mul(page),
+        cpu_ticks: user.checked_add(system)?,
+        threads: u32::try_from(threads).ok()?,
+        start_ticks,
+        memory_bytes: pages.saturating_mul(page),
         ..RawProcess::default()
     })
 }

@@ -20,7 +20,7 @@ fn names_may_hold_anything() {
         let text = stat(7, name, 'S', 42, 10);
         let line = text.split_once('\n').unwrap().1;
         let process = parse_stat(line.as_bytes(), 4096).unwrap();
-        assert_eq!((process.name.as_str(), process.pid, process.cpu_ticks), (name, 7, 42));
+        assert_eq!((&*process.name, process.pid, process.cpu_ticks), (name, 7, 42));
         assert_eq!((process.threads, process.start_ticks, process.memory_bytes), (3, 500, 40960));
     }
     for bad in ["", "7", "7 (x", "7 (x) S 1 1", "x (y) S 1 1 1 0 -1 0 1 2 3 4 5 0 0 0 20 0 3 0 500 1000 1"] {
