@@ -232,7 +232,8 @@ struct Speed {
 impl Speed {
     fn of(then: Option<&RawProcess>, now: &RawProcess, elapsed: Duration) -> Self {
         let seconds = elapsed.as_secs_f64();
-        let rate = |from: u64, to: u64| if seconds > 0.0 { float(to.saturating_sub(from)) / seconds } else { 0.0 };
+        let rate =
+            |from: u64, to: u64| if seconds > 0.0 { float(to.saturating_sub(from)) / seconds } else { 0.0 };
         let io = then.and_then(|then| Some((then.io?, now.io?)));
         Self {
             // 100 ticks a second: one tick a second is one percent of a core.
@@ -243,7 +244,11 @@ impl Speed {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "speeds are positive and `as` saturates")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "speeds are positive and `as` saturates"
+)]
 fn row(process: &RawProcess, speed: &Speed) -> ProcessRow {
     let detail = process.detail.clone().unwrap_or_default();
     ProcessRow {

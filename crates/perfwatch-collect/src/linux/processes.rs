@@ -115,7 +115,8 @@ fn parse_stat(bytes: &[u8], page: u64) -> Option<RawProcess> {
         at = index + 1;
         word.parse::<u64>().ok()
     };
-    let (user, system, threads, start_ticks, pages) = (number(10)?, number(11)?, number(16)?, number(18)?, number(20)?);
+    let (user, system, threads, start_ticks, pages) =
+        (number(10)?, number(11)?, number(16)?, number(18)?, number(20)?);
     Some(RawProcess {
         pid: std::str::from_utf8(&bytes[..open]).ok()?.trim().parse().ok()?,
         name: String::from_utf8_lossy(name).into(),
