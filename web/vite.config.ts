@@ -32,7 +32,7 @@ function precompress(): Plugin {
   }
 }
 
-const hub = process.env.PERFWATCH_DEV_HUB ?? 'http://127.0.0.1:8000'
+const hub = process.env.DEV_HUB ?? 'http://127.0.0.1:8000'
 
 export default defineConfig({
   plugins: [vue(), precompress()],

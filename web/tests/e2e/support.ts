@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Browser, chromium, type Page } from 'playwright-core'
 
-const BINARY = process.env.PERFWATCH_BIN ?? join(import.meta.dirname, '../../../target/debug/perfwatch')
+const BINARY = process.env.E2E_BIN ?? join(import.meta.dirname, '../../../target/debug/perfwatch')
 const BROWSER = ['/usr/bin/chromium-headless-shell', '/usr/bin/chromium'].find((path) => existsSync(path))
 export const SHOTS = join(import.meta.dirname, '../../test-results')
 
