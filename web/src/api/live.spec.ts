@@ -95,12 +95,26 @@ describe('LiveSocket', () => {
     expect(FakeSocket.all).toHaveLength(2)
   })
 
-  it('drops a connection that is silent while the hub does not answer', async () => {
-    vi.stubGlobal('fetch', vi.fn(() => Promise.reject(new Error('no route'))))
+  it('asks a quiet connection for a sign of life, and drops it without one', () => {
     const live = new LiveSocket('ws://x')
     live.subscribe(wish, () => {})
-    FakeSocket.all[0]!.open()
-    await vi.advanceTimersByTimeAsync(26_000)
+    const first = FakeSocket.all[0]!
+    first.open()
+    first.sent = []
+    vi.advanceTimersByTime(25_000)
+    expect(first.sent).toEqual([{ ping: 1 }])
+    first.say({ type: 'pong', ping: 1 })
+    vi.advanceTimersByTime(20_000)
+    expect(FakeSocket.all).toHaveLength(1)
+    vi.advanceTimersByTime(20_000)
+    expect(FakeSocket.all.length).toBeGreaterThan(1)
+    expect(first.readyState).toBe(3)
+  })
+
+  it('does not wait for ever for a connection', () => {
+    const live = new LiveSocket('ws://x')
+    live.subscribe(wish, () => {})
+    vi.advanceTimersByTime(11_000)
     expect(FakeSocket.all.length).toBeGreaterThan(1)
   })
 })

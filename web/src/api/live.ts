@@ -24,6 +24,8 @@ const BACKOFF_MS = 500
 const BACKOFF_MAX_MS = 8_000
 /** Without a word for this long, the connection is asked for a sign of life. */
 const QUIET_MS = 20_000
+/** How long such a sign, or a connection, may take. */
+const ANSWER_MS = 10_000
 
 export class LiveSocket {
   readonly state = shallowRef<LiveState>({ kind: 'connecting' })
@@ -74,7 +76,9 @@ export class LiveSocket {
     this.retry = undefined
     const socket = new WebSocket(this.url)
     this.socket = socket
+    const late = setTimeout(() => this.giveUp(socket), ANSWER_MS)
     socket.onopen = () => {
+      clearTimeout(late)
       if (this.socket !== socket) return
       this.attempt = 0
       this.lostAt = 0
@@ -82,7 +86,7 @@ export class LiveSocket {
       this.state.value = { kind: 'live' }
       this.subscribeAll()
       clearInterval(this.watchdog)
-      this.watchdog = setInterval(() => void this.watch(socket), 5_000)
+      this.watchdog = setInterval(() => this.watch(socket), 5_000)
     }
     socket.onmessage = (event) => {
       if (this.socket !== socket) return
@@ -90,6 +94,7 @@ export class LiveSocket {
       this.hear(JSON.parse(event.data as string) as LiveMessage)
     }
     socket.onclose = () => {
+      clearTimeout(late)
       if (this.socket === socket) this.lost()
     }
   }
@@ -100,7 +105,7 @@ export class LiveSocket {
     } else if (message.type === 'error') {
       // The host is not known yet, as after a restart of the hub: it will be.
       setTimeout(() => this.subscribeAll(), 1_000)
-    } else {
+    } else if (message.type !== 'pong') {
       this.wishes.get(message.id)?.handler(message)
     }
   }
@@ -121,23 +126,18 @@ export class LiveSocket {
     if (this.retry !== undefined && document.visibilityState === 'visible') this.connect()
   }
 
-  /** A silent host is no dead connection, and a dead one is silent too: ask. */
-  private async watch(socket: WebSocket) {
-    if (Date.now() - this.heardAt < QUIET_MS) return
-    try {
-      const response = await fetch('/healthz', { cache: 'no-store', signal: AbortSignal.timeout(5_000) })
-      if (response.ok) {
-        this.heardAt = Date.now()
-        return
-      }
-    } catch {
-      // Falls through: the hub is out of reach.
-    }
-    if (this.socket === socket) {
-      socket.onclose = null
-      socket.close()
-      this.lost()
-    }
+  /** A silent host is no dead connection, and a dead one is silent too: ask over the same line. */
+  private watch(socket: WebSocket) {
+    const quiet = Date.now() - this.heardAt
+    if (quiet > QUIET_MS + ANSWER_MS) this.giveUp(socket)
+    else if (quiet > QUIET_MS) this.send({ ping: 1 })
+  }
+
+  private giveUp(socket: WebSocket) {
+    if (this.socket !== socket) return
+    socket.onclose = null
+    socket.close()
+    this.lost()
   }
 
   private subscribeAll() {

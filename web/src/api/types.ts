@@ -27,6 +27,7 @@ export interface Host {
 export interface HostList {
   hosts: Host[]
   total: number
+  now_ms: number
   next: number | null
 }
 
@@ -90,4 +91,5 @@ export type LiveMessage =
   | { type: 'columns'; id: number; host: string; shape: string; columns: Column[] }
   | { type: 'tick'; id: number; hosts: TickEntry[] }
   | { type: 'lagged'; missed: number }
+  | { type: 'pong'; ping: number }
   | { type: 'error'; error: { code: string; message: string } }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { gapsBetween, label, liveRange, steps, yRange } from './axes'
+import { gapsBetween, label, liveRange, merged, steps, yRange } from './axes'
 
 describe('axes', () => {
   it('labels without needless zeros', () => {
@@ -26,8 +26,12 @@ describe('axes', () => {
   })
 
   it('finds the gaps', () => {
-    expect(gapsBetween([0, 2, 4, 64, 66], 0, 4, 2)).toEqual([[4, 64]])
-    expect(gapsBetween([0, 2, 4.9], 0, 2, 2)).toEqual([])
+    const two = [2, 2, 2, 2, 2]
+    expect(gapsBetween([0, 2, 4, 64, 66], two, 0, 4)).toEqual([[4, 64]])
+    expect(gapsBetween([0, 2, 4.9], two, 0, 2)).toEqual([])
+    // The tick after a stall stands for a long time; the stall is still one.
+    expect(gapsBetween([0, 2, 22], [2, 2, 20], 0, 2)).toEqual([[2, 22]])
+    expect(merged([[5, 9], [1, 3], [2, 4], [9, 12]])).toEqual([[1, 4], [5, 12]])
     expect(steps('bytes')[10]).toBe(1024)
   })
 })

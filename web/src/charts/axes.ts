@@ -25,13 +25,27 @@ export function label(value: number, unit: Unit): string {
   return format(value, unit).replace(/\.0+(?=\D|$)/, '').replace(/(\.\d*?)0+(?=\D|$)/, '$1')
 }
 
-/** Stretches without data: more than two and a half ticks apart. */
-export function gapsBetween(times: ArrayLike<number>, from: number, to: number, stepS: number): [number, number][] {
+/** Whether a row follows so late on the one before it that something is missing between. */
+export function isGap(times: ArrayLike<number>, steps: ArrayLike<number>, at: number): boolean {
+  return at > 0 && times[at]! - times[at - 1]! > Math.min(steps[at]!, steps[at - 1]!) * 2.5
+}
+
+/** Stretches without data. */
+export function gapsBetween(times: ArrayLike<number>, steps: ArrayLike<number>, from: number, to: number): [number, number][] {
   const gaps: [number, number][] = []
-  for (let at = Math.max(1, from); at <= to; at++) {
-    if (times[at]! - times[at - 1]! > stepS * 2.5) gaps.push([times[at - 1]!, times[at]!])
-  }
+  for (let at = Math.max(1, from); at <= to; at++) if (isGap(times, steps, at)) gaps.push([times[at - 1]!, times[at]!])
   return gaps
+}
+
+/** Sorted and without overlaps, as a clip path needs them. */
+export function merged(gaps: [number, number][]): [number, number][] {
+  const out: [number, number][] = []
+  for (const [from, to] of gaps.sort((a, b) => a[0] - b[0])) {
+    const last = out.at(-1)
+    if (last && from <= last[1]) last[1] = Math.max(last[1], to)
+    else out.push([from, to])
+  }
+  return out
 }
 
 /** The newest `window` seconds; a host that is new gets less, but a minute at least. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { duration, format } from './format'
+import { clock, clockShort, duration, format } from './format'
 
 describe('format', () => {
   it.each([
@@ -21,6 +21,11 @@ describe('format', () => {
     [null, 'bytes', '–'],
     [NaN, 'count', '–'],
   ] as const)('%s as %s is %s', (value, unit, text) => expect(format(value, unit)).toBe(text))
+
+  it('writes times with two digits, midnight as 00', () => {
+    const at = new Date(2026, 0, 5, 0, 5, 7).getTime()
+    expect([clock(at), clockShort(at)]).toEqual(['00:05:07', '00:05'])
+  })
 
   it.each([
     [5, '5 s'],

@@ -62,10 +62,14 @@ export function duration(seconds: number | null | undefined): string {
   return `${Math.floor(s / size)} ${name}${rest && next ? ` ${rest} ${next[1]}` : ''}`
 }
 
-export function clock(ms: number): string {
-  return new Date(ms).toLocaleTimeString(undefined, { hour12: false })
-}
+const TWO = '2-digit'
+const SECONDS = new Intl.DateTimeFormat(undefined, { hourCycle: 'h23', hour: TWO, minute: TWO, second: TWO })
+const MINUTES = new Intl.DateTimeFormat(undefined, { hourCycle: 'h23', hour: TWO, minute: TWO })
+const MOMENT = new Intl.DateTimeFormat(undefined, { hourCycle: 'h23', dateStyle: 'medium', timeStyle: 'medium' })
 
-export function moment(ms: number): string {
-  return new Date(ms).toLocaleString(undefined, { hour12: false })
-}
+/** 09:05:07, in the viewer's zone. */
+export const clock = (ms: number) => SECONDS.format(ms)
+/** 09:05 */
+export const clockShort = (ms: number) => MINUTES.format(ms)
+/** With the date. */
+export const moment = (ms: number) => MOMENT.format(ms)

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { HostColumns, KEEP } from './columns'
+import { HostColumns, KEEP_S } from './columns'
 
 const columns = [
   { metric: 'cpu.usage', instance: '', decimals: 2 },
@@ -51,12 +51,45 @@ describe('HostColumns', () => {
     expect(store.get('cpu.usage')).toEqual([0.01, 0.03, 0.05])
   })
 
-  it('forgets the oldest and stays aligned', () => {
+  it('forgets the oldest, stays aligned, and lets go of what is no more', () => {
     const store = new HostColumns()
     store.setShape('s', columns)
-    for (let n = 0; n < KEEP * 2; n++) store.tick(tick(n * 1000, [n, n, n]))
-    expect(store.times.length).toBeLessThanOrEqual(KEEP + 200)
-    expect(store.get('cpu.usage').length).toBe(store.times.length)
-    expect(store.last('cpu.usage')).toBe((KEEP * 2 - 1) / 100)
+    store.setShape('n', columns.slice(0, 2))
+    const shapeAt = (n: number) => (n < 100 ? 's' : 'n')
+    for (let n = 0; n < KEEP_S * 2; n++) store.tick(tick(n * 1000, shapeAt(n) === 's' ? [n, n, n] : [n, n], shapeAt(n)))
+    expect(store.times.length).toBeLessThanOrEqual(KEEP_S + 121)
+    expect([store.get('cpu.usage').length, store.steps.length]).toEqual([store.times.length, store.times.length])
+    expect(store.last('cpu.usage')).toBe((KEEP_S * 2 - 1) / 100)
+    expect(store.instances('cpu.core.usage')).toEqual(['10'])
+    expect(store.has('cpu.core.usage', '2')).toBe(false)
+  })
+
+  it('keeps what is on screen while paused', () => {
+    const store = new HostColumns()
+    store.setShape('s', columns)
+    store.keepAll = true
+    for (let n = 0; n < KEEP_S * 2; n++) store.tick(tick(n * 1000, [n, n, n]))
+    expect(store.times[0]).toBe(0)
+    store.keepAll = false
+    store.tick(tick(KEEP_S * 2000, [0, 0, 0]))
+    expect(store.times[0]).toBe(KEEP_S)
+  })
+
+  it('follows a clock that was set back', () => {
+    const store = new HostColumns()
+    store.setShape('s', columns)
+    const seq = (n: number, t: number) => ({ ...tick(t, [n, 0, 0]), seq: n })
+    for (const [n, t] of [[1, 10_000], [2, 12_000], [3, 14_000]] as const) store.tick(seq(n, t))
+    store.tick(seq(4, 11_000))
+    expect(store.times).toEqual([10, 11])
+    expect(store.last('cpu.usage')).toBe(0.04)
+  })
+
+  it('knows each stretch of the past by its own rhythm', () => {
+    const store = new HostColumns()
+    const t = [0, 10_000, 20_000, 21_000, 22_000]
+    const v = [t.map(() => 1), t.map(() => 1), t.map(() => 1)]
+    store.backfill({ host: 'h', shape: 's', interval_ms: 1000, columns, t, v })
+    expect(store.steps).toEqual([10, 10, 1, 1, 1])
   })
 })

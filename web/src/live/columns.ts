@@ -4,22 +4,33 @@ import type { BackfillEntry, Column, ProcessRow, Scaled, TickEntry } from '../ap
 
 export type Value = number | null
 
-/** Points kept: half an hour at one a second, or an hour at the usual two seconds. */
-export const KEEP = 1_800
+/** Time kept: the longest window that can be shown. */
+export const KEEP_S = 1_800
 /** The front is cut off in bites, so that appending stays cheap. */
-const SLACK = 200
+const SLACK_S = 120
+/** Rows kept whatever happens: an hour of a paused page at four a second. */
+const MOST_ROWS = 15_000
+/** A series that was not in the last rows is gone: its device was removed. */
+const RECENT_ROWS = 5
 
 export const keyOf = (metric: string, instance = '') => (instance ? `${metric}|${instance}` : metric)
 
 export class HostColumns {
   /** Seconds since 1970, ascending, as charts want them. */
   readonly times: number[] = []
+  /** The time each row stands for, seconds: what tells a gap from a slow rhythm. */
+  readonly steps: number[] = []
+  /** When this page last heard of the host, by its own clock. */
+  heardMs = 0
+  /** While set, nothing is forgotten: it may be on screen. */
+  keepAll = false
   intervalMs = 2_000
   processes: ProcessRow[] = []
   errors: Record<string, string> = {}
   private columns = new Map<string, Value[]>()
   private shapes = new Map<string, { key: string; unit: number }[]>()
   private names = new Map<string, Set<string>>()
+  private lastSeq = 0
 
   /** A column, aligned with `times`; one that never was is all gaps. */
   get(metric: string, instance = ''): Value[] {
@@ -36,22 +47,15 @@ export class HostColumns {
     return this.columns.get(keyOf(metric, instance))?.at(-1) ?? null
   }
 
-  /** Which instances of a metric were seen lately. */
+  /** Which instances of a metric are there now. */
   instances(metric: string): string[] {
-    const names = [...(this.names.get(metric) ?? [])].filter((name) => this.has(metric, name))
+    const isThere = (name: string) => this.get(metric, name).slice(-RECENT_ROWS).some((value) => value !== null)
+    const names = [...(this.names.get(metric) ?? [])].filter(isThere)
     return names.sort((a, b) => a.localeCompare(b, undefined, { numeric: true }))
   }
 
   get lastMs(): number {
     return (this.times.at(-1) ?? 0) * 1000
-  }
-
-  clear() {
-    this.times.length = 0
-    this.columns.clear()
-    this.names.clear()
-    this.processes = []
-    this.errors = {}
   }
 
   setShape(shape: string, columns: Column[]) {
@@ -71,15 +75,24 @@ export class HostColumns {
     this.intervalMs = entry.interval_ms || this.intervalMs
     const isNewest = (entry.t.at(-1) ?? 0) >= this.lastMs
     for (let row = 0; row < entry.t.length; row++) {
-      this.put(entry.t[row]!, entry.shape, (column) => entry.v[column]![row]!)
+      const t = entry.t[row]!
+      // The nearer neighbour tells the rhythm, whatever gap or change of pace is on the other side.
+      const near = Math.min(t - (entry.t[row - 1] ?? -Infinity), (entry.t[row + 1] ?? Infinity) - t)
+      const step = Number.isFinite(near) ? near : entry.interval_ms
+      this.put(t, entry.shape, step / 1000, (column) => entry.v[column]![row]!)
     }
     if (isNewest && entry.processes) this.processes = entry.processes
     this.trim()
   }
 
   tick(entry: TickEntry) {
+    // A higher number with an earlier time: the host's clock was set back. What it said of
+    // times to come was wrong.
+    if (entry.seq > this.lastSeq && entry.t < this.lastMs && this.lastSeq > 0) this.forgetAfter(entry.t / 1000)
+    this.lastSeq = Math.max(this.lastSeq, entry.seq)
     const isNewest = entry.t >= this.lastMs
-    this.put(entry.t, entry.shape, (column) => entry.v[column]!)
+    this.put(entry.t, entry.shape, entry.interval_ms / 1000, (column) => entry.v[column]!)
+    this.heardMs = Date.now()
     if (isNewest) {
       this.intervalMs = entry.interval_ms || this.intervalMs
       this.processes = entry.processes ?? this.processes
@@ -89,7 +102,7 @@ export class HostColumns {
   }
 
   /** Puts a row in its place by time; one that is there already is replaced. */
-  private put(tMs: number, shape: string, value: (column: number) => Scaled) {
+  private put(tMs: number, shape: string, step: number, value: (column: number) => Scaled) {
     const columns = this.shapes.get(shape)
     if (!columns) return
     const t = tMs / 1000
@@ -99,9 +112,11 @@ export class HostColumns {
       at--
     } else if (at === this.times.length) {
       this.times.push(t)
+      this.steps.push(step)
       for (const values of this.columns.values()) values.push(null)
     } else {
       this.times.splice(at, 0, t)
+      this.steps.splice(at, 0, step)
       for (const values of this.columns.values()) values.splice(at, 0, null)
     }
     for (let column = 0; column < columns.length; column++) {
@@ -127,10 +142,28 @@ export class HostColumns {
     return values
   }
 
+  private forgetAfter(t: number) {
+    const keep = this.times.findIndex((time) => time > t)
+    if (keep < 0) return
+    this.times.length = keep
+    this.steps.length = keep
+    for (const values of this.columns.values()) values.length = keep
+  }
+
   private trim() {
-    const over = this.times.length - KEEP
-    if (over <= SLACK) return
-    this.times.splice(0, over)
-    for (const values of this.columns.values()) values.splice(0, over)
+    const { times } = this
+    const oldest = (times.at(-1) ?? 0) - KEEP_S
+    const tooOld = times[0] !== undefined && times[0] < oldest - SLACK_S && !this.keepAll
+    if (!tooOld && times.length <= MOST_ROWS) return
+    const over = Math.max(tooOld ? times.findIndex((t) => t >= oldest) : 0, times.length - MOST_ROWS)
+    times.splice(0, over)
+    this.steps.splice(0, over)
+    for (const [key, values] of this.columns) {
+      values.splice(0, over)
+      if (values.some((value) => value !== null)) continue
+      this.columns.delete(key)
+      const [metric = '', instance = ''] = key.split('|')
+      this.names.get(metric)?.delete(instance)
+    }
   }
 }

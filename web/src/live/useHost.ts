@@ -53,6 +53,7 @@ export function useHost(id: string, metrics: string[]): LiveHost {
     paused,
     setPaused(value) {
       paused.value = value
+      columns.keepAll = value
       soon()
     },
   }

@@ -84,12 +84,12 @@ describe('host page', () => {
     await page.mouse.down()
     await page.mouse.move(box.x + box.width * 0.9, box.y + 50, { steps: 5 })
     await page.mouse.up()
-    await expect.poll(() => page.locator('.range').textContent()).toMatch(/\d\d:\d\d:\d\d – /)
+    await expect.poll(() => page.locator('.range.fixed').textContent()).toMatch(/\d\d:\d\d:\d\d – /)
     // One zoom is everyone's.
     expect(await picture(page, 'CPU')).not.toBe(still)
     await page.keyboard.press('l')
     await expect.poll(() => page.locator('.state').getAttribute('data-state')).toBe('Live')
-    expect(await page.locator('.range').count()).toBe(0)
+    expect(await page.locator('.range.fixed').count()).toBe(0)
     await page.context().close()
   })
 

@@ -28,6 +28,8 @@ pub(crate) struct HostJson {
 pub(crate) struct HostsJson {
     hosts: Vec<HostJson>,
     total: usize,
+    /// The hub's clock, by which hosts were last seen.
+    now_ms: i64,
     /// Give it back as `after` for the next page; none at the end.
     next: Option<usize>,
 }
@@ -51,7 +53,7 @@ pub(crate) async fn list(
     let now_ms = app.clock.wall_ms();
     let hosts = all.into_iter().skip(page.after).take(limit).map(|host| show(host, now_ms)).collect();
     let end = page.after.saturating_add(limit);
-    Ok(Json(HostsJson { hosts, total, next: (end < total).then_some(end) }))
+    Ok(Json(HostsJson { hosts, total, now_ms, next: (end < total).then_some(end) }))
 }
 
 pub(crate) async fn one(

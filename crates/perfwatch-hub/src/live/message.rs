@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub(super) struct ClientMessage {
     pub(super) subscribe: Option<Subscribe>,
     pub(super) unsubscribe: Option<u32>,
+    /// Answered by `pong`: pages can't see the protocol's own pings.
+    pub(super) ping: Option<u32>,
 }
 
 /// A wish. Another one with the same id takes its place.
@@ -164,6 +166,11 @@ pub(super) fn backfill(id: u32, entries: &[String]) -> String {
 /// The reader was too slow; what it missed is in the back-fill of a new subscription.
 pub(super) fn lagged(missed: u64) -> String {
     format!("{{\"type\":\"lagged\",\"missed\":{missed}}}")
+}
+
+/// The connection works.
+pub(super) fn pong(number: u32) -> String {
+    format!("{{\"type\":\"pong\",\"ping\":{number}}}")
 }
 
 /// The client said something that can't be.

@@ -170,12 +170,17 @@ impl Connection {
             Some(Ok(Message::Binary(_))) => self.complain("not_text", "messages are JSON text").await,
             Some(Ok(Message::Text(text))) => match serde_json::from_str::<ClientMessage>(&text) {
                 Err(error) => self.complain("bad_message", &error.to_string()).await,
-                Ok(ClientMessage { subscribe: Some(wish), unsubscribe: None }) => self.subscribe(wish).await,
-                Ok(ClientMessage { subscribe: None, unsubscribe: Some(id) }) => {
+                Ok(ClientMessage { subscribe: Some(wish), unsubscribe: None, ping: None }) => {
+                    self.subscribe(wish).await
+                }
+                Ok(ClientMessage { subscribe: None, unsubscribe: None, ping: Some(number) }) => {
+                    self.send_text(message::pong(number).into()).await
+                }
+                Ok(ClientMessage { subscribe: None, unsubscribe: Some(id), ping: None }) => {
                     self.subscriptions.remove(&id);
                     Ok(())
                 }
-                Ok(_) => self.complain("bad_message", "say either subscribe or unsubscribe").await,
+                Ok(_) => self.complain("bad_message", "say one of subscribe, unsubscribe and ping").await,
             },
         }
     }

@@ -110,6 +110,8 @@ fn a_subscription_gets_the_past_then_columns_of_what_it_asked() {
         assert_eq!(times, [&json!(at + 2000), &json!(at + 3000)]);
 
         say(&mut socket, json!({ "unsubscribe": 7 })).await;
+        say(&mut socket, json!({ "ping": 3 })).await;
+        assert_eq!(next_json(&mut socket).await, json!({ "type": "pong", "ping": 3 }));
         for (message, code) in [
             (json!({ "subscribe": { "hosts": ["nobody"] } }), "unknown_host"),
             (json!({ "shout": 1 }), "bad_message"),

@@ -35,8 +35,20 @@ export const METRICS = [
 ]
 
 const COLOURS = ['blue', 'orange', 'green', 'purple', 'cyan', 'pink', 'yellow', 'red']
-const byInstance = (columns: HostColumns, metric: string, most = 8): Series[] =>
-  columns.instances(metric).slice(0, most).map((instance, index) => ({ metric, instance, label: instance, colour: COLOURS[index % COLOURS.length]! }))
+
+/** A line each; of very many, those with the largest value lately, in the order of their names. */
+function byInstance(columns: HostColumns, metric: string): Series[] {
+  const all = columns.instances(metric)
+  const peak = (instance: string) => Math.max(...columns.get(metric, instance).slice(-150).map((value) => value ?? 0))
+  const largest = [...all].sort((a, b) => peak(b) - peak(a)).slice(0, COLOURS.length)
+  const shown = all.length > COLOURS.length ? all.filter((instance) => largest.includes(instance)) : all
+  return shown.map((instance, index) => ({ metric, instance, label: instance, colour: COLOURS[index]! }))
+}
+
+const some = (title: string, columns: HostColumns, metric: string, series: Series[]): string => {
+  const all = columns.instances(metric).length
+  return all > series.length ? `${title}, the ${series.length} largest of ${all}` : title
+}
 
 const line = (metric: string, label: string, colour: string, area = false): Series => ({ metric, label, colour, area })
 
@@ -57,8 +69,9 @@ function cpu(columns: HostColumns): Panel[] {
         line('cpu.nice', 'nice', 'green'),
         line('cpu.iowait', 'iowait', 'red'),
         line('cpu.softirq', 'softirq', 'purple'),
+        line('cpu.irq', 'irq', 'cyan'),
         line('cpu.steal', 'steal', 'yellow'),
-      ].filter((series) => !['cpu.nice', 'cpu.steal'].includes(series.metric) || columns.get(series.metric).some((v) => (v ?? 0) > 0)),
+      ].filter((series) => !['cpu.nice', 'cpu.irq', 'cpu.steal'].includes(series.metric) || columns.get(series.metric).some((v) => (v ?? 0) > 0)),
     },
   ]
   const cores = columns.instances('cpu.core.usage')
@@ -88,6 +101,10 @@ function pressure(columns: HostColumns): Panel[] {
 
 /** Only what this host has. */
 export function panels(columns: HostColumns): Panel[] {
+  const ofInstances = (title: string, metric: string, unit: Unit, most?: number): Panel => {
+    const series = byInstance(columns, metric)
+    return { title: some(title, columns, metric, series), unit, most, series }
+  }
   const all: Panel[] = [
     ...cpu(columns),
     memory(columns),
@@ -124,13 +141,13 @@ export function panels(columns: HostColumns): Panel[] {
       series: [line('processes.threads', 'threads', 'blue', true), line('processes.total', 'processes', 'green'), line('processes.blocked', 'blocked', 'red')],
     },
     { title: 'File handles', unit: 'count', series: [line('handles.open', 'open', 'cyan', true)] },
-    { title: 'Disk utilisation', unit: 'percent', most: 100, series: byInstance(columns, 'disk.utilisation') },
+    ofInstances('Disk utilisation', 'disk.utilisation', 'percent', 100),
     {
       title: 'Context switches and interrupts',
       unit: 'per_second',
       series: [line('cpu.context_switches', 'switches', 'purple'), line('cpu.interrupts', 'interrupts', 'orange')],
     },
-    { title: 'Temperature', unit: 'celsius', series: byInstance(columns, 'temperature.celsius') },
+    ofInstances('Temperature', 'temperature.celsius', 'celsius'),
   ]
   return all.filter((panel) => panel.series.length > 0)
 }
