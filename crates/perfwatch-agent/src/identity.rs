@@ -1,8 +1,26 @@
 //! Who this host is: a UUID in the state folder, made once, and the name people know.
 
+use crate::run::AgentError;
 use perfwatch_collect::Source;
 use perfwatch_model::{HostId, limits};
+use std::fs::{File, TryLockError};
 use std::path::Path;
+
+/// Takes the state folder for this process alone. A folder that can't be written needs no
+/// lock: nothing is kept there.
+pub(crate) fn lock(state: &Path) -> Result<Option<File>, AgentError> {
+    let open = || {
+        std::fs::create_dir_all(state)?;
+        File::create(state.join("lock"))
+    };
+    let Ok(file) = open() else { return Ok(None) };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(AgentError::Locked(state.display().to_string())),
+        // A filesystem without locks.
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
 
 /// The host's lasting id. Where the folder can't be written, the id lives as long as the
 /// process: better a new host on the dashboard than none.

@@ -49,6 +49,7 @@ pub(crate) struct Pusher {
     backoff_max: Duration,
     failures: u32,
     send_shapes: bool,
+    send_facts: bool,
     most: usize,
     synced: Duration,
 }
@@ -81,6 +82,9 @@ impl Pusher {
             .timeout_connect(Some(Duration::from_secs(5)))
             .timeout_global(Some(Duration::from_secs(20)))
             .max_idle_connections(1)
+            // A proxy from the environment would see this host's process list; a hub is reached directly.
+            .proxy(None)
+            .max_redirects(0)
             .user_agent(concat!("perfwatch-agent/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
@@ -94,6 +98,7 @@ impl Pusher {
             backoff_max: config.backoff_max,
             failures: 0,
             send_shapes: false,
+            send_facts: false,
             most: limits::BATCH_SNAPSHOTS,
             synced: Duration::ZERO,
         }
@@ -115,8 +120,14 @@ impl Pusher {
             };
             let take = spool::take(source, self.most, BATCH_BYTES);
             if take.entries.is_empty() {
-                // Only damage was left there.
-                self.shared.lock().ack(&take);
+                if take.moves() {
+                    // Only damage was left there.
+                    self.shared.lock().ack(&take);
+                } else if stopping {
+                    return;
+                } else {
+                    self.shared.pause(Duration::from_secs(1));
+                }
                 continue;
             }
             let pause = self.send_and_note(&take);
@@ -128,9 +139,13 @@ impl Pusher {
                 );
                 return;
             }
-            if let Some(pause) = pause {
-                self.sync();
-                self.shared.pause(pause);
+            if let Some(mut pause) = pause {
+                while !pause.is_zero() && !self.shared.stopping() {
+                    self.sync();
+                    let slice = pause.min(SYNC_EVERY);
+                    self.shared.pause(slice);
+                    pause -= slice;
+                }
             }
         }
     }
@@ -145,6 +160,7 @@ impl Pusher {
                 self.failures = 0;
                 self.most = limits::BATCH_SNAPSHOTS;
                 self.send_shapes = false;
+                self.send_facts = answer.wants_facts;
                 self.note(&answer);
                 self.shared.lock().ack(take);
                 None
@@ -203,7 +219,7 @@ impl Pusher {
     }
 
     fn send(&self, take: &Take) -> Outcome {
-        let shapes = if self.send_shapes { self.shared.lock().shapes(take) } else { Vec::new() };
+        let shapes = if self.send_shapes { take.shapes() } else { Vec::new() };
         let facts = self.shared.facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let batch = Batch {
             host_id: Bytes::copy_from_slice(&self.host.to_bytes()),
@@ -211,7 +227,7 @@ impl Pusher {
             shapes,
             snapshots: take.entries.iter().map(|entry| entry.bytes.clone()).collect(),
             sent_at_ms: self.clock.wall_ms(),
-            facts: facts.filter(|_| self.send_shapes),
+            facts: facts.filter(|_| self.send_shapes || self.send_facts),
         };
         let body = match zstd::bulk::compress(&wire::encode_batch(&batch), 1) {
             Ok(body) => body,

@@ -20,6 +20,9 @@ pub enum AgentError {
     /// A setting that can't be.
     #[error(transparent)]
     Config(#[from] ConfigProblem),
+    /// Two agents with one identity would count the same numbers.
+    #[error("another agent already uses {0}")]
+    Locked(String),
     /// The machine has no thread to give.
     #[error("can't start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -30,6 +33,8 @@ pub struct Agent {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     host: HostId,
+    /// Held for the agent's life.
+    _lock: Option<std::fs::File>,
 }
 
 impl Agent {
@@ -41,6 +46,7 @@ impl Agent {
         config.check()?;
         let source: Arc<dyn Source> =
             Arc::new(Guarded::new(LocalRoot::new(&config.procfs, &config.sysfs, &config.rootfs)));
+        let lock = identity::lock(&config.state)?;
         let host = identity::host_id(&config.state);
         let name = identity::host_name(config.name.as_deref(), &*source);
         let spool = Spool::open(&config.state.join("spool"), config.spool_bytes);
@@ -77,7 +83,7 @@ impl Agent {
             spawn("push", Box::new(move || pusher.run()))?,
             spawn("tick", Box::new(move || ticker.run()))?,
         ];
-        Ok(Self { shared, threads, host })
+        Ok(Self { shared, threads, host, _lock: lock })
     }
 
     /// The host's identity.

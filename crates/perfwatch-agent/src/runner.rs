@@ -27,6 +27,8 @@ struct Lane {
     running: Option<Duration>,
     due: Duration,
     last: Option<PartReading>,
+    /// `last` was not reported yet: it came after its tick had gone.
+    fresh: bool,
 }
 
 /// The threads and what they last said.
@@ -63,7 +65,15 @@ impl Runner {
             };
             std::thread::Builder::new().name(collector.name.into()).stack_size(STACK_BYTES).spawn(work)?;
             let every = intervals.get(collector.name).copied().unwrap_or_else(|| collector.every.duration());
-            lanes.push(Lane { collector, every, go, running: None, due: Duration::ZERO, last: None });
+            lanes.push(Lane {
+                collector,
+                every,
+                go,
+                running: None,
+                due: Duration::ZERO,
+                last: None,
+                fresh: false,
+            });
         }
         Ok(Self { source, clock, lanes, answers })
     }
@@ -93,7 +103,7 @@ impl Runner {
             };
             self.lanes[index].finished(part);
         }
-        let parts = self.lanes.iter().map(|lane| lane.part(now)).collect();
+        let parts = self.lanes.iter_mut().map(|lane| lane.part(now)).collect();
         Reading { boot: boot_id(&*self.source), wall_ms, monotonic: now, parts }
     }
 }
@@ -102,10 +112,12 @@ impl Lane {
     fn finished(&mut self, part: PartReading) {
         self.running = None;
         self.last = Some(part);
+        self.fresh = true;
     }
 
     /// What this collector adds to the reading of `now`.
-    fn part(&self, now: Duration) -> PartReading {
+    fn part(&mut self, now: Duration) -> PartReading {
+        let fresh = std::mem::take(&mut self.fresh);
         let missing = |error| PartReading {
             collector: self.collector.name,
             taken: now,
@@ -117,8 +129,8 @@ impl Lane {
                 let seconds = now.saturating_sub(since).as_secs();
                 missing(CollectError::Failed(format!("does not come back since {seconds} s")))
             }
-            // Late: a gap for who reads at each tick, the value of before for who reads rarely.
-            (Some(_), Some(last)) if self.collector.every != Every::Tick => last.clone(),
+            // Late: what it said since the last tick, else a gap; for who reads rarely, the value of before.
+            (Some(_), Some(last)) if fresh || self.collector.every != Every::Tick => last.clone(),
             (Some(_), _) | (None, None) => missing(CollectError::NoData),
             (None, Some(last)) => last.clone(),
         }

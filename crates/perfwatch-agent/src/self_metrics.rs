@@ -62,7 +62,8 @@ impl SelfMetrics {
             }
         };
         for part in &reading.parts {
-            push("agent.collector.duration", part.collector, part.took.as_secs_f64() * 1000.0);
+            let took = if part.result.is_ok() { part.took.as_secs_f64() * 1000.0 } else { f64::NAN };
+            push("agent.collector.duration", part.collector, took);
             let ok = match &part.result {
                 Ok(part) => f64::from(u8::from(part.complaints.is_empty())),
                 Err(CollectError::NoData) => f64::NAN,

@@ -5,8 +5,8 @@
 //! - Snapshots leave in the order they came, oldest first, and stay until they are acked.
 //! - Every record carries a CRC-32; a torn tail is cut off at start, a damaged segment costs
 //!   its rest. Nothing is believed that has no valid checksum, acks included.
-//! - Survives the end of the process at any instruction; power loss costs what the kernel had
-//!   not written yet (while the hub can't be reached, that is at most 5 seconds).
+//! - Survives the end of the process at any instruction. Power loss costs what the kernel had
+//!   not written yet; while the hub can't be reached, the log is synced every few seconds.
 //! - The size is capped: the oldest segment goes first, and what it held is counted.
 //! - Where the disk refuses (full, read-only), the newest minutes are kept in memory: a host
 //!   with a full disk is the one people want to see.
@@ -14,18 +14,19 @@
 mod frame;
 mod log;
 
+use bytes::Bytes;
 use log::{Log, Plan};
 use perfwatch_model::{BootId, ShapeId, Snapshot, wire};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::path::Path;
-
-use bytes::Bytes;
+use std::path::{Path, PathBuf};
 
 pub(crate) use log::Position;
 
 /// Snapshots kept in memory while the disk refuses: 10 minutes at 2 s.
 const MEMORY_SNAPSHOTS: usize = 300;
+/// A disk that refused is tried again after so many ticks.
+const RETRY_APPENDS: u32 = 5;
 
 /// One encoded snapshot.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,24 +38,47 @@ pub(crate) struct Entry {
 }
 
 /// Snapshots in the order to send, and what to say once they are acked.
-#[derive(Debug)]
 pub(crate) struct Take {
     pub(crate) entries: Vec<Entry>,
-    token: Token,
+    from: From,
 }
 
-#[derive(Debug)]
-enum Token {
-    Disk(Position),
-    /// Counts all that ever went through memory.
-    Memory(u64),
+enum From {
+    Disk(Plan, Position),
+    /// The shapes of the entries, and a number that counts all that ever went through memory.
+    Memory(HashMap<ShapeId, Bytes>, u64),
+}
+
+impl Take {
+    /// Whether acking this gets the queue on: not when the disk could not be read just now.
+    pub(crate) fn moves(&self) -> bool {
+        match &self.from {
+            From::Disk(plan, end) => plan.moved(*end),
+            From::Memory(..) => !self.entries.is_empty(),
+        }
+    }
+
+    /// The columns of its shapes.
+    pub(crate) fn shapes(&self) -> Vec<Bytes> {
+        let wanted = self.entries.iter().map(|entry| entry.shape).collect();
+        match &self.from {
+            From::Disk(plan, end) => plan.shapes(*end, &wanted).into_values().collect(),
+            From::Memory(shapes, _) => shapes.values().cloned().collect(),
+        }
+    }
 }
 
 /// The queue.
 pub(crate) struct Spool {
+    folder: PathBuf,
+    max_bytes: u64,
     log: Option<Log>,
+    /// Appends until the disk is tried again.
+    patience: u32,
     memory: VecDeque<(Entry, Bytes)>,
     memory_taken: u64,
+    /// The last shape as it is written.
+    shape: Option<(ShapeId, Bytes)>,
     dropped: u64,
     complained: bool,
 }
@@ -66,29 +90,56 @@ pub(crate) enum Source {
 }
 
 impl Spool {
-    /// Opens the folder, or keeps to memory where that fails.
+    /// Opens the folder; keeps to memory while that fails.
     pub(crate) fn open(folder: &Path, max_bytes: u64) -> Self {
-        let log = match Log::open(folder, max_bytes) {
-            Ok(log) => Some(log),
-            Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "no spool on disk: snapshots wait in memory only");
-                None
-            }
+        let mut spool = Self {
+            folder: folder.to_owned(),
+            max_bytes,
+            log: None,
+            patience: 0,
+            memory: VecDeque::new(),
+            memory_taken: 0,
+            shape: None,
+            dropped: 0,
+            complained: false,
         };
-        Self { log, memory: VecDeque::new(), memory_taken: 0, dropped: 0, complained: false }
+        spool.open_log();
+        spool
     }
 
-    /// The newest snapshot that was ever appended here.
+    fn open_log(&mut self) {
+        match Log::open(&self.folder, self.max_bytes) {
+            Ok(log) => self.log = Some(log),
+            Err(error) => {
+                self.patience = RETRY_APPENDS;
+                if !std::mem::replace(&mut self.complained, true) {
+                    tracing::warn!(folder = %self.folder.display(), %error, "no spool on disk: snapshots wait in memory");
+                }
+            }
+        }
+    }
+
+    /// The newest snapshot that was ever appended here, where that is known.
     pub(crate) fn last(&self) -> Option<(BootId, u64)> {
         self.log.as_ref()?.last()
     }
 
     /// Takes a snapshot in. Never fails: without a disk the memory holds the newest.
     pub(crate) fn append(&mut self, snapshot: &Snapshot) {
+        let id = snapshot.shape.id();
+        let shape = match &self.shape {
+            Some((known, bytes)) if *known == id => bytes.clone(),
+            _ => wire::encode_shape(&snapshot.shape),
+        };
+        self.shape = Some((id, shape.clone()));
         let bytes = wire::encode_snapshot(snapshot);
-        let entry = Entry { boot: snapshot.boot, seq: snapshot.seq, shape: snapshot.shape.id(), bytes };
-        let shape = wire::encode_shape(&snapshot.shape);
-        self.memory.push_back((entry, shape));
+        self.memory.push_back((Entry { boot: snapshot.boot, seq: snapshot.seq, shape: id, bytes }, shape));
+        if self.log.is_none() {
+            self.patience = self.patience.saturating_sub(1);
+            if self.patience == 0 {
+                self.open_log();
+            }
+        }
         if let Err(error) = self.spill() {
             if !std::mem::replace(&mut self.complained, true) {
                 tracing::warn!(%error, "the spool can't write: snapshots wait in memory");
@@ -119,25 +170,17 @@ impl Spool {
         if let Some(plan) = self.log.as_ref().filter(|log| log.pending() > 0).map(Log::plan) {
             return Some(Source::Disk(plan));
         }
-        let entries: Vec<Entry> = self.memory.iter().take(most).map(|(entry, _)| entry.clone()).collect();
+        let waiting = || self.memory.iter().take(most);
+        let entries: Vec<Entry> = waiting().map(|(entry, _)| entry.clone()).collect();
+        let shapes = waiting().map(|(entry, shape)| (entry.shape, shape.clone())).collect();
         let end = self.memory_taken + entries.len() as u64;
-        (!entries.is_empty()).then_some(Source::Memory(Take { entries, token: Token::Memory(end) }))
-    }
-
-    /// The columns of shapes of what was taken.
-    pub(crate) fn shapes(&self, take: &Take) -> Vec<Bytes> {
-        let wanted: std::collections::HashSet<ShapeId> =
-            take.entries.iter().map(|entry| entry.shape).collect();
-        let mut shapes = self.log.as_ref().map(|log| log.shapes(&wanted)).unwrap_or_default();
-        let in_memory = self.memory.iter().filter(|(entry, _)| wanted.contains(&entry.shape));
-        shapes.extend(in_memory.map(|(entry, shape)| (entry.shape, shape.clone())));
-        shapes.into_values().collect()
+        (!entries.is_empty()).then_some(Source::Memory(Take { entries, from: From::Memory(shapes, end) }))
     }
 
     /// Forgets what was taken.
     pub(crate) fn ack(&mut self, take: &Take) {
-        match take.token {
-            Token::Disk(end) => {
+        match take.from {
+            From::Disk(_, end) => {
                 if let Some(log) = &mut self.log
                     && let Err(error) = log.ack(end)
                 {
@@ -145,7 +188,7 @@ impl Spool {
                     tracing::debug!(%error, "the spool can't note an ack");
                 }
             }
-            Token::Memory(end) => {
+            From::Memory(_, end) => {
                 while self.memory_taken < end && self.memory.pop_front().is_some() {
                     self.memory_taken += 1;
                 }
@@ -180,7 +223,7 @@ pub(crate) fn take(source: Source, most: usize, most_bytes: usize) -> Take {
         Source::Memory(take) => take,
         Source::Disk(plan) => {
             let (entries, end) = plan.read(most, most_bytes);
-            Take { entries, token: Token::Disk(end) }
+            Take { entries, from: From::Disk(plan, end) }
         }
     }
 }

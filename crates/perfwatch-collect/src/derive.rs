@@ -93,7 +93,12 @@ impl Deriver {
             self.last.insert(read.collector, last);
         }
         if let Some(last) = self.last.get(read.collector) {
-            derived.points.extend(last.points.iter().cloned());
+            // Repeated, an event would count twice.
+            let again = |point: &Point| match point.metric.kind {
+                Kind::Events if same => Point { value: 0.0, ..point.clone() },
+                _ => point.clone(),
+            };
+            derived.points.extend(last.points.iter().map(again));
             derived.processes.extend(last.processes.iter().cloned());
         }
     }

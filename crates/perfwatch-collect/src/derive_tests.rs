@@ -105,6 +105,11 @@ fn a_part_that_was_not_due_is_repeated() {
     assert_eq!(values(&mut deriver, &second), [7.0]);
     second.monotonic = Duration::from_secs(2);
     assert_eq!(values(&mut deriver, &second), [7.0]);
+    // But what happened once happened once.
+    let kills = reading(boot(), 3.0, vec![(&EVENTS, "", Raw::Counter(4))]);
+    values(&mut deriver, &kills);
+    let more = reading(boot(), 4.0, vec![(&EVENTS, "", Raw::Counter(6))]);
+    assert_eq!([values(&mut deriver, &more), values(&mut deriver, &more)], [[2.0], [0.0]]);
 }
 
 #[test]

@@ -36,6 +36,19 @@ struct Inner {
     by_name: HashMap<String, HostId>,
 }
 
+impl Inner {
+    /// The name is this host's from now on, and its earlier one nobody's.
+    fn name(&mut self, name: &str, id: HostId) {
+        let before = self.hosts.get(&id).map(|host| host.record.name.clone());
+        if let Some(before) = before.filter(|before| before != name)
+            && self.by_name.get(&before) == Some(&id)
+        {
+            self.by_name.remove(&before);
+        }
+        self.by_name.insert(name.to_owned(), id);
+    }
+}
+
 /// All hosts.
 pub(crate) struct Fleet {
     store: Arc<dyn Store>,
@@ -78,7 +91,7 @@ impl Fleet {
                 return Err(FleetError::Full);
             }
             let id = id.unwrap_or_else(HostId::generate);
-            inner.by_name.insert(host.name.clone(), id);
+            inner.name(&host.name, id);
             let record =
                 HostRecord { id, name: host.name.clone(), facts: facts.clone(), first_seen_ms: now_ms };
             match inner.hosts.get_mut(&id) {
@@ -141,6 +154,10 @@ impl Fleet {
     /// How many.
     pub(crate) fn len(&self) -> usize {
         self.read().hosts.len()
+    }
+
+    pub(crate) fn has_facts(&self, id: HostId) -> bool {
+        self.read().hosts.get(&id).is_some_and(|host| host.record.facts.is_some())
     }
 
     pub(crate) fn name(&self, id: HostId) -> String {

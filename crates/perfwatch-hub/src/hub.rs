@@ -140,7 +140,10 @@ async fn prune(app: Arc<App>) {
     loop {
         tokio::select! {
             () = app.stop.cancelled() => return,
-            _ = ticks.tick() => app.live.prune(app.clock.wall_ms()),
+            _ = ticks.tick() => {
+                app.live.prune(app.clock.wall_ms());
+                app.pipeline.prune();
+            }
         }
     }
 }

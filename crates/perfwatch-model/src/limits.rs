@@ -10,6 +10,8 @@ pub const ZSTD_WINDOW_LOG: u32 = 23;
 pub const BATCH_SNAPSHOTS: usize = 500;
 /// One encoded snapshot: 8,192 columns and 200 processes have less.
 pub const SNAPSHOT_BYTES: usize = 512 << 10;
+/// The encoded columns of one shape: 8,192 with names of 120 bytes.
+pub const SHAPE_BYTES: usize = 1 << 20;
 /// Requests that are decompressed and decoded at one time: bounds what they hold together.
 pub const DECODING: usize = 8;
 /// Columns of a snapshot: 128 cores, 200 disks and 200 mounts fit.

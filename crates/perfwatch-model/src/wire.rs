@@ -11,6 +11,7 @@ use crate::{BootId, Column, HostId, Shape, ShapeId, limits};
 use bytes::Bytes;
 use prost::Message;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -148,6 +149,8 @@ pub struct IngestAnswer {
     pub duplicates: usize,
     /// Snapshots that never will be taken in, by their place in the batch.
     pub rejected: Vec<RejectedSnapshot>,
+    /// The hub does not know this host's facts: send them along next time.
+    pub wants_facts: bool,
     /// How often the hub wants a snapshot, milliseconds; none if it leaves that to the agent.
     pub interval_ms: Option<u32>,
 }
@@ -238,6 +241,9 @@ pub fn encode_shape(shape: &Shape) -> Bytes {
 /// # Errors
 /// Malformed bytes, too many columns, or a column that no metric can have.
 pub fn decode_shape(bytes: Bytes) -> Result<Shape, WireError> {
+    if bytes.len() > limits::SHAPE_BYTES {
+        return invalid(format!("a shape of more than {} bytes", limits::SHAPE_BYTES));
+    }
     let message = ShapeMessage::decode(bytes).map_err(|error| malformed(&error))?;
     if message.columns.len() > limits::COLUMNS {
         return invalid(format!(
@@ -265,6 +271,10 @@ pub fn decode_shape(bytes: Bytes) -> Result<Shape, WireError> {
             instance: column.instance.into(),
             decimals,
         });
+    }
+    let mut seen = HashSet::with_capacity(columns.len());
+    if let Some(twice) = columns.iter().find(|c: &&Column| !seen.insert((&c.metric, &c.instance))) {
+        return invalid(format!("{} {:?} stands twice in a shape", twice.metric, twice.instance));
     }
     Ok(Shape::new(columns))
 }
@@ -381,20 +391,32 @@ pub fn facts_message(facts: &HostFacts) -> FactsMessage {
 
 /// Facts as they arrived, each text cut to [`limits::TEXT_BYTES`].
 pub fn read_facts(message: FactsMessage) -> HostFacts {
+    cut_facts(HostFacts {
+        os: message.os,
+        kernel: message.kernel,
+        arch: message.arch,
+        cpu_model: message.cpu_model,
+        cores: message.cores,
+        memory_bytes: message.memory_bytes,
+        boot_time_ms: message.boot_time_ms,
+        agent_version: message.agent_version,
+    })
+}
+
+/// Facts from outside, each text cut to [`limits::TEXT_BYTES`].
+pub(crate) fn cut_facts(facts: HostFacts) -> HostFacts {
     let cut = |mut text: String| {
         let end = (0..=limits::TEXT_BYTES.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
         text.truncate(end.unwrap_or_default());
         text
     };
     HostFacts {
-        os: cut(message.os),
-        kernel: cut(message.kernel),
-        arch: cut(message.arch),
-        cpu_model: cut(message.cpu_model),
-        cores: message.cores,
-        memory_bytes: message.memory_bytes,
-        boot_time_ms: message.boot_time_ms,
-        agent_version: cut(message.agent_version),
+        os: cut(facts.os),
+        kernel: cut(facts.kernel),
+        arch: cut(facts.arch),
+        cpu_model: cut(facts.cpu_model),
+        agent_version: cut(facts.agent_version),
+        ..facts
     }
 }
 

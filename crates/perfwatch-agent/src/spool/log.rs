@@ -8,7 +8,7 @@ use bytes::Bytes;
 use perfwatch_model::{BootId, ShapeId};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,11 @@ pub(super) struct Log {
     acked: Position,
     last: Option<(BootId, u64)>,
     dropped: u64,
+    failed: bool,
 }
+
+/// Stands beside the segments while they hold all that was taken in.
+const COMPLETE: &str = "complete";
 
 /// What is to be read, by whoever has the time.
 pub(crate) struct Plan {
@@ -72,6 +76,7 @@ impl Log {
     /// Reads what is there and begins a new segment.
     pub(super) fn open(folder: &Path, max_bytes: u64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
+        let complete = folder.join(COMPLETE);
         let mut ids: Vec<u64> = Vec::new();
         for entry in std::fs::read_dir(folder)? {
             let name = entry?.file_name();
@@ -81,11 +86,20 @@ impl Log {
         let (mut segments, mut last) = (VecDeque::new(), None);
         let mut acked = Position { segment: 0, offset: 0 };
         for &id in &ids {
-            segments.push_back(recover(folder, id, &mut last, &mut acked)?);
+            let segment = recover(folder, id, &mut last, &mut acked).unwrap_or_else(|error| {
+                tracing::warn!(%error, segment = id, "can't read a spool segment: left behind");
+                Segment { id, bytes: 0, waiting: VecDeque::new() }
+            });
+            segments.push_back(segment);
+        }
+        if !complete.exists() {
+            // An earlier run went on in memory: nobody knows how far it counted.
+            last = None;
         }
         let next = ids.last().map_or(1, |id| id + 1);
         let (writer, bytes) = create(folder, next, last)?;
         segments.push_back(Segment { id: next, bytes, waiting: VecDeque::new() });
+        File::create(&complete)?;
         let mut log = Self {
             folder: folder.to_owned(),
             max_bytes,
@@ -95,6 +109,7 @@ impl Log {
             acked,
             last,
             dropped: 0,
+            failed: false,
         };
         log.forget_acked();
         if log.pending() > 0 {
@@ -107,6 +122,25 @@ impl Log {
     }
 
     pub(super) fn append(&mut self, entry: &Entry, shape: &Bytes) -> io::Result<()> {
+        let result = self.try_append(entry, shape);
+        let complete = self.folder.join(COMPLETE);
+        if result.is_err() {
+            // Deleting works on a full disk. From now on the log does not know the newest number.
+            let _ = std::fs::remove_file(complete);
+        } else if self.failed {
+            File::create(complete)?;
+        }
+        self.failed = result.is_err();
+        result
+    }
+
+    fn try_append(&mut self, entry: &Entry, shape: &Bytes) -> io::Result<()> {
+        let written_to = self.segments.back().map(|segment| path_of(&self.folder, segment.id));
+        if written_to.is_some_and(|path| !path.exists()) {
+            // Somebody cleaned up under us: what is gone is gone, the next tick is kept.
+            std::fs::create_dir_all(&self.folder)?;
+            self.rotate()?;
+        }
         if self.segments.back().is_none_or(|segment| segment.bytes >= SEGMENT_BYTES) {
             self.rotate()?;
         }
@@ -143,27 +177,6 @@ impl Log {
     pub(super) fn plan(&self) -> Plan {
         let segments = self.segments.iter().map(|s| (s.id, path_of(&self.folder, s.id), s.bytes)).collect();
         Plan { from: self.acked, segments }
-    }
-
-    /// The columns of these shapes. Reads segments, so only for a hub that asks.
-    pub(super) fn shapes(&self, wanted: &HashSet<ShapeId>) -> HashMap<ShapeId, Bytes> {
-        let mut found = HashMap::new();
-        for segment in &self.segments {
-            let Ok(bytes) = std::fs::read(path_of(&self.folder, segment.id)) else {
-                continue;
-            };
-            for (record, _) in Walk::new(bytes.into(), MAGIC.len()) {
-                if let Record::Shape(id, bytes) = record
-                    && wanted.contains(&id)
-                {
-                    found.insert(id, bytes);
-                }
-            }
-            if found.len() == wanted.len() {
-                break;
-            }
-        }
-        found
     }
 
     pub(super) fn pending(&self) -> u64 {
@@ -286,21 +299,28 @@ fn recover(
 
 impl Plan {
     /// Up to `most` snapshots of about `most_bytes`, and the place after them. A segment that
-    /// went away or was damaged meanwhile is passed over.
+    /// was evicted or damaged meanwhile is passed over; one that can't be opened just now ends
+    /// the reading, and is tried again.
     pub(super) fn read(&self, most: usize, most_bytes: usize) -> (Vec<Entry>, Position) {
         let (mut entries, mut end, mut size) = (Vec::new(), self.from, 0);
+        let newest = self.segments.last().map(|(id, ..)| *id);
         for (id, path, length) in self.segments.iter().filter(|(id, ..)| *id >= self.from.segment) {
-            let start = if *id == self.from.segment {
-                self.from.offset.max(MAGIC.len() as u64)
-            } else {
-                MAGIC.len() as u64
-            };
+            let magic = MAGIC.len() as u64;
+            let start = if *id == self.from.segment { self.from.offset.max(magic) } else { magic };
+            let passed = Position { segment: *id, offset: *length };
             let bytes = match read_range(path, start, *length) {
                 Ok(bytes) => bytes,
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "can't read a spool segment: passed over");
-                    end = Position { segment: id + 1, offset: 0 };
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => {
+                    // Not the one being written: it is only about to be replaced.
+                    if Some(*id) != newest {
+                        tracing::warn!(path = %path.display(), %error, "a spool segment is gone: passed over");
+                        end = passed;
+                    }
                     continue;
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "can't read the spool just now");
+                    break;
                 }
             };
             let mut walk = Walk::new(bytes, 0);
@@ -316,10 +336,34 @@ impl Plan {
             }
             if !walk.at_end() {
                 tracing::warn!(path = %path.display(), "a spool segment is damaged: its rest is passed over");
-                end = Position { segment: *id, offset: *length };
+                end = passed;
             }
         }
         (entries, end)
+    }
+
+    /// Whether reading got anywhere.
+    pub(super) fn moved(&self, end: Position) -> bool {
+        end > self.from
+    }
+
+    /// The columns of these shapes, from the segments up to `end`: each holds those of its own
+    /// snapshots. Only for a hub that asks.
+    pub(super) fn shapes(&self, end: Position, wanted: &HashSet<ShapeId>) -> HashMap<ShapeId, Bytes> {
+        let mut found = HashMap::new();
+        for (_, path, _) in
+            self.segments.iter().filter(|(id, ..)| (self.from.segment..=end.segment).contains(id))
+        {
+            let Ok(bytes) = std::fs::read(path) else { continue };
+            for (record, _) in Walk::new(bytes.into(), MAGIC.len()) {
+                if let Record::Shape(id, bytes) = record
+                    && wanted.contains(&id)
+                {
+                    found.insert(id, bytes);
+                }
+            }
+        }
+        found
     }
 }
 

@@ -62,8 +62,8 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
         match parse_stat(&buffer, page) {
             Some(mut process) => {
                 // Clock ticks are 1/100 s for programs on every architecture (USER_HZ).
-                process.started_ms =
-                    boot_ms + i64::try_from(process.start_ticks).unwrap_or(0).saturating_mul(10);
+                process.started_ms = boot_ms
+                    .saturating_add(i64::try_from(process.start_ticks).unwrap_or(0).saturating_mul(10));
                 processes.push(process);
             }
             None => cx.out.complain(garbled(&path, &String::from_utf8_lossy(&buffer)).to_string()),

@@ -62,8 +62,11 @@ async fn compact(app: &App, bytes: Bytes) -> Result<IngestAnswer, ApiError> {
     if batch.snapshots.len() > limits::BATCH_SNAPSHOTS {
         return Err(too_many());
     }
+    // Held for this batch whatever becomes of the shared table meanwhile.
+    let mut sent = HashMap::new();
     for shape in batch.shapes.into_iter().take(limits::BATCH_SNAPSHOTS) {
-        app.pipeline.intern(wire::decode_shape(shape).map_err(|error| malformed(&error))?);
+        let shape = app.pipeline.intern(wire::decode_shape(shape).map_err(|error| malformed(&error))?);
+        sent.insert(shape.id(), shape);
     }
     let mut rejected = Vec::new();
     let mut snapshots = Vec::with_capacity(batch.snapshots.len());
@@ -71,7 +74,7 @@ async fn compact(app: &App, bytes: Bytes) -> Result<IngestAnswer, ApiError> {
         let decoded = if bytes.len() > limits::SNAPSHOT_BYTES {
             Err(WireError::Invalid(format!("a snapshot of more than {} bytes", limits::SNAPSHOT_BYTES)))
         } else {
-            wire::decode_snapshot(bytes, &|id| app.pipeline.shape(id))
+            wire::decode_snapshot(bytes, &|id| sent.get(&id).cloned().or_else(|| app.pipeline.shape(id)))
         };
         match decoded {
             Ok(snapshot) => snapshots.push((index, snapshot)),
@@ -139,6 +142,7 @@ async fn from_json(app: &App, bytes: &[u8]) -> Result<IngestAnswer, ApiError> {
 
 async fn submit(app: &App, submission: Submission) -> Result<IngestAnswer, ApiError> {
     app.pipeline.submit(submission).await.map_err(|error| match error {
+        SubmitError::NoClock => ApiError::unavailable("clock_not_set", error.to_string(), 10),
         SubmitError::Fleet(FleetError::BadName(why)) => ApiError::unprocessable("invalid_host", why),
         SubmitError::Fleet(full @ FleetError::Full) => {
             ApiError::new(StatusCode::FORBIDDEN, "too_many_hosts", full.to_string())

@@ -6,7 +6,7 @@ use crate::fleet::{Fleet, FleetError};
 use crate::live::{Accepted, Live};
 use crate::self_metrics::SelfMetrics;
 use perfwatch_model::wire::{IngestAnswer, RejectedSnapshot};
-use perfwatch_model::{Catalog, Clock, HostFacts, HostRef, Shape, ShapeId, Snapshot};
+use perfwatch_model::{Catalog, Clock, HostFacts, HostRef, Shape, ShapeId, Snapshot, limits};
 use perfwatch_store::{Appended, Row, Store, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub(crate) struct Submission {
 /// Why nothing of a submission was taken in.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SubmitError {
+    #[error("this hub's own clock is not set: it shows a time before 2020")]
+    NoClock,
     #[error(transparent)]
     Fleet(#[from] FleetError),
     #[error(transparent)]
@@ -65,16 +67,30 @@ impl Pipeline {
         self.shapes.intern(Arc::new(shape))
     }
 
+    /// Lets go of what is not used any more.
+    pub(crate) fn prune(&self) {
+        self.shapes.prune();
+    }
+
     /// Takes in what can be true and was not there yet. When this returns, the accepted ones
     /// are as durable as the store makes them, and published.
     pub(crate) async fn submit(&self, submission: Submission) -> Result<IngestAnswer, SubmitError> {
         let now_ms = self.clock.wall_ms();
+        if now_ms < limits::EARLIEST_MS {
+            // Judging by such a clock would throw away good data.
+            return Err(SubmitError::NoClock);
+        }
+        // A sender whose clock is far ahead, and whose snapshots are by as much: set right by the hub's.
+        let ahead_ms = submission.skew_ms.filter(|&skew| skew > limits::FUTURE_MS);
         let mut answer = IngestAnswer {
             interval_ms: self.interval.and_then(|interval| u32::try_from(interval.as_millis()).ok()),
             ..IngestAnswer::default()
         };
         let mut good = Vec::with_capacity(submission.snapshots.len());
         for (index, mut snapshot) in submission.snapshots {
+            if let Some(ahead_ms) = ahead_ms.filter(|_| snapshot.at_ms > now_ms + limits::FUTURE_MS) {
+                snapshot.at_ms -= ahead_ms;
+            }
             match check(&snapshot, &self.catalog, now_ms) {
                 Ok(()) => {
                     snapshot.shape = self.shapes.intern(snapshot.shape);
@@ -111,6 +127,7 @@ impl Pipeline {
             }
         }
         self.metrics.duplicates(answer.duplicates);
+        answer.wants_facts = !self.fleet.has_facts(id);
         Ok(answer)
     }
 }

@@ -14,16 +14,18 @@ impl Shapes {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
+    /// Forgets what no snapshot at hand uses; agents send a shape again when asked.
+    pub(super) fn prune(&self) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, shape| Arc::strong_count(shape) > 1);
+    }
+
     /// Adds a shape, or gives the equal one that is there.
     pub(super) fn intern(&self, shape: Arc<Shape>) -> Arc<Shape> {
         if let Some(known) = self.get(shape.id()) {
             return known;
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= limits::SHAPES {
-            // What no live snapshot uses can be asked for again.
-            known.retain(|_, shape| Arc::strong_count(shape) > 1);
-        }
         if known.len() >= limits::SHAPES {
             return shape;
         }

@@ -12,6 +12,9 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+/// About the most in one message: more is split, so that a slow line shows the first part soon.
+const MESSAGE_BYTES: usize = 512 << 10;
+
 /// What a client may say.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,7 +120,13 @@ pub(super) fn columns(id: u32, accepted: &Accepted, selection: &Selection) -> St
 /// The past of one host in columns; where its shape changed, one entry a shape.
 pub(super) fn backfill_entries(past: &[Arc<Accepted>], selection: &Selection) -> Vec<String> {
     let same_shape = |a: &Arc<Accepted>, b: &Arc<Accepted>| a.snapshot.shape.id() == b.snapshot.shape.id();
-    past.chunk_by(same_shape).map(|run| backfill_entry(run, selection)).collect()
+    let rows = |run: &[Arc<Accepted>]| {
+        // A value takes about six characters.
+        let columns = selection.pick(&run[0].snapshot.shape).indices.len();
+        (MESSAGE_BYTES / (6 * columns + 16)).max(1)
+    };
+    let runs = past.chunk_by(same_shape);
+    runs.flat_map(|run| run.chunks(rows(run))).map(|run| backfill_entry(run, selection)).collect()
 }
 
 fn backfill_entry(run: &[Arc<Accepted>], selection: &Selection) -> String {
@@ -158,9 +167,31 @@ fn backfill_entry(run: &[Arc<Accepted>], selection: &Selection) -> String {
     out
 }
 
-/// The message around back-fill.
-pub(super) fn backfill(id: u32, entries: &[String]) -> String {
-    format!("{{\"type\":\"backfill\",\"id\":{id},\"hosts\":[{}]}}", entries.join(","))
+/// The messages around back-fill: one at least, so that a client knows when it has all.
+pub(super) fn backfill(id: u32, entries: &[String]) -> Vec<String> {
+    let message = |entries: &[String]| {
+        format!("{{\"type\":\"backfill\",\"id\":{id},\"hosts\":[{}]}}", entries.join(","))
+    };
+    if entries.is_empty() {
+        return vec![message(&[])];
+    }
+    in_bites(entries, String::len).map(message).collect()
+}
+
+/// Neighbours together as long as they stay within a message's size.
+pub(super) fn in_bites<T>(entries: &[T], size: fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    let mut rest = entries;
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let fit = rest.iter().take_while(|entry| {
+            sum += size(entry);
+            sum <= MESSAGE_BYTES
+        });
+        let count = fit.count().max(1).min(rest.len());
+        let (bite, left) = rest.split_at(count);
+        rest = left;
+        (!bite.is_empty()).then_some(bite)
+    })
 }
 
 /// The reader was too slow; what it missed is in the back-fill of a new subscription.
@@ -176,4 +207,19 @@ pub(super) fn pong(number: u32) -> String {
 /// The client said something that can't be.
 pub(super) fn error(code: &str, message: &str) -> String {
     serde_json::json!({ "type": "error", "error": { "code": code, "message": message } }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bites_keep_order_and_size() {
+        let sizes = [1, MESSAGE_BYTES, 5, MESSAGE_BYTES - 5, 1, MESSAGE_BYTES * 2, 1];
+        let bites: Vec<&[usize]> = in_bites(&sizes, |&size| size).collect();
+        assert_eq!(bites.concat(), sizes);
+        let fits = |bite: &&[usize]| bite.len() == 1 || bite.iter().sum::<usize>() <= MESSAGE_BYTES;
+        assert!(bites.iter().all(fits), "{bites:?}");
+        assert_eq!(backfill(3, &[]), ["{\"type\":\"backfill\",\"id\":3,\"hosts\":[]}"]);
+    }
 }

@@ -43,7 +43,8 @@ pub(crate) async fn upgrade(
         // 128 KiB by default, for each of thousands of clients that say next to nothing.
         .read_buffer_size(4 << 10)
         .write_buffer_size(8 << 10)
-        .max_write_buffer_size(1 << 20)
+        // Above the largest whole snapshot there can be.
+        .max_write_buffer_size(4 << 20)
         .max_message_size(limits::LIVE_MESSAGE_BYTES)
         .max_frame_size(limits::LIVE_MESSAGE_BYTES);
     Ok(upgrade.on_upgrade(move |socket| {
@@ -215,7 +216,9 @@ impl Connection {
         let mut new = Subscription { selection, hosts, told: HashMap::new(), waiting: Vec::new(), due: None };
         if wish.backfill_s > 0 {
             let entries = self.past(&mut new, wish.backfill_s, &wish.since);
-            self.send_text(message::backfill(wish.id, &entries).into()).await?;
+            for text in message::backfill(wish.id, &entries) {
+                self.send_text(text.into()).await?;
+            }
         }
         self.subscriptions.insert(wish.id, new);
         Ok(())
@@ -287,7 +290,9 @@ impl Connection {
             }
             let entries: Vec<Utf8Bytes> =
                 waiting.iter().map(|accepted| accepted.part(&subscription.selection)).collect();
-            messages.push(message::tick(id, entries.iter().map(Utf8Bytes::as_str)).into());
+            for bite in message::in_bites(&entries, |entry| entry.as_str().len()) {
+                messages.push(message::tick(id, bite.iter().map(Utf8Bytes::as_str)).into());
+            }
         }
         for text in messages {
             self.send_text(text).await?;
@@ -301,6 +306,8 @@ impl Connection {
     /// The bus went on without this client: it gets the newest state and is told what it
     /// missed, instead of a growing backlog.
     async fn catch_up(&mut self, missed: u64) -> Result<(), End> {
+        // What stands on the bus already is skipped too: the newest state holds more.
+        let missed = missed + self.bus.len() as u64;
         self.app.metrics.live_lagged(missed);
         self.bus = self.bus.resubscribe();
         self.send_text(message::lagged(missed).into()).await?;

@@ -43,13 +43,13 @@ impl Node {
                     _ => child.insert(rest, slot),
                 }
             }
+            // Twice the same name: the first one stands.
+            Node::Leaf(_) if path.is_empty() => {}
             // A name that is also a group (`load` and `load.one`): the group wins, the
             // value stands in it under the empty key.
             Node::Leaf(old) => {
                 let mut branch = Node::Branch(vec![(String::new(), Node::Leaf(*old))]);
-                if !path.is_empty() {
-                    branch.insert(path, slot);
-                }
+                branch.insert(path, slot);
                 *self = branch;
             }
         }

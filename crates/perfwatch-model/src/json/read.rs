@@ -70,7 +70,7 @@ pub fn read_snapshot(value: &Value, catalog: &Catalog, now_ms: i64) -> Result<Pa
     let facts = match object.get("facts") {
         None | Some(Value::Null) => None,
         Some(facts) => match serde_json::from_value::<HostFacts>(facts.clone()) {
-            Ok(facts) => Some(Arc::new(facts)),
+            Ok(facts) => Some(Arc::new(crate::wire::cut_facts(facts))),
             Err(error) => return fail("facts", error.to_string()),
         },
     };

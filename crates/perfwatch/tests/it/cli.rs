@@ -88,3 +88,18 @@ fn all_in_one_ends_in_order() {
     assert!(all.log().contains("agent stopped") && all.log().contains("hub stopped"), "{}", all.log());
     assert!(folder.path().join("all/agent/host-id").exists());
 }
+
+#[test]
+fn two_agents_never_share_an_identity() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = ["agent", "--hub", "http://127.0.0.1:9"];
+    let first = Process::spawn(BINARY, folder.path(), "same", &agent);
+    eventually("the first runs", || first.log().contains("agent starts"));
+    let second =
+        Command::new(BINARY).args(agent).env("PERFWATCH_DATA", folder.path().join("same")).output().unwrap();
+    assert!(text(&second.stderr).contains("another agent already uses"), "{}", text(&second.stderr));
+    first.kill();
+    let third = Process::spawn(BINARY, folder.path(), "same", &agent);
+    // The log is one for both.
+    eventually("the lock goes with its holder", || third.log().matches("agent starts").count() == 2);
+}

@@ -155,3 +155,58 @@ fn routes_answer_in_one_envelope_and_only_to_this_machine() {
         assert_eq!(hub.post(b"{\"host\":\"h\"}", &headers).code(), "foreign_origin");
     }
 }
+
+/// An agent's own form, from a host whose clock is off.
+fn compact(host: perfwatch_model::HostId, at_ms: i64, sent_at_ms: i64) -> Vec<u8> {
+    use perfwatch_model::{Column, Shape, Snapshot, wire};
+    let column =
+        Column { metric: "cpu.usage".into(), dimension: "".into(), instance: "".into(), decimals: 2 };
+    let snapshot = Snapshot {
+        boot: perfwatch_model::BootId::default(),
+        seq: u64::try_from(at_ms).unwrap(),
+        at_ms,
+        interval_ms: 2000,
+        shape: std::sync::Arc::new(Shape::new(vec![column])),
+        values: vec![1234],
+        processes: vec![],
+        facts: None,
+        errors: vec![],
+    };
+    let batch = wire::Batch {
+        host_id: host.to_bytes().to_vec().into(),
+        host_name: "skewed".into(),
+        shapes: vec![wire::encode_shape(&snapshot.shape)],
+        snapshots: vec![wire::encode_snapshot(&snapshot)],
+        sent_at_ms,
+        facts: None,
+    };
+    wire::encode_batch(&batch)
+}
+
+#[test]
+fn an_agent_whose_clock_is_ahead_is_set_right_and_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let host = perfwatch_model::HostId::generate();
+    let headers = [("Content-Type", perfwatch_model::wire::CONTENT_TYPE)];
+    let ahead = now_ms() + 3_600_000;
+    let answer = hub.post(&compact(host, ahead - 100, ahead), &headers);
+    assert_eq!(
+        (&answer.body["accepted"], &answer.body["wants_facts"]),
+        (&json!(1), &json!(true)),
+        "{}",
+        answer.text
+    );
+    let shown = hub.get("/api/v1/hosts/skewed").body;
+    assert!((shown["last_at_ms"].as_i64().unwrap() - now_ms()).abs() < 30_000, "{shown}");
+    assert!(shown["clock_skew_ms"].as_i64().unwrap() > 3_500_000, "{shown}");
+    // A sender with a good clock that names the future is not believed.
+    let answer = hub.post(&compact(host, ahead, now_ms()), &headers);
+    assert_eq!(answer.body["rejected"][0]["code"], "timestamp_in_future", "{}", answer.text);
+    // Cut at any byte, a batch is an error or a smaller batch, never the end of the hub.
+    let whole = compact(host, now_ms(), now_ms());
+    for length in 0..whole.len() {
+        assert!([200, 400, 409].contains(&hub.post(&whole[..length], &headers).status));
+    }
+    assert_eq!(hub.get("/healthz").status, 200);
+}

@@ -125,6 +125,37 @@ fn a_subscription_gets_the_past_then_columns_of_what_it_asked() {
 }
 
 #[test]
+fn a_long_past_of_a_big_host_comes_in_bites() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let at = now_ms() - 200_000;
+    let metrics: serde_json::Map<String, Value> =
+        (0..600).map(|n| (format!("m{n}"), json!(123_456.789))).collect();
+    for tick in 0..3 {
+        let list: Vec<Value> = (0..200)
+            .map(|n| json!({ "host": "big", "timestamp": at + tick * 200 + n, "big": metrics }))
+            .collect();
+        let body = zstd::bulk::compress(Value::Array(list).to_string().as_bytes(), 1).unwrap();
+        let answer = hub.post(&body, &[("Content-Encoding", "zstd")]);
+        assert_eq!(answer.body["accepted"], 200, "{}", answer.text);
+    }
+    block_on(async {
+        let mut socket = connect(&hub).await;
+        say(&mut socket, json!({ "subscribe": { "hosts": ["big"], "backfill_s": 300 } })).await;
+        let (mut times, mut messages) = (Vec::new(), 0);
+        while times.len() < 600 {
+            let past = next_json(&mut socket).await;
+            assert_eq!(past["type"], "backfill");
+            messages += 1;
+            for entry in past["hosts"].as_array().unwrap() {
+                times.extend(entry["t"].as_array().unwrap().iter().map(|t| t.as_i64().unwrap()));
+            }
+        }
+        assert!(messages > 3 && times.is_sorted(), "{messages}");
+    });
+}
+
+#[test]
 fn many_hosts_share_a_message() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
