@@ -1,9 +1,12 @@
 //! Where the text comes from: five verbs over a root that can be moved, so that containers,
 //! captures and SSH all feed the same collectors.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// A file larger than this is not one a collector should read (`/proc/net/tcp` of 100,000
 /// connections has 15 MB; the collector skips it long before).
@@ -52,12 +55,62 @@ pub trait Source: Send + Sync {
 
 /// This machine, or the machine whose /proc, /sys and / are mounted somewhere else
 /// (a container that watches its host).
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct LocalRoot {
     procfs: PathBuf,
     sysfs: PathBuf,
     rootfs: PathBuf,
     moved: bool,
+    kept: Mutex<Kept>,
+}
+
+/// Files that are read at every tick, kept open: for `/proc/PID/stat` that halves the cost.
+/// A kept file is of its process for ever; once that ended, reading fails.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Counts listings of /proc: what was not read since the one before is closed.
+    round: u64,
+    files: HashMap<String, (u64, File)>,
+}
+
+/// Half of what a service may usually have open is left to others.
+const MOST_KEPT: usize = 400;
+
+impl Kept {
+    fn next_round(&mut self) {
+        let before = self.round;
+        self.files.retain(|_, (used, _)| *used == before);
+        self.round += 1;
+    }
+
+    /// False where the file must be opened as usual.
+    fn read(&mut self, path: &str, out: &mut Vec<u8>) -> bool {
+        let Some((used, file)) = self.files.get_mut(path) else { return false };
+        *used = self.round;
+        out.resize(1024, 0);
+        match file.read_at(out, 0) {
+            // As much as fits may not be all.
+            Ok(length) if length < out.len() && length > 0 => {
+                out.truncate(length);
+                true
+            }
+            _ => {
+                self.files.remove(path);
+                false
+            }
+        }
+    }
+
+    fn keep(&mut self, path: &str, file: File) {
+        if self.files.len() < MOST_KEPT {
+            self.files.insert(path.to_owned(), (self.round, file));
+        }
+    }
+}
+
+fn is_process_stat(path: &str) -> bool {
+    let pid = path.strip_prefix("/proc/").and_then(|rest| rest.strip_suffix("/stat"));
+    pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
 }
 
 impl LocalRoot {
@@ -68,6 +121,7 @@ impl LocalRoot {
             procfs: procfs.to_owned(),
             sysfs: sysfs.to_owned(),
             rootfs: rootfs.to_owned(),
+            kept: Mutex::default(),
         }
     }
 
@@ -93,24 +147,34 @@ impl LocalRoot {
     }
 }
 
-fn read_file(path: &Path, out: &mut Vec<u8>) -> io::Result<()> {
+fn read_file(path: &Path, out: &mut Vec<u8>) -> io::Result<File> {
     out.clear();
+    let file = File::open(path)?;
     // One byte more than allowed, so that a cut-off file is told from one that fits.
-    File::open(path)?.take(FILE_BYTES + 1).read_to_end(out)?;
+    (&file).take(FILE_BYTES + 1).read_to_end(out)?;
     if out.len() as u64 > FILE_BYTES {
         return Err(io::Error::other(format!("larger than {} MiB", FILE_BYTES >> 20)));
     }
-    Ok(())
+    Ok(file)
 }
 
 impl Source for LocalRoot {
     fn read(&self, path: &str, out: &mut Vec<u8>) -> io::Result<()> {
+        if is_process_stat(path) {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.read(path, out) {
+                return Ok(());
+            }
+            let file = read_file(&self.locate(path), out)?;
+            kept.keep(path, file);
+            return Ok(());
+        }
         if let Some(of_init) = self.through_init(path)
             && read_file(&of_init, out).is_ok()
         {
             return Ok(());
         }
-        let result = read_file(&self.locate(path), out);
+        let result = read_file(&self.locate(path), out).map(drop);
         if result.is_err() && path == "/proc/sys/kernel/arch" {
             // Only kernels from 6.1 on have the file; this build knows what it runs on.
             out.clear();
@@ -121,6 +185,9 @@ impl Source for LocalRoot {
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        if path == "/proc" {
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).next_round();
+        }
         let mut names = Vec::new();
         for entry in std::fs::read_dir(self.locate(path))? {
             // Names that are no UTF-8 can't be metric instances; /proc and /sys have none.
@@ -186,5 +253,28 @@ mod tests {
             source.usage("/").unwrap().size,
             LocalRoot::new(Path::new("/proc"), Path::new("/sys"), root.path()).usage("/").unwrap().size
         );
+    }
+
+    #[test]
+    fn kept_files_are_of_their_process_and_go_with_it() {
+        let source = LocalRoot::new(Path::new("/proc"), Path::new("/sys"), Path::new("/"));
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let path = format!("/proc/{}/stat", child.id());
+        let (mut first, mut again) = (Vec::new(), b"other".to_vec());
+        source.read(&path, &mut first).unwrap();
+        source.read(&path, &mut again).unwrap();
+        let name =
+            |text: &[u8]| String::from_utf8_lossy(text).split(' ').take(2).collect::<Vec<_>>().join(" ");
+        assert_eq!(name(&first), name(&again));
+        assert_eq!(source.kept.lock().unwrap().files.len(), 1);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(source.read(&path, &mut again).is_err());
+        assert!(source.kept.lock().unwrap().files.is_empty());
+        // What nobody reads any more is closed.
+        source.read("/proc/1/stat", &mut again).unwrap();
+        source.list("/proc").unwrap();
+        source.list("/proc").unwrap();
+        assert!(source.kept.lock().unwrap().files.is_empty());
     }
 }
