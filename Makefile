@@ -30,6 +30,7 @@ test: check
 check: web
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p perfwatch --no-default-features --bin perfwatch-agent -- -D warnings
 	cd web && $(NPM) run -s check
 
 bench: web

@@ -1,24 +1,16 @@
 //! The command line: parse, load the configuration, call.
 
+#[cfg(feature = "hub")]
+mod perfwatch;
+
+#[cfg(feature = "hub")]
+pub use perfwatch::main;
+
 use crate::config::{self, Settings};
-use crate::{look, run, telemetry};
-use clap::{Args, Parser, Subcommand};
+use crate::{run, telemetry};
+use clap::{Args, Parser};
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// Shows every Linux server you run, to the second, and remembers what it saw.
-///
-/// Without a command: hub, dashboard and an agent for this machine, at http://127.0.0.1:8000.
-#[derive(Debug, Parser)]
-#[command(name = "perfwatch", version, max_term_width = 100)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    all: AllFlags,
-}
 
 /// Sends this machine's metrics to a PerfWatch hub.
 #[derive(Debug, Parser)]
@@ -28,19 +20,6 @@ struct AgentCli {
     common: Common,
     #[command(flatten)]
     flags: AgentFlags,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// The hub and its dashboard alone
-    #[cfg(feature = "hub")]
-    Hub(HubFlags),
-    /// The agent alone: sends this machine's metrics to a hub
-    Agent(AgentFlags),
-    /// One look at this machine, in the terminal
-    Once(OnceFlags),
-    /// Everything the collectors read, as text: for bug reports and fixtures
-    Capture(CaptureFlags),
 }
 
 #[derive(Debug, Args)]
@@ -57,24 +36,6 @@ struct Common {
     /// text or json [env: PERFWATCH_LOG_FORMAT]
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<String>,
-}
-
-#[derive(Debug, Default, Args)]
-struct AllFlags {
-    /// Where the hub listens [default: 127.0.0.1:8000]
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// Time between two snapshots: 500ms, 2s [default: 2s]
-    #[arg(long, value_name = "TIME")]
-    interval: Option<String>,
-}
-
-#[cfg(feature = "hub")]
-#[derive(Debug, Args)]
-struct HubFlags {
-    /// Where the hub listens [default: 127.0.0.1:8000]
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -105,26 +66,6 @@ struct Roots {
     rootfs: Option<String>,
 }
 
-#[derive(Debug, Args)]
-struct OnceFlags {
-    /// The snapshot as JSON, as /ingest/metrics takes it
-    #[arg(long)]
-    json: bool,
-    /// Time over which rates are taken
-    #[arg(long, value_name = "TIME")]
-    interval: Option<String>,
-    #[command(flatten)]
-    roots: Roots,
-}
-
-#[derive(Debug, Args)]
-struct CaptureFlags {
-    /// Where to write it; the terminal if none
-    file: Option<PathBuf>,
-    #[command(flatten)]
-    roots: Roots,
-}
-
 type Overrides = Vec<(&'static str, String)>;
 
 fn over(list: &mut Overrides, key: &'static str, value: Option<String>) {
@@ -150,41 +91,6 @@ impl Common {
         let settings = config::load(self.config.as_deref(), &environment, &overrides)?;
         telemetry::start(&settings.log)?;
         Ok(settings)
-    }
-}
-
-/// `perfwatch`.
-#[cfg(feature = "hub")]
-pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    finish(dispatch(cli))
-}
-
-#[cfg(feature = "hub")]
-fn dispatch(cli: Cli) -> anyhow::Result<()> {
-    let mut flags = Overrides::new();
-    match cli.command {
-        None => {
-            over(&mut flags, "hub.listen", cli.all.listen);
-            over(&mut flags, "agent.interval", cli.all.interval);
-            run::all(&cli.common.load(flags)?)
-        }
-        Some(Command::Hub(hub)) => {
-            over(&mut flags, "hub.listen", hub.listen);
-            run::hub(&cli.common.load(flags)?)
-        }
-        Some(Command::Agent(agent)) => run_agent(cli.common, agent),
-        Some(Command::Once(once)) => {
-            let json = once.json;
-            over(&mut flags, "agent.interval", once.interval.or_else(|| Some("1s".to_owned())));
-            once.roots.overrides(&mut flags);
-            look::once(&cli.common.load(flags)?, json)
-        }
-        Some(Command::Capture(capture)) => {
-            let file = capture.file;
-            capture.roots.overrides(&mut flags);
-            look::capture(&cli.common.load(flags)?, file.as_deref())
-        }
     }
 }
 
@@ -220,8 +126,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+    fn the_agents_command_line_is_consistent() {
         AgentCli::command().debug_assert();
     }
 }

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "hub")]
 pub mod docs;
+#[cfg(feature = "hub")]
 mod look;
 mod run;
 mod shutdown;

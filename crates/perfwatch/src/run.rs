@@ -4,7 +4,7 @@ use crate::config::Settings;
 use crate::shutdown::Shutdown;
 use anyhow::Context as _;
 use perfwatch_agent::Agent;
-use perfwatch_model::{Clock, SystemClock};
+use perfwatch_model::SystemClock;
 use std::sync::Arc;
 
 /// The agent until a signal.
@@ -23,6 +23,7 @@ pub(crate) use with_hub::{all, hub};
 mod with_hub {
     use super::*;
     use perfwatch_hub::{Deps, Hub, HubConfig};
+    use perfwatch_model::Clock;
     use perfwatch_store::MemoryStore;
     use tokio::runtime::Runtime;
 
