@@ -1,6 +1,6 @@
 //! Who this host is: a UUID in the state folder, made once, and the name people know.
 
-use crate::run::AgentError;
+use crate::error::AgentError;
 use perfwatch_collect::Source;
 use perfwatch_model::{HostId, limits};
 use std::fs::{File, TryLockError};

@@ -5,6 +5,7 @@
 //! listens to nothing, and all a hub can change is how often it sends.
 
 mod config;
+mod error;
 mod guarded;
 mod identity;
 mod push;
@@ -15,6 +16,7 @@ mod spool;
 mod tick;
 
 pub use config::{AgentConfig, ConfigProblem};
+pub use error::AgentError;
 pub use guarded::Guarded;
-pub use run::{Agent, AgentError, take_reading_pair};
+pub use run::{Agent, take_reading_pair};
 pub use self_metrics::METRICS;

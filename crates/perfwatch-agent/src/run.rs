@@ -1,6 +1,7 @@
 //! Wiring and rhythm: reads at each tick, derives, spools; ends in order.
 
-use crate::config::{AgentConfig, ConfigProblem};
+use crate::config::AgentConfig;
+use crate::error::AgentError;
 use crate::guarded::Guarded;
 use crate::push::{Pusher, Shared};
 use crate::runner::Runner;
@@ -13,20 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// Why an agent can't start.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// A setting that can't be.
-    #[error(transparent)]
-    Config(#[from] ConfigProblem),
-    /// Two agents with one identity would count the same numbers.
-    #[error("another agent already uses {0}")]
-    Locked(String),
-    /// The machine has no thread to give.
-    #[error("can't start a thread: {0}")]
-    Thread(#[from] std::io::Error),
-}
 
 /// A running agent.
 pub struct Agent {
