@@ -9,8 +9,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("perfwatch-model", &[]),
     ("perfwatch-collect", &["perfwatch-model"]),
     ("perfwatch-agent", &["perfwatch-model", "perfwatch-collect"]),
-    ("perfwatch-store", &["perfwatch-model"]),
-    ("perfwatch-hub", &["perfwatch-model", "perfwatch-store"]),
+    ("perfwatch-series", &["perfwatch-model"]),
+    ("perfwatch-store", &["perfwatch-model", "perfwatch-series"]),
+    ("perfwatch-hub", &["perfwatch-model", "perfwatch-series", "perfwatch-store"]),
     (
         "perfwatch",
         &["perfwatch-model", "perfwatch-collect", "perfwatch-agent", "perfwatch-store", "perfwatch-hub"],
@@ -26,7 +27,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 const OWNERS: &[(&str, &[&str])] = &[
     ("axum", &["perfwatch-hub"]),
     ("tokio", &["perfwatch-hub", "perfwatch", "perfwatch-bench"]),
-    ("prost", &["perfwatch-model"]),
+    ("prost", &["perfwatch-model", "perfwatch-series"]),
+    ("pco", &["perfwatch-series"]),
     ("rustix", &["perfwatch-collect"]),
     ("ureq", &["perfwatch-agent", "perfwatch-bench"]),
     ("clap", &["perfwatch"]),

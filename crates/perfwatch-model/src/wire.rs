@@ -389,6 +389,19 @@ pub fn facts_message(facts: &HostFacts) -> FactsMessage {
     }
 }
 
+/// Facts alone, as blocks and stores keep them.
+pub fn encode_facts(facts: &HostFacts) -> Vec<u8> {
+    facts_message(facts).encode_to_vec()
+}
+
+/// Reads what [`encode_facts`] wrote.
+///
+/// # Errors
+/// [`WireError::Malformed`] for anything else.
+pub fn decode_facts(bytes: &[u8]) -> Result<HostFacts, WireError> {
+    FactsMessage::decode(bytes).map(read_facts).map_err(|error| malformed(&error))
+}
+
 /// Facts as they arrived, each text cut to [`limits::TEXT_BYTES`].
 pub fn read_facts(message: FactsMessage) -> HostFacts {
     cut_facts(HostFacts {
