@@ -2,6 +2,8 @@
 
 pub(crate) mod catalog;
 pub(crate) mod health;
+pub(crate) mod history;
 pub(crate) mod hosts;
+mod params;
 pub(crate) mod recent;
 pub(crate) mod system;

@@ -2,6 +2,7 @@
 
 use crate::config::HubConfig;
 use crate::fleet::Fleet;
+use crate::history::History;
 use crate::ingest::Pipeline;
 use crate::live::Live;
 use crate::self_metrics::SelfMetrics;
@@ -26,6 +27,8 @@ pub(crate) struct App {
     pub(crate) fleet: Arc<Fleet>,
     /// The one way in.
     pub(crate) pipeline: Pipeline,
+    /// What was, durably.
+    pub(crate) history: Arc<History>,
     /// The last minutes, and who watches them.
     pub(crate) live: Arc<Live>,
     /// The hub about itself.

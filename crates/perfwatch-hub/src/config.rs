@@ -1,5 +1,6 @@
 //! What a hub must be told; the binary reads it from files, environment and flags.
 
+use crate::history::HistoryConfig;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ pub struct HubConfig {
     pub listen: SocketAddr,
     /// How often agents should send; none leaves it to them.
     pub interval: Option<Duration>,
+    /// How long history is kept, and in how much space.
+    pub history: HistoryConfig,
     /// Between two pings of a WebSocket client. One that is silent for two and a half of
     /// them is gone.
     pub ping_every: Duration,
@@ -22,6 +25,7 @@ impl Default for HubConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             interval: None,
+            history: HistoryConfig::default(),
             ping_every: Duration::from_secs(10),
             send_timeout: Duration::from_secs(10),
         }
@@ -50,6 +54,19 @@ impl HubConfig {
                 self.listen
             );
             return Err(HubProblem { key: "listen", message });
+        }
+        let history = &self.history;
+        if history.raw < Duration::from_secs(3_600)
+            || history.minutes < history.raw
+            || history.hours < history.minutes
+        {
+            let message =
+                "each tier is kept as long as the finer one at least, and ticks for an hour".to_owned();
+            return Err(HubProblem { key: "history", message });
+        }
+        if history.budget_bytes < HistoryConfig::LEAST_BUDGET {
+            let message = format!("at least {} MB", HistoryConfig::LEAST_BUDGET >> 20);
+            return Err(HubProblem { key: "history.disk_budget", message });
         }
         if let Some(interval) = self.interval
             && !(Duration::from_millis(250)..=Duration::from_secs(3600)).contains(&interval)

@@ -9,6 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
     pub(crate) record: HostRecord,
+    /// Whether the store has the record as it stands here.
+    saved: bool,
     /// Time of its newest snapshot, by its own clock.
     pub(crate) last_at_ms: Option<i64>,
     /// When the hub last took a snapshot of it in, by the hub's clock.
@@ -61,8 +63,14 @@ impl Fleet {
         let mut inner = Inner::default();
         for record in store.hosts().await? {
             inner.by_name.insert(record.name.clone(), record.id);
-            let host =
-                Host { record, last_at_ms: None, last_seen_ms: None, interval_ms: 0, clock_skew_ms: None };
+            let host = Host {
+                record,
+                saved: true,
+                last_at_ms: None,
+                last_seen_ms: None,
+                interval_ms: 0,
+                clock_skew_ms: None,
+            };
             inner.hosts.insert(host.record.id, host);
         }
         Ok(Self { store, inner: RwLock::new(inner) })
@@ -92,8 +100,14 @@ impl Fleet {
             }
             let id = id.unwrap_or_else(HostId::generate);
             inner.name(&host.name, id);
-            let record =
-                HostRecord { id, name: host.name.clone(), facts: facts.clone(), first_seen_ms: now_ms };
+            let record = HostRecord {
+                id,
+                name: host.name.clone(),
+                facts: facts.clone(),
+                first_seen_ms: now_ms,
+                last_at_ms: None,
+                interval_ms: 0,
+            };
             match inner.hosts.get_mut(&id) {
                 Some(known) => {
                     let before = known.record.clone();
@@ -101,15 +115,17 @@ impl Fleet {
                     if facts.is_some() {
                         known.record.facts = facts;
                     }
-                    if known.record == before {
+                    if known.record == before && known.saved {
                         return Ok(id);
                     }
+                    known.saved = false;
                     known.record.clone()
                 }
                 None => {
                     tracing::info!(host.id = %id, host.name = host.name, "a new host");
                     let new = Host {
                         record: record.clone(),
+                        saved: false,
                         last_at_ms: None,
                         last_seen_ms: None,
                         interval_ms: 0,
@@ -121,7 +137,11 @@ impl Fleet {
             }
         };
         let id = changed.id;
-        self.store.put_host(changed).await?;
+        self.store.put_host(changed.clone()).await?;
+        if let Some(host) = self.write().hosts.get_mut(&id) {
+            // Unless it changed again meanwhile.
+            host.saved = host.record == changed;
+        }
         Ok(id)
     }
 

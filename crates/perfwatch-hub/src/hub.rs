@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::config::{HubConfig, HubProblem};
 use crate::fleet::Fleet;
+use crate::history::History;
 use crate::ingest::Pipeline;
 use crate::live::Live;
 use crate::router::router;
@@ -76,8 +77,15 @@ impl Hub {
         let metrics = Arc::new(SelfMetrics::new());
         let live = Arc::new(Live::new());
         let fleet = Arc::new(Fleet::open(deps.store.clone()).await?);
+        let history =
+            History::open(deps.store, deps.clock.clone(), config.history.clone(), metrics.history.clone())
+                .await?;
+        for (host, rows) in history.open_rows() {
+            let name: Arc<str> = fleet.name(host).into();
+            rows.into_iter().for_each(|row| live.restore(host, &name, row, deps.clock.wall_ms()));
+        }
         let pipeline = Pipeline::new(
-            deps.store,
+            history.clone(),
             fleet.clone(),
             live.clone(),
             deps.catalog.clone(),
@@ -92,12 +100,14 @@ impl Hub {
             catalog: deps.catalog,
             fleet,
             pipeline,
+            history,
             live,
             metrics,
             decoding: Semaphore::new(limits::DECODING),
             stop: stop.clone(),
             tasks: tasks.clone(),
         });
+        app.history.start(&tasks, &stop);
         tasks.spawn(prune(app.clone()));
         // A tick is one small write: waiting for more would only delay it.
         let listener = listener.tap_io(|stream| {

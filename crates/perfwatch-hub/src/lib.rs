@@ -1,7 +1,7 @@
 //! The hub: takes snapshots in, keeps the last minutes live, streams them, serves the API and
 //! the dashboard. Reaches the outside only through ports; the binary ties adapters to them.
 //!
-//! Rooms: [`ingest`] (one way in), [`live`] (who watches), [`api`] (who asks), [`ui`] (what
+//! Rooms: [`ingest`] (one way in), [`history`] (what was), [`live`] (who watches), [`api`] (who asks), [`ui`] (what
 //! they see), [`fleet`] (whom we know).
 
 mod api;
@@ -10,6 +10,7 @@ mod config;
 mod error;
 mod fleet;
 mod guard;
+mod history;
 mod hub;
 mod ingest;
 mod live;
@@ -18,4 +19,5 @@ mod self_metrics;
 mod ui;
 
 pub use config::{HubConfig, HubProblem};
+pub use history::HistoryConfig;
 pub use hub::{Deps, Hub, HubError};

@@ -9,9 +9,10 @@ pub(crate) mod ws;
 
 pub(crate) use accepted::Accepted;
 
-use perfwatch_model::{HostId, limits};
+use perfwatch_model::{HostId, Snapshot, limits};
 use selection::Selections;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::broadcast;
 use window::Window;
 
@@ -36,6 +37,11 @@ impl Live {
         self.window.insert(accepted.clone(), now_ms);
         // No watcher is no error.
         let _ = self.bus.send(accepted);
+    }
+
+    /// Puts back what was taken in before this hub started; nobody is told again.
+    pub(crate) fn restore(&self, host: HostId, name: &Arc<str>, row: Arc<Snapshot>, now_ms: i64) {
+        self.window.insert(Arc::new(Accepted::new(host, name.clone(), row, Duration::ZERO)), now_ms);
     }
 
     /// The host's snapshots of the last five minutes, oldest first.

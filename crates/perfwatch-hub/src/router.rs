@@ -25,10 +25,15 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/catalog", get(api::catalog::list))
         .route("/api/v1/hosts", get(api::hosts::list))
         .route("/api/v1/hosts/{id}", get(api::hosts::one))
+        .route("/api/v1/hosts/{id}/series", get(api::history::series))
+        .route("/api/v1/hosts/{id}/snapshot", get(api::history::snapshot))
+        .route("/api/v1/hosts/{id}/processes", get(api::history::processes))
         .route("/api/v1/system", get(api::system::system))
         .route("/metrics", get(api::health::metrics))
         .layer(CompressionLayer::new())
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT));
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
+        // Takes as long as its reader.
+        .route("/api/v1/hosts/{id}/export", get(api::history::export).layer(CompressionLayer::new()));
     let fixed = |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
     Router::new()
         .merge(answered)

@@ -1,5 +1,6 @@
 //! The hub about itself, as Prometheus text at `/metrics`.
 
+use crate::history::Counts;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -68,6 +69,8 @@ pub(crate) struct SelfMetrics {
     live_bytes: Counter,
     missed: Counter,
     live_delay_seconds: Histogram,
+    /// Counted by history's tasks.
+    pub(crate) history: Counts,
     hosts: Gauge,
     memory: Gauge,
     handles: Gauge,
@@ -93,6 +96,7 @@ impl SelfMetrics {
             live_bytes: Counter::default(),
             missed: Counter::default(),
             live_delay_seconds: Histogram::new(DELAYS),
+            history: Counts::default(),
             hosts: Gauge::default(),
             memory: Gauge::default(),
             handles: Gauge::default(),
@@ -140,6 +144,7 @@ impl SelfMetrics {
             Unit::Seconds,
             self.live_delay_seconds.clone(),
         );
+        self.history.register(r);
         r.register("hosts", "Hosts known", self.hosts.clone());
         r.register_with_unit("process_resident_memory", "Resident memory", Unit::Bytes, self.memory.clone());
         r.register("process_open_handles", "Open file descriptors", self.handles.clone());

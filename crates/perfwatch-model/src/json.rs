@@ -11,6 +11,11 @@ pub use read::{JsonError, ParsedSnapshot, read_snapshot};
 pub(crate) const RESERVED: [&str; 9] =
     ["timestamp", "host", "host_id", "boot", "seq", "interval_ms", "facts", "errors", "schema"];
 
+/// RFC 3339 as milliseconds since 1970.
+pub fn parse_time(text: &str) -> Option<i64> {
+    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
+}
+
 /// Milliseconds since 1970 as RFC 3339 in UTC with milliseconds.
 pub fn write_time(out: &mut String, at_ms: i64) {
     use std::fmt::Write as _;

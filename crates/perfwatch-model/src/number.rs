@@ -56,6 +56,12 @@ pub fn write_scaled(out: &mut String, scaled: i64, decimals: u8) {
     }
 }
 
+/// Writes a number rounded to some decimals, without trailing zeros.
+pub fn write_rounded(out: &mut String, value: f64, decimals: u8) {
+    let decimals = decimals.min(MAX_DECIMALS);
+    write_scaled(out, scale(value, decimals), decimals);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

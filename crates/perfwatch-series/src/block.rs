@@ -171,7 +171,7 @@ pub struct Head {
 }
 
 /// A part of a block that can be fetched alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
     /// When rows were taken.
     Time,

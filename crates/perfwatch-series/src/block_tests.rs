@@ -42,7 +42,7 @@ fn hour() -> Vec<Arc<Snapshot>> {
     let row = |n: u64| {
         let noise = n.wrapping_mul(6_364_136_223_846_793_005).rotate_left(20) % 997;
         let noise = i64::try_from(noise).unwrap();
-        let reads = if n % 15 == 0 { noise } else { MISSING };
+        let reads = if n.is_multiple_of(15) { noise } else { MISSING };
         let at = 1_763_719_200_000 + i64::try_from(n).unwrap() * 2_000 + noise % 7;
         let mut snapshot = snapshot(&shape, n + 10, at, vec![noise, noise * 4_096, reads, 0]);
         snapshot.processes = (0..3)
@@ -230,7 +230,7 @@ proptest! {
                 prop_assert_eq!(figures.last, last);
             }
         }
-        prop_assert_eq!(minutes.wider(60_000), minutes.clone());
+        prop_assert_eq!(&minutes.wider(60_000), &minutes);
         let halves = [minutes.within(0, 60_000), minutes.within(60_000, i64::MAX)];
         let merged = Buckets::merge(&halves);
         prop_assert_eq!(&merged[0], &minutes);

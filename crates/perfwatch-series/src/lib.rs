@@ -7,16 +7,20 @@
 pub mod block;
 mod bytes;
 mod column;
+pub mod plan;
 pub mod query;
 pub mod rollup;
 mod section;
 pub mod table;
+pub mod wanted;
 
 pub use block::{Block, Head, Part, Rows};
 pub use bytes::FormatError;
 pub use column::Effort;
+pub use query::Tier;
 pub use rollup::{BucketColumn, Buckets, FIGURES, Figures};
 pub use table::Table;
+pub use wanted::{Picked, Picker, SeriesName, Wanted};
 
 #[cfg(test)]
 mod block_tests;

@@ -1,6 +1,7 @@
 //! A stretch of one host's ticks in memory, by column: what is sealed into a block and what a
 //! block decodes to.
 
+use crate::wanted::{Picker, Wanted};
 use perfwatch_model::{
     BootId, CollectorError, Column, HostFacts, MISSING, ProcessRow, Shape, Snapshot, limits,
 };
@@ -78,6 +79,21 @@ impl Table {
             rest = later;
         }
         tables
+    }
+
+    /// Only what is wanted of it; the rest is let go.
+    pub fn pick(mut self, wanted: &Wanted, picker: &mut Picker<'_>) -> Self {
+        let picked = picker.pick(&self.shape);
+        self.columns = picked.places.iter().map(|&at| std::mem::take(&mut self.columns[at])).collect();
+        self.shape = picked.shape.clone();
+        if !wanted.processes {
+            self.processes.clear();
+        }
+        if !wanted.notes {
+            self.errors.clear();
+            self.facts.clear();
+        }
+        self
     }
 
     /// One row as the snapshot it was.

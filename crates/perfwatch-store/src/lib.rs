@@ -1,9 +1,20 @@
-//! What the hub remembers: the [`Store`] port, and the one that keeps everything in memory
-//! until history on disk exists.
+//! What the hub remembers: the [`Store`] port, and SQLite and PostgreSQL behind it.
+//!
+//! A store keeps what it is given, durably and at once or not at all; what is given when (seal,
+//! roll up, let go) is the hub's. The names of tables, columns and migrations are the same in
+//! both databases.
 
-mod memory;
+mod decode;
+mod head;
+mod location;
 mod ranges;
+mod sqlite;
 mod store;
 
-pub use memory::MemoryStore;
-pub use store::{Appended, BoxFuture, HostRecord, Row, Store, StoreError};
+pub use location::{Location, LocationError};
+pub use ranges::Ranges;
+pub use sqlite::{SqliteOptions, SqliteStore};
+pub use store::{
+    BlockId, BlockInfo, BoxFuture, CommitError, Content, Dirty, Floors, HeadRow, HostRecord, Piece, Query,
+    Reading, Row, Sealed, Seen, Store, StoreError, Usage, Write,
+};

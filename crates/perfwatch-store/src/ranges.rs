@@ -1,8 +1,8 @@
 //! Which numbers were seen, as ranges: an agent counts up, so a million ticks are one range.
 
 /// A set of numbers that mostly follow one another.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Ranges {
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Ranges {
     /// First and last of each, ascending, never touching.
     ranges: Vec<(u64, u64)>,
 }
@@ -12,7 +12,7 @@ const MOST: usize = 1024;
 
 impl Ranges {
     /// Adds a number; false if it was there.
-    pub(crate) fn insert(&mut self, number: u64) -> bool {
+    pub fn insert(&mut self, number: u64) -> bool {
         let at = self.ranges.partition_point(|&(first, _)| first <= number);
         if at > 0 && self.ranges[at - 1].1 >= number {
             return false;
@@ -33,6 +33,44 @@ impl Ranges {
         }
         true
     }
+
+    /// Whether a number is there.
+    pub fn contains(&self, number: u64) -> bool {
+        let at = self.ranges.partition_point(|&(first, _)| first <= number);
+        at > 0 && self.ranges[at - 1].1 >= number
+    }
+
+    /// Adds all of another set.
+    pub fn extend(&mut self, other: &Self) {
+        let mut all: Vec<(u64, u64)> = self.ranges.iter().chain(&other.ranges).copied().collect();
+        all.sort_unstable();
+        self.ranges.clear();
+        for (first, last) in all {
+            match self.ranges.last_mut() {
+                Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+                _ => self.ranges.push((first, last)),
+            }
+        }
+        let most = self.ranges.len().saturating_sub(MOST);
+        self.ranges.drain(..most);
+    }
+
+    /// As text: `3-9 12-12`.
+    pub fn to_text(&self) -> String {
+        let texts: Vec<String> = self.ranges.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+        texts.join(" ")
+    }
+
+    /// From what [`Ranges::to_text`] gave; what is none is left out.
+    pub fn from_text(text: &str) -> Self {
+        let range = |part: &str| {
+            let (first, last) = part.split_once('-')?;
+            Some((first.parse().ok()?, last.parse().ok()?))
+        };
+        let mut ranges = Self::default();
+        ranges.extend(&Self { ranges: text.split(' ').filter_map(range).filter(|(a, b)| a <= b).collect() });
+        ranges
+    }
 }
 
 #[cfg(test)]
@@ -40,6 +78,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    fn numbers_of(ranges: &Ranges) -> Vec<u64> {
+        (0..60).filter(|n| ranges.contains(*n)).collect()
+    }
 
     proptest! {
         #[test]
@@ -52,7 +94,16 @@ mod tests {
             for (first, last) in &ranges.ranges {
                 all.extend(*first..=*last);
             }
-            prop_assert_eq!(all, set.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(&all, &set.iter().copied().collect::<Vec<_>>());
+            prop_assert_eq!(&Ranges::from_text(&ranges.to_text()), &ranges);
+            prop_assert!(!set.contains(&25) || ranges.contains(25));
+            let mut both = Ranges::default();
+            numbers_of(&ranges).iter().rev().for_each(|n| { both.insert(n.wrapping_add(3)); });
+            let mut sum = both.clone();
+            sum.extend(&ranges);
+            for n in 0..60 {
+                prop_assert_eq!(sum.contains(n), ranges.contains(n) || both.contains(n));
+            }
         }
     }
 }

@@ -1,7 +1,16 @@
 //! The port: object-safe, so that the hub is compiled once whatever stands behind it.
+//!
+//! Three kinds of things are kept. *Relational nouns* (hosts). The *head*: a log of accepted
+//! snapshots in the order of their arrival at one hub, many to a commit. *Blocks*: sealed
+//! columns of one host and tier. All changes but new head rows go through [`Store::commit`],
+//! which does a list of writes at once or none of them.
 
-use perfwatch_model::{HostFacts, HostId, Snapshot};
+use perfwatch_model::Shape;
+use perfwatch_model::{BootId, HostFacts, HostId, Snapshot};
+use perfwatch_series::plan::State;
+use perfwatch_series::{Block, Buckets, FormatError, Table, Tier, Wanted};
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -17,13 +26,13 @@ pub struct Row {
     pub snapshot: Arc<Snapshot>,
 }
 
-/// What became of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Appended {
-    /// Kept from now on.
-    New,
-    /// This `(host, boot, seq)` was kept before.
-    Repeat,
+/// A head row as it comes back at start.
+#[derive(Debug, Clone)]
+pub struct HeadRow {
+    /// Number of the commit it arrived with.
+    pub arrival: i64,
+    /// The row.
+    pub row: Row,
 }
 
 /// A host as it is remembered.
@@ -37,6 +46,10 @@ pub struct HostRecord {
     pub facts: Option<Arc<HostFacts>>,
     /// When the hub first heard of it, milliseconds since 1970.
     pub first_seen_ms: i64,
+    /// Time of its newest sealed snapshot.
+    pub last_at_ms: Option<i64>,
+    /// How often it sent, milliseconds.
+    pub interval_ms: u32,
 }
 
 /// Why a store could not do it.
@@ -45,15 +58,232 @@ pub enum StoreError {
     /// May succeed later (no space, no connection): nothing was kept of the call.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// Will not succeed until somebody acts.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Why a commit was not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// What it builds on changed meanwhile: read again and try again.
+    #[error("another change came first")]
+    Conflict,
+    /// The store could not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A block's name within its tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockId(pub i64);
+
+/// What is known of a block without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockInfo {
+    /// Its name.
+    pub id: BlockId,
+    /// Its tier.
+    pub tier: Tier,
+    /// Whose.
+    pub host: HostId,
+    /// First row, or start of the first bucket.
+    pub first_ms: i64,
+    /// Last row, or start of the last bucket.
+    pub last_ms: i64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// A window that took in rows since it was rolled up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dirty {
+    /// The tier that took them in.
+    pub tier: Tier,
+    /// Whose.
+    pub host: HostId,
+    /// Start of the window ([`Tier::window_ms`]).
+    pub window_ms: i64,
+    /// Changes with every mark: clearing an old one leaves a newer mark alone.
+    pub stamp: i64,
+}
+
+/// Up to where a hub's head rows of a host are in blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sealed {
+    /// Whose.
+    pub host: HostId,
+    /// Rows that arrived with this commit or before.
+    pub arrival: i64,
+}
+
+/// Which ticks of one boot were taken in.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Whose.
+    pub host: HostId,
+    /// Which boot.
+    pub boot: BootId,
+    /// Their numbers.
+    pub seqs: crate::Ranges,
+    /// Time of the newest, milliseconds since 1970.
+    pub newest_ms: i64,
+}
+
+/// Before these times, a tier has let go of its rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Floors {
+    /// Of ticks, minutes and hours, by [`Tier::number`].
+    pub ms: [i64; 3],
+}
+
+/// One change.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// The host's newest snapshot and rhythm.
+    Heard(HostId, i64, u32),
+    /// A new block, and what its columns are.
+    Put(Tier, HostId, Arc<Shape>, Block),
+    /// A block goes; a [`CommitError::Conflict`] if it went already.
+    Drop(BlockInfo),
+    /// Head rows up to here are in blocks.
+    Sealed(Sealed),
+    /// Ticks that were taken in, together with those that are known.
+    Seen(Seen),
+    /// The window took in rows.
+    Mark(Tier, HostId, i64),
+    /// The window is rolled up as of this stamp.
+    Clear(Dirty),
+    /// A [`CommitError::Conflict`] unless the floors are these.
+    Expect(Floors),
+    /// A tier lets go of what is before this time; a [`CommitError::Conflict`] while a window
+    /// that begins before it has rows that are not rolled up.
+    Floor(Tier, i64),
+}
+
+/// What to read of one host.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// Whose.
+    pub host: HostId,
+    /// How fine it must be; where this is not there, what there is.
+    pub tier: Tier,
+    /// From here.
+    pub from_ms: i64,
+    /// To before here.
+    pub to_ms: i64,
+    /// Which series and parts.
+    pub wanted: Arc<Wanted>,
+}
+
+/// The rows of one block.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// Ticks.
+    Ticks(Table),
+    /// Buckets.
+    Buckets(Buckets),
+}
+
+/// What one block answers to a query.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// The block.
+    pub block: BlockInfo,
+    /// The stretch that it was read for: rows outside belong to other pieces.
+    pub from_ms: i64,
+    /// End of the stretch.
+    pub to_ms: i64,
+    /// Its rows, or why it can't be read.
+    pub content: Result<Content, FormatError>,
+}
+
+/// An answer, as of one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    /// Who answered for which time.
+    pub plan: Vec<perfwatch_series::plan::Stretch>,
+    /// Blocks in the order of their time.
+    pub pieces: Vec<Piece>,
+    /// What was known of the host's history.
+    pub state: State,
+}
+
+/// What a store takes on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Files, or relations with their indices: what a budget is held against.
+    pub disk_bytes: u64,
+    /// Of that, what would be taken again before the disk is asked for more.
+    pub reusable_bytes: u64,
+    /// Blocks by tier.
+    pub tier_bytes: [u64; 3],
+    /// Head rows.
+    pub head_bytes: u64,
 }
 
 /// Durable memory.
 pub trait Store: Send + Sync {
-    /// Keeps rows, all or none. When the future is done, they survive a crash as far as the
-    /// store survives one; each row's answer stands at its place.
-    fn append(&self, rows: Vec<Row>) -> BoxFuture<'_, Result<Vec<Appended>, StoreError>>;
+    /// `sqlite` or `postgres`.
+    fn kind(&self) -> &'static str;
+
+    /// Names this hub among those that share the store, across restarts.
+    fn hub(&self) -> &str;
+
+    /// Appends rows of one host or of many to this hub's head, all or none; when it is done they
+    /// survive a crash. Calls that come together share a commit, whose number this returns.
+    fn append(&self, rows: Vec<Row>) -> BoxFuture<'_, Result<i64, StoreError>>;
+    /// This hub's head rows after an arrival number, in order: about `most` of them, and none
+    /// at the end.
+    fn head(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>>;
+    /// Lets go of this hub's head rows that arrived before this number.
+    fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Adds a host or replaces what is remembered of it.
     fn put_host(&self, host: HostRecord) -> BoxFuture<'_, Result<(), StoreError>>;
     /// All hosts.
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>>;
+
+    /// Does all of these or none.
+    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>>;
+
+    /// Reads a range of one host as of one moment.
+    fn read(&self, query: Query) -> BoxFuture<'_, Result<Reading, StoreError>>;
+    /// Every block of a host and tier that has rows in a range, whole.
+    fn blocks(
+        &self,
+        tier: Tier,
+        host: HostId,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> BoxFuture<'_, Result<Vec<Piece>, StoreError>>;
+    /// Blocks that end before a time, oldest first.
+    fn oldest(
+        &self,
+        tier: Tier,
+        before_ms: i64,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Vec<BlockInfo>, StoreError>>;
+
+    /// Windows to roll up, oldest first; those that begin before a time.
+    fn dirty(&self, tier: Tier, before_ms: i64, most: usize)
+    -> BoxFuture<'_, Result<Vec<Dirty>, StoreError>>;
+    /// Up to where each host is sealed, in this hub's head.
+    fn sealed(&self) -> BoxFuture<'_, Result<Vec<Sealed>, StoreError>>;
+    /// Which ticks were taken in and sealed.
+    fn seen(&self) -> BoxFuture<'_, Result<Vec<Seen>, StoreError>>;
+    /// Before when each tier let go.
+    fn floors(&self) -> BoxFuture<'_, Result<Floors, StoreError>>;
+
+    /// Takes or keeps a lease for this hub; false while another one has it.
+    fn lease(&self, name: &'static str, for_ms: i64) -> BoxFuture<'_, Result<bool, StoreError>>;
+    /// What is left on the file system, where it is ours; costs nothing to ask.
+    fn free_bytes(&self) -> Option<u64>;
+    /// What is taken on disk.
+    fn usage(&self) -> BoxFuture<'_, Result<Usage, StoreError>>;
+    /// Makes freed space usable again, in steps that block nobody; also lets go of shapes and
+    /// seen ticks that nothing needs since `before_ms`.
+    fn tidy(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Writes everything, as of one moment, into a new SQLite file.
+    fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>>;
 }

@@ -3,9 +3,11 @@
 
 mod load;
 mod settings;
+mod values;
 
 pub use load::{ConfigError, load};
-pub use settings::{Duration, KEYS, LogFormat, LogSettings, Settings};
+pub use settings::{KEYS, LogFormat, LogSettings, Settings};
+pub use values::{Bytes, Duration};
 
 #[cfg(test)]
 mod tests;

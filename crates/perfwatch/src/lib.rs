@@ -9,4 +9,6 @@ pub mod docs;
 mod look;
 mod run;
 mod shutdown;
+#[cfg(feature = "hub")]
+mod store;
 mod telemetry;

@@ -22,9 +22,9 @@ pub(crate) use with_hub::{all, hub};
 #[cfg(feature = "hub")]
 mod with_hub {
     use super::*;
+    use crate::store;
     use perfwatch_hub::{Deps, Hub, HubConfig};
     use perfwatch_model::Clock;
-    use perfwatch_store::MemoryStore;
     use tokio::runtime::Runtime;
 
     /// The hub until a signal.
@@ -58,11 +58,16 @@ mod with_hub {
         let listen = settings.hub.listen.replace("localhost:", "127.0.0.1:").parse().with_context(|| {
             format!("hub.listen: {:?} is not ADDRESS:PORT, such as 127.0.0.1:8000", settings.hub.listen)
         })?;
-        let config =
-            HubConfig { listen, interval: settings.hub.interval.map(|time| time.0), ..HubConfig::default() };
+        let config = HubConfig {
+            listen,
+            interval: settings.hub.interval.map(|time| time.0),
+            history: store::history(settings),
+            ..HubConfig::default()
+        };
         let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
-        let deps = Deps { store: Arc::new(MemoryStore::default()), clock, catalog };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?;
+        let store = runtime.block_on(store::open(settings, clock.clone()))?;
+        let deps = Deps { store, clock, catalog };
         let hub = runtime.block_on(Hub::start(config, deps)).context("hub")?;
         Ok((runtime, hub))
     }

@@ -15,6 +15,9 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
     if app.stop.is_cancelled() {
         return Err(ApiError::unavailable("leaving", "the hub is stopping", 5));
     }
+    if let Some(why) = app.history.refusing() {
+        return Err(ApiError::unavailable("store_unavailable", why, 5));
+    }
     Ok("ready\n")
 }
 

@@ -1,5 +1,6 @@
 //! `GET /api/v1/hosts` and `GET /api/v1/hosts/{id}`.
 
+use super::params;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::fleet::Host;
@@ -60,14 +61,15 @@ pub(crate) async fn one(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<Json<HostJson>, ApiError> {
-    let host = app.fleet.find(&id).ok_or_else(|| ApiError::not_found(format!("there is no host {id:?}")))?;
-    Ok(Json(show(host, app.clock.wall_ms())))
+    Ok(Json(show(params::host(&app, &id)?, app.clock.wall_ms())))
 }
 
 fn show(host: Host, now_ms: i64) -> HostJson {
     // Three ticks of grace, and never less than ten seconds.
     let grace_ms = (3 * i64::from(host.interval_ms)).max(10_000);
     let status = match host.last_seen_ms {
+        // Its history is there from before this hub started.
+        None if host.record.last_at_ms.is_some() => "silent",
         None => "new",
         Some(seen) if now_ms - seen <= grace_ms => "online",
         Some(_) => "silent",
@@ -78,9 +80,9 @@ fn show(host: Host, now_ms: i64) -> HostJson {
         status,
         facts: host.record.facts,
         first_seen_ms: host.record.first_seen_ms,
-        last_seen_ms: host.last_seen_ms,
-        last_at_ms: host.last_at_ms,
-        interval_ms: host.interval_ms,
+        last_seen_ms: host.last_seen_ms.or(host.record.last_at_ms),
+        last_at_ms: host.last_at_ms.or(host.record.last_at_ms),
+        interval_ms: if host.interval_ms > 0 { host.interval_ms } else { host.record.interval_ms },
         clock_skew_ms: host.clock_skew_ms,
     }
 }

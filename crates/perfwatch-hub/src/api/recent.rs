@@ -1,6 +1,7 @@
 //! `GET /api/metrics/recent?host=&metric=`: the last five minutes, as whole snapshots or as
 //! columns of the metrics asked for.
 
+use super::params;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::live::Accepted;
@@ -43,8 +44,7 @@ pub(crate) async fn recent(
 fn parse(query: &str) -> Result<Wish, ApiError> {
     let mut wish = Wish::default();
     let bad = |why: String| ApiError::bad_request("bad_query", why);
-    let pairs: Vec<(String, String)> = serde_urlencoded_pairs(query).map_err(bad)?;
-    for (key, value) in pairs {
+    for (key, value) in params::pairs(Some(query))? {
         match key.as_str() {
             "host" => wish.host = Some(value),
             "metric" => {
@@ -62,22 +62,9 @@ fn parse(query: &str) -> Result<Wish, ApiError> {
     Ok(wish)
 }
 
-/// `metric` may stand several times, which a struct can't hold: pairs can.
-fn serde_urlencoded_pairs(query: &str) -> Result<Vec<(String, String)>, String> {
-    let uri: axum::http::Uri = format!("/?{query}").parse().map_err(|error| format!("{error}"))?;
-    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri);
-    pairs.map(|pairs| pairs.0).map_err(|error| error.body_text())
-}
-
 fn which_host(app: &App, name: Option<&str>) -> Result<HostId, ApiError> {
     match name {
-        Some(name) => {
-            let host = app
-                .fleet
-                .find(name)
-                .ok_or_else(|| ApiError::not_found(format!("there is no host {name:?}")))?;
-            Ok(host.record.id)
-        }
+        Some(name) => Ok(params::host(app, name)?.record.id),
         // With one host there is nothing to choose.
         None => match &app.fleet.all()[..] {
             [only] => Ok(only.record.id),

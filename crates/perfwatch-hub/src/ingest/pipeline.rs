@@ -3,11 +3,12 @@
 use super::check::check;
 use super::shapes::Shapes;
 use crate::fleet::{Fleet, FleetError};
+use crate::history::History;
 use crate::live::{Accepted, Live};
 use crate::self_metrics::SelfMetrics;
 use perfwatch_model::wire::{IngestAnswer, RejectedSnapshot};
 use perfwatch_model::{Catalog, Clock, HostFacts, HostRef, Shape, ShapeId, Snapshot, limits};
-use perfwatch_store::{Appended, Row, Store, StoreError};
+use perfwatch_store::StoreError;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ pub(crate) enum SubmitError {
 
 /// The way in.
 pub(crate) struct Pipeline {
-    store: Arc<dyn Store>,
+    history: Arc<History>,
     fleet: Arc<Fleet>,
     live: Arc<Live>,
     catalog: Arc<Catalog>,
@@ -46,7 +47,7 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     pub(crate) fn new(
-        store: Arc<dyn Store>,
+        history: Arc<History>,
         fleet: Arc<Fleet>,
         live: Arc<Live>,
         catalog: Arc<Catalog>,
@@ -54,7 +55,7 @@ impl Pipeline {
         metrics: Arc<SelfMetrics>,
         interval: Option<Duration>,
     ) -> Self {
-        Self { store, fleet, live, catalog, clock, metrics, shapes: Shapes::default(), interval }
+        Self { history, fleet, live, catalog, clock, metrics, shapes: Shapes::default(), interval }
     }
 
     /// A shape that was sent before.
@@ -109,13 +110,13 @@ impl Pipeline {
         }
         let facts = good.iter().rev().find_map(|snapshot| snapshot.facts.clone()).or(submission.facts);
         let id = self.fleet.resolve(&submission.host, facts, now_ms).await?;
-        let rows = good.iter().map(|snapshot| Row { host: id, snapshot: snapshot.clone() }).collect();
-        let appended = self.store.append(rows).await?;
+        // Until this is let go, the next rows of this host wait: readers see them in order.
+        let taken = self.history.append(id, good.clone()).await?;
         let name: Arc<str> = self.fleet.name(id).into();
-        for (snapshot, appended) in good.into_iter().zip(appended) {
-            match appended {
-                Appended::Repeat => answer.duplicates += 1,
-                Appended::New => {
+        for (snapshot, new) in good.into_iter().zip(&taken.new) {
+            match new {
+                false => answer.duplicates += 1,
+                true => {
                     answer.accepted += 1;
                     self.metrics.accepted(snapshot.samples());
                     self.fleet.heard(id, snapshot.at_ms, snapshot.interval_ms, now_ms, submission.skew_ms);

@@ -1,8 +1,9 @@
 //! The settings as a user writes them, and what each is for.
 
+use super::values::{Bytes, Duration};
 use perfwatch_agent::AgentConfig;
 use perfwatch_collect::{CommandLine, Options};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time;
@@ -20,6 +21,18 @@ pub const KEYS: &[(&str, &str)] = &[
         "hub.listen",
         "Address and port of the hub. Until there are user accounts, only addresses of this machine.",
     ),
+    (
+        "hub.store",
+        "Where history is kept: `postgres://user@host/database`, or `sqlite:FOLDER`; empty for SQLite in the data folder.",
+    ),
+    ("hub.disk_budget", "What history may take on disk; the oldest detail goes first. At least 16MB."),
+    (
+        "hub.min_free",
+        "With less than this free on the file system of history, nothing is taken in until there is more.",
+    ),
+    ("hub.keep.raw", "How long every tick is kept, with its processes."),
+    ("hub.keep.minutes", "How long figures of each minute are kept."),
+    ("hub.keep.hours", "How long figures of each hour are kept."),
     ("hub.interval", "How often agents should send; empty leaves it to each agent."),
     ("agent.hub", "Where the agent sends."),
     ("agent.name", "What people call this host; empty for its host name."),
@@ -38,51 +51,6 @@ pub const KEYS: &[(&str, &str)] = &[
     ("agent.spool_bytes", "Most disk space for snapshots that wait for the hub; the oldest go first."),
     ("agent.backoff_max", "Longest pause between two tries to reach the hub."),
 ];
-
-/// A span of time as people write it: `500ms`, `2s`, `5m`, `1h`, or seconds as a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Duration(pub time::Duration);
-
-impl Duration {
-    fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let number: f64 = text[..digits].parse().ok()?;
-        let unit = match text[digits..].trim() {
-            "ms" => 1e-3,
-            "" | "s" => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86400.0,
-            _ => return None,
-        };
-        time::Duration::try_from_secs_f64(number * unit).ok().map(Self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Duration {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected a time such as 500ms, 2s or 5m")]
-        enum Written {
-            Seconds(f64),
-            Text(String),
-        }
-        let parsed = match Written::deserialize(deserializer)? {
-            Written::Seconds(seconds) => time::Duration::try_from_secs_f64(seconds).ok().map(Self),
-            Written::Text(text) => Self::parse(&text),
-        };
-        parsed.ok_or_else(|| serde::de::Error::custom("expected a time such as 500ms, 2s or 5m"))
-    }
-}
-
-impl Serialize for Duration {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let ms = self.0.as_millis();
-        let text = if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") };
-        serializer.serialize_str(&text)
-    }
-}
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,6 +89,19 @@ pub enum LogFormat {
 pub struct HubSettings {
     pub listen: String,
     pub interval: Option<Duration>,
+    pub store: Option<String>,
+    pub disk_budget: Bytes,
+    pub min_free: Bytes,
+    pub keep: KeepSettings,
+}
+
+/// `hub.keep.*`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeepSettings {
+    pub raw: Duration,
+    pub minutes: Duration,
+    pub hours: Duration,
 }
 
 /// `agent.*`
@@ -136,7 +117,7 @@ pub struct AgentSettings {
     pub collectors: CollectorSettings,
     pub processes: ProcessSettings,
     pub exclude: ExcludeSettings,
-    pub spool_bytes: u64,
+    pub spool_bytes: Bytes,
     pub backoff_max: Duration,
 }
 
@@ -205,7 +186,21 @@ impl Default for LogSettings {
 
 impl Default for HubSettings {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8000".to_owned(), interval: None }
+        Self {
+            listen: "127.0.0.1:8000".to_owned(),
+            interval: None,
+            store: None,
+            disk_budget: Bytes(10 << 30),
+            min_free: Bytes(256 << 20),
+            keep: KeepSettings::default(),
+        }
+    }
+}
+
+impl Default for KeepSettings {
+    fn default() -> Self {
+        let days = |days: u64| Duration(time::Duration::from_secs(days * 86_400));
+        Self { raw: days(14), minutes: days(90), hours: days(730) }
     }
 }
 
@@ -221,7 +216,7 @@ impl Default for AgentSettings {
             collectors: CollectorSettings::default(),
             processes: ProcessSettings::default(),
             exclude: ExcludeSettings::default(),
-            spool_bytes: 256 << 20,
+            spool_bytes: Bytes(256 << 20),
             backoff_max: Duration(time::Duration::from_secs(10)),
         }
     }
@@ -277,7 +272,7 @@ impl Settings {
             disabled: agent.collectors.disabled.clone(),
             intervals: agent.collectors.intervals.iter().map(|(name, time)| (name.clone(), time.0)).collect(),
             options: self.options(),
-            spool_bytes: agent.spool_bytes,
+            spool_bytes: agent.spool_bytes.0,
             backoff_max: agent.backoff_max.0,
         }
     }

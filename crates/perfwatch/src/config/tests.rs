@@ -65,7 +65,7 @@ fn flags_beat_the_environment_and_that_beats_the_file() {
     assert_eq!(settings.agent.name.as_deref(), Some("123"));
     assert_eq!(settings.agent.exclude.metrics, ["tcp.*", "udp.*"]);
     assert_eq!(settings.agent.collectors.intervals.len(), 2);
-    assert_eq!(settings.agent.spool_bytes, 9_000_000);
+    assert_eq!(settings.agent.spool_bytes, Bytes(9_000_000));
     assert_eq!(load(None, &env(&[("PERFWATCH_HUB_INTERVAL", "")]), &[]).unwrap().hub.interval, None);
 }
 
@@ -80,7 +80,7 @@ fn variables_and_flags_are_refused_by_name() {
         (
             env(&[("PERFWATCH_AGENT_SPOOL_BYTES", "many")]),
             vec![],
-            "environment, PERFWATCH_AGENT_SPOOL_BYTES: agent.spool_bytes: expected a whole number, found \"many\"",
+            "environment, PERFWATCH_AGENT_SPOOL_BYTES: agent.spool_bytes: expected a size such as 64MB, 10GB or bytes",
         ),
         (
             env(&[("PERFWATCH_LOG_FORMAT", "xml")]),

@@ -1,0 +1,316 @@
+//! The past of one host: `series` (for charts), `snapshot` (everything at one second),
+//! `processes` (who used it over some time), `export` (as text, streamed).
+
+use super::params;
+use crate::app::App;
+use crate::error::ApiError;
+use crate::fleet::Host;
+use crate::history::export::{Export, Format};
+use crate::history::read::{ProcessUse, SeriesAnswer, Values};
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use perfwatch_model::{HostRef, json, number};
+use perfwatch_series::query::average;
+use perfwatch_series::{SeriesName, Tier, Wanted};
+use perfwatch_store::StoreError;
+use serde_json::json;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// Points a series has unless asked otherwise, and at most.
+const POINTS: usize = 600;
+const MOST_POINTS: usize = 10_000;
+/// Series named in one request.
+const MOST_NAMES: usize = 200;
+/// A snapshot this much older than the time asked for is no answer to it.
+const SNAPSHOT_WITHIN_MS: i64 = 3_600_000;
+/// A day of processes is read in one answer; more would be read row by row for long.
+const PROCESSES_MOST_MS: i64 = 31 * 86_400_000;
+
+/// What a query string may ask.
+#[derive(Default)]
+struct Asked {
+    names: Vec<SeriesName>,
+    from: Option<String>,
+    to: Option<String>,
+    at: Option<String>,
+    points: Option<usize>,
+    limit: Option<usize>,
+    format: Option<String>,
+    tier: Option<String>,
+}
+
+fn asked(query: Option<&str>, known: &[&str]) -> Result<Asked, ApiError> {
+    let mut asked = Asked::default();
+    for (key, value) in params::pairs(query)? {
+        if !known.contains(&key.as_str()) {
+            let message = format!("there is no parameter {key:?}; there are {}", known.join(", "));
+            return Err(ApiError::bad_request("bad_query", message));
+        }
+        let number = || {
+            let number = value.parse::<usize>().ok().filter(|&number| number > 0);
+            number.ok_or_else(|| ApiError::bad_request("bad_query", format!("{key}: a number from 1 on")))
+        };
+        match key.as_str() {
+            "metric" => asked.names.extend(value.split(',').filter(|name| !name.is_empty()).map(series_name)),
+            "points" => asked.points = Some(number()?.clamp(10, MOST_POINTS)),
+            "limit" => asked.limit = Some(number()?),
+            "from" => asked.from = Some(value),
+            "to" => asked.to = Some(value),
+            "at" => asked.at = Some(value),
+            "format" => asked.format = Some(value),
+            _ => asked.tier = Some(value),
+        }
+    }
+    if asked.names.len() > MOST_NAMES {
+        return Err(ApiError::bad_request("bad_query", format!("no more than {MOST_NAMES} metrics at once")));
+    }
+    Ok(asked)
+}
+
+/// `cpu.usage`, `cpu.*`, or one instance: `network.rx_bytes{eth0}`.
+fn series_name(text: &str) -> SeriesName {
+    match text.strip_suffix('}').and_then(|text| text.split_once('{')) {
+        Some((metric, instance)) => {
+            SeriesName { metric: metric.to_owned(), instance: Some(instance.to_owned()) }
+        }
+        None => SeriesName { metric: text.to_owned(), instance: None },
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn store_error(error: StoreError) -> ApiError {
+    tracing::warn!(%error, "history");
+    ApiError::unavailable("store_unavailable", error.to_string(), 5)
+}
+
+fn json_text(text: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// `GET /api/v1/hosts/{id}/series?metric=&from=&to=&points=`
+pub(crate) async fn series(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let asked = asked(query.as_deref(), &["metric", "from", "to", "points"])?;
+    let host = params::host(&app, &id)?;
+    if asked.names.is_empty() {
+        return Err(ApiError::bad_request("metric_missing", "which? ?metric=cpu.usage,memory.used or cpu.*"));
+    }
+    for name in &asked.names {
+        let known = name.metric.ends_with('*') || app.catalog.get(&name.metric).is_some();
+        if !known && !perfwatch_model::wire::is_metric_name(&name.metric) {
+            return Err(ApiError::bad_request(
+                "bad_query",
+                format!("{:?} is not a metric's name", name.metric),
+            ));
+        }
+    }
+    let range = params::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
+    let points = asked.points.unwrap_or(POINTS);
+    let rhythm_ms = i64::from(host.interval_ms.max(host.record.interval_ms));
+    let answer = app
+        .history
+        .series(host.record.id, asked.names, range, points, rhythm_ms)
+        .await
+        .map_err(store_error)?;
+    Ok(json_text(write_series(&app, &host, range, &answer)))
+}
+
+fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), answer: &SeriesAnswer) -> String {
+    let mut out = String::with_capacity(256 + answer.series.len() * answer.at_ms.len() * 8);
+    let list = |out: &mut String, key: &str, count: usize, item: &mut dyn FnMut(&mut String, usize)| {
+        let _ = write!(out, ",\"{key}\":[");
+        for at in 0..count {
+            if at > 0 {
+                out.push(',');
+            }
+            item(out, at);
+        }
+        out.push(']');
+    };
+    // Writing to a String can't fail.
+    let _ = write!(
+        out,
+        "{{\"host_id\":\"{}\",\"from_ms\":{from_ms},\"to_ms\":{to_ms},\"tier\":\"{}\",\"step_ms\":{}",
+        host.record.id,
+        answer.tier.name(),
+        answer.step_ms
+    );
+    list(&mut out, "t", answer.at_ms.len(), &mut |out, at| {
+        let _ = write!(out, "{}", answer.at_ms[at]);
+    });
+    list(&mut out, "gaps", answer.gaps.len(), &mut |out, at| {
+        let gap = &answer.gaps[at];
+        let _ = write!(
+            out,
+            "{{\"from_ms\":{},\"to_ms\":{},\"why\":\"{}\"}}",
+            gap.from_ms,
+            gap.to_ms,
+            gap.kind.name()
+        );
+    });
+    list(&mut out, "series", answer.series.len(), &mut |out, at| {
+        let series = &answer.series[at];
+        let unit = app.catalog.get(&series.metric).map(|def| def.unit);
+        let name = json!({ "metric": series.metric, "instance": series.instance, "unit": unit }).to_string();
+        out.push_str(name.trim_end_matches('}'));
+        match &series.values {
+            Values::Ticks(values) => list(out, "v", values.len(), &mut |out, row| {
+                number::write_scaled(out, values[row], series.decimals);
+            }),
+            Values::Points(points) => {
+                let figures = points.figures();
+                let decimals = points.decimals();
+                list(out, "v", answer.filled.len(), &mut |out, at| {
+                    match average(&figures[answer.filled[at]], decimals) {
+                        // Two digits more than the samples have.
+                        Some(mean) => number::write_rounded(out, mean, decimals + 2),
+                        None => out.push_str("null"),
+                    }
+                });
+                list(out, "min", answer.filled.len(), &mut |out, at| {
+                    number::write_scaled(out, figures[answer.filled[at]].min, decimals);
+                });
+                list(out, "max", answer.filled.len(), &mut |out, at| {
+                    number::write_scaled(out, figures[answer.filled[at]].max, decimals);
+                });
+            }
+        }
+        out.push('}');
+    });
+    out.push('}');
+    out
+}
+
+/// `GET /api/v1/hosts/{id}/snapshot?at=`: everything at that second, processes included.
+pub(crate) async fn snapshot(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let asked = asked(query.as_deref(), &["at"])?;
+    let host = params::host(&app, &id)?;
+    let now_ms = app.clock.wall_ms();
+    let at_ms = asked.at.as_deref().map_or(Ok(now_ms), |at| params::time_ms("at", at, now_ms))?;
+    let found = app
+        .history
+        .snapshot_at(host.record.id, at_ms, SNAPSHOT_WITHIN_MS)
+        .await
+        .map_err(store_error)?
+        .ok_or_else(|| ApiError::not_found("nothing is kept of this host in the hour before that time"))?;
+    let name = HostRef { id: Some(host.record.id), name: host.record.name };
+    let mut text = String::with_capacity(8 << 10);
+    let _ = write!(
+        text,
+        "{{\"at_ms\":{},\"resolution_ms\":{},\"snapshot\":",
+        found.snapshot.at_ms,
+        if found.width_ms > 0 { found.width_ms } else { i64::from(found.snapshot.interval_ms) }
+    );
+    json::write_snapshot(&mut text, host.record.id, &name, &found.snapshot);
+    text.push('}');
+    Ok(json_text(text))
+}
+
+/// `GET /api/v1/hosts/{id}/processes?from=&to=&limit=`: who used the host over some time.
+pub(crate) async fn processes(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let asked = asked(query.as_deref(), &["from", "to", "limit"])?;
+    let host = params::host(&app, &id)?;
+    let range = params::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
+    if range.1 - range.0 > PROCESSES_MOST_MS {
+        return Err(ApiError::bad_request("bad_range", "processes are summed over 31 days at most"));
+    }
+    let (uses, covered_ms) = app.history.processes(host.record.id, range).await.map_err(store_error)?;
+    let total = uses.len();
+    let limit = asked.limit.unwrap_or(50).min(1_000);
+    let shown: Vec<_> = uses.iter().take(limit).map(|sum| process_use(sum, covered_ms)).collect();
+    let body = json!({
+        "host_id": host.record.id, "from_ms": range.0, "to_ms": range.1,
+        "covered_ms": covered_ms, "total": total, "processes": shown,
+    });
+    Ok(json_text(body.to_string()))
+}
+
+/// Rates are over the time that there are rows of, whether the process was among the largest
+/// in all of it or not.
+#[expect(clippy::cast_precision_loss, reason = "an average is not exact")]
+fn process_use(sum: &ProcessUse, covered_ms: i64) -> serde_json::Value {
+    let mean = sum.cpu_tenths_ms as f64 / (covered_ms.max(1) as f64) / 10.0;
+    let mut cpu = String::new();
+    number::write_rounded(&mut cpu, mean, 2);
+    json!({
+        "pid": sum.last.pid, "name": sum.last.name, "user": sum.last.user, "command": sum.last.command,
+        "started_ms": sum.last.started_ms, "first_ms": sum.first_ms, "last_ms": sum.last_ms, "rows": sum.rows,
+        "cpu_percent_mean": cpu.parse::<f64>().unwrap_or_default(),
+        "cpu_percent_max": f64::from(sum.cpu_tenths_max) / 10.0,
+        "memory_bytes_max": sum.memory_max,
+        "read_bytes": sum.read_bytes, "written_bytes": sum.write_bytes,
+    })
+}
+
+/// `GET /api/v1/hosts/{id}/export?format=csv|jsonl&metric=&from=&to=&tier=`
+pub(crate) async fn export(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let asked = asked(query.as_deref(), &["format", "metric", "from", "to", "tier"])?;
+    let host = params::host(&app, &id)?;
+    let (from_ms, to_ms) = params::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
+    let (format, kind, ending) = match asked.format.as_deref() {
+        None | Some("csv") => (Format::Csv, "text/csv; charset=utf-8", "csv"),
+        Some("jsonl") => (Format::JsonLines, "application/jsonl", "jsonl"),
+        Some(_) => return Err(ApiError::bad_request("bad_query", "format: csv or jsonl")),
+    };
+    let export = Export {
+        history: app.history.clone(),
+        host: host.record.id,
+        name: host.record.name.clone(),
+        tier: tier(asked.tier.as_deref())?,
+        wanted: wanted(asked.names, format),
+        format,
+        from_ms,
+        to_ms,
+        began: false,
+    };
+    let name: String = host
+        .record
+        .name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
+        .collect();
+    let disposition = format!("attachment; filename=\"{name}.{ending}\"");
+    let headers = [(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_DISPOSITION, disposition)];
+    let pieces = futures_util::stream::unfold(export, |mut export| async move {
+        let piece = export.next().await?;
+        Some((piece.map_err(|error| std::io::Error::other(error.to_string())), export))
+    });
+    Ok((headers, Body::from_stream(pieces)).into_response())
+}
+
+fn tier(text: Option<&str>) -> Result<Tier, ApiError> {
+    let Some(text) = text else {
+        return Ok(Tier::Raw);
+    };
+    let found = Tier::ALL.into_iter().find(|tier| tier.name() == text);
+    found.ok_or_else(|| ApiError::bad_request("bad_query", "tier: raw, 1m or 1h"))
+}
+
+fn wanted(names: Vec<SeriesName>, format: Format) -> Arc<Wanted> {
+    let everything = names.is_empty();
+    Arc::new(Wanted {
+        all: everything,
+        series: names,
+        ticks: true,
+        processes: everything && format == Format::JsonLines,
+        notes: everything && format == Format::JsonLines,
+    })
+}

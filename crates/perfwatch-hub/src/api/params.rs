@@ -1,0 +1,89 @@
+//! What a query string may say: names that stand several times, and times as people write them.
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::fleet::Host;
+
+/// Pairs of a query string: a name may stand several times, which a struct can't hold.
+pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, ApiError> {
+    let query = query.unwrap_or_default();
+    let bad = |why: String| ApiError::bad_request("bad_query", why);
+    let uri: axum::http::Uri = format!("/?{query}").parse().map_err(|error| bad(format!("{error}")))?;
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri);
+    pairs.map(|pairs| pairs.0).map_err(|error| bad(error.body_text()))
+}
+
+/// The host of a path, by id or name.
+pub(crate) fn host(app: &App, id: &str) -> Result<Host, ApiError> {
+    app.fleet.find(id).ok_or_else(|| ApiError::not_found(format!("there is no host {id:?}")))
+}
+
+/// Milliseconds since 1970, RFC 3339, `now`, or a span before now: `-15m`, `-2h`, `-7d`.
+pub(crate) fn time_ms(key: &str, text: &str, now_ms: i64) -> Result<i64, ApiError> {
+    let bad = || {
+        let hint = "milliseconds since 1970, 2026-11-21T10:00:00Z, now, or a span before now as -15m";
+        ApiError::bad_request("bad_time", format!("{key}: {text:?} is no time; write {hint}"))
+    };
+    if text == "now" {
+        return Ok(now_ms);
+    }
+    if let Ok(ms) = text.parse::<i64>()
+        && ms >= 0
+    {
+        return Ok(ms);
+    }
+    if let Some(span) = text.strip_prefix('-') {
+        return span_ms(span).map(|span| now_ms.saturating_sub(span)).ok_or_else(bad);
+    }
+    perfwatch_model::json::parse_time(text).ok_or_else(bad)
+}
+
+fn span_ms(text: &str) -> Option<i64> {
+    let unit = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: i64 = text[..unit].parse().ok()?;
+    let factor = match &text[unit..] {
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "w" => 7 * 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+/// From and to of a range; without them, the last hour.
+pub(crate) fn range(from: Option<&str>, to: Option<&str>, now_ms: i64) -> Result<(i64, i64), ApiError> {
+    let to_ms = to.map_or(Ok(now_ms), |to| time_ms("to", to, now_ms))?;
+    let from_ms = from.map_or(Ok(to_ms - 3_600_000), |from| time_ms("from", from, now_ms))?;
+    // Ten years are beyond what is kept.
+    if from_ms >= to_ms || to_ms - from_ms > 10 * 366 * 86_400_000 {
+        return Err(ApiError::bad_request("bad_range", "from must be before to, by ten years at most"));
+    }
+    Ok((from_ms, to_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_as_people_write_them() {
+        let now = 1_763_719_200_000;
+        for (text, want) in [
+            ("now", now),
+            ("1763719200123", 1_763_719_200_123),
+            ("-15m", now - 900_000),
+            ("-2h", now - 7_200_000),
+            ("-7d", now - 604_800_000),
+            ("2025-11-21T10:00:00Z", 1_763_719_200_000),
+        ] {
+            assert_eq!(time_ms("from", text, now).unwrap(), want, "{text}");
+        }
+        for text in ["", "yesterday", "-5", "-m", "-5y", "-99999999999999999d", "12h"] {
+            assert_eq!(time_ms("from", text, now).unwrap_err().code(), "bad_time", "{text}");
+        }
+        assert!(range(Some("-1h"), Some("-2h"), now).is_err());
+        assert_eq!(range(None, None, now).unwrap(), (now - 3_600_000, now));
+    }
+}

@@ -1,0 +1,146 @@
+//! A range as text, hour by hour, so that a year streams through little memory.
+
+use super::History;
+use super::read::{Joined, bucket_of};
+use perfwatch_model::{HostId, HostRef, MISSING, json, number};
+use perfwatch_series::{Buckets, Table, Tier, Wanted, query};
+use perfwatch_store::{Content, StoreError};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// `time,metric,instance,value,min,max`, a line a value.
+    Csv,
+    /// A snapshot a line, as `/ingest/metrics` takes it.
+    JsonLines,
+}
+
+/// An export under way.
+pub(crate) struct Export {
+    pub(crate) history: Arc<History>,
+    pub(crate) host: HostId,
+    pub(crate) name: String,
+    pub(crate) tier: Tier,
+    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) format: Format,
+    pub(crate) from_ms: i64,
+    pub(crate) to_ms: i64,
+    pub(crate) began: bool,
+}
+
+/// The first line of CSV.
+const HEADER: &str = "time,metric,instance,value,min,max\n";
+
+impl Export {
+    /// The next piece of text; none at the end.
+    pub(crate) async fn next(&mut self) -> Option<Result<String, StoreError>> {
+        let mut out = String::new();
+        if !std::mem::replace(&mut self.began, true) && self.format == Format::Csv {
+            out.push_str(HEADER);
+        }
+        while self.from_ms < self.to_ms && out.len() < 1 << 16 {
+            // Coarse rows come in longer stretches: about as many rows.
+            let reach = self.tier.window_ms();
+            let to_ms = (query_end(self.from_ms, reach)).min(self.to_ms);
+            let joined = self.history.join(self.host, self.tier, (self.from_ms, to_ms), &self.wanted).await;
+            match joined {
+                Ok(joined) => self.write(&mut out, &joined, to_ms),
+                Err(error) => {
+                    self.from_ms = self.to_ms;
+                    return Some(Err(error));
+                }
+            }
+            self.from_ms = to_ms;
+        }
+        (!out.is_empty()).then_some(Ok(out))
+    }
+
+    fn write(&self, out: &mut String, joined: &Joined, to_ms: i64) {
+        let (mut ticks, mut buckets) = (joined.open.clone(), Vec::new());
+        for piece in &joined.reading.pieces {
+            match &piece.content {
+                Ok(Content::Ticks(table)) => ticks.push(table.clone()),
+                Ok(Content::Buckets(part)) => buckets.push(part.within(piece.from_ms, piece.to_ms)),
+                Err(_) => {}
+            }
+        }
+        if self.tier != Tier::Raw {
+            // What is not rolled up yet is rolled up for this answer.
+            let fresh =
+                ticks.iter().map(|table| Buckets::of_ticks(table, self.tier.width_ms(), self.from_ms));
+            buckets.extend(fresh.map(|part| part.within(self.from_ms, to_ms)));
+            buckets = buckets.iter().map(|part| part.wider(self.tier.width_ms())).collect();
+            ticks.clear();
+        }
+        for part in Buckets::merge(&buckets) {
+            self.write_buckets(out, &part);
+        }
+        for table in Table::merge(&ticks, self.from_ms) {
+            self.write_ticks(out, &table, to_ms);
+        }
+    }
+
+    fn write_ticks(&self, out: &mut String, table: &Table, to_ms: i64) {
+        for row in (0..table.len()).filter(|row| table.at_ms[*row] < to_ms) {
+            if self.format == Format::JsonLines {
+                self.write_line(out, &table.snapshot(row));
+                continue;
+            }
+            for (column, values) in table.shape.columns().iter().zip(&table.columns) {
+                if values[row] != MISSING {
+                    start(out, table.at_ms[row], column);
+                    number::write_scaled(out, values[row], column.decimals);
+                    out.push_str(",,\n");
+                }
+            }
+        }
+    }
+
+    fn write_buckets(&self, out: &mut String, buckets: &Buckets) {
+        for row in 0..buckets.len() {
+            if self.format == Format::JsonLines {
+                self.write_line(out, &bucket_of(buckets, row, self.tier));
+                continue;
+            }
+            for (column, values) in buckets.shape.columns().iter().zip(&buckets.columns) {
+                let figures = &values.0[row];
+                let Some(average) = query::average(figures, column.decimals) else {
+                    continue;
+                };
+                start(out, buckets.start_ms[row], column);
+                // Writing to a String can't fail.
+                let _ = write!(out, "{:.*},", usize::from(column.decimals) + 2, average);
+                number::write_scaled(out, figures.min, column.decimals);
+                out.push(',');
+                number::write_scaled(out, figures.max, column.decimals);
+                out.push('\n');
+            }
+        }
+    }
+
+    fn write_line(&self, out: &mut String, snapshot: &perfwatch_model::Snapshot) {
+        let host = HostRef { id: Some(self.host), name: self.name.clone() };
+        json::write_snapshot(out, self.host, &host, snapshot);
+        out.push('\n');
+    }
+}
+
+fn query_end(from_ms: i64, reach_ms: i64) -> i64 {
+    perfwatch_series::rollup::bucket_start(from_ms, reach_ms) + reach_ms
+}
+
+fn start(out: &mut String, at_ms: i64, column: &perfwatch_model::Column) {
+    json::write_time(out, at_ms);
+    let _ = write!(out, ",{},{},", column.metric, quoted(&column.instance));
+}
+
+/// A field as RFC 4180 writes it.
+fn quoted(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\"")).into()
+    } else {
+        text.into()
+    }
+}

@@ -1,0 +1,199 @@
+//! The rows of one host that are in no block yet, and which of its ticks were ever taken in.
+
+use perfwatch_model::{BootId, HostId, Snapshot};
+use perfwatch_store::{Ranges, Seen};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{
+    Mutex as TurnMutex, OwnedMutexGuard, RwLock as ViewLock, RwLockReadGuard, RwLockWriteGuard,
+};
+
+/// Rows that make a block.
+const SEAL_ROWS: usize = 150;
+/// Rows that wait this long are sealed however few they are.
+pub(super) const SEAL_AFTER: Duration = Duration::from_secs(900);
+/// Boots of a host that are told apart; of older ones, repeats are not noticed.
+const BOOTS: usize = 64;
+
+#[derive(Default)]
+pub(super) struct HostLog {
+    /// Held while rows are taken in: one call after another.
+    turn: Arc<TurnMutex<()>>,
+    /// Held by readers while they look, by sealing while rows move into blocks: nobody sees a
+    /// row twice or not at all.
+    view: ViewLock<()>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    seen: Vec<BootSeen>,
+    open: Vec<(i64, Arc<Snapshot>)>,
+    /// When the first of them came.
+    since: Duration,
+    /// Rows that make the next block: the first one is smaller by chance, so that a fleet that
+    /// started together does not seal together.
+    rows: usize,
+}
+
+struct BootSeen {
+    boot: BootId,
+    seqs: Ranges,
+    newest_ms: i64,
+}
+
+impl Inner {
+    fn boot(&mut self, boot: BootId) -> &mut BootSeen {
+        let at = self.seen.iter().position(|seen| seen.boot == boot).unwrap_or_else(|| {
+            if self.seen.len() >= BOOTS
+                && let Some(oldest) = (0..self.seen.len()).min_by_key(|&at| self.seen[at].newest_ms)
+            {
+                self.seen.remove(oldest);
+            }
+            self.seen.push(BootSeen { boot, seqs: Ranges::default(), newest_ms: i64::MIN });
+            self.seen.len() - 1
+        });
+        &mut self.seen[at]
+    }
+}
+
+impl HostLog {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
+        self.turn.clone().lock_owned().await
+    }
+
+    pub(super) async fn look(&self) -> RwLockReadGuard<'_, ()> {
+        self.view.read().await
+    }
+
+    pub(super) async fn moving(&self) -> RwLockWriteGuard<'_, ()> {
+        self.view.write().await
+    }
+
+    /// Notes ticks that are in blocks.
+    pub(super) fn remember(&self, boot: BootId, seqs: &Ranges, newest_ms: i64) {
+        let mut inner = self.lock();
+        let seen = inner.boot(boot);
+        seen.seqs.extend(seqs);
+        seen.newest_ms = seen.newest_ms.max(newest_ms);
+    }
+
+    pub(super) fn has(&self, boot: BootId, seq: u64) -> bool {
+        self.lock().seen.iter().any(|seen| seen.boot == boot && seen.seqs.contains(seq))
+    }
+
+    /// Adds a row; false if it was there.
+    pub(super) fn take(&self, arrival: i64, snapshot: Arc<Snapshot>, now: Duration) -> bool {
+        let mut inner = self.lock();
+        let seen = inner.boot(snapshot.boot);
+        if !seen.seqs.insert(snapshot.seq) {
+            return false;
+        }
+        seen.newest_ms = seen.newest_ms.max(snapshot.at_ms);
+        if inner.open.is_empty() {
+            inner.since = now;
+        }
+        if inner.rows == 0 {
+            inner.rows = SEAL_ROWS / 2 + fastrand::usize(..SEAL_ROWS / 2);
+        }
+        inner.open.push((arrival, snapshot));
+        true
+    }
+
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        let inner = self.lock();
+        !inner.open.is_empty()
+            && (inner.open.len() >= inner.rows || now.saturating_sub(inner.since) >= SEAL_AFTER)
+    }
+
+    /// The rows, in the order of their arrival.
+    pub(super) fn rows(&self) -> Vec<Arc<Snapshot>> {
+        self.lock().open.iter().map(|(_, snapshot)| snapshot.clone()).collect()
+    }
+
+    /// The rows and the arrival of the last, for a block.
+    pub(super) fn to_seal(&self) -> Option<(Vec<Arc<Snapshot>>, i64)> {
+        let last = self.lock().open.last().map(|(arrival, _)| *arrival)?;
+        Some((self.rows_until(last), last))
+    }
+
+    fn rows_until(&self, last: i64) -> Vec<Arc<Snapshot>> {
+        self.lock().open.iter().filter(|(arrival, _)| *arrival <= last).map(|(_, s)| s.clone()).collect()
+    }
+
+    /// Lets go of rows that are in blocks.
+    pub(super) fn sealed(&self, until: i64, now: Duration) {
+        let mut inner = self.lock();
+        inner.open.retain(|(arrival, _)| *arrival > until);
+        inner.since = now;
+        inner.rows = SEAL_ROWS;
+    }
+
+    /// Arrival of the oldest row that is in no block.
+    pub(super) fn oldest(&self) -> Option<i64> {
+        self.lock().open.first().map(|(arrival, _)| *arrival)
+    }
+}
+
+/// What the rows of a block add to what is known of a host's ticks.
+pub(super) fn seen_of(host: HostId, rows: &[Arc<Snapshot>]) -> Vec<Seen> {
+    let mut boots: BTreeMap<BootId, Seen> = BTreeMap::new();
+    for row in rows {
+        let seen = boots.entry(row.boot).or_insert_with(|| Seen {
+            host,
+            boot: row.boot,
+            seqs: Ranges::default(),
+            newest_ms: row.at_ms,
+        });
+        seen.seqs.insert(row.seq);
+        seen.newest_ms = seen.newest_ms.max(row.at_ms);
+    }
+    boots.into_values().collect()
+}
+
+/// Rows on their way into the head: what arrived after one of them began may not be cut off.
+#[derive(Default)]
+pub(super) struct InFlight {
+    /// The largest arrival number known.
+    newest: AtomicI64,
+    began: Mutex<BTreeMap<u64, i64>>,
+    next: std::sync::atomic::AtomicU64,
+}
+
+/// Until this is dropped, the rows are on their way.
+pub(super) struct Ticket<'a> {
+    of: &'a InFlight,
+    number: u64,
+}
+
+impl InFlight {
+    pub(super) fn begin(&self) -> Ticket<'_> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        began.insert(number, self.newest.load(Ordering::Acquire) + 1);
+        Ticket { of: self, number }
+    }
+
+    pub(super) fn arrived(&self, arrival: i64) {
+        self.newest.fetch_max(arrival, Ordering::AcqRel);
+    }
+
+    /// Head rows before this number belong to nobody on the way.
+    pub(super) fn oldest(&self) -> i64 {
+        let newest = self.newest.load(Ordering::Acquire) + 1;
+        let began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        began.values().copied().min().unwrap_or(newest).min(newest)
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.of.began.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}

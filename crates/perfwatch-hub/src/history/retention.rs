@@ -1,0 +1,141 @@
+//! Letting go: of each tier what is older than its time, and under a disk budget the oldest
+//! detail first. A tier's floor rises only when what is below it is counted in the next tier;
+//! blocks below the floor then go in small steps.
+
+use super::History;
+use perfwatch_series::{Tier, rollup::bucket_start};
+use perfwatch_store::{BlockInfo, CommitError, Floors, StoreError, Usage, Write};
+use std::time::Duration;
+
+/// Blocks dropped in one commit.
+const DROPS: usize = 64;
+/// Of the budget, in hundredths: above the first, detail goes until the second is reached.
+const HIGH: u64 = 78;
+const LOW: u64 = 70;
+/// Share of what is kept, in hundredths, that a tier may hold before it is the one that gives.
+const RAW_SHARE: u64 = 40;
+const MINUTE_SHARE: u64 = 60;
+/// Ticks this young stay whatever the budget: what is on screen now.
+const RECENT_MS: i64 = 120_000;
+/// The oldest blocks looked at in one go.
+const OLDEST: usize = 4_096;
+
+/// Floors rise in these steps, so that they don't rise all the time.
+fn step_ms(tier: Tier) -> i64 {
+    match tier {
+        Tier::Raw => 60_000,
+        Tier::Minute => 3_600_000,
+        Tier::Hour => 86_400_000,
+    }
+}
+
+impl History {
+    /// Lets go of what is older than it is to be kept.
+    pub(super) async fn retain(&self) -> Result<usize, StoreError> {
+        let now_ms = self.clock.wall_ms();
+        let config = &self.config;
+        let mut dropped = 0;
+        for (tier, keep) in
+            [(Tier::Raw, config.raw), (Tier::Minute, config.minutes), (Tier::Hour, config.hours)]
+        {
+            let keep_ms = i64::try_from(Duration::as_millis(&keep)).unwrap_or(i64::MAX);
+            // An hour at a time, so that whole blocks go.
+            let floor_ms = bucket_start(now_ms.saturating_sub(keep_ms), step_ms(tier).max(3_600_000));
+            dropped += self.raise(tier, floor_ms).await?;
+        }
+        Ok(dropped)
+    }
+
+    /// Keeps the store within its budget: the oldest detail goes first, and each tier keeps a
+    /// share, so that neither the last hours nor the last years vanish.
+    pub(super) async fn keep_within_budget(&self) -> Result<usize, StoreError> {
+        let usage = self.store.usage().await?;
+        self.counts.set_usage(usage);
+        let budget = self.config.budget_bytes;
+        let used = usage.disk_bytes.saturating_sub(usage.reusable_bytes);
+        if used <= budget / 100 * HIGH {
+            return Ok(0);
+        }
+        let tier = gives(&usage);
+        let wanted = used - budget / 100 * LOW;
+        let mut sum = 0;
+        let oldest = self.store.oldest(tier, i64::MAX, OLDEST).await?;
+        let enough = oldest.iter().find(|block| {
+            sum += block.bytes;
+            sum >= wanted
+        });
+        let Some(last) = enough.or(oldest.last()) else {
+            return Ok(0);
+        };
+        let mut floor_ms = bucket_start(last.last_ms, step_ms(tier)) + step_ms(tier);
+        if tier == Tier::Raw {
+            floor_ms = floor_ms.min(bucket_start(self.clock.wall_ms() - RECENT_MS, step_ms(tier)));
+        }
+        tracing::info!(used, budget, tier = tier.name(), floor_ms, "the disk budget lets old detail go");
+        self.raise(tier, floor_ms).await
+    }
+
+    /// Lets go of a tier's rows before a time. The blocks dropped.
+    async fn raise(&self, tier: Tier, floor_ms: i64) -> Result<usize, StoreError> {
+        let Floors { ms } = self.store.floors().await?;
+        if floor_ms > ms[usize::try_from(tier.number()).unwrap_or_default()] {
+            if tier.coarser().is_some() {
+                self.roll_up_before(tier, floor_ms).await?;
+            }
+            match self.store.commit(vec![Write::Floor(tier, floor_ms)]).await {
+                Ok(()) => {}
+                // Rows came in below it meanwhile: next time.
+                Err(CommitError::Conflict) => return Ok(0),
+                Err(CommitError::Store(error)) => return Err(error),
+            }
+        }
+        let floor_ms = self.store.floors().await?.ms[usize::try_from(tier.number()).unwrap_or_default()];
+        let mut dropped = 0;
+        loop {
+            // The last bucket of a block lasts for its width.
+            let blocks = self.store.oldest(tier, floor_ms - tier.width_ms() + 1, DROPS).await?;
+            if blocks.is_empty() {
+                return Ok(dropped);
+            }
+            dropped += self.drop_blocks(&blocks).await?;
+        }
+    }
+
+    async fn drop_blocks(&self, blocks: &[BlockInfo]) -> Result<usize, StoreError> {
+        let writes = blocks.iter().cloned().map(Write::Drop).collect();
+        match self.store.commit(writes).await {
+            Ok(()) => {
+                self.counts.dropped.inc_by(blocks.len() as u64);
+                Ok(blocks.len())
+            }
+            // Roll-up made others of some of them.
+            Err(CommitError::Conflict) => Ok(0),
+            Err(CommitError::Store(error)) => Err(error),
+        }
+    }
+}
+
+/// The tier that gives when space is short.
+fn gives(usage: &Usage) -> Tier {
+    let [raw, minutes, hours] = usage.tier_bytes;
+    if raw > (raw + minutes + hours) / 100 * RAW_SHARE {
+        Tier::Raw
+    } else if minutes > (minutes + hours) / 100 * MINUTE_SHARE {
+        Tier::Minute
+    } else {
+        Tier::Hour
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detail_gives_before_history() {
+        let usage = |tier_bytes| Usage { tier_bytes, ..Usage::default() };
+        assert_eq!(gives(&usage([900, 90, 10])), Tier::Raw);
+        assert_eq!(gives(&usage([300, 600, 10])), Tier::Minute);
+        assert_eq!(gives(&usage([300, 300, 300])), Tier::Hour);
+    }
+}

@@ -1,0 +1,183 @@
+//! Raw rows → minutes → hours, window by window, and many small blocks → one. A window that
+//! takes in more is done again: the buckets are counted anew from what they are made of, so
+//! doing it twice changes nothing.
+
+use super::History;
+use super::seal::blocking;
+use perfwatch_model::HostId;
+use perfwatch_series::{Buckets, Effort, Table, Tier, block, rollup::bucket_start};
+use perfwatch_store::{BlockInfo, CommitError, Content, Dirty, Floors, Piece, Store, StoreError, Write};
+use std::collections::BTreeSet;
+
+/// Buckets of one host to be added to a tier.
+pub(super) type Late = (HostId, Tier, Vec<Buckets>);
+
+/// How long after a window's end it is rolled up: what is on its way arrives until then.
+fn patience_ms(tier: Tier) -> i64 {
+    match tier {
+        // Every row is sealed 15 minutes after it came.
+        Tier::Raw => 17 * 60_000,
+        Tier::Minute => 90 * 60_000,
+        Tier::Hour => 26 * 3_600_000,
+    }
+}
+
+/// Windows done in one go.
+const WINDOWS: usize = 64;
+
+impl History {
+    /// Rolls up the windows that are over. The number done.
+    pub(super) async fn roll_up(&self) -> Result<usize, StoreError> {
+        let now_ms = self.clock.wall_ms();
+        let mut done = 0;
+        for tier in Tier::ALL {
+            let before_ms = now_ms - tier.window_ms() - patience_ms(tier);
+            done += self.roll_up_before(tier, before_ms + 1).await?;
+        }
+        Ok(done)
+    }
+
+    /// Rolls up every window that begins before a time, over or not.
+    pub(super) async fn roll_up_before(&self, tier: Tier, before_ms: i64) -> Result<usize, StoreError> {
+        let mut done = 0;
+        loop {
+            let windows = self.store.dirty(tier, before_ms, WINDOWS).await?;
+            let mut moved = false;
+            for window in &windows {
+                // One that meets another change is done again in the next round.
+                moved |= self.roll_window(*window).await?;
+                done += 1;
+                tokio::task::yield_now().await;
+            }
+            if windows.len() < WINDOWS || !moved {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn roll_window(&self, window: Dirty) -> Result<bool, StoreError> {
+        let Dirty { tier, host, window_ms, .. } = window;
+        let end_ms = window_ms + tier.window_ms();
+        let floors = self.store.floors().await?;
+        let pieces = self.store.blocks(tier, host, window_ms, end_ms).await?;
+        let coarser = match tier.coarser() {
+            Some(coarser) => self.store.blocks(coarser, host, window_ms, end_ms).await?,
+            None => Vec::new(),
+        };
+        self.report(&pieces);
+        self.report(&coarser);
+        let over = self.clock.wall_ms() >= end_ms + patience_ms(tier);
+        let mut writes = vec![Write::Expect(floors), Write::Clear(window)];
+        writes.extend(blocking(move || rolled(window, &pieces, &coarser, floors, over)).await?);
+        match self.store.commit(writes).await {
+            Ok(()) => Ok(true),
+            Err(CommitError::Conflict) => Ok(false),
+            Err(CommitError::Store(error)) => Err(error),
+        }
+    }
+
+    /// A block that can't be read costs itself and is told of.
+    pub(super) fn report(&self, pieces: &[Piece]) {
+        for piece in pieces {
+            if let Err(error) = &piece.content {
+                self.counts.corrupt.inc();
+                tracing::error!(%error, block = piece.block.id.0, tier = piece.block.tier.name(), host = %piece.block.host, "a block can't be read");
+            }
+        }
+    }
+}
+
+fn ticks(pieces: &[Piece]) -> Vec<Table> {
+    let table = |piece: &Piece| match &piece.content {
+        Ok(Content::Ticks(table)) => Some(table.clone()),
+        _ => None,
+    };
+    pieces.iter().filter_map(table).collect()
+}
+
+fn buckets(pieces: &[Piece]) -> Vec<Buckets> {
+    let buckets = |piece: &Piece| match &piece.content {
+        Ok(Content::Buckets(buckets)) => Some(buckets.clone()),
+        _ => None,
+    };
+    pieces.iter().filter_map(buckets).collect()
+}
+
+fn readable(pieces: &[Piece]) -> impl Iterator<Item = &BlockInfo> {
+    pieces.iter().filter(|piece| piece.content.is_ok()).map(|piece| &piece.block)
+}
+
+/// The writes that roll one window up.
+fn rolled(window: Dirty, pieces: &[Piece], coarser: &[Piece], floors: Floors, over: bool) -> Vec<Write> {
+    let Dirty { tier, host, window_ms, .. } = window;
+    let end_ms = window_ms + tier.window_ms();
+    // What is before the floor was counted when it rose.
+    let from_ms = window_ms.max(floors.ms[usize::try_from(tier.number()).unwrap_or_default()]);
+    let mut writes = Vec::new();
+    let fresh: Vec<Buckets> = if tier == Tier::Raw {
+        let tables = Table::merge(&ticks(pieces), from_ms);
+        if over {
+            writes.extend(readable(pieces).cloned().map(Write::Drop));
+            for table in &tables {
+                let block = block::encode(table, Effort::Best);
+                writes.push(Write::Put(tier, host, table.shape.clone(), block));
+            }
+        }
+        tables.iter().map(|table| Buckets::of_ticks(table, Tier::Minute.width_ms(), from_ms)).collect()
+    } else {
+        let whole: Vec<Buckets> = Buckets::merge(&buckets(pieces));
+        if over {
+            writes.extend(readable(pieces).cloned().map(Write::Drop));
+            let kept = whole.iter().map(|buckets| buckets.within(from_ms, i64::MAX));
+            writes.extend(put(tier, host, kept));
+        }
+        let width = tier.coarser().map_or(i64::MAX, Tier::width_ms);
+        whole.iter().map(|buckets| buckets.within(from_ms, end_ms).wider(width)).collect()
+    };
+    let Some(target) = tier.coarser() else {
+        return writes;
+    };
+    let mut parts = Vec::new();
+    for there in buckets(coarser) {
+        parts.push(there.within(i64::MIN, from_ms));
+        parts.push(there.within(end_ms, i64::MAX));
+    }
+    parts.extend(fresh);
+    writes.extend(readable(coarser).cloned().map(Write::Drop));
+    writes.extend(put(target, host, Buckets::merge(&parts).into_iter()));
+    writes.push(Write::Mark(target, host, bucket_start(window_ms, target.window_ms())));
+    writes
+}
+
+fn put(tier: Tier, host: HostId, all: impl Iterator<Item = Buckets>) -> Vec<Write> {
+    let filled = all.filter(|buckets| !buckets.is_empty());
+    let write = |buckets: Buckets| {
+        let block = block::encode_buckets(&buckets, Effort::Best);
+        Write::Put(tier, host, buckets.shape, block)
+    };
+    filled.map(write).collect()
+}
+
+/// The writes that add buckets to a tier: to be committed together with whatever says that
+/// their rows are counted.
+pub(super) async fn add(
+    store: &dyn Store,
+    host: HostId,
+    tier: Tier,
+    late: Vec<Buckets>,
+) -> Result<Vec<Write>, StoreError> {
+    let starts = late.iter().flat_map(|buckets| &buckets.start_ms);
+    let windows: BTreeSet<i64> = starts.map(|start| bucket_start(*start, tier.window_ms())).collect();
+    let mut writes = Vec::new();
+    for window_ms in windows {
+        let end_ms = window_ms + tier.window_ms();
+        let pieces = store.blocks(tier, host, window_ms, end_ms).await?;
+        // What was there came later than what comes late: it gives the last value.
+        let mut parts: Vec<Buckets> = late.iter().map(|late| late.within(window_ms, end_ms)).collect();
+        parts.extend(buckets(&pieces));
+        writes.extend(readable(&pieces).cloned().map(Write::Drop));
+        writes.extend(put(tier, host, Buckets::merge(&parts).into_iter()));
+        writes.push(Write::Mark(tier, host, window_ms));
+    }
+    Ok(writes)
+}

@@ -1,0 +1,385 @@
+//! SQLite: one file in a folder of our own, one thread that writes (many calls to a commit),
+//! readers beside it. WAL with a sync at each commit: what was answered survives a power cut.
+
+mod apply;
+mod read;
+mod writer;
+
+use crate::head;
+use crate::store::*;
+use perfwatch_model::{Clock, HostId, Shape, ShapeId, wire};
+use perfwatch_series::Tier;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use writer::{Append, Job};
+
+mod migrations {
+    refinery::embed_migrations!("migrations/sqlite");
+}
+
+/// Connections that read at one time.
+const READERS: usize = 4;
+/// Calls that wait for the writer.
+const QUEUE: usize = 4_096;
+/// Pages are this large: blobs of some ten kB fit well.
+const PAGE_BYTES: u64 = 8_192;
+/// Shapes kept decoded.
+const SHAPES: usize = 20_000;
+/// The one hub there is.
+const HUB: &str = "local";
+
+/// How a database is opened.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// Where its files are.
+    pub folder: PathBuf,
+    /// What file and log together never exceed.
+    pub budget_bytes: u64,
+}
+
+/// The adapter.
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+    slots: Semaphore,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+pub(crate) struct Shared {
+    path: PathBuf,
+    clock: Arc<dyn Clock>,
+    shapes: RwLock<HashMap<ShapeId, Arc<Shape>>>,
+    readers: Mutex<Vec<Connection>>,
+    /// One hub a folder; let go when the process ends, however it ends.
+    _lock: Option<File>,
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+pub(crate) fn unavailable(error: rusqlite::Error) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+fn table(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Raw => "block_raw",
+        Tier::Minute => "block_minute",
+        Tier::Hour => "block_hour",
+    }
+}
+
+impl SqliteOptions {
+    /// The log between two checkpoints: an eighth of the budget, 16 MiB at most.
+    fn wal_bytes(&self) -> u64 {
+        (self.budget_bytes / 8).clamp(4 * PAGE_BYTES, 16 << 20)
+    }
+
+    fn pages(&self) -> u64 {
+        (self.budget_bytes.saturating_sub(2 * self.wal_bytes()) / PAGE_BYTES).max(64)
+    }
+}
+
+impl SqliteStore {
+    /// Opens or makes the database and brings its tables up to date.
+    ///
+    /// # Errors
+    /// A folder that can't be written or that another hub has, a database that a newer
+    /// PerfWatch made, a file that is no database.
+    pub fn open(options: &SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let folder = &options.folder;
+        let refuse = |what: String| StoreError::Refused(format!("history in {}: {what}", folder.display()));
+        std::fs::create_dir_all(folder).map_err(|error| refuse(error.to_string()))?;
+        let lock = File::create(folder.join("hub.lock")).map_err(|error| refuse(error.to_string()))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| refuse("another hub runs on this folder".to_owned()))?;
+        let path = folder.join("history.db");
+        let mut connection = Connection::open(&path).map_err(|error| refuse(error.to_string()))?;
+        prepare(&connection, options).map_err(|error| refuse(error.to_string()))?;
+        migrate(&mut connection).map_err(refuse)?;
+        let shared = Arc::new(Shared {
+            path,
+            clock,
+            shapes: RwLock::default(),
+            readers: Mutex::default(),
+            _lock: Some(lock),
+        });
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let writer = writer::Writer::new(connection, shared.clone(), options.pages(), options.wal_bytes());
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run(queue))
+            .map_err(|error| refuse(error.to_string()))?;
+        Ok(Self { shared, jobs, slots: Semaphore::new(READERS), thread: Mutex::new(Some(thread)) })
+    }
+
+    async fn send<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StoreError> {
+        let gone = || StoreError::Unavailable("the store is closed".to_owned());
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(job(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+
+    /// Runs on the writer's own connection, between commits.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let job = |reply: oneshot::Sender<rusqlite::Result<T>>| {
+            Job::Run(Box::new(move |connection| {
+                // Nobody waits any more: the work is done all the same.
+                let _ = reply.send(work(connection));
+            }))
+        };
+        self.send(job).await?.map_err(unavailable)
+    }
+
+    /// Runs on a reader's connection, on a thread that may block.
+    async fn query<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection, &Shared) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let closed = |_| StoreError::Unavailable("the store is closed".to_owned());
+        let _slot = self.slots.acquire().await.map_err(closed)?;
+        let shared = self.shared.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let mut connection = shared.reader()?;
+            let result = work(&mut connection, &shared);
+            shared.readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            result
+        });
+        task.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
+    }
+}
+
+impl Drop for SqliteStore {
+    /// What was handed in is written before this returns.
+    fn drop(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        self.jobs = closed;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn prepare(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    let checkpoint_pages = (options.wal_bytes() / PAGE_BYTES / 2).max(1);
+    // The first two count only before there are tables.
+    connection.execute_batch(&format!(
+        "PRAGMA page_size={PAGE_BYTES}; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; \
+         PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint={checkpoint_pages}; \
+         PRAGMA journal_size_limit={}; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY; \
+         PRAGMA max_page_count={}",
+        options.wal_bytes(),
+        options.pages()
+    ))
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), String> {
+    let newest =
+        migrations::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max();
+    let there: Option<i32> = connection
+        .query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))
+        .optional()
+        .unwrap_or_default()
+        .flatten();
+    if there > newest {
+        return Err(format!(
+            "made by a newer PerfWatch (tables of version {}, this one knows {}); start that one, or another folder",
+            there.unwrap_or_default(),
+            newest.unwrap_or_default()
+        ));
+    }
+    migrations::migrations::runner().run(connection).map(|_| ()).map_err(|error| error.to_string())
+}
+
+impl Shared {
+    fn reader(&self) -> Result<Connection, StoreError> {
+        if let Some(connection) = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(connection);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags).map_err(unavailable)?;
+        connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(unavailable)?;
+        connection.execute_batch("PRAGMA cache_size=-8192; PRAGMA temp_store=MEMORY").map_err(unavailable)?;
+        Ok(connection)
+    }
+
+    fn known(&self, id: ShapeId) -> Option<Arc<Shape>> {
+        self.shapes.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn learn(&self, shape: Arc<Shape>) -> Arc<Shape> {
+        let mut shapes = self.shapes.write().unwrap_or_else(PoisonError::into_inner);
+        if shapes.len() >= SHAPES {
+            shapes.clear();
+        }
+        shapes.entry(shape.id()).or_insert(shape).clone()
+    }
+
+    /// A shape, from memory or from the database.
+    fn shape(&self, connection: &Connection, id: ShapeId) -> Result<Option<Arc<Shape>>, StoreError> {
+        if let Some(shape) = self.known(id) {
+            return Ok(Some(shape));
+        }
+        let columns: Option<Vec<u8>> = connection
+            .prepare_cached("SELECT columns FROM shape WHERE id = ?1")
+            .and_then(|mut statement| statement.query_row([id.0], |row| row.get(0)).optional())
+            .map_err(unavailable)?;
+        Ok(columns
+            .and_then(|columns| wire::decode_shape(columns.into()).ok())
+            .map(|shape| self.learn(Arc::new(shape))))
+    }
+
+    fn file_bytes(&self) -> u64 {
+        let size = |suffix: &str| {
+            let mut path = self.path.clone().into_os_string();
+            path.push(suffix);
+            std::fs::metadata(path).map(|meta| meta.len()).unwrap_or_default()
+        };
+        size("") + size("-wal") + size("-shm")
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(self.path.parent()?).ok()?;
+        Some(stat.f_bavail * stat.f_frsize)
+    }
+}
+
+impl Store for SqliteStore {
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn hub(&self) -> &str {
+        HUB
+    }
+
+    fn append(&self, rows: Vec<Row>) -> BoxFuture<'_, Result<i64, StoreError>> {
+        Box::pin(async move {
+            let mut bytes = Vec::with_capacity(rows.len() * 1_024);
+            rows.iter().for_each(|row| head::put(&mut bytes, row));
+            let mut shapes: Vec<Arc<Shape>> = rows.iter().map(|row| row.snapshot.shape.clone()).collect();
+            shapes.dedup_by_key(|shape| shape.id());
+            self.send(|reply| Job::Append(Append { bytes, rows: rows.len(), shapes, reply })).await?
+        })
+    }
+
+    fn head(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>> {
+        Box::pin(self.query(move |connection, shared| read::head(connection, shared, after, most)))
+    }
+
+    fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.write(move |connection| {
+            connection
+                .prepare_cached("DELETE FROM head WHERE hub = ?1 AND arrival < ?2")?
+                .execute((HUB, before))?;
+            Ok(())
+        }))
+    }
+
+    fn put_host(&self, host: HostRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.write(move |connection| apply::put_host(connection, &host)))
+    }
+
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>> {
+        Box::pin(self.query(|connection, _| read::hosts(connection).map_err(unavailable)))
+    }
+
+    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(async move { self.send(|reply| Job::Commit(writes, reply)).await? })
+    }
+
+    fn read(&self, query: Query) -> BoxFuture<'_, Result<Reading, StoreError>> {
+        Box::pin(self.query(move |connection, shared| read::reading(connection, shared, &query)))
+    }
+
+    fn blocks(
+        &self,
+        tier: Tier,
+        host: HostId,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> BoxFuture<'_, Result<Vec<Piece>, StoreError>> {
+        Box::pin(
+            self.query(move |connection, shared| {
+                read::blocks(connection, shared, tier, host, from_ms, to_ms)
+            }),
+        )
+    }
+
+    fn oldest(
+        &self,
+        tier: Tier,
+        before_ms: i64,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Vec<BlockInfo>, StoreError>> {
+        Box::pin(
+            self.query(move |connection, _| {
+                read::oldest(connection, tier, before_ms, most).map_err(unavailable)
+            }),
+        )
+    }
+
+    fn dirty(
+        &self,
+        tier: Tier,
+        before_ms: i64,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Vec<Dirty>, StoreError>> {
+        Box::pin(
+            self.query(move |connection, _| {
+                read::dirty(connection, tier, before_ms, most).map_err(unavailable)
+            }),
+        )
+    }
+
+    fn sealed(&self) -> BoxFuture<'_, Result<Vec<Sealed>, StoreError>> {
+        Box::pin(self.query(|connection, _| read::sealed(connection).map_err(unavailable)))
+    }
+
+    fn seen(&self) -> BoxFuture<'_, Result<Vec<Seen>, StoreError>> {
+        Box::pin(self.query(|connection, _| read::seen(connection).map_err(unavailable)))
+    }
+
+    fn floors(&self) -> BoxFuture<'_, Result<Floors, StoreError>> {
+        Box::pin(self.query(|connection, _| read::floors(connection).map_err(unavailable)))
+    }
+
+    fn lease(&self, name: &'static str, for_ms: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let now_ms = self.shared.clock.wall_ms();
+        Box::pin(self.write(move |connection| {
+            let taken = connection
+                .prepare_cached(
+                    "INSERT INTO lease (name, holder, until_ms) VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE \
+                     SET holder = excluded.holder, until_ms = excluded.until_ms \
+                     WHERE lease.holder = excluded.holder OR lease.until_ms < ?4",
+                )?
+                .execute((name, HUB, now_ms + for_ms, now_ms))?;
+            Ok(taken > 0)
+        }))
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.shared.free_bytes()
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Result<Usage, StoreError>> {
+        Box::pin(self.query(|connection, shared| read::usage(connection, shared).map_err(unavailable)))
+    }
+
+    fn tidy(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+        let shared = self.shared.clone();
+        Box::pin(self.write(move |connection| apply::tidy(connection, &shared, before_ms)))
+    }
+
+    fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>> {
+        let to = to.to_owned();
+        Box::pin(self.query(move |connection, _| read::backup(connection, &to)))
+    }
+}

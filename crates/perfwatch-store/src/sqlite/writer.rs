@@ -1,0 +1,239 @@
+//! The one thread that writes: takes what waits, makes one commit of it, answers all.
+
+use super::{HUB, Shared, apply, unavailable};
+use crate::head;
+use crate::store::{CommitError, StoreError, Write};
+use perfwatch_model::{Shape, ShapeId, wire};
+use rusqlite::{Connection, Transaction};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Commits that follow one another are at least this far apart: what comes meanwhile shares the
+/// next one. One that comes alone does not wait.
+const APART: Duration = Duration::from_millis(15);
+/// Rows of one commit.
+const ROWS: usize = 1_000;
+/// A shape is noted as used this often.
+const SHAPE_NOTED: Duration = Duration::from_secs(3_600);
+
+/// Rows of one call, framed.
+pub(super) struct Append {
+    pub(super) bytes: Vec<u8>,
+    pub(super) rows: usize,
+    pub(super) shapes: Vec<Arc<Shape>>,
+    pub(super) reply: oneshot::Sender<Result<i64, StoreError>>,
+}
+
+pub(super) type Work = Box<dyn FnOnce(&mut Connection) + Send>;
+
+pub(super) enum Job {
+    Append(Append),
+    Commit(Vec<Write>, oneshot::Sender<Result<(), CommitError>>),
+    Run(Work),
+}
+
+pub(super) struct Writer {
+    connection: Connection,
+    shared: Arc<Shared>,
+    /// What the file may have.
+    pages: u64,
+    wal_bytes: u64,
+    /// Shapes that are in the database, and when that was noted.
+    noted: HashMap<ShapeId, Duration>,
+}
+
+/// What an answer is given for once the commit is made.
+enum Waiting {
+    Append(oneshot::Sender<Result<i64, StoreError>>),
+    Commit(oneshot::Sender<Result<(), CommitError>>),
+}
+
+impl Writer {
+    pub(super) fn new(connection: Connection, shared: Arc<Shared>, pages: u64, wal_bytes: u64) -> Self {
+        Self { connection, shared, pages, wal_bytes, noted: HashMap::new() }
+    }
+
+    /// Until the store is closed.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut last = Duration::ZERO;
+        while let Some(first) = queue.blocking_recv() {
+            let since = self.shared.clock.monotonic().saturating_sub(last);
+            if matches!(first, Job::Append(_)) && since < APART {
+                std::thread::sleep(APART.saturating_sub(since));
+            }
+            let mut jobs = vec![first];
+            let rows = |job: &Job| if let Job::Append(append) = job { append.rows } else { 1 };
+            let mut sum = rows(&jobs[0]);
+            while sum < ROWS
+                && let Ok(job) = queue.try_recv()
+            {
+                sum += rows(&job);
+                jobs.push(job);
+            }
+            self.take(jobs);
+            last = self.shared.clock.monotonic();
+        }
+        // Leaves one file behind.
+        let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+    }
+
+    fn take(&mut self, jobs: Vec<Job>) {
+        let mut together = Vec::new();
+        let mut alone: Vec<Work> = Vec::new();
+        for job in jobs {
+            match job {
+                Job::Run(work) => alone.push(work),
+                job => together.push(job),
+            }
+        }
+        if !together.is_empty() {
+            self.commit(together);
+        }
+        for work in alone {
+            work(&mut self.connection);
+        }
+        self.bound_log();
+    }
+
+    fn commit(&mut self, jobs: Vec<Job>) {
+        let full = self.full();
+        let now = self.shared.clock.monotonic();
+        let mut fresh = Vec::new();
+        let (mut waiting, mut refused) = (Vec::new(), Vec::new());
+        let result = (|| {
+            let transaction = self.connection.transaction()?;
+            let mut rows = Vec::new();
+            let mut arrivals = Vec::new();
+            for job in jobs {
+                match job {
+                    Job::Append(append) if full => refused.push(append.reply),
+                    Job::Append(append) => {
+                        rows.extend_from_slice(&append.bytes);
+                        for shape in append.shapes {
+                            note(&transaction, &self.shared, &self.noted, &mut fresh, &shape, now)?;
+                        }
+                        arrivals.push(append.reply);
+                    }
+                    Job::Commit(writes, reply) => {
+                        for write in &writes {
+                            if let Write::Put(_, _, shape, _) = write {
+                                note(&transaction, &self.shared, &self.noted, &mut fresh, shape, now)?;
+                            }
+                        }
+                        if let Some(reply) = apply_all(&transaction, writes, reply)? {
+                            waiting.push(Waiting::Commit(reply));
+                        }
+                    }
+                    Job::Run(_) => {}
+                }
+            }
+            let mut arrival = 0;
+            if !rows.is_empty() {
+                transaction
+                    .prepare_cached("INSERT INTO head (hub, payload) VALUES (?1, ?2)")?
+                    .execute((HUB, head::pack(&rows)))?;
+                arrival = transaction.last_insert_rowid();
+            }
+            waiting.extend(arrivals.into_iter().map(Waiting::Append));
+            transaction.commit()?;
+            Ok(arrival)
+        })();
+        if result.is_ok() {
+            self.noted.extend(fresh.into_iter().map(|shape| (shape, now)));
+        }
+        for reply in refused {
+            let message = "its disk budget is used up; old detail is being let go".to_owned();
+            let _ = reply.send(Err(StoreError::Unavailable(message)));
+        }
+        answer(result, waiting);
+    }
+
+    /// Whether appends must wait: what is left of the budget belongs to sealing and roll-up.
+    fn full(&self) -> bool {
+        let number = |pragma: &str| {
+            self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap_or_default()
+        };
+        let used = number("page_count") - number("freelist_count");
+        used.cast_unsigned() > self.pages - self.pages / 16
+    }
+
+    /// Readers may keep the log from being reused: past its bound, waits for them a little.
+    fn bound_log(&self) {
+        let mut wal = self.shared.path.clone().into_os_string();
+        wal.push("-wal");
+        if std::fs::metadata(wal).is_ok_and(|meta| meta.len() > self.wal_bytes) {
+            // A backup reads for long; nobody who writes waits for it.
+            let patience = |ms| self.connection.busy_timeout(Duration::from_millis(ms));
+            let checkpoint = patience(50)
+                .and_then(|()| self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+                .and_then(|()| patience(5_000));
+            if let Err(error) = checkpoint {
+                tracing::debug!(%error, "checkpoint");
+            }
+        }
+    }
+}
+
+/// Makes sure that a shape is in the database, and that it is known to be in use.
+fn note(
+    transaction: &Transaction<'_>,
+    shared: &Shared,
+    noted: &HashMap<ShapeId, Duration>,
+    fresh: &mut Vec<ShapeId>,
+    shape: &Arc<Shape>,
+    now: Duration,
+) -> rusqlite::Result<()> {
+    let id = shape.id();
+    if noted.get(&id).is_some_and(|at| now.saturating_sub(*at) < SHAPE_NOTED) || fresh.contains(&id) {
+        return Ok(());
+    }
+    transaction
+        .prepare_cached(
+            "INSERT INTO shape (id, columns, used_ms) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (id) DO UPDATE SET used_ms = excluded.used_ms",
+        )?
+        .execute((id.0, &wire::encode_shape(shape)[..], shared.clock.wall_ms()))?;
+    shared.learn(shape.clone());
+    fresh.push(id);
+    Ok(())
+}
+
+type Reply = oneshot::Sender<Result<(), CommitError>>;
+
+/// Applies a list of writes or, where it conflicts, none of it, and answers that at once.
+fn apply_all(
+    transaction: &Transaction<'_>,
+    writes: Vec<Write>,
+    reply: Reply,
+) -> rusqlite::Result<Option<Reply>> {
+    transaction.execute_batch("SAVEPOINT list")?;
+    for write in writes {
+        if !apply::apply(transaction, write)? {
+            transaction.execute_batch("ROLLBACK TO list; RELEASE list")?;
+            let _ = reply.send(Err(CommitError::Conflict));
+            return Ok(None);
+        }
+    }
+    transaction.execute_batch("RELEASE list")?;
+    Ok(Some(reply))
+}
+
+fn answer(result: rusqlite::Result<i64>, waiting: Vec<Waiting>) {
+    let result = result.map_err(unavailable);
+    if let Err(error) = &result {
+        tracing::warn!(%error, "nothing was written");
+    }
+    for waiting in waiting {
+        // Who does not wait any more asks again, and is told that it was kept.
+        match waiting {
+            Waiting::Append(reply) => {
+                drop(reply.send(result.clone()));
+            }
+            Waiting::Commit(reply) => {
+                drop(reply.send(result.clone().map(|_| ()).map_err(CommitError::Store)));
+            }
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! What every store must do, one suite for all: durable at once or not at all, in order, as of
+//! one moment, and nothing lost when calls collide.
+
+use perfwatch_model::*;
+use perfwatch_series::{Block, Buckets, Effort, SeriesName, Table, Tier, Wanted, block};
+use perfwatch_store::*;
+use std::sync::Arc;
+
+const HOUR: i64 = 3_600_000;
+const T0: i64 = 490_000 * HOUR;
+
+fn shape(names: &[&'static str]) -> Arc<Shape> {
+    let column = |name: &&'static str| Column {
+        metric: (*name).into(),
+        dimension: "".into(),
+        instance: "".into(),
+        decimals: 1,
+    };
+    Arc::new(Shape::new(names.iter().map(column).collect()))
+}
+
+fn row(host: HostId, shape: &Arc<Shape>, seq: u64, at_ms: i64) -> Row {
+    let values = (0..shape.columns().len()).map(|at| seq.cast_signed() * 10 + at as i64).collect();
+    let process = ProcessRow { pid: 7, name: "init".into(), state: 'S', ..ProcessRow::default() };
+    let snapshot = Snapshot {
+        boot: BootId::from_bytes(&[3; 16]).unwrap(),
+        seq,
+        at_ms,
+        interval_ms: 2_000,
+        shape: shape.clone(),
+        values,
+        processes: vec![process],
+        facts: None,
+        errors: vec![],
+    };
+    Row { host, snapshot: Arc::new(snapshot) }
+}
+
+fn host(number: u8) -> HostRecord {
+    HostRecord {
+        id: HostId::from_bytes(&[number; 16]).unwrap(),
+        name: format!("host-{number}"),
+        facts: Some(Arc::new(HostFacts { cores: 4, ..HostFacts::default() })),
+        first_seen_ms: T0,
+        last_at_ms: None,
+        interval_ms: 0,
+    }
+}
+
+fn ticks(host: HostId, shape: &Arc<Shape>, seqs: std::ops::Range<u64>, from_ms: i64) -> (Table, Block) {
+    let rows: Vec<_> =
+        seqs.map(|seq| row(host, shape, seq, from_ms + seq.cast_signed() * 2_000).snapshot).collect();
+    let table = Table::from_snapshots(&rows).remove(0);
+    let block = block::encode(&table, Effort::Fast);
+    (table, block)
+}
+
+fn query(host: HostId, tier: Tier, from_ms: i64, to_ms: i64) -> Query {
+    Query { host, tier, from_ms, to_ms, wanted: Arc::new(Wanted::everything()) }
+}
+
+async fn head_seqs(store: &dyn Store) -> Vec<u64> {
+    let mut seqs = Vec::new();
+    let mut after = 0;
+    loop {
+        let rows = store.head(after, 3).await.unwrap();
+        let Some(last) = rows.last() else {
+            return seqs;
+        };
+        after = last.arrival;
+        seqs.extend(rows.iter().map(|row| row.row.snapshot.seq));
+    }
+}
+
+async fn hosts_are_remembered(store: &dyn Store) {
+    let mut one = host(1);
+    store.put_host(one.clone()).await.unwrap();
+    store.put_host(host(2)).await.unwrap();
+    one.name = "renamed".into();
+    one.facts = None;
+    store.put_host(one).await.unwrap();
+    store
+        .commit(vec![Write::Heard(host(1).id, T0 + 5, 500), Write::Heard(host(1).id, T0, 500)])
+        .await
+        .unwrap();
+    let hosts = store.hosts().await.unwrap();
+    assert_eq!(hosts.len(), 2);
+    assert_eq!(hosts[0].name, "renamed");
+    assert_eq!(hosts[0].facts, host(1).facts, "facts stay when there are no newer ones");
+    assert_eq!((hosts[0].last_at_ms, hosts[0].interval_ms), (Some(T0 + 5), 500));
+}
+
+async fn the_head_is_a_log(store: Arc<dyn Store>) {
+    let (a, b) = (shape(&["a"]), shape(&["a", "b"]));
+    let mut calls = Vec::new();
+    for seq in 0..40 {
+        let store = store.clone();
+        let rows = vec![row(host(1).id, if seq % 2 == 0 { &a } else { &b }, seq, T0 + seq as i64)];
+        calls.push(tokio::spawn(async move { store.append(rows).await.unwrap() }));
+    }
+    let mut arrivals = Vec::new();
+    for call in calls {
+        arrivals.push(call.await.unwrap());
+    }
+    let mut seqs = head_seqs(&*store).await;
+    seqs.sort_unstable();
+    assert_eq!(seqs, (0..40).collect::<Vec<_>>());
+    // Calls that came together shared commits.
+    let commits: std::collections::HashSet<i64> = arrivals.iter().copied().collect();
+    assert!(commits.len() < 40, "{} commits", commits.len());
+    let back = store.head(0, 1_000).await.unwrap();
+    let first = back.iter().find(|row| row.row.snapshot.seq == 1).unwrap();
+    assert_eq!(first.row.snapshot, row(host(1).id, &b, 1, T0 + 1).snapshot);
+    let middle = back[20].arrival;
+    store.truncate_head(middle).await.unwrap();
+    let left = store.head(0, 1_000).await.unwrap();
+    assert!(left.iter().all(|row| row.arrival >= middle) && !left.is_empty());
+    store.truncate_head(i64::MAX).await.unwrap();
+    assert_eq!(head_seqs(&*store).await, Vec::<u64>::new());
+    // Numbers go on, also when all rows are gone.
+    assert!(store.append(vec![row(host(1).id, &a, 99, T0)]).await.unwrap() > *arrivals.iter().max().unwrap());
+}
+
+async fn blocks_are_read_in_part(store: &dyn Store) {
+    let (id, shape) = (host(3).id, shape(&["cpu.usage", "memory.used", "memory.free"]));
+    let (table, one) = ticks(id, &shape, 0..150, T0);
+    let (_, two) = ticks(id, &shape, 150..300, T0);
+    let put = |block| Write::Put(Tier::Raw, id, shape.clone(), block);
+    store.commit(vec![put(one), put(two), Write::Mark(Tier::Raw, id, T0)]).await.unwrap();
+    let reading = store.read(query(id, Tier::Raw, T0 + 10_000, T0 + 20_000)).await.unwrap();
+    assert_eq!(reading.pieces.len(), 1, "the second block begins later");
+    let Ok(Content::Ticks(whole)) = &reading.pieces[0].content else { panic!("{reading:?}") };
+    assert_eq!(whole, &table);
+    let memory = Wanted::series(vec![SeriesName { metric: "memory.*".into(), instance: None }]);
+    let part = Query { wanted: Arc::new(memory), ..query(id, Tier::Raw, T0, T0 + HOUR) };
+    let reading = store.read(part.clone()).await.unwrap();
+    assert_eq!(reading.pieces.len(), 2);
+    let Ok(Content::Ticks(part_of)) = &reading.pieces[0].content else { panic!("{reading:?}") };
+    assert_eq!(part_of.shape.columns().len(), 2);
+    assert_eq!(part_of.columns[0], table.columns[1]);
+    assert!(part_of.processes.is_empty() && part_of.boots.is_empty());
+    // The hour is not rolled up: minutes are asked of it, ticks answer.
+    let minutes = store.read(Query { tier: Tier::Minute, ..part }).await.unwrap();
+    assert!(matches!(minutes.pieces[0].content, Ok(Content::Ticks(_))));
+    assert_eq!(store.read(query(host(4).id, Tier::Raw, 0, i64::MAX)).await.unwrap().pieces.len(), 0);
+    assert_eq!(store.oldest(Tier::Raw, T0 + 299_000, 9).await.unwrap().len(), 1);
+    let usage = store.usage().await.unwrap();
+    assert!(usage.tier_bytes[0] > 0 && usage.disk_bytes > 0, "{usage:?}");
+}
+
+async fn a_list_of_writes_is_done_or_not(store: &dyn Store) {
+    let (id, shape) = (host(5).id, shape(&["x"]));
+    let (table, block) = ticks(id, &shape, 0..60, T0);
+    store
+        .commit(vec![Write::Put(Tier::Raw, id, shape.clone(), block), Write::Mark(Tier::Raw, id, T0)])
+        .await
+        .unwrap();
+    let raw = store.blocks(Tier::Raw, id, T0, T0 + HOUR).await.unwrap().remove(0).block;
+    let window =
+        store.dirty(Tier::Raw, T0 + 1, 10).await.unwrap().into_iter().find(|d| d.host == id).unwrap();
+    let minutes = Buckets::of_ticks(&table, 60_000, 0);
+    let rolled = block::encode_buckets(&minutes, Effort::Best);
+    let roll = || {
+        vec![
+            Write::Drop(raw.clone()),
+            Write::Put(Tier::Minute, id, shape.clone(), rolled.clone()),
+            Write::Clear(window),
+        ]
+    };
+    // Somebody marks it again meanwhile: the newer mark stays.
+    store.commit(vec![Write::Mark(Tier::Raw, id, T0)]).await.unwrap();
+    store.commit(roll()).await.unwrap();
+    assert!(store.dirty(Tier::Raw, T0 + 1, 10).await.unwrap().iter().any(|d| d.host == id));
+    // The block went already: nothing of the list is done.
+    assert_eq!(store.commit(roll()).await, Err(CommitError::Conflict));
+    let there = store.blocks(Tier::Minute, id, T0, T0 + HOUR).await.unwrap();
+    assert_eq!(there.len(), 1);
+    let Ok(Content::Buckets(back)) = &there[0].content else { panic!() };
+    assert_eq!(back, &minutes);
+    assert!(store.blocks(Tier::Raw, id, T0, T0 + HOUR).await.unwrap().is_empty());
+}
+
+async fn floors_rise_only_over_what_is_rolled_up(store: &dyn Store) {
+    let id = host(6).id;
+    store.commit(vec![Write::Mark(Tier::Minute, id, T0)]).await.unwrap();
+    assert_eq!(store.commit(vec![Write::Floor(Tier::Minute, T0 + 1)]).await, Err(CommitError::Conflict));
+    assert_eq!(store.commit(vec![Write::Floor(Tier::Minute, T0)]).await, Ok(()));
+    let floors = store.floors().await.unwrap();
+    assert_eq!(floors.ms, [0, T0, 0]);
+    assert_eq!(store.commit(vec![Write::Expect(Floors::default())]).await, Err(CommitError::Conflict));
+    assert_eq!(store.commit(vec![Write::Expect(floors), Write::Floor(Tier::Minute, 5)]).await, Ok(()));
+    assert_eq!(store.floors().await.unwrap().ms[1], T0, "a floor never sinks");
+}
+
+async fn seen_ticks_add_up(store: &dyn Store) {
+    let (id, boot) = (host(7).id, BootId::from_bytes(&[9; 16]).unwrap());
+    for seqs in ["1-5", "9-9", "6-8"] {
+        let seen = Seen { host: id, boot, seqs: Ranges::from_text(seqs), newest_ms: T0 };
+        let sealed = Sealed { host: id, arrival: 11 };
+        store.commit(vec![Write::Seen(seen), Write::Sealed(sealed)]).await.unwrap();
+    }
+    let seen = store.seen().await.unwrap();
+    let of_host: Vec<String> = seen.iter().filter(|s| s.host == id).map(|s| s.seqs.to_text()).collect();
+    assert_eq!(of_host, ["1-9"]);
+    assert!(store.sealed().await.unwrap().contains(&Sealed { host: id, arrival: 11 }));
+    store.tidy(T0 + 1).await.unwrap();
+    assert!(store.seen().await.unwrap().is_empty());
+    assert!(store.lease("work", 60_000).await.unwrap());
+    assert!(store.lease("work", 60_000).await.unwrap(), "its holder keeps it");
+}
+
+async fn all(store: Arc<dyn Store>) {
+    hosts_are_remembered(&*store).await;
+    the_head_is_a_log(store.clone()).await;
+    blocks_are_read_in_part(&*store).await;
+    a_list_of_writes_is_done_or_not(&*store).await;
+    floors_rise_only_over_what_is_rolled_up(&*store).await;
+    seen_ticks_add_up(&*store).await;
+}
+
+mod sqlite {
+    use super::*;
+
+    fn open(folder: &std::path::Path, budget_bytes: u64) -> Result<SqliteStore, StoreError> {
+        let options = SqliteOptions { folder: folder.join("history"), budget_bytes };
+        SqliteStore::open(&options, Arc::new(SystemClock::new()))
+    }
+
+    #[tokio::test]
+    async fn does_what_every_store_must() {
+        let folder = tempfile::tempdir().unwrap();
+        all(Arc::new(open(folder.path(), 1 << 30).unwrap())).await;
+        // Again, by another process so to speak: all is there.
+        let store = open(folder.path(), 1 << 30).unwrap();
+        assert_eq!(store.hosts().await.unwrap().len(), 2);
+        assert_eq!(store.blocks(Tier::Raw, host(3).id, T0, T0 + HOUR).await.unwrap().len(), 2);
+        assert_eq!(head_seqs(&store).await, [99]);
+    }
+
+    #[tokio::test]
+    async fn two_hubs_never_share_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = open(folder.path(), 1 << 30).unwrap();
+        let error = open(folder.path(), 1 << 30).err().unwrap().to_string();
+        assert!(error.contains("another hub runs on this folder"), "{error}");
+        drop(first);
+        open(folder.path(), 1 << 30).unwrap();
+    }
+
+    #[tokio::test]
+    async fn tables_of_a_newer_version_and_files_that_are_none_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(open(folder.path(), 1 << 30).unwrap());
+        let file = folder.path().join("history/history.db");
+        let raw = rusqlite::Connection::open(&file).unwrap();
+        raw.execute(
+            "INSERT INTO refinery_schema_history VALUES (999, 'later', '2030-01-01T00:00:00Z', '1')",
+            [],
+        )
+        .unwrap();
+        drop(raw);
+        let error = open(folder.path(), 1 << 30).err().unwrap().to_string();
+        assert!(error.contains("newer PerfWatch") && error.contains("999"), "{error}");
+        std::fs::write(&file, vec![b'x'; 20_000]).unwrap();
+        let error = open(folder.path(), 1 << 30).err().unwrap().to_string();
+        assert!(error.contains("not a database"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_backup_is_whole_while_rows_come_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(open(folder.path(), 1 << 30).unwrap());
+        let shape = shape(&["x"]);
+        let writer = {
+            let (store, shape) = (store.clone(), shape.clone());
+            tokio::spawn(async move {
+                for seq in 0..60 {
+                    store.append(vec![row(host(1).id, &shape, seq, T0)]).await.unwrap();
+                }
+            })
+        };
+        let to = folder.path().join("copy/history.db");
+        std::fs::create_dir(to.parent().unwrap()).unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        store.backup(&to).await.unwrap();
+        assert!(store.backup(&to).await.unwrap_err().to_string().contains("is there already"));
+        writer.await.unwrap();
+        let options = SqliteOptions { folder: to.parent().unwrap().to_owned(), budget_bytes: 1 << 30 };
+        let copy = SqliteStore::open(&options, Arc::new(SystemClock::new())).unwrap();
+        let seqs = head_seqs(&copy).await;
+        assert!(!seqs.is_empty());
+        assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>(), "a copy as of one moment");
+    }
+
+    #[tokio::test]
+    async fn the_budget_is_a_wall() {
+        let folder = tempfile::tempdir().unwrap();
+        let budget = 4 << 20;
+        let store = open(folder.path(), budget).unwrap();
+        let shape = shape(&["x"]);
+        let disk = || -> u64 {
+            let files = std::fs::read_dir(folder.path().join("history")).unwrap();
+            files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+        };
+        let mut refused = 0;
+        for seq in 0..400 {
+            let mut row = row(host(1).id, &shape, seq, T0);
+            // Text that does not compress.
+            let noise: String = (0..1_000).map(|_| char::from(fastrand::u8(33..126))).collect();
+            let processes = (0..20).map(|n| ProcessRow {
+                pid: n,
+                command: noise.chars().rev().cycle().skip(n as usize * 7).take(1_000).collect(),
+                name: fastrand::u64(..).to_string(),
+                ..ProcessRow::default()
+            });
+            Arc::make_mut(&mut row.snapshot).processes = processes.collect();
+            Arc::make_mut(&mut row.snapshot).errors = (0..8)
+                .map(|_| CollectorError {
+                    collector: "x".into(),
+                    message: (0..1_000).map(|_| fastrand::alphanumeric()).collect(),
+                })
+                .collect();
+            match store.append(vec![row]).await {
+                Ok(_) => assert_eq!(refused, 0),
+                Err(error) => {
+                    assert!(error.to_string().contains("budget"), "{error}");
+                    refused += 1;
+                }
+            }
+            assert!(disk() <= budget, "{} of {budget}", disk());
+        }
+        assert!(refused > 0, "{}", disk());
+        // What was let go makes room again.
+        store.truncate_head(i64::MAX).await.unwrap();
+        store.append(vec![row(host(1).id, &shape, 1_000, T0)]).await.unwrap();
+    }
+}

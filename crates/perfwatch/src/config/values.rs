@@ -1,0 +1,116 @@
+//! Times and sizes as people write them.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::time;
+
+/// A span of time as people write it: `500ms`, `2s`, `5m`, `1h`, or seconds as a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Duration(pub time::Duration);
+
+impl Duration {
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let number: f64 = text[..digits].parse().ok()?;
+        let unit = match text[digits..].trim() {
+            "ms" => 1e-3,
+            "" | "s" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86400.0,
+            _ => return None,
+        };
+        time::Duration::try_from_secs_f64(number * unit).ok().map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a time such as 500ms, 2s or 5m")]
+        enum Written {
+            Seconds(f64),
+            Text(String),
+        }
+        let parsed = match Written::deserialize(deserializer)? {
+            Written::Seconds(seconds) => time::Duration::try_from_secs_f64(seconds).ok().map(Self),
+            Written::Text(text) => Self::parse(&text),
+        };
+        parsed.ok_or_else(|| serde::de::Error::custom("expected a time such as 500ms, 2s or 5m"))
+    }
+}
+
+impl Serialize for Duration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let ms = self.0.as_millis();
+        let text = match ms {
+            ms if !ms.is_multiple_of(1_000) => format!("{ms}ms"),
+            ms if ms > 0 && ms.is_multiple_of(86_400_000) => format!("{}d", ms / 86_400_000),
+            ms => format!("{}s", ms / 1_000),
+        };
+        serializer.serialize_str(&text)
+    }
+}
+
+/// A size as people write it: `64MB`, `10GB` (powers of 1024), or bytes as a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+const UNITS: [(&str, u32); 4] = [("TB", 40), ("GB", 30), ("MB", 20), ("KB", 10)];
+
+impl Bytes {
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim().to_ascii_uppercase().replace("IB", "B");
+        let (number, power) = UNITS
+            .iter()
+            .find_map(|(unit, power)| Some((text.strip_suffix(unit)?.trim(), *power)))
+            .unwrap_or((text.strip_suffix('B').unwrap_or(&text), 0));
+        number.parse::<u64>().ok()?.checked_mul(1 << power).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a size such as 64MB, 10GB or bytes")]
+        enum Written {
+            Number(u64),
+            Text(String),
+        }
+        let parsed = match Written::deserialize(deserializer)? {
+            Written::Number(number) => Some(Self(number)),
+            Written::Text(text) => Self::parse(&text),
+        };
+        parsed.ok_or_else(|| serde::de::Error::custom("expected a size such as 64MB, 10GB or bytes"))
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let whole = |(_, power): &&(&str, u32)| self.0 > 0 && self.0.is_multiple_of(1 << power);
+        match UNITS.iter().find(whole) {
+            Some((unit, power)) => serializer.serialize_str(&format!("{}{unit}", self.0 >> power)),
+            None => serializer.serialize_u64(self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times() {
+        for (text, bytes) in
+            [("64MB", 64 << 20), ("10 GiB", 10 << 30), ("512", 512), ("1kb", 1024), ("7B", 7)]
+        {
+            assert_eq!(Bytes::parse(text), Some(Bytes(bytes)), "{text}");
+        }
+        for text in ["", "MB", "1.5GB", "-1", "99999999999TB"] {
+            assert_eq!(Bytes::parse(text), None, "{text}");
+        }
+        assert_eq!(serde_json::to_string(&Bytes(10 << 30)).unwrap(), "\"10GB\"");
+        let day: Duration = serde_json::from_str("\"14d\"").unwrap();
+        assert_eq!(serde_json::to_string(&day).unwrap(), "\"14d\"");
+    }
+}
