@@ -12,6 +12,8 @@ mod retention;
 mod rollup;
 mod seal;
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use counts::Counts;
 use open::{HostLog, InFlight};

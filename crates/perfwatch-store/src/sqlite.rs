@@ -51,6 +51,9 @@ pub struct SqliteStore {
 
 pub(crate) struct Shared {
     path: PathBuf,
+    /// Pages that may be in use before appends are refused; the rest of the file's pages
+    /// belongs to sealing and roll-up.
+    room_pages: u64,
     clock: Arc<dyn Clock>,
     shapes: RwLock<HashMap<ShapeId, Arc<Shape>>>,
     readers: Mutex<Vec<Connection>>,
@@ -72,9 +75,9 @@ fn table(tier: Tier) -> &'static str {
 }
 
 impl SqliteOptions {
-    /// The log between two checkpoints: an eighth of the budget, 16 MiB at most.
+    /// The log between two checkpoints: a sixteenth of the budget, 16 MiB at most.
     fn wal_bytes(&self) -> u64 {
-        (self.budget_bytes / 8).clamp(4 * PAGE_BYTES, 16 << 20)
+        (self.budget_bytes / 16).clamp(4 * PAGE_BYTES, 16 << 20)
     }
 
     fn pages(&self) -> u64 {
@@ -101,13 +104,14 @@ impl SqliteStore {
         migrate(&mut connection).map_err(refuse)?;
         let shared = Arc::new(Shared {
             path,
+            room_pages: options.pages() - options.pages() / 16,
             clock,
             shapes: RwLock::default(),
             readers: Mutex::default(),
             _lock: Some(lock),
         });
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer = writer::Writer::new(connection, shared.clone(), options.pages(), options.wal_bytes());
+        let writer = writer::Writer::new(connection, shared.clone(), options.wal_bytes());
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(queue))

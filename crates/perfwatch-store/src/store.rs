@@ -214,8 +214,10 @@ pub struct Reading {
 pub struct Usage {
     /// Files, or relations with their indices: what a budget is held against.
     pub disk_bytes: u64,
-    /// Of that, what would be taken again before the disk is asked for more.
-    pub reusable_bytes: u64,
+    /// Of that, what is in use: the rest is taken again before the disk is asked for more.
+    pub used_bytes: u64,
+    /// Where use comes near this, appends are refused so that the budget holds.
+    pub room_bytes: u64,
     /// Blocks by tier.
     pub tier_bytes: [u64; 3],
     /// Head rows.

@@ -46,7 +46,7 @@ impl Counts {
             self.bytes.get_or_create(&Part { part }).set(i64::try_from(bytes).unwrap_or(i64::MAX));
         };
         set("total", usage.disk_bytes);
-        set("reusable", usage.reusable_bytes);
+        set("used", usage.used_bytes);
         set("head", usage.head_bytes);
         Tier::ALL.iter().zip(usage.tier_bytes).for_each(|(tier, bytes)| set(tier.name(), bytes));
         *self.usage.lock().unwrap_or_else(PoisonError::into_inner) = usage;

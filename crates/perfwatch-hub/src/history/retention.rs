@@ -9,9 +9,9 @@ use std::time::Duration;
 
 /// Blocks dropped in one commit.
 const DROPS: usize = 64;
-/// Of the budget, in hundredths: above the first, detail goes until the second is reached.
-const HIGH: u64 = 78;
-const LOW: u64 = 70;
+/// Of the room, in hundredths: above the first, detail goes until the second is reached.
+const HIGH: u64 = 88;
+const LOW: u64 = 80;
 /// Share of what is kept, in hundredths, that a tier may hold before it is the one that gives.
 const RAW_SHARE: u64 = 40;
 const MINUTE_SHARE: u64 = 60;
@@ -51,13 +51,12 @@ impl History {
     pub(super) async fn keep_within_budget(&self) -> Result<usize, StoreError> {
         let usage = self.store.usage().await?;
         self.counts.set_usage(usage);
-        let budget = self.config.budget_bytes;
-        let used = usage.disk_bytes.saturating_sub(usage.reusable_bytes);
-        if used <= budget / 100 * HIGH {
+        let Usage { used_bytes: used, room_bytes: room, .. } = usage;
+        if used <= room / 100 * HIGH {
             return Ok(0);
         }
         let tier = gives(&usage);
-        let wanted = used - budget / 100 * LOW;
+        let wanted = used - room / 100 * LOW;
         let mut sum = 0;
         let oldest = self.store.oldest(tier, i64::MAX, OLDEST).await?;
         let enough = oldest.iter().find(|block| {
@@ -71,7 +70,7 @@ impl History {
         if tier == Tier::Raw {
             floor_ms = floor_ms.min(bucket_start(self.clock.wall_ms() - RECENT_MS, step_ms(tier)));
         }
-        tracing::info!(used, budget, tier = tier.name(), floor_ms, "the disk budget lets old detail go");
+        tracing::info!(used, room, tier = tier.name(), floor_ms, "the disk budget lets old detail go");
         self.raise(tier, floor_ms).await
     }
 

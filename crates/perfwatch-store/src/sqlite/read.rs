@@ -286,7 +286,8 @@ pub(super) fn usage(connection: &Connection, shared: &Shared) -> rusqlite::Resul
     };
     let mut usage = Usage {
         disk_bytes: shared.file_bytes(),
-        reusable_bytes: (number("freelist_count")? * page).cast_unsigned(),
+        used_bytes: ((number("page_count")? - number("freelist_count")?) * page).cast_unsigned(),
+        room_bytes: shared.room_pages * page.cast_unsigned(),
         head_bytes: bytes("SELECT coalesce(sum(length(payload)), 0) FROM head")?,
         tier_bytes: [0; 3],
     };

@@ -37,8 +37,6 @@ pub(super) enum Job {
 pub(super) struct Writer {
     connection: Connection,
     shared: Arc<Shared>,
-    /// What the file may have.
-    pages: u64,
     wal_bytes: u64,
     /// Shapes that are in the database, and when that was noted.
     noted: HashMap<ShapeId, Duration>,
@@ -51,8 +49,8 @@ enum Waiting {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, shared: Arc<Shared>, pages: u64, wal_bytes: u64) -> Self {
-        Self { connection, shared, pages, wal_bytes, noted: HashMap::new() }
+    pub(super) fn new(connection: Connection, shared: Arc<Shared>, wal_bytes: u64) -> Self {
+        Self { connection, shared, wal_bytes, noted: HashMap::new() }
     }
 
     /// Until the store is closed.
@@ -156,7 +154,7 @@ impl Writer {
             self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap_or_default()
         };
         let used = number("page_count") - number("freelist_count");
-        used.cast_unsigned() > self.pages - self.pages / 16
+        used.cast_unsigned() > self.shared.room_pages
     }
 
     /// Readers may keep the log from being reused: past its bound, waits for them a little.
