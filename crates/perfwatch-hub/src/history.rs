@@ -157,22 +157,16 @@ impl History {
         &self.config
     }
 
-    /// Takes in rows of one host. When this returns, the new ones are durable. A caller that
-    /// goes away meanwhile leaves nothing half done.
+    /// Takes in rows of one host. When this returns, the new ones are durable. To be run to its
+    /// end: a caller that gave up between would leave rows that are durable and not in memory.
     pub(crate) async fn append(
-        self: &Arc<Self>,
+        &self,
         host: HostId,
         snapshots: Vec<Arc<Snapshot>>,
     ) -> Result<Taken, StoreError> {
         if let Some(why) = self.refusing() {
             return Err(StoreError::Unavailable(why));
         }
-        let history = self.clone();
-        let task = tokio::spawn(async move { history.append_in_turn(host, snapshots).await });
-        task.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
-    }
-
-    async fn append_in_turn(&self, host: HostId, snapshots: Vec<Arc<Snapshot>>) -> Result<Taken, StoreError> {
         let log = self.log(host);
         let turn = log.turn().await;
         let mut within = HashSet::new();

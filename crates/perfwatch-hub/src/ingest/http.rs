@@ -32,7 +32,11 @@ pub(crate) async fn ingest(
     result.map(Json)
 }
 
-async fn decode_and_submit(app: &App, headers: &HeaderMap, bytes: Bytes) -> Result<IngestAnswer, ApiError> {
+async fn decode_and_submit(
+    app: &Arc<App>,
+    headers: &HeaderMap,
+    bytes: Bytes,
+) -> Result<IngestAnswer, ApiError> {
     // Held while decoded data is around, so that together they stay within bounds.
     let _permit = app
         .decoding
@@ -56,7 +60,7 @@ async fn decode_and_submit(app: &App, headers: &HeaderMap, bytes: Bytes) -> Resu
     }
 }
 
-async fn compact(app: &App, bytes: Bytes) -> Result<IngestAnswer, ApiError> {
+async fn compact(app: &Arc<App>, bytes: Bytes) -> Result<IngestAnswer, ApiError> {
     let batch = wire::decode_batch(bytes).map_err(|error| malformed(&error))?;
     let host = batch.host().map_err(|error| malformed(&error))?;
     if batch.snapshots.len() > limits::BATCH_SNAPSHOTS {
@@ -98,7 +102,7 @@ async fn compact(app: &App, bytes: Bytes) -> Result<IngestAnswer, ApiError> {
 }
 
 /// One object, or a list of them. A single refused snapshot is the request's own error.
-async fn from_json(app: &App, bytes: &[u8]) -> Result<IngestAnswer, ApiError> {
+async fn from_json(app: &Arc<App>, bytes: &[u8]) -> Result<IngestAnswer, ApiError> {
     let value: serde_json::Value = serde_json::from_slice(bytes)
         .map_err(|error| ApiError::bad_request("malformed_json", format!("the body is not JSON: {error}")))?;
     let (objects, single) = match value {
@@ -140,8 +144,15 @@ async fn from_json(app: &App, bytes: &[u8]) -> Result<IngestAnswer, ApiError> {
     }
 }
 
-async fn submit(app: &App, submission: Submission) -> Result<IngestAnswer, ApiError> {
-    app.pipeline.submit(submission).await.map_err(|error| match error {
+async fn submit(app: &Arc<App>, submission: Submission) -> Result<IngestAnswer, ApiError> {
+    // A sender that goes away meanwhile leaves nothing half done: what is kept is published too.
+    let task = app.clone();
+    let task = tokio::spawn(async move { task.pipeline.submit(submission).await });
+    let done = task.await.map_err(|error| {
+        tracing::error!(%error, "a submission failed; please report it");
+        ApiError::unavailable("internal", "the hub made a mistake; see its log", 5)
+    })?;
+    done.map_err(|error| match error {
         SubmitError::NoClock => ApiError::unavailable("clock_not_set", error.to_string(), 10),
         SubmitError::Fleet(FleetError::BadName(why)) => ApiError::unprocessable("invalid_host", why),
         SubmitError::Fleet(full @ FleetError::Full) => {

@@ -4,6 +4,7 @@
 
 mod cli;
 mod crash;
+mod history;
 mod ingest;
 mod live;
 mod support;

@@ -91,7 +91,11 @@ impl TestHub {
     }
 
     pub(crate) fn start_at(folder: &Path, listen: &str) -> Self {
-        let mut process = Process::spawn(BINARY, folder, "hub", &["hub", "--listen", listen]);
+        Self::start_with(folder, &["hub", "--listen", listen])
+    }
+
+    pub(crate) fn start_with(folder: &Path, args: &[&str]) -> Self {
+        let mut process = Process::spawn(BINARY, folder, "hub", args);
         let mut line = String::new();
         BufReader::new(process.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().rsplit("http://").next().unwrap().to_owned();

@@ -1,0 +1,190 @@
+//! History of a real hub: what was acked is there once, whatever is killed, and every way to
+//! read it says the same.
+
+use crate::support::{TestHub, eventually, now_ms};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const BOOT: &str = "6ccd780c-baba-4026-9564-5b8c656024db";
+
+fn snapshot(host: &str, seq: u64, at_ms: i64) -> Value {
+    json!({
+        "host": host, "boot": BOOT, "seq": seq, "timestamp": at_ms, "interval_ms": 100,
+        "cpu": { "usage": seq % 100 }, "memory": { "used": seq * 4096, "total": 1_i64 << 40 },
+    })
+}
+
+/// The sequence numbers that history has of a host, in its order.
+fn exported(hub: &TestHub, host: &str) -> Vec<u64> {
+    let text =
+        hub.get(&format!("/api/v1/hosts/{host}/export?format=jsonl&from=-6h&to={}", now_ms() + 60_000)).text;
+    let seq = |line: &str| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap();
+    text.lines().map(seq).collect()
+}
+
+#[test]
+fn acked_rows_survive_kill_9_again_and_again() {
+    const HOSTS: usize = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = TestHub::start(folder.path());
+    let address = hub.address.clone();
+    let acked: Arc<Mutex<BTreeMap<String, BTreeSet<u64>>>> = Arc::default();
+    let stop = Arc::new(AtomicBool::new(false));
+    let senders: Vec<_> = (0..HOSTS)
+        .map(|number| {
+            let (address, acked, stop) = (address.clone(), acked.clone(), stop.clone());
+            std::thread::spawn(move || {
+                let host = format!("load-{number}");
+                let client = ureq::Agent::config_builder()
+                    .timeout_global(Some(Duration::from_secs(5)))
+                    .build()
+                    .new_agent();
+                let (mut next, start) = (0u64, now_ms() - 3 * 3_600_000);
+                while !stop.load(Ordering::Relaxed) {
+                    let rows: Vec<u64> = (next..next + 20).collect();
+                    let body: Vec<Value> =
+                        rows.iter().map(|&seq| snapshot(&host, seq, start + seq as i64 * 100)).collect();
+                    let sent = client
+                        .post(format!("http://{address}/ingest/metrics"))
+                        .send(json!(body).to_string().as_bytes());
+                    match sent {
+                        Ok(answer) if answer.status() == 200 => {
+                            acked.lock().unwrap().entry(host.clone()).or_default().extend(rows);
+                            next += 20;
+                        }
+                        // The hub is away: the same again, as an agent does.
+                        _ => std::thread::sleep(Duration::from_millis(20)),
+                    }
+                }
+            })
+        })
+        .collect();
+    for life in 0..8 {
+        let before: usize = acked.lock().unwrap().values().map(BTreeSet::len).sum();
+        eventually("rows are acked", || {
+            acked.lock().unwrap().values().map(BTreeSet::len).sum::<usize>() > before + 400
+        });
+        // A different moment each time.
+        std::thread::sleep(Duration::from_millis(life * 37 % 200));
+        hub.process.kill();
+        hub = TestHub::start_at(folder.path(), &address);
+    }
+    stop.store(true, Ordering::Relaxed);
+    senders.into_iter().for_each(|sender| sender.join().unwrap());
+    let acked = acked.lock().unwrap().clone();
+    for (host, seqs) in &acked {
+        let there = exported(&hub, host);
+        let unique: BTreeSet<u64> = there.iter().copied().collect();
+        assert_eq!(there.len(), unique.len(), "{host}: none twice");
+        assert!(seqs.is_subset(&unique), "{host}: lost {:?}", seqs.difference(&unique).collect::<Vec<_>>());
+        assert!(
+            unique.len() <= seqs.len() + 20,
+            "{host}: only what was on the way may be there without an ack"
+        );
+    }
+    // Most of it went through sealing, and a start after a clean stop says the same.
+    let metrics = hub.get("/metrics").text;
+    assert!(metrics.contains("perfwatch_history_sealed_total"), "{metrics}");
+    let before: Vec<Vec<u64>> = acked.keys().map(|host| exported(&hub, host)).collect();
+    assert_eq!(hub.process.terminate(), 0);
+    let hub = TestHub::start_at(folder.path(), &address);
+    let after: Vec<Vec<u64>> = acked.keys().map(|host| exported(&hub, host)).collect();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn the_past_is_read_in_every_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let end = now_ms() / 60_000 * 60_000;
+    let start = end - 2 * 3_600_000;
+    // Two hours at a second, with ten minutes missing and a spike of one second.
+    let seqs: Vec<u64> = (0..7_200).filter(|seq| !(3_000..3_600).contains(seq)).collect();
+    for part in seqs.chunks(400) {
+        let rows: Vec<Value> = part
+            .iter()
+            .map(|&seq| {
+                let usage = if seq == 1_234 { 99.5 } else { 10.0 };
+                json!({
+                    "host": "past", "boot": BOOT, "seq": seq, "timestamp": start + seq as i64 * 1_000, "interval_ms": 1_000,
+                    "cpu": { "usage": usage, "core": { "0": { "usage": usage } } },
+                    "processes": { "top": [{ "pid": 42, "name": "burner", "user": "u", "cpu_percent": usage, "memory_bytes": 1000, "threads": 1 }] },
+                })
+            })
+            .collect();
+        let answer = hub.post_json(&Value::Array(rows));
+        assert_eq!(answer.body["accepted"], part.len(), "{}", answer.text);
+    }
+    let get = |path: &str| {
+        let answer = hub.get(&format!("/api/v1/hosts/past/{path}"));
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        answer.body
+    };
+    // Wide: the spike is in the largest values, the gap is told.
+    let wide = get(&format!("series?metric=cpu.usage&from={start}&to={end}&points=60"));
+    assert_eq!(wide["step_ms"], 300_000);
+    let max: Vec<f64> =
+        wide["series"][0]["max"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    assert_eq!(max.iter().filter(|v| **v == 99.5).count(), 1);
+    assert_eq!(wide["gaps"].as_array().unwrap().len(), 1);
+    assert_eq!(wide["gaps"][0]["from_ms"], start + 2_999_000);
+    assert_eq!(wide["gaps"][0]["why"], "lost");
+    assert!(wide["t"].as_array().unwrap().iter().all(|t| t.as_i64() != Some(start + 3_300_000)));
+    // Narrow: each tick.
+    let (from, to) = (start + 1_230_000, start + 1_240_000);
+    let narrow = get(&format!("series?metric=cpu.*,cpu.core.usage%7B0%7D&from={from}&to={to}"));
+    assert_eq!((narrow["step_ms"].as_i64(), narrow["t"].as_array().unwrap().len()), (Some(0), 10));
+    assert_eq!(narrow["series"][0]["v"][4], 99.5);
+    // Everything at one second.
+    let at = get(&format!("snapshot?at={}", start + 1_234_500));
+    assert_eq!(at["at_ms"], start + 1_234_000);
+    assert_eq!(at["snapshot"]["processes"]["top"][0]["cpu_percent"], 99.5);
+    assert_eq!(hub.get(&format!("/api/v1/hosts/past/snapshot?at={}", start - 1)).status, 404);
+    // Who used it.
+    let uses = get(&format!("processes?from={start}&to={}", start + 1_000_000));
+    assert_eq!(uses["processes"][0]["name"], "burner");
+    assert_eq!(uses["processes"][0]["cpu_percent_mean"], 10.0);
+    assert_eq!(uses["covered_ms"], 1_000_000);
+    // As text.
+    let text = hub.get(&format!("/api/v1/hosts/past/export?metric=cpu.usage&from={from}&to={to}")).text;
+    assert_eq!(text.lines().count(), 11);
+    assert!(text.lines().nth(5).unwrap().ends_with(",cpu.usage,,99.5,,"), "{text}");
+    let minutes =
+        hub.get(&format!("/api/v1/hosts/past/export?metric=cpu.usage&from={start}&to={end}&tier=1m")).text;
+    assert_eq!(minutes.lines().count(), 111);
+    assert!(minutes.contains(",cpu.usage,,11.4917,10,99.5"), "{minutes}");
+    for (path, code) in [
+        ("series?from=-1h", "metric_missing"),
+        ("series?metric=cpu.usage&from=yesterday", "bad_time"),
+        ("series?metric=cpu.usage&from=now&to=-1h", "bad_range"),
+        ("series?metric=cpu.usage&colour=red", "bad_query"),
+        ("series?metric=CPU+usage", "bad_query"),
+        ("export?format=xml", "bad_query"),
+        ("export?tier=5m", "bad_query"),
+        ("processes?from=-99d", "bad_range"),
+    ] {
+        let answer = hub.get(&format!("/api/v1/hosts/past/{path}"));
+        assert_eq!((answer.status, answer.code()), (400, code), "{path}: {}", answer.text);
+    }
+    assert_eq!(hub.get("/api/v1/hosts/nobody/series?metric=cpu.usage").code(), "not_found");
+}
+
+#[test]
+fn too_little_space_is_said_and_rows_are_taken_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("hub.yaml");
+    // More than any disk has.
+    std::fs::write(&config, "hub:\n  listen: 127.0.0.1:0\n  min_free: 4000TB\n").unwrap();
+    let hub = TestHub::start_with(folder.path(), &["hub", "--config", config.to_str().unwrap()]);
+    let answer = hub.post_json(&snapshot("full", 1, now_ms()));
+    assert_eq!((answer.status, answer.code()), (503, "store_unavailable"), "{}", answer.text);
+    assert!(answer.text.contains("are to stay free"), "{}", answer.text);
+    assert_eq!(hub.get("/readyz").status, 503);
+    assert!(hub.get("/api/v1/system").body["history"]["refusing"].is_string());
+    drop(hub);
+    let hub = TestHub::start(folder.path());
+    assert_eq!(hub.post_json(&snapshot("full", 1, now_ms())).body["accepted"], 1);
+}
