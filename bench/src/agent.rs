@@ -2,10 +2,10 @@
 //! same machine in the same run.
 
 use crate::process::{Running, crowd};
+use crate::store::Scratch;
 use anyhow::Context as _;
 use perfwatch_hub::{Deps, Hub, HubConfig};
-use perfwatch_model::{Catalog, SystemClock};
-use perfwatch_store::MemoryStore;
+use perfwatch_model::{Catalog, Clock, SystemClock};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,11 +17,9 @@ const EXPORTER_ADDRESS: &str = "127.0.0.1:19100";
 pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let config = HubConfig { listen: ([127, 0, 0, 1], 0).into(), ..HubConfig::default() };
-    let deps = Deps {
-        store: Arc::new(MemoryStore::default()),
-        clock: Arc::new(SystemClock::new()),
-        catalog: Arc::new(Catalog::default()),
-    };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let scratch = Scratch::new("agent")?;
+    let deps = Deps { store: scratch.sqlite(clock.clone())?, clock, catalog: Arc::new(Catalog::default()) };
     let hub = runtime.block_on(Hub::start(config, deps))?;
     let crowd = crowd(300)?;
     let agent = std::env::current_exe()?.with_file_name("perfwatch-agent");

@@ -1,9 +1,9 @@
-//! Compact batches from many senders over HTTP: decoding, limits, the memory store, live.
+//! Compact batches from many senders over HTTP: decoding, limits, a durable commit, live.
 
+use crate::store::Scratch;
 use perfwatch_hub::{Deps, Hub, HubConfig};
 use perfwatch_model::wire::{self, Batch};
 use perfwatch_model::{Clock, HostId, Snapshot, SystemClock};
-use perfwatch_store::MemoryStore;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,10 +15,9 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let config = HubConfig { listen: ([127, 0, 0, 1], 0).into(), ..HubConfig::default() };
     let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
-    let hub = runtime.block_on(Hub::start(
-        config,
-        Deps { store: Arc::new(MemoryStore::default()), clock: clock.clone(), catalog },
-    ))?;
+    let scratch = Scratch::new("ingest")?;
+    let deps = Deps { store: scratch.sqlite(clock.clone())?, clock: clock.clone(), catalog };
+    let hub = runtime.block_on(Hub::start(config, deps))?;
     let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::Options::default());
     let root = perfwatch_collect::LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), "/".as_ref());
     let snapshot =

@@ -4,11 +4,11 @@
 //! time is the moment it is posted, by the one clock of this machine.
 
 use crate::process::percentiles;
+use crate::store::Scratch;
 use anyhow::Context as _;
 use futures_util::{SinkExt as _, StreamExt as _};
 use perfwatch_hub::{Deps, Hub, HubConfig};
 use perfwatch_model::{Clock, SystemClock};
-use perfwatch_store::MemoryStore;
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -25,7 +25,8 @@ pub(crate) fn run(count: u64, ticks: u64) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let config = HubConfig { listen: ([127, 0, 0, 1], 0).into(), ..HubConfig::default() };
     let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
-    let deps = Deps { store: Arc::new(MemoryStore::default()), clock: clock.clone(), catalog };
+    let scratch = Scratch::new("live")?;
+    let deps = Deps { store: scratch.sqlite(clock.clone())?, clock: clock.clone(), catalog };
     let hub = runtime.block_on(Hub::start(config, deps))?;
     let address = hub.address().to_string();
     // What a real agent of this machine would send, so that sizes are real.

@@ -14,6 +14,7 @@ mod counting;
 mod ingest;
 mod live;
 mod process;
+mod store;
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;

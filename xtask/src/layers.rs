@@ -30,7 +30,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prost", &["perfwatch-model", "perfwatch-series"]),
     ("pco", &["perfwatch-series"]),
     ("rustix", &["perfwatch-collect"]),
-    ("ureq", &["perfwatch-agent", "perfwatch-bench"]),
+    ("ureq", &["perfwatch-agent", "perfwatch", "perfwatch-bench"]),
     ("clap", &["perfwatch"]),
     ("rust-embed", &["perfwatch-hub"]),
 ];

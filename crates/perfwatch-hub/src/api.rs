@@ -4,6 +4,6 @@ pub(crate) mod catalog;
 pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod hosts;
-mod params;
+pub(crate) mod params;
 pub(crate) mod recent;
 pub(crate) mod system;

@@ -20,4 +20,5 @@ mod ui;
 
 pub use config::{HubConfig, HubProblem};
 pub use history::HistoryConfig;
+pub use history::export::{ExportError, ExportRequest, export};
 pub use hub::{Deps, Hub, HubError};

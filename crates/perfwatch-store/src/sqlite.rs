@@ -57,7 +57,7 @@ pub(crate) struct Shared {
     clock: Arc<dyn Clock>,
     shapes: RwLock<HashMap<ShapeId, Arc<Shape>>>,
     readers: Mutex<Vec<Connection>>,
-    /// One hub a folder; let go when the process ends, however it ends.
+    /// None where it is only read.
     _lock: Option<File>,
 }
 
@@ -95,9 +95,7 @@ impl SqliteStore {
         let folder = &options.folder;
         let refuse = |what: String| StoreError::Refused(format!("history in {}: {what}", folder.display()));
         std::fs::create_dir_all(folder).map_err(|error| refuse(error.to_string()))?;
-        let lock = File::create(folder.join("hub.lock")).map_err(|error| refuse(error.to_string()))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| refuse("another hub runs on this folder".to_owned()))?;
+        let lock = lock(folder)?;
         let path = folder.join("history.db");
         let mut connection = Connection::open(&path).map_err(|error| refuse(error.to_string()))?;
         prepare(&connection, options).map_err(|error| refuse(error.to_string()))?;
@@ -117,6 +115,86 @@ impl SqliteStore {
             .spawn(move || writer.run(queue))
             .map_err(|error| refuse(error.to_string()))?;
         Ok(Self { shared, jobs, slots: Semaphore::new(READERS), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Opens what is there to read it, beside a hub that may be running on it.
+    ///
+    /// # Errors
+    /// No database there, or one that can't be read.
+    pub fn open_to_read(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let path = folder.join("history.db");
+        if !path.exists() {
+            return Err(StoreError::Refused(format!("there is no history in {}", folder.display())));
+        }
+        let shared = Shared {
+            path,
+            room_pages: 0,
+            clock,
+            shapes: RwLock::default(),
+            readers: Mutex::default(),
+            _lock: None,
+        };
+        shared.reader()?;
+        // Nobody listens at the other end: writing is refused.
+        let (jobs, _) = mpsc::channel(1);
+        Ok(Self { shared: Arc::new(shared), jobs, slots: Semaphore::new(READERS), thread: Mutex::new(None) })
+    }
+
+    /// Puts a backup in the place of what is in the folder, which is kept beside it.
+    ///
+    /// # Errors
+    /// A hub runs on the folder, or the file is no backup that this version can read.
+    pub fn restore(
+        options: &SqliteOptions,
+        from: &Path,
+        clock: &dyn Clock,
+    ) -> Result<Option<PathBuf>, StoreError> {
+        let failed =
+            |error: &dyn std::fmt::Display| StoreError::Refused(format!("{}: {error}", from.display()));
+        let folder = &options.folder;
+        std::fs::create_dir_all(folder).map_err(|error| failed(&error))?;
+        let copy = folder.join("restore.db");
+        let lock = lock(folder)?;
+        std::fs::copy(from, &copy).map_err(|error| failed(&error))?;
+        let check = Connection::open(&copy).and_then(|connection| {
+            connection.query_row("PRAGMA quick_check", [], |row| row.get::<_, String>(0))
+        });
+        let checked = match check {
+            Ok(answer) if answer == "ok" => Ok(()),
+            Ok(answer) => Err(failed(&answer)),
+            Err(error) => Err(failed(&error)),
+        };
+        let checked = checked.and_then(|()| {
+            let mut connection = Connection::open(&copy).map_err(unavailable)?;
+            let is_ours = connection.table_exists(None, "block_raw").map_err(unavailable)?;
+            if !is_ours {
+                return Err(failed(&"not a backup of PerfWatch"));
+            }
+            migrate(&mut connection).map_err(|error| failed(&error))
+        });
+        if let Err(error) = checked {
+            // What was there stays as it is.
+            let _ = std::fs::remove_file(&copy);
+            return Err(error);
+        }
+        let path = folder.join("history.db");
+        let mut before = None;
+        if path.exists() {
+            let aside = folder.join(format!("history.db.{}", clock.wall_ms() / 1_000));
+            // Its log belongs to it: folded in first.
+            let fold = Connection::open(&path).and_then(|connection| {
+                connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            });
+            fold.map_err(unavailable)?;
+            std::fs::rename(&path, &aside).map_err(|error| failed(&error))?;
+            before = Some(aside);
+        }
+        for suffix in ["history.db-wal", "history.db-shm"] {
+            let _ = std::fs::remove_file(folder.join(suffix));
+        }
+        std::fs::rename(&copy, &path).map_err(|error| failed(&error))?;
+        drop(lock);
+        Ok(before)
     }
 
     async fn send<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StoreError> {
@@ -168,6 +246,15 @@ impl Drop for SqliteStore {
             let _ = thread.join();
         }
     }
+}
+
+/// One hub a folder; let go when the process ends, however it ends.
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let refuse = |what: String| StoreError::Refused(format!("history in {}: {what}", folder.display()));
+    let lock = File::create(folder.join("hub.lock")).map_err(|error| refuse(error.to_string()))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| refuse("another hub runs on this folder".to_owned()))?;
+    Ok(lock)
 }
 
 fn prepare(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {

@@ -1,6 +1,8 @@
 //! What every store must do, one suite for all: durable at once or not at all, in order, as of
 //! one moment, and nothing lost when calls collide.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it can't go on")]
+
 use perfwatch_model::*;
 use perfwatch_series::{Block, Buckets, Effort, SeriesName, Table, Tier, Wanted, block};
 use perfwatch_store::*;

@@ -1,6 +1,8 @@
 //! The binary: command line, configuration, telemetry, shutdown. The only crate that knows
 //! all the others; it ties adapters to the hub's ports.
 
+#[cfg(feature = "hub")]
+mod admin;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "hub")]
@@ -9,6 +11,8 @@ pub mod docs;
 mod look;
 mod run;
 mod shutdown;
+#[cfg(feature = "hub")]
+pub mod simulate;
 #[cfg(feature = "hub")]
 mod store;
 mod telemetry;

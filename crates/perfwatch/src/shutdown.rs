@@ -13,6 +13,15 @@ impl Shutdown {
         Ok(Self(Signals::new([SIGINT, SIGTERM]).context("signals")?))
     }
 
+    /// Sets the flag when it is time to leave, for work that looks at it.
+    pub(crate) fn raise(self, flag: &std::sync::Arc<std::sync::atomic::AtomicBool>) {
+        let flag = flag.clone();
+        std::thread::spawn(move || {
+            self.wait();
+            flag.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
+
     /// Returns when it is time to leave.
     pub(crate) fn wait(mut self) {
         if let Some(signal) = self.0.forever().next() {

@@ -26,6 +26,17 @@ pub(crate) fn history(settings: &Settings) -> HistoryConfig {
     }
 }
 
+/// Opens it to read, beside a hub that may run on it.
+pub(crate) async fn open_to_read(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match location(settings)? {
+        Location::Sqlite(folder) => Arc::new(SqliteStore::open_to_read(&folder, clock)?),
+        Location::Postgres(_) => anyhow::bail!("PostgreSQL"),
+    })
+}
+
 /// Opens it for a hub.
 pub(crate) async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Store>> {
     let budget_bytes = settings.hub.disk_budget.0;

@@ -31,6 +31,19 @@ export interface HostList {
   next: number | null
 }
 
+export interface HistoryState {
+  store: string
+  disk_bytes: number
+  budget_bytes: number
+  raw_bytes: number
+  minute_bytes: number
+  hour_bytes: number
+  raw_keep_s: number
+  minute_keep_s: number
+  hour_keep_s: number
+  refusing: string | null
+}
+
 export interface System {
   version: string
   uptime_s: number
@@ -38,6 +51,7 @@ export interface System {
   hosts: number
   live_clients: number
   accepted_snapshots: number
+  history: HistoryState
   memory_bytes: number | null
   cpu_seconds: number | null
 }
@@ -50,11 +64,57 @@ export interface ProcessRow {
   state: string
   cpu_percent: number
   memory_bytes: number
-  threads: number
+  /** None in a sum over time. */
+  threads?: number
   handles?: number
   read_bytes?: number
   write_bytes?: number
   started_ms: number
+}
+
+/** A process summed up over some time. */
+export interface ProcessUse {
+  pid: number
+  name: string
+  user: string
+  command: string
+  started_ms: number
+  first_ms: number
+  last_ms: number
+  rows: number
+  cpu_percent_mean: number
+  cpu_percent_max: number
+  memory_bytes_max: number
+  read_bytes: number
+  written_bytes: number
+}
+
+export interface PastSeries {
+  metric: string
+  instance: string
+  unit: string | null
+  v: (number | null)[]
+  /** Where a point is more than one tick. */
+  min?: (number | null)[]
+  max?: (number | null)[]
+}
+
+export interface SeriesAnswer {
+  host_id: string
+  from_ms: number
+  to_ms: number
+  tier: 'raw' | '1m' | '1h'
+  /** Width of a point; 0 where each tick is one. */
+  step_ms: number
+  t: number[]
+  gaps: { from_ms: number; to_ms: number; why: string }[]
+  series: PastSeries[]
+}
+
+export interface SnapshotAnswer {
+  at_ms: number
+  resolution_ms: number
+  snapshot: { processes?: { top?: ProcessRow[] } }
 }
 
 export interface Column {

@@ -71,5 +71,9 @@ const MOMENT = new Intl.DateTimeFormat(undefined, { hourCycle: 'h23', dateStyle:
 export const clock = (ms: number) => SECONDS.format(ms)
 /** 09:05 */
 export const clockShort = (ms: number) => MINUTES.format(ms)
+const DAY = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' })
+
+/** 21 Nov */
+export const day = (ms: number) => DAY.format(ms)
 /** With the date. */
 export const moment = (ms: number) => MOMENT.format(ms)

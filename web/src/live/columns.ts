@@ -15,7 +15,30 @@ const RECENT_ROWS = 5
 
 export const keyOf = (metric: string, instance = '') => (instance ? `${metric}|${instance}` : metric)
 
-export class HostColumns {
+/** A stretch without data, and why as far as the hub can tell. */
+export interface Gap {
+  from: number
+  to: number
+  why: string
+}
+
+/** What charts read: aligned columns over some time. */
+export interface Columns {
+  /** Seconds since 1970, ascending. */
+  readonly times: number[]
+  /** The time each row stands for, seconds. */
+  readonly steps: number[]
+  /** Told by the hub; none where the rows' rhythm tells. */
+  readonly gaps?: Gap[]
+  get(metric: string, instance?: string): Value[]
+  has(metric: string, instance?: string): boolean
+  last(metric: string, instance?: string): Value
+  instances(metric: string): string[]
+  /** Least and largest beside the averages, where a row is more than one tick. */
+  band?(metric: string, instance?: string): { min: Value[]; max: Value[] } | null
+}
+
+export class HostColumns implements Columns {
   /** Seconds since 1970, ascending, as charts want them. */
   readonly times: number[] = []
   /** The time each row stands for, seconds: what tells a gap from a slow rhythm. */

@@ -5,15 +5,15 @@ use super::params;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::fleet::Host;
-use crate::history::export::{Export, Format};
+use crate::history::export::{Export, Format, parse_tier, wanted};
 use crate::history::read::{ProcessUse, SeriesAnswer, Values};
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use perfwatch_model::{HostRef, json, number};
+use perfwatch_series::SeriesName;
 use perfwatch_series::query::average;
-use perfwatch_series::{SeriesName, Tier, Wanted};
 use perfwatch_store::StoreError;
 use serde_json::json;
 use std::fmt::Write as _;
@@ -54,7 +54,9 @@ fn asked(query: Option<&str>, known: &[&str]) -> Result<Asked, ApiError> {
             number.ok_or_else(|| ApiError::bad_request("bad_query", format!("{key}: a number from 1 on")))
         };
         match key.as_str() {
-            "metric" => asked.names.extend(value.split(',').filter(|name| !name.is_empty()).map(series_name)),
+            "metric" => {
+                asked.names.extend(value.split(',').filter(|name| !name.is_empty()).map(params::series_name));
+            }
             "points" => asked.points = Some(number()?.clamp(10, MOST_POINTS)),
             "limit" => asked.limit = Some(number()?),
             "from" => asked.from = Some(value),
@@ -68,16 +70,6 @@ fn asked(query: Option<&str>, known: &[&str]) -> Result<Asked, ApiError> {
         return Err(ApiError::bad_request("bad_query", format!("no more than {MOST_NAMES} metrics at once")));
     }
     Ok(asked)
-}
-
-/// `cpu.usage`, `cpu.*`, or one instance: `network.rx_bytes{eth0}`.
-fn series_name(text: &str) -> SeriesName {
-    match text.strip_suffix('}').and_then(|text| text.split_once('{')) {
-        Some((metric, instance)) => {
-            SeriesName { metric: metric.to_owned(), instance: Some(instance.to_owned()) }
-        }
-        None => SeriesName { metric: text.to_owned(), instance: None },
-    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
@@ -265,16 +257,17 @@ pub(crate) async fn export(
     let asked = asked(query.as_deref(), &["format", "metric", "from", "to", "tier"])?;
     let host = params::host(&app, &id)?;
     let (from_ms, to_ms) = params::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
-    let (format, kind, ending) = match asked.format.as_deref() {
-        None | Some("csv") => (Format::Csv, "text/csv; charset=utf-8", "csv"),
-        Some("jsonl") => (Format::JsonLines, "application/jsonl", "jsonl"),
-        Some(_) => return Err(ApiError::bad_request("bad_query", "format: csv or jsonl")),
+    let bad = |what| ApiError::bad_request("bad_query", what);
+    let format = Format::parse(asked.format.as_deref()).ok_or_else(|| bad("format: csv or jsonl"))?;
+    let (kind, ending) = match format {
+        Format::Csv => ("text/csv; charset=utf-8", "csv"),
+        Format::JsonLines => ("application/jsonl", "jsonl"),
     };
     let export = Export {
         history: app.history.clone(),
         host: host.record.id,
         name: host.record.name.clone(),
-        tier: tier(asked.tier.as_deref())?,
+        tier: parse_tier(asked.tier.as_deref()).ok_or_else(|| bad("tier: raw, 1m or 1h"))?,
         wanted: wanted(asked.names, format),
         format,
         from_ms,
@@ -294,23 +287,4 @@ pub(crate) async fn export(
         Some((piece.map_err(|error| std::io::Error::other(error.to_string())), export))
     });
     Ok((headers, Body::from_stream(pieces)).into_response())
-}
-
-fn tier(text: Option<&str>) -> Result<Tier, ApiError> {
-    let Some(text) = text else {
-        return Ok(Tier::Raw);
-    };
-    let found = Tier::ALL.into_iter().find(|tier| tier.name() == text);
-    found.ok_or_else(|| ApiError::bad_request("bad_query", "tier: raw, 1m or 1h"))
-}
-
-fn wanted(names: Vec<SeriesName>, format: Format) -> Arc<Wanted> {
-    let everything = names.is_empty();
-    Arc::new(Wanted {
-        all: everything,
-        series: names,
-        ticks: true,
-        processes: everything && format == Format::JsonLines,
-        notes: everything && format == Format::JsonLines,
-    })
 }

@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::error::ApiError;
 use crate::fleet::Host;
+use perfwatch_series::SeriesName;
 
 /// Pairs of a query string: a name may stand several times, which a struct can't hold.
 pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, ApiError> {
@@ -16,6 +17,16 @@ pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, ApiErr
 /// The host of a path, by id or name.
 pub(crate) fn host(app: &App, id: &str) -> Result<Host, ApiError> {
     app.fleet.find(id).ok_or_else(|| ApiError::not_found(format!("there is no host {id:?}")))
+}
+
+/// `cpu.usage`, `cpu.*`, or one instance: `network.rx_bytes{eth0}`.
+pub(crate) fn series_name(text: &str) -> SeriesName {
+    match text.strip_suffix('}').and_then(|text| text.split_once('{')) {
+        Some((metric, instance)) => {
+            SeriesName { metric: metric.to_owned(), instance: Some(instance.to_owned()) }
+        }
+        None => SeriesName { metric: text.to_owned(), instance: None },
+    }
 }
 
 /// Milliseconds since 1970, RFC 3339, `now`, or a span before now: `-15m`, `-2h`, `-7d`.

@@ -1,10 +1,11 @@
 //! A range as text, hour by hour, so that a year streams through little memory.
 
-use super::History;
 use super::read::{Joined, bucket_of};
-use perfwatch_model::{HostId, HostRef, MISSING, json, number};
-use perfwatch_series::{Buckets, Table, Tier, Wanted, query};
-use perfwatch_store::{Content, StoreError};
+use super::{Counts, History, HistoryConfig};
+use crate::api::params;
+use perfwatch_model::{Clock, HostId, HostRef, MISSING, json, number};
+use perfwatch_series::{Buckets, SeriesName, Table, Tier, Wanted, query};
+use perfwatch_store::{Content, HostRecord, Store, StoreError};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -15,6 +16,102 @@ pub(crate) enum Format {
     Csv,
     /// A snapshot a line, as `/ingest/metrics` takes it.
     JsonLines,
+}
+
+/// What to write of which host.
+#[derive(Clone, Debug)]
+pub struct ExportRequest {
+    /// Id or name.
+    pub host: String,
+    /// `raw`, `1m` or `1h`.
+    pub tier: String,
+    /// `csv` or `jsonl`.
+    pub format: String,
+    /// Metrics, groups or instances, as the API takes them; none means all.
+    pub metrics: Vec<String>,
+    /// From and to as the API takes them.
+    pub from: String,
+    /// Up to here.
+    pub to: String,
+}
+
+/// Writes history of one host straight from a store, without a hub.
+///
+/// # Errors
+/// A host, time, tier or format that is none; a store that does not answer; a full disk.
+pub async fn export(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    request: &ExportRequest,
+    out: &mut (dyn std::io::Write + Send),
+) -> Result<(), ExportError> {
+    let no = |what: String| ExportError::Request(what);
+    let hosts = store.hosts().await?;
+    let named = |host: &&HostRecord| host.name == request.host || host.id.to_string() == request.host;
+    let host =
+        hosts.iter().find(named).ok_or_else(|| no(format!("there is no host {:?}", request.host)))?.clone();
+    let now_ms = clock.wall_ms();
+    let time =
+        |key, text: &str| params::time_ms(key, text, now_ms).map_err(|error| no(error.message().to_owned()));
+    let format = Format::parse(Some(&request.format)).ok_or_else(|| no("format: csv or jsonl".to_owned()))?;
+    let tier = parse_tier(Some(&request.tier)).ok_or_else(|| no("tier: raw, 1m or 1h".to_owned()))?;
+    let names = request.metrics.iter().map(|name| params::series_name(name)).collect();
+    let history = History::open(store, clock, HistoryConfig::default(), Counts::default()).await?;
+    let mut export = Export {
+        history,
+        host: host.id,
+        name: host.name,
+        tier,
+        wanted: wanted(names, format),
+        format,
+        from_ms: time("from", &request.from)?,
+        to_ms: time("to", &request.to)?,
+        began: false,
+    };
+    while let Some(piece) = export.next().await {
+        out.write_all(piece?.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Why an export ends early.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// Something that was asked for can't be.
+    #[error("{0}")]
+    Request(String),
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The text can't be written.
+    #[error(transparent)]
+    Write(#[from] std::io::Error),
+}
+
+impl Format {
+    /// By its name; CSV if none is given.
+    pub(crate) fn parse(text: Option<&str>) -> Option<Self> {
+        match text {
+            None | Some("csv") => Some(Self::Csv),
+            Some("jsonl") => Some(Self::JsonLines),
+            Some(_) => None,
+        }
+    }
+}
+
+/// By its name; raw if none is given.
+pub(crate) fn parse_tier(text: Option<&str>) -> Option<Tier> {
+    match text {
+        None => Some(Tier::Raw),
+        Some(text) => Tier::ALL.into_iter().find(|tier| tier.name() == text),
+    }
+}
+
+/// All of a host, or some series; processes and notes where rows are whole.
+pub(crate) fn wanted(names: Vec<SeriesName>, format: Format) -> Arc<Wanted> {
+    let all = names.is_empty();
+    let whole = all && format == Format::JsonLines;
+    Arc::new(Wanted { all, series: names, ticks: true, processes: whole, notes: whole })
 }
 
 /// An export under way.

@@ -3,6 +3,7 @@
 use super::History;
 use perfwatch_model::{HostId, ProcessRow, Snapshot};
 use perfwatch_series::query::{self, Gap, Mark, Points};
+use perfwatch_series::rollup::bucket_start;
 use perfwatch_series::{Buckets, Picker, SeriesName, Table, Tier, Wanted};
 use perfwatch_store::{Content, Query, Reading, StoreError};
 use std::collections::{BTreeMap, HashMap};
@@ -138,15 +139,29 @@ impl History {
         Ok(buckets)
     }
 
-    /// Who used the host over some time, by processor time.
+    /// Who used the host over some time, by processor time; and the time that there are rows of.
     pub(crate) async fn processes(
         &self,
         host: HostId,
-        range: (i64, i64),
+        (from_ms, to_ms): (i64, i64),
     ) -> Result<(Vec<ProcessUse>, i64), StoreError> {
         let wanted = Arc::new(Wanted { processes: true, ..Wanted::default() });
-        let joined = self.join(host, Tier::Raw, range, &wanted).await?;
-        super::seal::blocking(move || uses(&joined, range)).await
+        let mut uses = Uses::default();
+        let mut at_ms = from_ms;
+        // Hour by hour: a month of rows never stands in memory at once.
+        while at_ms < to_ms {
+            let end_ms = (bucket_start(at_ms, Tier::Raw.window_ms()) + Tier::Raw.window_ms()).min(to_ms);
+            let joined = self.join(host, Tier::Raw, (at_ms, end_ms), &wanted).await?;
+            uses = super::seal::blocking(move || {
+                uses.add_all(&joined, (at_ms, end_ms));
+                uses
+            })
+            .await?;
+            at_ms = end_ms;
+        }
+        let mut all: Vec<ProcessUse> = uses.by_process.into_values().collect();
+        all.sort_by_key(|sum| (std::cmp::Reverse(sum.cpu_tenths_ms), sum.last.pid));
+        Ok((all, uses.covered_ms))
     }
 }
 
@@ -306,34 +321,41 @@ fn tick_answer(joined: &Joined, (from_ms, to_ms): (i64, i64), gaps: Vec<Gap>) ->
     answer
 }
 
-/// Sums processes up; also the time that the rows stand for.
-fn uses(joined: &Joined, (from_ms, to_ms): (i64, i64)) -> (Vec<ProcessUse>, i64) {
-    let mut all: HashMap<(u32, i64, String), ProcessUse> = HashMap::new();
-    let mut covered_ms = 0;
-    let mut add = |table: &Table, from_ms: i64, to_ms: i64| {
+/// Processes summed up so far.
+#[derive(Default)]
+struct Uses {
+    by_process: HashMap<(u32, i64), ProcessUse>,
+    covered_ms: i64,
+}
+
+impl Uses {
+    fn add_all(&mut self, joined: &Joined, (from_ms, to_ms): (i64, i64)) {
+        for piece in &joined.reading.pieces {
+            if let Ok(Content::Ticks(table)) = &piece.content {
+                self.add(table, piece.from_ms, piece.to_ms);
+            }
+        }
+        joined.open.iter().for_each(|table| self.add(table, from_ms, to_ms));
+    }
+
+    fn add(&mut self, table: &Table, from_ms: i64, to_ms: i64) {
         for (row, processes) in table.processes.iter().enumerate() {
             let at_ms = table.at_ms[row];
             if !(from_ms..to_ms).contains(&at_ms) {
                 continue;
             }
             let time_ms = table.interval_ms[row].max(0);
-            covered_ms += time_ms;
+            self.covered_ms += time_ms;
             for process in processes {
-                let key = (process.pid, process.started_ms, process.name.clone());
-                let sum = all.entry(key).or_insert_with(|| ProcessUse::new(process, at_ms));
-                sum.add(process, at_ms, time_ms.cast_unsigned());
+                let sum = self.by_process.entry((process.pid, process.started_ms));
+                sum.or_insert_with(|| ProcessUse::new(process, at_ms)).add(
+                    process,
+                    at_ms,
+                    time_ms.cast_unsigned(),
+                );
             }
         }
-    };
-    for piece in &joined.reading.pieces {
-        if let Ok(Content::Ticks(table)) = &piece.content {
-            add(table, piece.from_ms, piece.to_ms);
-        }
     }
-    joined.open.iter().for_each(|table| add(table, from_ms, to_ms));
-    let mut uses: Vec<ProcessUse> = all.into_values().collect();
-    uses.sort_by_key(|sum| (std::cmp::Reverse(sum.cpu_tenths_ms), sum.last.pid));
-    (uses, covered_ms)
 }
 
 impl ProcessUse {
@@ -362,7 +384,7 @@ impl ProcessUse {
         self.first_ms = self.first_ms.min(at_ms);
         if at_ms >= self.last_ms {
             self.last_ms = at_ms;
-            self.last = process.clone();
+            self.last.clone_from(process);
         }
     }
 }

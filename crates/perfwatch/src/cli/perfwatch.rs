@@ -1,7 +1,10 @@
 //! `perfwatch` and its commands.
 
 use super::{AgentFlags, Common, Overrides, Roots, finish, over, run_agent};
-use crate::{look, run};
+use crate::config::Duration;
+use crate::simulate::Simulation;
+use crate::{admin, look, run};
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +31,14 @@ enum Command {
     Agent(AgentFlags),
     /// One look at this machine, in the terminal
     Once(OnceFlags),
+    /// A copy of all history in one file, also while a hub runs
+    Backup(FileFlags),
+    /// Puts a backup in the place of the history that is there, which is kept beside it
+    Restore(FileFlags),
+    /// History of one host as text
+    Export(ExportFlags),
+    /// Sends what a made-up fleet would: to look at, and to measure with
+    Simulate(SimulateFlags),
     /// Everything the collectors read, as text: for bug reports and fixtures
     Capture(CaptureFlags),
 }
@@ -50,6 +61,58 @@ struct HubFlags {
 }
 
 #[derive(Debug, Args)]
+struct FileFlags {
+    /// The backup
+    file: PathBuf,
+    /// Where history is kept: sqlite:FOLDER or postgres://… [default: SQLite in the data folder]
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct ExportFlags {
+    /// Name or id
+    host: String,
+    /// A time: 2026-11-21T10:00:00Z, milliseconds since 1970, or a span before now as -2h
+    #[arg(long, default_value = "-1h", allow_hyphen_values = true, value_name = "TIME")]
+    from: String,
+    /// Up to here
+    #[arg(long, default_value = "now", allow_hyphen_values = true, value_name = "TIME")]
+    to: String,
+    /// Metrics, groups or instances: cpu.usage,memory.*,network.rx_bytes{eth0} [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    metrics: Vec<String>,
+    /// raw (every tick), 1m or 1h
+    #[arg(long, default_value = "raw")]
+    tier: String,
+    /// csv or jsonl
+    #[arg(long, default_value = "csv")]
+    format: String,
+    /// Where history is kept: sqlite:FOLDER or postgres://… [default: SQLite in the data folder]
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct SimulateFlags {
+    /// How many
+    #[arg(long, default_value_t = 10)]
+    hosts: usize,
+    /// Time between two snapshots of a host
+    #[arg(long, default_value = "2s", value_name = "TIME")]
+    interval: String,
+    /// First, this much of the past: 6h, 7d
+    #[arg(long, default_value = "0s", value_name = "TIME")]
+    past: String,
+    /// The same seed gives the same fleet
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The hub
+    #[arg(long, default_value = "http://127.0.0.1:8000", value_name = "URL")]
+    hub: String,
+}
+
+#[derive(Debug, Args)]
 struct OnceFlags {
     /// The snapshot as JSON, as /ingest/metrics takes it
     #[arg(long)]
@@ -69,6 +132,35 @@ struct CaptureFlags {
     roots: Roots,
 }
 
+impl ExportFlags {
+    fn request(self) -> perfwatch_hub::ExportRequest {
+        perfwatch_hub::ExportRequest {
+            host: self.host,
+            tier: self.tier,
+            format: self.format,
+            metrics: self.metrics,
+            from: self.from,
+            to: self.to,
+        }
+    }
+}
+
+impl SimulateFlags {
+    fn simulation(self) -> anyhow::Result<Simulation> {
+        let time = |name, text: &str| {
+            let time: Option<Duration> = text.parse().ok();
+            Ok::<_, anyhow::Error>(time.with_context(|| format!("{name}: a time such as 500ms, 2s or 7d"))?.0)
+        };
+        Ok(Simulation {
+            hub: self.hub.trim_end_matches('/').to_owned(),
+            hosts: self.hosts,
+            interval: time("--interval", &self.interval)?,
+            seed: self.seed,
+            past: time("--past", &self.past)?,
+        })
+    }
+}
+
 /// `perfwatch`.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -86,6 +178,22 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Hub(hub)) => {
             over(&mut flags, "hub.listen", hub.listen);
             run::hub(&cli.common.load(flags)?)
+        }
+        Some(Command::Backup(file)) => {
+            over(&mut flags, "hub.store", file.store);
+            admin::backup(&cli.common.load(flags)?, &file.file)
+        }
+        Some(Command::Restore(file)) => {
+            over(&mut flags, "hub.store", file.store);
+            admin::restore(&cli.common.load(flags)?, &file.file)
+        }
+        Some(Command::Export(export)) => {
+            over(&mut flags, "hub.store", export.store.clone());
+            admin::export(&cli.common.load(flags)?, &export.request())
+        }
+        Some(Command::Simulate(fleet)) => {
+            cli.common.load(flags)?;
+            admin::simulate(&fleet.simulation()?)
         }
         Some(Command::Agent(agent)) => run_agent(cli.common, agent),
         Some(Command::Once(once)) => {

@@ -1,7 +1,7 @@
 // Which series stand in which chart, and in which colour. A metric's name appears in its
 // collector and here.
 import type { Series } from '../../charts/TimeChart.vue'
-import type { HostColumns } from '../../live/columns'
+import type { Columns } from '../../live/columns'
 import type { Unit } from '../../lib/format'
 
 export interface Panel {
@@ -11,6 +11,8 @@ export interface Panel {
   stacked?: boolean
   most?: number
   hint?: string
+  /** Drawn over a stack: its largest values. */
+  peak?: string
 }
 
 /** What the host page subscribes to. */
@@ -34,10 +36,19 @@ export const METRICS = [
   'agent.spool.*',
 ]
 
+/** What it asks history for: what charts, cards and the filesystem table show. */
+export const PAST_METRICS = [
+  'cpu.usage,cpu.system,cpu.user,cpu.nice,cpu.iowait,cpu.softirq,cpu.irq,cpu.steal,cpu.cores,cpu.context_switches,cpu.interrupts',
+  'cpu.core.usage,load.1m,load.5m,load.15m,memory.used,memory.used_percent,memory.cached,memory.total,swap.used,swap.total',
+  'pressure.cpu.some,pressure.memory.some,pressure.io.some,pressure.io.full,network.total.*,disk.total.*,disk.utilisation',
+  'filesystem.used_percent,filesystem.available,tcp.established,tcp.time_wait,tcp.listen,udp.sockets',
+  'processes.total,processes.threads,processes.running,processes.blocked,handles.open,temperature.celsius,system.uptime',
+]
+
 const COLOURS = ['blue', 'orange', 'green', 'purple', 'cyan', 'pink', 'yellow', 'red']
 
 /** A line each; of very many, those with the largest value lately, in the order of their names. */
-function byInstance(columns: HostColumns, metric: string): Series[] {
+function byInstance(columns: Columns, metric: string): Series[] {
   const all = columns.instances(metric)
   const peak = (instance: string) => Math.max(...columns.get(metric, instance).slice(-150).map((value) => value ?? 0))
   const largest = [...all].sort((a, b) => peak(b) - peak(a)).slice(0, COLOURS.length)
@@ -45,7 +56,7 @@ function byInstance(columns: HostColumns, metric: string): Series[] {
   return shown.map((instance, index) => ({ metric, instance, label: instance, colour: COLOURS[index]! }))
 }
 
-const some = (title: string, columns: HostColumns, metric: string, series: Series[]): string => {
+const some = (title: string, columns: Columns, metric: string, series: Series[]): string => {
   const all = columns.instances(metric).length
   return all > series.length ? `${title}, the ${series.length} largest of ${all}` : title
 }
@@ -55,12 +66,13 @@ const line = (metric: string, label: string, colour: string, area = false): Seri
 /** More cores than this are drawn as a heat map. */
 export const CORES_AS_LINES = 8
 
-function cpu(columns: HostColumns): Panel[] {
+function cpu(columns: Columns): Panel[] {
   const panels: Panel[] = [
     {
       title: 'CPU',
       unit: 'percent',
       stacked: true,
+      peak: 'cpu.usage',
       most: 100,
       hint: 'Time of all processors by what it went to',
       series: [
@@ -82,13 +94,13 @@ function cpu(columns: HostColumns): Panel[] {
   return panels
 }
 
-function memory(columns: HostColumns): Panel {
+function memory(columns: Columns): Panel {
   const series = [line('memory.used', 'used', 'blue', true), line('memory.cached', 'cached', 'green')]
   if (columns.has('swap.total')) series.push(line('swap.used', 'swap', 'red'))
   return { title: 'Memory', unit: 'bytes', most: columns.last('memory.total') ?? undefined, series }
 }
 
-function pressure(columns: HostColumns): Panel[] {
+function pressure(columns: Columns): Panel[] {
   if (!columns.has('pressure.cpu.some')) return []
   const series = [
     line('pressure.cpu.some', 'cpu', 'blue'),
@@ -100,7 +112,7 @@ function pressure(columns: HostColumns): Panel[] {
 }
 
 /** Only what this host has. */
-export function panels(columns: HostColumns): Panel[] {
+export function panels(columns: Columns): Panel[] {
   const ofInstances = (title: string, metric: string, unit: Unit, most?: number): Panel => {
     const series = byInstance(columns, metric)
     return { title: some(title, columns, metric, series), unit, most, series }

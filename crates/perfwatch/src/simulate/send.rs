@@ -1,0 +1,149 @@
+//! The made-up fleet sends as agents do: compact batches, a connection a thread, back-off while
+//! the hub is away.
+
+use super::SimHost;
+use anyhow::Context as _;
+use perfwatch_model::wire::{self, Batch};
+use perfwatch_model::{Catalog, Clock, SystemClock};
+use std::io::Read as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What to pretend.
+#[derive(Debug, Clone)]
+pub(crate) struct Simulation {
+    pub(crate) hub: String,
+    pub(crate) hosts: usize,
+    pub(crate) interval: Duration,
+    pub(crate) seed: u64,
+    /// First, this much of the past.
+    pub(crate) past: Duration,
+}
+
+/// Threads that send; more hosts than threads share them.
+const THREADS: usize = 4;
+/// Ticks of the past in one request.
+const BATCH: usize = 250;
+
+/// Until a signal.
+pub(crate) fn simulate(simulation: &Simulation, stop: &AtomicBool) -> anyhow::Result<()> {
+    anyhow::ensure!((1..=perfwatch_model::limits::HOSTS).contains(&simulation.hosts), "--hosts: 1 to 10,000");
+    anyhow::ensure!(simulation.interval >= Duration::from_millis(100), "--interval: 100 ms at least");
+    anyhow::ensure!(simulation.hub.starts_with("http://"), "--hub: an http:// address");
+    let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
+    let sent = AtomicU64::new(0);
+    let started = SystemClock::new();
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS.min(simulation.hosts) {
+            let (catalog, sent) = (catalog.clone(), &sent);
+            scope.spawn(move || Sender::new(simulation, &catalog, thread, started.wall_ms()).run(stop, sent));
+        }
+        let mut before = 0;
+        while !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_secs(1));
+            let now = sent.load(Ordering::Relaxed);
+            if started.monotonic().as_secs().is_multiple_of(10) && now != before {
+                tracing::info!(snapshots = now, "sent");
+                before = now;
+            }
+        }
+    });
+    Ok(())
+}
+
+struct Sender<'a> {
+    simulation: &'a Simulation,
+    http: ureq::Agent,
+    hosts: Vec<SimHost>,
+    clock: SystemClock,
+    start_ms: i64,
+}
+
+impl<'a> Sender<'a> {
+    fn new(simulation: &'a Simulation, catalog: &Catalog, thread: usize, start_ms: i64) -> Self {
+        let numbers = (thread..simulation.hosts).step_by(THREADS);
+        let http = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(30)))
+            .proxy(None)
+            .build()
+            .new_agent();
+        let hosts = numbers.map(|number| SimHost::new(catalog, simulation.seed, number)).collect();
+        Self { simulation, http, hosts, clock: SystemClock::new(), start_ms }
+    }
+
+    fn run(mut self, stop: &AtomicBool, sent: &AtomicU64) {
+        let interval_ms = i64::try_from(self.simulation.interval.as_millis()).unwrap_or(2_000);
+        let past_ms = i64::try_from(self.simulation.past.as_millis()).unwrap_or_default();
+        let mut at_ms = self.start_ms - past_ms;
+        // The past of all hosts side by side, as it would have come.
+        while at_ms < self.clock.wall_ms() - interval_ms && !stop.load(Ordering::Relaxed) {
+            let left = (self.clock.wall_ms() - at_ms) / interval_ms;
+            let count = usize::try_from(left).unwrap_or(1).clamp(1, BATCH);
+            for host in 0..self.hosts.len() {
+                self.send(host, at_ms, count, stop, sent);
+            }
+            at_ms += interval_ms * i64::try_from(count).unwrap_or(1);
+        }
+        while !stop.load(Ordering::Relaxed) {
+            // Hosts tick at different moments of the interval.
+            let hosts = self.hosts.len();
+            for host in 0..hosts {
+                let due_ms = at_ms
+                    + interval_ms * i64::try_from(host).unwrap_or(0) / i64::try_from(hosts).unwrap_or(1);
+                let wait = u64::try_from(due_ms - self.clock.wall_ms()).unwrap_or(0);
+                std::thread::sleep(Duration::from_millis(wait));
+                self.send(host, due_ms, 1, stop, sent);
+            }
+            at_ms += interval_ms;
+        }
+    }
+
+    fn send(&mut self, host: usize, at_ms: i64, count: usize, stop: &AtomicBool, sent: &AtomicU64) {
+        let interval_ms = u32::try_from(self.simulation.interval.as_millis()).unwrap_or(2_000);
+        let host = &mut self.hosts[host];
+        let ticks = (0..count).map(|n| at_ms + i64::from(interval_ms) * i64::try_from(n).unwrap_or(0));
+        let snapshots = ticks.map(|at| wire::encode_snapshot(&host.tick(at, interval_ms))).collect();
+        let mut batch = Batch {
+            host_id: host.id.to_bytes().to_vec().into(),
+            host_name: host.name.clone(),
+            shapes: Vec::new(),
+            snapshots,
+            sent_at_ms: self.clock.wall_ms(),
+            facts: None,
+        };
+        while !stop.load(Ordering::Relaxed) {
+            match post(&self.http, &self.simulation.hub, &batch) {
+                Ok(200) => {
+                    sent.fetch_add(count as u64, Ordering::Relaxed);
+                    return;
+                }
+                Ok(409) => {
+                    batch.shapes = vec![wire::encode_shape(host.shape())];
+                    batch.facts = Some(wire::facts_message(&host.facts));
+                }
+                Ok(status @ (400 | 413 | 422)) => {
+                    tracing::error!(status, host = host.name, "the hub refuses");
+                    return;
+                }
+                other => {
+                    tracing::debug!(?other, "the hub is away");
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            }
+        }
+    }
+}
+
+fn post(http: &ureq::Agent, hub: &str, batch: &Batch) -> anyhow::Result<u16> {
+    let body = zstd::bulk::compress(&wire::encode_batch(batch), 1).context("compress")?;
+    let mut answer = http
+        .post(format!("{hub}/ingest/metrics"))
+        .header("Content-Type", wire::CONTENT_TYPE)
+        .header("Content-Encoding", "zstd")
+        .send(&body[..])?;
+    let mut rest = Vec::new();
+    answer.body_mut().as_reader().take(1 << 20).read_to_end(&mut rest)?;
+    Ok(answer.status().as_u16())
+}

@@ -1,0 +1,121 @@
+// The past in a real browser: ranges, zoom and back, the processes of an instant, gaps, a
+// reload that shows the same.
+import { join } from 'node:path'
+import type { Browser, Page } from 'playwright-core'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { complaints, openBrowser, SHOTS, Site } from './support'
+
+let browser: Browser
+let site: Site
+const now = Math.floor(Date.now() / 60_000) * 60_000
+
+/** Two days at 20 s: a spike of one tick a day ago, an hour missing half a day ago. */
+async function fill() {
+  const rows = []
+  for (let at = now - 2 * 86_400_000, seq = 0; at < now; at += 20_000, seq++) {
+    if (at > now - 43_200_000 && at < now - 39_600_000) continue
+    const spike = Math.abs(at - (now - 86_400_000)) < 10_000
+    const cpu = spike ? 97.5 : 12 + 8 * Math.sin(seq / 200)
+    rows.push({
+      host: 'past', seq, timestamp: at, interval_ms: 20_000, boot: '6ccd780c-baba-4026-9564-5b8c656024db',
+      cpu: { usage: cpu, user: cpu * 0.7, system: cpu * 0.3 }, memory: { used: 3e9 + seq * 4096, total: 8e9, used_percent: 40 },
+      load: { '1m': cpu / 25 },
+      processes: { top: [{ pid: spike ? 666 : 1, name: spike ? 'burner' : 'init', user: 'root', cpu_percent: cpu, memory_bytes: 1e6, threads: 1 }] },
+    })
+  }
+  for (let at = 0; at < rows.length; at += 500) {
+    const answer = await fetch(`${site.url}/ingest/metrics`, { method: 'POST', body: JSON.stringify(rows.slice(at, at + 500)), headers: { 'content-type': 'application/json' } })
+    expect(answer.status).toBe(200)
+  }
+}
+
+beforeAll(async () => {
+  browser = await openBrowser()
+  site = new Site()
+  await site.startHub()
+  await fill()
+}, 60_000)
+afterAll(async () => {
+  await browser?.close()
+  await site?.stop()
+})
+
+async function open(path: string, width = 1400): Promise<{ page: Page; problems: string[] }> {
+  const context = await browser.newContext({ viewport: { width, height: 1000 }, colorScheme: 'dark' })
+  const page = await context.newPage()
+  const problems = complaints(page)
+  await page.goto(site.url + path)
+  await chart(page, 'Load').locator('canvas').waitFor()
+  return { page, problems }
+}
+
+const chart = (page: Page, title: string) => page.locator(`section.chart[aria-label="${title}"]`)
+const points = async (page: Page) => Number(await chart(page, 'Load').getAttribute('data-points'))
+const table = (page: Page) => page.locator('section[aria-label="Top processes"]')
+const range = (page: Page) => new URL(page.url()).searchParams
+
+describe('history', () => {
+  it('shows a range, its gap and its spike, and says so in the address', async () => {
+    const { page, problems } = await open('/hosts/past?range=7d')
+    await expect.poll(() => points(page)).toBeGreaterThan(50)
+    await page.getByLabel('Time shown').locator('visible=true').last().selectOption('24h')
+    await expect.poll(() => range(page).get('range')).toBe('24h')
+    await expect.poll(() => chart(page, 'Load').getAttribute('data-gaps')).toBe('1')
+    await expect.poll(() => table(page).locator('tbody').textContent()).toContain('init')
+    await page.screenshot({ path: join(SHOTS, 'history-24h.png'), fullPage: true })
+    await page.reload()
+    await expect.poll(() => chart(page, 'Load').getAttribute('data-gaps')).toBe('1')
+    expect(range(page).get('range')).toBe('24h')
+    expect(problems).toEqual([])
+    await page.context().close()
+  })
+
+  it('zooms to a spike, shows who made it, and comes back', async () => {
+    const { page, problems } = await open('/hosts/past?range=7d')
+    await expect.poll(() => points(page)).toBeGreaterThan(50)
+    const box = (await chart(page, 'Load').locator('.u-over').boundingBox())!
+    const x = (at: number, from: number, to: number) => box.x + (box.width * (at - from)) / (to - from)
+    // Six hours around the spike of a day ago.
+    const [from, to] = [Date.now() - 7 * 86_400_000, Date.now()]
+    await page.mouse.move(x(now - 26 * 3_600_000, from, to), box.y + 40)
+    await page.mouse.down()
+    await page.mouse.move(x(now - 22 * 3_600_000, from, to), box.y + 50, { steps: 5 })
+    await page.mouse.up()
+    await expect.poll(() => range(page).get('from')).not.toBeNull()
+    const [zoomedFrom, zoomedTo] = [Number(range(page).get('from')), Number(range(page).get('to'))]
+    expect(zoomedTo - zoomedFrom).toBeLessThan(6 * 3_600_000)
+    await expect.poll(() => page.locator('.charts').getAttribute('aria-busy')).toBe('false')
+    await page.waitForTimeout(300)
+    await page.mouse.move(x(now - 86_400_000 + 5_000, zoomedFrom, zoomedTo), box.y + 30)
+    await expect.poll(() => table(page).locator('.when').textContent()).toMatch(/^at /)
+    await page.mouse.click(x(now - 86_400_000 + 5_000, zoomedFrom, zoomedTo), box.y + 30)
+    await expect.poll(() => range(page).get('at')).not.toBeNull()
+    // The very second, by the address.
+    await page.goto(`${site.url}/hosts/past?from=${zoomedFrom}&to=${zoomedTo}&at=${now - 86_400_000 + 1_000}`)
+    await expect.poll(() => table(page).locator('tbody').textContent()).toContain('burner')
+    await page.screenshot({ path: join(SHOTS, 'history-instant.png'), fullPage: true })
+    await page.getByRole('button', { name: 'Release' }).click()
+    await expect.poll(() => range(page).get('at')).toBeNull()
+    await page.keyboard.press('[')
+    await expect.poll(() => Number(range(page).get('from'))).toBeLessThan(zoomedFrom)
+    await page.keyboard.press('z')
+    await page.keyboard.press('l')
+    await expect.poll(() => range(page).get('from')).toBeNull()
+    expect(problems).toEqual([])
+    await page.context().close()
+  })
+
+  it('takes from and to by hand, and tells of a host that is gone where its history is', async () => {
+    const { page, problems } = await open('/hosts/past?range=24h', 390)
+    await page.keyboard.press('c')
+    await page.getByLabel('From', { exact: true }).fill('2020-01-01T00:00:00')
+    await page.getByRole('button', { name: 'Show' }).click()
+    await expect.poll(() => Number(range(page).get('from'))).toBeLessThan(1_580_000_000_000)
+    await expect.poll(() => points(page)).toBeGreaterThan(0)
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth)
+    expect(wide).toBeLessThanOrEqual(0)
+    await page.screenshot({ path: join(SHOTS, 'history-phone.png') })
+    expect(problems).toEqual([])
+    await page.context().close()
+  })
+})
