@@ -21,6 +21,7 @@ web/dist/index.html: web/node_modules/.installed web/index.html web/vite.config.
 
 # Fast checks first; the browser last.
 test: check
+	scripts/ensure-postgres
 	$(CARGO) test --locked --workspace
 	cd web && $(NPM) run -s test
 	scripts/ensure-browser

@@ -20,16 +20,19 @@ const ARROWS: &[(&str, &[&str])] = &[
         "perfwatch-bench",
         &["perfwatch-model", "perfwatch-collect", "perfwatch-agent", "perfwatch-store", "perfwatch-hub"],
     ),
+    ("perfwatch-testkit", &[]),
     ("xtask", &[]),
 ];
 
 /// A heavy dependency and the only crates that may name it.
 const OWNERS: &[(&str, &[&str])] = &[
     ("axum", &["perfwatch-hub"]),
-    ("tokio", &["perfwatch-hub", "perfwatch", "perfwatch-bench"]),
+    ("tokio", &["perfwatch-hub", "perfwatch-store", "perfwatch", "perfwatch-bench"]),
     ("prost", &["perfwatch-model", "perfwatch-series"]),
     ("pco", &["perfwatch-series"]),
-    ("rustix", &["perfwatch-collect"]),
+    ("rustix", &["perfwatch-collect", "perfwatch-store"]),
+    ("rusqlite", &["perfwatch-store"]),
+    ("tokio-postgres", &["perfwatch-store"]),
     ("ureq", &["perfwatch-agent", "perfwatch", "perfwatch-bench"]),
     ("clap", &["perfwatch"]),
     ("rust-embed", &["perfwatch-hub"]),

@@ -7,11 +7,13 @@
 mod decode;
 mod head;
 mod location;
+mod postgres;
 mod ranges;
 mod sqlite;
 mod store;
 
 pub use location::{Location, LocationError};
+pub use postgres::PostgresStore;
 pub use ranges::Ranges;
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{

@@ -156,22 +156,7 @@ impl SqliteStore {
         let copy = folder.join("restore.db");
         let lock = lock(folder)?;
         std::fs::copy(from, &copy).map_err(|error| failed(&error))?;
-        let check = Connection::open(&copy).and_then(|connection| {
-            connection.query_row("PRAGMA quick_check", [], |row| row.get::<_, String>(0))
-        });
-        let checked = match check {
-            Ok(answer) if answer == "ok" => Ok(()),
-            Ok(answer) => Err(failed(&answer)),
-            Err(error) => Err(failed(&error)),
-        };
-        let checked = checked.and_then(|()| {
-            let mut connection = Connection::open(&copy).map_err(unavailable)?;
-            let is_ours = connection.table_exists(None, "block_raw").map_err(unavailable)?;
-            if !is_ours {
-                return Err(failed(&"not a backup of PerfWatch"));
-            }
-            migrate(&mut connection).map_err(|error| failed(&error))
-        });
+        let checked = old_file(&copy).map(drop);
         if let Err(error) = checked {
             // What was there stays as it is.
             let _ = std::fs::remove_file(&copy);
@@ -255,6 +240,33 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| refuse("another hub runs on this folder".to_owned()))?;
     Ok(lock)
+}
+
+/// An empty database of our tables in a file of its own.
+pub(crate) fn new_file(path: &Path) -> Result<Connection, StoreError> {
+    let failed = |error: &dyn std::fmt::Display| StoreError::Refused(format!("{}: {error}", path.display()));
+    let mut connection = Connection::open(path).map_err(|error| failed(&error))?;
+    let settings = format!("PRAGMA page_size={PAGE_BYTES}; PRAGMA auto_vacuum=INCREMENTAL");
+    connection.execute_batch(&settings).map_err(|error| failed(&error))?;
+    migrate(&mut connection).map_err(|error| failed(&error))?;
+    Ok(connection)
+}
+
+/// A backup, whole and of tables that this version knows.
+pub(crate) fn old_file(path: &Path) -> Result<Connection, StoreError> {
+    let failed = |error: &dyn std::fmt::Display| StoreError::Refused(format!("{}: {error}", path.display()));
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(|error| failed(&error))?;
+    let check: String =
+        connection.query_row("PRAGMA quick_check", [], |row| row.get(0)).map_err(|error| failed(&error))?;
+    if check != "ok" {
+        return Err(failed(&check));
+    }
+    if !connection.table_exists(None, "block_raw").map_err(unavailable)? {
+        return Err(failed(&"not a backup of PerfWatch"));
+    }
+    migrate(&mut connection).map_err(|error| failed(&error))?;
+    Ok(connection)
 }
 
 fn prepare(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {

@@ -220,6 +220,125 @@ async fn all(store: Arc<dyn Store>) {
     seen_ticks_add_up(&*store).await;
 }
 
+mod postgres {
+    use super::*;
+    use perfwatch_testkit::Postgres;
+
+    async fn connect(url: &str, hub: &str) -> Result<PostgresStore, StoreError> {
+        PostgresStore::connect(url, hub.to_owned(), 1 << 30, Arc::new(SystemClock::new())).await
+    }
+
+    #[tokio::test]
+    async fn does_what_every_store_must() {
+        let server = Postgres::start();
+        let url = server.database("conformance");
+        all(Arc::new(connect(&url, "one").await.unwrap())).await;
+        // Again, by another process so to speak: all is there.
+        let store = connect(&url, "one").await.unwrap();
+        assert_eq!(store.hosts().await.unwrap().len(), 2);
+        assert_eq!(store.blocks(Tier::Raw, host(3).id, T0, T0 + HOUR).await.unwrap().len(), 2);
+        assert_eq!(head_seqs(&store).await, [99]);
+        // Another hub has a head of its own, and takes no lease that is held.
+        let other = connect(&url, "two").await.unwrap();
+        assert_eq!(head_seqs(&other).await, Vec::<u64>::new());
+        assert!(other.lease("other work", 60_000).await.unwrap());
+        assert!(!other.lease("work", 60_000).await.unwrap(), "the first hub holds it");
+    }
+
+    #[tokio::test]
+    async fn hubs_that_start_together_make_the_tables_once() {
+        let server = Postgres::start();
+        let url = server.database("together");
+        let starts = (0..4).map(|n| {
+            let url = url.clone();
+            tokio::spawn(async move { connect(&url, &format!("hub-{n}")).await.map(|_| ()) })
+        });
+        for start in starts.collect::<Vec<_>>() {
+            start.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_backup_goes_into_the_other_database_and_back() {
+        let server = Postgres::start();
+        let store = Arc::new(connect(&server.database("first"), "one").await.unwrap());
+        all(store.clone()).await;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("history.db");
+        store.backup(&file).await.unwrap();
+        let again = connect(&server.database("second"), "two").await.unwrap();
+        again.restore(&file).await.unwrap();
+        assert!(again.restore(&file).await.unwrap_err().to_string().contains("has history already"));
+        let options = SqliteOptions { folder: folder.path().to_owned(), budget_bytes: 1 << 30 };
+        let sqlite = SqliteStore::open(&options, Arc::new(SystemClock::new())).unwrap();
+        let stores: [&dyn Store; 2] = [&again, &sqlite];
+        for copy in stores {
+            assert_eq!(copy.hosts().await.unwrap(), store.hosts().await.unwrap());
+            assert_eq!(head_seqs(copy).await, head_seqs(&*store).await);
+            assert_eq!(copy.floors().await.unwrap(), store.floors().await.unwrap());
+            for tier in Tier::ALL {
+                let read = |of: Vec<Piece>| -> Vec<String> {
+                    of.into_iter().map(|piece| format!("{:?}", piece.content.unwrap())).collect()
+                };
+                for number in [3, 5] {
+                    let there = store.blocks(tier, host(number).id, T0, T0 + HOUR).await.unwrap();
+                    let here = copy.blocks(tier, host(number).id, T0, T0 + HOUR).await.unwrap();
+                    assert_eq!(read(here), read(there), "{} {tier:?} {number}", copy.kind());
+                }
+            }
+            let last = copy.append(vec![row(host(1).id, &shape(&["a"]), 100, T0)]).await.unwrap();
+            assert!(last > 1, "numbers go on");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_dies_is_waited_for() {
+        let mut server = Postgres::start_durable();
+        let store = connect(&server.database("dies"), "one").await.unwrap();
+        let shape = shape(&["x"]);
+        store.append(vec![row(host(1).id, &shape, 1, T0)]).await.unwrap();
+        server.kill();
+        let error = store.append(vec![row(host(1).id, &shape, 2, T0)]).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+        assert!(matches!(store.usage().await, Err(StoreError::Unavailable(_))));
+        server.resume();
+        let mut tries = 0;
+        while store.append(vec![row(host(1).id, &shape, 3, T0)]).await.is_err() {
+            tries += 1;
+            assert!(tries < 20, "it never comes back");
+        }
+        assert_eq!(head_seqs(&store).await, [1, 3]);
+    }
+
+    #[tokio::test]
+    async fn days_are_dropped_whole() {
+        let server = Postgres::start();
+        let store = connect(&server.database("days"), "one").await.unwrap();
+        let (id, shape) = (host(1).id, shape(&["x"]));
+        const DAY: i64 = 24 * HOUR;
+        let first = T0 / DAY * DAY;
+        for day in 0..3 {
+            let (_, block) = ticks(id, &shape, 0..60, first + day * DAY);
+            store.commit(vec![Write::Put(Tier::Raw, id, shape.clone(), block)]).await.unwrap();
+        }
+        let before = store.usage().await.unwrap();
+        store.commit(vec![Write::Floor(Tier::Raw, first + 2 * DAY)]).await.unwrap();
+        for block in store.oldest(Tier::Raw, first + 2 * DAY, 10).await.unwrap() {
+            store.commit(vec![Write::Drop(block)]).await.unwrap();
+        }
+        store.tidy(0).await.unwrap();
+        let after = store.usage().await.unwrap();
+        assert!(
+            after.disk_bytes < before.disk_bytes && after.tier_bytes[0] < before.tier_bytes[0],
+            "{before:?} {after:?}"
+        );
+        // A day that was dropped is made again for what comes late.
+        let (_, block) = ticks(id, &shape, 0..60, first);
+        store.commit(vec![Write::Put(Tier::Raw, id, shape.clone(), block)]).await.unwrap();
+        assert_eq!(store.blocks(Tier::Raw, id, first, first + HOUR).await.unwrap().len(), 1);
+    }
+}
+
 mod sqlite {
     use super::*;
 

@@ -44,7 +44,14 @@ pub(crate) fn restore(settings: &Settings, from: &Path) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Location::Postgres(_) => anyhow::bail!("PostgreSQL"),
+        Location::Postgres(url) => {
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+            runtime()?.block_on(async {
+                store::postgres(settings, &url, clock).await?.restore(from).await.map_err(anyhow::Error::from)
+            })?;
+            println!("restored to the database");
+            Ok(())
+        }
     }
 }
 

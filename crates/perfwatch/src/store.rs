@@ -1,9 +1,10 @@
 //! Ties the settings to a store.
 
 use crate::config::Settings;
+use anyhow::Context as _;
 use perfwatch_hub::HistoryConfig;
 use perfwatch_model::Clock;
-use perfwatch_store::{Location, SqliteOptions, SqliteStore, Store};
+use perfwatch_store::{Location, PostgresStore, SqliteOptions, SqliteStore, Store};
 use std::sync::Arc;
 
 /// Where history is kept.
@@ -33,8 +34,32 @@ pub(crate) async fn open_to_read(
 ) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match location(settings)? {
         Location::Sqlite(folder) => Arc::new(SqliteStore::open_to_read(&folder, clock)?),
-        Location::Postgres(_) => anyhow::bail!("PostgreSQL"),
+        Location::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
     })
+}
+
+/// Connects as the hub of this data folder.
+pub(crate) async fn postgres(
+    settings: &Settings,
+    url: &str,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<PostgresStore> {
+    let hub = hub_id(settings)?;
+    Ok(PostgresStore::connect(url, hub, settings.hub.disk_budget.0, clock).await?)
+}
+
+/// Names this hub among those that share a database: made once, kept in the data folder.
+fn hub_id(settings: &Settings) -> anyhow::Result<String> {
+    let path = settings.data.join("hub-id");
+    if let Ok(text) = std::fs::read_to_string(&path)
+        && !text.trim().is_empty()
+    {
+        return Ok(text.trim().to_owned());
+    }
+    std::fs::create_dir_all(&settings.data).with_context(|| settings.data.display().to_string())?;
+    let id = uuid::Uuid::now_v7().to_string();
+    std::fs::write(&path, format!("{id}\n")).with_context(|| path.display().to_string())?;
+    Ok(id)
 }
 
 /// Opens it for a hub.
@@ -44,6 +69,6 @@ pub(crate) async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::
         Location::Sqlite(folder) => {
             Arc::new(SqliteStore::open(&SqliteOptions { folder, budget_bytes }, clock)?)
         }
-        Location::Postgres(_) => anyhow::bail!("PostgreSQL"),
+        Location::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
     })
 }

@@ -6,7 +6,8 @@ use perfwatch_model::{BootId, Column, ManualClock, Shape};
 use perfwatch_series::query::Points;
 use perfwatch_series::rollup::bucket_start;
 use perfwatch_series::{Figures, SeriesName, Tier, Wanted};
-use perfwatch_store::{Content, SqliteOptions, SqliteStore, Write};
+use perfwatch_store::{Content, PostgresStore, SqliteOptions, SqliteStore, Write};
+use perfwatch_testkit::Postgres;
 use std::collections::BTreeMap;
 
 const MINUTE: i64 = 60_000;
@@ -16,7 +17,7 @@ const DAY: i64 = 24 * HOUR;
 const T0: i64 = 20_400 * DAY;
 
 struct Bench {
-    folder: tempfile::TempDir,
+    place: Place,
     clock: Arc<ManualClock>,
     history: Arc<History>,
     config: HistoryConfig,
@@ -35,27 +36,57 @@ fn shape() -> Arc<Shape> {
     Arc::new(Shape::new(vec![column("cpu.usage", 2), column("memory.used", 0)]))
 }
 
-async fn open(folder: &std::path::Path, clock: &Arc<ManualClock>, config: &HistoryConfig) -> Arc<History> {
-    let options = SqliteOptions { folder: folder.to_owned(), budget_bytes: config.budget_bytes };
-    let clock: Arc<dyn Clock> = clock.clone();
-    let store = Arc::new(SqliteStore::open(&options, clock.clone()).unwrap());
-    History::open(store, clock, config.clone(), Counts::default()).await.unwrap()
+/// Where the history of one test is.
+enum Place {
+    Sqlite(tempfile::TempDir),
+    Postgres(Postgres),
+}
+
+impl Place {
+    fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    fn postgres() -> Self {
+        let server = Postgres::start();
+        server.database("history");
+        Self::Postgres(server)
+    }
+
+    async fn open(&self, clock: &Arc<ManualClock>, config: &HistoryConfig) -> Arc<History> {
+        let clock: Arc<dyn Clock> = clock.clone();
+        let budget_bytes = config.budget_bytes;
+        let store: Arc<dyn Store> = match self {
+            Self::Sqlite(folder) => {
+                let options = SqliteOptions { folder: folder.path().to_owned(), budget_bytes };
+                Arc::new(SqliteStore::open(&options, clock.clone()).unwrap())
+            }
+            Self::Postgres(server) => {
+                let url = server.url("history");
+                Arc::new(
+                    PostgresStore::connect(&url, "hub".to_owned(), budget_bytes, clock.clone())
+                        .await
+                        .unwrap(),
+                )
+            }
+        };
+        History::open(store, clock, config.clone(), Counts::default()).await.unwrap()
+    }
 }
 
 impl Bench {
-    async fn new(config: HistoryConfig) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+    async fn new(place: Place, config: HistoryConfig) -> Self {
         let clock = Arc::new(ManualClock::at(T0));
-        let history = open(folder.path(), &clock, &config).await;
-        Self { folder, clock, history, config, host: HostId::generate(), shape: shape(), sent: Vec::new() }
+        let history = place.open(&clock, &config).await;
+        Self { place, clock, history, config, host: HostId::generate(), shape: shape(), sent: Vec::new() }
     }
 
     /// The hub dies and comes back.
     async fn restart(&mut self) {
-        let none = open(tempfile::tempdir().unwrap().path(), &self.clock, &self.config).await;
+        let none = Place::sqlite().open(&self.clock, &self.config).await;
         // The store lets go of its folder when the last one who knows it is gone.
         drop(std::mem::replace(&mut self.history, none));
-        self.history = open(self.folder.path(), &self.clock, &self.config).await;
+        self.history = self.place.open(&self.clock, &self.config).await;
     }
 
     fn row(&self, boot: u8, seq: u64, at_ms: i64) -> Arc<Snapshot> {
@@ -167,9 +198,8 @@ impl Bench {
     }
 }
 
-#[tokio::test]
-async fn roll_ups_equal_a_recount_through_restarts_late_data_and_a_day_off() {
-    let mut bench = Bench::new(HistoryConfig::default()).await;
+async fn roll_ups_equal_a_recount_through_restarts_late_data_and_a_day_off(place: Place) {
+    let mut bench = Bench::new(place, HistoryConfig::default()).await;
     bench.run(1, T0, T0 + 5 * HOUR + 10 * MINUTE).await;
     bench.check("the tail is not sealed yet").await;
     bench.restart().await;
@@ -210,10 +240,9 @@ async fn roll_ups_equal_a_recount_through_restarts_late_data_and_a_day_off() {
     assert_eq!(rows, bench.sent.len(), "every row once");
 }
 
-#[tokio::test]
-async fn retention_lets_detail_go_and_late_rows_count_once_all_the_same() {
+async fn retention_lets_detail_go_and_late_rows_count_once_all_the_same(place: Place) {
     let config = HistoryConfig { raw: Duration::from_secs(2 * 3_600), ..HistoryConfig::default() };
-    let mut bench = Bench::new(config).await;
+    let mut bench = Bench::new(place, config).await;
     bench.run(1, T0, T0 + 6 * HOUR).await;
     bench.history.seal(true).await.unwrap();
     assert!(bench.history.retain().await.unwrap() > 0);
@@ -242,11 +271,12 @@ async fn retention_lets_detail_go_and_late_rows_count_once_all_the_same() {
     assert_eq!(hours.len(), 1, "{hours:?}");
 }
 
-#[tokio::test]
-async fn the_budget_takes_old_detail_first() {
-    let config = HistoryConfig { budget_bytes: 16 << 20, ..HistoryConfig::default() };
-    let mut bench = Bench::new(config).await;
-    let names: Vec<String> = (0..300).map(|n| format!("noise.m{n}")).collect();
+async fn the_budget_takes_old_detail_first(place: Place) {
+    // PostgreSQL's own tables and indices take some MB: there the budget is four times as much.
+    let times = if matches!(place, Place::Postgres(_)) { 4 } else { 1 };
+    let config = HistoryConfig { budget_bytes: times << 24, ..HistoryConfig::default() };
+    let mut bench = Bench::new(place, config).await;
+    let names: Vec<String> = (0..300 * times).map(|n| format!("noise.m{n}")).collect();
     let columns = names.iter().map(|name| Column {
         metric: name.clone().into(),
         dimension: "".into(),
@@ -263,7 +293,7 @@ async fn the_budget_takes_old_detail_first() {
                     minute * 60 + second,
                     T0 + i64::try_from(minute * 60 + second).unwrap() * 1_000,
                 ));
-                row.values = (0..300).map(|_| i64::from(fastrand::u32(..))).collect();
+                row.values = (0..300 * times).map(|_| i64::from(fastrand::u32(..))).collect();
                 row.interval_ms = 1_000;
                 Arc::new(row)
             })
@@ -292,9 +322,8 @@ async fn the_budget_takes_old_detail_first() {
     assert_eq!(starts, usize::try_from((floor_ms - T0) / MINUTE).unwrap());
 }
 
-#[tokio::test]
-async fn a_corrupt_block_costs_itself() {
-    let mut bench = Bench::new(HistoryConfig::default()).await;
+async fn a_corrupt_block_costs_itself(place: Place) {
+    let mut bench = Bench::new(place, HistoryConfig::default()).await;
     bench.run(1, T0, T0 + HOUR).await;
     bench.history.seal(true).await.unwrap();
     let before = bench.blocks(Tier::Raw).await.len();
@@ -322,4 +351,26 @@ impl Bench {
         let answer = self.history.series(self.host, names, (T0, T0 + HOUR), 1_000, 0).await.unwrap();
         assert_eq!(answer.at_ms.len(), 360);
     }
+}
+
+/// Each of the above over both databases.
+mod on {
+    use super::Place;
+
+    macro_rules! over {
+        ($store:ident: $($name:ident)*) => {
+            mod $store {
+                $(#[tokio::test]
+                async fn $name() {
+                    super::super::$name(super::Place::$store()).await;
+                })*
+            }
+        };
+    }
+    over!(sqlite: roll_ups_equal_a_recount_through_restarts_late_data_and_a_day_off
+        retention_lets_detail_go_and_late_rows_count_once_all_the_same the_budget_takes_old_detail_first
+        a_corrupt_block_costs_itself);
+    over!(postgres: roll_ups_equal_a_recount_through_restarts_late_data_and_a_day_off
+        retention_lets_detail_go_and_late_rows_count_once_all_the_same the_budget_takes_old_detail_first
+        a_corrupt_block_costs_itself);
 }

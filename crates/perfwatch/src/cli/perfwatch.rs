@@ -58,6 +58,9 @@ struct HubFlags {
     /// Where the hub listens [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Where history is kept: sqlite:FOLDER or postgres://… [default: SQLite in the data folder]
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -177,6 +180,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         }
         Some(Command::Hub(hub)) => {
             over(&mut flags, "hub.listen", hub.listen);
+            over(&mut flags, "hub.store", hub.store);
             run::hub(&cli.common.load(flags)?)
         }
         Some(Command::Backup(file)) => {

@@ -2,6 +2,7 @@
 //! read it says the same.
 
 use crate::support::{TestHub, eventually, now_ms};
+use perfwatch_testkit::Postgres;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,10 +27,30 @@ fn exported(hub: &TestHub, host: &str) -> Vec<u64> {
 }
 
 #[test]
-fn acked_rows_survive_kill_9_again_and_again() {
+fn acked_rows_survive_kill_9_again_and_again_on_sqlite() {
+    acked_rows_survive_kill_9_again_and_again(&[], |_| {});
+}
+
+#[test]
+fn acked_rows_survive_kill_9_again_and_again_on_postgres() {
+    let server = Mutex::new(Postgres::start_durable());
+    let url = server.lock().unwrap().database("crash");
+    // The database dies too, now and then.
+    acked_rows_survive_kill_9_again_and_again(&["--store", &url], |life| {
+        if life % 3 == 1 {
+            let mut server = server.lock().unwrap();
+            server.kill();
+            server.resume();
+        }
+    });
+}
+
+fn acked_rows_survive_kill_9_again_and_again(store: &[&str], disturb: impl Fn(u64)) {
     const HOSTS: usize = 4;
     let folder = tempfile::tempdir().unwrap();
-    let mut hub = TestHub::start(folder.path());
+    let start =
+        |listen: &str| TestHub::start_with(folder.path(), &[&["hub", "--listen", listen], store].concat());
+    let mut hub = start("127.0.0.1:0");
     let address = hub.address.clone();
     let acked: Arc<Mutex<BTreeMap<String, BTreeSet<u64>>>> = Arc::default();
     let stop = Arc::new(AtomicBool::new(false));
@@ -69,8 +90,9 @@ fn acked_rows_survive_kill_9_again_and_again() {
         });
         // A different moment each time.
         std::thread::sleep(Duration::from_millis(life * 37 % 200));
+        disturb(life);
         hub.process.kill();
-        hub = TestHub::start_at(folder.path(), &address);
+        hub = start(&address);
     }
     stop.store(true, Ordering::Relaxed);
     senders.into_iter().for_each(|sender| sender.join().unwrap());
@@ -90,7 +112,7 @@ fn acked_rows_survive_kill_9_again_and_again() {
     assert!(metrics.contains("perfwatch_history_sealed_total"), "{metrics}");
     let before: Vec<Vec<u64>> = acked.keys().map(|host| exported(&hub, host)).collect();
     assert_eq!(hub.process.terminate(), 0);
-    let hub = TestHub::start_at(folder.path(), &address);
+    let hub = start(&address);
     let after: Vec<Vec<u64>> = acked.keys().map(|host| exported(&hub, host)).collect();
     assert_eq!(before, after);
 }

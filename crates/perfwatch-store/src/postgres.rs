@@ -1,0 +1,372 @@
+//! PostgreSQL 15 or later: for sites that outgrow one machine. A task that appends (many calls
+//! to a commit), a pool for the rest. Ticks have a partition a day.
+
+mod append;
+mod apply;
+mod copy;
+mod read;
+
+use crate::head;
+use crate::store::*;
+use append::{Append, Appender};
+use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Object, Pool, RecyclingMethod};
+use perfwatch_model::{Clock, HostId, Shape, ShapeId, wire};
+use perfwatch_series::Tier;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls};
+
+mod migrations {
+    refinery::embed_migrations!("migrations/postgres");
+}
+
+const CONNECTIONS: usize = 8;
+const QUEUE: usize = 4_096;
+const SHAPES: usize = 20_000;
+/// One who waits longer than this for a connection is told to come again.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Of the budget, in hundredths: use above this lets detail go, size above the second refuses.
+const ROOM: u64 = 80;
+const WALL: u64 = 97;
+/// Its own tables and indices take some MB; below this there is no room beside them.
+const LEAST_BUDGET: u64 = 64 << 20;
+/// The oldest server this works on (PostgreSQL's own number).
+const OLDEST_SERVER: i32 = 150_000;
+/// Names the lock under which migrations run; any number that nobody else uses.
+const MIGRATION_LOCK: i64 = 0x7065_7266_7761_7463;
+
+/// The adapter.
+pub struct PostgresStore {
+    shared: Arc<Shared>,
+    appends: mpsc::Sender<Append>,
+}
+
+pub(crate) struct Shared {
+    pool: Pool,
+    hub: String,
+    budget_bytes: u64,
+    /// As of the last look.
+    disk_bytes: AtomicU64,
+    clock: Arc<dyn Clock>,
+    shapes: RwLock<HashMap<ShapeId, Arc<Shape>>>,
+    /// Shapes that are in the database, and when that was noted.
+    noted: Mutex<HashMap<ShapeId, Duration>>,
+    /// Days that have their partition.
+    days: Mutex<HashSet<i64>>,
+    /// Rows were deleted since the last vacuum.
+    loose: AtomicBool,
+    tidied: Mutex<Duration>,
+}
+
+pub(crate) fn unavailable(error: &tokio_postgres::Error) -> StoreError {
+    // The server's own words where there are any; "db error" says nothing.
+    let text = error.as_db_error().map_or_else(|| chain(error), |error| error.message().to_owned());
+    StoreError::Unavailable(text)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn table(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Raw => "block_raw",
+        Tier::Minute => "block_minute",
+        Tier::Hour => "block_hour",
+    }
+}
+
+impl PostgresStore {
+    /// Connects, and brings the tables up to date.
+    ///
+    /// # Errors
+    /// No server there or too old a one, tables that a newer PerfWatch made.
+    pub async fn connect(
+        url: &str,
+        hub: String,
+        budget_bytes: u64,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        if budget_bytes < LEAST_BUDGET {
+            let message = format!("hub.disk_budget: at least {} MB with PostgreSQL", LEAST_BUDGET >> 20);
+            return Err(StoreError::Refused(message));
+        }
+        let shared = Arc::new(Shared::new(url, hub, budget_bytes, clock)?);
+        migrate(&shared).await?;
+        let (appends, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(Appender::new(shared.clone()).run(queue));
+        Ok(Self { shared, appends })
+    }
+
+    /// Fills empty tables from a backup.
+    ///
+    /// # Errors
+    /// There is history already, or the file is no backup.
+    pub async fn restore(&self, from: &Path) -> Result<(), StoreError> {
+        copy::restore(&self.shared, from).await
+    }
+}
+
+impl Shared {
+    fn new(url: &str, hub: String, budget_bytes: u64, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let refuse = |error: &dyn std::fmt::Display| StoreError::Refused(format!("hub.store: {error}"));
+        let mut config: tokio_postgres::Config =
+            url.parse().map_err(|error: tokio_postgres::Error| refuse(&chain(&error)))?;
+        config
+            .application_name("perfwatch")
+            .connect_timeout(PATIENCE)
+            .keepalives_idle(Duration::from_secs(30));
+        let manager =
+            Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let pool = Pool::builder(manager)
+            .max_size(CONNECTIONS)
+            .runtime(deadpool_postgres::Runtime::Tokio1)
+            .wait_timeout(Some(PATIENCE))
+            .create_timeout(Some(PATIENCE))
+            .build()
+            .map_err(|error| refuse(&error))?;
+        Ok(Self {
+            pool,
+            hub,
+            budget_bytes,
+            disk_bytes: AtomicU64::new(0),
+            clock,
+            shapes: RwLock::default(),
+            noted: Mutex::default(),
+            days: Mutex::default(),
+            loose: AtomicBool::new(false),
+            tidied: Mutex::default(),
+        })
+    }
+
+    async fn client(&self) -> Result<Object, StoreError> {
+        self.pool.get().await.map_err(|error| StoreError::Unavailable(chain(&error)))
+    }
+
+    fn known(&self, id: ShapeId) -> Option<Arc<Shape>> {
+        self.shapes.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn learn(&self, shape: Arc<Shape>) -> Arc<Shape> {
+        let mut shapes = self.shapes.write().unwrap_or_else(PoisonError::into_inner);
+        if shapes.len() >= SHAPES {
+            shapes.clear();
+        }
+        shapes.entry(shape.id()).or_insert(shape).clone()
+    }
+
+    /// Makes sure that these shapes are in memory, as far as the database has them.
+    async fn learn_all(
+        &self,
+        client: &impl GenericClient,
+        ids: impl Iterator<Item = ShapeId>,
+    ) -> Result<(), tokio_postgres::Error> {
+        let missing: HashSet<ShapeId> = ids.filter(|id| self.known(*id).is_none()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let missing: Vec<Vec<u8>> = missing.iter().map(|id| id.0.to_vec()).collect();
+        for row in client.query("SELECT columns FROM shape WHERE id = ANY($1)", &[&missing]).await? {
+            let columns: Vec<u8> = row.get(0);
+            if let Ok(shape) = wire::decode_shape(columns.into()) {
+                self.learn(Arc::new(shape));
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn migrate(shared: &Shared) -> Result<(), StoreError> {
+    let mut object = shared.client().await?;
+    let client: &mut Client = &mut object;
+    let version: i32 = client
+        .query_one("SELECT current_setting('server_version_num')::int4", &[])
+        .await
+        .map_err(|error| unavailable(&error))?
+        .get(0);
+    if version < OLDEST_SERVER {
+        return Err(StoreError::Refused(format!(
+            "PostgreSQL 15 or later is needed; this is {}",
+            version / 10_000
+        )));
+    }
+    // Hubs that start together wait for one another here.
+    client
+        .execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK])
+        .await
+        .map_err(|error| unavailable(&error))?;
+    let done = migrate_locked(client).await;
+    client
+        .execute("SELECT pg_advisory_unlock($1)", &[&MIGRATION_LOCK])
+        .await
+        .map_err(|error| unavailable(&error))?;
+    done
+}
+
+async fn migrate_locked(client: &mut Client) -> Result<(), StoreError> {
+    let newest =
+        migrations::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max();
+    let there = match client.query_opt("SELECT max(version) FROM refinery_schema_history", &[]).await {
+        Ok(row) => row.and_then(|row| row.get::<_, Option<i32>>(0)),
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => None,
+        Err(error) => return Err(unavailable(&error)),
+    };
+    if there > newest {
+        return Err(StoreError::Refused(format!(
+            "the tables were made by a newer PerfWatch (version {}, this one knows {}); start that one, or another database",
+            there.unwrap_or_default(),
+            newest.unwrap_or_default()
+        )));
+    }
+    let report = migrations::migrations::runner().run_async(client).await;
+    report.map(|_| ()).map_err(|error| StoreError::Refused(error.to_string()))
+}
+
+impl Store for PostgresStore {
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn hub(&self) -> &str {
+        &self.shared.hub
+    }
+
+    fn append(&self, rows: Vec<Row>) -> BoxFuture<'_, Result<i64, StoreError>> {
+        Box::pin(async move {
+            let gone = || StoreError::Unavailable("the store is closed".to_owned());
+            if self.shared.disk_bytes.load(Ordering::Relaxed) > self.shared.budget_bytes / 100 * WALL {
+                let message = "its disk budget is used up; old detail is being let go".to_owned();
+                return Err(StoreError::Unavailable(message));
+            }
+            let mut bytes = Vec::with_capacity(rows.len() * 1_024);
+            rows.iter().for_each(|row| head::put(&mut bytes, row));
+            let mut shapes: Vec<Arc<Shape>> = rows.iter().map(|row| row.snapshot.shape.clone()).collect();
+            shapes.dedup_by_key(|shape| shape.id());
+            let (reply, answer) = oneshot::channel();
+            let append = Append { bytes, rows: rows.len(), shapes, reply };
+            self.appends.send(append).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        })
+    }
+
+    fn head(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>> {
+        Box::pin(read::head(&self.shared, after, most))
+    }
+
+    fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let client = self.shared.client().await?;
+            let sql = "DELETE FROM head WHERE hub = $1 AND arrival < $2";
+            client.execute(sql, &[&self.shared.hub, &before]).await.map_err(|error| unavailable(&error))?;
+            self.shared.loose.store(true, Ordering::Relaxed);
+            Ok(())
+        })
+    }
+
+    fn put_host(&self, host: HostRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let client = self.shared.client().await?;
+            apply::put_host(&client, &host).await.map_err(|error| unavailable(&error))
+        })
+    }
+
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>> {
+        Box::pin(read::hosts(&self.shared))
+    }
+
+    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(apply::commit(&self.shared, writes))
+    }
+
+    fn read(&self, query: Query) -> BoxFuture<'_, Result<Reading, StoreError>> {
+        Box::pin(read::reading(&self.shared, query))
+    }
+
+    fn blocks(
+        &self,
+        tier: Tier,
+        host: HostId,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> BoxFuture<'_, Result<Vec<Piece>, StoreError>> {
+        Box::pin(read::blocks(&self.shared, tier, host, from_ms, to_ms))
+    }
+
+    fn oldest(
+        &self,
+        tier: Tier,
+        before_ms: i64,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Vec<BlockInfo>, StoreError>> {
+        Box::pin(read::oldest(&self.shared, tier, before_ms, most))
+    }
+
+    fn dirty(
+        &self,
+        tier: Tier,
+        before_ms: i64,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Vec<Dirty>, StoreError>> {
+        Box::pin(read::dirty(&self.shared, tier, before_ms, most))
+    }
+
+    fn sealed(&self) -> BoxFuture<'_, Result<Vec<Sealed>, StoreError>> {
+        Box::pin(read::sealed(&self.shared))
+    }
+
+    fn seen(&self) -> BoxFuture<'_, Result<Vec<Seen>, StoreError>> {
+        Box::pin(read::seen(&self.shared))
+    }
+
+    fn floors(&self) -> BoxFuture<'_, Result<Floors, StoreError>> {
+        Box::pin(async move {
+            let client = self.shared.client().await?;
+            read::floors(&client, "").await.map_err(|error| unavailable(&error))
+        })
+    }
+
+    fn lease(&self, name: &'static str, for_ms: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let client = self.shared.client().await?;
+            // By the server's clock, which all hubs share.
+            let sql = "WITH now AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) \
+                 INSERT INTO lease (name, holder, until_ms) SELECT $1, $2, now.ms + $3 FROM now \
+                 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until_ms = excluded.until_ms \
+                 WHERE lease.holder = excluded.holder OR lease.until_ms < excluded.until_ms - $3";
+            let taken = client.execute(sql, &[&name, &self.shared.hub, &for_ms]).await;
+            Ok(taken.map_err(|error| unavailable(&error))? > 0)
+        })
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Result<Usage, StoreError>> {
+        Box::pin(async move {
+            let usage = read::usage(&self.shared).await?;
+            self.shared.disk_bytes.store(usage.disk_bytes, Ordering::Relaxed);
+            Ok(usage)
+        })
+    }
+
+    fn tidy(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(apply::tidy(&self.shared, before_ms))
+    }
+
+    fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>> {
+        let to = to.to_owned();
+        Box::pin(async move { copy::backup(&self.shared, &to).await })
+    }
+}

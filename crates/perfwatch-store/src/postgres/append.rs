@@ -1,0 +1,73 @@
+//! The task that appends: takes what waits, makes one head row of it, answers all.
+
+use super::{Shared, apply, unavailable};
+use crate::head;
+use crate::store::StoreError;
+use perfwatch_model::Shape;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Commits that follow one another are at least this far apart.
+const APART: Duration = Duration::from_millis(15);
+/// Rows of one commit.
+const ROWS: usize = 1_000;
+
+/// Rows of one call, framed.
+pub(super) struct Append {
+    pub(super) bytes: Vec<u8>,
+    pub(super) rows: usize,
+    pub(super) shapes: Vec<Arc<Shape>>,
+    pub(super) reply: oneshot::Sender<Result<i64, StoreError>>,
+}
+
+pub(super) struct Appender {
+    shared: Arc<Shared>,
+}
+
+impl Appender {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Until the store is closed.
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<Append>) {
+        let mut last = Duration::ZERO;
+        while let Some(first) = queue.recv().await {
+            let since = self.shared.clock.monotonic().saturating_sub(last);
+            if since < APART {
+                tokio::time::sleep(APART.saturating_sub(since)).await;
+            }
+            let mut sum = first.rows;
+            let mut appends = vec![first];
+            while sum < ROWS
+                && let Ok(append) = queue.try_recv()
+            {
+                sum += append.rows;
+                appends.push(append);
+            }
+            let result = self.commit(&appends).await;
+            if let Err(error) = &result {
+                tracing::warn!(%error, "nothing was written");
+            }
+            for append in appends {
+                // Who does not wait any more asks again, and is told that it was kept.
+                let _ = append.reply.send(result.clone());
+            }
+            last = self.shared.clock.monotonic();
+        }
+    }
+
+    async fn commit(&self, appends: &[Append]) -> Result<i64, StoreError> {
+        let mut rows = Vec::with_capacity(appends.iter().map(|append| append.bytes.len()).sum());
+        appends.iter().for_each(|append| rows.extend_from_slice(&append.bytes));
+        let shapes: Vec<Arc<Shape>> = appends.iter().flat_map(|append| append.shapes.clone()).collect();
+        let client = self.shared.client().await?;
+        // A shape that is there before its rows harms nobody.
+        apply::note_shapes(&self.shared, &client, &shapes).await.map_err(|error| unavailable(&error))?;
+        let sql = "INSERT INTO head (hub, payload) VALUES ($1, $2) RETURNING arrival";
+        let statement = client.prepare_cached(sql).await.map_err(|error| unavailable(&error))?;
+        let row = client.query_one(&statement, &[&self.shared.hub, &head::pack(&rows)]).await;
+        Ok(row.map_err(|error| unavailable(&error))?.get(0))
+    }
+}

@@ -1,0 +1,236 @@
+//! Each write as SQL.
+
+use super::{Shared, read, table, unavailable};
+use crate::ranges::Ranges;
+use crate::store::*;
+use deadpool_postgres::{GenericClient, Object, Transaction};
+use perfwatch_model::{HostId, Shape, wire};
+use perfwatch_series::{Tier, rollup::bucket_start};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+const DAY_MS: i64 = 86_400_000;
+/// A shape is noted as used this often.
+const SHAPE_NOTED: Duration = Duration::from_secs(3_600);
+/// Between two vacuums at least.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
+
+fn id(host: HostId) -> Vec<u8> {
+    host.to_bytes().to_vec()
+}
+
+pub(super) async fn put_host(client: &Object, host: &HostRecord) -> Result<(), Error> {
+    let sql = "INSERT INTO host (id, name, facts, first_seen_ms, last_at_ms, interval_ms) VALUES ($1, $2, $3, $4, $5, $6) \
+         ON CONFLICT (id) DO UPDATE SET name = excluded.name, facts = coalesce(excluded.facts, host.facts)";
+    let facts = host.facts.as_deref().map(wire::encode_facts);
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [
+        &id(host.id),
+        &host.name,
+        &facts,
+        &host.first_seen_ms,
+        &host.last_at_ms,
+        &i64::from(host.interval_ms),
+    ];
+    client.execute(sql, &values).await.map(|_| ())
+}
+
+/// Makes sure that shapes are in the database, and that they are known to be in use.
+pub(super) async fn note_shapes(
+    shared: &Shared,
+    client: &impl GenericClient,
+    shapes: &[Arc<Shape>],
+) -> Result<(), Error> {
+    let now = shared.clock.monotonic();
+    for shape in shapes {
+        let noted = shared.noted.lock().unwrap_or_else(PoisonError::into_inner).get(&shape.id()).copied();
+        if noted.is_some_and(|at| now.saturating_sub(at) < SHAPE_NOTED) {
+            continue;
+        }
+        let sql = "INSERT INTO shape (id, columns, used_ms) VALUES ($1, $2, $3) \
+             ON CONFLICT (id) DO UPDATE SET used_ms = excluded.used_ms";
+        let columns = wire::encode_shape(shape).to_vec();
+        client.execute(sql, &[&shape.id().0.to_vec(), &columns, &shared.clock.wall_ms()]).await?;
+        shared.learn(shape.clone());
+        shared.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(shape.id(), now);
+    }
+    Ok(())
+}
+
+/// Makes the partition of a day; another hub may do the same at the same time.
+pub(super) async fn ensure_day(shared: &Shared, client: &Object, first_ms: i64) -> Result<(), Error> {
+    let day_ms = bucket_start(first_ms, DAY_MS);
+    if shared.days.lock().unwrap_or_else(PoisonError::into_inner).contains(&day_ms) {
+        return Ok(());
+    }
+    let sql = format!(
+        "CREATE TABLE IF NOT EXISTS block_raw_{} PARTITION OF block_raw FOR VALUES FROM ({day_ms}) TO ({})",
+        day_ms / DAY_MS,
+        day_ms + DAY_MS
+    );
+    match client.batch_execute(&sql).await {
+        Ok(()) => {}
+        Err(error)
+            if matches!(
+                error.code(),
+                Some(&SqlState::DUPLICATE_TABLE | &SqlState::UNIQUE_VIOLATION | &SqlState::DUPLICATE_OBJECT)
+            ) => {}
+        Err(error) => return Err(error),
+    }
+    shared.days.lock().unwrap_or_else(PoisonError::into_inner).insert(day_ms);
+    Ok(())
+}
+
+pub(super) async fn commit(shared: &Shared, writes: Vec<Write>) -> Result<(), CommitError> {
+    let mut client = shared.client().await?;
+    match try_commit(shared, &mut client, &writes).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(CommitError::Conflict),
+        // Two hubs at the same rows: one of them gives way.
+        Err(error)
+            if matches!(
+                error.code(),
+                Some(&SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE)
+            ) =>
+        {
+            Err(CommitError::Conflict)
+        }
+        Err(error) => {
+            // A partition may have been dropped by another hub: looked for again next time.
+            shared.days.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            Err(CommitError::Store(unavailable(&error)))
+        }
+    }
+}
+
+async fn try_commit(shared: &Shared, client: &mut Object, writes: &[Write]) -> Result<bool, Error> {
+    let mut shapes = Vec::new();
+    for write in writes {
+        if let Write::Put(tier, _, shape, block) = write {
+            shapes.push(shape.clone());
+            if *tier == Tier::Raw {
+                ensure_day(shared, client, block.first_ms).await?;
+            }
+        }
+    }
+    note_shapes(shared, client, &shapes).await?;
+    let transaction = client.transaction().await?;
+    for write in writes {
+        if !apply(shared, &transaction, write).await? {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
+    }
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Does one write; false if what it builds on changed.
+async fn apply(shared: &Shared, tx: &Transaction<'_>, write: &Write) -> Result<bool, Error> {
+    type Values<'a> = &'a [&'a (dyn tokio_postgres::types::ToSql + Sync)];
+    let run = async |sql: &str, values: Values<'_>| tx.execute(sql, values).await;
+    match write {
+        Write::Heard(host, last_at_ms, interval_ms) => {
+            let sql = "UPDATE host SET last_at_ms = greatest(coalesce(last_at_ms, $2), $2), interval_ms = $3 WHERE id = $1";
+            run(sql, &[&id(*host), last_at_ms, &i64::from(*interval_ms)]).await?;
+        }
+        Write::Put(tier, host, _, block) => {
+            let sql = format!(
+                "INSERT INTO {} (host, first_ms, last_ms, shape, head_bytes, bytes, data) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                table(*tier)
+            );
+            let (head, bytes) = (block.head as i64, block.bytes.len() as i64);
+            let shape = block.shape.0.to_vec();
+            run(&sql, &[&id(*host), &block.first_ms, &block.last_ms, &shape, &head, &bytes, &block.bytes])
+                .await?;
+        }
+        Write::Drop(block) => {
+            let sql = format!("DELETE FROM {} WHERE id = $1 AND first_ms = $2", table(block.tier));
+            shared.loose.store(true, Ordering::Relaxed);
+            return Ok(run(&sql, &[&block.id.0, &block.first_ms]).await? == 1);
+        }
+        Write::Sealed(sealed) => {
+            let sql = "INSERT INTO sealed (hub, host, arrival) VALUES ($1, $2, $3) \
+                 ON CONFLICT (hub, host) DO UPDATE SET arrival = excluded.arrival";
+            run(sql, &[&shared.hub, &id(sealed.host), &sealed.arrival]).await?;
+        }
+        Write::Seen(seen) => {
+            let boot = seen.boot.to_bytes().to_vec();
+            let lock = "SELECT seqs FROM seen WHERE host = $1 AND boot = $2 FOR UPDATE";
+            let there = tx.query_opt(lock, &[&id(seen.host), &boot]).await?;
+            let mut seqs = seen.seqs.clone();
+            seqs.extend(&Ranges::from_text(&there.map(|row| row.get::<_, String>(0)).unwrap_or_default()));
+            let sql = "INSERT INTO seen (host, boot, seqs, newest_ms) VALUES ($1, $2, $3, $4) ON CONFLICT (host, boot) DO UPDATE \
+                 SET seqs = excluded.seqs, newest_ms = greatest(seen.newest_ms, excluded.newest_ms)";
+            run(sql, &[&id(seen.host), &boot, &seqs.to_text(), &seen.newest_ms]).await?;
+        }
+        Write::Mark(tier, host, window_ms) => {
+            let sql = "INSERT INTO dirty (tier, host, window_ms, stamp) VALUES ($1, $2, $3, (random() * 9e15)::bigint) \
+                 ON CONFLICT (tier, host, window_ms) DO UPDATE SET stamp = excluded.stamp";
+            run(sql, &[&tier.number(), &id(*host), window_ms]).await?;
+        }
+        Write::Clear(dirty) => {
+            let sql = "DELETE FROM dirty WHERE tier = $1 AND host = $2 AND window_ms = $3 AND stamp = $4";
+            run(sql, &[&dirty.tier.number(), &id(dirty.host), &dirty.window_ms, &dirty.stamp]).await?;
+        }
+        // Held until the end: floors don't rise under what builds on them.
+        Write::Expect(floors) => return Ok(read::floors(tx, "FOR SHARE").await? == *floors),
+        Write::Floor(tier, ms) => {
+            read::floors(tx, "FOR UPDATE").await?;
+            let sql = "SELECT EXISTS (SELECT 1 FROM dirty WHERE tier = $1 AND window_ms < $2)";
+            if tx.query_one(sql, &[&tier.number(), ms]).await?.get(0) {
+                return Ok(false);
+            }
+            run("UPDATE floor SET ms = greatest(ms, $2) WHERE tier = $1", &[&tier.number(), ms]).await?;
+        }
+    }
+    Ok(true)
+}
+
+/// Drops days that are empty, lets go of what nothing needs, and makes the space of deleted
+/// rows usable again: a plain VACUUM, which blocks nobody.
+pub(super) async fn tidy(shared: &Shared, before_ms: i64) -> Result<(), StoreError> {
+    let now = shared.clock.monotonic();
+    {
+        let mut tidied = shared.tidied.lock().unwrap_or_else(PoisonError::into_inner);
+        if *tidied > Duration::ZERO && now.saturating_sub(*tidied) < TIDY_EVERY {
+            return Ok(());
+        }
+        *tidied = now.max(Duration::from_nanos(1));
+    }
+    let client = shared.client().await?;
+    tidy_with(shared, &client, before_ms).await.map_err(|error| unavailable(&error))
+}
+
+async fn tidy_with(shared: &Shared, client: &Object, before_ms: i64) -> Result<(), Error> {
+    client.execute("DELETE FROM seen WHERE newest_ms < $1", &[&before_ms]).await?;
+    let unused_ms = before_ms.min(shared.clock.wall_ms() - 2 * DAY_MS);
+    let sql = "DELETE FROM shape WHERE used_ms < $1 AND NOT EXISTS (SELECT 1 FROM block_raw b WHERE b.shape = shape.id) \
+         AND NOT EXISTS (SELECT 1 FROM block_minute b WHERE b.shape = shape.id) \
+         AND NOT EXISTS (SELECT 1 FROM block_hour b WHERE b.shape = shape.id)";
+    client.execute(sql, &[&unused_ms]).await?;
+    if !shared.loose.swap(false, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let floor_ms = read::floors(client, "").await?.ms[0];
+    let sql = "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'block_raw'::regclass";
+    for row in client.query(sql, &[]).await? {
+        let name: String = row.get(0);
+        let day: Option<i64> = name.strip_prefix("block_raw_").and_then(|day| day.parse().ok());
+        let Some(day) = day.filter(|day| (day + 1) * DAY_MS <= floor_ms) else {
+            continue;
+        };
+        let empty: bool =
+            client.query_one(&format!("SELECT NOT EXISTS (SELECT 1 FROM {name})"), &[]).await?.get(0);
+        if empty {
+            client.batch_execute(&format!("DROP TABLE {name}")).await?;
+            shared.days.lock().unwrap_or_else(PoisonError::into_inner).remove(&(day * DAY_MS));
+        }
+    }
+    for name in ["head", "block_raw", "block_minute", "block_hour", "dirty", "sealed", "seen"] {
+        client.batch_execute(&format!("VACUUM {name}")).await?;
+    }
+    Ok(())
+}

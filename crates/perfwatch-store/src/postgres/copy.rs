@@ -1,0 +1,191 @@
+//! Everything, as of one moment, into a SQLite file and back: the tables have the same names
+//! and columns there, so a backup of one database is a way into the other.
+
+use super::{Shared, apply, unavailable};
+use crate::sqlite;
+use crate::store::StoreError;
+use deadpool_postgres::Object;
+use futures_util::TryStreamExt as _;
+use rusqlite::types::{Value, ValueRef};
+use std::path::Path;
+use tokio::sync::mpsc;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{IsolationLevel, Row};
+
+/// What is copied, in an order that is right for both ways.
+const TABLES: [(&str, &str); 9] = [
+    ("host", "id, name, facts, first_seen_ms, last_at_ms, interval_ms"),
+    ("shape", "id, columns, used_ms"),
+    ("head", "arrival, payload"),
+    ("sealed", "host, arrival"),
+    ("seen", "host, boot, seqs, newest_ms"),
+    ("block_raw", "host, first_ms, last_ms, shape, head_bytes, bytes, data"),
+    ("block_minute", "host, first_ms, last_ms, shape, head_bytes, bytes, data"),
+    ("block_hour", "host, first_ms, last_ms, shape, head_bytes, bytes, data"),
+    ("dirty", "tier, host, window_ms, stamp"),
+];
+
+fn value(row: &Row, at: usize) -> Value {
+    let column = row.columns()[at].type_();
+    let value = if *column == Type::BYTEA {
+        row.get::<_, Option<Vec<u8>>>(at).map(Value::Blob)
+    } else if *column == Type::TEXT {
+        row.get::<_, Option<String>>(at).map(Value::Text)
+    } else {
+        row.get::<_, Option<i64>>(at).map(Value::Integer)
+    };
+    value.unwrap_or(Value::Null)
+}
+
+/// What to ask: of hubs that share a host, the least that all have sealed. What is read back
+/// twice then is known by its numbers.
+fn select(table: &str, columns: &str) -> String {
+    match table {
+        "sealed" => "SELECT host, min(arrival) FROM sealed GROUP BY host".to_owned(),
+        _ => format!("SELECT {columns} FROM {table}"),
+    }
+}
+
+/// What the thread that writes the file is told.
+enum Piece {
+    /// Rows of this statement follow.
+    Statement(String),
+    Row(Vec<Value>),
+}
+
+/// Writes pieces as they come: SQLite wants a thread that may wait.
+fn write(to: &Path, mut pieces: mpsc::Receiver<Piece>) -> Result<(), StoreError> {
+    let failed = |error: rusqlite::Error| StoreError::Refused(format!("{}: {error}", to.display()));
+    let file = sqlite::new_file(to)?;
+    file.execute_batch("BEGIN").map_err(failed)?;
+    let mut sql = String::new();
+    while let Some(piece) = pieces.blocking_recv() {
+        match piece {
+            Piece::Statement(next) => sql = next,
+            Piece::Row(values) => {
+                let mut insert = file.prepare_cached(&sql).map_err(failed)?;
+                insert.execute(rusqlite::params_from_iter(values)).map_err(failed)?;
+            }
+        }
+    }
+    file.execute_batch("COMMIT").map_err(failed)
+}
+
+pub(super) async fn backup(shared: &Shared, to: &Path) -> Result<(), StoreError> {
+    if to.exists() {
+        return Err(StoreError::Refused(format!("{} is there already", to.display())));
+    }
+    let client = shared.client().await?;
+    let (pieces, queue) = mpsc::channel(64);
+    let path = to.to_owned();
+    let file = tokio::task::spawn_blocking(move || write(&path, queue));
+    let sent = send_all(client, pieces).await;
+    let written = file.await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    let done = written.and(sent.map_err(|error| unavailable(&error)));
+    if done.is_err() {
+        // Half a backup looks like one.
+        let _ = std::fs::remove_file(to);
+    }
+    done
+}
+
+async fn send_all(mut client: Object, pieces: mpsc::Sender<Piece>) -> Result<(), tokio_postgres::Error> {
+    let tx = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await?;
+    for (table, columns) in TABLES {
+        let count = columns.split(", ").count();
+        let marks: Vec<String> = (1..=count).map(|at| format!("?{at}")).collect();
+        let (names, marks) = match table {
+            "head" | "sealed" => (format!("{columns}, hub"), format!("{}, 'local'", marks.join(", "))),
+            _ => (columns.to_owned(), marks.join(", ")),
+        };
+        if pieces
+            .send(Piece::Statement(format!("INSERT INTO {table} ({names}) VALUES ({marks})")))
+            .await
+            .is_err()
+        {
+            return Ok(());
+        }
+        let none: [&(dyn ToSql + Sync); 0] = [];
+        let mut rows = std::pin::pin!(tx.query_raw(&select(table, columns), none).await?);
+        while let Some(row) = rows.try_next().await? {
+            let values = (0..count).map(|at| value(&row, at)).collect();
+            if pieces.send(Piece::Row(values)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    let floors = super::read::floors(&tx, "").await?;
+    let _ = pieces.send(Piece::Statement("UPDATE floor SET ms = ?2 WHERE tier = ?1".to_owned())).await;
+    for (tier, ms) in floors.ms.iter().enumerate() {
+        let tier = i64::try_from(tier).unwrap_or_default();
+        let _ = pieces.send(Piece::Row(vec![Value::Integer(tier), Value::Integer(*ms)])).await;
+    }
+    tx.commit().await
+}
+
+pub(super) async fn restore(shared: &Shared, from: &Path) -> Result<(), StoreError> {
+    let failed = |error: rusqlite::Error| StoreError::Refused(format!("{}: {error}", from.display()));
+    let file = sqlite::old_file(from)?;
+    let mut client = shared.client().await?;
+    let pg = |error: tokio_postgres::Error| unavailable(&error);
+    let there = "SELECT EXISTS (SELECT 1 FROM host) OR EXISTS (SELECT 1 FROM head)";
+    if client.query_one(there, &[]).await.map_err(pg)?.get(0) {
+        return Err(StoreError::Refused(
+            "the database has history already; restore into an empty one".to_owned(),
+        ));
+    }
+    let mut days = file.prepare("SELECT DISTINCT first_ms / 86400000 FROM block_raw").map_err(failed)?;
+    let days: Vec<i64> = days.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
+    for day in days {
+        apply::ensure_day(shared, &client, day * 86_400_000).await.map_err(pg)?;
+    }
+    let tx = client.transaction().await.map_err(pg)?;
+    for (table, columns) in TABLES {
+        let count = columns.split(", ").count();
+        let marks: Vec<String> = (1..=count).map(|at| format!("${at}")).collect();
+        let (names, marks) = match table {
+            "head" | "sealed" => (format!("{columns}, hub"), format!("{}, ${}", marks.join(", "), count + 1)),
+            _ => (columns.to_owned(), marks.join(", ")),
+        };
+        let insert =
+            tx.prepare(&format!("INSERT INTO {table} ({names}) VALUES ({marks})")).await.map_err(pg)?;
+        let mut statement = file.prepare(&select(table, columns)).map_err(failed)?;
+        let mut rows = statement.query([]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let mut values: Vec<Box<dyn ToSql + Sync + Send>> = Vec::with_capacity(count + 1);
+            for at in 0..count {
+                values.push(match row.get_ref(at).map_err(failed)? {
+                    ValueRef::Integer(number) => Box::new(number),
+                    ValueRef::Text(text) => Box::new(String::from_utf8_lossy(text).into_owned()),
+                    ValueRef::Blob(bytes) => Box::new(bytes.to_vec()),
+                    ValueRef::Null if insert.params().get(at) == Some(&Type::BYTEA) => {
+                        Box::new(None::<Vec<u8>>)
+                    }
+                    _ => Box::new(None::<i64>),
+                });
+            }
+            if names.ends_with(", hub") {
+                values.push(Box::new(shared.hub.clone()));
+            }
+            let values: Vec<&(dyn ToSql + Sync)> =
+                values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
+            tx.execute(&insert, &values).await.map_err(pg)?;
+        }
+    }
+    // Numbers go on after the largest that came along.
+    let next = "SELECT setval(pg_get_serial_sequence('head', 'arrival'), \
+         greatest((SELECT coalesce(max(arrival), 0) FROM head), (SELECT coalesce(max(arrival), 0) FROM sealed)) + 1)";
+    tx.execute(next, &[]).await.map_err(pg)?;
+    for tier in 0..3i64 {
+        let ms: i64 = file
+            .query_row("SELECT ms FROM floor WHERE tier = ?1", [tier], |row| row.get(0))
+            .map_err(failed)?;
+        tx.execute("UPDATE floor SET ms = $2 WHERE tier = $1", &[&tier, &ms]).await.map_err(pg)?;
+    }
+    tx.commit().await.map_err(pg)
+}
