@@ -126,7 +126,10 @@ pub(super) fn tidy(connection: &Connection, shared: &Shared, before_ms: i64) -> 
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     // A tenth may stay free: it is used again at once.
     if number("freelist_count")? > number("page_count")? / 10 {
-        connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+        // Frees a page a step: it must be stepped to its end.
+        let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+        let mut steps = vacuum.query([])?;
+        while steps.next()?.is_some() {}
     }
     Ok(())
 }
