@@ -36,10 +36,12 @@ check: web
 
 bench: web
 	scripts/ensure-node-exporter
+	scripts/ensure-postgres
 	$(CARGO) build --locked --profile quick -p perfwatch -p perfwatch-bench
 	target/quick/perfwatch-bench collect
 	target/quick/perfwatch-bench live
 	target/quick/perfwatch-bench ingest
+	target/quick/perfwatch-bench history
 	target/quick/perfwatch-bench agent
 
 # The generated pages.

@@ -4,13 +4,16 @@
 //! - `agent`: processor share and memory of the agent at 1 s and 2 s, beside
 //!   prometheus-node-exporter scraped at the same pace, in the same run.
 //! - `live`: 1,000 WebSocket clients; accept → receive.
-//! - `ingest`: snapshots a second through HTTP, decoding and the memory store.
+//! - `ingest`: snapshots a second through HTTP, decoding and a durable commit.
+//! - `history`: a fleet's past as fast as it is taken, on SQLite and on PostgreSQL: rates, bytes a
+//!   sample, times of questions.
 
 #![expect(clippy::print_stdout, reason = "figures are what this program is for")]
 
 mod agent;
 mod collect;
 mod counting;
+mod history;
 mod ingest;
 mod live;
 mod process;
@@ -28,9 +31,10 @@ fn main() -> anyhow::Result<()> {
         Some("agent") => agent::run(number(1, 60)),
         Some("live") => live::run(number(1, 1_000), number(2, 60)),
         Some("live-clients") => live::clients(&arguments[1], number(2, 1_000), number(3, 60)),
+        Some("history") => history::run(number(1, 120)),
         Some("ingest") => ingest::run(number(1, 20)),
         _ => anyhow::bail!(
-            "which? collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS]"
+            "which? collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS] | history [SECONDS]"
         ),
     }
 }

@@ -18,7 +18,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "perfwatch-bench",
-        &["perfwatch-model", "perfwatch-collect", "perfwatch-agent", "perfwatch-store", "perfwatch-hub"],
+        &[
+            "perfwatch",
+            "perfwatch-model",
+            "perfwatch-collect",
+            "perfwatch-agent",
+            "perfwatch-series",
+            "perfwatch-store",
+            "perfwatch-hub",
+            "perfwatch-testkit",
+        ],
     ),
     ("perfwatch-testkit", &[]),
     ("xtask", &[]),
