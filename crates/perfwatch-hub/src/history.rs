@@ -18,7 +18,8 @@ mod tests;
 pub(crate) use counts::Counts;
 use open::{HostLog, InFlight};
 use perfwatch_model::{Clock, HostId, Snapshot};
-use perfwatch_store::{Row, Store, StoreError};
+use perfwatch_series::{Tier, Wanted};
+use perfwatch_store::{Content, Row, Store, StoreError};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -66,6 +67,8 @@ pub(crate) struct History {
     in_flight: InFlight,
     /// Why nothing is taken in, while that is so.
     refusing: Mutex<Option<String>>,
+    /// What each task fails at, while it does.
+    troubles: Mutex<HashMap<&'static str, String>>,
     /// Somebody has enough rows for a block.
     due: Notify,
     pub(crate) counts: Counts,
@@ -94,6 +97,7 @@ impl History {
             hosts: RwLock::default(),
             in_flight: InFlight::default(),
             refusing: Mutex::default(),
+            troubles: Mutex::default(),
             due: Notify::new(),
             counts,
         };
@@ -137,9 +141,27 @@ impl History {
         hosts.iter().map(|(host, log)| (*host, log.clone())).collect()
     }
 
-    /// Newest rows that are in no block, for the live window after a start.
-    pub(crate) fn open_rows(&self) -> Vec<(HostId, Vec<Arc<Snapshot>>)> {
-        self.logs().into_iter().map(|(host, log)| (host, log.rows())).collect()
+    /// The rows of a host since a time, for the live window after a start, before any more come.
+    pub(crate) async fn recent(
+        &self,
+        host: HostId,
+        sealed_until_ms: Option<i64>,
+        since_ms: i64,
+    ) -> Result<Vec<Arc<Snapshot>>, StoreError> {
+        let open = self.log(host).rows();
+        if open.is_empty() && sealed_until_ms.is_none_or(|last| last < since_ms) {
+            return Ok(open);
+        }
+        let wanted = Arc::new(Wanted::everything());
+        let joined = self.join(host, Tier::Raw, (since_ms, i64::MAX), &wanted).await?;
+        let in_blocks = joined.reading.pieces.iter().filter_map(|piece| match &piece.content {
+            Ok(Content::Ticks(table)) => Some(table.snapshots()),
+            _ => None,
+        });
+        let mut rows: Vec<Arc<Snapshot>> = in_blocks.flatten().collect();
+        rows.extend(open);
+        rows.retain(|row| row.at_ms >= since_ms);
+        Ok(rows)
     }
 
     /// Why nothing is taken in, while that is so.

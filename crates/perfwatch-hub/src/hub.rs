@@ -80,10 +80,7 @@ impl Hub {
         let history =
             History::open(deps.store, deps.clock.clone(), config.history.clone(), metrics.history.clone())
                 .await?;
-        for (host, rows) in history.open_rows() {
-            let name: Arc<str> = fleet.name(host).into();
-            rows.into_iter().for_each(|row| live.restore(host, &name, row, deps.clock.wall_ms()));
-        }
+        restore(&history, &fleet, &live, deps.clock.wall_ms()).await?;
         let pipeline = Pipeline::new(
             history.clone(),
             fleet.clone(),
@@ -143,6 +140,20 @@ impl Hub {
             Err(_) => tracing::warn!("hub stopped without waiting for the last clients"),
         }
     }
+}
+
+/// The last minutes of each host stand in the live window again, whether they are in blocks
+/// or not.
+async fn restore(history: &History, fleet: &Fleet, live: &Live, now_ms: i64) -> Result<(), StoreError> {
+    let since_ms = now_ms - limits::LIVE_WINDOW_MS;
+    for host in fleet.all() {
+        let rows = history.recent(host.record.id, host.record.last_at_ms, since_ms).await?;
+        let name: Arc<str> = host.record.name.into();
+        for row in rows {
+            live.restore(host.record.id, &name, row, now_ms);
+        }
+    }
+    Ok(())
 }
 
 async fn prune(app: Arc<App>) {

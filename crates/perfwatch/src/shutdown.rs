@@ -14,6 +14,7 @@ impl Shutdown {
     }
 
     /// Sets the flag when it is time to leave, for work that looks at it.
+    #[cfg(feature = "hub")]
     pub(crate) fn raise(self, flag: &std::sync::Arc<std::sync::atomic::AtomicBool>) {
         let flag = flag.clone();
         std::thread::spawn(move || {

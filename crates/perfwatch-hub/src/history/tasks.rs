@@ -83,14 +83,23 @@ impl History {
         }
     }
 
-    fn note(&self, what: &str, done: Result<usize, StoreError>, count: &Counter) {
+    fn note(&self, what: &'static str, done: Result<usize, StoreError>, count: &Counter) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         match done {
             Ok(done) => {
                 count.inc_by(done as u64);
+                if troubles.remove(what).is_some() {
+                    tracing::info!(task = what, "history: this works again");
+                }
             }
             Err(error) => {
                 self.counts.failed.inc();
-                tracing::warn!(task = what, %error, "history");
+                let text = error.to_string();
+                // Said once, however often it is tried.
+                if troubles.get(what) != Some(&text) {
+                    tracing::warn!(task = what, error = text, "history");
+                    troubles.insert(what, text);
+                }
             }
         }
     }

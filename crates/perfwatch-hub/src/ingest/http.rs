@@ -159,7 +159,8 @@ async fn submit(app: &Arc<App>, submission: Submission) -> Result<IngestAnswer, 
             ApiError::new(StatusCode::FORBIDDEN, "too_many_hosts", full.to_string())
         }
         SubmitError::Fleet(FleetError::Store(error)) | SubmitError::Store(error) => {
-            tracing::warn!(%error, "ingest");
+            // Each sender asks again: the store says once that it can't, and once that it can again.
+            tracing::debug!(%error, "ingest");
             ApiError::unavailable("store_unavailable", error.to_string(), 5)
         }
     })

@@ -33,6 +33,7 @@ impl Appender {
     /// Until the store is closed.
     pub(super) async fn run(self, mut queue: mpsc::Receiver<Append>) {
         let mut last = Duration::ZERO;
+        let mut failing = false;
         while let Some(first) = queue.recv().await {
             let since = self.shared.clock.monotonic().saturating_sub(last);
             if since < APART {
@@ -47,9 +48,12 @@ impl Appender {
                 appends.push(append);
             }
             let result = self.commit(&appends).await;
-            if let Err(error) = &result {
-                tracing::warn!(%error, "nothing was written");
+            match &result {
+                Err(error) if !failing => tracing::warn!(%error, "nothing can be written"),
+                Ok(_) if failing => tracing::info!("writing works again"),
+                _ => {}
             }
+            failing = result.is_err();
             for append in appends {
                 // Who does not wait any more asks again, and is told that it was kept.
                 let _ = append.reply.send(result.clone());

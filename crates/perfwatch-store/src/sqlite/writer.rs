@@ -38,6 +38,8 @@ pub(super) struct Writer {
     connection: Connection,
     shared: Arc<Shared>,
     wal_bytes: u64,
+    /// Whether the last commit failed: that is said once.
+    failing: bool,
     /// Shapes that are in the database, and when that was noted.
     noted: HashMap<ShapeId, Duration>,
 }
@@ -50,7 +52,7 @@ enum Waiting {
 
 impl Writer {
     pub(super) fn new(connection: Connection, shared: Arc<Shared>, wal_bytes: u64) -> Self {
-        Self { connection, shared, wal_bytes, noted: HashMap::new() }
+        Self { connection, shared, wal_bytes, failing: false, noted: HashMap::new() }
     }
 
     /// Until the store is closed.
@@ -145,7 +147,14 @@ impl Writer {
             let message = "its disk budget is used up; old detail is being let go".to_owned();
             let _ = reply.send(Err(StoreError::Unavailable(message)));
         }
-        answer(result, waiting);
+        let result = result.map_err(unavailable);
+        match &result {
+            Err(error) if !self.failing => tracing::warn!(%error, "nothing can be written"),
+            Ok(_) if self.failing => tracing::info!("writing works again"),
+            _ => {}
+        }
+        self.failing = result.is_err();
+        answer(&result, waiting);
     }
 
     /// Whether appends must wait: what is left of the budget belongs to sealing and roll-up.
@@ -218,11 +227,7 @@ fn apply_all(
     Ok(Some(reply))
 }
 
-fn answer(result: rusqlite::Result<i64>, waiting: Vec<Waiting>) {
-    let result = result.map_err(unavailable);
-    if let Err(error) = &result {
-        tracing::warn!(%error, "nothing was written");
-    }
+fn answer(result: &Result<i64, StoreError>, waiting: Vec<Waiting>) {
     for waiting in waiting {
         // Who does not wait any more asks again, and is told that it was kept.
         match waiting {

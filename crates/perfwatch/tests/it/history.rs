@@ -210,3 +210,32 @@ fn too_little_space_is_said_and_rows_are_taken_again() {
     let hub = TestHub::start(folder.path());
     assert_eq!(hub.post_json(&snapshot("full", 1, now_ms())).body["accepted"], 1);
 }
+
+#[test]
+fn a_new_start_shows_the_last_minutes_whether_sealed_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let start = now_ms() - 260_000;
+    for part in 0..5 {
+        let rows: Vec<Value> = (part * 40..part * 40 + 40)
+            .map(|seq| snapshot("back", seq, start + seq as i64 * 1_000))
+            .collect();
+        assert_eq!(hub.post_json(&Value::Array(rows)).body["accepted"], 40);
+    }
+    eventually("the first of them are in a block", || {
+        let metrics = hub.get("/metrics").text;
+        let sealed = metrics.lines().find_map(|line| line.strip_prefix("perfwatch_history_sealed_total "));
+        sealed.is_some_and(|count| count != "0")
+    });
+    let times = |hub: &TestHub| {
+        let recent = hub.get("/api/metrics/recent?host=back&metric=cpu.usage").body;
+        recent["times"].as_array().unwrap().iter().map(|t| t.as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    let before = times(&hub);
+    assert_eq!(before.len(), 200);
+    hub.process.kill();
+    let hub = TestHub::start(folder.path());
+    let after = times(&hub);
+    // What has grown too old meanwhile is from the front.
+    assert!(after.len() > 150 && before.ends_with(&after), "{} of {}", after.len(), before.len());
+}
