@@ -35,13 +35,14 @@ check: web
 	cd web && $(NPM) run -s check
 
 bench: web
-	scripts/ensure-node-exporter
+	scripts/ensure-peers
 	scripts/ensure-postgres
 	$(CARGO) build --locked --profile quick -p perfwatch -p perfwatch-bench
 	target/quick/perfwatch-bench collect
 	target/quick/perfwatch-bench live
 	target/quick/perfwatch-bench ingest
 	target/quick/perfwatch-bench history
+	target/quick/perfwatch-bench budget
 	target/quick/perfwatch-bench agent
 
 # The generated pages.

@@ -1,6 +1,7 @@
 //! The agent as a process, beside prometheus-node-exporter scraped at the same pace on the
 //! same machine in the same run.
 
+use crate::peers;
 use crate::process::{Running, crowd};
 use crate::store::Scratch;
 use anyhow::Context as _;
@@ -11,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-const EXPORTER: &str = "/usr/bin/prometheus-node-exporter";
 const EXPORTER_ADDRESS: &str = "127.0.0.1:19100";
 
 pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
@@ -32,12 +32,12 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
             Command::new(&agent).args(["--hub", &url, "--interval", &text]).env("PERFWATCH_DATA", &folder),
         )
         .with_context(|| format!("{}: build it first: make bench", agent.display()))?;
-        let theirs = if std::path::Path::new(EXPORTER).exists() {
+        let theirs = if let Some(exporter) = peers::program("prometheus-node-exporter") {
             Some(Running::start(
-                Command::new(EXPORTER).arg(format!("--web.listen-address={EXPORTER_ADDRESS}")),
+                Command::new(exporter).arg(format!("--web.listen-address={EXPORTER_ADDRESS}")),
             )?)
         } else {
-            println!("{EXPORTER} is not there: apt-get install prometheus-node-exporter");
+            println!("prometheus-node-exporter is not here: scripts/ensure-peers fetches it");
             None
         };
         let stop = Arc::new(AtomicBool::new(false));

@@ -22,8 +22,22 @@ mod passing_on {
         }
 
         unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-            // SAFETY: it came from `alloc` above, so from the system.
+            // SAFETY: it came from here, so from the system.
             unsafe { System.dealloc(pointer, layout) }
+        }
+
+        unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+            CALLS.fetch_add(1, Ordering::Relaxed);
+            BYTES.fetch_add(layout.size() as u64, Ordering::Relaxed);
+            // SAFETY: the caller's promise is the system's.
+            unsafe { System.alloc_zeroed(layout) }
+        }
+
+        unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+            CALLS.fetch_add(1, Ordering::Relaxed);
+            BYTES.fetch_add(size.saturating_sub(layout.size()) as u64, Ordering::Relaxed);
+            // SAFETY: it came from here, so from the system.
+            unsafe { System.realloc(pointer, layout, size) }
         }
     }
 }

@@ -6,16 +6,20 @@
 //! - `live`: 1,000 WebSocket clients; accept → receive.
 //! - `ingest`: snapshots a second through HTTP, decoding and a durable commit.
 //! - `history`: a fleet's past as fast as it is taken, on SQLite and on PostgreSQL: rates, bytes a
-//!   sample, times of questions.
+//!   sample, times of questions; beside VictoriaMetrics and Prometheus with the same series.
+//! - `budget`: a disk budget far too small for its fleet: sizes on disk, and what is kept.
 
 #![expect(clippy::print_stdout, reason = "figures are what this program is for")]
 
 mod agent;
+mod budget;
 mod collect;
 mod counting;
+mod fleet;
 mod history;
 mod ingest;
 mod live;
+mod peers;
 mod process;
 mod store;
 
@@ -31,10 +35,11 @@ fn main() -> anyhow::Result<()> {
         Some("agent") => agent::run(number(1, 60)),
         Some("live") => live::run(number(1, 1_000), number(2, 60)),
         Some("live-clients") => live::clients(&arguments[1], number(2, 1_000), number(3, 60)),
-        Some("history") => history::run(number(1, 120)),
+        Some("history") => history::run(number(1, 120), arguments.get(2).map(String::as_str)),
+        Some("budget") => budget::run(number(1, 60)),
         Some("ingest") => ingest::run(number(1, 20)),
         _ => anyhow::bail!(
-            "which? collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS] | history [SECONDS]"
+            "which? collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS] | history [SECONDS] [WHO] | budget [SECONDS]"
         ),
     }
 }

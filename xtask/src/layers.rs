@@ -37,7 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const OWNERS: &[(&str, &[&str])] = &[
     ("axum", &["perfwatch-hub"]),
     ("tokio", &["perfwatch-hub", "perfwatch-store", "perfwatch", "perfwatch-bench"]),
-    ("prost", &["perfwatch-model", "perfwatch-series"]),
+    ("prost", &["perfwatch-model", "perfwatch-series", "perfwatch-bench"]),
     ("pco", &["perfwatch-series"]),
     ("rustix", &["perfwatch-collect", "perfwatch-store"]),
     ("rusqlite", &["perfwatch-store"]),

@@ -1,0 +1,87 @@
+//! A disk budget that is far too small for its fleet: sizes on disk looked at all the time, and
+//! what was kept of each tier at the end.
+
+use crate::fleet::{self, HOSTS, INTERVAL_MS};
+use crate::peers::bytes_below;
+use crate::store::Scratch;
+use perfwatch_model::{Clock, SystemClock};
+use perfwatch_series::Tier;
+use perfwatch_store::{PostgresStore, SqliteOptions, SqliteStore, Store};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const BUDGET: u64 = 64_000_000;
+const PAST_MS: i64 = 24 * 3_600_000;
+const LOOK_EACH: Duration = Duration::from_millis(100);
+
+/// Both databases, one after the other.
+pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    println!(
+        "{HOSTS} made-up hosts, a tick each {INTERVAL_MS} ms of their time, on a budget of {} MB",
+        BUDGET / 1_000_000
+    );
+    let scratch = Scratch::new("budget")?;
+    let options = SqliteOptions { folder: scratch.0.join("history"), budget_bytes: BUDGET };
+    let sqlite: Arc<dyn Store> = Arc::new(SqliteStore::open(&options, clock.clone())?);
+    measure(&runtime, sqlite, &clock, seconds, Some(options.folder))?;
+    let server = perfwatch_testkit::Postgres::start_durable();
+    let url = server.database("bench");
+    let store = async { PostgresStore::connect(&url, "bench".to_owned(), BUDGET, clock.clone()).await };
+    measure(&runtime, Arc::new(runtime.block_on(store)?), &clock, seconds, None)
+}
+
+fn measure(
+    runtime: &tokio::runtime::Runtime,
+    store: Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    seconds: u64,
+    folder: Option<PathBuf>,
+) -> anyhow::Result<()> {
+    let hub = fleet::hub(runtime, store.clone(), clock, BUDGET)?;
+    let url = format!("http://{}", hub.address());
+    let start_ms = clock.wall_ms() - PAST_MS;
+    let size = || match &folder {
+        // The files with their log, as `du` sees them.
+        Some(folder) => bytes_below(folder),
+        None => runtime.block_on(store.usage()).map_or(0, |usage| usage.disk_bytes),
+    };
+    let done = AtomicBool::new(false);
+    let (sent, (looks, most)) = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let (mut looks, mut most) = (0_u64, 0_u64);
+            while !done.load(Ordering::Relaxed) {
+                most = most.max(size());
+                looks += 1;
+                std::thread::sleep(LOOK_EACH);
+            }
+            (looks, most)
+        });
+        let sent =
+            fleet::feed(&fleet::catalog(), &**clock, start_ms, seconds, || fleet::sender(&url, &**clock));
+        done.store(true, Ordering::Relaxed);
+        (sent, watch.join().unwrap_or_default())
+    });
+    println!("perfwatch on {}:", store.kind());
+    sent.print("acked when durable");
+    println!(
+        "  at most {:.1} MB in {looks} looks, {:.1} MB at the end",
+        most as f64 / 1e6,
+        size() as f64 / 1e6
+    );
+    let newest_ms = start_ms + sent.covered_ms;
+    for tier in Tier::ALL {
+        let oldest = runtime.block_on(store.oldest(tier, i64::MAX, 1))?;
+        let reach = oldest.first().map_or(0, |block| newest_ms - block.first_ms);
+        println!("  {} reach back {:.1} of {:.1} min", tier.name(), minutes(reach), minutes(sent.covered_ms));
+    }
+    runtime.block_on(hub.stop());
+    Ok(())
+}
+
+fn minutes(ms: i64) -> f64 {
+    ms as f64 / 60_000.0
+}

@@ -1,0 +1,146 @@
+//! The made-up fleet that benches send: the same hosts with the same ticks, as fast as whoever
+//! takes them can.
+
+use perfwatch::simulate::SimHost;
+use perfwatch_hub::{Deps, HistoryConfig, Hub, HubConfig};
+use perfwatch_model::wire::{self, Batch};
+use perfwatch_model::{Catalog, Clock, Snapshot};
+use perfwatch_store::Store;
+use std::collections::HashSet;
+use std::io::Read as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+pub(crate) const HOSTS: usize = 200;
+pub(crate) const SENDERS: usize = 32;
+/// Ticks in one request: as an agent sends that fills in the past.
+pub(crate) const BATCH: usize = 25;
+pub(crate) const INTERVAL_MS: i64 = 2_000;
+
+/// What was taken.
+pub(crate) struct Sent {
+    pub(crate) snapshots: u64,
+    pub(crate) samples: u64,
+    pub(crate) seconds: u64,
+    /// How much time of each host that was at least, milliseconds.
+    pub(crate) covered_ms: i64,
+}
+
+impl Sent {
+    pub(crate) fn print(&self, how: &str) {
+        let per_second = |count: u64| count as f64 / self.seconds as f64;
+        println!(
+            "  {:.0} snapshots/s = {:.2} M samples/s, {how}, over {} s",
+            per_second(self.snapshots),
+            per_second(self.samples) / 1e6,
+            self.seconds
+        );
+    }
+}
+
+/// Sends from a time of the past on; each sender has a connection of its own, which `connect`
+/// makes, and its share of the hosts.
+pub(crate) fn feed<D>(
+    catalog: &Catalog,
+    clock: &dyn Clock,
+    start_ms: i64,
+    seconds: u64,
+    connect: impl Fn() -> D + Sync,
+) -> Sent
+where
+    D: FnMut(&SimHost, &[Snapshot]) -> anyhow::Result<()>,
+{
+    let (snapshots, samples, covered) = (AtomicU64::new(0), AtomicU64::new(0), AtomicI64::new(i64::MAX));
+    let until = clock.monotonic() + Duration::from_secs(seconds);
+    let send = |sender: usize| -> anyhow::Result<()> {
+        let mut deliver = connect();
+        let mut hosts: Vec<SimHost> =
+            (sender..HOSTS).step_by(SENDERS).map(|number| SimHost::new(catalog, 1, number)).collect();
+        let mut at_ms = start_ms;
+        loop {
+            for host in &mut hosts {
+                if clock.monotonic() >= until {
+                    covered.fetch_min(at_ms - start_ms, Ordering::Relaxed);
+                    return Ok(());
+                }
+                let ticks: Vec<_> = (0..BATCH as i64)
+                    .map(|n| host.tick(at_ms + n * INTERVAL_MS, INTERVAL_MS.cast_unsigned() as u32))
+                    .collect();
+                deliver(host, &ticks)?;
+                let count: usize = ticks.iter().map(Snapshot::samples).sum();
+                snapshots.fetch_add(BATCH as u64, Ordering::Relaxed);
+                samples.fetch_add(count as u64, Ordering::Relaxed);
+            }
+            at_ms += BATCH as i64 * INTERVAL_MS;
+        }
+    };
+    std::thread::scope(|scope| {
+        for sender in 0..SENDERS {
+            let send = &send;
+            scope.spawn(move || {
+                if let Err(error) = send(sender) {
+                    println!("a sender stopped: {error:#}");
+                }
+            });
+        }
+    });
+    Sent {
+        snapshots: snapshots.into_inner(),
+        samples: samples.into_inner(),
+        seconds,
+        covered_ms: covered.into_inner(),
+    }
+}
+
+/// All metrics there are.
+pub(crate) fn catalog() -> Catalog {
+    perfwatch_collect::catalog(perfwatch_agent::METRICS)
+}
+
+/// A hub in this process, on a port of its own.
+pub(crate) fn hub(
+    runtime: &tokio::runtime::Runtime,
+    store: Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    budget_bytes: u64,
+) -> anyhow::Result<Hub> {
+    let history = HistoryConfig { budget_bytes, ..HistoryConfig::default() };
+    let config = HubConfig { listen: ([127, 0, 0, 1], 0).into(), history, ..HubConfig::default() };
+    let deps = Deps { store, clock: clock.clone(), catalog: Arc::new(catalog()) };
+    Ok(runtime.block_on(Hub::start(config, deps))?)
+}
+
+/// Sends as an agent does, over one connection; where the hub takes nothing, again a little later.
+pub(crate) fn sender<'a>(
+    url: &'a str,
+    clock: &'a dyn Clock,
+) -> impl FnMut(&SimHost, &[Snapshot]) -> anyhow::Result<()> + 'a {
+    let http = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+    let mut told = HashSet::new();
+    move |host, ticks| {
+        let batch = Batch {
+            host_id: host.id.to_bytes().to_vec().into(),
+            host_name: host.name.clone(),
+            shapes: if told.insert(host.id) { vec![wire::encode_shape(host.shape())] } else { Vec::new() },
+            snapshots: ticks.iter().map(wire::encode_snapshot).collect(),
+            sent_at_ms: clock.wall_ms(),
+            facts: None,
+        };
+        let body = zstd::bulk::compress(&wire::encode_batch(&batch), 1)?;
+        loop {
+            let mut answer = http
+                .post(format!("{url}/ingest/metrics"))
+                .header("Content-Type", wire::CONTENT_TYPE)
+                .header("Content-Encoding", "zstd")
+                .send(&body[..])?;
+            let mut text = String::new();
+            answer.body_mut().as_reader().read_to_string(&mut text)?;
+            match answer.status().as_u16() {
+                200 => return Ok(()),
+                503 => std::thread::sleep(Duration::from_millis(100)),
+                status => anyhow::bail!("{status} {text}"),
+            }
+        }
+    }
+}
