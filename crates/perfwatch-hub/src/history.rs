@@ -166,6 +166,13 @@ impl History {
 
     /// Why nothing is taken in, while that is so.
     pub(crate) fn refusing(&self) -> Option<String> {
+        self.short_of_space().or_else(|| {
+            let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+            troubles.get(tasks::WRITING).cloned()
+        })
+    }
+
+    fn short_of_space(&self) -> Option<String> {
         self.refusing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -186,7 +193,7 @@ impl History {
         host: HostId,
         snapshots: Vec<Arc<Snapshot>>,
     ) -> Result<Taken, StoreError> {
-        if let Some(why) = self.refusing() {
+        if let Some(why) = self.short_of_space() {
             return Err(StoreError::Unavailable(why));
         }
         let log = self.log(host);

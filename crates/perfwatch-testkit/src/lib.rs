@@ -158,6 +158,16 @@ impl Postgres {
         format!("postgres://postgres@{socket}/{name}")
     }
 
+    /// From now on its database is for reading alone, or for writing again.
+    pub fn set_read_only(&self, name: &str, on: bool) {
+        let value = if on { "on" } else { "off" };
+        assert!(self.psql(&format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}")));
+        // Who is connected has not heard of it.
+        let leave =
+            format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+        assert!(self.psql(&leave));
+    }
+
     /// Where its files are.
     pub fn folder(&self) -> &Path {
         self.folder.path()

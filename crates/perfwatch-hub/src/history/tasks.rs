@@ -18,6 +18,8 @@ const RETAIN_EVERY: Duration = Duration::from_secs(300);
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 /// Longer than any step of the work that it guards.
 const LEASE_MS: i64 = 60_000;
+/// Taking the lease is a write: it tells whether the store takes any.
+pub(super) const WRITING: &str = "writing";
 
 impl History {
     /// Starts all tasks; they end when `stop` is cancelled, after what they are at.
@@ -54,13 +56,11 @@ impl History {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut rolled, mut retained) = (None, None);
         while next(stop, &mut ticks).await {
-            match self.store.lease("history", LEASE_MS).await {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(error) => {
-                    self.note("lease", Err(error), &self.counts.failed);
-                    continue;
-                }
+            let leased = self.store.lease("history", LEASE_MS).await;
+            let ours = leased == Ok(true);
+            self.note(WRITING, leased.map(|_| 0), &self.counts.failed);
+            if !ours {
+                continue;
             }
             let now = self.clock.monotonic();
             let due =

@@ -1,18 +1,8 @@
 //! kill -9 of either side: every tick arrives afterwards, in order, once.
 
-use crate::support::{AGENT, Process, TestHub, eventually, now_ms};
+use crate::support::{AGENT, Process, TestHub, eventually, follows, now_ms, start_agent};
 use serde_json::json;
-use std::path::Path;
 use std::time::Duration;
-
-fn start_agent(folder: &Path, hub: &TestHub, interval: &str) -> Process {
-    let url = hub.url("");
-    Process::spawn(AGENT, folder, "agent", &["--hub", &url, "--interval", interval, "--name", "it"])
-}
-
-fn follows(seqs: &[u64]) -> bool {
-    seqs.windows(2).all(|pair| pair[1] == pair[0] + 1)
-}
 
 fn counter(hub: &TestHub, line: &str) -> u64 {
     let text = hub.get("/metrics").text;

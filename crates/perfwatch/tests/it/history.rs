@@ -1,7 +1,7 @@
 //! History of a real hub: what was acked is there once, whatever is killed, and every way to
 //! read it says the same.
 
-use crate::support::{TestHub, eventually, now_ms};
+use crate::support::{TestHub, eventually, follows, now_ms, start_agent};
 use perfwatch_testkit::Postgres;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -238,4 +238,44 @@ fn a_new_start_shows_the_last_minutes_whether_sealed_or_not() {
     let after = times(&hub);
     // What has grown too old meanwhile is from the front.
     assert!(after.len() > 150 && before.ends_with(&after), "{} of {}", after.len(), before.len());
+}
+
+#[test]
+fn an_agent_waits_while_the_database_is_away_or_read_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Postgres::start_durable();
+    let url = server.database("away");
+    let hub = TestHub::start_with(folder.path(), &["hub", "--listen", "127.0.0.1:0", "--store", &url]);
+    let mut agent = start_agent(folder.path(), &hub, "250ms");
+    let grows = || {
+        let before = exported(&hub, "it").len();
+        eventually("it is ready", || hub.get("/readyz").status == 200);
+        eventually("rows come in", || exported(&hub, "it").len() >= before + 4);
+    };
+    let refuses = |seq: u64| {
+        eventually("the hub takes nothing", || {
+            let answer = hub.post_json(&snapshot("other", seq, now_ms()));
+            let refused = (answer.status, answer.code()) == (503, "store_unavailable");
+            assert!(refused || answer.status == 200, "{}", answer.text);
+            refused
+        });
+        eventually("it says so", || hub.get("/readyz").status == 503);
+        assert!(hub.get("/api/v1/system").body["history"]["refusing"].is_string());
+        // The live view goes on meanwhile without what can't be kept.
+        assert_eq!(hub.get("/api/v1/hosts").status, 200);
+        std::thread::sleep(Duration::from_secs(2));
+    };
+    eventually("the host is there", || hub.get("/api/v1/hosts/it").status == 200);
+    grows();
+    server.kill();
+    refuses(1);
+    server.resume();
+    grows();
+    server.set_read_only("away", true);
+    refuses(2);
+    server.set_read_only("away", false);
+    grows();
+    assert_eq!(agent.terminate(), 0);
+    let seqs = exported(&hub, "it");
+    assert!(follows(&seqs), "{seqs:?}");
 }

@@ -161,3 +161,14 @@ pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 pub(crate) fn now_ms() -> i64 {
     perfwatch_model::Clock::wall_ms(&perfwatch_model::SystemClock::new())
 }
+
+/// An agent named `it` that sends to a hub.
+pub(crate) fn start_agent(folder: &Path, hub: &TestHub, interval: &str) -> Process {
+    let url = hub.url("");
+    Process::spawn(AGENT, folder, "agent", &["--hub", &url, "--interval", interval, "--name", "it"])
+}
+
+/// Whether each is one more than the one before.
+pub(crate) fn follows(seqs: &[u64]) -> bool {
+    seqs.windows(2).all(|pair| pair[1] == pair[0] + 1)
+}
