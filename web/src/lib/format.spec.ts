@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { clock, clockShort, duration, format } from './format'
+import { clock, clockShort, duration, format, pair } from './format'
 
 describe('format', () => {
   it.each([
@@ -21,6 +21,13 @@ describe('format', () => {
     [null, 'bytes', '–'],
     [NaN, 'count', '–'],
   ] as const)('%s as %s is %s', (value, unit, text) => expect(format(value, unit)).toBe(text))
+
+  it.each([
+    [0.1, 0.42, '0.10 / 0.42 ms'],
+    [0.1, 1500, '0.10 ms / 1.50 s'],
+    [null, null, '– / –'],
+    [null, 2, '– / 2.00 ms'],
+  ] as const)('a pair of %s and %s is %s', (a, b, text) => expect(pair(a, b, 'milliseconds')).toBe(text))
 
   it('writes times with two digits, midnight as 00', () => {
     const at = new Date(2026, 0, 5, 0, 5, 7).getTime()

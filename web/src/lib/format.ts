@@ -49,6 +49,12 @@ export function format(value: number | null | undefined, unit: Unit): string {
   return name === '' ? number : name === '%' ? `${number}${name}` : `${number} ${name}`
 }
 
+/** Two of a kind: "0.12 / 3.40 ms"; each with its own unit where they differ. */
+export function pair(a: number | null, b: number | null, unit: Unit): string {
+  const [left, right] = [parts(a, unit), parts(b, unit)]
+  return left[1] === right[1] ? `${left[0]} / ${format(b, unit)}` : `${format(a, unit)} / ${format(b, unit)}`
+}
+
 /** 5 → "5 s", 3700 → "1 h 1 min", 200000 → "2 d 7 h". */
 export function duration(seconds: number | null | undefined): string {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return '–'

@@ -22,8 +22,14 @@ export interface Gap {
   why: string
 }
 
+/** What tables read: the newest figure of each metric. */
+export interface Latest {
+  last(metric: string, instance?: string): Value
+  instances(metric: string): string[]
+}
+
 /** What charts read: aligned columns over some time. */
-export interface Columns {
+export interface Columns extends Latest {
   /** Seconds since 1970, ascending. */
   readonly times: number[]
   /** The time each row stands for, seconds. */
@@ -32,8 +38,6 @@ export interface Columns {
   readonly gaps?: Gap[]
   get(metric: string, instance?: string): Value[]
   has(metric: string, instance?: string): boolean
-  last(metric: string, instance?: string): Value
-  instances(metric: string): string[]
   /** Least and largest beside the averages, where a row is more than one tick. */
   band?(metric: string, instance?: string): { min: Value[]; max: Value[] } | null
 }

@@ -2,7 +2,7 @@
 // the least and largest beside each average, and gaps with their reasons.
 import { getJson } from '../api/http'
 import type { ProcessRow, ProcessUse, SeriesAnswer, SnapshotAnswer } from '../api/types'
-import { type Columns, type Gap, keyOf, type Value } from './columns'
+import { type Columns, type Gap, keyOf, type Latest, type Value } from './columns'
 
 export class PastColumns implements Columns {
   readonly times: number[]
@@ -54,6 +54,9 @@ export class PastColumns implements Columns {
   }
 }
 
+/** What devices are told apart by: their figures stand below it by name. */
+const DIMENSIONS = new Set(['device', 'interface', 'mount'])
+
 const host = (id: string) => `/api/v1/hosts/${encodeURIComponent(id)}`
 
 export async function loadPast(id: string, metrics: string[], from: number, to: number, points: number, signal: AbortSignal): Promise<PastColumns> {
@@ -61,10 +64,36 @@ export async function loadPast(id: string, metrics: string[], from: number, to: 
   return new PastColumns(await getJson<SeriesAnswer>(`${host(id)}/series?${query}`, signal))
 }
 
-/** Processes at one second. */
-export async function processesAt(id: string, at: number, signal: AbortSignal): Promise<{ at: number; rows: ProcessRow[] }> {
-  const answer = await getJson<SnapshotAnswer>(`${host(id)}/snapshot?at=${Math.round(at * 1000)}`, signal)
-  return { at: answer.at_ms / 1000, rows: answer.snapshot.processes?.top ?? [] }
+/** Everything at one second. */
+export interface Instant {
+  at: number
+  rows: ProcessRow[]
+  figures: Latest
+}
+
+export async function instantAt(id: string, at: number, signal: AbortSignal): Promise<Instant> {
+  const { at_ms, snapshot } = await getJson<SnapshotAnswer>(`${host(id)}/snapshot?at=${Math.round(at * 1000)}`, signal)
+  return { at: at_ms / 1000, rows: snapshot.processes?.top ?? [], figures: figuresOf(snapshot) }
+}
+
+/** The nested form of a snapshot by dotted names, each device's figures by its name:
+ *  `network.interface.eth0.rx_bytes` is `network.rx_bytes` of `eth0`. */
+export function figuresOf(snapshot: object): Latest {
+  const values = new Map<string, number>()
+  const names = new Map<string, string[]>()
+  const walk = (node: object, path: string, instance: string) => {
+    for (const [key, value] of Object.entries(node)) {
+      const name = path ? `${path}.${key}` : key
+      if (typeof value === 'number') {
+        values.set(keyOf(name, instance), value)
+        if (instance) names.set(name, [...(names.get(name) ?? []), instance])
+      } else if (value === null || typeof value !== 'object' || Array.isArray(value)) continue
+      else if (DIMENSIONS.has(key)) for (const [inner, figures] of Object.entries(value as object)) walk(figures as object, path, inner)
+      else walk(value as object, name, instance)
+    }
+  }
+  walk(snapshot, '', '')
+  return { last: (metric, instance) => values.get(keyOf(metric, instance)) ?? null, instances: (metric) => names.get(metric) ?? [] }
 }
 
 /** Who used the host over some time: processor and disk on average, memory at its most. */

@@ -2,7 +2,8 @@
 // range changes and renewed while it moves; and the processes of an instant or of the range.
 import { onScopeDispose, ref, shallowRef, watch, type Ref } from 'vue'
 import type { ProcessRow } from '../../api/types'
-import { loadPast, type PastColumns, processesAt, processesOver } from '../../live/past'
+import type { Latest } from '../../live/columns'
+import { instantAt, loadPast, type PastColumns, processesOver } from '../../live/past'
 import { PAST_METRICS } from './panels'
 import type { Range } from './range'
 
@@ -66,6 +67,8 @@ const MOST_SUM_S = 7 * 86_400 + 60
 export function useInstant(id: string) {
   const at = ref<number | null>(null)
   const rows = shallowRef<ProcessRow[]>([])
+  /** All figures of that instant, or of the end of the range that is summed up. */
+  const figures = shallowRef<{ at: number; latest: Latest } | null>(null)
   const problem = ref('')
   const busy = ref(false)
   let ask = new AbortController()
@@ -77,7 +80,8 @@ export function useInstant(id: string) {
     ask = new AbortController()
   }
 
-  async function answer(question: (signal: AbortSignal) => Promise<{ at: number | null; rows: ProcessRow[] }>) {
+  type Answer = { at: number | null; rows: ProcessRow[] }
+  async function answer(question: (signal: AbortSignal) => Promise<Answer>) {
     const { signal } = ask
     busy.value = true
     try {
@@ -94,21 +98,33 @@ export function useInstant(id: string) {
     busy.value = false
   }
 
+  async function look(instant: number, signal: AbortSignal) {
+    const found = await instantAt(id, instant, signal)
+    figures.value = { at: found.at, latest: found.figures }
+    return found
+  }
+
   onScopeDispose(stop)
   return {
     at,
     rows,
+    figures,
     problem,
     busy,
     /** The processes of one second. */
     show(instant: number) {
       stop()
-      timer = setTimeout(() => void answer((signal) => processesAt(id, instant, signal)), SETTLE_MS)
+      timer = setTimeout(() => void answer((signal) => look(instant, signal)), SETTLE_MS)
     },
     /** Who used the host over a range. */
     sum(from: number, to: number) {
       stop()
       at.value = null
+      const { signal } = ask
+      // Nothing may be kept of that time: then there is no table, and the charts say why.
+      look(to, signal).catch(() => {
+        if (!signal.aborted) figures.value = null
+      })
       if (to - from > MOST_SUM_S) {
         rows.value = []
         problem.value = 'Hover over a chart to see the processes of a moment; they are summed up over a week at most.'
