@@ -258,7 +258,7 @@ fn row(process: &RawProcess, speed: &Speed) -> ProcessRow {
     let detail = process.detail.clone().unwrap_or_default();
     ProcessRow {
         pid: process.pid,
-        name: process.name.to_string(),
+        name: process.name.clone(),
         user: detail.user.clone(),
         command: detail.command.clone(),
         state: process.state,

@@ -63,9 +63,9 @@ pub struct RawProcess {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProcessDetail {
     /// Owner.
-    pub user: String,
+    pub user: Arc<str>,
     /// Command line, secrets masked.
-    pub command: String,
+    pub command: Arc<str>,
 }
 
 /// What one collector read at one moment.

@@ -33,8 +33,10 @@ pub(crate) struct App {
     pub(crate) live: Arc<Live>,
     /// The hub about itself.
     pub(crate) metrics: Arc<SelfMetrics>,
-    /// Bounds what requests being decoded hold together.
-    pub(crate) decoding: Semaphore,
+    /// Bounds how many requests are decompressed at one time.
+    pub(crate) decompressing: Semaphore,
+    /// Bounds what requests hold together from there on, in KiB.
+    pub(crate) decoded: Semaphore,
     /// Cancelled when the hub is to leave.
     pub(crate) stop: CancellationToken,
     /// WebSocket tasks, which outlive their HTTP request.

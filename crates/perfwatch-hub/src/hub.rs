@@ -100,7 +100,8 @@ impl Hub {
             history,
             live,
             metrics,
-            decoding: Semaphore::new(limits::DECODING),
+            decompressing: Semaphore::new(limits::DECOMPRESSING),
+            decoded: Semaphore::new(limits::DECODED_BYTES >> 10),
             stop: stop.clone(),
             tasks: tasks.clone(),
         });

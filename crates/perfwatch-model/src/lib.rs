@@ -11,6 +11,7 @@ pub mod limits;
 pub mod number;
 pub mod shape;
 pub mod snapshot;
+pub mod texts;
 pub mod wire;
 
 pub use catalog::{Catalog, Kind, MetricDef, Rollup, Unit};
@@ -19,3 +20,4 @@ pub use id::{BootId, HostId};
 pub use number::{MISSING, scale, unscale};
 pub use shape::{Column, Shape, ShapeId};
 pub use snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
+pub use texts::Texts;

@@ -12,8 +12,11 @@ pub const BATCH_SNAPSHOTS: usize = 500;
 pub const SNAPSHOT_BYTES: usize = 512 << 10;
 /// The encoded columns of one shape: 8,192 with names of 120 bytes.
 pub const SHAPE_BYTES: usize = 1 << 20;
-/// Requests that are decompressed and decoded at one time: bounds what they hold together.
-pub const DECODING: usize = 8;
+/// Requests that are decompressed at one time.
+pub const DECOMPRESSING: usize = 8;
+/// What requests that are decoded or wait to be durable hold together, by their size after
+/// decompression.
+pub const DECODED_BYTES: usize = 64 << 20;
 /// Columns of a snapshot: 128 cores, 200 disks and 200 mounts fit.
 pub const COLUMNS: usize = 8_192;
 /// Process rows of a snapshot.
@@ -39,6 +42,8 @@ pub const JSON_DEPTH: usize = 16;
 
 /// Hosts a hub without accounts takes in: enough for a fleet, not for a loop gone wild.
 pub const HOSTS: usize = 10_000;
+/// Different texts of processes that a hub keeps once: about 100 bytes each.
+pub const TEXTS: usize = 500_000;
 /// Different shapes a hub keeps; a host that changes its disks every tick costs only itself.
 pub const SHAPES: usize = 20_000;
 

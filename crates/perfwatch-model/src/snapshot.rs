@@ -49,17 +49,17 @@ impl Snapshot {
     }
 }
 
-/// One process at one moment.
+/// One process at one moment. Its texts are shared with those of the moments before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessRow {
     /// Process id.
     pub pid: u32,
     /// The kernel's short name (`comm`, proc_pid_comm(5)).
-    pub name: String,
+    pub name: Arc<str>,
     /// Owner, by name where the host can tell it, else the number.
-    pub user: String,
+    pub user: Arc<str>,
     /// Command line with secrets masked; empty for kernel threads.
-    pub command: String,
+    pub command: Arc<str>,
     /// `R`, `S`, `D`, `Z`, `T`, `I`…, as in proc_pid_stat(5).
     pub state: char,
     /// Tenths of a percent of one core.

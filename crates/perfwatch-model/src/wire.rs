@@ -85,12 +85,13 @@ struct SnapshotMessage {
 struct ProcessMessage {
     #[prost(uint32, tag = "1")]
     pid: u32,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    user: String,
-    #[prost(string, tag = "4")]
-    command: String,
+    // Texts, which must not cost a copy each: most are known already.
+    #[prost(bytes = "bytes", tag = "2")]
+    name: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    user: Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    command: Bytes,
     #[prost(uint32, tag = "5")]
     state: u32,
     #[prost(uint32, tag = "6")]
@@ -186,6 +187,8 @@ pub enum WireError {
 fn malformed(error: &prost::DecodeError) -> WireError {
     WireError::Malformed(error.to_string())
 }
+
+const TOO_LONG: &str = "a text is too long";
 
 fn invalid<T>(message: impl Into<String>) -> Result<T, WireError> {
     Err(WireError::Invalid(message.into()))
@@ -283,9 +286,9 @@ pub fn decode_shape(bytes: Bytes) -> Result<Shape, WireError> {
 pub fn encode_snapshot(snapshot: &Snapshot) -> Bytes {
     let process = |row: &ProcessRow| ProcessMessage {
         pid: row.pid,
-        name: row.name.clone(),
-        user: row.user.clone(),
-        command: row.command.clone(),
+        name: Bytes::copy_from_slice(row.name.as_bytes()),
+        user: Bytes::copy_from_slice(row.user.as_bytes()),
+        command: Bytes::copy_from_slice(row.command.as_bytes()),
         state: u32::from(row.state),
         cpu_tenths: row.cpu_tenths,
         memory_bytes: row.memory_bytes,
@@ -313,13 +316,15 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Bytes {
     message.encode_to_vec().into()
 }
 
-/// Decodes one snapshot, finding its shape through `shapes`.
+/// Decodes one snapshot, finding its shape through `shapes` and the one copy of a text through
+/// `texts`.
 ///
 /// # Errors
 /// Malformed bytes, a shape that `shapes` doesn't have, or values that don't fit it.
 pub fn decode_snapshot(
     bytes: Bytes,
     shapes: &dyn Fn(ShapeId) -> Option<Arc<Shape>>,
+    texts: &dyn Fn(&str) -> Arc<str>,
 ) -> Result<Snapshot, WireError> {
     let message = SnapshotMessage::decode(bytes).map_err(|error| malformed(&error))?;
     let Ok(id) = <[u8; 16]>::try_from(&message.shape[..]) else {
@@ -335,12 +340,11 @@ pub fn decode_snapshot(
     if message.processes.len() > limits::PROCESSES || message.errors.len() > limits::ERRORS {
         return invalid("too many processes or errors in one snapshot");
     }
-    let long = |text: &String| text.len() > limits::TEXT_BYTES;
-    if message.processes.iter().any(|p| long(&p.name) || long(&p.user) || long(&p.command))
-        || message.errors.iter().any(|e| long(&e.collector) || long(&e.message))
-    {
-        return invalid(format!("text longer than {} bytes", limits::TEXT_BYTES));
+    let long = |text: &str| text.len() > limits::TEXT_BYTES;
+    if message.errors.iter().any(|e| long(&e.collector) || long(&e.message)) {
+        return invalid(TOO_LONG);
     }
+    let process = |message| process_row(message, texts);
     Ok(Snapshot {
         boot: BootId(boot),
         seq: message.seq,
@@ -348,7 +352,7 @@ pub fn decode_snapshot(
         interval_ms: message.interval_ms,
         shape,
         values: message.values,
-        processes: message.processes.into_iter().map(process_row).collect(),
+        processes: message.processes.iter().map(process).collect::<Result<_, _>>()?,
         facts: message.facts.map(|facts| Arc::new(read_facts(facts))),
         errors: message
             .errors
@@ -358,12 +362,17 @@ pub fn decode_snapshot(
     })
 }
 
-fn process_row(message: ProcessMessage) -> ProcessRow {
-    ProcessRow {
+fn process_row(message: &ProcessMessage, texts: &dyn Fn(&str) -> Arc<str>) -> Result<ProcessRow, WireError> {
+    let text = |bytes: &Bytes| match std::str::from_utf8(bytes) {
+        Ok(text) if text.len() <= limits::TEXT_BYTES => Ok(texts(text)),
+        Ok(_) => invalid(TOO_LONG),
+        Err(_) => invalid("a process has a name that is no UTF-8"),
+    };
+    Ok(ProcessRow {
         pid: message.pid,
-        name: message.name,
-        user: message.user,
-        command: message.command,
+        name: text(&message.name)?,
+        user: text(&message.user)?,
+        command: text(&message.command)?,
         state: char::from_u32(message.state).unwrap_or('?'),
         cpu_tenths: message.cpu_tenths,
         memory_bytes: message.memory_bytes,
@@ -372,7 +381,7 @@ fn process_row(message: ProcessMessage) -> ProcessRow {
         read_bytes: message.read_bytes,
         write_bytes: message.write_bytes,
         started_ms: message.started_ms,
-    }
+    })
 }
 
 /// Facts as they travel.

@@ -46,7 +46,8 @@ fn snapshot_and_shape_come_back() {
     let shape = Arc::new(decode_shape(encode_shape(&snapshot.shape)).unwrap());
     assert_eq!(shape.id(), snapshot.shape.id());
     let bytes = encode_snapshot(&snapshot);
-    let again = decode_snapshot(bytes, &|id| (id == shape.id()).then(|| shape.clone())).unwrap();
+    let again =
+        decode_snapshot(bytes, &|id| (id == shape.id()).then(|| shape.clone()), &|text| text.into()).unwrap();
     assert_eq!(again, snapshot);
 }
 
@@ -62,14 +63,17 @@ fn golden_bytes_decode_for_ever() {
     };
     let shape = Arc::new(decode_shape(unhex(include_str!("../fixtures/shape.v1.hex"))).unwrap());
     let golden = unhex(include_str!("../fixtures/snapshot.v1.hex"));
-    assert_eq!(decode_snapshot(golden.clone(), &|_| Some(shape.clone())).unwrap(), sample());
+    assert_eq!(
+        decode_snapshot(golden.clone(), &|_| Some(shape.clone()), &|text| text.into()).unwrap(),
+        sample()
+    );
     assert_eq!(encode_snapshot(&sample()), golden);
 }
 
 #[test]
 fn an_unknown_shape_is_named() {
     let snapshot = sample();
-    let error = decode_snapshot(encode_snapshot(&snapshot), &|_| None).unwrap_err();
+    let error = decode_snapshot(encode_snapshot(&snapshot), &|_| None, &|text| text.into()).unwrap_err();
     assert_eq!(error, WireError::UnknownShape(snapshot.shape.id()));
 }
 
@@ -103,7 +107,8 @@ fn values_must_fit_the_shape() {
     let mut snapshot = sample();
     let shape = snapshot.shape.clone();
     snapshot.values.push(1);
-    let error = decode_snapshot(encode_snapshot(&snapshot), &|_| Some(shape.clone())).unwrap_err();
+    let error = decode_snapshot(encode_snapshot(&snapshot), &|_| Some(shape.clone()), &|text| text.into())
+        .unwrap_err();
     assert_eq!(error, WireError::Invalid("3 values for 2 columns".into()));
 }
 
@@ -113,7 +118,7 @@ proptest! {
         let shape = sample().shape;
         let _ = decode_batch(bytes.clone().into());
         let _ = decode_shape(bytes.clone().into());
-        let _ = decode_snapshot(bytes.into(), &|_| Some(shape.clone()));
+        let _ = decode_snapshot(bytes.into(), &|_| Some(shape.clone()), &|text| text.into());
     }
 
     #[test]
@@ -123,6 +128,6 @@ proptest! {
         let at = at % bytes.len();
         bytes[at] = byte;
         bytes.truncate(bytes.len() - cut.min(bytes.len()));
-        let _ = decode_snapshot(bytes.into(), &|_| Some(snapshot.shape.clone()));
+        let _ = decode_snapshot(bytes.into(), &|_| Some(snapshot.shape.clone()), &|text| text.into());
     }
 }

@@ -48,9 +48,9 @@ fn hour() -> Vec<Arc<Snapshot>> {
         snapshot.processes = (0..3)
             .map(|p| ProcessRow {
                 pid: 100 + p + u32::try_from(n / 200).unwrap(),
-                name: format!("worker{p}"),
+                name: format!("worker{p}").into(),
                 user: "root".into(),
-                command: format!("/usr/bin/worker --number {p}"),
+                command: format!("/usr/bin/worker --number {p}").into(),
                 state: 'S',
                 cpu_tenths: 300 - p * 100,
                 memory_bytes: 1 << 20,

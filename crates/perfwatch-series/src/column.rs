@@ -67,23 +67,27 @@ fn encode_present(values: &[i64], effort: Effort) -> (u8, Vec<u8>) {
         return (LINEAR, delta);
     }
     let mut best = (PACKED, packed::encode(values));
-    let mut offer = |kind, body: Vec<u8>| {
-        if body.len() < best.1.len() {
-            best = (kind, body);
-        }
-    };
     delta.extend_from_slice(&packed::encode(&deltas));
-    offer(DELTA, delta);
+    let is_smooth = delta.len() < best.1.len();
+    offer(&mut best, DELTA, delta);
     if let Some(body) = runs::encode(values) {
-        offer(RUNS, body);
+        offer(&mut best, RUNS, body);
     }
     if effort == Effort::Best && values.len() >= PCO_LEAST {
-        let config = pco::ChunkConfig::default().with_compression_level(PCO_LEVEL);
+        // Its own search for what neighbours have in common would be most of its time.
+        let deltas = pco::DeltaSpec::TryConsecutive(usize::from(is_smooth));
+        let config = pco::ChunkConfig::default().with_compression_level(PCO_LEVEL).with_delta_spec(deltas);
         if let Ok(body) = pco::standalone::simple_compress(values, &config) {
-            offer(PCO, body);
+            offer(&mut best, PCO, body);
         }
     }
     best
+}
+
+fn offer(best: &mut (u8, Vec<u8>), kind: u8, body: Vec<u8>) {
+    if body.len() < best.1.len() {
+        *best = (kind, body);
+    }
 }
 
 /// Decodes a column of `rows` values.

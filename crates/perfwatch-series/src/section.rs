@@ -151,13 +151,23 @@ pub(crate) fn processes(bytes: &[u8], rows: usize) -> Result<Vec<Vec<ProcessRow>
         if entries > MAX_ENTRIES {
             return Err(FormatError::Invalid("too many process rows"));
         }
-        identities.push((Identity { pid, started_ms, name, user, command }, stretches));
+        let texts = [name, user, command].map(Arc::<str>::from);
+        identities.push((pid, started_ms, texts, stretches));
     }
     let columns: Vec<Vec<i64>> =
         (0..FIELDS).map(|_| column::get(&mut reader, entries)).collect::<Result<_>>()?;
     let mut entry = 0;
-    for (identity, stretches) in &identities {
+    for (pid, started_ms, [name, user, command], stretches) in &identities {
         for row in stretches.iter().flat_map(|&(from, to)| from..to) {
+            let (name, user, command) = (name.clone(), user.clone(), command.clone());
+            let identity = ProcessRow {
+                pid: *pid,
+                started_ms: *started_ms,
+                name,
+                user,
+                command,
+                ..ProcessRow::default()
+            };
             all[row].push(process_row(identity, &columns, entry));
             entry += 1;
         }
@@ -168,15 +178,11 @@ pub(crate) fn processes(bytes: &[u8], rows: usize) -> Result<Vec<Vec<ProcessRow>
     Ok(all)
 }
 
-fn process_row(identity: &Identity<'_>, columns: &[Vec<i64>], entry: usize) -> ProcessRow {
+fn process_row(identity: ProcessRow, columns: &[Vec<i64>], entry: usize) -> ProcessRow {
     let value = |field: usize| columns[field][entry];
     let small = |field: usize| u32::try_from(value(field)).unwrap_or_default();
     let maybe = |field: usize| u64::try_from(value(field)).ok();
     ProcessRow {
-        pid: identity.pid,
-        name: identity.name.to_owned(),
-        user: identity.user.to_owned(),
-        command: identity.command.to_owned(),
         state: char::from_u32(small(6)).unwrap_or('?'),
         cpu_tenths: small(0),
         memory_bytes: maybe(1).unwrap_or_default(),
@@ -184,7 +190,7 @@ fn process_row(identity: &Identity<'_>, columns: &[Vec<i64>], entry: usize) -> P
         handles: maybe(3).and_then(|handles| u32::try_from(handles).ok()),
         read_bytes: maybe(4),
         write_bytes: maybe(5),
-        started_ms: identity.started_ms,
+        ..identity
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::store::{HeadRow, Row, StoreError};
 use perfwatch_model::wire::{self, WireError};
-use perfwatch_model::{HostId, Shape, ShapeId};
+use perfwatch_model::{HostId, Shape, ShapeId, Texts};
 use std::sync::Arc;
 
 /// Whatever is written here is read by later versions too.
@@ -37,6 +37,7 @@ pub(crate) fn unpack(
     arrival: i64,
     payload: &[u8],
     shapes: &dyn Fn(ShapeId) -> Option<Arc<Shape>>,
+    texts: &Texts,
 ) -> Result<Vec<HeadRow>, StoreError> {
     let broken = |what: &str| StoreError::Refused(format!("head row {arrival} can't be read: {what}"));
     let (Some(&VERSION), Some(length)) = (payload.first(), payload.get(1..5)) else {
@@ -59,7 +60,7 @@ pub(crate) fn unpack(
         let Some(encoded) = rest.get(20..end) else {
             return Err(broken("cut off"));
         };
-        match wire::decode_snapshot(encoded.to_vec().into(), shapes) {
+        match wire::decode_snapshot(encoded.to_vec().into(), shapes, &|text| texts.get(text)) {
             Ok(snapshot) => rows.push(HeadRow { arrival, row: Row { host, snapshot: Arc::new(snapshot) } }),
             Err(error @ WireError::UnknownShape(_)) => tracing::error!(%error, arrival, "a head row is lost"),
             Err(error) => return Err(broken(&error.to_string())),

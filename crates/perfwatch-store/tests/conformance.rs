@@ -430,8 +430,15 @@ mod sqlite {
             let noise: String = (0..1_000).map(|_| char::from(fastrand::u8(33..126))).collect();
             let processes = (0..20).map(|n| ProcessRow {
                 pid: n,
-                command: noise.chars().rev().cycle().skip(n as usize * 7).take(1_000).collect(),
-                name: fastrand::u64(..).to_string(),
+                command: noise
+                    .chars()
+                    .rev()
+                    .cycle()
+                    .skip(n as usize * 7)
+                    .take(1_000)
+                    .collect::<String>()
+                    .into(),
+                name: fastrand::u64(..).to_string().into(),
                 ..ProcessRow::default()
             });
             Arc::make_mut(&mut row.snapshot).processes = processes.collect();

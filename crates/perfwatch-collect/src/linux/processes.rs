@@ -225,7 +225,7 @@ fn detail(
         CommandLine::Masked => masked(&buffer),
         CommandLine::Full => crate::linux::secrets::plain(&buffer),
     };
-    ProcessDetail { user, command }
+    ProcessDetail { user: user.into(), command: command.into() }
 }
 
 /// uid → name from passwd(5). Users of a directory service show by their number.

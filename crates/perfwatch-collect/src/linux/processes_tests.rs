@@ -45,7 +45,7 @@ fn counts_states_and_reads_details() {
     );
     let init = &part.processes[0];
     let detail = init.detail.as_ref().unwrap();
-    assert_eq!((detail.user.as_str(), detail.command.as_str()), ("bob", "/sbin/init --pass=***"));
+    assert_eq!((&*detail.user, &*detail.command), ("bob", "/sbin/init --pass=***"));
     assert_eq!((init.io, init.handles, init.started_ms), (Some((100, 200)), Some(12), 1_005_000));
     assert_eq!(part.processes[1].io, None);
     assert_eq!(part.complaints, ["/proc/3/stat: can't read \"broken\\n\""]);

@@ -77,7 +77,7 @@ fn which_host(app: &App, name: Option<&str>) -> Result<HostId, ApiError> {
 }
 
 fn whole(id: HostId, page: &[Arc<Accepted>], before: Option<i64>) -> String {
-    let texts: Vec<&str> = page.iter().map(|accepted| accepted.json().as_str()).collect();
+    let texts: Vec<String> = page.iter().map(|accepted| accepted.json()).collect();
     format!("{{\"host_id\":\"{id}\",\"snapshots\":[{}],\"before\":{}}}", texts.join(","), json!(before))
 }
 

@@ -37,13 +37,13 @@ async fn decode_and_submit(
     headers: &HeaderMap,
     bytes: Bytes,
 ) -> Result<IngestAnswer, ApiError> {
-    // Held while decoded data is around, so that together they stay within bounds.
-    let _permit = app
-        .decoding
-        .acquire()
-        .await
-        .map_err(|_| ApiError::unavailable("leaving", "the hub is stopping", 5))?;
+    let leaving = |_| ApiError::unavailable("leaving", "the hub is stopping", 5);
+    // What was decompressed waits for room with this in hand, so that not many do.
+    let few = app.decompressing.acquire().await.map_err(leaving)?;
     let bytes = body::decompress(headers, bytes)?;
+    let kib = u32::try_from(bytes.len() >> 10).unwrap_or(u32::MAX) + 1;
+    let _room = app.decoded.acquire_many(kib).await.map_err(leaving)?;
+    drop(few);
     let kind =
         headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
     match kind.split(';').next().unwrap_or_default().trim() {
@@ -72,13 +72,15 @@ async fn compact(app: &Arc<App>, bytes: Bytes) -> Result<IngestAnswer, ApiError>
         let shape = app.pipeline.intern(wire::decode_shape(shape).map_err(|error| malformed(&error))?);
         sent.insert(shape.id(), shape);
     }
+    let shapes = |id| sent.get(&id).cloned().or_else(|| app.pipeline.shape(id));
+    let texts = |text: &str| app.pipeline.text(text);
     let mut rejected = Vec::new();
     let mut snapshots = Vec::with_capacity(batch.snapshots.len());
     for (index, bytes) in batch.snapshots.into_iter().enumerate() {
         let decoded = if bytes.len() > limits::SNAPSHOT_BYTES {
             Err(WireError::Invalid(format!("a snapshot of more than {} bytes", limits::SNAPSHOT_BYTES)))
         } else {
-            wire::decode_snapshot(bytes, &|id| sent.get(&id).cloned().or_else(|| app.pipeline.shape(id)))
+            wire::decode_snapshot(bytes, &shapes, &texts)
         };
         match decoded {
             Ok(snapshot) => snapshots.push((index, snapshot)),

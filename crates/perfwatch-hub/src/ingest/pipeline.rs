@@ -7,7 +7,7 @@ use crate::history::History;
 use crate::live::{Accepted, Live};
 use crate::self_metrics::SelfMetrics;
 use perfwatch_model::wire::{IngestAnswer, RejectedSnapshot};
-use perfwatch_model::{Catalog, Clock, HostFacts, HostRef, Shape, ShapeId, Snapshot, limits};
+use perfwatch_model::{Catalog, Clock, HostFacts, HostRef, Shape, ShapeId, Snapshot, Texts, limits};
 use perfwatch_store::StoreError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,7 @@ pub(crate) struct Pipeline {
     clock: Arc<dyn Clock>,
     metrics: Arc<SelfMetrics>,
     shapes: Shapes,
+    texts: Texts,
     interval: Option<Duration>,
 }
 
@@ -55,7 +56,17 @@ impl Pipeline {
         metrics: Arc<SelfMetrics>,
         interval: Option<Duration>,
     ) -> Self {
-        Self { history, fleet, live, catalog, clock, metrics, shapes: Shapes::default(), interval }
+        Self {
+            history,
+            fleet,
+            live,
+            catalog,
+            clock,
+            metrics,
+            shapes: Shapes::default(),
+            texts: Texts::default(),
+            interval,
+        }
     }
 
     /// A shape that was sent before.
@@ -68,9 +79,15 @@ impl Pipeline {
         self.shapes.intern(Arc::new(shape))
     }
 
+    /// The one copy of a text.
+    pub(crate) fn text(&self, text: &str) -> Arc<str> {
+        self.texts.get(text)
+    }
+
     /// Lets go of what is not used any more.
     pub(crate) fn prune(&self) {
         self.shapes.prune();
+        self.texts.prune();
     }
 
     /// Takes in what can be true and was not there yet. When this returns, the accepted ones

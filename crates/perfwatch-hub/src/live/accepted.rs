@@ -23,14 +23,22 @@ impl Accepted {
         Self { host, name, snapshot, accepted, whole: OnceLock::new(), parts: Mutex::default() }
     }
 
+    /// The same without encodings, to be kept for longer.
+    pub(crate) fn bare(&self) -> Self {
+        Self::new(self.host, self.name.clone(), self.snapshot.clone(), self.accepted)
+    }
+
     /// The whole snapshot as JSON.
-    pub(crate) fn json(&self) -> &Utf8Bytes {
-        self.whole.get_or_init(|| {
-            let host = HostRef { id: Some(self.host), name: self.name.to_string() };
-            let mut text = String::with_capacity(6 << 10);
-            json::write_snapshot(&mut text, self.host, &host, &self.snapshot);
-            text.into()
-        })
+    pub(crate) fn json(&self) -> String {
+        let host = HostRef { id: Some(self.host), name: self.name.to_string() };
+        let mut text = String::with_capacity(6 << 10);
+        json::write_snapshot(&mut text, self.host, &host, &self.snapshot);
+        text
+    }
+
+    /// The same for many readers.
+    pub(crate) fn shared_json(&self) -> &Utf8Bytes {
+        self.whole.get_or_init(|| self.json().into())
     }
 
     /// What a selection asks of it, as the entry of a `tick` message.

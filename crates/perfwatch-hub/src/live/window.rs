@@ -20,7 +20,15 @@ impl Window {
         let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
         let host = hosts.entry(accepted.host).or_default();
         let at = host.partition_point(|other| other.snapshot.at_ms <= accepted.snapshot.at_ms);
-        host.insert(at, accepted);
+        // Only the newest is sent again as it is: what the others were encoded as may go.
+        if at < host.len() {
+            host.insert(at, Arc::new(accepted.bare()));
+        } else {
+            if let Some(newest) = host.back_mut() {
+                *newest = Arc::new(newest.bare());
+            }
+            host.push_back(accepted);
+        }
         while host.len() > limits::LIVE_SNAPSHOTS
             || host.front().is_some_and(|first| first.snapshot.at_ms < oldest)
         {

@@ -248,7 +248,7 @@ impl Connection {
 
     async fn show(&mut self, accepted: Arc<Accepted>) -> Result<(), End> {
         if self.whole {
-            let text = accepted.json().clone();
+            let text = accepted.shared_json().clone();
             self.send_text(text).await?;
             self.app.metrics.live_delay(self.app.clock.monotonic().saturating_sub(accepted.accepted));
             return Ok(());

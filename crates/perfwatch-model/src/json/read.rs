@@ -211,8 +211,8 @@ fn read_process(index: usize, row: &Value) -> Result<ProcessRow, JsonError> {
         Some(Err(_)) => fail(&path(key), "too large"),
     };
     let text = |key: &str| match row.get(key) {
-        None | Some(Value::Null) => Ok(String::new()),
-        Some(Value::String(text)) if text.len() <= limits::TEXT_BYTES => Ok(text.clone()),
+        None | Some(Value::Null) => Ok(""),
+        Some(Value::String(text)) if text.len() <= limits::TEXT_BYTES => Ok(text.as_str()),
         Some(_) => fail(&path(key), format!("expected text of at most {} bytes", limits::TEXT_BYTES)),
     };
     let Some(pid) = small("pid")? else {
@@ -225,9 +225,9 @@ fn read_process(index: usize, row: &Value) -> Result<ProcessRow, JsonError> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
     Ok(ProcessRow {
         pid,
-        name: text("name")?,
-        user: text("user")?,
-        command: text("command")?,
+        name: text("name")?.into(),
+        user: text("user")?.into(),
+        command: text("command")?.into(),
         state: text("state")?.chars().next().unwrap_or('?'),
         cpu_tenths: (cpu * 10.0).round() as u32,
         memory_bytes: whole("memory_bytes")?.unwrap_or_default(),

@@ -7,7 +7,7 @@ use crate::head as payload;
 use crate::ranges::Ranges;
 use crate::store::*;
 use deadpool_postgres::GenericClient;
-use perfwatch_model::{BootId, HostId, ShapeId, wire};
+use perfwatch_model::{BootId, HostId, ShapeId, Texts, wire};
 use perfwatch_series::plan::State;
 use perfwatch_series::{FormatError, Picker, Tier, Wanted};
 use std::cell::RefCell;
@@ -35,6 +35,7 @@ async fn all<T>(
 pub(super) async fn head(shared: &Shared, after: i64, most: usize) -> Result<Vec<HeadRow>, StoreError> {
     let client = shared.client().await?;
     let mut found = Vec::new();
+    let texts = Texts::default();
     let mut after = after;
     while found.len() < most {
         let sql =
@@ -45,27 +46,33 @@ pub(super) async fn head(shared: &Shared, after: i64, most: usize) -> Result<Vec
         };
         after = row.get(0);
         let bytes: &[u8] = row.get(1);
-        let (rows, needed) = unpack(shared, after, bytes)?;
+        let (rows, needed) = unpack(shared, after, bytes, &texts)?;
         if needed.is_empty() {
             found.extend(rows);
             continue;
         }
         shared.learn_all(&client, needed.into_iter()).await.map_err(|error| unavailable(&error))?;
-        found.extend(payload::unpack(after, bytes, &|id| shared.known(id))?);
+        found.extend(payload::unpack(after, bytes, &|id| shared.known(id), &texts)?);
     }
     Ok(found)
 }
 
 /// Rows, and the shapes that are not in memory.
-fn unpack(shared: &Shared, arrival: i64, bytes: &[u8]) -> Result<(Vec<HeadRow>, Vec<ShapeId>), StoreError> {
+fn unpack(
+    shared: &Shared,
+    arrival: i64,
+    bytes: &[u8],
+    texts: &Texts,
+) -> Result<(Vec<HeadRow>, Vec<ShapeId>), StoreError> {
     let needed = RefCell::new(Vec::new());
-    let rows = payload::unpack(arrival, bytes, &|id| {
+    let shapes = |id| {
         let known = shared.known(id);
         if known.is_none() {
             needed.borrow_mut().push(id);
         }
         known
-    })?;
+    };
+    let rows = payload::unpack(arrival, bytes, &shapes, texts)?;
     Ok((rows, needed.into_inner()))
 }
 

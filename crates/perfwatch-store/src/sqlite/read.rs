@@ -5,7 +5,7 @@ use crate::decode::Fetch;
 use crate::head as payload;
 use crate::ranges::Ranges;
 use crate::store::*;
-use perfwatch_model::{BootId, HostId, ShapeId, wire};
+use perfwatch_model::{BootId, HostId, ShapeId, Texts, wire};
 use perfwatch_series::plan::State;
 use perfwatch_series::{FormatError, Picker, Tier, Wanted};
 use rusqlite::types::FromSqlError;
@@ -40,13 +40,15 @@ pub(super) fn head(
         .prepare_cached("SELECT arrival, payload FROM head WHERE hub = ?1 AND arrival > ?2 ORDER BY arrival")
         .map_err(unavailable)?;
     let mut rows = statement.query((HUB, after)).map_err(unavailable)?;
+    let texts = Texts::default();
     let mut all = Vec::new();
     while all.len() < most
         && let Some(row) = rows.next().map_err(unavailable)?
     {
         let arrival = row.get(0).map_err(unavailable)?;
         let bytes: Vec<u8> = row.get(1).map_err(unavailable)?;
-        all.extend(payload::unpack(arrival, &bytes, &|id| shared.shape(connection, id).ok().flatten())?);
+        let shapes = |id| shared.shape(connection, id).ok().flatten();
+        all.extend(payload::unpack(arrival, &bytes, &shapes, &texts)?);
     }
     Ok(all)
 }

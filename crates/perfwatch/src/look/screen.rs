@@ -107,7 +107,8 @@ fn processes(out: &mut String, snapshot: &Snapshot) {
         "PID", "USER", "CPU %", "MEMORY", "THR"
     );
     for row in &snapshot.processes {
-        let command = if row.command.is_empty() { format!("[{}]", row.name) } else { row.command.clone() };
+        let command =
+            if row.command.is_empty() { format!("[{}]", row.name) } else { row.command.to_string() };
         let command: String = command.chars().take(60).collect();
         #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
         let memory = bytes(Some(row.memory_bytes as f64));

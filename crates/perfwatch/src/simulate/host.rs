@@ -248,9 +248,9 @@ impl SimHost {
             left -= share;
             ProcessRow {
                 pid: 100 + u32::try_from(at).unwrap_or_default() * 37,
-                name: (*name).to_owned(),
-                user: (*user).to_owned(),
-                command: (*command).to_owned(),
+                name: (*name).into(),
+                user: (*user).into(),
+                command: (*command).into(),
                 state: if share > 300.0 { 'R' } else { 'S' },
                 cpu_tenths: share as u32,
                 memory_bytes: (1 << 26) * (at as u64 + 1) + u64::from(self.rng.u32(..3)) * 4_096,
