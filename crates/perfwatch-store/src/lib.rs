@@ -4,14 +4,17 @@
 //! roll up, let go) is the hub's. The names of tables, columns and migrations are the same in
 //! both databases.
 
+mod cells;
 mod decode;
 mod head;
 mod location;
+pub mod people;
 mod postgres;
 mod ranges;
 mod sqlite;
 mod store;
 
+pub use cells::{Cell, Change};
 pub use location::{Location, LocationError};
 pub use postgres::PostgresStore;
 pub use ranges::Ranges;

@@ -6,6 +6,7 @@ mod apply;
 mod copy;
 mod read;
 
+use crate::cells::{Cell, of_postgres};
 use crate::head;
 use crate::store::*;
 use append::{Append, Appender};
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls};
 
 mod migrations {
@@ -287,6 +289,15 @@ impl Store for PostgresStore {
 
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(apply::commit(&self.shared, writes))
+    }
+
+    fn rows(&self, sql: &'static str, cells: Vec<Cell>) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, StoreError>> {
+        Box::pin(async move {
+            let client = self.shared.client().await?;
+            let values: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
+            let rows = client.query(sql, &values).await.map_err(|error| unavailable(&error))?;
+            Ok(rows.iter().map(|row| (0..row.len()).map(|at| of_postgres(row, at)).collect()).collect())
+        })
     }
 
     fn read(&self, query: Query) -> BoxFuture<'_, Result<Reading, StoreError>> {

@@ -2,11 +2,14 @@
 //! readers beside it. WAL with a sync at each commit: what was answered survives a power cut.
 
 mod apply;
+mod file;
 mod read;
 mod writer;
 
+use crate::cells::Cell;
 use crate::head;
 use crate::store::*;
+use file::{lock, migrate, prepare};
 use perfwatch_model::{Clock, HostId, Shape, ShapeId, wire};
 use perfwatch_series::Tier;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
@@ -16,10 +19,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use writer::{Append, Job};
-
-mod migrations {
-    refinery::embed_migrations!("migrations/sqlite");
-}
 
 /// Connections that read at one time.
 const READERS: usize = 4;
@@ -48,6 +47,8 @@ pub struct SqliteStore {
     slots: Semaphore,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
+
+pub(crate) use file::{new_file, old_file};
 
 pub(crate) struct Shared {
     path: PathBuf,
@@ -140,48 +141,6 @@ impl SqliteStore {
         Ok(Self { shared: Arc::new(shared), jobs, slots: Semaphore::new(READERS), thread: Mutex::new(None) })
     }
 
-    /// Puts a backup in the place of what is in the folder, which is kept beside it.
-    ///
-    /// # Errors
-    /// A hub runs on the folder, or the file is no backup that this version can read.
-    pub fn restore(
-        options: &SqliteOptions,
-        from: &Path,
-        clock: &dyn Clock,
-    ) -> Result<Option<PathBuf>, StoreError> {
-        let failed =
-            |error: &dyn std::fmt::Display| StoreError::Refused(format!("{}: {error}", from.display()));
-        let folder = &options.folder;
-        std::fs::create_dir_all(folder).map_err(|error| failed(&error))?;
-        let copy = folder.join("restore.db");
-        let lock = lock(folder)?;
-        std::fs::copy(from, &copy).map_err(|error| failed(&error))?;
-        let checked = old_file(&copy).map(drop);
-        if let Err(error) = checked {
-            // What was there stays as it is.
-            let _ = std::fs::remove_file(&copy);
-            return Err(error);
-        }
-        let path = folder.join("history.db");
-        let mut before = None;
-        if path.exists() {
-            let aside = folder.join(format!("history.db.{}", clock.wall_ms() / 1_000));
-            // Its log belongs to it: folded in first.
-            let fold = Connection::open(&path).and_then(|connection| {
-                connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            });
-            fold.map_err(unavailable)?;
-            std::fs::rename(&path, &aside).map_err(|error| failed(&error))?;
-            before = Some(aside);
-        }
-        for suffix in ["history.db-wal", "history.db-shm"] {
-            let _ = std::fs::remove_file(folder.join(suffix));
-        }
-        std::fs::rename(&copy, &path).map_err(|error| failed(&error))?;
-        drop(lock);
-        Ok(before)
-    }
-
     async fn send<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StoreError> {
         let gone = || StoreError::Unavailable("the store is closed".to_owned());
         let (reply, answer) = oneshot::channel();
@@ -231,74 +190,6 @@ impl Drop for SqliteStore {
             let _ = thread.join();
         }
     }
-}
-
-/// One hub a folder; let go when the process ends, however it ends.
-fn lock(folder: &Path) -> Result<File, StoreError> {
-    let refuse = |what: String| StoreError::Refused(format!("history in {}: {what}", folder.display()));
-    let lock = File::create(folder.join("hub.lock")).map_err(|error| refuse(error.to_string()))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| refuse("another hub runs on this folder".to_owned()))?;
-    Ok(lock)
-}
-
-/// An empty database of our tables in a file of its own.
-pub(crate) fn new_file(path: &Path) -> Result<Connection, StoreError> {
-    let failed = |error: &dyn std::fmt::Display| StoreError::Refused(format!("{}: {error}", path.display()));
-    let mut connection = Connection::open(path).map_err(|error| failed(&error))?;
-    let settings = format!("PRAGMA page_size={PAGE_BYTES}; PRAGMA auto_vacuum=INCREMENTAL");
-    connection.execute_batch(&settings).map_err(|error| failed(&error))?;
-    migrate(&mut connection).map_err(|error| failed(&error))?;
-    Ok(connection)
-}
-
-/// A backup, whole and of tables that this version knows.
-pub(crate) fn old_file(path: &Path) -> Result<Connection, StoreError> {
-    let failed = |error: &dyn std::fmt::Display| StoreError::Refused(format!("{}: {error}", path.display()));
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(|error| failed(&error))?;
-    let check: String =
-        connection.query_row("PRAGMA quick_check", [], |row| row.get(0)).map_err(|error| failed(&error))?;
-    if check != "ok" {
-        return Err(failed(&check));
-    }
-    if !connection.table_exists(None, "block_raw").map_err(unavailable)? {
-        return Err(failed(&"not a backup of PerfWatch"));
-    }
-    migrate(&mut connection).map_err(|error| failed(&error))?;
-    Ok(connection)
-}
-
-fn prepare(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    let checkpoint_pages = (options.wal_bytes() / PAGE_BYTES / 2).max(1);
-    // The first two count only before there are tables.
-    connection.execute_batch(&format!(
-        "PRAGMA page_size={PAGE_BYTES}; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; \
-         PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint={checkpoint_pages}; \
-         PRAGMA journal_size_limit={}; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY; \
-         PRAGMA max_page_count={}",
-        options.wal_bytes(),
-        options.pages()
-    ))
-}
-
-fn migrate(connection: &mut Connection) -> Result<(), String> {
-    let newest =
-        migrations::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max();
-    let there: Option<i32> = connection
-        .query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))
-        .optional()
-        .unwrap_or_default()
-        .flatten();
-    if there > newest {
-        return Err(format!(
-            "made by a newer PerfWatch (tables of version {}, this one knows {}); start that one, or another folder",
-            there.unwrap_or_default(),
-            newest.unwrap_or_default()
-        ));
-    }
-    migrations::migrations::runner().run(connection).map(|_| ()).map_err(|error| error.to_string())
 }
 
 impl Shared {
@@ -396,6 +287,10 @@ impl Store for SqliteStore {
 
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move { self.send(|reply| Job::Commit(writes, reply)).await? })
+    }
+
+    fn rows(&self, sql: &'static str, cells: Vec<Cell>) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, StoreError>> {
+        Box::pin(self.query(move |connection, _| read::rows(connection, sql, &cells).map_err(unavailable)))
     }
 
     fn read(&self, query: Query) -> BoxFuture<'_, Result<Reading, StoreError>> {

@@ -1,10 +1,11 @@
 //! The port: object-safe, so that the hub is compiled once whatever stands behind it.
 //!
-//! Three kinds of things are kept. *Relational nouns* (hosts). The *head*: a log of accepted
+//! Three kinds of things are kept. *Relational nouns* (hosts, accounts, agents). The *head*: a log of accepted
 //! snapshots in the order of their arrival at one hub, many to a commit. *Blocks*: sealed
 //! columns of one host and tier. All changes but new head rows go through [`Store::commit`],
 //! which does a list of writes at once or none of them.
 
+use crate::cells::{Cell, Change};
 use perfwatch_model::Shape;
 use perfwatch_model::{BootId, HostFacts, HostId, Snapshot};
 use perfwatch_series::plan::State;
@@ -159,6 +160,15 @@ pub enum Write {
     /// A tier lets go of what is before this time; a [`CommitError::Conflict`] while a window
     /// that begins before it has rows that are not rolled up.
     Floor(Tier, i64),
+    /// Rows of ordinary tables; a [`CommitError::Conflict`] where one is there already that
+    /// must be the only one, or where none is that must be there.
+    Sql(Change),
+}
+
+impl From<Change> for Write {
+    fn from(change: Change) -> Self {
+        Self::Sql(change)
+    }
 }
 
 /// What to read of one host.
@@ -248,6 +258,9 @@ pub trait Store: Send + Sync {
 
     /// Does all of these or none.
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>>;
+
+    /// Rows of ordinary tables, by SQL that both databases understand (see [`Change`]).
+    fn rows(&self, sql: &'static str, cells: Vec<Cell>) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, StoreError>>;
 
     /// Reads a range of one host as of one moment.
     fn read(&self, query: Query) -> BoxFuture<'_, Result<Reading, StoreError>>;

@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 
 const DAY_MS: i64 = 86_400_000;
 /// A shape is noted as used this often.
@@ -26,7 +27,7 @@ pub(super) async fn put_host(client: &Object, host: &HostRecord) -> Result<(), E
     let sql = "INSERT INTO host (id, name, facts, first_seen_ms, last_at_ms, interval_ms) VALUES ($1, $2, $3, $4, $5, $6) \
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, facts = coalesce(excluded.facts, host.facts)";
     let facts = host.facts.as_deref().map(wire::encode_facts);
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [
+    let values: [&(dyn ToSql + Sync); 6] = [
         &id(host.id),
         &host.name,
         &facts,
@@ -88,11 +89,15 @@ pub(super) async fn commit(shared: &Shared, writes: Vec<Write>) -> Result<(), Co
     match try_commit(shared, &mut client, &writes).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(CommitError::Conflict),
-        // Two hubs at the same rows: one of them gives way.
+        // Two hubs at the same rows: one of them gives way. Or a row is there already.
         Err(error)
             if matches!(
                 error.code(),
-                Some(&SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE)
+                Some(
+                    &SqlState::T_R_DEADLOCK_DETECTED
+                        | &SqlState::T_R_SERIALIZATION_FAILURE
+                        | &SqlState::UNIQUE_VIOLATION
+                )
             ) =>
         {
             Err(CommitError::Conflict)
@@ -184,6 +189,10 @@ async fn apply(shared: &Shared, tx: &Transaction<'_>, write: &Write) -> Result<b
                 return Ok(false);
             }
             run("UPDATE floor SET ms = greatest(ms, $2) WHERE tier = $1", &[&tier.number(), ms]).await?;
+        }
+        Write::Sql(change) => {
+            let values: Vec<&(dyn ToSql + Sync)> = change.cells.iter().map(|cell| cell as _).collect();
+            return Ok(run(change.sql, &values).await? > 0 || !change.must);
         }
     }
     Ok(true)

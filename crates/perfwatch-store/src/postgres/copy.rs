@@ -2,6 +2,7 @@
 //! and columns there, so a backup of one database is a way into the other.
 
 use super::{Shared, apply, unavailable};
+use crate::cells::Cell;
 use crate::sqlite;
 use crate::store::StoreError;
 use deadpool_postgres::Object;
@@ -13,7 +14,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{IsolationLevel, Row};
 
 /// What is copied, in an order that is right for both ways.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: [(&str, &str); 17] = [
     ("host", "id, name, facts, first_seen_ms, last_at_ms, interval_ms"),
     ("shape", "id, columns, used_ms"),
     ("head", "arrival, payload"),
@@ -23,6 +24,18 @@ const TABLES: [(&str, &str); 9] = [
     ("block_minute", "host, first_ms, last_ms, shape, head_bytes, bytes, data"),
     ("block_hour", "host, first_ms, last_ms, shape, head_bytes, bytes, data"),
     ("dirty", "tier, host, window_ms, stamp"),
+    (
+        "account",
+        "id, name, role, password, totp, totp_step, recovery, subject, host_tags, enabled, epoch, created_ms, login_ms",
+    ),
+    ("session", "hash, account, created_ms, seen_ms, address, browser"),
+    ("token", "id, hash, account, name, scope, created_ms, expires_ms, used_ms"),
+    ("enrolment", "id, hash, name, tags, uses_left, created_by, created_ms, expires_ms"),
+    ("agent", "id, hash, host, enrolment, address, created_ms, seen_ms, revoked_ms"),
+    ("host_tag", "id, tags"),
+    // Numbered anew, in order.
+    ("audit", "at_ms, actor, address, action, object, before, after"),
+    ("setting", "name, value"),
 ];
 
 fn value(row: &Row, at: usize) -> Value {
@@ -42,6 +55,7 @@ fn value(row: &Row, at: usize) -> Value {
 fn select(table: &str, columns: &str) -> String {
     match table {
         "sealed" => "SELECT host, min(arrival) FROM sealed GROUP BY host".to_owned(),
+        "audit" => format!("SELECT {columns} FROM audit ORDER BY id"),
         _ => format!("SELECT {columns} FROM {table}"),
     }
 }
@@ -133,7 +147,8 @@ pub(super) async fn restore(shared: &Shared, from: &Path) -> Result<(), StoreErr
     let file = sqlite::old_file(from)?;
     let mut client = shared.client().await?;
     let pg = |error: tokio_postgres::Error| unavailable(&error);
-    let there = "SELECT EXISTS (SELECT 1 FROM host) OR EXISTS (SELECT 1 FROM head)";
+    let there =
+        "SELECT EXISTS (SELECT 1 FROM host) OR EXISTS (SELECT 1 FROM head) OR EXISTS (SELECT 1 FROM account)";
     if client.query_one(there, &[]).await.map_err(pg)?.get(0) {
         return Err(StoreError::Refused(
             "the database has history already; restore into an empty one".to_owned(),
@@ -163,10 +178,7 @@ pub(super) async fn restore(shared: &Shared, from: &Path) -> Result<(), StoreErr
                     ValueRef::Integer(number) => Box::new(number),
                     ValueRef::Text(text) => Box::new(String::from_utf8_lossy(text).into_owned()),
                     ValueRef::Blob(bytes) => Box::new(bytes.to_vec()),
-                    ValueRef::Null if insert.params().get(at) == Some(&Type::BYTEA) => {
-                        Box::new(None::<Vec<u8>>)
-                    }
-                    _ => Box::new(None::<i64>),
+                    _ => Box::new(Cell::Null),
                 });
             }
             if names.ends_with(", hub") {

@@ -1,11 +1,12 @@
 //! Each write as SQL.
 
 use super::{HUB, Shared, table};
+use crate::cells::{Cell, Change};
 use crate::ranges::Ranges;
 use crate::store::{HostRecord, Write};
 use perfwatch_model::wire;
 use perfwatch_series::Tier;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Statement};
 
 /// Pages given back to the file system in one go: a few milliseconds of work.
 const VACUUM_PAGES: u32 = 512;
@@ -77,8 +78,30 @@ pub(super) fn apply(connection: &Connection, write: Write) -> rusqlite::Result<b
         }
         Write::Expect(floors) => return Ok(super::read::floors(connection)? == floors),
         Write::Floor(tier, ms) => return floor(connection, tier, ms),
+        Write::Sql(change) => return sql(connection, &change),
     }
     Ok(true)
+}
+
+fn sql(connection: &Connection, change: &Change) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare_cached(change.sql)?;
+    bind(&mut statement, &change.cells)?;
+    match statement.raw_execute() {
+        Ok(touched) => Ok(touched > 0 || !change.must),
+        // There is one already: only this list of writes is undone, not the whole commit.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Values to `$1`, `$2`…, which here are names.
+pub(super) fn bind(statement: &mut Statement<'_>, cells: &[Cell]) -> rusqlite::Result<()> {
+    for (at, cell) in cells.iter().enumerate() {
+        if let Some(index) = statement.parameter_index(&format!("${}", at + 1))? {
+            statement.raw_bind_parameter(index, cell)?;
+        }
+    }
+    Ok(())
 }
 
 fn floor(connection: &Connection, tier: Tier, ms: i64) -> rusqlite::Result<bool> {

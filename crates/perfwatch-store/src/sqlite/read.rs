@@ -1,6 +1,7 @@
 //! Each question as SQL. Of a block only the directory and the parts asked for are read.
 
 use super::{HUB, Shared, table, unavailable};
+use crate::cells::Cell;
 use crate::decode::Fetch;
 use crate::head as payload;
 use crate::ranges::Ranges;
@@ -49,6 +50,18 @@ pub(super) fn head(
         let bytes: Vec<u8> = row.get(1).map_err(unavailable)?;
         let shapes = |id| shared.shape(connection, id).ok().flatten();
         all.extend(payload::unpack(arrival, &bytes, &shapes, &texts)?);
+    }
+    Ok(all)
+}
+
+pub(super) fn rows(connection: &Connection, sql: &str, cells: &[Cell]) -> rusqlite::Result<Vec<Vec<Cell>>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    super::apply::bind(&mut statement, cells)?;
+    let columns = statement.column_count();
+    let mut rows = statement.raw_query();
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        all.push((0..columns).map(|at| row.get_ref(at).map(Cell::from)).collect::<Result<_, _>>()?);
     }
     Ok(all)
 }

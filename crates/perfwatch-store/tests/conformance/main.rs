@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it can't go on")]
 
+mod people;
+
 use perfwatch_model::*;
 use perfwatch_series::{Block, Buckets, Effort, SeriesName, Table, Tier, Wanted, block};
 use perfwatch_store::*;
@@ -218,6 +220,9 @@ async fn all(store: Arc<dyn Store>) {
     a_list_of_writes_is_done_or_not(&*store).await;
     floors_rise_only_over_what_is_rolled_up(&*store).await;
     seen_ticks_add_up(&*store).await;
+    people::accounts_are_kept_and_names_taken_once(&*store).await;
+    people::agents_come_in_as_often_as_they_may(&*store).await;
+    people::changes_are_found_again(&*store).await;
 }
 
 mod postgres {
@@ -276,6 +281,8 @@ mod postgres {
             assert_eq!(copy.hosts().await.unwrap(), store.hosts().await.unwrap());
             assert_eq!(head_seqs(copy).await, head_seqs(&*store).await);
             assert_eq!(copy.floors().await.unwrap(), store.floors().await.unwrap());
+            let accounts = perfwatch_store::people::Account::all(copy).await.unwrap();
+            assert_eq!(accounts, perfwatch_store::people::Account::all(&*store).await.unwrap());
             for tier in Tier::ALL {
                 let read = |of: Vec<Piece>| -> Vec<String> {
                     of.into_iter().map(|piece| format!("{:?}", piece.content.unwrap())).collect()

@@ -1,0 +1,355 @@
+//! Who may enter: accounts, their browsers and tokens; agents and what lets them in; what was
+//! changed by whom. Every change of who may do what carries [`changed`] along in its commit, so
+//! that each hub sees that there was one.
+
+mod agents;
+mod audit;
+
+pub use agents::{Agent, Enrolment, HostTags};
+pub use audit::{AuditEntry, AuditFilter, audit};
+
+use crate::cells::{Cell, Cells, Change, list};
+use crate::store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// SHA-256 of a secret: what is kept of it.
+pub type Hash = [u8; 32];
+
+/// What an account may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Looks.
+    Viewer,
+    /// Runs the fleet: hosts, agents, rules.
+    Operator,
+    /// Runs the hub: accounts, settings, audit.
+    Admin,
+}
+
+impl Role {
+    /// All, the least first.
+    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// From its name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
+/// A person.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Account {
+    /// For ever.
+    pub id: Uuid,
+    /// What they log in with; lower case.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// argon2id in PHC form; none where an issuer vouches for them.
+    pub password: Option<String>,
+    /// Secret of the second factor (RFC 6238).
+    pub totp: Option<Vec<u8>>,
+    /// The last time step whose code was used.
+    pub totp_step: i64,
+    /// Hashes, in hexadecimal, of codes for who lost the second factor.
+    pub recovery: Vec<String>,
+    /// `issuer subject` at an OpenID Connect issuer.
+    pub subject: Option<String>,
+    /// Sees hosts with one of these tags only; empty for all.
+    pub host_tags: Vec<String>,
+    /// May enter.
+    pub enabled: bool,
+    /// Sessions and signed tokens of an earlier number are void.
+    pub epoch: i64,
+    /// When it was made, milliseconds since 1970.
+    pub created_ms: i64,
+    /// When they last logged in.
+    pub login_ms: Option<i64>,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without its secrets.
+        f.debug_struct("Account").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+const ACCOUNT: &str = "SELECT id, name, role, password, totp, totp_step, recovery, subject, host_tags, enabled, epoch, \
+     created_ms, login_ms FROM account ORDER BY name";
+
+impl Account {
+    /// All, by name.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn all(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
+        store.rows(ACCOUNT, Vec::new()).await?.into_iter().map(Self::read).collect()
+    }
+
+    fn read(row: Vec<Cell>) -> Result<Self, StoreError> {
+        let mut cells = Cells::of(row);
+        Ok(Self {
+            id: cells.id()?,
+            name: cells.text()?,
+            // Unknown ones, of a later version, may do the least.
+            role: Role::of(&cells.text()?).unwrap_or(Role::Viewer),
+            password: cells.maybe_text()?,
+            totp: cells.maybe_bytes()?,
+            totp_step: cells.int()?,
+            recovery: cells.list()?,
+            subject: cells.maybe_text()?,
+            host_tags: cells.list()?,
+            enabled: cells.int()? != 0,
+            epoch: cells.int()?,
+            created_ms: cells.int()?,
+            login_ms: cells.maybe_int()?,
+        })
+    }
+
+    fn cells(&self) -> [Cell; 13] {
+        [
+            self.id.into(),
+            self.name.as_str().into(),
+            self.role.name().into(),
+            self.password.as_deref().into(),
+            self.totp.as_deref().into(),
+            self.totp_step.into(),
+            list(&self.recovery),
+            self.subject.as_deref().into(),
+            list(&self.host_tags),
+            self.enabled.into(),
+            self.epoch.into(),
+            self.created_ms.into(),
+            self.login_ms.into(),
+        ]
+    }
+
+    /// A new one; a conflict where the name is taken.
+    pub fn add(&self) -> Change {
+        let sql = "INSERT INTO account (id, name, role, password, totp, totp_step, recovery, subject, host_tags, enabled, \
+             epoch, created_ms, login_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+        Change::new(sql, self.cells())
+    }
+
+    /// The first one; a conflict where there was one already.
+    pub fn add_first(&self) -> [Change; 2] {
+        let sql = "INSERT INTO setting (name, value) VALUES ('first_account', $1)";
+        [Change::new(sql, [self.name.as_str().into()]), self.add()]
+    }
+
+    /// All of it as it is here; a conflict where it is gone or its name is taken.
+    pub fn save(&self) -> Change {
+        let sql = "UPDATE account SET name = $2, role = $3, password = $4, totp = $5, totp_step = $6, recovery = $7, \
+             subject = $8, host_tags = $9, enabled = $10, epoch = $11, created_ms = $12, login_ms = $13 WHERE id = $1";
+        Change::new(sql, self.cells()).must()
+    }
+
+    /// A code of this time step was used; a conflict where one of it or a later one was.
+    pub fn use_totp(id: Uuid, step: i64) -> Change {
+        Change::new(
+            "UPDATE account SET totp_step = $2 WHERE id = $1 AND totp_step < $2",
+            [id.into(), step.into()],
+        )
+        .must()
+    }
+
+    /// Gone, with its sessions and tokens.
+    pub fn remove(id: Uuid) -> [Change; 3] {
+        [
+            Session::end_all(id),
+            Change::new("DELETE FROM token WHERE account = $1", [id.into()]),
+            Change::new("DELETE FROM account WHERE id = $1", [id.into()]).must(),
+        ]
+    }
+}
+
+/// A browser that is logged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Of what its cookie holds.
+    pub hash: Hash,
+    /// Whose.
+    pub account: Uuid,
+    /// Since when, milliseconds since 1970.
+    pub created_ms: i64,
+    /// When it last asked for something.
+    pub seen_ms: i64,
+    /// Where it came from at login.
+    pub address: String,
+    /// What it said it is.
+    pub browser: String,
+}
+
+impl Session {
+    /// All.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn all(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
+        let sql =
+            "SELECT hash, account, created_ms, seen_ms, address, browser FROM session ORDER BY created_ms";
+        let read = |row| {
+            let mut cells = Cells::of(row);
+            Ok(Self {
+                hash: cells.array()?,
+                account: cells.id()?,
+                created_ms: cells.int()?,
+                seen_ms: cells.int()?,
+                address: cells.text()?,
+                browser: cells.text()?,
+            })
+        };
+        store.rows(sql, Vec::new()).await?.into_iter().map(read).collect()
+    }
+
+    /// Logged in.
+    pub fn add(&self) -> Change {
+        let sql = "INSERT INTO session (hash, account, created_ms, seen_ms, address, browser) VALUES ($1, $2, $3, $4, $5, $6)";
+        let cells = [
+            self.hash[..].into(),
+            self.account.into(),
+            self.created_ms.into(),
+            self.seen_ms.into(),
+            self.address.as_str().into(),
+            self.browser.as_str().into(),
+        ];
+        Change::new(sql, cells)
+    }
+
+    /// It asked for something.
+    pub fn seen(hash: &Hash, seen_ms: i64) -> Change {
+        Change::new(
+            "UPDATE session SET seen_ms = $2 WHERE hash = $1 AND seen_ms < $2",
+            [hash[..].into(), seen_ms.into()],
+        )
+    }
+
+    /// Logged out.
+    pub fn end(hash: &Hash) -> Change {
+        Change::new("DELETE FROM session WHERE hash = $1", [hash[..].into()])
+    }
+
+    /// Logged out everywhere.
+    pub fn end_all(account: Uuid) -> Change {
+        Change::new("DELETE FROM session WHERE account = $1", [account.into()])
+    }
+
+    /// Those that nobody used since a time, or that are from before another.
+    pub fn end_old(seen_before_ms: i64, created_before_ms: i64) -> Change {
+        let sql = "DELETE FROM session WHERE seen_ms < $1 OR created_ms < $2";
+        Change::new(sql, [seen_before_ms.into(), created_before_ms.into()])
+    }
+}
+
+/// A token of a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// For ever.
+    pub id: Uuid,
+    /// Of the token.
+    pub hash: Hash,
+    /// Whose: it never may more than they.
+    pub account: Uuid,
+    /// What it is for.
+    pub name: String,
+    /// What it may do.
+    pub scope: String,
+    /// When it was made, milliseconds since 1970.
+    pub created_ms: i64,
+    /// When it ends.
+    pub expires_ms: Option<i64>,
+    /// When it was last used, to the minute.
+    pub used_ms: Option<i64>,
+}
+
+impl Token {
+    /// All.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn all(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
+        let sql = "SELECT id, hash, account, name, scope, created_ms, expires_ms, used_ms FROM token ORDER BY created_ms";
+        let read = |row| {
+            let mut cells = Cells::of(row);
+            Ok(Self {
+                id: cells.id()?,
+                hash: cells.array()?,
+                account: cells.id()?,
+                name: cells.text()?,
+                scope: cells.text()?,
+                created_ms: cells.int()?,
+                expires_ms: cells.maybe_int()?,
+                used_ms: cells.maybe_int()?,
+            })
+        };
+        store.rows(sql, Vec::new()).await?.into_iter().map(read).collect()
+    }
+
+    /// A new one.
+    pub fn add(&self) -> Change {
+        let sql = "INSERT INTO token (id, hash, account, name, scope, created_ms, expires_ms, used_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let cells = [
+            self.id.into(),
+            self.hash[..].into(),
+            self.account.into(),
+            self.name.as_str().into(),
+            self.scope.as_str().into(),
+            self.created_ms.into(),
+            self.expires_ms.into(),
+            self.used_ms.into(),
+        ];
+        Change::new(sql, cells)
+    }
+
+    /// Void from now on.
+    pub fn remove(id: Uuid) -> Change {
+        Change::new("DELETE FROM token WHERE id = $1", [id.into()]).must()
+    }
+
+    /// It was used.
+    pub fn used(id: Uuid, used_ms: i64) -> Change {
+        Change::new("UPDATE token SET used_ms = $2 WHERE id = $1", [id.into(), used_ms.into()])
+    }
+}
+
+/// Who may do what was changed.
+pub fn changed() -> Change {
+    let sql = "INSERT INTO setting (name, value) VALUES ('people', '1') ON CONFLICT (name) DO UPDATE \
+         SET value = CAST(CAST(setting.value AS BIGINT) + 1 AS TEXT)";
+    Change::new(sql, [])
+}
+
+/// How often who may do what was changed: another number, another state.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn changes(store: &dyn Store) -> Result<i64, StoreError> {
+    Ok(setting(store, "people").await?.and_then(|count| count.parse().ok()).unwrap_or_default())
+}
+
+/// A small thing by its name.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn setting(store: &dyn Store, name: &str) -> Result<Option<String>, StoreError> {
+    let rows = store.rows("SELECT value FROM setting WHERE name = $1", vec![name.into()]).await?;
+    rows.into_iter().next().map(|row| Cells::of(row).text()).transpose()
+}
+
+/// Keeps a small thing under a name.
+pub fn put_setting(name: &str, value: &str) -> Change {
+    let sql = "INSERT INTO setting (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    Change::new(sql, [name.into(), value.into()])
+}
