@@ -12,26 +12,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const BUDGET: u64 = 64_000_000;
+const BUDGET: u64 = 64 << 20;
+const MB: f64 = 1_048_576.0;
 const PAST_MS: i64 = 24 * 3_600_000;
 const LOOK_EACH: Duration = Duration::from_millis(100);
 
-/// Both databases, one after the other.
-pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
+/// Both databases, one after the other; or one by its name.
+pub(crate) fn run(seconds: u64, who: Option<&str>) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!(
         "{HOSTS} made-up hosts, a tick each {INTERVAL_MS} ms of their time, on a budget of {} MB",
-        BUDGET / 1_000_000
+        BUDGET >> 20
     );
-    let scratch = Scratch::new("budget")?;
-    let options = SqliteOptions { folder: scratch.0.join("history"), budget_bytes: BUDGET };
-    let sqlite: Arc<dyn Store> = Arc::new(SqliteStore::open(&options, clock.clone())?);
-    measure(&runtime, sqlite, &clock, seconds, Some(options.folder))?;
-    let server = perfwatch_testkit::Postgres::start_durable();
-    let url = server.database("bench");
-    let store = async { PostgresStore::connect(&url, "bench".to_owned(), BUDGET, clock.clone()).await };
-    measure(&runtime, Arc::new(runtime.block_on(store)?), &clock, seconds, None)
+    let wanted = |name: &str| who.is_none_or(|who| who.eq_ignore_ascii_case(name));
+    if wanted("sqlite") {
+        let scratch = Scratch::new("budget")?;
+        let options = SqliteOptions { folder: scratch.0.join("history"), budget_bytes: BUDGET };
+        let sqlite: Arc<dyn Store> = Arc::new(SqliteStore::open(&options, clock.clone())?);
+        measure(&runtime, sqlite, &clock, seconds, Some(options.folder))?;
+    }
+    if wanted("postgres") {
+        let server = perfwatch_testkit::Postgres::start_durable();
+        let url = server.database("bench");
+        let store = async { PostgresStore::connect(&url, "bench".to_owned(), BUDGET, clock.clone()).await };
+        measure(&runtime, Arc::new(runtime.block_on(store)?), &clock, seconds, None)?;
+    }
+    Ok(())
 }
 
 fn measure(
@@ -69,8 +76,8 @@ fn measure(
     sent.print("acked when durable");
     println!(
         "  at most {:.1} MB in {looks} looks, {:.1} MB at the end",
-        most as f64 / 1e6,
-        size() as f64 / 1e6
+        most as f64 / MB,
+        size() as f64 / MB
     );
     let newest_ms = start_ms + sent.covered_ms;
     for tier in Tier::ALL {

@@ -36,10 +36,10 @@ fn main() -> anyhow::Result<()> {
         Some("live") => live::run(number(1, 1_000), number(2, 60)),
         Some("live-clients") => live::clients(&arguments[1], number(2, 1_000), number(3, 60)),
         Some("history") => history::run(number(1, 120), arguments.get(2).map(String::as_str)),
-        Some("budget") => budget::run(number(1, 60)),
+        Some("budget") => budget::run(number(1, 60), arguments.get(2).map(String::as_str)),
         Some("ingest") => ingest::run(number(1, 20)),
         _ => anyhow::bail!(
-            "which? collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS] | history [SECONDS] [WHO] | budget [SECONDS]"
+            "which? collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS] | history [SECONDS] [WHO] | budget [SECONDS] [WHO]"
         ),
     }
 }

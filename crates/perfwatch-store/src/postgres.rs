@@ -1,9 +1,10 @@
 //! PostgreSQL 15 or later: for sites that outgrow one machine. A task that appends (many calls
-//! to a commit), a pool for the rest. Ticks have a partition a day.
+//! to a commit), a pool for the rest. Ticks have partitions by time.
 
 mod append;
 mod apply;
 mod copy;
+mod partitions;
 mod read;
 
 use crate::cells::{Cell, of_postgres};
@@ -14,6 +15,7 @@ use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Object, Pool, Rec
 use perfwatch_model::{Clock, HostId, Shape, ShapeId, wire};
 use perfwatch_series::Tier;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -33,8 +35,13 @@ const SHAPES: usize = 20_000;
 /// One who waits longer than this for a connection is told to come again.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Of the budget, in hundredths: use above this lets detail go, size above the second refuses.
-const ROOM: u64 = 80;
-const WALL: u64 = 97;
+/// What is between and above is for what deleted rows leave until a vacuum has passed.
+const ROOM: u64 = 70;
+const WALL: u64 = 85;
+/// Head rows and what was left by them take no more than this part of the budget.
+const HEAD_PART: u64 = 4;
+/// What deleted rows left is made usable again when it is this part of the budget.
+const LOOSE_PART: u64 = 32;
 /// Its own tables and indices take some MB; below this there is no room beside them.
 const LEAST_BUDGET: u64 = 64 << 20;
 /// The oldest server this works on (PostgreSQL's own number).
@@ -52,14 +59,19 @@ pub(crate) struct Shared {
     pool: Pool,
     hub: String,
     budget_bytes: u64,
-    /// As of the last look.
+    /// As of the last look, and what was written since: at most that much.
     disk_bytes: AtomicU64,
     clock: Arc<dyn Clock>,
     shapes: RwLock<HashMap<ShapeId, Arc<Shape>>>,
     /// Shapes that are in the database, and when that was noted.
     noted: Mutex<HashMap<ShapeId, Duration>>,
-    /// Days that have their partition.
-    days: Mutex<HashSet<i64>>,
+    /// Partitions that are there, by their times.
+    partitions: Mutex<Vec<Range<i64>>>,
+    /// Bytes of this hub's head rows, and of those that were deleted since the last vacuum.
+    head_live: AtomicU64,
+    head_loose: AtomicU64,
+    /// Bytes of minutes' and hours' blocks that were dropped since their vacuum.
+    loose_blocks: AtomicU64,
     /// Rows were deleted since the last vacuum.
     loose: AtomicBool,
     tidied: Mutex<Duration>,
@@ -106,6 +118,12 @@ impl PostgresStore {
         }
         let shared = Arc::new(Shared::new(url, hub, budget_bytes, clock)?);
         migrate(&shared).await?;
+        let sql = "SELECT coalesce(sum(length(payload)), 0)::bigint FROM head WHERE hub = $1";
+        let client = shared.client().await?;
+        let live: i64 =
+            client.query_one(sql, &[&shared.hub]).await.map_err(|error| unavailable(&error))?.get(0);
+        shared.head_live.store(live.cast_unsigned(), Ordering::Relaxed);
+        drop(client);
         let (appends, queue) = mpsc::channel(QUEUE);
         tokio::spawn(Appender::new(shared.clone()).run(queue));
         Ok(Self { shared, appends })
@@ -146,7 +164,10 @@ impl Shared {
             clock,
             shapes: RwLock::default(),
             noted: Mutex::default(),
-            days: Mutex::default(),
+            partitions: Mutex::default(),
+            head_live: AtomicU64::new(0),
+            head_loose: AtomicU64::new(0),
+            loose_blocks: AtomicU64::new(0),
             loose: AtomicBool::new(false),
             tidied: Mutex::default(),
         })
@@ -154,6 +175,11 @@ impl Shared {
 
     async fn client(&self) -> Result<Object, StoreError> {
         self.pool.get().await.map_err(|error| StoreError::Unavailable(chain(&error)))
+    }
+
+    /// What the head takes of the disk.
+    fn head_bytes(&self) -> u64 {
+        self.head_live.load(Ordering::Relaxed) + self.head_loose.load(Ordering::Relaxed)
     }
 
     fn known(&self, id: ShapeId) -> Option<Arc<Shape>> {
@@ -251,6 +277,10 @@ impl Store for PostgresStore {
                 let message = "its disk budget is used up; old detail is being let go".to_owned();
                 return Err(StoreError::Unavailable(message));
             }
+            if self.shared.head_bytes() > self.shared.budget_bytes / HEAD_PART {
+                let message = "what came in last is being sealed to fit the disk budget".to_owned();
+                return Err(StoreError::Unavailable(message));
+            }
             let mut bytes = Vec::with_capacity(rows.len() * 1_024);
             rows.iter().for_each(|row| head::put(&mut bytes, row));
             let mut shapes: Vec<Arc<Shape>> = rows.iter().map(|row| row.snapshot.shape.clone()).collect();
@@ -269,10 +299,7 @@ impl Store for PostgresStore {
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let client = self.shared.client().await?;
-            let sql = "DELETE FROM head WHERE hub = $1 AND arrival < $2";
-            client.execute(sql, &[&self.shared.hub, &before]).await.map_err(|error| unavailable(&error))?;
-            self.shared.loose.store(true, Ordering::Relaxed);
-            Ok(())
+            apply::truncate_head(&self.shared, &client, before).await.map_err(|error| unavailable(&error))
         })
     }
 

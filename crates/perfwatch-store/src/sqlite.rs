@@ -26,6 +26,8 @@ const READERS: usize = 4;
 const QUEUE: usize = 4_096;
 /// Pages are this large: blobs of some ten kB fit well.
 const PAGE_BYTES: u64 = 8_192;
+/// Enough to seal and roll up what a large fleet sent in a minute.
+const RESERVE_PAGES: u64 = (64 << 20) / PAGE_BYTES;
 /// Shapes kept decoded.
 const SHAPES: usize = 20_000;
 /// The one hub there is.
@@ -81,6 +83,13 @@ impl SqliteOptions {
         (self.budget_bytes / 16).clamp(4 * PAGE_BYTES, 16 << 20)
     }
 
+    /// What sealing and roll-up may take when appends may not any more: they must be done before
+    /// anything can go. Of a small budget that is a larger part.
+    fn reserve_pages(&self) -> u64 {
+        let pages = self.pages();
+        (pages / 16).max((pages / 4).min(RESERVE_PAGES))
+    }
+
     fn pages(&self) -> u64 {
         (self.budget_bytes.saturating_sub(2 * self.wal_bytes()) / PAGE_BYTES).max(64)
     }
@@ -103,7 +112,7 @@ impl SqliteStore {
         migrate(&mut connection).map_err(refuse)?;
         let shared = Arc::new(Shared {
             path,
-            room_pages: options.pages() - options.pages() / 16,
+            room_pages: options.pages() - options.reserve_pages(),
             clock,
             shapes: RwLock::default(),
             readers: Mutex::default(),

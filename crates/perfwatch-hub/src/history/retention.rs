@@ -116,7 +116,9 @@ impl History {
 
 /// The tier that gives when space is short.
 fn gives(usage: &Usage) -> Tier {
-    let [raw, minutes, hours] = usage.tier_bytes;
+    let [_, minutes, hours] = usage.tier_bytes;
+    // With what its blocks keep from being used again.
+    let raw = usage.used_bytes.saturating_sub(minutes + hours + usage.head_bytes);
     if raw > (raw + minutes + hours) / 100 * RAW_SHARE {
         Tier::Raw
     } else if minutes > (minutes + hours) / 100 * MINUTE_SHARE {
@@ -132,7 +134,11 @@ mod tests {
 
     #[test]
     fn detail_gives_before_history() {
-        let usage = |tier_bytes| Usage { tier_bytes, ..Usage::default() };
+        let usage = |tier_bytes: [u64; 3]| Usage {
+            tier_bytes,
+            used_bytes: tier_bytes.iter().sum(),
+            ..Usage::default()
+        };
         assert_eq!(gives(&usage([900, 90, 10])), Tier::Raw);
         assert_eq!(gives(&usage([300, 600, 10])), Tier::Minute);
         assert_eq!(gives(&usage([300, 300, 300])), Tier::Hour);

@@ -24,6 +24,8 @@ fn patience_ms(tier: Tier) -> i64 {
 
 /// Windows done in one go.
 const WINDOWS: usize = 64;
+/// An hour of ticks that takes more than this part of the budget is not written anew.
+const TIGHT: u64 = 16;
 
 impl History {
     /// Rolls up the windows that are over. The number done.
@@ -66,7 +68,7 @@ impl History {
         };
         self.report(&pieces);
         self.report(&coarser);
-        let over = self.clock.wall_ms() >= end_ms + patience_ms(tier);
+        let over = self.clock.wall_ms() >= end_ms + patience_ms(tier) && !self.is_tight(tier, &pieces);
         let mut writes = vec![Write::Expect(floors), Write::Clear(window)];
         writes.extend(blocking(move || rolled(window, &pieces, &coarser, floors, over)).await?);
         match self.store.commit(writes).await {
@@ -74,6 +76,13 @@ impl History {
             Err(CommitError::Conflict) => Ok(false),
             Err(CommitError::Store(error)) => Err(error),
         }
+    }
+
+    /// Whether an hour of the fleet is so much of the budget that there is no room to write it
+    /// anew beside itself: its small blocks stay then, and go soon.
+    fn is_tight(&self, tier: Tier, pieces: &[Piece]) -> bool {
+        let bytes: u64 = pieces.iter().map(|piece| piece.block.bytes).sum();
+        tier == Tier::Raw && bytes.saturating_mul(self.logs().len() as u64) > self.config.budget_bytes / TIGHT
     }
 
     /// A block that can't be read costs itself and is told of.

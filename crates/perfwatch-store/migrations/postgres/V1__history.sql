@@ -41,7 +41,7 @@ CREATE TABLE seen (
     PRIMARY KEY (host, boot)
 );
 
--- Blocks, a table a tier. Ticks have a partition a day, made when it is first needed and
+-- Blocks, a table a tier. Ticks have partitions by time, made when first needed and
 -- dropped whole. The data is compressed already: stored as it is, so that parts can be read.
 CREATE SEQUENCE block_id;
 CREATE TABLE block_raw (

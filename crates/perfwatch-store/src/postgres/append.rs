@@ -5,6 +5,7 @@ use crate::head;
 use crate::store::StoreError;
 use perfwatch_model::Shape;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -71,7 +72,10 @@ impl Appender {
         apply::note_shapes(&self.shared, &client, &shapes).await.map_err(|error| unavailable(&error))?;
         let sql = "INSERT INTO head (hub, payload) VALUES ($1, $2) RETURNING arrival";
         let statement = client.prepare_cached(sql).await.map_err(|error| unavailable(&error))?;
-        let row = client.query_one(&statement, &[&self.shared.hub, &head::pack(&rows)]).await;
+        let payload = head::pack(&rows);
+        let row = client.query_one(&statement, &[&self.shared.hub, &payload]).await;
+        self.shared.head_live.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        self.shared.disk_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
         Ok(row.map_err(|error| unavailable(&error))?.get(0))
     }
 }

@@ -1,11 +1,11 @@
 //! Each write as SQL.
 
-use super::{Shared, read, table, unavailable};
+use super::{LOOSE_PART, Shared, partitions, read, table, unavailable};
 use crate::ranges::Ranges;
 use crate::store::*;
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use perfwatch_model::{HostId, Shape, wire};
-use perfwatch_series::{Tier, rollup::bucket_start};
+use perfwatch_series::Tier;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -60,34 +60,18 @@ pub(super) async fn note_shapes(
     Ok(())
 }
 
-/// Makes the partition of a day; another hub may do the same at the same time.
-pub(super) async fn ensure_day(shared: &Shared, client: &Object, first_ms: i64) -> Result<(), Error> {
-    let day_ms = bucket_start(first_ms, DAY_MS);
-    if shared.days.lock().unwrap_or_else(PoisonError::into_inner).contains(&day_ms) {
-        return Ok(());
-    }
-    let sql = format!(
-        "CREATE TABLE IF NOT EXISTS block_raw_{} PARTITION OF block_raw FOR VALUES FROM ({day_ms}) TO ({})",
-        day_ms / DAY_MS,
-        day_ms + DAY_MS
-    );
-    match client.batch_execute(&sql).await {
-        Ok(()) => {}
-        Err(error)
-            if matches!(
-                error.code(),
-                Some(&SqlState::DUPLICATE_TABLE | &SqlState::UNIQUE_VIOLATION | &SqlState::DUPLICATE_OBJECT)
-            ) => {}
-        Err(error) => return Err(error),
-    }
-    shared.days.lock().unwrap_or_else(PoisonError::into_inner).insert(day_ms);
-    Ok(())
-}
-
 pub(super) async fn commit(shared: &Shared, writes: Vec<Write>) -> Result<(), CommitError> {
     let mut client = shared.client().await?;
     match try_commit(shared, &mut client, &writes).await {
-        Ok(true) => Ok(()),
+        Ok(true) => {
+            if shared.loose_blocks.load(Ordering::Relaxed) > shared.budget_bytes / LOOSE_PART {
+                shared.loose_blocks.store(0, Ordering::Relaxed);
+                // It is done again where it fails.
+                let _ = client.batch_execute("VACUUM block_minute").await;
+                let _ = client.batch_execute("VACUUM block_hour").await;
+            }
+            Ok(())
+        }
         Ok(false) => Err(CommitError::Conflict),
         // Two hubs at the same rows: one of them gives way. Or a row is there already.
         Err(error)
@@ -104,7 +88,7 @@ pub(super) async fn commit(shared: &Shared, writes: Vec<Write>) -> Result<(), Co
         }
         Err(error) => {
             // A partition may have been dropped by another hub: looked for again next time.
-            shared.days.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            shared.partitions.lock().unwrap_or_else(PoisonError::into_inner).clear();
             Err(CommitError::Store(unavailable(&error)))
         }
     }
@@ -116,7 +100,7 @@ async fn try_commit(shared: &Shared, client: &mut Object, writes: &[Write]) -> R
         if let Write::Put(tier, _, shape, block) = write {
             shapes.push(shape.clone());
             if *tier == Tier::Raw {
-                ensure_day(shared, client, block.first_ms).await?;
+                partitions::ensure(shared, client, block.first_ms, None).await?;
             }
         }
     }
@@ -148,12 +132,16 @@ async fn apply(shared: &Shared, tx: &Transaction<'_>, write: &Write) -> Result<b
             );
             let (head, bytes) = (block.head as i64, block.bytes.len() as i64);
             let shape = block.shape.0.to_vec();
+            shared.disk_bytes.fetch_add(block.bytes.len() as u64, Ordering::Relaxed);
             run(&sql, &[&id(*host), &block.first_ms, &block.last_ms, &shape, &head, &bytes, &block.bytes])
                 .await?;
         }
         Write::Drop(block) => {
             let sql = format!("DELETE FROM {} WHERE id = $1 AND first_ms = $2", table(block.tier));
             shared.loose.store(true, Ordering::Relaxed);
+            if block.tier != Tier::Raw {
+                shared.loose_blocks.fetch_add(block.bytes, Ordering::Relaxed);
+            }
             return Ok(run(&sql, &[&block.id.0, &block.first_ms]).await? == 1);
         }
         Write::Sealed(sealed) => {
@@ -198,11 +186,30 @@ async fn apply(shared: &Shared, tx: &Transaction<'_>, write: &Write) -> Result<b
     Ok(true)
 }
 
-/// Drops days that are empty, lets go of what nothing needs, and makes the space of deleted
+/// Lets go of this hub's head rows that arrived before this number. What they leave is made
+/// usable again often: there are many of them.
+pub(super) async fn truncate_head(shared: &Shared, client: &Object, before: i64) -> Result<(), Error> {
+    let sql = "WITH gone AS (DELETE FROM head WHERE hub = $1 AND arrival < $2 RETURNING length(payload) AS bytes) \
+         SELECT coalesce(sum(bytes), 0)::bigint FROM gone";
+    let gone: i64 = client.query_one(sql, &[&shared.hub, &before]).await?.get(0);
+    let gone = gone.cast_unsigned();
+    let live = shared.head_live.load(Ordering::Relaxed);
+    shared.head_live.fetch_sub(gone.min(live), Ordering::Relaxed);
+    let loose = shared.head_loose.fetch_add(gone, Ordering::Relaxed) + gone;
+    if loose > shared.budget_bytes / LOOSE_PART {
+        client.batch_execute("VACUUM head").await?;
+        shared.head_loose.store(0, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Drops partitions that are empty, lets go of what nothing needs, and makes the space of deleted
 /// rows usable again: a plain VACUUM, which blocks nobody.
 pub(super) async fn tidy(shared: &Shared, before_ms: i64) -> Result<(), StoreError> {
     let now = shared.clock.monotonic();
     {
+        let client = shared.client().await?;
+        drop_partitions(shared, &client).await.map_err(|error| unavailable(&error))?;
         let mut tidied = shared.tidied.lock().unwrap_or_else(PoisonError::into_inner);
         if *tidied > Duration::ZERO && now.saturating_sub(*tidied) < TIDY_EVERY {
             return Ok(());
@@ -211,6 +218,11 @@ pub(super) async fn tidy(shared: &Shared, before_ms: i64) -> Result<(), StoreErr
     }
     let client = shared.client().await?;
     tidy_with(shared, &client, before_ms).await.map_err(|error| unavailable(&error))
+}
+
+async fn drop_partitions(shared: &Shared, client: &Object) -> Result<(), Error> {
+    let floor_ms = read::floors(client, "").await?.ms[0];
+    partitions::drop_empty(shared, client, floor_ms).await
 }
 
 async fn tidy_with(shared: &Shared, client: &Object, before_ms: i64) -> Result<(), Error> {
@@ -223,22 +235,7 @@ async fn tidy_with(shared: &Shared, client: &Object, before_ms: i64) -> Result<(
     if !shared.loose.swap(false, Ordering::Relaxed) {
         return Ok(());
     }
-    let floor_ms = read::floors(client, "").await?.ms[0];
-    let sql = "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'block_raw'::regclass";
-    for row in client.query(sql, &[]).await? {
-        let name: String = row.get(0);
-        let day: Option<i64> = name.strip_prefix("block_raw_").and_then(|day| day.parse().ok());
-        let Some(day) = day.filter(|day| (day + 1) * DAY_MS <= floor_ms) else {
-            continue;
-        };
-        let empty: bool =
-            client.query_one(&format!("SELECT NOT EXISTS (SELECT 1 FROM {name})"), &[]).await?.get(0);
-        if empty {
-            client.batch_execute(&format!("DROP TABLE {name}")).await?;
-            shared.days.lock().unwrap_or_else(PoisonError::into_inner).remove(&(day * DAY_MS));
-        }
-    }
-    for name in ["head", "block_raw", "block_minute", "block_hour", "dirty", "sealed", "seen"] {
+    for name in ["block_raw", "block_minute", "block_hour", "dirty", "sealed", "seen"] {
         client.batch_execute(&format!("VACUUM {name}")).await?;
     }
     Ok(())

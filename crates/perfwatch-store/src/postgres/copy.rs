@@ -1,7 +1,7 @@
 //! Everything, as of one moment, into a SQLite file and back: the tables have the same names
 //! and columns there, so a backup of one database is a way into the other.
 
-use super::{Shared, apply, unavailable};
+use super::{Shared, partitions, unavailable};
 use crate::cells::Cell;
 use crate::sqlite;
 use crate::store::StoreError;
@@ -154,10 +154,15 @@ pub(super) async fn restore(shared: &Shared, from: &Path) -> Result<(), StoreErr
             "the database has history already; restore into an empty one".to_owned(),
         ));
     }
-    let mut days = file.prepare("SELECT DISTINCT first_ms / 86400000 FROM block_raw").map_err(failed)?;
-    let days: Vec<i64> = days.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
-    for day in days {
-        apply::ensure_day(shared, &client, day * 86_400_000).await.map_err(pg)?;
+    let sql = "SELECT coalesce(sum(bytes), 0), coalesce(max(last_ms) - min(first_ms), 0) FROM block_raw";
+    let (bytes, span_ms) = file.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
+    let widths = partitions::fitting(shared, bytes, span_ms);
+    let mut times =
+        file.prepare("SELECT DISTINCT first_ms / 300000 * 300000 FROM block_raw").map_err(failed)?;
+    let times: Vec<i64> =
+        times.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
+    for at_ms in times {
+        partitions::ensure(shared, &client, at_ms, Some(widths)).await.map_err(pg)?;
     }
     let tx = client.transaction().await.map_err(pg)?;
     for (table, columns) in TABLES {

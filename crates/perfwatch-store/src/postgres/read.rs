@@ -315,20 +315,27 @@ pub(super) async fn usage(shared: &Shared) -> Result<Usage, StoreError> {
     let sql = "SELECT \
          (SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
           WHERE n.nspname = current_schema() AND c.relkind = 'r' AND (c.relname IN ('host', 'shape', 'head', 'sealed', 'seen', 'dirty', \
-          'floor', 'lease', 'block_minute', 'block_hour') OR c.relname LIKE 'block\\_raw\\_%')), \
+          'floor', 'lease', 'block_minute', 'block_hour', 'account', 'session', 'token', 'enrolment', 'agent', \
+          'host_tag', 'audit', 'setting') OR c.relname LIKE 'block\\_raw\\_%')), \
+         (SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint FROM pg_inherits WHERE inhparent = 'block_raw'::regclass), \
          (SELECT coalesce(sum(bytes), 0)::bigint FROM block_raw), (SELECT coalesce(sum(bytes), 0)::bigint FROM block_minute), \
          (SELECT coalesce(sum(bytes), 0)::bigint FROM block_hour), (SELECT coalesce(sum(length(payload)), 0)::bigint FROM head)";
     let usage = all(shared, sql, &[], |row| {
         let bytes = |at: usize| row.get::<_, i64>(at).cast_unsigned();
-        let tier_bytes = [bytes(1), bytes(2), bytes(3)];
-        let used = tier_bytes.iter().sum::<u64>() + bytes(4);
+        let tier_bytes = [bytes(2), bytes(3), bytes(4)];
+        let used = tier_bytes[1] + tier_bytes[2] + bytes(5);
+        // Chunks of large values and indices take about a tenth more. Of a partition, nothing is
+        // used again before it goes.
+        let used = used + used / 10 + bytes(1);
+        let (room, wall) = (shared.budget_bytes / 100 * super::ROOM, shared.budget_bytes / 100 * super::WALL);
+        // What is free is where it does not help: something must go all the same.
+        let over = bytes(0).saturating_sub(wall);
         Usage {
             disk_bytes: bytes(0),
-            // Chunks of large values and indices take about a tenth more.
-            used_bytes: used + used / 10,
-            room_bytes: shared.budget_bytes / 100 * super::ROOM,
+            used_bytes: if over > 0 { used.max(room / 10 * 9 + over) } else { used },
+            room_bytes: room,
             tier_bytes,
-            head_bytes: bytes(4),
+            head_bytes: bytes(5),
         }
     })
     .await?;
