@@ -32,7 +32,9 @@ impl SqliteStore {
         if let Err(error) = checked {
             // What was there stays as it is.
             let _ = std::fs::remove_file(&copy);
-            return Err(error);
+            // People know the file by the name they gave.
+            let (copy, from) = (copy.display().to_string(), from.display().to_string());
+            return Err(StoreError::Refused(error.to_string().replace(&copy, &from)));
         }
         let path = folder.join("history.db");
         let mut before = None;

@@ -1,6 +1,6 @@
 //! The command line as a person uses it.
 
-use crate::support::{BINARY, Process, eventually};
+use crate::support::{BINARY, Process, TestHub, eventually};
 use std::io::BufRead as _;
 use std::process::{Command, Output};
 
@@ -102,4 +102,53 @@ fn two_agents_never_share_an_identity() {
     let third = Process::spawn(BINARY, folder.path(), "same", &agent);
     // The log is one for both.
     eventually("the lock goes with its holder", || third.log().matches("agent starts").count() == 2);
+}
+
+#[test]
+fn a_made_up_fleet_is_copied_and_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let url = hub.url("");
+    let fleet = Process::spawn(
+        BINARY,
+        folder.path(),
+        "fleet",
+        &["simulate", "--hosts", "3", "--past", "10m", "--hub", &url],
+    );
+    let total = || hub.get("/api/v1/system").body["accepted_snapshots"].as_u64().unwrap();
+    eventually("the past is there", || total() >= 900);
+    drop(fleet);
+    let data = folder.path().join("hub");
+    let at = |data: &std::path::Path, args: &[&str]| {
+        Command::new(BINARY).args(args).env("PERFWATCH_DATA", data).output().unwrap()
+    };
+    let name = hub.get("/api/v1/hosts").body["hosts"][0]["name"].as_str().unwrap().to_owned();
+    let export = ["export", &name, "--format", "jsonl", "--from", "-1h"];
+    // Beside the hub that runs.
+    let copy = folder.path().join("copy.db");
+    let backup = at(&data, &["backup", copy.to_str().unwrap()]);
+    assert!(backup.status.success(), "{}", text(&backup.stderr));
+    let there = at(&data, &export);
+    assert!(there.status.success(), "{}", text(&there.stderr));
+    assert!(text(&there.stdout).lines().count() >= 300, "{}", text(&there.stderr));
+    // Not under a hub that runs; into an empty folder it goes.
+    let refused = at(&data, &["restore", copy.to_str().unwrap()]);
+    assert!(
+        !refused.status.success() && text(&refused.stderr).contains("another hub runs"),
+        "{}",
+        text(&refused.stderr)
+    );
+    let other = folder.path().join("other");
+    let restored = at(&other, &["restore", copy.to_str().unwrap()]);
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
+    assert_eq!(text(&at(&other, &export).stdout), text(&there.stdout), "the same to the last row");
+    let garbage = folder.path().join("garbage");
+    std::fs::write(&garbage, "no database").unwrap();
+    let refused = at(&other, &["restore", garbage.to_str().unwrap()]);
+    assert!(
+        !refused.status.success() && text(&refused.stderr).contains("garbage"),
+        "{}",
+        text(&refused.stderr)
+    );
+    assert_eq!(text(&at(&other, &export).stdout), text(&there.stdout), "what was there stays");
 }

@@ -161,5 +161,7 @@ export function panels(columns: Columns): Panel[] {
     },
     ofInstances('Temperature', 'temperature.celsius', 'celsius'),
   ]
-  return all.filter((panel) => panel.series.length > 0)
+  // In the past, what never came will not come; live, it may with the next tick.
+  const past = columns.gaps !== undefined
+  return all.filter((panel) => panel.series.length > 0 && (!past || panel.series.some(({ metric, instance }) => columns.has(metric, instance))))
 }
