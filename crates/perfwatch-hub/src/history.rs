@@ -205,7 +205,8 @@ impl History {
         let rows: Vec<Row> = fresh().map(|snapshot| Row { host, snapshot: snapshot.clone() }).collect();
         if !rows.is_empty() {
             let ticket = self.in_flight.begin();
-            let arrival = self.store.append(rows).await?;
+            // What is refused for want of room may find some when rows are sealed.
+            let arrival = self.store.append(rows).await.inspect_err(|_| self.due.notify_one())?;
             self.in_flight.arrived(arrival);
             let now = self.clock.monotonic();
             for snapshot in fresh() {

@@ -296,6 +296,10 @@ impl Store for PostgresStore {
         Box::pin(read::head(&self.shared, after, most))
     }
 
+    fn head_is_large(&self) -> bool {
+        self.shared.head_bytes() > self.shared.budget_bytes / HEAD_PART / 2
+    }
+
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let client = self.shared.client().await?;

@@ -1,5 +1,14 @@
 import { describe, expect, it } from 'vitest'
-import { gapsBetween, label, liveRange, merged, steps, yRange } from './axes'
+import { gapsBetween, label, liveRange, merged, moments, steps, yRange } from './axes'
+
+it.each([
+  [new Date(2026, 4, 1, 10, 5, 7), 10, '10:05:07'],
+  [new Date(2026, 4, 1, 10, 5), 300, '10:05'],
+  [new Date(2026, 4, 1), 3600, 'May 1'],
+  [new Date(2026, 4, 1), 30 * 86_400, 'May'],
+  [new Date(2026, 0, 1), 30 * 86_400, '2026'],
+  [new Date(2026, 4, 1), 365 * 86_400, '2026'],
+])('%s with ticks %s s apart is %s', (at, apart, text) => expect(moments(at.getTime(), apart)).toBe(text))
 
 describe('axes', () => {
   it('labels without needless zeros', () => {

@@ -1,6 +1,6 @@
 // Ticks and labels of a chart's axes, by unit.
 import type uPlot from 'uplot'
-import { format, type Unit } from '../lib/format'
+import { clock, clockShort, day, format, month, type Unit, year } from '../lib/format'
 
 /** Steps that read well: powers of two for bytes, 1-2-5 for the rest. */
 export function steps(unit: Unit): number[] {
@@ -23,6 +23,15 @@ export function yRange(unit: Unit, most?: number): uPlot.Range.Function {
 export function label(value: number, unit: Unit): string {
   if (value === 0) return unit === 'percent' ? '0%' : '0'
   return format(value, unit).replace(/\.0+(?=\D|$)/, '').replace(/(\.\d*?)0+(?=\D|$)/, '$1')
+}
+
+/** A tick of the time axis, by how far apart ticks are, seconds. */
+export function moments(ms: number, apart: number): string {
+  if (apart < 60) return clock(ms)
+  const at = new Date(ms)
+  if (apart >= 300 * 86_400) return year(ms)
+  if (apart >= 25 * 86_400) return at.getMonth() === 0 ? year(ms) : month(ms)
+  return at.getHours() + at.getMinutes() === 0 ? day(ms) : clockShort(ms)
 }
 
 /** Whether a row follows so late on the one before it that something is missing between. */

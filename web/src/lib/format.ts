@@ -81,5 +81,11 @@ const DAY = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' 
 
 /** 21 Nov */
 export const day = (ms: number) => DAY.format(ms)
+const MONTH = new Intl.DateTimeFormat(undefined, { month: 'short' })
+
+/** Nov */
+export const month = (ms: number) => MONTH.format(ms)
+/** 2026 */
+export const year = (ms: number) => String(new Date(ms).getFullYear())
 /** With the date. */
 export const moment = (ms: number) => MOMENT.format(ms)

@@ -42,7 +42,7 @@ impl History {
                     _ = ticks.tick() => {}
                     () = history.due.notified() => {}
                 }
-                let sealed = history.seal(false).await;
+                let sealed = history.seal(history.store.head_is_large()).await;
                 history.note("seal", sealed, &history.counts.sealed);
             }
             // What is in no block stays in the head: a start reads it back.
