@@ -36,7 +36,7 @@ pub(crate) struct App {
     /// Bounds how many requests are decompressed at one time.
     pub(crate) decompressing: Semaphore,
     /// Bounds what requests hold together from there on, in KiB.
-    pub(crate) decoded: Semaphore,
+    pub(crate) decoded: Arc<Semaphore>,
     /// Cancelled when the hub is to leave.
     pub(crate) stop: CancellationToken,
     /// WebSocket tasks, which outlive their HTTP request.

@@ -21,6 +21,7 @@ use perfwatch_model::{Clock, HostId, Snapshot};
 use perfwatch_series::{Tier, Wanted};
 use perfwatch_store::{Content, Row, Store, StoreError};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedMutexGuard};
@@ -67,6 +68,8 @@ pub(crate) struct History {
     in_flight: InFlight,
     /// Why nothing is taken in, while that is so.
     refusing: Mutex<Option<String>>,
+    /// There may be head rows that blocks hold by now: looked for at a start too.
+    to_cut: AtomicBool,
     /// What each task fails at, while it does.
     troubles: Mutex<HashMap<&'static str, String>>,
     /// Somebody has enough rows for a block.
@@ -97,6 +100,7 @@ impl History {
             hosts: RwLock::default(),
             in_flight: InFlight::default(),
             refusing: Mutex::default(),
+            to_cut: AtomicBool::new(true),
             troubles: Mutex::default(),
             due: Notify::new(),
             counts,
@@ -116,9 +120,9 @@ impl History {
             for row in head {
                 let host = row.row.host;
                 if sealed.get(&host).is_none_or(|sealed| row.arrival > *sealed) {
-                    let taken =
-                        history.log(host).take(row.arrival, row.row.snapshot, history.clock.monotonic());
-                    rows += usize::from(taken);
+                    let (log, snapshot) = (history.log(host), row.row.snapshot);
+                    rows += usize::from(!log.has(snapshot.boot, snapshot.seq));
+                    log.take(row.arrival, [snapshot], history.clock.monotonic());
                 }
             }
         }
@@ -209,9 +213,7 @@ impl History {
             let arrival = self.store.append(rows).await.inspect_err(|_| self.due.notify_one())?;
             self.in_flight.arrived(arrival);
             let now = self.clock.monotonic();
-            for snapshot in fresh() {
-                log.take(arrival, snapshot.clone(), now);
-            }
+            log.take(arrival, fresh().cloned(), now);
             drop(ticket);
             if log.is_due(now) {
                 self.due.notify_one();

@@ -101,7 +101,7 @@ impl Hub {
             live,
             metrics,
             decompressing: Semaphore::new(limits::DECOMPRESSING),
-            decoded: Semaphore::new(limits::DECODED_BYTES >> 10),
+            decoded: Arc::new(Semaphore::new(limits::DECODED_BYTES >> 10)),
             stop: stop.clone(),
             tasks: tasks.clone(),
         });

@@ -16,6 +16,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use writer::{Append, Job};
@@ -57,6 +58,9 @@ pub(crate) struct Shared {
     /// Pages that may be in use before appends are refused; the rest of the file's pages
     /// belongs to sealing and roll-up.
     room_pages: u64,
+    /// Bytes of head rows, and what they may be: sealing them must find room in the reserve.
+    head_bytes: AtomicU64,
+    most_head_bytes: u64,
     clock: Arc<dyn Clock>,
     shapes: RwLock<HashMap<ShapeId, Arc<Shape>>>,
     readers: Mutex<Vec<Connection>>,
@@ -110,9 +114,16 @@ impl SqliteStore {
         let mut connection = Connection::open(&path).map_err(|error| refuse(error.to_string()))?;
         prepare(&connection, options).map_err(|error| refuse(error.to_string()))?;
         migrate(&mut connection).map_err(refuse)?;
+        let sql = "SELECT coalesce(sum(length(payload)), 0) FROM head";
+        let head_bytes = connection
+            .query_row(sql, [], |row| row.get::<_, i64>(0))
+            .map_err(|error| refuse(error.to_string()))?
+            .cast_unsigned();
         let shared = Arc::new(Shared {
             path,
             room_pages: options.pages() - options.reserve_pages(),
+            head_bytes: AtomicU64::new(head_bytes),
+            most_head_bytes: options.reserve_pages() * PAGE_BYTES / 2,
             clock,
             shapes: RwLock::default(),
             readers: Mutex::default(),
@@ -139,6 +150,8 @@ impl SqliteStore {
         let shared = Shared {
             path,
             room_pages: 0,
+            head_bytes: AtomicU64::new(0),
+            most_head_bytes: 0,
             clock,
             shapes: RwLock::default(),
             readers: Mutex::default(),
@@ -277,11 +290,21 @@ impl Store for SqliteStore {
         Box::pin(self.query(move |connection, shared| read::head(connection, shared, after, most)))
     }
 
+    fn head_is_large(&self) -> bool {
+        self.shared.head_bytes.load(Ordering::Relaxed) > self.shared.most_head_bytes / 2
+    }
+
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+        let shared = self.shared.clone();
         Box::pin(self.write(move |connection| {
+            let sql = "SELECT coalesce(sum(length(payload)), 0) FROM head WHERE hub = ?1 AND arrival < ?2";
+            let gone: i64 = connection.prepare_cached(sql)?.query_row((HUB, before), |row| row.get(0))?;
             connection
                 .prepare_cached("DELETE FROM head WHERE hub = ?1 AND arrival < ?2")?
                 .execute((HUB, before))?;
+            // Only the writer, on whose thread this is, changes it.
+            let before = shared.head_bytes.load(Ordering::Relaxed);
+            shared.head_bytes.store(before.saturating_sub(gone.cast_unsigned()), Ordering::Relaxed);
             Ok(())
         }))
     }

@@ -153,7 +153,8 @@ pub enum Write {
     Seen(Seen),
     /// The window took in rows.
     Mark(Tier, HostId, i64),
-    /// The window is rolled up as of this stamp.
+    /// The window is rolled up as of this stamp; a [`CommitError::Conflict`] where it took in more since,
+    /// or another hub rolled it up.
     Clear(Dirty),
     /// A [`CommitError::Conflict`] unless the floors are these.
     Expect(Floors),

@@ -88,22 +88,29 @@ impl HostLog {
         self.lock().seen.iter().any(|seen| seen.boot == boot && seen.seqs.contains(seq))
     }
 
-    /// Adds a row; false if it was there.
-    pub(super) fn take(&self, arrival: i64, snapshot: Arc<Snapshot>, now: Duration) -> bool {
+    /// Adds the rows of one commit that are not there yet, all at once: sealing goes by the
+    /// commit, and must not find half of one.
+    pub(super) fn take(
+        &self,
+        arrival: i64,
+        snapshots: impl IntoIterator<Item = Arc<Snapshot>>,
+        now: Duration,
+    ) {
         let mut inner = self.lock();
-        let seen = inner.boot(snapshot.boot);
-        if !seen.seqs.insert(snapshot.seq) {
-            return false;
+        for snapshot in snapshots {
+            let seen = inner.boot(snapshot.boot);
+            if !seen.seqs.insert(snapshot.seq) {
+                continue;
+            }
+            seen.newest_ms = seen.newest_ms.max(snapshot.at_ms);
+            if inner.open.is_empty() {
+                inner.since = now;
+            }
+            if inner.rows == 0 {
+                inner.rows = SEAL_ROWS / 2 + fastrand::usize(..SEAL_ROWS / 2);
+            }
+            inner.open.push((arrival, snapshot));
         }
-        seen.newest_ms = seen.newest_ms.max(snapshot.at_ms);
-        if inner.open.is_empty() {
-            inner.since = now;
-        }
-        if inner.rows == 0 {
-            inner.rows = SEAL_ROWS / 2 + fastrand::usize(..SEAL_ROWS / 2);
-        }
-        inner.open.push((arrival, snapshot));
-        true
     }
 
     pub(super) fn is_due(&self, now: Duration) -> bool {
@@ -119,12 +126,9 @@ impl HostLog {
 
     /// The rows and the arrival of the last, for a block.
     pub(super) fn to_seal(&self) -> Option<(Vec<Arc<Snapshot>>, i64)> {
-        let last = self.lock().open.last().map(|(arrival, _)| *arrival)?;
-        Some((self.rows_until(last), last))
-    }
-
-    fn rows_until(&self, last: i64) -> Vec<Arc<Snapshot>> {
-        self.lock().open.iter().filter(|(arrival, _)| *arrival <= last).map(|(_, s)| s.clone()).collect()
+        let inner = self.lock();
+        let (last, _) = inner.open.last()?;
+        Some((inner.open.iter().map(|(_, snapshot)| snapshot.clone()).collect(), *last))
     }
 
     /// Lets go of rows that are in blocks.
@@ -195,5 +199,48 @@ impl InFlight {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         self.of.began.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perfwatch_model::Shape;
+
+    #[test]
+    fn sealing_never_finds_half_a_commit() {
+        const COMMITS: i64 = 400;
+        const ROWS: u64 = 50;
+        let log = HostLog::default();
+        let row = |seq: u64| {
+            Arc::new(Snapshot {
+                boot: BootId::default(),
+                seq,
+                at_ms: 0,
+                interval_ms: 0,
+                shape: Arc::new(Shape::new(vec![])),
+                values: vec![],
+                processes: vec![],
+                facts: None,
+                errors: vec![],
+            })
+        };
+        let mut sealed = 0;
+        std::thread::scope(|scope| {
+            let taking = scope.spawn(|| {
+                for arrival in 0..COMMITS {
+                    let first = arrival.cast_unsigned() * ROWS;
+                    log.take(arrival, (first..first + ROWS).map(row), Duration::ZERO);
+                }
+            });
+            while !taking.is_finished() || log.oldest().is_some() {
+                if let Some((rows, until)) = log.to_seal() {
+                    assert_eq!(rows.len() as u64 % ROWS, 0, "whole commits");
+                    sealed += rows.len();
+                    log.sealed(until, Duration::ZERO);
+                }
+            }
+        });
+        assert_eq!(sealed as u64, COMMITS.cast_unsigned() * ROWS, "none is let go unseen");
     }
 }

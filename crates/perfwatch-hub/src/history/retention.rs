@@ -55,8 +55,20 @@ impl History {
         if used <= room / 100 * HIGH {
             return Ok(0);
         }
-        let tier = gives(&usage);
         let wanted = used - room / 100 * LOW;
+        let first = gives(&usage);
+        // Where the one whose turn it is has nothing that may go, another has.
+        for tier in [first, Tier::Raw, Tier::Minute, Tier::Hour] {
+            let dropped = self.let_go(tier, wanted, usage).await?;
+            if dropped > 0 {
+                return Ok(dropped);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Lets go of the oldest blocks of a tier, so many bytes of them. The blocks dropped.
+    async fn let_go(&self, tier: Tier, wanted: u64, usage: Usage) -> Result<usize, StoreError> {
         let mut sum = 0;
         let oldest = self.store.oldest(tier, i64::MAX, OLDEST).await?;
         let enough = oldest.iter().find(|block| {
@@ -67,9 +79,15 @@ impl History {
             return Ok(0);
         };
         let mut floor_ms = bucket_start(last.last_ms, step_ms(tier)) + step_ms(tier);
-        if tier == Tier::Raw {
-            floor_ms = floor_ms.min(bucket_start(self.clock.wall_ms() - RECENT_MS, step_ms(tier)));
-        }
+        // No tier lets go of what a finer one still counts on it for.
+        let floors = self.store.floors().await?.ms;
+        let most_ms = match tier {
+            Tier::Raw => self.clock.wall_ms() - RECENT_MS,
+            Tier::Minute => floors[0],
+            Tier::Hour => floors[1],
+        };
+        floor_ms = floor_ms.min(bucket_start(most_ms, step_ms(tier)));
+        let Usage { used_bytes: used, room_bytes: room, .. } = usage;
         tracing::info!(used, room, tier = tier.name(), floor_ms, "the disk budget lets old detail go");
         self.raise(tier, floor_ms).await
     }

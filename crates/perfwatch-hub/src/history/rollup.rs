@@ -146,6 +146,10 @@ fn rolled(window: Dirty, pieces: &[Piece], coarser: &[Piece], floors: Floors, ov
     let Some(target) = tier.coarser() else {
         return writes;
     };
+    // What can't be read was counted when it could: it stays counted.
+    if pieces.iter().any(|piece| piece.content.is_err()) {
+        return writes;
+    }
     let mut parts = Vec::new();
     for there in buckets(coarser) {
         parts.push(there.within(i64::MIN, from_ms));

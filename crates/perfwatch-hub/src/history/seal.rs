@@ -9,6 +9,7 @@ use perfwatch_series::{Buckets, Effort, Table, Tier, block, rollup::bucket_start
 use perfwatch_store::{CommitError, Floors, Sealed, StoreError, Write};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Hosts sealed in one commit.
 const HOSTS: usize = 32;
@@ -27,22 +28,40 @@ impl History {
     pub(super) async fn seal(&self, everything: bool) -> Result<usize, StoreError> {
         let now = self.clock.monotonic();
         let mut sealed = 0;
-        let logs: Vec<_> = self.logs().into_iter().filter(|(_, log)| everything || log.is_due(now)).collect();
+        let mut logs: Vec<_> =
+            self.logs().into_iter().filter(|(_, log)| everything || log.is_due(now)).collect();
+        // The oldest rows first: only then the head gets shorter.
+        logs.sort_by_key(|(_, log)| log.oldest());
         for hosts in logs.chunks(HOSTS) {
             let due = hosts.iter().filter_map(|(host, log)| {
                 let (rows, until) = log.to_seal()?;
                 Some(Sealing { host: *host, log: log.clone(), rows, until })
             });
             let due: Vec<Sealing> = due.collect();
-            sealed += due.len();
+            if due.is_empty() {
+                continue;
+            }
             self.seal_hosts(&due).await?;
+            sealed += due.len();
+            // Not only at the end: the room may be needed for the next ones.
+            self.to_cut.store(true, Ordering::Relaxed);
+            self.cut_head().await?;
         }
-        if sealed > 0 {
-            let in_flight = self.in_flight.oldest();
-            let oldest = self.logs().iter().filter_map(|(_, log)| log.oldest()).min();
-            self.store.truncate_head(oldest.unwrap_or(in_flight).min(in_flight)).await?;
-        }
+        // What could not be done last time.
+        self.cut_head().await?;
         Ok(sealed)
+    }
+
+    /// Lets go of head rows that are in blocks; again until it works.
+    async fn cut_head(&self) -> Result<(), StoreError> {
+        if !self.to_cut.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let in_flight = self.in_flight.oldest();
+        let oldest = self.logs().iter().filter_map(|(_, log)| log.oldest()).min();
+        self.store.truncate_head(oldest.unwrap_or(in_flight).min(in_flight)).await?;
+        self.to_cut.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn seal_hosts(&self, due: &[Sealing]) -> Result<(), StoreError> {

@@ -56,6 +56,11 @@ impl History {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut rolled, mut retained) = (None, None);
         while next(stop, &mut ticks).await {
+            // Each hub goes by what is taken, whoever lets go.
+            match self.store.usage().await {
+                Ok(usage) => self.counts.set_usage(usage),
+                Err(error) => tracing::debug!(%error, "usage"),
+            }
             let leased = self.store.lease("history", LEASE_MS).await;
             let ours = leased == Ok(true);
             self.note(WRITING, leased.map(|_| 0), &self.counts.failed);

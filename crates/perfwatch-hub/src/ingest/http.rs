@@ -14,6 +14,10 @@ use perfwatch_model::wire::{self, IngestAnswer, RejectedSnapshot, WireError};
 use perfwatch_model::{HostRef, Snapshot, json, limits};
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A request's share of what all together may hold.
+type Room = Arc<OwnedSemaphorePermit>;
 
 /// The handler.
 pub(crate) async fn ingest(
@@ -42,14 +46,14 @@ async fn decode_and_submit(
     let few = app.decompressing.acquire().await.map_err(leaving)?;
     let bytes = body::decompress(headers, bytes)?;
     let kib = u32::try_from(bytes.len() >> 10).unwrap_or(u32::MAX) + 1;
-    let _room = app.decoded.acquire_many(kib).await.map_err(leaving)?;
+    let room = Arc::new(app.decoded.clone().acquire_many_owned(kib).await.map_err(leaving)?);
     drop(few);
     let kind =
         headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
     match kind.split(';').next().unwrap_or_default().trim() {
-        wire::CONTENT_TYPE => compact(app, bytes).await,
+        wire::CONTENT_TYPE => compact(app, bytes, &room).await,
         // What `curl -d` says when nobody tells it otherwise.
-        "application/json" | "application/x-www-form-urlencoded" => from_json(app, &bytes).await,
+        "application/json" | "application/x-www-form-urlencoded" => from_json(app, &bytes, &room).await,
         other => {
             let message = format!(
                 "Content-Type {other:?} is not known here; send application/json or {}",
@@ -60,7 +64,7 @@ async fn decode_and_submit(
     }
 }
 
-async fn compact(app: &Arc<App>, bytes: Bytes) -> Result<IngestAnswer, ApiError> {
+async fn compact(app: &Arc<App>, bytes: Bytes, room: &Room) -> Result<IngestAnswer, ApiError> {
     let batch = wire::decode_batch(bytes).map_err(|error| malformed(&error))?;
     let host = batch.host().map_err(|error| malformed(&error))?;
     if batch.snapshots.len() > limits::BATCH_SNAPSHOTS {
@@ -98,13 +102,13 @@ async fn compact(app: &Arc<App>, bytes: Bytes) -> Result<IngestAnswer, ApiError>
     app.metrics.rejected(rejected.len());
     let facts = batch.facts.map(|facts| Arc::new(wire::read_facts(facts)));
     let skew_ms = (batch.sent_at_ms != 0).then(|| batch.sent_at_ms.saturating_sub(app.clock.wall_ms()));
-    let mut answer = submit(app, Submission { host, snapshots, facts, skew_ms }).await?;
+    let mut answer = submit(app, room, Submission { host, snapshots, facts, skew_ms }).await?;
     answer.rejected.extend(rejected);
     Ok(answer)
 }
 
 /// One object, or a list of them. A single refused snapshot is the request's own error.
-async fn from_json(app: &Arc<App>, bytes: &[u8]) -> Result<IngestAnswer, ApiError> {
+async fn from_json(app: &Arc<App>, bytes: &[u8], room: &Room) -> Result<IngestAnswer, ApiError> {
     let value: serde_json::Value = serde_json::from_slice(bytes)
         .map_err(|error| ApiError::bad_request("malformed_json", format!("the body is not JSON: {error}")))?;
     let (objects, single) = match value {
@@ -134,7 +138,8 @@ async fn from_json(app: &Arc<App>, bytes: &[u8]) -> Result<IngestAnswer, ApiErro
     }
     app.metrics.rejected(answer.rejected.len());
     for (host, snapshots) in by_host {
-        let part = submit(app, Submission { host, snapshots, facts: None, skew_ms: None }).await?;
+        let submission = Submission { host, snapshots, facts: None, skew_ms: None };
+        let part = submit(app, room, submission).await?;
         answer.accepted += part.accepted;
         answer.duplicates += part.duplicates;
         answer.rejected.extend(part.rejected);
@@ -146,10 +151,16 @@ async fn from_json(app: &Arc<App>, bytes: &[u8]) -> Result<IngestAnswer, ApiErro
     }
 }
 
-async fn submit(app: &Arc<App>, submission: Submission) -> Result<IngestAnswer, ApiError> {
+async fn submit(app: &Arc<App>, room: &Room, submission: Submission) -> Result<IngestAnswer, ApiError> {
     // A sender that goes away meanwhile leaves nothing half done: what is kept is published too.
     let task = app.clone();
-    let task = tokio::spawn(async move { task.pipeline.submit(submission).await });
+    let room = room.clone();
+    let task = tokio::spawn(async move {
+        let done = task.pipeline.submit(submission).await;
+        // Taken for as long as the rows are held, whoever still waits for them.
+        drop(room);
+        done
+    });
     let done = task.await.map_err(|error| {
         tracing::error!(%error, "a submission failed; please report it");
         ApiError::unavailable("internal", "the hub made a mistake; see its log", 5)

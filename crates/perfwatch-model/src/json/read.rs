@@ -6,6 +6,7 @@ use crate::number::{MISSING, scale};
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
 use crate::{BootId, Catalog, Column, HostId, Shape, limits};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Why a JSON value is no snapshot.
@@ -63,6 +64,12 @@ pub fn read_snapshot(value: &Value, catalog: &Catalog, now_ms: i64) -> Result<Pa
     for (key, value) in object.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str())) {
         reader.walk(key, value, 1)?;
     }
+    let mut seen = HashSet::with_capacity(reader.columns.len());
+    if let Some(twice) = reader.columns.iter().find(|column| !seen.insert((&column.metric, &column.instance)))
+    {
+        return fail(&twice.metric, format!("stands twice in one snapshot {:?}", twice.instance));
+    }
+    drop(seen);
     let processes = match object.get("processes").and_then(|p| p.get("top")) {
         None | Some(Value::Null) => Vec::new(),
         Some(rows) => read_processes(rows)?,

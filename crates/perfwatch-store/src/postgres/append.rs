@@ -74,8 +74,9 @@ impl Appender {
         let statement = client.prepare_cached(sql).await.map_err(|error| unavailable(&error))?;
         let payload = head::pack(&rows);
         let row = client.query_one(&statement, &[&self.shared.hub, &payload]).await;
+        let row = row.map_err(|error| unavailable(&error))?;
         self.shared.head_live.fetch_add(payload.len() as u64, Ordering::Relaxed);
         self.shared.disk_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
-        Ok(row.map_err(|error| unavailable(&error))?.get(0))
+        Ok(row.get(0))
     }
 }

@@ -166,15 +166,19 @@ async fn apply(shared: &Shared, tx: &Transaction<'_>, write: &Write) -> Result<b
         }
         Write::Clear(dirty) => {
             let sql = "DELETE FROM dirty WHERE tier = $1 AND host = $2 AND window_ms = $3 AND stamp = $4";
-            run(sql, &[&dirty.tier.number(), &id(dirty.host), &dirty.window_ms, &dirty.stamp]).await?;
+            let values: Values<'_> = &[&dirty.tier.number(), &id(dirty.host), &dirty.window_ms, &dirty.stamp];
+            return Ok(run(sql, values).await? == 1);
         }
         // Held until the end: floors don't rise under what builds on them.
         Write::Expect(floors) => return Ok(read::floors(tx, "FOR SHARE").await? == *floors),
         Write::Floor(tier, ms) => {
             read::floors(tx, "FOR UPDATE").await?;
-            let sql = "SELECT EXISTS (SELECT 1 FROM dirty WHERE tier = $1 AND window_ms < $2)";
-            if tx.query_one(sql, &[&tier.number(), ms]).await?.get(0) {
-                return Ok(false);
+            // What nothing is made of may go at any time.
+            if tier.coarser().is_some() {
+                let sql = "SELECT EXISTS (SELECT 1 FROM dirty WHERE tier = $1 AND window_ms < $2)";
+                if tx.query_one(sql, &[&tier.number(), ms]).await?.get(0) {
+                    return Ok(false);
+                }
             }
             run("UPDATE floor SET ms = greatest(ms, $2) WHERE tier = $1", &[&tier.number(), ms]).await?;
         }

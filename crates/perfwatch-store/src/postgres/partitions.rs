@@ -16,6 +16,8 @@ const HOUR_MS: i64 = 60 * MINUTE_MS;
 const WIDTHS_MS: [i64; 3] = [24 * HOUR_MS, HOUR_MS, 5 * MINUTE_MS];
 /// How many partitions the budget holds at least.
 const PARTS: i64 = 16;
+/// Who waits for the lock of a partition's coming or going makes all others wait: not for long.
+const PATIENCE_MS: u32 = 500;
 
 fn name(range: &Range<i64>) -> String {
     format!("block_raw_{}_{}", range.start / MINUTE_MS, range.end / MINUTE_MS)
@@ -79,12 +81,15 @@ pub(super) async fn ensure(
             continue;
         }
         let sql = format!(
-            "CREATE TABLE IF NOT EXISTS {} PARTITION OF block_raw FOR VALUES FROM ({}) TO ({})",
+            "SET lock_timeout = '{PATIENCE_MS}ms'; \
+             CREATE TABLE IF NOT EXISTS {} PARTITION OF block_raw FOR VALUES FROM ({}) TO ({})",
             name(&range),
             range.start,
             range.end
         );
-        match client.batch_execute(&sql).await {
+        let made = client.batch_execute(&sql).await;
+        client.batch_execute("RESET lock_timeout").await?;
+        match made {
             Ok(()) => {
                 shared.partitions.lock().unwrap_or_else(PoisonError::into_inner).push(range);
                 return Ok(());
@@ -121,7 +126,14 @@ pub(super) async fn drop_empty(shared: &Shared, client: &Object, before_ms: i64)
         let empty: bool =
             client.query_one(&format!("SELECT NOT EXISTS (SELECT 1 FROM {name})"), &[]).await?.get(0);
         if empty {
-            client.batch_execute(&format!("DROP TABLE {name}")).await?;
+            let sql = format!("SET lock_timeout = '{PATIENCE_MS}ms'; DROP TABLE {name}");
+            let dropped = client.batch_execute(&sql).await;
+            client.batch_execute("RESET lock_timeout").await?;
+            if let Err(error) = dropped {
+                // Somebody reads for long, a backup for one: next time.
+                tracing::debug!(%error, name, "an empty partition stays for now");
+                break;
+            }
         }
     }
     *shared.partitions.lock().unwrap_or_else(PoisonError::into_inner) = read(client).await?;

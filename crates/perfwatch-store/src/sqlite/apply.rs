@@ -71,10 +71,10 @@ pub(super) fn apply(connection: &Connection, write: Write) -> rusqlite::Result<b
             )?;
         }
         Write::Clear(dirty) => {
-            run(
-                "DELETE FROM dirty WHERE tier = ?1 AND host = ?2 AND window_ms = ?3 AND stamp = ?4",
-                &[&dirty.tier.number(), &dirty.host.to_bytes(), &dirty.window_ms, &dirty.stamp],
-            )?;
+            let sql = "DELETE FROM dirty WHERE tier = ?1 AND host = ?2 AND window_ms = ?3 AND stamp = ?4";
+            let values: [&dyn rusqlite::ToSql; 4] =
+                [&dirty.tier.number(), &dirty.host.to_bytes(), &dirty.window_ms, &dirty.stamp];
+            return Ok(run(sql, &values)? == 1);
         }
         Write::Expect(floors) => return Ok(super::read::floors(connection)? == floors),
         Write::Floor(tier, ms) => return floor(connection, tier, ms),
@@ -105,11 +105,14 @@ pub(super) fn bind(statement: &mut Statement<'_>, cells: &[Cell]) -> rusqlite::R
 }
 
 fn floor(connection: &Connection, tier: Tier, ms: i64) -> rusqlite::Result<bool> {
-    let waiting: bool = connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM dirty WHERE tier = ?1 AND window_ms < ?2)")?
-        .query_row((tier.number(), ms), |row| row.get(0))?;
-    if waiting {
-        return Ok(false);
+    // What nothing is made of may go at any time.
+    if tier.coarser().is_some() {
+        let waiting: bool = connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM dirty WHERE tier = ?1 AND window_ms < ?2)")?
+            .query_row((tier.number(), ms), |row| row.get(0))?;
+        if waiting {
+            return Ok(false);
+        }
     }
     connection
         .prepare_cached("UPDATE floor SET ms = max(ms, ?2) WHERE tier = ?1")?

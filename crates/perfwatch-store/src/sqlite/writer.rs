@@ -7,6 +7,7 @@ use perfwatch_model::{Shape, ShapeId, wire};
 use rusqlite::{Connection, Transaction};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -102,6 +103,7 @@ impl Writer {
         let now = self.shared.clock.monotonic();
         let mut fresh = Vec::new();
         let (mut waiting, mut refused) = (Vec::new(), Vec::new());
+        let mut head_bytes = 0;
         let result = (|| {
             let transaction = self.connection.transaction()?;
             let mut rows = Vec::new();
@@ -131,10 +133,12 @@ impl Writer {
             }
             let mut arrival = 0;
             if !rows.is_empty() {
+                let payload = head::pack(&rows);
                 transaction
                     .prepare_cached("INSERT INTO head (hub, payload) VALUES (?1, ?2)")?
-                    .execute((HUB, head::pack(&rows)))?;
+                    .execute((HUB, &payload))?;
                 arrival = transaction.last_insert_rowid();
+                head_bytes = payload.len() as u64;
             }
             waiting.extend(arrivals.into_iter().map(Waiting::Append));
             transaction.commit()?;
@@ -142,6 +146,7 @@ impl Writer {
         })();
         if result.is_ok() {
             self.noted.extend(fresh.into_iter().map(|shape| (shape, now)));
+            self.shared.head_bytes.fetch_add(head_bytes, Ordering::Relaxed);
         }
         for reply in refused {
             let message = "its disk budget is used up; old detail is being let go".to_owned();
@@ -164,6 +169,7 @@ impl Writer {
         };
         let used = number("page_count") - number("freelist_count");
         used.cast_unsigned() > self.shared.room_pages
+            || self.shared.head_bytes.load(Ordering::Relaxed) > self.shared.most_head_bytes
     }
 
     /// Readers may keep the log from being reused: past its bound, waits for them a little.

@@ -160,23 +160,28 @@ async fn a_list_of_writes_is_done_or_not(store: &dyn Store) {
         .await
         .unwrap();
     let raw = store.blocks(Tier::Raw, id, T0, T0 + HOUR).await.unwrap().remove(0).block;
-    let window =
-        store.dirty(Tier::Raw, T0 + 1, 10).await.unwrap().into_iter().find(|d| d.host == id).unwrap();
+    let window = async || {
+        let all = store.dirty(Tier::Raw, T0 + 1, 10).await.unwrap();
+        all.into_iter().find(|dirty| dirty.host == id)
+    };
     let minutes = Buckets::of_ticks(&table, 60_000, 0);
     let rolled = block::encode_buckets(&minutes, Effort::Best);
-    let roll = || {
+    let roll = |window| {
         vec![
             Write::Drop(raw.clone()),
             Write::Put(Tier::Minute, id, shape.clone(), rolled.clone()),
             Write::Clear(window),
         ]
     };
-    // Somebody marks it again meanwhile: the newer mark stays.
+    // Somebody marks it again meanwhile: what was rolled up is not all of it.
+    let old = window().await.unwrap();
     store.commit(vec![Write::Mark(Tier::Raw, id, T0)]).await.unwrap();
-    store.commit(roll()).await.unwrap();
-    assert!(store.dirty(Tier::Raw, T0 + 1, 10).await.unwrap().iter().any(|d| d.host == id));
+    assert_eq!(store.commit(roll(old)).await, Err(CommitError::Conflict));
+    let new = window().await.unwrap();
+    store.commit(roll(new)).await.unwrap();
+    assert_eq!(window().await, None);
     // The block went already: nothing of the list is done.
-    assert_eq!(store.commit(roll()).await, Err(CommitError::Conflict));
+    assert_eq!(store.commit(roll(new)).await, Err(CommitError::Conflict));
     let there = store.blocks(Tier::Minute, id, T0, T0 + HOUR).await.unwrap();
     assert_eq!(there.len(), 1);
     let Ok(Content::Buckets(back)) = &there[0].content else { panic!() };

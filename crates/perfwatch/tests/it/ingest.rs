@@ -80,6 +80,7 @@ fn each_bad_body_gets_its_own_error_and_the_hub_goes_on() {
         ("empty", vec![], &none, 400, "malformed_json"),
         ("malformed", b"{\"host\": }".to_vec(), &none, 400, "malformed_json"),
         ("NaN", b"{\"host\":\"h\",\"cpu\":{\"usage\":NaN}}".to_vec(), &none, 400, "malformed_json"),
+        ("one value twice", with(&|v| v["cpu.usage"] = json!(5)), &none, 422, "invalid_snapshot"),
         ("NaN as text", with(&|v| v["cpu"]["usage"] = json!("NaN")), &none, 422, "invalid_snapshot"),
         ("infinite", b"{\"host\":\"h\",\"cpu\":{\"usage\":1e999}}".to_vec(), &none, 400, "malformed_json"),
         ("nested without end", deep.into_bytes(), &none, 400, "malformed_json"),
