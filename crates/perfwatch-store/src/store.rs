@@ -147,7 +147,8 @@ pub enum Write {
     Put(Tier, HostId, Arc<Shape>, Block),
     /// A block goes; a [`CommitError::Conflict`] if it went already.
     Drop(BlockInfo),
-    /// Head rows up to here are in blocks.
+    /// Head rows up to here are in blocks; a [`CommitError::Conflict`] where they are already: the
+    /// answer to the commit that did it was lost.
     Sealed(Sealed),
     /// Ticks that were taken in, together with those that are known.
     Seen(Seen),

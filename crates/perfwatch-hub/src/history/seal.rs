@@ -7,7 +7,7 @@ use super::rollup::{self, Late};
 use perfwatch_model::{HostId, Snapshot};
 use perfwatch_series::{Buckets, Effort, Table, Tier, block, rollup::bucket_start};
 use perfwatch_store::{CommitError, Floors, Sealed, StoreError, Write};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -41,8 +41,8 @@ impl History {
             if due.is_empty() {
                 continue;
             }
-            self.seal_hosts(&due).await?;
             sealed += due.len();
+            self.seal_hosts(due).await?;
             // Not only at the end: the room may be needed for the next ones.
             self.to_cut.store(true, Ordering::Relaxed);
             self.cut_head().await?;
@@ -64,7 +64,7 @@ impl History {
         Ok(())
     }
 
-    async fn seal_hosts(&self, due: &[Sealing]) -> Result<(), StoreError> {
+    async fn seal_hosts(&self, mut due: Vec<Sealing>) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let floors = self.store.floors().await?;
             let mut writes = vec![Write::Expect(floors)];
@@ -75,7 +75,7 @@ impl History {
             for (host, tier, buckets) in late {
                 writes.extend(rollup::add(&*self.store, host, tier, buckets).await?);
             }
-            for sealing in due {
+            for sealing in &due {
                 let last = sealing.rows.iter().max_by_key(|row| row.at_ms);
                 writes.extend(last.map(|row| Write::Heard(sealing.host, row.at_ms, row.interval_ms)));
                 writes.extend(seen_of(sealing.host, &sealing.rows).into_iter().map(Write::Seen));
@@ -83,7 +83,7 @@ impl History {
             }
             // From here until the rows are let go, nobody reads these hosts.
             let mut moving = Vec::with_capacity(due.len());
-            for sealing in due {
+            for sealing in &due {
                 moving.push(sealing.log.moving().await);
             }
             match self.store.commit(writes).await {
@@ -92,11 +92,31 @@ impl History {
                     due.iter().for_each(|sealing| sealing.log.sealed(sealing.until, now));
                     return Ok(());
                 }
-                Err(CommitError::Conflict) => {}
+                Err(CommitError::Conflict) => {
+                    drop(moving);
+                    self.let_go_of_sealed(&mut due).await?;
+                }
                 Err(CommitError::Store(error)) => return Err(error),
             }
         }
         Err(StoreError::Unavailable("sealing met other changes again and again".to_owned()))
+    }
+}
+
+impl History {
+    /// What is sealed already is done: the commit was made, and only its answer was lost.
+    async fn let_go_of_sealed(&self, due: &mut Vec<Sealing>) -> Result<(), StoreError> {
+        let there: HashMap<HostId, i64> =
+            self.store.sealed().await?.into_iter().map(|sealed| (sealed.host, sealed.arrival)).collect();
+        let now = self.clock.monotonic();
+        due.retain(|sealing| {
+            let is_done = there.get(&sealing.host).is_some_and(|arrival| *arrival >= sealing.until);
+            if is_done {
+                sealing.log.sealed(sealing.until, now);
+            }
+            !is_done
+        });
+        Ok(())
     }
 }
 

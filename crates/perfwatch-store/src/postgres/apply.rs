@@ -146,8 +146,8 @@ async fn apply(shared: &Shared, tx: &Transaction<'_>, write: &Write) -> Result<b
         }
         Write::Sealed(sealed) => {
             let sql = "INSERT INTO sealed (hub, host, arrival) VALUES ($1, $2, $3) \
-                 ON CONFLICT (hub, host) DO UPDATE SET arrival = excluded.arrival";
-            run(sql, &[&shared.hub, &id(sealed.host), &sealed.arrival]).await?;
+                 ON CONFLICT (hub, host) DO UPDATE SET arrival = excluded.arrival WHERE sealed.arrival < excluded.arrival";
+            return Ok(run(sql, &[&shared.hub, &id(sealed.host), &sealed.arrival]).await? == 1);
         }
         Write::Seen(seen) => {
             let boot = seen.boot.to_bytes().to_vec();

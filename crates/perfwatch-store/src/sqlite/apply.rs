@@ -45,10 +45,9 @@ pub(super) fn apply(connection: &Connection, write: Write) -> rusqlite::Result<b
             return Ok(run(&sql, &[&block.id.0])? == 1);
         }
         Write::Sealed(sealed) => {
-            run(
-                "INSERT INTO sealed (hub, host, arrival) VALUES (?1, ?2, ?3) ON CONFLICT (hub, host) DO UPDATE SET arrival = excluded.arrival",
-                &[&HUB, &sealed.host.to_bytes(), &sealed.arrival],
-            )?;
+            let sql = "INSERT INTO sealed (hub, host, arrival) VALUES (?1, ?2, ?3) ON CONFLICT (hub, host) DO UPDATE \
+                 SET arrival = excluded.arrival WHERE sealed.arrival < excluded.arrival";
+            return Ok(run(sql, &[&HUB, &sealed.host.to_bytes(), &sealed.arrival])? == 1);
         }
         Write::Seen(seen) => {
             let there: Option<String> = connection

@@ -189,6 +189,15 @@ async fn a_list_of_writes_is_done_or_not(store: &dyn Store) {
     assert!(store.blocks(Tier::Raw, id, T0, T0 + HOUR).await.unwrap().is_empty());
 }
 
+async fn rows_are_sealed_once(store: &dyn Store) {
+    let sealed = |arrival| vec![Write::Sealed(Sealed { host: host(8).id, arrival })];
+    store.commit(sealed(1)).await.unwrap();
+    store.commit(sealed(4)).await.unwrap();
+    assert_eq!(store.commit(sealed(4)).await, Err(CommitError::Conflict), "its answer was lost");
+    let there = store.sealed().await.unwrap();
+    assert_eq!(there.iter().find(|one| one.host == host(8).id).map(|one| one.arrival), Some(4));
+}
+
 async fn floors_rise_only_over_what_is_rolled_up(store: &dyn Store) {
     let id = host(6).id;
     store.commit(vec![Write::Mark(Tier::Minute, id, T0)]).await.unwrap();
@@ -203,9 +212,9 @@ async fn floors_rise_only_over_what_is_rolled_up(store: &dyn Store) {
 
 async fn seen_ticks_add_up(store: &dyn Store) {
     let (id, boot) = (host(7).id, BootId::from_bytes(&[9; 16]).unwrap());
-    for seqs in ["1-5", "9-9", "6-8"] {
+    for (arrival, seqs) in [(9, "1-5"), (10, "9-9"), (11, "6-8")] {
         let seen = Seen { host: id, boot, seqs: Ranges::from_text(seqs), newest_ms: T0 };
-        let sealed = Sealed { host: id, arrival: 11 };
+        let sealed = Sealed { host: id, arrival };
         store.commit(vec![Write::Seen(seen), Write::Sealed(sealed)]).await.unwrap();
     }
     let seen = store.seen().await.unwrap();
@@ -223,6 +232,7 @@ async fn all(store: Arc<dyn Store>) {
     the_head_is_a_log(store.clone()).await;
     blocks_are_read_in_part(&*store).await;
     a_list_of_writes_is_done_or_not(&*store).await;
+    rows_are_sealed_once(&*store).await;
     floors_rise_only_over_what_is_rolled_up(&*store).await;
     seen_ticks_add_up(&*store).await;
     people::accounts_are_kept_and_names_taken_once(&*store).await;
