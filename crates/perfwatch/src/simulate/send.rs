@@ -21,8 +21,12 @@ pub(crate) struct Simulation {
     pub(crate) past: Duration,
 }
 
-/// Threads that send; more hosts than threads share them.
-const THREADS: usize = 4;
+/// Threads that send, each with a connection: enough that a hub's commits, some 50 a second, are
+/// no limit.
+fn threads(hosts: usize) -> usize {
+    (hosts / 10).clamp(4, 128).min(hosts)
+}
+
 /// Ticks of the past in one request.
 const BATCH: usize = 250;
 
@@ -35,7 +39,7 @@ pub(crate) fn simulate(simulation: &Simulation, stop: &AtomicBool) -> anyhow::Re
     let sent = AtomicU64::new(0);
     let started = SystemClock::new();
     std::thread::scope(|scope| {
-        for thread in 0..THREADS.min(simulation.hosts) {
+        for thread in 0..threads(simulation.hosts) {
             let (catalog, sent) = (catalog.clone(), &sent);
             scope.spawn(move || Sender::new(simulation, &catalog, thread, started.wall_ms()).run(stop, sent));
         }
@@ -62,7 +66,7 @@ struct Sender<'a> {
 
 impl<'a> Sender<'a> {
     fn new(simulation: &'a Simulation, catalog: &Catalog, thread: usize, start_ms: i64) -> Self {
-        let numbers = (thread..simulation.hosts).step_by(THREADS);
+        let numbers = (thread..simulation.hosts).step_by(threads(simulation.hosts));
         let http = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(30)))
