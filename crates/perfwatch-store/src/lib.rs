@@ -4,6 +4,7 @@
 //! roll up, let go) is the hub's. The names of tables, columns and migrations are the same in
 //! both databases.
 
+mod append;
 mod cells;
 mod decode;
 mod head;
@@ -11,6 +12,7 @@ mod location;
 pub mod people;
 mod postgres;
 mod ranges;
+mod shapes;
 mod sqlite;
 mod store;
 

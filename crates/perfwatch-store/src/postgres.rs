@@ -7,18 +7,19 @@ mod copy;
 mod partitions;
 mod read;
 
+use crate::append::{Append, QUEUE, closed, used_up};
 use crate::cells::{Cell, of_postgres};
-use crate::head;
+use crate::shapes::Shapes;
 use crate::store::*;
-use append::{Append, Appender};
+use append::Appender;
 use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Object, Pool, RecyclingMethod};
-use perfwatch_model::{Clock, HostId, Shape, ShapeId, wire};
+use perfwatch_model::{Clock, HostId, ShapeId, wire};
 use perfwatch_series::Tier;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::error::SqlState;
@@ -30,8 +31,6 @@ mod migrations {
 }
 
 const CONNECTIONS: usize = 8;
-const QUEUE: usize = 4_096;
-const SHAPES: usize = 20_000;
 /// One who waits longer than this for a connection is told to come again.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Of the budget, in hundredths: use above this lets detail go, size above the second refuses.
@@ -62,7 +61,7 @@ pub(crate) struct Shared {
     /// As of the last look, and what was written since: at most that much.
     disk_bytes: AtomicU64,
     clock: Arc<dyn Clock>,
-    shapes: RwLock<HashMap<ShapeId, Arc<Shape>>>,
+    shapes: Shapes,
     /// Shapes that are in the database, and when that was noted.
     noted: Mutex<HashMap<ShapeId, Duration>>,
     /// Partitions that are there, by their times.
@@ -162,7 +161,7 @@ impl Shared {
             budget_bytes,
             disk_bytes: AtomicU64::new(0),
             clock,
-            shapes: RwLock::default(),
+            shapes: Shapes::default(),
             noted: Mutex::default(),
             partitions: Mutex::default(),
             head_live: AtomicU64::new(0),
@@ -182,25 +181,13 @@ impl Shared {
         self.head_live.load(Ordering::Relaxed) + self.head_loose.load(Ordering::Relaxed)
     }
 
-    fn known(&self, id: ShapeId) -> Option<Arc<Shape>> {
-        self.shapes.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
-    }
-
-    fn learn(&self, shape: Arc<Shape>) -> Arc<Shape> {
-        let mut shapes = self.shapes.write().unwrap_or_else(PoisonError::into_inner);
-        if shapes.len() >= SHAPES {
-            shapes.clear();
-        }
-        shapes.entry(shape.id()).or_insert(shape).clone()
-    }
-
     /// Makes sure that these shapes are in memory, as far as the database has them.
     async fn learn_all(
         &self,
         client: &impl GenericClient,
         ids: impl Iterator<Item = ShapeId>,
     ) -> Result<(), tokio_postgres::Error> {
-        let missing: HashSet<ShapeId> = ids.filter(|id| self.known(*id).is_none()).collect();
+        let missing: HashSet<ShapeId> = ids.filter(|id| self.shapes.known(*id).is_none()).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -208,7 +195,7 @@ impl Shared {
         for row in client.query("SELECT columns FROM shape WHERE id = ANY($1)", &[&missing]).await? {
             let columns: Vec<u8> = row.get(0);
             if let Ok(shape) = wire::decode_shape(columns.into()) {
-                self.learn(Arc::new(shape));
+                self.shapes.learn(Arc::new(shape));
             }
         }
         Ok(())
@@ -272,23 +259,16 @@ impl Store for PostgresStore {
 
     fn append(&self, rows: Vec<Row>) -> BoxFuture<'_, Result<i64, StoreError>> {
         Box::pin(async move {
-            let gone = || StoreError::Unavailable("the store is closed".to_owned());
             if self.shared.disk_bytes.load(Ordering::Relaxed) > self.shared.budget_bytes / 100 * WALL {
-                let message = "its disk budget is used up; old detail is being let go".to_owned();
-                return Err(StoreError::Unavailable(message));
+                return Err(used_up());
             }
             if self.shared.head_bytes() > self.shared.budget_bytes / HEAD_PART {
                 let message = "what came in last is being sealed to fit the disk budget".to_owned();
                 return Err(StoreError::Unavailable(message));
             }
-            let mut bytes = Vec::with_capacity(rows.len() * 1_024);
-            rows.iter().for_each(|row| head::put(&mut bytes, row));
-            let mut shapes: Vec<Arc<Shape>> = rows.iter().map(|row| row.snapshot.shape.clone()).collect();
-            shapes.dedup_by_key(|shape| shape.id());
             let (reply, answer) = oneshot::channel();
-            let append = Append { bytes, rows: rows.len(), shapes, reply };
-            self.appends.send(append).await.map_err(|_| gone())?;
-            answer.await.map_err(|_| gone())?
+            self.appends.send(Append::new(&rows, reply)).await.map_err(|_| closed())?;
+            answer.await.map_err(|_| closed())?
         })
     }
 

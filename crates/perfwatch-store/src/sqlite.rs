@@ -6,31 +6,27 @@ mod file;
 mod read;
 mod writer;
 
+use crate::append::{Append, QUEUE, closed};
 use crate::cells::Cell;
-use crate::head;
+use crate::shapes::Shapes;
 use crate::store::*;
 use file::{lock, migrate, prepare};
 use perfwatch_model::{Clock, HostId, Shape, ShapeId, wire};
 use perfwatch_series::Tier;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use writer::{Append, Job};
+use writer::Job;
 
 /// Connections that read at one time.
 const READERS: usize = 4;
-/// Calls that wait for the writer.
-const QUEUE: usize = 4_096;
 /// Pages are this large: blobs of some ten kB fit well.
 const PAGE_BYTES: u64 = 8_192;
 /// Enough to seal and roll up what a large fleet sent in a minute.
 const RESERVE_PAGES: u64 = (64 << 20) / PAGE_BYTES;
-/// Shapes kept decoded.
-const SHAPES: usize = 20_000;
 /// The one hub there is.
 const HUB: &str = "local";
 
@@ -62,7 +58,7 @@ pub(crate) struct Shared {
     head_bytes: AtomicU64,
     most_head_bytes: u64,
     clock: Arc<dyn Clock>,
-    shapes: RwLock<HashMap<ShapeId, Arc<Shape>>>,
+    shapes: Shapes,
     readers: Mutex<Vec<Connection>>,
     /// None where it is only read.
     _lock: Option<File>,
@@ -125,7 +121,7 @@ impl SqliteStore {
             head_bytes: AtomicU64::new(head_bytes),
             most_head_bytes: options.reserve_pages() * PAGE_BYTES / 2,
             clock,
-            shapes: RwLock::default(),
+            shapes: Shapes::default(),
             readers: Mutex::default(),
             _lock: Some(lock),
         });
@@ -153,7 +149,7 @@ impl SqliteStore {
             head_bytes: AtomicU64::new(0),
             most_head_bytes: 0,
             clock,
-            shapes: RwLock::default(),
+            shapes: Shapes::default(),
             readers: Mutex::default(),
             _lock: None,
         };
@@ -164,10 +160,9 @@ impl SqliteStore {
     }
 
     async fn send<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StoreError> {
-        let gone = || StoreError::Unavailable("the store is closed".to_owned());
         let (reply, answer) = oneshot::channel();
-        self.jobs.send(job(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())
+        self.jobs.send(job(reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())
     }
 
     /// Runs on the writer's own connection, between commits.
@@ -189,8 +184,7 @@ impl SqliteStore {
         &self,
         work: impl FnOnce(&mut Connection, &Shared) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let closed = |_| StoreError::Unavailable("the store is closed".to_owned());
-        let _slot = self.slots.acquire().await.map_err(closed)?;
+        let _slot = self.slots.acquire().await.map_err(|_| closed())?;
         let shared = self.shared.clone();
         let task = tokio::task::spawn_blocking(move || {
             let mut connection = shared.reader()?;
@@ -226,21 +220,9 @@ impl Shared {
         Ok(connection)
     }
 
-    fn known(&self, id: ShapeId) -> Option<Arc<Shape>> {
-        self.shapes.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
-    }
-
-    fn learn(&self, shape: Arc<Shape>) -> Arc<Shape> {
-        let mut shapes = self.shapes.write().unwrap_or_else(PoisonError::into_inner);
-        if shapes.len() >= SHAPES {
-            shapes.clear();
-        }
-        shapes.entry(shape.id()).or_insert(shape).clone()
-    }
-
     /// A shape, from memory or from the database.
     fn shape(&self, connection: &Connection, id: ShapeId) -> Result<Option<Arc<Shape>>, StoreError> {
-        if let Some(shape) = self.known(id) {
+        if let Some(shape) = self.shapes.known(id) {
             return Ok(Some(shape));
         }
         let columns: Option<Vec<u8>> = connection
@@ -249,7 +231,7 @@ impl Shared {
             .map_err(unavailable)?;
         Ok(columns
             .and_then(|columns| wire::decode_shape(columns.into()).ok())
-            .map(|shape| self.learn(Arc::new(shape))))
+            .map(|shape| self.shapes.learn(Arc::new(shape))))
     }
 
     fn file_bytes(&self) -> u64 {
@@ -277,13 +259,7 @@ impl Store for SqliteStore {
     }
 
     fn append(&self, rows: Vec<Row>) -> BoxFuture<'_, Result<i64, StoreError>> {
-        Box::pin(async move {
-            let mut bytes = Vec::with_capacity(rows.len() * 1_024);
-            rows.iter().for_each(|row| head::put(&mut bytes, row));
-            let mut shapes: Vec<Arc<Shape>> = rows.iter().map(|row| row.snapshot.shape.clone()).collect();
-            shapes.dedup_by_key(|shape| shape.id());
-            self.send(|reply| Job::Append(Append { bytes, rows: rows.len(), shapes, reply })).await?
-        })
+        Box::pin(async move { self.send(|reply| Job::Append(Append::new(&rows, reply))).await? })
     }
 
     fn head(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>> {

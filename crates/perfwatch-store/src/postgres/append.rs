@@ -1,26 +1,13 @@
 //! The task that appends: takes what waits, makes one head row of it, answers all.
 
 use super::{Shared, apply, unavailable};
+use crate::append::{APART, Append, Arrival, Failing, ROWS};
 use crate::head;
-use crate::store::StoreError;
 use perfwatch_model::Shape;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
-
-/// Commits that follow one another are at least this far apart.
-const APART: Duration = Duration::from_millis(15);
-/// Rows of one commit.
-const ROWS: usize = 1_000;
-
-/// Rows of one call, framed.
-pub(super) struct Append {
-    pub(super) bytes: Vec<u8>,
-    pub(super) rows: usize,
-    pub(super) shapes: Vec<Arc<Shape>>,
-    pub(super) reply: oneshot::Sender<Result<i64, StoreError>>,
-}
+use tokio::sync::mpsc;
 
 pub(super) struct Appender {
     shared: Arc<Shared>,
@@ -34,7 +21,7 @@ impl Appender {
     /// Until the store is closed.
     pub(super) async fn run(self, mut queue: mpsc::Receiver<Append>) {
         let mut last = Duration::ZERO;
-        let mut failing = false;
+        let mut failing = Failing::default();
         while let Some(first) = queue.recv().await {
             let since = self.shared.clock.monotonic().saturating_sub(last);
             if since < APART {
@@ -49,12 +36,7 @@ impl Appender {
                 appends.push(append);
             }
             let result = self.commit(&appends).await;
-            match &result {
-                Err(error) if !failing => tracing::warn!(%error, "nothing can be written"),
-                Ok(_) if failing => tracing::info!("writing works again"),
-                _ => {}
-            }
-            failing = result.is_err();
+            failing.note(&result);
             for append in appends {
                 // Who does not wait any more asks again, and is told that it was kept.
                 let _ = append.reply.send(result.clone());
@@ -63,7 +45,7 @@ impl Appender {
         }
     }
 
-    async fn commit(&self, appends: &[Append]) -> Result<i64, StoreError> {
+    async fn commit(&self, appends: &[Append]) -> Arrival {
         let mut rows = Vec::with_capacity(appends.iter().map(|append| append.bytes.len()).sum());
         appends.iter().for_each(|append| rows.extend_from_slice(&append.bytes));
         let shapes: Vec<Arc<Shape>> = appends.iter().flat_map(|append| append.shapes.clone()).collect();

@@ -54,7 +54,7 @@ pub(super) async fn note_shapes(
              ON CONFLICT (id) DO UPDATE SET used_ms = excluded.used_ms";
         let columns = wire::encode_shape(shape).to_vec();
         client.execute(sql, &[&shape.id().0.to_vec(), &columns, &shared.clock.wall_ms()]).await?;
-        shared.learn(shape.clone());
+        shared.shapes.learn(shape.clone());
         shared.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(shape.id(), now);
     }
     Ok(())

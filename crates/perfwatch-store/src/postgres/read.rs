@@ -52,7 +52,7 @@ pub(super) async fn head(shared: &Shared, after: i64, most: usize) -> Result<Vec
             continue;
         }
         shared.learn_all(&client, needed.into_iter()).await.map_err(|error| unavailable(&error))?;
-        found.extend(payload::unpack(after, bytes, &|id| shared.known(id), &texts)?);
+        found.extend(payload::unpack(after, bytes, &|id| shared.shapes.known(id), &texts)?);
     }
     Ok(found)
 }
@@ -66,7 +66,7 @@ fn unpack(
 ) -> Result<(Vec<HeadRow>, Vec<ShapeId>), StoreError> {
     let needed = RefCell::new(Vec::new());
     let shapes = |id| {
-        let known = shared.known(id);
+        let known = shared.shapes.known(id);
         if known.is_none() {
             needed.borrow_mut().push(id);
         }
@@ -203,7 +203,7 @@ async fn pieces(
     let mut picker = Picker::new(wanted);
     let fetches: Vec<Result<Fetch, FormatError>> = places
         .iter()
-        .map(|place| Fetch::new(&place.head, shared.known(place.shape).as_ref(), wanted, &mut picker))
+        .map(|place| Fetch::new(&place.head, shared.shapes.known(place.shape).as_ref(), wanted, &mut picker))
         .collect();
     let (mut ids, mut firsts, mut offsets, mut lengths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (place, fetch) in places.iter().zip(&fetches) {

@@ -1,8 +1,9 @@
 //! The one thread that writes: takes what waits, makes one commit of it, answers all.
 
 use super::{HUB, Shared, apply, unavailable};
+use crate::append::{APART, Append, Arrival, Failing, ROWS, used_up};
 use crate::head;
-use crate::store::{CommitError, StoreError, Write};
+use crate::store::{CommitError, Write};
 use perfwatch_model::{Shape, ShapeId, wire};
 use rusqlite::{Connection, Transaction};
 use std::collections::HashMap;
@@ -11,21 +12,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Commits that follow one another are at least this far apart: what comes meanwhile shares the
-/// next one. One that comes alone does not wait.
-const APART: Duration = Duration::from_millis(15);
-/// Rows of one commit.
-const ROWS: usize = 1_000;
 /// A shape is noted as used this often.
 const SHAPE_NOTED: Duration = Duration::from_secs(3_600);
-
-/// Rows of one call, framed.
-pub(super) struct Append {
-    pub(super) bytes: Vec<u8>,
-    pub(super) rows: usize,
-    pub(super) shapes: Vec<Arc<Shape>>,
-    pub(super) reply: oneshot::Sender<Result<i64, StoreError>>,
-}
 
 pub(super) type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -39,21 +27,20 @@ pub(super) struct Writer {
     connection: Connection,
     shared: Arc<Shared>,
     wal_bytes: u64,
-    /// Whether the last commit failed: that is said once.
-    failing: bool,
+    failing: Failing,
     /// Shapes that are in the database, and when that was noted.
     noted: HashMap<ShapeId, Duration>,
 }
 
 /// What an answer is given for once the commit is made.
 enum Waiting {
-    Append(oneshot::Sender<Result<i64, StoreError>>),
+    Append(oneshot::Sender<Arrival>),
     Commit(oneshot::Sender<Result<(), CommitError>>),
 }
 
 impl Writer {
     pub(super) fn new(connection: Connection, shared: Arc<Shared>, wal_bytes: u64) -> Self {
-        Self { connection, shared, wal_bytes, failing: false, noted: HashMap::new() }
+        Self { connection, shared, wal_bytes, failing: Failing::default(), noted: HashMap::new() }
     }
 
     /// Until the store is closed.
@@ -149,16 +136,10 @@ impl Writer {
             self.shared.head_bytes.fetch_add(head_bytes, Ordering::Relaxed);
         }
         for reply in refused {
-            let message = "its disk budget is used up; old detail is being let go".to_owned();
-            let _ = reply.send(Err(StoreError::Unavailable(message)));
+            let _ = reply.send(Err(used_up()));
         }
         let result = result.map_err(unavailable);
-        match &result {
-            Err(error) if !self.failing => tracing::warn!(%error, "nothing can be written"),
-            Ok(_) if self.failing => tracing::info!("writing works again"),
-            _ => {}
-        }
-        self.failing = result.is_err();
+        self.failing.note(&result);
         answer(&result, waiting);
     }
 
@@ -208,7 +189,7 @@ fn note(
              ON CONFLICT (id) DO UPDATE SET used_ms = excluded.used_ms",
         )?
         .execute((id.0, &wire::encode_shape(shape)[..], shared.clock.wall_ms()))?;
-    shared.learn(shape.clone());
+    shared.shapes.learn(shape.clone());
     fresh.push(id);
     Ok(())
 }
@@ -233,7 +214,7 @@ fn apply_all(
     Ok(Some(reply))
 }
 
-fn answer(result: &Result<i64, StoreError>, waiting: Vec<Waiting>) {
+fn answer(result: &Arrival, waiting: Vec<Waiting>) {
     for waiting in waiting {
         // Who does not wait any more asks again, and is told that it was kept.
         match waiting {
