@@ -38,6 +38,16 @@ enum Waiting {
     Commit(oneshot::Sender<Result<(), CommitError>>),
 }
 
+impl Waiting {
+    fn of(job: Job) -> Option<Self> {
+        match job {
+            Job::Append(append) => Some(Self::Append(append.reply)),
+            Job::Commit(_, reply) => Some(Self::Commit(reply)),
+            Job::Run(_) => None,
+        }
+    }
+}
+
 impl Writer {
     pub(super) fn new(connection: Connection, shared: Arc<Shared>, wal_bytes: u64) -> Self {
         Self { connection, shared, wal_bytes, failing: Failing::default(), noted: HashMap::new() }
@@ -91,28 +101,31 @@ impl Writer {
         let mut fresh = Vec::new();
         let (mut waiting, mut refused) = (Vec::new(), Vec::new());
         let mut head_bytes = 0;
+        let mut jobs = jobs.into_iter();
         let result = (|| {
             let transaction = self.connection.transaction()?;
             let mut rows = Vec::new();
-            let mut arrivals = Vec::new();
-            for job in jobs {
+            for job in jobs.by_ref() {
                 match job {
                     Job::Append(append) if full => refused.push(append.reply),
                     Job::Append(append) => {
+                        waiting.push(Waiting::Append(append.reply));
                         rows.extend_from_slice(&append.bytes);
                         for shape in append.shapes {
                             note(&transaction, &self.shared, &self.noted, &mut fresh, &shape, now)?;
                         }
-                        arrivals.push(append.reply);
                     }
                     Job::Commit(writes, reply) => {
+                        waiting.push(Waiting::Commit(reply));
                         for write in &writes {
                             if let Write::Put(_, _, shape, _) = write {
                                 note(&transaction, &self.shared, &self.noted, &mut fresh, shape, now)?;
                             }
                         }
-                        if let Some(reply) = apply_all(&transaction, writes, reply)? {
-                            waiting.push(Waiting::Commit(reply));
+                        if !apply_all(&transaction, writes)?
+                            && let Some(Waiting::Commit(reply)) = waiting.pop()
+                        {
+                            let _ = reply.send(Err(CommitError::Conflict));
                         }
                     }
                     Job::Run(_) => {}
@@ -127,7 +140,6 @@ impl Writer {
                 arrival = transaction.last_insert_rowid();
                 head_bytes = payload.len() as u64;
             }
-            waiting.extend(arrivals.into_iter().map(Waiting::Append));
             transaction.commit()?;
             Ok(arrival)
         })();
@@ -135,6 +147,8 @@ impl Writer {
             self.noted.extend(fresh.into_iter().map(|shape| (shape, now)));
             self.shared.head_bytes.fetch_add(head_bytes, Ordering::Relaxed);
         }
+        // Those that an error left behind are told of it too.
+        waiting.extend(jobs.filter_map(Waiting::of));
         for reply in refused {
             let _ = reply.send(Err(used_up()));
         }
@@ -194,24 +208,17 @@ fn note(
     Ok(())
 }
 
-type Reply = oneshot::Sender<Result<(), CommitError>>;
-
-/// Applies a list of writes or, where it conflicts, none of it, and answers that at once.
-fn apply_all(
-    transaction: &Transaction<'_>,
-    writes: Vec<Write>,
-    reply: Reply,
-) -> rusqlite::Result<Option<Reply>> {
+/// Applies a list of writes or, where it conflicts, none of it.
+fn apply_all(transaction: &Transaction<'_>, writes: Vec<Write>) -> rusqlite::Result<bool> {
     transaction.execute_batch("SAVEPOINT list")?;
     for write in writes {
         if !apply::apply(transaction, write)? {
             transaction.execute_batch("ROLLBACK TO list; RELEASE list")?;
-            let _ = reply.send(Err(CommitError::Conflict));
-            return Ok(None);
+            return Ok(false);
         }
     }
     transaction.execute_batch("RELEASE list")?;
-    Ok(Some(reply))
+    Ok(true)
 }
 
 fn answer(result: &Arrival, waiting: Vec<Waiting>) {
