@@ -1,12 +1,12 @@
 //! The agent as a process, beside prometheus-node-exporter scraped at the same pace on the
 //! same machine in the same run.
 
+use crate::fleet::BenchHub;
 use crate::peers;
 use crate::process::{Running, crowd};
 use crate::store::Scratch;
 use anyhow::Context as _;
-use perfwatch_hub::{Deps, Hub, HubConfig};
-use perfwatch_model::{Catalog, Clock, SystemClock};
+use perfwatch_model::{Clock, SystemClock};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,20 +16,19 @@ const EXPORTER_ADDRESS: &str = "127.0.0.1:19100";
 
 pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let config = HubConfig { listen: ([127, 0, 0, 1], 0).into(), ..HubConfig::default() };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let scratch = Scratch::new("agent")?;
-    let deps = Deps { store: scratch.sqlite(clock.clone())?, clock, catalog: Arc::new(Catalog::default()) };
-    let hub = runtime.block_on(Hub::start(config, deps))?;
+    let hub = BenchHub::start(&runtime, scratch.sqlite(clock.clone())?, &clock, 10 << 30)?;
     let crowd = crowd(300)?;
     let agent = std::env::current_exe()?.with_file_name("perfwatch-agent");
     println!("{seconds} s each, with 300 more processes; processor time of the process itself, of one core");
     for interval in [1, 2] {
         let folder = std::env::temp_dir().join(format!("perfwatch-bench-{}-{interval}", std::process::id()));
-        let url = format!("http://{}", hub.address());
         let text = format!("{interval}s");
         let ours = Running::start(
-            Command::new(&agent).args(["--hub", &url, "--interval", &text]).env("PERFWATCH_DATA", &folder),
+            Command::new(&agent)
+                .args(["--hub", &hub.url, "--interval", &text, "--token", &hub.token])
+                .env("PERFWATCH_DATA", &folder),
         )
         .with_context(|| format!("{}: build it first: make bench", agent.display()))?;
         let theirs = if let Some(exporter) = peers::program("prometheus-node-exporter") {
@@ -84,6 +83,6 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
         let _ = std::fs::remove_dir_all(folder);
     }
     drop(crowd);
-    runtime.block_on(hub.stop());
+    hub.stop();
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A disk budget that is far too small for its fleet: sizes on disk looked at all the time, and
 //! what was kept of each tier at the end.
 
-use crate::fleet::{self, HOSTS, INTERVAL_MS};
+use crate::fleet::{self, BenchHub, HOSTS, INTERVAL_MS};
 use crate::peers::bytes_below;
 use crate::store::Scratch;
 use perfwatch_model::{Clock, SystemClock};
@@ -48,8 +48,7 @@ fn measure(
     seconds: u64,
     folder: Option<PathBuf>,
 ) -> anyhow::Result<()> {
-    let hub = fleet::hub(runtime, store.clone(), clock, BUDGET)?;
-    let url = format!("http://{}", hub.address());
+    let hub = BenchHub::start(runtime, store.clone(), clock, BUDGET)?;
     let start_ms = clock.wall_ms() - PAST_MS;
     let size = || match &folder {
         // The files with their log, as `du` sees them.
@@ -67,8 +66,7 @@ fn measure(
             }
             (looks, most)
         });
-        let sent =
-            fleet::feed(&fleet::catalog(), &**clock, start_ms, seconds, || fleet::sender(&url, &**clock));
+        let sent = fleet::feed(&fleet::catalog(), &**clock, start_ms, seconds, || hub.sender(&**clock));
         done.store(true, Ordering::Relaxed);
         (sent, watch.join().unwrap_or_default())
     });
@@ -85,7 +83,7 @@ fn measure(
         let reach = oldest.first().map_or(0, |block| newest_ms - block.first_ms);
         println!("  {} reach back {:.1} of {:.1} min", tier.name(), minutes(reach), minutes(sent.covered_ms));
     }
-    runtime.block_on(hub.stop());
+    hub.stop();
     Ok(())
 }
 

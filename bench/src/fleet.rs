@@ -1,8 +1,9 @@
 //! The made-up fleet that benches send: the same hosts with the same ticks, as fast as whoever
 //! takes them can.
 
+use anyhow::Context as _;
 use perfwatch::simulate::SimHost;
-use perfwatch_hub::{Deps, HistoryConfig, Hub, HubConfig};
+use perfwatch_hub::{Deps, FirstAdmin, HistoryConfig, Hub, HubConfig, RequestLimits};
 use perfwatch_model::wire::{self, Batch};
 use perfwatch_model::{Catalog, Clock, Snapshot};
 use perfwatch_store::Store;
@@ -98,22 +99,74 @@ pub(crate) fn catalog() -> Catalog {
     perfwatch_collect::catalog(perfwatch_agent::METRICS)
 }
 
-/// A hub in this process, on a port of its own.
-pub(crate) fn hub(
-    runtime: &tokio::runtime::Runtime,
-    store: Arc<dyn Store>,
-    clock: &Arc<dyn Clock>,
-    budget_bytes: u64,
-) -> anyhow::Result<Hub> {
-    let history = HistoryConfig { budget_bytes, ..HistoryConfig::default() };
-    let config = HubConfig { listen: ([127, 0, 0, 1], 0).into(), history, ..HubConfig::default() };
-    let deps = Deps { store, clock: clock.clone(), catalog: Arc::new(catalog()) };
-    Ok(runtime.block_on(Hub::start(config, deps))?)
+/// A hub in this process, on a port of its own, and who may do all there.
+pub(crate) struct BenchHub<'a> {
+    runtime: &'a tokio::runtime::Runtime,
+    hub: Hub,
+    pub(crate) url: String,
+    pub(crate) token: String,
 }
 
-/// Sends as an agent does, over one connection; where the hub takes nothing, again a little later.
-pub(crate) fn sender<'a>(
+const PASSWORD: &str = "a hub that is measured";
+
+impl<'a> BenchHub<'a> {
+    pub(crate) fn start(
+        runtime: &'a tokio::runtime::Runtime,
+        store: Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+        budget_bytes: u64,
+    ) -> anyhow::Result<Self> {
+        let config = HubConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            history: HistoryConfig { budget_bytes, ..HistoryConfig::default() },
+            first_admin: Some(FirstAdmin { name: "admin".to_owned(), password: PASSWORD.to_owned() }),
+            // What the hub can take is asked, not what it lets through.
+            requests: RequestLimits { agent: 1_000_000, ingest: 1_000_000, api: 1_000_000 },
+            ..HubConfig::default()
+        };
+        let deps = Deps { store, clock: clock.clone(), catalog: Arc::new(catalog()) };
+        let hub = runtime.block_on(Hub::start(config, deps))?;
+        let url = hub.url();
+        let ask = |path: &str, bearer: &str, body: serde_json::Value| -> anyhow::Result<String> {
+            let request = ureq::post(format!("{url}{path}")).header("Authorization", bearer);
+            let mut answer = request.content_type("application/json").send(body.to_string())?;
+            let json: serde_json::Value = serde_json::from_str(&answer.body_mut().read_to_string()?)?;
+            json["token"].as_str().map(str::to_owned).context("no token")
+        };
+        let login = serde_json::json!({ "name": "admin", "password": PASSWORD });
+        let signed = ask("/api/v1/auth/token", "Bearer none", login)?;
+        let wish = serde_json::json!({ "name": "bench", "scope": "admin" });
+        let token = ask("/api/v1/tokens", &format!("Bearer {signed}"), wish)?;
+        Ok(Self { runtime, hub, url, token })
+    }
+
+    /// For `Authorization`.
+    pub(crate) fn bearer(&self) -> String {
+        format!("Bearer {}", self.token)
+    }
+
+    /// Its address without a scheme.
+    pub(crate) fn address(&self) -> String {
+        self.hub.address().to_string()
+    }
+
+    pub(crate) fn stop(self) {
+        self.runtime.block_on(self.hub.stop());
+    }
+
+    /// Sends as an agent does, over one connection; where the hub takes nothing, again a little
+    /// later.
+    pub(crate) fn sender<'b>(
+        &'b self,
+        clock: &'b dyn Clock,
+    ) -> impl FnMut(&SimHost, &[Snapshot]) -> anyhow::Result<()> + 'b {
+        sender(&self.url, self.bearer(), clock)
+    }
+}
+
+fn sender<'a>(
     url: &'a str,
+    bearer: String,
     clock: &'a dyn Clock,
 ) -> impl FnMut(&SimHost, &[Snapshot]) -> anyhow::Result<()> + 'a {
     let http = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
@@ -131,6 +184,7 @@ pub(crate) fn sender<'a>(
         loop {
             let mut answer = http
                 .post(format!("{url}/ingest/metrics"))
+                .header("Authorization", &bearer)
                 .header("Content-Type", wire::CONTENT_TYPE)
                 .header("Content-Encoding", "zstd")
                 .send(&body[..])?;

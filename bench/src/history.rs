@@ -2,7 +2,7 @@
 //! durable, with sealing, roll-up and retention at work beside; then what it takes on disk, and
 //! how long questions take. Then peers with the same series.
 
-use crate::fleet::{self, BATCH, HOSTS, INTERVAL_MS, SENDERS};
+use crate::fleet::{self, BATCH, BenchHub, HOSTS, INTERVAL_MS, SENDERS};
 use crate::peers;
 use crate::store::Scratch;
 use anyhow::Context as _;
@@ -54,10 +54,9 @@ fn measure(
     seconds: u64,
 ) -> anyhow::Result<()> {
     let catalog = fleet::catalog();
-    let hub = fleet::hub(runtime, store.clone(), clock, BUDGET)?;
-    let url = format!("http://{}", hub.address());
+    let hub = BenchHub::start(runtime, store.clone(), clock, BUDGET)?;
     println!("perfwatch on {}:", store.kind());
-    let sent = fleet::feed(&catalog, &**clock, start_ms, seconds, || fleet::sender(&url, &**clock));
+    let sent = fleet::feed(&catalog, &**clock, start_ms, seconds, || hub.sender(&**clock));
     sent.print("acked when durable");
     // What waits is sealed when it is old enough: here it is, being of the past. The rest of the
     // work is let finish before the disk is looked at.
@@ -74,8 +73,8 @@ fn measure(
         usage.disk_bytes >> 20,
         100.0 - 100.0 * usage.used_bytes as f64 / usage.disk_bytes.max(1) as f64
     );
-    ask(&url, &catalog, start_ms, sent.covered_ms, clock)?;
-    runtime.block_on(hub.stop());
+    ask(&hub, &catalog, start_ms, sent.covered_ms, clock)?;
+    hub.stop();
     Ok(())
 }
 
@@ -106,7 +105,7 @@ fn settle(
 
 /// The questions a dashboard asks, each some times over different hosts.
 fn ask(
-    url: &str,
+    hub: &BenchHub<'_>,
     catalog: &Catalog,
     start_ms: i64,
     covered_ms: i64,
@@ -133,7 +132,8 @@ fn ask(
             let host = SimHost::new(catalog, 1, number % HOSTS);
             let began = clock.monotonic();
             let mut answer = http
-                .get(format!("{url}/api/v1/hosts/{}/{question}", host.id))
+                .get(format!("{}/api/v1/hosts/{}/{question}", hub.url, host.id))
+                .header("Authorization", hub.bearer())
                 .call()
                 .with_context(|| format!("{what}: {question}"))?;
             let mut sink = Vec::new();

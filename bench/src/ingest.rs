@@ -1,7 +1,7 @@
 //! Compact batches from many senders over HTTP: decoding, limits, a durable commit, live.
 
+use crate::fleet::BenchHub;
 use crate::store::Scratch;
-use perfwatch_hub::{Deps, Hub, HubConfig};
 use perfwatch_model::wire::{self, Batch};
 use perfwatch_model::{Clock, HostId, Snapshot, SystemClock};
 use std::sync::Arc;
@@ -13,11 +13,8 @@ const SENDERS: usize = 8;
 pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let config = HubConfig { listen: ([127, 0, 0, 1], 0).into(), ..HubConfig::default() };
-    let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
     let scratch = Scratch::new("ingest")?;
-    let deps = Deps { store: scratch.sqlite(clock.clone())?, clock: clock.clone(), catalog };
-    let hub = runtime.block_on(Hub::start(config, deps))?;
+    let hub = BenchHub::start(&runtime, scratch.sqlite(clock.clone())?, &clock, 10 << 30)?;
     let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::Options::default());
     let root = perfwatch_collect::LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), "/".as_ref());
     let snapshot =
@@ -32,19 +29,19 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
         std::thread::scope(|scope| {
             for _ in 0..SENDERS {
                 let (snapshot, sent, clock) = (snapshot.clone(), sent.clone(), clock.clone());
-                let url = format!("http://{}/ingest/metrics", hub.address());
-                scope.spawn(move || send(&url, snapshot, size, &sent, &*clock, until));
+                let (url, bearer) = (format!("{}/ingest/metrics", hub.url), hub.bearer());
+                scope.spawn(move || send((&url, &bearer), snapshot, size, &sent, &*clock, until));
             }
         });
         let each = sent.load(Ordering::Relaxed) as f64 / Duration::from_secs(seconds / 2).as_secs_f64();
         println!("  {size:>2} a request: {each:>8.0} snapshots/s");
     }
-    runtime.block_on(hub.stop());
+    hub.stop();
     Ok(())
 }
 
 fn send(
-    url: &str,
+    (url, bearer): (&str, &str),
     mut snapshot: Snapshot,
     size: usize,
     sent: &AtomicU64,
@@ -71,7 +68,8 @@ fn send(
             facts: None,
         };
         let answer =
-            http.post(url).header("Content-Type", wire::CONTENT_TYPE).send(&wire::encode_batch(&batch)[..]);
+            http.post(url).header("Authorization", bearer).header("Content-Type", wire::CONTENT_TYPE);
+        let answer = answer.send(&wire::encode_batch(&batch)[..]);
         if answer.is_ok() {
             sent.fetch_add(size as u64, Ordering::Relaxed);
         }

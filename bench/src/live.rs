@@ -3,11 +3,11 @@
 //! Clients are a process of their own, so that their work is not the hub's. The snapshot's
 //! time is the moment it is posted, by the one clock of this machine.
 
+use crate::fleet::BenchHub;
 use crate::process::percentiles;
 use crate::store::Scratch;
 use anyhow::Context as _;
 use futures_util::{SinkExt as _, StreamExt as _};
-use perfwatch_hub::{Deps, Hub, HubConfig};
 use perfwatch_model::{Clock, SystemClock};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
@@ -15,26 +15,23 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
 pub(crate) fn run(count: u64, ticks: u64) -> anyhow::Result<()> {
-    let clock = Arc::new(SystemClock::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let runtime = runtime()?;
-    let config = HubConfig { listen: ([127, 0, 0, 1], 0).into(), ..HubConfig::default() };
-    let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
     let scratch = Scratch::new("live")?;
-    let deps = Deps { store: scratch.sqlite(clock.clone())?, clock: clock.clone(), catalog };
-    let hub = runtime.block_on(Hub::start(config, deps))?;
-    let address = hub.address().to_string();
+    let hub = BenchHub::start(&runtime, scratch.sqlite(clock.clone())?, &clock, 10 << 30)?;
+    let (address, bearer) = (hub.address(), hub.bearer());
     // What a real agent of this machine would send, so that sizes are real.
     let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::Options::default());
     let root = perfwatch_collect::LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), "/".as_ref());
-    let shared: Arc<dyn Clock> = clock.clone();
     let snapshot =
-        perfwatch_agent::take_reading_pair(Arc::new(root), &set, Duration::from_millis(200), &shared)?;
+        perfwatch_agent::take_reading_pair(Arc::new(root), &set, Duration::from_millis(200), &clock)?;
     let host = perfwatch_model::HostRef { id: None, name: "bench".to_owned() };
     let mut text = String::new();
     perfwatch_model::json::write_snapshot(&mut text, perfwatch_model::HostId::generate(), &host, &snapshot);
@@ -44,17 +41,23 @@ pub(crate) fn run(count: u64, ticks: u64) -> anyhow::Result<()> {
         body["seq"] = json!(seq);
         body["timestamp"] = json!(clock.wall_ms());
         let began = clock.monotonic();
-        http.post(format!("http://{address}/ingest/metrics")).send(body.to_string())?;
+        let post = http.post(format!("http://{address}/ingest/metrics")).header("Authorization", &bearer);
+        post.send(body.to_string())?;
         Ok(clock.monotonic().saturating_sub(began).as_secs_f64() * 1000.0)
     };
     post(1)?;
+    let metrics = || -> anyhow::Result<String> {
+        let get = http.get(format!("http://{address}/metrics")).header("Authorization", &bearer);
+        Ok(get.call()?.body_mut().read_to_string()?)
+    };
     let mut child = Command::new(std::env::current_exe()?)
         .args(["live-clients", &address, &count.to_string(), &ticks.to_string()])
+        .env("BENCH_BEARER", &bearer)
         .stdout(Stdio::inherit())
         .spawn()?;
     let live = format!("perfwatch_live_connections{{state=\"live\"}} {count}");
     for _ in 0..600 {
-        let metrics = http.get(format!("http://{address}/metrics")).call()?.body_mut().read_to_string()?;
+        let metrics = metrics()?;
         if metrics.contains(&live) {
             break;
         }
@@ -69,22 +72,25 @@ pub(crate) fn run(count: u64, ticks: u64) -> anyhow::Result<()> {
     let (p50, p99, max) = percentiles(acks);
     println!("  post → ack:          p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms");
     child.wait().context("clients")?;
-    let metrics = http.get(format!("http://{address}/metrics")).call()?.body_mut().read_to_string()?;
+    let metrics = metrics()?;
     for line in metrics.lines().filter(|line| {
         ["perfwatch_live_missed", "perfwatch_process_resident"].iter().any(|name| line.starts_with(name))
     }) {
         println!("  {line}");
     }
-    runtime.block_on(hub.stop());
+    hub.stop();
     Ok(())
 }
 
 /// The other process: half take whole snapshots, half a subscription.
 pub(crate) fn clients(address: &str, count: u64, ticks: u64) -> anyhow::Result<()> {
     let clock = SystemClock::new();
+    let bearer = std::env::var("BENCH_BEARER")?;
     let all = runtime()?.block_on(async {
         let client = async |n: u64| -> anyhow::Result<Vec<f64>> {
-            let (mut socket, _) = connect_async(format!("ws://{address}/api/ws/metrics")).await?;
+            let mut request = format!("ws://{address}/api/ws/metrics").into_client_request()?;
+            request.headers_mut().insert("authorization", bearer.parse()?);
+            let (mut socket, _) = connect_async(request).await?;
             if n % 2 == 1 {
                 let wish = json!({ "subscribe": { "hosts": ["bench"], "metrics": ["cpu.*", "memory.*", "network.*"] } });
                 socket.send(Message::Text(wish.to_string().into())).await?;

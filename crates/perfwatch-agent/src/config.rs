@@ -1,5 +1,6 @@
 //! What an agent must be told; the binary reads it from files, environment and flags.
 
+use crate::hub::HubClient;
 use perfwatch_collect::Options;
 use perfwatch_model::limits;
 use std::collections::BTreeMap;
@@ -9,8 +10,13 @@ use std::time::Duration;
 /// The agent's settings, checked by [`AgentConfig::check`].
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
-    /// Base URL of the hub, e.g. `http://127.0.0.1:8000`.
+    /// Base URL of the hub, e.g. `https://hub.example:8000`.
     pub hub: String,
+    /// What lets it in: an enrolment token, which it trades for a secret of its own, or a secret.
+    pub token: Option<String>,
+    /// File with the authorities that may have signed the hub's certificate (PEM); those of the
+    /// system if none.
+    pub ca: Option<PathBuf>,
     /// What people call this host; the kernel's host name if none.
     pub name: Option<String>,
     /// Folder for the identity and the spool.
@@ -57,16 +63,7 @@ impl AgentConfig {
     /// The first setting that can't be.
     pub fn check(&self) -> Result<(), ConfigProblem> {
         let fail = |key, message: String| Err(ConfigProblem { key, message });
-        match self.hub.split_once("://") {
-            Some(("http", rest)) if !rest.is_empty() => {}
-            Some(("https", _)) => {
-                return fail(
-                    "hub",
-                    "https is not supported by this version; use http to a hub on this machine".into(),
-                );
-            }
-            _ => return fail("hub", format!("{:?} is not an http:// address", self.hub)),
-        }
+        HubClient::new(&self.hub, self.ca.as_deref())?;
         if !(SHORTEST..=LONGEST).contains(&self.interval) {
             return fail("interval", format!("{:?} is not between 250 ms and 1 h", self.interval));
         }

@@ -24,7 +24,7 @@ pub(crate) fn lock(state: &Path) -> Result<Option<File>, AgentError> {
 
 /// The host's lasting id. Where the folder can't be written, the id lives as long as the
 /// process: better a new host on the dashboard than none.
-pub(crate) fn host_id(state: &Path) -> HostId {
+pub fn host_id(state: &Path) -> HostId {
     let path = state.join("host-id");
     match std::fs::read_to_string(&path).map(|text| text.parse::<HostId>()) {
         Ok(Ok(id)) => return id,
@@ -47,7 +47,7 @@ pub(crate) fn host_id(state: &Path) -> HostId {
 }
 
 /// The configured name, or the kernel's.
-pub(crate) fn host_name(configured: Option<&str>, source: &dyn Source) -> String {
+pub fn host_name(configured: Option<&str>, source: &dyn Source) -> String {
     let mut bytes = Vec::new();
     let of_kernel =
         source.read("/proc/sys/kernel/hostname", &mut bytes).ok().map(|()| String::from_utf8_lossy(&bytes));

@@ -7,6 +7,7 @@
 mod config;
 mod error;
 mod guarded;
+mod hub;
 mod identity;
 mod push;
 mod run;
@@ -18,5 +19,7 @@ mod tick;
 pub use config::{AgentConfig, ConfigProblem};
 pub use error::AgentError;
 pub use guarded::Guarded;
+pub use hub::{ENROLMENT, EnrolError, HubAnswer, HubClient, keep_secret, kept_secret};
+pub use identity::{host_id, host_name};
 pub use run::{Agent, take_reading_pair};
 pub use self_metrics::METRICS;

@@ -1,12 +1,13 @@
 //! The way out: takes the oldest snapshots, sends them, deletes them on ack, backs off with
 //! jitter otherwise. Runs on a thread of its own and never holds up the ticker.
 
-use crate::config::{AgentConfig, LONGEST, SHORTEST};
+use crate::config::{AgentConfig, ConfigProblem, LONGEST, SHORTEST};
+use crate::hub::{ENROLMENT, HubAnswer, HubClient, keep_secret, kept_secret};
 use crate::spool::{self, Spool, Take};
 use bytes::Bytes;
 use perfwatch_model::wire::{self, Batch, FactsMessage, IngestAnswer};
 use perfwatch_model::{Clock, HostId, limits};
-use std::io::Read as _;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,8 @@ pub(crate) struct Shared {
     /// Rung when there is something to send, or when it is time to leave.
     pub(crate) bell: Condvar,
     pub(crate) stop: AtomicBool,
+    /// The hub does not want this agent any more.
+    pub(crate) revoked: AtomicBool,
     /// Milliseconds; changed by the hub's answers.
     pub(crate) interval_ms: AtomicU64,
 }
@@ -28,7 +31,11 @@ impl Shared {
     }
 
     pub(crate) fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+        self.stop.load(Ordering::Acquire) || self.revoked()
+    }
+
+    pub(crate) fn revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
     }
 
     /// Sleeps, but not through a stop.
@@ -42,8 +49,12 @@ impl Shared {
 pub(crate) struct Pusher {
     pub(crate) shared: Arc<Shared>,
     pub(crate) clock: Arc<dyn Clock>,
-    http: ureq::Agent,
-    url: String,
+    hub: HubClient,
+    state: PathBuf,
+    /// As it was configured.
+    token: Option<String>,
+    /// Our own, once we have one.
+    secret: Option<String>,
     host: HostId,
     name: String,
     backoff_max: Duration,
@@ -67,6 +78,10 @@ enum Outcome {
     /// This batch will never be taken.
     Refused(String),
     Later(String, Option<Duration>),
+    /// The hub does not know our secret: it is another hub, or forgot us.
+    Unknown(String),
+    /// The hub does not want us any more.
+    Revoked,
 }
 
 impl Pusher {
@@ -76,23 +91,18 @@ impl Pusher {
         config: &AgentConfig,
         host: HostId,
         name: String,
-    ) -> Self {
-        let http = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(Duration::from_secs(5)))
-            .timeout_global(Some(Duration::from_secs(20)))
-            .max_idle_connections(1)
-            // A proxy from the environment would see this host's process list; a hub is reached directly.
-            .proxy(None)
-            .max_redirects(0)
-            .user_agent(concat!("perfwatch-agent/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
-        Self {
+    ) -> Result<Self, ConfigProblem> {
+        let token = config.token.clone();
+        let enrols = token.as_ref().is_some_and(|token| token.starts_with(ENROLMENT));
+        // What was configured as a secret is one; else the one that an enrolment gave.
+        let secret = if enrols || token.is_none() { kept_secret(&config.state) } else { token.clone() };
+        Ok(Self {
             shared,
             clock,
-            http,
-            url: format!("{}/ingest/metrics", config.hub.trim_end_matches('/')),
+            hub: HubClient::new(&config.hub, config.ca.as_deref())?,
+            state: config.state.clone(),
+            token: token.filter(|_| enrols),
+            secret,
             host,
             name,
             backoff_max: config.backoff_max,
@@ -101,11 +111,30 @@ impl Pusher {
             send_facts: false,
             most: limits::BATCH_SNAPSHOTS,
             synced: Duration::ZERO,
+        })
+    }
+
+    /// Makes sure of a secret, where one can be had.
+    fn enrol(&mut self) -> Result<(), String> {
+        let Some(token) = self.token.as_ref().filter(|_| self.secret.is_none()) else { return Ok(()) };
+        let secret = self.hub.enrol(token, self.host, &self.name).map_err(|error| error.to_string())?;
+        if let Err(error) = keep_secret(&self.state, &secret) {
+            tracing::warn!(%error, "can't keep this agent's secret: it must be let in anew after a restart");
         }
+        self.secret = Some(secret);
+        tracing::info!(hub = self.hub.base(), "the hub let this agent in");
+        Ok(())
     }
 
     /// The thread's loop.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(mut self, revoked: impl FnOnce()) {
+        self.push();
+        if self.shared.revoked() {
+            revoked();
+        }
+    }
+
+    fn push(&mut self) {
         loop {
             let stopping = self.shared.stopping();
             let source = self.shared.lock().source(self.most);
@@ -131,6 +160,9 @@ impl Pusher {
                 continue;
             }
             let pause = self.send_and_note(&take);
+            if self.shared.revoked() {
+                return;
+            }
             if stopping && pause.is_some() {
                 let left = self.shared.lock().pending();
                 tracing::warn!(
@@ -189,14 +221,26 @@ impl Pusher {
                 None
             }
             Outcome::Later(why, wait) => self.failed(&why, wait),
+            Outcome::Unknown(why) => {
+                if self.token.is_some() {
+                    self.secret = None;
+                }
+                self.failed(&why, None)
+            }
+            Outcome::Revoked => {
+                tracing::error!(hub = self.hub.base(), "the hub revoked this agent: it stops");
+                self.shared.revoked.store(true, Ordering::Release);
+                self.shared.bell.notify_all();
+                Some(Duration::ZERO)
+            }
         }
     }
 
     fn failed(&mut self, why: &str, wait: Option<Duration>) -> Option<Duration> {
         if self.failures == 0 {
-            tracing::warn!(hub = self.url, why, "can't reach the hub; snapshots wait in the spool");
+            tracing::warn!(hub = self.hub.base(), why, "can't reach the hub; snapshots wait in the spool");
         } else {
-            tracing::debug!(hub = self.url, why, tries = self.failures, "still can't reach the hub");
+            tracing::debug!(hub = self.hub.base(), why, tries = self.failures, "still can't reach the hub");
         }
         self.failures = self.failures.saturating_add(1);
         let longest = BACKOFF.saturating_mul(1 << self.failures.min(16)).min(self.backoff_max);
@@ -218,7 +262,10 @@ impl Pusher {
         }
     }
 
-    fn send(&self, take: &Take) -> Outcome {
+    fn send(&mut self, take: &Take) -> Outcome {
+        if let Err(why) = self.enrol() {
+            return Outcome::Later(why, None);
+        }
         let shapes = if self.send_shapes { take.shapes() } else { Vec::new() };
         let facts = self.shared.facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let batch = Batch {
@@ -233,26 +280,11 @@ impl Pusher {
             Ok(body) => body,
             Err(error) => return Outcome::Refused(format!("can't compress: {error}")),
         };
-        let request = self
-            .http
-            .post(&self.url)
-            .header("Content-Type", wire::CONTENT_TYPE)
-            .header("Content-Encoding", "zstd");
-        let mut response = match request.send(&body[..]) {
-            Ok(response) => response,
-            Err(error) => return Outcome::Later(error.to_string(), None),
-        };
-        let wait = response
-            .headers()
-            .get("Retry-After")
-            .and_then(|wait| wait.to_str().ok()?.parse().ok())
-            .map(Duration::from_secs);
-        let status = response.status().as_u16();
-        let mut text = String::new();
-        if let Err(error) = response.body_mut().as_reader().take(1 << 20).read_to_string(&mut text) {
-            return Outcome::Later(error.to_string(), wait);
+        let headers = [("Content-Type", wire::CONTENT_TYPE), ("Content-Encoding", "zstd")];
+        match self.hub.post("/ingest/metrics", &headers, self.secret.as_deref(), &body) {
+            Ok(answer) => classify(&answer),
+            Err(why) => Outcome::Later(why, None),
         }
-        classify(status, &text, wait)
     }
 
     /// While the hub is away the spool is all there is: power loss should cost little of it.
@@ -269,21 +301,22 @@ impl Pusher {
     }
 }
 
-fn classify(status: u16, text: &str, wait: Option<Duration>) -> Outcome {
-    let json: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-    let error = |key: &str| json["error"][key].as_str().unwrap_or_default().to_owned();
-    let why = || {
-        let message: String = error("message").chars().take(200).collect();
-        format!("HTTP {status} {message}").trim_end().to_owned()
-    };
+fn classify(answer: &HubAnswer) -> Outcome {
+    let (status, wait, code) = (answer.status, answer.wait, answer.error("code"));
+    let why = || format!("HTTP {status} {}", answer.error("message")).trim_end().to_owned();
     match status {
-        200..=299 => match serde_json::from_value::<IngestAnswer>(json) {
+        200..=299 => match serde_json::from_str::<IngestAnswer>(&answer.text) {
             Ok(answer) => Outcome::Acked(answer),
             // Something between us that says 200 to anything must not cost data.
             Err(_) => Outcome::Later(format!("HTTP {status}, but not from a PerfWatch hub"), wait),
         },
-        409 if error("code") == wire::UNKNOWN_SHAPE => Outcome::WantsShapes,
-        400 | 413 | 422 if !error("code").is_empty() => Outcome::Refused(why()),
+        409 if code == wire::UNKNOWN_SHAPE => Outcome::WantsShapes,
+        401 if code == "login_needed" => {
+            Outcome::Later("the hub wants to know who sends: start with --token TOKEN".to_owned(), wait)
+        }
+        401 if code == "unknown_agent" => Outcome::Unknown(why()),
+        403 if code == "agent_revoked" => Outcome::Revoked,
+        400 | 413 | 422 if !code.is_empty() => Outcome::Refused(why()),
         _ => Outcome::Later(why(), wait),
     }
 }
@@ -306,15 +339,21 @@ mod tests {
             (413, "<html>nginx</html>", "later"),
             (413, refused, "refused"),
             (401, refused, "later"),
+            (401, r#"{"error":{"code":"unknown_agent"}}"#, "unknown"),
+            (401, "<html>log in</html>", "later"),
+            (403, r#"{"error":{"code":"agent_revoked"}}"#, "revoked"),
+            (403, "<html>no</html>", "later"),
             (404, refused, "later"),
             (429, refused, "later"),
             (503, refused, "later"),
         ] {
-            let found = match classify(status, text, None) {
+            let found = match classify(&HubAnswer { status, text: text.to_owned(), wait: None }) {
                 Outcome::Acked(_) => "acked",
                 Outcome::WantsShapes => "shapes",
                 Outcome::Refused(_) => "refused",
                 Outcome::Later(..) => "later",
+                Outcome::Unknown(_) => "unknown",
+                Outcome::Revoked => "revoked",
             };
             assert_eq!(found, kind, "{status} {text}");
         }

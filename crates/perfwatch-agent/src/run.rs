@@ -27,9 +27,15 @@ pub struct Agent {
 impl Agent {
     /// Starts ticker, collectors and pusher.
     ///
+    /// `ended` is called where the hub revoked this agent: it then does nothing any more.
+    ///
     /// # Errors
     /// A setting that can't be, or no threads.
-    pub fn start(config: &AgentConfig, clock: Arc<dyn Clock>) -> Result<Self, AgentError> {
+    pub fn start(
+        config: &AgentConfig,
+        clock: Arc<dyn Clock>,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, AgentError> {
         config.check()?;
         let source: Arc<dyn Source> =
             Arc::new(Guarded::new(LocalRoot::new(&config.procfs, &config.sysfs, &config.rootfs)));
@@ -43,12 +49,13 @@ impl Agent {
             facts: Mutex::new(None),
             bell: Condvar::new(),
             stop: AtomicBool::new(false),
+            revoked: AtomicBool::new(false),
             interval_ms: AtomicU64::new(interval_ms),
             spool: Mutex::new(spool),
         });
         tracing::info!(host.id = %host, host.name = name, hub = config.hub, interval_ms, "agent starts");
         let runner = Runner::start(source, &set, &config.intervals, clock.clone())?;
-        let pusher = Pusher::new(shared.clone(), clock.clone(), config, host, name);
+        let pusher = Pusher::new(shared.clone(), clock.clone(), config, host, name)?;
         let ticker = Ticker {
             runner,
             set,
@@ -67,10 +74,15 @@ impl Agent {
             std::thread::Builder::new().name(name.into()).spawn(work)
         };
         let threads = vec![
-            spawn("push", Box::new(move || pusher.run()))?,
+            spawn("push", Box::new(move || pusher.run(ended)))?,
             spawn("tick", Box::new(move || ticker.run()))?,
         ];
         Ok(Self { shared, threads, host, _lock: lock })
+    }
+
+    /// Whether the hub does not want this agent any more.
+    pub fn revoked(&self) -> bool {
+        self.shared.revoked()
     }
 
     /// The host's identity.

@@ -1,9 +1,18 @@
 //! Who asks: one file a resource.
 
+pub(crate) mod account;
+pub(crate) mod agents;
+pub(crate) mod audit;
+pub(crate) mod auth;
+mod body;
 pub(crate) mod catalog;
+pub(crate) mod enrolments;
 pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod hosts;
+pub(crate) mod install;
 pub(crate) mod params;
 pub(crate) mod recent;
 pub(crate) mod system;
+pub(crate) mod tokens;
+pub(crate) mod users;

@@ -1,5 +1,8 @@
 //! The handles every request shares.
 
+use crate::auth::offers::Offers;
+use crate::auth::throttle::Throttle;
+use crate::auth::{Limits, People};
 use crate::config::HubConfig;
 use crate::fleet::Fleet;
 use crate::history::History;
@@ -23,6 +26,14 @@ pub(crate) struct App {
     pub(crate) started: Duration,
     /// All metrics this build knows.
     pub(crate) catalog: Arc<Catalog>,
+    /// Who may enter.
+    pub(crate) people: Arc<People>,
+    /// Wrong tries to enter.
+    pub(crate) throttle: Throttle,
+    /// How often one may come.
+    pub(crate) limits: Limits,
+    /// Second factors that are not on yet.
+    pub(crate) totp_offers: Offers,
     /// The hosts we know.
     pub(crate) fleet: Arc<Fleet>,
     /// The one way in.

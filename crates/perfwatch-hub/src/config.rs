@@ -1,7 +1,12 @@
 //! What a hub must be told; the binary reads it from files, environment and flags.
 
+use crate::auth::identity::SessionTimes;
+use crate::auth::limits::RequestLimits;
 use crate::history::HistoryConfig;
+use axum::http::Uri;
+use ipnet::IpNet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The hub's settings.
@@ -13,11 +18,68 @@ pub struct HubConfig {
     pub interval: Option<Duration>,
     /// How long history is kept, and in how much space.
     pub history: HistoryConfig,
+    /// How people reach the hub, where it can't tell from their requests: `https://watch.example`.
+    pub public_url: Option<String>,
+    /// Whose `X-Forwarded-…` headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Certificate and key, to speak TLS.
+    pub tls: Option<TlsFiles>,
+    /// An agent runs in the same process.
+    pub own_agent: bool,
+    /// The administrator that is made where there is no account yet; without one, a link to make
+    /// one is offered.
+    pub first_admin: Option<FirstAdmin>,
+    /// How long browsers stay logged in.
+    pub sessions: SessionTimes,
+    /// How often one may come.
+    pub requests: RequestLimits,
+    /// Connections at one time.
+    pub connections: usize,
+    /// Of one address.
+    pub connections_of_address: usize,
+    /// Folder with programs for agents of other machines, by the names of their architectures.
+    pub downloads: PathBuf,
     /// Between two pings of a WebSocket client. One that is silent for two and a half of
     /// them is gone.
     pub ping_every: Duration,
     /// How long a WebSocket client may take to read one message.
     pub send_timeout: Duration,
+}
+
+/// Files of a certificate, PEM.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The certificate, and those between it and its root.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// Who runs the hub, where nobody does yet.
+#[derive(Clone)]
+pub struct FirstAdmin {
+    /// To log in with.
+    pub name: String,
+    /// In clear; kept as argon2id.
+    pub password: String,
+}
+
+impl std::fmt::Debug for FirstAdmin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FirstAdmin({})", self.name)
+    }
+}
+
+/// The hub's own address, as who asked sees it: for links and commands.
+#[derive(Debug, Clone)]
+pub(crate) struct Site(pub(crate) String);
+
+/// Name and port of an address of ours.
+fn public_host(url: &str) -> Option<&str> {
+    let uri: Uri = url.parse().ok()?;
+    let host = url.split_once("://").map(|(_, rest)| rest.trim_end_matches('/'))?;
+    let plain = matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority()?.as_str() == host;
+    plain.then_some(host)
 }
 
 impl Default for HubConfig {
@@ -26,6 +88,16 @@ impl Default for HubConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             interval: None,
             history: HistoryConfig::default(),
+            public_url: None,
+            trusted_proxies: Vec::new(),
+            tls: None,
+            first_admin: None,
+            sessions: SessionTimes::default(),
+            requests: RequestLimits::default(),
+            connections: 20_000,
+            connections_of_address: 2_000,
+            downloads: PathBuf::from("downloads"),
+            own_agent: false,
             ping_every: Duration::from_secs(10),
             send_timeout: Duration::from_secs(10),
         }
@@ -43,17 +115,30 @@ pub struct HubProblem {
 }
 
 impl HubConfig {
+    /// Name and port of the public address.
+    pub(crate) fn public_host(&self) -> Option<&str> {
+        self.public_url.as_deref().and_then(public_host)
+    }
+
+    /// The address for who asked by this name.
+    pub(crate) fn site(&self, host: Option<&str>, secure: bool) -> Site {
+        let scheme = if secure { "https" } else { "http" };
+        Site(match &self.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("{scheme}://{}", host.unwrap_or("localhost")),
+        })
+    }
+
     /// Whether a hub can run with this.
     ///
     /// # Errors
     /// The first setting that can't be.
     pub fn check(&self) -> Result<(), HubProblem> {
-        if !self.listen.ip().is_loopback() {
-            let message = format!(
-                "{} is not a loopback address; until the hub has user accounts it only listens on this machine (127.0.0.1 or [::1])",
-                self.listen
-            );
-            return Err(HubProblem { key: "listen", message });
+        if let Some(url) = &self.public_url
+            && public_host(url).is_none()
+        {
+            let message = format!("{url:?} is not an address such as https://watch.example");
+            return Err(HubProblem { key: "public_url", message });
         }
         let history = &self.history;
         if history.raw < Duration::from_secs(3_600)

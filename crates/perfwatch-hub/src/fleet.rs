@@ -164,6 +164,11 @@ impl Fleet {
         inner.hosts.get(&id).cloned()
     }
 
+    /// One host, by id.
+    pub(crate) fn get(&self, id: HostId) -> Option<Host> {
+        self.read().hosts.get(&id).cloned()
+    }
+
     /// All, by name.
     pub(crate) fn all(&self) -> Vec<Host> {
         let mut hosts: Vec<Host> = self.read().hosts.values().cloned().collect();
@@ -185,7 +190,8 @@ impl Fleet {
     }
 }
 
-fn check_name(name: &str) -> Result<(), FleetError> {
+/// Whether a host can be called so.
+pub(crate) fn check_name(name: &str) -> Result<(), FleetError> {
     let bad = |why: String| Err(FleetError::BadName(why));
     if name.is_empty() || name.len() > limits::HOST_NAME_BYTES {
         return bad(format!("a host's name has 1 to {} bytes", limits::HOST_NAME_BYTES));

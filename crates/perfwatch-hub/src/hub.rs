@@ -1,20 +1,23 @@
 //! Start and stop: binds, wires the rooms, serves, drains.
 
 use crate::app::App;
-use crate::config::{HubConfig, HubProblem};
+use crate::auth::offers::Offers;
+use crate::auth::throttle::Throttle;
+use crate::auth::{Limits, People};
+use crate::config::{FirstAdmin, HubConfig, HubProblem};
 use crate::fleet::Fleet;
 use crate::history::History;
 use crate::ingest::Pipeline;
 use crate::live::Live;
 use crate::router::router;
 use crate::self_metrics::SelfMetrics;
-use axum::serve::ListenerExt as _;
+use crate::serve::{Side, serve};
 use perfwatch_model::{Catalog, Clock, limits};
-use perfwatch_store::{Store, StoreError};
-use std::net::SocketAddr;
+use perfwatch_store::people::{AuditEntry, Role};
+use perfwatch_store::{CommitError, Store, StoreError};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +47,9 @@ pub enum HubError {
         /// Why not.
         error: std::io::Error,
     },
+    /// A certificate that can't be used.
+    #[error("hub.tls: {0}")]
+    Tls(std::io::Error),
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -52,8 +58,12 @@ pub enum HubError {
 /// A running hub.
 pub struct Hub {
     address: SocketAddr,
+    /// Where its own agent finds it, where that needs no certificate.
+    inside: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    people: Arc<People>,
+    tls: bool,
     server: JoinHandle<std::io::Result<()>>,
 }
 
@@ -71,11 +81,15 @@ impl Hub {
         config.check()?;
         let listen = config.listen;
         let bind = |error| HubError::Bind { address: listen, error };
-        let listener = TcpListener::bind(listen).await.map_err(bind)?;
+        let listener = TcpListener::bind(listen).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Arc::new(SelfMetrics::new());
         let live = Arc::new(Live::new());
+        let people = Arc::new(People::open(deps.store.clone(), deps.clock.clone(), config.sessions).await?);
+        if let Some(admin) = &config.first_admin {
+            make_admin(&people, admin).await?;
+        }
         let fleet = Arc::new(Fleet::open(deps.store.clone()).await?);
         let history =
             History::open(deps.store, deps.clock.clone(), config.history.clone(), metrics.history.clone())
@@ -92,6 +106,10 @@ impl Hub {
         );
         let app = Arc::new(App {
             started: deps.clock.monotonic(),
+            people: people.clone(),
+            throttle: Throttle::default(),
+            limits: Limits::new(config.requests),
+            totp_offers: Offers::default(),
             config,
             clock: deps.clock,
             catalog: deps.catalog,
@@ -107,22 +125,54 @@ impl Hub {
         });
         app.history.start(&tasks, &stop);
         tasks.spawn(prune(app.clone()));
-        // A tick is one small write: waiting for more would only delay it.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY");
-            }
-        });
-        let server =
-            axum::serve(listener, router(app)).with_graceful_shutdown(stop.clone().cancelled_owned());
-        let server = tokio::spawn(async move { server.await });
-        tracing::info!(%address, "hub listens; without user accounts it does so on this machine only");
-        Ok(Self { address, stop, tasks, server })
+        tasks.spawn(people.clone().keep(stop.clone()));
+        let tls = app.config.tls.is_some();
+        if !tls && !address.ip().is_loopback() && app.config.trusted_proxies.is_empty() {
+            tracing::warn!(%address, "without TLS, passwords and data travel in the clear: set hub.tls, or put a proxy before the hub");
+        }
+        let config = app.config.clone();
+        let router = router(app);
+        let inside = match tls && config.own_agent {
+            true => Some(open_inside(router.clone(), &config, &stop, &tasks)?),
+            false => None,
+        };
+        let served = serve(listener, Side::Outside, router, &config, &stop, DRAIN).map_err(HubError::Tls)?;
+        let server = tokio::spawn(served);
+        tracing::info!(%address, tls, "hub listens");
+        Ok(Self { address, inside, stop, tasks, people, tls, server })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where a browser of this machine finds it.
+    pub fn url(&self) -> String {
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        format!("{}://{address}", if self.tls { "https" } else { "http" })
+    }
+
+    /// Where an agent of this process finds it.
+    pub fn inside_url(&self) -> String {
+        self.inside.map_or_else(|| self.url(), |address| format!("http://{address}"))
+    }
+
+    /// The secret of the agent in this process: made anew at each start, never written down.
+    pub fn own_agent(&self) -> String {
+        self.people.own_agent.clone()
+    }
+
+    /// Path of the page that makes the first administrator, while there is none. The secret stands
+    /// behind `#`: browsers keep that to themselves, so no log on the way has it.
+    pub fn set_up_path(&self) -> Option<String> {
+        self.people.now().accounts.is_empty().then(|| format!("/setup#{}", self.people.set_up))
     }
 
     /// Takes no more requests, says goodbye to live clients, and waits for both, but not
@@ -140,6 +190,42 @@ impl Hub {
             Ok(Err(error)) => tracing::error!(%error, "hub stopped"),
             Err(_) => tracing::warn!("hub stopped without waiting for the last clients"),
         }
+    }
+}
+
+/// A door for the agent of this process, where everyone else's asks for TLS.
+fn open_inside(
+    router: axum::Router,
+    config: &HubConfig,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<SocketAddr, HubError> {
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let bind = |error| HubError::Bind { address: loopback, error };
+    let listener = TcpListener::bind(loopback).map_err(bind)?;
+    let address = listener.local_addr().map_err(bind)?;
+    tasks.spawn(serve(listener, Side::Inside, router, config, stop, DRAIN).map_err(HubError::Tls)?);
+    Ok(address)
+}
+
+/// The administrator that the configuration names, where there is no account yet.
+async fn make_admin(people: &People, admin: &FirstAdmin) -> Result<(), HubError> {
+    if !people.now().accounts.is_empty() {
+        return Ok(());
+    }
+    let problem = |message: String| HubProblem { key: "admin", message };
+    let account = people.new_account(&admin.name, Role::Admin, admin.password.clone()).await;
+    let account = account.map_err(|error| problem(error.message().to_owned()))?;
+    let entry = AuditEntry {
+        actor: "configuration".to_owned(),
+        action: "user.create".to_owned(),
+        object: format!("user {}", account.name),
+        ..AuditEntry::default()
+    };
+    match people.turn().await?.commit(account.add_first(), Some(entry)).await {
+        // Another hub of the same configuration was first.
+        Ok(()) | Err(CommitError::Conflict) => Ok(()),
+        Err(CommitError::Store(error)) => Err(error.into()),
     }
 }
 
@@ -165,6 +251,7 @@ async fn prune(app: Arc<App>) {
             _ = ticks.tick() => {
                 app.live.prune(app.clock.wall_ms());
                 app.pipeline.prune();
+                app.limits.prune();
             }
         }
     }

@@ -1,11 +1,12 @@
 //! The hub: takes snapshots in, keeps the last minutes live, streams them, serves the API and
 //! the dashboard. Reaches the outside only through ports; the binary ties adapters to them.
 //!
-//! Rooms: [`ingest`] (one way in), [`history`] (what was), [`live`] (who watches), [`api`] (who asks), [`ui`] (what
+//! Rooms: [`guard`] and [`auth`] (who may enter), [`ingest`] (one way in), [`history`] (what was), [`live`] (who watches), [`api`] (who asks), [`ui`] (what
 //! they see), [`fleet`] (whom we know).
 
 mod api;
 mod app;
+mod auth;
 mod config;
 mod error;
 mod fleet;
@@ -14,11 +15,16 @@ mod history;
 mod hub;
 mod ingest;
 mod live;
+mod openapi;
 mod router;
 mod self_metrics;
+mod serve;
 mod ui;
 
-pub use config::{HubConfig, HubProblem};
+pub use auth::by_hand::{UserError, Users};
+pub use auth::identity::SessionTimes;
+pub use auth::limits::RequestLimits;
+pub use config::{FirstAdmin, HubConfig, HubProblem, TlsFiles};
 pub use history::HistoryConfig;
 pub use history::export::{ExportError, ExportRequest, export};
 pub use hub::{Deps, Hub, HubError};

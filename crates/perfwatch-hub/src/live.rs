@@ -8,6 +8,7 @@ mod window;
 pub(crate) mod ws;
 
 pub(crate) use accepted::Accepted;
+pub(crate) use message::ClientMessage;
 
 use perfwatch_model::{HostId, Snapshot, limits};
 use selection::Selections;

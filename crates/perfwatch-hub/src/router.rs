@@ -1,12 +1,13 @@
-//! Every route, in reading order.
+//! Every route, in reading order. Who may use which stands in [`crate::auth::access`].
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::{api, guard, ingest, live, ui};
+use crate::{api, guard, ingest, live, openapi, serve, ui};
 use axum::Router;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,44 +15,103 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
 
 /// A request that is not answered by then never is.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(crate) fn router(app: Arc<App>) -> Router {
-    let answered = Router::new()
-        .route("/ingest/metrics", post(ingest::http::ingest))
-        .route("/api/metrics/recent", get(api::recent::recent))
-        .route("/api/v1/catalog", get(api::catalog::list))
-        .route("/api/v1/hosts", get(api::hosts::list))
-        .route("/api/v1/hosts/{id}", get(api::hosts::one))
-        .route("/api/v1/hosts/{id}/series", get(api::history::series))
-        .route("/api/v1/hosts/{id}/snapshot", get(api::history::snapshot))
-        .route("/api/v1/hosts/{id}/processes", get(api::history::processes))
-        .route("/api/v1/system", get(api::system::system))
-        .route("/metrics", get(api::health::metrics))
+/// Nothing but our own files, and no script that stands in a page.
+const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+    object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+
+/// What is answered within a time.
+fn answered() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(ingest::http::ingest))
+        .routes(routes!(api::recent::recent))
+        .routes(routes!(api::catalog::list))
+        .routes(routes!(api::hosts::list))
+        .routes(routes!(api::hosts::one))
+        .routes(routes!(api::hosts::tags))
+        .routes(routes!(api::history::series))
+        .routes(routes!(api::history::snapshot))
+        .routes(routes!(api::history::processes))
+        .routes(routes!(api::system::system))
+        .routes(routes!(api::auth::state))
+        .routes(routes!(api::auth::set_up))
+        .routes(routes!(api::auth::login))
+        .routes(routes!(api::auth::logout))
+        .routes(routes!(api::auth::token))
+        .routes(routes!(api::account::me))
+        .routes(routes!(api::account::password))
+        .routes(routes!(api::account::totp_offer, api::account::totp_on, api::account::totp_off))
+        .routes(routes!(api::account::sessions, api::account::end_sessions))
+        .routes(routes!(api::tokens::list, api::tokens::create))
+        .routes(routes!(api::tokens::remove))
+        .routes(routes!(api::users::list, api::users::create))
+        .routes(routes!(api::users::change, api::users::remove))
+        .routes(routes!(api::agents::list))
+        .routes(routes!(api::agents::enrol))
+        .routes(routes!(api::agents::revoke))
+        .routes(routes!(api::agents::remove))
+        .routes(routes!(api::enrolments::list, api::enrolments::create))
+        .routes(routes!(api::enrolments::remove))
+        .routes(routes!(api::audit::list))
+        .routes(routes!(api::install::script))
+        .routes(routes!(api::health::metrics))
+        .routes(routes!(openapi::serve))
         .layer(CompressionLayer::new())
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
-        // Takes as long as its reader.
-        .route("/api/v1/hosts/{id}/export", get(api::history::export).layer(CompressionLayer::new()));
-    let fixed = |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
-    Router::new()
-        .merge(answered)
-        .route("/api/ws/metrics", get(live::ws::upgrade))
-        .route("/healthz", get(api::health::healthz))
-        .route("/readyz", get(api::health::readyz))
+}
+
+/// All routes with their descriptions.
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    // Takes as long as its reader.
+    let streamed = OpenApiRouter::new().routes(routes!(api::history::export)).layer(CompressionLayer::new());
+    OpenApiRouter::with_openapi(openapi::base())
+        .merge(answered())
+        .merge(streamed)
+        .routes(routes!(api::install::download))
+        .routes(routes!(live::ws::upgrade))
+        .routes(routes!(api::health::healthz))
+        .routes(routes!(api::health::readyz))
+}
+
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let fixed = |name: HeaderName, value| {
+        SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+    };
+    let (routes, _) = routes().split_for_parts();
+    let docs = SwaggerUi::new("/api/docs").config(utoipa_swagger_ui::Config::from("/api/openapi.json"));
+    let docs = Router::from(docs).layer(CompressionLayer::new());
+    let router = Router::new()
+        .merge(routes)
+        .merge(docs)
         .fallback(ui::serve)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), guard::guard))
+        .layer(fixed(header::CONTENT_SECURITY_POLICY, POLICY))
         .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(fixed(header::X_FRAME_OPTIONS, "DENY"))
         .layer(fixed(header::REFERRER_POLICY, "no-referrer"))
-        .layer(fixed(
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
-        ))
-        .layer(axum::middleware::from_fn(guard::guard))
-        .layer(CatchPanicLayer::custom(panicked))
-        .with_state(app)
+        .layer(fixed(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
+        .layer(fixed(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
+        .layer(from_fn(no_store));
+    let router = if app.config.tls.is_some() { router.layer(from_fn(serve::to_https)) } else { router };
+    router.layer(CatchPanicLayer::custom(panicked)).with_state(app)
+}
+
+/// What is one's own is kept by no cache.
+async fn no_store(request: Request, next: Next) -> Response {
+    let api =
+        request.uri().path().starts_with("/api/v1/") || request.uri().path().starts_with("/api/metrics/");
+    let mut response = next.run(request).await;
+    if api && !response.headers().contains_key(header::CACHE_CONTROL) {
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
 }
 
 async fn method_not_allowed() -> ApiError {

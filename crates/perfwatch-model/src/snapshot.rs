@@ -90,6 +90,7 @@ pub struct CollectorError {
 /// What changes rarely about a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HostFacts {
     /// Distribution and version (`PRETTY_NAME` of os-release(5)).
     pub os: String,

@@ -142,6 +142,7 @@ pub struct FactsMessage {
 
 /// What the hub answers to `POST /ingest/metrics`, as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct IngestAnswer {
     /// Snapshots taken in; durable when this is sent.
@@ -158,6 +159,7 @@ pub struct IngestAnswer {
 
 /// One refused snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RejectedSnapshot {
     /// Place in the batch, from 0.
     pub index: usize,

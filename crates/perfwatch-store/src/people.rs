@@ -18,6 +18,7 @@ pub type Hash = [u8; 32];
 
 /// What an account may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Looks.
@@ -89,6 +90,25 @@ const ACCOUNT: &str = "SELECT id, name, role, password, totp, totp_step, recover
      created_ms, login_ms FROM account ORDER BY name";
 
 impl Account {
+    /// Someone who may enter, without a password yet.
+    pub fn new(name: String, role: Role, now_ms: i64) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            name,
+            role,
+            password: None,
+            totp: None,
+            totp_step: 0,
+            recovery: Vec::new(),
+            subject: None,
+            host_tags: Vec::new(),
+            enabled: true,
+            epoch: 0,
+            created_ms: now_ms,
+            login_ms: None,
+        }
+    }
+
     /// All, by name.
     ///
     /// # Errors
@@ -294,6 +314,11 @@ impl Token {
             })
         };
         store.rows(sql, Vec::new()).await?.into_iter().map(read).collect()
+    }
+
+    /// Whether it has not ended yet.
+    pub fn lasts(&self, now_ms: i64) -> bool {
+        self.expires_ms.is_none_or(|at_ms| at_ms > now_ms)
     }
 
     /// A new one.

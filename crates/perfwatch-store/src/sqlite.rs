@@ -69,6 +69,10 @@ pub(crate) fn unavailable(error: rusqlite::Error) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
+fn refused(folder: &Path, why: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Refused(format!("history in {}: {why}", folder.display()))
+}
+
 fn table(tier: Tier) -> &'static str {
     match tier {
         Tier::Raw => "block_raw",
@@ -102,18 +106,40 @@ impl SqliteStore {
     /// A folder that can't be written or that another hub has, a database that a newer
     /// PerfWatch made, a file that is no database.
     pub fn open(options: &SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(&options.folder).map_err(|error| refused(&options.folder, &error))?;
+        let lock = lock(&options.folder)?;
+        Self::open_with(options, clock, Some(lock))
+    }
+
+    /// Opens the database beside a hub that may be running on it, to change ordinary rows.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`]; no database there.
+    pub fn open_beside(options: &SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        match lock(&options.folder) {
+            Ok(lock) => Self::open_with(options, clock, Some(lock)),
+            Err(error) if !options.folder.join("history.db").exists() => Err(error),
+            Err(_) => Self::open_with(options, clock, None),
+        }
+    }
+
+    fn open_with(
+        options: &SqliteOptions,
+        clock: Arc<dyn Clock>,
+        lock: Option<File>,
+    ) -> Result<Self, StoreError> {
         let folder = &options.folder;
-        let refuse = |what: String| StoreError::Refused(format!("history in {}: {what}", folder.display()));
-        std::fs::create_dir_all(folder).map_err(|error| refuse(error.to_string()))?;
-        let lock = lock(folder)?;
         let path = folder.join("history.db");
-        let mut connection = Connection::open(&path).map_err(|error| refuse(error.to_string()))?;
-        prepare(&connection, options).map_err(|error| refuse(error.to_string()))?;
-        migrate(&mut connection).map_err(refuse)?;
+        let mut connection = Connection::open(&path).map_err(|error| refused(folder, &error))?;
+        prepare(&connection, options).map_err(|error| refused(folder, &error))?;
+        if lock.is_some() {
+            // Under a hub that runs, its tables stay as they are.
+            migrate(&mut connection).map_err(|error| refused(folder, &error))?;
+        }
         let sql = "SELECT coalesce(sum(length(payload)), 0) FROM head";
         let head_bytes = connection
             .query_row(sql, [], |row| row.get::<_, i64>(0))
-            .map_err(|error| refuse(error.to_string()))?
+            .map_err(|error| refused(folder, &error))?
             .cast_unsigned();
         let shared = Arc::new(Shared {
             path,
@@ -123,14 +149,14 @@ impl SqliteStore {
             clock,
             shapes: Shapes::default(),
             readers: Mutex::default(),
-            _lock: Some(lock),
+            _lock: lock,
         });
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = writer::Writer::new(connection, shared.clone(), options.wal_bytes());
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(queue))
-            .map_err(|error| refuse(error.to_string()))?;
+            .map_err(|error| refused(folder, &error))?;
         Ok(Self { shared, jobs, slots: Semaphore::new(READERS), thread: Mutex::new(Some(thread)) })
     }
 

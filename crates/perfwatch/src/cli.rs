@@ -43,6 +43,12 @@ struct AgentFlags {
     /// The hub [default: http://127.0.0.1:8000]
     #[arg(long, value_name = "URL")]
     hub: Option<String>,
+    /// What lets it in, from the hub's page "Agents"; better in a file: file:/etc/perfwatch/token
+    #[arg(long)]
+    token: Option<String>,
+    /// File with the authorities that may have signed the hub's certificate
+    #[arg(long, value_name = "FILE")]
+    ca: Option<String>,
     /// What people call this host [default: its host name]
     #[arg(long)]
     name: Option<String>,
@@ -103,6 +109,8 @@ pub fn agent_main() -> ExitCode {
 fn run_agent(common: Common, agent: AgentFlags) -> anyhow::Result<()> {
     let mut flags = Overrides::new();
     over(&mut flags, "agent.hub", agent.hub);
+    over(&mut flags, "agent.token", agent.token);
+    over(&mut flags, "agent.ca", agent.ca);
     over(&mut flags, "agent.name", agent.name);
     over(&mut flags, "agent.interval", agent.interval);
     agent.roots.overrides(&mut flags);
@@ -115,7 +123,8 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("perfwatch: {error:#}");
-            ExitCode::FAILURE
+            // EX_CONFIG of sysexits(3): the service's unit does not start it again.
+            if error.is::<run::Revoked>() { ExitCode::from(78) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -7,7 +7,7 @@ mod values;
 
 pub use load::{ConfigError, load};
 pub use settings::{KEYS, LogFormat, LogSettings, Settings};
-pub use values::{Bytes, Duration};
+pub use values::{Bytes, Duration, Secret};
 
 #[cfg(test)]
 mod tests;

@@ -16,3 +16,5 @@ pub mod simulate;
 #[cfg(feature = "hub")]
 mod store;
 mod telemetry;
+#[cfg(feature = "hub")]
+mod user;

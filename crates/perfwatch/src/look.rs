@@ -26,7 +26,7 @@ fn say(text: &[u8]) -> anyhow::Result<()> {
 
 /// Two readings, one snapshot.
 pub(crate) fn once(settings: &Settings, as_json: bool) -> anyhow::Result<()> {
-    settings.agent().check()?;
+    settings.agent().map_err(anyhow::Error::msg)?.check()?;
     let source: Arc<dyn Source> = Arc::new(source(settings));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let set = CollectorSet::new(&settings.agent.collectors.disabled, settings.options());

@@ -10,11 +10,18 @@ use std::sync::Arc;
 /// The agent until a signal.
 pub(crate) fn agent(settings: &Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::listen()?;
-    let agent = Agent::start(&settings.agent(), Arc::new(SystemClock::new())).context("agent")?;
+    let config = settings.agent().map_err(anyhow::Error::msg)?;
+    let agent = Agent::start(&config, Arc::new(SystemClock::new()), shutdown.ender()).context("agent")?;
     shutdown.wait();
+    let revoked = agent.revoked();
     agent.stop();
-    Ok(())
+    if revoked { Err(Revoked.into()) } else { Ok(()) }
 }
+
+/// The hub does not want this agent any more: starting it again is of no use.
+#[derive(Debug, thiserror::Error)]
+#[error("the hub revoked this agent; enrol it anew with --token")]
+pub(crate) struct Revoked;
 
 #[cfg(feature = "hub")]
 pub(crate) use with_hub::{all, hub};
@@ -23,14 +30,16 @@ pub(crate) use with_hub::{all, hub};
 mod with_hub {
     use super::*;
     use crate::store;
-    use perfwatch_hub::{Deps, Hub, HubConfig};
+    use ipnet::IpNet;
+    use perfwatch_hub::{Deps, FirstAdmin, Hub, HubConfig, RequestLimits, SessionTimes, TlsFiles};
     use perfwatch_model::Clock;
+    use std::net::{IpAddr, SocketAddr};
     use tokio::runtime::Runtime;
 
     /// The hub until a signal.
     pub(crate) fn hub(settings: &Settings) -> anyhow::Result<()> {
         let shutdown = Shutdown::listen()?;
-        let (runtime, hub) = start(settings, Arc::new(SystemClock::new()))?;
+        let (runtime, hub) = start(settings, Arc::new(SystemClock::new()), false)?;
         say_where(&hub);
         shutdown.wait();
         runtime.block_on(hub.stop());
@@ -42,10 +51,12 @@ mod with_hub {
     pub(crate) fn all(settings: &Settings) -> anyhow::Result<()> {
         let shutdown = Shutdown::listen()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let (runtime, hub) = start(settings, clock.clone())?;
-        let mut config = settings.agent();
-        config.hub = format!("http://{}", hub.address());
-        let agent = Agent::start(&config, clock).context("agent")?;
+        let (runtime, hub) = start(settings, clock.clone(), true)?;
+        let mut config = settings.agent().map_err(anyhow::Error::msg)?;
+        config.hub = hub.inside_url();
+        config.token = Some(hub.own_agent());
+        config.ca = None;
+        let agent = Agent::start(&config, clock, || {}).context("agent")?;
         say_where(&hub);
         shutdown.wait();
         // The agent first: its last snapshot still finds the hub.
@@ -54,16 +65,11 @@ mod with_hub {
         Ok(())
     }
 
-    fn start(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<(Runtime, Hub)> {
+    fn start(settings: &Settings, clock: Arc<dyn Clock>, own_agent: bool) -> anyhow::Result<(Runtime, Hub)> {
         let listen = settings.hub.listen.replace("localhost:", "127.0.0.1:").parse().with_context(|| {
             format!("hub.listen: {:?} is not ADDRESS:PORT, such as 127.0.0.1:8000", settings.hub.listen)
         })?;
-        let config = HubConfig {
-            listen,
-            interval: settings.hub.interval.map(|time| time.0),
-            history: store::history(settings),
-            ..HubConfig::default()
-        };
+        let config = HubConfig { own_agent, ..config(settings, listen)? };
         let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?;
         let store = runtime.block_on(store::open(settings, clock.clone()))?;
@@ -72,8 +78,54 @@ mod with_hub {
         Ok((runtime, hub))
     }
 
+    fn config(settings: &Settings, listen: SocketAddr) -> anyhow::Result<HubConfig> {
+        let hub = &settings.hub;
+        let network = |text: &String| {
+            let network =
+                text.parse::<IpNet>().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)));
+            network.with_context(|| format!("hub.trusted_proxies: {text:?} is no address or network"))
+        };
+        let tls = match (&hub.tls.cert, &hub.tls.key) {
+            (Some(cert), Some(key)) => Some(TlsFiles { cert: cert.clone(), key: key.clone() }),
+            (None, None) => None,
+            _ => anyhow::bail!("hub.tls: it takes both, cert and key"),
+        };
+        let first_admin = match &hub.admin.password {
+            None => None,
+            Some(password) => Some(FirstAdmin {
+                name: hub.admin.name.clone(),
+                password: password.read().map_err(|why| anyhow::anyhow!("hub.admin.password: {why}"))?,
+            }),
+        };
+        Ok(HubConfig {
+            listen,
+            public_url: hub.public_url.clone().filter(|url| !url.is_empty()),
+            trusted_proxies: hub.trusted_proxies.iter().map(network).collect::<Result<_, _>>()?,
+            tls,
+            first_admin,
+            sessions: SessionTimes { idle: hub.sessions.idle.0, most: hub.sessions.longest.0 },
+            requests: RequestLimits {
+                agent: hub.limits.agent_requests,
+                ingest: hub.limits.ingest_requests,
+                api: hub.limits.api_requests,
+            },
+            connections: hub.limits.connections,
+            connections_of_address: hub.limits.address_connections,
+            downloads: settings.data.join("downloads"),
+            interval: hub.interval.map(|time| time.0),
+            history: store::history(settings),
+            ..HubConfig::default()
+        })
+    }
+
     #[expect(clippy::print_stdout, reason = "what a person at the terminal is to open")]
     fn say_where(hub: &Hub) {
-        println!("PerfWatch {} is at http://{}", env!("CARGO_PKG_VERSION"), hub.address());
+        println!("PerfWatch {} is at {}", env!("CARGO_PKG_VERSION"), hub.url());
+        if let Some(path) = hub.set_up_path() {
+            println!(
+                "Nobody may log in yet. Make the first administrator here:\n\n    {}{path}\n",
+                hub.url()
+            );
+        }
     }
 }

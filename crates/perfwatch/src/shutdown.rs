@@ -23,6 +23,12 @@ impl Shutdown {
         });
     }
 
+    /// Ends the wait as a signal would.
+    pub(crate) fn ender(&self) -> impl FnOnce() + Send + use<> {
+        let handle = self.0.handle();
+        move || handle.close()
+    }
+
     /// Returns when it is time to leave.
     pub(crate) fn wait(mut self) {
         if let Some(signal) = self.0.forever().next() {

@@ -38,6 +38,21 @@ pub(crate) async fn open_to_read(
     })
 }
 
+/// Opens it to change ordinary rows, beside a hub that may run on it.
+pub(crate) async fn open_beside(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<Arc<dyn Store>> {
+    let budget_bytes = settings.hub.disk_budget.0;
+    Ok(match location(settings)? {
+        Location::Sqlite(folder) => {
+            std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            Arc::new(SqliteStore::open_beside(&SqliteOptions { folder, budget_bytes }, clock)?)
+        }
+        Location::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
+    })
+}
+
 /// Connects as the hub of this data folder.
 pub(crate) async fn postgres(
     settings: &Settings,

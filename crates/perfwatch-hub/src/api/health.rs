@@ -7,10 +7,14 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use std::sync::Arc;
 
+/// Whether the process lives
+#[utoipa::path(get, path = "/healthz", tag = "hub", responses((status = 200, body = String, content_type = "text/plain")))]
 pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
+/// Whether it can take snapshots
+#[utoipa::path(get, path = "/readyz", tag = "hub", responses((status = 200, body = String, content_type = "text/plain")))]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
     if app.stop.is_cancelled() {
         return Err(ApiError::unavailable("leaving", "the hub is stopping", 5));
@@ -21,6 +25,9 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
     Ok("ready\n")
 }
 
+/// The hub about itself, for Prometheus
+#[utoipa::path(get, path = "/metrics", tag = "hub",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], app.metrics.render(app.fleet.len()))

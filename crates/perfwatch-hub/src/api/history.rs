@@ -3,10 +3,12 @@
 
 use super::params;
 use crate::app::App;
+use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::fleet::Host;
 use crate::history::export::{Export, Format, parse_tier, wanted};
 use crate::history::read::{ProcessUse, SeriesAnswer, Values};
+use crate::openapi::shapes;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header;
@@ -82,14 +84,23 @@ fn json_text(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-/// `GET /api/v1/hosts/{id}/series?metric=&from=&to=&points=`
+/// Series of a host over a range
+///
+/// Times are milliseconds since 1970, RFC 3339, `now`, or a span before now as `-2h`.
+#[utoipa::path(get, path = "/api/v1/hosts/{id}/series", tag = "hosts", params(
+    ("id" = String, Path, description = "Id or name"),
+    ("metric" = String, Query, description = "Names, groups or instances: `cpu.usage,memory.*,network.rx_bytes{eth0}`"),
+    ("from" = Option<String>, Query), ("to" = Option<String>, Query),
+    ("points" = Option<usize>, Query, description = "10 to 10,000"),
+), responses((status = 200, body = shapes::SeriesAnswer)))]
 pub(crate) async fn series(
     State(app): State<Arc<App>>,
+    identity: Identity,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let asked = asked(query.as_deref(), &["metric", "from", "to", "points"])?;
-    let host = params::host(&app, &id)?;
+    let host = params::host(&app, &identity, &id)?;
     if asked.names.is_empty() {
         return Err(ApiError::bad_request("metric_missing", "which? ?metric=cpu.usage,memory.used or cpu.*"));
     }
@@ -179,14 +190,18 @@ fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), answer: &S
     out
 }
 
-/// `GET /api/v1/hosts/{id}/snapshot?at=`: everything at that second, processes included.
+/// Everything of a host at one second, processes included
+#[utoipa::path(get, path = "/api/v1/hosts/{id}/snapshot", tag = "hosts", params(
+    ("id" = String, Path, description = "Id or name"), ("at" = Option<String>, Query),
+), responses((status = 200, body = shapes::SnapshotAnswer)))]
 pub(crate) async fn snapshot(
     State(app): State<Arc<App>>,
+    identity: Identity,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let asked = asked(query.as_deref(), &["at"])?;
-    let host = params::host(&app, &id)?;
+    let host = params::host(&app, &identity, &id)?;
     let now_ms = app.clock.wall_ms();
     let at_ms = asked.at.as_deref().map_or(Ok(now_ms), |at| params::time_ms("at", at, now_ms))?;
     let found = app
@@ -208,14 +223,19 @@ pub(crate) async fn snapshot(
     Ok(json_text(text))
 }
 
-/// `GET /api/v1/hosts/{id}/processes?from=&to=&limit=`: who used the host over some time.
+/// Who used a host over some time
+#[utoipa::path(get, path = "/api/v1/hosts/{id}/processes", tag = "hosts", params(
+    ("id" = String, Path, description = "Id or name"),
+    ("from" = Option<String>, Query), ("to" = Option<String>, Query), ("limit" = Option<usize>, Query),
+), responses((status = 200, body = shapes::ProcessesAnswer)))]
 pub(crate) async fn processes(
     State(app): State<Arc<App>>,
+    identity: Identity,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let asked = asked(query.as_deref(), &["from", "to", "limit"])?;
-    let host = params::host(&app, &id)?;
+    let host = params::host(&app, &identity, &id)?;
     let range = params::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
     if range.1 - range.0 > PROCESSES_MOST_MS {
         return Err(ApiError::bad_request("bad_range", "processes are summed over 31 days at most"));
@@ -248,14 +268,21 @@ fn process_use(sum: &ProcessUse, covered_ms: i64) -> serde_json::Value {
     })
 }
 
-/// `GET /api/v1/hosts/{id}/export?format=csv|jsonl&metric=&from=&to=&tier=`
+/// History of a host as text
+#[utoipa::path(get, path = "/api/v1/hosts/{id}/export", tag = "hosts", params(
+    ("id" = String, Path, description = "Id or name"),
+    ("format" = Option<String>, Query, description = "`csv` or `jsonl`"),
+    ("metric" = Option<String>, Query), ("from" = Option<String>, Query), ("to" = Option<String>, Query),
+    ("tier" = Option<String>, Query, description = "`raw`, `1m` or `1h`"),
+), responses((status = 200, content((String = "text/csv"), (String = "application/jsonl")))))]
 pub(crate) async fn export(
     State(app): State<Arc<App>>,
+    identity: Identity,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let asked = asked(query.as_deref(), &["format", "metric", "from", "to", "tier"])?;
-    let host = params::host(&app, &id)?;
+    let host = params::host(&app, &identity, &id)?;
     let (from_ms, to_ms) = params::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
     let bad = |what| ApiError::bad_request("bad_query", what);
     let format = Format::parse(asked.format.as_deref()).ok_or_else(|| bad("format: csv or jsonl"))?;

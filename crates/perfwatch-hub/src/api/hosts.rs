@@ -1,22 +1,42 @@
-//! `GET /api/v1/hosts` and `GET /api/v1/hosts/{id}`.
+//! `/api/v1/hosts`: what is watched.
 
+use super::body::JsonBody;
 use super::params;
 use crate::app::App;
+use crate::auth::people::State as Everyone;
+use crate::auth::{Doer, Identity};
 use crate::error::ApiError;
 use crate::fleet::Host;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use perfwatch_model::{HostFacts, HostId};
+use perfwatch_store::people::HostTags;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
+
+/// Whether snapshots come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum HostStatus {
+    /// None came yet.
+    New,
+    /// They come as they should.
+    Online,
+    /// They don't.
+    Silent,
+}
 
 /// A host as the API shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct HostJson {
+    #[schema(value_type = uuid::Uuid)]
     id: HostId,
     name: String,
-    /// `online` while snapshots come as they should, else `silent`; `new` before the first.
-    status: &'static str,
+    status: HostStatus,
+    /// What it is told apart by: `environment=production`.
+    tags: Vec<String>,
+    #[schema(value_type = Option<HostFacts>)]
     facts: Option<Arc<HostFacts>>,
     first_seen_ms: i64,
     last_seen_ms: Option<i64>,
@@ -25,7 +45,8 @@ pub(crate) struct HostJson {
     clock_skew_ms: Option<i64>,
 }
 
-#[derive(Serialize)]
+/// A page of hosts.
+#[derive(Serialize, ToSchema)]
 pub(crate) struct HostsJson {
     hosts: Vec<HostJson>,
     total: usize,
@@ -35,49 +56,89 @@ pub(crate) struct HostsJson {
     next: Option<usize>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Page {
+    /// How many to leave out: `next` of the page before.
     #[serde(default)]
     after: usize,
+    /// 1,000 at most.
     limit: Option<usize>,
 }
 
+/// Hosts by name
+#[utoipa::path(get, path = "/api/v1/hosts", tag = "hosts", params(Page), responses((status = 200, body = HostsJson)))]
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
+    identity: Identity,
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<HostsJson>, ApiError> {
     let Query(page) = page.map_err(|error| ApiError::bad_request("bad_query", error.body_text()))?;
     let limit = page.limit.unwrap_or(500).clamp(1, 1_000);
-    let all = app.fleet.all();
+    let everyone = app.people.now();
+    let all = params::hosts(&app, &identity);
     let total = all.len();
     let now_ms = app.clock.wall_ms();
-    let hosts = all.into_iter().skip(page.after).take(limit).map(|host| show(host, now_ms)).collect();
+    let hosts =
+        all.into_iter().skip(page.after).take(limit).map(|host| show(host, &everyone, now_ms)).collect();
     let end = page.after.saturating_add(limit);
     Ok(Json(HostsJson { hosts, total, now_ms, next: (end < total).then_some(end) }))
 }
 
+/// One host
+#[utoipa::path(get, path = "/api/v1/hosts/{id}", tag = "hosts",
+    params(("id" = String, Path, description = "Id or name")), responses((status = 200, body = HostJson)))]
 pub(crate) async fn one(
     State(app): State<Arc<App>>,
+    identity: Identity,
     Path(id): Path<String>,
 ) -> Result<Json<HostJson>, ApiError> {
-    Ok(Json(show(params::host(&app, &id)?, app.clock.wall_ms())))
+    Ok(Json(show(params::host(&app, &identity, &id)?, &app.people.now(), app.clock.wall_ms())))
 }
 
-fn show(host: Host, now_ms: i64) -> HostJson {
+/// All tags of a host.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tags {
+    tags: Vec<String>,
+}
+
+/// Gives a host its tags, in place of those it had
+#[utoipa::path(put, path = "/api/v1/hosts/{id}/tags", tag = "hosts",
+    params(("id" = String, Path, description = "Id or name")), request_body = Tags,
+    responses((status = 200, body = HostJson), (status = 409), (status = 422)))]
+pub(crate) async fn tags(
+    State(app): State<Arc<App>>,
+    doer: Doer,
+    Path(id): Path<String>,
+    JsonBody(wish): JsonBody<Tags>,
+) -> Result<Json<HostJson>, ApiError> {
+    let after = Tags { tags: params::tags(&wish.tags)? };
+    let turn = app.people.turn().await?;
+    let host = params::host(&app, &doer.identity, &id)?;
+    let tags = app.people.now().host_tags.get(&host.record.id).cloned().unwrap_or_default();
+    let (before, object) = (Tags { tags }, format!("host {}", host.record.name));
+    let entry = doer.changed("host.tags", object, Some(&before), Some(&after));
+    turn.commit([HostTags::put(host.record.id, &after.tags)], Some(entry)).await?;
+    Ok(Json(show(host, &app.people.now(), app.clock.wall_ms())))
+}
+
+fn show(host: Host, everyone: &Everyone, now_ms: i64) -> HostJson {
     // Three ticks of grace, and never less than ten seconds.
     let grace_ms = (3 * i64::from(host.interval_ms)).max(10_000);
     let status = match host.last_seen_ms {
         // Its history is there from before this hub started.
-        None if host.record.last_at_ms.is_some() => "silent",
-        None => "new",
-        Some(seen) if now_ms - seen <= grace_ms => "online",
-        Some(_) => "silent",
+        None if host.record.last_at_ms.is_some() => HostStatus::Silent,
+        None => HostStatus::New,
+        Some(seen) if now_ms - seen <= grace_ms => HostStatus::Online,
+        Some(_) => HostStatus::Silent,
     };
     HostJson {
         id: host.record.id,
         name: host.record.name,
         status,
+        tags: everyone.host_tags.get(&host.record.id).cloned().unwrap_or_default(),
         facts: host.record.facts,
         first_seen_ms: host.record.first_seen_ms,
         last_seen_ms: host.last_seen_ms.or(host.record.last_at_ms),

@@ -1,9 +1,13 @@
 //! What a query string may say: names that stand several times, and times as people write them.
 
 use crate::app::App;
+use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::fleet::Host;
 use perfwatch_series::SeriesName;
+
+/// Of one host, or of one account.
+const MOST_TAGS: usize = 32;
 
 /// Pairs of a query string: a name may stand several times, which a struct can't hold.
 pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, ApiError> {
@@ -14,9 +18,34 @@ pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, ApiErr
     pairs.map(|pairs| pairs.0).map_err(|error| bad(error.body_text()))
 }
 
-/// The host of a path, by id or name.
-pub(crate) fn host(app: &App, id: &str) -> Result<Host, ApiError> {
-    app.fleet.find(id).ok_or_else(|| ApiError::not_found(format!("there is no host {id:?}")))
+/// The host of a path, by id or name; one that they may not see is not there.
+pub(crate) fn host(app: &App, identity: &Identity, id: &str) -> Result<Host, ApiError> {
+    let host = app.fleet.find(id).filter(|host| identity.sees(&app.people.now(), host.record.id));
+    host.ok_or_else(|| ApiError::not_found(format!("there is no host {id:?}")))
+}
+
+/// All hosts that they may see, by name.
+pub(crate) fn hosts(app: &App, identity: &Identity) -> Vec<Host> {
+    let everyone = app.people.now();
+    let mut hosts = app.fleet.all();
+    hosts.retain(|host| identity.sees(&everyone, host.record.id));
+    hosts
+}
+
+/// What hosts are told apart by: `environment=production`, `web`.
+pub(crate) fn tags(tags: &[String]) -> Result<Vec<String>, ApiError> {
+    let invalid = |why: &str| Err(ApiError::unprocessable("invalid_tags", why));
+    let mut tags: Vec<String> = tags.iter().map(|tag| tag.trim().to_owned()).collect();
+    tags.sort();
+    tags.dedup();
+    if tags.len() > MOST_TAGS {
+        return invalid("no more than 32 tags");
+    }
+    let fine = |c: char| c.is_alphanumeric() || "-_.=:/@".contains(c);
+    if tags.iter().any(|tag| tag.is_empty() || tag.len() > 64 || !tag.chars().all(fine)) {
+        return invalid("a tag has 1 to 64 letters, digits and - _ . = : / @");
+    }
+    Ok(tags)
 }
 
 /// `cpu.usage`, `cpu.*`, or one instance: `network.rx_bytes{eth0}`.

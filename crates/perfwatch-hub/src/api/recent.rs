@@ -3,8 +3,10 @@
 
 use super::params;
 use crate::app::App;
+use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::live::Accepted;
+use crate::openapi::shapes;
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -22,12 +24,21 @@ struct Wish {
     before: Option<i64>,
 }
 
+/// The last five minutes of a host
+///
+/// Whole snapshots, or columns where `metric` names some.
+#[utoipa::path(get, path = "/api/metrics/recent", tag = "live", params(
+    ("host" = Option<String>, Query, description = "Id or name; with one host there is nothing to choose"),
+    ("metric" = Option<String>, Query, description = "`cpu.usage,memory.used`"),
+    ("before" = Option<i64>, Query, description = "Only older ones, milliseconds since 1970"),
+), responses((status = 200, body = shapes::RecentAnswer), (status = 404)))]
 pub(crate) async fn recent(
     State(app): State<Arc<App>>,
+    identity: Identity,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let wish = parse(query.as_deref().unwrap_or_default())?;
-    let id = which_host(&app, wish.host.as_deref())?;
+    let id = which_host(&app, &identity, wish.host.as_deref())?;
     let mut window = app.live.recent(id, app.clock.wall_ms());
     window.retain(|accepted| wish.before.is_none_or(|before| accepted.snapshot.at_ms < before));
     let skipped = window.len().saturating_sub(PAGE);
@@ -62,11 +73,11 @@ fn parse(query: &str) -> Result<Wish, ApiError> {
     Ok(wish)
 }
 
-fn which_host(app: &App, name: Option<&str>) -> Result<HostId, ApiError> {
+fn which_host(app: &App, identity: &Identity, name: Option<&str>) -> Result<HostId, ApiError> {
     match name {
-        Some(name) => Ok(params::host(app, name)?.record.id),
+        Some(name) => Ok(params::host(app, identity, name)?.record.id),
         // With one host there is nothing to choose.
-        None => match &app.fleet.all()[..] {
+        None => match &params::hosts(app, identity)[..] {
             [only] => Ok(only.record.id),
             hosts => Err(ApiError::bad_request(
                 "host_missing",

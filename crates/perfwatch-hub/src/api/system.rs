@@ -6,8 +6,10 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
-#[derive(Serialize)]
+/// The hub at a glance.
+#[derive(Serialize, ToSchema)]
 pub(crate) struct SystemJson {
     version: &'static str,
     uptime_s: u64,
@@ -21,8 +23,8 @@ pub(crate) struct SystemJson {
 }
 
 /// What history takes and how long it is kept.
-#[derive(Serialize)]
-struct HistoryJson {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HistoryJson {
     store: &'static str,
     disk_bytes: u64,
     budget_bytes: u64,
@@ -53,6 +55,8 @@ fn history(app: &App) -> HistoryJson {
     }
 }
 
+/// The hub at a glance
+#[utoipa::path(get, path = "/api/v1/system", tag = "hub", responses((status = 200, body = SystemJson)))]
 pub(crate) async fn system(State(app): State<Arc<App>>) -> Json<SystemJson> {
     let own = OwnProcess::read();
     Json(SystemJson {

@@ -3,8 +3,10 @@
 use super::body;
 use super::pipeline::{Submission, SubmitError};
 use crate::app::App;
+use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::fleet::FleetError;
+use crate::openapi::shapes;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -19,16 +21,23 @@ use tokio::sync::OwnedSemaphorePermit;
 /// A request's share of what all together may hold.
 type Room = Arc<OwnedSemaphorePermit>;
 
-/// The handler.
+/// Takes snapshots in
+///
+/// One or a list as JSON, gzip or zstd if you like; agents send a compact form. What is accepted
+/// is durable when this answers.
+#[utoipa::path(post, path = "/ingest/metrics", tag = "ingest",
+    request_body(content((shapes::Snapshot = "application/json"), (Vec<u8> = "application/vnd.perfwatch.batch.v1+protobuf"))),
+    responses((status = 200, body = IngestAnswer), (status = 409), (status = 422)))]
 pub(crate) async fn ingest(
     State(app): State<Arc<App>>,
+    identity: Identity,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<IngestAnswer>, ApiError> {
     let began = app.clock.monotonic();
     let bytes = body::read(body).await.inspect_err(|error| app.metrics.ingest_failed(error.code()))?;
     app.metrics.ingest_bytes(bytes.len());
-    let result = decode_and_submit(&app, &headers, bytes).await;
+    let result = decode_and_submit(&app, &identity, &headers, bytes).await;
     app.metrics.ingest_took(app.clock.monotonic().saturating_sub(began));
     if let Err(error) = &result {
         app.metrics.ingest_failed(error.code());
@@ -38,6 +47,7 @@ pub(crate) async fn ingest(
 
 async fn decode_and_submit(
     app: &Arc<App>,
+    identity: &Identity,
     headers: &HeaderMap,
     bytes: Bytes,
 ) -> Result<IngestAnswer, ApiError> {
@@ -51,9 +61,11 @@ async fn decode_and_submit(
     let kind =
         headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
     match kind.split(';').next().unwrap_or_default().trim() {
-        wire::CONTENT_TYPE => compact(app, bytes, &room).await,
+        wire::CONTENT_TYPE => compact(app, identity, bytes, &room).await,
         // What `curl -d` says when nobody tells it otherwise.
-        "application/json" | "application/x-www-form-urlencoded" => from_json(app, &bytes, &room).await,
+        "application/json" | "application/x-www-form-urlencoded" => {
+            from_json(app, identity, &bytes, &room).await
+        }
         other => {
             let message = format!(
                 "Content-Type {other:?} is not known here; send application/json or {}",
@@ -64,9 +76,15 @@ async fn decode_and_submit(
     }
 }
 
-async fn compact(app: &Arc<App>, bytes: Bytes, room: &Room) -> Result<IngestAnswer, ApiError> {
+async fn compact(
+    app: &Arc<App>,
+    identity: &Identity,
+    bytes: Bytes,
+    room: &Room,
+) -> Result<IngestAnswer, ApiError> {
     let batch = wire::decode_batch(bytes).map_err(|error| malformed(&error))?;
     let host = batch.host().map_err(|error| malformed(&error))?;
+    may_send(identity, &host)?;
     if batch.snapshots.len() > limits::BATCH_SNAPSHOTS {
         return Err(too_many());
     }
@@ -108,7 +126,12 @@ async fn compact(app: &Arc<App>, bytes: Bytes, room: &Room) -> Result<IngestAnsw
 }
 
 /// One object, or a list of them. A single refused snapshot is the request's own error.
-async fn from_json(app: &Arc<App>, bytes: &[u8], room: &Room) -> Result<IngestAnswer, ApiError> {
+async fn from_json(
+    app: &Arc<App>,
+    identity: &Identity,
+    bytes: &[u8],
+    room: &Room,
+) -> Result<IngestAnswer, ApiError> {
     let value: serde_json::Value = serde_json::from_slice(bytes)
         .map_err(|error| ApiError::bad_request("malformed_json", format!("the body is not JSON: {error}")))?;
     let (objects, single) = match value {
@@ -137,6 +160,7 @@ async fn from_json(app: &Arc<App>, bytes: &[u8], room: &Room) -> Result<IngestAn
         }
     }
     app.metrics.rejected(answer.rejected.len());
+    by_host.keys().try_for_each(|host| may_send(identity, host))?;
     for (host, snapshots) in by_host {
         let submission = Submission { host, snapshots, facts: None, skew_ms: None };
         let part = submit(app, room, submission).await?;
@@ -148,6 +172,15 @@ async fn from_json(app: &Arc<App>, bytes: &[u8], room: &Room) -> Result<IngestAn
     match answer.rejected.pop_if(|_| single) {
         Some(refused) => Err(ApiError::unprocessable(refused.code, refused.message)),
         None => Ok(answer),
+    }
+}
+
+/// An agent speaks for its own host alone.
+fn may_send(identity: &Identity, host: &HostRef) -> Result<(), ApiError> {
+    match identity.sends() {
+        Some(None) => Ok(()),
+        Some(Some(own)) if host.id == Some(own) => Ok(()),
+        _ => Err(ApiError::new(StatusCode::FORBIDDEN, "other_host", "an agent sends for its own host alone")),
     }
 }
 

@@ -11,14 +11,15 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
 /// About the most in one message: more is split, so that a slow line shows the first part soon.
 const MESSAGE_BYTES: usize = 512 << 10;
 
-/// What a client may say.
-#[derive(Debug, Deserialize)]
+/// What a client may say over `WS /api/ws/metrics`: one of these.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ClientMessage {
+pub(crate) struct ClientMessage {
     pub(super) subscribe: Option<Subscribe>,
     pub(super) unsubscribe: Option<u32>,
     /// Answered by `pong`: pages can't see the protocol's own pings.
@@ -26,9 +27,9 @@ pub(super) struct ClientMessage {
 }
 
 /// A wish. Another one with the same id takes its place.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Subscribe {
+pub(crate) struct Subscribe {
     /// The client's own number for it, given back with each message.
     #[serde(default)]
     pub(super) id: u32,
@@ -45,6 +46,7 @@ pub(super) struct Subscribe {
     pub(super) backfill_s: u32,
     /// Host id → time: back-fill only what is newer.
     #[serde(default)]
+    #[schema(value_type = HashMap<String, i64>)]
     pub(super) since: HashMap<HostId, i64>,
 }
 

@@ -8,9 +8,12 @@ use super::message::{self, ClientMessage, Subscribe};
 use super::selection::Selection;
 use super::{Accepted, Live};
 use crate::app::App;
+use crate::auth::Identity;
+use crate::auth::people::State as Everyone;
 use crate::error::ApiError;
 use crate::self_metrics::{ConnectionState, LiveGauge};
 use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use perfwatch_model::{HostId, ShapeId, limits};
@@ -18,16 +21,32 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// Several hosts share a message: waiting this long for the others costs less than a frame each.
 const GATHER: Duration = Duration::from_millis(200);
 
-/// `WS /api/ws/metrics`.
+/// Close code for who may not any more: of those left to applications (RFC 6455, 7.4.2).
+const NOT_ALLOWED: u16 = 4401;
+
+/// Live snapshots over a WebSocket
+///
+/// Whole snapshots of all hosts one may see, until a first `subscribe`; see ClientMessage and
+/// LiveMessage. Browsers send their cookie, others `Authorization`, or `?token=` with what
+/// `POST /api/v1/auth/token` gave.
+#[utoipa::path(get, path = "/api/ws/metrics", tag = "live",
+    params(("token" = Option<String>, Query, description = "A signed token")),
+    responses((status = 101, description = "Goes on as a WebSocket"), (status = 426)))]
 pub(crate) async fn upgrade(
     State(app): State<Arc<App>>,
-    upgrade: WebSocketUpgrade,
+    identity: Identity,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
+    let upgrade = upgrade.map_err(|error| {
+        // 400 for what is no handshake, 426 for a connection that can't be one.
+        ApiError::new(error.status(), "no_websocket", error.body_text())
+    })?;
     if app.metrics.live_clients() >= limits::LIVE_CLIENTS {
         return Err(ApiError::unavailable(
             "too_many_clients",
@@ -49,7 +68,7 @@ pub(crate) async fn upgrade(
         .max_frame_size(limits::LIVE_MESSAGE_BYTES);
     Ok(upgrade.on_upgrade(move |socket| {
         let tasks = app.tasks.clone();
-        tasks.track_future(Connection::run(app, socket, state))
+        tasks.track_future(Connection::run(app, identity, socket, state))
     }))
 }
 
@@ -64,6 +83,8 @@ enum End {
     Slow,
     /// The client broke the protocol.
     Error,
+    /// Whose account, session or token it was may not any more.
+    Revoked,
     /// The hub leaves.
     Shutdown,
 }
@@ -75,6 +96,7 @@ impl End {
             Self::Silent => "silent",
             Self::Slow => "slow",
             Self::Error => "error",
+            Self::Revoked => "revoked",
             Self::Shutdown => "shutdown",
         }
     }
@@ -103,6 +125,11 @@ impl Subscription {
 
 struct Connection {
     app: Arc<App>,
+    identity: Identity,
+    /// By which it is decided what they see.
+    everyone: Arc<Everyone>,
+    /// Told when who may do what has changed.
+    changes: watch::Receiver<i64>,
     socket: WebSocket,
     bus: broadcast::Receiver<Arc<Accepted>>,
     subscriptions: HashMap<u32, Subscription>,
@@ -113,13 +140,23 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(app: Arc<App>, socket: WebSocket, mut state: LiveGauge) {
-        // Until there are accounts, being on this machine is all it takes.
+    async fn run(app: Arc<App>, identity: Identity, socket: WebSocket, mut state: LiveGauge) {
         state.set(ConnectionState::Authenticated);
         let bus = app.live.bus.subscribe();
         let subscriptions = HashMap::new();
-        let mut connection =
-            Self { app, socket, bus, subscriptions, whole: true, heard: Instant::now(), state };
+        let (changes, everyone) = (app.people.changes(), app.people.now());
+        let mut connection = Self {
+            app,
+            identity,
+            everyone,
+            changes,
+            socket,
+            bus,
+            subscriptions,
+            whole: true,
+            heard: Instant::now(),
+            state,
+        };
         connection.state.set(ConnectionState::Live);
         let end = match connection.live().await {
             Ok(never) => match never {},
@@ -141,6 +178,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(End::Shutdown),
+                Ok(()) = self.changes.changed() => self.look_again()?,
                 said = self.socket.recv() => self.hear(said).await?,
                 item = self.bus.recv() => match item {
                     Ok(accepted) => self.show(accepted).await?,
@@ -152,10 +190,23 @@ impl Connection {
                     if self.heard.elapsed() > ping_every.mul_f64(2.5) {
                         return Err(End::Silent);
                     }
+                    // Sessions and tokens also end by themselves.
+                    self.look_again()?;
                     self.send(Message::Ping(bytes::Bytes::new())).await?;
                 }
             }
         }
+    }
+
+    /// Whether they still may, and what they see from now on.
+    fn look_again(&mut self) -> Result<(), End> {
+        self.identity = self.identity.again(&self.app.people).ok_or(End::Revoked)?;
+        self.everyone = self.app.people.now();
+        let (identity, everyone) = (&self.identity, &self.everyone);
+        for subscription in self.subscriptions.values_mut() {
+            subscription.waiting.retain(|waiting| identity.sees(everyone, waiting.host));
+        }
+        Ok(())
     }
 
     async fn hear(&mut self, said: Option<Result<Message, axum::Error>>) -> Result<(), End> {
@@ -201,7 +252,8 @@ impl Connection {
         }
         let mut hosts = HashSet::new();
         for name in &wish.hosts {
-            match self.app.fleet.find(name) {
+            match self.app.fleet.find(name).filter(|host| self.identity.sees(&self.everyone, host.record.id))
+            {
                 Some(host) => {
                     hosts.insert(host.record.id);
                 }
@@ -234,7 +286,7 @@ impl Connection {
             None => self.app.fleet.all().iter().map(|host| host.record.id).collect(),
         };
         let mut entries = Vec::new();
-        for host in all {
+        for host in all.into_iter().filter(|host| self.identity.sees(&self.everyone, *host)) {
             let from = since.get(&host).map_or(from, |&seen| seen.saturating_add(1).max(from));
             let mut past = self.app.live.recent(host, now_ms);
             past.retain(|accepted| accepted.snapshot.at_ms >= from);
@@ -247,6 +299,9 @@ impl Connection {
     }
 
     async fn show(&mut self, accepted: Arc<Accepted>) -> Result<(), End> {
+        if !self.identity.sees(&self.everyone, accepted.host) {
+            return Ok(());
+        }
         if self.whole {
             let text = accepted.shared_json().clone();
             self.send_text(text).await?;
@@ -336,6 +391,7 @@ impl Connection {
             End::Slow => (close_code::POLICY, "too slow"),
             End::Silent => (close_code::POLICY, "silent"),
             End::Error => (close_code::POLICY, "protocol error"),
+            End::Revoked => (NOT_ALLOWED, "log in again"),
             End::Shutdown => (close_code::AWAY, "the hub is stopping"),
         };
         let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));

@@ -1,6 +1,6 @@
 //! The file itself: made, locked, brought up to date, put back from a backup.
 
-use super::{PAGE_BYTES, SqliteOptions, SqliteStore, unavailable};
+use super::{PAGE_BYTES, SqliteOptions, SqliteStore, refused, unavailable};
 use crate::store::StoreError;
 use perfwatch_model::Clock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
@@ -59,10 +59,9 @@ impl SqliteStore {
 
 /// One hub a folder; let go when the process ends, however it ends.
 pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
-    let refuse = |what: String| StoreError::Refused(format!("history in {}: {what}", folder.display()));
-    let lock = File::create(folder.join("hub.lock")).map_err(|error| refuse(error.to_string()))?;
+    let lock = File::create(folder.join("hub.lock")).map_err(|error| refused(folder, &error))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| refuse("another hub runs on this folder".to_owned()))?;
+        .map_err(|_| refused(folder, &"another hub runs on this folder"))?;
     Ok(lock)
 }
 

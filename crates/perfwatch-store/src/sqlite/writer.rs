@@ -5,7 +5,7 @@ use crate::append::{APART, Append, Arrival, Failing, ROWS, used_up};
 use crate::head;
 use crate::store::{CommitError, Write};
 use perfwatch_model::{Shape, ShapeId, wire};
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -103,7 +103,8 @@ impl Writer {
         let mut head_bytes = 0;
         let mut jobs = jobs.into_iter();
         let result = (|| {
-            let transaction = self.connection.transaction()?;
+            // Whoever else writes (a command beside the hub) is waited for, not collided with.
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut rows = Vec::new();
             for job in jobs.by_ref() {
                 match job {

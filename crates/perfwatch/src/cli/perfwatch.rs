@@ -1,8 +1,9 @@
 //! `perfwatch` and its commands.
 
 use super::{AgentFlags, Common, Overrides, Roots, finish, over, run_agent};
-use crate::config::Duration;
+use crate::config::{Duration, Settings};
 use crate::simulate::Simulation;
+use crate::user::{self, UserCommand};
 use crate::{admin, look, run};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
@@ -29,6 +30,8 @@ enum Command {
     Hub(HubFlags),
     /// The agent alone: sends this machine's metrics to a hub
     Agent(AgentFlags),
+    /// Who may log in
+    User(UserFlags),
     /// One look at this machine, in the terminal
     Once(OnceFlags),
     /// A copy of all history in one file, also while a hub runs
@@ -60,6 +63,15 @@ struct HubFlags {
     listen: Option<String>,
     /// Where history is kept: sqlite:FOLDER or postgres://… [default: SQLite in the data folder]
     #[arg(long, value_name = "STORE")]
+    store: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct UserFlags {
+    #[command(subcommand)]
+    command: UserCommand,
+    /// Where the hub keeps it: sqlite:FOLDER or postgres://… [default: SQLite in the data folder]
+    #[arg(long, global = true, value_name = "STORE")]
     store: Option<String>,
 }
 
@@ -113,6 +125,9 @@ struct SimulateFlags {
     /// The hub
     #[arg(long, default_value = "http://127.0.0.1:8000", value_name = "URL")]
     hub: String,
+    /// A token with the scope ingest; better by the environment [env: PERFWATCH_AGENT_TOKEN]
+    #[arg(long)]
+    token: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -149,13 +164,14 @@ impl ExportFlags {
 }
 
 impl SimulateFlags {
-    fn simulation(self) -> anyhow::Result<Simulation> {
+    fn simulation(self, settings: &Settings) -> anyhow::Result<Simulation> {
         let time = |name, text: &str| {
             let time: Option<Duration> = text.parse().ok();
             Ok::<_, anyhow::Error>(time.with_context(|| format!("{name}: a time such as 500ms, 2s or 7d"))?.0)
         };
         Ok(Simulation {
-            hub: self.hub.trim_end_matches('/').to_owned(),
+            hub: self.hub,
+            token: settings.agent().map_err(anyhow::Error::msg)?.token,
             hosts: self.hosts,
             interval: time("--interval", &self.interval)?,
             seed: self.seed,
@@ -183,6 +199,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
             over(&mut flags, "hub.store", hub.store);
             run::hub(&cli.common.load(flags)?)
         }
+        Some(Command::User(user)) => {
+            over(&mut flags, "hub.store", user.store);
+            user::user(&cli.common.load(flags)?, user.command)
+        }
         Some(Command::Backup(file)) => {
             over(&mut flags, "hub.store", file.store);
             admin::backup(&cli.common.load(flags)?, &file.file)
@@ -196,8 +216,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
             admin::export(&cli.common.load(flags)?, &export.request())
         }
         Some(Command::Simulate(fleet)) => {
-            cli.common.load(flags)?;
-            admin::simulate(&fleet.simulation()?)
+            over(&mut flags, "agent.token", fleet.token.clone());
+            let settings = cli.common.load(flags)?;
+            admin::simulate(&fleet.simulation(&settings)?)
         }
         Some(Command::Agent(agent)) => run_agent(cli.common, agent),
         Some(Command::Once(once)) => {

@@ -1,6 +1,6 @@
 //! The settings as a user writes them, and what each is for.
 
-use super::values::{Bytes, Duration};
+use super::values::{Bytes, Duration, Secret};
 use perfwatch_agent::AgentConfig;
 use perfwatch_collect::{CommandLine, Options};
 use serde::{Deserialize, Serialize};
@@ -17,10 +17,29 @@ pub const KEYS: &[(&str, &str)] = &[
         "`error`, `warn`, `info`, `debug` or `trace`, also per module: `info,perfwatch_hub=debug`.",
     ),
     ("log.format", "`text` for people, `json` for machines."),
+    ("hub.listen", "Address and port of the hub; `0.0.0.0:8000` or `[::]:8000` for other machines too."),
     (
-        "hub.listen",
-        "Address and port of the hub. Until there are user accounts, only addresses of this machine.",
+        "hub.public_url",
+        "How people reach the hub, as `https://watch.example`: for links, and for a proxy that changes the name.",
     ),
+    (
+        "hub.trusted_proxies",
+        "Addresses or networks of proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed.",
+    ),
+    ("hub.tls.cert", "Certificate with its chain (PEM), to speak TLS; read again when it changes."),
+    ("hub.tls.key", "Key of the certificate (PEM)."),
+    ("hub.admin.name", "Name of the administrator that `hub.admin.password` makes."),
+    (
+        "hub.admin.password",
+        "Makes the first administrator without the link, where there is no account yet; `file:PATH` reads it from a file.",
+    ),
+    ("hub.sessions.idle", "A browser that asks for nothing this long is logged out."),
+    ("hub.sessions.longest", "Every browser is logged out after this long."),
+    ("hub.limits.agent_requests", "Requests a second of one agent; five times as many at once."),
+    ("hub.limits.ingest_requests", "Requests a second of all that send together."),
+    ("hub.limits.api_requests", "Requests a second of one account, token or unknown address."),
+    ("hub.limits.connections", "Open connections."),
+    ("hub.limits.address_connections", "Open connections of one address; trusted proxies have no bound."),
     (
         "hub.store",
         "Where history is kept: `postgres://user@host/database`, or `sqlite:FOLDER`; empty for SQLite in the data folder.",
@@ -34,7 +53,15 @@ pub const KEYS: &[(&str, &str)] = &[
     ("hub.keep.minutes", "How long figures of each minute are kept."),
     ("hub.keep.hours", "How long figures of each hour are kept."),
     ("hub.interval", "How often agents should send; empty leaves it to each agent."),
-    ("agent.hub", "Where the agent sends."),
+    ("agent.hub", "Where the agent sends: `https://hub.example:8000`."),
+    (
+        "agent.token",
+        "What lets it in: an enrolment token, used once, or a token with the scope ingest; `file:PATH` reads it from a file.",
+    ),
+    (
+        "agent.ca",
+        "File with the authorities that may have signed the hub's certificate (PEM); empty for those of the system.",
+    ),
     ("agent.name", "What people call this host; empty for its host name."),
     ("agent.interval", "Time between two snapshots, 250 ms to 1 h."),
     ("agent.procfs", "Where the watched host's `/proc` is mounted (containers: `/host/proc`)."),
@@ -88,11 +115,52 @@ pub enum LogFormat {
 #[serde(default, deny_unknown_fields)]
 pub struct HubSettings {
     pub listen: String,
+    pub public_url: Option<String>,
+    pub trusted_proxies: Vec<String>,
+    pub tls: TlsSettings,
+    pub admin: AdminSettings,
+    pub sessions: SessionSettings,
+    pub limits: LimitSettings,
     pub interval: Option<Duration>,
     pub store: Option<String>,
     pub disk_budget: Bytes,
     pub min_free: Bytes,
     pub keep: KeepSettings,
+}
+
+/// `hub.tls.*`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsSettings {
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+/// `hub.admin.*`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSettings {
+    pub name: String,
+    pub password: Option<Secret>,
+}
+
+/// `hub.sessions.*`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionSettings {
+    pub idle: Duration,
+    pub longest: Duration,
+}
+
+/// `hub.limits.*`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    pub agent_requests: u32,
+    pub ingest_requests: u32,
+    pub api_requests: u32,
+    pub connections: usize,
+    pub address_connections: usize,
 }
 
 /// `hub.keep.*`
@@ -109,6 +177,8 @@ pub struct KeepSettings {
 #[serde(default, deny_unknown_fields)]
 pub struct AgentSettings {
     pub hub: String,
+    pub token: Option<Secret>,
+    pub ca: Option<PathBuf>,
     pub name: Option<String>,
     pub interval: Duration,
     pub procfs: PathBuf,
@@ -188,11 +258,42 @@ impl Default for HubSettings {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8000".to_owned(),
+            public_url: None,
+            trusted_proxies: Vec::new(),
+            tls: TlsSettings::default(),
+            admin: AdminSettings::default(),
+            sessions: SessionSettings::default(),
+            limits: LimitSettings::default(),
             interval: None,
             store: None,
             disk_budget: Bytes(10 << 30),
             min_free: Bytes(256 << 20),
             keep: KeepSettings::default(),
+        }
+    }
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self { name: "admin".to_owned(), password: None }
+    }
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        let days = |days: u64| Duration(time::Duration::from_secs(days * 86_400));
+        Self { idle: days(7), longest: days(30) }
+    }
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            agent_requests: 20,
+            ingest_requests: 10_000,
+            api_requests: 100,
+            connections: 20_000,
+            address_connections: 2_000,
         }
     }
 }
@@ -208,6 +309,8 @@ impl Default for AgentSettings {
     fn default() -> Self {
         Self {
             hub: "http://127.0.0.1:8000".to_owned(),
+            token: None,
+            ca: None,
             name: None,
             interval: Duration(time::Duration::from_secs(2)),
             procfs: "/proc".into(),
@@ -259,10 +362,16 @@ impl Settings {
     }
 
     /// What the agent is told.
-    pub fn agent(&self) -> AgentConfig {
+    ///
+    /// # Errors
+    /// A token whose file can't be read.
+    pub fn agent(&self) -> Result<AgentConfig, String> {
         let agent = &self.agent;
-        AgentConfig {
+        let token = agent.token.as_ref().map(Secret::read).transpose();
+        Ok(AgentConfig {
             hub: agent.hub.clone(),
+            token: token.map_err(|why| format!("agent.token: {why}"))?,
+            ca: agent.ca.clone(),
             name: agent.name.clone(),
             state: self.data.join("agent"),
             interval: agent.interval.0,
@@ -274,6 +383,6 @@ impl Settings {
             options: self.options(),
             spool_bytes: agent.spool_bytes.0,
             backoff_max: agent.backoff_max.0,
-        }
+        })
     }
 }

@@ -103,9 +103,54 @@ impl Serialize for Bytes {
     }
 }
 
+/// What nobody may read in a log: a password, a token; or `file:PATH`, where it stands.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself.
+    ///
+    /// # Errors
+    /// A file that can't be read, or is empty.
+    pub fn read(&self) -> Result<String, String> {
+        let Some(path) = self.0.strip_prefix("file:") else { return Ok(self.0.clone()) };
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+        let text = text.trim_end_matches(['\r', '\n']).to_owned();
+        if text.is_empty() { Err(format!("{path} is empty")) } else { Ok(text) }
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_shown_nowhere_and_may_stand_in_a_file() {
+        let secret: Secret = serde_json::from_str("\"hunter2\"").unwrap();
+        assert_eq!((secret.read().unwrap().as_str(), format!("{secret:?}")), ("hunter2", "***".to_owned()));
+        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"***\"");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "from a file\n").unwrap();
+        let of = |text: String| serde_json::from_value::<Secret>(text.into()).unwrap().read();
+        assert_eq!(of(format!("file:{}", path.display())).unwrap(), "from a file");
+        std::fs::write(&path, "\n").unwrap();
+        assert!(of(format!("file:{}", path.display())).unwrap_err().contains("empty"));
+        assert!(of("file:/nowhere".to_owned()).unwrap_err().contains("/nowhere"));
+    }
 
     #[test]
     fn sizes_and_times() {

@@ -3,9 +3,9 @@
 
 use super::SimHost;
 use anyhow::Context as _;
+use perfwatch_agent::HubClient;
 use perfwatch_model::wire::{self, Batch};
 use perfwatch_model::{Catalog, Clock, SystemClock};
-use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub(crate) struct Simulation {
     pub(crate) hub: String,
+    pub(crate) token: Option<String>,
     pub(crate) hosts: usize,
     pub(crate) interval: Duration,
     pub(crate) seed: u64,
@@ -34,14 +35,16 @@ const BATCH: usize = 250;
 pub(crate) fn simulate(simulation: &Simulation, stop: &AtomicBool) -> anyhow::Result<()> {
     anyhow::ensure!((1..=perfwatch_model::limits::HOSTS).contains(&simulation.hosts), "--hosts: 1 to 10,000");
     anyhow::ensure!(simulation.interval >= Duration::from_millis(100), "--interval: 100 ms at least");
-    anyhow::ensure!(simulation.hub.starts_with("http://"), "--hub: an http:// address");
+    let hub = HubClient::new(&simulation.hub, None)?;
     let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
     let sent = AtomicU64::new(0);
     let started = SystemClock::new();
     std::thread::scope(|scope| {
         for thread in 0..threads(simulation.hosts) {
-            let (catalog, sent) = (catalog.clone(), &sent);
-            scope.spawn(move || Sender::new(simulation, &catalog, thread, started.wall_ms()).run(stop, sent));
+            let (catalog, sent, hub) = (catalog.clone(), &sent, hub.clone());
+            scope.spawn(move || {
+                Sender::new(simulation, hub, &catalog, thread, started.wall_ms()).run(stop, sent);
+            });
         }
         let mut before = 0;
         while !stop.load(Ordering::Relaxed) {
@@ -58,23 +61,23 @@ pub(crate) fn simulate(simulation: &Simulation, stop: &AtomicBool) -> anyhow::Re
 
 struct Sender<'a> {
     simulation: &'a Simulation,
-    http: ureq::Agent,
+    hub: HubClient,
     hosts: Vec<SimHost>,
     clock: SystemClock,
     start_ms: i64,
 }
 
 impl<'a> Sender<'a> {
-    fn new(simulation: &'a Simulation, catalog: &Catalog, thread: usize, start_ms: i64) -> Self {
+    fn new(
+        simulation: &'a Simulation,
+        hub: HubClient,
+        catalog: &Catalog,
+        thread: usize,
+        start_ms: i64,
+    ) -> Self {
         let numbers = (thread..simulation.hosts).step_by(threads(simulation.hosts));
-        let http = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(30)))
-            .proxy(None)
-            .build()
-            .new_agent();
         let hosts = numbers.map(|number| SimHost::new(catalog, simulation.seed, number)).collect();
-        Self { simulation, http, hosts, clock: SystemClock::new(), start_ms }
+        Self { simulation, hub, hosts, clock: SystemClock::new(), start_ms }
     }
 
     fn run(mut self, stop: &AtomicBool, sent: &AtomicU64) {
@@ -118,7 +121,7 @@ impl<'a> Sender<'a> {
             facts: None,
         };
         while !stop.load(Ordering::Relaxed) {
-            match post(&self.http, &self.simulation.hub, &batch) {
+            match post(&self.hub, self.simulation.token.as_deref(), &batch) {
                 Ok(200) => {
                     sent.fetch_add(count as u64, Ordering::Relaxed);
                     return;
@@ -127,8 +130,12 @@ impl<'a> Sender<'a> {
                     batch.shapes = vec![wire::encode_shape(host.shape())];
                     batch.facts = Some(wire::facts_message(&host.facts));
                 }
-                Ok(status @ (400 | 413 | 422)) => {
-                    tracing::error!(status, host = host.name, "the hub refuses");
+                Ok(status @ (400 | 401 | 403 | 413 | 422)) => {
+                    tracing::error!(
+                        status,
+                        host = host.name,
+                        "the hub refuses; has --token the scope ingest?"
+                    );
                     return;
                 }
                 other => {
@@ -140,14 +147,9 @@ impl<'a> Sender<'a> {
     }
 }
 
-fn post(http: &ureq::Agent, hub: &str, batch: &Batch) -> anyhow::Result<u16> {
+fn post(hub: &HubClient, token: Option<&str>, batch: &Batch) -> anyhow::Result<u16> {
     let body = zstd::bulk::compress(&wire::encode_batch(batch), 1).context("compress")?;
-    let mut answer = http
-        .post(format!("{hub}/ingest/metrics"))
-        .header("Content-Type", wire::CONTENT_TYPE)
-        .header("Content-Encoding", "zstd")
-        .send(&body[..])?;
-    let mut rest = Vec::new();
-    answer.body_mut().as_reader().take(1 << 20).read_to_end(&mut rest)?;
-    Ok(answer.status().as_u16())
+    let headers = [("Content-Type", wire::CONTENT_TYPE), ("Content-Encoding", "zstd")];
+    let answer = hub.post("/ingest/metrics", &headers, token, &body).map_err(anyhow::Error::msg)?;
+    Ok(answer.status)
 }

@@ -57,6 +57,7 @@ fn acked_rows_survive_kill_9_again_and_again(store: &[&str], disturb: impl Fn(u6
     let senders: Vec<_> = (0..HOSTS)
         .map(|number| {
             let (address, acked, stop) = (address.clone(), acked.clone(), stop.clone());
+            let bearer = format!("Bearer {}", hub.token);
             std::thread::spawn(move || {
                 let host = format!("load-{number}");
                 let client = ureq::Agent::config_builder()
@@ -70,6 +71,7 @@ fn acked_rows_survive_kill_9_again_and_again(store: &[&str], disturb: impl Fn(u6
                         rows.iter().map(|&seq| snapshot(&host, seq, start + seq as i64 * 100)).collect();
                     let sent = client
                         .post(format!("http://{address}/ingest/metrics"))
+                        .header("Authorization", &bearer)
                         .send(json!(body).to_string().as_bytes());
                     match sent {
                         Ok(answer) if answer.status() == 200 => {

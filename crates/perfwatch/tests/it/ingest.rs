@@ -152,9 +152,8 @@ fn routes_answer_in_one_envelope_and_only_to_this_machine() {
         let answer = hub.get(path);
         assert_eq!((answer.status, answer.code()), (status, code), "{path}: {}", answer.text);
     }
-    for headers in [[("Origin", "https://evil.example")], [("Host", "evil.example")]] {
-        assert_eq!(hub.post(b"{\"host\":\"h\"}", &headers).code(), "foreign_origin");
-    }
+    let headers = [("Origin", "https://evil.example")];
+    assert_eq!(hub.post(b"{\"host\":\"h\"}", &headers).code(), "foreign_origin");
 }
 
 /// An agent's own form, from a host whose clock is off.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -15,7 +16,9 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn connect(hub: &TestHub) -> Socket {
-    connect_async(format!("ws://{}/api/ws/metrics?token=none-yet", hub.address)).await.unwrap().0
+    let mut request = format!("ws://{}/api/ws/metrics", hub.address).into_client_request().unwrap();
+    request.headers_mut().insert("authorization", format!("Bearer {}", hub.token).parse().unwrap());
+    connect_async(request).await.unwrap().0
 }
 
 async fn next_json(socket: &mut Socket) -> Value {
@@ -212,7 +215,8 @@ fn a_client_that_stops_reading_is_dropped_without_memory_growth() {
 fn clients_that_come_and_go_leave_nothing_behind() {
     const CYCLES: usize = 10_000;
     let folder = tempfile::tempdir().unwrap();
-    let hub = TestHub::start(folder.path());
+    let often = [("PERFWATCH_HUB_LIMITS_API_REQUESTS", "100000")];
+    let hub = TestHub::start_told(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &often);
     post(&hub, "a", now_ms(), 1.0);
     let cycle = |count: usize| {
         block_on(async {

@@ -1,6 +1,7 @@
 //! A hub or agent of its own for each test: real processes, own folder, own port, killed at
 //! the end.
 
+use serde_json::json;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,10 +18,21 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn spawn(binary: &str, folder: &Path, name: &str, args: &[&str]) -> Self {
+        Self::spawn_with(binary, folder, name, args, &[])
+    }
+
+    pub(crate) fn spawn_with(
+        binary: &str,
+        folder: &Path,
+        name: &str,
+        args: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let log = folder.join(format!("{name}.log"));
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut command = Command::new(binary);
         command.args(args).env("PERFWATCH_DATA", folder.join(name)).env("PERFWATCH_LOG_LEVEL", "info");
+        command.envs(variables.iter().copied());
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).spawn().unwrap();
         Self { child, log }
     }
@@ -71,7 +83,12 @@ impl Drop for Process {
 pub(crate) struct TestHub {
     pub(crate) process: Process,
     pub(crate) address: String,
+    /// Of the administrator; may do all.
+    pub(crate) token: String,
 }
+
+/// The administrator of every hub here.
+pub(crate) const ADMIN: (&str, &str) = ("admin", "a hub that is tested");
 
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -95,12 +112,48 @@ impl TestHub {
     }
 
     pub(crate) fn start_with(folder: &Path, args: &[&str]) -> Self {
-        let mut process = Process::spawn(BINARY, folder, "hub", args);
+        Self::start_told(folder, args, &[])
+    }
+
+    /// With settings by the environment.
+    pub(crate) fn start_told(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let variables = [variables, &[("PERFWATCH_HUB_ADMIN_PASSWORD", ADMIN.1)]].concat();
+        let mut process = Process::spawn_with(BINARY, folder, "hub", args, &variables);
         let mut line = String::new();
         BufReader::new(process.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().rsplit("http://").next().unwrap().to_owned();
         assert!(address.contains(':'), "{line:?} {}", process.log());
-        Self { process, address }
+        let mut hub = Self { process, address, token: String::new() };
+        hub.token = hub.make_token(&hub.sign_in(ADMIN.0, ADMIN.1), "admin");
+        hub
+    }
+
+    /// A signed token by name and password.
+    pub(crate) fn sign_in(&self, name: &str, password: &str) -> String {
+        let body = json!({ "name": name, "password": password });
+        let answer = self.ask("POST", "/api/v1/auth/token", "", &body);
+        answer.body["token"].as_str().unwrap_or_else(|| panic!("{}", answer.text)).to_owned()
+    }
+
+    /// A token that lasts.
+    pub(crate) fn make_token(&self, signed: &str, scope: &str) -> String {
+        let body = json!({ "name": "test", "scope": scope });
+        let answer = self.ask("POST", "/api/v1/tokens", signed, &body);
+        answer.body["token"].as_str().unwrap_or_else(|| panic!("{}", answer.text)).to_owned()
+    }
+
+    /// Any request by any token; without one, by nobody.
+    pub(crate) fn ask(&self, method: &str, path: &str, token: &str, body: &serde_json::Value) -> Answer {
+        let mut request = ureq::http::Request::builder().method(method).uri(self.url(path));
+        if !token.is_empty() {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        if body.is_null() {
+            return answer(client().run(request.body(()).unwrap()));
+        }
+        let request = request.header("Content-Type", "application/json").body(body.to_string()).unwrap();
+        let agent = client();
+        answer(agent.run(request))
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -108,11 +161,12 @@ impl TestHub {
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
-        answer(client().get(self.url(path)).call())
+        self.ask("GET", path, &self.token, &serde_json::Value::Null)
     }
 
     pub(crate) fn post(&self, body: &[u8], headers: &[(&str, &str)]) -> Answer {
         let mut request = client().post(self.url("/ingest/metrics"));
+        request = request.header("Authorization", format!("Bearer {}", self.token));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -135,6 +189,7 @@ fn client() -> ureq::Agent {
     ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(Duration::from_secs(20)))
+        .allow_non_standard_methods(true)
         .build()
         .new_agent()
 }
@@ -164,8 +219,9 @@ pub(crate) fn now_ms() -> i64 {
 
 /// An agent named `it` that sends to a hub.
 pub(crate) fn start_agent(folder: &Path, hub: &TestHub, interval: &str) -> Process {
-    let url = hub.url("");
-    Process::spawn(AGENT, folder, "agent", &["--hub", &url, "--interval", interval, "--name", "it"])
+    let (url, token) = (hub.url(""), &hub.token);
+    let arguments = ["--hub", &url, "--interval", interval, "--name", "it", "--token", token];
+    Process::spawn(AGENT, folder, "agent", &arguments)
 }
 
 /// Whether each is one more than the one before.

@@ -1,0 +1,78 @@
+//! `GET /api/v1/audit`: who changed what.
+
+use crate::app::App;
+use crate::error::ApiError;
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use perfwatch_store::people::{AuditEntry, AuditFilter};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
+
+/// One change.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AuditEntryJson {
+    id: i64,
+    at_ms: i64,
+    actor: String,
+    address: String,
+    action: String,
+    object: String,
+    /// How it was, without secrets.
+    #[schema(value_type = Option<Object>)]
+    before: Option<serde_json::Value>,
+    /// How it is since.
+    #[schema(value_type = Option<Object>)]
+    after: Option<serde_json::Value>,
+}
+
+/// Changes, the latest first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AuditJson {
+    entries: Vec<AuditEntryJson>,
+    /// Give it back as `before` for the next page; none at the end.
+    next: Option<i64>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Asked {
+    /// Part of actor, action, object or address.
+    text: Option<String>,
+    /// Entries from before this one.
+    before: Option<i64>,
+    /// How many, 500 at most.
+    limit: Option<i64>,
+}
+
+fn show(entry: AuditEntry) -> AuditEntryJson {
+    let json = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
+    AuditEntryJson {
+        id: entry.id,
+        at_ms: entry.at_ms,
+        actor: entry.actor,
+        address: entry.address,
+        action: entry.action,
+        object: entry.object,
+        before: json(entry.before),
+        after: json(entry.after),
+    }
+}
+
+/// Who changed what, from where
+#[utoipa::path(get, path = "/api/v1/audit", tag = "audit", params(Asked), responses((status = 200, body = AuditJson)))]
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<AuditJson>, ApiError> {
+    let Query(asked) = asked.map_err(|error| ApiError::bad_request("bad_query", error.body_text()))?;
+    let limit = asked.limit.unwrap_or(100).clamp(1, 500);
+    let text = asked.text.filter(|text| !text.contains('\0'));
+    let filter = AuditFilter { before_id: asked.before, text, limit };
+    let entries: Vec<AuditEntryJson> = app.people.audit(filter).await?.into_iter().map(show).collect();
+    let full = i64::try_from(entries.len()).is_ok_and(|count| count == limit);
+    let next = entries.last().filter(|_| full).map(|entry| entry.id);
+    Ok(Json(AuditJson { entries, next }))
+}

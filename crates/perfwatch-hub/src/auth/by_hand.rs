@@ -1,0 +1,142 @@
+//! What is done to accounts by hand, beside a hub that runs or not: `perfwatch user …`. A hub
+//! sees it within a second.
+
+use super::identity::SessionTimes;
+use super::people::People;
+use super::{identity, password, secret};
+use crate::error::ApiError;
+use perfwatch_model::Clock;
+use perfwatch_store::people::{Account, AuditEntry, Role, Session, Token};
+use perfwatch_store::{Change, CommitError, Store, StoreError};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// It can't be done.
+    #[error("{0}")]
+    Refused(String),
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<ApiError> for UserError {
+    fn from(error: ApiError) -> Self {
+        Self::Refused(error.message().to_owned())
+    }
+}
+
+/// The accounts of a store.
+pub struct Users(People);
+
+impl Users {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, UserError> {
+        Ok(Self(People::open(store, clock, SessionTimes::default()).await?))
+    }
+
+    /// All, by name.
+    pub fn all(&self) -> Vec<Account> {
+        let mut all: Vec<Account> = self.0.now().accounts.values().cloned().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    fn find(&self, name: &str) -> Result<Account, UserError> {
+        let found = self.0.now().account(name).cloned();
+        found.ok_or_else(|| UserError::Refused(format!("there is no user {name:?}")))
+    }
+
+    async fn commit(
+        &self,
+        action: &str,
+        name: &str,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<(), UserError> {
+        let entry = AuditEntry {
+            actor: "command line".to_owned(),
+            action: action.to_owned(),
+            object: format!("user {name}"),
+            ..AuditEntry::default()
+        };
+        match self.0.turn().await?.commit(changes, Some(entry)).await {
+            Ok(()) => Ok(()),
+            Err(CommitError::Conflict) => {
+                Err(UserError::Refused("that name is taken, or it changed just now".to_owned()))
+            }
+            Err(CommitError::Store(error)) => Err(error.into()),
+        }
+    }
+
+    /// Lets someone in.
+    ///
+    /// # Errors
+    /// A name or password that can't be, a name that is taken.
+    pub async fn add(&self, name: &str, role: Role, password: String) -> Result<(), UserError> {
+        let account = self.0.new_account(name, role, password).await?;
+        let first = self.0.now().accounts.is_empty();
+        let changes = if first { account.add_first().into() } else { vec![account.add()] };
+        self.commit("user.create", &account.name, changes).await
+    }
+
+    /// A new password; their browsers are logged out, and the second factor is off: who can run
+    /// this has lost both.
+    ///
+    /// # Errors
+    /// No such user, a password that can't be.
+    pub async fn set_password(&self, name: &str, new: String) -> Result<(), UserError> {
+        let account = self.find(name)?;
+        if let Some(why) = password::problem(&new, &account.name) {
+            return Err(UserError::Refused(why));
+        }
+        let hash = Some(password::hash(new).await?);
+        let epoch = account.epoch + 1;
+        let after =
+            Account { password: hash, totp: None, recovery: Vec::new(), enabled: true, epoch, ..account };
+        self.commit("user.password", &after.name, [after.save(), Session::end_all(after.id)]).await
+    }
+
+    /// Removes someone, with their tokens. Also the last administrator: the next start of the hub
+    /// offers to make one.
+    ///
+    /// # Errors
+    /// No such user.
+    pub async fn remove(&self, name: &str) -> Result<(), UserError> {
+        let account = self.find(name)?;
+        self.commit("user.remove", &account.name, Account::remove(account.id)).await
+    }
+
+    /// A token for a script of theirs.
+    ///
+    /// # Errors
+    /// No such user, a scope that is none.
+    pub async fn token(&self, name: &str, scope: &str, what: &str) -> Result<String, UserError> {
+        let account = self.find(name)?;
+        let allowed = match Role::of(scope) {
+            Some(role) => role <= account.role,
+            None => scope == identity::INGEST && account.role >= Role::Operator,
+        };
+        if !allowed {
+            let role = account.role.name();
+            return Err(UserError::Refused(format!("no token with the scope {scope:?} for a {role}")));
+        }
+        let text = secret::generate(secret::Kind::Token);
+        let token = Token {
+            id: Uuid::now_v7(),
+            hash: secret::hash(&text),
+            account: account.id,
+            name: what.to_owned(),
+            scope: scope.to_owned(),
+            created_ms: self.0.now_ms(),
+            expires_ms: None,
+            used_ms: None,
+        };
+        self.commit("token.create", &account.name, [token.add()]).await?;
+        Ok(text)
+    }
+}

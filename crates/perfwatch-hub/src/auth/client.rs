@@ -1,0 +1,96 @@
+//! Where a request comes from: its peer, or what a proxy says that the configuration trusts.
+//! Nobody else is believed, or one address could try passwords under many.
+
+use axum::http::{HeaderMap, header};
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+
+/// The other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Client {
+    pub(crate) address: IpAddr,
+    /// Over TLS all the way to us or to a proxy that we trust.
+    pub(crate) secure: bool,
+}
+
+/// Whose word counts.
+pub(crate) fn trusted(proxies: &[IpNet], address: IpAddr) -> bool {
+    // IPv4 in IPv6 clothes, as a socket of both families gives it.
+    let address = address.to_canonical();
+    proxies.iter().any(|net| net.contains(&address))
+}
+
+impl Client {
+    pub(crate) fn of(peer: SocketAddr, tls: bool, headers: &HeaderMap, proxies: &[IpNet]) -> Self {
+        let peer = peer.ip().to_canonical();
+        if !trusted(proxies, peer) {
+            return Self { address: peer, secure: tls };
+        }
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        // Each proxy adds who asked it at the end: the last one that is none of ours is who asked.
+        let asked = text("x-forwarded-for").and_then(|list| {
+            let hops = list.rsplit(',').map_while(|hop| hop.trim().parse::<IpAddr>().ok());
+            let mut last = None;
+            for hop in hops {
+                last = Some(hop.to_canonical());
+                if !trusted(proxies, hop) {
+                    break;
+                }
+            }
+            last
+        });
+        let secure =
+            tls || text("x-forwarded-proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https"));
+        Self { address: asked.unwrap_or(peer), secure }
+    }
+}
+
+/// The name by which a browser knows us: the host of the request, or what a proxy that we trust
+/// says it was.
+pub(crate) fn host<'a>(
+    headers: &'a HeaderMap,
+    authority: Option<&'a str>,
+    behind_proxy: bool,
+) -> Option<&'a str> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let forwarded = text(header::HeaderName::from_static("x-forwarded-host")).filter(|_| behind_proxy);
+    forwarded.or_else(|| text(header::HOST)).or(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_trusted_proxy_is_believed() {
+        let proxies: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
+        for (peer, forwarded, want) in [
+            ("192.0.2.1:1", None, "192.0.2.1"),
+            ("192.0.2.1:1", Some("203.0.113.9"), "192.0.2.1"),
+            ("10.0.0.1:1", Some("203.0.113.9"), "203.0.113.9"),
+            ("10.0.0.1:1", Some("1.1.1.1, 203.0.113.9"), "203.0.113.9"),
+            ("10.0.0.1:1", Some("1.1.1.1, 203.0.113.9, 10.0.0.2"), "203.0.113.9"),
+            ("10.0.0.1:1", Some("nonsense, 203.0.113.9"), "203.0.113.9"),
+            ("10.0.0.1:1", Some("203.0.113.9, nonsense"), "10.0.0.1"),
+            ("10.0.0.1:1", None, "10.0.0.1"),
+            ("[::ffff:10.0.0.1]:1", Some("2001:db8::7"), "2001:db8::7"),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(forwarded) = forwarded {
+                headers.insert("x-forwarded-for", forwarded.parse().unwrap());
+            }
+            let client = Client::of(peer.parse().unwrap(), false, &headers, &proxies);
+            assert_eq!(client.address, want.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
+        }
+    }
+
+    #[test]
+    fn https_is_known_from_a_trusted_proxy_only() {
+        let proxies: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-proto", "HTTPS".parse().unwrap());
+        assert!(Client::of("10.0.0.1:1".parse().unwrap(), false, &headers, &proxies).secure);
+        assert!(!Client::of("192.0.2.1:1".parse().unwrap(), false, &headers, &proxies).secure);
+        assert!(Client::of("192.0.2.1:1".parse().unwrap(), true, &headers, &proxies).secure);
+    }
+}

@@ -1,0 +1,73 @@
+//! Signed tokens of some minutes (RFC 7519, HS256): for scripts, and for `WS …?token=`. They say
+//! whose they are; what those may is looked up at each use, so that a token ends with its account.
+
+use super::people::State;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use perfwatch_store::people::{Account, Token};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Where the keys are kept.
+pub(super) const SETTING: &str = "signing_keys";
+/// How long a token is good.
+pub(crate) const LASTS: Duration = Duration::from_secs(15 * 60);
+const AUDIENCE: &str = "perfwatch";
+/// Clocks of hubs that share a database differ by this much, seconds.
+const LEEWAY_S: u64 = 5;
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    sub: Uuid,
+    aud: String,
+    /// Seconds since 1970.
+    iat: i64,
+    exp: i64,
+    /// [`Account::epoch`] when it was signed.
+    epoch: i64,
+    /// Where it was made of a script's token: that one, which it never outlives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<Uuid>,
+}
+
+/// Whose a good one is.
+pub(super) struct Signed<'a> {
+    pub(super) account: &'a Account,
+    pub(super) token: Option<&'a Token>,
+}
+
+/// A signed token of an account, or of a script's token of it.
+pub(crate) fn sign(state: &State, account: &Account, of: Option<Uuid>, now_ms: i64) -> Option<String> {
+    let iat = now_ms / 1_000;
+    let exp = iat + i64::try_from(LASTS.as_secs()).ok()?;
+    let claims = Claims { sub: account.id, aud: AUDIENCE.to_owned(), iat, exp, epoch: account.epoch, of };
+    let key = EncodingKey::from_secret(state.signing.first()?.as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).ok()
+}
+
+/// Whose token it is, while it is good.
+pub(super) fn verify<'a>(state: &'a State, token: &str, now_ms: i64) -> Option<Signed<'a>> {
+    let mut rules = Validation::new(Algorithm::HS256);
+    rules.set_audience(&[AUDIENCE]);
+    rules.set_required_spec_claims(&["exp", "aud", "sub"]);
+    // By the hub's own clock, below.
+    rules.validate_exp = false;
+    let claims = state.signing.iter().find_map(|key| {
+        let key = DecodingKey::from_secret(key.as_bytes());
+        jsonwebtoken::decode::<Claims>(token, &key, &rules).ok()
+    })?;
+    let claims = claims.claims;
+    let now_s = u64::try_from(now_ms / 1_000).ok()?;
+    let good = u64::try_from(claims.exp).is_ok_and(|exp| now_s < exp + LEEWAY_S);
+    let account = state.enabled(claims.sub).filter(|account| good && account.epoch == claims.epoch)?;
+    let token = match claims.of {
+        None => None,
+        Some(id) => Some(state.tokens.values().find(|token| token.id == id && token.lasts(now_ms))?),
+    };
+    Some(Signed { account, token })
+}
+
+/// Whether a text has the look of one: three parts.
+pub(crate) fn looks_like(text: &str) -> bool {
+    text.starts_with("eyJ") && text.split('.').count() == 3
+}

@@ -1,0 +1,173 @@
+//! How a person gets in: by name and password, with the second factor where they have one, not
+//! too often; and the session that their browser has from then on.
+
+use super::client::Client;
+use super::identity::COOKIE;
+use super::people::Turn;
+use super::{password, secret, totp};
+use crate::app::App;
+use crate::error::ApiError;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use perfwatch_store::people::{Account, AuditEntry, Session};
+use perfwatch_store::{Change, CommitError};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+/// What a person types.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Login {
+    pub(crate) name: String,
+    pub(crate) password: String,
+    /// Of an authenticator app, or a one-time code; where the second factor is on.
+    #[serde(default)]
+    pub(crate) code: Option<String>,
+}
+
+/// Bytes of what a browser says it is.
+const BROWSER_BYTES: usize = 200;
+
+pub(crate) fn wrong() -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "wrong_login", "name, password or code is not right")
+}
+
+/// Who it is, if name, password and code are right.
+///
+/// # Errors
+/// They are not, the code is missing, or too many tries came before.
+pub(crate) async fn check(app: &App, client: &Client, login: Login) -> Result<Account, ApiError> {
+    let name = login.name.trim().to_lowercase();
+    wait(app, client, &name)?;
+    if name.len() > 200 || login.password.len() > password::MOST {
+        return Err(wrong());
+    }
+    let account = app.people.now().account(&name).filter(|account| account.enabled).cloned();
+    let kept = account.as_ref().and_then(|account| account.password.clone());
+    let right = password::verify(login.password, kept).await;
+    // Many at one moment: those that came while we looked count too.
+    wait(app, client, &name)?;
+    let Some(account) = account.filter(|_| right) else {
+        failed(app, client, &name, "password").await;
+        return Err(wrong());
+    };
+    if account.totp.is_some() {
+        let Some(code) = login.code.filter(|code| !code.trim().is_empty()) else {
+            return Err(ApiError::new(
+                StatusCode::UNAUTHORIZED,
+                "code_needed",
+                "this account has a second factor: send its code along",
+            ));
+        };
+        if !use_code(app, &account, &code).await? {
+            failed(app, client, &name, "code").await;
+            return Err(wrong());
+        }
+    }
+    app.throttle.right(client.address);
+    // With the code used up.
+    Ok(app.people.now().enabled(account.id).cloned().unwrap_or(account))
+}
+
+fn wait(app: &App, client: &Client, name: &str) -> Result<(), ApiError> {
+    match app.throttle.wait(client.address, name, app.clock.monotonic()) {
+        Some(wait) => {
+            Err(ApiError::too_many(format!("too many wrong tries; wait {} s", wait.as_secs() + 1), wait))
+        }
+        None => Ok(()),
+    }
+}
+
+async fn failed(app: &App, client: &Client, name: &str, what: &str) {
+    app.throttle.wrong(client.address, name, app.clock.monotonic());
+    // A name that nobody has may be a password typed into the wrong field.
+    let known = app.people.now().account(name).is_some();
+    let object = if known { format!("user {name}") } else { "user ?".to_owned() };
+    tracing::info!(address = %client.address, what, known, "a wrong login");
+    let entry = AuditEntry {
+        actor: "nobody".to_owned(),
+        address: client.address.to_string(),
+        action: "login.failed".to_owned(),
+        object,
+        after: Some(serde_json::json!({ "wrong": what }).to_string()),
+        ..AuditEntry::default()
+    };
+    app.people.note(entry).await;
+}
+
+/// Whether a code is right; it is not again.
+async fn use_code(app: &App, account: &Account, code: &str) -> Result<bool, ApiError> {
+    let Some(secret) = &account.totp else { return Ok(false) };
+    let change = match totp::step_of(secret, code, app.clock.wall_ms(), account.totp_step) {
+        Some(step) => Account::use_totp(account.id, step),
+        None => {
+            let hash = totp::recovery_hash(code);
+            let mut left = account.clone();
+            left.recovery.retain(|kept| *kept != hash);
+            if left.recovery.len() == account.recovery.len() {
+                return Ok(false);
+            }
+            left.save()
+        }
+    };
+    let turn = app.people.turn().await?;
+    // Between our look and our turn somebody else may have used it.
+    let same = app.people.now().enabled(account.id).is_some_and(|now| now.recovery == account.recovery);
+    if !same {
+        return Ok(false);
+    }
+    match turn.commit([change], None).await {
+        Ok(()) => Ok(true),
+        Err(CommitError::Conflict) => Ok(false),
+        Err(CommitError::Store(error)) => Err(error.into()),
+    }
+}
+
+/// A new session of a browser: what its cookie holds, and how it is kept.
+pub(crate) fn session(
+    app: &App,
+    account: &Account,
+    client: &Client,
+    headers: &HeaderMap,
+) -> (String, Session) {
+    let text = secret::generate(secret::Kind::Session);
+    let browser = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let now_ms = app.clock.wall_ms();
+    let session = Session {
+        hash: secret::hash(&text),
+        account: account.id,
+        created_ms: now_ms,
+        seen_ms: now_ms,
+        address: client.address.to_string(),
+        browser: browser.chars().take(BROWSER_BYTES).collect(),
+    };
+    (text, session)
+}
+
+/// Lets a browser in: one commit with what else changes, and its cookie.
+///
+/// # Errors
+/// The account is gone meanwhile, or the store does not answer.
+pub(crate) async fn enter(
+    app: &App,
+    turn: &Turn<'_>,
+    account: &Account,
+    client: &Client,
+    headers: &HeaderMap,
+    changes: Vec<Change>,
+    entry: AuditEntry,
+) -> Result<(header::HeaderName, HeaderValue), ApiError> {
+    let (text, session) = session(app, account, client, headers);
+    // What this browser had before ends with it: nobody rides on an old cookie.
+    let before = super::identity::cookie(headers, COOKIE).map(|old| Session::end(&secret::hash(old)));
+    let changes = changes.into_iter().chain(before).chain([session.add()]);
+    turn.commit(changes, Some(entry)).await?;
+    Ok(cookie(&text, client.secure, app.people.times().most.as_secs()))
+}
+
+/// The cookie (RFC 6265); an empty one ends it.
+pub(crate) fn cookie(text: &str, secure: bool, lasts_s: u64) -> (header::HeaderName, HeaderValue) {
+    let secure = if secure { "; Secure" } else { "" };
+    let age = if text.is_empty() { 0 } else { lasts_s };
+    let text = format!("{COOKIE}={text}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age}{secure}");
+    (header::SET_COOKIE, HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("")))
+}

@@ -1,0 +1,99 @@
+//! Passwords: argon2id with the parameters of its RFC 9106 profile for servers, on threads that
+//! may block, few at a time: each takes 19 MiB.
+
+use crate::error::ApiError;
+use argon2::Argon2;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash};
+use std::sync::{Arc, LazyLock};
+use tokio::sync::Semaphore;
+
+/// Hashes at one time.
+const AT_ONCE: usize = 2;
+/// Shorter ones are guessed.
+pub(crate) const LEAST: usize = 10;
+/// Longer ones only cost time.
+pub(crate) const MOST: usize = 200;
+
+static SLOTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(AT_ONCE)));
+/// Verified against where there is no account, so that the time does not tell.
+static NOBODY: LazyLock<String> = LazyLock::new(|| hash_now("nobody has this password"));
+
+/// Why a password can't be.
+pub(crate) fn problem(password: &str, name: &str) -> Option<String> {
+    let length = password.chars().count();
+    if length < LEAST {
+        return Some(format!("a password has {LEAST} characters at least"));
+    }
+    if password.len() > MOST {
+        return Some(format!("a password has {MOST} bytes at most"));
+    }
+    let lower = password.to_lowercase();
+    if !name.is_empty() && lower.contains(&name.to_lowercase()) {
+        return Some("a password does not contain the name of its account".to_owned());
+    }
+    let mut different: Vec<char> = lower.chars().collect();
+    different.sort_unstable();
+    different.dedup();
+    (different.len() < 5).then(|| "a password has five different characters at least".to_owned())
+}
+
+fn hash_now(password: &str) -> String {
+    // Only parameters out of range have a way to fail; these are the defaults.
+    Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()).unwrap_or_default()
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let slot = SLOTS.clone().acquire_owned().await.ok()?;
+    let task = tokio::task::spawn_blocking(move || {
+        let _slot = slot;
+        work()
+    });
+    task.await.ok()
+}
+
+/// The PHC form of a password.
+pub(crate) async fn hash(password: String) -> Result<String, ApiError> {
+    let hash = blocking(move || hash_now(&password)).await.filter(|hash| !hash.is_empty());
+    hash.ok_or_else(|| ApiError::unavailable("internal", "no password can be hashed", 5))
+}
+
+/// Whether a password is the one; takes as long where there is none.
+pub(crate) async fn verify(password: String, kept: Option<String>) -> bool {
+    let work = move || {
+        let known = kept.is_some();
+        let kept = kept.unwrap_or_else(|| NOBODY.clone());
+        let same = PasswordHash::new(&kept)
+            .is_ok_and(|kept| Argon2::default().verify_password(password.as_bytes(), &kept).is_ok());
+        same && known
+    };
+    blocking(work).await.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_right_one_alone() {
+        let kept = hash("correct horse".to_owned()).await.unwrap();
+        assert!(kept.starts_with("$argon2id$"), "{kept}");
+        assert!(verify("correct horse".to_owned(), Some(kept.clone())).await);
+        assert!(!verify("correct house".to_owned(), Some(kept)).await);
+        assert!(!verify("nobody has this password".to_owned(), None).await);
+        assert!(!verify("x".to_owned(), Some("no PHC string".to_owned())).await);
+    }
+
+    #[test]
+    fn weak_ones_are_told() {
+        for (password, fine) in [
+            ("correct horse", true),
+            ("short", false),
+            ("alice-is-here", false),
+            ("aaaaaaaaaaaa", false),
+            ("äöüßÄÖÜẞéè", true),
+        ] {
+            assert_eq!(problem(password, "Alice").is_none(), fine, "{password}");
+        }
+        assert!(problem(&"long".repeat(100), "").is_some());
+    }
+}

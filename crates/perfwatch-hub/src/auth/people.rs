@@ -1,0 +1,345 @@
+//! Everyone who may enter, in memory: read at start, after each change of our own, and when
+//! another hub changed something. Who is connected is told, and looks again whether it still may.
+
+use super::identity::SessionTimes;
+use super::{password, secret};
+use crate::error::ApiError;
+use perfwatch_model::{Clock, HostId};
+use perfwatch_store::people::{
+    self, Account, Agent, AuditEntry, Enrolment, Hash, HostTags, Role, Session, Token,
+};
+use perfwatch_store::{Change, CommitError, Store, StoreError, Write};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// How soon a change that another hub made is seen here.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// When who was there last is written down.
+const NOTE_EVERY: Duration = Duration::from_secs(30);
+/// When what has ended is let go.
+const CLEAN_EVERY: Duration = Duration::from_secs(3_600);
+/// How often keys of signed tokens change.
+const KEYS_LAST_MS: i64 = 24 * 3_600_000;
+/// Present and earlier ones: hubs that change them at one moment void no token.
+const KEYS: usize = 4;
+/// How long the audit log reaches back.
+const AUDIT_KEEP_MS: i64 = 2 * 366 * 86_400_000;
+
+/// Why a name can't be one to log in with.
+fn name_problem(name: &str) -> Option<String> {
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-@+".contains(c);
+    let good = (1..=64).contains(&name.len()) && name.chars().all(fine);
+    (!good).then(|| "a name has 1 to 64 of the characters a-z 0-9 . _ - @ +".to_owned())
+}
+
+/// As of one moment.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) accounts: HashMap<Uuid, Account>,
+    pub(crate) sessions: HashMap<Hash, Session>,
+    pub(crate) tokens: HashMap<Hash, Token>,
+    pub(crate) enrolments: HashMap<Hash, Enrolment>,
+    pub(crate) agents: HashMap<Hash, Agent>,
+    pub(crate) host_tags: HashMap<HostId, Vec<String>>,
+    /// Keys of signed tokens, the present one first.
+    pub(crate) signing: Vec<String>,
+    /// Since when it is.
+    signing_ms: i64,
+    changes: i64,
+}
+
+impl State {
+    async fn read(store: &dyn Store) -> Result<Self, StoreError> {
+        // First, so that what changes meanwhile is read again.
+        let changes = people::changes(store).await?;
+        let signing = people::setting(store, super::jwt::SETTING).await?.unwrap_or_default();
+        let mut signing = signing.split_ascii_whitespace();
+        Ok(Self {
+            accounts: Account::all(store).await?.into_iter().map(|account| (account.id, account)).collect(),
+            sessions: Session::all(store).await?.into_iter().map(|session| (session.hash, session)).collect(),
+            tokens: Token::all(store).await?.into_iter().map(|token| (token.hash, token)).collect(),
+            enrolments: Enrolment::all(store).await?.into_iter().map(|one| (one.hash, one)).collect(),
+            agents: Agent::all(store).await?.into_iter().map(|agent| (agent.hash, agent)).collect(),
+            host_tags: HostTags::all(store).await?.into_iter().collect(),
+            signing_ms: signing.next().and_then(|ms| ms.parse().ok()).unwrap_or_default(),
+            signing: signing.map(str::to_owned).collect(),
+            changes,
+        })
+    }
+
+    /// An account by what people type.
+    pub(crate) fn account(&self, name: &str) -> Option<&Account> {
+        let name = name.trim().to_lowercase();
+        self.accounts.values().find(|account| account.name == name)
+    }
+
+    /// An account that may enter.
+    pub(crate) fn enabled(&self, id: Uuid) -> Option<&Account> {
+        self.accounts.get(&id).filter(|account| account.enabled)
+    }
+}
+
+/// Who was there last, until it is written down.
+#[derive(Default)]
+struct Seen {
+    sessions: HashMap<Hash, i64>,
+    tokens: HashMap<Uuid, i64>,
+    agents: HashMap<Uuid, i64>,
+}
+
+/// Everyone.
+pub(crate) struct People {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    state: RwLock<Arc<State>>,
+    seen: Mutex<Seen>,
+    /// Rises whenever something changed.
+    told: watch::Sender<i64>,
+    /// One change at a time, so that what it was decided on still stands.
+    turn: tokio::sync::Mutex<()>,
+    /// Of the hub's own agent: never written down.
+    pub(crate) own_agent: String,
+    /// Makes the first administrator: never written down, and void once there is one.
+    pub(crate) set_up: String,
+    /// How long browsers stay logged in.
+    times: SessionTimes,
+}
+
+/// The right to change: nothing else changes while it is held.
+pub(crate) struct Turn<'a> {
+    people: &'a People,
+    _guard: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl People {
+    /// Reads everyone; makes signing keys where there are none.
+    pub(crate) async fn open(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        times: SessionTimes,
+    ) -> Result<Self, StoreError> {
+        let people = Self {
+            state: RwLock::new(Arc::new(State::read(&*store).await?)),
+            store,
+            clock,
+            seen: Mutex::default(),
+            told: watch::Sender::new(0),
+            turn: tokio::sync::Mutex::default(),
+            own_agent: secret::generate(secret::Kind::Agent),
+            set_up: secret::generate(secret::Kind::SetUp),
+            times,
+        };
+        people.rotate_keys().await?;
+        Ok(people)
+    }
+
+    /// Everyone as of now.
+    pub(crate) fn now(&self) -> Arc<State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Told whenever something changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<i64> {
+        self.told.subscribe()
+    }
+
+    /// Someone by name and password, not added yet.
+    ///
+    /// # Errors
+    /// A name or a password that can't be.
+    pub(crate) async fn new_account(
+        &self,
+        name: &str,
+        role: Role,
+        password: String,
+    ) -> Result<Account, ApiError> {
+        let name = name.trim().to_lowercase();
+        if let Some(why) = name_problem(&name).or_else(|| password::problem(&password, &name)) {
+            return Err(ApiError::unprocessable("invalid_account", why));
+        }
+        let password = Some(password::hash(password).await?);
+        Ok(Account { password, ..Account::new(name, role, self.now_ms()) })
+    }
+
+    /// Waits until nobody else of this hub is changing anything, and looks what others did.
+    pub(crate) async fn turn(&self) -> Result<Turn<'_>, StoreError> {
+        let guard = self.turn.lock().await;
+        if people::changes(&*self.store).await? != self.now().changes {
+            self.reload().await?;
+        }
+        Ok(Turn { people: self, _guard: guard })
+    }
+
+    /// Writes into the audit log what changed nobody's rights.
+    pub(crate) async fn note(&self, entry: AuditEntry) {
+        let entry = AuditEntry { at_ms: self.now_ms(), ..entry };
+        if let Err(error) = self.store.commit(vec![entry.add().into()]).await {
+            tracing::warn!(?error, entry.action, "the audit log");
+        }
+    }
+
+    async fn reload(&self) -> Result<(), StoreError> {
+        let mut state = State::read(&*self.store).await?;
+        {
+            // Not written down yet, but known.
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            for (hash, at_ms) in &seen.sessions {
+                if let Some(session) = state.sessions.get_mut(hash) {
+                    session.seen_ms = session.seen_ms.max(*at_ms);
+                }
+            }
+        }
+        let changes = state.changes;
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+        self.told.send_replace(changes);
+        Ok(())
+    }
+
+    /// New keys for signed tokens, where it is time; those that were signed with the last ones
+    /// stay good until they end.
+    async fn rotate_keys(&self) -> Result<(), StoreError> {
+        let turn = self.turn().await?;
+        let (now, now_ms) = (self.now(), self.now_ms());
+        if !now.signing.is_empty() && now_ms - now.signing_ms < KEYS_LAST_MS {
+            return Ok(());
+        }
+        let mut setting = vec![now_ms.to_string(), secret::hex(&secret::random::<32>())];
+        setting.extend(now.signing.iter().take(KEYS - 1).cloned());
+        match turn.commit([people::put_setting(super::jwt::SETTING, &setting.join(" "))], None).await {
+            // Nothing here conflicts.
+            Ok(()) | Err(CommitError::Conflict) => Ok(()),
+            Err(CommitError::Store(error)) => Err(error),
+        }
+    }
+
+    /// Lets go of what has ended.
+    async fn clean(&self) -> Result<(), StoreError> {
+        self.rotate_keys().await?;
+        let now_ms = self.now_ms();
+        let ago = |time: Duration| now_ms - i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 2);
+        let old: Vec<Write> = vec![
+            Session::end_old(ago(self.times.idle), ago(self.times.most)).into(),
+            Enrolment::remove_old(now_ms - 86_400_000).into(),
+            AuditEntry::remove_old(now_ms - AUDIT_KEEP_MS).into(),
+        ];
+        match self.store.commit(old).await {
+            Ok(()) | Err(CommitError::Conflict) => self.reload().await,
+            Err(CommitError::Store(error)) => Err(error),
+        }
+    }
+
+    /// When a session was last used: its own, if it was used since it was written down.
+    pub(crate) fn seen_ms(&self, session: &Session) -> i64 {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.sessions.get(&session.hash).copied().unwrap_or_default().max(session.seen_ms)
+    }
+
+    /// When an agent last sent.
+    pub(crate) fn agent_seen_ms(&self, agent: &Agent) -> i64 {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.agents.get(&agent.id).copied().unwrap_or_default().max(agent.seen_ms)
+    }
+
+    pub(crate) fn session_seen(&self, hash: Hash, now_ms: i64) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).sessions.insert(hash, now_ms);
+    }
+
+    pub(crate) fn token_used(&self, id: Uuid, now_ms: i64) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).tokens.insert(id, now_ms);
+    }
+
+    pub(crate) fn agent_seen(&self, id: Uuid, now_ms: i64) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).agents.insert(id, now_ms);
+    }
+
+    /// Writes down who was there last.
+    async fn note_seen(&self) -> Result<(), StoreError> {
+        let seen = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut writes: Vec<Write> = Vec::new();
+        writes.extend(seen.sessions.iter().map(|(hash, at)| Session::seen(hash, *at).into()));
+        writes.extend(seen.tokens.iter().map(|(id, at)| Token::used(*id, *at).into()));
+        writes.extend(seen.agents.iter().map(|(id, at)| Agent::seen(*id, *at).into()));
+        if writes.is_empty() {
+            return Ok(());
+        }
+        match self.store.commit(writes).await {
+            // Nothing here conflicts.
+            Ok(()) | Err(CommitError::Conflict) => self.reload().await,
+            Err(CommitError::Store(error)) => Err(error),
+        }
+    }
+
+    /// Looks for changes of other hubs, and writes down who was there.
+    pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        let mut noted = self.clock.monotonic();
+        let mut cleaned = None;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = looks.tick() => {}
+            }
+            let looked = match people::changes(&*self.store).await {
+                Ok(changes) if changes != self.now().changes => self.reload().await,
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = looked {
+                tracing::debug!(%error, "who may enter is as it was known last");
+                continue;
+            }
+            let now = self.clock.monotonic();
+            if now.saturating_sub(noted) >= NOTE_EVERY {
+                noted = now;
+                if let Err(error) = self.note_seen().await {
+                    tracing::debug!(%error, "who was there last");
+                }
+            }
+            if cleaned.is_none_or(|at| now.saturating_sub(at) >= CLEAN_EVERY) {
+                cleaned = Some(now);
+                if let Err(error) = self.clean().await {
+                    tracing::debug!(%error, "what has ended");
+                }
+            }
+        }
+        let _ = self.note_seen().await;
+    }
+
+    /// Entries of the audit log.
+    pub(crate) async fn audit(&self, filter: people::AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
+        people::audit(&*self.store, filter).await
+    }
+
+    /// How long browsers stay logged in.
+    pub(crate) fn times(&self) -> SessionTimes {
+        self.times
+    }
+
+    /// The hub's clock.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.clock.wall_ms()
+    }
+}
+
+impl Turn<'_> {
+    /// Makes a list of changes, all or none, with what the audit log says of it.
+    ///
+    /// # Errors
+    /// What was to change has changed, or the store does not answer.
+    pub(crate) async fn commit(
+        &self,
+        changes: impl IntoIterator<Item = Change>,
+        entry: Option<AuditEntry>,
+    ) -> Result<(), CommitError> {
+        let at_ms = self.people.now_ms();
+        let entry = entry.map(|entry| AuditEntry { at_ms, ..entry }.add());
+        let all = changes.into_iter().chain(entry).chain([people::changed()]);
+        self.people.store.commit(all.map(Write::Sql).collect()).await?;
+        self.people.reload().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! Random secrets, and what is kept of them: the SHA-256. They have 256 bits, so no salt and no
+//! slow hash is needed; who reads the database can do nothing with what is there.
+
+use perfwatch_store::people::Hash;
+use sha2::{Digest as _, Sha256};
+
+/// What a secret is for: told by its first letters, so that one found in a log or a repository
+/// can be traced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A browser's cookie.
+    Session,
+    /// A script's token.
+    Token,
+    /// Lets agents in.
+    Enrolment,
+    /// An agent's own.
+    Agent,
+    /// The link of the first start.
+    SetUp,
+}
+
+impl Kind {
+    pub(crate) fn prefix(self) -> &'static str {
+        match self {
+            Self::Session => "pws_",
+            Self::Token => "pwt_",
+            Self::Enrolment => "pwe_",
+            Self::Agent => "pwa_",
+            Self::SetUp => "pwu_",
+        }
+    }
+}
+
+/// Fills bytes from the kernel's generator (getrandom(2)).
+///
+/// # Panics
+/// Where the kernel has none: nothing can be safe there.
+#[expect(clippy::expect_used, reason = "without it nothing can be safe")]
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    bytes
+}
+
+/// A new secret.
+pub(crate) fn generate(kind: Kind) -> String {
+    let mut text = kind.prefix().to_owned();
+    for byte in random::<32>() {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+/// What is kept of it.
+pub(crate) fn hash(secret: &str) -> Hash {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// Whether a text is a secret of this kind by its look.
+pub(crate) fn looks_like(kind: Kind, text: &str) -> bool {
+    text.strip_prefix(kind.prefix()).is_some_and(|rest| rest.len() == 64)
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_differ_and_tell_their_kind() {
+        let (one, two) = (generate(Kind::Token), generate(Kind::Token));
+        assert_ne!(one, two);
+        assert!(looks_like(Kind::Token, &one) && !looks_like(Kind::Agent, &one));
+        assert!(!looks_like(Kind::Token, "pwt_short"));
+        assert_eq!(hex(&hash("abc"))[..16], *"ba7816bf8f01cfea");
+    }
+}
