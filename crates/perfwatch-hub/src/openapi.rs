@@ -6,13 +6,14 @@ pub(crate) mod shapes;
 use crate::auth::access::{Access, ROUTES};
 use axum::Json;
 use axum::http::{Method, StatusCode};
+use serde_json::Value;
 use std::sync::LazyLock;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, Response, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -42,42 +43,62 @@ pub(crate) fn base() -> OpenApi {
     Base::openapi()
 }
 
-static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(|| finished(crate::router::routes().into_openapi()));
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+    let document = finished(crate::router::routes().into_openapi());
+    let mut document = serde_json::to_value(document).unwrap_or_default();
+    require_what_is_always_there(&mut document);
+    document
+});
 
 /// The whole document.
-pub(crate) fn document() -> &'static OpenApi {
+pub(crate) fn document() -> &'static Value {
     &DOCUMENT
 }
 
 /// This document
 #[utoipa::path(get, path = "/api/openapi.json", tag = "hub", responses((status = 200, body = Object)))]
-pub(crate) async fn serve() -> Json<&'static OpenApi> {
+pub(crate) async fn serve() -> Json<&'static Value> {
     Json(document())
 }
 
-/// Answers that every route may give, by who may use it.
-fn usual(access: Access, item: &str) -> Vec<(StatusCode, &'static str)> {
+/// Errors that a route may answer with beside its own.
+fn usual(access: Access, path: &str, has_body: bool) -> Vec<StatusCode> {
     let mut usual = vec![
-        (StatusCode::BAD_REQUEST, "The request can't be understood"),
-        (StatusCode::TOO_MANY_REQUESTS, "Too often; Retry-After tells when to come again"),
-        (StatusCode::SERVICE_UNAVAILABLE, "Not now; Retry-After tells when"),
-        (StatusCode::REQUEST_TIMEOUT, "The request took too long to come in"),
-        (StatusCode::INTERNAL_SERVER_ERROR, "The hub made a mistake"),
+        StatusCode::BAD_REQUEST,
         // From another web page, or a cookie without a page.
-        (StatusCode::FORBIDDEN, "Not by this role, or from this page"),
+        StatusCode::FORBIDDEN,
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::INTERNAL_SERVER_ERROR,
+        StatusCode::SERVICE_UNAVAILABLE,
     ];
-    if access != Access::Open {
-        usual.push((StatusCode::UNAUTHORIZED, "Nobody we know"));
-    }
-    if item.contains('{') {
-        usual.push((StatusCode::NOT_FOUND, "There is none"));
+    usual.extend((access != Access::Open).then_some(StatusCode::UNAUTHORIZED));
+    usual.extend(path.contains('{').then_some(StatusCode::NOT_FOUND));
+    if has_body {
+        usual.extend([StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNSUPPORTED_MEDIA_TYPE]);
     }
     usual
 }
 
-fn error(description: &str) -> Response {
-    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
-    ResponseBuilder::new().description(description).content("application/json", body).build()
+/// Every error by its status, described once.
+const ERRORS: &[(StatusCode, &str)] = &[
+    (StatusCode::BAD_REQUEST, "The request can't be understood"),
+    (StatusCode::UNAUTHORIZED, "Nobody we know, or a credential that is not good any more"),
+    (StatusCode::FORBIDDEN, "Not by this role, or from this page"),
+    (StatusCode::NOT_FOUND, "There is none, or none that one may see"),
+    (StatusCode::REQUEST_TIMEOUT, "The request took too long to come in"),
+    (StatusCode::CONFLICT, "Not as things stand"),
+    (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+    (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is of another type"),
+    (StatusCode::UNPROCESSABLE_ENTITY, "Understood, but it can't be"),
+    (StatusCode::UPGRADE_REQUIRED, "This connection can't become a WebSocket"),
+    (StatusCode::TOO_MANY_REQUESTS, "Too often; Retry-After tells when to come again"),
+    (StatusCode::INTERNAL_SERVER_ERROR, "The hub made a mistake"),
+    (StatusCode::SERVICE_UNAVAILABLE, "Not now; Retry-After tells when"),
+];
+
+fn error(status: StatusCode) -> RefOr<Response> {
+    RefOr::Ref(Ref::from_response_name(format!("Error{}", status.as_u16())))
 }
 
 fn operations(item: &mut PathItem) -> Vec<(Method, &mut Operation)> {
@@ -96,30 +117,25 @@ fn operations(item: &mut PathItem) -> Vec<(Method, &mut Operation)> {
 fn finish(path: &str, method: &Method, operation: &mut Operation) {
     let access = ROUTES.iter().find(|(m, p, _)| *m == method.as_str() && *p == path);
     let access = access.map_or(Access::Open, |(.., access)| *access);
-    for (status, description) in usual(access, path) {
-        let usual = || error(description).into();
-        operation.responses.responses.entry(status.as_str().to_owned()).or_insert_with(usual);
-    }
-    if operation.request_body.is_some() {
-        for (status, description) in [
-            (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
-            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is of another type"),
-        ] {
-            operation.responses.responses.insert(status.as_str().to_owned(), error(description).into());
-        }
-    }
-    // Those that were named without a body are errors of the envelope too.
-    for (status, response) in &mut operation.responses.responses {
-        if let utoipa::openapi::RefOr::T(response) = response
-            && status.as_str() >= "400"
-            && response.content.is_empty()
+    // Handlers share names: list, create, remove.
+    let plain = path.trim_start_matches("/api").trim_start_matches("/v1");
+    let words = plain.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let id: Vec<String> =
+        [method.as_str().to_lowercase()].into_iter().chain(words.map(str::to_owned)).collect();
+    operation.operation_id = Some(id.join("_"));
+    let responses = &mut operation.responses.responses;
+    for (status, response) in responses.iter_mut() {
+        let Ok(status) = StatusCode::from_bytes(status.as_bytes()) else { continue };
+        if status.is_client_error() {
+            *response = error(status);
+        } else if let RefOr::T(response) = response
+            && response.description.is_empty()
         {
-            let description = match response.description.as_str() {
-                "" => StatusCode::from_bytes(status.as_bytes()).ok().and_then(|s| s.canonical_reason()),
-                known => Some(known),
-            };
-            *response = error(description.unwrap_or_default());
+            status.canonical_reason().unwrap_or_default().clone_into(&mut response.description);
         }
+    }
+    for status in usual(access, path, operation.request_body.is_some()) {
+        responses.insert(status.as_str().to_owned(), error(status));
     }
     let told = match access {
         Access::Open => "Open to everyone.".to_owned(),
@@ -145,11 +161,72 @@ fn finished(mut document: OpenApi) -> OpenApi {
         }
     }
     let components = document.components.get_or_insert_default();
+    for (status, description) in ERRORS {
+        let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
+        let response = ResponseBuilder::new().description(*description).content("application/json", body);
+        components.responses.insert(format!("Error{}", status.as_u16()), response.build().into());
+    }
     let cookie = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(crate::auth::identity::COOKIE)));
     components.add_security_scheme("session", cookie);
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     components.add_security_scheme("bearer", bearer);
     document
+}
+
+/// Names of the schemas that a part of the document refers to.
+fn references(part: &Value, found: &mut Vec<String>) {
+    match part {
+        Value::Object(map) => {
+            if let Some(name) = map.get("$ref").and_then(|to| to.as_str()?.rsplit('/').next()) {
+                found.push(name.to_owned());
+            }
+            map.values().for_each(|value| references(value, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+/// What the hub says holds every member, null or not; only what it is told may leave some out.
+fn require_what_is_always_there(document: &mut Value) {
+    let mut told = vec!["ClientMessage".to_owned()];
+    for operation in document["paths"].as_object().into_iter().flat_map(|paths| paths.values()) {
+        let methods = operation.as_object().into_iter().flat_map(|methods| methods.values());
+        methods.for_each(|method| references(&method["requestBody"], &mut told));
+    }
+    let mut at = 0;
+    while at < told.len() {
+        let mut more = Vec::new();
+        references(&document["components"]["schemas"][told[at].as_str()], &mut more);
+        told.extend(more.into_iter().filter(|name| !told.contains(name)).collect::<Vec<_>>());
+        at += 1;
+    }
+    let may_be_null = |schema: &Value| {
+        let null = |value: &Value| value == "null" || value["type"] == "null";
+        [&schema["type"], &schema["oneOf"]]
+            .iter()
+            .any(|of| of.as_array().is_some_and(|of| of.iter().any(null)))
+    };
+    let schemas = document["components"]["schemas"].as_object_mut();
+    for (_, schema) in schemas.into_iter().flatten().filter(|(name, _)| !told.contains(name)) {
+        let parts = match schema.get("allOf").is_some() {
+            true => schema["allOf"].as_array_mut().into_iter().flatten().collect(),
+            false => vec![schema],
+        };
+        for part in parts {
+            let properties = part["properties"].as_object().into_iter().flatten();
+            let there: Vec<Value> = properties
+                .filter(|(_, schema)| may_be_null(schema))
+                .map(|(name, _)| name.as_str().into())
+                .collect();
+            if there.is_empty() {
+                continue;
+            }
+            let mut required = part["required"].as_array().cloned().unwrap_or_default();
+            required.extend(there.into_iter().filter(|name| !required.contains(name)).collect::<Vec<_>>());
+            part["required"] = required.into();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -159,12 +236,10 @@ mod tests {
     /// The table and the document name the same routes, but for those of the document's own pages.
     #[test]
     fn every_route_is_in_the_table_and_the_other_way_round() {
-        let mut document = document().clone();
         let mut described: Vec<(String, String)> = Vec::new();
-        for (path, item) in &mut document.paths.paths {
-            for (method, _) in operations(item) {
-                described.push((method.to_string(), path.clone()));
-            }
+        for (path, item) in document()["paths"].as_object().unwrap() {
+            described
+                .extend(item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())));
         }
         for (method, path) in &described {
             assert!(
@@ -182,7 +257,7 @@ mod tests {
     #[test]
     fn the_document_is_the_one_in_the_repository() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi/perfwatch-v1.json");
-        let now = document().to_pretty_json().unwrap() + "\n";
+        let now = serde_json::to_string_pretty(document()).unwrap() + "\n";
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::create_dir_all(std::path::Path::new(path).parent().unwrap()).unwrap();
             std::fs::write(path, &now).unwrap();
