@@ -45,9 +45,11 @@ bench: web
 	target/quick/perfwatch-bench budget
 	target/quick/perfwatch-bench agent
 
-# The generated pages.
-docs:
+# What is generated: pages, the API document, the dashboard's types of it.
+docs: web/node_modules/.installed
 	UPDATE_DOCS=1 $(CARGO) test --locked -q -p perfwatch --lib docs::
+	UPDATE_DOCS=1 $(CARGO) test --locked -q -p perfwatch-hub --lib openapi::
+	cd web && $(NPM) run -s schema
 
 release: web
 	$(CARGO) build --locked --release -p perfwatch
