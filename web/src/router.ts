@@ -1,13 +1,31 @@
 // The pages and their addresses.
 import { createRouter, createWebHistory } from 'vue-router'
+import LoginPage from './features/enter/LoginPage.vue'
+import SetUpPage from './features/enter/SetUpPage.vue'
 import HostPage from './features/host/HostPage.vue'
 import HostsPage from './features/hosts/HostsPage.vue'
+import { guardRoutes } from './session'
 
 export const router = createRouter({
   history: createWebHistory(),
   routes: [
     { path: '/', name: 'hosts', component: HostsPage },
     { path: '/hosts/:id', name: 'host', component: HostPage, props: true },
+    { path: '/login', component: LoginPage, meta: { open: true } },
+    { path: '/setup', component: SetUpPage, meta: { open: true } },
+    {
+      path: '/settings',
+      component: () => import('./features/settings/SettingsPage.vue'),
+      redirect: '/settings/account',
+      children: [
+        { path: 'account', component: () => import('./features/settings/AccountPage.vue') },
+        { path: 'tokens', component: () => import('./features/settings/TokensPage.vue') },
+        { path: 'agents', component: () => import('./features/settings/AgentsPage.vue') },
+        { path: 'users', component: () => import('./features/settings/UsersPage.vue') },
+        { path: 'audit', component: () => import('./features/settings/AuditPage.vue') },
+      ],
+    },
     { path: '/:rest(.*)', redirect: '/' },
   ],
 })
+guardRoutes(router)

@@ -3,6 +3,7 @@
 // On every (re)connection and after `lagged`, each wish is sent again with its back-fill: the
 // stores know a tick by its time, so nothing comes twice and what was missed arrives.
 import { shallowRef } from 'vue'
+import { ended } from './http'
 import type { LiveMessage } from './types'
 
 export interface Wish {
@@ -24,6 +25,8 @@ const BACKOFF_MS = 500
 const BACKOFF_MAX_MS = 8_000
 /** Without a word for this long, the connection is asked for a sign of life. */
 const QUIET_MS = 20_000
+/** The hub's word for who may not any more. */
+const NOT_ALLOWED = 4401
 /** How long such a sign, or a connection, may take. */
 const ANSWER_MS = 10_000
 
@@ -57,6 +60,12 @@ export class LiveSocket {
       this.send({ unsubscribe: id })
       if (this.wishes.size === 0) this.close()
     }
+  }
+
+  /** Nothing more until somebody asks again. */
+  end() {
+    this.wishes.clear()
+    this.close()
   }
 
   private close() {
@@ -93,9 +102,11 @@ export class LiveSocket {
       this.heardAt = Date.now()
       this.hear(JSON.parse(event.data as string) as LiveMessage)
     }
-    socket.onclose = () => {
+    socket.onclose = (event) => {
       clearTimeout(late)
-      if (this.socket === socket) this.lost()
+      if (this.socket !== socket) return
+      this.lost()
+      if (event?.code === NOT_ALLOWED) ended()
     }
   }
 
@@ -150,6 +161,11 @@ export class LiveSocket {
 }
 
 let shared: LiveSocket | undefined
+
+/** Whoever was logged in is not any more. */
+export function closeLive() {
+  shared?.end()
+}
 
 export function liveSocket(): LiveSocket {
   const scheme = location.protocol === 'https:' ? 'wss' : 'ws'

@@ -24,7 +24,7 @@ async function fill() {
     })
   }
   for (let at = 0; at < rows.length; at += 500) {
-    const answer = await fetch(`${site.url}/ingest/metrics`, { method: 'POST', body: JSON.stringify(rows.slice(at, at + 500)), headers: { 'content-type': 'application/json' } })
+    const answer = await fetch(`${site.url}/ingest/metrics`, { method: 'POST', body: JSON.stringify(rows.slice(at, at + 500)), headers: { 'content-type': 'application/json', authorization: `Bearer ${site.token}` } })
     expect(answer.status).toBe(200)
   }
 }
@@ -42,6 +42,7 @@ afterAll(async () => {
 
 async function open(path: string, width = 1400): Promise<{ page: Page; problems: string[] }> {
   const context = await browser.newContext({ viewport: { width, height: 1000 }, colorScheme: 'dark' })
+  await site.enter(context)
   const page = await context.newPage()
   const problems = complaints(page)
   await page.goto(site.url + path)

@@ -24,6 +24,7 @@ afterAll(async () => {
 
 async function open(scheme: 'dark' | 'light' = 'dark', width = 1600, height = 1000): Promise<{ page: Page; problems: string[] }> {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme })
+  await site.enter(context)
   const page = await context.newPage()
   const problems = complaints(page)
   await page.goto(site.url)

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Browser, chromium, type Page } from 'playwright-core'
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
 
 const BINARY = process.env.E2E_BIN ?? join(import.meta.dirname, '../../../target/debug/perfwatch')
 const BROWSER = ['/usr/bin/chromium-headless-shell', '/usr/bin/chromium'].find((path) => existsSync(path))
@@ -17,14 +17,23 @@ export async function openBrowser(): Promise<Browser> {
   return chromium.launch({ executablePath: BROWSER, args })
 }
 
+export const ADMIN = { name: 'admin', password: 'a hub in a browser' }
+
 export class Site {
+  /** Of the administrator; may do all. */
+  token = ''
+  /** What the hub printed when it started. */
+  said = ''
+  /** Without: as for a newcomer, who makes the first administrator by the link. */
+  constructor(private readonly withAdmin = true) {}
   readonly folder = mkdtempSync(join(tmpdir(), 'perfwatch-e2e-'))
   address = '127.0.0.1:0'
   private hub?: ChildProcess
   private agent?: ChildProcess
 
   private start(name: string, args: string[]): ChildProcess {
-    const env = { ...process.env, PERFWATCH_DATA: join(this.folder, name) }
+    const env: NodeJS.ProcessEnv = { ...process.env, PERFWATCH_DATA: join(this.folder, name) }
+    if (this.withAdmin && name === 'hub') env.PERFWATCH_HUB_ADMIN_PASSWORD = ADMIN.password
     return spawn(BINARY, args, { env, stdio: ['ignore', 'pipe', process.env.E2E_LOGS ? 'inherit' : 'ignore'] })
   }
 
@@ -33,14 +42,46 @@ export class Site {
     const hub = this.start('hub', ['hub', '--listen', this.address])
     this.hub = hub
     this.address = await new Promise<string>((found, failed) => {
-      hub.stdout!.on('data', (text: Buffer) => found(text.toString().trim().split('http://')[1]!))
+      hub.stdout!.on('data', (text: Buffer) => {
+        this.said += text.toString()
+        const address = /is at http:\/\/(\S+)\n/.exec(this.said)?.[1]
+        if (address && (this.withAdmin || this.said.includes('/setup#'))) found(address)
+      })
       hub.on('exit', (code) => failed(new Error(`the hub ended with ${code}`)))
       hub.on('error', failed)
     })
+    if (this.withAdmin) {
+      const signed = await this.ask<{ token: string }>('POST', '/api/v1/auth/token', ADMIN, null)
+      this.token = (await this.ask<{ token: string }>('POST', '/api/v1/tokens', { name: 'e2e', scope: 'admin' }, signed.token)).token
+    }
+  }
+
+  /** Any request to the API, by the administrator unless told otherwise. */
+  async ask<T = unknown>(method: string, path: string, body?: unknown, token: string | null = this.token): Promise<T> {
+    const headers: Record<string, string> = { 'content-type': 'application/json' }
+    if (token) headers.authorization = `Bearer ${token}`
+    const answer = await fetch(this.url + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) })
+    const text = await answer.text()
+    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text}`)
+    return (text ? JSON.parse(text) : undefined) as T
+  }
+
+  /** Logs a browser in. */
+  async enter(context: BrowserContext, who = ADMIN) {
+    const answer = await fetch(`${this.url}/api/v1/auth/login`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(who) })
+    if (!answer.ok) throw new Error(`login: ${answer.status}`)
+    const [name, value] = answer.headers.getSetCookie()[0]!.split(';')[0]!.split('=') as [string, string]
+    await context.addCookies([{ name, value, url: this.url }])
   }
 
   startAgent(interval: string) {
-    this.agent = this.start('agent', ['agent', '--hub', this.url, '--interval', interval, '--name', 'e2e-host'])
+    this.agent = this.start('agent', ['agent', '--hub', this.url, '--interval', interval, '--name', 'e2e-host', '--token', this.token])
+  }
+
+  /** Exit code of the agent, once it ends by itself. */
+  async agentEnds(): Promise<number | null> {
+    const agent = this.agent!
+    return agent.exitCode ?? new Promise((done) => agent.once('exit', (code) => done(code)))
   }
 
   get url() {
@@ -71,6 +112,8 @@ export function complaints(page: Page): string[] {
   page.on('pageerror', (error) => all.push(`error: ${error.message}`))
   page.on('console', (message) => {
     const text = message.text()
+    // What a page was refused is shown by the page itself.
+    if (/status of 4\d\d/.test(text)) return
     if (message.type() === 'error' && !/ERR_CONNECTION_(REFUSED|RESET)|ERR_EMPTY_RESPONSE/.test(text)) all.push(text)
     if (message.type() === 'warning') all.push(text)
   })
