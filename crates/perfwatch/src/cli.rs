@@ -7,8 +7,9 @@ mod perfwatch;
 pub use perfwatch::main;
 
 use crate::config::{self, Settings};
+use crate::install::{self, InstallFlags};
 use crate::{run, telemetry};
-use clap::{Args, Parser};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,23 +41,41 @@ struct Common {
 
 #[derive(Debug, Args)]
 struct AgentFlags {
+    #[command(subcommand)]
+    command: Option<AgentCommand>,
     /// The hub [default: http://127.0.0.1:8000]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL")]
     hub: Option<String>,
     /// What lets it in, from the hub's page "Agents"; better in a file: file:/etc/perfwatch/token
-    #[arg(long)]
+    #[arg(long, global = true)]
     token: Option<String>,
     /// File with the authorities that may have signed the hub's certificate
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     ca: Option<String>,
     /// What people call this host [default: its host name]
-    #[arg(long)]
+    #[arg(long, global = true)]
     name: Option<String>,
     /// Time between two snapshots: 500ms, 2s [default: 2s]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, global = true, value_name = "TIME")]
     interval: Option<String>,
     #[command(flatten)]
     roots: Roots,
+}
+
+#[derive(Debug, Subcommand)]
+enum AgentCommand {
+    /// Makes it a service of this machine, with a user of its own that may do next to nothing
+    Install(InstallFlags),
+}
+
+/// Which of the two programs runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// `perfwatch`, whose agent is a command.
+    #[cfg(feature = "hub")]
+    Whole,
+    /// `perfwatch-agent`.
+    Agent,
 }
 
 #[derive(Debug, Args)]
@@ -103,10 +122,10 @@ impl Common {
 /// `perfwatch-agent`.
 pub fn agent_main() -> ExitCode {
     let cli = AgentCli::parse();
-    finish(run_agent(cli.common, cli.flags))
+    finish(run_agent(cli.common, cli.flags, Program::Agent))
 }
 
-fn run_agent(common: Common, agent: AgentFlags) -> anyhow::Result<()> {
+fn run_agent(common: Common, agent: AgentFlags, program: Program) -> anyhow::Result<()> {
     let mut flags = Overrides::new();
     over(&mut flags, "agent.hub", agent.hub);
     over(&mut flags, "agent.token", agent.token);
@@ -114,7 +133,11 @@ fn run_agent(common: Common, agent: AgentFlags) -> anyhow::Result<()> {
     over(&mut flags, "agent.name", agent.name);
     over(&mut flags, "agent.interval", agent.interval);
     agent.roots.overrides(&mut flags);
-    run::agent(&common.load(flags)?)
+    let settings = common.load(flags)?;
+    match agent.command {
+        None => run::agent(&settings),
+        Some(AgentCommand::Install(flags)) => install::install(&settings, &flags, program),
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "the one place that tells a user why nothing runs")]

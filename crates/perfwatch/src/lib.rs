@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "hub")]
 pub mod docs;
+mod install;
 #[cfg(feature = "hub")]
 mod look;
 mod run;

@@ -140,15 +140,16 @@ fn parse(mountinfo: &str) -> (Vec<Mount>, Option<String>) {
 fn parse_line(line: &str) -> Option<Mount> {
     let (left, right) = line.split_once(" - ")?;
     let left: Vec<&str> = left.split(' ').collect();
-    let (device, point, options) = (*left.get(2)?, *left.get(4)?, *left.get(5)?);
+    let (device, point) = (*left.get(2)?, *left.get(4)?);
+    left.get(5)?;
     let mut right = right.split(' ');
     let (kind, super_options) = (right.next()?, right.nth(1).unwrap_or_default());
-    let read_only = |options: &str| options.split(',').any(|option| option == "ro");
     Some(Mount {
         device: device.to_owned(),
         point: unescape(point),
         kind: kind.to_owned(),
-        read_only: read_only(options) || read_only(super_options),
+        // Not the mount's own options: to a service that may write nothing, each mount is read-only.
+        read_only: super_options.split(',').any(|option| option == "ro"),
     })
 }
 
@@ -192,8 +193,8 @@ mod tests {
 
     #[test]
     fn each_device_once_pseudo_never_hung_said() {
-        let text = "=== /proc/self/mountinfo\n22 1 0:21 / /proc rw - proc proc rw\n27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
-             30 27 254:0 /data /srv/data rw - ext4 /dev/vda rw\n31 27 8:1 / /mnt/my\\040disk ro - xfs /dev/sda1 rw\n\
+        let text = "=== /proc/self/mountinfo\n22 1 0:21 / /proc rw - proc proc rw\n27 1 254:0 / / ro,relatime shared:1 - ext4 /dev/vda rw\n\
+             30 27 254:0 /data /srv/data rw - ext4 /dev/vda rw\n31 27 8:1 / /mnt/my\\040disk rw - xfs /dev/sda1 ro\n\
              32 27 0:50 / /nfs rw - nfs4 server:/x rw\n33 27 0:51 / /var/lib/docker/overlay2/x rw - overlay overlay rw\ngarbage\n\
              === / usage\n1000 400 300 100 25\n=== /mnt/my\\040disk usage\n100 0 0 0 0\n=== /nfs error usage\nI/O error\n";
         let part =

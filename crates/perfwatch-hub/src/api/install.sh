@@ -41,10 +41,36 @@ main() {
     version="$("$folder/perfwatch-agent" --version)" ||
         fail "the hub's program does not run here (an older libc?): put one that does into the hub's folder downloads, as perfwatch-agent-$arch"
     case "$version" in
-    perfwatch-agent*) set -- install --hub "$hub" "$@" ;;
-    *) set -- agent install --hub "$hub" "$@" ;;
+    perfwatch-agent*)
+        run=/usr/local/bin/perfwatch-agent
+        set -- install --hub "$hub" --token-stdin "$@"
+        ;;
+    *)
+        run="/usr/local/bin/perfwatch agent"
+        set -- agent install --hub "$hub" --token-stdin "$@"
+        ;;
     esac
-    printf '%s\n' "$token" | "$folder/perfwatch-agent" "$@" --token-stdin
+    said="$(printf '%s\n' "$token" | "$folder/perfwatch-agent" "$@")"
+    printf '%s\n' "${said%% Its agent*}"
+    start "$run"
+}
+
+start() {
+    if [ -d /run/systemd/system ]; then
+        systemctl daemon-reload
+        systemctl enable perfwatch-agent
+        systemctl restart perfwatch-agent
+        printf 'It runs as the service perfwatch-agent.\n'
+        return
+    fi
+    # No systemd: as nobody, until the next start of this machine.
+    command -v setpriv >/dev/null 2>&1 ||
+        fail "installed, but not started: no systemd and no setpriv here. Run $1 with PERFWATCH_CONFIG=/etc/perfwatch/agent.yaml"
+    chown -R 65534:65534 /var/lib/perfwatch
+    # shellcheck disable=SC2086 # two words
+    PERFWATCH_CONFIG=/etc/perfwatch/agent.yaml setsid setpriv --reuid=65534 --regid=65534 --clear-groups \
+        --no-new-privs --bounding-set=-all -- $1 </dev/null >/dev/null 2>>/var/log/perfwatch-agent.log &
+    printf 'It runs until this machine is started anew: there is no systemd here. Its log: /var/log/perfwatch-agent.log\n'
 }
 
 main "$@"

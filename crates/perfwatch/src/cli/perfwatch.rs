@@ -1,6 +1,6 @@
 //! `perfwatch` and its commands.
 
-use super::{AgentFlags, Common, Overrides, Roots, finish, over, run_agent};
+use super::{AgentFlags, Common, Overrides, Program, Roots, finish, over, run_agent};
 use crate::config::{Duration, Settings};
 use crate::simulate::Simulation;
 use crate::user::{self, UserCommand};
@@ -220,7 +220,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
             let settings = cli.common.load(flags)?;
             admin::simulate(&fleet.simulation(&settings)?)
         }
-        Some(Command::Agent(agent)) => run_agent(cli.common, agent),
+        Some(Command::Agent(agent)) => run_agent(cli.common, agent, Program::Whole),
         Some(Command::Once(once)) => {
             let json = once.json;
             over(&mut flags, "agent.interval", once.interval.or_else(|| Some("1s".to_owned())));

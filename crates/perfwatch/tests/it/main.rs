@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests end at the first surprise")]
 
+mod access;
 mod cli;
 mod crash;
 mod history;
