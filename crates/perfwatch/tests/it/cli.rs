@@ -1,6 +1,6 @@
 //! The command line as a person uses it.
 
-use crate::support::{BINARY, Process, TestHub, eventually};
+use crate::support::{AGENT, BINARY, Process, TestHub, eventually};
 use std::io::BufRead as _;
 use std::process::{Command, Output};
 
@@ -168,4 +168,107 @@ fn a_made_up_fleet_is_copied_and_put_back() {
         text(&refused.stderr)
     );
     assert_eq!(text(&at(&other, &export).stdout), text(&there.stdout), "what was there stays");
+}
+
+#[test]
+fn accounts_are_changed_by_hand_beside_a_hub() {
+    use std::io::Write as _;
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let user = |args: &[&str], said: &str| {
+        let mut command = Command::new(BINARY);
+        command.arg("user").args(args).env("PERFWATCH_DATA", folder.path().join("hub"));
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(said.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let fails = |args: &[&str], said: &str, why: &str| {
+        let (fine, told) = user(args, said);
+        assert!(!fine && told.contains(why), "{args:?}: {told}");
+    };
+    fails(&["add", "vera"], "short\n", "10 characters");
+    fails(&["add", "vera", "--role", "queen"], "a long enough one\n", "--role");
+    fails(&["add", "admin"], "a long enough one\n", "taken");
+    fails(&["token", "nobody"], "", "there is no user");
+    let (fine, told) = user(&["add", "Vera", "--role", "operator"], "a long enough one\n");
+    assert!(fine, "{told}");
+    let (_, list) = user(&["list"], "");
+    assert!(list.contains("admin") && list.contains("vera                 operator"), "{list}");
+    // The hub that runs sees it by itself.
+    let enters = |password: &str| {
+        let body = serde_json::json!({ "name": "vera", "password": password });
+        hub.ask("POST", "/api/v1/auth/token", "", &body).status == 200
+    };
+    eventually("she may log in", || enters("a long enough one"));
+    let (_, token) = user(&["token", "vera", "--scope", "ingest"], "");
+    let body = serde_json::json!({ "host": "x", "cpu": { "usage": 1 } });
+    eventually("her token sends", || hub.ask("POST", "/ingest/metrics", token.trim(), &body).status == 200);
+    fails(&["token", "vera", "--scope", "admin"], "", "no token with the scope");
+    assert!(user(&["password", "vera"], "quite another one\n").0);
+    eventually("with the new one", || enters("quite another one"));
+    assert!(user(&["remove", "vera"], "").0);
+    eventually("she is gone", || !enters("quite another one"));
+    let audit = hub.get("/api/v1/audit?text=command").body;
+    assert_eq!(audit["entries"].as_array().unwrap().len(), 4, "{audit}");
+}
+
+#[test]
+fn an_agent_is_installed_as_a_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let script = hub.ask("GET", "/install.sh", "", &serde_json::Value::Null).text;
+    assert!(script.contains(&format!("hub='{}'", hub.url(""))), "{script}");
+    let made = hub.ask("POST", "/api/v1/enrolments", &hub.token, &serde_json::json!({ "name": "x" }));
+    let token = made.body["token"].as_str().unwrap();
+    let refused = hub.ask("GET", "/download/agent-linux-x86_64", "", &serde_json::Value::Null);
+    assert_eq!(refused.status, 401);
+    // As the script gets it.
+    let path = format!("/download/agent-linux-{}", std::env::consts::ARCH);
+    let mut program =
+        ureq::get(hub.url(&path)).header("Authorization", format!("Bearer {token}")).call().unwrap();
+    let program = program.body_mut().with_config().limit(1 << 30).read_to_vec().unwrap();
+    assert!(program.starts_with(b"\x7fELF"));
+    let (root, url) = (folder.path().join("root"), hub.url(""));
+    let install = |binary: &str, token: &str| {
+        let mut command = Command::new(binary);
+        if binary == BINARY {
+            command.arg("agent");
+        }
+        command.args(["install", "--hub", &url, "--name", "served", "--token", token, "--interval", "250ms"]);
+        command.arg("--root").arg(&root).output().unwrap()
+    };
+    let wrong = install(AGENT, &format!("pwe_{}", "0".repeat(64)));
+    assert!(text(&wrong.stderr).contains("does not let this agent in"), "{}", text(&wrong.stderr));
+    let done = install(AGENT, token);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let unit = read("etc/systemd/system/perfwatch-agent.service");
+    assert!(
+        unit.contains("\nExecStart=/usr/local/bin/perfwatch-agent\n") && unit.contains("DynamicUser=yes")
+    );
+    let settings = read("etc/perfwatch/agent.yaml");
+    assert!(settings.contains(&url) && !settings.contains(token), "{settings}");
+    // What it says is what runs.
+    let config = root.join("etc/perfwatch/agent.yaml");
+    let data = root.join("var/lib/perfwatch");
+    let mut service = Command::new(root.join("usr/local/bin/perfwatch-agent"))
+        .arg("--data")
+        .arg(&data)
+        .env("PERFWATCH_CONFIG", config)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("it sends", || hub.seqs("served").len() > 3);
+    service.kill().unwrap();
+    service.wait().unwrap();
+    // Again, with the whole program and the secret it has: no token is needed.
+    let mut again = Command::new(BINARY);
+    let output = again.args(["agent", "install", "--hub", &url, "--root"]).arg(&root).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(
+        read("etc/systemd/system/perfwatch-agent.service")
+            .contains("ExecStart=/usr/local/bin/perfwatch agent\n")
+    );
 }

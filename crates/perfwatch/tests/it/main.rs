@@ -9,3 +9,4 @@ mod history;
 mod ingest;
 mod live;
 mod support;
+mod tls;
