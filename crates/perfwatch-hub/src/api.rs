@@ -11,6 +11,7 @@ pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod hosts;
 pub(crate) mod install;
+pub(crate) mod oidc;
 pub(crate) mod params;
 pub(crate) mod recent;
 pub(crate) mod system;

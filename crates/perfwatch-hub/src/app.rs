@@ -1,6 +1,7 @@
 //! The handles every request shares.
 
 use crate::auth::offers::Offers;
+use crate::auth::oidc::Oidc;
 use crate::auth::throttle::Throttle;
 use crate::auth::{Limits, People};
 use crate::config::HubConfig;
@@ -32,6 +33,8 @@ pub(crate) struct App {
     pub(crate) throttle: Throttle,
     /// How often one may come.
     pub(crate) limits: Limits,
+    /// Single sign-on.
+    pub(crate) oidc: Option<Arc<Oidc>>,
     /// Second factors that are not on yet.
     pub(crate) totp_offers: Offers,
     /// The hosts we know.

@@ -13,6 +13,7 @@ pub(crate) mod jwt;
 pub(crate) mod limits;
 pub(crate) mod login;
 pub(crate) mod offers;
+pub(crate) mod oidc;
 pub(crate) mod password;
 pub(crate) mod people;
 pub(crate) mod secret;

@@ -2,6 +2,7 @@
 
 use crate::auth::identity::SessionTimes;
 use crate::auth::limits::RequestLimits;
+use crate::auth::oidc::OidcConfig;
 use crate::history::HistoryConfig;
 use axum::http::Uri;
 use ipnet::IpNet;
@@ -29,6 +30,8 @@ pub struct HubConfig {
     /// The administrator that is made where there is no account yet; without one, a link to make
     /// one is offered.
     pub first_admin: Option<FirstAdmin>,
+    /// Single sign-on.
+    pub oidc: Option<OidcConfig>,
     /// How long browsers stay logged in.
     pub sessions: SessionTimes,
     /// How often one may come.
@@ -92,6 +95,7 @@ impl Default for HubConfig {
             trusted_proxies: Vec::new(),
             tls: None,
             first_admin: None,
+            oidc: None,
             sessions: SessionTimes::default(),
             requests: RequestLimits::default(),
             connections: 20_000,

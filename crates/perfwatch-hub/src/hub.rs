@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::auth::offers::Offers;
+use crate::auth::oidc::Oidc;
 use crate::auth::throttle::Throttle;
 use crate::auth::{Limits, People};
 use crate::config::{FirstAdmin, HubConfig, HubProblem};
@@ -109,6 +110,7 @@ impl Hub {
             people: people.clone(),
             throttle: Throttle::default(),
             limits: Limits::new(config.requests),
+            oidc: config.oidc.clone().map(|oidc| Arc::new(Oidc::new(oidc))),
             totp_offers: Offers::default(),
             config,
             clock: deps.clock,

@@ -24,6 +24,7 @@ mod ui;
 pub use auth::by_hand::{UserError, Users};
 pub use auth::identity::SessionTimes;
 pub use auth::limits::RequestLimits;
+pub use auth::oidc::OidcConfig;
 pub use config::{FirstAdmin, HubConfig, HubProblem, TlsFiles};
 pub use history::HistoryConfig;
 pub use history::export::{ExportError, ExportRequest, export};

@@ -94,6 +94,7 @@ const ERRORS: &[(StatusCode, &str)] = &[
     (StatusCode::UPGRADE_REQUIRED, "This connection can't become a WebSocket"),
     (StatusCode::TOO_MANY_REQUESTS, "Too often; Retry-After tells when to come again"),
     (StatusCode::INTERNAL_SERVER_ERROR, "The hub made a mistake"),
+    (StatusCode::BAD_GATEWAY, "The login service does not answer as it should"),
     (StatusCode::SERVICE_UNAVAILABLE, "Not now; Retry-After tells when"),
 ];
 
@@ -126,7 +127,7 @@ fn finish(path: &str, method: &Method, operation: &mut Operation) {
     let responses = &mut operation.responses.responses;
     for (status, response) in responses.iter_mut() {
         let Ok(status) = StatusCode::from_bytes(status.as_bytes()) else { continue };
-        if status.is_client_error() {
+        if status.is_client_error() || status.is_server_error() {
             *response = error(status);
         } else if let RefOr::T(response) = response
             && response.description.is_empty()

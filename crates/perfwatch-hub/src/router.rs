@@ -44,6 +44,8 @@ fn answered() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(api::auth::login))
         .routes(routes!(api::auth::logout))
         .routes(routes!(api::auth::token))
+        .routes(routes!(api::oidc::begin))
+        .routes(routes!(api::oidc::callback))
         .routes(routes!(api::account::me))
         .routes(routes!(api::account::password))
         .routes(routes!(api::account::totp_offer, api::account::totp_on, api::account::totp_off))

@@ -6,6 +6,8 @@ mod settings;
 mod values;
 
 pub use load::{ConfigError, load};
+#[cfg(feature = "hub")]
+pub(crate) use settings::OidcSettings;
 pub use settings::{KEYS, LogFormat, LogSettings, Settings};
 pub use values::{Bytes, Duration, Secret};
 

@@ -29,10 +29,14 @@ pub(crate) use with_hub::{all, hub};
 #[cfg(feature = "hub")]
 mod with_hub {
     use super::*;
+    use crate::config::{OidcSettings, Secret};
     use crate::store;
     use ipnet::IpNet;
-    use perfwatch_hub::{Deps, FirstAdmin, Hub, HubConfig, RequestLimits, SessionTimes, TlsFiles};
+    use perfwatch_hub::{
+        Deps, FirstAdmin, Hub, HubConfig, OidcConfig, RequestLimits, SessionTimes, TlsFiles,
+    };
     use perfwatch_model::Clock;
+    use perfwatch_store::people::Role;
     use std::net::{IpAddr, SocketAddr};
     use tokio::runtime::Runtime;
 
@@ -98,6 +102,7 @@ mod with_hub {
             }),
         };
         Ok(HubConfig {
+            oidc: oidc(&hub.oidc)?,
             listen,
             public_url: hub.public_url.clone().filter(|url| !url.is_empty()),
             trusted_proxies: hub.trusted_proxies.iter().map(network).collect::<Result<_, _>>()?,
@@ -116,6 +121,29 @@ mod with_hub {
             history: store::history(settings),
             ..HubConfig::default()
         })
+    }
+
+    fn oidc(oidc: &OidcSettings) -> anyhow::Result<Option<OidcConfig>> {
+        let Some(issuer) = oidc.issuer.clone().filter(|issuer| !issuer.is_empty()) else { return Ok(None) };
+        let secret = oidc.client_secret.as_ref().map(Secret::read).transpose();
+        let default_role = match oidc.default_role.as_deref().filter(|role| !role.is_empty()) {
+            None => None,
+            Some(role) => {
+                Some(Role::of(role).context("hub.oidc.default_role: viewer, operator, admin or empty")?)
+            }
+        };
+        Ok(Some(OidcConfig {
+            issuer,
+            client_id: oidc.client_id.clone(),
+            client_secret: secret.map_err(|why| anyhow::anyhow!("hub.oidc.client_secret: {why}"))?,
+            name: oidc.name.clone(),
+            scopes: oidc.scopes.clone(),
+            role_claim: oidc.role_claim.clone(),
+            admins: oidc.admins.clone(),
+            operators: oidc.operators.clone(),
+            viewers: oidc.viewers.clone(),
+            default_role,
+        }))
     }
 
     #[expect(clippy::print_stdout, reason = "what a person at the terminal is to open")]

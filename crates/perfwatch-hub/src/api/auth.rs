@@ -23,12 +23,18 @@ pub(crate) struct AuthState {
     set_up: bool,
     /// Shortest password that is taken.
     password_least: usize,
+    /// What to write on the button of single sign-on, where there is one.
+    single_sign_on: Option<String>,
 }
 
 /// How one gets in
 #[utoipa::path(get, path = "/api/v1/auth/state", tag = "auth", responses((status = 200, body = AuthState)))]
 pub(crate) async fn state(State(app): State<Arc<App>>) -> Json<AuthState> {
-    Json(AuthState { set_up: app.people.now().accounts.is_empty(), password_least: password::LEAST })
+    Json(AuthState {
+        set_up: app.people.now().accounts.is_empty(),
+        password_least: password::LEAST,
+        single_sign_on: app.oidc.as_ref().map(|oidc| oidc.config.name.clone()),
+    })
 }
 
 /// The first administrator.

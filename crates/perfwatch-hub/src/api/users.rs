@@ -27,6 +27,8 @@ pub(crate) struct UserJson {
     enabled: bool,
     /// Logs in by name and password.
     has_password: bool,
+    /// The login service vouches for them.
+    single_sign_on: bool,
     /// The second factor is on.
     totp: bool,
     created_ms: i64,
@@ -47,6 +49,7 @@ fn show(account: &Account) -> UserJson {
         host_tags: account.host_tags.clone(),
         enabled: account.enabled,
         has_password: account.password.is_some(),
+        single_sign_on: account.subject.is_some(),
         totp: account.totp.is_some(),
         created_ms: account.created_ms,
         login_ms: account.login_ms,

@@ -51,6 +51,8 @@ pub(crate) const ROUTES: &[(&str, &str, Access)] = &[
     ("POST", "/api/v1/auth/setup", Open),
     ("POST", "/api/v1/auth/login", Open),
     ("POST", "/api/v1/auth/token", Open),
+    ("GET", "/api/v1/auth/oidc/login", Open),
+    ("GET", "/api/v1/auth/oidc/callback", Open),
     ("POST", "/api/v1/auth/logout", Person),
     ("GET", "/api/v1/auth/me", Known),
     ("PUT", "/api/v1/auth/password", Person),

@@ -33,6 +33,16 @@ pub const KEYS: &[(&str, &str)] = &[
         "hub.admin.password",
         "Makes the first administrator without the link, where there is no account yet; `file:PATH` reads it from a file.",
     ),
+    ("hub.oidc.issuer", "Address of an OpenID Connect issuer, for single sign-on; empty for none."),
+    ("hub.oidc.client_id", "As which the hub is known to the issuer."),
+    ("hub.oidc.client_secret", "Proves that; `file:PATH` reads it from a file."),
+    ("hub.oidc.name", "What stands on the button of the login page."),
+    ("hub.oidc.scopes", "What the issuer is asked for, beside `openid`."),
+    ("hub.oidc.role_claim", "Which claim tells roles: `groups`, `realm_access.roles`."),
+    ("hub.oidc.admins", "Values of that claim that make an administrator."),
+    ("hub.oidc.operators", "Values of that claim that make an operator."),
+    ("hub.oidc.viewers", "Values of that claim that make a viewer."),
+    ("hub.oidc.default_role", "Role of who has none of these values; empty keeps them out."),
     ("hub.sessions.idle", "A browser that asks for nothing this long is logged out."),
     ("hub.sessions.longest", "Every browser is logged out after this long."),
     ("hub.limits.agent_requests", "Requests a second of one agent; five times as many at once."),
@@ -119,6 +129,7 @@ pub struct HubSettings {
     pub trusted_proxies: Vec<String>,
     pub tls: TlsSettings,
     pub admin: AdminSettings,
+    pub oidc: OidcSettings,
     pub sessions: SessionSettings,
     pub limits: LimitSettings,
     pub interval: Option<Duration>,
@@ -142,6 +153,22 @@ pub struct TlsSettings {
 pub struct AdminSettings {
     pub name: String,
     pub password: Option<Secret>,
+}
+
+/// `hub.oidc.*`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OidcSettings {
+    pub issuer: Option<String>,
+    pub client_id: String,
+    pub client_secret: Option<Secret>,
+    pub name: String,
+    pub scopes: Vec<String>,
+    pub role_claim: String,
+    pub admins: Vec<String>,
+    pub operators: Vec<String>,
+    pub viewers: Vec<String>,
+    pub default_role: Option<String>,
 }
 
 /// `hub.sessions.*`
@@ -262,6 +289,7 @@ impl Default for HubSettings {
             trusted_proxies: Vec::new(),
             tls: TlsSettings::default(),
             admin: AdminSettings::default(),
+            oidc: OidcSettings::default(),
             sessions: SessionSettings::default(),
             limits: LimitSettings::default(),
             interval: None,
@@ -276,6 +304,23 @@ impl Default for HubSettings {
 impl Default for AdminSettings {
     fn default() -> Self {
         Self { name: "admin".to_owned(), password: None }
+    }
+}
+
+impl Default for OidcSettings {
+    fn default() -> Self {
+        Self {
+            issuer: None,
+            client_id: "perfwatch".to_owned(),
+            client_secret: None,
+            name: "Single sign-on".to_owned(),
+            scopes: vec!["profile".to_owned(), "email".to_owned()],
+            role_claim: "groups".to_owned(),
+            admins: Vec::new(),
+            operators: Vec::new(),
+            viewers: Vec::new(),
+            default_role: None,
+        }
     }
 }
 

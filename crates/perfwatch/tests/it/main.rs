@@ -8,5 +8,6 @@ mod crash;
 mod history;
 mod ingest;
 mod live;
+mod oidc;
 mod support;
 mod tls;
