@@ -6,6 +6,7 @@ mod apply;
 mod copy;
 mod partitions;
 mod read;
+mod tls;
 
 use crate::append::{Append, QUEUE, closed, used_up};
 use crate::cells::{Cell, of_postgres};
@@ -22,9 +23,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, NoTls};
 
 mod migrations {
     refinery::embed_migrations!("migrations/postgres");
@@ -140,14 +141,13 @@ impl PostgresStore {
 impl Shared {
     fn new(url: &str, hub: String, budget_bytes: u64, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let refuse = |error: &dyn std::fmt::Display| StoreError::Refused(format!("hub.store: {error}"));
-        let mut config: tokio_postgres::Config =
-            url.parse().map_err(|error: tokio_postgres::Error| refuse(&chain(&error)))?;
+        let (mut config, connector) = tls::read(url).map_err(|why| refuse(&why))?;
         config
             .application_name("perfwatch")
             .connect_timeout(PATIENCE)
             .keepalives_idle(Duration::from_secs(30));
-        let manager =
-            Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let how = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(config, connector, how);
         let pool = Pool::builder(manager)
             .max_size(CONNECTIONS)
             .runtime(deadpool_postgres::Runtime::Tokio1)

@@ -12,6 +12,7 @@ pub struct Postgres {
     folder: tempfile::TempDir,
     programs: PathBuf,
     settings: Vec<String>,
+    port: u16,
     child: Option<Child>,
 }
 
@@ -55,7 +56,7 @@ impl Postgres {
         // The server's own user must get through.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         let settings = ALWAYS.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
-        let mut server = Self { folder, programs: programs(), settings, child: None };
+        let mut server = Self { folder, programs: programs(), settings, port: 5432, child: None };
         let data = server.data();
         let done = server
             .command("initdb")
@@ -106,6 +107,7 @@ impl Postgres {
             .args(["-q", "-U", "postgres", "-d", "postgres", "-h"])
             .arg(self.folder.path())
             .args(["-c", sql]);
+        command.env("PGPORT", self.port.to_string());
         command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
     }
 
@@ -144,6 +146,25 @@ impl Postgres {
         }
         let _ = std::fs::remove_file(self.data().join("postmaster.pid"));
         std::thread::sleep(Duration::from_millis(300));
+    }
+
+    /// Speaks TLS from now on, on a port of 127.0.0.1, with this certificate and key (PEM).
+    pub fn restart_with_tls(&mut self, cert: &str, key: &str, port: u16) {
+        self.kill();
+        for (name, text) in [("server.crt", cert), ("server.key", key)] {
+            let path = self.data().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            let owner = std::fs::metadata(self.data()).unwrap();
+            let (user, group) =
+                (std::os::unix::fs::MetadataExt::uid(&owner), std::os::unix::fs::MetadataExt::gid(&owner));
+            std::os::unix::fs::chown(&path, Some(user), Some(group)).unwrap();
+        }
+        self.settings.retain(|setting| !setting.starts_with("listen_addresses"));
+        let more = ["listen_addresses=127.0.0.1".to_owned(), format!("port={port}"), "ssl=on".to_owned()];
+        self.settings.extend(more);
+        self.port = port;
+        self.resume();
     }
 
     /// The address of a new, empty database.
