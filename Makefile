@@ -7,7 +7,7 @@ NPM ?= npm --no-audit --no-fund --loglevel=error
 .PHONY: run test check bench docs web release clean deny
 
 run: web
-	$(CARGO) run --locked --profile quick -p perfwatch --bin perfwatch
+	$(CARGO) run --locked --profile quick -p perfwatch --bin perfwatch -- $(ARGS)
 
 web: web/dist/index.html
 
@@ -43,6 +43,7 @@ bench: web
 	target/quick/perfwatch-bench ingest
 	target/quick/perfwatch-bench history
 	target/quick/perfwatch-bench budget
+	target/quick/perfwatch-bench limits
 	target/quick/perfwatch-bench agent
 
 # What is generated: pages, the API document, the dashboard's types of it.

@@ -116,12 +116,23 @@ impl<'a> BenchHub<'a> {
         clock: &Arc<dyn Clock>,
         budget_bytes: u64,
     ) -> anyhow::Result<Self> {
+        // What the hub can take is asked, not what it lets through.
+        let requests = RequestLimits { agent: 1_000_000, ingest: 1_000_000, api: 1_000_000 };
+        Self::limited(runtime, store, clock, budget_bytes, requests)
+    }
+
+    pub(crate) fn limited(
+        runtime: &'a tokio::runtime::Runtime,
+        store: Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+        budget_bytes: u64,
+        requests: RequestLimits,
+    ) -> anyhow::Result<Self> {
         let config = HubConfig {
             listen: ([127, 0, 0, 1], 0).into(),
             history: HistoryConfig { budget_bytes, ..HistoryConfig::default() },
             first_admin: Some(FirstAdmin { name: "admin".to_owned(), password: PASSWORD.to_owned() }),
-            // What the hub can take is asked, not what it lets through.
-            requests: RequestLimits { agent: 1_000_000, ingest: 1_000_000, api: 1_000_000 },
+            requests,
             ..HubConfig::default()
         };
         let deps = Deps { store, clock: clock.clone(), catalog: Arc::new(catalog()) };

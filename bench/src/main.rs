@@ -4,6 +4,7 @@
 //! - `agent`: processor share and memory of the agent at 1 s and 2 s, beside
 //!   prometheus-node-exporter scraped at the same pace, in the same run.
 //! - `live`: 1,000 WebSocket clients; accept → receive.
+//! - `limits`: a thousand agents at their limit beside one at a hundred times its own.
 //! - `ingest`: snapshots a second through HTTP, decoding and a durable commit.
 //! - `history`: a fleet's past as fast as it is taken, on SQLite and on PostgreSQL: rates, bytes a
 //!   sample, times of questions; beside VictoriaMetrics and Prometheus with the same series.
@@ -18,6 +19,7 @@ mod counting;
 mod fleet;
 mod history;
 mod ingest;
+mod limits;
 mod live;
 mod peers;
 mod process;
@@ -37,9 +39,10 @@ fn main() -> anyhow::Result<()> {
         Some("live-clients") => live::clients(&arguments[1], number(2, 1_000), number(3, 60)),
         Some("history") => history::run(number(1, 120), arguments.get(2).map(String::as_str)),
         Some("budget") => budget::run(number(1, 60), arguments.get(2).map(String::as_str)),
+        Some("limits") => limits::run(number(1, 1_000), number(2, 20)),
         Some("ingest") => ingest::run(number(1, 20)),
         _ => anyhow::bail!(
-            "which? collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS] | history [SECONDS] [WHO] | budget [SECONDS] [WHO]"
+            "which? collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS] | limits [AGENTS] [SECONDS] | history [SECONDS] [WHO] | budget [SECONDS] [WHO]"
         ),
     }
 }

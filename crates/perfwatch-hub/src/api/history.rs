@@ -13,6 +13,7 @@ use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
 use perfwatch_model::{HostRef, json, number};
 use perfwatch_series::SeriesName;
 use perfwatch_series::query::average;
@@ -313,5 +314,6 @@ pub(crate) async fn export(
         let piece = export.next().await?;
         Some((piece.map_err(|error| std::io::Error::other(error.to_string())), export))
     });
-    Ok((headers, Body::from_stream(pieces)).into_response())
+    // Who compresses asks once more after the end.
+    Ok((headers, Body::from_stream(pieces.fuse())).into_response())
 }
