@@ -138,16 +138,16 @@ impl<'a> BenchHub<'a> {
         let deps = Deps { store, clock: clock.clone(), catalog: Arc::new(catalog()) };
         let hub = runtime.block_on(Hub::start(config, deps))?;
         let url = hub.url();
-        let ask = |path: &str, bearer: &str, body: serde_json::Value| -> anyhow::Result<String> {
-            let request = ureq::post(format!("{url}{path}")).header("Authorization", bearer);
-            let mut answer = request.content_type("application/json").send(body.to_string())?;
-            let json: serde_json::Value = serde_json::from_str(&answer.body_mut().read_to_string()?)?;
-            json["token"].as_str().map(str::to_owned).context("no token")
-        };
         let login = serde_json::json!({ "name": "admin", "password": PASSWORD });
-        let signed = ask("/api/v1/auth/token", "Bearer none", login)?;
+        let entered = ureq::post(format!("{url}/api/v1/auth/login"));
+        let entered = entered.content_type("application/json").send(login.to_string())?;
+        let cookie = entered.headers().get("set-cookie").and_then(|set| set.to_str().ok()?.split(';').next());
         let wish = serde_json::json!({ "name": "bench", "scope": "admin" });
-        let token = ask("/api/v1/tokens", &format!("Bearer {signed}"), wish)?;
+        let made = ureq::post(format!("{url}/api/v1/tokens")).header("Origin", &url);
+        let made = made.header("Cookie", cookie.context("no session")?).content_type("application/json");
+        let made: serde_json::Value =
+            serde_json::from_str(&made.send(wish.to_string())?.body_mut().read_to_string()?)?;
+        let token = made["token"].as_str().context("no token")?.to_owned();
         Ok(Self { runtime, hub, url, token })
     }
 

@@ -1,12 +1,13 @@
 // Who is logged in, for all pages: what they may see, and what to do when that ends.
 import { shallowRef } from 'vue'
 import type { Router } from 'vue-router'
-import { ApiError, getJson, send, whenEnded } from './api/http'
+import { ApiError, getJson, send, whenEnded, words } from './api/http'
 import { closeLive } from './api/live'
 import type { AuthState, Me, Role } from './api/types'
 
 export const me = shallowRef<Me | null>(null)
 
+let asking = false
 const ORDER: Role[] = ['viewer', 'operator', 'admin']
 
 /** Whether who is logged in has this role at least. */
@@ -25,11 +26,17 @@ async function look(): Promise<Me | null> {
   return me.value
 }
 
-export async function logOut(router: Router) {
-  await send('POST', '/api/v1/auth/logout')
+/** What went wrong, where the hub could not be told. */
+export async function logOut(router: Router): Promise<string> {
+  try {
+    await send('POST', '/api/v1/auth/logout')
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 401) return words(error)
+  }
   me.value = null
   closeLive()
   await router.push('/login')
+  return ''
 }
 
 /** Pages ask for a login first; a hub without accounts for the first of them. */
@@ -45,11 +52,15 @@ export function guardRoutes(router: Router) {
       return true
     }
   })
-  whenEnded(() => {
+  whenEnded(async () => {
     const page = router.currentRoute.value
-    if (page.meta.open) return
-    me.value = null
+    if (page.meta.open || asking) return
+    // Another tab of this browser may have got a session anew.
+    asking = true
+    const still = await look().catch(() => me.value)
+    asking = false
+    if (still) return
     closeLive()
-    void router.push({ path: '/login', query: { next: page.fullPath } })
+    await router.push({ path: '/login', query: { next: page.fullPath } })
   })
 }

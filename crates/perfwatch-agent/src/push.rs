@@ -59,6 +59,8 @@ pub(crate) struct Pusher {
     name: String,
     backoff_max: Duration,
     failures: u32,
+    /// How often in a row the hub did not know our secret.
+    unknown: u32,
     send_shapes: bool,
     send_facts: bool,
     most: usize,
@@ -67,6 +69,8 @@ pub(crate) struct Pusher {
 
 /// Bytes of snapshots in one request, before compression.
 const BATCH_BYTES: usize = 1 << 20;
+/// So often the hub must say that it does not know us before the token is used again.
+const UNKNOWN_MOST: u32 = 4;
 /// First pause after a failure.
 const BACKOFF: Duration = Duration::from_millis(250);
 /// While the hub is away, the spool is synced to disk this often.
@@ -107,6 +111,7 @@ impl Pusher {
             name,
             backoff_max: config.backoff_max,
             failures: 0,
+            unknown: 0,
             send_shapes: false,
             send_facts: false,
             most: limits::BATCH_SNAPSHOTS,
@@ -114,14 +119,15 @@ impl Pusher {
         })
     }
 
-    /// Makes sure of a secret, where one can be had.
+    /// Trades the token for a secret, where there is a token; the secret it has stays until then.
     fn enrol(&mut self) -> Result<(), String> {
-        let Some(token) = self.token.as_ref().filter(|_| self.secret.is_none()) else { return Ok(()) };
+        let Some(token) = self.token.as_ref() else { return Ok(()) };
         let secret = self.hub.enrol(token, self.host, &self.name).map_err(|error| error.to_string())?;
         if let Err(error) = keep_secret(&self.state, &secret) {
             tracing::warn!(%error, "can't keep this agent's secret: it must be let in anew after a restart");
         }
         self.secret = Some(secret);
+        self.unknown = 0;
         tracing::info!(hub = self.hub.base(), "the hub let this agent in");
         Ok(())
     }
@@ -190,6 +196,7 @@ impl Pusher {
                     tracing::info!(tries = self.failures, "the hub is back");
                 }
                 self.failures = 0;
+                self.unknown = 0;
                 self.most = limits::BATCH_SNAPSHOTS;
                 self.send_shapes = false;
                 self.send_facts = answer.wants_facts;
@@ -222,8 +229,12 @@ impl Pusher {
             }
             Outcome::Later(why, wait) => self.failed(&why, wait),
             Outcome::Unknown(why) => {
-                if self.token.is_some() {
-                    self.secret = None;
+                self.unknown += 1;
+                // Another hub of the same site may not have heard of it yet: not at the first word.
+                if self.unknown >= UNKNOWN_MOST
+                    && let Err(error) = self.enrol()
+                {
+                    tracing::debug!(error, "enrolling anew");
                 }
                 self.failed(&why, None)
             }
@@ -263,7 +274,9 @@ impl Pusher {
     }
 
     fn send(&mut self, take: &Take) -> Outcome {
-        if let Err(why) = self.enrol() {
+        if self.secret.is_none()
+            && let Err(why) = self.enrol()
+        {
             return Outcome::Later(why, None);
         }
         let shapes = if self.send_shapes { take.shapes() } else { Vec::new() };

@@ -1,6 +1,5 @@
 //! The handles every request shares.
 
-use crate::auth::offers::Offers;
 use crate::auth::oidc::Oidc;
 use crate::auth::throttle::Throttle;
 use crate::auth::{Limits, People};
@@ -35,8 +34,6 @@ pub(crate) struct App {
     pub(crate) limits: Limits,
     /// Single sign-on.
     pub(crate) oidc: Option<Arc<Oidc>>,
-    /// Second factors that are not on yet.
-    pub(crate) totp_offers: Offers,
     /// The hosts we know.
     pub(crate) fleet: Arc<Fleet>,
     /// The one way in.

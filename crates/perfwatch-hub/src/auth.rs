@@ -12,7 +12,6 @@ pub(crate) mod identity;
 pub(crate) mod jwt;
 pub(crate) mod limits;
 pub(crate) mod login;
-pub(crate) mod offers;
 pub(crate) mod oidc;
 pub(crate) mod password;
 pub(crate) mod people;

@@ -72,7 +72,8 @@ impl ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::warn!(%error, "the store");
-        Self::unavailable("store_unavailable", error.to_string(), 5)
+        // Strangers ask too; the log says why.
+        Self::unavailable("store_unavailable", "the store does not answer; the hub's log says why", 5)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Start and stop: binds, wires the rooms, serves, drains.
 
 use crate::app::App;
-use crate::auth::offers::Offers;
 use crate::auth::oidc::Oidc;
 use crate::auth::throttle::Throttle;
 use crate::auth::{Limits, People};
@@ -87,7 +86,7 @@ impl Hub {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let metrics = Arc::new(SelfMetrics::new());
         let live = Arc::new(Live::new());
-        let people = Arc::new(People::open(deps.store.clone(), deps.clock.clone(), config.sessions).await?);
+        let people = People::open(deps.store.clone(), deps.clock.clone(), config.sessions).await?;
         if let Some(admin) = &config.first_admin {
             make_admin(&people, admin).await?;
         }
@@ -111,7 +110,6 @@ impl Hub {
             throttle: Throttle::default(),
             limits: Limits::new(config.requests),
             oidc: config.oidc.clone().map(|oidc| Arc::new(Oidc::new(oidc))),
-            totp_offers: Offers::default(),
             config,
             clock: deps.clock,
             catalog: deps.catalog,
@@ -174,7 +172,7 @@ impl Hub {
     /// Path of the page that makes the first administrator, while there is none. The secret stands
     /// behind `#`: browsers keep that to themselves, so no log on the way has it.
     pub fn set_up_path(&self) -> Option<String> {
-        self.people.now().accounts.is_empty().then(|| format!("/setup#{}", self.people.set_up))
+        self.people.set_up_secret().map(|secret| format!("/setup#{secret}"))
     }
 
     /// Takes no more requests, says goodbye to live clients, and waits for both, but not
@@ -211,8 +209,8 @@ fn open_inside(
 }
 
 /// The administrator that the configuration names, where there is no account yet.
-async fn make_admin(people: &People, admin: &FirstAdmin) -> Result<(), HubError> {
-    if !people.now().accounts.is_empty() {
+async fn make_admin(people: &Arc<People>, admin: &FirstAdmin) -> Result<(), HubError> {
+    if people.now().has_admin(None) {
         return Ok(());
     }
     let problem = |message: String| HubProblem { key: "admin", message };
@@ -224,9 +222,13 @@ async fn make_admin(people: &People, admin: &FirstAdmin) -> Result<(), HubError>
         object: format!("user {}", account.name),
         ..AuditEntry::default()
     };
-    match people.turn().await?.commit(account.add_first(), Some(entry)).await {
+    match people.turn().await?.commit([account.add()], Some(entry)).await {
+        Ok(()) => Ok(()),
         // Another hub of the same configuration was first.
-        Ok(()) | Err(CommitError::Conflict) => Ok(()),
+        Err(CommitError::Conflict) if people.now().has_admin(None) => Ok(()),
+        Err(CommitError::Conflict) => {
+            Err(problem(format!("there is another user called {:?}", account.name)).into())
+        }
         Err(CommitError::Store(error)) => Err(error.into()),
     }
 }

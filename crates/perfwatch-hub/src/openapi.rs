@@ -141,9 +141,9 @@ fn finish(path: &str, method: &Method, operation: &mut Operation) {
     let told = match access {
         Access::Open => "Open to everyone.".to_owned(),
         Access::Known => "For everyone who is known.".to_owned(),
-        Access::Person => "For people who logged in, not for tokens.".to_owned(),
+        Access::Person => "For browsers that are logged in, not for tokens.".to_owned(),
         Access::From(role) => format!("From the role {} on.", role.name()),
-        Access::Sender => "For agents, and tokens with the scope ingest.".to_owned(),
+        Access::Sender => "For agents, tokens with the scope ingest, and operators.".to_owned(),
     };
     let described = operation.description.take().map_or(told.clone(), |text| format!("{text}\n\n{told}"));
     operation.description = Some(described);

@@ -1,6 +1,7 @@
 //! The socket: takes connections, not too many of one address, and speaks TLS where there is a
 //! certificate. Who says HTTP to a port that speaks TLS is sent to `https://`.
 
+use crate::auth::throttle::network;
 use crate::config::{HubConfig, TlsFiles};
 use axum::Extension;
 use axum::extract::Request;
@@ -60,11 +61,11 @@ struct Place {
 
 impl Places {
     fn take(self: &Arc<Self>, address: IpAddr) -> Option<Arc<Place>> {
-        let address = address.to_canonical();
+        let proxy = self.proxies.iter().any(|net| net.contains(&address.to_canonical()));
+        let address = network(address.to_canonical());
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_one = taken.1.get(&address).copied().unwrap_or_default();
-        let full = of_one >= self.most_of_one && !self.proxies.iter().any(|net| net.contains(&address));
-        if full || taken.0 >= self.most {
+        if (of_one >= self.most_of_one && !proxy) || taken.0 >= self.most {
             return None;
         }
         taken.0 += 1;

@@ -162,26 +162,11 @@ impl Account {
         Change::new(sql, self.cells())
     }
 
-    /// The first one; a conflict where there was one already.
-    pub fn add_first(&self) -> [Change; 2] {
-        let sql = "INSERT INTO setting (name, value) VALUES ('first_account', $1)";
-        [Change::new(sql, [self.name.as_str().into()]), self.add()]
-    }
-
     /// All of it as it is here; a conflict where it is gone or its name is taken.
     pub fn save(&self) -> Change {
         let sql = "UPDATE account SET name = $2, role = $3, password = $4, totp = $5, totp_step = $6, recovery = $7, \
              subject = $8, host_tags = $9, enabled = $10, epoch = $11, created_ms = $12, login_ms = $13 WHERE id = $1";
         Change::new(sql, self.cells()).must()
-    }
-
-    /// A code of this time step was used; a conflict where one of it or a later one was.
-    pub fn use_totp(id: Uuid, step: i64) -> Change {
-        Change::new(
-            "UPDATE account SET totp_step = $2 WHERE id = $1 AND totp_step < $2",
-            [id.into(), step.into()],
-        )
-        .must()
     }
 
     /// Gone, with its sessions and tokens.
@@ -349,11 +334,17 @@ impl Token {
     }
 }
 
-/// Who may do what was changed.
-pub fn changed() -> Change {
-    let sql = "INSERT INTO setting (name, value) VALUES ('people', '1') ON CONFLICT (name) DO UPDATE \
-         SET value = CAST(CAST(setting.value AS BIGINT) + 1 AS TEXT)";
+/// Counts changes from now on, where nobody did.
+pub fn count_changes() -> Change {
+    let sql = "INSERT INTO setting (name, value) VALUES ('people', '0') ON CONFLICT (name) DO NOTHING";
     Change::new(sql, [])
+}
+
+/// Who may do what was changed, decided on what [`changes`] counted before; a conflict where
+/// somebody else changed something meanwhile.
+pub fn changed(since: i64) -> Change {
+    let sql = "UPDATE setting SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE name = 'people' AND value = $1";
+    Change::new(sql, [Cell::Text(since.to_string())]).must()
 }
 
 /// How often who may do what was changed: another number, another state.

@@ -47,7 +47,7 @@ pub struct SqliteStore {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-pub(crate) use file::{new_file, old_file};
+pub(crate) use file::{forget_keys, new_file, old_file};
 
 pub(crate) struct Shared {
     path: PathBuf,
@@ -130,6 +130,7 @@ impl SqliteStore {
     ) -> Result<Self, StoreError> {
         let folder = &options.folder;
         let path = folder.join("history.db");
+        file::keep_private(folder).map_err(|error| refused(folder, &error))?;
         let mut connection = Connection::open(&path).map_err(|error| refused(folder, &error))?;
         prepare(&connection, options).map_err(|error| refused(folder, &error))?;
         if lock.is_some() {

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use perfwatch_agent::{ENROLMENT, HubClient, host_id, host_name, keep_secret, kept_secret};
 use perfwatch_collect::LocalRoot;
 use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 
 /// How the service is run.
@@ -59,10 +59,14 @@ pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Progra
         data: at("var/lib/perfwatch"),
     };
     let state = places.data.join("agent");
+    no_links(&state)?;
     let (host, source) = (host_id(&state), LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), "/".as_ref()));
     let name = host_name(config.name.as_deref(), &source);
     let hub = HubClient::new(&config.hub, config.ca.as_deref())?;
+    // An upgrade: a secret that is good needs no token.
+    let good = kept_secret(&state).is_some_and(|secret| is_good(&hub, &secret));
     match &config.token {
+        _ if good => {}
         Some(token) if token.starts_with(ENROLMENT) => {
             let secret = hub.enrol(token, host, &name)?;
             keep_secret(&state, &secret).with_context(|| state.display().to_string())?;
@@ -82,7 +86,14 @@ pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Progra
             Some(Path::new("/etc/perfwatch/hub-ca.pem"))
         }
     };
-    write(&places.config, settings_file(settings, authorities).as_bytes())?;
+    // What somebody set by hand stays, where it is for this hub.
+    let there = crate::config::load(Some(&places.config), &[], &[]);
+    if !there.is_ok_and(|there| there.agent.hub == settings.agent.hub) {
+        if places.config.exists() {
+            std::fs::rename(&places.config, places.config.with_extension("yaml.before"))?;
+        }
+        write(&places.config, settings_file(settings, authorities).as_bytes())?;
+    }
     let unit = UNIT.replace("ExecStart=/usr/local/bin/perfwatch-agent", &format!("ExecStart={run}"));
     write(&places.unit, unit.as_bytes())?;
     println!("{name} may send to {}. Its agent is installed; start it with", hub.base());
@@ -94,6 +105,12 @@ pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Progra
         );
     }
     Ok(())
+}
+
+/// Whether the hub takes it.
+fn is_good(hub: &HubClient, secret: &str) -> bool {
+    let nothing = hub.post("/ingest/metrics", &[("Content-Type", "application/json")], Some(secret), b"[]");
+    nothing.is_ok_and(|answer| answer.status == 200)
 }
 
 /// Puts this program in its place.
@@ -110,7 +127,7 @@ fn copy_program(to: &Path) -> anyhow::Result<()> {
 /// In one step, so that who reads it meanwhile gets the old or the new one whole.
 fn write(to: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let context = || to.display().to_string();
-    if let Some(folder) = to.parent() {
+    if let Some(folder) = to.parent().filter(|folder| !folder.exists()) {
         std::fs::create_dir_all(folder).with_context(context)?;
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).with_context(context)?;
     }
@@ -126,8 +143,18 @@ fn own(data: &Path) -> anyhow::Result<()> {
     let agent = data.join("agent");
     for path in [agent.clone(), agent.join("secret"), agent.join("host-id")] {
         if path.exists() {
-            chown(&path, Some(owner.uid()), Some(owner.gid())).with_context(|| path.display().to_string())?;
+            lchown(&path, Some(owner.uid()), Some(owner.gid()))
+                .with_context(|| path.display().to_string())?;
         }
+    }
+    Ok(())
+}
+
+/// The folder may belong to the agent's own user, who must not point us elsewhere.
+fn no_links(state: &Path) -> anyhow::Result<()> {
+    for path in [state.to_owned(), state.join("secret"), state.join("secret.new"), state.join("host-id")] {
+        let link = std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_symlink());
+        anyhow::ensure!(!link, "{} is a link: remove it first", path.display());
     }
     Ok(())
 }

@@ -114,13 +114,27 @@ mod with_hub {
                 ingest: hub.limits.ingest_requests,
                 api: hub.limits.api_requests,
             },
-            connections: hub.limits.connections,
+            connections: connections(hub.limits.connections),
             connections_of_address: hub.limits.address_connections,
             downloads: settings.data.join("downloads"),
             interval: hub.interval.map(|time| time.0),
             history: store::history(settings),
             ..HubConfig::default()
         })
+    }
+
+    /// As many connections as there are file handles for, with some left for files: the kernel's
+    /// first limit is often 1,024, and may be raised (getrlimit(2)).
+    fn connections(wanted: usize) -> usize {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        let most = limit.maximum;
+        limit.current = most.or(limit.current);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::debug!(%error, "open files");
+        }
+        let handles = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
+        wanted.min(handles.map_or(wanted, |handles| handles.saturating_sub(200).max(100)))
     }
 
     fn oidc(oidc: &OidcSettings) -> anyhow::Result<Option<OidcConfig>> {

@@ -179,7 +179,7 @@ export interface paths {
         put?: never;
         /**
          * Logs this browser out
-         * @description For people who logged in, not for tokens.
+         * @description For browsers that are logged in, not for tokens.
          */
         post: operations["post_auth_logout"];
         delete?: never;
@@ -260,7 +260,7 @@ export interface paths {
          * Changes one's own password
          * @description Other browsers of this account are logged out, and what was signed for it is void.
          *
-         *     For people who logged in, not for tokens.
+         *     For browsers that are logged in, not for tokens.
          */
         put: operations["put_auth_password"];
         post?: never;
@@ -279,7 +279,7 @@ export interface paths {
         };
         /**
          * Browsers that are logged in as oneself
-         * @description For people who logged in, not for tokens.
+         * @description For browsers that are logged in, not for tokens.
          */
         get: operations["get_auth_sessions"];
         put?: never;
@@ -288,7 +288,7 @@ export interface paths {
          * Logs out everywhere else
          * @description Other browsers end, and so does what was signed for this account.
          *
-         *     For people who logged in, not for tokens.
+         *     For browsers that are logged in, not for tokens.
          */
         delete: operations["delete_auth_sessions"];
         options?: never;
@@ -368,19 +368,19 @@ export interface paths {
         get?: never;
         /**
          * Switches the second factor on
-         * @description For people who logged in, not for tokens.
+         * @description For browsers that are logged in, not for tokens.
          */
         put: operations["put_auth_totp"];
         /**
          * Offers a second factor
          * @description It is on once `PUT` has been given a code of it.
          *
-         *     For people who logged in, not for tokens.
+         *     For browsers that are logged in, not for tokens.
          */
         post: operations["post_auth_totp"];
         /**
          * Switches the second factor off
-         * @description For people who logged in, not for tokens.
+         * @description For browsers that are logged in, not for tokens.
          */
         delete: operations["delete_auth_totp"];
         options?: never;
@@ -623,13 +623,13 @@ export interface paths {
         };
         /**
          * One's own tokens
-         * @description For people who logged in, not for tokens.
+         * @description For browsers that are logged in, not for tokens.
          */
         get: operations["get_tokens"];
         put?: never;
         /**
          * Makes a token for a script
-         * @description For people who logged in, not for tokens.
+         * @description For browsers that are logged in, not for tokens.
          */
         post: operations["post_tokens"];
         delete?: never;
@@ -650,7 +650,7 @@ export interface paths {
         post?: never;
         /**
          * Ends a token
-         * @description For people who logged in, not for tokens.
+         * @description For browsers that are logged in, not for tokens.
          */
         delete: operations["delete_tokens_id"];
         options?: never;
@@ -786,7 +786,7 @@ export interface paths {
          * @description One or a list as JSON, gzip or zstd if you like; agents send a compact form. What is accepted
          *     is durable when this answers.
          *
-         *     For agents, and tokens with the scope ingest.
+         *     For agents, tokens with the scope ingest, and operators.
          */
         post: operations["post_ingest_metrics"];
         delete?: never;
@@ -919,7 +919,7 @@ export interface components {
         AuthState: {
             /** @description Shortest password that is taken. */
             password_least: number;
-            /** @description There is no account yet: the link that the hub printed makes the first. */
+            /** @description There is no administrator yet: the link that the hub printed makes the first. */
             set_up: boolean;
             /** @description What to write on the button of single sign-on, where there is one. */
             single_sign_on: string | null;
@@ -1572,10 +1572,15 @@ export interface components {
         };
         /** @description A code of the app. */
         TotpCode: {
+            /** @description What the app shows. */
             code: string;
+            /** @description As `POST` gave it. */
+            offer: string;
         };
         /** @description A second factor that is not on yet. */
         TotpOffer: {
+            /** @description To be given back with the first code. */
+            offer: string;
             /** @description That QR code: the path of an SVG of `size` × `size`. */
             qr_path: string;
             /** @description To type into an app (base32). */

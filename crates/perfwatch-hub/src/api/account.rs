@@ -4,7 +4,7 @@ use super::body::JsonBody;
 use crate::app::App;
 use crate::auth::identity::{Credential, lasts};
 use crate::auth::people::Turn;
-use crate::auth::{Doer, Identity, login, password, totp};
+use crate::auth::{Doer, Identity, jwt, login, password, secret, totp};
 use crate::error::ApiError;
 use axum::Json;
 use axum::extract::State;
@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use perfwatch_store::people::{Account, Role, Session};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -68,20 +69,7 @@ pub(crate) struct NewPassword {
     new_password: String,
 }
 
-type WithCookie = (StatusCode, Vec<(HeaderName, HeaderValue)>);
-
-/// Asks for the present password again, so that an open browser is not enough.
-async fn ask_again(app: &App, doer: &Doer, account: &Account, password: String) -> Result<(), ApiError> {
-    let now = app.clock.monotonic();
-    if let Some(wait) = app.throttle.wait(doer.client.address, &account.name, now) {
-        return Err(ApiError::too_many("too many wrong tries", wait));
-    }
-    if password::verify(password, account.password.clone()).await {
-        return Ok(());
-    }
-    app.throttle.wrong(doer.client.address, &account.name, now);
-    Err(ApiError::unprocessable("wrong_password", "the present password is not right"))
-}
+type WithCookie = (StatusCode, [(HeaderName, HeaderValue); 1]);
 
 /// Logs out everywhere else: all that was signed or is open of this account ends, and this
 /// browser gets a session anew.
@@ -96,16 +84,8 @@ async fn renew(
     let account = Account { epoch: account.epoch + 1, ..account };
     let changes = vec![account.save(), Session::end_all(account.id)];
     let entry = doer.did(action, format!("user {}", account.name));
-    if !matches!(doer.identity.credential, Credential::Session(_)) {
-        turn.commit(changes, Some(entry)).await?;
-        return Ok((StatusCode::NO_CONTENT, Vec::new()));
-    }
     let cookie = login::enter(app, turn, &account, &doer.client, headers, changes, entry).await?;
-    Ok((StatusCode::NO_CONTENT, vec![cookie]))
-}
-
-fn with_cookie((status, headers): WithCookie) -> (StatusCode, HeaderMap) {
-    (status, headers.into_iter().collect())
+    Ok((StatusCode::NO_CONTENT, [cookie]))
 }
 
 /// Changes one's own password
@@ -118,18 +98,25 @@ pub(crate) async fn password(
     doer: Doer,
     headers: HeaderMap,
     JsonBody(wish): JsonBody<NewPassword>,
-) -> Result<(StatusCode, HeaderMap), ApiError> {
+) -> Result<WithCookie, ApiError> {
     let account = own(&app, &doer.identity)?;
-    if account.password.is_some() {
-        ask_again(&app, &doer, &account, wish.password).await?;
+    if account.password.is_none() {
+        // Or they could come in when their login service has long shut them out.
+        let why = "your login service vouches for you; only an administrator can give you a password here";
+        return Err(ApiError::unprocessable("single_sign_on", why));
     }
+    login::ask_again(&app, &doer.client, &account, wish.password).await?;
     if let Some(why) = password::problem(&wish.new_password, &account.name) {
         return Err(ApiError::unprocessable("invalid_password", why));
     }
     let hash = password::hash(wish.new_password).await?;
     let turn = app.people.turn().await?;
-    let account = Account { password: Some(hash), ..own(&app, &doer.identity)? };
-    renew(&app, &turn, &doer, &headers, account, "user.password").await.map(with_cookie)
+    let now = own(&app, &doer.identity)?;
+    if now.password != account.password {
+        return Err(ApiError::conflict("changed", "the password was changed just now"));
+    }
+    let account = Account { password: Some(hash), ..now };
+    renew(&app, &turn, &doer, &headers, account, "user.password").await
 }
 
 /// A second factor that is not on yet.
@@ -142,7 +129,19 @@ pub(crate) struct TotpOffer {
     /// That QR code: the path of an SVG of `size` × `size`.
     qr_path: String,
     size: i32,
+    /// To be given back with the first code.
+    offer: String,
 }
+
+/// What an offer holds.
+#[derive(Serialize, Deserialize)]
+struct Offered {
+    account: Uuid,
+    key: String,
+}
+
+const OFFER: &str = "perfwatch-second-factor";
+const OFFER_LASTS: Duration = Duration::from_secs(15 * 60);
 
 /// Offers a second factor
 ///
@@ -160,17 +159,20 @@ pub(crate) async fn totp_offer(
     let key = totp::generate();
     let offer = totp::told(&key, &account.name).and_then(|(uri, secret)| {
         let (qr_path, size) = totp::qr(&uri)?;
-        Some(TotpOffer { secret, uri, qr_path, size })
+        let offered = Offered { account: account.id, key: secret::hex(&key) };
+        let offer = jwt::seal(&app.people.now(), offered, OFFER, OFFER_LASTS, app.clock.wall_ms())?;
+        Some(TotpOffer { secret, uri, qr_path, size, offer })
     });
-    let offer = offer.ok_or_else(|| ApiError::unavailable("internal", "no QR code can be made", 5))?;
-    app.totp_offers.put(account.id, key, app.clock.monotonic());
-    Ok(Json(offer))
+    offer.map(Json).ok_or_else(|| ApiError::unavailable("internal", "no QR code can be made", 5))
 }
 
 /// A code of the app.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TotpCode {
+    /// As `POST` gave it.
+    offer: String,
+    /// What the app shows.
     code: String,
 }
 
@@ -190,8 +192,12 @@ pub(crate) async fn totp_on(
 ) -> Result<Json<RecoveryCodes>, ApiError> {
     let turn = app.people.turn().await?;
     let account = own(&app, &doer.identity)?;
-    let offered = app.totp_offers.get(account.id, app.clock.monotonic());
-    let key = offered.ok_or_else(|| {
+    if account.totp.is_some() {
+        return Err(ApiError::conflict("already_on", "the second factor is on already"));
+    }
+    let offered: Option<Offered> = jwt::unseal(&app.people.now(), &wish.offer, OFFER, app.clock.wall_ms());
+    let key = offered.filter(|offered| offered.account == account.id).and_then(|one| secret::unhex(&one.key));
+    let key = key.ok_or_else(|| {
         ApiError::conflict("not_offered", "ask for a second factor first; this one is too old")
     })?;
     let step = totp::step_of(&key, &wish.code, app.clock.wall_ms(), 0).ok_or_else(|| {
@@ -201,7 +207,6 @@ pub(crate) async fn totp_on(
     let account = Account { totp: Some(key), totp_step: step, recovery, ..account };
     let entry = doer.did("user.second_factor_on", format!("user {}", account.name));
     turn.commit([account.save()], Some(entry)).await?;
-    app.totp_offers.remove(account.id);
     Ok(Json(RecoveryCodes { recovery_codes }))
 }
 
@@ -220,7 +225,7 @@ pub(crate) async fn totp_off(
     doer: Doer,
     JsonBody(wish): JsonBody<Password>,
 ) -> Result<StatusCode, ApiError> {
-    ask_again(&app, &doer, &own(&app, &doer.identity)?, wish.password).await?;
+    login::ask_again(&app, &doer.client, &own(&app, &doer.identity)?, wish.password).await?;
     let turn = app.people.turn().await?;
     let account = Account { totp: None, recovery: Vec::new(), ..own(&app, &doer.identity)? };
     let entry = doer.did("user.second_factor_off", format!("user {}", account.name));
@@ -275,8 +280,8 @@ pub(crate) async fn end_sessions(
     State(app): State<Arc<App>>,
     doer: Doer,
     headers: HeaderMap,
-) -> Result<(StatusCode, HeaderMap), ApiError> {
+) -> Result<WithCookie, ApiError> {
     let turn = app.people.turn().await?;
     let account = own(&app, &doer.identity)?;
-    renew(&app, &turn, &doer, &headers, account, "user.logout_everywhere").await.map(with_cookie)
+    renew(&app, &turn, &doer, &headers, account, "user.logout_everywhere").await
 }

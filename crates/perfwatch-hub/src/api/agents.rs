@@ -2,7 +2,7 @@
 
 use super::body::JsonBody;
 use crate::app::App;
-use crate::auth::{Client, Doer, doer, secret};
+use crate::auth::{Client, Doer, Identity, doer, secret};
 use crate::error::ApiError;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -62,9 +62,10 @@ fn show(app: &App, agent: &Agent) -> AgentJson {
 
 /// All agents that were let in, the latest first
 #[utoipa::path(get, path = "/api/v1/agents", tag = "agents", responses((status = 200, body = AgentsJson)))]
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<AgentsJson> {
+pub(crate) async fn list(State(app): State<Arc<App>>, identity: Identity) -> Json<AgentsJson> {
     let now = app.people.now();
-    let mut agents: Vec<AgentJson> = now.agents.values().map(|agent| show(&app, agent)).collect();
+    let seen = now.agents.values().filter(|agent| identity.sees(&now, agent.host));
+    let mut agents: Vec<AgentJson> = seen.map(|agent| show(&app, agent)).collect();
     agents.sort_by_key(|agent| -agent.created_ms);
     Json(AgentsJson { agents, now_ms: app.clock.wall_ms() })
 }
@@ -105,16 +106,28 @@ pub(crate) async fn enrol(
     let turn = app.people.turn().await?;
     let (now, now_ms) = (app.people.now(), app.clock.wall_ms());
     let enrolment = now.enrolments.get(&secret::hash(&wish.token)).ok_or_else(refuse)?;
-    if enrolment.uses_left <= 0 || enrolment.expires_ms <= now_ms {
+    let earlier: Vec<&Agent> = now.agents.values().filter(|agent| agent.host == wish.host_id).collect();
+    // Its answer got lost, or it asked another hub: it came by this very token and never sent.
+    let again = |agent: &&Agent| {
+        agent.enrolment == enrolment.name
+            && agent.revoked_ms.is_none()
+            && agent.created_ms >= enrolment.created_ms
+            && app.people.agent_seen_ms(agent) == 0
+    };
+    let again = earlier.iter().any(again);
+    if (enrolment.uses_left <= 0 && !again) || enrolment.expires_ms <= now_ms {
         return Err(refuse());
     }
     if now.agents.len() >= limits::HOSTS {
         return Err(ApiError::new(StatusCode::FORBIDDEN, "too_many_hosts", "this hub takes no more agents"));
     }
-    let earlier: Vec<&Agent> = now.agents.values().filter(|agent| agent.host == wish.host_id).collect();
+    let host = app.fleet.get(wish.host_id);
+    let heard = host.as_ref().and_then(|host| host.last_seen_ms).unwrap_or_default();
     let there =
-        |agent: &&&Agent| agent.revoked_ms.is_none() && now_ms - app.people.agent_seen_ms(agent) < THERE_MS;
-    if earlier.iter().any(|agent| there(&agent)) {
+        |agent: &&Agent| agent.revoked_ms.is_none() && now_ms - app.people.agent_seen_ms(agent) < THERE_MS;
+    // Also of one that sends by a token of a script, or is the hub's own.
+    let shut_out = earlier.iter().any(|agent| agent.revoked_ms.is_some());
+    if earlier.iter().copied().any(|agent| there(&agent)) || (now_ms - heard < THERE_MS && !shut_out) {
         let message = "another agent sends for this host: revoke it first, or, where this machine is a copy of that one, remove its host-id";
         return Err(ApiError::conflict("host_taken", message));
     }
@@ -130,28 +143,29 @@ pub(crate) async fn enrol(
         seen_ms: 0,
         revoked_ms: None,
     };
-    let mut changes = vec![Enrolment::use_one(enrolment.id, now_ms), agent.add()];
+    let mut changes = vec![agent.add()];
+    changes.extend((!again).then(|| Enrolment::use_one(enrolment.id, now_ms)));
     changes.extend(earlier.iter().map(|agent| Agent::remove(agent.id)));
-    if !enrolment.tags.is_empty() {
-        let mut tags = now.host_tags.get(&wish.host_id).cloned().unwrap_or_default();
-        tags.extend(enrolment.tags.iter().cloned());
-        tags.sort();
-        tags.dedup();
-        changes.push(HostTags::put(wish.host_id, &tags));
+    // Of a host that is there already, a token decides nothing.
+    if !enrolment.tags.is_empty() && host.is_none() && !now.host_tags.contains_key(&wish.host_id) {
+        changes.push(HostTags::put(wish.host_id, &enrolment.tags));
     }
     let object = format!("agent {} of {}", agent.id, wish.host_name);
     let entry = doer::entry(format!("enrolment {}", enrolment.name), &client, "agent.enrol", object);
     turn.commit(changes, Some(entry)).await.map_err(|error| match error {
-        CommitError::Conflict => refuse(),
+        // Many come at once by several hubs: it comes again.
+        CommitError::Conflict => ApiError::unavailable("busy", "another agent is let in just now", 1),
         CommitError::Store(error) => error.into(),
     })?;
     tracing::info!(host = wish.host_name, host.id = %wish.host_id, "an agent was let in");
     Ok((StatusCode::CREATED, Json(Enrolled { agent_id: agent.id, secret: text })))
 }
 
-fn find(app: &App, id: &str) -> Result<Agent, ApiError> {
+fn find(app: &App, identity: &Identity, id: &str) -> Result<Agent, ApiError> {
     let now = app.people.now();
-    let agent = now.agents.values().find(|agent| agent.id.to_string() == id).cloned();
+    let agent =
+        now.agents.values().find(|agent| agent.id.to_string() == id && identity.sees(&now, agent.host));
+    let agent = agent.cloned();
     agent.ok_or_else(|| ApiError::not_found("there is no such agent"))
 }
 
@@ -168,13 +182,13 @@ pub(crate) async fn revoke(
     Path(id): Path<String>,
 ) -> Result<Json<AgentJson>, ApiError> {
     let turn = app.people.turn().await?;
-    let agent = find(&app, &id)?;
+    let agent = find(&app, &doer.identity, &id)?;
     if agent.revoked_ms.is_some() {
         return Err(ApiError::conflict("already_revoked", "this agent was revoked before"));
     }
     let entry = doer.did("agent.revoke", object(&app, &agent));
     turn.commit([Agent::revoke(agent.id, app.clock.wall_ms())], Some(entry)).await?;
-    Ok(Json(show(&app, &find(&app, &id)?)))
+    Ok(Json(show(&app, &find(&app, &doer.identity, &id)?)))
 }
 
 /// Forgets an agent that was revoked
@@ -186,7 +200,7 @@ pub(crate) async fn remove(
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let turn = app.people.turn().await?;
-    let agent = find(&app, &id)?;
+    let agent = find(&app, &doer.identity, &id)?;
     if agent.revoked_ms.is_none() {
         return Err(ApiError::conflict(
             "not_revoked",

@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// What a login page must know.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AuthState {
-    /// There is no account yet: the link that the hub printed makes the first.
+    /// There is no administrator yet: the link that the hub printed makes the first.
     set_up: bool,
     /// Shortest password that is taken.
     password_least: usize,
@@ -31,7 +31,7 @@ pub(crate) struct AuthState {
 #[utoipa::path(get, path = "/api/v1/auth/state", tag = "auth", responses((status = 200, body = AuthState)))]
 pub(crate) async fn state(State(app): State<Arc<App>>) -> Json<AuthState> {
     Json(AuthState {
-        set_up: app.people.now().accounts.is_empty(),
+        set_up: !app.people.now().has_admin(None),
         password_least: password::LEAST,
         single_sign_on: app.oidc.as_ref().map(|oidc| oidc.config.name.clone()),
     })
@@ -64,25 +64,26 @@ pub(crate) async fn set_up(
     JsonBody(wish): JsonBody<SetUp>,
 ) -> Result<Entered, ApiError> {
     let done = || ApiError::conflict("already_set_up", "this hub has an administrator already: log in");
-    if !app.people.now().accounts.is_empty() {
-        return Err(done());
-    }
+    let secret_now = app.people.set_up_secret().ok_or_else(done)?;
     if let Some(wait) = app.throttle.wait(client.address, "", app.clock.monotonic()) {
         return Err(ApiError::too_many("too many wrong tries", wait));
     }
     // Hashes are compared, so that the time tells nothing.
-    if secret::hash(&wish.secret) != secret::hash(&app.people.set_up) {
+    if secret::hash(&wish.secret) != secret::hash(&secret_now) {
         app.throttle.wrong(client.address, "", app.clock.monotonic());
-        let message = "this is not the link of this start of the hub: it prints a new one each time";
+        let message = "this is not the link that the hub printed when it started, or it is too old";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "wrong_link", message));
     }
     let account = app.people.new_account(&wish.name, Role::Admin, wish.password).await?;
     let turn = app.people.turn().await?;
-    if !app.people.now().accounts.is_empty() {
+    if app.people.now().has_admin(None) {
         return Err(done());
     }
+    if app.people.now().account(&account.name).is_some() {
+        return Err(ApiError::conflict("name_taken", "there is a user of that name already; choose another"));
+    }
     let entry = doer::entry("nobody".into(), &client, "user.create", format!("user {}", account.name));
-    let changes = account.add_first().into();
+    let changes = vec![account.add()];
     let cookie = login::enter(&app, &turn, &account, &client, &headers, changes, entry).await?;
     tracing::info!(name = account.name, "the first administrator was made");
     Ok(entered(&app, &account, cookie))
@@ -99,10 +100,9 @@ pub(crate) async fn login(
     headers: HeaderMap,
     JsonBody(wish): JsonBody<Login>,
 ) -> Result<Entered, ApiError> {
-    let account = login::check(&app, &client, wish).await?;
+    let verified = login::check(&app, &client, wish).await?;
     let turn = app.people.turn().await?;
-    let account = app.people.now().enabled(account.id).cloned().ok_or_else(login::wrong)?;
-    let account = Account { login_ms: Some(app.clock.wall_ms()), ..account };
+    let account = login::confirm(&app, &client, verified).await?;
     let actor = format!("user {}", account.name);
     let entry = doer::entry(actor.clone(), &client, "login", actor);
     let changes = vec![account.save()];
@@ -144,7 +144,15 @@ pub(crate) async fn token(
     OptionalBody(wish): OptionalBody<Login>,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<SignedToken>), ApiError> {
     let of = match (wish, identity) {
-        (Some(wish), _) => (login::check(&app, &client, wish).await?.id, None),
+        (Some(wish), _) => {
+            let verified = login::check(&app, &client, wish).await?;
+            let turn = app.people.turn().await?;
+            let account = login::confirm(&app, &client, verified).await?;
+            let actor = format!("user {}", account.name);
+            let entry = doer::entry(actor.clone(), &client, "login.token", actor);
+            turn.commit([account.save()], Some(entry)).await?;
+            (account.id, None)
+        }
         (None, Some(identity)) => of_whom(&identity)?,
         (None, None) => return Err(crate::auth::access::login_needed()),
     };

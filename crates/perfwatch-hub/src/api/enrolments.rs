@@ -3,7 +3,7 @@
 use super::body::JsonBody;
 use super::params;
 use crate::app::App;
-use crate::auth::{Doer, secret};
+use crate::auth::{Doer, Identity, secret};
 use crate::config::Site;
 use crate::error::ApiError;
 use axum::extract::{Path, State};
@@ -54,13 +54,20 @@ fn show(enrolment: &Enrolment) -> EnrolmentJson {
 
 /// Enrolment tokens that are good
 #[utoipa::path(get, path = "/api/v1/enrolments", tag = "agents", responses((status = 200, body = EnrolmentsJson)))]
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<EnrolmentsJson> {
+pub(crate) async fn list(State(app): State<Arc<App>>, identity: Identity) -> Json<EnrolmentsJson> {
     let now_ms = app.clock.wall_ms();
     let now = app.people.now();
     let good = now.enrolments.values().filter(|one| one.uses_left > 0 && one.expires_ms > now_ms);
+    let good = good.filter(|one| within(&identity, &one.tags));
     let mut enrolments: Vec<EnrolmentJson> = good.map(show).collect();
     enrolments.sort_by_key(|one| -one.created_ms);
     Json(EnrolmentsJson { enrolments })
+}
+
+/// Who is limited to hosts by tags lets others in with these alone.
+fn within(identity: &Identity, tags: &[String]) -> bool {
+    identity.host_tags.is_empty()
+        || (!tags.is_empty() && tags.iter().all(|tag| identity.host_tags.contains(tag)))
 }
 
 fn one() -> i64 {
@@ -119,13 +126,18 @@ pub(crate) async fn create(
     if !(1..=MOST_HOURS).contains(&wish.expires_in_hours) {
         return invalid(format!("it lasts 1 to {MOST_HOURS} hours"));
     }
+    let tags = params::tags(&wish.tags)?;
+    if !within(&doer.identity, &tags) {
+        let own = doer.identity.host_tags.join(", ");
+        return invalid(format!("you see hosts tagged {own}: give it one of these, and no other"));
+    }
     let text = secret::generate(secret::Kind::Enrolment);
     let now_ms = app.clock.wall_ms();
     let enrolment = Enrolment {
         id: Uuid::now_v7(),
         hash: secret::hash(&text),
         name,
-        tags: params::tags(&wish.tags)?,
+        tags,
         uses_left: wish.uses,
         created_by: doer.identity.actor(),
         created_ms: now_ms,
@@ -153,6 +165,7 @@ pub(crate) async fn remove(
     let turn = app.people.turn().await?;
     let now = app.people.now();
     let enrolment = now.enrolments.values().find(|one| one.id.to_string() == id);
+    let enrolment = enrolment.filter(|one| within(&doer.identity, &one.tags));
     let enrolment = enrolment.ok_or_else(|| ApiError::not_found("there is no such enrolment token"))?;
     let was = show(enrolment);
     let entry = doer.changed("enrolment.remove", format!("enrolment {}", enrolment.name), Some(&was), None);

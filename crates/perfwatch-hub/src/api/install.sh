@@ -11,7 +11,7 @@ fail() {
     exit 1
 }
 
-# The token goes by standard input: other users see command lines.
+# From here on the token goes by standard input: other users see command lines.
 fetch() {
     if command -v curl >/dev/null 2>&1; then
         printf 'header = "Authorization: Bearer %s"\n' "$token" | curl -fsSL --proto-redir =https,http -K - -o "$2" "$1"

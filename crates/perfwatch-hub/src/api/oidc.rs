@@ -49,13 +49,16 @@ pub(crate) async fn begin(
     let next = next.map_or_else(|| "/".to_owned(), |(_, next)| own_page(next));
     let (to, pending) = oidc.begin(redirect_uri(&site), next, app.clock.monotonic()).await?;
     let mut response = Redirect::to(&to).into_response();
-    remember(&mut response, &pending.to_cookie(), client.secure);
+    let cookie = pending.to_cookie(&app.people.now(), app.clock.wall_ms()).unwrap_or_default();
+    remember(&mut response, &cookie, client.secure);
     Ok(response)
 }
 
 /// A page of ours, never another site.
 fn own_page(next: String) -> String {
-    let own = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
+    let own = next.starts_with('/')
+        && !next.starts_with("//")
+        && !next.contains(|c: char| c == '\\' || c.is_control());
     if own && next.len() < 1_000 { next } else { "/".to_owned() }
 }
 
@@ -91,7 +94,9 @@ async fn come_back(
     let refused = || ApiError::bad_request("sso_refused", "the login service did not let them in");
     let pairs = params::pairs(query)?;
     let of = |name: &str| pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    let pending = cookie(headers, COOKIE).and_then(Pending::from_cookie).ok_or_else(refused)?;
+    let pending = cookie(headers, COOKIE);
+    let pending = pending.and_then(|text| Pending::from_cookie(&app.people.now(), text, app.clock.wall_ms()));
+    let pending = pending.ok_or_else(refused)?;
     let (Some(code), Some(state)) = (of("code"), of("state")) else { return Err(refused()) };
     let next = pending.next.clone();
     let person = oidc.finish(redirect_uri(site), code, &state, pending, app.clock.monotonic()).await?;
@@ -118,7 +123,11 @@ async fn enter(
             return Err(ApiError::bad_request("sso_disabled", "this account is disabled"));
         }
         Some(known) => {
-            let role = person.role.ok_or_else(no_role)?;
+            let mut role = person.role.ok_or_else(no_role)?;
+            if known.role == Role::Admin && !everyone.has_admin(Some(known.id)) {
+                // Somebody must be able to let others in.
+                role = Role::Admin;
+            }
             let account = Account { role, login_ms: Some(now_ms), ..known.clone() };
             let change = account.save();
             (account, change, "login")
@@ -158,6 +167,7 @@ mod tests {
             ("https://evil.example", "/"),
             ("//evil.example", "/"),
             ("/\\evil.example", "/"),
+            ("/\t/evil.example", "/"),
             ("", "/"),
         ] {
             assert_eq!(own_page(next.to_owned()), want, "{next}");

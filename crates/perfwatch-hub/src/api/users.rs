@@ -118,8 +118,7 @@ fn find(everyone: &Everyone, id: &str) -> Result<Account, ApiError> {
 
 /// Somebody must be able to let others in.
 fn keep_an_admin(everyone: &Everyone, without: Uuid) -> Result<(), ApiError> {
-    let admin = |account: &&Account| account.enabled && account.role == Role::Admin && account.id != without;
-    match everyone.accounts.values().any(|account| admin(&account)) {
+    match everyone.has_admin(Some(without)) {
         true => Ok(()),
         false => Err(ApiError::conflict("last_admin", "this is the last administrator: make another first")),
     }

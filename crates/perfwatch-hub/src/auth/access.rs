@@ -1,7 +1,7 @@
 //! Who may use which route: one table, read by the middleware before any handler, by a test that
 //! walks all routes, and by the API document. A route that is not in it is nobody's.
 
-use super::identity::{Identity, Who};
+use super::identity::{Credential, Identity};
 use crate::error::ApiError;
 use axum::http::{Method, StatusCode};
 use perfwatch_store::people::Role;
@@ -13,7 +13,8 @@ pub(crate) enum Access {
     Open,
     /// Who is known, also by a script's token.
     Known,
-    /// A person who logged in, for what is their own.
+    /// A person in a browser, for what is their own. No token: one that was found must not make
+    /// itself last.
     Person,
     /// From this role on.
     From(Role),
@@ -119,8 +120,8 @@ pub(crate) fn check(access: Access, identity: Option<&Identity>) -> Result<(), A
             }
             None => refuse(format!("{} can only send snapshots", identity.actor())),
         },
-        Person if !matches!(identity.who, Who::Account { .. }) => {
-            refuse("this needs a login by name and password; a token is not enough".to_owned())
+        Person if !matches!(identity.credential, Credential::Session(_)) => {
+            refuse("this needs a browser that is logged in; a token is not enough".to_owned())
         }
         Known if identity.role.is_none() => refuse(format!("{} can only send snapshots", identity.actor())),
         Sender if identity.sends().is_none() => refuse(

@@ -29,7 +29,7 @@ impl From<ApiError> for UserError {
 }
 
 /// The accounts of a store.
-pub struct Users(People);
+pub struct Users(Arc<People>);
 
 impl Users {
     /// Reads them.
@@ -52,11 +52,13 @@ impl Users {
         found.ok_or_else(|| UserError::Refused(format!("there is no user {name:?}")))
     }
 
+    /// What is changed is decided on what is there under the turn, not on what was there when a
+    /// person began to type.
     async fn commit(
         &self,
         action: &str,
         name: &str,
-        changes: impl IntoIterator<Item = Change>,
+        changes: impl FnOnce(&Self) -> Result<Vec<Change>, UserError>,
     ) -> Result<(), UserError> {
         let entry = AuditEntry {
             actor: "command line".to_owned(),
@@ -64,7 +66,8 @@ impl Users {
             object: format!("user {name}"),
             ..AuditEntry::default()
         };
-        match self.0.turn().await?.commit(changes, Some(entry)).await {
+        let turn = self.0.turn().await?;
+        match turn.commit(changes(self)?, Some(entry)).await {
             Ok(()) => Ok(()),
             Err(CommitError::Conflict) => {
                 Err(UserError::Refused("that name is taken, or it changed just now".to_owned()))
@@ -79,9 +82,7 @@ impl Users {
     /// A name or password that can't be, a name that is taken.
     pub async fn add(&self, name: &str, role: Role, password: String) -> Result<(), UserError> {
         let account = self.0.new_account(name, role, password).await?;
-        let first = self.0.now().accounts.is_empty();
-        let changes = if first { account.add_first().into() } else { vec![account.add()] };
-        self.commit("user.create", &account.name, changes).await
+        self.commit("user.create", &account.name, |_| Ok(vec![account.add()])).await
     }
 
     /// A new password; their browsers are logged out, and the second factor is off: who can run
@@ -90,15 +91,18 @@ impl Users {
     /// # Errors
     /// No such user, a password that can't be.
     pub async fn set_password(&self, name: &str, new: String) -> Result<(), UserError> {
-        let account = self.find(name)?;
-        if let Some(why) = password::problem(&new, &account.name) {
+        if let Some(why) = password::problem(&new, &self.find(name)?.name) {
             return Err(UserError::Refused(why));
         }
-        let hash = Some(password::hash(new).await?);
-        let epoch = account.epoch + 1;
-        let after =
-            Account { password: hash, totp: None, recovery: Vec::new(), enabled: true, epoch, ..account };
-        self.commit("user.password", &after.name, [after.save(), Session::end_all(after.id)]).await
+        let password = Some(password::hash(new).await?);
+        let changes = |users: &Self| {
+            let account = users.find(name)?;
+            let epoch = account.epoch + 1;
+            let after =
+                Account { password, totp: None, recovery: Vec::new(), enabled: true, epoch, ..account };
+            Ok(vec![after.save(), Session::end_all(after.id)])
+        };
+        self.commit("user.password", name, changes).await
     }
 
     /// Removes someone, with their tokens. Also the last administrator: the next start of the hub
@@ -107,8 +111,8 @@ impl Users {
     /// # Errors
     /// No such user.
     pub async fn remove(&self, name: &str) -> Result<(), UserError> {
-        let account = self.find(name)?;
-        self.commit("user.remove", &account.name, Account::remove(account.id)).await
+        let changes = |users: &Self| Ok(Account::remove(users.find(name)?.id).into());
+        self.commit("user.remove", name, changes).await
     }
 
     /// A token for a script of theirs.
@@ -136,7 +140,7 @@ impl Users {
             expires_ms: None,
             used_ms: None,
         };
-        self.commit("token.create", &account.name, [token.add()]).await?;
+        self.commit("token.create", &account.name, |_| Ok(vec![token.add()])).await?;
         Ok(text)
     }
 }

@@ -28,17 +28,17 @@ impl Client {
         }
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         // Each proxy adds who asked it at the end: the last one that is none of ours is who asked.
-        let asked = text("x-forwarded-for").and_then(|list| {
-            let hops = list.rsplit(',').map_while(|hop| hop.trim().parse::<IpAddr>().ok());
-            let mut last = None;
-            for hop in hops {
-                last = Some(hop.to_canonical());
-                if !trusted(proxies, hop) {
-                    break;
-                }
+        // Some write a line of their own: the last line is the latest.
+        let lines: Vec<&str> =
+            headers.get_all("x-forwarded-for").iter().map(|line| line.to_str().unwrap_or("?")).collect();
+        let hops = lines.iter().rev().flat_map(|line| line.rsplit(','));
+        let mut asked = None;
+        for hop in hops.map_while(|hop| hop.trim().parse::<IpAddr>().ok()) {
+            asked = Some(hop.to_canonical());
+            if !trusted(proxies, hop) {
+                break;
             }
-            last
-        });
+        }
         let secure =
             tls || text("x-forwarded-proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https"));
         Self { address: asked.unwrap_or(peer), secure }
@@ -72,12 +72,14 @@ mod tests {
             ("10.0.0.1:1", Some("1.1.1.1, 203.0.113.9, 10.0.0.2"), "203.0.113.9"),
             ("10.0.0.1:1", Some("nonsense, 203.0.113.9"), "203.0.113.9"),
             ("10.0.0.1:1", Some("203.0.113.9, nonsense"), "10.0.0.1"),
+            ("10.0.0.1:1", Some("1.1.1.1|203.0.113.9"), "203.0.113.9"),
+            ("10.0.0.1:1", Some("203.0.113.9|10.0.0.3, 10.0.0.2"), "203.0.113.9"),
             ("10.0.0.1:1", None, "10.0.0.1"),
             ("[::ffff:10.0.0.1]:1", Some("2001:db8::7"), "2001:db8::7"),
         ] {
             let mut headers = HeaderMap::new();
-            if let Some(forwarded) = forwarded {
-                headers.insert("x-forwarded-for", forwarded.parse().unwrap());
+            for line in forwarded.into_iter().flat_map(|forwarded: &str| forwarded.split('|')) {
+                headers.append("x-forwarded-for", line.parse().unwrap());
             }
             let client = Client::of(peer.parse().unwrap(), false, &headers, &proxies);
             assert_eq!(client.address, want.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");

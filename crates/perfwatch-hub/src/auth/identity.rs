@@ -113,12 +113,13 @@ impl Identity {
 
     /// Whether it may look at a host.
     pub(crate) fn sees(&self, state: &State, host: HostId) -> bool {
-        self.role.is_some()
-            && (self.host_tags.is_empty()
-                || state
-                    .host_tags
-                    .get(&host)
-                    .is_some_and(|tags| tags.iter().any(|tag| self.host_tags.contains(tag))))
+        self.role.is_some() && self.concerns(state, host)
+    }
+
+    /// Whether a host is one of those it is limited to.
+    pub(crate) fn concerns(&self, state: &State, host: HostId) -> bool {
+        let one_of_ours = |tags: &Vec<String>| tags.iter().any(|tag| self.host_tags.contains(tag));
+        self.host_tags.is_empty() || state.host_tags.get(&host).is_some_and(one_of_ours)
     }
 
     /// Whether it may send, and of which host alone.
@@ -246,7 +247,9 @@ fn of_token(token: &Token, account: &Account, credential: Credential) -> Result<
     match Role::of(&token.scope) {
         Some(role) => Ok(Identity::of_account(account, role, who, credential)),
         // A viewer's token can't send: nothing may more than its account.
-        None if account.role >= Role::Operator => Ok(Identity::sender(who, credential)),
+        None if account.role >= Role::Operator => {
+            Ok(Identity { host_tags: account.host_tags.clone(), ..Identity::sender(who, credential) })
+        }
         None => Err(unknown()),
     }
 }

@@ -13,6 +13,52 @@ pub(super) const SETTING: &str = "signing_keys";
 /// How long a token is good.
 pub(crate) const LASTS: Duration = Duration::from_secs(15 * 60);
 const AUDIENCE: &str = "perfwatch";
+
+/// Something small that is given out and comes back unchanged, for some time.
+#[derive(Serialize, Deserialize)]
+struct Sealed<T> {
+    aud: String,
+    exp: i64,
+    #[serde(flatten)]
+    what: T,
+}
+
+/// Seals it for one purpose. Who holds it can read it, and can't change it.
+pub(crate) fn seal<T: Serialize>(
+    state: &State,
+    what: T,
+    purpose: &str,
+    lasts: Duration,
+    now_ms: i64,
+) -> Option<String> {
+    let exp = now_ms / 1_000 + i64::try_from(lasts.as_secs()).ok()?;
+    let key = EncodingKey::from_secret(state.signing_key(now_ms)?.as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &Sealed { aud: purpose.to_owned(), exp, what }, &key)
+        .ok()
+}
+
+/// What was sealed for a purpose, while it lasts.
+pub(crate) fn unseal<T: serde::de::DeserializeOwned>(
+    state: &State,
+    text: &str,
+    purpose: &str,
+    now_ms: i64,
+) -> Option<T> {
+    let sealed: Sealed<T> = decode(state, text, purpose)?;
+    (now_ms / 1_000 < sealed.exp).then_some(sealed.what)
+}
+
+fn decode<T: serde::de::DeserializeOwned>(state: &State, text: &str, audience: &str) -> Option<T> {
+    let mut rules = Validation::new(Algorithm::HS256);
+    rules.set_audience(&[audience]);
+    rules.set_required_spec_claims(&["exp", "aud"]);
+    // By the hub's own clock, by who calls.
+    rules.validate_exp = false;
+    state.signing.iter().find_map(|key| {
+        let key = DecodingKey::from_secret(key.as_bytes());
+        Some(jsonwebtoken::decode::<T>(text, &key, &rules).ok()?.claims)
+    })
+}
 /// Clocks of hubs that share a database differ by this much, seconds.
 const LEEWAY_S: u64 = 5;
 
@@ -41,22 +87,13 @@ pub(crate) fn sign(state: &State, account: &Account, of: Option<Uuid>, now_ms: i
     let iat = now_ms / 1_000;
     let exp = iat + i64::try_from(LASTS.as_secs()).ok()?;
     let claims = Claims { sub: account.id, aud: AUDIENCE.to_owned(), iat, exp, epoch: account.epoch, of };
-    let key = EncodingKey::from_secret(state.signing.first()?.as_bytes());
+    let key = EncodingKey::from_secret(state.signing_key(now_ms)?.as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).ok()
 }
 
 /// Whose token it is, while it is good.
 pub(super) fn verify<'a>(state: &'a State, token: &str, now_ms: i64) -> Option<Signed<'a>> {
-    let mut rules = Validation::new(Algorithm::HS256);
-    rules.set_audience(&[AUDIENCE]);
-    rules.set_required_spec_claims(&["exp", "aud", "sub"]);
-    // By the hub's own clock, below.
-    rules.validate_exp = false;
-    let claims = state.signing.iter().find_map(|key| {
-        let key = DecodingKey::from_secret(key.as_bytes());
-        jsonwebtoken::decode::<Claims>(token, &key, &rules).ok()
-    })?;
-    let claims = claims.claims;
+    let claims: Claims = decode(state, token, AUDIENCE)?;
     let now_s = u64::try_from(now_ms / 1_000).ok()?;
     let good = u64::try_from(claims.exp).is_ok_and(|exp| now_s < exp + LEEWAY_S);
     let account = state.enabled(claims.sub).filter(|account| good && account.epoch == claims.epoch)?;

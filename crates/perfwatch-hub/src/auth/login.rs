@@ -8,8 +8,8 @@ use super::{password, secret, totp};
 use crate::app::App;
 use crate::error::ApiError;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use perfwatch_store::Change;
 use perfwatch_store::people::{Account, AuditEntry, Session};
-use perfwatch_store::{Change, CommitError};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -24,6 +24,8 @@ pub(crate) struct Login {
     pub(crate) code: Option<String>,
 }
 
+/// Browsers of one account; the one that was not used for longest makes room.
+const SESSIONS: usize = 50;
 /// Bytes of what a browser says it is.
 const BROWSER_BYTES: usize = 200;
 
@@ -31,11 +33,19 @@ pub(crate) fn wrong() -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, "wrong_login", "name, password or code is not right")
 }
 
-/// Who it is, if name, password and code are right.
+/// Someone whose name and password were right.
+pub(crate) struct Verified {
+    /// As it was when the password was looked at.
+    account: Account,
+    code: Option<String>,
+}
+
+/// Who it is, if name and password are right. Decided by [`confirm`], under the turn that lets
+/// them in.
 ///
 /// # Errors
 /// They are not, the code is missing, or too many tries came before.
-pub(crate) async fn check(app: &App, client: &Client, login: Login) -> Result<Account, ApiError> {
+pub(crate) async fn check(app: &App, client: &Client, login: Login) -> Result<Verified, ApiError> {
     let name = login.name.trim().to_lowercase();
     wait(app, client, &name)?;
     if name.len() > 200 || login.password.len() > password::MOST {
@@ -50,22 +60,64 @@ pub(crate) async fn check(app: &App, client: &Client, login: Login) -> Result<Ac
         failed(app, client, &name, "password").await;
         return Err(wrong());
     };
-    if account.totp.is_some() {
-        let Some(code) = login.code.filter(|code| !code.trim().is_empty()) else {
-            return Err(ApiError::new(
-                StatusCode::UNAUTHORIZED,
-                "code_needed",
-                "this account has a second factor: send its code along",
-            ));
-        };
-        if !use_code(app, &account, &code).await? {
-            failed(app, client, &name, "code").await;
-            return Err(wrong());
+    let code = login.code.filter(|code| !code.trim().is_empty());
+    if account.totp.is_some() && code.is_none() {
+        return Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "code_needed",
+            "this account has a second factor: send its code along",
+        ));
+    }
+    Ok(Verified { account, code })
+}
+
+/// The account as it is now, with the code used up, to be saved in the commit of the turn: what was
+/// verified must still be so.
+///
+/// # Errors
+/// A wrong or used code, or an account that changed since.
+pub(crate) async fn confirm(app: &App, client: &Client, verified: Verified) -> Result<Account, ApiError> {
+    let was = verified.account;
+    let now = app.people.now().enabled(was.id).cloned().ok_or_else(wrong)?;
+    if (now.epoch, &now.password, &now.totp) != (was.epoch, &was.password, &was.totp) {
+        return Err(wrong());
+    }
+    let now_ms = app.clock.wall_ms();
+    let mut account = Account { login_ms: Some(now_ms), ..now };
+    if let (Some(key), Some(code)) = (&account.totp, &verified.code) {
+        let hash = totp::recovery_hash(code);
+        let left: Vec<String> = account.recovery.iter().filter(|kept| **kept != hash).cloned().collect();
+        match totp::step_of(key, code, now_ms, account.totp_step) {
+            Some(step) => account.totp_step = step,
+            None if left.len() < account.recovery.len() => account.recovery = left,
+            None => {
+                failed(app, client, &account.name, "code").await;
+                return Err(wrong());
+            }
         }
     }
-    app.throttle.right(client.address);
-    // With the code used up.
-    Ok(app.people.now().enabled(account.id).cloned().unwrap_or(account))
+    app.throttle.right(client.address, &account.name, app.clock.monotonic());
+    Ok(account)
+}
+
+/// Asks someone who is logged in for the password again, so that an open browser is not enough.
+///
+/// # Errors
+/// It is not right, or too many tries came before.
+pub(crate) async fn ask_again(
+    app: &App,
+    client: &Client,
+    account: &Account,
+    password: String,
+) -> Result<(), ApiError> {
+    wait(app, client, &account.name)?;
+    let right = password::verify(password, account.password.clone()).await;
+    wait(app, client, &account.name)?;
+    if right {
+        return Ok(());
+    }
+    failed(app, client, &account.name, "present password").await;
+    Err(ApiError::unprocessable("wrong_password", "the present password is not right"))
 }
 
 fn wait(app: &App, client: &Client, name: &str) -> Result<(), ApiError> {
@@ -92,34 +144,6 @@ async fn failed(app: &App, client: &Client, name: &str, what: &str) {
         ..AuditEntry::default()
     };
     app.people.note(entry).await;
-}
-
-/// Whether a code is right; it is not again.
-async fn use_code(app: &App, account: &Account, code: &str) -> Result<bool, ApiError> {
-    let Some(secret) = &account.totp else { return Ok(false) };
-    let change = match totp::step_of(secret, code, app.clock.wall_ms(), account.totp_step) {
-        Some(step) => Account::use_totp(account.id, step),
-        None => {
-            let hash = totp::recovery_hash(code);
-            let mut left = account.clone();
-            left.recovery.retain(|kept| *kept != hash);
-            if left.recovery.len() == account.recovery.len() {
-                return Ok(false);
-            }
-            left.save()
-        }
-    };
-    let turn = app.people.turn().await?;
-    // Between our look and our turn somebody else may have used it.
-    let same = app.people.now().enabled(account.id).is_some_and(|now| now.recovery == account.recovery);
-    if !same {
-        return Ok(false);
-    }
-    match turn.commit([change], None).await {
-        Ok(()) => Ok(true),
-        Err(CommitError::Conflict) => Ok(false),
-        Err(CommitError::Store(error)) => Err(error.into()),
-    }
 }
 
 /// A new session of a browser: what its cookie holds, and how it is kept.
@@ -157,9 +181,14 @@ pub(crate) async fn enter(
     entry: AuditEntry,
 ) -> Result<(header::HeaderName, HeaderValue), ApiError> {
     let (text, session) = session(app, account, client, headers);
+    let everyone = app.people.now();
+    let mut own: Vec<&Session> = everyone.sessions.values().filter(|one| one.account == account.id).collect();
+    own.sort_by_key(|one| app.people.seen_ms(one));
+    let too_many = own.len().saturating_sub(SESSIONS - 1);
+    let oldest: Vec<Change> = own[..too_many].iter().map(|one| Session::end(&one.hash)).collect();
     // What this browser had before ends with it: nobody rides on an old cookie.
     let before = super::identity::cookie(headers, COOKIE).map(|old| Session::end(&secret::hash(old)));
-    let changes = changes.into_iter().chain(before).chain([session.add()]);
+    let changes = changes.into_iter().chain(oldest).chain(before).chain([session.add()]);
     turn.commit(changes, Some(entry)).await?;
     Ok(cookie(&text, client.secure, app.people.times().most.as_secs()))
 }

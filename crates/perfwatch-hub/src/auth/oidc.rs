@@ -2,7 +2,8 @@
 //! What a login needs meanwhile goes along in a cookie of the browser itself, so that any hub may
 //! take the answer. What an issuer says is believed only by its signature.
 
-use super::secret;
+use super::people::State;
+use super::{jwt, secret};
 use crate::error::ApiError;
 use axum::http::StatusCode;
 use base64::Engine as _;
@@ -17,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use std::io::Read as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 use url::Url;
 
@@ -59,6 +61,9 @@ const ANSWER_BYTES: u64 = 1 << 20;
 const KNOWN_FOR: Duration = Duration::from_secs(3_600);
 /// An unknown key makes us ask again, but not more often than this.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// Logins that wait for the issuer at one time, and how long others wait for their turn.
+const AT_ONCE: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Those with which one key signs and another verifies: never a secret that both know.
 const ALGORITHMS: [Algorithm; 7] = [
     Algorithm::RS256,
@@ -114,6 +119,10 @@ pub(crate) struct Oidc {
     pub(crate) config: OidcConfig,
     http: ureq::Agent,
     known: Mutex<Option<Known>>,
+    /// When it last did not answer, and why.
+    silent: Mutex<Option<(Duration, String)>>,
+    /// An issuer that is slow holds up few threads.
+    slots: Semaphore,
 }
 
 fn failed(what: &str, why: &dyn std::fmt::Display) -> ApiError {
@@ -121,18 +130,21 @@ fn failed(what: &str, why: &dyn std::fmt::Display) -> ApiError {
     ApiError::new(StatusCode::BAD_GATEWAY, "sso_failed", "the login service did not answer as it should")
 }
 
+const PURPOSE: &str = "perfwatch-single-sign-on";
+
 impl Pending {
     fn new(next: String) -> Self {
         let random = || BASE64_URL_SAFE_NO_PAD.encode(secret::random::<32>());
         Self { state: random(), nonce: random(), verifier: random(), next }
     }
 
-    pub(crate) fn to_cookie(&self) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+    /// Sealed: nobody makes one of their own, and has the hub ask the issuer for it.
+    pub(crate) fn to_cookie(&self, state: &State, now_ms: i64) -> Option<String> {
+        jwt::seal(state, self, PURPOSE, Duration::from_secs(LASTS_S), now_ms)
     }
 
-    pub(crate) fn from_cookie(text: &str) -> Option<Self> {
-        serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+    pub(crate) fn from_cookie(state: &State, text: &str, now_ms: i64) -> Option<Self> {
+        jwt::unseal(state, text, PURPOSE, now_ms)
     }
 }
 
@@ -150,7 +162,8 @@ impl Oidc {
             .tls_config(tls)
             .build()
             .new_agent();
-        Self { config, http, known: Mutex::new(None) }
+        let (known, silent) = (Mutex::default(), Mutex::default());
+        Self { config, http, known, silent, slots: Semaphore::new(AT_ONCE) }
     }
 
     fn get<T: serde::de::DeserializeOwned>(&self, url: &str, bearer: Option<&str>) -> Result<T, String> {
@@ -171,6 +184,16 @@ impl Oidc {
                 return Ok(known);
             }
         }
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, why)) = silent.as_ref().filter(|(at, _)| now.saturating_sub(*at) < ASK_AGAIN) {
+            return Err(format!("{why} (asked {} s ago)", now.saturating_sub(*at).as_secs()));
+        }
+        let asked = self.discover(now);
+        *silent = asked.as_ref().err().map(|why| (now, why.clone()));
+        asked
+    }
+
+    fn discover(&self, now: Duration) -> Result<Known, String> {
         let issuer = self.config.issuer.trim_end_matches('/');
         let metadata: Metadata = self.get(&format!("{issuer}/.well-known/openid-configuration"), None)?;
         if metadata.issuer.trim_end_matches('/') != issuer {
@@ -191,15 +214,16 @@ impl Oidc {
         next: String,
         now: Duration,
     ) -> Result<(String, Pending), ApiError> {
+        let oidc = self.clone();
         let work = move || {
-            let known = self.look(now, None)?;
+            let known = oidc.look(now, None)?;
             let pending = Pending::new(next);
             let mut url = Url::parse(&known.metadata.authorization_endpoint).map_err(|e| e.to_string())?;
-            let scopes = [&["openid".to_owned()], &self.config.scopes[..]].concat().join(" ");
+            let scopes = [&["openid".to_owned()], &oidc.config.scopes[..]].concat().join(" ");
             let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(pending.verifier.as_bytes()));
             url.query_pairs_mut()
                 .append_pair("response_type", "code")
-                .append_pair("client_id", &self.config.client_id)
+                .append_pair("client_id", &oidc.config.client_id)
                 .append_pair("redirect_uri", &redirect)
                 .append_pair("scope", &scopes)
                 .append_pair("state", &pending.state)
@@ -208,7 +232,7 @@ impl Oidc {
                 .append_pair("code_challenge_method", "S256");
             Ok::<_, String>((url.into(), pending))
         };
-        blocking(work).await.map_err(|why| failed("the issuer", &why))
+        self.blocking(work).await.map_err(|why| failed("the issuer", &why))
     }
 
     /// Who came back with a code.
@@ -226,9 +250,10 @@ impl Oidc {
         if secret::hash(state) != secret::hash(&pending.state) {
             return Err(failed("the answer", &"it is not of the login that this browser began"));
         }
+        let oidc = self.clone();
         let work = move || {
-            let known = self.look(now, None)?;
-            let config = &self.config;
+            let known = oidc.look(now, None)?;
+            let config = &oidc.config;
             let mut form = vec![
                 ("grant_type", "authorization_code"),
                 ("code", code.as_str()),
@@ -237,13 +262,13 @@ impl Oidc {
                 ("code_verifier", pending.verifier.as_str()),
             ];
             form.extend(config.client_secret.as_deref().map(|secret| ("client_secret", secret)));
-            let answer = self.http.post(&known.metadata.token_endpoint).send_form(form);
+            let answer = oidc.http.post(&known.metadata.token_endpoint).send_form(form);
             let tokens: Tokens = read(answer.map_err(|error| error.to_string())?)?;
-            let mut claims = self.verify(&tokens.id_token, &pending.nonce, now)?;
+            let mut claims = oidc.verify(&tokens.id_token, &pending.nonce, now)?;
             if let (Value::Null, Some(url), Some(token)) =
                 (claim(&claims, &config.role_claim), &known.metadata.userinfo_endpoint, &tokens.access_token)
             {
-                let more: Value = self.get(url, Some(token))?;
+                let more: Value = oidc.get(url, Some(token))?;
                 // OpenID Connect Core 1.0, 5.3.2: else it may be of someone else.
                 if more["sub"] == claims["sub"] {
                     let (Value::Object(known), Value::Object(more)) = (&mut claims, more) else {
@@ -256,7 +281,16 @@ impl Oidc {
             }
             person(config, &claims)
         };
-        blocking(work).await.map_err(|why| failed("the answer", &why))
+        self.blocking(work).await.map_err(|why| failed("the answer", &why))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let slot = tokio::time::timeout(PATIENCE, self.slots.acquire()).await;
+        let _slot = slot.map_err(|_| "too many logins wait for it")?;
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     /// The claims of a token that the issuer signed for us and for this login.
@@ -307,12 +341,6 @@ fn read<T: serde::de::DeserializeOwned>(mut answer: ureq::http::Response<ureq::B
         return Err(format!("HTTP {status} {}", json["error"].as_str().unwrap_or_default()));
     }
     serde_json::from_slice(&bytes).map_err(|error| error.to_string())
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, String> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 /// `groups`, or `realm_access.roles`.
@@ -390,11 +418,16 @@ mod tests {
 
     #[test]
     fn what_is_pending_comes_back_whole_or_not_at_all() {
+        let state = State { signing: vec!["a key".to_owned()], ..State::default() };
         let pending = Pending::new("/hosts/x".to_owned());
-        let back = Pending::from_cookie(&pending.to_cookie()).unwrap();
+        let cookie = pending.to_cookie(&state, 0).unwrap();
+        let back = Pending::from_cookie(&state, &cookie, 0).unwrap();
         assert_eq!((back.state, back.verifier, back.next), (pending.state, pending.verifier, pending.next));
+        let other = State { signing: vec!["another".to_owned()], ..State::default() };
+        assert!(Pending::from_cookie(&other, &cookie, 0).is_none());
+        assert!(Pending::from_cookie(&state, &cookie, 601_000).is_none(), "too old");
         for text in ["", "nonsense", "e30"] {
-            assert!(Pending::from_cookie(text).is_none());
+            assert!(Pending::from_cookie(&state, text, 0).is_none());
         }
     }
 }

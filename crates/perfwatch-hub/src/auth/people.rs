@@ -28,6 +28,10 @@ const KEYS_LAST_MS: i64 = 24 * 3_600_000;
 const KEYS: usize = 4;
 /// How long the audit log reaches back.
 const AUDIT_KEEP_MS: i64 = 2 * 366 * 86_400_000;
+/// Entries at most: who can't log in makes some too.
+const AUDIT_MOST: i64 = 200_000;
+/// A new key is known to every hub after this long: only then it signs.
+const KEY_KNOWN_MS: i64 = 10_000;
 
 /// Why a name can't be one to log in with.
 fn name_problem(name: &str) -> Option<String> {
@@ -48,8 +52,8 @@ pub(crate) struct State {
     /// Keys of signed tokens, the present one first.
     pub(crate) signing: Vec<String>,
     /// Since when it is.
-    signing_ms: i64,
-    changes: i64,
+    pub(super) signing_ms: i64,
+    pub(super) changes: i64,
 }
 
 impl State {
@@ -75,6 +79,18 @@ impl State {
     pub(crate) fn account(&self, name: &str) -> Option<&Account> {
         let name = name.trim().to_lowercase();
         self.accounts.values().find(|account| account.name == name)
+    }
+
+    /// Whether there is an administrator who may enter, beside one.
+    pub(crate) fn has_admin(&self, beside: Option<Uuid>) -> bool {
+        let admin = |one: &&Account| one.enabled && one.role == Role::Admin && Some(one.id) != beside;
+        self.accounts.values().any(|account| admin(&account))
+    }
+
+    /// What signs now: a key that every hub knows already.
+    pub(crate) fn signing_key(&self, now_ms: i64) -> Option<&str> {
+        let fresh = now_ms - self.signing_ms < KEY_KNOWN_MS;
+        self.signing.get(1).filter(|_| fresh).or(self.signing.first()).map(String::as_str)
     }
 
     /// An account that may enter.
@@ -103,15 +119,15 @@ pub(crate) struct People {
     turn: tokio::sync::Mutex<()>,
     /// Of the hub's own agent: never written down.
     pub(crate) own_agent: String,
-    /// Makes the first administrator: never written down, and void once there is one.
-    pub(crate) set_up: String,
     /// How long browsers stay logged in.
     times: SessionTimes,
 }
 
 /// The right to change: nothing else changes while it is held.
 pub(crate) struct Turn<'a> {
-    people: &'a People,
+    people: &'a Arc<People>,
+    /// [`State::changes`] of what is decided on.
+    since: i64,
     _guard: tokio::sync::MutexGuard<'a, ()>,
 }
 
@@ -121,8 +137,12 @@ impl People {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         times: SessionTimes,
-    ) -> Result<Self, StoreError> {
-        let people = Self {
+    ) -> Result<Arc<Self>, StoreError> {
+        match store.commit(vec![people::count_changes().into()]).await {
+            Ok(()) | Err(CommitError::Conflict) => {}
+            Err(CommitError::Store(error)) => return Err(error),
+        }
+        let people = Arc::new(Self {
             state: RwLock::new(Arc::new(State::read(&*store).await?)),
             store,
             clock,
@@ -130,9 +150,8 @@ impl People {
             told: watch::Sender::new(0),
             turn: tokio::sync::Mutex::default(),
             own_agent: secret::generate(secret::Kind::Agent),
-            set_up: secret::generate(secret::Kind::SetUp),
             times,
-        };
+        });
         people.rotate_keys().await?;
         Ok(people)
     }
@@ -166,12 +185,20 @@ impl People {
     }
 
     /// Waits until nobody else of this hub is changing anything, and looks what others did.
-    pub(crate) async fn turn(&self) -> Result<Turn<'_>, StoreError> {
+    pub(crate) async fn turn(self: &Arc<Self>) -> Result<Turn<'_>, StoreError> {
         let guard = self.turn.lock().await;
         if people::changes(&*self.store).await? != self.now().changes {
             self.reload().await?;
         }
-        Ok(Turn { people: self, _guard: guard })
+        Ok(Turn { people: self, since: self.now().changes, _guard: guard })
+    }
+
+    /// What makes the first administrator: the same on all hubs of a store, void once there is one.
+    pub(crate) fn set_up_secret(&self) -> Option<String> {
+        let now = self.now();
+        let key = now.signing.last().filter(|_| !now.has_admin(None))?;
+        let digest = secret::hash(&format!("the first administrator {key}"));
+        Some(format!("{}{}", secret::Kind::SetUp.prefix(), secret::hex(&digest)))
     }
 
     /// Writes into the audit log what changed nobody's rights.
@@ -194,14 +221,21 @@ impl People {
             }
         }
         let changes = state.changes;
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+        {
+            let mut known = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            // Somebody who read later was faster.
+            if known.changes > changes {
+                return Ok(());
+            }
+            *known = Arc::new(state);
+        }
         self.told.send_replace(changes);
         Ok(())
     }
 
     /// New keys for signed tokens, where it is time; those that were signed with the last ones
     /// stay good until they end.
-    async fn rotate_keys(&self) -> Result<(), StoreError> {
+    async fn rotate_keys(self: &Arc<Self>) -> Result<(), StoreError> {
         let turn = self.turn().await?;
         let (now, now_ms) = (self.now(), self.now_ms());
         if !now.signing.is_empty() && now_ms - now.signing_ms < KEYS_LAST_MS {
@@ -210,22 +244,22 @@ impl People {
         let mut setting = vec![now_ms.to_string(), secret::hex(&secret::random::<32>())];
         setting.extend(now.signing.iter().take(KEYS - 1).cloned());
         match turn.commit([people::put_setting(super::jwt::SETTING, &setting.join(" "))], None).await {
-            // Nothing here conflicts.
+            // Another hub did it just now.
             Ok(()) | Err(CommitError::Conflict) => Ok(()),
             Err(CommitError::Store(error)) => Err(error),
         }
     }
 
     /// Lets go of what has ended.
-    async fn clean(&self) -> Result<(), StoreError> {
+    async fn clean(self: &Arc<Self>) -> Result<(), StoreError> {
         self.rotate_keys().await?;
         let now_ms = self.now_ms();
         let ago = |time: Duration| now_ms - i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 2);
-        let old: Vec<Write> = vec![
+        let mut old: Vec<Write> = vec![
             Session::end_old(ago(self.times.idle), ago(self.times.most)).into(),
             Enrolment::remove_old(now_ms - 86_400_000).into(),
-            AuditEntry::remove_old(now_ms - AUDIT_KEEP_MS).into(),
         ];
+        old.extend(AuditEntry::remove_old(now_ms - AUDIT_KEEP_MS, AUDIT_MOST).map(Write::from));
         match self.store.commit(old).await {
             Ok(()) | Err(CommitError::Conflict) => self.reload().await,
             Err(CommitError::Store(error)) => Err(error),
@@ -337,9 +371,15 @@ impl Turn<'_> {
     ) -> Result<(), CommitError> {
         let at_ms = self.people.now_ms();
         let entry = entry.map(|entry| AuditEntry { at_ms, ..entry }.add());
-        let all = changes.into_iter().chain(entry).chain([people::changed()]);
-        self.people.store.commit(all.map(Write::Sql).collect()).await?;
-        self.people.reload().await?;
-        Ok(())
+        let all = changes.into_iter().chain(entry).chain([people::changed(self.since)]);
+        let all: Vec<Write> = all.map(Write::Sql).collect();
+        let people = self.people.clone();
+        // Who asked may go away meanwhile: what was begun is done, and known.
+        let work = tokio::spawn(async move {
+            people.store.commit(all).await?;
+            Ok(people.reload().await?)
+        });
+        let gone = |error: tokio::task::JoinError| StoreError::Unavailable(error.to_string());
+        work.await.unwrap_or_else(|error| Err(gone(error).into()))
     }
 }

@@ -1,5 +1,6 @@
 //! Random secrets, and what is kept of them: the SHA-256. They have 256 bits, so no salt and no
-//! slow hash is needed; who reads the database can do nothing with what is there.
+//! slow hash is needed. (Keys that sign, and those of second factors, must be kept as they are: the
+//! database is its owner's alone, and a copy leaves the former out.)
 
 use perfwatch_store::people::Hash;
 use sha2::{Digest as _, Sha256};
@@ -67,6 +68,17 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The other way round.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let even = text.len().is_multiple_of(2) && text.is_ascii();
+    even.then(|| {
+        text.as_bytes()
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+            .collect()
+    })?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +90,7 @@ mod tests {
         assert!(looks_like(Kind::Token, &one) && !looks_like(Kind::Agent, &one));
         assert!(!looks_like(Kind::Token, "pwt_short"));
         assert_eq!(hex(&hash("abc"))[..16], *"ba7816bf8f01cfea");
+        assert_eq!(unhex(&hex(&[0, 7, 255])), Some(vec![0, 7, 255]));
+        assert!(unhex("abc").is_none() && unhex("zz").is_none());
     }
 }

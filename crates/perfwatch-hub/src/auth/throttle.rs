@@ -15,6 +15,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 /// Forgotten when this long nothing was tried.
 const FORGET: Duration = Duration::from_secs(3_600);
+/// How long a right password speaks for its address.
+const KNOWN_GOOD: Duration = Duration::from_secs(30 * 86_400);
 /// Remembered at one time: beyond it the oldest go.
 const MOST: usize = 50_000;
 
@@ -36,6 +38,9 @@ impl Tries {
 struct Inner {
     addresses: HashMap<IpAddr, Tries>,
     accounts: HashMap<String, Tries>,
+    /// From where an account's right password came before: there it does not wait for what others
+    /// try on it, or anyone could keep it locked.
+    good: HashMap<(IpAddr, String), Duration>,
 }
 
 /// What was tried.
@@ -43,7 +48,7 @@ struct Inner {
 pub(crate) struct Throttle(Mutex<Inner>);
 
 /// What counts as one: an IPv6 site has 2⁶⁴ addresses.
-pub(super) fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
@@ -68,7 +73,11 @@ impl Throttle {
     pub(crate) fn wait(&self, address: IpAddr, account: &str, now: Duration) -> Option<Duration> {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let here = inner.addresses.get(&network(address)).and_then(|tries| tries.wait(FREE, now));
-        let there = inner.accounts.get(account).and_then(|tries| tries.wait(FREE_OF_ACCOUNT, now));
+        let good = inner.good.get(&(network(address), account.to_owned()));
+        let there = match good.is_some_and(|at| now.saturating_sub(*at) < KNOWN_GOOD) {
+            true => None,
+            false => inner.accounts.get(account).and_then(|tries| tries.wait(FREE_OF_ACCOUNT, now)),
+        };
         here.max(there)
     }
 
@@ -81,9 +90,13 @@ impl Throttle {
 
     /// A right one: this address is trusted again; the account's count stays, or who knows one
     /// account could guess another for ever.
-    pub(crate) fn right(&self, address: IpAddr) {
+    pub(crate) fn right(&self, address: IpAddr, account: &str, now: Duration) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.addresses.remove(&network(address));
+        if inner.good.len() >= MOST {
+            inner.good.clear();
+        }
+        inner.good.insert((network(address), account.to_owned()), now);
     }
 }
 
@@ -114,11 +127,13 @@ mod tests {
         assert_eq!(throttle.wait(here, "alice", now), Some(LONGEST_WAIT));
         assert_eq!(throttle.wait(elsewhere, "alice", now), Some(LONGEST_WAIT), "one account from everywhere");
         assert_eq!(throttle.wait(elsewhere, "bob", now), None);
-        throttle.right(here);
+        throttle.right(elsewhere, "alice", now);
+        assert_eq!(throttle.wait(elsewhere, "alice", now), None, "where she comes from");
+        throttle.right(here, "bob", now);
         assert_eq!(throttle.wait(here, "bob", now), None);
         now += FORGET;
         throttle.wrong(elsewhere, "alice", now);
-        assert_eq!(throttle.wait(elsewhere, "alice", now), None, "long ago");
+        assert_eq!(throttle.wait("192.0.2.9".parse().unwrap(), "alice", now), None, "long ago");
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub(crate) fn qr(text: &str) -> Option<(String, i32)> {
 pub(crate) fn recovery() -> (Vec<String>, Vec<String>) {
     let codes: Vec<String> = (0..RECOVERY)
         .map(|_| {
-            let text = hex(&random::<5>());
-            format!("{}-{}", &text[..5], &text[5..])
+            let text = hex(&random::<10>());
+            format!("{}-{}-{}-{}", &text[..5], &text[5..10], &text[10..15], &text[15..])
         })
         .collect();
     let kept = codes.iter().map(|code| recovery_hash(code)).collect();

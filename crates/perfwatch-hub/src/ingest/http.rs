@@ -84,7 +84,7 @@ async fn compact(
 ) -> Result<IngestAnswer, ApiError> {
     let batch = wire::decode_batch(bytes).map_err(|error| malformed(&error))?;
     let host = batch.host().map_err(|error| malformed(&error))?;
-    may_send(identity, &host)?;
+    may_send(app, identity, &host)?;
     if batch.snapshots.len() > limits::BATCH_SNAPSHOTS {
         return Err(too_many());
     }
@@ -160,7 +160,7 @@ async fn from_json(
         }
     }
     app.metrics.rejected(answer.rejected.len());
-    by_host.keys().try_for_each(|host| may_send(identity, host))?;
+    by_host.keys().try_for_each(|host| may_send(app, identity, host))?;
     for (host, snapshots) in by_host {
         let submission = Submission { host, snapshots, facts: None, skew_ms: None };
         let part = submit(app, room, submission).await?;
@@ -176,11 +176,21 @@ async fn from_json(
 }
 
 /// An agent speaks for its own host alone.
-fn may_send(identity: &Identity, host: &HostRef) -> Result<(), ApiError> {
+fn may_send(app: &App, identity: &Identity, host: &HostRef) -> Result<(), ApiError> {
+    // Of two names of one host the id counts, as it does on the way in.
+    let known = || match host.id {
+        Some(id) => Some(id),
+        None => app.fleet.find(&host.name).map(|host| host.record.id),
+    };
     match identity.sends() {
-        Some(None) => Ok(()),
+        Some(None) if identity.host_tags.is_empty() => Ok(()),
+        // Who is limited to some hosts makes no others.
+        Some(None) if known().is_some_and(|id| identity.concerns(&app.people.now(), id)) => Ok(()),
         Some(Some(own)) if host.id == Some(own) => Ok(()),
-        _ => Err(ApiError::new(StatusCode::FORBIDDEN, "other_host", "an agent sends for its own host alone")),
+        _ => {
+            let message = "an agent sends for its own host alone, and who is limited by tags for those hosts";
+            Err(ApiError::new(StatusCode::FORBIDDEN, "other_host", message))
+        }
     }
 }
 

@@ -51,9 +51,13 @@ impl AuditEntry {
         Change::new(sql, cells)
     }
 
-    /// Those from before a time are let go.
-    pub fn remove_old(before_ms: i64) -> Change {
-        Change::new("DELETE FROM audit WHERE at_ms < $1", [before_ms.into()])
+    /// Those from before a time are let go, and those beyond the newest so many.
+    pub fn remove_old(before_ms: i64, most: i64) -> [Change; 2] {
+        let beyond = "DELETE FROM audit WHERE id <= (SELECT coalesce(max(id), 0) FROM audit) - $1";
+        [
+            Change::new("DELETE FROM audit WHERE at_ms < $1", [before_ms.into()]),
+            Change::new(beyond, [most.into()]),
+        ]
     }
 }
 

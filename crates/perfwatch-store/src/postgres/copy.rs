@@ -82,7 +82,8 @@ fn write(to: &Path, mut pieces: mpsc::Receiver<Piece>) -> Result<(), StoreError>
             }
         }
     }
-    file.execute_batch("COMMIT").map_err(failed)
+    file.execute_batch("COMMIT").map_err(failed)?;
+    sqlite::forget_keys(&file).map_err(failed)
 }
 
 pub(super) async fn backup(shared: &Shared, to: &Path) -> Result<(), StoreError> {

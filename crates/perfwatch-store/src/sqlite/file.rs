@@ -5,6 +5,7 @@ use crate::store::StoreError;
 use perfwatch_model::Clock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use std::fs::File;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 mod migrations {
@@ -65,9 +66,36 @@ pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
     Ok(lock)
 }
 
+/// The folder and the files in it are their owner's alone: who reads them could log in as anyone.
+/// SQLite gives its log the mode of its file.
+pub(super) fn keep_private(folder: &Path) -> std::io::Result<()> {
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
+    for name in ["history.db", "history.db-wal", "history.db-shm"] {
+        make_private(&folder.join(name), name == "history.db")?;
+    }
+    Ok(())
+}
+
+/// A file that only its owner reads, made where there is none.
+pub(super) fn make_private(path: &Path, make: bool) -> std::io::Result<()> {
+    match std::fs::OpenOptions::new().append(true).create(make).mode(0o600).open(path) {
+        Ok(file) => file.set_permissions(std::fs::Permissions::from_mode(0o600)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Leaves out what would let who finds a copy log in: keys that sign, and browsers.
+pub(crate) fn forget_keys(copy: &Connection) -> rusqlite::Result<()> {
+    // What is deleted is overwritten, too.
+    let sql = "PRAGMA secure_delete=ON; DELETE FROM session; DELETE FROM setting WHERE name = 'signing_keys'";
+    copy.execute_batch(sql)
+}
+
 /// An empty database of our tables in a file of its own.
 pub(crate) fn new_file(path: &Path) -> Result<Connection, StoreError> {
     let failed = |error: &dyn std::fmt::Display| StoreError::Refused(format!("{}: {error}", path.display()));
+    make_private(path, true).map_err(|error| failed(&error))?;
     let mut connection = Connection::open(path).map_err(|error| failed(&error))?;
     let settings = format!("PRAGMA page_size={PAGE_BYTES}; PRAGMA auto_vacuum=INCREMENTAL");
     connection.execute_batch(&settings).map_err(|error| failed(&error))?;

@@ -319,11 +319,14 @@ pub(super) fn backup(connection: &Connection, to: &Path) -> Result<(), StoreErro
     if to.exists() {
         return Err(StoreError::Refused(format!("{} is there already", to.display())));
     }
+    super::file::make_private(to, true)
+        .map_err(|error| StoreError::Refused(format!("{}: {error}", to.display())))?;
     let mut copy = Connection::open(to).map_err(failed)?;
     {
         let backup = rusqlite::backup::Backup::new(connection, &mut copy).map_err(failed)?;
         // In one go: a copy that starts over at each commit would never end under load.
         backup.run_to_completion(i32::MAX, std::time::Duration::from_millis(5), None).map_err(failed)?;
     }
-    copy.execute_batch("PRAGMA journal_mode=DELETE").map_err(failed)
+    copy.execute_batch("PRAGMA journal_mode=DELETE").map_err(failed)?;
+    super::file::forget_keys(&copy).map_err(failed)
 }

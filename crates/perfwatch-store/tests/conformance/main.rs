@@ -446,6 +446,8 @@ mod sqlite {
     async fn a_backup_is_whole_while_rows_come_in() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(open(folder.path(), 1 << 30).unwrap());
+        let key = perfwatch_store::people::put_setting("signing_keys", "a signing key");
+        store.commit(vec![Write::Sql(key)]).await.unwrap();
         let shape = shape(&["x"]);
         let writer = {
             let (store, shape) = (store.clone(), shape.clone());
@@ -460,6 +462,14 @@ mod sqlite {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         store.backup(&to).await.unwrap();
         assert!(store.backup(&to).await.unwrap_err().to_string().contains("is there already"));
+        // Who reads either could log in as anyone.
+        let history = folder.path().join("history");
+        for file in [to.clone(), history.join("history.db"), history.join("history.db-wal")] {
+            let mode =
+                std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+            assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+        }
+        assert!(String::from_utf8_lossy(&std::fs::read(&to).unwrap()).matches("a signing key").count() == 0);
         writer.await.unwrap();
         let options = SqliteOptions { folder: to.parent().unwrap().to_owned(), budget_bytes: 1 << 30 };
         let copy = SqliteStore::open(&options, Arc::new(SystemClock::new())).unwrap();

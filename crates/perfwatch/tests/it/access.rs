@@ -36,7 +36,7 @@ fn enrol(hub: &TestHub, token: &str, host: &str) -> crate::support::Answer {
 fn everyone(hub: &TestHub) -> Vec<(&'static str, String, Option<usize>)> {
     add_user(hub, VIEWER, "viewer", &[]);
     add_user(hub, OPERATOR, "operator", &[]);
-    let token = |(name, password): (&str, &str), scope| hub.make_token(&hub.sign_in(name, password), scope);
+    let token = |who, scope| hub.make_token(who, scope);
     let agent = enrol(hub, &enrolment(hub, 1), "01a1ffe1-afde-72f9-853f-a45c90cff753");
     vec![
         ("nobody", String::new(), None),
@@ -48,6 +48,7 @@ fn everyone(hub: &TestHub) -> Vec<(&'static str, String, Option<usize>)> {
         ("operator", token(OPERATOR, "operator"), Some(1)),
         ("an operator's viewer token", token(OPERATOR, "viewer"), Some(0)),
         ("admin", token(ADMIN, "admin"), Some(2)),
+        ("an admin's signed token", hub.sign_in(ADMIN.0, ADMIN.1), Some(2)),
     ]
 }
 
@@ -58,9 +59,11 @@ fn allowed(told: &str, who: &str, role: Option<usize>) -> bool {
     match told.lines().last().unwrap_or_default() {
         "Open to everyone." => true,
         "For everyone who is known." => role.is_some(),
-        // Nobody here came by name and password.
-        "For people who logged in, not for tokens." => false,
-        "For agents, and tokens with the scope ingest." => known && (role.is_none() || role >= Some(1)),
+        // None of these.
+        "For browsers that are logged in, not for tokens." => false,
+        "For agents, tokens with the scope ingest, and operators." => {
+            known && (role.is_none() || role >= Some(1))
+        }
         text => role.is_some_and(|role| role >= least(text).unwrap()),
     }
 }
@@ -131,11 +134,12 @@ fn what_is_taken_away_ends_at_once() {
     let vera = add_user(&hub, VIEWER, "viewer", &[]);
     let signed = hub.sign_in(VIEWER.0, VIEWER.1);
     // A token of theirs: what was signed for it ends with it.
-    let made = hub.ask("POST", "/api/v1/tokens", &signed, &json!({ "name": "one", "scope": "viewer" }));
+    let cookie = hub.log_in(VIEWER.0, VIEWER.1);
+    let made = hub.by_page("POST", "/api/v1/tokens", &cookie, &json!({ "name": "one", "scope": "viewer" }));
     let (token, id) = (made.body["token"].as_str().unwrap(), made.body["id"].as_str().unwrap());
     let of_token = hub.ask("POST", "/api/v1/auth/token", token, &Value::Null).body["token"].clone();
     let (took, code) = run(closes(&hub, of_token.as_str().unwrap().to_owned(), || {
-        let gone = hub.ask("DELETE", &format!("/api/v1/tokens/{id}"), &signed, &Value::Null);
+        let gone = hub.by_page("DELETE", &format!("/api/v1/tokens/{id}"), &cookie, &Value::Null);
         assert_eq!(gone.status, 204, "{}", gone.text);
     }));
     assert!(code == 4401 && took < 5_000, "{code} after {took} ms");
@@ -166,7 +170,7 @@ fn who_sees_some_hosts_sees_no_others() {
     let tags = hub.ask("PUT", "/api/v1/hosts/ours/tags", &hub.token, &json!({ "tags": ["team=a"] }));
     assert_eq!(tags.body["tags"], json!(["team=a"]), "{}", tags.text);
     add_user(&hub, VIEWER, "viewer", &["team=a", "team=b"]);
-    let token = hub.make_token(&hub.sign_in(VIEWER.0, VIEWER.1), "viewer");
+    let token = hub.make_token(VIEWER, "viewer");
     let get = |path: &str| hub.ask("GET", path, &token, &Value::Null);
     assert_eq!(get("/api/v1/hosts").body["total"], 1);
     for (path, status) in [
@@ -312,4 +316,108 @@ fn nothing_secret_stands_in_a_log_or_in_the_database() {
         assert!(!audit.contains(secret), "in the audit log: {secret}");
         assert!(!database.contains(secret), "in the database: {secret}");
     }
+}
+
+#[test]
+fn who_runs_some_hosts_runs_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let foreign = "01a1ffe1-afde-72f9-853f-a45c90cff753";
+    let agent = enrol(&hub, &enrolment(&hub, 1), foreign).body["agent_id"].as_str().unwrap().to_owned();
+    assert_eq!(hub.post_json(&json!({ "host": "known", "cpu": { "usage": 1 } })).status, 200);
+    let known = hub.get("/api/v1/hosts/known").body["id"].as_str().unwrap().to_owned();
+    add_user(&hub, OPERATOR, "operator", &["team=a"]);
+    let token = hub.make_token(OPERATOR, "operator");
+    let ask = |method: &str, path: &str, body: Value| hub.ask(method, path, &token, &body);
+    assert_eq!(ask("GET", "/api/v1/agents", Value::Null).body["agents"], json!([]));
+    assert_eq!(ask("POST", &format!("/api/v1/agents/{agent}/revoke"), Value::Null).status, 404);
+    assert_eq!(ask("PUT", "/api/v1/hosts/known/tags", json!({ "tags": ["team=a"] })).status, 404);
+    for tags in [json!([]), json!(["team=b"]), json!(["team=a", "team=b"])] {
+        let made = ask("POST", "/api/v1/enrolments", json!({ "name": "x", "tags": tags }));
+        assert_eq!(made.code(), "invalid_enrolment", "{tags}");
+    }
+    let made = ask("POST", "/api/v1/enrolments", json!({ "name": "x", "tags": ["team=a"], "uses": 9 }));
+    let own = made.body["token"].as_str().unwrap().to_owned();
+    // A host that is there can't be taken, nor be made theirs; a new one can be let in.
+    assert_eq!(enrol(&hub, &own, &known).code(), "host_taken", "it was heard just now");
+    assert_eq!(enrol(&hub, &own, "01a1ffe1-afde-72f9-853f-a45c90cff755").status, 201);
+    assert_eq!(ask("GET", "/api/v1/agents", Value::Null).body["agents"].as_array().unwrap().len(), 1);
+    // What they send is for their hosts alone, also by a token that only sends.
+    for scope in ["operator", "ingest"] {
+        let token = hub.make_token(OPERATOR, scope);
+        for host in ["known", "new"] {
+            let sent =
+                hub.ask("POST", "/ingest/metrics", &token, &json!({ "host": host, "cpu": { "usage": 1 } }));
+            assert_eq!(sent.code(), "other_host", "{scope} {host}");
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_lost_its_answer_comes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let (token, host) = (enrolment(&hub, 1), "01a1ffe1-afde-72f9-853f-a45c90cff753");
+    assert_eq!(enrol(&hub, &token, host).status, 201);
+    let again = enrol(&hub, &token, host);
+    assert_eq!(again.status, 201, "{}", again.text);
+    let secret = again.body["secret"].as_str().unwrap();
+    let sent = json!({ "host": "it", "host_id": host, "cpu": { "usage": 1 } });
+    assert_eq!(hub.ask("POST", "/ingest/metrics", secret, &sent).status, 200);
+    assert_eq!(enrol(&hub, &token, host).status, 401, "it sends: the token is used");
+    assert_eq!(hub.get("/api/v1/agents").body["agents"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_changes_during_a_login_is_not_undone_by_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let vera = add_user(&hub, VIEWER, "operator", &[]);
+    let path = format!("/api/v1/users/{vera}");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let going = || !stop.load(std::sync::atomic::Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        // Logins all the while, each of which writes its account down.
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while going() {
+                    let body = json!({ "name": VIEWER.0, "password": VIEWER.1 });
+                    let login = hub.ask("POST", "/api/v1/auth/login", "", &body);
+                    assert!([200, 409].contains(&login.status), "{}", login.text);
+                }
+            });
+        }
+        for turn in 0..30 {
+            let role = ["viewer", "operator"][turn % 2];
+            let changed = hub.ask(
+                "PATCH",
+                &path,
+                &hub.token,
+                &json!({ "role": role, "host_tags": [format!("t{turn}")] }),
+            );
+            assert_eq!(changed.status, 200, "{}", changed.text);
+            std::thread::sleep(Duration::from_millis(20));
+            let users = hub.get("/api/v1/users").body;
+            let now =
+                users["users"].as_array().unwrap().iter().find(|user| user["id"] == vera.as_str()).unwrap();
+            assert_eq!((&now["role"], &now["host_tags"]), (&json!(role), &json!([format!("t{turn}")])));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn an_open_browser_is_not_enough_to_guess_a_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let cookie = hub.log_in(ADMIN.0, ADMIN.1);
+    let body = json!({ "password": "a guess of mine", "new_password": "something quite new" });
+    let codes: Vec<u16> = std::thread::scope(|scope| {
+        let guess = || hub.by_page("PUT", "/api/v1/auth/password", &cookie, &body).status;
+        let all: Vec<_> = (0..40).map(|_| scope.spawn(guess)).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let tried = codes.iter().filter(|code| **code == 422).count();
+    assert!(tried <= 10, "{codes:?}");
+    assert!(codes.contains(&429), "{codes:?}");
 }

@@ -212,6 +212,13 @@ fn accounts_are_changed_by_hand_beside_a_hub() {
     eventually("she is gone", || !enters("quite another one"));
     let audit = hub.get("/api/v1/audit?text=command").body;
     assert_eq!(audit["entries"].as_array().unwrap().len(), 4, "{audit}");
+    // The last one, too: the next start offers the link again, and somebody may be added by hand.
+    assert!(user(&["remove", "admin"], "").0);
+    assert!(user(&["add", "root", "--role", "admin"], "the first one again\n").0);
+    eventually("somebody is there again", || {
+        let body = serde_json::json!({ "name": "root", "password": "the first one again" });
+        hub.ask("POST", "/api/v1/auth/token", "", &body).status == 200
+    });
 }
 
 #[test]

@@ -125,7 +125,7 @@ impl TestHub {
         assert!(address.contains(':'), "{line:?} {}", process.log());
         let mut hub = Self { process, address, token: String::new() };
         if line.contains("http://") {
-            hub.token = hub.make_token(&hub.sign_in(ADMIN.0, ADMIN.1), "admin");
+            hub.token = hub.make_token(ADMIN, "admin");
         }
         hub
     }
@@ -137,10 +137,27 @@ impl TestHub {
         answer.body["token"].as_str().unwrap_or_else(|| panic!("{}", answer.text)).to_owned()
     }
 
+    /// The cookie of a browser that is logged in.
+    pub(crate) fn log_in(&self, name: &str, password: &str) -> String {
+        let body = json!({ "name": name, "password": password });
+        let post = ureq::post(self.url("/api/v1/auth/login")).header("Content-Type", "application/json");
+        let answer = post.send(body.to_string()).unwrap();
+        answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned()
+    }
+
+    /// As a page of the hub asks.
+    pub(crate) fn by_page(&self, method: &str, path: &str, cookie: &str, body: &serde_json::Value) -> Answer {
+        let request = ureq::http::Request::builder().method(method).uri(self.url(path));
+        let request = request.header("Cookie", cookie).header("Origin", self.url(""));
+        let request = request.header("Content-Type", "application/json").body(body.to_string()).unwrap();
+        answer(client().run(request))
+    }
+
     /// A token that lasts.
-    pub(crate) fn make_token(&self, signed: &str, scope: &str) -> String {
+    pub(crate) fn make_token(&self, (name, password): (&str, &str), scope: &str) -> String {
+        let cookie = self.log_in(name, password);
         let body = json!({ "name": "test", "scope": scope });
-        let answer = self.ask("POST", "/api/v1/tokens", signed, &body);
+        let answer = self.by_page("POST", "/api/v1/tokens", &cookie, &body);
         answer.body["token"].as_str().unwrap_or_else(|| panic!("{}", answer.text)).to_owned()
     }
 
