@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it can't go on")]
 
 mod people;
+mod tls;
 
 use perfwatch_model::*;
 use perfwatch_series::{Block, Buckets, Effort, SeriesName, Table, Tier, Wanted, block};
@@ -330,39 +331,6 @@ mod postgres {
             assert!(tries < 20, "it never comes back");
         }
         assert_eq!(head_seqs(&store).await, [1, 3]);
-    }
-
-    #[tokio::test]
-    async fn another_machines_certificate_is_verified() {
-        let authority = |name: &str| {
-            let mut parameters = rcgen::CertificateParams::default();
-            parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-            parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
-            rcgen::CertifiedIssuer::self_signed(parameters, rcgen::KeyPair::generate().unwrap()).unwrap()
-        };
-        let (ours, foreign) = (authority("ours"), authority("foreign"));
-        let key = rcgen::KeyPair::generate().unwrap();
-        let names = vec!["127.0.0.1".to_owned()];
-        let cert = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &ours).unwrap();
-        let mut server = Postgres::start();
-        server.database("tls");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        server.restart_with_tls(&cert.pem(), &key.serialize_pem(), port);
-        let file = |name: &str, text: String| {
-            let path = server.folder().join(name);
-            std::fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
-        let (ours, foreign) = (file("ours.pem", ours.pem()), file("foreign.pem", foreign.pem()));
-        let url = |more: &str| format!("postgres://postgres@127.0.0.1:{port}/tls?sslmode=verify-full{more}");
-        let store = connect(&url(&format!("&sslrootcert={ours}")), "one").await.unwrap();
-        assert!(store.hosts().await.unwrap().is_empty());
-        let sql = "SELECT CAST(ssl AS TEXT) FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-        assert_eq!(store.rows(sql, Vec::new()).await.unwrap()[0][0], Cell::Text("true".to_owned()));
-        for more in ["", &format!("&sslrootcert={foreign}")] {
-            let error = connect(&url(more), "two").await.err().unwrap().to_string();
-            assert!(error.to_lowercase().contains("certificate"), "{error}");
-        }
     }
 
     #[tokio::test]

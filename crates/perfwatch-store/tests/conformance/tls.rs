@@ -1,0 +1,43 @@
+//! PostgreSQL by TLS: whose certificate nobody we trust has signed is not spoken to.
+
+use perfwatch_model::SystemClock;
+use perfwatch_store::*;
+use perfwatch_testkit::Postgres;
+use std::sync::Arc;
+
+async fn connect(url: &str) -> Result<PostgresStore, StoreError> {
+    PostgresStore::connect(url, "one".to_owned(), 1 << 30, Arc::new(SystemClock::new())).await
+}
+
+#[tokio::test]
+async fn another_machines_certificate_is_verified() {
+    let authority = |name: &str| {
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+        rcgen::CertifiedIssuer::self_signed(parameters, rcgen::KeyPair::generate().unwrap()).unwrap()
+    };
+    let (ours, foreign) = (authority("ours"), authority("foreign"));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["127.0.0.1".to_owned()];
+    let cert = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &ours).unwrap();
+    let mut server = Postgres::start();
+    server.database("tls");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    server.restart_with_tls(&cert.pem(), &key.serialize_pem(), port);
+    let file = |name: &str, text: String| {
+        let path = server.folder().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (ours, foreign) = (file("ours.pem", ours.pem()), file("foreign.pem", foreign.pem()));
+    let url = |more: &str| format!("postgres://postgres@127.0.0.1:{port}/tls?sslmode=verify-full{more}");
+    let store = connect(&url(&format!("&sslrootcert={ours}"))).await.unwrap();
+    assert!(store.hosts().await.unwrap().is_empty());
+    let sql = "SELECT CAST(ssl AS TEXT) FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    assert_eq!(store.rows(sql, Vec::new()).await.unwrap()[0][0], Cell::Text("true".to_owned()));
+    for more in ["", &format!("&sslrootcert={foreign}")] {
+        let error = connect(&url(more)).await.err().unwrap().to_string();
+        assert!(error.to_lowercase().contains("certificate"), "{error}");
+    }
+}
