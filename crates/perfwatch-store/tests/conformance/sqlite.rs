@@ -1,0 +1,130 @@
+//! What SQLite alone has: a folder, a file, a budget that is a wall.
+
+use super::*;
+
+fn open(folder: &std::path::Path, budget_bytes: u64) -> Result<SqliteStore, StoreError> {
+    let options = SqliteOptions { folder: folder.join("history"), budget_bytes };
+    SqliteStore::open(&options, Arc::new(SystemClock::new()))
+}
+
+#[tokio::test]
+async fn does_what_every_store_must() {
+    let folder = tempfile::tempdir().unwrap();
+    all(Arc::new(open(folder.path(), 1 << 30).unwrap())).await;
+    // Again, by another process so to speak: all is there.
+    let store = open(folder.path(), 1 << 30).unwrap();
+    assert_eq!(store.hosts().await.unwrap().len(), 2);
+    assert_eq!(store.blocks(Tier::Raw, host(3).id, T0, T0 + HOUR).await.unwrap().len(), 2);
+    assert_eq!(head_seqs(&store).await, [99]);
+}
+
+#[tokio::test]
+async fn two_hubs_never_share_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(folder.path(), 1 << 30).unwrap();
+    let error = open(folder.path(), 1 << 30).err().unwrap().to_string();
+    assert!(error.contains("another hub runs on this folder"), "{error}");
+    drop(first);
+    open(folder.path(), 1 << 30).unwrap();
+}
+
+#[tokio::test]
+async fn tables_of_a_newer_version_and_files_that_are_none_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path(), 1 << 30).unwrap());
+    let file = folder.path().join("history/history.db");
+    let raw = rusqlite::Connection::open(&file).unwrap();
+    raw.execute("INSERT INTO refinery_schema_history VALUES (999, 'later', '2030-01-01T00:00:00Z', '1')", [])
+        .unwrap();
+    drop(raw);
+    let error = open(folder.path(), 1 << 30).err().unwrap().to_string();
+    assert!(error.contains("newer PerfWatch") && error.contains("999"), "{error}");
+    std::fs::write(&file, vec![b'x'; 20_000]).unwrap();
+    let error = open(folder.path(), 1 << 30).err().unwrap().to_string();
+    assert!(error.contains("not a database"), "{error}");
+}
+
+#[tokio::test]
+async fn a_backup_is_whole_while_rows_come_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(folder.path(), 1 << 30).unwrap());
+    let key = perfwatch_store::people::put_setting("signing_keys", "a signing key");
+    store.commit(vec![Write::Sql(key)]).await.unwrap();
+    let shape = shape(&["x"]);
+    let writer = {
+        let (store, shape) = (store.clone(), shape.clone());
+        tokio::spawn(async move {
+            for seq in 0..60 {
+                store.append(vec![row(host(1).id, &shape, seq, T0)]).await.unwrap();
+            }
+        })
+    };
+    let to = folder.path().join("copy/history.db");
+    std::fs::create_dir(to.parent().unwrap()).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    store.backup(&to).await.unwrap();
+    assert!(store.backup(&to).await.unwrap_err().to_string().contains("is there already"));
+    // Who reads either could log in as anyone.
+    let history = folder.path().join("history");
+    for file in [to.clone(), history.join("history.db"), history.join("history.db-wal")] {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
+    assert!(String::from_utf8_lossy(&std::fs::read(&to).unwrap()).matches("a signing key").count() == 0);
+    writer.await.unwrap();
+    let options = SqliteOptions { folder: to.parent().unwrap().to_owned(), budget_bytes: 1 << 30 };
+    let copy = SqliteStore::open(&options, Arc::new(SystemClock::new())).unwrap();
+    let seqs = head_seqs(&copy).await;
+    assert!(!seqs.is_empty());
+    assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>(), "a copy as of one moment");
+}
+
+#[tokio::test]
+async fn the_budget_is_a_wall() {
+    let folder = tempfile::tempdir().unwrap();
+    let budget = 4 << 20;
+    let store = open(folder.path(), budget).unwrap();
+    let shape = shape(&["x"]);
+    let disk = || -> u64 {
+        let files = std::fs::read_dir(folder.path().join("history")).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+    };
+    let mut refused = 0;
+    for seq in 0..400 {
+        let mut row = row(host(1).id, &shape, seq, T0);
+        // Text that does not compress.
+        let noise: String = (0..1_000).map(|_| char::from(fastrand::u8(33..126))).collect();
+        let processes = (0..20).map(|n| ProcessRow {
+            pid: n,
+            command: noise.chars().rev().cycle().skip(n as usize * 7).take(1_000).collect::<String>().into(),
+            name: fastrand::u64(..).to_string().into(),
+            ..ProcessRow::default()
+        });
+        Arc::make_mut(&mut row.snapshot).processes = processes.collect();
+        Arc::make_mut(&mut row.snapshot).errors = (0..8)
+            .map(|_| CollectorError {
+                collector: "x".into(),
+                message: (0..1_000).map(|_| fastrand::alphanumeric()).collect(),
+            })
+            .collect();
+        match store.append(vec![row]).await {
+            Ok(_) => assert_eq!(refused, 0),
+            Err(error) => {
+                assert!(error.to_string().contains("budget"), "{error}");
+                refused += 1;
+            }
+        }
+        assert!(disk() <= budget, "{} of {budget}", disk());
+    }
+    assert!(refused > 0, "{}", disk());
+    // What was let go makes room again, and goes back to the file system bit by bit.
+    store.truncate_head(i64::MAX).await.unwrap();
+    let full = disk();
+    for _ in 0..10 {
+        store.tidy(0).await.unwrap();
+    }
+    drop(store);
+    assert!(disk() < full / 2, "{} of {full}", disk());
+    let store = open(folder.path(), budget).unwrap();
+    store.append(vec![row(host(1).id, &shape, 1_000, T0)]).await.unwrap();
+}
