@@ -1,7 +1,7 @@
 // Who is logged in, for all pages: what they may see, and what to do when that ends.
 import { shallowRef } from 'vue'
 import type { Router } from 'vue-router'
-import { ApiError, getJson, send, whenEnded, words } from './api/http'
+import { ApiError, getJson, getMe, send, whenEnded, words } from './api/http'
 import { closeLive } from './api/live'
 import type { AuthState, Me, Role } from './api/types'
 
@@ -18,7 +18,7 @@ export function may(role: Role): boolean {
 /** Asks the hub who this browser is. */
 async function look(): Promise<Me | null> {
   try {
-    me.value = await getJson<Me>('/api/v1/auth/me')
+    me.value = await getMe()
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 401) throw error
     me.value = null
@@ -54,7 +54,8 @@ export function guardRoutes(router: Router) {
   })
   whenEnded(async () => {
     const page = router.currentRoute.value
-    if (page.meta.open || asking) return
+    // Before the first page, the guard of the routes asks itself.
+    if (page.matched.length === 0 || page.meta.open || asking) return
     // Another tab of this browser may have got a session anew.
     asking = true
     const still = await look().catch(() => me.value)

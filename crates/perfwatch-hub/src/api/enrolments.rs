@@ -115,11 +115,8 @@ pub(crate) async fn create(
     Extension(site): Extension<Site>,
     JsonBody(wish): JsonBody<NewEnrolment>,
 ) -> Result<(StatusCode, Json<MadeEnrolment>), ApiError> {
-    let name = wish.name.trim().to_owned();
+    let name = params::label(&wish.name)?;
     let invalid = |why: String| Err(ApiError::unprocessable("invalid_enrolment", why));
-    if name.is_empty() || name.len() > 100 || name.contains(char::is_control) {
-        return invalid("its name has 1 to 100 bytes".to_owned());
-    }
     if !(1..=limits::HOSTS as i64).contains(&wish.uses) {
         return invalid(format!("it lets in 1 to {} agents", limits::HOSTS));
     }

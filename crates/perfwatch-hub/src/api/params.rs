@@ -32,6 +32,15 @@ pub(crate) fn hosts(app: &App, identity: &Identity) -> Vec<Host> {
     hosts
 }
 
+/// What people call a token.
+pub(crate) fn label(text: &str) -> Result<String, ApiError> {
+    let label = text.trim();
+    if label.is_empty() || label.len() > 100 || label.contains(char::is_control) {
+        return Err(ApiError::unprocessable("invalid_name", "a name has 1 to 100 bytes"));
+    }
+    Ok(label.to_owned())
+}
+
 /// What hosts are told apart by: `environment=production`, `web`.
 pub(crate) fn tags(tags: &[String]) -> Result<Vec<String>, ApiError> {
     let invalid = |why: &str| Err(ApiError::unprocessable("invalid_tags", why));

@@ -1,8 +1,9 @@
 //! `/api/v1/tokens`: one's own tokens, for scripts.
 
 use super::body::JsonBody;
+use super::params;
 use crate::app::App;
-use crate::auth::identity::INGEST;
+use crate::auth::identity::scope_problem;
 use crate::auth::{Doer, Identity, secret};
 use crate::error::ApiError;
 use axum::Json;
@@ -90,19 +91,11 @@ pub(crate) async fn create(
     doer: Doer,
     JsonBody(wish): JsonBody<NewToken>,
 ) -> Result<(StatusCode, Json<MadeToken>), ApiError> {
-    let name = wish.name.trim().to_owned();
+    let name = params::label(&wish.name)?;
     let invalid = |why: String| Err(ApiError::unprocessable("invalid_token", why));
-    if name.is_empty() || name.len() > 100 || name.contains(char::is_control) {
-        return invalid("a token's name has 1 to 100 bytes".to_owned());
-    }
     let role = doer.identity.role.unwrap_or(Role::Viewer);
-    let allowed = match Role::of(&wish.scope) {
-        Some(scope) => scope <= role,
-        None if wish.scope == INGEST => role >= Role::Operator,
-        None => return invalid("a scope is viewer, operator, admin or ingest".to_owned()),
-    };
-    if !allowed {
-        return invalid(format!("a token may not do more than you: {}", role.name()));
+    if let Some(why) = scope_problem(&wish.scope, role) {
+        return invalid(why);
     }
     if wish.expires_in_days.is_some_and(|days| !(1..=3_650).contains(&days)) {
         return invalid("a token lasts 1 to 3,650 days, or without end".to_owned());

@@ -121,13 +121,8 @@ impl Users {
     /// No such user, a scope that is none.
     pub async fn token(&self, name: &str, scope: &str, what: &str) -> Result<String, UserError> {
         let account = self.find(name)?;
-        let allowed = match Role::of(scope) {
-            Some(role) => role <= account.role,
-            None => scope == identity::INGEST && account.role >= Role::Operator,
-        };
-        if !allowed {
-            let role = account.role.name();
-            return Err(UserError::Refused(format!("no token with the scope {scope:?} for a {role}")));
+        if let Some(why) = identity::scope_problem(scope, account.role) {
+            return Err(UserError::Refused(why));
         }
         let text = secret::generate(secret::Kind::Token);
         let token = Token {

@@ -15,6 +15,16 @@ pub(crate) const COOKIE: &str = "perfwatch_session";
 /// What a token may do beside the roles: send snapshots of any host, and nothing else.
 pub(crate) const INGEST: &str = "ingest";
 
+/// Why someone of a role can't make a token of a scope.
+pub(crate) fn scope_problem(scope: &str, role: Role) -> Option<String> {
+    let enough = match Role::of(scope) {
+        Some(scope) => scope <= role,
+        None if scope == INGEST => role >= Role::Operator,
+        None => return Some("a scope is viewer, operator, admin or ingest".to_owned()),
+    };
+    (!enough).then(|| format!("a token may not do more than its user, a {}", role.name()))
+}
+
 /// How long browsers stay logged in.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionTimes {
