@@ -6,6 +6,7 @@ mod access;
 mod cli;
 mod crash;
 mod history;
+mod hubs;
 mod ingest;
 mod live;
 mod oidc;
