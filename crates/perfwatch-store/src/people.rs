@@ -301,6 +301,12 @@ impl Token {
         store.rows(sql, Vec::new()).await?.into_iter().map(read).collect()
     }
 
+    /// One that does not end by itself.
+    pub fn new(hash: Hash, account: Uuid, name: String, scope: String, now_ms: i64) -> Self {
+        let id = Uuid::now_v7();
+        Self { id, hash, account, name, scope, created_ms: now_ms, expires_ms: None, used_ms: None }
+    }
+
     /// Whether it has not ended yet.
     pub fn lasts(&self, now_ms: i64) -> bool {
         self.expires_ms.is_none_or(|at_ms| at_ms > now_ms)

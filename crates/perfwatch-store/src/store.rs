@@ -251,9 +251,7 @@ pub trait Store: Send + Sync {
     /// at the end.
     fn head(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>>;
     /// Whether the head takes so much that rows should be sealed before they are due.
-    fn head_is_large(&self) -> bool {
-        false
-    }
+    fn head_is_large(&self) -> bool;
     /// Lets go of this hub's head rows that arrived before this number.
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>>;
 

@@ -114,7 +114,7 @@ mod with_hub {
                 ingest: hub.limits.ingest_requests,
                 api: hub.limits.api_requests,
             },
-            connections: connections(hub.limits.connections),
+            connections: hub.limits.connections.min(raise_file_handles().unwrap_or(usize::MAX)),
             connections_of_address: hub.limits.address_connections,
             downloads: settings.data.join("downloads"),
             interval: hub.interval.map(|time| time.0),
@@ -123,9 +123,9 @@ mod with_hub {
         })
     }
 
-    /// As many connections as there are file handles for, with some left for files: the kernel's
-    /// first limit is often 1,024, and may be raised (getrlimit(2)).
-    fn connections(wanted: usize) -> usize {
+    /// Raises the limit of open files, which is often 1,024 at first (getrlimit(2)). How many
+    /// connections there is room for beside the files; none where that has no bound.
+    fn raise_file_handles() -> Option<usize> {
         use rustix::process::{Resource, getrlimit, setrlimit};
         let mut limit = getrlimit(Resource::Nofile);
         let most = limit.maximum;
@@ -133,8 +133,8 @@ mod with_hub {
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
             tracing::debug!(%error, "open files");
         }
-        let handles = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
-        wanted.min(handles.map_or(wanted, |handles| handles.saturating_sub(200).max(100)))
+        let handles = usize::try_from(getrlimit(Resource::Nofile).current?).ok()?;
+        Some(handles.saturating_sub(200).max(100))
     }
 
     fn oidc(oidc: &OidcSettings) -> anyhow::Result<Option<OidcConfig>> {

@@ -4,14 +4,11 @@ import type { components } from './schema'
 
 type Shapes = components['schemas']
 
-export type HostFacts = Shapes['HostFacts']
 export type Host = Shapes['HostJson']
 export type HostList = Shapes['HostsJson']
 export type System = Shapes['SystemJson']
 export type ProcessRow = Shapes['ProcessRow']
-export type ProcessUse = Shapes['ProcessUse']
 export type ProcessesAnswer = Shapes['ProcessesAnswer']
-export type PastSeries = Shapes['Series']
 export type SeriesAnswer = Shapes['SeriesAnswer']
 export type SnapshotAnswer = Shapes['SnapshotAnswer']
 export type Column = Shapes['Column']

@@ -1,7 +1,7 @@
 // One host's further past as the hub's history answers it: the same face as live columns, with
 // the least and largest beside each average, and gaps with their reasons.
 import { getJson } from '../api/http'
-import type { ProcessRow, ProcessUse, SeriesAnswer, SnapshotAnswer } from '../api/types'
+import type { ProcessesAnswer, ProcessRow, SeriesAnswer, SnapshotAnswer } from '../api/types'
 import { type Columns, type Gap, keyOf, type Latest, type Value } from './columns'
 
 export class PastColumns implements Columns {
@@ -99,7 +99,7 @@ export function figuresOf(snapshot: object): Latest {
 /** Who used the host over some time: processor and disk on average, memory at its most. */
 export async function processesOver(id: string, from: number, to: number, signal: AbortSignal): Promise<ProcessRow[]> {
   const query = new URLSearchParams({ from: String(Math.round(from * 1000)), to: String(Math.round(to * 1000)), limit: '40' })
-  const answer = await getJson<{ covered_ms: number; processes: ProcessUse[] }>(`${host(id)}/processes?${query}`, signal)
+  const answer = await getJson<ProcessesAnswer>(`${host(id)}/processes?${query}`, signal)
   const seconds = Math.max(answer.covered_ms / 1000, 1)
   return answer.processes.map((use) => ({
     pid: use.pid,

@@ -65,9 +65,7 @@ pub(crate) async fn set_up(
 ) -> Result<Entered, ApiError> {
     let done = || ApiError::conflict("already_set_up", "this hub has an administrator already: log in");
     let secret_now = app.people.set_up_secret().ok_or_else(done)?;
-    if let Some(wait) = app.throttle.wait(client.address, "", app.clock.monotonic()) {
-        return Err(ApiError::too_many("too many wrong tries", wait));
-    }
+    login::wait(&app, &client, "")?;
     // Hashes are compared, so that the time tells nothing.
     if secret::hash(&wish.secret) != secret::hash(&secret_now) {
         app.throttle.wrong(client.address, "", app.clock.monotonic());

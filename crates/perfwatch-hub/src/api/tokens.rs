@@ -102,15 +102,10 @@ pub(crate) async fn create(
     }
     let text = secret::generate(secret::Kind::Token);
     let now_ms = app.clock.wall_ms();
+    let account = doer.identity.account().ok_or_else(crate::auth::access::login_needed)?;
     let token = Token {
-        id: Uuid::now_v7(),
-        hash: secret::hash(&text),
-        account: doer.identity.account().ok_or_else(crate::auth::access::login_needed)?,
-        name,
-        scope: wish.scope,
-        created_ms: now_ms,
         expires_ms: wish.expires_in_days.map(|days| now_ms + days * DAY_MS),
-        used_ms: None,
+        ..Token::new(secret::hash(&text), account, name, wish.scope, now_ms)
     };
     let turn = app.people.turn().await?;
     if of(&app, &doer.identity).len() >= MOST {

@@ -9,7 +9,6 @@ use perfwatch_model::Clock;
 use perfwatch_store::people::{Account, AuditEntry, Role, Session, Token};
 use perfwatch_store::{Change, CommitError, Store, StoreError};
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -120,22 +119,16 @@ impl Users {
     /// # Errors
     /// No such user, a scope that is none.
     pub async fn token(&self, name: &str, scope: &str, what: &str) -> Result<String, UserError> {
-        let account = self.find(name)?;
-        if let Some(why) = identity::scope_problem(scope, account.role) {
-            return Err(UserError::Refused(why));
-        }
         let text = secret::generate(secret::Kind::Token);
-        let token = Token {
-            id: Uuid::now_v7(),
-            hash: secret::hash(&text),
-            account: account.id,
-            name: what.to_owned(),
-            scope: scope.to_owned(),
-            created_ms: self.0.now_ms(),
-            expires_ms: None,
-            used_ms: None,
+        let changes = |users: &Self| {
+            let account = users.find(name)?;
+            if let Some(why) = identity::scope_problem(scope, account.role) {
+                return Err(UserError::Refused(why));
+            }
+            let (hash, now_ms) = (secret::hash(&text), users.0.now_ms());
+            Ok(vec![Token::new(hash, account.id, what.to_owned(), scope.to_owned(), now_ms).add()])
         };
-        self.commit("token.create", &account.name, |_| Ok(vec![token.add()])).await?;
+        self.commit("token.create", name, changes).await?;
         Ok(text)
     }
 }

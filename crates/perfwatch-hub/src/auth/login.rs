@@ -120,7 +120,11 @@ pub(crate) async fn ask_again(
     Err(ApiError::unprocessable("wrong_password", "the present password is not right"))
 }
 
-fn wait(app: &App, client: &Client, name: &str) -> Result<(), ApiError> {
+/// Nothing while one may try; an account's name, or none.
+///
+/// # Errors
+/// Too many wrong tries came before.
+pub(crate) fn wait(app: &App, client: &Client, name: &str) -> Result<(), ApiError> {
     match app.throttle.wait(client.address, name, app.clock.monotonic()) {
         Some(wait) => {
             Err(ApiError::too_many(format!("too many wrong tries; wait {} s", wait.as_secs() + 1), wait))
@@ -147,12 +151,7 @@ async fn failed(app: &App, client: &Client, name: &str, what: &str) {
 }
 
 /// A new session of a browser: what its cookie holds, and how it is kept.
-pub(crate) fn session(
-    app: &App,
-    account: &Account,
-    client: &Client,
-    headers: &HeaderMap,
-) -> (String, Session) {
+fn session(app: &App, account: &Account, client: &Client, headers: &HeaderMap) -> (String, Session) {
     let text = secret::generate(secret::Kind::Session);
     let browser = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let now_ms = app.clock.wall_ms();

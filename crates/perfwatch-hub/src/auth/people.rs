@@ -119,6 +119,7 @@ pub(crate) struct People {
     turn: tokio::sync::Mutex<()>,
     /// Of the hub's own agent: never written down.
     pub(crate) own_agent: String,
+    pub(crate) own_agent_hash: Hash,
     /// How long browsers stay logged in.
     times: SessionTimes,
 }
@@ -142,6 +143,7 @@ impl People {
             Ok(()) | Err(CommitError::Conflict) => {}
             Err(CommitError::Store(error)) => return Err(error),
         }
+        let own_agent = secret::generate(secret::Kind::Agent);
         let people = Arc::new(Self {
             state: RwLock::new(Arc::new(State::read(&*store).await?)),
             store,
@@ -149,7 +151,8 @@ impl People {
             seen: Mutex::default(),
             told: watch::Sender::new(0),
             turn: tokio::sync::Mutex::default(),
-            own_agent: secret::generate(secret::Kind::Agent),
+            own_agent_hash: secret::hash(&own_agent),
+            own_agent,
             times,
         });
         people.rotate_keys().await?;

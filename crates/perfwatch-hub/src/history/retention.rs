@@ -48,9 +48,7 @@ impl History {
 
     /// Keeps the store within its budget: the oldest detail goes first, and each tier keeps a
     /// share, so that neither the last hours nor the last years vanish.
-    pub(super) async fn keep_within_budget(&self) -> Result<usize, StoreError> {
-        let usage = self.store.usage().await?;
-        self.counts.set_usage(usage);
+    pub(super) async fn keep_within_budget(&self, usage: Usage) -> Result<usize, StoreError> {
         let Usage { used_bytes: used, room_bytes: room, .. } = usage;
         if used <= room / 100 * HIGH {
             return Ok(0);
@@ -58,7 +56,8 @@ impl History {
         let wanted = used - room / 100 * LOW;
         let first = gives(&usage);
         // Where the one whose turn it is has nothing that may go, another has.
-        for tier in [first, Tier::Raw, Tier::Minute, Tier::Hour] {
+        let others = Tier::ALL.into_iter().filter(|tier| *tier != first);
+        for tier in std::iter::once(first).chain(others) {
             let dropped = self.let_go(tier, wanted, usage).await?;
             if dropped > 0 {
                 return Ok(dropped);

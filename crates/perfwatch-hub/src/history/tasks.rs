@@ -57,8 +57,9 @@ impl History {
         let (mut rolled, mut retained) = (None, None);
         while next(stop, &mut ticks).await {
             // Each hub goes by what is taken, whoever lets go.
-            match self.store.usage().await {
-                Ok(usage) => self.counts.set_usage(usage),
+            let usage = self.store.usage().await;
+            match &usage {
+                Ok(usage) => self.counts.set_usage(*usage),
                 Err(error) => tracing::debug!(%error, "usage"),
             }
             let leased = self.store.lease("history", LEASE_MS).await;
@@ -70,7 +71,10 @@ impl History {
             let now = self.clock.monotonic();
             let due =
                 |last: Option<Duration>, every| last.is_none_or(|last| now.saturating_sub(last) >= every);
-            let kept = self.keep_within_budget().await;
+            let kept = match usage {
+                Ok(usage) => self.keep_within_budget(usage).await,
+                Err(error) => Err(error),
+            };
             self.note("budget", kept.map(|_| 0), &self.counts.failed);
             if due(rolled, ROLL_UP_EVERY) {
                 let done = self.roll_up().await;

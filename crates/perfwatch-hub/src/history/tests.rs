@@ -301,7 +301,8 @@ async fn the_budget_takes_old_detail_first(place: Place) {
         bench.at(T0 + (i64::try_from(minute).unwrap() + 1) * MINUTE);
         bench.history.append(bench.host, rows).await.unwrap();
         bench.history.seal(true).await.unwrap();
-        bench.history.keep_within_budget().await.unwrap();
+        let usage = bench.history.store.usage().await.unwrap();
+        bench.history.keep_within_budget(usage).await.unwrap();
         bench.history.store.tidy(0).await.unwrap();
         largest = largest.max(bench.history.store.usage().await.unwrap().disk_bytes);
     }

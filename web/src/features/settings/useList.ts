@@ -2,12 +2,12 @@
 import { onMounted, ref, shallowRef } from 'vue'
 import { getJson, words } from '../../api/http'
 
-export function useList<T>(path: () => string) {
+export function useList<T>(path: string) {
   const list = shallowRef<T | null>(null)
   const problem = ref('')
   async function load() {
     try {
-      list.value = await getJson<T>(path())
+      list.value = await getJson<T>(path)
       problem.value = ''
     } catch (error) {
       problem.value = words(error)
@@ -16,6 +16,3 @@ export function useList<T>(path: () => string) {
   onMounted(load)
   return { list, problem, load }
 }
-
-/** `environment=production, web` as a list. */
-export const tagsOf = (text: string) => text.split(/[\s,]+/).filter((tag) => tag !== '')
