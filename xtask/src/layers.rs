@@ -9,6 +9,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("perfwatch-model", &[]),
     ("perfwatch-collect", &["perfwatch-model"]),
     ("perfwatch-agent", &["perfwatch-model", "perfwatch-collect"]),
+    ("perfwatch-alert", &["perfwatch-model"]),
     ("perfwatch-series", &["perfwatch-model"]),
     ("perfwatch-store", &["perfwatch-model", "perfwatch-series"]),
     ("perfwatch-hub", &["perfwatch-model", "perfwatch-series", "perfwatch-store"]),

@@ -1,0 +1,68 @@
+//! When a series that goes on as it went will reach a value: a straight line through what was
+//! (least squares), believed only where it fits.
+
+/// Points fewer than this make no line.
+const LEAST_POINTS: usize = 10;
+/// A line that explains less of what was than this share is none.
+const LEAST_FIT: f64 = 0.7;
+
+/// Milliseconds from the last point until the line is at `reaches`; none where it never is, or is
+/// no line.
+#[expect(clippy::cast_precision_loss, reason = "times of some days, to a millisecond")]
+pub fn reaches_in(points: &[(i64, f64)], reaches: f64) -> Option<f64> {
+    let (&(first_ms, _), &(last_ms, last)) = (points.first()?, points.last()?);
+    if points.len() < LEAST_POINTS || last_ms <= first_ms {
+        return None;
+    }
+    let count = points.len() as f64;
+    let x = |at_ms: i64| (at_ms - first_ms) as f64;
+    let mean_x = points.iter().map(|(at, _)| x(*at)).sum::<f64>() / count;
+    let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / count;
+    let sum = |of: &dyn Fn(f64, f64) -> f64| {
+        points.iter().map(|(at, y)| of(x(*at) - mean_x, y - mean_y)).sum::<f64>()
+    };
+    let (xx, xy, yy) = (sum(&|x, _| x * x), sum(&|x, y| x * y), sum(&|_, y| y * y));
+    if xx <= 0.0 || yy <= 0.0 || xy * xy / (xx * yy) < LEAST_FIT {
+        return None;
+    }
+    let slope = xy / xx;
+    let left = reaches - last;
+    // Already there, or going the other way.
+    if left == 0.0 || (left > 0.0) != (slope > 0.0) {
+        return (left == 0.0).then_some(0.0);
+    }
+    Some(left / slope)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    #[test]
+    fn a_disk_that_fills_is_full_when_the_line_says() {
+        let fills: Vec<(i64, f64)> =
+            (0..60).map(|minute| (minute * 60_000, 50.0 + minute as f64 / 6.0)).collect();
+        let left = reaches_in(&fills, 100.0).unwrap();
+        assert!((left / HOUR as f64 - 4.0).abs() < 0.1, "{left}");
+        assert_eq!(reaches_in(&fills, 10.0), None, "it goes the other way");
+        assert_eq!(reaches_in(&fills[..5], 100.0), None, "too little");
+        let noise: Vec<(i64, f64)> = (0..60).map(|n| (n * 60_000, [20.0, 80.0][n as usize % 2])).collect();
+        assert_eq!(reaches_in(&noise, 100.0), None, "no line");
+        let flat: Vec<(i64, f64)> = (0..60).map(|n| (n * 60_000, 42.0)).collect();
+        assert_eq!(reaches_in(&flat, 100.0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn never_a_time_that_is_none(points in prop::collection::vec((0i64..1_000_000_000, -1e12f64..1e12), 0..50), reaches in -1e12f64..1e12) {
+            let mut points = points;
+            points.sort_by_key(|(at, _)| *at);
+            if let Some(left) = reaches_in(&points, reaches) {
+                prop_assert!(left.is_finite() && left >= 0.0);
+            }
+        }
+    }
+}
