@@ -44,7 +44,7 @@ pub enum Phase {
 pub struct State {
     /// How it stands.
     pub phase: Phase,
-    /// Of the last observation that was heard.
+    /// Of the last observation that said something, milliseconds since 1970.
     pub seen_ms: i64,
 }
 

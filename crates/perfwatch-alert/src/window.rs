@@ -1,4 +1,5 @@
-//! What a rule looks at: the latest value of a series, or a figure over a window of it.
+//! What a rule looks at: a figure over a stretch of one series. Kept in buckets, so that a day
+//! costs no more than a minute.
 
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -6,6 +7,7 @@ use std::collections::VecDeque;
 /// Which figure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Aggregate {
     /// The latest value.
     #[default]
@@ -20,58 +22,133 @@ pub enum Aggregate {
     P95,
 }
 
-/// Values of one series, as long as a window needs them.
-#[derive(Debug, Clone, Default)]
-pub struct Window {
-    values: VecDeque<(i64, f32)>,
+/// Figures of the values that fell into one bucket.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    start_ms: i64,
+    first_ms: i64,
+    count: u32,
+    sum: f64,
+    min: f32,
+    max: f32,
 }
 
-/// Values of one window at most: a day of ticks at 30 s. Of more, each second one goes.
-const MOST: usize = 2_880;
+/// Buckets of one window; its edge is sharp to one of them.
+const BUCKETS: i64 = 32;
+/// Values of one window that a percentile is taken of: of more, some are passed over evenly.
+const VALUES: i64 = 600;
+
+/// Values of one series, as far as a figure needs them.
+#[derive(Debug, Clone)]
+pub struct Window {
+    reach_ms: i64,
+    width_ms: i64,
+    last: Option<(i64, f64)>,
+    buckets: VecDeque<Bucket>,
+    values: Option<VecDeque<(i64, f32)>>,
+}
 
 impl Window {
-    /// Takes in a value; earlier ones than the last are of the past, and not heard.
-    pub fn push(&mut self, at_ms: i64, value: f64, window_ms: i64) {
-        if self.values.back().is_some_and(|(last, _)| *last >= at_ms) {
-            return;
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "seven digits are enough to compare by")]
-        self.values.push_back((at_ms, value as f32));
-        while self.values.front().is_some_and(|(first, _)| *first <= at_ms - window_ms.max(1)) {
-            self.values.pop_front();
-        }
-        if self.values.len() > MOST {
-            let mut second = false;
-            self.values.retain(|_| {
-                second = !second;
-                second
-            });
+    /// Nothing seen yet: of a window of this length, reaching so far back.
+    pub fn new(aggregate: Aggregate, window_ms: i64, reach_ms: i64) -> Self {
+        Self {
+            reach_ms: reach_ms.max(window_ms),
+            // Those that reach back for long are no finer than they must be.
+            width_ms: (window_ms / BUCKETS).max(reach_ms / (8 * BUCKETS)).max(1),
+            last: None,
+            buckets: VecDeque::new(),
+            values: (aggregate == Aggregate::P95).then(VecDeque::new),
         }
     }
 
-    /// The figure; none where there is no value, or the window is not half full yet.
-    pub fn figure(&self, aggregate: Aggregate, window_ms: i64) -> Option<f64> {
-        let ((first_ms, _), (last_ms, last)) = (self.values.front()?, self.values.back()?);
-        if aggregate == Aggregate::Last {
-            return Some(f64::from(*last));
+    /// Takes in a value; earlier ones than the last are of the past, and not heard.
+    #[expect(clippy::cast_possible_truncation, reason = "seven digits are enough to compare by")]
+    pub fn push(&mut self, at_ms: i64, value: f64) {
+        if value.is_nan() || self.last.is_some_and(|(last, _)| last >= at_ms) {
+            return;
         }
-        if last_ms - first_ms < window_ms / 2 {
-            return None;
+        self.last = Some((at_ms, value));
+        if self.reach_ms == 0 {
+            return;
         }
-        let values = self.values.iter().map(|(_, value)| f64::from(*value));
-        match aggregate {
-            Aggregate::Last => Some(f64::from(*last)),
-            #[expect(clippy::cast_precision_loss, reason = "a count of some thousand")]
-            Aggregate::Mean => Some(values.sum::<f64>() / self.values.len() as f64),
-            Aggregate::Min => values.reduce(f64::min),
-            Aggregate::Max => values.reduce(f64::max),
-            Aggregate::P95 => {
-                let mut sorted: Vec<f64> = values.collect();
-                // Nearest rank.
-                let rank = (sorted.len() * 95).div_ceil(100).saturating_sub(1);
-                Some(*sorted.select_nth_unstable_by(rank, f64::total_cmp).1)
+        let oldest = at_ms - self.reach_ms;
+        if let Some(values) = &mut self.values {
+            let apart = self.reach_ms / VALUES;
+            if values.back().is_none_or(|(last, _)| at_ms - last > apart) {
+                values.push_back((at_ms, value as f32));
+            }
+            while values.front().is_some_and(|(first, _)| *first <= oldest) {
+                values.pop_front();
             }
         }
+        let start_ms = at_ms - at_ms.rem_euclid(self.width_ms);
+        match self.buckets.back_mut().filter(|bucket| bucket.start_ms == start_ms) {
+            Some(bucket) => {
+                bucket.count += 1;
+                bucket.sum += value;
+                bucket.min = bucket.min.min(value as f32);
+                bucket.max = bucket.max.max(value as f32);
+            }
+            None => self.buckets.push_back(Bucket {
+                start_ms,
+                first_ms: at_ms,
+                count: 1,
+                sum: value,
+                min: value as f32,
+                max: value as f32,
+            }),
+        }
+        while self.buckets.front().is_some_and(|bucket| bucket.start_ms + self.width_ms <= oldest) {
+            self.buckets.pop_front();
+        }
+    }
+
+    /// The latest value and its time.
+    pub fn last(&self) -> Option<(i64, f64)> {
+        self.last
+    }
+
+    /// The figure of what ended `ago_ms` before the latest value; none where there is no value, or
+    /// less than half of the window is known.
+    pub fn figure(&self, aggregate: Aggregate, window_ms: i64, ago_ms: i64) -> Option<f64> {
+        let (last_ms, last) = self.last?;
+        if aggregate == Aggregate::Last {
+            return Some(last);
+        }
+        let (from_ms, to_ms) = (last_ms - ago_ms - window_ms, last_ms - ago_ms);
+        let within = || {
+            let touches =
+                move |bucket: &&Bucket| bucket.start_ms + self.width_ms > from_ms && bucket.start_ms <= to_ms;
+            self.buckets.iter().filter(touches)
+        };
+        if to_ms - within().next()?.first_ms < window_ms / 2 {
+            return None;
+        }
+        match (aggregate, &self.values) {
+            (Aggregate::P95, Some(values)) => {
+                let mut sorted: Vec<f32> = values.iter().map(|(_, value)| *value).collect();
+                // Nearest rank.
+                let rank = (sorted.len() * 95).div_ceil(100).checked_sub(1)?;
+                Some(f64::from(*sorted.select_nth_unstable_by(rank, f32::total_cmp).1))
+            }
+            (Aggregate::Min, _) => within().map(|bucket| f64::from(bucket.min)).reduce(f64::min),
+            (Aggregate::Max, _) => within().map(|bucket| f64::from(bucket.max)).reduce(f64::max),
+            _ => {
+                let (sum, count) =
+                    within().fold((0.0, 0), |(sum, count), bucket| (sum + bucket.sum, count + bucket.count));
+                Some(sum / f64::from(count))
+            }
+        }
+    }
+
+    /// The averages of the buckets, in their order: the points of a line.
+    pub fn points(&self) -> impl Iterator<Item = (i64, f64)> {
+        self.buckets.iter().map(|bucket| (bucket.start_ms, bucket.sum / f64::from(bucket.count)))
+    }
+
+    /// Start of the newest bucket.
+    pub fn newest_ms(&self) -> Option<i64> {
+        self.buckets.back().map(|bucket| bucket.start_ms)
     }
 }
 
@@ -81,35 +158,51 @@ mod tests {
 
     #[test]
     fn figures_of_a_window() {
-        let mut window = Window::default();
+        let mut window = Window::new(Aggregate::P95, 100_000, 100_000);
         for at in 0..200_i64 {
-            window.push(at * 1_000, at as f64, 100_000);
+            window.push(at * 1_000, at as f64);
         }
-        for (aggregate, want) in [
-            (Aggregate::Last, 199.0),
-            (Aggregate::Min, 100.0),
-            (Aggregate::Max, 199.0),
-            (Aggregate::Mean, 149.5),
-            (Aggregate::P95, 194.0),
+        // Buckets of 3.125 s: the edge is that sharp.
+        for (aggregate, want, off) in [
+            (Aggregate::Last, 199.0, 0.0),
+            (Aggregate::Min, 99.0, 3.2),
+            (Aggregate::Max, 199.0, 0.0),
+            (Aggregate::Mean, 149.0, 1.6),
+            (Aggregate::P95, 194.0, 0.0),
         ] {
-            assert_eq!(window.figure(aggregate, 100_000), Some(want), "{aggregate:?}");
+            let figure = window.figure(aggregate, 100_000, 0).unwrap();
+            assert!((figure - want).abs() <= off, "{aggregate:?} {figure}");
         }
-        window.push(50_000, 1e9, 100_000);
-        assert_eq!(window.figure(Aggregate::Max, 100_000), Some(199.0), "the past is not heard");
+        window.push(50_000, 1e9);
+        assert_eq!(window.figure(Aggregate::Max, 100_000, 0), Some(199.0), "the past is not heard");
     }
 
     #[test]
-    fn too_little_says_nothing_and_too_much_is_thinned() {
-        let mut window = Window::default();
-        assert_eq!(window.figure(Aggregate::Last, 0), None);
-        window.push(1_000, 5.0, 60_000);
-        assert_eq!(window.figure(Aggregate::Mean, 60_000), None);
-        assert_eq!(window.figure(Aggregate::Last, 0), Some(5.0));
-        let mut window = Window::default();
-        for at in 0..20_000_i64 {
-            window.push(at * 1_000, 7.0, i64::MAX / 2);
+    fn what_was_before_is_known_as_far_as_it_reaches() {
+        let mut window = Window::new(Aggregate::Mean, 60_000, 60_000 + 3_600_000);
+        for at in 0..4_000_i64 {
+            window.push(at * 1_000, if at < 600 { 10.0 } else { 30.0 });
         }
-        assert!(window.values.len() <= MOST);
-        assert_eq!(window.figure(Aggregate::Mean, 1_000), Some(7.0));
+        assert_eq!(window.figure(Aggregate::Mean, 60_000, 0), Some(30.0));
+        assert_eq!(window.figure(Aggregate::Mean, 60_000, 3_500_000), Some(10.0));
+        assert!(window.buckets.len() < 300, "{}", window.buckets.len());
+    }
+
+    #[test]
+    fn too_little_says_nothing_and_much_costs_little() {
+        let mut window = Window::new(Aggregate::Mean, 60_000, 60_000);
+        assert_eq!(window.figure(Aggregate::Last, 0, 0), None);
+        window.push(1_000, 5.0);
+        assert_eq!(window.figure(Aggregate::Mean, 60_000, 0), None);
+        assert_eq!(window.figure(Aggregate::Last, 0, 0), Some(5.0));
+        let mut latest = Window::new(Aggregate::Last, 0, 0);
+        latest.push(1, 2.0);
+        assert!(latest.buckets.is_empty() && latest.last() == Some((1, 2.0)));
+        let mut day = Window::new(Aggregate::P95, 86_400_000, 86_400_000);
+        for at in 0..50_000_i64 {
+            day.push(at * 2_000, 7.0);
+        }
+        assert!(day.buckets.len() <= 34 && day.values.as_ref().unwrap().len() <= 600);
+        assert_eq!(day.figure(Aggregate::P95, 86_400_000, 0), Some(7.0));
     }
 }

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod number;
 pub mod shape;
 pub mod snapshot;
+pub mod span;
 pub mod texts;
 pub mod wire;
 
@@ -20,4 +21,5 @@ pub use id::{BootId, HostId};
 pub use number::{MISSING, scale, unscale};
 pub use shape::{Column, Shape, ShapeId};
 pub use snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
+pub use span::Span;
 pub use texts::Texts;

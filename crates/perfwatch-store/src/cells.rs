@@ -201,3 +201,9 @@ pub(crate) fn list(texts: &[String]) -> Cell {
     // Texts always serialise.
     Cell::Text(serde_json::to_string(texts).unwrap_or_else(|_| "[]".to_owned()))
 }
+
+/// A pattern for `LIKE … ESCAPE '!'`: what has this text in it, in lower case.
+pub(crate) fn part_of(text: &str) -> Cell {
+    let plain = text.to_lowercase().replace('!', "!!").replace('%', "!%").replace('_', "!_");
+    Cell::Text(format!("%{plain}%"))
+}

@@ -4,6 +4,7 @@
 //! roll up, let go) is the hub's. The names of tables, columns and migrations are the same in
 //! both databases.
 
+pub mod alerts;
 mod append;
 mod cells;
 mod decode;
@@ -12,6 +13,7 @@ mod location;
 pub mod people;
 mod postgres;
 mod ranges;
+pub mod settings;
 mod shapes;
 mod sqlite;
 mod store;

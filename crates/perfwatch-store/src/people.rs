@@ -1,5 +1,5 @@
 //! Who may enter: accounts, their browsers and tokens; agents and what lets them in; what was
-//! changed by whom. Every change of who may do what carries [`changed`] along in its commit, so
+//! changed by whom. Every change of who may do what carries [`crate::settings::Counted::changed`] along in its commit, so
 //! that each hub sees that there was one.
 
 mod agents;
@@ -338,40 +338,4 @@ impl Token {
     pub fn used(id: Uuid, used_ms: i64) -> Change {
         Change::new("UPDATE token SET used_ms = $2 WHERE id = $1", [id.into(), used_ms.into()])
     }
-}
-
-/// Counts changes from now on, where nobody did.
-pub fn count_changes() -> Change {
-    let sql = "INSERT INTO setting (name, value) VALUES ('people', '0') ON CONFLICT (name) DO NOTHING";
-    Change::new(sql, [])
-}
-
-/// Who may do what was changed, decided on what [`changes`] counted before; a conflict where
-/// somebody else changed something meanwhile.
-pub fn changed(since: i64) -> Change {
-    let sql = "UPDATE setting SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE name = 'people' AND value = $1";
-    Change::new(sql, [Cell::Text(since.to_string())]).must()
-}
-
-/// How often who may do what was changed: another number, another state.
-///
-/// # Errors
-/// A store that does not answer.
-pub async fn changes(store: &dyn Store) -> Result<i64, StoreError> {
-    Ok(setting(store, "people").await?.and_then(|count| count.parse().ok()).unwrap_or_default())
-}
-
-/// A small thing by its name.
-///
-/// # Errors
-/// A store that does not answer.
-pub async fn setting(store: &dyn Store, name: &str) -> Result<Option<String>, StoreError> {
-    let rows = store.rows("SELECT value FROM setting WHERE name = $1", vec![name.into()]).await?;
-    rows.into_iter().next().map(|row| Cells::of(row).text()).transpose()
-}
-
-/// Keeps a small thing under a name.
-pub fn put_setting(name: &str, value: &str) -> Change {
-    let sql = "INSERT INTO setting (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-    Change::new(sql, [name.into(), value.into()])
 }

@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::fleet::Host;
+use perfwatch_model::Span;
 use perfwatch_series::SeriesName;
 
 /// Of one host, or of one account.
@@ -82,23 +83,9 @@ pub(crate) fn time_ms(key: &str, text: &str, now_ms: i64) -> Result<i64, ApiErro
         return Ok(ms);
     }
     if let Some(span) = text.strip_prefix('-') {
-        return span_ms(span).map(|span| now_ms.saturating_sub(span)).ok_or_else(bad);
+        return Span::parse(span).map(|span| now_ms.saturating_sub(span.ms())).ok_or_else(bad);
     }
     perfwatch_model::json::parse_time(text).ok_or_else(bad)
-}
-
-fn span_ms(text: &str) -> Option<i64> {
-    let unit = text.find(|c: char| !c.is_ascii_digit())?;
-    let number: i64 = text[..unit].parse().ok()?;
-    let factor = match &text[unit..] {
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        "w" => 7 * 86_400_000,
-        _ => return None,
-    };
-    number.checked_mul(factor)
 }
 
 /// From and to of a range; without them, the last hour.

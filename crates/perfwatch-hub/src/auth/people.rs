@@ -8,6 +8,7 @@ use perfwatch_model::{Clock, HostId};
 use perfwatch_store::people::{
     self, Account, Agent, AuditEntry, Enrolment, Hash, HostTags, Role, Session, Token,
 };
+use perfwatch_store::settings::{self, Counted};
 use perfwatch_store::{Change, CommitError, Store, StoreError, Write};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -59,8 +60,8 @@ pub(crate) struct State {
 impl State {
     async fn read(store: &dyn Store) -> Result<Self, StoreError> {
         // First, so that what changes meanwhile is read again.
-        let changes = people::changes(store).await?;
-        let signing = people::setting(store, super::jwt::SETTING).await?.unwrap_or_default();
+        let changes = Counted::People.count(store).await?;
+        let signing = settings::setting(store, super::jwt::SETTING).await?.unwrap_or_default();
         let mut signing = signing.split_ascii_whitespace();
         Ok(Self {
             accounts: Account::all(store).await?.into_iter().map(|account| (account.id, account)).collect(),
@@ -139,7 +140,7 @@ impl People {
         clock: Arc<dyn Clock>,
         times: SessionTimes,
     ) -> Result<Arc<Self>, StoreError> {
-        match store.commit(vec![people::count_changes().into()]).await {
+        match store.commit(vec![Counted::People.begin().into()]).await {
             Ok(()) | Err(CommitError::Conflict) => {}
             Err(CommitError::Store(error)) => return Err(error),
         }
@@ -190,7 +191,7 @@ impl People {
     /// Waits until nobody else of this hub is changing anything, and looks what others did.
     pub(crate) async fn turn(self: &Arc<Self>) -> Result<Turn<'_>, StoreError> {
         let guard = self.turn.lock().await;
-        if people::changes(&*self.store).await? != self.now().changes {
+        if Counted::People.count(&*self.store).await? != self.now().changes {
             self.reload().await?;
         }
         Ok(Turn { people: self, since: self.now().changes, _guard: guard })
@@ -246,7 +247,7 @@ impl People {
         }
         let mut setting = vec![now_ms.to_string(), secret::hex(&secret::random::<32>())];
         setting.extend(now.signing.iter().take(KEYS - 1).cloned());
-        match turn.commit([people::put_setting(super::jwt::SETTING, &setting.join(" "))], None).await {
+        match turn.commit([settings::put_setting(super::jwt::SETTING, &setting.join(" "))], None).await {
             // Another hub did it just now.
             Ok(()) | Err(CommitError::Conflict) => Ok(()),
             Err(CommitError::Store(error)) => Err(error),
@@ -320,7 +321,7 @@ impl People {
                 () = stop.cancelled() => break,
                 _ = looks.tick() => {}
             }
-            let looked = match people::changes(&*self.store).await {
+            let looked = match Counted::People.count(&*self.store).await {
                 Ok(changes) if changes != self.now().changes => self.reload().await,
                 Ok(_) => Ok(()),
                 Err(error) => Err(error),
@@ -374,7 +375,7 @@ impl Turn<'_> {
     ) -> Result<(), CommitError> {
         let at_ms = self.people.now_ms();
         let entry = entry.map(|entry| AuditEntry { at_ms, ..entry }.add());
-        let all = changes.into_iter().chain(entry).chain([people::changed(self.since)]);
+        let all = changes.into_iter().chain(entry).chain([Counted::People.changed(self.since)]);
         let all: Vec<Write> = all.map(Write::Sql).collect();
         let people = self.people.clone();
         // Who asked may go away meanwhile: what was begun is done, and known.

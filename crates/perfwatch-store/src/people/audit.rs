@@ -1,6 +1,6 @@
 //! Who changed what, from where, and what it was before.
 
-use crate::cells::{Cell, Cells, Change};
+use crate::cells::{Cells, Change, part_of};
 use crate::store::{Store, StoreError};
 
 /// One change.
@@ -69,13 +69,8 @@ pub async fn audit(store: &dyn Store, filter: AuditFilter) -> Result<Vec<AuditEn
     let sql = "SELECT id, at_ms, actor, address, action, object, before, after FROM audit \
          WHERE id < $1 AND (lower(actor) LIKE $2 ESCAPE '!' OR lower(action) LIKE $2 ESCAPE '!' \
          OR lower(object) LIKE $2 ESCAPE '!' OR lower(address) LIKE $2 ESCAPE '!') ORDER BY id DESC LIMIT $3";
-    let text = filter.text.unwrap_or_default().to_lowercase();
-    let plain = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
-    let cells: Vec<Cell> = vec![
-        filter.before_id.unwrap_or(i64::MAX).into(),
-        Cell::Text(format!("%{plain}%")),
-        filter.limit.into(),
-    ];
+    let text = filter.text.unwrap_or_default();
+    let cells = vec![filter.before_id.unwrap_or(i64::MAX).into(), part_of(&text), filter.limit.into()];
     let read = |row| {
         let mut cells = Cells::of(row);
         Ok(AuditEntry {

@@ -14,7 +14,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{IsolationLevel, Row};
 
 /// What is copied, in an order that is right for both ways.
-const TABLES: [(&str, &str); 17] = [
+const TABLES: [(&str, &str); 23] = [
     ("host", "id, name, facts, first_seen_ms, last_at_ms, interval_ms"),
     ("shape", "id, columns, used_ms"),
     ("head", "arrival, payload"),
@@ -36,6 +36,13 @@ const TABLES: [(&str, &str); 17] = [
     // Numbered anew, in order.
     ("audit", "at_ms, actor, address, action, object, before, after"),
     ("setting", "name, value"),
+    ("rule", "id, body"),
+    ("channel", "id, body"),
+    ("silence", "id, body"),
+    ("incident", "id, key, live_key, title, severity, phase, opened_ms, calm_ms, reopened, ack, told"),
+    ("alert", "id, incident, live_key, rule, host, severity, fired_ms, resolved_ms, body, explanation"),
+    // What was on its way then is not said again by who is restored from it: the outbox stays.
+    ("incident_event", "incident, at_ms, kind, actor, text"),
 ];
 
 fn value(row: &Row, at: usize) -> Value {
@@ -55,7 +62,7 @@ fn value(row: &Row, at: usize) -> Value {
 fn select(table: &str, columns: &str) -> String {
     match table {
         "sealed" => "SELECT host, min(arrival) FROM sealed GROUP BY host".to_owned(),
-        "audit" => format!("SELECT {columns} FROM audit ORDER BY id"),
+        "audit" | "incident_event" => format!("SELECT {columns} FROM {table} ORDER BY id"),
         _ => format!("SELECT {columns} FROM {table}"),
     }
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it can't go on")]
 
+mod alerts;
 mod people;
 mod sqlite;
 mod tls;
@@ -240,6 +241,7 @@ async fn all(store: Arc<dyn Store>) {
     people::accounts_are_kept_and_names_taken_once(&*store).await;
     people::agents_come_in_as_often_as_they_may(&*store).await;
     people::changes_are_found_again(&*store).await;
+    alerts::incidents_and_their_messages(&*store).await;
 }
 
 mod postgres {

@@ -3,6 +3,7 @@
 
 use perfwatch_model::HostId;
 use perfwatch_store::people::*;
+use perfwatch_store::settings::*;
 use perfwatch_store::*;
 use uuid::Uuid;
 
@@ -24,13 +25,16 @@ fn account(name: &str) -> Account {
     }
 }
 
-async fn commit(store: &dyn Store, changes: impl IntoIterator<Item = Change>) -> Result<(), CommitError> {
+pub(crate) async fn commit(
+    store: &dyn Store,
+    changes: impl IntoIterator<Item = Change>,
+) -> Result<(), CommitError> {
     store.commit(changes.into_iter().map(Write::Sql).collect()).await
 }
 
 pub(crate) async fn accounts_are_kept_and_names_taken_once(store: &dyn Store) {
     let mut alice = account("alice");
-    commit(store, [count_changes()]).await.unwrap();
+    commit(store, [Counted::People.begin()]).await.unwrap();
     commit(store, [alice.add()]).await.unwrap();
     assert_eq!(
         commit(store, [account("alice").add()]).await,
@@ -43,16 +47,18 @@ pub(crate) async fn accounts_are_kept_and_names_taken_once(store: &dyn Store) {
     let gone = Token::remove(Uuid::now_v7());
     assert_eq!(commit(store, [bob.add(), gone]).await, Err(CommitError::Conflict));
     assert_eq!(Account::all(store).await.unwrap(), [alice.clone()]);
-    commit(store, [bob.add(), changed(0)]).await.unwrap();
+    commit(store, [bob.add(), Counted::People.changed(0)]).await.unwrap();
     alice.role = Role::Admin;
     alice.login_ms = Some(5);
-    commit(store, [alice.save(), changed(1)]).await.unwrap();
+    commit(store, [alice.save(), Counted::People.changed(1)]).await.unwrap();
     // Decided on what was there before that.
-    let late = commit(store, [Account { role: Role::Viewer, ..alice.clone() }.save(), changed(1)]).await;
+    let late =
+        commit(store, [Account { role: Role::Viewer, ..alice.clone() }.save(), Counted::People.changed(1)])
+            .await;
     assert_eq!(late, Err(CommitError::Conflict));
-    commit(store, [count_changes()]).await.unwrap();
+    commit(store, [Counted::People.begin()]).await.unwrap();
     assert_eq!(Account::all(store).await.unwrap(), [alice.clone(), bob.clone()]);
-    assert_eq!(changes(store).await.unwrap(), 2);
+    assert_eq!(Counted::People.count(store).await.unwrap(), 2);
     sessions_and_tokens(store, &alice, &bob).await;
     commit(store, Account::remove(alice.id)).await.unwrap();
     assert_eq!(Account::all(store).await.unwrap(), [bob]);

@@ -48,7 +48,7 @@ async fn tables_of_a_newer_version_and_files_that_are_none_are_refused() {
 async fn a_backup_is_whole_while_rows_come_in() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(open(folder.path(), 1 << 30).unwrap());
-    let key = perfwatch_store::people::put_setting("signing_keys", "a signing key");
+    let key = perfwatch_store::settings::put_setting("signing_keys", "a signing key");
     store.commit(vec![Write::Sql(key)]).await.unwrap();
     let shape = shape(&["x"]);
     let writer = {

@@ -1,26 +1,16 @@
 //! Times and sizes as people write them.
 
+use perfwatch_model::Span;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::time;
 
-/// A span of time as people write it: `500ms`, `2s`, `5m`, `1h`, or seconds as a number.
+/// A [`Span`] as the standard library has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Duration(pub time::Duration);
 
-impl Duration {
-    fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let number: f64 = text[..digits].parse().ok()?;
-        let unit = match text[digits..].trim() {
-            "ms" => 1e-3,
-            "" | "s" => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86400.0,
-            _ => return None,
-        };
-        time::Duration::try_from_secs_f64(number * unit).ok().map(Self)
+impl From<Span> for Duration {
+    fn from(span: Span) -> Self {
+        Self(time::Duration::from_millis(span.ms().unsigned_abs()))
     }
 }
 
@@ -28,35 +18,19 @@ impl std::str::FromStr for Duration {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        Self::parse(text).ok_or(())
+        Span::parse(text).map(Self::from).ok_or(())
     }
 }
 
 impl<'de> Deserialize<'de> for Duration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected a time such as 500ms, 2s or 5m")]
-        enum Written {
-            Seconds(f64),
-            Text(String),
-        }
-        let parsed = match Written::deserialize(deserializer)? {
-            Written::Seconds(seconds) => time::Duration::try_from_secs_f64(seconds).ok().map(Self),
-            Written::Text(text) => Self::parse(&text),
-        };
-        parsed.ok_or_else(|| serde::de::Error::custom("expected a time such as 500ms, 2s or 5m"))
+        Span::deserialize(deserializer).map(Self::from)
     }
 }
 
 impl Serialize for Duration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let ms = self.0.as_millis();
-        let text = match ms {
-            ms if !ms.is_multiple_of(1_000) => format!("{ms}ms"),
-            ms if ms > 0 && ms.is_multiple_of(86_400_000) => format!("{}d", ms / 86_400_000),
-            ms => format!("{}s", ms / 1_000),
-        };
-        serializer.serialize_str(&text)
+        Span::from_ms(i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)).serialize(serializer)
     }
 }
 

@@ -1,0 +1,58 @@
+//! Small things by name, and counters by which hubs see what another one changed.
+
+use crate::cells::{Cell, Cells, Change};
+use crate::store::{Store, StoreError};
+
+/// What is read whole by each hub, and counted when it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Who may do what.
+    People,
+    /// Rules, channels, silences and incidents.
+    Alerts,
+}
+
+impl Counted {
+    fn name(self) -> &'static str {
+        match self {
+            Self::People => "people",
+            Self::Alerts => "alerts",
+        }
+    }
+
+    /// Counts from now on, where nobody did.
+    pub fn begin(self) -> Change {
+        let sql = "INSERT INTO setting (name, value) VALUES ($1, '0') ON CONFLICT (name) DO NOTHING";
+        Change::new(sql, [self.name().into()])
+    }
+
+    /// It was changed, decided on what [`Counted::count`] was before; a conflict where somebody
+    /// else changed something meanwhile.
+    pub fn changed(self, since: i64) -> Change {
+        let sql = "UPDATE setting SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE name = $2 AND value = $1";
+        Change::new(sql, [Cell::Text(since.to_string()), self.name().into()]).must()
+    }
+
+    /// How often it was changed: another number, another state.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn count(self, store: &dyn Store) -> Result<i64, StoreError> {
+        Ok(setting(store, self.name()).await?.and_then(|count| count.parse().ok()).unwrap_or_default())
+    }
+}
+
+/// A small thing by its name.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn setting(store: &dyn Store, name: &str) -> Result<Option<String>, StoreError> {
+    let rows = store.rows("SELECT value FROM setting WHERE name = $1", vec![name.into()]).await?;
+    rows.into_iter().next().map(|row| Cells::of(row).text()).transpose()
+}
+
+/// Keeps a small thing under a name.
+pub fn put_setting(name: &str, value: &str) -> Change {
+    let sql = "INSERT INTO setting (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    Change::new(sql, [name.into(), value.into()])
+}
