@@ -83,7 +83,7 @@ pub(crate) async fn incidents_and_their_messages(store: &dyn Store) {
     commit(store, [first.save(), one.save()]).await.unwrap();
     assert_eq!(commit(store, [one.save()]).await, Err(CommitError::Conflict), "it ended already");
     assert_eq!(AlertRow::all(store, AlertsOf::Incident(first.id)).await.unwrap(), [one.clone()]);
-    assert_eq!(IncidentRow::live(store, T0 + 51).await.unwrap(), [second.clone()]);
+    assert_eq!(IncidentRow::live(store, T0 + 51).await.unwrap(), std::slice::from_ref(&second));
     assert_eq!(IncidentRow::live(store, T0 + 50).await.unwrap().len(), 2);
     filters(store, &first, &second).await;
     messages(store, &first).await;

@@ -1,0 +1,86 @@
+//! Any program that takes a POST: the message as JSON, or a body of one's own; signed, so that
+//! who takes it knows whose it is.
+
+use crate::http::{Http, Request};
+use crate::{field, get, get_or, optional, secret, template};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use perfwatch_alert::deliver::{Field, Kind, Letter, SendError, Settings};
+use sha2::Sha256;
+use std::fmt::Write as _;
+
+pub(crate) const KIND: Kind = Kind {
+    name: "webhook",
+    label: "Webhook",
+    fields: &[
+        field("url", "URL", "https://example.org/hook", "Gets a POST for each message"),
+        optional(secret(
+            "secret",
+            "Signing secret",
+            "",
+            "X-PerfWatch-Signature is then sha256=HMAC-SHA-256 of X-PerfWatch-Timestamp, a dot and the body",
+        )),
+        optional(secret("authorization", "Authorization header", "Bearer …", "Sent as it is")),
+        optional(Field {
+            long: true,
+            ..field(
+                "body",
+                "Body",
+                "{\"text\": {{ title|tojson }}}",
+                "A Jinja template; without one, the whole message as JSON",
+            )
+        }),
+        optional(field("content_type", "Content-Type", "application/json", "Of that body")),
+    ],
+};
+
+pub(crate) fn check(settings: &Settings) -> Option<(&'static str, String)> {
+    let header =
+        ["authorization", "content_type"].into_iter().find(|name| !get(settings, name).is_ascii())?;
+    Some((header, "only plain characters".to_owned()))
+}
+
+/// The signature of a body at a time.
+pub(crate) fn signature(secret: &str, timestamp: &str, body: &str) -> String {
+    // HMAC takes keys of any length.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return String::new() };
+    mac.update(format!("{timestamp}.{body}").as_bytes());
+    let mut text = "sha256=".to_owned();
+    for byte in mac.finalize().into_bytes() {
+        // Writing to a String can't fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+pub(crate) fn send(http: &Http, settings: &Settings, letter: &Letter<'_>) -> Result<(), SendError> {
+    let permanent = |why: String| SendError::Permanent(why);
+    let body = match get(settings, "body") {
+        "" => {
+            let mut all =
+                serde_json::to_value(letter.message).map_err(|error| permanent(error.to_string()))?;
+            all["title"] = letter.title.as_str().into();
+            all["text"] = letter.text.as_str().into();
+            all.to_string()
+        }
+        body => template::render(body, letter.message).map_err(permanent)?,
+    };
+    let mut request = Request {
+        method: "POST",
+        url: get(settings, "url").to_owned(),
+        headers: vec![
+            ("content-type", get_or(settings, "content_type", "application/json").to_owned()),
+            // Who hears it twice knows it by this.
+            ("idempotency-key", letter.message.id.to_string()),
+        ],
+        body,
+    };
+    if !get(settings, "authorization").is_empty() {
+        request = request.with("authorization", get(settings, "authorization"));
+    }
+    if !get(settings, "secret").is_empty() {
+        let timestamp = letter.message.at.clone();
+        let signed = signature(get(settings, "secret"), &timestamp, &request.body);
+        request = request.with("x-perfwatch-timestamp", timestamp).with("x-perfwatch-signature", signed);
+    }
+    http.send(request)
+}
