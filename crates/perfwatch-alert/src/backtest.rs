@@ -1,6 +1,7 @@
 //! What a rule would have done: the same tracks, fed with the past.
 
-use crate::rule::{Condition, Rule};
+use crate::condition::Condition;
+use crate::rule::Rule;
 use crate::track::{Moment, Track, What};
 use serde::Serialize;
 use std::sync::Arc;

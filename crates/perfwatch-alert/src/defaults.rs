@@ -1,7 +1,8 @@
 //! The rules that a new hub begins with: what most people want to know of any server, quiet
 //! enough to leave on.
 
-use crate::rule::{Compare, Condition, Group, HubFigure, Rule, Selector, Severity};
+use crate::condition::{Compare, Condition, HubFigure};
+use crate::rule::{Group, Rule, Selector, Severity};
 use crate::watch::{CLOCK_SKEW, LOAD_PER_CORE};
 use crate::window::Aggregate;
 use perfwatch_model::Span;

@@ -9,6 +9,7 @@
 pub mod backtest;
 pub mod calendar;
 pub mod channel;
+pub mod condition;
 pub mod defaults;
 pub mod deliver;
 pub mod explain;
@@ -22,4 +23,5 @@ pub mod watch;
 pub mod window;
 pub mod words;
 
-pub use rule::{Condition, Rule, Severity};
+pub use condition::Condition;
+pub use rule::{Rule, Severity};

@@ -1,7 +1,8 @@
 //! One rule at one series: values come in, a figure is made of them, the state is stepped.
 
+use crate::condition::Condition;
 use crate::forecast;
-use crate::rule::{Condition, Rule};
+use crate::rule::Rule;
 use crate::step::{Patience, Phase, State, Transition, Verdict, step};
 use crate::window::{Aggregate, Window};
 use std::sync::Arc;

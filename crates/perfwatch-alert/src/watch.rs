@@ -1,6 +1,7 @@
 //! All rules at one host: which of its columns each looks at, worked out once for each shape.
 
-use crate::rule::{Condition, HubFigure, Rule, instance_fits};
+use crate::condition::{Condition, HubFigure, instance_fits};
+use crate::rule::Rule;
 use crate::track::{Moment, Told, Track, What, Why};
 use perfwatch_model::{Shape, Snapshot, unscale};
 use std::collections::HashMap;

@@ -1,9 +1,10 @@
 //! Rules, figures and messages as people read them.
 
+use crate::condition::{Compare, Condition, HubFigure};
 use crate::deliver::{AlertText, Message};
 use crate::explain::{Consumer, Mover, Resource};
 use crate::incident::Notice;
-use crate::rule::{Compare, Condition, HubFigure, Rule};
+use crate::rule::Rule;
 use crate::window::Aggregate;
 use perfwatch_model::{Catalog, Span, Unit};
 use std::fmt::Write as _;
