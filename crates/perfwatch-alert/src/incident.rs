@@ -169,6 +169,12 @@ impl Incident {
         }
     }
 
+    /// A silence is over and it fires still: what people are told, and in how many milliseconds.
+    pub fn speak(&mut self) -> Option<(Notice, i64)> {
+        let first = !std::mem::replace(&mut self.told, true);
+        Some(if first { (Notice::Opened, 0) } else { (Notice::Changed, GATHER_MS) })
+    }
+
     /// The last of its alerts ended; what people are told.
     pub fn ease(&mut self, now_ms: i64) -> Option<Notice> {
         self.calm_ms = Some(now_ms);

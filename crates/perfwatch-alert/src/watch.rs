@@ -106,7 +106,9 @@ impl Watch {
     ) -> bool {
         let Some(rule) = self.rules.iter().find(|known| known.id == rule).cloned() else { return false };
         let track = self.track(&rule, instance);
-        self.tracks[track].restore(since_ms, fired_ms, worst);
+        if !self.tracks[track].fires() {
+            self.tracks[track].restore(since_ms, fired_ms, worst);
+        }
         self.shape = None;
         true
     }
@@ -163,14 +165,15 @@ impl Watch {
         }
     }
 
-    /// How long the host has been silent, milliseconds.
+    /// How long the host has been silent, milliseconds; `heard` is whether anything ever came
+    /// since somebody listens: if not, it was silent for that long at least.
     #[expect(clippy::cast_precision_loss, reason = "times of days, to a millisecond")]
-    pub fn listen(&mut self, silent_ms: i64, now_ms: i64, told: &mut Vec<Told>) {
+    pub fn listen(&mut self, silent_ms: i64, heard: bool, now_ms: i64, told: &mut Vec<Told>) {
         let moment = Moment { at_ms: now_ms, interval_ms: 1_000, lag_ms: 0 };
-        for track in
-            self.tracks.iter_mut().filter(|track| matches!(track.rule.when, Condition::Silent { .. }))
-        {
-            told.extend(track.observe(Some(silent_ms as f64 / 1_000.0), moment));
+        for track in &mut self.tracks {
+            let Condition::Silent { grace } = track.rule.when else { continue };
+            let known = heard || silent_ms > grace.ms();
+            told.extend(track.observe(known.then_some(silent_ms as f64 / 1_000.0), moment));
         }
     }
 
@@ -191,9 +194,21 @@ pub fn ratio(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| part / whole)
 }
 
-/// What a replay of the past says of now: pairs that are over were written down when they were.
+/// What a replay of the past says of now: what began and ended within it was written down when
+/// it was.
 pub fn still_true(told: &mut Vec<Told>) {
-    told.retain(|told| told.what != What::Past);
+    let mut kept: Vec<Told> = Vec::new();
+    for one in std::mem::take(told) {
+        let same = |other: &Told| other.rule.id == one.rule.id && other.instance == one.instance;
+        match (one.what, kept.iter().rposition(same)) {
+            (What::Past, _) => {}
+            (What::Resolved(_), Some(at)) if kept[at].what == What::Fired => {
+                kept.remove(at);
+            }
+            _ => kept.push(one),
+        }
+    }
+    *told = kept;
 }
 
 #[cfg(test)]
@@ -282,15 +297,39 @@ mod tests {
     }
 
     #[test]
+    fn a_replay_tells_only_what_is_so_now() {
+        let cpu = rule(1, r#"{"kind":"value","metric":"cpu.usage","threshold":50}"#);
+        let shape = shape(&[("cpu.usage", "")]);
+        let replay = |restored: bool, values: &[i64]| {
+            let (mut watch, mut told) = (Watch::default(), Vec::new());
+            watch.set_rules(vec![cpu.clone()], 0, &mut told);
+            if restored {
+                watch.restore(cpu.id, "", (1_000_000_000, 1_000_000_000), None);
+            }
+            for (s, value) in (1..).zip(values) {
+                watch.observe(&snapshot(&shape, s, &[*value]), None, 0, &mut told);
+            }
+            still_true(&mut told);
+            told.iter().map(|told| told.what).collect::<Vec<_>>()
+        };
+        let resolved = What::Resolved(Why::Clear);
+        assert_eq!(replay(false, &[100, 900, 100]), []);
+        assert_eq!(replay(false, &[900, 100, 900]), [What::Fired]);
+        assert_eq!(replay(true, &[900, 100, 900, 100]), [resolved]);
+        assert_eq!(replay(true, &[900, 100, 900]), [resolved, What::Fired]);
+        assert_eq!(replay(true, &[900]), []);
+    }
+
+    #[test]
     fn silence_is_told_once_and_ends() {
         let (mut watch, mut told) = (Watch::default(), Vec::new());
         watch.set_rules(vec![rule(1, r#"{"kind":"silent","grace":"30s"}"#)], 0, &mut told);
         for s in 0..100_i64 {
-            watch.listen(s * 1_000, 1_000_000 + s * 1_000, &mut told);
+            watch.listen(s * 1_000, true, 1_000_000 + s * 1_000, &mut told);
         }
         assert_eq!(told.len(), 1);
         assert_eq!(told[0].at_ms, 1_031_000);
-        watch.listen(500, 1_200_000, &mut told);
+        watch.listen(500, true, 1_200_000, &mut told);
         assert_eq!(told[1].what, What::Resolved(Why::Clear));
         assert!(
             watch.restore(Uuid::from_u128(1), "", (5, 6), None)

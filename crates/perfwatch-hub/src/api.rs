@@ -2,10 +2,12 @@
 
 pub(crate) mod account;
 pub(crate) mod agents;
+pub(crate) mod alerts;
 pub(crate) mod audit;
 pub(crate) mod auth;
 mod body;
 pub(crate) mod catalog;
+pub(crate) mod channels;
 pub(crate) mod enrolments;
 pub(crate) mod health;
 pub(crate) mod history;
@@ -14,6 +16,8 @@ pub(crate) mod install;
 pub(crate) mod oidc;
 pub(crate) mod params;
 pub(crate) mod recent;
+pub(crate) mod rules;
+pub(crate) mod silences;
 pub(crate) mod system;
 pub(crate) mod tokens;
 pub(crate) mod users;

@@ -1,5 +1,6 @@
 //! The handles every request shares.
 
+use crate::alerting::Alerting;
 use crate::auth::oidc::Oidc;
 use crate::auth::throttle::Throttle;
 use crate::auth::{Limits, People};
@@ -42,6 +43,8 @@ pub(crate) struct App {
     pub(crate) history: Arc<History>,
     /// The last minutes, and who watches them.
     pub(crate) live: Arc<Live>,
+    /// What people are told of.
+    pub(crate) alerting: Arc<Alerting>,
     /// The hub about itself.
     pub(crate) metrics: Arc<SelfMetrics>,
     /// Bounds how many requests are decompressed at one time.

@@ -20,6 +20,7 @@ use open::{HostLog, InFlight};
 use perfwatch_model::{Clock, HostId, Snapshot};
 use perfwatch_series::{Tier, Wanted};
 use perfwatch_store::{Content, Row, Store, StoreError};
+pub(crate) use seal::blocking;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

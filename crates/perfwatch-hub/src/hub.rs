@@ -1,5 +1,6 @@
 //! Start and stop: binds, wires the rooms, serves, drains.
 
+use crate::alerting::{Alerting, Rooms};
 use crate::app::App;
 use crate::auth::oidc::Oidc;
 use crate::auth::throttle::Throttle;
@@ -12,6 +13,7 @@ use crate::live::Live;
 use crate::router::router;
 use crate::self_metrics::SelfMetrics;
 use crate::serve::{Side, serve};
+use perfwatch_alert::deliver::Notifier;
 use perfwatch_model::{Catalog, Clock, limits};
 use perfwatch_store::people::{AuditEntry, Role};
 use perfwatch_store::{CommitError, Store, StoreError};
@@ -31,6 +33,8 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// The metrics its agents may know.
     pub catalog: Arc<Catalog>,
+    /// Who brings messages out.
+    pub notifier: Arc<dyn Notifier>,
 }
 
 /// Why a hub can't start.
@@ -91,14 +95,31 @@ impl Hub {
             make_admin(&people, admin).await?;
         }
         let fleet = Arc::new(Fleet::open(deps.store.clone()).await?);
-        let history =
-            History::open(deps.store, deps.clock.clone(), config.history.clone(), metrics.history.clone())
-                .await?;
+        let history = History::open(
+            deps.store.clone(),
+            deps.clock.clone(),
+            config.history.clone(),
+            metrics.history.clone(),
+        )
+        .await?;
         restore(&history, &fleet, &live, deps.clock.wall_ms()).await?;
+        let rooms = Rooms {
+            store: deps.store,
+            clock: deps.clock.clone(),
+            catalog: deps.catalog.clone(),
+            people: people.clone(),
+            fleet: fleet.clone(),
+            live: live.clone(),
+            history: history.clone(),
+            notifier: deps.notifier,
+            url: link_base(&config, address),
+        };
+        let alerting = Alerting::open(rooms, metrics.alerts.clone()).await?;
         let pipeline = Pipeline::new(
             history.clone(),
             fleet.clone(),
             live.clone(),
+            alerting.clone(),
             deps.catalog.clone(),
             deps.clock.clone(),
             metrics.clone(),
@@ -117,6 +138,7 @@ impl Hub {
             pipeline,
             history,
             live,
+            alerting,
             metrics,
             decompressing: Semaphore::new(limits::DECOMPRESSING),
             decoded: Arc::new(Semaphore::new(limits::DECODED_BYTES >> 10)),
@@ -124,6 +146,7 @@ impl Hub {
             tasks: tasks.clone(),
         });
         app.history.start(&tasks, &stop);
+        app.alerting.start(&tasks, &stop);
         tasks.spawn(prune(app.clone()));
         tasks.spawn(people.clone().keep(stop.clone()));
         let tls = app.config.tls.is_some();
@@ -149,14 +172,7 @@ impl Hub {
 
     /// Where a browser of this machine finds it.
     pub fn url(&self) -> String {
-        let mut address = self.address;
-        if address.ip().is_unspecified() {
-            address.set_ip(match address.ip() {
-                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        format!("{}://{address}", if self.tls { "https" } else { "http" })
+        local_url(self.address, self.tls)
     }
 
     /// Where an agent of this process finds it.
@@ -191,6 +207,23 @@ impl Hub {
             Err(_) => tracing::warn!("hub stopped without waiting for the last clients"),
         }
     }
+}
+
+/// An address as a browser of this machine asks for it.
+fn local_url(mut address: SocketAddr, tls: bool) -> String {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    format!("{}://{address}", if tls { "https" } else { "http" })
+}
+
+/// Where links in messages lead.
+fn link_base(config: &HubConfig, address: SocketAddr) -> String {
+    let own = || local_url(address, config.tls.is_some());
+    config.public_url.as_deref().map_or_else(own, |url| url.trim_end_matches('/').to_owned())
 }
 
 /// A door for the agent of this process, where everyone else's asks for TLS.

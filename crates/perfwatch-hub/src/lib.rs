@@ -1,9 +1,10 @@
 //! The hub: takes snapshots in, keeps the last minutes live, streams them, serves the API and
 //! the dashboard. Reaches the outside only through ports; the binary ties adapters to them.
 //!
-//! Rooms: [`guard`] and [`auth`] (who may enter), [`ingest`] (one way in), [`history`] (what was), [`live`] (who watches), [`api`] (who asks), [`ui`] (what
+//! Rooms: [`guard`] and [`auth`] (who may enter), [`ingest`] (one way in), [`history`] (what was), [`live`] (who watches), [`alerting`] (who is told), [`api`] (who asks), [`ui`] (what
 //! they see), [`fleet`] (whom we know).
 
+mod alerting;
 mod api;
 mod app;
 mod auth;

@@ -26,6 +26,10 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBui
     tags(
         (name = "live", description = "The last five minutes, as they come"),
         (name = "hosts", description = "What is watched, and what was"),
+        (name = "alerts", description = "What is the matter, and what was"),
+        (name = "rules", description = "What people ask to be told of"),
+        (name = "silences", description = "When nobody is told"),
+        (name = "channels", description = "Who is told, and by which way"),
         (name = "ingest", description = "The way in"),
         (name = "auth", description = "In and out"),
         (name = "account", description = "One's own account"),

@@ -1,5 +1,6 @@
 //! The hub about itself, as Prometheus text at `/metrics`.
 
+use crate::alerting;
 use crate::history::Counts;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -71,6 +72,8 @@ pub(crate) struct SelfMetrics {
     live_delay_seconds: Histogram,
     /// Counted by history's tasks.
     pub(crate) history: Counts,
+    /// Counted as alerts come and go.
+    pub(crate) alerts: alerting::Counts,
     hosts: Gauge,
     memory: Gauge,
     handles: Gauge,
@@ -97,6 +100,7 @@ impl SelfMetrics {
             missed: Counter::default(),
             live_delay_seconds: Histogram::new(DELAYS),
             history: Counts::default(),
+            alerts: alerting::Counts::default(),
             hosts: Gauge::default(),
             memory: Gauge::default(),
             handles: Gauge::default(),
@@ -145,6 +149,7 @@ impl SelfMetrics {
             self.live_delay_seconds.clone(),
         );
         self.history.register(r);
+        self.alerts.register(r);
         r.register("hosts", "Hosts known", self.hosts.clone());
         r.register_with_unit("process_resident_memory", "Resident memory", Unit::Bytes, self.memory.clone());
         r.register("process_open_handles", "Open file descriptors", self.handles.clone());

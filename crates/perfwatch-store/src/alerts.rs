@@ -236,8 +236,8 @@ pub struct AlertRow {
 /// Which alerts.
 #[derive(Debug, Clone, Copy)]
 pub enum AlertsOf {
-    /// All that fire.
-    Live,
+    /// Those of incidents that are not over, or have not been for long: calm since this time.
+    Live(i64),
     /// Those of an incident.
     Incident(Uuid),
     /// Those of a host that fired or ended in a time.
@@ -297,10 +297,11 @@ impl AlertRow {
     /// A store that does not answer.
     pub async fn all(store: &dyn Store, of: AlertsOf) -> Result<Vec<Self>, StoreError> {
         let (sql, cells) = match of {
-            AlertsOf::Live => (
+            AlertsOf::Live(calm_since_ms) => (
                 "SELECT id, incident, live_key, rule, host, severity, fired_ms, resolved_ms, body FROM alert \
-                 WHERE live_key IS NOT NULL ORDER BY fired_ms, id",
-                vec![],
+                 WHERE incident IN (SELECT id FROM incident WHERE live_key IS NOT NULL OR calm_ms >= $1) \
+                 ORDER BY fired_ms, id",
+                vec![calm_since_ms.into()],
             ),
             AlertsOf::Incident(id) => (
                 "SELECT id, incident, live_key, rule, host, severity, fired_ms, resolved_ms, body FROM alert \

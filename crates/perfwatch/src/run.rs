@@ -77,7 +77,8 @@ mod with_hub {
         let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?;
         let store = runtime.block_on(store::open(settings, clock.clone()))?;
-        let deps = Deps { store, clock, catalog };
+        let notifier = Arc::new(perfwatch_notify::Channels::new());
+        let deps = Deps { store, clock, catalog, notifier };
         let hub = runtime.block_on(Hub::start(config, deps)).context("hub")?;
         Ok((runtime, hub))
     }

@@ -7,13 +7,16 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
 /// What people and scripts send is small.
-const BYTES: usize = 64 << 10;
+const BYTES: usize = 256 << 10;
 
 /// A body that must be there.
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
 /// A body that may be there.
 pub(crate) struct OptionalBody<T>(pub(crate) Option<T>);
+
+/// A body of YAML, which JSON is too.
+pub(crate) struct YamlBody(pub(crate) String);
 
 async fn read(request: Request) -> Result<(HeaderMap, Bytes), ApiError> {
     let headers = request.headers().clone();
@@ -70,6 +73,24 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for OptionalBody<T> {
         }
         // `null` is nothing too.
         parse(&headers, &bytes).map(Self)
+    }
+}
+
+impl<S: Sync> FromRequest<S> for YamlBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (headers, bytes) = read(request).await?;
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if !["application/yaml", "application/x-yaml", "text/yaml", "application/json"]
+            .contains(&kind.as_str())
+        {
+            let message = "send Content-Type: application/yaml";
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown_content_type", message));
+        }
+        let text = String::from_utf8(bytes.to_vec());
+        text.map(Self).map_err(|_| ApiError::bad_request("bad_body", "the body is not UTF-8"))
     }
 }
 

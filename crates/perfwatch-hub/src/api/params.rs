@@ -33,6 +33,17 @@ pub(crate) fn hosts(app: &App, identity: &Identity) -> Vec<Host> {
     hosts
 }
 
+/// Whether they may change what is for all hosts.
+pub(crate) fn everywhere(identity: &Identity) -> Result<(), ApiError> {
+    match identity.host_tags.is_empty() {
+        true => Ok(()),
+        false => {
+            let why = "this is for all hosts, and you see some of them only";
+            Err(ApiError::new(axum::http::StatusCode::FORBIDDEN, "not_allowed", why))
+        }
+    }
+}
+
 /// What people call a token.
 pub(crate) fn label(text: &str) -> Result<String, ApiError> {
     let label = text.trim();

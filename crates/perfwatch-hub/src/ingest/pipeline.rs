@@ -2,6 +2,7 @@
 
 use super::check::check;
 use super::shapes::Shapes;
+use crate::alerting::Alerting;
 use crate::fleet::{Fleet, FleetError};
 use crate::history::History;
 use crate::live::{Accepted, Live};
@@ -38,6 +39,7 @@ pub(crate) struct Pipeline {
     history: Arc<History>,
     fleet: Arc<Fleet>,
     live: Arc<Live>,
+    alerting: Arc<Alerting>,
     catalog: Arc<Catalog>,
     clock: Arc<dyn Clock>,
     metrics: Arc<SelfMetrics>,
@@ -51,6 +53,7 @@ impl Pipeline {
         history: Arc<History>,
         fleet: Arc<Fleet>,
         live: Arc<Live>,
+        alerting: Arc<Alerting>,
         catalog: Arc<Catalog>,
         clock: Arc<dyn Clock>,
         metrics: Arc<SelfMetrics>,
@@ -60,6 +63,7 @@ impl Pipeline {
             history,
             fleet,
             live,
+            alerting,
             catalog,
             clock,
             metrics,
@@ -138,9 +142,11 @@ impl Pipeline {
                     self.metrics.accepted(snapshot.samples());
                     self.fleet.heard(id, snapshot.at_ms, snapshot.interval_ms, now_ms, submission.skew_ms);
                     self.live.publish(
-                        Arc::new(Accepted::new(id, name.clone(), snapshot, self.clock.monotonic())),
+                        Arc::new(Accepted::new(id, name.clone(), snapshot.clone(), self.clock.monotonic())),
                         now_ms,
                     );
+                    // After it can be seen: who looks at an alert finds its second.
+                    self.alerting.observe(id, &snapshot, submission.skew_ms);
                 }
             }
         }

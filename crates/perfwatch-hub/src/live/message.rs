@@ -1,7 +1,7 @@
 //! What is said over the WebSocket. `docs/LIVE.md` tells it in full.
 //!
 //! The hub's messages, apart from whole snapshots, carry `type`: `backfill`, `columns`,
-//! `tick`, `lagged`, `error`. Values are integers scaled by the column's decimals; a missing
+//! `tick`, `alerts`, `lagged`, `error`. Values are integers scaled by the column's decimals; a missing
 //! one is null. Times are milliseconds since 1970.
 
 use super::Accepted;
@@ -24,6 +24,8 @@ pub(crate) struct ClientMessage {
     pub(super) unsubscribe: Option<u32>,
     /// Answered by `pong`: pages can't see the protocol's own pings.
     pub(super) ping: Option<u32>,
+    /// Tells how many incidents are open, now and whenever alerts change.
+    pub(super) alerts: Option<bool>,
 }
 
 /// A wish. Another one with the same id takes its place.
@@ -59,6 +61,13 @@ fn push_processes(out: &mut String, rows: &[ProcessRow]) {
     let rows: Vec<_> = rows.iter().map(json::process_row).collect();
     let _ =
         write!(out, ",\"processes\":{}", serde_json::to_string(&rows).unwrap_or_else(|_| "[]".to_owned()));
+}
+
+/// How many incidents are open: info, warning, critical.
+pub(super) fn alerts(revision: u64, [info, warning, critical]: [usize; 3]) -> String {
+    format!(
+        "{{\"type\":\"alerts\",\"revision\":{revision},\"info\":{info},\"warning\":{warning},\"critical\":{critical}}}"
+    )
 }
 
 /// One host in a `tick`.

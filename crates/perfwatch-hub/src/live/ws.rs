@@ -130,6 +130,8 @@ struct Connection {
     everyone: Arc<Everyone>,
     /// Told when who may do what has changed.
     changes: watch::Receiver<i64>,
+    /// Told when alerts changed, where the client wants to know.
+    alerts: Option<watch::Receiver<u64>>,
     socket: WebSocket,
     bus: broadcast::Receiver<Arc<Accepted>>,
     subscriptions: HashMap<u32, Subscription>,
@@ -150,6 +152,7 @@ impl Connection {
             identity,
             everyone,
             changes,
+            alerts: None,
             socket,
             bus,
             subscriptions,
@@ -179,6 +182,7 @@ impl Connection {
                 biased;
                 () = stop.cancelled() => return Err(End::Shutdown),
                 Ok(()) = self.changes.changed() => self.look_again()?,
+                () = changed(&mut self.alerts) => self.tell_alerts().await?,
                 said = self.socket.recv() => self.hear(said).await?,
                 item = self.bus.recv() => match item {
                     Ok(accepted) => self.show(accepted).await?,
@@ -222,19 +226,39 @@ impl Connection {
             Some(Ok(Message::Binary(_))) => self.complain("not_text", "messages are JSON text").await,
             Some(Ok(Message::Text(text))) => match serde_json::from_str::<ClientMessage>(&text) {
                 Err(error) => self.complain("bad_message", &error.to_string()).await,
-                Ok(ClientMessage { subscribe: Some(wish), unsubscribe: None, ping: None }) => {
-                    self.subscribe(wish).await
-                }
-                Ok(ClientMessage { subscribe: None, unsubscribe: None, ping: Some(number) }) => {
-                    self.send_text(message::pong(number).into()).await
-                }
-                Ok(ClientMessage { subscribe: None, unsubscribe: Some(id), ping: None }) => {
-                    self.subscriptions.remove(&id);
-                    Ok(())
-                }
-                Ok(_) => self.complain("bad_message", "say one of subscribe, unsubscribe and ping").await,
+                Ok(said) => self.understand(said).await,
             },
         }
+    }
+
+    async fn understand(&mut self, said: ClientMessage) -> Result<(), End> {
+        match said {
+            ClientMessage { subscribe: Some(wish), unsubscribe: None, ping: None, alerts: None } => {
+                self.subscribe(wish).await
+            }
+            ClientMessage { subscribe: None, unsubscribe: None, ping: Some(number), alerts: None } => {
+                self.send_text(message::pong(number).into()).await
+            }
+            ClientMessage { subscribe: None, unsubscribe: Some(id), ping: None, alerts: None } => {
+                self.subscriptions.remove(&id);
+                Ok(())
+            }
+            ClientMessage { subscribe: None, unsubscribe: None, ping: None, alerts: Some(wanted) } => {
+                self.whole = false;
+                self.alerts = wanted.then(|| self.app.alerting.changes());
+                if wanted { self.tell_alerts().await } else { Ok(()) }
+            }
+            _ => self.complain("bad_message", "say one of subscribe, unsubscribe, alerts and ping").await,
+        }
+    }
+
+    /// How many incidents are open.
+    async fn tell_alerts(&mut self) -> Result<(), End> {
+        let Some(revision) = self.alerts.as_mut().map(|alerts| *alerts.borrow_and_update()) else {
+            return Ok(());
+        };
+        let counts = crate::api::alerts::counts(&self.app.alerting.now(), &self.identity, &self.everyone);
+        self.send_text(message::alerts(revision, counts).into()).await
     }
 
     async fn complain(&mut self, code: &str, why: &str) -> Result<(), End> {
@@ -397,6 +421,17 @@ impl Connection {
         let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
         // Whoever does not take this either is simply cut off.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.socket.send(close)).await;
+    }
+}
+
+/// When alerts change; never for who does not want to know.
+async fn changed(alerts: &mut Option<watch::Receiver<u64>>) {
+    let told = match alerts {
+        Some(alerts) => alerts.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        std::future::pending().await
     }
 }
 

@@ -221,6 +221,8 @@ pub(crate) enum LiveMessage {
     Columns { id: u32, host: Uuid, shape: String, columns: Vec<Column> },
     /// What was just taken in.
     Tick { id: u32, hosts: Vec<TickEntry> },
+    /// How many incidents are open; another revision, another state of alerts.
+    Alerts { revision: u64, info: usize, warning: usize, critical: usize },
     /// This client read too slowly: ask for what it missed.
     Lagged { missed: u64 },
     /// The answer to a ping.

@@ -75,7 +75,7 @@ pub(crate) async fn incidents_and_their_messages(store: &dyn Store) {
     assert_eq!(commit(store, [alert(&first, host, "/").add(None)]).await, Err(CommitError::Conflict));
     let second = incident("host 2", T0 + 10);
     commit(store, [second.save(), alert(&second, other, "").add(None)]).await.unwrap();
-    assert_eq!(AlertRow::all(store, AlertsOf::Live).await.unwrap().len(), 2);
+    assert_eq!(AlertRow::all(store, AlertsOf::Live(T0)).await.unwrap().len(), 2);
     assert_eq!(AlertRow::explanations(store, first.id).await.unwrap(), [(one.id, "why".to_owned())]);
 
     (one.live_key, one.resolved_ms) = (None, Some(T0 + 50));

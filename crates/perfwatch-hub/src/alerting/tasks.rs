@@ -1,0 +1,221 @@
+//! What time alone changes: hosts fall silent, incidents settle, acknowledgements and silences
+//! end, old books are closed; and what other hubs changed is read.
+
+use super::{Alerting, Planned, State, record};
+use perfwatch_alert::condition::HubFigure;
+use perfwatch_alert::incident::Notice;
+use perfwatch_alert::silence::Subject;
+use perfwatch_store::alerts::{IncidentRow, Outbox};
+use perfwatch_store::settings::Counted;
+use perfwatch_store::{CommitError, StoreError, Write};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const HUB_EVERY: u64 = 5;
+const CLEAN_EVERY: u64 = 3_600;
+/// How long incidents are kept after they are over.
+const KEEP_MS: i64 = 400 * 86_400_000;
+/// Hosts whose past is read at one time.
+const WARM_AT_ONCE: usize = 4;
+
+impl Alerting {
+    /// Starts all tasks.
+    pub(crate) fn start(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
+        // Hosts that don't send any more have rules too.
+        self.rooms.fleet.all().iter().for_each(|host| self.watches.cool(host.record.id));
+        self.watches.cool(super::hub_id());
+        tasks.spawn(self.clone().record(stop.clone()));
+        tasks.spawn(self.clone().dispatch(stop.clone()));
+        tasks.spawn(self.clone().keep_warm(stop.clone()));
+        tasks.spawn(self.clone().keep_time(stop.clone()));
+    }
+
+    async fn keep_warm(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.watches.chill.notified() => {}
+            }
+            let mut cold = self.watches.take_cold().into_iter();
+            let mut warming = tokio::task::JoinSet::new();
+            loop {
+                while warming.len() < WARM_AT_ONCE
+                    && let Some(id) = cold.next()
+                {
+                    let alerting = self.clone();
+                    warming.spawn(async move { (id, alerting.warm(id).await) });
+                }
+                match warming.join_next().await {
+                    None => break,
+                    Some(Ok((id, Err(error)))) => {
+                        tracing::debug!(%id, %error, "a host's past could not be read; once more");
+                        tokio::time::sleep(LOOK_EVERY).await;
+                        self.watches.cool(id);
+                    }
+                    Some(_) => {}
+                }
+                if stop.is_cancelled() {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn keep_time(self: Arc<Self>, stop: CancellationToken) {
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tags = self.rooms.people.changes();
+        let mut known_tags = self.rooms.people.now();
+        for second in 0_u64.. {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            if tags.has_changed().unwrap_or(false) {
+                tags.mark_unchanged();
+                let now = self.rooms.people.now();
+                // Other tags, other rules.
+                if now.host_tags != known_tags.host_tags {
+                    self.watches.look_again();
+                }
+                known_tags = now;
+            }
+            self.listen();
+            let mut done = self.look_at_others().await.map_err(CommitError::Store);
+            if done.is_ok() {
+                done = self.turn_pages().await;
+            }
+            if second.is_multiple_of(HUB_EVERY) && done.is_ok() {
+                done = self.look_at_hub().await.map_err(CommitError::Store);
+            }
+            if second.is_multiple_of(CLEAN_EVERY) && done.is_ok() {
+                let old = IncidentRow::remove_old(self.now_ms() - KEEP_MS).map(Write::from);
+                done = self.rooms.store.commit(old.into()).await;
+            }
+            if let Err(error) = done {
+                tracing::debug!(?error, "alerts are as they were known last");
+            }
+        }
+    }
+
+    async fn look_at_others(&self) -> Result<(), StoreError> {
+        let mut since = self.turn.lock().await;
+        if Counted::Alerts.count(self.store()).await? != *since {
+            self.reload(&mut since).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_at_hub(&self) -> Result<(), StoreError> {
+        let undelivered = Outbox::dead_since(self.store(), self.now_ms() - 86_400_000).await?;
+        let (history, budget) = (&self.rooms.history, self.rooms.history.config().budget_bytes);
+        let refusing = if history.refusing().is_some() { 1.0 } else { 0.0 };
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let used = history.counts.usage().used_bytes as f64 / budget.max(1) as f64 * 100.0;
+        #[expect(clippy::cast_precision_loss, reason = "a count")]
+        let undelivered = undelivered as f64;
+        self.observe_hub(&[
+            (HubFigure::Refusing, refusing),
+            (HubFigure::BudgetUsed, used),
+            (HubFigure::Undelivered, undelivered),
+        ]);
+        Ok(())
+    }
+
+    /// Incidents that changed by time alone.
+    pub(super) async fn turn_pages(&self) -> Result<(), CommitError> {
+        let state = self.now();
+        let now_ms = self.now_ms();
+        let touched = |state: &State| {
+            let mut ids: Vec<uuid::Uuid> = Vec::new();
+            for live in state.board.incidents() {
+                let mut incident = live.incident.clone();
+                let ack_over = incident
+                    .ack
+                    .as_ref()
+                    .is_some_and(|ack| ack.until_ms.is_some_and(|until| until <= now_ms));
+                let heard =
+                    live.firing().any(|alert| alert.body.silenced && !self.is_silenced(state, alert, now_ms));
+                if ack_over || heard || incident.settle(now_ms).is_some() {
+                    ids.push(live.incident.id);
+                }
+            }
+            ids
+        };
+        if touched(&state).is_empty() {
+            // What has been over for long is let go now and then.
+            if state.board.stale(now_ms) > 50 {
+                let mut board = state.board.clone();
+                board.prune(now_ms);
+                let _turn = self.turn.lock().await;
+                // Unless it changed meanwhile.
+                if Arc::ptr_eq(&self.now(), &state) {
+                    self.set(State { asked: state.asked.clone(), board });
+                }
+            }
+            return Ok(());
+        }
+        let plan = |state: &State, now_ms: i64| {
+            let (mut board, mut changes) = (state.board.clone(), Vec::new());
+            for id in touched(state) {
+                let Some(live) = state.board.incident(id) else { continue };
+                let mut live = (**live).clone();
+                let mut notices = Vec::new();
+                if let Some(ack) =
+                    live.incident.ack.clone().filter(|ack| ack.until_ms.is_some_and(|until| until <= now_ms))
+                {
+                    live.incident.ack = None;
+                    changes.push(
+                        record::event(
+                            id,
+                            now_ms,
+                            "acknowledgement_over",
+                            format!("{} took it on until now", ack.by),
+                        )
+                        .add(),
+                    );
+                    notices.push((Notice::Reminder, 0));
+                }
+                let mut heard = false;
+                for alert in &mut live.alerts {
+                    if alert.fires() && alert.body.silenced && !self.is_silenced(state, alert, now_ms) {
+                        let mut spoken = (**alert).clone();
+                        spoken.body.silenced = false;
+                        changes.push(spoken.row(id).save());
+                        *alert = Arc::new(spoken);
+                        heard = true;
+                    }
+                }
+                if heard {
+                    changes.push(
+                        record::event(id, now_ms, "silence_over", "the silence is over, and it fires still")
+                            .add(),
+                    );
+                    notices.extend(live.incident.speak());
+                }
+                if let Some(notice) = live.incident.settle(now_ms) {
+                    changes.push(record::event(id, now_ms, "settled", "it stayed calm: over").add());
+                    notices.extend(notice.map(|notice| (notice, 0)));
+                }
+                changes.insert(0, live.row().save());
+                for notice in notices {
+                    changes.extend(self.tell_channels(state, &live, notice, now_ms));
+                }
+                board.put(live);
+            }
+            Ok::<_, CommitError>((Planned { board: Some(board), changes, asked: None }, ()))
+        };
+        self.change(None, plan).await
+    }
+
+    fn is_silenced(&self, state: &State, alert: &super::Alert, now_ms: i64) -> bool {
+        let everyone = self.rooms.people.now();
+        let tags = everyone.host_tags.get(&alert.host).map(Vec::as_slice).unwrap_or_default();
+        let subject = Subject { host: alert.host.0, tags, rule: alert.rule, severity: alert.severity };
+        state.asked.silenced(subject, now_ms)
+    }
+}
