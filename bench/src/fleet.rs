@@ -135,7 +135,12 @@ impl<'a> BenchHub<'a> {
             requests,
             ..HubConfig::default()
         };
-        let deps = Deps { store, clock: clock.clone(), catalog: Arc::new(catalog()) };
+        let deps = Deps {
+            store,
+            clock: clock.clone(),
+            catalog: Arc::new(catalog()),
+            notifier: Arc::new(perfwatch_notify::Channels::new()),
+        };
         let hub = runtime.block_on(Hub::start(config, deps))?;
         let url = hub.url();
         let login = serde_json::json!({ "name": "admin", "password": PASSWORD });

@@ -33,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "perfwatch-collect",
             "perfwatch-agent",
             "perfwatch-alert",
+            "perfwatch-notify",
             "perfwatch-series",
             "perfwatch-store",
             "perfwatch-hub",

@@ -157,6 +157,16 @@ impl Fleet {
         }
     }
 
+    /// Forgets a host, here; its row goes with the commit of who asks.
+    pub(crate) fn remove(&self, id: HostId) {
+        let mut inner = self.write();
+        if let Some(host) = inner.hosts.remove(&id)
+            && inner.by_name.get(&host.record.name) == Some(&id)
+        {
+            inner.by_name.remove(&host.record.name);
+        }
+    }
+
     /// One host, by id or name.
     pub(crate) fn find(&self, id_or_name: &str) -> Option<Host> {
         let inner = self.read();

@@ -8,7 +8,7 @@ use crate::auth::{Limits, People};
 use crate::config::{FirstAdmin, HubConfig, HubProblem};
 use crate::fleet::Fleet;
 use crate::history::History;
-use crate::ingest::Pipeline;
+use crate::ingest::{Parts, Pipeline};
 use crate::live::Live;
 use crate::router::router;
 use crate::self_metrics::SelfMetrics;
@@ -88,63 +88,11 @@ impl Hub {
         let listener = TcpListener::bind(listen).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let metrics = Arc::new(SelfMetrics::new());
-        let live = Arc::new(Live::new());
         let people = People::open(deps.store.clone(), deps.clock.clone(), config.sessions).await?;
         if let Some(admin) = &config.first_admin {
             make_admin(&people, admin).await?;
         }
-        let fleet = Arc::new(Fleet::open(deps.store.clone()).await?);
-        let history = History::open(
-            deps.store.clone(),
-            deps.clock.clone(),
-            config.history.clone(),
-            metrics.history.clone(),
-        )
-        .await?;
-        restore(&history, &fleet, &live, deps.clock.wall_ms()).await?;
-        let rooms = Rooms {
-            store: deps.store,
-            clock: deps.clock.clone(),
-            catalog: deps.catalog.clone(),
-            people: people.clone(),
-            fleet: fleet.clone(),
-            live: live.clone(),
-            history: history.clone(),
-            notifier: deps.notifier,
-            url: link_base(&config, address),
-        };
-        let alerting = Alerting::open(rooms, metrics.alerts.clone()).await?;
-        let pipeline = Pipeline::new(
-            history.clone(),
-            fleet.clone(),
-            live.clone(),
-            alerting.clone(),
-            deps.catalog.clone(),
-            deps.clock.clone(),
-            metrics.clone(),
-            config.interval,
-        );
-        let app = Arc::new(App {
-            started: deps.clock.monotonic(),
-            people: people.clone(),
-            throttle: Throttle::default(),
-            limits: Limits::new(config.requests),
-            oidc: config.oidc.clone().map(|oidc| Arc::new(Oidc::new(oidc))),
-            config,
-            clock: deps.clock,
-            catalog: deps.catalog,
-            fleet,
-            pipeline,
-            history,
-            live,
-            alerting,
-            metrics,
-            decompressing: Semaphore::new(limits::DECOMPRESSING),
-            decoded: Arc::new(Semaphore::new(limits::DECODED_BYTES >> 10)),
-            stop: stop.clone(),
-            tasks: tasks.clone(),
-        });
+        let app = open(config, deps, people.clone(), (address, stop.clone(), tasks.clone())).await?;
         app.history.start(&tasks, &stop);
         app.alerting.start(&tasks, &stop);
         tasks.spawn(prune(app.clone()));
@@ -207,6 +155,64 @@ impl Hub {
             Err(_) => tracing::warn!("hub stopped without waiting for the last clients"),
         }
     }
+}
+
+/// Reads what the store has into all rooms.
+async fn open(
+    config: HubConfig,
+    deps: Deps,
+    people: Arc<People>,
+    (address, stop, tasks): (SocketAddr, CancellationToken, TaskTracker),
+) -> Result<Arc<App>, HubError> {
+    let Deps { store, clock, catalog, notifier } = deps;
+    let metrics = Arc::new(SelfMetrics::new());
+    let live = Arc::new(Live::new());
+    let fleet = Arc::new(Fleet::open(store.clone()).await?);
+    let history =
+        History::open(store.clone(), clock.clone(), config.history.clone(), metrics.history.clone()).await?;
+    restore(&history, &fleet, &live, clock.wall_ms()).await?;
+    let rooms = Rooms {
+        store,
+        clock: clock.clone(),
+        catalog: catalog.clone(),
+        people: people.clone(),
+        fleet: fleet.clone(),
+        live: live.clone(),
+        history: history.clone(),
+        notifier,
+        url: link_base(&config, address),
+    };
+    let alerting = Alerting::open(rooms, metrics.alerts.clone()).await?;
+    let pipeline = Pipeline::new(Parts {
+        history: history.clone(),
+        fleet: fleet.clone(),
+        live: live.clone(),
+        alerting: alerting.clone(),
+        catalog: catalog.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        interval: config.interval,
+    });
+    Ok(Arc::new(App {
+        started: clock.monotonic(),
+        people,
+        throttle: Throttle::default(),
+        limits: Limits::new(config.requests),
+        oidc: config.oidc.clone().map(|oidc| Arc::new(Oidc::new(oidc))),
+        config,
+        clock,
+        catalog,
+        fleet,
+        pipeline,
+        history,
+        live,
+        alerting,
+        metrics,
+        decompressing: Semaphore::new(limits::DECOMPRESSING),
+        decoded: Arc::new(Semaphore::new(limits::DECODED_BYTES >> 10)),
+        stop,
+        tasks,
+    }))
 }
 
 /// An address as a browser of this machine asks for it.

@@ -50,6 +50,11 @@ impl Live {
         self.window.recent(host, now_ms)
     }
 
+    /// Forgets a host.
+    pub(crate) fn remove(&self, host: HostId) {
+        self.window.remove(host);
+    }
+
     /// Forgets what is older than five minutes.
     pub(crate) fn prune(&self, now_ms: i64) {
         self.window.prune(now_ms);

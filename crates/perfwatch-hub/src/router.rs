@@ -33,7 +33,7 @@ fn answered() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(api::recent::recent))
         .routes(routes!(api::catalog::list))
         .routes(routes!(api::hosts::list))
-        .routes(routes!(api::hosts::one))
+        .routes(routes!(api::hosts::one, api::hosts::remove))
         .routes(routes!(api::hosts::tags))
         .routes(routes!(api::history::series))
         .routes(routes!(api::history::snapshot))

@@ -53,6 +53,13 @@ pub struct HostRecord {
     pub interval_ms: u32,
 }
 
+impl HostRecord {
+    /// Forgotten; what it sent stays until retention lets it go.
+    pub fn remove(id: HostId) -> Change {
+        Change::new("DELETE FROM host WHERE id = $1", [id.0.into()]).must()
+    }
+}
+
 /// Why a store could not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {

@@ -126,6 +126,110 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What is the matter now
+         * @description From the role viewer on.
+         */
+        get: operations["get_alerts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alerts/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What was the matter
+         * @description From the role viewer on.
+         */
+        get: operations["get_alerts_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alerts/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One incident, with its explanation and timeline
+         * @description From the role viewer on.
+         */
+        get: operations["get_alerts_id"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alerts/{id}/ack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Takes an incident on
+         * @description From the role operator on.
+         */
+        post: operations["post_alerts_id_ack"];
+        /**
+         * Gives an incident back
+         * @description From the role operator on.
+         */
+        delete: operations["delete_alerts_id_ack"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alerts/{id}/comments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Says something about an incident
+         * @description From the role operator on.
+         */
+        post: operations["post_alerts_id_comments"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/audit": {
         parameters: {
             query?: never;
@@ -408,6 +512,134 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/channels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All channels
+         * @description From the role operator on.
+         */
+        get: operations["get_channels"];
+        put?: never;
+        /**
+         * A new channel
+         * @description From the role admin on.
+         */
+        post: operations["post_channels"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/channels/kinds": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The kinds there are, and what each needs
+         * @description From the role operator on.
+         */
+        get: operations["get_channels_kinds"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/channels/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Shows what a template makes of the newest incident
+         * @description From the role admin on.
+         */
+        post: operations["post_channels_preview"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/channels/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * The same before it is kept
+         * @description From the role admin on.
+         */
+        post: operations["post_channels_test"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/channels/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Another channel in its place
+         * @description From the role admin on.
+         */
+        put: operations["put_channels_id"];
+        post?: never;
+        /**
+         * Removes a channel; what waits for it waits no more
+         * @description From the role admin on.
+         */
+        delete: operations["delete_channels_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/channels/{id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Says something by a channel, to see whether it is heard
+         * @description From the role operator on.
+         */
+        post: operations["post_channels_id_test"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/enrolments": {
         parameters: {
             query?: never;
@@ -484,6 +716,32 @@ export interface paths {
          * @description From the role viewer on.
          */
         get: operations["get_hosts_id"];
+        put?: never;
+        post?: never;
+        /**
+         * Removes a host that is no more, and revokes its agents
+         * @description What is known of its past goes with retention. One that sends again comes back.
+         *
+         *     From the role operator on.
+         */
+        delete: operations["delete_hosts_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{id}/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Alerts of a host over a time
+         * @description From the role viewer on.
+         */
+        get: operations["get_hosts_id_alerts"];
         put?: never;
         post?: never;
         delete?: never;
@@ -589,6 +847,204 @@ export interface paths {
         put: operations["put_hosts_id_tags"];
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What was said, waits, or could not be said
+         * @description From the role operator on.
+         */
+        get: operations["get_messages"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/messages/{id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tries a message again that was given up
+         * @description From the role operator on.
+         */
+        post: operations["post_messages_id_retry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All rules
+         * @description From the role viewer on.
+         */
+        get: operations["get_rules"];
+        put?: never;
+        /**
+         * A new rule
+         * @description From the role operator on.
+         */
+        post: operations["post_rules"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rules/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All rules as YAML, to be kept or taken to another hub
+         * @description From the role viewer on.
+         */
+        get: operations["get_rules_export"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rules/import": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Rules from YAML
+         * @description Those of a name that is there take its place; others are new. All of the file, or nothing.
+         *
+         *     From the role operator on.
+         */
+        post: operations["post_rules_import"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rules/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What a rule would have done, before anybody is woken by it
+         * @description From the role viewer on.
+         */
+        post: operations["post_rules_test"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rules/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Another rule in its place; what fires by it goes on until the new one says no
+         * @description From the role operator on.
+         */
+        put: operations["put_rules_id"];
+        post?: never;
+        /**
+         * Removes a rule; what fires by it ends
+         * @description From the role operator on.
+         */
+        delete: operations["delete_rules_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/silences": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All silences, those that are over for long apart
+         * @description From the role viewer on.
+         */
+        get: operations["get_silences"];
+        put?: never;
+        /**
+         * A new silence
+         * @description From the role operator on.
+         */
+        post: operations["post_silences"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/silences/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Another silence in its place
+         * @description From the role operator on.
+         */
+        put: operations["put_silences_id"];
+        post?: never;
+        /**
+         * Ends a silence: what fires still is told of now
+         * @description From the role operator on.
+         */
+        delete: operations["delete_silences_id"];
         options?: never;
         head?: never;
         patch?: never;
@@ -859,6 +1315,41 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description Somebody takes it on. */
+        Ack: {
+            /**
+             * Format: int64
+             * @description When, milliseconds since 1970.
+             */
+            at_ms: number;
+            /** @description Who. */
+            by: string;
+            /**
+             * Format: int64
+             * @description Until when; for as long as it lasts if none.
+             */
+            until_ms: number | null;
+        };
+        /** @description Somebody takes it on. */
+        AckWish: {
+            /**
+             * @description What they know.
+             * @default
+             */
+            comment: string;
+            /** @default null */
+            lasts: components["schemas"]["Span"] | null;
+        };
+        /** @description What is the matter now. */
+        ActiveJson: {
+            /** @description The worst and newest first. */
+            incidents: components["schemas"]["IncidentJson"][];
+            /**
+             * Format: int64
+             * @description The hub's clock.
+             */
+            now_ms: number;
+        };
         /** @description An agent, without its secret. */
         AgentJson: {
             /** @description Where it came from then. */
@@ -890,6 +1381,67 @@ export interface components {
              * @description The hub's clock.
              */
             now_ms: number;
+        };
+        /**
+         * @description Which figure.
+         * @enum {string}
+         */
+        Aggregate: "last" | "mean" | "min" | "max" | "p95";
+        /** @description One alert. */
+        AlertJson: {
+            /** @description Why it ended: `clear`, `gone`, `rule_gone`; `past` for what came to light when it was over. */
+            ended: string | null;
+            /** @description What was seen when it fired: largest consumers and movers. */
+            explanation?: components["schemas"]["Explanation"];
+            /**
+             * Format: double
+             * @description When it fired.
+             */
+            figure: number | null;
+            /** Format: int64 */
+            fired_ms: number;
+            /**
+             * Format: uuid
+             * @description None for the hub itself.
+             */
+            host: string | null;
+            host_name: string;
+            /** Format: uuid */
+            id: string;
+            /** @description Of which instance; empty where there are none. */
+            instance: string;
+            /** @description The metric, where it is about one; else empty. */
+            metric: string;
+            /** @description What to do about it. */
+            note: string;
+            /**
+             * Format: int64
+             * @description None while it fires.
+             */
+            resolved_ms: number | null;
+            /** Format: uuid */
+            rule: string;
+            rule_name: string;
+            severity: components["schemas"]["Severity"];
+            /** @description Nobody was told for a silence. */
+            silenced: boolean;
+            /**
+             * Format: int64
+             * @description Since when the condition held.
+             */
+            since_ms: number;
+            /** @description What is so, in words. */
+            summary: string;
+            /**
+             * Format: double
+             * @description The threshold at that time.
+             */
+            threshold: number | null;
+            /**
+             * Format: double
+             * @description The furthest beyond.
+             */
+            worst: number | null;
         };
         /** @description One change. */
         AuditEntryJson: {
@@ -940,8 +1492,53 @@ export interface components {
         CatalogJson: {
             metrics: components["schemas"]["MetricDef"][];
         };
+        /** @description A channel; what lets one in is not shown. */
+        ChannelJson: {
+            /** @description Only of what nobody acknowledged for so long. */
+            after: components["schemas"]["Span"];
+            enabled: boolean;
+            hears: components["schemas"]["Hears"];
+            /** Format: uuid */
+            id: string;
+            kind: string;
+            name: string;
+            quiet: components["schemas"]["Quiet"] | null;
+            /** @description Once more as long as nobody acknowledged; never if none. */
+            repeat: components["schemas"]["Span"];
+            /** @description When it is over, too. */
+            resolved: boolean;
+            /** @description Which secrets are set. */
+            secrets: string[];
+            /** @description Without what is secret. */
+            settings: {
+                [key: string]: string;
+            };
+            template: components["schemas"]["Template"];
+        };
+        /** @description A channel that somebody wants. */
+        ChannelWish: {
+            after?: components["schemas"]["Span"];
+            enabled?: boolean;
+            hears?: components["schemas"]["Hears"];
+            kind: string;
+            name: string;
+            quiet?: components["schemas"]["Quiet"] | null;
+            repeat?: components["schemas"]["Span"];
+            resolved?: boolean;
+            /** @description By the names of the kind's fields; a secret that is left out stays as it was. */
+            settings?: {
+                [key: string]: string;
+            };
+            template?: components["schemas"]["Template"];
+        };
+        /** @description Channels. */
+        ChannelsJson: {
+            channels: components["schemas"]["ChannelJson"][];
+        };
         /** @description What a client may say over `WS /api/ws/metrics`: one of these. */
         ClientMessage: {
+            /** @description Tells how many incidents are open, now and whenever alerts change. */
+            alerts?: boolean | null;
             /**
              * Format: int32
              * @description Answered by `pong`: pages can't see the protocol's own pings.
@@ -957,6 +1554,150 @@ export interface components {
             decimals: number;
             instance: string;
             metric: string;
+        };
+        /** @description Something said. */
+        CommentWish: {
+            text: string;
+        };
+        /**
+         * @description Which side of the threshold is bad.
+         * @enum {string}
+         */
+        Compare: "above" | "below";
+        /** @description What must hold. */
+        Condition: {
+            /** @description Which figure of the window. */
+            aggregate?: components["schemas"]["Aggregate"];
+            /**
+             * Format: double
+             * @description Until here it stays so once it was.
+             */
+            clear?: number | null;
+            /** @description Which side is bad. */
+            compare?: components["schemas"]["Compare"];
+            /** @description Patterns of instances, as `/data*,!/data/tmp`; each of them if none. */
+            instance?: string | null;
+            /** @enum {string} */
+            kind: "value";
+            /** @description Dotted name. */
+            metric: string;
+            /**
+             * Format: double
+             * @description From here on.
+             */
+            threshold: number;
+            /** @description Over how long; nothing for the latest value. */
+            window?: components["schemas"]["Span"];
+        } | {
+            /** @description How long before. */
+            before: components["schemas"]["Span"];
+            /**
+             * Format: double
+             * @description Until here it stays so once it was.
+             */
+            clear?: number | null;
+            /** @description Which side is bad. */
+            compare?: components["schemas"]["Compare"];
+            /** @description Patterns of instances; each of them if none. */
+            instance?: string | null;
+            /** @enum {string} */
+            kind: "change";
+            /** @description Dotted name. */
+            metric: string;
+            /**
+             * Format: double
+             * @description Percent of what it was.
+             */
+            threshold: number;
+            /** @description Averages over this long are compared. */
+            window: components["schemas"]["Span"];
+        } | {
+            /** @description Patterns of instances; each of them if none. */
+            instance?: string | null;
+            /** @enum {string} */
+            kind: "forecast";
+            /** @description The line is drawn through this much of the past. */
+            look_back: components["schemas"]["Span"];
+            /** @description Dotted name. */
+            metric: string;
+            /**
+             * Format: double
+             * @description What it must not reach.
+             */
+            reaches: number;
+            /** @description How soon is too soon. */
+            within: components["schemas"]["Span"];
+        } | {
+            /** @description For how long. */
+            grace: components["schemas"]["Span"];
+            /** @description Patterns of instances; each that was there if none. */
+            instance?: string | null;
+            /** @enum {string} */
+            kind: "missing";
+            /** @description Dotted name. */
+            metric: string;
+        } | {
+            /** @description For how long. */
+            grace: components["schemas"]["Span"];
+            /** @enum {string} */
+            kind: "silent";
+        } | {
+            /**
+             * Format: double
+             * @description Until here it stays so once it was.
+             */
+            clear?: number | null;
+            /** @description Which side is bad. */
+            compare?: components["schemas"]["Compare"];
+            /** @description What of it. */
+            figure: components["schemas"]["HubFigure"];
+            /** @enum {string} */
+            kind: "hub";
+            /**
+             * Format: double
+             * @description From here on.
+             */
+            threshold: number;
+        };
+        /** @description A process that used much. */
+        Consumer: {
+            /**
+             * Format: double
+             * @description How much before; none where it was not among the largest.
+             */
+            before: number | null;
+            /** @description Command line. */
+            command: string;
+            /** @description The kernel's short name. */
+            name: string;
+            /**
+             * Format: double
+             * @description How much, on average, while the condition held.
+             */
+            now: number;
+            /**
+             * Format: int32
+             * @description Process id.
+             */
+            pid: number;
+            /** @description Owner. */
+            user: string;
+        };
+        /** @description A message of an incident. */
+        DeliveryJson: {
+            channel: string;
+            /** Format: int64 */
+            created_ms: number;
+            /** Format: int64 */
+            done_ms: number | null;
+            /** Format: int64 */
+            due_ms: number;
+            error: string | null;
+            notice: string;
+            /** @description `waiting`, `sent`, `dead`, `skipped`. */
+            state: string;
+            /** Format: int64 */
+            tries: number;
         };
         /** @description An agent that wants in. */
         Enrol: {
@@ -1005,6 +1746,82 @@ export interface components {
             /** @description For people; may change. */
             message: string;
         };
+        /** @description Something that happened to an incident. */
+        EventJson: {
+            /** @description Who; empty for the hub itself. */
+            actor: string;
+            /** Format: int64 */
+            at_ms: number;
+            /** @description `fired`, `resolved`, `acknowledged`, `comment`, `told`… */
+            kind: string;
+            text: string;
+        };
+        /** @description What is kept with an alert. */
+        Explanation: {
+            /**
+             * Format: int64
+             * @description Since when the time before is counted.
+             */
+            before_ms: number;
+            /** @description Largest first. */
+            consumers: components["schemas"]["Consumer"][];
+            /**
+             * Format: int64
+             * @description The time that is explained, milliseconds since 1970.
+             */
+            from_ms: number;
+            /** @description Furthest first. */
+            movers: components["schemas"]["Mover"][];
+            /** @description What consumers are ranked by. */
+            resource: components["schemas"]["Resource"];
+            /**
+             * Format: int64
+             * @description Its end.
+             */
+            to_ms: number;
+        };
+        /** @description A setting of a kind of channels. */
+        Field: {
+            /** @description What one looks like. */
+            example: string;
+            /** @description Where to find it, or what it is for. */
+            help: string;
+            /** @description What people call it. */
+            label: string;
+            /** @description Lines of text. */
+            long: boolean;
+            /** @description Its name in [`crate::channel::Channel::settings`]. */
+            name: string;
+            /** @description It must be there. */
+            required: boolean;
+            /** @description It lets one in: never shown again. */
+            secret: boolean;
+        };
+        /** @description A time at which it would have fired. */
+        Fire: {
+            /**
+             * Format: int64
+             * @description When it would have fired.
+             */
+            fired_ms: number;
+            /** @description Of which instance; empty where there are none. */
+            instance: string;
+            /**
+             * Format: int64
+             * @description When it would have ended; none if it would fire still.
+             */
+            resolved_ms: number | null;
+            /**
+             * Format: int64
+             * @description Since when the condition held, milliseconds since 1970.
+             */
+            since_ms: number;
+            /**
+             * Format: double
+             * @description The furthest beyond.
+             */
+            worst: number | null;
+        };
         /** @description A time without points. */
         Gap: {
             /** Format: int64 */
@@ -1012,6 +1829,28 @@ export interface components {
             /** Format: int64 */
             to_ms: number;
             why: string;
+        };
+        /** @description Whose alerts are one incident, and so one message. */
+        Group: "host" | "rule" | {
+            /** @description Those of hosts with the same value of this tag (`environment` of `environment=production`). */
+            tag: string;
+        };
+        /** @description What a channel hears. */
+        Hears: {
+            /**
+             * @description Only of these hosts, tags and rules.
+             * @default {
+             *       "hosts": [],
+             *       "rules": [],
+             *       "tags": []
+             *     }
+             */
+            only: components["schemas"]["Matcher"];
+            /**
+             * @description From this on.
+             * @default warning
+             */
+            severity: components["schemas"]["Severity"];
         };
         /** @description What history takes and how long it is kept. */
         HistoryJson: {
@@ -1034,6 +1873,10 @@ export interface components {
             /** @description Why nothing is taken in, while that is so. */
             refusing: string | null;
             store: string;
+        };
+        /** @description Alerts of one host. */
+        HostAlertsJson: {
+            alerts: components["schemas"]["AlertJson"][];
         };
         /** @description What changes rarely about a host. */
         HostFacts: {
@@ -1106,6 +1949,17 @@ export interface components {
          * @enum {string}
          */
         HostStatus: "new" | "online" | "silent";
+        /** @description What a rule would have done at one host. */
+        HostTestJson: {
+            /** @description By averages of minutes, not tick by tick. */
+            coarse: boolean;
+            fires: components["schemas"]["Fire"][];
+            /** Format: uuid */
+            host: string;
+            name: string;
+            /** @description Values that were looked at. */
+            points: number;
+        };
         /** @description A page of hosts. */
         HostsJson: {
             hosts: components["schemas"]["HostJson"][];
@@ -1117,6 +1971,50 @@ export interface components {
              */
             now_ms: number;
             total: number;
+        };
+        /**
+         * @description A figure of the hub itself.
+         * @enum {string}
+         */
+        HubFigure: "refusing" | "budget_used" | "undelivered";
+        /** @description What a file brought. */
+        ImportJson: {
+            changed: number;
+            created: number;
+            unchanged: number;
+        };
+        /** @description An incident with all that is known of it. */
+        IncidentDetailJson: {
+            /** @description Newest first. */
+            deliveries: components["schemas"]["DeliveryJson"][];
+            incident: components["schemas"]["IncidentJson"];
+            /** @description Oldest first. */
+            timeline: components["schemas"]["EventJson"][];
+        };
+        /** @description Alerts that belong together. */
+        IncidentJson: {
+            ack: components["schemas"]["Ack"] | null;
+            /** @description Those that one may see; the worst and newest first. */
+            alerts: components["schemas"]["AlertJson"][];
+            /**
+             * Format: int64
+             * @description When it was last over.
+             */
+            calm_ms: number | null;
+            /** @description Alerts of it that fire. */
+            firing: number;
+            /** Format: uuid */
+            id: string;
+            /** Format: int64 */
+            opened_ms: number;
+            phase: components["schemas"]["Phase"];
+            /**
+             * Format: int32
+             * @description How often it came back.
+             */
+            reopened: number;
+            severity: components["schemas"]["Severity"];
+            title: string;
         };
         /** @description What the hub answers to `POST /ingest/metrics`, as JSON. */
         IngestAnswer: {
@@ -1147,6 +2045,19 @@ export interface components {
              */
             wants_facts: boolean;
         };
+        /** @description A kind of channels. */
+        Kind: {
+            /** @description What it needs. */
+            fields: components["schemas"]["Field"][];
+            /** @description What people call it. */
+            label: string;
+            /** @description As it is written. */
+            name: string;
+        };
+        /** @description Kinds of channels. */
+        KindsJson: {
+            kinds: components["schemas"]["Kind"][];
+        };
         /**
          * @description What the hub says over `WS /api/ws/metrics` once something is subscribed to. Values are
          *     integers scaled by their column's decimals.
@@ -1172,6 +2083,14 @@ export interface components {
             id: number;
             /** @enum {string} */
             type: "tick";
+        } | {
+            critical: number;
+            info: number;
+            /** Format: int64 */
+            revision: number;
+            /** @enum {string} */
+            type: "alerts";
+            warning: number;
         } | {
             /** Format: int64 */
             missed: number;
@@ -1204,6 +2123,24 @@ export interface components {
         MadeToken: components["schemas"]["TokenJson"] & {
             token: string;
         };
+        /** @description Which alerts: all of these that are given must fit. */
+        Matcher: {
+            /**
+             * @description Of one of these hosts.
+             * @default []
+             */
+            hosts: string[];
+            /**
+             * @description By one of these rules.
+             * @default []
+             */
+            rules: string[];
+            /**
+             * @description Of hosts with one of these tags.
+             * @default []
+             */
+            tags: string[];
+        };
         /** @description Who asks. */
         MeJson: {
             /** @description Logs in by name and password. */
@@ -1219,6 +2156,37 @@ export interface components {
             role: components["schemas"]["Role"];
             /** @description The second factor is on. */
             totp: boolean;
+        };
+        /** @description A message on its way, or what became of it. */
+        MessageJson: {
+            /** Format: uuid */
+            channel: string;
+            channel_name: string;
+            /** Format: int64 */
+            created_ms: number;
+            /** Format: int64 */
+            done_ms: number | null;
+            /**
+             * Format: int64
+             * @description Not tried before this.
+             */
+            due_ms: number;
+            error: string | null;
+            /** Format: int64 */
+            id: number;
+            /** Format: uuid */
+            incident: string;
+            notice: string;
+            severity: string;
+            /** @description `waiting`, `sent`, `dead`, `skipped`. */
+            state: string;
+            subject: string;
+            /** Format: int64 */
+            tries: number;
+        };
+        /** @description Messages, newest first. */
+        MessagesJson: {
+            messages: components["schemas"]["MessageJson"][];
         };
         /** @description One metric of the catalogue. */
         MetricDef: {
@@ -1240,6 +2208,28 @@ export interface components {
             name: string;
             rollup: string;
             unit: string;
+        };
+        /** @description A metric that moved. */
+        Mover: {
+            /**
+             * Format: double
+             * @description Its average before.
+             */
+            before: number;
+            /** @description Of which instance; empty where there are none. */
+            instance: string;
+            /** @description Dotted name. */
+            metric: string;
+            /**
+             * Format: double
+             * @description Its average while the condition held.
+             */
+            now: number;
+            /**
+             * Format: double
+             * @description How far it moved, in its own usual deviations.
+             */
+            score: number;
         };
         /** @description A new enrolment token. */
         NewEnrolment: {
@@ -1283,6 +2273,18 @@ export interface components {
         /** @description The present password. */
         Password: {
             password: string;
+        };
+        /**
+         * @description How it stands.
+         * @enum {string}
+         */
+        Phase: "open" | "settling" | "closed";
+        /** @description What a template makes of the newest incident. */
+        PreviewJson: {
+            /** @description All that a template may name. */
+            message: Record<string, never>;
+            text: string;
+            title: string;
         };
         /** @description One process at one tick. */
         ProcessRow: {
@@ -1355,6 +2357,13 @@ export interface components {
             to_ms: number;
             total: number;
         };
+        /** @description Hours in which a channel keeps what it has to say. */
+        Quiet: {
+            /** @description What is as bad as this is told all the same. */
+            but?: components["schemas"]["Severity"];
+            /** @description When. */
+            hours: components["schemas"]["Weekly"];
+        };
         /** @description The last minutes: whole snapshots, or columns of the metrics asked for. */
         RecentAnswer: {
             /**
@@ -1388,10 +2397,71 @@ export interface components {
             message: string;
         };
         /**
+         * @description What processes are ranked by.
+         * @enum {string}
+         */
+        Resource: "cpu" | "memory" | "io" | "handles";
+        /**
          * @description What an account may do.
          * @enum {string}
          */
         Role: "viewer" | "operator" | "admin";
+        /** @description One rule. */
+        Rule: {
+            /** @description Whether anybody looks. */
+            enabled?: boolean;
+            /** @description Without a break for so long. */
+            for?: components["schemas"]["Span"];
+            /** @description What is told of at once. */
+            group?: components["schemas"]["Group"];
+            /** @description Whom it looks at. */
+            hosts?: components["schemas"]["Selector"];
+            /**
+             * Format: uuid
+             * @description For ever.
+             */
+            id?: string;
+            /** @description What people call it. */
+            name: string;
+            /** @description What to do about it: shown with each alert. */
+            note?: string;
+            /** @description How bad it is. */
+            severity?: components["schemas"]["Severity"];
+            /** @description What must hold. */
+            when: components["schemas"]["Condition"];
+        };
+        /** @description A rule, and how it stands. */
+        RuleJson: {
+            /** @description What it asks, in words. */
+            asks: string;
+            /** @description One that every hub begins with. */
+            builtin: boolean;
+            /** @description Its alerts that fire, of hosts that one may see. */
+            firing: number;
+            rule: components["schemas"]["Rule"];
+        };
+        /** @description Rules. */
+        RulesJson: {
+            rules: components["schemas"]["RuleJson"][];
+        };
+        /** @description Which hosts: by id or by tag; all where both are empty. */
+        Selector: {
+            /**
+             * @description These.
+             * @default []
+             */
+            hosts: string[];
+            /**
+             * @description But none with one of these.
+             * @default []
+             */
+            not_tags: string[];
+            /**
+             * @description Those with one of these tags.
+             * @default []
+             */
+            tags: string[];
+        };
         /** @description One series; as many values as there are times. */
         Series: {
             instance: string;
@@ -1444,12 +2514,76 @@ export interface components {
             /** @description From the link that the hub printed when it started. */
             secret: string;
         };
+        /**
+         * @description How bad it is.
+         * @enum {string}
+         */
+        Severity: "info" | "warning" | "critical";
         /** @description A signed token of some minutes. */
         SignedToken: {
             /** Format: int64 */
             expires_in_s: number;
             /** @description For `Authorization: Bearer`, or `?token=` of the WebSocket. */
             token: string;
+        };
+        /** @description A time in which some alerts tell nobody; they stand in the books as ever. */
+        Silence: {
+            /** @description Why. */
+            comment: string;
+            /** @description Who made it. */
+            created_by: string;
+            /**
+             * Format: int64
+             * @description When, milliseconds since 1970.
+             */
+            created_ms: number;
+            /**
+             * Format: int64
+             * @description Until when; for good if none.
+             */
+            ends_ms: number | null;
+            /**
+             * Format: uuid
+             * @description For ever.
+             */
+            id: string;
+            /** @description Which alerts. */
+            matcher: components["schemas"]["Matcher"];
+            /**
+             * Format: int64
+             * @description From when.
+             */
+            starts_ms: number;
+            weekly: components["schemas"]["Weekly"] | null;
+        };
+        /** @description A silence, and whether it holds now. */
+        SilenceJson: {
+            holds: boolean;
+            /** @description Over for good. */
+            over: boolean;
+            silence: components["schemas"]["Silence"];
+        };
+        /** @description A silence that somebody wants. */
+        SilenceWish: {
+            /** @description Why. */
+            comment?: string;
+            /**
+             * Format: int64
+             * @description For good if none.
+             */
+            ends_ms?: number | null;
+            /** @description Which alerts; all if empty. */
+            matcher?: components["schemas"]["Matcher"];
+            /**
+             * Format: int64
+             * @description From now on if none.
+             */
+            starts_ms?: number | null;
+            weekly?: components["schemas"]["Weekly"] | null;
+        };
+        /** @description Silences. */
+        SilencesJson: {
+            silences: components["schemas"]["SilenceJson"][];
         };
         /**
          * @description One snapshot: metrics stand in it by their dotted names, nested, instances by key:
@@ -1486,6 +2620,11 @@ export interface components {
             resolution_ms: number;
             snapshot: components["schemas"]["Snapshot"];
         };
+        /**
+         * @description A span of time: `10s`, `5m`, `1h30m`, `7d`
+         * @example 5m
+         */
+        Span: string;
         /** @description A wish. Another one with the same id takes its place. */
         Subscribe: {
             /**
@@ -1528,6 +2667,46 @@ export interface components {
         /** @description All tags of a host. */
         Tags: {
             tags: string[];
+        };
+        /** @description Words of one's own in place of the usual ones, in the language of Jinja. */
+        Template: {
+            /**
+             * @description Of the text; the usual one if empty.
+             * @default
+             */
+            text: string;
+            /**
+             * @description Of the title; the usual one if empty.
+             * @default
+             */
+            title: string;
+        };
+        /** @description What a rule would have done. */
+        TestJson: {
+            /** @description How often, all hosts together. */
+            fires: number;
+            /** Format: int64 */
+            from_ms: number;
+            /** @description Those where it would have fired most come first. */
+            hosts: components["schemas"]["HostTestJson"][];
+            /** @description Hosts that there was no time for. */
+            left_out: number;
+            /**
+             * Format: double
+             * @description A threshold by which it would fire about once a day and host, or less; none where this one does.
+             */
+            suggested: number | null;
+            /** Format: int64 */
+            to_ms: number;
+            /** Format: int64 */
+            took_ms: number;
+        };
+        /** @description A rule to be tried on the past. */
+        TestWish: {
+            /** @description Milliseconds since 1970, RFC 3339, or `-7d`, which it is without. */
+            from?: string | null;
+            rule: components["schemas"]["Rule"];
+            to?: string | null;
         };
         /** @description One host's tick. */
         TickEntry: {
@@ -1590,6 +2769,21 @@ export interface components {
             /** @description What a QR code tells an app. */
             uri: string;
         };
+        /** @description Whether a channel was heard. */
+        TriedJson: {
+            /** @description Why not. */
+            error: string | null;
+            heard: boolean;
+        };
+        /** @description A channel before it is kept, or as it is with changes. */
+        TryWish: {
+            channel: components["schemas"]["ChannelWish"];
+            /**
+             * Format: uuid
+             * @description Whose secrets stay where they are left out.
+             */
+            id?: string | null;
+        };
         /** @description What is to change; what is not named stays. */
         UserChange: {
             enabled?: boolean | null;
@@ -1624,6 +2818,17 @@ export interface components {
         /** @description People. */
         UsersJson: {
             users: components["schemas"]["UserJson"][];
+        };
+        /** @description A stretch of some days of the week. */
+        Weekly: {
+            /** @description `mon` to `sun`, on which it begins; every day if empty. */
+            days?: string[];
+            /** @description `22:00`. */
+            from: string;
+            /** @description Where these times are, as `Europe/Berlin`; UTC if empty. */
+            timezone?: string;
+            /** @description `07:00`; of the next day if it is not later. */
+            to: string;
         };
     };
     responses: {
@@ -1939,6 +3144,204 @@ export interface operations {
             404: components["responses"]["Error404"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_alerts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ActiveJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_alerts_history: {
+        parameters: {
+            query?: {
+                /** @description Part of the title. */
+                text?: string;
+                severity?: components["schemas"]["Severity"];
+                /** @description Id or name of a host. */
+                host?: string;
+                rule?: string;
+                /** @description Begun from here on: milliseconds since 1970, RFC 3339, or `-7d`. */
+                from?: string;
+                /** @description Begun before. */
+                to?: string;
+                /** @description 200 at most. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HistoryJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_alerts_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IncidentDetailJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_alerts_id_ack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["AckWish"] | null;
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    delete_alerts_id_ack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_alerts_id_comments: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CommentWish"];
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -2422,6 +3825,260 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_channels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChannelsJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_channels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChannelWish"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChannelJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_channels_kinds: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KindsJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_channels_preview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Template"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreviewJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_channels_test: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TryWish"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TriedJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    put_channels_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChannelWish"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChannelJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    delete_channels_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_channels_id_test: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TriedJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     get_enrolments: {
         parameters: {
             query?: never;
@@ -2563,6 +4220,70 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["HostJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    delete_hosts_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id or name */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_hosts_id_alerts: {
+        parameters: {
+            query?: {
+                from?: string;
+                to?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Id or name */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HostAlertsJson"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -2755,6 +4476,422 @@ export interface operations {
             413: components["responses"]["Error413"];
             415: components["responses"]["Error415"];
             422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_messages: {
+        parameters: {
+            query?: {
+                /** @description `waiting`, `sent`, `dead` or `skipped`. */
+                state?: string;
+                channel?: string;
+                /** @description 500 at most. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessagesJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_messages_id_retry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_rules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RulesJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_rules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Rule"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RuleJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_rules_export: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/yaml": string;
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_rules_import: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/yaml": string;
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ImportJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_rules_test: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TestWish"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TestJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    put_rules_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Rule"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RuleJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    delete_rules_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_silences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SilencesJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_silences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SilenceWish"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SilenceJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    put_silences_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SilenceWish"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SilenceJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    delete_silences_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];

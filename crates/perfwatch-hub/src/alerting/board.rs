@@ -93,7 +93,7 @@ impl Alert {
     }
 
     /// As it stands in the books; none for what a later version wrote.
-    pub(crate) fn of_row(row: AlertRow) -> Option<Self> {
+    pub(crate) fn of_row(row: &AlertRow) -> Option<Self> {
         Some(Self {
             id: row.id,
             rule: row.rule,
@@ -181,7 +181,7 @@ impl LiveIncident {
 /// One incident of the books with its alerts.
 pub(super) async fn read_one(store: &dyn Store, row: IncidentRow) -> Result<LiveIncident, StoreError> {
     let alerts = AlertRow::all(store, AlertsOf::Incident(row.id)).await?;
-    let alerts = alerts.into_iter().filter_map(Alert::of_row).map(Arc::new).collect();
+    let alerts = alerts.iter().filter_map(Alert::of_row).map(Arc::new).collect();
     Ok(LiveIncident { incident: incident_of_row(&row), alerts })
 }
 
@@ -191,7 +191,7 @@ impl Board {
         let mut alerts: HashMap<Uuid, Vec<Arc<Alert>>> = HashMap::new();
         for row in AlertRow::all(store, AlertsOf::Live(since_ms)).await? {
             let incident = row.incident;
-            alerts.entry(incident).or_default().extend(Alert::of_row(row).map(Arc::new));
+            alerts.entry(incident).or_default().extend(Alert::of_row(&row).map(Arc::new));
         }
         let mut board = Self::default();
         for row in IncidentRow::live(store, since_ms).await? {

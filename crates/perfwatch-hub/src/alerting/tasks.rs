@@ -1,13 +1,13 @@
 //! What time alone changes: hosts fall silent, incidents settle, acknowledgements and silences
 //! end, old books are closed; and what other hubs changed is read.
 
-use super::{Alerting, Planned, State, record};
+use super::{Alert, Alerting, LiveIncident, Planned, State, record};
 use perfwatch_alert::condition::HubFigure;
 use perfwatch_alert::incident::Notice;
 use perfwatch_alert::silence::Subject;
 use perfwatch_store::alerts::{IncidentRow, Outbox};
 use perfwatch_store::settings::Counted;
-use perfwatch_store::{CommitError, StoreError, Write};
+use perfwatch_store::{Change, CommitError, StoreError, Write};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
@@ -126,27 +126,22 @@ impl Alerting {
         Ok(())
     }
 
-    /// Incidents that changed by time alone.
+    /// Incidents that change by time alone, at this moment.
+    fn touched(&self, state: &State, now_ms: i64) -> Vec<uuid::Uuid> {
+        let touched = |live: &&Arc<LiveIncident>| {
+            let loud = |alert: &Arc<Alert>| alert.body.silenced && !self.is_silenced(state, alert, now_ms);
+            ack_over(live, now_ms)
+                || live.firing().any(loud)
+                || live.incident.clone().settle(now_ms).is_some()
+        };
+        state.board.incidents().filter(touched).map(|live| live.incident.id).collect()
+    }
+
+    /// Changes them.
     pub(super) async fn turn_pages(&self) -> Result<(), CommitError> {
         let state = self.now();
         let now_ms = self.now_ms();
-        let touched = |state: &State| {
-            let mut ids: Vec<uuid::Uuid> = Vec::new();
-            for live in state.board.incidents() {
-                let mut incident = live.incident.clone();
-                let ack_over = incident
-                    .ack
-                    .as_ref()
-                    .is_some_and(|ack| ack.until_ms.is_some_and(|until| until <= now_ms));
-                let heard =
-                    live.firing().any(|alert| alert.body.silenced && !self.is_silenced(state, alert, now_ms));
-                if ack_over || heard || incident.settle(now_ms).is_some() {
-                    ids.push(live.incident.id);
-                }
-            }
-            ids
-        };
-        if touched(&state).is_empty() {
+        if self.touched(&state, now_ms).is_empty() {
             // What has been over for long is let go now and then.
             if state.board.stale(now_ms) > 50 {
                 let mut board = state.board.clone();
@@ -161,47 +156,12 @@ impl Alerting {
         }
         let plan = |state: &State, now_ms: i64| {
             let (mut board, mut changes) = (state.board.clone(), Vec::new());
-            for id in touched(state) {
+            for id in self.touched(state, now_ms) {
                 let Some(live) = state.board.incident(id) else { continue };
                 let mut live = (**live).clone();
-                let mut notices = Vec::new();
-                if let Some(ack) =
-                    live.incident.ack.clone().filter(|ack| ack.until_ms.is_some_and(|until| until <= now_ms))
-                {
-                    live.incident.ack = None;
-                    changes.push(
-                        record::event(
-                            id,
-                            now_ms,
-                            "acknowledgement_over",
-                            format!("{} took it on until now", ack.by),
-                        )
-                        .add(),
-                    );
-                    notices.push((Notice::Reminder, 0));
-                }
-                let mut heard = false;
-                for alert in &mut live.alerts {
-                    if alert.fires() && alert.body.silenced && !self.is_silenced(state, alert, now_ms) {
-                        let mut spoken = (**alert).clone();
-                        spoken.body.silenced = false;
-                        changes.push(spoken.row(id).save());
-                        *alert = Arc::new(spoken);
-                        heard = true;
-                    }
-                }
-                if heard {
-                    changes.push(
-                        record::event(id, now_ms, "silence_over", "the silence is over, and it fires still")
-                            .add(),
-                    );
-                    notices.extend(live.incident.speak());
-                }
-                if let Some(notice) = live.incident.settle(now_ms) {
-                    changes.push(record::event(id, now_ms, "settled", "it stayed calm: over").add());
-                    notices.extend(notice.map(|notice| (notice, 0)));
-                }
-                changes.insert(0, live.row().save());
+                let (mut rows, notices) = self.turn_page(state, &mut live, now_ms);
+                changes.push(live.row().save());
+                changes.append(&mut rows);
                 for notice in notices {
                     changes.extend(self.tell_channels(state, &live, notice, now_ms));
                 }
@@ -212,10 +172,51 @@ impl Alerting {
         self.change(None, plan).await
     }
 
-    fn is_silenced(&self, state: &State, alert: &super::Alert, now_ms: i64) -> bool {
+    /// What time does to one: what is written down beside it, and what people are told.
+    fn turn_page(
+        &self,
+        state: &State,
+        live: &mut LiveIncident,
+        now_ms: i64,
+    ) -> (Vec<Change>, Vec<(Notice, i64)>) {
+        let (id, mut rows, mut notices) = (live.incident.id, Vec::new(), Vec::new());
+        let event = |kind: &str, text: String| record::event(id, now_ms, kind, text).add();
+        if ack_over(live, now_ms)
+            && let Some(ack) = live.incident.ack.take()
+        {
+            rows.push(event("acknowledgement_over", format!("{} took it on until now", ack.by)));
+            notices.push((Notice::Reminder, 0));
+        }
+        let mut loud = false;
+        for alert in &mut live.alerts {
+            if alert.fires() && alert.body.silenced && !self.is_silenced(state, alert, now_ms) {
+                let mut spoken = (**alert).clone();
+                spoken.body.silenced = false;
+                rows.push(spoken.row(id).save());
+                *alert = Arc::new(spoken);
+                loud = true;
+            }
+        }
+        if loud {
+            rows.push(event("silence_over", "the silence is over, and it fires still".to_owned()));
+            notices.extend(live.incident.speak());
+        }
+        if let Some(notice) = live.incident.settle(now_ms) {
+            rows.push(event("settled", "it stayed calm: over".to_owned()));
+            notices.extend(notice.map(|notice| (notice, 0)));
+        }
+        (rows, notices)
+    }
+
+    fn is_silenced(&self, state: &State, alert: &Alert, now_ms: i64) -> bool {
         let everyone = self.rooms.people.now();
         let tags = everyone.host_tags.get(&alert.host).map(Vec::as_slice).unwrap_or_default();
         let subject = Subject { host: alert.host.0, tags, rule: alert.rule, severity: alert.severity };
         state.asked.silenced(subject, now_ms)
     }
+}
+
+/// Whether somebody took it on until now.
+fn ack_over(live: &LiveIncident, now_ms: i64) -> bool {
+    live.incident.ack.as_ref().is_some_and(|ack| ack.until_ms.is_some_and(|until| until <= now_ms))
 }

@@ -99,6 +99,18 @@ impl Alerting {
         }
     }
 
+    /// A host is no more: what was wrong with it is over.
+    pub(crate) fn forget(&self, id: HostId) {
+        self.watches.remove(id);
+        let state = self.now();
+        for alert in state.board.of_host(id) {
+            if let Some(told) = gone(&state.asked, &alert, self.now_ms()) {
+                // Where there is no room now, the next look at the board finds no host for it.
+                let _ = self.told.try_send(Heard { host: id, told });
+            }
+        }
+    }
+
     /// How long each host has been silent.
     pub(super) fn listen(&self) {
         let now_ms = self.now_ms();

@@ -362,7 +362,7 @@ pub(crate) async fn of_host(
     let (from_ms, to_ms) = params::range(query.from.as_deref(), query.to.as_deref(), app.clock.wall_ms())?;
     let of = AlertsOf::Host(host.record.id.0, from_ms, to_ms);
     let rows = AlertRow::all(app.alerting.store(), of).await?;
-    let alerts = rows.into_iter().filter_map(Alert::of_row).map(|alert| show_alert(&alert, None)).collect();
+    let alerts = rows.iter().filter_map(Alert::of_row).map(|alert| show_alert(&alert, None)).collect();
     Ok(Json(HostAlertsJson { alerts }))
 }
 

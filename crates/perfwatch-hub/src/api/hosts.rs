@@ -9,8 +9,10 @@ use crate::error::ApiError;
 use crate::fleet::Host;
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use perfwatch_model::{HostFacts, HostId};
-use perfwatch_store::people::HostTags;
+use perfwatch_store::people::{Agent, HostTags};
+use perfwatch_store::{Change, HostRecord};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
@@ -122,6 +124,32 @@ pub(crate) async fn tags(
     let entry = doer.changed("host.tags", object, Some(&before), Some(&after));
     turn.commit([HostTags::put(host.record.id, &after.tags)], Some(entry)).await?;
     Ok(Json(show(host, &app.people.now(), app.clock.wall_ms())))
+}
+
+/// Removes a host that is no more, and revokes its agents
+///
+/// What is known of its past goes with retention. One that sends again comes back.
+#[utoipa::path(delete, path = "/api/v1/hosts/{id}", tag = "hosts",
+    params(("id" = String, Path, description = "Id or name")), responses((status = 204), (status = 409)))]
+pub(crate) async fn remove(
+    State(app): State<Arc<App>>,
+    doer: Doer,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let turn = app.people.turn().await?;
+    let host = params::host(&app, &doer.identity, &id)?;
+    let (id, now_ms) = (host.record.id, app.clock.wall_ms());
+    let everyone = app.people.now();
+    let agents = everyone.agents.values().filter(|agent| agent.host == id && agent.revoked_ms.is_none());
+    let mut changes: Vec<Change> = agents.map(|agent| Agent::revoke(agent.id, now_ms)).collect();
+    changes.push(HostTags::remove(id));
+    changes.push(HostRecord::remove(id));
+    let entry = doer.did("host.remove", format!("host {}", host.record.name));
+    turn.commit(changes, Some(entry)).await?;
+    app.fleet.remove(id);
+    app.live.remove(id);
+    app.alerting.forget(id);
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn show(host: Host, everyone: &Everyone, now_ms: i64) -> HostJson {

@@ -37,6 +37,7 @@ pub(crate) const ROUTES: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/hosts/{id}/snapshot", From(Viewer)),
     ("GET", "/api/v1/hosts/{id}/processes", From(Viewer)),
     ("GET", "/api/v1/hosts/{id}/export", From(Viewer)),
+    ("DELETE", "/api/v1/hosts/{id}", From(Operator)),
     ("PUT", "/api/v1/hosts/{id}/tags", From(Operator)),
     ("GET", "/api/v1/alerts", From(Viewer)),
     ("GET", "/api/v1/alerts/history", From(Viewer)),

@@ -34,43 +34,29 @@ pub(crate) enum SubmitError {
     Store(#[from] StoreError),
 }
 
+/// What it leads through.
+pub(crate) struct Parts {
+    pub(crate) history: Arc<History>,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) alerting: Arc<Alerting>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<SelfMetrics>,
+    /// How often agents should send.
+    pub(crate) interval: Option<Duration>,
+}
+
 /// The way in.
 pub(crate) struct Pipeline {
-    history: Arc<History>,
-    fleet: Arc<Fleet>,
-    live: Arc<Live>,
-    alerting: Arc<Alerting>,
-    catalog: Arc<Catalog>,
-    clock: Arc<dyn Clock>,
-    metrics: Arc<SelfMetrics>,
+    parts: Parts,
     shapes: Shapes,
     texts: Texts,
-    interval: Option<Duration>,
 }
 
 impl Pipeline {
-    pub(crate) fn new(
-        history: Arc<History>,
-        fleet: Arc<Fleet>,
-        live: Arc<Live>,
-        alerting: Arc<Alerting>,
-        catalog: Arc<Catalog>,
-        clock: Arc<dyn Clock>,
-        metrics: Arc<SelfMetrics>,
-        interval: Option<Duration>,
-    ) -> Self {
-        Self {
-            history,
-            fleet,
-            live,
-            alerting,
-            catalog,
-            clock,
-            metrics,
-            shapes: Shapes::default(),
-            texts: Texts::default(),
-            interval,
-        }
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self { parts, shapes: Shapes::default(), texts: Texts::default() }
     }
 
     /// A shape that was sent before.
@@ -97,7 +83,7 @@ impl Pipeline {
     /// Takes in what can be true and was not there yet. When this returns, the accepted ones
     /// are as durable as the store makes them, and published.
     pub(crate) async fn submit(&self, submission: Submission) -> Result<IngestAnswer, SubmitError> {
-        let now_ms = self.clock.wall_ms();
+        let now_ms = self.parts.clock.wall_ms();
         if now_ms < limits::EARLIEST_MS {
             // Judging by such a clock would throw away good data.
             return Err(SubmitError::NoClock);
@@ -105,7 +91,7 @@ impl Pipeline {
         // A sender whose clock is far ahead, and whose snapshots are by as much: set right by the hub's.
         let ahead_ms = submission.skew_ms.filter(|&skew| skew > limits::FUTURE_MS);
         let mut answer = IngestAnswer {
-            interval_ms: self.interval.and_then(|interval| u32::try_from(interval.as_millis()).ok()),
+            interval_ms: self.parts.interval.and_then(|interval| u32::try_from(interval.as_millis()).ok()),
             ..IngestAnswer::default()
         };
         let mut good = Vec::with_capacity(submission.snapshots.len());
@@ -113,7 +99,7 @@ impl Pipeline {
             if let Some(ahead_ms) = ahead_ms.filter(|_| snapshot.at_ms > now_ms + limits::FUTURE_MS) {
                 snapshot.at_ms -= ahead_ms;
             }
-            match check(&snapshot, &self.catalog, now_ms) {
+            match check(&snapshot, &self.parts.catalog, now_ms) {
                 Ok(()) => {
                     snapshot.shape = self.shapes.intern(snapshot.shape);
                     good.push(Arc::new(snapshot));
@@ -125,33 +111,44 @@ impl Pipeline {
                 }),
             }
         }
-        self.metrics.rejected(answer.rejected.len());
+        self.parts.metrics.rejected(answer.rejected.len());
         if good.is_empty() {
             return Ok(answer);
         }
         let facts = good.iter().rev().find_map(|snapshot| snapshot.facts.clone()).or(submission.facts);
-        let id = self.fleet.resolve(&submission.host, facts, now_ms).await?;
+        let id = self.parts.fleet.resolve(&submission.host, facts, now_ms).await?;
         // Until this is let go, the next rows of this host wait: readers see them in order.
-        let taken = self.history.append(id, good.clone()).await?;
-        let name: Arc<str> = self.fleet.name(id).into();
+        let taken = self.parts.history.append(id, good.clone()).await?;
+        let name: Arc<str> = self.parts.fleet.name(id).into();
         for (snapshot, new) in good.into_iter().zip(&taken.new) {
             match new {
                 false => answer.duplicates += 1,
                 true => {
                     answer.accepted += 1;
-                    self.metrics.accepted(snapshot.samples());
-                    self.fleet.heard(id, snapshot.at_ms, snapshot.interval_ms, now_ms, submission.skew_ms);
-                    self.live.publish(
-                        Arc::new(Accepted::new(id, name.clone(), snapshot.clone(), self.clock.monotonic())),
+                    self.parts.metrics.accepted(snapshot.samples());
+                    self.parts.fleet.heard(
+                        id,
+                        snapshot.at_ms,
+                        snapshot.interval_ms,
+                        now_ms,
+                        submission.skew_ms,
+                    );
+                    self.parts.live.publish(
+                        Arc::new(Accepted::new(
+                            id,
+                            name.clone(),
+                            snapshot.clone(),
+                            self.parts.clock.monotonic(),
+                        )),
                         now_ms,
                     );
                     // After it can be seen: who looks at an alert finds its second.
-                    self.alerting.observe(id, &snapshot, submission.skew_ms);
+                    self.parts.alerting.observe(id, &snapshot, submission.skew_ms);
                 }
             }
         }
-        self.metrics.duplicates(answer.duplicates);
-        answer.wants_facts = !self.fleet.has_facts(id);
+        self.parts.metrics.duplicates(answer.duplicates);
+        answer.wants_facts = !self.parts.fleet.has_facts(id);
         Ok(answer)
     }
 }

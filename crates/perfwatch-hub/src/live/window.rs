@@ -49,6 +49,10 @@ impl Window {
         hosts.values().filter_map(|host| host.back().cloned()).collect()
     }
 
+    pub(super) fn remove(&self, host: HostId) {
+        self.hosts.write().unwrap_or_else(PoisonError::into_inner).remove(&host);
+    }
+
     pub(super) fn prune(&self, now_ms: i64) {
         let oldest = now_ms - limits::LIVE_WINDOW_MS;
         let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);

@@ -431,7 +431,7 @@ async fn changed(alerts: &mut Option<watch::Receiver<u64>>) {
         None => false,
     };
     if !told {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

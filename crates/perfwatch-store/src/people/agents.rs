@@ -179,6 +179,11 @@ impl HostTags {
         store.rows("SELECT id, tags FROM host_tag", Vec::new()).await?.into_iter().map(read).collect()
     }
 
+    /// It has none.
+    pub fn remove(host: HostId) -> Change {
+        Change::new("DELETE FROM host_tag WHERE id = $1", [host.0.into()])
+    }
+
     /// In place of those it had.
     pub fn put(host: HostId, tags: &[String]) -> Change {
         let sql = "INSERT INTO host_tag (id, tags) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET tags = excluded.tags";
