@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests end at the first surprise")]
 
 mod access;
+mod alerting;
 mod cli;
 mod crash;
 mod history;
