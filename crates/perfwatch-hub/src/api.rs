@@ -12,6 +12,7 @@ pub(crate) mod enrolments;
 pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod hosts;
+pub(crate) mod incidents;
 pub(crate) mod install;
 pub(crate) mod oidc;
 pub(crate) mod params;
