@@ -13,6 +13,19 @@ export const router = createRouter({
     { path: '/hosts/:id', name: 'host', component: HostPage, props: true },
     { path: '/login', component: LoginPage, meta: { open: true } },
     { path: '/setup', component: SetUpPage, meta: { open: true } },
+    { path: '/alerts/incidents/:id', component: () => import('./features/alerts/IncidentPage.vue'), props: true },
+    { path: '/alerts/rules/:id', component: () => import('./features/alerts/RulePage.vue'), props: true },
+    {
+      path: '/alerts',
+      component: () => import('./features/alerts/AlertsPage.vue'),
+      children: [
+        { path: '', component: () => import('./features/alerts/ActivePage.vue') },
+        { path: 'history', component: () => import('./features/alerts/HistoryPage.vue') },
+        { path: 'rules', component: () => import('./features/alerts/RulesPage.vue') },
+        { path: 'silences', component: () => import('./features/alerts/SilencesPage.vue') },
+        { path: 'channels', component: () => import('./features/alerts/ChannelsPage.vue') },
+      ],
+    },
     {
       path: '/settings',
       component: () => import('./features/settings/SettingsPage.vue'),

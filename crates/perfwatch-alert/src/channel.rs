@@ -11,12 +11,14 @@ use uuid::Uuid;
 
 /// What a channel hears.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Hears {
     /// From this on.
+    #[serde(default)]
     pub severity: Severity,
     /// Only of these hosts, tags and rules.
+    #[serde(default)]
     pub only: Matcher,
 }
 
@@ -38,12 +40,14 @@ fn critical() -> Severity {
 
 /// Words of one's own in place of the usual ones, in the language of Jinja.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Template {
     /// Of the title; the usual one if empty.
+    #[serde(default)]
     pub title: String,
     /// Of the text; the usual one if empty.
+    #[serde(default)]
     pub text: String,
 }
 

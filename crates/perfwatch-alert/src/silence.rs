@@ -7,14 +7,17 @@ use uuid::Uuid;
 
 /// Which alerts: all of these that are given must fit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Matcher {
     /// Of one of these hosts.
+    #[serde(default)]
     pub hosts: Vec<Uuid>,
     /// Of hosts with one of these tags.
+    #[serde(default)]
     pub tags: Vec<String>,
     /// By one of these rules.
+    #[serde(default)]
     pub rules: Vec<Uuid>,
 }
 

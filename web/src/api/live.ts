@@ -4,7 +4,7 @@
 // stores know a tick by its time, so nothing comes twice and what was missed arrives.
 import { shallowRef } from 'vue'
 import { ended } from './http'
-import type { LiveMessage } from './types'
+import type { AlertCounts, LiveMessage } from './types'
 
 export interface Wish {
   hosts: string[]
@@ -34,6 +34,7 @@ export class LiveSocket {
   readonly state = shallowRef<LiveState>({ kind: 'connecting' })
   private socket: WebSocket | null = null
   private wishes = new Map<number, { wish: Wish; handler: Handler }>()
+  private alertHandlers = new Set<(counts: AlertCounts) => void>()
   private nextId = 1
   private attempt = 0
   private lostAt = 0
@@ -58,13 +59,30 @@ export class LiveSocket {
     return () => {
       this.wishes.delete(id)
       this.send({ unsubscribe: id })
-      if (this.wishes.size === 0) this.close()
+      if (this.idle()) this.close()
     }
+  }
+
+  /** Asks how many incidents are open, now and whenever that changes; the returned function ends it. */
+  onAlerts(handler: (counts: AlertCounts) => void): () => void {
+    this.alertHandlers.add(handler)
+    if (!this.socket && this.retry === undefined) this.connect()
+    else this.send({ alerts: true })
+    return () => {
+      this.alertHandlers.delete(handler)
+      if (this.alertHandlers.size === 0) this.send({ alerts: false })
+      if (this.idle()) this.close()
+    }
+  }
+
+  private idle() {
+    return this.wishes.size === 0 && this.alertHandlers.size === 0
   }
 
   /** Nothing more until somebody asks again. */
   end() {
     this.wishes.clear()
+    this.alertHandlers.clear()
     this.close()
   }
 
@@ -116,6 +134,8 @@ export class LiveSocket {
     } else if (message.type === 'error') {
       // The host is not known yet, as after a restart of the hub: it will be.
       setTimeout(() => this.subscribeAll(), 1_000)
+    } else if (message.type === 'alerts') {
+      for (const handler of this.alertHandlers) handler(message)
     } else if (message.type !== 'pong') {
       this.wishes.get(message.id)?.handler(message)
     }
@@ -153,6 +173,7 @@ export class LiveSocket {
 
   private subscribeAll() {
     for (const [id, { wish }] of this.wishes) this.send({ subscribe: { id, ...wish } })
+    if (this.alertHandlers.size > 0) this.send({ alerts: true })
   }
 
   private send(message: object) {

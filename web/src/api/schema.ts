@@ -1332,13 +1332,9 @@ export interface components {
         };
         /** @description Somebody takes it on. */
         AckWish: {
-            /**
-             * @description What they know.
-             * @default
-             */
-            comment: string;
-            /** @default null */
-            lasts: components["schemas"]["Span"] | null;
+            /** @description What they know. */
+            comment?: string;
+            lasts?: components["schemas"]["Span"] | null;
         };
         /** @description What is the matter now. */
         ActiveJson: {
@@ -1387,6 +1383,15 @@ export interface components {
          * @enum {string}
          */
         Aggregate: "last" | "mean" | "min" | "max" | "p95";
+        /** @description What was, newest first. */
+        AlertHistoryJson: {
+            incidents: components["schemas"]["IncidentJson"][];
+            /**
+             * Format: int64
+             * @description Give it back as `to` for the next page; none at the end.
+             */
+            next: number | null;
+        };
         /** @description One alert. */
         AlertJson: {
             /** @description Why it ended: `clear`, `gone`, `rule_gone`; `past` for what came to light when it was over. */
@@ -1837,20 +1842,10 @@ export interface components {
         };
         /** @description What a channel hears. */
         Hears: {
-            /**
-             * @description Only of these hosts, tags and rules.
-             * @default {
-             *       "hosts": [],
-             *       "rules": [],
-             *       "tags": []
-             *     }
-             */
-            only: components["schemas"]["Matcher"];
-            /**
-             * @description From this on.
-             * @default warning
-             */
-            severity: components["schemas"]["Severity"];
+            /** @description Only of these hosts, tags and rules. */
+            only?: components["schemas"]["Matcher"];
+            /** @description From this on. */
+            severity?: components["schemas"]["Severity"];
         };
         /** @description What history takes and how long it is kept. */
         HistoryJson: {
@@ -2125,21 +2120,12 @@ export interface components {
         };
         /** @description Which alerts: all of these that are given must fit. */
         Matcher: {
-            /**
-             * @description Of one of these hosts.
-             * @default []
-             */
-            hosts: string[];
-            /**
-             * @description By one of these rules.
-             * @default []
-             */
-            rules: string[];
-            /**
-             * @description Of hosts with one of these tags.
-             * @default []
-             */
-            tags: string[];
+            /** @description Of one of these hosts. */
+            hosts?: string[];
+            /** @description By one of these rules. */
+            rules?: string[];
+            /** @description Of hosts with one of these tags. */
+            tags?: string[];
         };
         /** @description Who asks. */
         MeJson: {
@@ -2446,21 +2432,12 @@ export interface components {
         };
         /** @description Which hosts: by id or by tag; all where both are empty. */
         Selector: {
-            /**
-             * @description These.
-             * @default []
-             */
-            hosts: string[];
-            /**
-             * @description But none with one of these.
-             * @default []
-             */
-            not_tags: string[];
-            /**
-             * @description Those with one of these tags.
-             * @default []
-             */
-            tags: string[];
+            /** @description These. */
+            hosts?: string[];
+            /** @description But none with one of these. */
+            not_tags?: string[];
+            /** @description Those with one of these tags. */
+            tags?: string[];
         };
         /** @description One series; as many values as there are times. */
         Series: {
@@ -2670,16 +2647,10 @@ export interface components {
         };
         /** @description Words of one's own in place of the usual ones, in the language of Jinja. */
         Template: {
-            /**
-             * @description Of the text; the usual one if empty.
-             * @default
-             */
-            text: string;
-            /**
-             * @description Of the title; the usual one if empty.
-             * @default
-             */
-            title: string;
+            /** @description Of the text; the usual one if empty. */
+            text?: string;
+            /** @description Of the title; the usual one if empty. */
+            title?: string;
         };
         /** @description What a rule would have done. */
         TestJson: {
@@ -3204,7 +3175,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HistoryJson"];
+                    "application/json": components["schemas"]["AlertHistoryJson"];
                 };
             };
             400: components["responses"]["Error400"];

@@ -10,12 +10,13 @@ export function steps(unit: Unit): number[] {
   return out
 }
 
-/** From zero to a bit above the largest value; never a flat line at the top of nothing. */
-export function yRange(unit: Unit, most?: number): uPlot.Range.Function {
-  return (_, __, max) => {
+/** From zero to a bit above the largest value, or a line across; never a flat line at the top of nothing. */
+export function yRange(unit: Unit, most?: number, across = 0): uPlot.Range.Function {
+  return (_, __, largest) => {
+    const max = Math.max(largest ?? 0, across)
     if (most) return [0, most]
     const least = unit === 'percent' ? 1 : unit === 'bytes' || unit === 'bytes_per_second' ? 1024 : unit === 'celsius' ? 50 : 1
-    const top = Math.max(max ?? 0, least) * 1.08
+    const top = Math.max(max, least) * 1.08
     return [0, unit === 'percent' && max <= 100 ? Math.min(top, 100) : top]
   }
 }

@@ -90,7 +90,7 @@ pub(crate) struct ActiveJson {
 
 /// What was, newest first.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct HistoryJson {
+pub(crate) struct AlertHistoryJson {
     incidents: Vec<IncidentJson>,
     /// Give it back as `to` for the next page; none at the end.
     next: Option<i64>,
@@ -258,12 +258,12 @@ pub(crate) async fn active(State(app): State<Arc<App>>, identity: Identity) -> J
 
 /// What was the matter
 #[utoipa::path(get, path = "/api/v1/alerts/history", tag = "alerts", params(HistoryQuery),
-    responses((status = 200, body = HistoryJson)))]
+    responses((status = 200, body = AlertHistoryJson)))]
 pub(crate) async fn history(
     State(app): State<Arc<App>>,
     identity: Identity,
     query: Result<Query<HistoryQuery>, QueryRejection>,
-) -> Result<Json<HistoryJson>, ApiError> {
+) -> Result<Json<AlertHistoryJson>, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad_request("bad_query", error.body_text()))?;
     let now_ms = app.clock.wall_ms();
     let time =
@@ -289,7 +289,7 @@ pub(crate) async fn history(
             incidents.extend(show(&live, &identity, &everyone, &mut HashMap::new()));
         }
     }
-    Ok(Json(HistoryJson { incidents, next }))
+    Ok(Json(AlertHistoryJson { incidents, next }))
 }
 
 pub(super) fn unknown() -> ApiError {

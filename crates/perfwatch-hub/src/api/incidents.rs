@@ -19,11 +19,12 @@ use uuid::Uuid;
 
 /// Somebody takes it on.
 #[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct AckWish {
     /// For how long; for as long as it lasts if none.
     lasts: Option<Span>,
     /// What they know.
+    #[serde(default)]
     comment: String,
 }
 
