@@ -69,8 +69,11 @@ fn series(metric: &str, instance: &str) -> String {
 
 /// What a rule asks: `cpu.usage above 90 % for 10s`.
 pub fn condition(rule: &Rule, catalog: &Catalog) -> String {
-    let instance = rule.when.series().and_then(|(_, instance)| instance).unwrap_or_default();
-    format!("{}{}", subject(&rule.when, instance), expectation(rule, catalog))
+    // Which are left out is said by the rule itself.
+    let patterns = rule.when.series().and_then(|(_, instance)| instance).unwrap_or_default();
+    let named: Vec<&str> =
+        patterns.split(',').map(str::trim).filter(|pattern| !pattern.starts_with('!')).collect();
+    format!("{}{}", subject(&rule.when, &named.join(",")), expectation(rule, catalog))
 }
 
 fn subject(when: &Condition, instance: &str) -> String {
@@ -104,6 +107,9 @@ fn expectation(rule: &Rule, catalog: &Catalog) -> String {
     let threshold = figure(bound.threshold, unit(&rule.when, catalog));
     let mut text = match &rule.when {
         Condition::Hub { figure: HubFigure::Refusing, .. } => String::new(),
+        when if unit(when, catalog) == Some(Unit::Flag) => {
+            format!(" is {}", figure(f64::from(bound.compare == Compare::Above), Some(Unit::Flag)))
+        }
         Condition::Value { .. } | Condition::Hub { .. } => format!(" {side} {threshold}"),
         Condition::Change { before, .. } => format!(" {side} {threshold} of change against {before} before"),
         Condition::Forecast { metric, within, reaches, .. } => {
@@ -138,8 +144,11 @@ pub fn summary(rule: &Rule, instance: &str, value: Option<f64>, catalog: &Catalo
         }
         Condition::Hub { figure: HubFigure::Refusing, .. } => subject,
         _ => {
-            let is = figure(value, unit(&rule.when, catalog));
-            format!("{subject} is {is} ({})", expectation(rule, catalog).trim_start())
+            let unit = unit(&rule.when, catalog);
+            if unit == Some(Unit::Flag) {
+                return format!("{subject}{}", expectation(rule, catalog));
+            }
+            format!("{subject} is {} ({})", figure(value, unit), expectation(rule, catalog).trim_start())
         }
     }
 }
@@ -255,6 +264,7 @@ mod tests {
     fn rules_and_what_is_so_in_words() {
         let catalog = Catalog::new([
             perfwatch_model::MetricDef::ratio("cpu.usage", Unit::Percent, 1, "x"),
+            perfwatch_model::MetricDef::gauge("filesystem.hung", Unit::Flag, 0, "x").by("mount"),
             perfwatch_model::MetricDef::gauge("filesystem.used_percent", Unit::Percent, 1, "x").by("mount"),
         ]);
         for (when, for_s, instance, value, asks, says) in [

@@ -1,11 +1,9 @@
 // Who may enter, in a real browser: a newcomer's first minutes, two people with two roles, a
 // machine let in, someone shut out.
-import { AxeBuilder } from '@axe-core/playwright'
 import { createHmac } from 'node:crypto'
-import { join } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { complaints, openBrowser, SHOTS, Site } from './support'
+import { complaints, openBrowser, Site, sound } from './support'
 
 let browser: Browser
 let site: Site
@@ -24,14 +22,6 @@ async function tab(scheme: 'dark' | 'light' = 'dark', width = 1280): Promise<{ p
   const context = await browser.newContext({ viewport: { width, height: 860 }, colorScheme: scheme })
   const page = await context.newPage()
   return { page, problems: complaints(page).map(String) }
-}
-
-/** No element is wider than the page, no fault for who can't see it. */
-async function sound(page: Page, name: string) {
-  await page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage: true })
-  expect(await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth)).toBeLessThanOrEqual(0)
-  const { violations } = await new AxeBuilder({ page }).analyze()
-  expect(violations.map((violation) => `${violation.id}: ${violation.nodes[0]?.html}`)).toEqual([])
 }
 
 /** RFC 6238, as an authenticator app counts. */

@@ -211,7 +211,10 @@ impl SimHost {
             | "agent.spool.snapshots"
             | "agent.spool.bytes"
             | "agent.ticks_skipped"
+            | "filesystem.hung"
+            | "filesystem.read_only"
             | "memory.oom_kills" => 0.0,
+            _ if def.unit == Unit::Flag => 1.0,
             _ => self.unremarkable(def, own),
         }
     }
@@ -220,7 +223,7 @@ impl SimHost {
         let load = self.load;
         let rng = &mut self.rng;
         // A third of what is measured never moves.
-        if own < 0.3 && def.rollup == Rollup::Last || def.unit == Unit::Flag {
+        if own < 0.3 && def.rollup == Rollup::Last {
             return (own * 100.0).floor();
         }
         match def.unit {
