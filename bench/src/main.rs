@@ -1,5 +1,7 @@
 //! Figures, printed, never asserted: `cargo run --profile quick -p perfwatch-bench -- NAME`.
 //!
+//! - `alerts`: rules stepped for a large fleet; from a snapshot that fires until it was heard of; a
+//!   back-test over a week.
 //! - `collect`: time and allocations of one collection, with 300 more processes.
 //! - `agent`: processor share and memory of the agent at 1 s and 2 s, beside
 //!   prometheus-node-exporter scraped at the same pace, in the same run.
@@ -13,6 +15,7 @@
 #![expect(clippy::print_stdout, reason = "figures are what this program is for")]
 
 mod agent;
+mod alerts;
 mod budget;
 mod collect;
 mod counting;
@@ -33,6 +36,7 @@ fn main() -> anyhow::Result<()> {
     let number =
         |at: usize, default: u64| arguments.get(at).and_then(|text| text.parse().ok()).unwrap_or(default);
     match arguments.first().map(String::as_str) {
+        Some("alerts") => alerts::run(number(1, 10_000), number(2, 20)),
         Some("collect") => collect::run(number(1, 300)),
         Some("agent") => agent::run(number(1, 60)),
         Some("live") => live::run(number(1, 1_000), number(2, 60)),
@@ -42,7 +46,7 @@ fn main() -> anyhow::Result<()> {
         Some("limits") => limits::run(number(1, 1_000), number(2, 20)),
         Some("ingest") => ingest::run(number(1, 20)),
         _ => anyhow::bail!(
-            "which? collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS] | limits [AGENTS] [SECONDS] | history [SECONDS] [WHO] | budget [SECONDS] [WHO]"
+            "which? alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS] | limits [AGENTS] [SECONDS] | history [SECONDS] [WHO] | budget [SECONDS] [WHO]"
         ),
     }
 }
