@@ -102,6 +102,9 @@ pub enum Condition {
         within: Span,
         /// What it must not reach.
         reaches: f64,
+        /// Coming from below it (`above`: what grows too large), or from above.
+        #[serde(default)]
+        compare: Compare,
     },
     /// A host sends, but not this metric any more.
     Missing {
@@ -204,7 +207,7 @@ impl Condition {
     pub fn looks_back(&self) -> Span {
         match *self {
             Self::Value { window, .. } => window,
-            Self::Change { window, before, .. } => Span::from_ms(window.ms() + before.ms()),
+            Self::Change { window, before, .. } => Span::from_ms(window.ms().saturating_add(before.ms())),
             Self::Forecast { look_back, .. } => look_back,
             Self::Missing { grace, .. } => grace,
             Self::Silent { .. } | Self::Hub { .. } => Span::default(),

@@ -148,6 +148,7 @@ fn table() -> Vec<Line> {
                     look_back: Span::from_s(6 * 3_600),
                     within: Span::from_s(24 * 3_600),
                     reaches: 100.0,
+                    compare: Compare::Above,
                 },
             ),
         ),
@@ -195,7 +196,7 @@ fn table() -> Vec<Line> {
         ),
         (
             "Hub takes nothing in",
-            "Its disk is short of space, or its database does not answer; agents keep what they have meanwhile.",
+            "Its disk is short of space, or its database takes no writes; agents keep what they have meanwhile.",
             Critical,
             30,
             Condition::Hub {

@@ -104,6 +104,8 @@ pub struct Kind {
     pub name: &'static str,
     /// What people call it.
     pub label: &'static str,
+    /// A program that follows each incident: messages are never summed up for it.
+    pub machine: bool,
     /// What it needs.
     pub fields: &'static [Field],
 }

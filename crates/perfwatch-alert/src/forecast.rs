@@ -1,16 +1,22 @@
 //! When a series that goes on as it went will reach a value: a straight line through what was
 //! (least squares), believed only where it fits.
 
+use crate::condition::Compare;
+
 /// Points fewer than this make no line.
-const LEAST_POINTS: usize = 10;
+pub const LEAST_POINTS: usize = 10;
 /// A line that explains less of what was than this share is none.
 const LEAST_FIT: f64 = 0.7;
 
-/// Milliseconds from the last point until the line is at `reaches`; none where it never is, or is
-/// no line.
+/// Milliseconds from the last point until the line is at `reaches`, coming from below it (`Above`)
+/// or from above; 0 where it is there or beyond; none where it never is, or is no line.
 #[expect(clippy::cast_precision_loss, reason = "times of some days, to a millisecond")]
-pub fn reaches_in(points: &[(i64, f64)], reaches: f64) -> Option<f64> {
+pub fn reaches_in(points: &[(i64, f64)], reaches: f64, compare: Compare) -> Option<f64> {
     let (&(first_ms, _), &(last_ms, last)) = (points.first()?, points.last()?);
+    let left = reaches - last;
+    if left == 0.0 || (left < 0.0) == (compare == Compare::Above) {
+        return Some(0.0);
+    }
     if points.len() < LEAST_POINTS || last_ms <= first_ms {
         return None;
     }
@@ -26,12 +32,8 @@ pub fn reaches_in(points: &[(i64, f64)], reaches: f64) -> Option<f64> {
         return None;
     }
     let slope = xy / xx;
-    let left = reaches - last;
-    // Already there, or going the other way.
-    if left == 0.0 || (left > 0.0) != (slope > 0.0) {
-        return (left == 0.0).then_some(0.0);
-    }
-    Some(left / slope)
+    // Going the other way.
+    ((left > 0.0) == (slope > 0.0)).then(|| left / slope)
 }
 
 #[cfg(test)]
@@ -45,14 +47,18 @@ mod tests {
     fn a_disk_that_fills_is_full_when_the_line_says() {
         let fills: Vec<(i64, f64)> =
             (0..60).map(|minute| (minute * 60_000, 50.0 + minute as f64 / 6.0)).collect();
-        let left = reaches_in(&fills, 100.0).unwrap();
+        let up = |points: &[(i64, f64)], reaches| reaches_in(points, reaches, Compare::Above);
+        let left = up(&fills, 100.0).unwrap();
         assert!((left / HOUR as f64 - 4.0).abs() < 0.1, "{left}");
-        assert_eq!(reaches_in(&fills, 10.0), None, "it goes the other way");
-        assert_eq!(reaches_in(&fills[..5], 100.0), None, "too little");
+        assert_eq!(reaches_in(&fills, 10.0, Compare::Below), None, "it goes the other way");
+        assert_eq!(up(&fills, 55.0), Some(0.0), "it is beyond");
+        assert_eq!(up(&fills[..5], 100.0), None, "too little");
         let noise: Vec<(i64, f64)> = (0..60).map(|n| (n * 60_000, [20.0, 80.0][n as usize % 2])).collect();
-        assert_eq!(reaches_in(&noise, 100.0), None, "no line");
+        assert_eq!(up(&noise, 100.0), None, "no line");
         let flat: Vec<(i64, f64)> = (0..60).map(|n| (n * 60_000, 42.0)).collect();
-        assert_eq!(reaches_in(&flat, 100.0), None);
+        assert_eq!((up(&flat, 100.0), up(&flat, 42.0)), (None, Some(0.0)));
+        let falls: Vec<(i64, f64)> = fills.iter().map(|(at, value)| (*at, 100.0 - value)).collect();
+        assert!(reaches_in(&falls, 0.0, Compare::Below).is_some());
     }
 
     proptest! {
@@ -60,7 +66,7 @@ mod tests {
         fn never_a_time_that_is_none(points in prop::collection::vec((0i64..1_000_000_000, -1e12f64..1e12), 0..50), reaches in -1e12f64..1e12) {
             let mut points = points;
             points.sort_by_key(|(at, _)| *at);
-            if let Some(left) = reaches_in(&points, reaches) {
+            if let Some(left) = reaches_in(&points, reaches, Compare::Above) {
                 prop_assert!(left.is_finite() && left >= 0.0);
             }
         }

@@ -99,6 +99,17 @@ pub struct Incident {
     pub told: bool,
 }
 
+/// How an alert comes to an incident.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Joins {
+    /// Nobody is to be told.
+    pub silenced: bool,
+    /// The same rule, host and instance were in it before.
+    pub again: bool,
+    /// The worst that fires in it already.
+    pub firing: Option<Severity>,
+}
+
 /// What the alerts of a rule at a host have in common with others.
 pub fn key(rule: &Rule, host: Uuid, tags: &[String]) -> String {
     match &rule.group {
@@ -145,16 +156,16 @@ impl Incident {
     }
 
     /// An alert joins; what people are told, and in how many milliseconds.
-    pub fn join(&mut self, severity: Severity, silenced: bool) -> Option<(Notice, i64)> {
+    pub fn join(&mut self, severity: Severity, joins: Joins) -> Option<(Notice, i64)> {
         let before = self.phase;
-        let worse = severity > self.severity;
-        self.severity = self.severity.max(severity);
+        let worse = joins.firing.is_some_and(|firing| severity > firing);
+        self.severity = joins.firing.map_or(severity, |firing| firing.max(severity));
         self.phase = Phase::Open;
+        if joins.silenced {
+            return None;
+        }
         if before != Phase::Open {
             self.reopened += 1;
-        }
-        if silenced {
-            return None;
         }
         if !self.told {
             self.told = true;
@@ -163,9 +174,9 @@ impl Incident {
         match before {
             _ if worse => Some((Notice::Changed, 0)),
             Phase::Open => Some((Notice::Changed, GATHER_MS)),
-            Phase::Closed if !self.comes_and_goes() => Some((Notice::Reopened, 0)),
             // It was told often enough.
-            Phase::Settling | Phase::Closed => None,
+            _ if joins.again && self.comes_and_goes() => None,
+            Phase::Settling | Phase::Closed => Some((Notice::Reopened, 0)),
         }
     }
 
@@ -202,13 +213,17 @@ impl Incident {
 mod tests {
     use super::*;
 
+    const AGAIN: Joins = Joins { silenced: false, again: true, firing: None };
+    const NEW: Joins = Joins { silenced: false, again: false, firing: None };
+    const SILENCED: Joins = Joins { silenced: true, again: false, firing: None };
+
     #[test]
     fn what_flaps_is_told_a_few_times_and_then_held() {
         let mut incident = Incident::new("host 1".to_owned(), Severity::Warning, 0);
         let (mut now_ms, mut told) = (0, Vec::new());
         for _ in 0..20 {
             assert!(incident.takes(now_ms));
-            told.extend(incident.join(Severity::Warning, false).map(|(notice, _)| notice));
+            told.extend(incident.join(Severity::Warning, AGAIN).map(|(notice, _)| notice));
             now_ms += 40_000;
             told.extend(incident.ease(now_ms));
             now_ms += 40_000;
@@ -216,6 +231,9 @@ mod tests {
         }
         use Notice::{Opened, Reopened, Resolved};
         assert_eq!(told, [Opened, Resolved, Reopened, Resolved]);
+        // Another alert is news, whatever flapped before.
+        let mut other = incident.clone();
+        assert_eq!(other.join(Severity::Warning, NEW), Some((Reopened, 0)));
         assert_eq!(incident.settle(now_ms + SAME_MS), Some(Some(Resolved)));
         assert_eq!(incident.phase, Phase::Closed);
         assert!(incident.takes(now_ms + 100_000) && !incident.takes(now_ms + 2 * SAME_MS));
@@ -224,13 +242,19 @@ mod tests {
     #[test]
     fn worse_is_told_at_once_and_more_is_gathered() {
         let mut incident = Incident::new("host 1".to_owned(), Severity::Warning, 0);
-        assert_eq!(incident.join(Severity::Warning, true), None, "silenced");
-        assert_eq!(incident.join(Severity::Info, false), Some((Notice::Opened, 0)));
-        assert_eq!(incident.join(Severity::Warning, false), Some((Notice::Changed, GATHER_MS)));
-        assert_eq!(incident.join(Severity::Critical, false), Some((Notice::Changed, 0)));
+        let beside = |firing| Joins { firing: Some(firing), ..NEW };
+        assert_eq!(incident.join(Severity::Warning, SILENCED), None);
+        assert_eq!(incident.join(Severity::Info, beside(Severity::Warning)), Some((Notice::Opened, 0)));
+        assert_eq!(
+            incident.join(Severity::Warning, beside(Severity::Warning)),
+            Some((Notice::Changed, GATHER_MS))
+        );
+        assert_eq!(incident.join(Severity::Critical, beside(Severity::Warning)), Some((Notice::Changed, 0)));
         assert_eq!(incident.severity, Severity::Critical);
+        // The critical one ended meanwhile: another one is worse than what is left.
+        assert_eq!(incident.join(Severity::Critical, beside(Severity::Info)), Some((Notice::Changed, 0)));
         let mut quiet = Incident::new("host 2".to_owned(), Severity::Warning, 0);
-        quiet.join(Severity::Warning, true);
+        quiet.join(Severity::Warning, SILENCED);
         assert_eq!(quiet.ease(1), None, "nobody was told that it began");
     }
 

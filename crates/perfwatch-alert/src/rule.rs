@@ -128,7 +128,7 @@ impl Selector {
 impl Rule {
     /// How much of the past says how it stands now.
     pub fn looks_back(&self) -> Span {
-        Span::from_ms(self.when.looks_back().ms() + self.for_.ms())
+        Span::from_ms(self.when.looks_back().ms().saturating_add(self.for_.ms()))
     }
 
     /// Whether it can be.
@@ -182,8 +182,8 @@ impl Rule {
                 bad("when.before", "a window of 10s at least, and as long before at least")
             }
             Condition::Forecast { look_back, within, reaches, .. } => {
-                if look_back.ms() < 300_000 {
-                    return bad("when.look_back", "5m of the past at least");
+                if look_back.ms() < 900_000 {
+                    return bad("when.look_back", "15m of the past at least");
                 }
                 if within.ms() < 60_000 || !reaches.is_finite() {
                     return bad("when.within", "1m at least");

@@ -26,6 +26,8 @@ pub enum Why {
     Gone,
     /// Nobody asks any more.
     RuleGone,
+    /// The host was removed.
+    HostGone,
 }
 
 /// What became of an alert.
@@ -96,7 +98,7 @@ impl Track {
             Condition::Value { aggregate: Aggregate::Last, .. } => Window::new(Aggregate::Last, 0, 0),
             Condition::Value { aggregate, window, .. } => Window::new(*aggregate, window.ms(), window.ms()),
             Condition::Change { window, before, .. } => {
-                Window::new(Aggregate::Mean, window.ms(), window.ms() + before.ms())
+                Window::new(Aggregate::Mean, window.ms(), window.ms().saturating_add(before.ms()))
             }
             Condition::Forecast { look_back, .. } => {
                 Window::new(Aggregate::Mean, look_back.ms(), look_back.ms())
@@ -130,6 +132,14 @@ impl Track {
     /// What it is judged by now.
     pub fn figure(&self) -> Option<f64> {
         self.figure
+    }
+
+    /// Whether nothing was seen of it for long, and nothing is wrong with it.
+    pub fn is_stale(&self, now_ms: i64) -> bool {
+        let Some((seen_ms, _)) = self.window.last() else { return false };
+        self.state.phase == Phase::Inactive
+            && !matches!(self.rule.when, Condition::Missing { .. })
+            && now_ms.saturating_sub(seen_ms) > GONE_MS.max(self.rule.looks_back().ms())
     }
 
     /// Takes in a value, or that there is none where there should be one.
@@ -190,7 +200,7 @@ impl Track {
                     _ => None,
                 }
             }
-            Condition::Forecast { reaches, look_back, .. } => {
+            Condition::Forecast { reaches, look_back, compare, .. } => {
                 // A new line once a bucket: it does not move faster.
                 if self.forecast_ms == self.window.newest_ms() {
                     return;
@@ -198,14 +208,9 @@ impl Track {
                 self.forecast_ms = self.window.newest_ms();
                 let points: Vec<(i64, f64)> = self.window.points().collect();
                 let known = points.first().zip(points.last()).map_or(0, |(first, last)| last.0 - first.0);
-                if known < look_back.ms() / 2 {
-                    None
-                } else {
-                    Some(
-                        forecast::reaches_in(&points, *reaches)
-                            .map_or(NEVER_H, |ms| (ms / 3_600_000.0).min(NEVER_H)),
-                    )
-                }
+                let enough = known >= look_back.ms() / 2 && points.len() >= forecast::LEAST_POINTS;
+                let hours = |ms: f64| (ms / 3_600_000.0).min(NEVER_H);
+                enough.then(|| forecast::reaches_in(&points, *reaches, *compare).map_or(NEVER_H, hours))
             }
             Condition::Missing { .. } => {
                 self.window.last().map(|(last, _)| seconds((moment.at_ms - last).max(0)))

@@ -35,7 +35,15 @@ pub struct Watch {
     plan: Vec<(usize, Source)>,
     /// Tracks that look at nothing of the shape.
     absent: Vec<usize>,
+    /// Where each track is, by rule and instance.
+    places: HashMap<(Uuid, Box<str>), usize>,
+    /// When the last snapshot was taken, and the time between it and the one before.
+    last_ms: i64,
+    rhythm_ms: i64,
 }
+
+/// A sender that does not say how often it sends is not taken to be rarer than this.
+const RAREST_MS: i64 = 3_600_000;
 
 impl Watch {
     /// These rules from now on. What they knew of unchanged series they still know; what fires by
@@ -68,6 +76,7 @@ impl Watch {
         };
         self.tracks = std::mem::take(&mut self.tracks).into_iter().filter_map(keep).collect();
         self.rules = rules;
+        self.find_places();
         // Those that need no column are there from the first moment.
         for rule in self.rules.clone() {
             if rule.when.series().is_none() {
@@ -77,9 +86,13 @@ impl Watch {
         self.shape = None;
     }
 
-    /// Its rules.
-    pub fn rules(&self) -> &[Arc<Rule>] {
-        &self.rules
+    /// How much of the past these rules want that this watch has not seen, milliseconds; none where
+    /// it knows all of them.
+    pub fn needs_past(&self, rules: &[Arc<Rule>]) -> Option<i64> {
+        let known = |rule: &Arc<Rule>| {
+            self.rules.iter().any(|old| old.id == rule.id && old.when == rule.when && old.for_ == rule.for_)
+        };
+        rules.iter().filter(|rule| !known(rule)).map(|rule| rule.looks_back().ms()).max()
     }
 
     /// What it looks at.
@@ -89,11 +102,29 @@ impl Watch {
 
     /// The alert of a rule and an instance, new or known.
     fn track(&mut self, rule: &Arc<Rule>, instance: &str) -> usize {
-        let same = |track: &Track| track.rule.id == rule.id && *track.instance == *instance;
-        self.tracks.iter().position(same).unwrap_or_else(|| {
+        *self.places.entry((rule.id, instance.into())).or_insert_with(|| {
             self.tracks.push(Track::new(rule.clone(), instance));
             self.tracks.len() - 1
         })
+    }
+
+    fn find_places(&mut self) {
+        let place = |(at, track): (usize, &Track)| ((track.rule.id, track.instance.clone()), at);
+        self.places = self.tracks.iter().enumerate().map(place).collect();
+    }
+
+    /// When its newest snapshot was taken; 0 if there was none.
+    pub fn last_ms(&self) -> i64 {
+        self.last_ms
+    }
+
+    /// Ends, without a word, what fires here but is not known to fire: another hub saw the end of it.
+    pub fn forget_unless(&mut self, known: impl Fn(&Track) -> bool) {
+        for track in self.tracks.iter_mut().filter(|track| track.fires()) {
+            if !known(track) {
+                track.end(Why::Clear, 0);
+            }
+        }
     }
 
     /// An alert that was known to fire before; false where no rule asks any more.
@@ -115,6 +146,13 @@ impl Watch {
 
     fn plan(&mut self, shape: &Arc<Shape>) {
         self.plan.clear();
+        // Instances that went long ago are forgotten, but for rules about just that.
+        let now_ms = self.last_ms;
+        let before = self.tracks.len();
+        self.tracks.retain(|track| !track.is_stale(now_ms));
+        if self.tracks.len() != before {
+            self.find_places();
+        }
         for rule in self.rules.clone() {
             let Some((metric, patterns)) = rule.when.series() else { continue };
             if metric == CLOCK_SKEW {
@@ -146,14 +184,22 @@ impl Watch {
         if self.shape.as_ref().is_none_or(|shape| !Arc::ptr_eq(shape, &snapshot.shape)) {
             self.plan(&snapshot.shape);
         }
-        let moment = Moment { at_ms: snapshot.at_ms, interval_ms: i64::from(snapshot.interval_ms), lag_ms };
+        let apart_ms = snapshot.at_ms.saturating_sub(self.last_ms);
+        if self.last_ms > 0 && apart_ms > 0 {
+            self.rhythm_ms = apart_ms.min(RAREST_MS);
+        }
+        self.last_ms = self.last_ms.max(snapshot.at_ms);
+        // Scripts don't say how often they send: as often as they do.
+        let told_ms = i64::from(snapshot.interval_ms);
+        let interval_ms = if told_ms > 0 { told_ms } else { self.rhythm_ms };
+        let moment = Moment { at_ms: snapshot.at_ms, interval_ms, lag_ms };
         let columns = snapshot.shape.columns();
         let column = |at: usize| unscale(*snapshot.values.get(at)?, columns[at].decimals);
         for (track, source) in &self.plan {
             #[expect(clippy::cast_precision_loss, reason = "to a millisecond")]
             let value = match *source {
                 Source::Column(at) => column(at),
-                Source::ClockSkew => skew_ms.map(|skew| skew.abs() as f64),
+                Source::ClockSkew => skew_ms.map(|skew| skew.unsigned_abs() as f64),
                 Source::Ratio(part, whole) => {
                     column(part).zip(column(whole)).and_then(|(part, whole)| ratio(part, whole))
                 }
@@ -194,16 +240,20 @@ pub fn ratio(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| part / whole)
 }
 
-/// What a replay of the past says of now: what began and ended within it was written down when
-/// it was.
-pub fn still_true(told: &mut Vec<Told>) {
+/// What a replay of the past says: what began and ended until `known_ms` was written down when it
+/// was; what did later is of the past, and what is so still is told.
+pub fn still_true(told: &mut Vec<Told>, known_ms: i64) {
     let mut kept: Vec<Told> = Vec::new();
     for one in std::mem::take(told) {
         let same = |other: &Told| other.rule.id == one.rule.id && other.instance == one.instance;
-        match (one.what, kept.iter().rposition(same)) {
-            (What::Past, _) => {}
-            (What::Resolved(_), Some(at)) if kept[at].what == What::Fired => {
+        let open = |other: &Told| same(other) && other.what == What::Fired;
+        match (one.what, kept.iter().rposition(open)) {
+            (What::Past, _) if one.at_ms <= known_ms => {}
+            (What::Resolved(_), Some(at)) => {
                 kept.remove(at);
+                if one.at_ms > known_ms {
+                    kept.push(Told { what: What::Past, ..one });
+                }
             }
             _ => kept.push(one),
         }
@@ -300,7 +350,7 @@ mod tests {
     fn a_replay_tells_only_what_is_so_now() {
         let cpu = rule(1, r#"{"kind":"value","metric":"cpu.usage","threshold":50}"#);
         let shape = shape(&[("cpu.usage", "")]);
-        let replay = |restored: bool, values: &[i64]| {
+        let replay = |restored: bool, values: &[i64], known_ms: i64| {
             let (mut watch, mut told) = (Watch::default(), Vec::new());
             watch.set_rules(vec![cpu.clone()], 0, &mut told);
             if restored {
@@ -309,15 +359,17 @@ mod tests {
             for (s, value) in (1..).zip(values) {
                 watch.observe(&snapshot(&shape, s, &[*value]), None, 0, &mut told);
             }
-            still_true(&mut told);
+            still_true(&mut told, known_ms);
             told.iter().map(|told| told.what).collect::<Vec<_>>()
         };
         let resolved = What::Resolved(Why::Clear);
-        assert_eq!(replay(false, &[100, 900, 100]), []);
-        assert_eq!(replay(false, &[900, 100, 900]), [What::Fired]);
-        assert_eq!(replay(true, &[900, 100, 900, 100]), [resolved]);
-        assert_eq!(replay(true, &[900, 100, 900]), [resolved, What::Fired]);
-        assert_eq!(replay(true, &[900]), []);
+        let all = i64::MAX;
+        assert_eq!(replay(false, &[100, 900, 100], all), []);
+        assert_eq!(replay(false, &[100, 900, 100], 0), [What::Past], "nobody saw it then");
+        assert_eq!(replay(false, &[900, 100, 900], all), [What::Fired]);
+        assert_eq!(replay(true, &[900, 100, 900, 100], all), [resolved]);
+        assert_eq!(replay(true, &[900, 100, 900], all), [resolved, What::Fired]);
+        assert_eq!(replay(true, &[900], all), []);
     }
 
     #[test]

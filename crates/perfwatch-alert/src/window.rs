@@ -29,8 +29,8 @@ struct Bucket {
     first_ms: i64,
     count: u32,
     sum: f64,
-    min: f32,
-    max: f32,
+    min: f64,
+    max: f64,
 }
 
 /// Buckets of one window; its edge is sharp to one of them.
@@ -45,7 +45,7 @@ pub struct Window {
     width_ms: i64,
     last: Option<(i64, f64)>,
     buckets: VecDeque<Bucket>,
-    values: Option<VecDeque<(i64, f32)>>,
+    values: Option<VecDeque<(i64, f64)>>,
 }
 
 impl Window {
@@ -62,7 +62,6 @@ impl Window {
     }
 
     /// Takes in a value; earlier ones than the last are of the past, and not heard.
-    #[expect(clippy::cast_possible_truncation, reason = "seven digits are enough to compare by")]
     pub fn push(&mut self, at_ms: i64, value: f64) {
         if value.is_nan() || self.last.is_some_and(|(last, _)| last >= at_ms) {
             return;
@@ -71,11 +70,11 @@ impl Window {
         if self.reach_ms == 0 {
             return;
         }
-        let oldest = at_ms - self.reach_ms;
+        let oldest = at_ms.saturating_sub(self.reach_ms);
         if let Some(values) = &mut self.values {
             let apart = self.reach_ms / VALUES;
             if values.back().is_none_or(|(last, _)| at_ms - last > apart) {
-                values.push_back((at_ms, value as f32));
+                values.push_back((at_ms, value));
             }
             while values.front().is_some_and(|(first, _)| *first <= oldest) {
                 values.pop_front();
@@ -86,16 +85,16 @@ impl Window {
             Some(bucket) => {
                 bucket.count += 1;
                 bucket.sum += value;
-                bucket.min = bucket.min.min(value as f32);
-                bucket.max = bucket.max.max(value as f32);
+                bucket.min = bucket.min.min(value);
+                bucket.max = bucket.max.max(value);
             }
             None => self.buckets.push_back(Bucket {
                 start_ms,
                 first_ms: at_ms,
                 count: 1,
                 sum: value,
-                min: value as f32,
-                max: value as f32,
+                min: value,
+                max: value,
             }),
         }
         while self.buckets.front().is_some_and(|bucket| bucket.start_ms + self.width_ms <= oldest) {
@@ -109,30 +108,32 @@ impl Window {
     }
 
     /// The figure of what ended `ago_ms` before the latest value; none where there is no value, or
-    /// less than half of the window is known.
+    /// the window is not full.
     pub fn figure(&self, aggregate: Aggregate, window_ms: i64, ago_ms: i64) -> Option<f64> {
         let (last_ms, last) = self.last?;
         if aggregate == Aggregate::Last {
             return Some(last);
         }
-        let (from_ms, to_ms) = (last_ms - ago_ms - window_ms, last_ms - ago_ms);
+        let to_ms = last_ms.saturating_sub(ago_ms);
+        let from_ms = to_ms.saturating_sub(window_ms);
         let within = || {
             let touches =
                 move |bucket: &&Bucket| bucket.start_ms + self.width_ms > from_ms && bucket.start_ms <= to_ms;
             self.buckets.iter().filter(touches)
         };
-        if to_ms - within().next()?.first_ms < window_ms / 2 {
+        // As sharp as its buckets are.
+        if to_ms - within().next()?.first_ms < window_ms - window_ms / 16 {
             return None;
         }
         match (aggregate, &self.values) {
             (Aggregate::P95, Some(values)) => {
-                let mut sorted: Vec<f32> = values.iter().map(|(_, value)| *value).collect();
+                let mut sorted: Vec<f64> = values.iter().map(|(_, value)| *value).collect();
                 // Nearest rank.
                 let rank = (sorted.len() * 95).div_ceil(100).checked_sub(1)?;
-                Some(f64::from(*sorted.select_nth_unstable_by(rank, f32::total_cmp).1))
+                Some(*sorted.select_nth_unstable_by(rank, f64::total_cmp).1)
             }
-            (Aggregate::Min, _) => within().map(|bucket| f64::from(bucket.min)).reduce(f64::min),
-            (Aggregate::Max, _) => within().map(|bucket| f64::from(bucket.max)).reduce(f64::max),
+            (Aggregate::Min, _) => within().map(|bucket| bucket.min).reduce(f64::min),
+            (Aggregate::Max, _) => within().map(|bucket| bucket.max).reduce(f64::max),
             _ => {
                 let (sum, count) =
                     within().fold((0.0, 0), |(sum, count), bucket| (sum + bucket.sum, count + bucket.count));

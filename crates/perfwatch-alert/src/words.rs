@@ -112,8 +112,9 @@ fn expectation(rule: &Rule, catalog: &Catalog) -> String {
         }
         Condition::Value { .. } | Condition::Hub { .. } => format!(" {side} {threshold}"),
         Condition::Change { before, .. } => format!(" {side} {threshold} of change against {before} before"),
-        Condition::Forecast { metric, within, reaches, .. } => {
-            format!(" reaches {} within {within}", figure(*reaches, catalog.get(metric).map(|def| def.unit)))
+        Condition::Forecast { metric, within, reaches, compare, .. } => {
+            let way = if *compare == Compare::Above { "reaches" } else { "falls to" };
+            format!(" {way} {} within {within}", figure(*reaches, catalog.get(metric).map(|def| def.unit)))
         }
         Condition::Missing { grace, .. } => format!(" missing for {grace}"),
         Condition::Silent { grace } => format!(" for {grace}"),
@@ -134,9 +135,10 @@ pub fn summary(rule: &Rule, instance: &str, value: Option<f64>, catalog: &Catalo
     match &rule.when {
         Condition::Silent { .. } => format!("nothing heard for {}", span(value)),
         Condition::Missing { .. } => format!("{subject} is missing for {}", span(value)),
-        Condition::Forecast { metric, reaches, .. } => {
+        Condition::Forecast { metric, reaches, compare, .. } => {
+            let way = if *compare == Compare::Above { "reaches" } else { "falls to" };
             let reaches = figure(*reaches, catalog.get(metric).map(|def| def.unit));
-            format!("{subject} reaches {reaches} in {}", span((value * 60.0).round() * 60.0))
+            format!("{subject} {way} {reaches} in {}", span((value * 60.0).round() * 60.0))
         }
         Condition::Change { before, .. } => {
             let way = if value >= 0.0 { "more" } else { "less" };
@@ -221,6 +223,9 @@ fn alert_lines(alert: &AlertText, out: &mut String) {
     }
 }
 
+/// Alerts that are told one by one in a text.
+const ALERTS: usize = 20;
+
 /// The usual text of a message.
 pub fn text(message: &Message) -> String {
     let mut out = String::new();
@@ -230,9 +235,10 @@ pub fn text(message: &Message) -> String {
             let _ = writeln!(out, "- {line}");
         });
     }
-    message.alerts.iter().for_each(|alert| alert_lines(alert, &mut out));
-    if message.more > 0 {
-        let _ = writeln!(out, "and {} more", message.more);
+    message.alerts.iter().take(ALERTS).for_each(|alert| alert_lines(alert, &mut out));
+    let more = message.alerts.len().saturating_sub(ALERTS) + message.more;
+    if more > 0 {
+        let _ = writeln!(out, "and {more} more");
     }
     if !message.url.is_empty() {
         let _ = writeln!(out, "{}", message.url);

@@ -24,6 +24,7 @@ use crate::fleet::Fleet;
 use crate::history::History;
 use crate::live::Live;
 use perfwatch_alert::deliver::{Message, Notifier};
+use perfwatch_alert::incident::Notice;
 use perfwatch_alert::track::Told;
 use perfwatch_model::{Catalog, Clock, HostId};
 use perfwatch_store::alerts::{EventRow, IncidentRow, Outbox};
@@ -34,7 +35,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::sync::{Mutex, Notify, Semaphore, mpsc, watch};
 use uuid::Uuid;
 use watches::Watches;
 
@@ -106,6 +107,8 @@ pub(crate) struct Alerting {
     started_ms: i64,
     /// Until when it could take nothing in.
     deaf_until_ms: AtomicI64,
+    /// Bounds how many back-tests run at one time.
+    backtests: Semaphore,
 }
 
 /// What stands for the hub where hosts stand.
@@ -144,6 +147,7 @@ impl Alerting {
             changes: watch::Sender::new(0),
             started_ms,
             deaf_until_ms: AtomicI64::new(0),
+            backtests: Semaphore::new(backtest::AT_ONCE),
         };
         let mut since = alerting.turn.lock().await;
         alerting.reload(&mut since).await?;
@@ -189,8 +193,14 @@ impl Alerting {
         let asked = Asked::read(store).await?;
         let board = Board::read(store, self.now_ms()).await?;
         *since = count;
+        let before = self.now();
+        let other_rules = !Asked::same_rules(&asked, &before.asked);
+        let touched = board.differs(&before.board);
         self.set(State { asked, board });
-        self.watches.look_again();
+        if other_rules {
+            self.watches.look_again();
+        }
+        touched.into_iter().for_each(|host| self.watches.cool(host));
         Ok(())
     }
 
@@ -240,7 +250,7 @@ impl Alerting {
         Err(CommitError::Conflict.into())
     }
 
-    /// Changes one incident of the board, and says so in its timeline.
+    /// Changes one incident of the board, says so in its timeline, and tells people where it must.
     ///
     /// # Errors
     /// What the change refuses; a store that does not answer.
@@ -248,14 +258,17 @@ impl Alerting {
         &self,
         id: Uuid,
         entry: Option<AuditEntry>,
-        change: impl Fn(&mut LiveIncident, i64) -> Result<EventRow, E>,
+        change: impl Fn(&mut LiveIncident, i64) -> Result<(EventRow, Option<Notice>), E>,
     ) -> Result<bool, E> {
         let plan = |state: &State, now_ms: i64| {
             let Some(incident) = state.board.incident(id) else { return Ok((Planned::default(), false)) };
             let mut incident = (**incident).clone();
-            let event = change(&mut incident, now_ms)?;
+            let (event, notice) = change(&mut incident, now_ms)?;
             let mut board = state.board.clone();
-            let changes = vec![incident.row().save(), event.add()];
+            let mut changes = vec![incident.row().save(), event.add()];
+            if let Some(notice) = notice {
+                changes.extend(self.tell_channels(state, &incident, (notice, 0), now_ms));
+            }
             board.put(incident);
             Ok((Planned { board: Some(board), changes, ..Planned::default() }, true))
         };
@@ -290,10 +303,7 @@ impl Alerting {
         let newest = state.board.incidents().max_by_key(|live| live.incident.opened_ms);
         newest.map_or_else(
             || messages::example(&self.rooms.url, self.now_ms()),
-            |live| {
-                let notice = perfwatch_alert::incident::Notice::Opened;
-                messages::of(live, notice, &self.rooms.url, self.now_ms())
-            },
+            |live| messages::of(live, Notice::Opened, &self.rooms.url, self.now_ms()),
         )
     }
 

@@ -2,7 +2,7 @@
 
 use perfwatch_model::{HostFacts, HostId, HostRef, limits};
 use perfwatch_store::{HostRecord, Store, StoreError};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A host's present state.
@@ -19,6 +19,20 @@ pub(crate) struct Host {
     pub(crate) interval_ms: u32,
     /// How far its clock is ahead of the hub's, where its agent tells.
     pub(crate) clock_skew_ms: Option<i64>,
+}
+
+impl Host {
+    /// As the store has it, not heard yet.
+    fn remembered(record: HostRecord) -> Self {
+        Self {
+            record,
+            saved: true,
+            last_at_ms: None,
+            last_seen_ms: None,
+            interval_ms: 0,
+            clock_skew_ms: None,
+        }
+    }
 }
 
 /// Why a snapshot's sender is not taken in.
@@ -63,15 +77,7 @@ impl Fleet {
         let mut inner = Inner::default();
         for record in store.hosts().await? {
             inner.by_name.insert(record.name.clone(), record.id);
-            let host = Host {
-                record,
-                saved: true,
-                last_at_ms: None,
-                last_seen_ms: None,
-                interval_ms: 0,
-                clock_skew_ms: None,
-            };
-            inner.hosts.insert(host.record.id, host);
+            inner.hosts.insert(record.id, Host::remembered(record));
         }
         Ok(Self { store, inner: RwLock::new(inner) })
     }
@@ -123,14 +129,7 @@ impl Fleet {
                 }
                 None => {
                     tracing::info!(host.id = %id, host.name = host.name, "a new host");
-                    let new = Host {
-                        record: record.clone(),
-                        saved: false,
-                        last_at_ms: None,
-                        last_seen_ms: None,
-                        interval_ms: 0,
-                        clock_skew_ms: None,
-                    };
+                    let new = Host { saved: false, ..Host::remembered(record.clone()) };
                     inner.hosts.insert(id, new);
                     record
                 }
@@ -150,11 +149,37 @@ impl Fleet {
         if let Some(host) = self.write().hosts.get_mut(&id) {
             host.last_seen_ms = Some(now_ms);
             if host.last_at_ms.is_none_or(|last| last <= at_ms) {
+                // Scripts don't say how often they send: as often as they do.
+                let apart_ms = host.last_at_ms.map_or(0, |last| (at_ms - last).clamp(0, 3_600_000));
+                let apart_ms = u32::try_from(apart_ms).unwrap_or_default();
                 host.last_at_ms = Some(at_ms);
-                host.interval_ms = interval_ms;
+                host.interval_ms = if interval_ms > 0 { interval_ms } else { apart_ms };
             }
             host.clock_skew_ms = skew_ms.or(host.clock_skew_ms);
         }
+    }
+
+    /// What other hubs added and removed; a host that was heard here lately stays.
+    pub(crate) async fn refresh(&self, now_ms: i64) -> Result<(), StoreError> {
+        let records = self.store.hosts().await?;
+        let known: HashSet<HostId> = records.iter().map(|record| record.id).collect();
+        let mut inner = self.write();
+        for record in records {
+            if !inner.hosts.contains_key(&record.id) {
+                inner.name(&record.name, record.id);
+                inner.hosts.insert(record.id, Host::remembered(record));
+            }
+        }
+        let lately = |host: &Host| host.last_seen_ms.is_some_and(|seen| now_ms - seen < 60_000);
+        let gone: Vec<HostId> = inner
+            .hosts
+            .iter()
+            .filter(|(id, host)| !known.contains(id) && host.saved && !lately(host))
+            .map(|(id, _)| *id)
+            .collect();
+        drop(inner);
+        gone.into_iter().for_each(|id| self.remove(id));
+        Ok(())
     }
 
     /// Forgets a host, here; its row goes with the commit of who asks.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 pub(crate) const KIND: Kind = Kind {
     name: "alertmanager",
     label: "Alertmanager",
+    machine: true,
     fields: &[
         field(
             "url",

@@ -9,6 +9,7 @@ use serde_json::json;
 pub(crate) const KIND: Kind = Kind {
     name: "discord",
     label: "Discord",
+    machine: false,
     fields: &[secret(
         "url",
         "Webhook URL",

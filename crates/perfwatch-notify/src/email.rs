@@ -12,6 +12,7 @@ use std::time::Duration;
 pub(crate) const KIND: Kind = Kind {
     name: "email",
     label: "E-mail",
+    machine: false,
     fields: &[
         field("to", "To", "ops@example.org, me@example.org", "One or several, with commas"),
         field("from", "From", "PerfWatch <perfwatch@example.org>", ""),

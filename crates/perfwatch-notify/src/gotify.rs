@@ -10,6 +10,7 @@ use serde_json::json;
 pub(crate) const KIND: Kind = Kind {
     name: "gotify",
     label: "Gotify",
+    machine: false,
     fields: &[
         field("server", "Server", "https://gotify.example.org", ""),
         secret("token", "Application token", "A…", "Gotify: Apps"),

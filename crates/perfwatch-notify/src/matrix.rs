@@ -9,6 +9,7 @@ use serde_json::json;
 pub(crate) const KIND: Kind = Kind {
     name: "matrix",
     label: "Matrix",
+    machine: false,
     fields: &[
         field("server", "Homeserver", "https://matrix.org", ""),
         field("room", "Room id", "!abc:matrix.org", "Room settings, Advanced"),

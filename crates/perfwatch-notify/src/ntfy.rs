@@ -10,6 +10,7 @@ use serde_json::json;
 pub(crate) const KIND: Kind = Kind {
     name: "ntfy",
     label: "ntfy",
+    machine: false,
     fields: &[
         field("topic", "Topic", "my-servers", "Who knows it may read it, unless the server asks for a token"),
         optional(field("server", "Server", "https://ntfy.sh", "")),

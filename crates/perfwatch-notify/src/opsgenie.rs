@@ -10,6 +10,7 @@ use serde_json::json;
 pub(crate) const KIND: Kind = Kind {
     name: "opsgenie",
     label: "Opsgenie",
+    machine: true,
     fields: &[
         secret("key", "API key", "…", "Team, Integrations, API"),
         optional(field("server", "Server", "https://api.opsgenie.com", "The EU has api.eu.opsgenie.com")),

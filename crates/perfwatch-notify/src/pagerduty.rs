@@ -10,6 +10,7 @@ use serde_json::json;
 pub(crate) const KIND: Kind = Kind {
     name: "pagerduty",
     label: "PagerDuty",
+    machine: true,
     fields: &[
         secret("key", "Integration key", "32 characters", "Service, Integrations, Events API v2"),
         optional(field(

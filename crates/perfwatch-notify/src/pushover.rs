@@ -10,6 +10,7 @@ use serde_json::json;
 pub(crate) const KIND: Kind = Kind {
     name: "pushover",
     label: "Pushover",
+    machine: false,
     fields: &[
         secret("token", "Application token", "a…", "pushover.net: your application"),
         secret("user", "User or group key", "u…", "pushover.net: your account"),

@@ -10,6 +10,7 @@ use serde_json::json;
 pub(crate) const KIND: Kind = Kind {
     name: "slack",
     label: "Slack",
+    machine: false,
     fields: &[secret(
         "url",
         "Webhook URL",

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 pub(crate) const KIND: Kind = Kind {
     name: "teams",
     label: "Microsoft Teams",
+    machine: false,
     fields: &[secret(
         "url",
         "Workflow URL",

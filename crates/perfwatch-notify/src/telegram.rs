@@ -9,6 +9,7 @@ use serde_json::json;
 pub(crate) const KIND: Kind = Kind {
     name: "telegram",
     label: "Telegram",
+    machine: false,
     fields: &[
         secret("token", "Bot token", "123456:ABC…", "From @BotFather"),
         field("chat", "Chat", "-1001234567890", "Id of the chat, or @name of a channel that the bot is in"),

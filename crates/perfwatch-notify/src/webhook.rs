@@ -11,8 +11,10 @@ use std::fmt::Write as _;
 pub(crate) const KIND: Kind = Kind {
     name: "webhook",
     label: "Webhook",
+    machine: true,
     fields: &[
-        field("url", "URL", "https://example.org/hook", "Gets a POST for each message"),
+        // It often is the secret itself.
+        secret("url", "URL", "https://example.org/hook", "Gets a POST for each message"),
         optional(secret(
             "secret",
             "Signing secret",
@@ -53,16 +55,16 @@ pub(crate) fn signature(secret: &str, timestamp: &str, body: &str) -> String {
 }
 
 pub(crate) fn send(http: &Http, settings: &Settings, letter: &Letter<'_>) -> Result<(), SendError> {
-    let permanent = |why: String| SendError::Permanent(why);
+    let usual = || {
+        let mut all = serde_json::to_value(letter.message).unwrap_or_default();
+        all["title"] = letter.title.as_str().into();
+        all["text"] = letter.text.as_str().into();
+        all.to_string()
+    };
     let body = match get(settings, "body") {
-        "" => {
-            let mut all =
-                serde_json::to_value(letter.message).map_err(|error| permanent(error.to_string()))?;
-            all["title"] = letter.title.as_str().into();
-            all["text"] = letter.text.as_str().into();
-            all.to_string()
-        }
-        body => template::render(body, letter.message).map_err(permanent)?,
+        "" => usual(),
+        // A template that fails at this message must not keep anybody in the dark.
+        body => template::render(body, letter.message).unwrap_or_else(|_| usual()),
     };
     let mut request = Request {
         method: "POST",

@@ -107,6 +107,8 @@ pub struct IncidentFilter {
     pub from_ms: i64,
     /// Begun before.
     pub to_ms: i64,
+    /// Begun at that time, but with an id before this one.
+    pub to_id: Option<Uuid>,
     /// How many.
     pub limit: i64,
 }
@@ -168,7 +170,7 @@ impl IncidentRow {
     /// A store that does not answer.
     pub async fn list(store: &dyn Store, filter: IncidentFilter) -> Result<Vec<Self>, StoreError> {
         let sql = "SELECT id, key, live_key, title, severity, phase, opened_ms, calm_ms, reopened, ack, told FROM incident \
-             WHERE opened_ms >= $1 AND opened_ms < $2 AND (severity = $3 OR $3 IS NULL) \
+             WHERE opened_ms >= $1 AND (opened_ms < $2 OR (opened_ms = $2 AND id < $8)) AND (severity = $3 OR $3 IS NULL) \
              AND lower(title) LIKE $4 ESCAPE '!' \
              AND (id IN (SELECT incident FROM alert WHERE host = $5) OR $5 IS NULL) \
              AND (id IN (SELECT incident FROM alert WHERE rule = $6) OR $6 IS NULL) \
@@ -181,6 +183,7 @@ impl IncidentRow {
             filter.host.into(),
             filter.rule.into(),
             filter.limit.into(),
+            filter.to_id.unwrap_or_default().into(),
         ];
         store.rows(sql, cells).await?.into_iter().map(Self::read).collect()
     }
@@ -300,8 +303,9 @@ impl AlertRow {
             AlertsOf::Live(calm_since_ms) => (
                 "SELECT id, incident, live_key, rule, host, severity, fired_ms, resolved_ms, body FROM alert \
                  WHERE incident IN (SELECT id FROM incident WHERE live_key IS NOT NULL OR calm_ms >= $1) \
-                 ORDER BY fired_ms, id",
-                vec![calm_since_ms.into()],
+                 AND (live_key IS NOT NULL OR resolved_ms >= $2) ORDER BY fired_ms, id",
+                // Of one that goes on for weeks, the last day is enough to tell of.
+                vec![calm_since_ms.into(), (calm_since_ms - 86_400_000).into()],
             ),
             AlertsOf::Incident(id) => (
                 "SELECT id, incident, live_key, rule, host, severity, fired_ms, resolved_ms, body FROM alert \
@@ -329,6 +333,35 @@ impl AlertRow {
             Ok((cells.id()?, cells.text()?))
         };
         store.rows(sql, vec![incident.into()]).await?.into_iter().map(read).collect()
+    }
+}
+
+/// When any hub last heard from a host, roughly: each tells the others every few seconds.
+#[derive(Debug)]
+pub struct LastHeard;
+
+impl LastHeard {
+    /// A hub heard from it.
+    pub fn put(host: Uuid, at_ms: i64) -> Change {
+        let sql = "INSERT INTO heard (host, at_ms) VALUES ($1, $2) ON CONFLICT (host) DO UPDATE SET at_ms = excluded.at_ms";
+        Change::new(sql, [host.into(), at_ms.into()])
+    }
+
+    /// All.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn all(store: &dyn Store) -> Result<Vec<(Uuid, i64)>, StoreError> {
+        let read = |row| {
+            let mut cells = Cells::of(row);
+            Ok((cells.id()?, cells.int()?))
+        };
+        store.rows("SELECT host, at_ms FROM heard", Vec::new()).await?.into_iter().map(read).collect()
+    }
+
+    /// Of a host that is no more.
+    pub fn remove(host: Uuid) -> Change {
+        Change::new("DELETE FROM heard WHERE host = $1", [host.into()])
     }
 }
 
@@ -367,7 +400,7 @@ impl EventRow {
     /// # Errors
     /// A store that does not answer.
     pub async fn all(store: &dyn Store, incident: Uuid) -> Result<Vec<Self>, StoreError> {
-        let sql = "SELECT incident, at_ms, kind, actor, text FROM incident_event WHERE incident = $1 ORDER BY at_ms, id LIMIT 1000";
+        let sql = "SELECT incident, at_ms, kind, actor, text FROM incident_event WHERE incident = $1 ORDER BY at_ms DESC, id DESC LIMIT 1000";
         let read = |row| {
             let mut cells = Cells::of(row);
             Ok(Self {
@@ -378,6 +411,7 @@ impl EventRow {
                 text: cells.text()?,
             })
         };
-        store.rows(sql, vec![incident.into()]).await?.into_iter().map(read).collect()
+        // The newest thousand.
+        store.rows(sql, vec![incident.into()]).await?.into_iter().rev().map(read).collect()
     }
 }

@@ -54,7 +54,8 @@ impl From<bool> for Cell {
 
 impl From<&str> for Cell {
     fn from(value: &str) -> Self {
-        Self::Text(value.to_owned())
+        // PostgreSQL's texts hold no NUL: one from outside must not stop a commit.
+        Self::Text(if value.contains('\0') { value.replace('\0', "\u{fffd}") } else { value.to_owned() })
     }
 }
 

@@ -1386,11 +1386,8 @@ export interface components {
         /** @description What was, newest first. */
         AlertHistoryJson: {
             incidents: components["schemas"]["IncidentJson"][];
-            /**
-             * Format: int64
-             * @description Give it back as `to` for the next page; none at the end.
-             */
-            next: number | null;
+            /** @description Give it back as `after` for the next page; none at the end. */
+            next: string | null;
         };
         /** @description One alert. */
         AlertJson: {
@@ -1617,6 +1614,8 @@ export interface components {
             /** @description Averages over this long are compared. */
             window: components["schemas"]["Span"];
         } | {
+            /** @description Coming from below it (`above`: what grows too large), or from above. */
+            compare?: components["schemas"]["Compare"];
             /** @description Patterns of instances; each of them if none. */
             instance?: string | null;
             /** @enum {string} */
@@ -2046,6 +2045,8 @@ export interface components {
             fields: components["schemas"]["Field"][];
             /** @description What people call it. */
             label: string;
+            /** @description A program that follows each incident: messages are never summed up for it. */
+            machine: boolean;
             /** @description As it is written. */
             name: string;
         };
@@ -3160,6 +3161,8 @@ export interface operations {
                 from?: string;
                 /** @description Begun before. */
                 to?: string;
+                /** @description `next` of the page before. */
+                after?: string;
                 /** @description 200 at most. */
                 limit?: number;
             };

@@ -68,7 +68,7 @@ impl Asked {
     /// Whether watches need not be told of the difference.
     pub(super) fn same_rules(one: &Self, other: &Self) -> bool {
         one.rules.len() == other.rules.len()
-            && one.rules.iter().zip(&other.rules).all(|(one, other)| Arc::ptr_eq(one, other))
+            && one.rules.iter().zip(&other.rules).all(|(one, other)| Arc::ptr_eq(one, other) || one == other)
     }
 
     /// The rules that look at a host.

@@ -18,6 +18,10 @@ use std::time::Duration;
 const FINE: Duration = Duration::from_millis(500);
 /// And all of it.
 const ALL: Duration = Duration::from_millis(900);
+/// Longer ranges are looked at by the minute from the start.
+const TICKS_MS: i64 = 8 * 86_400_000;
+/// Back-tests at one time.
+pub(super) const AT_ONCE: usize = 2;
 /// Fires that are listed; all are counted.
 const LISTED: usize = 500;
 /// Figures that a better threshold is looked for in.
@@ -153,6 +157,7 @@ impl Alerting {
         hosts: Vec<HostId>,
         range: (i64, i64),
     ) -> Result<Backtest, StoreError> {
+        let _slot = self.backtests.acquire().await;
         let rule = Arc::new(rule);
         let began = self.rooms.clock.monotonic();
         let took = || self.rooms.clock.monotonic().saturating_sub(began);
@@ -166,6 +171,7 @@ impl Alerting {
                 break;
             }
             let coarse = !results.is_empty() && before + slowest > FINE;
+            let coarse = coarse || range.1 - range.0 > TICKS_MS;
             let tier = if coarse { Tier::Minute } else { Tier::Raw };
             let pasts = self.pasts(&rule, host, range, tier).await?;
             let run_rule = rule.clone();

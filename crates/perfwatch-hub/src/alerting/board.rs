@@ -2,13 +2,14 @@
 //! alerts. A copy of the board is cheap: its incidents are shared.
 
 use super::asked::body;
+use perfwatch_alert::Condition;
 use perfwatch_alert::incident::{Ack, Incident, Phase, SAME_MS};
-use perfwatch_alert::rule::Severity;
-use perfwatch_model::HostId;
+use perfwatch_alert::rule::{Group, Rule, Selector, Severity};
+use perfwatch_model::{HostId, Span};
 use perfwatch_store::alerts::{AlertRow, AlertsOf, IncidentRow};
 use perfwatch_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -65,7 +66,8 @@ pub(crate) type AlertKey = (Uuid, HostId, String);
 pub(crate) struct Board {
     incidents: HashMap<Uuid, Arc<LiveIncident>>,
     by_key: HashMap<String, Uuid>,
-    firing: HashMap<AlertKey, Uuid>,
+    /// By host: rule and instance, and the incident.
+    firing: HashMap<HostId, HashMap<(Uuid, String), Uuid>>,
 }
 
 impl Alert {
@@ -75,6 +77,21 @@ impl Alert {
 
     pub(crate) fn fires(&self) -> bool {
         self.resolved_ms.is_none()
+    }
+
+    /// A rule that is gone, as far as its alert remembers it.
+    pub(super) fn rule_that_was(&self) -> Rule {
+        Rule {
+            id: self.rule,
+            name: self.body.rule_name.clone(),
+            note: String::new(),
+            enabled: false,
+            severity: self.severity,
+            hosts: Selector::default(),
+            when: Condition::Silent { grace: Span::default() },
+            for_: Span::default(),
+            group: Group::Host,
+        }
     }
 
     pub(super) fn row(&self, incident: Uuid) -> AlertRow {
@@ -139,7 +156,7 @@ impl LiveIncident {
             "" => String::new(),
             instance => format!(" ({instance})"),
         };
-        let hosts: std::collections::HashSet<HostId> = shown.iter().map(|alert| alert.host).collect();
+        let hosts: HashSet<HostId> = shown.iter().map(|alert| alert.host).collect();
         let same = shown.iter().all(|alert| alert.rule == first.rule);
         if hosts.len() > 1 && same {
             return format!("{} hosts: {}", hosts.len(), first.body.rule_name);
@@ -216,14 +233,36 @@ impl Board {
 
     /// The incident of an alert that fires.
     pub(super) fn firing(&self, key: &AlertKey) -> Option<(&Arc<LiveIncident>, &Arc<Alert>)> {
-        let live = self.incidents.get(self.firing.get(key)?)?;
+        let of_host = self.firing.get(&key.1)?;
+        let live = self.incidents.get(of_host.get(&(key.0, key.2.clone()))?)?;
         Some((live, live.firing().find(|alert| alert.key() == *key)?))
     }
 
     /// The alerts of a host that fire.
     pub(super) fn of_host(&self, host: HostId) -> Vec<Arc<Alert>> {
-        let keys = self.firing.iter().filter(|((_, of, _), _)| *of == host);
-        keys.filter_map(|(key, _)| Some(self.firing(key)?.1.clone())).collect()
+        let keys = self.firing.get(&host).into_iter().flatten();
+        keys.filter_map(|((rule, instance), _)| {
+            Some(self.firing(&(*rule, host, instance.clone()))?.1.clone())
+        })
+        .collect()
+    }
+
+    /// Hosts whose firing alerts are others on another board.
+    pub(super) fn differs(&self, other: &Self) -> Vec<HostId> {
+        let all = self.firing.keys().chain(other.firing.keys()).collect::<HashSet<_>>();
+        let keys = |board: &Self, host: &HostId| {
+            board
+                .firing
+                .get(host)
+                .map(|alerts| alerts.keys().cloned().collect::<HashSet<_>>())
+                .unwrap_or_default()
+        };
+        all.into_iter().filter(|host| keys(self, host) != keys(other, host)).copied().collect()
+    }
+
+    /// Hosts with alerts that fire.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = HostId> {
+        self.firing.iter().filter(|(_, alerts)| !alerts.is_empty()).map(|(host, _)| *host)
     }
 
     /// New, or in place of what it was.
@@ -231,11 +270,13 @@ impl Board {
         let id = live.incident.id;
         if let Some(before) = self.incidents.get(&id).cloned() {
             before.firing().for_each(|alert| {
-                self.firing.remove(&alert.key());
+                let (rule, host, instance) = alert.key();
+                self.firing.get_mut(&host).map(|of_host| of_host.remove(&(rule, instance)));
             });
         }
         live.firing().for_each(|alert| {
-            self.firing.insert(alert.key(), id);
+            let (rule, host, instance) = alert.key();
+            self.firing.entry(host).or_default().insert((rule, instance), id);
         });
         self.by_key.insert(live.incident.key.clone(), id);
         self.incidents.insert(id, Arc::new(live));
@@ -244,6 +285,7 @@ impl Board {
     /// Forgets what has been over for long.
     pub(super) fn prune(&mut self, now_ms: i64) {
         self.incidents.retain(|_, live| live.incident.takes(now_ms));
+        self.firing.retain(|_, alerts| !alerts.is_empty());
         let incidents = &self.incidents;
         self.by_key.retain(|_, id| incidents.contains_key(id));
     }

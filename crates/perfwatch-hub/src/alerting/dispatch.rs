@@ -4,13 +4,13 @@
 
 use super::{Alerting, messages, record};
 use perfwatch_alert::channel::Channel;
-use perfwatch_alert::deliver::{Letter, Message, SendError};
+use perfwatch_alert::deliver::{self, Letter, Message, SendError};
 use perfwatch_alert::incident::{Notice, Phase};
 use perfwatch_alert::rule::Severity;
 use perfwatch_alert::words;
 use perfwatch_store::alerts::{Outbox, OutboxRow};
 use perfwatch_store::{Change, CommitError, StoreError, Write};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -19,8 +19,8 @@ use uuid::Uuid;
 
 /// Channels that are spoken to at one time.
 const AT_ONCE: usize = 8;
-/// Looked at together.
-const ROWS: i64 = 500;
+/// Looked at together, of one channel.
+const ROWS: i64 = 200;
 /// How soon what is due by time alone is noticed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LEASE_MS: i64 = 15_000;
@@ -32,7 +32,25 @@ const GIVE_UP_MS: i64 = 2 * 86_400_000;
 /// More than this is told in one message.
 const MANY: usize = 15;
 
+/// A channel that is being spoken to; free again whatever happens.
+struct Busy(Arc<Mutex<HashSet<Uuid>>>, Uuid);
+
+impl Busy {
+    /// None where somebody speaks to it already.
+    fn with(all: &Arc<Mutex<HashSet<Uuid>>>, channel: Uuid) -> Option<Self> {
+        let free = all.lock().unwrap_or_else(PoisonError::into_inner).insert(channel);
+        free.then(|| Self(all.clone(), channel))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
 /// What becomes of a message.
+#[derive(Clone)]
 enum Outcome {
     Sent,
     /// Nobody needs it any more.
@@ -54,65 +72,74 @@ impl Alerting {
             if !matches!(self.rooms.store.lease("notify", LEASE_MS).await, Ok(true)) {
                 continue;
             }
-            let due = match Outbox::due(&*self.rooms.store, self.now_ms(), ROWS).await {
-                Ok(due) => due,
+            let channels = match self.due_channels().await {
+                Ok(channels) => channels,
                 Err(error) => {
                     tracing::debug!(%error, "messages");
                     continue;
                 }
             };
-            let mut by_channel: BTreeMap<Uuid, Vec<OutboxRow>> = BTreeMap::new();
-            due.into_iter().for_each(|row| by_channel.entry(row.channel).or_default().push(row));
-            for (channel, rows) in by_channel {
-                let free = busy.lock().unwrap_or_else(PoisonError::into_inner).insert(channel);
-                if !free {
-                    continue;
-                }
-                let (alerting, slots, busy) = (self.clone(), slots.clone(), busy.clone());
+            for channel in channels {
+                let Some(busy) = Busy::with(&busy, channel) else { continue };
+                let (alerting, slots) = (self.clone(), slots.clone());
                 tokio::spawn(async move {
+                    let _busy = busy;
                     let _slot = slots.acquire_owned().await;
-                    if let Err(error) = alerting.tell_channel(channel, rows).await {
+                    if let Err(error) = alerting.tell_channel(channel).await {
                         tracing::debug!(?error, "messages");
                     }
-                    busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
                 });
             }
         }
     }
 
+    /// Channels that something is due for; what they are to say is then known here too, whichever
+    /// hub wrote it.
+    async fn due_channels(&self) -> Result<Vec<Uuid>, StoreError> {
+        let channels = Outbox::channels(self.store(), self.now_ms()).await?;
+        if !channels.is_empty() {
+            self.look_at_others().await?;
+        }
+        Ok(channels)
+    }
+
     /// What is due for one channel, in its order, as far as it gets.
-    pub(super) async fn tell_channel(&self, id: Uuid, rows: Vec<OutboxRow>) -> Result<(), CommitError> {
+    async fn tell_channel(&self, id: Uuid) -> Result<(), CommitError> {
         let state = self.now();
-        let Some(channel) = state.asked.channel(id).filter(|channel| channel.enabled) else {
-            return self.commit(vec![Outbox::forget(id, self.now_ms())]).await;
-        };
         let now_ms = self.now_ms();
-        let severity = |row: &OutboxRow| Severity::of(&row.severity).unwrap_or_default();
+        let Some(channel) = state.asked.channel(id) else {
+            return self.commit(vec![Outbox::forget(id, now_ms)]).await;
+        };
         // What is kept for the morning stays where it is, and does not stop what may go now.
-        let (quiet, rows): (Vec<_>, Vec<_>) =
-            rows.into_iter().partition(|row| channel.quiet_until(severity(row), now_ms).is_some());
-        drop(quiet);
+        let all = [Severity::Info, Severity::Warning, Severity::Critical];
+        let loud: Vec<&str> = all
+            .into_iter()
+            .filter(|severity| channel.quiet_until(*severity, now_ms).is_none())
+            .map(Severity::name)
+            .collect();
+        let Some(last) = loud.last() else { return Ok(()) };
+        let severities = [0, 1, 2].map(|at| *loud.get(at).unwrap_or(last));
+        let rows = Outbox::due(self.store(), id, severities, now_ms, ROWS).await?;
         if rows.first().is_some_and(|first| first.next_ms > now_ms) {
             return Ok(());
         }
-        let (waited, rows): (Vec<_>, Vec<_>) = match rows.len() > MANY {
-            true => (rows, Vec::new()),
-            false => {
+        if !channel.enabled {
+            return self.drop_old(&rows, now_ms).await;
+        }
+        let severity = |row: &OutboxRow| Severity::of(&row.severity).unwrap_or_default();
+        let machine = deliver::kind(&*self.rooms.notifier, &channel.kind).is_some_and(|kind| kind.machine);
+        let (waited, rows): (Vec<_>, Vec<_>) = match (machine, rows.len() > MANY) {
+            (true, _) => (Vec::new(), rows),
+            (false, true) => (rows, Vec::new()),
+            (false, false) => {
                 rows.into_iter().partition(|row| channel.quiet_until(severity(row), row.created_ms).is_some())
             }
         };
-        if waited.len() > 1 {
-            if !self.tell_digest(channel, &waited).await? {
-                return Ok(());
-            }
-        } else {
-            for row in &waited {
-                if !self.tell_one(channel, row).await? {
-                    return Ok(());
-                }
-            }
+        if waited.len() > 1 && !self.tell_digest(channel, &waited).await? {
+            return Ok(());
         }
-        for row in &rows {
+        let one_by_one = if waited.len() == 1 { waited } else { Vec::new() };
+        for row in one_by_one.iter().chain(&rows) {
             if !self.tell_one(channel, row).await? {
                 return Ok(());
             }
@@ -120,23 +147,48 @@ impl Alerting {
         Ok(())
     }
 
+    /// A channel that is off keeps what it has to say, but not for ever.
+    async fn drop_old(&self, rows: &[OutboxRow], now_ms: i64) -> Result<(), CommitError> {
+        let old = rows.iter().filter(|row| now_ms - row.created_ms > GIVE_UP_MS);
+        let why = Some("the channel was off for two days");
+        self.commit(old.map(|row| Outbox::done(row.id, "skipped", why, now_ms)).collect()).await
+    }
+
     /// Several messages as one; whether it went on.
     async fn tell_digest(&self, channel: &Channel, rows: &[OutboxRow]) -> Result<bool, CommitError> {
         let now_ms = self.now_ms();
-        let read = |row: &OutboxRow| serde_json::from_str::<Message>(&row.body).ok();
-        let all: Vec<Message> = rows.iter().filter_map(read).collect();
-        let mut message = messages::digest(&all, &self.rooms.url, now_ms);
-        // Told twice, it is known by its first.
-        message.id = all.first().map_or(message.id, |first| first.id);
-        match self.send(channel, &message).await {
-            Outcome::Sent => {
-                self.counts.sent.inc();
-                let done = rows.iter().map(|row| Outbox::done(row.id, "sent", None, now_ms)).collect();
-                self.commit(done).await?;
-                Ok(true)
+        let (mut wanted, mut messages) = (Vec::new(), Vec::new());
+        for row in rows {
+            match self.still_wanted(channel, row).await? {
+                Ok(Some(message)) => {
+                    wanted.push(row);
+                    messages.push(message);
+                }
+                Ok(None) => {
+                    let unread = SendError::Permanent("the message can't be read".to_owned());
+                    self.settle(channel, row, Outcome::Failed(unread)).await?;
+                }
+                Err(why) => {
+                    self.settle(channel, row, Outcome::Skipped(why)).await?;
+                }
             }
-            outcome => self.settle(channel, &rows[0], outcome).await,
         }
+        let Some(first) = messages.first() else { return Ok(true) };
+        // Told twice, it is known by its first.
+        let digest = Message { id: first.id, ..messages::digest(&messages, &self.rooms.url, now_ms) };
+        let outcome = match messages.len() {
+            1 => self.send(channel, first).await,
+            _ => self.send(channel, &digest).await,
+        };
+        let mut goes_on = true;
+        for row in wanted {
+            goes_on = self.settle(channel, row, outcome.clone()).await?;
+            // The first of them waits for all.
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(goes_on)
     }
 
     async fn tell_one(&self, channel: &Channel, row: &OutboxRow) -> Result<bool, CommitError> {
@@ -155,29 +207,53 @@ impl Alerting {
         row: &OutboxRow,
     ) -> Result<Result<Option<Message>, &'static str>, StoreError> {
         let state = self.now();
-        let live = state.board.incident(row.incident);
+        let read;
+        let live = match state.board.incident(row.incident) {
+            Some(live) => Some(&**live),
+            // Over for long, or so new that only the books know it.
+            None => {
+                read = self.find(row.incident).await?;
+                read.as_ref()
+            }
+        };
         let message: Option<Message> = serde_json::from_str(&row.body).ok();
         let notice = Notice::of(&row.notice).unwrap_or(Notice::Changed);
         let now_ms = self.now_ms();
         let over = live.is_none_or(|live| live.incident.phase == Phase::Closed);
         let taken_on = live.is_some_and(|live| live.incident.acknowledged(now_ms));
-        let waits = channel.after.ms() > 0;
+        let hushed = live.is_some_and(|live| {
+            live.firing().next().is_some() && live.firing().all(|alert| alert.body.silenced)
+        });
+        let escalates = channel.after.ms() > 0;
+        let fresh = |notice| {
+            let now = live.map(|live| messages::of(live, notice, &self.rooms.url, now_ms));
+            message.clone().map(|old| Message { id: old.id, ..now.unwrap_or(old) })
+        };
         Ok(match notice {
-            Notice::Resolved if !Outbox::told(&*self.rooms.store, channel.id, row.incident).await? => {
+            Notice::Test => Ok(message),
+            Notice::Resolved if !Outbox::told(self.store(), channel.id, row.incident).await? => {
                 Err("this channel was never told that it began")
             }
+            Notice::Resolved => Ok(message),
+            // What it says is said again when the silence ends.
+            _ if hushed => Err("a silence holds"),
             Notice::Reminder | Notice::Changed if over => Err("it is over"),
             Notice::Reminder if taken_on => Err("somebody took it on"),
-            Notice::Opened | Notice::Changed | Notice::Reopened if waits && over => Err("it is over"),
-            Notice::Opened | Notice::Changed | Notice::Reopened if waits && taken_on => {
-                Err("somebody took it on")
-            }
+            _ if escalates && over => Err("it is over"),
+            _ if escalates && taken_on => Err("somebody took it on"),
             // What was written long before it is said is said as it is now.
-            Notice::Opened | Notice::Reminder if waits || notice == Notice::Reminder => {
-                let fresh = live.map(|live| messages::of(live, notice, &self.rooms.url, now_ms));
-                Ok(message.map(|old| Message { id: old.id, ..fresh.unwrap_or(old) }))
+            Notice::Changed | Notice::Reminder => {
+                self.commit(vec![Outbox::claim(row.id)]).await.map_err(|error| match error {
+                    CommitError::Store(error) => error,
+                    CommitError::Conflict => StoreError::Unavailable(error.to_string()),
+                })?;
+                // What joined until this moment is on the board; what joins from now on is another row.
+                let live = self.now().board.incident(row.incident).cloned();
+                let now = live.map(|live| messages::of(&live, notice, &self.rooms.url, now_ms));
+                Ok(message.map(|old| Message { id: old.id, ..now.unwrap_or(old) }))
             }
-            _ => Ok(message),
+            Notice::Opened | Notice::Reopened if escalates => Ok(fresh(notice)),
+            Notice::Opened | Notice::Reopened => Ok(message),
         })
     }
 

@@ -9,8 +9,8 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Alerts that are told one by one.
-const ALERTS: usize = 20;
+/// Alerts that are told one by one; texts say fewer.
+const ALERTS: usize = 100;
 /// What a link to an instant shows around it.
 const AROUND_MS: i64 = 300_000;
 

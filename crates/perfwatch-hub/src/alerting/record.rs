@@ -1,16 +1,17 @@
 //! What fired or ended, written down: alert, incident, timeline and messages in one commit. One
 //! task, so that it is done in order; what the store does not take waits.
 
-use super::board::{Alert, AlertBody, AlertKey, Board, LiveIncident};
+use super::board::{Alert, AlertBody, AlertKey, LiveIncident};
 use super::{Alerting, Heard, Planned, State, messages};
 use perfwatch_alert::explain::Explanation;
-use perfwatch_alert::incident::{self, Incident, Notice};
+use perfwatch_alert::incident::{self, Incident, Joins, Notice};
 use perfwatch_alert::silence::Subject;
 use perfwatch_alert::track::{Told, What, Why};
 use perfwatch_alert::words;
 use perfwatch_model::HostId;
 use perfwatch_store::alerts::{EventRow, OutboxRow};
 use perfwatch_store::{Change, CommitError};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -21,6 +22,8 @@ use uuid::Uuid;
 const AT_ONCE: usize = 64;
 /// How long a store that does not answer is left alone.
 const PAUSE: Duration = Duration::from_secs(2);
+/// How often it is tried while the store takes other things.
+const TRIES: usize = 5;
 /// Alerts of one incident at most: one that goes on for weeks forgets its earliest in memory.
 const ALERTS: usize = 500;
 
@@ -43,13 +46,39 @@ impl Alerting {
                 count = queue.recv_many(&mut heard, AT_ONCE) => if count == 0 { return },
             }
             let known = self.know(&mut heard, &queue).await;
-            while let Err(error) = self.write_down(&known).await {
-                tracing::warn!(%error, "alerts could not be written down; they wait");
-                tokio::select! {
-                    // What is not written down is told again by the replay of the next start.
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(PAUSE) => {}
+            self.keep_at_it(&known, &stop).await;
+            self.watches.recorded(known.iter().map(|known| known.host));
+            if stop.is_cancelled() {
+                // What is not written down is told again by the replay of the next start.
+                return;
+            }
+        }
+    }
+
+    /// Writes down a batch, again until it works; one that the store can't take stops no other.
+    async fn keep_at_it(&self, known: &[Known], stop: &CancellationToken) {
+        let mut tries = 0;
+        while let Err(error) = self.write_down(known).await {
+            tries += 1;
+            tracing::warn!(%error, tries, "alerts could not be written down; they wait");
+            if tries > TRIES && self.rooms.history.refusing().is_none() {
+                match known {
+                    [one] => {
+                        let rule = &one.told.rule.name;
+                        tracing::error!(%error, host = %one.host, rule, "an alert can't be written down and is left out");
+                        return;
+                    }
+                    several => {
+                        for one in several.chunks(1) {
+                            Box::pin(self.keep_at_it(one, stop)).await;
+                        }
+                        return;
+                    }
                 }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
             }
         }
     }
@@ -70,11 +99,17 @@ impl Alerting {
 
     async fn write_down(&self, known: &[Known]) -> Result<(), CommitError> {
         let plan = |state: &State, now_ms: i64| {
-            let mut record =
-                Recording { alerting: self, state, board: state.board.clone(), now_ms, changes: Vec::new() };
+            let mut record = Recording {
+                alerting: self,
+                state,
+                now_ms,
+                touched: HashMap::new(),
+                order: Vec::new(),
+                changes: Vec::new(),
+                notices: Vec::new(),
+            };
             known.iter().for_each(|known| record.one(known));
-            let Recording { board, changes, .. } = record;
-            Ok::<_, CommitError>((Planned { board: Some(board), changes, asked: None }, ()))
+            Ok::<_, CommitError>((record.finish(), ()))
         };
         self.change(None, plan).await?;
         for known in known {
@@ -140,12 +175,17 @@ pub(super) fn event(incident: Uuid, at_ms: i64, kind: &str, text: impl Into<Stri
     EventRow { incident, at_ms, kind: kind.to_owned(), actor: String::new(), text: text.into() }
 }
 
+/// A batch that is being written down.
 struct Recording<'a> {
     alerting: &'a Alerting,
     state: &'a State,
-    board: Board,
     now_ms: i64,
+    /// Incidents as they are after what was written down so far.
+    touched: HashMap<Uuid, LiveIncident>,
+    /// The same in the order in which they were touched.
+    order: Vec<Uuid>,
     changes: Vec<Change>,
+    notices: Vec<(Uuid, Notice, i64)>,
 }
 
 impl Recording<'_> {
@@ -154,59 +194,118 @@ impl Recording<'_> {
         let key: AlertKey = (told.rule.id, known.host, told.instance.to_string());
         match told.what {
             // Another hub knew it first.
-            What::Fired if self.board.firing(&key).is_some() => {}
-            What::Fired | What::Past => self.fired(known),
+            What::Fired if self.firing(&key).is_some() => {}
+            What::Fired => self.fired(known, &key),
+            What::Past => self.past(known),
             What::Resolved(why) => self.resolved(told, &key, why),
         }
     }
 
-    fn fired(&mut self, known: &Known) {
-        let (told, now_ms) = (&known.told, self.now_ms);
-        let past = told.what == What::Past;
+    /// All incidents, messages and books of the batch.
+    fn finish(mut self) -> Planned {
+        let mut board = self.state.board.clone();
+        let mut rows: Vec<Change> = Vec::new();
+        for id in &self.order {
+            // Incidents stand before what belongs to them.
+            rows.extend(self.touched.get(id).map(|live| live.row().save()));
+        }
+        rows.append(&mut self.changes);
+        let notices = std::mem::take(&mut self.notices);
+        for (at, (id, notice, delay_ms)) in notices.iter().enumerate() {
+            // What is said at once says what was to be gathered, too.
+            let said = |(other, one): (usize, &(Uuid, Notice, i64))| {
+                one.0 == *id && (one.2 == 0 && one.1 != Notice::Resolved || other < at && *delay_ms > 0)
+            };
+            if *delay_ms > 0 && notices.iter().enumerate().any(said) {
+                continue;
+            }
+            if let Some(live) = self.touched.get(id) {
+                rows.extend(self.alerting.tell_channels(self.state, live, (*notice, *delay_ms), self.now_ms));
+            }
+        }
+        self.touched.into_values().for_each(|live| board.put(live));
+        Planned { board: Some(board), changes: rows, asked: None }
+    }
+
+    /// The incident of an alert that fires, as it is by now.
+    fn firing(&self, key: &AlertKey) -> Option<Uuid> {
+        let fires = |live: &LiveIncident| live.firing().any(|alert| alert.key() == *key);
+        if let Some((id, _)) = self.touched.iter().find(|(_, live)| fires(live)) {
+            return Some(*id);
+        }
+        let (live, _) = self.state.board.firing(key)?;
+        (!self.touched.contains_key(&live.incident.id)).then_some(live.incident.id)
+    }
+
+    /// The incident of a key that an alert would join.
+    fn by_key(&self, key: &str) -> Option<Uuid> {
+        let takes = |live: &LiveIncident| live.incident.key == key && live.incident.takes(self.now_ms);
+        if let Some((id, _)) = self.touched.iter().find(|(_, live)| takes(live)) {
+            return Some(*id);
+        }
+        let live = self.state.board.by_key(key, self.now_ms)?;
+        (!self.touched.contains_key(&live.incident.id)).then_some(live.incident.id)
+    }
+
+    fn touch(&mut self, id: Uuid, new: impl FnOnce() -> LiveIncident) -> &mut LiveIncident {
+        let board = &self.state.board;
+        let order = &mut self.order;
+        self.touched.entry(id).or_insert_with(|| {
+            order.push(id);
+            board.incident(id).map_or_else(new, |live| (**live).clone())
+        })
+    }
+
+    fn subject_key(&self, known: &Known) -> (String, bool) {
         let everyone = self.alerting.rooms.people.now();
         let tags = everyone.host_tags.get(&known.host).map(Vec::as_slice).unwrap_or_default();
-        let rule = &told.rule;
+        let rule = &known.told.rule;
         let subject = Subject { host: known.host.0, tags, rule: rule.id, severity: rule.severity };
-        let silenced = self.state.asked.silenced(subject, now_ms);
-        let key = incident::key(rule, known.host.0, tags);
-        let joins = self.board.by_key(&key, now_ms).map(|live| (**live).clone());
-        let new = joins.is_none();
-        let mut live = joins.unwrap_or_else(|| LiveIncident {
-            incident: Incident::new(key, rule.severity, told.fired_ms),
-            alerts: Vec::new(),
-        });
-        let before = live.incident.clone();
-        let notice = live.incident.join(rule.severity, silenced || past);
-        let alert = self.alert(known, silenced, past);
+        (incident::key(rule, known.host.0, tags), self.state.asked.silenced(subject, self.now_ms))
+    }
+
+    fn fired(&mut self, known: &Known, key: &AlertKey) {
+        let (now_ms, told) = (self.now_ms, &known.told);
+        let severity = told.rule.severity;
+        let (incident_key, silenced) = self.subject_key(known);
+        let alert = self.alert(known, silenced, false);
         let text = format!("{}: {} — {}", alert.body.host_name, alert.body.rule_name, alert.body.summary);
-        let id = live.incident.id;
+        let fresh = Incident::new(incident_key.clone(), severity, told.fired_ms);
+        let id = self.by_key(&incident_key).unwrap_or(fresh.id);
         let explanation = known.explanation.as_ref().map(super::asked::body);
-        // The incident stands before what belongs to it.
         let alert_row = alert.row(id).add(explanation.as_deref());
+        let live = self.touch(id, || LiveIncident { incident: fresh, alerts: Vec::new() });
+        let again = live.alerts.iter().any(|one| one.key() == *key);
+        let firing = live.firing().map(|one| one.severity).max();
+        let notice = live.incident.join(severity, Joins { silenced, again, firing });
         live.alerts.push(Arc::new(alert));
         if live.alerts.len() > ALERTS
             && let Some(over) = live.alerts.iter().position(|alert| !alert.fires())
         {
             live.alerts.remove(over);
         }
-        if past {
-            // It changes nothing of what is so now.
-            live.incident = if new { live.incident } else { before };
-            if live.firing().next().is_none() {
-                live.incident.ease(told.at_ms);
-                live.incident.phase = incident::Phase::Closed;
-            }
-        }
-        self.changes.extend([live.row().save(), alert_row]);
-        let kind = if past { "past" } else { "fired" };
-        self.changes.push(event(id, told.at_ms.min(now_ms), kind, text).add());
+        self.changes.push(alert_row);
+        self.changes.push(event(id, told.at_ms.min(now_ms), "fired", text).add());
         if silenced {
             self.changes.push(event(id, now_ms, "silenced", "nobody is told: a silence holds").add());
         }
-        if let Some(notice) = notice {
-            self.changes.extend(self.alerting.tell_channels(self.state, &live, notice, now_ms));
-        }
-        self.board.put(live);
+        self.notices.extend(notice.map(|(notice, delay_ms)| (id, notice, delay_ms)));
+    }
+
+    /// What was over before anybody knew changes nothing of what is so now.
+    fn past(&mut self, known: &Known) {
+        let told = &known.told;
+        let (incident_key, silenced) = self.subject_key(known);
+        let alert = self.alert(known, silenced, true);
+        let text = format!("{}: {} — {}", alert.body.host_name, alert.body.rule_name, alert.body.summary);
+        let mut fresh = Incident::new(incident_key.clone(), told.rule.severity, told.fired_ms);
+        fresh.ease(told.at_ms);
+        let id = self.by_key(&incident_key).unwrap_or(fresh.id);
+        let alert_row = alert.row(id).add(None);
+        let live = self.touch(id, || LiveIncident { incident: fresh, alerts: Vec::new() });
+        live.alerts.push(Arc::new(alert));
+        self.changes.push(alert_row);
+        self.changes.push(event(id, told.at_ms.min(self.now_ms), "past", text).add());
     }
 
     fn alert(&self, known: &Known, silenced: bool, past: bool) -> Alert {
@@ -249,29 +348,32 @@ impl Recording<'_> {
 
     fn resolved(&mut self, told: &Told, key: &AlertKey, why: Why) {
         // Another hub knew it first.
-        let Some((live, alert)) = self.board.firing(key) else { return };
-        let (mut live, mut ended) = ((**live).clone(), (**alert).clone());
-        let id = live.incident.id;
+        let Some(id) = self.firing(key) else { return };
+        let now_ms = self.now_ms;
+        let gone = || LiveIncident {
+            incident: Incident::new(String::new(), told.rule.severity, now_ms),
+            alerts: Vec::new(),
+        };
+        let live = self.touch(id, gone);
+        let Some(place) = live.alerts.iter_mut().find(|alert| alert.fires() && alert.key() == *key) else {
+            return;
+        };
+        let mut ended = (**place).clone();
         ended.resolved_ms = Some(told.at_ms.max(ended.fired_ms));
         ended.body.worst = told.worst.or(ended.body.worst);
         let (word, says) = match why {
             Why::Clear => ("clear", "is over"),
             Why::Gone => ("gone", "is gone, and what was wrong with it"),
             Why::RuleGone => ("rule_gone", "is not asked any more"),
+            Why::HostGone => ("host_gone", "is over: the host was removed"),
         };
         ended.body.ended = Some(word.to_owned());
         let text = format!("{}: {} {says}", ended.body.host_name, ended.body.rule_name);
-        self.changes.push(ended.row(id).save());
-        self.changes.push(event(id, told.at_ms.min(self.now_ms), "resolved", text).add());
-        if let Some(place) = live.alerts.iter_mut().find(|alert| alert.id == ended.id) {
-            *place = Arc::new(ended);
-        }
-        let notice = if live.firing().next().is_none() { live.incident.ease(self.now_ms) } else { None };
-        self.changes.push(live.row().save());
-        if let Some(notice) = notice {
-            let changes = self.alerting.tell_channels(self.state, &live, (notice, 0), self.now_ms);
-            self.changes.extend(changes);
-        }
-        self.board.put(live);
+        let row = ended.row(id).save();
+        *place = Arc::new(ended);
+        let notice = if live.firing().next().is_none() { live.incident.ease(now_ms) } else { None };
+        self.changes.push(row);
+        self.changes.push(event(id, told.at_ms.min(now_ms), "resolved", text).add());
+        self.notices.extend(notice.map(|notice| (id, notice, 0)));
     }
 }

@@ -5,12 +5,15 @@ use super::{Alert, Alerting, LiveIncident, Planned, State, record};
 use perfwatch_alert::condition::HubFigure;
 use perfwatch_alert::incident::Notice;
 use perfwatch_alert::silence::Subject;
-use perfwatch_store::alerts::{IncidentRow, Outbox};
+use perfwatch_model::HostId;
+use perfwatch_store::alerts::{IncidentRow, LastHeard, Outbox};
 use perfwatch_store::settings::Counted;
 use perfwatch_store::{Change, CommitError, StoreError, Write};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +22,12 @@ const HUB_EVERY: u64 = 5;
 const CLEAN_EVERY: u64 = 3_600;
 /// How long incidents are kept after they are over.
 const KEEP_MS: i64 = 400 * 86_400_000;
+/// How often hubs tell each other whom they heard.
+const SHARE_EVERY: u64 = 10;
+const LEASE_MS: i64 = 15_000;
+/// A hub that did not run for so long heard nobody.
+const STANDSTILL: Duration = Duration::from_secs(4);
+const STANDSTILL_MS: i64 = 4_000;
 /// Hosts whose past is read at one time.
 const WARM_AT_ONCE: usize = 4;
 
@@ -26,7 +35,13 @@ impl Alerting {
     /// Starts all tasks.
     pub(crate) fn start(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
         // Hosts that don't send any more have rules too.
-        self.rooms.fleet.all().iter().for_each(|host| self.watches.cool(host.record.id));
+        for host in self.rooms.fleet.all() {
+            let id = host.record.id;
+            // What came in before this start was judged by who ran then.
+            let newest = self.rooms.live.recent(id, self.now_ms()).last().map(|row| row.snapshot.at_ms);
+            self.watches.judged(id, newest.max(host.record.last_at_ms).unwrap_or_default());
+            self.watches.cool(id);
+        }
         self.watches.cool(super::hub_id());
         tasks.spawn(self.clone().record(stop.clone()));
         tasks.spawn(self.clone().dispatch(stop.clone()));
@@ -41,7 +56,7 @@ impl Alerting {
                 () = self.watches.chill.notified() => {}
             }
             let mut cold = self.watches.take_cold().into_iter();
-            let mut warming = tokio::task::JoinSet::new();
+            let (mut warming, mut again) = (tokio::task::JoinSet::new(), Vec::new());
             loop {
                 while warming.len() < WARM_AT_ONCE
                     && let Some(id) = cold.next()
@@ -53,14 +68,17 @@ impl Alerting {
                     None => break,
                     Some(Ok((id, Err(error)))) => {
                         tracing::debug!(%id, %error, "a host's past could not be read; once more");
-                        tokio::time::sleep(LOOK_EVERY).await;
-                        self.watches.cool(id);
+                        again.push(id);
                     }
                     Some(_) => {}
                 }
                 if stop.is_cancelled() {
                     return;
                 }
+            }
+            if !again.is_empty() {
+                tokio::time::sleep(LOOK_EVERY / 5).await;
+                again.into_iter().for_each(|id| self.watches.want(id));
             }
         }
     }
@@ -70,11 +88,16 @@ impl Alerting {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tags = self.rooms.people.changes();
         let mut known_tags = self.rooms.people.now();
+        let mut before = (Instant::now(), self.now_ms(), self.rooms.clock.monotonic());
+        let mut elsewhere = HashMap::new();
         for second in 0_u64.. {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
+            let now = (Instant::now(), self.now_ms(), self.rooms.clock.monotonic());
+            self.notice_standstill(before, now);
+            before = now;
             if tags.has_changed().unwrap_or(false) {
                 tags.mark_unchanged();
                 let now = self.rooms.people.now();
@@ -84,25 +107,77 @@ impl Alerting {
                 }
                 known_tags = now;
             }
-            self.listen();
-            let mut done = self.look_at_others().await.map_err(CommitError::Store);
-            if done.is_ok() {
-                done = self.turn_pages().await;
-            }
-            if second.is_multiple_of(HUB_EVERY) && done.is_ok() {
-                done = self.look_at_hub().await.map_err(CommitError::Store);
-            }
-            if second.is_multiple_of(CLEAN_EVERY) && done.is_ok() {
-                let old = IncidentRow::remove_old(self.now_ms() - KEEP_MS).map(Write::from);
-                done = self.rooms.store.commit(old.into()).await;
-            }
-            if let Err(error) = done {
+            if let Err(error) = self.each_second(second, &mut elsewhere).await {
                 tracing::debug!(?error, "alerts are as they were known last");
             }
         }
     }
 
-    async fn look_at_others(&self) -> Result<(), StoreError> {
+    /// A hub that did not run, or whose clock jumped, heard nobody for that: nobody was silent.
+    fn notice_standstill(
+        &self,
+        (then, wall, monotonic): (Instant, i64, Duration),
+        (now, wall_now, monotonic_now): (Instant, i64, Duration),
+    ) {
+        let jumped_ms =
+            (wall_now - wall) - i64::try_from((monotonic_now - monotonic).as_millis()).unwrap_or(i64::MAX);
+        // While it takes nothing in, nobody is silent but itself.
+        let deaf = self.rooms.history.refusing().is_some();
+        if deaf || now - then > STANDSTILL || jumped_ms.abs() > STANDSTILL_MS {
+            self.deaf_until_ms.store(wall_now, Ordering::Relaxed);
+        }
+    }
+
+    async fn each_second(
+        &self,
+        second: u64,
+        elsewhere: &mut HashMap<HostId, i64>,
+    ) -> Result<(), CommitError> {
+        // First, and without the store: it may be the store that is not well.
+        if second.is_multiple_of(HUB_EVERY) {
+            self.look_at_hub().await;
+        }
+        self.look_at_others().await?;
+        if second.is_multiple_of(SHARE_EVERY) {
+            self.share(elsewhere).await?;
+        }
+        // One hub judges who is silent: what others heard is known to it a little late.
+        if self.rooms.store.lease("silence", LEASE_MS).await? {
+            self.listen(elsewhere);
+        }
+        self.turn_pages().await?;
+        if second.is_multiple_of(CLEAN_EVERY) {
+            let old = IncidentRow::remove_old(self.now_ms() - KEEP_MS).map(Write::from);
+            self.rooms.store.commit(old.into()).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells other hubs whom this one heard, and learns whom they did, and which hosts there are.
+    async fn share(&self, elsewhere: &mut HashMap<HostId, i64>) -> Result<(), CommitError> {
+        let now_ms = self.now_ms();
+        self.rooms.fleet.refresh(now_ms).await?;
+        let hosts = self.rooms.fleet.all();
+        self.end_gone(&hosts.iter().map(|host| host.record.id).collect());
+        // An embedded database has one hub.
+        if self.rooms.store.kind() == "sqlite" {
+            return Ok(());
+        }
+        let lately = hosts.iter().filter_map(|host| Some((host.record.id, host.last_seen_ms?)));
+        let lately = lately
+            .filter(|(_, seen)| now_ms - seen < 2 * i64::try_from(SHARE_EVERY * 1_000).unwrap_or(i64::MAX));
+        let told: Vec<Write> = lately.map(|(id, seen)| LastHeard::put(id.0, seen).into()).collect();
+        for told in told.chunks(500) {
+            self.rooms.store.commit(told.to_vec()).await?;
+        }
+        // What is told each few seconds is that much older than it seems.
+        let slack_ms = 2 * i64::try_from(SHARE_EVERY * 1_000).unwrap_or_default();
+        let heard = LastHeard::all(self.store()).await?.into_iter();
+        *elsewhere = heard.map(|(id, at)| (HostId(id), (at + slack_ms).min(now_ms))).collect();
+        Ok(())
+    }
+
+    pub(super) async fn look_at_others(&self) -> Result<(), StoreError> {
         let mut since = self.turn.lock().await;
         if Counted::Alerts.count(self.store()).await? != *since {
             self.reload(&mut since).await?;
@@ -110,28 +185,25 @@ impl Alerting {
         Ok(())
     }
 
-    async fn look_at_hub(&self) -> Result<(), StoreError> {
-        let undelivered = Outbox::dead_since(self.store(), self.now_ms() - 86_400_000).await?;
+    async fn look_at_hub(&self) {
         let (history, budget) = (&self.rooms.history, self.rooms.history.config().budget_bytes);
         let refusing = if history.refusing().is_some() { 1.0 } else { 0.0 };
         #[expect(clippy::cast_precision_loss, reason = "a share")]
         let used = history.counts.usage().used_bytes as f64 / budget.max(1) as f64 * 100.0;
+        let mut figures = vec![(HubFigure::Refusing, refusing), (HubFigure::BudgetUsed, used)];
         #[expect(clippy::cast_precision_loss, reason = "a count")]
-        let undelivered = undelivered as f64;
-        self.observe_hub(&[
-            (HubFigure::Refusing, refusing),
-            (HubFigure::BudgetUsed, used),
-            (HubFigure::Undelivered, undelivered),
-        ]);
-        Ok(())
+        if let Ok(undelivered) = Outbox::dead_since(self.store(), self.now_ms() - 86_400_000).await {
+            figures.push((HubFigure::Undelivered, undelivered as f64));
+        }
+        self.observe_hub(&figures);
     }
 
     /// Incidents that change by time alone, at this moment.
     fn touched(&self, state: &State, now_ms: i64) -> Vec<uuid::Uuid> {
         let touched = |live: &&Arc<LiveIncident>| {
-            let loud = |alert: &Arc<Alert>| alert.body.silenced && !self.is_silenced(state, alert, now_ms);
+            let other = |alert: &Arc<Alert>| alert.body.silenced != self.is_silenced(state, alert, now_ms);
             ack_over(live, now_ms)
-                || live.firing().any(loud)
+                || live.firing().any(other)
                 || live.incident.clone().settle(now_ms).is_some()
         };
         state.board.incidents().filter(touched).map(|live| live.incident.id).collect()
@@ -187,15 +259,19 @@ impl Alerting {
             rows.push(event("acknowledgement_over", format!("{} took it on until now", ack.by)));
             notices.push((Notice::Reminder, 0));
         }
-        let mut loud = false;
+        let (mut loud, mut hushed) = (false, false);
         for alert in &mut live.alerts {
-            if alert.fires() && alert.body.silenced && !self.is_silenced(state, alert, now_ms) {
-                let mut spoken = (**alert).clone();
-                spoken.body.silenced = false;
-                rows.push(spoken.row(id).save());
-                *alert = Arc::new(spoken);
-                loud = true;
+            let silenced = self.is_silenced(state, alert, now_ms);
+            if alert.fires() && alert.body.silenced != silenced {
+                let mut other = (**alert).clone();
+                other.body.silenced = silenced;
+                rows.push(other.row(id).save());
+                *alert = Arc::new(other);
+                (loud, hushed) = (loud || !silenced, hushed || silenced);
             }
+        }
+        if hushed {
+            rows.push(event("silenced", "a silence began: nobody is told until it ends".to_owned()));
         }
         if loud {
             rows.push(event("silence_over", "the silence is over, and it fires still".to_owned()));

@@ -2,6 +2,7 @@
 //! told, when, how often and in which order; over restarts too.
 
 mod backtest;
+mod fair;
 mod times;
 
 use super::*;
@@ -427,7 +428,7 @@ async fn who_takes_it_on_is_not_escalated_and_reminders_come_again() {
         let until_ms = Some(now_ms + 1_800_000);
         live.incident.ack =
             Some(perfwatch_alert::incident::Ack { by: "user a".into(), at_ms: now_ms, until_ms });
-        Ok::<_, CommitError>(record::event(id, now_ms, "acknowledged", "takes it on"))
+        Ok::<_, CommitError>((record::event(id, now_ms, "acknowledged", "takes it on"), None))
     };
     assert!(site.alerting.change_incident(id, None, change).await.unwrap());
     clock.advance(Duration::from_secs(700));

@@ -2,7 +2,9 @@
 //! rules changed, is cold: its past is replayed first, as far as its rules look back, so that an
 //! average is one and a restart forgets nothing.
 
-use super::{Alerting, Heard};
+use super::{Alerting, Asked, Board, Heard};
+use perfwatch_alert::Rule;
+use perfwatch_alert::condition::HubFigure;
 use perfwatch_alert::track::{Told, What, Why};
 use perfwatch_alert::watch::{LOAD_AND_CORES, Watch, still_true};
 use perfwatch_model::{HostId, Snapshot, limits};
@@ -10,17 +12,24 @@ use perfwatch_series::{SeriesName, Tier, Wanted};
 use perfwatch_store::{Content, StoreError};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::Notify;
 
 /// What memory holds of the past, less what may be on its way out.
 const IN_MEMORY_MS: i64 = limits::LIVE_WINDOW_MS - 30_000;
+/// Rules that look back further than this are warmed by minutes: 500,000 ticks are no answer to a
+/// question about days.
+const TICKS_MS: i64 = 12 * 3_600_000;
 
 #[derive(Default)]
 struct Host {
     watch: Watch,
     /// [`Watches::wanted`] when its rules were set; another one, and it is cold.
     warm: i64,
+    /// Told, and not written down yet.
+    queued: usize,
+    /// What is older than this was judged before, here or by the hub that ran here last.
+    judged_ms: i64,
 }
 
 /// All of them.
@@ -32,6 +41,10 @@ pub(super) struct Watches {
     cold: Mutex<HashSet<HostId>>,
     /// There are cold ones.
     pub(super) chill: Notify,
+}
+
+fn lock(host: &Mutex<Host>) -> MutexGuard<'_, Host> {
+    host.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Watches {
@@ -47,7 +60,7 @@ impl Watches {
         self.wanted.load(Ordering::Acquire) + 1
     }
 
-    /// All hosts are looked at anew.
+    /// All hosts look whether their rules are still theirs.
     pub(super) fn look_again(&self) {
         self.wanted.fetch_add(1, Ordering::AcqRel);
         let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
@@ -57,6 +70,12 @@ impl Watches {
 
     /// One host is looked at anew.
     pub(super) fn cool(&self, id: HostId) {
+        lock(&self.host(id)).warm = 0;
+        self.want(id);
+    }
+
+    /// It is looked at soon.
+    pub(super) fn want(&self, id: HostId) {
         self.cold.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         self.chill.notify_one();
     }
@@ -66,6 +85,20 @@ impl Watches {
         std::mem::take(&mut *self.cold.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
     }
 
+    /// What was told of these is written down.
+    pub(super) fn recorded(&self, hosts: impl Iterator<Item = HostId>) {
+        for id in hosts {
+            let host = self.host(id);
+            let mut host = lock(&host);
+            host.queued = host.queued.saturating_sub(1);
+        }
+    }
+
+    /// What a host sent until now was judged by who ran here before.
+    pub(super) fn judged(&self, id: HostId, until_ms: i64) {
+        lock(&self.host(id)).judged_ms = until_ms;
+    }
+
     /// Forgets a host.
     pub(super) fn remove(&self, id: HostId) {
         self.hosts.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
@@ -73,18 +106,27 @@ impl Watches {
 }
 
 impl Alerting {
-    /// Takes in what was just accepted and published.
-    pub(crate) fn observe(&self, id: HostId, snapshot: &Snapshot, skew_ms: Option<i64>) {
+    /// The watch of a host, if it is warm.
+    fn with_warm(&self, id: HostId, look: impl FnOnce(&mut Watch, &mut Vec<Told>)) {
         let host = self.watches.host(id);
-        let mut host = host.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut host = lock(&host);
         if host.warm != self.watches.wanted() {
-            self.watches.cool(id);
+            self.watches.want(id);
             return;
         }
         let mut told = Vec::new();
-        let lag_ms = self.now_ms() - (snapshot.at_ms - skew_ms.unwrap_or_default());
-        host.watch.observe(snapshot, skew_ms, lag_ms, &mut told);
+        look(&mut host.watch, &mut told);
         self.tell(id, &mut host, told);
+    }
+
+    /// Takes in what was just accepted and published.
+    pub(crate) fn observe(&self, id: HostId, snapshot: &Snapshot, skew_ms: Option<i64>) {
+        let lag_ms = self.lag_ms(snapshot, skew_ms);
+        self.with_warm(id, |watch, told| watch.observe(snapshot, skew_ms, lag_ms, told));
+    }
+
+    fn lag_ms(&self, snapshot: &Snapshot, skew_ms: Option<i64>) -> i64 {
+        self.now_ms().saturating_sub(snapshot.at_ms.saturating_sub(skew_ms.unwrap_or_default()))
     }
 
     /// On to be written down; where that is not possible, the host is looked at anew.
@@ -92,10 +134,11 @@ impl Alerting {
         for told in told {
             if self.told.try_send(Heard { host: id, told }).is_err() {
                 // What was told is forgotten with the watch; the replay tells it again.
-                *host = Host::default();
-                self.watches.cool(id);
+                (host.watch, host.warm) = (Watch::default(), 0);
+                self.watches.want(id);
                 return;
             }
+            host.queued += 1;
         }
     }
 
@@ -104,150 +147,175 @@ impl Alerting {
         self.watches.remove(id);
         let state = self.now();
         for alert in state.board.of_host(id) {
-            if let Some(told) = gone(&state.asked, &alert, self.now_ms()) {
-                // Where there is no room now, the next look at the board finds no host for it.
-                let _ = self.told.try_send(Heard { host: id, told });
-            }
+            // Where there is no room now, it is found again by the next look for hosts that are gone.
+            let told = gone(&state.asked, &alert, Why::HostGone, self.now_ms());
+            let _ = self.told.try_send(Heard { host: id, told });
         }
     }
 
-    /// How long each host has been silent.
-    pub(super) fn listen(&self) {
+    /// How long each host has been silent, as far as any hub heard from it.
+    pub(super) fn listen(&self, elsewhere: &HashMap<HostId, i64>) {
         let now_ms = self.now_ms();
-        let everyone = self.rooms.people.now();
-        let mut by_agent: HashMap<HostId, i64> = HashMap::new();
-        for agent in everyone.agents.values().filter(|agent| agent.revoked_ms.is_none()) {
-            let seen = by_agent.entry(agent.host).or_default();
-            *seen = (*seen).max(self.rooms.people.agent_seen_ms(agent));
-        }
-        // While the hub takes nothing in, nobody is silent but itself.
-        if self.rooms.history.refusing().is_some() {
-            self.deaf_until_ms.store(now_ms, Ordering::Relaxed);
-            return;
-        }
         let listens_ms = self.started_ms.max(self.deaf_until_ms.load(Ordering::Relaxed));
         for known in self.rooms.fleet.all() {
             let id = known.record.id;
-            let heard_ms = known.last_seen_ms.max(by_agent.get(&id).copied());
+            let heard_ms = known.last_seen_ms.max(elsewhere.get(&id).copied());
             let heard = heard_ms.is_some_and(|at| at >= listens_ms);
             // An agent that sends every quarter of an hour is not silent after a minute.
-            let slack_ms = 2 * i64::from(known.interval_ms.max(known.record.interval_ms));
+            let rhythm_ms = if known.interval_ms > 0 { known.interval_ms } else { known.record.interval_ms };
+            let slack_ms = 2 * i64::from(rhythm_ms).min(3_600_000);
             let slack_ms = if slack_ms > 20_000 { slack_ms } else { 0 };
             let silent_ms = now_ms - heard_ms.unwrap_or_default().max(listens_ms) - slack_ms;
-            let host = self.watches.host(id);
-            let mut host = host.lock().unwrap_or_else(PoisonError::into_inner);
-            if host.warm != self.watches.wanted() {
-                self.watches.cool(id);
-                continue;
-            }
-            let mut told = Vec::new();
-            host.watch.listen(silent_ms.max(0), heard, now_ms, &mut told);
-            self.tell(id, &mut host, told);
+            self.with_warm(id, |watch, told| watch.listen(silent_ms.max(0), heard, now_ms, told));
         }
     }
 
     /// The hub's own figures.
-    pub(super) fn observe_hub(&self, figures: &[(perfwatch_alert::condition::HubFigure, f64)]) {
-        let id = super::hub_id();
-        let host = self.watches.host(id);
-        let mut host = host.lock().unwrap_or_else(PoisonError::into_inner);
-        if host.warm != self.watches.wanted() {
-            self.watches.cool(id);
-            return;
-        }
-        let mut told = Vec::new();
-        host.watch.observe_hub(figures, self.now_ms(), &mut told);
-        self.tell(id, &mut host, told);
+    pub(super) fn observe_hub(&self, figures: &[(HubFigure, f64)]) {
+        let now_ms = self.now_ms();
+        self.with_warm(super::hub_id(), |watch, told| watch.observe_hub(figures, now_ms, told));
     }
 
     /// Sets the rules of a host, and replays its past where they need it.
-    pub(super) async fn warm(&self, id: HostId) -> Result<(), StoreError> {
+    pub(super) async fn warm(self: &Arc<Self>, id: HostId) -> Result<(), StoreError> {
         let wanted = self.watches.wanted();
-        let state = self.now();
-        let tags = self.rooms.people.now().host_tags.get(&id).cloned().unwrap_or_default();
-        let rules = state.asked.rules_for(id.0, &tags);
-        let looks_back_ms = rules.iter().map(|rule| rule.looks_back().ms()).max().unwrap_or_default();
-        let now_ms = self.now_ms();
-        let mut rows = Vec::new();
-        if looks_back_ms > IN_MEMORY_MS {
-            rows = self.past(id, &rules, (now_ms - looks_back_ms, i64::MAX)).await?;
-        }
-        let skew_ms = self.rooms.fleet.get(id).and_then(|host| host.clock_skew_ms);
         let host = self.watches.host(id);
-        let mut host = host.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut told, mut replayed) = (Vec::new(), Vec::new());
-        host.watch.set_rules(rules, now_ms, &mut told);
-        for alert in state.board.of_host(id) {
-            let times = (alert.body.since_ms, alert.fired_ms);
-            if !host.watch.restore(alert.rule, &alert.body.instance, times, alert.body.worst) {
-                told.extend(gone(&state.asked, &alert, now_ms));
+        let tags = self.rooms.people.now().host_tags.get(&id).cloned().unwrap_or_default();
+        let rules = self.now().asked.rules_for(id.0, &tags);
+        {
+            let known = lock(&host);
+            if known.warm == wanted {
+                return Ok(());
+            }
+            // What is on its way into the books is not there yet: a moment later it is.
+            if known.queued > 0 {
+                return Err(StoreError::Unavailable("alerts of this host are being written down".to_owned()));
             }
         }
-        let until_ms = rows.last().map_or(i64::MIN, |row: &Arc<Snapshot>| row.at_ms);
-        // From here on nothing slips by: what is published next waits for this lock.
-        let recent = self.rooms.live.recent(id, now_ms);
-        rows.extend(
-            recent.iter().map(|accepted| accepted.snapshot.clone()).filter(|row| row.at_ms > until_ms),
-        );
-        for row in &rows {
-            let lag_ms = now_ms - (row.at_ms - skew_ms.unwrap_or_default());
-            host.watch.observe(row, skew_ms, lag_ms, &mut replayed);
-        }
-        still_true(&mut replayed);
-        // What ended in the replay but fired before is in the books; what fired in it and ended too
-        // was told when it was.
-        host.warm = wanted;
-        told.extend(replayed);
-        self.tell(id, &mut host, told);
-        Ok(())
+        let needs = lock(&host).watch.needs_past(&rules);
+        let rows = match needs {
+            None => Vec::new(),
+            Some(looks_back_ms) => self.past(id, &rules, looks_back_ms).await?,
+        };
+        let alerting = self.clone();
+        crate::history::blocking(move || alerting.replay(id, &host, rules, &rows, wanted)).await
     }
 
-    /// Rows of the past with what rules look at.
+    /// With the rules and rows of a host, its watch is warm again.
+    fn replay(
+        &self,
+        id: HostId,
+        host: &Mutex<Host>,
+        rules: Vec<Arc<Rule>>,
+        rows: &[Arc<Snapshot>],
+        wanted: i64,
+    ) {
+        let skew_ms = self.rooms.fleet.get(id).and_then(|host| host.clock_skew_ms);
+        let now_ms = self.now_ms();
+        let (mut watch, known_ms) = {
+            let mut host = lock(host);
+            if host.queued > 0 {
+                self.watches.want(id);
+                return;
+            }
+            // Nobody else looks at the watch of a cold host.
+            host.warm = 0;
+            (std::mem::take(&mut host.watch), host.judged_ms)
+        };
+        let known_ms = known_ms.max(watch.last_ms());
+        let (mut told, mut replayed) = (Vec::new(), Vec::new());
+        let state = self.now();
+        watch.set_rules(rules, now_ms, &mut told);
+        told.extend(restore(&mut watch, &state.asked, &state.board, id, now_ms));
+        for row in rows {
+            watch.observe(row, skew_ms, self.lag_ms(row, skew_ms), &mut replayed);
+        }
+        let until_ms = rows.last().map_or(i64::MIN, |row| row.at_ms);
+        let mut host = lock(host);
+        // From here on nothing slips by: what is published next waits for this lock.
+        let recent = self.rooms.live.recent(id, now_ms);
+        for row in recent.iter().map(|accepted| &accepted.snapshot).filter(|row| row.at_ms > until_ms) {
+            watch.observe(row, skew_ms, self.lag_ms(row, skew_ms), &mut replayed);
+        }
+        still_true(&mut replayed, known_ms);
+        told.extend(replayed);
+        (host.watch, host.warm) = (watch, wanted);
+        self.tell(id, &mut host, told);
+    }
+
+    /// Rows of the past with what rules look at, in the order of their time.
     async fn past(
         &self,
         id: HostId,
-        rules: &[Arc<perfwatch_alert::Rule>],
-        range: (i64, i64),
+        rules: &[Arc<Rule>],
+        looks_back_ms: i64,
     ) -> Result<Vec<Arc<Snapshot>>, StoreError> {
+        if looks_back_ms <= IN_MEMORY_MS {
+            return Ok(Vec::new());
+        }
+        let from_ms = self.now_ms().saturating_sub(looks_back_ms);
         let name = |metric: &str| SeriesName { metric: metric.to_owned(), instance: None };
         let mut names: HashSet<SeriesName> =
             rules.iter().filter_map(|rule| Some(name(rule.when.series()?.0))).collect();
         names.extend(LOAD_AND_CORES.map(name));
         let wanted = Wanted { ticks: true, ..Wanted::series(names.into_iter().collect()) };
-        let joined = self.rooms.history.join(id, Tier::Raw, range, &Arc::new(wanted)).await?;
-        let mut rows: Vec<Arc<Snapshot>> = joined.open.iter().flat_map(|table| table.snapshots()).collect();
-        for piece in &joined.reading.pieces {
-            match &piece.content {
-                Ok(Content::Ticks(table)) => rows.extend(table.snapshots()),
-                Ok(Content::Buckets(buckets)) => rows
-                    .extend((0..buckets.start_ms.len()).map(|row| {
+        let tier = if looks_back_ms > TICKS_MS { Tier::Minute } else { Tier::Raw };
+        let joined = self.rooms.history.join(id, tier, (from_ms, i64::MAX), &Arc::new(wanted)).await?;
+        let gather = move || {
+            let mut rows: Vec<Arc<Snapshot>> =
+                joined.open.iter().flat_map(|table| table.snapshots()).collect();
+            for piece in &joined.reading.pieces {
+                match &piece.content {
+                    Ok(Content::Ticks(table)) => rows.extend(table.snapshots()),
+                    Ok(Content::Buckets(buckets)) => rows.extend((0..buckets.start_ms.len()).map(|row| {
                         Arc::new(crate::history::read::bucket_of(buckets, row, piece.block.tier))
                     })),
-                Err(_) => {}
+                    Err(_) => {}
+                }
             }
+            rows.retain(|row| row.at_ms >= from_ms);
+            rows.sort_by_key(|row| row.at_ms);
+            rows
+        };
+        crate::history::blocking(gather).await
+    }
+
+    /// Alerts whose host is no more, whichever hub removed it, end.
+    pub(super) fn end_gone(&self, hosts: &HashSet<HostId>) {
+        let state = self.now();
+        for id in state.board.hosts().filter(|id| !id.0.is_nil() && !hosts.contains(id)) {
+            self.forget(id);
         }
-        rows.retain(|row| (range.0..range.1).contains(&row.at_ms));
-        rows.sort_by_key(|row| row.at_ms);
-        Ok(rows)
     }
 }
 
-/// An alert whose rule asks no more ends.
-fn gone(asked: &super::Asked, alert: &super::Alert, now_ms: i64) -> Option<Told> {
-    // A rule that is gone altogether is remembered by its alert.
-    let rule = asked.rule(alert.rule).cloned().or_else(|| {
-        let mut rule = perfwatch_alert::defaults::rules().pop()?;
-        (rule.id, rule.name) = (alert.rule, alert.body.rule_name.clone());
-        Some(Arc::new(rule))
-    })?;
-    Some(Told {
+/// What is known to fire fires here too, and nothing else does; what no rule asks for any more ends.
+fn restore(watch: &mut Watch, asked: &Asked, board: &Board, id: HostId, now_ms: i64) -> Vec<Told> {
+    let firing = board.of_host(id);
+    watch.forget_unless(|track| {
+        firing.iter().any(|alert| alert.rule == track.rule.id && alert.body.instance == *track.instance)
+    });
+    let mut told = Vec::new();
+    for alert in firing {
+        let times = (alert.body.since_ms, alert.fired_ms);
+        if !watch.restore(alert.rule, &alert.body.instance, times, alert.body.worst) {
+            told.push(gone(asked, &alert, Why::RuleGone, now_ms));
+        }
+    }
+    told
+}
+
+/// The end of an alert that nobody looks after any more.
+fn gone(asked: &Asked, alert: &super::Alert, why: Why, now_ms: i64) -> Told {
+    let rule = asked.rule(alert.rule).cloned().unwrap_or_else(|| Arc::new(alert.rule_that_was()));
+    Told {
         rule,
         instance: alert.body.instance.as_str().into(),
-        what: What::Resolved(Why::RuleGone),
+        what: What::Resolved(why),
         since_ms: alert.body.since_ms,
         fired_ms: alert.fired_ms,
         at_ms: now_ms,
         figure: None,
         worst: alert.body.worst,
-    })
+    }
 }

@@ -79,6 +79,13 @@ pub(crate) struct IncidentJson {
     alerts: Vec<AlertJson>,
 }
 
+impl IncidentJson {
+    /// Whether nothing of it is hidden from who sees this.
+    pub(super) fn is_whole(&self, live: &LiveIncident) -> bool {
+        self.alerts.len() == live.alerts.len()
+    }
+}
+
 /// What is the matter now.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ActiveJson {
@@ -92,8 +99,8 @@ pub(crate) struct ActiveJson {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AlertHistoryJson {
     incidents: Vec<IncidentJson>,
-    /// Give it back as `to` for the next page; none at the end.
-    next: Option<i64>,
+    /// Give it back as `after` for the next page; none at the end.
+    next: Option<String>,
 }
 
 /// Something that happened to an incident.
@@ -151,6 +158,8 @@ pub(crate) struct HistoryQuery {
     from: Option<String>,
     /// Begun before.
     to: Option<String>,
+    /// `next` of the page before.
+    after: Option<String>,
     /// 200 at most.
     limit: Option<i64>,
 }
@@ -270,19 +279,27 @@ pub(crate) async fn history(
         |key, text: Option<&str>, usual| text.map_or(Ok(usual), |text| params::time_ms(key, text, now_ms));
     let host = query.host.as_deref().map(|host| params::host(&app, &identity, host)).transpose()?;
     let limit = query.limit.unwrap_or(50).clamp(1, 200);
+    let (to_ms, to_id) = match query.after.as_deref() {
+        None => (time("to", query.to.as_deref(), i64::MAX)?, None),
+        Some(after) => after
+            .split_once(':')
+            .and_then(|(ms, id)| Some((ms.parse().ok()?, Some(id.parse().ok()?))))
+            .ok_or_else(|| ApiError::bad_request("bad_query", "after: what next of the page before said"))?,
+    };
     let filter = IncidentFilter {
         host: host.map(|host| host.record.id.0),
         rule: query.rule,
         severity: query.severity.map(|severity| severity.name().to_owned()),
         text: query.text.unwrap_or_default(),
         from_ms: time("from", query.from.as_deref(), 0)?,
-        to_ms: time("to", query.to.as_deref(), i64::MAX)?,
+        to_ms,
+        to_id,
         limit,
     };
     let everyone = app.people.now();
     let rows = IncidentRow::list(app.alerting.store(), filter).await?;
     let full = i64::try_from(rows.len()).is_ok_and(|count| count == limit);
-    let next = rows.last().filter(|_| full).map(|row| row.opened_ms);
+    let next = rows.last().filter(|_| full).map(|row| format!("{}:{}", row.opened_ms, row.id));
     let mut incidents = Vec::with_capacity(rows.len());
     for row in rows {
         if let Some(live) = app.alerting.find(row.id).await? {
@@ -316,7 +333,7 @@ pub(crate) async fn one(
         explained.filter_map(|(id, text)| Some((id, serde_json::from_str(&text).ok()?))).collect();
     let incident = show(&live, &identity, &app.people.now(), &mut explanations).ok_or_else(unknown)?;
     // What one may not see stands in no timeline either.
-    let whole = incident.alerts.len() == live.alerts.len();
+    let whole = incident.is_whole(&live);
     let event = |event: EventRow| EventJson {
         at_ms: event.at_ms,
         kind: event.kind,
@@ -324,10 +341,10 @@ pub(crate) async fn one(
         text: event.text,
     };
     let events = EventRow::all(store, id).await?.into_iter();
-    let timeline = events.filter(|event| whole || !event.actor.is_empty()).map(event).collect();
+    let timeline = events.filter(|_| whole).map(event).collect();
     let filter = OutboxFilter { incident: Some(id), limit: 200, ..OutboxFilter::default() };
     let state = app.alerting.now();
-    let messages = Outbox::list(store, filter).await?.into_iter();
+    let messages = Outbox::list(store, filter).await?.into_iter().filter(|_| whole);
     let deliveries = messages.map(|row| DeliveryJson {
         channel: state
             .asked

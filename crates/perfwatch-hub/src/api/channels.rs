@@ -109,10 +109,11 @@ fn show(app: &App, channel: &Channel) -> ChannelJson {
 
 /// All channels
 #[utoipa::path(get, path = "/api/v1/channels", tag = "channels", responses((status = 200, body = ChannelsJson)))]
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<ChannelsJson> {
-    Json(ChannelsJson {
+pub(crate) async fn list(State(app): State<Arc<App>>, doer: Doer) -> Result<Json<ChannelsJson>, ApiError> {
+    params::everywhere(&doer.identity)?;
+    Ok(Json(ChannelsJson {
         channels: app.alerting.now().asked.channels.iter().map(|one| show(&app, one)).collect(),
-    })
+    }))
 }
 
 /// The kinds there are, and what each needs
@@ -134,7 +135,9 @@ fn checked(app: &App, wish: ChannelWish, id: Uuid, before: Option<&Channel>) -> 
         // To another address they don't go by themselves.
         let moved = kind.fields.iter().any(|field| {
             let there = matches!(field.name, "server" | "url");
-            there && !field.secret && before.settings.get(field.name) != settings.get(field.name)
+            // A secret address that is left out stays.
+            let said = !field.secret || settings.contains_key(field.name);
+            there && said && before.settings.get(field.name) != settings.get(field.name)
         });
         for field in kind.fields.iter().filter(|field| field.secret && before.kind == wish.kind) {
             if let Some(known) =
@@ -149,6 +152,13 @@ fn checked(app: &App, wish: ChannelWish, id: Uuid, before: Option<&Channel>) -> 
     }
     if let Some((field, why)) = notifier.problem(&wish.kind, &settings) {
         return Err(invalid(&field, &why));
+    }
+    let templates = deliver::kind(&**notifier, &wish.kind).into_iter().flat_map(|kind| kind.fields);
+    for field in templates.filter(|field| field.long) {
+        for message in [app.alerting.example(), app.alerting.test_message()] {
+            let text = settings.get(field.name).map_or("", String::as_str);
+            notifier.render(text, &message).map_err(|why| invalid(field.name, &why))?;
+        }
     }
     if let Some(why) = wish.quiet.as_ref().and_then(|quiet| quiet.hours.problem()) {
         return Err(invalid("quiet", &why));

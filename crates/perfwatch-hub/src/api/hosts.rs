@@ -11,6 +11,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use perfwatch_model::{HostFacts, HostId};
+use perfwatch_store::alerts::LastHeard;
 use perfwatch_store::people::{Agent, HostTags};
 use perfwatch_store::{Change, HostRecord};
 use serde::{Deserialize, Serialize};
@@ -142,7 +143,7 @@ pub(crate) async fn remove(
     let everyone = app.people.now();
     let agents = everyone.agents.values().filter(|agent| agent.host == id && agent.revoked_ms.is_none());
     let mut changes: Vec<Change> = agents.map(|agent| Agent::revoke(agent.id, now_ms)).collect();
-    changes.push(HostTags::remove(id));
+    changes.extend([HostTags::remove(id), LastHeard::remove(id.0)]);
     changes.push(HostRecord::remove(id));
     let entry = doer.did("host.remove", format!("host {}", host.record.name));
     turn.commit(changes, Some(entry)).await?;

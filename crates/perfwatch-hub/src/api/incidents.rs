@@ -8,7 +8,7 @@ use crate::auth::{Doer, Identity};
 use crate::error::ApiError;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use perfwatch_alert::incident::{Ack, Phase};
+use perfwatch_alert::incident::{Ack, Notice, Phase};
 use perfwatch_model::Span;
 use perfwatch_store::alerts::EventRow;
 use serde::Deserialize;
@@ -35,12 +35,16 @@ pub(crate) struct CommentWish {
     text: String,
 }
 
-/// One may change what one sees a part of.
+/// One may change what one sees all of.
 async fn visible(app: &App, identity: &Identity, id: &str) -> Result<Uuid, ApiError> {
     let id = parse(id)?;
     let live = app.alerting.find(id).await?.ok_or_else(unknown)?;
-    show(&live, identity, &app.people.now(), &mut HashMap::new()).ok_or_else(unknown)?;
-    Ok(id)
+    let shown = show(&live, identity, &app.people.now(), &mut HashMap::new()).ok_or_else(unknown)?;
+    if shown.is_whole(&live) {
+        return Ok(id);
+    }
+    let why = "this incident is about hosts that you don't see, too";
+    Err(ApiError::new(StatusCode::FORBIDDEN, "not_allowed", why))
 }
 
 fn said(text: &str) -> Result<String, ApiError> {
@@ -84,13 +88,16 @@ pub(crate) async fn acknowledge(
         if !comment.is_empty() {
             text = format!("{text}: {comment}");
         }
-        Ok::<_, ApiError>(EventRow {
-            incident: id,
-            at_ms: now_ms,
-            kind: "acknowledged".to_owned(),
-            actor: actor.clone(),
-            text,
-        })
+        Ok::<_, ApiError>((
+            EventRow {
+                incident: id,
+                at_ms: now_ms,
+                kind: "acknowledged".to_owned(),
+                actor: actor.clone(),
+                text,
+            },
+            None,
+        ))
     };
     changed(app.alerting.change_incident(id, Some(entry), change).await?)
 }
@@ -118,13 +125,18 @@ pub(crate) async fn unacknowledge(
         over(live)?;
         live.incident.ack = None;
         let text = "gives it back".to_owned();
-        Ok::<_, ApiError>(EventRow {
-            incident: id,
-            at_ms: now_ms,
-            kind: "unacknowledged".to_owned(),
-            actor: actor.clone(),
-            text,
-        })
+        // Reminders and escalation begin anew.
+        let tells = live.incident.told.then_some(Notice::Reminder);
+        Ok::<_, ApiError>((
+            EventRow {
+                incident: id,
+                at_ms: now_ms,
+                kind: "unacknowledged".to_owned(),
+                actor: actor.clone(),
+                text,
+            },
+            tells,
+        ))
     };
     changed(app.alerting.change_incident(id, Some(entry), change).await?)
 }

@@ -4,13 +4,14 @@ use super::body::JsonBody;
 use super::params;
 use crate::alerting::{MOST_SILENCES, Planned, State as Alerts};
 use crate::app::App;
-use crate::auth::Doer;
+use crate::auth::{Doer, Identity};
 use crate::error::ApiError;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_alert::calendar::Weekly;
 use perfwatch_alert::silence::{Matcher, Silence};
+use perfwatch_model::HostId;
 use perfwatch_store::alerts::Noun;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -60,10 +61,17 @@ fn show(silence: &Silence, now_ms: i64) -> SilenceJson {
 
 /// All silences, those that are over for long apart
 #[utoipa::path(get, path = "/api/v1/silences", tag = "silences", responses((status = 200, body = SilencesJson)))]
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<SilencesJson> {
+pub(crate) async fn list(State(app): State<Arc<App>>, identity: Identity) -> Json<SilencesJson> {
     let now_ms = app.clock.wall_ms();
-    let mut silences: Vec<SilenceJson> =
-        app.alerting.now().asked.silences.iter().map(|silence| show(silence, now_ms)).collect();
+    let everyone = app.people.now();
+    // Of hosts that one does not see, one sees no silence.
+    let sees = |silence: &Silence| {
+        let hosts = &silence.matcher.hosts;
+        hosts.is_empty() || hosts.iter().any(|host| identity.sees(&everyone, HostId(*host)))
+    };
+    let state = app.alerting.now();
+    let shown = state.asked.silences.iter().filter(|silence| sees(silence));
+    let mut silences: Vec<SilenceJson> = shown.map(|silence| show(silence, now_ms)).collect();
     silences.sort_by_key(|one| (one.over, !one.holds, std::cmp::Reverse(one.silence.created_ms)));
     Json(SilencesJson { silences })
 }
@@ -108,7 +116,12 @@ async fn put(app: &App, doer: &Doer, silence: Silence, new: bool) -> Result<Sile
     let plan = |state: &Alerts, now_ms: i64| {
         let (mut asked, mut changes) = (state.asked.clone(), Vec::new());
         match (known(state), new) {
-            (Some(at), false) => asked.silences[at] = Arc::new(silence.clone()),
+            (Some(at), false) => {
+                // Who made it stays who made it.
+                let (created_by, created_ms) =
+                    (asked.silences[at].created_by.clone(), asked.silences[at].created_ms);
+                asked.silences[at] = Arc::new(Silence { created_by, created_ms, ..silence.clone() });
+            }
             (None, true) => asked.silences.push(Arc::new(silence.clone())),
             _ => return Err(ApiError::not_found("there is no such silence")),
         }
@@ -119,11 +132,14 @@ async fn put(app: &App, doer: &Doer, silence: Silence, new: bool) -> Result<Sile
         if asked.silences.len() > MOST_SILENCES {
             return Err(ApiError::conflict("too_many", format!("no more than {MOST_SILENCES} silences")));
         }
-        changes.push(Noun::Silence.put(silence.id, &serde_json::to_string(&silence).unwrap_or_default()));
-        Ok((Planned { asked: Some(asked), changes, board: None }, ()))
+        let kept = asked.silences.iter().find(|one| one.id == silence.id).cloned();
+        let kept =
+            kept.ok_or_else(|| ApiError::unprocessable("invalid_silence", "it would be over already"))?;
+        changes.push(Noun::Silence.put(kept.id, &serde_json::to_string(&*kept).unwrap_or_default()));
+        Ok((Planned { asked: Some(asked), changes, board: None }, kept))
     };
-    app.alerting.change(Some(entry), plan).await?;
-    Ok(show(&silence, app.clock.wall_ms()))
+    let kept = app.alerting.change(Some(entry), plan).await?;
+    Ok(show(&kept, app.clock.wall_ms()))
 }
 
 /// A new silence

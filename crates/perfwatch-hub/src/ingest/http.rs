@@ -18,6 +18,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
+/// A sender's clock that is further off than a hundred years is off by that.
+const FAR_MS: i64 = 100 * 366 * 86_400_000;
+
 /// A request's share of what all together may hold.
 type Room = Arc<OwnedSemaphorePermit>;
 
@@ -119,7 +122,8 @@ async fn compact(
     }
     app.metrics.rejected(rejected.len());
     let facts = batch.facts.map(|facts| Arc::new(wire::read_facts(facts)));
-    let skew_ms = (batch.sent_at_ms != 0).then(|| batch.sent_at_ms.saturating_sub(app.clock.wall_ms()));
+    let skew_ms = (batch.sent_at_ms != 0)
+        .then(|| batch.sent_at_ms.saturating_sub(app.clock.wall_ms()).clamp(-FAR_MS, FAR_MS));
     let mut answer = submit(app, room, Submission { host, snapshots, facts, skew_ms }).await?;
     answer.rejected.extend(rejected);
     Ok(answer)

@@ -82,5 +82,11 @@ CREATE TABLE outbox (
     done_ms INTEGER,
     body TEXT NOT NULL
 );
-CREATE INDEX outbox_state ON outbox (state, due_ms);
+CREATE INDEX outbox_state ON outbox (state, channel, due_ms);
 CREATE INDEX outbox_incident ON outbox (incident);
+
+-- When hubs last heard from a host, for those that did not.
+CREATE TABLE heard (
+    host BLOB PRIMARY KEY,
+    at_ms INTEGER NOT NULL
+) WITHOUT ROWID;

@@ -93,14 +93,38 @@ impl OutboxRow {
 }
 
 impl Outbox {
-    /// What is due, in the order in which it is to go out.
+    /// Channels that something is due for.
     ///
     /// # Errors
     /// A store that does not answer.
-    pub async fn due(store: &dyn Store, now_ms: i64, limit: i64) -> Result<Vec<OutboxRow>, StoreError> {
+    pub async fn channels(store: &dyn Store, now_ms: i64) -> Result<Vec<Uuid>, StoreError> {
+        let sql = "SELECT DISTINCT channel FROM outbox WHERE state = 'waiting' AND due_ms <= $1";
+        let rows = store.rows(sql, vec![now_ms.into()]).await?;
+        rows.into_iter().map(|row| Cells::of(row).id()).collect()
+    }
+
+    /// What is due for a channel and as bad as this, in the order in which it is to go out.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn due(
+        store: &dyn Store,
+        channel: Uuid,
+        severities: [&str; 3],
+        now_ms: i64,
+        limit: i64,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
         let sql = "SELECT id, channel, incident, notice, severity, created_ms, due_ms, next_ms, tries, state, error, done_ms, body \
-             FROM outbox WHERE state = 'waiting' AND due_ms <= $1 ORDER BY due_ms, id LIMIT $2";
-        store.rows(sql, vec![now_ms.into(), limit.into()]).await?.into_iter().map(OutboxRow::read).collect()
+             FROM outbox WHERE state = 'waiting' AND channel = $1 AND due_ms <= $2 AND severity IN ($3, $4, $5) \
+             ORDER BY due_ms, id LIMIT $6";
+        let [one, two, three] = severities.map(Cell::from);
+        let cells = vec![channel.into(), now_ms.into(), one, two, three, limit.into()];
+        store.rows(sql, cells).await?.into_iter().map(OutboxRow::read).collect()
+    }
+
+    /// Takes in nothing more: it is going out as it is.
+    pub fn claim(id: i64) -> Change {
+        Change::new("UPDATE outbox SET merge_key = NULL WHERE id = $1", [id.into()])
     }
 
     /// What a filter lets through, newest first.

@@ -14,7 +14,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{IsolationLevel, Row};
 
 /// What is copied, in an order that is right for both ways.
-const TABLES: [(&str, &str); 23] = [
+const TABLES: [(&str, &str); 24] = [
     ("host", "id, name, facts, first_seen_ms, last_at_ms, interval_ms"),
     ("shape", "id, columns, used_ms"),
     ("head", "arrival, payload"),
@@ -41,6 +41,7 @@ const TABLES: [(&str, &str); 23] = [
     ("silence", "id, body"),
     ("incident", "id, key, live_key, title, severity, phase, opened_ms, calm_ms, reopened, ack, told"),
     ("alert", "id, incident, live_key, rule, host, severity, fired_ms, resolved_ms, body, explanation"),
+    ("heard", "host, at_ms"),
     // What was on its way then is not said again by who is restored from it: the outbox stays.
     ("incident_event", "incident, at_ms, kind, actor, text"),
 ];

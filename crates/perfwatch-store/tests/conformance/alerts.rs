@@ -93,9 +93,11 @@ pub(crate) async fn incidents_and_their_messages(store: &dyn Store) {
         at_ms: T0,
         kind: "fired".into(),
         actor: String::new(),
-        text: "x".into(),
+        text: "x\u{fffd}".into(),
     };
-    commit(store, [event.add()]).await.unwrap();
+    // PostgreSQL's texts hold no NUL.
+    let with_nul = EventRow { text: "x\0".into(), ..event.clone() };
+    commit(store, [with_nul.add()]).await.unwrap();
     assert_eq!(EventRow::all(store, first.id).await.unwrap(), [event]);
     commit(store, IncidentRow::remove_old(T0 + 51)).await.unwrap();
     assert_eq!(IncidentRow::one(store, first.id).await.unwrap(), None);
@@ -116,6 +118,8 @@ async fn filters(store: &dyn Store, first: &IncidentRow, second: &IncidentRow) {
         (IncidentFilter { text: "B_1: 100 %".into(), ..all() }, vec![second.id, first.id]),
         (IncidentFilter { text: "w%1".into(), ..all() }, vec![]),
         (IncidentFilter { to_ms: T0 + 10, ..all() }, vec![first.id]),
+        (IncidentFilter { to_ms: T0 + 10, to_id: Some(second.id), ..all() }, vec![first.id]),
+        (IncidentFilter { to_ms: T0 + 10, to_id: Some(Uuid::max()), ..all() }, vec![second.id, first.id]),
     ] {
         let ids: Vec<Uuid> =
             IncidentRow::list(store, filter.clone()).await.unwrap().iter().map(|row| row.id).collect();
@@ -137,15 +141,25 @@ async fn messages(store: &dyn Store, incident: &IncidentRow) {
         add(one, T0 + 60, "newest", key),
     ];
     commit(store, all).await.unwrap();
-    let due = Outbox::due(store, T0 + 5, 10).await.unwrap();
+    let any = ["info", "warning", "critical"];
+    let due_at = |now_ms, limit| Outbox::due(store, one, any, now_ms, limit);
+    let mut channels = Outbox::channels(store, T0 + 5).await.unwrap();
+    channels.sort();
+    assert_eq!((channels, Outbox::channels(store, T0).await.unwrap()), (vec![one, two], vec![one]));
+    let due = due_at(T0 + 5, 10).await.unwrap();
     let bodies: Vec<&str> = due.iter().map(|row| row.body.as_str()).collect();
-    assert_eq!(bodies, ["a", "b", "c"]);
-    let later = Outbox::due(store, T0 + 30, 10).await.unwrap();
-    assert_eq!((later.len(), later[3].body.as_str(), later[3].due_ms), (4, "newest", T0 + 30));
+    assert_eq!(bodies, ["a", "b"]);
+    let worse = Outbox::due(store, one, ["critical"; 3], T0 + 5, 10).await.unwrap();
+    assert!(worse.is_empty());
+    let later = due_at(T0 + 30, 10).await.unwrap();
+    assert_eq!((later.len(), later[2].body.as_str(), later[2].due_ms), (3, "newest", T0 + 30));
+    // What is going out takes in nothing more.
+    commit(store, [Outbox::claim(later[2].id), add(one, T0 + 30, "after it", key)]).await.unwrap();
+    assert_eq!(due_at(T0 + 30, 10).await.unwrap().len(), 4);
+    commit(store, [Outbox::done(later[2].id, "sent", None, T0 + 30)]).await.unwrap();
     commit(store, [Outbox::again(due[0].id, T0 + 100, "nobody there")]).await.unwrap();
-    let again = Outbox::due(store, T0 + 5, 1).await.unwrap().remove(0);
+    let again = due_at(T0 + 5, 1).await.unwrap().remove(0);
     assert_eq!((again.tries, again.next_ms, again.error.as_deref()), (1, T0 + 100, Some("nobody there")));
-    assert!(!Outbox::told(store, one, incident.id).await.unwrap());
     commit(store, [Outbox::done(due[0].id, "sent", None, T0 + 101)]).await.unwrap();
     assert_eq!(
         commit(store, [Outbox::done(due[0].id, "sent", None, T0 + 102)]).await,
@@ -159,5 +173,8 @@ async fn messages(store: &dyn Store, incident: &IncidentRow) {
     commit(store, [Outbox::revive(due[1].id, T0 + 200), Outbox::forget(two, T0 + 201)]).await.unwrap();
     let of_two = OutboxFilter { channel: Some(two), limit: 9, ..OutboxFilter::default() };
     assert_eq!(Outbox::list(store, of_two).await.unwrap()[0].state, "skipped");
-    assert_eq!(Outbox::due(store, T0 + 200, 10).await.unwrap().len(), 2);
+    assert_eq!(due_at(T0 + 200, 10).await.unwrap().len(), 2);
+    commit(store, [LastHeard::put(one, 5), LastHeard::put(one, 7)]).await.unwrap();
+    assert_eq!(LastHeard::all(store).await.unwrap(), [(one, 7)]);
+    commit(store, [LastHeard::remove(one)]).await.unwrap();
 }
