@@ -45,7 +45,31 @@ pub struct Window {
     width_ms: i64,
     last: Option<(i64, f64)>,
     buckets: VecDeque<Bucket>,
-    values: Option<VecDeque<(i64, f64)>>,
+    values: Option<Values>,
+}
+
+/// Values in the order of their time, and in that of their size.
+#[derive(Debug, Clone, Default)]
+struct Values {
+    by_time: VecDeque<(i64, f64)>,
+    by_size: Vec<f64>,
+}
+
+impl Values {
+    fn place(&self, value: f64) -> usize {
+        self.by_size.partition_point(|other| other.total_cmp(&value).is_lt())
+    }
+
+    fn push(&mut self, at_ms: i64, value: f64) {
+        self.by_size.insert(self.place(value), value);
+        self.by_time.push_back((at_ms, value));
+    }
+
+    fn forget_until(&mut self, oldest_ms: i64) {
+        while let Some((_, value)) = self.by_time.pop_front_if(|(at_ms, _)| *at_ms <= oldest_ms) {
+            self.by_size.remove(self.place(value));
+        }
+    }
 }
 
 impl Window {
@@ -57,7 +81,7 @@ impl Window {
             width_ms: (window_ms / BUCKETS).max(reach_ms / (8 * BUCKETS)).max(1),
             last: None,
             buckets: VecDeque::new(),
-            values: (aggregate == Aggregate::P95).then(VecDeque::new),
+            values: (aggregate == Aggregate::P95).then(Values::default),
         }
     }
 
@@ -73,12 +97,10 @@ impl Window {
         let oldest = at_ms.saturating_sub(self.reach_ms);
         if let Some(values) = &mut self.values {
             let apart = self.reach_ms / VALUES;
-            if values.back().is_none_or(|(last, _)| at_ms - last > apart) {
-                values.push_back((at_ms, value));
+            if values.by_time.back().is_none_or(|(last, _)| at_ms - last > apart) {
+                values.push(at_ms, value);
             }
-            while values.front().is_some_and(|(first, _)| *first <= oldest) {
-                values.pop_front();
-            }
+            values.forget_until(oldest);
         }
         let start_ms = at_ms - at_ms.rem_euclid(self.width_ms);
         match self.buckets.back_mut().filter(|bucket| bucket.start_ms == start_ms) {
@@ -127,10 +149,9 @@ impl Window {
         }
         match (aggregate, &self.values) {
             (Aggregate::P95, Some(values)) => {
-                let mut sorted: Vec<f64> = values.iter().map(|(_, value)| *value).collect();
                 // Nearest rank.
-                let rank = (sorted.len() * 95).div_ceil(100).checked_sub(1)?;
-                Some(*sorted.select_nth_unstable_by(rank, f64::total_cmp).1)
+                let rank = (values.by_size.len() * 95).div_ceil(100).checked_sub(1)?;
+                values.by_size.get(rank).copied()
             }
             (Aggregate::Min, _) => within().map(|bucket| bucket.min).reduce(f64::min),
             (Aggregate::Max, _) => within().map(|bucket| bucket.max).reduce(f64::max),
@@ -203,7 +224,7 @@ mod tests {
         for at in 0..50_000_i64 {
             day.push(at * 2_000, 7.0);
         }
-        assert!(day.buckets.len() <= 34 && day.values.as_ref().unwrap().len() <= 600);
+        assert!(day.buckets.len() <= 34 && day.values.as_ref().unwrap().by_size.len() <= 600);
         assert_eq!(day.figure(Aggregate::P95, 86_400_000, 0), Some(7.0));
     }
 }
