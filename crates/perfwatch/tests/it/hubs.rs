@@ -3,6 +3,7 @@
 use crate::support::{ADMIN, TestHub, eventually, now_ms};
 use futures_util::StreamExt as _;
 use perfwatch_testkit::Postgres;
+use perfwatch_testkit::sink::HttpSink;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio_tungstenite::connect_async;
@@ -116,5 +117,63 @@ fn what_two_hubs_change_at_one_moment_is_done_once_or_refused() {
         };
         enters(ADMIN.0, ADMIN.1) != enters("root", "another one of them")
     });
+    drop(site);
+}
+
+#[test]
+fn two_hubs_tell_once_and_hear_for_each_other() {
+    let (site, a, b) = Site::start();
+    let sink = HttpSink::start();
+    for row in a.get("/api/v1/rules").body["rules"].as_array().unwrap() {
+        let path = format!("/api/v1/rules/{}", row["rule"]["id"].as_str().unwrap());
+        assert_eq!(a.ask("DELETE", &path, &a.token, &Value::Null).status, 204);
+    }
+    let busy = json!({ "name": "busy", "when": { "kind": "value", "metric": "cpu.usage", "threshold": 90 } });
+    let down = json!({ "name": "down", "when": { "kind": "silent", "grace": "5s" } });
+    for rule in [busy, down] {
+        assert_eq!(a.ask("POST", "/api/v1/rules", &a.token, &rule).status, 201);
+    }
+    let hook = json!({ "name": "hook", "kind": "webhook", "settings": { "url": sink.url() } });
+    assert_eq!(b.ask("POST", "/api/v1/channels", &b.token, &hook).status, 201);
+    // Each tick to the other hub, as a load balancer may do.
+    let send = |usage: f64| {
+        for hub in [&a, &b] {
+            let body =
+                json!({ "host": "it", "seq": now_ms(), "interval_ms": 1_000, "cpu": { "usage": usage } });
+            assert_eq!(hub.post_json(&body).status, 200);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    let notices = || {
+        let all = a.get("/api/v1/messages?limit=50").body["messages"].as_array().cloned().unwrap_or_default();
+        all.iter().rev().map(|one| one["notice"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // The host gets its id at one of them and is learnt by the other.
+    eventually("both know the host", || {
+        a.post_json(&json!({ "host": "it", "cpu": { "usage": 10 } }));
+        b.get("/api/v1/hosts/it").status == 200
+    });
+    for _ in 0..8 {
+        send(99.0);
+    }
+    eventually("it is told", || notices().len() == 1);
+    for hub in [&a, &b] {
+        eventually("both know of it", || {
+            hub.get("/api/v1/alerts").body["incidents"].as_array().unwrap().len() == 1
+        });
+    }
+    // It goes to one of them alone now, which sees the end of it; nobody calls it silent meanwhile.
+    for _ in 0..25 {
+        a.post_json(&json!({ "host": "it", "interval_ms": 1_000, "cpu": { "usage": 10 } }));
+        std::thread::sleep(Duration::from_millis(1_000));
+    }
+    assert_eq!(notices(), ["opened", "resolved"]);
+    // And again at the other: an alert that it thought to fire still would say nothing.
+    for _ in 0..3 {
+        b.post_json(&json!({ "host": "it", "interval_ms": 1_000, "cpu": { "usage": 99 } }));
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    eventually("it is told again", || notices().len() == 3);
+    assert_eq!(notices()[2], "reopened");
     drop(site);
 }
