@@ -267,7 +267,7 @@ pub(crate) async fn active(State(app): State<Arc<App>>, identity: Identity) -> J
 
 /// What was the matter
 #[utoipa::path(get, path = "/api/v1/alerts/history", tag = "alerts", params(HistoryQuery),
-    responses((status = 200, body = AlertHistoryJson)))]
+    responses((status = 200, body = AlertHistoryJson), (status = 404)))]
 pub(crate) async fn history(
     State(app): State<Arc<App>>,
     identity: Identity,

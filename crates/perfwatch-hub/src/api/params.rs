@@ -93,7 +93,10 @@ pub(crate) fn time_ms(key: &str, text: &str, now_ms: i64) -> Result<i64, ApiErro
     {
         return Ok(ms);
     }
-    if let Some(span) = text.strip_prefix('-') {
+    // With a unit: a number alone is milliseconds.
+    if let Some(span) =
+        text.strip_prefix('-').filter(|span| span.ends_with(|c: char| c.is_ascii_alphabetic()))
+    {
         return Span::parse(span).map(|span| now_ms.saturating_sub(span.ms())).ok_or_else(bad);
     }
     perfwatch_model::json::parse_time(text).ok_or_else(bad)

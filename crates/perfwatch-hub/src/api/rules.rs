@@ -236,7 +236,7 @@ struct Exported {
 
 /// All rules as YAML, to be kept or taken to another hub
 #[utoipa::path(get, path = "/api/v1/rules/export", tag = "rules",
-    responses((status = 200, content_type = "application/yaml", body = String)))]
+    responses((status = 200, content_type = "application/yaml", body = Object)))]
 pub(crate) async fn export(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let plain = |rule: &Arc<Rule>| {
         let mut value = serde_json::to_value(&**rule).unwrap_or_default();

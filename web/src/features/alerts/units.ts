@@ -8,6 +8,12 @@ export function chartUnit(unit: string | undefined): Unit {
   return KNOWN.find((known) => known === unit) ?? 'count'
 }
 
+/** Where this browser is; empty for UTC. */
+export function ownZone(): string {
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone
+  return zone === 'UTC' ? '' : zone
+}
+
 const SIGNS: Record<string, string> = {
   percent: '%',
   bytes: 'bytes',
