@@ -88,6 +88,13 @@ describe('LiveSocket', () => {
   it('closes when nobody asks any more and opens anew', () => {
     const live = new LiveSocket('ws://x')
     live.subscribe(wish, () => {})()
+    // The next page asks a moment later, over the same line.
+    vi.advanceTimersByTime(1_000)
+    const end = live.onAlerts(() => {})
+    vi.advanceTimersByTime(5_000)
+    expect(FakeSocket.all[0]!.readyState).not.toBe(3)
+    end()
+    vi.advanceTimersByTime(5_000)
     expect(FakeSocket.all[0]!.readyState).toBe(3)
     vi.advanceTimersByTime(60_000)
     expect(FakeSocket.all).toHaveLength(1)

@@ -27,6 +27,8 @@ const BACKOFF_MAX_MS = 8_000
 const QUIET_MS = 20_000
 /** The hub's word for who may not any more. */
 const NOT_ALLOWED = 4401
+/** How long the socket stays when nobody asks: longer than it takes to open another page. */
+const LINGER_MS = 3_000
 /** How long such a sign, or a connection, may take. */
 const ANSWER_MS = 10_000
 
@@ -39,6 +41,7 @@ export class LiveSocket {
   private attempt = 0
   private lostAt = 0
   private retry: ReturnType<typeof setTimeout> | undefined
+  private leaving: ReturnType<typeof setTimeout> | undefined
   private watchdog: ReturnType<typeof setInterval> | undefined
   private heardAt = 0
   private readonly url: string
@@ -59,7 +62,7 @@ export class LiveSocket {
     return () => {
       this.wishes.delete(id)
       this.send({ unsubscribe: id })
-      if (this.idle()) this.close()
+      this.leaveSoon()
     }
   }
 
@@ -71,12 +74,16 @@ export class LiveSocket {
     return () => {
       this.alertHandlers.delete(handler)
       if (this.alertHandlers.size === 0) this.send({ alerts: false })
-      if (this.idle()) this.close()
+      this.leaveSoon()
     }
   }
 
-  private idle() {
-    return this.wishes.size === 0 && this.alertHandlers.size === 0
+  /** Where nobody asks any more, the socket goes; but the next page usually asks a moment later. */
+  private leaveSoon() {
+    clearTimeout(this.leaving)
+    this.leaving = setTimeout(() => {
+      if (this.wishes.size === 0 && this.alertHandlers.size === 0) this.close()
+    }, LINGER_MS)
   }
 
   /** Nothing more until somebody asks again. */
@@ -88,6 +95,7 @@ export class LiveSocket {
 
   private close() {
     clearTimeout(this.retry)
+    clearTimeout(this.leaving)
     clearInterval(this.watchdog)
     this.retry = undefined
     const socket = this.socket
