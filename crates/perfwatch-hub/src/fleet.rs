@@ -21,7 +21,20 @@ pub(crate) struct Host {
     pub(crate) clock_skew_ms: Option<i64>,
 }
 
+/// When a host was heard last here, and how often it sends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beat {
+    pub(crate) host: HostId,
+    pub(crate) seen_ms: Option<i64>,
+    pub(crate) interval_ms: u32,
+}
+
 impl Host {
+    /// How often it sends: as it does now, or did when it was last heard.
+    pub(crate) fn rhythm_ms(&self) -> u32 {
+        if self.interval_ms > 0 { self.interval_ms } else { self.record.interval_ms }
+    }
+
     /// As the store has it, not heard yet.
     fn remembered(record: HostRecord) -> Self {
         Self {
@@ -209,6 +222,16 @@ impl Fleet {
         let mut hosts: Vec<Host> = self.read().hosts.values().cloned().collect();
         hosts.sort_by(|a, b| (&a.record.name, a.record.id).cmp(&(&b.record.name, b.record.id)));
         hosts
+    }
+
+    /// The beat of each, in no order.
+    pub(crate) fn beats(&self) -> Vec<Beat> {
+        let beat = |(id, host): (&HostId, &Host)| Beat {
+            host: *id,
+            seen_ms: host.last_seen_ms,
+            interval_ms: host.rhythm_ms(),
+        };
+        self.read().hosts.iter().map(beat).collect()
     }
 
     /// How many.

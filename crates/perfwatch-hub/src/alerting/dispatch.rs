@@ -69,9 +69,6 @@ impl Alerting {
                 () = self.due.notified() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            if !matches!(self.rooms.store.lease("notify", LEASE_MS).await, Ok(true)) {
-                continue;
-            }
             let channels = match self.due_channels().await {
                 Ok(channels) => channels,
                 Err(error) => {
@@ -93,13 +90,15 @@ impl Alerting {
         }
     }
 
-    /// Channels that something is due for; what they are to say is then known here too, whichever
-    /// hub wrote it.
+    /// Channels that something is due for, where it is this hub that says it; what they are to say is
+    /// then known here too, whichever hub wrote it.
     async fn due_channels(&self) -> Result<Vec<Uuid>, StoreError> {
         let channels = Outbox::channels(self.store(), self.now_ms()).await?;
-        if !channels.is_empty() {
-            self.look_at_others().await?;
+        // A lease is a write: only where there is something to say.
+        if channels.is_empty() || !self.store().lease("notify", LEASE_MS).await? {
+            return Ok(Vec::new());
         }
+        self.look_at_others().await?;
         Ok(channels)
     }
 

@@ -30,7 +30,7 @@ impl Alerting {
         rows.retain(|row| within(row, window_ms));
         if rows.len() < ROWS {
             let known = self.rooms.fleet.get(host)?;
-            let interval_ms = i64::from(known.interval_ms.max(known.record.interval_ms));
+            let interval_ms = i64::from(known.rhythm_ms());
             window_ms = window_ms.max(2 * interval_ms);
             let range = (told.at_ms - 5 * window_ms + 1, told.at_ms + 1);
             let wanted = Arc::new(Wanted::everything());

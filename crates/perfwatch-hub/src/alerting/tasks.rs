@@ -24,12 +24,25 @@ const CLEAN_EVERY: u64 = 3_600;
 const KEEP_MS: i64 = 400 * 86_400_000;
 /// How often hubs tell each other whom they heard.
 const SHARE_EVERY: u64 = 10;
+/// What one hub tells of a host is at most so old when another one judges by it.
+const SHARED_MS: i64 = 20_000;
+/// How often the hub that judges silence says that it is there: a lease is a write.
+const LEASE_EVERY: u64 = 5;
 const LEASE_MS: i64 = 15_000;
 /// A hub that did not run for so long heard nobody.
 const STANDSTILL: Duration = Duration::from_secs(4);
 const STANDSTILL_MS: i64 = 4_000;
 /// Hosts whose past is read at one time.
 const WARM_AT_ONCE: usize = 4;
+
+/// What hubs of one database know of each other.
+#[derive(Default)]
+struct Shared {
+    /// This one judges who is silent.
+    judges: bool,
+    /// When any hub heard from a host, known a little late.
+    elsewhere: HashMap<HostId, i64>,
+}
 
 impl Alerting {
     /// Starts all tasks.
@@ -89,7 +102,7 @@ impl Alerting {
         let mut tags = self.rooms.people.changes();
         let mut known_tags = self.rooms.people.now();
         let mut before = (Instant::now(), self.now_ms(), self.rooms.clock.monotonic());
-        let mut elsewhere = HashMap::new();
+        let mut shared = Shared::default();
         for second in 0_u64.. {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -107,7 +120,7 @@ impl Alerting {
                 }
                 known_tags = now;
             }
-            if let Err(error) = self.each_second(second, &mut elsewhere).await {
+            if let Err(error) = self.each_second(second, &mut shared).await {
                 tracing::debug!(?error, "alerts are as they were known last");
             }
         }
@@ -128,52 +141,52 @@ impl Alerting {
         }
     }
 
-    async fn each_second(
-        &self,
-        second: u64,
-        elsewhere: &mut HashMap<HostId, i64>,
-    ) -> Result<(), CommitError> {
+    async fn each_second(&self, second: u64, shared: &mut Shared) -> Result<(), CommitError> {
         // First, and without the store: it may be the store that is not well.
         if second.is_multiple_of(HUB_EVERY) {
             self.look_at_hub().await;
         }
         self.look_at_others().await?;
         if second.is_multiple_of(SHARE_EVERY) {
-            self.share(elsewhere).await?;
+            self.share(shared).await?;
         }
-        // One hub judges who is silent: what others heard is known to it a little late.
-        if self.rooms.store.lease("silence", LEASE_MS).await? {
-            self.listen(elsewhere);
+        if second.is_multiple_of(LEASE_EVERY) {
+            // Where the store does not answer, nobody judges.
+            shared.judges = false;
+            shared.judges = self.store().lease("silence", LEASE_MS).await?;
+        }
+        if shared.judges {
+            self.listen(&shared.elsewhere);
         }
         self.turn_pages().await?;
         if second.is_multiple_of(CLEAN_EVERY) {
             let old = IncidentRow::remove_old(self.now_ms() - KEEP_MS).map(Write::from);
-            self.rooms.store.commit(old.into()).await?;
+            self.store().commit(old.into()).await?;
         }
         Ok(())
     }
 
     /// Tells other hubs whom this one heard, and learns whom they did, and which hosts there are.
-    async fn share(&self, elsewhere: &mut HashMap<HostId, i64>) -> Result<(), CommitError> {
+    async fn share(&self, shared: &mut Shared) -> Result<(), CommitError> {
         let now_ms = self.now_ms();
-        self.rooms.fleet.refresh(now_ms).await?;
-        let hosts = self.rooms.fleet.all();
-        self.end_gone(&hosts.iter().map(|host| host.record.id).collect());
         // An embedded database has one hub.
-        if self.rooms.store.kind() == "sqlite" {
+        let alone = self.store().kind() == "sqlite";
+        if !alone {
+            self.rooms.fleet.refresh(now_ms).await?;
+        }
+        let beats = self.rooms.fleet.beats();
+        self.end_gone(&beats.iter().map(|beat| beat.host).collect());
+        if alone {
             return Ok(());
         }
-        let lately = hosts.iter().filter_map(|host| Some((host.record.id, host.last_seen_ms?)));
-        let lately = lately
-            .filter(|(_, seen)| now_ms - seen < 2 * i64::try_from(SHARE_EVERY * 1_000).unwrap_or(i64::MAX));
+        let lately = beats.iter().filter_map(|beat| Some((beat.host, beat.seen_ms?)));
+        let lately = lately.filter(|(_, seen)| now_ms - seen < SHARED_MS);
         let told: Vec<Write> = lately.map(|(id, seen)| LastHeard::put(id.0, seen).into()).collect();
         for told in told.chunks(500) {
-            self.rooms.store.commit(told.to_vec()).await?;
+            self.store().commit(told.to_vec()).await?;
         }
-        // What is told each few seconds is that much older than it seems.
-        let slack_ms = 2 * i64::try_from(SHARE_EVERY * 1_000).unwrap_or_default();
         let heard = LastHeard::all(self.store()).await?.into_iter();
-        *elsewhere = heard.map(|(id, at)| (HostId(id), (at + slack_ms).min(now_ms))).collect();
+        shared.elsewhere = heard.map(|(id, at)| (HostId(id), (at + SHARED_MS).min(now_ms))).collect();
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! average is one and a restart forgets nothing.
 
 use super::{Alerting, Asked, Board, Heard};
+use crate::fleet::Beat;
 use perfwatch_alert::Rule;
 use perfwatch_alert::condition::HubFigure;
 use perfwatch_alert::track::{Told, What, Why};
@@ -157,13 +158,11 @@ impl Alerting {
     pub(super) fn listen(&self, elsewhere: &HashMap<HostId, i64>) {
         let now_ms = self.now_ms();
         let listens_ms = self.started_ms.max(self.deaf_until_ms.load(Ordering::Relaxed));
-        for known in self.rooms.fleet.all() {
-            let id = known.record.id;
-            let heard_ms = known.last_seen_ms.max(elsewhere.get(&id).copied());
+        for Beat { host: id, seen_ms, interval_ms } in self.rooms.fleet.beats() {
+            let heard_ms = seen_ms.max(elsewhere.get(&id).copied());
             let heard = heard_ms.is_some_and(|at| at >= listens_ms);
             // An agent that sends every quarter of an hour is not silent after a minute.
-            let rhythm_ms = if known.interval_ms > 0 { known.interval_ms } else { known.record.interval_ms };
-            let slack_ms = 2 * i64::from(rhythm_ms).min(3_600_000);
+            let slack_ms = 2 * i64::from(interval_ms).min(3_600_000);
             let slack_ms = if slack_ms > 20_000 { slack_ms } else { 0 };
             let silent_ms = now_ms - heard_ms.unwrap_or_default().max(listens_ms) - slack_ms;
             self.with_warm(id, |watch, told| watch.listen(silent_ms.max(0), heard, now_ms, told));

@@ -163,6 +163,7 @@ fn show(host: Host, everyone: &Everyone, now_ms: i64) -> HostJson {
         Some(seen) if now_ms - seen <= grace_ms => HostStatus::Online,
         Some(_) => HostStatus::Silent,
     };
+    let interval_ms = host.rhythm_ms();
     HostJson {
         id: host.record.id,
         name: host.record.name,
@@ -172,7 +173,7 @@ fn show(host: Host, everyone: &Everyone, now_ms: i64) -> HostJson {
         first_seen_ms: host.record.first_seen_ms,
         last_seen_ms: host.last_seen_ms.or(host.record.last_at_ms),
         last_at_ms: host.last_at_ms.or(host.record.last_at_ms),
-        interval_ms: if host.interval_ms > 0 { host.interval_ms } else { host.record.interval_ms },
+        interval_ms,
         clock_skew_ms: host.clock_skew_ms,
     }
 }
