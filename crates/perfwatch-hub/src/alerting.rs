@@ -230,10 +230,7 @@ impl Alerting {
             match self.rooms.store.commit(writes).await {
                 Ok(()) => {
                     *since += 1;
-                    let asked = match planned.asked {
-                        Some(asked) => asked,
-                        None => state.asked.clone(),
-                    };
+                    let asked = planned.asked.unwrap_or_else(|| state.asked.clone());
                     let board = planned.board.unwrap_or_else(|| state.board.clone());
                     let other_rules = !Asked::same_rules(&asked, &state.asked);
                     self.set(State { asked, board });
@@ -307,10 +304,16 @@ impl Alerting {
         )
     }
 
-    /// What rules, incidents and messages are about: an incident's row with its alerts, from the
-    /// board or the books.
+    /// An incident of the books.
     pub(crate) async fn find(&self, id: Uuid) -> Result<Option<LiveIncident>, StoreError> {
-        let Some(row) = IncidentRow::one(self.store(), id).await? else { return Ok(None) };
-        board::read_one(self.store(), row).await.map(Some)
+        match IncidentRow::one(self.store(), id).await? {
+            Some(row) => self.whole(&row).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// An incident of the books with its alerts.
+    pub(crate) async fn whole(&self, row: &IncidentRow) -> Result<LiveIncident, StoreError> {
+        board::read_one(self.store(), row).await
     }
 }

@@ -2,13 +2,16 @@
 //! alerts. A copy of the board is cheap: its incidents are shared.
 
 use super::asked::body;
+use crate::auth::people::State as Everyone;
 use perfwatch_alert::Condition;
 use perfwatch_alert::incident::{Ack, Incident, Phase, SAME_MS};
 use perfwatch_alert::rule::{Group, Rule, Selector, Severity};
+use perfwatch_alert::silence::Subject;
 use perfwatch_model::{HostId, Span};
 use perfwatch_store::alerts::{AlertRow, AlertsOf, IncidentRow};
 use perfwatch_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -77,6 +80,12 @@ impl Alert {
 
     pub(crate) fn fires(&self) -> bool {
         self.resolved_ms.is_none()
+    }
+
+    /// What silences and channels are held against.
+    pub(super) fn subject<'a>(&self, everyone: &'a Everyone) -> Subject<'a> {
+        let tags = everyone.tags(self.host);
+        Subject { host: self.host.0, tags, rule: self.rule, severity: self.severity }
     }
 
     /// A rule that is gone, as far as its alert remembers it.
@@ -150,7 +159,7 @@ impl LiveIncident {
         let firing = self.alerts.iter().any(|alert| alert.fires());
         let mut shown: Vec<&Alert> =
             self.alerts.iter().filter(|alert| !firing || alert.fires()).map(|alert| &**alert).collect();
-        shown.sort_by_key(|alert| (std::cmp::Reverse(alert.severity), alert.fired_ms));
+        shown.sort_by_key(|alert| (Reverse(alert.severity), alert.fired_ms));
         let Some(first) = shown.first() else { return "an incident".to_owned() };
         let place = |alert: &Alert| match alert.body.instance.as_str() {
             "" => String::new(),
@@ -166,6 +175,14 @@ impl LiveIncident {
             others => format!(" and {} more", others - 1),
         };
         format!("{}: {}{}{more}", first.body.host_name, first.body.rule_name, place(first))
+    }
+
+    /// Those that fire first, the worst first, the newest first.
+    pub(crate) fn worst_first(&self) -> Vec<&Arc<Alert>> {
+        let mut alerts: Vec<&Arc<Alert>> = self.alerts.iter().collect();
+        alerts
+            .sort_by_key(|alert| (Reverse(alert.fires()), Reverse(alert.severity), Reverse(alert.fired_ms)));
+        alerts
     }
 
     pub(crate) fn firing(&self) -> impl Iterator<Item = &Arc<Alert>> {
@@ -196,10 +213,10 @@ impl LiveIncident {
 }
 
 /// One incident of the books with its alerts.
-pub(super) async fn read_one(store: &dyn Store, row: IncidentRow) -> Result<LiveIncident, StoreError> {
+pub(super) async fn read_one(store: &dyn Store, row: &IncidentRow) -> Result<LiveIncident, StoreError> {
     let alerts = AlertRow::all(store, AlertsOf::Incident(row.id)).await?;
     let alerts = alerts.iter().filter_map(Alert::of_row).map(Arc::new).collect();
-    Ok(LiveIncident { incident: incident_of_row(&row), alerts })
+    Ok(LiveIncident { incident: incident_of_row(row), alerts })
 }
 
 impl Board {

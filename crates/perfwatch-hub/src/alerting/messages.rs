@@ -5,7 +5,6 @@ use perfwatch_alert::deliver::{AlertText, Message};
 use perfwatch_alert::incident::Notice;
 use perfwatch_alert::rule::Severity;
 use perfwatch_model::json::write_time;
-use std::cmp::Reverse;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -50,9 +49,7 @@ fn alert_text(alert: &Arc<Alert>, url: &str) -> AlertText {
 
 /// What is told of an incident as it is.
 pub(super) fn of(live: &LiveIncident, notice: Notice, url: &str, now_ms: i64) -> Message {
-    // Those that fire first, the worst first, the newest first.
-    let mut alerts: Vec<&Arc<Alert>> = live.alerts.iter().collect();
-    alerts.sort_by_key(|alert| (Reverse(alert.fires()), Reverse(alert.severity), Reverse(alert.fired_ms)));
+    let alerts = live.worst_first();
     Message {
         id: Uuid::now_v7(),
         notice,

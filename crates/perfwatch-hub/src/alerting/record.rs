@@ -3,9 +3,9 @@
 
 use super::board::{Alert, AlertBody, AlertKey, LiveIncident};
 use super::{Alerting, Heard, Planned, State, messages};
+use perfwatch_alert::channel::Channel;
 use perfwatch_alert::explain::Explanation;
 use perfwatch_alert::incident::{self, Incident, Joins, Notice};
-use perfwatch_alert::silence::Subject;
 use perfwatch_alert::track::{Told, What, Why};
 use perfwatch_alert::words;
 use perfwatch_model::HostId;
@@ -131,19 +131,14 @@ impl Alerting {
         now_ms: i64,
     ) -> Vec<Change> {
         let everyone = self.rooms.people.now();
-        let hears = |channel: &perfwatch_alert::channel::Channel| {
-            live.alerts.iter().any(|alert| {
-                let tags = everyone.host_tags.get(&alert.host).map(Vec::as_slice).unwrap_or_default();
-                let subject =
-                    Subject { host: alert.host.0, tags, rule: alert.rule, severity: alert.severity };
-                !alert.body.silenced && channel.hears(subject)
-            })
+        let hears = |channel: &Channel| {
+            live.alerts.iter().any(|alert| !alert.body.silenced && channel.hears(alert.subject(&everyone)))
         };
         let channels = state.asked.channels.iter().filter(|channel| hears(channel));
         let channels = channels.filter(|channel| notice != Notice::Resolved || channel.resolved);
         let message = messages::of(live, notice, &self.rooms.url, now_ms);
         let body = super::asked::body(&message);
-        let row = |channel: &Arc<perfwatch_alert::channel::Channel>| {
+        let row = |channel: &Arc<Channel>| {
             // Who hears only of what nobody took on is told that it is over as soon as it is.
             let after_ms = if notice == Notice::Resolved { 0 } else { channel.after.ms() };
             let due_ms = now_ms + delay_ms + after_ms;
@@ -196,7 +191,10 @@ impl Recording<'_> {
             // Another hub knew it first.
             What::Fired if self.firing(&key).is_some() => {}
             What::Fired => self.fired(known, &key),
-            What::Past => self.past(known),
+            // What was over before anybody knew changes nothing of what is so now.
+            What::Past => {
+                self.enter(known, true);
+            }
             What::Resolved(why) => self.resolved(told, &key, why),
         }
     }
@@ -247,68 +245,69 @@ impl Recording<'_> {
         (!self.touched.contains_key(&live.incident.id)).then_some(live.incident.id)
     }
 
-    fn touch(&mut self, id: Uuid, new: impl FnOnce() -> LiveIncident) -> &mut LiveIncident {
-        let board = &self.state.board;
-        let order = &mut self.order;
-        self.touched.entry(id).or_insert_with(|| {
-            order.push(id);
-            board.incident(id).map_or_else(new, |live| (**live).clone())
-        })
+    /// An incident as it is by now; none that nobody knows.
+    fn touch(&mut self, id: Uuid) -> Option<&mut LiveIncident> {
+        if !self.touched.contains_key(&id) {
+            let live = (**self.state.board.incident(id)?).clone();
+            self.insert(live);
+        }
+        self.touched.get_mut(&id)
     }
 
-    fn subject_key(&self, known: &Known) -> (String, bool) {
+    fn insert(&mut self, live: LiveIncident) {
+        self.order.push(live.incident.id);
+        self.touched.insert(live.incident.id, live);
+    }
+
+    /// An alert enters an incident of its key, or a new one: which, and whether a silence holds.
+    fn enter(&mut self, known: &Known, past: bool) -> (Uuid, bool) {
+        let (told, now_ms) = (&known.told, self.now_ms);
         let everyone = self.alerting.rooms.people.now();
-        let tags = everyone.host_tags.get(&known.host).map(Vec::as_slice).unwrap_or_default();
-        let rule = &known.told.rule;
-        let subject = Subject { host: known.host.0, tags, rule: rule.id, severity: rule.severity };
-        (incident::key(rule, known.host.0, tags), self.state.asked.silenced(subject, self.now_ms))
+        let mut alert = self.alert(known, past);
+        let silenced = self.state.asked.silenced(alert.subject(&everyone), now_ms);
+        alert.body.silenced = silenced;
+        let key = incident::key(&told.rule, known.host.0, everyone.tags(known.host));
+        let id = self.by_key(&key).unwrap_or_else(|| {
+            let mut fresh = Incident::new(key, told.rule.severity, told.fired_ms);
+            if past {
+                fresh.ease(told.at_ms);
+            }
+            let id = fresh.id;
+            self.insert(LiveIncident { incident: fresh, alerts: Vec::new() });
+            id
+        });
+        let explanation = known.explanation.as_ref().map(super::asked::body);
+        self.changes.push(alert.row(id).add(explanation.as_deref()));
+        let text = format!("{}: {} — {}", alert.body.host_name, alert.body.rule_name, alert.body.summary);
+        let kind = if past { "past" } else { "fired" };
+        self.changes.push(event(id, told.at_ms.min(now_ms), kind, text).add());
+        if let Some(live) = self.touch(id) {
+            live.alerts.push(Arc::new(alert));
+        }
+        (id, silenced)
     }
 
     fn fired(&mut self, known: &Known, key: &AlertKey) {
-        let (now_ms, told) = (self.now_ms, &known.told);
-        let severity = told.rule.severity;
-        let (incident_key, silenced) = self.subject_key(known);
-        let alert = self.alert(known, silenced, false);
-        let text = format!("{}: {} — {}", alert.body.host_name, alert.body.rule_name, alert.body.summary);
-        let fresh = Incident::new(incident_key.clone(), severity, told.fired_ms);
-        let id = self.by_key(&incident_key).unwrap_or(fresh.id);
-        let explanation = known.explanation.as_ref().map(super::asked::body);
-        let alert_row = alert.row(id).add(explanation.as_deref());
-        let live = self.touch(id, || LiveIncident { incident: fresh, alerts: Vec::new() });
-        let again = live.alerts.iter().any(|one| one.key() == *key);
-        let firing = live.firing().map(|one| one.severity).max();
-        let notice = live.incident.join(severity, Joins { silenced, again, firing });
-        live.alerts.push(Arc::new(alert));
+        let now_ms = self.now_ms;
+        let (id, silenced) = self.enter(known, false);
+        let Some(live) = self.touch(id) else { return };
+        // Those that were there before it.
+        let others = || live.alerts.iter().rev().skip(1);
+        let again = others().any(|one| one.key() == *key);
+        let firing = others().filter(|one| one.fires()).map(|one| one.severity).max();
+        let notice = live.incident.join(known.told.rule.severity, Joins { silenced, again, firing });
         if live.alerts.len() > ALERTS
             && let Some(over) = live.alerts.iter().position(|alert| !alert.fires())
         {
             live.alerts.remove(over);
         }
-        self.changes.push(alert_row);
-        self.changes.push(event(id, told.at_ms.min(now_ms), "fired", text).add());
         if silenced {
             self.changes.push(event(id, now_ms, "silenced", "nobody is told: a silence holds").add());
         }
         self.notices.extend(notice.map(|(notice, delay_ms)| (id, notice, delay_ms)));
     }
 
-    /// What was over before anybody knew changes nothing of what is so now.
-    fn past(&mut self, known: &Known) {
-        let told = &known.told;
-        let (incident_key, silenced) = self.subject_key(known);
-        let alert = self.alert(known, silenced, true);
-        let text = format!("{}: {} — {}", alert.body.host_name, alert.body.rule_name, alert.body.summary);
-        let mut fresh = Incident::new(incident_key.clone(), told.rule.severity, told.fired_ms);
-        fresh.ease(told.at_ms);
-        let id = self.by_key(&incident_key).unwrap_or(fresh.id);
-        let alert_row = alert.row(id).add(None);
-        let live = self.touch(id, || LiveIncident { incident: fresh, alerts: Vec::new() });
-        live.alerts.push(Arc::new(alert));
-        self.changes.push(alert_row);
-        self.changes.push(event(id, told.at_ms.min(self.now_ms), "past", text).add());
-    }
-
-    fn alert(&self, known: &Known, silenced: bool, past: bool) -> Alert {
+    fn alert(&self, known: &Known, past: bool) -> Alert {
         let (told, rooms) = (&known.told, &self.alerting.rooms);
         let rule = &told.rule;
         let (mut consumers, mut movers) = (Vec::new(), Vec::new());
@@ -338,7 +337,7 @@ impl Recording<'_> {
                 figure,
                 threshold: value.then(|| rule.when.bound().threshold),
                 worst: told.worst,
-                silenced,
+                silenced: false,
                 ended: past.then(|| "past".to_owned()),
                 consumers,
                 movers,
@@ -350,11 +349,7 @@ impl Recording<'_> {
         // Another hub knew it first.
         let Some(id) = self.firing(key) else { return };
         let now_ms = self.now_ms;
-        let gone = || LiveIncident {
-            incident: Incident::new(String::new(), told.rule.severity, now_ms),
-            alerts: Vec::new(),
-        };
-        let live = self.touch(id, gone);
+        let Some(live) = self.touch(id) else { return };
         let Some(place) = live.alerts.iter_mut().find(|alert| alert.fires() && alert.key() == *key) else {
             return;
         };

@@ -4,7 +4,6 @@
 use super::{Alert, Alerting, LiveIncident, Planned, State, record};
 use perfwatch_alert::condition::HubFigure;
 use perfwatch_alert::incident::Notice;
-use perfwatch_alert::silence::Subject;
 use perfwatch_model::HostId;
 use perfwatch_store::alerts::{IncidentRow, LastHeard, Outbox};
 use perfwatch_store::settings::Counted;
@@ -298,10 +297,7 @@ impl Alerting {
     }
 
     fn is_silenced(&self, state: &State, alert: &Alert, now_ms: i64) -> bool {
-        let everyone = self.rooms.people.now();
-        let tags = everyone.host_tags.get(&alert.host).map(Vec::as_slice).unwrap_or_default();
-        let subject = Subject { host: alert.host.0, tags, rule: alert.rule, severity: alert.severity };
-        state.asked.silenced(subject, now_ms)
+        state.asked.silenced(alert.subject(&self.rooms.people.now()), now_ms)
     }
 }
 

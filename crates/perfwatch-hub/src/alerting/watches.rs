@@ -179,8 +179,7 @@ impl Alerting {
     pub(super) async fn warm(self: &Arc<Self>, id: HostId) -> Result<(), StoreError> {
         let wanted = self.watches.wanted();
         let host = self.watches.host(id);
-        let tags = self.rooms.people.now().host_tags.get(&id).cloned().unwrap_or_default();
-        let rules = self.now().asked.rules_for(id.0, &tags);
+        let rules = self.now().asked.rules_for(id.0, self.rooms.people.now().tags(id));
         {
             let known = lock(&host);
             if known.warm == wanted {

@@ -217,10 +217,6 @@ pub(super) fn show(
     if seen.alerts.is_empty() {
         return None;
     }
-    let mut alerts: Vec<&Arc<Alert>> = seen.alerts.iter().collect();
-    alerts.sort_by_key(|alert| {
-        (!alert.fires(), std::cmp::Reverse(alert.severity), std::cmp::Reverse(alert.fired_ms))
-    });
     let incident = &live.incident;
     Some(IncidentJson {
         id: incident.id,
@@ -232,7 +228,11 @@ pub(super) fn show(
         reopened: incident.reopened,
         ack: incident.ack.clone(),
         firing: seen.firing().count(),
-        alerts: alerts.into_iter().map(|alert| show_alert(alert, explanations.remove(&alert.id))).collect(),
+        alerts: seen
+            .worst_first()
+            .into_iter()
+            .map(|alert| show_alert(alert, explanations.remove(&alert.id)))
+            .collect(),
     })
 }
 
@@ -302,9 +302,8 @@ pub(crate) async fn history(
     let next = rows.last().filter(|_| full).map(|row| format!("{}:{}", row.opened_ms, row.id));
     let mut incidents = Vec::with_capacity(rows.len());
     for row in rows {
-        if let Some(live) = app.alerting.find(row.id).await? {
-            incidents.extend(show(&live, &identity, &everyone, &mut HashMap::new()));
-        }
+        let live = app.alerting.whole(&row).await?;
+        incidents.extend(show(&live, &identity, &everyone, &mut HashMap::new()));
     }
     Ok(Json(AlertHistoryJson { incidents, next }))
 }

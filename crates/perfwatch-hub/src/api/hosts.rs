@@ -120,7 +120,7 @@ pub(crate) async fn tags(
     let after = Tags { tags: params::tags(&wish.tags)? };
     let turn = app.people.turn().await?;
     let host = params::host(&app, &doer.identity, &id)?;
-    let tags = app.people.now().host_tags.get(&host.record.id).cloned().unwrap_or_default();
+    let tags = app.people.now().tags(host.record.id).to_vec();
     let (before, object) = (Tags { tags }, format!("host {}", host.record.name));
     let entry = doer.changed("host.tags", object, Some(&before), Some(&after));
     turn.commit([HostTags::put(host.record.id, &after.tags)], Some(entry)).await?;
@@ -168,7 +168,7 @@ fn show(host: Host, everyone: &Everyone, now_ms: i64) -> HostJson {
         id: host.record.id,
         name: host.record.name,
         status,
-        tags: everyone.host_tags.get(&host.record.id).cloned().unwrap_or_default(),
+        tags: everyone.tags(host.record.id).to_vec(),
         facts: host.record.facts,
         first_seen_ms: host.record.first_seen_ms,
         last_seen_ms: host.last_seen_ms.or(host.record.last_at_ms),

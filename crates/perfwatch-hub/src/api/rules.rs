@@ -14,7 +14,6 @@ use axum::response::{IntoResponse as _, Response};
 use perfwatch_alert::backtest::Fire;
 use perfwatch_alert::rule::{Rule, RuleProblem};
 use perfwatch_alert::{defaults, words};
-use perfwatch_model::HostId;
 use perfwatch_store::alerts::Noun;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -197,9 +196,8 @@ pub(crate) async fn test(
         return Err(ApiError::unprocessable("range_too_long", "31 days at most"));
     }
     let everyone = app.people.now();
-    let tags = |id: HostId| everyone.host_tags.get(&id).map(Vec::as_slice).unwrap_or_default();
     let mut hosts = params::hosts(&app, &identity);
-    hosts.retain(|host| wish.rule.hosts.selects(host.record.id.0, tags(host.record.id)));
+    hosts.retain(|host| wish.rule.hosts.selects(host.record.id.0, everyone.tags(host.record.id)));
     // Those that send now say most.
     hosts.sort_by_key(|host| std::cmp::Reverse(host.last_seen_ms));
     let ids = hosts.iter().map(|host| host.record.id).collect();

@@ -76,6 +76,11 @@ impl State {
         })
     }
 
+    /// What a host is told apart by.
+    pub(crate) fn tags(&self, host: HostId) -> &[String] {
+        self.host_tags.get(&host).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// An account by what people type.
     pub(crate) fn account(&self, name: &str) -> Option<&Account> {
         let name = name.trim().to_lowercase();
