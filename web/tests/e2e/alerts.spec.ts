@@ -72,6 +72,10 @@ describe('alerts', () => {
   })
 
   it('a rule says what it would have done before it is kept', async () => {
+    // A back-test answers once, of what is there: there must be more than its two seconds.
+    type Seen = { hosts: { first_seen_ms: number; last_seen_ms: number }[] }
+    const seen = async () => (await site.ask<Seen>('GET', '/api/v1/hosts')).hosts.map((host) => host.last_seen_ms - host.first_seen_ms)
+    await expect.poll(seen).toEqual([expect.toSatisfy((ms: number) => ms > 5000)])
     await page.getByRole('link', { name: 'Rules' }).click()
     await page.getByRole('link', { name: 'New rule' }).click()
     await page.getByLabel('Name').fill('Processes are there')
