@@ -22,6 +22,7 @@ web/dist/index.html: web/node_modules/.installed web/index.html web/vite.config.
 # Fast checks first; the browser last.
 test: check
 	scripts/ensure-postgres
+	scripts/ensure-sshd
 	$(CARGO) test --locked --workspace
 	cd web && $(NPM) run -s test
 	scripts/ensure-browser

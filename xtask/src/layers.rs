@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("perfwatch-agent", &["perfwatch-model", "perfwatch-collect"]),
     ("perfwatch-alert", &["perfwatch-model"]),
     ("perfwatch-series", &["perfwatch-model"]),
+    ("perfwatch-ssh", &["perfwatch-model", "perfwatch-collect"]),
     ("perfwatch-store", &["perfwatch-model", "perfwatch-series"]),
     ("perfwatch-notify", &["perfwatch-model", "perfwatch-alert"]),
     ("perfwatch-hub", &["perfwatch-model", "perfwatch-series", "perfwatch-alert", "perfwatch-store"]),
@@ -21,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "perfwatch-collect",
             "perfwatch-agent",
             "perfwatch-notify",
+            "perfwatch-ssh",
             "perfwatch-store",
             "perfwatch-hub",
         ],
@@ -35,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "perfwatch-alert",
             "perfwatch-notify",
             "perfwatch-series",
+            "perfwatch-ssh",
             "perfwatch-store",
             "perfwatch-hub",
             "perfwatch-testkit",
@@ -47,7 +50,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// A heavy dependency and the only crates that may name it.
 const OWNERS: &[(&str, &[&str])] = &[
     ("axum", &["perfwatch-hub"]),
-    ("tokio", &["perfwatch-hub", "perfwatch-store", "perfwatch", "perfwatch-bench"]),
+    ("tokio", &["perfwatch-hub", "perfwatch-ssh", "perfwatch-store", "perfwatch", "perfwatch-bench"]),
+    ("russh", &["perfwatch-ssh"]),
     ("prost", &["perfwatch-model", "perfwatch-series", "perfwatch-bench"]),
     ("pco", &["perfwatch-series"]),
     ("rustix", &["perfwatch-collect", "perfwatch-store", "perfwatch"]),

@@ -4,14 +4,19 @@
 //!
 //! A head is `=== PATH` or `=== PATH KIND`; spaces in a path stand as `\040`, as in
 //! proc_pid_mountinfo(5). Kinds: none (text), `hex`, `list` (names of a folder), `count`,
-//! `usage` (five numbers of statvfs), `error` (`denied` or a message). Before a line of text that
+//! `usage` (five numbers of statvfs), `error` (`denied`, `timed out` or a message). Before a line of text that
 //! itself starts with `===` (after any number of `\`) stands one `\` more. Paths that start with
-//! `@` are about the capture itself: `@page_size`, `@wall_ms`, `@monotonic_ms`.
+//! `@` are about the capture itself: `@page_size`, `@wall_ms`, `@monotonic_ms`. Many small files come
+//! cheaper together: under `@files` each line is `PATH:LINE` (as `grep '' FILE…` prints), under
+//! `@counts` it is `NUMBER PATH`, under `@statfs` `SIZE BLOCKS FREE AVAILABLE INODES FREE MOUNT` of
+//! statvfs, a line of `df -Pk` after `df `, or `? MOUNT` for one that was asked. There, whatever a file holds, it can't pass for another one.
 
 use crate::source::{FsUsage, Source};
+use perfwatch_model::Clock;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// Captures larger than this are refused: 5,000 processes take about 8 MB.
 const CAPTURE_BYTES: usize = 64 << 20;
@@ -29,6 +34,23 @@ pub struct Capture {
     entries: BTreeMap<(String, &'static str), Entry>,
 }
 
+/// A clock that stands where the capture's host had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaptureClock {
+    wall_ms: i64,
+    monotonic: Duration,
+}
+
+impl Clock for CaptureClock {
+    fn wall_ms(&self) -> i64 {
+        self.wall_ms
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.monotonic
+    }
+}
+
 /// Why a text is no capture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("capture, line {line}: {message}")]
@@ -38,6 +60,11 @@ pub struct CaptureError {
     /// What is wrong there.
     pub message: String,
 }
+
+/// Heads of many files in one section.
+const FILES: &str = "@files";
+const COUNTS: &str = "@counts";
+const MOUNTS: &str = "@statfs";
 
 const KINDS: [&str; 4] = ["", "list", "count", "usage"];
 
@@ -81,6 +108,9 @@ impl Capture {
         };
         let text = String::from_utf8_lossy(&content);
         match kind.as_str() {
+            "" if path == FILES => self.add_files(&content),
+            "" if path == COUNTS => self.add_counts(&text),
+            "" if path == MOUNTS => self.add_mounts(&text),
             "hex" => {
                 let Some(bytes) = from_hex(&text) else {
                     return Err(CaptureError { line, message: format!("{path}: not hexadecimal") });
@@ -102,6 +132,57 @@ impl Capture {
             },
         }
         Ok(())
+    }
+
+    fn add_files(&mut self, lines: &[u8]) {
+        for line in lines.split_inclusive(|&b| b == b'\n') {
+            let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
+            // What is none of ours is no file; a line of nothing but noise harms nobody.
+            let Some(path) = std::str::from_utf8(&line[..colon]).ok().filter(|path| path.starts_with('/'))
+            else {
+                continue;
+            };
+            let entry = self.entries.entry((path.to_owned(), "")).or_insert_with(|| Entry::Bytes(Vec::new()));
+            if let Entry::Bytes(bytes) = entry {
+                bytes.extend_from_slice(&line[colon + 1..]);
+            }
+        }
+    }
+
+    fn add_counts(&mut self, lines: &str) {
+        for (count, path) in lines.lines().filter_map(|line| line.split_once(' ')) {
+            if path.starts_with('/') {
+                self.entries
+                    .insert((path.to_owned(), "count"), Entry::Bytes(format!("{count}\n").into_bytes()));
+            }
+        }
+    }
+
+    fn add_mounts(&mut self, lines: &str) {
+        for line in lines.lines() {
+            let (kind, rest) = line.split_once(' ').unwrap_or_default();
+            let (mount, entry) = match kind {
+                "?" => (rest, Some(Entry::Error("timed out".to_owned()))),
+                "!" => (rest, None),
+                "df" => match df_usage(rest) {
+                    // A line that statvfs answered already says more.
+                    Some((mount, _)) if self.bytes("usage", mount).is_ok() => continue,
+                    Some((mount, usage)) => (mount, Some(usage)),
+                    None => continue,
+                },
+                _ => match statfs_usage(line) {
+                    Some((mount, usage)) => (mount, Some(usage)),
+                    None => continue,
+                },
+            };
+            if mount.starts_with('/') {
+                let key = (mount.to_owned(), "usage");
+                match entry {
+                    Some(entry) => self.entries.insert(key, entry),
+                    None => self.entries.remove(&key),
+                };
+            }
+        }
     }
 
     /// Writes the text form, in the order of the paths.
@@ -152,10 +233,18 @@ impl Capture {
         self.text("", path).ok()?.trim().parse().ok()
     }
 
+    /// The clocks of the host as they stood when it was taken.
+    pub fn clock(&self) -> CaptureClock {
+        let positive = |path| self.number(path).unwrap_or_default().max(0);
+        let monotonic = Duration::from_millis(u64::try_from(positive("@monotonic_ms")).unwrap_or_default());
+        CaptureClock { wall_ms: positive("@wall_ms"), monotonic }
+    }
+
     fn bytes(&self, kind: &'static str, path: &str) -> io::Result<&[u8]> {
         match self.entries.get(&(path.to_owned(), kind)) {
             Some(Entry::Bytes(bytes)) => Ok(bytes),
             Some(Entry::Error(why)) if why == "denied" => Err(io::ErrorKind::PermissionDenied.into()),
+            Some(Entry::Error(why)) if why == "timed out" => Err(io::ErrorKind::TimedOut.into()),
             Some(Entry::Error(why)) => Err(io::Error::other(why.clone())),
             None => Err(io::ErrorKind::NotFound.into()),
         }
@@ -164,6 +253,30 @@ impl Capture {
     fn text(&self, kind: &'static str, path: &str) -> io::Result<String> {
         self.bytes(kind, path).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     }
+}
+
+fn usage_entry(size: u64, free: u64, available: u64, inodes: u64, inodes_free: u64) -> Entry {
+    Entry::Bytes(format!("{size} {free} {available} {inodes} {inodes_free}\n").into_bytes())
+}
+
+/// `UNIT BLOCKS FREE AVAILABLE INODES FREE MOUNT`
+fn statfs_usage(line: &str) -> Option<(&str, Entry)> {
+    let mut words = line.splitn(7, ' ');
+    let mut number = || words.next()?.parse::<u64>().ok();
+    let unit = number()?;
+    let mut bytes = || number().map(|blocks| blocks.saturating_mul(unit));
+    let (size, free, available) = (bytes()?, bytes()?, bytes()?);
+    let (inodes, inodes_free) = (number()?, number()?);
+    Some((words.next()?, usage_entry(size, free, available, inodes, inodes_free)))
+}
+
+/// `DEVICE KIB USED AVAILABLE PERCENT MOUNT`, as POSIX's df prints it; it knows no inodes.
+fn df_usage(line: &str) -> Option<(&str, Entry)> {
+    let at = line.find("% ")?;
+    let mut words = line[..at].split_ascii_whitespace().rev().skip(1);
+    let mut bytes = || words.next()?.parse::<u64>().ok().map(|kib| kib.saturating_mul(1024));
+    let (available, used, size) = (bytes()?, bytes()?, bytes()?);
+    Some((line[at + 2..].trim(), usage_entry(size, size.saturating_sub(used), available, 0, 0)))
 }
 
 /// `===` after any number of backslashes: such a line is escaped by one more.
@@ -245,6 +358,7 @@ impl<'a> Recorder<'a> {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Entry::Error("denied".to_owned())
             }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Entry::Error("timed out".to_owned()),
             Err(error) => Entry::Error(error.to_string()),
         };
         let mut capture = self.capture.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -312,6 +426,32 @@ mod tests {
         assert_eq!(capture.read("/proc/1/io", &mut out).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
         assert_eq!(capture.read("/nothing", &mut out).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(capture.page_size(), 65536);
+        assert_eq!(Capture::parse(&capture.to_text()).unwrap(), capture);
+    }
+
+    #[test]
+    fn many_files_in_one_section_and_none_can_pass_for_another() {
+        let capture = Capture::parse(
+            b"=== @files\n/proc/1/stat:1 (a\n/proc/1/stat:=== /proc/stat) S\n/proc/2/cmdline:b\0c\nnoise\nx:y\n/sys/a:1:2\n\
+              === @counts\n12 /proc/1/fd\nx\n=== @statfs\n? /nfs\n? /gone\n? /far away\n512 10 5 4 3 2 /far away\n! /gone\n\
+              512 1 2 x\ndf Filesystem 1024-blocks Used Available Capacity Mounted on\ndf /dev/sd a 100 40 50 45% /data\n",
+        )
+        .unwrap();
+        let read = |path: &str| {
+            let mut out = Vec::new();
+            capture.read(path, &mut out).map(|()| String::from_utf8(out).unwrap())
+        };
+        assert_eq!(read("/proc/1/stat").unwrap(), "1 (a\n=== /proc/stat) S\n");
+        assert_eq!(read("/proc/2/cmdline").unwrap(), "b\0c\n");
+        assert_eq!(read("/sys/a").unwrap(), "1:2\n");
+        assert!(read("/proc/stat").is_err() && read("x").is_err());
+        assert_eq!(capture.count("/proc/1/fd").unwrap(), 12);
+        assert_eq!(capture.usage("/nfs").unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(capture.usage("/gone").unwrap_err().kind(), io::ErrorKind::NotFound);
+        let far = FsUsage { size: 5120, free: 2560, available: 2048, inodes: 3, inodes_free: 2 };
+        assert_eq!(capture.usage("/far away").unwrap(), far);
+        let data = FsUsage { size: 102_400, free: 61_440, available: 51_200, inodes: 0, inodes_free: 0 };
+        assert_eq!(capture.usage("/data").unwrap(), data);
         assert_eq!(Capture::parse(&capture.to_text()).unwrap(), capture);
     }
 

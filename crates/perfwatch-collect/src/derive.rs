@@ -44,14 +44,27 @@ pub struct Deriver {
     last: HashMap<&'static str, Last>,
 }
 
-struct Last {
-    part: Arc<Part>,
-    taken: Duration,
+pub(crate) struct Last {
+    pub(crate) part: Arc<Part>,
+    pub(crate) taken: Duration,
     points: Vec<Point>,
     processes: Vec<ProcessRow>,
 }
 
 impl Deriver {
+    /// As if it had read these last.
+    pub(crate) fn with(boot: BootId, parts: Vec<(&'static str, Part, Duration)>) -> Self {
+        let last = |(name, part, taken)| {
+            let last = Last { part: Arc::new(part), taken, points: Vec::new(), processes: Vec::new() };
+            (name, last)
+        };
+        Self { boot: Some(boot), last: parts.into_iter().map(last).collect() }
+    }
+
+    pub(crate) fn last(&self) -> (Option<BootId>, &HashMap<&'static str, Last>) {
+        (self.boot, &self.last)
+    }
+
     /// Subtracts the reading before, if there was one of the same boot.
     pub fn derive(&mut self, reading: &Reading, options: &Options) -> Derived {
         if self.boot != Some(reading.boot) {

@@ -1,7 +1,9 @@
 //! Whole hosts: each capture in `fixtures/hosts` must give what stands in its `.expected`.
 //! `NAME.1.capture` and `NAME.2.capture` are one host 2 s apart; `UPDATE_GOLDEN=1` writes.
 
-use crate::{Capture, CollectorSet, Deriver, Options, Recall, SnapshotBuilder, read_all};
+use crate::{
+    Capture, Carried, CollectorSet, Derived, Deriver, Options, Point, Recall, SnapshotBuilder, read_all,
+};
 use perfwatch_model::{ManualClock, unscale};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -73,5 +75,28 @@ fn hosts_say_what_they_said() {
             assert_eq!(said, expected, "{name}");
         }
         assert_eq!(said.lines().count(), expected.lines().count(), "{name}");
+    }
+}
+
+#[test]
+fn who_goes_on_from_what_was_carried_gets_the_same() {
+    for name in ["debian12-vm", "raspberry-pi"] {
+        let [first, second] = [1, 2].map(|n| read(&format!("{name}.{n}")).unwrap());
+        let set = CollectorSet::new(&[], Options { top: 4, ..Options::default() });
+        let clock = ManualClock::at(1_763_720_000_000);
+        let mut deriver = Deriver::default();
+        deriver.derive(&read_all(&first, &set, &mut Recall::default(), &clock), &set.options);
+        let carried = serde_json::to_string(&Carried::of(&deriver)).unwrap();
+        clock.advance(Duration::from_secs(2));
+        let reading = read_all(&second, &set, &mut Recall::default(), &clock);
+        let carried: Carried = serde_json::from_str::<Option<Carried>>(&carried).unwrap().unwrap();
+        let (one, other) =
+            (deriver.derive(&reading, &set.options), carried.resume().derive(&reading, &set.options));
+        let there = |derived: &Derived| -> Vec<Point> {
+            derived.points.iter().filter(|point| !point.value.is_nan()).cloned().collect()
+        };
+        assert!(there(&one).iter().any(|point| point.metric.name == "cpu.usage" && point.value > 0.0));
+        assert_eq!(there(&one), there(&other), "{name}");
+        assert_eq!(one.processes, other.processes, "{name}");
     }
 }

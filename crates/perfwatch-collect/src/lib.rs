@@ -6,6 +6,7 @@
 //! the SSH side runs them in a row over a [`Capture`]; both get the same samples.
 
 mod capture;
+mod carried;
 mod collector;
 mod derive;
 mod error;
@@ -18,7 +19,8 @@ mod registry;
 mod snapshot;
 mod source;
 
-pub use capture::{Capture, CaptureError, Recorder};
+pub use capture::{Capture, CaptureClock, CaptureError, Recorder};
+pub use carried::Carried;
 pub use collector::{Collector, CommandLine, Context, Every, Options, Out, Recall, glob_match};
 pub use derive::{Derived, Deriver, Point};
 pub use error::CollectError;

@@ -9,6 +9,7 @@ pub mod id;
 pub mod json;
 pub mod limits;
 pub mod number;
+pub mod remote;
 pub mod shape;
 pub mod snapshot;
 pub mod span;

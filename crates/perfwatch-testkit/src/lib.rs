@@ -1,9 +1,10 @@
-//! Real parts for tests: a PostgreSQL of their own on a socket of its own, gone with the test;
+//! Real parts for tests: a PostgreSQL of their own on a socket of its own, an sshd, gone with the test;
 //! servers that take down what they hear.
 
 #![expect(clippy::unwrap_used, reason = "a test can't go on without its parts")]
 
 pub mod sink;
+pub mod sshd;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

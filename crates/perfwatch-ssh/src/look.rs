@@ -1,0 +1,103 @@
+//! A capture as the agent's own collectors read it, and what of it the next look needs.
+
+use crate::way::{fail, plain};
+use perfwatch_collect::{
+    Capture, Carried, CollectorSet, Derived, Deriver, Options, Reading, Recall, SnapshotBuilder, Source as _,
+    read_all,
+};
+use perfwatch_model::remote::{Cause, Failure, Seen, Stage};
+use perfwatch_model::{Clock as _, limits};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Carried counters of a host with 20,000 processes have less.
+const CARRIED_BYTES: usize = 4 << 20;
+
+/// What goes from look to look.
+#[derive(Serialize, Deserialize)]
+struct Bundle {
+    monotonic_ms: u64,
+    counters: Carried,
+}
+
+/// Where the last look left off.
+pub(crate) struct Before {
+    deriver: Deriver,
+    monotonic: Duration,
+}
+
+impl Before {
+    /// None of bytes that another version wrote: rates begin anew.
+    pub(crate) fn unpack(bytes: &[u8]) -> Option<Self> {
+        let text = zstd::bulk::decompress(bytes, CARRIED_BYTES).ok()?;
+        let bundle: Bundle = serde_json::from_slice(&text).ok()?;
+        Some(Self {
+            deriver: bundle.counters.resume(),
+            monotonic: Duration::from_millis(bundle.monotonic_ms),
+        })
+    }
+}
+
+/// A capture that was read.
+pub(crate) struct Read {
+    reading: Reading,
+    hostname: String,
+    wall_ms: i64,
+}
+
+fn options() -> Options {
+    // The capture has all of them: whoever turns out to be busy is known by name.
+    Options { top: usize::MAX, ..Options::default() }
+}
+
+/// All that the collectors find in it.
+pub(crate) fn read(output: &[u8]) -> Result<Read, Failure> {
+    let garbled = |why: String| fail(Stage::Read, Cause::Garbled, why);
+    let capture = Capture::parse(output).map_err(|error| garbled(plain(error.to_string().as_bytes())))?;
+    let set = CollectorSet::new(&[], options());
+    let clock = capture.clock();
+    let reading = read_all(&capture, &set, &mut Recall::default(), &clock);
+    let has = |name: &str| reading.parts.iter().any(|part| part.collector == name && part.result.is_ok());
+    if !["cpu", "memory", "load"].into_iter().any(has) {
+        return Err(garbled("what it says is no account of a Linux host".to_owned()));
+    }
+    let mut hostname = Vec::new();
+    let _ = capture.read("/proc/sys/kernel/hostname", &mut hostname);
+    Ok(Read { reading, hostname: plain(&hostname), wall_ms: clock.wall_ms() })
+}
+
+impl Read {
+    /// Whether rates since then say something of now.
+    pub(crate) fn follows(&self, before: &Before, fresh: Duration) -> bool {
+        let elapsed = self.reading.monotonic.checked_sub(before.monotonic);
+        elapsed.is_some_and(|elapsed| elapsed <= fresh && !elapsed.is_zero())
+    }
+
+    /// Only for the next one.
+    pub(crate) fn remember(&self) -> Before {
+        let mut deriver = Deriver::default();
+        deriver.derive(&self.reading, &options());
+        Before { deriver, monotonic: self.reading.monotonic }
+    }
+
+    /// What an agent would have sent at `now_ms` of our own clock.
+    pub(crate) fn seen(
+        &self,
+        before: Option<Before>,
+        now_ms: i64,
+        interval_ms: u32,
+    ) -> Result<Seen, Failure> {
+        let mut deriver = before.map(|before| before.deriver).unwrap_or_default();
+        let derived: Derived = deriver.derive(&self.reading, &Options::default());
+        let seq = u64::try_from(now_ms.saturating_sub(limits::EARLIEST_MS)).unwrap_or(1);
+        let snapshot = SnapshotBuilder::default().build(self.reading.boot, seq, now_ms, interval_ms, derived);
+        let internal = |why: String| fail(Stage::Read, Cause::Internal, why);
+        let monotonic_ms = u64::try_from(self.reading.monotonic.as_millis()).unwrap_or(u64::MAX);
+        let counters = Carried::of(&deriver).ok_or_else(|| internal("nothing to carry".to_owned()))?;
+        let text = serde_json::to_vec(&Bundle { monotonic_ms, counters })
+            .map_err(|error| internal(error.to_string()))?;
+        let carried = zstd::bulk::compress(&text, 1).map_err(|error| internal(error.to_string()))?;
+        let skew_ms = self.wall_ms.saturating_sub(now_ms);
+        Ok(Seen { snapshot, hostname: self.hostname.clone(), skew_ms, carried })
+    }
+}

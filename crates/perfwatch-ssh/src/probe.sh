@@ -1,0 +1,153 @@
+# Prints a capture of this machine at each line read, until there is nothing more to read.
+# For POSIX sh and busybox; writes nothing, needs no root: with it, other users' processes show
+# their input and output too. Each command gets /dev/null to read: this text comes that way itself.
+LC_ALL=C
+PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+pw_page=$(getconf PAGESIZE 2>/dev/null </dev/null)
+if [ -z "$pw_page" ]; then
+  set -- $(grep -m1 KernelPageSize /proc/self/smaps 2>/dev/null </dev/null)
+  [ -n "$2" ] && pw_page=$(($2 * 1024))
+fi
+pw_arch=$(uname -m </dev/null)
+
+# Names in folders.
+pw_list() {
+  for pw_dir; do
+    [ -d "$pw_dir" ] || continue
+    echo "=== $pw_dir list"
+    for pw_entry in "$pw_dir"/*; do
+      [ -e "$pw_entry" ] && echo "${pw_entry##*/}"
+    done
+  done
+}
+
+# Lines of files, each with the file's name before it. The errors of those that are gone by now
+# or not for us are no news.
+pw_files() {
+  grep -as "$@" /dev/null </dev/null 2>/dev/null
+}
+
+pw_clocks() {
+  read -r pw_up pw_rest </proc/uptime
+  echo "=== @monotonic_ms"
+  echo "${pw_up%.*}${pw_up#*.}0"
+  pw_now=$(date +%s%N </dev/null)
+  case $pw_now in
+    *[!0-9]* | ?????????? ) pw_now=${pw_now%%[!0-9]*}000 ;;
+    *) pw_now=${pw_now%??????} ;;
+  esac
+  echo "=== @wall_ms"
+  echo "$pw_now"
+  [ -n "$pw_page" ] && { echo "=== @page_size"; echo "$pw_page"; }
+  [ -e /proc/sys/kernel/arch ] || { echo "=== /proc/sys/kernel/arch"; echo "$pw_arch"; }
+}
+
+pw_processes() {
+  echo "=== /proc list"
+  for pw_entry in /proc/[0-9]*; do
+    echo "${pw_entry##*/}"
+  done
+  echo "=== @files"
+  pw_files '' /proc/[0-9]*/stat /proc/[0-9]*/io /proc/[0-9]*/cmdline
+  pw_files '^Uid:' /proc/[0-9]*/status
+  echo "=== @counts"
+  # From Linux 6.2 on, the folder's size is how many are open.
+  pw_fd=$(stat -L -c %s "/proc/$$/fd" 2>/dev/null </dev/null)
+  if [ "${pw_fd:-0}" -gt 0 ]; then
+    stat -c '%s %n' /proc/[0-9]*/fd 2>/dev/null </dev/null
+  else
+    for pw_dir in /proc/[0-9]*/fd; do
+      set -- "$pw_dir"/*
+      [ -L "$1" ] && echo "$# $pw_dir"
+    done
+  fi
+}
+
+# A few connections are counted by their states; more than that would take too long.
+pw_tcp() {
+  pw_open=0
+  while read -r pw_kind pw_a pw_inuse pw_b pw_c pw_d pw_tw pw_rest; do
+    [ "$pw_kind" = TCP: ] && pw_open=$((pw_inuse + pw_tw))
+  done </proc/net/sockstat
+  [ "$pw_open" -le 10000 ] || return
+  for pw_file in /proc/net/tcp /proc/net/tcp6; do
+    [ -r "$pw_file" ] || continue
+    echo "=== $pw_file"
+    sed 's/^\( *[0-9]*: [^ ]* [^ ]* ..\).*/\1/' "$pw_file" </dev/null
+  done
+}
+
+# Asks a mount that may hang, in a process of its own. While that hangs, no other one is started:
+# "? MOUNT" without numbers says so.
+pw_remote() {
+  echo "? $1"
+  grep -qsF "pw-mount:$1" /proc/[0-9]*/cmdline </dev/null && return
+  sh -c 'pw=$(stat -f -c "%S %b %f %a %c %d %n" "${0#pw-mount:}") || pw="! ${0#pw-mount:}"
+    [ "$(date +%s)" -le "$1" ] && echo "$pw"' "pw-mount:$1" "$2" </dev/null 2>/dev/null &
+  pw_waiting="$pw_waiting $!"
+}
+
+pw_mounts() {
+  set --
+  pw_waiting=
+  pw_until=$(($(date +%s </dev/null) + 2))
+  echo "=== @statfs"
+  while read -r pw_id pw_parent pw_device pw_root pw_point pw_rest; do
+    pw_kind=${pw_rest#*- }
+    pw_kind=${pw_kind%% *}
+    case $pw_point in
+      *\\*) pw_point=$(printf '%b' "$(echo "$pw_point" | sed 's/\\\([0-7]\)/\\0\1/g')" </dev/null) ;;
+    esac
+    case $pw_kind in
+      nfs* | cifs | smb* | ceph | fuse* | 9p | afs | glusterfs | lustre | gfs* | ocfs2 | beegfs)
+        pw_remote "$pw_point" "$pw_until" ;;
+      autofs | bpf | *cgroup* | configfs | debugfs | devpts | devtmpfs | efivarfs | hugetlbfs | mqueue | \
+        nsfs | proc | pstore | ramfs | securityfs | selinuxfs | squashfs | sysfs | tmpfs | tracefs) ;;
+      *) set -- "$@" "$pw_point" ;;
+    esac
+  done </proc/self/mountinfo
+  if [ $# -gt 0 ] && ! stat -f -c '%S %b %f %a %c %d %n' "$@" 2>/dev/null </dev/null; then
+    # No such stat, or one of them is not for us.
+    df -Pk "$@" 2>/dev/null </dev/null | sed 's/^/df /'
+  fi
+  pw_turn=0
+  for pw_pid in $pw_waiting; do
+    while [ "$pw_turn" -lt 20 ] && kill -0 "$pw_pid" 2>/dev/null; do
+      sleep 0.1 2>/dev/null </dev/null || { sleep 1 </dev/null; pw_turn=$((pw_turn + 9)); }
+      pw_turn=$((pw_turn + 1))
+    done
+  done
+}
+
+pw_probe() {
+  pw_clocks
+  echo "=== @files"
+  pw_files '' /proc/stat /proc/meminfo /proc/vmstat /proc/loadavg /proc/uptime /proc/diskstats \
+    /proc/pressure/* /proc/net/dev /proc/net/sockstat /proc/net/sockstat6 /proc/net/snmp /proc/net/netstat \
+    /proc/self/mountinfo /proc/sys/fs/file-nr /proc/sys/kernel/random/boot_id \
+    /proc/sys/kernel/random/entropy_avail /proc/sys/kernel/osrelease /proc/sys/kernel/arch \
+    /proc/sys/kernel/hostname /etc/os-release /usr/lib/os-release /etc/passwd \
+    /sys/class/net/*/operstate /sys/class/net/*/speed \
+    /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq \
+    /sys/class/hwmon/hwmon*/name /sys/class/hwmon/hwmon*/temp*_input /sys/class/hwmon/hwmon*/temp*_label \
+    /sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp \
+    /run/systemd/sessions/*
+  grep -asHE '^(model name|Model|Hardware|cpu|vendor_id|cpu MHz)[[:space:]]*:' /proc/cpuinfo </dev/null
+  pw_list /sys/block /sys/devices/system/cpu /sys/class/hwmon /sys/class/hwmon/hwmon* /sys/class/thermal \
+    /sys/class/net/*/device /run/systemd/sessions /run/systemd/timesync
+  if [ -r /run/utmp ]; then
+    echo "=== /run/utmp hex"
+    od -An -v -tx1 /run/utmp 2>/dev/null </dev/null
+  fi
+  pw_tcp
+  pw_mounts
+  pw_processes
+  echo "=== @end"
+}
+
+# What comes before this may stand in the buffer from which this text itself is read.
+echo "=== @ready"
+while read -r pw_go; do
+  pw_probe
+done

@@ -1,0 +1,154 @@
+//! The shell on the other side: given the probe once, asked for a capture again and again. What it
+//! says has no size of its own, so it has ours.
+
+use crate::PROBE;
+use crate::keys::Doorman;
+use crate::way::{broken, fail, plain};
+use perfwatch_model::remote::{Cause, Failure, Stage};
+use russh::client::{Handle, Msg};
+use russh::{Channel, ChannelMsg};
+
+/// What a host may say before it comes to the point: a message of the day.
+const NOISE_BYTES: usize = 64 << 10;
+/// What a capture may have: 20,000 processes take about 10 MB.
+const OUTPUT_BYTES: usize = 16 << 20;
+/// How much of its complaints is kept.
+const STDERR_BYTES: usize = 500;
+/// A shell that prints a capture when it is asked; one that prints it by itself was told to by
+/// the host, whatever we ask for.
+pub(crate) struct Shell {
+    channel: Channel<Msg>,
+    /// What came so far.
+    output: Vec<u8>,
+    stderr: Vec<u8>,
+    code: Option<u32>,
+    asks: bool,
+    over: bool,
+}
+
+const READY: &[u8] = b"=== @ready\n";
+const END: &[u8] = b"=== @end\n";
+
+/// Where a line begins so.
+fn line(output: &[u8], begins: &[u8]) -> Option<usize> {
+    if output.starts_with(begins) {
+        return Some(0);
+    }
+    let mut from = 0;
+    while let Some(at) = output[from..].iter().position(|&byte| byte == b'\n') {
+        from += at + 1;
+        if output[from..].starts_with(begins) {
+            return Some(from);
+        }
+    }
+    None
+}
+
+impl Shell {
+    pub(crate) async fn open(handle: &Handle<Doorman>) -> Result<(Self, String), Failure> {
+        let broken = |error| broken(Stage::Shell, &error);
+        let channel = handle.channel_open_session().await.map_err(broken)?;
+        channel.exec(true, "exec sh -s").await.map_err(broken)?;
+        channel.data_bytes(PROBE).await.map_err(broken)?;
+        let mut shell =
+            Self { channel, output: Vec::new(), stderr: Vec::new(), code: None, asks: false, over: false };
+        loop {
+            if let Some(at) = line(&shell.output, READY) {
+                shell.output.drain(..at + READY.len());
+                shell.asks = true;
+                return Ok((shell, "sh".to_owned()));
+            }
+            // A capture that nobody asked for; "=== @" could still become the one that is waited for.
+            if let Some(at) = line(&shell.output, b"=== ").filter(|at| shell.output.len() > at + READY.len())
+            {
+                shell.output.drain(..at);
+                return Ok((shell, "a command that the host has set".to_owned()));
+            }
+            if shell.output.len() > NOISE_BYTES {
+                return Err(fail(
+                    Stage::Shell,
+                    Cause::TooMuch,
+                    "it says much, but not that a shell is ready",
+                ));
+            }
+            if shell.over {
+                return Err(shell.ended(Stage::Shell));
+            }
+            shell.wait(Stage::Shell).await?;
+        }
+    }
+
+    /// This one, where it can be asked once more.
+    pub(crate) async fn again(self) -> Option<Self> {
+        if self.asks && !self.over {
+            return Some(self);
+        }
+        let _ = self.channel.close().await;
+        None
+    }
+
+    /// Takes in what comes next.
+    async fn wait(&mut self, stage: Stage) -> Result<(), Failure> {
+        match self.channel.wait().await {
+            Some(ChannelMsg::Data { data }) => self.output.extend_from_slice(&data),
+            Some(ChannelMsg::ExtendedData { data, .. }) => {
+                let room = STDERR_BYTES.saturating_sub(self.stderr.len()).min(data.len());
+                self.stderr.extend_from_slice(&data[..room]);
+            }
+            Some(ChannelMsg::ExitStatus { exit_status }) => self.code = Some(exit_status),
+            Some(ChannelMsg::Failure) => {
+                return Err(fail(stage, Cause::CommandFailed, "it lets us in, but runs no command for us"));
+            }
+            Some(ChannelMsg::Close) | None => self.over = true,
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Why there is nothing to read.
+    fn ended(&self, stage: Stage) -> Failure {
+        let said = plain(&self.stderr);
+        let said =
+            if said.is_empty() { plain(&self.output[..self.output.len().min(STDERR_BYTES)]) } else { said };
+        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+        let message = match self.code {
+            Some(0) => format!("its shell ended without an answer{said}"),
+            Some(code) => format!("its shell ended with {code}{said}"),
+            None => format!("it ended the session{said}"),
+        };
+        fail(stage, if self.code.is_some() { Cause::CommandFailed } else { Cause::Closed }, message)
+    }
+
+    /// One capture.
+    pub(crate) async fn read(&mut self) -> Result<Vec<u8>, Failure> {
+        if self.asks {
+            self.channel.data_bytes("\n").await.map_err(|error| broken(Stage::Read, &error))?;
+        }
+        let mut looked = 0;
+        loop {
+            // The last line may have come in two parts.
+            let from = looked.min(self.output.len()).saturating_sub(END.len());
+            if let Some(at) = line(&self.output[from..], END).map(|at| from + at) {
+                let rest = self.output.split_off(at + END.len());
+                let mut output = std::mem::replace(&mut self.output, rest);
+                output.truncate(at);
+                return Ok(output);
+            }
+            looked = self.output.len();
+            if self.output.len() > OUTPUT_BYTES {
+                let message = format!("it says more than {} MB", OUTPUT_BYTES >> 20);
+                return Err(fail(Stage::Read, Cause::TooMuch, message));
+            }
+            if self.over {
+                // A capture from a file has no such line; it ends when all of it was said.
+                let whole = !self.asks && self.code == Some(0) && line(&self.output, b"=== /").is_some();
+                return if whole {
+                    Ok(std::mem::take(&mut self.output))
+                } else {
+                    Err(self.ended(Stage::Read))
+                };
+            }
+            self.wait(Stage::Read).await?;
+        }
+    }
+}
