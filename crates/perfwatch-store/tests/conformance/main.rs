@@ -5,6 +5,7 @@
 
 mod alerts;
 mod people;
+mod servers;
 mod sqlite;
 mod tls;
 
@@ -242,6 +243,8 @@ async fn all(store: Arc<dyn Store>) {
     people::agents_come_in_as_often_as_they_may(&*store).await;
     people::changes_are_found_again(&*store).await;
     alerts::incidents_and_their_messages(&*store).await;
+    servers::servers_are_changed_by_who_saw_them(&*store).await;
+    servers::each_look_is_made_once(&*store).await;
 }
 
 mod postgres {

@@ -1,0 +1,265 @@
+//! The queue: a row for each look that is to be made, leased by whoever makes it. A row that is not
+//! done has its server as key, so there is one at a time; a lease that ran out is anyone's.
+//!
+//! Every time is handed in: the queue has no clock.
+
+use crate::cells::{Cell, Cells, Change};
+use crate::store::{Store, StoreError};
+use uuid::Uuid;
+
+/// Work to do, or that was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRow {
+    /// Its number.
+    pub id: i64,
+    /// Which server.
+    pub server: Uuid,
+    /// `schedule` or `asked`.
+    pub reason: String,
+    /// `waiting`, `active`, `completed`, `failed`.
+    pub state: String,
+    /// Not before, milliseconds since 1970.
+    pub run_ms: i64,
+    /// How often it was begun.
+    pub tries: i64,
+    /// When it was begun last.
+    pub started_ms: Option<i64>,
+    /// When it was done.
+    pub done_ms: Option<i64>,
+    /// Why it did not go well, last time.
+    pub error: Option<String>,
+}
+
+/// How many there are, and how fast they go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JobCounts {
+    /// Due, and not begun.
+    pub waiting: i64,
+    /// Not due yet.
+    pub delayed: i64,
+    /// Begun.
+    pub active: i64,
+    /// Went well.
+    pub completed: i64,
+    /// Did not.
+    pub failed: i64,
+    /// Of the done ones, done lately.
+    pub lately: i64,
+    /// Of those, failed.
+    pub failed_lately: i64,
+    /// How long those took together, milliseconds.
+    pub took_ms: i64,
+    /// The longest of them.
+    pub longest_ms: i64,
+    /// How late those that are due are, milliseconds, at most.
+    pub late_ms: i64,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub struct Jobs;
+
+const PAUSED: &str = "queue_paused";
+
+impl JobRow {
+    fn read(row: Vec<Cell>) -> Result<Self, StoreError> {
+        let mut cells = Cells::of(row);
+        Ok(Self {
+            id: cells.int()?,
+            server: cells.id()?,
+            reason: cells.text()?,
+            state: cells.text()?,
+            run_ms: cells.int()?,
+            tries: cells.int()?,
+            started_ms: cells.maybe_int()?,
+            done_ms: cells.maybe_int()?,
+            error: cells.maybe_text()?,
+        })
+    }
+}
+
+impl Jobs {
+    /// A look at a time, where none is planned.
+    pub fn plan(server: Uuid, run_ms: i64) -> Change {
+        let sql = "INSERT INTO job (server, live_key, reason, state, run_ms, tries) \
+             SELECT id, id, 'schedule', 'waiting', CAST($2 AS BIGINT), 0 FROM server WHERE id = $1 AND enabled = 1 AND refused IS NULL \
+             ON CONFLICT (live_key) DO NOTHING";
+        Change::new(sql, [server.into(), run_ms.into()])
+    }
+
+    /// The same; one that is planned and not begun is moved there.
+    pub fn replan(server: Uuid, run_ms: i64) -> Change {
+        let sql = "INSERT INTO job (server, live_key, reason, state, run_ms, tries) \
+             SELECT id, id, 'schedule', 'waiting', CAST($2 AS BIGINT), 0 FROM server WHERE id = $1 AND enabled = 1 AND refused IS NULL \
+             ON CONFLICT (live_key) DO UPDATE SET run_ms = excluded.run_ms, tries = 0 WHERE job.state = 'waiting'";
+        Change::new(sql, [server.into(), run_ms.into()])
+    }
+
+    /// A look now, because somebody asks. One that is planned is made now; of one that is being
+    /// made, there is no second.
+    pub fn hurry(server: Uuid, now_ms: i64) -> Change {
+        let sql = "INSERT INTO job (server, live_key, reason, state, run_ms, tries) \
+             SELECT id, id, 'asked', 'waiting', CAST($2 AS BIGINT), 0 FROM server WHERE id = $1 AND enabled = 1 AND refused IS NULL \
+             ON CONFLICT (live_key) DO UPDATE SET run_ms = excluded.run_ms, reason = excluded.reason, tries = 0 \
+             WHERE job.state = 'waiting' AND job.run_ms > excluded.run_ms";
+        Change::new(sql, [server.into(), now_ms.into()])
+    }
+
+    /// What is planned is not.
+    pub fn unplan(server: Uuid) -> Change {
+        Change::new("DELETE FROM job WHERE live_key = $1 AND state = 'waiting'", [server.into()])
+    }
+
+    /// Servers that should be looked at and for which nothing is planned.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn unplanned(store: &dyn Store) -> Result<Vec<(Uuid, i64)>, StoreError> {
+        let sql = "SELECT id, interval_ms FROM server WHERE enabled = 1 AND refused IS NULL \
+             AND NOT EXISTS (SELECT 1 FROM job WHERE job.live_key = server.id)";
+        let read = |row| {
+            let mut cells = Cells::of(row);
+            Ok((cells.id()?, cells.int()?))
+        };
+        store.rows(sql, Vec::new()).await?.into_iter().map(read).collect()
+    }
+
+    /// When there is something to do next: a look that is due, a lease that runs out. None while
+    /// the queue is paused.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn next_ms(store: &dyn Store) -> Result<Option<i64>, StoreError> {
+        let sql = "SELECT min(CASE WHEN state = 'active' THEN leased_ms ELSE run_ms END) FROM job \
+             WHERE state IN ('waiting', 'active') \
+             AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $1 AND value = '1')";
+        let rows = store.rows(sql, vec![PAUSED.into()]).await?;
+        rows.into_iter().next().map_or(Ok(None), |row| Cells::of(row).maybe_int())
+    }
+
+    /// Takes what is due, the longest overdue first. Said again on the row itself, so that of two
+    /// who take at one moment one gets it.
+    pub fn claim(lease: Uuid, now_ms: i64, until_ms: i64, limit: i64) -> Change {
+        let sql = "UPDATE job SET state = 'active', lease = $1, leased_ms = $3, started_ms = $2, tries = tries + 1 \
+             WHERE id IN (SELECT id FROM job WHERE ((state = 'waiting' AND run_ms <= $2) OR (state = 'active' AND leased_ms <= $2)) \
+             AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $5 AND value = '1') ORDER BY run_ms, id LIMIT $4) \
+             AND ((state = 'waiting' AND run_ms <= $2) OR (state = 'active' AND leased_ms <= $2))";
+        Change::new(sql, [lease.into(), now_ms.into(), until_ms.into(), limit.into(), PAUSED.into()])
+    }
+
+    /// What was taken by this lease.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn claimed(store: &dyn Store, lease: Uuid) -> Result<Vec<JobRow>, StoreError> {
+        let sql = "SELECT id, server, reason, state, run_ms, tries, started_ms, done_ms, error FROM job \
+             WHERE lease = $1 AND state = 'active' ORDER BY run_ms, id";
+        store.rows(sql, vec![lease.into()]).await?.into_iter().map(JobRow::read).collect()
+    }
+
+    /// Done; a conflict where somebody else has it by now, or it is gone.
+    pub fn finish(id: i64, lease: Uuid, now_ms: i64, error: Option<&str>) -> Change {
+        let sql = "UPDATE job SET state = $4, live_key = NULL, lease = NULL, leased_ms = NULL, done_ms = $3, error = $5 \
+             WHERE id = $1 AND lease = $2 AND state = 'active'";
+        let state = if error.is_none() { "completed" } else { "failed" };
+        Change::new(sql, [id.into(), lease.into(), now_ms.into(), state.into(), error.into()]).must()
+    }
+
+    /// Tried again at a time; until then nobody has it.
+    pub fn again(id: i64, lease: Uuid, run_ms: i64, error: &str) -> Change {
+        let sql = "UPDATE job SET state = 'waiting', lease = NULL, leased_ms = NULL, run_ms = $3, error = $4 \
+             WHERE id = $1 AND lease = $2 AND state = 'active'";
+        Change::new(sql, [id.into(), lease.into(), run_ms.into(), error.into()]).must()
+    }
+
+    /// Given back unbegun: whoever took it is leaving.
+    pub fn give_back(lease: Uuid) -> Change {
+        let sql = "UPDATE job SET state = 'waiting', lease = NULL, leased_ms = NULL, tries = tries - 1 \
+             WHERE lease = $1 AND state = 'active'";
+        Change::new(sql, [lease.into()])
+    }
+
+    /// A failed one counts no longer as one; a conflict where it is none.
+    pub fn retry(id: i64) -> Change {
+        Change::new("DELETE FROM job WHERE id = $1 AND state = 'failed'", [id.into()]).must()
+    }
+
+    /// One.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn one(store: &dyn Store, id: i64) -> Result<Option<JobRow>, StoreError> {
+        let sql = "SELECT id, server, reason, state, run_ms, tries, started_ms, done_ms, error FROM job WHERE id = $1";
+        store.rows(sql, vec![id.into()]).await?.into_iter().next().map(JobRow::read).transpose()
+    }
+
+    /// Those in a state: what is to be done in its order, what was done newest first.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn list(store: &dyn Store, state: &str, limit: i64) -> Result<Vec<JobRow>, StoreError> {
+        let sql = match state {
+            "waiting" | "active" => {
+                "SELECT id, server, reason, state, run_ms, tries, started_ms, done_ms, error FROM job \
+                 WHERE state = $1 ORDER BY run_ms, id LIMIT $2"
+            }
+            _ => {
+                "SELECT id, server, reason, state, run_ms, tries, started_ms, done_ms, error FROM job \
+                 WHERE state = $1 ORDER BY done_ms DESC, id DESC LIMIT $2"
+            }
+        };
+        store.rows(sql, vec![state.into(), limit.into()]).await?.into_iter().map(JobRow::read).collect()
+    }
+
+    /// Lets go of done ones: of those that went well before one time, and of others before another.
+    pub fn clean(completed_before_ms: i64, failed_before_ms: i64) -> Change {
+        let sql = "DELETE FROM job WHERE (state = 'completed' AND done_ms < $1) OR (state = 'failed' AND done_ms < $2)";
+        Change::new(sql, [completed_before_ms.into(), failed_before_ms.into()])
+    }
+
+    /// Nobody begins anything, at any hub.
+    pub fn pause(paused: bool) -> Change {
+        crate::settings::put_setting(PAUSED, if paused { "1" } else { "0" })
+    }
+
+    /// Whether nobody does.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn paused(store: &dyn Store) -> Result<bool, StoreError> {
+        Ok(crate::settings::setting(store, PAUSED).await?.as_deref() == Some("1"))
+    }
+
+    /// How it stands; `since_ms` says what lately is.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn counts(store: &dyn Store, now_ms: i64, since_ms: i64) -> Result<JobCounts, StoreError> {
+        let sql = "SELECT \
+             COALESCE(sum(CASE WHEN state = 'waiting' AND run_ms <= $1 THEN 1 ELSE 0 END), 0), \
+             COALESCE(sum(CASE WHEN state = 'waiting' AND run_ms > $1 THEN 1 ELSE 0 END), 0), \
+             COALESCE(sum(CASE WHEN state = 'active' THEN 1 ELSE 0 END), 0), \
+             COALESCE(sum(CASE WHEN state = 'completed' THEN 1 ELSE 0 END), 0), \
+             COALESCE(sum(CASE WHEN state = 'failed' THEN 1 ELSE 0 END), 0), \
+             COALESCE(sum(CASE WHEN done_ms >= $2 THEN 1 ELSE 0 END), 0), \
+             COALESCE(sum(CASE WHEN done_ms >= $2 AND state = 'failed' THEN 1 ELSE 0 END), 0), \
+             CAST(COALESCE(sum(CASE WHEN done_ms >= $2 THEN done_ms - started_ms ELSE 0 END), 0) AS BIGINT), \
+             COALESCE(max(CASE WHEN done_ms >= $2 THEN done_ms - started_ms ELSE 0 END), 0), \
+             COALESCE(max(CASE WHEN state = 'waiting' AND run_ms <= $1 THEN $1 - run_ms ELSE 0 END), 0) FROM job";
+        let rows = store.rows(sql, vec![now_ms.into(), since_ms.into()]).await?;
+        let Some(row) = rows.into_iter().next() else { return Ok(JobCounts::default()) };
+        let mut cells = Cells::of(row);
+        Ok(JobCounts {
+            waiting: cells.int()?,
+            delayed: cells.int()?,
+            active: cells.int()?,
+            completed: cells.int()?,
+            failed: cells.int()?,
+            lately: cells.int()?,
+            failed_lately: cells.int()?,
+            took_ms: cells.int()?,
+            longest_ms: cells.int()?,
+            late_ms: cells.int()?,
+        })
+    }
+}
