@@ -140,6 +140,7 @@ impl<'a> BenchHub<'a> {
             clock: clock.clone(),
             catalog: Arc::new(catalog()),
             notifier: Arc::new(perfwatch_notify::Channels::new()),
+            remote: Arc::new(perfwatch_ssh::Looks::new(clock.clone())),
         };
         let hub = runtime.block_on(Hub::start(config, deps))?;
         let url = hub.url();

@@ -18,6 +18,7 @@ pub mod incident;
 pub mod rule;
 pub mod silence;
 pub mod step;
+pub mod thresholds;
 pub mod track;
 pub mod watch;
 pub mod window;

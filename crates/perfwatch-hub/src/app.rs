@@ -10,6 +10,7 @@ use crate::history::History;
 use crate::ingest::Pipeline;
 use crate::live::Live;
 use crate::self_metrics::SelfMetrics;
+use crate::servers::Servers;
 use perfwatch_model::{Catalog, Clock};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,13 +39,15 @@ pub(crate) struct App {
     /// The hosts we know.
     pub(crate) fleet: Arc<Fleet>,
     /// The one way in.
-    pub(crate) pipeline: Pipeline,
+    pub(crate) pipeline: Arc<Pipeline>,
     /// What was, durably.
     pub(crate) history: Arc<History>,
     /// The last minutes, and who watches them.
     pub(crate) live: Arc<Live>,
     /// What people are told of.
     pub(crate) alerting: Arc<Alerting>,
+    /// Hosts without an agent.
+    pub(crate) servers: Arc<Servers>,
     /// The hub about itself.
     pub(crate) metrics: Arc<SelfMetrics>,
     /// Bounds how many requests are decompressed at one time.

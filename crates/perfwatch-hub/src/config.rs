@@ -40,6 +40,10 @@ pub struct HubConfig {
     pub connections: usize,
     /// Of one address.
     pub connections_of_address: usize,
+    /// Keys that seal what the hub must be able to read itself: the first seals, all open.
+    pub secret_keys: SecretKeys,
+    /// Looks at hosts without an agent, at one time.
+    pub workers: usize,
     /// Folder with programs for agents of other machines, by the names of their architectures.
     pub downloads: PathBuf,
     /// Between two pings of a WebSocket client. One that is silent for two and a half of
@@ -47,6 +51,16 @@ pub struct HubConfig {
     pub ping_every: Duration,
     /// How long a WebSocket client may take to read one message.
     pub send_timeout: Duration,
+}
+
+/// Keys that seal: the first seals, all open.
+#[derive(Clone, Default)]
+pub struct SecretKeys(pub Vec<[u8; 32]>);
+
+impl std::fmt::Debug for SecretKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} keys", self.0.len())
+    }
 }
 
 /// Files of a certificate, PEM.
@@ -100,6 +114,8 @@ impl Default for HubConfig {
             requests: RequestLimits::default(),
             connections: 20_000,
             connections_of_address: 2_000,
+            secret_keys: SecretKeys::default(),
+            workers: 5,
             downloads: PathBuf::from("downloads"),
             own_agent: false,
             ping_every: Duration::from_secs(10),

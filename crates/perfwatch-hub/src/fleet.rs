@@ -17,6 +17,8 @@ pub(crate) struct Host {
     pub(crate) last_seen_ms: Option<i64>,
     /// Time between its last two ticks.
     pub(crate) interval_ms: u32,
+    /// Where it has no agent: how it is looked at.
+    pub(crate) planned: Option<Planned>,
     /// How far its clock is ahead of the hub's, where its agent tells.
     pub(crate) clock_skew_ms: Option<i64>,
 }
@@ -32,7 +34,9 @@ pub(crate) struct Beat {
 impl Host {
     /// How often it sends: as it does now, or did when it was last heard.
     pub(crate) fn rhythm_ms(&self) -> u32 {
-        if self.interval_ms > 0 { self.interval_ms } else { self.record.interval_ms }
+        let own_ms = if self.interval_ms > 0 { self.interval_ms } else { self.record.interval_ms };
+        // Looked at more often while somebody watches, it may be as rare again at any time.
+        self.planned.map_or(own_ms, |planned| own_ms.max(planned.interval_ms))
     }
 
     /// As the store has it, not heard yet.
@@ -43,6 +47,7 @@ impl Host {
             last_at_ms: None,
             last_seen_ms: None,
             interval_ms: 0,
+            planned: None,
             clock_skew_ms: None,
         }
     }
@@ -59,13 +64,27 @@ pub(crate) enum FleetError {
     Store(#[from] StoreError),
 }
 
+/// How a host that is looked at from here is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Planned {
+    pub(crate) enabled: bool,
+    pub(crate) interval_ms: u32,
+}
+
 #[derive(Default)]
 struct Inner {
     hosts: HashMap<HostId, Host>,
     by_name: HashMap<String, HostId>,
+    /// Those without an agent.
+    planned: HashMap<HostId, Planned>,
 }
 
 impl Inner {
+    fn host(&self, id: HostId) -> Option<Host> {
+        let host = self.hosts.get(&id)?.clone();
+        Some(Host { planned: self.planned.get(&id).copied(), ..host })
+    }
+
     /// The name is this host's from now on, and its earlier one nobody's.
     fn name(&mut self, name: &str, id: HostId) {
         let before = self.hosts.get(&id).map(|host| host.record.name.clone());
@@ -205,33 +224,52 @@ impl Fleet {
         }
     }
 
+    /// How those without an agent are looked at; who rests from now on is given back.
+    pub(crate) fn set_planned(&self, planned: HashMap<HostId, Planned>) -> Vec<HostId> {
+        let mut inner = self.write();
+        let rests = |all: &HashMap<HostId, Planned>, id: &HostId| all.get(id).is_some_and(|one| !one.enabled);
+        let resting = planned.keys().filter(|id| rests(&planned, id) && !rests(&inner.planned, id));
+        let resting = resting.copied().collect();
+        inner.planned = planned;
+        resting
+    }
+
+    /// Whether it is looked at from here.
+    pub(crate) fn is_remote(&self, id: HostId) -> bool {
+        self.read().planned.contains_key(&id)
+    }
+
     /// One host, by id or name.
     pub(crate) fn find(&self, id_or_name: &str) -> Option<Host> {
         let inner = self.read();
         let id = id_or_name.parse().ok().or_else(|| inner.by_name.get(id_or_name).copied())?;
-        inner.hosts.get(&id).cloned()
+        inner.host(id)
     }
 
     /// One host, by id.
     pub(crate) fn get(&self, id: HostId) -> Option<Host> {
-        self.read().hosts.get(&id).cloned()
+        self.read().host(id)
     }
 
     /// All, by name.
     pub(crate) fn all(&self) -> Vec<Host> {
-        let mut hosts: Vec<Host> = self.read().hosts.values().cloned().collect();
+        let inner = self.read();
+        let mut hosts: Vec<Host> = inner.hosts.keys().filter_map(|id| inner.host(*id)).collect();
+        drop(inner);
         hosts.sort_by(|a, b| (&a.record.name, a.record.id).cmp(&(&b.record.name, b.record.id)));
         hosts
     }
 
-    /// The beat of each, in no order.
+    /// The beat of each that should have one, in no order.
     pub(crate) fn beats(&self) -> Vec<Beat> {
-        let beat = |(id, host): (&HostId, &Host)| Beat {
-            host: *id,
-            seen_ms: host.last_seen_ms,
-            interval_ms: host.rhythm_ms(),
+        let inner = self.read();
+        let beat = |(id, host): (&HostId, &Host)| {
+            let planned = inner.planned.get(id).copied();
+            let rhythm_ms = host.rhythm_ms().max(planned.map_or(0, |planned| planned.interval_ms));
+            let beat = Beat { host: *id, seen_ms: host.last_seen_ms, interval_ms: rhythm_ms };
+            planned.is_none_or(|planned| planned.enabled).then_some(beat)
         };
-        self.read().hosts.iter().map(beat).collect()
+        inner.hosts.iter().filter_map(beat).collect()
     }
 
     /// How many.

@@ -13,7 +13,9 @@ use crate::live::Live;
 use crate::router::router;
 use crate::self_metrics::SelfMetrics;
 use crate::serve::{Side, serve};
+use crate::servers::{self, Servers};
 use perfwatch_alert::deliver::Notifier;
+use perfwatch_model::remote::RemoteCollector;
 use perfwatch_model::{Catalog, Clock, limits};
 use perfwatch_store::people::{AuditEntry, Role};
 use perfwatch_store::{CommitError, Store, StoreError};
@@ -35,6 +37,8 @@ pub struct Deps {
     pub catalog: Arc<Catalog>,
     /// Who brings messages out.
     pub notifier: Arc<dyn Notifier>,
+    /// Who looks at hosts without an agent.
+    pub remote: Arc<dyn RemoteCollector>,
 }
 
 /// Why a hub can't start.
@@ -95,6 +99,7 @@ impl Hub {
         let app = open(config, deps, people.clone(), (address, stop.clone(), tasks.clone())).await?;
         app.history.start(&tasks, &stop);
         app.alerting.start(&tasks, &stop);
+        app.servers.start(&tasks, &stop);
         tasks.spawn(prune(app.clone()));
         tasks.spawn(people.clone().keep(stop.clone()));
         let tls = app.config.tls.is_some();
@@ -164,7 +169,7 @@ async fn open(
     people: Arc<People>,
     (address, stop, tasks): (SocketAddr, CancellationToken, TaskTracker),
 ) -> Result<Arc<App>, HubError> {
-    let Deps { store, clock, catalog, notifier } = deps;
+    let Deps { store, clock, catalog, notifier, remote } = deps;
     let metrics = Arc::new(SelfMetrics::new());
     let live = Arc::new(Live::new());
     let fleet = Arc::new(Fleet::open(store.clone()).await?);
@@ -172,7 +177,7 @@ async fn open(
         History::open(store.clone(), clock.clone(), config.history.clone(), metrics.history.clone()).await?;
     restore(&history, &fleet, &live, clock.wall_ms()).await?;
     let rooms = Rooms {
-        store,
+        store: store.clone(),
         clock: clock.clone(),
         catalog: catalog.clone(),
         people: people.clone(),
@@ -183,7 +188,7 @@ async fn open(
         url: link_base(&config, address),
     };
     let alerting = Alerting::open(rooms, metrics.alerts.clone()).await?;
-    let pipeline = Pipeline::new(Parts {
+    let pipeline = Arc::new(Pipeline::new(Parts {
         history: history.clone(),
         fleet: fleet.clone(),
         live: live.clone(),
@@ -192,7 +197,18 @@ async fn open(
         clock: clock.clone(),
         metrics: metrics.clone(),
         interval: config.interval,
-    });
+    }));
+    let rooms = servers::Rooms {
+        store,
+        clock: clock.clone(),
+        fleet: fleet.clone(),
+        live: live.clone(),
+        alerting: alerting.clone(),
+        pipeline: pipeline.clone(),
+        remote,
+    };
+    let servers = Servers::new(rooms, metrics.servers.clone(), &config.secret_keys.0, config.workers);
+    servers.keep_up().await?;
     Ok(Arc::new(App {
         started: clock.monotonic(),
         people,
@@ -207,6 +223,7 @@ async fn open(
         history,
         live,
         alerting,
+        servers,
         metrics,
         decompressing: Semaphore::new(limits::DECOMPRESSING),
         decoded: Arc::new(Semaphore::new(limits::DECODED_BYTES >> 10)),

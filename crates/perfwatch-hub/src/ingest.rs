@@ -6,4 +6,4 @@ pub(crate) mod http;
 mod pipeline;
 mod shapes;
 
-pub(crate) use pipeline::{Parts, Pipeline};
+pub(crate) use pipeline::{Parts, Pipeline, Submission};

@@ -4,6 +4,7 @@
 mod accepted;
 mod message;
 mod selection;
+mod watching;
 mod window;
 pub(crate) mod ws;
 
@@ -15,6 +16,7 @@ use selection::Selections;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast;
+use watching::Watching;
 use window::Window;
 
 /// The live room.
@@ -22,6 +24,7 @@ pub(crate) struct Live {
     window: Window,
     bus: broadcast::Sender<Arc<Accepted>>,
     selections: Selections,
+    watching: Watching,
 }
 
 impl Live {
@@ -30,6 +33,7 @@ impl Live {
             window: Window::default(),
             bus: broadcast::Sender::new(limits::LIVE_QUEUE),
             selections: Selections::default(),
+            watching: Watching::default(),
         }
     }
 
@@ -48,6 +52,16 @@ impl Live {
     /// The host's snapshots of the last five minutes, oldest first.
     pub(crate) fn recent(&self, host: HostId, now_ms: i64) -> Vec<Arc<Accepted>> {
         self.window.recent(host, now_ms)
+    }
+
+    /// Hosts that somebody has a page open on.
+    pub(crate) fn watched(&self) -> Vec<HostId> {
+        self.watching.all()
+    }
+
+    /// Whether this is one of them.
+    pub(crate) fn is_watched(&self, host: HostId) -> bool {
+        self.watching.is(host)
     }
 
     /// Forgets a host.

@@ -28,6 +28,8 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBui
         (name = "hosts", description = "What is watched, and what was"),
         (name = "alerts", description = "What is the matter, and what was"),
         (name = "rules", description = "What people ask to be told of"),
+        (name = "servers", description = "Hosts without an agent, looked at over SSH"),
+        (name = "queue", description = "Looks that are to be made, and were"),
         (name = "silences", description = "When nobody is told"),
         (name = "channels", description = "Who is told, and by which way"),
         (name = "ingest", description = "The way in"),

@@ -49,6 +49,7 @@ fn answered() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(api::rules::export))
         .routes(routes!(api::rules::import))
         .routes(routes!(api::rules::change, api::rules::remove))
+        .merge(servers())
         .routes(routes!(api::silences::list, api::silences::create))
         .routes(routes!(api::silences::change, api::silences::remove))
         .routes(routes!(api::channels::list, api::channels::create))
@@ -89,13 +90,33 @@ fn answered() -> OpenApiRouter<Arc<App>> {
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
 }
 
+/// Hosts without an agent, and the queue of looks at them.
+fn servers() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(api::servers::list, api::servers::create))
+        .routes(routes!(api::servers::one, api::servers::change, api::servers::remove))
+        .routes(routes!(api::servers::trust))
+        .routes(routes!(api::looks::list))
+        .routes(routes!(api::queue::collect))
+        .routes(routes!(api::queue::collect_all))
+        .routes(routes!(api::queue::stats))
+        .routes(routes!(api::queue::jobs))
+        .routes(routes!(api::queue::pause))
+        .routes(routes!(api::queue::resume))
+        .routes(routes!(api::queue::clean))
+        .routes(routes!(api::queue::retry))
+}
+
 /// All routes with their descriptions.
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     // Takes as long as its reader.
     let streamed = OpenApiRouter::new().routes(routes!(api::history::export)).layer(CompressionLayer::new());
+    // Ends by itself, each step within its own time.
+    let tried = OpenApiRouter::new().routes(routes!(api::looks::try_out)).routes(routes!(api::looks::test));
     OpenApiRouter::with_openapi(openapi::base())
         .merge(answered())
         .merge(streamed)
+        .merge(tried)
         .routes(routes!(api::install::download))
         .routes(routes!(live::ws::upgrade))
         .routes(routes!(api::health::healthz))

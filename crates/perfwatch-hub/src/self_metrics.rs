@@ -2,6 +2,7 @@
 
 use crate::alerting;
 use crate::history::Counts;
+use crate::servers;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -74,6 +75,8 @@ pub(crate) struct SelfMetrics {
     pub(crate) history: Counts,
     /// Counted as alerts come and go.
     pub(crate) alerts: alerting::Counts,
+    /// Counted as hosts are looked at.
+    pub(crate) servers: servers::Counts,
     hosts: Gauge,
     memory: Gauge,
     handles: Gauge,
@@ -101,6 +104,7 @@ impl SelfMetrics {
             live_delay_seconds: Histogram::new(DELAYS),
             history: Counts::default(),
             alerts: alerting::Counts::default(),
+            servers: servers::Counts::default(),
             hosts: Gauge::default(),
             memory: Gauge::default(),
             handles: Gauge::default(),
@@ -150,6 +154,7 @@ impl SelfMetrics {
         );
         self.history.register(r);
         self.alerts.register(r);
+        self.servers.register(r);
         r.register("hosts", "Hosts known", self.hosts.clone());
         r.register_with_unit("process_resident_memory", "Resident memory", Unit::Bytes, self.memory.clone());
         r.register("process_open_handles", "Open file descriptors", self.handles.clone());

@@ -135,6 +135,8 @@ impl Cause {
 /// Why there is no snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
+    /// Whose fault: the host's, or that of one on the way to it.
+    pub server: Option<Uuid>,
     /// Where it ended.
     pub stage: Stage,
     /// Why.

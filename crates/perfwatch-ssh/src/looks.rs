@@ -61,7 +61,25 @@ impl Looks {
     async fn run(&self, ask: Ask) -> Looked {
         let mut way = Way::new(&*self.clock, self.deadlines);
         let result = self.through(&ask, &mut way).await;
+        self.tidy(ask.target.server);
         Looked { steps: way.steps, keys: way.keys, result }
+    }
+
+    /// A place without a connection, and nobody there: gone.
+    fn tidy(&self, server: Uuid) {
+        let mut slots = self.slots();
+        let empty = |slot: &Arc<Slot>| {
+            Arc::strong_count(slot) == 1 && slot.turn.try_lock().is_ok_and(|turn| turn.is_none())
+        };
+        if slots.get(&server).is_some_and(empty) {
+            slots.remove(&server);
+        }
+    }
+
+    /// Places that are known.
+    #[cfg(test)]
+    pub(crate) fn places(&self) -> usize {
+        self.slots().len()
     }
 
     async fn through(&self, ask: &Ask, way: &mut Way<'_>) -> Result<Seen, Failure> {

@@ -1,4 +1,5 @@
-# Prints a capture of this machine at each line read, until there is nothing more to read.
+# Prints a capture of this machine at each line "capture" that it reads, until there is nothing
+# more to read; other lines mean nothing to it, so it may stand on the host as the only command.
 # For POSIX sh and busybox; writes nothing, needs no root: with it, other users' processes show
 # their input and output too. Each command gets /dev/null to read: this text comes that way itself.
 LC_ALL=C
@@ -149,5 +150,5 @@ pw_probe() {
 # What comes before this may stand in the buffer from which this text itself is read.
 echo "=== @ready"
 while read -r pw_go; do
-  pw_probe
+  [ "$pw_go" = capture ] && pw_probe
 done

@@ -38,6 +38,11 @@ pub(crate) struct Session {
 impl Session {
     /// Connects and logs in.
     pub(crate) async fn open(target: &Target, way: &mut Way<'_>) -> Result<Self, Failure> {
+        let opened = Self::enter(target, way).await;
+        opened.map_err(|failure| Failure { server: failure.server.or(Some(target.server)), ..failure })
+    }
+
+    async fn enter(target: &Target, way: &mut Way<'_>) -> Result<Self, Failure> {
         let key = keys::own(&target.login).map_err(|why| fail(Stage::Login, Cause::UnusableKey, why))?;
         let (stream, via) = reach(target, way).await?;
         let doorman = Doorman::new(target.pin.clone());

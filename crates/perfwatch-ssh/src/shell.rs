@@ -122,7 +122,7 @@ impl Shell {
     /// One capture.
     pub(crate) async fn read(&mut self) -> Result<Vec<u8>, Failure> {
         if self.asks {
-            self.channel.data_bytes("\n").await.map_err(|error| broken(Stage::Read, &error))?;
+            self.channel.data_bytes("capture\n").await.map_err(|error| broken(Stage::Read, &error))?;
         }
         let mut looked = 0;
         loop {

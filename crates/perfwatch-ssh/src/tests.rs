@@ -153,6 +153,33 @@ async fn one_connection_is_held_and_used_again() {
 }
 
 #[tokio::test]
+async fn as_the_only_command_in_busybox() {
+    // Nothing but busybox's own programs, and nothing but the probe.
+    let folder = tempfile::tempdir().unwrap();
+    let programs =
+        std::process::Command::new("busybox").arg("--list").output().expect("run scripts/ensure-sshd");
+    for name in String::from_utf8(programs.stdout).unwrap().lines() {
+        let _ = std::os::unix::fs::symlink("/bin/busybox", folder.path().join(name));
+    }
+    let here = folder.path().display();
+    let probe = crate::PROBE.replace("PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin", &format!("PATH={here}"));
+    std::fs::write(folder.path().join("probe.sh"), probe).unwrap();
+    let server = Sshd::start(local(10), &[&format!("ForceCommand {here}/sh {here}/probe.sh")]);
+    let (looks, target) = (looks(), by_key(&server, "ed25519"));
+    let hold = Duration::from_secs(5);
+    let seen = looks.look(Ask { hold, ..ask(&target) }).await.result.unwrap();
+    let again = looks.look(Ask { hold, carried: Some(seen.carried.clone()), ..ask(&target) }).await;
+    assert_eq!(again.steps.len(), 1);
+    let snapshot = again.result.unwrap().snapshot;
+    assert!(snapshot.errors.is_empty(), "{:?}", snapshot.errors);
+    for metric in ["cpu.usage", "memory.used_percent", "load.1m", "processes.total", "system.uptime"] {
+        assert!(snapshot.value(metric, "").is_some(), "{metric}");
+    }
+    assert!(snapshot.value("filesystem.used_percent", "/").is_some());
+    assert!(snapshot.processes.iter().any(|row| !row.user.is_empty() && row.handles.is_some()));
+}
+
+#[tokio::test]
 async fn keys_of_all_kinds_locked_ones_and_wrong_ones() {
     let server = Sshd::start(local(3), &["ForceCommand cat /proc/loadavg; exit 7"]);
     let looks = looks();
@@ -294,4 +321,127 @@ async fn what_a_shell_says_may_be_anything() {
         let looked = looks.look(ask(&by_key(&server, "ed25519"))).await;
         assert_eq!(cause(&looked), (stage, expected), "{command}: {looked:?}");
     }
+}
+
+/// What the agent's own collectors make of two captures.
+fn by_agent(files: [&[u8]; 2]) -> Vec<(String, String, f64)> {
+    let all = Options { top: usize::MAX, ..Options::default() };
+    let set = CollectorSet::new(&[], all.clone());
+    let mut deriver = perfwatch_collect::Deriver::default();
+    let mut derived = perfwatch_collect::Derived::default();
+    for bytes in files {
+        let capture = perfwatch_collect::Capture::parse(bytes).unwrap();
+        let reading = read_all(&capture, &set, &mut Recall::default(), &capture.clock());
+        derived = deriver.derive(&reading, &all);
+    }
+    let there = derived.points.into_iter().filter(|point| !point.value.is_nan());
+    there
+        .filter_map(|point| {
+            let value =
+                unscale(perfwatch_model::scale(point.value, point.metric.decimals), point.metric.decimals)?;
+            Some((point.metric.name.to_owned(), point.instance.to_string(), value))
+        })
+        .collect()
+}
+
+/// The Debian host with 128 processors instead of two.
+fn with_many_cores(capture: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(capture);
+    let mut out = String::new();
+    for line in text.split_inclusive('\n') {
+        match line.strip_prefix("cpu1 ") {
+            None => out.push_str(line),
+            Some(rest) => (1..128).for_each(|core| out.push_str(&format!("cpu{core} {rest}"))),
+        }
+    }
+    out.into_bytes()
+}
+
+#[tokio::test]
+async fn other_systems_are_read_as_their_agents_read_them() {
+    let hosts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../perfwatch-collect/fixtures/hosts");
+    let read = |name: &str| std::fs::read(hosts.join(format!("{name}.capture"))).unwrap();
+    let pair = |name: &str| [read(&format!("{name}.1")), read(&format!("{name}.2"))];
+    let debian = pair("debian12-vm");
+    let many = [with_many_cores(&debian[0]), with_many_cores(&debian[1])];
+    let old = [read("kernel-2.6"), read("kernel-2.6")];
+    let looks = looks();
+    for (name, files, last) in [
+        ("debian", debian, 60),
+        ("raspberry", pair("raspberry-pi"), 61),
+        ("old", old, 62),
+        ("many", many, 63),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        for (at, bytes) in files.iter().enumerate() {
+            std::fs::write(folder.path().join(at.to_string()), bytes).unwrap();
+        }
+        // The first, and from then on the second.
+        let here = folder.path().display();
+        let command = format!(
+            "ForceCommand if [ -e {here}/seen ]; then cat {here}/1; else touch {here}/seen; cat {here}/0; fi"
+        );
+        let server = Sshd::start(local(last), &[&command]);
+        let seen = looks.look(ask(&by_key(&server, "ed25519"))).await.result.unwrap();
+        let expected = by_agent([&files[0], &files[1]]);
+        assert!(expected.len() > 20, "{name}: {}", expected.len());
+        for (metric, instance, value) in &expected {
+            assert_eq!(
+                seen.snapshot.value(metric, instance),
+                Some(*value),
+                "{name}: {metric} {{{instance}}}"
+            );
+        }
+        assert_eq!(seen.snapshot.samples(), expected.len(), "{name}");
+        if name == "many" {
+            assert!(
+                seen.snapshot.value("cpu.core.usage", "127").is_some(),
+                "{:?}",
+                seen.snapshot.shape.columns().iter().map(|c| &c.metric).take(20).collect::<Vec<_>>()
+            );
+        }
+    }
+}
+
+fn handles() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_hostile_servers_leave_nothing_behind() {
+    let mut looks = looks();
+    let short = Duration::from_millis(400);
+    looks.deadlines = Deadlines { handshake: short, ..looks.deadlines };
+    let looks = Arc::new(looks);
+    let traps =
+        [Trap::Silent, Trap::Slow, Trap::Noise, Trap::Endless, Trap::Reset, Trap::Frozen, Trap::Broken];
+    let servers: Vec<Hostile> = traps.into_iter().map(Hostile::start).collect();
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let (tasks, files) = (alive(), handles());
+    let turns = Arc::new(tokio::sync::Semaphore::new(50));
+    let mut all = tokio::task::JoinSet::new();
+    for at in 0..1_000 {
+        let (looks, turns) = (looks.clone(), turns.clone());
+        let target = target(servers[at % servers.len()].place(), "me", Login::Password("secret".into()));
+        all.spawn(async move {
+            let _turn = turns.acquire().await.unwrap();
+            looks.look(ask(&target)).await.result.is_err()
+        });
+    }
+    assert!(all.join_all().await.into_iter().all(|failed| failed));
+    for _ in 0..200 {
+        if servers.iter().all(|server| server.open() == 0) && alive() <= tasks && handles() <= files {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    assert!(servers.iter().all(|server| server.open() == 0));
+    assert!(alive() <= tasks && handles() <= files, "{} tasks, {} files", alive(), handles());
+    assert_eq!((looks.held(), looks.places()), (0, 0));
+    // Those of the runtime, of the servers here, and of other tests.
+    assert!(threads() < 100, "{}", threads());
 }

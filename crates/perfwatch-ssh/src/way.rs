@@ -61,7 +61,7 @@ impl<'a> Way<'a> {
 }
 
 pub(crate) fn fail(stage: Stage, cause: Cause, message: impl Into<String>) -> Failure {
-    Failure { stage, cause, message: message.into(), shown_key: None }
+    Failure { server: None, stage, cause, message: message.into(), shown_key: None }
 }
 
 fn late(stage: Stage, within: Duration) -> Failure {

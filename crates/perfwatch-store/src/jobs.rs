@@ -139,12 +139,13 @@ impl Jobs {
 
     /// Takes what is due, the longest overdue first. Said again on the row itself, so that of two
     /// who take at one moment one gets it.
-    pub fn claim(lease: Uuid, now_ms: i64, until_ms: i64, limit: i64) -> Change {
-        let sql = "UPDATE job SET state = 'active', lease = $1, leased_ms = $3, started_ms = $2, tries = tries + 1 \
+    pub fn claim(hub: &str, lease: Uuid, now_ms: i64, until_ms: i64, limit: i64) -> Change {
+        let sql = "UPDATE job SET state = 'active', hub = $6, lease = $1, leased_ms = $3, started_ms = $2, tries = tries + 1 \
              WHERE id IN (SELECT id FROM job WHERE ((state = 'waiting' AND run_ms <= $2) OR (state = 'active' AND leased_ms <= $2)) \
              AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $5 AND value = '1') ORDER BY run_ms, id LIMIT $4) \
              AND ((state = 'waiting' AND run_ms <= $2) OR (state = 'active' AND leased_ms <= $2))";
-        Change::new(sql, [lease.into(), now_ms.into(), until_ms.into(), limit.into(), PAUSED.into()])
+        let cells = [lease.into(), now_ms.into(), until_ms.into(), limit.into(), PAUSED.into(), hub.into()];
+        Change::new(sql, cells)
     }
 
     /// What was taken by this lease.
@@ -172,11 +173,11 @@ impl Jobs {
         Change::new(sql, [id.into(), lease.into(), run_ms.into(), error.into()]).must()
     }
 
-    /// Given back unbegun: whoever took it is leaving.
-    pub fn give_back(lease: Uuid) -> Change {
+    /// What a hub had begun and will not end, since it ended itself: as if it had not.
+    pub fn give_back(hub: &str) -> Change {
         let sql = "UPDATE job SET state = 'waiting', lease = NULL, leased_ms = NULL, tries = tries - 1 \
-             WHERE lease = $1 AND state = 'active'";
-        Change::new(sql, [lease.into()])
+             WHERE hub = $1 AND state = 'active'";
+        Change::new(sql, [hub.into()])
     }
 
     /// A failed one counts no longer as one; a conflict where it is none.

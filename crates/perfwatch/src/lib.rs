@@ -9,6 +9,8 @@ pub mod config;
 pub mod docs;
 mod install;
 #[cfg(feature = "hub")]
+mod keys;
+#[cfg(feature = "hub")]
 mod look;
 mod run;
 mod shutdown;

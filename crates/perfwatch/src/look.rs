@@ -16,7 +16,7 @@ fn source(settings: &Settings) -> Guarded {
     Guarded::new(LocalRoot::new(&agent.procfs, &agent.sysfs, &agent.rootfs))
 }
 
-fn say(text: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn say(text: &[u8]) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text) {
         // `perfwatch once | head` is no error.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

@@ -78,7 +78,8 @@ mod with_hub {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?;
         let store = runtime.block_on(store::open(settings, clock.clone()))?;
         let notifier = Arc::new(perfwatch_notify::Channels::new());
-        let deps = Deps { store, clock, catalog, notifier };
+        let remote = Arc::new(perfwatch_ssh::Looks::new(clock.clone()));
+        let deps = Deps { store, clock, catalog, notifier, remote };
         let hub = runtime.block_on(Hub::start(config, deps)).context("hub")?;
         Ok((runtime, hub))
     }
@@ -118,6 +119,8 @@ mod with_hub {
             connections: hub.limits.connections.min(raise_file_handles().unwrap_or(usize::MAX)),
             connections_of_address: hub.limits.address_connections,
             downloads: settings.data.join("downloads"),
+            secret_keys: crate::keys::keys(settings)?,
+            workers: hub.servers.workers.clamp(1, 100),
             interval: hub.interval.map(|time| time.0),
             history: store::history(settings),
             ..HubConfig::default()

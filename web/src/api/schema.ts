@@ -1002,6 +1002,302 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/servers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Hosts without an agent, by name
+         * @description From the role viewer on.
+         */
+        get: operations["get_servers"];
+        put?: never;
+        /**
+         * A new host without an agent; switched off unless asked otherwise
+         * @description From the role operator on.
+         */
+        post: operations["post_servers"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/metrics/collect-all": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Looks at all servers that one may see and that are switched on, now
+         * @description From the role operator on.
+         */
+        post: operations["post_servers_metrics_collect_all"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/metrics/queue/clean": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Lets go of looks that are done
+         * @description From the role operator on.
+         */
+        post: operations["post_servers_metrics_queue_clean"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/metrics/queue/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Looks: what is to be made in its order, what was made newest first
+         * @description From the role viewer on.
+         */
+        get: operations["get_servers_metrics_queue_jobs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/metrics/queue/jobs/{id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Makes a look that failed again, now
+         * @description From the role operator on.
+         */
+        post: operations["post_servers_metrics_queue_jobs_id_retry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/metrics/queue/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * No look is begun any more, at any hub, until the queue is resumed
+         * @description From the role operator on.
+         */
+        post: operations["post_servers_metrics_queue_pause"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/metrics/queue/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Looks are made again
+         * @description From the role operator on.
+         */
+        post: operations["post_servers_metrics_queue_resume"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/metrics/queue/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How the queue stands
+         * @description From the role viewer on.
+         */
+        get: operations["get_servers_metrics_queue_stats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tries the connection to a server before it is kept
+         * @description From the role operator on.
+         */
+        post: operations["post_servers_test"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One host without an agent
+         * @description From the role viewer on.
+         */
+        get: operations["get_servers_id"];
+        /**
+         * Another server in its place; credentials that are not said stay
+         * @description Whatever it was refused for, it is tried again. With another address, its key is learnt anew.
+         *
+         *     From the role operator on.
+         */
+        put: operations["put_servers_id"];
+        post?: never;
+        /**
+         * Removes a server, and its host
+         * @description What is known of its past goes with retention.
+         *
+         *     From the role operator on.
+         */
+        delete: operations["delete_servers_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/{id}/collect": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Looks at a server now
+         * @description From the role operator on.
+         */
+        post: operations["post_servers_id_collect"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/{id}/host-key": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Trusts the other key that a server showed
+         * @description From the role operator on.
+         */
+        put: operations["put_servers_id_host_key"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/{id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tries the connection to a server, as it is kept
+         * @description From the role operator on.
+         */
+        post: operations["post_servers_id_test"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/{id}/tests": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Looks at a server and tests of its connection, newest first
+         * @description From the role viewer on.
+         */
+        get: operations["get_servers_id_tests"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/silences": {
         parameters: {
             query?: never;
@@ -1445,6 +1741,10 @@ export interface components {
              */
             worst: number | null;
         };
+        /** @description How many looks will be made. */
+        Asked: {
+            asked: number;
+        };
         /** @description One change. */
         AuditEntryJson: {
             action: string;
@@ -1494,6 +1794,11 @@ export interface components {
         CatalogJson: {
             metrics: components["schemas"]["MetricDef"][];
         };
+        /**
+         * @description Why it came to nothing.
+         * @enum {string}
+         */
+        Cause: "unknown_name" | "unreachable" | "timed_out" | "no_ssh" | "no_common_way" | "host_key_changed" | "login_refused" | "unusable_key" | "closed" | "command_failed" | "too_much" | "garbled" | "internal";
         /** @description A channel; what lets one in is not shown. */
         ChannelJson: {
             /** @description Only of what nobody acknowledged for so long. */
@@ -1537,6 +1842,10 @@ export interface components {
         ChannelsJson: {
             channels: components["schemas"]["ChannelJson"][];
         };
+        /** @description Which done looks are let go. */
+        CleanWish: {
+            state?: components["schemas"]["JobState"] | null;
+        };
         /** @description What a client may say over `WS /api/ws/metrics`: one of these. */
         ClientMessage: {
             /** @description Tells how many incidents are open, now and whenever alerts change. */
@@ -1550,6 +1859,11 @@ export interface components {
             /** Format: int32 */
             unsubscribe?: number | null;
         };
+        /**
+         * @description How figures come.
+         * @enum {string}
+         */
+        Collected: "agent" | "ssh";
         /** @description One column of a shape. */
         Column: {
             /** Format: int32 */
@@ -1922,6 +2236,8 @@ export interface components {
         HostJson: {
             /** Format: int64 */
             clock_skew_ms: number | null;
+            /** @description How its figures come. */
+            collected: components["schemas"]["Collected"];
             facts: components["schemas"]["HostFacts"] | null;
             /** Format: int64 */
             first_seen_ms: number;
@@ -1942,7 +2258,7 @@ export interface components {
          * @description Whether snapshots come.
          * @enum {string}
          */
-        HostStatus: "new" | "online" | "silent";
+        HostStatus: "new" | "online" | "silent" | "resting";
         /** @description What a rule would have done at one host. */
         HostTestJson: {
             /** @description By averages of minutes, not tick by tick. */
@@ -2039,6 +2355,42 @@ export interface components {
              */
             wants_facts: boolean;
         };
+        /** @description A look that is to be made, or was. */
+        JobJson: {
+            /** Format: int64 */
+            done_ms: number | null;
+            /** @description Why it did not go well, last time. */
+            error: string | null;
+            /** Format: int64 */
+            id: number;
+            name: string;
+            /** @description `schedule` or `asked`. */
+            reason: string;
+            /**
+             * Format: int64
+             * @description Not before.
+             */
+            run_ms: number;
+            /** Format: uuid */
+            server: string;
+            /** Format: int64 */
+            started_ms: number | null;
+            state: components["schemas"]["JobState"];
+            /**
+             * Format: int64
+             * @description How often it was begun.
+             */
+            tries: number;
+        };
+        /**
+         * @description Where a look stands.
+         * @enum {string}
+         */
+        JobState: "waiting" | "delayed" | "active" | "completed" | "failed";
+        /** @description Looks. */
+        JobsJson: {
+            jobs: components["schemas"]["JobJson"][];
+        };
         /** @description A kind of channels. */
         Kind: {
             /** @description What it needs. */
@@ -2053,6 +2405,15 @@ export interface components {
         /** @description Kinds of channels. */
         KindsJson: {
             kinds: components["schemas"]["Kind"][];
+        };
+        /** @description The last look. */
+        LastJson: {
+            /** Format: int64 */
+            at_ms: number;
+            cause: components["schemas"]["Cause"] | null;
+            error: string | null;
+            /** Format: int64 */
+            took_ms: number;
         };
         /**
          * @description What the hub says over `WS /api/ws/metrics` once something is subscribed to. Values are
@@ -2108,6 +2469,56 @@ export interface components {
             code?: string | null;
             name: string;
             password: string;
+        };
+        /**
+         * @description By what one enters.
+         * @enum {string}
+         */
+        LoginKind: "password" | "key";
+        /** @description How one enters, as people say it; what is not said stays as it is. */
+        LoginWish: {
+            /** @enum {string} */
+            kind: "password";
+            /** Format: password */
+            password?: string | null;
+        } | {
+            /** Format: password */
+            key?: string | null;
+            /** @enum {string} */
+            kind: "key";
+            /**
+             * Format: password
+             * @description What the key is locked with.
+             */
+            passphrase?: string | null;
+        };
+        /** @description One look, or one test. */
+        LookJson: {
+            /** Format: int64 */
+            at_ms: number;
+            cause: components["schemas"]["Cause"] | null;
+            error: string | null;
+            /** Format: int64 */
+            id: number;
+            /** @description `scheduled`, `asked`, `live`, `test`. */
+            kind: string;
+            steps: components["schemas"]["Step"][];
+            /** Format: int64 */
+            took_ms: number;
+            /**
+             * Format: int64
+             * @description Which try, from 1 on.
+             */
+            tries: number;
+        };
+        /** @description Looks, newest first. */
+        LooksJson: {
+            looks: components["schemas"]["LookJson"][];
+            /**
+             * Format: int64
+             * @description Give it back as `before` for the next page; none at the end.
+             */
+            next: number | null;
         };
         /** @description An enrolment token; it is shown this once. */
         MadeEnrolment: components["schemas"]["EnrolmentJson"] & {
@@ -2344,6 +2755,54 @@ export interface components {
             to_ms: number;
             total: number;
         };
+        /** @description How the queue stands. */
+        QueueJson: {
+            /** Format: int64 */
+            active: number;
+            /** Format: int64 */
+            completed: number;
+            /**
+             * Format: int64
+             * @description Not due yet.
+             */
+            delayed: number;
+            /**
+             * Format: int64
+             * @description Done within the last hour.
+             */
+            done_last_hour: number;
+            /** Format: int64 */
+            failed: number;
+            /**
+             * Format: int64
+             * @description Of those, failed.
+             */
+            failed_last_hour: number;
+            /** @description Connections that this hub holds for the next look. */
+            held: number;
+            /**
+             * Format: int64
+             * @description How late those that are due are, at most, milliseconds.
+             */
+            late_ms: number;
+            /** Format: int64 */
+            longest_ms: number;
+            /**
+             * Format: int64
+             * @description Mean time of one of those, milliseconds.
+             */
+            mean_ms: number | null;
+            /** Format: int64 */
+            now_ms: number;
+            paused: boolean;
+            /**
+             * Format: int64
+             * @description Due, and not begun.
+             */
+            waiting: number;
+            /** @description Looks at one time, of this hub. */
+            workers: number;
+        };
         /** @description Hours in which a channel keeps what it has to say. */
         Quiet: {
             /** @description What is as bad as this is told all the same. */
@@ -2373,6 +2832,12 @@ export interface components {
         /** @description Codes for who lost the app; shown once. */
         RecoveryCodes: {
             recovery_codes: string[];
+        };
+        /** @description Why it is not tried any more, until somebody acts. */
+        RefusedJson: {
+            cause: components["schemas"]["Cause"];
+            /** @description The key that it showed instead of its own. */
+            shown_key: string | null;
         };
         /** @description One refused snapshot. */
         RejectedSnapshot: {
@@ -2425,6 +2890,8 @@ export interface components {
             builtin: boolean;
             /** @description Its alerts that fire, of hosts that one may see. */
             firing: number;
+            /** @description Made of thresholds of hosts without an agent, and changed there. */
+            of_servers: boolean;
             rule: components["schemas"]["Rule"];
         };
         /** @description Rules. */
@@ -2469,6 +2936,76 @@ export interface components {
             tier: components["schemas"]["TierName"];
             /** Format: int64 */
             to_ms: number;
+        };
+        /** @description A host without an agent. What opens its door is not shown. */
+        ServerJson: {
+            address: string;
+            enabled: boolean;
+            /** @description The key that it must show. */
+            host_key: string | null;
+            /** Format: uuid */
+            id: string;
+            interval: string;
+            /** Format: uuid */
+            jump: string | null;
+            last: components["schemas"]["LastJson"] | null;
+            /**
+             * Format: int64
+             * @description When a look last brought something.
+             */
+            last_ok_ms: number | null;
+            login: components["schemas"]["LoginKind"];
+            name: string;
+            /**
+             * Format: int64
+             * @description When it is looked at next.
+             */
+            next_ms: number | null;
+            /** Format: int32 */
+            port: number;
+            refused: components["schemas"]["RefusedJson"] | null;
+            tags: string[];
+            thresholds: components["schemas"]["Thresholds"];
+            user: string;
+            /**
+             * Format: int64
+             * @description Rises with each change: send it back with yours.
+             */
+            version: number;
+        };
+        /** @description A server that somebody wants. */
+        ServerWish: {
+            /** @description Name or address. */
+            address: string;
+            /** @description Whether it is looked at. */
+            enabled?: boolean;
+            /** @description How often it is looked at: `15m`, at least a minute. */
+            interval?: string;
+            /**
+             * Format: uuid
+             * @description Through which other server; its credentials are used there.
+             */
+            jump?: string | null;
+            login: components["schemas"]["LoginWish"];
+            /** @description What people call it, and its host. */
+            name: string;
+            /** Format: int32 */
+            port?: number;
+            /** @description Of its host. */
+            tags?: string[];
+            thresholds?: components["schemas"]["Thresholds"];
+            user: string;
+            /**
+             * Format: int64
+             * @description Of the server as it was shown, so that nobody's change is lost; the newest without.
+             */
+            version?: number | null;
+        };
+        /** @description Servers by name. */
+        ServersJson: {
+            /** Format: int64 */
+            now_ms: number;
+            servers: components["schemas"]["ServerJson"][];
         };
         /** @description A browser that is logged in. */
         SessionJson: {
@@ -2603,6 +3140,23 @@ export interface components {
          * @example 5m
          */
         Span: string;
+        /**
+         * @description What is done, in this order; through another host, its first four come before.
+         * @enum {string}
+         */
+        Stage: "resolve" | "connect" | "handshake" | "login" | "shell" | "read";
+        /** @description One thing done on the way, in order. */
+        Step: {
+            /** @description What was seen. */
+            detail: string;
+            /** @description What. */
+            name: components["schemas"]["Stage"];
+            /**
+             * Format: int64
+             * @description How long it took, milliseconds.
+             */
+            took_ms: number;
+        };
         /** @description A wish. Another one with the same id takes its place. */
         Subscribe: {
             /**
@@ -2673,12 +3227,53 @@ export interface components {
             /** Format: int64 */
             took_ms: number;
         };
+        /** @description How a test went, step by step. */
+        TestResult: {
+            cause: components["schemas"]["Cause"] | null;
+            /** @description Why, in words. */
+            error: string | null;
+            /** @description The key that it showed. */
+            host_key: string | null;
+            ok: boolean;
+            stage: components["schemas"]["Stage"] | null;
+            /** @description What was done, in order. */
+            steps: components["schemas"]["Step"][];
+            /** Format: int64 */
+            took_ms: number;
+        };
+        /** @description A server that may be there already, to be tried before it is kept. */
+        TestServer: {
+            /**
+             * Format: uuid
+             * @description Whose credentials are used where none are said.
+             */
+            id?: string | null;
+            server: components["schemas"]["ServerWish"];
+        };
         /** @description A rule to be tried on the past. */
         TestWish: {
             /** @description Milliseconds since 1970, RFC 3339, or `-7d`, which it is without. */
             from?: string | null;
             rule: components["schemas"]["Rule"];
             to?: string | null;
+        };
+        /** @description When people are told, percent; not where there is no number. */
+        Thresholds: {
+            /**
+             * Format: double
+             * @description Of the processors' time.
+             */
+            cpu?: number | null;
+            /**
+             * Format: double
+             * @description Of each filesystem.
+             */
+            disk?: number | null;
+            /**
+             * Format: double
+             * @description Of the memory.
+             */
+            memory?: number | null;
         };
         /** @description One host's tick. */
         TickEntry: {
@@ -2746,6 +3341,11 @@ export interface components {
             /** @description Why not. */
             error: string | null;
             heard: boolean;
+        };
+        /** @description The key that a server showed, as it is trusted from now on. */
+        TrustWish: {
+            /** @description As it was shown: `ssh-ed25519 SHA256:…`. */
+            key: string;
         };
         /** @description A channel before it is kept, or as it is with changes. */
         TryWish: {
@@ -4738,6 +5338,536 @@ export interface operations {
             404: components["responses"]["Error404"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_servers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServersJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_servers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ServerWish"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_servers_metrics_collect_all: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Asked"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_servers_metrics_queue_clean: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CleanWish"];
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_servers_metrics_queue_jobs: {
+        parameters: {
+            query?: {
+                /** @description Which ones; those to be made without. */
+                state?: components["schemas"]["JobState"];
+                /** @description 1,000 at most. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobsJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_servers_metrics_queue_jobs_id_retry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_servers_metrics_queue_pause: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_servers_metrics_queue_resume: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_servers_metrics_queue_stats: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueueJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_servers_test: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TestServer"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TestResult"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_servers_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    put_servers_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ServerWish"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    delete_servers_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_servers_id_collect: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Asked"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    put_servers_id_host_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TrustWish"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_servers_id_test: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TestResult"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_servers_id_tests: {
+        parameters: {
+            query?: {
+                /** @description `next` of the page before. */
+                before?: number;
+                /** @description 500 at most. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LooksJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];

@@ -7,9 +7,10 @@ use perfwatch_alert::channel::Channel;
 use perfwatch_alert::explain::Explanation;
 use perfwatch_alert::incident::{self, Incident, Joins, Notice};
 use perfwatch_alert::track::{Told, What, Why};
-use perfwatch_alert::words;
+use perfwatch_alert::{thresholds, words};
 use perfwatch_model::HostId;
 use perfwatch_store::alerts::{EventRow, OutboxRow};
+use perfwatch_store::people::AuditEntry;
 use perfwatch_store::{Change, CommitError};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -279,6 +280,16 @@ impl Recording<'_> {
         let explanation = known.explanation.as_ref().map(super::asked::body);
         self.changes.push(alert.row(id).add(explanation.as_deref()));
         let text = format!("{}: {} — {}", alert.body.host_name, alert.body.rule_name, alert.body.summary);
+        if thresholds::is_one(told.rule.id) && !past {
+            let entry = AuditEntry {
+                at_ms: told.at_ms.min(now_ms),
+                actor: "threshold".to_owned(),
+                action: "server.threshold".to_owned(),
+                object: text.clone(),
+                ..AuditEntry::default()
+            };
+            self.changes.push(entry.add());
+        }
         let kind = if past { "past" } else { "fired" };
         self.changes.push(event(id, told.at_ms.min(now_ms), kind, text).add());
         if let Some(live) = self.touch(id) {

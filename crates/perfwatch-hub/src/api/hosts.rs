@@ -28,6 +28,18 @@ pub(crate) enum HostStatus {
     Online,
     /// They don't.
     Silent,
+    /// Nobody asks for them.
+    Resting,
+}
+
+/// How figures come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Collected {
+    /// They are sent.
+    Agent,
+    /// The hub looks for itself.
+    Ssh,
 }
 
 /// A host as the API shows it.
@@ -37,6 +49,8 @@ pub(crate) struct HostJson {
     id: HostId,
     name: String,
     status: HostStatus,
+    /// How its figures come.
+    collected: Collected,
     /// What it is told apart by: `environment=production`.
     tags: Vec<String>,
     #[schema(value_type = Option<HostFacts>)]
@@ -155,8 +169,9 @@ pub(crate) async fn remove(
 
 fn show(host: Host, everyone: &Everyone, now_ms: i64) -> HostJson {
     // Three ticks of grace, and never less than ten seconds.
-    let grace_ms = (3 * i64::from(host.interval_ms)).max(10_000);
+    let grace_ms = (3 * i64::from(host.rhythm_ms())).max(10_000);
     let status = match host.last_seen_ms {
+        _ if host.planned.is_some_and(|planned| !planned.enabled) => HostStatus::Resting,
         // Its history is there from before this hub started.
         None if host.record.last_at_ms.is_some() => HostStatus::Silent,
         None => HostStatus::New,
@@ -168,6 +183,7 @@ fn show(host: Host, everyone: &Everyone, now_ms: i64) -> HostJson {
         id: host.record.id,
         name: host.record.name,
         status,
+        collected: if host.planned.is_some() { Collected::Ssh } else { Collected::Agent },
         tags: everyone.tags(host.record.id).to_vec(),
         facts: host.record.facts,
         first_seen_ms: host.record.first_seen_ms,

@@ -13,7 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use perfwatch_alert::backtest::Fire;
 use perfwatch_alert::rule::{Rule, RuleProblem};
-use perfwatch_alert::{defaults, words};
+use perfwatch_alert::{defaults, thresholds, words};
 use perfwatch_store::alerts::Noun;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub(crate) struct RuleJson {
     firing: usize,
     /// One that every hub begins with.
     builtin: bool,
+    /// Made of thresholds of hosts without an agent, and changed there.
+    of_servers: bool,
 }
 
 /// Rules.
@@ -51,6 +53,7 @@ fn show(app: &App, state: &Alerts, identity: &Identity, rule: &Rule) -> RuleJson
         asks: words::condition(rule, &app.catalog),
         firing,
         builtin: defaults::rules().iter().any(|builtin| builtin.id == rule.id),
+        of_servers: thresholds::is_one(rule.id),
     }
 }
 
@@ -62,9 +65,21 @@ pub(crate) async fn list(State(app): State<Arc<App>>, identity: Identity) -> Jso
     Json(RulesJson { rules })
 }
 
+/// Those that are made of thresholds would be made again.
+fn of_people(rule: Uuid) -> Result<(), ApiError> {
+    match thresholds::is_one(rule) {
+        true => Err(ApiError::conflict(
+            "of_servers",
+            "this is a threshold of hosts without an agent: change it there",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Keeps a rule, new or changed.
 async fn put(app: &App, doer: &Doer, rule: Rule, new: bool) -> Result<RuleJson, ApiError> {
     params::everywhere(&doer.identity)?;
+    of_people(rule.id)?;
     rule.check().map_err(|problem| invalid(&problem))?;
     let before = app.alerting.now().asked.rule(rule.id).cloned();
     let action = if new { "rule.create" } else { "rule.change" };
@@ -126,6 +141,7 @@ pub(crate) async fn remove(
 ) -> Result<StatusCode, ApiError> {
     params::everywhere(&doer.identity)?;
     let id = parse(&id)?;
+    of_people(id)?;
     let missing = || ApiError::not_found("there is no such rule");
     let before = app.alerting.now().asked.rule(id).cloned().ok_or_else(missing)?;
     let entry = doer.changed("rule.remove", format!("rule {}", before.name), Some(&*before), None);
@@ -241,7 +257,9 @@ pub(crate) async fn export(State(app): State<Arc<App>>) -> Result<Response, ApiE
         value.as_object_mut().map(|fields| fields.remove("id"));
         value
     };
-    let rules = app.alerting.now().asked.rules.iter().map(plain).collect();
+    // Thresholds are the servers' own.
+    let state = app.alerting.now();
+    let rules = state.asked.rules.iter().filter(|rule| !thresholds::is_one(rule.id)).map(plain).collect();
     let failed = |error: serde_saphyr::ser::Error| ApiError::conflict("not_yaml", error.to_string());
     let text = serde_saphyr::to_string(&Exported { rules }).map_err(failed)?;
     let headers = [

@@ -6,6 +6,7 @@
 
 use super::message::{self, ClientMessage, Subscribe};
 use super::selection::Selection;
+use super::watching::Watcher;
 use super::{Accepted, Live};
 use crate::app::App;
 use crate::auth::Identity;
@@ -111,6 +112,8 @@ struct Subscription {
     /// Latest of each host that waits for the next message.
     waiting: Vec<Arc<Accepted>>,
     due: Option<Instant>,
+    /// Says so while it lasts, where it is of one host.
+    _watcher: Option<Watcher>,
 }
 
 impl Subscription {
@@ -289,7 +292,10 @@ impl Connection {
         self.whole = false;
         let selection = self.app.live.selections.get(wish.metrics, wish.processes);
         let hosts = (!wish.hosts.is_empty()).then_some(hosts);
-        let mut new = Subscription { selection, hosts, told: HashMap::new(), waiting: Vec::new(), due: None };
+        let only = hosts.as_ref().filter(|hosts| hosts.len() == 1).and_then(|hosts| hosts.iter().next());
+        let _watcher = only.map(|host| self.app.live.watching.begin(*host));
+        let (told, waiting) = (HashMap::new(), Vec::new());
+        let mut new = Subscription { selection, hosts, told, waiting, due: None, _watcher };
         if wish.backfill_s > 0 {
             let entries = self.past(&mut new, wish.backfill_s, &wish.since);
             for text in message::backfill(wish.id, &entries) {

@@ -52,7 +52,8 @@ CREATE TABLE job (
     state TEXT NOT NULL,
     run_ms BIGINT NOT NULL,
     tries BIGINT NOT NULL,
-    -- Who does it, and until when nobody else does.
+    -- Which hub does it, by what right, and until when nobody else does.
+    hub TEXT,
     lease BYTEA,
     leased_ms BIGINT,
     started_ms BIGINT,

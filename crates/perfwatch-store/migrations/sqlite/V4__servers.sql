@@ -52,7 +52,8 @@ CREATE TABLE job (
     state TEXT NOT NULL,
     run_ms INTEGER NOT NULL,
     tries INTEGER NOT NULL,
-    -- Who does it, and until when nobody else does.
+    -- Which hub does it, by what right, and until when nobody else does.
+    hub TEXT,
     lease BLOB,
     leased_ms INTEGER,
     started_ms INTEGER,

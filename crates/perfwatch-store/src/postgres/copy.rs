@@ -14,7 +14,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{IsolationLevel, Row};
 
 /// What is copied, in an order that is right for both ways.
-const TABLES: [(&str, &str); 24] = [
+const TABLES: [(&str, &str); 26] = [
     ("host", "id, name, facts, first_seen_ms, last_at_ms, interval_ms"),
     ("shape", "id, columns, used_ms"),
     ("head", "arrival, payload"),
@@ -42,6 +42,12 @@ const TABLES: [(&str, &str); 24] = [
     ("incident", "id, key, live_key, title, severity, phase, opened_ms, calm_ms, reopened, ack, told"),
     ("alert", "id, incident, live_key, rule, host, severity, fired_ms, resolved_ms, body, explanation"),
     ("heard", "host, at_ms"),
+    (
+        "server",
+        "id, body, enabled, interval_ms, secret, version, host_key, shown_key, refused, carried, last_ms, last_took_ms, last_cause, last_error, last_ok_ms",
+    ),
+    // What is to be looked at next is planned anew: the jobs stay.
+    ("look", "server, at_ms, kind, tries, took_ms, cause, error, steps"),
     // What was on its way then is not said again by who is restored from it: the outbox stays.
     ("incident_event", "incident, at_ms, kind, actor, text"),
 ];
@@ -63,7 +69,7 @@ fn value(row: &Row, at: usize) -> Value {
 fn select(table: &str, columns: &str) -> String {
     match table {
         "sealed" => "SELECT host, min(arrival) FROM sealed GROUP BY host".to_owned(),
-        "audit" | "incident_event" => format!("SELECT {columns} FROM {table} ORDER BY id"),
+        "audit" | "incident_event" | "look" => format!("SELECT {columns} FROM {table} ORDER BY id"),
         _ => format!("SELECT {columns} FROM {table}"),
     }
 }

@@ -88,7 +88,7 @@ pub(super) fn make_private(path: &Path, make: bool) -> std::io::Result<()> {
 /// Leaves out what would let who finds a copy log in: keys that sign, and browsers.
 pub(crate) fn forget_keys(copy: &Connection) -> rusqlite::Result<()> {
     // What is deleted is overwritten, too.
-    let sql = "PRAGMA secure_delete=ON; DELETE FROM session; DELETE FROM outbox; DELETE FROM setting WHERE name = 'signing_keys'";
+    let sql = "PRAGMA secure_delete=ON; DELETE FROM session; DELETE FROM outbox; DELETE FROM job; DELETE FROM setting WHERE name = 'signing_keys'";
     copy.execute_batch(sql)
 }
 

@@ -104,7 +104,7 @@ pub(crate) async fn servers_are_changed_by_who_saw_them(store: &dyn Store) {
 
 async fn claim(store: &dyn Store, now_ms: i64, limit: i64) -> (Uuid, Vec<JobRow>) {
     let lease = Uuid::now_v7();
-    apply(store, [Jobs::claim(lease, now_ms, now_ms + 90_000, limit)]).await;
+    apply(store, [Jobs::claim("one", lease, now_ms, now_ms + 90_000, limit)]).await;
     (lease, Jobs::claimed(store, lease).await.unwrap())
 }
 
@@ -147,6 +147,10 @@ pub(crate) async fn each_look_is_made_once(store: &dyn Store) {
     assert_eq!(states(store, 3_000).await, [1, 2, 0, 1, 0]);
     let (_, third) = claim(store, 3_000, 9).await;
     assert_eq!(third[0].server, ids[0]);
+    leases_end_and_queues_pause(store, &ids).await;
+}
+
+async fn leases_end_and_queues_pause(store: &dyn Store, ids: &[Uuid]) {
     // Whoever had it is gone: after its time it is anyone's, and the late one's word counts for nothing.
     assert_eq!(Jobs::next_ms(store).await.unwrap(), Some(7_500));
     assert!(claim(store, 7_000, 9).await.1.is_empty());
@@ -160,7 +164,7 @@ pub(crate) async fn each_look_is_made_once(store: &dyn Store) {
         [Jobs::finish(found[1].id, late, 94_000, Some("no such name")), Jobs::plan(ids[1], 120_000)],
     )
     .await;
-    apply(store, [Jobs::give_back(late)]).await;
+    apply(store, [Jobs::give_back("two"), Jobs::give_back("one")]).await;
     assert_eq!(states(store, 94_000).await, [2, 1, 0, 1, 1]);
     // A failed one is tried again though the next is planned: that one is made now.
     let failed = Jobs::list(store, "failed", 9).await.unwrap();
@@ -191,7 +195,7 @@ pub(crate) async fn each_look_is_made_once(store: &dyn Store) {
     apply(store, [Jobs::clean(3_001, 0)]).await;
     assert_eq!(states(store, 99_000).await, [1, 1, 0, 0, 0]);
     for id in ids {
-        apply(store, ServerRow::remove(id)).await;
+        apply(store, ServerRow::remove(*id)).await;
     }
     assert_eq!(states(store, 99_000).await, [0; 5]);
 }

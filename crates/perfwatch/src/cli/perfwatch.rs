@@ -40,6 +40,10 @@ enum Command {
     Restore(FileFlags),
     /// History of one host as text
     Export(ExportFlags),
+    /// A new key for the credentials of hosts without an agent
+    RotateKey,
+    /// The script that is run on hosts without an agent, to read or to install as their only command
+    Probe,
     /// Sends what a made-up fleet would: to look at, and to measure with
     Simulate(SimulateFlags),
     /// Everything the collectors read, as text: for bug reports and fixtures
@@ -227,6 +231,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
             once.roots.overrides(&mut flags);
             look::once(&cli.common.load(flags)?, json)
         }
+        Some(Command::RotateKey) => crate::keys::rotate(&cli.common.load(flags)?),
+        Some(Command::Probe) => look::say(perfwatch_ssh::PROBE.as_bytes()),
         Some(Command::Capture(capture)) => {
             let file = capture.file;
             capture.roots.overrides(&mut flags);

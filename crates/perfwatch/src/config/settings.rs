@@ -62,6 +62,11 @@ pub const KEYS: &[(&str, &str)] = &[
     ("hub.keep.raw", "How long every tick is kept, with its processes."),
     ("hub.keep.minutes", "How long figures of each minute are kept."),
     ("hub.keep.hours", "How long figures of each hour are kept."),
+    (
+        "hub.secret_key",
+        "What credentials of other hosts are sealed by: 64 hexadecimal digits, or `file:PATH`; more lines open what was sealed before. Empty for one of its own in the data folder.",
+    ),
+    ("hub.servers.workers", "Hosts without an agent that are looked at at one time."),
     ("hub.interval", "How often agents should send; empty leaves it to each agent."),
     ("agent.hub", "Where the agent sends: `https://hub.example:8000`."),
     (
@@ -132,11 +137,20 @@ pub struct HubSettings {
     pub oidc: OidcSettings,
     pub sessions: SessionSettings,
     pub limits: LimitSettings,
+    pub secret_key: Option<Secret>,
+    pub servers: ServerSettings,
     pub interval: Option<Duration>,
     pub store: Option<String>,
     pub disk_budget: Bytes,
     pub min_free: Bytes,
     pub keep: KeepSettings,
+}
+
+/// `hub.servers.*`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerSettings {
+    pub workers: usize,
 }
 
 /// `hub.tls.*`
@@ -292,6 +306,8 @@ impl Default for HubSettings {
             oidc: OidcSettings::default(),
             sessions: SessionSettings::default(),
             limits: LimitSettings::default(),
+            secret_key: None,
+            servers: ServerSettings::default(),
             interval: None,
             store: None,
             disk_budget: Bytes(10 << 30),
@@ -340,6 +356,12 @@ impl Default for LimitSettings {
             connections: 20_000,
             address_connections: 2_000,
         }
+    }
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self { workers: 5 }
     }
 }
 

@@ -11,5 +11,6 @@ mod hubs;
 mod ingest;
 mod live;
 mod oidc;
+mod servers;
 mod support;
 mod tls;

@@ -1,0 +1,139 @@
+//! Hosts that have no agent. The walk: what people ask for ([`record`]) stands in the store with its
+//! secrets sealed; the [`queue`] plans a look at each, and whichever hub is free makes it: target,
+//! look ([`RemoteCollector`]), the same way in as any agent's snapshot, and what is to be known of
+//! it in one commit ([`looking`]). While somebody watches one, it is looked at every few seconds
+//! ([`live`]). [`keeper`] sees to it that the rest of the hub knows which hosts rest, and that
+//! thresholds are rules.
+
+mod keeper;
+mod live;
+pub(crate) mod looking;
+pub(crate) mod queue;
+pub(crate) mod record;
+mod thresholds;
+
+pub(crate) use record::{Credentials, Server};
+
+use crate::alerting::Alerting;
+use crate::fleet::Fleet;
+use crate::ingest::Pipeline;
+use crate::live::Live;
+use crate::vault::Vault;
+use perfwatch_model::Clock;
+use perfwatch_model::remote::RemoteCollector;
+use perfwatch_store::servers::ServerRow;
+use perfwatch_store::{CommitError, Store, Write};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use tokio::sync::{Notify, Semaphore};
+use uuid::Uuid;
+
+/// Tests of connections at one time, beside the queue's own work.
+const TESTS: usize = 5;
+
+/// The room's doors to the rest of the hub.
+pub(crate) struct Rooms {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) alerting: Arc<Alerting>,
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) remote: Arc<dyn RemoteCollector>,
+}
+
+/// Counted for the hub's own metrics.
+#[derive(Clone, Default)]
+pub(crate) struct Counts {
+    pub(crate) looks: Counter,
+    pub(crate) failed: Counter,
+}
+
+impl Counts {
+    pub(crate) fn register(&self, r: &mut Registry) {
+        r.register("looks", "Looks at hosts without an agent, tests and tries counted", self.looks.clone());
+        r.register("looks_failed", "Looks that came to nothing", self.failed.clone());
+    }
+}
+
+/// Servers.
+pub(crate) struct Servers {
+    rooms: Rooms,
+    counts: Counts,
+    vault: Vault,
+    /// Looks at one time.
+    workers: usize,
+    /// Something is to be done, or is to be done at another time.
+    due: Notify,
+    /// Something was changed that others must know.
+    changed: Notify,
+    /// Hosts that are looked at every few seconds, since somebody watches.
+    watched: Mutex<HashSet<Uuid>>,
+    tests: Semaphore,
+}
+
+impl Servers {
+    pub(crate) fn new(rooms: Rooms, counts: Counts, keys: &[[u8; 32]], workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            rooms,
+            counts,
+            vault: Vault::new(keys),
+            workers: workers.max(1),
+            due: Notify::new(),
+            changed: Notify::new(),
+            watched: Mutex::default(),
+            tests: Semaphore::new(TESTS),
+        })
+    }
+
+    /// Where things are kept.
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.rooms.store
+    }
+
+    /// Writes down what people ask of the queue.
+    pub(crate) async fn commit(&self, writes: Vec<Write>) -> Result<(), CommitError> {
+        self.rooms.store.commit(writes).await
+    }
+
+    /// How many looks are made at one time.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// How many connections are held for the next look.
+    pub(crate) fn held(&self) -> usize {
+        self.rooms.remote.held()
+    }
+
+    /// The record of a row, where this build can read it.
+    pub(crate) fn record(row: &ServerRow) -> Option<Server> {
+        let record = serde_json::from_str(&row.body);
+        record.inspect_err(|error| tracing::error!(server = %row.id, %error, "a server can't be read")).ok()
+    }
+
+    /// What opens a server's door.
+    pub(crate) fn unseal(&self, row: &ServerRow) -> Result<Credentials, String> {
+        let sealed = row.secret.as_deref().ok_or("it has no credentials")?;
+        let text = self.vault.open(row.id.as_bytes(), sealed).map_err(|error| error.to_string())?;
+        serde_json::from_slice(&text).map_err(|_| "they can't be read".to_owned())
+    }
+
+    /// The same, sealed.
+    pub(crate) fn seal(&self, id: Uuid, credentials: &Credentials) -> Option<Vec<u8>> {
+        let text = serde_json::to_vec(credentials).ok()?;
+        self.vault.seal(id.as_bytes(), &text)
+    }
+
+    /// A server is another one now, or there is work to do.
+    pub(crate) fn wake(&self, server: Option<Uuid>) {
+        if let Some(server) = server {
+            // What is held open was opened by what may not hold any more.
+            self.rooms.remote.release(server);
+        }
+        self.changed.notify_one();
+        self.due.notify_one();
+    }
+}
