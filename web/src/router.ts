@@ -26,6 +26,15 @@ export const router = createRouter({
         { path: 'channels', component: () => import('./features/alerts/ChannelsPage.vue') },
       ],
     },
+    { path: '/servers/:id', component: () => import('./features/servers/ServerPage.vue'), props: true },
+    {
+      path: '/servers',
+      component: () => import('./features/servers/ServersFrame.vue'),
+      children: [
+        { path: '', component: () => import('./features/servers/ServersPage.vue') },
+        { path: 'queue', component: () => import('./features/servers/QueuePage.vue') },
+      ],
+    },
     {
       path: '/settings',
       component: () => import('./features/settings/SettingsPage.vue'),
