@@ -38,6 +38,7 @@ check: web
 bench: web
 	scripts/ensure-peers
 	scripts/ensure-postgres
+	scripts/ensure-sshd
 	$(CARGO) build --locked --profile quick -p perfwatch -p perfwatch-bench
 	target/quick/perfwatch-bench collect
 	target/quick/perfwatch-bench live
@@ -45,6 +46,7 @@ bench: web
 	target/quick/perfwatch-bench history
 	target/quick/perfwatch-bench budget
 	target/quick/perfwatch-bench limits
+	target/quick/perfwatch-bench servers
 	target/quick/perfwatch-bench agent
 
 # What is generated: pages, the API document, the dashboard's types of it.

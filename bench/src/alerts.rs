@@ -2,7 +2,7 @@
 //! snapshot that fires until a program and a mailbox heard of it; a back-test over a week.
 
 use crate::fleet::{BenchHub, catalog};
-use crate::process::percentiles;
+use crate::process::{self, percentiles};
 use crate::store::Scratch;
 use anyhow::Context as _;
 use perfwatch::simulate::SimHost;
@@ -28,11 +28,7 @@ fn rules(count: usize) -> Vec<Arc<Rule>> {
 }
 
 fn resident_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kb = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.split_ascii_whitespace().next()?.parse::<u32>().ok());
-    f64::from(kb.unwrap_or_default()) / 1024.0
+    process::resident_mb("self").unwrap_or(f64::NAN)
 }
 
 /// Steps of a fleet's rules, one snapshot of each host after another.

@@ -128,12 +128,21 @@ impl<'a> BenchHub<'a> {
         budget_bytes: u64,
         requests: RequestLimits,
     ) -> anyhow::Result<Self> {
+        let history = HistoryConfig { budget_bytes, ..HistoryConfig::default() };
+        Self::configured(runtime, store, clock, HubConfig { history, requests, ..HubConfig::default() })
+    }
+
+    /// With settings of one's own.
+    pub(crate) fn configured(
+        runtime: &'a tokio::runtime::Runtime,
+        store: Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+        config: HubConfig,
+    ) -> anyhow::Result<Self> {
         let config = HubConfig {
             listen: ([127, 0, 0, 1], 0).into(),
-            history: HistoryConfig { budget_bytes, ..HistoryConfig::default() },
             first_admin: Some(FirstAdmin { name: "admin".to_owned(), password: PASSWORD.to_owned() }),
-            requests,
-            ..HubConfig::default()
+            ..config
         };
         let deps = Deps {
             store,

@@ -7,6 +7,7 @@
 //!   prometheus-node-exporter scraped at the same pace, in the same run.
 //! - `live`: 1,000 WebSocket clients; accept → receive.
 //! - `limits`: a thousand agents at their limit beside one at a hundred times its own.
+//! - `servers`: hosts without an agent once a minute over real SSH: in time? processor for 1,000 looks.
 //! - `ingest`: snapshots a second through HTTP, decoding and a durable commit.
 //! - `history`: a fleet's past as fast as it is taken, on SQLite and on PostgreSQL: rates, bytes a
 //!   sample, times of questions; beside VictoriaMetrics and Prometheus with the same series.
@@ -26,6 +27,7 @@ mod limits;
 mod live;
 mod peers;
 mod process;
+mod servers;
 mod store;
 
 #[global_allocator]
@@ -44,9 +46,10 @@ fn main() -> anyhow::Result<()> {
         Some("history") => history::run(number(1, 120), arguments.get(2).map(String::as_str)),
         Some("budget") => budget::run(number(1, 60), arguments.get(2).map(String::as_str)),
         Some("limits") => limits::run(number(1, 1_000), number(2, 20)),
+        Some("servers") => servers::run(number(1, 500), number(2, 180), number(3, 5)),
         Some("ingest") => ingest::run(number(1, 20)),
         _ => anyhow::bail!(
-            "which? alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS] | limits [AGENTS] [SECONDS] | history [SECONDS] [WHO] | budget [SECONDS] [WHO]"
+            "which? alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS] | limits [AGENTS] [SECONDS] | servers [COUNT] [SECONDS] [WORKERS] | history [SECONDS] [WHO] | budget [SECONDS] [WHO]"
         ),
     }
 }

@@ -19,23 +19,31 @@ impl Running {
 
     /// Processor seconds used so far.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        let words: Vec<&str> = stat
-            .rsplit_once(')')
-            .map(|(_, rest)| rest.split_ascii_whitespace().collect())
-            .unwrap_or_default();
-        let ticks = |at: usize| words.get(at).and_then(|word| word.parse::<u32>().ok()).unwrap_or_default();
-        Ok(f64::from(ticks(11) + ticks(12)) / 100.0)
+        cpu_seconds(&self.0.id().to_string())
     }
 
     /// Resident megabytes now.
     pub(crate) fn resident_mb(&self) -> anyhow::Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let kb = status.lines().find_map(|line| {
-            line.strip_prefix("VmRSS:")?.split_ascii_whitespace().next()?.parse::<u32>().ok()
-        });
-        Ok(f64::from(kb.unwrap_or_default()) / 1024.0)
+        resident_mb(&self.0.id().to_string())
     }
+}
+
+/// Processor seconds that a process used so far; `self` for this one.
+pub(crate) fn cpu_seconds(pid: &str) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let words: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_ascii_whitespace().collect()).unwrap_or_default();
+    let ticks = |at: usize| words.get(at).and_then(|word| word.parse::<u32>().ok()).unwrap_or_default();
+    Ok(f64::from(ticks(11) + ticks(12)) / 100.0)
+}
+
+/// Resident megabytes of a process now.
+pub(crate) fn resident_mb(pid: &str) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kb = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.split_ascii_whitespace().next()?.parse::<u32>().ok());
+    Ok(f64::from(kb.unwrap_or_default()) / 1024.0)
 }
 
 /// Processes that sleep.

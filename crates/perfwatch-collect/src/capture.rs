@@ -61,6 +61,9 @@ pub struct CaptureError {
     pub message: String,
 }
 
+/// Of 20,000 processes, each has five.
+const MOST_ENTRIES: usize = 150_000;
+
 /// Heads of many files in one section.
 const FILES: &str = "@files";
 const COUNTS: &str = "@counts";
@@ -99,7 +102,10 @@ impl Capture {
             }
         }
         capture.close(current)?;
-        Ok(capture)
+        match capture.entries.len() > MOST_ENTRIES {
+            true => fail(1, "more files than any host has to show"),
+            false => Ok(capture),
+        }
     }
 
     fn close(&mut self, current: Option<(String, String, Vec<u8>, usize)>) -> Result<(), CaptureError> {
@@ -111,6 +117,7 @@ impl Capture {
             "" if path == FILES => self.add_files(&content),
             "" if path == COUNTS => self.add_counts(&text),
             "" if path == MOUNTS => self.add_mounts(&text),
+            _ if self.entries.len() > MOST_ENTRIES => {}
             "hex" => {
                 let Some(bytes) = from_hex(&text) else {
                     return Err(CaptureError { line, message: format!("{path}: not hexadecimal") });
@@ -136,6 +143,9 @@ impl Capture {
 
     fn add_files(&mut self, lines: &[u8]) {
         for line in lines.split_inclusive(|&b| b == b'\n') {
+            if self.entries.len() > MOST_ENTRIES {
+                return;
+            }
             let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
             // What is none of ours is no file; a line of nothing but noise harms nobody.
             let Some(path) = std::str::from_utf8(&line[..colon]).ok().filter(|path| path.starts_with('/'))
@@ -150,7 +160,7 @@ impl Capture {
     }
 
     fn add_counts(&mut self, lines: &str) {
-        for (count, path) in lines.lines().filter_map(|line| line.split_once(' ')) {
+        for (count, path) in lines.lines().filter_map(|line| line.split_once(' ')).take(MOST_ENTRIES) {
             if path.starts_with('/') {
                 self.entries
                     .insert((path.to_owned(), "count"), Entry::Bytes(format!("{count}\n").into_bytes()));
@@ -159,7 +169,7 @@ impl Capture {
     }
 
     fn add_mounts(&mut self, lines: &str) {
-        for line in lines.lines() {
+        for line in lines.lines().take(MOST_ENTRIES) {
             let (kind, rest) = line.split_once(' ').unwrap_or_default();
             let (mount, entry) = match kind {
                 "?" => (rest, Some(Entry::Error("timed out".to_owned()))),

@@ -21,6 +21,7 @@ pub(crate) mod queue;
 pub(crate) mod recent;
 pub(crate) mod rules;
 pub(crate) mod servers;
+pub(crate) mod servers_import;
 pub(crate) mod silences;
 pub(crate) mod system;
 pub(crate) mod tokens;

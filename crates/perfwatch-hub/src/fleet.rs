@@ -29,6 +29,8 @@ pub(crate) struct Beat {
     pub(crate) host: HostId,
     pub(crate) seen_ms: Option<i64>,
     pub(crate) interval_ms: u32,
+    /// It has no agent: it is heard when it is looked at.
+    pub(crate) planned: bool,
 }
 
 impl Host {
@@ -69,6 +71,9 @@ pub(crate) enum FleetError {
 pub(crate) struct Planned {
     pub(crate) enabled: bool,
     pub(crate) interval_ms: u32,
+    /// When a look at it last brought something, whichever hub made it; and not before looks were made
+    /// again after a pause.
+    pub(crate) heard_ms: Option<i64>,
 }
 
 #[derive(Default)]
@@ -82,7 +87,9 @@ struct Inner {
 impl Inner {
     fn host(&self, id: HostId) -> Option<Host> {
         let host = self.hosts.get(&id)?.clone();
-        Some(Host { planned: self.planned.get(&id).copied(), ..host })
+        let planned = self.planned.get(&id).copied();
+        let last_seen_ms = host.last_seen_ms.max(planned.and_then(|planned| planned.heard_ms));
+        Some(Host { planned, last_seen_ms, ..host })
     }
 
     /// The name is this host's from now on, and its earlier one nobody's.
@@ -230,7 +237,12 @@ impl Fleet {
         let rests = |all: &HashMap<HostId, Planned>, id: &HostId| all.get(id).is_some_and(|one| !one.enabled);
         let resting = planned.keys().filter(|id| rests(&planned, id) && !rests(&inner.planned, id));
         let resting = resting.copied().collect();
+        // Whoever was one of them and is not has gone, at another hub: not fallen silent.
+        let gone: Vec<HostId> =
+            inner.planned.keys().filter(|id| !planned.contains_key(id)).copied().collect();
         inner.planned = planned;
+        drop(inner);
+        gone.into_iter().for_each(|id| self.remove(id));
         resting
     }
 
@@ -266,7 +278,8 @@ impl Fleet {
         let beat = |(id, host): (&HostId, &Host)| {
             let planned = inner.planned.get(id).copied();
             let rhythm_ms = host.rhythm_ms().max(planned.map_or(0, |planned| planned.interval_ms));
-            let beat = Beat { host: *id, seen_ms: host.last_seen_ms, interval_ms: rhythm_ms };
+            let seen_ms = host.last_seen_ms.max(planned.and_then(|planned| planned.heard_ms));
+            let beat = Beat { host: *id, seen_ms, interval_ms: rhythm_ms, planned: planned.is_some() };
             planned.is_none_or(|planned| planned.enabled).then_some(beat)
         };
         inner.hosts.iter().filter_map(beat).collect()

@@ -208,6 +208,7 @@ async fn open(
         remote,
     };
     let servers = Servers::new(rooms, metrics.servers.clone(), &config.secret_keys.0, config.workers);
+    servers.reseal().await?;
     servers.keep_up().await?;
     Ok(Arc::new(App {
         started: clock.monotonic(),

@@ -5,6 +5,7 @@
 //! ([`live`]). [`keeper`] sees to it that the rest of the hub knows which hosts rest, and that
 //! thresholds are rules.
 
+pub(crate) mod import;
 mod keeper;
 mod live;
 pub(crate) mod looking;
@@ -26,6 +27,7 @@ use perfwatch_store::{CommitError, Store, Write};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use std::collections::HashSet;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
@@ -72,6 +74,11 @@ pub(crate) struct Servers {
     /// Hosts that are looked at every few seconds, since somebody watches.
     watched: Mutex<HashSet<Uuid>>,
     tests: Semaphore,
+    /// When looks were paused last, milliseconds since 1970.
+    paused_ms: AtomicI64,
+    /// Servers on the way to others, of a version, that let us in; and the turn of who tries first.
+    proven: Mutex<HashSet<(Uuid, i64)>>,
+    proving: tokio::sync::Mutex<()>,
 }
 
 impl Servers {
@@ -85,6 +92,9 @@ impl Servers {
             changed: Notify::new(),
             watched: Mutex::default(),
             tests: Semaphore::new(TESTS),
+            paused_ms: AtomicI64::new(0),
+            proven: Mutex::default(),
+            proving: tokio::sync::Mutex::default(),
         })
     }
 
@@ -114,17 +124,26 @@ impl Servers {
         record.inspect_err(|error| tracing::error!(server = %row.id, %error, "a server can't be read")).ok()
     }
 
+    /// What credentials are for: sealed for one door, they open no other one.
+    fn door(id: Uuid, server: &Server) -> Vec<u8> {
+        let Server { address, port, user, jump, .. } = server;
+        // Texts and numbers always serialise.
+        serde_json::to_vec(&(id, address, port, user, jump)).unwrap_or_default()
+    }
+
     /// What opens a server's door.
     pub(crate) fn unseal(&self, row: &ServerRow) -> Result<Credentials, String> {
         let sealed = row.secret.as_deref().ok_or("it has no credentials")?;
-        let text = self.vault.open(row.id.as_bytes(), sealed).map_err(|error| error.to_string())?;
+        let server = Self::record(row).ok_or("its record can't be read")?;
+        let text =
+            self.vault.open(&Self::door(row.id, &server), sealed).map_err(|error| error.to_string())?;
         serde_json::from_slice(&text).map_err(|_| "they can't be read".to_owned())
     }
 
     /// The same, sealed.
-    pub(crate) fn seal(&self, id: Uuid, credentials: &Credentials) -> Option<Vec<u8>> {
+    pub(crate) fn seal(&self, id: Uuid, server: &Server, credentials: &Credentials) -> Option<Vec<u8>> {
         let text = serde_json::to_vec(credentials).ok()?;
-        self.vault.seal(id.as_bytes(), &text)
+        self.vault.seal(&Self::door(id, server), &text)
     }
 
     /// A server is another one now, or there is work to do.

@@ -16,6 +16,7 @@ const CARRIED_BYTES: usize = 4 << 20;
 /// What goes from look to look.
 #[derive(Serialize, Deserialize)]
 struct Bundle {
+    boot: String,
     monotonic_ms: u64,
     counters: Carried,
 }
@@ -23,8 +24,12 @@ struct Bundle {
 /// Where the last look left off.
 pub(crate) struct Before {
     deriver: Deriver,
+    boot: String,
     monotonic: Duration,
 }
+
+/// Rates over less time than this are mostly those of the look itself.
+pub(crate) const APART: Duration = Duration::from_secs(2);
 
 impl Before {
     /// None of bytes that another version wrote: rates begin anew.
@@ -33,6 +38,7 @@ impl Before {
         let bundle: Bundle = serde_json::from_slice(&text).ok()?;
         Some(Self {
             deriver: bundle.counters.resume(),
+            boot: bundle.boot,
             monotonic: Duration::from_millis(bundle.monotonic_ms),
         })
     }
@@ -67,17 +73,23 @@ pub(crate) fn read(output: &[u8]) -> Result<Read, Failure> {
 }
 
 impl Read {
+    /// Which run of its kernel.
+    fn boot(&self) -> String {
+        self.reading.boot.to_string()
+    }
+
     /// Whether rates since then say something of now.
     pub(crate) fn follows(&self, before: &Before, fresh: Duration) -> bool {
         let elapsed = self.reading.monotonic.checked_sub(before.monotonic);
-        elapsed.is_some_and(|elapsed| elapsed <= fresh && !elapsed.is_zero())
+        let soon = |elapsed: Duration| elapsed + Duration::from_millis(50) < APART;
+        self.boot() == before.boot && elapsed.is_some_and(|elapsed| elapsed <= fresh && !soon(elapsed))
     }
 
     /// Only for the next one.
     pub(crate) fn remember(&self) -> Before {
         let mut deriver = Deriver::default();
         deriver.derive(&self.reading, &options());
-        Before { deriver, monotonic: self.reading.monotonic }
+        Before { deriver, boot: self.boot(), monotonic: self.reading.monotonic }
     }
 
     /// What an agent would have sent at `now_ms` of our own clock.
@@ -94,7 +106,7 @@ impl Read {
         let internal = |why: String| fail(Stage::Read, Cause::Internal, why);
         let monotonic_ms = u64::try_from(self.reading.monotonic.as_millis()).unwrap_or(u64::MAX);
         let counters = Carried::of(&deriver).ok_or_else(|| internal("nothing to carry".to_owned()))?;
-        let text = serde_json::to_vec(&Bundle { monotonic_ms, counters })
+        let text = serde_json::to_vec(&Bundle { boot: self.boot(), monotonic_ms, counters })
             .map_err(|error| internal(error.to_string()))?;
         let carried = zstd::bulk::compress(&text, 1).map_err(|error| internal(error.to_string()))?;
         let skew_ms = self.wall_ms.saturating_sub(now_ms);

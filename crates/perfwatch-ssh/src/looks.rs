@@ -1,7 +1,7 @@
 //! The door of this crate: looks at hosts, and holds the connections that are soon needed again.
 //! Of each host there is one at most.
 
-use crate::look::{self, Before, Read};
+use crate::look::{self, APART, Before, Read};
 use crate::session::Session;
 use crate::way::{Deadlines, Way, fail};
 use perfwatch_model::Clock;
@@ -13,11 +13,11 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Mutex as Turn;
+use tokio::sync::{Mutex as Turn, Semaphore};
 use uuid::Uuid;
 
-/// Between two looks that are made for the sake of their difference.
-const APART: Duration = Duration::from_secs(2);
+/// Captures that are read at one time: a hostile one takes memory.
+const READING: usize = 2;
 
 /// Looks by SSH.
 pub struct Looks {
@@ -25,6 +25,7 @@ pub struct Looks {
     pub(crate) deadlines: Deadlines,
     slots: Mutex<HashMap<Uuid, Arc<Slot>>>,
     held: Arc<AtomicUsize>,
+    reading: Semaphore,
 }
 
 /// A host's place; whoever has the turn looks.
@@ -51,7 +52,13 @@ impl Drop for Held {
 impl Looks {
     /// With nothing held.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, deadlines: Deadlines::default(), slots: Mutex::default(), held: Arc::default() }
+        Self {
+            clock,
+            deadlines: Deadlines::default(),
+            slots: Mutex::default(),
+            held: Arc::default(),
+            reading: Semaphore::new(READING),
+        }
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<Slot>>> {
@@ -155,6 +162,7 @@ impl Looks {
     async fn read(&self, session: &mut Session, way: &mut Way<'_>) -> Result<(Read, i64), Failure> {
         let now_ms = self.clock.wall_ms();
         let output = session.capture(way).await?;
+        let _turn = self.reading.acquire().await;
         Ok((blocking(move || look::read(&output)).await?, now_ms))
     }
 }

@@ -50,8 +50,10 @@ pw_processes() {
     echo "${pw_entry##*/}"
   done
   echo "=== @files"
-  pw_files '' /proc/[0-9]*/stat /proc/[0-9]*/io /proc/[0-9]*/cmdline
-  pw_files '^Uid:' /proc/[0-9]*/status
+  # As much of each as anybody reads, however much its owner makes of it.
+  pw_files -m 20 '' /proc/[0-9]*/stat /proc/[0-9]*/io
+  pw_files -m 4 '' /proc/[0-9]*/cmdline | cut -b 1-4200
+  pw_files -m 1 '^Uid:' /proc/[0-9]*/status
   echo "=== @counts"
   # From Linux 6.2 on, the folder's size is how many are open.
   pw_fd=$(stat -L -c %s "/proc/$$/fd" 2>/dev/null </dev/null)
@@ -71,6 +73,9 @@ pw_tcp() {
   while read -r pw_kind pw_a pw_inuse pw_b pw_c pw_d pw_tw pw_rest; do
     [ "$pw_kind" = TCP: ] && pw_open=$((pw_inuse + pw_tw))
   done </proc/net/sockstat
+  while read -r pw_kind pw_a pw_inuse pw_rest; do
+    [ "$pw_kind" = TCP6: ] && pw_open=$((pw_open + pw_inuse))
+  done 2>/dev/null </proc/net/sockstat6
   [ "$pw_open" -le 10000 ] || return
   for pw_file in /proc/net/tcp /proc/net/tcp6; do
     [ -r "$pw_file" ] || continue
@@ -82,10 +87,12 @@ pw_tcp() {
 # Asks a mount that may hang, in a process of its own. While that hangs, no other one is started:
 # "? MOUNT" without numbers says so.
 pw_remote() {
-  echo "? $1"
-  grep -qsF "pw-mount:$1" /proc/[0-9]*/cmdline </dev/null && return
-  sh -c 'pw=$(stat -f -c "%S %b %f %a %c %d %n" "${0#pw-mount:}") || pw="! ${0#pw-mount:}"
-    [ "$(date +%s)" -le "$1" ] && echo "$pw"' "pw-mount:$1" "$2" </dev/null 2>/dev/null &
+  printf '? %s\n' "$1"
+  grep -qsF "pw-mount:$1|" /proc/[0-9]*/cmdline </dev/null && return
+  sh -c 'pw=${0#pw-mount:}
+    pw=${pw%?}
+    pw=$(stat -f -c "%S %b %f %a %c %d %n" "$pw") || pw="! $pw"
+    [ "$(date +%s)" -le "$1" ] && printf "%s\n" "$pw"' "pw-mount:$1|" "$2" </dev/null 2>/dev/null &
   pw_waiting="$pw_waiting $!"
 }
 
@@ -98,7 +105,9 @@ pw_mounts() {
     pw_kind=${pw_rest#*- }
     pw_kind=${pw_kind%% *}
     case $pw_point in
-      *\\*) pw_point=$(printf '%b' "$(echo "$pw_point" | sed 's/\\\([0-7]\)/\\0\1/g')" </dev/null) ;;
+      # A line break in a name could pass for something else.
+      *\\012*) continue ;;
+      *\\*) pw_point=$(printf '%b' "$(printf '%s\n' "$pw_point" | sed 's/\\\([0-7]\)/\\0\1/g')" </dev/null) ;;
     esac
     case $pw_kind in
       nfs* | cifs | smb* | ceph | fuse* | 9p | afs | glusterfs | lustre | gfs* | ocfs2 | beegfs)

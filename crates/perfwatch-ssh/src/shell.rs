@@ -126,11 +126,13 @@ impl Shell {
         }
         let mut looked = 0;
         loop {
-            // The last line may have come in two parts.
-            let from = looked.min(self.output.len()).saturating_sub(END.len());
-            if let Some(at) = line(&self.output[from..], END).map(|at| from + at) {
-                let rest = self.output.split_off(at + END.len());
-                let mut output = std::mem::replace(&mut self.output, rest);
+            // The last line may have come in two parts; what stands within a line is none.
+            let from = looked.min(self.output.len()).saturating_sub(END.len() + 1);
+            let end = line(&self.output[from..], END).map(|at| from + at);
+            if let Some(at) = end.filter(|at| *at == 0 || self.output[at - 1] == b'\n') {
+                // Whoever says more than was asked is not asked again.
+                self.over |= self.output.len() > at + END.len();
+                let mut output = std::mem::take(&mut self.output);
                 output.truncate(at);
                 return Ok(output);
             }

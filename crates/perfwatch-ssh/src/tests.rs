@@ -13,7 +13,12 @@ use std::time::Duration;
 use uuid::Uuid;
 
 fn looks() -> Looks {
-    let mut looks = Looks::new(Arc::new(SystemClock::new()));
+    Looks::new(Arc::new(SystemClock::new()))
+}
+
+/// For those that never answer.
+fn hasty() -> Looks {
+    let mut looks = looks();
     let short = Duration::from_secs(2);
     looks.deadlines = Deadlines { handshake: short, login: short, shell: short, ..Deadlines::default() };
     looks
@@ -47,6 +52,9 @@ fn ask(target: &Target) -> Ask {
         anew: false,
     }
 }
+
+/// Long enough for rates.
+const AFTER: Duration = Duration::from_millis(2_100);
 
 fn local(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 7, last)
@@ -105,6 +113,7 @@ async fn this_machine_is_seen_as_by_its_agent() {
     assert_eq!(seen.snapshot.interval_ms, 60_000);
 
     // The next look needs one reading, on another connection, by another worker.
+    tokio::time::sleep(AFTER).await;
     let again = self::looks().look(Ask { carried: Some(seen.carried.clone()), ..ask(&target) }).await;
     assert_eq!(again.steps.iter().filter(|step| step.name == Read).count(), 1);
     assert!(again.result.unwrap().snapshot.value("cpu.usage", "").is_some());
@@ -121,9 +130,10 @@ async fn one_connection_is_held_and_used_again() {
     let server = Sshd::start(local(2), &["MaxSessions 1"]);
     let looks = looks();
     let target = by_key(&server, "ed25519");
-    let held = |carried| Ask { hold: Duration::from_secs(2), carried, ..ask(&target) };
+    let held = |carried| Ask { hold: Duration::from_secs(4), carried, ..ask(&target) };
     let mut carried = looks.look(held(None)).await.result.unwrap().carried;
-    for _ in 0..5 {
+    for _ in 0..2 {
+        tokio::time::sleep(AFTER).await;
         let looked = looks.look(held(Some(carried))).await;
         assert_eq!(looked.steps.len(), 1, "{:?}", looked.steps);
         carried = looked.result.unwrap().carried;
@@ -168,6 +178,7 @@ async fn as_the_only_command_in_busybox() {
     let (looks, target) = (looks(), by_key(&server, "ed25519"));
     let hold = Duration::from_secs(5);
     let seen = looks.look(Ask { hold, ..ask(&target) }).await.result.unwrap();
+    tokio::time::sleep(AFTER).await;
     let again = looks.look(Ask { hold, carried: Some(seen.carried.clone()), ..ask(&target) }).await;
     assert_eq!(again.steps.len(), 1);
     let snapshot = again.result.unwrap().snapshot;
@@ -273,7 +284,7 @@ async fn through_another_host() {
 
 #[tokio::test]
 async fn what_answers_may_be_anybody() {
-    let looks = looks();
+    let (patient, hasty) = (looks(), hasty());
     let login = || Login::Password("secret".into());
     for (trap, expected) in [
         (Trap::Silent, Cause::TimedOut),
@@ -285,6 +296,7 @@ async fn what_answers_may_be_anybody() {
         (Trap::Broken, Cause::NoSsh),
     ] {
         let server = Hostile::start(trap);
+        let looks = if expected == Cause::TimedOut { &hasty } else { &patient };
         let looked = looks.look(ask(&target(server.place(), "me", login()))).await;
         assert_eq!(cause(&looked), (Stage::Handshake, expected), "{trap:?}: {looked:?}");
         for _ in 0..100 {
@@ -297,16 +309,16 @@ async fn what_answers_may_be_anybody() {
     }
     let closed = SocketAddr::from((local(99), 1));
     assert_eq!(
-        cause(&looks.look(ask(&target(closed, "me", login()))).await),
+        cause(&patient.look(ask(&target(closed, "me", login()))).await),
         (Stage::Connect, Cause::Unreachable)
     );
     let unknown = Target { address: "no-such-host.invalid".to_owned(), ..target(closed, "me", login()) };
-    assert_eq!(cause(&looks.look(ask(&unknown)).await), (Stage::Resolve, Cause::UnknownName));
+    assert_eq!(cause(&patient.look(ask(&unknown)).await), (Stage::Resolve, Cause::UnknownName));
 }
 
 #[tokio::test]
 async fn what_a_shell_says_may_be_anything() {
-    let looks = looks();
+    let (patient, hasty) = (looks(), hasty());
     for (command, stage, expected) in [
         ("yes", Stage::Shell, Cause::TooMuch),
         ("echo === /a; yes", Stage::Read, Cause::TooMuch),
@@ -318,6 +330,7 @@ async fn what_a_shell_says_may_be_anything() {
         ("sleep 30", Stage::Shell, Cause::TimedOut),
     ] {
         let server = Sshd::start(local(20), &[&format!("ForceCommand {command}")]);
+        let looks = if expected == Cause::TimedOut { &hasty } else { &patient };
         let looked = looks.look(ask(&by_key(&server, "ed25519"))).await;
         assert_eq!(cause(&looked), (stage, expected), "{command}: {looked:?}");
     }
@@ -413,7 +426,7 @@ fn threads() -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_hostile_servers_leave_nothing_behind() {
-    let mut looks = looks();
+    let mut looks = hasty();
     let short = Duration::from_millis(400);
     looks.deadlines = Deadlines { handshake: short, ..looks.deadlines };
     let looks = Arc::new(looks);

@@ -145,17 +145,26 @@ impl ServerRow {
     /// version.
     pub fn change(&self, version: i64) -> Change {
         let sql = "UPDATE server SET body = $2, enabled = $3, interval_ms = $4, secret = $5, version = version + 1, \
-             host_key = $6, shown_key = NULL, refused = NULL WHERE id = $1 AND version = $7";
+             shown_key = NULL, refused = NULL WHERE id = $1 AND version = $6";
         let cells = [
             self.id.into(),
             self.body.as_str().into(),
             self.enabled.into(),
             self.interval_ms.into(),
             self.secret.as_deref().into(),
-            self.host_key.as_deref().into(),
             version.into(),
         ];
         Change::new(sql, cells).must()
+    }
+
+    /// It stands at another place: its key is another one, and its counters.
+    pub fn forget(id: Uuid) -> Change {
+        Change::new("UPDATE server SET host_key = NULL, carried = NULL WHERE id = $1", [id.into()])
+    }
+
+    /// This key is its own from now on.
+    pub fn trust(id: Uuid, key: &str) -> Change {
+        Change::new("UPDATE server SET host_key = $2 WHERE id = $1", [id.into(), key.into()])
     }
 
     /// The same secret sealed by another key; its version stays.
@@ -164,10 +173,10 @@ impl ServerRow {
         Change::new(sql, [id.into(), before.into(), after.into()])
     }
 
-    /// The first key that it showed.
-    pub fn pin(id: Uuid, key: &str) -> Change {
-        let sql = "UPDATE server SET host_key = $2 WHERE id = $1 AND host_key IS NULL";
-        Change::new(sql, [id.into(), key.into()])
+    /// The first key that it showed, as it stood in this version.
+    pub fn pin(id: Uuid, version: i64, key: &str) -> Change {
+        let sql = "UPDATE server SET host_key = $2 WHERE id = $1 AND version = $3 AND host_key IS NULL";
+        Change::new(sql, [id.into(), key.into(), version.into()])
     }
 
     /// Not tried any more as it stands, of this version; the key is the one that it showed.
@@ -205,9 +214,11 @@ impl LookRow {
     }
 
     /// The last that is known of its server; with what it carried over where it brought something.
-    pub fn note(&self, carried: Option<&[u8]>) -> Change {
+    ///
+    /// Of another version than it was looked at, it says nothing.
+    pub fn note(&self, version: i64, carried: Option<&[u8]>) -> Change {
         let sql = "UPDATE server SET last_ms = $2, last_took_ms = $3, last_cause = $4, last_error = $5, \
-             last_ok_ms = COALESCE($6, last_ok_ms), carried = COALESCE($7, carried) WHERE id = $1";
+             last_ok_ms = COALESCE($6, last_ok_ms), carried = COALESCE($7, carried) WHERE id = $1 AND version = $8";
         let ok_ms = self.cause.is_none().then_some(self.at_ms);
         let cells = [
             self.server.into(),
@@ -217,6 +228,7 @@ impl LookRow {
             self.error.as_deref().into(),
             ok_ms.into(),
             carried.into(),
+            version.into(),
         ];
         Change::new(sql, cells)
     }

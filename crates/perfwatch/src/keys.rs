@@ -86,6 +86,11 @@ pub(crate) fn rotate(settings: &Settings) -> anyhow::Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     write!(file, "{}\n{before}", fresh()?)?;
     file.sync_all()?;
+    // Whoever runs the hub reads it, whoever asks for this.
+    let owner = std::fs::metadata(&path)?;
+    let (user, group) =
+        (std::os::unix::fs::MetadataExt::uid(&owner), std::os::unix::fs::MetadataExt::gid(&owner));
+    std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
     std::fs::rename(&beside, &path)?;
     println!("{} has a new key. Restart the hub: it then seals everything by it.", path.display());
     println!("The lines after the first may go once it has.");

@@ -1026,6 +1026,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/servers/import": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Servers from an ssh_config or a table; all that are new, or none
+         * @description Those whose name is there already stay as they are. Lines may go through servers that are there,
+         *     or that stand further up.
+         *
+         *     From the role operator on.
+         */
+        post: operations["post_servers_import"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/servers/metrics/collect-all": {
         parameters: {
             query?: never;
@@ -2140,6 +2163,11 @@ export interface components {
              */
             worst: number | null;
         };
+        /**
+         * @description In what form.
+         * @enum {string}
+         */
+        Form: "ssh_config" | "csv";
         /** @description A time without points. */
         Gap: {
             /** Format: int64 */
@@ -2292,6 +2320,30 @@ export interface components {
             changed: number;
             created: number;
             unchanged: number;
+        };
+        /** @description Servers as somebody has them. */
+        ImportWish: {
+            /** @description Only says what would be. */
+            dry_run?: boolean;
+            enabled?: boolean;
+            form: components["schemas"]["Form"];
+            interval?: string | null;
+            login?: components["schemas"]["LoginWish"] | null;
+            /** @description Of all, beside those of a line. */
+            tags?: string[];
+            text: string;
+            /** @description Where a line says none. */
+            user?: string | null;
+        };
+        /** @description One line. */
+        ImportedJson: {
+            address: string;
+            /** @description There is one of that name: it stays as it is. */
+            known: boolean;
+            line: number;
+            name: string;
+            /** @description Why it can't be. */
+            problem: string | null;
         };
         /** @description An incident with all that is known of it. */
         IncidentDetailJson: {
@@ -3000,6 +3052,12 @@ export interface components {
              * @description Of the server as it was shown, so that nobody's change is lost; the newest without.
              */
             version?: number | null;
+        };
+        /** @description What a text brought. */
+        ServersImportJson: {
+            /** @description How many are new. */
+            created: number;
+            servers: components["schemas"]["ImportedJson"][];
         };
         /** @description Servers by name. */
         ServersJson: {
@@ -5390,6 +5448,41 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ServerJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_servers_import: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ImportWish"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServersImportJson"];
                 };
             };
             400: components["responses"]["Error400"];

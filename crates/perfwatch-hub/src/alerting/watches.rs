@@ -158,11 +158,12 @@ impl Alerting {
     pub(super) fn listen(&self, elsewhere: &HashMap<HostId, i64>) {
         let now_ms = self.now_ms();
         let listens_ms = self.started_ms.max(self.deaf_until_ms.load(Ordering::Relaxed));
-        for Beat { host: id, seen_ms, interval_ms } in self.rooms.fleet.beats() {
+        for Beat { host: id, seen_ms, interval_ms, planned } in self.rooms.fleet.beats() {
             let heard_ms = seen_ms.max(elsewhere.get(&id).copied());
             let heard = heard_ms.is_some_and(|at| at >= listens_ms);
             // An agent that sends every quarter of an hour is not silent after a minute.
-            let slack_ms = 2 * i64::from(interval_ms).min(3_600_000);
+            let most_ms = if planned { i64::MAX } else { 3_600_000 };
+            let slack_ms = 2 * i64::from(interval_ms).min(most_ms);
             let slack_ms = if slack_ms > 20_000 { slack_ms } else { 0 };
             let silent_ms = now_ms - heard_ms.unwrap_or_default().max(listens_ms) - slack_ms;
             self.with_warm(id, |watch, told| watch.listen(silent_ms.max(0), heard, now_ms, told));

@@ -34,6 +34,10 @@ pub(crate) struct TestResult {
     host_key: Option<String>,
 }
 
+fn busy() -> ApiError {
+    ApiError::too_many("too many connections are tried at this moment", std::time::Duration::from_secs(10))
+}
+
 fn result(outcome: Outcome) -> TestResult {
     let failure = outcome.failure;
     TestResult {
@@ -49,14 +53,14 @@ fn result(outcome: Outcome) -> TestResult {
 
 /// Tries the connection to a server, as it is kept
 #[utoipa::path(post, path = "/api/v1/servers/{id}/test", tag = "servers", params(("id" = String, Path)),
-    responses((status = 200, body = TestResult), (status = 409)))]
+    responses((status = 200, body = TestResult), (status = 409), (status = 429)))]
 pub(crate) async fn test(
     State(app): State<Arc<App>>,
     doer: Doer,
     Path(id): Path<String>,
 ) -> Result<Json<TestResult>, ApiError> {
     let row = find(&app, &doer.identity, &id).await?;
-    let outcome = app.servers.try_out(&row).await?;
+    let outcome = app.servers.try_out(&row).await?.ok_or_else(busy)?;
     app.servers.note(&outcome).await?;
     app.servers.wake(None);
     Ok(Json(result(outcome)))
@@ -73,7 +77,7 @@ pub(crate) struct TestServer {
 
 /// Tries the connection to a server before it is kept
 #[utoipa::path(post, path = "/api/v1/servers/test", tag = "servers", request_body = TestServer,
-    responses((status = 200, body = TestResult), (status = 422)))]
+    responses((status = 200, body = TestResult), (status = 422), (status = 429)))]
 pub(crate) async fn try_out(
     State(app): State<Arc<App>>,
     doer: Doer,
@@ -87,7 +91,8 @@ pub(crate) async fn try_out(
     allowed(&app, &doer.identity, &tags, &server).await?;
     let same_place = |row: &&ServerRow| {
         Servers::record(row).is_some_and(|was| {
-            (&was.address, was.port, &was.user) == (&server.address, server.port, &server.user)
+            (&was.address, was.port, &was.user, was.jump)
+                == (&server.address, server.port, &server.user, server.jump)
         })
     };
     // What opens one door is not shown at another one.
@@ -95,10 +100,10 @@ pub(crate) async fn try_out(
     let credentials = wish.server.credentials(known)?;
     let id = before.as_ref().map_or_else(Uuid::now_v7, |row| row.id);
     let body = serde_json::to_string(&server).unwrap_or_default();
-    let sealed = app.servers.seal(id, &credentials).ok_or_else(no_key)?;
+    let sealed = app.servers.seal(id, &server, &credentials).ok_or_else(no_key)?;
     let pin = before.as_ref().filter(same_place).and_then(|row| row.host_key.clone());
     let row = ServerRow { host_key: pin, ..unkept(id, body, Some(sealed)) };
-    Ok(Json(result(app.servers.try_out(&row).await?)))
+    Ok(Json(result(app.servers.try_out(&row).await?.ok_or_else(busy)?)))
 }
 
 /// One look, or one test.

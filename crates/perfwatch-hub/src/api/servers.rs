@@ -181,7 +181,7 @@ pub(super) async fn made(
     let (server, tags) = (wish.checked()?, params::tags(&wish.tags)?);
     allowed(app, identity, &tags, &server).await?;
     let id = Uuid::now_v7();
-    let sealed = app.servers.seal(id, &wish.credentials(None)?).ok_or_else(no_key)?;
+    let sealed = app.servers.seal(id, &server, &wish.credentials(None)?).ok_or_else(no_key)?;
     let body = serde_json::to_string(&server).unwrap_or_default();
     let row = ServerRow {
         enabled: wish.enabled,
@@ -216,7 +216,7 @@ pub(crate) async fn create(
         return Err(ApiError::conflict("too_many", format!("no more than {MOST_SERVERS} servers")));
     }
     let (row, server, tags) = made(&app, &doer.identity, &wish).await?;
-    taken(&known, &server.name, None)?;
+    taken(&app, &known, &server.name, None)?;
     let entry = doer.changed("server.create", format!("server {}", server.name), None, Some(&server));
     turn.commit(add(&row, &tags, app.clock.wall_ms()), Some(entry)).await?;
     app.servers.wake(Some(row.id));
@@ -225,15 +225,28 @@ pub(crate) async fn create(
 }
 
 /// Two of one name would be two hosts of one name.
-pub(super) fn taken(known: &[ServerRow], name: &str, but: Option<Uuid>) -> Result<(), ApiError> {
+pub(super) fn taken(app: &App, known: &[ServerRow], name: &str, but: Option<Uuid>) -> Result<(), ApiError> {
     let named =
-        |row: &&ServerRow| Some(row.id) != but && Servers::record(row).is_some_and(|one| one.name == name);
-    match known.iter().find(named) {
-        Some(_) => {
-            Err(ApiError::conflict("name_taken", format!("name: there is another server called {name:?}")))
-        }
-        None => Ok(()),
+        |row: &ServerRow| Some(row.id) != but && Servers::record(row).is_some_and(|one| one.name == name);
+    // Whoever sends by name alone is known by it.
+    let host = app.fleet.find(name).filter(|host| host.record.name == name && Some(host.record.id.0) != but);
+    match host.is_some() || known.iter().any(named) {
+        true => Err(ApiError::conflict("name_taken", format!("name: there is another host called {name:?}"))),
+        false => Ok(()),
     }
+}
+
+/// Whether a way leads back to where it began.
+fn circles(known: &[ServerRow], id: Uuid, server: &Server) -> bool {
+    let (mut at, mut steps) = (server.jump, 0);
+    while let Some(jump) = at {
+        steps += 1;
+        if jump == id || steps > known.len() {
+            return true;
+        }
+        at = known.iter().find(|row| row.id == jump).and_then(Servers::record).and_then(|server| server.jump);
+    }
+    false
 }
 
 /// Another server in its place; credentials that are not said stay
@@ -251,23 +264,24 @@ pub(crate) async fn change(
     let before = find(&app, &doer.identity, &id).await?;
     let (server, tags) = (wish.checked()?, params::tags(&wish.tags)?);
     allowed(&app, &doer.identity, &tags, &server).await?;
-    taken(&ServerRow::all(app.servers.store()).await?, &server.name, Some(before.id))?;
-    if server.jump == Some(before.id) {
+    let known = ServerRow::all(app.servers.store()).await?;
+    taken(&app, &known, &server.name, Some(before.id))?;
+    if circles(&known, before.id, &server) {
         return Err(ApiError::unprocessable("invalid_server", "jump: it can't lead through itself"));
     }
     let was = Servers::record(&before);
-    let moved = was.as_ref().is_none_or(|was| (&was.address, was.port) != (&server.address, server.port));
+    let place = |server: &Server| (server.address.clone(), server.port, server.jump);
+    let moved = was.as_ref().is_none_or(|was| place(was) != place(&server));
     // Credentials that can't be opened any more are as good as none; and a password is not told to
     // another host than the one it was given for.
-    let known = app.servers.unseal(&before).ok();
-    let known = known.filter(|known| !moved || known.kind() == LoginKind::Key);
-    let credentials = wish.credentials(known)?;
+    let kept = app.servers.unseal(&before).ok();
+    let kept = kept.filter(|kept| !moved || kept.kind() == LoginKind::Key);
+    let credentials = wish.credentials(kept)?;
     let row = ServerRow {
         body: serde_json::to_string(&server).unwrap_or_default(),
         enabled: wish.enabled,
         interval_ms: server.interval.ms(),
-        secret: Some(app.servers.seal(before.id, &credentials).ok_or_else(no_key)?),
-        host_key: before.host_key.clone().filter(|_| !moved),
+        secret: Some(app.servers.seal(before.id, &server, &credentials).ok_or_else(no_key)?),
         ..before.clone()
     };
     let now_ms = app.clock.wall_ms();
@@ -275,6 +289,10 @@ pub(crate) async fn change(
     let fresh = !before.enabled || before.refused.is_some();
     let run_ms = if fresh { now_ms } else { queue::next_run_ms(row.id, row.interval_ms, now_ms) };
     let mut changes = vec![row.change(wish.version.unwrap_or(before.version))];
+    if moved {
+        // What was learnt of the other place says nothing of this one.
+        changes.push(ServerRow::forget(row.id));
+    }
     changes.push(if tags.is_empty() {
         HostTags::remove(HostId(row.id))
     } else {
@@ -361,7 +379,8 @@ pub(crate) async fn trust(
         row.host_key.as_ref(),
         after.host_key.as_ref(),
     );
-    let changes = [after.change(row.version), Jobs::replan(row.id, app.clock.wall_ms())];
+    let trusted = ServerRow::trust(row.id, &wish.key);
+    let changes = [after.change(row.version), trusted, Jobs::replan(row.id, app.clock.wall_ms())];
     turn.commit(changes, Some(entry)).await?;
     app.servers.wake(Some(row.id));
     Ok(Json(shown(find(&app, &doer.identity, &id).await?, &app)?))

@@ -71,6 +71,7 @@ pub(crate) const ROUTES: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/servers", From(Viewer)),
     ("POST", "/api/v1/servers", From(Operator)),
     ("POST", "/api/v1/servers/test", From(Operator)),
+    ("POST", "/api/v1/servers/import", From(Operator)),
     ("GET", "/api/v1/servers/{id}", From(Viewer)),
     ("PUT", "/api/v1/servers/{id}", From(Operator)),
     ("DELETE", "/api/v1/servers/{id}", From(Operator)),

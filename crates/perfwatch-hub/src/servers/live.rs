@@ -4,6 +4,7 @@
 use super::Servers;
 use super::looking::{Kind, Manner};
 use perfwatch_store::Write;
+use perfwatch_store::jobs::Jobs;
 use perfwatch_store::servers::ServerRow;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -58,7 +59,7 @@ impl Servers {
         while self.rooms.live.is_watched(perfwatch_model::HostId(id)) {
             ticks.tick().await;
             let Ok(Some(row)) = ServerRow::one(self.store(), id).await else { return };
-            if !row.enabled || row.refused.is_some() {
+            if !row.enabled || row.refused.is_some() || Jobs::paused(self.store()).await.unwrap_or(true) {
                 return;
             }
             let manner = Manner {

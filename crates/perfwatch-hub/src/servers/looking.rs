@@ -7,6 +7,7 @@ use perfwatch_model::remote::{Ask, Cause, Failure, Looked, Seen, Stage, Step, Ta
 use perfwatch_model::{HostId, HostRef};
 use perfwatch_store::servers::{LookRow, ServerRow};
 use perfwatch_store::{Change, StoreError};
+use std::sync::PoisonError;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -14,6 +15,9 @@ use uuid::Uuid;
 const MOST_JUMPS: usize = 3;
 /// Whatever happens, a look ends; each of its steps has a shorter time of its own.
 pub(super) const LONGEST: Duration = Duration::from_secs(150);
+
+/// How long a test waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why it is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +67,12 @@ fn failure(cause: Cause, stage: Stage, message: impl Into<String>) -> Failure {
     Failure { server: None, stage, cause, message: message.into(), shown_key: None }
 }
 
+/// Those that a look goes through, the host itself first, as they stood when it began.
+type Versions = Vec<(Uuid, i64)>;
+
 impl Servers {
-    /// Where it is and how to enter, with what lies on the way.
-    async fn target(&self, row: &ServerRow) -> Result<Result<Target, Failure>, StoreError> {
+    /// Where it is and how to enter, with what lies on the way; and of which version each of them is.
+    async fn target(&self, row: &ServerRow) -> Result<Result<(Target, Versions), Failure>, StoreError> {
         let mut chain = vec![row.clone()];
         while let Some(jump) = chain.last().and_then(Self::record).and_then(|server| server.jump) {
             if chain.len() > MOST_JUMPS || chain.iter().any(|row| row.id == jump) {
@@ -83,6 +90,7 @@ impl Servers {
             }
             chain.push(next);
         }
+        let versions = chain.iter().map(|row| (row.id, row.version)).collect();
         let mut target = None;
         for row in chain.iter().rev() {
             let Some(server) = Self::record(row) else {
@@ -106,11 +114,12 @@ impl Servers {
             });
         }
         let missing = || failure(Cause::Internal, Stage::Resolve, "there is no such server");
-        Ok(target.ok_or_else(missing))
+        Ok(target.ok_or_else(missing).map(|target| (target, versions)))
     }
 
     /// Tries whether a connection can be made as it is asked for, and keeps nothing.
-    pub(crate) async fn try_out(&self, row: &ServerRow) -> Result<Outcome, StoreError> {
+    /// Nothing where too many are tried already.
+    pub(crate) async fn try_out(&self, row: &ServerRow) -> Result<Option<Outcome>, StoreError> {
         let manner = Manner {
             kind: Kind::Test,
             tries: 1,
@@ -118,18 +127,17 @@ impl Servers {
             hold: Duration::ZERO,
             carried: None,
         };
-        // Those who wait are few, and each of them for a bounded time.
-        let _turn = self.tests.acquire().await;
-        self.look(row, manner).await
+        let turn = tokio::time::timeout(PATIENCE, self.tests.acquire()).await;
+        match turn {
+            Ok(Ok(_turn)) => self.look(row, manner).await.map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Looks once.
     pub(super) async fn look(&self, row: &ServerRow, manner: Manner) -> Result<Outcome, StoreError> {
         let began = self.rooms.clock.monotonic();
-        let looked = match self.target(row).await? {
-            Ok(target) => self.ask(target, &manner).await,
-            Err(failure) => Looked { steps: Vec::new(), keys: Vec::new(), result: Err(failure) },
-        };
+        let (looked, versions) = self.go(row, &manner).await?;
         let Looked { steps, keys, result } = looked;
         let (failure, carried) = match result {
             Ok(seen) if manner.kind == Kind::Test => (None, Some(seen.carried)),
@@ -159,15 +167,70 @@ impl Servers {
         };
         let mut changes = vec![note.add()];
         if manner.kind != Kind::Test {
-            changes.push(note.note(carried.as_deref()));
+            changes.push(note.note(row.version, carried.as_deref()));
         }
-        // On first use; the store keeps the first.
-        changes.extend(keys.iter().map(|(server, key)| ServerRow::pin(*server, key)));
+        // On first use; the store keeps the first, and none of how a server was before.
+        let version =
+            |server: Uuid| versions.iter().find(|(id, _)| *id == server).map(|(_, version)| *version);
+        let pin = |(server, key): &(Uuid, String)| Some(ServerRow::pin(*server, version(*server)?, key));
+        changes.extend(keys.iter().filter_map(pin));
         let key = keys.into_iter().find(|(server, _)| *server == row.id).map(|(_, key)| key);
         if let Some(failure) = failure.as_ref().filter(|failure| failure.cause.is_final()) {
-            changes.extend(self.refuse(row, failure).await?);
+            // Nobody tries again with what was refused: not this server, nor what leads through it.
+            let whose = failure.server.unwrap_or(row.id);
+            let (cause, shown) = (cause_name(failure.cause), failure.shown_key.as_deref());
+            changes.extend(version(whose).map(|version| ServerRow::refuse(whose, version, &cause, shown)));
         }
         Ok(Outcome { took_ms, steps, failure, key, carried, changes })
+    }
+
+    /// There and back. Through a host that did not let us in yet, one goes alone: of many that wait
+    /// behind it, one tries its credentials, and the others hear what came of it.
+    async fn go(&self, row: &ServerRow, manner: &Manner) -> Result<(Looked, Versions), StoreError> {
+        let lost = |failure| Looked { steps: Vec::new(), keys: Vec::new(), result: Err(failure) };
+        let (mut target, mut versions) = match self.target(row).await? {
+            Ok(found) => found,
+            Err(failure) => return Ok((lost(failure), vec![(row.id, row.version)])),
+        };
+        let unproven = |versions: &Versions| {
+            let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+            versions.iter().skip(1).any(|one| !proven.contains(one))
+        };
+        let mut turn = None;
+        if unproven(&versions) {
+            turn = tokio::time::timeout(PATIENCE * 2, self.proving.lock()).await.ok();
+            if turn.is_none() {
+                let why = "another look tries first whether the host on the way lets us in";
+                let failure = failure(Cause::TimedOut, Stage::Connect, why);
+                return Ok((lost(failure), vec![(row.id, row.version)]));
+            }
+            (target, versions) = match self.target(row).await? {
+                Ok(found) => found,
+                Err(failure) => return Ok((lost(failure), vec![(row.id, row.version)])),
+            };
+        }
+        let looked = self.ask(target, manner).await;
+        let shown = |server: Uuid| looked.keys.iter().any(|(id, _)| *id == server);
+        match &looked.result {
+            // Whoever came to the host itself came through those before it.
+            _ if shown(row.id) => {
+                let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+                proven.extend(versions.iter().skip(1).copied());
+            }
+            // Before the others go on, they are to know.
+            Err(failure) if turn.is_some() && failure.cause.is_final() => {
+                let whose = failure.server.and_then(|id| versions.iter().find(|(known, _)| *known == id));
+                let (cause, shown) = (cause_name(failure.cause), failure.shown_key.as_deref());
+                let refuse =
+                    whose.map(|(id, version)| ServerRow::refuse(*id, *version, &cause, shown).into());
+                if let Some(refuse) = refuse {
+                    self.rooms.store.commit(vec![refuse]).await.or_else(super::queue::unless_conflict)?;
+                }
+            }
+            _ => {}
+        }
+        drop(turn);
+        Ok((looked, versions))
     }
 
     async fn ask(&self, target: Target, manner: &Manner) -> Looked {
@@ -187,20 +250,14 @@ impl Servers {
         })
     }
 
-    /// Nobody tries again with what was refused: not this server, nor what leads through it.
-    async fn refuse(&self, row: &ServerRow, failure: &Failure) -> Result<Vec<Change>, StoreError> {
-        let (cause, shown) = (cause_name(failure.cause), failure.shown_key.as_deref());
-        let whose = failure.server.unwrap_or(row.id);
-        let version = match whose == row.id {
-            true => Some(row.version),
-            false => ServerRow::one(self.store(), whose).await?.map(|jump| jump.version),
-        };
-        Ok(version.map(|version| ServerRow::refuse(whose, version, &cause, shown)).into_iter().collect())
-    }
-
     /// The same way in as any agent's.
     async fn take_in(&self, row: &ServerRow, seen: Seen) -> Result<(), Failure> {
         let internal = |why: String| failure(Cause::Internal, Stage::Read, why);
+        // It may have gone meanwhile, or be another one: what was seen is not of it then.
+        let now = ServerRow::one(self.store(), row.id).await.map_err(|error| internal(error.to_string()))?;
+        if now.is_none_or(|now| !now.enabled || now.version != row.version) {
+            return Err(internal("it was changed meanwhile".to_owned()));
+        }
         let name = Self::record(row).map(|server| server.name).unwrap_or(seen.hostname);
         let submission = Submission {
             host: HostRef { id: Some(HostId(row.id)), name },

@@ -3,6 +3,7 @@
 
 use super::looking::{Kind, LONGEST, Manner, Outcome};
 use super::{Server, Servers};
+use perfwatch_model::remote::Stage;
 use perfwatch_store::jobs::{JobRow, Jobs};
 use perfwatch_store::servers::{LookRow, ServerRow};
 use perfwatch_store::{CommitError, StoreError, Write};
@@ -167,7 +168,8 @@ impl Servers {
     ) -> Result<(), CommitError> {
         let now_ms = self.rooms.clock.wall_ms();
         let failure = outcome.failure.as_ref();
-        let again = failure.filter(|failure| !failure.cause.is_final());
+        // Whether a login was refused or only slow is not known: it is not tried in a row.
+        let again = failure.filter(|failure| !failure.cause.is_final() && failure.stage != Stage::Login);
         let wait_ms = usize::try_from(job.tries - 1).ok().and_then(|done| AGAIN_MS.get(done));
         let mut changes = outcome.changes;
         match (again, wait_ms) {
@@ -177,7 +179,13 @@ impl Servers {
             _ => {
                 let error = failure.map(|failure| failure.message.as_str());
                 changes.push(Jobs::finish(job.id, lease, now_ms, error));
-                changes.push(Jobs::plan(row.id, next_run_ms(row.id, server.interval.ms(), now_ms)));
+                // As it is now: it may have been changed meanwhile, and then it is looked at at once.
+                let now = ServerRow::one(&*self.rooms.store, row.id).await?;
+                let run_ms = match now {
+                    Some(now) if now.version == row.version => next_run_ms(row.id, now.interval_ms, now_ms),
+                    _ => now_ms,
+                };
+                changes.push(Jobs::plan(row.id, run_ms));
             }
         }
         if let Some(failure) = failure {

@@ -60,7 +60,15 @@ pub(crate) async fn servers_are_changed_by_who_saw_them(store: &dyn Store) {
     let found = ServerRow::one(store, one.id).await.unwrap().unwrap();
     assert_eq!(found, ServerRow { version: 2, ..changed.clone() });
     // Pinned once.
-    apply(store, [ServerRow::pin(one.id, "key a"), ServerRow::pin(one.id, "key b")]).await;
+    apply(
+        store,
+        [
+            ServerRow::pin(one.id, 1, "key z"),
+            ServerRow::pin(one.id, 2, "key a"),
+            ServerRow::pin(one.id, 2, "key b"),
+        ],
+    )
+    .await;
     // A refusal is of the version that was tried.
     apply(store, [ServerRow::refuse(one.id, 1, "login_refused", None)]).await;
     assert_eq!(ServerRow::one(store, one.id).await.unwrap().unwrap().refused, None);
@@ -71,7 +79,7 @@ pub(crate) async fn servers_are_changed_by_who_saw_them(store: &dyn Store) {
         (found.refused.as_deref(), found.shown_key.as_deref()),
         (Some("host_key_changed"), Some("key c"))
     );
-    apply(store, [ServerRow { host_key: found.shown_key.clone(), ..found }.change(2)]).await;
+    apply(store, [found.change(2), ServerRow::trust(one.id, "key c")]).await;
     let found = ServerRow::one(store, one.id).await.unwrap().unwrap();
     assert_eq!((found.host_key.as_deref(), found.refused, found.shown_key), (Some("key c"), None, None));
     apply(store, [ServerRow::reseal(one.id, &[8], &[7]), ServerRow::reseal(one.id, &[9], &[6])]).await;
@@ -80,7 +88,7 @@ pub(crate) async fn servers_are_changed_by_who_saw_them(store: &dyn Store) {
     for (at_ms, cause) in [(1_000, None), (2_000, Some("timed_out")), (3_000, Some("closed"))] {
         let look = look(one.id, at_ms, cause);
         let carried = cause.is_none().then_some(&b"counters"[..]);
-        apply(store, [look.add(), look.note(carried)]).await;
+        apply(store, [look.add(), look.note(3, carried), look.note(2, Some(b"old"))]).await;
     }
     let found = ServerRow::one(store, one.id).await.unwrap().unwrap();
     assert_eq!((found.last_ms, found.last_ok_ms, found.last_took_ms), (Some(3_000), Some(1_000), Some(120)));

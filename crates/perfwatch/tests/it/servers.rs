@@ -410,3 +410,40 @@ fn who_watches_sees_it_move_over_one_connection() {
     // Its rhythm is still the one it has by itself: it is not missed.
     assert_eq!(hub.get("/api/v1/hosts/watched").body["interval_ms"], 900_000);
 }
+
+#[test]
+fn many_come_from_what_people_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let import = |form: &str, text: &str, dry: bool, more: Value| {
+        let mut wish = json!({ "form": form, "text": text, "dry_run": dry, "tags": ["env=lab"] });
+        wish.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        hub.ask("POST", "/api/v1/servers/import", &hub.token, &wish)
+    };
+    let config = "Host gate\n HostName 192.0.2.1\nHost *.lab\n User lab\nHost a.lab b.lab\n ProxyJump gate\nHost gate\n User late\n";
+    let login = json!({ "login": { "kind": "password", "password": "p" } });
+    // Said first, nothing kept.
+    let answer = import("ssh_config", config, true, login.clone());
+    assert_eq!((answer.status, answer.body["created"].as_i64()), (200, Some(3)), "{}", answer.text);
+    assert_eq!(hub.get("/api/v1/servers").body["servers"], json!([]));
+    // All or none: a line that can't be stops it.
+    let bad = format!("{config}Host bad\n Port many\n");
+    let answer = import("ssh_config", &bad, false, login.clone());
+    assert!(answer.code() == "bad_import" && answer.text.contains("bad"), "{}", answer.text);
+    assert_eq!(import("ssh_config", config, false, login).body["created"], 3);
+    let servers = hub.get("/api/v1/servers").body["servers"].clone();
+    let gate = servers.as_array().unwrap().iter().find(|server| server["name"] == "gate").unwrap();
+    assert_eq!((gate["user"].as_str(), gate["tags"].clone()), (Some("late"), json!(["env=lab"])));
+    let behind = servers.as_array().unwrap().iter().filter(|server| server["jump"] == gate["id"]).count();
+    assert_eq!(behind, 2);
+    // What is there stays, and can't go while others lead through it.
+    let table = "name,address,user,password,interval\ngate,192.0.2.9,x,y,\nnew,192.0.2.3,x,y,5m\n";
+    let answer = import("csv", table, false, json!({}));
+    assert_eq!(
+        (answer.body["created"].as_i64(), answer.body["servers"][0]["known"].as_bool()),
+        (Some(1), Some(true))
+    );
+    let path = format!("/api/v1/servers/{}", gate["id"].as_str().unwrap());
+    assert_eq!(hub.ask("DELETE", &path, &hub.token, &Value::Null).code(), "in_use");
+    assert_eq!(import("csv", "colour\nred\n", true, json!({})).code(), "bad_import");
+}
