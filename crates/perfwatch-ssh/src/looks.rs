@@ -128,10 +128,15 @@ impl Looks {
 
     /// Keeps it, and lets go of it when its time is over.
     fn hold(&self, turn: &mut Option<Held>, slot: &Arc<Slot>, ask: &Ask, mut held: Held) {
+        let until = self.clock.monotonic() + ask.hold;
+        if until < held.until {
+            // Others need it for longer; their own end of it comes.
+            *turn = Some(held);
+            return;
+        }
         if ask.hold.is_zero() {
             return;
         }
-        let until = self.clock.monotonic() + ask.hold;
         held.until = until;
         *turn = Some(held);
         let (slot, hold) = (Arc::downgrade(slot), ask.hold);

@@ -31,7 +31,7 @@ fn capture(name: &str) -> PathBuf {
 
 fn wish(name: &str, place: SocketAddr, user: &str, login: &Value) -> Value {
     json!({ "name": name, "address": place.ip().to_string(), "port": place.port(), "user": user, "login": login,
-            "interval": "15m", "enabled": true })
+            "interval": "24h", "enabled": true })
 }
 
 fn by_key(name: &str, server: &Sshd, kind: &str) -> Value {
@@ -270,6 +270,9 @@ fn a_wrong_password_is_said_once_and_secrets_stay_secret() {
     assert!(hub.get("/api/v1/audit").text.contains("server.credentials"));
 }
 
+/// These tests ask more often than people may.
+const OFTEN: (&str, &str) = ("PERFWATCH_HUB_LIMITS_API_REQUESTS", "100000");
+
 fn asked_looks(hub: &TestHub, ids: &[String]) -> BTreeMap<String, usize> {
     let count = |id: &String| {
         let looks = hub.get(&format!("/api/v1/servers/{id}/tests")).body["looks"].clone();
@@ -297,7 +300,7 @@ fn fleet(hub: &TestHub, sshd: &Sshd, count: usize) -> Vec<String> {
 #[test]
 fn a_hub_that_is_killed_makes_each_look_once() {
     let folder = tempfile::tempdir().unwrap();
-    let hub = TestHub::start(folder.path());
+    let hub = TestHub::start_told(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &[OFTEN]);
     let command = format!("ForceCommand sleep 1; cat {}", capture("raspberry-pi.2.capture").display());
     let sshd = Sshd::start(local(31), &[&command]);
     let ids = fleet(&hub, &sshd, 12);
@@ -316,7 +319,7 @@ fn a_hub_that_is_killed_makes_each_look_once() {
     });
     let address = hub.address.clone();
     hub.process.kill();
-    let hub = TestHub::start_at(folder.path(), &address);
+    let hub = TestHub::start_told(folder.path(), &["hub", "--listen", &address], &[OFTEN]);
     eventually("all are done", || asked_looks(&hub, &ids).values().all(|looks| *looks > 0));
     std::thread::sleep(Duration::from_secs(3));
     assert!(asked_looks(&hub, &ids).values().all(|looks| *looks == 1), "{:?}", asked_looks(&hub, &ids));
@@ -336,7 +339,7 @@ fn two_hubs_share_the_queue() {
     let key = "ab".repeat(32);
     let start = |folder: &tempfile::TempDir| {
         let args = ["hub", "--listen", "127.0.0.1:0", "--store", &url];
-        TestHub::start_told(folder.path(), &args, &[("PERFWATCH_HUB_SECRET_KEY", &key)])
+        TestHub::start_told(folder.path(), &args, &[("PERFWATCH_HUB_SECRET_KEY", &key), OFTEN])
     };
     let (a, b) = (start(&folders[0]), start(&folders[1]));
     let command = format!("ForceCommand sleep 0.3; cat {}", capture("raspberry-pi.2.capture").display());
@@ -408,7 +411,7 @@ fn who_watches_sees_it_move_over_one_connection() {
     let path = format!("/api/v1/rules/{}", of_servers[0]["rule"]["id"].as_str().unwrap());
     assert_eq!(hub.ask("DELETE", &path, &hub.token, &Value::Null).code(), "of_servers");
     // Its rhythm is still the one it has by itself: it is not missed.
-    assert_eq!(hub.get("/api/v1/hosts/watched").body["interval_ms"], 900_000);
+    assert_eq!(hub.get("/api/v1/hosts/watched").body["interval_ms"], 86_400_000);
 }
 
 #[test]
