@@ -135,7 +135,7 @@ describe('hosts without an agent', () => {
     await drawer().getByText('is there already').waitFor()
     await drawer().getByText('login: it is needed').waitFor()
     await drawer().getByLabel('User, where none is said').fill('watch')
-    await drawer().getByLabel('Private key').fill(readFileSync(file('mine'), 'utf8'))
+    await drawer().getByLabel('Private key', { exact: true }).fill(readFileSync(file('mine'), 'utf8'))
     await drawer().getByLabel('look at them').uncheck()
     await drawer().getByRole('button', { name: 'Create 1' }).waitFor()
     await sound(page, 'servers-import')
