@@ -2,7 +2,7 @@
 //! snapshot to its host's watch ([`watches`]); what fires or ends is explained ([`explain`]),
 //! joins an incident on the [`board`] and is written down with its messages in one commit
 //! ([`record`]); [`dispatch`] brings the messages out. [`asked`] holds what people ask for,
-//! [`tasks`] what time alone changes, [`backtest`] what a rule would have done.
+//! [`sealed`] keeps what lets one into a channel to itself, [`tasks`] what time alone changes, [`backtest`] what a rule would have done.
 
 mod asked;
 pub(crate) mod backtest;
@@ -11,18 +11,20 @@ mod dispatch;
 mod explain;
 mod messages;
 mod record;
+mod sealed;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod watches;
 
-pub(crate) use asked::{Asked, MOST_CHANNELS, MOST_RULES, MOST_SILENCES};
+pub(crate) use asked::{Asked, MOST_CHANNELS, MOST_RULES, MOST_SILENCES, body};
 pub(crate) use board::{Alert, Board, LiveIncident};
 
 use crate::auth::People;
 use crate::fleet::Fleet;
 use crate::history::History;
 use crate::live::Live;
+use crate::vault::Vault;
 use perfwatch_alert::deliver::{Message, Notifier};
 use perfwatch_alert::incident::Notice;
 use perfwatch_alert::track::Told;
@@ -58,6 +60,7 @@ pub(crate) struct Rooms {
     pub(crate) live: Arc<Live>,
     pub(crate) history: Arc<History>,
     pub(crate) notifier: Arc<dyn Notifier>,
+    pub(crate) vault: Arc<Vault>,
     /// The hub's own address, for links; `public_url` where it is set.
     pub(crate) url: String,
 }
@@ -152,6 +155,7 @@ impl Alerting {
         let mut since = alerting.turn.lock().await;
         alerting.reload(&mut since).await?;
         drop(since);
+        alerting.reseal().await?;
         Ok(Arc::new(alerting))
     }
 

@@ -41,6 +41,10 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message)
     }
 
+    pub(crate) fn no_key() -> Self {
+        Self::unprocessable("no_key", "this hub has no key to seal secrets with: set hub.secret_key")
+    }
+
     pub(crate) fn too_large(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, code, message)
     }

@@ -14,6 +14,7 @@ use crate::router::router;
 use crate::self_metrics::SelfMetrics;
 use crate::serve::{Side, serve};
 use crate::servers::{self, Servers};
+use crate::vault::Vault;
 use perfwatch_alert::deliver::Notifier;
 use perfwatch_model::remote::RemoteCollector;
 use perfwatch_model::{Catalog, Clock, limits};
@@ -92,11 +93,13 @@ impl Hub {
         let listener = TcpListener::bind(listen).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let people = People::open(deps.store.clone(), deps.clock.clone(), config.sessions).await?;
+        let vault = Arc::new(Vault::new(&config.secret_keys.0));
+        let people =
+            People::open(deps.store.clone(), deps.clock.clone(), vault.clone(), config.sessions).await?;
         if let Some(admin) = &config.first_admin {
             make_admin(&people, admin).await?;
         }
-        let app = open(config, deps, people.clone(), (address, stop.clone(), tasks.clone())).await?;
+        let app = open(config, deps, (people.clone(), vault), (address, stop.clone(), tasks.clone())).await?;
         app.history.start(&tasks, &stop);
         app.alerting.start(&tasks, &stop);
         app.servers.start(&tasks, &stop);
@@ -166,7 +169,7 @@ impl Hub {
 async fn open(
     config: HubConfig,
     deps: Deps,
-    people: Arc<People>,
+    (people, vault): (Arc<People>, Arc<Vault>),
     (address, stop, tasks): (SocketAddr, CancellationToken, TaskTracker),
 ) -> Result<Arc<App>, HubError> {
     let Deps { store, clock, catalog, notifier, remote } = deps;
@@ -185,6 +188,7 @@ async fn open(
         live: live.clone(),
         history: history.clone(),
         notifier,
+        vault: vault.clone(),
         url: link_base(&config, address),
     };
     let alerting = Alerting::open(rooms, metrics.alerts.clone()).await?;
@@ -206,8 +210,9 @@ async fn open(
         alerting: alerting.clone(),
         pipeline: pipeline.clone(),
         remote,
+        vault,
     };
-    let servers = Servers::new(rooms, metrics.servers.clone(), &config.secret_keys.0, config.workers);
+    let servers = Servers::new(rooms, metrics.servers.clone(), config.workers);
     servers.reseal().await?;
     servers.keep_up().await?;
     Ok(Arc::new(App {

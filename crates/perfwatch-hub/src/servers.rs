@@ -44,6 +44,7 @@ pub(crate) struct Rooms {
     pub(crate) alerting: Arc<Alerting>,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) remote: Arc<dyn RemoteCollector>,
+    pub(crate) vault: Arc<Vault>,
 }
 
 /// Counted for the hub's own metrics.
@@ -64,7 +65,6 @@ impl Counts {
 pub(crate) struct Servers {
     rooms: Rooms,
     counts: Counts,
-    vault: Vault,
     /// Looks at one time.
     workers: usize,
     /// Something is to be done, or is to be done at another time.
@@ -82,11 +82,10 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    pub(crate) fn new(rooms: Rooms, counts: Counts, keys: &[[u8; 32]], workers: usize) -> Arc<Self> {
+    pub(crate) fn new(rooms: Rooms, counts: Counts, workers: usize) -> Arc<Self> {
         Arc::new(Self {
             rooms,
             counts,
-            vault: Vault::new(keys),
             workers: workers.max(1),
             due: Notify::new(),
             changed: Notify::new(),
@@ -136,14 +135,14 @@ impl Servers {
         let sealed = row.secret.as_deref().ok_or("it has no credentials")?;
         let server = Self::record(row).ok_or("its record can't be read")?;
         let text =
-            self.vault.open(&Self::door(row.id, &server), sealed).map_err(|error| error.to_string())?;
+            self.rooms.vault.open(&Self::door(row.id, &server), sealed).map_err(|error| error.to_string())?;
         serde_json::from_slice(&text).map_err(|_| "they can't be read".to_owned())
     }
 
     /// The same, sealed.
     pub(crate) fn seal(&self, id: Uuid, server: &Server, credentials: &Credentials) -> Option<Vec<u8>> {
         let text = serde_json::to_vec(credentials).ok()?;
-        self.vault.seal(&Self::door(id, server), &text)
+        self.rooms.vault.seal(&Self::door(id, server), &text)
     }
 
     /// A server is another one now, or there is work to do.

@@ -1,6 +1,7 @@
-//! Secrets that the hub must be able to read itself (how to enter other hosts): sealed by a key
-//! that does not stand in the database, each for its own door, so that a copy of the database does
-//! not open them, and one who can write to it can't have them shown at another one.
+//! Secrets that the hub must be able to read itself (how to enter other hosts, what channels need,
+//! keys of second factors): sealed by a key that does not stand in the database, each for its own
+//! door, so that a copy of the database does not open them, and one who can write to it can't have
+//! them shown at another one.
 
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305};

@@ -1826,6 +1826,8 @@ export interface components {
         ChannelJson: {
             /** @description Only of what nobody acknowledged for so long. */
             after: components["schemas"]["Span"];
+            /** @description Why nothing can be said by it: its settings were sealed by another key. Say them anew. */
+            closed: string | null;
             enabled: boolean;
             hears: components["schemas"]["Hears"];
             /** Format: uuid */

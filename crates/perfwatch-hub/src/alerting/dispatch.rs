@@ -269,7 +269,11 @@ impl Alerting {
     /// # Errors
     /// Nobody there, or they don't want it.
     pub(crate) async fn say(&self, channel: &Channel, message: &Message) -> Result<(), SendError> {
-        let (notifier, channel, message) = (self.rooms.notifier.clone(), channel.clone(), message.clone());
+        let open = self.opened(channel);
+        // With its key again, it goes out by itself.
+        let channel =
+            open.map_err(|why| SendError::Retry { why: format!("its settings: {why}"), after: None })?;
+        let (notifier, message) = (self.rooms.notifier.clone(), message.clone());
         let said = tokio::task::spawn_blocking(move || {
             let own = |template: &str, usual: String| match template {
                 "" => usual,

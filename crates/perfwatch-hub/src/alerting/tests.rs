@@ -3,6 +3,7 @@
 
 mod backtest;
 mod fair;
+mod sealed;
 mod times;
 
 use super::*;
@@ -86,7 +87,10 @@ impl Site {
         let clock_port: Arc<dyn Clock> = clock.clone();
         let options = SqliteOptions { folder: folder.to_owned(), budget_bytes: 64 << 20 };
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options, clock_port.clone()).unwrap());
-        let people = People::open(store.clone(), clock_port.clone(), SessionTimes::default()).await.unwrap();
+        let vault = Arc::new(Vault::new(&[[7; 32]]));
+        let people = People::open(store.clone(), clock_port.clone(), vault.clone(), SessionTimes::default())
+            .await
+            .unwrap();
         let fleet = Arc::new(Fleet::open(store.clone()).await.unwrap());
         let config = HistoryConfig::default();
         let history =
@@ -101,6 +105,7 @@ impl Site {
             live: live.clone(),
             history: history.clone(),
             notifier: ears.clone(),
+            vault,
             url: "http://hub".to_owned(),
         };
         let alerting = Alerting::open(rooms, Counts::default()).await.unwrap();

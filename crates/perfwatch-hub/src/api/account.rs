@@ -204,6 +204,7 @@ pub(crate) async fn totp_on(
         ApiError::unprocessable("wrong_code", "this is not the code that the app shows now")
     })?;
     let (recovery_codes, recovery) = totp::recovery();
+    let key = app.people.seal_factor(account.id, &key)?;
     let account = Account { totp: Some(key), totp_step: step, recovery, ..account };
     let entry = doer.did("user.second_factor_on", format!("user {}", account.name));
     turn.commit([account.save()], Some(entry)).await?;

@@ -2,7 +2,7 @@
 
 use super::body::JsonBody;
 use super::params;
-use crate::alerting::{MOST_CHANNELS, Planned, State as Alerts};
+use crate::alerting::{MOST_CHANNELS, Planned, State as Alerts, body};
 use crate::app::App;
 use crate::auth::Doer;
 use crate::error::ApiError;
@@ -32,6 +32,8 @@ pub(crate) struct ChannelJson {
     settings: BTreeMap<String, String>,
     /// Which secrets are set.
     secrets: Vec<String>,
+    /// Why nothing can be said by it: its settings were sealed by another key. Say them anew.
+    closed: Option<String>,
     hears: Hears,
     /// Only of what nobody acknowledged for so long.
     after: Span,
@@ -85,12 +87,15 @@ fn yes() -> bool {
 }
 
 fn show(app: &App, channel: &Channel) -> ChannelJson {
+    let opened = app.alerting.opened(channel);
+    let closed = opened.as_ref().err().map(ToString::to_string);
+    let settings = opened.map(|channel| channel.settings).unwrap_or_default();
     let kind = deliver::kind(&**app.alerting.notifier(), &channel.kind);
     let secret = |name: &str| {
         kind.is_none_or(|kind| kind.fields.iter().any(|field| field.name == name && field.secret))
     };
     let (hidden, open): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        channel.settings.clone().into_iter().partition(|(name, _)| secret(name));
+        settings.into_iter().partition(|(name, _)| secret(name));
     ChannelJson {
         id: channel.id,
         name: channel.name.clone(),
@@ -98,6 +103,7 @@ fn show(app: &App, channel: &Channel) -> ChannelJson {
         enabled: channel.enabled,
         settings: open,
         secrets: hidden.into_keys().collect(),
+        closed,
         hears: channel.hears.clone(),
         after: channel.after,
         repeat: channel.repeat,
@@ -129,9 +135,10 @@ fn invalid(field: &str, why: &str) -> ApiError {
 /// A channel of a wish; secrets that are left out are those that it had.
 fn checked(app: &App, wish: ChannelWish, id: Uuid, before: Option<&Channel>) -> Result<Channel, ApiError> {
     let notifier = app.alerting.notifier();
+    let before = before.and_then(|before| app.alerting.opened(before).ok());
     let mut settings = wish.settings;
     settings.retain(|_, value| !value.trim().is_empty());
-    if let (Some(before), Some(kind)) = (before, deliver::kind(&**notifier, &wish.kind)) {
+    if let (Some(before), Some(kind)) = (&before, deliver::kind(&**notifier, &wish.kind)) {
         // To another address they don't go by themselves.
         let moved = kind.fields.iter().any(|field| {
             let there = matches!(field.name, "server" | "url");
@@ -200,20 +207,20 @@ async fn put(
     before: Option<&Channel>,
 ) -> Result<ChannelJson, ApiError> {
     let (was, is) = (before.map(|before| show(app, before)), show(app, &channel));
+    let channel = Arc::new(app.alerting.sealed(&channel).ok_or_else(ApiError::no_key)?);
     let action = if before.is_some() { "channel.change" } else { "channel.create" };
     let entry = doer.changed(action, format!("channel {}", channel.name), was.as_ref(), Some(&is));
     let plan = |state: &Alerts, _: i64| {
         let mut asked = state.asked.clone();
         match (asked.channels.iter().position(|known| known.id == channel.id), before.is_some()) {
-            (Some(at), true) => asked.channels[at] = Arc::new(channel.clone()),
+            (Some(at), true) => asked.channels[at] = channel.clone(),
             (None, false) if asked.channels.len() >= MOST_CHANNELS => {
                 return Err(ApiError::conflict("too_many", format!("no more than {MOST_CHANNELS} channels")));
             }
-            (None, false) => asked.channels.push(Arc::new(channel.clone())),
+            (None, false) => asked.channels.push(channel.clone()),
             _ => return Err(ApiError::not_found("there is no such channel")),
         }
-        let changes =
-            vec![Noun::Channel.put(channel.id, &serde_json::to_string(&channel).unwrap_or_default())];
+        let changes = vec![Noun::Channel.put(channel.id, &body(&*channel))];
         Ok((Planned { asked: Some(asked), changes, board: None }, ()))
     };
     app.alerting.change(Some(entry), plan).await?;

@@ -2,7 +2,7 @@
 
 use super::body::JsonBody;
 use super::params;
-use super::servers::{allowed, find, no_key};
+use super::servers::{allowed, find};
 use crate::app::App;
 use crate::auth::{Doer, Identity};
 use crate::error::ApiError;
@@ -99,8 +99,8 @@ pub(crate) async fn try_out(
     let known = before.as_ref().filter(same_place).and_then(|row| app.servers.unseal(row).ok());
     let credentials = wish.server.credentials(known)?;
     let id = before.as_ref().map_or_else(Uuid::now_v7, |row| row.id);
-    let body = serde_json::to_string(&server).unwrap_or_default();
-    let sealed = app.servers.seal(id, &server, &credentials).ok_or_else(no_key)?;
+    let body = server.body();
+    let sealed = app.servers.seal(id, &server, &credentials).ok_or_else(ApiError::no_key)?;
     let pin = before.as_ref().filter(same_place).and_then(|row| row.host_key.clone());
     let row = ServerRow { host_key: pin, ..unkept(id, body, Some(sealed)) };
     Ok(Json(result(app.servers.try_out(&row).await?.ok_or_else(busy)?)))

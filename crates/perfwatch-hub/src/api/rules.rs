@@ -3,7 +3,7 @@
 use super::body::JsonBody;
 use super::params;
 use crate::alerting::backtest;
-use crate::alerting::{MOST_RULES, Planned, State as Alerts};
+use crate::alerting::{MOST_RULES, Planned, State as Alerts, body};
 use crate::app::App;
 use crate::auth::{Doer, Identity};
 use crate::error::ApiError;
@@ -95,7 +95,7 @@ async fn put(app: &App, doer: &Doer, rule: Rule, new: bool) -> Result<RuleJson, 
             (None, true) => asked.rules.push(Arc::new(rule.clone())),
             _ => return Err(ApiError::not_found("there is no such rule")),
         }
-        let changes = vec![Noun::Rule.put(rule.id, &serde_json::to_string(&rule).unwrap_or_default())];
+        let changes = vec![Noun::Rule.put(rule.id, &body(&rule))];
         Ok((Planned { asked: Some(asked), changes, board: None }, ()))
     };
     app.alerting.change(Some(entry), plan).await?;
@@ -325,7 +325,7 @@ pub(crate) async fn import(
                     done.created += 1;
                 }
             }
-            changes.push(Noun::Rule.put(id, &serde_json::to_string(&*rule).unwrap_or_default()));
+            changes.push(Noun::Rule.put(id, &body(&*rule)));
         }
         if asked.rules.len() > MOST_RULES {
             return Err(ApiError::conflict("too_many", format!("no more than {MOST_RULES} rules")));

@@ -149,10 +149,6 @@ pub(crate) async fn one(
     Ok(Json(shown(find(&app, &identity, &id).await?, &app)?))
 }
 
-pub(super) fn no_key() -> ApiError {
-    ApiError::unprocessable("no_key", "this hub has no key to seal credentials with: set hub.secret_key")
-}
-
 /// Whether its host may be theirs, and its way leads through what they may see.
 pub(super) async fn allowed(
     app: &App,
@@ -181,8 +177,8 @@ pub(super) async fn made(
     let (server, tags) = (wish.checked()?, params::tags(&wish.tags)?);
     allowed(app, identity, &tags, &server).await?;
     let id = Uuid::now_v7();
-    let sealed = app.servers.seal(id, &server, &wish.credentials(None)?).ok_or_else(no_key)?;
-    let body = serde_json::to_string(&server).unwrap_or_default();
+    let sealed = app.servers.seal(id, &server, &wish.credentials(None)?).ok_or_else(ApiError::no_key)?;
+    let body = server.body();
     let row = ServerRow {
         enabled: wish.enabled,
         interval_ms: server.interval.ms(),
@@ -278,10 +274,10 @@ pub(crate) async fn change(
     let kept = kept.filter(|kept| !moved || kept.kind() == LoginKind::Key);
     let credentials = wish.credentials(kept)?;
     let row = ServerRow {
-        body: serde_json::to_string(&server).unwrap_or_default(),
+        body: server.body(),
         enabled: wish.enabled,
         interval_ms: server.interval.ms(),
-        secret: Some(app.servers.seal(before.id, &server, &credentials).ok_or_else(no_key)?),
+        secret: Some(app.servers.seal(before.id, &server, &credentials).ok_or_else(ApiError::no_key)?),
         ..before.clone()
     };
     let now_ms = app.clock.wall_ms();

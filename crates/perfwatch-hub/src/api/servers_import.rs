@@ -189,5 +189,5 @@ async fn planned(
     wish.jump = None;
     let (row, server, tags) = made(app, &doer.identity, &wish).await?;
     let server = Server { jump: fresh, ..server };
-    Ok((ServerRow { body: serde_json::to_string(&server).unwrap_or_default(), ..row }, server, tags))
+    Ok((ServerRow { body: server.body(), ..row }, server, tags))
 }

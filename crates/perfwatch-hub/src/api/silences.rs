@@ -2,7 +2,7 @@
 
 use super::body::JsonBody;
 use super::params;
-use crate::alerting::{MOST_SILENCES, Planned, State as Alerts};
+use crate::alerting::{MOST_SILENCES, Planned, State as Alerts, body};
 use crate::app::App;
 use crate::auth::{Doer, Identity};
 use crate::error::ApiError;
@@ -135,7 +135,7 @@ async fn put(app: &App, doer: &Doer, silence: Silence, new: bool) -> Result<Sile
         let kept = asked.silences.iter().find(|one| one.id == silence.id).cloned();
         let kept =
             kept.ok_or_else(|| ApiError::unprocessable("invalid_silence", "it would be over already"))?;
-        changes.push(Noun::Silence.put(kept.id, &serde_json::to_string(&*kept).unwrap_or_default()));
+        changes.push(Noun::Silence.put(kept.id, &body(&*kept)));
         Ok((Planned { asked: Some(asked), changes, board: None }, kept))
     };
     let kept = app.alerting.change(Some(entry), plan).await?;

@@ -5,6 +5,7 @@ use super::identity::SessionTimes;
 use super::people::People;
 use super::{identity, password, secret};
 use crate::error::ApiError;
+use crate::vault::Vault;
 use perfwatch_model::Clock;
 use perfwatch_store::people::{Account, AuditEntry, Role, Session, Token};
 use perfwatch_store::{Change, CommitError, Store, StoreError};
@@ -36,7 +37,9 @@ impl Users {
     /// # Errors
     /// A store that does not answer.
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, UserError> {
-        Ok(Self(People::open(store, clock, SessionTimes::default()).await?))
+        // Second factors are switched off here, never on or asked for.
+        let vault = Arc::new(Vault::new(&[]));
+        Ok(Self(People::open(store, clock, vault, SessionTimes::default()).await?))
     }
 
     /// All, by name.

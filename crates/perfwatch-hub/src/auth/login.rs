@@ -84,10 +84,16 @@ pub(crate) async fn confirm(app: &App, client: &Client, verified: Verified) -> R
     }
     let now_ms = app.clock.wall_ms();
     let mut account = Account { login_ms: Some(now_ms), ..now };
-    if let (Some(key), Some(code)) = (&account.totp, &verified.code) {
+    if let (Some(_), Some(code)) = (&account.totp, &verified.code) {
+        // Without the key, there are the codes for who lost the app.
+        let key = app.people.open_factor(&account).unwrap_or_else(|why| {
+            tracing::error!(user = account.name, %why, "a second factor can't be read");
+            None
+        });
+        let step = key.and_then(|key| totp::step_of(&key, code, now_ms, account.totp_step));
         let hash = totp::recovery_hash(code);
         let left: Vec<String> = account.recovery.iter().filter(|kept| **kept != hash).cloned().collect();
-        match totp::step_of(key, code, now_ms, account.totp_step) {
+        match step {
             Some(step) => account.totp_step = step,
             None if left.len() < account.recovery.len() => account.recovery = left,
             None => {

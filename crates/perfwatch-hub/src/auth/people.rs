@@ -2,8 +2,9 @@
 //! another hub changed something. Who is connected is told, and looks again whether it still may.
 
 use super::identity::SessionTimes;
-use super::{password, secret};
+use super::{password, secret, totp};
 use crate::error::ApiError;
+use crate::vault::{Vault, VaultError};
 use perfwatch_model::{Clock, HostId};
 use perfwatch_store::people::{
     self, Account, Agent, AuditEntry, Enrolment, Hash, HostTags, Role, Session, Token,
@@ -39,6 +40,11 @@ fn name_problem(name: &str) -> Option<String> {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-@+".contains(c);
     let good = (1..=64).contains(&name.len()) && name.chars().all(fine);
     (!good).then(|| "a name has 1 to 64 of the characters a-z 0-9 . _ - @ +".to_owned())
+}
+
+/// Where the key of a second factor is sealed for.
+fn factor(account: Uuid) -> Vec<u8> {
+    [b"second factor ".as_slice(), account.as_bytes()].concat()
 }
 
 /// As of one moment.
@@ -117,6 +123,7 @@ struct Seen {
 pub(crate) struct People {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    vault: Arc<Vault>,
     state: RwLock<Arc<State>>,
     seen: Mutex<Seen>,
     /// Rises whenever something changed.
@@ -143,6 +150,7 @@ impl People {
     pub(crate) async fn open(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
+        vault: Arc<Vault>,
         times: SessionTimes,
     ) -> Result<Arc<Self>, StoreError> {
         match store.commit(vec![Counted::People.begin().into()]).await {
@@ -154,6 +162,7 @@ impl People {
             state: RwLock::new(Arc::new(State::read(&*store).await?)),
             store,
             clock,
+            vault,
             seen: Mutex::default(),
             told: watch::Sender::new(0),
             turn: tokio::sync::Mutex::default(),
@@ -162,6 +171,7 @@ impl People {
             times,
         });
         people.rotate_keys().await?;
+        people.reseal().await?;
         Ok(people)
     }
 
@@ -271,6 +281,49 @@ impl People {
         old.extend(AuditEntry::remove_old(now_ms - AUDIT_KEEP_MS, AUDIT_MOST).map(Write::from));
         match self.store.commit(old).await {
             Ok(()) | Err(CommitError::Conflict) => self.reload().await,
+            Err(CommitError::Store(error)) => Err(error),
+        }
+    }
+
+    /// The key of a second factor, sealed for its account.
+    ///
+    /// # Errors
+    /// This hub has no key to seal with.
+    pub(crate) fn seal_factor(&self, account: Uuid, key: &[u8]) -> Result<Vec<u8>, ApiError> {
+        self.vault.seal(&factor(account), key).ok_or_else(ApiError::no_key)
+    }
+
+    /// The key of an account's second factor.
+    ///
+    /// # Errors
+    /// It was sealed by a key that this hub does not have.
+    pub(crate) fn open_factor(&self, account: &Account) -> Result<Option<Vec<u8>>, VaultError> {
+        match account.totp.as_deref() {
+            // As it was kept before keys were sealed.
+            Some(plain) if plain.len() == totp::KEY_BYTES => Ok(Some(plain.to_vec())),
+            Some(sealed) => self.vault.open(&factor(account.id), sealed).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Second factors by the key of now, where another one sealed them, or none.
+    async fn reseal(self: &Arc<Self>) -> Result<(), StoreError> {
+        let turn = self.turn().await?;
+        let now = self.now();
+        let old = now.accounts.values().filter_map(|account| {
+            let kept = account.totp.as_deref()?;
+            let old = kept.len() == totp::KEY_BYTES || self.vault.is_old(kept);
+            let key = self.open_factor(account).ok().flatten().filter(|_| old)?;
+            let totp = self.vault.seal(&factor(account.id), &key);
+            totp.map(|totp| Account { totp: Some(totp), ..account.clone() }.save())
+        });
+        let old: Vec<Change> = old.collect();
+        if old.is_empty() {
+            return Ok(());
+        }
+        match turn.commit(old, None).await {
+            // Another hub does it at this moment, or at its next start.
+            Ok(()) | Err(CommitError::Conflict) => Ok(()),
             Err(CommitError::Store(error)) => Err(error),
         }
     }

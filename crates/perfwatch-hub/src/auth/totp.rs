@@ -7,9 +7,12 @@ use totp_rs::{Builder, Secret, Totp};
 /// One-time codes given at one time.
 const RECOVERY: usize = 8;
 
+/// Of a secret: as long as what HMAC-SHA-1 gives (RFC 4226, 4).
+pub(crate) const KEY_BYTES: usize = 20;
+
 /// A new secret.
 pub(crate) fn generate() -> Vec<u8> {
-    random::<20>().to_vec()
+    random::<KEY_BYTES>().to_vec()
 }
 
 /// An account's second factor. None for a secret that can't be, or a name an app can't show.

@@ -78,7 +78,7 @@ impl Servers {
     pub(crate) async fn reseal(&self) -> Result<(), StoreError> {
         let rows = ServerRow::all(self.store()).await?;
         let old = rows.iter().filter_map(|row| {
-            let sealed = row.secret.as_deref().filter(|sealed| self.vault.is_old(sealed))?;
+            let sealed = row.secret.as_deref().filter(|sealed| self.rooms.vault.is_old(sealed))?;
             let anew = self.seal(row.id, &Self::record(row)?, &self.unseal(row).ok()?)?;
             Some(ServerRow::reseal(row.id, sealed, &anew).into())
         });

@@ -77,6 +77,14 @@ pub(crate) struct Server {
     pub(crate) thresholds: Thresholds,
 }
 
+impl Server {
+    /// As it is kept.
+    pub(crate) fn body(&self) -> String {
+        // Texts and numbers always serialise.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 /// What opens a door, as it is sealed.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

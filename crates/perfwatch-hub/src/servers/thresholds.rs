@@ -1,7 +1,7 @@
 //! Thresholds of servers become rules, so that alerts know nothing of servers.
 
 use super::Servers;
-use crate::alerting::{MOST_RULES, Planned, State};
+use crate::alerting::{MOST_RULES, Planned, State, body};
 use perfwatch_alert::Rule;
 use perfwatch_alert::thresholds::{self, Thresholds};
 use perfwatch_store::alerts::Noun;
@@ -30,7 +30,6 @@ impl Servers {
             let gone = asked.rules.iter().filter(|rule| thresholds::is_one(rule.id));
             let gone = gone.filter(|rule| rules.iter().all(|other| other.id != rule.id));
             let mut changes: Vec<_> = gone.map(|rule| Noun::Rule.remove(rule.id)).collect();
-            let body = |rule: &Rule| serde_json::to_string(rule).unwrap_or_default();
             changes.extend(rules.iter().map(|rule| Noun::Rule.put(rule.id, &body(rule))));
             asked.rules.retain(|rule| !thresholds::is_one(rule.id));
             asked.rules.extend(rules.iter().cloned().map(Arc::new));

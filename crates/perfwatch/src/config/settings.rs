@@ -64,7 +64,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("hub.keep.hours", "How long figures of each hour are kept."),
     (
         "hub.secret_key",
-        "What credentials of other hosts are sealed by: 64 hexadecimal digits, or `file:PATH`; more lines open what was sealed before. Empty for one of its own in the data folder.",
+        "What credentials of servers, settings of channels and second factors are sealed by: 64 hexadecimal digits, or `file:PATH`; more lines open what was sealed before. Empty for one of its own in the data folder.",
     ),
     ("hub.servers.workers", "Hosts without an agent that are looked at at one time."),
     ("hub.interval", "How often agents should send; empty leaves it to each agent."),

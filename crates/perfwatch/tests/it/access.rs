@@ -15,7 +15,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 const VIEWER: (&str, &str) = ("vera", "nothing but looking");
 const OPERATOR: (&str, &str) = ("oscar", "turning the wheels");
 
-fn add_user(hub: &TestHub, (name, password): (&str, &str), role: &str, tags: &[&str]) -> String {
+pub(crate) fn add_user(hub: &TestHub, (name, password): (&str, &str), role: &str, tags: &[&str]) -> String {
     let body = json!({ "name": name, "password": password, "role": role, "host_tags": tags });
     let made = hub.ask("POST", "/api/v1/users", &hub.token, &body);
     assert_eq!(made.status, 201, "{}", made.text);

@@ -11,6 +11,7 @@ mod hubs;
 mod ingest;
 mod live;
 mod oidc;
+mod sealed;
 mod servers;
 mod support;
 mod tls;
