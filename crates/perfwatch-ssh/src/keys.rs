@@ -1,26 +1,33 @@
 //! Keys: the one that a host shows, as it is pinned, and our own.
 
 use perfwatch_model::remote::Login;
-use russh::client::Handler;
+use russh::client::{DisconnectReason, Handler};
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKeyOrCertificate, decode_secret_key};
 use secrecy::ExposeSecret as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Looks at the key that the host shows: `ssh-ed25519 SHA256:…`.
+/// Looks at the key that the host shows: `ssh-ed25519 SHA256:…`; and hears when it says goodbye.
 #[derive(Clone, Default)]
 pub(crate) struct Doorman {
     pin: Option<String>,
     shown: Arc<Mutex<Option<String>>>,
+    dismissed: Arc<AtomicBool>,
 }
 
 impl Doorman {
     pub(crate) fn new(pin: Option<String>) -> Self {
-        Self { pin, shown: Arc::default() }
+        Self { pin, ..Self::default() }
     }
 
     /// The key that was shown.
     pub(crate) fn shown(&self) -> Option<String> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the host itself said that this is the end (RFC 4253, 11.1).
+    pub(crate) fn dismissed(&self) -> bool {
+        self.dismissed.load(Ordering::Relaxed)
     }
 
     /// Whether it is another than the pinned one.
@@ -39,6 +46,16 @@ impl Handler for Doorman {
         let fits = self.pin.as_ref().is_none_or(|pin| *pin == shown);
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
         Ok(fits)
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {
+        match reason {
+            DisconnectReason::ReceivedDisconnect(_) => {
+                self.dismissed.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            DisconnectReason::Error(error) => Err(error),
+        }
     }
 }
 

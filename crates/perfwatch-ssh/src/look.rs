@@ -113,3 +113,87 @@ impl Read {
         Ok(Seen { snapshot, hostname: self.hostname.clone(), skew_ms, carried })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perfwatch_model::MISSING;
+    use proptest::prelude::*;
+
+    const HOSTS: [&[u8]; 3] = [
+        include_bytes!("../../perfwatch-collect/fixtures/hosts/debian12-vm.1.capture"),
+        include_bytes!("../../perfwatch-collect/fixtures/hosts/debian12-vm.2.capture"),
+        include_bytes!("../../perfwatch-collect/fixtures/hosts/raspberry-pi.2.capture"),
+    ];
+    /// What nobody counts on.
+    const WORDS: [&[u8]; 10] = [
+        b"18446744073709551616",
+        b"-9223372036854775808",
+        b"99999999999999999999999999999999999999999",
+        b"1e400",
+        b"NaN",
+        b"",
+        b"\0\xff\xfe",
+        b"\n=== /proc/stat\n",
+        b"\n=== @end\n",
+        b"%n%s\x1b[2J",
+    ];
+
+    /// Spoils what a host says: where, in which way, with what.
+    fn spoil(host: usize, blows: &[(usize, usize, usize)]) -> Vec<u8> {
+        let mut text = HOSTS[host % HOSTS.len()].to_vec();
+        for (place, way, what) in blows {
+            let at = place % text.len().max(1);
+            let line_end =
+                text[at..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| at + end);
+            let word_end = text[at..line_end].iter().position(u8::is_ascii_whitespace);
+            let end = word_end.map_or(line_end, |end| at + end);
+            let word = WORDS[what % WORDS.len()];
+            match way % 6 {
+                0 => drop(text.splice(at..end, word.iter().copied())),
+                1 => drop(text.splice(at..line_end, std::iter::empty())),
+                2 => text.truncate(at),
+                3 => {
+                    let byte = text.get_mut(at);
+                    byte.into_iter().for_each(|byte| *byte = byte.wrapping_add(what.to_le_bytes()[0]));
+                }
+                4 => {
+                    let line = text[at..line_end].to_vec();
+                    drop(text.splice(at..at, line));
+                }
+                _ => drop(text.splice(at..at, word.repeat(what % 400))),
+            }
+        }
+        text
+    }
+
+    fn blows() -> impl Strategy<Value = Vec<(usize, usize, usize)>> {
+        prop::collection::vec((any::<usize>(), any::<usize>(), any::<usize>()), 0..12)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        #[test]
+        fn whatever_a_host_says_is_a_snapshot_or_a_failure(
+            (one, other) in (0..3_usize, 0..3_usize), (first, second) in (blows(), blows()),
+        ) {
+            let before = read(&spoil(one, &first)).ok().map(|read| read.remember());
+            let Ok(now) = read(&spoil(other, &second)) else { return Ok(()) };
+            let seen = now.seen(before, 1_795_263_132_344, 60_000).unwrap();
+            for (value, column) in seen.snapshot.values.iter().zip(seen.snapshot.shape.columns()) {
+                let value = perfwatch_model::unscale(*value, column.decimals);
+                prop_assert!(value.is_none_or(f64::is_finite), "{}", column.metric);
+            }
+            prop_assert!(seen.snapshot.values.len() == seen.snapshot.shape.columns().len());
+            prop_assert!(seen.snapshot.values.iter().any(|value| *value != MISSING));
+            // And what goes to the next look comes out again.
+            prop_assert!(Before::unpack(&seen.carried).is_some());
+        }
+
+        #[test]
+        fn carried_bytes_may_be_anything(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert!(Before::unpack(&bytes).is_none());
+        }
+    }
+}

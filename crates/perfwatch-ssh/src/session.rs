@@ -62,7 +62,7 @@ impl Session {
             .map_err(|failure| through(target, failure))?;
         way.keys.extend(seen.shown().map(|key| (target.server, key)));
         let within = way.deadlines.login;
-        way.step(Stage::Login, within, login(&mut handle, target, key)).await?;
+        way.step(Stage::Login, within, login(&mut handle, target, key, &seen)).await?;
         Ok(Self { handle, shell: None, _cut: cut, _via: via })
     }
 
@@ -202,12 +202,18 @@ async fn login(
     handle: &mut Handle<Doorman>,
     target: &Target,
     key: Option<Arc<russh::keys::PrivateKey>>,
+    seen: &Doorman,
 ) -> Result<((), String), Failure> {
     let user = target.user.as_str();
     let refused = |why: String| fail(Stage::Login, Cause::LoginRefused, why);
     // Asks what the host takes, which is no try.
     let methods = match handle.authenticate_none(user).await {
         Ok(AuthResult::Success) => return Ok(((), format!("{user}, without being asked"))),
+        Ok(AuthResult::Failure { remaining_methods, .. })
+            if broke(handle, seen, &remaining_methods).await =>
+        {
+            return Err(ended());
+        }
         Ok(AuthResult::Failure { remaining_methods, .. }) => remaining_methods,
         Err(error) => return Err(broken(Stage::Login, &error)),
     };
@@ -238,10 +244,33 @@ async fn login(
             "it takes {user}'s {what}, but asks for more: {}",
             listed(&remaining_methods)
         ))),
+        Ok(AuthResult::Failure { remaining_methods, .. })
+            if broke(handle, seen, &remaining_methods).await =>
+        {
+            Err(ended())
+        }
         Ok(AuthResult::Failure { .. }) => Err(refused(format!("it does not take {user}'s {what}"))),
-        // Ended at this very word: that is an answer too.
-        Err(_) => Err(refused(format!("it ended the connection when it saw {user}'s {what}"))),
+        // Dismissed at this very word: that is an answer, too.
+        Err(_) if seen.dismissed() => {
+            Err(refused(format!("it ended the connection when it saw {user}'s {what}")))
+        }
+        Err(error) => Err(broken(Stage::Login, &error)),
     }
+}
+
+/// Whether the connection broke before there was an answer: the library then says the same as of a
+/// host that lets in by no method at all.
+async fn broke(handle: &Handle<Doorman>, seen: &Doorman, methods: &MethodSet) -> bool {
+    if !methods.is_empty() {
+        return false;
+    }
+    // Its task says so a moment later.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    handle.is_closed() && !seen.dismissed()
+}
+
+fn ended() -> Failure {
+    fail(Stage::Login, Cause::Closed, "the connection ended before it was let in")
 }
 
 /// The password as the answer to the first questions; others are not ours to answer.

@@ -245,6 +245,42 @@ async fn a_wrong_password_is_said_once() {
     assert!(looked.result.unwrap_err().message.contains("publickey"));
 }
 
+/// Tells when it hears a password, and says nothing to it.
+struct Hears(Arc<tokio::sync::Notify>);
+
+impl russh::server::Handler for Hears {
+    type Error = russh::Error;
+
+    async fn auth_password(&mut self, _: &str, _: &str) -> Result<russh::server::Auth, Self::Error> {
+        self.0.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_at_the_password_is_no_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = russh::keys::load_secret_key(make_key(folder.path(), "ed25519", ""), None).unwrap();
+    let config = Arc::new(russh::server::Config { keys: vec![key], ..Default::default() });
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let place = listener.local_addr().unwrap();
+    let heard = Arc::new(tokio::sync::Notify::new());
+    let hears = Hears(heard.clone());
+    tokio::spawn(async move {
+        let (mut outside, _) = listener.accept().await.unwrap();
+        let (mut near, inside) = tokio::io::duplex(1 << 16);
+        let server = tokio::spawn(russh::server::run_stream(config, inside, hears));
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut outside, &mut near) => {}
+            () = heard.notified() => {}
+        }
+        server.abort();
+    });
+    let looked = looks().look(ask(&target(place, USER, Login::Password(PASSWORD.into())))).await;
+    assert_eq!(cause(&looked), (Stage::Login, Cause::Closed), "{looked:?}");
+    assert!(!cause(&looked).1.is_final());
+}
+
 #[tokio::test]
 async fn a_changed_host_key_is_told_nothing() {
     let mut server = Sshd::start(local(6), &[]);
