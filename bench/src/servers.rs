@@ -10,7 +10,7 @@ use perfwatch_model::{Clock, SystemClock};
 use perfwatch_testkit::sshd::Sshd;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,23 @@ const SHARE: u64 = 100;
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_default()
+}
+
+/// A program that prints a capture with the time of now: of one that stands still, there are no rates.
+fn moving(capture: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+    let text = std::fs::read(capture)?;
+    let value_of = |name: &[u8]| {
+        let head = text.split(|byte| *byte == b'\n').position(|line| line == [b"=== ", name].concat());
+        head.map(|head| head + 2).context("a capture with its clocks")
+    };
+    let (uptime, monotonic) = (value_of(b"/proc/uptime")?, value_of(b"@monotonic_ms")?);
+    let print = format!(
+        "read up idle </proc/uptime\nexec sed \"{uptime}s/.*/$up $idle/;{monotonic}s/.*/${{up%.*}}${{up#*.}}0/\" {}\n",
+        capture.display()
+    );
+    let program = folder.join("moving");
+    std::fs::write(&program, print)?;
+    Ok(program)
 }
 
 /// `count` servers once a minute for `seconds`, by `workers`.
@@ -35,7 +52,7 @@ pub(crate) fn run(count: u64, seconds: u64, workers: u64) -> anyhow::Result<()> 
     let hub = BenchHub::configured(&runtime, store, &clock, config)?;
     let capture = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../crates/perfwatch-collect/fixtures/hosts/debian12-vm.2.capture");
-    let command = format!("ForceCommand cat {}", capture.display());
+    let command = format!("ForceCommand sh {}", moving(&capture, &scratch.0)?.display());
     let sshds: Vec<Sshd> = (0..count.div_ceil(SHARE))
         .map(|at| {
             Sshd::start(
@@ -60,18 +77,25 @@ pub(crate) fn run(count: u64, seconds: u64, workers: u64) -> anyhow::Result<()> 
         anyhow::ensure!(answer.status() == 201, answer.body_mut().read_to_string()?);
     }
     println!("{count} servers once a minute at {} sshd, {workers} workers", sshds.len());
-    // The first look of each makes its connection.
-    std::thread::sleep(Duration::from_secs(70));
     let stats =
         |what: &str| Ok::<f64, anyhow::Error>(number(&get("/api/v1/servers/metrics/queue/stats")?[what]));
+    // The first look of each makes its connection, and takes two captures.
+    let began = clock.monotonic();
+    while stats("completed")? < number(&json!(count)) {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    println!("first looks: {:.0} s", clock.monotonic().saturating_sub(began).as_secs_f64());
+    std::thread::sleep(Duration::from_secs(70));
     let (cpu, done, failed, began) =
         (cpu_seconds("self")?, stats("completed")?, stats("failed")?, clock.monotonic());
+    let since = number(&json!(clock.wall_ms()));
     std::thread::sleep(Duration::from_secs(seconds));
     let took = clock.monotonic().saturating_sub(began).as_secs_f64();
     let (looks, failures, used) =
         (stats("completed")? - done, stats("failed")? - failed, cpu_seconds("self")? - cpu);
     let jobs = get("/api/v1/servers/metrics/queue/jobs?state=completed&limit=1000")?;
     let jobs = jobs["jobs"].as_array().context("jobs")?;
+    let jobs: Vec<&Value> = jobs.iter().filter(|job| number(&job["run_ms"]) >= since).collect();
     let late =
         jobs.iter().map(|job| (number(&job["started_ms"]) - number(&job["run_ms"])) / 1_000.0).collect();
     let each = jobs.iter().map(|job| number(&job["done_ms"]) - number(&job["started_ms"])).collect();

@@ -55,6 +55,15 @@ pub struct JobCounts {
     pub late_ms: i64,
 }
 
+/// From when to when something is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    /// Now, milliseconds since 1970.
+    pub now_ms: i64,
+    /// From then on it is anyone's again.
+    pub until_ms: i64,
+}
+
 /// The queue.
 #[derive(Debug)]
 pub struct Jobs;
@@ -137,14 +146,26 @@ impl Jobs {
         rows.into_iter().next().map_or(Ok(None), |row| Cells::of(row).maybe_int())
     }
 
-    /// Takes what is due, the longest overdue first. Said again on the row itself, so that of two
-    /// who take at one moment one gets it.
-    pub fn claim(hub: &str, lease: Uuid, now_ms: i64, until_ms: i64, limit: i64) -> Change {
+    /// Takes what is due, the longest overdue first: of servers whose last look went well, or of
+    /// those whose last one did not. Said again on the row itself, so that of two who take at one
+    /// moment one gets it.
+    pub fn claim(hub: &str, lease: Uuid, times: Lease, troubled: bool, limit: i64) -> Change {
         let sql = "UPDATE job SET state = 'active', hub = $6, lease = $1, leased_ms = $3, started_ms = $2, tries = tries + 1 \
-             WHERE id IN (SELECT id FROM job WHERE ((state = 'waiting' AND run_ms <= $2) OR (state = 'active' AND leased_ms <= $2)) \
-             AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $5 AND value = '1') ORDER BY run_ms, id LIMIT $4) \
+             WHERE id IN (SELECT job.id FROM job JOIN server ON server.id = job.server \
+             WHERE ((job.state = 'waiting' AND job.run_ms <= $2) OR (job.state = 'active' AND job.leased_ms <= $2)) \
+             AND CASE WHEN server.last_cause IS NULL THEN 0 ELSE 1 END = CAST($7 AS BIGINT) \
+             AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $5 AND value = '1') ORDER BY job.run_ms, job.id LIMIT $4) \
              AND ((state = 'waiting' AND run_ms <= $2) OR (state = 'active' AND leased_ms <= $2))";
-        let cells = [lease.into(), now_ms.into(), until_ms.into(), limit.into(), PAUSED.into(), hub.into()];
+        let Lease { now_ms, until_ms } = times;
+        let cells = [
+            lease.into(),
+            now_ms.into(),
+            until_ms.into(),
+            limit.into(),
+            PAUSED.into(),
+            hub.into(),
+            troubled.into(),
+        ];
         Change::new(sql, cells)
     }
 

@@ -4,7 +4,7 @@
 use super::looking::{Kind, LONGEST, Manner, Outcome};
 use super::{Server, Servers};
 use perfwatch_model::remote::Stage;
-use perfwatch_store::jobs::{JobRow, Jobs};
+use perfwatch_store::jobs::{JobRow, Jobs, Lease};
 use perfwatch_store::servers::{LookRow, ServerRow};
 use perfwatch_store::{CommitError, StoreError, Write};
 use std::sync::Arc;
@@ -30,6 +30,19 @@ const KEEP_OK_LOOKS_MS: i64 = 2 * 24 * 3_600_000;
 const KEEP_LOOKS_MS: i64 = 30 * 24 * 3_600_000;
 const CLEAN_EVERY: Duration = Duration::from_secs(600);
 
+/// Looks at one time. Hosts that don't answer take long: of all hands, they get half.
+struct Hands {
+    all: Arc<Semaphore>,
+    troubled: Arc<Semaphore>,
+}
+
+impl Hands {
+    fn new(workers: usize) -> Self {
+        let semaphore = |count: usize| Arc::new(Semaphore::new(count));
+        Self { all: semaphore(workers), troubled: semaphore((workers / 2).max(1)) }
+    }
+}
+
 /// The next time that a server has after `after_ms`: each has its own place in the interval, so that
 /// they don't all come at once, after a restart either.
 pub(crate) fn next_run_ms(server: Uuid, interval_ms: i64, after_ms: i64) -> i64 {
@@ -52,10 +65,10 @@ impl Servers {
     }
 
     async fn work(self: &Arc<Self>, stop: &CancellationToken, tasks: &TaskTracker) {
-        let free = Arc::new(Semaphore::new(self.workers));
+        let hands = Hands::new(self.workers);
         let mut began = false;
         while !stop.is_cancelled() {
-            let wait = match self.round(&free, &mut began, stop, tasks).await {
+            let wait = match self.round(&hands, &mut began, stop, tasks).await {
                 Ok(wait) => wait,
                 Err(error) => {
                     tracing::warn!(%error, "queue");
@@ -82,7 +95,7 @@ impl Servers {
     /// Begins what is due, as far as hands are free; how long until there may be more.
     async fn round(
         self: &Arc<Self>,
-        free: &Arc<Semaphore>,
+        hands: &Hands,
         began: &mut bool,
         stop: &CancellationToken,
         tasks: &TaskTracker,
@@ -93,8 +106,7 @@ impl Servers {
             *began = true;
         }
         // A free hand wakes this up.
-        let hands = free.available_permits();
-        if hands == 0 {
+        if hands.all.available_permits() == 0 {
             return Ok(LOOK_EVERY);
         }
         let now_ms = self.rooms.clock.wall_ms();
@@ -103,15 +115,16 @@ impl Servers {
             let wait = Duration::from_millis(u64::try_from(next_ms - now_ms).unwrap_or_default());
             return Ok(wait.min(LOOK_EVERY));
         }
-        let lease = Uuid::now_v7();
-        let until_ms = now_ms + i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
-        let limit = i64::try_from(hands).unwrap_or(1);
-        let claim = Write::Sql(Jobs::claim(store.hub(), lease, now_ms, until_ms, limit));
-        store.commit(vec![claim]).await.or_else(unless_conflict)?;
-        let jobs = Jobs::claimed(store, lease).await?;
-        let none = jobs.is_empty();
-        for job in jobs {
-            let Ok(hand) = free.clone().acquire_owned().await else { break };
+        let times = Lease { now_ms, until_ms: now_ms + i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX) };
+        let fine = self.claim(times, false, hands.all.available_permits()).await?;
+        let left = hands.all.available_permits().saturating_sub(fine.len());
+        let troubled = self.claim(times, true, left.min(hands.troubled.available_permits())).await?;
+        let none = fine.is_empty() && troubled.is_empty();
+        let jobs =
+            fine.into_iter().map(|job| (job, false)).chain(troubled.into_iter().map(|job| (job, true)));
+        for ((job, lease), in_trouble) in jobs {
+            let troubled = in_trouble.then(|| hands.troubled.clone().try_acquire_owned());
+            let hand = (hands.all.clone().try_acquire_owned(), troubled);
             let (servers, stop) = (self.clone(), stop.clone());
             tasks.spawn(async move {
                 // One that is stopped is begun anew by the next start, or by another hub.
@@ -127,6 +140,23 @@ impl Servers {
             });
         }
         Ok(if none { LOOK_EVERY } else { Duration::ZERO })
+    }
+
+    /// So many of those that are due, with their lease.
+    async fn claim(
+        &self,
+        times: Lease,
+        troubled: bool,
+        limit: usize,
+    ) -> Result<Vec<(JobRow, Uuid)>, StoreError> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let (store, lease) = (&*self.rooms.store, Uuid::now_v7());
+        let limit = i64::try_from(limit).unwrap_or(1);
+        let claim = Write::Sql(Jobs::claim(store.hub(), lease, times, troubled, limit));
+        store.commit(vec![claim]).await.or_else(unless_conflict)?;
+        Ok(Jobs::claimed(store, lease).await?.into_iter().map(|job| (job, lease)).collect())
     }
 
     /// One try.

@@ -1,7 +1,7 @@
 //! Servers without an agent, and the queue of looks at them.
 
 use super::people::commit;
-use perfwatch_store::jobs::{JobRow, Jobs};
+use perfwatch_store::jobs::{JobRow, Jobs, Lease};
 use perfwatch_store::servers::{LookRow, ServerRow};
 use perfwatch_store::{Change, CommitError, Store};
 use uuid::Uuid;
@@ -111,8 +111,13 @@ pub(crate) async fn servers_are_changed_by_who_saw_them(store: &dyn Store) {
 }
 
 async fn claim(store: &dyn Store, now_ms: i64, limit: i64) -> (Uuid, Vec<JobRow>) {
+    claim_of(store, now_ms, false, limit).await
+}
+
+async fn claim_of(store: &dyn Store, now_ms: i64, troubled: bool, limit: i64) -> (Uuid, Vec<JobRow>) {
     let lease = Uuid::now_v7();
-    apply(store, [Jobs::claim("one", lease, now_ms, now_ms + 90_000, limit)]).await;
+    let times = Lease { now_ms, until_ms: now_ms + 90_000 };
+    apply(store, [Jobs::claim("one", lease, times, troubled, limit)]).await;
     (lease, Jobs::claimed(store, lease).await.unwrap())
 }
 
@@ -206,4 +211,22 @@ async fn leases_end_and_queues_pause(store: &dyn Store, ids: &[Uuid]) {
         apply(store, ServerRow::remove(*id)).await;
     }
     assert_eq!(states(store, 99_000).await, [0; 5]);
+}
+
+pub(crate) async fn those_in_trouble_are_taken_apart(store: &dyn Store) {
+    let servers = ["fine", "fails", "new"].map(|name| server(name, true));
+    apply(store, servers.iter().map(ServerRow::add)).await;
+    let [fine, fails, new] = servers.map(|server| server.id);
+    for (id, cause) in [(fine, None), (fails, Some("timed_out"))] {
+        let note = look(id, 1_000, cause).note(1, None);
+        apply(store, [note, Jobs::plan(id, 1_000)]).await;
+    }
+    apply(store, [Jobs::plan(new, 1_000)]).await;
+    let servers = |jobs: Vec<JobRow>| jobs.into_iter().map(|job| job.server).collect::<Vec<_>>();
+    assert_eq!(servers(claim_of(store, 2_000, false, 9).await.1), [fine, new]);
+    assert!(claim_of(store, 2_000, false, 9).await.1.is_empty());
+    assert_eq!(servers(claim_of(store, 2_000, true, 9).await.1), [fails]);
+    for id in [fine, fails, new] {
+        apply(store, ServerRow::remove(id)).await;
+    }
 }
