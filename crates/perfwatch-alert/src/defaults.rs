@@ -52,7 +52,7 @@ fn of(instance: &str, condition: Condition) -> Condition {
 /// Interfaces that come and go with containers, and the machine's own loop.
 const REAL_INTERFACES: &str = "!lo,!veth*,!docker*,!br-*,!cali*,!flannel*,!cni*";
 /// Mounts that are full by design.
-const REAL_MOUNTS: &str = "!/snap/*,!/boot/efi,!/run/*,!/var/lib/docker/*,!/var/lib/kubelet/*";
+pub const REAL_MOUNTS: &str = "!/snap/*,!/boot/efi,!/run/*,!/var/lib/docker/*,!/var/lib/kubelet/*";
 
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn table() -> Vec<Line> {

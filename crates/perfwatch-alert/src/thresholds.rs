@@ -2,6 +2,7 @@
 //! all hosts that have it. They are made of the servers and changed there.
 
 use crate::condition::{Compare, Condition};
+use crate::defaults::REAL_MOUNTS;
 use crate::rule::{Group, Rule, Selector, Severity};
 use crate::window::Aggregate;
 use perfwatch_model::Span;
@@ -21,11 +22,11 @@ pub struct Thresholds {
     pub disk: Option<f64>,
 }
 
-/// Name, metric, what to do.
-const KINDS: [(&str, &str, &str); 3] = [
-    ("CPU", "cpu.usage", "Its largest processes stand beside it."),
-    ("Memory", "memory.used_percent", "Its largest processes stand beside it."),
-    ("Disk", "filesystem.used_percent", "Make room, or give it more."),
+/// Name, metric, of which instances, what to do.
+const KINDS: [(&str, &str, Option<&str>, &str); 3] = [
+    ("CPU", "cpu.usage", None, "Its largest processes stand beside it."),
+    ("Memory", "memory.used_percent", None, "Its largest processes stand beside it."),
+    ("Disk", "filesystem.used_percent", Some(REAL_MOUNTS), "Make room, or give it more."),
 ];
 
 /// Ids begin so; kind and threshold follow.
@@ -60,7 +61,7 @@ pub fn rules(hosts: &[Thresholds]) -> Vec<Rule> {
 
 fn rule(kind: usize, hundredths: u32, mut hosts: Vec<Uuid>) -> Rule {
     hosts.sort();
-    let (name, metric, note) = KINDS[kind];
+    let (name, metric, instance, note) = KINDS[kind];
     let threshold = f64::from(hundredths) / 100.0;
     Rule {
         id: id(kind, hundredths),
@@ -71,7 +72,7 @@ fn rule(kind: usize, hundredths: u32, mut hosts: Vec<Uuid>) -> Rule {
         hosts: Selector { hosts, ..Selector::default() },
         when: Condition::Value {
             metric: metric.to_owned(),
-            instance: None,
+            instance: instance.map(str::to_owned),
             aggregate: Aggregate::Last,
             window: Span::default(),
             compare: Compare::Above,
