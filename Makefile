@@ -23,6 +23,7 @@ web/dist/index.html: web/node_modules/.installed web/index.html web/vite.config.
 test: check
 	scripts/ensure-postgres
 	scripts/ensure-sshd
+	scripts/ensure-redis
 	$(CARGO) test --locked --workspace
 	cd web && $(NPM) run -s test
 	scripts/ensure-browser
@@ -39,6 +40,7 @@ bench: web
 	scripts/ensure-peers
 	scripts/ensure-postgres
 	scripts/ensure-sshd
+	scripts/ensure-redis
 	$(CARGO) build --locked --profile quick -p perfwatch -p perfwatch-bench
 	target/quick/perfwatch-bench collect
 	target/quick/perfwatch-bench live

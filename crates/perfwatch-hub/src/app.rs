@@ -4,6 +4,7 @@ use crate::alerting::Alerting;
 use crate::auth::oidc::Oidc;
 use crate::auth::throttle::Throttle;
 use crate::auth::{Limits, People};
+use crate::cache::Cache;
 use crate::config::HubConfig;
 use crate::fleet::Fleet;
 use crate::history::History;
@@ -44,6 +45,8 @@ pub(crate) struct App {
     pub(crate) history: Arc<History>,
     /// The last minutes, and who watches them.
     pub(crate) live: Arc<Live>,
+    /// What is known for a while.
+    pub(crate) cache: Arc<Cache>,
     /// What people are told of.
     pub(crate) alerting: Arc<Alerting>,
     /// Hosts without an agent.

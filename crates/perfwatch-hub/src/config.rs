@@ -6,6 +6,7 @@ use crate::auth::oidc::OidcConfig;
 use crate::history::HistoryConfig;
 use axum::http::Uri;
 use ipnet::IpNet;
+use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub struct HubConfig {
     pub connections: usize,
     /// Of one address.
     pub connections_of_address: usize,
+    /// Where several hubs share what each of them saw last: `redis://:password@host:6379/0`.
+    pub redis: Option<SecretString>,
     /// Keys that seal what the hub must be able to read itself: the first seals, all open.
     pub secret_keys: SecretKeys,
     /// Looks at hosts without an agent, at one time.
@@ -114,6 +117,7 @@ impl Default for HubConfig {
             requests: RequestLimits::default(),
             connections: 20_000,
             connections_of_address: 2_000,
+            redis: None,
             secret_keys: SecretKeys::default(),
             workers: 5,
             downloads: PathBuf::from("downloads"),

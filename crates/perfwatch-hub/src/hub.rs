@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::auth::oidc::Oidc;
 use crate::auth::throttle::Throttle;
 use crate::auth::{Limits, People};
+use crate::cache::Cache;
 use crate::config::{FirstAdmin, HubConfig, HubProblem};
 use crate::fleet::Fleet;
 use crate::history::History;
@@ -20,6 +21,7 @@ use perfwatch_model::remote::RemoteCollector;
 use perfwatch_model::{Catalog, Clock, limits};
 use perfwatch_store::people::{AuditEntry, Role};
 use perfwatch_store::{CommitError, Store, StoreError};
+use secrecy::ExposeSecret;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -175,6 +177,8 @@ async fn open(
     let Deps { store, clock, catalog, notifier, remote } = deps;
     let metrics = Arc::new(SelfMetrics::new());
     let live = Arc::new(Live::new());
+    let redis = config.redis.as_ref().map(ExposeSecret::expose_secret);
+    let cache = Arc::new(Cache::open(redis, clock.clone(), metrics.cache.clone())?);
     let fleet = Arc::new(Fleet::open(store.clone()).await?);
     let history =
         History::open(store.clone(), clock.clone(), config.history.clone(), metrics.history.clone()).await?;
@@ -211,6 +215,7 @@ async fn open(
         pipeline: pipeline.clone(),
         remote,
         vault,
+        cache: cache.clone(),
     };
     let servers = Servers::new(rooms, metrics.servers.clone(), config.workers);
     servers.reseal().await?;
@@ -228,6 +233,7 @@ async fn open(
         pipeline,
         history,
         live,
+        cache,
         alerting,
         servers,
         metrics,
@@ -318,6 +324,7 @@ async fn prune(app: Arc<App>) {
                 app.live.prune(app.clock.wall_ms());
                 app.pipeline.prune();
                 app.limits.prune();
+                app.cache.prune();
             }
         }
     }

@@ -9,6 +9,7 @@ mod alerting;
 mod api;
 mod app;
 mod auth;
+mod cache;
 mod config;
 mod error;
 mod fleet;

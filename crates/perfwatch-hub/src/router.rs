@@ -96,6 +96,7 @@ fn servers() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(api::servers::list, api::servers::create))
         .routes(routes!(api::servers::one, api::servers::change, api::servers::remove))
         .routes(routes!(api::servers_import::import))
+        .routes(routes!(api::servers::summary))
         .routes(routes!(api::servers::trust))
         .routes(routes!(api::looks::list))
         .routes(routes!(api::queue::collect))

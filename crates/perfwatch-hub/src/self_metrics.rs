@@ -1,6 +1,7 @@
 //! The hub about itself, as Prometheus text at `/metrics`.
 
 use crate::alerting;
+use crate::cache;
 use crate::history::Counts;
 use crate::servers;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -75,6 +76,8 @@ pub(crate) struct SelfMetrics {
     pub(crate) history: Counts,
     /// Counted as alerts come and go.
     pub(crate) alerts: alerting::Counts,
+    /// Counted as Redis does not answer.
+    pub(crate) cache: cache::Counts,
     /// Counted as hosts are looked at.
     pub(crate) servers: servers::Counts,
     hosts: Gauge,
@@ -104,6 +107,7 @@ impl SelfMetrics {
             live_delay_seconds: Histogram::new(DELAYS),
             history: Counts::default(),
             alerts: alerting::Counts::default(),
+            cache: cache::Counts::default(),
             servers: servers::Counts::default(),
             hosts: Gauge::default(),
             memory: Gauge::default(),
@@ -153,6 +157,7 @@ impl SelfMetrics {
             self.live_delay_seconds.clone(),
         );
         self.history.register(r);
+        self.cache.register(r);
         self.alerts.register(r);
         self.servers.register(r);
         r.register("hosts", "Hosts known", self.hosts.clone());

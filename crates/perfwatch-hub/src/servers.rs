@@ -1,12 +1,13 @@
 //! Hosts that have no agent. The walk: what people ask for ([`record`]) stands in the store with its
 //! secrets sealed; the [`queue`] plans a look at each, and whichever hub is free makes it: target,
 //! look ([`RemoteCollector`]), the same way in as any agent's snapshot, and what is to be known of
-//! it in one commit ([`looking`]). While somebody watches one, it is looked at every few seconds
+//! it in one commit ([`looking`]); lists show what the last one saw ([`latest`]). While somebody watches one, it is looked at every few seconds
 //! ([`live`]). [`keeper`] sees to it that the rest of the hub knows which hosts rest, and that
 //! thresholds are rules.
 
 pub(crate) mod import;
 mod keeper;
+pub(crate) mod latest;
 mod live;
 pub(crate) mod looking;
 pub(crate) mod queue;
@@ -16,6 +17,7 @@ mod thresholds;
 pub(crate) use record::{Credentials, Server};
 
 use crate::alerting::Alerting;
+use crate::cache::Cache;
 use crate::fleet::Fleet;
 use crate::ingest::Pipeline;
 use crate::live::Live;
@@ -45,6 +47,7 @@ pub(crate) struct Rooms {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) remote: Arc<dyn RemoteCollector>,
     pub(crate) vault: Arc<Vault>,
+    pub(crate) cache: Arc<Cache>,
 }
 
 /// Counted for the hub's own metrics.

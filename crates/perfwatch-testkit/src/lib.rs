@@ -1,8 +1,9 @@
-//! Real parts for tests: a PostgreSQL of their own on a socket of its own, an sshd, gone with the test;
+//! Real parts for tests: a PostgreSQL of their own on a socket of its own, an sshd, a Redis, gone with the test;
 //! servers that take down what they hear.
 
 #![expect(clippy::unwrap_used, reason = "a test can't go on without its parts")]
 
+pub mod redis;
 pub mod sink;
 pub mod sshd;
 

@@ -103,6 +103,8 @@ mod with_hub {
                 password: password.read().map_err(|why| anyhow::anyhow!("hub.admin.password: {why}"))?,
             }),
         };
+        let redis = hub.redis.as_ref().map(Secret::read).transpose();
+        let redis = redis.map_err(|why| anyhow::anyhow!("hub.redis: {why}"))?;
         Ok(HubConfig {
             oidc: oidc(&hub.oidc)?,
             listen,
@@ -119,6 +121,7 @@ mod with_hub {
             connections: hub.limits.connections.min(raise_file_handles().unwrap_or(usize::MAX)),
             connections_of_address: hub.limits.address_connections,
             downloads: settings.data.join("downloads"),
+            redis: redis.filter(|url| !url.is_empty()).map(Into::into),
             secret_keys: crate::keys::keys(settings)?,
             workers: hub.servers.workers.clamp(1, 100),
             interval: hub.interval.map(|time| time.0),

@@ -1189,6 +1189,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/servers/metrics/summary": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What all of them come to together
+         * @description From the role viewer on.
+         */
+        get: operations["get_servers_metrics_summary"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/servers/test": {
         parameters: {
             query?: never;
@@ -2170,6 +2190,12 @@ export interface components {
          * @enum {string}
          */
         Form: "ssh_config" | "csv";
+        /** @description A filesystem that is fuller than the others. */
+        Fullest: {
+            mount: string;
+            /** Format: double */
+            percent: number;
+        };
         /** @description A time without points. */
         Gap: {
             /** Format: int64 */
@@ -2468,6 +2494,55 @@ export interface components {
             error: string | null;
             /** Format: int64 */
             took_ms: number;
+        };
+        /** @description What the last look saw, of the last hour. */
+        Latest: {
+            /**
+             * Format: int64
+             * @description By the server's own clock.
+             */
+            at_ms: number;
+            /**
+             * Format: double
+             * @description Of all processors' time, percent.
+             */
+            cpu: number | null;
+            disk: components["schemas"]["Fullest"] | null;
+            /**
+             * Format: double
+             * @description Of all filesystems, bytes.
+             */
+            disk_size: number | null;
+            /**
+             * Format: double
+             * @description Of all filesystems, bytes.
+             */
+            disk_used: number | null;
+            /**
+             * Format: double
+             * @description Of the last minute.
+             */
+            load: number | null;
+            /**
+             * Format: double
+             * @description Percent.
+             */
+            memory: number | null;
+            /**
+             * Format: double
+             * @description Bytes.
+             */
+            memory_total: number | null;
+            /**
+             * Format: double
+             * @description Bytes.
+             */
+            memory_used: number | null;
+            /**
+             * Format: double
+             * @description Since it started.
+             */
+            uptime_s: number | null;
         };
         /**
          * @description What the hub says over `WS /api/ws/metrics` once something is subscribed to. Values are
@@ -3008,6 +3083,7 @@ export interface components {
              * @description When a look last brought something.
              */
             last_ok_ms: number | null;
+            latest: components["schemas"]["Latest"] | null;
             login: components["schemas"]["LoginKind"];
             name: string;
             /**
@@ -3066,6 +3142,47 @@ export interface components {
             /** Format: int64 */
             now_ms: number;
             servers: components["schemas"]["ServerJson"][];
+        };
+        /** @description What servers come to together, of the last hour; at most a minute old. */
+        ServersTotal: {
+            /**
+             * Format: int64
+             * @description When it was made.
+             */
+            at_ms: number;
+            /**
+             * Format: double
+             * @description The mean of all, percent.
+             */
+            cpu: number | null;
+            /**
+             * Format: double
+             * @description Bytes.
+             */
+            disk_size: number;
+            /**
+             * Format: double
+             * @description Bytes.
+             */
+            disk_used: number;
+            /**
+             * Format: double
+             * @description Bytes.
+             */
+            memory_total: number;
+            /**
+             * Format: double
+             * @description Bytes.
+             */
+            memory_used: number;
+            /** @description Of how many there are figures. */
+            servers: number;
+            /** @description The busiest. */
+            top_cpu: components["schemas"]["TopServer"][];
+            /** @description Those with the fullest filesystem. */
+            top_disk: components["schemas"]["TopServer"][];
+            /** @description Those with least memory left. */
+            top_memory: components["schemas"]["TopServer"][];
         };
         /** @description A browser that is logged in. */
         SessionJson: {
@@ -3375,6 +3492,16 @@ export interface components {
         /** @description One's own tokens. */
         TokensJson: {
             tokens: components["schemas"]["TokenJson"][];
+        };
+        /** @description A server that has most of something. */
+        TopServer: {
+            /** Format: uuid */
+            id: string;
+            /** @description Of disks: which. */
+            mount: string | null;
+            name: string;
+            /** Format: double */
+            percent: number;
         };
         /** @description A code of the app. */
         TotpCode: {
@@ -5690,6 +5817,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["QueueJson"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_servers_metrics_summary: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServersTotal"];
                 };
             };
             400: components["responses"]["Error400"];

@@ -59,6 +59,8 @@ export type MetricDef = Shapes['MetricDef']
 
 export type Server = Shapes['ServerJson']
 export type ServerList = Shapes['ServersJson']
+export type ServersTotal = Shapes['ServersTotal']
+export type TopServer = Shapes['TopServer']
 export type ServerWish = Shapes['ServerWish']
 export type ServerImport = Shapes['ServersImportJson']
 export type ServerImportWish = Shapes['ImportWish']

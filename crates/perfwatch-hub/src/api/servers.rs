@@ -6,6 +6,7 @@ use crate::app::App;
 use crate::auth::people::State as Everyone;
 use crate::auth::{Doer, Identity};
 use crate::error::ApiError;
+use crate::servers::latest::{Latest, ServersTotal};
 use crate::servers::looking::unkept;
 use crate::servers::record::{LoginKind, ServerWish, Thresholds};
 use crate::servers::{Server, Servers, queue};
@@ -70,6 +71,8 @@ pub(crate) struct ServerJson {
     last_ok_ms: Option<i64>,
     /// When it is looked at next.
     next_ms: Option<i64>,
+    /// What it saw last, in the last hour.
+    latest: Option<Latest>,
 }
 
 /// Servers by name.
@@ -79,7 +82,7 @@ pub(crate) struct ServersJson {
     now_ms: i64,
 }
 
-pub(super) fn show(row: ServerRow, everyone: &Everyone) -> Option<ServerJson> {
+pub(super) fn show(row: ServerRow, latest: Option<Latest>, everyone: &Everyone) -> Option<ServerJson> {
     let Server { name, address, port, user, login, jump, interval, thresholds } = Servers::record(&row)?;
     let last = row.last_ms.map(|at_ms| LastJson {
         at_ms,
@@ -106,6 +109,7 @@ pub(super) fn show(row: ServerRow, everyone: &Everyone) -> Option<ServerJson> {
         last,
         last_ok_ms: row.last_ok_ms,
         next_ms: row.next_ms,
+        latest,
     })
 }
 
@@ -119,9 +123,10 @@ pub(super) async fn find(app: &App, identity: &Identity, id: &str) -> Result<Ser
     ServerRow::one(app.servers.store(), id).await?.ok_or_else(missing)
 }
 
-fn shown(row: ServerRow, app: &App) -> Result<ServerJson, ApiError> {
+async fn shown(row: ServerRow, app: &App) -> Result<ServerJson, ApiError> {
+    let latest = app.servers.latest(&[row.id]).await.pop().flatten();
     let unreadable = || ApiError::unprocessable("unreadable", "this version can't read that server's record");
-    show(row, &app.people.now()).ok_or_else(unreadable)
+    show(row, latest, &app.people.now()).ok_or_else(unreadable)
 }
 
 /// Hosts without an agent, by name
@@ -132,10 +137,32 @@ pub(crate) async fn list(
 ) -> Result<Json<ServersJson>, ApiError> {
     let everyone = app.people.now();
     let rows = ServerRow::all(app.servers.store()).await?;
-    let rows = rows.into_iter().filter(|row| identity.sees(&everyone, HostId(row.id)));
-    let mut servers: Vec<ServerJson> = rows.filter_map(|row| show(row, &everyone)).collect();
+    let rows: Vec<ServerRow> =
+        rows.into_iter().filter(|row| identity.sees(&everyone, HostId(row.id))).collect();
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let latest = app.servers.latest(&ids).await;
+    let rows = rows.into_iter().zip(latest);
+    let mut servers: Vec<ServerJson> =
+        rows.filter_map(|(row, latest)| show(row, latest, &everyone)).collect();
     servers.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
     Ok(Json(ServersJson { servers, now_ms: app.clock.wall_ms() }))
+}
+
+/// What all of them come to together
+#[utoipa::path(get, path = "/api/v1/servers/metrics/summary", tag = "servers",
+    responses((status = 200, body = ServersTotal)))]
+pub(crate) async fn summary(
+    State(app): State<Arc<App>>,
+    identity: Identity,
+) -> Result<Json<ServersTotal>, ApiError> {
+    let everyone = app.people.now();
+    let rows = ServerRow::all(app.servers.store()).await?;
+    let rows = rows.iter().filter(|row| row.enabled && identity.sees(&everyone, HostId(row.id)));
+    let servers: Vec<(Uuid, String)> =
+        rows.filter_map(|row| Some((row.id, Servers::record(row)?.name))).collect();
+    // Whoever may see the same, as of the same changes, sees the same.
+    let who = format!("{}:{}", everyone.revision(), identity.host_tags.join(","));
+    Ok(Json(app.servers.summary(&who, &servers).await))
 }
 
 /// One host without an agent
@@ -146,7 +173,7 @@ pub(crate) async fn one(
     identity: Identity,
     Path(id): Path<String>,
 ) -> Result<Json<ServerJson>, ApiError> {
-    Ok(Json(shown(find(&app, &identity, &id).await?, &app)?))
+    Ok(Json(shown(find(&app, &identity, &id).await?, &app).await?))
 }
 
 /// Whether its host may be theirs, and its way leads through what they may see.
@@ -217,7 +244,7 @@ pub(crate) async fn create(
     turn.commit(add(&row, &tags, app.clock.wall_ms()), Some(entry)).await?;
     app.servers.wake(Some(row.id));
     let row = ServerRow::one(app.servers.store(), row.id).await?.unwrap_or(row);
-    Ok((StatusCode::CREATED, Json(shown(row, &app)?)))
+    Ok((StatusCode::CREATED, Json(shown(row, &app).await?)))
 }
 
 /// Two of one name would be two hosts of one name.
@@ -308,8 +335,11 @@ pub(crate) async fn change(
     let action = if secret_said { "server.credentials" } else { "server.change" };
     let entry = doer.changed(action, format!("server {}", server.name), was.as_ref(), Some(&server));
     turn.commit(changes, Some(entry)).await?;
+    if moved {
+        app.servers.forget(row.id).await;
+    }
     app.servers.wake(Some(row.id));
-    Ok(Json(shown(find(&app, &doer.identity, &id).await?, &app)?))
+    Ok(Json(shown(find(&app, &doer.identity, &id).await?, &app).await?))
 }
 
 /// Removes a server, and its host
@@ -326,9 +356,11 @@ pub(crate) async fn remove(
     let row = find(&app, &doer.identity, &id).await?;
     let known = ServerRow::all(app.servers.store()).await?;
     let leads = |other: &&ServerRow| Servers::record(other).is_some_and(|server| server.jump == Some(row.id));
-    if let Some(other) = known.iter().find(leads).and_then(Servers::record) {
-        let why = format!("the way to {} leads through it", other.name);
-        return Err(ApiError::conflict("in_use", why));
+    if let Some(other) = known.iter().find(leads) {
+        // Its name is told to who may see it.
+        let seen = doer.identity.sees(&app.people.now(), HostId(other.id)).then(|| Servers::record(other));
+        let name = seen.flatten().map_or_else(|| "another server".to_owned(), |server| server.name);
+        return Err(ApiError::conflict("in_use", format!("the way to {name} leads through it")));
     }
     let host = HostId(row.id);
     let name = Servers::record(&row).map(|server| server.name).unwrap_or_default();
@@ -341,6 +373,7 @@ pub(crate) async fn remove(
     app.fleet.remove(host);
     app.live.remove(host);
     app.alerting.forget(host);
+    app.servers.forget(row.id).await;
     app.servers.wake(Some(row.id));
     Ok(StatusCode::NO_CONTENT)
 }
@@ -379,5 +412,5 @@ pub(crate) async fn trust(
     let changes = [after.change(row.version), trusted, Jobs::replan(row.id, app.clock.wall_ms())];
     turn.commit(changes, Some(entry)).await?;
     app.servers.wake(Some(row.id));
-    Ok(Json(shown(find(&app, &doer.identity, &id).await?, &app)?))
+    Ok(Json(shown(find(&app, &doer.identity, &id).await?, &app).await?))
 }

@@ -80,6 +80,7 @@ pub(crate) const ROUTES: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/servers/{id}/tests", From(Viewer)),
     ("POST", "/api/v1/servers/{id}/collect", From(Operator)),
     ("POST", "/api/v1/servers/metrics/collect-all", From(Operator)),
+    ("GET", "/api/v1/servers/metrics/summary", From(Viewer)),
     ("GET", "/api/v1/servers/metrics/queue/stats", From(Viewer)),
     ("GET", "/api/v1/servers/metrics/queue/jobs", From(Viewer)),
     ("POST", "/api/v1/servers/metrics/queue/pause", From(Operator)),

@@ -82,6 +82,11 @@ impl State {
         })
     }
 
+    /// Rises with each change.
+    pub(crate) fn revision(&self) -> i64 {
+        self.changes
+    }
+
     /// What a host is told apart by.
     pub(crate) fn tags(&self, host: HostId) -> &[String] {
         self.host_tags.get(&host).map(Vec::as_slice).unwrap_or_default()

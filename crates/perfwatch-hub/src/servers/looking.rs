@@ -2,6 +2,7 @@
 //! down of it.
 
 use super::Servers;
+use super::latest::Latest;
 use crate::ingest::Submission;
 use perfwatch_model::remote::{Ask, Cause, Failure, Looked, Seen, Stage, Step, Target};
 use perfwatch_model::{HostId, HostRef};
@@ -15,6 +16,10 @@ use uuid::Uuid;
 const MOST_JUMPS: usize = 3;
 /// Whatever happens, a look ends; each of its steps has a shorter time of its own.
 pub(super) const LONGEST: Duration = Duration::from_secs(150);
+
+/// Counters of before say something of now for three intervals; where looks are late for want of
+/// hands, longer, or a look would take more of them.
+const FRESH: Duration = Duration::from_secs(900);
 
 /// How long a test waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -237,7 +242,7 @@ impl Servers {
         let ask = Ask {
             target,
             carried: manner.carried.clone(),
-            fresh: manner.interval * 3,
+            fresh: FRESH.max(manner.interval * 3),
             interval: manner.interval,
             hold: manner.hold,
             anew: manner.kind == Kind::Test,
@@ -259,6 +264,7 @@ impl Servers {
             return Err(internal("it was changed meanwhile".to_owned()));
         }
         let name = Self::record(row).map(|server| server.name).unwrap_or(seen.hostname);
+        let latest = Latest::of(&seen.snapshot);
         let submission = Submission {
             host: HostRef { id: Some(HostId(row.id)), name },
             snapshots: vec![(0, seen.snapshot)],
@@ -269,7 +275,10 @@ impl Servers {
         let answer = answer.map_err(|error| internal(format!("this hub could not keep it: {error}")))?;
         match answer.rejected.first() {
             Some(refusal) => Err(failure(Cause::Garbled, Stage::Read, refusal.message.clone())),
-            None => Ok(()),
+            None => {
+                self.remember(row.id, &latest).await;
+                Ok(())
+            }
         }
     }
 

@@ -68,6 +68,9 @@ struct HubFlags {
     /// Where history is kept: sqlite:FOLDER or postgres://… [default: SQLite in the data folder]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
+    /// Where several hubs share what each of them saw last: redis://host:6379, or file:PATH
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -201,6 +204,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Hub(hub)) => {
             over(&mut flags, "hub.listen", hub.listen);
             over(&mut flags, "hub.store", hub.store);
+            over(&mut flags, "hub.redis", hub.redis);
             run::hub(&cli.common.load(flags)?)
         }
         Some(Command::User(user)) => {

@@ -4,6 +4,7 @@
 use crate::support::{TestHub, eventually, now_ms};
 use futures_util::SinkExt as _;
 use perfwatch_testkit::Postgres;
+use perfwatch_testkit::redis::Redis;
 use perfwatch_testkit::sshd::{Hostile, PASSWORD, Sshd, Trap, USER};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -336,9 +337,9 @@ fn two_hubs_share_the_queue() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let database = Postgres::start();
     let url = database.database("servers");
-    let key = "ab".repeat(32);
+    let (key, mut redis) = ("ab".repeat(32), Redis::start());
     let start = |folder: &tempfile::TempDir| {
-        let args = ["hub", "--listen", "127.0.0.1:0", "--store", &url];
+        let args = ["hub", "--listen", "127.0.0.1:0", "--store", &url, "--redis", &redis.url()];
         TestHub::start_told(folder.path(), &args, &[("PERFWATCH_HUB_SECRET_KEY", &key), OFTEN])
     };
     let (a, b) = (start(&folders[0]), start(&folders[1]));
@@ -357,6 +358,16 @@ fn two_hubs_share_the_queue() {
         line.rsplit(' ').next().unwrap().parse::<i64>().unwrap()
     };
     assert!(made(&a) > 0 && made(&b) > 0 && made(&a) + made(&b) == 48, "{} and {}", made(&a), made(&b));
+    // What one saw, the other one shows; without Redis, what it saw itself.
+    let shown = |hub: &TestHub| {
+        let list = hub.get("/api/v1/servers").body["servers"].clone();
+        list.as_array().unwrap().iter().filter(|server| server["latest"]["memory"].is_f64()).count()
+    };
+    assert_eq!((shown(&a), shown(&b)), (16, 16));
+    let total = b.get("/api/v1/servers/metrics/summary").body;
+    assert!(total["servers"] == 16 && total["top_memory"].as_array().unwrap().len() == 3, "{total}");
+    redis.kill();
+    assert!(shown(&a) > 0 && shown(&b) > 0, "{} {}", shown(&a), shown(&b));
     // One leaves for good: the other one goes on with what it had begun.
     a.process.kill();
     assert_eq!(post(&b, "/api/v1/servers/metrics/collect-all"), 202);

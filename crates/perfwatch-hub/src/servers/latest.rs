@@ -1,0 +1,244 @@
+//! What the last look at each server saw, for lists: kept for an hour; and what all of them come to
+//! together, kept for a minute.
+
+use super::Servers;
+use perfwatch_alert::condition::instance_fits;
+use perfwatch_alert::defaults::REAL_MOUNTS;
+use perfwatch_model::Snapshot;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// Older figures say nothing of now.
+const LASTS: Duration = Duration::from_secs(3_600);
+/// Whoever asks for all together gets the same for so long.
+const SUMMARY_LASTS: Duration = Duration::from_secs(60);
+/// Of each kind, in a summary.
+const MOST_TOP: usize = 3;
+
+/// A filesystem that is fuller than the others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Fullest {
+    mount: String,
+    percent: f64,
+}
+
+/// What the last look saw, of the last hour.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Latest {
+    /// By the server's own clock.
+    at_ms: i64,
+    /// Of all processors' time, percent.
+    cpu: Option<f64>,
+    /// Percent.
+    memory: Option<f64>,
+    /// Bytes.
+    memory_used: Option<f64>,
+    /// Bytes.
+    memory_total: Option<f64>,
+    /// Those that are full by design left out.
+    disk: Option<Fullest>,
+    /// Of all filesystems, bytes.
+    disk_used: Option<f64>,
+    /// Of all filesystems, bytes.
+    disk_size: Option<f64>,
+    /// Of the last minute.
+    load: Option<f64>,
+    /// Since it started.
+    uptime_s: Option<f64>,
+}
+
+impl Latest {
+    /// Of one look.
+    pub(crate) fn of(seen: &Snapshot) -> Self {
+        let one = |metric| seen.value(metric, "");
+        let mounts = |metric: &'static str| {
+            let columns = seen.shape.columns().iter().filter(move |column| &*column.metric == metric);
+            columns
+                .filter(|column| instance_fits(Some(REAL_MOUNTS), &column.instance))
+                .filter_map(move |column| Some((&column.instance, seen.value(metric, &column.instance)?)))
+        };
+        let sum = |metric| mounts(metric).map(|(_, value)| value).reduce(|sum, value| sum + value);
+        let fullest = mounts("filesystem.used_percent").max_by(|a, b| a.1.total_cmp(&b.1));
+        Self {
+            at_ms: seen.at_ms,
+            cpu: one("cpu.usage"),
+            memory: one("memory.used_percent"),
+            memory_used: one("memory.used"),
+            memory_total: one("memory.total"),
+            disk: fullest.map(|(mount, percent)| Fullest { mount: mount.to_string(), percent }),
+            disk_used: sum("filesystem.used"),
+            disk_size: sum("filesystem.size"),
+            load: one("load.1m"),
+            uptime_s: one("system.uptime"),
+        }
+    }
+}
+
+/// Percent, and of which mount.
+type Share<'a> = (f64, Option<&'a str>);
+
+/// A server that has most of something.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct TopServer {
+    id: Uuid,
+    name: String,
+    /// Of disks: which.
+    mount: Option<String>,
+    percent: f64,
+}
+
+/// What servers come to together, of the last hour; at most a minute old.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ServersTotal {
+    /// When it was made.
+    at_ms: i64,
+    /// Of how many there are figures.
+    servers: usize,
+    /// The mean of all, percent.
+    cpu: Option<f64>,
+    /// Bytes.
+    memory_used: f64,
+    /// Bytes.
+    memory_total: f64,
+    /// Bytes.
+    disk_used: f64,
+    /// Bytes.
+    disk_size: f64,
+    /// The busiest.
+    top_cpu: Vec<TopServer>,
+    /// Those with least memory left.
+    top_memory: Vec<TopServer>,
+    /// Those with the fullest filesystem.
+    top_disk: Vec<TopServer>,
+}
+
+impl ServersTotal {
+    /// Of these servers, by id and name.
+    fn of(at_ms: i64, servers: &[(Uuid, String)], latest: &[Option<Latest>]) -> Self {
+        let known: Vec<(&(Uuid, String), &Latest)> = servers
+            .iter()
+            .zip(latest)
+            .filter_map(|(server, latest)| Some((server, latest.as_ref()?)))
+            .collect();
+        let sum = |of: fn(&Latest) -> Option<f64>| known.iter().filter_map(|(_, latest)| of(latest)).sum();
+        let top = |of: fn(&Latest) -> Option<Share<'_>>| {
+            let one = |((id, name), latest): &(&(Uuid, String), &Latest)| {
+                let (percent, mount) = of(latest)?;
+                Some(TopServer { id: *id, name: name.clone(), mount: mount.map(str::to_owned), percent })
+            };
+            let mut all: Vec<TopServer> = known.iter().filter_map(one).collect();
+            all.sort_by(|a, b| b.percent.total_cmp(&a.percent));
+            all.truncate(MOST_TOP);
+            all
+        };
+        let cpu: Vec<f64> = known.iter().filter_map(|(_, latest)| latest.cpu).collect();
+        #[expect(clippy::cast_precision_loss, reason = "some thousand servers")]
+        let mean = (!cpu.is_empty()).then(|| cpu.iter().sum::<f64>() / cpu.len() as f64);
+        Self {
+            at_ms,
+            servers: known.len(),
+            cpu: mean,
+            memory_used: sum(|latest| latest.memory_used),
+            memory_total: sum(|latest| latest.memory_total),
+            disk_used: sum(|latest| latest.disk_used),
+            disk_size: sum(|latest| latest.disk_size),
+            top_cpu: top(|latest| Some((latest.cpu?, None))),
+            top_memory: top(|latest| Some((latest.memory?, None))),
+            top_disk: top(|latest| latest.disk.as_ref().map(|disk| (disk.percent, Some(&*disk.mount)))),
+        }
+    }
+}
+
+fn key(server: Uuid) -> String {
+    format!("latest:{server}")
+}
+
+impl Servers {
+    /// What a look saw.
+    pub(super) async fn remember(&self, server: Uuid, latest: &Latest) {
+        self.rooms.cache.put(&key(server), latest, LASTS).await;
+    }
+
+    /// It stands at another place, or is gone: what was seen is of another one.
+    pub(crate) async fn forget(&self, server: Uuid) {
+        self.rooms.cache.forget(&key(server)).await;
+    }
+
+    /// What the last looks saw, in the order of the servers.
+    pub(crate) async fn latest(&self, servers: &[Uuid]) -> Vec<Option<Latest>> {
+        let keys: Vec<String> = servers.iter().map(|server| key(*server)).collect();
+        self.rooms.cache.get(&keys).await
+    }
+
+    /// What servers come to together; `who` names those who see just these.
+    pub(crate) async fn summary(&self, who: &str, servers: &[(Uuid, String)]) -> ServersTotal {
+        let key = format!("summary:{who}");
+        let known = self.rooms.cache.get(std::slice::from_ref(&key)).await.pop().flatten();
+        if let Some(summary) = known {
+            return summary;
+        }
+        let ids: Vec<Uuid> = servers.iter().map(|(id, _)| *id).collect();
+        let summary = ServersTotal::of(self.rooms.clock.wall_ms(), servers, &self.latest(&ids).await);
+        self.rooms.cache.put(&key, &summary, SUMMARY_LASTS).await;
+        summary
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perfwatch_model::{BootId, Column, Shape};
+    use std::sync::Arc;
+
+    fn seen(columns: &[(&'static str, &'static str, i64)]) -> Snapshot {
+        let column = |(metric, instance, _): &(&'static str, &'static str, i64)| Column {
+            metric: (*metric).into(),
+            dimension: if instance.is_empty() { "" } else { "mount" }.into(),
+            instance: (*instance).into(),
+            decimals: 0,
+        };
+        let mut sorted = columns.to_vec();
+        sorted.sort();
+        Snapshot {
+            boot: BootId::from_bytes(&[1; 16]).unwrap(),
+            seq: 1,
+            at_ms: 5,
+            interval_ms: 0,
+            shape: Arc::new(Shape::new(sorted.iter().map(column).collect())),
+            values: sorted.iter().map(|(_, _, value)| *value).collect(),
+            processes: vec![],
+            facts: None,
+            errors: vec![],
+        }
+    }
+
+    #[test]
+    fn a_look_in_short() {
+        let latest = Latest::of(&seen(&[
+            ("cpu.usage", "", 31),
+            ("filesystem.size", "/", 100),
+            ("filesystem.size", "/snap/core/1", 100),
+            ("filesystem.size", "/srv", 50),
+            ("filesystem.used_percent", "/", 40),
+            ("filesystem.used_percent", "/snap/core/1", 100),
+            ("filesystem.used_percent", "/srv", 90),
+        ]));
+        assert_eq!((latest.cpu, latest.memory, latest.at_ms), (Some(31.0), None, 5));
+        assert_eq!(latest.disk, Some(Fullest { mount: "/srv".to_owned(), percent: 90.0 }));
+        assert_eq!((latest.disk_size, latest.disk_used), (Some(150.0), None));
+    }
+
+    #[test]
+    fn all_together() {
+        let servers: Vec<(Uuid, String)> = (0..5).map(|at| (Uuid::from_u128(at), format!("s{at}"))).collect();
+        let of = |cpu| Some(Latest::of(&seen(&[("cpu.usage", "", cpu), ("memory.used", "", 10)])));
+        let summary = ServersTotal::of(7, &servers, &[of(10), None, of(90), of(20), of(30)]);
+        assert_eq!((summary.servers, summary.cpu, summary.memory_used), (4, Some(37.5), 40.0));
+        let busiest: Vec<&str> = summary.top_cpu.iter().map(|top| top.name.as_str()).collect();
+        assert_eq!(busiest, ["s2", "s4", "s3"]);
+        assert_eq!((summary.top_disk.len(), summary.disk_size), (0, 0.0));
+        assert_eq!(ServersTotal::of(7, &[], &[]).cpu, None);
+    }
+}
