@@ -1,6 +1,6 @@
 // How many incidents are open, for all pages: told by the hub whenever that changes.
-import { onBeforeUnmount, onMounted, ref, shallowRef, watch } from 'vue'
-import { getJson, words } from './api/http'
+import { onBeforeUnmount, onMounted, shallowRef, watch } from 'vue'
+import { useAsked } from './api/asked'
 import { liveSocket } from './api/live'
 import type { AlertCounts } from './api/types'
 
@@ -13,29 +13,17 @@ export function useAlertCounts() {
   onBeforeUnmount(() => end?.())
 }
 
-/** A list that is loaded anew whenever alerts change. */
+/** An answer that is asked for anew whenever alerts change. */
 export function useAlerting<T>(path: () => string) {
-  const list = shallowRef<T | null>(null)
-  const problem = ref('')
-  let asked = 0
-  async function load() {
-    const mine = ++asked
-    try {
-      const answer = await getJson<T>(path())
-      // A later question was faster.
-      if (mine !== asked) return
-      list.value = answer
-      problem.value = ''
-    } catch (error) {
-      if (mine === asked) problem.value = words(error)
-    }
-  }
+  const asked = useAsked<T>(path)
   let soon: ReturnType<typeof setTimeout> | undefined
-  onMounted(load)
-  watch([() => alertCounts.value?.revision, path], () => {
-    clearTimeout(soon)
-    soon = setTimeout(load, 100)
-  })
+  watch(
+    () => alertCounts.value?.revision,
+    () => {
+      clearTimeout(soon)
+      soon = setTimeout(() => void asked.load(), 100)
+    },
+  )
   onBeforeUnmount(() => clearTimeout(soon))
-  return { list, problem, load }
+  return asked
 }
