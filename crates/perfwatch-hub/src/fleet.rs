@@ -310,3 +310,48 @@ pub(crate) fn check_name(name: &str) -> Result<(), FleetError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perfwatch_model::ManualClock;
+    use perfwatch_store::{SqliteOptions, SqliteStore};
+
+    const MINUTE: u32 = 60_000;
+
+    async fn known(fleet: &Fleet, names: &[&str]) -> Vec<HostId> {
+        let mut ids = Vec::new();
+        for name in names {
+            let host = HostRef { id: None, name: (*name).to_owned() };
+            ids.push(fleet.resolve(&host, None, 1_000).await.unwrap());
+        }
+        ids
+    }
+
+    #[tokio::test]
+    async fn who_is_looked_at_beats_as_often_as_looks_are_planned() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteOptions { folder: folder.path().to_owned(), budget_bytes: 64 << 20 };
+        let store = SqliteStore::open(&options, Arc::new(ManualClock::at(0))).unwrap();
+        let fleet = Fleet::open(Arc::new(store)).await.unwrap();
+        let ids = known(&fleet, &["sends", "rare", "rests", "removed"]).await;
+        let planned = |enabled, heard_ms| Planned { enabled, interval_ms: 15 * MINUTE, heard_ms };
+        let all =
+            [(ids[1], planned(true, None)), (ids[2], planned(false, None)), (ids[3], planned(true, None))];
+        assert_eq!(fleet.set_planned(all.into()), [ids[2]]);
+        // Watched a while ago, every five seconds: it may be as rare again.
+        for id in &ids {
+            fleet.heard(*id, 5_000, 5_000, 5_000, None);
+        }
+        let beat = |id: HostId| fleet.beats().into_iter().find(|beat| beat.host == id);
+        assert_eq!(beat(ids[0]).map(|beat| (beat.interval_ms, beat.planned)), Some((5_000, false)));
+        assert_eq!(beat(ids[1]).map(|beat| (beat.interval_ms, beat.planned)), Some((15 * MINUTE, true)));
+        assert!(beat(ids[2]).is_none(), "nobody waits for one that rests");
+        // Another hub looked at it; and what another hub removed is gone here, not silent.
+        let all = [(ids[1], planned(true, Some(60_000))), (ids[2], planned(false, None))];
+        assert_eq!(fleet.set_planned(all.into()), []);
+        assert_eq!(beat(ids[1]).and_then(|beat| beat.seen_ms), Some(60_000));
+        assert_eq!(fleet.get(ids[1]).and_then(|host| host.last_seen_ms), Some(60_000));
+        assert!(fleet.get(ids[3]).is_none() && beat(ids[3]).is_none() && fleet.find("removed").is_none());
+    }
+}

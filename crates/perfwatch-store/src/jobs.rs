@@ -70,6 +70,13 @@ pub struct Jobs;
 
 const PAUSED: &str = "queue_paused";
 
+/// What is read of jobs, as [`JobRow::read`] takes it.
+macro_rules! jobs {
+    () => {
+        "SELECT id, server, reason, state, run_ms, tries, started_ms, done_ms, error FROM job "
+    };
+}
+
 impl JobRow {
     fn read(row: Vec<Cell>) -> Result<Self, StoreError> {
         let mut cells = Cells::of(row);
@@ -174,8 +181,7 @@ impl Jobs {
     /// # Errors
     /// A store that does not answer.
     pub async fn claimed(store: &dyn Store, lease: Uuid) -> Result<Vec<JobRow>, StoreError> {
-        let sql = "SELECT id, server, reason, state, run_ms, tries, started_ms, done_ms, error FROM job \
-             WHERE lease = $1 AND state = 'active' ORDER BY run_ms, id";
+        let sql = concat!(jobs!(), "WHERE lease = $1 AND state = 'active' ORDER BY run_ms, id");
         store.rows(sql, vec![lease.into()]).await?.into_iter().map(JobRow::read).collect()
     }
 
@@ -211,7 +217,7 @@ impl Jobs {
     /// # Errors
     /// A store that does not answer.
     pub async fn one(store: &dyn Store, id: i64) -> Result<Option<JobRow>, StoreError> {
-        let sql = "SELECT id, server, reason, state, run_ms, tries, started_ms, done_ms, error FROM job WHERE id = $1";
+        let sql = concat!(jobs!(), "WHERE id = $1");
         store.rows(sql, vec![id.into()]).await?.into_iter().next().map(JobRow::read).transpose()
     }
 
@@ -221,14 +227,8 @@ impl Jobs {
     /// A store that does not answer.
     pub async fn list(store: &dyn Store, state: &str, limit: i64) -> Result<Vec<JobRow>, StoreError> {
         let sql = match state {
-            "waiting" | "active" => {
-                "SELECT id, server, reason, state, run_ms, tries, started_ms, done_ms, error FROM job \
-                 WHERE state = $1 ORDER BY run_ms, id LIMIT $2"
-            }
-            _ => {
-                "SELECT id, server, reason, state, run_ms, tries, started_ms, done_ms, error FROM job \
-                 WHERE state = $1 ORDER BY done_ms DESC, id DESC LIMIT $2"
-            }
+            "waiting" | "active" => concat!(jobs!(), "WHERE state = $1 ORDER BY run_ms, id LIMIT $2"),
+            _ => concat!(jobs!(), "WHERE state = $1 ORDER BY done_ms DESC, id DESC LIMIT $2"),
         };
         store.rows(sql, vec![state.into(), limit.into()]).await?.into_iter().map(JobRow::read).collect()
     }

@@ -63,7 +63,37 @@ pub struct LookRow {
     pub steps: String,
 }
 
+/// What is read of servers, as [`ServerRow::read`] takes it.
+macro_rules! servers {
+    () => {
+        "SELECT s.id, s.body, s.enabled, s.interval_ms, s.secret, s.version, s.host_key, s.shown_key, s.refused, \
+         s.last_ms, s.last_took_ms, s.last_cause, s.last_error, s.last_ok_ms, j.run_ms \
+         FROM server s LEFT JOIN job j ON j.live_key = s.id"
+    };
+}
+
 impl ServerRow {
+    /// One that nobody looked at yet: switched off, of the first version.
+    pub fn new(id: Uuid, body: String, secret: Option<Vec<u8>>) -> Self {
+        Self {
+            id,
+            body,
+            enabled: false,
+            interval_ms: 0,
+            secret,
+            version: 1,
+            host_key: None,
+            shown_key: None,
+            refused: None,
+            last_ms: None,
+            last_took_ms: None,
+            last_cause: None,
+            last_error: None,
+            last_ok_ms: None,
+            next_ms: None,
+        }
+    }
+
     fn read(row: Vec<Cell>) -> Result<Self, StoreError> {
         let mut cells = Cells::of(row);
         Ok(Self {
@@ -90,9 +120,7 @@ impl ServerRow {
     /// # Errors
     /// A store that does not answer.
     pub async fn all(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
-        let sql = "SELECT s.id, s.body, s.enabled, s.interval_ms, s.secret, s.version, s.host_key, s.shown_key, \
-             s.refused, s.last_ms, s.last_took_ms, s.last_cause, s.last_error, s.last_ok_ms, j.run_ms \
-             FROM server s LEFT JOIN job j ON j.live_key = s.id ORDER BY s.id";
+        let sql = concat!(servers!(), " ORDER BY s.id");
         store.rows(sql, Vec::new()).await?.into_iter().map(Self::read).collect()
     }
 
@@ -101,9 +129,7 @@ impl ServerRow {
     /// # Errors
     /// A store that does not answer.
     pub async fn one(store: &dyn Store, id: Uuid) -> Result<Option<Self>, StoreError> {
-        let sql = "SELECT s.id, s.body, s.enabled, s.interval_ms, s.secret, s.version, s.host_key, s.shown_key, \
-             s.refused, s.last_ms, s.last_took_ms, s.last_cause, s.last_error, s.last_ok_ms, j.run_ms \
-             FROM server s LEFT JOIN job j ON j.live_key = s.id WHERE s.id = $1";
+        let sql = concat!(servers!(), " WHERE s.id = $1");
         store.rows(sql, vec![id.into()]).await?.into_iter().next().map(Self::read).transpose()
     }
 

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::auth::{Doer, Identity};
 use crate::error::ApiError;
 use crate::servers::Servers;
-use crate::servers::looking::{Outcome, unkept};
+use crate::servers::looking::Outcome;
 use crate::servers::record::ServerWish;
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -102,7 +102,7 @@ pub(crate) async fn try_out(
     let body = server.body();
     let sealed = app.servers.seal(id, &server, &credentials).ok_or_else(ApiError::no_key)?;
     let pin = before.as_ref().filter(same_place).and_then(|row| row.host_key.clone());
-    let row = ServerRow { host_key: pin, ..unkept(id, body, Some(sealed)) };
+    let row = ServerRow { host_key: pin, ..ServerRow::new(id, body, Some(sealed)) };
     Ok(Json(result(app.servers.try_out(&row).await?.ok_or_else(busy)?)))
 }
 

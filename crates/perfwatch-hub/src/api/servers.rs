@@ -7,7 +7,6 @@ use crate::auth::people::State as Everyone;
 use crate::auth::{Doer, Identity};
 use crate::error::ApiError;
 use crate::servers::latest::{Latest, ServersTotal};
-use crate::servers::looking::unkept;
 use crate::servers::record::{LoginKind, ServerWish, Thresholds};
 use crate::servers::{Server, Servers, queue};
 use axum::Json;
@@ -209,7 +208,7 @@ pub(super) async fn made(
     let row = ServerRow {
         enabled: wish.enabled,
         interval_ms: server.interval.ms(),
-        ..unkept(id, body, Some(sealed))
+        ..ServerRow::new(id, body, Some(sealed))
     };
     Ok((row, server, tags))
 }

@@ -293,24 +293,3 @@ pub(crate) fn cause_name(cause: Cause) -> String {
     let name = serde_json::to_value(cause).ok();
     name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
-
-/// The target of one that is not kept yet.
-pub(crate) fn unkept(id: Uuid, body: String, secret: Option<Vec<u8>>) -> ServerRow {
-    ServerRow {
-        id,
-        body,
-        enabled: false,
-        interval_ms: 0,
-        secret,
-        version: 1,
-        host_key: None,
-        shown_key: None,
-        refused: None,
-        last_ms: None,
-        last_took_ms: None,
-        last_cause: None,
-        last_error: None,
-        last_ok_ms: None,
-        next_ms: None,
-    }
-}

@@ -15,23 +15,8 @@ async fn conflicts(store: &dyn Store, changes: impl IntoIterator<Item = Change>)
 }
 
 fn server(name: &str, enabled: bool) -> ServerRow {
-    ServerRow {
-        id: Uuid::now_v7(),
-        body: format!("{{\"name\":\"{name}\"}}"),
-        enabled,
-        interval_ms: 60_000,
-        secret: Some(vec![1, 2, 3]),
-        version: 1,
-        host_key: None,
-        shown_key: None,
-        refused: None,
-        last_ms: None,
-        last_took_ms: None,
-        last_cause: None,
-        last_error: None,
-        last_ok_ms: None,
-        next_ms: None,
-    }
+    let body = format!("{{\"name\":\"{name}\"}}");
+    ServerRow { enabled, interval_ms: 60_000, ..ServerRow::new(Uuid::now_v7(), body, Some(vec![1, 2, 3])) }
 }
 
 fn look(server: Uuid, at_ms: i64, cause: Option<&str>) -> LookRow {

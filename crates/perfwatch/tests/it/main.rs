@@ -9,6 +9,7 @@ mod crash;
 mod history;
 mod hubs;
 mod ingest;
+mod jumps;
 mod live;
 mod oidc;
 mod sealed;

@@ -15,11 +15,11 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-fn local(last: u8) -> Ipv4Addr {
+pub(crate) fn local(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 8, last)
 }
 
-fn me() -> String {
+pub(crate) fn me() -> String {
     String::from_utf8(std::process::Command::new("id").arg("-un").output().unwrap().stdout)
         .unwrap()
         .trim()
@@ -30,22 +30,22 @@ fn capture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../perfwatch-collect/fixtures/hosts").join(name)
 }
 
-fn wish(name: &str, place: SocketAddr, user: &str, login: &Value) -> Value {
+pub(crate) fn wish(name: &str, place: SocketAddr, user: &str, login: &Value) -> Value {
     json!({ "name": name, "address": place.ip().to_string(), "port": place.port(), "user": user, "login": login,
             "interval": "24h", "enabled": true })
 }
 
-fn by_key(name: &str, server: &Sshd, kind: &str) -> Value {
+pub(crate) fn by_key(name: &str, server: &Sshd, kind: &str) -> Value {
     wish(name, server.place(), &me(), &json!({ "kind": "key", "key": server.key(kind) }))
 }
 
-fn create(hub: &TestHub, wish: &Value) -> String {
+pub(crate) fn create(hub: &TestHub, wish: &Value) -> String {
     let answer = hub.ask("POST", "/api/v1/servers", &hub.token, wish);
     assert_eq!(answer.status, 201, "{}", answer.text);
     answer.body["id"].as_str().unwrap().to_owned()
 }
 
-fn server(hub: &TestHub, id: &str) -> Value {
+pub(crate) fn server(hub: &TestHub, id: &str) -> Value {
     hub.get(&format!("/api/v1/servers/{id}")).body
 }
 
@@ -59,7 +59,7 @@ fn post(hub: &TestHub, path: &str) -> u16 {
     hub.ask("POST", path, &hub.token, &json!({})).status
 }
 
-fn comes_in(hub: &TestHub, id: &str) {
+pub(crate) fn comes_in(hub: &TestHub, id: &str) {
     eventually("it was looked at", || !server(hub, id)["last_ok_ms"].is_null());
 }
 
@@ -272,7 +272,7 @@ fn a_wrong_password_is_said_once_and_secrets_stay_secret() {
 }
 
 /// These tests ask more often than people may.
-const OFTEN: (&str, &str) = ("PERFWATCH_HUB_LIMITS_API_REQUESTS", "100000");
+pub(crate) const OFTEN: (&str, &str) = ("PERFWATCH_HUB_LIMITS_API_REQUESTS", "100000");
 
 fn asked_looks(hub: &TestHub, ids: &[String]) -> BTreeMap<String, usize> {
     let count = |id: &String| {
