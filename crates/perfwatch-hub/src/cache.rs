@@ -1,5 +1,5 @@
 //! What lists and pages show of things that are known elsewhere or cost more to work out: kept for
-//! a while in this hub's memory, and in Redis where several hubs share what each of them saw.
+//! a while in this hub's memory, and in Redis where hubs on one store share what each of them saw.
 //!
 //! Nothing here is the only copy and nothing waits for it: what is missing is worked out again or
 //! not shown, and while Redis is away each hub goes on with its own.
@@ -8,12 +8,13 @@ use crate::config::HubProblem;
 use perfwatch_model::Clock;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
+use redis::Client;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A Redis that takes longer is away.
@@ -24,8 +25,6 @@ const REST: Duration = Duration::from_secs(5);
 const MOST: usize = 50_000;
 /// Bytes of one; a larger one is not kept.
 const MOST_BYTES: usize = 64 << 10;
-/// Before each key: a database of Redis may be used by others, too.
-const PREFIX: &str = "perfwatch:";
 
 struct Kept {
     body: Vec<u8>,
@@ -49,8 +48,17 @@ pub(crate) struct Cache {
     clock: Arc<dyn Clock>,
     counts: Counts,
     own: Mutex<HashMap<String, Kept>>,
-    shared: Option<ConnectionManager>,
-    /// Not asked before, milliseconds of the monotonic clock.
+    shared: Option<Shared>,
+}
+
+/// A Redis.
+struct Shared {
+    client: Client,
+    /// Before each key: others may use the same Redis, other installations of ours among them.
+    prefix: String,
+    /// None after it failed: one that hangs or was turned away is not asked again.
+    connection: Mutex<Option<ConnectionManager>>,
+    /// While it is away: not asked before, milliseconds of the monotonic clock.
     rests_until_ms: AtomicU64,
 }
 
@@ -59,12 +67,13 @@ fn ms(time: Duration) -> u64 {
 }
 
 impl Cache {
-    /// In memory, or shared by a Redis, which need not be there now.
+    /// In memory, or shared by a Redis, which need not be there now, with all hubs of a site.
     ///
     /// # Errors
     /// An address that can't be one.
     pub(crate) fn open(
         redis: Option<&str>,
+        site: &str,
         clock: Arc<dyn Clock>,
         counts: Counts,
     ) -> Result<Self, HubProblem> {
@@ -73,16 +82,14 @@ impl Cache {
             key: "redis",
             message: "an address such as redis://:password@host:6379/0, or rediss://… for TLS".to_owned(),
         };
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(WAIT))
-            .set_response_timeout(Some(WAIT))
-            .set_number_of_retries(1);
-        let connect = |url: &str| {
-            let client = redis::Client::open(url)?;
-            ConnectionManager::new_lazy_with_config(client, config)
-        };
-        let shared = redis.map(connect).transpose().map_err(wrong)?;
-        Ok(Self { clock, counts, own: Mutex::default(), shared, rests_until_ms: AtomicU64::new(0) })
+        let client = redis.map(Client::open).transpose().map_err(wrong)?;
+        let shared = client.map(|client| Shared {
+            client,
+            prefix: format!("perfwatch:{site}:"),
+            connection: Mutex::default(),
+            rests_until_ms: AtomicU64::new(0),
+        });
+        Ok(Self { clock, counts, own: Mutex::default(), shared })
     }
 
     /// What is known by these keys, in their order.
@@ -90,14 +97,19 @@ impl Cache {
         if keys.is_empty() {
             return Vec::new();
         }
-        let mut ask = redis::cmd("MGET");
-        keys.iter().for_each(|key| {
-            ask.arg(format!("{PREFIX}{key}"));
-        });
-        let found: Option<Vec<Option<Vec<u8>>>> = self.ask(&ask).await;
-        let found = found.filter(|found| found.len() == keys.len()).unwrap_or_else(|| self.own(keys));
+        let mget = |prefix: &str| {
+            let mut ask = redis::cmd("MGET");
+            keys.iter().for_each(|key| {
+                ask.arg(format!("{prefix}{key}"));
+            });
+            ask
+        };
+        let shared: Vec<Option<Vec<u8>>> = self.ask(mget).await.unwrap_or_default();
+        // What Redis forgot, or was never told while it was away, this hub may know.
+        let own = self.own(keys).into_iter().enumerate();
+        let found = own.map(|(at, own)| shared.get(at).cloned().flatten().or(own));
         // Of another version, it is as if it were not there.
-        found.into_iter().map(|body| serde_json::from_slice(&body?).ok()).collect()
+        found.map(|body| serde_json::from_slice(&body?).ok()).collect()
     }
 
     fn own(&self, keys: &[String]) -> Vec<Option<Vec<u8>>> {
@@ -113,8 +125,6 @@ impl Cache {
         if body.len() > MOST_BYTES {
             return;
         }
-        let mut ask = redis::cmd("PSETEX");
-        ask.arg(format!("{PREFIX}{key}")).arg(ms(lasts)).arg(&body);
         {
             let now = self.clock.monotonic();
             let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,18 +132,15 @@ impl Cache {
                 own.retain(|_, kept| kept.until > now);
             }
             if own.len() < MOST {
-                own.insert(key.to_owned(), Kept { body, until: now + lasts });
+                own.insert(key.to_owned(), Kept { body: body.clone(), until: now + lasts });
             }
         }
-        let _: Option<()> = self.ask(&ask).await;
-    }
-
-    /// It is not so any more.
-    pub(crate) async fn forget(&self, key: &str) {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-        let mut ask = redis::cmd("DEL");
-        ask.arg(format!("{PREFIX}{key}"));
-        let _: Option<u64> = self.ask(&ask).await;
+        let set = |prefix: &str| {
+            let mut ask = redis::cmd("PSETEX");
+            ask.arg(format!("{prefix}{key}")).arg(ms(lasts)).arg(&body);
+            ask
+        };
+        let _: Option<()> = self.ask(set).await;
     }
 
     /// Lets go of what is too old.
@@ -143,30 +150,83 @@ impl Cache {
     }
 
     /// What Redis says; nothing where there is none, or it is away.
-    async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Option<T> {
-        let mut connection = self.shared.clone()?;
-        let rests_until_ms = self.rests_until_ms.load(Ordering::Relaxed);
-        if rests_until_ms > ms(self.clock.monotonic()) {
+    async fn ask<T: redis::FromRedisValue>(&self, command: impl Fn(&str) -> redis::Cmd) -> Option<T> {
+        let shared = self.shared.as_ref()?;
+        let now_ms = ms(self.clock.monotonic());
+        let rests_until_ms = shared.rests_until_ms.load(Ordering::Relaxed);
+        if rests_until_ms > now_ms {
             return None;
         }
-        let answer = tokio::time::timeout(WAIT, command.query_async::<T>(&mut connection)).await;
+        // Of many who come when its rest is over, one tries.
+        let next_ms = now_ms + ms(WAIT);
+        let tries = |from| {
+            shared.rests_until_ms.compare_exchange(from, next_ms, Ordering::Relaxed, Ordering::Relaxed)
+        };
+        if rests_until_ms > 0 && tries(rests_until_ms).is_err() {
+            return None;
+        }
+        let answer = match shared.say(&command(&shared.prefix)).await {
+            // One that was held may have ended since it was used: by a restart there, say.
+            Err((_, Attempt::Held)) => shared.say(&command(&shared.prefix)).await,
+            answer => answer,
+        };
         let why = match answer {
-            Ok(Ok(answer)) => {
-                if rests_until_ms > 0 && self.rests_until_ms.swap(0, Ordering::Relaxed) > 0 {
+            Ok(answer) => {
+                if rests_until_ms > 0 {
+                    shared.rests_until_ms.store(0, Ordering::Relaxed);
                     tracing::info!("Redis answers again");
                 }
                 return Some(answer);
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it did not answer in time".to_owned(),
+            Err((why, _)) => why,
         };
         self.counts.away.inc();
         let until_ms = ms(self.clock.monotonic() + REST);
-        if self.rests_until_ms.swap(until_ms, Ordering::Relaxed) == 0 {
+        if shared.rests_until_ms.swap(until_ms, Ordering::Relaxed) == 0 {
             tracing::warn!(why, "Redis is away: this hub goes on with what it knows itself");
         }
         None
     }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Option<ConnectionManager>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says it once. What failed is not used again: a connection may hang, or have been turned away.
+    async fn say<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, (String, Attempt)> {
+        let made = self.connection().map_err(|error| (error.to_string(), Attempt::Last))?;
+        let (mut connection, attempt) = made;
+        let why = match tokio::time::timeout(WAIT, command.query_async::<T>(&mut connection)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) if error.is_timeout() => (error.to_string(), Attempt::Last),
+            Ok(Err(error)) => (error.to_string(), attempt),
+            Err(_) => ("it did not answer in time".to_owned(), Attempt::Last),
+        };
+        self.lock().take();
+        Err(why)
+    }
+
+    /// The connection that is held, or a new one.
+    fn connection(&self) -> redis::RedisResult<(ConnectionManager, Attempt)> {
+        let mut known = self.lock();
+        if let Some(connection) = &*known {
+            return Ok((connection.clone(), Attempt::Held));
+        }
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(WAIT))
+            .set_response_timeout(Some(WAIT))
+            .set_number_of_retries(1);
+        let new = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
+        Ok((known.insert(new).clone(), Attempt::Last))
+    }
+}
+
+/// Whether another attempt may go better at once.
+enum Attempt {
+    Held,
+    Last,
 }
 
 #[cfg(test)]
@@ -184,7 +244,7 @@ mod tests {
     #[tokio::test]
     async fn things_are_kept_for_their_time() {
         let clock = Arc::new(ManualClock::at(0));
-        let cache = Cache::open(None, clock.clone(), Counts::default()).unwrap();
+        let cache = Cache::open(None, "site", clock.clone(), Counts::default()).unwrap();
         cache.put("a", &1, MINUTE).await;
         cache.put("b", &"text", MINUTE * 2).await;
         cache.put("huge", &"x".repeat(MOST_BYTES), MINUTE).await;
@@ -194,14 +254,12 @@ mod tests {
         assert_eq!(cache.get::<String>(&keys(&["b"])).await, [Some("text".to_owned())]);
         cache.prune();
         assert_eq!(cache.own.lock().unwrap().len(), 1);
-        cache.forget("b").await;
-        assert_eq!(cache.get::<String>(&keys(&["b"])).await, [None]);
     }
 
     #[tokio::test]
     async fn it_is_bounded() {
         let clock = Arc::new(ManualClock::at(0));
-        let cache = Cache::open(None, clock.clone(), Counts::default()).unwrap();
+        let cache = Cache::open(None, "site", clock.clone(), Counts::default()).unwrap();
         for at in 0..=MOST {
             cache.put(&at.to_string(), &at, MINUTE).await;
         }
@@ -213,47 +271,67 @@ mod tests {
         assert_eq!(cache.own.lock().unwrap().len(), 1);
     }
 
+    fn at(redis: &Redis, site: &str) -> Cache {
+        let clock = Arc::new(SystemClock::new());
+        Cache::open(Some(&redis.url()), site, clock, Counts::default()).unwrap()
+    }
+
+    /// Its rest is over.
+    fn rested(cache: &Cache) {
+        cache.shared.as_ref().unwrap().rests_until_ms.store(1, Ordering::Relaxed);
+    }
+
     #[tokio::test]
     async fn hubs_share_what_they_saw_and_go_on_without_redis() {
         let mut redis = Redis::start();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let open = || Cache::open(Some(&redis.url()), clock.clone(), Counts::default()).unwrap();
-        let (one, other) = (open(), open());
+        let (one, other, stranger) = (at(&redis, "site"), at(&redis, "site"), at(&redis, "elsewhere"));
         one.put("seen", &41, MINUTE).await;
         one.put("short", &1, Duration::from_millis(30)).await;
         assert_eq!(other.get::<i32>(&keys(&["seen", "none"])).await, [Some(41), None]);
+        assert_eq!(stranger.get::<i32>(&keys(&["seen"])).await, [None]);
         tokio::time::sleep(Duration::from_millis(60)).await;
         assert_eq!(other.get::<i32>(&keys(&["short"])).await, [None]);
-        other.forget("seen").await;
-        assert_eq!(one.get::<i32>(&keys(&["seen"])).await, [None]);
-        // It stands still, then it is gone: each has what it saw itself, and does not wait again.
+        // It stands still: each has what it saw itself, and does not wait again.
         redis.signal("STOP");
         one.put("mine", &42, MINUTE).await;
         assert_eq!(one.counts.away.get(), 1);
-        assert_eq!(one.get::<i32>(&keys(&["mine"])).await, [Some(42)]);
+        assert_eq!(one.get::<i32>(&keys(&["mine", "seen"])).await, [Some(42), Some(41)]);
         assert_eq!(one.counts.away.get(), 1);
-        redis.kill();
-        one.rests_until_ms.store(1, Ordering::Relaxed);
-        assert_eq!(one.get::<i32>(&keys(&["mine"])).await, [Some(42)]);
+        // Of many who come after its rest, one waits.
+        rested(&one);
+        let ask = keys(&["mine"]);
+        let (a, b) = tokio::join!(one.get::<i32>(&ask), one.get::<i32>(&ask));
+        assert_eq!((a, b, one.counts.away.get()), (vec![Some(42)], vec![Some(42)], 2));
+        // Back with nothing: what this hub knows is known still, and new things are shared.
         redis.restart();
-        one.rests_until_ms.store(1, Ordering::Relaxed);
-        // The first word after it came back may still go to where it was.
-        for _ in 0..50 {
-            one.put("again", &43, MINUTE).await;
-            one.rests_until_ms.store(1, Ordering::Relaxed);
-            if other.get::<i32>(&keys(&["again"])).await == [Some(43)] {
-                return;
-            }
-            other.rests_until_ms.store(0, Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("it is not shared again");
+        rested(&one);
+        assert_eq!(one.get::<i32>(&keys(&["mine"])).await, [Some(42)]);
+        one.put("again", &43, MINUTE).await;
+        assert_eq!((one.counts.away.get(), other.counts.away.get()), (2, 0));
+        rested(&other);
+        assert_eq!(other.get::<i32>(&keys(&["again"])).await, [Some(43)]);
+    }
+
+    #[tokio::test]
+    async fn a_password_that_was_wrong_may_become_right() {
+        let redis = Redis::start();
+        let url = redis.url() + "?pass=hunter2";
+        let cache = Cache::open(Some(&url), "site", Arc::new(SystemClock::new()), Counts::default()).unwrap();
+        // It has none, and turns away who says one.
+        cache.put("a", &1, MINUTE).await;
+        assert_eq!(cache.counts.away.get(), 1);
+        let mut connection = ConnectionManager::new(Client::open(redis.url()).unwrap()).await.unwrap();
+        let set = redis::cmd("CONFIG").arg(&["SET", "requirepass", "hunter2"]).to_owned();
+        set.query_async::<()>(&mut connection).await.unwrap();
+        rested(&cache);
+        cache.put("a", &2, MINUTE).await;
+        assert_eq!(cache.counts.away.get(), 1);
     }
 
     #[tokio::test]
     async fn an_address_that_can_not_be_is_told_without_its_password() {
         for url in ["", "http://:hunter2@host", "redis://:hunter2@[", "host:6379"] {
-            let open = Cache::open(Some(url), Arc::new(ManualClock::at(0)), Counts::default());
+            let open = Cache::open(Some(url), "site", Arc::new(ManualClock::at(0)), Counts::default());
             let problem = open.err().unwrap().to_string();
             assert!(problem.starts_with("redis: ") && !problem.contains("hunter2"), "{problem}");
         }

@@ -20,7 +20,7 @@ use perfwatch_alert::deliver::Notifier;
 use perfwatch_model::remote::RemoteCollector;
 use perfwatch_model::{Catalog, Clock, limits};
 use perfwatch_store::people::{AuditEntry, Role};
-use perfwatch_store::{CommitError, Store, StoreError};
+use perfwatch_store::{CommitError, Store, StoreError, settings};
 use secrecy::ExposeSecret;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -177,8 +177,7 @@ async fn open(
     let Deps { store, clock, catalog, notifier, remote } = deps;
     let metrics = Arc::new(SelfMetrics::new());
     let live = Arc::new(Live::new());
-    let redis = config.redis.as_ref().map(ExposeSecret::expose_secret);
-    let cache = Arc::new(Cache::open(redis, clock.clone(), metrics.cache.clone())?);
+    let cache = open_cache(&config, &*store, clock.clone(), &metrics).await?;
     let fleet = Arc::new(Fleet::open(store.clone()).await?);
     let history =
         History::open(store.clone(), clock.clone(), config.history.clone(), metrics.history.clone()).await?;
@@ -242,6 +241,18 @@ async fn open(
         stop,
         tasks,
     }))
+}
+
+/// What is known for a while, with all hubs on this store.
+async fn open_cache(
+    config: &HubConfig,
+    store: &dyn Store,
+    clock: Arc<dyn Clock>,
+    metrics: &SelfMetrics,
+) -> Result<Arc<Cache>, HubError> {
+    let redis = config.redis.as_ref().map(ExposeSecret::expose_secret);
+    let site = settings::site(store).await?;
+    Ok(Arc::new(Cache::open(redis, &site, clock, metrics.cache.clone())?))
 }
 
 /// An address as a browser of this machine asks for it.

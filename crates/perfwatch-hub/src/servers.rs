@@ -82,6 +82,8 @@ pub(crate) struct Servers {
     /// Servers on the way to others, of a version, that let us in; and the turn of who tries first.
     proven: Mutex<HashSet<(Uuid, i64)>>,
     proving: tokio::sync::Mutex<()>,
+    /// Servers, of a version, whose connection ended while we logged in the last time.
+    hung_up: Mutex<HashSet<(Uuid, i64)>>,
 }
 
 impl Servers {
@@ -97,6 +99,7 @@ impl Servers {
             paused_ms: AtomicI64::new(0),
             proven: Mutex::default(),
             proving: tokio::sync::Mutex::default(),
+            hung_up: Mutex::default(),
         })
     }
 

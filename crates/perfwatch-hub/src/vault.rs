@@ -29,6 +29,28 @@ struct Key {
     cipher: XChaCha20Poly1305,
 }
 
+/// Says how many were sealed by the key of now, and how many can't be opened; nothing where others
+/// changed them all the while.
+pub(crate) fn resealed(what: &str, done: Option<(usize, usize)>) {
+    match done {
+        Some((0, 0)) => {}
+        Some((anew, 0)) => tracing::info!(what, anew, "sealed by the key of now"),
+        Some((_, closed)) => {
+            tracing::error!(
+                what,
+                closed,
+                "sealed by a key that this hub does not have: set hub.secret_key to it"
+            );
+        }
+        None => {
+            tracing::error!(
+                what,
+                "could not be sealed by the key of now: keep the one before until the next start"
+            );
+        }
+    }
+}
+
 /// The keys: the first seals, all open.
 pub(crate) struct Vault {
     keys: Vec<Key>,

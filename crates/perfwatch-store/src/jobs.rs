@@ -64,6 +64,15 @@ pub struct Lease {
     pub until_ms: i64,
 }
 
+/// How many are taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Hands {
+    /// Together.
+    pub all: i64,
+    /// Of those, at servers whose last look came to nothing.
+    pub troubled: i64,
+}
+
 /// The queue.
 #[derive(Debug)]
 pub struct Jobs;
@@ -74,6 +83,14 @@ const PAUSED: &str = "queue_paused";
 macro_rules! jobs {
     () => {
         "SELECT id, server, reason, state, run_ms, tries, started_ms, done_ms, error FROM job "
+    };
+}
+
+/// Whether a look will likely take long: the last one came to nothing, and nobody waits for this one.
+/// What went wrong at a hub says nothing of the server.
+macro_rules! troubled {
+    () => {
+        "CAST(CASE WHEN server.last_cause IS NULL OR server.last_cause = 'internal' OR job.reason = 'asked' THEN 0 ELSE 1 END AS BIGINT)"
     };
 }
 
@@ -153,36 +170,50 @@ impl Jobs {
         rows.into_iter().next().map_or(Ok(None), |row| Cells::of(row).maybe_int())
     }
 
-    /// Takes what is due, the longest overdue first: of servers whose last look went well, or of
-    /// those whose last one did not. Said again on the row itself, so that of two who take at one
-    /// moment one gets it.
-    pub fn claim(hub: &str, lease: Uuid, times: Lease, troubled: bool, limit: i64) -> Change {
-        let sql = "UPDATE job SET state = 'active', hub = $6, lease = $1, leased_ms = $3, started_ms = $2, tries = tries + 1 \
-             WHERE id IN (SELECT job.id FROM job JOIN server ON server.id = job.server \
-             WHERE ((job.state = 'waiting' AND job.run_ms <= $2) OR (job.state = 'active' AND job.leased_ms <= $2)) \
-             AND CASE WHEN server.last_cause IS NULL THEN 0 ELSE 1 END = CAST($7 AS BIGINT) \
-             AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $5 AND value = '1') ORDER BY job.run_ms, job.id LIMIT $4) \
-             AND ((state = 'waiting' AND run_ms <= $2) OR (state = 'active' AND leased_ms <= $2))";
+    /// Takes what is due, the longest overdue first; of those in trouble no more than so many. Said
+    /// again on the row itself, so that of two who take at one moment one gets it.
+    pub fn claim(hub: &str, lease: Uuid, times: Lease, most: Hands) -> Change {
+        let sql = concat!(
+            "UPDATE job SET state = 'active', hub = $6, lease = $1, leased_ms = $3, started_ms = $2, tries = tries + 1 \
+             WHERE id IN (SELECT id FROM (SELECT id, run_ms, troubled, row_number() OVER (PARTITION BY troubled ORDER BY run_ms, id) AS place \
+             FROM (SELECT job.id AS id, job.run_ms AS run_ms, ",
+            troubled!(),
+            " AS troubled FROM job JOIN server ON server.id = job.server \
+             WHERE (job.state = 'waiting' AND job.run_ms <= $2) OR (job.state = 'active' AND job.leased_ms <= $2)) due) placed \
+             WHERE (troubled = 0 OR place <= $7) \
+             AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $5 AND value = '1') ORDER BY run_ms, id LIMIT $4) \
+             AND ((state = 'waiting' AND run_ms <= $2) OR (state = 'active' AND leased_ms <= $2))"
+        );
         let Lease { now_ms, until_ms } = times;
         let cells = [
             lease.into(),
             now_ms.into(),
             until_ms.into(),
-            limit.into(),
+            most.all.into(),
             PAUSED.into(),
             hub.into(),
-            troubled.into(),
+            most.troubled.into(),
         ];
         Change::new(sql, cells)
     }
 
-    /// What was taken by this lease.
+    /// What was taken by this lease, and whether it is in trouble.
     ///
     /// # Errors
     /// A store that does not answer.
-    pub async fn claimed(store: &dyn Store, lease: Uuid) -> Result<Vec<JobRow>, StoreError> {
-        let sql = concat!(jobs!(), "WHERE lease = $1 AND state = 'active' ORDER BY run_ms, id");
-        store.rows(sql, vec![lease.into()]).await?.into_iter().map(JobRow::read).collect()
+    pub async fn claimed(store: &dyn Store, lease: Uuid) -> Result<Vec<(JobRow, bool)>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            troubled!(),
+            ", job.id, job.server, job.reason, job.state, job.run_ms, job.tries, job.started_ms, job.done_ms, job.error \
+             FROM job JOIN server ON server.id = job.server \
+             WHERE job.lease = $1 AND job.state = 'active' ORDER BY job.run_ms, job.id"
+        );
+        let read = |mut row: Vec<Cell>| {
+            let troubled = Cells::of(row.drain(..1).collect()).int()? != 0;
+            Ok((JobRow::read(row)?, troubled))
+        };
+        store.rows(sql, vec![lease.into()]).await?.into_iter().map(read).collect()
     }
 
     /// Done; a conflict where somebody else has it by now, or it is gone.

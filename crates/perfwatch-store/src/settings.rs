@@ -1,7 +1,8 @@
 //! Small things by name, and counters by which hubs see what another one changed.
 
 use crate::cells::{Cell, Cells, Change};
-use crate::store::{Store, StoreError};
+use crate::store::{CommitError, Store, StoreError};
+use uuid::Uuid;
 
 /// What is read whole by each hub, and counted when it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,21 @@ impl Counted {
 pub async fn setting(store: &dyn Store, name: &str) -> Result<Option<String>, StoreError> {
     let rows = store.rows("SELECT value FROM setting WHERE name = $1", vec![name.into()]).await?;
     rows.into_iter().next().map(|row| Cells::of(row).text()).transpose()
+}
+
+/// What tells this store from others, for ever; made by who asks first.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn site(store: &dyn Store) -> Result<String, StoreError> {
+    let id = Uuid::new_v4().to_string();
+    let sql = "INSERT INTO setting (name, value) VALUES ('site', $1) ON CONFLICT (name) DO NOTHING";
+    let made = store.commit(vec![Change::new(sql, [id.as_str().into()]).into()]).await;
+    match made {
+        Ok(()) | Err(CommitError::Conflict) => {}
+        Err(CommitError::Store(error)) => return Err(error),
+    }
+    Ok(setting(store, "site").await?.unwrap_or(id))
 }
 
 /// Keeps a small thing under a name.

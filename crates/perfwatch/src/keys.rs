@@ -4,6 +4,7 @@
 use crate::config::Settings;
 use anyhow::Context as _;
 use perfwatch_hub::SecretKeys;
+use perfwatch_store::Location;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -62,7 +63,15 @@ pub(crate) fn keys(settings: &Settings) -> anyhow::Result<SecretKeys> {
             let file = file.write(true).create_new(true).mode(0o600).open(&path);
             let mut file = file.with_context(|| shown.clone())?;
             writeln!(file, "{text}").and_then(|()| file.sync_all()).with_context(|| shown.clone())?;
-            tracing::info!(file = shown, "made a key for credentials: keep a copy, but not beside backups");
+            tracing::info!(
+                file = shown,
+                "made a key that seals secrets: keep a copy, but not beside backups"
+            );
+            if matches!(crate::store::location(settings)?, Location::Postgres(_)) {
+                tracing::warn!(
+                    "hubs that share a database need one key: set hub.secret_key, or give each this file"
+                );
+            }
             parse(&text).map(SecretKeys).map_err(anyhow::Error::msg)
         }
         Err(error) => Err(error).context(shown),

@@ -2495,11 +2495,11 @@ export interface components {
             /** Format: int64 */
             took_ms: number;
         };
-        /** @description What the last look saw, of the last hour. */
+        /** @description What the last look saw, of the last hour or of two intervals. */
         Latest: {
             /**
              * Format: int64
-             * @description By the server's own clock.
+             * @description When, by the hub's clock.
              */
             at_ms: number;
             /**
@@ -3143,7 +3143,7 @@ export interface components {
             now_ms: number;
             servers: components["schemas"]["ServerJson"][];
         };
-        /** @description What servers come to together, of the last hour; at most a minute old. */
+        /** @description What servers come to together, by their last looks; at most a minute old. */
         ServersTotal: {
             /**
              * Format: int64

@@ -103,7 +103,7 @@ describe('hosts without an agent', () => {
     await page.goto(`${site.url}/servers`)
     await page.getByRole('row', { name: /locked/ }).getByText('not let in').waitFor()
     const together = page.getByLabel('All servers together')
-    await together.getByText('average of 1').waitFor()
+    await together.getByText('on average').waitFor()
     await together.getByText('not let in').waitFor()
     await page.getByRole('row', { name: /locked/ }).getByRole('link', { name: 'Connection' }).click()
     await page.getByRole('heading', { name: 'It is not tried any more' }).waitFor()

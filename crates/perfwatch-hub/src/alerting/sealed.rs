@@ -3,7 +3,7 @@
 
 use super::{Alerting, Planned, State, asked};
 use crate::auth::secret::{hex, unhex};
-use crate::vault::VaultError;
+use crate::vault::{VaultError, resealed};
 use perfwatch_alert::channel::Channel;
 use perfwatch_store::alerts::Noun;
 use perfwatch_store::{CommitError, StoreError};
@@ -51,18 +51,22 @@ impl Alerting {
         let plan = |state: &State, _: i64| {
             let mut asked = state.asked.clone();
             let mut changes = Vec::new();
+            let mut closed = 0_usize;
             for channel in &mut asked.channels {
+                closed += usize::from(self.opened(channel).is_err());
                 if let Some(sealed) = anew(channel) {
                     changes.push(Noun::Channel.put(sealed.id, &asked::body(&*sealed)));
                     *channel = sealed;
                 }
             }
-            Ok::<_, CommitError>((Planned { asked: Some(asked), changes, board: None }, ()))
+            let counts = (changes.len(), closed);
+            Ok::<_, CommitError>((Planned { asked: Some(asked), changes, board: None }, counts))
         };
-        match self.change(None, plan).await {
-            // Another hub does it at this moment, or at its next start.
-            Ok(()) | Err(CommitError::Conflict) => Ok(()),
-            Err(CommitError::Store(error)) => Err(error),
-        }
+        let done = match self.change(None, plan).await {
+            Err(CommitError::Store(error)) => return Err(error),
+            done => done.ok(),
+        };
+        resealed("channels", done);
+        Ok(())
     }
 }

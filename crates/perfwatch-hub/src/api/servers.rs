@@ -81,8 +81,8 @@ pub(crate) struct ServersJson {
     now_ms: i64,
 }
 
-pub(super) fn show(row: ServerRow, latest: Option<Latest>, everyone: &Everyone) -> Option<ServerJson> {
-    let Server { name, address, port, user, login, jump, interval, thresholds } = Servers::record(&row)?;
+fn show(row: ServerRow, server: Server, latest: Option<Latest>, everyone: &Everyone) -> ServerJson {
+    let Server { name, address, port, user, login, jump, interval, thresholds } = server;
     let last = row.last_ms.map(|at_ms| LastJson {
         at_ms,
         took_ms: row.last_took_ms.unwrap_or_default(),
@@ -90,7 +90,7 @@ pub(super) fn show(row: ServerRow, latest: Option<Latest>, everyone: &Everyone) 
         error: row.last_error,
     });
     let shown_key = row.shown_key;
-    Some(ServerJson {
+    ServerJson {
         id: row.id,
         name,
         address,
@@ -109,7 +109,7 @@ pub(super) fn show(row: ServerRow, latest: Option<Latest>, everyone: &Everyone) 
         last_ok_ms: row.last_ok_ms,
         next_ms: row.next_ms,
         latest,
-    })
+    }
 }
 
 /// One that they may see; another one is not there.
@@ -123,9 +123,12 @@ pub(super) async fn find(app: &App, identity: &Identity, id: &str) -> Result<Ser
 }
 
 async fn shown(row: ServerRow, app: &App) -> Result<ServerJson, ApiError> {
-    let latest = app.servers.latest(&[row.id]).await.pop().flatten();
     let unreadable = || ApiError::unprocessable("unreadable", "this version can't read that server's record");
-    show(row, latest, &app.people.now()).ok_or_else(unreadable)
+    let server = Servers::record(&row).ok_or_else(unreadable)?;
+    let one = [(row.id, server)];
+    let latest = app.servers.latest(&one).await.pop().flatten();
+    let [(_, server)] = one;
+    Ok(show(row, server, latest, &app.people.now()))
 }
 
 /// Hosts without an agent, by name
@@ -136,13 +139,13 @@ pub(crate) async fn list(
 ) -> Result<Json<ServersJson>, ApiError> {
     let everyone = app.people.now();
     let rows = ServerRow::all(app.servers.store()).await?;
-    let rows: Vec<ServerRow> =
-        rows.into_iter().filter(|row| identity.sees(&everyone, HostId(row.id))).collect();
-    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-    let latest = app.servers.latest(&ids).await;
-    let rows = rows.into_iter().zip(latest);
+    let rows = rows.into_iter().filter(|row| identity.sees(&everyone, HostId(row.id)));
+    let (known, rows): (Vec<(Uuid, Server)>, Vec<ServerRow>) =
+        rows.filter_map(|row| Some(((row.id, Servers::record(&row)?), row))).unzip();
+    let latest = app.servers.latest(&known).await;
+    let all = rows.into_iter().zip(known).zip(latest);
     let mut servers: Vec<ServerJson> =
-        rows.filter_map(|(row, latest)| show(row, latest, &everyone)).collect();
+        all.map(|((row, (_, server)), latest)| show(row, server, latest, &everyone)).collect();
     servers.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
     Ok(Json(ServersJson { servers, now_ms: app.clock.wall_ms() }))
 }
@@ -157,8 +160,7 @@ pub(crate) async fn summary(
     let everyone = app.people.now();
     let rows = ServerRow::all(app.servers.store()).await?;
     let rows = rows.iter().filter(|row| row.enabled && identity.sees(&everyone, HostId(row.id)));
-    let servers: Vec<(Uuid, String)> =
-        rows.filter_map(|row| Some((row.id, Servers::record(row)?.name))).collect();
+    let servers: Vec<(Uuid, Server)> = rows.filter_map(|row| Some((row.id, Servers::record(row)?))).collect();
     // Whoever may see the same, as of the same changes, sees the same.
     let who = format!("{}:{}", everyone.revision(), identity.host_tags.join(","));
     Ok(Json(app.servers.summary(&who, &servers).await))
@@ -334,9 +336,6 @@ pub(crate) async fn change(
     let action = if secret_said { "server.credentials" } else { "server.change" };
     let entry = doer.changed(action, format!("server {}", server.name), was.as_ref(), Some(&server));
     turn.commit(changes, Some(entry)).await?;
-    if moved {
-        app.servers.forget(row.id).await;
-    }
     app.servers.wake(Some(row.id));
     Ok(Json(shown(find(&app, &doer.identity, &id).await?, &app).await?))
 }
@@ -372,7 +371,6 @@ pub(crate) async fn remove(
     app.fleet.remove(host);
     app.live.remove(host);
     app.alerting.forget(host);
-    app.servers.forget(row.id).await;
     app.servers.wake(Some(row.id));
     Ok(StatusCode::NO_CONTENT)
 }

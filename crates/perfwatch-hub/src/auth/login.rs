@@ -33,6 +33,12 @@ pub(crate) fn wrong() -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, "wrong_login", "name, password or code is not right")
 }
 
+/// The password was right; no code of an app can be.
+fn no_app() -> ApiError {
+    let why = "this hub can't check codes of apps now: log in with one of the one-time codes";
+    ApiError::new(StatusCode::UNAUTHORIZED, "wrong_login", why)
+}
+
 /// Someone whose name and password were right.
 pub(crate) struct Verified {
     /// As it was when the password was looked at.
@@ -86,11 +92,12 @@ pub(crate) async fn confirm(app: &App, client: &Client, verified: Verified) -> R
     let mut account = Account { login_ms: Some(now_ms), ..now };
     if let (Some(_), Some(code)) = (&account.totp, &verified.code) {
         // Without the key, there are the codes for who lost the app.
-        let key = app.people.open_factor(&account).unwrap_or_else(|why| {
-            tracing::error!(user = account.name, %why, "a second factor can't be read");
-            None
-        });
-        let step = key.and_then(|key| totp::step_of(&key, code, now_ms, account.totp_step));
+        let key = app
+            .people
+            .open_factor(&account)
+            .inspect_err(|why| tracing::error!(user = account.name, %why, "a second factor can't be read"));
+        let closed = key.is_err();
+        let step = key.ok().flatten().and_then(|key| totp::step_of(&key, code, now_ms, account.totp_step));
         let hash = totp::recovery_hash(code);
         let left: Vec<String> = account.recovery.iter().filter(|kept| **kept != hash).cloned().collect();
         match step {
@@ -98,7 +105,7 @@ pub(crate) async fn confirm(app: &App, client: &Client, verified: Verified) -> R
             None if left.len() < account.recovery.len() => account.recovery = left,
             None => {
                 failed(app, client, &account.name, "code").await;
-                return Err(wrong());
+                return Err(if closed { no_app() } else { wrong() });
             }
         }
     }

@@ -4,7 +4,7 @@
 use super::identity::SessionTimes;
 use super::{password, secret, totp};
 use crate::error::ApiError;
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Vault, VaultError, resealed};
 use perfwatch_model::{Clock, HostId};
 use perfwatch_store::people::{
     self, Account, Agent, AuditEntry, Enrolment, Hash, HostTags, Role, Session, Token,
@@ -32,6 +32,8 @@ const KEYS: usize = 4;
 const AUDIT_KEEP_MS: i64 = 2 * 366 * 86_400_000;
 /// Entries at most: who can't log in makes some too.
 const AUDIT_MOST: i64 = 200_000;
+/// Each begins with what was changed meanwhile.
+const RESEAL_TRIES: usize = 5;
 /// A new key is known to every hub after this long: only then it signs.
 const KEY_KNOWN_MS: i64 = 10_000;
 
@@ -313,24 +315,35 @@ impl People {
 
     /// Second factors by the key of now, where another one sealed them, or none.
     async fn reseal(self: &Arc<Self>) -> Result<(), StoreError> {
-        let turn = self.turn().await?;
-        let now = self.now();
-        let old = now.accounts.values().filter_map(|account| {
-            let kept = account.totp.as_deref()?;
-            let old = kept.len() == totp::KEY_BYTES || self.vault.is_old(kept);
-            let key = self.open_factor(account).ok().flatten().filter(|_| old)?;
-            let totp = self.vault.seal(&factor(account.id), &key);
-            totp.map(|totp| Account { totp: Some(totp), ..account.clone() }.save())
-        });
-        let old: Vec<Change> = old.collect();
-        if old.is_empty() {
-            return Ok(());
+        // Others may change something all the while.
+        for _ in 0..RESEAL_TRIES {
+            let turn = self.turn().await?;
+            let now = self.now();
+            let mut closed = 0;
+            let old = now.accounts.values().filter_map(|account| {
+                let kept = account.totp.as_deref()?;
+                let Ok(key) = self.open_factor(account) else {
+                    closed += 1;
+                    return None;
+                };
+                let key = key.filter(|_| kept.len() == totp::KEY_BYTES || self.vault.is_old(kept))?;
+                let totp = self.vault.seal(&factor(account.id), &key)?;
+                Some(Account { totp: Some(totp), ..account.clone() }.save())
+            });
+            let old: Vec<Change> = old.collect();
+            let counts = (old.len(), closed);
+            let done = if old.is_empty() { Ok(()) } else { turn.commit(old, None).await };
+            match done {
+                Ok(()) => {
+                    resealed("second factors", Some(counts));
+                    return Ok(());
+                }
+                Err(CommitError::Conflict) => {}
+                Err(CommitError::Store(error)) => return Err(error),
+            }
         }
-        match turn.commit(old, None).await {
-            // Another hub does it at this moment, or at its next start.
-            Ok(()) | Err(CommitError::Conflict) => Ok(()),
-            Err(CommitError::Store(error)) => Err(error),
-        }
+        resealed("second factors", None);
+        Ok(())
     }
 
     /// When a session was last used: its own, if it was used since it was written down.
@@ -448,5 +461,38 @@ impl Turn<'_> {
         });
         let gone = |error: tokio::task::JoinError| StoreError::Unavailable(error.to_string());
         work.await.unwrap_or_else(|error| Err(gone(error).into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perfwatch_model::ManualClock;
+    use perfwatch_store::{SqliteOptions, SqliteStore};
+
+    #[tokio::test]
+    async fn second_factors_that_stood_in_clear_are_sealed_by_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteOptions { folder: folder.path().to_owned(), budget_bytes: 64 << 20 };
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(0));
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options, clock.clone()).unwrap());
+        let open = async |keys: &[[u8; 32]]| {
+            let vault = Arc::new(Vault::new(keys));
+            People::open(store.clone(), clock.clone(), vault, SessionTimes::default()).await.unwrap()
+        };
+        let kept = async || Account::all(&*store).await.unwrap().pop().unwrap();
+        let key = totp::generate();
+        let account = Account { totp: Some(key.clone()), ..Account::new("vera".to_owned(), Role::Viewer, 0) };
+        open(&[]).await.turn().await.unwrap().commit([account.add()], None).await.unwrap();
+        assert_eq!(kept().await.totp, Some(key.clone()), "without a key, it stays as it is");
+        for keys in [vec![[1; 32]], vec![[2; 32], [1; 32]], vec![[2; 32]]] {
+            let people = open(&keys).await;
+            let sealed = kept().await;
+            assert!(sealed.totp.as_ref().is_some_and(|totp| totp.len() > 40));
+            assert_eq!(people.open_factor(&sealed), Ok(Some(key.clone())));
+            // For no other account.
+            assert!(people.open_factor(&Account { id: Uuid::now_v7(), ..sealed }).is_err());
+        }
+        assert!(open(&[[3; 32]]).await.open_factor(&kept().await).is_err());
     }
 }

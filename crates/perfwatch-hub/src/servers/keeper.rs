@@ -4,6 +4,7 @@
 use super::Servers;
 use super::queue::{next_run_ms, unless_conflict};
 use crate::fleet::Planned;
+use crate::vault::resealed;
 use perfwatch_model::HostId;
 use perfwatch_store::jobs::Jobs;
 use perfwatch_store::servers::ServerRow;
@@ -77,16 +78,22 @@ impl Servers {
     /// another order would go on for ever.
     pub(crate) async fn reseal(&self) -> Result<(), StoreError> {
         let rows = ServerRow::all(self.store()).await?;
+        let mut closed = 0;
         let old = rows.iter().filter_map(|row| {
-            let sealed = row.secret.as_deref().filter(|sealed| self.rooms.vault.is_old(sealed))?;
-            let anew = self.seal(row.id, &Self::record(row)?, &self.unseal(row).ok()?)?;
-            Some(ServerRow::reseal(row.id, sealed, &anew).into())
+            let sealed = row.secret.as_deref()?;
+            let Ok(credentials) = self.unseal(row) else {
+                closed += 1;
+                return None;
+            };
+            let old = self.rooms.vault.is_old(sealed).then_some(sealed)?;
+            let anew = self.seal(row.id, &Self::record(row)?, &credentials)?;
+            Some(ServerRow::reseal(row.id, old, &anew).into())
         });
         let old: Vec<_> = old.collect();
+        resealed("credentials of servers", Some((old.len(), closed)));
         if old.is_empty() {
             return Ok(());
         }
-        tracing::info!(servers = old.len(), "credentials are sealed by the new key");
         self.rooms.store.commit(old).await.or_else(unless_conflict)
     }
 }

@@ -1,7 +1,8 @@
-//! What the last look at each server saw, for lists: kept for an hour; and what all of them come to
-//! together, kept for a minute.
+//! What the last look at each server saw, for lists: kept for an hour, or as long as looks are apart;
+//! and what all of them come to together, kept for a minute.
 
-use super::Servers;
+use super::{Server, Servers};
+use crate::auth::secret::{hash, hex};
 use perfwatch_alert::condition::instance_fits;
 use perfwatch_alert::defaults::REAL_MOUNTS;
 use perfwatch_model::Snapshot;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Older figures say nothing of now.
+/// Older figures say nothing of now, where looks are not further apart.
 const LASTS: Duration = Duration::from_secs(3_600);
 /// Whoever asks for all together gets the same for so long.
 const SUMMARY_LASTS: Duration = Duration::from_secs(60);
@@ -24,10 +25,10 @@ pub(crate) struct Fullest {
     percent: f64,
 }
 
-/// What the last look saw, of the last hour.
+/// What the last look saw, of the last hour or of two intervals.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Latest {
-    /// By the server's own clock.
+    /// When, by the hub's clock.
     at_ms: i64,
     /// Of all processors' time, percent.
     cpu: Option<f64>,
@@ -89,7 +90,7 @@ pub(crate) struct TopServer {
     percent: f64,
 }
 
-/// What servers come to together, of the last hour; at most a minute old.
+/// What servers come to together, by their last looks; at most a minute old.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ServersTotal {
     /// When it was made.
@@ -122,7 +123,9 @@ impl ServersTotal {
             .zip(latest)
             .filter_map(|(server, latest)| Some((server, latest.as_ref()?)))
             .collect();
-        let sum = |of: fn(&Latest) -> Option<f64>| known.iter().filter_map(|(_, latest)| of(latest)).sum();
+        let sum = |of: fn(&Latest) -> Option<f64>| {
+            known.iter().filter_map(|(_, latest)| of(latest)).fold(0.0, |sum, one| sum + one)
+        };
         let top = |of: fn(&Latest) -> Option<Share<'_>>| {
             let one = |((id, name), latest): &(&(Uuid, String), &Latest)| {
                 let (percent, mount) = of(latest)?;
@@ -151,36 +154,36 @@ impl ServersTotal {
     }
 }
 
-fn key(server: Uuid) -> String {
-    format!("latest:{server}")
+/// Of a server as it stands: at another place, it is another one.
+fn key(id: Uuid, server: &Server) -> String {
+    let door = String::from_utf8_lossy(&Servers::door(id, server)).into_owned();
+    format!("latest:{id}:{}", &hex(&hash(&door))[..16])
 }
 
 impl Servers {
     /// What a look saw.
-    pub(super) async fn remember(&self, server: Uuid, latest: &Latest) {
-        self.rooms.cache.put(&key(server), latest, LASTS).await;
-    }
-
-    /// It stands at another place, or is gone: what was seen is of another one.
-    pub(crate) async fn forget(&self, server: Uuid) {
-        self.rooms.cache.forget(&key(server)).await;
+    pub(super) async fn remember(&self, id: Uuid, server: &Server, latest: &Latest) {
+        let apart = Duration::from_millis(u64::try_from(server.interval.ms()).unwrap_or_default());
+        self.rooms.cache.put(&key(id, server), latest, LASTS.max(apart * 2)).await;
     }
 
     /// What the last looks saw, in the order of the servers.
-    pub(crate) async fn latest(&self, servers: &[Uuid]) -> Vec<Option<Latest>> {
-        let keys: Vec<String> = servers.iter().map(|server| key(*server)).collect();
+    pub(crate) async fn latest(&self, servers: &[(Uuid, Server)]) -> Vec<Option<Latest>> {
+        let keys: Vec<String> = servers.iter().map(|(id, server)| key(*id, server)).collect();
         self.rooms.cache.get(&keys).await
     }
 
     /// What servers come to together; `who` names those who see just these.
-    pub(crate) async fn summary(&self, who: &str, servers: &[(Uuid, String)]) -> ServersTotal {
+    pub(crate) async fn summary(&self, who: &str, servers: &[(Uuid, Server)]) -> ServersTotal {
         let key = format!("summary:{who}");
         let known = self.rooms.cache.get(std::slice::from_ref(&key)).await.pop().flatten();
         if let Some(summary) = known {
             return summary;
         }
-        let ids: Vec<Uuid> = servers.iter().map(|(id, _)| *id).collect();
-        let summary = ServersTotal::of(self.rooms.clock.wall_ms(), servers, &self.latest(&ids).await);
+        let latest = self.latest(servers).await;
+        let named: Vec<(Uuid, String)> =
+            servers.iter().map(|(id, server)| (*id, server.name.clone())).collect();
+        let summary = ServersTotal::of(self.rooms.clock.wall_ms(), &named, &latest);
         self.rooms.cache.put(&key, &summary, SUMMARY_LASTS).await;
         summary
     }
@@ -238,7 +241,7 @@ mod tests {
         assert_eq!((summary.servers, summary.cpu, summary.memory_used), (4, Some(37.5), 40.0));
         let busiest: Vec<&str> = summary.top_cpu.iter().map(|top| top.name.as_str()).collect();
         assert_eq!(busiest, ["s2", "s4", "s3"]);
-        assert_eq!((summary.top_disk.len(), summary.disk_size), (0, 0.0));
+        assert_eq!((summary.top_disk.len(), summary.disk_size.to_string().as_str()), (0, "0"));
         assert_eq!(ServersTotal::of(7, &[], &[]).cpu, None);
     }
 }

@@ -214,11 +214,13 @@ impl Servers {
                 Err(failure) => return Ok((lost(failure), vec![(row.id, row.version)])),
             };
         }
-        let looked = self.ask(target, manner).await;
+        let mut looked = self.ask(target, manner).await;
+        looked.result = looked.result.map_err(|failure| self.hung_up(failure, row.id, &versions));
         let shown = |server: Uuid| looked.keys.iter().any(|(id, _)| *id == server);
         match &looked.result {
             // Whoever came to the host itself came through those before it.
             _ if shown(row.id) => {
+                self.calm(&looked.result, &versions);
                 let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
                 proven.extend(versions.iter().skip(1).copied());
             }
@@ -236,6 +238,37 @@ impl Servers {
         }
         drop(turn);
         Ok((looked, versions))
+    }
+
+    /// A connection that ends while we log in may have broken, or be the host's way to refuse: twice
+    /// in a row, it is refused, so that a password is not said again and again.
+    fn hung_up(&self, failure: Failure, row: Uuid, versions: &Versions) -> Failure {
+        if (failure.stage, failure.cause) != (Stage::Login, Cause::Closed) {
+            return failure;
+        }
+        let whose = failure.server.unwrap_or(row);
+        let mut hung_up = self.hung_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = versions.iter().find(|(id, _)| *id == whose);
+        match known.is_some_and(|known| !hung_up.insert(*known)) {
+            true => {
+                let message =
+                    format!("{}; the second time in a row, it is taken as a refusal", failure.message);
+                Failure { cause: Cause::LoginRefused, message, ..failure }
+            }
+            false => failure,
+        }
+    }
+
+    /// Whoever let us in has not hung up.
+    fn calm(&self, result: &Result<Seen, Failure>, versions: &Versions) {
+        let mut hung_up = self.hung_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let entered = match result {
+            Err(failure) if failure.stage == Stage::Login => versions.get(1..).unwrap_or_default(),
+            _ => versions,
+        };
+        entered.iter().for_each(|one| {
+            hung_up.remove(one);
+        });
     }
 
     async fn ask(&self, target: Target, manner: &Manner) -> Looked {
@@ -263,7 +296,8 @@ impl Servers {
         if now.is_none_or(|now| !now.enabled || now.version != row.version) {
             return Err(internal("it was changed meanwhile".to_owned()));
         }
-        let name = Self::record(row).map(|server| server.name).unwrap_or(seen.hostname);
+        let server = Self::record(row);
+        let name = server.as_ref().map_or(seen.hostname, |server| server.name.clone());
         let latest = Latest::of(&seen.snapshot);
         let submission = Submission {
             host: HostRef { id: Some(HostId(row.id)), name },
@@ -276,7 +310,9 @@ impl Servers {
         match answer.rejected.first() {
             Some(refusal) => Err(failure(Cause::Garbled, Stage::Read, refusal.message.clone())),
             None => {
-                self.remember(row.id, &latest).await;
+                if let Some(server) = server {
+                    self.remember(row.id, &server, &latest).await;
+                }
                 Ok(())
             }
         }

@@ -4,12 +4,12 @@
 use super::looking::{Kind, LONGEST, Manner, Outcome};
 use super::{Server, Servers};
 use perfwatch_model::remote::Stage;
-use perfwatch_store::jobs::{JobRow, Jobs, Lease};
+use perfwatch_store::jobs::{Hands, JobRow, Jobs, Lease};
 use perfwatch_store::servers::{LookRow, ServerRow};
 use perfwatch_store::{CommitError, StoreError, Write};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -30,16 +30,30 @@ const KEEP_OK_LOOKS_MS: i64 = 2 * 24 * 3_600_000;
 const KEEP_LOOKS_MS: i64 = 30 * 24 * 3_600_000;
 const CLEAN_EVERY: Duration = Duration::from_secs(600);
 
-/// Looks at one time. Hosts that don't answer take long: of all hands, they get half.
-struct Hands {
+/// Looks at one time. Hosts that don't answer take long: of several hands, they get half at most.
+struct Workers {
     all: Arc<Semaphore>,
     troubled: Arc<Semaphore>,
 }
 
-impl Hands {
+/// Free again when it is dropped.
+type Hand = (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>);
+
+impl Workers {
     fn new(workers: usize) -> Self {
         let semaphore = |count: usize| Arc::new(Semaphore::new(count));
         Self { all: semaphore(workers), troubled: semaphore((workers / 2).max(1)) }
+    }
+
+    fn free(&self) -> Hands {
+        let free = |hands: &Semaphore| i64::try_from(hands.available_permits()).unwrap_or(i64::MAX);
+        Hands { all: free(&self.all), troubled: free(&self.troubled) }
+    }
+
+    /// For one that was claimed within [`Self::free`].
+    fn take(&self, troubled: bool) -> Hand {
+        let take = |hands: &Arc<Semaphore>| hands.clone().try_acquire_owned().ok();
+        (take(&self.all), troubled.then(|| take(&self.troubled)).flatten())
     }
 }
 
@@ -65,7 +79,7 @@ impl Servers {
     }
 
     async fn work(self: &Arc<Self>, stop: &CancellationToken, tasks: &TaskTracker) {
-        let hands = Hands::new(self.workers);
+        let hands = Workers::new(self.workers);
         let mut began = false;
         while !stop.is_cancelled() {
             let wait = match self.round(&hands, &mut began, stop, tasks).await {
@@ -95,7 +109,7 @@ impl Servers {
     /// Begins what is due, as far as hands are free; how long until there may be more.
     async fn round(
         self: &Arc<Self>,
-        hands: &Hands,
+        hands: &Workers,
         began: &mut bool,
         stop: &CancellationToken,
         tasks: &TaskTracker,
@@ -106,7 +120,7 @@ impl Servers {
             *began = true;
         }
         // A free hand wakes this up.
-        if hands.all.available_permits() == 0 {
+        if hands.free().all == 0 {
             return Ok(LOOK_EVERY);
         }
         let now_ms = self.rooms.clock.wall_ms();
@@ -116,15 +130,13 @@ impl Servers {
             return Ok(wait.min(LOOK_EVERY));
         }
         let times = Lease { now_ms, until_ms: now_ms + i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX) };
-        let fine = self.claim(times, false, hands.all.available_permits()).await?;
-        let left = hands.all.available_permits().saturating_sub(fine.len());
-        let troubled = self.claim(times, true, left.min(hands.troubled.available_permits())).await?;
-        let none = fine.is_empty() && troubled.is_empty();
-        let jobs =
-            fine.into_iter().map(|job| (job, false)).chain(troubled.into_iter().map(|job| (job, true)));
-        for ((job, lease), in_trouble) in jobs {
-            let troubled = in_trouble.then(|| hands.troubled.clone().try_acquire_owned());
-            let hand = (hands.all.clone().try_acquire_owned(), troubled);
+        let lease = Uuid::now_v7();
+        let claim = Write::Sql(Jobs::claim(store.hub(), lease, times, hands.free()));
+        store.commit(vec![claim]).await.or_else(unless_conflict)?;
+        let jobs = Jobs::claimed(store, lease).await?;
+        let none = jobs.is_empty();
+        for (job, troubled) in jobs {
+            let hand = hands.take(troubled);
             let (servers, stop) = (self.clone(), stop.clone());
             tasks.spawn(async move {
                 // One that is stopped is begun anew by the next start, or by another hub.
@@ -140,23 +152,6 @@ impl Servers {
             });
         }
         Ok(if none { LOOK_EVERY } else { Duration::ZERO })
-    }
-
-    /// So many of those that are due, with their lease.
-    async fn claim(
-        &self,
-        times: Lease,
-        troubled: bool,
-        limit: usize,
-    ) -> Result<Vec<(JobRow, Uuid)>, StoreError> {
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
-        let (store, lease) = (&*self.rooms.store, Uuid::now_v7());
-        let limit = i64::try_from(limit).unwrap_or(1);
-        let claim = Write::Sql(Jobs::claim(store.hub(), lease, times, troubled, limit));
-        store.commit(vec![claim]).await.or_else(unless_conflict)?;
-        Ok(Jobs::claimed(store, lease).await?.into_iter().map(|job| (job, lease)).collect())
     }
 
     /// One try.

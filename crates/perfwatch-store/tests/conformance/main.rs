@@ -245,7 +245,7 @@ async fn all(store: Arc<dyn Store>) {
     alerts::incidents_and_their_messages(&*store).await;
     servers::servers_are_changed_by_who_saw_them(&*store).await;
     servers::each_look_is_made_once(&*store).await;
-    servers::those_in_trouble_are_taken_apart(&*store).await;
+    servers::those_in_trouble_have_their_place_but_not_all_hands(&*store).await;
 }
 
 mod postgres {

@@ -1,7 +1,7 @@
 //! Servers without an agent, and the queue of looks at them.
 
 use super::people::commit;
-use perfwatch_store::jobs::{JobRow, Jobs, Lease};
+use perfwatch_store::jobs::{Hands, JobRow, Jobs, Lease};
 use perfwatch_store::servers::{LookRow, ServerRow};
 use perfwatch_store::{Change, CommitError, Store};
 use uuid::Uuid;
@@ -96,14 +96,11 @@ pub(crate) async fn servers_are_changed_by_who_saw_them(store: &dyn Store) {
 }
 
 async fn claim(store: &dyn Store, now_ms: i64, limit: i64) -> (Uuid, Vec<JobRow>) {
-    claim_of(store, now_ms, false, limit).await
-}
-
-async fn claim_of(store: &dyn Store, now_ms: i64, troubled: bool, limit: i64) -> (Uuid, Vec<JobRow>) {
     let lease = Uuid::now_v7();
-    let times = Lease { now_ms, until_ms: now_ms + 90_000 };
-    apply(store, [Jobs::claim("one", lease, times, troubled, limit)]).await;
-    (lease, Jobs::claimed(store, lease).await.unwrap())
+    let (times, most) = (Lease { now_ms, until_ms: now_ms + 90_000 }, Hands { all: limit, troubled: limit });
+    apply(store, [Jobs::claim("one", lease, times, most)]).await;
+    let claimed = Jobs::claimed(store, lease).await.unwrap();
+    (lease, claimed.into_iter().map(|(job, _)| job).collect())
 }
 
 async fn states(store: &dyn Store, now_ms: i64) -> [i64; 5] {
@@ -198,20 +195,29 @@ async fn leases_end_and_queues_pause(store: &dyn Store, ids: &[Uuid]) {
     assert_eq!(states(store, 99_000).await, [0; 5]);
 }
 
-pub(crate) async fn those_in_trouble_are_taken_apart(store: &dyn Store) {
-    let servers = ["fine", "fails", "new"].map(|name| server(name, true));
+pub(crate) async fn those_in_trouble_have_their_place_but_not_all_hands(store: &dyn Store) {
+    let servers: Vec<ServerRow> = (0..6).map(|at| server(&at.to_string(), true)).collect();
     apply(store, servers.iter().map(ServerRow::add)).await;
-    let [fine, fails, new] = servers.map(|server| server.id);
-    for (id, cause) in [(fine, None), (fails, Some("timed_out"))] {
-        let note = look(id, 1_000, cause).note(1, None);
-        apply(store, [note, Jobs::plan(id, 1_000)]).await;
+    let ids: Vec<Uuid> = servers.iter().map(|server| server.id).collect();
+    let causes = [Some("timed_out"), Some("closed"), None, Some("internal"), Some("timed_out")];
+    for ((id, cause), run_ms) in ids.iter().zip(causes).zip(1_000..) {
+        apply(store, [look(*id, 900, cause).note(1, None), Jobs::plan(*id, run_ms)]).await;
     }
-    apply(store, [Jobs::plan(new, 1_000)]).await;
-    let servers = |jobs: Vec<JobRow>| jobs.into_iter().map(|job| job.server).collect::<Vec<_>>();
-    assert_eq!(servers(claim_of(store, 2_000, false, 9).await.1), [fine, new]);
-    assert!(claim_of(store, 2_000, false, 9).await.1.is_empty());
-    assert_eq!(servers(claim_of(store, 2_000, true, 9).await.1), [fails]);
-    for id in [fine, fails, new] {
+    // Nobody looked at the last one yet; for the one before it, somebody waits.
+    apply(store, [Jobs::plan(ids[5], 1_005), Jobs::hurry(ids[4], 999)]).await;
+    let take = async |all, troubled| {
+        let lease = Uuid::now_v7();
+        let times = Lease { now_ms: 2_000, until_ms: 90_000 };
+        apply(store, [Jobs::claim("one", lease, times, Hands { all, troubled })]).await;
+        let claimed = Jobs::claimed(store, lease).await.unwrap();
+        let at = |id| ids.iter().position(|known| *known == id).unwrap();
+        claimed.into_iter().map(|(job, troubled)| (at(job.server), troubled)).collect::<Vec<_>>()
+    };
+    // In the order of their times: the first in trouble is not put off for others.
+    assert_eq!(take(3, 1).await, [(4, false), (0, true), (2, false)]);
+    assert_eq!(take(9, 0).await, [(3, false), (5, false)]);
+    assert_eq!(take(9, 1).await, [(1, true)]);
+    for id in ids {
         apply(store, ServerRow::remove(id)).await;
     }
 }

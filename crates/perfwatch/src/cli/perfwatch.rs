@@ -40,7 +40,7 @@ enum Command {
     Restore(FileFlags),
     /// History of one host as text
     Export(ExportFlags),
-    /// A new key for the credentials of hosts without an agent
+    /// A new key for the secrets that the hub seals
     RotateKey,
     /// The script that is run on hosts without an agent, to read or to install as their only command
     Probe,

@@ -366,6 +366,10 @@ fn two_hubs_share_the_queue() {
     assert_eq!((shown(&a), shown(&b)), (16, 16));
     let total = b.get("/api/v1/servers/metrics/summary").body;
     assert!(total["servers"] == 16 && total["top_memory"].as_array().unwrap().len() == 3, "{total}");
+    let mine = ("vera", "sees her own alone");
+    crate::access::add_user(&b, mine, "viewer", &["of=vera"]);
+    let hers = b.ask("GET", "/api/v1/servers/metrics/summary", &b.sign_in(mine.0, mine.1), &Value::Null);
+    assert!(hers.body["servers"] == 0 && hers.body["top_cpu"] == json!([]), "{}", hers.text);
     redis.kill();
     assert!(shown(&a) > 0 && shown(&b) > 0, "{} {}", shown(&a), shown(&b));
     // One leaves for good: the other one goes on with what it had begun.

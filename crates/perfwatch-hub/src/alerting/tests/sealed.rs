@@ -9,9 +9,16 @@ async fn what_stood_in_clear_is_sealed_by_the_next_start() {
     let site = Site::open(folder.path(), &clock, &ears).await;
     let settings = Settings::from([("url".to_owned(), "https://chat.example/T0KEN".to_owned())]);
     let plain = Channel { settings: settings.clone(), ..channel("chat") };
-    site.ask(vec![], vec![plain.clone()], vec![]).await;
+    let others = (0..7).map(|_| Channel { id: Uuid::now_v7(), ..plain.clone() });
+    let channels: Vec<Channel> = std::iter::once(plain.clone()).chain(others).collect();
+    site.ask(vec![], channels, vec![]).await;
     site.die().await;
     let site = Site::open(folder.path(), &clock, &ears).await;
+    // A copy of the database has no trace of what stood there either.
+    let copy = folder.path().join("copy");
+    site.alerting.store().backup(&copy).await.unwrap();
+    let copy = std::fs::read(copy).unwrap();
+    assert!(!copy.windows(5).any(|bytes| bytes == b"T0KEN"));
     let kept = Noun::Channel.all(site.alerting.store()).await.unwrap();
     assert!(kept[0].1.contains("sealed") && !kept[0].1.contains("T0KEN"), "{}", kept[0].1);
     let known = site.alerting.now().asked.channels[0].clone();
