@@ -22,6 +22,7 @@ use crate::fleet::Fleet;
 use crate::ingest::Pipeline;
 use crate::live::Live;
 use crate::vault::Vault;
+use looking::HungUp;
 use perfwatch_model::Clock;
 use perfwatch_model::remote::RemoteCollector;
 use perfwatch_store::servers::ServerRow;
@@ -82,8 +83,7 @@ pub(crate) struct Servers {
     /// Servers on the way to others, of a version, that let us in; and the turn of who tries first.
     proven: Mutex<HashSet<(Uuid, i64)>>,
     proving: tokio::sync::Mutex<()>,
-    /// Servers, of a version, whose connection ended while we logged in the last time.
-    hung_up: Mutex<HashSet<(Uuid, i64)>>,
+    hung_up: HungUp,
 }
 
 impl Servers {
@@ -99,7 +99,7 @@ impl Servers {
             paused_ms: AtomicI64::new(0),
             proven: Mutex::default(),
             proving: tokio::sync::Mutex::default(),
-            hung_up: Mutex::default(),
+            hung_up: HungUp::default(),
         })
     }
 

@@ -8,7 +8,8 @@ use perfwatch_model::remote::{Ask, Cause, Failure, Looked, Seen, Stage, Step, Ta
 use perfwatch_model::{HostId, HostRef};
 use perfwatch_store::servers::{LookRow, ServerRow};
 use perfwatch_store::{Change, StoreError};
-use std::sync::PoisonError;
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -74,6 +75,40 @@ fn failure(cause: Cause, stage: Stage, message: impl Into<String>) -> Failure {
 
 /// Those that a look goes through, the host itself first, as they stood when it began.
 type Versions = Vec<(Uuid, i64)>;
+
+/// Servers, of a version, whose connection ended while we logged in the last time.
+#[derive(Default)]
+pub(super) struct HungUp(Mutex<HashSet<(Uuid, i64)>>);
+
+impl HungUp {
+    /// A connection that ends while we log in may have broken, or be the host's way to refuse: twice
+    /// in a row, it is refused, so that a password is not said again and again.
+    fn judge(&self, failure: Failure, row: Uuid, versions: &[(Uuid, i64)]) -> Failure {
+        if (failure.stage, failure.cause) != (Stage::Login, Cause::Closed) {
+            return failure;
+        }
+        let whose = failure.server.unwrap_or(row);
+        let mut hung_up = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = versions.iter().find(|(id, _)| *id == whose);
+        if known.is_none_or(|known| hung_up.insert(*known)) {
+            return failure;
+        }
+        let message = format!("{}; the second time in a row, that is taken as a refusal", failure.message);
+        Failure { cause: Cause::LoginRefused, message, ..failure }
+    }
+
+    /// Whoever let us in has not hung up: the host itself, or those on the way to it.
+    fn calm<T>(&self, result: &Result<T, Failure>, versions: &[(Uuid, i64)]) {
+        let mut hung_up = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entered = match result {
+            Err(failure) if failure.stage == Stage::Login => versions.get(1..).unwrap_or_default(),
+            _ => versions,
+        };
+        entered.iter().for_each(|one| {
+            hung_up.remove(one);
+        });
+    }
+}
 
 impl Servers {
     /// Where it is and how to enter, with what lies on the way; and of which version each of them is.
@@ -215,12 +250,12 @@ impl Servers {
             };
         }
         let mut looked = self.ask(target, manner).await;
-        looked.result = looked.result.map_err(|failure| self.hung_up(failure, row.id, &versions));
+        looked.result = looked.result.map_err(|failure| self.hung_up.judge(failure, row.id, &versions));
         let shown = |server: Uuid| looked.keys.iter().any(|(id, _)| *id == server);
         match &looked.result {
             // Whoever came to the host itself came through those before it.
             _ if shown(row.id) => {
-                self.calm(&looked.result, &versions);
+                self.hung_up.calm(&looked.result, &versions);
                 let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
                 proven.extend(versions.iter().skip(1).copied());
             }
@@ -238,37 +273,6 @@ impl Servers {
         }
         drop(turn);
         Ok((looked, versions))
-    }
-
-    /// A connection that ends while we log in may have broken, or be the host's way to refuse: twice
-    /// in a row, it is refused, so that a password is not said again and again.
-    fn hung_up(&self, failure: Failure, row: Uuid, versions: &Versions) -> Failure {
-        if (failure.stage, failure.cause) != (Stage::Login, Cause::Closed) {
-            return failure;
-        }
-        let whose = failure.server.unwrap_or(row);
-        let mut hung_up = self.hung_up.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = versions.iter().find(|(id, _)| *id == whose);
-        match known.is_some_and(|known| !hung_up.insert(*known)) {
-            true => {
-                let message =
-                    format!("{}; the second time in a row, it is taken as a refusal", failure.message);
-                Failure { cause: Cause::LoginRefused, message, ..failure }
-            }
-            false => failure,
-        }
-    }
-
-    /// Whoever let us in has not hung up.
-    fn calm(&self, result: &Result<Seen, Failure>, versions: &Versions) {
-        let mut hung_up = self.hung_up.lock().unwrap_or_else(PoisonError::into_inner);
-        let entered = match result {
-            Err(failure) if failure.stage == Stage::Login => versions.get(1..).unwrap_or_default(),
-            _ => versions,
-        };
-        entered.iter().for_each(|one| {
-            hung_up.remove(one);
-        });
     }
 
     async fn ask(&self, target: Target, manner: &Manner) -> Looked {
@@ -328,4 +332,35 @@ impl Servers {
 pub(crate) fn cause_name(cause: Cause) -> String {
     let name = serde_json::to_value(cause).ok();
     name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_hangs_up_twice_in_a_row_has_refused() {
+        let (row, jump) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let versions = [(row, 3), (jump, 1)];
+        let hung_up = HungUp::default();
+        let ends = |server, stage| {
+            let failure = Failure { server, ..failure(Cause::Closed, stage, "it ended") };
+            hung_up.judge(failure, row, &versions).cause
+        };
+        assert_eq!(ends(None, Stage::Login), Cause::Closed);
+        // Elsewhere it says nothing; and the one on the way is another one.
+        assert_eq!(ends(None, Stage::Handshake), Cause::Closed);
+        assert_eq!(ends(Some(jump), Stage::Login), Cause::Closed);
+        assert_eq!(ends(None, Stage::Login), Cause::LoginRefused);
+        assert_eq!(ends(Some(jump), Stage::Login), Cause::LoginRefused);
+        // Who came as far as the host itself was let in on the way.
+        hung_up.calm(&Err::<(), _>(failure(Cause::Closed, Stage::Login, "it ended")), &versions);
+        assert_eq!(ends(Some(jump), Stage::Login), Cause::Closed);
+        assert_eq!(ends(None, Stage::Login), Cause::LoginRefused);
+        hung_up.calm(&Ok(()), &versions);
+        assert_eq!(ends(None, Stage::Login), Cause::Closed);
+        // Changed by somebody, it is another one.
+        let changed = Failure { server: None, ..failure(Cause::Closed, Stage::Login, "it ended") };
+        assert_eq!(hung_up.judge(changed, row, &[(row, 4)]).cause, Cause::Closed);
+    }
 }
