@@ -40,7 +40,6 @@ bench: web
 	scripts/ensure-peers
 	scripts/ensure-postgres
 	scripts/ensure-sshd
-	scripts/ensure-redis
 	$(CARGO) build --locked --profile quick -p perfwatch -p perfwatch-bench
 	target/quick/perfwatch-bench collect
 	target/quick/perfwatch-bench live

@@ -112,6 +112,10 @@ mod tests {
                 ("Disk above 90 % (without agent)", 1),
             ]
         );
+        // A snap is full by design.
+        let Condition::Value { instance, .. } = &made[3].when else { panic!("{:?}", made[3]) };
+        assert!(crate::condition::instance_fits(instance.as_deref(), "/srv"));
+        assert!(!crate::condition::instance_fits(instance.as_deref(), "/snap/core/1"));
         for rule in &made {
             assert_eq!(rule.check(), Ok(()), "{}", rule.name);
             assert!(is_one(rule.id) && !rule.hosts.hosts.is_empty());

@@ -2,7 +2,8 @@
 //! snapshot to its host's watch ([`watches`]); what fires or ends is explained ([`explain`]),
 //! joins an incident on the [`board`] and is written down with its messages in one commit
 //! ([`record`]); [`dispatch`] brings the messages out. [`asked`] holds what people ask for,
-//! [`sealed`] keeps what lets one into a channel to itself, [`tasks`] what time alone changes, [`backtest`] what a rule would have done.
+//! [`sealed`] keeps what lets one into a channel to itself, [`tasks`] does what time alone changes,
+//! [`backtest`] says what a rule would have done.
 
 mod asked;
 pub(crate) mod backtest;

@@ -36,9 +36,18 @@ pub(crate) struct Beat {
 impl Host {
     /// How often it sends: as it does now, or did when it was last heard.
     pub(crate) fn rhythm_ms(&self) -> u32 {
+        self.rhythm_by_ms(self.planned)
+    }
+
+    fn rhythm_by_ms(&self, planned: Option<Planned>) -> u32 {
         let own_ms = if self.interval_ms > 0 { self.interval_ms } else { self.record.interval_ms };
         // Looked at more often while somebody watches, it may be as rare again at any time.
-        self.planned.map_or(own_ms, |planned| own_ms.max(planned.interval_ms))
+        planned.map_or(own_ms, |planned| own_ms.max(planned.interval_ms))
+    }
+
+    /// When it was heard: here, or by whichever hub looked at it.
+    fn seen_by_ms(&self, planned: Option<Planned>) -> Option<i64> {
+        self.last_seen_ms.max(planned.and_then(|planned| planned.heard_ms))
     }
 
     /// As the store has it, not heard yet.
@@ -86,10 +95,9 @@ struct Inner {
 
 impl Inner {
     fn host(&self, id: HostId) -> Option<Host> {
-        let host = self.hosts.get(&id)?.clone();
+        let host = self.hosts.get(&id)?;
         let planned = self.planned.get(&id).copied();
-        let last_seen_ms = host.last_seen_ms.max(planned.and_then(|planned| planned.heard_ms));
-        Some(Host { planned, last_seen_ms, ..host })
+        Some(Host { planned, last_seen_ms: host.seen_by_ms(planned), ..host.clone() })
     }
 
     /// The name is this host's from now on, and its earlier one nobody's.
@@ -277,9 +285,12 @@ impl Fleet {
         let inner = self.read();
         let beat = |(id, host): (&HostId, &Host)| {
             let planned = inner.planned.get(id).copied();
-            let rhythm_ms = host.rhythm_ms().max(planned.map_or(0, |planned| planned.interval_ms));
-            let seen_ms = host.last_seen_ms.max(planned.and_then(|planned| planned.heard_ms));
-            let beat = Beat { host: *id, seen_ms, interval_ms: rhythm_ms, planned: planned.is_some() };
+            let beat = Beat {
+                host: *id,
+                seen_ms: host.seen_by_ms(planned),
+                interval_ms: host.rhythm_by_ms(planned),
+                planned: planned.is_some(),
+            };
             planned.is_none_or(|planned| planned.enabled).then_some(beat)
         };
         inner.hosts.iter().filter_map(beat).collect()

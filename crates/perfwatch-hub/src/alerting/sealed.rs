@@ -44,19 +44,18 @@ impl Alerting {
             let sealed = channel.settings.get(SEALED).and_then(|text| unhex(text));
             sealed.is_none_or(|sealed| self.rooms.vault.is_old(&sealed))
         };
-        let anew = |channel: &Arc<Channel>| {
-            let old = is_old(channel).then_some(channel)?;
-            self.sealed(&self.opened(old).ok()?).map(Arc::new)
-        };
         let plan = |state: &State, _: i64| {
             let mut asked = state.asked.clone();
             let mut changes = Vec::new();
             let mut closed = 0_usize;
             for channel in &mut asked.channels {
-                closed += usize::from(self.opened(channel).is_err());
-                if let Some(sealed) = anew(channel) {
-                    changes.push(Noun::Channel.put(sealed.id, &asked::body(&*sealed)));
-                    *channel = sealed;
+                let Ok(opened) = self.opened(channel) else {
+                    closed += 1;
+                    continue;
+                };
+                if let Some(sealed) = self.sealed(&opened).filter(|_| is_old(channel)) {
+                    changes.push(Noun::Channel.put(sealed.id, &asked::body(&sealed)));
+                    *channel = Arc::new(sealed);
                 }
             }
             let counts = (changes.len(), closed);

@@ -157,14 +157,24 @@ pub(crate) async fn remove(
     let everyone = app.people.now();
     let agents = everyone.agents.values().filter(|agent| agent.host == id && agent.revoked_ms.is_none());
     let mut changes: Vec<Change> = agents.map(|agent| Agent::revoke(agent.id, now_ms)).collect();
-    changes.extend([HostTags::remove(id), LastHeard::remove(id.0)]);
+    changes.extend(gone(id));
     changes.push(HostRecord::remove(id));
     let entry = doer.did("host.remove", format!("host {}", host.record.name));
     turn.commit(changes, Some(entry)).await?;
+    forget(&app, id);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What is written of a host beside its own row.
+pub(super) fn gone(id: HostId) -> [Change; 2] {
+    [HostTags::remove(id), LastHeard::remove(id.0)]
+}
+
+/// Nothing of a host that is gone stays in memory.
+pub(super) fn forget(app: &App, id: HostId) {
     app.fleet.remove(id);
     app.live.remove(id);
     app.alerting.forget(id);
-    Ok(StatusCode::NO_CONTENT)
 }
 
 fn show(host: Host, everyone: &Everyone, now_ms: i64) -> HostJson {

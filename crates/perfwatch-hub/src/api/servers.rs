@@ -1,7 +1,7 @@
 //! `/api/v1/servers`: hosts without an agent, how to enter them, and how it went.
 
 use super::body::JsonBody;
-use super::params;
+use super::{hosts, params};
 use crate::app::App;
 use crate::auth::people::State as Everyone;
 use crate::auth::{Doer, Identity};
@@ -363,14 +363,12 @@ pub(crate) async fn remove(
     let host = HostId(row.id);
     let name = Servers::record(&row).map(|server| server.name).unwrap_or_default();
     let mut changes: Vec<Change> = ServerRow::remove(row.id).into();
-    changes.extend([HostTags::remove(host), perfwatch_store::alerts::LastHeard::remove(row.id)]);
+    changes.extend(hosts::gone(host));
     if app.fleet.get(host).is_some() {
         changes.push(HostRecord::remove(host));
     }
     turn.commit(changes, Some(doer.did("server.remove", format!("server {name}")))).await?;
-    app.fleet.remove(host);
-    app.live.remove(host);
-    app.alerting.forget(host);
+    hosts::forget(&app, host);
     app.servers.wake(Some(row.id));
     Ok(StatusCode::NO_CONTENT)
 }
