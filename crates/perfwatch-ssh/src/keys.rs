@@ -1,5 +1,6 @@
 //! Keys: the one that a host shows, as it is pinned, and our own.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use perfwatch_model::remote::Login;
 use russh::client::{DisconnectReason, Handler};
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKeyOrCertificate, decode_secret_key};
@@ -74,12 +75,97 @@ pub(crate) fn preferred(pin: Option<&str>, all: &[Algorithm]) -> Vec<Algorithm> 
 pub(crate) fn own(login: &Login) -> Result<Option<Arc<PrivateKey>>, String> {
     let Login::Key { key, passphrase } = login else { return Ok(None) };
     let passphrase = passphrase.as_ref().map(|text| text.expose_secret());
-    match decode_secret_key(key.expose_secret(), passphrase.filter(|text| !text.is_empty())) {
+    let decoded = decode_secret_key(key.expose_secret(), passphrase.filter(|text| !text.is_empty()));
+    let decoded = decoded.or_else(|error| {
+        filled_up(key.expose_secret()).and_then(|key| decode_secret_key(&key, None).ok()).ok_or(error)
+    });
+    match decoded {
         Ok(key) => Ok(Some(Arc::new(key))),
         Err(russh::keys::Error::KeyIsEncrypted) => {
             Err("the key is locked: its passphrase is needed".to_owned())
         }
         Err(_) if passphrase.is_some() => Err("the key can't be read with this passphrase".to_owned()),
         Err(_) => Err("this is no private key in OpenSSH's, PEM's or PuTTY's form".to_owned()),
+    }
+}
+
+/// A length and as many bytes (RFC 4251, 5).
+fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (len, after) = rest.split_first_chunk::<4>()?;
+    let (text, after) = after.split_at_checked(usize::try_from(u32::from_be_bytes(*len)).ok()?)?;
+    *rest = after;
+    Some(text)
+}
+
+fn put(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend(u32::try_from(text.len()).unwrap_or_default().to_be_bytes());
+    out.extend(text);
+}
+
+/// OpenSSH leaves out the first zeros of an ECDSA key's number, as one in 256 has; the library wants
+/// all of them. Such a key with its zeros, where it is one that is not locked (PROTOCOL.key).
+fn filled_up(text: &str) -> Option<String> {
+    const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
+    const END: &str = "-----END OPENSSH PRIVATE KEY-----";
+    let body = text.split_once(BEGIN)?.1.split_once(END)?.0;
+    let body: String = body.split_ascii_whitespace().collect();
+    let bytes = BASE64_STANDARD.decode(body).ok()?;
+    let mut rest = bytes.as_slice();
+    let magic = rest.split_off(..15)?;
+    let (cipher, kdf, options) = (string(&mut rest)?, string(&mut rest)?, string(&mut rest)?);
+    let count = rest.split_off(..4)?;
+    let (public, mut inner) = (string(&mut rest)?, string(&mut rest)?);
+    if magic != b"openssh-key-v1\0" || cipher != b"none" || count != [0, 0, 0, 1] {
+        return None;
+    }
+    let checks = inner.split_off(..8)?;
+    let (kind, curve, point) = (string(&mut inner)?, string(&mut inner)?, string(&mut inner)?);
+    let (number, comment) = (string(&mut inner)?, string(&mut inner)?);
+    let size: usize = match curve {
+        b"nistp256" => 32,
+        b"nistp384" => 48,
+        b"nistp521" => 66,
+        _ => return None,
+    };
+    let missing = size.checked_sub(number.len()).filter(|missing| *missing > 0)?;
+    let mut block = checks.to_vec();
+    let number = [vec![0; missing].as_slice(), number].concat();
+    [kind, curve, point, &number, comment].into_iter().for_each(|text| put(&mut block, text));
+    block.extend((1..=8_u8).take((8 - block.len() % 8) % 8));
+    let mut out = magic.to_vec();
+    [cipher, kdf, options].into_iter().for_each(|text| put(&mut out, text));
+    out.extend(count);
+    put(&mut out, public);
+    put(&mut out, &block);
+    Some(format!("{BEGIN}\n{}\n{END}\n", BASE64_STANDARD.encode(out)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by ssh-keygen for this test; its number has 31 bytes.
+    const SHORT: &str = "-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAaAAAABNlY2RzYS
+1zaGEyLW5pc3RwMjU2AAAACG5pc3RwMjU2AAAAQQQi9Zxp6GnIA5cZWkJxLW/F7ZFFSCb/
+vf2Cgf2vU9hEluEewF1HNSv1R9tXFibMY9Q8YPvTfG4E1aj7avT4PdMtAAAAoPb+zxb2/s
+8WAAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBCL1nGnoacgDlxla
+QnEtb8XtkUVIJv+9/YKB/a9T2ESW4R7AXUc1K/VH21cWJsxj1Dxg+9N8bgTVqPtq9Pg90y
+0AAAAfbPJ/Rl/ZoWVdr5RHb+h68cffGuk1NUzQprob1jOknQAAAAdyb290QHZtAQI=
+-----END OPENSSH PRIVATE KEY-----
+";
+
+    #[test]
+    fn a_number_that_begins_with_zeros_is_one() {
+        let login = |key: &str| Login::Key { key: key.into(), passphrase: None };
+        let key = own(&login(SHORT)).unwrap().unwrap();
+        let shown = key.public_key().to_openssh().unwrap();
+        assert!(shown.contains("BBBCL1nGnoacgDlxlaQnEtb8XtkUVIJv+9/YKB/a9T2ESW4R7AXUc1K/VH21cWJsxj1Dxg+9N8bgTVqPtq9Pg90y0"), "{shown}");
+        // Cut anywhere, it is no key, and stops nothing.
+        for at in 0..SHORT.len() {
+            let cut = format!("{}\n-----END OPENSSH PRIVATE KEY-----\n", &SHORT[..at]);
+            let _ = filled_up(&cut);
+        }
+        assert!(own(&login("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n")).is_err());
     }
 }
