@@ -160,7 +160,12 @@ QnEtb8XtkUVIJv+9/YKB/a9T2ESW4R7AXUc1K/VH21cWJsxj1Dxg+9N8bgTVqPtq9Pg90y
         let login = |key: &str| Login::Key { key: key.into(), passphrase: None };
         let key = own(&login(SHORT)).unwrap().unwrap();
         let shown = key.public_key().to_openssh().unwrap();
-        assert!(shown.contains("BBBCL1nGnoacgDlxlaQnEtb8XtkUVIJv+9/YKB/a9T2ESW4R7AXUc1K/VH21cWJsxj1Dxg+9N8bgTVqPtq9Pg90y0"), "{shown}");
+        assert!(
+            shown.contains(
+                "BBBCL1nGnoacgDlxlaQnEtb8XtkUVIJv+9/YKB/a9T2ESW4R7AXUc1K/VH21cWJsxj1Dxg+9N8bgTVqPtq9Pg90y0"
+            ),
+            "{shown}"
+        );
         // Cut anywhere, it is no key, and stops nothing.
         for at in 0..SHORT.len() {
             let cut = format!("{}\n-----END OPENSSH PRIVATE KEY-----\n", &SHORT[..at]);
