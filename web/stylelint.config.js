@@ -1,0 +1,13 @@
+export default {
+  extends: ['stylelint-config-standard'],
+  overrides: [{ files: ['**/*.vue'], customSyntax: 'postcss-html' }],
+  rules: {
+    'color-hex-length': 'long',
+    'comment-empty-line-before': null,
+    'custom-property-empty-line-before': null,
+    'no-descending-specificity': null,
+    // `--font` and `--mono` hold font names; their case is significant.
+    'value-keyword-case': ['lower', { ignoreProperties: [/^--(font|mono)$/] }],
+    'property-no-vendor-prefix': [true, { ignoreProperties: ['text-size-adjust'] }],
+  },
+}
