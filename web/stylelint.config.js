@@ -8,6 +8,6 @@ export default {
     'no-descending-specificity': null,
     // `--font` and `--mono` hold font names; their case is significant.
     'value-keyword-case': ['lower', { ignoreProperties: [/^--(font|mono)$/] }],
-    'property-no-vendor-prefix': [true, { ignoreProperties: ['text-size-adjust'] }],
+    'property-no-vendor-prefix': [true, { ignoreProperties: ['text-size-adjust', '-webkit-text-size-adjust'] }],
   },
 }

@@ -15,10 +15,7 @@ export interface Wish {
 
 export type Handler = (message: LiveMessage) => void
 
-export type LiveState =
-  | { kind: 'connecting' }
-  | { kind: 'live' }
-  | { kind: 'waiting'; attempt: number; retryAt: number; since: number }
+export type LiveState = { kind: 'connecting' } | { kind: 'live' } | { kind: 'waiting'; attempt: number; retryAt: number; since: number }
 
 /** First pause after a loss, and the longest one. */
 const BACKOFF_MS = 500

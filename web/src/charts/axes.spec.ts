@@ -40,7 +40,17 @@ describe('axes', () => {
     expect(gapsBetween([0, 2, 4.9], two, 0, 2)).toEqual([])
     // The tick after a stall stands for a long time; the stall is still one.
     expect(gapsBetween([0, 2, 22], [2, 2, 20], 0, 2)).toEqual([[2, 22]])
-    expect(merged([[5, 9], [1, 3], [2, 4], [9, 12]])).toEqual([[1, 4], [5, 12]])
+    expect(
+      merged([
+        [5, 9],
+        [1, 3],
+        [2, 4],
+        [9, 12],
+      ]),
+    ).toEqual([
+      [1, 4],
+      [5, 12],
+    ])
     expect(steps('bytes')[10]).toBe(1024)
   })
 })

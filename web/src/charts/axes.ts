@@ -23,7 +23,9 @@ export function yRange(unit: Unit, most?: number, across = 0): uPlot.Range.Funct
 
 export function label(value: number, unit: Unit): string {
   if (value === 0) return unit === 'percent' ? '0%' : '0'
-  return format(value, unit).replace(/\.0+(?=\D|$)/, '').replace(/(\.\d*?)0+(?=\D|$)/, '$1')
+  return format(value, unit)
+    .replace(/\.0+(?=\D|$)/, '')
+    .replace(/(\.\d*?)0+(?=\D|$)/, '$1')
 }
 
 /** A tick of the time axis, by how far apart ticks are, seconds. */

@@ -37,7 +37,8 @@ export function parts(value: number | null | undefined, unit: Unit): [string, st
     case 'per_second':
     case 'count': {
       const suffix = unit === 'per_second' ? '/s' : ''
-      if (Math.abs(value) < 10_000) return [Number.isInteger(value) ? String(value) : value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2), suffix]
+      if (Math.abs(value) < 10_000)
+        return [Number.isInteger(value) ? String(value) : value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2), suffix]
       const [number, name] = scaled(value, 1000, DECIMAL)
       return [number, name + suffix]
     }
@@ -60,7 +61,12 @@ export function duration(seconds: number | null | undefined): string {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return '–'
   const s = Math.max(0, Math.floor(seconds))
   if (s < 60) return `${s} s`
-  const units: [number, string][] = [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']]
+  const units: [number, string][] = [
+    [86400, 'd'],
+    [3600, 'h'],
+    [60, 'min'],
+    [1, 's'],
+  ]
   const first = units.findIndex(([size]) => s >= size)
   const [size, name] = units[first]!
   const next = units[first + 1]

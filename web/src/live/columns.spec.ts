@@ -46,7 +46,18 @@ describe('HostColumns', () => {
     const store = new HostColumns()
     store.setShape('s', columns)
     store.tick(tick(5000, [500, 0, 0]))
-    store.backfill({ host: 'h', shape: 's', interval_ms: 2000, columns, t: [1000, 3000, 5000], v: [[1, 3, 5], [0, 0, 0], [0, 0, 0]] })
+    store.backfill({
+      host: 'h',
+      shape: 's',
+      interval_ms: 2000,
+      columns,
+      t: [1000, 3000, 5000],
+      v: [
+        [1, 3, 5],
+        [0, 0, 0],
+        [0, 0, 0],
+      ],
+    })
     expect(store.times).toEqual([1, 3, 5])
     expect(store.get('cpu.usage')).toEqual([0.01, 0.03, 0.05])
   })
@@ -79,7 +90,12 @@ describe('HostColumns', () => {
     const store = new HostColumns()
     store.setShape('s', columns)
     const seq = (n: number, t: number) => ({ ...tick(t, [n, 0, 0]), seq: n })
-    for (const [n, t] of [[1, 10_000], [2, 12_000], [3, 14_000]] as const) store.tick(seq(n, t))
+    for (const [n, t] of [
+      [1, 10_000],
+      [2, 12_000],
+      [3, 14_000],
+    ] as const)
+      store.tick(seq(n, t))
     store.tick(seq(4, 11_000))
     expect(store.times).toEqual([10, 11])
     expect(store.last('cpu.usage')).toBe(0.04)

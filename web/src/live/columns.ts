@@ -76,7 +76,10 @@ export class HostColumns implements Columns {
 
   /** Which instances of a metric are there now. */
   instances(metric: string): string[] {
-    const isThere = (name: string) => this.get(metric, name).slice(-RECENT_ROWS).some((value) => value !== null)
+    const isThere = (name: string) =>
+      this.get(metric, name)
+        .slice(-RECENT_ROWS)
+        .some((value) => value !== null)
     const names = [...(this.names.get(metric) ?? [])].filter(isThere)
     return names.sort((a, b) => a.localeCompare(b, undefined, { numeric: true }))
   }

@@ -17,7 +17,8 @@ export class PastColumns implements Columns {
   constructor(answer: SeriesAnswer) {
     this.step = answer.step_ms / 1000
     this.times = answer.t.map((t) => t / 1000)
-    const near = (at: number) => Math.min(this.times[at]! - (this.times[at - 1] ?? -Infinity), (this.times[at + 1] ?? Infinity) - this.times[at]!)
+    const near = (at: number) =>
+      Math.min(this.times[at]! - (this.times[at - 1] ?? -Infinity), (this.times[at + 1] ?? Infinity) - this.times[at]!)
     this.steps = this.times.map((_, at) => this.step || near(at))
     this.gaps = answer.gaps.map((gap) => ({ from: gap.from_ms / 1000, to: gap.to_ms / 1000, why: gap.why }))
     this.empty = this.times.map(() => null)
@@ -59,8 +60,20 @@ const DIMENSIONS = new Set(['device', 'interface', 'mount'])
 
 const host = (id: string) => `/api/v1/hosts/${encodeURIComponent(id)}`
 
-export async function loadPast(id: string, metrics: string[], from: number, to: number, points: number, signal: AbortSignal): Promise<PastColumns> {
-  const query = new URLSearchParams({ metric: metrics.join(','), from: String(Math.round(from * 1000)), to: String(Math.round(to * 1000)), points: String(points) })
+export async function loadPast(
+  id: string,
+  metrics: string[],
+  from: number,
+  to: number,
+  points: number,
+  signal: AbortSignal,
+): Promise<PastColumns> {
+  const query = new URLSearchParams({
+    metric: metrics.join(','),
+    from: String(Math.round(from * 1000)),
+    to: String(Math.round(to * 1000)),
+    points: String(points),
+  })
   return new PastColumns(await getJson<SeriesAnswer>(`${host(id)}/series?${query}`, signal))
 }
 

@@ -17,14 +17,25 @@ async function fill() {
     const spike = Math.abs(at - (now - 86_400_000)) < 10_000
     const cpu = spike ? 97.5 : 12 + 8 * Math.sin(seq / 200)
     rows.push({
-      host: 'past', seq, timestamp: at, interval_ms: 20_000, boot: '6ccd780c-baba-4026-9564-5b8c656024db',
-      cpu: { usage: cpu, user: cpu * 0.7, system: cpu * 0.3 }, memory: { used: 3e9 + seq * 4096, total: 8e9, used_percent: 40 },
+      host: 'past',
+      seq,
+      timestamp: at,
+      interval_ms: 20_000,
+      boot: '6ccd780c-baba-4026-9564-5b8c656024db',
+      cpu: { usage: cpu, user: cpu * 0.7, system: cpu * 0.3 },
+      memory: { used: 3e9 + seq * 4096, total: 8e9, used_percent: 40 },
       load: { '1m': cpu / 25 },
-      processes: { top: [{ pid: spike ? 666 : 1, name: spike ? 'burner' : 'init', user: 'root', cpu_percent: cpu, memory_bytes: 1e6, threads: 1 }] },
+      processes: {
+        top: [{ pid: spike ? 666 : 1, name: spike ? 'burner' : 'init', user: 'root', cpu_percent: cpu, memory_bytes: 1e6, threads: 1 }],
+      },
     })
   }
   for (let at = 0; at < rows.length; at += 500) {
-    const answer = await fetch(`${site.url}/ingest/metrics`, { method: 'POST', body: JSON.stringify(rows.slice(at, at + 500)), headers: { 'content-type': 'application/json', authorization: `Bearer ${site.token}` } })
+    const answer = await fetch(`${site.url}/ingest/metrics`, {
+      method: 'POST',
+      body: JSON.stringify(rows.slice(at, at + 500)),
+      headers: { 'content-type': 'application/json', authorization: `Bearer ${site.token}` },
+    })
     expect(answer.status).toBe(200)
   }
 }

@@ -35,14 +35,25 @@ async function open(scheme: 'dark' | 'light' = 'dark', width = 1600, height = 10
 const chart = (page: Page, title: string) => page.locator(`section.chart[aria-label="${title}"]`)
 const points = async (page: Page, title: string) => Number(await chart(page, title).getAttribute('data-points'))
 const picture = (page: Page, title: string) =>
-  chart(page, title).locator('canvas').evaluate((canvas) => (canvas as HTMLCanvasElement).toDataURL())
+  chart(page, title)
+    .locator('canvas')
+    .evaluate((canvas) => (canvas as HTMLCanvasElement).toDataURL())
 
 describe('host page', () => {
   it('fills cards, moves charts, and names the host', async () => {
     const { page, problems } = await open()
     await expect.poll(() => page.locator('h1').textContent()).toBe('e2e-host')
     await expect.poll(() => page.locator('.state').getAttribute('data-state')).toBe('Live')
-    for (const metric of ['cpu.usage', 'memory.used_percent', 'load.1m', 'network.total.rx_bytes', 'disk.total.write_bytes', 'filesystem.used_percent', 'processes.total', 'tcp.established']) {
+    for (const metric of [
+      'cpu.usage',
+      'memory.used_percent',
+      'load.1m',
+      'network.total.rx_bytes',
+      'disk.total.write_bytes',
+      'filesystem.used_percent',
+      'processes.total',
+      'tcp.established',
+    ]) {
       await expect.poll(() => page.locator(`[data-metric="${metric}"] .value`).textContent(), { message: metric }).toMatch(/\d/)
     }
     expect(await page.locator('section.chart').count()).toBeGreaterThanOrEqual(9)

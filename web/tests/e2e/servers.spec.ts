@@ -31,7 +31,18 @@ async function startSshd() {
   writeFileSync(file('authorized'), readFileSync(file('mine.pub')))
   mkdirSync('/run/sshd', { recursive: true })
   port = await freePort()
-  const lines = [`Port ${port}`, 'ListenAddress 127.0.0.1', `HostKey ${file('host')}`, `AuthorizedKeysFile ${file('authorized')}`, 'PidFile none', 'StrictModes no', 'UsePAM no', 'UseDNS no', 'PermitRootLogin yes', 'MaxSessions 1']
+  const lines = [
+    `Port ${port}`,
+    'ListenAddress 127.0.0.1',
+    `HostKey ${file('host')}`,
+    `AuthorizedKeysFile ${file('authorized')}`,
+    'PidFile none',
+    'StrictModes no',
+    'UsePAM no',
+    'UseDNS no',
+    'PermitRootLogin yes',
+    'MaxSessions 1',
+  ]
   writeFileSync(file('config'), lines.join('\n'))
   sshd = spawn('/usr/sbin/sshd', ['-D', '-e', '-f', file('config')], { stdio: 'ignore' })
 }
@@ -69,7 +80,9 @@ describe('hosts without an agent', () => {
     await drawer().getByLabel('Private key', { exact: true }).fill('not a key')
     await drawer().getByRole('button', { name: 'Try the connection' }).click()
     await drawer().getByText('It does not work').waitFor()
-    await drawer().getByLabel('Private key', { exact: true }).fill(readFileSync(file('mine'), 'utf8'))
+    await drawer()
+      .getByLabel('Private key', { exact: true })
+      .fill(readFileSync(file('mine'), 'utf8'))
     await drawer().getByLabel('Looked at every').fill('30s')
     await drawer().getByRole('button', { name: 'Create server' }).click()
     await drawer().getByRole('alert').getByText('at least 60 s').waitFor()
@@ -80,7 +93,9 @@ describe('hosts without an agent', () => {
     await drawer().getByRole('button', { name: 'Create server' }).click()
     await page.getByRole('link', { name: 'db-1' }).waitFor()
     await page.getByText('fine').waitFor()
-    await expect.poll(() => page.getByRole('row', { name: /db-1/ }).getByRole('cell').nth(3).textContent(), { timeout: 10_000 }).toMatch(/^[\d.]+%$/)
+    await expect
+      .poll(() => page.getByRole('row', { name: /db-1/ }).getByRole('cell').nth(3).textContent(), { timeout: 10_000 })
+      .toMatch(/^[\d.]+%$/)
     expect(await page.content()).not.toContain('OPENSSH PRIVATE KEY-----\\n')
     await sound(page, 'servers')
   })
@@ -98,14 +113,27 @@ describe('hosts without an agent', () => {
   })
 
   it('a key that is not let in is told as that, and tried no more', async () => {
-    const wish = { name: 'locked', address: '127.0.0.1', port, user: userInfo().username, enabled: true, login: { kind: 'key', key: readFileSync(file('other'), 'utf8') } }
+    const wish = {
+      name: 'locked',
+      address: '127.0.0.1',
+      port,
+      user: userInfo().username,
+      enabled: true,
+      login: { kind: 'key', key: readFileSync(file('other'), 'utf8') },
+    }
     await site.ask('POST', '/api/v1/servers', wish)
     await page.goto(`${site.url}/servers`)
-    await page.getByRole('row', { name: /locked/ }).getByText('not let in').waitFor()
+    await page
+      .getByRole('row', { name: /locked/ })
+      .getByText('not let in')
+      .waitFor()
     const together = page.getByLabel('All servers together')
     await together.getByText('on average').waitFor()
     await together.getByText('not let in').waitFor()
-    await page.getByRole('row', { name: /locked/ }).getByRole('link', { name: 'Connection' }).click()
+    await page
+      .getByRole('row', { name: /locked/ })
+      .getByRole('link', { name: 'Connection' })
+      .click()
     await page.getByRole('heading', { name: 'It is not tried any more' }).waitFor()
     await page.getByRole('button', { name: 'Steps' }).first().click()
     await sound(page, 'servers-refused')
@@ -139,7 +167,9 @@ describe('hosts without an agent', () => {
     await drawer().getByText('is there already').waitFor()
     await drawer().getByText('login: it is needed').waitFor()
     await drawer().getByLabel('User, where none is said').fill('watch')
-    await drawer().getByLabel('Private key', { exact: true }).fill(readFileSync(file('mine'), 'utf8'))
+    await drawer()
+      .getByLabel('Private key', { exact: true })
+      .fill(readFileSync(file('mine'), 'utf8'))
     await drawer().getByLabel('look at them').uncheck()
     await drawer().getByRole('button', { name: 'Create 1' }).waitFor()
     await sound(page, 'servers-import')

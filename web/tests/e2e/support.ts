@@ -54,7 +54,11 @@ export class Site {
     })
     if (this.withAdmin) {
       const headers = { 'content-type': 'application/json', origin: this.url, cookie: await this.cookie(ADMIN) }
-      const made = await fetch(`${this.url}/api/v1/tokens`, { method: 'POST', headers, body: JSON.stringify({ name: 'e2e', scope: 'admin' }) })
+      const made = await fetch(`${this.url}/api/v1/tokens`, {
+        method: 'POST',
+        headers,
+        body: JSON.stringify({ name: 'e2e', scope: 'admin' }),
+      })
       this.token = ((await made.json()) as { token: string }).token
     }
   }
@@ -70,7 +74,11 @@ export class Site {
   }
 
   private async cookie(who: typeof ADMIN): Promise<string> {
-    const answer = await fetch(`${this.url}/api/v1/auth/login`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(who) })
+    const answer = await fetch(`${this.url}/api/v1/auth/login`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(who),
+    })
     if (!answer.ok) throw new Error(`login: ${answer.status}`)
     return answer.headers.getSetCookie()[0]!.split(';')[0]!
   }

@@ -4,7 +4,16 @@ import type { ProcessRow } from '../../api/types'
 import ProcessTable from './ProcessTable.vue'
 
 const row = (pid: number, name: string, more: Partial<ProcessRow> = {}): ProcessRow => ({
-  pid, name, user: 'root', command: '', state: 'S', cpu_percent: 0, memory_bytes: 0, threads: 1, started_ms: 0, ...more,
+  pid,
+  name,
+  user: 'root',
+  command: '',
+  state: 'S',
+  cpu_percent: 0,
+  memory_bytes: 0,
+  threads: 1,
+  started_ms: 0,
+  ...more,
 })
 const rows = [
   row(3, 'beta', { cpu_percent: 5, memory_bytes: 10, handles: 4 }),
@@ -18,7 +27,11 @@ describe('ProcessTable', () => {
     const table = mount(ProcessTable, { props: { rows } })
     // Equal shares stand by their number.
     expect(names(table)).toEqual(['alpha', 'gamma', 'beta'])
-    const click = (label: string) => table.findAll('th button').find((button) => button.text().startsWith(label))!.trigger('click')
+    const click = (label: string) =>
+      table
+        .findAll('th button')
+        .find((button) => button.text().startsWith(label))!
+        .trigger('click')
     await click('Memory')
     expect(names(table)).toEqual(['gamma', 'beta', 'alpha'])
     await click('Memory')

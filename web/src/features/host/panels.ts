@@ -50,7 +50,13 @@ const COLOURS = ['blue', 'orange', 'green', 'purple', 'cyan', 'pink', 'yellow', 
 /** A line each; of very many, those with the largest value lately, in the order of their names. */
 function byInstance(columns: Columns, metric: string): Series[] {
   const all = columns.instances(metric)
-  const peak = (instance: string) => Math.max(...columns.get(metric, instance).slice(-150).map((value) => value ?? 0))
+  const peak = (instance: string) =>
+    Math.max(
+      ...columns
+        .get(metric, instance)
+        .slice(-150)
+        .map((value) => value ?? 0),
+    )
   const largest = [...all].sort((a, b) => peak(b) - peak(a)).slice(0, COLOURS.length)
   const shown = all.length > COLOURS.length ? all.filter((instance) => largest.includes(instance)) : all
   return shown.map((instance, index) => ({ metric, instance, label: instance, colour: COLOURS[index]! }))
@@ -83,7 +89,9 @@ function cpu(columns: Columns): Panel[] {
         line('cpu.softirq', 'softirq', 'purple'),
         line('cpu.irq', 'irq', 'cyan'),
         line('cpu.steal', 'steal', 'yellow'),
-      ].filter((series) => !['cpu.nice', 'cpu.irq', 'cpu.steal'].includes(series.metric) || columns.get(series.metric).some((v) => (v ?? 0) > 0)),
+      ].filter(
+        (series) => !['cpu.nice', 'cpu.irq', 'cpu.steal'].includes(series.metric) || columns.get(series.metric).some((v) => (v ?? 0) > 0),
+      ),
     },
   ]
   const cores = columns.instances('cpu.core.usage')
@@ -150,7 +158,11 @@ export function panels(columns: Columns): Panel[] {
     {
       title: 'Processes and threads',
       unit: 'count',
-      series: [line('processes.threads', 'threads', 'blue', true), line('processes.total', 'processes', 'green'), line('processes.blocked', 'blocked', 'red')],
+      series: [
+        line('processes.threads', 'threads', 'blue', true),
+        line('processes.total', 'processes', 'green'),
+        line('processes.blocked', 'blocked', 'red'),
+      ],
     },
     { title: 'File handles', unit: 'count', series: [line('handles.open', 'open', 'cyan', true)] },
     ofInstances('Disk utilisation', 'disk.utilisation', 'percent', 100),
@@ -163,5 +175,7 @@ export function panels(columns: Columns): Panel[] {
   ]
   // In the past, what never came will not come; live, it may with the next tick.
   const past = columns.gaps !== undefined
-  return all.filter((panel) => panel.series.length > 0 && (!past || panel.series.some(({ metric, instance }) => columns.has(metric, instance))))
+  return all.filter(
+    (panel) => panel.series.length > 0 && (!past || panel.series.some(({ metric, instance }) => columns.has(metric, instance))),
+  )
 }

@@ -51,7 +51,11 @@ export function usePast(id: string, range: Ref<Range>) {
     if (!fixed) timer = setTimeout(() => void load(true), Math.min(MOST_S, Math.max(LEAST_S, span.seconds / POINTS)) * 1000)
   }
 
-  watch(() => [range.value.span.key, range.value.fixed?.from, range.value.fixed?.to], () => void load(), { immediate: true })
+  watch(
+    () => [range.value.span.key, range.value.fixed?.from, range.value.fixed?.to],
+    () => void load(),
+    { immediate: true },
+  )
   onScopeDispose(() => {
     clearTimeout(timer)
     ask.abort()
