@@ -1,9 +1,9 @@
 //! The agent as a process, beside prometheus-node-exporter scraped at the same pace on the
 //! same machine in the same run.
 
+use crate::competitors;
 use crate::fleet::BenchHub;
-use crate::peers;
-use crate::process::{Running, crowd};
+use crate::process::{Running, spawn_sleepers};
 use crate::store::Scratch;
 use anyhow::Context as _;
 use perfwatch_model::{Clock, SystemClock};
@@ -19,7 +19,7 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let scratch = Scratch::new("agent")?;
     let hub = BenchHub::start(&runtime, scratch.sqlite(clock.clone())?, &clock, 10 << 30)?;
-    let crowd = crowd(300)?;
+    let crowd = spawn_sleepers(300)?;
     let agent = std::env::current_exe()?.with_file_name("perfwatch-agent");
     println!("{seconds} s each, with 300 more processes; processor time of the process itself, of one core");
     for interval in [1, 2] {
@@ -31,7 +31,7 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
                 .env("PERFWATCH_DATA", &folder),
         )
         .with_context(|| format!("{}: build it first: make bench", agent.display()))?;
-        let theirs = if let Some(exporter) = peers::program("prometheus-node-exporter") {
+        let theirs = if let Some(exporter) = competitors::program("prometheus-node-exporter") {
             Some(Running::start(
                 Command::new(exporter).arg(format!("--web.listen-address={EXPORTER_ADDRESS}")),
             )?)

@@ -6,10 +6,10 @@ use crate::process::{self, percentiles};
 use crate::store::Scratch;
 use anyhow::Context as _;
 use perfwatch::simulate::SimHost;
-use perfwatch_alert::watch::Watch;
-use perfwatch_alert::{Condition, Rule, defaults};
 use perfwatch_model::{Clock, Snapshot, SystemClock};
-use perfwatch_testkit::sink::{HttpSink, SmtpSink};
+use perfwatch_rules::host_evaluator::HostEvaluator;
+use perfwatch_rules::{Condition, Rule, builtin_rules};
+use perfwatch_testkit::recorder::{HttpRecorder, SmtpRecorder};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,9 @@ const INTERVAL_MS: u32 = 2_000;
 
 /// The built-in rules, and more of their kind up to a number.
 fn rules(count: usize) -> Vec<Arc<Rule>> {
-    let all = defaults::rules().into_iter().filter(|rule| !matches!(rule.when, Condition::Hub { .. }));
+    let all = builtin_rules::builtin_rules()
+        .into_iter()
+        .filter(|rule| !matches!(rule.condition, Condition::Hub { .. }));
     let all: Vec<Rule> = all.map(|rule| Rule { enabled: true, ..rule }).collect();
     let fresh = |rule: &Rule| Arc::new(Rule { id: perfwatch_model::HostId::generate().0, ..rule.clone() });
     all.iter().cycle().take(count).map(fresh).collect()
@@ -49,7 +51,7 @@ fn evaluation(hosts: usize, count: usize) {
     let rules = rules(count);
     let (mut told, mut watches) = (Vec::new(), Vec::with_capacity(hosts));
     for _ in 0..hosts {
-        let mut watch = Watch::default();
+        let mut watch = HostEvaluator::default();
         watch.set_rules(rules.clone(), 0, &mut told);
         watches.push(watch);
     }
@@ -64,7 +66,7 @@ fn evaluation(hosts: usize, count: usize) {
     // The first tick also works out which columns each rule looks at.
     let first = steady.remove(0);
     let (p50, p99, most) = percentiles(steady);
-    let tracks: usize = watches.iter().map(|watch| watch.tracks().len()).sum();
+    let tracks: usize = watches.iter().map(|watch| watch.instances().len()).sum();
     println!(
         "{hosts} hosts × {count} rules = {tracks} alerts that may fire; {} transitions in {TICKS} ticks",
         told.len()
@@ -85,7 +87,12 @@ struct Api<'a> {
 }
 
 impl Api<'_> {
-    fn ask(&self, method: &str, path: &str, body: &serde_json::Value) -> anyhow::Result<serde_json::Value> {
+    fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> anyhow::Result<serde_json::Value> {
         let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.hub.url));
         let request =
             request.header("Authorization", self.hub.bearer()).header("Content-Type", "application/json");
@@ -97,7 +104,7 @@ impl Api<'_> {
 }
 
 /// From the snapshot that fires until somebody heard of it; then a week's back-test.
-fn told(tries: u64) -> anyhow::Result<()> {
+fn notification_latency(tries: u64) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let scratch = Scratch::new("alerts")?;
@@ -105,34 +112,34 @@ fn told(tries: u64) -> anyhow::Result<()> {
     let hub = BenchHub::start(&runtime, store, &clock, 4 << 30)?;
     let http = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
     let api = Api { hub: &hub, http };
-    for row in api.ask("GET", "/api/v1/rules", &json!(null))?["rules"].as_array().context("rules")? {
-        api.ask(
+    for row in api.request("GET", "/api/v1/rules", &json!(null))?["rules"].as_array().context("rules")? {
+        api.request(
             "DELETE",
             &format!("/api/v1/rules/{}", row["rule"]["id"].as_str().context("id")?),
             &json!(null),
         )?;
     }
     let rule = json!({ "name": "busy", "when": { "kind": "value", "metric": "cpu.usage", "threshold": 90 } });
-    api.ask("POST", "/api/v1/rules", &rule)?;
-    let (hook, mail) = (HttpSink::start(), SmtpSink::start());
-    api.ask(
+    api.request("POST", "/api/v1/rules", &rule)?;
+    let (hook, mail) = (HttpRecorder::start(), SmtpRecorder::start());
+    api.request(
         "POST",
         "/api/v1/channels",
         &json!({ "name": "hook", "kind": "webhook", "settings": { "url": hook.url() } }),
     )?;
     let smtp = json!({ "to": "a@example.org", "from": "b@example.org", "server": "127.0.0.1", "port": mail.port().to_string(), "security": "none" });
-    api.ask("POST", "/api/v1/channels", &json!({ "name": "mail", "kind": "email", "settings": smtp }))?;
+    api.request("POST", "/api/v1/channels", &json!({ "name": "mail", "kind": "email", "settings": smtp }))?;
     let (mut by_http, mut by_mail) = (Vec::new(), Vec::new());
     for number in 0..tries {
         let post = |usage: f64| {
             let snapshot = json!({ "host": format!("host-{number}"), "cpu": { "usage": usage } });
-            api.ask("POST", "/ingest/metrics", &snapshot)
+            api.request("POST", "/ingest/metrics", &snapshot)
         };
         post(10.0)?;
         std::thread::sleep(Duration::from_millis(120));
         let began = clock.monotonic();
         post(99.0)?;
-        hook.within(Duration::from_secs(20)).context("the program heard nothing")?;
+        hook.next_request_within(Duration::from_secs(20)).context("the program heard nothing")?;
         by_http.push((clock.monotonic() - began).as_secs_f64() * 1e3);
         let _ = mail.next();
         by_mail.push((clock.monotonic() - began).as_secs_f64() * 1e3);
@@ -187,7 +194,8 @@ fn backtest(api: &Api<'_>, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
         ),
     ] {
         let rule = json!({ "name": "x", "for": patience, "when": when, "hosts": { "hosts": [host.id.0] } });
-        let answer = api.ask("POST", "/api/v1/rules/test", &json!({ "rule": rule, "from": "-7d" }))?;
+        let answer =
+            api.request("POST", "/api/v1/rules/backtest", &json!({ "rule": rule, "from": "-7d" }))?;
         let one = &answer["hosts"][0];
         println!(
             "  {what}: {} values, fired {} times, {} ms{}",
@@ -203,5 +211,5 @@ fn backtest(api: &Api<'_>, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
 /// All of it.
 pub(crate) fn run(hosts: u64, rules: u64) -> anyhow::Result<()> {
     evaluation(usize::try_from(hosts)?, usize::try_from(rules)?);
-    told(30)
+    notification_latency(30)
 }

@@ -1,12 +1,12 @@
 //! A disk budget that is far too small for its fleet: sizes on disk looked at all the time, and
 //! what was kept of each tier at the end.
 
+use crate::competitors::bytes_below;
 use crate::fleet::{self, BenchHub, HOSTS, INTERVAL_MS};
-use crate::peers::bytes_below;
 use crate::store::Scratch;
 use perfwatch_model::{Clock, SystemClock};
-use perfwatch_series::Tier;
 use perfwatch_store::{PostgresStore, SqliteOptions, SqliteStore, Store};
+use perfwatch_tsdb::Tier;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use std::time::Duration;
 const BUDGET: u64 = 64 << 20;
 const MB: f64 = 1_048_576.0;
 const PAST_MS: i64 = 24 * 3_600_000;
-const LOOK_EACH: Duration = Duration::from_millis(100);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Both databases, one after the other; or one by its name.
 pub(crate) fn run(seconds: u64, who: Option<&str>) -> anyhow::Result<()> {
@@ -53,7 +53,7 @@ fn measure(
     let size = || match &folder {
         // The files with their log, as `du` sees them.
         Some(folder) => bytes_below(folder),
-        None => runtime.block_on(store.usage()).map_or(0, |usage| usage.disk_bytes),
+        None => runtime.block_on(store.disk_usage()).map_or(0, |usage| usage.disk_bytes),
     };
     let done = AtomicBool::new(false);
     let (sent, (looks, most)) = std::thread::scope(|scope| {
@@ -62,7 +62,7 @@ fn measure(
             while !done.load(Ordering::Relaxed) {
                 most = most.max(size());
                 looks += 1;
-                std::thread::sleep(LOOK_EACH);
+                std::thread::sleep(SAMPLE_INTERVAL);
             }
             (looks, most)
         });
@@ -70,7 +70,7 @@ fn measure(
         done.store(true, Ordering::Relaxed);
         (sent, watch.join().unwrap_or_default())
     });
-    println!("perfwatch on {}:", store.kind());
+    println!("perfwatch on {}:", store.backend());
     sent.print("acked when durable");
     println!(
         "  at most {:.1} MB in {looks} looks, {:.1} MB at the end",
@@ -79,7 +79,7 @@ fn measure(
     );
     let newest_ms = start_ms + sent.covered_ms;
     for tier in Tier::ALL {
-        let oldest = runtime.block_on(store.oldest(tier, i64::MAX, 1))?;
+        let oldest = runtime.block_on(store.oldest_blocks(tier, i64::MAX, 1))?;
         let reach = oldest.first().map_or(0, |block| newest_ms - block.first_ms);
         println!("  {} reach back {:.1} of {:.1} min", tier.name(), minutes(reach), minutes(sent.covered_ms));
     }

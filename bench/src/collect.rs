@@ -1,9 +1,10 @@
 //! One collection: every collector in a row, derive and snapshot included.
 
-use crate::counting::{BYTES, CALLS};
-use crate::process::{crowd, percentiles};
+use crate::counting_allocator::{BYTES, CALLS};
+use crate::process::{percentiles, spawn_sleepers};
 use perfwatch_collect::{
-    COLLECTORS, CollectorSet, Deriver, Every, LocalRoot, Options, Recall, SnapshotBuilder, read_all,
+    COLLECTORS, Cadence, CollectorCache, CollectorOptions, CollectorSet, Deriver, LocalRoot, SnapshotBuilder,
+    read_all,
 };
 use perfwatch_model::{Clock, SystemClock, wire};
 use std::path::Path;
@@ -12,8 +13,8 @@ use std::sync::atomic::Ordering;
 const ROUNDS: usize = 200;
 
 pub(crate) fn run(processes: u64) -> anyhow::Result<()> {
-    let crowd = crowd(processes)?;
-    let slow = COLLECTORS.iter().filter(|collector| collector.every != Every::Tick);
+    let crowd = spawn_sleepers(processes)?;
+    let slow = COLLECTORS.iter().filter(|collector| collector.cadence != Cadence::EveryTick);
     let slow: Vec<String> = slow.map(|collector| collector.name.to_owned()).collect();
     measure("every tick's collectors", &slow)?;
     measure("all collectors at once", &[])?;
@@ -23,10 +24,10 @@ pub(crate) fn run(processes: u64) -> anyhow::Result<()> {
 
 fn measure(what: &str, without: &[String]) -> anyhow::Result<()> {
     let source = LocalRoot::new(Path::new("/proc"), Path::new("/sys"), Path::new("/"));
-    let set = CollectorSet::new(without, Options::default());
+    let set = CollectorSet::new(without, CollectorOptions::default());
     let clock = SystemClock::new();
     let (mut recall, mut deriver, mut builder) =
-        (Recall::default(), Deriver::default(), SnapshotBuilder::default());
+        (CollectorCache::default(), Deriver::default(), SnapshotBuilder::default());
     let (mut times, mut by_collector) = (Vec::new(), std::collections::BTreeMap::<&str, Vec<f64>>::new());
     let (mut calls, mut bytes, mut wire_bytes, mut columns, mut total) = (0, 0, 0, 0, 0.0);
     for round in 0..=ROUNDS {
@@ -42,7 +43,7 @@ fn measure(what: &str, without: &[String]) -> anyhow::Result<()> {
             calls += CALLS.load(Ordering::Relaxed) - before.0;
             bytes += BYTES.load(Ordering::Relaxed) - before.1;
             for part in &reading.parts {
-                by_collector.entry(part.collector).or_default().push(part.took.as_secs_f64() * 1000.0);
+                by_collector.entry(part.collector).or_default().push(part.duration.as_secs_f64() * 1000.0);
             }
         }
         wire_bytes = wire::encode_snapshot(&snapshot).len();

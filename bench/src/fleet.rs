@@ -3,7 +3,7 @@
 
 use anyhow::Context as _;
 use perfwatch::simulate::SimHost;
-use perfwatch_hub::{Deps, FirstAdmin, HistoryConfig, Hub, HubConfig, RequestLimits};
+use perfwatch_hub::{HistoryConfig, Hub, HubConfig, HubDependencies, InitialAdmin, RateLimitConfig};
 use perfwatch_model::wire::{self, Batch};
 use perfwatch_model::{Catalog, Clock, Snapshot};
 use perfwatch_store::Store;
@@ -20,7 +20,7 @@ pub(crate) const BATCH: usize = 25;
 pub(crate) const INTERVAL_MS: i64 = 2_000;
 
 /// What was taken.
-pub(crate) struct Sent {
+pub(crate) struct SendReport {
     pub(crate) snapshots: u64,
     pub(crate) samples: u64,
     pub(crate) seconds: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Sent {
     pub(crate) covered_ms: i64,
 }
 
-impl Sent {
+impl SendReport {
     pub(crate) fn print(&self, how: &str) {
         let per_second = |count: u64| count as f64 / self.seconds as f64;
         println!(
@@ -48,7 +48,7 @@ pub(crate) fn feed<D>(
     start_ms: i64,
     seconds: u64,
     connect: impl Fn() -> D + Sync,
-) -> Sent
+) -> SendReport
 where
     D: FnMut(&SimHost, &[Snapshot]) -> anyhow::Result<()>,
 {
@@ -69,7 +69,7 @@ where
                     .map(|n| host.tick(at_ms + n * INTERVAL_MS, INTERVAL_MS.cast_unsigned() as u32))
                     .collect();
                 deliver(host, &ticks)?;
-                let count: usize = ticks.iter().map(Snapshot::samples).sum();
+                let count: usize = ticks.iter().map(Snapshot::sample_count).sum();
                 snapshots.fetch_add(BATCH as u64, Ordering::Relaxed);
                 samples.fetch_add(count as u64, Ordering::Relaxed);
             }
@@ -86,7 +86,7 @@ where
             });
         }
     });
-    Sent {
+    SendReport {
         snapshots: snapshots.into_inner(),
         samples: samples.into_inner(),
         seconds,
@@ -117,23 +117,32 @@ impl<'a> BenchHub<'a> {
         budget_bytes: u64,
     ) -> anyhow::Result<Self> {
         // What the hub can take is asked, not what it lets through.
-        let requests = RequestLimits { agent: 1_000_000, ingest: 1_000_000, api: 1_000_000 };
-        Self::limited(runtime, store, clock, budget_bytes, requests)
+        let requests = RateLimitConfig {
+            agent_per_second: 1_000_000,
+            ingest_per_second: 1_000_000,
+            api_per_second: 1_000_000,
+        };
+        Self::with_limits(runtime, store, clock, budget_bytes, requests)
     }
 
-    pub(crate) fn limited(
+    pub(crate) fn with_limits(
         runtime: &'a tokio::runtime::Runtime,
         store: Arc<dyn Store>,
         clock: &Arc<dyn Clock>,
         budget_bytes: u64,
-        requests: RequestLimits,
+        requests: RateLimitConfig,
     ) -> anyhow::Result<Self> {
         let history = HistoryConfig { budget_bytes, ..HistoryConfig::default() };
-        Self::configured(runtime, store, clock, HubConfig { history, requests, ..HubConfig::default() })
+        Self::with_config(
+            runtime,
+            store,
+            clock,
+            HubConfig { history, rate_limits: requests, ..HubConfig::default() },
+        )
     }
 
     /// With settings of one's own.
-    pub(crate) fn configured(
+    pub(crate) fn with_config(
         runtime: &'a tokio::runtime::Runtime,
         store: Arc<dyn Store>,
         clock: &Arc<dyn Clock>,
@@ -141,15 +150,15 @@ impl<'a> BenchHub<'a> {
     ) -> anyhow::Result<Self> {
         let config = HubConfig {
             listen: ([127, 0, 0, 1], 0).into(),
-            first_admin: Some(FirstAdmin { name: "admin".to_owned(), password: PASSWORD.to_owned() }),
+            initial_admin: Some(InitialAdmin { name: "admin".to_owned(), password: PASSWORD.to_owned() }),
             ..config
         };
-        let deps = Deps {
+        let deps = HubDependencies {
             store,
             clock: clock.clone(),
             catalog: Arc::new(catalog()),
-            notifier: Arc::new(perfwatch_notify::Channels::new()),
-            remote: Arc::new(perfwatch_ssh::Looks::new(clock.clone())),
+            notifier: Arc::new(perfwatch_notify::ChannelNotifier::new()),
+            remote_collector: Arc::new(perfwatch_ssh::SshCollector::new(clock.clone())),
         };
         let hub = runtime.block_on(Hub::start(config, deps))?;
         let url = hub.url();

@@ -2,13 +2,13 @@
 //! durable, with sealing, roll-up and retention at work beside; then what it takes on disk, and
 //! how long questions take. Then peers with the same series.
 
+use crate::competitors;
 use crate::fleet::{self, BATCH, BenchHub, HOSTS, INTERVAL_MS, SENDERS};
-use crate::peers;
 use crate::store::Scratch;
 use anyhow::Context as _;
 use perfwatch::simulate::SimHost;
 use perfwatch_model::{Catalog, Clock, SystemClock};
-use perfwatch_store::{PostgresStore, Store, Usage};
+use perfwatch_store::{DiskUsage, PostgresStore, Store};
 use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +40,8 @@ pub(crate) fn run(seconds: u64, who: Option<&str>) -> anyhow::Result<()> {
         measure(&runtime, Arc::new(runtime.block_on(store)?), &clock, start_ms, seconds)?;
     }
     let catalog = fleet::catalog();
-    for peer in peers::PEERS.iter().filter(|peer| wanted(peer.name)) {
-        peers::measure(peer, &catalog, &*clock, start_ms, seconds)?;
+    for peer in competitors::COMPETITORS.iter().filter(|peer| wanted(peer.name)) {
+        competitors::measure(peer, &catalog, &*clock, start_ms, seconds)?;
     }
     Ok(())
 }
@@ -55,13 +55,13 @@ fn measure(
 ) -> anyhow::Result<()> {
     let catalog = fleet::catalog();
     let hub = BenchHub::start(runtime, store.clone(), clock, BUDGET)?;
-    println!("perfwatch on {}:", store.kind());
+    println!("perfwatch on {}:", store.backend());
     let sent = fleet::feed(&catalog, &**clock, start_ms, seconds, || hub.sender(&**clock));
     sent.print("acked when durable");
     // What waits is sealed when it is old enough: here it is, being of the past. The rest of the
     // work is let finish before the disk is looked at.
-    settle(runtime, &*store, clock)?;
-    let usage = runtime.block_on(store.usage())?;
+    wait_for_rollups(runtime, &*store, clock)?;
+    let usage = runtime.block_on(store.disk_usage())?;
     let [raw, minutes, hours] = usage.tier_bytes;
     let per = |bytes: u64| bytes as f64 / sent.samples as f64;
     println!(
@@ -73,24 +73,27 @@ fn measure(
         usage.disk_bytes >> 20,
         100.0 - 100.0 * usage.used_bytes as f64 / usage.disk_bytes.max(1) as f64
     );
-    ask(&hub, &catalog, start_ms, sent.covered_ms, clock)?;
+    measure_queries(&hub, &catalog, start_ms, sent.covered_ms, clock)?;
     hub.stop();
     Ok(())
 }
 
 /// Waits until roll-up has nothing to do and the sizes stand still.
-fn settle(
+fn wait_for_rollups(
     runtime: &tokio::runtime::Runtime,
     store: &dyn Store,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<()> {
     let began = clock.monotonic();
-    let mut before = Usage::default();
+    let mut before = DiskUsage::default();
     loop {
         std::thread::sleep(Duration::from_secs(5));
-        let usage = runtime.block_on(store.usage())?;
-        let waiting =
-            runtime.block_on(store.dirty(perfwatch_series::Tier::Raw, clock.wall_ms() - 5_000_000, 1))?;
+        let usage = runtime.block_on(store.disk_usage())?;
+        let waiting = runtime.block_on(store.dirty_windows(
+            perfwatch_tsdb::Tier::Raw,
+            clock.wall_ms() - 5_000_000,
+            1,
+        ))?;
         let still = waiting.is_empty()
             && usage.tier_bytes == before.tier_bytes
             && usage.disk_bytes == before.disk_bytes;
@@ -104,7 +107,7 @@ fn settle(
 }
 
 /// The questions a dashboard asks, each some times over different hosts.
-fn ask(
+fn measure_queries(
     hub: &BenchHub<'_>,
     catalog: &Catalog,
     start_ms: i64,

@@ -15,10 +15,9 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let scratch = Scratch::new("ingest")?;
     let hub = BenchHub::start(&runtime, scratch.sqlite(clock.clone())?, &clock, 10 << 30)?;
-    let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::Options::default());
+    let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::CollectorOptions::default());
     let root = perfwatch_collect::LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), "/".as_ref());
-    let snapshot =
-        perfwatch_agent::take_reading_pair(Arc::new(root), &set, Duration::from_millis(200), &clock)?;
+    let snapshot = perfwatch_agent::collect_once(Arc::new(root), &set, Duration::from_millis(200), &clock)?;
     println!(
         "{SENDERS} senders and the hub on this machine's cores, snapshots of {} columns, no compression",
         snapshot.values.len()

@@ -28,10 +28,9 @@ pub(crate) fn run(count: u64, ticks: u64) -> anyhow::Result<()> {
     let hub = BenchHub::start(&runtime, scratch.sqlite(clock.clone())?, &clock, 10 << 30)?;
     let (address, bearer) = (hub.address(), hub.bearer());
     // What a real agent of this machine would send, so that sizes are real.
-    let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::Options::default());
+    let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::CollectorOptions::default());
     let root = perfwatch_collect::LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), "/".as_ref());
-    let snapshot =
-        perfwatch_agent::take_reading_pair(Arc::new(root), &set, Duration::from_millis(200), &clock)?;
+    let snapshot = perfwatch_agent::collect_once(Arc::new(root), &set, Duration::from_millis(200), &clock)?;
     let host = perfwatch_model::HostRef { id: None, name: "bench".to_owned() };
     let mut text = String::new();
     perfwatch_model::json::write_snapshot(&mut text, perfwatch_model::HostId::generate(), &host, &snapshot);

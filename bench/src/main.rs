@@ -16,22 +16,22 @@
 #![expect(clippy::print_stdout, reason = "figures are what this program is for")]
 
 mod agent;
+mod agentless;
 mod alerts;
 mod budget;
 mod collect;
-mod counting;
+mod competitors;
+mod counting_allocator;
 mod fleet;
 mod history;
 mod ingest;
-mod limits;
 mod live;
-mod peers;
 mod process;
-mod servers;
+mod rate_limits;
 mod store;
 
 #[global_allocator]
-static ALLOCATOR: counting::Counting = counting::Counting;
+static ALLOCATOR: counting_allocator::Counting = counting_allocator::Counting;
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -45,8 +45,8 @@ fn main() -> anyhow::Result<()> {
         Some("live-clients") => live::clients(&arguments[1], number(2, 1_000), number(3, 60)),
         Some("history") => history::run(number(1, 120), arguments.get(2).map(String::as_str)),
         Some("budget") => budget::run(number(1, 60), arguments.get(2).map(String::as_str)),
-        Some("limits") => limits::run(number(1, 1_000), number(2, 20)),
-        Some("servers") => servers::run(number(1, 500), number(2, 180), number(3, 5)),
+        Some("limits") => rate_limits::run(number(1, 1_000), number(2, 20)),
+        Some("servers") => agentless::run(number(1, 500), number(2, 180), number(3, 5)),
         Some("ingest") => ingest::run(number(1, 20)),
         _ => anyhow::bail!(
             "which? alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | live [CLIENTS] [TICKS] | ingest [SECONDS] | limits [AGENTS] [SECONDS] | servers [COUNT] [SECONDS] [WORKERS] | history [SECONDS] [WHO] | budget [SECONDS] [WHO]"

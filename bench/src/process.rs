@@ -47,7 +47,7 @@ pub(crate) fn resident_mb(pid: &str) -> anyhow::Result<f64> {
 }
 
 /// Processes that sleep.
-pub(crate) fn crowd(count: u64) -> anyhow::Result<Vec<Running>> {
+pub(crate) fn spawn_sleepers(count: u64) -> anyhow::Result<Vec<Running>> {
     (0..count).map(|_| Running::start(Command::new("sleep").arg("3600"))).collect()
 }
 

@@ -1,7 +1,7 @@
 //! What an agent must be told; the binary reads it from files, environment and flags.
 
-use crate::hub::HubClient;
-use perfwatch_collect::Options;
+use crate::hub_client::HubClient;
+use perfwatch_collect::CollectorOptions;
 use perfwatch_model::limits;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,21 +30,21 @@ pub struct AgentConfig {
     /// Where the watched host's / is.
     pub rootfs: PathBuf,
     /// Collectors that are switched off.
-    pub disabled: Vec<String>,
+    pub disabled_collectors: Vec<String>,
     /// Least time between two reads, by collector; its own rhythm if none.
-    pub intervals: BTreeMap<String, Duration>,
+    pub collector_intervals: BTreeMap<String, Duration>,
     /// What collectors are told.
-    pub options: Options,
+    pub options: CollectorOptions,
     /// Most bytes the spool may take on disk.
-    pub spool_bytes: u64,
+    pub max_spool_bytes: u64,
     /// Longest pause between two tries to reach the hub.
-    pub backoff_max: Duration,
+    pub max_backoff: Duration,
 }
 
 /// A setting that can't be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {message}")]
-pub struct ConfigProblem {
+pub struct AgentConfigError {
     /// Under the agent's own section.
     pub key: &'static str,
     /// What is wrong.
@@ -52,34 +52,36 @@ pub struct ConfigProblem {
 }
 
 /// Shortest interval: faster than this the numbers are mostly noise.
-pub(crate) const SHORTEST: Duration = Duration::from_millis(250);
+pub(crate) const MIN_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest interval.
-pub(crate) const LONGEST: Duration = Duration::from_secs(3600);
+pub(crate) const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 
 impl AgentConfig {
     /// Whether an agent can run with this.
     ///
     /// # Errors
     /// The first setting that can't be.
-    pub fn check(&self) -> Result<(), ConfigProblem> {
-        let fail = |key, message: String| Err(ConfigProblem { key, message });
+    pub fn validate(&self) -> Result<(), AgentConfigError> {
+        let fail = |key, message: String| Err(AgentConfigError { key, message });
         HubClient::new(&self.hub, self.ca.as_deref())?;
-        if !(SHORTEST..=LONGEST).contains(&self.interval) {
+        if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&self.interval) {
             return fail("interval", format!("{:?} is not between 250 ms and 1 h", self.interval));
         }
-        if self.spool_bytes < 4 << 20 {
+        if self.max_spool_bytes < 4 << 20 {
             return fail("spool_bytes", "at least 4 MiB (4194304)".into());
         }
-        if self.options.top > limits::PROCESSES / 2 {
-            return fail("processes.top", format!("at most {}", limits::PROCESSES / 2));
+        if self.options.top_processes > limits::MAX_PROCESSES / 2 {
+            return fail("processes.top", format!("at most {}", limits::MAX_PROCESSES / 2));
         }
         if let Some(name) = &self.name
-            && (name.is_empty() || name.len() > limits::HOST_NAME_BYTES)
+            && (name.is_empty() || name.len() > limits::MAX_HOST_NAME_BYTES)
         {
-            return fail("name", format!("1 to {} bytes", limits::HOST_NAME_BYTES));
+            return fail("name", format!("1 to {} bytes", limits::MAX_HOST_NAME_BYTES));
         }
         let known = |name: &str| perfwatch_collect::COLLECTORS.iter().any(|collector| collector.name == name);
-        if let Some(name) = self.disabled.iter().chain(self.intervals.keys()).find(|name| !known(name)) {
+        if let Some(name) =
+            self.disabled_collectors.iter().chain(self.collector_intervals.keys()).find(|name| !known(name))
+        {
             let names: Vec<&str> = perfwatch_collect::COLLECTORS.iter().map(|c| c.name).collect();
             return fail("collectors", format!("there is no {name:?}; there are {}", names.join(", ")));
         }

@@ -1,13 +1,13 @@
 //! Why an agent does not start; once it runs, nothing ends it but its owner.
 
-use crate::config::ConfigProblem;
+use crate::config::AgentConfigError;
 
 /// Why an agent can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// A setting that can't be.
     #[error(transparent)]
-    Config(#[from] ConfigProblem),
+    Config(#[from] AgentConfigError),
     /// Two agents with one identity would count the same numbers.
     #[error("another agent already uses {0}")]
     Locked(String),

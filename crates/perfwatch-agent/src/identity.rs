@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Takes the state folder for this process alone. A folder that can't be written needs no
 /// lock: nothing is kept there.
-pub(crate) fn lock(state: &Path) -> Result<Option<File>, AgentError> {
+pub(crate) fn lock_state_dir(state: &Path) -> Result<Option<File>, AgentError> {
     let open = || {
         std::fs::create_dir_all(state)?;
         File::create(state.join("lock"))
@@ -29,7 +29,7 @@ pub fn host_id(state: &Path) -> HostId {
     match std::fs::read_to_string(&path).map(|text| text.parse::<HostId>()) {
         Ok(Ok(id)) => return id,
         Ok(Err(_)) => {
-            tracing::warn!(path = %path.display(), "the host id is damaged: this host gets a new one");
+            tracing::warn!(path = %path.display(), "host id file is corrupt; generating a new host id");
         }
         Err(_) => {}
     }
@@ -41,7 +41,7 @@ pub fn host_id(state: &Path) -> HostId {
         std::fs::rename(fresh, &path)
     };
     if let Err(error) = write() {
-        tracing::warn!(path = %path.display(), %error, "can't keep the host id: this host will be new after a restart");
+        tracing::warn!(path = %path.display(), %error, "failed to save the host id; the host gets a new id after a restart");
     }
     id
 }
@@ -53,5 +53,5 @@ pub fn host_name(configured: Option<&str>, source: &dyn Source) -> String {
         source.read("/proc/sys/kernel/hostname", &mut bytes).ok().map(|()| String::from_utf8_lossy(&bytes));
     let name = configured.map(str::to_owned).or_else(|| of_kernel.map(|name| name.trim().to_owned()));
     let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| "unnamed".to_owned());
-    name.chars().take(limits::HOST_NAME_BYTES / 4).collect()
+    name.chars().take(limits::MAX_HOST_NAME_BYTES / 4).collect()
 }

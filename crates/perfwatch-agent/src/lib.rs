@@ -4,22 +4,24 @@
 //! Threads, no async: one a collector, one ticker, one pusher. There is no way in: the agent
 //! listens to nothing, and all a hub can change is how often it sends.
 
+mod agent;
+mod collector_pool;
 mod config;
 mod error;
-mod guarded;
-mod hub;
+mod hub_client;
 mod identity;
-mod push;
-mod run;
-mod runner;
+mod pusher;
+mod schedule;
 mod self_metrics;
 mod spool;
-mod tick;
+mod timeout_source;
 
-pub use config::{AgentConfig, ConfigProblem};
+pub use agent::{Agent, collect_once};
+pub use config::{AgentConfig, AgentConfigError};
 pub use error::AgentError;
-pub use guarded::Guarded;
-pub use hub::{ENROLMENT, EnrolError, HubAnswer, HubClient, keep_secret, kept_secret};
+pub use hub_client::{
+    ENROLLMENT_TOKEN_PREFIX, EnrollError, HubClient, HubResponse, load_secret, save_secret,
+};
 pub use identity::{host_id, host_name};
-pub use run::{Agent, take_reading_pair};
 pub use self_metrics::METRICS;
+pub use timeout_source::TimeoutSource;

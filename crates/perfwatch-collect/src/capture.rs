@@ -19,7 +19,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 /// Captures larger than this are refused: 5,000 processes take about 8 MB.
-const CAPTURE_BYTES: usize = 64 << 20;
+const MAX_CAPTURE_BYTES: usize = 64 << 20;
 
 #[derive(Debug, Clone, PartialEq)]
 enum Entry {
@@ -62,14 +62,14 @@ pub struct CaptureError {
 }
 
 /// Of 20,000 processes, each has five.
-const MOST_ENTRIES: usize = 150_000;
+const MAX_ENTRIES: usize = 150_000;
 
 /// Heads of many files in one section.
-const FILES: &str = "@files";
-const COUNTS: &str = "@counts";
-const MOUNTS: &str = "@statfs";
+const FILES_SECTION: &str = "@files";
+const COUNTS_SECTION: &str = "@counts";
+const STATFS_SECTION: &str = "@statfs";
 
-const KINDS: [&str; 4] = ["", "list", "count", "usage"];
+const ENTRY_KINDS: [&str; 4] = ["", "list", "count", "usage"];
 
 impl Capture {
     /// Reads the text form.
@@ -78,14 +78,14 @@ impl Capture {
     /// The first line that does not belong into a capture.
     pub fn parse(bytes: &[u8]) -> Result<Self, CaptureError> {
         let fail = |line, message: &str| Err(CaptureError { line, message: message.to_owned() });
-        if bytes.len() > CAPTURE_BYTES {
+        if bytes.len() > MAX_CAPTURE_BYTES {
             return fail(1, "larger than 64 MiB");
         }
         let mut capture = Self::default();
         let mut current: Option<(String, String, Vec<u8>, usize)> = None;
         for (index, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {
             if let Some(head) = line.strip_prefix(b"=== ") {
-                capture.close(current.take())?;
+                capture.finish_section(current.take())?;
                 let Ok(head) = std::str::from_utf8(head) else {
                     return fail(index + 1, "the path is not UTF-8");
                 };
@@ -95,29 +95,32 @@ impl Capture {
                 }
                 current = Some((path.replace("\\040", " "), kind.to_owned(), Vec::new(), index + 1));
             } else if let Some((_, _, content, _)) = &mut current {
-                let escaped = line.first() == Some(&b'\\') && is_head_like(&line[1..]);
+                let escaped = line.first() == Some(&b'\\') && is_header_line(&line[1..]);
                 content.extend_from_slice(if escaped { &line[1..] } else { line });
             } else if !line.trim_ascii().is_empty() {
                 return fail(index + 1, "text before the first '=== PATH' line");
             }
         }
-        capture.close(current)?;
-        match capture.entries.len() > MOST_ENTRIES {
-            true => fail(1, "more files than any host has to show"),
+        capture.finish_section(current)?;
+        match capture.entries.len() > MAX_ENTRIES {
+            true => fail(1, "too many entries"),
             false => Ok(capture),
         }
     }
 
-    fn close(&mut self, current: Option<(String, String, Vec<u8>, usize)>) -> Result<(), CaptureError> {
+    fn finish_section(
+        &mut self,
+        current: Option<(String, String, Vec<u8>, usize)>,
+    ) -> Result<(), CaptureError> {
         let Some((path, kind, content, line)) = current else {
             return Ok(());
         };
         let text = String::from_utf8_lossy(&content);
         match kind.as_str() {
-            "" if path == FILES => self.add_files(&content),
-            "" if path == COUNTS => self.add_counts(&text),
-            "" if path == MOUNTS => self.add_mounts(&text),
-            _ if self.entries.len() > MOST_ENTRIES => {}
+            "" if path == FILES_SECTION => self.add_files(&content),
+            "" if path == COUNTS_SECTION => self.add_counts(&text),
+            "" if path == STATFS_SECTION => self.add_mounts(&text),
+            _ if self.entries.len() > MAX_ENTRIES => {}
             "hex" => {
                 let Some(bytes) = from_hex(&text) else {
                     return Err(CaptureError { line, message: format!("{path}: not hexadecimal") });
@@ -126,10 +129,10 @@ impl Capture {
             }
             kind if kind == "error" || kind.starts_with("error ") => {
                 let verb = kind.strip_prefix("error ").unwrap_or_default();
-                let verb = KINDS.into_iter().find(|k| *k == verb).unwrap_or_default();
+                let verb = ENTRY_KINDS.into_iter().find(|k| *k == verb).unwrap_or_default();
                 self.entries.insert((path, verb), Entry::Error(text.trim().to_owned()));
             }
-            kind => match KINDS.into_iter().find(|known| *known == kind) {
+            kind => match ENTRY_KINDS.into_iter().find(|known| *known == kind) {
                 Some(kind) => {
                     self.entries.insert((path, kind), Entry::Bytes(content));
                 }
@@ -143,7 +146,7 @@ impl Capture {
 
     fn add_files(&mut self, lines: &[u8]) {
         for line in lines.split_inclusive(|&b| b == b'\n') {
-            if self.entries.len() > MOST_ENTRIES {
+            if self.entries.len() > MAX_ENTRIES {
                 return;
             }
             let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
@@ -160,7 +163,7 @@ impl Capture {
     }
 
     fn add_counts(&mut self, lines: &str) {
-        for (count, path) in lines.lines().filter_map(|line| line.split_once(' ')).take(MOST_ENTRIES) {
+        for (count, path) in lines.lines().filter_map(|line| line.split_once(' ')).take(MAX_ENTRIES) {
             if path.starts_with('/') {
                 self.entries
                     .insert((path.to_owned(), "count"), Entry::Bytes(format!("{count}\n").into_bytes()));
@@ -169,7 +172,7 @@ impl Capture {
     }
 
     fn add_mounts(&mut self, lines: &str) {
-        for line in lines.lines().take(MOST_ENTRIES) {
+        for line in lines.lines().take(MAX_ENTRIES) {
             let (kind, rest) = line.split_once(' ').unwrap_or_default();
             let (mount, entry) = match kind {
                 "?" => (rest, Some(Entry::Error("timed out".to_owned()))),
@@ -219,7 +222,7 @@ impl Capture {
                     }
                     out.push(b'\n');
                     for line in bytes.split_inclusive(|&b| b == b'\n') {
-                        if is_head_like(line) {
+                        if is_header_line(line) {
                             out.push(b'\\');
                         }
                         out.extend_from_slice(line);
@@ -290,7 +293,7 @@ fn df_usage(line: &str) -> Option<(&str, Entry)> {
 }
 
 /// `===` after any number of backslashes: such a line is escaped by one more.
-fn is_head_like(line: &[u8]) -> bool {
+fn is_header_line(line: &[u8]) -> bool {
     let start = line.iter().position(|&b| b != b'\\').unwrap_or(line.len());
     line[start..].starts_with(b"===")
 }
@@ -339,12 +342,12 @@ impl Source for Capture {
 }
 
 /// Notes all that collectors ask of another source, answers and refusals alike.
-pub struct Recorder<'a> {
+pub struct RecordingSource<'a> {
     source: &'a dyn Source,
     capture: Mutex<Capture>,
 }
 
-impl<'a> Recorder<'a> {
+impl<'a> RecordingSource<'a> {
     /// Listens to `source`.
     pub fn new(source: &'a dyn Source) -> Self {
         Self { source, capture: Mutex::default() }
@@ -360,7 +363,7 @@ impl<'a> Recorder<'a> {
         capture
     }
 
-    fn note(&self, kind: &'static str, path: &str, answer: Result<Vec<u8>, &io::Error>) {
+    fn record(&self, kind: &'static str, path: &str, answer: Result<Vec<u8>, &io::Error>) {
         let entry = match answer {
             Ok(bytes) => Entry::Bytes(bytes),
             // What is missing in the capture is missing for its reader.
@@ -376,27 +379,27 @@ impl<'a> Recorder<'a> {
     }
 }
 
-impl Source for Recorder<'_> {
+impl Source for RecordingSource<'_> {
     fn read(&self, path: &str, out: &mut Vec<u8>) -> io::Result<()> {
         let result = self.source.read(path, out);
         // A capture is made to be sent to others: command lines go without their secrets.
         let shown = |bytes: &[u8]| match path.ends_with("/cmdline") {
-            true => crate::linux::secrets::masked(bytes).into_bytes(),
+            true => crate::linux::command_line::mask_secrets(bytes).into_bytes(),
             false => bytes.to_vec(),
         };
-        self.note("", path, result.as_ref().map(|()| shown(out)));
+        self.record("", path, result.as_ref().map(|()| shown(out)));
         result
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         let result = self.source.list(path);
-        self.note("list", path, result.as_ref().map(|names| names.join("\n").into_bytes()));
+        self.record("list", path, result.as_ref().map(|names| names.join("\n").into_bytes()));
         result
     }
 
     fn count(&self, path: &str) -> io::Result<u64> {
         let result = self.source.count(path);
-        self.note("count", path, result.as_ref().map(|count| count.to_string().into_bytes()));
+        self.record("count", path, result.as_ref().map(|count| count.to_string().into_bytes()));
         result
     }
 
@@ -404,7 +407,7 @@ impl Source for Recorder<'_> {
         let result = self.source.usage(mount);
         let text =
             |u: &FsUsage| format!("{} {} {} {} {}", u.size, u.free, u.available, u.inodes, u.inodes_free);
-        self.note("usage", mount, result.as_ref().map(|usage| text(usage).into_bytes()));
+        self.record("usage", mount, result.as_ref().map(|usage| text(usage).into_bytes()));
         result
     }
 
@@ -419,7 +422,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn reads_every_kind() {
+    fn reads_every_entry_kind() {
         let capture = Capture::parse(
             b"=== /proc/stat\ncpu 1\n\\=== not a head\n=== /proc/1/cmdline hex\n6100\n=== /sys/block list\nsda\nvda\n\
               === /proc/1/fd count\n7\n=== /mnt/a\\040b usage\n9 8 7 6 5\n=== /proc/1/io error\ndenied\n=== @page_size\n65536\n",
@@ -440,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn many_files_in_one_section_and_none_can_pass_for_another() {
+    fn file_sections_cannot_be_spoofed() {
         let capture = Capture::parse(
             b"=== @files\n/proc/1/stat:1 (a\n/proc/1/stat:=== /proc/stat) S\n/proc/2/cmdline:b\0c\nnoise\nx:y\n/sys/a:1:2\n\
               === @counts\n12 /proc/1/fd\nx\n=== @statfs\n? /nfs\n? /gone\n? /far away\n512 10 5 4 3 2 /far away\n! /gone\n\
@@ -466,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn says_where_a_text_is_no_capture() {
+    fn parse_errors_name_the_line() {
         for (text, line) in
             [("hello\n", 1), ("=== proc/stat\n", 1), ("=== /a\nx\n=== /b odd\n", 3), ("=== /a hex\nxyz\n", 1)]
         {
@@ -481,7 +484,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_reads_back(path in "/[a-z ]{1,9}", text in "(\\\\{0,2}={0,4} ?[a-z\\x00-\\x1f]{0,5}\n){0,6}") {
+        fn capture_round_trips(path in "/[a-z ]{1,9}", text in "(\\\\{0,2}={0,4} ?[a-z\\x00-\\x1f]{0,5}\n){0,6}") {
             let mut capture = Capture::default();
             capture.insert(&path, text.as_bytes());
             prop_assert_eq!(Capture::parse(&capture.to_text()).unwrap(), capture);

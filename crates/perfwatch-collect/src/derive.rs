@@ -5,17 +5,17 @@
 //! tick, which is honest; a guess would be a spike. Time is the monotonic clock's, so a wall
 //! clock that jumps changes nothing.
 
-use crate::collector::{float, glob_match};
-use crate::reading::{Part, PartReading, Raw, RawProcess, Reading, Sample};
-use crate::{CollectError, Options};
-use perfwatch_model::{BootId, CollectorError, HostFacts, Kind, MetricDef, ProcessRow};
+use crate::collector::{glob_match, to_f64};
+use crate::reading::{Part, PartReading, Raw, RawProcess, RawSample, Reading};
+use crate::{CollectError, CollectorOptions};
+use perfwatch_model::{BootId, CollectorError, HostFacts, MetricDef, MetricKind, ProcessRow};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A sample: NaN says that the series is there and this tick of it is not.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Point {
+pub struct Sample {
     /// The line of the collector's table.
     pub metric: &'static MetricDef,
     /// Which one, or `""`.
@@ -28,7 +28,7 @@ pub struct Point {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Derived {
     /// All samples.
-    pub points: Vec<Point>,
+    pub samples: Vec<Sample>,
     /// The largest processes.
     pub processes: Vec<ProcessRow>,
     /// The host's facts, where they were read.
@@ -41,96 +41,102 @@ pub struct Derived {
 #[derive(Default)]
 pub struct Deriver {
     boot: Option<BootId>,
-    last: HashMap<&'static str, Last>,
+    last_readings: HashMap<&'static str, LastReading>,
 }
 
-pub(crate) struct Last {
+pub(crate) struct LastReading {
     pub(crate) part: Arc<Part>,
-    pub(crate) taken: Duration,
-    points: Vec<Point>,
+    pub(crate) read_at: Duration,
+    points: Vec<Sample>,
     processes: Vec<ProcessRow>,
 }
 
 impl Deriver {
     /// As if it had read these last.
-    pub(crate) fn with(boot: BootId, parts: Vec<(&'static str, Part, Duration)>) -> Self {
+    pub(crate) fn from_parts(boot: BootId, parts: Vec<(&'static str, Part, Duration)>) -> Self {
         let last = |(name, part, taken)| {
-            let last = Last { part: Arc::new(part), taken, points: Vec::new(), processes: Vec::new() };
+            let last = LastReading {
+                part: Arc::new(part),
+                read_at: taken,
+                points: Vec::new(),
+                processes: Vec::new(),
+            };
             (name, last)
         };
-        Self { boot: Some(boot), last: parts.into_iter().map(last).collect() }
+        Self { boot: Some(boot), last_readings: parts.into_iter().map(last).collect() }
     }
 
-    pub(crate) fn last(&self) -> (Option<BootId>, &HashMap<&'static str, Last>) {
-        (self.boot, &self.last)
+    pub(crate) fn last_readings(&self) -> (Option<BootId>, &HashMap<&'static str, LastReading>) {
+        (self.boot, &self.last_readings)
     }
 
     /// Subtracts the reading before, if there was one of the same boot.
-    pub fn derive(&mut self, reading: &Reading, options: &Options) -> Derived {
+    pub fn derive(&mut self, reading: &Reading, options: &CollectorOptions) -> Derived {
         if self.boot != Some(reading.boot) {
-            self.last.clear();
+            self.last_readings.clear();
             self.boot = Some(reading.boot);
         }
         let mut derived = Derived::default();
         for part in &reading.parts {
-            self.part(part, options, &mut derived);
+            self.derive_part(part, options, &mut derived);
         }
         derived
     }
 
-    fn part(&mut self, read: &PartReading, options: &Options, derived: &mut Derived) {
+    fn derive_part(&mut self, read: &PartReading, options: &CollectorOptions, derived: &mut Derived) {
         let say = |message: String| CollectorError { collector: read.collector.to_owned(), message };
         let part = match &read.result {
             Ok(part) => part,
             Err(error) => {
-                if *error != CollectError::NoData {
+                if *error != CollectError::NotAvailable {
                     derived.errors.push(say(error.to_string()));
                 }
                 // The series stay, with a gap: a failing collector doesn't change the shape.
-                let gap = |point: &Point| Point { value: f64::NAN, ..point.clone() };
-                if let Some(last) = self.last.get(read.collector) {
-                    derived.points.extend(last.points.iter().map(gap));
+                let gap = |point: &Sample| Sample { value: f64::NAN, ..point.clone() };
+                if let Some(last) = self.last_readings.get(read.collector) {
+                    derived.samples.extend(last.points.iter().map(gap));
                 }
                 return;
             }
         };
-        derived.errors.extend(part.complaints.iter().cloned().map(say));
+        derived.errors.extend(part.errors.iter().cloned().map(say));
         derived.facts = derived.facts.take().or_else(|| part.facts.clone());
-        let last = self.last.get(read.collector);
+        let last = self.last_readings.get(read.collector);
         let same = last.is_some_and(|last| Arc::ptr_eq(&last.part, part));
         if !same {
-            let before = last.and_then(|last| Some((&*last.part, read.taken.checked_sub(last.taken)?)));
+            let before =
+                last.and_then(|last| Some((&*last.part, read.started_at.checked_sub(last.read_at)?)));
             let points = derive_samples(before, &part.samples, options);
-            let processes = derive_processes(before, &part.processes, options.top);
-            let last = Last { part: part.clone(), taken: read.taken, points, processes };
-            self.last.insert(read.collector, last);
+            let processes = derive_processes(before, &part.processes, options.top_processes);
+            let last = LastReading { part: part.clone(), read_at: read.started_at, points, processes };
+            self.last_readings.insert(read.collector, last);
         }
-        if let Some(last) = self.last.get(read.collector) {
+        if let Some(last) = self.last_readings.get(read.collector) {
             // Repeated, an event would count twice.
-            let again = |point: &Point| match point.metric.kind {
-                Kind::Events if same => Point { value: 0.0, ..point.clone() },
+            let again = |point: &Sample| match point.metric.kind {
+                MetricKind::Events if same => Sample { value: 0.0, ..point.clone() },
                 _ => point.clone(),
             };
-            derived.points.extend(last.points.iter().map(again));
+            derived.samples.extend(last.points.iter().map(again));
             derived.processes.extend(last.processes.iter().cloned());
         }
     }
 }
 
-type Before<'a> = Option<(&'a Part, Duration)>;
+type PreviousPart<'a> = Option<(&'a Part, Duration)>;
 
-fn derive_samples(before: Before<'_>, next: &[Sample], options: &Options) -> Vec<Point> {
-    let mut points: Vec<Point> = Vec::with_capacity(next.len());
-    let mut find = Finder::new(before.map_or(&[], |(part, _)| &part.samples));
+fn derive_samples(before: PreviousPart<'_>, next: &[RawSample], options: &CollectorOptions) -> Vec<Sample> {
+    let mut points: Vec<Sample> = Vec::with_capacity(next.len());
+    let mut find = SampleLookup::new(before.map_or(&[], |(part, _)| &part.samples));
     let elapsed = before.map_or(Duration::ZERO, |(_, elapsed)| elapsed);
     let mut sums: Vec<(usize, &'static str)> = Vec::new();
     for sample in next {
         if options.exclude_metrics.iter().any(|pattern| glob_match(pattern, sample.metric.name)) {
             continue;
         }
-        let value = derive_value(sample.metric, find.like(sample).map(|s| s.raw), sample.raw, elapsed);
+        let value = derive_value(sample.metric, find.find(sample).map(|s| s.raw), sample.raw, elapsed);
         if !sample.metric.summed {
-            points.push(Point { metric: sample.metric, instance: sample.instance.clone(), value });
+            points.push(Sample { metric: sample.metric, instance: sample.instance.clone(), value });
             continue;
         }
         match sums.iter().find(|(_, name)| *name == sample.metric.name) {
@@ -147,7 +153,7 @@ fn derive_samples(before: Before<'_>, next: &[Sample], options: &Options) -> Vec
             }
             None => {
                 sums.push((points.len(), sample.metric.name));
-                points.push(Point { metric: sample.metric, instance: "".into(), value });
+                points.push(Sample { metric: sample.metric, instance: "".into(), value });
             }
         }
     }
@@ -155,22 +161,22 @@ fn derive_samples(before: Before<'_>, next: &[Sample], options: &Options) -> Vec
 }
 
 fn derive_value(metric: &MetricDef, before: Option<Raw>, next: Raw, elapsed: Duration) -> f64 {
-    let growth = |from: u64, to: u64| to.checked_sub(from).map(float);
+    let growth = |from: u64, to: u64| to.checked_sub(from).map(to_f64);
     let seconds = elapsed.as_secs_f64();
     let value = match (metric.kind, before, next) {
         (_, _, Raw::Gauge(value)) => Some(value),
-        (Kind::Rate, Some(Raw::Counter(from)), Raw::Counter(to)) if seconds > 0.0 => {
+        (MetricKind::Rate, Some(Raw::Counter(from)), Raw::Counter(to)) if seconds > 0.0 => {
             growth(from, to).map(|growth| growth / seconds * metric.factor)
         }
-        (Kind::Events, Some(Raw::Counter(from)), Raw::Counter(to)) => growth(from, to),
+        (MetricKind::Events, Some(Raw::Counter(from)), Raw::Counter(to)) => growth(from, to),
         (
-            Kind::Ratio,
-            Some(Raw::Ratio { part, whole }),
-            Raw::Ratio { part: next_part, whole: next_whole },
+            MetricKind::Ratio,
+            Some(Raw::Ratio { numerator: part, denominator: whole }),
+            Raw::Ratio { numerator: next_part, denominator: next_whole },
         ) => {
             // A part may step back a little while the whole grows (iowait is a guess, says
             // proc_stat(5)): that is a share of zero. A whole that steps back is a reset.
-            let part = float(next_part.saturating_sub(part));
+            let part = to_f64(next_part.saturating_sub(part));
             match growth(whole, next_whole) {
                 Some(whole) if whole > 0.0 => Some(part / whole * metric.factor),
                 // Nothing happened: no share, no latency.
@@ -187,19 +193,19 @@ fn derive_value(metric: &MetricDef, before: Option<Raw>, next: Raw, elapsed: Dur
 }
 
 /// Finds the sample of the same metric and instance; readings are nearly always in one order.
-struct Finder<'a> {
-    samples: &'a [Sample],
+struct SampleLookup<'a> {
+    samples: &'a [RawSample],
     next: usize,
-    index: Option<HashMap<(&'static str, &'a str), &'a Sample>>,
+    index: Option<HashMap<(&'static str, &'a str), &'a RawSample>>,
 }
 
-impl<'a> Finder<'a> {
-    fn new(samples: &'a [Sample]) -> Self {
+impl<'a> SampleLookup<'a> {
+    fn new(samples: &'a [RawSample]) -> Self {
         Self { samples, next: 0, index: None }
     }
 
-    fn like(&mut self, wanted: &Sample) -> Option<&'a Sample> {
-        let same = |s: &&Sample| s.metric.name == wanted.metric.name && s.instance == wanted.instance;
+    fn find(&mut self, wanted: &RawSample) -> Option<&'a RawSample> {
+        let same = |s: &&RawSample| s.metric.name == wanted.metric.name && s.instance == wanted.instance;
         if let Some(sample) = self.samples.get(self.next).filter(same) {
             self.next += 1;
             return Some(sample);
@@ -214,17 +220,21 @@ impl<'a> Finder<'a> {
     }
 }
 
-fn derive_processes(before: Before<'_>, next: &[RawProcess], top: usize) -> Vec<ProcessRow> {
+fn derive_processes(before: PreviousPart<'_>, next: &[RawProcess], top: usize) -> Vec<ProcessRow> {
     if next.is_empty() || top == 0 {
         return Vec::new();
     }
     let (earlier, elapsed) =
         before.map_or((&[][..], Duration::ZERO), |(part, elapsed)| (&part.processes, elapsed));
-    let speeds: Vec<Speed> = next
+    let speeds: Vec<ProcessRates> = next
         .iter()
         .map(|process| {
             let then = earlier.binary_search_by_key(&process.pid, |p| p.pid).ok().map(|at| &earlier[at]);
-            Speed::of(then.filter(|then| then.start_ticks == process.start_ticks), process, elapsed)
+            ProcessRates::between(
+                then.filter(|then| then.start_ticks == process.start_ticks),
+                process,
+                elapsed,
+            )
         })
         .collect();
     let mut chosen: Vec<usize> = Vec::new();
@@ -235,23 +245,23 @@ fn derive_processes(before: Before<'_>, next: &[RawProcess], top: usize) -> Vec<
         chosen.extend(order.into_iter().take(count).filter(|&at| seen.insert(at)));
     };
     choose(top, &|at| speeds[at].cpu);
-    choose(top.div_ceil(2), &|at| float(next[at].memory_bytes));
+    choose(top.div_ceil(2), &|at| to_f64(next[at].memory_bytes));
     choose(top.div_ceil(2), &|at| speeds[at].read.unwrap_or(0.0) + speeds[at].written.unwrap_or(0.0));
-    chosen.into_iter().map(|at| row(&next[at], &speeds[at])).collect()
+    chosen.into_iter().map(|at| process_row(&next[at], &speeds[at])).collect()
 }
 
 /// What a process did a second: percent of a core, and bytes of storage where they are known.
-struct Speed {
+struct ProcessRates {
     cpu: f64,
     read: Option<f64>,
     written: Option<f64>,
 }
 
-impl Speed {
-    fn of(then: Option<&RawProcess>, now: &RawProcess, elapsed: Duration) -> Self {
+impl ProcessRates {
+    fn between(then: Option<&RawProcess>, now: &RawProcess, elapsed: Duration) -> Self {
         let seconds = elapsed.as_secs_f64();
         let rate =
-            |from: u64, to: u64| if seconds > 0.0 { float(to.saturating_sub(from)) / seconds } else { 0.0 };
+            |from: u64, to: u64| if seconds > 0.0 { to_f64(to.saturating_sub(from)) / seconds } else { 0.0 };
         let io = then.and_then(|then| Some((then.io?, now.io?)));
         Self {
             // 100 ticks a second: one tick a second is one percent of a core.
@@ -267,7 +277,7 @@ impl Speed {
     clippy::cast_sign_loss,
     reason = "speeds are positive and `as` saturates"
 )]
-fn row(process: &RawProcess, speed: &Speed) -> ProcessRow {
+fn process_row(process: &RawProcess, speed: &ProcessRates) -> ProcessRow {
     let detail = process.detail.clone().unwrap_or_default();
     ProcessRow {
         pid: process.pid,
@@ -278,7 +288,7 @@ fn row(process: &RawProcess, speed: &Speed) -> ProcessRow {
         cpu_tenths: (speed.cpu * 10.0).round() as u32,
         memory_bytes: process.memory_bytes,
         threads: process.threads,
-        handles: process.handles,
+        open_files: process.handles,
         read_bytes: speed.read.map(|read| read.round() as u64),
         write_bytes: speed.written.map(|written| written.round() as u64),
         started_ms: process.started_ms,

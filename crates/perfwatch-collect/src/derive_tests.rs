@@ -5,9 +5,9 @@ use perfwatch_model::Unit;
 use proptest::prelude::*;
 
 static GAUGE: MetricDef = MetricDef::gauge("t.gauge", Unit::Count, 0, "");
-static RATE: MetricDef = MetricDef::rate("t.rate", Unit::PerSecond, 0, "").by("x");
-static SHARE: MetricDef = MetricDef::ratio("t.share", Unit::Percent, 2, "").by("x");
-static LATENCY: MetricDef = MetricDef::ratio("t.latency", Unit::Milliseconds, 2, "").by("x");
+static RATE: MetricDef = MetricDef::rate("t.rate", Unit::PerSecond, 0, "").with_dimension("x");
+static SHARE: MetricDef = MetricDef::ratio("t.share", Unit::Percent, 2, "").with_dimension("x");
+static LATENCY: MetricDef = MetricDef::ratio("t.latency", Unit::Milliseconds, 2, "").with_dimension("x");
 static EVENTS: MetricDef = MetricDef::events("t.events", "");
 static TOTAL: MetricDef = MetricDef::rate("t.total", Unit::PerSecond, 0, "").summed();
 
@@ -18,19 +18,24 @@ fn boot() -> BootId {
 }
 
 fn reading(boot: BootId, seconds: f64, samples: Vec<(&'static MetricDef, &str, Raw)>) -> Reading {
-    let sample = |(metric, instance, raw): (&'static MetricDef, &str, Raw)| Sample {
+    let sample = |(metric, instance, raw): (&'static MetricDef, &str, Raw)| RawSample {
         metric,
         instance: instance.into(),
         raw,
     };
     let part = Part { samples: samples.into_iter().map(sample).collect(), ..Part::default() };
     let taken = Duration::from_secs_f64(seconds);
-    let part = PartReading { collector: "t", taken, took: Duration::ZERO, result: Ok(Arc::new(part)) };
+    let part = PartReading {
+        collector: "t",
+        started_at: taken,
+        duration: Duration::ZERO,
+        result: Ok(Arc::new(part)),
+    };
     Reading { boot, wall_ms: 0, monotonic: taken, parts: vec![part] }
 }
 
 fn values(deriver: &mut Deriver, reading: &Reading) -> Vec<f64> {
-    deriver.derive(reading, &Options::default()).points.iter().map(|p| p.value).collect()
+    deriver.derive(reading, &CollectorOptions::default()).samples.iter().map(|p| p.value).collect()
 }
 
 /// `None` stands for "no sample".
@@ -42,8 +47,8 @@ fn check(metric: &'static MetricDef, from: Raw, to: Raw, expected: Option<f64>) 
 }
 
 #[test]
-fn what_becomes_of_each_kind() {
-    let ratio = |part, whole| Raw::Ratio { part, whole };
+fn each_metric_kind_is_derived() {
+    let ratio = |part, whole| Raw::Ratio { numerator: part, denominator: whole };
     check(&GAUGE, Raw::Gauge(1.0), Raw::Gauge(-5.0), Some(0.0));
     check(&GAUGE, Raw::Gauge(1.0), Raw::Gauge(f64::INFINITY), None);
     check(&RATE, Raw::Counter(100), Raw::Counter(300), Some(100.0));
@@ -64,7 +69,7 @@ fn what_becomes_of_each_kind() {
 }
 
 #[test]
-fn a_new_boot_is_never_compared_with_the_old() {
+fn counters_are_not_compared_across_boots() {
     let mut deriver = Deriver::default();
     values(&mut deriver, &reading(boot(), 10.0, vec![(&RATE, "a", Raw::Counter(5))]));
     let after = reading(BootId::generate(), 12.0, vec![(&RATE, "a", Raw::Counter(9))]);
@@ -72,7 +77,7 @@ fn a_new_boot_is_never_compared_with_the_old() {
 }
 
 #[test]
-fn instances_come_and_go_without_a_jump_in_the_total() {
+fn totals_do_not_jump_when_instances_change() {
     let mut deriver = Deriver::default();
     let c = Raw::Counter;
     values(&mut deriver, &reading(boot(), 0.0, vec![(&TOTAL, "a", c(100)), (&TOTAL, "b", c(1 << 50))]));
@@ -85,20 +90,20 @@ fn instances_come_and_go_without_a_jump_in_the_total() {
 }
 
 #[test]
-fn a_collector_that_fails_leaves_a_gap_and_an_error() {
+fn failed_collector_leaves_a_gap_and_an_error() {
     let mut deriver = Deriver::default();
     values(&mut deriver, &reading(boot(), 0.0, vec![(&GAUGE, "", Raw::Gauge(1.0))]));
     let mut failed = reading(boot(), 1.0, vec![]);
     failed.parts[0].result = Err(CollectError::Failed("broken".into()));
-    let derived = deriver.derive(&failed, &Options::default());
-    assert!(derived.points.len() == 1 && derived.points[0].value.is_nan());
+    let derived = deriver.derive(&failed, &CollectorOptions::default());
+    assert!(derived.samples.len() == 1 && derived.samples[0].value.is_nan());
     assert_eq!(derived.errors, [CollectorError { collector: "t".into(), message: "broken".into() }]);
-    failed.parts[0].result = Err(CollectError::NoData);
-    assert!(deriver.derive(&failed, &Options::default()).errors.is_empty());
+    failed.parts[0].result = Err(CollectError::NotAvailable);
+    assert!(deriver.derive(&failed, &CollectorOptions::default()).errors.is_empty());
 }
 
 #[test]
-fn a_part_that_was_not_due_is_repeated() {
+fn skipped_part_repeats_last_samples() {
     let mut deriver = Deriver::default();
     values(&mut deriver, &reading(boot(), 0.0, vec![(&RATE, "", Raw::Counter(0))]));
     let mut second = reading(boot(), 1.0, vec![(&RATE, "", Raw::Counter(7))]);
@@ -113,13 +118,13 @@ fn a_part_that_was_not_due_is_repeated() {
 }
 
 #[test]
-fn excluded_metrics_are_left_out() {
-    let options = Options { exclude_metrics: vec!["t.r*".into()], ..Options::default() };
+fn excluded_metrics_are_dropped() {
+    let options = CollectorOptions { exclude_metrics: vec!["t.r*".into()], ..CollectorOptions::default() };
     let derived = Deriver::default().derive(
         &reading(boot(), 0.0, vec![(&RATE, "", Raw::Counter(0)), (&GAUGE, "", Raw::Gauge(1.0))]),
         &options,
     );
-    assert_eq!(derived.points.len(), 1);
+    assert_eq!(derived.samples.len(), 1);
 }
 
 fn process(pid: u32, start: u64, ticks: u64, memory: u64, io: Option<(u64, u64)>) -> RawProcess {
@@ -135,12 +140,14 @@ fn process(pid: u32, start: u64, ticks: u64, memory: u64, io: Option<(u64, u64)>
 }
 
 #[test]
-fn the_largest_by_cpu_memory_and_io() {
+fn top_processes_by_cpu_memory_and_io() {
     let mut deriver = Deriver::default();
     let mut with = |seconds: f64, processes: Vec<RawProcess>| {
         let mut reading = reading(boot(), seconds, vec![]);
         reading.parts[0].result = Ok(Arc::new(Part { processes, ..Part::default() }));
-        deriver.derive(&reading, &Options { top: 1, ..Options::default() }).processes
+        deriver
+            .derive(&reading, &CollectorOptions { top_processes: 1, ..CollectorOptions::default() })
+            .processes
     };
     with(
         0.0,
@@ -175,8 +182,8 @@ fn any_reading() -> impl Strategy<Value = Reading> {
         |(metric, instance, a, b, gauge)| {
             let metric = [&GAUGE, &RATE, &SHARE, &LATENCY, &EVENTS, &TOTAL][metric];
             let raw = match metric.kind {
-                Kind::Gauge => Raw::Gauge(gauge),
-                Kind::Ratio => Raw::Ratio { part: a, whole: b },
+                MetricKind::Gauge => Raw::Gauge(gauge),
+                MetricKind::Ratio => Raw::Ratio { numerator: a, denominator: b },
                 _ => Raw::Counter(a),
             };
             (metric, ["", "a", "b", "c"][usize::from(instance)], raw)
@@ -194,8 +201,8 @@ proptest! {
         let mut deriver = Deriver::default();
         let mut builder = crate::SnapshotBuilder::default();
         for (seq, reading) in (0..).zip(&readings) {
-            let derived = deriver.derive(reading, &Options::default());
-            for point in &derived.points {
+            let derived = deriver.derive(reading, &CollectorOptions::default());
+            for point in &derived.samples {
                 let fine = point.value.is_nan() || (point.value >= 0.0 && point.value.is_finite());
                 prop_assert!(fine, "{} {}", point.metric.name, point.value);
                 prop_assert!(point.metric.max.is_none_or(|max| point.value.is_nan() || point.value <= max));

@@ -2,7 +2,8 @@
 //! `NAME.1.capture` and `NAME.2.capture` are one host 2 s apart; `UPDATE_GOLDEN=1` writes.
 
 use crate::{
-    Capture, Carried, CollectorSet, Derived, Deriver, Options, Point, Recall, SnapshotBuilder, read_all,
+    Capture, CollectorCache, CollectorOptions, CollectorSet, CounterState, Derived, Deriver, Sample,
+    SnapshotBuilder, read_all,
 };
 use perfwatch_model::{ManualClock, unscale};
 use std::fmt::Write as _;
@@ -24,13 +25,13 @@ fn show(name: &str) -> String {
         Some(alone) => vec![alone],
         None => [1, 2].map(|n| read(&format!("{name}.{n}")).unwrap()).to_vec(),
     };
-    let set = CollectorSet::new(&[], Options { top: 4, ..Options::default() });
-    let clock = ManualClock::at(1_763_720_000_000);
+    let set = CollectorSet::new(&[], CollectorOptions { top_processes: 4, ..CollectorOptions::default() });
+    let clock = ManualClock::starting_at(1_763_720_000_000);
     let (mut deriver, mut builder, mut text) =
         (Deriver::default(), SnapshotBuilder::default(), String::new());
     for capture in &captures {
         // A fresh recall each time, as when another worker takes the next look.
-        let reading = read_all(capture, &set, &mut Recall::default(), &clock);
+        let reading = read_all(capture, &set, &mut CollectorCache::default(), &clock);
         let derived = deriver.derive(&reading, &set.options);
         let snapshot = builder.build(reading.boot, 1, reading.wall_ms, 2000, derived);
         clock.advance(Duration::from_secs(2));
@@ -53,7 +54,7 @@ fn show(name: &str) -> String {
 }
 
 #[test]
-fn hosts_say_what_they_said() {
+fn fixture_hosts_match_golden_output() {
     let files =
         std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = files
@@ -79,21 +80,22 @@ fn hosts_say_what_they_said() {
 }
 
 #[test]
-fn who_goes_on_from_what_was_carried_gets_the_same() {
+fn resumed_counter_state_derives_equal_rates() {
     for name in ["debian12-vm", "raspberry-pi"] {
         let [first, second] = [1, 2].map(|n| read(&format!("{name}.{n}")).unwrap());
-        let set = CollectorSet::new(&[], Options { top: 4, ..Options::default() });
-        let clock = ManualClock::at(1_763_720_000_000);
+        let set =
+            CollectorSet::new(&[], CollectorOptions { top_processes: 4, ..CollectorOptions::default() });
+        let clock = ManualClock::starting_at(1_763_720_000_000);
         let mut deriver = Deriver::default();
-        deriver.derive(&read_all(&first, &set, &mut Recall::default(), &clock), &set.options);
-        let carried = serde_json::to_string(&Carried::of(&deriver)).unwrap();
+        deriver.derive(&read_all(&first, &set, &mut CollectorCache::default(), &clock), &set.options);
+        let carried = serde_json::to_string(&CounterState::from_deriver(&deriver)).unwrap();
         clock.advance(Duration::from_secs(2));
-        let reading = read_all(&second, &set, &mut Recall::default(), &clock);
-        let carried: Carried = serde_json::from_str::<Option<Carried>>(&carried).unwrap().unwrap();
+        let reading = read_all(&second, &set, &mut CollectorCache::default(), &clock);
+        let carried: CounterState = serde_json::from_str::<Option<CounterState>>(&carried).unwrap().unwrap();
         let (one, other) =
-            (deriver.derive(&reading, &set.options), carried.resume().derive(&reading, &set.options));
-        let there = |derived: &Derived| -> Vec<Point> {
-            derived.points.iter().filter(|point| !point.value.is_nan()).cloned().collect()
+            (deriver.derive(&reading, &set.options), carried.into_deriver().derive(&reading, &set.options));
+        let there = |derived: &Derived| -> Vec<Sample> {
+            derived.samples.iter().filter(|point| !point.value.is_nan()).cloned().collect()
         };
         assert!(there(&one).iter().any(|point| point.metric.name == "cpu.usage" && point.value > 0.0));
         assert_eq!(there(&one), there(&other), "{name}");

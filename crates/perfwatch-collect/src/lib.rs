@@ -6,8 +6,8 @@
 //! the SSH side runs them in a row over a [`Capture`]; both get the same samples.
 
 mod capture;
-mod carried;
 mod collector;
+mod counter_state;
 mod derive;
 mod error;
 #[cfg(test)]
@@ -19,12 +19,14 @@ mod registry;
 mod snapshot;
 mod source;
 
-pub use capture::{Capture, CaptureClock, CaptureError, Recorder};
-pub use carried::Carried;
-pub use collector::{Collector, CommandLine, Context, Every, Options, Out, Recall, glob_match};
-pub use derive::{Derived, Deriver, Point};
+pub use capture::{Capture, CaptureClock, CaptureError, RecordingSource};
+pub use collector::{
+    Cadence, CollectContext, Collector, CollectorCache, CollectorOptions, CommandLine, SampleSink, glob_match,
+};
+pub use counter_state::CounterState;
+pub use derive::{Derived, Deriver, Sample};
 pub use error::CollectError;
-pub use reading::{Part, PartReading, ProcessDetail, Raw, RawProcess, Reading, Sample};
+pub use reading::{Part, PartReading, ProcessDetail, Raw, RawProcess, RawSample, Reading};
 pub use registry::{COLLECTORS, CollectorSet, boot_id, catalog, read_all, read_one};
 pub use snapshot::SnapshotBuilder;
 pub use source::{FsUsage, LocalRoot, Source};

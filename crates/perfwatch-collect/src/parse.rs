@@ -18,13 +18,13 @@ pub(crate) fn number<T: std::str::FromStr>(source: &dyn Source, path: &str) -> R
 
 /// One number, or an error that shows the text.
 pub(crate) fn parse<T: std::str::FromStr>(path: &str, word: &str) -> Result<T, CollectError> {
-    word.parse().map_err(|_| garbled(path, word))
+    word.parse().map_err(|_| parse_error(path, word))
 }
 
 /// The error for text that is not what the kernel documents there.
-pub(crate) fn garbled(path: &str, found: &str) -> CollectError {
+pub(crate) fn parse_error(path: &str, found: &str) -> CollectError {
     let short: String = found.chars().take(40).collect();
-    CollectError::Failed(format!("{path}: can't read {short:?}"))
+    CollectError::Failed(format!("{path}: unexpected value {short:?}"))
 }
 
 /// The first word and what follows it.

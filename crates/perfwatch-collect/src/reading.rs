@@ -15,15 +15,15 @@ pub enum Raw {
     /// Two counters; the sample is the growth of the first over that of the second.
     Ratio {
         /// For example busy time.
-        part: u64,
+        numerator: u64,
         /// For example all time.
-        whole: u64,
+        denominator: u64,
     },
 }
 
 /// One raw number of one metric and instance.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
+pub struct RawSample {
     /// The line of the collector's table.
     pub metric: &'static MetricDef,
     /// Which one, or `""`.
@@ -72,13 +72,13 @@ pub struct ProcessDetail {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Part {
     /// Raw numbers.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<RawSample>,
     /// All processes, by pid; only from the collector of that name.
     pub processes: Vec<RawProcess>,
     /// Only from the collector of that name.
     pub facts: Option<HostFacts>,
     /// What could not be read though the rest could.
-    pub complaints: Vec<String>,
+    pub errors: Vec<String>,
 }
 
 /// One collector's part of a reading.
@@ -87,9 +87,9 @@ pub struct PartReading {
     /// Which collector.
     pub collector: &'static str,
     /// When it began, on the reader's monotonic clock.
-    pub taken: Duration,
+    pub started_at: Duration,
     /// How long it took.
-    pub took: Duration,
+    pub duration: Duration,
     /// What it read; the same `Arc` as before where it was not due.
     pub result: Result<Arc<Part>, CollectError>,
 }

@@ -1,6 +1,6 @@
 //! The list of collectors, their joined catalogue, and a reading by all of them in a row.
 
-use crate::collector::{Collector, Context, Options, Out, Recall};
+use crate::collector::{CollectContext, Collector, CollectorCache, CollectorOptions, SampleSink};
 use crate::reading::{PartReading, Reading};
 use crate::{CollectError, Part, Source, linux};
 use perfwatch_model::{BootId, Catalog, Clock, MetricDef};
@@ -35,12 +35,12 @@ pub struct CollectorSet {
     /// The chosen ones.
     pub collectors: Vec<&'static Collector>,
     /// The user's choices.
-    pub options: Arc<Options>,
+    pub options: Arc<CollectorOptions>,
 }
 
 impl CollectorSet {
     /// All of them but those in `disabled`.
-    pub fn new(disabled: &[String], options: Options) -> Self {
+    pub fn new(disabled: &[String], options: CollectorOptions) -> Self {
         let on = |collector: &&Collector| !disabled.iter().any(|name| name == collector.name);
         Self { collectors: COLLECTORS.iter().filter(on).collect(), options: Arc::new(options) }
     }
@@ -53,10 +53,10 @@ impl CollectorSet {
 pub fn read_one(
     collector: &Collector,
     source: &dyn Source,
-    options: &Options,
-    recall: &mut Recall,
+    options: &CollectorOptions,
+    recall: &mut CollectorCache,
 ) -> Result<Arc<Part>, CollectError> {
-    let mut cx = Context { source, options, recall, out: Out::new(collector.metrics) };
+    let mut cx = CollectContext { source, options, cache: recall, out: SampleSink::new(collector.metrics) };
     (collector.read)(&mut cx)?;
     Ok(Arc::new(cx.out.part))
 }
@@ -69,15 +69,20 @@ pub fn boot_id(source: &dyn Source) -> BootId {
 
 /// Every collector of the set, one after the other: for captures and single looks. The agent
 /// runs each on a thread of its own instead, so that none can delay the others.
-pub fn read_all(source: &dyn Source, set: &CollectorSet, recall: &mut Recall, clock: &dyn Clock) -> Reading {
+pub fn read_all(
+    source: &dyn Source,
+    set: &CollectorSet,
+    recall: &mut CollectorCache,
+    clock: &dyn Clock,
+) -> Reading {
     let (wall_ms, monotonic) = (clock.wall_ms(), clock.monotonic());
     let part = |collector: &&'static Collector| {
         let taken = clock.monotonic();
         let result = read_one(collector, source, &set.options, recall);
         PartReading {
             collector: collector.name,
-            taken,
-            took: clock.monotonic().saturating_sub(taken),
+            started_at: taken,
+            duration: clock.monotonic().saturating_sub(taken),
             result,
         }
     };
@@ -88,20 +93,20 @@ pub fn read_all(source: &dyn Source, set: &CollectorSet, recall: &mut Recall, cl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use perfwatch_model::Kind;
+    use perfwatch_model::MetricKind;
     use std::collections::HashSet;
 
     #[test]
-    fn the_catalogue_keeps_its_rules() {
+    fn catalog_invariants_hold() {
         let mut names = HashSet::new();
         for collector in COLLECTORS {
             for def in collector.metrics {
                 assert!(names.insert(def.name), "{} stands twice", def.name);
                 assert!(perfwatch_model::wire::is_metric_name(def.name), "{}", def.name);
                 assert!(def.help.ends_with('.') && def.help.len() > 10, "{} needs a sentence", def.name);
-                let slow = collector.every != crate::Every::Tick;
+                let slow = collector.cadence != crate::Cadence::EveryTick;
                 assert!(
-                    !slow || def.kind == Kind::Gauge,
+                    !slow || def.kind == MetricKind::Gauge,
                     "{}: a slow collector's counters can't be repeated",
                     def.name
                 );

@@ -1,7 +1,7 @@
 //! Samples → snapshot: rounds them and gives them a shape, the same one as long as the same
 //! series are there.
 
-use crate::derive::{Derived, Point};
+use crate::derive::{Derived, Sample};
 use perfwatch_model::{BootId, Column, HostFacts, Shape, Snapshot, limits, scale};
 use std::sync::Arc;
 
@@ -32,14 +32,14 @@ impl SnapshotBuilder {
         interval_ms: u32,
         mut derived: Derived,
     ) -> Snapshot {
-        derived.points.truncate(limits::COLUMNS);
-        derived.processes.truncate(limits::PROCESSES);
-        derived.errors.truncate(limits::ERRORS);
+        derived.samples.truncate(limits::MAX_COLUMNS);
+        derived.processes.truncate(limits::MAX_PROCESSES);
+        derived.errors.truncate(limits::MAX_COLLECTOR_ERRORS);
         for error in &mut derived.errors {
-            error.message = error.message.chars().take(limits::TEXT_BYTES / 4).collect();
+            error.message = error.message.chars().take(limits::MAX_TEXT_BYTES / 4).collect();
         }
-        if !self.fits(&derived.points) {
-            self.shape = Arc::new(Shape::new(derived.points.iter().map(column).collect()));
+        if !self.matches_shape(&derived.samples) {
+            self.shape = Arc::new(Shape::new(derived.samples.iter().map(column_of).collect()));
         }
         let changed = derived.facts.filter(|facts| self.facts.as_deref() != Some(facts)).map(Arc::new);
         if let Some(facts) = &changed {
@@ -51,14 +51,14 @@ impl SnapshotBuilder {
             at_ms,
             interval_ms,
             shape: self.shape.clone(),
-            values: derived.points.iter().map(|p| scale(p.value, p.metric.decimals)).collect(),
+            values: derived.samples.iter().map(|p| scale(p.value, p.metric.decimals)).collect(),
             processes: derived.processes,
             facts: changed,
             errors: derived.errors,
         }
     }
 
-    fn fits(&self, points: &[Point]) -> bool {
+    fn matches_shape(&self, points: &[Sample]) -> bool {
         let columns = self.shape.columns();
         columns.len() == points.len()
             && columns
@@ -68,7 +68,7 @@ impl SnapshotBuilder {
     }
 }
 
-fn column(point: &Point) -> Column {
+fn column_of(point: &Sample) -> Column {
     let dimension = if point.instance.is_empty() { "" } else { point.metric.dimension };
     Column {
         metric: point.metric.name.into(),

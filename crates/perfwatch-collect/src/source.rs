@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// A file larger than this is not one a collector should read (`/proc/net/tcp` of 100,000
 /// connections has 15 MB; the collector skips it long before).
-pub(crate) const FILE_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// Size of a mounted filesystem, from statvfs(3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,33 +60,33 @@ pub struct LocalRoot {
     procfs: PathBuf,
     sysfs: PathBuf,
     rootfs: PathBuf,
-    moved: bool,
-    kept: Mutex<Kept>,
+    is_relocated: bool,
+    open_files: Mutex<OpenFileCache>,
 }
 
 /// Files that are read at every tick, kept open: for `/proc/PID/stat` that halves the cost.
 /// A kept file is of its process for ever; once that ended, reading fails.
 #[derive(Debug, Default)]
-struct Kept {
+struct OpenFileCache {
     /// Counts listings of /proc: what was not read since the one before is closed.
-    round: u64,
+    generation: u64,
     files: HashMap<String, (u64, File)>,
 }
 
 /// Half of what a service may usually have open is left to others.
-const MOST_KEPT: usize = 400;
+const MAX_OPEN_FILES: usize = 400;
 
-impl Kept {
-    fn next_round(&mut self) {
-        let before = self.round;
+impl OpenFileCache {
+    fn start_generation(&mut self) {
+        let before = self.generation;
         self.files.retain(|_, (used, _)| *used == before);
-        self.round += 1;
+        self.generation += 1;
     }
 
     /// False where the file must be opened as usual.
     fn read(&mut self, path: &str, out: &mut Vec<u8>) -> bool {
         let Some((used, file)) = self.files.get_mut(path) else { return false };
-        *used = self.round;
+        *used = self.generation;
         out.resize(1024, 0);
         match file.read_at(out, 0) {
             // As much as fits may not be all.
@@ -101,9 +101,9 @@ impl Kept {
         }
     }
 
-    fn keep(&mut self, path: &str, file: File) {
-        if self.files.len() < MOST_KEPT {
-            self.files.insert(path.to_owned(), (self.round, file));
+    fn insert(&mut self, path: &str, file: File) {
+        if self.files.len() < MAX_OPEN_FILES {
+            self.files.insert(path.to_owned(), (self.generation, file));
         }
     }
 }
@@ -117,15 +117,15 @@ impl LocalRoot {
     /// The three roots; `/proc`, `/sys` and `/` for the machine itself.
     pub fn new(procfs: &Path, sysfs: &Path, rootfs: &Path) -> Self {
         Self {
-            moved: procfs != Path::new("/proc"),
+            is_relocated: procfs != Path::new("/proc"),
             procfs: procfs.to_owned(),
             sysfs: sysfs.to_owned(),
             rootfs: rootfs.to_owned(),
-            kept: Mutex::default(),
+            open_files: Mutex::default(),
         }
     }
 
-    fn locate(&self, path: &str) -> PathBuf {
+    fn resolve(&self, path: &str) -> PathBuf {
         if let Some(rest) = path.strip_prefix("/proc/") {
             self.procfs.join(rest)
         } else if let Some(rest) = path.strip_prefix("/sys/") {
@@ -138,7 +138,7 @@ impl LocalRoot {
     /// In a container, `/proc/net` and `/proc/self` of the host's procfs are still the
     /// container's own; those of process 1 are the host's.
     fn through_init(&self, path: &str) -> Option<PathBuf> {
-        if !self.moved {
+        if !self.is_relocated {
             return None;
         }
         let rest = path.strip_prefix("/proc/")?;
@@ -151,9 +151,9 @@ fn read_file(path: &Path, out: &mut Vec<u8>) -> io::Result<File> {
     out.clear();
     let file = File::open(path)?;
     // One byte more than allowed, so that a cut-off file is told from one that fits.
-    (&file).take(FILE_BYTES + 1).read_to_end(out)?;
-    if out.len() as u64 > FILE_BYTES {
-        return Err(io::Error::other(format!("larger than {} MiB", FILE_BYTES >> 20)));
+    (&file).take(MAX_FILE_BYTES + 1).read_to_end(out)?;
+    if out.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
     }
     Ok(file)
 }
@@ -161,12 +161,12 @@ fn read_file(path: &Path, out: &mut Vec<u8>) -> io::Result<File> {
 impl Source for LocalRoot {
     fn read(&self, path: &str, out: &mut Vec<u8>) -> io::Result<()> {
         if is_process_stat(path) {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.open_files.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.read(path, out) {
                 return Ok(());
             }
-            let file = read_file(&self.locate(path), out)?;
-            kept.keep(path, file);
+            let file = read_file(&self.resolve(path), out)?;
+            kept.insert(path, file);
             return Ok(());
         }
         if let Some(of_init) = self.through_init(path)
@@ -174,7 +174,7 @@ impl Source for LocalRoot {
         {
             return Ok(());
         }
-        let result = read_file(&self.locate(path), out).map(drop);
+        let result = read_file(&self.resolve(path), out).map(drop);
         if result.is_err() && path == "/proc/sys/kernel/arch" {
             // Only kernels from 6.1 on have the file; this build knows what it runs on.
             out.clear();
@@ -186,10 +186,10 @@ impl Source for LocalRoot {
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         if path == "/proc" {
-            self.kept.lock().unwrap_or_else(PoisonError::into_inner).next_round();
+            self.open_files.lock().unwrap_or_else(PoisonError::into_inner).start_generation();
         }
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(self.locate(path))? {
+        for entry in std::fs::read_dir(self.resolve(path))? {
             // Names that are no UTF-8 can't be metric instances; /proc and /sys have none.
             if let Ok(name) = entry?.file_name().into_string() {
                 names.push(name);
@@ -199,7 +199,7 @@ impl Source for LocalRoot {
     }
 
     fn count(&self, path: &str) -> io::Result<u64> {
-        let path = self.locate(path);
+        let path = self.resolve(path);
         // Since Linux 6.2 the size of /proc/PID/fd is the number of open descriptors.
         let size = std::fs::metadata(&path)?.len();
         if size > 0 {
@@ -209,7 +209,7 @@ impl Source for LocalRoot {
     }
 
     fn usage(&self, mount: &str) -> io::Result<FsUsage> {
-        let stat = rustix::fs::statvfs(self.locate(mount))?;
+        let stat = rustix::fs::statvfs(self.resolve(mount))?;
         let unit = if stat.f_frsize > 0 { stat.f_frsize } else { stat.f_bsize };
         Ok(FsUsage {
             size: stat.f_blocks.saturating_mul(unit),
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moved_root_reads_the_hosts_own_namespaces() {
+    fn relocated_root_reads_host_namespaces() {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in [("proc/net/dev", "container"), ("proc/1/net/dev", "host"), ("proc/stat", "cpu")]
         {
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn kept_files_are_of_their_process_and_go_with_it() {
+    fn cached_files_are_closed_with_their_process() {
         let source = LocalRoot::new(Path::new("/proc"), Path::new("/sys"), Path::new("/"));
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let path = format!("/proc/{}/stat", child.id());
@@ -266,15 +266,15 @@ mod tests {
         let name =
             |text: &[u8]| String::from_utf8_lossy(text).split(' ').take(2).collect::<Vec<_>>().join(" ");
         assert_eq!(name(&first), name(&again));
-        assert_eq!(source.kept.lock().unwrap().files.len(), 1);
+        assert_eq!(source.open_files.lock().unwrap().files.len(), 1);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(source.read(&path, &mut again).is_err());
-        assert!(source.kept.lock().unwrap().files.is_empty());
+        assert!(source.open_files.lock().unwrap().files.is_empty());
         // What nobody reads any more is closed.
         source.read("/proc/1/stat", &mut again).unwrap();
         source.list("/proc").unwrap();
         source.list("/proc").unwrap();
-        assert!(source.kept.lock().unwrap().files.is_empty());
+        assert!(source.open_files.lock().unwrap().files.is_empty());
     }
 }

@@ -5,207 +5,211 @@
 //! [`sealed`] keeps what lets one into a channel to itself, [`tasks`] does what time alone changes,
 //! [`backtest`] says what a rule would have done.
 
-mod asked;
-pub(crate) mod backtest;
-mod board;
-mod dispatch;
+mod active_incidents;
+pub(crate) mod backtester;
+mod channel_secrets;
+mod definitions;
+mod dispatcher;
+mod evaluator_pool;
 mod explain;
-mod messages;
-mod record;
-mod sealed;
-mod tasks;
+mod incident_service;
+mod notification_builder;
 #[cfg(test)]
 mod tests;
-mod watches;
+mod timers;
 
-pub(crate) use asked::{Asked, MOST_CHANNELS, MOST_RULES, MOST_SILENCES, body};
-pub(crate) use board::{Alert, Board, LiveIncident};
+pub(crate) use active_incidents::{ActiveIncidents, Alert, OpenIncident};
+pub(crate) use definitions::{AlertDefinitions, MAX_CHANNELS, MAX_RULES, MAX_SILENCES, to_json};
 
-use crate::auth::People;
-use crate::fleet::Fleet;
+use crate::auth::AuthDirectory;
+use crate::encryption::Keyring;
 use crate::history::History;
-use crate::live::Live;
-use crate::vault::Vault;
-use perfwatch_alert::deliver::{Message, Notifier};
-use perfwatch_alert::incident::Notice;
-use perfwatch_alert::track::Told;
+use crate::host_registry::HostRegistry;
+use crate::live::LiveFeed;
+use evaluator_pool::EvaluatorPool;
 use perfwatch_model::{Catalog, Clock, HostId};
-use perfwatch_store::alerts::{EventRow, IncidentRow, Outbox};
-use perfwatch_store::people::AuditEntry;
-use perfwatch_store::settings::Counted;
-use perfwatch_store::{Change, CommitError, Store, StoreError, Write};
+use perfwatch_rules::alert_instance::TransitionEvent;
+use perfwatch_rules::incident::NotificationReason;
+use perfwatch_rules::notification::{Notification, Notifier};
+use perfwatch_store::accounts::AuditEntry;
+use perfwatch_store::alerts::{IncidentEventRow, IncidentRow, Outbox};
+use perfwatch_store::settings::Revision;
+use perfwatch_store::{CommitError, SqlStatement, Store, StoreError, Write};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc, watch};
 use uuid::Uuid;
-use watches::Watches;
 
 /// What became of alerts at one host, on its way to be written down.
-pub(crate) struct Heard {
+pub(crate) struct HostTransition {
     host: HostId,
-    told: Told,
+    event: TransitionEvent,
 }
 
 /// Told things that wait to be written down: of more, hosts are looked at anew later.
-const WAITING: usize = 50_000;
+const TRANSITION_QUEUE_CAPACITY: usize = 50_000;
 
 /// The room's doors to the rest of the hub.
-pub(crate) struct Rooms {
+pub(crate) struct AlertingDeps {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) catalog: Arc<Catalog>,
-    pub(crate) people: Arc<People>,
-    pub(crate) fleet: Arc<Fleet>,
-    pub(crate) live: Arc<Live>,
+    pub(crate) directory: Arc<AuthDirectory>,
+    pub(crate) hosts: Arc<HostRegistry>,
+    pub(crate) live_feed: Arc<LiveFeed>,
     pub(crate) history: Arc<History>,
     pub(crate) notifier: Arc<dyn Notifier>,
-    pub(crate) vault: Arc<Vault>,
+    pub(crate) keyring: Arc<Keyring>,
     /// The hub's own address, for links; `public_url` where it is set.
-    pub(crate) url: String,
+    pub(crate) base_url: String,
 }
 
 /// Counted for the hub's own metrics.
 #[derive(Clone, Default)]
-pub(crate) struct Counts {
-    pub(crate) fired: Counter,
-    pub(crate) resolved: Counter,
+pub(crate) struct AlertingMetrics {
+    pub(crate) alerts_fired: Counter,
+    pub(crate) alerts_resolved: Counter,
     pub(crate) sent: Counter,
-    pub(crate) failed: Counter,
+    pub(crate) notification_retries: Counter,
     pub(crate) dead: Counter,
 }
 
-impl Counts {
+impl AlertingMetrics {
     pub(crate) fn register(&self, r: &mut Registry) {
-        r.register("alerts_fired", "Alerts that began to fire", self.fired.clone());
-        r.register("alerts_resolved", "Alerts that ended", self.resolved.clone());
+        r.register("alerts_fired", "Alerts that started firing.", self.alerts_fired.clone());
+        r.register("alerts_resolved", "Alerts that were resolved.", self.alerts_resolved.clone());
         r.register("messages_sent", "Messages that channels took", self.sent.clone());
-        r.register("messages_failed", "Tries that failed; they are made again", self.failed.clone());
+        r.register(
+            "messages_failed",
+            "Delivery attempts that failed and are retried.",
+            self.notification_retries.clone(),
+        );
         r.register("messages_dead", "Messages that were given up", self.dead.clone());
     }
 }
 
 /// What everyone reads, as of one moment.
 #[derive(Default)]
-pub(crate) struct State {
-    pub(crate) asked: Asked,
-    pub(crate) board: Board,
+pub(crate) struct AlertingSnapshot {
+    pub(crate) definitions: AlertDefinitions,
+    pub(crate) incidents: ActiveIncidents,
 }
 
 /// Alerts.
 pub(crate) struct Alerting {
-    rooms: Rooms,
-    counts: Counts,
-    state: RwLock<Arc<State>>,
-    watches: Watches,
-    told: mpsc::Sender<Heard>,
-    to_record: Mutex<Option<mpsc::Receiver<Heard>>>,
+    deps: AlertingDeps,
+    metrics: AlertingMetrics,
+    state: RwLock<Arc<AlertingSnapshot>>,
+    evaluators: EvaluatorPool,
+    transitions_tx: mpsc::Sender<HostTransition>,
+    transitions_rx: Mutex<Option<mpsc::Receiver<HostTransition>>>,
     /// How often [`Counted::Alerts`] was changed when the state was read; held while it changes.
-    turn: Mutex<i64>,
+    write_lock: Mutex<i64>,
     /// There is a message to bring out.
-    due: Notify,
+    wake: Notify,
     /// Rises whenever the state changes.
-    changes: watch::Sender<u64>,
+    changes_tx: watch::Sender<u64>,
     /// When it began to listen, by the hub's clock: what was not heard since is not silent yet.
     started_ms: i64,
     /// Until when it could take nothing in.
-    deaf_until_ms: AtomicI64,
+    ingest_blocked_until_ms: AtomicI64,
     /// Bounds how many back-tests run at one time.
-    backtests: Semaphore,
+    permits: Semaphore,
 }
 
 /// What stands for the hub where hosts stand.
-fn hub_id() -> HostId {
+fn hub_host_id() -> HostId {
     HostId(Uuid::nil())
 }
 
 /// A change of the state, with all that is written in its commit.
 #[derive(Default)]
-pub(crate) struct Planned {
-    pub(crate) asked: Option<Asked>,
-    pub(crate) board: Option<Board>,
-    pub(crate) changes: Vec<Change>,
+pub(crate) struct StateChange {
+    pub(crate) definitions: Option<AlertDefinitions>,
+    pub(crate) incidents: Option<ActiveIncidents>,
+    pub(crate) statements: Vec<SqlStatement>,
 }
 
 impl Alerting {
     /// Reads what the store has; a new store gets the built-in rules.
-    pub(crate) async fn open(rooms: Rooms, counts: Counts) -> Result<Arc<Self>, StoreError> {
-        let begin = asked::begin(&*rooms.store).await?;
+    pub(crate) async fn open(rooms: AlertingDeps, counts: AlertingMetrics) -> Result<Arc<Self>, StoreError> {
+        let begin = definitions::insert_defaults(&*rooms.store).await?;
         match rooms.store.commit(begin).await {
             // Another hub begins at the same moment.
             Ok(()) | Err(CommitError::Conflict) => {}
             Err(CommitError::Store(error)) => return Err(error),
         }
-        let (told, to_record) = mpsc::channel(WAITING);
+        let (told, to_record) = mpsc::channel(TRANSITION_QUEUE_CAPACITY);
         let started_ms = rooms.clock.wall_ms();
         let alerting = Self {
-            rooms,
-            counts,
+            deps: rooms,
+            metrics: counts,
             state: RwLock::default(),
-            watches: Watches::default(),
-            told,
-            to_record: Mutex::new(Some(to_record)),
-            turn: Mutex::new(0),
-            due: Notify::new(),
-            changes: watch::Sender::new(0),
+            evaluators: EvaluatorPool::default(),
+            transitions_tx: told,
+            transitions_rx: Mutex::new(Some(to_record)),
+            write_lock: Mutex::new(0),
+            wake: Notify::new(),
+            changes_tx: watch::Sender::new(0),
             started_ms,
-            deaf_until_ms: AtomicI64::new(0),
-            backtests: Semaphore::new(backtest::AT_ONCE),
+            ingest_blocked_until_ms: AtomicI64::new(0),
+            permits: Semaphore::new(backtester::MAX_CONCURRENT_BACKTESTS),
         };
-        let mut since = alerting.turn.lock().await;
+        let mut since = alerting.write_lock.lock().await;
         alerting.reload(&mut since).await?;
         drop(since);
-        alerting.reseal().await?;
+        alerting.reencrypt().await?;
         Ok(Arc::new(alerting))
     }
 
     /// As of now.
-    pub(crate) fn now(&self) -> Arc<State> {
+    pub(crate) fn snapshot(&self) -> Arc<AlertingSnapshot> {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Told whenever something changed.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    pub(crate) fn changes_tx(&self) -> watch::Receiver<u64> {
+        self.changes_tx.subscribe()
     }
 
     /// Who brings messages out.
     pub(crate) fn notifier(&self) -> &Arc<dyn Notifier> {
-        &self.rooms.notifier
+        &self.deps.notifier
     }
 
     /// Where things are kept.
     pub(crate) fn store(&self) -> &dyn Store {
-        &*self.rooms.store
+        &*self.deps.store
     }
 
     /// The hub's clock.
     pub(crate) fn now_ms(&self) -> i64 {
-        self.rooms.clock.wall_ms()
+        self.deps.clock.wall_ms()
     }
 
-    fn set(&self, state: State) {
+    fn publish(&self, state: AlertingSnapshot) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
-        self.changes.send_modify(|revision| *revision += 1);
+        self.changes_tx.send_modify(|revision| *revision += 1);
     }
 
     /// Reads all anew: another hub changed something.
     async fn reload(&self, since: &mut i64) -> Result<(), StoreError> {
-        let store = &*self.rooms.store;
+        let store = &*self.deps.store;
         // First, so that what changes meanwhile is read again.
-        let count = Counted::Alerts.count(store).await?;
-        let asked = Asked::read(store).await?;
-        let board = Board::read(store, self.now_ms()).await?;
+        let count = Revision::Alerting.get(store).await?;
+        let asked = AlertDefinitions::load(store).await?;
+        let board = ActiveIncidents::load(store, self.now_ms()).await?;
         *since = count;
-        let before = self.now();
-        let other_rules = !Asked::same_rules(&asked, &before.asked);
-        let touched = board.differs(&before.board);
-        self.set(State { asked, board });
+        let before = self.snapshot();
+        let other_rules = !AlertDefinitions::same_rules(&asked, &before.definitions);
+        let touched = board.hosts_that_differ(&before.incidents);
+        self.publish(AlertingSnapshot { definitions: asked, incidents: board });
         if other_rules {
-            self.watches.look_again();
+            self.evaluators.invalidate_all();
         }
-        touched.into_iter().for_each(|host| self.watches.cool(host));
+        touched.into_iter().for_each(|host| self.evaluators.invalidate(host));
         Ok(())
     }
 
@@ -214,35 +218,35 @@ impl Alerting {
     ///
     /// # Errors
     /// What the plan refuses; a store that does not answer.
-    pub(crate) async fn change<T, E: From<CommitError>>(
+    pub(crate) async fn update<T, E: From<CommitError>>(
         &self,
         entry: Option<AuditEntry>,
-        mut plan: impl FnMut(&State, i64) -> Result<(Planned, T), E>,
+        mut plan: impl FnMut(&AlertingSnapshot, i64) -> Result<(StateChange, T), E>,
     ) -> Result<T, E> {
         let store = |error: StoreError| E::from(CommitError::Store(error));
-        let mut since = self.turn.lock().await;
+        let mut since = self.write_lock.lock().await;
         for _ in 0..5 {
-            let state = self.now();
+            let state = self.snapshot();
             let now_ms = self.now_ms();
             let (mut planned, answer) = plan(&state, now_ms)?;
-            if planned.changes.is_empty() {
+            if planned.statements.is_empty() {
                 return Ok(answer);
             }
-            let at = |entry: &AuditEntry| AuditEntry { at_ms: now_ms, ..entry.clone() }.add();
-            planned.changes.extend(entry.as_ref().map(at));
-            planned.changes.push(Counted::Alerts.changed(*since));
-            let writes = planned.changes.into_iter().map(Write::Sql).collect();
-            match self.rooms.store.commit(writes).await {
+            let at = |entry: &AuditEntry| AuditEntry { at_ms: now_ms, ..entry.clone() }.insert();
+            planned.statements.extend(entry.as_ref().map(at));
+            planned.statements.push(Revision::Alerting.bump(*since));
+            let writes = planned.statements.into_iter().map(Write::Sql).collect();
+            match self.deps.store.commit(writes).await {
                 Ok(()) => {
                     *since += 1;
-                    let asked = planned.asked.unwrap_or_else(|| state.asked.clone());
-                    let board = planned.board.unwrap_or_else(|| state.board.clone());
-                    let other_rules = !Asked::same_rules(&asked, &state.asked);
-                    self.set(State { asked, board });
+                    let asked = planned.definitions.unwrap_or_else(|| state.definitions.clone());
+                    let board = planned.incidents.unwrap_or_else(|| state.incidents.clone());
+                    let other_rules = !AlertDefinitions::same_rules(&asked, &state.definitions);
+                    self.publish(AlertingSnapshot { definitions: asked, incidents: board });
                     if other_rules {
-                        self.watches.look_again();
+                        self.evaluators.invalidate_all();
                     }
-                    self.due.notify_one();
+                    self.wake.notify_one();
                     return Ok(answer);
                 }
                 Err(CommitError::Conflict) => self.reload(&mut since).await.map_err(store)?,
@@ -256,69 +260,81 @@ impl Alerting {
     ///
     /// # Errors
     /// What the change refuses; a store that does not answer.
-    pub(crate) async fn change_incident<E: From<CommitError>>(
+    pub(crate) async fn update_incident<E: From<CommitError>>(
         &self,
         id: Uuid,
         entry: Option<AuditEntry>,
-        change: impl Fn(&mut LiveIncident, i64) -> Result<(EventRow, Option<Notice>), E>,
+        change: impl Fn(&mut OpenIncident, i64) -> Result<(IncidentEventRow, Option<NotificationReason>), E>,
     ) -> Result<bool, E> {
-        let plan = |state: &State, now_ms: i64| {
-            let Some(incident) = state.board.incident(id) else { return Ok((Planned::default(), false)) };
+        let plan = |state: &AlertingSnapshot, now_ms: i64| {
+            let Some(incident) = state.incidents.incident(id) else {
+                return Ok((StateChange::default(), false));
+            };
             let mut incident = (**incident).clone();
             let (event, notice) = change(&mut incident, now_ms)?;
-            let mut board = state.board.clone();
-            let mut changes = vec![incident.row().save(), event.add()];
+            let mut board = state.incidents.clone();
+            let mut changes = vec![incident.to_row().upsert(), event.insert()];
             if let Some(notice) = notice {
-                changes.extend(self.tell_channels(state, &incident, (notice, 0), now_ms));
+                changes.extend(self.enqueue_notifications(state, &incident, (notice, 0), now_ms));
             }
-            board.put(incident);
-            Ok((Planned { board: Some(board), changes, ..Planned::default() }, true))
+            board.insert(incident);
+            Ok((StateChange { incidents: Some(board), statements: changes, ..StateChange::default() }, true))
         };
-        self.change(entry, plan).await
+        self.update(entry, plan).await
     }
 
     /// Adds to an incident's timeline.
-    pub(crate) async fn note(&self, event: EventRow) -> Result<(), CommitError> {
-        let plan = |_: &State, _: i64| {
-            Ok::<_, CommitError>((Planned { changes: vec![event.add()], ..Planned::default() }, ()))
+    pub(crate) async fn add_event(&self, event: IncidentEventRow) -> Result<(), CommitError> {
+        let plan = |_: &AlertingSnapshot, _: i64| {
+            Ok::<_, CommitError>((
+                StateChange { statements: vec![event.insert()], ..StateChange::default() },
+                (),
+            ))
         };
-        self.change(None, plan).await
+        self.update(None, plan).await
     }
 
     /// A message that was given up is on its way again; a conflict where it is not.
-    pub(crate) async fn revive(&self, id: i64, entry: AuditEntry) -> Result<(), CommitError> {
+    pub(crate) async fn requeue(&self, id: i64, entry: AuditEntry) -> Result<(), CommitError> {
         let now_ms = self.now_ms();
         let entry = AuditEntry { at_ms: now_ms, ..entry };
-        self.rooms.store.commit(vec![Outbox::revive(id, now_ms).into(), entry.add().into()]).await?;
-        self.due.notify_one();
+        self.deps.store.commit(vec![Outbox::requeue(id, now_ms).into(), entry.insert().into()]).await?;
+        self.wake.notify_one();
         Ok(())
     }
 
     /// A message of the hub's own, that tries whether a channel is heard.
-    pub(crate) fn test_message(&self) -> Message {
-        messages::test(&self.rooms.url, self.now_ms())
+    pub(crate) fn test_notification(&self) -> Notification {
+        notification_builder::test_notification(&self.deps.base_url, self.now_ms())
     }
 
     /// An incident as the channels would hear of it now.
-    pub(crate) fn example(&self) -> Message {
-        let state = self.now();
-        let newest = state.board.incidents().max_by_key(|live| live.incident.opened_ms);
+    pub(crate) fn example_notification(&self) -> Notification {
+        let state = self.snapshot();
+        let newest = state.incidents.iter().max_by_key(|live| live.incident.opened_ms);
         newest.map_or_else(
-            || messages::example(&self.rooms.url, self.now_ms()),
-            |live| messages::of(live, Notice::Opened, &self.rooms.url, self.now_ms()),
+            || notification_builder::example_notification(&self.deps.base_url, self.now_ms()),
+            |live| {
+                notification_builder::build_notification(
+                    live,
+                    NotificationReason::Opened,
+                    &self.deps.base_url,
+                    self.now_ms(),
+                )
+            },
         )
     }
 
     /// An incident of the books.
-    pub(crate) async fn find(&self, id: Uuid) -> Result<Option<LiveIncident>, StoreError> {
-        match IncidentRow::one(self.store(), id).await? {
-            Some(row) => self.whole(&row).await.map(Some),
+    pub(crate) async fn get(&self, id: Uuid) -> Result<Option<OpenIncident>, StoreError> {
+        match IncidentRow::get(self.store(), id).await? {
+            Some(row) => self.load_with_alerts(&row).await.map(Some),
             None => Ok(None),
         }
     }
 
     /// An incident of the books with its alerts.
-    pub(crate) async fn whole(&self, row: &IncidentRow) -> Result<LiveIncident, StoreError> {
-        board::read_one(self.store(), row).await
+    pub(crate) async fn load_with_alerts(&self, row: &IncidentRow) -> Result<OpenIncident, StoreError> {
+        active_incidents::load_incident(self.store(), row).await
     }
 }

@@ -1,17 +1,17 @@
 //! The handles every request shares.
 
+use crate::agentless::Agentless;
 use crate::alerting::Alerting;
-use crate::auth::oidc::Oidc;
-use crate::auth::throttle::Throttle;
-use crate::auth::{Limits, People};
+use crate::auth::login_throttle::LoginThrottle;
+use crate::auth::oidc::OidcProvider;
+use crate::auth::{AuthDirectory, RateLimiters};
 use crate::cache::Cache;
 use crate::config::HubConfig;
-use crate::fleet::Fleet;
 use crate::history::History;
+use crate::host_registry::HostRegistry;
 use crate::ingest::Pipeline;
-use crate::live::Live;
+use crate::live::LiveFeed;
 use crate::self_metrics::SelfMetrics;
-use crate::servers::Servers;
 use perfwatch_model::{Catalog, Clock};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,33 +30,33 @@ pub(crate) struct App {
     /// All metrics this build knows.
     pub(crate) catalog: Arc<Catalog>,
     /// Who may enter.
-    pub(crate) people: Arc<People>,
+    pub(crate) directory: Arc<AuthDirectory>,
     /// Wrong tries to enter.
-    pub(crate) throttle: Throttle,
+    pub(crate) login_throttle: LoginThrottle,
     /// How often one may come.
-    pub(crate) limits: Limits,
+    pub(crate) rate_limiters: RateLimiters,
     /// Single sign-on.
-    pub(crate) oidc: Option<Arc<Oidc>>,
+    pub(crate) oidc: Option<Arc<OidcProvider>>,
     /// The hosts we know.
-    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) hosts: Arc<HostRegistry>,
     /// The one way in.
     pub(crate) pipeline: Arc<Pipeline>,
     /// What was, durably.
     pub(crate) history: Arc<History>,
     /// The last minutes, and who watches them.
-    pub(crate) live: Arc<Live>,
+    pub(crate) live_feed: Arc<LiveFeed>,
     /// What is known for a while.
     pub(crate) cache: Arc<Cache>,
     /// What people are told of.
     pub(crate) alerting: Arc<Alerting>,
     /// Hosts without an agent.
-    pub(crate) servers: Arc<Servers>,
+    pub(crate) agentless: Arc<Agentless>,
     /// The hub about itself.
     pub(crate) metrics: Arc<SelfMetrics>,
     /// Bounds how many requests are decompressed at one time.
-    pub(crate) decompressing: Semaphore,
+    pub(crate) decompression_permits: Semaphore,
     /// Bounds what requests hold together from there on, in KiB.
-    pub(crate) decoded: Arc<Semaphore>,
+    pub(crate) decoded_bytes_permits: Arc<Semaphore>,
     /// Cancelled when the hub is to leave.
     pub(crate) stop: CancellationToken,
     /// WebSocket tasks, which outlive their HTTP request.

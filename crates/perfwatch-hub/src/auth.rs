@@ -5,22 +5,22 @@
 //! changed goes through one commit with its entry in the audit log.
 
 pub(crate) mod access;
-pub(crate) mod by_hand;
-pub(crate) mod client;
-pub(crate) mod doer;
+pub(crate) mod actor;
+pub(crate) mod admin;
+pub(crate) mod client_addr;
+pub(crate) mod directory;
 pub(crate) mod identity;
 pub(crate) mod jwt;
-pub(crate) mod limits;
 pub(crate) mod login;
+pub(crate) mod login_throttle;
 pub(crate) mod oidc;
 pub(crate) mod password;
-pub(crate) mod people;
+pub(crate) mod rate_limit;
 pub(crate) mod secret;
-pub(crate) mod throttle;
 pub(crate) mod totp;
 
-pub(crate) use client::Client;
-pub(crate) use doer::Doer;
+pub(crate) use actor::Actor;
+pub(crate) use client_addr::ClientAddr;
+pub(crate) use directory::AuthDirectory;
 pub(crate) use identity::Identity;
-pub(crate) use limits::Limits;
-pub(crate) use people::People;
+pub(crate) use rate_limit::RateLimiters;

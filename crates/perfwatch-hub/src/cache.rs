@@ -4,7 +4,7 @@
 //! Nothing here is the only copy and nothing waits for it: what is missing is worked out again or
 //! not shown, and while Redis is away each hub goes on with its own.
 
-use crate::config::HubProblem;
+use crate::config::HubConfigError;
 use perfwatch_model::Clock;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -18,28 +18,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A Redis that takes longer is away.
-const WAIT: Duration = Duration::from_millis(500);
+const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 /// One that is away is not asked for so long.
-const REST: Duration = Duration::from_secs(5);
+const BREAKER_COOLDOWN: Duration = Duration::from_secs(5);
 /// Things in this hub's own memory.
-const MOST: usize = 50_000;
+const MAX_ENTRIES: usize = 50_000;
 /// Bytes of one; a larger one is not kept.
-const MOST_BYTES: usize = 64 << 10;
+const MAX_ENTRY_BYTES: usize = 64 << 10;
 
-struct Kept {
+struct CacheEntry {
     body: Vec<u8>,
-    until: Duration,
+    expires_at: Duration,
 }
 
 /// Counted for the hub's own metrics.
 #[derive(Clone, Default)]
 pub(crate) struct Counts {
-    pub(crate) away: Counter,
+    pub(crate) redis_errors: Counter,
 }
 
 impl Counts {
     pub(crate) fn register(&self, r: &mut Registry) {
-        r.register("redis_errors", "Times that Redis did not answer as it should", self.away.clone());
+        r.register("redis_errors", "Failed Redis commands.", self.redis_errors.clone());
     }
 }
 
@@ -47,19 +47,19 @@ impl Counts {
 pub(crate) struct Cache {
     clock: Arc<dyn Clock>,
     counts: Counts,
-    own: Mutex<HashMap<String, Kept>>,
-    shared: Option<Shared>,
+    local: Mutex<HashMap<String, CacheEntry>>,
+    redis: Option<RedisBackend>,
 }
 
 /// A Redis.
-struct Shared {
+struct RedisBackend {
     client: Client,
     /// Before each key: others may use the same Redis, other installations of ours among them.
     prefix: String,
     /// None after it failed: one that hangs or was turned away is not asked again.
     connection: Mutex<Option<ConnectionManager>>,
     /// While it is away: not asked before, milliseconds of the monotonic clock.
-    rests_until_ms: AtomicU64,
+    open_until_ms: AtomicU64,
 }
 
 fn ms(time: Duration) -> u64 {
@@ -76,20 +76,20 @@ impl Cache {
         site: &str,
         clock: Arc<dyn Clock>,
         counts: Counts,
-    ) -> Result<Self, HubProblem> {
+    ) -> Result<Self, HubConfigError> {
         // Its words may hold the password.
-        let wrong = |_| HubProblem {
+        let wrong = |_| HubConfigError {
             key: "redis",
             message: "an address such as redis://:password@host:6379/0, or rediss://… for TLS".to_owned(),
         };
         let client = redis.map(Client::open).transpose().map_err(wrong)?;
-        let shared = client.map(|client| Shared {
+        let shared = client.map(|client| RedisBackend {
             client,
             prefix: format!("perfwatch:{site}:"),
             connection: Mutex::default(),
-            rests_until_ms: AtomicU64::new(0),
+            open_until_ms: AtomicU64::new(0),
         });
-        Ok(Self { clock, counts, own: Mutex::default(), shared })
+        Ok(Self { clock, counts, local: Mutex::default(), redis: shared })
     }
 
     /// What is known by these keys, in their order.
@@ -104,35 +104,35 @@ impl Cache {
             });
             ask
         };
-        let shared: Vec<Option<Vec<u8>>> = self.ask(mget).await.unwrap_or_default();
+        let shared: Vec<Option<Vec<u8>>> = self.redis_command(mget).await.unwrap_or_default();
         // What Redis forgot, or was never told while it was away, this hub may know.
-        let own = self.own(keys).into_iter().enumerate();
+        let own = self.local(keys).into_iter().enumerate();
         let found = own.map(|(at, own)| shared.get(at).cloned().flatten().or(own));
         // Of another version, it is as if it were not there.
         found.map(|body| serde_json::from_slice(&body?).ok()).collect()
     }
 
-    fn own(&self, keys: &[String]) -> Vec<Option<Vec<u8>>> {
+    fn local(&self, keys: &[String]) -> Vec<Option<Vec<u8>>> {
         let now = self.clock.monotonic();
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let get = |key| own.get(key).filter(|kept| kept.until > now).map(|kept| kept.body.clone());
+        let own = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        let get = |key| own.get(key).filter(|kept| kept.expires_at > now).map(|kept| kept.body.clone());
         keys.iter().map(get).collect()
     }
 
     /// Keeps something for a while.
     pub(crate) async fn put<T: Serialize>(&self, key: &str, value: &T, lasts: Duration) {
         let Ok(body) = serde_json::to_vec(value) else { return };
-        if body.len() > MOST_BYTES {
+        if body.len() > MAX_ENTRY_BYTES {
             return;
         }
         {
             let now = self.clock.monotonic();
-            let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-            if own.len() >= MOST {
-                own.retain(|_, kept| kept.until > now);
+            let mut own = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+            if own.len() >= MAX_ENTRIES {
+                own.retain(|_, kept| kept.expires_at > now);
             }
-            if own.len() < MOST {
-                own.insert(key.to_owned(), Kept { body: body.clone(), until: now + lasts });
+            if own.len() < MAX_ENTRIES {
+                own.insert(key.to_owned(), CacheEntry { body: body.clone(), expires_at: now + lasts });
             }
         }
         let set = |prefix: &str| {
@@ -140,69 +140,71 @@ impl Cache {
             ask.arg(format!("{prefix}{key}")).arg(ms(lasts)).arg(&body);
             ask
         };
-        let _: Option<()> = self.ask(set).await;
+        let _: Option<()> = self.redis_command(set).await;
     }
 
     /// Lets go of what is too old.
     pub(crate) fn prune(&self) {
         let now = self.clock.monotonic();
-        self.own.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, kept| kept.until > now);
+        self.local.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, kept| kept.expires_at > now);
     }
 
     /// What Redis says; nothing where there is none, or it is away.
-    async fn ask<T: redis::FromRedisValue>(&self, command: impl Fn(&str) -> redis::Cmd) -> Option<T> {
-        let shared = self.shared.as_ref()?;
+    async fn redis_command<T: redis::FromRedisValue>(
+        &self,
+        command: impl Fn(&str) -> redis::Cmd,
+    ) -> Option<T> {
+        let shared = self.redis.as_ref()?;
         let now_ms = ms(self.clock.monotonic());
-        let rests_until_ms = shared.rests_until_ms.load(Ordering::Relaxed);
+        let rests_until_ms = shared.open_until_ms.load(Ordering::Relaxed);
         if rests_until_ms > now_ms {
             return None;
         }
         // Of many who come when its rest is over, one tries.
-        let next_ms = now_ms + ms(WAIT);
-        let tries = |from| {
-            shared.rests_until_ms.compare_exchange(from, next_ms, Ordering::Relaxed, Ordering::Relaxed)
-        };
+        let next_ms = now_ms + ms(REDIS_TIMEOUT);
+        let tries =
+            |from| shared.open_until_ms.compare_exchange(from, next_ms, Ordering::Relaxed, Ordering::Relaxed);
         if rests_until_ms > 0 && tries(rests_until_ms).is_err() {
             return None;
         }
-        let answer = match shared.say(&command(&shared.prefix)).await {
+        let answer = match shared.execute(&command(&shared.prefix)).await {
             // One that was held may have ended since it was used: by a restart there, say.
-            Err((_, Attempt::Held)) => shared.say(&command(&shared.prefix)).await,
+            Err((_, Attempt::Reused)) => shared.execute(&command(&shared.prefix)).await,
             answer => answer,
         };
         let why = match answer {
             Ok(answer) => {
                 if rests_until_ms > 0 {
-                    shared.rests_until_ms.store(0, Ordering::Relaxed);
-                    tracing::info!("Redis answers again");
+                    shared.open_until_ms.store(0, Ordering::Relaxed);
+                    tracing::info!("Redis connection restored");
                 }
                 return Some(answer);
             }
             Err((why, _)) => why,
         };
-        self.counts.away.inc();
-        let until_ms = ms(self.clock.monotonic() + REST);
-        if shared.rests_until_ms.swap(until_ms, Ordering::Relaxed) == 0 {
-            tracing::warn!(why, "Redis is away: this hub goes on with what it knows itself");
+        self.counts.redis_errors.inc();
+        let until_ms = ms(self.clock.monotonic() + BREAKER_COOLDOWN);
+        if shared.open_until_ms.swap(until_ms, Ordering::Relaxed) == 0 {
+            tracing::warn!(why, "Redis unavailable; using the local cache only");
         }
         None
     }
 }
 
-impl Shared {
+impl RedisBackend {
     fn lock(&self) -> MutexGuard<'_, Option<ConnectionManager>> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says it once. What failed is not used again: a connection may hang, or have been turned away.
-    async fn say<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, (String, Attempt)> {
-        let made = self.connection().map_err(|error| (error.to_string(), Attempt::Last))?;
+    async fn execute<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, (String, Attempt)> {
+        let made = self.connection().map_err(|error| (error.to_string(), Attempt::Fresh))?;
         let (mut connection, attempt) = made;
-        let why = match tokio::time::timeout(WAIT, command.query_async::<T>(&mut connection)).await {
+        let why = match tokio::time::timeout(REDIS_TIMEOUT, command.query_async::<T>(&mut connection)).await {
             Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) if error.is_timeout() => (error.to_string(), Attempt::Last),
+            Ok(Err(error)) if error.is_timeout() => (error.to_string(), Attempt::Fresh),
             Ok(Err(error)) => (error.to_string(), attempt),
-            Err(_) => ("it did not answer in time".to_owned(), Attempt::Last),
+            Err(_) => ("command timed out".to_owned(), Attempt::Fresh),
         };
         self.lock().take();
         Err(why)
@@ -212,21 +214,21 @@ impl Shared {
     fn connection(&self) -> redis::RedisResult<(ConnectionManager, Attempt)> {
         let mut known = self.lock();
         if let Some(connection) = &*known {
-            return Ok((connection.clone(), Attempt::Held));
+            return Ok((connection.clone(), Attempt::Reused));
         }
         let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(WAIT))
-            .set_response_timeout(Some(WAIT))
+            .set_connection_timeout(Some(REDIS_TIMEOUT))
+            .set_response_timeout(Some(REDIS_TIMEOUT))
             .set_number_of_retries(1);
         let new = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
-        Ok((known.insert(new).clone(), Attempt::Last))
+        Ok((known.insert(new).clone(), Attempt::Fresh))
     }
 }
 
 /// Whether another attempt may go better at once.
 enum Attempt {
-    Held,
-    Last,
+    Reused,
+    Fresh,
 }
 
 #[cfg(test)]
@@ -242,33 +244,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn things_are_kept_for_their_time() {
-        let clock = Arc::new(ManualClock::at(0));
+    async fn entries_expire() {
+        let clock = Arc::new(ManualClock::starting_at(0));
         let cache = Cache::open(None, "site", clock.clone(), Counts::default()).unwrap();
         cache.put("a", &1, MINUTE).await;
         cache.put("b", &"text", MINUTE * 2).await;
-        cache.put("huge", &"x".repeat(MOST_BYTES), MINUTE).await;
+        cache.put("huge", &"x".repeat(MAX_ENTRY_BYTES), MINUTE).await;
         assert_eq!(cache.get::<i32>(&keys(&["b", "a", "huge", "none"])).await, [None, Some(1), None, None]);
         clock.advance(MINUTE);
         assert_eq!(cache.get::<i32>(&keys(&["a"])).await, [None]);
         assert_eq!(cache.get::<String>(&keys(&["b"])).await, [Some("text".to_owned())]);
         cache.prune();
-        assert_eq!(cache.own.lock().unwrap().len(), 1);
+        assert_eq!(cache.local.lock().unwrap().len(), 1);
     }
 
     #[tokio::test]
-    async fn it_is_bounded() {
-        let clock = Arc::new(ManualClock::at(0));
+    async fn cache_size_is_bounded() {
+        let clock = Arc::new(ManualClock::starting_at(0));
         let cache = Cache::open(None, "site", clock.clone(), Counts::default()).unwrap();
-        for at in 0..=MOST {
+        for at in 0..=MAX_ENTRIES {
             cache.put(&at.to_string(), &at, MINUTE).await;
         }
-        assert_eq!(cache.own.lock().unwrap().len(), MOST);
-        assert_eq!(cache.get::<usize>(&keys(&["0", &MOST.to_string()])).await, [Some(0), None]);
+        assert_eq!(cache.local.lock().unwrap().len(), MAX_ENTRIES);
+        assert_eq!(cache.get::<usize>(&keys(&["0", &MAX_ENTRIES.to_string()])).await, [Some(0), None]);
         // What is too old makes room.
         clock.advance(MINUTE);
         cache.put("new", &1, MINUTE).await;
-        assert_eq!(cache.own.lock().unwrap().len(), 1);
+        assert_eq!(cache.local.lock().unwrap().len(), 1);
     }
 
     fn at(redis: &Redis, site: &str) -> Cache {
@@ -278,11 +280,11 @@ mod tests {
 
     /// Its rest is over.
     fn rested(cache: &Cache) {
-        cache.shared.as_ref().unwrap().rests_until_ms.store(1, Ordering::Relaxed);
+        cache.redis.as_ref().unwrap().open_until_ms.store(1, Ordering::Relaxed);
     }
 
     #[tokio::test]
-    async fn hubs_share_what_they_saw_and_go_on_without_redis() {
+    async fn cache_is_shared_and_survives_redis_outage() {
         let mut redis = Redis::start();
         let (one, other, stranger) = (at(&redis, "site"), at(&redis, "site"), at(&redis, "elsewhere"));
         one.put("seen", &41, MINUTE).await;
@@ -294,44 +296,45 @@ mod tests {
         // It stands still: each has what it saw itself, and does not wait again.
         redis.signal("STOP");
         one.put("mine", &42, MINUTE).await;
-        assert_eq!(one.counts.away.get(), 1);
+        assert_eq!(one.counts.redis_errors.get(), 1);
         assert_eq!(one.get::<i32>(&keys(&["mine", "seen"])).await, [Some(42), Some(41)]);
-        assert_eq!(one.counts.away.get(), 1);
+        assert_eq!(one.counts.redis_errors.get(), 1);
         // Of many who come after its rest, one waits.
         rested(&one);
         let ask = keys(&["mine"]);
         let (a, b) = tokio::join!(one.get::<i32>(&ask), one.get::<i32>(&ask));
-        assert_eq!((a, b, one.counts.away.get()), (vec![Some(42)], vec![Some(42)], 2));
+        assert_eq!((a, b, one.counts.redis_errors.get()), (vec![Some(42)], vec![Some(42)], 2));
         // Back with nothing: what this hub knows is known still, and new things are shared.
         redis.restart();
         rested(&one);
         assert_eq!(one.get::<i32>(&keys(&["mine"])).await, [Some(42)]);
         one.put("again", &43, MINUTE).await;
-        assert_eq!((one.counts.away.get(), other.counts.away.get()), (2, 0));
+        assert_eq!((one.counts.redis_errors.get(), other.counts.redis_errors.get()), (2, 0));
         rested(&other);
         assert_eq!(other.get::<i32>(&keys(&["again"])).await, [Some(43)]);
     }
 
     #[tokio::test]
-    async fn a_password_that_was_wrong_may_become_right() {
+    async fn redis_reconnects_after_auth_error() {
         let redis = Redis::start();
         let url = redis.url() + "?pass=hunter2";
         let cache = Cache::open(Some(&url), "site", Arc::new(SystemClock::new()), Counts::default()).unwrap();
         // It has none, and turns away who says one.
         cache.put("a", &1, MINUTE).await;
-        assert_eq!(cache.counts.away.get(), 1);
+        assert_eq!(cache.counts.redis_errors.get(), 1);
         let mut connection = ConnectionManager::new(Client::open(redis.url()).unwrap()).await.unwrap();
         let set = redis::cmd("CONFIG").arg(&["SET", "requirepass", "hunter2"]).to_owned();
         set.query_async::<()>(&mut connection).await.unwrap();
         rested(&cache);
         cache.put("a", &2, MINUTE).await;
-        assert_eq!(cache.counts.away.get(), 1);
+        assert_eq!(cache.counts.redis_errors.get(), 1);
     }
 
     #[tokio::test]
-    async fn an_address_that_can_not_be_is_told_without_its_password() {
+    async fn invalid_redis_url_error_hides_password() {
         for url in ["", "http://:hunter2@host", "redis://:hunter2@[", "host:6379"] {
-            let open = Cache::open(Some(url), "site", Arc::new(ManualClock::at(0)), Counts::default());
+            let open =
+                Cache::open(Some(url), "site", Arc::new(ManualClock::starting_at(0)), Counts::default());
             let problem = open.err().unwrap().to_string();
             assert!(problem.starts_with("redis: ") && !problem.contains("hunter2"), "{problem}");
         }

@@ -1,8 +1,8 @@
 //! What a hub must be told; the binary reads it from files, environment and flags.
 
-use crate::auth::identity::SessionTimes;
-use crate::auth::limits::RequestLimits;
+use crate::auth::identity::SessionLifetimes;
 use crate::auth::oidc::OidcConfig;
+use crate::auth::rate_limit::RateLimitConfig;
 use crate::history::HistoryConfig;
 use axum::http::Uri;
 use ipnet::IpNet;
@@ -27,40 +27,40 @@ pub struct HubConfig {
     /// Certificate and key, to speak TLS.
     pub tls: Option<TlsFiles>,
     /// An agent runs in the same process.
-    pub own_agent: bool,
+    pub embedded_agent: bool,
     /// The administrator that is made where there is no account yet; without one, a link to make
     /// one is offered.
-    pub first_admin: Option<FirstAdmin>,
+    pub initial_admin: Option<InitialAdmin>,
     /// Single sign-on.
     pub oidc: Option<OidcConfig>,
     /// How long browsers stay logged in.
-    pub sessions: SessionTimes,
+    pub session_lifetimes: SessionLifetimes,
     /// How often one may come.
-    pub requests: RequestLimits,
+    pub rate_limits: RateLimitConfig,
     /// Connections at one time.
-    pub connections: usize,
+    pub max_connections: usize,
     /// Of one address.
-    pub connections_of_address: usize,
+    pub max_connections_per_address: usize,
     /// Where several hubs share what each of them saw last: `redis://:password@host:6379/0`.
     pub redis: Option<SecretString>,
     /// Keys that seal what the hub must be able to read itself: the first seals, all open.
-    pub secret_keys: SecretKeys,
+    pub secret_keys: EncryptionKeys,
     /// Looks at hosts without an agent, at one time.
-    pub workers: usize,
+    pub collection_workers: usize,
     /// Folder with programs for agents of other machines, by the names of their architectures.
     pub downloads: PathBuf,
     /// Between two pings of a WebSocket client. One that is silent for two and a half of
     /// them is gone.
-    pub ping_every: Duration,
+    pub ping_interval: Duration,
     /// How long a WebSocket client may take to read one message.
     pub send_timeout: Duration,
 }
 
 /// Keys that seal: the first seals, all open.
 #[derive(Clone, Default)]
-pub struct SecretKeys(pub Vec<[u8; 32]>);
+pub struct EncryptionKeys(pub Vec<[u8; 32]>);
 
-impl std::fmt::Debug for SecretKeys {
+impl std::fmt::Debug for EncryptionKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} keys", self.0.len())
     }
@@ -77,14 +77,14 @@ pub struct TlsFiles {
 
 /// Who runs the hub, where nobody does yet.
 #[derive(Clone)]
-pub struct FirstAdmin {
+pub struct InitialAdmin {
     /// To log in with.
     pub name: String,
     /// In clear; kept as argon2id.
     pub password: String,
 }
 
-impl std::fmt::Debug for FirstAdmin {
+impl std::fmt::Debug for InitialAdmin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "FirstAdmin({})", self.name)
     }
@@ -92,7 +92,7 @@ impl std::fmt::Debug for FirstAdmin {
 
 /// The hub's own address, as who asked sees it: for links and commands.
 #[derive(Debug, Clone)]
-pub(crate) struct Site(pub(crate) String);
+pub(crate) struct BaseUrl(pub(crate) String);
 
 /// Name and port of an address of ours.
 fn public_host(url: &str) -> Option<&str> {
@@ -111,18 +111,18 @@ impl Default for HubConfig {
             public_url: None,
             trusted_proxies: Vec::new(),
             tls: None,
-            first_admin: None,
+            initial_admin: None,
             oidc: None,
-            sessions: SessionTimes::default(),
-            requests: RequestLimits::default(),
-            connections: 20_000,
-            connections_of_address: 2_000,
+            session_lifetimes: SessionLifetimes::default(),
+            rate_limits: RateLimitConfig::default(),
+            max_connections: 20_000,
+            max_connections_per_address: 2_000,
             redis: None,
-            secret_keys: SecretKeys::default(),
-            workers: 5,
+            secret_keys: EncryptionKeys::default(),
+            collection_workers: 5,
             downloads: PathBuf::from("downloads"),
-            own_agent: false,
-            ping_every: Duration::from_secs(10),
+            embedded_agent: false,
+            ping_interval: Duration::from_secs(10),
             send_timeout: Duration::from_secs(10),
         }
     }
@@ -131,7 +131,7 @@ impl Default for HubConfig {
 /// A setting that can't be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {message}")]
-pub struct HubProblem {
+pub struct HubConfigError {
     /// Under the hub's own section.
     pub key: &'static str,
     /// What is wrong.
@@ -145,9 +145,9 @@ impl HubConfig {
     }
 
     /// The address for who asked by this name.
-    pub(crate) fn site(&self, host: Option<&str>, secure: bool) -> Site {
+    pub(crate) fn base_url(&self, host: Option<&str>, secure: bool) -> BaseUrl {
         let scheme = if secure { "https" } else { "http" };
-        Site(match &self.public_url {
+        BaseUrl(match &self.public_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("{scheme}://{}", host.unwrap_or("localhost")),
         })
@@ -157,30 +157,30 @@ impl HubConfig {
     ///
     /// # Errors
     /// The first setting that can't be.
-    pub fn check(&self) -> Result<(), HubProblem> {
+    pub fn validate(&self) -> Result<(), HubConfigError> {
         if let Some(url) = &self.public_url
             && public_host(url).is_none()
         {
             let message = format!("{url:?} is not an address such as https://watch.example");
-            return Err(HubProblem { key: "public_url", message });
+            return Err(HubConfigError { key: "public_url", message });
         }
         let history = &self.history;
-        if history.raw < Duration::from_secs(3_600)
-            || history.minutes < history.raw
-            || history.hours < history.minutes
+        if history.raw_retention < Duration::from_secs(3_600)
+            || history.minute_retention < history.raw_retention
+            || history.hour_retention < history.minute_retention
         {
             let message =
-                "each tier is kept as long as the finer one at least, and ticks for an hour".to_owned();
-            return Err(HubProblem { key: "history", message });
+                "each retention must be at least that of the finer tier, and raw at least 1h".to_owned();
+            return Err(HubConfigError { key: "history", message });
         }
         if history.budget_bytes < HistoryConfig::LEAST_BUDGET {
             let message = format!("at least {} MB", HistoryConfig::LEAST_BUDGET >> 20);
-            return Err(HubProblem { key: "history.disk_budget", message });
+            return Err(HubConfigError { key: "history.disk_budget", message });
         }
         if let Some(interval) = self.interval
             && !(Duration::from_millis(250)..=Duration::from_secs(3600)).contains(&interval)
         {
-            return Err(HubProblem {
+            return Err(HubConfigError {
                 key: "interval",
                 message: format!("{interval:?} is not between 250 ms and 1 h"),
             });

@@ -41,8 +41,11 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message)
     }
 
-    pub(crate) fn no_key() -> Self {
-        Self::unprocessable("no_key", "this hub has no key to seal secrets with: set hub.secret_key")
+    pub(crate) fn encryption_key_missing() -> Self {
+        Self::unprocessable(
+            "encryption_key_missing",
+            "no encryption key is configured; set hub.encryption_key",
+        )
     }
 
     pub(crate) fn too_large(code: &'static str, message: impl Into<String>) -> Self {
@@ -75,16 +78,16 @@ impl ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::warn!(%error, "the store");
+        tracing::warn!(%error, "store request failed");
         // Strangers ask too; the log says why.
-        Self::unavailable("store_unavailable", "the store does not answer; the hub's log says why", 5)
+        Self::unavailable("store_unavailable", "store unavailable; see the hub log", 5)
     }
 }
 
 impl From<CommitError> for ApiError {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Conflict => Self::conflict("changed", "this changed just now; look again"),
+            CommitError::Conflict => Self::conflict("conflict", "modified concurrently; reload and retry"),
             CommitError::Store(error) => error.into(),
         }
     }

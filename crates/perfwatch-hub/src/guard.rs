@@ -2,11 +2,11 @@
 //! who asks, whether they may, and whether they come too often.
 
 use crate::app::App;
-use crate::auth::access::{self, Access, Route};
-use crate::auth::client::{self, Client};
+use crate::auth::access::{self, Access, RouteMatch};
+use crate::auth::client_addr::{self, ClientAddr};
 use crate::auth::identity::{Credential, Identity, identify};
 use crate::error::ApiError;
-use crate::serve::Transport;
+use crate::listener::Transport;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header, uri::Authority};
 use axum::middleware::Next;
@@ -15,74 +15,78 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The one route that takes a token in its address: browsers can't set headers there.
-const WITH_QUERY_TOKEN: &str = "/api/ws/metrics";
+const QUERY_TOKEN_ROUTE: &str = "/api/ws/metrics";
 
 /// The middleware.
-pub(crate) async fn guard(
+pub(crate) async fn auth_middleware(
     State(app): State<Arc<App>>,
     path: Option<MatchedPath>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match admit(&app, path.as_ref().map(MatchedPath::as_str), &mut request) {
+    match authorize_request(&app, path.as_ref().map(MatchedPath::as_str), &mut request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
 }
 
-fn admit(app: &App, path: Option<&str>, request: &mut Request) -> Result<(), ApiError> {
+fn authorize_request(app: &App, path: Option<&str>, request: &mut Request) -> Result<(), ApiError> {
     let extensions = request.extensions();
     let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
     let peer = peer.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
     let tls = extensions.get::<Transport>().is_some_and(|transport| transport.tls);
     let proxies = &app.config.trusted_proxies;
-    let client = Client::of(peer, tls, request.headers(), proxies);
+    let client = ClientAddr::from_request(peer, tls, request.headers(), proxies);
     let authority = request.uri().authority().map(Authority::as_str);
-    let host = client::host(request.headers(), authority, client::trusted(proxies, peer.ip()));
-    let origin = Origin::of(request.headers(), host, app.config.public_host());
-    if origin == Origin::Foreign {
-        return Err(foreign("requests from other web pages are refused"));
+    let host = client_addr::request_host(
+        request.headers(),
+        authority,
+        client_addr::is_trusted_proxy(proxies, peer.ip()),
+    );
+    let origin = Origin::from_headers(request.headers(), host, app.config.public_host());
+    if origin == Origin::Cross {
+        return Err(cross_origin("cross-origin requests are not allowed"));
     }
-    let site = app.config.site(host, client.secure);
+    let site = app.config.base_url(host, client.is_tls);
     // Pages and their files are everyone's.
     let Some(path) = path else {
-        app.limits.stranger(client.address)?;
+        app.rate_limiters.check_anonymous(client.address)?;
         return Ok(());
     };
-    let access = match access::of(request.method(), path) {
-        Route::Known(access) => access,
-        Route::OtherMethod => {
+    let access = match access::match_route(request.method(), path) {
+        RouteMatch::Allowed(access) => access,
+        RouteMatch::MethodNotAllowed => {
             return Err(ApiError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
-                "this route knows no such method",
+                "method not allowed",
             ));
         }
-        Route::Unknown => {
-            tracing::error!(path, "a route that nobody may use; please report it");
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "not_allowed", "nobody may use this route"));
+        RouteMatch::NotFound => {
+            tracing::error!(path, "route is missing from the access table; please report this");
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", "route is not accessible"));
         }
     };
     let token = query_token(path, request.uri().query());
-    let found = identify(&app.people, request.headers(), token.as_deref());
+    let found = identify(&app.directory, request.headers(), token.as_deref());
     let identity = match found {
-        Err(error) if access != Access::Open => {
-            app.limits.stranger(client.address)?;
+        Err(error) if access != Access::Public => {
+            app.rate_limiters.check_anonymous(client.address)?;
             return Err(error);
         }
         found => found.unwrap_or_default(),
     };
     if let Some(identity) = &identity {
-        let changes = !matches!(*request.method(), Method::GET | Method::HEAD) || path == WITH_QUERY_TOKEN;
+        let changes = !matches!(*request.method(), Method::GET | Method::HEAD) || path == QUERY_TOKEN_ROUTE;
         if matches!(identity.credential, Credential::Session(_)) && changes && origin == Origin::Unknown {
-            return Err(foreign("a request with a cookie that changes something must say where it is from"));
+            return Err(cross_origin("state-changing requests with a session cookie need an Origin header"));
         }
     }
-    access::check(access, identity.as_ref())?;
+    access::authorize(access, identity.as_ref())?;
     match &identity {
-        Some(identity) if access == Access::Sender => app.limits.sender(identity)?,
-        Some(identity) => app.limits.known(identity)?,
-        None => app.limits.stranger(client.address)?,
+        Some(identity) if access == Access::Ingest => app.rate_limiters.check_ingest(identity)?,
+        Some(identity) => app.rate_limiters.authenticated(identity)?,
+        None => app.rate_limiters.check_anonymous(client.address)?,
     }
     let extensions = request.extensions_mut();
     extensions.insert(client);
@@ -93,12 +97,12 @@ fn admit(app: &App, path: Option<&str>, request: &mut Request) -> Result<(), Api
     Ok(())
 }
 
-fn foreign(why: &str) -> ApiError {
-    ApiError::new(StatusCode::FORBIDDEN, "foreign_origin", why)
+fn cross_origin(why: &str) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "cross_origin", why)
 }
 
 fn query_token(path: &str, query: Option<&str>) -> Option<String> {
-    let pairs = crate::api::params::pairs(query.filter(|_| path == WITH_QUERY_TOKEN)).ok()?;
+    let pairs = crate::api::query::query_pairs(query.filter(|_| path == QUERY_TOKEN_ROUTE)).ok()?;
     pairs.into_iter().find(|(name, _)| name == "token").map(|(_, token)| token)
 }
 
@@ -106,19 +110,19 @@ fn query_token(path: &str, query: Option<&str>) -> Option<String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
     /// One of ours.
-    Own,
+    Same,
     /// No browser, or one that does not say.
     Unknown,
-    Foreign,
+    Cross,
 }
 
 impl Origin {
-    fn of(headers: &HeaderMap, host: Option<&str>, public: Option<&str>) -> Self {
+    fn from_headers(headers: &HeaderMap, host: Option<&str>, public: Option<&str>) -> Self {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         let Some(origin) = text(header::ORIGIN) else {
             // Fetch metadata: a browser that sends it means it.
             return match headers.get("sec-fetch-site").map(|site| site.as_bytes()) {
-                Some(b"same-origin") => Self::Own,
+                Some(b"same-origin") => Self::Same,
                 _ => Self::Unknown,
             };
         };
@@ -126,7 +130,7 @@ impl Origin {
         let ours = origin.split_once("://").is_some_and(|(_, from)| {
             [host, public].into_iter().flatten().any(|name| from.eq_ignore_ascii_case(name))
         });
-        if ours { Self::Own } else { Self::Foreign }
+        if ours { Self::Same } else { Self::Cross }
     }
 }
 
@@ -134,7 +138,7 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for Identity {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut axum::http::request::Parts, _: &S) -> Result<Self, ApiError> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(access::login_needed)
+        parts.extensions.get::<Self>().cloned().ok_or_else(access::unauthenticated)
     }
 }
 
@@ -143,26 +147,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_own_pages() {
+    fn cross_origin_requests_are_rejected() {
         for (host, origin, want) in [
             ("127.0.0.1:8000", None, Origin::Unknown),
-            ("[::1]:8000", Some("http://[::1]:8000"), Origin::Own),
-            ("LOCALHOST:8000", Some("http://localhost:8000"), Origin::Own),
-            ("hub.example", Some("https://hub.example"), Origin::Own),
-            ("10.0.0.9:8000", Some("https://watch.example"), Origin::Own),
-            ("127.0.0.1:8000", Some("http://127.0.0.1:9000"), Origin::Foreign),
-            ("127.0.0.1:8000", Some("https://evil.example"), Origin::Foreign),
-            ("127.0.0.1:8000", Some("null"), Origin::Foreign),
-            ("hub.example", Some("https://hub.example.evil.example"), Origin::Foreign),
+            ("[::1]:8000", Some("http://[::1]:8000"), Origin::Same),
+            ("LOCALHOST:8000", Some("http://localhost:8000"), Origin::Same),
+            ("hub.example", Some("https://hub.example"), Origin::Same),
+            ("10.0.0.9:8000", Some("https://watch.example"), Origin::Same),
+            ("127.0.0.1:8000", Some("http://127.0.0.1:9000"), Origin::Cross),
+            ("127.0.0.1:8000", Some("https://evil.example"), Origin::Cross),
+            ("127.0.0.1:8000", Some("null"), Origin::Cross),
+            ("hub.example", Some("https://hub.example.evil.example"), Origin::Cross),
         ] {
             let mut headers = HeaderMap::new();
             if let Some(origin) = origin {
                 headers.insert(header::ORIGIN, origin.parse().unwrap());
             }
-            assert_eq!(Origin::of(&headers, Some(host), Some("watch.example")), want, "{host} {origin:?}");
+            assert_eq!(
+                Origin::from_headers(&headers, Some(host), Some("watch.example")),
+                want,
+                "{host} {origin:?}"
+            );
         }
         let mut headers = HeaderMap::new();
         headers.insert("sec-fetch-site", "same-origin".parse().unwrap());
-        assert_eq!(Origin::of(&headers, None, None), Origin::Own);
+        assert_eq!(Origin::from_headers(&headers, None, None), Origin::Same);
     }
 }

@@ -4,9 +4,9 @@
 //! The walk of a row: [`History::append`] (durable in the head, acked) → [`seal`] (a block) →
 //! [`rollup`] (minutes, hours) → [`retention`] (gone). [`read`] is the way back.
 
-mod counts;
 pub(crate) mod export;
-mod open;
+mod head;
+mod metrics;
 pub(crate) mod read;
 mod retention;
 mod rollup;
@@ -15,12 +15,12 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use counts::Counts;
-use open::{HostLog, InFlight};
+use head::{HostHead, InFlightAppends};
+pub(crate) use metrics::HistoryMetrics;
 use perfwatch_model::{Clock, HostId, Snapshot};
-use perfwatch_series::{Tier, Wanted};
-use perfwatch_store::{Content, Row, Store, StoreError};
-pub(crate) use seal::blocking;
+use perfwatch_store::{BlockContent, SnapshotRow, Store, StoreError};
+use perfwatch_tsdb::{Projection, Tier};
+pub(crate) use seal::run_blocking;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -31,11 +31,11 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 #[derive(Debug, Clone)]
 pub struct HistoryConfig {
     /// Ticks.
-    pub raw: Duration,
+    pub raw_retention: Duration,
     /// Minutes.
-    pub minutes: Duration,
+    pub minute_retention: Duration,
     /// Hours.
-    pub hours: Duration,
+    pub hour_retention: Duration,
     /// What the store may take on disk.
     pub budget_bytes: u64,
     /// With less than this free on its file system, nothing more is taken in.
@@ -51,9 +51,9 @@ impl Default for HistoryConfig {
     fn default() -> Self {
         let days = |days: u64| Duration::from_secs(days * 86_400);
         Self {
-            raw: days(14),
-            minutes: days(90),
-            hours: days(730),
+            raw_retention: days(14),
+            minute_retention: days(90),
+            hour_retention: days(730),
             budget_bytes: 10 << 30,
             min_free_bytes: 256 << 20,
         }
@@ -62,28 +62,28 @@ impl Default for HistoryConfig {
 
 /// The hub's memory.
 pub(crate) struct History {
-    store: Arc<dyn Store>,
+    backend: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     config: HistoryConfig,
-    hosts: RwLock<HashMap<HostId, Arc<HostLog>>>,
-    in_flight: InFlight,
+    heads: RwLock<HashMap<HostId, Arc<HostHead>>>,
+    in_flight: InFlightAppends,
     /// Why nothing is taken in, while that is so.
-    refusing: Mutex<Option<String>>,
+    ingest_blocked: Mutex<Option<String>>,
     /// There may be head rows that blocks hold by now: looked for at a start too.
-    to_cut: AtomicBool,
+    truncate_pending: AtomicBool,
     /// What each task fails at, while it does.
-    troubles: Mutex<HashMap<&'static str, String>>,
+    task_errors: Mutex<HashMap<&'static str, String>>,
     /// Somebody has enough rows for a block.
-    due: Notify,
-    pub(crate) counts: Counts,
+    seal_due: Notify,
+    pub(crate) counts: HistoryMetrics,
 }
 
 /// What became of rows, and the host's turn: until it is let go, no other rows of this host are
 /// taken in, so that what is published is in order.
-pub(crate) struct Taken {
+pub(crate) struct AppendOutcome {
     /// Whether each row is new.
-    pub(crate) new: Vec<bool>,
-    _turn: OwnedMutexGuard<()>,
+    pub(crate) is_new: Vec<bool>,
+    _append_lock: OwnedMutexGuard<()>,
 }
 
 impl History {
@@ -92,28 +92,33 @@ impl History {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         config: HistoryConfig,
-        counts: Counts,
+        counts: HistoryMetrics,
     ) -> Result<Arc<Self>, StoreError> {
         let history = Self {
-            store,
+            backend: store,
             clock,
             config,
-            hosts: RwLock::default(),
-            in_flight: InFlight::default(),
-            refusing: Mutex::default(),
-            to_cut: AtomicBool::new(true),
-            troubles: Mutex::default(),
-            due: Notify::new(),
+            heads: RwLock::default(),
+            in_flight: InFlightAppends::default(),
+            ingest_blocked: Mutex::default(),
+            truncate_pending: AtomicBool::new(true),
+            task_errors: Mutex::default(),
+            seal_due: Notify::new(),
             counts,
         };
-        for seen in history.store.seen().await? {
-            history.log(seen.host).remember(seen.boot, &seen.seqs, seen.newest_ms);
+        for seen in history.backend.sequence_ranges().await? {
+            history.head(seen.host).record_sealed(seen.boot, &seen.seqs, seen.newest_ms);
         }
-        let sealed: HashMap<HostId, i64> =
-            history.store.sealed().await?.into_iter().map(|sealed| (sealed.host, sealed.arrival)).collect();
+        let sealed: HashMap<HostId, i64> = history
+            .backend
+            .seal_watermarks()
+            .await?
+            .into_iter()
+            .map(|sealed| (sealed.host, sealed.arrival))
+            .collect();
         let (mut after, mut rows) = (0, 0);
         loop {
-            let head = history.store.head(after, 5_000).await?;
+            let head = history.backend.read_head(after, 5_000).await?;
             let Some(last) = head.last() else {
                 break;
             };
@@ -121,28 +126,28 @@ impl History {
             for row in head {
                 let host = row.row.host;
                 if sealed.get(&host).is_none_or(|sealed| row.arrival > *sealed) {
-                    let (log, snapshot) = (history.log(host), row.row.snapshot);
-                    rows += usize::from(!log.has(snapshot.boot, snapshot.seq));
-                    log.take(row.arrival, [snapshot], history.clock.monotonic());
+                    let (log, snapshot) = (history.head(host), row.row.snapshot);
+                    rows += usize::from(!log.contains(snapshot.boot, snapshot.seq));
+                    log.append(row.arrival, [snapshot], history.clock.monotonic());
                 }
             }
         }
-        history.in_flight.arrived(after);
+        history.in_flight.finish(after);
         if rows > 0 {
-            tracing::info!(rows, "history: rows that are in no block yet were read back");
+            tracing::info!(rows, "loaded unsealed rows from the head");
         }
         Ok(Arc::new(history))
     }
 
-    fn log(&self, host: HostId) -> Arc<HostLog> {
-        if let Some(log) = self.hosts.read().unwrap_or_else(PoisonError::into_inner).get(&host) {
+    fn head(&self, host: HostId) -> Arc<HostHead> {
+        if let Some(log) = self.heads.read().unwrap_or_else(PoisonError::into_inner).get(&host) {
             return log.clone();
         }
-        self.hosts.write().unwrap_or_else(PoisonError::into_inner).entry(host).or_default().clone()
+        self.heads.write().unwrap_or_else(PoisonError::into_inner).entry(host).or_default().clone()
     }
 
-    fn logs(&self) -> Vec<(HostId, Arc<HostLog>)> {
-        let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
+    fn heads(&self) -> Vec<(HostId, Arc<HostHead>)> {
+        let hosts = self.heads.read().unwrap_or_else(PoisonError::into_inner);
         hosts.iter().map(|(host, log)| (*host, log.clone())).collect()
     }
 
@@ -153,14 +158,14 @@ impl History {
         sealed_until_ms: Option<i64>,
         since_ms: i64,
     ) -> Result<Vec<Arc<Snapshot>>, StoreError> {
-        let open = self.log(host).rows();
+        let open = self.head(host).rows();
         if open.is_empty() && sealed_until_ms.is_none_or(|last| last < since_ms) {
             return Ok(open);
         }
-        let wanted = Arc::new(Wanted::everything());
-        let joined = self.join(host, Tier::Raw, (since_ms, i64::MAX), &wanted).await?;
-        let in_blocks = joined.reading.pieces.iter().filter_map(|piece| match &piece.content {
-            Ok(Content::Ticks(table)) => Some(table.snapshots()),
+        let wanted = Arc::new(Projection::full());
+        let joined = self.read(host, Tier::Raw, (since_ms, i64::MAX), &wanted).await?;
+        let in_blocks = joined.sealed.slices.iter().filter_map(|piece| match &piece.content {
+            Ok(BlockContent::Raw(table)) => Some(table.snapshots()),
             _ => None,
         });
         let mut rows: Vec<Arc<Snapshot>> = in_blocks.flatten().collect();
@@ -170,20 +175,20 @@ impl History {
     }
 
     /// Why nothing is taken in, while that is so.
-    pub(crate) fn refusing(&self) -> Option<String> {
-        self.short_of_space().or_else(|| {
-            let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-            troubles.get(tasks::WRITING).cloned()
+    pub(crate) fn ingest_blocked(&self) -> Option<String> {
+        self.low_disk_space().or_else(|| {
+            let troubles = self.task_errors.lock().unwrap_or_else(PoisonError::into_inner);
+            troubles.get(tasks::WRITE_CHECK).cloned()
         })
     }
 
-    fn short_of_space(&self) -> Option<String> {
-        self.refusing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn low_disk_space(&self) -> Option<String> {
+        self.ingest_blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The store's name.
-    pub(crate) fn store(&self) -> &dyn Store {
-        &*self.store
+    pub(crate) fn backend(&self) -> &dyn Store {
+        &*self.backend
     }
 
     /// How it is kept.
@@ -197,29 +202,32 @@ impl History {
         &self,
         host: HostId,
         snapshots: Vec<Arc<Snapshot>>,
-    ) -> Result<Taken, StoreError> {
-        if let Some(why) = self.short_of_space() {
+    ) -> Result<AppendOutcome, StoreError> {
+        if let Some(why) = self.low_disk_space() {
             return Err(StoreError::Unavailable(why));
         }
-        let log = self.log(host);
-        let turn = log.turn().await;
+        let log = self.head(host);
+        let turn = log.append_lock().await;
         let mut within = HashSet::new();
-        let new: Vec<bool> =
-            snapshots.iter().map(|s| !log.has(s.boot, s.seq) && within.insert((s.boot, s.seq))).collect();
+        let new: Vec<bool> = snapshots
+            .iter()
+            .map(|s| !log.contains(s.boot, s.seq) && within.insert((s.boot, s.seq)))
+            .collect();
         let fresh = || snapshots.iter().zip(&new).filter(|(_, new)| **new).map(|(snapshot, _)| snapshot);
-        let rows: Vec<Row> = fresh().map(|snapshot| Row { host, snapshot: snapshot.clone() }).collect();
+        let rows: Vec<SnapshotRow> =
+            fresh().map(|snapshot| SnapshotRow { host, snapshot: snapshot.clone() }).collect();
         if !rows.is_empty() {
             let ticket = self.in_flight.begin();
             // What is refused for want of room may find some when rows are sealed.
-            let arrival = self.store.append(rows).await.inspect_err(|_| self.due.notify_one())?;
-            self.in_flight.arrived(arrival);
+            let arrival = self.backend.append(rows).await.inspect_err(|_| self.seal_due.notify_one())?;
+            self.in_flight.finish(arrival);
             let now = self.clock.monotonic();
-            log.take(arrival, fresh().cloned(), now);
+            log.append(arrival, fresh().cloned(), now);
             drop(ticket);
-            if log.is_due(now) {
-                self.due.notify_one();
+            if log.should_seal(now) {
+                self.seal_due.notify_one();
             }
         }
-        Ok(Taken { new, _turn: turn })
+        Ok(AppendOutcome { is_new: new, _append_lock: turn })
     }
 }

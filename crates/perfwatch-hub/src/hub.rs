@@ -1,25 +1,25 @@
 //! Start and stop: binds, wires the rooms, serves, drains.
 
-use crate::alerting::{Alerting, Rooms};
+use crate::agentless::{self, Agentless};
+use crate::alerting::{Alerting, AlertingDeps};
 use crate::app::App;
-use crate::auth::oidc::Oidc;
-use crate::auth::throttle::Throttle;
-use crate::auth::{Limits, People};
+use crate::auth::login_throttle::LoginThrottle;
+use crate::auth::oidc::OidcProvider;
+use crate::auth::{AuthDirectory, RateLimiters};
 use crate::cache::Cache;
-use crate::config::{FirstAdmin, HubConfig, HubProblem};
-use crate::fleet::Fleet;
+use crate::config::{HubConfig, HubConfigError, InitialAdmin};
+use crate::encryption::Keyring;
 use crate::history::History;
-use crate::ingest::{Parts, Pipeline};
-use crate::live::Live;
+use crate::host_registry::HostRegistry;
+use crate::ingest::{Pipeline, PipelineDeps};
+use crate::listener::{Listener, serve};
+use crate::live::LiveFeed;
 use crate::router::router;
 use crate::self_metrics::SelfMetrics;
-use crate::serve::{Side, serve};
-use crate::servers::{self, Servers};
-use crate::vault::Vault;
-use perfwatch_alert::deliver::Notifier;
-use perfwatch_model::remote::RemoteCollector;
+use perfwatch_model::remote_collector::RemoteCollector;
 use perfwatch_model::{Catalog, Clock, limits};
-use perfwatch_store::people::{AuditEntry, Role};
+use perfwatch_rules::notification::Notifier;
+use perfwatch_store::accounts::{AuditEntry, Role};
 use perfwatch_store::{CommitError, Store, StoreError, settings};
 use secrecy::ExposeSecret;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// What stands behind the hub's ports.
-pub struct Deps {
+pub struct HubDependencies {
     /// What it remembers.
     pub store: Arc<dyn Store>,
     /// What time it is.
@@ -41,7 +41,7 @@ pub struct Deps {
     /// Who brings messages out.
     pub notifier: Arc<dyn Notifier>,
     /// Who looks at hosts without an agent.
-    pub remote: Arc<dyn RemoteCollector>,
+    pub remote_collector: Arc<dyn RemoteCollector>,
 }
 
 /// Why a hub can't start.
@@ -49,7 +49,7 @@ pub struct Deps {
 pub enum HubError {
     /// A setting that can't be.
     #[error(transparent)]
-    Config(#[from] HubProblem),
+    Config(#[from] HubConfigError),
     /// The address is taken or not ours.
     #[error("can't listen on {address}: {error}")]
     Bind {
@@ -70,57 +70,64 @@ pub enum HubError {
 pub struct Hub {
     address: SocketAddr,
     /// Where its own agent finds it, where that needs no certificate.
-    inside: Option<SocketAddr>,
+    loopback_address: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: TaskTracker,
-    people: Arc<People>,
+    directory: Arc<AuthDirectory>,
     tls: bool,
     server: JoinHandle<std::io::Result<()>>,
 }
 
 /// How long clients get to take their last words.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often what is older than the live window is let go.
-const PRUNE_EVERY: Duration = Duration::from_secs(15);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(15);
 
 impl Hub {
     /// Binds and serves.
     ///
     /// # Errors
     /// A setting that can't be, an address that is taken, a store that does not answer.
-    pub async fn start(config: HubConfig, deps: Deps) -> Result<Self, HubError> {
-        config.check()?;
+    pub async fn start(config: HubConfig, deps: HubDependencies) -> Result<Self, HubError> {
+        config.validate()?;
         let listen = config.listen;
         let bind = |error| HubError::Bind { address: listen, error };
         let listener = TcpListener::bind(listen).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let vault = Arc::new(Vault::new(&config.secret_keys.0));
-        let people =
-            People::open(deps.store.clone(), deps.clock.clone(), vault.clone(), config.sessions).await?;
-        if let Some(admin) = &config.first_admin {
-            make_admin(&people, admin).await?;
+        let vault = Arc::new(Keyring::new(&config.secret_keys.0));
+        let people = AuthDirectory::open(
+            deps.store.clone(),
+            deps.clock.clone(),
+            vault.clone(),
+            config.session_lifetimes,
+        )
+        .await?;
+        if let Some(admin) = &config.initial_admin {
+            create_initial_admin(&people, admin).await?;
         }
-        let app = open(config, deps, (people.clone(), vault), (address, stop.clone(), tasks.clone())).await?;
+        let app =
+            build_app(config, deps, (people.clone(), vault), (address, stop.clone(), tasks.clone())).await?;
         app.history.start(&tasks, &stop);
         app.alerting.start(&tasks, &stop);
-        app.servers.start(&tasks, &stop);
-        tasks.spawn(prune(app.clone()));
-        tasks.spawn(people.clone().keep(stop.clone()));
+        app.agentless.start(&tasks, &stop);
+        tasks.spawn(prune_loop(app.clone()));
+        tasks.spawn(people.clone().run(stop.clone()));
         let tls = app.config.tls.is_some();
         if !tls && !address.ip().is_loopback() && app.config.trusted_proxies.is_empty() {
-            tracing::warn!(%address, "without TLS, passwords and data travel in the clear: set hub.tls, or put a proxy before the hub");
+            tracing::warn!(%address, "TLS is disabled; passwords and data are sent unencrypted. Set hub.tls or use a TLS proxy");
         }
         let config = app.config.clone();
         let router = router(app);
-        let inside = match tls && config.own_agent {
-            true => Some(open_inside(router.clone(), &config, &stop, &tasks)?),
+        let inside = match tls && config.embedded_agent {
+            true => Some(open_loopback_listener(router.clone(), &config, &stop, &tasks)?),
             false => None,
         };
-        let served = serve(listener, Side::Outside, router, &config, &stop, DRAIN).map_err(HubError::Tls)?;
+        let served = serve(listener, Listener::Public, router, &config, &stop, DRAIN_TIMEOUT)
+            .map_err(HubError::Tls)?;
         let server = tokio::spawn(served);
-        tracing::info!(%address, tls, "hub listens");
-        Ok(Self { address, inside, stop, tasks, people, tls, server })
+        tracing::info!(%address, tls, "hub started");
+        Ok(Self { address, loopback_address: inside, stop, tasks, directory: people, tls, server })
     }
 
     /// Where it listens.
@@ -134,19 +141,19 @@ impl Hub {
     }
 
     /// Where an agent of this process finds it.
-    pub fn inside_url(&self) -> String {
-        self.inside.map_or_else(|| self.url(), |address| format!("http://{address}"))
+    pub fn loopback_url(&self) -> String {
+        self.loopback_address.map_or_else(|| self.url(), |address| format!("http://{address}"))
     }
 
     /// The secret of the agent in this process: made anew at each start, never written down.
-    pub fn own_agent(&self) -> String {
-        self.people.own_agent.clone()
+    pub fn embedded_agent_secret(&self) -> String {
+        self.directory.embedded_agent_secret.clone()
     }
 
     /// Path of the page that makes the first administrator, while there is none. The secret stands
     /// behind `#`: browsers keep that to themselves, so no log on the way has it.
-    pub fn set_up_path(&self) -> Option<String> {
-        self.people.set_up_secret().map(|secret| format!("/setup#{secret}"))
+    pub fn setup_path(&self) -> Option<String> {
+        self.directory.set_up_secret().map(|secret| format!("/setup#{secret}"))
     }
 
     /// Takes no more requests, says goodbye to live clients, and waits for both, but not
@@ -158,44 +165,44 @@ impl Hub {
             self.tasks.wait().await;
             self.server.await
         };
-        match tokio::time::timeout(DRAIN, drained).await {
+        match tokio::time::timeout(DRAIN_TIMEOUT, drained).await {
             Ok(Ok(Ok(()))) => tracing::info!("hub stopped"),
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "hub stopped"),
-            Ok(Err(error)) => tracing::error!(%error, "hub stopped"),
-            Err(_) => tracing::warn!("hub stopped without waiting for the last clients"),
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "hub stopped after a listener error"),
+            Ok(Err(error)) => tracing::error!(%error, "hub listener panicked"),
+            Err(_) => tracing::warn!("hub stopped before all clients disconnected"),
         }
     }
 }
 
 /// Reads what the store has into all rooms.
-async fn open(
+async fn build_app(
     config: HubConfig,
-    deps: Deps,
-    (people, vault): (Arc<People>, Arc<Vault>),
+    deps: HubDependencies,
+    (people, vault): (Arc<AuthDirectory>, Arc<Keyring>),
     (address, stop, tasks): (SocketAddr, CancellationToken, TaskTracker),
 ) -> Result<Arc<App>, HubError> {
-    let Deps { store, clock, catalog, notifier, remote } = deps;
+    let HubDependencies { store, clock, catalog, notifier, remote_collector: remote } = deps;
     let metrics = Arc::new(SelfMetrics::new());
-    let live = Arc::new(Live::new());
+    let live = Arc::new(LiveFeed::new());
     let cache = open_cache(&config, &*store, clock.clone(), &metrics).await?;
-    let fleet = Arc::new(Fleet::open(store.clone()).await?);
+    let fleet = Arc::new(HostRegistry::open(store.clone()).await?);
     let history =
         History::open(store.clone(), clock.clone(), config.history.clone(), metrics.history.clone()).await?;
-    restore(&history, &fleet, &live, clock.wall_ms()).await?;
-    let rooms = Rooms {
+    restore_recent_window(&history, &fleet, &live, clock.wall_ms()).await?;
+    let rooms = AlertingDeps {
         store: store.clone(),
         clock: clock.clone(),
         catalog: catalog.clone(),
-        people: people.clone(),
-        fleet: fleet.clone(),
-        live: live.clone(),
+        directory: people.clone(),
+        hosts: fleet.clone(),
+        live_feed: live.clone(),
         history: history.clone(),
         notifier,
-        vault: vault.clone(),
-        url: link_base(&config, address),
+        keyring: vault.clone(),
+        base_url: notification_base_url(&config, address),
     };
     let alerting = Alerting::open(rooms, metrics.alerts.clone()).await?;
-    let pipeline = Arc::new(Pipeline::new(Parts {
+    let pipeline = Arc::new(Pipeline::new(PipelineDeps {
         history: history.clone(),
         fleet: fleet.clone(),
         live: live.clone(),
@@ -205,39 +212,39 @@ async fn open(
         metrics: metrics.clone(),
         interval: config.interval,
     }));
-    let rooms = servers::Rooms {
+    let rooms = agentless::AgentlessDeps {
         store,
         clock: clock.clone(),
-        fleet: fleet.clone(),
-        live: live.clone(),
+        hosts: fleet.clone(),
+        live_feed: live.clone(),
         alerting: alerting.clone(),
         pipeline: pipeline.clone(),
-        remote,
-        vault,
+        collector: remote,
+        keyring: vault,
         cache: cache.clone(),
     };
-    let servers = Servers::new(rooms, metrics.servers.clone(), config.workers);
-    servers.reseal().await?;
-    servers.keep_up().await?;
+    let servers = Agentless::new(rooms, metrics.servers.clone(), config.collection_workers);
+    servers.reencrypt().await?;
+    servers.reconcile().await?;
     Ok(Arc::new(App {
         started: clock.monotonic(),
-        people,
-        throttle: Throttle::default(),
-        limits: Limits::new(config.requests),
-        oidc: config.oidc.clone().map(|oidc| Arc::new(Oidc::new(oidc))),
+        directory: people,
+        login_throttle: LoginThrottle::default(),
+        rate_limiters: RateLimiters::new(config.rate_limits),
+        oidc: config.oidc.clone().map(|oidc| Arc::new(OidcProvider::new(oidc))),
         config,
         clock,
         catalog,
-        fleet,
+        hosts: fleet,
         pipeline,
         history,
-        live,
+        live_feed: live,
         cache,
         alerting,
-        servers,
+        agentless: servers,
         metrics,
-        decompressing: Semaphore::new(limits::DECOMPRESSING),
-        decoded: Arc::new(Semaphore::new(limits::DECODED_BYTES >> 10)),
+        decompression_permits: Semaphore::new(limits::MAX_CONCURRENT_DECOMPRESSIONS),
+        decoded_bytes_permits: Arc::new(Semaphore::new(limits::MAX_DECODED_BYTES >> 10)),
         stop,
         tasks,
     }))
@@ -251,7 +258,7 @@ async fn open_cache(
     metrics: &SelfMetrics,
 ) -> Result<Arc<Cache>, HubError> {
     let redis = config.redis.as_ref().map(ExposeSecret::expose_secret);
-    let site = settings::site(store).await?;
+    let site = settings::installation_id(store).await?;
     Ok(Arc::new(Cache::open(redis, &site, clock, metrics.cache.clone())?))
 }
 
@@ -267,13 +274,13 @@ fn local_url(mut address: SocketAddr, tls: bool) -> String {
 }
 
 /// Where links in messages lead.
-fn link_base(config: &HubConfig, address: SocketAddr) -> String {
+fn notification_base_url(config: &HubConfig, address: SocketAddr) -> String {
     let own = || local_url(address, config.tls.is_some());
     config.public_url.as_deref().map_or_else(own, |url| url.trim_end_matches('/').to_owned())
 }
 
 /// A door for the agent of this process, where everyone else's asks for TLS.
-fn open_inside(
+fn open_loopback_listener(
     router: axum::Router,
     config: &HubConfig,
     stop: &CancellationToken,
@@ -283,16 +290,18 @@ fn open_inside(
     let bind = |error| HubError::Bind { address: loopback, error };
     let listener = TcpListener::bind(loopback).map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
-    tasks.spawn(serve(listener, Side::Inside, router, config, stop, DRAIN).map_err(HubError::Tls)?);
+    tasks.spawn(
+        serve(listener, Listener::Loopback, router, config, stop, DRAIN_TIMEOUT).map_err(HubError::Tls)?,
+    );
     Ok(address)
 }
 
 /// The administrator that the configuration names, where there is no account yet.
-async fn make_admin(people: &Arc<People>, admin: &FirstAdmin) -> Result<(), HubError> {
-    if people.now().has_admin(None) {
+async fn create_initial_admin(people: &Arc<AuthDirectory>, admin: &InitialAdmin) -> Result<(), HubError> {
+    if people.snapshot().has_admin_except(None) {
         return Ok(());
     }
-    let problem = |message: String| HubProblem { key: "admin", message };
+    let problem = |message: String| HubConfigError { key: "admin", message };
     let account = people.new_account(&admin.name, Role::Admin, admin.password.clone()).await;
     let account = account.map_err(|error| problem(error.message().to_owned()))?;
     let entry = AuditEntry {
@@ -301,10 +310,10 @@ async fn make_admin(people: &Arc<People>, admin: &FirstAdmin) -> Result<(), HubE
         object: format!("user {}", account.name),
         ..AuditEntry::default()
     };
-    match people.turn().await?.commit([account.add()], Some(entry)).await {
+    match people.write_lock().await?.commit([account.insert()], Some(entry)).await {
         Ok(()) => Ok(()),
         // Another hub of the same configuration was first.
-        Err(CommitError::Conflict) if people.now().has_admin(None) => Ok(()),
+        Err(CommitError::Conflict) if people.snapshot().has_admin_except(None) => Ok(()),
         Err(CommitError::Conflict) => {
             Err(problem(format!("there is another user called {:?}", account.name)).into())
         }
@@ -314,9 +323,14 @@ async fn make_admin(people: &Arc<People>, admin: &FirstAdmin) -> Result<(), HubE
 
 /// The last minutes of each host stand in the live window again, whether they are in blocks
 /// or not.
-async fn restore(history: &History, fleet: &Fleet, live: &Live, now_ms: i64) -> Result<(), StoreError> {
-    let since_ms = now_ms - limits::LIVE_WINDOW_MS;
-    for host in fleet.all() {
+async fn restore_recent_window(
+    history: &History,
+    fleet: &HostRegistry,
+    live: &LiveFeed,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    let since_ms = now_ms - limits::RECENT_WINDOW_MS;
+    for host in fleet.list() {
         let rows = history.recent(host.record.id, host.record.last_at_ms, since_ms).await?;
         let name: Arc<str> = host.record.name.into();
         for row in rows {
@@ -326,15 +340,15 @@ async fn restore(history: &History, fleet: &Fleet, live: &Live, now_ms: i64) -> 
     Ok(())
 }
 
-async fn prune(app: Arc<App>) {
-    let mut ticks = tokio::time::interval(PRUNE_EVERY);
+async fn prune_loop(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(PRUNE_INTERVAL);
     loop {
         tokio::select! {
             () = app.stop.cancelled() => return,
             _ = ticks.tick() => {
-                app.live.prune(app.clock.wall_ms());
+                app.live_feed.prune(app.clock.wall_ms());
                 app.pipeline.prune();
-                app.limits.prune();
+                app.rate_limiters.prune();
                 app.cache.prune();
             }
         }

@@ -1,9 +1,9 @@
 //! The way in: body → batch → [`Pipeline::submit`] → store → ack → live.
 
 mod body;
-mod check;
 pub(crate) mod http;
 mod pipeline;
-mod shapes;
+mod shape_registry;
+mod validate;
 
-pub(crate) use pipeline::{Parts, Pipeline, Submission};
+pub(crate) use pipeline::{Pipeline, PipelineDeps, Submission};

@@ -5,32 +5,32 @@
 //! [`alerting`] (who is told), [`servers`] (whom we look at ourselves), [`api`] (who asks), [`ui`] (what they see),
 //! [`fleet`] (whom we know).
 
+mod agentless;
 mod alerting;
 mod api;
 mod app;
 mod auth;
 mod cache;
 mod config;
+mod encryption;
 mod error;
-mod fleet;
 mod guard;
 mod history;
+mod host_registry;
 mod hub;
 mod ingest;
+mod listener;
 mod live;
 mod openapi;
 mod router;
 mod self_metrics;
-mod serve;
-mod servers;
 mod ui;
-mod vault;
 
-pub use auth::by_hand::{UserError, Users};
-pub use auth::identity::SessionTimes;
-pub use auth::limits::RequestLimits;
+pub use auth::admin::{AdminCli, AdminError};
+pub use auth::identity::SessionLifetimes;
 pub use auth::oidc::OidcConfig;
-pub use config::{FirstAdmin, HubConfig, HubProblem, SecretKeys, TlsFiles};
+pub use auth::rate_limit::RateLimitConfig;
+pub use config::{EncryptionKeys, HubConfig, HubConfigError, InitialAdmin, TlsFiles};
 pub use history::HistoryConfig;
 pub use history::export::{ExportError, ExportRequest, export};
-pub use hub::{Deps, Hub, HubError};
+pub use hub::{Hub, HubDependencies, HubError};

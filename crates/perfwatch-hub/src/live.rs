@@ -1,67 +1,67 @@
 //! Who watches: the last five minutes of every host, and a bounded bus of what was just
 //! accepted. Publishing never waits; a reader that is too slow is told `lagged`.
 
-mod accepted;
 mod message;
+mod published;
+mod recent_window;
 mod selection;
-mod watching;
-mod window;
+mod viewers;
 pub(crate) mod ws;
 
-pub(crate) use accepted::Accepted;
 pub(crate) use message::ClientMessage;
+pub(crate) use published::PublishedSnapshot;
 
 use perfwatch_model::{HostId, Snapshot, limits};
+use recent_window::RecentWindow;
 use selection::Selections;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast;
-use watching::Watching;
-use window::Window;
+use viewers::ViewerCounts;
 
 /// The live room.
-pub(crate) struct Live {
-    window: Window,
-    bus: broadcast::Sender<Arc<Accepted>>,
+pub(crate) struct LiveFeed {
+    window: RecentWindow,
+    broadcast: broadcast::Sender<Arc<PublishedSnapshot>>,
     selections: Selections,
-    watching: Watching,
+    viewers: ViewerCounts,
 }
 
-impl Live {
+impl LiveFeed {
     pub(crate) fn new() -> Self {
         Self {
-            window: Window::default(),
-            bus: broadcast::Sender::new(limits::LIVE_QUEUE),
+            window: RecentWindow::default(),
+            broadcast: broadcast::Sender::new(limits::BROADCAST_CAPACITY),
             selections: Selections::default(),
-            watching: Watching::default(),
+            viewers: ViewerCounts::default(),
         }
     }
 
     /// Shows an accepted snapshot to everyone who watches.
-    pub(crate) fn publish(&self, accepted: Arc<Accepted>, now_ms: i64) {
+    pub(crate) fn publish(&self, accepted: Arc<PublishedSnapshot>, now_ms: i64) {
         self.window.insert(accepted.clone(), now_ms);
         // No watcher is no error.
-        let _ = self.bus.send(accepted);
+        let _ = self.broadcast.send(accepted);
     }
 
     /// Puts back what was taken in before this hub started; nobody is told again.
     pub(crate) fn restore(&self, host: HostId, name: &Arc<str>, row: Arc<Snapshot>, now_ms: i64) {
-        self.window.insert(Arc::new(Accepted::new(host, name.clone(), row, Duration::ZERO)), now_ms);
+        self.window.insert(Arc::new(PublishedSnapshot::new(host, name.clone(), row, Duration::ZERO)), now_ms);
     }
 
     /// The host's snapshots of the last five minutes, oldest first.
-    pub(crate) fn recent(&self, host: HostId, now_ms: i64) -> Vec<Arc<Accepted>> {
+    pub(crate) fn recent(&self, host: HostId, now_ms: i64) -> Vec<Arc<PublishedSnapshot>> {
         self.window.recent(host, now_ms)
     }
 
     /// Hosts that somebody has a page open on.
-    pub(crate) fn watched(&self) -> Vec<HostId> {
-        self.watching.all()
+    pub(crate) fn viewed_hosts(&self) -> Vec<HostId> {
+        self.viewers.hosts()
     }
 
     /// Whether this is one of them.
-    pub(crate) fn is_watched(&self, host: HostId) -> bool {
-        self.watching.is(host)
+    pub(crate) fn has_viewers(&self, host: HostId) -> bool {
+        self.viewers.contains(host)
     }
 
     /// Forgets a host.

@@ -1,7 +1,7 @@
 //! The API document: made of the handlers' own descriptions, finished here with what is the same
 //! everywhere (errors, who may), written to `openapi/` by a test, shown at `/api/docs`.
 
-pub(crate) mod shapes;
+pub(crate) mod schemas;
 
 use crate::auth::access::{Access, ROUTES};
 use axum::Json;
@@ -20,8 +20,8 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBui
     info(title = "PerfWatch", description = "Every Linux server you run, to the second. Errors are one envelope; \
         their codes stay. Times are milliseconds since 1970.", license(name = "MIT OR Apache-2.0")),
     components(schemas(
-        shapes::ErrorBody, shapes::LiveMessage, shapes::BackfillEntry, shapes::Column, shapes::TickEntry,
-        shapes::ProcessRow, crate::live::ClientMessage
+        schemas::ErrorBody, schemas::LiveMessage, schemas::HostBackfill, schemas::Column, schemas::TickEntry,
+        schemas::ProcessRow, crate::live::ClientMessage
     )),
     tags(
         (name = "live", description = "The last five minutes, as they come"),
@@ -50,9 +50,9 @@ pub(crate) fn base() -> OpenApi {
 }
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
-    let document = finished(crate::router::routes().into_openapi());
+    let document = finish_document(crate::router::routes().into_openapi());
     let mut document = serde_json::to_value(document).unwrap_or_default();
-    require_what_is_always_there(&mut document);
+    mark_response_fields_required(&mut document);
     document
 });
 
@@ -61,14 +61,14 @@ pub(crate) fn document() -> &'static Value {
     &DOCUMENT
 }
 
-/// This document
+/// OpenAPI document
 #[utoipa::path(get, path = "/api/openapi.json", tag = "hub", responses((status = 200, body = Object)))]
 pub(crate) async fn serve() -> Json<&'static Value> {
     Json(document())
 }
 
 /// Errors that a route may answer with beside its own.
-fn usual(access: Access, path: &str, has_body: bool) -> Vec<StatusCode> {
+fn common_errors(access: Access, path: &str, has_body: bool) -> Vec<StatusCode> {
     let mut usual = vec![
         StatusCode::BAD_REQUEST,
         // From another web page, or a cookie without a page.
@@ -78,7 +78,7 @@ fn usual(access: Access, path: &str, has_body: bool) -> Vec<StatusCode> {
         StatusCode::INTERNAL_SERVER_ERROR,
         StatusCode::SERVICE_UNAVAILABLE,
     ];
-    usual.extend((access != Access::Open).then_some(StatusCode::UNAUTHORIZED));
+    usual.extend((access != Access::Public).then_some(StatusCode::UNAUTHORIZED));
     usual.extend(path.contains('{').then_some(StatusCode::NOT_FOUND));
     if has_body {
         usual.extend([StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNSUPPORTED_MEDIA_TYPE]);
@@ -108,7 +108,7 @@ fn error(status: StatusCode) -> RefOr<Response> {
     RefOr::Ref(Ref::from_response_name(format!("Error{}", status.as_u16())))
 }
 
-fn operations(item: &mut PathItem) -> Vec<(Method, &mut Operation)> {
+fn operations_mut(item: &mut PathItem) -> Vec<(Method, &mut Operation)> {
     [
         (Method::GET, &mut item.get),
         (Method::POST, &mut item.post),
@@ -121,9 +121,9 @@ fn operations(item: &mut PathItem) -> Vec<(Method, &mut Operation)> {
     .collect()
 }
 
-fn finish(path: &str, method: &Method, operation: &mut Operation) {
+fn finish_operation(path: &str, method: &Method, operation: &mut Operation) {
     let access = ROUTES.iter().find(|(m, p, _)| *m == method.as_str() && *p == path);
-    let access = access.map_or(Access::Open, |(.., access)| *access);
+    let access = access.map_or(Access::Public, |(.., access)| *access);
     // Handlers share names: list, create, remove.
     let plain = path.trim_start_matches("/api").trim_start_matches("/v1");
     let words = plain.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
@@ -141,30 +141,30 @@ fn finish(path: &str, method: &Method, operation: &mut Operation) {
             status.canonical_reason().unwrap_or_default().clone_into(&mut response.description);
         }
     }
-    for status in usual(access, path, operation.request_body.is_some()) {
+    for status in common_errors(access, path, operation.request_body.is_some()) {
         responses.insert(status.as_str().to_owned(), error(status));
     }
     let told = match access {
-        Access::Open => "Open to everyone.".to_owned(),
-        Access::Known => "For everyone who is known.".to_owned(),
-        Access::Person => "For browsers that are logged in, not for tokens.".to_owned(),
-        Access::From(role) => format!("From the role {} on.", role.name()),
-        Access::Sender => "For agents, tokens with the scope ingest, and operators.".to_owned(),
+        Access::Public => "Open to everyone.".to_owned(),
+        Access::Authenticated => "For everyone who is known.".to_owned(),
+        Access::BrowserSession => "For browsers that are logged in, not for tokens.".to_owned(),
+        Access::MinRole(role) => format!("From the role {} on.", role.name()),
+        Access::Ingest => "For agents, tokens with the scope ingest, and operators.".to_owned(),
     };
     let described = operation.description.take().map_or(told.clone(), |text| format!("{text}\n\n{told}"));
     operation.description = Some(described);
-    if access != Access::Open {
+    if access != Access::Public {
         operation.security = Some(
             ["session", "bearer"].map(|name| SecurityRequirement::new(name, Vec::<String>::new())).into(),
         );
     }
 }
 
-fn finished(mut document: OpenApi) -> OpenApi {
+fn finish_document(mut document: OpenApi) -> OpenApi {
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
     for (path, item) in &mut document.paths.paths {
-        for (method, operation) in operations(item) {
-            finish(path, &method, operation);
+        for (method, operation) in operations_mut(item) {
+            finish_operation(path, &method, operation);
         }
     }
     let components = document.components.get_or_insert_default();
@@ -173,7 +173,8 @@ fn finished(mut document: OpenApi) -> OpenApi {
         let response = ResponseBuilder::new().description(*description).content("application/json", body);
         components.responses.insert(format!("Error{}", status.as_u16()), response.build().into());
     }
-    let cookie = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(crate::auth::identity::COOKIE)));
+    let cookie =
+        SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(crate::auth::identity::SESSION_COOKIE)));
     components.add_security_scheme("session", cookie);
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     components.add_security_scheme("bearer", bearer);
@@ -181,30 +182,30 @@ fn finished(mut document: OpenApi) -> OpenApi {
 }
 
 /// Names of the schemas that a part of the document refers to.
-fn references(part: &Value, found: &mut Vec<String>) {
+fn schema_references(part: &Value, found: &mut Vec<String>) {
     match part {
         Value::Object(map) => {
             if let Some(name) = map.get("$ref").and_then(|to| to.as_str()?.rsplit('/').next()) {
                 found.push(name.to_owned());
             }
-            map.values().for_each(|value| references(value, found));
+            map.values().for_each(|value| schema_references(value, found));
         }
-        Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+        Value::Array(list) => list.iter().for_each(|value| schema_references(value, found)),
         _ => {}
     }
 }
 
 /// What the hub says holds every member, null or not; only what it is told may leave some out.
-fn require_what_is_always_there(document: &mut Value) {
+fn mark_response_fields_required(document: &mut Value) {
     let mut told = vec!["ClientMessage".to_owned()];
     for operation in document["paths"].as_object().into_iter().flat_map(|paths| paths.values()) {
         let methods = operation.as_object().into_iter().flat_map(|methods| methods.values());
-        methods.for_each(|method| references(&method["requestBody"], &mut told));
+        methods.for_each(|method| schema_references(&method["requestBody"], &mut told));
     }
     let mut at = 0;
     while at < told.len() {
         let mut more = Vec::new();
-        references(&document["components"]["schemas"][told[at].as_str()], &mut more);
+        schema_references(&document["components"]["schemas"][told[at].as_str()], &mut more);
         told.extend(more.into_iter().filter(|name| !told.contains(name)).collect::<Vec<_>>());
         at += 1;
     }
@@ -242,7 +243,7 @@ mod tests {
 
     /// The table and the document name the same routes, but for those of the document's own pages.
     #[test]
-    fn every_route_is_in_the_table_and_the_other_way_round() {
+    fn access_table_matches_routes() {
         let mut described: Vec<(String, String)> = Vec::new();
         for (path, item) in document()["paths"].as_object().unwrap() {
             described
@@ -262,7 +263,7 @@ mod tests {
 
     /// `UPDATE_DOCS=1 cargo test -p perfwatch-hub openapi` writes it.
     #[test]
-    fn the_document_is_the_one_in_the_repository() {
+    fn openapi_document_is_up_to_date() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi/perfwatch-v1.json");
         let now = serde_json::to_string_pretty(document()).unwrap() + "\n";
         if std::env::var_os("UPDATE_DOCS").is_some() {

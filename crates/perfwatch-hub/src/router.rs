@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::{api, guard, ingest, live, openapi, serve, ui};
+use crate::{api, guard, ingest, listener, live, openapi, ui};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -23,46 +23,46 @@ use utoipa_swagger_ui::SwaggerUi;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Nothing but our own files, and no script that stands in a page.
-const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 
 /// What is answered within a time.
-fn answered() -> OpenApiRouter<Arc<App>> {
+fn timed_routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(ingest::http::ingest))
         .routes(routes!(api::recent::recent))
-        .routes(routes!(api::catalog::list))
-        .routes(routes!(api::hosts::list))
-        .routes(routes!(api::hosts::one, api::hosts::remove))
-        .routes(routes!(api::hosts::tags))
+        .routes(routes!(api::catalog::list_metrics))
+        .routes(routes!(api::hosts::list_hosts))
+        .routes(routes!(api::hosts::get_host, api::hosts::delete_host))
+        .routes(routes!(api::hosts::set_host_tags))
         .routes(routes!(api::history::series))
         .routes(routes!(api::history::snapshot))
         .routes(routes!(api::history::processes))
-        .routes(routes!(api::alerts::active))
-        .routes(routes!(api::alerts::history))
-        .routes(routes!(api::alerts::one))
-        .routes(routes!(api::alerts::of_host))
+        .routes(routes!(api::alerts::list_incidents))
+        .routes(routes!(api::alerts::list_incident_history))
+        .routes(routes!(api::alerts::get_incident))
+        .routes(routes!(api::alerts::list_host_alerts))
         .routes(routes!(api::incidents::acknowledge, api::incidents::unacknowledge))
         .routes(routes!(api::incidents::comment))
-        .routes(routes!(api::rules::list, api::rules::create))
+        .routes(routes!(api::rules::list_rules, api::rules::create_rule))
         .routes(routes!(api::rules::test))
         .routes(routes!(api::rules::export))
         .routes(routes!(api::rules::import))
-        .routes(routes!(api::rules::change, api::rules::remove))
-        .merge(servers())
-        .routes(routes!(api::silences::list, api::silences::create))
-        .routes(routes!(api::silences::change, api::silences::remove))
-        .routes(routes!(api::channels::list, api::channels::create))
+        .routes(routes!(api::rules::update_rule, api::rules::delete_rule))
+        .merge(agentless_routes())
+        .routes(routes!(api::silences::list_silences, api::silences::create_silence))
+        .routes(routes!(api::silences::update_silence, api::silences::delete_silence))
+        .routes(routes!(api::channels::list_channels, api::channels::create_channel))
         .routes(routes!(api::channels::kinds))
         .routes(routes!(api::channels::preview))
-        .routes(routes!(api::channels::test_wish))
-        .routes(routes!(api::channels::change, api::channels::remove))
+        .routes(routes!(api::channels::test_unsaved_channel))
+        .routes(routes!(api::channels::update_channel, api::channels::delete_channel))
         .routes(routes!(api::channels::test))
-        .routes(routes!(api::channels::messages))
-        .routes(routes!(api::channels::retry))
+        .routes(routes!(api::channels::list_notifications))
+        .routes(routes!(api::channels::retry_notification))
         .routes(routes!(api::system::system))
-        .routes(routes!(api::auth::state))
-        .routes(routes!(api::auth::set_up))
+        .routes(routes!(api::auth::login_options))
+        .routes(routes!(api::auth::setup))
         .routes(routes!(api::auth::login))
         .routes(routes!(api::auth::logout))
         .routes(routes!(api::auth::token))
@@ -70,19 +70,22 @@ fn answered() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(api::oidc::callback))
         .routes(routes!(api::account::me))
         .routes(routes!(api::account::password))
-        .routes(routes!(api::account::totp_offer, api::account::totp_on, api::account::totp_off))
+        .routes(routes!(api::account::begin_totp, api::account::enable_totp, api::account::disable_totp))
         .routes(routes!(api::account::sessions, api::account::end_sessions))
-        .routes(routes!(api::tokens::list, api::tokens::create))
-        .routes(routes!(api::tokens::remove))
-        .routes(routes!(api::users::list, api::users::create))
-        .routes(routes!(api::users::change, api::users::remove))
-        .routes(routes!(api::agents::list))
-        .routes(routes!(api::agents::enrol))
+        .routes(routes!(api::tokens::list_tokens, api::tokens::create_token))
+        .routes(routes!(api::tokens::delete_token))
+        .routes(routes!(api::users::list_users, api::users::create_user))
+        .routes(routes!(api::users::update_user, api::users::delete_user))
+        .routes(routes!(api::agents::list_agents))
+        .routes(routes!(api::agents::enroll_agent))
         .routes(routes!(api::agents::revoke))
-        .routes(routes!(api::agents::remove))
-        .routes(routes!(api::enrolments::list, api::enrolments::create))
-        .routes(routes!(api::enrolments::remove))
-        .routes(routes!(api::audit::list))
+        .routes(routes!(api::agents::delete_agent))
+        .routes(routes!(
+            api::enrollment_tokens::list_enrollment_tokens,
+            api::enrollment_tokens::create_enrollment_token
+        ))
+        .routes(routes!(api::enrollment_tokens::delete_enrollment_token))
+        .routes(routes!(api::audit::list_audit_entries))
         .routes(routes!(api::install::script))
         .routes(routes!(api::health::metrics))
         .routes(routes!(openapi::serve))
@@ -91,22 +94,22 @@ fn answered() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Hosts without an agent, and the queue of looks at them.
-fn servers() -> OpenApiRouter<Arc<App>> {
+fn agentless_routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
-        .routes(routes!(api::servers::list, api::servers::create))
-        .routes(routes!(api::servers::one, api::servers::change, api::servers::remove))
+        .routes(routes!(api::servers::list_servers, api::servers::create_server))
+        .routes(routes!(api::servers::get_server, api::servers::update_server, api::servers::delete_server))
         .routes(routes!(api::servers_import::import))
         .routes(routes!(api::servers::summary))
-        .routes(routes!(api::servers::trust))
-        .routes(routes!(api::looks::list))
-        .routes(routes!(api::queue::collect))
-        .routes(routes!(api::queue::collect_all))
-        .routes(routes!(api::queue::stats))
-        .routes(routes!(api::queue::jobs))
-        .routes(routes!(api::queue::pause))
-        .routes(routes!(api::queue::resume))
-        .routes(routes!(api::queue::clean))
-        .routes(routes!(api::queue::retry))
+        .routes(routes!(api::servers::accept_host_key))
+        .routes(routes!(api::collections::list_collections))
+        .routes(routes!(api::collection_jobs::collect))
+        .routes(routes!(api::collection_jobs::collect_all))
+        .routes(routes!(api::collection_jobs::stats))
+        .routes(routes!(api::collection_jobs::jobs))
+        .routes(routes!(api::collection_jobs::pause))
+        .routes(routes!(api::collection_jobs::resume))
+        .routes(routes!(api::collection_jobs::clean))
+        .routes(routes!(api::collection_jobs::retry))
 }
 
 /// All routes with their descriptions.
@@ -114,9 +117,11 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     // Takes as long as its reader.
     let streamed = OpenApiRouter::new().routes(routes!(api::history::export)).layer(CompressionLayer::new());
     // Ends by itself, each step within its own time.
-    let tried = OpenApiRouter::new().routes(routes!(api::looks::try_out)).routes(routes!(api::looks::test));
+    let tried = OpenApiRouter::new()
+        .routes(routes!(api::collections::try_out))
+        .routes(routes!(api::collections::test));
     OpenApiRouter::with_openapi(openapi::base())
-        .merge(answered())
+        .merge(timed_routes())
         .merge(streamed)
         .merge(tried)
         .routes(routes!(api::install::download))
@@ -137,20 +142,21 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(docs)
         .fallback(ui::serve)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(app.clone(), guard::guard))
-        .layer(fixed(header::CONTENT_SECURITY_POLICY, POLICY))
+        .layer(from_fn_with_state(app.clone(), guard::auth_middleware))
+        .layer(fixed(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
         .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(fixed(header::X_FRAME_OPTIONS, "DENY"))
         .layer(fixed(header::REFERRER_POLICY, "no-referrer"))
         .layer(fixed(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
         .layer(fixed(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
-        .layer(from_fn(no_store));
-    let router = if app.config.tls.is_some() { router.layer(from_fn(serve::to_https)) } else { router };
+        .layer(from_fn(no_store_headers));
+    let router =
+        if app.config.tls.is_some() { router.layer(from_fn(listener::redirect_to_https)) } else { router };
     router.layer(CatchPanicLayer::custom(panicked)).with_state(app)
 }
 
 /// What is one's own is kept by no cache.
-async fn no_store(request: Request, next: Next) -> Response {
+async fn no_store_headers(request: Request, next: Next) -> Response {
     let api =
         request.uri().path().starts_with("/api/v1/") || request.uri().path().starts_with("/api/metrics/");
     let mut response = next.run(request).await;
@@ -161,14 +167,14 @@ async fn no_store(request: Request, next: Next) -> Response {
 }
 
 async fn method_not_allowed() -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route knows no such method")
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "method not allowed")
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let what =
         panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    tracing::error!(panic = what.unwrap_or("?"), "a request panicked; please report it");
+    tracing::error!(panic = what.unwrap_or("?"), "request handler panicked; please report this");
     drop(panic);
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the hub made a mistake; see its log")
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "internal error; see the hub log")
         .into_response()
 }

@@ -1,9 +1,9 @@
 //! The hub about itself, as Prometheus text at `/metrics`.
 
+use crate::agentless;
 use crate::alerting;
 use crate::cache;
-use crate::history::Counts;
-use crate::servers;
+use crate::history::HistoryMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -64,25 +64,25 @@ pub(crate) struct SelfMetrics {
     ingest_bytes: Counter,
     ingest_errors: Family<Code, Counter>,
     ingest_seconds: Histogram,
-    clients: Family<State, Gauge>,
-    open: Gauge,
-    closed: Family<Reason, Counter>,
+    websocket_connections: Family<State, Gauge>,
+    open_connections: Gauge,
+    disconnects: Family<Reason, Counter>,
     connection_seconds: Histogram,
-    messages: Counter,
-    live_bytes: Counter,
-    missed: Counter,
+    messages_sent: Counter,
+    sent_bytes: Counter,
+    dropped_snapshots: Counter,
     live_delay_seconds: Histogram,
     /// Counted by history's tasks.
-    pub(crate) history: Counts,
+    pub(crate) history: HistoryMetrics,
     /// Counted as alerts come and go.
-    pub(crate) alerts: alerting::Counts,
+    pub(crate) alerts: alerting::AlertingMetrics,
     /// Counted as Redis does not answer.
     pub(crate) cache: cache::Counts,
     /// Counted as hosts are looked at.
-    pub(crate) servers: servers::Counts,
+    pub(crate) servers: agentless::AgentlessMetrics,
     hosts: Gauge,
     memory: Gauge,
-    handles: Gauge,
+    open_fds: Gauge,
     cpu_seconds: Gauge<f64, AtomicU64>,
 }
 
@@ -97,21 +97,21 @@ impl SelfMetrics {
             ingest_bytes: Counter::default(),
             ingest_errors: Family::default(),
             ingest_seconds: Histogram::new(DELAYS),
-            clients: Family::default(),
-            open: Gauge::default(),
-            closed: Family::default(),
+            websocket_connections: Family::default(),
+            open_connections: Gauge::default(),
+            disconnects: Family::default(),
             connection_seconds: Histogram::new([1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0]),
-            messages: Counter::default(),
-            live_bytes: Counter::default(),
-            missed: Counter::default(),
+            messages_sent: Counter::default(),
+            sent_bytes: Counter::default(),
+            dropped_snapshots: Counter::default(),
             live_delay_seconds: Histogram::new(DELAYS),
-            history: Counts::default(),
-            alerts: alerting::Counts::default(),
+            history: HistoryMetrics::default(),
+            alerts: alerting::AlertingMetrics::default(),
             cache: cache::Counts::default(),
-            servers: servers::Counts::default(),
+            servers: agentless::AgentlessMetrics::default(),
             hosts: Gauge::default(),
             memory: Gauge::default(),
-            handles: Gauge::default(),
+            open_fds: Gauge::default(),
             cpu_seconds: Gauge::default(),
         };
         metrics.register();
@@ -120,39 +120,52 @@ impl SelfMetrics {
 
     fn register(&mut self) {
         let r = &mut self.registry;
-        r.register("ingest_snapshots", "Snapshots by what became of them", self.snapshots.clone());
-        r.register("ingest_samples", "Samples in accepted snapshots", self.samples.clone());
+        r.register(
+            "ingest_snapshots",
+            "Received snapshots by outcome (accepted, duplicate, rejected).",
+            self.snapshots.clone(),
+        );
+        r.register("ingest_samples", "Samples in accepted snapshots.", self.samples.clone());
         r.register_with_unit(
             "ingest_received",
-            "Bodies as they came",
+            "Request body bytes before decompression.",
             Unit::Bytes,
             self.ingest_bytes.clone(),
         );
         r.register(
             "ingest_errors",
-            "Requests answered with an error, by its code",
+            "Ingest requests that failed, by error code.",
             self.ingest_errors.clone(),
         );
         r.register_with_unit(
             "ingest_request",
-            "Body read to ack",
+            "Time from the end of the request body to the acknowledgment.",
             Unit::Seconds,
             self.ingest_seconds.clone(),
         );
-        r.register("live_connections", "WebSocket clients by state", self.clients.clone());
-        r.register("live_closed", "WebSocket clients that ended, by reason", self.closed.clone());
+        r.register("live_connections", "WebSocket connections by state.", self.websocket_connections.clone());
+        r.register("live_closed", "Closed WebSocket connections by reason.", self.disconnects.clone());
         r.register_with_unit(
             "live_connection",
-            "How long clients stayed",
+            "Lifetime of WebSocket connections.",
             Unit::Seconds,
             self.connection_seconds.clone(),
         );
-        r.register("live_messages", "Messages sent to clients", self.messages.clone());
-        r.register_with_unit("live_sent", "Text sent to clients", Unit::Bytes, self.live_bytes.clone());
-        r.register("live_missed", "Snapshots that slow clients were not sent", self.missed.clone());
+        r.register("live_messages", "Messages sent to WebSocket clients.", self.messages_sent.clone());
+        r.register_with_unit(
+            "live_sent",
+            "Bytes sent to WebSocket clients.",
+            Unit::Bytes,
+            self.sent_bytes.clone(),
+        );
+        r.register(
+            "live_missed",
+            "Snapshots not sent because the client was too slow.",
+            self.dropped_snapshots.clone(),
+        );
         r.register_with_unit(
             "live_delay",
-            "Accepted to handed to a client's socket",
+            "Time from acceptance of a snapshot to the client's socket.",
             Unit::Seconds,
             self.live_delay_seconds.clone(),
         );
@@ -160,10 +173,20 @@ impl SelfMetrics {
         self.cache.register(r);
         self.alerts.register(r);
         self.servers.register(r);
-        r.register("hosts", "Hosts known", self.hosts.clone());
-        r.register_with_unit("process_resident_memory", "Resident memory", Unit::Bytes, self.memory.clone());
-        r.register("process_open_handles", "Open file descriptors", self.handles.clone());
-        r.register_with_unit("process_cpu", "Processor time used", Unit::Seconds, self.cpu_seconds.clone());
+        r.register("hosts", "Known hosts.", self.hosts.clone());
+        r.register_with_unit(
+            "process_resident_memory",
+            "Resident memory size in bytes.",
+            Unit::Bytes,
+            self.memory.clone(),
+        );
+        r.register("process_open_handles", "Number of open file descriptors.", self.open_fds.clone());
+        r.register_with_unit(
+            "process_cpu",
+            "Total user and system CPU time in seconds.",
+            Unit::Seconds,
+            self.cpu_seconds.clone(),
+        );
     }
 
     fn snapshots(&self, outcome: &'static str, count: usize) {
@@ -194,24 +217,24 @@ impl SelfMetrics {
         self.ingest_errors.get_or_create(&Code { code: code.to_owned() }).inc();
     }
 
-    pub(crate) fn ingest_took(&self, time: Duration) {
+    pub(crate) fn record_ingest_duration(&self, time: Duration) {
         self.ingest_seconds.observe(time.as_secs_f64());
     }
 
     pub(crate) fn live_clients(&self) -> usize {
-        usize::try_from(self.open.get()).unwrap_or_default()
+        usize::try_from(self.open_connections.get()).unwrap_or_default()
     }
 
-    pub(crate) fn live_sent(&self, bytes: usize) {
-        self.messages.inc();
-        self.live_bytes.inc_by(bytes as u64);
+    pub(crate) fn record_message(&self, bytes: usize) {
+        self.messages_sent.inc();
+        self.sent_bytes.inc_by(bytes as u64);
     }
 
-    pub(crate) fn live_lagged(&self, missed: u64) {
-        self.missed.inc_by(missed);
+    pub(crate) fn record_dropped(&self, missed: u64) {
+        self.dropped_snapshots.inc_by(missed);
     }
 
-    pub(crate) fn live_delay(&self, time: Duration) {
+    pub(crate) fn record_publish_delay(&self, time: Duration) {
         self.live_delay_seconds.observe(time.as_secs_f64());
     }
 
@@ -223,9 +246,9 @@ impl SelfMetrics {
     /// The text of `/metrics`.
     pub(crate) fn render(&self, hosts: usize) -> String {
         self.hosts.set(i64::try_from(hosts).unwrap_or(i64::MAX));
-        if let Some(own) = OwnProcess::read() {
+        if let Some(own) = ProcessMetrics::read() {
             self.memory.set(i64::try_from(own.memory_bytes).unwrap_or(i64::MAX));
-            self.handles.set(i64::try_from(own.handles).unwrap_or(i64::MAX));
+            self.open_fds.set(i64::try_from(own.handles).unwrap_or(i64::MAX));
             self.cpu_seconds.set(own.cpu_seconds);
         }
         let mut text = String::new();
@@ -236,13 +259,13 @@ impl SelfMetrics {
 }
 
 /// This process as the kernel sees it.
-pub(crate) struct OwnProcess {
+pub(crate) struct ProcessMetrics {
     pub(crate) memory_bytes: u64,
     pub(crate) handles: u64,
     pub(crate) cpu_seconds: f64,
 }
 
-impl OwnProcess {
+impl ProcessMetrics {
     pub(crate) fn read() -> Option<Self> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
         let resident = status.lines().find_map(|line| {
@@ -262,24 +285,24 @@ impl OwnProcess {
 }
 
 /// One live connection in the gauges, wherever its task ends.
-pub(crate) struct LiveGauge {
+pub(crate) struct ConnectionGauge {
     metrics: Arc<SelfMetrics>,
     state: ConnectionState,
     began: tokio::time::Instant,
     reason: &'static str,
 }
 
-impl LiveGauge {
+impl ConnectionGauge {
     pub(crate) fn new(metrics: Arc<SelfMetrics>) -> Self {
         let state = ConnectionState::Connecting;
-        metrics.clients.get_or_create(&state.label()).inc();
-        metrics.open.inc();
+        metrics.websocket_connections.get_or_create(&state.label()).inc();
+        metrics.open_connections.inc();
         Self { metrics, state, began: tokio::time::Instant::now(), reason: "aborted" }
     }
 
     pub(crate) fn set(&mut self, state: ConnectionState) {
-        self.metrics.clients.get_or_create(&self.state.label()).dec();
-        self.metrics.clients.get_or_create(&state.label()).inc();
+        self.metrics.websocket_connections.get_or_create(&self.state.label()).dec();
+        self.metrics.websocket_connections.get_or_create(&state.label()).inc();
         self.state = state;
     }
 
@@ -288,11 +311,11 @@ impl LiveGauge {
     }
 }
 
-impl Drop for LiveGauge {
+impl Drop for ConnectionGauge {
     fn drop(&mut self) {
-        self.metrics.clients.get_or_create(&self.state.label()).dec();
-        self.metrics.open.dec();
-        self.metrics.closed.get_or_create(&Reason { reason: self.reason }).inc();
+        self.metrics.websocket_connections.get_or_create(&self.state.label()).dec();
+        self.metrics.open_connections.dec();
+        self.metrics.disconnects.get_or_create(&Reason { reason: self.reason }).inc();
         self.metrics.connection_seconds.observe(self.began.elapsed().as_secs_f64());
     }
 }

@@ -37,7 +37,7 @@ pub enum Unit {
 /// How raw kernel numbers become a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum MetricKind {
     /// The number as it is.
     Gauge,
     /// A counter's growth a second.
@@ -70,7 +70,7 @@ pub struct MetricDef {
     /// Digits kept after the point.
     pub decimals: u8,
     /// How raw numbers become a sample.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// What tells instances apart (`core`, `interface`), or `""`.
     pub dimension: &'static str,
     /// The figure that stands for a bucket.
@@ -91,7 +91,7 @@ pub struct MetricDef {
 }
 
 impl MetricDef {
-    const fn new(name: &'static str, unit: Unit, decimals: u8, kind: Kind, help: &'static str) -> Self {
+    const fn new(name: &'static str, unit: Unit, decimals: u8, kind: MetricKind, help: &'static str) -> Self {
         let max = match unit {
             Unit::Percent => Some(100.0),
             Unit::Flag => Some(1.0),
@@ -114,17 +114,17 @@ impl MetricDef {
 
     /// A number taken as it is.
     pub const fn gauge(name: &'static str, unit: Unit, decimals: u8, help: &'static str) -> Self {
-        Self::new(name, unit, decimals, Kind::Gauge, help)
+        Self::new(name, unit, decimals, MetricKind::Gauge, help)
     }
 
     /// A counter's growth a second.
     pub const fn rate(name: &'static str, unit: Unit, decimals: u8, help: &'static str) -> Self {
-        Self::new(name, unit, decimals, Kind::Rate, help)
+        Self::new(name, unit, decimals, MetricKind::Rate, help)
     }
 
     /// One counter's growth over another's; a percentage unless `factor` says else.
     pub const fn ratio(name: &'static str, unit: Unit, decimals: u8, help: &'static str) -> Self {
-        let mut def = Self::new(name, unit, decimals, Kind::Ratio, help);
+        let mut def = Self::new(name, unit, decimals, MetricKind::Ratio, help);
         if matches!(unit, Unit::Percent) {
             def.factor = 100.0;
         }
@@ -133,19 +133,19 @@ impl MetricDef {
 
     /// A counter's growth since the last tick.
     pub const fn events(name: &'static str, help: &'static str) -> Self {
-        let mut def = Self::new(name, Unit::Count, 0, Kind::Events, help);
+        let mut def = Self::new(name, Unit::Count, 0, MetricKind::Events, help);
         def.rollup = Rollup::Sum;
         def
     }
 
     /// One series for each value of `dimension`.
-    pub const fn by(mut self, dimension: &'static str) -> Self {
+    pub const fn with_dimension(mut self, dimension: &'static str) -> Self {
         self.dimension = dimension;
         self
     }
 
     /// Raw growth times `factor` is the sample.
-    pub const fn times(mut self, factor: f64) -> Self {
+    pub const fn with_factor(mut self, factor: f64) -> Self {
         self.factor = factor;
         self
     }
@@ -157,14 +157,14 @@ impl MetricDef {
     }
 
     /// Another range than the unit's own.
-    pub const fn range(mut self, min: f64, max: Option<f64>) -> Self {
+    pub const fn with_range(mut self, min: f64, max: Option<f64>) -> Self {
         self.min = min;
         self.max = max;
         self
     }
 
     /// The latest value stands for a bucket (sizes, limits, states).
-    pub const fn last(mut self) -> Self {
+    pub const fn rollup_last(mut self) -> Self {
         self.rollup = Rollup::Last;
         self
     }
@@ -193,7 +193,7 @@ impl Catalog {
             }
             catalog.by_name.insert(def.name, catalog.metrics.len());
             if !def.dimension.is_empty() {
-                catalog.instance_nodes.insert(crate::shape::instance_node(def.name, def.dimension));
+                catalog.instance_nodes.insert(crate::shape::instance_path(def.name, def.dimension));
             }
             catalog.metrics.push(def);
         }

@@ -52,7 +52,7 @@ pub struct ManualClock {
 
 impl ManualClock {
     /// Stands at `wall_ms`.
-    pub fn at(wall_ms: i64) -> Self {
+    pub fn starting_at(wall_ms: i64) -> Self {
         Self { now: Mutex::new((wall_ms, Duration::ZERO)) }
     }
 

@@ -29,7 +29,7 @@ impl BootId {
     }
 }
 
-macro_rules! shown_as_uuid {
+macro_rules! impl_uuid_display {
     ($name:ident) => {
         impl $name {
             /// The 16 bytes.
@@ -60,5 +60,5 @@ macro_rules! shown_as_uuid {
         }
     };
 }
-shown_as_uuid!(HostId);
-shown_as_uuid!(BootId);
+impl_uuid_display!(HostId);
+impl_uuid_display!(BootId);

@@ -1,11 +1,11 @@
 //! Snapshot JSON, one pure function each way: the catalogue's dotted names nested, instances
 //! by key. What `curl` and scripts see and may post.
 
-mod layout;
 mod read;
+mod write;
 
-pub use layout::{Layout, process_row, write_snapshot};
 pub use read::{JsonError, ParsedSnapshot, read_snapshot};
+pub use write::{JsonTemplate, process_json, write_snapshot};
 
 /// Top-level keys that are no metric group.
 pub(crate) const RESERVED: [&str; 9] =

@@ -5,22 +5,22 @@
 
 pub mod catalog;
 pub mod clock;
+pub mod duration;
+pub mod fixed_point;
 pub mod id;
+pub mod interner;
 pub mod json;
 pub mod limits;
-pub mod number;
-pub mod remote;
+pub mod remote_collector;
 pub mod shape;
 pub mod snapshot;
-pub mod span;
-pub mod texts;
 pub mod wire;
 
-pub use catalog::{Catalog, Kind, MetricDef, Rollup, Unit};
+pub use catalog::{Catalog, MetricDef, MetricKind, Rollup, Unit};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use duration::HumanDuration;
+pub use fixed_point::{MISSING, scale, unscale};
 pub use id::{BootId, HostId};
-pub use number::{MISSING, scale, unscale};
+pub use interner::StringInterner;
 pub use shape::{Column, Shape, ShapeId};
 pub use snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
-pub use span::Span;
-pub use texts::Texts;

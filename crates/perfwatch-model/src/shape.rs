@@ -1,7 +1,7 @@
 //! A shape: which metric of which instance stands in which column. Hosts send it once and
 //! then only numbers; it is named by its content, so equal hosts share one.
 
-use crate::json::Layout;
+use crate::json::JsonTemplate;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::fmt;
@@ -41,7 +41,7 @@ impl fmt::Debug for ShapeId {
 pub struct Shape {
     id: ShapeId,
     columns: Vec<Column>,
-    layout: OnceLock<Layout>,
+    json_template: OnceLock<JsonTemplate>,
 }
 
 impl Shape {
@@ -58,7 +58,7 @@ impl Shape {
         let digest = hash.finalize();
         let mut id = [0; 16];
         id.copy_from_slice(&digest[..16]);
-        Self { id: ShapeId(id), columns, layout: OnceLock::new() }
+        Self { id: ShapeId(id), columns, json_template: OnceLock::new() }
     }
 
     /// The content's name.
@@ -72,13 +72,13 @@ impl Shape {
     }
 
     /// Where the column of this metric and instance stands.
-    pub fn find(&self, metric: &str, instance: &str) -> Option<usize> {
+    pub fn column_index(&self, metric: &str, instance: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.metric == metric && &*c.instance == instance)
     }
 
     /// The nested JSON text around the values, made at the first use.
-    pub fn layout(&self) -> &Layout {
-        self.layout.get_or_init(|| Layout::new(&self.columns))
+    pub fn json_template(&self) -> &JsonTemplate {
+        self.json_template.get_or_init(|| JsonTemplate::new(&self.columns))
     }
 }
 
@@ -96,7 +96,7 @@ impl fmt::Debug for Shape {
 
 /// The JSON path under which a metric's instances stand: `network.rx_bytes` by `interface`
 /// → `network.interface`; `cpu.core.usage` by `core` → `cpu.core`, which ends so already.
-pub fn instance_node(metric: &str, dimension: &str) -> String {
+pub fn instance_path(metric: &str, dimension: &str) -> String {
     let group = metric.rsplit_once('.').map_or("", |(group, _)| group);
     if group == dimension || group.ends_with(&format!(".{dimension}")) {
         group.to_owned()
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn content_names_the_shape() {
+    fn shape_id_is_a_content_hash() {
         let one = Shape::new(vec![column("a.b", ""), column("c.d", "x")]);
         let same = Shape::new(vec![column("a.b", ""), column("c.d", "x")]);
         let other = Shape::new(vec![column("c.d", "x"), column("a.b", "")]);
@@ -128,9 +128,9 @@ mod tests {
     }
 
     #[test]
-    fn instances_stand_under_their_dimension() {
-        assert_eq!(instance_node("cpu.core.usage", "core"), "cpu.core");
-        assert_eq!(instance_node("network.rx_bytes", "interface"), "network.interface");
-        assert_eq!(instance_node("temperature", "sensor"), "sensor");
+    fn instances_are_nested_under_dimension() {
+        assert_eq!(instance_path("cpu.core.usage", "core"), "cpu.core");
+        assert_eq!(instance_path("network.rx_bytes", "interface"), "network.interface");
+        assert_eq!(instance_path("temperature", "sensor"), "sensor");
     }
 }

@@ -39,12 +39,12 @@ pub struct Snapshot {
 impl Snapshot {
     /// The scaled value of a metric without instances, or of one instance.
     pub fn value(&self, metric: &str, instance: &str) -> Option<f64> {
-        let index = self.shape.find(metric, instance)?;
+        let index = self.shape.column_index(metric, instance)?;
         crate::unscale(*self.values.get(index)?, self.shape.columns()[index].decimals)
     }
 
     /// How many samples are really there.
-    pub fn samples(&self) -> usize {
+    pub fn sample_count(&self) -> usize {
         self.values.iter().filter(|&&value| value != MISSING).count()
     }
 }
@@ -69,7 +69,7 @@ pub struct ProcessRow {
     /// Threads.
     pub threads: u32,
     /// Open file descriptors, where the agent may see them.
-    pub handles: Option<u32>,
+    pub open_files: Option<u32>,
     /// Bytes a second read from storage, where the agent may see them.
     pub read_bytes: Option<u64>,
     /// Bytes a second written to storage, where the agent may see them.

@@ -5,7 +5,7 @@
 //! for them. Snapshots stay encoded inside a batch, so the agent's spool holds the very bytes
 //! that are sent, and a snapshot that does not decode costs only itself.
 
-use crate::number::MAX_DECIMALS;
+use crate::fixed_point::MAX_DECIMALS;
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
 use crate::{BootId, Column, HostId, Shape, ShapeId, limits};
 use bytes::Bytes;
@@ -144,7 +144,7 @@ pub struct FactsMessage {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
-pub struct IngestAnswer {
+pub struct IngestResponse {
     /// Snapshots taken in; durable when this is sent.
     pub accepted: usize,
     /// Snapshots that were there already.
@@ -152,7 +152,7 @@ pub struct IngestAnswer {
     /// Snapshots that never will be taken in, by their place in the batch.
     pub rejected: Vec<RejectedSnapshot>,
     /// The hub does not know this host's facts: send them along next time.
-    pub wants_facts: bool,
+    pub facts_requested: bool,
     /// How often the hub wants a snapshot, milliseconds; none if it leaves that to the agent.
     pub interval_ms: Option<u32>,
 }
@@ -170,7 +170,7 @@ pub struct RejectedSnapshot {
 }
 
 /// The error code of an answer that asks for shapes and facts.
-pub const UNKNOWN_SHAPE: &str = "unknown_shape";
+pub const ERROR_UNKNOWN_SHAPE: &str = "unknown_shape";
 
 /// Why bytes are no batch, shape or snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -190,7 +190,7 @@ fn malformed(error: &prost::DecodeError) -> WireError {
     WireError::Malformed(error.to_string())
 }
 
-const TOO_LONG: &str = "a text is too long";
+const TEXT_TOO_LONG: &str = "a text is too long";
 
 fn invalid<T>(message: impl Into<String>) -> Result<T, WireError> {
     Err(WireError::Invalid(message.into()))
@@ -199,7 +199,7 @@ fn invalid<T>(message: impl Into<String>) -> Result<T, WireError> {
 /// Dotted words of `a-z`, `0-9` and `_`, none empty, not one of the snapshot's own keys.
 pub fn is_metric_name(name: &str) -> bool {
     let word = |w: &str| !w.is_empty() && w.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-    name.len() <= limits::METRIC_NAME_BYTES
+    name.len() <= limits::MAX_METRIC_NAME_BYTES
         && name.split('.').all(word)
         && !crate::json::RESERVED.contains(&name.split('.').next().unwrap_or_default())
 }
@@ -246,15 +246,15 @@ pub fn encode_shape(shape: &Shape) -> Bytes {
 /// # Errors
 /// Malformed bytes, too many columns, or a column that no metric can have.
 pub fn decode_shape(bytes: Bytes) -> Result<Shape, WireError> {
-    if bytes.len() > limits::SHAPE_BYTES {
-        return invalid(format!("a shape of more than {} bytes", limits::SHAPE_BYTES));
+    if bytes.len() > limits::MAX_SHAPE_BYTES {
+        return invalid(format!("a shape of more than {} bytes", limits::MAX_SHAPE_BYTES));
     }
     let message = ShapeMessage::decode(bytes).map_err(|error| malformed(&error))?;
-    if message.columns.len() > limits::COLUMNS {
+    if message.columns.len() > limits::MAX_COLUMNS {
         return invalid(format!(
             "a shape of {} columns; {} are allowed",
             message.columns.len(),
-            limits::COLUMNS
+            limits::MAX_COLUMNS
         ));
     }
     let mut columns = Vec::with_capacity(message.columns.len());
@@ -262,8 +262,8 @@ pub fn decode_shape(bytes: Bytes) -> Result<Shape, WireError> {
         if !is_metric_name(&column.metric) {
             return invalid(format!("{:?} is not a metric name", column.metric));
         }
-        if column.instance.len() > limits::INSTANCE_BYTES
-            || column.dimension.len() > limits::METRIC_NAME_BYTES
+        if column.instance.len() > limits::MAX_INSTANCE_BYTES
+            || column.dimension.len() > limits::MAX_METRIC_NAME_BYTES
         {
             return invalid(format!("the instance of {} is too long", column.metric));
         }
@@ -295,7 +295,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Bytes {
         cpu_tenths: row.cpu_tenths,
         memory_bytes: row.memory_bytes,
         threads: row.threads,
-        handles: row.handles,
+        handles: row.open_files,
         read_bytes: row.read_bytes,
         write_bytes: row.write_bytes,
         started_ms: row.started_ms,
@@ -312,7 +312,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Bytes {
         shape: Bytes::copy_from_slice(&snapshot.shape.id().0),
         values: snapshot.values.clone(),
         processes: snapshot.processes.iter().map(process).collect(),
-        facts: snapshot.facts.as_deref().map(facts_message),
+        facts: snapshot.facts.as_deref().map(facts_to_message),
         errors: snapshot.errors.iter().map(error).collect(),
     };
     message.encode_to_vec().into()
@@ -339,12 +339,13 @@ pub fn decode_snapshot(
     if shape.columns().len() != message.values.len() {
         return invalid(format!("{} values for {} columns", message.values.len(), shape.columns().len()));
     }
-    if message.processes.len() > limits::PROCESSES || message.errors.len() > limits::ERRORS {
+    if message.processes.len() > limits::MAX_PROCESSES || message.errors.len() > limits::MAX_COLLECTOR_ERRORS
+    {
         return invalid("too many processes or errors in one snapshot");
     }
-    let long = |text: &str| text.len() > limits::TEXT_BYTES;
+    let long = |text: &str| text.len() > limits::MAX_TEXT_BYTES;
     if message.errors.iter().any(|e| long(&e.collector) || long(&e.message)) {
-        return invalid(TOO_LONG);
+        return invalid(TEXT_TOO_LONG);
     }
     let process = |message| process_row(message, texts);
     Ok(Snapshot {
@@ -355,7 +356,7 @@ pub fn decode_snapshot(
         shape,
         values: message.values,
         processes: message.processes.iter().map(process).collect::<Result<_, _>>()?,
-        facts: message.facts.map(|facts| Arc::new(read_facts(facts))),
+        facts: message.facts.map(|facts| Arc::new(facts_from_message(facts))),
         errors: message
             .errors
             .into_iter()
@@ -366,8 +367,8 @@ pub fn decode_snapshot(
 
 fn process_row(message: &ProcessMessage, texts: &dyn Fn(&str) -> Arc<str>) -> Result<ProcessRow, WireError> {
     let text = |bytes: &Bytes| match std::str::from_utf8(bytes) {
-        Ok(text) if text.len() <= limits::TEXT_BYTES => Ok(texts(text)),
-        Ok(_) => invalid(TOO_LONG),
+        Ok(text) if text.len() <= limits::MAX_TEXT_BYTES => Ok(texts(text)),
+        Ok(_) => invalid(TEXT_TOO_LONG),
         Err(_) => invalid("a process has a name that is no UTF-8"),
     };
     Ok(ProcessRow {
@@ -379,7 +380,7 @@ fn process_row(message: &ProcessMessage, texts: &dyn Fn(&str) -> Arc<str>) -> Re
         cpu_tenths: message.cpu_tenths,
         memory_bytes: message.memory_bytes,
         threads: message.threads,
-        handles: message.handles,
+        open_files: message.handles,
         read_bytes: message.read_bytes,
         write_bytes: message.write_bytes,
         started_ms: message.started_ms,
@@ -387,7 +388,7 @@ fn process_row(message: &ProcessMessage, texts: &dyn Fn(&str) -> Arc<str>) -> Re
 }
 
 /// Facts as they travel.
-pub fn facts_message(facts: &HostFacts) -> FactsMessage {
+pub fn facts_to_message(facts: &HostFacts) -> FactsMessage {
     FactsMessage {
         os: facts.os.clone(),
         kernel: facts.kernel.clone(),
@@ -402,7 +403,7 @@ pub fn facts_message(facts: &HostFacts) -> FactsMessage {
 
 /// Facts alone, as blocks and stores keep them.
 pub fn encode_facts(facts: &HostFacts) -> Vec<u8> {
-    facts_message(facts).encode_to_vec()
+    facts_to_message(facts).encode_to_vec()
 }
 
 /// Reads what [`encode_facts`] wrote.
@@ -410,12 +411,12 @@ pub fn encode_facts(facts: &HostFacts) -> Vec<u8> {
 /// # Errors
 /// [`WireError::Malformed`] for anything else.
 pub fn decode_facts(bytes: &[u8]) -> Result<HostFacts, WireError> {
-    FactsMessage::decode(bytes).map(read_facts).map_err(|error| malformed(&error))
+    FactsMessage::decode(bytes).map(facts_from_message).map_err(|error| malformed(&error))
 }
 
 /// Facts as they arrived, each text cut to [`limits::TEXT_BYTES`].
-pub fn read_facts(message: FactsMessage) -> HostFacts {
-    cut_facts(HostFacts {
+pub fn facts_from_message(message: FactsMessage) -> HostFacts {
+    truncate_facts(HostFacts {
         os: message.os,
         kernel: message.kernel,
         arch: message.arch,
@@ -428,9 +429,9 @@ pub fn read_facts(message: FactsMessage) -> HostFacts {
 }
 
 /// Facts from outside, each text cut to [`limits::TEXT_BYTES`].
-pub(crate) fn cut_facts(facts: HostFacts) -> HostFacts {
+pub(crate) fn truncate_facts(facts: HostFacts) -> HostFacts {
     let cut = |mut text: String| {
-        let end = (0..=limits::TEXT_BYTES.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+        let end = (0..=limits::MAX_TEXT_BYTES.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
         text.truncate(end.unwrap_or_default());
         text
     };

@@ -30,7 +30,7 @@ fn sample() -> Snapshot {
             cpu_tenths: 5,
             memory_bytes: 1 << 20,
             threads: 1,
-            handles: Some(9),
+            open_files: Some(9),
             read_bytes: None,
             write_bytes: Some(0),
             started_ms: 1_763_000_000_000,
@@ -41,7 +41,7 @@ fn sample() -> Snapshot {
 }
 
 #[test]
-fn snapshot_and_shape_come_back() {
+fn wire_round_trips() {
     let snapshot = sample();
     let shape = Arc::new(decode_shape(encode_shape(&snapshot.shape)).unwrap());
     assert_eq!(shape.id(), snapshot.shape.id());
@@ -53,7 +53,7 @@ fn snapshot_and_shape_come_back() {
 
 /// Written by version 0.1.0. If this fails, agents of that version can't be understood.
 #[test]
-fn golden_bytes_decode_for_ever() {
+fn golden_bytes_decode() {
     let unhex = |text: &str| -> Bytes {
         let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
         digits
@@ -71,14 +71,14 @@ fn golden_bytes_decode_for_ever() {
 }
 
 #[test]
-fn an_unknown_shape_is_named() {
+fn unknown_shape_is_reported() {
     let snapshot = sample();
     let error = decode_snapshot(encode_snapshot(&snapshot), &|_| None, &|text| text.into()).unwrap_err();
     assert_eq!(error, WireError::UnknownShape(snapshot.shape.id()));
 }
 
 #[test]
-fn bad_shapes_are_refused() {
+fn invalid_shapes_are_rejected() {
     let shape = |metric: &str, instance: &str, decimals| {
         let column = ColumnMessage {
             metric: metric.into(),

@@ -1,15 +1,15 @@
 //! Discord, by a webhook of one of its channels.
 
 use crate::http::{Http, Request};
-use crate::slack::color;
-use crate::{cut, get, secret};
-use perfwatch_alert::deliver::{Kind, Letter, SendError, Settings};
+use crate::slack::severity_color;
+use crate::{get, secret, truncate};
+use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
 use serde_json::json;
 
-pub(crate) const KIND: Kind = Kind {
+pub(crate) const KIND: ChannelKind = ChannelKind {
     name: "discord",
     label: "Discord",
-    machine: false,
+    tracks_incidents: false,
     fields: &[secret(
         "url",
         "Webhook URL",
@@ -18,15 +18,19 @@ pub(crate) const KIND: Kind = Kind {
     )],
 };
 
-pub(crate) fn send(http: &Http, settings: &Settings, letter: &Letter<'_>) -> Result<(), SendError> {
+pub(crate) fn send(
+    http: &Http,
+    settings: &ChannelSettings,
+    letter: &RenderedNotification<'_>,
+) -> Result<(), SendError> {
     let mut embed = json!({
-        "title": cut(&letter.title, 256),
-        "description": cut(&letter.text, 4_000),
-        "color": color(letter),
-        "timestamp": letter.message.at,
+        "title": truncate(&letter.title, 256),
+        "description": truncate(&letter.text, 4_000),
+        "color": severity_color(letter),
+        "timestamp": letter.notification.created_at,
     });
-    if !letter.message.url.is_empty() {
-        embed["url"] = letter.message.url.as_str().into();
+    if !letter.notification.url.is_empty() {
+        embed["url"] = letter.notification.url.as_str().into();
     }
     // Names of hosts and processes call nobody.
     let body = json!({ "embeds": [embed], "allowed_mentions": { "parse": [] } });

@@ -1,6 +1,6 @@
 //! Requests of all channels that speak HTTP, and what their answers mean: yes, later, or never.
 
-use perfwatch_alert::deliver::SendError;
+use perfwatch_rules::notification::SendError;
 use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 /// All of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Of an answer that is no yes.
-const ANSWER_BYTES: u64 = 2_000;
+const MAX_ERROR_BODY_BYTES: u64 = 2_000;
 
 /// Whether it is one that can be asked.
-pub(crate) fn is_address(text: &str) -> bool {
+pub(crate) fn is_http_url(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.host().is_some())
 }
 
@@ -34,7 +34,7 @@ impl Request<'_> {
 
 impl<'a> Request<'a> {
     /// With a header more.
-    pub(crate) fn with(mut self, name: &'a str, value: impl Into<String>) -> Self {
+    pub(crate) fn header(mut self, name: &'a str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
@@ -72,7 +72,7 @@ impl Http {
             builder = builder.header(*name, value);
         }
         let ready = builder.body(request.body).map_err(|error| SendError::Permanent(error.to_string()))?;
-        let retry = |why: String| SendError::Retry { why, after: None };
+        let retry = |why: String| SendError::Retry { reason: why, retry_after: None };
         let mut answer = self.agent.run(ready).map_err(|error| retry(error.to_string()))?;
         let status = answer.status().as_u16();
         if (200..300).contains(&status) {
@@ -81,13 +81,15 @@ impl Http {
         let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
         let mut text = Vec::new();
         // What can't be read says nothing.
-        let _ = answer.body_mut().as_reader().take(ANSWER_BYTES).read_to_end(&mut text);
+        let _ = answer.body_mut().as_reader().take(MAX_ERROR_BODY_BYTES).read_to_end(&mut text);
         let text = String::from_utf8_lossy(&text);
         let words: Vec<&str> = text.split_whitespace().collect();
-        let why = crate::cut(format!("HTTP {status} {}", words.join(" ")).trim(), 300);
+        let why = crate::truncate(format!("HTTP {status} {}", words.join(" ")).trim(), 300);
         match status {
             // Busy, or not well: RFC 9110, 15.5.9 and 15.6; RFC 6585, 4.
-            408 | 425 | 429 | 500.. => Err(SendError::Retry { why, after: after.map(Duration::from_secs) }),
+            408 | 425 | 429 | 500.. => {
+                Err(SendError::Retry { reason: why, retry_after: after.map(Duration::from_secs) })
+            }
             _ => Err(SendError::Permanent(why)),
         }
     }

@@ -1,43 +1,52 @@
 //! ntfy: pushes to phones, from ntfy.sh or a server of one's own.
 
 use crate::http::{Http, Request};
-use crate::{cut, field, get, get_or, optional, secret};
-use perfwatch_alert::Severity;
-use perfwatch_alert::deliver::{Kind, Letter, SendError, Settings};
-use perfwatch_alert::incident::Notice;
+use crate::{field, get, get_or, optional, secret, truncate};
+use perfwatch_rules::Severity;
+use perfwatch_rules::incident::NotificationReason;
+use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
 use serde_json::json;
 
-pub(crate) const KIND: Kind = Kind {
+pub(crate) const KIND: ChannelKind = ChannelKind {
     name: "ntfy",
     label: "ntfy",
-    machine: false,
+    tracks_incidents: false,
     fields: &[
-        field("topic", "Topic", "my-servers", "Who knows it may read it, unless the server asks for a token"),
+        field(
+            "topic",
+            "Topic",
+            "my-servers",
+            "Anyone who knows the topic can read it unless the server requires a token",
+        ),
         optional(field("server", "Server", "https://ntfy.sh", "")),
-        optional(secret("token", "Access token", "tk_…", "For topics that are not open")),
+        optional(secret("token", "Access token", "tk_…", "For protected topics")),
     ],
 };
 
-pub(crate) fn send(http: &Http, settings: &Settings, letter: &Letter<'_>) -> Result<(), SendError> {
-    let (priority, tag) = match (letter.message.notice, letter.message.severity) {
-        (Notice::Resolved, _) => (2, "white_check_mark"),
+pub(crate) fn send(
+    http: &Http,
+    settings: &ChannelSettings,
+    letter: &RenderedNotification<'_>,
+) -> Result<(), SendError> {
+    let (priority, tag) = match (letter.notification.reason, letter.notification.severity) {
+        (NotificationReason::Resolved, _) => (2, "white_check_mark"),
         (_, Severity::Critical) => (5, "rotating_light"),
         (_, Severity::Warning) => (4, "warning"),
         (_, Severity::Info) => (3, "information_source"),
     };
     let mut body = json!({
         "topic": get(settings, "topic"),
-        "title": cut(&letter.title, 250),
-        "message": cut(&letter.text, 3_500),
+        "title": truncate(&letter.title, 250),
+        "message": truncate(&letter.text, 3_500),
         "priority": priority,
         "tags": [tag],
     });
-    if !letter.message.url.is_empty() {
-        body["click"] = letter.message.url.as_str().into();
+    if !letter.notification.url.is_empty() {
+        body["click"] = letter.notification.url.as_str().into();
     }
     let mut request = Request::json(get_or(settings, "server", "https://ntfy.sh"), &body);
     if !get(settings, "token").is_empty() {
-        request = request.with("authorization", format!("Bearer {}", get(settings, "token")));
+        request = request.header("authorization", format!("Bearer {}", get(settings, "token")));
     }
     http.send(request)
 }

@@ -1,16 +1,16 @@
 //! PagerDuty, Events API v2: an incident here is an alert there, and ends with it.
 
 use crate::http::{Http, Request};
-use crate::{cut, field, get, get_or, optional, secret};
-use perfwatch_alert::Severity;
-use perfwatch_alert::deliver::{Kind, Letter, SendError, Settings};
-use perfwatch_alert::incident::Notice;
+use crate::{field, get, get_or, optional, secret, truncate};
+use perfwatch_rules::Severity;
+use perfwatch_rules::incident::NotificationReason;
+use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
 use serde_json::json;
 
-pub(crate) const KIND: Kind = Kind {
+pub(crate) const KIND: ChannelKind = ChannelKind {
     name: "pagerduty",
     label: "PagerDuty",
-    machine: true,
+    tracks_incidents: true,
     fields: &[
         secret("key", "Integration key", "32 characters", "Service, Integrations, Events API v2"),
         optional(field(
@@ -22,9 +22,13 @@ pub(crate) const KIND: Kind = Kind {
     ],
 };
 
-pub(crate) fn send(http: &Http, settings: &Settings, letter: &Letter<'_>) -> Result<(), SendError> {
-    let message = letter.message;
-    let resolved = message.notice == Notice::Resolved;
+pub(crate) fn send(
+    http: &Http,
+    settings: &ChannelSettings,
+    letter: &RenderedNotification<'_>,
+) -> Result<(), SendError> {
+    let message = letter.notification;
+    let resolved = message.reason == NotificationReason::Resolved;
     let severity = match message.severity {
         Severity::Critical => "critical",
         Severity::Warning => "warning",
@@ -32,18 +36,18 @@ pub(crate) fn send(http: &Http, settings: &Settings, letter: &Letter<'_>) -> Res
     };
     let source = message.alerts.first().map_or("PerfWatch", |alert| &alert.host);
     // One that is only tried is one of its own.
-    let of = if message.notice == Notice::Test { message.id } else { message.incident };
+    let of = if message.reason == NotificationReason::Test { message.id } else { message.incident };
     let mut body = json!({
         "routing_key": get(settings, "key"),
         "event_action": if resolved { "resolve" } else { "trigger" },
         "dedup_key": format!("perfwatch-{of}"),
         "client": "PerfWatch",
         "payload": {
-            "summary": cut(&letter.title, 1_024),
+            "summary": truncate(&letter.title, 1_024),
             "source": if source.is_empty() { "PerfWatch" } else { source },
             "severity": severity,
-            "timestamp": message.at,
-            "custom_details": { "text": cut(&letter.text, 8_000) },
+            "timestamp": message.created_at,
+            "custom_details": { "text": truncate(&letter.text, 8_000) },
         },
     });
     if !message.url.is_empty() {

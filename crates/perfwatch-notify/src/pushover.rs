@@ -1,16 +1,16 @@
 //! Pushover: pushes to phones.
 
 use crate::http::{Http, Request};
-use crate::{cut, field, get, get_or, optional, secret};
-use perfwatch_alert::Severity;
-use perfwatch_alert::deliver::{Kind, Letter, SendError, Settings};
-use perfwatch_alert::incident::Notice;
+use crate::{field, get, get_or, optional, secret, truncate};
+use perfwatch_rules::Severity;
+use perfwatch_rules::incident::NotificationReason;
+use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
 use serde_json::json;
 
-pub(crate) const KIND: Kind = Kind {
+pub(crate) const KIND: ChannelKind = ChannelKind {
     name: "pushover",
     label: "Pushover",
-    machine: false,
+    tracks_incidents: false,
     fields: &[
         secret("token", "Application token", "a…", "pushover.net: your application"),
         secret("user", "User or group key", "u…", "pushover.net: your account"),
@@ -18,9 +18,13 @@ pub(crate) const KIND: Kind = Kind {
     ],
 };
 
-pub(crate) fn send(http: &Http, settings: &Settings, letter: &Letter<'_>) -> Result<(), SendError> {
-    let priority = match (letter.message.notice, letter.message.severity) {
-        (Notice::Resolved, _) | (_, Severity::Info) => -1,
+pub(crate) fn send(
+    http: &Http,
+    settings: &ChannelSettings,
+    letter: &RenderedNotification<'_>,
+) -> Result<(), SendError> {
+    let priority = match (letter.notification.reason, letter.notification.severity) {
+        (NotificationReason::Resolved, _) | (_, Severity::Info) => -1,
         (_, Severity::Warning) => 0,
         // Past quiet hours of the phone.
         (_, Severity::Critical) => 1,
@@ -28,10 +32,10 @@ pub(crate) fn send(http: &Http, settings: &Settings, letter: &Letter<'_>) -> Res
     let body = json!({
         "token": get(settings, "token"),
         "user": get(settings, "user"),
-        "title": cut(&letter.title, 250),
-        "message": cut(&letter.text, 1_000),
+        "title": truncate(&letter.title, 250),
+        "message": truncate(&letter.text, 1_000),
         "priority": priority,
-        "url": letter.message.url,
+        "url": letter.notification.url,
     });
     let server = get_or(settings, "server", "https://api.pushover.net").trim_end_matches('/');
     http.send(Request::json(format!("{server}/1/messages.json"), &body))

@@ -1,16 +1,16 @@
 //! Microsoft Teams, by a workflow's webhook: an adaptive card.
 
 use crate::http::{Http, Request};
-use crate::{cut, get, secret};
-use perfwatch_alert::Severity;
-use perfwatch_alert::deliver::{Kind, Letter, SendError, Settings};
-use perfwatch_alert::incident::Notice;
+use crate::{get, secret, truncate};
+use perfwatch_rules::Severity;
+use perfwatch_rules::incident::NotificationReason;
+use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
 use serde_json::{Value, json};
 
-pub(crate) const KIND: Kind = Kind {
+pub(crate) const KIND: ChannelKind = ChannelKind {
     name: "teams",
     label: "Microsoft Teams",
-    machine: false,
+    tracks_incidents: false,
     fields: &[secret(
         "url",
         "Workflow URL",
@@ -19,23 +19,28 @@ pub(crate) const KIND: Kind = Kind {
     )],
 };
 
-pub(crate) fn send(http: &Http, settings: &Settings, letter: &Letter<'_>) -> Result<(), SendError> {
-    let color = match (letter.message.notice, letter.message.severity) {
-        (Notice::Resolved, _) => "good",
+pub(crate) fn send(
+    http: &Http,
+    settings: &ChannelSettings,
+    letter: &RenderedNotification<'_>,
+) -> Result<(), SendError> {
+    let color = match (letter.notification.reason, letter.notification.severity) {
+        (NotificationReason::Resolved, _) => "good",
         (_, Severity::Critical) => "attention",
         (_, Severity::Warning) => "warning",
         _ => "accent",
     };
-    let title = json!({ "type": "TextBlock", "size": "medium", "weight": "bolder", "wrap": true, "color": color, "text": cut(&letter.title, 500) });
+    let title = json!({ "type": "TextBlock", "size": "medium", "weight": "bolder", "wrap": true, "color": color, "text": truncate(&letter.title, 500) });
     let line = |line: &str| json!({ "type": "TextBlock", "wrap": true, "spacing": "small", "text": line });
-    let text = cut(&letter.text, 8_000);
+    let text = truncate(&letter.text, 8_000);
     let body: Vec<Value> = [title].into_iter().chain(text.lines().map(line)).collect();
     let mut card = json!({
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard", "version": "1.4", "body": body,
     });
-    if !letter.message.url.is_empty() {
-        card["actions"] = json!([{ "type": "Action.OpenUrl", "title": "Open", "url": letter.message.url }]);
+    if !letter.notification.url.is_empty() {
+        card["actions"] =
+            json!([{ "type": "Action.OpenUrl", "title": "Open", "url": letter.notification.url }]);
     }
     let attachment = json!({ "contentType": "application/vnd.microsoft.card.adaptive", "content": card });
     let body = json!({ "type": "message", "attachments": [attachment] });

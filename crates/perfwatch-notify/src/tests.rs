@@ -1,47 +1,47 @@
 //! Every channel against a local server that takes down what it hears.
 
 use super::*;
-use perfwatch_alert::Severity;
-use perfwatch_alert::deliver::AlertText;
-use perfwatch_alert::incident::Notice;
-use perfwatch_alert::words;
-use perfwatch_testkit::sink::{HttpSink, SmtpSink};
+use perfwatch_rules::Severity;
+use perfwatch_rules::incident::NotificationReason;
+use perfwatch_rules::notification::AlertSummary;
+use perfwatch_rules::render;
+use perfwatch_testkit::recorder::{HttpRecorder, SmtpRecorder};
 use serde_json::Value;
 use uuid::Uuid;
 
-fn message(notice: Notice) -> Message {
-    let alert = AlertText {
+fn message(notice: NotificationReason) -> Notification {
+    let alert = AlertSummary {
         rule: "CPU is busy".into(),
         host: "web-1".into(),
         instance: String::new(),
         metric: "cpu.usage".into(),
         severity: Severity::Critical,
-        firing: notice != Notice::Resolved,
+        firing: notice != NotificationReason::Resolved,
         summary: "cpu.usage is 97.2 % (above 90 % for 10s)".into(),
-        note: "Look at <it> & \"see\"".into(),
-        fired: "2026-11-21T10:00:00Z".into(),
-        resolved: (notice == Notice::Resolved).then(|| "2026-11-21T10:05:00Z".into()),
+        runbook: "Look at <it> & \"see\"".into(),
+        fired_at: "2026-11-21T10:00:00Z".into(),
+        resolved_at: (notice == NotificationReason::Resolved).then(|| "2026-11-21T10:05:00Z".into()),
         consumers: vec!["burner (pid 9, root) 99.8 %, before not among the largest".into()],
         movers: vec!["load.1m 0.30 → 4.1".into()],
         url: "http://hub/hosts/1?at=5".into(),
     };
-    Message {
+    Notification {
         id: Uuid::from_u128(1),
-        notice,
+        reason: notice,
         incident: Uuid::from_u128(2),
         severity: Severity::Critical,
         subject: "web-1: CPU is busy".into(),
-        at: "2026-11-21T10:00:00Z".into(),
-        opened: "2026-11-21T10:00:00Z".into(),
+        created_at: "2026-11-21T10:00:00Z".into(),
+        opened_at: "2026-11-21T10:00:00Z".into(),
         url: "http://hub/alerts/2".into(),
         alerts: vec![alert],
-        more: 0,
+        omitted_alerts: 0,
         digest: vec![],
     }
 }
 
-fn settings(kind: &Kind, server: &str) -> Settings {
-    let value = |field: &Field| match field.name {
+fn settings(kind: &ChannelKind, server: &str) -> ChannelSettings {
+    let value = |field: &ChannelField| match field.name {
         "url" => format!("{server}/hook"),
         "server" => server.to_owned(),
         "thread" => "42".to_owned(),
@@ -55,22 +55,26 @@ fn settings(kind: &Kind, server: &str) -> Settings {
         .collect()
 }
 
-fn say(kind: &str, settings: &Settings, message: &Message) -> Result<(), SendError> {
-    let letter = Letter { message, title: words::title(message), text: words::text(message) };
-    Channels::new().send(kind, settings, &letter)
+fn send_to(kind: &str, settings: &ChannelSettings, message: &Notification) -> Result<(), SendError> {
+    let letter = RenderedNotification {
+        notification: message,
+        title: render::render_title(message),
+        text: render::render_text(message),
+    };
+    ChannelNotifier::new().send(kind, settings, &letter)
 }
 
 #[test]
-fn each_says_what_its_service_wants_to_hear() {
-    let sink = HttpSink::start();
+fn payloads_match_golden() {
+    let sink = HttpRecorder::start();
     let mut heard = Vec::new();
-    for kind in Channels::new().kinds().iter().filter(|kind| kind.name != "email") {
+    for kind in ChannelNotifier::new().kinds().iter().filter(|kind| kind.name != "email") {
         let settings = settings(kind, &sink.url());
-        assert_eq!(Channels::new().problem(kind.name, &settings), None, "{}", kind.name);
-        for notice in [Notice::Opened, Notice::Resolved, Notice::Test] {
-            say(kind.name, &settings, &message(notice))
+        assert_eq!(ChannelNotifier::new().validate(kind.name, &settings), None, "{}", kind.name);
+        for notice in [NotificationReason::Opened, NotificationReason::Resolved, NotificationReason::Test] {
+            send_to(kind.name, &settings, &message(notice))
                 .unwrap_or_else(|error| panic!("{}: {error}", kind.name));
-            let request = sink.next();
+            let request = sink.next_request();
             let body: Value =
                 serde_json::from_str(&request.body).unwrap_or_else(|_| panic!("{}", request.body));
             let mut body = serde_json::to_string(&body).unwrap();
@@ -91,7 +95,7 @@ fn each_says_what_its_service_wants_to_hear() {
         }
     }
     let heard = heard.concat();
-    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/src/heard.golden");
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/src/payloads.golden");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(golden, &heard).unwrap();
     }
@@ -99,33 +103,35 @@ fn each_says_what_its_service_wants_to_hear() {
 }
 
 #[test]
-fn answers_mean_yes_later_or_never_and_tell_no_secret() {
-    let sink = HttpSink::start();
+fn responses_map_to_success_retry_or_permanent() {
+    let sink = HttpRecorder::start();
     let settings = settings(&telegram::KIND, &sink.url());
     for (status, later) in
         [(400, false), (401, false), (404, false), (301, false), (429, true), (500, true), (503, true)]
     {
-        sink.answer(status, "no such bot: the-token");
-        match say("telegram", &settings, &message(Notice::Opened)).unwrap_err() {
-            SendError::Retry { why, after } => {
+        sink.respond_with(status, "no such bot: the-token");
+        match send_to("telegram", &settings, &message(NotificationReason::Opened)).unwrap_err() {
+            SendError::Retry { reason: why, retry_after: after } => {
                 assert!(later && !why.contains("the-token"), "{status} {why}");
                 assert_eq!(after.map(|after| after.as_secs()), Some(7));
             }
             SendError::Permanent(why) => assert!(!later && why.contains("no such bot: …"), "{status} {why}"),
         }
-        sink.next();
+        sink.next_request();
     }
-    let gone = Settings::from([("url".to_owned(), "http://127.0.0.1:9/the-token".to_owned())]);
-    let SendError::Retry { why, .. } = say("slack", &gone, &message(Notice::Opened)).unwrap_err() else {
+    let gone = ChannelSettings::from([("url".to_owned(), "http://127.0.0.1:9/the-token".to_owned())]);
+    let SendError::Retry { reason: why, .. } =
+        send_to("slack", &gone, &message(NotificationReason::Opened)).unwrap_err()
+    else {
         panic!()
     };
     assert!(!why.contains("the-token"), "{why}");
 }
 
 #[test]
-fn mails_arrive_as_one_thread() {
-    let sink = SmtpSink::start();
-    let settings = Settings::from(
+fn mails_of_an_incident_share_a_thread() {
+    let sink = SmtpRecorder::start();
+    let settings = ChannelSettings::from(
         [
             ("to", "ops@example.org, Ärzte <me@example.org>"),
             ("from", "PerfWatch <perfwatch@example.org>"),
@@ -135,8 +141,8 @@ fn mails_arrive_as_one_thread() {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned())),
     );
-    assert_eq!(Channels::new().problem("email", &settings), None);
-    say("email", &settings, &message(Notice::Opened)).unwrap();
+    assert_eq!(ChannelNotifier::new().validate("email", &settings), None);
+    send_to("email", &settings, &message(NotificationReason::Opened)).unwrap();
     let mail = sink.next();
     assert_eq!(mail.to, ["ops@example.org", "me@example.org"]);
     for part in [
@@ -149,16 +155,22 @@ fn mails_arrive_as_one_thread() {
     }
     assert!(mail.data.contains("&lt;it&gt;"), "{}", mail.data);
     sink.refuse("550 no such user");
-    assert!(matches!(say("email", &settings, &message(Notice::Opened)), Err(SendError::Permanent(_))));
+    assert!(matches!(
+        send_to("email", &settings, &message(NotificationReason::Opened)),
+        Err(SendError::Permanent(_))
+    ));
     sink.refuse("451 come back later");
-    assert!(matches!(say("email", &settings, &message(Notice::Opened)), Err(SendError::Retry { .. })));
+    assert!(matches!(
+        send_to("email", &settings, &message(NotificationReason::Opened)),
+        Err(SendError::Retry { .. })
+    ));
 }
 
 #[test]
-fn settings_that_can_not_be_are_said() {
-    let channels = Channels::new();
+fn invalid_settings_are_reported() {
+    let channels = ChannelNotifier::new();
     let of = |pairs: &[(&str, &str)]| {
-        pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Settings>()
+        pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<ChannelSettings>()
     };
     let mail = |more: &[(&str, &str)]| {
         let mut all = of(&[("to", "a@b.org"), ("from", "c@d.org"), ("server", "mail")]);
@@ -179,18 +191,18 @@ fn settings_that_can_not_be_are_said() {
         ("email", mail(&[("security", "none"), ("user", "u"), ("password", "p")]), "security"),
     ] {
         assert_eq!(
-            channels.problem(kind, &settings).map(|(field, _)| field).as_deref(),
+            channels.validate(kind, &settings).map(|(field, _)| field).as_deref(),
             Some(field),
             "{kind} {settings:?}"
         );
     }
-    assert_eq!(channels.problem("email", &mail(&[])), None);
+    assert_eq!(channels.validate("email", &mail(&[])), None);
 }
 
 #[test]
-fn templates_are_bounded_and_say_where_they_are_wrong() {
-    let message = message(Notice::Opened);
-    let render = |template: &str| Channels::new().render(template, &message);
+fn template_errors_and_limits() {
+    let message = message(NotificationReason::Opened);
+    let render = |template: &str| ChannelNotifier::new().render(template, &message);
     let list =
         "{% for a in alerts %}{{ a.host }} {{ a.severity }}: {{ a.consumers[0] }}{% endfor %} {{ title }}";
     assert!(render(list).unwrap().starts_with("web-1 critical: burner (pid 9, root)"));
@@ -207,17 +219,17 @@ fn templates_are_bounded_and_say_where_they_are_wrong() {
 }
 
 #[test]
-fn long_texts_are_cut_between_characters() {
+fn truncation_respects_char_boundaries() {
     assert_eq!(
-        (cut("äöü", 3), cut("äöüß", 3), cut("", 3)),
+        (truncate("äöü", 3), truncate("äöüß", 3), truncate("", 3)),
         ("äöü".to_owned(), "äö…".to_owned(), String::new())
     );
 }
 
 #[test]
-fn a_body_of_ones_own_is_signed() {
-    let sink = HttpSink::start();
-    let settings = Settings::from(
+fn custom_body_is_signed() {
+    let sink = HttpRecorder::start();
+    let settings = ChannelSettings::from(
         [
             ("url", sink.url()),
             ("secret", "s3cret".to_owned()),
@@ -226,8 +238,8 @@ fn a_body_of_ones_own_is_signed() {
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
-    say("webhook", &settings, &message(Notice::Opened)).unwrap();
-    let request = sink.next();
+    send_to("webhook", &settings, &message(NotificationReason::Opened)).unwrap();
+    let request = sink.next_request();
     assert_eq!(request.body, "hello web-1: CPU is busy");
     let timestamp = request.header("x-perfwatch-timestamp").unwrap();
     let want = webhook::signature("s3cret", timestamp, &request.body);

@@ -4,41 +4,43 @@
 use crate::http::{Http, Request};
 use crate::{field, get, get_or, optional, secret, template};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use perfwatch_alert::deliver::{Field, Kind, Letter, SendError, Settings};
+use perfwatch_rules::notification::{
+    ChannelField, ChannelKind, ChannelSettings, RenderedNotification, SendError,
+};
 use sha2::Sha256;
 use std::fmt::Write as _;
 
-pub(crate) const KIND: Kind = Kind {
+pub(crate) const KIND: ChannelKind = ChannelKind {
     name: "webhook",
     label: "Webhook",
-    machine: true,
+    tracks_incidents: true,
     fields: &[
         // It often is the secret itself.
-        secret("url", "URL", "https://example.org/hook", "Gets a POST for each message"),
+        secret("url", "URL", "https://example.org/hook", "Receives a POST for each notification"),
         optional(secret(
             "secret",
             "Signing secret",
             "",
             "X-PerfWatch-Signature is then sha256=HMAC-SHA-256 of X-PerfWatch-Timestamp, a dot and the body",
         )),
-        optional(secret("authorization", "Authorization header", "Bearer …", "Sent as it is")),
-        optional(Field {
-            long: true,
+        optional(secret("authorization", "Authorization header", "Bearer …", "Sent verbatim")),
+        optional(ChannelField {
+            multiline: true,
             ..field(
                 "body",
                 "Body",
                 "{\"text\": {{ title|tojson }}}",
-                "A Jinja template; without one, the whole message as JSON",
+                "Jinja template; default: the notification as JSON",
             )
         }),
-        optional(field("content_type", "Content-Type", "application/json", "Of that body")),
+        optional(field("content_type", "Content-Type", "application/json", "Content type of the body")),
     ],
 };
 
-pub(crate) fn check(settings: &Settings) -> Option<(&'static str, String)> {
+pub(crate) fn check(settings: &ChannelSettings) -> Option<(&'static str, String)> {
     let header =
         ["authorization", "content_type"].into_iter().find(|name| !get(settings, name).is_ascii())?;
-    Some((header, "only plain characters".to_owned()))
+    Some((header, "ASCII characters only".to_owned()))
 }
 
 /// The signature of a body at a time.
@@ -54,9 +56,13 @@ pub(crate) fn signature(secret: &str, timestamp: &str, body: &str) -> String {
     text
 }
 
-pub(crate) fn send(http: &Http, settings: &Settings, letter: &Letter<'_>) -> Result<(), SendError> {
+pub(crate) fn send(
+    http: &Http,
+    settings: &ChannelSettings,
+    letter: &RenderedNotification<'_>,
+) -> Result<(), SendError> {
     let usual = || {
-        let mut all = serde_json::to_value(letter.message).unwrap_or_default();
+        let mut all = serde_json::to_value(letter.notification).unwrap_or_default();
         all["title"] = letter.title.as_str().into();
         all["text"] = letter.text.as_str().into();
         all.to_string()
@@ -64,7 +70,7 @@ pub(crate) fn send(http: &Http, settings: &Settings, letter: &Letter<'_>) -> Res
     let body = match get(settings, "body") {
         "" => usual(),
         // A template that fails at this message must not keep anybody in the dark.
-        body => template::render(body, letter.message).unwrap_or_else(|_| usual()),
+        body => template::render(body, letter.notification).unwrap_or_else(|_| usual()),
     };
     let mut request = Request {
         method: "POST",
@@ -72,17 +78,17 @@ pub(crate) fn send(http: &Http, settings: &Settings, letter: &Letter<'_>) -> Res
         headers: vec![
             ("content-type", get_or(settings, "content_type", "application/json").to_owned()),
             // Who hears it twice knows it by this.
-            ("idempotency-key", letter.message.id.to_string()),
+            ("idempotency-key", letter.notification.id.to_string()),
         ],
         body,
     };
     if !get(settings, "authorization").is_empty() {
-        request = request.with("authorization", get(settings, "authorization"));
+        request = request.header("authorization", get(settings, "authorization"));
     }
     if !get(settings, "secret").is_empty() {
-        let timestamp = letter.message.at.clone();
+        let timestamp = letter.notification.created_at.clone();
         let signed = signature(get(settings, "secret"), &timestamp, &request.body);
-        request = request.with("x-perfwatch-timestamp", timestamp).with("x-perfwatch-signature", signed);
+        request = request.header("x-perfwatch-timestamp", timestamp).header("x-perfwatch-signature", signed);
     }
     http.send(request)
 }

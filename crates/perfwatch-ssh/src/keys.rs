@@ -1,7 +1,7 @@
 //! Keys: the one that a host shows, as it is pinned, and our own.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use perfwatch_model::remote::Login;
+use perfwatch_model::remote_collector::SshAuth;
 use russh::client::{DisconnectReason, Handler};
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKeyOrCertificate, decode_secret_key};
 use secrecy::ExposeSecret as _;
@@ -10,49 +10,49 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Looks at the key that the host shows: `ssh-ed25519 SHA256:…`; and hears when it says goodbye.
 #[derive(Clone, Default)]
-pub(crate) struct Doorman {
-    pin: Option<String>,
-    shown: Arc<Mutex<Option<String>>>,
-    dismissed: Arc<AtomicBool>,
+pub(crate) struct HostKeyVerifier {
+    pinned: Option<String>,
+    offered: Arc<Mutex<Option<String>>>,
+    disconnected_by_server: Arc<AtomicBool>,
 }
 
-impl Doorman {
-    pub(crate) fn new(pin: Option<String>) -> Self {
-        Self { pin, ..Self::default() }
+impl HostKeyVerifier {
+    pub(crate) fn new(pinned: Option<String>) -> Self {
+        Self { pinned, ..Self::default() }
     }
 
     /// The key that was shown.
-    pub(crate) fn shown(&self) -> Option<String> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn offered(&self) -> Option<String> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the host itself said that this is the end (RFC 4253, 11.1).
-    pub(crate) fn dismissed(&self) -> bool {
-        self.dismissed.load(Ordering::Relaxed)
+    pub(crate) fn disconnected_by_server(&self) -> bool {
+        self.disconnected_by_server.load(Ordering::Relaxed)
     }
 
     /// Whether it is another than the pinned one.
-    pub(crate) fn refused(&self) -> bool {
-        self.pin.is_some() && self.shown().is_some_and(|shown| Some(shown) != self.pin)
+    pub(crate) fn is_mismatch(&self) -> bool {
+        self.pinned.is_some() && self.offered().is_some_and(|shown| Some(shown) != self.pinned)
     }
 }
 
-impl Handler for Doorman {
+impl Handler for HostKeyVerifier {
     type Error = russh::Error;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
         // Certificates are not asked for, so none comes.
         let PublicKeyOrCertificate::PublicKey { key, .. } = key else { return Ok(false) };
         let shown = format!("{} {}", key.algorithm().as_str(), key.fingerprint(HashAlg::Sha256));
-        let fits = self.pin.as_ref().is_none_or(|pin| *pin == shown);
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
+        let fits = self.pinned.as_ref().is_none_or(|pin| *pin == shown);
+        *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
         Ok(fits)
     }
 
     async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {
         match reason {
             DisconnectReason::ReceivedDisconnect(_) => {
-                self.dismissed.store(true, Ordering::Relaxed);
+                self.disconnected_by_server.store(true, Ordering::Relaxed);
                 Ok(())
             }
             DisconnectReason::Error(error) => Err(error),
@@ -62,7 +62,7 @@ impl Handler for Doorman {
 
 /// The algorithms for host keys with the pinned key's first: a host that has several shows the
 /// one that it was asked for.
-pub(crate) fn preferred(pin: Option<&str>, all: &[Algorithm]) -> Vec<Algorithm> {
+pub(crate) fn preferred_host_key_algorithms(pin: Option<&str>, all: &[Algorithm]) -> Vec<Algorithm> {
     let name = pin.and_then(|pin| pin.split(' ').next()).unwrap_or_default();
     // One RSA key signs by several algorithms, which share the key's own name.
     let pinned = |one: &Algorithm| one.as_str() == name || (name == "ssh-rsa" && one.clone().is_rsa());
@@ -72,39 +72,39 @@ pub(crate) fn preferred(pin: Option<&str>, all: &[Algorithm]) -> Vec<Algorithm> 
 }
 
 /// Our own key, ready to sign; or why it can't.
-pub(crate) fn own(login: &Login) -> Result<Option<Arc<PrivateKey>>, String> {
-    let Login::Key { key, passphrase } = login else { return Ok(None) };
+pub(crate) fn load_private_key(login: &SshAuth) -> Result<Option<Arc<PrivateKey>>, String> {
+    let SshAuth::Key { key, passphrase } = login else { return Ok(None) };
     let passphrase = passphrase.as_ref().map(|text| text.expose_secret());
     let decoded = decode_secret_key(key.expose_secret(), passphrase.filter(|text| !text.is_empty()));
     let decoded = decoded.or_else(|error| {
-        filled_up(key.expose_secret()).and_then(|key| decode_secret_key(&key, None).ok()).ok_or(error)
+        pad_ecdsa_scalar(key.expose_secret()).and_then(|key| decode_secret_key(&key, None).ok()).ok_or(error)
     });
     match decoded {
         Ok(key) => Ok(Some(Arc::new(key))),
         Err(russh::keys::Error::KeyIsEncrypted) => {
-            Err("the key is locked: its passphrase is needed".to_owned())
+            Err("private key is encrypted; passphrase required".to_owned())
         }
         Err(_) if passphrase.is_some() => Err("the key can't be read with this passphrase".to_owned()),
-        Err(_) => Err("this is no private key in OpenSSH's, PEM's or PuTTY's form".to_owned()),
+        Err(_) => Err("not a private key in OpenSSH, PEM or PuTTY format".to_owned()),
     }
 }
 
 /// A length and as many bytes (RFC 4251, 5).
-fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+fn read_string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (len, after) = rest.split_first_chunk::<4>()?;
     let (text, after) = after.split_at_checked(usize::try_from(u32::from_be_bytes(*len)).ok()?)?;
     *rest = after;
     Some(text)
 }
 
-fn put(out: &mut Vec<u8>, text: &[u8]) {
+fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.extend(u32::try_from(text.len()).unwrap_or_default().to_be_bytes());
     out.extend(text);
 }
 
 /// OpenSSH leaves out the first zeros of an ECDSA key's number, as one in 256 has; the library wants
 /// all of them. Such a key with its zeros, where it is one that is not locked (PROTOCOL.key).
-fn filled_up(text: &str) -> Option<String> {
+fn pad_ecdsa_scalar(text: &str) -> Option<String> {
     const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
     const END: &str = "-----END OPENSSH PRIVATE KEY-----";
     let body = text.split_once(BEGIN)?.1.split_once(END)?.0;
@@ -112,15 +112,15 @@ fn filled_up(text: &str) -> Option<String> {
     let bytes = BASE64_STANDARD.decode(body).ok()?;
     let mut rest = bytes.as_slice();
     let magic = rest.split_off(..15)?;
-    let (cipher, kdf, options) = (string(&mut rest)?, string(&mut rest)?, string(&mut rest)?);
+    let (cipher, kdf, options) = (read_string(&mut rest)?, read_string(&mut rest)?, read_string(&mut rest)?);
     let count = rest.split_off(..4)?;
-    let (public, mut inner) = (string(&mut rest)?, string(&mut rest)?);
+    let (public, mut inner) = (read_string(&mut rest)?, read_string(&mut rest)?);
     if magic != b"openssh-key-v1\0" || cipher != b"none" || count != [0, 0, 0, 1] {
         return None;
     }
     let checks = inner.split_off(..8)?;
-    let (kind, curve, point) = (string(&mut inner)?, string(&mut inner)?, string(&mut inner)?);
-    let (number, comment) = (string(&mut inner)?, string(&mut inner)?);
+    let (kind, curve, point) = (read_string(&mut inner)?, read_string(&mut inner)?, read_string(&mut inner)?);
+    let (number, comment) = (read_string(&mut inner)?, read_string(&mut inner)?);
     let size: usize = match curve {
         b"nistp256" => 32,
         b"nistp384" => 48,
@@ -130,13 +130,13 @@ fn filled_up(text: &str) -> Option<String> {
     let missing = size.checked_sub(number.len()).filter(|missing| *missing > 0)?;
     let mut block = checks.to_vec();
     let number = [vec![0; missing].as_slice(), number].concat();
-    [kind, curve, point, &number, comment].into_iter().for_each(|text| put(&mut block, text));
+    [kind, curve, point, &number, comment].into_iter().for_each(|text| write_string(&mut block, text));
     block.extend((1..=8_u8).take((8 - block.len() % 8) % 8));
     let mut out = magic.to_vec();
-    [cipher, kdf, options].into_iter().for_each(|text| put(&mut out, text));
+    [cipher, kdf, options].into_iter().for_each(|text| write_string(&mut out, text));
     out.extend(count);
-    put(&mut out, public);
-    put(&mut out, &block);
+    write_string(&mut out, public);
+    write_string(&mut out, &block);
     Some(format!("{BEGIN}\n{}\n{END}\n", BASE64_STANDARD.encode(out)))
 }
 
@@ -156,9 +156,9 @@ QnEtb8XtkUVIJv+9/YKB/a9T2ESW4R7AXUc1K/VH21cWJsxj1Dxg+9N8bgTVqPtq9Pg90y
 ";
 
     #[test]
-    fn a_number_that_begins_with_zeros_is_one() {
-        let login = |key: &str| Login::Key { key: key.into(), passphrase: None };
-        let key = own(&login(SHORT)).unwrap().unwrap();
+    fn short_ecdsa_scalars_are_padded() {
+        let login = |key: &str| SshAuth::Key { key: key.into(), passphrase: None };
+        let key = load_private_key(&login(SHORT)).unwrap().unwrap();
         let shown = key.public_key().to_openssh().unwrap();
         assert!(
             shown.contains(
@@ -169,8 +169,8 @@ QnEtb8XtkUVIJv+9/YKB/a9T2ESW4R7AXUc1K/VH21cWJsxj1Dxg+9N8bgTVqPtq9Pg90y
         // Cut anywhere, it is no key, and stops nothing.
         for at in 0..SHORT.len() {
             let cut = format!("{}\n-----END OPENSSH PRIVATE KEY-----\n", &SHORT[..at]);
-            let _ = filled_up(&cut);
+            let _ = pad_ecdsa_scalar(&cut);
         }
-        assert!(own(&login("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n")).is_err());
+        assert!(load_private_key(&login("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n")).is_err());
     }
 }

@@ -5,17 +5,17 @@
 //!
 //! What answers may be anybody: each step has its deadline, each text its size.
 
-mod cut;
+mod abortable_stream;
+mod collector;
+mod connect_trace;
 mod keys;
-mod look;
-mod looks;
 mod session;
 mod shell;
+mod snapshot;
 #[cfg(test)]
 mod tests;
-mod way;
 
-pub use looks::Looks;
+pub use collector::SshCollector;
 
 /// What is run on the host: prints a capture at each line that it reads.
 pub const PROBE: &str = include_str!("probe.sh");

@@ -1,11 +1,13 @@
 //! One connection and the one channel on it: made step by step, each with its deadline, and gone
 //! with this value.
 
-use crate::cut::Cut;
-use crate::keys::{self, Doorman};
+use crate::abortable_stream::AbortableStream;
+use crate::connect_trace::{ConnectTrace, failure, failure_from_russh};
+use crate::keys::{self, HostKeyVerifier};
 use crate::shell::Shell;
-use crate::way::{Way, broken, fail};
-use perfwatch_model::remote::{Cause, Failure, Login, Stage, Target};
+use perfwatch_model::remote_collector::{
+    CollectionFailure, CollectionStage, FailureCause, SshAuth, SshTarget,
+};
 use russh::client::{self, AuthResult, Handle, KeyboardInteractiveAuthResponse as Interactive};
 use russh::keys::PrivateKeyWithHashAlg;
 use russh::{MethodKind, MethodSet, Preferred};
@@ -19,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A host that says nothing for so long is gone.
-const ALIVE_EVERY: Duration = Duration::from_secs(20);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Either a TCP connection or one through another host.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -27,43 +29,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// A connection on which we are let in.
 pub(crate) struct Session {
-    handle: Handle<Doorman>,
+    handle: Handle<HostKeyVerifier>,
     shell: Option<Shell>,
     /// Ends the connection's task when this is dropped. Before the way to it.
-    _cut: DropGuard,
+    _abort: DropGuard,
     /// The connection that this one goes through.
-    _via: Option<Box<Self>>,
+    _jump: Option<Box<Self>>,
 }
 
 impl Session {
     /// Connects and logs in.
-    pub(crate) async fn open(target: &Target, way: &mut Way<'_>) -> Result<Self, Failure> {
-        let opened = Self::enter(target, way).await;
-        opened.map_err(|failure| Failure { server: failure.server.or(Some(target.server)), ..failure })
+    pub(crate) async fn open(
+        target: &SshTarget,
+        way: &mut ConnectTrace<'_>,
+    ) -> Result<Self, CollectionFailure> {
+        let opened = Self::connect(target, way).await;
+        opened.map_err(|failure| CollectionFailure {
+            server_id: failure.server_id.or(Some(target.server_id)),
+            ..failure
+        })
     }
 
-    async fn enter(target: &Target, way: &mut Way<'_>) -> Result<Self, Failure> {
-        let key = keys::own(&target.login).map_err(|why| fail(Stage::Login, Cause::UnusableKey, why))?;
-        let (stream, via) = reach(target, way).await?;
-        let doorman = Doorman::new(target.pin.clone());
-        let (config, token) = (Arc::new(config(target)), CancellationToken::new());
+    async fn connect(target: &SshTarget, way: &mut ConnectTrace<'_>) -> Result<Self, CollectionFailure> {
+        let key = keys::load_private_key(&target.auth)
+            .map_err(|why| failure(CollectionStage::Authenticate, FailureCause::InvalidPrivateKey, why))?;
+        let (stream, via) = open_stream(target, way).await?;
+        let doorman = HostKeyVerifier::new(target.pinned_host_key.clone());
+        let (config, token) = (Arc::new(client_config(target)), CancellationToken::new());
         let cut = token.clone().drop_guard();
         let within = way.deadlines.handshake;
         let seen = doorman.clone();
         let mut handle = way
-            .step(Stage::Handshake, within, async {
-                match client::connect_stream(config, Cut::new(stream, token), doorman).await {
-                    Ok(handle) => Ok((handle, seen.shown().unwrap_or_default())),
-                    Err(_) if seen.refused() => Err(changed(target, seen.shown())),
-                    Err(error) => Err(broken(Stage::Handshake, &error)),
+            .run_stage(CollectionStage::Handshake, within, async {
+                match client::connect_stream(config, AbortableStream::new(stream, token), doorman).await {
+                    Ok(handle) => Ok((handle, seen.offered().unwrap_or_default())),
+                    Err(_) if seen.is_mismatch() => Err(host_key_changed(target, seen.offered())),
+                    Err(error) => Err(failure_from_russh(CollectionStage::Handshake, &error)),
                 }
             })
             .await
-            .map_err(|failure| through(target, failure))?;
-        way.keys.extend(seen.shown().map(|key| (target.server, key)));
+            .map_err(|failure| attribute_to_jump_host(target, failure))?;
+        way.keys.extend(seen.offered().map(|key| (target.server_id, key)));
         let within = way.deadlines.login;
-        way.step(Stage::Login, within, login(&mut handle, target, key, &seen)).await?;
-        Ok(Self { handle, shell: None, _cut: cut, _via: via })
+        way.run_stage(CollectionStage::Authenticate, within, authenticate(&mut handle, target, key, &seen))
+            .await?;
+        Ok(Self { handle, shell: None, _abort: cut, _jump: via })
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -71,37 +81,40 @@ impl Session {
     }
 
     /// What the kernel there says now.
-    pub(crate) async fn capture(&mut self, way: &mut Way<'_>) -> Result<Vec<u8>, Failure> {
+    pub(crate) async fn run_probe(
+        &mut self,
+        way: &mut ConnectTrace<'_>,
+    ) -> Result<Vec<u8>, CollectionFailure> {
         let mut shell = match self.shell.take() {
             Some(shell) => shell,
             None => {
                 let within = way.deadlines.shell;
-                way.step(Stage::Shell, within, Shell::open(&self.handle)).await?
+                way.run_stage(CollectionStage::Shell, within, Shell::open(&self.handle)).await?
             }
         };
         let within = way.deadlines.read;
         let output = way
-            .step(Stage::Read, within, async {
+            .run_stage(CollectionStage::Read, within, async {
                 let output = shell.read().await?;
                 let detail = format!("{} KB", output.len() >> 10);
                 Ok((output, detail))
             })
             .await?;
         // Where it can't be asked again, the next one is on another channel: never two at a time.
-        self.shell = shell.again().await;
+        self.shell = shell.reusable().await;
         Ok(output)
     }
 }
 
 /// As much as we offer, and the pinned key's algorithm first.
-fn config(target: &Target) -> client::Config {
+fn client_config(target: &SshTarget) -> client::Config {
     let all = Preferred::default();
-    let key = keys::preferred(target.pin.as_deref(), &all.key);
+    let key = keys::preferred_host_key_algorithms(target.pinned_host_key.as_deref(), &all.key);
     client::Config {
         preferred: Preferred { key: key.into(), ..all },
-        keepalive_interval: Some(ALIVE_EVERY),
+        keepalive_interval: Some(KEEPALIVE_INTERVAL),
         keepalive_max: 3,
-        inactivity_timeout: Some(4 * ALIVE_EVERY),
+        inactivity_timeout: Some(4 * KEEPALIVE_INTERVAL),
         nodelay: true,
         window_size: 1 << 20,
         channel_buffer_size: 32,
@@ -110,58 +123,63 @@ fn config(target: &Target) -> client::Config {
 }
 
 /// Names the host on the way where that is where it ended.
-fn through(target: &Target, failure: Failure) -> Failure {
+fn attribute_to_jump_host(target: &SshTarget, failure: CollectionFailure) -> CollectionFailure {
     match &target.jump {
-        Some(jump) if failure.cause == Cause::Closed => {
-            Failure { message: format!("{} (through {})", failure.message, jump.address), ..failure }
+        Some(jump) if failure.cause == FailureCause::ConnectionClosed => {
+            CollectionFailure { message: format!("{} (via {})", failure.message, jump.address), ..failure }
         }
         _ => failure,
     }
 }
 
-fn changed(target: &Target, shown: Option<String>) -> Failure {
+fn host_key_changed(target: &SshTarget, shown: Option<String>) -> CollectionFailure {
     let key = shown.clone().unwrap_or_default();
-    let pin = target.pin.as_deref().unwrap_or_default();
-    let message = format!("the host shows another key than before: {key}, not {pin}");
-    Failure { shown_key: shown, ..fail(Stage::Handshake, Cause::HostKeyChanged, message) }
+    let pin = target.pinned_host_key.as_deref().unwrap_or_default();
+    let message = format!("host key changed: offered {key}, pinned {pin}");
+    CollectionFailure {
+        offered_host_key: shown,
+        ..failure(CollectionStage::Handshake, FailureCause::HostKeyChanged, message)
+    }
 }
 
 /// A stream to the host, and the connection that it goes through.
-async fn reach(
-    target: &Target,
-    way: &mut Way<'_>,
-) -> Result<(Box<dyn Stream>, Option<Box<Session>>), Failure> {
+async fn open_stream(
+    target: &SshTarget,
+    way: &mut ConnectTrace<'_>,
+) -> Result<(Box<dyn Stream>, Option<Box<Session>>), CollectionFailure> {
     let place = (target.address.clone(), target.port);
     let Some(jump) = &target.jump else {
         let within = way.deadlines.resolve;
-        let addresses = way.step(Stage::Resolve, within, resolve(place)).await?;
+        let addresses = way.run_stage(CollectionStage::Resolve, within, resolve(place)).await?;
         let within = way.deadlines.connect;
-        let stream = way.step(Stage::Connect, within, connect(addresses)).await?;
+        let stream = way.run_stage(CollectionStage::Connect, within, connect(addresses)).await?;
         return Ok((Box::new(stream), None));
     };
     let name = jump.address.clone();
-    let via = Box::pin(Session::open(jump, way)).await.map_err(|failure| Failure {
-        message: format!("on the way, at {name}: {}", failure.message),
+    let via = Box::pin(Session::open(jump, way)).await.map_err(|failure| CollectionFailure {
+        message: format!("jump host {name}: {}", failure.message),
         ..failure
     })?;
     let within = way.deadlines.connect;
-    let channel = way.step(Stage::Connect, within, async {
+    let channel = way.run_stage(CollectionStage::Connect, within, async {
         let opened = via.handle.channel_open_direct_tcpip(place.0, place.1.into(), "127.0.0.1", 0).await;
         match opened {
             Ok(channel) => Ok((channel, format!("through {name}"))),
-            Err(russh::Error::ChannelOpenFailure(why)) => {
-                Err(fail(Stage::Connect, Cause::Unreachable, format!("{name} does not get there: {why:?}")))
-            }
-            Err(error) => Err(broken(Stage::Connect, &error)),
+            Err(russh::Error::ChannelOpenFailure(why)) => Err(failure(
+                CollectionStage::Connect,
+                FailureCause::Unreachable,
+                format!("jump host {name} cannot connect: {why:?}"),
+            )),
+            Err(error) => Err(failure_from_russh(CollectionStage::Connect, &error)),
         }
     });
     let stream = channel.await?.into_stream();
     Ok((Box::new(stream), Some(Box::new(via))))
 }
 
-async fn resolve(place: (String, u16)) -> Result<(Vec<SocketAddr>, String), Failure> {
+async fn resolve(place: (String, u16)) -> Result<(Vec<SocketAddr>, String), CollectionFailure> {
     let name = place.0.clone();
-    let unknown = |why: String| fail(Stage::Resolve, Cause::UnknownName, why);
+    let unknown = |why: String| failure(CollectionStage::Resolve, FailureCause::DnsFailure, why);
     let found = tokio::net::lookup_host(place).await;
     let addresses: Vec<SocketAddr> =
         found.map_err(|error| unknown(format!("{name}: {error}")))?.take(4).collect();
@@ -174,8 +192,8 @@ async fn resolve(place: (String, u16)) -> Result<(Vec<SocketAddr>, String), Fail
     }
 }
 
-async fn connect(addresses: Vec<SocketAddr>) -> Result<(TcpStream, String), Failure> {
-    let mut last = fail(Stage::Connect, Cause::Unreachable, "no address");
+async fn connect(addresses: Vec<SocketAddr>) -> Result<(TcpStream, String), CollectionFailure> {
+    let mut last = failure(CollectionStage::Connect, FailureCause::Unreachable, "no address");
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
@@ -183,13 +201,19 @@ async fn connect(addresses: Vec<SocketAddr>) -> Result<(TcpStream, String), Fail
                 let _ = stream.set_nodelay(true);
                 return Ok((stream, address.to_string()));
             }
-            Err(error) => last = fail(Stage::Connect, Cause::Unreachable, format!("{address}: {error}")),
+            Err(error) => {
+                last = failure(
+                    CollectionStage::Connect,
+                    FailureCause::Unreachable,
+                    format!("{address}: {error}"),
+                )
+            }
         }
     }
     Err(last)
 }
 
-fn listed(methods: &MethodSet) -> String {
+fn format_methods(methods: &MethodSet) -> String {
     let mut text = String::new();
     for method in methods.iter() {
         let _ = write!(text, "{}{}", if text.is_empty() { "" } else { ", " }, String::from(method));
@@ -198,83 +222,99 @@ fn listed(methods: &MethodSet) -> String {
 }
 
 /// Shows who we are, once: a wrong password is not tried again, nor in another way.
-async fn login(
-    handle: &mut Handle<Doorman>,
-    target: &Target,
+async fn authenticate(
+    handle: &mut Handle<HostKeyVerifier>,
+    target: &SshTarget,
     key: Option<Arc<russh::keys::PrivateKey>>,
-    seen: &Doorman,
-) -> Result<((), String), Failure> {
+    seen: &HostKeyVerifier,
+) -> Result<((), String), CollectionFailure> {
     let user = target.user.as_str();
-    let refused = |why: String| fail(Stage::Login, Cause::LoginRefused, why);
+    let refused =
+        |why: String| failure(CollectionStage::Authenticate, FailureCause::AuthenticationFailed, why);
     // Asks what the host takes, which is no try.
     let methods = match handle.authenticate_none(user).await {
         Ok(AuthResult::Success) => return Ok(((), format!("{user}, without being asked"))),
         Ok(AuthResult::Failure { remaining_methods, .. })
-            if broke(handle, seen, &remaining_methods).await =>
+            if connection_lost(handle, seen, &remaining_methods).await =>
         {
-            return Err(ended());
+            return Err(connection_ended());
         }
         Ok(AuthResult::Failure { remaining_methods, .. }) => remaining_methods,
-        Err(error) => return Err(broken(Stage::Login, &error)),
+        Err(error) => return Err(failure_from_russh(CollectionStage::Authenticate, &error)),
     };
     let takes = |method| methods.contains(&method);
-    let (what, result) = match (&target.login, key) {
-        (Login::Key { .. }, Some(key)) if takes(MethodKind::PublicKey) => {
+    let (what, result) = match (&target.auth, key) {
+        (SshAuth::Key { .. }, Some(key)) if takes(MethodKind::PublicKey) => {
             let hash = match handle.best_supported_rsa_hash().await {
                 Ok(hash) => hash.flatten(),
-                Err(error) => return Err(broken(Stage::Login, &error)),
+                Err(error) => return Err(failure_from_russh(CollectionStage::Authenticate, &error)),
             };
             let key = PrivateKeyWithHashAlg::new(key, hash);
             ("key", handle.authenticate_publickey(user, key).await)
         }
-        (Login::Password(password), _) if takes(MethodKind::Password) => {
+        (SshAuth::Password(password), _) if takes(MethodKind::Password) => {
             ("password", handle.authenticate_password(user, password.expose_secret()).await)
         }
-        (Login::Password(password), _) if takes(MethodKind::KeyboardInteractive) => {
-            ("password", ask(handle, user, password.expose_secret()).await)
+        (SshAuth::Password(password), _) if takes(MethodKind::KeyboardInteractive) => {
+            ("password", keyboard_interactive(handle, user, password.expose_secret()).await)
         }
         (wanted, _) => {
-            let what = if matches!(wanted, Login::Key { .. }) { "key" } else { "password" };
-            return Err(refused(format!("it lets {user} in by no {what}; it takes {}", listed(&methods))));
+            let what = if matches!(wanted, SshAuth::Key { .. }) { "key" } else { "password" };
+            return Err(refused(format!(
+                "{user} authentication is not offered for {what}; available: {}",
+                format_methods(&methods)
+            )));
         }
     };
     match result {
         Ok(AuthResult::Success) => Ok(((), format!("{user}, by {what}"))),
         Ok(AuthResult::Failure { partial_success: true, remaining_methods }) => Err(refused(format!(
-            "it takes {user}'s {what}, but asks for more: {}",
-            listed(&remaining_methods)
+            "{user} of {what} accepted, but more is required: {}",
+            format_methods(&remaining_methods)
         ))),
         Ok(AuthResult::Failure { remaining_methods, .. })
-            if broke(handle, seen, &remaining_methods).await =>
+            if connection_lost(handle, seen, &remaining_methods).await =>
         {
-            Err(ended())
+            Err(connection_ended())
         }
-        Ok(AuthResult::Failure { .. }) => Err(refused(format!("it does not take {user}'s {what}"))),
+        Ok(AuthResult::Failure { .. }) => Err(refused(format!("{user} of {what} rejected"))),
         // Dismissed at this very word: that is an answer, too.
-        Err(_) if seen.dismissed() => {
-            Err(refused(format!("it ended the connection when it saw {user}'s {what}")))
+        Err(_) if seen.disconnected_by_server() => {
+            Err(refused(format!("server closed the connection after the {user} of {what}")))
         }
-        Err(error) => Err(broken(Stage::Login, &error)),
+        Err(error) => Err(failure_from_russh(CollectionStage::Authenticate, &error)),
     }
 }
 
 /// Whether the connection broke before there was an answer: the library then says the same as of a
 /// host that lets in by no method at all.
-async fn broke(handle: &Handle<Doorman>, seen: &Doorman, methods: &MethodSet) -> bool {
+async fn connection_lost(
+    handle: &Handle<HostKeyVerifier>,
+    seen: &HostKeyVerifier,
+    methods: &MethodSet,
+) -> bool {
     if !methods.is_empty() {
         return false;
     }
     // Its task says so a moment later.
     tokio::time::sleep(Duration::from_millis(50)).await;
-    handle.is_closed() && !seen.dismissed()
+    handle.is_closed() && !seen.disconnected_by_server()
 }
 
-fn ended() -> Failure {
-    fail(Stage::Login, Cause::Closed, "the connection ended before it was let in")
+fn connection_ended() -> CollectionFailure {
+    failure(
+        CollectionStage::Authenticate,
+        FailureCause::ConnectionClosed,
+        "connection closed before authentication completed",
+    )
 }
 
 /// The password as the answer to the first questions; others are not ours to answer.
-async fn ask(handle: &mut Handle<Doorman>, user: &str, password: &str) -> Result<AuthResult, russh::Error> {
+async fn keyboard_interactive(
+    handle: &mut Handle<HostKeyVerifier>,
+    user: &str,
+    password: &str,
+) -> Result<AuthResult, russh::Error> {
     let mut answer = handle.authenticate_keyboard_interactive_start(user, None).await?;
     let mut said = false;
     for _ in 0..3 {

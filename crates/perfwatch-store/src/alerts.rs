@@ -3,15 +3,15 @@
 
 mod outbox;
 
-pub use outbox::{Outbox, OutboxFilter, OutboxRow};
+pub use outbox::{NotificationFilter, NotificationRow, Outbox};
 
-use crate::cells::{Cell, Cells, Change};
+use crate::sql::{RowReader, SqlStatement, SqlValue};
 use crate::store::{Store, StoreError};
 use uuid::Uuid;
 
 /// A table of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Noun {
+pub enum DefinitionKind {
     /// What people ask to be told of.
     Rule,
     /// Who is told.
@@ -20,26 +20,26 @@ pub enum Noun {
     Silence,
 }
 
-impl Noun {
+impl DefinitionKind {
     /// All records, by id: those made first come first.
     ///
     /// # Errors
     /// A store that does not answer.
-    pub async fn all(self, store: &dyn Store) -> Result<Vec<(Uuid, String)>, StoreError> {
+    pub async fn list(self, store: &dyn Store) -> Result<Vec<(Uuid, String)>, StoreError> {
         let sql = match self {
             Self::Rule => "SELECT id, body FROM rule ORDER BY id",
             Self::Channel => "SELECT id, body FROM channel ORDER BY id",
             Self::Silence => "SELECT id, body FROM silence ORDER BY id",
         };
         let read = |row| {
-            let mut cells = Cells::of(row);
+            let mut cells = RowReader::new(row);
             Ok((cells.id()?, cells.text()?))
         };
-        store.rows(sql, Vec::new()).await?.into_iter().map(read).collect()
+        store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
     }
 
     /// New, or in place of what it was.
-    pub fn put(self, id: Uuid, body: &str) -> Change {
+    pub fn upsert(self, id: Uuid, body: &str) -> SqlStatement {
         let sql = match self {
             Self::Rule => {
                 "INSERT INTO rule (id, body) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
@@ -51,17 +51,17 @@ impl Noun {
                 "INSERT INTO silence (id, body) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
             }
         };
-        Change::new(sql, [id.into(), body.into()])
+        SqlStatement::new(sql, [id.into(), body.into()])
     }
 
     /// Gone.
-    pub fn remove(self, id: Uuid) -> Change {
+    pub fn delete(self, id: Uuid) -> SqlStatement {
         let sql = match self {
             Self::Rule => "DELETE FROM rule WHERE id = $1",
             Self::Channel => "DELETE FROM channel WHERE id = $1",
             Self::Silence => "DELETE FROM silence WHERE id = $1",
         };
-        Change::new(sql, [id.into()]).must()
+        SqlStatement::new(sql, [id.into()]).require_row()
     }
 }
 
@@ -71,7 +71,7 @@ pub struct IncidentRow {
     /// For ever.
     pub id: Uuid,
     /// What its alerts have in common.
-    pub key: String,
+    pub group_key: String,
     /// Whether it is over.
     pub closed: bool,
     /// In few words.
@@ -83,13 +83,13 @@ pub struct IncidentRow {
     /// When it began, milliseconds since 1970.
     pub opened_ms: i64,
     /// When it was last over.
-    pub calm_ms: Option<i64>,
+    pub quiet_since_ms: Option<i64>,
     /// How often it came back.
-    pub reopened: i64,
+    pub reopen_count: i64,
     /// Who takes it on, as a record.
     pub ack: Option<String>,
     /// Whether anybody was told.
-    pub told: bool,
+    pub notified: bool,
 }
 
 /// Which incidents, newest first.
@@ -114,25 +114,25 @@ pub struct IncidentFilter {
 }
 
 impl IncidentRow {
-    fn read(row: Vec<Cell>) -> Result<Self, StoreError> {
-        let mut cells = Cells::of(row);
+    fn read(row: Vec<SqlValue>) -> Result<Self, StoreError> {
+        let mut cells = RowReader::new(row);
         Ok(Self {
             id: cells.id()?,
-            key: cells.text()?,
-            closed: cells.maybe_text()?.is_none(),
+            group_key: cells.text()?,
+            closed: cells.opt_text()?.is_none(),
             title: cells.text()?,
             severity: cells.text()?,
             phase: cells.text()?,
             opened_ms: cells.int()?,
-            calm_ms: cells.maybe_int()?,
-            reopened: cells.int()?,
-            ack: cells.maybe_text()?,
-            told: cells.int()? != 0,
+            quiet_since_ms: cells.opt_int()?,
+            reopen_count: cells.int()?,
+            ack: cells.opt_text()?,
+            notified: cells.int()? != 0,
         })
     }
 
     /// New, or as it stands now; a conflict where another one with its key is not over.
-    pub fn save(&self) -> Change {
+    pub fn upsert(&self) -> SqlStatement {
         let sql = "INSERT INTO incident (id, key, live_key, title, severity, phase, opened_ms, calm_ms, reopened, ack, told) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO UPDATE SET \
              live_key = excluded.live_key, title = excluded.title, severity = excluded.severity, \
@@ -140,28 +140,28 @@ impl IncidentRow {
              ack = excluded.ack, told = excluded.told";
         let cells = [
             self.id.into(),
-            self.key.as_str().into(),
-            Some(self.key.as_str()).filter(|_| !self.closed).into(),
+            self.group_key.as_str().into(),
+            Some(self.group_key.as_str()).filter(|_| !self.closed).into(),
             self.title.as_str().into(),
             self.severity.as_str().into(),
             self.phase.as_str().into(),
             self.opened_ms.into(),
-            self.calm_ms.into(),
-            self.reopened.into(),
+            self.quiet_since_ms.into(),
+            self.reopen_count.into(),
             self.ack.as_deref().into(),
-            self.told.into(),
+            self.notified.into(),
         ];
-        Change::new(sql, cells)
+        SqlStatement::new(sql, cells)
     }
 
     /// Those that are not over, and those that have not been for long.
     ///
     /// # Errors
     /// A store that does not answer.
-    pub async fn live(store: &dyn Store, calm_since_ms: i64) -> Result<Vec<Self>, StoreError> {
+    pub async fn list_active(store: &dyn Store, calm_since_ms: i64) -> Result<Vec<Self>, StoreError> {
         let sql = "SELECT id, key, live_key, title, severity, phase, opened_ms, calm_ms, reopened, ack, told FROM incident \
              WHERE live_key IS NOT NULL OR calm_ms >= $1 ORDER BY opened_ms";
-        store.rows(sql, vec![calm_since_ms.into()]).await?.into_iter().map(Self::read).collect()
+        store.query(sql, vec![calm_since_ms.into()]).await?.into_iter().map(Self::read).collect()
     }
 
     /// Those that a filter lets through, newest first.
@@ -179,27 +179,27 @@ impl IncidentRow {
             filter.from_ms.into(),
             filter.to_ms.into(),
             filter.severity.as_deref().into(),
-            crate::cells::part_of(&filter.text),
+            crate::sql::like_pattern(&filter.text),
             filter.host.into(),
             filter.rule.into(),
             filter.limit.into(),
             filter.to_id.unwrap_or_default().into(),
         ];
-        store.rows(sql, cells).await?.into_iter().map(Self::read).collect()
+        store.query(sql, cells).await?.into_iter().map(Self::read).collect()
     }
 
     /// One.
     ///
     /// # Errors
     /// A store that does not answer.
-    pub async fn one(store: &dyn Store, id: Uuid) -> Result<Option<Self>, StoreError> {
+    pub async fn get(store: &dyn Store, id: Uuid) -> Result<Option<Self>, StoreError> {
         let sql = "SELECT id, key, live_key, title, severity, phase, opened_ms, calm_ms, reopened, ack, told FROM incident WHERE id = $1";
-        store.rows(sql, vec![id.into()]).await?.into_iter().next().map(Self::read).transpose()
+        store.query(sql, vec![id.into()]).await?.into_iter().next().map(Self::read).transpose()
     }
 
     /// Those that were over before a time are let go, with all that belongs to them.
-    pub fn remove_old(before_ms: i64) -> [Change; 4] {
-        let old = |sql| Change::new(sql, [before_ms.into()]);
+    pub fn delete_resolved_before(before_ms: i64) -> [SqlStatement; 4] {
+        let old = |sql| SqlStatement::new(sql, [before_ms.into()]);
         [
             old(
                 "DELETE FROM alert WHERE incident IN (SELECT id FROM incident WHERE live_key IS NULL AND calm_ms < $1)",
@@ -221,7 +221,7 @@ pub struct AlertRow {
     /// What it belongs to.
     pub incident: Uuid,
     /// Rule, host and instance while it fires.
-    pub live_key: Option<String>,
+    pub firing_key: Option<String>,
     /// By which rule.
     pub rule: Uuid,
     /// Whose; nil for the hub.
@@ -238,9 +238,9 @@ pub struct AlertRow {
 
 /// Which alerts.
 #[derive(Debug, Clone, Copy)]
-pub enum AlertsOf {
+pub enum AlertFilter {
     /// Those of incidents that are not over, or have not been for long: calm since this time.
-    Live(i64),
+    Active(i64),
     /// Those of an incident.
     Incident(Uuid),
     /// Those of a host that fired or ended in a time.
@@ -249,13 +249,13 @@ pub enum AlertsOf {
 
 impl AlertRow {
     /// New; a conflict where it fires already.
-    pub fn add(&self, explanation: Option<&str>) -> Change {
+    pub fn insert(&self, explanation: Option<&str>) -> SqlStatement {
         let sql = "INSERT INTO alert (id, incident, live_key, rule, host, severity, fired_ms, resolved_ms, body, explanation) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
         let cells = [
             self.id.into(),
             self.incident.into(),
-            self.live_key.as_deref().into(),
+            self.firing_key.as_deref().into(),
             self.rule.into(),
             self.host.into(),
             self.severity.as_str().into(),
@@ -264,32 +264,32 @@ impl AlertRow {
             self.body.as_str().into(),
             explanation.into(),
         ];
-        Change::new(sql, cells)
+        SqlStatement::new(sql, cells)
     }
 
     /// As it stands now; a conflict where it was ended already.
-    pub fn save(&self) -> Change {
+    pub fn update(&self) -> SqlStatement {
         let sql = "UPDATE alert SET live_key = $2, resolved_ms = $3, body = $4 WHERE id = $1 AND live_key IS NOT NULL";
         let cells = [
             self.id.into(),
-            self.live_key.as_deref().into(),
+            self.firing_key.as_deref().into(),
             self.resolved_ms.into(),
             self.body.as_str().into(),
         ];
-        Change::new(sql, cells).must()
+        SqlStatement::new(sql, cells).require_row()
     }
 
-    fn read(row: Vec<Cell>) -> Result<Self, StoreError> {
-        let mut cells = Cells::of(row);
+    fn read(row: Vec<SqlValue>) -> Result<Self, StoreError> {
+        let mut cells = RowReader::new(row);
         Ok(Self {
             id: cells.id()?,
             incident: cells.id()?,
-            live_key: cells.maybe_text()?,
+            firing_key: cells.opt_text()?,
             rule: cells.id()?,
             host: cells.id()?,
             severity: cells.text()?,
             fired_ms: cells.int()?,
-            resolved_ms: cells.maybe_int()?,
+            resolved_ms: cells.opt_int()?,
             body: cells.text()?,
         })
     }
@@ -298,28 +298,28 @@ impl AlertRow {
     ///
     /// # Errors
     /// A store that does not answer.
-    pub async fn all(store: &dyn Store, of: AlertsOf) -> Result<Vec<Self>, StoreError> {
+    pub async fn list(store: &dyn Store, of: AlertFilter) -> Result<Vec<Self>, StoreError> {
         let (sql, cells) = match of {
-            AlertsOf::Live(calm_since_ms) => (
+            AlertFilter::Active(calm_since_ms) => (
                 "SELECT id, incident, live_key, rule, host, severity, fired_ms, resolved_ms, body FROM alert \
                  WHERE incident IN (SELECT id FROM incident WHERE live_key IS NOT NULL OR calm_ms >= $1) \
                  AND (live_key IS NOT NULL OR resolved_ms >= $2) ORDER BY fired_ms, id",
                 // Of one that goes on for weeks, the last day is enough to tell of.
                 vec![calm_since_ms.into(), (calm_since_ms - 86_400_000).into()],
             ),
-            AlertsOf::Incident(id) => (
+            AlertFilter::Incident(id) => (
                 "SELECT id, incident, live_key, rule, host, severity, fired_ms, resolved_ms, body FROM alert \
                  WHERE incident = $1 ORDER BY fired_ms, id",
                 vec![id.into()],
             ),
-            AlertsOf::Host(host, from_ms, to_ms) => (
+            AlertFilter::Host(host, from_ms, to_ms) => (
                 "SELECT id, incident, live_key, rule, host, severity, fired_ms, resolved_ms, body FROM alert \
                  WHERE host = $1 AND fired_ms < $3 AND (live_key IS NOT NULL OR resolved_ms >= $2) \
                  ORDER BY fired_ms DESC, id LIMIT 500",
                 vec![host.into(), from_ms.into(), to_ms.into()],
             ),
         };
-        store.rows(sql, cells).await?.into_iter().map(Self::read).collect()
+        store.query(sql, cells).await?.into_iter().map(Self::read).collect()
     }
 
     /// What was seen when each alert of an incident fired.
@@ -329,45 +329,45 @@ impl AlertRow {
     pub async fn explanations(store: &dyn Store, incident: Uuid) -> Result<Vec<(Uuid, String)>, StoreError> {
         let sql = "SELECT id, explanation FROM alert WHERE incident = $1 AND explanation IS NOT NULL";
         let read = |row| {
-            let mut cells = Cells::of(row);
+            let mut cells = RowReader::new(row);
             Ok((cells.id()?, cells.text()?))
         };
-        store.rows(sql, vec![incident.into()]).await?.into_iter().map(read).collect()
+        store.query(sql, vec![incident.into()]).await?.into_iter().map(read).collect()
     }
 }
 
 /// When any hub last heard from a host, roughly: each tells the others every few seconds.
 #[derive(Debug)]
-pub struct LastHeard;
+pub struct HostLastSeen;
 
-impl LastHeard {
+impl HostLastSeen {
     /// A hub heard from it.
-    pub fn put(host: Uuid, at_ms: i64) -> Change {
+    pub fn upsert(host: Uuid, at_ms: i64) -> SqlStatement {
         let sql = "INSERT INTO heard (host, at_ms) VALUES ($1, $2) ON CONFLICT (host) DO UPDATE SET at_ms = excluded.at_ms";
-        Change::new(sql, [host.into(), at_ms.into()])
+        SqlStatement::new(sql, [host.into(), at_ms.into()])
     }
 
     /// All.
     ///
     /// # Errors
     /// A store that does not answer.
-    pub async fn all(store: &dyn Store) -> Result<Vec<(Uuid, i64)>, StoreError> {
+    pub async fn list(store: &dyn Store) -> Result<Vec<(Uuid, i64)>, StoreError> {
         let read = |row| {
-            let mut cells = Cells::of(row);
+            let mut cells = RowReader::new(row);
             Ok((cells.id()?, cells.int()?))
         };
-        store.rows("SELECT host, at_ms FROM heard", Vec::new()).await?.into_iter().map(read).collect()
+        store.query("SELECT host, at_ms FROM heard", Vec::new()).await?.into_iter().map(read).collect()
     }
 
     /// Of a host that is no more.
-    pub fn remove(host: Uuid) -> Change {
-        Change::new("DELETE FROM heard WHERE host = $1", [host.into()])
+    pub fn delete(host: Uuid) -> SqlStatement {
+        SqlStatement::new("DELETE FROM heard WHERE host = $1", [host.into()])
     }
 }
 
 /// Something that happened to an incident.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventRow {
+pub struct IncidentEventRow {
     /// To which.
     pub incident: Uuid,
     /// When, milliseconds since 1970.
@@ -380,9 +380,9 @@ pub struct EventRow {
     pub text: String,
 }
 
-impl EventRow {
+impl IncidentEventRow {
     /// Written down.
-    pub fn add(&self) -> Change {
+    pub fn insert(&self) -> SqlStatement {
         let sql =
             "INSERT INTO incident_event (incident, at_ms, kind, actor, text) VALUES ($1, $2, $3, $4, $5)";
         let cells = [
@@ -392,17 +392,17 @@ impl EventRow {
             self.actor.as_str().into(),
             self.text.as_str().into(),
         ];
-        Change::new(sql, cells)
+        SqlStatement::new(sql, cells)
     }
 
     /// Of an incident, oldest first.
     ///
     /// # Errors
     /// A store that does not answer.
-    pub async fn all(store: &dyn Store, incident: Uuid) -> Result<Vec<Self>, StoreError> {
+    pub async fn list(store: &dyn Store, incident: Uuid) -> Result<Vec<Self>, StoreError> {
         let sql = "SELECT incident, at_ms, kind, actor, text FROM incident_event WHERE incident = $1 ORDER BY at_ms DESC, id DESC LIMIT 1000";
         let read = |row| {
-            let mut cells = Cells::of(row);
+            let mut cells = RowReader::new(row);
             Ok(Self {
                 incident: cells.id()?,
                 at_ms: cells.int()?,
@@ -412,6 +412,6 @@ impl EventRow {
             })
         };
         // The newest thousand.
-        store.rows(sql, vec![incident.into()]).await?.into_iter().rev().map(read).collect()
+        store.query(sql, vec![incident.into()]).await?.into_iter().rev().map(read).collect()
     }
 }

@@ -1,8 +1,8 @@
 //! Rows on their way into the head, the same for both databases: framed where they come in, many
 //! calls to a commit.
 
-use crate::head;
-use crate::store::{Row, StoreError};
+use crate::head_payload;
+use crate::store::{SnapshotRow, StoreError};
 use perfwatch_model::Shape;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,27 +10,27 @@ use tokio::sync::oneshot;
 
 /// Commits that follow one another are at least this far apart: what comes meanwhile shares the
 /// next one. One that comes alone does not wait.
-pub(crate) const APART: Duration = Duration::from_millis(15);
+pub(crate) const GROUP_COMMIT_DELAY: Duration = Duration::from_millis(15);
 /// Rows of one commit.
-pub(crate) const ROWS: usize = 1_000;
+pub(crate) const MAX_COMMIT_ROWS: usize = 1_000;
 /// Calls that wait for their commit.
-pub(crate) const QUEUE: usize = 4_096;
+pub(crate) const APPEND_QUEUE_CAPACITY: usize = 4_096;
 
 /// The number of the commit that rows came with.
-pub(crate) type Arrival = Result<i64, StoreError>;
+pub(crate) type AppendResult = Result<i64, StoreError>;
 
 /// Rows of one call, framed.
 pub(crate) struct Append {
     pub(crate) bytes: Vec<u8>,
     pub(crate) rows: usize,
     pub(crate) shapes: Vec<Arc<Shape>>,
-    pub(crate) reply: oneshot::Sender<Arrival>,
+    pub(crate) reply: oneshot::Sender<AppendResult>,
 }
 
 impl Append {
-    pub(crate) fn new(rows: &[Row], reply: oneshot::Sender<Arrival>) -> Self {
+    pub(crate) fn new(rows: &[SnapshotRow], reply: oneshot::Sender<AppendResult>) -> Self {
         let mut bytes = Vec::with_capacity(rows.len() * 1_024);
-        rows.iter().for_each(|row| head::put(&mut bytes, row));
+        rows.iter().for_each(|row| head_payload::write_row(&mut bytes, row));
         let mut shapes: Vec<Arc<Shape>> = rows.iter().map(|row| row.snapshot.shape.clone()).collect();
         shapes.dedup_by_key(|shape| shape.id());
         Self { bytes, rows: rows.len(), shapes, reply }
@@ -38,24 +38,24 @@ impl Append {
 }
 
 /// Who asks is told to come again.
-pub(crate) fn closed() -> StoreError {
-    StoreError::Unavailable("the store is closed".to_owned())
+pub(crate) fn store_closed() -> StoreError {
+    StoreError::Unavailable("store is closed".to_owned())
 }
 
 /// What is left of the budget belongs to sealing and roll-up.
-pub(crate) fn used_up() -> StoreError {
-    StoreError::Unavailable("its disk budget is used up; old detail is being let go".to_owned())
+pub(crate) fn disk_budget_exhausted() -> StoreError {
+    StoreError::Unavailable("disk budget exhausted; old data is being deleted".to_owned())
 }
 
 /// Whether the last commit failed: said when that changes, not at every try.
 #[derive(Default)]
-pub(crate) struct Failing(bool);
+pub(crate) struct ErrorLatch(bool);
 
-impl Failing {
-    pub(crate) fn note(&mut self, result: &Arrival) {
+impl ErrorLatch {
+    pub(crate) fn record(&mut self, result: &AppendResult) {
         match result {
-            Err(error) if !self.0 => tracing::warn!(%error, "nothing can be written"),
-            Ok(_) if self.0 => tracing::info!("writing works again"),
+            Err(error) if !self.0 => tracing::warn!(%error, "append failed; retrying"),
+            Ok(_) if self.0 => tracing::info!("append recovered"),
             _ => {}
         }
         self.0 = result.is_err();

@@ -4,28 +4,29 @@
 //! roll up, let go) is the hub's. The names of tables, columns and migrations are the same in
 //! both databases.
 
+pub mod accounts;
 pub mod alerts;
 mod append;
-mod cells;
-mod decode;
-mod head;
-pub mod jobs;
+mod block_reader;
+pub mod collection_jobs;
+mod head_payload;
 mod location;
-pub mod people;
 mod postgres;
-mod ranges;
+mod range_set;
 pub mod servers;
 pub mod settings;
-mod shapes;
+mod shape_cache;
+mod sql;
 mod sqlite;
 mod store;
 
-pub use cells::{Cell, Change};
-pub use location::{Location, LocationError};
+pub use location::{StoreUrl, StoreUrlError};
 pub use postgres::PostgresStore;
-pub use ranges::Ranges;
+pub use range_set::RangeSet;
+pub use sql::{SqlStatement, SqlValue};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{
-    BlockId, BlockInfo, BoxFuture, CommitError, Content, Dirty, Floors, HeadRow, HostRecord, Piece, Query,
-    Reading, Row, Sealed, Seen, Store, StoreError, Usage, Write,
+    BlockContent, BlockId, BlockInfo, BlockSlice, BoxFuture, CommitError, DirtyWindow, DiskUsage, HeadRow,
+    HostRecord, Query, QueryResult, RetentionWatermarks, SealWatermark, SequenceRanges, SnapshotRow, Store,
+    StoreError, Write,
 };

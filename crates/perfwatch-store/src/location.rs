@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// A store's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
+pub enum StoreUrl {
     /// A folder of our own.
     Sqlite(PathBuf),
     /// A connection string, `postgres://user@host/database`.
@@ -13,11 +13,11 @@ pub enum Location {
 
 /// Text that is no store's address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no store: write sqlite:/path/to/folder or postgres://user@host/database")]
-pub struct LocationError(String);
+#[error("invalid store {0:?}; expected sqlite:/path/to/directory or postgres://user@host/database")]
+pub struct StoreUrlError(String);
 
-impl std::str::FromStr for Location {
-    type Err = LocationError;
+impl std::str::FromStr for StoreUrl {
+    type Err = StoreUrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
@@ -28,7 +28,7 @@ impl std::str::FromStr for Location {
             return Ok(Self::Postgres(text.to_owned()));
         }
         // A password may be in it: only what stands before the first colon is said again.
-        Err(LocationError(text.split(':').next().unwrap_or_default().to_owned()))
+        Err(StoreUrlError(text.split(':').next().unwrap_or_default().to_owned()))
     }
 }
 
@@ -37,12 +37,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses() {
-        assert_eq!("sqlite:/data/x".parse(), Ok(Location::Sqlite("/data/x".into())));
-        assert_eq!("sqlite:///data/x".parse(), Ok(Location::Sqlite("/data/x".into())));
-        assert!(matches!("postgres://a:b@c/d".parse(), Ok(Location::Postgres(_))));
-        let wrong = "mysql://root:secret@x/y".parse::<Location>().unwrap_err().to_string();
+    fn store_urls() {
+        assert_eq!("sqlite:/data/x".parse(), Ok(StoreUrl::Sqlite("/data/x".into())));
+        assert_eq!("sqlite:///data/x".parse(), Ok(StoreUrl::Sqlite("/data/x".into())));
+        assert!(matches!("postgres://a:b@c/d".parse(), Ok(StoreUrl::Postgres(_))));
+        let wrong = "mysql://root:secret@x/y".parse::<StoreUrl>().unwrap_err().to_string();
         assert!(wrong.contains("mysql") && !wrong.contains("secret"), "{wrong}");
-        assert!("sqlite:".parse::<Location>().is_err());
+        assert!("sqlite:".parse::<StoreUrl>().is_err());
     }
 }

@@ -3,19 +3,19 @@
 
 mod append;
 mod apply;
-mod copy;
+mod backup;
 mod partitions;
 mod read;
 mod tls;
 
-use crate::append::{Append, QUEUE, closed, used_up};
-use crate::cells::{Cell, of_postgres};
-use crate::shapes::Shapes;
+use crate::append::{APPEND_QUEUE_CAPACITY, Append, disk_budget_exhausted, store_closed};
+use crate::shape_cache::ShapeCache;
+use crate::sql::{SqlValue, value_from_postgres};
 use crate::store::*;
 use append::Appender;
 use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Object, Pool, RecyclingMethod};
 use perfwatch_model::{Clock, HostId, ShapeId, wire};
-use perfwatch_series::Tier;
+use perfwatch_tsdb::Tier;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
@@ -31,59 +31,59 @@ mod migrations {
     refinery::embed_migrations!("migrations/postgres");
 }
 
-const CONNECTIONS: usize = 8;
+const POOL_SIZE: usize = 8;
 /// One who waits longer than this for a connection is told to come again.
-const PATIENCE: Duration = Duration::from_secs(5);
+const POOL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of the budget, in hundredths: use above this lets detail go, size above the second refuses.
 /// What is between and above is for what deleted rows leave until a vacuum has passed.
-const ROOM: u64 = 70;
-const WALL: u64 = 85;
+const EVICT_ABOVE_PERCENT: u64 = 70;
+const REJECT_ABOVE_PERCENT: u64 = 85;
 /// Head rows and what was left by them take no more than this part of the budget.
-const HEAD_PART: u64 = 4;
+const HEAD_BUDGET_FRACTION: u64 = 4;
 /// What deleted rows left is made usable again when it is this part of the budget.
-const LOOSE_PART: u64 = 32;
+const DEAD_ROWS_BUDGET_FRACTION: u64 = 32;
 /// Its own tables and indices take some MB; below this there is no room beside them.
-const LEAST_BUDGET: u64 = 64 << 20;
+const MIN_BUDGET: u64 = 64 << 20;
 /// The oldest server this works on (PostgreSQL's own number).
-const OLDEST_SERVER: i32 = 150_000;
+const MIN_SERVER_VERSION: i32 = 150_000;
 /// Names the lock under which migrations run; any number that nobody else uses.
 const MIGRATION_LOCK: i64 = 0x7065_7266_7761_7463;
 
 /// The adapter.
 pub struct PostgresStore {
-    shared: Arc<Shared>,
+    shared: Arc<PostgresInner>,
     appends: mpsc::Sender<Append>,
 }
 
-pub(crate) struct Shared {
+pub(crate) struct PostgresInner {
     pool: Pool,
     hub: String,
     budget_bytes: u64,
     /// As of the last look, and what was written since: at most that much.
     disk_bytes: AtomicU64,
     clock: Arc<dyn Clock>,
-    shapes: Shapes,
+    shapes: ShapeCache,
     /// Shapes that are in the database, and when that was noted.
-    noted: Mutex<HashMap<ShapeId, Duration>>,
+    touched_shapes: Mutex<HashMap<ShapeId, Duration>>,
     /// Partitions that are there, by their times.
     partitions: Mutex<Vec<Range<i64>>>,
     /// Bytes of this hub's head rows, and of those that were deleted since the last vacuum.
-    head_live: AtomicU64,
-    head_loose: AtomicU64,
+    head_live_bytes: AtomicU64,
+    head_dead_bytes: AtomicU64,
     /// Bytes of minutes' and hours' blocks that were dropped since their vacuum.
-    loose_blocks: AtomicU64,
+    block_dead_bytes: AtomicU64,
     /// Rows were deleted since the last vacuum.
-    loose: AtomicBool,
-    tidied: Mutex<Duration>,
+    has_dead_rows: AtomicBool,
+    last_vacuum: Mutex<Duration>,
 }
 
 pub(crate) fn unavailable(error: &tokio_postgres::Error) -> StoreError {
     // The server's own words where there are any; "db error" says nothing.
-    let text = error.as_db_error().map_or_else(|| chain(error), |error| error.message().to_owned());
+    let text = error.as_db_error().map_or_else(|| error_chain(error), |error| error.message().to_owned());
     StoreError::Unavailable(text)
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -112,19 +112,19 @@ impl PostgresStore {
         budget_bytes: u64,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
-        if budget_bytes < LEAST_BUDGET {
-            let message = format!("hub.disk_budget: at least {} MB with PostgreSQL", LEAST_BUDGET >> 20);
-            return Err(StoreError::Refused(message));
+        if budget_bytes < MIN_BUDGET {
+            let message = format!("hub.disk_budget: at least {} MB with PostgreSQL", MIN_BUDGET >> 20);
+            return Err(StoreError::Rejected(message));
         }
-        let shared = Arc::new(Shared::new(url, hub, budget_bytes, clock)?);
+        let shared = Arc::new(PostgresInner::new(url, hub, budget_bytes, clock)?);
         migrate(&shared).await?;
         let sql = "SELECT coalesce(sum(length(payload)), 0)::bigint FROM head WHERE hub = $1";
         let client = shared.client().await?;
         let live: i64 =
             client.query_one(sql, &[&shared.hub]).await.map_err(|error| unavailable(&error))?.get(0);
-        shared.head_live.store(live.cast_unsigned(), Ordering::Relaxed);
+        shared.head_live_bytes.store(live.cast_unsigned(), Ordering::Relaxed);
         drop(client);
-        let (appends, queue) = mpsc::channel(QUEUE);
+        let (appends, queue) = mpsc::channel(APPEND_QUEUE_CAPACITY);
         tokio::spawn(Appender::new(shared.clone()).run(queue));
         Ok(Self { shared, appends })
     }
@@ -134,25 +134,25 @@ impl PostgresStore {
     /// # Errors
     /// There is history already, or the file is no backup.
     pub async fn restore(&self, from: &Path) -> Result<(), StoreError> {
-        copy::restore(&self.shared, from).await
+        backup::restore(&self.shared, from).await
     }
 }
 
-impl Shared {
+impl PostgresInner {
     fn new(url: &str, hub: String, budget_bytes: u64, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let refuse = |error: &dyn std::fmt::Display| StoreError::Refused(format!("hub.store: {error}"));
-        let (mut config, connector) = tls::read(url).map_err(|why| refuse(&why))?;
+        let refuse = |error: &dyn std::fmt::Display| StoreError::Rejected(format!("hub.store: {error}"));
+        let (mut config, connector) = tls::parse_url(url).map_err(|why| refuse(&why))?;
         config
             .application_name("perfwatch")
-            .connect_timeout(PATIENCE)
+            .connect_timeout(POOL_TIMEOUT)
             .keepalives_idle(Duration::from_secs(30));
         let how = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, connector, how);
         let pool = Pool::builder(manager)
-            .max_size(CONNECTIONS)
+            .max_size(POOL_SIZE)
             .runtime(deadpool_postgres::Runtime::Tokio1)
-            .wait_timeout(Some(PATIENCE))
-            .create_timeout(Some(PATIENCE))
+            .wait_timeout(Some(POOL_TIMEOUT))
+            .create_timeout(Some(POOL_TIMEOUT))
             .build()
             .map_err(|error| refuse(&error))?;
         Ok(Self {
@@ -161,24 +161,24 @@ impl Shared {
             budget_bytes,
             disk_bytes: AtomicU64::new(0),
             clock,
-            shapes: Shapes::default(),
-            noted: Mutex::default(),
+            shapes: ShapeCache::default(),
+            touched_shapes: Mutex::default(),
             partitions: Mutex::default(),
-            head_live: AtomicU64::new(0),
-            head_loose: AtomicU64::new(0),
-            loose_blocks: AtomicU64::new(0),
-            loose: AtomicBool::new(false),
-            tidied: Mutex::default(),
+            head_live_bytes: AtomicU64::new(0),
+            head_dead_bytes: AtomicU64::new(0),
+            block_dead_bytes: AtomicU64::new(0),
+            has_dead_rows: AtomicBool::new(false),
+            last_vacuum: Mutex::default(),
         })
     }
 
     async fn client(&self) -> Result<Object, StoreError> {
-        self.pool.get().await.map_err(|error| StoreError::Unavailable(chain(&error)))
+        self.pool.get().await.map_err(|error| StoreError::Unavailable(error_chain(&error)))
     }
 
     /// What the head takes of the disk.
     fn head_bytes(&self) -> u64 {
-        self.head_live.load(Ordering::Relaxed) + self.head_loose.load(Ordering::Relaxed)
+        self.head_live_bytes.load(Ordering::Relaxed) + self.head_dead_bytes.load(Ordering::Relaxed)
     }
 
     /// Makes sure that these shapes are in memory, as far as the database has them.
@@ -187,7 +187,7 @@ impl Shared {
         client: &impl GenericClient,
         ids: impl Iterator<Item = ShapeId>,
     ) -> Result<(), tokio_postgres::Error> {
-        let missing: HashSet<ShapeId> = ids.filter(|id| self.shapes.known(*id).is_none()).collect();
+        let missing: HashSet<ShapeId> = ids.filter(|id| self.shapes.get(*id).is_none()).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -195,14 +195,14 @@ impl Shared {
         for row in client.query("SELECT columns FROM shape WHERE id = ANY($1)", &[&missing]).await? {
             let columns: Vec<u8> = row.get(0);
             if let Ok(shape) = wire::decode_shape(columns.into()) {
-                self.shapes.learn(Arc::new(shape));
+                self.shapes.insert(Arc::new(shape));
             }
         }
         Ok(())
     }
 }
 
-async fn migrate(shared: &Shared) -> Result<(), StoreError> {
+async fn migrate(shared: &PostgresInner) -> Result<(), StoreError> {
     let mut object = shared.client().await?;
     let client: &mut Client = &mut object;
     let version: i32 = client
@@ -210,8 +210,8 @@ async fn migrate(shared: &Shared) -> Result<(), StoreError> {
         .await
         .map_err(|error| unavailable(&error))?
         .get(0);
-    if version < OLDEST_SERVER {
-        return Err(StoreError::Refused(format!(
+    if version < MIN_SERVER_VERSION {
+        return Err(StoreError::Rejected(format!(
             "PostgreSQL 15 or later is needed; this is {}",
             version / 10_000
         )));
@@ -238,46 +238,48 @@ async fn migrate_locked(client: &mut Client) -> Result<(), StoreError> {
         Err(error) => return Err(unavailable(&error)),
     };
     if there > newest {
-        return Err(StoreError::Refused(format!(
-            "the tables were made by a newer PerfWatch (version {}, this one knows {}); start that one, or another database",
+        return Err(StoreError::Rejected(format!(
+            "database schema version {} is newer than this PerfWatch supports ({}); upgrade PerfWatch",
             there.unwrap_or_default(),
             newest.unwrap_or_default()
         )));
     }
     let report = migrations::migrations::runner().run_async(client).await;
-    report.map(|_| ()).map_err(|error| StoreError::Refused(error.to_string()))
+    report.map(|_| ()).map_err(|error| StoreError::Rejected(error.to_string()))
 }
 
 impl Store for PostgresStore {
-    fn kind(&self) -> &'static str {
+    fn backend(&self) -> &'static str {
         "postgres"
     }
 
-    fn hub(&self) -> &str {
+    fn hub_id(&self) -> &str {
         &self.shared.hub
     }
 
-    fn append(&self, rows: Vec<Row>) -> BoxFuture<'_, Result<i64, StoreError>> {
+    fn append(&self, rows: Vec<SnapshotRow>) -> BoxFuture<'_, Result<i64, StoreError>> {
         Box::pin(async move {
-            if self.shared.disk_bytes.load(Ordering::Relaxed) > self.shared.budget_bytes / 100 * WALL {
-                return Err(used_up());
+            if self.shared.disk_bytes.load(Ordering::Relaxed)
+                > self.shared.budget_bytes / 100 * REJECT_ABOVE_PERCENT
+            {
+                return Err(disk_budget_exhausted());
             }
-            if self.shared.head_bytes() > self.shared.budget_bytes / HEAD_PART {
-                let message = "what came in last is being sealed to fit the disk budget".to_owned();
+            if self.shared.head_bytes() > self.shared.budget_bytes / HEAD_BUDGET_FRACTION {
+                let message = "head is full; sealing in progress".to_owned();
                 return Err(StoreError::Unavailable(message));
             }
             let (reply, answer) = oneshot::channel();
-            self.appends.send(Append::new(&rows, reply)).await.map_err(|_| closed())?;
-            answer.await.map_err(|_| closed())?
+            self.appends.send(Append::new(&rows, reply)).await.map_err(|_| store_closed())?;
+            answer.await.map_err(|_| store_closed())?
         })
     }
 
-    fn head(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>> {
+    fn read_head(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>> {
         Box::pin(read::head(&self.shared, after, most))
     }
 
-    fn head_is_large(&self) -> bool {
-        self.shared.head_bytes() > self.shared.budget_bytes / HEAD_PART / 2
+    fn is_head_over_limit(&self) -> bool {
+        self.shared.head_bytes() > self.shared.budget_bytes / HEAD_BUDGET_FRACTION / 2
     }
 
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -287,14 +289,14 @@ impl Store for PostgresStore {
         })
     }
 
-    fn put_host(&self, host: HostRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn upsert_host(&self, host: HostRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let client = self.shared.client().await?;
             apply::put_host(&client, &host).await.map_err(|error| unavailable(&error))
         })
     }
 
-    fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>> {
+    fn list_hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>> {
         Box::pin(read::hosts(&self.shared))
     }
 
@@ -302,63 +304,70 @@ impl Store for PostgresStore {
         Box::pin(apply::commit(&self.shared, writes))
     }
 
-    fn rows(&self, sql: &'static str, cells: Vec<Cell>) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, StoreError>> {
+    fn query(
+        &self,
+        sql: &'static str,
+        cells: Vec<SqlValue>,
+    ) -> BoxFuture<'_, Result<Vec<Vec<SqlValue>>, StoreError>> {
         Box::pin(async move {
             let client = self.shared.client().await?;
             let values: Vec<&(dyn ToSql + Sync)> = cells.iter().map(|cell| cell as _).collect();
             let rows = client.query(sql, &values).await.map_err(|error| unavailable(&error))?;
-            Ok(rows.iter().map(|row| (0..row.len()).map(|at| of_postgres(row, at)).collect()).collect())
+            Ok(rows
+                .iter()
+                .map(|row| (0..row.len()).map(|at| value_from_postgres(row, at)).collect())
+                .collect())
         })
     }
 
-    fn read(&self, query: Query) -> BoxFuture<'_, Result<Reading, StoreError>> {
-        Box::pin(read::reading(&self.shared, query))
+    fn read_range(&self, query: Query) -> BoxFuture<'_, Result<QueryResult, StoreError>> {
+        Box::pin(read::read_range(&self.shared, query))
     }
 
-    fn blocks(
+    fn read_blocks(
         &self,
         tier: Tier,
         host: HostId,
         from_ms: i64,
         to_ms: i64,
-    ) -> BoxFuture<'_, Result<Vec<Piece>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Vec<BlockSlice>, StoreError>> {
         Box::pin(read::blocks(&self.shared, tier, host, from_ms, to_ms))
     }
 
-    fn oldest(
+    fn oldest_blocks(
         &self,
         tier: Tier,
         before_ms: i64,
         most: usize,
     ) -> BoxFuture<'_, Result<Vec<BlockInfo>, StoreError>> {
-        Box::pin(read::oldest(&self.shared, tier, before_ms, most))
+        Box::pin(read::oldest_blocks(&self.shared, tier, before_ms, most))
     }
 
-    fn dirty(
+    fn dirty_windows(
         &self,
         tier: Tier,
         before_ms: i64,
         most: usize,
-    ) -> BoxFuture<'_, Result<Vec<Dirty>, StoreError>> {
-        Box::pin(read::dirty(&self.shared, tier, before_ms, most))
+    ) -> BoxFuture<'_, Result<Vec<DirtyWindow>, StoreError>> {
+        Box::pin(read::dirty_windows(&self.shared, tier, before_ms, most))
     }
 
-    fn sealed(&self) -> BoxFuture<'_, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(read::sealed(&self.shared))
+    fn seal_watermarks(&self) -> BoxFuture<'_, Result<Vec<SealWatermark>, StoreError>> {
+        Box::pin(read::seal_watermarks(&self.shared))
     }
 
-    fn seen(&self) -> BoxFuture<'_, Result<Vec<Seen>, StoreError>> {
-        Box::pin(read::seen(&self.shared))
+    fn sequence_ranges(&self) -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>> {
+        Box::pin(read::sequence_ranges(&self.shared))
     }
 
-    fn floors(&self) -> BoxFuture<'_, Result<Floors, StoreError>> {
+    fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>> {
         Box::pin(async move {
             let client = self.shared.client().await?;
-            read::floors(&client, "").await.map_err(|error| unavailable(&error))
+            read::retention_watermarks(&client, "").await.map_err(|error| unavailable(&error))
         })
     }
 
-    fn lease(&self, name: &'static str, for_ms: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
+    fn acquire_lease(&self, name: &'static str, for_ms: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
             let client = self.shared.client().await?;
             // By the server's clock, which all hubs share.
@@ -375,7 +384,7 @@ impl Store for PostgresStore {
         None
     }
 
-    fn usage(&self) -> BoxFuture<'_, Result<Usage, StoreError>> {
+    fn disk_usage(&self) -> BoxFuture<'_, Result<DiskUsage, StoreError>> {
         Box::pin(async move {
             let usage = read::usage(&self.shared).await?;
             self.shared.disk_bytes.store(usage.disk_bytes, Ordering::Relaxed);
@@ -383,12 +392,12 @@ impl Store for PostgresStore {
         })
     }
 
-    fn tidy(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(apply::tidy(&self.shared, before_ms))
+    fn vacuum(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(apply::vacuum(&self.shared, before_ms))
     }
 
     fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>> {
         let to = to.to_owned();
-        Box::pin(async move { copy::backup(&self.shared, &to).await })
+        Box::pin(async move { backup::backup(&self.shared, &to).await })
     }
 }

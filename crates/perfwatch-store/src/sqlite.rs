@@ -6,29 +6,29 @@ mod file;
 mod read;
 mod writer;
 
-use crate::append::{Append, QUEUE, closed};
-use crate::cells::Cell;
-use crate::shapes::Shapes;
+use crate::append::{APPEND_QUEUE_CAPACITY, Append, store_closed};
+use crate::shape_cache::ShapeCache;
+use crate::sql::SqlValue;
 use crate::store::*;
 use file::{lock, migrate, prepare};
 use perfwatch_model::{Clock, HostId, Shape, ShapeId, wire};
-use perfwatch_series::Tier;
+use perfwatch_tsdb::Tier;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use writer::Job;
+use writer::WriterJob;
 
 /// Connections that read at one time.
-const READERS: usize = 4;
+const MAX_READERS: usize = 4;
 /// Pages are this large: blobs of some ten kB fit well.
 const PAGE_BYTES: u64 = 8_192;
 /// Enough to seal and roll up what a large fleet sent in a minute.
-const RESERVE_PAGES: u64 = (64 << 20) / PAGE_BYTES;
+const RESERVED_PAGES: u64 = (64 << 20) / PAGE_BYTES;
 /// The one hub there is.
-const HUB: &str = "local";
+const LOCAL_HUB_ID: &str = "local";
 
 /// How a database is opened.
 #[derive(Debug, Clone)]
@@ -41,24 +41,24 @@ pub struct SqliteOptions {
 
 /// The adapter.
 pub struct SqliteStore {
-    shared: Arc<Shared>,
-    jobs: mpsc::Sender<Job>,
+    shared: Arc<SqliteInner>,
+    jobs: mpsc::Sender<WriterJob>,
     slots: Semaphore,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-pub(crate) use file::{forget_keys, new_file, old_file};
+pub(crate) use file::{new_file, open_backup, strip_secrets};
 
-pub(crate) struct Shared {
+pub(crate) struct SqliteInner {
     path: PathBuf,
     /// Pages that may be in use before appends are refused; the rest of the file's pages
     /// belongs to sealing and roll-up.
-    room_pages: u64,
+    append_limit_pages: u64,
     /// Bytes of head rows, and what they may be: sealing them must find room in the reserve.
     head_bytes: AtomicU64,
-    most_head_bytes: u64,
+    max_head_bytes: u64,
     clock: Arc<dyn Clock>,
-    shapes: Shapes,
+    shapes: ShapeCache,
     readers: Mutex<Vec<Connection>>,
     /// None where it is only read.
     _lock: Option<File>,
@@ -69,8 +69,8 @@ pub(crate) fn unavailable(error: rusqlite::Error) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
-fn refused(folder: &Path, why: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Refused(format!("history in {}: {why}", folder.display()))
+fn store_error(folder: &Path, why: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Rejected(format!("history in {}: {why}", folder.display()))
 }
 
 fn table(tier: Tier) -> &'static str {
@@ -91,7 +91,7 @@ impl SqliteOptions {
     /// anything can go. Of a small budget that is a larger part.
     fn reserve_pages(&self) -> u64 {
         let pages = self.pages();
-        (pages / 16).max((pages / 4).min(RESERVE_PAGES))
+        (pages / 16).max((pages / 4).min(RESERVED_PAGES))
     }
 
     fn pages(&self) -> u64 {
@@ -106,7 +106,7 @@ impl SqliteStore {
     /// A folder that can't be written or that another hub has, a database that a newer
     /// PerfWatch made, a file that is no database.
     pub fn open(options: &SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(&options.folder).map_err(|error| refused(&options.folder, &error))?;
+        std::fs::create_dir_all(&options.folder).map_err(|error| store_error(&options.folder, &error))?;
         let lock = lock(&options.folder)?;
         Self::open_with(options, clock, Some(lock))
     }
@@ -130,35 +130,35 @@ impl SqliteStore {
     ) -> Result<Self, StoreError> {
         let folder = &options.folder;
         let path = folder.join("history.db");
-        file::keep_private(folder).map_err(|error| refused(folder, &error))?;
-        let mut connection = Connection::open(&path).map_err(|error| refused(folder, &error))?;
-        prepare(&connection, options).map_err(|error| refused(folder, &error))?;
+        file::restrict_permissions(folder).map_err(|error| store_error(folder, &error))?;
+        let mut connection = Connection::open(&path).map_err(|error| store_error(folder, &error))?;
+        prepare(&connection, options).map_err(|error| store_error(folder, &error))?;
         if lock.is_some() {
             // Under a hub that runs, its tables stay as they are.
-            migrate(&mut connection).map_err(|error| refused(folder, &error))?;
+            migrate(&mut connection).map_err(|error| store_error(folder, &error))?;
         }
         let sql = "SELECT coalesce(sum(length(payload)), 0) FROM head";
         let head_bytes = connection
             .query_row(sql, [], |row| row.get::<_, i64>(0))
-            .map_err(|error| refused(folder, &error))?
+            .map_err(|error| store_error(folder, &error))?
             .cast_unsigned();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SqliteInner {
             path,
-            room_pages: options.pages() - options.reserve_pages(),
+            append_limit_pages: options.pages() - options.reserve_pages(),
             head_bytes: AtomicU64::new(head_bytes),
-            most_head_bytes: options.reserve_pages() * PAGE_BYTES / 2,
+            max_head_bytes: options.reserve_pages() * PAGE_BYTES / 2,
             clock,
-            shapes: Shapes::default(),
+            shapes: ShapeCache::default(),
             readers: Mutex::default(),
             _lock: lock,
         });
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (jobs, queue) = mpsc::channel(APPEND_QUEUE_CAPACITY);
         let writer = writer::Writer::new(connection, shared.clone(), options.wal_bytes());
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(queue))
-            .map_err(|error| refused(folder, &error))?;
-        Ok(Self { shared, jobs, slots: Semaphore::new(READERS), thread: Mutex::new(Some(thread)) })
+            .map_err(|error| store_error(folder, &error))?;
+        Ok(Self { shared, jobs, slots: Semaphore::new(MAX_READERS), thread: Mutex::new(Some(thread)) })
     }
 
     /// Opens what is there to read it, beside a hub that may be running on it.
@@ -168,28 +168,33 @@ impl SqliteStore {
     pub fn open_to_read(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let path = folder.join("history.db");
         if !path.exists() {
-            return Err(StoreError::Refused(format!("there is no history in {}", folder.display())));
+            return Err(StoreError::Rejected(format!("there is no history in {}", folder.display())));
         }
-        let shared = Shared {
+        let shared = SqliteInner {
             path,
-            room_pages: 0,
+            append_limit_pages: 0,
             head_bytes: AtomicU64::new(0),
-            most_head_bytes: 0,
+            max_head_bytes: 0,
             clock,
-            shapes: Shapes::default(),
+            shapes: ShapeCache::default(),
             readers: Mutex::default(),
             _lock: None,
         };
         shared.reader()?;
         // Nobody listens at the other end: writing is refused.
         let (jobs, _) = mpsc::channel(1);
-        Ok(Self { shared: Arc::new(shared), jobs, slots: Semaphore::new(READERS), thread: Mutex::new(None) })
+        Ok(Self {
+            shared: Arc::new(shared),
+            jobs,
+            slots: Semaphore::new(MAX_READERS),
+            thread: Mutex::new(None),
+        })
     }
 
-    async fn send<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StoreError> {
+    async fn send<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> WriterJob) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.jobs.send(job(reply)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())
+        self.jobs.send(job(reply)).await.map_err(|_| store_closed())?;
+        answer.await.map_err(|_| store_closed())
     }
 
     /// Runs on the writer's own connection, between commits.
@@ -198,7 +203,7 @@ impl SqliteStore {
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let job = |reply: oneshot::Sender<rusqlite::Result<T>>| {
-            Job::Run(Box::new(move |connection| {
+            WriterJob::Run(Box::new(move |connection| {
                 // Nobody waits any more: the work is done all the same.
                 let _ = reply.send(work(connection));
             }))
@@ -209,9 +214,9 @@ impl SqliteStore {
     /// Runs on a reader's connection, on a thread that may block.
     async fn query<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Connection, &Shared) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&mut Connection, &SqliteInner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let _slot = self.slots.acquire().await.map_err(|_| closed())?;
+        let _slot = self.slots.acquire().await.map_err(|_| store_closed())?;
         let shared = self.shared.clone();
         let task = tokio::task::spawn_blocking(move || {
             let mut connection = shared.reader()?;
@@ -235,7 +240,7 @@ impl Drop for SqliteStore {
     }
 }
 
-impl Shared {
+impl SqliteInner {
     fn reader(&self) -> Result<Connection, StoreError> {
         if let Some(connection) = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Ok(connection);
@@ -249,7 +254,7 @@ impl Shared {
 
     /// A shape, from memory or from the database.
     fn shape(&self, connection: &Connection, id: ShapeId) -> Result<Option<Arc<Shape>>, StoreError> {
-        if let Some(shape) = self.shapes.known(id) {
+        if let Some(shape) = self.shapes.get(id) {
             return Ok(Some(shape));
         }
         let columns: Option<Vec<u8>> = connection
@@ -258,7 +263,7 @@ impl Shared {
             .map_err(unavailable)?;
         Ok(columns
             .and_then(|columns| wire::decode_shape(columns.into()).ok())
-            .map(|shape| self.shapes.learn(Arc::new(shape))))
+            .map(|shape| self.shapes.insert(Arc::new(shape))))
     }
 
     fn file_bytes(&self) -> u64 {
@@ -277,34 +282,35 @@ impl Shared {
 }
 
 impl Store for SqliteStore {
-    fn kind(&self) -> &'static str {
+    fn backend(&self) -> &'static str {
         "sqlite"
     }
 
-    fn hub(&self) -> &str {
-        HUB
+    fn hub_id(&self) -> &str {
+        LOCAL_HUB_ID
     }
 
-    fn append(&self, rows: Vec<Row>) -> BoxFuture<'_, Result<i64, StoreError>> {
-        Box::pin(async move { self.send(|reply| Job::Append(Append::new(&rows, reply))).await? })
+    fn append(&self, rows: Vec<SnapshotRow>) -> BoxFuture<'_, Result<i64, StoreError>> {
+        Box::pin(async move { self.send(|reply| WriterJob::Append(Append::new(&rows, reply))).await? })
     }
 
-    fn head(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>> {
+    fn read_head(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>> {
         Box::pin(self.query(move |connection, shared| read::head(connection, shared, after, most)))
     }
 
-    fn head_is_large(&self) -> bool {
-        self.shared.head_bytes.load(Ordering::Relaxed) > self.shared.most_head_bytes / 2
+    fn is_head_over_limit(&self) -> bool {
+        self.shared.head_bytes.load(Ordering::Relaxed) > self.shared.max_head_bytes / 2
     }
 
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {
         let shared = self.shared.clone();
         Box::pin(self.write(move |connection| {
             let sql = "SELECT coalesce(sum(length(payload)), 0) FROM head WHERE hub = ?1 AND arrival < ?2";
-            let gone: i64 = connection.prepare_cached(sql)?.query_row((HUB, before), |row| row.get(0))?;
+            let gone: i64 =
+                connection.prepare_cached(sql)?.query_row((LOCAL_HUB_ID, before), |row| row.get(0))?;
             connection
                 .prepare_cached("DELETE FROM head WHERE hub = ?1 AND arrival < ?2")?
-                .execute((HUB, before))?;
+                .execute((LOCAL_HUB_ID, before))?;
             // Only the writer, on whose thread this is, changes it.
             let before = shared.head_bytes.load(Ordering::Relaxed);
             shared.head_bytes.store(before.saturating_sub(gone.cast_unsigned()), Ordering::Relaxed);
@@ -312,33 +318,37 @@ impl Store for SqliteStore {
         }))
     }
 
-    fn put_host(&self, host: HostRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn upsert_host(&self, host: HostRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.write(move |connection| apply::put_host(connection, &host)))
     }
 
-    fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>> {
+    fn list_hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>> {
         Box::pin(self.query(|connection, _| read::hosts(connection).map_err(unavailable)))
     }
 
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>> {
-        Box::pin(async move { self.send(|reply| Job::Commit(writes, reply)).await? })
+        Box::pin(async move { self.send(|reply| WriterJob::Commit(writes, reply)).await? })
     }
 
-    fn rows(&self, sql: &'static str, cells: Vec<Cell>) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, StoreError>> {
+    fn query(
+        &self,
+        sql: &'static str,
+        cells: Vec<SqlValue>,
+    ) -> BoxFuture<'_, Result<Vec<Vec<SqlValue>>, StoreError>> {
         Box::pin(self.query(move |connection, _| read::rows(connection, sql, &cells).map_err(unavailable)))
     }
 
-    fn read(&self, query: Query) -> BoxFuture<'_, Result<Reading, StoreError>> {
-        Box::pin(self.query(move |connection, shared| read::reading(connection, shared, &query)))
+    fn read_range(&self, query: Query) -> BoxFuture<'_, Result<QueryResult, StoreError>> {
+        Box::pin(self.query(move |connection, shared| read::read_range(connection, shared, &query)))
     }
 
-    fn blocks(
+    fn read_blocks(
         &self,
         tier: Tier,
         host: HostId,
         from_ms: i64,
         to_ms: i64,
-    ) -> BoxFuture<'_, Result<Vec<Piece>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Vec<BlockSlice>, StoreError>> {
         Box::pin(
             self.query(move |connection, shared| {
                 read::blocks(connection, shared, tier, host, from_ms, to_ms)
@@ -346,45 +356,41 @@ impl Store for SqliteStore {
         )
     }
 
-    fn oldest(
+    fn oldest_blocks(
         &self,
         tier: Tier,
         before_ms: i64,
         most: usize,
     ) -> BoxFuture<'_, Result<Vec<BlockInfo>, StoreError>> {
-        Box::pin(
-            self.query(move |connection, _| {
-                read::oldest(connection, tier, before_ms, most).map_err(unavailable)
-            }),
-        )
+        Box::pin(self.query(move |connection, _| {
+            read::oldest_blocks(connection, tier, before_ms, most).map_err(unavailable)
+        }))
     }
 
-    fn dirty(
+    fn dirty_windows(
         &self,
         tier: Tier,
         before_ms: i64,
         most: usize,
-    ) -> BoxFuture<'_, Result<Vec<Dirty>, StoreError>> {
-        Box::pin(
-            self.query(move |connection, _| {
-                read::dirty(connection, tier, before_ms, most).map_err(unavailable)
-            }),
-        )
+    ) -> BoxFuture<'_, Result<Vec<DirtyWindow>, StoreError>> {
+        Box::pin(self.query(move |connection, _| {
+            read::dirty_windows(connection, tier, before_ms, most).map_err(unavailable)
+        }))
     }
 
-    fn sealed(&self) -> BoxFuture<'_, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(self.query(|connection, _| read::sealed(connection).map_err(unavailable)))
+    fn seal_watermarks(&self) -> BoxFuture<'_, Result<Vec<SealWatermark>, StoreError>> {
+        Box::pin(self.query(|connection, _| read::seal_watermarks(connection).map_err(unavailable)))
     }
 
-    fn seen(&self) -> BoxFuture<'_, Result<Vec<Seen>, StoreError>> {
-        Box::pin(self.query(|connection, _| read::seen(connection).map_err(unavailable)))
+    fn sequence_ranges(&self) -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>> {
+        Box::pin(self.query(|connection, _| read::sequence_ranges(connection).map_err(unavailable)))
     }
 
-    fn floors(&self) -> BoxFuture<'_, Result<Floors, StoreError>> {
-        Box::pin(self.query(|connection, _| read::floors(connection).map_err(unavailable)))
+    fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>> {
+        Box::pin(self.query(|connection, _| read::retention_watermarks(connection).map_err(unavailable)))
     }
 
-    fn lease(&self, name: &'static str, for_ms: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
+    fn acquire_lease(&self, name: &'static str, for_ms: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
         let now_ms = self.shared.clock.wall_ms();
         Box::pin(self.write(move |connection| {
             let taken = connection
@@ -393,7 +399,7 @@ impl Store for SqliteStore {
                      SET holder = excluded.holder, until_ms = excluded.until_ms \
                      WHERE lease.holder = excluded.holder OR lease.until_ms < ?4",
                 )?
-                .execute((name, HUB, now_ms + for_ms, now_ms))?;
+                .execute((name, LOCAL_HUB_ID, now_ms + for_ms, now_ms))?;
             Ok(taken > 0)
         }))
     }
@@ -402,13 +408,13 @@ impl Store for SqliteStore {
         self.shared.free_bytes()
     }
 
-    fn usage(&self) -> BoxFuture<'_, Result<Usage, StoreError>> {
+    fn disk_usage(&self) -> BoxFuture<'_, Result<DiskUsage, StoreError>> {
         Box::pin(self.query(|connection, shared| read::usage(connection, shared).map_err(unavailable)))
     }
 
-    fn tidy(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn vacuum(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>> {
         let shared = self.shared.clone();
-        Box::pin(self.write(move |connection| apply::tidy(connection, &shared, before_ms)))
+        Box::pin(self.write(move |connection| apply::vacuum(connection, &shared, before_ms)))
     }
 
     fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>> {

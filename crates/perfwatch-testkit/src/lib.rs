@@ -3,8 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test can't go on without its parts")]
 
+pub mod recorder;
 pub mod redis;
-pub mod sink;
 pub mod sshd;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,9 +22,9 @@ pub struct Postgres {
 }
 
 /// What makes it fast, where nothing is asked of it after a crash.
-const FAST: [&str; 3] = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"];
+const FAST_SETTINGS: [&str; 3] = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"];
 /// What every one has: little memory, and no port that could be taken.
-const ALWAYS: [&str; 6] = [
+const BASE_SETTINGS: [&str; 6] = [
     "listen_addresses=",
     "shared_buffers=32MB",
     "wal_level=minimal",
@@ -47,7 +47,7 @@ fn programs() -> PathBuf {
 impl Postgres {
     /// Starts one that forgets what it had in a crash.
     pub fn start() -> Self {
-        Self::start_with(&FAST)
+        Self::start_with(&FAST_SETTINGS)
     }
 
     /// Starts one that keeps what it acknowledged.
@@ -60,7 +60,7 @@ impl Postgres {
         let folder = tempfile::Builder::new().prefix("pw-pg-").tempdir().unwrap();
         // The server's own user must get through.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        let settings = ALWAYS.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
+        let settings = BASE_SETTINGS.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
         let mut server = Self { folder, programs: programs(), settings, port: 5432, child: None };
         let data = server.data();
         let done = server

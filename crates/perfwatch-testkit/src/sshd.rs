@@ -92,7 +92,7 @@ impl Sshd {
     }
 
     /// Where it listens.
-    pub fn place(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         (self.address, self.port).into()
     }
 
@@ -140,7 +140,7 @@ impl Sshd {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
         for _ in 0..200 {
-            if TcpStream::connect(self.place()).is_ok() {
+            if TcpStream::connect(self.address()).is_ok() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(25));
@@ -167,7 +167,7 @@ impl Sshd {
     }
 
     /// Cuts whoever is connected.
-    pub fn cut(&self) {
+    pub fn drop_connections(&self) {
         let Some(child) = &self.child else { return };
         let of_ours = format!(" {} ", child.id());
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -195,37 +195,37 @@ impl Drop for Sshd {
 
 /// What a server that is none does with whoever connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trap {
+pub enum FaultScript {
     /// Says nothing.
     Silent,
     /// A byte a second.
-    Slow,
+    SlowBanner,
     /// Bytes that mean nothing.
-    Noise,
+    RandomBytes,
     /// A greeting without an end.
-    Endless,
+    EndlessBanner,
     /// Hangs up at once.
     Reset,
     /// Greets as it should and then stands still.
-    Frozen,
+    StallAfterBanner,
     /// Greets as it should and then says what nobody understands.
-    Broken,
+    GarbageAfterBanner,
 }
 
 /// A server that is none, on a port of 127.0.0.1.
-pub struct Hostile {
-    place: SocketAddr,
-    open: Arc<AtomicUsize>,
+pub struct FaultyServer {
+    address: SocketAddr,
+    open_connections: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 }
 
-impl Hostile {
+impl FaultyServer {
     /// Listens.
-    pub fn start(trap: Trap) -> Self {
+    pub fn start(trap: FaultScript) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let place = listener.local_addr().unwrap();
-        let (open, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let (counted, stopped) = (open.clone(), stop.clone());
+        let address = listener.local_addr().unwrap();
+        let (open_connections, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counted, stopped) = (open_connections.clone(), stop.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if stopped.load(Ordering::Relaxed) {
@@ -234,41 +234,41 @@ impl Hostile {
                 let open = counted.clone();
                 open.fetch_add(1, Ordering::Relaxed);
                 std::thread::spawn(move || {
-                    spring(trap, stream);
+                    run_script(trap, stream);
                     open.fetch_sub(1, Ordering::Relaxed);
                 });
             }
         });
-        Self { place, open, stop }
+        Self { address, open_connections, stop }
     }
 
     /// Where it listens.
-    pub fn place(&self) -> SocketAddr {
-        self.place
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Who is connected still.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+    pub fn open_connections(&self) -> usize {
+        self.open_connections.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Hostile {
+impl Drop for FaultyServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.place);
+        let _ = TcpStream::connect(self.address);
     }
 }
 
 const GREETING: &[u8] = b"SSH-2.0-OpenSSH_9.9\r\n";
 
 /// Goes on until the other side has gone.
-fn spring(trap: Trap, mut stream: TcpStream) {
+fn run_script(trap: FaultScript, mut stream: TcpStream) {
     let mut buffer = [0; 4096];
     let noise: Vec<u8> = (0..4096_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     match trap {
-        Trap::Reset => return,
-        Trap::Slow => {
+        FaultScript::Reset => return,
+        FaultScript::SlowBanner => {
             for byte in GREETING.iter().cycle() {
                 if stream.write_all(&[*byte]).is_err() {
                     return;
@@ -276,20 +276,20 @@ fn spring(trap: Trap, mut stream: TcpStream) {
                 std::thread::sleep(Duration::from_millis(200));
             }
         }
-        Trap::Noise => {
+        FaultScript::RandomBytes => {
             let _ = stream.write_all(&noise);
         }
-        Trap::Endless => {
+        FaultScript::EndlessBanner => {
             while stream.write_all(b"Welcome to this fine machine, which has much to say.\r\n").is_ok() {}
         }
-        Trap::Broken => {
+        FaultScript::GarbageAfterBanner => {
             let _ = stream.write_all(GREETING);
             let _ = stream.write_all(&noise);
         }
-        Trap::Frozen => {
+        FaultScript::StallAfterBanner => {
             let _ = stream.write_all(GREETING);
         }
-        Trap::Silent => {}
+        FaultScript::Silent => {}
     }
     while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
 }

@@ -7,7 +7,7 @@ use crate::store;
 use anyhow::Context as _;
 use perfwatch_hub::ExportRequest;
 use perfwatch_model::{Clock, SystemClock};
-use perfwatch_store::{Location, SqliteOptions, SqliteStore};
+use perfwatch_store::{SqliteOptions, SqliteStore, StoreUrl};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ fn runtime() -> anyhow::Result<Runtime> {
 pub(crate) fn backup(settings: &Settings, to: &Path) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     runtime()?.block_on(async {
-        let store = store::open_to_read(settings, clock).await?;
+        let store = store::open_read_only(settings, clock).await?;
         store.backup(to).await?;
         anyhow::Ok(())
     })?;
@@ -34,8 +34,8 @@ pub(crate) fn backup(settings: &Settings, to: &Path) -> anyhow::Result<()> {
 /// A backup in the place of what is there.
 #[expect(clippy::print_stdout, reason = "what a person at the terminal waits for")]
 pub(crate) fn restore(settings: &Settings, from: &Path) -> anyhow::Result<()> {
-    match store::location(settings)? {
-        Location::Sqlite(folder) => {
+    match store::store_url(settings)? {
+        StoreUrl::Sqlite(folder) => {
             let options = SqliteOptions { folder, budget_bytes: settings.hub.disk_budget.0 };
             let before = SqliteStore::restore(&options, from, &SystemClock::new())?;
             println!("restored to {}", options.folder.display());
@@ -44,7 +44,7 @@ pub(crate) fn restore(settings: &Settings, from: &Path) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Location::Postgres(url) => {
+        StoreUrl::Postgres(url) => {
             let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
             runtime()?.block_on(async {
                 store::postgres(settings, &url, clock).await?.restore(from).await.map_err(anyhow::Error::from)
@@ -60,7 +60,7 @@ pub(crate) fn export(settings: &Settings, request: &ExportRequest) -> anyhow::Re
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut out = std::io::BufWriter::new(std::io::stdout());
     runtime()?.block_on(async {
-        let store = store::open_to_read(settings, clock.clone()).await?;
+        let store = store::open_read_only(settings, clock.clone()).await?;
         perfwatch_hub::export(store, clock, request, &mut out).await?;
         anyhow::Ok(())
     })?;
@@ -71,6 +71,6 @@ pub(crate) fn export(settings: &Settings, request: &ExportRequest) -> anyhow::Re
 /// A made-up fleet, until a signal.
 pub(crate) fn simulate(simulation: &Simulation) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
-    Shutdown::listen()?.raise(&stop);
+    Shutdown::install()?.set_flag(&stop);
     simulate::simulate(simulation, &stop)
 }

@@ -59,7 +59,7 @@ struct AgentFlags {
     #[arg(long, global = true, value_name = "TIME")]
     interval: Option<String>,
     #[command(flatten)]
-    roots: Roots,
+    roots: RootFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,13 +73,13 @@ enum AgentCommand {
 pub(crate) enum Program {
     /// `perfwatch`, whose agent is a command.
     #[cfg(feature = "hub")]
-    Whole,
+    Full,
     /// `perfwatch-agent`.
     Agent,
 }
 
 #[derive(Debug, Args)]
-struct Roots {
+struct RootFlags {
     /// Where the watched host's /proc is mounted
     #[arg(long, value_name = "FOLDER")]
     procfs: Option<String>,
@@ -93,23 +93,23 @@ struct Roots {
 
 type Overrides = Vec<(&'static str, String)>;
 
-fn over(list: &mut Overrides, key: &'static str, value: Option<String>) {
+fn push_override(list: &mut Overrides, key: &'static str, value: Option<String>) {
     list.extend(value.map(|value| (key, value)));
 }
 
-impl Roots {
+impl RootFlags {
     fn overrides(self, list: &mut Overrides) {
-        over(list, "agent.procfs", self.procfs);
-        over(list, "agent.sysfs", self.sysfs);
-        over(list, "agent.rootfs", self.rootfs);
+        push_override(list, "agent.procfs", self.procfs);
+        push_override(list, "agent.sysfs", self.sysfs);
+        push_override(list, "agent.rootfs", self.rootfs);
     }
 }
 
 impl Common {
     fn load(self, mut overrides: Overrides) -> anyhow::Result<Settings> {
-        over(&mut overrides, "data", self.data);
-        over(&mut overrides, "log.level", self.log_level);
-        over(&mut overrides, "log.format", self.log_format);
+        push_override(&mut overrides, "data", self.data);
+        push_override(&mut overrides, "log.level", self.log_level);
+        push_override(&mut overrides, "log.format", self.log_format);
         let environment: Vec<(String, String)> = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
@@ -127,11 +127,11 @@ pub fn agent_main() -> ExitCode {
 
 fn run_agent(common: Common, agent: AgentFlags, program: Program) -> anyhow::Result<()> {
     let mut flags = Overrides::new();
-    over(&mut flags, "agent.hub", agent.hub);
-    over(&mut flags, "agent.token", agent.token);
-    over(&mut flags, "agent.ca", agent.ca);
-    over(&mut flags, "agent.name", agent.name);
-    over(&mut flags, "agent.interval", agent.interval);
+    push_override(&mut flags, "agent.hub", agent.hub);
+    push_override(&mut flags, "agent.token", agent.token);
+    push_override(&mut flags, "agent.ca", agent.ca);
+    push_override(&mut flags, "agent.name", agent.name);
+    push_override(&mut flags, "agent.interval", agent.interval);
     agent.roots.overrides(&mut flags);
     let settings = common.load(flags)?;
     match agent.command {
@@ -158,7 +158,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_agents_command_line_is_consistent() {
+    fn agent_cli_definition_is_valid() {
         AgentCli::command().debug_assert();
     }
 }

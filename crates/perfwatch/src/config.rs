@@ -8,7 +8,7 @@ mod values;
 pub use load::{ConfigError, load};
 #[cfg(feature = "hub")]
 pub(crate) use settings::OidcSettings;
-pub use settings::{KEYS, LogFormat, LogSettings, Settings};
+pub use settings::{LogFormat, LogSettings, SETTINGS, Settings};
 pub use values::{Bytes, Duration, Secret};
 
 #[cfg(test)]

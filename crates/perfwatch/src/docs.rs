@@ -1,13 +1,13 @@
 //! The generated pages: `docs/METRICS.md` from the collectors' tables, `docs/CONFIG.md` from
 //! the settings. A test holds them against the repository; `UPDATE_DOCS=1` writes them.
 
-use crate::config::{KEYS, Settings};
+use crate::config::{SETTINGS, Settings};
 use perfwatch_collect::COLLECTORS;
 use perfwatch_model::MetricDef;
 use std::fmt::Write as _;
 
 /// The text form of an enum, as the API says it.
-fn word(value: impl serde::Serialize) -> String {
+fn enum_text(value: impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
@@ -17,7 +17,7 @@ fn metric_row(def: &MetricDef) -> String {
     } else {
         format!("{}{{{}}}", def.name, def.dimension)
     };
-    format!("| `{name}` | {} | {} | {} |", word(def.unit), word(def.kind), def.help)
+    format!("| `{name}` | {} | {} | {} |", enum_text(def.unit), enum_text(def.kind), def.help)
 }
 
 /// `docs/METRICS.md`.
@@ -27,7 +27,7 @@ pub fn metrics_page() -> String {
         .to_owned();
     let agent = ("agent", perfwatch_agent::METRICS, "each tick".to_owned());
     let collectors = COLLECTORS.iter().filter(|collector| !collector.metrics.is_empty()).map(|collector| {
-        let every = collector.every.duration();
+        let every = collector.cadence.min_interval();
         let every = if every.is_zero() {
             "each tick".to_owned()
         } else {
@@ -60,7 +60,7 @@ pub fn config_page() -> String {
         `data` is `/var/lib/perfwatch` for root and `~/.local/state/perfwatch` for everyone else.\n\n\
         | key | variable | default | what |\n|---|---|---|---|\n"
         .to_owned();
-    for (key, help) in KEYS {
+    for (key, help) in SETTINGS {
         let default =
             key.split('.').try_fold(&defaults, |value, part| value.get(part)).cloned().unwrap_or_default();
         let shown = match &default {
@@ -83,7 +83,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn the_pages_are_up_to_date() {
+    fn generated_docs_are_up_to_date() {
         for (name, page) in [("METRICS.md", super::metrics_page()), ("CONFIG.md", super::config_page())] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
             if std::env::var_os("UPDATE_DOCS").is_some() {

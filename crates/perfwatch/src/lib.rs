@@ -7,9 +7,9 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "hub")]
 pub mod docs;
-mod install;
 #[cfg(feature = "hub")]
-mod keys;
+mod encryption_keys;
+mod install;
 #[cfg(feature = "hub")]
 mod look;
 mod run;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 /// The agent until a signal.
 pub(crate) fn agent(settings: &Settings) -> anyhow::Result<()> {
-    let shutdown = Shutdown::listen()?;
-    let config = settings.agent().map_err(anyhow::Error::msg)?;
-    let agent = Agent::start(&config, Arc::new(SystemClock::new()), shutdown.ender()).context("agent")?;
+    let shutdown = Shutdown::install()?;
+    let config = settings.agent_config().map_err(anyhow::Error::msg)?;
+    let agent = Agent::start(&config, Arc::new(SystemClock::new()), shutdown.trigger()).context("agent")?;
     shutdown.wait();
     let revoked = agent.revoked();
     agent.stop();
@@ -20,7 +20,7 @@ pub(crate) fn agent(settings: &Settings) -> anyhow::Result<()> {
 
 /// The hub does not want this agent any more: starting it again is of no use.
 #[derive(Debug, thiserror::Error)]
-#[error("the hub revoked this agent; enrol it anew with --token")]
+#[error("the hub revoked this agent; enroll it again with --token")]
 pub(crate) struct Revoked;
 
 #[cfg(feature = "hub")]
@@ -33,16 +33,17 @@ mod with_hub {
     use crate::store;
     use ipnet::IpNet;
     use perfwatch_hub::{
-        Deps, FirstAdmin, Hub, HubConfig, OidcConfig, RequestLimits, SessionTimes, TlsFiles,
+        Hub, HubConfig, HubDependencies, InitialAdmin, OidcConfig, RateLimitConfig, SessionLifetimes,
+        TlsFiles,
     };
     use perfwatch_model::Clock;
-    use perfwatch_store::people::Role;
+    use perfwatch_store::accounts::Role;
     use std::net::{IpAddr, SocketAddr};
     use tokio::runtime::Runtime;
 
     /// The hub until a signal.
     pub(crate) fn hub(settings: &Settings) -> anyhow::Result<()> {
-        let shutdown = Shutdown::listen()?;
+        let shutdown = Shutdown::install()?;
         let (runtime, hub) = start(settings, Arc::new(SystemClock::new()), false)?;
         say_where(&hub);
         shutdown.wait();
@@ -53,12 +54,12 @@ mod with_hub {
     /// Hub and agent until a signal. The agent is the same as on any other host; it only finds
     /// its hub by itself.
     pub(crate) fn all(settings: &Settings) -> anyhow::Result<()> {
-        let shutdown = Shutdown::listen()?;
+        let shutdown = Shutdown::install()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (runtime, hub) = start(settings, clock.clone(), true)?;
-        let mut config = settings.agent().map_err(anyhow::Error::msg)?;
-        config.hub = hub.inside_url();
-        config.token = Some(hub.own_agent());
+        let mut config = settings.agent_config().map_err(anyhow::Error::msg)?;
+        config.hub = hub.loopback_url();
+        config.token = Some(hub.embedded_agent_secret());
         config.ca = None;
         let agent = Agent::start(&config, clock, || {}).context("agent")?;
         say_where(&hub);
@@ -73,13 +74,13 @@ mod with_hub {
         let listen = settings.hub.listen.replace("localhost:", "127.0.0.1:").parse().with_context(|| {
             format!("hub.listen: {:?} is not ADDRESS:PORT, such as 127.0.0.1:8000", settings.hub.listen)
         })?;
-        let config = HubConfig { own_agent, ..config(settings, listen)? };
+        let config = HubConfig { embedded_agent: own_agent, ..config(settings, listen)? };
         let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?;
         let store = runtime.block_on(store::open(settings, clock.clone()))?;
-        let notifier = Arc::new(perfwatch_notify::Channels::new());
-        let remote = Arc::new(perfwatch_ssh::Looks::new(clock.clone()));
-        let deps = Deps { store, clock, catalog, notifier, remote };
+        let notifier = Arc::new(perfwatch_notify::ChannelNotifier::new());
+        let remote = Arc::new(perfwatch_ssh::SshCollector::new(clock.clone()));
+        let deps = HubDependencies { store, clock, catalog, notifier, remote_collector: remote };
         let hub = runtime.block_on(Hub::start(config, deps)).context("hub")?;
         Ok((runtime, hub))
     }
@@ -98,7 +99,7 @@ mod with_hub {
         };
         let first_admin = match &hub.admin.password {
             None => None,
-            Some(password) => Some(FirstAdmin {
+            Some(password) => Some(InitialAdmin {
                 name: hub.admin.name.clone(),
                 password: password.read().map_err(|why| anyhow::anyhow!("hub.admin.password: {why}"))?,
             }),
@@ -111,21 +112,24 @@ mod with_hub {
             public_url: hub.public_url.clone().filter(|url| !url.is_empty()),
             trusted_proxies: hub.trusted_proxies.iter().map(network).collect::<Result<_, _>>()?,
             tls,
-            first_admin,
-            sessions: SessionTimes { idle: hub.sessions.idle.0, most: hub.sessions.longest.0 },
-            requests: RequestLimits {
-                agent: hub.limits.agent_requests,
-                ingest: hub.limits.ingest_requests,
-                api: hub.limits.api_requests,
+            initial_admin: first_admin,
+            session_lifetimes: SessionLifetimes {
+                idle_timeout: hub.sessions.idle_timeout.0,
+                max_age: hub.sessions.max_age.0,
             },
-            connections: hub.limits.connections.min(raise_file_handles().unwrap_or(usize::MAX)),
-            connections_of_address: hub.limits.address_connections,
+            rate_limits: RateLimitConfig {
+                agent_per_second: hub.limits.agent_requests_per_second,
+                ingest_per_second: hub.limits.ingest_requests_per_second,
+                api_per_second: hub.limits.api_requests_per_second,
+            },
+            max_connections: hub.limits.max_connections.min(raise_file_handles().unwrap_or(usize::MAX)),
+            max_connections_per_address: hub.limits.max_connections_per_address,
             downloads: settings.data.join("downloads"),
             redis: redis.filter(|url| !url.is_empty()).map(Into::into),
-            secret_keys: crate::keys::keys(settings)?,
-            workers: hub.servers.workers.clamp(1, 100),
+            secret_keys: crate::encryption_keys::load_or_create(settings)?,
+            collection_workers: hub.agentless.workers.clamp(1, 100),
             interval: hub.interval.map(|time| time.0),
-            history: store::history(settings),
+            history: store::history_config(settings),
             ..HubConfig::default()
         })
     }
@@ -138,7 +142,7 @@ mod with_hub {
         let most = limit.maximum;
         limit.current = most.or(limit.current);
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::debug!(%error, "open files");
+            tracing::debug!(%error, "failed to raise the open file limit");
         }
         let handles = usize::try_from(getrlimit(Resource::Nofile).current?).ok()?;
         Some(handles.saturating_sub(200).max(100))
@@ -150,7 +154,7 @@ mod with_hub {
         let default_role = match oidc.default_role.as_deref().filter(|role| !role.is_empty()) {
             None => None,
             Some(role) => {
-                Some(Role::of(role).context("hub.oidc.default_role: viewer, operator, admin or empty")?)
+                Some(Role::parse(role).context("hub.oidc.default_role: viewer, operator, admin or empty")?)
             }
         };
         Ok(Some(OidcConfig {
@@ -169,12 +173,9 @@ mod with_hub {
 
     #[expect(clippy::print_stdout, reason = "what a person at the terminal is to open")]
     fn say_where(hub: &Hub) {
-        println!("PerfWatch {} is at {}", env!("CARGO_PKG_VERSION"), hub.url());
-        if let Some(path) = hub.set_up_path() {
-            println!(
-                "Nobody may log in yet. Make the first administrator here:\n\n    {}{path}\n",
-                hub.url()
-            );
+        println!("PerfWatch {} is listening on {}", env!("CARGO_PKG_VERSION"), hub.url());
+        if let Some(path) = hub.setup_path() {
+            println!("No users yet. Create the first administrator:\n\n    {}{path}\n", hub.url());
         }
     }
 }

@@ -9,13 +9,13 @@ pub(crate) struct Shutdown(Signals);
 
 impl Shutdown {
     /// Must be made before threads that could be asked to stop.
-    pub(crate) fn listen() -> anyhow::Result<Self> {
+    pub(crate) fn install() -> anyhow::Result<Self> {
         Ok(Self(Signals::new([SIGINT, SIGTERM]).context("signals")?))
     }
 
     /// Sets the flag when it is time to leave, for work that looks at it.
     #[cfg(feature = "hub")]
-    pub(crate) fn raise(self, flag: &std::sync::Arc<std::sync::atomic::AtomicBool>) {
+    pub(crate) fn set_flag(self, flag: &std::sync::Arc<std::sync::atomic::AtomicBool>) {
         let flag = flag.clone();
         std::thread::spawn(move || {
             self.wait();
@@ -24,7 +24,7 @@ impl Shutdown {
     }
 
     /// Ends the wait as a signal would.
-    pub(crate) fn ender(&self) -> impl FnOnce() + Send + use<> {
+    pub(crate) fn trigger(&self) -> impl FnOnce() + Send + use<> {
         let handle = self.0.handle();
         move || handle.close()
     }
@@ -32,7 +32,10 @@ impl Shutdown {
     /// Returns when it is time to leave.
     pub(crate) fn wait(mut self) {
         if let Some(signal) = self.0.forever().next() {
-            tracing::info!(signal = signal_hook::low_level::signal_name(signal), "stopping");
+            tracing::info!(
+                signal = signal_hook::low_level::signal_name(signal),
+                "signal received; shutting down"
+            );
         }
         std::thread::spawn(move || {
             if self.0.forever().next().is_some() {

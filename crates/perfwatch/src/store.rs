@@ -4,52 +4,52 @@ use crate::config::Settings;
 use anyhow::Context as _;
 use perfwatch_hub::HistoryConfig;
 use perfwatch_model::Clock;
-use perfwatch_store::{Location, PostgresStore, SqliteOptions, SqliteStore, Store};
+use perfwatch_store::{PostgresStore, SqliteOptions, SqliteStore, Store, StoreUrl};
 use std::sync::Arc;
 
 /// Where history is kept.
-pub(crate) fn location(settings: &Settings) -> anyhow::Result<Location> {
+pub(crate) fn store_url(settings: &Settings) -> anyhow::Result<StoreUrl> {
     match settings.hub.store.as_deref().filter(|text| !text.is_empty()) {
         Some(text) => Ok(text.parse().map_err(|error| anyhow::anyhow!("hub.store: {error}"))?),
-        None => Ok(Location::Sqlite(settings.data.join("history"))),
+        None => Ok(StoreUrl::Sqlite(settings.data.join("history"))),
     }
 }
 
 /// How it is kept.
-pub(crate) fn history(settings: &Settings) -> HistoryConfig {
+pub(crate) fn history_config(settings: &Settings) -> HistoryConfig {
     let hub = &settings.hub;
     HistoryConfig {
-        raw: hub.keep.raw.0,
-        minutes: hub.keep.minutes.0,
-        hours: hub.keep.hours.0,
+        raw_retention: hub.retention.raw.0,
+        minute_retention: hub.retention.minutes.0,
+        hour_retention: hub.retention.hours.0,
         budget_bytes: hub.disk_budget.0,
-        min_free_bytes: hub.min_free.0,
+        min_free_bytes: hub.min_free_space.0,
     }
 }
 
 /// Opens it to read, beside a hub that may run on it.
-pub(crate) async fn open_to_read(
+pub(crate) async fn open_read_only(
     settings: &Settings,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<dyn Store>> {
-    Ok(match location(settings)? {
-        Location::Sqlite(folder) => Arc::new(SqliteStore::open_to_read(&folder, clock)?),
-        Location::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
+    Ok(match store_url(settings)? {
+        StoreUrl::Sqlite(folder) => Arc::new(SqliteStore::open_to_read(&folder, clock)?),
+        StoreUrl::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
     })
 }
 
 /// Opens it to change ordinary rows, beside a hub that may run on it.
-pub(crate) async fn open_beside(
+pub(crate) async fn open_shared(
     settings: &Settings,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<dyn Store>> {
     let budget_bytes = settings.hub.disk_budget.0;
-    Ok(match location(settings)? {
-        Location::Sqlite(folder) => {
+    Ok(match store_url(settings)? {
+        StoreUrl::Sqlite(folder) => {
             std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
             Arc::new(SqliteStore::open_beside(&SqliteOptions { folder, budget_bytes }, clock)?)
         }
-        Location::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
+        StoreUrl::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
     })
 }
 
@@ -80,10 +80,10 @@ fn hub_id(settings: &Settings) -> anyhow::Result<String> {
 /// Opens it for a hub.
 pub(crate) async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Store>> {
     let budget_bytes = settings.hub.disk_budget.0;
-    Ok(match location(settings)? {
-        Location::Sqlite(folder) => {
+    Ok(match store_url(settings)? {
+        StoreUrl::Sqlite(folder) => {
             Arc::new(SqliteStore::open(&SqliteOptions { folder, budget_bytes }, clock)?)
         }
-        Location::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
+        StoreUrl::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
     })
 }

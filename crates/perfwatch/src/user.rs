@@ -3,9 +3,9 @@
 use crate::config::Settings;
 use crate::store;
 use anyhow::Context as _;
-use perfwatch_hub::Users;
+use perfwatch_hub::AdminCli;
 use perfwatch_model::{Clock, SystemClock};
-use perfwatch_store::people::Role;
+use perfwatch_store::accounts::Role;
 use std::io::{BufRead as _, IsTerminal as _};
 use std::sync::Arc;
 
@@ -40,13 +40,13 @@ pub(crate) enum UserCommand {
         #[arg(long, default_value = "viewer")]
         scope: String,
         /// What it is for
-        #[arg(long, default_value = "made by hand")]
+        #[arg(long, default_value = "created by CLI")]
         purpose: String,
     },
 }
 
 /// Asks twice at a terminal; from a pipe, the first line is it.
-fn ask_password() -> anyhow::Result<String> {
+fn prompt_password() -> anyhow::Result<String> {
     if !std::io::stdin().is_terminal() {
         let mut line = String::new();
         std::io::stdin().lock().read_line(&mut line).context("standard input")?;
@@ -64,22 +64,22 @@ pub(crate) fn user(settings: &Settings, command: UserCommand) -> anyhow::Result<
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
     runtime.block_on(async {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let users = Users::open(store::open_beside(settings, clock.clone()).await?, clock).await?;
+        let users = AdminCli::open(store::open_shared(settings, clock.clone()).await?, clock).await?;
         match command {
             UserCommand::List => {
-                for user in users.all() {
+                for user in users.list() {
                     let state = if user.enabled { "" } else { "  (disabled)" };
                     println!("{:20} {}{state}", user.name, user.role.name());
                 }
             }
             UserCommand::Add { name, role } => {
-                let known = Role::of(&role)
+                let known = Role::parse(&role)
                     .with_context(|| format!("--role: {role:?} is not viewer, operator or admin"))?;
-                users.add(&name, known, ask_password()?).await?;
+                users.add(&name, known, prompt_password()?).await?;
                 println!("{name} may log in as {role}");
             }
             UserCommand::Password { name } => {
-                users.set_password(&name, ask_password()?).await?;
+                users.set_password(&name, prompt_password()?).await?;
                 println!("{name} has a new password");
             }
             UserCommand::Remove { name } => {
@@ -87,7 +87,7 @@ pub(crate) fn user(settings: &Settings, command: UserCommand) -> anyhow::Result<
                 println!("{name} is gone");
             }
             UserCommand::Token { name, scope, purpose } => {
-                println!("{}", users.token(&name, &scope, &purpose).await?);
+                println!("{}", users.create_token(&name, &scope, &purpose).await?);
             }
         }
         Ok(())

@@ -1,28 +1,28 @@
 //! The spool's records: `length u32 | crc32 u32 | kind u8 | body`, little-endian; the checksum
 //! covers kind and body. Kinds are for ever.
 
-use super::Entry;
+use super::SpoolEntry;
 use bytes::Bytes;
 use perfwatch_model::{BootId, ShapeId};
 
 /// First bytes of a segment: format 1.
 pub(super) const MAGIC: &[u8; 8] = b"PWSPOOL1";
 /// Bytes before a body: length, checksum, kind.
-const HEAD: usize = 9;
+const FRAME_HEADER_BYTES: usize = 9;
 /// No record is larger: a snapshot at its limits has less.
-const BODY_BYTES: usize = 4 << 20;
+const MAX_BODY_BYTES: usize = 4 << 20;
 
 /// One record.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Record {
     /// A snapshot: boot, seq, shape, then its wire form.
-    Snapshot(Entry),
+    Snapshot(SpoolEntry),
     /// The columns of a shape, before its first snapshot of a segment.
     Shape(ShapeId, Bytes),
     /// All before this place is acked.
     Acked { segment: u64, offset: u64 },
     /// The newest snapshot appended before this segment began.
-    Mark { boot: BootId, seq: u64 },
+    LastSequence { boot: BootId, seq: u64 },
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
@@ -36,7 +36,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 impl Record {
     /// The record with its frame.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut body = vec![0; HEAD - 1];
+        let mut body = vec![0; FRAME_HEADER_BYTES - 1];
         match self {
             Self::Snapshot(entry) => {
                 body.push(1);
@@ -55,14 +55,14 @@ impl Record {
                 body.extend_from_slice(&segment.to_le_bytes());
                 body.extend_from_slice(&offset.to_le_bytes());
             }
-            Self::Mark { boot, seq } => {
+            Self::LastSequence { boot, seq } => {
                 body.push(4);
                 body.extend_from_slice(&boot.to_bytes());
                 body.extend_from_slice(&seq.to_le_bytes());
             }
         }
-        let length = u32::try_from(body.len() - HEAD).unwrap_or(u32::MAX);
-        let crc = crc32fast::hash(&body[HEAD - 1..]);
+        let length = u32::try_from(body.len() - FRAME_HEADER_BYTES).unwrap_or(u32::MAX);
+        let crc = crc32fast::hash(&body[FRAME_HEADER_BYTES - 1..]);
         body[..4].copy_from_slice(&length.to_le_bytes());
         body[4..8].copy_from_slice(&crc.to_le_bytes());
         body
@@ -71,7 +71,7 @@ impl Record {
     fn decode(kind: u8, body: &Bytes) -> Option<Self> {
         let shape_at = |at: usize| Some(ShapeId(body.get(at..at + 16)?.try_into().ok()?));
         match kind {
-            1 => Some(Self::Snapshot(Entry {
+            1 => Some(Self::Snapshot(SpoolEntry {
                 boot: BootId::from_bytes(body.get(..16)?)?,
                 seq: u64_at(body, 16)?,
                 shape: shape_at(24)?,
@@ -79,7 +79,10 @@ impl Record {
             })),
             2 => Some(Self::Shape(shape_at(0)?, body.slice(16..))),
             3 => Some(Self::Acked { segment: u64_at(body, 0)?, offset: u64_at(body, 8)? }),
-            4 => Some(Self::Mark { boot: BootId::from_bytes(body.get(..16)?)?, seq: u64_at(body, 16)? }),
+            4 => Some(Self::LastSequence {
+                boot: BootId::from_bytes(body.get(..16)?)?,
+                seq: u64_at(body, 16)?,
+            }),
             _ => None,
         }
     }
@@ -87,12 +90,12 @@ impl Record {
 
 /// Walks the records of a segment's bytes from `offset`; stops at the first that is not whole.
 /// Gives each record with the offset after it. Kinds of a later version are passed over.
-pub(super) struct Walk {
+pub(super) struct FrameReader {
     bytes: Bytes,
     pub(super) offset: usize,
 }
 
-impl Walk {
+impl FrameReader {
     pub(super) fn new(bytes: Bytes, offset: usize) -> Self {
         Self { bytes, offset }
     }
@@ -103,21 +106,21 @@ impl Walk {
     }
 }
 
-impl Iterator for Walk {
+impl Iterator for FrameReader {
     type Item = (Record, u64);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let length = usize::try_from(u32_at(&self.bytes, self.offset)?)
                 .ok()
-                .filter(|&length| length <= BODY_BYTES)?;
+                .filter(|&length| length <= MAX_BODY_BYTES)?;
             let crc = u32_at(&self.bytes, self.offset + 4)?;
-            let end = self.offset + HEAD + length;
+            let end = self.offset + FRAME_HEADER_BYTES + length;
             let checked = self.bytes.get(self.offset + 8..end)?;
             if crc32fast::hash(checked) != crc {
                 return None;
             }
-            let record = Record::decode(checked[0], &self.bytes.slice(self.offset + HEAD..end));
+            let record = Record::decode(checked[0], &self.bytes.slice(self.offset + FRAME_HEADER_BYTES..end));
             self.offset = end;
             if let Some(record) = record {
                 return Some((record, end as u64));

@@ -27,11 +27,11 @@ fn snapshot(seq: u64, columns: usize) -> Snapshot {
     }
 }
 
-fn next(spool: &Spool, most: usize) -> Option<Take> {
-    spool.source(most).map(|source| take(source, most, 1 << 20))
+fn next(spool: &Spool, most: usize) -> Option<SpoolBatch> {
+    spool.pending_batch(most).map(|source| read_batch(source, most, 1 << 20))
 }
 
-fn seqs(take: &Take) -> Vec<u64> {
+fn seqs(take: &SpoolBatch) -> Vec<u64> {
     take.entries.iter().map(|entry| entry.seq).collect()
 }
 
@@ -43,7 +43,7 @@ fn segments(folder: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn what_was_acked_is_never_sent_again_and_the_rest_always() {
+fn acked_entries_are_not_resent() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(folder.path(), 64 << 20);
     for seq in 1..=5 {
@@ -56,17 +56,17 @@ fn what_was_acked_is_never_sent_again_and_the_rest_always() {
     assert_eq!(seqs(&next(&spool, 1).unwrap()), [3]);
     drop(spool);
     let spool = Spool::open(folder.path(), 64 << 20);
-    assert_eq!(spool.last().unwrap().1, 5);
+    assert_eq!(spool.last_sequence().unwrap().1, 5);
     assert_eq!(seqs(&next(&spool, 100).unwrap()), [3, 4, 5]);
     assert_eq!(spool.pending(), 3);
 }
 
 #[test]
-fn the_last_number_survives_an_empty_spool() {
+fn last_sequence_survives_an_empty_spool() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..4_u64 {
         let mut spool = Spool::open(folder.path(), 64 << 20);
-        assert_eq!(spool.last().map_or(0, |last| last.1), round * 10);
+        assert_eq!(spool.last_sequence().map_or(0, |last| last.1), round * 10);
         for seq in round * 10 + 1..=round * 10 + 10 {
             spool.append(&snapshot(seq, 3));
         }
@@ -80,7 +80,7 @@ fn the_last_number_survives_an_empty_spool() {
 }
 
 #[test]
-fn a_torn_tail_is_cut_at_every_byte() {
+fn torn_tail_is_truncated_at_every_byte() {
     let source = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(source.path(), 64 << 20);
     for seq in 1..=3 {
@@ -103,11 +103,11 @@ fn a_torn_tail_is_cut_at_every_byte() {
 }
 
 #[test]
-fn a_damaged_byte_never_gives_a_wrong_snapshot() {
+fn corrupt_byte_never_yields_a_snapshot() {
     let source = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(source.path(), 64 << 20);
     (1..=3).for_each(|seq| spool.append(&snapshot(seq, 2)));
-    let good: Vec<Entry> = next(&spool, 10).unwrap().entries;
+    let good: Vec<SpoolEntry> = next(&spool, 10).unwrap().entries;
     drop(spool);
     let whole = fs::read(&segments(source.path())[0]).unwrap();
     for at in 0..whole.len() {
@@ -123,7 +123,7 @@ fn a_damaged_byte_never_gives_a_wrong_snapshot() {
 }
 
 #[test]
-fn the_cap_drops_the_oldest_and_counts_them() {
+fn full_spool_drops_oldest_and_counts() {
     let folder = tempfile::tempdir().unwrap();
     let cap = 4 << 20;
     let mut spool = Spool::open(folder.path(), cap);
@@ -140,15 +140,15 @@ fn the_cap_drops_the_oldest_and_counts_them() {
 }
 
 #[test]
-fn a_disk_that_refuses_leaves_the_memory() {
+fn unwritable_disk_falls_back_to_memory() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("not-a-folder");
     fs::write(&file, "").unwrap();
     let mut spool = Spool::open(&file, 64 << 20);
-    for seq in 1..=MEMORY_SNAPSHOTS as u64 + 5 {
+    for seq in 1..=MAX_MEMORY_SNAPSHOTS as u64 + 5 {
         spool.append(&snapshot(seq, 1));
     }
-    assert_eq!((spool.pending(), spool.dropped()), (MEMORY_SNAPSHOTS as u64, 5));
+    assert_eq!((spool.pending(), spool.dropped()), (MAX_MEMORY_SNAPSHOTS as u64, 5));
     let first = next(&spool, 2).unwrap();
     assert_eq!(seqs(&first), [6, 7]);
     assert_eq!(first.shapes().len(), 1);
@@ -174,7 +174,7 @@ fn shapes_are_found_for_old_and_new_snapshots() {
 }
 
 #[test]
-fn a_run_in_memory_does_not_give_its_numbers_away_twice() {
+fn memory_sequences_are_not_reused() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("spool");
     let mut spool = Spool::open(&folder, 64 << 20);
@@ -190,11 +190,11 @@ fn a_run_in_memory_does_not_give_its_numbers_away_twice() {
     assert_eq!(spool.memory.len(), 1);
     drop(spool);
     // Nobody knows whether 2 was sent: counting must start beyond it.
-    assert_eq!(Spool::open(&folder, 64 << 20).last(), None);
+    assert_eq!(Spool::open(&folder, 64 << 20).last_sequence(), None);
 }
 
 #[test]
-fn a_disk_that_comes_back_is_used_again() {
+fn spool_returns_to_disk_when_writable() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("spool");
     fs::write(&folder, "in the way").unwrap();
@@ -210,35 +210,35 @@ fn a_disk_that_comes_back_is_used_again() {
 }
 
 #[test]
-fn a_folder_that_is_cleaned_up_costs_what_was_in_it() {
+fn deleted_spool_directory_loses_only_its_entries() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("spool");
     let mut spool = Spool::open(&folder, 64 << 20);
     spool.append(&snapshot(1, 1));
     fs::remove_dir_all(&folder).unwrap();
     // Nothing can be read, so nothing is acked, and nothing spins.
-    assert!(!next(&spool, 10).unwrap().moves());
+    assert!(!next(&spool, 10).unwrap().makes_progress());
     spool.append(&snapshot(2, 1));
     let rest = next(&spool, 10).unwrap();
-    assert_eq!((seqs(&rest), rest.moves()), (vec![2], true));
+    assert_eq!((seqs(&rest), rest.makes_progress()), (vec![2], true));
     spool.ack(&rest);
     assert_eq!(spool.pending(), 0);
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum CollectionStep {
     Append(usize),
     Send(usize, bool),
     Restart,
     Tear(usize),
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
+fn any_step() -> impl Strategy<Value = CollectionStep> {
     prop_oneof![
-        4 => (1usize..40).prop_map(Step::Append),
-        4 => (1usize..60, any::<bool>()).prop_map(|(most, acked)| Step::Send(most, acked)),
-        1 => Just(Step::Restart),
-        1 => (0usize..12).prop_map(Step::Tear),
+        4 => (1usize..40).prop_map(CollectionStep::Append),
+        4 => (1usize..60, any::<bool>()).prop_map(|(most, acked)| CollectionStep::Send(most, acked)),
+        1 => Just(CollectionStep::Restart),
+        1 => (0usize..12).prop_map(CollectionStep::Tear),
     ]
 }
 
@@ -254,12 +254,12 @@ proptest! {
         let (mut queue, mut seq, mut torn) = (VecDeque::new(), 0_u64, false);
         for step in steps {
             match step {
-                Step::Append(columns) => {
-                    seq = seq.max(spool.last().map_or(0, |last| last.1)) + 1;
+                CollectionStep::Append(columns) => {
+                    seq = seq.max(spool.last_sequence().map_or(0, |last| last.1)) + 1;
                     spool.append(&snapshot(seq, columns));
                     queue.push_back(seq);
                 }
-                Step::Send(most, acked) => {
+                CollectionStep::Send(most, acked) => {
                     let taken = next(&spool, most);
                     let sent = taken.as_ref().map(seqs).unwrap_or_default();
                     let expected: Vec<u64> = queue.iter().copied().take(most).collect();
@@ -269,11 +269,11 @@ proptest! {
                         queue.drain(..sent.len());
                     }
                 }
-                Step::Restart => {
+                CollectionStep::Restart => {
                     drop(spool);
                     spool = Spool::open(folder.path(), 64 << 20);
                 }
-                Step::Tear(bytes) => {
+                CollectionStep::Tear(bytes) => {
                     drop(spool);
                     let newest = segments(folder.path()).pop().unwrap();
                     let length = fs::metadata(&newest).unwrap().len();

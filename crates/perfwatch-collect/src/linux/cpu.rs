@@ -1,41 +1,42 @@
 //! Processor time, context switches and interrupts from `/proc/stat` (proc_stat(5)).
 
-use crate::collector::instance;
-use crate::parse::{first_word, garbled, numbers, text};
+use crate::collector::truncate_instance;
+use crate::parse::{first_word, numbers, parse_error, text};
 use crate::reading::Raw;
-use crate::{CollectError, Collector, Context, Every, Out};
+use crate::{Cadence, CollectContext, CollectError, Collector, SampleSink};
 use perfwatch_model::{MetricDef, Unit::*};
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::ratio("cpu.usage", Percent, 2, "Time all processors worked, of all time."),
-    MetricDef::ratio("cpu.user", Percent, 2, "Time in programs, guests included."),
-    MetricDef::ratio("cpu.nice", Percent, 2, "Time in programs of lowered priority."),
-    MetricDef::ratio("cpu.system", Percent, 2, "Time in the kernel."),
-    MetricDef::ratio("cpu.idle", Percent, 2, "Time with nothing to do."),
-    MetricDef::ratio("cpu.iowait", Percent, 2, "Idle time while some task waited for storage."),
-    MetricDef::ratio("cpu.irq", Percent, 2, "Time in hardware interrupts."),
-    MetricDef::ratio("cpu.softirq", Percent, 2, "Time in deferred interrupt work."),
-    MetricDef::ratio("cpu.steal", Percent, 2, "Time the hypervisor gave to other guests."),
-    MetricDef::ratio("cpu.core.usage", Percent, 1, "Time this processor worked.").by("core"),
-    MetricDef::rate("cpu.context_switches", PerSecond, 0, "Switches between tasks."),
-    MetricDef::rate("cpu.interrupts", PerSecond, 0, "Interrupts served."),
-    MetricDef::rate("cpu.forks", PerSecond, 1, "Processes and threads started."),
-    MetricDef::gauge("cpu.cores", Count, 0, "Processors online.").last(),
+    MetricDef::ratio("cpu.usage", Percent, 2, "CPU time in use, all cores."),
+    MetricDef::ratio("cpu.user", Percent, 2, "CPU time in user mode, guests included."),
+    MetricDef::ratio("cpu.nice", Percent, 2, "CPU time in niced user processes."),
+    MetricDef::ratio("cpu.system", Percent, 2, "CPU time in the kernel."),
+    MetricDef::ratio("cpu.idle", Percent, 2, "Idle CPU time."),
+    MetricDef::ratio("cpu.iowait", Percent, 2, "Idle CPU time while I/O was outstanding."),
+    MetricDef::ratio("cpu.irq", Percent, 2, "CPU time in hardware interrupts."),
+    MetricDef::ratio("cpu.softirq", Percent, 2, "CPU time in software interrupts."),
+    MetricDef::ratio("cpu.steal", Percent, 2, "CPU time taken by the hypervisor."),
+    MetricDef::ratio("cpu.core.usage", Percent, 1, "CPU time in use, per core.").with_dimension("core"),
+    MetricDef::rate("cpu.context_switches", PerSecond, 0, "Context switches."),
+    MetricDef::rate("cpu.interrupts", PerSecond, 0, "Interrupts serviced."),
+    MetricDef::rate("cpu.forks", PerSecond, 1, "Processes and threads created."),
+    MetricDef::gauge("cpu.cores", Count, 0, "Online logical processors.").rollup_last(),
 ];
 
-pub(crate) const COLLECTOR: Collector = Collector { name: "cpu", metrics: METRICS, every: Every::Tick, read };
+pub(crate) const COLLECTOR: Collector =
+    Collector { name: "cpu", metrics: METRICS, cadence: Cadence::EveryTick, read };
 
-fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     parse(&text(cx.source, "/proc/stat")?, &mut cx.out)
 }
 
-fn parse(stat: &str, out: &mut Out) -> Result<(), CollectError> {
+fn parse(stat: &str, out: &mut SampleSink) -> Result<(), CollectError> {
     let mut cores = 0_u32;
     let mut total = false;
     for line in stat.lines() {
         let (name, rest) = first_word(line);
         match name {
-            "cpu" => total |= times(rest, out),
+            "cpu" => total |= parse_times(rest, out),
             "ctxt" | "intr" | "processes" => {
                 let metric = match name {
                     "ctxt" => "cpu.context_switches",
@@ -44,7 +45,7 @@ fn parse(stat: &str, out: &mut Out) -> Result<(), CollectError> {
                 };
                 match first_word(rest).0.parse() {
                     Ok(count) => out.counter(metric, count),
-                    Err(_) => out.complain(garbled("/proc/stat", line).to_string()),
+                    Err(_) => out.record_error(parse_error("/proc/stat", line).to_string()),
                 }
             }
             _ => {
@@ -52,26 +53,30 @@ fn parse(stat: &str, out: &mut Out) -> Result<(), CollectError> {
                 else {
                     continue;
                 };
-                let Some((busy, whole)) = busy_and_whole(rest) else {
-                    out.complain(garbled("/proc/stat", line).to_string());
+                let Some((busy, whole)) = busy_and_total(rest) else {
+                    out.record_error(parse_error("/proc/stat", line).to_string());
                     continue;
                 };
                 cores += 1;
-                out.push("cpu.core.usage", &instance(core), Raw::Ratio { part: busy, whole });
+                out.push_instance(
+                    "cpu.core.usage",
+                    &truncate_instance(core),
+                    Raw::Ratio { numerator: busy, denominator: whole },
+                );
             }
         }
     }
     if !total {
-        return Err(garbled("/proc/stat", stat.lines().next().unwrap_or_default()));
+        return Err(parse_error("/proc/stat", stat.lines().next().unwrap_or_default()));
     }
     out.gauge("cpu.cores", f64::from(cores));
     Ok(())
 }
 
 /// user nice system idle iowait irq softirq steal; guest time is inside user.
-fn times(line: &str, out: &mut Out) -> bool {
+fn parse_times(line: &str, out: &mut SampleSink) -> bool {
     let times = numbers(line);
-    let Some((busy, whole)) = busy_and_whole(line) else {
+    let Some((busy, whole)) = busy_and_total(line) else {
         return false;
     };
     let time = |at: usize| times.get(at).copied();
@@ -94,7 +99,7 @@ fn times(line: &str, out: &mut Out) -> bool {
     true
 }
 
-fn busy_and_whole(line: &str) -> Option<(u64, u64)> {
+fn busy_and_total(line: &str) -> Option<(u64, u64)> {
     let times = numbers(line);
     if times.len() < 4 {
         return None;
@@ -107,18 +112,18 @@ fn busy_and_whole(line: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::testing::{part_of, show};
+    use crate::linux::test_util::{collect_files, format_part};
 
     #[test]
-    fn counts_guests_once_and_survives_a_bad_line() {
-        let part = part_of(&COLLECTOR, &[(
+    fn guest_time_is_counted_once_and_bad_lines_are_skipped() {
+        let part = collect_files(&COLLECTOR, &[(
             "/proc/stat",
             "cpu  10 2 3 80 5 1 1 1 7 0\ncpu0 5 1 1 40 3 0 0 0 3 0\ncpu7 oops\nintr 99 1 2 3\nctxt 12\nbtime 1\nprocesses 4\n",
         )])
         .unwrap();
-        assert_eq!(part.complaints, ["/proc/stat: can't read \"cpu7 oops\""]);
+        assert_eq!(part.errors, ["/proc/stat: can't read \"cpu7 oops\""]);
         assert_eq!(
-            show(&part),
+            format_part(&part),
             "cpu.usage 18/103\ncpu.user 10/103\ncpu.nice 2/103\ncpu.system 3/103\ncpu.idle 80/103\ncpu.iowait 5/103\n\
              cpu.irq 1/103\ncpu.softirq 1/103\ncpu.steal 1/103\ncpu.core.usage{0} 7/50\ncpu.interrupts +99\n\
              cpu.context_switches +12\ncpu.forks +4\ncpu.cores 1\n"
@@ -126,15 +131,15 @@ mod tests {
     }
 
     #[test]
-    fn old_and_garbled_kernels() {
-        let old = part_of(&COLLECTOR, &[("/proc/stat", "cpu 1 2 3 4\ncpu0 1 2 3 4\n")]).unwrap();
-        assert!(!show(&old).contains("iowait"));
+    fn short_and_malformed_stat_files() {
+        let old = collect_files(&COLLECTOR, &[("/proc/stat", "cpu 1 2 3 4\ncpu0 1 2 3 4\n")]).unwrap();
+        assert!(!format_part(&old).contains("iowait"));
         for text in ["", "cpu", "cpu a b c d", "\u{fffd}\u{fffd}"] {
             assert!(
-                matches!(part_of(&COLLECTOR, &[("/proc/stat", text)]), Err(CollectError::Failed(_))),
+                matches!(collect_files(&COLLECTOR, &[("/proc/stat", text)]), Err(CollectError::Failed(_))),
                 "{text:?}"
             );
         }
-        assert_eq!(part_of(&COLLECTOR, &[]), Err(CollectError::NoData));
+        assert_eq!(collect_files(&COLLECTOR, &[]), Err(CollectError::NotAvailable));
     }
 }

@@ -1,69 +1,75 @@
 //! Block devices from `/proc/diskstats` (kernel document admin-guide/iostats.rst).
 //! Whole devices only: partitions repeat what their device says.
 
-use crate::collector::{excluded, instance};
-use crate::parse::{garbled, text};
+use crate::collector::{is_excluded, truncate_instance};
+use crate::parse::{parse_error, text};
 use crate::reading::Raw;
-use crate::{CollectError, Collector, Context, Every};
+use crate::{Cadence, CollectContext, CollectError, Collector};
 use perfwatch_model::{MetricDef, Unit::*};
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::rate("disk.total.read_bytes", BytesPerSecond, 0, "Read from all physical devices.").summed(),
-    MetricDef::rate("disk.total.write_bytes", BytesPerSecond, 0, "Written to all physical devices.").summed(),
-    MetricDef::rate("disk.read_bytes", BytesPerSecond, 0, "Read from the device.").by("device"),
-    MetricDef::rate("disk.write_bytes", BytesPerSecond, 0, "Written to the device.").by("device"),
-    MetricDef::rate("disk.read_iops", PerSecond, 1, "Reads completed.").by("device"),
-    MetricDef::rate("disk.write_iops", PerSecond, 1, "Writes completed.").by("device"),
+    MetricDef::rate("disk.total.read_bytes", BytesPerSecond, 0, "Bytes read from all physical devices.")
+        .summed(),
+    MetricDef::rate("disk.total.write_bytes", BytesPerSecond, 0, "Bytes written to all physical devices.")
+        .summed(),
+    MetricDef::rate("disk.read_bytes", BytesPerSecond, 0, "Bytes read from the device.")
+        .with_dimension("device"),
+    MetricDef::rate("disk.write_bytes", BytesPerSecond, 0, "Bytes written to the device.")
+        .with_dimension("device"),
+    MetricDef::rate("disk.read_iops", PerSecond, 1, "Completed reads.").with_dimension("device"),
+    MetricDef::rate("disk.write_iops", PerSecond, 1, "Completed writes.").with_dimension("device"),
     MetricDef::ratio(
         "disk.read_latency",
         Milliseconds,
         2,
-        "Mean time of a read, waiting included; 0 without reads.",
+        "Mean read latency, queueing included; 0 without reads.",
     )
-    .by("device"),
+    .with_dimension("device"),
     MetricDef::ratio(
         "disk.write_latency",
         Milliseconds,
         2,
-        "Mean time of a write, waiting included; 0 without writes.",
+        "Mean write latency, queueing included; 0 without writes.",
     )
-    .by("device"),
+    .with_dimension("device"),
     // Milliseconds a second: 1,000 is one request in flight all the time.
-    MetricDef::rate("disk.queue", Count, 2, "Requests in flight, on average.").by("device").times(1e-3),
-    MetricDef::rate("disk.utilisation", Percent, 1, "Time with at least one request in flight.")
-        .by("device")
-        .times(0.1),
+    MetricDef::rate("disk.queue_length", Count, 2, "Average number of requests in flight.")
+        .with_dimension("device")
+        .with_factor(1e-3),
+    MetricDef::rate("disk.utilization", Percent, 1, "Time with at least one request in flight.")
+        .with_dimension("device")
+        .with_factor(0.1),
 ];
 
 pub(crate) const COLLECTOR: Collector =
-    Collector { name: "disk", metrics: METRICS, every: Every::Tick, read };
+    Collector { name: "disk", metrics: METRICS, cadence: Cadence::EveryTick, read };
 
 /// The kernel counts 512-byte sectors whatever the device's own.
 const SECTOR_BYTES: u64 = 512;
 
-fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     const PATH: &str = "/proc/diskstats";
     let text = text(cx.source, PATH)?;
     let whole_devices = cx.source.list("/sys/block").ok();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let Some(name) = words.get(2) else {
-            cx.out.complain(garbled(PATH, line).to_string());
+            cx.out.record_error(parse_error(PATH, line).to_string());
             continue;
         };
         let is_whole = match &whole_devices {
             // In /sys a slash of a name (cciss/c0d0) stands as an exclamation mark.
             Some(devices) => devices.iter().any(|device| device.replace('!', "/") == *name),
-            None => !looks_like_partition(name),
+            None => !is_partition_name(name),
         };
-        if !is_whole || excluded(&cx.options.exclude_devices, name) {
+        if !is_whole || is_excluded(&cx.options.exclude_devices, name) {
             continue;
         }
         let counters: Vec<u64> = words[3..].iter().map_while(|word| word.parse().ok()).collect();
         let [reads, _, sectors_read, read_ms, writes, _, sectors_written, write_ms, _, busy_ms, queue_ms, ..] =
             counters[..]
         else {
-            cx.out.complain(garbled(PATH, line).to_string());
+            cx.out.record_error(parse_error(PATH, line).to_string());
             continue;
         };
         // Drives without a medium and unused virtual devices only make noise.
@@ -72,22 +78,22 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
         }
         let (read, written) =
             (sectors_read.saturating_mul(SECTOR_BYTES), sectors_written.saturating_mul(SECTOR_BYTES));
-        let device = instance(name);
+        let device = truncate_instance(name);
         if !is_stacked(name) {
-            cx.out.push("disk.total.read_bytes", &device, Raw::Counter(read));
-            cx.out.push("disk.total.write_bytes", &device, Raw::Counter(written));
+            cx.out.push_instance("disk.total.read_bytes", &device, Raw::Counter(read));
+            cx.out.push_instance("disk.total.write_bytes", &device, Raw::Counter(written));
         }
         for (metric, raw) in [
             ("disk.read_bytes", Raw::Counter(read)),
             ("disk.write_bytes", Raw::Counter(written)),
             ("disk.read_iops", Raw::Counter(reads)),
             ("disk.write_iops", Raw::Counter(writes)),
-            ("disk.read_latency", Raw::Ratio { part: read_ms, whole: reads }),
-            ("disk.write_latency", Raw::Ratio { part: write_ms, whole: writes }),
-            ("disk.queue", Raw::Counter(queue_ms)),
-            ("disk.utilisation", Raw::Counter(busy_ms)),
+            ("disk.read_latency", Raw::Ratio { numerator: read_ms, denominator: reads }),
+            ("disk.write_latency", Raw::Ratio { numerator: write_ms, denominator: writes }),
+            ("disk.queue_length", Raw::Counter(queue_ms)),
+            ("disk.utilization", Raw::Counter(busy_ms)),
         ] {
-            cx.out.push(metric, &device, raw);
+            cx.out.push_instance(metric, &device, raw);
         }
     }
     Ok(())
@@ -99,7 +105,7 @@ fn is_stacked(name: &str) -> bool {
 }
 
 /// Only asked where /sys can't be listed: sda1, vdb2, nvme0n1p3, mmcblk0p1.
-fn looks_like_partition(name: &str) -> bool {
+fn is_partition_name(name: &str) -> bool {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
     if stem.len() == name.len() {
         return false;
@@ -113,20 +119,24 @@ fn looks_like_partition(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::testing::{part_from, part_of, show};
-    use crate::{Capture, Options};
+    use crate::linux::test_util::{collect_capture, collect_files, format_part};
+    use crate::{Capture, CollectorOptions};
 
     const STATS: &str = "   8       0 sda 10 1 100 5 20 2 200 8 0 30 40 0 0 0 0\n   8       1 sda1 9 0 90 4 20 2 200 8 0 30 40\n \
                          253 0 dm-0 10 0 100 5 20 0 200 8 0 30 40\n 11 0 sr0 0 0 0 0 0 0 0 0 0 0 0\n 7 0 loop0 5 0 9 0 0 0 0 0 0 0 0\n";
 
     #[test]
-    fn whole_devices_once() {
+    fn only_whole_devices_are_counted() {
         let text = format!(
             "=== /proc/diskstats\n{STATS} 8 16 sdb short\n=== /sys/block list\nsda\nsdb\ndm-0\nsr0\nloop0\n"
         );
-        let part =
-            part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
-        let shown = show(&part);
+        let part = collect_capture(
+            &COLLECTOR,
+            &Capture::parse(text.as_bytes()).unwrap(),
+            &CollectorOptions::default(),
+        )
+        .unwrap();
+        let shown = format_part(&part);
         let total = "disk.total.read_bytes{sda} +51200\ndisk.total.write_bytes{sda} +102400\n";
         assert!(shown.starts_with(&format!("{total}disk.read_bytes{{sda}} +51200\ndisk.write_bytes{{sda}} +102400\ndisk.read_iops{{sda}} +10\n")), "{shown}");
         assert!(shown.contains("disk.read_latency{sda} 5/10\ndisk.write_latency{sda} 8/20\ndisk.queue{sda} +40\ndisk.utilisation{sda} +30\n"));
@@ -137,12 +147,12 @@ mod tests {
                 && !shown.contains("loop")
         );
         assert!(!shown.contains("disk.total.read_bytes{dm-0}"), "{shown}");
-        assert_eq!(part.complaints.len(), 1);
+        assert_eq!(part.errors.len(), 1);
     }
 
     #[test]
-    fn names_tell_partitions_where_sys_is_hidden() {
-        let shown = show(&part_of(&COLLECTOR, &[("/proc/diskstats", STATS)]).unwrap());
+    fn partitions_are_detected_by_name_without_sysfs() {
+        let shown = format_part(&collect_files(&COLLECTOR, &[("/proc/diskstats", STATS)]).unwrap());
         assert!(shown.contains("{sda}") && !shown.contains("{sda1}"), "{shown}");
         for (name, partition) in [
             ("nvme0n1", false),
@@ -154,7 +164,7 @@ mod tests {
             ("dm-1", false),
             ("md127", false),
         ] {
-            assert_eq!(looks_like_partition(name), partition, "{name}");
+            assert_eq!(is_partition_name(name), partition, "{name}");
         }
     }
 }

@@ -1,13 +1,13 @@
 //! What changes rarely: distribution, kernel, processor, memory, boot time.
 
 use crate::parse::text;
-use crate::{CollectError, Collector, Context, Every};
+use crate::{Cadence, CollectContext, CollectError, Collector};
 use perfwatch_model::HostFacts;
 
 pub(crate) const COLLECTOR: Collector =
-    Collector { name: "facts", metrics: &[], every: Every::Seconds(300), read };
+    Collector { name: "facts", metrics: &[], cadence: Cadence::AtMostEvery(300), read };
 
-fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let get = |path: &str| text(cx.source, path).unwrap_or_default();
     let kernel = get("/proc/sys/kernel/osrelease").trim().to_owned();
     let cpuinfo = get("/proc/cpuinfo");
@@ -60,11 +60,11 @@ fn cpu_model(cpuinfo: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::testing::part_of;
+    use crate::linux::test_util::collect_files;
 
     #[test]
     fn reads_facts() {
-        let part = part_of(
+        let part = collect_files(
             &COLLECTOR,
             &[
                 ("/etc/os-release", "NAME=Debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
@@ -81,7 +81,7 @@ mod tests {
             ("Debian GNU/Linux 12 (bookworm)", "6.1.0", "Xeon: E5")
         );
         assert_eq!((facts.cores, facts.memory_bytes, facts.boot_time_ms), (2, 2_097_152, 1_700_000_000_000));
-        let nothing = part_of(&COLLECTOR, &[]).unwrap().facts.unwrap();
+        let nothing = collect_files(&COLLECTOR, &[]).unwrap().facts.unwrap();
         assert_eq!(nothing.os, "Linux");
         assert_eq!(cpu_model("Hardware\t: BCM2835\nModel\t\t: Raspberry Pi 4\n"), "Raspberry Pi 4");
     }

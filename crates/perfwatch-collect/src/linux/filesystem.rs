@@ -1,42 +1,41 @@
 //! Mounted filesystems from `/proc/self/mountinfo` (proc_pid_mountinfo(5)) and statvfs(3).
 //! A mount that hangs is reported by the source as timed out and skipped.
 
-use crate::collector::{excluded, float, instance};
-use crate::parse::{garbled, text, unescape};
+use crate::collector::{is_excluded, to_f64, truncate_instance};
+use crate::parse::{parse_error, text, unescape};
 use crate::reading::Raw;
 use crate::source::FsUsage;
-use crate::{CollectError, Collector, Context, Every};
+use crate::{Cadence, CollectContext, CollectError, Collector};
 use perfwatch_model::{MetricDef, Unit::*};
 use std::collections::HashMap;
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::gauge("filesystem.size", Bytes, 0, "Size of the filesystem.").by("mount").last(),
-    MetricDef::gauge("filesystem.used", Bytes, 0, "Bytes in use.").by("mount"),
-    MetricDef::gauge("filesystem.available", Bytes, 0, "Bytes free for ordinary users.").by("mount"),
-    MetricDef::gauge(
-        "filesystem.used_percent",
-        Percent,
-        2,
-        "In use, of what ordinary users may fill (as df(1)).",
-    )
-    .by("mount"),
+    MetricDef::gauge("filesystem.size", Bytes, 0, "Filesystem size.").with_dimension("mount").rollup_last(),
+    MetricDef::gauge("filesystem.used", Bytes, 0, "Used space.").with_dimension("mount"),
+    MetricDef::gauge("filesystem.available", Bytes, 0, "Space available to unprivileged users.")
+        .with_dimension("mount"),
+    MetricDef::gauge("filesystem.used_percent", Percent, 2, "Used space in percent, as reported by df(1).")
+        .with_dimension("mount"),
     MetricDef::gauge(
         "filesystem.inodes_used_percent",
         Percent,
         2,
-        "Inodes in use; absent where they have no fixed number.",
+        "Used inodes in percent; absent without a fixed inode count.",
     )
-    .by("mount"),
-    MetricDef::gauge("filesystem.read_only", Flag, 0, "1 when mounted read-only.").by("mount").last(),
-    MetricDef::gauge("filesystem.hung", Flag, 0, "1 while the mount does not answer.").by("mount"),
+    .with_dimension("mount"),
+    MetricDef::gauge("filesystem.read_only", Flag, 0, "1 if mounted read-only.")
+        .with_dimension("mount")
+        .rollup_last(),
+    MetricDef::gauge("filesystem.unresponsive", Flag, 0, "1 while the mount does not respond to statvfs.")
+        .with_dimension("mount"),
 ];
 
 /// Sizes move slowly, and statvfs wakes disks and networks.
 pub(crate) const COLLECTOR: Collector =
-    Collector { name: "filesystem", metrics: METRICS, every: Every::Seconds(10), read };
+    Collector { name: "filesystem", metrics: METRICS, cadence: Cadence::AtMostEvery(10), read };
 
 /// Kinds that hold no files of their own or are full by design.
-const PSEUDO: &[&str] = &[
+const PSEUDO_FILESYSTEMS: &[&str] = &[
     "autofs",
     "binfmt_misc",
     "bpf",
@@ -74,25 +73,25 @@ const PSEUDO: &[&str] = &[
 #[derive(Debug, PartialEq)]
 struct Mount {
     device: String,
-    point: String,
-    kind: String,
+    path: String,
+    fs_type: String,
     read_only: bool,
 }
 
-fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     const PATH: &str = "/proc/self/mountinfo";
     let (mounts, bad) = parse(&text(cx.source, PATH)?);
     if let Some(line) = bad {
-        cx.out.complain(garbled(PATH, &line).to_string());
+        cx.out.record_error(parse_error(PATH, &line).to_string());
     }
-    for mount in wanted(mounts, &cx.options.exclude_mounts) {
-        let name = instance(&mount.point);
-        match cx.source.usage(&mount.point) {
-            Ok(usage) if usage.size > 0 => emit(cx, &name, &mount, usage),
+    for mount in select_mounts(mounts, &cx.options.exclude_mounts) {
+        let name = truncate_instance(&mount.path);
+        match cx.source.usage(&mount.path) {
+            Ok(usage) if usage.size > 0 => push_samples(cx, &name, &mount, usage),
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-                cx.out.push("filesystem.hung", &name, Raw::Gauge(1.0));
-                cx.out.complain(format!("{}: does not answer, skipped until it does", mount.point));
+                cx.out.push_instance("filesystem.unresponsive", &name, Raw::Gauge(1.0));
+                cx.out.record_error(format!("{}: mount is unresponsive; skipped", mount.path));
             }
             // Mounted inside another namespace, or not for this user.
             Err(error)
@@ -100,28 +99,28 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
                     error.kind(),
                     std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied
                 ) => {}
-            Err(error) => cx.out.complain(format!("{}: {error}", mount.point)),
+            Err(error) => cx.out.record_error(format!("{}: {error}", mount.path)),
         }
     }
     Ok(())
 }
 
-fn emit(cx: &mut Context<'_>, name: &std::sync::Arc<str>, mount: &Mount, usage: FsUsage) {
+fn push_samples(cx: &mut CollectContext<'_>, name: &std::sync::Arc<str>, mount: &Mount, usage: FsUsage) {
     let used = usage.size.saturating_sub(usage.free);
     let usable = used.saturating_add(usage.available);
-    let mut gauge = |metric, value| cx.out.push(metric, name, Raw::Gauge(value));
-    gauge("filesystem.size", float(usage.size));
-    gauge("filesystem.used", float(used));
-    gauge("filesystem.available", float(usage.available));
+    let mut gauge = |metric, value| cx.out.push_instance(metric, name, Raw::Gauge(value));
+    gauge("filesystem.size", to_f64(usage.size));
+    gauge("filesystem.used", to_f64(used));
+    gauge("filesystem.available", to_f64(usage.available));
     if usable > 0 {
-        gauge("filesystem.used_percent", float(used) / float(usable) * 100.0);
+        gauge("filesystem.used_percent", to_f64(used) / to_f64(usable) * 100.0);
     }
     if usage.inodes > 0 {
         let used = usage.inodes.saturating_sub(usage.inodes_free);
-        gauge("filesystem.inodes_used_percent", float(used) / float(usage.inodes) * 100.0);
+        gauge("filesystem.inodes_used_percent", to_f64(used) / to_f64(usage.inodes) * 100.0);
     }
     gauge("filesystem.read_only", f64::from(u8::from(mount.read_only)));
-    gauge("filesystem.hung", 0.0);
+    gauge("filesystem.unresponsive", 0.0);
 }
 
 /// Mounts, and the first line that is none.
@@ -146,8 +145,8 @@ fn parse_line(line: &str) -> Option<Mount> {
     let (kind, super_options) = (right.next()?, right.nth(1).unwrap_or_default());
     Some(Mount {
         device: device.to_owned(),
-        point: unescape(point),
-        kind: kind.to_owned(),
+        path: unescape(point),
+        fs_type: kind.to_owned(),
         // Not the mount's own options: to a service that may write nothing, each mount is read-only.
         read_only: super_options.split(',').any(|option| option == "ro"),
     })
@@ -155,24 +154,24 @@ fn parse_line(line: &str) -> Option<Mount> {
 
 /// Real filesystems, each device once under its shortest mount point; of two mounts on one
 /// point the later hides the earlier.
-fn wanted(mounts: Vec<Mount>, exclude: &[String]) -> Vec<Mount> {
+fn select_mounts(mounts: Vec<Mount>, exclude: &[String]) -> Vec<Mount> {
     let mut at_point: HashMap<String, Mount> = HashMap::new();
     for mount in mounts {
-        at_point.insert(mount.point.clone(), mount);
+        at_point.insert(mount.path.clone(), mount);
     }
     let mut by_device: HashMap<String, Mount> = HashMap::new();
     for mount in at_point.into_values() {
-        let overlay_below = mount.kind == "overlay" && mount.point != "/";
+        let overlay_below = mount.fs_type == "overlay" && mount.path != "/";
         // Containers get these three as bind mounts of single files.
-        let single_file = matches!(mount.point.as_str(), "/etc/hosts" | "/etc/hostname" | "/etc/resolv.conf");
-        if PSEUDO.contains(&mount.kind.as_str())
+        let single_file = matches!(mount.path.as_str(), "/etc/hosts" | "/etc/hostname" | "/etc/resolv.conf");
+        if PSEUDO_FILESYSTEMS.contains(&mount.fs_type.as_str())
             || overlay_below
             || single_file
-            || excluded(exclude, &mount.point)
+            || is_excluded(exclude, &mount.path)
         {
             continue;
         }
-        let rank = |m: &Mount| (m.point.len(), m.point.clone());
+        let rank = |m: &Mount| (m.path.len(), m.path.clone());
         match by_device.get(&mount.device) {
             Some(known) if rank(known) <= rank(&mount) => {}
             _ => {
@@ -181,31 +180,35 @@ fn wanted(mounts: Vec<Mount>, exclude: &[String]) -> Vec<Mount> {
         }
     }
     let mut mounts: Vec<Mount> = by_device.into_values().collect();
-    mounts.sort_by(|a, b| a.point.cmp(&b.point));
+    mounts.sort_by(|a, b| a.path.cmp(&b.path));
     mounts
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::testing::{part_from, show};
-    use crate::{Capture, Options};
+    use crate::linux::test_util::{collect_capture, format_part};
+    use crate::{Capture, CollectorOptions};
 
     #[test]
-    fn each_device_once_pseudo_never_hung_said() {
+    fn mounts_are_deduplicated_and_unresponsive_ones_reported() {
         let text = "=== /proc/self/mountinfo\n22 1 0:21 / /proc rw - proc proc rw\n27 1 254:0 / / ro,relatime shared:1 - ext4 /dev/vda rw\n\
              30 27 254:0 /data /srv/data rw - ext4 /dev/vda rw\n31 27 8:1 / /mnt/my\\040disk rw - xfs /dev/sda1 ro\n\
              32 27 0:50 / /nfs rw - nfs4 server:/x rw\n33 27 0:51 / /var/lib/docker/overlay2/x rw - overlay overlay rw\ngarbage\n\
              === / usage\n1000 400 300 100 25\n=== /mnt/my\\040disk usage\n100 0 0 0 0\n=== /nfs error usage\nI/O error\n";
-        let part =
-            part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
+        let part = collect_capture(
+            &COLLECTOR,
+            &Capture::parse(text.as_bytes()).unwrap(),
+            &CollectorOptions::default(),
+        )
+        .unwrap();
         assert_eq!(
-            show(&part),
+            format_part(&part),
             "filesystem.size{/} 1000\nfilesystem.used{/} 600\nfilesystem.available{/} 300\nfilesystem.used_percent{/} 66.66666666666666\n\
              filesystem.inodes_used_percent{/} 75\nfilesystem.read_only{/} 0\nfilesystem.hung{/} 0\n\
              filesystem.size{/mnt/my disk} 100\nfilesystem.used{/mnt/my disk} 100\nfilesystem.available{/mnt/my disk} 0\n\
              filesystem.used_percent{/mnt/my disk} 100\nfilesystem.read_only{/mnt/my disk} 1\nfilesystem.hung{/mnt/my disk} 0\n"
         );
-        assert_eq!(part.complaints, ["/proc/self/mountinfo: can't read \"garbage\"", "/nfs: I/O error"]);
+        assert_eq!(part.errors, ["/proc/self/mountinfo: can't read \"garbage\"", "/nfs: I/O error"]);
     }
 }

@@ -1,23 +1,19 @@
 //! Processor clock from `/sys/devices/system/cpu/cpu*/cpufreq` (kernel document
 //! admin-guide/pm/cpufreq.rst), or from `/proc/cpuinfo` where that is all there is.
 
-use crate::collector::float;
+use crate::collector::to_f64;
 use crate::parse::{number, text};
-use crate::{CollectError, Collector, Context, Every};
+use crate::{Cadence, CollectContext, CollectError, Collector};
 use perfwatch_model::{MetricDef, Unit::*};
 
-const METRICS: &[MetricDef] = &[MetricDef::gauge(
-    "cpu.frequency",
-    Megahertz,
-    0,
-    "Mean clock of the processors; absent where the machine hides it.",
-)];
+const METRICS: &[MetricDef] =
+    &[MetricDef::gauge("cpu.frequency", Megahertz, 0, "Mean CPU frequency; absent if not reported.")];
 
 /// Asking each processor costs a file a core.
 pub(crate) const COLLECTOR: Collector =
-    Collector { name: "frequency", metrics: METRICS, every: Every::Seconds(10), read };
+    Collector { name: "frequency", metrics: METRICS, cadence: Cadence::AtMostEvery(10), read };
 
-fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     const FOLDER: &str = "/sys/devices/system/cpu";
     let (mut sum, mut count) = (0.0, 0.0);
     for name in cx.source.list(FOLDER).unwrap_or_default() {
@@ -26,7 +22,7 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
         if is_core
             && let Ok(khz) = number::<u64>(cx.source, &format!("{FOLDER}/{name}/cpufreq/scaling_cur_freq"))
         {
-            sum += float(khz) / 1000.0;
+            sum += to_f64(khz) / 1000.0;
             count += 1.0;
         }
     }
@@ -40,7 +36,7 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
         }
     }
     if count == 0.0 {
-        return Err(CollectError::NoData);
+        return Err(CollectError::NotAvailable);
     }
     cx.out.gauge("cpu.frequency", sum / count);
     Ok(())
@@ -49,18 +45,28 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::testing::{part_from, part_of, show};
-    use crate::{Capture, Options};
+    use crate::linux::test_util::{collect_capture, collect_files, format_part};
+    use crate::{Capture, CollectorOptions};
 
     #[test]
-    fn sysfs_first_then_cpuinfo_then_absent() {
+    fn frequency_falls_back_to_cpuinfo() {
         let sys = "=== /sys/devices/system/cpu list\ncpu0\ncpu1\ncpufreq\ncpuidle\n\
                    === /sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq\n1000000\n=== /sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq\n3000000\n";
-        let part =
-            part_from(&COLLECTOR, &Capture::parse(sys.as_bytes()).unwrap(), &Options::default()).unwrap();
-        assert_eq!(show(&part), "cpu.frequency 2000\n");
+        let part = collect_capture(
+            &COLLECTOR,
+            &Capture::parse(sys.as_bytes()).unwrap(),
+            &CollectorOptions::default(),
+        )
+        .unwrap();
+        assert_eq!(format_part(&part), "cpu.frequency 2000\n");
         let info = "cpu MHz\t\t: 2899.5\ncpu MHz : nonsense\n";
-        assert_eq!(show(&part_of(&COLLECTOR, &[("/proc/cpuinfo", info)]).unwrap()), "cpu.frequency 2899.5\n");
-        assert_eq!(part_of(&COLLECTOR, &[("/proc/cpuinfo", "Features: fp\n")]), Err(CollectError::NoData));
+        assert_eq!(
+            format_part(&collect_files(&COLLECTOR, &[("/proc/cpuinfo", info)]).unwrap()),
+            "cpu.frequency 2899.5\n"
+        );
+        assert_eq!(
+            collect_files(&COLLECTOR, &[("/proc/cpuinfo", "Features: fp\n")]),
+            Err(CollectError::NotAvailable)
+        );
     }
 }

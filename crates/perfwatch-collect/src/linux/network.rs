@@ -1,34 +1,37 @@
 //! Network interfaces from `/proc/net/dev` (proc_net(5)) and `/sys/class/net` (kernel
 //! document ABI/testing/sysfs-class-net).
 
-use crate::collector::{excluded, float, instance};
-use crate::parse::{garbled, number, numbers, text};
+use crate::collector::{is_excluded, to_f64, truncate_instance};
+use crate::parse::{number, numbers, parse_error, text};
 use crate::reading::Raw;
-use crate::{CollectError, Collector, Context, Every, Source};
+use crate::{Cadence, CollectContext, CollectError, Collector, Source};
 use perfwatch_model::{MetricDef, Unit::*};
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::rate("network.total.rx_bytes", BytesPerSecond, 0, "Received by all physical interfaces.")
+    MetricDef::rate("network.total.rx_bytes", BytesPerSecond, 0, "Bytes received, all physical interfaces.")
         .summed(),
-    MetricDef::rate("network.total.tx_bytes", BytesPerSecond, 0, "Sent by all physical interfaces.").summed(),
-    MetricDef::rate("network.rx_bytes", BytesPerSecond, 0, "Bytes received.").by("interface"),
-    MetricDef::rate("network.tx_bytes", BytesPerSecond, 0, "Bytes sent.").by("interface"),
-    MetricDef::rate("network.rx_packets", PerSecond, 0, "Packets received.").by("interface"),
-    MetricDef::rate("network.tx_packets", PerSecond, 0, "Packets sent.").by("interface"),
-    MetricDef::rate("network.rx_errors", PerSecond, 1, "Packets received broken.").by("interface"),
-    MetricDef::rate("network.tx_errors", PerSecond, 1, "Packets that could not be sent.").by("interface"),
-    MetricDef::rate("network.rx_drops", PerSecond, 1, "Received packets thrown away.").by("interface"),
-    MetricDef::rate("network.tx_drops", PerSecond, 1, "Packets thrown away before sending.").by("interface"),
-    MetricDef::gauge("network.up", Flag, 0, "1 while the link is up.").by("interface").last(),
-    MetricDef::gauge("network.speed", BitsPerSecond, 0, "Speed of the link; absent where it has none.")
-        .by("interface")
-        .last(),
+    MetricDef::rate("network.total.tx_bytes", BytesPerSecond, 0, "Bytes sent, all physical interfaces.")
+        .summed(),
+    MetricDef::rate("network.rx_bytes", BytesPerSecond, 0, "Bytes received.").with_dimension("interface"),
+    MetricDef::rate("network.tx_bytes", BytesPerSecond, 0, "Bytes sent.").with_dimension("interface"),
+    MetricDef::rate("network.rx_packets", PerSecond, 0, "Packets received.").with_dimension("interface"),
+    MetricDef::rate("network.tx_packets", PerSecond, 0, "Packets sent.").with_dimension("interface"),
+    MetricDef::rate("network.rx_errors", PerSecond, 1, "Receive errors.").with_dimension("interface"),
+    MetricDef::rate("network.tx_errors", PerSecond, 1, "Transmit errors.").with_dimension("interface"),
+    MetricDef::rate("network.rx_drops", PerSecond, 1, "Received packets dropped.")
+        .with_dimension("interface"),
+    MetricDef::rate("network.tx_drops", PerSecond, 1, "Transmit packets dropped.")
+        .with_dimension("interface"),
+    MetricDef::gauge("network.up", Flag, 0, "1 if the link is up.").with_dimension("interface").rollup_last(),
+    MetricDef::gauge("network.speed", BitsPerSecond, 0, "Link speed; absent if unknown.")
+        .with_dimension("interface")
+        .rollup_last(),
 ];
 
 pub(crate) const COLLECTOR: Collector =
-    Collector { name: "network", metrics: METRICS, every: Every::Tick, read };
+    Collector { name: "network", metrics: METRICS, cadence: Cadence::EveryTick, read };
 
-fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     const PATH: &str = "/proc/net/dev";
     let text = text(cx.source, PATH)?;
     let (mut all, mut physical) = (Vec::new(), Vec::new());
@@ -36,39 +39,39 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     // Two heading lines; a name may stand close to its first number: "eth0:123".
     for line in text.lines().skip(2).filter(|line| !line.trim().is_empty()) {
         let Some((name, rest)) = line.rsplit_once(':').map(|(name, rest)| (name.trim(), rest)) else {
-            cx.out.complain(garbled(PATH, line).to_string());
+            cx.out.record_error(parse_error(PATH, line).to_string());
             continue;
         };
         let counters = numbers(rest);
         if counters.len() < 12 {
-            cx.out.complain(garbled(PATH, line).to_string());
+            cx.out.record_error(parse_error(PATH, line).to_string());
             continue;
         }
         found = true;
-        if excluded(&cx.options.exclude_interfaces, name) {
+        if is_excluded(&cx.options.exclude_interfaces, name) {
             continue;
         }
-        let bytes = (instance(name), counters[0], counters[8]);
+        let bytes = (truncate_instance(name), counters[0], counters[8]);
         if is_physical(cx.source, name) {
             physical.push(bytes);
         } else if !is_virtual(name) {
             all.push(bytes);
         }
-        emit(cx, name, &counters);
+        push_samples(cx, name, &counters);
     }
-    if !found && cx.out.part.complaints.is_empty() {
-        return Err(CollectError::NoData);
+    if !found && cx.out.part.errors.is_empty() {
+        return Err(CollectError::NotAvailable);
     }
     // Guests and containers have interfaces without a device behind them.
     for (interface, received, sent) in if physical.is_empty() { all } else { physical } {
-        cx.out.push("network.total.rx_bytes", &interface, Raw::Counter(received));
-        cx.out.push("network.total.tx_bytes", &interface, Raw::Counter(sent));
+        cx.out.push_instance("network.total.rx_bytes", &interface, Raw::Counter(received));
+        cx.out.push_instance("network.total.tx_bytes", &interface, Raw::Counter(sent));
     }
     Ok(())
 }
 
-fn emit(cx: &mut Context<'_>, name: &str, counters: &[u64]) {
-    let interface = instance(name);
+fn push_samples(cx: &mut CollectContext<'_>, name: &str, counters: &[u64]) {
+    let interface = truncate_instance(name);
     for (metric, at) in [
         ("network.rx_bytes", 0),
         ("network.tx_bytes", 8),
@@ -79,18 +82,18 @@ fn emit(cx: &mut Context<'_>, name: &str, counters: &[u64]) {
         ("network.rx_drops", 3),
         ("network.tx_drops", 11),
     ] {
-        cx.out.push(metric, &interface, Raw::Counter(counters[at]));
+        cx.out.push_instance(metric, &interface, Raw::Counter(counters[at]));
     }
     // A link without a state of its own (tun, loopback) says "unknown" and works.
     if let Ok(state) = text(cx.source, &format!("/sys/class/net/{name}/operstate")) {
         let up = matches!(state.trim(), "up" | "unknown");
-        cx.out.push("network.up", &interface, Raw::Gauge(f64::from(u8::from(up))));
+        cx.out.push_instance("network.up", &interface, Raw::Gauge(f64::from(u8::from(up))));
     }
     // -1 or an error where the link is down or has no speed.
     if let Ok(megabits) = number::<i64>(cx.source, &format!("/sys/class/net/{name}/speed"))
         && let Ok(megabits @ 1..) = u64::try_from(megabits)
     {
-        cx.out.push("network.speed", &interface, Raw::Gauge(float(megabits) * 1e6));
+        cx.out.push_instance("network.speed", &interface, Raw::Gauge(to_f64(megabits) * 1e6));
     }
 }
 
@@ -112,23 +115,27 @@ fn is_virtual(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::testing::{part_from, part_of, show};
-    use crate::{Capture, Options};
+    use crate::linux::test_util::{collect_capture, collect_files, format_part};
+    use crate::{Capture, CollectorOptions};
 
     const HEAD: &str =
         "Inter-| Receive | Transmit\n face |bytes packets errs drop fifo frame compressed multicast|bytes\n";
 
     #[test]
-    fn physical_interfaces_make_the_total() {
+    fn total_counts_physical_interfaces() {
         let text = format!(
             "=== /proc/net/dev\n{HEAD}    lo: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\n  eth0:100 2 3 4 0 0 0 0 200 5 6 7 0 0 0 0\n\
              docker0: 9 0 0 0 0 0 0 0 9 0 0 0 0 0 0 0\nveth1: 9 0 0 0 0 0 0 0 9 0 0 0 0 0 0 0\nbad line\n\
              === /sys/class/net/eth0/device list\ndriver\n=== /sys/class/net/eth0/operstate\nup\n=== /sys/class/net/eth0/speed\n1000\n\
              === /sys/class/net/lo/operstate\nunknown\n=== /sys/class/net/docker0/operstate\ndown\n=== /sys/class/net/docker0/speed\n-1\n"
         );
-        let part =
-            part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
-        let shown = show(&part);
+        let part = collect_capture(
+            &COLLECTOR,
+            &Capture::parse(text.as_bytes()).unwrap(),
+            &CollectorOptions::default(),
+        )
+        .unwrap();
+        let shown = format_part(&part);
         assert!(shown.contains(
             "network.rx_bytes{eth0} +100\nnetwork.tx_bytes{eth0} +200\nnetwork.rx_packets{eth0} +2\nnetwork.tx_packets{eth0} +5\n\
              network.rx_errors{eth0} +3\nnetwork.tx_errors{eth0} +6\nnetwork.rx_drops{eth0} +4\nnetwork.tx_drops{eth0} +7\n\
@@ -140,19 +147,19 @@ mod tests {
                 && !shown.contains("veth1")
         );
         assert!(shown.ends_with("network.total.rx_bytes{eth0} +100\nnetwork.total.tx_bytes{eth0} +200\n"));
-        assert_eq!(part.complaints.len(), 1);
+        assert_eq!(part.errors.len(), 1);
     }
 
     #[test]
-    fn without_devices_all_but_virtual_ones_count() {
+    fn total_falls_back_to_non_virtual_interfaces() {
         let text = format!(
             "{HEAD}lo: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\nens3: 7 2 3 4 0 0 0 0 8 5 6 7 0 0 0 0\nens3.7: 7 2 3 4 0 0 0 0 8 5 6 7 0 0 0 0\n"
         );
-        let shown = show(&part_of(&COLLECTOR, &[("/proc/net/dev", &text)]).unwrap());
+        let shown = format_part(&collect_files(&COLLECTOR, &[("/proc/net/dev", &text)]).unwrap());
         assert!(
             shown.ends_with("network.total.rx_bytes{ens3} +7\nnetwork.total.tx_bytes{ens3} +8\n"),
             "{shown}"
         );
-        assert_eq!(part_of(&COLLECTOR, &[("/proc/net/dev", HEAD)]), Err(CollectError::NoData));
+        assert_eq!(collect_files(&COLLECTOR, &[("/proc/net/dev", HEAD)]), Err(CollectError::NotAvailable));
     }
 }

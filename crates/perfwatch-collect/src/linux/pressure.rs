@@ -1,52 +1,52 @@
 //! Pressure stall information from `/proc/pressure/*` (kernel document accounting/psi.rst):
 //! the share of time in which some or all tasks waited for a resource.
 
-use crate::parse::{garbled, text};
-use crate::{CollectError, Collector, Context, Every, Out};
+use crate::parse::{parse_error, text};
+use crate::{Cadence, CollectContext, CollectError, Collector, SampleSink};
 use perfwatch_model::{MetricDef, Unit::*};
 
-const SOME: &str = "Time in which at least one task waited, of the last 10 seconds.";
-const FULL: &str = "Time in which all tasks waited at once, of the last 10 seconds.";
-const SOME_NOW: &str = "Time in which at least one task waited, since the last tick.";
-const FULL_NOW: &str = "Time in which all tasks waited at once, since the last tick.";
+const SOME: &str = "Share of time at least one task stalled on CPU, 10-second average.";
+const FULL: &str = "Share of time all tasks stalled on memory, 10-second average.";
+const SOME_NOW: &str = "Share of time at least one task stalled on CPU since the last snapshot.";
+const FULL_NOW: &str = "Share of time all tasks stalled on memory since the last snapshot.";
 
 /// Microseconds of waiting a second → percent.
 const PER_SECOND: f64 = 1e-4;
 
 const METRICS: &[MetricDef] = &[
     MetricDef::gauge("pressure.cpu.some_avg10", Percent, 2, SOME),
-    MetricDef::rate("pressure.cpu.some", Percent, 2, SOME_NOW).times(PER_SECOND),
+    MetricDef::rate("pressure.cpu.some", Percent, 2, SOME_NOW).with_factor(PER_SECOND),
     MetricDef::gauge("pressure.memory.some_avg10", Percent, 2, SOME),
-    MetricDef::rate("pressure.memory.some", Percent, 2, SOME_NOW).times(PER_SECOND),
+    MetricDef::rate("pressure.memory.some", Percent, 2, SOME_NOW).with_factor(PER_SECOND),
     MetricDef::gauge("pressure.memory.full_avg10", Percent, 2, FULL),
-    MetricDef::rate("pressure.memory.full", Percent, 2, FULL_NOW).times(PER_SECOND),
+    MetricDef::rate("pressure.memory.full", Percent, 2, FULL_NOW).with_factor(PER_SECOND),
     MetricDef::gauge("pressure.io.some_avg10", Percent, 2, SOME),
-    MetricDef::rate("pressure.io.some", Percent, 2, SOME_NOW).times(PER_SECOND),
+    MetricDef::rate("pressure.io.some", Percent, 2, SOME_NOW).with_factor(PER_SECOND),
     MetricDef::gauge("pressure.io.full_avg10", Percent, 2, FULL),
-    MetricDef::rate("pressure.io.full", Percent, 2, FULL_NOW).times(PER_SECOND),
+    MetricDef::rate("pressure.io.full", Percent, 2, FULL_NOW).with_factor(PER_SECOND),
 ];
 
 pub(crate) const COLLECTOR: Collector =
-    Collector { name: "pressure", metrics: METRICS, every: Every::Tick, read };
+    Collector { name: "pressure", metrics: METRICS, cadence: Cadence::EveryTick, read };
 
-fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     for resource in ["cpu", "memory", "io"] {
         let path = format!("/proc/pressure/{resource}");
         match text(cx.source, &path) {
             Ok(text) => parse(resource, &path, &text, &mut cx.out),
             // Compiled out or switched off (psi=0).
-            Err(CollectError::NoData) => {}
+            Err(CollectError::NotAvailable) => {}
             Err(error) => return Err(error),
         }
     }
-    if cx.out.part.samples.is_empty() && cx.out.part.complaints.is_empty() {
-        return Err(CollectError::NoData);
+    if cx.out.part.samples.is_empty() && cx.out.part.errors.is_empty() {
+        return Err(CollectError::NotAvailable);
     }
     Ok(())
 }
 
 /// `some avg10=0.00 avg60=0.00 avg300=0.00 total=12`, and `full` likewise.
-fn parse(resource: &str, path: &str, text: &str, out: &mut Out) {
+fn parse(resource: &str, path: &str, text: &str, out: &mut SampleSink) {
     for line in text.lines() {
         let (kind, rest) = crate::parse::first_word(line);
         // For the processor as a whole `full` is undefined; newer kernels print zeros.
@@ -58,7 +58,7 @@ fn parse(resource: &str, path: &str, text: &str, out: &mut Out) {
         };
         let average = get("avg10").and_then(|v| v.parse::<f64>().ok()).filter(|v| v.is_finite());
         let (Some(average), Some(total)) = (average, get("total").and_then(|v| v.parse().ok())) else {
-            out.complain(garbled(path, line).to_string());
+            out.record_error(parse_error(path, line).to_string());
             continue;
         };
         out.gauge(&format!("pressure.{resource}.{kind}_avg10"), average);
@@ -69,20 +69,20 @@ fn parse(resource: &str, path: &str, text: &str, out: &mut Out) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::testing::{part_of, show};
+    use crate::linux::test_util::{collect_files, format_part};
 
     #[test]
-    fn reads_what_there_is() {
-        let part = part_of(&COLLECTOR, &[
+    fn missing_files_are_optional() {
+        let part = collect_files(&COLLECTOR, &[
             ("/proc/pressure/cpu", "some avg10=1.50 avg60=0.00 avg300=0.00 total=12\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
             ("/proc/pressure/io", "some avg10=x total=12\nfull avg10=0.25 avg60=0.00 avg300=0.00 total=7\n"),
         ])
         .unwrap();
         assert_eq!(
-            show(&part),
+            format_part(&part),
             "pressure.cpu.some_avg10 1.5\npressure.cpu.some +12\npressure.io.full_avg10 0.25\npressure.io.full +7\n"
         );
-        assert_eq!(part.complaints.len(), 1);
-        assert_eq!(part_of(&COLLECTOR, &[]), Err(CollectError::NoData));
+        assert_eq!(part.errors.len(), 1);
+        assert_eq!(collect_files(&COLLECTOR, &[]), Err(CollectError::NotAvailable));
     }
 }

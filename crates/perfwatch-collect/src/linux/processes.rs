@@ -5,37 +5,37 @@
 //! read only for those that may be shown: the ones that just used the processor, and the
 //! largest in memory.
 
-use crate::collector::float;
-use crate::linux::secrets::masked;
-use crate::parse::garbled;
+use crate::collector::to_f64;
+use crate::linux::command_line::mask_secrets;
+use crate::parse::parse_error;
 use crate::reading::{ProcessDetail, RawProcess};
-use crate::{CollectError, Collector, CommandLine, Context, Every, Source};
+use crate::{Cadence, CollectContext, CollectError, Collector, CommandLine, Source};
 use perfwatch_model::{MetricDef, Unit::*};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 const METRICS: &[MetricDef] = &[
     MetricDef::gauge("processes.total", Count, 0, "Processes, kernel threads included."),
-    MetricDef::gauge("processes.threads", Count, 0, "Threads of all processes."),
-    MetricDef::gauge("processes.running", Count, 0, "Processes that run or could run."),
-    MetricDef::gauge("processes.sleeping", Count, 0, "Processes that wait for something and can be woken."),
-    MetricDef::gauge("processes.blocked", Count, 0, "Processes in uninterruptible wait, mostly for storage."),
-    MetricDef::gauge("processes.stopped", Count, 0, "Processes stopped by a signal or a debugger."),
-    MetricDef::gauge("processes.zombie", Count, 0, "Processes that ended and whose parent did not ask yet."),
+    MetricDef::gauge("processes.threads", Count, 0, "Threads."),
+    MetricDef::gauge("processes.running", Count, 0, "Runnable processes."),
+    MetricDef::gauge("processes.sleeping", Count, 0, "Processes in interruptible sleep."),
+    MetricDef::gauge("processes.blocked", Count, 0, "Processes in uninterruptible sleep."),
+    MetricDef::gauge("processes.stopped", Count, 0, "Stopped or traced processes."),
+    MetricDef::gauge("processes.zombie", Count, 0, "Zombie processes."),
 ];
 
 pub(crate) const COLLECTOR: Collector =
-    Collector { name: "processes", metrics: METRICS, every: Every::Tick, read };
+    Collector { name: "processes", metrics: METRICS, cadence: Cadence::EveryTick, read };
 
 /// What makes the next read cheap.
 #[derive(Default)]
-pub(crate) struct Recall {
-    known: HashMap<u32, Known>,
+pub(crate) struct ProcessCache {
+    processes: HashMap<u32, CachedProcess>,
     users: HashMap<u32, String>,
     boot_ms: Option<i64>,
 }
 
-struct Known {
+struct CachedProcess {
     start_ticks: u64,
     cpu_ticks: u64,
     name: Arc<str>,
@@ -43,13 +43,13 @@ struct Known {
     io: Option<(u64, u64)>,
 }
 
-fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     const FOLDER: &str = "/proc";
     let names = cx.source.list(FOLDER).map_err(|error| CollectError::from_io(FOLDER, &error))?;
     let mut pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
     pids.sort_unstable();
     let (page, mut buffer, mut path) = (cx.source.page_size(), Vec::with_capacity(1024), String::new());
-    let boot_ms = *cx.recall.processes.boot_ms.get_or_insert_with(|| boot_ms(cx.source));
+    let boot_ms = *cx.cache.processes.boot_ms.get_or_insert_with(|| boot_ms(cx.source));
     let mut processes = Vec::with_capacity(pids.len());
     for pid in pids {
         use std::fmt::Write as _;
@@ -66,23 +66,23 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
                     .saturating_add(i64::try_from(process.start_ticks).unwrap_or(0).saturating_mul(10));
                 processes.push(process);
             }
-            None => cx.out.complain(garbled(&path, &String::from_utf8_lossy(&buffer)).to_string()),
+            None => cx.out.record_error(parse_error(&path, &String::from_utf8_lossy(&buffer)).to_string()),
         }
     }
     if processes.is_empty() {
-        let why = cx.out.part.complaints.first().cloned();
-        return Err(why.map_or(CollectError::NoData, CollectError::Failed));
+        let why = cx.out.part.errors.first().cloned();
+        return Err(why.map_or(CollectError::NotAvailable, CollectError::Failed));
     }
-    count(cx, &processes);
-    look_closer(cx, &mut processes);
+    push_state_counts(cx, &processes);
+    read_details(cx, &mut processes);
     cx.out.part.processes = processes;
     Ok(())
 }
 
-fn count(cx: &mut Context<'_>, processes: &[RawProcess]) {
-    let of = |states: &str| float(processes.iter().filter(|p| states.contains(p.state)).count() as u64);
-    cx.out.gauge("processes.total", float(processes.len() as u64));
-    cx.out.gauge("processes.threads", float(processes.iter().map(|p| u64::from(p.threads)).sum()));
+fn push_state_counts(cx: &mut CollectContext<'_>, processes: &[RawProcess]) {
+    let of = |states: &str| to_f64(processes.iter().filter(|p| states.contains(p.state)).count() as u64);
+    cx.out.gauge("processes.total", to_f64(processes.len() as u64));
+    cx.out.gauge("processes.threads", to_f64(processes.iter().map(|p| u64::from(p.threads)).sum()));
     for (metric, states) in [
         ("processes.running", "R"),
         ("processes.sleeping", "SI"),
@@ -130,12 +130,12 @@ fn parse_stat(bytes: &[u8], page: u64) -> Option<RawProcess> {
 }
 
 /// Reads the rest for processes that may be shown, and remembers for the next time.
-fn look_closer(cx: &mut Context<'_>, processes: &mut [RawProcess]) {
-    let top = cx.options.top;
-    let recall = &mut cx.recall.processes;
-    let first = recall.known.is_empty();
-    let busy = |recall: &Recall, p: &RawProcess| match recall
-        .known
+fn read_details(cx: &mut CollectContext<'_>, processes: &mut [RawProcess]) {
+    let top = cx.options.top_processes;
+    let recall = &mut cx.cache.processes;
+    let first = recall.processes.is_empty();
+    let busy = |recall: &ProcessCache, p: &RawProcess| match recall
+        .processes
         .get(&p.pid)
         .filter(|k| k.start_ticks == p.start_ticks)
     {
@@ -158,17 +158,17 @@ fn look_closer(cx: &mut Context<'_>, processes: &mut [RawProcess]) {
     }
     let mut known = HashMap::with_capacity(processes.len());
     for (at, process) in processes.iter_mut().enumerate() {
-        let before = recall.known.remove(&process.pid).filter(|k| k.start_ticks == process.start_ticks);
+        let before = recall.processes.remove(&process.pid).filter(|k| k.start_ticks == process.start_ticks);
         process.io = match &before {
             Some(before) if !active[at] => before.io,
-            _ => io(cx.source, process.pid),
+            _ => read_io(cx.source, process.pid),
         };
         let moved = before.as_ref().is_none_or(|before| before.io != process.io);
         // A program started by exec has another name, and another command line.
         process.detail = before.and_then(|before| (before.name == process.name).then_some(before.detail)?);
         if chosen[at] || (active[at] && moved && process.io.is_some()) {
             if process.detail.is_none() {
-                process.detail = Some(Arc::new(detail(
+                process.detail = Some(Arc::new(read_detail(
                     cx.source,
                     cx.options.command_line,
                     process.pid,
@@ -179,7 +179,7 @@ fn look_closer(cx: &mut Context<'_>, processes: &mut [RawProcess]) {
             process.handles = count.and_then(|count| u32::try_from(count).ok());
         }
         let name = process.name.clone();
-        let memory = Known {
+        let memory = CachedProcess {
             start_ticks: process.start_ticks,
             cpu_ticks: process.cpu_ticks,
             name,
@@ -188,12 +188,12 @@ fn look_closer(cx: &mut Context<'_>, processes: &mut [RawProcess]) {
         };
         known.insert(process.pid, memory);
     }
-    recall.known = known;
+    recall.processes = known;
 }
 
 /// `read_bytes` and `write_bytes` of /proc/PID/io: what really went to storage. Other users'
 /// are not for an ordinary user to see.
-fn io(source: &dyn Source, pid: u32) -> Option<(u64, u64)> {
+fn read_io(source: &dyn Source, pid: u32) -> Option<(u64, u64)> {
     let mut buffer = Vec::new();
     source.read(&format!("/proc/{pid}/io"), &mut buffer).ok()?;
     let text = String::from_utf8_lossy(&buffer);
@@ -203,7 +203,7 @@ fn io(source: &dyn Source, pid: u32) -> Option<(u64, u64)> {
     Some((get("read_bytes")?, get("write_bytes")?))
 }
 
-fn detail(
+fn read_detail(
     source: &dyn Source,
     show: CommandLine,
     pid: u32,
@@ -222,8 +222,8 @@ fn detail(
     let command = match show {
         CommandLine::None => String::new(),
         _ if source.read(&format!("/proc/{pid}/cmdline"), &mut buffer).is_err() => String::new(),
-        CommandLine::Masked => masked(&buffer),
-        CommandLine::Full => crate::linux::secrets::plain(&buffer),
+        CommandLine::Masked => mask_secrets(&buffer),
+        CommandLine::Full => crate::linux::command_line::unmasked(&buffer),
     };
     ProcessDetail { user: user.into(), command: command.into() }
 }

@@ -1,8 +1,8 @@
 //! The processes collector over small captures.
 
 use super::*;
-use crate::linux::testing::{part_from, show};
-use crate::{Capture, Options, Out};
+use crate::linux::test_util::{collect_capture, format_part};
+use crate::{Capture, CollectorOptions, SampleSink};
 
 fn stat(pid: u32, name: &str, state: char, ticks: u64, rss: u64) -> String {
     format!(
@@ -15,7 +15,7 @@ fn capture(text: &str) -> Capture {
 }
 
 #[test]
-fn names_may_hold_anything() {
+fn process_names_may_contain_any_bytes() {
     for name in ["bash", "a) R (b", "", "((", "kworker/0:1-ev ents", "tab\there"] {
         let text = stat(7, name, 'S', 42, 10);
         let line = text.split_once('\n').unwrap().1;
@@ -38,9 +38,9 @@ fn counts_states_and_reads_details() {
         stat(2, "kthread", 'I', 0, 0),
         stat(4, "not listed", 'R', 0, 0),
     );
-    let part = part_from(&COLLECTOR, &capture(&text), &Options::default()).unwrap();
+    let part = collect_capture(&COLLECTOR, &capture(&text), &CollectorOptions::default()).unwrap();
     assert_eq!(
-        show(&part),
+        format_part(&part),
         "processes.total 2\nprocesses.threads 6\nprocesses.running 0\nprocesses.sleeping 2\nprocesses.blocked 0\nprocesses.stopped 0\nprocesses.zombie 0\n"
     );
     let init = &part.processes[0];
@@ -48,7 +48,7 @@ fn counts_states_and_reads_details() {
     assert_eq!((&*detail.user, &*detail.command), ("bob", "/sbin/init --pass=***"));
     assert_eq!((init.io, init.handles, init.started_ms), (Some((100, 200)), Some(12), 1_005_000));
     assert_eq!(part.processes[1].io, None);
-    assert_eq!(part.complaints, ["/proc/3/stat: can't read \"broken\\n\""]);
+    assert_eq!(part.errors, ["/proc/3/stat: can't read \"broken\\n\""]);
 }
 
 /// A source that counts which files were opened.
@@ -74,7 +74,7 @@ impl Source for Counting<'_> {
 }
 
 #[test]
-fn idle_processes_cost_one_file_each() {
+fn idle_processes_read_one_file() {
     let pids: Vec<String> = (1..=50).map(|pid| pid.to_string()).collect();
     let at = |busy: u64| {
         let stats: String =
@@ -83,12 +83,16 @@ fn idle_processes_cost_one_file_each() {
             (1..=50).map(|pid| format!("=== /proc/{pid}/io\nread_bytes: {busy}\nwrite_bytes: 0\n")).collect();
         capture(&format!("=== /proc list\n{}\n{stats}{io}", pids.join("\n")))
     };
-    let options = Options { top: 2, ..Options::default() };
-    let mut recall = crate::Recall::default();
+    let options = CollectorOptions { top_processes: 2, ..CollectorOptions::default() };
+    let mut recall = crate::CollectorCache::default();
     let mut look = |capture: &Capture| {
         let source = Counting(capture, Default::default());
-        let mut cx =
-            Context { source: &source, options: &options, recall: &mut recall, out: Out::new(METRICS) };
+        let mut cx = CollectContext {
+            source: &source,
+            options: &options,
+            cache: &mut recall,
+            out: SampleSink::new(METRICS),
+        };
         read(&mut cx).unwrap();
         let part = cx.out.part;
         let opened = source.1.into_inner().unwrap();

@@ -1,81 +1,84 @@
 //! Sockets and TCP's own troubles from `/proc/net/{sockstat,sockstat6,snmp,netstat}`
 //! (proc_net(5), RFC 4022 and RFC 4113 for the names).
 
-use crate::collector::float;
+use crate::collector::to_f64;
 use crate::parse::text;
-use crate::{CollectError, Collector, Context, Every, Source};
+use crate::{Cadence, CollectContext, CollectError, Collector, Source};
 use perfwatch_model::{MetricDef, Unit::*};
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::gauge("sockets.used", Count, 0, "Sockets of all kinds."),
-    MetricDef::gauge("tcp.sockets", Count, 0, "TCP sockets in use, both IP versions, TIME_WAIT apart."),
-    MetricDef::gauge(
-        "tcp.established",
-        Count,
-        0,
-        "Connections that are open (or half closed by the other side).",
+    MetricDef::gauge("sockets.used", Count, 0, "Sockets in use."),
+    MetricDef::gauge("tcp.sockets", Count, 0, "TCP sockets in use (IPv4 and IPv6), TIME_WAIT excluded."),
+    MetricDef::gauge("tcp.established", Count, 0, "Connections in ESTABLISHED or CLOSE_WAIT."),
+    MetricDef::gauge("tcp.time_wait", Count, 0, "Connections in TIME_WAIT."),
+    MetricDef::gauge("tcp.orphans", Count, 0, "Orphaned connections."),
+    MetricDef::gauge("udp.sockets", Count, 0, "UDP sockets in use (IPv4 and IPv6)."),
+    MetricDef::rate("tcp.retransmits", PerSecond, 1, "Retransmitted segments."),
+    MetricDef::rate("tcp.opened", PerSecond, 1, "Connections opened."),
+    MetricDef::rate("tcp.resets", PerSecond, 1, "Established connections that were reset."),
+    MetricDef::rate(
+        "tcp.listen_drops",
+        PerSecond,
+        1,
+        "Connections dropped because the accept queue was full.",
     ),
-    MetricDef::gauge("tcp.time_wait", Count, 0, "Connections that wait out their end."),
-    MetricDef::gauge("tcp.orphaned", Count, 0, "Connections that no process holds any more."),
-    MetricDef::gauge("udp.sockets", Count, 0, "UDP sockets in use, both IP versions."),
-    MetricDef::rate("tcp.retransmits", PerSecond, 1, "Segments sent again."),
-    MetricDef::rate("tcp.opened", PerSecond, 1, "Connections opened by and to this host."),
-    MetricDef::rate("tcp.resets", PerSecond, 1, "Open connections that were reset."),
-    MetricDef::rate("tcp.listen_drops", PerSecond, 1, "Connections refused for a full accept queue."),
-    MetricDef::rate("udp.errors", PerSecond, 1, "Datagrams lost to full buffers or checksums."),
+    MetricDef::rate("udp.errors", PerSecond, 1, "Datagrams lost to buffer overflow or bad checksums."),
 ];
 
 pub(crate) const COLLECTOR: Collector =
-    Collector { name: "sockets", metrics: METRICS, every: Every::Tick, read };
+    Collector { name: "sockets", metrics: METRICS, cadence: Cadence::EveryTick, read };
 
-fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let sockets = text(cx.source, "/proc/net/sockstat")?;
-    let sockets6 = optional(cx.source, "/proc/net/sockstat6");
-    let of = |text: &str, line: &str, key: &str| pair(text, line, key);
+    let sockets6 = read_optional(cx.source, "/proc/net/sockstat6");
+    let of = |text: &str, line: &str, key: &str| sockstat_value(text, line, key);
     let both =
         |four: &str, six: &str| Some(of(&sockets, four, "inuse")? + of(&sockets6, six, "inuse").unwrap_or(0));
     for (metric, value) in [
         ("sockets.used", of(&sockets, "sockets", "used")),
         ("tcp.sockets", both("TCP", "TCP6")),
         ("tcp.time_wait", of(&sockets, "TCP", "tw")),
-        ("tcp.orphaned", of(&sockets, "TCP", "orphan")),
+        ("tcp.orphans", of(&sockets, "TCP", "orphan")),
         ("udp.sockets", both("UDP", "UDP6")),
     ] {
         if let Some(value) = value {
-            cx.out.gauge(metric, float(value));
+            cx.out.gauge(metric, to_f64(value));
         }
     }
-    let snmp = optional(cx.source, "/proc/net/snmp");
-    let netstat = optional(cx.source, "/proc/net/netstat");
-    if let Some(open) = column(&snmp, "Tcp", "CurrEstab") {
-        cx.out.gauge("tcp.established", float(open));
+    let snmp = read_optional(cx.source, "/proc/net/snmp");
+    let netstat = read_optional(cx.source, "/proc/net/netstat");
+    if let Some(open) = snmp_value(&snmp, "Tcp", "CurrEstab") {
+        cx.out.gauge("tcp.established", to_f64(open));
     }
     let sum = |columns: &[Option<u64>]| columns.iter().copied().sum::<Option<u64>>();
     for (metric, value) in [
-        ("tcp.retransmits", column(&snmp, "Tcp", "RetransSegs")),
-        ("tcp.opened", sum(&[column(&snmp, "Tcp", "ActiveOpens"), column(&snmp, "Tcp", "PassiveOpens")])),
-        ("tcp.resets", column(&snmp, "Tcp", "EstabResets")),
-        ("tcp.listen_drops", column(&netstat, "TcpExt", "ListenDrops")),
-        ("udp.errors", column(&snmp, "Udp", "InErrors")),
+        ("tcp.retransmits", snmp_value(&snmp, "Tcp", "RetransSegs")),
+        (
+            "tcp.opened",
+            sum(&[snmp_value(&snmp, "Tcp", "ActiveOpens"), snmp_value(&snmp, "Tcp", "PassiveOpens")]),
+        ),
+        ("tcp.resets", snmp_value(&snmp, "Tcp", "EstabResets")),
+        ("tcp.listen_drops", snmp_value(&netstat, "TcpExt", "ListenDrops")),
+        ("udp.errors", snmp_value(&snmp, "Udp", "InErrors")),
     ] {
         if let Some(value) = value {
             cx.out.counter(metric, value);
         }
     }
     if cx.out.part.samples.is_empty() {
-        Err(crate::parse::garbled("/proc/net/sockstat", &sockets))
+        Err(crate::parse::parse_error("/proc/net/sockstat", &sockets))
     } else {
         Ok(())
     }
 }
 
 /// Kernels without IPv6 or SNMP counters lack some of the files.
-fn optional(source: &dyn Source, path: &str) -> String {
+fn read_optional(source: &dyn Source, path: &str) -> String {
     text(source, path).unwrap_or_default()
 }
 
 /// `TCP: inuse 5 orphan 0` → the number after `key` on that line.
-fn pair(text: &str, line: &str, key: &str) -> Option<u64> {
+fn sockstat_value(text: &str, line: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'))?;
     let mut words = rest.split_ascii_whitespace();
     while let Some(word) = words.next() {
@@ -88,7 +91,7 @@ fn pair(text: &str, line: &str, key: &str) -> Option<u64> {
 }
 
 /// Two lines of one name, the first with column names, the second with numbers.
-fn column(text: &str, line: &str, key: &str) -> Option<u64> {
+fn snmp_value(text: &str, line: &str, key: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|l| l.strip_prefix(line)?.strip_prefix(':'));
     let at = lines.next()?.split_ascii_whitespace().position(|name| name == key)?;
     lines.next()?.split_ascii_whitespace().nth(at)?.parse().ok()
@@ -97,11 +100,11 @@ fn column(text: &str, line: &str, key: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::testing::{part_of, show};
+    use crate::linux::test_util::{collect_files, format_part};
 
     #[test]
     fn joins_both_ip_versions() {
-        let part = part_of(&COLLECTOR, &[
+        let part = collect_files(&COLLECTOR, &[
             ("/proc/net/sockstat", "sockets: used 40\nTCP: inuse 5 orphan 1 tw 2 alloc 6 mem 3\nUDP: inuse 3 mem 2\n"),
             ("/proc/net/sockstat6", "TCP6: inuse 7\nUDP6: inuse 1\n"),
             ("/proc/net/snmp", "Tcp: RtoAlgorithm MaxConn ActiveOpens PassiveOpens EstabResets CurrEstab RetransSegs\nTcp: 1 -1 10 20 3 4 5\nUdp: InDatagrams InErrors\nUdp: 9 8\n"),
@@ -109,20 +112,20 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(
-            show(&part),
+            format_part(&part),
             "sockets.used 40\ntcp.sockets 12\ntcp.time_wait 2\ntcp.orphaned 1\nudp.sockets 4\ntcp.established 4\n\
              tcp.retransmits +5\ntcp.opened +30\ntcp.resets +3\ntcp.listen_drops +6\nudp.errors +8\n"
         );
     }
 
     #[test]
-    fn half_a_table_gives_half() {
-        let part = part_of(
+    fn partial_tables_yield_partial_metrics() {
+        let part = collect_files(
             &COLLECTOR,
             &[("/proc/net/sockstat", "TCP: inuse 5 orphan\n"), ("/proc/net/snmp", "Tcp: CurrEstab\n")],
         )
         .unwrap();
-        assert_eq!(show(&part), "tcp.sockets 5\n");
-        assert!(part_of(&COLLECTOR, &[("/proc/net/sockstat", "?")]).is_err());
+        assert_eq!(format_part(&part), "tcp.sockets 5\n");
+        assert!(collect_files(&COLLECTOR, &[("/proc/net/sockstat", "?")]).is_err());
     }
 }

@@ -1,42 +1,42 @@
 //! The host as a whole: uptime, logins, file handles, entropy, time synchronisation.
 
-use crate::collector::float;
+use crate::collector::to_f64;
 use crate::parse::{number, numbers, text};
-use crate::{CollectError, Collector, Context, Every, Source};
+use crate::{Cadence, CollectContext, CollectError, Collector, Source};
 use perfwatch_model::{MetricDef, Unit::*};
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::gauge("system.uptime", Seconds, 0, "Time since the kernel started.").last(),
-    MetricDef::gauge("system.users", Count, 0, "Logins that are open (utmp(5), or systemd's sessions)."),
-    MetricDef::gauge("system.entropy", Count, 0, "Bits of entropy the kernel says it has."),
+    MetricDef::gauge("system.uptime", Seconds, 0, "Time since boot.").rollup_last(),
+    MetricDef::gauge("system.logged_in_users", Count, 0, "Logged-in users (utmp(5) or systemd sessions)."),
+    MetricDef::gauge("system.entropy", Count, 0, "Available entropy in bits."),
     MetricDef::gauge(
         "system.time_synced",
         Flag,
         0,
-        "1 once systemd-timesyncd has set the clock; absent with another time service.",
+        "1 if systemd-timesyncd has synchronized the clock; absent with other time services.",
     )
-    .last(),
-    MetricDef::gauge("handles.open", Count, 0, "Open file handles of the whole system."),
-    MetricDef::gauge("handles.limit", Count, 0, "Most file handles the kernel gives out.").last(),
-    MetricDef::gauge("handles.used_percent", Percent, 2, "Open handles, of the limit."),
+    .rollup_last(),
+    MetricDef::gauge("file_descriptors.allocated", Count, 0, "Allocated file descriptors, system-wide."),
+    MetricDef::gauge("file_descriptors.max", Count, 0, "Maximum number of file descriptors.").rollup_last(),
+    MetricDef::gauge("file_descriptors.used_percent", Percent, 2, "Allocated file descriptors in percent."),
 ];
 
 pub(crate) const COLLECTOR: Collector =
-    Collector { name: "system", metrics: METRICS, every: Every::Tick, read };
+    Collector { name: "system", metrics: METRICS, cadence: Cadence::EveryTick, read };
 
-fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     if let Ok(uptime) = text(cx.source, "/proc/uptime") {
         let seconds = uptime.split_ascii_whitespace().next().and_then(|word| word.parse::<f64>().ok());
         match seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0) {
             Some(seconds) => cx.out.gauge("system.uptime", seconds.floor()),
-            None => cx.out.complain(crate::parse::garbled("/proc/uptime", &uptime).to_string()),
+            None => cx.out.record_error(crate::parse::parse_error("/proc/uptime", &uptime).to_string()),
         }
     }
-    if let Some(users) = users(cx.source) {
-        cx.out.gauge("system.users", float(users));
+    if let Some(users) = logged_in_users(cx.source) {
+        cx.out.gauge("system.logged_in_users", to_f64(users));
     }
     if let Ok(bits) = number::<u64>(cx.source, "/proc/sys/kernel/random/entropy_avail") {
-        cx.out.gauge("system.entropy", float(bits));
+        cx.out.gauge("system.entropy", to_f64(bits));
     }
     if let Ok(names) = cx.source.list("/run/systemd/timesync") {
         let synced = names.iter().any(|name| name == "synchronized");
@@ -46,18 +46,18 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     if let [allocated, free, limit] =
         numbers(&text(cx.source, "/proc/sys/fs/file-nr").unwrap_or_default())[..]
     {
-        let open = float(allocated.saturating_sub(free));
-        cx.out.gauge("handles.open", open);
+        let open = to_f64(allocated.saturating_sub(free));
+        cx.out.gauge("file_descriptors.allocated", open);
         // 2^63 - 1 stands for "no limit": a share of it says nothing.
         if (1..1 << 53).contains(&limit) {
-            cx.out.gauge("handles.limit", float(limit));
-            cx.out.gauge("handles.used_percent", open / float(limit) * 100.0);
+            cx.out.gauge("file_descriptors.max", to_f64(limit));
+            cx.out.gauge("file_descriptors.used_percent", open / to_f64(limit) * 100.0);
         }
     }
     Ok(())
 }
 
-fn users(source: &dyn Source) -> Option<u64> {
+fn logged_in_users(source: &dyn Source) -> Option<u64> {
     let mut utmp = Vec::new();
     if source.read("/run/utmp", &mut utmp).is_ok() {
         return Some(utmp_logins(&utmp));
@@ -79,11 +79,11 @@ fn utmp_logins(utmp: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::testing::{part_from, part_of, show};
-    use crate::{Capture, Options};
+    use crate::linux::test_util::{collect_capture, collect_files, format_part};
+    use crate::{Capture, CollectorOptions};
 
     #[test]
-    fn reads_what_there_is() {
+    fn missing_files_are_optional() {
         let mut utmp = vec![0; 384 * 3 + 10];
         utmp[384] = 7;
         utmp[0] = 2;
@@ -92,28 +92,29 @@ mod tests {
         )
         .unwrap();
         capture.insert("/run/utmp", &utmp);
-        let part = part_from(&COLLECTOR, &capture, &Options::default()).unwrap();
+        let part = collect_capture(&COLLECTOR, &capture, &CollectorOptions::default()).unwrap();
         assert_eq!(
-            show(&part),
+            format_part(&part),
             "system.uptime 350735\nsystem.users 1\nsystem.time_synced 1\nhandles.open 1024\nhandles.limit 2048\nhandles.used_percent 50\n"
         );
     }
 
     #[test]
-    fn no_limit_and_no_logins() {
-        let part = part_of(
+    fn missing_limit_and_utmp_are_optional() {
+        let part = collect_files(
             &COLLECTOR,
             &[("/proc/uptime", "nan"), ("/proc/sys/fs/file-nr", "10 2 9223372036854775807\n")],
         )
         .unwrap();
-        assert_eq!(show(&part), "handles.open 8\n");
-        assert_eq!(part.complaints.len(), 1);
+        assert_eq!(format_part(&part), "handles.open 8\n");
+        assert_eq!(part.errors.len(), 1);
         let sessions = Capture::parse(
             b"=== /proc/uptime\n1\n=== /run/systemd/sessions list\n1\n1.ref\n2\n=== /run/systemd/sessions/1\nCLASS=user\n=== /run/systemd/sessions/2\nCLASS=manager\n",
         )
         .unwrap();
         assert!(
-            show(&part_from(&COLLECTOR, &sessions, &Options::default()).unwrap()).contains("system.users 1")
+            format_part(&collect_capture(&COLLECTOR, &sessions, &CollectorOptions::default()).unwrap())
+                .contains("system.logged_in_users 1")
         );
     }
 }

@@ -3,33 +3,28 @@
 //! established and TIME_WAIT come from the `sockets` collector in any case.
 
 use crate::parse::text;
-use crate::{CollectError, Collector, Context, Every};
+use crate::{Cadence, CollectContext, CollectError, Collector};
 use perfwatch_model::{MetricDef, Unit::*};
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::gauge("tcp.listen", Count, 0, "Sockets that wait for connections."),
-    MetricDef::gauge("tcp.syn_sent", Count, 0, "Connections being opened by this host."),
-    MetricDef::gauge("tcp.syn_received", Count, 0, "Connections being opened to this host."),
-    MetricDef::gauge("tcp.fin_wait", Count, 0, "Connections closed here, not yet there."),
-    MetricDef::gauge(
-        "tcp.close_wait",
-        Count,
-        0,
-        "Connections closed there that a program here has not closed yet.",
-    ),
-    MetricDef::gauge("tcp.closing", Count, 0, "Connections in their last exchange."),
+    MetricDef::gauge("tcp.listen", Count, 0, "Listening sockets."),
+    MetricDef::gauge("tcp.syn_sent", Count, 0, "Connections in SYN_SENT."),
+    MetricDef::gauge("tcp.syn_received", Count, 0, "Connections in SYN_RECEIVED."),
+    MetricDef::gauge("tcp.fin_wait", Count, 0, "Connections in FIN_WAIT."),
+    MetricDef::gauge("tcp.close_wait", Count, 0, "Connections in CLOSE_WAIT."),
+    MetricDef::gauge("tcp.closing", Count, 0, "Connections in CLOSING or LAST_ACK."),
 ];
 
 pub(crate) const COLLECTOR: Collector =
-    Collector { name: "tcp_states", metrics: METRICS, every: Every::Seconds(30), read };
+    Collector { name: "tcp_states", metrics: METRICS, cadence: Cadence::AtMostEvery(30), read };
 
 // The kernel walks its whole hash table for this, 8 ms with 24 GB of memory and no connection
 // at all: hence half a minute.
 
 /// Above this, a line a connection costs another 10 ms.
-const MOST_SOCKETS: u64 = 10_000;
+const MAX_SOCKETS: u64 = 10_000;
 
-fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let sockstat = text(cx.source, "/proc/net/sockstat").unwrap_or_default();
     let line = sockstat.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
     let sockets: u64 = ["inuse", "tw"]
@@ -38,8 +33,8 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
             line.split_ascii_whitespace().skip_while(|word| word != key).nth(1)?.parse::<u64>().ok()
         })
         .sum();
-    if sockets > MOST_SOCKETS {
-        return Err(CollectError::NoData);
+    if sockets > MAX_SOCKETS {
+        return Err(CollectError::NotAvailable);
     }
     let mut states = [0_u32; 16];
     let mut tables = 0;
@@ -56,7 +51,7 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
         }
     }
     if tables == 0 {
-        return Err(CollectError::NoData);
+        return Err(CollectError::NotAvailable);
     }
     // include/net/tcp_states.h
     for (metric, of) in [
@@ -75,26 +70,26 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::testing::{part_of, show};
+    use crate::linux::test_util::{collect_files, format_part};
 
     #[test]
     fn counts_by_state() {
         let table = "  sl  local_address rem_address   st tx_queue\n   0: 0100007F:1F90 00000000:0000 0A 0\n   1: a b 08\n   2: a b 04\n   3: a b ZZ\n   4:\n";
-        let part = part_of(
+        let part = collect_files(
             &COLLECTOR,
             &[("/proc/net/tcp", table), ("/proc/net/tcp6", "head\n 0: a b 05\n 1: a b FF\n")],
         )
         .unwrap();
         assert_eq!(
-            show(&part),
+            format_part(&part),
             "tcp.listen 1\ntcp.syn_sent 0\ntcp.syn_received 0\ntcp.fin_wait 2\ntcp.close_wait 1\ntcp.closing 0\n"
         );
     }
 
     #[test]
-    fn leaves_very_busy_hosts_alone() {
+    fn skipped_above_the_socket_limit() {
         let busy =
             [("/proc/net/sockstat", "TCP: inuse 9000 orphan 0 tw 2000 alloc 1\n"), ("/proc/net/tcp", "h\n")];
-        assert_eq!(part_of(&COLLECTOR, &busy), Err(CollectError::NoData));
+        assert_eq!(collect_files(&COLLECTOR, &busy), Err(CollectError::NotAvailable));
     }
 }

@@ -1,26 +1,26 @@
 //! Sensors from `/sys/class/hwmon` (kernel document hwmon/sysfs-interface.rst) and, without
 //! those, `/sys/class/thermal` (driver-api/thermal/sysfs-api.rst).
 
-use crate::collector::instance;
+use crate::collector::truncate_instance;
 use crate::parse::{number, text};
 use crate::reading::Raw;
-use crate::{CollectError, Collector, Context, Every, Source};
+use crate::{Cadence, CollectContext, CollectError, Collector, Source};
 use perfwatch_model::{MetricDef, Unit::*};
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::gauge("cpu.temperature", Celsius, 1, "Hottest processor sensor.").range(-273.0, None),
-    MetricDef::gauge("temperature.celsius", Celsius, 1, "What this sensor shows.")
-        .by("sensor")
-        .range(-273.0, None),
-    MetricDef::gauge("fan.speed", Rpm, 0, "Turns of this fan.").by("sensor"),
+    MetricDef::gauge("cpu.temperature", Celsius, 1, "Hottest CPU sensor.").with_range(-273.0, None),
+    MetricDef::gauge("temperature.sensor", Celsius, 1, "Sensor temperature.")
+        .with_dimension("sensor")
+        .with_range(-273.0, None),
+    MetricDef::gauge("fan.speed", Rpm, 0, "Fan speed.").with_dimension("sensor"),
 ];
 
 /// Some sensors sit behind slow buses (IPMI, SMBus): a few milliseconds each.
 pub(crate) const COLLECTOR: Collector =
-    Collector { name: "temperature", metrics: METRICS, every: Every::Seconds(5), read };
+    Collector { name: "temperature", metrics: METRICS, cadence: Cadence::AtMostEvery(5), read };
 
 /// Drivers of processor sensors.
-const PROCESSOR: &[&str] = &[
+const CPU_SENSOR_DRIVERS: &[&str] = &[
     "coretemp",
     "k10temp",
     "k8temp",
@@ -31,10 +31,10 @@ const PROCESSOR: &[&str] = &[
     "soc_thermal",
 ];
 
-fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let mut hottest: Option<f64> = None;
     let mut seen = |chip: &str, celsius: f64| {
-        if PROCESSOR.iter().any(|name| chip.starts_with(name)) {
+        if CPU_SENSOR_DRIVERS.iter().any(|name| chip.starts_with(name)) {
             hottest = Some(hottest.map_or(celsius, |hot: f64| hot.max(celsius)));
         }
     };
@@ -50,7 +50,7 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
                 continue;
             };
             let (metric, divisor) = match input {
-                _ if input.starts_with("temp") => ("temperature.celsius", 1000.0),
+                _ if input.starts_with("temp") => ("temperature.sensor", 1000.0),
                 _ if input.starts_with("fan") => ("fan.speed", 1.0),
                 _ => continue,
             };
@@ -59,31 +59,31 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
                 continue;
             };
             let value = f64::from(raw) / divisor;
-            if metric == "temperature.celsius" {
+            if metric == "temperature.sensor" {
                 if !(-100.0..=300.0).contains(&value) {
                     continue;
                 }
                 seen(&name, value);
             }
-            let label = label(cx.source, &folder, input);
-            cx.out.push(metric, &instance(&format!("{name} {label}")), Raw::Gauge(value));
+            let label = sensor_label(cx.source, &folder, input);
+            cx.out.push_instance(metric, &truncate_instance(&format!("{name} {label}")), Raw::Gauge(value));
         }
     }
     if cx.out.part.samples.is_empty() {
-        zones(cx, &mut seen);
+        read_thermal_zones(cx, &mut seen);
     }
     if let Some(hottest) = hottest {
         cx.out.gauge("cpu.temperature", hottest);
     }
-    if cx.out.part.samples.is_empty() { Err(CollectError::NoData) } else { Ok(()) }
+    if cx.out.part.samples.is_empty() { Err(CollectError::NotAvailable) } else { Ok(()) }
 }
 
-fn label(source: &dyn Source, folder: &str, input: &str) -> String {
+fn sensor_label(source: &dyn Source, folder: &str, input: &str) -> String {
     text(source, &format!("{folder}/{input}_label"))
         .map_or_else(|_| input.to_owned(), |label| label.trim().to_owned())
 }
 
-fn zones(cx: &mut Context<'_>, seen: &mut dyn FnMut(&str, f64)) {
+fn read_thermal_zones(cx: &mut CollectContext<'_>, seen: &mut dyn FnMut(&str, f64)) {
     let mut zones = cx.source.list("/sys/class/thermal").unwrap_or_default();
     zones.sort();
     for zone in zones.iter().filter(|zone| zone.starts_with("thermal_zone")) {
@@ -98,9 +98,9 @@ fn zones(cx: &mut Context<'_>, seen: &mut dyn FnMut(&str, f64)) {
         let kind = text(cx.source, &format!("{folder}/type"))
             .map_or_else(|_| zone.clone(), |kind| kind.trim().to_owned());
         seen(&kind, celsius);
-        cx.out.push(
-            "temperature.celsius",
-            &instance(&format!("{kind} {}", &zone[12..])),
+        cx.out.push_instance(
+            "temperature.sensor",
+            &truncate_instance(&format!("{kind} {}", &zone[12..])),
             Raw::Gauge(celsius),
         );
     }
@@ -109,8 +109,8 @@ fn zones(cx: &mut Context<'_>, seen: &mut dyn FnMut(&str, f64)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::testing::{part_from, part_of, show};
-    use crate::{Capture, Options};
+    use crate::linux::test_util::{collect_capture, collect_files, format_part};
+    use crate::{Capture, CollectorOptions};
 
     #[test]
     fn names_sensors_by_chip_and_label() {
@@ -118,21 +118,29 @@ mod tests {
              === /sys/class/hwmon/hwmon0/name\ncoretemp\n=== /sys/class/hwmon/hwmon0/temp1_input\n51500\n=== /sys/class/hwmon/hwmon0/temp1_label\nPackage id 0\n\
              === /sys/class/hwmon/hwmon0/temp2_input error\nNo data available\n=== /sys/class/hwmon/hwmon1 list\nfan1_input\ntemp1_input\n\
              === /sys/class/hwmon/hwmon1/name\nnct6775\n=== /sys/class/hwmon/hwmon1/fan1_input\n1200\n=== /sys/class/hwmon/hwmon1/temp1_input\n-128000\n";
-        let part =
-            part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
+        let part = collect_capture(
+            &COLLECTOR,
+            &Capture::parse(text.as_bytes()).unwrap(),
+            &CollectorOptions::default(),
+        )
+        .unwrap();
         assert_eq!(
-            show(&part),
-            "temperature.celsius{coretemp Package id 0} 51.5\nfan.speed{nct6775 fan1} 1200\ncpu.temperature 51.5\n"
+            format_part(&part),
+            "temperature.sensor{coretemp Package id 0} 51.5\nfan.speed{nct6775 fan1} 1200\ncpu.temperature 51.5\n"
         );
     }
 
     #[test]
-    fn zones_where_there_is_no_hwmon_and_nothing_where_there_is_neither() {
+    fn falls_back_to_thermal_zones() {
         let text = "=== /sys/class/thermal list\ncooling_device0\nthermal_zone0\n=== /sys/class/thermal/thermal_zone0/type\ncpu-thermal\n\
                     === /sys/class/thermal/thermal_zone0/temp\n44000\n";
-        let part =
-            part_from(&COLLECTOR, &Capture::parse(text.as_bytes()).unwrap(), &Options::default()).unwrap();
-        assert_eq!(show(&part), "temperature.celsius{cpu-thermal 0} 44\ncpu.temperature 44\n");
-        assert_eq!(part_of(&COLLECTOR, &[]), Err(CollectError::NoData));
+        let part = collect_capture(
+            &COLLECTOR,
+            &Capture::parse(text.as_bytes()).unwrap(),
+            &CollectorOptions::default(),
+        )
+        .unwrap();
+        assert_eq!(format_part(&part), "temperature.sensor{cpu-thermal 0} 44\ncpu.temperature 44\n");
+        assert_eq!(collect_files(&COLLECTOR, &[]), Err(CollectError::NotAvailable));
     }
 }

@@ -1,21 +1,21 @@
 //! Swapping, faults and out-of-memory kills from `/proc/vmstat`.
 
 use crate::parse::text;
-use crate::{CollectError, Collector, Context, Every};
+use crate::{Cadence, CollectContext, CollectError, Collector};
 use perfwatch_model::{MetricDef, Unit::*};
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::rate("swap.in_bytes", BytesPerSecond, 0, "Read back from swap."),
-    MetricDef::rate("swap.out_bytes", BytesPerSecond, 0, "Written to swap."),
-    MetricDef::rate("memory.major_faults", PerSecond, 1, "Page faults that had to wait for storage."),
-    MetricDef::rate("memory.minor_faults", PerSecond, 0, "Page faults served from memory."),
-    MetricDef::events("memory.oom_kills", "Processes the kernel killed for want of memory."),
+    MetricDef::rate("swap.in_bytes", BytesPerSecond, 0, "Bytes swapped in."),
+    MetricDef::rate("swap.out_bytes", BytesPerSecond, 0, "Bytes swapped out."),
+    MetricDef::rate("memory.major_faults", PerSecond, 1, "Page faults that required I/O."),
+    MetricDef::rate("memory.minor_faults", PerSecond, 0, "Page faults without I/O."),
+    MetricDef::events("memory.oom_kills", "Processes killed by the OOM killer."),
 ];
 
 pub(crate) const COLLECTOR: Collector =
-    Collector { name: "vmstat", metrics: METRICS, every: Every::Tick, read };
+    Collector { name: "vmstat", metrics: METRICS, cadence: Cadence::EveryTick, read };
 
-fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
+fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let text = text(cx.source, "/proc/vmstat")?;
     let page = cx.source.page_size();
     let get = |name: &str| {
@@ -34,22 +34,26 @@ fn read(cx: &mut Context<'_>) -> Result<(), CollectError> {
     if let (Some(all), Some(major)) = (get("pgfault"), get("pgmajfault")) {
         cx.out.counter("memory.minor_faults", all.saturating_sub(major));
     }
-    if cx.out.part.samples.is_empty() { Err(crate::parse::garbled("/proc/vmstat", &text)) } else { Ok(()) }
+    if cx.out.part.samples.is_empty() {
+        Err(crate::parse::parse_error("/proc/vmstat", &text))
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::testing::{part_of, show};
+    use crate::linux::test_util::{collect_files, format_part};
 
     #[test]
-    fn reads_and_refuses() {
+    fn parses_valid_and_rejects_invalid_input() {
         let text = "pgfault 100\npgmajfault 3\npgmajfault_a 9\npswpin 2\npswpout x\noom_kill 1\n";
-        let part = part_of(&COLLECTOR, &[("/proc/vmstat", text)]).unwrap();
+        let part = collect_files(&COLLECTOR, &[("/proc/vmstat", text)]).unwrap();
         assert_eq!(
-            show(&part),
+            format_part(&part),
             "swap.in_bytes +8192\nmemory.major_faults +3\nmemory.oom_kills +1\nmemory.minor_faults +97\n"
         );
-        assert!(part_of(&COLLECTOR, &[("/proc/vmstat", "what")]).is_err());
+        assert!(collect_files(&COLLECTOR, &[("/proc/vmstat", "what")]).is_err());
     }
 }

@@ -2,23 +2,23 @@
 
 use super::body::JsonBody;
 use crate::app::App;
-use crate::auth::identity::{Credential, lasts};
-use crate::auth::people::Turn;
-use crate::auth::{Doer, Identity, jwt, login, password, secret, totp};
+use crate::auth::directory::WriteGuard;
+use crate::auth::identity::{Credential, is_session_valid};
+use crate::auth::{Actor, Identity, jwt, login, password, secret, totp};
 use crate::error::ApiError;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use perfwatch_store::people::{Account, Role, Session};
+use perfwatch_store::accounts::{Account, Role, Session};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Who asks.
+/// Get the current user.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct MeJson {
+pub(crate) struct CurrentUserResponse {
     id: Uuid,
     name: String,
     /// What this login or token may do; never more than the account.
@@ -26,102 +26,106 @@ pub(crate) struct MeJson {
     /// Sees hosts with one of these tags only; empty for all.
     host_tags: Vec<String>,
     /// The second factor is on.
-    totp: bool,
+    totp_enabled: bool,
     /// One-time codes that are left.
     recovery_codes: usize,
     /// Logs in by name and password.
     has_password: bool,
 }
 
-pub(super) fn me_json(app: &App, account: &Account, role: Role) -> MeJson {
+pub(super) fn to_current_user_response(app: &App, account: &Account, role: Role) -> CurrentUserResponse {
     // Used codes are gone meanwhile.
-    let now = app.people.now();
-    let account = now.enabled(account.id).unwrap_or(account);
-    MeJson {
+    let now = app.directory.snapshot();
+    let account = now.enabled_account(account.id).unwrap_or(account);
+    CurrentUserResponse {
         id: account.id,
         name: account.name.clone(),
         role: role.min(account.role),
         host_tags: account.host_tags.clone(),
-        totp: account.totp.is_some(),
-        recovery_codes: account.recovery.len(),
+        totp_enabled: account.totp_secret.is_some(),
+        recovery_codes: account.recovery_codes.len(),
         has_password: account.password.is_some(),
     }
 }
 
-fn own(app: &App, identity: &Identity) -> Result<Account, ApiError> {
-    let account = identity.account().and_then(|id| app.people.now().enabled(id).cloned());
-    account.ok_or_else(crate::auth::access::login_needed)
+fn current_account(app: &App, identity: &Identity) -> Result<Account, ApiError> {
+    let account = identity.account_id().and_then(|id| app.directory.snapshot().enabled_account(id).cloned());
+    account.ok_or_else(crate::auth::access::unauthenticated)
 }
 
-/// Who asks
-#[utoipa::path(get, path = "/api/v1/auth/me", tag = "account", responses((status = 200, body = MeJson)))]
-pub(crate) async fn me(State(app): State<Arc<App>>, identity: Identity) -> Result<Json<MeJson>, ApiError> {
+/// Get the current user
+#[utoipa::path(get, path = "/api/v1/auth/me", tag = "account", responses((status = 200, body = CurrentUserResponse)))]
+pub(crate) async fn me(
+    State(app): State<Arc<App>>,
+    identity: Identity,
+) -> Result<Json<CurrentUserResponse>, ApiError> {
     let role = identity.role.unwrap_or(Role::Viewer);
-    Ok(Json(me_json(&app, &own(&app, &identity)?, role)))
+    Ok(Json(to_current_user_response(&app, &current_account(&app, &identity)?, role)))
 }
 
 /// A new password.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct NewPassword {
+pub(crate) struct ChangePasswordRequest {
     /// The present one.
-    password: String,
+    current_password: String,
     new_password: String,
 }
 
-type WithCookie = (StatusCode, [(HeaderName, HeaderValue); 1]);
+type CookieReply = (StatusCode, [(HeaderName, HeaderValue); 1]);
 
 /// Logs out everywhere else: all that was signed or is open of this account ends, and this
 /// browser gets a session anew.
-async fn renew(
+async fn rotate_sessions(
     app: &App,
-    turn: &Turn<'_>,
-    doer: &Doer,
+    turn: &WriteGuard<'_>,
+    doer: &Actor,
     headers: &HeaderMap,
     account: Account,
     action: &str,
-) -> Result<WithCookie, ApiError> {
-    let account = Account { epoch: account.epoch + 1, ..account };
-    let changes = vec![account.save(), Session::end_all(account.id)];
-    let entry = doer.did(action, format!("user {}", account.name));
-    let cookie = login::enter(app, turn, &account, &doer.client, headers, changes, entry).await?;
+) -> Result<CookieReply, ApiError> {
+    let account = Account { token_epoch: account.token_epoch + 1, ..account };
+    let changes = vec![account.update(), Session::delete_for_account(account.id)];
+    let entry = doer.audit(action, format!("user {}", account.name));
+    let cookie =
+        login::create_session(app, turn, &account, &doer.client_addr, headers, changes, entry).await?;
     Ok((StatusCode::NO_CONTENT, [cookie]))
 }
 
-/// Changes one's own password
+/// Change your password
 ///
 /// Other browsers of this account are logged out, and what was signed for it is void.
-#[utoipa::path(put, path = "/api/v1/auth/password", tag = "account", request_body = NewPassword,
+#[utoipa::path(put, path = "/api/v1/auth/password", tag = "account", request_body = ChangePasswordRequest,
     responses((status = 204), (status = 422)))]
 pub(crate) async fn password(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     headers: HeaderMap,
-    JsonBody(wish): JsonBody<NewPassword>,
-) -> Result<WithCookie, ApiError> {
-    let account = own(&app, &doer.identity)?;
+    JsonBody(wish): JsonBody<ChangePasswordRequest>,
+) -> Result<CookieReply, ApiError> {
+    let account = current_account(&app, &doer.identity)?;
     if account.password.is_none() {
         // Or they could come in when their login service has long shut them out.
-        let why = "your login service vouches for you; only an administrator can give you a password here";
-        return Err(ApiError::unprocessable("single_sign_on", why));
+        let why = "your account uses single sign-on; only an administrator can set a password";
+        return Err(ApiError::unprocessable("password_managed_by_sso", why));
     }
-    login::ask_again(&app, &doer.client, &account, wish.password).await?;
-    if let Some(why) = password::problem(&wish.new_password, &account.name) {
-        return Err(ApiError::unprocessable("invalid_password", why));
+    login::reauthenticate(&app, &doer.client_addr, &account, wish.current_password).await?;
+    if let Some(why) = password::validate(&wish.new_password, &account.name) {
+        return Err(ApiError::unprocessable("password_policy", why));
     }
     let hash = password::hash(wish.new_password).await?;
-    let turn = app.people.turn().await?;
-    let now = own(&app, &doer.identity)?;
+    let turn = app.directory.write_lock().await?;
+    let now = current_account(&app, &doer.identity)?;
     if now.password != account.password {
-        return Err(ApiError::conflict("changed", "the password was changed just now"));
+        return Err(ApiError::conflict("conflict", "the password was changed concurrently; retry"));
     }
     let account = Account { password: Some(hash), ..now };
-    renew(&app, &turn, &doer, &headers, account, "user.password").await
+    rotate_sessions(&app, &turn, &doer, &headers, account, "user.change_password").await
 }
 
 /// A second factor that is not on yet.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct TotpOffer {
+pub(crate) struct TotpSetupResponse {
     /// To type into an app (base32).
     secret: String,
     /// What a QR code tells an app.
@@ -130,48 +134,57 @@ pub(crate) struct TotpOffer {
     qr_path: String,
     size: i32,
     /// To be given back with the first code.
-    offer: String,
+    setup_token: String,
 }
 
 /// What an offer holds.
 #[derive(Serialize, Deserialize)]
-struct Offered {
+struct TotpEnrollmentToken {
     account: Uuid,
     key: String,
 }
 
-const OFFER: &str = "perfwatch-second-factor";
-const OFFER_LASTS: Duration = Duration::from_secs(15 * 60);
+const TOTP_ENROLLMENT_PURPOSE: &str = "perfwatch-second-factor";
+const TOTP_ENROLLMENT_TTL: Duration = Duration::from_secs(15 * 60);
 
-/// Offers a second factor
+/// Start two-factor setup
 ///
 /// It is on once `PUT` has been given a code of it.
 #[utoipa::path(post, path = "/api/v1/auth/totp", tag = "account",
-    responses((status = 200, body = TotpOffer), (status = 409)))]
-pub(crate) async fn totp_offer(
+    responses((status = 200, body = TotpSetupResponse), (status = 409)))]
+pub(crate) async fn begin_totp(
     State(app): State<Arc<App>>,
     identity: Identity,
-) -> Result<Json<TotpOffer>, ApiError> {
-    let account = own(&app, &identity)?;
-    if account.totp.is_some() {
-        return Err(ApiError::conflict("already_on", "the second factor is on already"));
+) -> Result<Json<TotpSetupResponse>, ApiError> {
+    let account = current_account(&app, &identity)?;
+    if account.totp_secret.is_some() {
+        return Err(ApiError::conflict(
+            "totp_already_enabled",
+            "two-factor authentication is already enabled",
+        ));
     }
     let key = totp::generate();
-    let offer = totp::told(&key, &account.name).and_then(|(uri, secret)| {
-        let (qr_path, size) = totp::qr(&uri)?;
-        let offered = Offered { account: account.id, key: secret::hex(&key) };
-        let offer = jwt::seal(&app.people.now(), offered, OFFER, OFFER_LASTS, app.clock.wall_ms())?;
-        Some(TotpOffer { secret, uri, qr_path, size, offer })
+    let offer = totp::provisioning_uri(&key, &account.name).and_then(|(uri, secret)| {
+        let (qr_path, size) = totp::qr_path(&uri)?;
+        let offered = TotpEnrollmentToken { account: account.id, key: secret::hex(&key) };
+        let offer = jwt::sign_payload(
+            &app.directory.snapshot(),
+            offered,
+            TOTP_ENROLLMENT_PURPOSE,
+            TOTP_ENROLLMENT_TTL,
+            app.clock.wall_ms(),
+        )?;
+        Some(TotpSetupResponse { secret, uri, qr_path, size, setup_token: offer })
     });
-    offer.map(Json).ok_or_else(|| ApiError::unavailable("internal", "no QR code can be made", 5))
+    offer.map(Json).ok_or_else(|| ApiError::unavailable("internal_error", "no QR code can be made", 5))
 }
 
 /// A code of the app.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct TotpCode {
+pub(crate) struct EnableTotpRequest {
     /// As `POST` gave it.
-    offer: String,
+    setup_token: String,
     /// What the app shows.
     code: String,
 }
@@ -182,107 +195,118 @@ pub(crate) struct RecoveryCodes {
     recovery_codes: Vec<String>,
 }
 
-/// Switches the second factor on
-#[utoipa::path(put, path = "/api/v1/auth/totp", tag = "account", request_body = TotpCode,
+/// Enable two-factor authentication
+#[utoipa::path(put, path = "/api/v1/auth/totp", tag = "account", request_body = EnableTotpRequest,
     responses((status = 200, body = RecoveryCodes), (status = 409), (status = 422)))]
-pub(crate) async fn totp_on(
+pub(crate) async fn enable_totp(
     State(app): State<Arc<App>>,
-    doer: Doer,
-    JsonBody(wish): JsonBody<TotpCode>,
+    doer: Actor,
+    JsonBody(wish): JsonBody<EnableTotpRequest>,
 ) -> Result<Json<RecoveryCodes>, ApiError> {
-    let turn = app.people.turn().await?;
-    let account = own(&app, &doer.identity)?;
-    if account.totp.is_some() {
-        return Err(ApiError::conflict("already_on", "the second factor is on already"));
+    let turn = app.directory.write_lock().await?;
+    let account = current_account(&app, &doer.identity)?;
+    if account.totp_secret.is_some() {
+        return Err(ApiError::conflict(
+            "totp_already_enabled",
+            "two-factor authentication is already enabled",
+        ));
     }
-    let offered: Option<Offered> = jwt::unseal(&app.people.now(), &wish.offer, OFFER, app.clock.wall_ms());
+    let offered: Option<TotpEnrollmentToken> = jwt::verify_payload(
+        &app.directory.snapshot(),
+        &wish.setup_token,
+        TOTP_ENROLLMENT_PURPOSE,
+        app.clock.wall_ms(),
+    );
     let key = offered.filter(|offered| offered.account == account.id).and_then(|one| secret::unhex(&one.key));
-    let key = key.ok_or_else(|| {
-        ApiError::conflict("not_offered", "ask for a second factor first; this one is too old")
-    })?;
-    let step = totp::step_of(&key, &wish.code, app.clock.wall_ms(), 0).ok_or_else(|| {
-        ApiError::unprocessable("wrong_code", "this is not the code that the app shows now")
-    })?;
-    let (recovery_codes, recovery) = totp::recovery();
-    let key = app.people.seal_factor(account.id, &key)?;
-    let account = Account { totp: Some(key), totp_step: step, recovery, ..account };
-    let entry = doer.did("user.second_factor_on", format!("user {}", account.name));
-    turn.commit([account.save()], Some(entry)).await?;
+    let key =
+        key.ok_or_else(|| ApiError::conflict("totp_setup_expired", "two-factor setup expired; start again"))?;
+    let step = totp::verify_code(&key, &wish.code, app.clock.wall_ms(), 0)
+        .ok_or_else(|| ApiError::unprocessable("invalid_totp_code", "invalid two-factor code"))?;
+    let (recovery_codes, recovery) = totp::generate_recovery_codes();
+    let key = app.directory.encrypt_totp_secret(account.id, &key)?;
+    let account = Account { totp_secret: Some(key), totp_step: step, recovery_codes: recovery, ..account };
+    let entry = doer.audit("user.enable_totp", format!("user {}", account.name));
+    turn.commit([account.update()], Some(entry)).await?;
     Ok(Json(RecoveryCodes { recovery_codes }))
 }
 
 /// The present password.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Password {
+pub(crate) struct PasswordRequest {
     password: String,
 }
 
-/// Switches the second factor off
-#[utoipa::path(delete, path = "/api/v1/auth/totp", tag = "account", request_body = Password,
+/// Disable two-factor authentication
+#[utoipa::path(delete, path = "/api/v1/auth/totp", tag = "account", request_body = PasswordRequest,
     responses((status = 204), (status = 422)))]
-pub(crate) async fn totp_off(
+pub(crate) async fn disable_totp(
     State(app): State<Arc<App>>,
-    doer: Doer,
-    JsonBody(wish): JsonBody<Password>,
+    doer: Actor,
+    JsonBody(wish): JsonBody<PasswordRequest>,
 ) -> Result<StatusCode, ApiError> {
-    login::ask_again(&app, &doer.client, &own(&app, &doer.identity)?, wish.password).await?;
-    let turn = app.people.turn().await?;
-    let account = Account { totp: None, recovery: Vec::new(), ..own(&app, &doer.identity)? };
-    let entry = doer.did("user.second_factor_off", format!("user {}", account.name));
-    turn.commit([account.save()], Some(entry)).await?;
+    login::reauthenticate(&app, &doer.client_addr, &current_account(&app, &doer.identity)?, wish.password)
+        .await?;
+    let turn = app.directory.write_lock().await?;
+    let account =
+        Account { totp_secret: None, recovery_codes: Vec::new(), ..current_account(&app, &doer.identity)? };
+    let entry = doer.audit("user.disable_totp", format!("user {}", account.name));
+    turn.commit([account.update()], Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// A browser that is logged in.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct SessionJson {
+pub(crate) struct SessionResponse {
     /// The one that asks.
     current: bool,
     created_ms: i64,
-    seen_ms: i64,
+    last_used_ms: i64,
     address: String,
-    browser: String,
+    user_agent: String,
 }
 
 /// Browsers that are logged in.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct SessionsJson {
-    sessions: Vec<SessionJson>,
+pub(crate) struct SessionListResponse {
+    sessions: Vec<SessionResponse>,
 }
 
-/// Browsers that are logged in as oneself
-#[utoipa::path(get, path = "/api/v1/auth/sessions", tag = "account", responses((status = 200, body = SessionsJson)))]
+/// List your sessions
+#[utoipa::path(get, path = "/api/v1/auth/sessions", tag = "account", responses((status = 200, body = SessionListResponse)))]
 pub(crate) async fn sessions(
     State(app): State<Arc<App>>,
     identity: Identity,
-) -> Result<Json<SessionsJson>, ApiError> {
-    let account = own(&app, &identity)?;
-    let now = app.people.now();
-    let own = now.sessions.values().filter(|one| one.account == account.id && lasts(&app.people, one));
-    let mut sessions: Vec<SessionJson> = own
-        .map(|session| SessionJson {
+) -> Result<Json<SessionListResponse>, ApiError> {
+    let account = current_account(&app, &identity)?;
+    let now = app.directory.snapshot();
+    let own = now
+        .sessions
+        .values()
+        .filter(|one| one.account == account.id && is_session_valid(&app.directory, one));
+    let mut sessions: Vec<SessionResponse> = own
+        .map(|session| SessionResponse {
             current: identity.credential == Credential::Session(session.hash),
             created_ms: session.created_ms,
-            seen_ms: app.people.seen_ms(session),
+            last_used_ms: app.directory.session_last_used_ms(session),
             address: session.address.clone(),
-            browser: session.browser.clone(),
+            user_agent: session.user_agent.clone(),
         })
         .collect();
-    sessions.sort_by_key(|session| (!session.current, -session.seen_ms));
-    Ok(Json(SessionsJson { sessions }))
+    sessions.sort_by_key(|session| (!session.current, -session.last_used_ms));
+    Ok(Json(SessionListResponse { sessions }))
 }
 
-/// Logs out everywhere else
+/// End all other sessions
 ///
 /// Other browsers end, and so does what was signed for this account.
 #[utoipa::path(delete, path = "/api/v1/auth/sessions", tag = "account", responses((status = 204)))]
 pub(crate) async fn end_sessions(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     headers: HeaderMap,
-) -> Result<WithCookie, ApiError> {
-    let turn = app.people.turn().await?;
-    let account = own(&app, &doer.identity)?;
-    renew(&app, &turn, &doer, &headers, account, "user.logout_everywhere").await
+) -> Result<CookieReply, ApiError> {
+    let turn = app.directory.write_lock().await?;
+    let account = current_account(&app, &doer.identity)?;
+    rotate_sessions(&app, &turn, &doer, &headers, account, "user.end_sessions").await
 }

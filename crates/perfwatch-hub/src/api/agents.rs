@@ -2,25 +2,25 @@
 
 use super::body::JsonBody;
 use crate::app::App;
-use crate::auth::{Client, Doer, Identity, doer, secret};
+use crate::auth::{Actor, ClientAddr, Identity, actor, secret};
 use crate::error::ApiError;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_model::{HostId, limits};
 use perfwatch_store::CommitError;
-use perfwatch_store::people::{Agent, Enrolment, HostTags};
+use perfwatch_store::accounts::{Agent, EnrollmentToken, HostTags};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// An agent that sent so lately is there: another can't take its host.
-const THERE_MS: i64 = 120_000;
+const ONLINE_WINDOW_MS: i64 = 120_000;
 
 /// An agent, without its secret.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct AgentJson {
+pub(crate) struct AgentResponse {
     id: Uuid,
     #[schema(value_type = String, format = Uuid)]
     host: HostId,
@@ -28,7 +28,7 @@ pub(crate) struct AgentJson {
     host_name: Option<String>,
     version: Option<String>,
     /// Name of what let it in.
-    enrolment: String,
+    enrollment_token: String,
     /// Where it came from then.
     address: String,
     created_ms: i64,
@@ -39,41 +39,41 @@ pub(crate) struct AgentJson {
 
 /// Agents.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct AgentsJson {
-    agents: Vec<AgentJson>,
+pub(crate) struct AgentListResponse {
+    agents: Vec<AgentResponse>,
     /// The hub's clock.
     now_ms: i64,
 }
 
-fn show(app: &App, agent: &Agent) -> AgentJson {
-    let host = app.fleet.get(agent.host);
-    AgentJson {
+fn to_response(app: &App, agent: &Agent) -> AgentResponse {
+    let host = app.hosts.get(agent.host);
+    AgentResponse {
         id: agent.id,
         host: agent.host,
         version: host.as_ref().and_then(|host| Some(host.record.facts.as_ref()?.agent_version.clone())),
         host_name: host.map(|host| host.record.name),
-        enrolment: agent.enrolment.clone(),
+        enrollment_token: agent.enrollment_token.clone(),
         address: agent.address.clone(),
         created_ms: agent.created_ms,
-        seen_ms: app.people.agent_seen_ms(agent),
+        seen_ms: app.directory.agent_last_seen_ms(agent),
         revoked_ms: agent.revoked_ms,
     }
 }
 
-/// All agents that were let in, the latest first
-#[utoipa::path(get, path = "/api/v1/agents", tag = "agents", responses((status = 200, body = AgentsJson)))]
-pub(crate) async fn list(State(app): State<Arc<App>>, identity: Identity) -> Json<AgentsJson> {
-    let now = app.people.now();
-    let seen = now.agents.values().filter(|agent| identity.sees(&now, agent.host));
-    let mut agents: Vec<AgentJson> = seen.map(|agent| show(&app, agent)).collect();
+/// List agents
+#[utoipa::path(get, path = "/api/v1/agents", tag = "agents", responses((status = 200, body = AgentListResponse)))]
+pub(crate) async fn list_agents(State(app): State<Arc<App>>, identity: Identity) -> Json<AgentListResponse> {
+    let now = app.directory.snapshot();
+    let seen = now.agents.values().filter(|agent| identity.can_view(&now, agent.host));
+    let mut agents: Vec<AgentResponse> = seen.map(|agent| to_response(&app, agent)).collect();
     agents.sort_by_key(|agent| -agent.created_ms);
-    Json(AgentsJson { agents, now_ms: app.clock.wall_ms() })
+    Json(AgentListResponse { agents, now_ms: app.clock.wall_ms() })
 }
 
 /// An agent that wants in.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Enrol {
+pub(crate) struct EnrollRequest {
     /// An enrolment token.
     token: String,
     /// The host's own id, made once on it.
@@ -84,130 +84,135 @@ pub(crate) struct Enrol {
 
 /// Who an agent is from now on; its secret is told this once.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Enrolled {
+pub(crate) struct EnrollResponse {
     agent_id: Uuid,
     secret: String,
 }
 
-/// Lets an agent in
-#[utoipa::path(post, path = "/api/v1/agents/enrol", tag = "agents", request_body = Enrol,
-    responses((status = 201, body = Enrolled), (status = 401), (status = 403), (status = 409), (status = 422)))]
-pub(crate) async fn enrol(
+/// Enroll an agent
+#[utoipa::path(post, path = "/api/v1/agents/enroll", tag = "agents", request_body = EnrollRequest,
+    responses((status = 201, body = EnrollResponse), (status = 401), (status = 403), (status = 409), (status = 422)))]
+pub(crate) async fn enroll_agent(
     State(app): State<Arc<App>>,
-    client: Client,
-    JsonBody(wish): JsonBody<Enrol>,
-) -> Result<(StatusCode, Json<Enrolled>), ApiError> {
+    client: ClientAddr,
+    JsonBody(wish): JsonBody<EnrollRequest>,
+) -> Result<(StatusCode, Json<EnrollResponse>), ApiError> {
     let refuse = || {
-        let message = "this enrolment token is not good, or not any more";
-        ApiError::new(StatusCode::UNAUTHORIZED, "bad_enrolment", message)
+        let message = "invalid or expired enrollment token";
+        ApiError::new(StatusCode::UNAUTHORIZED, "invalid_enrollment_token", message)
     };
-    crate::fleet::check_name(&wish.host_name)
+    crate::host_registry::validate_host_name(&wish.host_name)
         .map_err(|error| ApiError::unprocessable("invalid_host", error.to_string()))?;
-    let turn = app.people.turn().await?;
-    let (now, now_ms) = (app.people.now(), app.clock.wall_ms());
-    let enrolment = now.enrolments.get(&secret::hash(&wish.token)).ok_or_else(refuse)?;
+    let turn = app.directory.write_lock().await?;
+    let (now, now_ms) = (app.directory.snapshot(), app.clock.wall_ms());
+    let enrolment = now.enrollment_tokens.get(&secret::hash_secret(&wish.token)).ok_or_else(refuse)?;
     let earlier: Vec<&Agent> = now.agents.values().filter(|agent| agent.host == wish.host_id).collect();
     // Its answer got lost, or it asked another hub: it came by this very token and never sent.
     let again = |agent: &&Agent| {
-        agent.enrolment == enrolment.name
+        agent.enrollment_token == enrolment.name
             && agent.revoked_ms.is_none()
             && agent.created_ms >= enrolment.created_ms
-            && app.people.agent_seen_ms(agent) == 0
+            && app.directory.agent_last_seen_ms(agent) == 0
     };
     let again = earlier.iter().any(again);
     if (enrolment.uses_left <= 0 && !again) || enrolment.expires_ms <= now_ms {
         return Err(refuse());
     }
-    if now.agents.len() >= limits::HOSTS {
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "too_many_hosts", "this hub takes no more agents"));
+    if now.agents.len() >= limits::MAX_HOSTS {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "too_many_hosts",
+            "the agent limit of this hub is reached",
+        ));
     }
-    let host = app.fleet.get(wish.host_id);
+    let host = app.hosts.get(wish.host_id);
     let heard = host.as_ref().and_then(|host| host.last_seen_ms).unwrap_or_default();
-    let there =
-        |agent: &&Agent| agent.revoked_ms.is_none() && now_ms - app.people.agent_seen_ms(agent) < THERE_MS;
+    let there = |agent: &&Agent| {
+        agent.revoked_ms.is_none() && now_ms - app.directory.agent_last_seen_ms(agent) < ONLINE_WINDOW_MS
+    };
     // Also of one that sends by a token of a script, or is the hub's own.
     let shut_out = earlier.iter().any(|agent| agent.revoked_ms.is_some());
-    if earlier.iter().copied().any(|agent| there(&agent)) || (now_ms - heard < THERE_MS && !shut_out) {
-        let message = "another agent sends for this host: revoke it first, or, where this machine is a copy of that one, remove its host-id";
-        return Err(ApiError::conflict("host_taken", message));
+    if earlier.iter().copied().any(|agent| there(&agent)) || (now_ms - heard < ONLINE_WINDOW_MS && !shut_out)
+    {
+        let message = "another agent is enrolled for this host; revoke it first. If this machine is a clone, delete its host-id file";
+        return Err(ApiError::conflict("host_already_enrolled", message));
     }
-    let text = secret::generate(secret::Kind::Agent);
+    let text = secret::generate(secret::SecretKind::Agent);
     let agent = Agent {
         id: Uuid::now_v7(),
-        hash: secret::hash(&text),
+        hash: secret::hash_secret(&text),
         host: wish.host_id,
-        enrolment: enrolment.name.clone(),
+        enrollment_token: enrolment.name.clone(),
         address: client.address.to_string(),
         created_ms: now_ms,
         // Not before it sends.
-        seen_ms: 0,
+        last_seen_ms: 0,
         revoked_ms: None,
     };
-    let mut changes = vec![agent.add()];
-    changes.extend((!again).then(|| Enrolment::use_one(enrolment.id, now_ms)));
-    changes.extend(earlier.iter().map(|agent| Agent::remove(agent.id)));
+    let mut changes = vec![agent.insert()];
+    changes.extend((!again).then(|| EnrollmentToken::consume(enrolment.id, now_ms)));
+    changes.extend(earlier.iter().map(|agent| Agent::delete(agent.id)));
     // Of a host that is there already, a token decides nothing.
     if !enrolment.tags.is_empty() && host.is_none() && !now.host_tags.contains_key(&wish.host_id) {
-        changes.push(HostTags::put(wish.host_id, &enrolment.tags));
+        changes.push(HostTags::set(wish.host_id, &enrolment.tags));
     }
     let object = format!("agent {} of {}", agent.id, wish.host_name);
-    let entry = doer::entry(format!("enrolment {}", enrolment.name), &client, "agent.enrol", object);
+    let entry = actor::audit_entry(format!("enrolment {}", enrolment.name), &client, "agent.enroll", object);
     turn.commit(changes, Some(entry)).await.map_err(|error| match error {
         // Many come at once by several hubs: it comes again.
-        CommitError::Conflict => ApiError::unavailable("busy", "another agent is let in just now", 1),
+        CommitError::Conflict => {
+            ApiError::unavailable("enrollment_in_progress", "another agent is being enrolled; retry", 1)
+        }
         CommitError::Store(error) => error.into(),
     })?;
-    tracing::info!(host = wish.host_name, host.id = %wish.host_id, "an agent was let in");
-    Ok((StatusCode::CREATED, Json(Enrolled { agent_id: agent.id, secret: text })))
+    tracing::info!(host = wish.host_name, host.id = %wish.host_id, "agent enrolled");
+    Ok((StatusCode::CREATED, Json(EnrollResponse { agent_id: agent.id, secret: text })))
 }
 
 fn find(app: &App, identity: &Identity, id: &str) -> Result<Agent, ApiError> {
-    let now = app.people.now();
+    let now = app.directory.snapshot();
     let agent =
-        now.agents.values().find(|agent| agent.id.to_string() == id && identity.sees(&now, agent.host));
+        now.agents.values().find(|agent| agent.id.to_string() == id && identity.can_view(&now, agent.host));
     let agent = agent.cloned();
-    agent.ok_or_else(|| ApiError::not_found("there is no such agent"))
+    agent.ok_or_else(|| ApiError::not_found("agent not found"))
 }
 
-fn object(app: &App, agent: &Agent) -> String {
-    format!("agent {} of {}", agent.id, app.fleet.get(agent.host).map_or("?".into(), |host| host.record.name))
+fn audit_object(app: &App, agent: &Agent) -> String {
+    format!("agent {} of {}", agent.id, app.hosts.get(agent.host).map_or("?".into(), |host| host.record.name))
 }
 
-/// Shuts an agent out: it is refused at once, and stops
+/// Revoke an agent
 #[utoipa::path(post, path = "/api/v1/agents/{id}/revoke", tag = "agents", params(("id" = String, Path)),
-    responses((status = 200, body = AgentJson), (status = 409)))]
+    responses((status = 200, body = AgentResponse), (status = 409)))]
 pub(crate) async fn revoke(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     Path(id): Path<String>,
-) -> Result<Json<AgentJson>, ApiError> {
-    let turn = app.people.turn().await?;
+) -> Result<Json<AgentResponse>, ApiError> {
+    let turn = app.directory.write_lock().await?;
     let agent = find(&app, &doer.identity, &id)?;
     if agent.revoked_ms.is_some() {
-        return Err(ApiError::conflict("already_revoked", "this agent was revoked before"));
+        return Err(ApiError::conflict("already_revoked", "this agent is already revoked"));
     }
-    let entry = doer.did("agent.revoke", object(&app, &agent));
+    let entry = doer.audit("agent.revoke", audit_object(&app, &agent));
     turn.commit([Agent::revoke(agent.id, app.clock.wall_ms())], Some(entry)).await?;
-    Ok(Json(show(&app, &find(&app, &doer.identity, &id)?)))
+    Ok(Json(to_response(&app, &find(&app, &doer.identity, &id)?)))
 }
 
-/// Forgets an agent that was revoked
+/// Delete a revoked agent
 #[utoipa::path(delete, path = "/api/v1/agents/{id}", tag = "agents", params(("id" = String, Path)),
     responses((status = 204), (status = 409)))]
-pub(crate) async fn remove(
+pub(crate) async fn delete_agent(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let turn = app.people.turn().await?;
+    let turn = app.directory.write_lock().await?;
     let agent = find(&app, &doer.identity, &id)?;
     if agent.revoked_ms.is_none() {
-        return Err(ApiError::conflict(
-            "not_revoked",
-            "revoke it first: an agent that is only forgotten tries for ever",
-        ));
+        return Err(ApiError::conflict("agent_not_revoked", "revoke the agent before deleting it"));
     }
-    let entry = doer.did("agent.remove", object(&app, &agent));
-    turn.commit([Agent::remove(agent.id)], Some(entry)).await?;
+    let entry = doer.audit("agent.delete", audit_object(&app, &agent));
+    turn.commit([Agent::delete(agent.id)], Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,19 +1,19 @@
-//! `/api/v1/alerts`: what is the matter, and what was.
+//! `/api/v1/incidents`: what is the matter, and what was.
 
-use super::params;
-use crate::alerting::{Alert, LiveIncident, State as Alerts};
+use super::query;
+use crate::alerting::{Alert, AlertingSnapshot as Alerts, OpenIncident};
 use crate::app::App;
 use crate::auth::Identity;
-use crate::auth::people::State as Everyone;
+use crate::auth::directory::AuthSnapshot as Everyone;
 use crate::error::ApiError;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use perfwatch_alert::explain::Explanation;
-use perfwatch_alert::incident::{Ack, Phase};
-use perfwatch_alert::rule::Severity;
+use perfwatch_rules::explain::Explanation;
+use perfwatch_rules::incident::{Ack, IncidentPhase};
+use perfwatch_rules::rule::Severity;
 use perfwatch_store::alerts::{
-    AlertRow, AlertsOf, EventRow, IncidentFilter, IncidentRow, Outbox, OutboxFilter,
+    AlertFilter, AlertRow, IncidentEventRow, IncidentFilter, IncidentRow, NotificationFilter, Outbox,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 /// One alert.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct AlertJson {
+pub(crate) struct AlertResponse {
     id: Uuid,
     rule: Uuid,
     rule_name: String,
@@ -38,22 +38,22 @@ pub(crate) struct AlertJson {
     /// What is so, in words.
     summary: String,
     /// What to do about it.
-    note: String,
+    runbook: String,
     /// Since when the condition held.
-    since_ms: i64,
+    pending_since_ms: i64,
     fired_ms: i64,
     /// None while it fires.
     resolved_ms: Option<i64>,
     /// When it fired.
-    figure: Option<f64>,
+    value: Option<f64>,
     /// The threshold at that time.
     threshold: Option<f64>,
     /// The furthest beyond.
-    worst: Option<f64>,
+    peak_value: Option<f64>,
     /// Nobody was told for a silence.
     silenced: bool,
     /// Why it ended: `clear`, `gone`, `rule_gone`; `past` for what came to light when it was over.
-    ended: Option<String>,
+    resolve_reason: Option<String>,
     /// What was seen when it fired: largest consumers and movers.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -62,50 +62,50 @@ pub(crate) struct AlertJson {
 
 /// Alerts that belong together.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct IncidentJson {
+pub(crate) struct IncidentResponse {
     id: Uuid,
     title: String,
     severity: Severity,
-    phase: Phase,
+    phase: IncidentPhase,
     opened_ms: i64,
     /// When it was last over.
-    calm_ms: Option<i64>,
+    quiet_since_ms: Option<i64>,
     /// How often it came back.
-    reopened: u32,
+    reopen_count: u32,
     ack: Option<Ack>,
     /// Alerts of it that fire.
-    firing: usize,
+    firing_count: usize,
     /// Those that one may see; the worst and newest first.
-    alerts: Vec<AlertJson>,
+    alerts: Vec<AlertResponse>,
 }
 
-impl IncidentJson {
+impl IncidentResponse {
     /// Whether nothing of it is hidden from who sees this.
-    pub(super) fn is_whole(&self, live: &LiveIncident) -> bool {
+    pub(super) fn is_complete(&self, live: &OpenIncident) -> bool {
         self.alerts.len() == live.alerts.len()
     }
 }
 
-/// What is the matter now.
+/// List open incidents.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ActiveJson {
+pub(crate) struct IncidentListResponse {
     /// The worst and newest first.
-    incidents: Vec<IncidentJson>,
+    incidents: Vec<IncidentResponse>,
     /// The hub's clock.
     now_ms: i64,
 }
 
 /// What was, newest first.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct AlertHistoryJson {
-    incidents: Vec<IncidentJson>,
+pub(crate) struct IncidentHistoryResponse {
+    incidents: Vec<IncidentResponse>,
     /// Give it back as `after` for the next page; none at the end.
     next: Option<String>,
 }
 
 /// Something that happened to an incident.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct EventJson {
+pub(crate) struct IncidentEventResponse {
     at_ms: i64,
     /// `fired`, `resolved`, `acknowledged`, `comment`, `told`…
     kind: String,
@@ -116,38 +116,38 @@ pub(crate) struct EventJson {
 
 /// A message of an incident.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct DeliveryJson {
+pub(crate) struct IncidentNotificationResponse {
     channel: String,
-    notice: String,
+    reason: String,
     /// `waiting`, `sent`, `dead`, `skipped`.
     state: String,
     created_ms: i64,
     due_ms: i64,
-    done_ms: Option<i64>,
-    tries: i64,
+    finished_ms: Option<i64>,
+    attempts: i64,
     error: Option<String>,
 }
 
 /// An incident with all that is known of it.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct IncidentDetailJson {
-    incident: IncidentJson,
+pub(crate) struct IncidentDetailResponse {
+    incident: IncidentResponse,
     /// Oldest first.
-    timeline: Vec<EventJson>,
+    timeline: Vec<IncidentEventResponse>,
     /// Newest first.
-    deliveries: Vec<DeliveryJson>,
+    notifications: Vec<IncidentNotificationResponse>,
 }
 
 /// Alerts of one host.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct HostAlertsJson {
-    alerts: Vec<AlertJson>,
+pub(crate) struct HostAlertsResponse {
+    alerts: Vec<AlertResponse>,
 }
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct HistoryQuery {
+pub(crate) struct IncidentHistoryQuery {
     /// Part of the title.
     text: Option<String>,
     severity: Option<Severity>,
@@ -172,9 +172,9 @@ pub(crate) struct RangeQuery {
     to: Option<String>,
 }
 
-fn show_alert(alert: &Alert, explanation: Option<Explanation>) -> AlertJson {
+fn to_alert_response(alert: &Alert, explanation: Option<Explanation>) -> AlertResponse {
     let body = alert.body.clone();
-    AlertJson {
+    AlertResponse {
         id: alert.id,
         rule: alert.rule,
         rule_name: body.rule_name,
@@ -184,107 +184,112 @@ fn show_alert(alert: &Alert, explanation: Option<Explanation>) -> AlertJson {
         metric: body.metric,
         severity: alert.severity,
         summary: body.summary,
-        note: body.note,
-        since_ms: body.since_ms,
+        runbook: body.runbook,
+        pending_since_ms: body.pending_since_ms,
         fired_ms: alert.fired_ms,
         resolved_ms: alert.resolved_ms,
-        figure: body.figure,
+        value: body.value,
         threshold: body.threshold,
-        worst: body.worst,
+        peak_value: body.peak_value,
         silenced: body.silenced,
-        ended: body.ended,
+        resolve_reason: body.resolve_reason,
         explanation,
     }
 }
 
 /// Whether one may see an alert: those of the hub itself are for who sees all.
-fn sees(identity: &Identity, everyone: &Everyone, alert: &Alert) -> bool {
+fn can_view(identity: &Identity, everyone: &Everyone, alert: &Alert) -> bool {
     match alert.host.0.is_nil() {
         true => identity.host_tags.is_empty(),
-        false => identity.sees(everyone, alert.host),
+        false => identity.can_view(everyone, alert.host),
     }
 }
 
 /// An incident as one may see it; none where one may see nothing of it.
-pub(super) fn show(
-    live: &LiveIncident,
+pub(super) fn to_response(
+    live: &OpenIncident,
     identity: &Identity,
     everyone: &Everyone,
     explanations: &mut HashMap<Uuid, Explanation>,
-) -> Option<IncidentJson> {
+) -> Option<IncidentResponse> {
     let mut seen = live.clone();
-    seen.alerts.retain(|alert| sees(identity, everyone, alert));
+    seen.alerts.retain(|alert| can_view(identity, everyone, alert));
     if seen.alerts.is_empty() {
         return None;
     }
     let incident = &live.incident;
-    Some(IncidentJson {
+    Some(IncidentResponse {
         id: incident.id,
         title: seen.title(),
         severity: incident.severity,
         phase: incident.phase,
         opened_ms: incident.opened_ms,
-        calm_ms: incident.calm_ms,
-        reopened: incident.reopened,
+        quiet_since_ms: incident.quiet_since_ms,
+        reopen_count: incident.reopen_count,
         ack: incident.ack.clone(),
-        firing: seen.firing().count(),
+        firing_count: seen.firing().count(),
         alerts: seen
-            .worst_first()
+            .by_severity()
             .into_iter()
-            .map(|alert| show_alert(alert, explanations.remove(&alert.id)))
+            .map(|alert| to_alert_response(alert, explanations.remove(&alert.id)))
             .collect(),
     })
 }
 
 /// How many incidents are open by severity, as one may see them: info, warning, critical.
-pub(crate) fn counts(state: &Alerts, identity: &Identity, everyone: &Everyone) -> [usize; 3] {
+pub(crate) fn open_incident_counts(state: &Alerts, identity: &Identity, everyone: &Everyone) -> [usize; 3] {
     let mut counts = [0; 3];
-    for live in state.board.incidents().filter(|live| live.incident.phase != Phase::Closed) {
-        if live.alerts.iter().any(|alert| sees(identity, everyone, alert)) {
+    for live in state.incidents.iter().filter(|live| live.incident.phase != IncidentPhase::Resolved) {
+        if live.alerts.iter().any(|alert| can_view(identity, everyone, alert)) {
             counts[live.incident.severity as usize] += 1;
         }
     }
     counts
 }
 
-/// What is the matter now
-#[utoipa::path(get, path = "/api/v1/alerts", tag = "alerts", responses((status = 200, body = ActiveJson)))]
-pub(crate) async fn active(State(app): State<Arc<App>>, identity: Identity) -> Json<ActiveJson> {
-    let (state, everyone) = (app.alerting.now(), app.people.now());
-    let open = state.board.incidents().filter(|live| live.incident.phase != Phase::Closed);
-    let mut incidents: Vec<IncidentJson> =
-        open.filter_map(|live| show(live, &identity, &everyone, &mut HashMap::new())).collect();
+/// List open incidents
+#[utoipa::path(get, path = "/api/v1/incidents", tag = "alerts", responses((status = 200, body = IncidentListResponse)))]
+pub(crate) async fn list_incidents(
+    State(app): State<Arc<App>>,
+    identity: Identity,
+) -> Json<IncidentListResponse> {
+    let (state, everyone) = (app.alerting.snapshot(), app.directory.snapshot());
+    let open = state.incidents.iter().filter(|live| live.incident.phase != IncidentPhase::Resolved);
+    let mut incidents: Vec<IncidentResponse> =
+        open.filter_map(|live| to_response(live, &identity, &everyone, &mut HashMap::new())).collect();
     incidents.sort_by_key(|one| {
         (
-            one.firing == 0,
+            one.firing_count == 0,
             one.ack.is_some(),
             std::cmp::Reverse(one.severity),
             std::cmp::Reverse(one.opened_ms),
         )
     });
-    Json(ActiveJson { incidents, now_ms: app.clock.wall_ms() })
+    Json(IncidentListResponse { incidents, now_ms: app.clock.wall_ms() })
 }
 
-/// What was the matter
-#[utoipa::path(get, path = "/api/v1/alerts/history", tag = "alerts", params(HistoryQuery),
-    responses((status = 200, body = AlertHistoryJson), (status = 404)))]
-pub(crate) async fn history(
+/// List past incidents
+#[utoipa::path(get, path = "/api/v1/incidents/history", tag = "alerts", params(IncidentHistoryQuery),
+    responses((status = 200, body = IncidentHistoryResponse), (status = 404)))]
+pub(crate) async fn list_incident_history(
     State(app): State<Arc<App>>,
     identity: Identity,
-    query: Result<Query<HistoryQuery>, QueryRejection>,
-) -> Result<Json<AlertHistoryJson>, ApiError> {
-    let Query(query) = query.map_err(|error| ApiError::bad_request("bad_query", error.body_text()))?;
+    query: Result<Query<IncidentHistoryQuery>, QueryRejection>,
+) -> Result<Json<IncidentHistoryResponse>, ApiError> {
+    let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
     let now_ms = app.clock.wall_ms();
     let time =
-        |key, text: Option<&str>, usual| text.map_or(Ok(usual), |text| params::time_ms(key, text, now_ms));
-    let host = query.host.as_deref().map(|host| params::host(&app, &identity, host)).transpose()?;
+        |key, text: Option<&str>, usual| text.map_or(Ok(usual), |text| query::time_ms(key, text, now_ms));
+    let host = query.host.as_deref().map(|host| query::host(&app, &identity, host)).transpose()?;
     let limit = query.limit.unwrap_or(50).clamp(1, 200);
     let (to_ms, to_id) = match query.after.as_deref() {
         None => (time("to", query.to.as_deref(), i64::MAX)?, None),
         Some(after) => after
             .split_once(':')
             .and_then(|(ms, id)| Some((ms.parse().ok()?, Some(id.parse().ok()?))))
-            .ok_or_else(|| ApiError::bad_request("bad_query", "after: what next of the page before said"))?,
+            .ok_or_else(|| {
+                ApiError::bad_request("invalid_query", "after: must be the `next` value of the previous page")
+            })?,
     };
     let filter = IncidentFilter {
         host: host.map(|host| host.record.id.0),
@@ -296,85 +301,87 @@ pub(crate) async fn history(
         to_id,
         limit,
     };
-    let everyone = app.people.now();
+    let everyone = app.directory.snapshot();
     let rows = IncidentRow::list(app.alerting.store(), filter).await?;
     let full = i64::try_from(rows.len()).is_ok_and(|count| count == limit);
     let next = rows.last().filter(|_| full).map(|row| format!("{}:{}", row.opened_ms, row.id));
     let mut incidents = Vec::with_capacity(rows.len());
     for row in rows {
-        let live = app.alerting.whole(&row).await?;
-        incidents.extend(show(&live, &identity, &everyone, &mut HashMap::new()));
+        let live = app.alerting.load_with_alerts(&row).await?;
+        incidents.extend(to_response(&live, &identity, &everyone, &mut HashMap::new()));
     }
-    Ok(Json(AlertHistoryJson { incidents, next }))
+    Ok(Json(IncidentHistoryResponse { incidents, next }))
 }
 
-pub(super) fn unknown() -> ApiError {
+pub(super) fn incident_not_found() -> ApiError {
     ApiError::not_found("there is no such incident")
 }
 
-pub(super) fn parse(id: &str) -> Result<Uuid, ApiError> {
-    id.parse().map_err(|_| unknown())
+pub(super) fn parse_id(id: &str) -> Result<Uuid, ApiError> {
+    id.parse().map_err(|_| incident_not_found())
 }
 
-/// One incident, with its explanation and timeline
-#[utoipa::path(get, path = "/api/v1/alerts/{id}", tag = "alerts", params(("id" = String, Path)),
-    responses((status = 200, body = IncidentDetailJson)))]
-pub(crate) async fn one(
+/// Get an incident
+#[utoipa::path(get, path = "/api/v1/incidents/{id}", tag = "alerts", params(("id" = String, Path)),
+    responses((status = 200, body = IncidentDetailResponse)))]
+pub(crate) async fn get_incident(
     State(app): State<Arc<App>>,
     identity: Identity,
     Path(id): Path<String>,
-) -> Result<Json<IncidentDetailJson>, ApiError> {
-    let id = parse(&id)?;
+) -> Result<Json<IncidentDetailResponse>, ApiError> {
+    let id = parse_id(&id)?;
     let store = app.alerting.store();
-    let live = app.alerting.find(id).await?.ok_or_else(unknown)?;
+    let live = app.alerting.get(id).await?.ok_or_else(incident_not_found)?;
     let explained = AlertRow::explanations(store, id).await?.into_iter();
     let mut explanations =
         explained.filter_map(|(id, text)| Some((id, serde_json::from_str(&text).ok()?))).collect();
-    let incident = show(&live, &identity, &app.people.now(), &mut explanations).ok_or_else(unknown)?;
+    let incident = to_response(&live, &identity, &app.directory.snapshot(), &mut explanations)
+        .ok_or_else(incident_not_found)?;
     // What one may not see stands in no timeline either.
-    let whole = incident.is_whole(&live);
-    let event = |event: EventRow| EventJson {
+    let whole = incident.is_complete(&live);
+    let event = |event: IncidentEventRow| IncidentEventResponse {
         at_ms: event.at_ms,
         kind: event.kind,
         actor: event.actor,
         text: event.text,
     };
-    let events = EventRow::all(store, id).await?.into_iter();
+    let events = IncidentEventRow::list(store, id).await?.into_iter();
     let timeline = events.filter(|_| whole).map(event).collect();
-    let filter = OutboxFilter { incident: Some(id), limit: 200, ..OutboxFilter::default() };
-    let state = app.alerting.now();
+    let filter = NotificationFilter { incident: Some(id), limit: 200, ..NotificationFilter::default() };
+    let state = app.alerting.snapshot();
     let messages = Outbox::list(store, filter).await?.into_iter().filter(|_| whole);
-    let deliveries = messages.map(|row| DeliveryJson {
+    let deliveries = messages.map(|row| IncidentNotificationResponse {
         channel: state
-            .asked
+            .definitions
             .channel(row.channel)
-            .map_or("a removed channel", |channel| &channel.name)
+            .map_or("deleted channel", |channel| &channel.name)
             .to_owned(),
-        notice: row.notice,
+        reason: row.reason,
         state: row.state,
         created_ms: row.created_ms,
-        due_ms: row.due_ms.max(row.next_ms),
-        done_ms: row.done_ms,
-        tries: row.tries,
+        due_ms: row.due_ms.max(row.retry_at_ms),
+        finished_ms: row.finished_ms,
+        attempts: row.attempts,
         error: row.error,
     });
-    Ok(Json(IncidentDetailJson { incident, timeline, deliveries: deliveries.collect() }))
+    Ok(Json(IncidentDetailResponse { incident, timeline, notifications: deliveries.collect() }))
 }
 
-/// Alerts of a host over a time
+/// List alerts of a host in a time range
 #[utoipa::path(get, path = "/api/v1/hosts/{id}/alerts", tag = "alerts",
-    params(("id" = String, Path, description = "Id or name"), RangeQuery), responses((status = 200, body = HostAlertsJson)))]
-pub(crate) async fn of_host(
+    params(("id" = String, Path, description = "Id or name"), RangeQuery), responses((status = 200, body = HostAlertsResponse)))]
+pub(crate) async fn list_host_alerts(
     State(app): State<Arc<App>>,
     identity: Identity,
     Path(id): Path<String>,
     query: Result<Query<RangeQuery>, QueryRejection>,
-) -> Result<Json<HostAlertsJson>, ApiError> {
-    let Query(query) = query.map_err(|error| ApiError::bad_request("bad_query", error.body_text()))?;
-    let host = params::host(&app, &identity, &id)?;
-    let (from_ms, to_ms) = params::range(query.from.as_deref(), query.to.as_deref(), app.clock.wall_ms())?;
-    let of = AlertsOf::Host(host.record.id.0, from_ms, to_ms);
-    let rows = AlertRow::all(app.alerting.store(), of).await?;
-    let alerts = rows.iter().filter_map(Alert::of_row).map(|alert| show_alert(&alert, None)).collect();
-    Ok(Json(HostAlertsJson { alerts }))
+) -> Result<Json<HostAlertsResponse>, ApiError> {
+    let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
+    let host = query::host(&app, &identity, &id)?;
+    let (from_ms, to_ms) = query::range(query.from.as_deref(), query.to.as_deref(), app.clock.wall_ms())?;
+    let of = AlertFilter::Host(host.record.id.0, from_ms, to_ms);
+    let rows = AlertRow::list(app.alerting.store(), of).await?;
+    let alerts =
+        rows.iter().filter_map(Alert::from_row).map(|alert| to_alert_response(&alert, None)).collect();
+    Ok(Json(HostAlertsResponse { alerts }))
 }

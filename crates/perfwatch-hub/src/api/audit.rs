@@ -5,14 +5,14 @@ use crate::error::ApiError;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use perfwatch_store::people::{AuditEntry, AuditFilter};
+use perfwatch_store::accounts::{AuditEntry, AuditFilter};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
 /// One change.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct AuditEntryJson {
+pub(crate) struct AuditEntryResponse {
     id: i64,
     at_ms: i64,
     actor: String,
@@ -29,8 +29,8 @@ pub(crate) struct AuditEntryJson {
 
 /// Changes, the latest first.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct AuditJson {
-    entries: Vec<AuditEntryJson>,
+pub(crate) struct AuditPageResponse {
+    entries: Vec<AuditEntryResponse>,
     /// Give it back as `before` for the next page; none at the end.
     next: Option<i64>,
 }
@@ -38,7 +38,7 @@ pub(crate) struct AuditJson {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Asked {
+pub(crate) struct AuditQuery {
     /// Part of actor, action, object or address.
     text: Option<String>,
     /// Entries from before this one.
@@ -47,9 +47,9 @@ pub(crate) struct Asked {
     limit: Option<i64>,
 }
 
-fn show(entry: AuditEntry) -> AuditEntryJson {
+fn to_response(entry: AuditEntry) -> AuditEntryResponse {
     let json = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
-    AuditEntryJson {
+    AuditEntryResponse {
         id: entry.id,
         at_ms: entry.at_ms,
         actor: entry.actor,
@@ -61,18 +61,19 @@ fn show(entry: AuditEntry) -> AuditEntryJson {
     }
 }
 
-/// Who changed what, from where
-#[utoipa::path(get, path = "/api/v1/audit", tag = "audit", params(Asked), responses((status = 200, body = AuditJson)))]
-pub(crate) async fn list(
+/// List audit log entries
+#[utoipa::path(get, path = "/api/v1/audit", tag = "audit", params(AuditQuery), responses((status = 200, body = AuditPageResponse)))]
+pub(crate) async fn list_audit_entries(
     State(app): State<Arc<App>>,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Result<Json<AuditJson>, ApiError> {
-    let Query(asked) = asked.map_err(|error| ApiError::bad_request("bad_query", error.body_text()))?;
+    asked: Result<Query<AuditQuery>, QueryRejection>,
+) -> Result<Json<AuditPageResponse>, ApiError> {
+    let Query(asked) = asked.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
     let limit = asked.limit.unwrap_or(100).clamp(1, 500);
     let text = asked.text.filter(|text| !text.contains('\0'));
     let filter = AuditFilter { before_id: asked.before, text, limit };
-    let entries: Vec<AuditEntryJson> = app.people.audit(filter).await?.into_iter().map(show).collect();
+    let entries: Vec<AuditEntryResponse> =
+        app.directory.audit(filter).await?.into_iter().map(to_response).collect();
     let full = i64::try_from(entries.len()).is_ok_and(|count| count == limit);
     let next = entries.last().filter(|_| full).map(|entry| entry.id);
-    Ok(Json(AuditJson { entries, next }))
+    Ok(Json(AuditPageResponse { entries, next }))
 }

@@ -1,16 +1,16 @@
 //! `/api/v1/auth/{state,setup,login,logout,token}`: in and out.
 
-use super::account::{MeJson, me_json};
+use super::account::{CurrentUserResponse, to_current_user_response};
 use super::body::{JsonBody, OptionalBody};
 use crate::app::App;
-use crate::auth::identity::{Credential, Who};
-use crate::auth::login::{self, Login};
-use crate::auth::{Client, Identity, doer, jwt, password, secret};
+use crate::auth::identity::{Credential, Principal};
+use crate::auth::login::{self, LoginRequest};
+use crate::auth::{ClientAddr, Identity, actor, jwt, password, secret};
 use crate::error::ApiError;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use perfwatch_store::people::{Account, Role, Session};
+use perfwatch_store::accounts::{Account, Role, Session};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -18,162 +18,164 @@ use uuid::Uuid;
 
 /// What a login page must know.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct AuthState {
+pub(crate) struct LoginOptionsResponse {
     /// There is no administrator yet: the link that the hub printed makes the first.
-    set_up: bool,
+    setup_required: bool,
     /// Shortest password that is taken.
-    password_least: usize,
+    min_password_length: usize,
     /// What to write on the button of single sign-on, where there is one.
-    single_sign_on: Option<String>,
+    sso_label: Option<String>,
 }
 
-/// How one gets in
-#[utoipa::path(get, path = "/api/v1/auth/state", tag = "auth", responses((status = 200, body = AuthState)))]
-pub(crate) async fn state(State(app): State<Arc<App>>) -> Json<AuthState> {
-    Json(AuthState {
-        set_up: !app.people.now().has_admin(None),
-        password_least: password::LEAST,
-        single_sign_on: app.oidc.as_ref().map(|oidc| oidc.config.name.clone()),
+/// Login options and setup state
+#[utoipa::path(get, path = "/api/v1/auth/state", tag = "auth", responses((status = 200, body = LoginOptionsResponse)))]
+pub(crate) async fn login_options(State(app): State<Arc<App>>) -> Json<LoginOptionsResponse> {
+    Json(LoginOptionsResponse {
+        setup_required: !app.directory.snapshot().has_admin_except(None),
+        min_password_length: password::MIN_PASSWORD_CHARS,
+        sso_label: app.oidc.as_ref().map(|oidc| oidc.config.name.clone()),
     })
 }
 
 /// The first administrator.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct SetUp {
+pub(crate) struct SetupRequest {
     /// From the link that the hub printed when it started.
     secret: String,
     name: String,
     password: String,
 }
 
-type Entered = ([(HeaderName, HeaderValue); 2], Json<MeJson>);
+type LoginReply = ([(HeaderName, HeaderValue); 2], Json<CurrentUserResponse>);
 
-fn entered(app: &App, account: &Account, cookie: (HeaderName, HeaderValue)) -> Entered {
+fn login_response(app: &App, account: &Account, cookie: (HeaderName, HeaderValue)) -> LoginReply {
     let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    ([cookie, no_store], Json(me_json(app, account, account.role)))
+    ([cookie, no_store], Json(to_current_user_response(app, account, account.role)))
 }
 
-/// Makes the first administrator, and logs in
-#[utoipa::path(post, path = "/api/v1/auth/setup", tag = "auth", request_body = SetUp,
-    responses((status = 200, body = MeJson), (status = 401), (status = 409), (status = 422)))]
-pub(crate) async fn set_up(
+/// Create the first administrator
+#[utoipa::path(post, path = "/api/v1/auth/setup", tag = "auth", request_body = SetupRequest,
+    responses((status = 200, body = CurrentUserResponse), (status = 401), (status = 409), (status = 422)))]
+pub(crate) async fn setup(
     State(app): State<Arc<App>>,
-    client: Client,
+    client: ClientAddr,
     headers: HeaderMap,
-    JsonBody(wish): JsonBody<SetUp>,
-) -> Result<Entered, ApiError> {
-    let done = || ApiError::conflict("already_set_up", "this hub has an administrator already: log in");
-    let secret_now = app.people.set_up_secret().ok_or_else(done)?;
-    login::wait(&app, &client, "")?;
+    JsonBody(wish): JsonBody<SetupRequest>,
+) -> Result<LoginReply, ApiError> {
+    let done = || ApiError::conflict("already_set_up", "this hub is already set up; log in");
+    let secret_now = app.directory.set_up_secret().ok_or_else(done)?;
+    login::check_throttle(&app, &client, "")?;
     // Hashes are compared, so that the time tells nothing.
-    if secret::hash(&wish.secret) != secret::hash(&secret_now) {
-        app.throttle.wrong(client.address, "", app.clock.monotonic());
-        let message = "this is not the link that the hub printed when it started, or it is too old";
-        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "wrong_link", message));
+    if secret::hash_secret(&wish.secret) != secret::hash_secret(&secret_now) {
+        app.login_throttle.record_failure(client.address, "", app.clock.monotonic());
+        let message = "invalid or expired setup link";
+        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_setup_link", message));
     }
-    let account = app.people.new_account(&wish.name, Role::Admin, wish.password).await?;
-    let turn = app.people.turn().await?;
-    if app.people.now().has_admin(None) {
+    let account = app.directory.new_account(&wish.name, Role::Admin, wish.password).await?;
+    let turn = app.directory.write_lock().await?;
+    if app.directory.snapshot().has_admin_except(None) {
         return Err(done());
     }
-    if app.people.now().account(&account.name).is_some() {
+    if app.directory.snapshot().account_by_name(&account.name).is_some() {
         return Err(ApiError::conflict("name_taken", "there is a user of that name already; choose another"));
     }
-    let entry = doer::entry("nobody".into(), &client, "user.create", format!("user {}", account.name));
-    let changes = vec![account.add()];
-    let cookie = login::enter(&app, &turn, &account, &client, &headers, changes, entry).await?;
-    tracing::info!(name = account.name, "the first administrator was made");
-    Ok(entered(&app, &account, cookie))
+    let entry = actor::audit_entry("nobody".into(), &client, "user.create", format!("user {}", account.name));
+    let changes = vec![account.insert()];
+    let cookie = login::create_session(&app, &turn, &account, &client, &headers, changes, entry).await?;
+    tracing::info!(name = account.name, "first administrator created");
+    Ok(login_response(&app, &account, cookie))
 }
 
-/// Logs a browser in
+/// Log in
 ///
 /// The answer's cookie is the session. 401 `code_needed` asks for the second factor.
-#[utoipa::path(post, path = "/api/v1/auth/login", tag = "auth", request_body = Login,
-    responses((status = 200, body = MeJson), (status = 401), (status = 409)))]
+#[utoipa::path(post, path = "/api/v1/auth/login", tag = "auth", request_body = LoginRequest,
+    responses((status = 200, body = CurrentUserResponse), (status = 401), (status = 409)))]
 pub(crate) async fn login(
     State(app): State<Arc<App>>,
-    client: Client,
+    client: ClientAddr,
     headers: HeaderMap,
-    JsonBody(wish): JsonBody<Login>,
-) -> Result<Entered, ApiError> {
-    let verified = login::check(&app, &client, wish).await?;
-    let turn = app.people.turn().await?;
-    let account = login::confirm(&app, &client, verified).await?;
+    JsonBody(wish): JsonBody<LoginRequest>,
+) -> Result<LoginReply, ApiError> {
+    let verified = login::verify_password(&app, &client, wish).await?;
+    let turn = app.directory.write_lock().await?;
+    let account = login::confirm_login(&app, &client, verified).await?;
     let actor = format!("user {}", account.name);
-    let entry = doer::entry(actor.clone(), &client, "login", actor);
-    let changes = vec![account.save()];
-    let cookie = login::enter(&app, &turn, &account, &client, &headers, changes, entry).await?;
-    Ok(entered(&app, &account, cookie))
+    let entry = actor::audit_entry(actor.clone(), &client, "login", actor);
+    let changes = vec![account.update()];
+    let cookie = login::create_session(&app, &turn, &account, &client, &headers, changes, entry).await?;
+    Ok(login_response(&app, &account, cookie))
 }
 
-/// Logs this browser out
+/// Log out
 #[utoipa::path(post, path = "/api/v1/auth/logout", tag = "auth", responses((status = 204)))]
 pub(crate) async fn logout(
     State(app): State<Arc<App>>,
     identity: Identity,
-    client: Client,
+    client: ClientAddr,
 ) -> Result<(StatusCode, [(HeaderName, HeaderValue); 1]), ApiError> {
     if let Credential::Session(hash) = &identity.credential {
-        let entry = doer::entry(identity.actor(), &client, "logout", identity.actor());
-        app.people.turn().await?.commit([Session::end(hash)], Some(entry)).await?;
+        let entry = actor::audit_entry(identity.actor_name(), &client, "logout", identity.actor_name());
+        app.directory.write_lock().await?.commit([Session::delete(hash)], Some(entry)).await?;
     }
-    Ok((StatusCode::NO_CONTENT, [login::cookie("", client.secure, 0)]))
+    Ok((StatusCode::NO_CONTENT, [login::cookie("", client.is_tls, 0)]))
 }
 
 /// A signed token of some minutes.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct SignedToken {
+pub(crate) struct SignedTokenResponse {
     /// For `Authorization: Bearer`, or `?token=` of the WebSocket.
     token: String,
     expires_in_s: u64,
 }
 
-/// A short-lived token for scripts and WebSockets
+/// Create a signed token (15 minutes)
 ///
 /// By name and password in the body, or without a body by the session or token that asks.
-#[utoipa::path(post, path = "/api/v1/auth/token", tag = "auth", request_body = Option<Login>,
-    responses((status = 200, body = SignedToken), (status = 401), (status = 403)))]
+#[utoipa::path(post, path = "/api/v1/auth/token", tag = "auth", request_body = Option<LoginRequest>,
+    responses((status = 200, body = SignedTokenResponse), (status = 401), (status = 403)))]
 pub(crate) async fn token(
     State(app): State<Arc<App>>,
     identity: Option<axum::Extension<Identity>>,
-    client: Client,
-    OptionalBody(wish): OptionalBody<Login>,
-) -> Result<([(HeaderName, HeaderValue); 1], Json<SignedToken>), ApiError> {
+    client: ClientAddr,
+    OptionalBody(wish): OptionalBody<LoginRequest>,
+) -> Result<([(HeaderName, HeaderValue); 1], Json<SignedTokenResponse>), ApiError> {
     let of = match (wish, identity) {
         (Some(wish), _) => {
-            let verified = login::check(&app, &client, wish).await?;
-            let turn = app.people.turn().await?;
-            let account = login::confirm(&app, &client, verified).await?;
+            let verified = login::verify_password(&app, &client, wish).await?;
+            let turn = app.directory.write_lock().await?;
+            let account = login::confirm_login(&app, &client, verified).await?;
             let actor = format!("user {}", account.name);
-            let entry = doer::entry(actor.clone(), &client, "login.token", actor);
-            turn.commit([account.save()], Some(entry)).await?;
+            let entry = actor::audit_entry(actor.clone(), &client, "token.sign", actor);
+            turn.commit([account.update()], Some(entry)).await?;
             (account.id, None)
         }
-        (None, Some(identity)) => of_whom(&identity)?,
-        (None, None) => return Err(crate::auth::access::login_needed()),
+        (None, Some(identity)) => token_owner(&identity)?,
+        (None, None) => return Err(crate::auth::access::unauthenticated()),
     };
-    let now = app.people.now();
-    let account = now.enabled(of.0).ok_or_else(login::wrong)?;
+    let now = app.directory.snapshot();
+    let account = now.enabled_account(of.0).ok_or_else(login::invalid_credentials)?;
     let signed = jwt::sign(&now, account, of.1, app.clock.wall_ms());
-    let token = signed.ok_or_else(|| ApiError::unavailable("internal", "nothing can be signed", 5))?;
+    let token =
+        signed.ok_or_else(|| ApiError::unavailable("internal_error", "no signing key is available", 5))?;
     let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(([no_store], Json(SignedToken { token, expires_in_s: jwt::LASTS.as_secs() })))
+    Ok(([no_store], Json(SignedTokenResponse { token, expires_in_s: jwt::TOKEN_TTL.as_secs() })))
 }
 
-fn of_whom(identity: &Identity) -> Result<(Uuid, Option<Uuid>), ApiError> {
+fn token_owner(identity: &Identity) -> Result<(Uuid, Option<Uuid>), ApiError> {
     // One that was signed must not make itself last.
     let lasting = match &identity.credential {
         Credential::Session(_) => true,
-        Credential::Bearer(text) => !jwt::looks_like(text),
+        Credential::Bearer(text) => !jwt::has_jwt_shape(text),
     };
-    match &identity.who {
-        Who::Account { id, .. } if lasting => Ok((*id, None)),
-        Who::Token { id, account, .. } if lasting => Ok((*account, Some(*id))),
+    match &identity.principal {
+        Principal::Account { id, .. } if lasting => Ok((*id, None)),
+        Principal::Token { id, account, .. } if lasting => Ok((*account, Some(*id))),
         _ => {
-            let message = "a signed token makes no other: send name and password, or a token that lasts";
-            Err(ApiError::new(StatusCode::FORBIDDEN, "not_allowed", message))
+            let message =
+                "a signed token cannot create another; authenticate with name and password or an API token";
+            Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
         }
     }
 }

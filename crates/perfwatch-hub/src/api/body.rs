@@ -30,14 +30,14 @@ fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, Ap
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     // A form of another page can't send this without asking first.
     if !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
-        let message = "send Content-Type: application/json";
-        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown_content_type", message));
+        let message = "unsupported content type; expected application/json";
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type", message));
     }
     serde_json::from_slice(bytes).map_err(|error| {
         // The message may quote what was sent; secrets are sent here.
         let (line, column) = (error.line(), error.column());
         let what = if error.is_data() { without_values(&error.to_string()) } else { "not JSON".to_owned() };
-        ApiError::bad_request("bad_body", format!("{what}, at line {line} column {column}"))
+        ApiError::bad_request("invalid_body", format!("{what}, at line {line} column {column}"))
     })
 }
 
@@ -87,10 +87,14 @@ impl<S: Sync> FromRequest<S> for YamlBody {
             .contains(&kind.as_str())
         {
             let message = "send Content-Type: application/yaml";
-            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown_content_type", message));
+            return Err(ApiError::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_content_type",
+                message,
+            ));
         }
         let text = String::from_utf8(bytes.to_vec());
-        text.map(Self).map_err(|_| ApiError::bad_request("bad_body", "the body is not UTF-8"))
+        text.map(Self).map_err(|_| ApiError::bad_request("invalid_body", "the body is not UTF-8"))
     }
 }
 
@@ -106,9 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn errors_tell_where_and_never_what() {
+    fn body_errors_omit_values() {
         let mut headers = HeaderMap::new();
-        assert_eq!(parse::<Wish>(&headers, b"{}").unwrap_err().code(), "unknown_content_type");
+        assert_eq!(parse::<Wish>(&headers, b"{}").unwrap_err().code(), "unsupported_content_type");
         headers.insert(header::CONTENT_TYPE, "application/json; charset=utf-8".parse().unwrap());
         for (body, want) in [
             ("{\"number\": \"hunter22222\"}", "expected u32"),

@@ -10,13 +10,13 @@ use utoipa::ToSchema;
 
 /// Every metric.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct CatalogJson {
-    #[schema(value_type = Vec<crate::openapi::shapes::MetricDef>)]
+pub(crate) struct CatalogResponse {
+    #[schema(value_type = Vec<crate::openapi::schemas::MetricDef>)]
     metrics: Vec<MetricDef>,
 }
 
-/// Every metric that this hub knows
-#[utoipa::path(get, path = "/api/v1/catalog", tag = "hosts", responses((status = 200, body = CatalogJson)))]
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<CatalogJson> {
-    Json(CatalogJson { metrics: app.catalog.metrics().to_vec() })
+/// List metrics
+#[utoipa::path(get, path = "/api/v1/catalog", tag = "hosts", responses((status = 200, body = CatalogResponse)))]
+pub(crate) async fn list_metrics(State(app): State<Arc<App>>) -> Json<CatalogResponse> {
+    Json(CatalogResponse { metrics: app.catalog.metrics().to_vec() })
 }

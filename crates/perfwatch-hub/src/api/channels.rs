@@ -1,20 +1,20 @@
-//! `/api/v1/channels`: who is told, and by which way; `/api/v1/messages`: what became of it.
+//! `/api/v1/channels`: who is told, and by which way; `/api/v1/notifications`: what became of it.
 
 use super::body::JsonBody;
-use super::params;
-use crate::alerting::{MOST_CHANNELS, Planned, State as Alerts, body};
+use super::query;
+use crate::alerting::{AlertingSnapshot as Alerts, MAX_CHANNELS, StateChange, to_json};
 use crate::app::App;
-use crate::auth::Doer;
+use crate::auth::Actor;
 use crate::error::ApiError;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use perfwatch_alert::channel::{Channel, Hears, Quiet, Template};
-use perfwatch_alert::deliver::{self, Kind, Message, SendError};
-use perfwatch_alert::words;
-use perfwatch_model::Span;
-use perfwatch_store::alerts::{Noun, Outbox, OutboxFilter, OutboxRow};
+use perfwatch_model::HumanDuration;
+use perfwatch_rules::channel::{Channel, ChannelFilter, NotificationTemplate, QuietHours};
+use perfwatch_rules::notification::{self, ChannelKind, Notification, SendError};
+use perfwatch_rules::render;
+use perfwatch_store::alerts::{DefinitionKind, NotificationFilter, NotificationRow, Outbox};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 /// A channel; what lets one in is not shown.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ChannelJson {
+pub(crate) struct ChannelResponse {
     id: Uuid,
     name: String,
     kind: String,
@@ -31,101 +31,111 @@ pub(crate) struct ChannelJson {
     /// Without what is secret.
     settings: BTreeMap<String, String>,
     /// Which secrets are set.
-    secrets: Vec<String>,
+    secrets_set: Vec<String>,
     /// Why nothing can be said by it: its settings were sealed by another key. Say them anew.
-    closed: Option<String>,
-    hears: Hears,
+    decryption_error: Option<String>,
+    filter: ChannelFilter,
     /// Only of what nobody acknowledged for so long.
-    after: Span,
+    escalate_after: HumanDuration,
     /// Once more as long as nobody acknowledged; never if none.
-    repeat: Span,
+    repeat_interval: HumanDuration,
     /// When it is over, too.
-    resolved: bool,
-    quiet: Option<Quiet>,
-    template: Template,
+    send_resolved: bool,
+    quiet_hours: Option<QuietHours>,
+    template: NotificationTemplate,
 }
 
 /// Channels.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ChannelsJson {
-    channels: Vec<ChannelJson>,
+pub(crate) struct ChannelListResponse {
+    channels: Vec<ChannelResponse>,
 }
 
 /// Kinds of channels.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct KindsJson {
-    kinds: Vec<Kind>,
+pub(crate) struct ChannelKindListResponse {
+    kinds: Vec<ChannelKind>,
 }
 
 /// A channel that somebody wants.
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ChannelWish {
+pub(crate) struct ChannelRequest {
     name: String,
     kind: String,
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     enabled: bool,
     /// By the names of the kind's fields; a secret that is left out stays as it was.
     #[serde(default)]
     settings: BTreeMap<String, String>,
     #[serde(default)]
-    hears: Hears,
+    hears: ChannelFilter,
     #[serde(default)]
-    after: Span,
+    after: HumanDuration,
     #[serde(default)]
-    repeat: Span,
-    #[serde(default = "yes")]
+    repeat: HumanDuration,
+    #[serde(default = "default_true")]
     resolved: bool,
     #[serde(default)]
-    quiet: Option<Quiet>,
+    quiet: Option<QuietHours>,
     #[serde(default)]
-    template: Template,
+    template: NotificationTemplate,
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 
-fn show(app: &App, channel: &Channel) -> ChannelJson {
-    let opened = app.alerting.opened(channel);
+fn to_response(app: &App, channel: &Channel) -> ChannelResponse {
+    let opened = app.alerting.decrypt(channel);
     let closed = opened.as_ref().err().map(ToString::to_string);
     let settings = opened.map(|channel| channel.settings).unwrap_or_default();
-    let kind = deliver::kind(&**app.alerting.notifier(), &channel.kind);
+    let kind = notification::find_kind(&**app.alerting.notifier(), &channel.kind);
     let secret = |name: &str| {
         kind.is_none_or(|kind| kind.fields.iter().any(|field| field.name == name && field.secret))
     };
     let (hidden, open): (BTreeMap<_, _>, BTreeMap<_, _>) =
         settings.into_iter().partition(|(name, _)| secret(name));
-    ChannelJson {
+    ChannelResponse {
         id: channel.id,
         name: channel.name.clone(),
         kind: channel.kind.clone(),
         enabled: channel.enabled,
         settings: open,
-        secrets: hidden.into_keys().collect(),
-        closed,
-        hears: channel.hears.clone(),
-        after: channel.after,
-        repeat: channel.repeat,
-        resolved: channel.resolved,
-        quiet: channel.quiet.clone(),
+        secrets_set: hidden.into_keys().collect(),
+        decryption_error: closed,
+        filter: channel.filter.clone(),
+        escalate_after: channel.escalate_after,
+        repeat_interval: channel.repeat_interval,
+        send_resolved: channel.send_resolved,
+        quiet_hours: channel.quiet_hours.clone(),
         template: channel.template.clone(),
     }
 }
 
-/// All channels
-#[utoipa::path(get, path = "/api/v1/channels", tag = "channels", responses((status = 200, body = ChannelsJson)))]
-pub(crate) async fn list(State(app): State<Arc<App>>, doer: Doer) -> Result<Json<ChannelsJson>, ApiError> {
-    params::everywhere(&doer.identity)?;
-    Ok(Json(ChannelsJson {
-        channels: app.alerting.now().asked.channels.iter().map(|one| show(&app, one)).collect(),
+/// List notification channels
+#[utoipa::path(get, path = "/api/v1/channels", tag = "channels", responses((status = 200, body = ChannelListResponse)))]
+pub(crate) async fn list_channels(
+    State(app): State<Arc<App>>,
+    doer: Actor,
+) -> Result<Json<ChannelListResponse>, ApiError> {
+    query::require_all_hosts(&doer.identity)?;
+    Ok(Json(ChannelListResponse {
+        channels: app
+            .alerting
+            .snapshot()
+            .definitions
+            .channels
+            .iter()
+            .map(|one| to_response(&app, one))
+            .collect(),
     }))
 }
 
-/// The kinds there are, and what each needs
-#[utoipa::path(get, path = "/api/v1/channels/kinds", tag = "channels", responses((status = 200, body = KindsJson)))]
-pub(crate) async fn kinds(State(app): State<Arc<App>>) -> Json<KindsJson> {
-    Json(KindsJson { kinds: app.alerting.notifier().kinds().to_vec() })
+/// List channel kinds and their settings
+#[utoipa::path(get, path = "/api/v1/channels/kinds", tag = "channels", responses((status = 200, body = ChannelKindListResponse)))]
+pub(crate) async fn kinds(State(app): State<Arc<App>>) -> Json<ChannelKindListResponse> {
+    Json(ChannelKindListResponse { kinds: app.alerting.notifier().kinds().to_vec() })
 }
 
 fn invalid(field: &str, why: &str) -> ApiError {
@@ -133,12 +143,17 @@ fn invalid(field: &str, why: &str) -> ApiError {
 }
 
 /// A channel of a wish; secrets that are left out are those that it had.
-fn checked(app: &App, wish: ChannelWish, id: Uuid, before: Option<&Channel>) -> Result<Channel, ApiError> {
+fn validate(
+    app: &App,
+    wish: ChannelRequest,
+    id: Uuid,
+    before: Option<&Channel>,
+) -> Result<Channel, ApiError> {
     let notifier = app.alerting.notifier();
-    let before = before.and_then(|before| app.alerting.opened(before).ok());
+    let before = before.and_then(|before| app.alerting.decrypt(before).ok());
     let mut settings = wish.settings;
     settings.retain(|_, value| !value.trim().is_empty());
-    if let (Some(before), Some(kind)) = (&before, deliver::kind(&**notifier, &wish.kind)) {
+    if let (Some(before), Some(kind)) = (&before, notification::find_kind(&**notifier, &wish.kind)) {
         // To another address they don't go by themselves.
         let moved = kind.fields.iter().any(|field| {
             let there = matches!(field.name, "server" | "url");
@@ -151,30 +166,30 @@ fn checked(app: &App, wish: ChannelWish, id: Uuid, before: Option<&Channel>) -> 
                 before.settings.get(field.name).filter(|_| !settings.contains_key(field.name))
             {
                 if moved {
-                    return Err(invalid(field.name, "say it again: the server is another one"));
+                    return Err(invalid(field.name, "secret is required because the server changed"));
                 }
                 settings.insert(field.name.to_owned(), known.clone());
             }
         }
     }
-    if let Some((field, why)) = notifier.problem(&wish.kind, &settings) {
+    if let Some((field, why)) = notifier.validate(&wish.kind, &settings) {
         return Err(invalid(&field, &why));
     }
-    let templates = deliver::kind(&**notifier, &wish.kind).into_iter().flat_map(|kind| kind.fields);
-    for field in templates.filter(|field| field.long) {
-        for message in [app.alerting.example(), app.alerting.test_message()] {
+    let templates = notification::find_kind(&**notifier, &wish.kind).into_iter().flat_map(|kind| kind.fields);
+    for field in templates.filter(|field| field.multiline) {
+        for message in [app.alerting.example_notification(), app.alerting.test_notification()] {
             let text = settings.get(field.name).map_or("", String::as_str);
             notifier.render(text, &message).map_err(|why| invalid(field.name, &why))?;
         }
     }
-    if let Some(why) = wish.quiet.as_ref().and_then(|quiet| quiet.hours.problem()) {
+    if let Some(why) = wish.quiet.as_ref().and_then(|quiet| quiet.window.validate()) {
         return Err(invalid("quiet", &why));
     }
-    let week = Span::from_s(7 * 86_400);
+    let week = HumanDuration::from_s(7 * 86_400);
     if wish.after > week || wish.repeat > week || (1..60_000).contains(&wish.repeat.ms()) {
-        return Err(invalid("repeat", "from 1m to 7d, as long as after is no more than 7d"));
+        return Err(invalid("repeat", "must be between 1m and 7d"));
     }
-    let only = &wish.hears.only;
+    let only = &wish.hears.matcher;
     if only.hosts.len() > 1_000 || only.tags.len() > 100 || only.rules.len() > 500 {
         return Err(invalid("hears", "too many hosts, tags or rules"));
     }
@@ -183,200 +198,207 @@ fn checked(app: &App, wish: ChannelWish, id: Uuid, before: Option<&Channel>) -> 
         if text.len() > 20_000 {
             return Err(invalid(field, "no more than 20,000 bytes"));
         }
-        notifier.render(text, &app.alerting.example()).map_err(|why| invalid(field, &why))?;
+        notifier.render(text, &app.alerting.example_notification()).map_err(|why| invalid(field, &why))?;
     }
     Ok(Channel {
         id,
-        name: params::label(&wish.name)?,
+        name: query::validate_label(&wish.name)?,
         kind: wish.kind,
         enabled: wish.enabled,
         settings,
-        hears: wish.hears,
-        after: wish.after,
-        repeat: wish.repeat,
-        resolved: wish.resolved,
-        quiet: wish.quiet,
+        filter: wish.hears,
+        escalate_after: wish.after,
+        repeat_interval: wish.repeat,
+        send_resolved: wish.resolved,
+        quiet_hours: wish.quiet,
         template,
     })
 }
 
-async fn put(
+async fn save(
     app: &App,
-    doer: &Doer,
+    doer: &Actor,
     channel: Channel,
     before: Option<&Channel>,
-) -> Result<ChannelJson, ApiError> {
-    let (was, is) = (before.map(|before| show(app, before)), show(app, &channel));
-    let channel = Arc::new(app.alerting.sealed(&channel).ok_or_else(ApiError::no_key)?);
-    let action = if before.is_some() { "channel.change" } else { "channel.create" };
-    let entry = doer.changed(action, format!("channel {}", channel.name), was.as_ref(), Some(&is));
+) -> Result<ChannelResponse, ApiError> {
+    let (was, is) = (before.map(|before| to_response(app, before)), to_response(app, &channel));
+    let channel = Arc::new(app.alerting.encrypt(&channel).ok_or_else(ApiError::encryption_key_missing)?);
+    let action = if before.is_some() { "channel.update" } else { "channel.create" };
+    let entry = doer.audit_change(action, format!("channel {}", channel.name), was.as_ref(), Some(&is));
     let plan = |state: &Alerts, _: i64| {
-        let mut asked = state.asked.clone();
+        let mut asked = state.definitions.clone();
         match (asked.channels.iter().position(|known| known.id == channel.id), before.is_some()) {
             (Some(at), true) => asked.channels[at] = channel.clone(),
-            (None, false) if asked.channels.len() >= MOST_CHANNELS => {
-                return Err(ApiError::conflict("too_many", format!("no more than {MOST_CHANNELS} channels")));
+            (None, false) if asked.channels.len() >= MAX_CHANNELS => {
+                return Err(ApiError::conflict(
+                    "limit_reached",
+                    format!("no more than {MAX_CHANNELS} channels"),
+                ));
             }
             (None, false) => asked.channels.push(channel.clone()),
             _ => return Err(ApiError::not_found("there is no such channel")),
         }
-        let changes = vec![Noun::Channel.put(channel.id, &body(&*channel))];
-        Ok((Planned { asked: Some(asked), changes, board: None }, ()))
+        let changes = vec![DefinitionKind::Channel.upsert(channel.id, &to_json(&*channel))];
+        Ok((StateChange { definitions: Some(asked), statements: changes, incidents: None }, ()))
     };
-    app.alerting.change(Some(entry), plan).await?;
+    app.alerting.update(Some(entry), plan).await?;
     Ok(is)
 }
 
-/// A new channel
-#[utoipa::path(post, path = "/api/v1/channels", tag = "channels", request_body = ChannelWish,
-    responses((status = 201, body = ChannelJson), (status = 409), (status = 422)))]
-pub(crate) async fn create(
+/// Create a channel
+#[utoipa::path(post, path = "/api/v1/channels", tag = "channels", request_body = ChannelRequest,
+    responses((status = 201, body = ChannelResponse), (status = 409), (status = 422)))]
+pub(crate) async fn create_channel(
     State(app): State<Arc<App>>,
-    doer: Doer,
-    JsonBody(wish): JsonBody<ChannelWish>,
-) -> Result<(StatusCode, Json<ChannelJson>), ApiError> {
-    params::everywhere(&doer.identity)?;
-    let channel = checked(&app, wish, Uuid::now_v7(), None)?;
-    Ok((StatusCode::CREATED, Json(put(&app, &doer, channel, None).await?)))
+    doer: Actor,
+    JsonBody(wish): JsonBody<ChannelRequest>,
+) -> Result<(StatusCode, Json<ChannelResponse>), ApiError> {
+    query::require_all_hosts(&doer.identity)?;
+    let channel = validate(&app, wish, Uuid::now_v7(), None)?;
+    Ok((StatusCode::CREATED, Json(save(&app, &doer, channel, None).await?)))
 }
 
 fn find(app: &App, id: &str) -> Result<Arc<Channel>, ApiError> {
-    let state = app.alerting.now();
-    let channel = id.parse().ok().and_then(|id| state.asked.channel(id).cloned());
+    let state = app.alerting.snapshot();
+    let channel = id.parse().ok().and_then(|id| state.definitions.channel(id).cloned());
     channel.ok_or_else(|| ApiError::not_found("there is no such channel"))
 }
 
-/// Another channel in its place
+/// Replace a channel
 #[utoipa::path(put, path = "/api/v1/channels/{id}", tag = "channels", params(("id" = String, Path)),
-    request_body = ChannelWish, responses((status = 200, body = ChannelJson), (status = 409), (status = 422)))]
-pub(crate) async fn change(
+    request_body = ChannelRequest, responses((status = 200, body = ChannelResponse), (status = 409), (status = 422)))]
+pub(crate) async fn update_channel(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     Path(id): Path<String>,
-    JsonBody(wish): JsonBody<ChannelWish>,
-) -> Result<Json<ChannelJson>, ApiError> {
-    params::everywhere(&doer.identity)?;
+    JsonBody(wish): JsonBody<ChannelRequest>,
+) -> Result<Json<ChannelResponse>, ApiError> {
+    query::require_all_hosts(&doer.identity)?;
     let before = find(&app, &id)?;
-    let channel = checked(&app, wish, before.id, Some(&before))?;
-    Ok(Json(put(&app, &doer, channel, Some(&before)).await?))
+    let channel = validate(&app, wish, before.id, Some(&before))?;
+    Ok(Json(save(&app, &doer, channel, Some(&before)).await?))
 }
 
-/// Removes a channel; what waits for it waits no more
+/// Delete a channel and suppress its pending notifications
 #[utoipa::path(delete, path = "/api/v1/channels/{id}", tag = "channels", params(("id" = String, Path)),
     responses((status = 204), (status = 409)))]
-pub(crate) async fn remove(
+pub(crate) async fn delete_channel(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    params::everywhere(&doer.identity)?;
+    query::require_all_hosts(&doer.identity)?;
     let before = find(&app, &id)?;
-    let was = show(&app, &before);
-    let entry = doer.changed("channel.remove", format!("channel {}", before.name), Some(&was), None);
+    let was = to_response(&app, &before);
+    let entry = doer.audit_change("channel.delete", format!("channel {}", before.name), Some(&was), None);
     let plan = |state: &Alerts, now_ms: i64| {
-        let mut asked = state.asked.clone();
+        let mut asked = state.definitions.clone();
         asked.channels.retain(|channel| channel.id != before.id);
-        let changes = vec![Noun::Channel.remove(before.id), Outbox::forget(before.id, now_ms)];
-        Ok::<_, ApiError>((Planned { asked: Some(asked), changes, board: None }, ()))
+        let changes =
+            vec![DefinitionKind::Channel.delete(before.id), Outbox::suppress_for_channel(before.id, now_ms)];
+        Ok::<_, ApiError>((
+            StateChange { definitions: Some(asked), statements: changes, incidents: None },
+            (),
+        ))
     };
-    app.alerting.change(Some(entry), plan).await?;
+    app.alerting.update(Some(entry), plan).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Whether a channel was heard.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct TriedJson {
-    heard: bool,
+pub(crate) struct TestNotificationResponse {
+    delivered: bool,
     /// Why not.
     error: Option<String>,
 }
 
-async fn try_out(app: &App, channel: &Channel) -> TriedJson {
-    let error = app.alerting.say(channel, &app.alerting.test_message()).await.err();
+async fn send_test(app: &App, channel: &Channel) -> TestNotificationResponse {
+    let error = app.alerting.send(channel, &app.alerting.test_notification()).await.err();
     let error = error.map(|error| match error {
-        SendError::Retry { why, .. } => format!("not now: {why}"),
-        SendError::Permanent(why) => format!("refused: {why}"),
+        SendError::Retry { reason: why, .. } => format!("temporary failure: {why}"),
+        SendError::Permanent(why) => format!("permanent failure: {why}"),
     });
-    TriedJson { heard: error.is_none(), error }
+    TestNotificationResponse { delivered: error.is_none(), error }
 }
 
-/// Says something by a channel, to see whether it is heard
+/// Send a test notification
 #[utoipa::path(post, path = "/api/v1/channels/{id}/test", tag = "channels", params(("id" = String, Path)),
-    responses((status = 200, body = TriedJson)))]
+    responses((status = 200, body = TestNotificationResponse)))]
 pub(crate) async fn test(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     Path(id): Path<String>,
-) -> Result<Json<TriedJson>, ApiError> {
-    params::everywhere(&doer.identity)?;
+) -> Result<Json<TestNotificationResponse>, ApiError> {
+    query::require_all_hosts(&doer.identity)?;
     let channel = find(&app, &id)?;
-    app.people.note(doer.did("channel.test", format!("channel {}", channel.name))).await;
-    Ok(Json(try_out(&app, &channel).await))
+    app.directory.record_audit(doer.audit("channel.test", format!("channel {}", channel.name))).await;
+    Ok(Json(send_test(&app, &channel).await))
 }
 
 /// A channel before it is kept, or as it is with changes.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct TryWish {
+pub(crate) struct TestChannelRequest {
     /// Whose secrets stay where they are left out.
     id: Option<Uuid>,
-    channel: ChannelWish,
+    channel: ChannelRequest,
 }
 
-/// The same before it is kept
-#[utoipa::path(post, path = "/api/v1/channels/test", tag = "channels", request_body = TryWish,
-    responses((status = 200, body = TriedJson), (status = 422)))]
-pub(crate) async fn test_wish(
+/// Send a test notification through an unsaved channel
+#[utoipa::path(post, path = "/api/v1/channels/test", tag = "channels", request_body = TestChannelRequest,
+    responses((status = 200, body = TestNotificationResponse), (status = 422)))]
+pub(crate) async fn test_unsaved_channel(
     State(app): State<Arc<App>>,
-    doer: Doer,
-    JsonBody(wish): JsonBody<TryWish>,
-) -> Result<Json<TriedJson>, ApiError> {
-    params::everywhere(&doer.identity)?;
-    let state = app.alerting.now();
-    let before = wish.id.and_then(|id| state.asked.channel(id));
-    let channel = checked(&app, wish.channel, wish.id.unwrap_or_default(), before.map(|before| &**before))?;
-    app.people.note(doer.did("channel.test", format!("channel {}", channel.name))).await;
-    Ok(Json(try_out(&app, &channel).await))
+    doer: Actor,
+    JsonBody(wish): JsonBody<TestChannelRequest>,
+) -> Result<Json<TestNotificationResponse>, ApiError> {
+    query::require_all_hosts(&doer.identity)?;
+    let state = app.alerting.snapshot();
+    let before = wish.id.and_then(|id| state.definitions.channel(id));
+    let channel = validate(&app, wish.channel, wish.id.unwrap_or_default(), before.map(|before| &**before))?;
+    app.directory.record_audit(doer.audit("channel.test", format!("channel {}", channel.name))).await;
+    Ok(Json(send_test(&app, &channel).await))
 }
 
 /// What a template makes of the newest incident.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct PreviewJson {
+pub(crate) struct TemplatePreviewResponse {
     title: String,
     text: String,
     /// All that a template may name.
     #[schema(value_type = Object)]
-    message: Message,
+    message: Notification,
 }
 
-/// Shows what a template makes of the newest incident
-#[utoipa::path(post, path = "/api/v1/channels/preview", tag = "channels", request_body = Template,
-    responses((status = 200, body = PreviewJson), (status = 422)))]
+/// Preview a notification template
+#[utoipa::path(post, path = "/api/v1/channels/preview", tag = "channels", request_body = NotificationTemplate,
+    responses((status = 200, body = TemplatePreviewResponse), (status = 422)))]
 pub(crate) async fn preview(
     State(app): State<Arc<App>>,
-    doer: Doer,
-    JsonBody(template): JsonBody<Template>,
-) -> Result<Json<PreviewJson>, ApiError> {
-    params::everywhere(&doer.identity)?;
-    let message = app.alerting.example();
+    doer: Actor,
+    JsonBody(template): JsonBody<NotificationTemplate>,
+) -> Result<Json<TemplatePreviewResponse>, ApiError> {
+    query::require_all_hosts(&doer.identity)?;
+    let message = app.alerting.example_notification();
     let render = |field: &str, template: &str, usual: String| match template {
         "" => Ok(usual),
         template if template.len() > 20_000 => Err(invalid(field, "no more than 20,000 bytes")),
         template => app.alerting.notifier().render(template, &message).map_err(|why| invalid(field, &why)),
     };
-    let title = render("template.title", &template.title, words::title(&message))?;
-    let text = render("template.text", &template.text, words::text(&message))?;
-    Ok(Json(PreviewJson { title, text, message }))
+    let title = render("template.title", &template.title, render::render_title(&message))?;
+    let text = render("template.text", &template.text, render::render_text(&message))?;
+    Ok(Json(TemplatePreviewResponse { title, text, message }))
 }
 
 /// A message on its way, or what became of it.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct MessageJson {
+pub(crate) struct NotificationResponse {
     id: i64,
     channel: Uuid,
     channel_name: String,
     incident: Uuid,
-    notice: String,
+    reason: String,
     severity: String,
     subject: String,
     /// `waiting`, `sent`, `dead`, `skipped`.
@@ -384,21 +406,21 @@ pub(crate) struct MessageJson {
     created_ms: i64,
     /// Not tried before this.
     due_ms: i64,
-    done_ms: Option<i64>,
-    tries: i64,
+    finished_ms: Option<i64>,
+    attempts: i64,
     error: Option<String>,
 }
 
 /// Messages, newest first.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct MessagesJson {
-    messages: Vec<MessageJson>,
+pub(crate) struct NotificationListResponse {
+    notifications: Vec<NotificationResponse>,
 }
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct MessagesQuery {
+pub(crate) struct NotificationsQuery {
     /// `waiting`, `sent`, `dead` or `skipped`.
     state: Option<String>,
     channel: Option<Uuid>,
@@ -406,59 +428,59 @@ pub(crate) struct MessagesQuery {
     limit: Option<i64>,
 }
 
-/// What was said, waits, or could not be said
-#[utoipa::path(get, path = "/api/v1/messages", tag = "channels", params(MessagesQuery),
-    responses((status = 200, body = MessagesJson)))]
-pub(crate) async fn messages(
+/// List notifications
+#[utoipa::path(get, path = "/api/v1/notifications", tag = "channels", params(NotificationsQuery),
+    responses((status = 200, body = NotificationListResponse)))]
+pub(crate) async fn list_notifications(
     State(app): State<Arc<App>>,
-    doer: Doer,
-    query: Result<Query<MessagesQuery>, QueryRejection>,
-) -> Result<Json<MessagesJson>, ApiError> {
-    params::everywhere(&doer.identity)?;
-    let Query(query) = query.map_err(|error| ApiError::bad_request("bad_query", error.body_text()))?;
-    let filter = OutboxFilter {
+    doer: Actor,
+    query: Result<Query<NotificationsQuery>, QueryRejection>,
+) -> Result<Json<NotificationListResponse>, ApiError> {
+    query::require_all_hosts(&doer.identity)?;
+    let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
+    let filter = NotificationFilter {
         state: query.state,
         channel: query.channel,
         incident: None,
         limit: query.limit.unwrap_or(100).clamp(1, 500),
     };
-    let state = app.alerting.now();
+    let state = app.alerting.snapshot();
     let rows = Outbox::list(app.alerting.store(), filter).await?.into_iter();
-    let show = |row: OutboxRow| MessageJson {
+    let show = |row: NotificationRow| NotificationResponse {
         channel_name: state
-            .asked
+            .definitions
             .channel(row.channel)
-            .map_or("a removed channel", |one| &one.name)
+            .map_or("deleted channel", |one| &one.name)
             .to_owned(),
-        subject: serde_json::from_str::<Message>(&row.body)
+        subject: serde_json::from_str::<Notification>(&row.body)
             .map(|message| message.subject)
             .unwrap_or_default(),
         id: row.id,
         channel: row.channel,
         incident: row.incident,
-        notice: row.notice,
+        reason: row.reason,
         severity: row.severity,
         state: row.state,
         created_ms: row.created_ms,
-        due_ms: row.due_ms.max(row.next_ms),
-        done_ms: row.done_ms,
-        tries: row.tries,
+        due_ms: row.due_ms.max(row.retry_at_ms),
+        finished_ms: row.finished_ms,
+        attempts: row.attempts,
         error: row.error,
     };
-    Ok(Json(MessagesJson { messages: rows.map(show).collect() }))
+    Ok(Json(NotificationListResponse { notifications: rows.map(show).collect() }))
 }
 
-/// Tries a message again that was given up
-#[utoipa::path(post, path = "/api/v1/messages/{id}/retry", tag = "channels", params(("id" = String, Path)),
+/// Retry a failed notification
+#[utoipa::path(post, path = "/api/v1/notifications/{id}/retry", tag = "channels", params(("id" = String, Path)),
     responses((status = 204), (status = 409)))]
-pub(crate) async fn retry(
+pub(crate) async fn retry_notification(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    params::everywhere(&doer.identity)?;
+    query::require_all_hosts(&doer.identity)?;
     let id: i64 = id.parse().map_err(|_| ApiError::not_found("there is no such message"))?;
-    let entry = doer.did("message.retry", format!("message {id}"));
-    app.alerting.revive(id, entry).await?;
+    let entry = doer.audit("notification.retry", format!("message {id}"));
+    app.alerting.requeue(id, entry).await?;
     Ok(StatusCode::NO_CONTENT)
 }

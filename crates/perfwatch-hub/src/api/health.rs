@@ -7,29 +7,29 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use std::sync::Arc;
 
-/// Whether the process lives
+/// Liveness
 #[utoipa::path(get, path = "/healthz", tag = "hub", responses((status = 200, body = String, content_type = "text/plain")))]
 pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether it can take snapshots
+/// Readiness
 #[utoipa::path(get, path = "/readyz", tag = "hub", responses((status = 200, body = String, content_type = "text/plain")))]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
     if app.stop.is_cancelled() {
-        return Err(ApiError::unavailable("leaving", "the hub is stopping", 5));
+        return Err(ApiError::unavailable("shutting_down", "hub is shutting down", 5));
     }
-    if app.history.refusing().is_some() {
+    if app.history.ingest_blocked().is_some() {
         // Anyone may ask here: why stands in the log, and on the dashboard.
-        return Err(ApiError::unavailable("store_unavailable", "nothing can be written down just now", 5));
+        return Err(ApiError::unavailable("store_unavailable", "the store is not writable", 5));
     }
     Ok("ready\n")
 }
 
-/// The hub about itself, for Prometheus
+/// Hub metrics (Prometheus)
 #[utoipa::path(get, path = "/metrics", tag = "hub",
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], app.metrics.render(app.fleet.len()))
+    ([(header::CONTENT_TYPE, kind)], app.metrics.render(app.hosts.len()))
 }

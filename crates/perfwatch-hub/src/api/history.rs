@@ -1,41 +1,41 @@
 //! The past of one host: `series` (for charts), `snapshot` (everything at one second),
 //! `processes` (who used it over some time), `export` (as text, streamed).
 
-use super::params;
+use super::query;
 use crate::app::App;
 use crate::auth::Identity;
 use crate::error::ApiError;
-use crate::fleet::Host;
-use crate::history::export::{Export, Format, parse_tier, wanted};
-use crate::history::read::{ProcessUse, SeriesAnswer, Values};
-use crate::openapi::shapes;
+use crate::history::export::{Export, Format, parse_tier, projection_for};
+use crate::history::read::{ProcessUsage, SeriesResult, SeriesValues};
+use crate::host_registry::Host;
+use crate::openapi::schemas;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
-use perfwatch_model::{HostRef, json, number};
-use perfwatch_series::SeriesName;
-use perfwatch_series::query::average;
+use perfwatch_model::{HostRef, fixed_point, json};
 use perfwatch_store::StoreError;
+use perfwatch_tsdb::SeriesSelector;
+use perfwatch_tsdb::query::average;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// Points a series has unless asked otherwise, and at most.
-const POINTS: usize = 600;
-const MOST_POINTS: usize = 10_000;
+const DEFAULT_POINTS: usize = 600;
+const MAX_POINTS: usize = 10_000;
 /// Series named in one request.
-const MOST_NAMES: usize = 200;
+const MAX_SERIES: usize = 200;
 /// A snapshot this much older than the time asked for is no answer to it.
-const SNAPSHOT_WITHIN_MS: i64 = 3_600_000;
+const MAX_SNAPSHOT_AGE_MS: i64 = 3_600_000;
 /// A day of processes is read in one answer; more would be read row by row for long.
-const PROCESSES_MOST_MS: i64 = 31 * 86_400_000;
+const MAX_PROCESS_RANGE_MS: i64 = 31 * 86_400_000;
 
 /// What a query string may ask.
 #[derive(Default)]
-struct Asked {
-    names: Vec<SeriesName>,
+struct SeriesQuery {
+    names: Vec<SeriesSelector>,
     from: Option<String>,
     to: Option<String>,
     at: Option<String>,
@@ -45,22 +45,24 @@ struct Asked {
     tier: Option<String>,
 }
 
-fn asked(query: Option<&str>, known: &[&str]) -> Result<Asked, ApiError> {
-    let mut asked = Asked::default();
-    for (key, value) in params::pairs(query)? {
+fn parse_query(query: Option<&str>, known: &[&str]) -> Result<SeriesQuery, ApiError> {
+    let mut asked = SeriesQuery::default();
+    for (key, value) in query::query_pairs(query)? {
         if !known.contains(&key.as_str()) {
-            let message = format!("there is no parameter {key:?}; there are {}", known.join(", "));
-            return Err(ApiError::bad_request("bad_query", message));
+            let message = format!("unknown parameter {key:?}; expected {}", known.join(", "));
+            return Err(ApiError::bad_request("invalid_query", message));
         }
         let number = || {
             let number = value.parse::<usize>().ok().filter(|&number| number > 0);
-            number.ok_or_else(|| ApiError::bad_request("bad_query", format!("{key}: a number from 1 on")))
+            number.ok_or_else(|| {
+                ApiError::bad_request("invalid_query", format!("{key}: must be a positive number"))
+            })
         };
         match key.as_str() {
             "metric" => {
-                asked.names.extend(value.split(',').filter(|name| !name.is_empty()).map(params::series_name));
+                asked.names.extend(value.split(',').filter(|name| !name.is_empty()).map(query::series_name));
             }
-            "points" => asked.points = Some(number()?.clamp(10, MOST_POINTS)),
+            "points" => asked.points = Some(number()?.clamp(10, MAX_POINTS)),
             "limit" => asked.limit = Some(number()?),
             "from" => asked.from = Some(value),
             "to" => asked.to = Some(value),
@@ -69,15 +71,18 @@ fn asked(query: Option<&str>, known: &[&str]) -> Result<Asked, ApiError> {
             _ => asked.tier = Some(value),
         }
     }
-    if asked.names.len() > MOST_NAMES {
-        return Err(ApiError::bad_request("bad_query", format!("no more than {MOST_NAMES} metrics at once")));
+    if asked.names.len() > MAX_SERIES {
+        return Err(ApiError::bad_request(
+            "invalid_query",
+            format!("no more than {MAX_SERIES} metrics at once"),
+        ));
     }
     Ok(asked)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn store_error(error: StoreError) -> ApiError {
-    tracing::warn!(%error, "history");
+    tracing::warn!(%error, "history query failed");
     ApiError::unavailable("store_unavailable", error.to_string(), 5)
 }
 
@@ -85,7 +90,7 @@ fn json_text(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-/// Series of a host over a range
+/// Query time series of a host
 ///
 /// Times are milliseconds since 1970, RFC 3339, `now`, or a span before now as `-2h`.
 #[utoipa::path(get, path = "/api/v1/hosts/{id}/series", tag = "hosts", params(
@@ -93,29 +98,32 @@ fn json_text(text: String) -> Response {
     ("metric" = String, Query, description = "Names, groups or instances: `cpu.usage,memory.*,network.rx_bytes{eth0}`"),
     ("from" = Option<String>, Query), ("to" = Option<String>, Query),
     ("points" = Option<usize>, Query, description = "10 to 10,000"),
-), responses((status = 200, body = shapes::SeriesAnswer)))]
+), responses((status = 200, body = schemas::SeriesResponse)))]
 pub(crate) async fn series(
     State(app): State<Arc<App>>,
     identity: Identity,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let asked = asked(query.as_deref(), &["metric", "from", "to", "points"])?;
-    let host = params::host(&app, &identity, &id)?;
+    let asked = parse_query(query.as_deref(), &["metric", "from", "to", "points"])?;
+    let host = query::host(&app, &identity, &id)?;
     if asked.names.is_empty() {
-        return Err(ApiError::bad_request("metric_missing", "which? ?metric=cpu.usage,memory.used or cpu.*"));
+        return Err(ApiError::bad_request(
+            "metric_required",
+            "metric is required: ?metric=cpu.usage,memory.used or cpu.*",
+        ));
     }
     for name in &asked.names {
         let known = name.metric.ends_with('*') || app.catalog.get(&name.metric).is_some();
         if !known && !perfwatch_model::wire::is_metric_name(&name.metric) {
             return Err(ApiError::bad_request(
-                "bad_query",
-                format!("{:?} is not a metric's name", name.metric),
+                "invalid_query",
+                format!("invalid metric name {:?}", name.metric),
             ));
         }
     }
-    let range = params::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
-    let points = asked.points.unwrap_or(POINTS);
+    let range = query::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
+    let points = asked.points.unwrap_or(DEFAULT_POINTS);
     let rhythm_ms = i64::from(host.interval_ms.max(host.record.interval_ms));
     let answer = app
         .history
@@ -125,7 +133,7 @@ pub(crate) async fn series(
     Ok(json_text(write_series(&app, &host, range, &answer)))
 }
 
-fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), answer: &SeriesAnswer) -> String {
+fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), answer: &SeriesResult) -> String {
     let mut out = String::with_capacity(256 + answer.series.len() * answer.at_ms.len() * 8);
     let list = |out: &mut String, key: &str, count: usize, item: &mut dyn FnMut(&mut String, usize)| {
         let _ = write!(out, ",\"{key}\":[");
@@ -164,24 +172,24 @@ fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), answer: &S
         let name = json!({ "metric": series.metric, "instance": series.instance, "unit": unit }).to_string();
         out.push_str(name.trim_end_matches('}'));
         match &series.values {
-            Values::Ticks(values) => list(out, "v", values.len(), &mut |out, row| {
-                number::write_scaled(out, values[row], series.decimals);
+            SeriesValues::Ticks(values) => list(out, "v", values.len(), &mut |out, row| {
+                fixed_point::write_scaled(out, values[row], series.decimals);
             }),
-            Values::Points(points) => {
-                let figures = points.figures();
+            SeriesValues::Points(points) => {
+                let figures = points.stats();
                 let decimals = points.decimals();
-                list(out, "v", answer.filled.len(), &mut |out, at| {
-                    match average(&figures[answer.filled[at]], decimals) {
+                list(out, "v", answer.point_indices.len(), &mut |out, at| {
+                    match average(&figures[answer.point_indices[at]], decimals) {
                         // Two digits more than the samples have.
-                        Some(mean) => number::write_rounded(out, mean, decimals + 2),
+                        Some(mean) => fixed_point::write_rounded(out, mean, decimals + 2),
                         None => out.push_str("null"),
                     }
                 });
-                list(out, "min", answer.filled.len(), &mut |out, at| {
-                    number::write_scaled(out, figures[answer.filled[at]].min, decimals);
+                list(out, "min", answer.point_indices.len(), &mut |out, at| {
+                    fixed_point::write_scaled(out, figures[answer.point_indices[at]].min, decimals);
                 });
-                list(out, "max", answer.filled.len(), &mut |out, at| {
-                    number::write_scaled(out, figures[answer.filled[at]].max, decimals);
+                list(out, "max", answer.point_indices.len(), &mut |out, at| {
+                    fixed_point::write_scaled(out, figures[answer.point_indices[at]].max, decimals);
                 });
             }
         }
@@ -191,26 +199,26 @@ fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), answer: &S
     out
 }
 
-/// Everything of a host at one second, processes included
+/// Get the snapshot at a point in time
 #[utoipa::path(get, path = "/api/v1/hosts/{id}/snapshot", tag = "hosts", params(
     ("id" = String, Path, description = "Id or name"), ("at" = Option<String>, Query),
-), responses((status = 200, body = shapes::SnapshotAnswer)))]
+), responses((status = 200, body = schemas::SnapshotResponse)))]
 pub(crate) async fn snapshot(
     State(app): State<Arc<App>>,
     identity: Identity,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let asked = asked(query.as_deref(), &["at"])?;
-    let host = params::host(&app, &identity, &id)?;
+    let asked = parse_query(query.as_deref(), &["at"])?;
+    let host = query::host(&app, &identity, &id)?;
     let now_ms = app.clock.wall_ms();
-    let at_ms = asked.at.as_deref().map_or(Ok(now_ms), |at| params::time_ms("at", at, now_ms))?;
+    let at_ms = asked.at.as_deref().map_or(Ok(now_ms), |at| query::time_ms("at", at, now_ms))?;
     let found = app
         .history
-        .snapshot_at(host.record.id, at_ms, SNAPSHOT_WITHIN_MS)
+        .snapshot_at(host.record.id, at_ms, MAX_SNAPSHOT_AGE_MS)
         .await
         .map_err(store_error)?
-        .ok_or_else(|| ApiError::not_found("nothing is kept of this host in the hour before that time"))?;
+        .ok_or_else(|| ApiError::not_found("no data for this host in the hour before that time"))?;
     let name = HostRef { id: Some(host.record.id), name: host.record.name };
     let mut text = String::with_capacity(8 << 10);
     let _ = write!(
@@ -224,27 +232,27 @@ pub(crate) async fn snapshot(
     Ok(json_text(text))
 }
 
-/// Who used a host over some time
+/// Top processes over a time range
 #[utoipa::path(get, path = "/api/v1/hosts/{id}/processes", tag = "hosts", params(
     ("id" = String, Path, description = "Id or name"),
     ("from" = Option<String>, Query), ("to" = Option<String>, Query), ("limit" = Option<usize>, Query),
-), responses((status = 200, body = shapes::ProcessesAnswer)))]
+), responses((status = 200, body = schemas::ProcessesResponse)))]
 pub(crate) async fn processes(
     State(app): State<Arc<App>>,
     identity: Identity,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let asked = asked(query.as_deref(), &["from", "to", "limit"])?;
-    let host = params::host(&app, &identity, &id)?;
-    let range = params::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
-    if range.1 - range.0 > PROCESSES_MOST_MS {
-        return Err(ApiError::bad_request("bad_range", "processes are summed over 31 days at most"));
+    let asked = parse_query(query.as_deref(), &["from", "to", "limit"])?;
+    let host = query::host(&app, &identity, &id)?;
+    let range = query::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
+    if range.1 - range.0 > MAX_PROCESS_RANGE_MS {
+        return Err(ApiError::bad_request("invalid_range", "the range for processes is limited to 31 days"));
     }
     let (uses, covered_ms) = app.history.processes(host.record.id, range).await.map_err(store_error)?;
     let total = uses.len();
     let limit = asked.limit.unwrap_or(50).min(1_000);
-    let shown: Vec<_> = uses.iter().take(limit).map(|sum| process_use(sum, covered_ms)).collect();
+    let shown: Vec<_> = uses.iter().take(limit).map(|sum| process_json(sum, covered_ms)).collect();
     let body = json!({
         "host_id": host.record.id, "from_ms": range.0, "to_ms": range.1,
         "covered_ms": covered_ms, "total": total, "processes": shown,
@@ -255,10 +263,10 @@ pub(crate) async fn processes(
 /// Rates are over the time that there are rows of, whether the process was among the largest
 /// in all of it or not.
 #[expect(clippy::cast_precision_loss, reason = "an average is not exact")]
-fn process_use(sum: &ProcessUse, covered_ms: i64) -> serde_json::Value {
+fn process_json(sum: &ProcessUsage, covered_ms: i64) -> serde_json::Value {
     let mean = sum.cpu_tenths_ms as f64 / (covered_ms.max(1) as f64) / 10.0;
     let mut cpu = String::new();
-    number::write_rounded(&mut cpu, mean, 2);
+    fixed_point::write_rounded(&mut cpu, mean, 2);
     json!({
         "pid": sum.last.pid, "name": sum.last.name, "user": sum.last.user, "command": sum.last.command,
         "started_ms": sum.last.started_ms, "first_ms": sum.first_ms, "last_ms": sum.last_ms, "rows": sum.rows,
@@ -269,7 +277,7 @@ fn process_use(sum: &ProcessUse, covered_ms: i64) -> serde_json::Value {
     })
 }
 
-/// History of a host as text
+/// Export history as CSV or JSON lines
 #[utoipa::path(get, path = "/api/v1/hosts/{id}/export", tag = "hosts", params(
     ("id" = String, Path, description = "Id or name"),
     ("format" = Option<String>, Query, description = "`csv` or `jsonl`"),
@@ -282,10 +290,10 @@ pub(crate) async fn export(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let asked = asked(query.as_deref(), &["format", "metric", "from", "to", "tier"])?;
-    let host = params::host(&app, &identity, &id)?;
-    let (from_ms, to_ms) = params::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
-    let bad = |what| ApiError::bad_request("bad_query", what);
+    let asked = parse_query(query.as_deref(), &["format", "metric", "from", "to", "tier"])?;
+    let host = query::host(&app, &identity, &id)?;
+    let (from_ms, to_ms) = query::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
+    let bad = |what| ApiError::bad_request("invalid_query", what);
     let format = Format::parse(asked.format.as_deref()).ok_or_else(|| bad("format: csv or jsonl"))?;
     let (kind, ending) = match format {
         Format::Csv => ("text/csv; charset=utf-8", "csv"),
@@ -296,11 +304,11 @@ pub(crate) async fn export(
         host: host.record.id,
         name: host.record.name.clone(),
         tier: parse_tier(asked.tier.as_deref()).ok_or_else(|| bad("tier: raw, 1m or 1h"))?,
-        wanted: wanted(asked.names, format),
+        wanted: projection_for(asked.names, format),
         format,
         from_ms,
         to_ms,
-        began: false,
+        header_written: false,
     };
     let name: String = host
         .record

@@ -1,16 +1,16 @@
 //! People take incidents on, give them back, and say what they know.
 
-use super::alerts::{parse, show, unknown};
+use super::alerts::{incident_not_found, parse_id, to_response};
 use super::body::{JsonBody, OptionalBody};
-use crate::alerting::LiveIncident;
+use crate::alerting::OpenIncident;
 use crate::app::App;
-use crate::auth::{Doer, Identity};
+use crate::auth::{Actor, Identity};
 use crate::error::ApiError;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use perfwatch_alert::incident::{Ack, Notice, Phase};
-use perfwatch_model::Span;
-use perfwatch_store::alerts::EventRow;
+use perfwatch_model::HumanDuration;
+use perfwatch_rules::incident::{Ack, IncidentPhase, NotificationReason};
+use perfwatch_store::alerts::IncidentEventRow;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use uuid::Uuid;
 /// Somebody takes it on.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct AckWish {
+pub(crate) struct AckRequest {
     /// For how long; for as long as it lasts if none.
-    lasts: Option<Span>,
+    duration: Option<HumanDuration>,
     /// What they know.
     #[serde(default)]
     comment: String,
@@ -31,23 +31,24 @@ pub(crate) struct AckWish {
 /// Something said.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CommentWish {
+pub(crate) struct CommentRequest {
     text: String,
 }
 
 /// One may change what one sees all of.
-async fn visible(app: &App, identity: &Identity, id: &str) -> Result<Uuid, ApiError> {
-    let id = parse(id)?;
-    let live = app.alerting.find(id).await?.ok_or_else(unknown)?;
-    let shown = show(&live, identity, &app.people.now(), &mut HashMap::new()).ok_or_else(unknown)?;
-    if shown.is_whole(&live) {
+async fn require_visible(app: &App, identity: &Identity, id: &str) -> Result<Uuid, ApiError> {
+    let id = parse_id(id)?;
+    let live = app.alerting.get(id).await?.ok_or_else(incident_not_found)?;
+    let shown = to_response(&live, identity, &app.directory.snapshot(), &mut HashMap::new())
+        .ok_or_else(incident_not_found)?;
+    if shown.is_complete(&live) {
         return Ok(id);
     }
-    let why = "this incident is about hosts that you don't see, too";
-    Err(ApiError::new(StatusCode::FORBIDDEN, "not_allowed", why))
+    let why = "this incident includes hosts that you cannot access";
+    Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", why))
 }
 
-fn said(text: &str) -> Result<String, ApiError> {
+fn validate_comment(text: &str) -> Result<String, ApiError> {
     let text = text.trim();
     match text.len() {
         0..=4_000 => Ok(text.to_owned()),
@@ -55,41 +56,43 @@ fn said(text: &str) -> Result<String, ApiError> {
     }
 }
 
-fn over(live: &LiveIncident) -> Result<(), ApiError> {
+fn require_open(live: &OpenIncident) -> Result<(), ApiError> {
     match live.incident.phase {
-        Phase::Closed => Err(ApiError::conflict("over", "this incident is over")),
+        IncidentPhase::Resolved => {
+            Err(ApiError::conflict("incident_resolved", "this incident is already resolved"))
+        }
         _ => Ok(()),
     }
 }
 
-/// Takes an incident on
-#[utoipa::path(post, path = "/api/v1/alerts/{id}/ack", tag = "alerts", params(("id" = String, Path)),
-    request_body = Option<AckWish>, responses((status = 204), (status = 409), (status = 422)))]
+/// Acknowledge an incident
+#[utoipa::path(post, path = "/api/v1/incidents/{id}/ack", tag = "alerts", params(("id" = String, Path)),
+    request_body = Option<AckRequest>, responses((status = 204), (status = 409), (status = 422)))]
 pub(crate) async fn acknowledge(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     Path(id): Path<String>,
-    OptionalBody(wish): OptionalBody<AckWish>,
+    OptionalBody(wish): OptionalBody<AckRequest>,
 ) -> Result<StatusCode, ApiError> {
-    let id = visible(&app, &doer.identity, &id).await?;
+    let id = require_visible(&app, &doer.identity, &id).await?;
     let wish = wish.unwrap_or_default();
-    let comment = said(&wish.comment)?;
-    let actor = doer.identity.actor();
-    let entry = doer.did("alert.acknowledge", format!("incident {id}"));
-    let change = |live: &mut LiveIncident, now_ms: i64| {
-        over(live)?;
+    let comment = validate_comment(&wish.comment)?;
+    let actor = doer.identity.actor_name();
+    let entry = doer.audit("incident.acknowledge", format!("incident {id}"));
+    let change = |live: &mut OpenIncident, now_ms: i64| {
+        require_open(live)?;
         let until_ms =
-            wish.lasts.filter(|lasts| lasts.ms() > 0).map(|lasts| now_ms.saturating_add(lasts.ms()));
+            wish.duration.filter(|lasts| lasts.ms() > 0).map(|lasts| now_ms.saturating_add(lasts.ms()));
         live.incident.ack = Some(Ack { by: actor.clone(), at_ms: now_ms, until_ms });
-        let mut text = match wish.lasts.filter(|_| until_ms.is_some()) {
-            Some(lasts) => format!("takes it on for {lasts}"),
-            None => "takes it on".to_owned(),
+        let mut text = match wish.duration.filter(|_| until_ms.is_some()) {
+            Some(lasts) => format!("acknowledged for {lasts}"),
+            None => "acknowledged".to_owned(),
         };
         if !comment.is_empty() {
             text = format!("{text}: {comment}");
         }
         Ok::<_, ApiError>((
-            EventRow {
+            IncidentEventRow {
                 incident: id,
                 at_ms: now_ms,
                 kind: "acknowledged".to_owned(),
@@ -99,36 +102,36 @@ pub(crate) async fn acknowledge(
             None,
         ))
     };
-    changed(app.alerting.change_incident(id, Some(entry), change).await?)
+    not_open_unless(app.alerting.update_incident(id, Some(entry), change).await?)
 }
 
 /// What is over for long is not on the board any more.
-fn changed(known: bool) -> Result<StatusCode, ApiError> {
+fn not_open_unless(known: bool) -> Result<StatusCode, ApiError> {
     match known {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Err(ApiError::conflict("over", "this incident is over")),
+        false => Err(ApiError::conflict("incident_resolved", "this incident is already resolved")),
     }
 }
 
-/// Gives an incident back
-#[utoipa::path(delete, path = "/api/v1/alerts/{id}/ack", tag = "alerts", params(("id" = String, Path)),
+/// Remove an acknowledgment
+#[utoipa::path(delete, path = "/api/v1/incidents/{id}/ack", tag = "alerts", params(("id" = String, Path)),
     responses((status = 204), (status = 409)))]
 pub(crate) async fn unacknowledge(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let id = visible(&app, &doer.identity, &id).await?;
-    let actor = doer.identity.actor();
-    let entry = doer.did("alert.unacknowledge", format!("incident {id}"));
-    let change = |live: &mut LiveIncident, now_ms: i64| {
-        over(live)?;
+    let id = require_visible(&app, &doer.identity, &id).await?;
+    let actor = doer.identity.actor_name();
+    let entry = doer.audit("incident.unacknowledge", format!("incident {id}"));
+    let change = |live: &mut OpenIncident, now_ms: i64| {
+        require_open(live)?;
         live.incident.ack = None;
-        let text = "gives it back".to_owned();
+        let text = "acknowledgment removed".to_owned();
         // Reminders and escalation begin anew.
-        let tells = live.incident.told.then_some(Notice::Reminder);
+        let tells = live.incident.notified.then_some(NotificationReason::Reminder);
         Ok::<_, ApiError>((
-            EventRow {
+            IncidentEventRow {
                 incident: id,
                 at_ms: now_ms,
                 kind: "unacknowledged".to_owned(),
@@ -138,30 +141,30 @@ pub(crate) async fn unacknowledge(
             tells,
         ))
     };
-    changed(app.alerting.change_incident(id, Some(entry), change).await?)
+    not_open_unless(app.alerting.update_incident(id, Some(entry), change).await?)
 }
 
-/// Says something about an incident
-#[utoipa::path(post, path = "/api/v1/alerts/{id}/comments", tag = "alerts", params(("id" = String, Path)),
-    request_body = CommentWish, responses((status = 204), (status = 409), (status = 422)))]
+/// Add a comment
+#[utoipa::path(post, path = "/api/v1/incidents/{id}/comments", tag = "alerts", params(("id" = String, Path)),
+    request_body = CommentRequest, responses((status = 204), (status = 409), (status = 422)))]
 pub(crate) async fn comment(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     Path(id): Path<String>,
-    JsonBody(wish): JsonBody<CommentWish>,
+    JsonBody(wish): JsonBody<CommentRequest>,
 ) -> Result<StatusCode, ApiError> {
-    let id = visible(&app, &doer.identity, &id).await?;
-    let text = said(&wish.text)?;
+    let id = require_visible(&app, &doer.identity, &id).await?;
+    let text = validate_comment(&wish.text)?;
     if text.is_empty() {
-        return Err(ApiError::unprocessable("invalid_comment", "say something"));
+        return Err(ApiError::unprocessable("invalid_comment", "comment must not be empty"));
     }
-    let event = EventRow {
+    let event = IncidentEventRow {
         incident: id,
         at_ms: app.clock.wall_ms(),
         kind: "comment".to_owned(),
-        actor: doer.identity.actor(),
+        actor: doer.identity.actor_name(),
         text,
     };
-    app.alerting.note(event).await?;
+    app.alerting.add_event(event).await?;
     Ok(StatusCode::NO_CONTENT)
 }

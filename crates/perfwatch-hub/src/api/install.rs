@@ -3,7 +3,7 @@
 
 use crate::app::App;
 use crate::auth::secret;
-use crate::config::Site;
+use crate::config::BaseUrl;
 use crate::error::ApiError;
 use axum::Extension;
 use axum::body::Body;
@@ -17,24 +17,24 @@ use tokio_util::io::ReaderStream;
 const SCRIPT: &str = include_str!("install.sh");
 
 /// The hub's address where it can stand in a shell script: it came from a header.
-fn plain(site: &Site) -> Result<&str, ApiError> {
+fn shell_safe(site: &BaseUrl) -> Result<&str, ApiError> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-._:/[]".contains(c);
     if site.0.chars().all(fine) {
         return Ok(&site.0);
     }
-    Err(ApiError::bad_request("bad_host", "the name by which this hub was asked is none"))
+    Err(ApiError::bad_request("invalid_host_header", "invalid Host header"))
 }
 
 /// The line to paste into a shell.
-pub(super) fn command(site: &Site, token: &str) -> Result<String, ApiError> {
-    Ok(format!("curl -fsSL {}/install.sh | sudo sh -s -- {token}", plain(site)?))
+pub(super) fn command(site: &BaseUrl, token: &str) -> Result<String, ApiError> {
+    Ok(format!("curl -fsSL {}/install.sh | sudo sh -s -- {token}", shell_safe(site)?))
 }
 
-/// The installer of agents
+/// Agent install script
 #[utoipa::path(get, path = "/install.sh", tag = "agents",
     responses((status = 200, body = String, content_type = "text/x-shellscript")))]
-pub(crate) async fn script(Extension(site): Extension<Site>) -> Result<Response, ApiError> {
-    let text = SCRIPT.replace("@SITE@", plain(&site)?);
+pub(crate) async fn script(Extension(site): Extension<BaseUrl>) -> Result<Response, ApiError> {
+    let text = SCRIPT.replace("@SITE@", shell_safe(&site)?);
     let kind = (header::CONTENT_TYPE, "text/x-shellscript; charset=utf-8");
     Ok(([kind, (header::CACHE_CONTROL, "no-store")], text).into_response())
 }
@@ -51,16 +51,16 @@ pub(crate) async fn download(
 ) -> Result<Response, ApiError> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    let now = app.people.now();
-    let good = now.enrolments.get(&secret::hash(token.trim()));
+    let now = app.directory.snapshot();
+    let good = now.enrollment_tokens.get(&secret::hash_secret(token.trim()));
     if !good.is_some_and(|one| one.uses_left > 0 && one.expires_ms > app.clock.wall_ms()) {
-        let message = "send Authorization: Bearer with an enrolment token that is still good";
-        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "bad_enrolment", message));
+        let message = "a valid enrollment token is required: Authorization: Bearer TOKEN";
+        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_enrollment_token", message));
     }
     let arch = file.strip_prefix("agent-linux-").unwrap_or_default();
     let path = program(&app, arch).ok_or_else(|| {
         ApiError::not_found(format!(
-            "this hub has no program for {arch:?}; put one into {} as perfwatch-agent-{arch}",
+            "no agent binary for {arch:?}; place one in {} as perfwatch-agent-{arch}",
             app.config.downloads.display()
         ))
     })?;

@@ -1,12 +1,12 @@
 //! `GET /api/metrics/recent?host=&metric=`: the last five minutes, as whole snapshots or as
 //! columns of the metrics asked for.
 
-use super::params;
+use super::query;
 use crate::app::App;
 use crate::auth::Identity;
 use crate::error::ApiError;
-use crate::live::Accepted;
-use crate::openapi::shapes;
+use crate::live::PublishedSnapshot;
+use crate::openapi::schemas;
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -18,44 +18,44 @@ use std::sync::Arc;
 const PAGE: usize = 300;
 
 #[derive(Default)]
-struct Wish {
+struct RecentQuery {
     host: Option<String>,
     metrics: Vec<String>,
     before: Option<i64>,
 }
 
-/// The last five minutes of a host
+/// Recent snapshots of a host (last 5 minutes)
 ///
 /// Whole snapshots, or columns where `metric` names some.
 #[utoipa::path(get, path = "/api/metrics/recent", tag = "live", params(
     ("host" = Option<String>, Query, description = "Id or name; with one host there is nothing to choose"),
     ("metric" = Option<String>, Query, description = "`cpu.usage,memory.used`"),
     ("before" = Option<i64>, Query, description = "Only older ones, milliseconds since 1970"),
-), responses((status = 200, body = shapes::RecentAnswer), (status = 404)))]
+), responses((status = 200, body = schemas::RecentResponse), (status = 404)))]
 pub(crate) async fn recent(
     State(app): State<Arc<App>>,
     identity: Identity,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let wish = parse(query.as_deref().unwrap_or_default())?;
-    let id = which_host(&app, &identity, wish.host.as_deref())?;
-    let mut window = app.live.recent(id, app.clock.wall_ms());
+    let id = resolve_host(&app, &identity, wish.host.as_deref())?;
+    let mut window = app.live_feed.recent(id, app.clock.wall_ms());
     window.retain(|accepted| wish.before.is_none_or(|before| accepted.snapshot.at_ms < before));
     let skipped = window.len().saturating_sub(PAGE);
     let before = (skipped > 0).then(|| window[skipped].snapshot.at_ms);
     let page = &window[skipped..];
     let text = if wish.metrics.is_empty() {
-        whole(id, page, before)
+        full_snapshots_json(id, page, before)
     } else {
         columns(&app, id, page, &wish.metrics, before)?
     };
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
-fn parse(query: &str) -> Result<Wish, ApiError> {
-    let mut wish = Wish::default();
-    let bad = |why: String| ApiError::bad_request("bad_query", why);
-    for (key, value) in params::pairs(Some(query))? {
+fn parse(query: &str) -> Result<RecentQuery, ApiError> {
+    let mut wish = RecentQuery::default();
+    let bad = |why: String| ApiError::bad_request("invalid_query", why);
+    for (key, value) in query::query_pairs(Some(query))? {
         match key.as_str() {
             "host" => wish.host = Some(value),
             "metric" => {
@@ -73,29 +73,29 @@ fn parse(query: &str) -> Result<Wish, ApiError> {
     Ok(wish)
 }
 
-fn which_host(app: &App, identity: &Identity, name: Option<&str>) -> Result<HostId, ApiError> {
+fn resolve_host(app: &App, identity: &Identity, name: Option<&str>) -> Result<HostId, ApiError> {
     match name {
-        Some(name) => Ok(params::host(app, identity, name)?.record.id),
+        Some(name) => Ok(query::host(app, identity, name)?.record.id),
         // With one host there is nothing to choose.
-        None => match &params::hosts(app, identity)[..] {
+        None => match &query::hosts(app, identity)[..] {
             [only] => Ok(only.record.id),
             hosts => Err(ApiError::bad_request(
-                "host_missing",
-                format!("which of the {} hosts? ?host=NAME", hosts.len()),
+                "host_required",
+                format!("host is required ({} hosts): ?host=NAME", hosts.len()),
             )),
         },
     }
 }
 
-fn whole(id: HostId, page: &[Arc<Accepted>], before: Option<i64>) -> String {
-    let texts: Vec<String> = page.iter().map(|accepted| accepted.json()).collect();
+fn full_snapshots_json(id: HostId, page: &[Arc<PublishedSnapshot>], before: Option<i64>) -> String {
+    let texts: Vec<String> = page.iter().map(|accepted| accepted.to_json()).collect();
     format!("{{\"host_id\":\"{id}\",\"snapshots\":[{}],\"before\":{}}}", texts.join(","), json!(before))
 }
 
 fn columns(
     app: &App,
     id: HostId,
-    page: &[Arc<Accepted>],
+    page: &[Arc<PublishedSnapshot>],
     metrics: &[String],
     before: Option<i64>,
 ) -> Result<String, ApiError> {
@@ -118,7 +118,7 @@ fn columns(
     }
     for name in metrics {
         if app.catalog.get(name).is_none() && !series.iter().any(|(metric, ..)| metric == name) {
-            return Err(ApiError::not_found(format!("there is no metric {name:?}; see /api/v1/catalog")));
+            return Err(ApiError::not_found(format!("unknown metric {name:?}; see /api/v1/catalog")));
         }
     }
     let times: Vec<i64> = page.iter().map(|accepted| accepted.snapshot.at_ms).collect();

@@ -1,20 +1,20 @@
 //! `/api/v1/rules`: what people ask to be told of, and what it would have been in the past.
 
 use super::body::JsonBody;
-use super::params;
-use crate::alerting::backtest;
-use crate::alerting::{MOST_RULES, Planned, State as Alerts, body};
+use super::query;
+use crate::alerting::backtester;
+use crate::alerting::{AlertingSnapshot as Alerts, MAX_RULES, StateChange, to_json};
 use crate::app::App;
-use crate::auth::{Doer, Identity};
+use crate::auth::{Actor, Identity};
 use crate::error::ApiError;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use perfwatch_alert::backtest::Fire;
-use perfwatch_alert::rule::{Rule, RuleProblem};
-use perfwatch_alert::{defaults, thresholds, words};
-use perfwatch_store::alerts::Noun;
+use perfwatch_rules::backtest::FiringInterval;
+use perfwatch_rules::rule::{Rule, RuleError};
+use perfwatch_rules::{builtin_rules, render, threshold_rules};
+use perfwatch_store::alerts::DefinitionKind;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -22,143 +22,148 @@ use uuid::Uuid;
 
 /// A rule, and how it stands.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct RuleJson {
+pub(crate) struct RuleResponse {
     rule: Rule,
     /// What it asks, in words.
-    asks: String,
+    summary: String,
     /// Its alerts that fire, of hosts that one may see.
-    firing: usize,
+    firing_count: usize,
     /// One that every hub begins with.
     builtin: bool,
     /// Made of thresholds of hosts without an agent, and changed there.
-    of_servers: bool,
+    managed: bool,
 }
 
 /// Rules.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct RulesJson {
-    rules: Vec<RuleJson>,
+pub(crate) struct RuleListResponse {
+    rules: Vec<RuleResponse>,
 }
 
-fn invalid(problem: &RuleProblem) -> ApiError {
+fn invalid(problem: &RuleError) -> ApiError {
     ApiError::unprocessable("invalid_rule", problem.to_string())
 }
 
-fn show(app: &App, state: &Alerts, identity: &Identity, rule: &Rule) -> RuleJson {
-    let everyone = app.people.now();
-    let firing = state.board.incidents().flat_map(|live| live.firing());
-    let firing = firing.filter(|alert| alert.rule == rule.id && identity.sees(&everyone, alert.host)).count();
-    RuleJson {
+fn to_response(app: &App, state: &Alerts, identity: &Identity, rule: &Rule) -> RuleResponse {
+    let everyone = app.directory.snapshot();
+    let firing = state.incidents.iter().flat_map(|live| live.firing());
+    let firing =
+        firing.filter(|alert| alert.rule == rule.id && identity.can_view(&everyone, alert.host)).count();
+    RuleResponse {
         rule: rule.clone(),
-        asks: words::condition(rule, &app.catalog),
-        firing,
-        builtin: defaults::rules().iter().any(|builtin| builtin.id == rule.id),
-        of_servers: thresholds::is_one(rule.id),
+        summary: render::render_condition(rule, &app.catalog),
+        firing_count: firing,
+        builtin: builtin_rules::builtin_rules().iter().any(|builtin| builtin.id == rule.id),
+        managed: threshold_rules::is_threshold_rule(rule.id),
     }
 }
 
-/// All rules
-#[utoipa::path(get, path = "/api/v1/rules", tag = "rules", responses((status = 200, body = RulesJson)))]
-pub(crate) async fn list(State(app): State<Arc<App>>, identity: Identity) -> Json<RulesJson> {
-    let state = app.alerting.now();
-    let rules = state.asked.rules.iter().map(|rule| show(&app, &state, &identity, rule)).collect();
-    Json(RulesJson { rules })
+/// List rules
+#[utoipa::path(get, path = "/api/v1/rules", tag = "rules", responses((status = 200, body = RuleListResponse)))]
+pub(crate) async fn list_rules(State(app): State<Arc<App>>, identity: Identity) -> Json<RuleListResponse> {
+    let state = app.alerting.snapshot();
+    let rules =
+        state.definitions.rules.iter().map(|rule| to_response(&app, &state, &identity, rule)).collect();
+    Json(RuleListResponse { rules })
 }
 
 /// Those that are made of thresholds would be made again.
-fn of_people(rule: Uuid) -> Result<(), ApiError> {
-    match thresholds::is_one(rule) {
+fn reject_managed_rule(rule: Uuid) -> Result<(), ApiError> {
+    match threshold_rules::is_threshold_rule(rule) {
         true => Err(ApiError::conflict(
-            "of_servers",
-            "this is a threshold of hosts without an agent: change it there",
+            "managed_rule",
+            "this rule is managed by agentless thresholds; change the thresholds instead",
         )),
         false => Ok(()),
     }
 }
 
 /// Keeps a rule, new or changed.
-async fn put(app: &App, doer: &Doer, rule: Rule, new: bool) -> Result<RuleJson, ApiError> {
-    params::everywhere(&doer.identity)?;
-    of_people(rule.id)?;
-    rule.check().map_err(|problem| invalid(&problem))?;
-    let before = app.alerting.now().asked.rule(rule.id).cloned();
-    let action = if new { "rule.create" } else { "rule.change" };
-    let entry = doer.changed(action, format!("rule {}", rule.name), before.as_deref(), Some(&rule));
+async fn save(app: &App, doer: &Actor, rule: Rule, new: bool) -> Result<RuleResponse, ApiError> {
+    query::require_all_hosts(&doer.identity)?;
+    reject_managed_rule(rule.id)?;
+    rule.validate().map_err(|problem| invalid(&problem))?;
+    let before = app.alerting.snapshot().definitions.rule(rule.id).cloned();
+    let action = if new { "rule.create" } else { "rule.update" };
+    let entry = doer.audit_change(action, format!("rule {}", rule.name), before.as_deref(), Some(&rule));
     let plan = |state: &Alerts, _: i64| {
-        let mut asked = state.asked.clone();
+        let mut asked = state.definitions.clone();
         let place = asked.rules.iter().position(|known| known.id == rule.id);
         match (place, new) {
             (Some(at), false) => asked.rules[at] = Arc::new(rule.clone()),
-            (None, true) if asked.rules.len() >= MOST_RULES => {
-                return Err(ApiError::conflict("too_many", format!("no more than {MOST_RULES} rules")));
+            (None, true) if asked.rules.len() >= MAX_RULES => {
+                return Err(ApiError::conflict("limit_reached", format!("no more than {MAX_RULES} rules")));
             }
             (None, true) => asked.rules.push(Arc::new(rule.clone())),
             _ => return Err(ApiError::not_found("there is no such rule")),
         }
-        let changes = vec![Noun::Rule.put(rule.id, &body(&rule))];
-        Ok((Planned { asked: Some(asked), changes, board: None }, ()))
+        let changes = vec![DefinitionKind::Rule.upsert(rule.id, &to_json(&rule))];
+        Ok((StateChange { definitions: Some(asked), statements: changes, incidents: None }, ()))
     };
-    app.alerting.change(Some(entry), plan).await?;
-    Ok(show(app, &app.alerting.now(), &doer.identity, &rule))
+    app.alerting.update(Some(entry), plan).await?;
+    Ok(to_response(app, &app.alerting.snapshot(), &doer.identity, &rule))
 }
 
-/// A new rule
+/// Create a rule
 #[utoipa::path(post, path = "/api/v1/rules", tag = "rules", request_body = Rule,
-    responses((status = 201, body = RuleJson), (status = 409), (status = 422)))]
-pub(crate) async fn create(
+    responses((status = 201, body = RuleResponse), (status = 409), (status = 422)))]
+pub(crate) async fn create_rule(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     JsonBody(rule): JsonBody<Rule>,
-) -> Result<(StatusCode, Json<RuleJson>), ApiError> {
+) -> Result<(StatusCode, Json<RuleResponse>), ApiError> {
     let rule = Rule { id: Uuid::now_v7(), ..rule };
-    Ok((StatusCode::CREATED, Json(put(&app, &doer, rule, true).await?)))
+    Ok((StatusCode::CREATED, Json(save(&app, &doer, rule, true).await?)))
 }
 
-fn parse(id: &str) -> Result<Uuid, ApiError> {
+fn parse_id(id: &str) -> Result<Uuid, ApiError> {
     id.parse().map_err(|_| ApiError::not_found("there is no such rule"))
 }
 
-/// Another rule in its place; what fires by it goes on until the new one says no
+/// Replace a rule
 #[utoipa::path(put, path = "/api/v1/rules/{id}", tag = "rules", params(("id" = String, Path)), request_body = Rule,
-    responses((status = 200, body = RuleJson), (status = 409), (status = 422)))]
-pub(crate) async fn change(
+    responses((status = 200, body = RuleResponse), (status = 409), (status = 422)))]
+pub(crate) async fn update_rule(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     Path(id): Path<String>,
     JsonBody(rule): JsonBody<Rule>,
-) -> Result<Json<RuleJson>, ApiError> {
-    let rule = Rule { id: parse(&id)?, ..rule };
-    Ok(Json(put(&app, &doer, rule, false).await?))
+) -> Result<Json<RuleResponse>, ApiError> {
+    let rule = Rule { id: parse_id(&id)?, ..rule };
+    Ok(Json(save(&app, &doer, rule, false).await?))
 }
 
-/// Removes a rule; what fires by it ends
+/// Delete a rule and resolve its alerts
 #[utoipa::path(delete, path = "/api/v1/rules/{id}", tag = "rules", params(("id" = String, Path)),
     responses((status = 204), (status = 409)))]
-pub(crate) async fn remove(
+pub(crate) async fn delete_rule(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    params::everywhere(&doer.identity)?;
-    let id = parse(&id)?;
-    of_people(id)?;
+    query::require_all_hosts(&doer.identity)?;
+    let id = parse_id(&id)?;
+    reject_managed_rule(id)?;
     let missing = || ApiError::not_found("there is no such rule");
-    let before = app.alerting.now().asked.rule(id).cloned().ok_or_else(missing)?;
-    let entry = doer.changed("rule.remove", format!("rule {}", before.name), Some(&*before), None);
+    let before = app.alerting.snapshot().definitions.rule(id).cloned().ok_or_else(missing)?;
+    let entry = doer.audit_change("rule.delete", format!("rule {}", before.name), Some(&*before), None);
     let plan = |state: &Alerts, _: i64| {
-        let mut asked = state.asked.clone();
+        let mut asked = state.definitions.clone();
         asked.rules.retain(|rule| rule.id != id);
-        let changes = vec![Noun::Rule.remove(id)];
-        Ok::<_, ApiError>((Planned { asked: Some(asked), changes, board: None }, ()))
+        let changes = vec![DefinitionKind::Rule.delete(id)];
+        Ok::<_, ApiError>((
+            StateChange { definitions: Some(asked), statements: changes, incidents: None },
+            (),
+        ))
     };
-    app.alerting.change(Some(entry), plan).await?;
+    app.alerting.update(Some(entry), plan).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// A rule to be tried on the past.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct TestWish {
+pub(crate) struct BacktestRequest {
     rule: Rule,
     /// Milliseconds since 1970, RFC 3339, or `-7d`, which it is without.
     from: Option<String>,
@@ -167,88 +172,88 @@ pub(crate) struct TestWish {
 
 /// What a rule would have done at one host.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct HostTestJson {
+pub(crate) struct HostBacktestResponse {
     host: Uuid,
     name: String,
     /// Values that were looked at.
-    points: usize,
+    value_count: usize,
     /// By averages of minutes, not tick by tick.
-    coarse: bool,
-    fires: Vec<Fire>,
+    downsampled: bool,
+    firing_intervals: Vec<FiringInterval>,
 }
 
 /// What a rule would have done.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct TestJson {
+pub(crate) struct BacktestResponse {
     from_ms: i64,
     to_ms: i64,
     /// How often, all hosts together.
-    fires: usize,
+    firing_count: usize,
     /// Those where it would have fired most come first.
-    hosts: Vec<HostTestJson>,
+    hosts: Vec<HostBacktestResponse>,
     /// Hosts that there was no time for.
-    left_out: usize,
+    skipped_hosts: usize,
     /// A threshold by which it would fire about once a day and host, or less; none where this one does.
-    suggested: Option<f64>,
-    took_ms: u64,
+    suggested_threshold: Option<f64>,
+    duration_ms: u64,
 }
 
-/// What a rule would have done, before anybody is woken by it
-#[utoipa::path(post, path = "/api/v1/rules/test", tag = "rules", request_body = TestWish,
-    responses((status = 200, body = TestJson), (status = 422)))]
+/// Backtest a rule
+#[utoipa::path(post, path = "/api/v1/rules/backtest", tag = "rules", request_body = BacktestRequest,
+    responses((status = 200, body = BacktestResponse), (status = 422)))]
 pub(crate) async fn test(
     State(app): State<Arc<App>>,
     identity: Identity,
-    JsonBody(wish): JsonBody<TestWish>,
-) -> Result<Json<TestJson>, ApiError> {
+    JsonBody(wish): JsonBody<BacktestRequest>,
+) -> Result<Json<BacktestResponse>, ApiError> {
     let began = app.clock.monotonic();
-    wish.rule.check().map_err(|problem| invalid(&problem))?;
-    if let Some(why) = backtest::problem(&wish.rule) {
-        return Err(ApiError::unprocessable("no_history", why));
+    wish.rule.validate().map_err(|problem| invalid(&problem))?;
+    if let Some(why) = backtester::unsupported_reason(&wish.rule) {
+        return Err(ApiError::unprocessable("backtest_unsupported", why));
     }
     let now_ms = app.clock.wall_ms();
-    let range = params::range(wish.from.as_deref().or(Some("-7d")), wish.to.as_deref(), now_ms)?;
+    let range = query::range(wish.from.as_deref().or(Some("-7d")), wish.to.as_deref(), now_ms)?;
     if range.1 - range.0 > 31 * 86_400_000 {
         return Err(ApiError::unprocessable("range_too_long", "31 days at most"));
     }
-    let everyone = app.people.now();
-    let mut hosts = params::hosts(&app, &identity);
-    hosts.retain(|host| wish.rule.hosts.selects(host.record.id.0, everyone.tags(host.record.id)));
+    let everyone = app.directory.snapshot();
+    let mut hosts = query::hosts(&app, &identity);
+    hosts.retain(|host| wish.rule.hosts.matches(host.record.id.0, everyone.host_tags(host.record.id)));
     // Those that send now say most.
     hosts.sort_by_key(|host| std::cmp::Reverse(host.last_seen_ms));
     let ids = hosts.iter().map(|host| host.record.id).collect();
     let result = app.alerting.backtest(wish.rule, ids, range).await?;
-    let mut shown: Vec<HostTestJson> = result
+    let mut shown: Vec<HostBacktestResponse> = result
         .hosts
         .into_iter()
-        .map(|one| HostTestJson {
+        .map(|one| HostBacktestResponse {
             host: one.host.0,
-            name: app.fleet.name(one.host),
-            points: one.points,
-            coarse: one.coarse,
-            fires: one.fires,
+            name: app.hosts.name(one.host),
+            value_count: one.value_count,
+            downsampled: one.downsampled,
+            firing_intervals: one.firing_intervals,
         })
         .collect();
-    shown.sort_by_key(|one| std::cmp::Reverse(one.fires.len()));
+    shown.sort_by_key(|one| std::cmp::Reverse(one.firing_intervals.len()));
     let took = app.clock.monotonic().saturating_sub(began).as_millis();
-    Ok(Json(TestJson {
+    Ok(Json(BacktestResponse {
         from_ms: range.0,
         to_ms: range.1,
-        fires: result.fires,
+        firing_count: result.firing_count,
         hosts: shown,
-        left_out: result.left_out,
-        suggested: result.suggested,
-        took_ms: u64::try_from(took).unwrap_or_default(),
+        skipped_hosts: result.skipped_hosts,
+        suggested_threshold: result.suggested_threshold,
+        duration_ms: u64::try_from(took).unwrap_or_default(),
     }))
 }
 
 /// As a file says it: by name, without an id.
 #[derive(Serialize)]
-struct Exported {
+struct RuleFile {
     rules: Vec<serde_json::Value>,
 }
 
-/// All rules as YAML, to be kept or taken to another hub
+/// Export rules as YAML
 #[utoipa::path(get, path = "/api/v1/rules/export", tag = "rules",
     responses((status = 200, content_type = "application/yaml", body = Object)))]
 pub(crate) async fn export(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
@@ -258,10 +263,16 @@ pub(crate) async fn export(State(app): State<Arc<App>>) -> Result<Response, ApiE
         value
     };
     // Thresholds are the servers' own.
-    let state = app.alerting.now();
-    let rules = state.asked.rules.iter().filter(|rule| !thresholds::is_one(rule.id)).map(plain).collect();
-    let failed = |error: serde_saphyr::ser::Error| ApiError::conflict("not_yaml", error.to_string());
-    let text = serde_saphyr::to_string(&Exported { rules }).map_err(failed)?;
+    let state = app.alerting.snapshot();
+    let rules = state
+        .definitions
+        .rules
+        .iter()
+        .filter(|rule| !threshold_rules::is_threshold_rule(rule.id))
+        .map(plain)
+        .collect();
+    let failed = |error: serde_saphyr::ser::Error| ApiError::conflict("invalid_yaml", error.to_string());
+    let text = serde_saphyr::to_string(&RuleFile { rules }).map_err(failed)?;
     let headers = [
         (header::CONTENT_TYPE, "application/yaml"),
         (header::CONTENT_DISPOSITION, "attachment; filename=\"perfwatch-rules.yaml\""),
@@ -271,42 +282,42 @@ pub(crate) async fn export(State(app): State<Arc<App>>) -> Result<Response, ApiE
 
 /// What a file brought.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ImportJson {
+pub(crate) struct RuleImportResponse {
     created: usize,
-    changed: usize,
+    updated: usize,
     unchanged: usize,
 }
 
 /// A file of rules.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Imported {
+struct RuleImport {
     rules: Vec<Rule>,
 }
 
-/// Rules from YAML
+/// Import rules from YAML
 ///
 /// Those of a name that is there take its place; others are new. All of the file, or nothing.
 #[utoipa::path(post, path = "/api/v1/rules/import", tag = "rules",
     request_body(content = String, content_type = "application/yaml"),
-    responses((status = 200, body = ImportJson), (status = 409), (status = 422)))]
+    responses((status = 200, body = RuleImportResponse), (status = 409), (status = 422)))]
 pub(crate) async fn import(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     super::body::YamlBody(text): super::body::YamlBody,
-) -> Result<Json<ImportJson>, ApiError> {
-    params::everywhere(&doer.identity)?;
-    let read: Imported = serde_saphyr::from_str(&text)
-        .map_err(|error| ApiError::unprocessable("bad_rules", error.to_string()))?;
+) -> Result<Json<RuleImportResponse>, ApiError> {
+    query::require_all_hosts(&doer.identity)?;
+    let read: RuleImport = serde_saphyr::from_str(&text)
+        .map_err(|error| ApiError::unprocessable("invalid_rules", error.to_string()))?;
     for rule in &read.rules {
-        rule.check().map_err(|problem| {
+        rule.validate().map_err(|problem| {
             ApiError::unprocessable("invalid_rule", format!("{:?}: {problem}", rule.name))
         })?;
     }
-    let entry = doer.did("rule.import", format!("{} rules", read.rules.len()));
+    let entry = doer.audit("rule.import", format!("{} rules", read.rules.len()));
     let plan = |state: &Alerts, _: i64| {
-        let (mut asked, mut changes) = (state.asked.clone(), Vec::new());
-        let mut done = ImportJson { created: 0, changed: 0, unchanged: 0 };
+        let (mut asked, mut changes) = (state.definitions.clone(), Vec::new());
+        let mut done = RuleImportResponse { created: 0, updated: 0, unchanged: 0 };
         for rule in &read.rules {
             let place = asked.rules.iter().position(|known| known.name == rule.name);
             let id = place.map_or_else(Uuid::now_v7, |at| asked.rules[at].id);
@@ -318,19 +329,19 @@ pub(crate) async fn import(
                 }
                 Some(at) => {
                     asked.rules[at] = rule.clone();
-                    done.changed += 1;
+                    done.updated += 1;
                 }
                 None => {
                     asked.rules.push(rule.clone());
                     done.created += 1;
                 }
             }
-            changes.push(Noun::Rule.put(id, &body(&*rule)));
+            changes.push(DefinitionKind::Rule.upsert(id, &to_json(&*rule)));
         }
-        if asked.rules.len() > MOST_RULES {
-            return Err(ApiError::conflict("too_many", format!("no more than {MOST_RULES} rules")));
+        if asked.rules.len() > MAX_RULES {
+            return Err(ApiError::conflict("limit_reached", format!("no more than {MAX_RULES} rules")));
         }
-        Ok((Planned { asked: Some(asked), changes, board: None }, done))
+        Ok((StateChange { definitions: Some(asked), statements: changes, incidents: None }, done))
     };
-    Ok(Json(app.alerting.change(Some(entry), plan).await?))
+    Ok(Json(app.alerting.update(Some(entry), plan).await?))
 }

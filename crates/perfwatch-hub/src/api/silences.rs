@@ -1,18 +1,18 @@
 //! `/api/v1/silences`: when nobody is told.
 
 use super::body::JsonBody;
-use super::params;
-use crate::alerting::{MOST_SILENCES, Planned, State as Alerts, body};
+use super::query;
+use crate::alerting::{AlertingSnapshot as Alerts, MAX_SILENCES, StateChange, to_json};
 use crate::app::App;
-use crate::auth::{Doer, Identity};
+use crate::auth::{Actor, Identity};
 use crate::error::ApiError;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use perfwatch_alert::calendar::Weekly;
-use perfwatch_alert::silence::{Matcher, Silence};
 use perfwatch_model::HostId;
-use perfwatch_store::alerts::Noun;
+use perfwatch_rules::silence::{Matcher, Silence};
+use perfwatch_rules::weekly_window::WeeklyWindow;
+use perfwatch_store::alerts::DefinitionKind;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -20,23 +20,23 @@ use uuid::Uuid;
 
 /// A silence, and whether it holds now.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct SilenceJson {
+pub(crate) struct SilenceResponse {
     silence: Silence,
-    holds: bool,
+    active: bool,
     /// Over for good.
-    over: bool,
+    expired: bool,
 }
 
 /// Silences.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct SilencesJson {
-    silences: Vec<SilenceJson>,
+pub(crate) struct SilenceListResponse {
+    silences: Vec<SilenceResponse>,
 }
 
 /// A silence that somebody wants.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct SilenceWish {
+pub(crate) struct SilenceRequest {
     /// Which alerts; all if empty.
     #[serde(default)]
     matcher: Matcher,
@@ -48,52 +48,55 @@ pub(crate) struct SilenceWish {
     /// For good if none.
     ends_ms: Option<i64>,
     /// Only in these hours of the week: maintenance.
-    weekly: Option<Weekly>,
+    weekly: Option<WeeklyWindow>,
 }
 
-fn show(silence: &Silence, now_ms: i64) -> SilenceJson {
-    SilenceJson {
+fn to_response(silence: &Silence, now_ms: i64) -> SilenceResponse {
+    SilenceResponse {
         silence: silence.clone(),
-        holds: silence.holds(now_ms),
-        over: silence.ends_ms.is_some_and(|ends| ends <= now_ms),
+        active: silence.is_active(now_ms),
+        expired: silence.ends_ms.is_some_and(|ends| ends <= now_ms),
     }
 }
 
-/// All silences, those that are over for long apart
-#[utoipa::path(get, path = "/api/v1/silences", tag = "silences", responses((status = 200, body = SilencesJson)))]
-pub(crate) async fn list(State(app): State<Arc<App>>, identity: Identity) -> Json<SilencesJson> {
+/// List silences
+#[utoipa::path(get, path = "/api/v1/silences", tag = "silences", responses((status = 200, body = SilenceListResponse)))]
+pub(crate) async fn list_silences(
+    State(app): State<Arc<App>>,
+    identity: Identity,
+) -> Json<SilenceListResponse> {
     let now_ms = app.clock.wall_ms();
-    let everyone = app.people.now();
+    let everyone = app.directory.snapshot();
     // Of hosts that one does not see, one sees no silence.
     let sees = |silence: &Silence| {
         let hosts = &silence.matcher.hosts;
-        hosts.is_empty() || hosts.iter().any(|host| identity.sees(&everyone, HostId(*host)))
+        hosts.is_empty() || hosts.iter().any(|host| identity.can_view(&everyone, HostId(*host)))
     };
-    let state = app.alerting.now();
-    let shown = state.asked.silences.iter().filter(|silence| sees(silence));
-    let mut silences: Vec<SilenceJson> = shown.map(|silence| show(silence, now_ms)).collect();
-    silences.sort_by_key(|one| (one.over, !one.holds, std::cmp::Reverse(one.silence.created_ms)));
-    Json(SilencesJson { silences })
+    let state = app.alerting.snapshot();
+    let shown = state.definitions.silences.iter().filter(|silence| sees(silence));
+    let mut silences: Vec<SilenceResponse> = shown.map(|silence| to_response(silence, now_ms)).collect();
+    silences.sort_by_key(|one| (one.expired, !one.active, std::cmp::Reverse(one.silence.created_ms)));
+    Json(SilenceListResponse { silences })
 }
 
-fn checked(wish: SilenceWish, id: Uuid, by: String, now_ms: i64) -> Result<Silence, ApiError> {
+fn validate(wish: SilenceRequest, id: Uuid, by: String, now_ms: i64) -> Result<Silence, ApiError> {
     let invalid = |why: String| ApiError::unprocessable("invalid_silence", why);
     let starts_ms = wish.starts_ms.unwrap_or(now_ms);
     if wish.ends_ms.is_some_and(|ends| ends <= starts_ms) {
-        return Err(invalid("it ends before it begins".to_owned()));
+        return Err(invalid("ends_ms must be after starts_ms".to_owned()));
     }
     if wish.ends_ms.is_some_and(|ends| ends <= now_ms) {
-        return Err(invalid("it would be over already".to_owned()));
+        return Err(invalid("ends_ms is in the past".to_owned()));
     }
-    if let Some(why) = wish.weekly.as_ref().and_then(Weekly::problem) {
+    if let Some(why) = wish.weekly.as_ref().and_then(WeeklyWindow::validate) {
         return Err(invalid(why));
     }
     let matcher = &wish.matcher;
-    if matcher.hosts.len() > 1_000 || matcher.tags.len() > 100 || matcher.rules.len() > MOST_SILENCES {
+    if matcher.hosts.len() > 1_000 || matcher.tags.len() > 100 || matcher.rules.len() > MAX_SILENCES {
         return Err(invalid("too many hosts, tags or rules".to_owned()));
     }
     if wish.comment.len() > 1_000 {
-        return Err(invalid("a comment has no more than 1,000 bytes".to_owned()));
+        return Err(invalid("comment must have at most 1,000 bytes".to_owned()));
     }
     Ok(Silence {
         id,
@@ -107,14 +110,15 @@ fn checked(wish: SilenceWish, id: Uuid, by: String, now_ms: i64) -> Result<Silen
     })
 }
 
-async fn put(app: &App, doer: &Doer, silence: Silence, new: bool) -> Result<SilenceJson, ApiError> {
-    let known = |state: &Alerts| state.asked.silences.iter().position(|one| one.id == silence.id);
-    let before = app.alerting.now();
-    let before = known(&before).map(|at| before.asked.silences[at].clone());
-    let action = if new { "silence.create" } else { "silence.change" };
-    let entry = doer.changed(action, format!("silence {}", silence.id), before.as_deref(), Some(&silence));
+async fn save(app: &App, doer: &Actor, silence: Silence, new: bool) -> Result<SilenceResponse, ApiError> {
+    let known = |state: &Alerts| state.definitions.silences.iter().position(|one| one.id == silence.id);
+    let before = app.alerting.snapshot();
+    let before = known(&before).map(|at| before.definitions.silences[at].clone());
+    let action = if new { "silence.create" } else { "silence.update" };
+    let entry =
+        doer.audit_change(action, format!("silence {}", silence.id), before.as_deref(), Some(&silence));
     let plan = |state: &Alerts, now_ms: i64| {
-        let (mut asked, mut changes) = (state.asked.clone(), Vec::new());
+        let (mut asked, mut changes) = (state.definitions.clone(), Vec::new());
         match (known(state), new) {
             (Some(at), false) => {
                 // Who made it stays who made it.
@@ -127,71 +131,80 @@ async fn put(app: &App, doer: &Doer, silence: Silence, new: bool) -> Result<Sile
         }
         // Those that have been over for a month make room.
         let old = |one: &Arc<Silence>| one.ends_ms.is_some_and(|ends| ends < now_ms - 30 * 86_400_000);
-        changes.extend(asked.silences.iter().filter(|one| old(one)).map(|one| Noun::Silence.remove(one.id)));
+        changes.extend(
+            asked.silences.iter().filter(|one| old(one)).map(|one| DefinitionKind::Silence.delete(one.id)),
+        );
         asked.silences.retain(|one| !old(one));
-        if asked.silences.len() > MOST_SILENCES {
-            return Err(ApiError::conflict("too_many", format!("no more than {MOST_SILENCES} silences")));
+        if asked.silences.len() > MAX_SILENCES {
+            return Err(ApiError::conflict("limit_reached", format!("no more than {MAX_SILENCES} silences")));
         }
         let kept = asked.silences.iter().find(|one| one.id == silence.id).cloned();
         let kept =
-            kept.ok_or_else(|| ApiError::unprocessable("invalid_silence", "it would be over already"))?;
-        changes.push(Noun::Silence.put(kept.id, &body(&*kept)));
-        Ok((Planned { asked: Some(asked), changes, board: None }, kept))
+            kept.ok_or_else(|| ApiError::unprocessable("invalid_silence", "ends_ms is in the past"))?;
+        changes.push(DefinitionKind::Silence.upsert(kept.id, &to_json(&*kept)));
+        Ok((StateChange { definitions: Some(asked), statements: changes, incidents: None }, kept))
     };
-    let kept = app.alerting.change(Some(entry), plan).await?;
-    Ok(show(&kept, app.clock.wall_ms()))
+    let kept = app.alerting.update(Some(entry), plan).await?;
+    Ok(to_response(&kept, app.clock.wall_ms()))
 }
 
-/// A new silence
-#[utoipa::path(post, path = "/api/v1/silences", tag = "silences", request_body = SilenceWish,
-    responses((status = 201, body = SilenceJson), (status = 409), (status = 422)))]
-pub(crate) async fn create(
+/// Create a silence
+#[utoipa::path(post, path = "/api/v1/silences", tag = "silences", request_body = SilenceRequest,
+    responses((status = 201, body = SilenceResponse), (status = 409), (status = 422)))]
+pub(crate) async fn create_silence(
     State(app): State<Arc<App>>,
-    doer: Doer,
-    JsonBody(wish): JsonBody<SilenceWish>,
-) -> Result<(StatusCode, Json<SilenceJson>), ApiError> {
-    params::everywhere(&doer.identity)?;
-    let silence = checked(wish, Uuid::now_v7(), doer.identity.actor(), app.clock.wall_ms())?;
-    Ok((StatusCode::CREATED, Json(put(&app, &doer, silence, true).await?)))
+    doer: Actor,
+    JsonBody(wish): JsonBody<SilenceRequest>,
+) -> Result<(StatusCode, Json<SilenceResponse>), ApiError> {
+    query::require_all_hosts(&doer.identity)?;
+    let silence = validate(wish, Uuid::now_v7(), doer.identity.actor_name(), app.clock.wall_ms())?;
+    Ok((StatusCode::CREATED, Json(save(&app, &doer, silence, true).await?)))
 }
 
-fn parse(id: &str) -> Result<Uuid, ApiError> {
+fn parse_id(id: &str) -> Result<Uuid, ApiError> {
     id.parse().map_err(|_| ApiError::not_found("there is no such silence"))
 }
 
-/// Another silence in its place
+/// Replace a silence
 #[utoipa::path(put, path = "/api/v1/silences/{id}", tag = "silences", params(("id" = String, Path)),
-    request_body = SilenceWish, responses((status = 200, body = SilenceJson), (status = 409), (status = 422)))]
-pub(crate) async fn change(
+    request_body = SilenceRequest, responses((status = 200, body = SilenceResponse), (status = 409), (status = 422)))]
+pub(crate) async fn update_silence(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     Path(id): Path<String>,
-    JsonBody(wish): JsonBody<SilenceWish>,
-) -> Result<Json<SilenceJson>, ApiError> {
-    params::everywhere(&doer.identity)?;
-    let silence = checked(wish, parse(&id)?, doer.identity.actor(), app.clock.wall_ms())?;
-    Ok(Json(put(&app, &doer, silence, false).await?))
+    JsonBody(wish): JsonBody<SilenceRequest>,
+) -> Result<Json<SilenceResponse>, ApiError> {
+    query::require_all_hosts(&doer.identity)?;
+    let silence = validate(wish, parse_id(&id)?, doer.identity.actor_name(), app.clock.wall_ms())?;
+    Ok(Json(save(&app, &doer, silence, false).await?))
 }
 
-/// Ends a silence: what fires still is told of now
+/// Expire a silence
 #[utoipa::path(delete, path = "/api/v1/silences/{id}", tag = "silences", params(("id" = String, Path)),
     responses((status = 204), (status = 409)))]
-pub(crate) async fn remove(
+pub(crate) async fn delete_silence(
     State(app): State<Arc<App>>,
-    doer: Doer,
+    doer: Actor,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    params::everywhere(&doer.identity)?;
-    let id = parse(&id)?;
-    let entry = doer.did("silence.remove", format!("silence {id}"));
+    query::require_all_hosts(&doer.identity)?;
+    let id = parse_id(&id)?;
+    let entry = doer.audit("silence.delete", format!("silence {id}"));
     let plan = |state: &Alerts, _: i64| {
-        let mut asked = state.asked.clone();
+        let mut asked = state.definitions.clone();
         asked.silences.retain(|silence| silence.id != id);
-        if asked.silences.len() == state.asked.silences.len() {
+        if asked.silences.len() == state.definitions.silences.len() {
             return Err(ApiError::not_found("there is no such silence"));
         }
-        Ok((Planned { asked: Some(asked), changes: vec![Noun::Silence.remove(id)], board: None }, ()))
+        Ok((
+            StateChange {
+                definitions: Some(asked),
+                statements: vec![DefinitionKind::Silence.delete(id)],
+                incidents: None,
+            },
+            (),
+        ))
     };
-    app.alerting.change(Some(entry), plan).await?;
+    app.alerting.update(Some(entry), plan).await?;
     Ok(StatusCode::NO_CONTENT)
 }

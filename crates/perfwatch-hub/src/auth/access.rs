@@ -4,178 +4,184 @@
 use super::identity::{Credential, Identity};
 use crate::error::ApiError;
 use axum::http::{Method, StatusCode};
-use perfwatch_store::people::Role;
+use perfwatch_store::accounts::Role;
 
 /// Who may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Everyone.
-    Open,
+    Public,
     /// Who is known, also by a script's token.
-    Known,
+    Authenticated,
     /// A person in a browser, for what is their own. No token: one that was found must not make
     /// itself last.
-    Person,
+    BrowserSession,
     /// From this role on.
-    From(Role),
+    MinRole(Role),
     /// Who may send snapshots.
-    Sender,
+    Ingest,
 }
 
-use Access::{From, Known, Open, Person, Sender};
+use Access::{Authenticated, BrowserSession, Ingest, MinRole, Public};
 use Role::{Admin, Operator, Viewer};
 
 /// Method, path, who.
 pub(crate) const ROUTES: &[(&str, &str, Access)] = &[
-    ("POST", "/ingest/metrics", Sender),
-    ("GET", "/api/metrics/recent", From(Viewer)),
-    ("GET", "/api/ws/metrics", From(Viewer)),
-    ("GET", "/api/v1/catalog", From(Viewer)),
-    ("GET", "/api/v1/hosts", From(Viewer)),
-    ("GET", "/api/v1/hosts/{id}", From(Viewer)),
-    ("GET", "/api/v1/hosts/{id}/series", From(Viewer)),
-    ("GET", "/api/v1/hosts/{id}/snapshot", From(Viewer)),
-    ("GET", "/api/v1/hosts/{id}/processes", From(Viewer)),
-    ("GET", "/api/v1/hosts/{id}/export", From(Viewer)),
-    ("DELETE", "/api/v1/hosts/{id}", From(Operator)),
-    ("PUT", "/api/v1/hosts/{id}/tags", From(Operator)),
-    ("GET", "/api/v1/alerts", From(Viewer)),
-    ("GET", "/api/v1/alerts/history", From(Viewer)),
-    ("GET", "/api/v1/alerts/{id}", From(Viewer)),
-    ("GET", "/api/v1/hosts/{id}/alerts", From(Viewer)),
-    ("POST", "/api/v1/alerts/{id}/ack", From(Operator)),
-    ("DELETE", "/api/v1/alerts/{id}/ack", From(Operator)),
-    ("POST", "/api/v1/alerts/{id}/comments", From(Operator)),
-    ("GET", "/api/v1/rules", From(Viewer)),
-    ("POST", "/api/v1/rules", From(Operator)),
-    ("POST", "/api/v1/rules/test", From(Viewer)),
-    ("GET", "/api/v1/rules/export", From(Viewer)),
-    ("POST", "/api/v1/rules/import", From(Operator)),
-    ("PUT", "/api/v1/rules/{id}", From(Operator)),
-    ("DELETE", "/api/v1/rules/{id}", From(Operator)),
-    ("GET", "/api/v1/silences", From(Viewer)),
-    ("POST", "/api/v1/silences", From(Operator)),
-    ("PUT", "/api/v1/silences/{id}", From(Operator)),
-    ("DELETE", "/api/v1/silences/{id}", From(Operator)),
+    ("POST", "/ingest/metrics", Ingest),
+    ("GET", "/api/metrics/recent", MinRole(Viewer)),
+    ("GET", "/api/ws/metrics", MinRole(Viewer)),
+    ("GET", "/api/v1/catalog", MinRole(Viewer)),
+    ("GET", "/api/v1/hosts", MinRole(Viewer)),
+    ("GET", "/api/v1/hosts/{id}", MinRole(Viewer)),
+    ("GET", "/api/v1/hosts/{id}/series", MinRole(Viewer)),
+    ("GET", "/api/v1/hosts/{id}/snapshot", MinRole(Viewer)),
+    ("GET", "/api/v1/hosts/{id}/processes", MinRole(Viewer)),
+    ("GET", "/api/v1/hosts/{id}/export", MinRole(Viewer)),
+    ("DELETE", "/api/v1/hosts/{id}", MinRole(Operator)),
+    ("PUT", "/api/v1/hosts/{id}/tags", MinRole(Operator)),
+    ("GET", "/api/v1/incidents", MinRole(Viewer)),
+    ("GET", "/api/v1/incidents/history", MinRole(Viewer)),
+    ("GET", "/api/v1/incidents/{id}", MinRole(Viewer)),
+    ("GET", "/api/v1/hosts/{id}/alerts", MinRole(Viewer)),
+    ("POST", "/api/v1/incidents/{id}/ack", MinRole(Operator)),
+    ("DELETE", "/api/v1/incidents/{id}/ack", MinRole(Operator)),
+    ("POST", "/api/v1/incidents/{id}/comments", MinRole(Operator)),
+    ("GET", "/api/v1/rules", MinRole(Viewer)),
+    ("POST", "/api/v1/rules", MinRole(Operator)),
+    ("POST", "/api/v1/rules/backtest", MinRole(Viewer)),
+    ("GET", "/api/v1/rules/export", MinRole(Viewer)),
+    ("POST", "/api/v1/rules/import", MinRole(Operator)),
+    ("PUT", "/api/v1/rules/{id}", MinRole(Operator)),
+    ("DELETE", "/api/v1/rules/{id}", MinRole(Operator)),
+    ("GET", "/api/v1/silences", MinRole(Viewer)),
+    ("POST", "/api/v1/silences", MinRole(Operator)),
+    ("PUT", "/api/v1/silences/{id}", MinRole(Operator)),
+    ("DELETE", "/api/v1/silences/{id}", MinRole(Operator)),
     // Channels reach out of the hub, and hold what lets one in elsewhere.
-    ("GET", "/api/v1/channels", From(Operator)),
-    ("GET", "/api/v1/channels/kinds", From(Operator)),
-    ("POST", "/api/v1/channels", From(Admin)),
-    ("POST", "/api/v1/channels/preview", From(Admin)),
-    ("POST", "/api/v1/channels/test", From(Admin)),
-    ("PUT", "/api/v1/channels/{id}", From(Admin)),
-    ("DELETE", "/api/v1/channels/{id}", From(Admin)),
-    ("POST", "/api/v1/channels/{id}/test", From(Operator)),
-    ("GET", "/api/v1/messages", From(Operator)),
-    ("POST", "/api/v1/messages/{id}/retry", From(Operator)),
-    ("GET", "/api/v1/servers", From(Viewer)),
-    ("POST", "/api/v1/servers", From(Operator)),
-    ("POST", "/api/v1/servers/test", From(Operator)),
-    ("POST", "/api/v1/servers/import", From(Operator)),
-    ("GET", "/api/v1/servers/{id}", From(Viewer)),
-    ("PUT", "/api/v1/servers/{id}", From(Operator)),
-    ("DELETE", "/api/v1/servers/{id}", From(Operator)),
-    ("PUT", "/api/v1/servers/{id}/host-key", From(Operator)),
-    ("POST", "/api/v1/servers/{id}/test", From(Operator)),
-    ("GET", "/api/v1/servers/{id}/tests", From(Viewer)),
-    ("POST", "/api/v1/servers/{id}/collect", From(Operator)),
-    ("POST", "/api/v1/servers/metrics/collect-all", From(Operator)),
-    ("GET", "/api/v1/servers/metrics/summary", From(Viewer)),
-    ("GET", "/api/v1/servers/metrics/queue/stats", From(Viewer)),
-    ("GET", "/api/v1/servers/metrics/queue/jobs", From(Viewer)),
-    ("POST", "/api/v1/servers/metrics/queue/pause", From(Operator)),
-    ("POST", "/api/v1/servers/metrics/queue/resume", From(Operator)),
-    ("POST", "/api/v1/servers/metrics/queue/clean", From(Operator)),
-    ("POST", "/api/v1/servers/metrics/queue/jobs/{id}/retry", From(Operator)),
-    ("GET", "/api/v1/system", From(Viewer)),
-    ("GET", "/metrics", From(Viewer)),
-    ("GET", "/healthz", Open),
-    ("GET", "/readyz", Open),
-    ("GET", "/api/openapi.json", Open),
-    ("GET", "/api/docs", Open),
-    ("GET", "/api/docs/", Open),
-    ("GET", "/api/docs/{*rest}", Open),
-    ("GET", "/install.sh", Open),
-    ("GET", "/download/{file}", Open),
-    ("GET", "/api/v1/auth/state", Open),
-    ("POST", "/api/v1/auth/setup", Open),
-    ("POST", "/api/v1/auth/login", Open),
-    ("POST", "/api/v1/auth/token", Open),
-    ("GET", "/api/v1/auth/oidc/login", Open),
-    ("GET", "/api/v1/auth/oidc/callback", Open),
-    ("POST", "/api/v1/auth/logout", Person),
-    ("GET", "/api/v1/auth/me", Known),
-    ("PUT", "/api/v1/auth/password", Person),
-    ("POST", "/api/v1/auth/totp", Person),
-    ("PUT", "/api/v1/auth/totp", Person),
-    ("DELETE", "/api/v1/auth/totp", Person),
-    ("GET", "/api/v1/auth/sessions", Person),
-    ("DELETE", "/api/v1/auth/sessions", Person),
-    ("GET", "/api/v1/tokens", Person),
-    ("POST", "/api/v1/tokens", Person),
-    ("DELETE", "/api/v1/tokens/{id}", Person),
-    ("GET", "/api/v1/users", From(Admin)),
-    ("POST", "/api/v1/users", From(Admin)),
-    ("PATCH", "/api/v1/users/{id}", From(Admin)),
-    ("DELETE", "/api/v1/users/{id}", From(Admin)),
-    ("POST", "/api/v1/agents/enrol", Open),
-    ("GET", "/api/v1/agents", From(Operator)),
-    ("POST", "/api/v1/agents/{id}/revoke", From(Operator)),
-    ("DELETE", "/api/v1/agents/{id}", From(Operator)),
-    ("GET", "/api/v1/enrolments", From(Operator)),
-    ("POST", "/api/v1/enrolments", From(Operator)),
-    ("DELETE", "/api/v1/enrolments/{id}", From(Operator)),
-    ("GET", "/api/v1/audit", From(Admin)),
+    ("GET", "/api/v1/channels", MinRole(Operator)),
+    ("GET", "/api/v1/channels/kinds", MinRole(Operator)),
+    ("POST", "/api/v1/channels", MinRole(Admin)),
+    ("POST", "/api/v1/channels/preview", MinRole(Admin)),
+    ("POST", "/api/v1/channels/test", MinRole(Admin)),
+    ("PUT", "/api/v1/channels/{id}", MinRole(Admin)),
+    ("DELETE", "/api/v1/channels/{id}", MinRole(Admin)),
+    ("POST", "/api/v1/channels/{id}/test", MinRole(Operator)),
+    ("GET", "/api/v1/notifications", MinRole(Operator)),
+    ("POST", "/api/v1/notifications/{id}/retry", MinRole(Operator)),
+    ("GET", "/api/v1/servers", MinRole(Viewer)),
+    ("POST", "/api/v1/servers", MinRole(Operator)),
+    ("POST", "/api/v1/servers/test", MinRole(Operator)),
+    ("POST", "/api/v1/servers/import", MinRole(Operator)),
+    ("GET", "/api/v1/servers/{id}", MinRole(Viewer)),
+    ("PUT", "/api/v1/servers/{id}", MinRole(Operator)),
+    ("DELETE", "/api/v1/servers/{id}", MinRole(Operator)),
+    ("PUT", "/api/v1/servers/{id}/host-key", MinRole(Operator)),
+    ("POST", "/api/v1/servers/{id}/test", MinRole(Operator)),
+    ("GET", "/api/v1/servers/{id}/tests", MinRole(Viewer)),
+    ("POST", "/api/v1/servers/{id}/collect", MinRole(Operator)),
+    ("POST", "/api/v1/servers/metrics/collect-all", MinRole(Operator)),
+    ("GET", "/api/v1/servers/summary", MinRole(Viewer)),
+    ("GET", "/api/v1/servers/metrics/queue/stats", MinRole(Viewer)),
+    ("GET", "/api/v1/servers/metrics/queue/jobs", MinRole(Viewer)),
+    ("POST", "/api/v1/servers/metrics/queue/pause", MinRole(Operator)),
+    ("POST", "/api/v1/servers/metrics/queue/resume", MinRole(Operator)),
+    ("POST", "/api/v1/servers/metrics/queue/clean", MinRole(Operator)),
+    ("POST", "/api/v1/servers/metrics/queue/jobs/{id}/retry", MinRole(Operator)),
+    ("GET", "/api/v1/system", MinRole(Viewer)),
+    ("GET", "/metrics", MinRole(Viewer)),
+    ("GET", "/healthz", Public),
+    ("GET", "/readyz", Public),
+    ("GET", "/api/openapi.json", Public),
+    ("GET", "/api/docs", Public),
+    ("GET", "/api/docs/", Public),
+    ("GET", "/api/docs/{*rest}", Public),
+    ("GET", "/install.sh", Public),
+    ("GET", "/download/{file}", Public),
+    ("GET", "/api/v1/auth/state", Public),
+    ("POST", "/api/v1/auth/setup", Public),
+    ("POST", "/api/v1/auth/login", Public),
+    ("POST", "/api/v1/auth/token", Public),
+    ("GET", "/api/v1/auth/oidc/login", Public),
+    ("GET", "/api/v1/auth/oidc/callback", Public),
+    ("POST", "/api/v1/auth/logout", BrowserSession),
+    ("GET", "/api/v1/auth/me", Authenticated),
+    ("PUT", "/api/v1/auth/password", BrowserSession),
+    ("POST", "/api/v1/auth/totp", BrowserSession),
+    ("PUT", "/api/v1/auth/totp", BrowserSession),
+    ("DELETE", "/api/v1/auth/totp", BrowserSession),
+    ("GET", "/api/v1/auth/sessions", BrowserSession),
+    ("DELETE", "/api/v1/auth/sessions", BrowserSession),
+    ("GET", "/api/v1/tokens", BrowserSession),
+    ("POST", "/api/v1/tokens", BrowserSession),
+    ("DELETE", "/api/v1/tokens/{id}", BrowserSession),
+    ("GET", "/api/v1/users", MinRole(Admin)),
+    ("POST", "/api/v1/users", MinRole(Admin)),
+    ("PATCH", "/api/v1/users/{id}", MinRole(Admin)),
+    ("DELETE", "/api/v1/users/{id}", MinRole(Admin)),
+    ("POST", "/api/v1/agents/enroll", Public),
+    ("GET", "/api/v1/agents", MinRole(Operator)),
+    ("POST", "/api/v1/agents/{id}/revoke", MinRole(Operator)),
+    ("DELETE", "/api/v1/agents/{id}", MinRole(Operator)),
+    ("GET", "/api/v1/enrollment-tokens", MinRole(Operator)),
+    ("POST", "/api/v1/enrollment-tokens", MinRole(Operator)),
+    ("DELETE", "/api/v1/enrollment-tokens/{id}", MinRole(Operator)),
+    ("GET", "/api/v1/audit", MinRole(Admin)),
 ];
 
 /// What the table says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Route {
-    Known(Access),
-    OtherMethod,
-    Unknown,
+pub(crate) enum RouteMatch {
+    Allowed(Access),
+    MethodNotAllowed,
+    NotFound,
 }
 
 /// Who may use a route by its method and its path as it was declared.
-pub(crate) fn of(method: &Method, path: &str) -> Route {
+pub(crate) fn match_route(method: &Method, path: &str) -> RouteMatch {
     // What may be read may be asked about.
     let method = if *method == Method::HEAD { "GET" } else { method.as_str() };
-    let mut route = Route::Unknown;
+    let mut route = RouteMatch::NotFound;
     for (known, _, access) in ROUTES.iter().filter(|(_, known, _)| *known == path) {
         if *known == method {
-            return Route::Known(*access);
+            return RouteMatch::Allowed(*access);
         }
-        route = Route::OtherMethod;
+        route = RouteMatch::MethodNotAllowed;
     }
     route
 }
 
-pub(crate) fn login_needed() -> ApiError {
-    ApiError::new(StatusCode::UNAUTHORIZED, "login_needed", "log in, or send Authorization: Bearer TOKEN")
+pub(crate) fn unauthenticated() -> ApiError {
+    ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        "authentication_required",
+        "authentication required: log in or send Authorization: Bearer TOKEN",
+    )
 }
 
 /// Whether they may.
-pub(crate) fn check(access: Access, identity: Option<&Identity>) -> Result<(), ApiError> {
-    if access == Open {
+pub(crate) fn authorize(access: Access, identity: Option<&Identity>) -> Result<(), ApiError> {
+    if access == Public {
         return Ok(());
     }
-    let identity = identity.ok_or_else(login_needed)?;
-    let refuse = |why: String| Err(ApiError::new(StatusCode::FORBIDDEN, "not_allowed", why));
+    let identity = identity.ok_or_else(unauthenticated)?;
+    let refuse = |why: String| Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", why));
     match access {
-        From(least) => match identity.role {
+        MinRole(least) => match identity.role {
             Some(role) if role >= least => Ok(()),
             Some(role) => {
-                refuse(format!("this needs the role {} at least, yours is {}", least.name(), role.name()))
+                refuse(format!("role {} or higher required; your role is {}", least.name(), role.name()))
             }
-            None => refuse(format!("{} can only send snapshots", identity.actor())),
+            None => refuse(format!("{} is limited to ingestion", identity.actor_name())),
         },
-        Person if !matches!(identity.credential, Credential::Session(_)) => {
-            refuse("this needs a browser that is logged in; a token is not enough".to_owned())
+        BrowserSession if !matches!(identity.credential, Credential::Session(_)) => {
+            refuse("a browser session is required; API tokens are not accepted".to_owned())
         }
-        Known if identity.role.is_none() => refuse(format!("{} can only send snapshots", identity.actor())),
-        Sender if identity.sends().is_none() => refuse(
-            "sending snapshots needs an agent's own secret, or a token with the scope ingest".to_owned(),
-        ),
+        Authenticated if identity.role.is_none() => {
+            refuse(format!("{} is limited to ingestion", identity.actor_name()))
+        }
+        Ingest if identity.ingest_scope().is_none() => {
+            refuse("ingestion requires an agent secret or a token with the scope `ingest`".to_owned())
+        }
         _ => Ok(()),
     }
 }

@@ -1,69 +1,69 @@
 //! Who asks: found once a request, from its cookie or its token, and looked at again while a
 //! WebSocket stays open.
 
-use super::people::{People, State};
+use super::directory::{AuthDirectory, AuthSnapshot};
 use super::{jwt, secret};
 use crate::error::ApiError;
 use axum::http::{HeaderMap, StatusCode, header};
 use perfwatch_model::HostId;
-use perfwatch_store::people::{Account, Hash, Role, Session, Token};
+use perfwatch_store::accounts::{Account, Role, SecretHash, Session, Token};
 use std::time::Duration;
 use uuid::Uuid;
 
 /// The cookie of a browser that is logged in.
-pub(crate) const COOKIE: &str = "perfwatch_session";
+pub(crate) const SESSION_COOKIE: &str = "perfwatch_session";
 /// What a token may do beside the roles: send snapshots of any host, and nothing else.
-pub(crate) const INGEST: &str = "ingest";
+pub(crate) const SCOPE_INGEST: &str = "ingest";
 
 /// Why someone of a role can't make a token of a scope.
-pub(crate) fn scope_problem(scope: &str, role: Role) -> Option<String> {
-    let enough = match Role::of(scope) {
+pub(crate) fn validate_scope(scope: &str, role: Role) -> Option<String> {
+    let enough = match Role::parse(scope) {
         Some(scope) => scope <= role,
-        None if scope == INGEST => role >= Role::Operator,
-        None => return Some("a scope is viewer, operator, admin or ingest".to_owned()),
+        None if scope == SCOPE_INGEST => role >= Role::Operator,
+        None => return Some("scope must be viewer, operator, admin or ingest".to_owned()),
     };
-    (!enough).then(|| format!("a token may not do more than its user, a {}", role.name()))
+    (!enough).then(|| format!("scope exceeds the role of the user ({})", role.name()))
 }
 
 /// How long browsers stay logged in.
 #[derive(Debug, Clone, Copy)]
-pub struct SessionTimes {
+pub struct SessionLifetimes {
     /// Without asking for anything.
-    pub idle: Duration,
+    pub idle_timeout: Duration,
     /// At most.
-    pub most: Duration,
+    pub max_age: Duration,
 }
 
-impl Default for SessionTimes {
+impl Default for SessionLifetimes {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(7 * 86_400), most: Duration::from_secs(30 * 86_400) }
+        Self { idle_timeout: Duration::from_secs(7 * 86_400), max_age: Duration::from_secs(30 * 86_400) }
     }
 }
 
 /// Who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum Principal {
     /// A person.
     Account { id: Uuid, name: String },
     /// A script of theirs.
-    Token { id: Uuid, name: String, account: Uuid, of: String },
+    Token { id: Uuid, name: String, account: Uuid, account_name: String },
     /// An agent, which speaks for one host.
     Agent { id: Uuid, host: HostId },
     /// The agent in the hub's own process.
-    OwnAgent,
+    EmbeddedAgent,
 }
 
 /// By what it was known: the same is looked up again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Credential {
-    Session(Hash),
+    Session(SecretHash),
     Bearer(String),
 }
 
 /// Someone who may do something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
-    pub(crate) who: Who,
+    pub(crate) principal: Principal,
     /// None: only sends.
     pub(crate) role: Option<Role>,
     /// Sees hosts with one of these tags; empty for all.
@@ -74,78 +74,79 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    fn of_account(account: &Account, role: Role, who: Who, credential: Credential) -> Self {
+    fn for_account(account: &Account, role: Role, principal: Principal, credential: Credential) -> Self {
         let (role, host_tags) = (Some(role.min(account.role)), account.host_tags.clone());
-        Self { who, role, host_tags, credential, epoch: account.epoch }
+        Self { principal, role, host_tags, credential, epoch: account.token_epoch }
     }
 
     /// One that only sends.
-    pub(super) fn sender(who: Who, credential: Credential) -> Self {
-        Self { who, role: None, host_tags: Vec::new(), credential, epoch: 0 }
+    pub(super) fn for_ingest(principal: Principal, credential: Credential) -> Self {
+        Self { principal, role: None, host_tags: Vec::new(), credential, epoch: 0 }
     }
 
     /// The same, where it stays open and is looked at again: what was signed is not held against
     /// its time, which only says how long one may come in by it.
-    pub(crate) fn again(&self, people: &People) -> Option<Self> {
-        let state = people.now();
-        match (&self.credential, &self.who) {
-            (Credential::Bearer(_), Who::Account { id, .. }) => {
-                let account = state.enabled(*id).filter(|account| account.epoch == self.epoch)?;
-                let (who, credential) = (self.who.clone(), self.credential.clone());
-                Some(Self::of_account(account, account.role, who, credential))
+    pub(crate) fn refresh(&self, people: &AuthDirectory) -> Option<Self> {
+        let state = people.snapshot();
+        match (&self.credential, &self.principal) {
+            (Credential::Bearer(_), Principal::Account { id, .. }) => {
+                let account =
+                    state.enabled_account(*id).filter(|account| account.token_epoch == self.epoch)?;
+                let (who, credential) = (self.principal.clone(), self.credential.clone());
+                Some(Self::for_account(account, account.role, who, credential))
             }
-            (Credential::Bearer(_), Who::Token { id, account, .. }) => {
-                let lasts = |token: &&Token| token.id == *id && token.lasts(people.now_ms());
+            (Credential::Bearer(_), Principal::Token { id, account, .. }) => {
+                let lasts = |token: &&Token| token.id == *id && token.is_valid(people.now_ms());
                 let token = state.tokens.values().find(lasts)?;
-                of_token(token, state.enabled(*account)?, self.credential.clone()).ok()
+                from_token(token, state.enabled_account(*account)?, self.credential.clone()).ok()
             }
-            _ => known(people, &self.credential).ok(),
+            _ => resolve(people, &self.credential).ok(),
         }
     }
 
     /// As the audit log names it.
-    pub(crate) fn actor(&self) -> String {
-        match &self.who {
-            Who::Account { name, .. } => format!("user {name}"),
-            Who::Token { name, of, .. } => format!("token {name} of {of}"),
-            Who::Agent { id, .. } => format!("agent {id}"),
-            Who::OwnAgent => "the hub's own agent".to_owned(),
+    pub(crate) fn actor_name(&self) -> String {
+        match &self.principal {
+            Principal::Account { name, .. } => format!("user {name}"),
+            Principal::Token { name, account_name: of, .. } => format!("token {name} of {of}"),
+            Principal::Agent { id, .. } => format!("agent {id}"),
+            Principal::EmbeddedAgent => "the hub's own agent".to_owned(),
         }
     }
 
     /// The person behind it.
-    pub(crate) fn account(&self) -> Option<Uuid> {
-        match &self.who {
-            Who::Account { id, .. } | Who::Token { account: id, .. } => Some(*id),
-            Who::Agent { .. } | Who::OwnAgent => None,
+    pub(crate) fn account_id(&self) -> Option<Uuid> {
+        match &self.principal {
+            Principal::Account { id, .. } | Principal::Token { account: id, .. } => Some(*id),
+            Principal::Agent { .. } | Principal::EmbeddedAgent => None,
         }
     }
 
     /// Whether it may look at a host.
-    pub(crate) fn sees(&self, state: &State, host: HostId) -> bool {
-        self.role.is_some() && self.concerns(state, host)
+    pub(crate) fn can_view(&self, state: &AuthSnapshot, host: HostId) -> bool {
+        self.role.is_some() && self.is_in_scope(state, host)
     }
 
     /// Whether a host is one of those it is limited to.
-    pub(crate) fn concerns(&self, state: &State, host: HostId) -> bool {
+    pub(crate) fn is_in_scope(&self, state: &AuthSnapshot, host: HostId) -> bool {
         let one_of_ours = |tags: &Vec<String>| tags.iter().any(|tag| self.host_tags.contains(tag));
         self.host_tags.is_empty() || state.host_tags.get(&host).is_some_and(one_of_ours)
     }
 
     /// Whether it may send, and of which host alone.
-    pub(crate) fn sends(&self) -> Option<Option<HostId>> {
-        match &self.who {
-            Who::Agent { host, .. } => Some(Some(*host)),
-            Who::OwnAgent => Some(None),
+    pub(crate) fn ingest_scope(&self) -> Option<Option<HostId>> {
+        match &self.principal {
+            Principal::Agent { host, .. } => Some(Some(*host)),
+            Principal::EmbeddedAgent => Some(None),
             // A script with the scope, or one that may run the fleet.
-            Who::Token { .. } if self.role.is_none_or(|role| role >= Role::Operator) => Some(None),
-            Who::Token { .. } => None,
-            Who::Account { .. } => self.role.filter(|role| *role >= Role::Operator).map(|_| None),
+            Principal::Token { .. } if self.role.is_none_or(|role| role >= Role::Operator) => Some(None),
+            Principal::Token { .. } => None,
+            Principal::Account { .. } => self.role.filter(|role| *role >= Role::Operator).map(|_| None),
         }
     }
 }
 
-fn refused(code: &'static str, message: &str) -> ApiError {
+fn reject(code: &'static str, message: &str) -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, code, message)
 }
 
@@ -154,13 +155,16 @@ fn refused(code: &'static str, message: &str) -> ApiError {
 /// # Errors
 /// A credential that is not, or no more, good.
 pub(crate) fn identify(
-    people: &People,
+    people: &AuthDirectory,
     headers: &HeaderMap,
     query_token: Option<&str>,
 ) -> Result<Option<Identity>, ApiError> {
     // A token that lasts does not belong into an address, where it is written down.
-    if query_token.is_some_and(|token| !jwt::looks_like(token)) {
-        return Err(refused("token_in_address", "?token= takes what POST /api/v1/auth/token gives"));
+    if query_token.is_some_and(|token| !jwt::has_jwt_shape(token)) {
+        return Err(reject(
+            "token_in_query",
+            "?token= accepts only signed tokens; create one with POST /api/v1/auth/token",
+        ));
     }
     let bearer = match headers.get(header::AUTHORIZATION) {
         None => query_token.map(str::to_owned),
@@ -168,19 +172,22 @@ pub(crate) fn identify(
             let text = value.to_str().unwrap_or_default();
             let token = text.split_once(' ').filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
             let Some((_, token)) = token else {
-                return Err(refused("bad_authorization", "Authorization must be: Bearer TOKEN"));
+                return Err(reject(
+                    "invalid_authorization_header",
+                    "invalid Authorization header; expected Bearer TOKEN",
+                ));
             };
             Some(token.trim().to_owned())
         }
     };
     if let Some(bearer) = bearer {
-        return known(people, &Credential::Bearer(bearer)).map(Some);
+        return resolve(people, &Credential::Bearer(bearer)).map(Some);
     }
-    let Some(cookie) = cookie(headers, COOKIE) else {
+    let Some(cookie) = cookie(headers, SESSION_COOKIE) else {
         return Ok(None);
     };
     // An old cookie is nobody's fault: who has it is nobody.
-    Ok(known(people, &Credential::Session(secret::hash(cookie))).ok())
+    Ok(resolve(people, &Credential::Session(secret::hash_secret(cookie))).ok())
 }
 
 /// A cookie of a request (RFC 6265, 4.2).
@@ -193,92 +200,105 @@ pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 ///
 /// # Errors
 /// Nobody's, or nobody's any more.
-pub(crate) fn known(people: &People, credential: &Credential) -> Result<Identity, ApiError> {
-    let state = people.now();
+pub(crate) fn resolve(people: &AuthDirectory, credential: &Credential) -> Result<Identity, ApiError> {
+    let state = people.snapshot();
     let now_ms = people.now_ms();
     match credential {
         Credential::Session(hash) => {
-            let ended = || refused("session_ended", "you are not logged in any more");
+            let ended = || reject("session_expired", "session expired");
             let session = state.sessions.get(hash).ok_or_else(ended)?;
-            if !lasts(people, session) {
+            if !is_session_valid(people, session) {
                 return Err(ended());
             }
-            let account = state.enabled(session.account).ok_or_else(ended)?;
-            people.session_seen(*hash, now_ms);
-            let who = Who::Account { id: account.id, name: account.name.clone() };
-            Ok(Identity::of_account(account, account.role, who, credential.clone()))
+            let account = state.enabled_account(session.account).ok_or_else(ended)?;
+            people.touch_session(*hash, now_ms);
+            let who = Principal::Account { id: account.id, name: account.name.clone() };
+            Ok(Identity::for_account(account, account.role, who, credential.clone()))
         }
-        Credential::Bearer(text) => bearer(people, &state, text, now_ms),
+        Credential::Bearer(text) => from_bearer(people, &state, text, now_ms),
     }
 }
 
 /// Whether a session is not over yet.
-pub(crate) fn lasts(people: &People, session: &Session) -> bool {
-    let (now_ms, times) = (people.now_ms(), people.times());
+pub(crate) fn is_session_valid(people: &AuthDirectory, session: &Session) -> bool {
+    let (now_ms, times) = (people.now_ms(), people.session_lifetimes());
     let within = |since_ms: i64, most: Duration| {
         u128::try_from(now_ms.saturating_sub(since_ms)).unwrap_or_default() < most.as_millis()
     };
-    within(people.seen_ms(session), times.idle) && within(session.created_ms, times.most)
+    within(people.session_last_used_ms(session), times.idle_timeout)
+        && within(session.created_ms, times.max_age)
 }
 
-fn bearer(people: &People, state: &State, text: &str, now_ms: i64) -> Result<Identity, ApiError> {
-    if secret::looks_like(secret::Kind::Agent, text) {
-        return agent(people, state, text, now_ms);
+fn from_bearer(
+    people: &AuthDirectory,
+    state: &AuthSnapshot,
+    text: &str,
+    now_ms: i64,
+) -> Result<Identity, ApiError> {
+    if secret::has_prefix(secret::SecretKind::Agent, text) {
+        return from_agent_secret(people, state, text, now_ms);
     }
     let credential = Credential::Bearer(text.to_owned());
-    if jwt::looks_like(text) {
+    if jwt::has_jwt_shape(text) {
         let signed = jwt::verify(state, text, now_ms)
-            .ok_or_else(|| refused("token_ended", "this token is not good, or not any more"))?;
+            .ok_or_else(|| reject("token_expired", "invalid or expired token"))?;
         return match signed.token {
-            Some(token) => of_token(token, signed.account, credential),
+            Some(token) => from_token(token, signed.account, credential),
             None => {
                 let account = signed.account;
-                let who = Who::Account { id: account.id, name: account.name.clone() };
-                Ok(Identity::of_account(account, account.role, who, credential))
+                let who = Principal::Account { id: account.id, name: account.name.clone() };
+                Ok(Identity::for_account(account, account.role, who, credential))
             }
         };
     }
-    let token = state.tokens.get(&secret::hash(text)).ok_or_else(unknown)?;
-    if !token.lasts(now_ms) {
-        return Err(refused("token_ended", "this token has ended"));
+    let token = state.tokens.get(&secret::hash_secret(text)).ok_or_else(unknown_token)?;
+    if !token.is_valid(now_ms) {
+        return Err(reject("token_expired", "token expired"));
     }
-    let account = state.enabled(token.account).ok_or_else(unknown)?;
-    people.token_used(token.id, now_ms);
-    of_token(token, account, credential)
+    let account = state.enabled_account(token.account).ok_or_else(unknown_token)?;
+    people.touch_token(token.id, now_ms);
+    from_token(token, account, credential)
 }
 
-fn unknown() -> ApiError {
-    refused("unknown_token", "there is no such token, or not any more")
+fn unknown_token() -> ApiError {
+    reject("unknown_token", "unknown token")
 }
 
-fn of_token(token: &Token, account: &Account, credential: Credential) -> Result<Identity, ApiError> {
-    let who =
-        Who::Token { id: token.id, name: token.name.clone(), account: account.id, of: account.name.clone() };
-    match Role::of(&token.scope) {
-        Some(role) => Ok(Identity::of_account(account, role, who, credential)),
+fn from_token(token: &Token, account: &Account, credential: Credential) -> Result<Identity, ApiError> {
+    let who = Principal::Token {
+        id: token.id,
+        name: token.name.clone(),
+        account: account.id,
+        account_name: account.name.clone(),
+    };
+    match Role::parse(&token.scope) {
+        Some(role) => Ok(Identity::for_account(account, role, who, credential)),
         // A viewer's token can't send: nothing may more than its account.
         None if account.role >= Role::Operator => {
-            Ok(Identity { host_tags: account.host_tags.clone(), ..Identity::sender(who, credential) })
+            Ok(Identity { host_tags: account.host_tags.clone(), ..Identity::for_ingest(who, credential) })
         }
-        None => Err(unknown()),
+        None => Err(unknown_token()),
     }
 }
 
-fn agent(people: &People, state: &State, text: &str, now_ms: i64) -> Result<Identity, ApiError> {
+fn from_agent_secret(
+    people: &AuthDirectory,
+    state: &AuthSnapshot,
+    text: &str,
+    now_ms: i64,
+) -> Result<Identity, ApiError> {
     let credential = Credential::Bearer(text.to_owned());
-    let sender = |who| Identity::sender(who, credential);
+    let sender = |who| Identity::for_ingest(who, credential);
     // Hashes are compared, so that the time tells nothing of the secret.
-    let hash = secret::hash(text);
-    if hash == people.own_agent_hash {
-        return Ok(sender(Who::OwnAgent));
+    let hash = secret::hash_secret(text);
+    if hash == people.embedded_agent_hash {
+        return Ok(sender(Principal::EmbeddedAgent));
     }
-    let agent = state
-        .agents
-        .get(&hash)
-        .ok_or_else(|| refused("unknown_agent", "this hub does not know this agent: enrol it anew"))?;
+    let agent =
+        state.agents.get(&hash).ok_or_else(|| reject("unknown_agent", "unknown agent; enroll it again"))?;
     if agent.revoked_ms.is_some() {
         return Err(ApiError::new(StatusCode::FORBIDDEN, "agent_revoked", "this agent was revoked"));
     }
-    people.agent_seen(agent.id, now_ms);
-    Ok(sender(Who::Agent { id: agent.id, host: agent.host }))
+    people.touch_agent(agent.id, now_ms);
+    Ok(sender(Principal::Agent { id: agent.id, host: agent.host }))
 }

@@ -1,31 +1,31 @@
 //! Signed tokens of some minutes (RFC 7519, HS256): for scripts, and for `WS …?token=`. They say
 //! whose they are; what those may is looked up at each use, so that a token ends with its account.
 
-use super::people::State;
+use super::directory::AuthSnapshot;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use perfwatch_store::people::{Account, Token};
+use perfwatch_store::accounts::{Account, Token};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use uuid::Uuid;
 
 /// Where the keys are kept.
-pub(super) const SETTING: &str = "signing_keys";
+pub(super) const SIGNING_KEYS_SETTING: &str = "signing_keys";
 /// How long a token is good.
-pub(crate) const LASTS: Duration = Duration::from_secs(15 * 60);
+pub(crate) const TOKEN_TTL: Duration = Duration::from_secs(15 * 60);
 const AUDIENCE: &str = "perfwatch";
 
 /// Something small that is given out and comes back unchanged, for some time.
 #[derive(Serialize, Deserialize)]
-struct Sealed<T> {
+struct SignedPayload<T> {
     aud: String,
     exp: i64,
     #[serde(flatten)]
-    what: T,
+    payload: T,
 }
 
 /// Seals it for one purpose. Who holds it can read it, and can't change it.
-pub(crate) fn seal<T: Serialize>(
-    state: &State,
+pub(crate) fn sign_payload<T: Serialize>(
+    state: &AuthSnapshot,
     what: T,
     purpose: &str,
     lasts: Duration,
@@ -33,28 +33,32 @@ pub(crate) fn seal<T: Serialize>(
 ) -> Option<String> {
     let exp = now_ms / 1_000 + i64::try_from(lasts.as_secs()).ok()?;
     let key = EncodingKey::from_secret(state.signing_key(now_ms)?.as_bytes());
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &Sealed { aud: purpose.to_owned(), exp, what }, &key)
-        .ok()
+    jsonwebtoken::encode(
+        &Header::new(Algorithm::HS256),
+        &SignedPayload { aud: purpose.to_owned(), exp, payload: what },
+        &key,
+    )
+    .ok()
 }
 
 /// What was sealed for a purpose, while it lasts.
-pub(crate) fn unseal<T: serde::de::DeserializeOwned>(
-    state: &State,
+pub(crate) fn verify_payload<T: serde::de::DeserializeOwned>(
+    state: &AuthSnapshot,
     text: &str,
     purpose: &str,
     now_ms: i64,
 ) -> Option<T> {
-    let sealed: Sealed<T> = decode(state, text, purpose)?;
-    (now_ms / 1_000 < sealed.exp).then_some(sealed.what)
+    let sealed: SignedPayload<T> = decode(state, text, purpose)?;
+    (now_ms / 1_000 < sealed.exp).then_some(sealed.payload)
 }
 
-fn decode<T: serde::de::DeserializeOwned>(state: &State, text: &str, audience: &str) -> Option<T> {
+fn decode<T: serde::de::DeserializeOwned>(state: &AuthSnapshot, text: &str, audience: &str) -> Option<T> {
     let mut rules = Validation::new(Algorithm::HS256);
     rules.set_audience(&[audience]);
     rules.set_required_spec_claims(&["exp", "aud"]);
     // By the hub's own clock, by who calls.
     rules.validate_exp = false;
-    state.signing.iter().find_map(|key| {
+    state.signing_keys.iter().find_map(|key| {
         let key = DecodingKey::from_secret(key.as_bytes());
         Some(jsonwebtoken::decode::<T>(text, &key, &rules).ok()?.claims)
     })
@@ -73,38 +77,46 @@ struct Claims {
     epoch: i64,
     /// Where it was made of a script's token: that one, which it never outlives.
     #[serde(skip_serializing_if = "Option::is_none")]
-    of: Option<Uuid>,
+    token_id: Option<Uuid>,
 }
 
 /// Whose a good one is.
-pub(super) struct Signed<'a> {
+pub(super) struct VerifiedToken<'a> {
     pub(super) account: &'a Account,
     pub(super) token: Option<&'a Token>,
 }
 
 /// A signed token of an account, or of a script's token of it.
-pub(crate) fn sign(state: &State, account: &Account, of: Option<Uuid>, now_ms: i64) -> Option<String> {
+pub(crate) fn sign(state: &AuthSnapshot, account: &Account, of: Option<Uuid>, now_ms: i64) -> Option<String> {
     let iat = now_ms / 1_000;
-    let exp = iat + i64::try_from(LASTS.as_secs()).ok()?;
-    let claims = Claims { sub: account.id, aud: AUDIENCE.to_owned(), iat, exp, epoch: account.epoch, of };
+    let exp = iat + i64::try_from(TOKEN_TTL.as_secs()).ok()?;
+    let claims = Claims {
+        sub: account.id,
+        aud: AUDIENCE.to_owned(),
+        iat,
+        exp,
+        epoch: account.token_epoch,
+        token_id: of,
+    };
     let key = EncodingKey::from_secret(state.signing_key(now_ms)?.as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).ok()
 }
 
 /// Whose token it is, while it is good.
-pub(super) fn verify<'a>(state: &'a State, token: &str, now_ms: i64) -> Option<Signed<'a>> {
+pub(super) fn verify<'a>(state: &'a AuthSnapshot, token: &str, now_ms: i64) -> Option<VerifiedToken<'a>> {
     let claims: Claims = decode(state, token, AUDIENCE)?;
     let now_s = u64::try_from(now_ms / 1_000).ok()?;
     let good = u64::try_from(claims.exp).is_ok_and(|exp| now_s < exp + LEEWAY_S);
-    let account = state.enabled(claims.sub).filter(|account| good && account.epoch == claims.epoch)?;
-    let token = match claims.of {
+    let account =
+        state.enabled_account(claims.sub).filter(|account| good && account.token_epoch == claims.epoch)?;
+    let token = match claims.token_id {
         None => None,
-        Some(id) => Some(state.tokens.values().find(|token| token.id == id && token.lasts(now_ms))?),
+        Some(id) => Some(state.tokens.values().find(|token| token.id == id && token.is_valid(now_ms))?),
     };
-    Some(Signed { account, token })
+    Some(VerifiedToken { account, token })
 }
 
 /// Whether a text has the look of one: three parts.
-pub(crate) fn looks_like(text: &str) -> bool {
+pub(crate) fn has_jwt_shape(text: &str) -> bool {
     text.starts_with("eyJ") && text.split('.').count() == 3
 }

@@ -2,7 +2,7 @@
 //! What a login needs meanwhile goes along in a cookie of the browser itself, so that any hub may
 //! take the answer. What an issuer says is believed only by its signature.
 
-use super::people::State;
+use super::directory::AuthSnapshot;
 use super::{jwt, secret};
 use crate::error::ApiError;
 use axum::http::StatusCode;
@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use perfwatch_store::people::Role;
+use perfwatch_store::accounts::Role;
 use rustls::crypto::aws_lc_rs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -54,16 +54,16 @@ impl std::fmt::Debug for OidcConfig {
 }
 
 /// How long a login at the issuer may take.
-pub(crate) const LASTS_S: u64 = 10 * 60;
+pub(crate) const LOGIN_TTL_S: u64 = 10 * 60;
 const TIMEOUT: Duration = Duration::from_secs(10);
-const ANSWER_BYTES: u64 = 1 << 20;
+const MAX_RESPONSE_BYTES: u64 = 1 << 20;
 /// What an issuer says of itself is asked again after this long.
-const KNOWN_FOR: Duration = Duration::from_secs(3_600);
+const METADATA_TTL: Duration = Duration::from_secs(3_600);
 /// An unknown key makes us ask again, but not more often than this.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+const KEY_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 /// Logins that wait for the issuer at one time, and how long others wait for their turn.
-const AT_ONCE: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(15);
+const MAX_CONCURRENT_LOGINS: usize = 4;
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Those with which one key signs and another verifies: never a secret that both know.
 const ALGORITHMS: [Algorithm; 7] = [
     Algorithm::RS256,
@@ -78,7 +78,7 @@ const LEEWAY_S: u64 = 30;
 
 /// What an issuer says of itself (OpenID Connect Discovery 1.0).
 #[derive(Clone, Deserialize)]
-struct Metadata {
+struct ProviderMetadata {
     issuer: String,
     authorization_endpoint: String,
     token_endpoint: String,
@@ -87,15 +87,15 @@ struct Metadata {
 }
 
 #[derive(Clone)]
-struct Known {
-    metadata: Metadata,
+struct CachedDiscovery {
+    metadata: ProviderMetadata,
     keys: JwkSet,
     since: Duration,
 }
 
 /// What a login needs when the browser comes back.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Pending {
+pub(crate) struct LoginState {
     state: String,
     nonce: String,
     verifier: String,
@@ -105,7 +105,7 @@ pub(crate) struct Pending {
 
 /// Who the issuer says they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Person {
+pub(crate) struct OidcUser {
     /// Lasting: issuer and its own id of them.
     pub(crate) subject: String,
     /// What they may be called here.
@@ -115,40 +115,40 @@ pub(crate) struct Person {
 }
 
 /// The issuer as the hub reaches it.
-pub(crate) struct Oidc {
+pub(crate) struct OidcProvider {
     pub(crate) config: OidcConfig,
     http: ureq::Agent,
-    known: Mutex<Option<Known>>,
+    discovery: Mutex<Option<CachedDiscovery>>,
     /// When it last did not answer, and why.
-    silent: Mutex<Option<(Duration, String)>>,
+    last_failure: Mutex<Option<(Duration, String)>>,
     /// An issuer that is slow holds up few threads.
     slots: Semaphore,
 }
 
-fn failed(what: &str, why: &dyn std::fmt::Display) -> ApiError {
-    tracing::warn!(what, %why, "single sign-on");
-    ApiError::new(StatusCode::BAD_GATEWAY, "sso_failed", "the login service did not answer as it should")
+fn oidc_error(what: &str, why: &dyn std::fmt::Display) -> ApiError {
+    tracing::warn!(what, %why, "OIDC login failed");
+    ApiError::new(StatusCode::BAD_GATEWAY, "sso_failed", "identity provider error")
 }
 
 const PURPOSE: &str = "perfwatch-single-sign-on";
 
-impl Pending {
+impl LoginState {
     fn new(next: String) -> Self {
-        let random = || BASE64_URL_SAFE_NO_PAD.encode(secret::random::<32>());
+        let random = || BASE64_URL_SAFE_NO_PAD.encode(secret::random_bytes::<32>());
         Self { state: random(), nonce: random(), verifier: random(), next }
     }
 
     /// Sealed: nobody makes one of their own, and has the hub ask the issuer for it.
-    pub(crate) fn to_cookie(&self, state: &State, now_ms: i64) -> Option<String> {
-        jwt::seal(state, self, PURPOSE, Duration::from_secs(LASTS_S), now_ms)
+    pub(crate) fn to_cookie(&self, state: &AuthSnapshot, now_ms: i64) -> Option<String> {
+        jwt::sign_payload(state, self, PURPOSE, Duration::from_secs(LOGIN_TTL_S), now_ms)
     }
 
-    pub(crate) fn from_cookie(state: &State, text: &str, now_ms: i64) -> Option<Self> {
-        jwt::unseal(state, text, PURPOSE, now_ms)
+    pub(crate) fn from_cookie(state: &AuthSnapshot, text: &str, now_ms: i64) -> Option<Self> {
+        jwt::verify_payload(state, text, PURPOSE, now_ms)
     }
 }
 
-impl Oidc {
+impl OidcProvider {
     pub(crate) fn new(config: OidcConfig) -> Self {
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
@@ -162,8 +162,8 @@ impl Oidc {
             .tls_config(tls)
             .build()
             .new_agent();
-        let (known, silent) = (Mutex::default(), Mutex::default());
-        Self { config, http, known, silent, slots: Semaphore::new(AT_ONCE) }
+        let (discovery, last_failure) = (Mutex::default(), Mutex::default());
+        Self { config, http, discovery, last_failure, slots: Semaphore::new(MAX_CONCURRENT_LOGINS) }
     }
 
     fn get<T: serde::de::DeserializeOwned>(&self, url: &str, bearer: Option<&str>) -> Result<T, String> {
@@ -171,36 +171,39 @@ impl Oidc {
         if let Some(token) = bearer {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        read(request.call().map_err(|error| error.to_string())?)
+        read_json(request.call().map_err(|error| error.to_string())?)
     }
 
     /// What the issuer says of itself; asked anew where that is old, or a key is not in it.
-    fn look(&self, now: Duration, key: Option<&str>) -> Result<Known, String> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    fn metadata(&self, now: Duration, key: Option<&str>) -> Result<CachedDiscovery, String> {
+        let known = self.discovery.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = known {
             let age = now.saturating_sub(known.since);
             let has_key = key.is_none_or(|key| known.keys.find(key).is_some());
-            if age < ASK_AGAIN || (age < KNOWN_FOR && has_key) {
+            if age < KEY_REFRESH_INTERVAL || (age < METADATA_TTL && has_key) {
                 return Ok(known);
             }
         }
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, why)) = silent.as_ref().filter(|(at, _)| now.saturating_sub(*at) < ASK_AGAIN) {
+        let mut silent = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, why)) =
+            silent.as_ref().filter(|(at, _)| now.saturating_sub(*at) < KEY_REFRESH_INTERVAL)
+        {
             return Err(format!("{why} (asked {} s ago)", now.saturating_sub(*at).as_secs()));
         }
-        let asked = self.discover(now);
+        let asked = self.fetch_discovery(now);
         *silent = asked.as_ref().err().map(|why| (now, why.clone()));
         asked
     }
 
-    fn discover(&self, now: Duration) -> Result<Known, String> {
+    fn fetch_discovery(&self, now: Duration) -> Result<CachedDiscovery, String> {
         let issuer = self.config.issuer.trim_end_matches('/');
-        let metadata: Metadata = self.get(&format!("{issuer}/.well-known/openid-configuration"), None)?;
+        let metadata: ProviderMetadata =
+            self.get(&format!("{issuer}/.well-known/openid-configuration"), None)?;
         if metadata.issuer.trim_end_matches('/') != issuer {
-            return Err(format!("it calls itself {:?}", metadata.issuer));
+            return Err(format!("issuer mismatch: {:?}", metadata.issuer));
         }
-        let known = Known { keys: self.get(&metadata.jwks_uri, None)?, metadata, since: now };
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known.clone());
+        let known = CachedDiscovery { keys: self.get(&metadata.jwks_uri, None)?, metadata, since: now };
+        *self.discovery.lock().unwrap_or_else(PoisonError::into_inner) = Some(known.clone());
         Ok(known)
     }
 
@@ -208,16 +211,16 @@ impl Oidc {
     ///
     /// # Errors
     /// The issuer does not answer as it should.
-    pub(crate) async fn begin(
+    pub(crate) async fn authorization_url(
         self: Arc<Self>,
         redirect: String,
         next: String,
         now: Duration,
-    ) -> Result<(String, Pending), ApiError> {
+    ) -> Result<(String, LoginState), ApiError> {
         let oidc = self.clone();
         let work = move || {
-            let known = oidc.look(now, None)?;
-            let pending = Pending::new(next);
+            let known = oidc.metadata(now, None)?;
+            let pending = LoginState::new(next);
             let mut url = Url::parse(&known.metadata.authorization_endpoint).map_err(|e| e.to_string())?;
             let scopes = [&["openid".to_owned()], &oidc.config.scopes[..]].concat().join(" ");
             let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(pending.verifier.as_bytes()));
@@ -232,27 +235,27 @@ impl Oidc {
                 .append_pair("code_challenge_method", "S256");
             Ok::<_, String>((url.into(), pending))
         };
-        self.blocking(work).await.map_err(|why| failed("the issuer", &why))
+        self.blocking(work).await.map_err(|why| oidc_error("the issuer", &why))
     }
 
     /// Who came back with a code.
     ///
     /// # Errors
     /// Not the login that this browser began, or one that the issuer does not vouch for.
-    pub(crate) async fn finish(
+    pub(crate) async fn exchange_code(
         self: Arc<Self>,
         redirect: String,
         code: String,
         state: &str,
-        pending: Pending,
+        pending: LoginState,
         now: Duration,
-    ) -> Result<Person, ApiError> {
-        if secret::hash(state) != secret::hash(&pending.state) {
-            return Err(failed("the answer", &"it is not of the login that this browser began"));
+    ) -> Result<OidcUser, ApiError> {
+        if secret::hash_secret(state) != secret::hash_secret(&pending.state) {
+            return Err(oidc_error("the answer", &"state does not match this browser's login"));
         }
         let oidc = self.clone();
         let work = move || {
-            let known = oidc.look(now, None)?;
+            let known = oidc.metadata(now, None)?;
             let config = &oidc.config;
             let mut form = vec![
                 ("grant_type", "authorization_code"),
@@ -263,7 +266,7 @@ impl Oidc {
             ];
             form.extend(config.client_secret.as_deref().map(|secret| ("client_secret", secret)));
             let answer = oidc.http.post(&known.metadata.token_endpoint).send_form(form);
-            let tokens: Tokens = read(answer.map_err(|error| error.to_string())?)?;
+            let tokens: Tokens = read_json(answer.map_err(|error| error.to_string())?)?;
             let mut claims = oidc.verify(&tokens.id_token, &pending.nonce, now)?;
             if let (Value::Null, Some(url), Some(token)) =
                 (claim(&claims, &config.role_claim), &known.metadata.userinfo_endpoint, &tokens.access_token)
@@ -279,17 +282,17 @@ impl Oidc {
                     });
                 }
             }
-            person(config, &claims)
+            user_from_claims(config, &claims)
         };
-        self.blocking(work).await.map_err(|why| failed("the answer", &why))
+        self.blocking(work).await.map_err(|why| oidc_error("the answer", &why))
     }
 
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
-        let slot = tokio::time::timeout(PATIENCE, self.slots.acquire()).await;
-        let _slot = slot.map_err(|_| "too many logins wait for it")?;
+        let slot = tokio::time::timeout(QUEUE_TIMEOUT, self.slots.acquire()).await;
+        let _slot = slot.map_err(|_| "too many concurrent logins")?;
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
@@ -299,12 +302,12 @@ impl Oidc {
         if !ALGORITHMS.contains(&header.alg) {
             return Err(format!("signed by {:?}", header.alg));
         }
-        let known = self.look(now, header.kid.as_deref())?;
+        let known = self.metadata(now, header.kid.as_deref())?;
         let key = match &header.kid {
             Some(id) => known.keys.find(id),
             None => known.keys.keys.first().filter(|_| known.keys.keys.len() == 1),
         };
-        let key = DecodingKey::from_jwk(key.ok_or("signed by a key that the issuer does not have")?);
+        let key = DecodingKey::from_jwk(key.ok_or("signed with an unknown key")?);
         let mut rules = Validation::new(header.alg);
         rules.leeway = LEEWAY_S;
         rules.set_issuer(&[&known.metadata.issuer]);
@@ -313,12 +316,12 @@ impl Oidc {
         let key = key.map_err(|error| error.to_string())?;
         let claims =
             jsonwebtoken::decode::<Value>(token, &key, &rules).map_err(|error| error.to_string())?.claims;
-        if claims["nonce"].as_str().map(secret::hash) != Some(secret::hash(nonce)) {
-            return Err("its nonce is of another login".to_owned());
+        if claims["nonce"].as_str().map(secret::hash_secret) != Some(secret::hash_secret(nonce)) {
+            return Err("nonce mismatch".to_owned());
         }
         let party = claims["azp"].as_str();
         if party.is_some_and(|party| party != self.config.client_id) {
-            return Err("it is for another party".to_owned());
+            return Err("audience mismatch".to_owned());
         }
         Ok(claims)
     }
@@ -330,10 +333,12 @@ struct Tokens {
     access_token: Option<String>,
 }
 
-fn read<T: serde::de::DeserializeOwned>(mut answer: ureq::http::Response<ureq::Body>) -> Result<T, String> {
+fn read_json<T: serde::de::DeserializeOwned>(
+    mut answer: ureq::http::Response<ureq::Body>,
+) -> Result<T, String> {
     let status = answer.status().as_u16();
     let mut bytes = Vec::new();
-    let taken = answer.body_mut().as_reader().take(ANSWER_BYTES).read_to_end(&mut bytes);
+    let taken = answer.body_mut().as_reader().take(MAX_RESPONSE_BYTES).read_to_end(&mut bytes);
     taken.map_err(|error| error.to_string())?;
     if status != 200 {
         // RFC 6749, 5.2: a code for programs; the rest may hold what should not be logged.
@@ -352,7 +357,7 @@ fn claim<'a>(claims: &'a Value, name: &str) -> &'a Value {
     }
 }
 
-fn person(config: &OidcConfig, claims: &Value) -> Result<Person, String> {
+fn user_from_claims(config: &OidcConfig, claims: &Value) -> Result<OidcUser, String> {
     let text = |name: &str| claims[name].as_str().filter(|text| !text.is_empty());
     let subject = text("sub").ok_or("no subject")?;
     let called = ["preferred_username", "email", "sub"].into_iter().find_map(text).unwrap_or(subject);
@@ -376,7 +381,7 @@ fn person(config: &OidcConfig, claims: &Value) -> Result<Person, String> {
     } else {
         config.default_role
     };
-    Ok(Person { subject: format!("{} {subject}", config.issuer.trim_end_matches('/')), name, role })
+    Ok(OidcUser { subject: format!("{} {subject}", config.issuer.trim_end_matches('/')), name, role })
 }
 
 #[cfg(test)]
@@ -385,7 +390,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn roles_come_from_claims_wherever_they_stand() {
+    fn role_claims_may_be_nested() {
         let config = OidcConfig {
             issuer: "https://id.example/".to_owned(),
             client_id: "perfwatch".to_owned(),
@@ -409,25 +414,25 @@ mod tests {
             (json!({ "sub": "1", "realm_access": { "roles": [5, "staff"] } }), "1", Some(Role::Viewer)),
             (json!({ "sub": "1", "realm_access": "sre" }), "1", None),
         ] {
-            let found = person(&config, &claims).unwrap();
+            let found = user_from_claims(&config, &claims).unwrap();
             assert_eq!((found.name.as_str(), found.role), (name, role), "{claims}");
             assert_eq!(found.subject, "https://id.example 1");
         }
-        assert!(person(&config, &json!({ "email": "a@b.c" })).is_err());
+        assert!(user_from_claims(&config, &json!({ "email": "a@b.c" })).is_err());
     }
 
     #[test]
-    fn what_is_pending_comes_back_whole_or_not_at_all() {
-        let state = State { signing: vec!["a key".to_owned()], ..State::default() };
-        let pending = Pending::new("/hosts/x".to_owned());
+    fn login_state_cookie_is_tamper_proof() {
+        let state = AuthSnapshot { signing_keys: vec!["a key".to_owned()], ..AuthSnapshot::default() };
+        let pending = LoginState::new("/hosts/x".to_owned());
         let cookie = pending.to_cookie(&state, 0).unwrap();
-        let back = Pending::from_cookie(&state, &cookie, 0).unwrap();
+        let back = LoginState::from_cookie(&state, &cookie, 0).unwrap();
         assert_eq!((back.state, back.verifier, back.next), (pending.state, pending.verifier, pending.next));
-        let other = State { signing: vec!["another".to_owned()], ..State::default() };
-        assert!(Pending::from_cookie(&other, &cookie, 0).is_none());
-        assert!(Pending::from_cookie(&state, &cookie, 601_000).is_none(), "too old");
+        let other = AuthSnapshot { signing_keys: vec!["another".to_owned()], ..AuthSnapshot::default() };
+        assert!(LoginState::from_cookie(&other, &cookie, 0).is_none());
+        assert!(LoginState::from_cookie(&state, &cookie, 601_000).is_none(), "too old");
         for text in ["", "nonsense", "e30"] {
-            assert!(Pending::from_cookie(&state, text, 0).is_none());
+            assert!(LoginState::from_cookie(&state, text, 0).is_none());
         }
     }
 }

@@ -8,24 +8,24 @@ use std::sync::{Arc, LazyLock};
 use tokio::sync::Semaphore;
 
 /// Hashes at one time.
-const AT_ONCE: usize = 2;
+const MAX_CONCURRENT_HASHES: usize = 2;
 /// Shorter ones are guessed.
-pub(crate) const LEAST: usize = 10;
+pub(crate) const MIN_PASSWORD_CHARS: usize = 10;
 /// Longer ones only cost time.
-pub(crate) const MOST: usize = 200;
+pub(crate) const MAX_PASSWORD_BYTES: usize = 200;
 
-static SLOTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(AT_ONCE)));
+static SLOTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_CONCURRENT_HASHES)));
 /// Verified against where there is no account, so that the time does not tell.
-static NOBODY: LazyLock<String> = LazyLock::new(|| hash_now("nobody has this password"));
+static DUMMY_HASH: LazyLock<String> = LazyLock::new(|| hash_now("nobody has this password"));
 
 /// Why a password can't be.
-pub(crate) fn problem(password: &str, name: &str) -> Option<String> {
+pub(crate) fn validate(password: &str, name: &str) -> Option<String> {
     let length = password.chars().count();
-    if length < LEAST {
-        return Some(format!("a password has {LEAST} characters at least"));
+    if length < MIN_PASSWORD_CHARS {
+        return Some(format!("a password has {MIN_PASSWORD_CHARS} characters at least"));
     }
-    if password.len() > MOST {
-        return Some(format!("a password has {MOST} bytes at most"));
+    if password.len() > MAX_PASSWORD_BYTES {
+        return Some(format!("a password has {MAX_PASSWORD_BYTES} bytes at most"));
     }
     let lower = password.to_lowercase();
     if !name.is_empty() && lower.contains(&name.to_lowercase()) {
@@ -54,14 +54,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// The PHC form of a password.
 pub(crate) async fn hash(password: String) -> Result<String, ApiError> {
     let hash = blocking(move || hash_now(&password)).await.filter(|hash| !hash.is_empty());
-    hash.ok_or_else(|| ApiError::unavailable("internal", "no password can be hashed", 5))
+    hash.ok_or_else(|| ApiError::unavailable("internal_error", "password hashing failed", 5))
 }
 
 /// Whether a password is the one; takes as long where there is none.
 pub(crate) async fn verify(password: String, kept: Option<String>) -> bool {
     let work = move || {
         let known = kept.is_some();
-        let kept = kept.unwrap_or_else(|| NOBODY.clone());
+        let kept = kept.unwrap_or_else(|| DUMMY_HASH.clone());
         let same = PasswordHash::new(&kept)
             .is_ok_and(|kept| Argon2::default().verify_password(password.as_bytes(), &kept).is_ok());
         same && known
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_right_one_alone() {
+    async fn only_the_right_password_verifies() {
         let kept = hash("correct horse".to_owned()).await.unwrap();
         assert!(kept.starts_with("$argon2id$"), "{kept}");
         assert!(verify("correct horse".to_owned(), Some(kept.clone())).await);
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn weak_ones_are_told() {
+    fn weak_passwords_are_rejected() {
         for (password, fine) in [
             ("correct horse", true),
             ("short", false),
@@ -92,8 +92,8 @@ mod tests {
             ("aaaaaaaaaaaa", false),
             ("äöüßÄÖÜẞéè", true),
         ] {
-            assert_eq!(problem(password, "Alice").is_none(), fine, "{password}");
+            assert_eq!(validate(password, "Alice").is_none(), fine, "{password}");
         }
-        assert!(problem(&"long".repeat(100), "").is_some());
+        assert!(validate(&"long".repeat(100), "").is_some());
     }
 }

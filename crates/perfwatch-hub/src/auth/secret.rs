@@ -2,33 +2,33 @@
 //! slow hash is needed. (Keys that sign, and those of second factors, must be kept as they are: the
 //! database is its owner's alone, and a copy leaves the former out.)
 
-use perfwatch_store::people::Hash;
+use perfwatch_store::accounts::SecretHash;
 use sha2::{Digest as _, Sha256};
 
 /// What a secret is for: told by its first letters, so that one found in a log or a repository
 /// can be traced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SecretKind {
     /// A browser's cookie.
     Session,
     /// A script's token.
     Token,
     /// Lets agents in.
-    Enrolment,
+    EnrollmentToken,
     /// An agent's own.
     Agent,
     /// The link of the first start.
-    SetUp,
+    Setup,
 }
 
-impl Kind {
+impl SecretKind {
     pub(crate) fn prefix(self) -> &'static str {
         match self {
             Self::Session => "pws_",
             Self::Token => "pwt_",
-            Self::Enrolment => "pwe_",
+            Self::EnrollmentToken => "pwe_",
             Self::Agent => "pwa_",
-            Self::SetUp => "pwu_",
+            Self::Setup => "pwu_",
         }
     }
 }
@@ -38,28 +38,28 @@ impl Kind {
 /// # Panics
 /// Where the kernel has none: nothing can be safe there.
 #[expect(clippy::expect_used, reason = "without it nothing can be safe")]
-pub(crate) fn random<const N: usize>() -> [u8; N] {
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
     bytes
 }
 
 /// A new secret.
-pub(crate) fn generate(kind: Kind) -> String {
+pub(crate) fn generate(kind: SecretKind) -> String {
     let mut text = kind.prefix().to_owned();
-    for byte in random::<32>() {
+    for byte in random_bytes::<32>() {
         text.push_str(&format!("{byte:02x}"));
     }
     text
 }
 
 /// What is kept of it.
-pub(crate) fn hash(secret: &str) -> Hash {
+pub(crate) fn hash_secret(secret: &str) -> SecretHash {
     Sha256::digest(secret.as_bytes()).into()
 }
 
 /// Whether a text is a secret of this kind by its look.
-pub(crate) fn looks_like(kind: Kind, text: &str) -> bool {
+pub(crate) fn has_prefix(kind: SecretKind, text: &str) -> bool {
     text.strip_prefix(kind.prefix()).is_some_and(|rest| rest.len() == 64)
 }
 
@@ -84,12 +84,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_differ_and_tell_their_kind() {
-        let (one, two) = (generate(Kind::Token), generate(Kind::Token));
+    fn secrets_are_unique_and_prefixed() {
+        let (one, two) = (generate(SecretKind::Token), generate(SecretKind::Token));
         assert_ne!(one, two);
-        assert!(looks_like(Kind::Token, &one) && !looks_like(Kind::Agent, &one));
-        assert!(!looks_like(Kind::Token, "pwt_short"));
-        assert_eq!(hex(&hash("abc"))[..16], *"ba7816bf8f01cfea");
+        assert!(has_prefix(SecretKind::Token, &one) && !has_prefix(SecretKind::Agent, &one));
+        assert!(!has_prefix(SecretKind::Token, "pwt_short"));
+        assert_eq!(hex(&hash_secret("abc"))[..16], *"ba7816bf8f01cfea");
         assert_eq!(unhex(&hex(&[0, 7, 255])), Some(vec![0, 7, 255]));
         assert!(unhex("abc").is_none() && unhex("zz").is_none());
     }

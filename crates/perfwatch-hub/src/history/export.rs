@@ -1,11 +1,11 @@
 //! A range as text, hour by hour, so that a year streams through little memory.
 
-use super::read::{Joined, bucket_of};
-use super::{Counts, History, HistoryConfig};
-use crate::api::params;
-use perfwatch_model::{Clock, HostId, HostRef, MISSING, json, number};
-use perfwatch_series::{Buckets, SeriesName, Table, Tier, Wanted, query};
-use perfwatch_store::{Content, HostRecord, Store, StoreError};
+use super::read::{JoinedSeries, bucket_snapshot};
+use super::{History, HistoryConfig, HistoryMetrics};
+use crate::api::query as api_query;
+use perfwatch_model::{Clock, HostId, HostRef, MISSING, fixed_point, json};
+use perfwatch_store::{BlockContent, HostRecord, Store, StoreError};
+use perfwatch_tsdb::{Buckets, Projection, SeriesSelector, Table, Tier, query};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -46,27 +46,28 @@ pub async fn export(
     out: &mut (dyn std::io::Write + Send),
 ) -> Result<(), ExportError> {
     let no = |what: String| ExportError::Request(what);
-    let hosts = store.hosts().await?;
+    let hosts = store.list_hosts().await?;
     let named = |host: &&HostRecord| host.name == request.host || host.id.to_string() == request.host;
     let host =
         hosts.iter().find(named).ok_or_else(|| no(format!("there is no host {:?}", request.host)))?.clone();
     let now_ms = clock.wall_ms();
-    let time =
-        |key, text: &str| params::time_ms(key, text, now_ms).map_err(|error| no(error.message().to_owned()));
+    let time = |key, text: &str| {
+        api_query::time_ms(key, text, now_ms).map_err(|error| no(error.message().to_owned()))
+    };
     let format = Format::parse(Some(&request.format)).ok_or_else(|| no("format: csv or jsonl".to_owned()))?;
     let tier = parse_tier(Some(&request.tier)).ok_or_else(|| no("tier: raw, 1m or 1h".to_owned()))?;
-    let names = request.metrics.iter().map(|name| params::series_name(name)).collect();
-    let history = History::open(store, clock, HistoryConfig::default(), Counts::default()).await?;
+    let names = request.metrics.iter().map(|name| api_query::series_name(name)).collect();
+    let history = History::open(store, clock, HistoryConfig::default(), HistoryMetrics::default()).await?;
     let mut export = Export {
         history,
         host: host.id,
         name: host.name,
         tier,
-        wanted: wanted(names, format),
+        wanted: projection_for(names, format),
         format,
         from_ms: time("from", &request.from)?,
         to_ms: time("to", &request.to)?,
-        began: false,
+        header_written: false,
     };
     while let Some(piece) = export.next().await {
         out.write_all(piece?.as_bytes())?;
@@ -108,10 +109,16 @@ pub(crate) fn parse_tier(text: Option<&str>) -> Option<Tier> {
 }
 
 /// All of a host, or some series; processes and notes where rows are whole.
-pub(crate) fn wanted(names: Vec<SeriesName>, format: Format) -> Arc<Wanted> {
+pub(crate) fn projection_for(names: Vec<SeriesSelector>, format: Format) -> Arc<Projection> {
     let all = names.is_empty();
     let whole = all && format == Format::JsonLines;
-    Arc::new(Wanted { all, series: names, ticks: true, processes: whole, notes: whole })
+    Arc::new(Projection {
+        all_columns: all,
+        of_series: names,
+        sequences: true,
+        processes: whole,
+        annotations: whole,
+    })
 }
 
 /// An export under way.
@@ -120,11 +127,11 @@ pub(crate) struct Export {
     pub(crate) host: HostId,
     pub(crate) name: String,
     pub(crate) tier: Tier,
-    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) wanted: Arc<Projection>,
     pub(crate) format: Format,
     pub(crate) from_ms: i64,
     pub(crate) to_ms: i64,
-    pub(crate) began: bool,
+    pub(crate) header_written: bool,
 }
 
 /// The first line of CSV.
@@ -134,14 +141,14 @@ impl Export {
     /// The next piece of text; none at the end.
     pub(crate) async fn next(&mut self) -> Option<Result<String, StoreError>> {
         let mut out = String::new();
-        if !std::mem::replace(&mut self.began, true) && self.format == Format::Csv {
+        if !std::mem::replace(&mut self.header_written, true) && self.format == Format::Csv {
             out.push_str(HEADER);
         }
         while self.from_ms < self.to_ms && out.len() < 1 << 16 {
             // Coarse rows come in longer stretches: about as many rows.
             let reach = self.tier.window_ms();
-            let to_ms = (query_end(self.from_ms, reach)).min(self.to_ms);
-            let joined = self.history.join(self.host, self.tier, (self.from_ms, to_ms), &self.wanted).await;
+            let to_ms = (end_of_chunk(self.from_ms, reach)).min(self.to_ms);
+            let joined = self.history.read(self.host, self.tier, (self.from_ms, to_ms), &self.wanted).await;
             match joined {
                 Ok(joined) => self.write(&mut out, &joined, to_ms),
                 Err(error) => {
@@ -154,21 +161,21 @@ impl Export {
         (!out.is_empty()).then_some(Ok(out))
     }
 
-    fn write(&self, out: &mut String, joined: &Joined, to_ms: i64) {
-        let (mut ticks, mut buckets) = (joined.open.clone(), Vec::new());
-        for piece in &joined.reading.pieces {
+    fn write(&self, out: &mut String, joined: &JoinedSeries, to_ms: i64) {
+        let (mut ticks, mut buckets) = (joined.unsealed.clone(), Vec::new());
+        for piece in &joined.sealed.slices {
             match &piece.content {
-                Ok(Content::Ticks(table)) => ticks.push(table.clone()),
-                Ok(Content::Buckets(part)) => buckets.push(part.within(piece.from_ms, piece.to_ms)),
+                Ok(BlockContent::Raw(table)) => ticks.push(table.clone()),
+                Ok(BlockContent::Buckets(part)) => buckets.push(part.slice(piece.from_ms, piece.to_ms)),
                 Err(_) => {}
             }
         }
         if self.tier != Tier::Raw {
             // What is not rolled up yet is rolled up for this answer.
             let fresh =
-                ticks.iter().map(|table| Buckets::of_ticks(table, self.tier.width_ms(), self.from_ms));
-            buckets.extend(fresh.map(|part| part.within(self.from_ms, to_ms)));
-            buckets = buckets.iter().map(|part| part.wider(self.tier.width_ms())).collect();
+                ticks.iter().map(|table| Buckets::from_table(table, self.tier.width_ms(), self.from_ms));
+            buckets.extend(fresh.map(|part| part.slice(self.from_ms, to_ms)));
+            buckets = buckets.iter().map(|part| part.downsample(self.tier.width_ms())).collect();
             ticks.clear();
         }
         for part in Buckets::merge(&buckets) {
@@ -187,8 +194,8 @@ impl Export {
             }
             for (column, values) in table.shape.columns().iter().zip(&table.columns) {
                 if values[row] != MISSING {
-                    start(out, table.at_ms[row], column);
-                    number::write_scaled(out, values[row], column.decimals);
+                    write_line_start(out, table.at_ms[row], column);
+                    fixed_point::write_scaled(out, values[row], column.decimals);
                     out.push_str(",,\n");
                 }
             }
@@ -198,7 +205,7 @@ impl Export {
     fn write_buckets(&self, out: &mut String, buckets: &Buckets) {
         for row in 0..buckets.len() {
             if self.format == Format::JsonLines {
-                self.write_line(out, &bucket_of(buckets, row, self.tier));
+                self.write_line(out, &bucket_snapshot(buckets, row, self.tier));
                 continue;
             }
             for (column, values) in buckets.shape.columns().iter().zip(&buckets.columns) {
@@ -206,12 +213,12 @@ impl Export {
                 let Some(average) = query::average(figures, column.decimals) else {
                     continue;
                 };
-                start(out, buckets.start_ms[row], column);
+                write_line_start(out, buckets.start_ms[row], column);
                 // Writing to a String can't fail.
                 let _ = write!(out, "{:.*},", usize::from(column.decimals) + 2, average);
-                number::write_scaled(out, figures.min, column.decimals);
+                fixed_point::write_scaled(out, figures.min, column.decimals);
                 out.push(',');
-                number::write_scaled(out, figures.max, column.decimals);
+                fixed_point::write_scaled(out, figures.max, column.decimals);
                 out.push('\n');
             }
         }
@@ -224,11 +231,11 @@ impl Export {
     }
 }
 
-fn query_end(from_ms: i64, reach_ms: i64) -> i64 {
-    perfwatch_series::rollup::bucket_start(from_ms, reach_ms) + reach_ms
+fn end_of_chunk(from_ms: i64, reach_ms: i64) -> i64 {
+    perfwatch_tsdb::rollup::bucket_start(from_ms, reach_ms) + reach_ms
 }
 
-fn start(out: &mut String, at_ms: i64, column: &perfwatch_model::Column) {
+fn write_line_start(out: &mut String, at_ms: i64, column: &perfwatch_model::Column) {
     json::write_time(out, at_ms);
     let _ = write!(out, ",{},{},", column.metric, quoted(&column.instance));
 }

@@ -2,19 +2,19 @@
 
 use super::History;
 use perfwatch_model::{HostId, ProcessRow, Snapshot};
-use perfwatch_series::query::{self, Gap, Mark, Points};
-use perfwatch_series::rollup::bucket_start;
-use perfwatch_series::{Buckets, Picker, SeriesName, Table, Tier, Wanted};
-use perfwatch_store::{Content, Query, Reading, StoreError};
+use perfwatch_store::{BlockContent, Query, QueryResult, StoreError};
+use perfwatch_tsdb::query::{self, Gap, GapMarker, Points};
+use perfwatch_tsdb::rollup::bucket_start;
+use perfwatch_tsdb::{Buckets, Projection, Projector, SeriesSelector, Table, Tier};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Rows of some time, from blocks and from the open rows.
-pub(crate) struct Joined {
+pub(crate) struct JoinedSeries {
     /// What blocks answered.
-    pub(crate) reading: Reading,
+    pub(crate) sealed: QueryResult,
     /// Open rows within the range, as tables.
-    pub(crate) open: Vec<Table>,
+    pub(crate) unsealed: Vec<Table>,
 }
 
 /// One series of an answer.
@@ -22,11 +22,11 @@ pub(crate) struct SeriesPoints {
     pub(crate) metric: String,
     pub(crate) instance: String,
     pub(crate) decimals: u8,
-    pub(crate) values: Values,
+    pub(crate) values: SeriesValues,
 }
 
 /// Its numbers.
-pub(crate) enum Values {
+pub(crate) enum SeriesValues {
     /// One a row; scaled.
     Ticks(Vec<i64>),
     /// One a point.
@@ -34,13 +34,13 @@ pub(crate) enum Values {
 }
 
 /// Several series over one time.
-pub(crate) struct SeriesAnswer {
+pub(crate) struct SeriesResult {
     /// Width of a point; 0 where each row is one.
     pub(crate) step_ms: i64,
     /// Times of the rows, or starts of the points that have any.
     pub(crate) at_ms: Vec<i64>,
     /// Which of a grid's points those are.
-    pub(crate) filled: Vec<usize>,
+    pub(crate) point_indices: Vec<usize>,
     pub(crate) series: Vec<SeriesPoints>,
     pub(crate) gaps: Vec<Gap>,
     /// The coarsest tier that answered.
@@ -48,7 +48,7 @@ pub(crate) struct SeriesAnswer {
 }
 
 /// A process over some time.
-pub(crate) struct ProcessUse {
+pub(crate) struct ProcessUsage {
     pub(crate) last: ProcessRow,
     /// Sums over the rows it was in, weighted by their time: tenths of a percent × ms.
     pub(crate) cpu_tenths_ms: u64,
@@ -62,46 +62,49 @@ pub(crate) struct ProcessUse {
 }
 
 /// Rows that an answer gives one by one at most, whatever was asked.
-const GAPS: usize = 1_000;
+const MAX_GAPS: usize = 1_000;
 
 impl History {
     /// What there is of a host in `from_ms..to_ms`, no row twice.
-    pub(crate) async fn join(
+    pub(crate) async fn read(
         &self,
         host: HostId,
         tier: Tier,
         (from_ms, to_ms): (i64, i64),
-        wanted: &Arc<Wanted>,
-    ) -> Result<Joined, StoreError> {
-        let log = self.log(host);
+        wanted: &Arc<Projection>,
+    ) -> Result<JoinedSeries, StoreError> {
+        let log = self.head(host);
         // Rows don't move into blocks while this is held.
-        let _look = log.look().await;
+        let _look = log.lock_read().await;
         let rows: Vec<Arc<Snapshot>> =
             log.rows().into_iter().filter(|row| (from_ms..to_ms).contains(&row.at_ms)).collect();
-        let query = Query { host, tier, from_ms, to_ms, wanted: wanted.clone() };
-        let reading = self.store.read(query).await?;
-        let pieces = &reading.pieces;
-        self.report(pieces);
-        let mut picker = Picker::new(wanted);
-        let open =
-            Table::from_snapshots(&rows).into_iter().map(|table| table.pick(wanted, &mut picker)).collect();
-        Ok(Joined { reading, open })
+        let query = Query { host, tier, from_ms, to_ms, projection: wanted.clone() };
+        let reading = self.backend.read_range(query).await?;
+        let pieces = &reading.slices;
+        self.log_corrupt_blocks(pieces);
+        let mut picker = Projector::new(wanted);
+        let open = Table::from_snapshots(&rows)
+            .into_iter()
+            .map(|table| table.project(wanted, &mut picker))
+            .collect();
+        Ok(JoinedSeries { sealed: reading, unsealed: open })
     }
 
     /// Points of series over a range.
     pub(crate) async fn series(
         &self,
         host: HostId,
-        names: Vec<SeriesName>,
+        names: Vec<SeriesSelector>,
         (from_ms, to_ms): (i64, i64),
         points: usize,
         rhythm_ms: i64,
-    ) -> Result<SeriesAnswer, StoreError> {
+    ) -> Result<SeriesResult, StoreError> {
         let step_ms = query::step_ms(to_ms - from_ms, points);
         let tier = query::tier_for(step_ms);
-        let wanted = Arc::new(Wanted { ticks: true, ..Wanted::series(names) });
-        let joined = self.join(host, tier, (from_ms, to_ms), &wanted).await?;
-        super::seal::blocking(move || answer(&joined, (from_ms, to_ms), step_ms, points, rhythm_ms)).await
+        let wanted = Arc::new(Projection { sequences: true, ..Projection::of_series(names) });
+        let joined = self.read(host, tier, (from_ms, to_ms), &wanted).await?;
+        super::seal::run_blocking(move || build_points(&joined, (from_ms, to_ms), step_ms, points, rhythm_ms))
+            .await
     }
 
     /// The newest row at a time or shortly before it.
@@ -110,30 +113,30 @@ impl History {
         host: HostId,
         at_ms: i64,
         within_ms: i64,
-    ) -> Result<Option<Found>, StoreError> {
+    ) -> Result<Option<NearestSnapshot>, StoreError> {
         let range = (at_ms.saturating_sub(within_ms), at_ms.saturating_add(1));
-        let times = self.join(host, Tier::Raw, range, &Arc::new(Wanted::default())).await?;
-        let in_blocks = times.reading.pieces.iter().flat_map(|piece| match &piece.content {
-            Ok(Content::Ticks(table)) => table.at_ms.clone(),
-            Ok(Content::Buckets(buckets)) => buckets.start_ms.clone(),
+        let times = self.read(host, Tier::Raw, range, &Arc::new(Projection::default())).await?;
+        let in_blocks = times.sealed.slices.iter().flat_map(|piece| match &piece.content {
+            Ok(BlockContent::Raw(table)) => table.at_ms.clone(),
+            Ok(BlockContent::Buckets(buckets)) => buckets.start_ms.clone(),
             Err(_) => Vec::new(),
         });
-        let all = in_blocks.chain(times.open.iter().flat_map(|table| table.at_ms.clone()));
+        let all = in_blocks.chain(times.unsealed.iter().flat_map(|table| table.at_ms.clone()));
         let Some(newest) = all.filter(|at| (range.0..range.1).contains(at)).max() else {
             return Ok(None);
         };
-        let whole = self.join(host, Tier::Raw, (newest, newest + 1), &Arc::new(Wanted::everything())).await?;
-        let tables = whole.reading.pieces.iter().filter_map(|piece| match &piece.content {
-            Ok(Content::Ticks(table)) => Some(table),
+        let whole = self.read(host, Tier::Raw, (newest, newest + 1), &Arc::new(Projection::full())).await?;
+        let tables = whole.sealed.slices.iter().filter_map(|piece| match &piece.content {
+            Ok(BlockContent::Raw(table)) => Some(table),
             _ => None,
         });
-        for table in tables.chain(&whole.open) {
+        for table in tables.chain(&whole.unsealed) {
             if let Some(row) = table.at_ms.iter().rposition(|at| *at == newest) {
-                return Ok(Some(Found { snapshot: table.snapshot(row), width_ms: 0 }));
+                return Ok(Some(NearestSnapshot { snapshot: table.snapshot(row), width_ms: 0 }));
             }
         }
-        let buckets = whole.reading.pieces.iter().find_map(|piece| match &piece.content {
-            Ok(Content::Buckets(buckets)) => bucket_row(buckets, newest, piece.block.tier),
+        let buckets = whole.sealed.slices.iter().find_map(|piece| match &piece.content {
+            Ok(BlockContent::Buckets(buckets)) => bucket_row(buckets, newest, piece.block.tier),
             _ => None,
         });
         Ok(buckets)
@@ -144,42 +147,42 @@ impl History {
         &self,
         host: HostId,
         (from_ms, to_ms): (i64, i64),
-    ) -> Result<(Vec<ProcessUse>, i64), StoreError> {
-        let wanted = Arc::new(Wanted { processes: true, ..Wanted::default() });
-        let mut uses = Uses::default();
+    ) -> Result<(Vec<ProcessUsage>, i64), StoreError> {
+        let wanted = Arc::new(Projection { processes: true, ..Projection::default() });
+        let mut uses = ProcessTotals::default();
         let mut at_ms = from_ms;
         // Hour by hour: a month of rows never stands in memory at once.
         while at_ms < to_ms {
             let end_ms = (bucket_start(at_ms, Tier::Raw.window_ms()) + Tier::Raw.window_ms()).min(to_ms);
-            let joined = self.join(host, Tier::Raw, (at_ms, end_ms), &wanted).await?;
-            uses = super::seal::blocking(move || {
+            let joined = self.read(host, Tier::Raw, (at_ms, end_ms), &wanted).await?;
+            uses = super::seal::run_blocking(move || {
                 uses.add_all(&joined, (at_ms, end_ms));
                 uses
             })
             .await?;
             at_ms = end_ms;
         }
-        let mut all: Vec<ProcessUse> = uses.by_process.into_values().collect();
+        let mut all: Vec<ProcessUsage> = uses.by_process.into_values().collect();
         all.sort_by_key(|sum| (std::cmp::Reverse(sum.cpu_tenths_ms), sum.last.pid));
         Ok((all, uses.covered_ms))
     }
 }
 
 /// A row of the past.
-pub(crate) struct Found {
+pub(crate) struct NearestSnapshot {
     pub(crate) snapshot: Snapshot,
     /// 0 for a tick; for a bucket, its width: the values are averages.
     pub(crate) width_ms: i64,
 }
 
-fn bucket_row(buckets: &Buckets, start_ms: i64, tier: Tier) -> Option<Found> {
+fn bucket_row(buckets: &Buckets, start_ms: i64, tier: Tier) -> Option<NearestSnapshot> {
     let row = buckets.start_ms.iter().position(|start| *start == start_ms)?;
-    Some(Found { snapshot: bucket_of(buckets, row, tier), width_ms: tier.width_ms() })
+    Some(NearestSnapshot { snapshot: bucket_snapshot(buckets, row, tier), width_ms: tier.width_ms() })
 }
 
 /// A bucket as if it were a tick: averages, and no processes, which only ticks have.
-pub(crate) fn bucket_of(buckets: &Buckets, row: usize, tier: Tier) -> Snapshot {
-    let average = |column: &perfwatch_series::BucketColumn| {
+pub(crate) fn bucket_snapshot(buckets: &Buckets, row: usize, tier: Tier) -> Snapshot {
+    let average = |column: &perfwatch_tsdb::BucketColumn| {
         let figures = column.0.get(row).filter(|figures| figures.count > 0)?;
         i64::try_from(figures.sum / i128::from(figures.count)).ok()
     };
@@ -197,54 +200,60 @@ pub(crate) fn bucket_of(buckets: &Buckets, row: usize, tier: Tier) -> Snapshot {
     }
 }
 
-fn marks(joined: &Joined, (from_ms, to_ms): (i64, i64), rhythm_ms: i64) -> Vec<Mark> {
+fn gap_markers(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), rhythm_ms: i64) -> Vec<GapMarker> {
     let mut marks = Vec::new();
     let mut ticks = |table: &Table, from_ms: i64, to_ms: i64| {
         for row in 0..table.len() {
             if (from_ms..to_ms).contains(&table.at_ms[row]) {
                 let tick = Some((table.boots[row], table.seqs[row]));
-                marks.push(Mark { at_ms: table.at_ms[row], interval_ms: table.interval_ms[row], tick });
+                marks.push(GapMarker { at_ms: table.at_ms[row], interval_ms: table.interval_ms[row], tick });
             }
         }
     };
-    joined.open.iter().for_each(|table| ticks(table, from_ms, to_ms));
-    for piece in &joined.reading.pieces {
-        if let Ok(Content::Ticks(table)) = &piece.content {
+    joined.unsealed.iter().for_each(|table| ticks(table, from_ms, to_ms));
+    for piece in &joined.sealed.slices {
+        if let Ok(BlockContent::Raw(table)) = &piece.content {
             ticks(table, piece.from_ms, piece.to_ms);
         }
     }
-    for piece in &joined.reading.pieces {
-        if let Ok(Content::Buckets(buckets)) = &piece.content {
+    for piece in &joined.sealed.slices {
+        if let Ok(BlockContent::Buckets(buckets)) = &piece.content {
             let interval_ms = piece.block.tier.width_ms().max(rhythm_ms);
             let within = buckets.start_ms.iter().filter(|start| (piece.from_ms..piece.to_ms).contains(start));
-            marks.extend(within.map(|start| Mark { at_ms: *start, interval_ms, tick: None }));
+            marks.extend(within.map(|start| GapMarker { at_ms: *start, interval_ms, tick: None }));
         }
     }
     marks.sort_by_key(|mark| mark.at_ms);
     marks
 }
 
-fn answer(joined: &Joined, range: (i64, i64), step_ms: i64, points: usize, rhythm_ms: i64) -> SeriesAnswer {
-    let marks = marks(joined, range, rhythm_ms);
-    let mut gaps = query::gaps(&marks);
-    gaps.truncate(GAPS);
-    let tier = joined.reading.plan.iter().map(|stretch| stretch.tier).max().unwrap_or(Tier::Raw);
+fn build_points(
+    joined: &JoinedSeries,
+    range: (i64, i64),
+    step_ms: i64,
+    points: usize,
+    rhythm_ms: i64,
+) -> SeriesResult {
+    let marks = gap_markers(joined, range, rhythm_ms);
+    let mut gaps = query::find_gaps(&marks);
+    gaps.truncate(MAX_GAPS);
+    let tier = joined.sealed.plan.iter().map(|stretch| stretch.tier).max().unwrap_or(Tier::Raw);
     if tier == Tier::Raw && marks.len() <= points {
-        return tick_answer(joined, range, gaps);
+        return build_raw(joined, range, gaps);
     }
     let mut grid: BTreeMap<(String, String), Points> = BTreeMap::new();
     let point = |column: &perfwatch_model::Column| (column.metric.to_string(), column.instance.to_string());
     let new = || Points::new(range.0, range.1 - 1, step_ms);
     // Blocks in the order of time, then what is newest of all.
-    for piece in &joined.reading.pieces {
+    for piece in &joined.sealed.slices {
         match &piece.content {
-            Ok(Content::Ticks(table)) => {
+            Ok(BlockContent::Raw(table)) => {
                 for (at, column) in table.shape.columns().iter().enumerate() {
                     let points = grid.entry(point(column)).or_insert_with(new);
                     points.add_ticks(table, at, piece.from_ms, piece.to_ms);
                 }
             }
-            Ok(Content::Buckets(buckets)) => {
+            Ok(BlockContent::Buckets(buckets)) => {
                 for (at, column) in buckets.shape.columns().iter().enumerate() {
                     let points = grid.entry(point(column)).or_insert_with(new);
                     points.add_buckets(buckets, at, piece.from_ms, piece.to_ms);
@@ -253,13 +262,13 @@ fn answer(joined: &Joined, range: (i64, i64), step_ms: i64, points: usize, rhyth
             Err(_) => {}
         }
     }
-    for table in &joined.open {
+    for table in &joined.unsealed {
         for (at, column) in table.shape.columns().iter().enumerate() {
             grid.entry(point(column)).or_insert_with(new).add_ticks(table, at, range.0, range.1);
         }
     }
     let places = new().len();
-    let has = |place: &usize| grid.values().any(|points| points.figures()[*place].count > 0);
+    let has = |place: &usize| grid.values().any(|points| points.stats()[*place].count > 0);
     let filled: Vec<usize> = (0..places).filter(has).collect();
     let first_ms = new().from_ms;
     let start = |place: &usize| first_ms + i64::try_from(*place).unwrap_or_default() * step_ms;
@@ -268,24 +277,24 @@ fn answer(joined: &Joined, range: (i64, i64), step_ms: i64, points: usize, rhyth
         metric,
         instance,
         decimals: points.decimals(),
-        values: Values::Points(points),
+        values: SeriesValues::Points(points),
     });
-    SeriesAnswer { step_ms, at_ms, filled, series: series.collect(), gaps, tier }
+    SeriesResult { step_ms, at_ms, point_indices: filled, series: series.collect(), gaps, tier }
 }
 
 /// Every row as it came.
-fn tick_answer(joined: &Joined, (from_ms, to_ms): (i64, i64), gaps: Vec<Gap>) -> SeriesAnswer {
-    let mut tables: Vec<Table> = joined.open.clone();
-    for piece in &joined.reading.pieces {
-        if let Ok(Content::Ticks(table)) = &piece.content {
+fn build_raw(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), gaps: Vec<Gap>) -> SeriesResult {
+    let mut tables: Vec<Table> = joined.unsealed.clone();
+    for piece in &joined.sealed.slices {
+        if let Ok(BlockContent::Raw(table)) = &piece.content {
             tables.push(table.clone());
         }
     }
     let merged = Table::merge(&tables, from_ms);
-    let mut answer = SeriesAnswer {
+    let mut answer = SeriesResult {
         step_ms: 0,
         at_ms: Vec::new(),
-        filled: Vec::new(),
+        point_indices: Vec::new(),
         series: Vec::new(),
         gaps,
         tier: Tier::Raw,
@@ -302,11 +311,11 @@ fn tick_answer(joined: &Joined, (from_ms, to_ms): (i64, i64), gaps: Vec<Gap>) ->
                     metric: column.metric.to_string(),
                     instance: column.instance.to_string(),
                     decimals: column.decimals,
-                    values: Values::Ticks(Vec::new()),
+                    values: SeriesValues::Ticks(Vec::new()),
                 });
                 answer.series.len() - 1
             });
-            if let Values::Ticks(values) = &mut answer.series[place].values {
+            if let SeriesValues::Ticks(values) = &mut answer.series[place].values {
                 values.resize(before, perfwatch_model::MISSING);
                 values.extend(rows.iter().map(|row| table.columns[at][*row]));
             }
@@ -314,7 +323,7 @@ fn tick_answer(joined: &Joined, (from_ms, to_ms): (i64, i64), gaps: Vec<Gap>) ->
     }
     let count = answer.at_ms.len();
     for series in &mut answer.series {
-        if let Values::Ticks(values) = &mut series.values {
+        if let SeriesValues::Ticks(values) = &mut series.values {
             values.resize(count, perfwatch_model::MISSING);
         }
     }
@@ -323,19 +332,19 @@ fn tick_answer(joined: &Joined, (from_ms, to_ms): (i64, i64), gaps: Vec<Gap>) ->
 
 /// Processes summed up so far.
 #[derive(Default)]
-struct Uses {
-    by_process: HashMap<(u32, i64), ProcessUse>,
+struct ProcessTotals {
+    by_process: HashMap<(u32, i64), ProcessUsage>,
     covered_ms: i64,
 }
 
-impl Uses {
-    fn add_all(&mut self, joined: &Joined, (from_ms, to_ms): (i64, i64)) {
-        for piece in &joined.reading.pieces {
-            if let Ok(Content::Ticks(table)) = &piece.content {
+impl ProcessTotals {
+    fn add_all(&mut self, joined: &JoinedSeries, (from_ms, to_ms): (i64, i64)) {
+        for piece in &joined.sealed.slices {
+            if let Ok(BlockContent::Raw(table)) = &piece.content {
                 self.add(table, piece.from_ms, piece.to_ms);
             }
         }
-        joined.open.iter().for_each(|table| self.add(table, from_ms, to_ms));
+        joined.unsealed.iter().for_each(|table| self.add(table, from_ms, to_ms));
     }
 
     fn add(&mut self, table: &Table, from_ms: i64, to_ms: i64) {
@@ -348,7 +357,7 @@ impl Uses {
             self.covered_ms += time_ms;
             for process in processes {
                 let sum = self.by_process.entry((process.pid, process.started_ms));
-                sum.or_insert_with(|| ProcessUse::new(process, at_ms)).add(
+                sum.or_insert_with(|| ProcessUsage::new(process, at_ms)).add(
                     process,
                     at_ms,
                     time_ms.cast_unsigned(),
@@ -358,7 +367,7 @@ impl Uses {
     }
 }
 
-impl ProcessUse {
+impl ProcessUsage {
     fn new(process: &ProcessRow, at_ms: i64) -> Self {
         Self {
             last: process.clone(),

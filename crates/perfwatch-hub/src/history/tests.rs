@@ -3,11 +3,11 @@
 
 use super::*;
 use perfwatch_model::{BootId, Column, ManualClock, Shape};
-use perfwatch_series::query::Points;
-use perfwatch_series::rollup::bucket_start;
-use perfwatch_series::{Figures, SeriesName, Tier, Wanted};
-use perfwatch_store::{Content, PostgresStore, SqliteOptions, SqliteStore, Write};
+use perfwatch_store::{BlockContent, PostgresStore, SqliteOptions, SqliteStore, Write};
 use perfwatch_testkit::Postgres;
+use perfwatch_tsdb::query::Points;
+use perfwatch_tsdb::rollup::bucket_start;
+use perfwatch_tsdb::{BucketStats, Projection, SeriesSelector, Tier};
 use std::collections::BTreeMap;
 
 const MINUTE: i64 = 60_000;
@@ -16,8 +16,8 @@ const DAY: i64 = 24 * HOUR;
 /// Midnight.
 const T0: i64 = 20_400 * DAY;
 
-struct Bench {
-    place: Place,
+struct TestHistory {
+    backend: Place,
     clock: Arc<ManualClock>,
     history: Arc<History>,
     config: HistoryConfig,
@@ -70,15 +70,23 @@ impl Place {
                 )
             }
         };
-        History::open(store, clock, config.clone(), Counts::default()).await.unwrap()
+        History::open(store, clock, config.clone(), HistoryMetrics::default()).await.unwrap()
     }
 }
 
-impl Bench {
+impl TestHistory {
     async fn new(place: Place, config: HistoryConfig) -> Self {
-        let clock = Arc::new(ManualClock::at(T0));
+        let clock = Arc::new(ManualClock::starting_at(T0));
         let history = place.open(&clock, &config).await;
-        Self { place, clock, history, config, host: HostId::generate(), shape: shape(), sent: Vec::new() }
+        Self {
+            backend: place,
+            clock,
+            history,
+            config,
+            host: HostId::generate(),
+            shape: shape(),
+            sent: Vec::new(),
+        }
     }
 
     /// The hub dies and comes back.
@@ -86,7 +94,7 @@ impl Bench {
         let none = Place::sqlite().open(&self.clock, &self.config).await;
         // The store lets go of its folder when the last one who knows it is gone.
         drop(std::mem::replace(&mut self.history, none));
-        self.history = self.place.open(&self.clock, &self.config).await;
+        self.history = self.backend.open(&self.clock, &self.config).await;
     }
 
     fn row(&self, boot: u8, seq: u64, at_ms: i64) -> Arc<Snapshot> {
@@ -107,7 +115,7 @@ impl Bench {
     async fn send(&mut self, rows: Vec<Arc<Snapshot>>) {
         for rows in rows.chunks(100) {
             let taken = self.history.append(self.host, rows.to_vec()).await.unwrap();
-            let new = rows.iter().zip(&taken.new).filter(|(_, new)| **new).map(|(row, _)| row.clone());
+            let new = rows.iter().zip(&taken.is_new).filter(|(_, new)| **new).map(|(row, _)| row.clone());
             self.sent.extend(new);
         }
         self.history.seal(false).await.unwrap();
@@ -140,21 +148,21 @@ impl Bench {
     /// The last values too, which are known where all is rolled up.
     async fn check_all(&self, what: &str, last: bool) {
         let (from_ms, to_ms) = (T0 - 40 * DAY, self.clock.wall_ms() + HOUR);
-        let names = vec![SeriesName { metric: "*".into(), instance: None }];
-        let wanted = Arc::new(Wanted::series(names));
+        let names = vec![SeriesSelector { metric: "*".into(), instance: None }];
+        let wanted = Arc::new(Projection::of_series(names));
         for (tier, width_ms) in [(Tier::Minute, MINUTE), (Tier::Hour, HOUR)] {
-            let joined = self.history.join(self.host, tier, (from_ms, to_ms), &wanted).await.unwrap();
+            let joined = self.history.read(self.host, tier, (from_ms, to_ms), &wanted).await.unwrap();
             let mut grid: BTreeMap<String, Points> = BTreeMap::new();
             let new = || Points::new(from_ms, to_ms, width_ms);
-            for piece in &joined.reading.pieces {
+            for piece in &joined.sealed.slices {
                 match piece.content.as_ref().unwrap() {
-                    Content::Ticks(table) => {
+                    BlockContent::Raw(table) => {
                         for (at, column) in table.shape.columns().iter().enumerate() {
                             let points = grid.entry(column.metric.to_string()).or_insert_with(new);
                             points.add_ticks(table, at, piece.from_ms, piece.to_ms);
                         }
                     }
-                    Content::Buckets(buckets) => {
+                    BlockContent::Buckets(buckets) => {
                         for (at, column) in buckets.shape.columns().iter().enumerate() {
                             let points = grid.entry(column.metric.to_string()).or_insert_with(new);
                             points.add_buckets(buckets, at, piece.from_ms, piece.to_ms);
@@ -162,7 +170,7 @@ impl Bench {
                     }
                 }
             }
-            for table in &joined.open {
+            for table in &joined.unsealed {
                 for (at, column) in table.shape.columns().iter().enumerate() {
                     grid.entry(column.metric.to_string())
                         .or_insert_with(new)
@@ -170,17 +178,18 @@ impl Bench {
                 }
             }
             for (column, metric) in ["cpu.usage", "memory.used"].iter().enumerate() {
-                let mut recount: BTreeMap<i64, Figures> = BTreeMap::new();
+                let mut recount: BTreeMap<i64, BucketStats> = BTreeMap::new();
                 let mut rows = self.sent.clone();
                 rows.sort_by_key(|row| (row.at_ms, row.boot, row.seq));
                 for row in rows {
-                    let figures = recount.entry(bucket_start(row.at_ms, width_ms)).or_insert(Figures::NONE);
-                    *figures = figures.then(Figures::of(row.values[column]));
+                    let figures =
+                        recount.entry(bucket_start(row.at_ms, width_ms)).or_insert(BucketStats::EMPTY);
+                    *figures = figures.merge(BucketStats::from_value(row.values[column]));
                 }
                 let points = &grid[*metric];
-                for (place, figures) in points.figures().iter().enumerate() {
+                for (place, figures) in points.stats().iter().enumerate() {
                     let start = points.from_ms + i64::try_from(place).unwrap() * width_ms;
-                    let mut want = recount.get(&start).copied().unwrap_or(Figures::NONE);
+                    let mut want = recount.get(&start).copied().unwrap_or(BucketStats::EMPTY);
                     want.last = if last { want.last } else { figures.last };
                     assert_eq!(
                         *figures,
@@ -193,13 +202,13 @@ impl Bench {
         }
     }
 
-    async fn blocks(&self, tier: Tier) -> Vec<perfwatch_store::Piece> {
-        self.history.store.blocks(tier, self.host, T0 - 40 * DAY, T0 + 400 * DAY).await.unwrap()
+    async fn blocks(&self, tier: Tier) -> Vec<perfwatch_store::BlockSlice> {
+        self.history.backend.read_blocks(tier, self.host, T0 - 40 * DAY, T0 + 400 * DAY).await.unwrap()
     }
 }
 
-async fn roll_ups_equal_a_recount_through_restarts_late_data_and_a_day_off(place: Place) {
-    let mut bench = Bench::new(place, HistoryConfig::default()).await;
+async fn rollups_equal_recount_after_restarts_and_late_data(place: Place) {
+    let mut bench = TestHistory::new(place, HistoryConfig::default()).await;
     bench.run(1, T0, T0 + 5 * HOUR + 10 * MINUTE).await;
     bench.check("the tail is not sealed yet").await;
     bench.restart().await;
@@ -233,20 +242,20 @@ async fn roll_ups_equal_a_recount_through_restarts_late_data_and_a_day_off(place
     let rows: usize = raw
         .iter()
         .map(|piece| match &piece.content {
-            Ok(Content::Ticks(table)) => table.len(),
+            Ok(BlockContent::Raw(table)) => table.len(),
             _ => 0,
         })
         .sum();
     assert_eq!(rows, bench.sent.len(), "every row once");
 }
 
-async fn retention_lets_detail_go_and_late_rows_count_once_all_the_same(place: Place) {
-    let config = HistoryConfig { raw: Duration::from_secs(2 * 3_600), ..HistoryConfig::default() };
-    let mut bench = Bench::new(place, config).await;
+async fn retention_deletes_raw_data_and_late_rows_count_once(place: Place) {
+    let config = HistoryConfig { raw_retention: Duration::from_secs(2 * 3_600), ..HistoryConfig::default() };
+    let mut bench = TestHistory::new(place, config).await;
     bench.run(1, T0, T0 + 6 * HOUR).await;
     bench.history.seal(true).await.unwrap();
-    assert!(bench.history.retain().await.unwrap() > 0);
-    let floor_ms = bench.history.store.floors().await.unwrap().ms[0];
+    assert!(bench.history.apply_retention().await.unwrap() > 0);
+    let floor_ms = bench.history.backend.retention_watermarks().await.unwrap().ms[0];
     assert_eq!(floor_ms, T0 + 4 * HOUR);
     assert!(bench.blocks(Tier::Raw).await.iter().all(|piece| piece.block.last_ms >= floor_ms));
     bench.check_all("ticks are gone, minutes are not", true).await;
@@ -261,21 +270,21 @@ async fn retention_lets_detail_go_and_late_rows_count_once_all_the_same(place: P
     bench.history.seal(true).await.unwrap();
     bench.at(T0 + DAY + 6 * HOUR);
     bench.history.roll_up().await.unwrap();
-    bench.history.retain().await.unwrap();
+    bench.history.apply_retention().await.unwrap();
     bench.check("once more, after a restart and roll-up").await;
     bench.at(T0 + 100 * DAY);
     bench.history.roll_up().await.unwrap();
-    bench.history.retain().await.unwrap();
+    bench.history.apply_retention().await.unwrap();
     assert!(bench.blocks(Tier::Minute).await.is_empty());
     let hours = bench.blocks(Tier::Hour).await;
     assert_eq!(hours.len(), 1, "{hours:?}");
 }
 
-async fn the_budget_takes_old_detail_first(place: Place) {
+async fn disk_budget_deletes_oldest_raw_data_first(place: Place) {
     // PostgreSQL's own tables and indices take some MB: there the budget is four times as much.
     let times = if matches!(place, Place::Postgres(_)) { 4 } else { 1 };
     let config = HistoryConfig { budget_bytes: times << 24, ..HistoryConfig::default() };
-    let mut bench = Bench::new(place, config).await;
+    let mut bench = TestHistory::new(place, config).await;
     let names: Vec<String> = (0..300 * times).map(|n| format!("noise.m{n}")).collect();
     let columns = names.iter().map(|name| Column {
         metric: name.clone().into(),
@@ -301,13 +310,13 @@ async fn the_budget_takes_old_detail_first(place: Place) {
         bench.at(T0 + (i64::try_from(minute).unwrap() + 1) * MINUTE);
         bench.history.append(bench.host, rows).await.unwrap();
         bench.history.seal(true).await.unwrap();
-        let usage = bench.history.store.usage().await.unwrap();
-        bench.history.keep_within_budget(usage).await.unwrap();
-        bench.history.store.tidy(0).await.unwrap();
-        largest = largest.max(bench.history.store.usage().await.unwrap().disk_bytes);
+        let usage = bench.history.backend.disk_usage().await.unwrap();
+        bench.history.enforce_disk_budget(usage).await.unwrap();
+        bench.history.backend.vacuum(0).await.unwrap();
+        largest = largest.max(bench.history.backend.disk_usage().await.unwrap().disk_bytes);
     }
     assert!(largest <= bench.config.budget_bytes, "{largest}");
-    let floor_ms = bench.history.store.floors().await.unwrap().ms[0];
+    let floor_ms = bench.history.backend.retention_watermarks().await.unwrap().ms[0];
     assert!(floor_ms > T0 + 30 * MINUTE, "{}", (floor_ms - T0) / MINUTE);
     let raw = bench.blocks(Tier::Raw).await;
     assert!(raw.iter().any(|piece| piece.block.last_ms > T0 + 149 * MINUTE), "the newest is there");
@@ -316,46 +325,46 @@ async fn the_budget_takes_old_detail_first(place: Place) {
     let starts: usize = minutes
         .iter()
         .map(|p| match &p.content {
-            Ok(Content::Buckets(b)) => b.within(T0, floor_ms).len(),
+            Ok(BlockContent::Buckets(b)) => b.slice(T0, floor_ms).len(),
             _ => 0,
         })
         .sum();
     assert_eq!(starts, usize::try_from((floor_ms - T0) / MINUTE).unwrap());
 }
 
-async fn a_corrupt_block_costs_itself(place: Place) {
-    let mut bench = Bench::new(place, HistoryConfig::default()).await;
+async fn corrupt_block_does_not_affect_others(place: Place) {
+    let mut bench = TestHistory::new(place, HistoryConfig::default()).await;
     bench.run(1, T0, T0 + HOUR).await;
     bench.history.seal(true).await.unwrap();
     let before = bench.blocks(Tier::Raw).await.len();
     assert!(before > 1);
-    let mut broken = perfwatch_series::block::encode(
-        &perfwatch_series::Table::from_snapshots(&[bench.row(9, 1, T0 + 1_000)])[0],
-        perfwatch_series::Effort::Fast,
+    let mut broken = perfwatch_tsdb::block::encode(
+        &perfwatch_tsdb::Table::from_snapshots(&[bench.row(9, 1, T0 + 1_000)])[0],
+        perfwatch_tsdb::CompressionLevel::Fast,
     );
     let last = broken.bytes.len() - 1;
     broken.bytes[last] ^= 1;
     broken.bytes[20] ^= 1;
     let shape = bench.shape.clone();
-    bench.history.store.commit(vec![Write::Put(Tier::Raw, bench.host, shape, broken)]).await.unwrap();
+    bench.history.backend.commit(vec![Write::PutBlock(Tier::Raw, bench.host, shape, broken)]).await.unwrap();
     bench.check_readable().await;
     bench.at(T0 + 2 * HOUR);
     bench.history.roll_up().await.unwrap();
-    assert!(bench.history.counts.corrupt.get() > 0);
+    assert!(bench.history.counts.corrupt_blocks.get() > 0);
     // It is not thrown away: somebody may want to look at it.
     assert_eq!(bench.blocks(Tier::Raw).await.len(), 2);
 }
 
-impl Bench {
+impl TestHistory {
     async fn check_readable(&self) {
-        let names = vec![SeriesName { metric: "cpu.usage".into(), instance: None }];
+        let names = vec![SeriesSelector { metric: "cpu.usage".into(), instance: None }];
         let answer = self.history.series(self.host, names, (T0, T0 + HOUR), 1_000, 0).await.unwrap();
         assert_eq!(answer.at_ms.len(), 360);
     }
 }
 
 /// Each of the above over both databases.
-mod on {
+mod per_backend {
     use super::Place;
 
     macro_rules! over {
@@ -368,10 +377,10 @@ mod on {
             }
         };
     }
-    over!(sqlite: roll_ups_equal_a_recount_through_restarts_late_data_and_a_day_off
-        retention_lets_detail_go_and_late_rows_count_once_all_the_same the_budget_takes_old_detail_first
-        a_corrupt_block_costs_itself);
-    over!(postgres: roll_ups_equal_a_recount_through_restarts_late_data_and_a_day_off
-        retention_lets_detail_go_and_late_rows_count_once_all_the_same the_budget_takes_old_detail_first
-        a_corrupt_block_costs_itself);
+    over!(sqlite: rollups_equal_recount_after_restarts_and_late_data
+        retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
+        corrupt_block_does_not_affect_others);
+    over!(postgres: rollups_equal_recount_after_restarts_and_late_data
+        retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
+        corrupt_block_does_not_affect_others);
 }

@@ -9,16 +9,16 @@ use std::io::{self, Read};
 
 /// Reads the body as it came.
 pub(super) async fn read(body: Body) -> Result<Bytes, ApiError> {
-    axum::body::to_bytes(body, limits::BODY_BYTES).await.map_err(|error| {
+    axum::body::to_bytes(body, limits::MAX_BODY_BYTES).await.map_err(|error| {
         let mut cause: Option<&dyn std::error::Error> = Some(&error);
         while let Some(inner) = cause {
             if inner.to_string().contains("length limit") {
-                let message = format!("the body is larger than {} bytes", limits::BODY_BYTES);
+                let message = format!("the body is larger than {} bytes", limits::MAX_BODY_BYTES);
                 return ApiError::too_large("body_too_large", message);
             }
             cause = inner.source();
         }
-        ApiError::bad_request("body_cut_off", "the body ended before its end")
+        ApiError::bad_request("body_truncated", "body is truncated")
     })
 }
 
@@ -27,34 +27,34 @@ pub(super) fn decompress(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiE
     let encoding = headers.get(header::CONTENT_ENCODING).map_or(Ok(""), |value| value.to_str());
     match encoding.unwrap_or("?").trim().to_ascii_lowercase().as_str() {
         "" | "identity" => Ok(body),
-        "gzip" => bounded("gzip", flate2::read::MultiGzDecoder::new(&body[..])),
+        "gzip" => read_bounded("gzip", flate2::read::MultiGzDecoder::new(&body[..])),
         "zstd" => {
             let decoder = zstd::stream::read::Decoder::with_buffer(&body[..]).and_then(|mut decoder| {
-                decoder.window_log_max(limits::ZSTD_WINDOW_LOG)?;
+                decoder.window_log_max(limits::MAX_ZSTD_WINDOW_LOG)?;
                 Ok(decoder)
             });
-            bounded("zstd", decoder.map_err(|error| broken("zstd", &error))?)
+            read_bounded("zstd", decoder.map_err(|error| decompression_error("zstd", &error))?)
         }
         other => {
             let message = format!("Content-Encoding {other:?} is not known here; send gzip, zstd or nothing");
-            Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown_encoding", message))
+            Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", message))
         }
     }
 }
 
-fn broken(kind: &str, error: &io::Error) -> ApiError {
-    ApiError::bad_request("broken_compression", format!("the body is not whole {kind}: {error}"))
+fn decompression_error(kind: &str, error: &io::Error) -> ApiError {
+    ApiError::bad_request("invalid_compression", format!("invalid {kind} body: {error}"))
 }
 
-fn bounded(kind: &str, decoder: impl Read) -> Result<Bytes, ApiError> {
+fn read_bounded(kind: &str, decoder: impl Read) -> Result<Bytes, ApiError> {
     let mut out = Vec::new();
     // One byte more than allowed tells a body that fits from one that was cut.
     decoder
-        .take(limits::DECOMPRESSED_BYTES as u64 + 1)
+        .take(limits::MAX_DECOMPRESSED_BYTES as u64 + 1)
         .read_to_end(&mut out)
-        .map_err(|error| broken(kind, &error))?;
-    if out.len() > limits::DECOMPRESSED_BYTES {
-        let message = format!("the body decompresses to more than {} bytes", limits::DECOMPRESSED_BYTES);
+        .map_err(|error| decompression_error(kind, &error))?;
+    if out.len() > limits::MAX_DECOMPRESSED_BYTES {
+        let message = format!("decompressed body exceeds {} bytes", limits::MAX_DECOMPRESSED_BYTES);
         return Err(ApiError::too_large("decompressed_too_large", message));
     }
     Ok(out.into())

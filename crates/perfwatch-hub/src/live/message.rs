@@ -4,7 +4,7 @@
 //! `tick`, `alerts`, `lagged`, `error`. Values are integers scaled by the column's decimals; a missing
 //! one is null. Times are milliseconds since 1970.
 
-use super::Accepted;
+use super::PublishedSnapshot;
 use super::selection::Selection;
 use perfwatch_model::{HostId, MISSING, ProcessRow, json};
 use serde::Deserialize;
@@ -14,24 +14,24 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// About the most in one message: more is split, so that a slow line shows the first part soon.
-const MESSAGE_BYTES: usize = 512 << 10;
+const TARGET_MESSAGE_BYTES: usize = 512 << 10;
 
 /// What a client may say over `WS /api/ws/metrics`: one of these.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClientMessage {
-    pub(super) subscribe: Option<Subscribe>,
+    pub(super) subscribe: Option<SubscribeRequest>,
     pub(super) unsubscribe: Option<u32>,
     /// Answered by `pong`: pages can't see the protocol's own pings.
     pub(super) ping: Option<u32>,
     /// Tells how many incidents are open, now and whenever alerts change.
-    pub(super) alerts: Option<bool>,
+    pub(super) incident_counts: Option<bool>,
 }
 
 /// A wish. Another one with the same id takes its place.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Subscribe {
+pub(crate) struct SubscribeRequest {
     /// The client's own number for it, given back with each message.
     #[serde(default)]
     pub(super) id: u32,
@@ -58,22 +58,22 @@ fn push_value(out: &mut String, value: i64) {
 }
 
 fn push_processes(out: &mut String, rows: &[ProcessRow]) {
-    let rows: Vec<_> = rows.iter().map(json::process_row).collect();
+    let rows: Vec<_> = rows.iter().map(json::process_json).collect();
     let _ =
         write!(out, ",\"processes\":{}", serde_json::to_string(&rows).unwrap_or_else(|_| "[]".to_owned()));
 }
 
 /// How many incidents are open: info, warning, critical.
-pub(super) fn alerts(revision: u64, [info, warning, critical]: [usize; 3]) -> String {
+pub(super) fn incident_counts(revision: u64, [info, warning, critical]: [usize; 3]) -> String {
     format!(
         "{{\"type\":\"alerts\",\"revision\":{revision},\"info\":{info},\"warning\":{warning},\"critical\":{critical}}}"
     )
 }
 
 /// One host in a `tick`.
-pub(super) fn tick_entry(accepted: &Accepted, selection: &Selection) -> String {
+pub(super) fn tick_entry(accepted: &PublishedSnapshot, selection: &Selection) -> String {
     let snapshot = &accepted.snapshot;
-    let picked = selection.pick(&snapshot.shape);
+    let picked = selection.project(&snapshot.shape);
     let mut out = String::with_capacity(64 + picked.indices.len() * 6);
     let _ = write!(
         out,
@@ -117,9 +117,9 @@ pub(super) fn tick<'a>(id: u32, entries: impl Iterator<Item = &'a str>) -> Strin
 }
 
 /// What the columns of a shape are, before the first tick that has it.
-pub(super) fn columns(id: u32, accepted: &Accepted, selection: &Selection) -> String {
+pub(super) fn columns(id: u32, accepted: &PublishedSnapshot, selection: &Selection) -> String {
     let shape = &accepted.snapshot.shape;
-    let picked = selection.pick(shape);
+    let picked = selection.project(shape);
     format!(
         "{{\"type\":\"columns\",\"id\":{id},\"host\":\"{}\",\"shape\":\"{}\",\"columns\":{}}}",
         accepted.host,
@@ -129,20 +129,22 @@ pub(super) fn columns(id: u32, accepted: &Accepted, selection: &Selection) -> St
 }
 
 /// The past of one host in columns; where its shape changed, one entry a shape.
-pub(super) fn backfill_entries(past: &[Arc<Accepted>], selection: &Selection) -> Vec<String> {
-    let same_shape = |a: &Arc<Accepted>, b: &Arc<Accepted>| a.snapshot.shape.id() == b.snapshot.shape.id();
-    let rows = |run: &[Arc<Accepted>]| {
+pub(super) fn backfill_entries(past: &[Arc<PublishedSnapshot>], selection: &Selection) -> Vec<String> {
+    let same_shape = |a: &Arc<PublishedSnapshot>, b: &Arc<PublishedSnapshot>| {
+        a.snapshot.shape.id() == b.snapshot.shape.id()
+    };
+    let rows = |run: &[Arc<PublishedSnapshot>]| {
         // A value takes about six characters.
-        let columns = selection.pick(&run[0].snapshot.shape).indices.len();
-        (MESSAGE_BYTES / (6 * columns + 16)).max(1)
+        let columns = selection.project(&run[0].snapshot.shape).indices.len();
+        (TARGET_MESSAGE_BYTES / (6 * columns + 16)).max(1)
     };
     let runs = past.chunk_by(same_shape);
     runs.flat_map(|run| run.chunks(rows(run))).map(|run| backfill_entry(run, selection)).collect()
 }
 
-fn backfill_entry(run: &[Arc<Accepted>], selection: &Selection) -> String {
+fn backfill_entry(run: &[Arc<PublishedSnapshot>], selection: &Selection) -> String {
     let (first, last) = (&run[0], &run[run.len() - 1]);
-    let picked = selection.pick(&first.snapshot.shape);
+    let picked = selection.project(&first.snapshot.shape);
     let mut out = String::with_capacity(64 + run.len() * picked.indices.len() * 5);
     let list = |out: &mut String, values: &mut dyn Iterator<Item = i64>| {
         out.push('[');
@@ -186,17 +188,17 @@ pub(super) fn backfill(id: u32, entries: &[String]) -> Vec<String> {
     if entries.is_empty() {
         return vec![message(&[])];
     }
-    in_bites(entries, String::len).map(message).collect()
+    chunk_by_size(entries, String::len).map(message).collect()
 }
 
 /// Neighbours together as long as they stay within a message's size.
-pub(super) fn in_bites<T>(entries: &[T], size: fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+pub(super) fn chunk_by_size<T>(entries: &[T], size: fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
     let mut rest = entries;
     std::iter::from_fn(move || {
         let mut sum = 0;
         let fit = rest.iter().take_while(|entry| {
             sum += size(entry);
-            sum <= MESSAGE_BYTES
+            sum <= TARGET_MESSAGE_BYTES
         });
         let count = fit.count().max(1).min(rest.len());
         let (bite, left) = rest.split_at(count);
@@ -225,11 +227,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bites_keep_order_and_size() {
-        let sizes = [1, MESSAGE_BYTES, 5, MESSAGE_BYTES - 5, 1, MESSAGE_BYTES * 2, 1];
-        let bites: Vec<&[usize]> = in_bites(&sizes, |&size| size).collect();
+    fn chunks_keep_order_and_size() {
+        let sizes = [1, TARGET_MESSAGE_BYTES, 5, TARGET_MESSAGE_BYTES - 5, 1, TARGET_MESSAGE_BYTES * 2, 1];
+        let bites: Vec<&[usize]> = chunk_by_size(&sizes, |&size| size).collect();
         assert_eq!(bites.concat(), sizes);
-        let fits = |bite: &&[usize]| bite.len() == 1 || bite.iter().sum::<usize>() <= MESSAGE_BYTES;
+        let fits = |bite: &&[usize]| bite.len() == 1 || bite.iter().sum::<usize>() <= TARGET_MESSAGE_BYTES;
         assert!(bites.iter().all(fits), "{bites:?}");
         assert_eq!(backfill(3, &[]), ["{\"type\":\"backfill\",\"id\":3,\"hosts\":[]}"]);
     }

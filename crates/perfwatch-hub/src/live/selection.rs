@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// The columns of one shape that a selection takes.
 #[derive(Debug)]
-pub(super) struct Picked {
+pub(super) struct SelectedColumns {
     pub(super) indices: Vec<usize>,
     /// `[{"metric": …, "instance": …, "decimals": …}, …]`
     pub(super) columns: String,
@@ -19,13 +19,13 @@ pub(crate) struct Selection {
     pub(super) id: u64,
     metrics: Vec<String>,
     pub(super) processes: bool,
-    picked: Mutex<HashMap<ShapeId, Arc<Picked>>>,
+    projections: Mutex<HashMap<ShapeId, Arc<SelectedColumns>>>,
 }
 
 impl Selection {
     /// The columns to take of this shape; worked out once.
-    pub(super) fn pick(&self, shape: &Shape) -> Arc<Picked> {
-        let mut picked = self.picked.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn project(&self, shape: &Shape) -> Arc<SelectedColumns> {
+        let mut picked = self.projections.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = picked.get(&shape.id()) {
             return known.clone();
         }
@@ -45,7 +45,8 @@ impl Selection {
                 serde_json::json!({ "metric": column.metric, "instance": column.instance, "decimals": column.decimals })
             })
             .collect();
-        let new = Arc::new(Picked { indices, columns: serde_json::Value::Array(described).to_string() });
+        let new =
+            Arc::new(SelectedColumns { indices, columns: serde_json::Value::Array(described).to_string() });
         picked.insert(shape.id(), new.clone());
         new
     }
@@ -59,12 +60,12 @@ fn fits(pattern: &str, metric: &str) -> bool {
     }
 }
 
-type Wish = (Vec<String>, bool);
+type SelectionKey = (Vec<String>, bool);
 
 /// All selections in use.
 #[derive(Default)]
 pub(super) struct Selections {
-    known: Mutex<HashMap<Wish, Weak<Selection>>>,
+    by_key: Mutex<HashMap<SelectionKey, Weak<Selection>>>,
     next: AtomicU64,
 }
 
@@ -73,21 +74,21 @@ impl Selections {
     pub(super) fn get(&self, mut metrics: Vec<String>, processes: bool) -> Arc<Selection> {
         metrics.sort_unstable();
         metrics.dedup();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         let wish = (metrics, processes);
         if let Some(selection) = known.get(&wish).and_then(Weak::upgrade) {
             return selection;
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let selection =
-            Arc::new(Selection { id, metrics: wish.0.clone(), processes, picked: Mutex::default() });
+            Arc::new(Selection { id, metrics: wish.0.clone(), processes, projections: Mutex::default() });
         known.insert(wish, Arc::downgrade(&selection));
         selection
     }
 
     /// Forgets those that nobody holds any more.
     pub(super) fn prune(&self) {
-        self.known
+        self.by_key
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|_, selection| selection.strong_count() > 0);
@@ -99,18 +100,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_wishes_are_one_and_unused_ones_go() {
+    fn equal_selections_are_shared_and_pruned() {
         let selections = Selections::default();
         let list = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
         let one = selections.get(list(&["b", "a", "a"]), true);
         assert!(Arc::ptr_eq(&one, &selections.get(list(&["a", "b"]), true)));
         assert_ne!(one.id, selections.get(list(&["a", "b"]), false).id);
         selections.prune();
-        assert_eq!(selections.known.lock().unwrap().len(), 1);
+        assert_eq!(selections.by_key.lock().unwrap().len(), 1);
     }
 
     #[test]
-    fn groups() {
+    fn metric_groups_match() {
         for (pattern, metric, expected) in [
             ("cpu.*", "cpu.usage", true),
             ("cpu.*", "cpufreq.x", false),

@@ -10,8 +10,8 @@ const NOW: i64 = 1_763_720_000_000;
 fn catalog() -> Catalog {
     Catalog::new([
         MetricDef::ratio("cpu.usage", Unit::Percent, 2, ""),
-        MetricDef::ratio("cpu.core.usage", Unit::Percent, 1, "").by("core"),
-        MetricDef::rate("network.rx_bytes", Unit::BytesPerSecond, 0, "").by("interface"),
+        MetricDef::ratio("cpu.core.usage", Unit::Percent, 1, "").with_dimension("core"),
+        MetricDef::rate("network.rx_bytes", Unit::BytesPerSecond, 0, "").with_dimension("interface"),
         MetricDef::gauge("processes.total", Unit::Count, 0, ""),
     ])
 }
@@ -43,12 +43,12 @@ fn reads_nested_metrics_instances_and_processes() {
     assert_eq!(snapshot.value("network.new_metric", "eth0.100"), Some(5.0));
     assert_eq!(snapshot.value("future.thing", ""), Some(1.5));
     assert_eq!(snapshot.processes[0].cpu_tenths, 1000);
-    assert_eq!(snapshot.processes[0].handles, Some(4));
+    assert_eq!(snapshot.processes[0].open_files, Some(4));
     assert_eq!(snapshot.errors[0].collector, "disk");
 }
 
 #[test]
-fn what_is_written_reads_back_equal() {
+fn json_round_trips() {
     let mut first = parse(&json!({
         "timestamp": NOW, "host": "häst \"1\"", "boot": "6ccd780c-baba-1026-9564-5b8c656024db", "seq": 9,
         "interval_ms": 2000, "cpu": {"usage": 0.05, "core": {"0": {"usage": 100}}},
@@ -75,7 +75,7 @@ fn what_is_written_reads_back_equal() {
 }
 
 #[test]
-fn a_snapshot_without_numbers_is_still_json() {
+fn empty_snapshot_is_valid_json() {
     let parsed = parse(&json!({"host": "empty"})).unwrap();
     let mut text = String::new();
     write_snapshot(&mut text, HostId::generate(), &parsed.host, &parsed.snapshot);
@@ -84,10 +84,10 @@ fn a_snapshot_without_numbers_is_still_json() {
 }
 
 #[test]
-fn each_refusal_names_its_path() {
+fn errors_name_the_path() {
     let deep = (0..40).fold(json!(1), |inner, _| json!({ "a": inner }));
     let many: Value =
-        (0..limits::COLUMNS + 1).map(|n| (format!("m{n}"), json!(1))).collect::<Map<_, _>>().into();
+        (0..limits::MAX_COLUMNS + 1).map(|n| (format!("m{n}"), json!(1))).collect::<Map<_, _>>().into();
     for (value, path) in [
         (json!([1]), "(top)"),
         (json!({}), "host"),

@@ -14,15 +14,15 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// What libpq knows and the client library does not.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Wish {
+struct TlsParams {
     mode: Option<SslMode>,
     authorities: Option<PathBuf>,
 }
 
 /// Takes the parameters about TLS out of an address.
-fn split(url: &str) -> Result<(String, Wish), String> {
-    let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), Wish::default())) };
-    let mut wish = Wish::default();
+fn split_tls_params(url: &str) -> Result<(String, TlsParams), String> {
+    let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), TlsParams::default())) };
+    let mut wish = TlsParams::default();
     let mut rest = Vec::new();
     for pair in query.split('&') {
         match pair.split_once('=') {
@@ -45,7 +45,7 @@ fn split(url: &str) -> Result<(String, Wish), String> {
     Ok((format!("{base}{query}"), wish))
 }
 
-fn is_here(host: &Host) -> bool {
+fn is_local(host: &Host) -> bool {
     match host {
         Host::Unix(_) => true,
         Host::Tcp(name) => {
@@ -75,10 +75,11 @@ fn client(authorities: Option<&PathBuf>) -> Result<ClientConfig, String> {
 }
 
 /// An address, and who makes connections to it.
-pub(super) fn read(url: &str) -> Result<(Config, MakeRustlsConnect), String> {
-    let (plain, wish) = split(url)?;
-    let mut config: Config = plain.parse().map_err(|error: tokio_postgres::Error| super::chain(&error))?;
-    let here = config.get_hosts().iter().all(is_here);
+pub(super) fn parse_url(url: &str) -> Result<(Config, MakeRustlsConnect), String> {
+    let (plain, wish) = split_tls_params(url)?;
+    let mut config: Config =
+        plain.parse().map_err(|error: tokio_postgres::Error| super::error_chain(&error))?;
+    let here = config.get_hosts().iter().all(is_local);
     config.ssl_mode(wish.mode.unwrap_or(if here { SslMode::Disable } else { SslMode::Require }));
     Ok((config, MakeRustlsConnect::new(client(wish.authorities.as_ref())?)))
 }
@@ -88,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_machines_are_reached_by_tls_unless_told_otherwise() {
+    fn remote_connections_default_to_tls() {
         for (url, mode) in [
             ("postgres://u@db.example/d", SslMode::Require),
             ("postgres://u@db.example/d?sslmode=disable", SslMode::Disable),
@@ -98,14 +99,14 @@ mod tests {
             ("postgres://u@%2Ftmp%2Fx/d", SslMode::Disable),
             ("postgres://u@localhost,db.example/d", SslMode::Require),
         ] {
-            assert_eq!(read(url).unwrap().0.get_ssl_mode(), mode, "{url}");
+            assert_eq!(parse_url(url).unwrap().0.get_ssl_mode(), mode, "{url}");
         }
         for (url, why) in [
             ("postgres://u@h/d?sslmode=prefer", "sslmode=prefer"),
             ("postgres://u@h/d?sslrootcert=%2Fnowhere", "sslrootcert=/nowhere"),
             ("postgres://u@h/d?nonsense=1", "nonsense"),
         ] {
-            let error = read(url).err().unwrap();
+            let error = parse_url(url).err().unwrap();
             assert!(error.contains(why), "{error}");
         }
     }

@@ -1,11 +1,11 @@
 //! Each write as SQL.
 
-use super::{HUB, Shared, table};
-use crate::cells::{Cell, Change};
-use crate::ranges::Ranges;
+use super::{LOCAL_HUB_ID, SqliteInner, table};
+use crate::range_set::RangeSet;
+use crate::sql::{SqlStatement, SqlValue};
 use crate::store::{HostRecord, Write};
 use perfwatch_model::wire;
-use perfwatch_series::Tier;
+use perfwatch_tsdb::Tier;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Statement};
 
 /// Pages given back to the file system in one go: a few milliseconds of work.
@@ -15,18 +15,18 @@ const VACUUM_PAGES: u32 = 512;
 pub(super) fn apply(connection: &Connection, write: Write) -> rusqlite::Result<bool> {
     let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| connection.prepare_cached(sql)?.execute(values);
     match write {
-        Write::Heard(host, last_at_ms, interval_ms) => {
+        Write::HostSeen(host, last_at_ms, interval_ms) => {
             run(
                 "UPDATE host SET last_at_ms = max(coalesce(last_at_ms, ?2), ?2), interval_ms = ?3 WHERE id = ?1",
                 &[&host.to_bytes(), &last_at_ms, &interval_ms],
             )?;
         }
-        Write::Put(tier, host, _, block) => {
+        Write::PutBlock(tier, host, _, block) => {
             let sql = format!(
                 "INSERT INTO {} (host, first_ms, last_ms, shape, head_bytes, bytes, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 table(tier)
             );
-            let (head, bytes) = (block.head as i64, block.bytes.len() as i64);
+            let (head, bytes) = (block.header_len as i64, block.bytes.len() as i64);
             run(
                 &sql,
                 &[
@@ -40,53 +40,55 @@ pub(super) fn apply(connection: &Connection, write: Write) -> rusqlite::Result<b
                 ],
             )?;
         }
-        Write::Drop(block) => {
+        Write::DropBlock(block) => {
             let sql = format!("DELETE FROM {} WHERE id = ?1", table(block.tier));
             return Ok(run(&sql, &[&block.id.0])? == 1);
         }
-        Write::Sealed(sealed) => {
+        Write::AdvanceSeal(sealed) => {
             let sql = "INSERT INTO sealed (hub, host, arrival) VALUES (?1, ?2, ?3) ON CONFLICT (hub, host) DO UPDATE \
                  SET arrival = excluded.arrival WHERE sealed.arrival < excluded.arrival";
-            return Ok(run(sql, &[&HUB, &sealed.host.to_bytes(), &sealed.arrival])? == 1);
+            return Ok(run(sql, &[&LOCAL_HUB_ID, &sealed.host.to_bytes(), &sealed.arrival])? == 1);
         }
-        Write::Seen(seen) => {
+        Write::RecordSequences(seen) => {
             let there: Option<String> = connection
                 .prepare_cached("SELECT seqs FROM seen WHERE host = ?1 AND boot = ?2")?
                 .query_row((seen.host.to_bytes(), seen.boot.to_bytes()), |row| row.get(0))
                 .optional()?;
             let mut seqs = seen.seqs;
-            seqs.extend(&Ranges::from_text(&there.unwrap_or_default()));
+            seqs.extend(&RangeSet::from_text(&there.unwrap_or_default()));
             run(
                 "INSERT INTO seen (host, boot, seqs, newest_ms) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (host, boot) DO UPDATE \
                  SET seqs = excluded.seqs, newest_ms = max(seen.newest_ms, excluded.newest_ms)",
                 &[&seen.host.to_bytes(), &seen.boot.to_bytes(), &seqs.to_text(), &seen.newest_ms],
             )?;
         }
-        Write::Mark(tier, host, window_ms) => {
+        Write::MarkDirty(tier, host, window_ms) => {
             run(
                 "INSERT INTO dirty (tier, host, window_ms, stamp) VALUES (?1, ?2, ?3, random()) \
                  ON CONFLICT (tier, host, window_ms) DO UPDATE SET stamp = excluded.stamp",
-                &[&tier.number(), &host.to_bytes(), &window_ms],
+                &[&tier.id(), &host.to_bytes(), &window_ms],
             )?;
         }
-        Write::Clear(dirty) => {
+        Write::ClearDirty(dirty) => {
             let sql = "DELETE FROM dirty WHERE tier = ?1 AND host = ?2 AND window_ms = ?3 AND stamp = ?4";
             let values: [&dyn rusqlite::ToSql; 4] =
-                [&dirty.tier.number(), &dirty.host.to_bytes(), &dirty.window_ms, &dirty.stamp];
+                [&dirty.tier.id(), &dirty.host.to_bytes(), &dirty.window_ms, &dirty.stamp];
             return Ok(run(sql, &values)? == 1);
         }
-        Write::Expect(floors) => return Ok(super::read::floors(connection)? == floors),
-        Write::Floor(tier, ms) => return floor(connection, tier, ms),
+        Write::ExpectWatermarks(floors) => {
+            return Ok(super::read::retention_watermarks(connection)? == floors);
+        }
+        Write::AdvanceWatermark(tier, ms) => return set_watermark(connection, tier, ms),
         Write::Sql(change) => return sql(connection, &change),
     }
     Ok(true)
 }
 
-fn sql(connection: &Connection, change: &Change) -> rusqlite::Result<bool> {
+fn sql(connection: &Connection, change: &SqlStatement) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached(change.sql)?;
-    bind(&mut statement, &change.cells)?;
+    bind(&mut statement, &change.values)?;
     match statement.raw_execute() {
-        Ok(touched) => Ok(touched > 0 || !change.must),
+        Ok(touched) => Ok(touched > 0 || !change.require_row),
         // There is one already: only this list of writes is undone, not the whole commit.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(false),
         Err(error) => Err(error),
@@ -94,7 +96,7 @@ fn sql(connection: &Connection, change: &Change) -> rusqlite::Result<bool> {
 }
 
 /// Values to `$1`, `$2`…, which here are names.
-pub(super) fn bind(statement: &mut Statement<'_>, cells: &[Cell]) -> rusqlite::Result<()> {
+pub(super) fn bind(statement: &mut Statement<'_>, cells: &[SqlValue]) -> rusqlite::Result<()> {
     for (at, cell) in cells.iter().enumerate() {
         if let Some(index) = statement.parameter_index(&format!("${}", at + 1))? {
             statement.raw_bind_parameter(index, cell)?;
@@ -103,19 +105,19 @@ pub(super) fn bind(statement: &mut Statement<'_>, cells: &[Cell]) -> rusqlite::R
     Ok(())
 }
 
-fn floor(connection: &Connection, tier: Tier, ms: i64) -> rusqlite::Result<bool> {
+fn set_watermark(connection: &Connection, tier: Tier, ms: i64) -> rusqlite::Result<bool> {
     // What nothing is made of may go at any time.
     if tier.coarser().is_some() {
         let waiting: bool = connection
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM dirty WHERE tier = ?1 AND window_ms < ?2)")?
-            .query_row((tier.number(), ms), |row| row.get(0))?;
+            .query_row((tier.id(), ms), |row| row.get(0))?;
         if waiting {
             return Ok(false);
         }
     }
     connection
         .prepare_cached("UPDATE floor SET ms = max(ms, ?2) WHERE tier = ?1")?
-        .execute((tier.number(), ms))?;
+        .execute((tier.id(), ms))?;
     Ok(true)
 }
 
@@ -137,7 +139,7 @@ pub(super) fn put_host(connection: &Connection, host: &HostRecord) -> rusqlite::
 }
 
 /// Lets go of what nothing needs, and gives free pages back while there are many.
-pub(super) fn tidy(connection: &Connection, shared: &Shared, before_ms: i64) -> rusqlite::Result<()> {
+pub(super) fn vacuum(connection: &Connection, shared: &SqliteInner, before_ms: i64) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM seen WHERE newest_ms < ?1", [before_ms])?;
     let gone = connection.execute(
         "DELETE FROM shape WHERE used_ms < ?1 AND NOT EXISTS (SELECT 1 FROM block_raw b WHERE b.shape = shape.id) \
@@ -146,7 +148,7 @@ pub(super) fn tidy(connection: &Connection, shared: &Shared, before_ms: i64) -> 
         [before_ms.min(shared.clock.wall_ms() - 2 * 86_400_000)],
     )?;
     if gone > 0 {
-        tracing::debug!(gone, "shapes that nothing uses");
+        tracing::debug!(gone, "deleted unused shapes");
     }
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     // A tenth may stay free: it is used again at once.

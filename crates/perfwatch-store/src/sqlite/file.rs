@@ -1,6 +1,6 @@
 //! The file itself: made, locked, brought up to date, put back from a backup.
 
-use super::{PAGE_BYTES, SqliteOptions, SqliteStore, refused, unavailable};
+use super::{PAGE_BYTES, SqliteOptions, SqliteStore, store_error, unavailable};
 use crate::store::StoreError;
 use perfwatch_model::Clock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
@@ -23,19 +23,19 @@ impl SqliteStore {
         clock: &dyn Clock,
     ) -> Result<Option<PathBuf>, StoreError> {
         let failed =
-            |error: &dyn std::fmt::Display| StoreError::Refused(format!("{}: {error}", from.display()));
+            |error: &dyn std::fmt::Display| StoreError::Rejected(format!("{}: {error}", from.display()));
         let folder = &options.folder;
         std::fs::create_dir_all(folder).map_err(|error| failed(&error))?;
         let copy = folder.join("restore.db");
         let lock = lock(folder)?;
         std::fs::copy(from, &copy).map_err(|error| failed(&error))?;
-        let checked = old_file(&copy).map(drop);
+        let checked = open_backup(&copy).map(drop);
         if let Err(error) = checked {
             // What was there stays as it is.
             let _ = std::fs::remove_file(&copy);
             // People know the file by the name they gave.
             let (copy, from) = (copy.display().to_string(), from.display().to_string());
-            return Err(StoreError::Refused(error.to_string().replace(&copy, &from)));
+            return Err(StoreError::Rejected(error.to_string().replace(&copy, &from)));
         }
         let path = folder.join("history.db");
         let mut before = None;
@@ -60,24 +60,24 @@ impl SqliteStore {
 
 /// One hub a folder; let go when the process ends, however it ends.
 pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
-    let lock = File::create(folder.join("hub.lock")).map_err(|error| refused(folder, &error))?;
+    let lock = File::create(folder.join("hub.lock")).map_err(|error| store_error(folder, &error))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| refused(folder, &"another hub runs on this folder"))?;
+        .map_err(|_| store_error(folder, &"another hub runs on this folder"))?;
     Ok(lock)
 }
 
 /// The folder and the files in it are their owner's alone: who reads them could log in as anyone.
 /// SQLite gives its log the mode of its file.
-pub(super) fn keep_private(folder: &Path) -> std::io::Result<()> {
+pub(super) fn restrict_permissions(folder: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
     for name in ["history.db", "history.db-wal", "history.db-shm"] {
-        make_private(&folder.join(name), name == "history.db")?;
+        create_private(&folder.join(name), name == "history.db")?;
     }
     Ok(())
 }
 
 /// A file that only its owner reads, made where there is none.
-pub(super) fn make_private(path: &Path, make: bool) -> std::io::Result<()> {
+pub(super) fn create_private(path: &Path, make: bool) -> std::io::Result<()> {
     match std::fs::OpenOptions::new().append(true).create(make).mode(0o600).open(path) {
         Ok(file) => file.set_permissions(std::fs::Permissions::from_mode(0o600)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -86,7 +86,7 @@ pub(super) fn make_private(path: &Path, make: bool) -> std::io::Result<()> {
 }
 
 /// Leaves out what would let who finds a copy log in: keys that sign, and browsers.
-pub(crate) fn forget_keys(copy: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn strip_secrets(copy: &Connection) -> rusqlite::Result<()> {
     // What is deleted is overwritten, too.
     let sql = "PRAGMA secure_delete=ON; DELETE FROM session; DELETE FROM outbox; DELETE FROM job; DELETE FROM setting WHERE name = 'signing_keys'";
     copy.execute_batch(sql)
@@ -94,8 +94,8 @@ pub(crate) fn forget_keys(copy: &Connection) -> rusqlite::Result<()> {
 
 /// An empty database of our tables in a file of its own.
 pub(crate) fn new_file(path: &Path) -> Result<Connection, StoreError> {
-    let failed = |error: &dyn std::fmt::Display| StoreError::Refused(format!("{}: {error}", path.display()));
-    make_private(path, true).map_err(|error| failed(&error))?;
+    let failed = |error: &dyn std::fmt::Display| StoreError::Rejected(format!("{}: {error}", path.display()));
+    create_private(path, true).map_err(|error| failed(&error))?;
     let mut connection = Connection::open(path).map_err(|error| failed(&error))?;
     let settings = format!("PRAGMA page_size={PAGE_BYTES}; PRAGMA auto_vacuum=INCREMENTAL");
     connection.execute_batch(&settings).map_err(|error| failed(&error))?;
@@ -104,8 +104,8 @@ pub(crate) fn new_file(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// A backup, whole and of tables that this version knows.
-pub(crate) fn old_file(path: &Path) -> Result<Connection, StoreError> {
-    let failed = |error: &dyn std::fmt::Display| StoreError::Refused(format!("{}: {error}", path.display()));
+pub(crate) fn open_backup(path: &Path) -> Result<Connection, StoreError> {
+    let failed = |error: &dyn std::fmt::Display| StoreError::Rejected(format!("{}: {error}", path.display()));
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(|error| failed(&error))?;
     let check: String =

@@ -10,16 +10,16 @@ fn open(folder: &std::path::Path, budget_bytes: u64) -> Result<SqliteStore, Stor
 #[tokio::test]
 async fn does_what_every_store_must() {
     let folder = tempfile::tempdir().unwrap();
-    all(Arc::new(open(folder.path(), 1 << 30).unwrap())).await;
+    one(Arc::new(open(folder.path(), 1 << 30).unwrap())).await;
     // Again, by another process so to speak: all is there.
     let store = open(folder.path(), 1 << 30).unwrap();
-    assert_eq!(store.hosts().await.unwrap().len(), 2);
-    assert_eq!(store.blocks(Tier::Raw, host(3).id, T0, T0 + HOUR).await.unwrap().len(), 2);
+    assert_eq!(store.list_hosts().await.unwrap().len(), 2);
+    assert_eq!(store.read_blocks(Tier::Raw, host(3).id, T0, T0 + HOUR).await.unwrap().len(), 2);
     assert_eq!(head_seqs(&store).await, [99]);
 }
 
 #[tokio::test]
-async fn two_hubs_never_share_a_folder() {
+async fn second_hub_on_a_data_dir_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let first = open(folder.path(), 1 << 30).unwrap();
     let error = open(folder.path(), 1 << 30).err().unwrap().to_string();
@@ -29,7 +29,7 @@ async fn two_hubs_never_share_a_folder() {
 }
 
 #[tokio::test]
-async fn tables_of_a_newer_version_and_files_that_are_none_are_refused() {
+async fn newer_schema_and_foreign_files_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path(), 1 << 30).unwrap());
     let file = folder.path().join("history/history.db");
@@ -45,7 +45,7 @@ async fn tables_of_a_newer_version_and_files_that_are_none_are_refused() {
 }
 
 #[tokio::test]
-async fn a_backup_is_whole_while_rows_come_in() {
+async fn backup_is_consistent_under_writes() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(open(folder.path(), 1 << 30).unwrap());
     let key = perfwatch_store::settings::put_setting("signing_keys", "a signing key");
@@ -80,7 +80,7 @@ async fn a_backup_is_whole_while_rows_come_in() {
 }
 
 #[tokio::test]
-async fn the_budget_is_a_wall() {
+async fn disk_budget_is_never_exceeded() {
     let folder = tempfile::tempdir().unwrap();
     let budget = 4 << 20;
     let store = open(folder.path(), budget).unwrap();
@@ -121,7 +121,7 @@ async fn the_budget_is_a_wall() {
     store.truncate_head(i64::MAX).await.unwrap();
     let full = disk();
     for _ in 0..10 {
-        store.tidy(0).await.unwrap();
+        store.vacuum(0).await.unwrap();
     }
     drop(store);
     assert!(disk() < full / 2, "{} of {full}", disk());

@@ -10,7 +10,7 @@ async fn connect(url: &str) -> Result<PostgresStore, StoreError> {
 }
 
 #[tokio::test]
-async fn another_machines_certificate_is_verified() {
+async fn server_certificate_is_verified() {
     let authority = |name: &str| {
         let mut parameters = rcgen::CertificateParams::default();
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -33,9 +33,9 @@ async fn another_machines_certificate_is_verified() {
     let (ours, foreign) = (file("ours.pem", ours.pem()), file("foreign.pem", foreign.pem()));
     let url = |more: &str| format!("postgres://postgres@127.0.0.1:{port}/tls?sslmode=verify-full{more}");
     let store = connect(&url(&format!("&sslrootcert={ours}"))).await.unwrap();
-    assert!(store.hosts().await.unwrap().is_empty());
+    assert!(store.list_hosts().await.unwrap().is_empty());
     let sql = "SELECT CAST(ssl AS TEXT) FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-    assert_eq!(store.rows(sql, Vec::new()).await.unwrap()[0][0], Cell::Text("true".to_owned()));
+    assert_eq!(store.query(sql, Vec::new()).await.unwrap()[0][0], SqlValue::Text("true".to_owned()));
     for more in ["", &format!("&sslrootcert={foreign}")] {
         let error = connect(&url(more)).await.err().unwrap().to_string();
         assert!(error.to_lowercase().contains("certificate"), "{error}");

@@ -1,6 +1,6 @@
 //! `perfwatch` and its commands.
 
-use super::{AgentFlags, Common, Overrides, Program, Roots, finish, over, run_agent};
+use super::{AgentFlags, Common, Overrides, Program, RootFlags, finish, push_override, run_agent};
 use crate::config::{Duration, Settings};
 use crate::simulate::Simulation;
 use crate::user::{self, UserCommand};
@@ -21,7 +21,7 @@ struct Cli {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
-    all: AllFlags,
+    run: AllFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -146,7 +146,7 @@ struct OnceFlags {
     #[arg(long, value_name = "TIME")]
     interval: Option<String>,
     #[command(flatten)]
-    roots: Roots,
+    roots: RootFlags,
 }
 
 #[derive(Debug, Args)]
@@ -154,7 +154,7 @@ struct CaptureFlags {
     /// Where to write it; the terminal if none
     file: Option<PathBuf>,
     #[command(flatten)]
-    roots: Roots,
+    roots: RootFlags,
 }
 
 impl ExportFlags {
@@ -178,7 +178,7 @@ impl SimulateFlags {
         };
         Ok(Simulation {
             hub: self.hub,
-            token: settings.agent().map_err(anyhow::Error::msg)?.token,
+            token: settings.agent_config().map_err(anyhow::Error::msg)?.token,
             hosts: self.hosts,
             interval: time("--interval", &self.interval)?,
             seed: self.seed,
@@ -197,46 +197,46 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let mut flags = Overrides::new();
     match cli.command {
         None => {
-            over(&mut flags, "hub.listen", cli.all.listen);
-            over(&mut flags, "agent.interval", cli.all.interval);
+            push_override(&mut flags, "hub.listen", cli.run.listen);
+            push_override(&mut flags, "agent.interval", cli.run.interval);
             run::all(&cli.common.load(flags)?)
         }
         Some(Command::Hub(hub)) => {
-            over(&mut flags, "hub.listen", hub.listen);
-            over(&mut flags, "hub.store", hub.store);
-            over(&mut flags, "hub.redis", hub.redis);
+            push_override(&mut flags, "hub.listen", hub.listen);
+            push_override(&mut flags, "hub.store", hub.store);
+            push_override(&mut flags, "hub.redis", hub.redis);
             run::hub(&cli.common.load(flags)?)
         }
         Some(Command::User(user)) => {
-            over(&mut flags, "hub.store", user.store);
+            push_override(&mut flags, "hub.store", user.store);
             user::user(&cli.common.load(flags)?, user.command)
         }
         Some(Command::Backup(file)) => {
-            over(&mut flags, "hub.store", file.store);
+            push_override(&mut flags, "hub.store", file.store);
             admin::backup(&cli.common.load(flags)?, &file.file)
         }
         Some(Command::Restore(file)) => {
-            over(&mut flags, "hub.store", file.store);
+            push_override(&mut flags, "hub.store", file.store);
             admin::restore(&cli.common.load(flags)?, &file.file)
         }
         Some(Command::Export(export)) => {
-            over(&mut flags, "hub.store", export.store.clone());
+            push_override(&mut flags, "hub.store", export.store.clone());
             admin::export(&cli.common.load(flags)?, &export.request())
         }
         Some(Command::Simulate(fleet)) => {
-            over(&mut flags, "agent.token", fleet.token.clone());
+            push_override(&mut flags, "agent.token", fleet.token.clone());
             let settings = cli.common.load(flags)?;
             admin::simulate(&fleet.simulation(&settings)?)
         }
-        Some(Command::Agent(agent)) => run_agent(cli.common, agent, Program::Whole),
+        Some(Command::Agent(agent)) => run_agent(cli.common, agent, Program::Full),
         Some(Command::Once(once)) => {
             let json = once.json;
-            over(&mut flags, "agent.interval", once.interval.or_else(|| Some("1s".to_owned())));
+            push_override(&mut flags, "agent.interval", once.interval.or_else(|| Some("1s".to_owned())));
             once.roots.overrides(&mut flags);
             look::once(&cli.common.load(flags)?, json)
         }
-        Some(Command::RotateKey) => crate::keys::rotate(&cli.common.load(flags)?),
-        Some(Command::Probe) => look::say(perfwatch_ssh::PROBE.as_bytes()),
+        Some(Command::RotateKey) => crate::encryption_keys::rotate_key(&cli.common.load(flags)?),
+        Some(Command::Probe) => look::write_stdout(perfwatch_ssh::PROBE.as_bytes()),
         Some(Command::Capture(capture)) => {
             let file = capture.file;
             capture.roots.overrides(&mut flags);
@@ -251,7 +251,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn cli_definition_is_valid() {
         Cli::command().debug_assert();
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct ConfigError {
     /// File and line, variable or flag.
-    pub place: String,
+    pub location: String,
     /// Dotted; empty where no key is at fault.
     pub key: String,
     /// What is wrong.
@@ -18,14 +18,18 @@ pub struct ConfigError {
 impl std::fmt::Display for ConfigError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let key = if self.key.is_empty() { String::new() } else { format!("{}: ", self.key) };
-        write!(f, "{}: {key}{}", self.place, self.message)
+        write!(f, "{}: {key}{}", self.location, self.message)
     }
 }
 
 impl std::error::Error for ConfigError {}
 
-fn fail<T>(place: impl Into<String>, key: &str, message: impl Into<String>) -> Result<T, ConfigError> {
-    Err(ConfigError { place: place.into(), key: key.to_owned(), message: message.into() })
+fn config_error<T>(
+    place: impl Into<String>,
+    key: &str,
+    message: impl Into<String>,
+) -> Result<T, ConfigError> {
+    Err(ConfigError { location: place.into(), key: key.to_owned(), message: message.into() })
 }
 
 const PREFIX: &str = "PERFWATCH_";
@@ -47,31 +51,27 @@ pub fn load(
         None => Value::Object(Map::new()),
     };
     let defaults = serde_json::to_value(Settings::default()).unwrap_or_default();
-    let keys = leaves(&defaults);
+    let keys = leaf_keys(&defaults);
     for (name, text) in environment {
         let Some(rest) = name.strip_prefix(PREFIX).filter(|rest| *rest != "CONFIG") else {
             continue;
         };
         let Some(key) = keys.iter().find(|key| key.replace('.', "_").to_ascii_uppercase() == rest) else {
-            return fail(
-                format!("environment, {name}"),
-                "",
-                "there is no such setting; docs/CONFIG.md has them all",
-            );
+            return config_error(format!("environment, {name}"), "", "unknown setting; see docs/CONFIG.md");
         };
-        overlay(&mut tree, &defaults, key, text, &format!("environment, {name}"))?;
+        apply_override(&mut tree, &defaults, key, text, &format!("environment, {name}"))?;
     }
     for (key, text) in flags {
-        overlay(&mut tree, &defaults, key, text, "command line")?;
+        apply_override(&mut tree, &defaults, key, text, "command line")?;
     }
     serde_path_to_error::deserialize(tree).or_else(|error| {
         let key = error.path().to_string();
-        fail("settings", &key, error.inner().to_string())
+        config_error("settings", &key, error.inner().to_string())
     })
 }
 
 /// Dotted keys of all settings. Lists and maps are one setting each.
-pub(super) fn leaves(value: &Value) -> Vec<String> {
+pub(super) fn leaf_keys(value: &Value) -> Vec<String> {
     fn walk(value: &Value, path: &str, out: &mut Vec<String>) {
         match value {
             Value::Object(map) if !map.is_empty() => {
@@ -89,7 +89,7 @@ pub(super) fn leaves(value: &Value) -> Vec<String> {
 }
 
 /// Sets one key from text, and checks it at once, so that the error can name its place.
-fn overlay(
+fn apply_override(
     tree: &mut Value,
     defaults: &Value,
     key: &str,
@@ -106,26 +106,26 @@ fn overlay(
             };
             match list().map(pair).collect::<Option<Map<_, _>>>() {
                 Some(map) => Value::Object(map),
-                None => return fail(place, key, "expected name=value,name=value"),
+                None => return config_error(place, key, "expected name=value,name=value"),
             }
         }
         Value::Number(_) => match text.trim().parse::<u64>() {
             Ok(number) => number.into(),
-            Err(_) => return fail(place, key, format!("expected a whole number, found {text:?}")),
+            Err(_) => return config_error(place, key, format!("expected a whole number, found {text:?}")),
         },
         Value::Null if text.is_empty() => Value::Null,
         _ => text.into(),
     };
     let mut alone = Value::Object(Map::new());
-    set(&mut alone, key, value.clone());
+    set_key(&mut alone, key, value.clone());
     if let Err(error) = serde_json::from_value::<Settings>(alone) {
-        return fail(place, key, error.to_string());
+        return config_error(place, key, error.to_string());
     }
-    set(tree, key, value);
+    set_key(tree, key, value);
     Ok(())
 }
 
-fn set(tree: &mut Value, key: &str, value: Value) {
+fn set_key(tree: &mut Value, key: &str, value: Value) {
     let mut here = tree;
     for part in key.split('.') {
         if !here.is_object() {
@@ -138,21 +138,21 @@ fn set(tree: &mut Value, key: &str, value: Value) {
 }
 
 /// A problem with a file's text, before it is known which key it is about.
-struct Problem {
+struct ParseError {
     line: Option<usize>,
     message: String,
 }
 
 fn read_file(path: &Path) -> Result<Value, ConfigError> {
     let place = path.display().to_string();
-    let text = std::fs::read_to_string(path).or_else(|error| fail(&place, "", error.to_string()))?;
+    let text = std::fs::read_to_string(path).or_else(|error| config_error(&place, "", error.to_string()))?;
     let kind = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let problem = match kind {
         "yaml" | "yml" => yaml::<Settings>(&text).map(|_| ()),
         "json" => json::<Settings>(&text).map(|_| ()),
         "toml" => from_toml::<Settings>(&text).map(|_| ()),
         _ => {
-            return fail(place, "", "a configuration file ends in .yaml, .yml, .json or .toml");
+            return config_error(place, "", "a configuration file ends in .yaml, .yml, .json or .toml");
         }
     };
     let tree = match kind {
@@ -175,26 +175,30 @@ fn read_file(path: &Path) -> Result<Value, ConfigError> {
                 .filter(|path| path != ".")
                 .unwrap_or_default();
             let message = typed.map_or(problem.message, |error| error.inner().to_string());
-            fail(problem.line.map_or(place.clone(), |line| format!("{place}, line {line}")), &key, message)
+            config_error(
+                problem.line.map_or(place.clone(), |line| format!("{place}, line {line}")),
+                &key,
+                message,
+            )
         }
-        (Ok(()), Err(problem)) => fail(place, "", problem.message),
+        (Ok(()), Err(problem)) => config_error(place, "", problem.message),
     }
 }
 
-fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Problem> {
-    serde_saphyr::from_str(text).map_err(|error| Problem {
+fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, ParseError> {
+    serde_saphyr::from_str(text).map_err(|error| ParseError {
         line: error.location().map(|location| usize::try_from(location.line()).unwrap_or_default()),
         message: first_line(&error.to_string()),
     })
 }
 
-fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Problem> {
+fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, ParseError> {
     serde_json::from_str(text)
-        .map_err(|error| Problem { line: Some(error.line()), message: error.to_string() })
+        .map_err(|error| ParseError { line: Some(error.line()), message: error.to_string() })
 }
 
-fn from_toml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Problem> {
-    toml::from_str(text).map_err(|error| Problem {
+fn from_toml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, ParseError> {
+    toml::from_str(text).map_err(|error| ParseError {
         line: error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1),
         message: error.message().to_owned(),
     })

@@ -2,7 +2,7 @@
 
 use super::values::{Bytes, Duration, Secret};
 use perfwatch_agent::AgentConfig;
-use perfwatch_collect::{CommandLine, Options};
+use perfwatch_collect::{CollectorOptions, CommandLine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use std::time;
 
 /// Every setting and its sentence; a test holds it against [`Settings`], and
 /// `docs/CONFIG.md` is made of it.
-pub const KEYS: &[(&str, &str)] = &[
-    ("data", "Folder for all that is kept: the agent's identity and spool."),
+pub const SETTINGS: &[(&str, &str)] = &[
+    ("data", "Data directory [env: PERFWATCH_DATA]: the agent's identity and spool."),
     (
         "log.level",
         "`error`, `warn`, `info`, `debug` or `trace`, also per module: `info,perfwatch_hub=debug`.",
     ),
-    ("log.format", "`text` for people, `json` for machines."),
+    ("log.format", "`text` or `json`."),
     ("hub.listen", "Address and port of the hub; `0.0.0.0:8000` or `[::]:8000` for other machines too."),
     (
         "hub.public_url",
@@ -36,42 +36,45 @@ pub const KEYS: &[(&str, &str)] = &[
     ("hub.oidc.issuer", "Address of an OpenID Connect issuer, for single sign-on; empty for none."),
     ("hub.oidc.client_id", "As which the hub is known to the issuer."),
     ("hub.oidc.client_secret", "Proves that; `file:PATH` reads it from a file."),
-    ("hub.oidc.name", "What stands on the button of the login page."),
-    ("hub.oidc.scopes", "What the issuer is asked for, beside `openid`."),
+    ("hub.oidc.name", "Label of the sign-in button."),
+    ("hub.oidc.scopes", "Scopes requested in addition to `openid`."),
     ("hub.oidc.role_claim", "Which claim tells roles: `groups`, `realm_access.roles`."),
-    ("hub.oidc.admins", "Values of that claim that make an administrator."),
+    ("hub.oidc.admins", "Claim values mapped to the role admin."),
     ("hub.oidc.operators", "Values of that claim that make an operator."),
     ("hub.oidc.viewers", "Values of that claim that make a viewer."),
-    ("hub.oidc.default_role", "Role of who has none of these values; empty keeps them out."),
-    ("hub.sessions.idle", "A browser that asks for nothing this long is logged out."),
-    ("hub.sessions.longest", "Every browser is logged out after this long."),
-    ("hub.limits.agent_requests", "Requests a second of one agent; five times as many at once."),
-    ("hub.limits.ingest_requests", "Requests a second of all that send together."),
-    ("hub.limits.api_requests", "Requests a second of one account, token or unknown address."),
-    ("hub.limits.connections", "Open connections."),
-    ("hub.limits.address_connections", "Open connections of one address; trusted proxies have no bound."),
+    ("hub.oidc.default_role", "Role of users without a matching claim value; empty denies login."),
+    ("hub.sessions.idle_timeout", "A browser that asks for nothing this long is logged out."),
+    ("hub.sessions.max_age", "Every browser is logged out after this long."),
+    ("hub.limits.agent_requests_per_second", "Requests a second of one agent; five times as many at once."),
+    ("hub.limits.ingest_requests_per_second", "Requests a second of all that send together."),
+    ("hub.limits.api_requests_per_second", "Requests a second of one account, token or unknown address."),
+    ("hub.limits.max_connections", "Open connections."),
+    (
+        "hub.limits.max_connections_per_address",
+        "Open connections of one address; trusted proxies have no bound.",
+    ),
     (
         "hub.store",
         "Where history is kept: `postgres://user@host/database`, or `sqlite:FOLDER`; empty for SQLite in the data folder.",
     ),
     ("hub.disk_budget", "What history may take on disk; the oldest detail goes first. At least 16MB."),
     (
-        "hub.min_free",
+        "hub.min_free_space",
         "With less than this free on the file system of history, nothing is taken in until there is more.",
     ),
-    ("hub.keep.raw", "How long every tick is kept, with its processes."),
-    ("hub.keep.minutes", "How long figures of each minute are kept."),
-    ("hub.keep.hours", "How long figures of each hour are kept."),
+    ("hub.retention.raw", "How long every tick is kept, with its processes."),
+    ("hub.retention.minutes", "How long figures of each minute are kept."),
+    ("hub.retention.hours", "How long figures of each hour are kept."),
     (
-        "hub.secret_key",
+        "hub.encryption_key",
         "What credentials of servers, settings of channels and second factors are sealed by: 64 hexadecimal digits, or `file:PATH`; more lines open what was sealed before. Empty for one of its own in the data folder.",
     ),
     (
         "hub.redis",
         "Where several hubs share what each of them saw last: `redis://:password@host:6379/0`, `rediss://…` for TLS, or `file:PATH`; empty for one hub. Nothing is lost while it is away.",
     ),
-    ("hub.servers.workers", "Hosts without an agent that are looked at at one time."),
-    ("hub.interval", "How often agents should send; empty leaves it to each agent."),
+    ("hub.agentless.workers", "Concurrent SSH collections."),
+    ("hub.interval", "Interval requested from agents; empty: each agent uses its own."),
     ("agent.hub", "Where the agent sends: `https://hub.example:8000`."),
     (
         "agent.token",
@@ -81,7 +84,7 @@ pub const KEYS: &[(&str, &str)] = &[
         "agent.ca",
         "File with the authorities that may have signed the hub's certificate (PEM); empty for those of the system.",
     ),
-    ("agent.name", "What people call this host; empty for its host name."),
+    ("agent.name", "Host name shown in PerfWatch [default: the system host name]; empty for its host name."),
     ("agent.interval", "Time between two snapshots, 250 ms to 1 h."),
     ("agent.procfs", "Where the watched host's `/proc` is mounted (containers: `/host/proc`)."),
     ("agent.sysfs", "Where the watched host's `/sys` is mounted."),
@@ -94,8 +97,8 @@ pub const KEYS: &[(&str, &str)] = &[
     ("agent.exclude.devices", "Block devices that are left out."),
     ("agent.exclude.mounts", "Mount points that are left out."),
     ("agent.exclude.metrics", "Metrics that are left out: `tcp.*`."),
-    ("agent.spool_bytes", "Most disk space for snapshots that wait for the hub; the oldest go first."),
-    ("agent.backoff_max", "Longest pause between two tries to reach the hub."),
+    ("agent.spool_max_size", "Most disk space for snapshots that wait for the hub; the oldest go first."),
+    ("agent.max_backoff", "Longest pause between two tries to reach the hub."),
 ];
 
 /// All settings.
@@ -106,7 +109,7 @@ pub struct Settings {
     pub data: PathBuf,
     pub log: LogSettings,
     pub hub: HubSettings,
-    pub agent: AgentSettings,
+    pub agent_config: AgentSettings,
 }
 
 /// `log.*`
@@ -141,20 +144,20 @@ pub struct HubSettings {
     pub oidc: OidcSettings,
     pub sessions: SessionSettings,
     pub limits: LimitSettings,
-    pub secret_key: Option<Secret>,
+    pub encryption_key: Option<Secret>,
     pub redis: Option<Secret>,
-    pub servers: ServerSettings,
+    pub agentless: AgentlessSettings,
     pub interval: Option<Duration>,
     pub store: Option<String>,
     pub disk_budget: Bytes,
-    pub min_free: Bytes,
-    pub keep: KeepSettings,
+    pub min_free_space: Bytes,
+    pub retention: RetentionSettings,
 }
 
 /// `hub.servers.*`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ServerSettings {
+pub struct AgentlessSettings {
     pub workers: usize,
 }
 
@@ -194,25 +197,25 @@ pub struct OidcSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionSettings {
-    pub idle: Duration,
-    pub longest: Duration,
+    pub idle_timeout: Duration,
+    pub max_age: Duration,
 }
 
 /// `hub.limits.*`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
-    pub agent_requests: u32,
-    pub ingest_requests: u32,
-    pub api_requests: u32,
-    pub connections: usize,
-    pub address_connections: usize,
+    pub agent_requests_per_second: u32,
+    pub ingest_requests_per_second: u32,
+    pub api_requests_per_second: u32,
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
 }
 
 /// `hub.keep.*`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct KeepSettings {
+pub struct RetentionSettings {
     pub raw: Duration,
     pub minutes: Duration,
     pub hours: Duration,
@@ -233,8 +236,8 @@ pub struct AgentSettings {
     pub collectors: CollectorSettings,
     pub processes: ProcessSettings,
     pub exclude: ExcludeSettings,
-    pub spool_bytes: Bytes,
-    pub backoff_max: Duration,
+    pub spool_max_size: Bytes,
+    pub max_backoff: Duration,
 }
 
 /// `agent.collectors.*`
@@ -278,7 +281,7 @@ impl Default for Settings {
             data: default_data(),
             log: LogSettings::default(),
             hub: HubSettings::default(),
-            agent: AgentSettings::default(),
+            agent_config: AgentSettings::default(),
         }
     }
 }
@@ -311,14 +314,14 @@ impl Default for HubSettings {
             oidc: OidcSettings::default(),
             sessions: SessionSettings::default(),
             limits: LimitSettings::default(),
-            secret_key: None,
+            encryption_key: None,
             redis: None,
-            servers: ServerSettings::default(),
+            agentless: AgentlessSettings::default(),
             interval: None,
             store: None,
             disk_budget: Bytes(10 << 30),
-            min_free: Bytes(256 << 20),
-            keep: KeepSettings::default(),
+            min_free_space: Bytes(256 << 20),
+            retention: RetentionSettings::default(),
         }
     }
 }
@@ -349,29 +352,29 @@ impl Default for OidcSettings {
 impl Default for SessionSettings {
     fn default() -> Self {
         let days = |days: u64| Duration(time::Duration::from_secs(days * 86_400));
-        Self { idle: days(7), longest: days(30) }
+        Self { idle_timeout: days(7), max_age: days(30) }
     }
 }
 
 impl Default for LimitSettings {
     fn default() -> Self {
         Self {
-            agent_requests: 20,
-            ingest_requests: 10_000,
-            api_requests: 100,
-            connections: 20_000,
-            address_connections: 2_000,
+            agent_requests_per_second: 20,
+            ingest_requests_per_second: 10_000,
+            api_requests_per_second: 100,
+            max_connections: 20_000,
+            max_connections_per_address: 2_000,
         }
     }
 }
 
-impl Default for ServerSettings {
+impl Default for AgentlessSettings {
     fn default() -> Self {
         Self { workers: 5 }
     }
 }
 
-impl Default for KeepSettings {
+impl Default for RetentionSettings {
     fn default() -> Self {
         let days = |days: u64| Duration(time::Duration::from_secs(days * 86_400));
         Self { raw: days(14), minutes: days(90), hours: days(730) }
@@ -392,21 +395,21 @@ impl Default for AgentSettings {
             collectors: CollectorSettings::default(),
             processes: ProcessSettings::default(),
             exclude: ExcludeSettings::default(),
-            spool_bytes: Bytes(256 << 20),
-            backoff_max: Duration(time::Duration::from_secs(10)),
+            spool_max_size: Bytes(256 << 20),
+            max_backoff: Duration(time::Duration::from_secs(10)),
         }
     }
 }
 
 impl Default for ProcessSettings {
     fn default() -> Self {
-        Self { top: Options::default().top, command_line: CommandLineSetting::Masked }
+        Self { top: CollectorOptions::default().top_processes, command_line: CommandLineSetting::Masked }
     }
 }
 
 impl Default for ExcludeSettings {
     fn default() -> Self {
-        let options = Options::default();
+        let options = CollectorOptions::default();
         Self {
             interfaces: options.exclude_interfaces,
             devices: options.exclude_devices,
@@ -418,10 +421,10 @@ impl Default for ExcludeSettings {
 
 impl Settings {
     /// What collectors are told.
-    pub fn options(&self) -> Options {
-        let agent = &self.agent;
-        Options {
-            top: agent.processes.top,
+    pub fn collector_options(&self) -> CollectorOptions {
+        let agent = &self.agent_config;
+        CollectorOptions {
+            top_processes: agent.processes.top,
             command_line: match agent.processes.command_line {
                 CommandLineSetting::None => CommandLine::None,
                 CommandLineSetting::Masked => CommandLine::Masked,
@@ -438,8 +441,8 @@ impl Settings {
     ///
     /// # Errors
     /// A token whose file can't be read.
-    pub fn agent(&self) -> Result<AgentConfig, String> {
-        let agent = &self.agent;
+    pub fn agent_config(&self) -> Result<AgentConfig, String> {
+        let agent = &self.agent_config;
         let token = agent.token.as_ref().map(Secret::read).transpose();
         Ok(AgentConfig {
             hub: agent.hub.clone(),
@@ -451,11 +454,16 @@ impl Settings {
             procfs: agent.procfs.clone(),
             sysfs: agent.sysfs.clone(),
             rootfs: agent.rootfs.clone(),
-            disabled: agent.collectors.disabled.clone(),
-            intervals: agent.collectors.intervals.iter().map(|(name, time)| (name.clone(), time.0)).collect(),
-            options: self.options(),
-            spool_bytes: agent.spool_bytes.0,
-            backoff_max: agent.backoff_max.0,
+            disabled_collectors: agent.collectors.disabled.clone(),
+            collector_intervals: agent
+                .collectors
+                .intervals
+                .iter()
+                .map(|(name, time)| (name.clone(), time.0))
+                .collect(),
+            options: self.collector_options(),
+            max_spool_bytes: agent.spool_max_size.0,
+            max_backoff: agent.max_backoff.0,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Files, variables and flags: what is taken and what is refused, and how.
 
-use super::load::leaves;
+use super::load::leaf_keys;
 use super::*;
 use std::path::Path;
 
@@ -9,23 +9,23 @@ fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_setting_has_its_sentence() {
-    let mut keys = leaves(&serde_json::to_value(Settings::default()).unwrap());
-    let mut told: Vec<String> = KEYS.iter().map(|(key, _)| (*key).to_owned()).collect();
+fn every_setting_is_documented() {
+    let mut keys = leaf_keys(&serde_json::to_value(Settings::default()).unwrap());
+    let mut told: Vec<String> = SETTINGS.iter().map(|(key, _)| (*key).to_owned()).collect();
     keys.sort();
     told.sort();
     assert_eq!(keys, told);
 }
 
 #[test]
-fn each_valid_file_says_the_same() {
+fn valid_files_parse_equally() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/valid");
     for kind in ["yaml", "json", "toml"] {
         let settings = load(Some(&folder.join(format!("full.{kind}"))), &[], &[]).unwrap();
-        assert_eq!(settings.agent.interval.0.as_millis(), 500, "{kind}");
-        assert_eq!(settings.agent.name.as_deref(), Some("db-1"), "{kind}");
-        assert_eq!(settings.agent.collectors.intervals["filesystem"].0.as_secs(), 60, "{kind}");
-        assert_eq!(settings.agent.exclude.interfaces, ["lo"], "{kind}");
+        assert_eq!(settings.agent_config.interval.0.as_millis(), 500, "{kind}");
+        assert_eq!(settings.agent_config.name.as_deref(), Some("db-1"), "{kind}");
+        assert_eq!(settings.agent_config.collectors.intervals["filesystem"].0.as_secs(), 60, "{kind}");
+        assert_eq!(settings.agent_config.exclude.interfaces, ["lo"], "{kind}");
         assert_eq!(settings.log.format, LogFormat::Json, "{kind}");
     }
     assert_eq!(load(Some(&folder.join("empty.yaml")), &[], &[]).unwrap(), Settings::default());
@@ -33,7 +33,7 @@ fn each_valid_file_says_the_same() {
 
 /// The directory is the list: each file's last line says what the error must be.
 #[test]
-fn each_invalid_file_is_refused_by_key_and_line() {
+fn invalid_files_report_key_and_line() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/invalid");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_none_or(|ending| ending != "expected"));
@@ -50,27 +50,27 @@ fn each_invalid_file_is_refused_by_key_and_line() {
 }
 
 #[test]
-fn flags_beat_the_environment_and_that_beats_the_file() {
+fn flags_override_environment_and_file() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/valid/full.yaml");
     let variables = env(&[
         ("PERFWATCH_AGENT_INTERVAL", "3s"),
         ("PERFWATCH_AGENT_NAME", "123"),
         ("PERFWATCH_AGENT_EXCLUDE_METRICS", "tcp.*, udp.*"),
         ("PERFWATCH_AGENT_COLLECTORS_INTERVALS", "cpu=1s,disk=5s"),
-        ("PERFWATCH_AGENT_SPOOL_BYTES", "9000000"),
+        ("PERFWATCH_AGENT_SPOOL_MAX_SIZE", "9000000"),
         ("HOME", "/x"),
     ]);
     let settings = load(Some(&file), &variables, &[("agent.interval", "4s".to_owned())]).unwrap();
-    assert_eq!(settings.agent.interval.0.as_secs(), 4);
-    assert_eq!(settings.agent.name.as_deref(), Some("123"));
-    assert_eq!(settings.agent.exclude.metrics, ["tcp.*", "udp.*"]);
-    assert_eq!(settings.agent.collectors.intervals.len(), 2);
-    assert_eq!(settings.agent.spool_bytes, Bytes(9_000_000));
+    assert_eq!(settings.agent_config.interval.0.as_secs(), 4);
+    assert_eq!(settings.agent_config.name.as_deref(), Some("123"));
+    assert_eq!(settings.agent_config.exclude.metrics, ["tcp.*", "udp.*"]);
+    assert_eq!(settings.agent_config.collectors.intervals.len(), 2);
+    assert_eq!(settings.agent_config.spool_max_size, Bytes(9_000_000));
     assert_eq!(load(None, &env(&[("PERFWATCH_HUB_INTERVAL", "")]), &[]).unwrap().hub.interval, None);
 }
 
 #[test]
-fn variables_and_flags_are_refused_by_name() {
+fn invalid_variables_and_flags_are_named() {
     for (variables, flags, expected) in [
         (
             env(&[("PERFWATCH_AGENT_INTERVALL", "1s")]),
@@ -78,9 +78,9 @@ fn variables_and_flags_are_refused_by_name() {
             "environment, PERFWATCH_AGENT_INTERVALL: there is no such setting",
         ),
         (
-            env(&[("PERFWATCH_AGENT_SPOOL_BYTES", "many")]),
+            env(&[("PERFWATCH_AGENT_SPOOL_MAX_SIZE", "many")]),
             vec![],
-            "environment, PERFWATCH_AGENT_SPOOL_BYTES: agent.spool_bytes: expected a size such as 64MB, 10GB or bytes",
+            "environment, PERFWATCH_AGENT_SPOOL_MAX_SIZE: agent.spool_max_size: expected a size such as 64MB, 10GB or bytes",
         ),
         (
             env(&[("PERFWATCH_LOG_FORMAT", "xml")]),

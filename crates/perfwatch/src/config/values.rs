@@ -1,6 +1,6 @@
 //! Times and sizes as people write them.
 
-use perfwatch_model::Span;
+use perfwatch_model::HumanDuration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::time;
 
@@ -8,8 +8,8 @@ use std::time;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Duration(pub time::Duration);
 
-impl From<Span> for Duration {
-    fn from(span: Span) -> Self {
+impl From<HumanDuration> for Duration {
+    fn from(span: HumanDuration) -> Self {
         Self(time::Duration::from_millis(span.ms().unsigned_abs()))
     }
 }
@@ -18,19 +18,19 @@ impl std::str::FromStr for Duration {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        Span::parse(text).map(Self::from).ok_or(())
+        HumanDuration::parse(text).map(Self::from).ok_or(())
     }
 }
 
 impl<'de> Deserialize<'de> for Duration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Span::deserialize(deserializer).map(Self::from)
+        HumanDuration::deserialize(deserializer).map(Self::from)
     }
 }
 
 impl Serialize for Duration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Span::from_ms(i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)).serialize(serializer)
+        HumanDuration::from_ms(i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)).serialize(serializer)
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_shown_nowhere_and_may_stand_in_a_file() {
+    fn secrets_are_redacted_and_read_from_files() {
         let secret: Secret = serde_json::from_str("\"hunter2\"").unwrap();
         assert_eq!((secret.read().unwrap().as_str(), format!("{secret:?}")), ("hunter2", "***".to_owned()));
         assert_eq!(serde_json::to_string(&secret).unwrap(), "\"***\"");
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_times() {
+    fn sizes_and_durations() {
         for (text, bytes) in
             [("64MB", 64 << 20), ("10 GiB", 10 << 30), ("512", 512), ("1kb", 1024), ("7B", 7)]
         {

@@ -20,7 +20,7 @@ fn number(value: Option<f64>, digits: usize) -> String {
 }
 
 /// A screenful for people.
-pub(super) fn show(name: &str, snapshot: &Snapshot) -> String {
+pub(super) fn render_screen(name: &str, snapshot: &Snapshot) -> String {
     let get = |metric: &str| snapshot.value(metric, "");
     let mut out = String::new();
     // Writing to a String can't fail.

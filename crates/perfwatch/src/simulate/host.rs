@@ -12,7 +12,7 @@ const DISKS: [&str; 2] = ["nvme0n1", "sda"];
 const MOUNTS: [&str; 3] = ["/", "/boot", "/srv"];
 const INTERFACES: [&str; 2] = ["eth0", "lo"];
 const COLLECTORS: [&str; 6] = ["cpu", "disk", "memory", "network", "processes", "sockets"];
-const NAMES: [(&str, &str, &str); 10] = [
+const PROCESS_TEMPLATES: [(&str, &str, &str); 10] = [
     ("postgres", "postgres", "postgres: writer process"),
     ("nginx", "www-data", "nginx: worker process"),
     ("java", "app", "/usr/bin/java -Xmx4g -jar /opt/app/service.jar"),
@@ -39,11 +39,11 @@ pub struct SimHost {
     rng: Rng,
     cores: f64,
     memory: f64,
-    base: f64,
+    base_load: f64,
     load: f64,
-    burst: u32,
+    burst_ticks: u32,
     loads: [f64; 3],
-    used: f64,
+    memory_used: f64,
     seq: u64,
 }
 
@@ -103,11 +103,11 @@ impl SimHost {
             columns,
             cores: cores as f64,
             memory,
-            base: 0.02 + 0.35 * rng.f64() * rng.f64(),
+            base_load: 0.02 + 0.35 * rng.f64() * rng.f64(),
             load: 0.1,
-            burst: 0,
+            burst_ticks: 0,
             loads: [0.1; 3],
-            used: 0.3 + 0.4 * rng.f64(),
+            memory_used: 0.3 + 0.4 * rng.f64(),
             seq: 0,
             rng,
         }
@@ -143,18 +143,18 @@ impl SimHost {
     fn step(&mut self, at_ms: i64, interval_ms: u32) {
         let hour = (at_ms % 86_400_000) as f64 / 3_600_000.0;
         let day = 1.0 + 0.6 * ((hour - 14.0) / 24.0 * std::f64::consts::TAU).cos();
-        if self.burst == 0 && self.rng.u32(..400) == 0 {
-            self.burst = self.rng.u32(3..60);
+        if self.burst_ticks == 0 && self.rng.u32(..400) == 0 {
+            self.burst_ticks = self.rng.u32(3..60);
         }
-        self.burst = self.burst.saturating_sub(1);
-        let aim = if self.burst > 0 { 0.9 } else { self.base * day };
+        self.burst_ticks = self.burst_ticks.saturating_sub(1);
+        let aim = if self.burst_ticks > 0 { 0.9 } else { self.base_load * day };
         self.load += (aim - self.load) * 0.3 + (self.rng.f64() - 0.5) * 0.04 * (0.2 + self.load);
         self.load = self.load.clamp(0.001, 1.0);
         for (load, seconds) in self.loads.iter_mut().zip([60.0, 300.0, 900.0]) {
             let share = (f64::from(interval_ms) / 1_000.0 / seconds).min(1.0);
             *load += (self.load * 1.1 - *load) * share;
         }
-        self.used = (self.used + (self.rng.f64() - 0.5) * 0.002).clamp(0.1, 0.95);
+        self.memory_used = (self.memory_used + (self.rng.f64() - 0.5) * 0.002).clamp(0.1, 0.95);
     }
 
     fn numbers(&mut self, columns: &[(MetricDef, f64)]) -> Vec<i64> {
@@ -185,13 +185,13 @@ impl SimHost {
             "load.5m" => self.loads[1] * cores,
             "load.15m" => self.loads[2] * cores,
             "memory.total" => memory,
-            "memory.used" => pages(memory * self.used),
-            "memory.used_percent" => self.used * 100.0,
-            "memory.available" => pages(memory * (1.0 - self.used)),
-            "memory.free" => pages(memory * (1.0 - self.used) * 0.4 * jitter(rng, 0.01)),
-            "memory.cached" => pages(memory * (1.0 - self.used) * 0.5),
+            "memory.used" => pages(memory * self.memory_used),
+            "memory.used_percent" => self.memory_used * 100.0,
+            "memory.available" => pages(memory * (1.0 - self.memory_used)),
+            "memory.free" => pages(memory * (1.0 - self.memory_used) * 0.4 * jitter(rng, 0.01)),
+            "memory.cached" => pages(memory * (1.0 - self.memory_used) * 0.5),
             "memory.dirty" => pages(2e6 * rng.f64()),
-            "memory.committed" => pages(memory * self.used * 1.3),
+            "memory.committed" => pages(memory * self.memory_used * 1.3),
             "filesystem.size" => 1e11 * (1.0 + own.floor()),
             "filesystem.used_percent" => 20.0 + 60.0 * own + self.seq as f64 * 1e-5,
             "filesystem.available" | "filesystem.used" => {
@@ -200,7 +200,7 @@ impl SimHost {
             "system.uptime" => 1e5 + self.seq as f64 * 2.0,
             "network.up" => 1.0,
             "network.speed" => 1_000.0,
-            "agent.collector.ok" => 1.0,
+            "agent.collector.success" => 1.0,
             "processes.running" => (load * cores).round(),
             "cpu.nice"
             | "cpu.irq"
@@ -210,16 +210,16 @@ impl SimHost {
             | "processes.stopped"
             | "agent.spool.snapshots"
             | "agent.spool.bytes"
-            | "agent.ticks_skipped"
-            | "filesystem.hung"
+            | "agent.ticks_missed"
+            | "filesystem.unresponsive"
             | "filesystem.read_only"
             | "memory.oom_kills" => 0.0,
             _ if def.unit == Unit::Flag => 1.0,
-            _ => self.unremarkable(def, own),
+            _ => self.default_value(def, own),
         }
     }
 
-    fn unremarkable(&mut self, def: &MetricDef, own: f64) -> f64 {
+    fn default_value(&mut self, def: &MetricDef, own: f64) -> f64 {
         let load = self.load;
         let rng = &mut self.rng;
         // A third of what is measured never moves.
@@ -258,13 +258,13 @@ impl SimHost {
                 cpu_tenths: share as u32,
                 memory_bytes: (1 << 26) * (at as u64 + 1) + u64::from(self.rng.u32(..3)) * 4_096,
                 threads: 1 + u32::try_from(at).unwrap_or_default(),
-                handles: Some(20 + self.rng.u32(..2)),
+                open_files: Some(20 + self.rng.u32(..2)),
                 read_bytes: Some(0),
                 write_bytes: Some(if self.rng.f64() < self.load { self.rng.u64(..1_000_000) } else { 0 }),
                 started_ms: at_ms - at_ms % 86_400_000 - 86_400_000 * (at as i64 % 3),
             }
         };
-        let mut rows: Vec<ProcessRow> = NAMES.iter().enumerate().map(&mut row).collect();
+        let mut rows: Vec<ProcessRow> = PROCESS_TEMPLATES.iter().enumerate().map(&mut row).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.cpu_tenths));
         rows
     }
@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_gives_the_same_figures_and_all_can_be() {
+    fn simulation_is_deterministic_and_valid() {
         let catalog = perfwatch_collect::catalog(perfwatch_agent::METRICS);
         let (mut one, mut two) = (SimHost::new(&catalog, 7, 3), SimHost::new(&catalog, 7, 3));
         let mut other = SimHost::new(&catalog, 8, 3);

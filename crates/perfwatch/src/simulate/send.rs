@@ -33,7 +33,10 @@ const BATCH: usize = 250;
 
 /// Until a signal.
 pub(crate) fn simulate(simulation: &Simulation, stop: &AtomicBool) -> anyhow::Result<()> {
-    anyhow::ensure!((1..=perfwatch_model::limits::HOSTS).contains(&simulation.hosts), "--hosts: 1 to 10,000");
+    anyhow::ensure!(
+        (1..=perfwatch_model::limits::MAX_HOSTS).contains(&simulation.hosts),
+        "--hosts: 1 to 10,000"
+    );
     anyhow::ensure!(simulation.interval >= Duration::from_millis(100), "--interval: 100 ms at least");
     let hub = HubClient::new(&simulation.hub, None)?;
     let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
@@ -51,7 +54,7 @@ pub(crate) fn simulate(simulation: &Simulation, stop: &AtomicBool) -> anyhow::Re
             std::thread::sleep(Duration::from_secs(1));
             let now = sent.load(Ordering::Relaxed);
             if started.monotonic().as_secs().is_multiple_of(10) && now != before {
-                tracing::info!(snapshots = now, "sent");
+                tracing::info!(snapshots = now, "sent snapshots");
                 before = now;
             }
         }
@@ -128,18 +131,18 @@ impl<'a> Sender<'a> {
                 }
                 Ok(409) => {
                     batch.shapes = vec![wire::encode_shape(host.shape())];
-                    batch.facts = Some(wire::facts_message(&host.facts));
+                    batch.facts = Some(wire::facts_to_message(&host.facts));
                 }
                 Ok(status @ (400 | 401 | 403 | 413 | 422)) => {
                     tracing::error!(
                         status,
                         host = host.name,
-                        "the hub refuses; has --token the scope ingest?"
+                        "hub rejected the request; check that the token has the scope `ingest`"
                     );
                     return;
                 }
                 other => {
-                    tracing::debug!(?other, "the hub is away");
+                    tracing::debug!(?other, "hub unreachable; retrying");
                     std::thread::sleep(Duration::from_millis(200));
                 }
             }

@@ -17,23 +17,28 @@ const OPERATOR: (&str, &str) = ("oscar", "turning the wheels");
 
 pub(crate) fn add_user(hub: &TestHub, (name, password): (&str, &str), role: &str, tags: &[&str]) -> String {
     let body = json!({ "name": name, "password": password, "role": role, "host_tags": tags });
-    let made = hub.ask("POST", "/api/v1/users", &hub.token, &body);
+    let made = hub.request("POST", "/api/v1/users", &hub.token, &body);
     assert_eq!(made.status, 201, "{}", made.text);
     made.body["id"].as_str().unwrap().to_owned()
 }
 
 fn enrolment(hub: &TestHub, uses: u32) -> String {
-    let made = hub.ask("POST", "/api/v1/enrolments", &hub.token, &json!({ "name": "test", "uses": uses }));
+    let made = hub.request(
+        "POST",
+        "/api/v1/enrollment-tokens",
+        &hub.token,
+        &json!({ "name": "test", "uses": uses }),
+    );
     made.body["token"].as_str().unwrap_or_else(|| panic!("{}", made.text)).to_owned()
 }
 
-fn enrol(hub: &TestHub, token: &str, host: &str) -> crate::support::Answer {
+fn enrol(hub: &TestHub, token: &str, host: &str) -> crate::support::TestResponse {
     let body = json!({ "token": token, "host_id": host, "host_name": "enrolled" });
-    hub.ask("POST", "/api/v1/agents/enrol", "", &body)
+    hub.request("POST", "/api/v1/agents/enroll", "", &body)
 }
 
 /// Credentials by name, and the roles they have as numbers; agents and ingest tokens have none.
-fn everyone(hub: &TestHub) -> Vec<(&'static str, String, Option<usize>)> {
+fn all_credentials(hub: &TestHub) -> Vec<(&'static str, String, Option<usize>)> {
     add_user(hub, VIEWER, "viewer", &[]);
     add_user(hub, OPERATOR, "operator", &[]);
     let token = |who, scope| hub.make_token(who, scope);
@@ -48,7 +53,7 @@ fn everyone(hub: &TestHub) -> Vec<(&'static str, String, Option<usize>)> {
         ("operator", token(OPERATOR, "operator"), Some(1)),
         ("an operator's viewer token", token(OPERATOR, "viewer"), Some(0)),
         ("admin", token(ADMIN, "admin"), Some(2)),
-        ("an admin's signed token", hub.sign_in(ADMIN.0, ADMIN.1), Some(2)),
+        ("an admin's signed token", hub.create_user_and_log_in(ADMIN.0, ADMIN.1), Some(2)),
     ]
 }
 
@@ -69,28 +74,33 @@ fn allowed(told: &str, who: &str, role: Option<usize>) -> bool {
 }
 
 #[test]
-fn every_route_answers_as_the_document_says() {
+fn every_route_matches_the_openapi_document() {
     let folder = tempfile::tempdir().unwrap();
-    let hub = TestHub::start_told(
+    let hub = TestHub::start_with_env(
         folder.path(),
         &["hub", "--listen", "127.0.0.1:0"],
-        &[("PERFWATCH_HUB_LIMITS_API_REQUESTS", "10000")],
+        &[("PERFWATCH_HUB_LIMITS_API_REQUESTS_PER_SECOND", "10000")],
     );
-    let everyone = everyone(&hub);
-    let document = hub.ask("GET", "/api/openapi.json", "", &Value::Null).body;
+    let everyone = all_credentials(&hub);
+    let document = hub.request("GET", "/api/openapi.json", "", &Value::Null).body;
     let mut asked = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let told = operation["description"].as_str().unwrap();
             let real = path.replace("{id}", "none").replace("{file}", "none");
             for (who, token, role) in &everyone {
-                let answer = hub.ask(&method.to_uppercase(), &real, token, &Value::Null);
+                let answer = hub.request(&method.to_uppercase(), &real, token, &Value::Null);
                 let place = format!("{method} {path} by {who}: {} {}", answer.status, answer.text);
                 let documented = &operation["responses"][answer.status.to_string()];
                 assert!(documented.is_object(), "{place}: not in the document");
-                let refused =
-                    ["login_needed", "not_allowed", "unknown_token", "token_ended", "unknown_agent"]
-                        .contains(&answer.code());
+                let refused = [
+                    "authentication_required",
+                    "not_allowed",
+                    "unknown_token",
+                    "token_expired",
+                    "unknown_agent",
+                ]
+                .contains(&answer.code());
                 // This one asks by itself, for a body or someone lasting.
                 if path == "/api/v1/auth/token" {
                     continue;
@@ -105,11 +115,15 @@ fn every_route_answers_as_the_document_says() {
     let open = |query: String| run(connect_async(format!("ws://{}/api/ws/metrics{query}", hub.address)));
     assert!(open(String::new()).is_err());
     assert!(open(format!("?token={}", hub.token)).is_err(), "a token that lasts");
-    assert!(open(format!("?token={}x", hub.sign_in(VIEWER.0, VIEWER.1))).is_err());
-    let made = hub.ask("POST", "/api/v1/auth/token", &everyone[5].1, &Value::Null);
+    assert!(open(format!("?token={}x", hub.create_user_and_log_in(VIEWER.0, VIEWER.1))).is_err());
+    let made = hub.request("POST", "/api/v1/auth/token", &everyone[5].1, &Value::Null);
     let signed = made.body["token"].as_str().unwrap();
     assert!(open(format!("?token={signed}")).is_ok());
-    assert_eq!(hub.ask("POST", "/api/v1/auth/token", signed, &Value::Null).status, 403, "it makes no other");
+    assert_eq!(
+        hub.request("POST", "/api/v1/auth/token", signed, &Value::Null).status,
+        403,
+        "it makes no other"
+    );
 }
 
 /// How long until the hub closes it, in milliseconds, and why.
@@ -128,50 +142,55 @@ async fn closes(hub: &TestHub, signed: String, end: impl FnOnce()) -> (i64, u16)
 }
 
 #[test]
-fn what_is_taken_away_ends_at_once() {
+fn revoked_credentials_are_rejected_immediately() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let vera = add_user(&hub, VIEWER, "viewer", &[]);
-    let signed = hub.sign_in(VIEWER.0, VIEWER.1);
+    let signed = hub.create_user_and_log_in(VIEWER.0, VIEWER.1);
     // A token of theirs: what was signed for it ends with it.
     let cookie = hub.log_in(VIEWER.0, VIEWER.1);
-    let made = hub.by_page("POST", "/api/v1/tokens", &cookie, &json!({ "name": "one", "scope": "viewer" }));
+    let made =
+        hub.browser_request("POST", "/api/v1/tokens", &cookie, &json!({ "name": "one", "scope": "viewer" }));
     let (token, id) = (made.body["token"].as_str().unwrap(), made.body["id"].as_str().unwrap());
-    let of_token = hub.ask("POST", "/api/v1/auth/token", token, &Value::Null).body["token"].clone();
+    let of_token = hub.request("POST", "/api/v1/auth/token", token, &Value::Null).body["token"].clone();
     let (took, code) = run(closes(&hub, of_token.as_str().unwrap().to_owned(), || {
-        let gone = hub.by_page("DELETE", &format!("/api/v1/tokens/{id}"), &cookie, &Value::Null);
+        let gone = hub.browser_request("DELETE", &format!("/api/v1/tokens/{id}"), &cookie, &Value::Null);
         assert_eq!(gone.status, 204, "{}", gone.text);
     }));
     assert!(code == 4401 && took < 5_000, "{code} after {took} ms");
-    assert_eq!(hub.ask("GET", "/api/v1/hosts", of_token.as_str().unwrap(), &Value::Null).status, 401);
+    assert_eq!(hub.request("GET", "/api/v1/hosts", of_token.as_str().unwrap(), &Value::Null).status, 401);
     // The person.
     let path = format!("/api/v1/users/{vera}");
     let (took, code) = run(closes(&hub, signed.clone(), || {
-        assert_eq!(hub.ask("PATCH", &path, &hub.token, &json!({ "enabled": false })).status, 200);
+        assert_eq!(hub.request("PATCH", &path, &hub.token, &json!({ "enabled": false })).status, 200);
     }));
     assert!(code == 4401 && took < 5_000, "{code} after {took} ms");
-    assert_eq!(hub.ask("GET", "/api/v1/hosts", &signed, &Value::Null).status, 401);
-    assert_eq!(hub.ask("PATCH", &path, &hub.token, &json!({ "enabled": true })).status, 200);
-    assert_eq!(hub.ask("GET", "/api/v1/hosts", &signed, &Value::Null).status, 401, "it does not come back");
+    assert_eq!(hub.request("GET", "/api/v1/hosts", &signed, &Value::Null).status, 401);
+    assert_eq!(hub.request("PATCH", &path, &hub.token, &json!({ "enabled": true })).status, 200);
+    assert_eq!(
+        hub.request("GET", "/api/v1/hosts", &signed, &Value::Null).status,
+        401,
+        "it does not come back"
+    );
     // Somebody must be able to let others in.
-    let me = hub.ask("GET", "/api/v1/auth/me", &hub.token, &Value::Null).body["id"].clone();
+    let me = hub.request("GET", "/api/v1/auth/me", &hub.token, &Value::Null).body["id"].clone();
     let me = format!("/api/v1/users/{}", me.as_str().unwrap());
-    assert_eq!(hub.ask("DELETE", &me, &hub.token, &Value::Null).code(), "last_admin");
-    assert_eq!(hub.ask("PATCH", &me, &hub.token, &json!({ "role": "viewer" })).code(), "last_admin");
+    assert_eq!(hub.request("DELETE", &me, &hub.token, &Value::Null).code(), "last_admin");
+    assert_eq!(hub.request("PATCH", &me, &hub.token, &json!({ "role": "viewer" })).code(), "last_admin");
 }
 
 #[test]
-fn who_sees_some_hosts_sees_no_others() {
+fn host_tags_limit_visible_hosts() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     for host in ["ours", "theirs"] {
         assert_eq!(hub.post_json(&json!({ "host": host, "cpu": { "usage": 1 } })).status, 200);
     }
-    let tags = hub.ask("PUT", "/api/v1/hosts/ours/tags", &hub.token, &json!({ "tags": ["team=a"] }));
+    let tags = hub.request("PUT", "/api/v1/hosts/ours/tags", &hub.token, &json!({ "tags": ["team=a"] }));
     assert_eq!(tags.body["tags"], json!(["team=a"]), "{}", tags.text);
     add_user(&hub, VIEWER, "viewer", &["team=a", "team=b"]);
     let token = hub.make_token(VIEWER, "viewer");
-    let get = |path: &str| hub.ask("GET", path, &token, &Value::Null);
+    let get = |path: &str| hub.request("GET", path, &token, &Value::Null);
     assert_eq!(get("/api/v1/hosts").body["total"], 1);
     for (path, status) in [
         ("/api/v1/hosts/ours", 200),
@@ -185,7 +204,7 @@ fn who_sees_some_hosts_sees_no_others() {
     ] {
         assert_eq!(get(path).status, status, "{path}");
     }
-    let signed = hub.sign_in(VIEWER.0, VIEWER.1);
+    let signed = hub.create_user_and_log_in(VIEWER.0, VIEWER.1);
     run(async {
         let address = format!("ws://{}/api/ws/metrics?token={signed}", hub.address);
         let (mut socket, _) = connect_async(address).await.unwrap();
@@ -199,27 +218,27 @@ fn who_sees_some_hosts_sees_no_others() {
 }
 
 #[test]
-fn guessing_gets_slow() {
+fn failed_logins_are_throttled() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let guess = |name: &str, password: &str| {
-        hub.ask("POST", "/api/v1/auth/login", "", &json!({ "name": name, "password": password }))
+        hub.request("POST", "/api/v1/auth/login", "", &json!({ "name": name, "password": password }))
     };
     for _ in 0..5 {
-        assert_eq!(guess("admin", "wrong wrong").code(), "wrong_login");
+        assert_eq!(guess("admin", "wrong wrong").code(), "invalid_credentials");
     }
     let late = guess("admin", ADMIN.1);
     assert_eq!((late.status, late.code()), (429, "too_many_requests"), "also the right one");
     std::thread::sleep(Duration::from_millis(2_100));
     assert_eq!(guess("admin", ADMIN.1).status, 200);
-    assert_eq!(guess("nobody here", "wrong wrong").code(), "wrong_login", "the same answer");
+    assert_eq!(guess("nobody here", "wrong wrong").code(), "invalid_credentials", "the same answer");
     let audit = hub.get("/api/v1/audit?text=login.failed").body;
     assert_eq!(audit["entries"].as_array().unwrap().len(), 6, "{audit}");
     assert_eq!(audit["entries"][0]["object"], "user ?", "a name that nobody has may be a password");
 }
 
 #[test]
-fn a_cookie_needs_a_page_of_ours() {
+fn cookie_requests_require_same_origin() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let login = ureq::post(hub.url("/api/v1/auth/login"))
@@ -255,7 +274,7 @@ fn a_cookie_needs_a_page_of_ours() {
 }
 
 #[test]
-fn an_agent_is_let_in_once_and_shut_out_at_once() {
+fn agent_enrolls_once_and_is_revoked_immediately() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let token = enrolment(&hub, 1);
@@ -275,12 +294,12 @@ fn an_agent_is_let_in_once_and_shut_out_at_once() {
     let id = agents[0]["id"].as_str().unwrap();
     // Another can't take its place while it is there, nor send for it.
     let host = agents[0]["host"].as_str().unwrap();
-    assert_eq!(enrol(&hub, &enrolment(&hub, 1), host).code(), "host_taken");
+    assert_eq!(enrol(&hub, &enrolment(&hub, 1), host).code(), "host_already_enrolled");
     let other = enrol(&hub, &enrolment(&hub, 1), "01a1ffe1-afde-72f9-853f-a45c90cff754");
     let secret = other.body["secret"].as_str().unwrap();
     let foreign = json!({ "host": "it", "host_id": host, "cpu": { "usage": 1 } });
-    assert_eq!(hub.ask("POST", "/ingest/metrics", secret, &foreign).code(), "other_host");
-    let revoked = hub.ask("POST", &format!("/api/v1/agents/{id}/revoke"), &hub.token, &Value::Null);
+    assert_eq!(hub.request("POST", "/ingest/metrics", secret, &foreign).code(), "host_mismatch");
+    let revoked = hub.request("POST", &format!("/api/v1/agents/{id}/revoke"), &hub.token, &Value::Null);
     assert_eq!(revoked.status, 200, "{}", revoked.text);
     assert_eq!(agent.child.wait().unwrap().code(), Some(78));
     assert!(agent.log().contains("revoked"), "{}", agent.log());
@@ -289,18 +308,18 @@ fn an_agent_is_let_in_once_and_shut_out_at_once() {
 }
 
 #[test]
-fn nothing_secret_stands_in_a_log_or_in_the_database() {
+fn logs_and_database_contain_no_secrets() {
     let folder = tempfile::tempdir().unwrap();
     let trace = [("PERFWATCH_LOG_LEVEL", "trace")];
-    let hub = TestHub::start_told(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &trace);
-    let signed = hub.sign_in(ADMIN.0, ADMIN.1);
+    let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &trace);
+    let signed = hub.create_user_and_log_in(ADMIN.0, ADMIN.1);
     let (_, _) = run(connect_async(format!("ws://{}/api/ws/metrics?token={signed}", hub.address))).unwrap();
     let enrolment = enrolment(&hub, 1);
     let agent = enrol(&hub, &enrolment, "01a1ffe1-afde-72f9-853f-a45c90cff753");
     let agent = agent.body["secret"].as_str().unwrap().to_owned();
-    hub.ask("GET", "/api/v1/hosts", &agent, &Value::Null);
-    hub.ask("POST", "/api/v1/auth/login", "", &json!({ "name": "admin", "password": 5 }));
-    hub.ask("POST", "/api/v1/auth/login", "", &json!({ "name": "admin", "password": "a guess of mine" }));
+    hub.request("GET", "/api/v1/hosts", &agent, &Value::Null);
+    hub.request("POST", "/api/v1/auth/login", "", &json!({ "name": "admin", "password": 5 }));
+    hub.request("POST", "/api/v1/auth/login", "", &json!({ "name": "admin", "password": "a guess of mine" }));
     let secrets =
         [&hub.token, &signed, &enrolment, &agent, &ADMIN.1.to_owned(), &"a guess of mine".to_owned()];
     let audit = hub.get("/api/v1/audit").text;
@@ -319,7 +338,7 @@ fn nothing_secret_stands_in_a_log_or_in_the_database() {
 }
 
 #[test]
-fn who_runs_some_hosts_runs_no_others() {
+fn scoped_operator_cannot_change_other_hosts() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let foreign = "01a1ffe1-afde-72f9-853f-a45c90cff753";
@@ -328,33 +347,38 @@ fn who_runs_some_hosts_runs_no_others() {
     let known = hub.get("/api/v1/hosts/known").body["id"].as_str().unwrap().to_owned();
     add_user(&hub, OPERATOR, "operator", &["team=a"]);
     let token = hub.make_token(OPERATOR, "operator");
-    let ask = |method: &str, path: &str, body: Value| hub.ask(method, path, &token, &body);
+    let ask = |method: &str, path: &str, body: Value| hub.request(method, path, &token, &body);
     assert_eq!(ask("GET", "/api/v1/agents", Value::Null).body["agents"], json!([]));
     assert_eq!(ask("POST", &format!("/api/v1/agents/{agent}/revoke"), Value::Null).status, 404);
     assert_eq!(ask("PUT", "/api/v1/hosts/known/tags", json!({ "tags": ["team=a"] })).status, 404);
     for tags in [json!([]), json!(["team=b"]), json!(["team=a", "team=b"])] {
-        let made = ask("POST", "/api/v1/enrolments", json!({ "name": "x", "tags": tags }));
-        assert_eq!(made.code(), "invalid_enrolment", "{tags}");
+        let made = ask("POST", "/api/v1/enrollment-tokens", json!({ "name": "x", "tags": tags }));
+        assert_eq!(made.code(), "invalid_enrollment_request", "{tags}");
     }
-    let made = ask("POST", "/api/v1/enrolments", json!({ "name": "x", "tags": ["team=a"], "uses": 9 }));
+    let made =
+        ask("POST", "/api/v1/enrollment-tokens", json!({ "name": "x", "tags": ["team=a"], "uses": 9 }));
     let own = made.body["token"].as_str().unwrap().to_owned();
     // A host that is there can't be taken, nor be made theirs; a new one can be let in.
-    assert_eq!(enrol(&hub, &own, &known).code(), "host_taken", "it was heard just now");
+    assert_eq!(enrol(&hub, &own, &known).code(), "host_already_enrolled", "it was heard just now");
     assert_eq!(enrol(&hub, &own, "01a1ffe1-afde-72f9-853f-a45c90cff755").status, 201);
     assert_eq!(ask("GET", "/api/v1/agents", Value::Null).body["agents"].as_array().unwrap().len(), 1);
     // What they send is for their hosts alone, also by a token that only sends.
     for scope in ["operator", "ingest"] {
         let token = hub.make_token(OPERATOR, scope);
         for host in ["known", "new"] {
-            let sent =
-                hub.ask("POST", "/ingest/metrics", &token, &json!({ "host": host, "cpu": { "usage": 1 } }));
-            assert_eq!(sent.code(), "other_host", "{scope} {host}");
+            let sent = hub.request(
+                "POST",
+                "/ingest/metrics",
+                &token,
+                &json!({ "host": host, "cpu": { "usage": 1 } }),
+            );
+            assert_eq!(sent.code(), "host_mismatch", "{scope} {host}");
         }
     }
 }
 
 #[test]
-fn an_agent_that_lost_its_answer_comes_again() {
+fn agent_reenrolls_after_a_lost_response() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let (token, host) = (enrolment(&hub, 1), "01a1ffe1-afde-72f9-853f-a45c90cff753");
@@ -363,13 +387,13 @@ fn an_agent_that_lost_its_answer_comes_again() {
     assert_eq!(again.status, 201, "{}", again.text);
     let secret = again.body["secret"].as_str().unwrap();
     let sent = json!({ "host": "it", "host_id": host, "cpu": { "usage": 1 } });
-    assert_eq!(hub.ask("POST", "/ingest/metrics", secret, &sent).status, 200);
+    assert_eq!(hub.request("POST", "/ingest/metrics", secret, &sent).status, 200);
     assert_eq!(enrol(&hub, &token, host).status, 401, "it sends: the token is used");
     assert_eq!(hub.get("/api/v1/agents").body["agents"].as_array().unwrap().len(), 1);
 }
 
 #[test]
-fn what_changes_during_a_login_is_not_undone_by_it() {
+fn concurrent_account_change_survives_login() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let vera = add_user(&hub, VIEWER, "operator", &[]);
@@ -382,14 +406,14 @@ fn what_changes_during_a_login_is_not_undone_by_it() {
             scope.spawn(|| {
                 while going() {
                     let body = json!({ "name": VIEWER.0, "password": VIEWER.1 });
-                    let login = hub.ask("POST", "/api/v1/auth/login", "", &body);
+                    let login = hub.request("POST", "/api/v1/auth/login", "", &body);
                     assert!([200, 409].contains(&login.status), "{}", login.text);
                 }
             });
         }
         for turn in 0..30 {
             let role = ["viewer", "operator"][turn % 2];
-            let changed = hub.ask(
+            let changed = hub.request(
                 "PATCH",
                 &path,
                 &hub.token,
@@ -407,13 +431,13 @@ fn what_changes_during_a_login_is_not_undone_by_it() {
 }
 
 #[test]
-fn an_open_browser_is_not_enough_to_guess_a_password() {
+fn password_change_requires_throttled_reauthentication() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let cookie = hub.log_in(ADMIN.0, ADMIN.1);
     let body = json!({ "password": "a guess of mine", "new_password": "something quite new" });
     let codes: Vec<u16> = std::thread::scope(|scope| {
-        let guess = || hub.by_page("PUT", "/api/v1/auth/password", &cookie, &body).status;
+        let guess = || hub.browser_request("PUT", "/api/v1/auth/password", &cookie, &body).status;
         let all: Vec<_> = (0..40).map(|_| scope.spawn(guess)).collect();
         all.into_iter().map(|one| one.join().unwrap()).collect()
     });

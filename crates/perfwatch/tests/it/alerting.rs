@@ -2,16 +2,16 @@
 //! by mail; a hub that is killed before it could tell tells once when it is back.
 
 use crate::support::{TestHub, eventually, start_agent};
-use perfwatch_testkit::sink::{HttpSink, SmtpSink};
+use perfwatch_testkit::recorder::{HttpRecorder, SmtpRecorder};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Busy until it is dropped, under a name of its own.
-struct Burner(Vec<Child>);
+struct BusyProcess(Vec<Child>);
 
-impl Burner {
+impl BusyProcess {
     fn start(folder: &Path) -> Self {
         let program = folder.join("pwburner");
         std::fs::copy("/bin/sh", &program).unwrap();
@@ -24,7 +24,7 @@ impl Burner {
     }
 }
 
-impl Drop for Burner {
+impl Drop for BusyProcess {
     fn drop(&mut self) {
         for child in &mut self.0 {
             let _ = child.kill();
@@ -39,17 +39,17 @@ fn set_up(hub: &TestHub, rule: &Value, channels: &[Value]) {
     assert!(rules.body["rules"].as_array().unwrap().len() > 15, "the built-in ones: {}", rules.text);
     for known in rules.body["rules"].as_array().unwrap() {
         let path = format!("/api/v1/rules/{}", known["rule"]["id"].as_str().unwrap());
-        assert_eq!(hub.ask("DELETE", &path, &hub.token, &Value::Null).status, 204);
+        assert_eq!(hub.request("DELETE", &path, &hub.token, &Value::Null).status, 204);
     }
-    let made = hub.ask("POST", "/api/v1/rules", &hub.token, rule);
+    let made = hub.request("POST", "/api/v1/rules", &hub.token, rule);
     assert_eq!(made.status, 201, "{}", made.text);
     for channel in channels {
-        let made = hub.ask("POST", "/api/v1/channels", &hub.token, channel);
+        let made = hub.request("POST", "/api/v1/channels", &hub.token, channel);
         assert_eq!(made.status, 201, "{}", made.text);
     }
 }
 
-fn webhook(sink: &HttpSink) -> Value {
+fn webhook(sink: &HttpRecorder) -> Value {
     json!({ "name": "hook", "kind": "webhook", "settings": { "url": format!("{}/hook", sink.url()), "secret": "s3cret" } })
 }
 
@@ -61,10 +61,10 @@ fn cpu(threshold: f64, for_: &str) -> Value {
 }
 
 #[test]
-fn a_burner_is_told_of_by_name_and_the_end_of_it_too() {
+fn cpu_alert_names_top_process_and_resolves() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
-    let (http, smtp) = (HttpSink::start(), SmtpSink::start());
+    let (http, smtp) = (HttpRecorder::start(), SmtpRecorder::start());
     let mail = json!({ "name": "mail", "kind": "email", "settings": {
         "to": "ops@example.org", "from": "perfwatch@example.org", "server": "127.0.0.1",
         "port": smtp.port().to_string(), "security": "none",
@@ -73,8 +73,8 @@ fn a_burner_is_told_of_by_name_and_the_end_of_it_too() {
     let _agent = start_agent(folder.path(), &hub, "1s");
     // Some of the time before, so that there is something to compare with.
     std::thread::sleep(Duration::from_secs(8));
-    let burner = Burner::start(folder.path());
-    let heard = http.within(Duration::from_secs(60)).expect("nothing was heard");
+    let burner = BusyProcess::start(folder.path());
+    let heard = http.next_request_within(Duration::from_secs(60)).expect("nothing was heard");
     let message: Value = serde_json::from_str(&heard.body).unwrap();
     let alert = &message["alerts"][0];
     assert_eq!(
@@ -88,66 +88,68 @@ fn a_burner_is_told_of_by_name_and_the_end_of_it_too() {
     let mail = smtp.next();
     assert!(mail.data.contains("CPU is busy") && mail.data.contains("pwburner (pid "), "{}", mail.data);
     // By the host's own clock: ten seconds, and what two ticks may add.
-    let active = hub.get("/api/v1/alerts");
+    let active = hub.get("/api/v1/incidents");
     let shown = &active.body["incidents"][0]["alerts"][0];
     let held = shown["fired_ms"].as_i64().unwrap() - shown["since_ms"].as_i64().unwrap();
     assert!((10_000..=12_500).contains(&held), "{held} {}", active.text);
     let id = active.body["incidents"][0]["id"].as_str().unwrap().to_owned();
-    let detail = hub.get(&format!("/api/v1/alerts/{id}"));
+    let detail = hub.get(&format!("/api/v1/incidents/{id}"));
     let explanation = &detail.body["incident"]["alerts"][0]["explanation"];
     assert_eq!(explanation["consumers"][0]["name"], "pwburner", "{}", detail.text);
     let kinds: Vec<&str> =
         detail.body["timeline"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
     assert!(kinds.contains(&"fired") && kinds.contains(&"told"), "{kinds:?}");
 
-    let acknowledged = hub.ask(
+    let acknowledged = hub.request(
         "POST",
-        &format!("/api/v1/alerts/{id}/ack"),
+        &format!("/api/v1/incidents/{id}/ack"),
         &hub.token,
         &json!({ "lasts": "1h", "comment": "mine" }),
     );
     assert_eq!(acknowledged.status, 204, "{}", acknowledged.text);
     drop(burner);
-    let heard = http.within(Duration::from_secs(60)).expect("the end was not heard");
+    let heard = http.next_request_within(Duration::from_secs(60)).expect("the end was not heard");
     let message: Value = serde_json::from_str(&heard.body).unwrap();
     assert_eq!(message["notice"], "resolved", "{message}");
     eventually("nothing is the matter", || {
-        hub.get("/api/v1/alerts").body["incidents"].as_array().unwrap().is_empty()
+        hub.get("/api/v1/incidents").body["incidents"].as_array().unwrap().is_empty()
     });
-    let history = hub.get("/api/v1/alerts/history?text=busy&host=it");
+    let history = hub.get("/api/v1/incidents/history?text=busy&host=it");
     assert_eq!(history.body["incidents"][0]["phase"], "closed", "{}", history.text);
     // Seen by the host's own list too.
     assert_eq!(hub.get("/api/v1/hosts/it/alerts").body["alerts"].as_array().unwrap().len(), 1);
     eventually("both were told of both", || {
-        hub.get("/api/v1/messages?state=sent").body["messages"].as_array().unwrap().len() == 4
+        hub.get("/api/v1/notifications?state=sent").body["messages"].as_array().unwrap().len() == 4
     });
 }
 
 #[test]
-fn a_hub_that_is_killed_before_it_could_tell_tells_once_when_it_is_back() {
+fn pending_notification_is_sent_once_after_crash() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
-    let http = HttpSink::start();
-    http.answer(503, "not yet");
+    let http = HttpRecorder::start();
+    http.respond_with(503, "not yet");
     set_up(&hub, &cpu(-1.0, "0s"), &[webhook(&http)]);
     let _agent = start_agent(folder.path(), &hub, "1s");
-    let refused = http.next();
+    let refused = http.next_request();
     let listen = hub.address.clone();
     hub.process.kill();
-    http.answer(200, "");
+    http.respond_with(200, "");
     let hub = TestHub::start_at(folder.path(), &listen);
-    let told = http.next();
+    let told = http.next_request();
     let id = |body: &str| serde_json::from_str::<Value>(body).unwrap()["id"].as_str().unwrap().to_owned();
     assert_eq!(id(&told.body), id(&refused.body), "the same message");
     // The host goes on sending what fires, and nothing more is said.
     eventually("it is written down", || {
-        hub.get("/api/v1/messages?state=sent").body["messages"].as_array().is_some_and(|all| all.len() == 1)
+        hub.get("/api/v1/notifications?state=sent").body["messages"]
+            .as_array()
+            .is_some_and(|all| all.len() == 1)
     });
-    assert!(http.within(Duration::from_secs(5)).is_none(), "it was told twice");
+    assert!(http.next_request_within(Duration::from_secs(5)).is_none(), "it was told twice");
 }
 
 #[test]
-fn rules_go_out_as_yaml_and_come_back_and_what_is_wrong_is_said() {
+fn rules_round_trip_through_yaml_and_report_errors() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let yaml = hub.get("/api/v1/rules/export").text;
@@ -175,7 +177,7 @@ fn rules_go_out_as_yaml_and_come_back_and_what_is_wrong_is_said() {
         let (status, answer) = import(text);
         assert!(status == 422 && answer.contains(why), "{status} {answer}");
     }
-    let ask = |method: &str, path: &str, body: Value| hub.ask(method, path, &hub.token, &body);
+    let ask = |method: &str, path: &str, body: Value| hub.request(method, path, &hub.token, &body);
     let wrong = json!({ "name": "x", "when": { "kind": "value", "metric": "cpu.usage", "threshold": 90, "clear": 95 } });
     let answer = ask("POST", "/api/v1/rules", wrong);
     assert_eq!((answer.status, answer.code()), (422, "invalid_rule"), "{}", answer.text);
@@ -188,30 +190,30 @@ fn rules_go_out_as_yaml_and_come_back_and_what_is_wrong_is_said() {
 }
 
 #[test]
-fn secrets_of_channels_are_never_shown_and_stay_where_they_are_left_out() {
+fn channel_secrets_are_hidden_and_kept_when_omitted() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
-    let http = HttpSink::start();
-    let made = hub.ask("POST", "/api/v1/channels", &hub.token, &webhook(&http));
+    let http = HttpRecorder::start();
+    let made = hub.request("POST", "/api/v1/channels", &hub.token, &webhook(&http));
     assert!(made.status == 201 && !made.text.contains("s3cret"), "{}", made.text);
     let id = made.body["id"].as_str().unwrap().to_owned();
     let path = format!("/api/v1/channels/{id}");
     let mut kept = webhook(&http);
     kept["settings"] = json!({ "url": format!("{}/hook", http.url()) });
     kept["name"] = json!("renamed");
-    let changed = hub.ask("PUT", &path, &hub.token, &kept);
+    let changed = hub.request("PUT", &path, &hub.token, &kept);
     assert_eq!(
         (changed.status, changed.body["secrets"][0].as_str()),
         (200, Some("secret")),
         "{}",
         changed.text
     );
-    let tried = hub.ask("POST", &format!("{path}/test"), &hub.token, &Value::Null);
+    let tried = hub.request("POST", &format!("{path}/test"), &hub.token, &Value::Null);
     assert_eq!(tried.body["heard"], true, "{}", tried.text);
-    assert!(http.next().header("x-perfwatch-signature").is_some(), "the secret is still there");
+    assert!(http.next_request().header("x-perfwatch-signature").is_some(), "the secret is still there");
     // Not to another server, unless it is said again.
     kept["settings"] = json!({ "url": "http://127.0.0.1:9/elsewhere" });
-    let moved = hub.ask("PUT", &path, &hub.token, &kept);
+    let moved = hub.request("PUT", &path, &hub.token, &kept);
     assert_eq!(moved.code(), "invalid_channel", "{}", moved.text);
     for page in ["/api/v1/channels", "/api/v1/audit"] {
         assert!(!hub.get(page).text.contains("s3cret"), "{page}");
@@ -219,9 +221,9 @@ fn secrets_of_channels_are_never_shown_and_stay_where_they_are_left_out() {
     assert!(!hub.process.log().contains("s3cret"));
     let preview =
         json!({ "title": "{{ subject }}!", "text": "{% for a in alerts %}{{ a.host }}{% endfor %}" });
-    let shown = hub.ask("POST", "/api/v1/channels/preview", &hub.token, &preview);
+    let shown = hub.request("POST", "/api/v1/channels/preview", &hub.token, &preview);
     assert!(shown.body["title"].as_str().unwrap().ends_with('!'), "{}", shown.text);
-    let wrong = hub.ask(
+    let wrong = hub.request(
         "POST",
         "/api/v1/channels/preview",
         &hub.token,
@@ -231,7 +233,7 @@ fn secrets_of_channels_are_never_shown_and_stay_where_they_are_left_out() {
 }
 
 #[test]
-fn who_sees_some_hosts_sees_their_alerts_and_changes_no_rule() {
+fn scoped_user_sees_own_alerts_and_cannot_change_rules() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     set_up(&hub, &cpu(50.0, "0s"), &[]);
@@ -239,21 +241,21 @@ fn who_sees_some_hosts_sees_their_alerts_and_changes_no_rule() {
         let posted = hub.post_json(&json!({ "host": host, "cpu": { "usage": 99.0 } }));
         assert_eq!(posted.status, 200, "{}", posted.text);
     }
-    let put = hub.ask("PUT", "/api/v1/hosts/seen/tags", &hub.token, &json!({ "tags": ["team=a"] }));
+    let put = hub.request("PUT", "/api/v1/hosts/seen/tags", &hub.token, &json!({ "tags": ["team=a"] }));
     assert_eq!(put.status, 200, "{}", put.text);
     eventually("both fire", || {
         for host in ["seen", "unseen"] {
             hub.post_json(&json!({ "host": host, "cpu": { "usage": 99.0 } }));
         }
-        hub.get("/api/v1/alerts").body["incidents"].as_array().unwrap().len() == 2
+        hub.get("/api/v1/incidents").body["incidents"].as_array().unwrap().len() == 2
     });
     let body = json!({ "name": "olga", "password": "turning some wheels", "role": "operator", "host_tags": ["team=a"] });
-    assert_eq!(hub.ask("POST", "/api/v1/users", &hub.token, &body).status, 201);
-    let olga = hub.sign_in("olga", "turning some wheels");
-    let seen = hub.ask("GET", "/api/v1/alerts", &olga, &Value::Null);
+    assert_eq!(hub.request("POST", "/api/v1/users", &hub.token, &body).status, 201);
+    let olga = hub.create_user_and_log_in("olga", "turning some wheels");
+    let seen = hub.request("GET", "/api/v1/incidents", &olga, &Value::Null);
     assert_eq!(seen.body["incidents"].as_array().unwrap().len(), 1, "{}", seen.text);
     assert!(!seen.text.contains("unseen"), "{}", seen.text);
-    let other = hub.get("/api/v1/alerts").body["incidents"]
+    let other = hub.get("/api/v1/incidents").body["incidents"]
         .as_array()
         .unwrap()
         .iter()
@@ -263,17 +265,17 @@ fn who_sees_some_hosts_sees_their_alerts_and_changes_no_rule() {
         .unwrap()
         .to_owned();
     let own = seen.body["incidents"][0]["id"].as_str().unwrap();
-    let ask = |method: &str, path: &str, body: Value| hub.ask(method, path, &olga, &body).status;
-    assert_eq!(ask("GET", &format!("/api/v1/alerts/{other}"), Value::Null), 404);
-    assert_eq!(ask("POST", &format!("/api/v1/alerts/{other}/ack"), json!({})), 404);
-    assert_eq!(ask("POST", &format!("/api/v1/alerts/{own}/ack"), json!({})), 204);
+    let ask = |method: &str, path: &str, body: Value| hub.request(method, path, &olga, &body).status;
+    assert_eq!(ask("GET", &format!("/api/v1/incidents/{other}"), Value::Null), 404);
+    assert_eq!(ask("POST", &format!("/api/v1/incidents/{other}/ack"), json!({})), 404);
+    assert_eq!(ask("POST", &format!("/api/v1/incidents/{own}/ack"), json!({})), 204);
     assert_eq!(ask("POST", "/api/v1/rules", cpu(1.0, "0s")), 403);
     assert_eq!(ask("POST", "/api/v1/silences", json!({})), 403);
     // A host that is removed takes its alerts along.
     assert_eq!(ask("DELETE", "/api/v1/hosts/unseen", Value::Null), 404);
     assert_eq!(ask("DELETE", "/api/v1/hosts/seen", Value::Null), 204);
     eventually("its incident is over", || {
-        hub.get("/api/v1/alerts").body["incidents"].as_array().unwrap().len() == 1
+        hub.get("/api/v1/incidents").body["incidents"].as_array().unwrap().len() == 1
     });
     assert_eq!(hub.get("/api/v1/hosts/seen").status, 404);
 }

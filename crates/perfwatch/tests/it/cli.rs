@@ -14,7 +14,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn once_shows_this_machine() {
+fn once_prints_this_machine() {
     let output = run(&["once", "--interval", "250ms"]);
     let shown = text(&output.stdout);
     assert!(
@@ -30,7 +30,7 @@ fn once_shows_this_machine() {
 }
 
 #[test]
-fn a_capture_reads_back_and_holds_no_secret() {
+fn capture_round_trips_without_secrets() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("this.capture");
     let secret = "hunter2-in-a-test";
@@ -42,16 +42,20 @@ fn a_capture_reads_back_and_holds_no_secret() {
     let bytes = std::fs::read(file).unwrap();
     assert!(text(&bytes).contains("--password ***") && !text(&bytes).contains(secret));
     let capture = perfwatch_collect::Capture::parse(&bytes).unwrap();
-    let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::Options::default());
+    let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::CollectorOptions::default());
     let clock = perfwatch_model::SystemClock::new();
-    let reading =
-        perfwatch_collect::read_all(&capture, &set, &mut perfwatch_collect::Recall::default(), &clock);
+    let reading = perfwatch_collect::read_all(
+        &capture,
+        &set,
+        &mut perfwatch_collect::CollectorCache::default(),
+        &clock,
+    );
     let derived = perfwatch_collect::Deriver::default().derive(&reading, &set.options);
-    assert!(derived.points.len() > 60 && derived.errors.is_empty(), "{:?}", derived.errors);
+    assert!(derived.samples.len() > 60 && derived.errors.is_empty(), "{:?}", derived.errors);
 }
 
 #[test]
-fn mistakes_are_told_in_one_line() {
+fn configuration_errors_are_one_line() {
     for (args, expected) in [
         (&["hub", "--listen", "nonsense"][..], "hub.listen: \"nonsense\" is not ADDRESS:PORT"),
         (&["agent", "--interval", "1ms"], "interval: 1ms is not between 250 ms and 1 h"),
@@ -71,7 +75,7 @@ fn mistakes_are_told_in_one_line() {
 }
 
 #[test]
-fn all_in_one_ends_in_order() {
+fn all_in_one_shuts_down_gracefully() {
     let folder = tempfile::tempdir().unwrap();
     let mut all =
         Process::spawn(BINARY, folder.path(), "all", &["--listen", "127.0.0.1:0", "--interval", "250ms"]);
@@ -107,7 +111,7 @@ fn all_in_one_ends_in_order() {
 }
 
 #[test]
-fn two_agents_never_share_an_identity() {
+fn second_agent_on_the_same_state_dir_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let agent = ["agent", "--hub", "http://127.0.0.1:9"];
     let first = Process::spawn(BINARY, folder.path(), "same", &agent);
@@ -122,7 +126,7 @@ fn two_agents_never_share_an_identity() {
 }
 
 #[test]
-fn a_made_up_fleet_is_copied_and_put_back() {
+fn backup_and_restore_of_a_simulated_fleet() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let url = hub.url("");
@@ -171,7 +175,7 @@ fn a_made_up_fleet_is_copied_and_put_back() {
 }
 
 #[test]
-fn accounts_are_changed_by_hand_beside_a_hub() {
+fn user_commands_work_beside_a_running_hub() {
     use std::io::Write as _;
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
@@ -199,12 +203,14 @@ fn accounts_are_changed_by_hand_beside_a_hub() {
     // The hub that runs sees it by itself.
     let enters = |password: &str| {
         let body = serde_json::json!({ "name": "vera", "password": password });
-        hub.ask("POST", "/api/v1/auth/token", "", &body).status == 200
+        hub.request("POST", "/api/v1/auth/token", "", &body).status == 200
     };
     eventually("she may log in", || enters("a long enough one"));
     let (_, token) = user(&["token", "vera", "--scope", "ingest"], "");
     let body = serde_json::json!({ "host": "x", "cpu": { "usage": 1 } });
-    eventually("her token sends", || hub.ask("POST", "/ingest/metrics", token.trim(), &body).status == 200);
+    eventually("her token sends", || {
+        hub.request("POST", "/ingest/metrics", token.trim(), &body).status == 200
+    });
     fails(&["token", "vera", "--scope", "admin"], "", "may not do more than its user");
     assert!(user(&["password", "vera"], "quite another one\n").0);
     eventually("with the new one", || enters("quite another one"));
@@ -217,19 +223,20 @@ fn accounts_are_changed_by_hand_beside_a_hub() {
     assert!(user(&["add", "root", "--role", "admin"], "the first one again\n").0);
     eventually("somebody is there again", || {
         let body = serde_json::json!({ "name": "root", "password": "the first one again" });
-        hub.ask("POST", "/api/v1/auth/token", "", &body).status == 200
+        hub.request("POST", "/api/v1/auth/token", "", &body).status == 200
     });
 }
 
 #[test]
-fn an_agent_is_installed_as_a_service() {
+fn agent_install_writes_the_service() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
-    let script = hub.ask("GET", "/install.sh", "", &serde_json::Value::Null).text;
+    let script = hub.request("GET", "/install.sh", "", &serde_json::Value::Null).text;
     assert!(script.contains(&format!("hub='{}'", hub.url(""))), "{script}");
-    let made = hub.ask("POST", "/api/v1/enrolments", &hub.token, &serde_json::json!({ "name": "x" }));
+    let made =
+        hub.request("POST", "/api/v1/enrollment-tokens", &hub.token, &serde_json::json!({ "name": "x" }));
     let token = made.body["token"].as_str().unwrap();
-    let refused = hub.ask("GET", "/download/agent-linux-x86_64", "", &serde_json::Value::Null);
+    let refused = hub.request("GET", "/download/agent-linux-x86_64", "", &serde_json::Value::Null);
     assert_eq!(refused.status, 401);
     // As the script gets it.
     let path = format!("/download/agent-linux-{}", std::env::consts::ARCH);

@@ -1,6 +1,6 @@
 //! kill -9 of either side: every tick arrives afterwards, in order, once.
 
-use crate::support::{AGENT, Process, TestHub, eventually, follows, now_ms, start_agent};
+use crate::support::{AGENT, Process, TestHub, eventually, has_consecutive_sequences, now_ms, start_agent};
 use serde_json::json;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn counter(hub: &TestHub, line: &str) -> u64 {
 }
 
 #[test]
-fn the_hub_is_killed_under_a_running_agent() {
+fn no_snapshot_is_lost_when_the_hub_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let agent = start_agent(folder.path(), &hub, "250ms");
@@ -37,13 +37,13 @@ fn the_hub_is_killed_under_a_running_agent() {
     let after = hub.seqs("it");
     // Acked before the kill, so still there; then every tick since, once.
     assert_eq!(after[..before.len()], before);
-    assert!(follows(&after), "{after:?}");
+    assert!(has_consecutive_sequences(&after), "{after:?}");
     assert_eq!(counter(&hub, "perfwatch_ingest_snapshots_total{outcome=\"duplicate\"}"), 0);
     assert!(agent.log().contains("the hub is back"), "{}", agent.log());
 }
 
 #[test]
-fn the_agent_is_killed_again_and_again() {
+fn no_snapshot_is_lost_when_the_agent_is_killed() {
     const KILLS: u64 = 50;
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
@@ -63,11 +63,11 @@ fn the_agent_is_killed_again_and_again() {
     eventually("the last life sends", || hub.seqs("it").len() > 20);
     assert_eq!(last.terminate(), 0);
     let seqs = hub.seqs("it");
-    assert!(follows(&seqs), "{seqs:?}");
+    assert!(has_consecutive_sequences(&seqs), "{seqs:?}");
     // Nothing corrupt was sent, and nothing that was acked came as new: the hub saw each
     // number once. A kill between ack and its note may send one again, as a duplicate.
     assert_eq!(counter(&hub, "perfwatch_ingest_snapshots_total{outcome=\"rejected\"}"), 0);
-    for code in ["malformed", "broken_compression", "decompressed_too_large"] {
+    for code in ["malformed", "invalid_compression", "decompressed_too_large"] {
         assert_eq!(counter(&hub, &format!("perfwatch_ingest_errors_total{{code=\"{code}\"}}")), 0, "{code}");
     }
     assert_eq!(counter(&hub, "perfwatch_ingest_snapshots_total{outcome=\"accepted\"}"), seqs.len() as u64);
@@ -75,7 +75,7 @@ fn the_agent_is_killed_again_and_again() {
 }
 
 #[test]
-fn the_hub_sets_the_pace() {
+fn hub_controls_the_agent_interval() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("hub.yaml");
     std::fs::write(&config, "hub:\n  listen: 127.0.0.1:0\n  interval: 250ms\n").unwrap();
@@ -84,7 +84,7 @@ fn the_hub_sets_the_pace() {
     eventually("the agent ticks faster", || {
         hub.get("/api/v1/hosts/it").body["interval_ms"].as_u64().is_some_and(|ms| ms < 700)
     });
-    eventually("the agent says so", || agent.log().contains("the hub changed the interval"));
+    eventually("the agent says so", || agent.log().contains("collection interval changed by the hub"));
     // Facts came along with the shape.
     assert!(hub.get("/api/v1/hosts/it").body["facts"]["cores"].as_u64().unwrap() > 0);
     let at = now_ms();

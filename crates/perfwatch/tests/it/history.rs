@@ -1,7 +1,7 @@
 //! History of a real hub: what was acked is there once, whatever is killed, and every way to
 //! read it says the same.
 
-use crate::support::{TestHub, eventually, follows, now_ms, start_agent};
+use crate::support::{TestHub, eventually, has_consecutive_sequences, now_ms, start_agent};
 use perfwatch_testkit::Postgres;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,12 +27,12 @@ fn exported(hub: &TestHub, host: &str) -> Vec<u64> {
 }
 
 #[test]
-fn acked_rows_survive_kill_9_again_and_again_on_sqlite() {
+fn acked_rows_survive_kill_9_on_sqlite() {
     acked_rows_survive_kill_9_again_and_again(&[], |_| {});
 }
 
 #[test]
-fn acked_rows_survive_kill_9_again_and_again_on_postgres() {
+fn acked_rows_survive_kill_9_on_postgres() {
     let server = Mutex::new(Postgres::start_durable());
     let url = server.lock().unwrap().database("crash");
     // The database dies too, now and then.
@@ -120,7 +120,7 @@ fn acked_rows_survive_kill_9_again_and_again(store: &[&str], disturb: impl Fn(u6
 }
 
 #[test]
-fn the_past_is_read_in_every_way() {
+fn history_is_readable_by_every_endpoint() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let end = now_ms() / 60_000 * 60_000;
@@ -181,14 +181,14 @@ fn the_past_is_read_in_every_way() {
     assert_eq!(minutes.lines().count(), 111);
     assert!(minutes.contains(",cpu.usage,,11.4917,10,99.5"), "{minutes}");
     for (path, code) in [
-        ("series?from=-1h", "metric_missing"),
-        ("series?metric=cpu.usage&from=yesterday", "bad_time"),
-        ("series?metric=cpu.usage&from=now&to=-1h", "bad_range"),
-        ("series?metric=cpu.usage&colour=red", "bad_query"),
-        ("series?metric=CPU+usage", "bad_query"),
-        ("export?format=xml", "bad_query"),
-        ("export?tier=5m", "bad_query"),
-        ("processes?from=-99d", "bad_range"),
+        ("series?from=-1h", "metric_required"),
+        ("series?metric=cpu.usage&from=yesterday", "invalid_time"),
+        ("series?metric=cpu.usage&from=now&to=-1h", "invalid_range"),
+        ("series?metric=cpu.usage&colour=red", "invalid_query"),
+        ("series?metric=CPU+usage", "invalid_query"),
+        ("export?format=xml", "invalid_query"),
+        ("export?tier=5m", "invalid_query"),
+        ("processes?from=-99d", "invalid_range"),
     ] {
         let answer = hub.get(&format!("/api/v1/hosts/past/{path}"));
         assert_eq!((answer.status, answer.code()), (400, code), "{path}: {}", answer.text);
@@ -197,7 +197,7 @@ fn the_past_is_read_in_every_way() {
 }
 
 #[test]
-fn too_little_space_is_said_and_rows_are_taken_again() {
+fn low_disk_space_blocks_and_resumes_ingestion() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("hub.yaml");
     // More than any disk has.
@@ -214,7 +214,7 @@ fn too_little_space_is_said_and_rows_are_taken_again() {
 }
 
 #[test]
-fn a_new_start_shows_the_last_minutes_whether_sealed_or_not() {
+fn restart_restores_the_recent_window() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let start = now_ms() - 260_000;
@@ -243,7 +243,7 @@ fn a_new_start_shows_the_last_minutes_whether_sealed_or_not() {
 }
 
 #[test]
-fn an_agent_waits_while_the_database_is_away_or_read_only() {
+fn agent_spools_while_the_database_is_unavailable() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Postgres::start_durable();
     let url = server.database("away");
@@ -279,5 +279,5 @@ fn an_agent_waits_while_the_database_is_away_or_read_only() {
     grows();
     assert_eq!(agent.terminate(), 0);
     let seqs = exported(&hub, "it");
-    assert!(follows(&seqs), "{seqs:?}");
+    assert!(has_consecutive_sequences(&seqs), "{seqs:?}");
 }

@@ -18,7 +18,7 @@ fn snapshot(host: &str, at_ms: i64) -> Value {
 }
 
 #[test]
-fn a_hand_written_snapshot_is_there_at_once_and_once() {
+fn json_snapshot_is_visible_and_deduplicated() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let at = now_ms();
@@ -60,7 +60,7 @@ fn a_hand_written_snapshot_is_there_at_once_and_once() {
 type Case<'a> = (&'a str, Vec<u8>, &'a [(&'a str, &'a str)], u16, &'a str);
 
 #[test]
-fn each_bad_body_gets_its_own_error_and_the_hub_goes_on() {
+fn invalid_bodies_return_specific_errors() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let at = now_ms();
@@ -99,16 +99,16 @@ fn each_bad_body_gets_its_own_error_and_the_hub_goes_on() {
         ("too large", big, &none, 413, "body_too_large"),
         ("gzip bomb", bomb_gzip, &[("Content-Encoding", "gzip")], 413, "decompressed_too_large"),
         ("zstd bomb", bomb_zstd, &[("Content-Encoding", "zstd")], 413, "decompressed_too_large"),
-        ("not gzip", b"{}".to_vec(), &[("Content-Encoding", "gzip")], 400, "broken_compression"),
+        ("not gzip", b"{}".to_vec(), &[("Content-Encoding", "gzip")], 400, "invalid_compression"),
         (
             "cut zstd",
             zstd::bulk::compress(&with(&|_| ()), 1).unwrap()[..20].to_vec(),
             &[("Content-Encoding", "zstd")],
             400,
-            "broken_compression",
+            "invalid_compression",
         ),
-        ("brotli", b"{}".to_vec(), &[("Content-Encoding", "br")], 415, "unknown_encoding"),
-        ("XML", b"<a/>".to_vec(), &[("Content-Type", "text/xml")], 415, "unknown_content_type"),
+        ("brotli", b"{}".to_vec(), &[("Content-Encoding", "br")], 415, "unsupported_encoding"),
+        ("XML", b"<a/>".to_vec(), &[("Content-Type", "text/xml")], 415, "unsupported_content_type"),
         ("too many", many.into_bytes(), &none, 413, "too_many_snapshots"),
         ("not protobuf", b"hello".to_vec(), &compact, 400, "malformed"),
         ("no host id", vec![], &compact, 400, "malformed"),
@@ -130,7 +130,7 @@ fn each_bad_body_gets_its_own_error_and_the_hub_goes_on() {
 }
 
 #[test]
-fn routes_answer_in_one_envelope_and_only_to_this_machine() {
+fn errors_share_one_envelope_and_loopback_is_the_default() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     assert_eq!(hub.get("/healthz").text, "ok\n");
@@ -142,10 +142,10 @@ fn routes_answer_in_one_envelope_and_only_to_this_machine() {
     for (path, status, code) in [
         ("/api/nothing", 404, "not_found"),
         ("/api/v1/hosts/nobody", 404, "not_found"),
-        ("/api/metrics/recent", 400, "host_missing"),
+        ("/api/metrics/recent", 400, "host_required"),
         ("/api/metrics/recent?host=nobody", 404, "not_found"),
-        ("/api/metrics/recent?what=5", 400, "bad_query"),
-        ("/api/v1/hosts?limit=x", 400, "bad_query"),
+        ("/api/metrics/recent?what=5", 400, "invalid_query"),
+        ("/api/v1/hosts?limit=x", 400, "invalid_query"),
         ("/ingest/metrics", 405, "method_not_allowed"),
         ("/assets/gone.js", 404, "not_found"),
     ] {
@@ -153,7 +153,7 @@ fn routes_answer_in_one_envelope_and_only_to_this_machine() {
         assert_eq!((answer.status, answer.code()), (status, code), "{path}: {}", answer.text);
     }
     let headers = [("Origin", "https://evil.example")];
-    assert_eq!(hub.post(b"{\"host\":\"h\"}", &headers).code(), "foreign_origin");
+    assert_eq!(hub.post(b"{\"host\":\"h\"}", &headers).code(), "cross_origin");
 }
 
 /// An agent's own form, from a host whose clock is off.
@@ -184,7 +184,7 @@ fn compact(host: perfwatch_model::HostId, at_ms: i64, sent_at_ms: i64) -> Vec<u8
 }
 
 #[test]
-fn an_agent_whose_clock_is_ahead_is_set_right_and_told_of() {
+fn clock_skew_is_corrected_and_reported() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let host = perfwatch_model::HostId::generate();

@@ -33,7 +33,7 @@ async fn next_json(socket: &mut Socket) -> Value {
     }
 }
 
-async fn say(socket: &mut Socket, message: Value) {
+async fn send_message(socket: &mut Socket, message: Value) {
     socket.send(Message::Text(message.to_string().into())).await.unwrap();
 }
 
@@ -51,7 +51,7 @@ fn clients(hub: &TestHub) -> i64 {
 }
 
 #[test]
-fn without_a_subscription_whole_snapshots_one_a_tick() {
+fn full_snapshots_without_subscription() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     block_on(async {
@@ -71,7 +71,7 @@ fn without_a_subscription_whole_snapshots_one_a_tick() {
 }
 
 #[test]
-fn a_subscription_gets_the_past_then_columns_of_what_it_asked() {
+fn subscription_sends_backfill_then_columns() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let at = now_ms() - 5_000;
@@ -81,7 +81,7 @@ fn a_subscription_gets_the_past_then_columns_of_what_it_asked() {
     let id = hub.get("/api/v1/hosts/a").body["id"].clone();
     block_on(async {
         let mut socket = connect(&hub).await;
-        say(&mut socket, json!({ "subscribe": { "id": 7, "hosts": ["a"], "metrics": ["cpu.*"], "processes": true, "backfill_s": 300 } })).await;
+        send_message(&mut socket, json!({ "subscribe": { "id": 7, "hosts": ["a"], "metrics": ["cpu.*"], "processes": true, "backfill_s": 300 } })).await;
         let past = next_json(&mut socket).await;
         assert_eq!((&past["type"], &past["id"]), (&json!("backfill"), &json!(7)));
         let entry = &past["hosts"][0];
@@ -102,7 +102,7 @@ fn a_subscription_gets_the_past_then_columns_of_what_it_asked() {
         assert_eq!((&columns["type"], columns["columns"].as_array().unwrap().len()), (&json!("columns"), 2));
         // JSON objects are unordered: cpu.core stands before cpu.usage here.
         assert_eq!(next_json(&mut socket).await["hosts"][0]["v"], json!([10, 400]));
-        say(&mut socket, json!({ "subscribe": { "id": 7, "hosts": ["a"], "metrics": ["cpu.usage"], "backfill_s": 300, "since": { id.as_str().unwrap(): at + 1000 } } })).await;
+        send_message(&mut socket, json!({ "subscribe": { "id": 7, "hosts": ["a"], "metrics": ["cpu.usage"], "backfill_s": 300, "since": { id.as_str().unwrap(): at + 1000 } } })).await;
         let rest = next_json(&mut socket).await;
         let times: Vec<&Value> = rest["hosts"]
             .as_array()
@@ -112,23 +112,23 @@ fn a_subscription_gets_the_past_then_columns_of_what_it_asked() {
             .collect();
         assert_eq!(times, [&json!(at + 2000), &json!(at + 3000)]);
 
-        say(&mut socket, json!({ "unsubscribe": 7 })).await;
-        say(&mut socket, json!({ "ping": 3 })).await;
+        send_message(&mut socket, json!({ "unsubscribe": 7 })).await;
+        send_message(&mut socket, json!({ "ping": 3 })).await;
         assert_eq!(next_json(&mut socket).await, json!({ "type": "pong", "ping": 3 }));
         for (message, code) in [
             (json!({ "subscribe": { "hosts": ["nobody"] } }), "unknown_host"),
-            (json!({ "shout": 1 }), "bad_message"),
-            (json!({}), "bad_message"),
-            (json!([1, 2]), "bad_message"),
+            (json!({ "shout": 1 }), "invalid_message"),
+            (json!({}), "invalid_message"),
+            (json!([1, 2]), "invalid_message"),
         ] {
-            say(&mut socket, message).await;
+            send_message(&mut socket, message).await;
             assert_eq!(next_json(&mut socket).await["error"]["code"], code);
         }
     });
 }
 
 #[test]
-fn a_long_past_of_a_big_host_comes_in_bites() {
+fn large_backfill_is_split_into_messages() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let at = now_ms() - 200_000;
@@ -144,7 +144,7 @@ fn a_long_past_of_a_big_host_comes_in_bites() {
     }
     block_on(async {
         let mut socket = connect(&hub).await;
-        say(&mut socket, json!({ "subscribe": { "hosts": ["big"], "backfill_s": 300 } })).await;
+        send_message(&mut socket, json!({ "subscribe": { "hosts": ["big"], "backfill_s": 300 } })).await;
         let (mut times, mut messages) = (Vec::new(), 0);
         while times.len() < 600 {
             let past = next_json(&mut socket).await;
@@ -159,12 +159,12 @@ fn a_long_past_of_a_big_host_comes_in_bites() {
 }
 
 #[test]
-fn many_hosts_share_a_message() {
+fn ticks_of_many_hosts_are_coalesced() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     block_on(async {
         let mut socket = connect(&hub).await;
-        say(&mut socket, json!({ "subscribe": { "metrics": ["cpu.usage"] } })).await;
+        send_message(&mut socket, json!({ "subscribe": { "metrics": ["cpu.usage"] } })).await;
         eventually("the client is live", || clients(&hub) == 1);
         let at = now_ms();
         for host in 0..20 {
@@ -184,7 +184,7 @@ fn many_hosts_share_a_message() {
 
 /// Reads nothing, while more is sent than all buffers between hold.
 #[test]
-fn a_client_that_stops_reading_is_dropped_without_memory_growth() {
+fn slow_client_is_dropped_without_memory_growth() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     block_on(async {
@@ -212,17 +212,17 @@ fn a_client_that_stops_reading_is_dropped_without_memory_growth() {
 }
 
 #[test]
-fn clients_that_come_and_go_leave_nothing_behind() {
+fn disconnected_clients_release_resources() {
     const CYCLES: usize = 10_000;
     let folder = tempfile::tempdir().unwrap();
-    let often = [("PERFWATCH_HUB_LIMITS_API_REQUESTS", "100000")];
-    let hub = TestHub::start_told(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &often);
+    let often = [("PERFWATCH_HUB_LIMITS_API_REQUESTS_PER_SECOND", "100000")];
+    let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &often);
     post(&hub, "a", now_ms(), 1.0);
     let cycle = |count: usize| {
         block_on(async {
             let one = async |n: usize| {
                 let mut socket = connect(&hub).await;
-                say(
+                send_message(
                     &mut socket,
                     json!({ "subscribe": { "hosts": ["a"], "metrics": ["cpu.usage"], "backfill_s": 300 } }),
                 )
@@ -238,15 +238,15 @@ fn clients_that_come_and_go_leave_nothing_behind() {
         eventually("all clients are gone", || clients(&hub) == 0);
     };
     cycle(500);
-    let (memory, handles) = (hub.process.resident_kib(), hub.process.handles());
+    let (memory, handles) = (hub.process.resident_kib(), hub.process.open_fds());
     cycle(CYCLES);
-    eventually("sockets are closed", || hub.process.handles() <= handles + 2);
+    eventually("sockets are closed", || hub.process.open_fds() <= handles + 2);
     let grown = hub.process.resident_kib().saturating_sub(memory);
     assert!(grown < 4 << 10, "{grown} KiB more after {CYCLES} clients");
 }
 
 #[test]
-fn a_stopping_hub_says_goodbye() {
+fn shutdown_closes_websockets_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let mut hub = TestHub::start(folder.path());
     block_on(async {

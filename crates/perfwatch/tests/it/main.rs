@@ -3,16 +3,16 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests end at the first surprise")]
 
 mod access;
+mod agentless;
 mod alerting;
 mod cli;
 mod crash;
+mod encryption;
 mod history;
-mod hubs;
 mod ingest;
-mod jumps;
+mod jump_hosts;
 mod live;
+mod multi_hub;
 mod oidc;
-mod sealed;
-mod servers;
 mod support;
 mod tls;

@@ -63,7 +63,7 @@ impl Issuer {
     }
 
     /// What it says from now on of who logs in.
-    fn say(&self, claims: Value) {
+    fn set_claims(&self, claims: Value) {
         *self.claims.lock().unwrap() = claims;
     }
 
@@ -205,7 +205,7 @@ fn start(issuer: &Issuer, folder: &std::path::Path) -> TestHub {
         ("PERFWATCH_HUB_OIDC_ADMINS", "sre"),
         ("PERFWATCH_HUB_OIDC_VIEWERS", "staff"),
     ];
-    TestHub::start_told(folder, &["hub", "--listen", "127.0.0.1:0"], &told)
+    TestHub::start_with_env(folder, &["hub", "--listen", "127.0.0.1:0"], &told)
 }
 
 /// The role of who is logged in; null for nobody.
@@ -219,16 +219,16 @@ fn role(hub: &TestHub, browser: &Browser) -> Value {
 }
 
 #[test]
-fn people_come_in_by_an_issuer_with_the_role_it_tells() {
+fn oidc_login_maps_role_claims() {
     let folder = tempfile::tempdir().unwrap();
     let issuer = Issuer::start();
     let hub = start(&issuer, folder.path());
     // A viewer by a group in the token; an admin once the issuer says so.
-    issuer.say(json!({ "sub": "42", "preferred_username": "Ada", "groups": ["staff"] }));
+    issuer.set_claims(json!({ "sub": "42", "preferred_username": "Ada", "groups": ["staff"] }));
     let mut browser = Browser::default();
     assert_eq!(browser.log_in(&hub), "/hosts/x");
     assert_eq!(role(&hub, &browser), "viewer");
-    issuer.say(json!({ "sub": "42", "preferred_username": "renamed", "groups": ["staff", "sre"] }));
+    issuer.set_claims(json!({ "sub": "42", "preferred_username": "renamed", "groups": ["staff", "sre"] }));
     assert_eq!(browser.log_in(&hub), "/hosts/x");
     assert_eq!(role(&hub, &browser), "admin");
     let users = hub.get("/api/v1/users").body["users"].clone();
@@ -236,14 +236,14 @@ fn people_come_in_by_an_issuer_with_the_role_it_tells() {
         users.as_array().unwrap().iter().map(|user| user["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["ada", "admin"], "one account, by what the issuer calls them for ever");
     // Groups that only its other page tells.
-    issuer.say(json!({ "sub": "43", "email": "bo@example.com", "later": ["staff"] }));
+    issuer.set_claims(json!({ "sub": "43", "email": "bo@example.com", "later": ["staff"] }));
     let mut other = Browser::default();
     assert_eq!(other.log_in(&hub), "/hosts/x");
     assert_eq!(role(&hub, &other), "viewer");
 }
 
 #[test]
-fn what_the_issuer_did_not_say_of_this_login_lets_nobody_in() {
+fn oidc_rejects_unverified_claims() {
     let folder = tempfile::tempdir().unwrap();
     let issuer = Issuer::start();
     let hub = start(&issuer, folder.path());
@@ -261,7 +261,7 @@ fn what_the_issuer_did_not_say_of_this_login_lets_nobody_in() {
         (of_staff(json!({ "nonce": "old" })), "sso_failed"),
         (of_staff(json!({ "azp": "another" })), "sso_failed"),
     ] {
-        issuer.say(claims.clone());
+        issuer.set_claims(claims.clone());
         let mut browser = Browser::default();
         assert_eq!(browser.log_in(&hub), format!("/login?problem={problem}"), "{claims}");
         assert_eq!(role(&hub, &browser), Value::Null);
@@ -270,11 +270,11 @@ fn what_the_issuer_did_not_say_of_this_login_lets_nobody_in() {
 }
 
 #[test]
-fn what_another_browser_began_lets_nobody_in() {
+fn oidc_rejects_foreign_state() {
     let folder = tempfile::tempdir().unwrap();
     let issuer = Issuer::start();
     let hub = start(&issuer, folder.path());
-    issuer.say(json!({ "sub": "42", "groups": ["staff"] }));
+    issuer.set_claims(json!({ "sub": "42", "groups": ["staff"] }));
     let mut victim = Browser::default();
     let (_, to) = Browser::default().get(&hub.url("/api/v1/auth/oidc/login"));
     let (_, planted) = Browser::default().get(&to);

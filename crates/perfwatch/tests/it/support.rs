@@ -64,7 +64,7 @@ impl Process {
         line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    pub(crate) fn handles(&self) -> usize {
+    pub(crate) fn open_fds(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 }
@@ -90,13 +90,13 @@ pub(crate) struct TestHub {
 /// The administrator of every hub here.
 pub(crate) const ADMIN: (&str, &str) = ("admin", "a hub that is tested");
 
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: u16,
     pub(crate) body: serde_json::Value,
     pub(crate) text: String,
 }
 
-impl Answer {
+impl TestResponse {
     pub(crate) fn code(&self) -> &str {
         self.body["error"]["code"].as_str().unwrap_or_default()
     }
@@ -112,11 +112,11 @@ impl TestHub {
     }
 
     pub(crate) fn start_with(folder: &Path, args: &[&str]) -> Self {
-        Self::start_told(folder, args, &[])
+        Self::start_with_env(folder, args, &[])
     }
 
     /// With settings by the environment.
-    pub(crate) fn start_told(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_with_env(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let variables = [variables, &[("PERFWATCH_HUB_ADMIN_PASSWORD", ADMIN.1)]].concat();
         let mut process = Process::spawn_with(BINARY, folder, "hub", args, &variables);
         let mut line = String::new();
@@ -131,9 +131,9 @@ impl TestHub {
     }
 
     /// A signed token by name and password.
-    pub(crate) fn sign_in(&self, name: &str, password: &str) -> String {
+    pub(crate) fn create_user_and_log_in(&self, name: &str, password: &str) -> String {
         let body = json!({ "name": name, "password": password });
-        let answer = self.ask("POST", "/api/v1/auth/token", "", &body);
+        let answer = self.request("POST", "/api/v1/auth/token", "", &body);
         answer.body["token"].as_str().unwrap_or_else(|| panic!("{}", answer.text)).to_owned()
     }
 
@@ -146,7 +146,13 @@ impl TestHub {
     }
 
     /// As a page of the hub asks.
-    pub(crate) fn by_page(&self, method: &str, path: &str, cookie: &str, body: &serde_json::Value) -> Answer {
+    pub(crate) fn browser_request(
+        &self,
+        method: &str,
+        path: &str,
+        cookie: &str,
+        body: &serde_json::Value,
+    ) -> TestResponse {
         let request = ureq::http::Request::builder().method(method).uri(self.url(path));
         let request = request.header("Cookie", cookie).header("Origin", self.url(""));
         let request = request.header("Content-Type", "application/json").body(body.to_string()).unwrap();
@@ -157,12 +163,18 @@ impl TestHub {
     pub(crate) fn make_token(&self, (name, password): (&str, &str), scope: &str) -> String {
         let cookie = self.log_in(name, password);
         let body = json!({ "name": "test", "scope": scope });
-        let answer = self.by_page("POST", "/api/v1/tokens", &cookie, &body);
+        let answer = self.browser_request("POST", "/api/v1/tokens", &cookie, &body);
         answer.body["token"].as_str().unwrap_or_else(|| panic!("{}", answer.text)).to_owned()
     }
 
     /// Any request by any token; without one, by nobody.
-    pub(crate) fn ask(&self, method: &str, path: &str, token: &str, body: &serde_json::Value) -> Answer {
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        body: &serde_json::Value,
+    ) -> TestResponse {
         let mut request = ureq::http::Request::builder().method(method).uri(self.url(path));
         if !token.is_empty() {
             request = request.header("Authorization", format!("Bearer {token}"));
@@ -179,11 +191,11 @@ impl TestHub {
         format!("http://{}{path}", self.address)
     }
 
-    pub(crate) fn get(&self, path: &str) -> Answer {
-        self.ask("GET", path, &self.token, &serde_json::Value::Null)
+    pub(crate) fn get(&self, path: &str) -> TestResponse {
+        self.request("GET", path, &self.token, &serde_json::Value::Null)
     }
 
-    pub(crate) fn post(&self, body: &[u8], headers: &[(&str, &str)]) -> Answer {
+    pub(crate) fn post(&self, body: &[u8], headers: &[(&str, &str)]) -> TestResponse {
         let mut request = client().post(self.url("/ingest/metrics"));
         request = request.header("Authorization", format!("Bearer {}", self.token));
         for (name, value) in headers {
@@ -192,7 +204,7 @@ impl TestHub {
         answer(request.send(body))
     }
 
-    pub(crate) fn post_json(&self, body: &serde_json::Value) -> Answer {
+    pub(crate) fn post_json(&self, body: &serde_json::Value) -> TestResponse {
         self.post(body.to_string().as_bytes(), &[("Content-Type", "application/json")])
     }
 
@@ -213,12 +225,12 @@ fn client() -> ureq::Agent {
         .new_agent()
 }
 
-fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
+fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> TestResponse {
     let mut response = result.unwrap();
     let mut text = String::new();
     response.body_mut().as_reader().read_to_string(&mut text).unwrap();
     let body = serde_json::from_str(&text).unwrap_or_default();
-    Answer { status: response.status().as_u16(), body, text }
+    TestResponse { status: response.status().as_u16(), body, text }
 }
 
 /// Waits for what must become true; generous, for machines with little to spare.
@@ -244,6 +256,6 @@ pub(crate) fn start_agent(folder: &Path, hub: &TestHub, interval: &str) -> Proce
 }
 
 /// Whether each is one more than the one before.
-pub(crate) fn follows(seqs: &[u64]) -> bool {
+pub(crate) fn has_consecutive_sequences(seqs: &[u64]) -> bool {
     seqs.windows(2).all(|pair| pair[1] == pair[0] + 1)
 }

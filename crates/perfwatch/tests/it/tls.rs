@@ -57,7 +57,7 @@ fn read(answer: &mut ureq::http::Response<ureq::Body>) -> Value {
 }
 
 #[test]
-fn certificates_are_checked_and_renewed_without_a_restart() {
+fn certificates_are_verified_and_reloaded() {
     let folder = tempfile::tempdir().unwrap();
     let (cert, key) = (folder.path().join("hub.pem"), folder.path().join("hub.key"));
     let (ours, foreign) = (Authority::new(), Authority::new());
@@ -66,7 +66,7 @@ fn certificates_are_checked_and_renewed_without_a_restart() {
         ("PERFWATCH_HUB_TLS_CERT", cert.to_str().unwrap()),
         ("PERFWATCH_HUB_TLS_KEY", key.to_str().unwrap()),
     ];
-    let hub = TestHub::start_told(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &told);
+    let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &told);
     let url = format!("https://{}", hub.address);
     let post = |client: &ureq::Agent, path: &str, bearer: &str, body: Value| {
         let request = client.post(format!("{url}{path}")).header("Authorization", format!("Bearer {bearer}"));
@@ -92,7 +92,8 @@ fn certificates_are_checked_and_renewed_without_a_restart() {
     );
 
     // An agent: with the authority it is let in; with another one it keeps what it has.
-    let enrol = post(&trusting, "/api/v1/enrolments", signed, json!({ "name": "x" })).0["token"].clone();
+    let enrol =
+        post(&trusting, "/api/v1/enrollment-tokens", signed, json!({ "name": "x" })).0["token"].clone();
     let enrol = enrol.as_str().unwrap();
     let (good, bad) = (ours.pem(folder.path(), "ours.pem"), foreign.pem(folder.path(), "foreign.pem"));
     let start = |name: &str, ca: &Path| {
@@ -137,7 +138,7 @@ fn certificates_are_checked_and_renewed_without_a_restart() {
 }
 
 #[test]
-fn a_hub_with_its_own_agent_and_a_certificate_needs_no_more() {
+fn embedded_agent_works_with_tls() {
     let folder = tempfile::tempdir().unwrap();
     let (cert, key) = (folder.path().join("hub.pem"), folder.path().join("hub.key"));
     let authority = Authority::new();
@@ -146,16 +147,17 @@ fn a_hub_with_its_own_agent_and_a_certificate_needs_no_more() {
         ("PERFWATCH_HUB_TLS_CERT", cert.to_str().unwrap()),
         ("PERFWATCH_HUB_TLS_KEY", key.to_str().unwrap()),
     ];
-    let hub = TestHub::start_told(folder.path(), &["--listen", "127.0.0.1:0", "--interval", "250ms"], &told);
+    let hub =
+        TestHub::start_with_env(folder.path(), &["--listen", "127.0.0.1:0", "--interval", "250ms"], &told);
     eventually("its own agent is heard", || hub.process.log().contains("a new host"));
     assert!(!hub.process.log().contains("can't reach"), "{}", hub.process.log());
 }
 
 #[test]
-fn only_a_proxy_that_is_told_of_is_believed() {
+fn only_trusted_proxies_set_the_client_address() {
     let folder = tempfile::tempdir().unwrap();
     let told = [("PERFWATCH_HUB_TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8")];
-    let hub = TestHub::start_told(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &told);
+    let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &told);
     let login = |headers: &[(&str, &str)]| {
         let mut request = ureq::post(hub.url("/api/v1/auth/login")).content_type("application/json");
         for (name, value) in headers {
@@ -183,10 +185,10 @@ fn only_a_proxy_that_is_told_of_is_believed() {
 }
 
 #[test]
-fn who_takes_connections_and_says_nothing_holds_nobody_up() {
+fn idle_connections_do_not_block_others() {
     let folder = tempfile::tempdir().unwrap();
-    let told = [("PERFWATCH_HUB_LIMITS_ADDRESS_CONNECTIONS", "50")];
-    let hub = TestHub::start_told(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &told);
+    let told = [("PERFWATCH_HUB_LIMITS_MAX_CONNECTIONS_PER_ADDRESS", "50")];
+    let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &told);
     // Slow loris: a request that never ends, on all places that one address has.
     let mut loris: Vec<std::net::TcpStream> =
         (0..60).map(|_| std::net::TcpStream::connect(&hub.address).unwrap()).collect();

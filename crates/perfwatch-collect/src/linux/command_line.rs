@@ -1,0 +1,94 @@
+//! Command lines without their secrets: what leaves the host, and what a capture holds.
+
+/// A command line longer than this is cut.
+const MAX_COMMAND_CHARS: usize = 200;
+
+/// Words after which, or after whose `=` or `:`, a secret stands.
+const SECRET_WORDS: &[&str] =
+    &["pass", "pwd", "secret", "token", "apikey", "api-key", "api_key", "credential", "auth", "private"];
+
+const MASK: &str = "***";
+
+/// The words of `/proc/PID/cmdline` with a blank between, as they are.
+pub(crate) fn unmasked(cmdline: &[u8]) -> String {
+    truncate(&split_arguments(cmdline).join(" "))
+}
+
+/// The same, secrets replaced by `***`.
+pub(crate) fn mask_secrets(cmdline: &[u8]) -> String {
+    let mut shown = Vec::new();
+    let mut next_is_secret = false;
+    for word in split_arguments(cmdline) {
+        if std::mem::take(&mut next_is_secret) && !word.starts_with('-') {
+            shown.push(MASK.to_owned());
+            continue;
+        }
+        let split = word.find(['=', ':']).filter(|&at| at > 0 && !word[at..].starts_with("://"));
+        match split {
+            Some(at) if is_secret_name(&word[..at]) => shown.push(format!("{}{MASK}", &word[..=at])),
+            _ => {
+                next_is_secret = word.starts_with('-') && is_secret_name(&word);
+                shown.push(mask_url_password(&word));
+            }
+        }
+    }
+    truncate(&shown.join(" "))
+}
+
+fn split_arguments(cmdline: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(cmdline);
+    let clean = |word: &str| word.trim().replace(|c: char| c.is_control(), " ");
+    text.split('\0').filter(|word| !word.trim().is_empty()).map(clean).collect()
+}
+
+fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_WORDS.iter().any(|word| name.contains(word))
+}
+
+/// `postgres://user:password@host` → `postgres://user:***@host`.
+fn mask_url_password(word: &str) -> String {
+    let Some((scheme, rest)) = word.split_once("://") else {
+        return word.to_owned();
+    };
+    let authority_end = rest.find('/').unwrap_or(rest.len());
+    let Some(at) = rest[..authority_end].rfind('@') else {
+        return word.to_owned();
+    };
+    match rest[..at].find(':') {
+        Some(colon) => format!("{scheme}://{}:{MASK}{}", &rest[..colon], &rest[at..]),
+        None => word.to_owned(),
+    }
+}
+
+fn truncate(command: &str) -> String {
+    match command.char_indices().nth(MAX_COMMAND_CHARS) {
+        Some((end, _)) => format!("{}…", &command[..end]),
+        None => command.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked() {
+        for (line, shown) in [
+            ("mysqld\0--user=root\0--password=hunter2\0", "mysqld --user=root --password=***"),
+            ("app\0--token\0abc\0--port\080\0", "app --token *** --port\080"),
+            ("curl\0-u\0x\0API_KEY=abc\0", "curl -u x API_KEY=***"),
+            ("psql\0postgres://bob:s3cret@db/x\0", "psql postgres://bob:***@db/x"),
+            ("psql\0postgres://db/x:y@z\0", "psql postgres://db/x:y@z"),
+            ("a\0--no-password\0--force\0", "a --no-password --force"),
+            ("x\0Authorization: Bearer abc\0", "x Authorization:***"),
+            ("", ""),
+            ("\0\0", ""),
+            ("line\nbreak\0", "line break"),
+        ] {
+            assert_eq!(mask_secrets(line.as_bytes()), shown.replace('\0', " "));
+        }
+        assert_eq!(unmasked(b"a\0--password=x\0"), "a --password=x");
+        assert_eq!(unmasked("ä".repeat(500).as_bytes()).chars().count(), MAX_COMMAND_CHARS + 1);
+    }
+}

@@ -1,0 +1,303 @@
+//! `/api/v1/servers/metrics`: looks that are to be made, are being made, and were made.
+
+use super::body::JsonBody;
+use super::query;
+use crate::agentless::Agentless;
+use crate::app::App;
+use crate::auth::{Actor, Identity};
+use crate::error::ApiError;
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use perfwatch_model::HostId;
+use perfwatch_store::accounts::AuditEntry;
+use perfwatch_store::collection_jobs::{CollectionJobs, JobRow};
+use perfwatch_store::servers::ServerRow;
+use perfwatch_store::{SqlStatement, Write};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+/// What rates are of.
+const STATS_WINDOW_MS: i64 = 3_600_000;
+
+/// Queue statistics.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct QueueStatsResponse {
+    paused: bool,
+    /// Due, and not begun.
+    waiting: i64,
+    /// Not due yet.
+    delayed: i64,
+    active: i64,
+    completed: i64,
+    failed: i64,
+    /// Looks at one time, of this hub.
+    workers: usize,
+    /// Connections that this hub holds for the next look.
+    open_connections: usize,
+    /// Done within the last hour.
+    finished_last_hour: i64,
+    /// Of those, failed.
+    failed_last_hour: i64,
+    /// Mean time of one of those, milliseconds.
+    mean_duration_ms: Option<i64>,
+    max_duration_ms: i64,
+    /// How late those that are due are, at most, milliseconds.
+    max_delay_ms: i64,
+    now_ms: i64,
+}
+
+/// A look that is to be made, or was.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CollectionJobResponse {
+    id: i64,
+    server: Uuid,
+    server_name: String,
+    /// `schedule` or `asked`.
+    trigger: String,
+    state: JobState,
+    /// Not before.
+    run_at_ms: i64,
+    /// How often it was begun.
+    attempts: i64,
+    started_ms: Option<i64>,
+    finished_ms: Option<i64>,
+    /// Why it did not go well, last time.
+    error: Option<String>,
+}
+
+/// Looks.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CollectionJobListResponse {
+    jobs: Vec<CollectionJobResponse>,
+}
+
+/// Where a look stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum JobState {
+    /// Due, and not begun.
+    Waiting,
+    /// Not due yet.
+    Delayed,
+    Active,
+    Completed,
+    Failed,
+}
+
+fn job_state(row: &JobRow, now_ms: i64) -> JobState {
+    match row.state.as_str() {
+        "active" => JobState::Active,
+        "completed" => JobState::Completed,
+        "failed" => JobState::Failed,
+        _ if row.run_at_ms > now_ms => JobState::Delayed,
+        _ => JobState::Waiting,
+    }
+}
+
+/// Queue statistics
+#[utoipa::path(get, path = "/api/v1/servers/metrics/queue/stats", tag = "queue", responses((status = 200, body = QueueStatsResponse)))]
+pub(crate) async fn stats(State(app): State<Arc<App>>) -> Result<Json<QueueStatsResponse>, ApiError> {
+    let (store, now_ms) = (app.agentless.store(), app.clock.wall_ms());
+    let counts = CollectionJobs::stats(store, now_ms, now_ms - STATS_WINDOW_MS).await?;
+    Ok(Json(QueueStatsResponse {
+        paused: CollectionJobs::is_paused(store).await?,
+        waiting: counts.waiting,
+        delayed: counts.delayed,
+        active: counts.active,
+        completed: counts.completed,
+        failed: counts.failed,
+        workers: app.agentless.workers(),
+        open_connections: app.agentless.open_connections(),
+        finished_last_hour: counts.finished_recently,
+        failed_last_hour: counts.failed_recently,
+        mean_duration_ms: (counts.finished_recently > 0)
+            .then(|| counts.duration_ms / counts.finished_recently),
+        max_duration_ms: counts.max_duration_ms,
+        max_delay_ms: counts.max_delay_ms,
+        now_ms,
+    }))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct JobsQuery {
+    /// Which ones; those to be made without.
+    state: Option<JobState>,
+    /// 1,000 at most.
+    limit: Option<i64>,
+}
+
+/// List collection jobs
+#[utoipa::path(get, path = "/api/v1/servers/metrics/queue/jobs", tag = "queue", params(JobsQuery),
+    responses((status = 200, body = CollectionJobListResponse)))]
+pub(crate) async fn jobs(
+    State(app): State<Arc<App>>,
+    identity: Identity,
+    filter: Result<Query<JobsQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<CollectionJobListResponse>, ApiError> {
+    let Query(filter) = filter.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
+    let (store, now_ms) = (app.agentless.store(), app.clock.wall_ms());
+    let limit = filter.limit.unwrap_or(200).clamp(1, 1_000);
+    let name = match filter.state {
+        None | Some(JobState::Waiting | JobState::Delayed) => "waiting",
+        Some(JobState::Active) => "active",
+        Some(JobState::Completed) => "completed",
+        Some(JobState::Failed) => "failed",
+    };
+    let names: HashMap<Uuid, String> = ServerRow::list(store)
+        .await?
+        .iter()
+        .filter_map(|row| Some((row.id, Agentless::from_row(row)?.name)))
+        .collect();
+    let everyone = app.directory.snapshot();
+    // Some are not for them to see, or of another state: there are as many as there may be servers.
+    let rows = CollectionJobs::list(store, name, 10_000).await?;
+    let jobs = rows.into_iter().filter(|row| identity.can_view(&everyone, HostId(row.server)));
+    let wanted = |row: &JobRow| filter.state.is_none_or(|wanted| wanted == job_state(row, now_ms));
+    let show = |row: JobRow| CollectionJobResponse {
+        state: job_state(&row, now_ms),
+        server_name: names.get(&row.server).cloned().unwrap_or_default(),
+        id: row.id,
+        server: row.server,
+        trigger: row.trigger,
+        run_at_ms: row.run_at_ms,
+        attempts: row.attempts,
+        started_ms: row.started_ms,
+        finished_ms: row.finished_ms,
+        error: row.error,
+    };
+    Ok(Json(CollectionJobListResponse {
+        jobs: jobs.filter(wanted).take(usize::try_from(limit).unwrap_or(1)).map(show).collect(),
+    }))
+}
+
+async fn commit(app: &App, changes: Vec<SqlStatement>, entry: AuditEntry) -> Result<(), ApiError> {
+    let entry = AuditEntry { at_ms: app.clock.wall_ms(), ..entry }.insert();
+    app.agentless.commit(changes.into_iter().chain([entry]).map(Write::Sql).collect()).await?;
+    app.agentless.notify_changed(None);
+    Ok(())
+}
+
+/// How many looks will be made.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CollectAllResponse {
+    asked: usize,
+}
+
+/// Collect all enabled agentless hosts now
+#[utoipa::path(post, path = "/api/v1/servers/metrics/collect-all", tag = "queue",
+    responses((status = 202, body = CollectAllResponse), (status = 409)))]
+pub(crate) async fn collect_all(
+    State(app): State<Arc<App>>,
+    doer: Actor,
+) -> Result<(StatusCode, Json<CollectAllResponse>), ApiError> {
+    let (everyone, now_ms) = (app.directory.snapshot(), app.clock.wall_ms());
+    let rows = ServerRow::list(app.agentless.store()).await?;
+    let theirs = |row: &&ServerRow| {
+        row.enabled && row.blocked_reason.is_none() && doer.identity.can_view(&everyone, HostId(row.id))
+    };
+    let changes: Vec<SqlStatement> =
+        rows.iter().filter(theirs).map(|row| CollectionJobs::run_now(row.id, now_ms)).collect();
+    let asked = changes.len();
+    commit(&app, changes, doer.audit("server.collect_all", format!("{asked} servers"))).await?;
+    Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { asked })))
+}
+
+/// Collect now
+#[utoipa::path(post, path = "/api/v1/servers/{id}/collect", tag = "queue", params(("id" = String, Path)),
+    responses((status = 202, body = CollectAllResponse), (status = 409)))]
+pub(crate) async fn collect(
+    State(app): State<Arc<App>>,
+    doer: Actor,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<CollectAllResponse>), ApiError> {
+    let row = super::servers::find(&app, &doer.identity, &id).await?;
+    if !row.enabled || row.blocked_reason.is_some() {
+        let why = if row.enabled {
+            "collection is blocked until the server is changed"
+        } else {
+            "the server is disabled"
+        };
+        return Err(ApiError::conflict("collection_disabled", why));
+    }
+    let change = CollectionJobs::run_now(row.id, app.clock.wall_ms());
+    commit(&app, vec![change], doer.audit("server.collect", format!("server {}", row.id))).await?;
+    Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { asked: 1 })))
+}
+
+/// Pause the collection queue
+#[utoipa::path(post, path = "/api/v1/servers/metrics/queue/pause", tag = "queue", responses((status = 204), (status = 409)))]
+pub(crate) async fn pause(State(app): State<Arc<App>>, doer: Actor) -> Result<StatusCode, ApiError> {
+    query::require_all_hosts(&doer.identity)?;
+    commit(&app, vec![CollectionJobs::set_paused(true)], doer.audit("queue.pause", "queue".to_owned()))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Resume the collection queue
+#[utoipa::path(post, path = "/api/v1/servers/metrics/queue/resume", tag = "queue", responses((status = 204), (status = 409)))]
+pub(crate) async fn resume(State(app): State<Arc<App>>, doer: Actor) -> Result<StatusCode, ApiError> {
+    query::require_all_hosts(&doer.identity)?;
+    commit(&app, vec![CollectionJobs::set_paused(false)], doer.audit("queue.resume", "queue".to_owned()))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which done looks are let go.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CleanQueueRequest {
+    /// `completed`, `failed`, or both without.
+    state: Option<JobState>,
+}
+
+/// Delete finished jobs
+#[utoipa::path(post, path = "/api/v1/servers/metrics/queue/clean", tag = "queue", request_body = CleanQueueRequest,
+    responses((status = 204), (status = 409), (status = 422)))]
+pub(crate) async fn clean(
+    State(app): State<Arc<App>>,
+    doer: Actor,
+    JsonBody(wish): JsonBody<CleanQueueRequest>,
+) -> Result<StatusCode, ApiError> {
+    query::require_all_hosts(&doer.identity)?;
+    let all = app.clock.wall_ms() + 1;
+    let change = match wish.state {
+        None => CollectionJobs::purge(all, all),
+        Some(JobState::Completed) => CollectionJobs::purge(all, 0),
+        Some(JobState::Failed) => CollectionJobs::purge(0, all),
+        Some(_) => return Err(ApiError::unprocessable("invalid_state", "state: completed, failed, or none")),
+    };
+    commit(&app, vec![change], doer.audit("queue.clean", "queue".to_owned())).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Retry a failed job
+#[utoipa::path(post, path = "/api/v1/servers/metrics/queue/jobs/{id}/retry", tag = "queue", params(("id" = i64, Path)),
+    responses((status = 204), (status = 409)))]
+pub(crate) async fn retry(
+    State(app): State<Arc<App>>,
+    doer: Actor,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let missing = || ApiError::not_found(format!("job {id:?} not found"));
+    let job = CollectionJobs::get(app.agentless.store(), id.parse().map_err(|_| missing())?)
+        .await?
+        .ok_or_else(missing)?;
+    let row =
+        super::servers::find(&app, &doer.identity, &job.server.to_string()).await.map_err(|_| missing())?;
+    if job.state != "failed" {
+        return Err(ApiError::conflict("job_not_failed", "only failed jobs can be retried"));
+    }
+    if !row.enabled || row.blocked_reason.is_some() {
+        let why = "the server is disabled or blocked";
+        return Err(ApiError::conflict("collection_disabled", why));
+    }
+    let changes = vec![CollectionJobs::retry(job.id), CollectionJobs::run_now(row.id, app.clock.wall_ms())];
+    commit(&app, changes, doer.audit("job.retry", format!("server {}", row.id))).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,107 @@
+//! Samples as integers scaled by the metric's precision: 12.34 % with two decimals is 1234.
+//!
+//! Rounding once, at the source, is worth more than any codec later on, and integers are
+//! exact on the wire, on disk and in roll-ups.
+
+/// A sample that is not there. Never a value: [`scale`] stays clear of it.
+pub const MISSING: i64 = i64::MIN;
+
+/// The most decimals a metric may have.
+pub const MAX_DECIMALS: u8 = 6;
+
+/// Largest scaled magnitude: beyond 2^53 a browser's numbers lose their units.
+const MAX_MAGNITUDE: f64 = 9_007_199_254_740_992.0;
+
+const POWERS_OF_TEN: [f64; MAX_DECIMALS as usize + 1] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6];
+const INTEGER_POWERS_OF_TEN: [u64; MAX_DECIMALS as usize + 1] =
+    [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
+
+/// The nearest integer multiple of the precision; [`MISSING`] for NaN and infinities.
+pub fn scale(value: f64, decimals: u8) -> i64 {
+    let scaled = value * POWERS_OF_TEN[usize::from(decimals.min(MAX_DECIMALS))];
+    if !scaled.is_finite() {
+        return MISSING;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "clamped to 2^53 just here")]
+    let whole = scaled.round().clamp(-MAX_MAGNITUDE, MAX_MAGNITUDE) as i64;
+    whole
+}
+
+/// The value back; `None` for [`MISSING`].
+#[expect(clippy::cast_precision_loss, reason = "scaled values are below 2^53")]
+pub fn unscale(scaled: i64, decimals: u8) -> Option<f64> {
+    (scaled != MISSING).then(|| scaled as f64 / POWERS_OF_TEN[usize::from(decimals.min(MAX_DECIMALS))])
+}
+
+/// Writes the exact decimal text of a scaled value (`1230`, 2 → `12.3`), or `null`.
+pub fn write_scaled(out: &mut String, scaled: i64, decimals: u8) {
+    use std::fmt::Write as _;
+    if scaled == MISSING {
+        out.push_str("null");
+        return;
+    }
+    let power = INTEGER_POWERS_OF_TEN[usize::from(decimals.min(MAX_DECIMALS))];
+    let magnitude = scaled.unsigned_abs();
+    if scaled < 0 {
+        out.push('-');
+    }
+    // Writing to a String can't fail.
+    let _ = write!(out, "{}", magnitude / power);
+    let fraction = magnitude % power;
+    if fraction != 0 {
+        let width = usize::from(decimals);
+        let _ = write!(out, ".{fraction:0width$}");
+        while out.ends_with('0') {
+            out.pop();
+        }
+    }
+}
+
+/// Writes a number rounded to some decimals, without trailing zeros.
+pub fn write_rounded(out: &mut String, value: f64, decimals: u8) {
+    let decimals = decimals.min(MAX_DECIMALS);
+    write_scaled(out, scale(value, decimals), decimals);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn scales_and_writes() {
+        for (value, decimals, text) in [
+            (12.34, 2, "12.34"),
+            (12.3, 2, "12.3"),
+            (12.0, 2, "12"),
+            (0.05, 2, "0.05"),
+            (-0.5, 1, "-0.5"),
+            (0.0, 0, "0"),
+            (-0.001, 1, "0"),
+            (1e18, 0, "9007199254740992"),
+        ] {
+            let mut out = String::new();
+            write_scaled(&mut out, scale(value, decimals), decimals);
+            assert_eq!(out, text, "{value} with {decimals} decimals");
+        }
+    }
+
+    #[test]
+    fn nan_is_missing() {
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX] {
+            assert_eq!(scale(value, 2), MISSING, "{value}");
+        }
+        assert_eq!(unscale(MISSING, 2), None);
+    }
+
+    proptest! {
+        #[test]
+        fn scaled_text_equals_value(scaled in -9_007_199_254_740_992_i64..=9_007_199_254_740_992, decimals in 0u8..=6) {
+            let mut out = String::new();
+            write_scaled(&mut out, scaled, decimals);
+            let parsed: f64 = out.parse().unwrap();
+            let value = unscale(scaled, decimals).unwrap();
+            prop_assert!((parsed - value).abs() <= value.abs() * 1e-15);
+        }
+    }
+}

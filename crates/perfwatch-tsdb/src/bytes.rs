@@ -1,0 +1,93 @@
+//! Reading and writing the small things blocks are made of, with a bound on every length that
+//! comes from outside.
+
+use prost::encoding::{decode_varint, encode_varint};
+
+/// Why bytes are no block. Costs that block, never the query.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// Ends before it is complete.
+    #[error("cut off")]
+    Truncated,
+    /// Says something that can't be.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// Bytes changed since they were written.
+    #[error("checksum of {0} does not match")]
+    Checksum(&'static str),
+    /// Written by a newer PerfWatch.
+    #[error("block format {0} is newer than this PerfWatch")]
+    UnsupportedVersion(u8),
+}
+
+pub(crate) type Result<T> = std::result::Result<T, FormatError>;
+
+/// Appends an LEB128 varint.
+pub(crate) fn write_varint(out: &mut Vec<u8>, value: u64) {
+    encode_varint(value, out);
+}
+
+/// Appends a zigzag varint.
+pub(crate) fn write_zigzag(out: &mut Vec<u8>, value: i64) {
+    encode_varint(zigzag(value), out);
+}
+
+/// Small magnitudes of either sign become small numbers.
+pub(crate) fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
+}
+
+/// Appends length and bytes.
+pub(crate) fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    write_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// A place in bytes that are read from the front.
+#[derive(Clone)]
+pub(crate) struct ByteReader<'a>(pub(crate) &'a [u8]);
+
+impl<'a> ByteReader<'a> {
+    pub(crate) fn read_exact(&mut self, count: usize) -> Result<&'a [u8]> {
+        let (front, rest) = self.0.split_at_checked(count).ok_or(FormatError::Truncated)?;
+        self.0 = rest;
+        Ok(front)
+    }
+
+    pub(crate) fn byte(&mut self) -> Result<u8> {
+        Ok(self.read_exact(1)?[0])
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.read_exact(N)?);
+        Ok(array)
+    }
+
+    pub(crate) fn uint(&mut self) -> Result<u64> {
+        decode_varint(&mut self.0).map_err(|_| FormatError::Truncated)
+    }
+
+    /// A number that is a count or a length: never more than `most`.
+    pub(crate) fn read_len(&mut self, most: usize) -> Result<usize> {
+        let count = usize::try_from(self.uint()?).unwrap_or(usize::MAX);
+        if count > most { Err(FormatError::Invalid("a count is too large")) } else { Ok(count) }
+    }
+
+    pub(crate) fn int(&mut self) -> Result<i64> {
+        Ok(unzigzag(self.uint()?))
+    }
+
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8]> {
+        let count = self.read_len(self.0.len())?;
+        self.read_exact(count)
+    }
+
+    pub(crate) fn text(&mut self) -> Result<&'a str> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| FormatError::Invalid("text is not UTF-8"))
+    }
+}

@@ -1,0 +1,228 @@
+//! One column of scaled integers as bytes, and back. Each column is coded on its own, so that a
+//! query decodes only what it asks for; what costs least is found by trying.
+//!
+//! A coded column is a kind and a body. Where values are missing, the body opens with runs
+//! that tell which; only the present ones are coded. `docs/BLOCK-FORMAT.md` draws it.
+
+mod bit_packed;
+pub(crate) mod run_length;
+
+use crate::bytes::{ByteReader, FormatError, Result, write_varint, write_zigzag};
+use perfwatch_model::MISSING;
+
+/// How hard to look for a short form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompressionLevel {
+    /// For blocks that are merged within the hour.
+    Fast,
+    /// For blocks that stay.
+    Best,
+}
+
+/// Nothing is there.
+pub(crate) const KIND_EMPTY: u8 = 0;
+/// One value, over and over: in the directory itself.
+pub(crate) const KIND_CONSTANT: u8 = 1;
+const KIND_BIT_PACKED: u8 = 2;
+const KIND_DELTA: u8 = 3;
+const KIND_RUN_LENGTH: u8 = 4;
+const KIND_PCO: u8 = 5;
+/// A first value and a step.
+const KIND_LINEAR: u8 = 6;
+/// Flag: the body opens with the runs of present and missing values.
+const HAS_MISSING: u8 = 0x80;
+
+/// Fewer values than this are never worth pco's own header.
+const MIN_PCO_VALUES: usize = 60;
+const PCO_LEVEL: usize = 8;
+
+/// Codes a column.
+pub(crate) fn encode(values: &[i64], effort: CompressionLevel) -> (u8, Vec<u8>) {
+    let present = values.iter().filter(|&&value| value != MISSING).count();
+    if present == 0 {
+        return (KIND_EMPTY, Vec::new());
+    }
+    if present == values.len() {
+        return encode_present(values, effort);
+    }
+    let mut body = Vec::new();
+    run_length::put_presence(&mut body, values.iter().map(|&value| value != MISSING));
+    let kept: Vec<i64> = values.iter().copied().filter(|&value| value != MISSING).collect();
+    let (kind, coded) = encode_present(&kept, effort);
+    body.extend_from_slice(&coded);
+    (kind | HAS_MISSING, body)
+}
+
+fn encode_present(values: &[i64], effort: CompressionLevel) -> (u8, Vec<u8>) {
+    if values.iter().all(|value| *value == values[0]) {
+        let mut body = Vec::new();
+        write_zigzag(&mut body, values[0]);
+        return (KIND_CONSTANT, body);
+    }
+    let deltas = bit_packed::delta_encode(values);
+    let mut delta = Vec::new();
+    write_zigzag(&mut delta, values[0]);
+    if deltas.iter().all(|delta| *delta == deltas[0]) {
+        write_zigzag(&mut delta, deltas[0]);
+        return (KIND_LINEAR, delta);
+    }
+    let mut best = (KIND_BIT_PACKED, bit_packed::encode(values));
+    delta.extend_from_slice(&bit_packed::encode(&deltas));
+    let is_smooth = delta.len() < best.1.len();
+    offer(&mut best, KIND_DELTA, delta);
+    if let Some(body) = run_length::encode(values) {
+        offer(&mut best, KIND_RUN_LENGTH, body);
+    }
+    if effort == CompressionLevel::Best && values.len() >= MIN_PCO_VALUES {
+        // Its own search for what neighbours have in common would be most of its time.
+        let deltas = pco::DeltaSpec::TryConsecutive(usize::from(is_smooth));
+        let config = pco::ChunkConfig::default().with_compression_level(PCO_LEVEL).with_delta_spec(deltas);
+        if let Ok(body) = pco::standalone::simple_compress(values, &config) {
+            offer(&mut best, KIND_PCO, body);
+        }
+    }
+    best
+}
+
+fn offer(best: &mut (u8, Vec<u8>), kind: u8, body: Vec<u8>) {
+    if body.len() < best.1.len() {
+        *best = (kind, body);
+    }
+}
+
+/// Decodes a column of `rows` values.
+///
+/// # Errors
+/// Anything that [`encode`] does not write.
+pub(crate) fn decode(kind: u8, body: &[u8], rows: usize) -> Result<Vec<i64>> {
+    let mut reader = ByteReader(body);
+    if kind == KIND_EMPTY {
+        return Ok(vec![MISSING; rows]);
+    }
+    if kind & HAS_MISSING == 0 {
+        return decode_present(kind, &mut reader, rows);
+    }
+    let presence = run_length::read_presence(&mut reader, rows)?;
+    let present = presence.iter().map(|run| run.1 - run.0).sum();
+    let kept = decode_present(kind & !HAS_MISSING, &mut reader, present)?;
+    let mut values = vec![MISSING; rows];
+    let mut kept = kept.as_slice();
+    for (from, to) in presence {
+        let (now, later) = kept.split_at(to - from);
+        values[from..to].copy_from_slice(now);
+        kept = later;
+    }
+    Ok(values)
+}
+
+fn decode_present(kind: u8, reader: &mut ByteReader<'_>, rows: usize) -> Result<Vec<i64>> {
+    match kind {
+        KIND_CONSTANT => Ok(vec![reader.int()?; rows]),
+        KIND_BIT_PACKED => bit_packed::decode(reader, rows),
+        KIND_DELTA => {
+            let first = reader.int()?;
+            let mut values = bit_packed::decode(reader, rows.saturating_sub(1))?;
+            bit_packed::delta_decode(first, &mut values);
+            values.truncate(rows);
+            Ok(values)
+        }
+        KIND_LINEAR => {
+            let (first, step) = (reader.int()?, reader.int()?);
+            let mut next = first.wrapping_sub(step);
+            let mut count = || {
+                next = next.wrapping_add(step);
+                next
+            };
+            Ok((0..rows).map(|_| count()).collect())
+        }
+        KIND_RUN_LENGTH => run_length::decode(reader, rows),
+        KIND_PCO => {
+            let mut values = vec![0; rows];
+            let progress = pco::standalone::simple_decompress_into(reader.0, &mut values)
+                .map_err(|_| FormatError::Invalid("a pco column does not decode"))?;
+            if progress.n_processed != rows || !progress.finished {
+                return Err(FormatError::Invalid("a pco column has another number of rows"));
+            }
+            Ok(values)
+        }
+        _ => Err(FormatError::Invalid("a column of unknown kind")),
+    }
+}
+
+/// Appends kind, length and body.
+pub(crate) fn write_column(out: &mut Vec<u8>, values: &[i64], effort: CompressionLevel) {
+    let (kind, body) = encode(values, effort);
+    out.push(kind);
+    write_varint(out, body.len() as u64);
+    out.extend_from_slice(&body);
+}
+
+/// Reads what [`put`] wrote.
+///
+/// # Errors
+/// Anything that it does not write.
+pub(crate) fn read_column(reader: &mut ByteReader<'_>, rows: usize) -> Result<Vec<i64>> {
+    let kind = reader.byte()?;
+    decode(kind, reader.bytes()?, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn column() -> impl Strategy<Value = Vec<i64>> {
+        let value = prop_oneof![
+            5 => 0i64..100,
+            3 => Just(7i64),
+            2 => (0i64..50).prop_map(|v| v * 4096),
+            1 => any::<i64>(),
+            1 => Just(MISSING),
+        ];
+        proptest::collection::vec(value, 1..400)
+    }
+
+    proptest! {
+        #[test]
+        fn column_round_trips(values in column(), best in any::<bool>()) {
+            let effort = if best { CompressionLevel::Best } else { CompressionLevel::Fast };
+            let (kind, body) = encode(&values, effort);
+            prop_assert_eq!(decode(kind, &body, values.len()).unwrap(), values);
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_an_error_or_rows(kind in any::<u8>(), body in proptest::collection::vec(any::<u8>(), 0..200), rows in 0usize..2_000) {
+            if let Ok(values) = decode(kind, &body, rows) {
+                prop_assert_eq!(values.len(), rows);
+            }
+        }
+
+        #[test]
+        fn a_changed_byte_never_panics(values in column(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+            let (kind, mut body) = encode(&values, CompressionLevel::Best);
+            if !body.is_empty() {
+                let at = at.index(body.len());
+                body[at] = to;
+            }
+            let _ = decode(kind, &body, values.len());
+        }
+    }
+
+    #[test]
+    fn constant_columns_are_tiny() {
+        let sizes = |values: &[i64]| {
+            let (kind, body) = encode(values, CompressionLevel::Fast);
+            (kind, body.len())
+        };
+        assert_eq!(sizes(&[5; 1_800]), (KIND_CONSTANT, 1));
+        assert_eq!(sizes(&[MISSING; 1_800]), (KIND_EMPTY, 0));
+        let steps: Vec<i64> = (0..1_800).map(|n| 1_763_720_000_000 + n * 2_000).collect();
+        let (kind, bytes) = sizes(&steps);
+        assert_eq!(kind, KIND_LINEAR);
+        assert!(bytes < 10, "{bytes}");
+        // One that is read every 15th tick holds its value between.
+        let held: Vec<i64> = (0..1_800).map(|n| n / 15 % 7 * 1_000_000).collect();
+        let (_, bytes) = sizes(&held);
+        assert!(bytes < 700, "{bytes}");
+    }
+}

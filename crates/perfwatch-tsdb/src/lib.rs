@@ -1,0 +1,28 @@
+//! How history is stored: ticks become blocks of columns, blocks roll up into buckets, and a
+//! query over a range becomes points. Pure: no file, no database, no clock.
+//!
+//! The walk: [`table`] (rows in memory) → [`block`] (coded, by [`column`] and [`section`]) →
+//! [`rollup`] (minutes and hours) → [`query`] (points for a chart).
+
+pub mod block;
+mod bytes;
+mod column;
+pub mod plan;
+pub mod projection;
+pub mod query;
+pub mod rollup;
+mod section;
+pub mod table;
+
+pub use block::{Block, BlockHeader, BlockPart, RowKind};
+pub use bytes::FormatError;
+pub use column::CompressionLevel;
+pub use projection::{ColumnProjection, Projection, Projector, SeriesSelector};
+pub use query::Tier;
+pub use rollup::{BucketColumn, BucketStats, Buckets, STAT_COLUMNS};
+pub use table::Table;
+
+#[cfg(test)]
+mod block_tests;
+#[cfg(test)]
+mod query_tests;
