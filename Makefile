@@ -1,5 +1,5 @@
-# Every line calls a tool; nothing hides here. `make run` and `make test` need Rust, Node 20,
-# gcc and Python on a Debian-like system; what else they need they install and say so.
+# Each target only calls tools. `make run` and `make test` need Rust, Node 20, gcc and Python on a
+# Debian-like system; scripts/ensure-* install other packages and print their names.
 
 CARGO ?= cargo
 NPM ?= npm --no-audit --no-fund --loglevel=error
@@ -19,7 +19,7 @@ web/dist/index.html: web/node_modules/.installed web/index.html web/vite.config.
 	cd web && $(NPM) run -s build
 	touch $@
 
-# Fast checks first; the browser last.
+# Fast checks run first, browser tests last.
 test: check
 	scripts/ensure-postgres
 	scripts/ensure-sshd
@@ -37,7 +37,7 @@ check: web
 	cd web && $(NPM) run -s check
 
 bench: web
-	scripts/ensure-peers
+	scripts/ensure-competitors
 	scripts/ensure-postgres
 	scripts/ensure-sshd
 	$(CARGO) build --locked --profile quick -p perfwatch -p perfwatch-bench
@@ -50,7 +50,7 @@ bench: web
 	target/quick/perfwatch-bench servers
 	target/quick/perfwatch-bench agent
 
-# What is generated: pages, the API document, the dashboard's types of it.
+# Regenerates reference pages, the API document, and the dashboard's types of the API.
 docs: web/node_modules/.installed
 	UPDATE_DOCS=1 $(CARGO) test --locked -q -p perfwatch --lib docs::
 	UPDATE_DOCS=1 $(CARGO) test --locked -q -p perfwatch-hub --lib openapi::
@@ -59,7 +59,7 @@ docs: web/node_modules/.installed
 release: web
 	$(CARGO) build --locked --release -p perfwatch
 
-# Licences, sources and doubles of dependencies; needs `cargo install cargo-deny`.
+# Checks licenses, sources and banned crates of dependencies; needs `cargo install cargo-deny`.
 deny:
 	$(CARGO) deny check bans licenses sources
 
