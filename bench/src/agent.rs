@@ -36,7 +36,7 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
                 Command::new(exporter).arg(format!("--web.listen-address={EXPORTER_ADDRESS}")),
             )?)
         } else {
-            println!("prometheus-node-exporter is not here: scripts/ensure-peers fetches it");
+            println!("prometheus-node-exporter is not here: scripts/ensure-competitors fetches it");
             None
         };
         let stop = Arc::new(AtomicBool::new(false));

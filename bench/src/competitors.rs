@@ -67,7 +67,7 @@ pub(crate) fn measure(
     seconds: u64,
 ) -> anyhow::Result<()> {
     let Some(program) = program(peer.program) else {
-        println!("{}: not here; scripts/ensure-peers fetches it", peer.name);
+        println!("{}: not here; scripts/ensure-competitors fetches it", peer.name);
         return Ok(());
     };
     let scratch = Scratch::new(peer.program)?;
@@ -112,7 +112,7 @@ pub(crate) fn measure(
     measure_query(&url, catalog, start_ms, &sent, clock)
 }
 
-/// Where a peer's program is: installed, or unpacked by `scripts/ensure-peers`.
+/// Where a peer's program is: installed, or unpacked by `scripts/ensure-competitors`.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers/usr/bin");
     [Path::new("/usr/bin"), &unpacked].iter().map(|folder| folder.join(name)).find(|path| path.exists())

@@ -1,5 +1,5 @@
 //! Agent → hub, the compact form: protobuf (field numbers are for ever; unknown fields are
-//! skipped, missing ones have defaults), usually inside zstd. `docs/WIRE.md` tells it in full.
+//! skipped, missing ones have defaults), usually inside zstd. `docs/WIRE-FORMAT.md` tells it in full.
 //!
 //! A batch names each snapshot's shape; the columns themselves travel only when the hub asks
 //! for them. Snapshots stay encoded inside a batch, so the agent's spool holds the very bytes

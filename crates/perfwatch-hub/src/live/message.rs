@@ -1,4 +1,4 @@
-//! What is said over the WebSocket. `docs/LIVE.md` tells it in full.
+//! What is said over the WebSocket. `docs/WEBSOCKET.md` tells it in full.
 //!
 //! The hub's messages, apart from whole snapshots, carry `type`: `backfill`, `columns`,
 //! `tick`, `alerts`, `lagged`, `error`. Values are integers scaled by the column's decimals; a missing
