@@ -1,93 +1,91 @@
-//! What a reader asks of history: which series, and whether the parts that are no numbers.
+//! Projection of a history read: the series and the non-numeric parts to decode.
 
 use perfwatch_model::{Shape, ShapeId};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A metric with all its instances, or one of them.
+/// Selects a metric, or a group of metrics, with all its instances or a single instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SeriesSelector {
-    /// A dotted name, or a group as `cpu.*`.
+    /// Dotted metric name, or a prefix pattern such as `cpu.*`.
     pub metric: String,
-    /// None for all instances.
+    /// Exact instance; all instances if `None`.
     pub instance: Option<String>,
 }
 
 impl SeriesSelector {
     fn matches(&self, metric: &str, instance: &str) -> bool {
-        let named = match self.metric.strip_suffix('*') {
-            Some(group) => metric.starts_with(group),
+        let is_metric_match = match self.metric.strip_suffix('*') {
+            Some(prefix) => metric.starts_with(prefix),
             None => metric == self.metric,
         };
-        named && self.instance.as_deref().is_none_or(|wanted| wanted == instance)
+        is_metric_match && self.instance.as_deref().is_none_or(|selected| selected == instance)
     }
 }
 
-/// What to read.
+/// Series and parts that a read decodes. The default selects times and intervals only.
 #[derive(Clone, Debug, Default)]
 pub struct Projection {
-    /// Every column.
+    /// Selects every column; `series` is ignored then.
     pub all_columns: bool,
-    /// These series, if not all.
-    pub of_series: Vec<SeriesSelector>,
-    /// Which run of the kernel each row is of, and its number.
+    /// Selected series, if not all columns are.
+    pub series: Vec<SeriesSelector>,
+    /// Boot id and sequence number of each row.
     pub sequences: bool,
-    /// The largest processes.
+    /// Top processes of each row.
     pub processes: bool,
-    /// Errors and facts.
+    /// Collector errors and host facts.
     pub annotations: bool,
 }
 
 impl Projection {
-    /// Rows whole.
+    /// Complete rows, with all parts.
     pub fn full() -> Self {
-        Self { all_columns: true, sequences: true, processes: true, annotations: true, of_series: Vec::new() }
+        Self { all_columns: true, sequences: true, processes: true, annotations: true, series: Vec::new() }
     }
 
-    /// The numbers of some series.
-    pub fn of_series(of_series: Vec<SeriesSelector>) -> Self {
-        Self { of_series, ..Self::default() }
+    /// Values of the given series, without other parts.
+    pub fn of_series(series: Vec<SeriesSelector>) -> Self {
+        Self { series, ..Self::default() }
     }
 }
 
-/// The columns of one shape that are wanted.
+/// Selected columns of one shape.
 #[derive(Clone, Debug)]
 pub struct ColumnProjection {
-    /// Their places.
+    /// Indices of the selected columns in the source shape, ascending.
     pub indices: Vec<usize>,
-    /// What they are.
+    /// Shape that contains the selected columns only.
     pub shape: Arc<Shape>,
 }
 
-/// Works out what is wanted of each shape, once.
+/// Resolves a [`Projection`] to columns, once per shape.
 pub struct Projector<'a> {
     projection: &'a Projection,
     by_shape: HashMap<ShapeId, ColumnProjection>,
 }
 
 impl<'a> Projector<'a> {
-    /// Nothing worked out yet.
+    /// Creates a projector with an empty cache.
     pub fn new(projection: &'a Projection) -> Self {
         Self { projection, by_shape: HashMap::new() }
     }
 
-    /// The columns to take.
+    /// Returns the selected columns of a shape, from the cache if it was resolved before.
     pub fn project(&mut self, shape: &Arc<Shape>) -> &ColumnProjection {
-        let wanted = self.projection;
+        let projection = self.projection;
         self.by_shape.entry(shape.id()).or_insert_with(|| {
             let columns = shape.columns();
-            if wanted.all_columns {
+            if projection.all_columns {
                 return ColumnProjection { indices: (0..columns.len()).collect(), shape: shape.clone() };
             }
-            let fits = |at: &usize| {
-                wanted
-                    .of_series
-                    .iter()
-                    .any(|series| series.matches(&columns[*at].metric, &columns[*at].instance))
+            let is_selected = |index: &usize| {
+                let column = &columns[*index];
+                projection.series.iter().any(|series| series.matches(&column.metric, &column.instance))
             };
-            let places: Vec<usize> = (0..columns.len()).filter(fits).collect();
-            let shape = Shape::new(places.iter().map(|&at| columns[at].clone()).collect());
-            ColumnProjection { indices: places, shape: Arc::new(shape) }
+            let indices: Vec<usize> = (0..columns.len()).filter(is_selected).collect();
+            let shape = Shape::new(indices.iter().map(|&index| columns[index].clone()).collect());
+            ColumnProjection { indices, shape: Arc::new(shape) }
         })
     }
 }

@@ -114,7 +114,7 @@ pub(crate) fn projection_for(names: Vec<SeriesSelector>, format: Format) -> Arc<
     let whole = all && format == Format::JsonLines;
     Arc::new(Projection {
         all_columns: all,
-        of_series: names,
+        series: names,
         sequences: true,
         processes: whole,
         annotations: whole,
