@@ -4,24 +4,7 @@ use perfwatch_model::{Shape, ShapeId};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Selects a metric, or a group of metrics, with all its instances or a single instance.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SeriesSelector {
-    /// Dotted metric name, or a prefix pattern such as `cpu.*`.
-    pub metric: String,
-    /// Exact instance; all instances if `None`.
-    pub instance: Option<String>,
-}
-
-impl SeriesSelector {
-    fn matches(&self, metric: &str, instance: &str) -> bool {
-        let is_metric_match = match self.metric.strip_suffix('*') {
-            Some(prefix) => metric.starts_with(prefix),
-            None => metric == self.metric,
-        };
-        is_metric_match && self.instance.as_deref().is_none_or(|selected| selected == instance)
-    }
-}
+pub use perfwatch_model::SeriesSelector;
 
 /// Series and parts that a read decodes. The default selects times and intervals only.
 #[derive(Clone, Debug, Default)]
