@@ -59,7 +59,7 @@ fn configuration_errors_are_one_line() {
     for (args, expected) in [
         (&["hub", "--listen", "nonsense"][..], "hub.listen: \"nonsense\" is not ADDRESS:PORT"),
         (&["agent", "--interval", "1ms"], "interval: 1ms is not between 250 ms and 1 h"),
-        (&["agent", "--hub", "ftp://x"], "hub: \"ftp://x\" is not an address such as"),
+        (&["agent", "--hub", "ftp://x"], "hub: invalid URL \"ftp://x\"; expected one such as"),
         (&["agent", "--hub", "https://x", "--ca", "/nowhere.pem"], "ca: /nowhere.pem: No such file"),
         (&["agent", "--token", "file:/nowhere"], "agent.token: /nowhere: No such file"),
         (&["once", "--config", "/nowhere.yaml"], "/nowhere.yaml: No such file"),

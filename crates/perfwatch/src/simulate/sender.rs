@@ -1,16 +1,24 @@
-//! The made-up fleet sends as agents do: compact batches, a connection a thread, back-off while
-//! the hub is away.
+//! Sends the simulated fleet as agents do: compact batches, one connection per thread, retries
+//! while the hub is unreachable.
 
-use super::SimHost;
+use super::host::SimHost;
 use anyhow::Context as _;
 use perfwatch_agent::HubClient;
 use perfwatch_model::wire::{self, Batch};
-use perfwatch_model::{Catalog, Clock, SystemClock};
+use perfwatch_model::{Catalog, Clock, SystemClock, limits};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What to pretend.
+/// Snapshots per request during the backfill.
+const BATCH_ROWS: usize = 250;
+/// Shortest collection interval of the simulated hosts.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Interval at which the number of sent snapshots is logged, in seconds.
+const REPORT_INTERVAL_S: u64 = 10;
+
+/// Fleet to simulate and the hub that receives it.
 #[derive(Debug, Clone)]
 pub(crate) struct Simulation {
     pub(crate) hub: String,
@@ -18,50 +26,49 @@ pub(crate) struct Simulation {
     pub(crate) hosts: usize,
     pub(crate) interval: Duration,
     pub(crate) seed: u64,
-    /// First, this much of the past.
-    pub(crate) past: Duration,
+    /// History to generate before the first live snapshot.
+    pub(crate) backfill: Duration,
 }
 
-/// Threads that send, each with a connection: enough that a hub's commits, some 50 a second, are
-/// no limit.
-fn threads(hosts: usize) -> usize {
+/// Number of sending threads: enough that the commit rate of the hub (about 50 per second) is not
+/// the limit.
+fn thread_count(hosts: usize) -> usize {
     (hosts / 10).clamp(4, 128).min(hosts)
 }
 
-/// Ticks of the past in one request.
-const BATCH: usize = 250;
-
-/// Until a signal.
-pub(crate) fn simulate(simulation: &Simulation, stop: &AtomicBool) -> anyhow::Result<()> {
+/// Sends snapshots until the flag is set.
+pub(crate) fn run_simulation(simulation: &Simulation, stop: &AtomicBool) -> anyhow::Result<()> {
     anyhow::ensure!(
-        (1..=perfwatch_model::limits::MAX_HOSTS).contains(&simulation.hosts),
-        "--hosts: 1 to 10,000"
+        (1..=limits::MAX_HOSTS).contains(&simulation.hosts),
+        "--hosts: expected 1 to {}",
+        limits::MAX_HOSTS
     );
-    anyhow::ensure!(simulation.interval >= Duration::from_millis(100), "--interval: 100 ms at least");
+    anyhow::ensure!(simulation.interval >= MIN_INTERVAL, "--interval: expected at least 100ms");
     let hub = HubClient::new(&simulation.hub, None)?;
     let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
     let sent = AtomicU64::new(0);
     let started = SystemClock::new();
     std::thread::scope(|scope| {
-        for thread in 0..threads(simulation.hosts) {
+        for thread in 0..thread_count(simulation.hosts) {
             let (catalog, sent, hub) = (catalog.clone(), &sent, hub.clone());
             scope.spawn(move || {
                 Sender::new(simulation, hub, &catalog, thread, started.wall_ms()).run(stop, sent);
             });
         }
-        let mut before = 0;
+        let mut reported = 0;
         while !stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_secs(1));
-            let now = sent.load(Ordering::Relaxed);
-            if started.monotonic().as_secs().is_multiple_of(10) && now != before {
-                tracing::info!(snapshots = now, "sent snapshots");
-                before = now;
+            let snapshots = sent.load(Ordering::Relaxed);
+            if started.monotonic().as_secs().is_multiple_of(REPORT_INTERVAL_S) && snapshots != reported {
+                tracing::info!(snapshots, "sent snapshots");
+                reported = snapshots;
             }
         }
     });
     Ok(())
 }
 
+/// One sending thread with its share of the hosts.
 struct Sender<'a> {
     simulation: &'a Simulation,
     hub: HubClient,
@@ -78,26 +85,26 @@ impl<'a> Sender<'a> {
         thread: usize,
         start_ms: i64,
     ) -> Self {
-        let numbers = (thread..simulation.hosts).step_by(threads(simulation.hosts));
+        let numbers = (thread..simulation.hosts).step_by(thread_count(simulation.hosts));
         let hosts = numbers.map(|number| SimHost::new(catalog, simulation.seed, number)).collect();
         Self { simulation, hub, hosts, clock: SystemClock::new(), start_ms }
     }
 
     fn run(mut self, stop: &AtomicBool, sent: &AtomicU64) {
         let interval_ms = i64::try_from(self.simulation.interval.as_millis()).unwrap_or(2_000);
-        let past_ms = i64::try_from(self.simulation.past.as_millis()).unwrap_or_default();
-        let mut at_ms = self.start_ms - past_ms;
-        // The past of all hosts side by side, as it would have come.
+        let backfill_ms = i64::try_from(self.simulation.backfill.as_millis()).unwrap_or_default();
+        let mut at_ms = self.start_ms - backfill_ms;
+        // The backfill advances all hosts together, in the order of time.
         while at_ms < self.clock.wall_ms() - interval_ms && !stop.load(Ordering::Relaxed) {
-            let left = (self.clock.wall_ms() - at_ms) / interval_ms;
-            let count = usize::try_from(left).unwrap_or(1).clamp(1, BATCH);
+            let remaining = (self.clock.wall_ms() - at_ms) / interval_ms;
+            let count = usize::try_from(remaining).unwrap_or(1).clamp(1, BATCH_ROWS);
             for host in 0..self.hosts.len() {
                 self.send(host, at_ms, count, stop, sent);
             }
             at_ms += interval_ms * i64::try_from(count).unwrap_or(1);
         }
         while !stop.load(Ordering::Relaxed) {
-            // Hosts tick at different moments of the interval.
+            // The ticks of the hosts are distributed evenly over the interval.
             let hosts = self.hosts.len();
             for host in 0..hosts {
                 let due_ms = at_ms
@@ -110,11 +117,12 @@ impl<'a> Sender<'a> {
         }
     }
 
+    /// Sends consecutive ticks of one host; retries until the hub accepts or rejects them.
     fn send(&mut self, host: usize, at_ms: i64, count: usize, stop: &AtomicBool, sent: &AtomicU64) {
         let interval_ms = u32::try_from(self.simulation.interval.as_millis()).unwrap_or(2_000);
         let host = &mut self.hosts[host];
         let ticks = (0..count).map(|n| at_ms + i64::from(interval_ms) * i64::try_from(n).unwrap_or(0));
-        let snapshots = ticks.map(|at| wire::encode_snapshot(&host.tick(at, interval_ms))).collect();
+        let snapshots = ticks.map(|at_ms| wire::encode_snapshot(&host.tick(at_ms, interval_ms))).collect();
         let mut batch = Batch {
             host_id: host.id.to_bytes().to_vec().into(),
             host_name: host.name.clone(),
@@ -129,6 +137,7 @@ impl<'a> Sender<'a> {
                     sent.fetch_add(count as u64, Ordering::Relaxed);
                     return;
                 }
+                // The hub does not know the shape.
                 Ok(409) => {
                     batch.shapes = vec![wire::encode_shape(host.shape())];
                     batch.facts = Some(wire::facts_to_message(&host.facts));
@@ -141,9 +150,9 @@ impl<'a> Sender<'a> {
                     );
                     return;
                 }
-                other => {
-                    tracing::debug!(?other, "hub unreachable; retrying");
-                    std::thread::sleep(Duration::from_millis(200));
+                outcome => {
+                    tracing::debug!(?outcome, "hub unreachable; retrying");
+                    std::thread::sleep(RETRY_DELAY);
                 }
             }
         }
@@ -153,6 +162,6 @@ impl<'a> Sender<'a> {
 fn post(hub: &HubClient, token: Option<&str>, batch: &Batch) -> anyhow::Result<u16> {
     let body = zstd::bulk::compress(&wire::encode_batch(batch), 1).context("compress")?;
     let headers = [("Content-Type", wire::CONTENT_TYPE), ("Content-Encoding", "zstd")];
-    let answer = hub.post("/ingest/metrics", &headers, token, &body).map_err(anyhow::Error::msg)?;
-    Ok(answer.status)
+    let response = hub.post("/ingest/metrics", &headers, token, &body).map_err(anyhow::Error::msg)?;
+    Ok(response.status)
 }

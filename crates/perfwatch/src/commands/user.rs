@@ -1,7 +1,7 @@
-//! `perfwatch user`: who may log in, by hand and for automation.
+//! `perfwatch user`: manages users without the API, for recovery and automation.
 
 use crate::config::Settings;
-use crate::store;
+use crate::{runtime, store};
 use anyhow::Context as _;
 use perfwatch_hub::AdminCli;
 use perfwatch_model::{Clock, SystemClock};
@@ -9,60 +9,59 @@ use perfwatch_store::accounts::Role;
 use std::io::{BufRead as _, IsTerminal as _};
 use std::sync::Arc;
 
-/// What to do.
+/// Subcommands of `perfwatch user`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum UserCommand {
-    /// All who may log in
+    /// List users
     List,
-    /// Lets someone in; asks for the password, or reads it from standard input
+    /// Create a user (prompts for the password or reads it from standard input)
     Add {
-        /// To log in with
+        /// Login name
         name: String,
         /// viewer, operator or admin
         #[arg(long, default_value = "viewer")]
         role: String,
     },
-    /// A new password; browsers are logged out, and the second factor is off
+    /// Set a new password, end all sessions, disable two-factor authentication
     Password {
-        /// Who
+        /// Login name
         name: String,
     },
-    /// Removes someone, with their tokens
+    /// Delete a user and their tokens
     Remove {
-        /// Who
+        /// Login name
         name: String,
     },
-    /// Makes a token for a script of theirs, and prints it
+    /// Create an API token and print it
     Token {
-        /// Whose
+        /// Login name of the owner
         name: String,
-        /// viewer, operator or admin; ingest only sends snapshots
+        /// viewer, operator, admin, or ingest (sends snapshots only)
         #[arg(long, default_value = "viewer")]
         scope: String,
-        /// What it is for
+        /// Name of the token in the token list
         #[arg(long, default_value = "created by CLI")]
         purpose: String,
     },
 }
 
-/// Asks twice at a terminal; from a pipe, the first line is it.
+/// Prompts twice at a terminal; reads one line if standard input is a pipe.
 fn prompt_password() -> anyhow::Result<String> {
     if !std::io::stdin().is_terminal() {
         let mut line = String::new();
         std::io::stdin().lock().read_line(&mut line).context("standard input")?;
         return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
     }
-    let first = rpassword::prompt_password("New password: ").context("terminal")?;
-    let again = rpassword::prompt_password("Once more: ").context("terminal")?;
-    anyhow::ensure!(first == again, "these were two different passwords");
-    Ok(first)
+    let password = rpassword::prompt_password("New password: ").context("terminal")?;
+    let confirmation = rpassword::prompt_password("Confirm password: ").context("terminal")?;
+    anyhow::ensure!(password == confirmation, "the passwords do not match");
+    Ok(password)
 }
 
-/// Does it.
-#[expect(clippy::print_stdout, reason = "what a person at the terminal waits for")]
-pub(crate) fn user(settings: &Settings, command: UserCommand) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
-    runtime.block_on(async {
+/// Executes the subcommand on the configured store; a hub may run at the same time.
+#[expect(clippy::print_stdout, reason = "the result of the command is its output")]
+pub(crate) fn manage_users(settings: &Settings, command: UserCommand) -> anyhow::Result<()> {
+    runtime::current_thread()?.block_on(async {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let users = AdminCli::open(store::open_shared(settings, clock.clone()).await?, clock).await?;
         match command {
@@ -72,19 +71,19 @@ pub(crate) fn user(settings: &Settings, command: UserCommand) -> anyhow::Result<
                     println!("{:20} {}{state}", user.name, user.role.name());
                 }
             }
-            UserCommand::Add { name, role } => {
-                let known = Role::parse(&role)
-                    .with_context(|| format!("--role: {role:?} is not viewer, operator or admin"))?;
-                users.add(&name, known, prompt_password()?).await?;
-                println!("{name} may log in as {role}");
+            UserCommand::Add { name, role: text } => {
+                let role = Role::parse(&text)
+                    .with_context(|| format!("--role: invalid role {text:?}; expected viewer, operator or admin"))?;
+                users.add(&name, role, prompt_password()?).await?;
+                println!("created user {name} ({text})");
             }
             UserCommand::Password { name } => {
                 users.set_password(&name, prompt_password()?).await?;
-                println!("{name} has a new password");
+                println!("password of {name} changed");
             }
             UserCommand::Remove { name } => {
                 users.remove(&name).await?;
-                println!("{name} is gone");
+                println!("deleted user {name}");
             }
             UserCommand::Token { name, scope, purpose } => {
                 println!("{}", users.create_token(&name, &scope, &purpose).await?);

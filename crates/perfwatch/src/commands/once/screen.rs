@@ -1,9 +1,9 @@
-//! A snapshot as a screenful of text.
+//! Renders a snapshot as text for a terminal.
 
 use perfwatch_model::Snapshot;
 use std::fmt::Write as _;
 
-fn bytes(value: Option<f64>) -> String {
+fn format_bytes(value: Option<f64>) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let Some(mut value) = value else { return "–".to_owned() };
     let mut unit = 0;
@@ -15,15 +15,15 @@ fn bytes(value: Option<f64>) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
-fn number(value: Option<f64>, digits: usize) -> String {
+fn format_number(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
-/// A screenful for people.
+/// Renders header, resources, file systems, top processes and collector errors.
 pub(super) fn render_screen(name: &str, snapshot: &Snapshot) -> String {
     let get = |metric: &str| snapshot.value(metric, "");
     let mut out = String::new();
-    // Writing to a String can't fail.
+    // Writing to a String cannot fail.
     if let Some(facts) = &snapshot.facts {
         let _ = writeln!(
             out,
@@ -37,45 +37,45 @@ pub(super) fn render_screen(name: &str, snapshot: &Snapshot) -> String {
         "up {:.0} d {:.0} h   load {} {} {}   {} processes, {} threads\n",
         (uptime / 86400.0).floor(),
         (uptime % 86400.0 / 3600.0).floor(),
-        number(get("load.1m"), 2),
-        number(get("load.5m"), 2),
-        number(get("load.15m"), 2),
-        number(get("processes.total"), 0),
-        number(get("processes.threads"), 0)
+        format_number(get("load.1m"), 2),
+        format_number(get("load.5m"), 2),
+        format_number(get("load.15m"), 2),
+        format_number(get("processes.total"), 0),
+        format_number(get("processes.threads"), 0)
     );
-    resources(&mut out, snapshot);
-    filesystems(&mut out, snapshot);
-    processes(&mut out, snapshot);
+    write_resources(&mut out, snapshot);
+    write_filesystems(&mut out, snapshot);
+    write_processes(&mut out, snapshot);
     for error in &snapshot.errors {
         let _ = writeln!(out, "\n{}: {}", error.collector, error.message);
     }
     out
 }
 
-fn resources(out: &mut String, snapshot: &Snapshot) {
+fn write_resources(out: &mut String, snapshot: &Snapshot) {
     let get = |metric: &str| snapshot.value(metric, "");
-    let parts =
+    let modes =
         [("user", "cpu.user"), ("system", "cpu.system"), ("iowait", "cpu.iowait"), ("steal", "cpu.steal")];
-    let parts: Vec<String> =
-        parts.iter().map(|(name, metric)| format!("{name} {}", number(get(metric), 1))).collect();
-    let _ = writeln!(out, "CPU      {:>6} %   {}", number(get("cpu.usage"), 1), parts.join("  "));
+    let modes: Vec<String> =
+        modes.iter().map(|(name, metric)| format!("{name} {}", format_number(get(metric), 1))).collect();
+    let _ = writeln!(out, "CPU      {:>6} %   {}", format_number(get("cpu.usage"), 1), modes.join("  "));
     let _ = writeln!(
         out,
         "Memory   {:>6} %   {} of {} used, {} cached",
-        number(get("memory.used_percent"), 1),
-        bytes(get("memory.used")),
-        bytes(get("memory.total")),
-        bytes(get("memory.cached"))
+        format_number(get("memory.used_percent"), 1),
+        format_bytes(get("memory.used")),
+        format_bytes(get("memory.total")),
+        format_bytes(get("memory.cached"))
     );
     if let Some(used) = get("swap.used_percent") {
         let _ = writeln!(
             out,
             "Swap     {used:>6.1} %   {} of {}",
-            bytes(get("swap.used")),
-            bytes(get("swap.total"))
+            format_bytes(get("swap.used")),
+            format_bytes(get("swap.total"))
         );
     }
-    let rate = |metric: &str| format!("{}/s", bytes(get(metric)));
+    let rate = |metric: &str| format!("{}/s", format_bytes(get(metric)));
     let _ = writeln!(
         out,
         "Network           ↓ {:>12}   ↑ {:>12}",
@@ -90,17 +90,17 @@ fn resources(out: &mut String, snapshot: &Snapshot) {
     );
 }
 
-fn filesystems(out: &mut String, snapshot: &Snapshot) {
+fn write_filesystems(out: &mut String, snapshot: &Snapshot) {
     for column in snapshot.shape.columns().iter().filter(|column| column.metric == "filesystem.used_percent")
     {
-        let of = |metric: &str| snapshot.value(metric, &column.instance);
-        let used = number(of("filesystem.used_percent"), 1);
+        let get = |metric: &str| snapshot.value(metric, &column.instance);
+        let used = format_number(get("filesystem.used_percent"), 1);
         let _ =
-            writeln!(out, "{:<24} {used:>6} %   {} free", column.instance, bytes(of("filesystem.available")));
+            writeln!(out, "{:<24} {used:>6} %   {} free", column.instance, format_bytes(get("filesystem.available")));
     }
 }
 
-fn processes(out: &mut String, snapshot: &Snapshot) {
+fn write_processes(out: &mut String, snapshot: &Snapshot) {
     let _ = writeln!(
         out,
         "\n{:>7}  {:<10} {:>6}  {:>10}  {:>4}  COMMAND",
@@ -110,8 +110,8 @@ fn processes(out: &mut String, snapshot: &Snapshot) {
         let command =
             if row.command.is_empty() { format!("[{}]", row.name) } else { row.command.to_string() };
         let command: String = command.chars().take(60).collect();
-        #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
-        let memory = bytes(Some(row.memory_bytes as f64));
+        #[expect(clippy::cast_precision_loss, reason = "rendered with one decimal place")]
+        let memory = format_bytes(Some(row.memory_bytes as f64));
         let cpu = f64::from(row.cpu_tenths) / 10.0;
         let _ = writeln!(
             out,
