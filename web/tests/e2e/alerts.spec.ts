@@ -4,10 +4,10 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { complaints, openBrowser, Site, sound } from './support'
+import { pageErrors, openBrowser, TestSite, sound } from './support'
 
 let browser: Browser
-let site: Site
+let site: TestSite
 let sink: Server
 let page: Page
 const problems: unknown[] = []
@@ -24,7 +24,7 @@ beforeAll(async () => {
   })
   await new Promise<void>((done) => sink.listen(0, '127.0.0.1', done))
   browser = await openBrowser()
-  site = new Site()
+  site = new TestSite()
   await site.startHub()
   site.startAgent('1s')
   // Nothing but what the test asks for fires.
@@ -33,7 +33,7 @@ beforeAll(async () => {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme: 'dark' })
   await site.enter(context)
   page = await context.newPage()
-  problems.push(complaints(page))
+  problems.push(pageErrors(page))
 }, 120_000)
 afterAll(async () => {
   await browser?.close()

@@ -3,10 +3,10 @@
 import { join } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { complaints, openBrowser, SHOTS, Site } from './support'
+import { pageErrors, openBrowser, SHOTS, TestSite } from './support'
 
 let browser: Browser
-let site: Site
+let site: TestSite
 const now = Math.floor(Date.now() / 60_000) * 60_000
 
 /** Two days at 20 s: a spike of one tick a day ago, an hour missing half a day ago. */
@@ -42,7 +42,7 @@ async function fill() {
 
 beforeAll(async () => {
   browser = await openBrowser()
-  site = new Site()
+  site = new TestSite()
   await site.startHub()
   await fill()
 }, 60_000)
@@ -55,7 +55,7 @@ async function open(path: string, width = 1400): Promise<{ page: Page; problems:
   const context = await browser.newContext({ viewport: { width, height: 1000 }, colorScheme: 'dark' })
   await site.enter(context)
   const page = await context.newPage()
-  const problems = complaints(page)
+  const problems = pageErrors(page)
   await page.goto(site.url + path)
   await chart(page, 'Load').locator('canvas').waitFor()
   return { page, problems }

@@ -3,17 +3,17 @@ import { AxeBuilder } from '@axe-core/playwright'
 import { join } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { complaints, openBrowser, SHOTS, Site } from './support'
+import { pageErrors, openBrowser, SHOTS, TestSite } from './support'
 
 const INTERVAL_MS = 500
 const SOAK_S = Number(process.env.E2E_SOAK_S ?? 20)
 
 let browser: Browser
-let site: Site
+let site: TestSite
 
 beforeAll(async () => {
   browser = await openBrowser()
-  site = new Site()
+  site = new TestSite()
   await site.startHub()
   site.startAgent(`${INTERVAL_MS}ms`)
 })
@@ -26,7 +26,7 @@ async function open(scheme: 'dark' | 'light' = 'dark', width = 1600, height = 10
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme })
   await site.enter(context)
   const page = await context.newPage()
-  const problems = complaints(page)
+  const problems = pageErrors(page)
   await page.goto(site.url)
   await page.waitForSelector('[data-metric="cpu.usage"]')
   return { page, problems }

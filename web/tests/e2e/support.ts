@@ -21,7 +21,7 @@ export async function openBrowser(): Promise<Browser> {
 
 export const ADMIN = { name: 'admin', password: 'a hub in a browser' }
 
-export class Site {
+export class TestSite {
   /** Of the administrator; may do all. */
   token = ''
   /** What the hub printed when it started. */
@@ -122,7 +122,7 @@ async function kill(child: ChildProcess | undefined, signal: NodeJS.Signals) {
 }
 
 /** Notes what the page complains of; a hub that is away on purpose is no complaint. */
-export function complaints(page: Page): string[] {
+export function pageErrors(page: Page): string[] {
   const all: string[] = []
   page.on('pageerror', (error) => all.push(`error: ${error.message}`))
   page.on('console', (message) => {

@@ -1,14 +1,14 @@
-// One host's further past as the hub's history answers it: the same face as live columns, with
-// the least and largest beside each average, and gaps with their reasons.
+// Columns of one host from the hub's history: same interface as live columns, with minimum and maximum
+// per point and gaps with their reasons. Also snapshots and process totals of past times.
 import { getJson } from '../api/http'
 import type { ProcessesAnswer, ProcessRow, SeriesAnswer, SnapshotAnswer } from '../api/types'
 import { type Columns, type Gap, keyOf, type Latest, type Value } from './columns'
 
-export class PastColumns implements Columns {
+export class HistoryColumns implements Columns {
   readonly times: number[]
   readonly steps: number[]
   readonly gaps: Gap[]
-  /** Seconds of one point; 0 where each tick is one. */
+  /** Seconds per point; 0 if each point is one tick. */
   readonly step: number
   private columns = new Map<string, { v: Value[]; min?: Value[]; max?: Value[] }>()
   private names = new Map<string, Set<string>>()
@@ -43,7 +43,7 @@ export class PastColumns implements Columns {
     return this.get(metric, instance).some((value) => value !== null)
   }
 
-  /** The newest value there is in this range. */
+  /** Newest value in this range, null if there is none. */
   last(metric: string, instance = ''): Value {
     const values = this.get(metric, instance)
     for (let at = values.length - 1; at >= 0; at--) if (values[at] !== null) return values[at]!
@@ -55,43 +55,43 @@ export class PastColumns implements Columns {
   }
 }
 
-/** What devices are told apart by: their figures stand below it by name. */
+/** Keys of a snapshot below which the values of each instance are grouped by name. */
 const DIMENSIONS = new Set(['device', 'interface', 'mount'])
 
 const host = (id: string) => `/api/v1/hosts/${encodeURIComponent(id)}`
 
-export async function loadPast(
+export async function loadHistory(
   id: string,
   metrics: string[],
   from: number,
   to: number,
   points: number,
   signal: AbortSignal,
-): Promise<PastColumns> {
+): Promise<HistoryColumns> {
   const query = new URLSearchParams({
     metric: metrics.join(','),
     from: String(Math.round(from * 1000)),
     to: String(Math.round(to * 1000)),
     points: String(points),
   })
-  return new PastColumns(await getJson<SeriesAnswer>(`${host(id)}/series?${query}`, signal))
+  return new HistoryColumns(await getJson<SeriesAnswer>(`${host(id)}/series?${query}`, signal))
 }
 
-/** Everything at one second. */
-export interface Instant {
+/** All values of a host at one time; `at` in Unix seconds. */
+export interface SnapshotAt {
   at: number
   rows: ProcessRow[]
-  figures: Latest
+  values: Latest
 }
 
-export async function instantAt(id: string, at: number, signal: AbortSignal): Promise<Instant> {
+export async function loadSnapshotAt(id: string, at: number, signal: AbortSignal): Promise<SnapshotAt> {
   const { at_ms, snapshot } = await getJson<SnapshotAnswer>(`${host(id)}/snapshot?at=${Math.round(at * 1000)}`, signal)
-  return { at: at_ms / 1000, rows: snapshot.processes?.top ?? [], figures: figuresOf(snapshot) }
+  return { at: at_ms / 1000, rows: snapshot.processes?.top ?? [], values: valuesOf(snapshot) }
 }
 
-/** The nested form of a snapshot by dotted names, each device's figures by its name:
+/** Values of a nested snapshot by dotted metric name and instance:
  *  `network.interface.eth0.rx_bytes` is `network.rx_bytes` of `eth0`. */
-export function figuresOf(snapshot: object): Latest {
+export function valuesOf(snapshot: object): Latest {
   const values = new Map<string, number>()
   const names = new Map<string, string[]>()
   const walk = (node: object, path: string, instance: string) => {
@@ -101,7 +101,7 @@ export function figuresOf(snapshot: object): Latest {
         values.set(keyOf(name, instance), value)
         if (instance) names.set(name, [...(names.get(name) ?? []), instance])
       } else if (value === null || typeof value !== 'object' || Array.isArray(value)) continue
-      else if (DIMENSIONS.has(key)) for (const [inner, figures] of Object.entries(value as object)) walk(figures as object, path, inner)
+      else if (DIMENSIONS.has(key)) for (const [inner, nested] of Object.entries(value as object)) walk(nested as object, path, inner)
       else walk(value as object, name, instance)
     }
   }
@@ -109,22 +109,22 @@ export function figuresOf(snapshot: object): Latest {
   return { last: (metric, instance) => values.get(keyOf(metric, instance)) ?? null, instances: (metric) => names.get(metric) ?? [] }
 }
 
-/** Who used the host over some time: processor and disk on average, memory at its most. */
-export async function processesOver(id: string, from: number, to: number, signal: AbortSignal): Promise<ProcessRow[]> {
+/** Largest processes of a range: mean CPU and disk rates, maximum memory. */
+export async function loadTopProcesses(id: string, from: number, to: number, signal: AbortSignal): Promise<ProcessRow[]> {
   const query = new URLSearchParams({ from: String(Math.round(from * 1000)), to: String(Math.round(to * 1000)), limit: '40' })
   const answer = await getJson<ProcessesAnswer>(`${host(id)}/processes?${query}`, signal)
   const seconds = Math.max(answer.covered_ms / 1000, 1)
-  return answer.processes.map((use) => ({
-    pid: use.pid,
-    name: use.name,
-    user: use.user,
-    command: use.command,
+  return answer.processes.map((process) => ({
+    pid: process.pid,
+    name: process.name,
+    user: process.user,
+    command: process.command,
     state: '',
-    cpu_percent: use.cpu_percent_mean,
-    memory_bytes: use.memory_bytes_max,
+    cpu_percent: process.cpu_percent_mean,
+    memory_bytes: process.memory_bytes_max,
     threads: undefined,
-    read_bytes: use.read_bytes / seconds,
-    write_bytes: use.written_bytes / seconds,
-    started_ms: use.started_ms,
+    read_bytes: process.read_bytes / seconds,
+    write_bytes: process.written_bytes / seconds,
+    started_ms: process.started_ms,
   }))
 }

@@ -3,14 +3,14 @@
 import { createHmac } from 'node:crypto'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { complaints, openBrowser, Site, sound } from './support'
+import { pageErrors, openBrowser, TestSite, sound } from './support'
 
 let browser: Browser
-let site: Site
+let site: TestSite
 
 beforeAll(async () => {
   browser = await openBrowser()
-  site = new Site(false)
+  site = new TestSite(false)
   await site.startHub()
 })
 afterAll(async () => {
@@ -21,7 +21,7 @@ afterAll(async () => {
 async function tab(scheme: 'dark' | 'light' = 'dark', width = 1280): Promise<{ page: Page; problems: string[] }> {
   const context = await browser.newContext({ viewport: { width, height: 860 }, colorScheme: scheme })
   const page = await context.newPage()
-  return { page, problems: complaints(page).map(String) }
+  return { page, problems: pageErrors(page).map(String) }
 }
 
 /** RFC 6238, as an authenticator app counts. */

@@ -3,8 +3,8 @@
 import { onScopeDispose, ref, shallowRef, watch, type Ref } from 'vue'
 import type { ProcessRow } from '../../api/types'
 import type { Latest } from '../../live/columns'
-import { instantAt, loadPast, type PastColumns, processesOver } from '../../live/past'
-import { PAST_METRICS } from './panels'
+import { loadSnapshotAt, loadHistory, type HistoryColumns, loadTopProcesses } from '../../live/history'
+import { HISTORY_METRICS } from './panels'
 import type { Range } from './range'
 
 /** Renewed this often at most, seconds, and at least each minute. */
@@ -13,8 +13,8 @@ const MOST_S = 60
 /** About one point for two pixels of a chart. */
 const POINTS = 400
 
-export function usePast(id: string, range: Ref<Range>) {
-  const columns = shallowRef<PastColumns | null>(null)
+export function useHistory(id: string, range: Ref<Range>) {
+  const columns = shallowRef<HistoryColumns | null>(null)
   const shown = shallowRef<{ from: number; to: number } | null>(null)
   const version = shallowRef(0)
   const loading = ref(false)
@@ -38,7 +38,7 @@ export function usePast(id: string, range: Ref<Range>) {
     const { from, to } = fixed ?? { from: now - span.seconds, to: now }
     loading.value = !renew
     try {
-      const next = await loadPast(id, PAST_METRICS, from, to, POINTS, ask.signal)
+      const next = await loadHistory(id, HISTORY_METRICS, from, to, POINTS, ask.signal)
       columns.value = next
       shown.value = { from, to }
       problem.value = ''
@@ -68,7 +68,7 @@ const SETTLE_MS = 90
 /** Every row is read for a sum. */
 const MOST_SUM_S = 7 * 86_400 + 60
 
-export function useInstant(id: string) {
+export function useSnapshotAt(id: string) {
   const at = ref<number | null>(null)
   const rows = shallowRef<ProcessRow[]>([])
   /** All figures of that instant, or of the end of the range that is summed up. */
@@ -103,8 +103,8 @@ export function useInstant(id: string) {
   }
 
   async function look(instant: number, signal: AbortSignal) {
-    const found = await instantAt(id, instant, signal)
-    figures.value = { at: found.at, latest: found.figures }
+    const found = await loadSnapshotAt(id, instant, signal)
+    figures.value = { at: found.at, latest: found.values }
     return found
   }
 
@@ -134,7 +134,7 @@ export function useInstant(id: string) {
         problem.value = 'Hover over a chart to see the processes of a moment; they are summed up over a week at most.'
         return
       }
-      void answer(async (signal) => ({ at: null, rows: await processesOver(id, from, to, signal) }))
+      void answer(async (signal) => ({ at: null, rows: await loadTopProcesses(id, from, to, signal) }))
     },
   }
 }

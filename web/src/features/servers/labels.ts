@@ -1,8 +1,8 @@
 // Why a look came to nothing, what its steps are called, and how a server stands, in words.
-import type { Server, ServerStep } from '../../api/types'
+import type { Server, CollectionStep } from '../../api/types'
 
 /** What to do about it; the hub's own words say what it was. */
-export const ADVICE: Record<string, string> = {
+export const FAILURE_HINTS: Record<string, string> = {
   unknown_name: 'Is the name spelt right, and known to the hub’s resolver?',
   unreachable: 'Is it up, does its SSH server listen on this port, and do firewalls let the hub through?',
   timed_out: 'Is it up, and the way to it free? A firewall that drops packets looks like this.',
@@ -18,7 +18,7 @@ export const ADVICE: Record<string, string> = {
   internal: 'See the hub’s log.',
 }
 
-export const STAGES: Record<ServerStep['name'], string> = {
+export const STAGE_LABELS: Record<CollectionStep['name'], string> = {
   resolve: 'Name',
   connect: 'Connection',
   handshake: 'Host key',
@@ -27,14 +27,14 @@ export const STAGES: Record<ServerStep['name'], string> = {
   read: 'Figures',
 }
 
-export const KINDS: Record<string, string> = { scheduled: 'scheduled', asked: 'asked for', live: 'watched', test: 'test' }
+export const TRIGGER_LABELS: Record<string, string> = { scheduled: 'scheduled', asked: 'asked for', live: 'watched', test: 'test' }
 
-export interface Standing {
+export interface ServerStatus {
   text: string
   dot: '' | 'ok' | 'warn' | 'bad'
 }
 
-export function standing(server: Server): Standing {
+export function serverStatus(server: Server): ServerStatus {
   if (!server.enabled) return { text: 'switched off', dot: '' }
   if (server.refused) return { text: server.refused.cause === 'host_key_changed' ? 'other host key' : 'not let in', dot: 'bad' }
   if (!server.last) return { text: 'not looked at yet', dot: '' }

@@ -7,10 +7,10 @@ import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { complaints, openBrowser, Site, sound } from './support'
+import { pageErrors, openBrowser, TestSite, sound } from './support'
 
 let browser: Browser
-let site: Site
+let site: TestSite
 let page: Page
 let sshd: ChildProcess
 let port = 0
@@ -50,12 +50,12 @@ async function startSshd() {
 beforeAll(async () => {
   await startSshd()
   browser = await openBrowser()
-  site = new Site()
+  site = new TestSite()
   await site.startHub()
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme: 'dark' })
   await site.enter(context)
   page = await context.newPage()
-  problems.push(complaints(page))
+  problems.push(pageErrors(page))
 }, 120_000)
 afterAll(async () => {
   await browser?.close()

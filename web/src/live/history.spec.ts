@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest'
-import { figuresOf } from './past'
+import { valuesOf } from './history'
 
-describe('figures of a snapshot', () => {
-  const figures = figuresOf({
+describe('values of a snapshot', () => {
+  const values = valuesOf({
     timestamp: '2026-11-21T10:00:00Z',
     seq: 7,
     cpu: { usage: 12.5, core: { 0: { usage: 25 } } },
@@ -21,11 +21,11 @@ describe('figures of a snapshot', () => {
     ['processes.total', undefined, 5],
     ['network.rx_bytes', 'eth1', null],
     ['errors.disk', undefined, null],
-  ])('%s of %s is %s', (metric, instance, value) => expect(figures.last(metric, instance)).toBe(value))
+  ])('%s of %s is %s', (metric, instance, expected) => expect(values.last(metric, instance)).toBe(expected))
 
-  it('lists the devices of a metric', () => {
-    expect(figures.instances('network.rx_bytes')).toEqual(['eth0', 'wg-device'])
-    expect(figures.instances('network.up')).toEqual(['eth0'])
-    expect(figures.instances('disk.read_bytes')).toEqual([])
+  it('lists instances of a metric', () => {
+    expect(values.instances('network.rx_bytes')).toEqual(['eth0', 'wg-device'])
+    expect(values.instances('network.up')).toEqual(['eth0'])
+    expect(values.instances('disk.read_bytes')).toEqual([])
   })
 })
