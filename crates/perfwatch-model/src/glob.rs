@@ -1,7 +1,7 @@
 //! Wildcard patterns for metrics, instances, hosts and mount points.
 //!
-//! A pattern matches the whole text: `*` stands for any number of characters, `?` for exactly
-//! one; there is no escape character. Lists of patterns may contain exclusions (`!eth9`).
+//! A pattern matches the whole text: `*` matches any number of characters, `?` a single character.
+//! There is no escape character. Lists of patterns may contain exclusions (`!eth9`).
 
 /// Whether the whole `text` matches `pattern`.
 ///
@@ -40,7 +40,7 @@ pub fn matches_list<'a>(patterns: impl IntoIterator<Item = &'a str>, text: &str)
     included || !has_inclusion
 }
 
-/// Text after a prefix in which `?` stands for any character.
+/// Text after a prefix in which `?` matches any character.
 fn strip_prefix<'t>(prefix: &str, text: &'t str) -> Option<&'t str> {
     if !prefix.contains('?') {
         return text.strip_prefix(prefix);
@@ -49,7 +49,7 @@ fn strip_prefix<'t>(prefix: &str, text: &'t str) -> Option<&'t str> {
     prefix.chars().all(|p| rest.next().is_some_and(|c| p == '?' || p == c)).then(|| rest.as_str())
 }
 
-/// Text after the first occurrence of a part in which `?` stands for any character.
+/// Text after the first occurrence of a part in which `?` matches any character.
 fn strip_through<'t>(part: &str, text: &'t str) -> Option<&'t str> {
     if !part.contains('?') {
         return text.find(part).map(|start| &text[start + part.len()..]);

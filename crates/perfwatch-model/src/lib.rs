@@ -1,7 +1,8 @@
-//! The nouns every other crate speaks: hosts, metrics, shapes and snapshots, how they travel
-//! (compact wire form and JSON), the limits they must keep, and the clock.
+//! Types shared by all crates: hosts, metrics, shapes and snapshots, their wire and JSON
+//! formats, limits on external input, and the clock.
 //!
-//! Pure data: no thread, no socket, no file; the only clock here is the one that is handed in.
+//! Pure data and ports: no threads, sockets or files. [`SystemClock`] is the only access to the
+//! real time, and callers receive it as a [`Clock`].
 
 pub mod catalog;
 pub mod clock;

@@ -1,5 +1,5 @@
-//! Snapshot → JSON text. The nesting depends on the shape alone, so its text is made once a
-//! shape; a snapshot then only writes its numbers between the pieces.
+//! Writes snapshots as JSON text. The nesting depends on the shape only, so the text between the
+//! values is built once per shape as a template.
 
 use crate::fixed_point::write_scaled;
 use crate::shape::instance_path;
@@ -7,17 +7,17 @@ use crate::snapshot::{HostRef, ProcessRow, Snapshot};
 use crate::{Column, HostId};
 use serde::Serialize;
 
-/// What stands between two pieces of text.
+/// Value that is inserted after a text segment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Placeholder {
     Value(usize),
     Processes,
 }
 
-/// The text around the values of one shape.
+/// JSON text around the values of one shape.
 #[derive(Debug)]
 pub struct JsonTemplate {
-    /// Each text is followed by its slot.
+    /// Text segments, each followed by the value that its placeholder names.
     segments: Vec<(String, Placeholder)>,
     tail: String,
 }
@@ -28,7 +28,7 @@ enum JsonNode {
 }
 
 impl JsonNode {
-    fn insert(&mut self, path: &[&str], slot: Placeholder) {
+    fn insert(&mut self, path: &[&str], placeholder: Placeholder) {
         match self {
             JsonNode::Branch(children) => {
                 let (first, rest) = path.split_first().unwrap_or((&"", &[]));
@@ -38,28 +38,28 @@ impl JsonNode {
                 });
                 let child = &mut children[index].1;
                 match child {
-                    // A fresh branch at the end of the path becomes the leaf.
+                    // An empty branch at the end of the path becomes the leaf.
                     JsonNode::Branch(inner) if rest.is_empty() && inner.is_empty() => {
-                        *child = JsonNode::Leaf(slot)
+                        *child = JsonNode::Leaf(placeholder)
                     }
-                    _ => child.insert(rest, slot),
+                    _ => child.insert(rest, placeholder),
                 }
             }
-            // Twice the same name: the first one stands.
+            // Duplicate names: the first value wins.
             JsonNode::Leaf(_) if path.is_empty() => {}
-            // A name that is also a group (`load` and `load.one`): the group wins, the
-            // value stands in it under the empty key.
-            JsonNode::Leaf(old) => {
-                let mut branch = JsonNode::Branch(vec![(String::new(), JsonNode::Leaf(*old))]);
-                branch.insert(path, slot);
+            // A name that is also a group (`load` and `load.one`) becomes a group; its value moves
+            // under the empty key.
+            JsonNode::Leaf(existing) => {
+                let mut branch = JsonNode::Branch(vec![(String::new(), JsonNode::Leaf(*existing))]);
+                branch.insert(path, placeholder);
                 *self = branch;
             }
         }
     }
 
-    fn write(&self, text: &mut String, pieces: &mut Vec<(String, Placeholder)>) {
+    fn write(&self, text: &mut String, segments: &mut Vec<(String, Placeholder)>) {
         match self {
-            JsonNode::Leaf(slot) => pieces.push((std::mem::take(text), *slot)),
+            JsonNode::Leaf(placeholder) => segments.push((std::mem::take(text), *placeholder)),
             JsonNode::Branch(children) => {
                 text.push('{');
                 for (index, (key, child)) in children.iter().enumerate() {
@@ -68,7 +68,7 @@ impl JsonNode {
                     }
                     push_json(text, key);
                     text.push(':');
-                    child.write(text, pieces);
+                    child.write(text, segments);
                 }
                 text.push('}');
             }
@@ -80,7 +80,7 @@ impl JsonTemplate {
     pub(crate) fn new(columns: &[Column]) -> Self {
         let mut root = JsonNode::Branch(Vec::new());
         let mut sorted: Vec<usize> = (0..columns.len()).collect();
-        // Instances of one metric stand together in the text whatever order they came in.
+        // Metrics of a group are adjacent in the text, regardless of the column order.
         sorted.sort_by_key(|&index| columns[index].metric.split('.').next().map(str::to_owned));
         for index in sorted {
             let column = &columns[index];
@@ -99,7 +99,7 @@ impl JsonTemplate {
         root.insert(&["processes", "top"], Placeholder::Processes);
         let (mut text, mut segments) = (String::new(), Vec::new());
         root.write(&mut text, &mut segments);
-        // The opening brace is written by the snapshot, whose own keys come first.
+        // `write_snapshot` writes the opening brace, because the snapshot's own keys come first.
         if let Some((first, _)) = segments.first_mut() {
             first.remove(0);
         }
@@ -108,9 +108,9 @@ impl JsonTemplate {
 
     fn write(&self, out: &mut String, snapshot: &Snapshot) {
         let columns = snapshot.shape.columns();
-        for (text, slot) in &self.segments {
+        for (text, placeholder) in &self.segments {
             out.push_str(text);
-            match *slot {
+            match *placeholder {
                 Placeholder::Value(index) => {
                     let value = snapshot.values.get(index).copied().unwrap_or(crate::MISSING);
                     write_scaled(out, value, columns[index].decimals);
@@ -131,8 +131,7 @@ impl JsonTemplate {
     }
 }
 
-/// Writes one snapshot as the JSON object that `POST /ingest/metrics` takes and the
-/// WebSocket sends.
+/// Writes a snapshot as the JSON object that `POST /ingest/metrics` accepts and the WebSocket sends.
 pub fn write_snapshot(out: &mut String, id: HostId, host: &HostRef, snapshot: &Snapshot) {
     use std::fmt::Write as _;
     out.push_str("{\"timestamp\":\"");
@@ -162,7 +161,7 @@ pub fn write_snapshot(out: &mut String, id: HostId, host: &HostRef, snapshot: &S
     snapshot.shape.json_template().write(out, snapshot);
 }
 
-/// One process as JSON sees it.
+/// JSON representation of a [`ProcessRow`].
 #[derive(Serialize)]
 pub struct ProcessJson<'a> {
     pub pid: u32,
@@ -174,7 +173,7 @@ pub struct ProcessJson<'a> {
     pub memory_bytes: u64,
     pub threads: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub handles: Option<u32>,
+    pub open_files: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,7 +181,7 @@ pub struct ProcessJson<'a> {
     pub started_ms: i64,
 }
 
-/// The JSON view of a process row.
+/// Converts a process row for serialization as JSON.
 pub fn process_json(row: &ProcessRow) -> ProcessJson<'_> {
     ProcessJson {
         pid: row.pid,
@@ -193,7 +192,7 @@ pub fn process_json(row: &ProcessRow) -> ProcessJson<'_> {
         cpu_percent: f64::from(row.cpu_tenths) / 10.0,
         memory_bytes: row.memory_bytes,
         threads: row.threads,
-        handles: row.open_files,
+        open_files: row.open_files,
         read_bytes: row.read_bytes,
         write_bytes: row.write_bytes,
         started_ms: row.started_ms,
@@ -201,6 +200,6 @@ pub fn process_json(row: &ProcessRow) -> ProcessJson<'_> {
 }
 
 fn push_json(out: &mut String, value: &(impl Serialize + ?Sized)) {
-    // Strings, numbers and structs of them always serialise.
+    // Serialization of strings, numbers and structs of them cannot fail.
     out.push_str(&serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()));
 }
