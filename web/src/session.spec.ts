@@ -4,7 +4,7 @@ import { api, unwrap } from './api/client'
 import { currentUser, guardRoutes, hasRole } from './session'
 
 const answers: Record<string, { status: number; body: unknown }> = {}
-const anonymous = { status: 401, body: { error: { code: 'login_needed', message: 'log in' } } }
+const anonymous = { status: 401, body: { error: { code: 'authentication_required', message: 'log in' } } }
 const admin = { id: '1', name: 'a', role: 'admin', host_tags: [], totp: false, recovery_codes: 0, has_password: true }
 
 function start() {

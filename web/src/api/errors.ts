@@ -14,7 +14,7 @@ export class ApiError extends Error {
 }
 
 /** Codes of a 401 answer that mean that the browser has no valid session. */
-const SESSION_CODES = new Set(['login_needed', 'session_ended'])
+const SESSION_CODES = new Set(['authentication_required', 'session_expired'])
 
 let sessionEndHandler: () => void = () => {}
 
