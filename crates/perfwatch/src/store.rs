@@ -44,7 +44,7 @@ pub(crate) async fn open_read_only(
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match store_url(settings)? {
-        StoreUrl::Sqlite(folder) => Arc::new(SqliteStore::open_to_read(&folder, clock)?),
+        StoreUrl::Sqlite(folder) => Arc::new(SqliteStore::open_read_only(&folder, clock)?),
         StoreUrl::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
     })
 }
@@ -58,7 +58,7 @@ pub(crate) async fn open_shared(
     Ok(match store_url(settings)? {
         StoreUrl::Sqlite(folder) => {
             std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-            Arc::new(SqliteStore::open_beside(&SqliteOptions { folder, budget_bytes }, clock)?)
+            Arc::new(SqliteStore::open_shared(&SqliteOptions { folder, budget_bytes }, clock)?)
         }
         StoreUrl::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
     })
