@@ -139,7 +139,7 @@ impl Alerting {
         let hears = |channel: &Channel| {
             live.alerts
                 .iter()
-                .any(|alert| !alert.body.silenced && channel.filter(alert.match_target(&everyone)))
+                .any(|alert| !alert.body.silenced && channel.accepts(alert.match_target(&everyone)))
         };
         let channels = state.definitions.channels.iter().filter(|channel| hears(channel));
         let channels =

@@ -4,7 +4,7 @@
 use super::{Alert, Alerting, AlertingSnapshot, OpenIncident, StateChange, incident_service};
 use perfwatch_model::HostId;
 use perfwatch_rules::condition::HubMetric;
-use perfwatch_rules::incident::NotificationReason;
+use perfwatch_rules::incident::{CloseOutcome, NotificationReason};
 use perfwatch_store::alerts::{HostLastSeen, IncidentRow, Outbox};
 use perfwatch_store::settings::Revision;
 use perfwatch_store::{CommitError, SqlStatement, StoreError, Write};
@@ -218,7 +218,7 @@ impl Alerting {
             let other = |alert: &Arc<Alert>| alert.body.silenced != self.is_silenced(state, alert, now_ms);
             is_ack_expired(live, now_ms)
                 || live.firing().any(other)
-                || live.incident.clone().try_close(now_ms).is_some()
+                || live.incident.clone().try_close(now_ms) != CloseOutcome::Pending
         };
         state.incidents.iter().filter(touched).map(|live| live.incident.id).collect()
     }
@@ -298,9 +298,9 @@ impl Alerting {
             rows.push(event("silence_over", "silence expired; alerts are still firing".to_owned()));
             notices.extend(live.incident.on_silence_expired());
         }
-        if let Some(notice) = live.incident.try_close(now_ms) {
+        if let CloseOutcome::Closed { notify } = live.incident.try_close(now_ms) {
             rows.push(event("settled", "resolved after the flap hold".to_owned()));
-            notices.extend(notice.map(|notice| (notice, 0)));
+            notices.extend(notify.then_some((NotificationReason::Resolved, 0)));
         }
         (rows, notices)
     }
