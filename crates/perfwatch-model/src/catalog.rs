@@ -78,8 +78,8 @@ pub struct MetricDef {
     /// Factor from the raw increase to the sample. Example: 1,000 ms per second is 100 %, factor 0.1.
     #[serde(skip)]
     pub factor: f64,
-    /// Whether the sample is the sum of increases over instances (interfaces, disks). The total
-    /// does not jump when an instance appears or disappears.
+    /// Sums increases over instances (interfaces, disks), so that the total does not jump when an
+    /// instance appears or disappears.
     #[serde(skip)]
     pub summed: bool,
     /// Minimum value; lower samples are clamped.
@@ -194,7 +194,7 @@ impl Catalog {
             }
             catalog.by_name.insert(def.name, catalog.metrics.len());
             if !def.dimension.is_empty() {
-                catalog.instance_nodes.insert(crate::shape::instance_path(def.name, def.dimension));
+                catalog.instance_nodes.insert(crate::column::instance_path(def.name, def.dimension));
             }
             catalog.metrics.push(def);
         }
@@ -211,7 +211,7 @@ impl Catalog {
         &self.metrics
     }
 
-    /// Whether the keys under this JSON path are instances (`network.interface`).
+    /// Returns whether the keys under this JSON path are instances (`network.interface`).
     pub fn is_instance_node(&self, path: &str) -> bool {
         self.instance_nodes.contains(path)
     }

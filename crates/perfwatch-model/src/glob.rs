@@ -3,7 +3,7 @@
 //! A pattern matches the whole text: `*` matches any number of characters, `?` a single character.
 //! There is no escape character. Lists of patterns may contain exclusions (`!eth9`).
 
-/// Whether the whole `text` matches `pattern`.
+/// Returns whether the whole `text` matches `pattern`.
 ///
 /// Each part between two `*` is searched once, from left to right, and never again. The time is
 /// linear in the text; a part that contains `?` costs at most its own length per character.
@@ -20,8 +20,8 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     ends_with(suffix, rest)
 }
 
-/// Whether `text` matches a list of patterns such as `eth*`, `!eth9`. Spaces around a pattern and
-/// empty patterns are ignored.
+/// Returns whether `text` matches a list of patterns such as `eth*`, `!eth9`. Spaces around a
+/// pattern and empty patterns are ignored.
 ///
 /// A matching exclusion (`!`) always wins. A list of exclusions only, or an empty list, matches
 /// every other text.
@@ -46,7 +46,7 @@ fn strip_prefix<'t>(prefix: &str, text: &'t str) -> Option<&'t str> {
         return text.strip_prefix(prefix);
     }
     let mut rest = text.chars();
-    prefix.chars().all(|p| rest.next().is_some_and(|c| p == '?' || p == c)).then(|| rest.as_str())
+    prefix.chars().all(|p| rest.next().is_some_and(|c| p == '?' || p == c)).then_some(rest.as_str())
 }
 
 /// Text after the first occurrence of a part in which `?` matches any character.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 #[serde(transparent)]
 pub struct HostId(pub Uuid);
 
-/// Identifier of one run of a kernel: `/proc/sys/kernel/random/boot_id` (random(4)). All zeros
+/// Identifier of a kernel's run: `/proc/sys/kernel/random/boot_id` (random(4)). All zeros
 /// if unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
 #[serde(transparent)]

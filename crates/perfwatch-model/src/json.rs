@@ -3,10 +3,14 @@
 //! Scripts post this format to `POST /ingest/metrics`; the API and the WebSocket return it.
 
 mod read;
+mod template;
 mod write;
 
 pub use read::{JsonError, ParsedSnapshot, read_snapshot};
-pub use write::{JsonTemplate, process_json, write_snapshot};
+pub use template::JsonTemplate;
+pub use write::{process_json, write_snapshot};
+
+use serde::Serialize;
 
 /// Top-level keys that are not metric groups.
 pub(crate) const RESERVED: [&str; 9] =
@@ -23,4 +27,9 @@ pub fn write_time(out: &mut String, at_ms: i64) {
     if let Ok(at) = jiff::Timestamp::from_millisecond(at_ms) {
         let _ = write!(out, "{at:.3}");
     }
+}
+
+fn push_json(out: &mut String, value: &(impl Serialize + ?Sized)) {
+    // Serialization of strings, numbers and structs of them cannot fail.
+    out.push_str(&serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()));
 }

@@ -6,6 +6,7 @@
 
 pub mod catalog;
 pub mod clock;
+pub mod column;
 pub mod duration;
 pub mod fixed_point;
 pub mod glob;
@@ -21,10 +22,11 @@ pub mod wire;
 
 pub use catalog::{Catalog, MetricDef, MetricKind, Rollup, Unit};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use column::Column;
 pub use duration::HumanDuration;
 pub use fixed_point::{MISSING, scale, unscale};
 pub use id::{BootId, HostId};
 pub use interner::StringInterner;
 pub use selector::SeriesSelector;
-pub use shape::{Column, Shape, ShapeId};
+pub use shape::{Shape, ShapeId};
 pub use snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};

@@ -55,7 +55,7 @@ pub const MAX_SHAPES: usize = 20_000;
 pub const RECENT_WINDOW_MS: i64 = 300_000;
 /// Maximum number of snapshots of a host in the recent window: 5 minutes at half a second.
 pub const MAX_RECENT_SNAPSHOTS: usize = 600;
-/// Maximum number of WebSocket clients of one hub.
+/// Maximum number of WebSocket clients of a hub.
 pub const MAX_WEBSOCKET_CLIENTS: usize = 10_000;
 /// Accepted snapshots that are buffered for the slowest client before it receives `lagged`.
 pub const BROADCAST_CAPACITY: usize = 1_024;
@@ -77,7 +77,7 @@ pub const MAX_CAPTURE_ENTRIES: usize = 150_000;
 /// Maximum number of sockets at which TCP states are counted. Above, formatting the kernel's table
 /// costs more than 10 ms.
 pub const MAX_COUNTED_SOCKETS: u64 = 10_000;
-/// Maximum length of a process's command line in characters; longer ones are truncated.
+/// Maximum length of a process's command line in characters; longer command lines are truncated.
 pub const MAX_COMMAND_CHARS: usize = 200;
-/// Maximum number of errors that one collector reports per reading.
+/// Maximum number of errors that a collector reports per reading.
 pub const MAX_ERRORS_PER_COLLECTOR: usize = 8;

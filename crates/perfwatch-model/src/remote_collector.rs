@@ -129,7 +129,7 @@ pub enum FailureCause {
 }
 
 impl FailureCause {
-    /// Whether the server is blocked until an operator acts: repeated wrong passwords lock
+    /// Returns whether the server is blocked until an operator acts: repeated wrong passwords lock
     /// accounts, and a changed host key may belong to an attacker.
     pub fn is_permanent(self) -> bool {
         matches!(self, Self::HostKeyChanged | Self::AuthenticationFailed | Self::InvalidPrivateKey)
@@ -141,7 +141,7 @@ impl FailureCause {
 pub struct CollectionFailure {
     /// Server that caused the failure: the target or a jump host.
     pub server_id: Option<Uuid>,
-    /// Stage that failed.
+    /// Stage at which the collection failed.
     pub stage: CollectionStage,
     /// Machine-readable cause of the failure.
     pub cause: FailureCause,
@@ -184,7 +184,7 @@ pub struct CollectionOutcome {
 /// Collects metrics of agentless hosts. Every collection ends within the implementation's time
 /// limits.
 pub trait RemoteCollector: Send + Sync {
-    /// Runs one collection.
+    /// Runs a collection to its end.
     fn collect(
         &self,
         request: CollectRequest,

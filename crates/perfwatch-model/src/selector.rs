@@ -12,7 +12,7 @@ pub struct SeriesSelector {
 }
 
 impl SeriesSelector {
-    /// Whether the series of this metric and instance is selected.
+    /// Returns whether the series of this metric and instance is selected.
     pub fn matches(&self, metric: &str, instance: &str) -> bool {
         glob::matches(&self.metric, metric)
             && self.instance.as_deref().is_none_or(|selected| selected == instance)

@@ -3,24 +3,11 @@
 //! Hosts send a shape once and then only values. A shape is identified by a hash of its content,
 //! so hosts with equal columns share it.
 
+use crate::column::Column;
 use crate::json::JsonTemplate;
 use sha2::{Digest, Sha256};
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::OnceLock;
-
-/// Metric, instance and precision of one value.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Column {
-    /// Dotted metric name.
-    pub metric: Cow<'static, str>,
-    /// Dimension of the metric (`interface`), or `""`.
-    pub dimension: Cow<'static, str>,
-    /// Instance, a value of the dimension (`eth0`), or `""`.
-    pub instance: Box<str>,
-    /// Decimals: values are integers scaled by ten to this power.
-    pub decimals: u8,
-}
 
 /// Content hash of a shape: the first 16 bytes of the SHA-256 of its columns. A sender cannot
 /// construct two shapes with the same id and so change the meaning of another host's values.
@@ -96,21 +83,6 @@ impl fmt::Debug for Shape {
     }
 }
 
-/// Returns the JSON path of the object whose keys are a metric's instances.
-///
-/// `network.rx_bytes` with dimension `interface` → `network.interface`; `cpu.core.usage` with
-/// dimension `core` → `cpu.core`, because the group already ends in the dimension.
-pub fn instance_path(metric: &str, dimension: &str) -> String {
-    let group = metric.rsplit_once('.').map_or("", |(group, _)| group);
-    if group == dimension || group.ends_with(&format!(".{dimension}")) {
-        group.to_owned()
-    } else if group.is_empty() {
-        dimension.to_owned()
-    } else {
-        format!("{group}.{dimension}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,12 +101,5 @@ mod tests {
         assert_eq!(first.id(), equal.id());
         assert_ne!(first.id(), reordered.id());
         assert_ne!(first.id(), shifted.id());
-    }
-
-    #[test]
-    fn instances_are_nested_under_dimension() {
-        assert_eq!(instance_path("cpu.core.usage", "core"), "cpu.core");
-        assert_eq!(instance_path("network.rx_bytes", "interface"), "network.interface");
-        assert_eq!(instance_path("temperature", "sensor"), "sensor");
     }
 }

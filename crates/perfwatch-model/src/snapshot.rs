@@ -1,4 +1,4 @@
-//! A snapshot: all samples of one host at one moment.
+//! A snapshot: all samples of a host at one moment.
 
 use crate::{BootId, HostId, MISSING, Shape};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub struct HostRef {
     pub name: String,
 }
 
-/// All samples of one host at one moment, with its top processes, facts and collector errors.
+/// All samples of a host at one moment, with its top processes, facts and collector errors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     /// Boot that the counters belong to.
@@ -62,7 +62,7 @@ pub struct ProcessRow {
     pub command: Arc<str>,
     /// State letter of proc_pid_stat(5): `R`, `S`, `D`, `Z`, `T`, `I`, …
     pub state: char,
-    /// CPU usage in tenths of a percent of one core.
+    /// CPU usage in tenths of a percent of a core.
     pub cpu_tenths: u32,
     /// Resident memory in bytes.
     pub memory_bytes: u64,
@@ -78,7 +78,7 @@ pub struct ProcessRow {
     pub started_ms: i64,
 }
 
-/// Failure of one collector, or of a part of it, at one moment.
+/// Failure of a collector, or of a part of it, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectorError {
     /// Name of the collector.

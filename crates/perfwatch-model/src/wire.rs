@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// Content type of a protobuf batch.
 pub const CONTENT_TYPE: &str = "application/vnd.perfwatch.batch.v1+protobuf";
 
-/// Snapshots of one host, oldest first.
+/// Snapshots of a single host, oldest first.
 #[derive(Clone, PartialEq, Message)]
 pub struct Batch {
     /// Host id as a UUID of 16 bytes.
@@ -152,7 +152,7 @@ pub struct IngestResponse {
     pub duplicates: usize,
     /// Snapshots that are rejected permanently; sending them again has no effect.
     pub rejected: Vec<RejectedSnapshot>,
-    /// Whether the next batch must include the host facts.
+    /// Request to include the host facts in the next batch.
     pub facts_requested: bool,
     /// Collection interval requested by the hub, milliseconds; `None` leaves it to the agent.
     pub interval_ms: Option<u32>,
@@ -164,7 +164,7 @@ pub struct IngestResponse {
 pub struct RejectedSnapshot {
     /// Index in the batch, starting at 0.
     pub index: usize,
-    /// Machine-readable error code.
+    /// Stable error code for programs.
     pub code: String,
     /// Human-readable reason of the rejection.
     pub message: String,
@@ -199,8 +199,8 @@ fn text_too_long<T>() -> Result<T, WireError> {
     invalid(format!("text longer than {} bytes", limits::MAX_TEXT_BYTES))
 }
 
-/// Whether a name consists of non-empty words of `a-z`, `0-9` and `_` separated by dots, and does
-/// not start with a reserved key of snapshot JSON.
+/// Returns whether a name consists of non-empty words of `a-z`, `0-9` and `_` separated by dots,
+/// and does not start with a reserved key of snapshot JSON.
 pub fn is_metric_name(name: &str) -> bool {
     let is_word = |w: &str| !w.is_empty() && w.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
     name.len() <= limits::MAX_METRIC_NAME_BYTES

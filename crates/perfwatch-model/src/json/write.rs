@@ -1,135 +1,11 @@
-//! Writes snapshots as JSON text. The nesting depends on the shape only, so the text between the
-//! values is built once per shape as a template.
+//! Writes snapshots as JSON text.
 
+use super::push_json;
+use super::template::{JsonTemplate, Placeholder};
+use crate::HostId;
 use crate::fixed_point::write_scaled;
-use crate::shape::instance_path;
 use crate::snapshot::{HostRef, ProcessRow, Snapshot};
-use crate::{Column, HostId};
 use serde::Serialize;
-
-/// Value that is inserted after a text segment.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Placeholder {
-    Value(usize),
-    Processes,
-}
-
-/// JSON text around the values of one shape.
-#[derive(Debug)]
-pub struct JsonTemplate {
-    /// Text segments, each followed by the value that its placeholder names.
-    segments: Vec<(String, Placeholder)>,
-    tail: String,
-}
-
-enum JsonNode {
-    Leaf(Placeholder),
-    Branch(Vec<(String, JsonNode)>),
-}
-
-impl JsonNode {
-    fn insert(&mut self, path: &[&str], placeholder: Placeholder) {
-        match self {
-            JsonNode::Branch(children) => {
-                let (first, rest) = path.split_first().unwrap_or((&"", &[]));
-                let index = children.iter().position(|(key, _)| key == first).unwrap_or_else(|| {
-                    children.push(((*first).to_owned(), JsonNode::Branch(Vec::new())));
-                    children.len() - 1
-                });
-                let child = &mut children[index].1;
-                match child {
-                    // An empty branch at the end of the path becomes the leaf.
-                    JsonNode::Branch(inner) if rest.is_empty() && inner.is_empty() => {
-                        *child = JsonNode::Leaf(placeholder)
-                    }
-                    _ => child.insert(rest, placeholder),
-                }
-            }
-            // Duplicate names: the first value wins.
-            JsonNode::Leaf(_) if path.is_empty() => {}
-            // A name that is also a group (`load` and `load.one`) becomes a group; its value moves
-            // under the empty key.
-            JsonNode::Leaf(existing) => {
-                let mut branch = JsonNode::Branch(vec![(String::new(), JsonNode::Leaf(*existing))]);
-                branch.insert(path, placeholder);
-                *self = branch;
-            }
-        }
-    }
-
-    fn write(&self, text: &mut String, segments: &mut Vec<(String, Placeholder)>) {
-        match self {
-            JsonNode::Leaf(placeholder) => segments.push((std::mem::take(text), *placeholder)),
-            JsonNode::Branch(children) => {
-                text.push('{');
-                for (index, (key, child)) in children.iter().enumerate() {
-                    if index > 0 {
-                        text.push(',');
-                    }
-                    push_json(text, key);
-                    text.push(':');
-                    child.write(text, segments);
-                }
-                text.push('}');
-            }
-        }
-    }
-}
-
-impl JsonTemplate {
-    pub(crate) fn new(columns: &[Column]) -> Self {
-        let mut root = JsonNode::Branch(Vec::new());
-        let mut sorted: Vec<usize> = (0..columns.len()).collect();
-        // Metrics of a group are adjacent in the text, regardless of the column order.
-        sorted.sort_by_key(|&index| columns[index].metric.split('.').next().map(str::to_owned));
-        for index in sorted {
-            let column = &columns[index];
-            let node;
-            let mut path: Vec<&str>;
-            if column.dimension.is_empty() || column.instance.is_empty() {
-                path = column.metric.split('.').collect();
-            } else {
-                node = instance_path(&column.metric, &column.dimension);
-                path = node.split('.').collect();
-                path.push(&column.instance);
-                path.push(column.metric.rsplit('.').next().unwrap_or_default());
-            }
-            root.insert(&path, Placeholder::Value(index));
-        }
-        root.insert(&["processes", "top"], Placeholder::Processes);
-        let (mut text, mut segments) = (String::new(), Vec::new());
-        root.write(&mut text, &mut segments);
-        // `write_snapshot` writes the opening brace, because the snapshot's own keys come first.
-        if let Some((first, _)) = segments.first_mut() {
-            first.remove(0);
-        }
-        Self { segments, tail: text }
-    }
-
-    fn write(&self, out: &mut String, snapshot: &Snapshot) {
-        let columns = snapshot.shape.columns();
-        for (text, placeholder) in &self.segments {
-            out.push_str(text);
-            match *placeholder {
-                Placeholder::Value(index) => {
-                    let value = snapshot.values.get(index).copied().unwrap_or(crate::MISSING);
-                    write_scaled(out, value, columns[index].decimals);
-                }
-                Placeholder::Processes => {
-                    out.push('[');
-                    for (index, row) in snapshot.processes.iter().enumerate() {
-                        if index > 0 {
-                            out.push(',');
-                        }
-                        push_json(out, &process_json(row));
-                    }
-                    out.push(']');
-                }
-            }
-        }
-        out.push_str(&self.tail);
-    }
-}
 
 /// Writes a snapshot as the JSON object that `POST /ingest/metrics` accepts and the WebSocket sends.
 pub fn write_snapshot(out: &mut String, id: HostId, host: &HostRef, snapshot: &Snapshot) {
@@ -158,7 +34,31 @@ pub fn write_snapshot(out: &mut String, id: HostId, host: &HostRef, snapshot: &S
         push_json(out, &error.message);
     }
     out.push_str("},");
-    snapshot.shape.json_template().write(out, snapshot);
+    write_values(snapshot.shape.json_template(), out, snapshot);
+}
+
+fn write_values(template: &JsonTemplate, out: &mut String, snapshot: &Snapshot) {
+    let columns = snapshot.shape.columns();
+    for (text, placeholder) in &template.segments {
+        out.push_str(text);
+        match *placeholder {
+            Placeholder::Value(index) => {
+                let value = snapshot.values.get(index).copied().unwrap_or(crate::MISSING);
+                write_scaled(out, value, columns[index].decimals);
+            }
+            Placeholder::Processes => {
+                out.push('[');
+                for (index, row) in snapshot.processes.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    push_json(out, &process_json(row));
+                }
+                out.push(']');
+            }
+        }
+    }
+    out.push_str(&template.tail);
 }
 
 /// JSON representation of a [`ProcessRow`].
@@ -197,9 +97,4 @@ pub fn process_json(row: &ProcessRow) -> ProcessJson<'_> {
         write_bytes: row.write_bytes,
         started_ms: row.started_ms,
     }
-}
-
-fn push_json(out: &mut String, value: &(impl Serialize + ?Sized)) {
-    // Serialization of strings, numbers and structs of them cannot fail.
-    out.push_str(&serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()));
 }
