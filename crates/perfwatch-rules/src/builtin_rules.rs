@@ -11,7 +11,7 @@ use uuid::Uuid;
 const EXAMPLE_RULE: &str = "CPU above 90% for 10s";
 
 /// Id of the first built-in rule; the others follow in the order of the table.
-const FIRST_RULE_ID: u128 = 0x0197_0000_0000_7000_8000_0000_0000_0001;
+const FIRST_RULE_ID: Uuid = Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0001);
 
 /// Entry of the table of built-in rules.
 struct BuiltinRule {
@@ -229,7 +229,7 @@ fn builtin_table() -> Vec<BuiltinRule> {
 /// database create each rule once.
 pub fn builtin_rules() -> Vec<Rule> {
     let to_rule = |(index, builtin): (usize, BuiltinRule)| Rule {
-        id: Uuid::from_u128(FIRST_RULE_ID + index as u128),
+        id: Uuid::from_u128(FIRST_RULE_ID.as_u128() + index as u128),
         name: builtin.name.to_owned(),
         runbook: builtin.runbook.to_owned(),
         enabled: builtin.name != EXAMPLE_RULE,

@@ -10,8 +10,8 @@ use uuid::Uuid;
 /// Time after resolution in which a new alert reopens the incident. Also the quiet time that resolves
 /// a flapping incident.
 pub const REOPEN_WINDOW_MS: i64 = 600_000;
-/// Number of reopenings from which an incident counts as flapping.
-const FLAP_THRESHOLD: u32 = 2;
+/// Minimum number of reopenings of a flapping incident.
+const MIN_FLAP_REOPENS: u32 = 2;
 /// Delay of the notification when alerts join a notified incident, so that several alerts are grouped.
 pub const GROUP_WAIT_MS: i64 = 30_000;
 
@@ -163,7 +163,7 @@ impl Incident {
     }
 
     fn is_flapping(&self) -> bool {
-        self.reopen_count >= FLAP_THRESHOLD
+        self.reopen_count >= MIN_FLAP_REOPENS
     }
 
     /// Returns whether an acknowledgment is in effect.

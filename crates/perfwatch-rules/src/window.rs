@@ -33,8 +33,9 @@ struct WindowBucket {
     max: f64,
 }
 
-/// Number of buckets per window. The start of a window is accurate to the width of a bucket.
-const WINDOW_BUCKETS: i64 = 32;
+/// Maximum number of full buckets per window. The start of a window is accurate to the width of a
+/// bucket.
+const MAX_WINDOW_BUCKETS: i64 = 32;
 /// Maximum number of values for a percentile. More values are thinned out evenly over time.
 const MAX_PERCENTILE_VALUES: i64 = 600;
 
@@ -78,7 +79,7 @@ impl SlidingWindow {
         Self {
             lookback_ms: lookback_ms.max(window_ms),
             // A long lookback makes buckets wider, so that their number stays bounded.
-            width_ms: (window_ms / WINDOW_BUCKETS).max(lookback_ms / (8 * WINDOW_BUCKETS)).max(1),
+            width_ms: (window_ms / MAX_WINDOW_BUCKETS).max(lookback_ms / (8 * MAX_WINDOW_BUCKETS)).max(1),
             latest: None,
             buckets: VecDeque::new(),
             values: (aggregate == Aggregate::P95).then(SortedValues::default),

@@ -5,7 +5,7 @@ use crate::store::BlockContent;
 use perfwatch_model::Shape;
 use perfwatch_tsdb::{
     BlockHeader, BlockPart, BucketColumn, Buckets, ColumnProjection, FormatError, Projection, Projector,
-    RowKind, STAT_COLUMNS, Table,
+    RowKind, BUCKET_STATS_LEN, Table,
 };
 use std::collections::HashMap;
 use std::ops::Range;
@@ -45,7 +45,7 @@ impl BlockFetch {
             asked.extend(picked.indices.iter().map(|&at| BlockPart::Column(at)));
         } else {
             asked.extend(
-                picked.indices.iter().flat_map(|&at| (0..STAT_COLUMNS).map(move |f| BlockPart::Stat(at, f))),
+                picked.indices.iter().flat_map(|&at| (0..BUCKET_STATS_LEN).map(move |f| BlockPart::Stat(at, f))),
             );
         }
         if ticks {
@@ -73,7 +73,7 @@ impl BlockFetch {
         let shape = self.projection.shape.clone();
         if self.header.row_kind() == RowKind::Buckets {
             let figures = |at: usize| {
-                let figures: Vec<Vec<i64>> = (0..STAT_COLUMNS)
+                let figures: Vec<Vec<i64>> = (0..BUCKET_STATS_LEN)
                     .map(|figure| column(BlockPart::Stat(at, figure)))
                     .collect::<Result<_, _>>()?;
                 BucketColumn::decode(&figures)

@@ -8,7 +8,7 @@
 
 use crate::bytes::{ByteReader, FormatError, Result, write_varint};
 use crate::column::{self, CompressionLevel, KIND_CONSTANT, KIND_EMPTY};
-use crate::rollup::{Buckets, STAT_COLUMNS};
+use crate::rollup::{BUCKET_STATS_LEN, Buckets};
 use crate::section;
 use crate::table::{MAX_ROWS, Table};
 use perfwatch_model::{BootId, ShapeId, limits};
@@ -234,7 +234,7 @@ impl BlockHeader {
         let mut entries = Vec::new();
         let mut offset = header.len();
         while !reader.0.is_empty() {
-            if entries.len() > leading_entries(row_kind) + limits::MAX_COLUMNS * STAT_COLUMNS {
+            if entries.len() > leading_entries(row_kind) + limits::MAX_COLUMNS * BUCKET_STATS_LEN {
                 return Err(FormatError::Invalid("too many columns"));
             }
             entries.push(match reader.byte()? {
@@ -276,7 +276,7 @@ impl BlockHeader {
     /// Number of columns of the shape.
     pub fn columns(&self) -> usize {
         let values = self.entries.len() - leading_entries(self.row_kind);
-        if self.row_kind == RowKind::Raw { values } else { values / STAT_COLUMNS }
+        if self.row_kind == RowKind::Raw { values } else { values / BUCKET_STATS_LEN }
     }
 
     fn entry(&self, part: BlockPart) -> Result<&DirectoryEntry> {
@@ -290,7 +290,7 @@ impl BlockHeader {
             (BlockPart::Annotations, RowKind::Raw) => ENTRY_ANNOTATIONS,
             (BlockPart::Column(column), RowKind::Raw) => leading_entries(RowKind::Raw) + column,
             (BlockPart::Stat(column, stat), RowKind::Buckets) => {
-                leading_entries(RowKind::Buckets) + column * STAT_COLUMNS + stat
+                leading_entries(RowKind::Buckets) + column * BUCKET_STATS_LEN + stat
             }
             _ => return Err(FormatError::Invalid("block kind does not have this part")),
         };

@@ -138,7 +138,7 @@ fn version_1_blocks_decode() {
     let golden = std::fs::read(fixtures.join("minutes.v1.block")).unwrap();
     let header = BlockHeader::parse(&golden[..minutes_header_len]).unwrap();
     for (index, column) in minutes.columns.iter().enumerate() {
-        let stored: Vec<Vec<i64>> = (0..STAT_COLUMNS)
+        let stored: Vec<Vec<i64>> = (0..BUCKET_STATS_LEN)
             .map(|stat| {
                 let part = BlockPart::Stat(index, stat);
                 let range = header.byte_range(part).unwrap().unwrap_or(0..0);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Number of stored columns per bucket column.
-pub const STAT_COLUMNS: usize = 5;
+pub const BUCKET_STATS_LEN: usize = 5;
 
 /// Start of the bucket that contains a time.
 pub fn bucket_start(at_ms: i64, width_ms: i64) -> i64 {
@@ -62,7 +62,7 @@ impl BucketStats {
 
     /// Stored columns: count, minimum, and sum, maximum and last relative to the minimum. A relative sum
     /// above `i64::MAX` is clamped.
-    fn encode(self) -> [i64; STAT_COLUMNS] {
+    fn encode(self) -> [i64; BUCKET_STATS_LEN] {
         if self.count == 0 {
             return [0, MISSING, MISSING, MISSING, MISSING];
         }
@@ -71,7 +71,7 @@ impl BucketStats {
         [self.count, self.min, excess, self.max.saturating_sub(self.min), self.last.saturating_sub(self.min)]
     }
 
-    fn decode([count, min, excess, span, last]: [i64; STAT_COLUMNS]) -> Self {
+    fn decode([count, min, excess, span, last]: [i64; BUCKET_STATS_LEN]) -> Self {
         if count <= 0 || min == MISSING {
             return Self::EMPTY;
         }
@@ -85,8 +85,9 @@ impl BucketStats {
 pub struct BucketColumn(pub Vec<BucketStats>);
 
 impl BucketColumn {
-    pub(crate) fn encode(&self) -> [Vec<i64>; STAT_COLUMNS] {
-        let mut columns: [Vec<i64>; STAT_COLUMNS] = std::array::from_fn(|_| Vec::with_capacity(self.0.len()));
+    pub(crate) fn encode(&self) -> [Vec<i64>; BUCKET_STATS_LEN] {
+        let mut columns: [Vec<i64>; BUCKET_STATS_LEN] =
+            std::array::from_fn(|_| Vec::with_capacity(self.0.len()));
         for bucket in &self.0 {
             columns.iter_mut().zip(bucket.encode()).for_each(|(column, value)| column.push(value));
         }
@@ -96,7 +97,7 @@ impl BucketColumn {
     /// Decodes the stored columns: count, minimum, relative sum, maximum and last.
     ///
     /// # Errors
-    /// Returns [`FormatError::Invalid`] if there are not [`STAT_COLUMNS`] columns.
+    /// Returns [`FormatError::Invalid`] if there are not [`BUCKET_STATS_LEN`] columns.
     pub fn decode(columns: &[Vec<i64>]) -> Result<Self> {
         let [count, min, excess, span, last] = columns else {
             return Err(FormatError::Invalid("bucket column does not have five stored columns"));

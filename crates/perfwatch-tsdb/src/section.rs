@@ -56,10 +56,10 @@ struct ProcessIdentity<'a> {
 }
 
 /// Number of changing values of a process; each is a column over all entries.
-const PROCESS_COLUMNS: usize = 7;
+const PROCESS_ROW_LEN: usize = 7;
 
 /// Column values of a process row, in storage order.
-fn process_values(row: &ProcessRow) -> [i64; PROCESS_COLUMNS] {
+fn process_values(row: &ProcessRow) -> [i64; PROCESS_ROW_LEN] {
     let to_i64 = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let optional = |value: Option<u64>| value.map_or(MISSING, to_i64);
     [
@@ -103,7 +103,7 @@ pub(crate) fn write_processes(processes: &[Vec<ProcessRow>], level: CompressionL
     }
     write_varint(&mut out, deduplicated.items.len() as u64);
     write_compressed(&mut out, &names);
-    for field in 0..PROCESS_COLUMNS {
+    for field in 0..PROCESS_ROW_LEN {
         let values: Vec<i64> = deduplicated
             .items
             .iter()
@@ -161,7 +161,7 @@ pub(crate) fn read_processes(bytes: &[u8], rows: usize) -> Result<Vec<Vec<Proces
         identities.push((identity, ranges));
     }
     let columns: Vec<Vec<i64>> =
-        (0..PROCESS_COLUMNS).map(|_| column::read_column(&mut reader, entries)).collect::<Result<_>>()?;
+        (0..PROCESS_ROW_LEN).map(|_| column::read_column(&mut reader, entries)).collect::<Result<_>>()?;
     let mut entry = 0;
     for (identity, ranges) in &identities {
         for row in ranges.iter().flat_map(|&(from, to)| from..to) {

@@ -74,7 +74,7 @@ impl Table {
         while !remaining.is_empty() {
             let (union, count) = ShapeUnion::from_shapes(remaining.iter().map(|s| &s.shape));
             let (compatible, later) = remaining.split_at(count.min(MAX_ROWS));
-            tables.push(union.from_snapshots(compatible));
+            tables.push(union.build_table(compatible));
             remaining = later;
         }
         tables
@@ -139,7 +139,7 @@ impl Table {
             let shapes = remaining.iter().map(|&(table, _)| &tables[table].shape);
             let (union, count) = ShapeUnion::from_shapes(shapes);
             let (compatible, later) = remaining.split_at(count.min(MAX_ROWS));
-            merged.push(union.from_tables(tables, compatible));
+            merged.push(union.merge_tables(tables, compatible));
             remaining = later;
         }
         merged
@@ -226,7 +226,7 @@ impl ShapeUnion {
         }
     }
 
-    fn from_snapshots(&self, rows: &[&Snapshot]) -> Table {
+    fn build_table(&self, rows: &[&Snapshot]) -> Table {
         let mut table = Table::empty(self.shape.clone());
         table.columns.iter_mut().for_each(|column| column.reserve_exact(rows.len()));
         for (row, snapshot) in rows.iter().enumerate() {
@@ -243,7 +243,7 @@ impl ShapeUnion {
         table
     }
 
-    fn from_tables(&self, tables: &[Table], positions: &[(usize, usize)]) -> Table {
+    fn merge_tables(&self, tables: &[Table], positions: &[(usize, usize)]) -> Table {
         let mut merged = Table::empty(self.shape.clone());
         for (row, &(table, source_row)) in positions.iter().enumerate() {
             let table = &tables[table];

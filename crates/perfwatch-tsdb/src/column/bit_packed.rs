@@ -5,7 +5,7 @@
 use crate::bytes::{ByteReader, FormatError, Result, write_varint, write_zigzag};
 
 /// Number of values that share a bit width. Small, so that a spike widens few other values.
-const CHUNK_VALUES: usize = 32;
+const CHUNK_LEN: usize = 32;
 
 /// Differences between neighboring values; one element fewer than `values`.
 pub(super) fn delta_encode(values: &[i64]) -> Vec<i64> {
@@ -54,7 +54,7 @@ pub(super) fn encode(values: &[i64]) -> Vec<u8> {
         Ok(divisor) => values.iter().map(|value| value.wrapping_sub(base) / divisor).collect(),
     };
     let mut previous = 0i64;
-    for chunk in steps.chunks(CHUNK_VALUES) {
+    for chunk in steps.chunks(CHUNK_LEN) {
         let min = chunk.iter().copied().min().unwrap_or_default();
         let max_distance = chunk.iter().map(|value| distance(*value, min)).max().unwrap_or_default();
         let width = u8::try_from(64 - max_distance.leading_zeros()).unwrap_or(64);
@@ -98,7 +98,7 @@ pub(super) fn decode(reader: &mut ByteReader<'_>, rows: usize) -> Result<Vec<i64
     let base = reader.int()?;
     let mut min = 0i64;
     while values.len() < rows {
-        let count = CHUNK_VALUES.min(rows - values.len());
+        let count = CHUNK_LEN.min(rows - values.len());
         let width = u32::from(reader.byte()?);
         if width > 64 {
             return Err(FormatError::Invalid("bit width exceeds 64"));
