@@ -46,8 +46,8 @@ bench: web
 	target/quick/perfwatch-bench ingest
 	target/quick/perfwatch-bench history
 	target/quick/perfwatch-bench budget
-	target/quick/perfwatch-bench limits
-	target/quick/perfwatch-bench servers
+	target/quick/perfwatch-bench rate-limits
+	target/quick/perfwatch-bench agentless
 	target/quick/perfwatch-bench agent
 
 # Regenerates reference pages, the API document, and the dashboard's types of the API.

@@ -18,7 +18,10 @@ pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
     let levels: Option<Targets> =
         settings.level.split(',').all(is_directive).then(|| settings.level.parse().ok()).flatten();
     let levels = levels.with_context(|| {
-        format!("log.level: invalid level {:?}; expected a level or a list such as info,perfwatch_hub=debug", settings.level)
+        format!(
+            "log.level: invalid level {:?}; expected a level or a list such as info,perfwatch_hub=debug",
+            settings.level
+        )
     })?;
     let layer = fmt::layer().with_writer(std::io::stderr);
     let layer = match settings.format {

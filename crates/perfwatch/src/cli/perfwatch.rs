@@ -180,7 +180,8 @@ impl SimulateFlags {
     fn into_simulation(self, settings: &Settings) -> anyhow::Result<Simulation> {
         let duration = |flag, text: &str| {
             let duration: Option<Duration> = text.parse().ok();
-            let duration = duration.with_context(|| format!("{flag}: expected a duration such as 500ms, 2s or 7d"));
+            let duration =
+                duration.with_context(|| format!("{flag}: expected a duration such as 500ms, 2s or 7d"));
             Ok::<_, anyhow::Error>(duration?.0)
         };
         Ok(Simulation {

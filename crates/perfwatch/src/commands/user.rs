@@ -72,8 +72,9 @@ pub(crate) fn manage_users(settings: &Settings, command: UserCommand) -> anyhow:
                 }
             }
             UserCommand::Add { name, role: text } => {
-                let role = Role::parse(&text)
-                    .with_context(|| format!("--role: invalid role {text:?}; expected viewer, operator or admin"))?;
+                let role = Role::parse(&text).with_context(|| {
+                    format!("--role: invalid role {text:?}; expected viewer, operator or admin")
+                })?;
                 users.add(&name, role, prompt_password()?).await?;
                 println!("created user {name} ({text})");
             }

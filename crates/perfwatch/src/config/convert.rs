@@ -5,9 +5,9 @@ use super::values::Secret;
 use perfwatch_agent::AgentConfig;
 #[cfg(feature = "hub")]
 use perfwatch_agent::TimeoutSource;
-use perfwatch_collect::{CollectorOptions, CommandLine};
 #[cfg(feature = "hub")]
 use perfwatch_collect::LocalRoot;
+use perfwatch_collect::{CollectorOptions, CommandLine};
 
 impl Settings {
     /// Returns the options of the collectors.

@@ -145,7 +145,8 @@ struct ParseError {
 
 fn read_file(path: &Path) -> Result<Value, ConfigError> {
     let location = path.display().to_string();
-    let text = std::fs::read_to_string(path).or_else(|error| config_error(&location, "", error.to_string()))?;
+    let text =
+        std::fs::read_to_string(path).or_else(|error| config_error(&location, "", error.to_string()))?;
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let checked = match extension {
         "yaml" | "yml" => yaml::<Settings>(&text).map(|_| ()),

@@ -90,7 +90,8 @@ fn every_route_matches_the_openapi_document() {
             let concrete_path = path.replace("{id}", "none").replace("{file}", "none");
             for (credential, token, role) in &credentials {
                 let response = hub.request(&method.to_uppercase(), &concrete_path, token, &Value::Null);
-                let label = format!("{method} {path} with {credential}: {} {}", response.status, response.text);
+                let label =
+                    format!("{method} {path} with {credential}: {} {}", response.status, response.text);
                 let documented = &operation["responses"][response.status.to_string()];
                 assert!(documented.is_object(), "{label}: status is not documented");
                 let is_denied = [
@@ -153,13 +154,19 @@ fn revoked_credentials_are_rejected_immediately() {
     let created =
         hub.browser_request("POST", "/api/v1/tokens", &cookie, &json!({ "name": "one", "scope": "viewer" }));
     let (token, id) = (created.body["token"].as_str().unwrap(), created.body["id"].as_str().unwrap());
-    let signed_by_token = hub.request("POST", "/api/v1/auth/token", token, &Value::Null).body["token"].clone();
-    let (duration_ms, code) = run(close_after_revocation(&hub, signed_by_token.as_str().unwrap().to_owned(), || {
-        let deleted = hub.browser_request("DELETE", &format!("/api/v1/tokens/{id}"), &cookie, &Value::Null);
-        assert_eq!(deleted.status, 204, "{}", deleted.text);
-    }));
+    let signed_by_token =
+        hub.request("POST", "/api/v1/auth/token", token, &Value::Null).body["token"].clone();
+    let (duration_ms, code) =
+        run(close_after_revocation(&hub, signed_by_token.as_str().unwrap().to_owned(), || {
+            let deleted =
+                hub.browser_request("DELETE", &format!("/api/v1/tokens/{id}"), &cookie, &Value::Null);
+            assert_eq!(deleted.status, 204, "{}", deleted.text);
+        }));
     assert!(code == 4401 && duration_ms < 5_000, "{code} after {duration_ms} ms");
-    assert_eq!(hub.request("GET", "/api/v1/hosts", signed_by_token.as_str().unwrap(), &Value::Null).status, 401);
+    assert_eq!(
+        hub.request("GET", "/api/v1/hosts", signed_by_token.as_str().unwrap(), &Value::Null).status,
+        401
+    );
     // Disabling a user revokes their signed tokens for good.
     let path = format!("/api/v1/users/{user_id}");
     let (duration_ms, code) = run(close_after_revocation(&hub, signed.clone(), || {
@@ -177,7 +184,10 @@ fn revoked_credentials_are_rejected_immediately() {
     let admin_id = hub.request("GET", "/api/v1/auth/me", &hub.token, &Value::Null).body["id"].clone();
     let admin_path = format!("/api/v1/users/{}", admin_id.as_str().unwrap());
     assert_eq!(hub.request("DELETE", &admin_path, &hub.token, &Value::Null).code(), "last_admin");
-    assert_eq!(hub.request("PATCH", &admin_path, &hub.token, &json!({ "role": "viewer" })).code(), "last_admin");
+    assert_eq!(
+        hub.request("PATCH", &admin_path, &hub.token, &json!({ "role": "viewer" })).code(),
+        "last_admin"
+    );
 }
 
 #[test]
@@ -233,10 +243,17 @@ fn failed_logins_are_throttled() {
     assert_eq!(outcome, (429, "too_many_requests"), "the correct password is throttled too");
     // Throttled attempts do not extend the delay.
     eventually("the login delay is over", || guess("admin", ADMIN.1).status == 200);
-    assert_eq!(guess("unknown-user", "wrong wrong").code(), "invalid_credentials", "same error for an unknown name");
+    assert_eq!(
+        guess("unknown-user", "wrong wrong").code(),
+        "invalid_credentials",
+        "same error for an unknown name"
+    );
     let audit = hub.get("/api/v1/audit?text=login.failed").body;
     assert_eq!(audit["entries"].as_array().unwrap().len(), 6, "{audit}");
-    assert_eq!(audit["entries"][0]["object"], "user ?", "an unknown name may be a password typed into the wrong field");
+    assert_eq!(
+        audit["entries"][0]["object"], "user ?",
+        "an unknown name may be a password typed into the wrong field"
+    );
 }
 
 #[test]
@@ -286,7 +303,11 @@ fn agent_enrolls_once_and_is_revoked_immediately() {
     let agent = Process::spawn_with(AGENT, folder.path(), "agent", &arguments, &env);
     eventually("the agent sends", || hub.seqs("it").len() > 4);
     agent.kill();
-    assert_eq!(enroll(&hub, &token, "01a1ffe1-afde-72f9-853f-a45c90cff753").status, 401, "the token is used up");
+    assert_eq!(
+        enroll(&hub, &token, "01a1ffe1-afde-72f9-853f-a45c90cff753").status,
+        401,
+        "the token is used up"
+    );
     // The agent has stored its secret and needs no token.
     let before = hub.seqs("it").len();
     let mut agent = Process::spawn(AGENT, folder.path(), "agent", &arguments);
@@ -321,7 +342,12 @@ fn logs_and_database_contain_no_secrets() {
     let agent = agent.body["secret"].as_str().unwrap().to_owned();
     hub.request("GET", "/api/v1/hosts", &agent, &Value::Null);
     hub.request("POST", "/api/v1/auth/login", "", &json!({ "name": "admin", "password": 5 }));
-    hub.request("POST", "/api/v1/auth/login", "", &json!({ "name": "admin", "password": "a wrong password" }));
+    hub.request(
+        "POST",
+        "/api/v1/auth/login",
+        "",
+        &json!({ "name": "admin", "password": "a wrong password" }),
+    );
     let secrets =
         [&hub.token, &signed, &enrollment_token, &agent, &ADMIN.1.to_owned(), &"a wrong password".to_owned()];
     let audit = hub.get("/api/v1/audit").text;
@@ -344,7 +370,10 @@ fn scoped_operator_cannot_change_other_hosts() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let foreign = "01a1ffe1-afde-72f9-853f-a45c90cff753";
-    let agent = enroll(&hub, &create_enrollment_token(&hub, 1), foreign).body["agent_id"].as_str().unwrap().to_owned();
+    let agent = enroll(&hub, &create_enrollment_token(&hub, 1), foreign).body["agent_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(hub.post_json(&json!({ "host": "other", "cpu": { "usage": 1 } })).status, 200);
     let other_host = hub.get("/api/v1/hosts/other").body["id"].as_str().unwrap().to_owned();
     add_user(&hub, OPERATOR, "operator", &["team=a"]);
@@ -361,7 +390,11 @@ fn scoped_operator_cannot_change_other_hosts() {
         request("POST", "/api/v1/enrollment-tokens", json!({ "name": "x", "tags": ["team=a"], "uses": 9 }));
     let scoped_token = created.body["token"].as_str().unwrap().to_owned();
     // An active host cannot be enrolled again; a new host can.
-    assert_eq!(enroll(&hub, &scoped_token, &other_host).code(), "host_already_enrolled", "the host response just now");
+    assert_eq!(
+        enroll(&hub, &scoped_token, &other_host).code(),
+        "host_already_enrolled",
+        "the host response just now"
+    );
     assert_eq!(enroll(&hub, &scoped_token, "01a1ffe1-afde-72f9-853f-a45c90cff755").status, 201);
     assert_eq!(request("GET", "/api/v1/agents", Value::Null).body["agents"].as_array().unwrap().len(), 1);
     // Their tokens can send for their hosts only, whatever the scope.
@@ -423,8 +456,12 @@ fn concurrent_account_change_survives_login() {
             );
             assert_eq!(changed.status, 200, "{}", changed.text);
             let users = hub.get("/api/v1/users").body;
-            let user =
-                users["users"].as_array().unwrap().iter().find(|user| user["id"] == user_id.as_str()).unwrap();
+            let user = users["users"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|user| user["id"] == user_id.as_str())
+                .unwrap();
             assert_eq!((&user["role"], &user["host_tags"]), (&json!(role), &json!([format!("t{round}")])));
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -32,7 +32,12 @@ pub(crate) fn server_request(name: &str, address: SocketAddr, user: &str, creden
 }
 
 pub(crate) fn request_with_key(name: &str, server: &Sshd, kind: &str) -> Value {
-    server_request(name, server.address(), &current_user(), &json!({ "kind": "key", "key": server.key(kind) }))
+    server_request(
+        name,
+        server.address(),
+        &current_user(),
+        &json!({ "kind": "key", "key": server.key(kind) }),
+    )
 }
 
 pub(crate) fn create_server(hub: &TestHub, request: &Value) -> String {
@@ -85,11 +90,18 @@ fn collection_succeeds_or_reports_its_cause() {
             .collect();
     let key = create_server(&hub, &request_with_key("key", &plain, "ed25519"));
     let rsa = create_server(&hub, &request_with_key("rsa", &plain, "rsa"));
-    let others: Vec<String> =
-        fixtures.iter().map(|(file, sshd)| create_server(&hub, &request_with_key(file, sshd, "ecdsa"))).collect();
+    let others: Vec<String> = fixtures
+        .iter()
+        .map(|(file, sshd)| create_server(&hub, &request_with_key(file, sshd, "ecdsa")))
+        .collect();
     let unreachable = create_server(
         &hub,
-        &server_request("unreachable", (loopback(9), 1).into(), "x", &json!({ "kind": "password", "password": "y" })),
+        &server_request(
+            "unreachable",
+            (loopback(9), 1).into(),
+            "x",
+            &json!({ "kind": "password", "password": "y" }),
+        ),
     );
     for id in [&key, &rsa].into_iter().chain(&others) {
         wait_for_collection(&hub, id);
@@ -114,7 +126,9 @@ fn collection_succeeds_or_reports_its_cause() {
     let (_, mut changed) = fixtures.into_iter().next_back().unwrap();
     changed.change_host_key();
     assert_eq!(post(&hub, &format!("/api/v1/servers/{}/collect", others[2])), 202);
-    eventually("the server is blocked", || server(&hub, &others[2])["blocked"]["cause"] == "host_key_changed");
+    eventually("the server is blocked", || {
+        server(&hub, &others[2])["blocked"]["cause"] == "host_key_changed"
+    });
     let blocked = server(&hub, &others[2]);
     assert!(
         blocked["next_run_ms"].is_null()
@@ -177,8 +191,12 @@ fn connection_test_reports_each_stage() {
     let test = |body: &Value| hub.request("POST", "/api/v1/servers/test", &hub.token, body);
     let response = test(&json!({ "server": request }));
     assert_eq!(response.body["ok"], true, "{}", response.text);
-    let steps: Vec<&str> =
-        response.body["steps"].as_array().unwrap().iter().map(|step| step["stage"].as_str().unwrap()).collect();
+    let steps: Vec<&str> = response.body["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["stage"].as_str().unwrap())
+        .collect();
     assert_eq!(steps[..5], ["resolve", "connect", "handshake", "authenticate", "shell"]);
     // The test of an unsaved server stores nothing.
     assert_eq!(hub.get("/api/v1/servers").body["servers"], json!([]));
@@ -207,7 +225,8 @@ fn connection_test_reports_each_stage() {
         let response = hub.request("POST", "/api/v1/servers", &hub.token, &bad);
         assert!(response.status == 422 && response.text.contains(field), "{}", response.text);
     }
-    let response = hub.request("POST", "/api/v1/servers", &hub.token, &request_with_key("tested", &sshd, "ed25519"));
+    let response =
+        hub.request("POST", "/api/v1/servers", &hub.token, &request_with_key("tested", &sshd, "ed25519"));
     assert_eq!(response.code(), "name_taken");
 }
 
@@ -240,8 +259,7 @@ fn wrong_password_is_tried_once_and_never_logged() {
     assert!(response.status == 200 && response.body["blocked"].is_null(), "{}", response.text);
     wait_for_collection(&hub, &id);
     // A stored password is never sent to another address.
-    let mut moved =
-        server_request("locked", (loopback(22), 22).into(), USER, &json!({ "kind": "password" }));
+    let mut moved = server_request("locked", (loopback(22), 22).into(), USER, &json!({ "kind": "password" }));
     moved["tags"] = json!(["a=b"]);
     let response = hub.request("PUT", &format!("/api/v1/servers/{id}"), &hub.token, &moved);
     assert!(response.status == 422 && response.text.contains("credentials.password"), "{}", response.text);
@@ -291,8 +309,9 @@ fn manual_collections(hub: &TestHub, ids: &[String]) -> BTreeMap<String, usize> 
 
 /// Creates servers and waits for their first collection.
 fn create_fleet(hub: &TestHub, sshd: &Sshd, count: usize) -> Vec<String> {
-    let ids: Vec<String> =
-        (0..count).map(|number| create_server(hub, &request_with_key(&format!("host-{number:02}"), sshd, "ed25519"))).collect();
+    let ids: Vec<String> = (0..count)
+        .map(|number| create_server(hub, &request_with_key(&format!("host-{number:02}"), sshd, "ed25519")))
+        .collect();
     for id in &ids {
         wait_for_collection(hub, id);
     }
@@ -341,7 +360,11 @@ fn two_hubs_share_the_queue() {
     let (key, mut redis) = ("ab".repeat(32), Redis::start());
     let start = |folder: &tempfile::TempDir| {
         let args = ["hub", "--listen", "127.0.0.1:0", "--store", &url, "--redis", &redis.url()];
-        TestHub::start_with_env(folder.path(), &args, &[("PERFWATCH_HUB_ENCRYPTION_KEY", &key), NO_RATE_LIMIT])
+        TestHub::start_with_env(
+            folder.path(),
+            &args,
+            &[("PERFWATCH_HUB_ENCRYPTION_KEY", &key), NO_RATE_LIMIT],
+        )
     };
     let (a, b) = (start(&folders[0]), start(&folders[1]));
     let command = format!("ForceCommand sleep 0.3; cat {}", fixture("raspberry-pi.2.capture").display());

@@ -96,8 +96,12 @@ fn cpu_alert_names_top_process_and_resolves() {
     let detail = hub.get(&format!("/api/v1/incidents/{id}"));
     let explanation = &detail.body["incident"]["alerts"][0]["explanation"];
     assert_eq!(explanation["consumers"][0]["name"], "pwbusy", "{}", detail.text);
-    let kinds: Vec<&str> =
-        detail.body["timeline"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    let kinds: Vec<&str> = detail.body["timeline"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["kind"].as_str().unwrap())
+        .collect();
     assert!(kinds.contains(&"fired") && kinds.contains(&"notified"), "{kinds:?}");
 
     let acknowledged = hub.request(

@@ -57,7 +57,10 @@ fn capture_round_trips_without_secrets() {
 #[test]
 fn configuration_errors_are_one_line() {
     for (args, expected) in [
-        (&["hub", "--listen", "nonsense"][..], "hub.listen: invalid address \"nonsense\"; expected ADDRESS:PORT"),
+        (
+            &["hub", "--listen", "nonsense"][..],
+            "hub.listen: invalid address \"nonsense\"; expected ADDRESS:PORT",
+        ),
         (&["agent", "--interval", "1ms"], "interval: 1ms is not between 250 ms and 1 h"),
         (&["agent", "--hub", "ftp://x"], "hub: invalid URL \"ftp://x\"; expected one such as"),
         (&["agent", "--hub", "https://x", "--ca", "/nowhere.pem"], "ca: /nowhere.pem: No such file"),
@@ -162,7 +165,11 @@ fn backup_and_restore_of_a_simulated_fleet() {
     let other = folder.path().join("other");
     let restored = run_with(&other, &["restore", copy.to_str().unwrap()]);
     assert!(restored.status.success(), "{}", text(&restored.stderr));
-    assert_eq!(text(&run_with(&other, &export).stdout), text(&exported.stdout), "the restored history is equal");
+    assert_eq!(
+        text(&run_with(&other, &export).stdout),
+        text(&exported.stdout),
+        "the restored history is equal"
+    );
     let garbage = folder.path().join("garbage");
     std::fs::write(&garbage, "no database").unwrap();
     let rejected = run_with(&other, &["restore", garbage.to_str().unwrap()]);
@@ -171,7 +178,11 @@ fn backup_and_restore_of_a_simulated_fleet() {
         "{}",
         text(&rejected.stderr)
     );
-    assert_eq!(text(&run_with(&other, &export).stdout), text(&exported.stdout), "a failed restore changes nothing");
+    assert_eq!(
+        text(&run_with(&other, &export).stdout),
+        text(&exported.stdout),
+        "a failed restore changes nothing"
+    );
 }
 
 #[test]

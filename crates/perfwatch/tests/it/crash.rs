@@ -1,6 +1,8 @@
 //! SIGKILL of hub and agent: every tick arrives afterwards, in order, exactly once.
 
-use crate::support::{AGENT, Process, TestHub, eventually, has_consecutive_sequences, now_ms, start_agent, until_stable};
+use crate::support::{
+    AGENT, Process, TestHub, eventually, has_consecutive_sequences, now_ms, start_agent, until_stable,
+};
 use serde_json::json;
 use std::time::Duration;
 
@@ -84,7 +86,9 @@ fn hub_controls_the_agent_interval() {
     eventually("the agent ticks faster", || {
         hub.get("/api/v1/hosts/it").body["interval_ms"].as_u64().is_some_and(|ms| ms < 700)
     });
-    eventually("the agent logs the change", || agent.log().contains("collection interval changed by the hub"));
+    eventually("the agent logs the change", || {
+        agent.log().contains("collection interval changed by the hub")
+    });
     // The facts are sent with the shape.
     assert!(hub.get("/api/v1/hosts/it").body["facts"]["cores"].as_u64().unwrap() > 0);
     let at = now_ms();

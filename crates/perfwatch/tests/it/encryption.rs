@@ -51,8 +51,7 @@ fn secrets_are_encrypted_rotated_and_unreadable_without_key() {
     let hub = start("127.0.0.1:0");
     let http = HttpRecorder::start();
     let url = format!("{}/hook/a-t0ken-in-a-url", http.url());
-    let channel =
-        json!({ "name": "hook", "kind": "webhook", "settings": { "url": url, "secret": "s3cret-signing-key" } });
+    let channel = json!({ "name": "hook", "kind": "webhook", "settings": { "url": url, "secret": "s3cret-signing-key" } });
     let created = hub.request("POST", "/api/v1/channels", &hub.token, &channel);
     assert_eq!(created.status, 201, "{}", created.text);
     let id = created.body["id"].as_str().unwrap().to_owned();

@@ -104,10 +104,7 @@ fn assert_acked_rows_survive(store: &[&str], interfere: impl Fn(u64)) {
         let unique: BTreeSet<u64> = stored.iter().copied().collect();
         assert_eq!(stored.len(), unique.len(), "{host}: duplicate rows");
         assert!(seqs.is_subset(&unique), "{host}: lost {:?}", seqs.difference(&unique).collect::<Vec<_>>());
-        assert!(
-            unique.len() <= seqs.len() + 20,
-            "{host}: more unacknowledged rows than one request"
-        );
+        assert!(unique.len() <= seqs.len() + 20, "{host}: more unacknowledged rows than one request");
     }
     // A restart after a clean shutdown returns the same rows.
     let metrics = hub.get("/metrics").text;
@@ -226,7 +223,8 @@ fn restart_restores_the_recent_window() {
     }
     eventually("the oldest rows are sealed", || {
         let metrics = hub.get("/metrics").text;
-        let sealed = metrics.lines().find_map(|line| line.strip_prefix("perfwatch_tsdb_blocks_sealed_total "));
+        let sealed =
+            metrics.lines().find_map(|line| line.strip_prefix("perfwatch_tsdb_blocks_sealed_total "));
         sealed.is_some_and(|count| count != "0")
     });
     let times = |hub: &TestHub| {

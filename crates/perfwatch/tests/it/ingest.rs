@@ -198,7 +198,10 @@ fn clock_skew_is_corrected_and_reported() {
         response.text
     );
     let host_response = hub.get("/api/v1/hosts/skewed").body;
-    assert!((host_response["last_snapshot_ms"].as_i64().unwrap() - now_ms()).abs() < 30_000, "{host_response}");
+    assert!(
+        (host_response["last_snapshot_ms"].as_i64().unwrap() - now_ms()).abs() < 30_000,
+        "{host_response}"
+    );
     assert!(host_response["clock_skew_ms"].as_i64().unwrap() > 3_500_000, "{host_response}");
     // A future timestamp is rejected if the clock of the sender is correct.
     let response = hub.post(&compact(host, ahead, now_ms()), &headers);

@@ -14,9 +14,14 @@ fn unverified_jump_host_is_tried_by_one_job() {
     require_root("sshd can check passwords as root only");
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &[NO_RATE_LIMIT]);
-    let (jump_sshd, target_sshd) = (Sshd::start_with_passwords(loopback(51), &[]), Sshd::start(loopback(52), &[]));
-    let mut jump_host =
-        server_request("gate", jump_sshd.address(), USER, &json!({ "kind": "password", "password": "wrong" }));
+    let (jump_sshd, target_sshd) =
+        (Sshd::start_with_passwords(loopback(51), &[]), Sshd::start(loopback(52), &[]));
+    let mut jump_host = server_request(
+        "gate",
+        jump_sshd.address(),
+        USER,
+        &json!({ "kind": "password", "password": "wrong" }),
+    );
     jump_host["enabled"] = false.into();
     let jump_id = create_server(&hub, &jump_host);
     let behind: Vec<String> = (0..6)
@@ -26,7 +31,9 @@ fn unverified_jump_host_is_tried_by_one_job() {
             create_server(&hub, &request)
         })
         .collect();
-    eventually("the jump host is blocked", || server(&hub, &jump_id)["blocked"]["cause"] == "authentication_failed");
+    eventually("the jump host is blocked", || {
+        server(&hub, &jump_id)["blocked"]["cause"] == "authentication_failed"
+    });
     // The hosts behind it report the cause, but are not blocked.
     eventually("all hosts behind it report the cause", || {
         behind.iter().all(|id| {

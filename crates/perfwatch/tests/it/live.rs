@@ -23,8 +23,7 @@ async fn connect(hub: &TestHub) -> Socket {
 
 async fn next_json(socket: &mut Socket) -> Value {
     loop {
-        let message =
-            tokio::time::timeout(Duration::from_secs(20), socket.next()).await.expect("no message");
+        let message = tokio::time::timeout(Duration::from_secs(20), socket.next()).await.expect("no message");
         match message.unwrap().unwrap() {
             Message::Text(text) => return serde_json::from_str(&text).unwrap(),
             Message::Ping(_) | Message::Pong(_) => {}
@@ -203,7 +202,10 @@ fn slow_client_is_dropped_without_memory_growth() {
         }
         eventually("the slow client is disconnected", || connections(&hub) == 0);
         let metrics = hub.get("/metrics").text;
-        assert!(metrics.contains("perfwatch_websocket_disconnects_total{reason=\"send_timeout\"} 1"), "{metrics}");
+        assert!(
+            metrics.contains("perfwatch_websocket_disconnects_total{reason=\"send_timeout\"} 1"),
+            "{metrics}"
+        );
         // The recent window holds the snapshots and their encodings: 2 × 200 kB each.
         let growth = hub.process.resident_kib().saturating_sub(before);
         assert!(growth < 250 << 10, "{growth} KiB");

@@ -1,7 +1,11 @@
 //! Integration tests of real processes: command line, ingestion, live stream, alerting, agentless
 //! collection, crash recovery.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails at the first error and prints the logs")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails at the first error and prints the logs"
+)]
 
 mod access;
 mod agentless;

@@ -41,7 +41,11 @@ fn changes_propagate_between_hubs() {
         signed = response.body["token"].as_str().unwrap_or_default().to_owned();
         response.status == 200
     });
-    assert_eq!(a.request("GET", "/api/v1/hosts", &signed, &Value::Null).status, 200, "both hubs use the same signing keys");
+    assert_eq!(
+        a.request("GET", "/api/v1/hosts", &signed, &Value::Null).status,
+        200,
+        "both hubs use the same signing keys"
+    );
     // Disabling the user at one hub closes their stream at the other.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -128,16 +128,19 @@ impl Issuer {
                 );
                 assert!(parameters["scope"].split(' ').any(|scope| scope == "openid"));
                 let code = format!("code-{}", self.authorizations.lock().unwrap().len());
-                let redirect = format!("{}?code={code}&state={}", parameters["redirect_uri"], parameters["state"]);
+                let redirect =
+                    format!("{}?code={code}&state={}", parameters["redirect_uri"], parameters["state"]);
                 self.authorizations.lock().unwrap().insert(code, parameters);
                 (303, redirect, String::new())
             }
             "/token" => {
                 let parameters = parse_query(body);
-                let Some(authorization) = self.authorizations.lock().unwrap().remove(&parameters["code"]) else {
+                let Some(authorization) = self.authorizations.lock().unwrap().remove(&parameters["code"])
+                else {
                     return (400, String::new(), json!({ "error": "invalid_grant" }).to_string());
                 };
-                let proof = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(parameters["code_verifier"].as_bytes()));
+                let proof =
+                    BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(parameters["code_verifier"].as_bytes()));
                 let is_valid = proof == authorization["code_challenge"]
                     && parameters["redirect_uri"] == authorization["redirect_uri"]
                     && parameters["client_secret"] == SECRET
@@ -148,12 +151,17 @@ impl Issuer {
                 (
                     200,
                     String::new(),
-                    json!({ "id_token": self.sign(&authorization["nonce"]), "access_token": "at" }).to_string(),
+                    json!({ "id_token": self.sign(&authorization["nonce"]), "access_token": "at" })
+                        .to_string(),
                 )
             }
             "/userinfo" => {
                 let claims = self.claims.lock().unwrap();
-                (200, String::new(), json!({ "sub": claims["sub"], "groups": claims["userinfo_groups"] }).to_string())
+                (
+                    200,
+                    String::new(),
+                    json!({ "sub": claims["sub"], "groups": claims["userinfo_groups"] }).to_string(),
+                )
             }
             _ => (404, String::new(), "{}".to_owned()),
         }

@@ -1,11 +1,13 @@
 //! Hub and agent processes for tests. Each test has its own processes, directory and port; they are
 //! killed at its end.
 
+use perfwatch_model::{Clock as _, SystemClock};
 use serde_json::json;
+use std::fmt::Debug;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Path of the full binary.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_perfwatch");
@@ -241,36 +243,35 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Polls until the condition is true.
 pub(crate) fn eventually(condition: &str, mut check: impl FnMut() -> bool) {
-    let started = Instant::now();
+    let clock = SystemClock::new();
+    let deadline = clock.monotonic() + POLL_TIMEOUT;
     while !check() {
-        assert!(started.elapsed() < POLL_TIMEOUT, "timed out waiting until {condition}");
+        assert!(clock.monotonic() < deadline, "timed out waiting until {condition}");
         std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// Polls until a value has not changed for the given time; returns the value. For conditions that
-/// something does not happen any more.
-pub(crate) fn until_stable<T: PartialEq + std::fmt::Debug>(
-    quiet: Duration,
-    mut read: impl FnMut() -> T,
-) -> T {
-    let started = Instant::now();
-    let (mut value, mut changed) = (read(), Instant::now());
-    while changed.elapsed() < quiet {
-        assert!(started.elapsed() < POLL_TIMEOUT, "timed out waiting until {value:?} is stable");
+/// Polls until a value has not changed for the given time; returns the value.
+pub(crate) fn until_stable<T: PartialEq + Debug>(quiet: Duration, mut read: impl FnMut() -> T) -> T {
+    let clock = SystemClock::new();
+    let deadline = clock.monotonic() + POLL_TIMEOUT;
+    let (mut value, mut changed) = (read(), clock.monotonic());
+    while clock.monotonic() < changed + quiet {
+        assert!(clock.monotonic() < deadline, "timed out waiting until {value:?} is stable");
         std::thread::sleep(POLL_INTERVAL);
         let current = read();
         if current != value {
-            (value, changed) = (current, Instant::now());
+            (value, changed) = (current, clock.monotonic());
         }
     }
     value
 }
 
-/// Polls for the whole time and fails as soon as the condition is false.
+/// Checks for the whole time that the condition remains true.
 pub(crate) fn holds_for(time: Duration, condition: &str, mut check: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while started.elapsed() < time {
+    let clock = SystemClock::new();
+    let end = clock.monotonic() + time;
+    while clock.monotonic() < end {
         assert!(check(), "no longer true: {condition}");
         std::thread::sleep(POLL_INTERVAL);
     }
@@ -288,7 +289,7 @@ pub(crate) fn require_root(reason: &str) {
 }
 
 pub(crate) fn now_ms() -> i64 {
-    perfwatch_model::Clock::wall_ms(&perfwatch_model::SystemClock::new())
+    SystemClock::new().wall_ms()
 }
 
 /// Starts an agent with the host name `it` that sends to the hub.

@@ -86,15 +86,13 @@ fn certificates_are_verified_and_reloaded() {
     assert_eq!(redirect.status(), 308);
     assert_eq!(redirect.headers()["location"], format!("{url}/hosts?x=1"));
     assert_eq!(https.get(format!("{plain}/healthz")).call().unwrap().status(), 200);
-    assert!(
-        https.get(format!("{url}/")).call().unwrap().headers().contains_key("strict-transport-security")
-    );
+    assert!(https.get(format!("{url}/")).call().unwrap().headers().contains_key("strict-transport-security"));
 
     // An agent enrolls if it trusts the CA.
-    let token =
-        post(&https, "/api/v1/enrollment-tokens", signed, json!({ "name": "x" })).0["token"].clone();
+    let token = post(&https, "/api/v1/enrollment-tokens", signed, json!({ "name": "x" })).0["token"].clone();
     let token = token.as_str().unwrap();
-    let (trusted_ca, foreign_ca) = (trusted.pem(folder.path(), "trusted.pem"), foreign.pem(folder.path(), "foreign.pem"));
+    let (trusted_ca, foreign_ca) =
+        (trusted.pem(folder.path(), "trusted.pem"), foreign.pem(folder.path(), "foreign.pem"));
     let start = |name: &str, ca: &Path| {
         let arguments = [
             "--hub",

@@ -95,8 +95,12 @@ fn write_filesystems(out: &mut String, snapshot: &Snapshot) {
     {
         let get = |metric: &str| snapshot.value(metric, &column.instance);
         let used = format_number(get("filesystem.used_percent"), 1);
-        let _ =
-            writeln!(out, "{:<24} {used:>6} %   {} free", column.instance, format_bytes(get("filesystem.available")));
+        let _ = writeln!(
+            out,
+            "{:<24} {used:>6} %   {} free",
+            column.instance,
+            format_bytes(get("filesystem.available"))
+        );
     }
 }
 

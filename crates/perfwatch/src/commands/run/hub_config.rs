@@ -37,7 +37,11 @@ pub(super) fn hub_config(settings: &Settings) -> anyhow::Result<HubConfig> {
         oidc: oidc_config(&hub.oidc)?,
         listen,
         public_url: hub.public_url.clone().filter(|url| !url.is_empty()),
-        trusted_proxies: hub.trusted_proxies.iter().map(|text| parse_network(text)).collect::<Result<_, _>>()?,
+        trusted_proxies: hub
+            .trusted_proxies
+            .iter()
+            .map(|text| parse_network(text))
+            .collect::<Result<_, _>>()?,
         tls,
         initial_admin,
         session_lifetimes: SessionLifetimes {
@@ -84,9 +88,9 @@ fn oidc_config(oidc: &OidcSettings) -> anyhow::Result<Option<OidcConfig>> {
     let secret = oidc.client_secret.as_ref().map(Secret::read).transpose();
     let default_role = match oidc.default_role.as_deref().filter(|role| !role.is_empty()) {
         None => None,
-        Some(role) => {
-            Some(Role::parse(role).context("hub.oidc.default_role: expected viewer, operator, admin or empty")?)
-        }
+        Some(role) => Some(
+            Role::parse(role).context("hub.oidc.default_role: expected viewer, operator, admin or empty")?,
+        ),
     };
     Ok(Some(OidcConfig {
         issuer,
