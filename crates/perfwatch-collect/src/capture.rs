@@ -170,11 +170,11 @@ impl Capture {
 
     fn add_mounts(&mut self, lines: &str) {
         for line in lines.lines().take(MAX_CAPTURE_ENTRIES) {
-            let (kind, rest) = line.split_once(' ').unwrap_or_default();
+            let (kind, remaining) = line.split_once(' ').unwrap_or_default();
             let (mount, entry) = match kind {
-                "?" => (rest, Some(Entry::Error("timed out".to_owned()))),
-                "!" => (rest, None),
-                "df" => match df_usage(rest) {
+                "?" => (remaining, Some(Entry::Error("timed out".to_owned()))),
+                "!" => (remaining, None),
+                "df" => match df_usage(remaining) {
                     // The result of statvfs has precedence: it includes inodes.
                     Some((mount, _)) if self.bytes("usage", mount).is_ok() => continue,
                     Some((mount, usage)) => (mount, Some(usage)),

@@ -90,7 +90,7 @@ impl Default for CollectorOptions {
 pub struct CollectContext<'a> {
     /// Access to the files of the host.
     pub source: &'a dyn Source,
-    /// User-configured options.
+    /// Options from the agent's or hub's configuration.
     pub options: &'a CollectorOptions,
     /// State of previous runs.
     pub cache: &'a mut CollectorCache,

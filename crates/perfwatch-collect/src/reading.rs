@@ -1,4 +1,4 @@
-//! Raw counters of one moment, before rates are derived.
+//! Raw counters of a moment, before rates are derived.
 
 use crate::CollectError;
 use perfwatch_model::{BootId, HostFacts, MetricDef};

@@ -36,7 +36,7 @@ pub fn catalog(additional: &'static [MetricDef]) -> Catalog {
 pub struct CollectorSet {
     /// Enabled collectors, in the order of the registry.
     pub collectors: Vec<&'static Collector>,
-    /// User-configured options.
+    /// Options that all collectors share.
     pub options: Arc<CollectorOptions>,
 }
 
@@ -48,7 +48,7 @@ impl CollectorSet {
     }
 }
 
-/// Runs a collector.
+/// Runs a single collector and returns its samples.
 ///
 /// # Errors
 /// Returns the failure of the collector.

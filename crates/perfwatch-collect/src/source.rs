@@ -108,7 +108,7 @@ impl OpenFileCache {
 }
 
 fn is_process_stat(path: &str) -> bool {
-    let pid = path.strip_prefix("/proc/").and_then(|rest| rest.strip_suffix("/stat"));
+    let pid = path.strip_prefix("/proc/").and_then(|remaining| remaining.strip_suffix("/stat"));
     pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
 }
 
@@ -125,10 +125,10 @@ impl LocalRoot {
     }
 
     fn resolve(&self, path: &str) -> PathBuf {
-        if let Some(rest) = path.strip_prefix("/proc/") {
-            self.procfs.join(rest)
-        } else if let Some(rest) = path.strip_prefix("/sys/") {
-            self.sysfs.join(rest)
+        if let Some(remaining) = path.strip_prefix("/proc/") {
+            self.procfs.join(remaining)
+        } else if let Some(remaining) = path.strip_prefix("/sys/") {
+            self.sysfs.join(remaining)
         } else {
             self.rootfs.join(path.trim_start_matches('/'))
         }
@@ -140,9 +140,10 @@ impl LocalRoot {
         if !self.is_relocated {
             return None;
         }
-        let rest = path.strip_prefix("/proc/")?;
-        let rest = rest.strip_prefix("self/").or_else(|| rest.starts_with("net/").then_some(rest))?;
-        Some(self.procfs.join("1").join(rest))
+        let remaining = path.strip_prefix("/proc/")?;
+        let remaining =
+            remaining.strip_prefix("self/").or_else(|| remaining.starts_with("net/").then_some(remaining))?;
+        Some(self.procfs.join("1").join(remaining))
     }
 }
 

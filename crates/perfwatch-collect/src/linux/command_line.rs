@@ -47,15 +47,15 @@ fn is_secret_name(name: &str) -> bool {
 
 /// Masks the password of a URL: `postgres://user:password@host` → `postgres://user:***@host`.
 fn mask_url_password(word: &str) -> String {
-    let Some((scheme, rest)) = word.split_once("://") else {
+    let Some((scheme, remaining)) = word.split_once("://") else {
         return word.to_owned();
     };
-    let authority_end = rest.find('/').unwrap_or(rest.len());
-    let Some(at) = rest[..authority_end].rfind('@') else {
+    let authority_end = remaining.find('/').unwrap_or(remaining.len());
+    let Some(at) = remaining[..authority_end].rfind('@') else {
         return word.to_owned();
     };
-    match rest[..at].find(':') {
-        Some(colon) => format!("{scheme}://{}:{MASK}{}", &rest[..colon], &rest[at..]),
+    match remaining[..at].find(':') {
+        Some(colon) => format!("{scheme}://{}:{MASK}{}", &remaining[..colon], &remaining[at..]),
         None => word.to_owned(),
     }
 }

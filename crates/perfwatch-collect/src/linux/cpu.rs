@@ -34,16 +34,16 @@ fn parse(stat: &str, out: &mut SampleSink) -> Result<(), CollectError> {
     let mut cores = 0_u32;
     let mut has_total = false;
     for line in stat.lines() {
-        let (name, rest) = first_word(line);
+        let (name, remaining) = first_word(line);
         match name {
-            "cpu" => has_total |= parse_times(rest, out),
+            "cpu" => has_total |= parse_times(remaining, out),
             "ctxt" | "intr" | "processes" => {
                 let metric = match name {
                     "ctxt" => "cpu.context_switches",
                     "intr" => "cpu.interrupts",
                     _ => "cpu.forks",
                 };
-                match first_word(rest).0.parse() {
+                match first_word(remaining).0.parse() {
                     Ok(count) => out.counter(metric, count),
                     Err(_) => out.record_error(parse_error("/proc/stat", line).to_string()),
                 }
@@ -53,7 +53,7 @@ fn parse(stat: &str, out: &mut SampleSink) -> Result<(), CollectError> {
                 else {
                     continue;
                 };
-                let Some((busy, total)) = busy_and_total(rest) else {
+                let Some((busy, total)) = busy_and_total(remaining) else {
                     out.record_error(parse_error("/proc/stat", line).to_string());
                     continue;
                 };

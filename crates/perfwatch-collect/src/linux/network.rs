@@ -38,11 +38,12 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let mut has_interface = false;
     // Two header lines follow; there may be no space after the name: "eth0:123".
     for line in text.lines().skip(2).filter(|line| !line.trim().is_empty()) {
-        let Some((name, rest)) = line.rsplit_once(':').map(|(name, rest)| (name.trim(), rest)) else {
+        let Some((name, remaining)) = line.rsplit_once(':').map(|(name, remaining)| (name.trim(), remaining))
+        else {
             cx.out.record_error(parse_error(PATH, line).to_string());
             continue;
         };
-        let counters = numbers(rest);
+        let counters = numbers(remaining);
         if counters.len() < 12 {
             cx.out.record_error(parse_error(PATH, line).to_string());
             continue;

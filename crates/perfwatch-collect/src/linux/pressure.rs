@@ -98,13 +98,13 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
 /// Parses lines such as `some avg10=0.00 avg60=0.00 avg300=0.00 total=12`, and `full` likewise.
 fn parse(resource: &str, path: &str, text: &str, out: &mut SampleSink) {
     for line in text.lines() {
-        let (kind, rest) = crate::parse::first_word(line);
+        let (kind, remaining) = crate::parse::first_word(line);
         // `full` is undefined for the CPU of a whole system; newer kernels print zeros.
         if !matches!((resource, kind), (_, "some") | ("memory" | "io", "full")) {
             continue;
         }
         let get = |key: &str| {
-            rest.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+            remaining.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
         };
         let average = get("avg10").and_then(|v| v.parse::<f64>().ok()).filter(|v| v.is_finite());
         let (Some(average), Some(total)) = (average, get("total").and_then(|v| v.parse().ok())) else {

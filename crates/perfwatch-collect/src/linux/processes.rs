@@ -92,8 +92,8 @@ fn parse_stat(bytes: &[u8], page_size: u64) -> Option<RawProcess> {
     let open = bytes.iter().position(|&b| b == b'(')?;
     let close = bytes.iter().rposition(|&b| b == b')')?;
     let name = bytes.get(open + 1..close)?;
-    let rest = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
-    let mut words = rest.split_ascii_whitespace();
+    let remaining = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
+    let mut words = remaining.split_ascii_whitespace();
     let state = words.next()?.chars().next()?;
     // Fields in ascending order, where ppid has index 0; skipped fields may be negative.
     let mut position = 0;

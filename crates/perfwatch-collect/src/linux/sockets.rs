@@ -80,8 +80,8 @@ fn read_optional(source: &dyn Source, path: &str) -> String {
 
 /// Reads the number after `key` in a line such as `TCP: inuse 5 orphan 0`.
 fn sockstat_value(text: &str, line: &str, key: &str) -> Option<u64> {
-    let rest = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'))?;
-    let mut words = rest.split_ascii_whitespace();
+    let remaining = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'))?;
+    let mut words = remaining.split_ascii_whitespace();
     while let Some(word) = words.next() {
         let value = words.next()?;
         if word == key {

@@ -32,7 +32,7 @@ impl JsonNode {
     fn insert(&mut self, path: &[&str], placeholder: Placeholder) {
         match self {
             JsonNode::Branch(children) => {
-                let (first, rest) = path.split_first().unwrap_or((&"", &[]));
+                let (first, remaining) = path.split_first().unwrap_or((&"", &[]));
                 let index = children.iter().position(|(key, _)| key == first).unwrap_or_else(|| {
                     children.push(((*first).to_owned(), JsonNode::Branch(Vec::new())));
                     children.len() - 1
@@ -40,10 +40,10 @@ impl JsonNode {
                 let child = &mut children[index].1;
                 match child {
                     // An empty branch at the end of the path becomes the leaf.
-                    JsonNode::Branch(inner) if rest.is_empty() && inner.is_empty() => {
+                    JsonNode::Branch(inner) if remaining.is_empty() && inner.is_empty() => {
                         *child = JsonNode::Leaf(placeholder);
                     }
-                    _ => child.insert(rest, placeholder),
+                    _ => child.insert(remaining, placeholder),
                 }
             }
             // Duplicate names: the first value wins.
