@@ -10,8 +10,8 @@
 //! `@monotonic_ms`. Three sections combine many small files at lower cost: in `@files`, each line
 //! is `PATH:LINE` (the output of `grep '' FILE…`); in `@counts`, `NUMBER PATH`; in `@statfs`, either
 //! `SIZE BLOCKS FREE AVAILABLE INODES FREE MOUNT` of statvfs, `df ` and a line of `df -Pk`,
-//! `? MOUNT` for a mount that was queried, or `! MOUNT` for a mount that is to be omitted. File
-//! content inside a section cannot be mistaken for another file.
+//! `? MOUNT` before a mount is queried (timed out if no result follows), or `! MOUNT` after a failed
+//! query (the mount is omitted). File content inside a section cannot be mistaken for another file.
 
 use crate::source::{FsUsage, Source};
 use perfwatch_model::Clock;
