@@ -5,8 +5,10 @@ use super::{Alert, Alerting, AlertingSnapshot, OpenIncident, StateChange, incide
 use perfwatch_model::HostId;
 use perfwatch_rules::condition::HubMetric;
 use perfwatch_rules::incident::{CloseOutcome, NotificationReason};
-use perfwatch_store::alerts::{HostLastSeen, IncidentRow, Outbox};
-use perfwatch_store::settings::Revision;
+use perfwatch_store::host_last_seen::HostLastSeen;
+use perfwatch_store::incidents::{IncidentEventKind, IncidentRow};
+use perfwatch_store::outbox::Outbox;
+use perfwatch_store::revision::Revision;
 use perfwatch_store::{CommitError, SqlStatement, StoreError, Write};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -152,7 +154,7 @@ impl Alerting {
         if second.is_multiple_of(LEASE_RENEW_EVERY_TICKS) {
             // Where the store does not answer, nobody judges.
             shared.evaluates_no_data = false;
-            shared.evaluates_no_data = self.store().acquire_lease("silence", LEASE_MS).await?;
+            shared.evaluates_no_data = self.store().acquire_lease("no_data_evaluation", LEASE_MS).await?;
         }
         if shared.evaluates_no_data {
             self.observe_no_data(&shared.last_seen_by_peers);
@@ -273,11 +275,11 @@ impl Alerting {
     ) -> (Vec<SqlStatement>, Vec<(NotificationReason, i64)>) {
         let (id, mut rows, mut notices) = (live.incident.id, Vec::new(), Vec::new());
         let event =
-            |kind: &str, text: String| incident_service::timeline_event(id, now_ms, kind, text).insert();
+            |kind: IncidentEventKind, text: String| incident_service::timeline_event(id, now_ms, kind, text).insert();
         if is_ack_expired(live, now_ms)
             && let Some(ack) = live.incident.ack.take()
         {
-            rows.push(event("acknowledgement_over", format!("acknowledgment by {} expired", ack.by)));
+            rows.push(event(IncidentEventKind::AckExpired, format!("acknowledgment by {} expired", ack.by)));
             notices.push((NotificationReason::Reminder, 0));
         }
         let (mut loud, mut hushed) = (false, false);
@@ -292,14 +294,14 @@ impl Alerting {
             }
         }
         if hushed {
-            rows.push(event("silenced", "silence started; notifications are suppressed".to_owned()));
+            rows.push(event(IncidentEventKind::Silenced, "silence started; notifications are suppressed".to_owned()));
         }
         if loud {
-            rows.push(event("silence_over", "silence expired; alerts are still firing".to_owned()));
+            rows.push(event(IncidentEventKind::SilenceExpired, "silence expired; alerts are still firing".to_owned()));
             notices.extend(live.incident.on_silence_expired());
         }
         if let CloseOutcome::Closed { notify } = live.incident.try_close(now_ms) {
-            rows.push(event("settled", "resolved after the flap hold".to_owned()));
+            rows.push(event(IncidentEventKind::IncidentResolved, "resolved after the flap hold".to_owned()));
             notices.extend(notify.then_some((NotificationReason::Resolved, 0)));
         }
         (rows, notices)

@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_model::{HostId, limits};
 use perfwatch_store::CommitError;
-use perfwatch_store::accounts::{Agent, EnrollmentToken, HostTags};
+use perfwatch_store::agents::{Agent, EnrollmentToken, HostTags};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;

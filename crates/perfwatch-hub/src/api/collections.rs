@@ -12,7 +12,8 @@ use crate::error::ApiError;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use perfwatch_model::remote_collector::{CollectionStage, CollectionStep, FailureCause};
-use perfwatch_store::servers::{CollectionRow, ServerRow};
+use perfwatch_store::collections::CollectionRow;
+use perfwatch_store::servers::ServerRow;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
@@ -162,7 +163,7 @@ pub(crate) async fn list_collections(
     let show = |row: CollectionRow| CollectionResponse {
         id: row.id,
         finished_ms: row.finished_ms,
-        trigger: row.trigger,
+        trigger: row.trigger.name().to_owned(),
         attempt: row.attempt,
         duration_ms: row.duration_ms,
         cause: row.cause,

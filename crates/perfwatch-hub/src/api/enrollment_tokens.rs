@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use perfwatch_model::limits;
-use perfwatch_store::accounts::EnrollmentToken;
+use perfwatch_store::agents::EnrollmentToken;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;

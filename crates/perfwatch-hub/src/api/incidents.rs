@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_model::HumanDuration;
 use perfwatch_rules::incident::{Ack, IncidentPhase, NotificationReason};
-use perfwatch_store::alerts::IncidentEventRow;
+use perfwatch_store::incidents::{IncidentEventKind, IncidentEventRow};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -95,7 +95,7 @@ pub(crate) async fn acknowledge(
             IncidentEventRow {
                 incident: id,
                 at_ms: now_ms,
-                kind: "acknowledged".to_owned(),
+                kind: IncidentEventKind::Acknowledged,
                 actor: actor.clone(),
                 text,
             },
@@ -134,7 +134,7 @@ pub(crate) async fn unacknowledge(
             IncidentEventRow {
                 incident: id,
                 at_ms: now_ms,
-                kind: "unacknowledged".to_owned(),
+                kind: IncidentEventKind::Unacknowledged,
                 actor: actor.clone(),
                 text,
             },
@@ -161,7 +161,7 @@ pub(crate) async fn comment(
     let event = IncidentEventRow {
         incident: id,
         at_ms: app.clock.wall_ms(),
-        kind: "comment".to_owned(),
+        kind: IncidentEventKind::Comment,
         actor: doer.identity.actor_name(),
         text,
     };

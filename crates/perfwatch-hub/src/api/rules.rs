@@ -14,7 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use perfwatch_rules::backtest::FiringInterval;
 use perfwatch_rules::rule::{Rule, RuleError};
 use perfwatch_rules::{builtin_rules, render, threshold_rules};
-use perfwatch_store::alerts::DefinitionKind;
+use perfwatch_store::definitions::DefinitionKind;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;

@@ -14,7 +14,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_model::remote_collector::FailureCause;
 use perfwatch_model::{HostId, HumanDuration};
-use perfwatch_store::accounts::HostTags;
+use perfwatch_store::agents::HostTags;
 use perfwatch_store::servers::ServerRow;
 use perfwatch_store::{HostRecord, SqlStatement, collection_jobs::CollectionJobs};
 use serde::{Deserialize, Serialize};

@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use perfwatch_model::HostId;
 use perfwatch_rules::silence::{Matcher, Silence};
 use perfwatch_rules::weekly_window::WeeklyWindow;
-use perfwatch_store::alerts::DefinitionKind;
+use perfwatch_store::definitions::DefinitionKind;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;

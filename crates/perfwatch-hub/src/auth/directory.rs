@@ -6,10 +6,11 @@ use super::{password, secret, totp};
 use crate::encryption::{DecryptError, Keyring, log_reencryption};
 use crate::error::ApiError;
 use perfwatch_model::{Clock, HostId};
-use perfwatch_store::accounts::{
-    self, Account, Agent, AuditEntry, EnrollmentToken, HostTags, Role, SecretHash, Session, Token,
-};
-use perfwatch_store::settings::{self, Revision};
+use perfwatch_store::accounts::{self, Account, Role, SecretHash, Session, Token};
+use perfwatch_store::agents::{Agent, EnrollmentToken, HostTags};
+use perfwatch_store::audit::AuditEntry;
+use perfwatch_store::revision::Revision;
+use perfwatch_store::settings;
 use perfwatch_store::{CommitError, SqlStatement, Store, StoreError, Write};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -441,8 +442,8 @@ impl AuthDirectory {
     }
 
     /// Entries of the audit log.
-    pub(crate) async fn audit(&self, filter: accounts::AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
-        accounts::list_audit_entries(&*self.store, filter).await
+    pub(crate) async fn audit(&self, filter: perfwatch_store::audit::AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
+        perfwatch_store::audit::list_audit_entries(&*self.store, filter).await
     }
 
     /// How long browsers stay logged in.

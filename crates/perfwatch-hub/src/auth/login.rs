@@ -9,7 +9,8 @@ use crate::app::App;
 use crate::error::ApiError;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use perfwatch_store::SqlStatement;
-use perfwatch_store::accounts::{Account, AuditEntry, Session};
+use perfwatch_store::accounts::{Account, Session};
+use perfwatch_store::audit::AuditEntry;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
