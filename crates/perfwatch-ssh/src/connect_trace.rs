@@ -97,9 +97,9 @@ pub(crate) fn sanitize_output(bytes: &[u8]) -> String {
 pub(crate) fn failure_from_russh(stage: CollectionStage, error: &russh::Error) -> CollectionFailure {
     use russh::Error as E;
     let (cause, message) = match error {
-        E::NoCommonAlgo { kind, theirs, .. } => (
+        E::NoCommonAlgo { kind, theirs: offered, .. } => (
             FailureCause::NoCommonAlgorithm,
-            format!("no common {kind:?} algorithm; server offers {}", theirs.join(", ")),
+            format!("no common {kind:?} algorithm; server offers {}", offered.join(", ")),
         ),
         E::Disconnect | E::HUP | E::SendError | E::RecvError => {
             (FailureCause::ConnectionClosed, "connection closed by the server".to_owned())
