@@ -46,13 +46,13 @@ bench: web
 	target/quick/perfwatch-bench ingest
 	target/quick/perfwatch-bench history
 	target/quick/perfwatch-bench budget
-	target/quick/perfwatch-bench limits
-	target/quick/perfwatch-bench servers
+	target/quick/perfwatch-bench rate-limits
+	target/quick/perfwatch-bench agentless
 	target/quick/perfwatch-bench agent
 
 # Regenerates reference pages, the API document, and the dashboard's types of the API.
 docs: web/node_modules/.installed
-	UPDATE_DOCS=1 $(CARGO) test --locked -q -p perfwatch --lib docs::
+	UPDATE_DOCS=1 $(CARGO) test --locked -q -p perfwatch --lib docgen::
 	UPDATE_DOCS=1 $(CARGO) test --locked -q -p perfwatch-hub --lib openapi::
 	cd web && $(NPM) run -s schema
 

@@ -1,5 +1,5 @@
-//! The agent as a process, beside prometheus-node-exporter scraped at the same pace on the
-//! same machine in the same run.
+//! Agent process compared with prometheus-node-exporter, scraped at the same interval on the same
+//! machine in the same run.
 
 use crate::competitors;
 use crate::fleet::BenchHub;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+const STARTUP_DELAY: Duration = Duration::from_secs(5);
 const EXPORTER_ADDRESS: &str = "127.0.0.1:19100";
 
 pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
@@ -19,31 +20,33 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let scratch = Scratch::new("agent")?;
     let hub = BenchHub::start(&runtime, scratch.sqlite(clock.clone())?, &clock, 10 << 30)?;
-    let crowd = spawn_sleepers(300)?;
-    let agent = std::env::current_exe()?.with_file_name("perfwatch-agent");
-    println!("{seconds} s each, with 300 more processes; processor time of the process itself, of one core");
+    let sleepers = spawn_sleepers(300)?;
+    let program = std::env::current_exe()?.with_file_name("perfwatch-agent");
+    println!(
+        "{seconds} s each, with 300 additional processes; CPU time of the process in percent of one core"
+    );
     for interval in [1, 2] {
         let folder = std::env::temp_dir().join(format!("perfwatch-bench-{}-{interval}", std::process::id()));
-        let text = format!("{interval}s");
-        let ours = Running::start(
-            Command::new(&agent)
-                .args(["--hub", &hub.url, "--interval", &text, "--token", &hub.token])
+        let interval_text = format!("{interval}s");
+        let agent_process = Running::start(
+            Command::new(&program)
+                .args(["--hub", &hub.url, "--interval", &interval_text, "--token", &hub.token])
                 .env("PERFWATCH_DATA", &folder),
         )
-        .with_context(|| format!("{}: build it first: make bench", agent.display()))?;
-        let theirs = if let Some(exporter) = competitors::program("prometheus-node-exporter") {
+        .with_context(|| format!("{}: not built; run make bench", program.display()))?;
+        let exporter_process = if let Some(exporter) = competitors::program("prometheus-node-exporter") {
             Some(Running::start(
                 Command::new(exporter).arg(format!("--web.listen-address={EXPORTER_ADDRESS}")),
             )?)
         } else {
-            println!("prometheus-node-exporter is not here: scripts/ensure-competitors fetches it");
+            println!("prometheus-node-exporter is not installed; run scripts/ensure-competitors");
             None
         };
         let stop = Arc::new(AtomicBool::new(false));
         let scraped = Arc::new(AtomicU64::new(0));
         let scraper = {
             let (stop, scraped) = (stop.clone(), scraped.clone());
-            let scrape = theirs.is_some();
+            let scrape = exporter_process.is_some();
             std::thread::spawn(move || {
                 let http = ureq::agent();
                 while scrape && !stop.load(Ordering::Relaxed) {
@@ -57,32 +60,32 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
                 }
             })
         };
-        // Start-up is not what runs for months.
-        std::thread::sleep(Duration::from_secs(5));
+        // Excludes the startup from the measurement.
+        std::thread::sleep(STARTUP_DELAY);
         let cpu = |process: &Running| process.cpu_seconds();
-        let before = (cpu(&ours)?, theirs.as_ref().map(cpu).transpose()?);
+        let before = (cpu(&agent_process)?, exporter_process.as_ref().map(cpu).transpose()?);
         std::thread::sleep(Duration::from_secs(seconds));
         let share =
             |before: f64, after: f64| (after - before) / Duration::from_secs(seconds).as_secs_f64() * 100.0;
         println!(
             "every {interval} s: perfwatch-agent  {:.2} % of a core, {:.1} MB resident",
-            share(before.0, cpu(&ours)?),
-            ours.resident_mb()?
+            share(before.0, cpu(&agent_process)?),
+            agent_process.resident_mb()?
         );
-        if let (Some(theirs), Some(before)) = (&theirs, before.1) {
+        if let (Some(exporter_process), Some(before)) = (&exporter_process, before.1) {
             println!(
-                "           node-exporter    {:.2} % of a core, {:.1} MB resident ({} kB a scrape; no processes)",
-                share(before, cpu(theirs)?),
-                theirs.resident_mb()?,
+                "           node-exporter    {:.2} % of a core, {:.1} MB resident ({} kB per scrape, without processes)",
+                share(before, cpu(exporter_process)?),
+                exporter_process.resident_mb()?,
                 scraped.load(Ordering::Relaxed) / 1000
             );
         }
         stop.store(true, Ordering::Relaxed);
         let _ = scraper.join();
-        drop(ours);
+        drop(agent_process);
         let _ = std::fs::remove_dir_all(folder);
     }
-    drop(crowd);
+    drop(sleepers);
     hub.stop();
     Ok(())
 }

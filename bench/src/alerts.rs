@@ -1,5 +1,5 @@
-//! What alerts cost, and how soon they are told: rules stepped for a large fleet; the time from a
-//! snapshot that fires until a program and a mailbox heard of it; a back-test over a week.
+//! Alerting: evaluation of the rules of a large fleet, latency from a firing snapshot to webhook and
+//! mail, backtest over a week.
 
 use crate::fleet::{BenchHub, catalog};
 use crate::process::{self, percentiles};
@@ -14,34 +14,35 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Made-up hosts whose snapshots all others share.
-const SAMPLES: usize = 200;
+/// Simulated hosts; further hosts reuse their snapshots.
+const SIMULATED_HOSTS: usize = 200;
 const TICKS: i64 = 30;
 const INTERVAL_MS: u32 = 2_000;
 
-/// The built-in rules, and more of their kind up to a number.
+/// Returns the built-in host rules, repeated up to the given number.
 fn rules(count: usize) -> Vec<Arc<Rule>> {
-    let all = builtin_rules::builtin_rules()
+    let host_rules = builtin_rules::builtin_rules()
         .into_iter()
         .filter(|rule| !matches!(rule.condition, Condition::Hub { .. }));
-    let all: Vec<Rule> = all.map(|rule| Rule { enabled: true, ..rule }).collect();
-    let fresh = |rule: &Rule| Arc::new(Rule { id: perfwatch_model::HostId::generate().0, ..rule.clone() });
-    all.iter().cycle().take(count).map(fresh).collect()
+    let host_rules: Vec<Rule> = host_rules.map(|rule| Rule { enabled: true, ..rule }).collect();
+    let with_new_id =
+        |rule: &Rule| Arc::new(Rule { id: perfwatch_model::HostId::generate().0, ..rule.clone() });
+    host_rules.iter().cycle().take(count).map(with_new_id).collect()
 }
 
 fn resident_mb() -> f64 {
     process::resident_mb("self").unwrap_or(f64::NAN)
 }
 
-/// Steps of a fleet's rules, one snapshot of each host after another.
-fn evaluation(hosts: usize, count: usize) {
+/// Measures the evaluation of all rules of a fleet, one snapshot per host and round.
+fn measure_evaluation(hosts: usize, count: usize) {
     let (catalog, clock) = (catalog(), SystemClock::new());
-    let mut samples: Vec<SimHost> =
-        (0..SAMPLES.min(hosts)).map(|number| SimHost::new(&catalog, 1, number)).collect();
+    let mut simulated: Vec<SimHost> =
+        (0..SIMULATED_HOSTS.min(hosts)).map(|number| SimHost::new(&catalog, 1, number)).collect();
     let from_ms = clock.wall_ms() - TICKS * i64::from(INTERVAL_MS);
     let ticks: Vec<Vec<Snapshot>> = (0..TICKS)
         .map(|tick| {
-            samples
+            simulated
                 .iter_mut()
                 .map(|host| host.tick(from_ms + tick * i64::from(INTERVAL_MS), INTERVAL_MS))
                 .collect()
@@ -49,36 +50,34 @@ fn evaluation(hosts: usize, count: usize) {
         .collect();
     let before_mb = resident_mb();
     let rules = rules(count);
-    let (mut told, mut watches) = (Vec::new(), Vec::with_capacity(hosts));
+    let (mut transitions, mut evaluators) = (Vec::new(), Vec::with_capacity(hosts));
     for _ in 0..hosts {
-        let mut watch = HostEvaluator::default();
-        watch.set_rules(rules.clone(), 0, &mut told);
-        watches.push(watch);
+        let mut evaluator = HostEvaluator::default();
+        evaluator.set_rules(rules.clone(), 0, &mut transitions);
+        evaluators.push(evaluator);
     }
-    let mut steady = Vec::new();
+    let mut rounds = Vec::new();
     for snapshots in &ticks {
-        let began = clock.monotonic();
-        for (number, watch) in watches.iter_mut().enumerate() {
-            watch.observe(&snapshots[number % snapshots.len()], Some(3), 0, &mut told);
+        let started = clock.monotonic();
+        for (number, evaluator) in evaluators.iter_mut().enumerate() {
+            evaluator.observe(&snapshots[number % snapshots.len()], Some(3), 0, &mut transitions);
         }
-        steady.push((clock.monotonic() - began).as_secs_f64() / hosts as f64 * 1e6);
+        rounds.push((clock.monotonic() - started).as_secs_f64() / hosts as f64 * 1e6);
     }
-    // The first tick also works out which columns each rule looks at.
-    let first = steady.remove(0);
-    let (p50, p99, most) = percentiles(steady);
-    let tracks: usize = watches.iter().map(|watch| watch.instances().len()).sum();
+    // The first round also resolves the columns of each rule.
+    let first = rounds.remove(0);
+    let (p50, p99, max) = percentiles(rounds);
+    let instances: usize = evaluators.iter().map(|evaluator| evaluator.instances().len()).sum();
     println!(
-        "{hosts} hosts × {count} rules = {tracks} alerts that may fire; {} transitions in {TICKS} ticks",
-        told.len()
+        "{hosts} hosts × {count} rules = {instances} alert instances; {} transitions in {TICKS} ticks",
+        transitions.len()
     );
-    println!(
-        "  a snapshot: p50 {p50:.2} µs, p99 {p99:.2}, max {most:.2} (of whole rounds); first {first:.1} µs"
-    );
+    println!("  per snapshot: p50 {p50:.2} µs, p99 {p99:.2}, max {max:.2} (of rounds); first {first:.1} µs");
     println!(
         "  at {INTERVAL_MS} ms: {:.1} % of one core",
         p50 * hosts as f64 / f64::from(INTERVAL_MS) / 10.0
     );
-    println!("  memory: {:.1} KiB a host", (resident_mb() - before_mb) * 1024.0 / hosts as f64);
+    println!("  memory: {:.1} KiB per host", (resident_mb() - before_mb) * 1024.0 / hosts as f64);
 }
 
 struct Api<'a> {
@@ -96,15 +95,15 @@ impl Api<'_> {
         let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.hub.url));
         let request =
             request.header("Authorization", self.hub.bearer()).header("Content-Type", "application/json");
-        let mut answer = self.http.run(request.body(body.to_string())?)?;
-        let text = answer.body_mut().read_to_string()?;
-        anyhow::ensure!(answer.status().is_success(), "{method} {path}: {} {text}", answer.status());
+        let mut response = self.http.run(request.body(body.to_string())?)?;
+        let text = response.body_mut().read_to_string()?;
+        anyhow::ensure!(response.status().is_success(), "{method} {path}: {} {text}", response.status());
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 }
 
-/// From the snapshot that fires until somebody heard of it; then a week's back-test.
-fn notification_latency(tries: u64) -> anyhow::Result<()> {
+/// Measures the latency from a firing snapshot to its notifications, then a backtest.
+fn notification_latency(rounds: u64) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let scratch = Scratch::new("alerts")?;
@@ -112,52 +111,53 @@ fn notification_latency(tries: u64) -> anyhow::Result<()> {
     let hub = BenchHub::start(&runtime, store, &clock, 4 << 30)?;
     let http = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
     let api = Api { hub: &hub, http };
-    for row in api.request("GET", "/api/v1/rules", &json!(null))?["rules"].as_array().context("rules")? {
+    for existing in api.request("GET", "/api/v1/rules", &json!(null))?["rules"].as_array().context("rules")? {
         api.request(
             "DELETE",
-            &format!("/api/v1/rules/{}", row["rule"]["id"].as_str().context("id")?),
+            &format!("/api/v1/rules/{}", existing["rule"]["id"].as_str().context("id")?),
             &json!(null),
         )?;
     }
-    let rule = json!({ "name": "busy", "when": { "kind": "value", "metric": "cpu.usage", "threshold": 90 } });
+    let rule = json!({ "name": "busy", "condition": { "kind": "threshold", "metric": "cpu.usage", "threshold": 90 } });
     api.request("POST", "/api/v1/rules", &rule)?;
-    let (hook, mail) = (HttpRecorder::start(), SmtpRecorder::start());
+    let (webhook, mail) = (HttpRecorder::start(), SmtpRecorder::start());
     api.request(
         "POST",
         "/api/v1/channels",
-        &json!({ "name": "hook", "kind": "webhook", "settings": { "url": hook.url() } }),
+        &json!({ "name": "hook", "kind": "webhook", "settings": { "url": webhook.url() } }),
     )?;
     let smtp = json!({ "to": "a@example.org", "from": "b@example.org", "server": "127.0.0.1", "port": mail.port().to_string(), "security": "none" });
     api.request("POST", "/api/v1/channels", &json!({ "name": "mail", "kind": "email", "settings": smtp }))?;
     let (mut by_http, mut by_mail) = (Vec::new(), Vec::new());
-    for number in 0..tries {
+    for number in 0..rounds {
         let post = |usage: f64| {
             let snapshot = json!({ "host": format!("host-{number}"), "cpu": { "usage": usage } });
             api.request("POST", "/ingest/metrics", &snapshot)
         };
         post(10.0)?;
+        // Elapsed time between two snapshots.
         std::thread::sleep(Duration::from_millis(120));
-        let began = clock.monotonic();
+        let started = clock.monotonic();
         post(99.0)?;
-        hook.next_request_within(Duration::from_secs(20)).context("the program heard nothing")?;
-        by_http.push((clock.monotonic() - began).as_secs_f64() * 1e3);
+        webhook.next_request_within(Duration::from_secs(20)).context("the webhook received nothing")?;
+        by_http.push((clock.monotonic() - started).as_secs_f64() * 1e3);
         let _ = mail.next();
-        by_mail.push((clock.monotonic() - began).as_secs_f64() * 1e3);
+        by_mail.push((clock.monotonic() - started).as_secs_f64() * 1e3);
     }
-    let show = |what: &str, values: Vec<f64>| {
-        let (p50, p99, most) = percentiles(values);
-        println!("  snapshot sent → {what}: p50 {p50:.0} ms, p99 {p99:.0}, max {most:.0}");
+    let print = |receiver: &str, latencies: Vec<f64>| {
+        let (p50, p99, max) = percentiles(latencies);
+        println!("  snapshot sent → {receiver}: p50 {p50:.0} ms, p99 {p99:.0}, max {max:.0}");
     };
-    println!("told, {tries} times:");
-    show("HTTP sink", by_http);
-    show("SMTP sink", by_mail);
+    println!("notification latency, {rounds} incidents:");
+    print("webhook", by_http);
+    print("mail", by_mail);
     backtest(&api, &clock)?;
     drop(api);
     hub.stop();
     Ok(())
 }
 
-/// Seven days of one host at 2 s, looked at tick by tick.
+/// Measures backtests over seven days of one host at 2 s.
 fn backtest(api: &Api<'_>, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
     let catalog = catalog();
     let mut host = SimHost::new(&catalog, 1, 0);
@@ -170,46 +170,46 @@ fn backtest(api: &Api<'_>, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
         send(&host, &ticks)?;
         at_ms += 500 * step;
     }
-    println!("back-test of a week at {INTERVAL_MS} ms, one host:");
-    for (what, when, patience) in [
+    println!("backtest of a week at {INTERVAL_MS} ms, one host:");
+    for (label, condition, hold_for) in [
         (
             "latest value for 10 s",
-            json!({ "kind": "value", "metric": "cpu.usage", "threshold": 90, "clear": 80 }),
+            json!({ "kind": "threshold", "metric": "cpu.usage", "threshold": 90, "clear_threshold": 80 }),
             "10s",
         ),
         (
             "average of 5 min",
-            json!({ "kind": "value", "metric": "cpu.usage", "aggregate": "mean", "window": "5m", "threshold": 60 }),
+            json!({ "kind": "threshold", "metric": "cpu.usage", "aggregate": "mean", "window": "5m", "threshold": 60 }),
             "0s",
         ),
         (
             "95th percentile of 30 min",
-            json!({ "kind": "value", "metric": "cpu.usage", "aggregate": "p95", "window": "30m", "threshold": 60 }),
+            json!({ "kind": "threshold", "metric": "cpu.usage", "aggregate": "p95", "window": "30m", "threshold": 60 }),
             "0s",
         ),
         (
             "each of three mounts, forecast",
-            json!({ "kind": "forecast", "metric": "filesystem.used_percent", "look_back": "6h", "within": "24h", "reaches": 100 }),
+            json!({ "kind": "forecast", "metric": "filesystem.used_percent", "lookback": "6h", "horizon": "24h", "target": 100 }),
             "0s",
         ),
     ] {
-        let rule = json!({ "name": "x", "for": patience, "when": when, "hosts": { "hosts": [host.id.0] } });
-        let answer =
+        let rule = json!({ "name": "x", "for": hold_for, "condition": condition, "hosts": { "hosts": [host.id.0] } });
+        let response =
             api.request("POST", "/api/v1/rules/backtest", &json!({ "rule": rule, "from": "-7d" }))?;
-        let one = &answer["hosts"][0];
+        let host = &response["hosts"][0];
         println!(
-            "  {what}: {} values, fired {} times, {} ms{}",
-            one["points"],
-            answer["fires"],
-            answer["took_ms"],
-            if one["coarse"] == true { ", by the minute" } else { "" }
+            "  {label}: {} values, fired {} times, {} ms{}",
+            host["value_count"],
+            response["firing_count"],
+            response["duration_ms"],
+            if host["downsampled"] == true { ", from 1-minute roll-ups" } else { "" }
         );
     }
     Ok(())
 }
 
-/// All of it.
+/// Runs all measurements.
 pub(crate) fn run(hosts: u64, rules: u64) -> anyhow::Result<()> {
-    evaluation(usize::try_from(hosts)?, usize::try_from(rules)?);
+    measure_evaluation(usize::try_from(hosts)?, usize::try_from(rules)?);
     notification_latency(30)
 }

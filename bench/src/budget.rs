@@ -1,5 +1,5 @@
-//! A disk budget that is far too small for its fleet: sizes on disk looked at all the time, and
-//! what was kept of each tier at the end.
+//! Disk budget that is too small for its fleet: maximum size on disk, and the retained time range of
+//! each tier.
 
 use crate::competitors::bytes_below;
 use crate::fleet::{self, BenchHub, HOSTS, INTERVAL_MS};
@@ -12,30 +12,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const BUDGET: u64 = 64 << 20;
+const BUDGET_BYTES: u64 = 64 << 20;
 const MB: f64 = 1_048_576.0;
-const PAST_MS: i64 = 24 * 3_600_000;
+const BACKFILL_MS: i64 = 24 * 3_600_000;
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Both databases, one after the other; or one by its name.
-pub(crate) fn run(seconds: u64, who: Option<&str>) -> anyhow::Result<()> {
+/// Measures both databases, or the named backend.
+pub(crate) fn run(seconds: u64, backend: Option<&str>) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!(
-        "{HOSTS} made-up hosts, a tick each {INTERVAL_MS} ms of their time, on a budget of {} MB",
-        BUDGET >> 20
+        "{HOSTS} simulated hosts, one tick per {INTERVAL_MS} ms of simulated time, budget {} MB",
+        BUDGET_BYTES >> 20
     );
-    let wanted = |name: &str| who.is_none_or(|who| who.eq_ignore_ascii_case(name));
-    if wanted("sqlite") {
+    let is_selected = |name: &str| backend.is_none_or(|backend| backend.eq_ignore_ascii_case(name));
+    if is_selected("sqlite") {
         let scratch = Scratch::new("budget")?;
-        let options = SqliteOptions { folder: scratch.0.join("history"), budget_bytes: BUDGET };
+        let options = SqliteOptions { folder: scratch.0.join("history"), budget_bytes: BUDGET_BYTES };
         let sqlite: Arc<dyn Store> = Arc::new(SqliteStore::open(&options, clock.clone())?);
         measure(&runtime, sqlite, &clock, seconds, Some(options.folder))?;
     }
-    if wanted("postgres") {
+    if is_selected("postgres") {
         let server = perfwatch_testkit::Postgres::start_durable();
         let url = server.database("bench");
-        let store = async { PostgresStore::connect(&url, "bench".to_owned(), BUDGET, clock.clone()).await };
+        let store =
+            async { PostgresStore::connect(&url, "bench".to_owned(), BUDGET_BYTES, clock.clone()).await };
         measure(&runtime, Arc::new(runtime.block_on(store)?), &clock, seconds, None)?;
     }
     Ok(())
@@ -48,40 +49,45 @@ fn measure(
     seconds: u64,
     folder: Option<PathBuf>,
 ) -> anyhow::Result<()> {
-    let hub = BenchHub::start(runtime, store.clone(), clock, BUDGET)?;
-    let start_ms = clock.wall_ms() - PAST_MS;
+    let hub = BenchHub::start(runtime, store.clone(), clock, BUDGET_BYTES)?;
+    let start_ms = clock.wall_ms() - BACKFILL_MS;
     let size = || match &folder {
-        // The files with their log, as `du` sees them.
+        // Database and write-ahead log, as `du` counts them.
         Some(folder) => bytes_below(folder),
         None => runtime.block_on(store.disk_usage()).map_or(0, |usage| usage.disk_bytes),
     };
     let done = AtomicBool::new(false);
-    let (sent, (looks, most)) = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let (mut looks, mut most) = (0_u64, 0_u64);
+    let (report, (samples, max_bytes)) = std::thread::scope(|scope| {
+        let sampler = scope.spawn(|| {
+            let (mut samples, mut max_bytes) = (0_u64, 0_u64);
             while !done.load(Ordering::Relaxed) {
-                most = most.max(size());
-                looks += 1;
+                max_bytes = max_bytes.max(size());
+                samples += 1;
                 std::thread::sleep(SAMPLE_INTERVAL);
             }
-            (looks, most)
+            (samples, max_bytes)
         });
-        let sent = fleet::feed(&fleet::catalog(), &**clock, start_ms, seconds, || hub.sender(&**clock));
+        let report = fleet::feed(&fleet::catalog(), &**clock, start_ms, seconds, || hub.sender(&**clock));
         done.store(true, Ordering::Relaxed);
-        (sent, watch.join().unwrap_or_default())
+        (report, sampler.join().unwrap_or_default())
     });
     println!("perfwatch on {}:", store.backend());
-    sent.print("acked when durable");
+    report.print("acknowledged when durable");
     println!(
-        "  at most {:.1} MB in {looks} looks, {:.1} MB at the end",
-        most as f64 / MB,
+        "  maximum {:.1} MB of {samples} samples, {:.1} MB at the end",
+        max_bytes as f64 / MB,
         size() as f64 / MB
     );
-    let newest_ms = start_ms + sent.covered_ms;
+    let newest_ms = start_ms + report.covered_ms;
     for tier in Tier::ALL {
         let oldest = runtime.block_on(store.oldest_blocks(tier, i64::MAX, 1))?;
-        let reach = oldest.first().map_or(0, |block| newest_ms - block.first_ms);
-        println!("  {} reach back {:.1} of {:.1} min", tier.name(), minutes(reach), minutes(sent.covered_ms));
+        let range_ms = oldest.first().map_or(0, |block| newest_ms - block.first_ms);
+        println!(
+            "  {}: {:.1} of {:.1} min retained",
+            tier.name(),
+            minutes(range_ms),
+            minutes(report.covered_ms)
+        );
     }
     hub.stop();
     Ok(())

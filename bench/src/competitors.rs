@@ -1,6 +1,6 @@
-//! Peers that take the same fleet's series in the same run: VictoriaMetrics and Prometheus from
-//! Debian's packages, by the Prometheus remote-write protocol 1.0, each batch as large as ours.
-//! They get figures only; process rows have no place in them.
+//! Competitors that receive the same series in the same run: VictoriaMetrics and Prometheus from
+//! Debian packages, over the Prometheus remote-write protocol 1.0, in batches of equal size. They
+//! receive no process rows.
 
 use crate::fleet::{self, SendReport};
 use crate::process::{Running, percentiles};
@@ -13,18 +13,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// How a peer is started and spoken to.
+/// Start command and endpoints of a competitor.
 pub(crate) struct Competitor {
     pub(crate) name: &'static str,
     program: &'static str,
-    /// From its folder and the address it is to listen at.
+    /// Arguments for a data directory and a listen address.
     arguments: fn(&Path, &str) -> Vec<String>,
     write: &'static str,
     ready: &'static str,
-    /// What an acknowledgement means there.
+    /// Durability of an acknowledged write.
     acked: &'static str,
-    /// Brings the data to its place on disk, and says what it takes.
-    settle: fn(&str, &Path, u64) -> anyhow::Result<()>,
+    /// Flushes the data to disk and prints its size.
+    print_size: fn(&str, &Path, u64) -> anyhow::Result<()>,
 }
 
 pub(crate) const COMPETITORS: [Competitor; 2] = [
@@ -36,8 +36,8 @@ pub(crate) const COMPETITORS: [Competitor; 2] = [
         },
         write: "/api/v1/write",
         ready: "/health",
-        acked: "acked when in memory, on disk seconds later",
-        settle: settle_victoria,
+        acked: "acknowledged when in memory, on disk seconds later",
+        print_size: print_victoria_size,
     },
     Competitor {
         name: "Prometheus",
@@ -53,68 +53,68 @@ pub(crate) const COMPETITORS: [Competitor; 2] = [
         },
         write: "/api/v1/write",
         ready: "/-/ready",
-        acked: "acked when written to its log, not synced",
-        settle: settle_prometheus,
+        acked: "acknowledged when written to the log, not synced",
+        print_size: print_prometheus_size,
     },
 ];
 
-/// The fleet into one peer; says that it is missing where it is.
+/// Sends the fleet to one competitor; prints a note if it is not installed.
 pub(crate) fn measure(
-    peer: &Competitor,
+    competitor: &Competitor,
     catalog: &Catalog,
     clock: &dyn Clock,
     start_ms: i64,
     seconds: u64,
 ) -> anyhow::Result<()> {
-    let Some(program) = program(peer.program) else {
-        println!("{}: not here; scripts/ensure-competitors fetches it", peer.name);
+    let Some(program) = program(competitor.program) else {
+        println!("{}: not installed; run scripts/ensure-competitors", competitor.name);
         return Ok(());
     };
-    let scratch = Scratch::new(peer.program)?;
-    // Senders don't keep step with one another over hours of made-up time.
+    let scratch = Scratch::new(competitor.program)?;
+    // Senders are not synchronized, so that samples arrive out of order by hours of simulated time.
     let config = "storage:\n  tsdb:\n    out_of_order_time_window: 12h\n";
     std::fs::write(scratch.0.join("prometheus.yml"), config)?;
     let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
     let url = format!("http://{address}");
-    let running = Running::start(Command::new(program).args((peer.arguments)(&scratch.0, &address)))?;
-    let began = clock.monotonic();
-    while get(&format!("{url}{}", peer.ready)).is_err() {
-        let waited = clock.monotonic().saturating_sub(began);
-        anyhow::ensure!(waited < Duration::from_secs(60), "{} does not start", peer.name);
+    let running = Running::start(Command::new(program).args((competitor.arguments)(&scratch.0, &address)))?;
+    let started = clock.monotonic();
+    while get(&format!("{url}{}", competitor.ready)).is_err() {
+        let waited = clock.monotonic().saturating_sub(started);
+        anyhow::ensure!(waited < Duration::from_secs(60), "{} did not start", competitor.name);
         std::thread::sleep(Duration::from_millis(100));
     }
-    println!("{}:", peer.name);
-    let write = format!("{url}{}", peer.write);
-    let sent = fleet::feed(catalog, clock, start_ms, seconds, || {
+    println!("{}:", competitor.name);
+    let write = format!("{url}{}", competitor.write);
+    let report = fleet::feed(catalog, clock, start_ms, seconds, || {
         let http = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
         let write = write.clone();
         move |host: &SimHost, ticks: &[Snapshot]| {
-            let body = snap::raw::Encoder::new().compress_vec(&request(host, ticks))?;
-            let mut answer = http
+            let body = snap::raw::Encoder::new().compress_vec(&write_request(host, ticks))?;
+            let mut response = http
                 .post(&write)
                 .header("Content-Type", "application/x-protobuf")
                 .header("Content-Encoding", "snappy")
                 .header("X-Prometheus-Remote-Write-Version", "0.1.0")
                 .send(&body[..])?;
             let mut text = String::new();
-            answer.body_mut().as_reader().read_to_string(&mut text)?;
-            anyhow::ensure!(answer.status().is_success(), "{} {text}", answer.status());
+            response.body_mut().as_reader().read_to_string(&mut text)?;
+            anyhow::ensure!(response.status().is_success(), "{} {text}", response.status());
             Ok(())
         }
     });
-    sent.print(peer.acked);
+    report.print(competitor.acked);
     println!(
-        "  {:.0} µs of a core a snapshot, {:.0} MB resident",
-        running.cpu_seconds()? * 1e6 / sent.snapshots as f64,
+        "  {:.0} µs of CPU time per snapshot, {:.0} MB resident",
+        running.cpu_seconds()? * 1e6 / report.snapshots as f64,
         running.resident_mb()?
     );
-    (peer.settle)(&url, &scratch.0, sent.samples)?;
-    measure_query(&url, catalog, start_ms, &sent, clock)
+    (competitor.print_size)(&url, &scratch.0, report.samples)?;
+    measure_query(&url, catalog, start_ms, &report, clock)
 }
 
-/// Where a peer's program is: installed, or unpacked by `scripts/ensure-competitors`.
+/// Returns the path of a program: installed, or unpacked by `scripts/ensure-competitors`.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers/usr/bin");
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/competitors/usr/bin");
     [Path::new("/usr/bin"), &unpacked].iter().map(|folder| folder.join(name)).find(|path| path.exists())
 }
 
@@ -152,10 +152,10 @@ fn series_name(metric: &str) -> String {
     metric.replace('.', "_")
 }
 
-/// The ticks of one host as series with labels, which the protocol wants sorted.
-fn request(host: &SimHost, ticks: &[Snapshot]) -> Vec<u8> {
+/// Encodes the ticks of one host; the protocol requires sorted labels.
+fn write_request(host: &SimHost, ticks: &[Snapshot]) -> Vec<u8> {
     let columns = host.shape().columns().iter().enumerate();
-    let timeseries = columns.map(|(at, column)| {
+    let timeseries = columns.map(|(index, column)| {
         let label = |name: &str, value: String| Label { name: name.to_owned(), value };
         let mut labels =
             vec![label("__name__", series_name(&column.metric)), label("host", host.name.clone())];
@@ -164,7 +164,7 @@ fn request(host: &SimHost, ticks: &[Snapshot]) -> Vec<u8> {
         }
         labels.sort_by(|a, b| a.name.cmp(&b.name));
         let samples = ticks.iter().filter_map(|tick| {
-            let value = unscale(tick.values[at], column.decimals)?;
+            let value = unscale(tick.values[index], column.decimals)?;
             Some(Sample { value, timestamp: tick.at_ms })
         });
         TimeSeries { labels, samples: samples.collect() }
@@ -176,42 +176,42 @@ fn get(url: &str) -> anyhow::Result<String> {
     Ok(ureq::get(url).call()?.body_mut().read_to_string()?)
 }
 
-/// Bytes of the files below a folder.
+/// Returns the total size of the files below a directory.
 pub(crate) fn bytes_below(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .map(|entry| match entry.file_type() {
             Ok(kind) if kind.is_dir() => bytes_below(&entry.path()),
-            // Gone meanwhile, as files of a database are at times.
+            // A database may delete a file during the walk.
             _ => entry.metadata().map_or(0, |data| data.len()),
         })
         .sum()
 }
 
-fn settle_victoria(url: &str, folder: &Path, samples: u64) -> anyhow::Result<()> {
+fn print_victoria_size(url: &str, folder: &Path, samples: u64) -> anyhow::Result<()> {
     get(&format!("{url}/internal/force_flush"))?;
     get(&format!("{url}/internal/force_merge"))?;
-    let (mut before, mut rounds) = (0, 0);
+    let (mut previous, mut rounds) = (0, 0);
     loop {
         std::thread::sleep(Duration::from_secs(5));
         rounds += 1;
         let bytes = bytes_below(folder);
-        if bytes == before || rounds > 60 {
+        if bytes == previous || rounds > 60 {
             println!(
-                "  bytes a sample: {:.2} merged, all that is in its folder ({} MB)",
+                "  bytes per sample: {:.2} after merging, whole directory ({} MB)",
                 bytes as f64 / samples as f64,
                 bytes >> 20
             );
             return Ok(());
         }
-        before = bytes;
+        previous = bytes;
     }
 }
 
-fn settle_prometheus(url: &str, folder: &Path, samples: u64) -> anyhow::Result<()> {
+fn print_prometheus_size(url: &str, folder: &Path, samples: u64) -> anyhow::Result<()> {
     let data = folder.join("data");
-    let as_it_is = bytes_below(&data);
-    // Writes the head as blocks, as it would become.
+    let directory_bytes = bytes_below(&data);
+    // A snapshot writes the head as blocks.
     ureq::post(format!("{url}/api/v1/admin/tsdb/snapshot"))
         .config()
         .timeout_global(Some(Duration::from_secs(600)))
@@ -219,38 +219,38 @@ fn settle_prometheus(url: &str, folder: &Path, samples: u64) -> anyhow::Result<(
         .send_empty()
         .context("snapshot")?;
     println!(
-        "  bytes a sample: {:.2} in blocks; {:.2} its folder as it is, with its log ({} MB)",
+        "  bytes per sample: {:.2} in blocks; {:.2} whole directory with its log ({} MB)",
         bytes_below(&data.join("snapshots")) as f64 / samples as f64,
-        as_it_is as f64 / samples as f64,
-        as_it_is >> 20
+        directory_bytes as f64 / samples as f64,
+        directory_bytes >> 20
     );
     Ok(())
 }
 
-/// The question that all have in common.
+/// Measures the query that all systems support.
 fn measure_query(
     url: &str,
     catalog: &Catalog,
     start_ms: i64,
-    sent: &SendReport,
+    report: &SendReport,
     clock: &dyn Clock,
 ) -> anyhow::Result<()> {
-    let end_ms = start_ms + sent.covered_ms;
+    let end_ms = start_ms + report.covered_ms;
     let http = ureq::Agent::new_with_defaults();
     let mut times = Vec::new();
     for number in 0..100 {
         let host = SimHost::new(catalog, 1, number % fleet::HOSTS);
-        let began = clock.monotonic();
-        let mut answer = http
+        let started = clock.monotonic();
+        let mut response = http
             .get(format!("{url}/api/v1/query_range"))
             .query("query", format!("{}{{host=\"{}\"}}", series_name("cpu.usage"), host.name))
             .query("start", ((end_ms - 3_600_000) / 1_000).to_string())
             .query("end", (end_ms / 1_000).to_string())
             .query("step", (fleet::INTERVAL_MS / 1_000).to_string())
             .call()?;
-        let text = answer.body_mut().read_to_string()?;
-        anyhow::ensure!(text.contains("\"values\""), "an empty answer: {text}");
-        times.push(clock.monotonic().saturating_sub(began).as_secs_f64() * 1_000.0);
+        let text = response.body_mut().read_to_string()?;
+        anyhow::ensure!(text.contains("\"values\""), "empty response: {text}");
+        times.push(clock.monotonic().saturating_sub(started).as_secs_f64() * 1_000.0);
     }
     times.sort_by(f64::total_cmp);
     let (p50, ..) = percentiles(times.clone());

@@ -1,5 +1,5 @@
-//! The made-up fleet that benches send: the same hosts with the same ticks, as fast as whoever
-//! takes them can.
+//! Simulated fleet of the benchmarks: equal hosts and ticks in every run, sent at the maximum rate of
+//! the receiver; and the measured hub.
 
 use anyhow::Context as _;
 use perfwatch::simulate::SimHost;
@@ -15,24 +15,24 @@ use std::time::Duration;
 
 pub(crate) const HOSTS: usize = 200;
 pub(crate) const SENDERS: usize = 32;
-/// Ticks in one request: as an agent sends that fills in the past.
-pub(crate) const BATCH: usize = 25;
+/// Ticks per request, as in the backfill of an agent.
+pub(crate) const BATCH_ROWS: usize = 25;
 pub(crate) const INTERVAL_MS: i64 = 2_000;
 
-/// What was taken.
+/// Accepted data of a run.
 pub(crate) struct SendReport {
     pub(crate) snapshots: u64,
     pub(crate) samples: u64,
     pub(crate) seconds: u64,
-    /// How much time of each host that was at least, milliseconds.
+    /// Minimum time range of a host, in milliseconds.
     pub(crate) covered_ms: i64,
 }
 
 impl SendReport {
-    pub(crate) fn print(&self, how: &str) {
+    pub(crate) fn print(&self, durability: &str) {
         let per_second = |count: u64| count as f64 / self.seconds as f64;
         println!(
-            "  {:.0} snapshots/s = {:.2} M samples/s, {how}, over {} s",
+            "  {:.0} snapshots/s = {:.2} M samples/s, {durability}, over {} s",
             per_second(self.snapshots),
             per_second(self.samples) / 1e6,
             self.seconds
@@ -40,8 +40,8 @@ impl SendReport {
     }
 }
 
-/// Sends from a time of the past on; each sender has a connection of its own, which `connect`
-/// makes, and its share of the hosts.
+/// Sends the fleet from a start time in the past. Each sender has its share of the hosts and its own
+/// connection, created by `connect`.
 pub(crate) fn feed<D>(
     catalog: &Catalog,
     clock: &dyn Clock,
@@ -53,7 +53,7 @@ where
     D: FnMut(&SimHost, &[Snapshot]) -> anyhow::Result<()>,
 {
     let (snapshots, samples, covered) = (AtomicU64::new(0), AtomicU64::new(0), AtomicI64::new(i64::MAX));
-    let until = clock.monotonic() + Duration::from_secs(seconds);
+    let deadline = clock.monotonic() + Duration::from_secs(seconds);
     let send = |sender: usize| -> anyhow::Result<()> {
         let mut deliver = connect();
         let mut hosts: Vec<SimHost> =
@@ -61,19 +61,19 @@ where
         let mut at_ms = start_ms;
         loop {
             for host in &mut hosts {
-                if clock.monotonic() >= until {
+                if clock.monotonic() >= deadline {
                     covered.fetch_min(at_ms - start_ms, Ordering::Relaxed);
                     return Ok(());
                 }
-                let ticks: Vec<_> = (0..BATCH as i64)
+                let ticks: Vec<_> = (0..BATCH_ROWS as i64)
                     .map(|n| host.tick(at_ms + n * INTERVAL_MS, INTERVAL_MS.cast_unsigned() as u32))
                     .collect();
                 deliver(host, &ticks)?;
                 let count: usize = ticks.iter().map(Snapshot::sample_count).sum();
-                snapshots.fetch_add(BATCH as u64, Ordering::Relaxed);
+                snapshots.fetch_add(BATCH_ROWS as u64, Ordering::Relaxed);
                 samples.fetch_add(count as u64, Ordering::Relaxed);
             }
-            at_ms += BATCH as i64 * INTERVAL_MS;
+            at_ms += BATCH_ROWS as i64 * INTERVAL_MS;
         }
     };
     std::thread::scope(|scope| {
@@ -81,7 +81,7 @@ where
             let send = &send;
             scope.spawn(move || {
                 if let Err(error) = send(sender) {
-                    println!("a sender stopped: {error:#}");
+                    println!("sender failed: {error:#}");
                 }
             });
         }
@@ -94,12 +94,12 @@ where
     }
 }
 
-/// All metrics there are.
+/// Metrics of collectors and agent.
 pub(crate) fn catalog() -> Catalog {
     perfwatch_collect::catalog(perfwatch_agent::METRICS)
 }
 
-/// A hub in this process, on a port of its own, and who may do all there.
+/// Hub in this process on a free port, with a token of its administrator.
 pub(crate) struct BenchHub<'a> {
     runtime: &'a tokio::runtime::Runtime,
     hub: Hub,
@@ -107,7 +107,7 @@ pub(crate) struct BenchHub<'a> {
     pub(crate) token: String,
 }
 
-const PASSWORD: &str = "a hub that is measured";
+const PASSWORD: &str = "initial-password-1";
 
 impl<'a> BenchHub<'a> {
     pub(crate) fn start(
@@ -116,13 +116,13 @@ impl<'a> BenchHub<'a> {
         clock: &Arc<dyn Clock>,
         budget_bytes: u64,
     ) -> anyhow::Result<Self> {
-        // What the hub can take is asked, not what it lets through.
-        let requests = RateLimitConfig {
+        // The capacity of the hub is measured, without rate limits.
+        let rate_limits = RateLimitConfig {
             agent_per_second: 1_000_000,
             ingest_per_second: 1_000_000,
             api_per_second: 1_000_000,
         };
-        Self::with_limits(runtime, store, clock, budget_bytes, requests)
+        Self::with_limits(runtime, store, clock, budget_bytes, rate_limits)
     }
 
     pub(crate) fn with_limits(
@@ -130,18 +130,13 @@ impl<'a> BenchHub<'a> {
         store: Arc<dyn Store>,
         clock: &Arc<dyn Clock>,
         budget_bytes: u64,
-        requests: RateLimitConfig,
+        rate_limits: RateLimitConfig,
     ) -> anyhow::Result<Self> {
         let history = HistoryConfig { budget_bytes, ..HistoryConfig::default() };
-        Self::with_config(
-            runtime,
-            store,
-            clock,
-            HubConfig { history, rate_limits: requests, ..HubConfig::default() },
-        )
+        Self::with_config(runtime, store, clock, HubConfig { history, rate_limits, ..HubConfig::default() })
     }
 
-    /// With settings of one's own.
+    /// Starts a hub with a custom configuration; listen address and administrator are replaced.
     pub(crate) fn with_config(
         runtime: &'a tokio::runtime::Runtime,
         store: Arc<dyn Store>,
@@ -163,24 +158,25 @@ impl<'a> BenchHub<'a> {
         let hub = runtime.block_on(Hub::start(config, deps))?;
         let url = hub.url();
         let login = serde_json::json!({ "name": "admin", "password": PASSWORD });
-        let entered = ureq::post(format!("{url}/api/v1/auth/login"));
-        let entered = entered.content_type("application/json").send(login.to_string())?;
-        let cookie = entered.headers().get("set-cookie").and_then(|set| set.to_str().ok()?.split(';').next());
-        let wish = serde_json::json!({ "name": "bench", "scope": "admin" });
-        let made = ureq::post(format!("{url}/api/v1/tokens")).header("Origin", &url);
-        let made = made.header("Cookie", cookie.context("no session")?).content_type("application/json");
-        let made: serde_json::Value =
-            serde_json::from_str(&made.send(wish.to_string())?.body_mut().read_to_string()?)?;
-        let token = made["token"].as_str().context("no token")?.to_owned();
+        let session = ureq::post(format!("{url}/api/v1/auth/login"));
+        let session = session.content_type("application/json").send(login.to_string())?;
+        let cookie = session.headers().get("set-cookie").and_then(|set| set.to_str().ok()?.split(';').next());
+        let body = serde_json::json!({ "name": "bench", "scope": "admin" });
+        let request = ureq::post(format!("{url}/api/v1/tokens")).header("Origin", &url);
+        let request =
+            request.header("Cookie", cookie.context("no session")?).content_type("application/json");
+        let created: serde_json::Value =
+            serde_json::from_str(&request.send(body.to_string())?.body_mut().read_to_string()?)?;
+        let token = created["token"].as_str().context("no token")?.to_owned();
         Ok(Self { runtime, hub, url, token })
     }
 
-    /// For `Authorization`.
+    /// Value of the header `Authorization`.
     pub(crate) fn bearer(&self) -> String {
         format!("Bearer {}", self.token)
     }
 
-    /// Its address without a scheme.
+    /// Listen address, without a scheme.
     pub(crate) fn address(&self) -> String {
         self.hub.address().to_string()
     }
@@ -189,8 +185,8 @@ impl<'a> BenchHub<'a> {
         self.runtime.block_on(self.hub.stop());
     }
 
-    /// Sends as an agent does, over one connection; where the hub takes nothing, again a little
-    /// later.
+    /// Returns a function that sends as an agent does, over one connection; retries while ingestion is
+    /// blocked.
     pub(crate) fn sender<'b>(
         &'b self,
         clock: &'b dyn Clock,
@@ -205,27 +201,31 @@ fn sender<'a>(
     clock: &'a dyn Clock,
 ) -> impl FnMut(&SimHost, &[Snapshot]) -> anyhow::Result<()> + 'a {
     let http = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-    let mut told = HashSet::new();
+    let mut known_hosts = HashSet::new();
     move |host, ticks| {
         let batch = Batch {
             host_id: host.id.to_bytes().to_vec().into(),
             host_name: host.name.clone(),
-            shapes: if told.insert(host.id) { vec![wire::encode_shape(host.shape())] } else { Vec::new() },
+            shapes: if known_hosts.insert(host.id) {
+                vec![wire::encode_shape(host.shape())]
+            } else {
+                Vec::new()
+            },
             snapshots: ticks.iter().map(wire::encode_snapshot).collect(),
             sent_at_ms: clock.wall_ms(),
             facts: None,
         };
         let body = zstd::bulk::compress(&wire::encode_batch(&batch), 1)?;
         loop {
-            let mut answer = http
+            let mut response = http
                 .post(format!("{url}/ingest/metrics"))
                 .header("Authorization", &bearer)
                 .header("Content-Type", wire::CONTENT_TYPE)
                 .header("Content-Encoding", "zstd")
                 .send(&body[..])?;
             let mut text = String::new();
-            answer.body_mut().as_reader().read_to_string(&mut text)?;
-            match answer.status().as_u16() {
+            response.body_mut().as_reader().read_to_string(&mut text)?;
+            match response.status().as_u16() {
                 200 => return Ok(()),
                 503 => std::thread::sleep(Duration::from_millis(100)),
                 status => anyhow::bail!("{status} {text}"),

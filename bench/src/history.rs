@@ -1,9 +1,9 @@
-//! History under load: a made-up fleet sends hours of its past as fast as the hub takes them,
-//! durable, with sealing, roll-up and retention at work beside; then what it takes on disk, and
-//! how long questions take. Then peers with the same series.
+//! History under load: a simulated fleet sends hours of backfill at maximum rate, committed durably,
+//! with concurrent sealing, roll-up and retention. Then size on disk, query latency, and the same
+//! series in the competitors.
 
 use crate::competitors;
-use crate::fleet::{self, BATCH, BenchHub, HOSTS, INTERVAL_MS, SENDERS};
+use crate::fleet::{self, BATCH_ROWS, BenchHub, HOSTS, INTERVAL_MS, SENDERS};
 use crate::store::Scratch;
 use anyhow::Context as _;
 use perfwatch::simulate::SimHost;
@@ -13,35 +13,38 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long ago the first tick is.
-const PAST_MS: i64 = 24 * HOUR_MS;
-/// More than it takes.
-const BUDGET: u64 = 20 << 30;
+/// Age of the first tick.
+const BACKFILL_MS: i64 = 24 * HOUR_MS;
+/// Disk budget, larger than the data.
+const BUDGET_BYTES: u64 = 20 << 30;
+/// Maximum time to wait for pending roll-ups.
+const ROLLUP_TIMEOUT: Duration = Duration::from_secs(300);
 const HOUR_MS: i64 = 3_600_000;
 
-/// Both databases, then the peers, one after the other; or one of them by its name.
-pub(crate) fn run(seconds: u64, who: Option<&str>) -> anyhow::Result<()> {
+/// Measures both databases and the competitors in sequence, or the named one.
+pub(crate) fn run(seconds: u64, backend: Option<&str>) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let start_ms = (clock.wall_ms() - PAST_MS) / HOUR_MS * HOUR_MS;
+    let start_ms = (clock.wall_ms() - BACKFILL_MS) / HOUR_MS * HOUR_MS;
     println!(
-        "{HOSTS} made-up hosts, a tick each {INTERVAL_MS} ms of their time, {BATCH} ticks a request, {SENDERS} senders that share this machine with who takes it"
+        "{HOSTS} simulated hosts, one tick per {INTERVAL_MS} ms of simulated time, {BATCH_ROWS} ticks per request, {SENDERS} senders on the same machine"
     );
-    let wanted = |name: &str| who.is_none_or(|who| who.eq_ignore_ascii_case(name));
-    if wanted("sqlite") {
+    let is_selected = |name: &str| backend.is_none_or(|backend| backend.eq_ignore_ascii_case(name));
+    if is_selected("sqlite") {
         let scratch = Scratch::new("history")?;
         let sqlite: Arc<dyn Store> = scratch.sqlite(clock.clone())?;
         measure(&runtime, sqlite, &clock, start_ms, seconds)?;
     }
-    if wanted("postgres") {
+    if is_selected("postgres") {
         let server = perfwatch_testkit::Postgres::start_durable();
         let url = server.database("bench");
-        let store = async { PostgresStore::connect(&url, "bench".to_owned(), BUDGET, clock.clone()).await };
+        let store =
+            async { PostgresStore::connect(&url, "bench".to_owned(), BUDGET_BYTES, clock.clone()).await };
         measure(&runtime, Arc::new(runtime.block_on(store)?), &clock, start_ms, seconds)?;
     }
     let catalog = fleet::catalog();
-    for peer in competitors::COMPETITORS.iter().filter(|peer| wanted(peer.name)) {
-        competitors::measure(peer, &catalog, &*clock, start_ms, seconds)?;
+    for competitor in competitors::COMPETITORS.iter().filter(|competitor| is_selected(competitor.name)) {
+        competitors::measure(competitor, &catalog, &*clock, start_ms, seconds)?;
     }
     Ok(())
 }
@@ -54,59 +57,58 @@ fn measure(
     seconds: u64,
 ) -> anyhow::Result<()> {
     let catalog = fleet::catalog();
-    let hub = BenchHub::start(runtime, store.clone(), clock, BUDGET)?;
+    let hub = BenchHub::start(runtime, store.clone(), clock, BUDGET_BYTES)?;
     println!("perfwatch on {}:", store.backend());
-    let sent = fleet::feed(&catalog, &**clock, start_ms, seconds, || hub.sender(&**clock));
-    sent.print("acked when durable");
-    // What waits is sealed when it is old enough: here it is, being of the past. The rest of the
-    // work is let finish before the disk is looked at.
+    let report = fleet::feed(&catalog, &**clock, start_ms, seconds, || hub.sender(&**clock));
+    report.print("acknowledged when durable");
+    // All rows are old enough to be sealed and rolled up before the size on disk is measured.
     wait_for_rollups(runtime, &*store, clock)?;
     let usage = runtime.block_on(store.disk_usage())?;
     let [raw, minutes, hours] = usage.tier_bytes;
-    let per = |bytes: u64| bytes as f64 / sent.samples as f64;
+    let per_sample = |bytes: u64| bytes as f64 / report.samples as f64;
     println!(
-        "  bytes a sample: ticks {:.2} with processes, minutes {:.3}, hours {:.4}; the file as it is {:.2} ({} MB), {:.0} % of it free again",
-        per(raw),
-        per(minutes),
-        per(hours),
-        per(usage.disk_bytes),
+        "  bytes per sample: raw {:.2} with processes, minutes {:.3}, hours {:.4}; file {:.2} ({} MB), {:.0} % of it reusable",
+        per_sample(raw),
+        per_sample(minutes),
+        per_sample(hours),
+        per_sample(usage.disk_bytes),
         usage.disk_bytes >> 20,
         100.0 - 100.0 * usage.used_bytes as f64 / usage.disk_bytes.max(1) as f64
     );
-    measure_queries(&hub, &catalog, start_ms, sent.covered_ms, clock)?;
+    measure_queries(&hub, &catalog, start_ms, report.covered_ms, clock)?;
     hub.stop();
     Ok(())
 }
 
-/// Waits until roll-up has nothing to do and the sizes stand still.
+/// Waits until no window is dirty and the sizes are stable.
 fn wait_for_rollups(
     runtime: &tokio::runtime::Runtime,
     store: &dyn Store,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<()> {
-    let began = clock.monotonic();
-    let mut before = DiskUsage::default();
+    let started = clock.monotonic();
+    let mut previous = DiskUsage::default();
     loop {
         std::thread::sleep(Duration::from_secs(5));
         let usage = runtime.block_on(store.disk_usage())?;
-        let waiting = runtime.block_on(store.dirty_windows(
+        let dirty_windows = runtime.block_on(store.dirty_windows(
             perfwatch_tsdb::Tier::Raw,
             clock.wall_ms() - 5_000_000,
             1,
         ))?;
-        let still = waiting.is_empty()
-            && usage.tier_bytes == before.tier_bytes
-            && usage.disk_bytes == before.disk_bytes;
-        let took = clock.monotonic().saturating_sub(began);
-        if still || took > Duration::from_secs(300) {
-            println!("  roll-up was done {:.0} s later", took.as_secs_f64());
+        let is_stable = dirty_windows.is_empty()
+            && usage.tier_bytes == previous.tier_bytes
+            && usage.disk_bytes == previous.disk_bytes;
+        let elapsed = clock.monotonic().saturating_sub(started);
+        if is_stable || elapsed > ROLLUP_TIMEOUT {
+            println!("  roll-up finished after {:.0} s", elapsed.as_secs_f64());
             return Ok(());
         }
-        before = usage;
+        previous = usage;
     }
 }
 
-/// The questions a dashboard asks, each some times over different hosts.
+/// Measures the queries of the dashboard, each on different hosts.
 fn measure_queries(
     hub: &BenchHub<'_>,
     catalog: &Catalog,
@@ -116,35 +118,35 @@ fn measure_queries(
 ) -> anyhow::Result<()> {
     let http = ureq::Agent::new_with_defaults();
     let end_ms = start_ms + covered_ms;
-    let questions = [
+    let queries = [
         ("1 metric, 1 hour", format!("series?metric=cpu.usage&from={}&to={end_ms}", end_ms - HOUR_MS)),
-        ("1 metric, all of it", format!("series?metric=cpu.usage&from={start_ms}&to={end_ms}&points=1000")),
+        ("1 metric, full range", format!("series?metric=cpu.usage&from={start_ms}&to={end_ms}&points=1000")),
         (
-            "the host page, 1 hour",
+            "host page, 1 hour",
             format!(
                 "series?metric=cpu.*,memory.*,network.*,disk.*&from={}&to={end_ms}&points=400",
                 end_ms - HOUR_MS
             ),
         ),
-        ("everything at one second", format!("snapshot?at={}", start_ms + covered_ms / 2)),
+        ("full snapshot at one second", format!("snapshot?at={}", start_ms + covered_ms / 2)),
         ("processes, 1 hour", format!("processes?from={}&to={end_ms}", end_ms - HOUR_MS)),
     ];
-    for (what, question) in questions {
+    for (label, query) in queries {
         let mut times = Vec::new();
         for number in 0..100 {
             let host = SimHost::new(catalog, 1, number % HOSTS);
-            let began = clock.monotonic();
-            let mut answer = http
-                .get(format!("{}/api/v1/hosts/{}/{question}", hub.url, host.id))
+            let started = clock.monotonic();
+            let mut response = http
+                .get(format!("{}/api/v1/hosts/{}/{query}", hub.url, host.id))
                 .header("Authorization", hub.bearer())
                 .call()
-                .with_context(|| format!("{what}: {question}"))?;
-            let mut sink = Vec::new();
-            answer.body_mut().as_reader().read_to_end(&mut sink)?;
-            times.push(clock.monotonic().saturating_sub(began).as_secs_f64() * 1_000.0);
+                .with_context(|| format!("{label}: {query}"))?;
+            let mut body = Vec::new();
+            response.body_mut().as_reader().read_to_end(&mut body)?;
+            times.push(clock.monotonic().saturating_sub(started).as_secs_f64() * 1_000.0);
         }
         times.sort_by(f64::total_cmp);
-        println!("  {what}: p50 {:.1} ms, p95 {:.1} ms", times[50], times[95]);
+        println!("  {label}: p50 {:.1} ms, p95 {:.1} ms", times[50], times[95]);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Compact batches from many senders over HTTP: decoding, limits, a durable commit, live.
+//! Protobuf batches from many senders over HTTP: decoding, limits, durable commit, publishing.
 
 use crate::fleet::BenchHub;
 use crate::store::Scratch;
@@ -19,21 +19,21 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
     let root = perfwatch_collect::LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), "/".as_ref());
     let snapshot = perfwatch_agent::collect_once(Arc::new(root), &set, Duration::from_millis(200), &clock)?;
     println!(
-        "{SENDERS} senders and the hub on this machine's cores, snapshots of {} columns, no compression",
+        "{SENDERS} senders and the hub share the cores of this machine; snapshots of {} columns, uncompressed",
         snapshot.values.len()
     );
     for size in [1, 25] {
         let sent = Arc::new(AtomicU64::new(0));
-        let until = clock.monotonic() + Duration::from_secs(seconds / 2);
+        let deadline = clock.monotonic() + Duration::from_secs(seconds / 2);
         std::thread::scope(|scope| {
             for _ in 0..SENDERS {
                 let (snapshot, sent, clock) = (snapshot.clone(), sent.clone(), clock.clone());
                 let (url, bearer) = (format!("{}/ingest/metrics", hub.url), hub.bearer());
-                scope.spawn(move || send((&url, &bearer), snapshot, size, &sent, &*clock, until));
+                scope.spawn(move || send((&url, &bearer), snapshot, size, &sent, &*clock, deadline));
             }
         });
-        let each = sent.load(Ordering::Relaxed) as f64 / Duration::from_secs(seconds / 2).as_secs_f64();
-        println!("  {size:>2} a request: {each:>8.0} snapshots/s");
+        let rate = sent.load(Ordering::Relaxed) as f64 / Duration::from_secs(seconds / 2).as_secs_f64();
+        println!("  {size:>2} per request: {rate:>8.0} snapshots/s");
     }
     hub.stop();
     Ok(())
@@ -45,12 +45,12 @@ fn send(
     size: usize,
     sent: &AtomicU64,
     clock: &dyn Clock,
-    until: Duration,
+    deadline: Duration,
 ) {
     let http = ureq::agent();
     let host = HostId::generate();
     let mut shapes = vec![wire::encode_shape(&snapshot.shape)];
-    while clock.monotonic() < until {
+    while clock.monotonic() < deadline {
         let snapshots = (0..size)
             .map(|_| {
                 snapshot.seq += 1;
@@ -66,10 +66,9 @@ fn send(
             sent_at_ms: clock.wall_ms(),
             facts: None,
         };
-        let answer =
+        let request =
             http.post(url).header("Authorization", bearer).header("Content-Type", wire::CONTENT_TYPE);
-        let answer = answer.send(&wire::encode_batch(&batch)[..]);
-        if answer.is_ok() {
+        if request.send(&wire::encode_batch(&batch)[..]).is_ok() {
             sent.fetch_add(size as u64, Ordering::Relaxed);
         }
     }

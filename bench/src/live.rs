@@ -1,7 +1,7 @@
-//! Many WebSocket clients on one hub: from the acceptance of a snapshot to its receipt.
+//! Latency of the live stream with many WebSocket clients, from post to receipt.
 //!
-//! Clients are a process of their own, so that their work is not the hub's. The snapshot's
-//! time is the moment it is posted, by the one clock of this machine.
+//! The clients run in a separate process, so that their CPU time is not counted as the hub's. The
+//! timestamp of a snapshot is the time of its post; both processes use the same clock.
 
 use crate::fleet::BenchHub;
 use crate::process::percentiles;
@@ -27,7 +27,7 @@ pub(crate) fn run(count: u64, ticks: u64) -> anyhow::Result<()> {
     let scratch = Scratch::new("live")?;
     let hub = BenchHub::start(&runtime, scratch.sqlite(clock.clone())?, &clock, 10 << 30)?;
     let (address, bearer) = (hub.address(), hub.bearer());
-    // What a real agent of this machine would send, so that sizes are real.
+    // Snapshot of this machine, for a realistic size.
     let set = perfwatch_collect::CollectorSet::new(&[], perfwatch_collect::CollectorOptions::default());
     let root = perfwatch_collect::LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), "/".as_ref());
     let snapshot = perfwatch_agent::collect_once(Arc::new(root), &set, Duration::from_millis(200), &clock)?;
@@ -39,10 +39,10 @@ pub(crate) fn run(count: u64, ticks: u64) -> anyhow::Result<()> {
     let mut post = |seq: u64| -> anyhow::Result<f64> {
         body["seq"] = json!(seq);
         body["timestamp"] = json!(clock.wall_ms());
-        let began = clock.monotonic();
+        let started = clock.monotonic();
         let post = http.post(format!("http://{address}/ingest/metrics")).header("Authorization", &bearer);
         post.send(body.to_string())?;
-        Ok(clock.monotonic().saturating_sub(began).as_secs_f64() * 1000.0)
+        Ok(clock.monotonic().saturating_sub(started).as_secs_f64() * 1000.0)
     };
     post(1)?;
     let metrics = || -> anyhow::Result<String> {
@@ -54,15 +54,14 @@ pub(crate) fn run(count: u64, ticks: u64) -> anyhow::Result<()> {
         .env("BENCH_BEARER", &bearer)
         .stdout(Stdio::inherit())
         .spawn()?;
-    let live = format!("perfwatch_live_connections{{state=\"live\"}} {count}");
+    let all_connected = format!("perfwatch_websocket_connections{{state=\"live\"}} {count}");
     for _ in 0..600 {
-        let metrics = metrics()?;
-        if metrics.contains(&live) {
+        if metrics()?.contains(&all_connected) {
             break;
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    println!("{count} clients, {ticks} ticks of {} bytes of JSON, 5 a second", text.len());
+    println!("{count} clients, {ticks} ticks of {} bytes of JSON, 5 per second", text.len());
     let mut acks = Vec::new();
     for tick in 0..ticks {
         acks.push(post(tick + 2)?);
@@ -73,7 +72,7 @@ pub(crate) fn run(count: u64, ticks: u64) -> anyhow::Result<()> {
     child.wait().context("clients")?;
     let metrics = metrics()?;
     for line in metrics.lines().filter(|line| {
-        ["perfwatch_live_missed", "perfwatch_process_resident"].iter().any(|name| line.starts_with(name))
+        ["perfwatch_websocket_dropped", "process_resident"].iter().any(|name| line.starts_with(name))
     }) {
         println!("  {line}");
     }
@@ -81,25 +80,25 @@ pub(crate) fn run(count: u64, ticks: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The other process: half take whole snapshots, half a subscription.
+/// Client process: half of the clients receive full snapshots, half have a subscription.
 pub(crate) fn clients(address: &str, count: u64, ticks: u64) -> anyhow::Result<()> {
     let clock = SystemClock::new();
     let bearer = std::env::var("BENCH_BEARER")?;
-    let all = runtime()?.block_on(async {
+    let results = runtime()?.block_on(async {
         let client = async |n: u64| -> anyhow::Result<Vec<f64>> {
             let mut request = format!("ws://{address}/api/ws/metrics").into_client_request()?;
             request.headers_mut().insert("authorization", bearer.parse()?);
             let (mut socket, _) = connect_async(request).await?;
             if n % 2 == 1 {
-                let wish = json!({ "subscribe": { "hosts": ["bench"], "metrics": ["cpu.*", "memory.*", "network.*"] } });
-                socket.send(Message::Text(wish.to_string().into())).await?;
+                let message = json!({ "subscribe": { "hosts": ["bench"], "metrics": ["cpu.*", "memory.*", "network.*"] } });
+                socket.send(Message::Text(message.to_string().into())).await?;
             }
             let mut delays = Vec::new();
             while (delays.len() as u64) < ticks {
                 let Some(message) = socket.next().await else { break };
                 let now = clock.wall_ms();
                 if let Message::Text(text) = message?
-                    && let Some(at) = time_of(&text)
+                    && let Some(at) = message_time_ms(&text)
                 {
                     delays.push(f64::from(i32::try_from(now - at).unwrap_or(i32::MAX)));
                 }
@@ -109,8 +108,8 @@ pub(crate) fn clients(address: &str, count: u64, ticks: u64) -> anyhow::Result<(
         futures_util::future::join_all((0..count).map(client)).await
     });
     let mut delays = Vec::new();
-    for one in all {
-        delays.extend(one?);
+    for client_delays in results {
+        delays.extend(client_delays?);
     }
     let received = delays.len();
     let (p50, p99, max) = percentiles(delays);
@@ -121,18 +120,18 @@ pub(crate) fn clients(address: &str, count: u64, ticks: u64) -> anyhow::Result<(
     Ok(())
 }
 
-/// The time in a message, found without decoding the rest of it a thousand times.
-fn time_of(text: &str) -> Option<i64> {
-    if let Some(rest) = text.split_once("\"t\":") {
-        return rest.1.split(',').next()?.parse().ok();
+/// Returns the time of a message without decoding all of it, because every client receives it.
+fn message_time_ms(text: &str) -> Option<i64> {
+    if let Some((_, time)) = text.split_once("\"t\":") {
+        return time.split(',').next()?.parse().ok();
     }
-    let stamp = text.strip_prefix("{\"timestamp\":\"")?.split('"').next()?;
-    // Only seconds and milliseconds of the minute are needed, both clocks being one.
-    let digits: Vec<i64> = stamp[11..23].split([':', '.']).filter_map(|part| part.parse().ok()).collect();
+    let timestamp = text.strip_prefix("{\"timestamp\":\"")?.split('"').next()?;
+    // The date is today: both processes use the same clock.
+    let digits: Vec<i64> = timestamp[11..23].split([':', '.']).filter_map(|part| part.parse().ok()).collect();
     let [hours, minutes, seconds, ms] = digits[..] else {
         return None;
     };
-    let of_day = ((hours * 60 + minutes) * 60 + seconds) * 1000 + ms;
-    let today = SystemClock::new().wall_ms() / 86_400_000 * 86_400_000;
-    Some(today + of_day)
+    let day_ms = ((hours * 60 + minutes) * 60 + seconds) * 1000 + ms;
+    let midnight_ms = SystemClock::new().wall_ms() / 86_400_000 * 86_400_000;
+    Some(midnight_ms + day_ms)
 }

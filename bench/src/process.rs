@@ -1,8 +1,8 @@
-//! Children that are measured, and idle ones that only stand around.
+//! Measured child processes, idle processes, and percentiles.
 
 use std::process::{Child, Command, Stdio};
 
-/// Killed and waited for at the end.
+/// Child process, killed on drop.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
@@ -17,27 +17,30 @@ impl Running {
         Ok(Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
     }
 
-    /// Processor seconds used so far.
+    /// CPU time since the start of the process, in seconds.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
         cpu_seconds(&self.0.id().to_string())
     }
 
-    /// Resident megabytes now.
+    /// Current resident memory, in MB.
     pub(crate) fn resident_mb(&self) -> anyhow::Result<f64> {
         resident_mb(&self.0.id().to_string())
     }
 }
 
-/// Processor seconds that a process used so far; `self` for this one.
+/// Returns the CPU time of a process in seconds; `self` is this process.
 pub(crate) fn cpu_seconds(pid: &str) -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let words: Vec<&str> =
-        stat.rsplit_once(')').map(|(_, rest)| rest.split_ascii_whitespace().collect()).unwrap_or_default();
-    let ticks = |at: usize| words.get(at).and_then(|word| word.parse::<u32>().ok()).unwrap_or_default();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map(|(_, fields)| fields.split_ascii_whitespace().collect())
+        .unwrap_or_default();
+    let ticks =
+        |index: usize| fields.get(index).and_then(|field| field.parse::<u32>().ok()).unwrap_or_default();
     Ok(f64::from(ticks(11) + ticks(12)) / 100.0)
 }
 
-/// Resident megabytes of a process now.
+/// Returns the resident memory of a process in MB; `self` is this process.
 pub(crate) fn resident_mb(pid: &str) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kb = status
@@ -46,16 +49,16 @@ pub(crate) fn resident_mb(pid: &str) -> anyhow::Result<f64> {
     Ok(f64::from(kb.unwrap_or_default()) / 1024.0)
 }
 
-/// Processes that sleep.
+/// Spawns idle processes, which enlarge `/proc`.
 pub(crate) fn spawn_sleepers(count: u64) -> anyhow::Result<Vec<Running>> {
     (0..count).map(|_| Running::start(Command::new("sleep").arg("3600"))).collect()
 }
 
-/// The middle, the 99th of 100 and the largest.
+/// Returns median, 99th percentile and maximum; NaN without values.
 pub(crate) fn percentiles(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
-    let at = |share: usize| {
-        values.get((values.len().saturating_sub(1)) * share / 100).copied().unwrap_or(f64::NAN)
+    let percentile = |percent: usize| {
+        values.get((values.len().saturating_sub(1)) * percent / 100).copied().unwrap_or(f64::NAN)
     };
-    (at(50), at(99), at(100))
+    (percentile(50), percentile(99), percentile(100))
 }

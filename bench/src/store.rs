@@ -1,11 +1,11 @@
-//! A store of its own for a bench, gone with it.
+//! Temporary store of a benchmark.
 
 use perfwatch_model::Clock;
 use perfwatch_store::{SqliteOptions, SqliteStore};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A folder that goes when this does.
+/// Temporary directory, deleted on drop.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {

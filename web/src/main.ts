@@ -1,11 +1,12 @@
-// Entry: theme first, so that nothing flashes, then the app.
+// Entry point. The theme is applied before the first paint.
+import { VueQueryPlugin } from '@tanstack/vue-query'
 import { createApp } from 'vue'
+import { queryClient } from './api/query'
 import App from './App.vue'
 import { applyTheme } from './lib/theme'
 import { router } from './router'
-import 'uplot/dist/uPlot.min.css'
 import './styles/tokens.css'
 import './styles/base.css'
 
 applyTheme()
-createApp(App).use(router).mount('#app')
+createApp(App).use(router).use(VueQueryPlugin, { queryClient }).mount('#app')

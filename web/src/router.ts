@@ -1,53 +1,96 @@
-// The pages and their addresses.
-import { createRouter, createWebHistory } from 'vue-router'
-import LoginPage from './features/enter/LoginPage.vue'
-import SetUpPage from './features/enter/SetUpPage.vue'
-import HostPage from './features/host/HostPage.vue'
-import HostsPage from './features/hosts/HostsPage.vue'
+// Routes with their access and title. Pages load on first use.
+import { createRouter, createWebHistory, type RouteRecordRaw } from 'vue-router'
+import type { Role } from './api/types'
+import { type PlainMessageKey, t } from './i18n'
+import { setTitle } from './lib/title'
 import { guardRoutes } from './session'
 
-export const router = createRouter({
-  history: createWebHistory(),
-  routes: [
-    { path: '/', name: 'hosts', component: HostsPage },
-    { path: '/hosts/:id', name: 'host', component: HostPage, props: true },
-    { path: '/login', component: LoginPage, meta: { open: true } },
-    { path: '/setup', component: SetUpPage, meta: { open: true } },
-    { path: '/alerts/incidents/:id', component: () => import('./features/alerts/IncidentPage.vue'), props: true },
-    { path: '/alerts/rules/:id', component: () => import('./features/alerts/RulePage.vue'), props: true },
-    {
-      path: '/alerts',
-      component: () => import('./features/alerts/AlertsPage.vue'),
-      children: [
-        { path: '', component: () => import('./features/alerts/ActivePage.vue') },
-        { path: 'history', component: () => import('./features/alerts/HistoryPage.vue') },
-        { path: 'rules', component: () => import('./features/alerts/RulesPage.vue') },
-        { path: 'silences', component: () => import('./features/alerts/SilencesPage.vue') },
-        { path: 'channels', component: () => import('./features/alerts/ChannelsPage.vue') },
-      ],
-    },
-    { path: '/servers/:id', component: () => import('./features/servers/ServerPage.vue'), props: true },
-    {
-      path: '/servers',
-      component: () => import('./features/servers/ServersFrame.vue'),
-      children: [
-        { path: '', component: () => import('./features/servers/ServersPage.vue') },
-        { path: 'queue', component: () => import('./features/servers/QueuePage.vue') },
-      ],
-    },
-    {
-      path: '/settings',
-      component: () => import('./features/settings/SettingsPage.vue'),
-      redirect: '/settings/account',
-      children: [
-        { path: 'account', component: () => import('./features/settings/AccountPage.vue') },
-        { path: 'tokens', component: () => import('./features/settings/TokensPage.vue') },
-        { path: 'agents', component: () => import('./features/settings/AgentsPage.vue') },
-        { path: 'users', component: () => import('./features/settings/UsersPage.vue') },
-        { path: 'audit', component: () => import('./features/settings/AuditPage.vue') },
-      ],
-    },
-    { path: '/:rest(.*)', redirect: '/' },
-  ],
-})
+declare module 'vue-router' {
+  interface RouteMeta {
+    /** Lowest role that may open the page, or `public` for pages without a session. Default: viewer. */
+    access?: Role | 'public'
+    /** Title of the browser tab. Pages of an entity set its name themselves. */
+    title?: PlainMessageKey
+  }
+}
+
+const alertPages: RouteRecordRaw[] = [
+  { path: '', component: () => import('./features/alerts/ActiveIncidentsPage.vue'), meta: { title: 'alerts.title' } },
+  { path: 'history', component: () => import('./features/alerts/IncidentHistoryPage.vue'), meta: { title: 'alerts.history.title' } },
+  { path: 'rules', component: () => import('./features/alerts/RulesPage.vue'), meta: { title: 'alerts.rules.title' } },
+  { path: 'silences', component: () => import('./features/alerts/SilencesPage.vue'), meta: { title: 'alerts.silences.title' } },
+  {
+    path: 'channels',
+    component: () => import('./features/alerts/ChannelsPage.vue'),
+    meta: { access: 'operator', title: 'alerts.channels.title' },
+  },
+]
+
+const settingsPages: RouteRecordRaw[] = [
+  { path: 'account', component: () => import('./features/settings/AccountPage.vue'), meta: { title: 'settings.account.title' } },
+  { path: 'tokens', component: () => import('./features/settings/TokensPage.vue'), meta: { title: 'settings.tokens.title' } },
+  {
+    path: 'agents',
+    component: () => import('./features/settings/AgentsPage.vue'),
+    meta: { access: 'operator', title: 'settings.agents.title' },
+  },
+  { path: 'users', component: () => import('./features/settings/UsersPage.vue'), meta: { access: 'admin', title: 'settings.users.title' } },
+  { path: 'audit', component: () => import('./features/settings/AuditPage.vue'), meta: { access: 'admin', title: 'settings.audit.title' } },
+]
+
+export const routes: RouteRecordRaw[] = [
+  { path: '/', name: 'hosts', component: () => import('./features/hosts/HostsPage.vue') },
+  { path: '/hosts/:id', name: 'host', component: () => import('./features/host/HostPage.vue'), props: true },
+  { path: '/login', component: () => import('./features/auth/LoginPage.vue'), meta: { access: 'public', title: 'auth.login.title' } },
+  { path: '/setup', component: () => import('./features/auth/SetupPage.vue'), meta: { access: 'public', title: 'auth.setup.title' } },
+  {
+    path: '/alerts/incidents/:id',
+    component: () => import('./features/alerts/IncidentPage.vue'),
+    props: true,
+    meta: { title: 'alerts.incident.title' },
+  },
+  {
+    path: '/alerts/rules/:id',
+    component: () => import('./features/alerts/RulePage.vue'),
+    props: true,
+    meta: { title: 'alerts.rule.title' },
+  },
+  { path: '/alerts', component: () => import('./features/alerts/AlertsPage.vue'), children: alertPages },
+  {
+    path: '/servers/:id',
+    component: () => import('./features/servers/ServerPage.vue'),
+    props: true,
+    meta: { title: 'servers.connection.title' },
+  },
+  {
+    path: '/servers',
+    component: () => import('./features/servers/ServersLayout.vue'),
+    children: [
+      { path: '', component: () => import('./features/servers/ServersPage.vue'), meta: { title: 'servers.title' } },
+      { path: 'queue', component: () => import('./features/servers/QueuePage.vue'), meta: { title: 'servers.queue.title' } },
+    ],
+  },
+  {
+    path: '/settings',
+    component: () => import('./features/settings/SettingsPage.vue'),
+    redirect: '/settings/account',
+    children: settingsPages,
+  },
+  {
+    path: '/:path(.*)*',
+    name: 'forbidden',
+    component: () => import('./components/UnavailablePage.vue'),
+    props: { forbidden: true },
+    meta: { title: 'common.forbidden.title' },
+  },
+  {
+    path: '/:path(.*)*',
+    name: 'notFound',
+    component: () => import('./components/UnavailablePage.vue'),
+    meta: { title: 'common.notFound.title' },
+  },
+]
+
+export const router = createRouter({ history: createWebHistory(), routes })
+router.afterEach((to) => setTitle(to.meta.title && t(to.meta.title)))
 guardRoutes(router)

@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createMemoryHistory, createRouter } from 'vue-router'
-import { getJson } from './api/http'
-import { guardRoutes, may, me } from './session'
+import { api, unwrap } from './api/client'
+import { currentUser, guardRoutes, hasRole } from './session'
 
 const answers: Record<string, { status: number; body: unknown }> = {}
-const nobody = { status: 401, body: { error: { code: 'login_needed', message: 'log in' } } }
+const anonymous = { status: 401, body: { error: { code: 'authentication_required', message: 'log in' } } }
 const admin = { id: '1', name: 'a', role: 'admin', host_tags: [], totp: false, recovery_codes: 0, has_password: true }
 
 function start() {
@@ -12,8 +12,10 @@ function start() {
   const routes = [
     { path: '/', component: page },
     { path: '/deep', component: page },
-    { path: '/login', component: page, meta: { open: true } },
-    { path: '/setup', component: page, meta: { open: true } },
+    { path: '/admin', component: page, meta: { access: 'admin' as const } },
+    { path: '/:path(.*)*', name: 'forbidden', component: page },
+    { path: '/login', component: page, meta: { access: 'public' as const } },
+    { path: '/setup', component: page, meta: { access: 'public' as const } },
   ]
   const router = createRouter({ history: createMemoryHistory(), routes })
   guardRoutes(router)
@@ -22,17 +24,17 @@ function start() {
 
 describe('session', () => {
   beforeEach(() => {
-    me.value = null
-    answers['/api/v1/auth/me'] = nobody
+    currentUser.value = null
+    answers['/api/v1/auth/me'] = anonymous
     answers['/api/v1/auth/state'] = { status: 200, body: { set_up: false, password_least: 10, single_sign_on: null } }
-    vi.stubGlobal('fetch', async (path: string) => {
-      const { status, body } = answers[path] ?? nobody
+    vi.stubGlobal('fetch', async (request: Request) => {
+      const { status, body } = answers[new URL(request.url).pathname] ?? anonymous
       return new Response(JSON.stringify(body), { status })
     })
   })
   afterEach(() => vi.unstubAllGlobals())
 
-  it('asks for a login first, and remembers the page one wanted', async () => {
+  it('redirects to login and remembers the page', async () => {
     const router = start()
     await router.push('/deep?x=1')
     await new Promise((done) => setTimeout(done, 20))
@@ -40,26 +42,45 @@ describe('session', () => {
     answers['/api/v1/auth/me'] = { status: 200, body: admin }
     await router.push('/deep')
     expect(router.currentRoute.value.path).toBe('/deep')
-    expect(may('operator')).toBe(true)
+    expect(hasRole('operator')).toBe(true)
   })
 
-  it('goes to the set-up where nobody may log in yet', async () => {
+  it('redirects to setup without users', async () => {
     answers['/api/v1/auth/state']!.body = { set_up: true, password_least: 10, single_sign_on: null }
     const router = start()
     await router.push('/')
     expect(router.currentRoute.value.path).toBe('/setup')
   })
 
-  it('leaves a page when the session is over, and stays when another tab has a new one', async () => {
+  it('handles session expiry and renewal by another tab', async () => {
     answers['/api/v1/auth/me'] = { status: 200, body: admin }
     const router = start()
     await router.push('/deep')
-    await getJson('/api/v1/hosts').catch(() => {})
+    await unwrap(api.GET('/api/v1/hosts')).catch(() => {})
     await new Promise((done) => setTimeout(done, 20))
     expect(router.currentRoute.value.path).toBe('/deep')
-    answers['/api/v1/auth/me'] = nobody
-    await getJson('/api/v1/hosts').catch(() => {})
+    answers['/api/v1/auth/me'] = anonymous
+    await unwrap(api.GET('/api/v1/hosts')).catch(() => {})
     await new Promise((done) => setTimeout(done, 20))
     expect(router.currentRoute.value.fullPath).toBe('/login?next=/deep')
+  })
+
+  it('shows pages above the role of the user as forbidden', async () => {
+    answers['/api/v1/auth/me'] = { status: 200, body: { ...admin, role: 'operator' } }
+    const router = start()
+    await router.push('/admin?tab=2')
+    expect(router.currentRoute.value.name).toBe('forbidden')
+    expect(router.currentRoute.value.fullPath).toBe('/admin?tab=2')
+    currentUser.value = null
+    answers['/api/v1/auth/me'] = { status: 200, body: admin }
+    await router.push('/deep')
+    await router.push('/admin?tab=2')
+    expect(router.currentRoute.value.name).toBeUndefined()
+  })
+
+  it('rejects error answers with their code', async () => {
+    answers['/api/v1/hosts'] = { status: 409, body: { error: { code: 'taken', message: 'the name is taken' } } }
+    const failure = await unwrap(api.GET('/api/v1/hosts')).catch((error: unknown) => error)
+    expect(failure).toMatchObject({ status: 409, code: 'taken', message: 'the name is taken' })
   })
 })

@@ -1,67 +1,85 @@
-// Who is logged in, for all pages: what they may see, and what to do when that ends.
+// The logged-in user, and the navigation guard that enforces access to pages.
 import { shallowRef } from 'vue'
-import type { Router } from 'vue-router'
-import { ApiError, getJson, getMe, send, whenEnded, words } from './api/http'
+import type { RouteLocationNormalized, RouteLocationRaw, Router } from 'vue-router'
+import { api, sessionApi, unwrap } from './api/client'
+import { ApiError, errorMessage, onSessionEnded } from './api/errors'
 import { closeLive } from './api/live'
-import type { AuthState, Me, Role } from './api/types'
+import { queryClient } from './api/query'
+import type { Me, Role } from './api/types'
 
-export const me = shallowRef<Me | null>(null)
+export const currentUser = shallowRef<Me | null>(null)
 
-let asking = false
-const ORDER: Role[] = ['viewer', 'operator', 'admin']
+/** Roles in ascending order of rights. */
+const ROLES: Role[] = ['viewer', 'operator', 'admin']
 
-/** Whether who is logged in has this role at least. */
-export function may(role: Role): boolean {
-  return me.value !== null && ORDER.indexOf(me.value.role) >= ORDER.indexOf(role)
+/** Whether the logged-in user has at least this role. */
+export function hasRole(role: Role): boolean {
+  return currentUser.value !== null && ROLES.indexOf(currentUser.value.role) >= ROLES.indexOf(role)
 }
 
-/** Asks the hub who this browser is. */
-async function look(): Promise<Me | null> {
+/** Reads the user of the browser's session; null without a session. Rejects if the hub does not answer. */
+async function fetchCurrentUser(): Promise<Me | null> {
   try {
-    me.value = await getMe()
+    currentUser.value = await unwrap(sessionApi.GET('/api/v1/auth/me'))
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 401) throw error
-    me.value = null
+    currentUser.value = null
   }
-  return me.value
+  return currentUser.value
 }
 
-/** What went wrong, where the hub could not be told. */
+/** Drops everything that was read with the old session. */
+function clearSession() {
+  currentUser.value = null
+  closeLive()
+  queryClient.clear()
+}
+
+/** Logs out and opens the login page. Resolves to an error text if the hub could not be reached, else to ''. */
 export async function logOut(router: Router): Promise<string> {
   try {
-    await send('POST', '/api/v1/auth/logout')
+    await unwrap(api.POST('/api/v1/auth/logout'))
   } catch (error) {
-    if (!(error instanceof ApiError) || error.status !== 401) return words(error)
+    if (!(error instanceof ApiError) || error.status !== 401) return errorMessage(error)
   }
-  me.value = null
-  closeLive()
+  clearSession()
   await router.push('/login')
   return ''
 }
 
-/** Pages ask for a login first; a hub without accounts for the first of them. */
+/** Login page that returns to `target`, or the setup page if the hub has no account yet. */
+async function loginPage(target: RouteLocationNormalized): Promise<RouteLocationRaw> {
+  const state = await unwrap(api.GET('/api/v1/auth/state'))
+  return state.set_up ? '/setup' : { path: '/login', query: target.fullPath === '/' ? {} : { next: target.fullPath } }
+}
+
+/** Enforces `meta.access` of routes and opens the login page when the session ends. */
 export function guardRoutes(router: Router) {
   router.beforeEach(async (to) => {
-    if (to.meta.open || me.value) return true
+    const access = to.meta.access ?? 'viewer'
+    if (access === 'public') return true
     try {
-      if (await look()) return true
-      const state = await getJson<AuthState>('/api/v1/auth/state')
-      return state.set_up ? '/setup' : { path: '/login', query: to.fullPath === '/' ? {} : { next: to.fullPath } }
+      if (!currentUser.value && !(await fetchCurrentUser())) return await loginPage(to)
     } catch {
-      // The hub is away: the page says so itself and tries again.
+      // The hub does not answer: the page shows that and retries.
       return true
     }
+    if (hasRole(access)) return true
+    // The address stays, so that a reload after a change of roles opens the page.
+    return { name: 'forbidden', params: { path: to.path.slice(1).split('/') }, query: to.query, hash: to.hash }
   })
-  whenEnded(async () => {
+
+  let checking = false
+  onSessionEnded(async () => {
     const page = router.currentRoute.value
-    // Before the first page, the guard of the routes asks itself.
-    if (page.matched.length === 0 || page.meta.open || asking) return
-    // Another tab of this browser may have got a session anew.
-    asking = true
-    const still = await look().catch(() => me.value)
-    asking = false
-    if (still) return
-    closeLive()
+    // Before the first page, the guard checks the session.
+    if (page.matched.length === 0 || page.meta.access === 'public' || checking) return
+    // Another tab of this browser may have logged in again.
+    checking = true
+    const user = await fetchCurrentUser().catch(() => currentUser.value)
+    checking = false
+    if (user) return
+    clearSession()
     await router.push({ path: '/login', query: { next: page.fullPath } })
   })
 }

@@ -1,61 +1,187 @@
-//! Sizes, headers, and documents that name files which are there.
+//! Sizes of files, lines, crates, and types; module headers; paths named in documentation.
+//! Clippy checks the length of functions (`too-many-lines-threshold`).
 
-use super::root;
-use std::path::{Path, PathBuf};
+use crate::source::{RustFile, Workspace, list_files, read_file};
+use std::collections::BTreeMap;
 
-/// Longer than this, a file holds more than one idea.
-const LINES: usize = 500;
+/// Characters per line of a web source.
+const MAX_WEB_LINE_LEN: usize = 140;
+/// Lines of the largest crate, below its `src`.
+const MAX_CRATE_LINES: usize = 9_000;
+/// Fields of a type that are shared or dynamically dispatched.
+const MAX_DEPENDENCIES: usize = 10;
 
-fn sources(folder: &Path, endings: &[&str], out: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() {
-            if !["target", "node_modules", "dist", ".git", "fixtures"].contains(&name.as_str()) {
-                sources(&path, endings, out);
-            }
-        } else if endings.iter().any(|ending| name.ends_with(ending)) {
-            out.push(path);
-        }
+/// Places above one limit, with the key of their baseline.
+pub(crate) struct Oversize {
+    /// Key in the section `sizes` of the baseline file.
+    pub(crate) key: &'static str,
+    /// Value per offender: one, or the lines above the limit.
+    pub(crate) offenders: Vec<(String, usize)>,
+}
+
+impl Oversize {
+    /// Sum over the offenders, compared with the baseline.
+    pub(crate) fn count(&self) -> u32 {
+        let sum: usize = self.offenders.iter().map(|(_, value)| value).sum();
+        u32::try_from(sum).unwrap_or(u32::MAX)
     }
 }
 
-#[test]
-fn files_hold_one_idea_and_rust_modules_say_which() {
-    let mut paths = Vec::new();
-    sources(&root(), &[".rs", ".ts", ".vue"], &mut paths);
-    assert!(paths.len() > 80);
-    for path in paths {
-        let text = std::fs::read_to_string(&path).unwrap();
-        // Nobody reads what a tool wrote.
-        if text.lines().take(3).any(|line| line.contains("auto-generated")) {
-            continue;
-        }
-        assert!(text.lines().count() <= LINES, "{}: more than {LINES} lines", path.display());
-        if path.extension().is_some_and(|ending| ending == "rs") {
-            assert!(text.starts_with("//! "), "{}: a module opens by saying its place", path.display());
+fn long_web_lines(workspace: &Workspace) -> Result<Vec<(String, usize)>, String> {
+    let mut offenders = Vec::new();
+    for folder in ["web/src", "web/tests"] {
+        for path in list_files(&workspace.root.join(folder), &[".ts", ".vue", ".css"])? {
+            let file = read_file(&workspace.root, &path)?;
+            if file.path == "web/src/api/schema.ts" {
+                continue;
+            }
+            let lines = file.text.lines().enumerate();
+            let long = lines.filter(|(_, line)| line.chars().count() > MAX_WEB_LINE_LEN);
+            offenders.extend(long.map(|(index, _)| (format!("{}:{}", file.path, index + 1), 1)));
         }
     }
+    Ok(offenders)
 }
 
-/// `crates/…`, `web/…`, `docs/…` and the like, in backquotes or links, must exist.
-#[test]
-fn documents_name_what_is_there() {
-    let mut pages = Vec::new();
-    sources(&root(), &[".md"], &mut pages);
-    let mut checked = 0;
-    for page in pages.iter().filter(|page| !page.ends_with("CHANGELOG.md")) {
-        let text = std::fs::read_to_string(page).unwrap();
-        for word in text.split(['`', '(', ')', ' ', '\n', '"']) {
-            let is_path = ["crates/", "web/", "docs/", "xtask/", "bench/", "scripts/", ".ci/"]
-                .iter()
-                .any(|top| word.starts_with(top));
-            let plain = word.split(['#', ':']).next().unwrap_or_default();
-            if is_path && !plain.contains(['*', '{', '<', '…']) {
-                checked += 1;
-                assert!(root().join(plain).exists(), "{} names {plain}, which is not there", page.display());
+fn large_crates(workspace: &Workspace) -> Vec<(String, usize)> {
+    let mut lines: BTreeMap<&str, usize> = BTreeMap::new();
+    for file in
+        workspace.rust.iter().filter(|file| file.path.starts_with("crates/") && file.path.contains("/src/"))
+    {
+        *lines.entry(file.crate_dir()).or_default() += file.text.lines().count();
+    }
+    let large = lines.into_iter().filter(|(_, lines)| *lines >= MAX_CRATE_LINES);
+    large.map(|(name, lines)| (format!("{name}: {lines} lines"), lines - MAX_CRATE_LINES + 1)).collect()
+}
+
+/// Number of fields of the type at `index` (`struct`) whose type is `Arc<…>` or contains `dyn`.
+fn dependencies(file: &RustFile, index: usize) -> usize {
+    let Some(open) = (index..file.code.len()).find(|at| matches!(file.code_text(*at), "{" | ";" | "("))
+    else {
+        return 0;
+    };
+    let end = file.after_group(open);
+    let (mut count, mut depth, mut is_dependency) = (0, 0_usize, false);
+    for at in open + 1..end {
+        match file.code_text(at) {
+            "<" | "(" | "[" => depth += 1,
+            ">" if file.code_text(at - 1) != "-" => depth = depth.saturating_sub(1),
+            ")" | "]" => depth = depth.saturating_sub(1),
+            "," if depth == 0 => {
+                count += usize::from(is_dependency);
+                is_dependency = false;
+            }
+            "Arc" if file.code_text(at - 1) == ":" => is_dependency = true,
+            "dyn" => is_dependency = true,
+            _ => {}
+        }
+    }
+    count + usize::from(is_dependency)
+}
+
+fn wide_types(workspace: &Workspace) -> Vec<(String, usize)> {
+    let mut offenders = Vec::new();
+    for file in &workspace.rust {
+        for index in
+            (0..file.code.len()).filter(|index| file.code_text(*index) == "struct" && !file.in_test[*index])
+        {
+            let count = dependencies(file, index);
+            if count > MAX_DEPENDENCIES {
+                let name = file.code_text(index + 1);
+                offenders.push((format!("{}:{} {name}: {count} fields", file.path, file.line(index)), 1));
             }
         }
     }
-    assert!(checked > 10, "only {checked} paths found");
+    offenders
+}
+
+/// Places above the limits that have a baseline.
+///
+/// # Errors
+/// Fails if a web source cannot be read.
+pub(crate) fn oversizes(workspace: &Workspace) -> Result<Vec<Oversize>, String> {
+    let oversize = |key, offenders| Oversize { key, offenders };
+    Ok(vec![
+        oversize("long_web_lines", long_web_lines(workspace)?),
+        oversize("excess_crate_lines", large_crates(workspace)),
+        oversize("wide_types", wide_types(workspace)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::baseline::{Baseline, SIZES};
+    use crate::root;
+
+    /// Lines of a source file; a longer file is split into modules.
+    const MAX_LINES: usize = 500;
+
+    #[test]
+    fn file_sizes_and_module_headers() {
+        let paths = list_files(&root(), &[".rs", ".ts", ".vue"]).unwrap();
+        assert!(paths.len() > 80);
+        for path in paths {
+            let file = read_file(&root(), &path).unwrap();
+            if file.text.lines().take(3).any(|line| line.contains("auto-generated")) {
+                continue;
+            }
+            assert!(file.text.lines().count() <= MAX_LINES, "{}: more than {MAX_LINES} lines", file.path);
+            if file.path.ends_with(".rs") {
+                assert!(file.text.starts_with("//! "), "{}: no module header (`//!`)", file.path);
+            }
+        }
+    }
+
+    /// Paths below these directories, in backticks or links, must exist.
+    #[test]
+    fn documented_paths_exist() {
+        let mut checked = 0;
+        for path in list_files(&root(), &[".md"]).unwrap() {
+            let page = read_file(&root(), &path).unwrap();
+            if page.path == "CHANGELOG.md" {
+                continue;
+            }
+            for word in page.text.split(['`', '(', ')', ' ', '\n', '"']) {
+                let is_path = ["crates/", "web/", "docs/", "xtask/", "bench/", "scripts/", ".ci/"]
+                    .iter()
+                    .any(|top| word.starts_with(top));
+                let plain = word.split(['#', ':']).next().unwrap_or_default();
+                if is_path && !plain.contains(['*', '{', '<', '…']) {
+                    checked += 1;
+                    assert!(root().join(plain).exists(), "{} names {plain}, which does not exist", page.path);
+                }
+            }
+        }
+        assert!(checked > 10, "only {checked} paths found");
+    }
+
+    #[test]
+    fn sizes_stay_within_their_baselines() {
+        let baseline = Baseline::load(&root()).unwrap();
+        let mut raised = Vec::new();
+        for size in oversizes(crate::test_workspace()).unwrap() {
+            let limit = baseline.value(SIZES, size.key);
+            if f64::from(size.count()) > limit {
+                raised.push(format!(
+                    "{} = {}, baseline {limit}: {:#?}",
+                    size.key,
+                    size.count(),
+                    size.offenders
+                ));
+            }
+        }
+        assert!(raised.is_empty(), "{}", raised.join("\n"));
+    }
+
+    #[test]
+    fn dependencies_are_shared_or_dynamic_fields() {
+        let text = "pub struct A<T> { a: Arc<u8>, b: u8, c: std::sync::Arc<Vec<(u8, u8)>>, \
+            d: Box<dyn Fn(u8) -> u8>, e: Vec<Arc<u8>> }\n\
+            struct B; struct C(Arc<u8>);";
+        let file = RustFile::new("x.rs", text.to_owned());
+        let index = |name: &str| (0..file.code.len()).find(|index| file.code_text(*index) == name).unwrap();
+        assert_eq!(dependencies(&file, index("A") - 1), 3);
+        assert_eq!(dependencies(&file, index("B") - 1), 0);
+    }
 }

@@ -1,4 +1,4 @@
-//! Wiring and rhythm: reads at each tick, derives, spools; ends in order.
+//! Agent startup, ticker and shutdown. The ticker collects, derives and spools one snapshot per tick.
 
 use crate::collector_pool::CollectorPool;
 use crate::config::AgentConfig;
@@ -15,26 +15,26 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A running agent.
+/// Handle of a running agent.
 pub struct Agent {
     shared: Arc<AgentState>,
     threads: Vec<JoinHandle<()>>,
     host: HostId,
-    /// Held for the agent's life.
+    /// Lock of the state directory, released with the agent.
     _lock: Option<std::fs::File>,
 }
 
 impl Agent {
-    /// Starts ticker, collectors and pusher.
-    ///
-    /// `ended` is called where the hub revoked this agent: it then does nothing any more.
+    /// Starts the collector threads, the ticker and the pusher. `on_revoked` is called once if the hub
+    /// revokes this agent; its threads have stopped sending by then.
     ///
     /// # Errors
-    /// A setting that can't be, or no threads.
+    /// Fails if a setting is invalid, if another agent uses the state directory, or if no thread
+    /// can be started.
     pub fn start(
         config: &AgentConfig,
         clock: Arc<dyn Clock>,
-        ended: impl FnOnce() + Send + 'static,
+        on_revoked: impl FnOnce() + Send + 'static,
     ) -> Result<Self, AgentError> {
         config.validate()?;
         let source: Arc<dyn Source> =
@@ -53,11 +53,11 @@ impl Agent {
             interval_ms: AtomicU64::new(interval_ms),
             spool: Mutex::new(spool),
         });
-        tracing::info!(host.id = %host, host.name = name, hub = config.hub, interval_ms, "agent started");
-        let runner = CollectorPool::start(source, &set, &config.collector_intervals, clock.clone())?;
+        tracing::info!(host.id = %host, host.name = name, hub.url = config.hub, interval_ms, "agent started");
+        let pool = CollectorPool::start(source, &set, &config.collector_intervals, clock.clone())?;
         let pusher = Pusher::new(shared.clone(), clock.clone(), config, host, name)?;
         let ticker = Ticker {
-            runner,
+            pool,
             set,
             deriver: Deriver::default(),
             builder: SnapshotBuilder::default(),
@@ -70,31 +70,31 @@ impl Agent {
             clock,
             shared: shared.clone(),
         };
-        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.into()).spawn(work)
+        let spawn = |name: &str, main: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.into()).spawn(main)
         };
         let threads = vec![
-            spawn("push", Box::new(move || pusher.run(ended)))?,
+            spawn("push", Box::new(move || pusher.run(on_revoked)))?,
             spawn("tick", Box::new(move || ticker.run()))?,
         ];
         Ok(Self { shared, threads, host, _lock: lock })
     }
 
-    /// Whether the hub does not want this agent any more.
-    pub fn revoked(&self) -> bool {
-        self.shared.revoked()
+    /// Returns true after the hub revoked this agent.
+    pub fn is_revoked(&self) -> bool {
+        self.shared.is_revoked()
     }
 
-    /// The host's identity.
+    /// Id of the host that this agent monitors.
     pub fn host(&self) -> HostId {
         self.host
     }
 
-    /// Stops ticking, sends what waits once more, and leaves. What could not be sent stays in
-    /// the spool.
+    /// Stops the ticker, attempts once to send the pending snapshots, and waits for both threads. Unsent
+    /// snapshots stay in the spool.
     pub fn stop(self) {
         self.shared.stop.store(true, Ordering::Release);
-        // Under the lock, or a thread about to wait would miss the bell.
+        // Taking the lock orders this after a thread that is about to wait, which would miss the wakeup.
         drop(self.shared.lock());
         self.shared.wake.notify_all();
         for thread in self.threads {
@@ -107,13 +107,14 @@ impl Agent {
 }
 
 struct Ticker {
-    runner: CollectorPool,
+    pool: CollectorPool,
     set: CollectorSet,
     deriver: Deriver,
     builder: SnapshotBuilder,
     self_metrics: SelfMetrics,
-    /// Stands in where the kernel doesn't tell its boot.
+    /// Boot id of the snapshots if the kernel provides none.
     fallback_boot: BootId,
+    /// Collector errors of the previous snapshot, already logged.
     logged_errors: Vec<String>,
     missed_ticks: u64,
     last_sequence: Option<(BootId, u64)>,
@@ -125,10 +126,10 @@ struct Ticker {
 impl Ticker {
     fn run(mut self) {
         self.last_sequence = self.shared.lock().last_sequence();
-        // Rates need a reading before the first tick.
-        let first = self.runner.read();
+        // The first tick needs a previous reading to derive rates.
+        let first = self.pool.read();
         self.deriver.derive(&first, &self.set.options);
-        let mut taken = first.monotonic;
+        let mut last_reading_at = first.monotonic;
         let mut next = None;
         loop {
             let interval = Duration::from_millis(self.shared.interval_ms.load(Ordering::Acquire));
@@ -140,41 +141,41 @@ impl Ticker {
                     .saturating_sub(1);
                 self.missed_ticks += u64::try_from(missed).unwrap_or(u64::MAX);
             }
-            // Two readings close together make rates of noise.
-            if target.saturating_sub(taken) < interval / 2 {
+            // Rates over less than half an interval would be mostly noise.
+            if target.saturating_sub(last_reading_at) < interval / 2 {
                 target = schedule::next_tick(target, interval, phase);
             }
             next = Some(target);
             if !self.sleep_until(target) {
                 return;
             }
-            let reading = self.runner.read();
-            let elapsed = reading.monotonic.saturating_sub(taken);
-            taken = reading.monotonic;
+            let reading = self.pool.read();
+            let elapsed = reading.monotonic.saturating_sub(last_reading_at);
+            last_reading_at = reading.monotonic;
             let snapshot = self.snapshot(&reading, elapsed);
             self.shared.lock().append(&snapshot);
             self.shared.wake.notify_all();
         }
     }
 
-    /// False when it is time to leave.
+    /// Waits until `target`; returns false if the agent stops first.
     fn sleep_until(&self, target: Duration) -> bool {
         let mut guard = self.shared.lock();
         loop {
-            let left = target.saturating_sub(self.clock.monotonic());
+            let remaining = target.saturating_sub(self.clock.monotonic());
             if self.shared.is_stopping() {
                 return false;
             }
-            if left.is_zero() {
+            if remaining.is_zero() {
                 return true;
             }
-            guard = self.shared.wake.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+            guard = self.shared.wake.wait_timeout(guard, remaining).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     fn snapshot(&mut self, reading: &Reading, elapsed: Duration) -> Snapshot {
         let mut derived = self.deriver.derive(reading, &self.set.options);
-        let counts = {
+        let counters = {
             let spool = self.shared.lock();
             AgentCounters {
                 pending: spool.pending(),
@@ -183,7 +184,7 @@ impl Ticker {
                 missed_ticks: self.missed_ticks,
             }
         };
-        self.self_metrics.add(&mut derived, reading, counts, &*self.clock);
+        self.self_metrics.add(&mut derived, reading, counters, &*self.clock);
         self.log_new_errors(&derived.errors);
         let boot = if reading.boot == BootId::default() { self.fallback_boot } else { reading.boot };
         let seq = self.next_seq(boot);
@@ -196,8 +197,9 @@ impl Ticker {
         snapshot
     }
 
-    /// One more than the last of this boot. Without a memory of it (a new boot, a lost state
-    /// folder), milliseconds since 2020 start the count: no earlier run can have got so far.
+    /// Next sequence number of this boot. If the last number is unknown (a new boot, a lost state
+    /// directory), the sequence starts at the milliseconds since 2020, which no earlier run can have
+    /// reached.
     fn next_seq(&mut self, boot: BootId) -> u64 {
         let seq = match self.last_sequence {
             Some((last_boot, seq)) if last_boot == boot => seq + 1,
@@ -207,39 +209,39 @@ impl Ticker {
         seq
     }
 
-    /// Each complaint goes to the log when it is new, not at every tick.
+    /// Logs each collector error once while it persists, not at every tick.
     fn log_new_errors(&mut self, errors: &[perfwatch_model::CollectorError]) {
-        // "since 12 s" counts up: it is the same complaint.
-        let key = |text: &str| {
+        // A message that ends in a growing duration ("for 12 s") is the same error.
+        let without_duration = |text: &str| {
             text.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ' || c == 's').to_owned()
         };
-        let now: Vec<String> =
-            errors.iter().map(|e| format!("{} {}", e.collector, key(&e.message))).collect();
-        for (error, complaint) in errors.iter().zip(&now) {
-            if !self.logged_errors.contains(complaint) {
-                tracing::warn!(collector = error.collector, why = error.message, "collector failed");
+        let current: Vec<String> =
+            errors.iter().map(|e| format!("{} {}", e.collector, without_duration(&e.message))).collect();
+        for (error, key) in errors.iter().zip(&current) {
+            if !self.logged_errors.contains(key) {
+                tracing::warn!(collector = error.collector, error = error.message, "collector failed");
             }
         }
-        self.logged_errors = now;
+        self.logged_errors = current;
     }
 }
 
-/// Two readings `apart`, for a single look: the first only so that the second has rates.
+/// Collects one snapshot. Two readings are made, `rate_interval` apart: rates need a previous reading.
 ///
 /// # Errors
-/// No threads.
+/// Fails if the collector threads cannot be started.
 pub fn collect_once(
     source: Arc<dyn Source>,
     set: &CollectorSet,
-    apart: Duration,
+    rate_interval: Duration,
     clock: &Arc<dyn Clock>,
 ) -> std::io::Result<Snapshot> {
-    let mut runner = CollectorPool::start(source, set, &std::collections::BTreeMap::new(), clock.clone())?;
+    let mut pool = CollectorPool::start(source, set, &std::collections::BTreeMap::new(), clock.clone())?;
     let mut deriver = Deriver::default();
-    let first = runner.read();
+    let first = pool.read();
     deriver.derive(&first, &set.options);
-    std::thread::sleep(apart);
-    let second = runner.read();
+    std::thread::sleep(rate_interval);
+    let second = pool.read();
     let elapsed = second.monotonic.saturating_sub(first.monotonic);
     let interval_ms = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
     let derived = deriver.derive(&second, &set.options);

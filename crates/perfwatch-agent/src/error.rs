@@ -1,17 +1,25 @@
-//! Why an agent does not start; once it runs, nothing ends it but its owner.
+//! Errors that prevent an agent from starting.
 
-use crate::config::AgentConfigError;
-
-/// Why an agent can't start.
+/// Error that prevents the start of an agent.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// A setting that can't be.
+    /// Invalid setting of the agent.
     #[error(transparent)]
     Config(#[from] AgentConfigError),
-    /// Two agents with one identity would count the same numbers.
+    /// State directory in use: two agents with one host id would send every snapshot twice.
     #[error("another agent already uses {0}")]
     Locked(String),
-    /// The machine has no thread to give.
-    #[error("can't start a thread: {0}")]
+    /// Thread creation failed.
+    #[error("failed to start a thread: {0}")]
     Thread(#[from] std::io::Error),
+}
+
+/// Invalid setting with its key and the reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {message}")]
+pub struct AgentConfigError {
+    /// Key below the section `agent`.
+    pub key: &'static str,
+    /// Description of the error and of the accepted values.
+    pub message: String,
 }

@@ -1,7 +1,8 @@
-//! The hub as an agent reaches it: HTTP or TLS with certificates verified, its own secret along,
-//! and how it got that secret.
+//! HTTP client of the hub, enrollment, and the file of the agent secret. TLS certificates are always
+//! verified.
 
-use crate::config::AgentConfigError;
+use crate::error::AgentConfigError;
+use crate::url::HubUrl;
 use perfwatch_model::HostId;
 use rustls::crypto::aws_lc_rs;
 use std::io::{self, Read as _, Write as _};
@@ -9,102 +10,93 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::tls::{TlsConfig, TlsProvider};
 
-/// Starts every token that lets agents in for the first time.
+/// Prefix of every enrollment token.
 pub const ENROLLMENT_TOKEN_PREFIX: &str = "pwe_";
-/// An answer is small; more than this is no hub's.
+/// Maximum length of a response body that is read. Responses of a hub are much smaller.
 const MAX_RESPONSE_BYTES: u64 = 1 << 20;
+/// Timeout of a connection attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of a whole request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Maximum length of an error field that is shown or logged, in characters.
+const MAX_ERROR_CHARS: usize = 300;
 
-/// One hub.
+/// HTTP client of one hub; clones share its connection.
 #[derive(Clone)]
 pub struct HubClient {
     http: ureq::Agent,
     base: String,
 }
 
-/// What it answered.
+/// Response of the hub with its body as text.
 pub struct HubResponse {
-    /// HTTP status.
+    /// HTTP status code.
     pub status: u16,
-    /// JSON, from a hub.
+    /// Response body, JSON if it is from a hub.
     pub body: String,
-    /// When to come again.
+    /// Delay that the header `Retry-After` requests.
     pub retry_after: Option<Duration>,
 }
 
 impl HubResponse {
-    /// A member of the error's envelope: `code` or `message`; empty where there is none.
+    /// Field of the error envelope, `code` or `message`; empty if there is none.
     pub fn error(&self, key: &str) -> String {
         let json: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
-        json["error"][key].as_str().unwrap_or_default().chars().take(300).collect()
+        json["error"][key].as_str().unwrap_or_default().chars().take(MAX_ERROR_CHARS).collect()
     }
 }
 
-/// Why there is no secret.
+/// Error of an enrollment attempt.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
-    /// The hub says no.
+    /// Rejected permanently by the hub, with its message.
     #[error("enrollment rejected: {0}")]
-    Refused(String),
-    /// The hub can't be reached, or is busy.
+    Rejected(String),
+    /// Hub unreachable or overloaded; retry later.
     #[error("{0}")]
     Retry(String),
 }
 
 impl HubClient {
-    /// A hub at `http://…` or `https://…`; with `ca`, its certificate must come from one of that
-    /// file (PEM), else from one that this system trusts.
+    /// Client for a hub at `http://…` or `https://…`. The hub's certificate must be signed by a
+    /// certificate of the file `ca` (PEM), or by one that the system trusts if `ca` is `None`.
     ///
     /// # Errors
-    /// An address that is none, a file without certificates.
+    /// Fails if the URL is invalid or the file contains no certificate.
     pub fn new(url: &str, ca: Option<&Path>) -> Result<Self, AgentConfigError> {
-        let fail = |key, message: String| Err(AgentConfigError { key, message });
-        let secure = match url.split_once("://") {
-            Some(("http", rest)) if !rest.is_empty() => false,
-            Some(("https", rest)) if !rest.is_empty() => true,
-            _ => return fail("hub", format!("{url:?} is not an address such as https://hub.example:8000")),
-        };
-        if ca.is_some() && !secure {
-            return fail("ca", "only an https:// address has a certificate to check".to_owned());
-        }
-        let roots = match ca {
-            None => RootCerts::PlatformVerifier,
-            Some(path) => match load_ca_certificates(path) {
-                Ok(roots) => RootCerts::Specific(Arc::new(roots)),
-                Err(why) => return fail("ca", format!("{}: {why}", path.display())),
-            },
-        };
+        let HubUrl { base, root_certs } = HubUrl::parse(url, ca)?;
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
-            .root_certs(roots)
+            .root_certs(root_certs)
             .build();
         let http = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_connect(Some(Duration::from_secs(5)))
-            .timeout_global(Some(Duration::from_secs(20)))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(Some(REQUEST_TIMEOUT))
             .max_idle_connections(1)
-            // A proxy from the environment would see this host's process list; a hub is reached directly.
+            // A proxy from the environment would see this host's process list.
             .proxy(None)
-            // The secret goes to this hub, and to none that it names.
+            // A redirect would send the secret to another server.
             .max_redirects(0)
             .tls_config(tls)
             .user_agent(concat!("perfwatch-agent/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        Ok(Self { http, base: url.trim_end_matches('/').to_owned() })
+        Ok(Self { http, base })
     }
 
-    /// Its address.
+    /// Base URL of the hub.
     pub fn base(&self) -> &str {
         &self.base
     }
 
-    /// Posts once.
+    /// Sends one POST request, without retries.
     ///
     /// # Errors
-    /// It can't be reached, or its answer can't be read.
+    /// Fails if the hub is unreachable or its response cannot be read.
     pub fn post(
         &self,
         path: &str,
@@ -120,78 +112,67 @@ impl HubClient {
             request = request.header("Authorization", format!("Bearer {secret}"));
         }
         let mut response = request.send(body).map_err(|error| error.to_string())?;
-        let wait = response
+        let retry_after = response
             .headers()
             .get("Retry-After")
-            .and_then(|wait| wait.to_str().ok()?.parse().ok())
+            .and_then(|value| value.to_str().ok()?.parse().ok())
             .map(Duration::from_secs);
-        let mut text = String::new();
-        let read = response.body_mut().as_reader().take(MAX_RESPONSE_BYTES).read_to_string(&mut text);
-        read.map_err(|error| error.to_string())?;
-        Ok(HubResponse { status: response.status().as_u16(), body: text, retry_after: wait })
+        let mut body = String::new();
+        let result = response.body_mut().as_reader().take(MAX_RESPONSE_BYTES).read_to_string(&mut body);
+        result.map_err(|error| error.to_string())?;
+        Ok(HubResponse { status: response.status().as_u16(), body, retry_after })
     }
 
-    /// Trades an enrolment token for a secret of this host's own.
+    /// Exchanges an enrollment token for an agent secret of this host.
     ///
     /// # Errors
-    /// The hub says no, or can't be reached.
+    /// Fails if the hub rejects the token or is unreachable.
     pub fn enroll(&self, token: &str, host: HostId, name: &str) -> Result<String, EnrollError> {
         let body = serde_json::json!({ "token": token, "host_id": host, "host_name": name }).to_string();
         let headers = [("Content-Type", "application/json")];
-        let answer = self
+        let response = self
             .post("/api/v1/agents/enroll", &headers, None, body.as_bytes())
             .map_err(EnrollError::Retry)?;
-        match answer.status {
+        match response.status {
             201 => {
-                let json: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
+                let json: serde_json::Value = serde_json::from_str(&response.body).unwrap_or_default();
                 let secret = json["secret"].as_str().map(str::to_owned);
                 secret.ok_or_else(|| EnrollError::Retry("response is not from a PerfWatch hub".to_owned()))
             }
-            400..=428 if !answer.error("code").is_empty() => {
-                Err(EnrollError::Refused(answer.error("message")))
+            400..=428 if !response.error("code").is_empty() => {
+                Err(EnrollError::Rejected(response.error("message")))
             }
             status @ (307 | 308 | 301 | 302) => {
                 Err(EnrollError::Retry(format!("HTTP {status}: redirected; check the hub URL (https?)")))
             }
-            status => Err(EnrollError::Retry(format!("HTTP {status} {}", answer.error("message")))),
+            status => Err(EnrollError::Retry(format!("HTTP {status} {}", response.error("message")))),
         }
     }
 }
 
-fn load_ca_certificates(path: &Path) -> Result<Vec<ureq::tls::Certificate<'static>>, String> {
-    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
-    let mut roots = Vec::new();
-    for item in parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|error| error.to_string())? {
-            roots.push(certificate);
-        }
-    }
-    if roots.is_empty() { Err("no certificate in it (PEM)".to_owned()) } else { Ok(roots) }
-}
-
-/// Where an agent keeps its secret.
 fn secret_path(state: &Path) -> PathBuf {
     state.join("secret")
 }
 
-/// The secret it got before.
+/// Loads the stored agent secret; `None` if there is no file or it is empty.
 pub fn load_secret(state: &Path) -> Option<String> {
     let text = std::fs::read_to_string(secret_path(state)).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// Keeps a secret for its owner alone; a crash leaves the old one or the new one.
+/// Stores the agent secret, readable by the owner only. The file is replaced atomically: a crash
+/// leaves the old secret or the new one.
 ///
 /// # Errors
-/// The folder can't be written.
+/// Fails if the directory is not writable.
 pub fn save_secret(state: &Path, secret: &str) -> io::Result<()> {
     std::fs::create_dir_all(state)?;
-    let fresh = state.join("secret.new");
-    let _ = std::fs::remove_file(&fresh);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    let new_path = state.join("secret.new");
+    let _ = std::fs::remove_file(&new_path);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new_path)?;
     file.write_all(format!("{secret}\n").as_bytes())?;
     file.sync_all()?;
-    std::fs::rename(fresh, secret_path(state))
+    std::fs::rename(new_path, secret_path(state))
 }
 
 #[cfg(test)]
@@ -200,28 +181,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
-    fn url_and_ca_file_are_validated() {
-        let folder = tempfile::tempdir().unwrap();
-        let empty = folder.path().join("empty.pem");
-        std::fs::write(&empty, "nothing").unwrap();
-        for (url, ca, key) in [
-            ("ftp://hub", None, Some("hub")),
-            ("hub:8000", None, Some("hub")),
-            ("https://", None, Some("hub")),
-            ("http://hub:8000", Some(empty.as_path()), Some("ca")),
-            ("https://hub:8000", Some(empty.as_path()), Some("ca")),
-            ("https://hub:8000", Some(Path::new("/nowhere")), Some("ca")),
-            ("https://hub:8000", None, None),
-            ("http://hub:8000/", None, None),
-        ] {
-            assert_eq!(HubClient::new(url, ca).err().map(|problem| problem.key), key, "{url} {ca:?}");
-        }
-    }
-
-    #[test]
     fn secret_file_is_private() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = folder.path().join("agent");
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("agent");
         assert_eq!(load_secret(&state), None);
         save_secret(&state, "one").unwrap();
         save_secret(&state, "two").unwrap();

@@ -1,8 +1,8 @@
-//! One host's way to its hub: the ticker reads at a fixed phase, the spool keeps what was read
-//! until it is acked, the pusher sends. Collecting never waits for sending.
+//! Agent of one host: the ticker collects at a fixed phase, the spool stores snapshots until they
+//! are acknowledged, the pusher sends them to the hub. Collecting never waits for sending.
 //!
-//! Threads, no async: one a collector, one ticker, one pusher. There is no way in: the agent
-//! listens to nothing, and all a hub can change is how often it sends.
+//! Threads, no async: one per collector, one ticker, one pusher. The agent opens no listening
+//! socket; the only setting that a hub can change is the collection interval.
 
 mod agent;
 mod collector_pool;
@@ -15,10 +15,11 @@ mod schedule;
 mod self_metrics;
 mod spool;
 mod timeout_source;
+mod url;
 
 pub use agent::{Agent, collect_once};
-pub use config::{AgentConfig, AgentConfigError};
-pub use error::AgentError;
+pub use config::AgentConfig;
+pub use error::{AgentConfigError, AgentError};
 pub use hub_client::{
     ENROLLMENT_TOKEN_PREFIX, EnrollError, HubClient, HubResponse, load_secret, save_secret,
 };

@@ -1,7 +1,8 @@
-//! The way out: takes the oldest snapshots, sends them, deletes them on ack, backs off with
-//! jitter otherwise. Runs on a thread of its own and never holds up the ticker.
+//! Sends spooled snapshots with backoff: reads the oldest, sends them, deletes them when the hub
+//! acknowledges, otherwise waits with jitter. Runs on a separate thread and never delays the ticker.
 
-use crate::config::{AgentConfig, AgentConfigError, MAX_INTERVAL, MIN_INTERVAL};
+use crate::config::{AgentConfig, MAX_INTERVAL, MIN_INTERVAL};
+use crate::error::AgentConfigError;
 use crate::hub_client::{ENROLLMENT_TOKEN_PREFIX, HubClient, HubResponse, load_secret, save_secret};
 use crate::spool::{self, Spool, SpoolBatch};
 use bytes::Bytes;
@@ -12,16 +13,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What ticker and pusher share.
+/// State that the ticker and the pusher share.
 pub(crate) struct AgentState {
     pub(crate) spool: Mutex<Spool>,
+    /// Newest host facts, sent when the hub requests them.
     pub(crate) facts: Mutex<Option<FactsMessage>>,
-    /// Rung when there is something to send, or when it is time to leave.
+    /// Notified when a snapshot was spooled or the agent stops.
     pub(crate) wake: Condvar,
     pub(crate) stop: AtomicBool,
-    /// The hub does not want this agent any more.
+    /// Set when the hub revoked this agent; both threads stop.
     pub(crate) revoked: AtomicBool,
-    /// Milliseconds; changed by the hub's answers.
+    /// Collection interval in milliseconds; responses of the hub can change it.
     pub(crate) interval_ms: AtomicU64,
 }
 
@@ -31,60 +33,71 @@ impl AgentState {
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::Acquire) || self.revoked()
+        self.stop.load(Ordering::Acquire) || self.is_revoked()
     }
 
-    pub(crate) fn revoked(&self) -> bool {
+    pub(crate) fn is_revoked(&self) -> bool {
         self.revoked.load(Ordering::Acquire)
     }
 
-    /// Sleeps, but not through a stop.
+    /// Sleeps for `time`, or until the agent stops.
     fn sleep(&self, time: Duration) {
         let guard = self.lock();
         let _ = self.wake.wait_timeout_while(guard, time, |_| !self.is_stopping());
     }
 }
 
-/// Sends until it is told to stop, then once more.
+/// Sends spooled snapshots until the agent stops, then makes one last attempt.
 pub(crate) struct Pusher {
     pub(crate) shared: Arc<AgentState>,
     pub(crate) clock: Arc<dyn Clock>,
     hub: HubClient,
-    state: PathBuf,
-    /// As it was configured.
+    state_dir: PathBuf,
+    /// Configured enrollment token.
     token: Option<String>,
-    /// Our own, once we have one.
+    /// Secret of this agent, `None` before enrollment.
     agent_secret: Option<String>,
     host: HostId,
     name: String,
-    backoff_max: Duration,
+    max_backoff: Duration,
+    /// Consecutive failed attempts.
     failures: u32,
-    /// How often in a row the hub did not know our secret.
+    /// Consecutive responses `unknown_agent`.
     unknown_agent_responses: u32,
     send_shapes: bool,
     send_facts: bool,
+    /// Maximum number of snapshots in the next request.
     batch_size: usize,
+    /// Monotonic time of the last sync of the spool.
     last_sync: Duration,
+    /// True while syncing the spool fails and the failure was logged.
+    sync_error_logged: bool,
 }
 
-/// Bytes of snapshots in one request, before compression.
+/// Maximum size of the snapshots in one request, before compression.
 const MAX_BATCH_BYTES: usize = 1 << 20;
-/// So often the hub must say that it does not know us before the token is used again.
+/// Consecutive responses `unknown_agent` after which the agent enrolls again. Another hub of the same
+/// installation may not know a new agent yet, so the first response is not enough.
 const MAX_UNKNOWN_AGENT_RESPONSES: u32 = 4;
-/// First pause after a failure.
+/// Pause after the first failure; doubled with each further failure.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(250);
-/// While the hub is away, the spool is synced to disk this often.
+/// Interval of syncing the spool to disk while the hub is unreachable.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
+/// Maximum wait for a new snapshot before the stop flag is checked again.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause after the spool could not be read.
+const SPOOL_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 enum PushOutcome {
     Acked(IngestResponse),
     ShapesRequested,
-    /// This batch will never be taken.
+    /// Permanent rejection of the batch with the reason.
     Rejected(String),
+    /// Temporary failure with the reason and the delay that the hub requested.
     Retry(String, Option<Duration>),
-    /// The hub does not know our secret: it is another hub, or forgot us.
+    /// Secret unknown to the hub: another hub, or one whose store was replaced.
     UnknownAgent(String),
-    /// The hub does not want us any more.
+    /// Agent revoked by an administrator.
     Revoked,
 }
 
@@ -97,82 +110,87 @@ impl Pusher {
         name: String,
     ) -> Result<Self, AgentConfigError> {
         let token = config.token.clone();
-        let enrols = token.as_ref().is_some_and(|token| token.starts_with(ENROLLMENT_TOKEN_PREFIX));
-        // What was configured as a secret is one; else the one that an enrolment gave.
-        let secret = if enrols || token.is_none() { load_secret(&config.state) } else { token.clone() };
+        let enrolls = token.as_ref().is_some_and(|token| token.starts_with(ENROLLMENT_TOKEN_PREFIX));
+        // A configured secret has precedence over the stored secret of an enrollment.
+        let secret = if enrolls || token.is_none() { load_secret(&config.state) } else { token.clone() };
         Ok(Self {
             shared,
             clock,
             hub: HubClient::new(&config.hub, config.ca.as_deref())?,
-            state: config.state.clone(),
-            token: token.filter(|_| enrols),
+            state_dir: config.state.clone(),
+            token: token.filter(|_| enrolls),
             agent_secret: secret,
             host,
             name,
-            backoff_max: config.max_backoff,
+            max_backoff: config.max_backoff,
             failures: 0,
             unknown_agent_responses: 0,
             send_shapes: false,
             send_facts: false,
             batch_size: limits::MAX_BATCH_SNAPSHOTS,
             last_sync: Duration::ZERO,
+            sync_error_logged: false,
         })
     }
 
-    /// Trades the token for a secret, where there is a token; the secret it has stays until then.
+    /// Exchanges the enrollment token, if any, for an agent secret. The current secret stays valid until
+    /// then.
     fn enroll(&mut self) -> Result<(), String> {
         let Some(token) = self.token.as_ref() else { return Ok(()) };
         let secret = self.hub.enroll(token, self.host, &self.name).map_err(|error| error.to_string())?;
-        if let Err(error) = save_secret(&self.state, &secret) {
-            tracing::warn!(%error, "failed to save the agent secret; the agent must enroll again after a restart");
+        if let Err(error) = save_secret(&self.state_dir, &secret) {
+            tracing::warn!(
+                error = %error,
+                "failed to save the agent secret; the agent must enroll again after a restart"
+            );
         }
         self.agent_secret = Some(secret);
         self.unknown_agent_responses = 0;
-        tracing::info!(hub = self.hub.base(), "agent enrolled");
+        tracing::info!(hub.url = self.hub.base(), "agent enrolled");
         Ok(())
     }
 
-    /// The thread's loop.
-    pub(crate) fn run(mut self, revoked: impl FnOnce()) {
+    /// Body of the pusher thread; calls `on_revoked` at its end if the hub revoked the agent.
+    pub(crate) fn run(mut self, on_revoked: impl FnOnce()) {
         self.push();
-        if self.shared.revoked() {
-            revoked();
+        if self.shared.is_revoked() {
+            on_revoked();
         }
     }
 
     fn push(&mut self) {
         loop {
             let stopping = self.shared.is_stopping();
-            let source = self.shared.lock().pending_batch(self.batch_size);
-            let Some(source) = source else {
+            let pending = self.shared.lock().pending_batch(self.batch_size);
+            let Some(pending) = pending else {
                 if stopping {
                     return;
                 }
                 let guard = self.shared.lock();
                 let idle = |spool: &mut Spool| spool.pending() == 0 && !self.shared.is_stopping();
-                let _ = self.shared.wake.wait_timeout_while(guard, Duration::from_secs(60), idle);
+                let _ = self.shared.wake.wait_timeout_while(guard, IDLE_TIMEOUT, idle);
                 continue;
             };
-            let take = spool::read_batch(source, self.batch_size, MAX_BATCH_BYTES);
-            if take.entries.is_empty() {
-                if take.makes_progress() {
-                    // Only damage was left there.
-                    self.shared.lock().ack(&take);
+            let batch = spool::read_batch(pending, self.batch_size, MAX_BATCH_BYTES);
+            if batch.entries.is_empty() {
+                if batch.makes_progress() {
+                    // Only corrupt records were left.
+                    self.shared.lock().ack(&batch);
                 } else if stopping {
                     return;
                 } else {
-                    self.shared.sleep(Duration::from_secs(1));
+                    self.shared.sleep(SPOOL_RETRY_DELAY);
                 }
                 continue;
             }
-            let pause = self.send_and_ack(&take);
-            if self.shared.revoked() {
+            let pause = self.send_and_ack(&batch);
+            if self.shared.is_revoked() {
                 return;
             }
             if stopping && pause.is_some() {
-                let left = self.shared.lock().pending();
+                let unsent = self.shared.lock().pending();
                 tracing::warn!(
-                    snapshots = left,
+                    snapshots = unsent,
                     "stopping with unsent snapshots; they are sent after the next start"
                 );
                 return;
@@ -188,23 +206,27 @@ impl Pusher {
         }
     }
 
-    /// Sends once; how long to wait before the next try, if it failed.
-    fn send_and_ack(&mut self, take: &SpoolBatch) -> Option<Duration> {
-        match self.send(take) {
-            PushOutcome::Acked(answer) => {
+    /// Sends a batch once. Returns the pause before the next attempt if it failed.
+    fn send_and_ack(&mut self, batch: &SpoolBatch) -> Option<Duration> {
+        match self.send(batch) {
+            PushOutcome::Acked(response) => {
                 if self.failures > 0 {
-                    tracing::info!(tries = self.failures, "connection to the hub restored");
+                    tracing::info!(
+                        hub.url = self.hub.base(),
+                        attempts = self.failures,
+                        "connection to the hub restored"
+                    );
                 }
                 self.failures = 0;
                 self.unknown_agent_responses = 0;
                 self.batch_size = limits::MAX_BATCH_SNAPSHOTS;
                 self.send_shapes = false;
-                self.send_facts = answer.facts_requested;
-                self.apply_response(&answer);
-                self.shared.lock().ack(take);
+                self.send_facts = response.facts_requested;
+                self.apply_response(&response);
+                self.shared.lock().ack(batch);
                 None
             }
-            // Asked again right after they were sent: then something else is wrong.
+            // Requested again right after they were sent: another request would loop.
             PushOutcome::ShapesRequested if self.send_shapes => {
                 self.on_failure("hub rejected the shapes it requested", None)
             }
@@ -212,34 +234,33 @@ impl Pusher {
                 self.send_shapes = true;
                 None
             }
-            PushOutcome::Rejected(why) if take.entries.len() == 1 => {
+            PushOutcome::Rejected(reason) if batch.entries.len() == 1 => {
                 tracing::warn!(
-                    seq = take.entries[0].seq,
-                    why,
+                    seq = batch.entries[0].seq,
+                    reason,
                     "hub rejected a snapshot permanently; dropping it"
                 );
                 self.batch_size = limits::MAX_BATCH_SNAPSHOTS;
-                self.shared.lock().ack(take);
+                self.shared.lock().ack(batch);
                 None
             }
-            // One bad snapshot may spoil a batch: find it by halves.
+            // One invalid snapshot rejects a whole batch: halving the batch finds it.
             PushOutcome::Rejected(_) => {
-                self.batch_size = take.entries.len().div_ceil(2);
+                self.batch_size = batch.entries.len().div_ceil(2);
                 None
             }
-            PushOutcome::Retry(why, wait) => self.on_failure(&why, wait),
-            PushOutcome::UnknownAgent(why) => {
+            PushOutcome::Retry(reason, retry_after) => self.on_failure(&reason, retry_after),
+            PushOutcome::UnknownAgent(reason) => {
                 self.unknown_agent_responses += 1;
-                // Another hub of the same site may not have heard of it yet: not at the first word.
                 if self.unknown_agent_responses >= MAX_UNKNOWN_AGENT_RESPONSES
                     && let Err(error) = self.enroll()
                 {
-                    tracing::debug!(error, "enrolling again");
+                    tracing::warn!(hub.url = self.hub.base(), error, "failed to enroll again");
                 }
-                self.on_failure(&why, None)
+                self.on_failure(&reason, None)
             }
             PushOutcome::Revoked => {
-                tracing::error!(hub = self.hub.base(), "agent revoked by the hub; stopping");
+                tracing::error!(hub.url = self.hub.base(), "agent revoked by the hub; stopping");
                 self.shared.revoked.store(true, Ordering::Release);
                 self.shared.wake.notify_all();
                 Some(Duration::ZERO)
@@ -247,60 +268,64 @@ impl Pusher {
         }
     }
 
-    fn on_failure(&mut self, why: &str, wait: Option<Duration>) -> Option<Duration> {
-        if self.failures == 0 {
-            tracing::warn!(hub = self.hub.base(), why, "hub unreachable; spooling snapshots");
+    /// Counts a failed attempt; returns the pause before the next attempt.
+    fn on_failure(&mut self, error: &str, retry_after: Option<Duration>) -> Option<Duration> {
+        let (url, attempts) = (self.hub.base(), self.failures);
+        if attempts == 0 {
+            tracing::warn!(hub.url = url, error, "hub unreachable; spooling snapshots");
         } else {
-            tracing::debug!(hub = self.hub.base(), why, tries = self.failures, "hub still unreachable");
+            tracing::debug!(hub.url = url, error, attempts, "hub is still unreachable");
         }
         self.failures = self.failures.saturating_add(1);
-        let longest = INITIAL_BACKOFF.saturating_mul(1 << self.failures.min(16)).min(self.backoff_max);
-        // Half fixed, half chance: a thousand agents don't come back at one moment.
-        let pause = longest.mul_f64(0.5 + fastrand::f64() / 2.0);
-        Some(wait.map_or(pause, |wait| wait.min(MAX_INTERVAL).max(pause)))
+        let max_pause = INITIAL_BACKOFF.saturating_mul(1 << self.failures.min(16)).min(self.max_backoff);
+        // Half of the pause is random, so that many agents do not reconnect at the same moment.
+        let pause = max_pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        Some(retry_after.map_or(pause, |delay| delay.min(MAX_INTERVAL).max(pause)))
     }
 
-    fn apply_response(&self, answer: &IngestResponse) {
-        for rejected in answer.rejected.iter().take(3) {
-            tracing::warn!(code = rejected.code, why = rejected.message, "hub rejected a snapshot");
+    /// Logs rejected snapshots and applies the interval that the hub requests.
+    fn apply_response(&self, response: &IngestResponse) {
+        for rejected in response.rejected.iter().take(3) {
+            tracing::warn!(code = rejected.code, reason = rejected.message, "hub rejected a snapshot");
         }
-        if let Some(wanted) = answer.interval_ms {
-            let wanted = Duration::from_millis(u64::from(wanted)).clamp(MIN_INTERVAL, MAX_INTERVAL);
-            let wanted_ms = u64::try_from(wanted.as_millis()).unwrap_or(u64::MAX);
-            if self.shared.interval_ms.swap(wanted_ms, Ordering::AcqRel) != wanted_ms {
-                tracing::info!(interval_ms = wanted_ms, "collection interval changed by the hub");
+        if let Some(requested_ms) = response.interval_ms {
+            let interval = Duration::from_millis(u64::from(requested_ms)).clamp(MIN_INTERVAL, MAX_INTERVAL);
+            let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+            if self.shared.interval_ms.swap(interval_ms, Ordering::AcqRel) != interval_ms {
+                tracing::info!(interval_ms, "collection interval changed by the hub");
             }
         }
     }
 
-    fn send(&mut self, take: &SpoolBatch) -> PushOutcome {
+    fn send(&mut self, batch: &SpoolBatch) -> PushOutcome {
         if self.agent_secret.is_none()
-            && let Err(why) = self.enroll()
+            && let Err(error) = self.enroll()
         {
-            return PushOutcome::Retry(why, None);
+            return PushOutcome::Retry(error, None);
         }
-        let shapes = if self.send_shapes { take.shapes() } else { Vec::new() };
+        let shapes = if self.send_shapes { batch.shapes() } else { Vec::new() };
         let facts = self.shared.facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let batch = Batch {
+        let message = Batch {
             host_id: Bytes::copy_from_slice(&self.host.to_bytes()),
             host_name: self.name.clone(),
             shapes,
-            snapshots: take.entries.iter().map(|entry| entry.bytes.clone()).collect(),
+            snapshots: batch.entries.iter().map(|entry| entry.bytes.clone()).collect(),
             sent_at_ms: self.clock.wall_ms(),
             facts: facts.filter(|_| self.send_shapes || self.send_facts),
         };
-        let body = match zstd::bulk::compress(&wire::encode_batch(&batch), 1) {
+        let body = match zstd::bulk::compress(&wire::encode_batch(&message), 1) {
             Ok(body) => body,
-            Err(error) => return PushOutcome::Rejected(format!("can't compress: {error}")),
+            Err(error) => return PushOutcome::Rejected(format!("failed to compress: {error}")),
         };
         let headers = [("Content-Type", wire::CONTENT_TYPE), ("Content-Encoding", "zstd")];
         match self.hub.post("/ingest/metrics", &headers, self.agent_secret.as_deref(), &body) {
-            Ok(answer) => classify(&answer),
-            Err(why) => PushOutcome::Retry(why, None),
+            Ok(response) => classify(&response),
+            Err(error) => PushOutcome::Retry(error, None),
         }
     }
 
-    /// While the hub is away the spool is all there is: power loss should cost little of it.
+    /// Syncs the spool to disk. While the hub is unreachable, the spool has the only copy of the snapshots,
+    /// and a power loss should cost few of them.
     fn sync(&mut self) {
         let now = self.clock.monotonic();
         if now.saturating_sub(self.last_sync) < SYNC_INTERVAL {
@@ -308,29 +333,38 @@ impl Pusher {
         }
         self.last_sync = now;
         let handle = self.shared.lock().sync_handle();
-        if let Some(Err(error)) = handle.map(|file| file.sync_data()) {
-            tracing::debug!(%error, "failed to sync the spool");
+        match handle.map(|file| file.sync_data()) {
+            Some(Err(error)) if !self.sync_error_logged => {
+                self.sync_error_logged = true;
+                tracing::warn!(error = %error, "failed to sync the spool");
+            }
+            Some(Ok(())) => self.sync_error_logged = false,
+            _ => {}
         }
     }
 }
 
-fn classify(answer: &HubResponse) -> PushOutcome {
-    let (status, wait, code) = (answer.status, answer.retry_after, answer.error("code"));
-    let why = || format!("HTTP {status} {}", answer.error("message")).trim_end().to_owned();
+/// Outcome of an ingest request. Only a rejection by the hub itself drops snapshots: a proxy between
+/// agent and hub may respond with any status.
+fn classify(response: &HubResponse) -> PushOutcome {
+    let (status, retry_after, code) = (response.status, response.retry_after, response.error("code"));
+    let reason = || format!("HTTP {status} {}", response.error("message")).trim_end().to_owned();
     match status {
-        200..=299 => match serde_json::from_str::<IngestResponse>(&answer.body) {
-            Ok(answer) => PushOutcome::Acked(answer),
-            // Something between us that says 200 to anything must not cost data.
-            Err(_) => PushOutcome::Retry(format!("HTTP {status}, but not from a PerfWatch hub"), wait),
+        200..=299 => match serde_json::from_str::<IngestResponse>(&response.body) {
+            Ok(response) => PushOutcome::Acked(response),
+            Err(_) => PushOutcome::Retry(
+                format!("HTTP {status}, but the response is not from a PerfWatch hub"),
+                retry_after,
+            ),
         },
         409 if code == wire::ERROR_UNKNOWN_SHAPE => PushOutcome::ShapesRequested,
         401 if code == "authentication_required" => {
-            PushOutcome::Retry("authentication required: start with --token TOKEN".to_owned(), wait)
+            PushOutcome::Retry("authentication required: start with --token TOKEN".to_owned(), retry_after)
         }
-        401 if code == "unknown_agent" => PushOutcome::UnknownAgent(why()),
+        401 if code == "unknown_agent" => PushOutcome::UnknownAgent(reason()),
         403 if code == "agent_revoked" => PushOutcome::Revoked,
-        400 | 413 | 422 if !code.is_empty() => PushOutcome::Rejected(why()),
-        _ => PushOutcome::Retry(why(), wait),
+        400 | 413 | 422 if !code.is_empty() => PushOutcome::Rejected(reason()),
+        _ => PushOutcome::Retry(reason(), retry_after),
     }
 }
 
@@ -340,35 +374,35 @@ mod tests {
 
     #[test]
     fn only_hub_rejections_drop_snapshots() {
-        let refused = r#"{"error":{"code":"malformed","message":"x"}}"#;
-        for (status, text, kind) in [
+        let rejection = r#"{"error":{"code":"malformed","message":"x"}}"#;
+        for (status, body, expected) in [
             (200, r#"{"accepted":1,"duplicates":0,"rejected":[]}"#, "acked"),
-            (200, "<html>login here</html>", "later"),
-            (200, "null", "later"),
-            (204, "", "later"),
+            (200, "<html>captive portal</html>", "retry"),
+            (200, "null", "retry"),
+            (204, "", "retry"),
             (409, r#"{"error":{"code":"unknown_shape"}}"#, "shapes"),
-            (409, "{}", "later"),
-            (400, refused, "refused"),
-            (413, "<html>nginx</html>", "later"),
-            (413, refused, "refused"),
-            (401, refused, "later"),
-            (401, r#"{"error":{"code":"unknown_agent"}}"#, "unknown"),
-            (401, "<html>log in</html>", "later"),
+            (409, "{}", "retry"),
+            (400, rejection, "rejected"),
+            (413, "<html>nginx</html>", "retry"),
+            (413, rejection, "rejected"),
+            (401, rejection, "retry"),
+            (401, r#"{"error":{"code":"unknown_agent"}}"#, "unknown_agent"),
+            (401, "<html>log in</html>", "retry"),
             (403, r#"{"error":{"code":"agent_revoked"}}"#, "revoked"),
-            (403, "<html>no</html>", "later"),
-            (404, refused, "later"),
-            (429, refused, "later"),
-            (503, refused, "later"),
+            (403, "<html>no</html>", "retry"),
+            (404, rejection, "retry"),
+            (429, rejection, "retry"),
+            (503, rejection, "retry"),
         ] {
-            let found = match classify(&HubResponse { status, body: text.to_owned(), retry_after: None }) {
+            let outcome = match classify(&HubResponse { status, body: body.to_owned(), retry_after: None }) {
                 PushOutcome::Acked(_) => "acked",
                 PushOutcome::ShapesRequested => "shapes",
-                PushOutcome::Rejected(_) => "refused",
-                PushOutcome::Retry(..) => "later",
-                PushOutcome::UnknownAgent(_) => "unknown",
+                PushOutcome::Rejected(_) => "rejected",
+                PushOutcome::Retry(..) => "retry",
+                PushOutcome::UnknownAgent(_) => "unknown_agent",
                 PushOutcome::Revoked => "revoked",
             };
-            assert_eq!(found, kind, "{status} {text}");
+            assert_eq!(outcome, expected, "{status} {body}");
         }
     }
 }

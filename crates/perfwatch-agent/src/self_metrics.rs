@@ -1,12 +1,12 @@
-//! What the agent says of itself: each collector's health and cost, the spool, its own
-//! processor time and memory.
+//! Metrics of the agent about itself: health and duration of each collector, spool, CPU time and
+//! memory.
 
 use perfwatch_collect::{CollectError, Derived, Reading, Sample};
 use perfwatch_model::{Clock, MetricDef, Unit::*};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The agent's own lines of the catalogue.
+/// Definitions of the agent's self-metrics, part of the catalog.
 pub const METRICS: &[MetricDef] = &[
     MetricDef::gauge("agent.collector.duration", Milliseconds, 2, "Duration of the last collector run.")
         .with_dimension("collector"),
@@ -33,7 +33,7 @@ pub const METRICS: &[MetricDef] = &[
         .rollup_last(),
 ];
 
-/// What the spool and the ticker counted.
+/// Counters of the spool and the ticker.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct AgentCounters {
     pub(crate) pending: u64,
@@ -42,19 +42,20 @@ pub(crate) struct AgentCounters {
     pub(crate) missed_ticks: u64,
 }
 
-/// Remembers what is needed for rates of the own process.
+/// Derives the self-metrics; keeps the previous CPU time of the process for its rate.
 #[derive(Default)]
 pub(crate) struct SelfMetrics {
+    /// Monotonic time and clock ticks of the previous snapshot.
     previous: Option<(Duration, u64)>,
 }
 
 impl SelfMetrics {
-    /// Adds the agent's own samples.
+    /// Adds the self-metrics of the agent to a snapshot's samples.
     pub(crate) fn add(
         &mut self,
         derived: &mut Derived,
         reading: &Reading,
-        counts: AgentCounters,
+        counters: AgentCounters,
         clock: &dyn Clock,
     ) {
         let mut push = |name: &str, instance: &str, value: f64| {
@@ -63,44 +64,45 @@ impl SelfMetrics {
             }
         };
         for part in &reading.parts {
-            let took = if part.result.is_ok() { part.duration.as_secs_f64() * 1000.0 } else { f64::NAN };
-            push("agent.collector.duration", part.collector, took);
-            let ok = match &part.result {
+            let duration_ms =
+                if part.result.is_ok() { part.duration.as_secs_f64() * 1000.0 } else { f64::NAN };
+            push("agent.collector.duration", part.collector, duration_ms);
+            let success = match &part.result {
                 Ok(part) => f64::from(u8::from(part.errors.is_empty())),
                 Err(CollectError::NotAvailable) => f64::NAN,
                 Err(_) => 0.0,
             };
-            push("agent.collector.success", part.collector, ok);
+            push("agent.collector.success", part.collector, success);
         }
         let now = clock.monotonic();
-        let own = read_own_process();
-        let cpu = match (self.previous, own) {
-            (Some((then, before)), Some((ticks, _))) if now > then => {
-                to_f64(ticks.saturating_sub(before)) / (now - then).as_secs_f64()
+        let process = read_own_process();
+        let cpu = match (self.previous, process) {
+            (Some((previous, previous_ticks)), Some((ticks, _))) if now > previous => {
+                to_f64(ticks.saturating_sub(previous_ticks)) / (now - previous).as_secs_f64()
             }
             _ => f64::NAN,
         };
-        self.previous = own.map(|(ticks, _)| (now, ticks));
+        self.previous = process.map(|(ticks, _)| (now, ticks));
         push("agent.cpu", "", cpu);
-        push("agent.memory", "", own.map_or(f64::NAN, |(_, bytes)| to_f64(bytes)));
-        push("agent.spool.snapshots", "", to_f64(counts.pending));
-        push("agent.spool.bytes", "", to_f64(counts.spool_bytes));
-        push("agent.spool.dropped", "", to_f64(counts.dropped));
-        push("agent.ticks_missed", "", to_f64(counts.missed_ticks));
+        push("agent.memory", "", process.map_or(f64::NAN, |(_, bytes)| to_f64(bytes)));
+        push("agent.spool.snapshots", "", to_f64(counters.pending));
+        push("agent.spool.bytes", "", to_f64(counters.spool_bytes));
+        push("agent.spool.dropped", "", to_f64(counters.dropped));
+        push("agent.ticks_missed", "", to_f64(counters.missed_ticks));
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "below 2^53 by far")]
+#[expect(clippy::cast_precision_loss, reason = "values stay far below 2^53")]
 fn to_f64(value: u64) -> f64 {
     value as f64
 }
 
-/// Clock ticks used and bytes resident of this process, whatever root the agent watches.
+/// Reads CPU clock ticks and resident bytes of this process, independent of the configured procfs.
 fn read_own_process() -> Option<(u64, u64)> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let words: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    let number = |at: usize| words.get(at)?.parse::<u64>().ok();
-    // proc_pid_stat(5), counted from the state: utime 11, stime 12, rss 21 in pages.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    // proc_pid_stat(5), counted from the state: utime 11, stime 12.
     let ticks = number(11)? + number(12)?;
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let rss = status

@@ -1,15 +1,16 @@
-//! What was read and not yet acked: on disk, so that neither an outage of the hub nor a crash
-//! of the agent loses a tick.
+//! Disk spool of unacknowledged snapshots (a write-ahead queue): neither an outage of the hub nor a
+//! crash of the agent loses a tick.
 //!
 //! Design constraints:
-//! - Snapshots leave in the order they came, oldest first, and stay until they are acked.
-//! - Every record carries a CRC-32; a torn tail is cut off at start, a damaged segment costs
-//!   its rest. Nothing is believed that has no valid checksum, acks included.
-//! - Survives the end of the process at any instruction. Power loss costs what the kernel had
-//!   not written yet; while the hub can't be reached, the log is synced every few seconds.
-//! - The size is capped: the oldest segment goes first, and what it held is counted.
-//! - Where the disk refuses (full, read-only), the newest minutes are kept in memory: a host
-//!   with a full disk is the one people want to see.
+//! - Snapshots are sent in the order of collection, oldest first, and stored until acknowledged.
+//! - Every record has a CRC-32, acknowledgments included. At start an incomplete record at the end is
+//!   truncated; a corrupt record loses the remainder of its segment. Records without a valid
+//!   checksum are never used.
+//! - The log survives the end of the process at any instruction. A power loss costs what the kernel
+//!   had not written yet; while the hub is unreachable, the log is synced every few seconds.
+//! - The size is limited: the oldest segment is dropped first, and its snapshots are counted.
+//! - If the disk is not writable (full, read-only), the newest minutes are buffered in memory: a host
+//!   with a full disk is the host that most needs monitoring.
 
 mod frame;
 mod segment_log;
@@ -23,12 +24,12 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use segment_log::Position;
 
-/// Snapshots kept in memory while the disk refuses: 10 minutes at 2 s.
+/// Maximum number of snapshots in memory while the disk is not writable: 10 minutes at 2 s.
 const MAX_MEMORY_SNAPSHOTS: usize = 300;
-/// A disk that refused is tried again after so many ticks.
+/// Number of appends after a failure before the disk is tried again.
 const APPENDS_BEFORE_RETRY: u32 = 5;
 
-/// One encoded snapshot.
+/// Encoded snapshot with its identity.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SpoolEntry {
     pub(crate) boot: BootId,
@@ -37,20 +38,21 @@ pub(crate) struct SpoolEntry {
     pub(crate) bytes: Bytes,
 }
 
-/// Snapshots in the order to send, and what to say once they are acked.
+/// Snapshots to send, oldest first, with the position to acknowledge.
 pub(crate) struct SpoolBatch {
     pub(crate) entries: Vec<SpoolEntry>,
     origin: BatchOrigin,
 }
 
 enum BatchOrigin {
+    /// Plan of the read and the position after the last entry.
     Disk(ReadPlan, Position),
-    /// The shapes of the entries, and a number that counts all that ever went through memory.
+    /// Shapes of the entries and the value of `Spool::memory_total` after the last entry.
     Memory(HashMap<ShapeId, Bytes>, u64),
 }
 
 impl SpoolBatch {
-    /// Whether acking this gets the queue on: not when the disk could not be read just now.
+    /// Returns false if acknowledging would not advance the queue because the disk could not be read.
     pub(crate) fn makes_progress(&self) -> bool {
         match &self.origin {
             BatchOrigin::Disk(plan, end) => plan.advanced(*end),
@@ -58,42 +60,44 @@ impl SpoolBatch {
         }
     }
 
-    /// The columns of its shapes.
+    /// Encoded shapes of the batch's entries.
     pub(crate) fn shapes(&self) -> Vec<Bytes> {
-        let wanted = self.entries.iter().map(|entry| entry.shape).collect();
+        let ids = self.entries.iter().map(|entry| entry.shape).collect();
         match &self.origin {
-            BatchOrigin::Disk(plan, end) => plan.shapes(*end, &wanted).into_values().collect(),
+            BatchOrigin::Disk(plan, end) => plan.shapes(*end, &ids).into_values().collect(),
             BatchOrigin::Memory(shapes, _) => shapes.values().cloned().collect(),
         }
     }
 }
 
-/// The queue.
+/// Queue of unacknowledged snapshots, on disk with memory as the fallback.
 pub(crate) struct Spool {
-    folder: PathBuf,
+    directory: PathBuf,
     max_bytes: u64,
     log: Option<SegmentLog>,
-    /// Appends until the disk is tried again.
+    /// Number of appends until the disk is tried again.
     appends_until_retry: u32,
     memory: VecDeque<(SpoolEntry, Bytes)>,
+    /// Number of entries that ever left the memory queue.
     memory_total: u64,
-    /// The last shape as it is written.
+    /// Last shape in encoded form.
     shape: Option<(ShapeId, Bytes)>,
     dropped: u64,
+    /// True while the disk is not writable and the failure was logged.
     error_logged: bool,
 }
 
-/// What may be read without holding the spool.
+/// Batch to read with [`read_batch`] without holding the spool's lock.
 pub(crate) enum PendingBatch {
     Disk(ReadPlan),
     Memory(SpoolBatch),
 }
 
 impl Spool {
-    /// Opens the folder; keeps to memory while that fails.
-    pub(crate) fn open(folder: &Path, max_bytes: u64) -> Self {
+    /// Opens the spool directory; buffers in memory while that fails.
+    pub(crate) fn open(directory: &Path, max_bytes: u64) -> Self {
         let mut spool = Self {
-            folder: folder.to_owned(),
+            directory: directory.to_owned(),
             max_bytes,
             log: None,
             appends_until_retry: 0,
@@ -108,27 +112,30 @@ impl Spool {
     }
 
     fn open_log(&mut self) {
-        match SegmentLog::open(&self.folder, self.max_bytes) {
+        match SegmentLog::open(&self.directory, self.max_bytes) {
             Ok(log) => self.log = Some(log),
             Err(error) => {
                 self.appends_until_retry = APPENDS_BEFORE_RETRY;
                 if !std::mem::replace(&mut self.error_logged, true) {
-                    tracing::warn!(folder = %self.folder.display(), %error, "failed to open the spool; buffering snapshots in memory");
+                    tracing::warn!(
+                        path = %self.directory.display(), error = %error,
+                        "failed to open the spool; buffering snapshots in memory"
+                    );
                 }
             }
         }
     }
 
-    /// The newest snapshot that was ever appended here, where that is known.
+    /// Boot id and sequence number of the newest snapshot ever appended, if known.
     pub(crate) fn last_sequence(&self) -> Option<(BootId, u64)> {
         self.log.as_ref()?.last_sequence()
     }
 
-    /// Takes a snapshot in. Never fails: without a disk the memory holds the newest.
+    /// Appends a snapshot. Never fails: without a disk the newest snapshots are buffered in memory.
     pub(crate) fn append(&mut self, snapshot: &Snapshot) {
         let id = snapshot.shape.id();
         let shape = match &self.shape {
-            Some((known, bytes)) if *known == id => bytes.clone(),
+            Some((last_id, bytes)) if *last_id == id => bytes.clone(),
             _ => wire::encode_shape(&snapshot.shape),
         };
         self.shape = Some((id, shape.clone()));
@@ -143,7 +150,7 @@ impl Spool {
         }
         if let Err(error) = self.flush_memory() {
             if !std::mem::replace(&mut self.error_logged, true) {
-                tracing::warn!(%error, "failed to write to the spool; buffering snapshots in memory");
+                tracing::warn!(error = %error, "failed to write to the spool; buffering snapshots in memory");
             }
         } else if self.log.is_some() && std::mem::take(&mut self.error_logged) {
             tracing::info!("spool is writable again");
@@ -155,7 +162,7 @@ impl Spool {
         }
     }
 
-    /// Moves what waits in memory to disk, oldest first.
+    /// Moves the buffered snapshots to disk, oldest first.
     fn flush_memory(&mut self) -> io::Result<()> {
         let Some(log) = &mut self.log else { return Ok(()) };
         while let Some((entry, shape)) = self.memory.front() {
@@ -166,28 +173,30 @@ impl Spool {
         Ok(())
     }
 
-    /// Where the oldest snapshots stand; read them with [`take`] once the lock is released.
-    pub(crate) fn pending_batch(&self, most: usize) -> Option<PendingBatch> {
+    /// Locates the oldest snapshots. Read them with [`read_batch`] after releasing the lock.
+    pub(crate) fn pending_batch(&self, max_entries: usize) -> Option<PendingBatch> {
         if let Some(plan) = self.log.as_ref().filter(|log| log.pending() > 0).map(SegmentLog::read_plan) {
             return Some(PendingBatch::Disk(plan));
         }
-        let waiting = || self.memory.iter().take(most);
-        let entries: Vec<SpoolEntry> = waiting().map(|(entry, _)| entry.clone()).collect();
-        let shapes = waiting().map(|(entry, shape)| (entry.shape, shape.clone())).collect();
+        let oldest = || self.memory.iter().take(max_entries);
+        let entries: Vec<SpoolEntry> = oldest().map(|(entry, _)| entry.clone()).collect();
+        let shapes = oldest().map(|(entry, shape)| (entry.shape, shape.clone())).collect();
         let end = self.memory_total + entries.len() as u64;
         (!entries.is_empty())
             .then_some(PendingBatch::Memory(SpoolBatch { entries, origin: BatchOrigin::Memory(shapes, end) }))
     }
 
-    /// Forgets what was taken.
-    pub(crate) fn ack(&mut self, take: &SpoolBatch) {
-        match take.origin {
+    /// Records that the hub acknowledged a batch, and deletes its snapshots.
+    pub(crate) fn ack(&mut self, batch: &SpoolBatch) {
+        match batch.origin {
             BatchOrigin::Disk(_, end) => {
                 if let Some(log) = &mut self.log
                     && let Err(error) = log.ack(end)
                 {
-                    // Not fatal: after a restart they are sent again, and the hub drops repeats.
-                    tracing::debug!(%error, "failed to record an acknowledgment in the spool");
+                    // Not fatal: after a restart they are sent again, and the hub drops duplicates.
+                    if !std::mem::replace(&mut self.error_logged, true) {
+                        tracing::warn!(error = %error, "failed to record an acknowledgment in the spool");
+                    }
                 }
             }
             BatchOrigin::Memory(_, end) => {
@@ -198,33 +207,33 @@ impl Spool {
         }
     }
 
-    /// Snapshots that wait.
+    /// Number of unacknowledged snapshots on disk and in memory.
     pub(crate) fn pending(&self) -> u64 {
         self.log.as_ref().map_or(0, SegmentLog::pending) + self.memory.len() as u64
     }
 
-    /// Bytes on disk.
+    /// Size of the spool on disk in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.log.as_ref().map_or(0, SegmentLog::bytes)
     }
 
-    /// Snapshots lost to the cap since start.
+    /// Number of snapshots dropped from a full spool since the start.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped + self.log.as_ref().map_or(0, SegmentLog::dropped)
     }
 
-    /// A handle to make what was written so far survive a power loss.
+    /// File handle for syncing the written records to disk.
     pub(crate) fn sync_handle(&self) -> Option<std::fs::File> {
         self.log.as_ref()?.sync_handle()
     }
 }
 
-/// Reads up to `most` snapshots and about `most_bytes`, oldest first, without the spool's lock.
-pub(crate) fn read_batch(source: PendingBatch, most: usize, most_bytes: usize) -> SpoolBatch {
-    match source {
-        PendingBatch::Memory(take) => take,
+/// Reads up to `max_entries` snapshots of about `max_bytes`, oldest first, without the spool's lock.
+pub(crate) fn read_batch(pending: PendingBatch, max_entries: usize, max_bytes: usize) -> SpoolBatch {
+    match pending {
+        PendingBatch::Memory(batch) => batch,
         PendingBatch::Disk(plan) => {
-            let (entries, end) = plan.read(most, most_bytes);
+            let (entries, end) = plan.read(max_entries, max_bytes);
             SpoolBatch { entries, origin: BatchOrigin::Disk(plan, end) }
         }
     }

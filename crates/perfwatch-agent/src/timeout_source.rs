@@ -1,27 +1,33 @@
-//! A source whose mounts may hang: statvfs runs on a thread of its own with a deadline, and a
-//! mount that did not answer is left alone until it does.
+//! Runs statvfs with a timeout: each call gets a thread, and a mount that did not respond is
+//! skipped until its thread returns.
 
 use perfwatch_collect::{FsUsage, LocalRoot, Source};
 use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-/// How long a healthy mount may take; a network one answers in milliseconds.
+/// Timeout of one statvfs call. A healthy network mount responds in milliseconds.
 const STATVFS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Stack of the thread that calls statvfs.
+const STACK_BYTES: usize = 64 << 10;
 
-/// [`LocalRoot`] behind the deadline.
+/// [`LocalRoot`] whose statvfs calls have a timeout.
 pub struct TimeoutSource {
     root: Arc<dyn Source>,
     unresponsive_mounts: Arc<Mutex<HashSet<String>>>,
-    deadline: Duration,
+    timeout: Duration,
 }
 
 impl TimeoutSource {
-    /// Guards this root.
+    /// Wraps a root with the default timeout of one second.
     pub fn new(root: LocalRoot) -> Self {
-        Self { root: Arc::new(root), unresponsive_mounts: Arc::default(), deadline: STATVFS_TIMEOUT }
+        Self { root: Arc::new(root), unresponsive_mounts: Arc::default(), timeout: STATVFS_TIMEOUT }
     }
+}
+
+fn lock(mounts: &Mutex<HashSet<String>>) -> MutexGuard<'_, HashSet<String>> {
+    mounts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Source for TimeoutSource {
@@ -38,27 +44,24 @@ impl Source for TimeoutSource {
     }
 
     fn usage(&self, mount: &str) -> io::Result<FsUsage> {
-        let lock = |set: &Mutex<HashSet<String>>, change: &dyn Fn(&mut HashSet<String>) -> bool| {
-            change(&mut set.lock().unwrap_or_else(PoisonError::into_inner))
-        };
-        // Noted as stuck before it is asked, so that at most one thread hangs on a mount.
-        if !lock(&self.unresponsive_mounts, &|stuck| stuck.insert(mount.to_owned())) {
+        // Marked as unresponsive before the call, so that at most one thread hangs on a mount.
+        if !lock(&self.unresponsive_mounts).insert(mount.to_owned()) {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let (send, answer) = mpsc::sync_channel(1);
-        let (root, stuck, path) = (self.root.clone(), self.unresponsive_mounts.clone(), mount.to_owned());
-        let ask = move || {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let (root, mounts, path) = (self.root.clone(), self.unresponsive_mounts.clone(), mount.to_owned());
+        let call = move || {
             let usage = root.usage(&path);
-            lock(&stuck, &|stuck| stuck.remove(&path));
-            // The asker may have given up.
-            let _ = send.send(usage);
+            lock(&mounts).remove(&path);
+            // The receiver is gone after a timeout.
+            let _ = sender.send(usage);
         };
-        if let Err(error) = std::thread::Builder::new().name("statvfs".into()).stack_size(64 << 10).spawn(ask)
-        {
-            lock(&self.unresponsive_mounts, &|stuck| stuck.remove(mount));
+        let thread = std::thread::Builder::new().name("statvfs".into()).stack_size(STACK_BYTES);
+        if let Err(error) = thread.spawn(call) {
+            lock(&self.unresponsive_mounts).remove(mount);
             return Err(error);
         }
-        answer.recv_timeout(self.deadline).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        receiver.recv_timeout(self.timeout).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn page_size(&self) -> u64 {
@@ -71,9 +74,9 @@ mod tests {
     use super::*;
     use std::sync::Barrier;
 
-    struct Hangs(Barrier);
+    struct HangingSource(Barrier);
 
-    impl Source for Hangs {
+    impl Source for HangingSource {
         fn read(&self, _: &str, _: &mut Vec<u8>) -> io::Result<()> {
             Ok(())
         }
@@ -96,20 +99,20 @@ mod tests {
 
     #[test]
     fn unresponsive_mount_costs_one_thread_and_recovers() {
-        let root = Arc::new(Hangs(Barrier::new(2)));
-        let guarded = TimeoutSource {
+        let root = Arc::new(HangingSource(Barrier::new(2)));
+        let source = TimeoutSource {
             root: root.clone(),
             unresponsive_mounts: Arc::default(),
-            deadline: Duration::from_millis(30),
+            timeout: Duration::from_millis(30),
         };
         for _ in 0..5 {
-            assert_eq!(guarded.usage("/nfs").unwrap_err().kind(), io::ErrorKind::TimedOut);
-            assert_eq!(guarded.usage("/").unwrap().size, 1);
+            assert_eq!(source.usage("/nfs").unwrap_err().kind(), io::ErrorKind::TimedOut);
+            assert_eq!(source.usage("/").unwrap().size, 1);
         }
-        assert_eq!(guarded.unresponsive_mounts.lock().unwrap().len(), 1);
-        // One wait frees the one thread that hangs; more threads would hang on here.
+        assert_eq!(source.unresponsive_mounts.lock().unwrap().len(), 1);
+        // One wait releases the one hanging thread; further threads would keep hanging.
         root.0.wait();
-        while !guarded.unresponsive_mounts.lock().unwrap().is_empty() {
+        while !source.unresponsive_mounts.lock().unwrap().is_empty() {
             std::thread::yield_now();
         }
     }

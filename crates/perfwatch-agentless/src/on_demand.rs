@@ -2,9 +2,10 @@
 //! connection, and not longer.
 
 use super::Agentless;
-use super::runner::{CollectOptions, CollectTrigger};
+use super::runner::CollectOptions;
 use perfwatch_store::Write;
 use perfwatch_store::collection_jobs::CollectionJobs;
+use perfwatch_store::collections::CollectTrigger;
 use perfwatch_store::servers::ServerRow;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;

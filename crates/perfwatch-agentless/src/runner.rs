@@ -9,7 +9,8 @@ use perfwatch_model::remote_collector::{
     FailureCause, SshTarget,
 };
 use perfwatch_model::{HostId, HostRef};
-use perfwatch_store::servers::{CollectionRow, ServerRow};
+use perfwatch_store::collections::{CollectTrigger, CollectionRow};
+use perfwatch_store::servers::ServerRow;
 use perfwatch_store::{SqlStatement, StoreError};
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -27,30 +28,6 @@ const MAX_COUNTER_AGE: Duration = Duration::from_secs(900);
 
 /// How long a test waits for its turn.
 const TEST_QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Why it is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CollectTrigger {
-    /// Its time came.
-    Scheduled,
-    /// Somebody asked for it.
-    Manual,
-    /// Somebody watches.
-    OnDemand,
-    /// To see whether it can be made.
-    Test,
-}
-
-impl CollectTrigger {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Scheduled => "scheduled",
-            Self::Manual => "asked",
-            Self::OnDemand => "live",
-            Self::Test => "test",
-        }
-    }
-}
 
 /// How long what a look opens is held, and since when counters still say something of now.
 pub(super) struct CollectOptions {
@@ -225,7 +202,7 @@ impl Agentless {
             id: 0,
             server: row.id,
             finished_ms: self.deps.clock.wall_ms(),
-            trigger: manner.trigger.name().to_owned(),
+            trigger: manner.trigger,
             attempt: manner.attempt,
             duration_ms: i64::try_from(took_ms).unwrap_or(i64::MAX),
             cause: failure.as_ref().map(|failure| name(failure.cause)),

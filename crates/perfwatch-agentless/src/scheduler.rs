@@ -1,11 +1,12 @@
 //! Plans looks and makes those that are due: a few at a time, each in a task of its own, each try
 //! written down with what follows from it in one commit.
 
-use super::runner::{CollectOptions, CollectTrigger, CollectionReport, MAX_COLLECTION_TIME};
+use super::runner::{CollectOptions, CollectionReport, MAX_COLLECTION_TIME};
 use super::{Agentless, Server};
 use perfwatch_model::remote_collector::CollectionStage;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, Lease, WorkerCapacity};
-use perfwatch_store::servers::{CollectionRow, ServerRow};
+use perfwatch_store::collections::CollectionRow;
+use perfwatch_store::servers::ServerRow;
 use perfwatch_store::{CommitError, StoreError, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,7 +178,7 @@ impl Agentless {
         };
         let interval = Duration::from_millis(u64::try_from(server.interval.ms()).unwrap_or_default());
         let manner = CollectOptions {
-            trigger: if job.trigger == "asked" { CollectTrigger::Manual } else { CollectTrigger::Scheduled },
+            trigger: job.trigger,
             attempt: job.attempts,
             interval,
             keep_alive: if interval <= MAX_KEEP_ALIVE {

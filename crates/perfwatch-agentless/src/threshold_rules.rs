@@ -4,7 +4,7 @@ use super::Agentless;
 use perfwatch_alerting::{AlertingSnapshot, MAX_RULES, StateChange, to_json};
 use perfwatch_rules::Rule;
 use perfwatch_rules::threshold_rules::{self, Thresholds};
-use perfwatch_store::alerts::DefinitionKind;
+use perfwatch_store::definitions::DefinitionKind;
 use perfwatch_store::servers::ServerRow;
 use perfwatch_store::{CommitError, StoreError};
 use std::sync::Arc;

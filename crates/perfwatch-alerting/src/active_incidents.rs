@@ -8,7 +8,7 @@ use perfwatch_rules::Condition;
 use perfwatch_rules::incident::{Ack, Incident, IncidentPhase, REOPEN_WINDOW_MS};
 use perfwatch_rules::rule::{GroupBy, HostSelector, Rule, Severity};
 use perfwatch_rules::silence::MatchTarget;
-use perfwatch_store::alerts::{AlertFilter, AlertRow, IncidentRow};
+use perfwatch_store::incidents::{AlertFilter, AlertRow, IncidentPhase as StoredPhase, IncidentRow};
 use perfwatch_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
@@ -134,10 +134,10 @@ impl Alert {
 
 fn incident_from_row(row: &IncidentRow) -> Incident {
     let ack = row.ack.as_deref().and_then(|ack| serde_json::from_str::<Ack>(ack).ok());
-    let phase = match row.phase.as_str() {
-        "open" => IncidentPhase::Open,
-        "settling" => IncidentPhase::Flapping,
-        _ => IncidentPhase::Resolved,
+    let phase = match row.phase {
+        StoredPhase::Open => IncidentPhase::Open,
+        StoredPhase::Flapping => IncidentPhase::Flapping,
+        StoredPhase::Resolved => IncidentPhase::Resolved,
     };
     Incident {
         id: row.id,
@@ -193,14 +193,13 @@ impl OpenIncident {
     pub(super) fn to_row(&self) -> IncidentRow {
         let incident = &self.incident;
         let phase = match incident.phase {
-            IncidentPhase::Open => "open",
-            IncidentPhase::Flapping => "settling",
-            IncidentPhase::Resolved => "closed",
+            IncidentPhase::Open => StoredPhase::Open,
+            IncidentPhase::Flapping => StoredPhase::Flapping,
+            IncidentPhase::Resolved => StoredPhase::Resolved,
         };
         IncidentRow {
             id: incident.id,
             group_key: incident.group_key.clone(),
-            closed: incident.phase == IncidentPhase::Resolved,
             title: self.title(),
             severity: incident.severity.name().to_owned(),
             phase: phase.to_owned(),

@@ -5,7 +5,7 @@ use super::{Alerting, AlertingSnapshot, StateChange, definitions};
 use data_encoding::HEXLOWER;
 use perfwatch_auth::encryption::{DecryptError, log_reencryption};
 use perfwatch_rules::channel::Channel;
-use perfwatch_store::alerts::DefinitionKind;
+use perfwatch_store::definitions::DefinitionKind;
 use perfwatch_store::{CommitError, StoreError};
 use std::sync::Arc;
 use uuid::Uuid;

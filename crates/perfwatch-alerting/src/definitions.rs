@@ -4,8 +4,9 @@ use perfwatch_rules::builtin_rules;
 use perfwatch_rules::channel::Channel;
 use perfwatch_rules::rule::Rule;
 use perfwatch_rules::silence::{MatchTarget, Silence};
-use perfwatch_store::alerts::DefinitionKind;
-use perfwatch_store::settings::{self, Revision};
+use perfwatch_store::definitions::DefinitionKind;
+use perfwatch_store::revision::Revision;
+use perfwatch_store::settings;
 use perfwatch_store::{Store, StoreError, Write};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,7 +27,7 @@ pub struct AlertDefinitions {
 }
 
 /// Marks a store that has the built-in rules already, whoever removed some of them since.
-const DEFAULTS_CREATED_SETTING: &str = "alert_defaults";
+const DEFAULTS_CREATED_SETTING: &str = "builtin_rules_created";
 
 /// A record as it is kept.
 pub fn to_json<T: Serialize>(record: &T) -> String {

@@ -8,7 +8,8 @@ use perfwatch_rules::incident::{IncidentPhase, NotificationReason};
 use perfwatch_rules::notification::{self, Notification, RenderedNotification, SendError};
 use perfwatch_rules::render;
 use perfwatch_rules::rule::Severity;
-use perfwatch_store::alerts::{NotificationRow, Outbox};
+use perfwatch_store::incidents::IncidentEventKind;
+use perfwatch_store::outbox::{NotificationRow, NotificationState, Outbox};
 use perfwatch_store::{CommitError, SqlStatement, StoreError, Write};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -95,7 +96,7 @@ impl Alerting {
     async fn channels_due(&self) -> Result<Vec<Uuid>, StoreError> {
         let channels = Outbox::channels_due(self.store(), self.now_ms()).await?;
         // A lease is a write: only where there is something to say.
-        if channels.is_empty() || !self.store().acquire_lease("notify", LEASE_MS).await? {
+        if channels.is_empty() || !self.store().acquire_lease("notification_dispatch", LEASE_MS).await? {
             return Ok(Vec::new());
         }
         self.refresh_from_store().await?;
@@ -151,7 +152,10 @@ impl Alerting {
     async fn expire(&self, rows: &[NotificationRow], now_ms: i64) -> Result<(), CommitError> {
         let old = rows.iter().filter(|row| now_ms - row.created_ms > MAX_RETRY_AGE_MS);
         let why = Some("channel disabled for two days");
-        self.commit(old.map(|row| Outbox::finish(row.id, "skipped", why, now_ms)).collect()).await
+        self.commit(
+            old.map(|row| Outbox::finish(row.id, NotificationState::Suppressed, why, now_ms)).collect(),
+        )
+        .await
     }
 
     /// Several messages as one; whether it went on.
@@ -315,20 +319,23 @@ impl Alerting {
         outcome: DeliveryOutcome,
     ) -> Result<bool, CommitError> {
         let now_ms = self.now_ms();
-        let event = |kind: &str, text: String| {
+        let event = |kind: IncidentEventKind, text: String| {
             incident_service::timeline_event(row.incident, now_ms, kind, text).insert()
         };
         let what = &row.reason;
         let (changes, goes_on) = match outcome {
             DeliveryOutcome::Sent => {
                 self.metrics.sent.inc();
-                let told = event("told", format!("{} ({}) notified: {what}", channel.name, channel.kind));
-                let mut changes = vec![Outbox::finish(row.id, "sent", None, now_ms), told];
+                let told = event(
+                    IncidentEventKind::Notified,
+                    format!("{} ({}) notified: {what}", channel.name, channel.kind),
+                );
+                let mut changes = vec![Outbox::finish(row.id, NotificationState::Sent, None, now_ms), told];
                 changes.extend(self.schedule_reminder(channel, row, now_ms));
                 (changes, true)
             }
             DeliveryOutcome::Suppressed(why) => {
-                (vec![Outbox::finish(row.id, "skipped", Some(why), now_ms)], true)
+                (vec![Outbox::finish(row.id, NotificationState::Suppressed, Some(why), now_ms)], true)
             }
             DeliveryOutcome::Failed(SendError::Retry { reason: why, retry_after: after })
                 if now_ms - row.created_ms < MAX_RETRY_AGE_MS =>
@@ -348,7 +355,7 @@ impl Alerting {
                 let mut changes = vec![Outbox::retry_at(row.id, now_ms + wait_ms, &why)];
                 if row.attempts == 0 {
                     changes.push(event(
-                        "waits",
+                        IncidentEventKind::NotificationRetrying,
                         format!("{} ({}) delivery failed, retrying: {why}", channel.name, channel.kind),
                     ));
                 }
@@ -359,10 +366,10 @@ impl Alerting {
                 let why = error.to_string();
                 tracing::warn!(channel = channel.name, why, "notification failed permanently");
                 let dead = event(
-                    "undelivered",
+                    IncidentEventKind::NotificationFailed,
                     format!("{} ({}) delivery failed permanently: {why}", channel.name, channel.kind),
                 );
-                (vec![Outbox::finish(row.id, "dead", Some(&why), now_ms), dead], true)
+                (vec![Outbox::finish(row.id, NotificationState::Failed, Some(&why), now_ms), dead], true)
             }
         };
         self.commit(changes).await?;

@@ -4,7 +4,7 @@
 use super::Alerting;
 use perfwatch_model::{HostId, Snapshot};
 use perfwatch_rules::alert_instance::TransitionEvent;
-use perfwatch_rules::explain::{ExplainRow, Explanation, explain};
+use perfwatch_rules::explain::{ExplainRange, ExplainRow, Explanation, explain};
 use perfwatch_store::BlockContent;
 use perfwatch_tsdb::{Projection, Tier};
 use std::sync::Arc;
@@ -46,14 +46,17 @@ impl Alerting {
         if rows.is_empty() {
             return None;
         }
-        let times =
-            (told.observed_at_ms - 5 * window_ms, told.observed_at_ms - window_ms, told.observed_at_ms);
+        let range = ExplainRange {
+            baseline_from_ms: told.observed_at_ms - 5 * window_ms,
+            from_ms: told.observed_at_ms - window_ms,
+            to_ms: told.observed_at_ms,
+        };
         let rows = rows.iter().map(|row| ExplainRow {
             at_ms: row.at_ms,
             shape: &row.shape,
             values: &row.values,
             processes: &row.processes,
         });
-        Some(explain(metric, times, rows))
+        Some(explain(metric, range, rows))
     }
 }

@@ -9,8 +9,9 @@ use perfwatch_rules::channel::Channel;
 use perfwatch_rules::explain::Explanation;
 use perfwatch_rules::incident::{self, Incident, JoinContext, NotificationReason};
 use perfwatch_rules::{render, threshold_rules};
-use perfwatch_store::accounts::AuditEntry;
-use perfwatch_store::alerts::{IncidentEventRow, NotificationRow};
+use perfwatch_store::audit::AuditEntry;
+use perfwatch_store::incidents::{IncidentEventKind, IncidentEventRow};
+use perfwatch_store::outbox::{NotificationRow, NotificationState};
 use perfwatch_store::{CommitError, SqlStatement};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -139,7 +140,7 @@ impl Alerting {
         let hears = |channel: &Channel| {
             live.alerts
                 .iter()
-                .any(|alert| !alert.body.silenced && channel.filter(alert.match_target(&everyone)))
+                .any(|alert| !alert.body.silenced && channel.accepts(alert.match_target(&everyone)))
         };
         let channels = state.definitions.channels.iter().filter(|channel| hears(channel));
         let channels =
@@ -163,7 +164,7 @@ impl Alerting {
                 due_ms,
                 retry_at_ms: due_ms,
                 attempts: 0,
-                state: "waiting".to_owned(),
+                state: NotificationState::Pending,
                 error: None,
                 finished_ms: None,
                 body: body.clone(),
@@ -178,10 +179,10 @@ impl Alerting {
 pub(super) fn timeline_event(
     incident: Uuid,
     at_ms: i64,
-    kind: &str,
+    kind: IncidentEventKind,
     text: impl Into<String>,
 ) -> IncidentEventRow {
-    IncidentEventRow { incident, at_ms, kind: kind.to_owned(), actor: String::new(), text: text.into() }
+    IncidentEventRow { incident, at_ms, kind, actor: String::new(), text: text.into() }
 }
 
 /// A batch that is being written down.
@@ -310,7 +311,7 @@ impl IncidentBatch<'_> {
             };
             self.statements.push(entry.insert());
         }
-        let kind = if past { "past" } else { "fired" };
+        let kind = if past { IncidentEventKind::Backfilled } else { IncidentEventKind::Fired };
         self.statements.push(timeline_event(id, told.observed_at_ms.min(now_ms), kind, text).insert());
         if let Some(live) = self.incident_mut(id) {
             live.alerts.push(Arc::new(alert));
@@ -335,7 +336,8 @@ impl IncidentBatch<'_> {
             live.alerts.remove(over);
         }
         if silenced {
-            self.statements.push(timeline_event(id, now_ms, "silenced", "silenced").insert());
+            self.statements
+                .push(timeline_event(id, now_ms, IncidentEventKind::Silenced, "silenced").insert());
         }
         self.pending_notices.extend(notice.map(|(notice, delay_ms)| (id, notice, delay_ms)));
     }
@@ -372,7 +374,7 @@ impl IncidentBatch<'_> {
                 threshold: value.then(|| rule.condition.threshold().value),
                 peak_value: told.peak_value,
                 silenced: false,
-                resolve_reason: past.then(|| "past".to_owned()),
+                resolve_reason: past.then(|| "backfilled".to_owned()),
                 consumers,
                 movers,
             },
@@ -392,10 +394,10 @@ impl IncidentBatch<'_> {
         ended.resolved_ms = Some(told.observed_at_ms.max(ended.fired_ms));
         ended.body.peak_value = told.peak_value.or(ended.body.peak_value);
         let (word, says) = match why {
-            ResolveReason::ConditionCleared => ("clear", "is over"),
-            ResolveReason::InstanceGone => ("gone", "resolved: the instance no longer exists"),
-            ResolveReason::RuleDeleted => ("rule_gone", "resolved: the rule was deleted"),
-            ResolveReason::HostDeleted => ("host_gone", "resolved: the host was deleted"),
+            ResolveReason::ConditionCleared => ("condition_cleared", "is over"),
+            ResolveReason::InstanceGone => ("instance_gone", "resolved: the instance no longer exists"),
+            ResolveReason::RuleDeleted => ("rule_deleted", "resolved: the rule was deleted"),
+            ResolveReason::HostDeleted => ("host_deleted", "resolved: the host was deleted"),
         };
         ended.body.resolve_reason = Some(word.to_owned());
         let text = format!("{}: {} {says}", ended.body.host_name, ended.body.rule_name);
@@ -404,7 +406,9 @@ impl IncidentBatch<'_> {
         let notice =
             if live.firing().next().is_none() { live.incident.on_all_resolved(now_ms) } else { None };
         self.statements.push(row);
-        self.statements.push(timeline_event(id, told.observed_at_ms.min(now_ms), "resolved", text).insert());
+        self.statements.push(
+            timeline_event(id, told.observed_at_ms.min(now_ms), IncidentEventKind::Resolved, text).insert(),
+        );
         self.pending_notices.extend(notice.map(|notice| (id, notice, 0)));
     }
 }

@@ -17,7 +17,9 @@ use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotifi
 use perfwatch_rules::rule::{HostSelector, Rule, Severity};
 use perfwatch_rules::silence::{Matcher, Silence};
 use perfwatch_rules::weekly_window::WeeklyWindow;
-use perfwatch_store::alerts::{DefinitionKind, NotificationFilter};
+use perfwatch_store::definitions::DefinitionKind;
+use perfwatch_store::incidents::IncidentEventKind;
+use perfwatch_store::outbox::{NotificationFilter, NotificationState};
 use perfwatch_store::{SqliteOptions, SqliteStore};
 use serde_json::json;
 use std::path::Path;
@@ -219,9 +221,8 @@ impl TestInstall {
         self.ears.sent.lock().unwrap().len()
     }
 
-    async fn messages(&self, state: &str) -> Vec<perfwatch_store::alerts::NotificationRow> {
-        let filter =
-            NotificationFilter { state: Some(state.to_owned()), limit: 100, ..NotificationFilter::default() };
+    async fn messages(&self, state: NotificationState) -> Vec<perfwatch_store::outbox::NotificationRow> {
+        let filter = NotificationFilter { state: Some(state), limit: 100, ..NotificationFilter::default() };
         Outbox::list(self.alerting.store(), filter).await.unwrap()
     }
 }
@@ -349,7 +350,7 @@ async fn restart_sends_only_unsent_notifications() {
     assert_eq!(heard, sent_notifications(&[("a", Opened), ("a", Opened), ("b", Opened), ("b", Opened)]));
     site.run(host(1), &shape, 4, 100).await;
     site.wait_for(|site| site.sent_reasons() == 2).await;
-    assert_eq!(site.messages("waiting").await.len(), 0);
+    assert_eq!(site.messages(NotificationState::Pending).await.len(), 0);
     site.crash().await;
 }
 
@@ -376,13 +377,13 @@ async fn channel_outage_preserves_order_and_permanent_failure_is_listed() {
     }
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(site.sent_reasons(), 0);
-    let waiting = site.messages("waiting").await;
+    let waiting = site.messages(NotificationState::Pending).await;
     assert_eq!(waiting.len(), 3, "{waiting:?}");
     assert!(
         waiting.iter().any(|row| row.attempts >= 2 && row.error.as_deref() == Some("connection refused")),
         "{waiting:?}"
     );
-    let dead = site.messages("dead").await;
+    let dead = site.messages(NotificationState::Failed).await;
     assert!(dead.len() >= 2 && dead.iter().all(|row| row.error.as_deref() == Some("HTTP 400")), "{dead:?}");
     ears.deaf.lock().unwrap().clear();
     clock.advance(Duration::from_secs(601));
@@ -472,7 +473,7 @@ async fn acknowledgment_stops_escalation_until_it_expires() {
         live.incident.ack =
             Some(perfwatch_rules::incident::Ack { by: "user a".into(), at_ms: now_ms, until_ms });
         Ok::<_, CommitError>((
-            incident_service::timeline_event(id, now_ms, "acknowledged", "takes it on"),
+            incident_service::timeline_event(id, now_ms, IncidentEventKind::Acknowledged, "takes it on"),
             None,
         ))
     };
@@ -480,7 +481,7 @@ async fn acknowledgment_stops_escalation_until_it_expires() {
     clock.advance(Duration::from_secs(700));
     tokio::time::sleep(Duration::from_millis(1_300)).await;
     assert_eq!(site.sent(), []);
-    let skipped = site.messages("skipped").await;
+    let skipped = site.messages(NotificationState::Suppressed).await;
     assert!(skipped.iter().any(|row| row.error.as_deref() == Some("somebody took it on")), "{skipped:?}");
     // The half hour is over.
     clock.advance(Duration::from_secs(1_200));

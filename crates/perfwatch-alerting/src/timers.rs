@@ -4,9 +4,11 @@
 use super::{Alert, Alerting, AlertingSnapshot, OpenIncident, StateChange, incident_service};
 use perfwatch_model::HostId;
 use perfwatch_rules::condition::HubMetric;
-use perfwatch_rules::incident::NotificationReason;
-use perfwatch_store::alerts::{HostLastSeen, IncidentRow, Outbox};
-use perfwatch_store::settings::Revision;
+use perfwatch_rules::incident::{CloseOutcome, NotificationReason};
+use perfwatch_store::host_last_seen::HostLastSeen;
+use perfwatch_store::incidents::{IncidentEventKind, IncidentRow};
+use perfwatch_store::outbox::Outbox;
+use perfwatch_store::revision::Revision;
 use perfwatch_store::{CommitError, SqlStatement, StoreError, Write};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -152,7 +154,7 @@ impl Alerting {
         if second.is_multiple_of(LEASE_RENEW_EVERY_TICKS) {
             // Where the store does not answer, nobody judges.
             shared.evaluates_no_data = false;
-            shared.evaluates_no_data = self.store().acquire_lease("silence", LEASE_MS).await?;
+            shared.evaluates_no_data = self.store().acquire_lease("no_data_evaluation", LEASE_MS).await?;
         }
         if shared.evaluates_no_data {
             self.observe_no_data(&shared.last_seen_by_peers);
@@ -218,7 +220,7 @@ impl Alerting {
             let other = |alert: &Arc<Alert>| alert.body.silenced != self.is_silenced(state, alert, now_ms);
             is_ack_expired(live, now_ms)
                 || live.firing().any(other)
-                || live.incident.clone().try_close(now_ms).is_some()
+                || live.incident.clone().try_close(now_ms) != CloseOutcome::Pending
         };
         state.incidents.iter().filter(touched).map(|live| live.incident.id).collect()
     }
@@ -272,12 +274,13 @@ impl Alerting {
         now_ms: i64,
     ) -> (Vec<SqlStatement>, Vec<(NotificationReason, i64)>) {
         let (id, mut rows, mut notices) = (live.incident.id, Vec::new(), Vec::new());
-        let event =
-            |kind: &str, text: String| incident_service::timeline_event(id, now_ms, kind, text).insert();
+        let event = |kind: IncidentEventKind, text: String| {
+            incident_service::timeline_event(id, now_ms, kind, text).insert()
+        };
         if is_ack_expired(live, now_ms)
             && let Some(ack) = live.incident.ack.take()
         {
-            rows.push(event("acknowledgement_over", format!("acknowledgment by {} expired", ack.by)));
+            rows.push(event(IncidentEventKind::AckExpired, format!("acknowledgment by {} expired", ack.by)));
             notices.push((NotificationReason::Reminder, 0));
         }
         let (mut loud, mut hushed) = (false, false);
@@ -292,15 +295,21 @@ impl Alerting {
             }
         }
         if hushed {
-            rows.push(event("silenced", "silence started; notifications are suppressed".to_owned()));
+            rows.push(event(
+                IncidentEventKind::Silenced,
+                "silence started; notifications are suppressed".to_owned(),
+            ));
         }
         if loud {
-            rows.push(event("silence_over", "silence expired; alerts are still firing".to_owned()));
+            rows.push(event(
+                IncidentEventKind::SilenceExpired,
+                "silence expired; alerts are still firing".to_owned(),
+            ));
             notices.extend(live.incident.on_silence_expired());
         }
-        if let Some(notice) = live.incident.try_close(now_ms) {
-            rows.push(event("settled", "resolved after the flap hold".to_owned()));
-            notices.extend(notice.map(|notice| (notice, 0)));
+        if let CloseOutcome::Closed { notify } = live.incident.try_close(now_ms) {
+            rows.push(event(IncidentEventKind::IncidentResolved, "resolved after the flap hold".to_owned()));
+            notices.extend(notify.then_some((NotificationReason::Resolved, 0)));
         }
         (rows, notices)
     }

@@ -2,7 +2,7 @@
 
 use super::client_addr::ClientAddr;
 use super::identity::Identity;
-use perfwatch_store::accounts::AuditEntry;
+use perfwatch_store::audit::AuditEntry;
 use serde::Serialize;
 
 /// Someone who changes something.

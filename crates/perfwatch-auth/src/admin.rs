@@ -7,7 +7,8 @@ use super::{identity, password, secret};
 use crate::encryption::Keyring;
 use crate::error::AuthError;
 use perfwatch_model::Clock;
-use perfwatch_store::accounts::{Account, AuditEntry, Role, Session, Token};
+use perfwatch_store::accounts::{Account, Role, Session, Token};
+use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::{CommitError, SqlStatement, Store, StoreError};
 use std::sync::Arc;
 

@@ -8,10 +8,11 @@ use crate::encryption::{DecryptError, Keyring, log_reencryption};
 use crate::error::AuthError;
 use data_encoding::HEXLOWER;
 use perfwatch_model::{Clock, HostId};
-use perfwatch_store::accounts::{
-    self, Account, Agent, AuditEntry, EnrollmentToken, HostTags, Role, SecretHash, Session, Token,
-};
-use perfwatch_store::settings::{self, Revision};
+use perfwatch_store::accounts::{Account, Role, SecretHash, Session, Token};
+use perfwatch_store::agents::{Agent, EnrollmentToken, HostTags};
+use perfwatch_store::audit::{AuditEntry, AuditFilter, list_audit_entries};
+use perfwatch_store::revision::Revision;
+use perfwatch_store::settings;
 use perfwatch_store::{CommitError, SqlStatement, Store, StoreError, Write};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -413,8 +414,8 @@ impl AuthDirectory {
     }
 
     /// Entries of the audit log.
-    pub async fn audit(&self, filter: accounts::AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
-        accounts::list_audit_entries(&*self.store, filter).await
+    pub async fn audit(&self, filter: AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
+        list_audit_entries(&*self.store, filter).await
     }
 
     /// How long browsers stay logged in.

@@ -8,7 +8,8 @@ use crate::login_throttle::LoginThrottle;
 use crate::{password, secret, totp};
 use perfwatch_model::Clock;
 use perfwatch_store::SqlStatement;
-use perfwatch_store::accounts::{Account, AuditEntry, Session};
+use perfwatch_store::accounts::{Account, Session};
+use perfwatch_store::audit::AuditEntry;
 use serde::Deserialize;
 use std::sync::Arc;
 

@@ -1,25 +1,25 @@
-//! A capture: named file contents in one text, `=== /proc/stat` before each. Written by
-//! `perfwatch capture`, printed by the SSH probe, stored as fixture: a user's bug report
-//! becomes a test by copying a file in.
+//! Capture: named file contents in one text. Written by `perfwatch capture`, printed by the SSH
+//! probe, stored as a test fixture; a capture from a bug report becomes a test.
 //!
-//! A head is `=== PATH` or `=== PATH KIND`; spaces in a path stand as `\040`, as in
-//! proc_pid_mountinfo(5). Kinds: none (text), `hex`, `list` (names of a folder), `count`,
-//! `usage` (five numbers of statvfs), `error` (`denied`, `timed out` or a message). Before a line of text that
-//! itself starts with `===` (after any number of `\`) stands one `\` more. Paths that start with
-//! `@` are about the capture itself: `@page_size`, `@wall_ms`, `@monotonic_ms`. Many small files come
-//! cheaper together: under `@files` each line is `PATH:LINE` (as `grep '' FILE…` prints), under
-//! `@counts` it is `NUMBER PATH`, under `@statfs` `SIZE BLOCKS FREE AVAILABLE INODES FREE MOUNT` of
-//! statvfs, a line of `df -Pk` after `df `, or `? MOUNT` for one that was asked. There, whatever a file holds, it can't pass for another one.
+//! Each entry starts with a header, `=== PATH` or `=== PATH KIND`. A space in a path is written as
+//! `\040`, as in proc_pid_mountinfo(5). Kinds: none (text), `hex`, `list` (names in a directory),
+//! `count`, `usage` (five numbers of statvfs), `error` (`denied`, `timed out` or a message). A line
+//! of text that starts with `===` after any number of `\` is escaped by a further `\`.
+//!
+//! Paths that start with `@` describe the capture itself: `@page_size`, `@wall_ms`,
+//! `@monotonic_ms`. Three sections combine many small files at lower cost: in `@files`, each line
+//! is `PATH:LINE` (the output of `grep '' FILE…`); in `@counts`, `NUMBER PATH`; in `@statfs`, either
+//! `SIZE BLOCKS FREE AVAILABLE INODES FREE MOUNT` of statvfs, `df ` and a line of `df -Pk`,
+//! `? MOUNT` before a mount is queried (timed out if no result follows), or `! MOUNT` after a failed
+//! query (the mount is omitted). File content inside a section cannot be mistaken for another file.
 
 use crate::source::{FsUsage, Source};
 use perfwatch_model::Clock;
+use perfwatch_model::limits::{MAX_CAPTURE_BYTES, MAX_CAPTURE_ENTRIES};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
-
-/// Captures larger than this are refused: 5,000 processes take about 8 MB.
-const MAX_CAPTURE_BYTES: usize = 64 << 20;
 
 #[derive(Debug, Clone, PartialEq)]
 enum Entry {
@@ -27,14 +27,14 @@ enum Entry {
     Error(String),
 }
 
-/// Named contents, readable as a [`Source`].
+/// Named file contents, readable as a [`Source`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Capture {
-    /// By kind (`""`, `list`, `count`, `usage`) and path.
+    /// Entries by path and kind (`""`, `list`, `count`, `usage`).
     entries: BTreeMap<(String, &'static str), Entry>,
 }
 
-/// A clock that stands where the capture's host had it.
+/// Clock fixed at the time of the capture, as read on its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CaptureClock {
     wall_ms: i64,
@@ -51,20 +51,17 @@ impl Clock for CaptureClock {
     }
 }
 
-/// Why a text is no capture.
+/// Error of parsing a capture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("capture, line {line}: {message}")]
 pub struct CaptureError {
-    /// Counted from 1.
+    /// Line number, starting at 1.
     pub line: usize,
-    /// What is wrong there.
+    /// Problem in that line.
     pub message: String,
 }
 
-/// Of 20,000 processes, each has five.
-const MAX_ENTRIES: usize = 150_000;
-
-/// Heads of many files in one section.
+/// Sections that combine many files.
 const FILES_SECTION: &str = "@files";
 const COUNTS_SECTION: &str = "@counts";
 const STATFS_SECTION: &str = "@statfs";
@@ -72,38 +69,38 @@ const STATFS_SECTION: &str = "@statfs";
 const ENTRY_KINDS: [&str; 4] = ["", "list", "count", "usage"];
 
 impl Capture {
-    /// Reads the text form.
+    /// Parses the text form.
     ///
     /// # Errors
-    /// The first line that does not belong into a capture.
+    /// Returns the first invalid line, or the limit that the capture exceeds.
     pub fn parse(bytes: &[u8]) -> Result<Self, CaptureError> {
         let fail = |line, message: &str| Err(CaptureError { line, message: message.to_owned() });
         if bytes.len() > MAX_CAPTURE_BYTES {
-            return fail(1, "larger than 64 MiB");
+            return fail(1, &format!("larger than {} MiB", MAX_CAPTURE_BYTES >> 20));
         }
         let mut capture = Self::default();
         let mut current: Option<(String, String, Vec<u8>, usize)> = None;
         for (index, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {
-            if let Some(head) = line.strip_prefix(b"=== ") {
+            if let Some(header) = line.strip_prefix(b"=== ") {
                 capture.finish_section(current.take())?;
-                let Ok(head) = std::str::from_utf8(head) else {
-                    return fail(index + 1, "the path is not UTF-8");
+                let Ok(header) = std::str::from_utf8(header) else {
+                    return fail(index + 1, "path is not UTF-8");
                 };
-                let (path, kind) = head.trim_end().split_once(' ').unwrap_or((head.trim_end(), ""));
+                let (path, kind) = header.trim_end().split_once(' ').unwrap_or((header.trim_end(), ""));
                 if !path.starts_with(['/', '@']) {
-                    return fail(index + 1, "a path starts with / or @");
+                    return fail(index + 1, "invalid path; expected / or @ at the start");
                 }
                 current = Some((path.replace("\\040", " "), kind.to_owned(), Vec::new(), index + 1));
             } else if let Some((_, _, content, _)) = &mut current {
-                let escaped = line.first() == Some(&b'\\') && is_header_line(&line[1..]);
-                content.extend_from_slice(if escaped { &line[1..] } else { line });
+                let is_escaped = line.first() == Some(&b'\\') && is_header_line(&line[1..]);
+                content.extend_from_slice(if is_escaped { &line[1..] } else { line });
             } else if !line.trim_ascii().is_empty() {
                 return fail(index + 1, "text before the first '=== PATH' line");
             }
         }
         capture.finish_section(current)?;
-        match capture.entries.len() > MAX_ENTRIES {
-            true => fail(1, "too many entries"),
+        match capture.entries.len() > MAX_CAPTURE_ENTRIES {
+            true => fail(1, &format!("too many entries; expected at most {MAX_CAPTURE_ENTRIES}")),
             false => Ok(capture),
         }
     }
@@ -120,7 +117,7 @@ impl Capture {
             "" if path == FILES_SECTION => self.add_files(&content),
             "" if path == COUNTS_SECTION => self.add_counts(&text),
             "" if path == STATFS_SECTION => self.add_mounts(&text),
-            _ if self.entries.len() > MAX_ENTRIES => {}
+            _ if self.entries.len() > MAX_CAPTURE_ENTRIES => {}
             "hex" => {
                 let Some(bytes) = from_hex(&text) else {
                     return Err(CaptureError { line, message: format!("{path}: not hexadecimal") });
@@ -128,11 +125,11 @@ impl Capture {
                 self.entries.insert((path, ""), Entry::Bytes(bytes));
             }
             kind if kind == "error" || kind.starts_with("error ") => {
-                let verb = kind.strip_prefix("error ").unwrap_or_default();
-                let verb = ENTRY_KINDS.into_iter().find(|k| *k == verb).unwrap_or_default();
-                self.entries.insert((path, verb), Entry::Error(text.trim().to_owned()));
+                let failed = kind.strip_prefix("error ").unwrap_or_default();
+                let failed = ENTRY_KINDS.into_iter().find(|k| *k == failed).unwrap_or_default();
+                self.entries.insert((path, failed), Entry::Error(text.trim().to_owned()));
             }
-            kind => match ENTRY_KINDS.into_iter().find(|known| *known == kind) {
+            kind => match ENTRY_KINDS.into_iter().find(|valid| *valid == kind) {
                 Some(kind) => {
                     self.entries.insert((path, kind), Entry::Bytes(content));
                 }
@@ -146,11 +143,11 @@ impl Capture {
 
     fn add_files(&mut self, lines: &[u8]) {
         for line in lines.split_inclusive(|&b| b == b'\n') {
-            if self.entries.len() > MAX_ENTRIES {
+            if self.entries.len() > MAX_CAPTURE_ENTRIES {
                 return;
             }
             let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
-            // What is none of ours is no file; a line of nothing but noise harms nobody.
+            // Other lines are ignored: the shell may print messages between the files.
             let Some(path) = std::str::from_utf8(&line[..colon]).ok().filter(|path| path.starts_with('/'))
             else {
                 continue;
@@ -163,7 +160,7 @@ impl Capture {
     }
 
     fn add_counts(&mut self, lines: &str) {
-        for (count, path) in lines.lines().filter_map(|line| line.split_once(' ')).take(MAX_ENTRIES) {
+        for (count, path) in lines.lines().filter_map(|line| line.split_once(' ')).take(MAX_CAPTURE_ENTRIES) {
             if path.starts_with('/') {
                 self.entries
                     .insert((path.to_owned(), "count"), Entry::Bytes(format!("{count}\n").into_bytes()));
@@ -172,13 +169,13 @@ impl Capture {
     }
 
     fn add_mounts(&mut self, lines: &str) {
-        for line in lines.lines().take(MAX_ENTRIES) {
-            let (kind, rest) = line.split_once(' ').unwrap_or_default();
+        for line in lines.lines().take(MAX_CAPTURE_ENTRIES) {
+            let (kind, remaining) = line.split_once(' ').unwrap_or_default();
             let (mount, entry) = match kind {
-                "?" => (rest, Some(Entry::Error("timed out".to_owned()))),
-                "!" => (rest, None),
-                "df" => match df_usage(rest) {
-                    // A line that statvfs answered already says more.
+                "?" => (remaining, Some(Entry::Error("timed out".to_owned()))),
+                "!" => (remaining, None),
+                "df" => match df_usage(remaining) {
+                    // The result of statvfs has precedence: it includes inodes.
                     Some((mount, _)) if self.bytes("usage", mount).is_ok() => continue,
                     Some((mount, usage)) => (mount, Some(usage)),
                     None => continue,
@@ -198,7 +195,7 @@ impl Capture {
         }
     }
 
-    /// Writes the text form, in the order of the paths.
+    /// Writes the text form, sorted by path.
     pub fn to_text(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for ((path, kind), entry) in &self.entries {
@@ -236,17 +233,17 @@ impl Capture {
         out
     }
 
-    /// Adds or replaces a file.
+    /// Adds or replaces a text file.
     pub fn insert(&mut self, path: &str, content: &[u8]) {
         self.entries.insert((path.to_owned(), ""), Entry::Bytes(content.to_vec()));
     }
 
-    /// A number about the capture itself, such as `@wall_ms`.
+    /// Number in a file or a property of the capture such as `@wall_ms`.
     pub fn number(&self, path: &str) -> Option<i64> {
         self.text("", path).ok()?.trim().parse().ok()
     }
 
-    /// The clocks of the host as they stood when it was taken.
+    /// Clocks of the host at the time of the capture.
     pub fn clock(&self) -> CaptureClock {
         let positive = |path| self.number(path).unwrap_or_default().max(0);
         let monotonic = Duration::from_millis(u64::try_from(positive("@monotonic_ms")).unwrap_or_default());
@@ -256,9 +253,9 @@ impl Capture {
     fn bytes(&self, kind: &'static str, path: &str) -> io::Result<&[u8]> {
         match self.entries.get(&(path.to_owned(), kind)) {
             Some(Entry::Bytes(bytes)) => Ok(bytes),
-            Some(Entry::Error(why)) if why == "denied" => Err(io::ErrorKind::PermissionDenied.into()),
-            Some(Entry::Error(why)) if why == "timed out" => Err(io::ErrorKind::TimedOut.into()),
-            Some(Entry::Error(why)) => Err(io::Error::other(why.clone())),
+            Some(Entry::Error(message)) if message == "denied" => Err(io::ErrorKind::PermissionDenied.into()),
+            Some(Entry::Error(message)) if message == "timed out" => Err(io::ErrorKind::TimedOut.into()),
+            Some(Entry::Error(message)) => Err(io::Error::other(message.clone())),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -272,7 +269,7 @@ fn usage_entry(size: u64, free: u64, available: u64, inodes: u64, inodes_free: u
     Entry::Bytes(format!("{size} {free} {available} {inodes} {inodes_free}\n").into_bytes())
 }
 
-/// `UNIT BLOCKS FREE AVAILABLE INODES FREE MOUNT`
+/// Parses `UNIT BLOCKS FREE AVAILABLE INODES FREE MOUNT` into mount and usage.
 fn statfs_usage(line: &str) -> Option<(&str, Entry)> {
     let mut words = line.splitn(7, ' ');
     let mut number = || words.next()?.parse::<u64>().ok();
@@ -283,16 +280,16 @@ fn statfs_usage(line: &str) -> Option<(&str, Entry)> {
     Some((words.next()?, usage_entry(size, free, available, inodes, inodes_free)))
 }
 
-/// `DEVICE KIB USED AVAILABLE PERCENT MOUNT`, as POSIX's df prints it; it knows no inodes.
+/// Parses `DEVICE KIB USED AVAILABLE PERCENT MOUNT`, a line of POSIX `df`, which has no inodes.
 fn df_usage(line: &str) -> Option<(&str, Entry)> {
-    let at = line.find("% ")?;
-    let mut words = line[..at].split_ascii_whitespace().rev().skip(1);
+    let percent = line.find("% ")?;
+    let mut words = line[..percent].split_ascii_whitespace().rev().skip(1);
     let mut bytes = || words.next()?.parse::<u64>().ok().map(|kib| kib.saturating_mul(1024));
     let (available, used, size) = (bytes()?, bytes()?, bytes()?);
-    Some((line[at + 2..].trim(), usage_entry(size, size.saturating_sub(used), available, 0, 0)))
+    Some((line[percent + 2..].trim(), usage_entry(size, size.saturating_sub(used), available, 0, 0)))
 }
 
-/// `===` after any number of backslashes: such a line is escaped by one more.
+/// Returns whether a line starts with `===` after any number of backslashes and must be escaped.
 fn is_header_line(line: &[u8]) -> bool {
     let start = line.iter().position(|&b| b != b'\\').unwrap_or(line.len());
     line[start..].starts_with(b"===")
@@ -341,19 +338,19 @@ impl Source for Capture {
     }
 }
 
-/// Notes all that collectors ask of another source, answers and refusals alike.
+/// Source that records every read of another source, results and errors, into a capture.
 pub struct RecordingSource<'a> {
     source: &'a dyn Source,
     capture: Mutex<Capture>,
 }
 
 impl<'a> RecordingSource<'a> {
-    /// Listens to `source`.
+    /// Creates a recorder of reads from `source`.
     pub fn new(source: &'a dyn Source) -> Self {
         Self { source, capture: Mutex::default() }
     }
 
-    /// What was asked, with the moment it was asked at.
+    /// Returns the capture with the given times of the host.
     pub fn finish(self, wall_ms: i64, monotonic_ms: i64) -> Capture {
         let page_size = self.source.page_size();
         let mut capture = self.capture.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -363,10 +360,10 @@ impl<'a> RecordingSource<'a> {
         capture
     }
 
-    fn record(&self, kind: &'static str, path: &str, answer: Result<Vec<u8>, &io::Error>) {
-        let entry = match answer {
+    fn record(&self, kind: &'static str, path: &str, result: Result<Vec<u8>, &io::Error>) {
+        let entry = match result {
             Ok(bytes) => Entry::Bytes(bytes),
-            // What is missing in the capture is missing for its reader.
+            // A path without an entry reads as missing.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Entry::Error("denied".to_owned())
@@ -382,12 +379,12 @@ impl<'a> RecordingSource<'a> {
 impl Source for RecordingSource<'_> {
     fn read(&self, path: &str, out: &mut Vec<u8>) -> io::Result<()> {
         let result = self.source.read(path, out);
-        // A capture is made to be sent to others: command lines go without their secrets.
-        let shown = |bytes: &[u8]| match path.ends_with("/cmdline") {
+        // Captures are shared in bug reports, so secrets in command lines are masked.
+        let masked = |bytes: &[u8]| match path.ends_with("/cmdline") {
             true => crate::linux::command_line::mask_secrets(bytes).into_bytes(),
             false => bytes.to_vec(),
         };
-        self.record("", path, result.as_ref().map(|()| shown(out)));
+        self.record("", path, result.as_ref().map(|()| masked(out)));
         result
     }
 
@@ -424,13 +421,13 @@ mod tests {
     #[test]
     fn reads_every_entry_kind() {
         let capture = Capture::parse(
-            b"=== /proc/stat\ncpu 1\n\\=== not a head\n=== /proc/1/cmdline hex\n6100\n=== /sys/block list\nsda\nvda\n\
+            b"=== /proc/stat\ncpu 1\n\\=== not a header\n=== /proc/1/cmdline hex\n6100\n=== /sys/block list\nsda\nvda\n\
               === /proc/1/fd count\n7\n=== /mnt/a\\040b usage\n9 8 7 6 5\n=== /proc/1/io error\ndenied\n=== @page_size\n65536\n",
         )
         .unwrap();
         let mut out = Vec::new();
         capture.read("/proc/stat", &mut out).unwrap();
-        assert_eq!(out, b"cpu 1\n=== not a head\n");
+        assert_eq!(out, b"cpu 1\n=== not a header\n");
         capture.read("/proc/1/cmdline", &mut out).unwrap();
         assert_eq!(out, b"a\0");
         assert_eq!(capture.list("/sys/block").unwrap(), ["sda", "vda"]);

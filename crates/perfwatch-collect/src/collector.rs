@@ -1,24 +1,23 @@
-//! What a collector is: a table of metrics and one function that reads.
+//! Collector definition and sample sink.
 
-use crate::linux::processes;
+use crate::cache::CollectorCache;
 use crate::reading::{Part, Raw, RawSample};
 use crate::{CollectError, Source};
-use perfwatch_model::{MetricDef, limits};
+use perfwatch_model::{MetricDef, glob, limits};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a collector reads when nothing else is configured. Between its turns, its last
-/// samples are repeated.
+/// Default frequency of a collector. Between two runs, snapshots repeat its last samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cadence {
-    /// At each tick.
+    /// Runs at every tick.
     EveryTick,
-    /// No more often than this many seconds.
+    /// Runs at most once in this number of seconds.
     AtMostEvery(u64),
 }
 
 impl Cadence {
-    /// The least time between two reads.
+    /// Minimum time between two runs.
     pub fn min_interval(self) -> Duration {
         match self {
             Self::EveryTick => Duration::ZERO,
@@ -27,56 +26,56 @@ impl Cadence {
     }
 }
 
-/// One source of metrics.
+/// Source of metrics on a host. Collectors fail independently of each other.
 pub struct Collector {
-    /// Its file's name, by which it is switched and reports errors.
+    /// Name in the configuration and in collector errors; equals the name of its source file.
     pub name: &'static str,
-    /// What it can give.
+    /// Metrics that the collector can produce.
     pub metrics: &'static [MetricDef],
-    /// How often it reads by itself.
+    /// Default frequency of runs.
     pub cadence: Cadence,
-    /// Reads once.
+    /// Reads the current values from the source.
     pub read: fn(&mut CollectContext<'_>) -> Result<(), CollectError>,
 }
 
-/// How much of a process's command line leaves the host.
+/// Part of a process's command line that leaves the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CommandLine {
-    /// Nothing.
+    /// Command lines are not collected.
     None,
-    /// With what looks like a secret replaced by `***`.
+    /// Arguments that resemble secrets are replaced by `***`.
     #[default]
     Masked,
-    /// All of it.
+    /// Complete command line, secrets included.
     Full,
 }
 
-/// What a user may choose about collecting.
+/// User-configurable options of all collectors.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CollectorOptions {
-    /// Rows by CPU; half as many by memory and by I/O join them.
+    /// Number of top processes by CPU; half as many are added by memory and by I/O.
     pub top_processes: usize,
-    /// What is shown of command lines.
+    /// Collected part of command lines.
     pub command_line: CommandLine,
-    /// Interfaces that are left out; `*` stands for anything.
+    /// Patterns of excluded network interfaces.
     pub exclude_interfaces: Vec<String>,
-    /// Block devices that are left out.
+    /// Patterns of excluded block devices.
     pub exclude_devices: Vec<String>,
-    /// Mount points that are left out.
+    /// Patterns of excluded mount points.
     pub exclude_mounts: Vec<String>,
-    /// Metrics that are left out.
+    /// Patterns of excluded metric names.
     pub exclude_metrics: Vec<String>,
 }
 
 impl Default for CollectorOptions {
     fn default() -> Self {
-        let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let strings = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         Self {
             top_processes: 10,
             command_line: CommandLine::default(),
-            exclude_interfaces: list(&["veth*", "cali*", "ifb*"]),
-            exclude_devices: list(&["loop*", "ram*"]),
-            exclude_mounts: list(&[
+            exclude_interfaces: strings(&["veth*", "cali*", "ifb*"]),
+            exclude_devices: strings(&["loop*", "ram*"]),
+            exclude_mounts: strings(&[
                 "/var/lib/docker/*",
                 "/var/lib/containers/*",
                 "/var/lib/kubelet/*",
@@ -87,124 +86,86 @@ impl Default for CollectorOptions {
     }
 }
 
-/// What a collector remembers to be cheap. It never changes what a number means: a collector
-/// with a fresh recall gives the same samples.
-#[derive(Default)]
-pub struct CollectorCache {
-    pub(crate) processes: processes::ProcessCache,
-}
-
-/// What a collector's function gets.
+/// Inputs and output of a collector run.
 pub struct CollectContext<'a> {
-    /// The host.
+    /// Access to the files of the host.
     pub source: &'a dyn Source,
-    /// The user's choices.
+    /// Options from the agent's or hub's configuration.
     pub options: &'a CollectorOptions,
-    /// Its own memory.
+    /// State of previous runs.
     pub cache: &'a mut CollectorCache,
-    /// Where samples go.
+    /// Sink for samples and errors.
     pub out: SampleSink,
 }
 
-/// Takes samples by the names of one `METRICS` table.
+/// Collects raw samples of the metrics in a `METRICS` table.
 pub struct SampleSink {
     metrics: &'static [MetricDef],
     last_index: usize,
     no_instance: Arc<str>,
-    /// What was taken so far.
+    /// Samples and errors pushed so far.
     pub part: Part,
 }
 
 impl SampleSink {
-    /// For this table.
+    /// Creates an empty sink for the metrics of a table.
     pub fn new(metrics: &'static [MetricDef]) -> Self {
         Self { metrics, last_index: 0, no_instance: Arc::from(""), part: Part::default() }
     }
 
-    /// A number as it is.
+    /// Pushes a current value of a metric without instances.
     pub fn gauge(&mut self, name: &str, value: f64) {
         let none = self.no_instance.clone();
         self.push_instance(name, &none, Raw::Gauge(value));
     }
 
-    /// A counter.
+    /// Pushes a counter of a metric without instances.
     pub fn counter(&mut self, name: &str, value: u64) {
         let none = self.no_instance.clone();
         self.push_instance(name, &none, Raw::Counter(value));
     }
 
-    /// A share of a counter.
-    pub fn ratio(&mut self, name: &str, part: u64, whole: u64) {
+    /// Pushes a quotient of two counters of a metric without instances.
+    pub fn ratio(&mut self, name: &str, numerator: u64, denominator: u64) {
         let none = self.no_instance.clone();
-        self.push_instance(name, &none, Raw::Ratio { numerator: part, denominator: whole });
+        self.push_instance(name, &none, Raw::Ratio { numerator, denominator });
     }
 
-    /// The same for one instance.
+    /// Pushes a raw value of an instance. The metric must be in the collector's table.
     pub fn push_instance(&mut self, name: &str, instance: &Arc<str>, raw: Raw) {
-        // Collectors emit in the table's order, so the next line is nearly always the one.
+        // Collectors push in the order of the table, so the next entry nearly always matches.
         let count = self.metrics.len();
-        let found =
-            (0..count).map(|step| (self.last_index + step) % count).find(|&at| self.metrics[at].name == name);
-        let Some(at) = found else {
+        let mut indices = (0..count).map(|step| (self.last_index + step) % count);
+        let Some(index) = indices.find(|&index| self.metrics[index].name == name) else {
             debug_assert!(false, "{name} is not in the collector's METRICS");
             return;
         };
-        self.last_index = at + 1;
-        self.part.samples.push(RawSample { metric: &self.metrics[at], instance: instance.clone(), raw });
+        self.last_index = index + 1;
+        self.part.samples.push(RawSample { metric: &self.metrics[index], instance: instance.clone(), raw });
     }
 
-    /// Says what could not be read though the rest can.
-    pub fn record_error(&mut self, why: impl Into<String>) {
-        if self.part.errors.len() < 8 {
-            self.part.errors.push(why.into());
+    /// Records a failure that does not affect the other samples. At most
+    /// [`limits::MAX_ERRORS_PER_COLLECTOR`] are recorded.
+    pub fn record_error(&mut self, message: impl Into<String>) {
+        if self.part.errors.len() < limits::MAX_ERRORS_PER_COLLECTOR {
+            self.part.errors.push(message.into());
         }
     }
 }
 
-/// An instance's name, cut to what the wire allows.
+/// Truncates an instance to [`limits::MAX_INSTANCE_BYTES`], at a character boundary.
 pub(crate) fn truncate_instance(name: &str) -> Arc<str> {
     let end = (0..=limits::MAX_INSTANCE_BYTES.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
     Arc::from(&name[..end.unwrap_or_default()])
 }
 
-/// Whether `name` fits a pattern in which `*` stands for any text.
-pub fn glob_match(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((head, tail)) => name.strip_prefix(head).is_some_and(|rest| {
-            (0..=rest.len()).filter(|&at| rest.is_char_boundary(at)).any(|at| glob_match(tail, &rest[at..]))
-        }),
-    }
-}
-
-/// Whether `name` fits one of the patterns.
+/// Returns whether `name` matches any of the patterns.
 pub(crate) fn is_excluded(patterns: &[String], name: &str) -> bool {
-    patterns.iter().any(|pattern| glob_match(pattern, name))
+    patterns.iter().any(|pattern| glob::matches(pattern, name))
 }
 
-/// A whole number as a sample. Exact below 2^53, which is 8 PiB of bytes.
+/// Converts an integer to a sample; exact below 2^53, that is 8 PiB for bytes.
 #[expect(clippy::cast_precision_loss, reason = "samples are below 2^53 by the scale's own clamp")]
 pub(crate) fn to_f64(value: u64) -> f64 {
     value as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn globs() {
-        for (pattern, name, fits) in [
-            ("veth*", "veth12", true),
-            ("veth*", "eth0", false),
-            ("*", "", true),
-            ("a*b*c", "a-b-b-c", true),
-            ("a*b*c", "a-c", false),
-            ("lo", "lo", true),
-            ("lo", "lo0", false),
-            ("*é", "é", true),
-        ] {
-            assert_eq!(glob_match(pattern, name), fits, "{pattern} on {name}");
-        }
-    }
 }

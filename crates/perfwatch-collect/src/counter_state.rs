@@ -1,6 +1,8 @@
-//! What the next look at a host needs of this one, small enough to be kept beside its job: the
-//! counters, and what tells one process from another. Whoever takes the next look gets the same
-//! rates as one that had both readings.
+//! Counter state carried between two SSH collections.
+//!
+//! It contains the counters of a reading and the identity of each process, and is small enough to
+//! be stored with the collection job. Any hub that runs the next collection derives the same rates
+//! as a hub that has both readings in memory.
 
 use crate::derive::Deriver;
 use crate::reading::{Part, Raw, RawProcess, RawSample};
@@ -9,7 +11,7 @@ use perfwatch_model::BootId;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Counters of one reading.
+/// Serializable counters of the last reading.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CounterState {
     boot: String,
@@ -20,16 +22,16 @@ pub struct CounterState {
 struct CollectorCounters {
     collector: String,
     read_at_ms: u64,
-    /// Metric, instance, counter, and the whole where it is a share.
+    /// Metric, instance, counter, and the denominator of a ratio.
     samples: Vec<(String, String, u64, Option<u64>)>,
     processes: Vec<ProcessCounters>,
 }
 
-/// Pid, start, processor ticks, bytes read and written.
+/// Pid, start time in ticks, CPU ticks, bytes read and written.
 type ProcessCounters = (u32, u64, u64, Option<(u64, u64)>);
 
 impl CounterState {
-    /// Of what was derived last; nothing before the first reading.
+    /// Extracts the counters of the last reading; `None` before the first reading.
     pub fn from_deriver(deriver: &Deriver) -> Option<Self> {
         let (boot, last) = deriver.last_readings();
         let mut parts: Vec<CollectorCounters> = last
@@ -51,20 +53,22 @@ impl CounterState {
         Some(Self { boot: boot?.to_string(), parts })
     }
 
-    /// Goes on from here. What this build does not know is left out: its rates begin anew.
+    /// Creates a deriver that continues from these counters.
+    ///
+    /// Collectors and metrics that this build does not define are ignored.
     pub fn into_deriver(&self) -> Deriver {
         let Ok(boot) = self.boot.parse::<BootId>() else { return Deriver::default() };
-        let parts = self.parts.iter().filter_map(|carried| {
-            let collector = COLLECTORS.iter().find(|collector| collector.name == carried.collector)?;
-            let samples = carried.samples.iter().filter_map(|(name, instance, part, whole)| {
+        let parts = self.parts.iter().filter_map(|counters| {
+            let collector = COLLECTORS.iter().find(|collector| collector.name == counters.collector)?;
+            let samples = counters.samples.iter().filter_map(|(name, instance, count, denominator)| {
                 let metric = collector.metrics.iter().find(|metric| metric.name == name)?;
-                let raw = match *whole {
-                    None => Raw::Counter(*part),
-                    Some(whole) => Raw::Ratio { numerator: *part, denominator: whole },
+                let raw = match *denominator {
+                    None => Raw::Counter(*count),
+                    Some(denominator) => Raw::Ratio { numerator: *count, denominator },
                 };
                 Some(RawSample { metric, instance: instance.as_str().into(), raw })
             });
-            let mut processes: Vec<RawProcess> = carried
+            let mut processes: Vec<RawProcess> = counters
                 .processes
                 .iter()
                 .map(|&(pid, start_ticks, cpu_ticks, io)| RawProcess {
@@ -77,17 +81,17 @@ impl CounterState {
                 .collect();
             processes.sort_by_key(|process| process.pid);
             let part = Part { samples: samples.collect(), processes, ..Part::default() };
-            Some((collector.name, part, Duration::from_millis(carried.read_at_ms)))
+            Some((collector.name, part, Duration::from_millis(counters.read_at_ms)))
         });
         Deriver::from_parts(boot, parts.collect())
     }
 }
 
 fn counter_tuple(sample: &RawSample) -> Option<(String, String, u64, Option<u64>)> {
-    let (part, whole) = match sample.raw {
+    let (count, denominator) = match sample.raw {
         Raw::Gauge(_) => return None,
         Raw::Counter(count) => (count, None),
-        Raw::Ratio { numerator: part, denominator: whole } => (part, Some(whole)),
+        Raw::Ratio { numerator, denominator } => (numerator, Some(denominator)),
     };
-    Some((sample.metric.name.to_owned(), sample.instance.to_string(), part, whole))
+    Some((sample.metric.name.to_owned(), sample.instance.to_string(), count, denominator))
 }

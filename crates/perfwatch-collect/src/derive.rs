@@ -1,11 +1,11 @@
-//! The one place where counters become rates: two readings in, samples out.
+//! Derives samples from two readings; the only place where counters become rates.
 //!
-//! A rate is only given when both counters are of the same boot, the same instance, and grew.
-//! After a reset, a wrap, a hot-plug, a reboot or a first look there is no sample for one
-//! tick, which is honest; a guess would be a spike. Time is the monotonic clock's, so a wall
-//! clock that jumps changes nothing.
+//! A rate requires two counters of the same boot and instance, the second not smaller than the
+//! first. After a reset, a wrap, a hot-plug, a reboot or the first reading, the sample is missing
+//! for one tick; an estimate would be a spike. Durations come from the monotonic clock, so jumps
+//! of the wall clock have no effect.
 
-use crate::collector::{glob_match, to_f64};
+use crate::collector::{is_excluded, to_f64};
 use crate::reading::{Part, PartReading, Raw, RawProcess, RawSample, Reading};
 use crate::{CollectError, CollectorOptions};
 use perfwatch_model::{BootId, CollectorError, HostFacts, MetricDef, MetricKind, ProcessRow};
@@ -13,31 +13,31 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A sample: NaN says that the series is there and this tick of it is not.
+/// Sample of a series. NaN marks a missing value of an existing series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// The line of the collector's table.
+    /// Metric definition in the collector's table.
     pub metric: &'static MetricDef,
-    /// Which one, or `""`.
+    /// Instance of the metric, or `""`.
     pub instance: Arc<str>,
-    /// In the metric's unit.
+    /// Value in the metric's unit, clamped to its range.
     pub value: f64,
 }
 
-/// What a reading says once the one before is subtracted.
+/// Samples, top processes, facts and errors derived from a reading.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Derived {
-    /// All samples.
+    /// Samples of all collectors.
     pub samples: Vec<Sample>,
-    /// The largest processes.
+    /// Top processes by CPU, memory and I/O.
     pub processes: Vec<ProcessRow>,
-    /// The host's facts, where they were read.
+    /// Host facts, if the reading contains them.
     pub facts: Option<HostFacts>,
-    /// Collectors with something to complain of.
+    /// Errors of all collectors.
     pub errors: Vec<CollectorError>,
 }
 
-/// Holds the last reading and what came of it.
+/// Derives samples and retains the last reading for the next derivation.
 #[derive(Default)]
 pub struct Deriver {
     boot: Option<BootId>,
@@ -47,30 +47,25 @@ pub struct Deriver {
 pub(crate) struct LastReading {
     pub(crate) part: Arc<Part>,
     pub(crate) read_at: Duration,
-    points: Vec<Sample>,
+    samples: Vec<Sample>,
     processes: Vec<ProcessRow>,
 }
 
 impl Deriver {
-    /// As if it had read these last.
+    /// Creates a deriver whose last reading consists of these parts.
     pub(crate) fn from_parts(boot: BootId, parts: Vec<(&'static str, Part, Duration)>) -> Self {
-        let last = |(name, part, taken)| {
-            let last = LastReading {
-                part: Arc::new(part),
-                read_at: taken,
-                points: Vec::new(),
-                processes: Vec::new(),
-            };
-            (name, last)
+        let last_reading = |(name, part, read_at)| {
+            let (samples, processes) = (Vec::new(), Vec::new());
+            (name, LastReading { part: Arc::new(part), read_at, samples, processes })
         };
-        Self { boot: Some(boot), last_readings: parts.into_iter().map(last).collect() }
+        Self { boot: Some(boot), last_readings: parts.into_iter().map(last_reading).collect() }
     }
 
     pub(crate) fn last_readings(&self) -> (Option<BootId>, &HashMap<&'static str, LastReading>) {
         (self.boot, &self.last_readings)
     }
 
-    /// Subtracts the reading before, if there was one of the same boot.
+    /// Derives the samples of a reading relative to the previous reading of the same boot.
     pub fn derive(&mut self, reading: &Reading, options: &CollectorOptions) -> Derived {
         if self.boot != Some(reading.boot) {
             self.last_readings.clear();
@@ -84,65 +79,70 @@ impl Deriver {
     }
 
     fn derive_part(&mut self, read: &PartReading, options: &CollectorOptions, derived: &mut Derived) {
-        let say = |message: String| CollectorError { collector: read.collector.to_owned(), message };
+        let to_error = |message: String| CollectorError { collector: read.collector.to_owned(), message };
         let part = match &read.result {
             Ok(part) => part,
             Err(error) => {
                 if *error != CollectError::NotAvailable {
-                    derived.errors.push(say(error.to_string()));
+                    derived.errors.push(to_error(error.to_string()));
                 }
-                // The series stay, with a gap: a failing collector doesn't change the shape.
-                let gap = |point: &Sample| Sample { value: f64::NAN, ..point.clone() };
+                // The series remain, without values: a failing collector does not change the shape.
+                let missing = |sample: &Sample| Sample { value: f64::NAN, ..sample.clone() };
                 if let Some(last) = self.last_readings.get(read.collector) {
-                    derived.samples.extend(last.points.iter().map(gap));
+                    derived.samples.extend(last.samples.iter().map(missing));
                 }
                 return;
             }
         };
-        derived.errors.extend(part.errors.iter().cloned().map(say));
+        derived.errors.extend(part.errors.iter().cloned().map(to_error));
         derived.facts = derived.facts.take().or_else(|| part.facts.clone());
         let last = self.last_readings.get(read.collector);
-        let same = last.is_some_and(|last| Arc::ptr_eq(&last.part, part));
-        if !same {
-            let before =
+        let is_repeated = last.is_some_and(|last| Arc::ptr_eq(&last.part, part));
+        if !is_repeated {
+            let previous =
                 last.and_then(|last| Some((&*last.part, read.started_at.checked_sub(last.read_at)?)));
-            let points = derive_samples(before, &part.samples, options);
-            let processes = derive_processes(before, &part.processes, options.top_processes);
-            let last = LastReading { part: part.clone(), read_at: read.started_at, points, processes };
+            let samples = derive_samples(previous, &part.samples, options);
+            let processes = derive_processes(previous, &part.processes, options.top_processes);
+            let last = LastReading { part: part.clone(), read_at: read.started_at, samples, processes };
             self.last_readings.insert(read.collector, last);
         }
         if let Some(last) = self.last_readings.get(read.collector) {
-            // Repeated, an event would count twice.
-            let again = |point: &Sample| match point.metric.kind {
-                MetricKind::Events if same => Sample { value: 0.0, ..point.clone() },
-                _ => point.clone(),
+            // A repeated number of events would count the events twice.
+            let repeat = |sample: &Sample| match sample.metric.kind {
+                MetricKind::Events if is_repeated => Sample { value: 0.0, ..sample.clone() },
+                _ => sample.clone(),
             };
-            derived.samples.extend(last.points.iter().map(again));
+            derived.samples.extend(last.samples.iter().map(repeat));
             derived.processes.extend(last.processes.iter().cloned());
         }
     }
 }
 
+/// Part of the previous reading, and the time since then.
 type PreviousPart<'a> = Option<(&'a Part, Duration)>;
 
-fn derive_samples(before: PreviousPart<'_>, next: &[RawSample], options: &CollectorOptions) -> Vec<Sample> {
-    let mut points: Vec<Sample> = Vec::with_capacity(next.len());
-    let mut find = SampleLookup::new(before.map_or(&[], |(part, _)| &part.samples));
-    let elapsed = before.map_or(Duration::ZERO, |(_, elapsed)| elapsed);
+fn derive_samples(
+    previous: PreviousPart<'_>,
+    current: &[RawSample],
+    options: &CollectorOptions,
+) -> Vec<Sample> {
+    let mut samples: Vec<Sample> = Vec::with_capacity(current.len());
+    let mut lookup = SampleLookup::new(previous.map_or(&[], |(part, _)| &part.samples));
+    let elapsed = previous.map_or(Duration::ZERO, |(_, elapsed)| elapsed);
     let mut sums: Vec<(usize, &'static str)> = Vec::new();
-    for sample in next {
-        if options.exclude_metrics.iter().any(|pattern| glob_match(pattern, sample.metric.name)) {
+    for sample in current {
+        if is_excluded(&options.exclude_metrics, sample.metric.name) {
             continue;
         }
-        let value = derive_value(sample.metric, find.find(sample).map(|s| s.raw), sample.raw, elapsed);
+        let value = derive_value(sample.metric, lookup.find(sample).map(|s| s.raw), sample.raw, elapsed);
         if !sample.metric.summed {
-            points.push(Sample { metric: sample.metric, instance: sample.instance.clone(), value });
+            samples.push(Sample { metric: sample.metric, instance: sample.instance.clone(), value });
             continue;
         }
         match sums.iter().find(|(_, name)| *name == sample.metric.name) {
-            // A part without a rate yet adds nothing to the sum.
-            Some(&(at, _)) => {
-                let sum: &mut f64 = &mut points[at].value;
+            // An instance without a rate yet adds nothing to the sum.
+            Some(&(index, _)) => {
+                let sum: &mut f64 = &mut samples[index].value;
                 *sum = if sum.is_nan() {
                     value
                 } else if value.is_nan() {
@@ -152,35 +152,35 @@ fn derive_samples(before: PreviousPart<'_>, next: &[RawSample], options: &Collec
                 };
             }
             None => {
-                sums.push((points.len(), sample.metric.name));
-                points.push(Sample { metric: sample.metric, instance: "".into(), value });
+                sums.push((samples.len(), sample.metric.name));
+                samples.push(Sample { metric: sample.metric, instance: "".into(), value });
             }
         }
     }
-    points
+    samples
 }
 
-fn derive_value(metric: &MetricDef, before: Option<Raw>, next: Raw, elapsed: Duration) -> f64 {
-    let growth = |from: u64, to: u64| to.checked_sub(from).map(to_f64);
+fn derive_value(metric: &MetricDef, previous: Option<Raw>, current: Raw, elapsed: Duration) -> f64 {
+    let increase = |from: u64, to: u64| to.checked_sub(from).map(to_f64);
     let seconds = elapsed.as_secs_f64();
-    let value = match (metric.kind, before, next) {
+    let value = match (metric.kind, previous, current) {
         (_, _, Raw::Gauge(value)) => Some(value),
         (MetricKind::Rate, Some(Raw::Counter(from)), Raw::Counter(to)) if seconds > 0.0 => {
-            growth(from, to).map(|growth| growth / seconds * metric.factor)
+            increase(from, to).map(|increase| increase / seconds * metric.factor)
         }
-        (MetricKind::Events, Some(Raw::Counter(from)), Raw::Counter(to)) => growth(from, to),
+        (MetricKind::Events, Some(Raw::Counter(from)), Raw::Counter(to)) => increase(from, to),
         (
             MetricKind::Ratio,
-            Some(Raw::Ratio { numerator: part, denominator: whole }),
-            Raw::Ratio { numerator: next_part, denominator: next_whole },
+            Some(Raw::Ratio { numerator: old_numerator, denominator: old_denominator }),
+            Raw::Ratio { numerator, denominator },
         ) => {
-            // A part may step back a little while the whole grows (iowait is a guess, says
-            // proc_stat(5)): that is a share of zero. A whole that steps back is a reset.
-            let part = to_f64(next_part.saturating_sub(part));
-            match growth(whole, next_whole) {
-                Some(whole) if whole > 0.0 => Some(part / whole * metric.factor),
-                // Nothing happened: no share, no latency.
-                Some(_) if part == 0.0 => Some(0.0),
+            // The numerator may decrease slightly while the denominator increases, because iowait
+            // is an estimate (proc_stat(5)): the ratio is zero. A smaller denominator is a reset.
+            let numerator = to_f64(numerator.saturating_sub(old_numerator));
+            match increase(old_denominator, denominator) {
+                Some(denominator) if denominator > 0.0 => Some(numerator / denominator * metric.factor),
+                // No activity: the share or latency is zero.
+                Some(_) if numerator == 0.0 => Some(0.0),
                 _ => None,
             }
         }
@@ -192,7 +192,8 @@ fn derive_value(metric: &MetricDef, before: Option<Raw>, next: Raw, elapsed: Dur
     value.clamp(metric.min, metric.max.unwrap_or(f64::MAX))
 }
 
-/// Finds the sample of the same metric and instance; readings are nearly always in one order.
+/// Finds the sample of the same metric and instance in the previous reading. The order is nearly
+/// always equal; otherwise an index is built.
 struct SampleLookup<'a> {
     samples: &'a [RawSample],
     next: usize,
@@ -204,9 +205,10 @@ impl<'a> SampleLookup<'a> {
         Self { samples, next: 0, index: None }
     }
 
-    fn find(&mut self, wanted: &RawSample) -> Option<&'a RawSample> {
-        let same = |s: &&RawSample| s.metric.name == wanted.metric.name && s.instance == wanted.instance;
-        if let Some(sample) = self.samples.get(self.next).filter(same) {
+    fn find(&mut self, current: &RawSample) -> Option<&'a RawSample> {
+        let is_same_series =
+            |s: &&RawSample| s.metric.name == current.metric.name && s.instance == current.instance;
+        if let Some(sample) = self.samples.get(self.next).filter(is_same_series) {
             self.next += 1;
             return Some(sample);
         }
@@ -214,43 +216,43 @@ impl<'a> SampleLookup<'a> {
         let index = self
             .index
             .get_or_insert_with(|| samples.iter().map(|s| ((s.metric.name, &*s.instance), s)).collect());
-        let found = index.get(&(wanted.metric.name, &*wanted.instance)).copied()?;
-        self.next = samples.iter().position(|s| std::ptr::eq(s, found)).map_or(self.next, |at| at + 1);
+        let found = index.get(&(current.metric.name, &*current.instance)).copied()?;
+        self.next =
+            samples.iter().position(|s| std::ptr::eq(s, found)).map_or(self.next, |position| position + 1);
         Some(found)
     }
 }
 
-fn derive_processes(before: PreviousPart<'_>, next: &[RawProcess], top: usize) -> Vec<ProcessRow> {
-    if next.is_empty() || top == 0 {
+fn derive_processes(previous: PreviousPart<'_>, current: &[RawProcess], top: usize) -> Vec<ProcessRow> {
+    if current.is_empty() || top == 0 {
         return Vec::new();
     }
     let (earlier, elapsed) =
-        before.map_or((&[][..], Duration::ZERO), |(part, elapsed)| (&part.processes, elapsed));
-    let speeds: Vec<ProcessRates> = next
+        previous.map_or((&[][..], Duration::ZERO), |(part, elapsed)| (&part.processes, elapsed));
+    let rates: Vec<ProcessRates> = current
         .iter()
         .map(|process| {
-            let then = earlier.binary_search_by_key(&process.pid, |p| p.pid).ok().map(|at| &earlier[at]);
-            ProcessRates::between(
-                then.filter(|then| then.start_ticks == process.start_ticks),
-                process,
-                elapsed,
-            )
+            let index = earlier.binary_search_by_key(&process.pid, |p| p.pid).ok();
+            // A different start time means that the pid was reused.
+            let previous =
+                index.map(|index| &earlier[index]).filter(|p| p.start_ticks == process.start_ticks);
+            ProcessRates::between(previous, process, elapsed)
         })
         .collect();
     let mut chosen: Vec<usize> = Vec::new();
-    let mut seen = HashSet::new();
+    let mut is_chosen = HashSet::new();
     let mut choose = |count: usize, key: &dyn Fn(usize) -> f64| {
-        let mut order: Vec<usize> = (0..next.len()).filter(|&at| key(at) > 0.0).collect();
+        let mut order: Vec<usize> = (0..current.len()).filter(|&index| key(index) > 0.0).collect();
         order.sort_by(|&a, &b| key(b).total_cmp(&key(a)));
-        chosen.extend(order.into_iter().take(count).filter(|&at| seen.insert(at)));
+        chosen.extend(order.into_iter().take(count).filter(|&index| is_chosen.insert(index)));
     };
-    choose(top, &|at| speeds[at].cpu);
-    choose(top.div_ceil(2), &|at| to_f64(next[at].memory_bytes));
-    choose(top.div_ceil(2), &|at| speeds[at].read.unwrap_or(0.0) + speeds[at].written.unwrap_or(0.0));
-    chosen.into_iter().map(|at| process_row(&next[at], &speeds[at])).collect()
+    choose(top, &|index| rates[index].cpu);
+    choose(top.div_ceil(2), &|index| to_f64(current[index].memory_bytes));
+    choose(top.div_ceil(2), &|index| rates[index].read.unwrap_or(0.0) + rates[index].written.unwrap_or(0.0));
+    chosen.into_iter().map(|index| process_row(&current[index], &rates[index])).collect()
 }
 
-/// What a process did a second: percent of a core, and bytes of storage where they are known.
+/// Rates of a process: CPU in percent of a core, storage I/O in bytes per second.
 struct ProcessRates {
     cpu: f64,
     read: Option<f64>,
@@ -258,16 +260,16 @@ struct ProcessRates {
 }
 
 impl ProcessRates {
-    fn between(then: Option<&RawProcess>, now: &RawProcess, elapsed: Duration) -> Self {
+    fn between(previous: Option<&RawProcess>, current: &RawProcess, elapsed: Duration) -> Self {
         let seconds = elapsed.as_secs_f64();
         let rate =
             |from: u64, to: u64| if seconds > 0.0 { to_f64(to.saturating_sub(from)) / seconds } else { 0.0 };
-        let io = then.and_then(|then| Some((then.io?, now.io?)));
+        let io = previous.and_then(|previous| Some((previous.io?, current.io?)));
         Self {
-            // 100 ticks a second: one tick a second is one percent of a core.
-            cpu: then.map_or(0.0, |then| rate(then.cpu_ticks, now.cpu_ticks)),
-            read: io.map(|(then, now)| rate(then.0, now.0)),
-            written: io.map(|(then, now)| rate(then.1, now.1)),
+            // 100 ticks are a second of CPU time, so ticks per second are percent of a core.
+            cpu: previous.map_or(0.0, |previous| rate(previous.cpu_ticks, current.cpu_ticks)),
+            read: io.map(|(previous, current)| rate(previous.0, current.0)),
+            written: io.map(|(previous, current)| rate(previous.1, current.1)),
         }
     }
 }
@@ -275,9 +277,9 @@ impl ProcessRates {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "speeds are positive and `as` saturates"
+    reason = "rates are not negative and `as` saturates"
 )]
-fn process_row(process: &RawProcess, speed: &ProcessRates) -> ProcessRow {
+fn process_row(process: &RawProcess, rates: &ProcessRates) -> ProcessRow {
     let detail = process.detail.clone().unwrap_or_default();
     ProcessRow {
         pid: process.pid,
@@ -285,12 +287,12 @@ fn process_row(process: &RawProcess, speed: &ProcessRates) -> ProcessRow {
         user: detail.user.clone(),
         command: detail.command.clone(),
         state: process.state,
-        cpu_tenths: (speed.cpu * 10.0).round() as u32,
+        cpu_tenths: (rates.cpu * 10.0).round() as u32,
         memory_bytes: process.memory_bytes,
         threads: process.threads,
-        open_files: process.handles,
-        read_bytes: speed.read.map(|read| read.round() as u64),
-        write_bytes: speed.written.map(|written| written.round() as u64),
+        open_files: process.open_files,
+        read_bytes: rates.read.map(|read| read.round() as u64),
+        write_bytes: rates.written.map(|written| written.round() as u64),
         started_ms: process.started_ms,
     }
 }

@@ -1,4 +1,5 @@
-//! Tables and properties of `derive`: whatever counters do, no rate is negative or infinite.
+//! Tests of derivation: tables per metric kind, and the property that no rate is negative or
+//! infinite.
 
 use super::*;
 use perfwatch_model::Unit;
@@ -24,21 +25,21 @@ fn reading(boot: BootId, seconds: f64, samples: Vec<(&'static MetricDef, &str, R
         raw,
     };
     let part = Part { samples: samples.into_iter().map(sample).collect(), ..Part::default() };
-    let taken = Duration::from_secs_f64(seconds);
+    let read_at = Duration::from_secs_f64(seconds);
     let part = PartReading {
         collector: "t",
-        started_at: taken,
+        started_at: read_at,
         duration: Duration::ZERO,
         result: Ok(Arc::new(part)),
     };
-    Reading { boot, wall_ms: 0, monotonic: taken, parts: vec![part] }
+    Reading { boot, wall_ms: 0, monotonic: read_at, parts: vec![part] }
 }
 
 fn values(deriver: &mut Deriver, reading: &Reading) -> Vec<f64> {
     deriver.derive(reading, &CollectorOptions::default()).samples.iter().map(|p| p.value).collect()
 }
 
-/// `None` stands for "no sample".
+/// Checks the sample derived from two raw values; `None` expects a missing sample.
 fn check(metric: &'static MetricDef, from: Raw, to: Raw, expected: Option<f64>) {
     let mut deriver = Deriver::default();
     values(&mut deriver, &reading(boot(), 10.0, vec![(metric, "a", from)]));
@@ -48,19 +49,19 @@ fn check(metric: &'static MetricDef, from: Raw, to: Raw, expected: Option<f64>) 
 
 #[test]
 fn each_metric_kind_is_derived() {
-    let ratio = |part, whole| Raw::Ratio { numerator: part, denominator: whole };
+    let ratio = |numerator, denominator| Raw::Ratio { numerator, denominator };
     check(&GAUGE, Raw::Gauge(1.0), Raw::Gauge(-5.0), Some(0.0));
     check(&GAUGE, Raw::Gauge(1.0), Raw::Gauge(f64::INFINITY), None);
     check(&RATE, Raw::Counter(100), Raw::Counter(300), Some(100.0));
     check(&RATE, Raw::Counter(5), Raw::Counter(5), Some(0.0));
-    // Reset, and a wrap of 32 or 64 bits: no sample for a tick.
+    // After a reset or a wrap of 32 or 64 bits, the sample is missing.
     check(&RATE, Raw::Counter(300), Raw::Counter(10), None);
     check(&RATE, Raw::Counter(u64::from(u32::MAX)), Raw::Counter(10), None);
     check(&RATE, Raw::Counter(u64::MAX), Raw::Counter(1), None);
     check(&EVENTS, Raw::Counter(3), Raw::Counter(5), Some(2.0));
     check(&SHARE, ratio(10, 100), ratio(60, 300), Some(25.0));
     check(&SHARE, ratio(10, 100), ratio(500, 110), Some(100.0));
-    // iowait stepped back while time went on; then the whole processor was reset.
+    // iowait decreased while total time increased; then all counters were reset.
     check(&SHARE, ratio(10, 100), ratio(8, 300), Some(0.0));
     check(&SHARE, ratio(10, 100), ratio(0, 5), None);
     check(&LATENCY, ratio(10, 100), ratio(10, 100), Some(0.0));
@@ -83,10 +84,10 @@ fn totals_do_not_jump_when_instances_change() {
     values(&mut deriver, &reading(boot(), 0.0, vec![(&TOTAL, "a", c(100)), (&TOTAL, "b", c(1 << 50))]));
     let both = reading(boot(), 1.0, vec![(&TOTAL, "a", c(110)), (&TOTAL, "b", c((1 << 50) + 5))]);
     assert_eq!(values(&mut deriver, &both), [15.0]);
-    let gone = reading(boot(), 2.0, vec![(&TOTAL, "a", c(120)), (&TOTAL, "c", c(1 << 60))]);
-    assert_eq!(values(&mut deriver, &gone), [10.0]);
-    let come = reading(boot(), 3.0, vec![(&TOTAL, "c", c((1 << 60) + 7)), (&TOTAL, "a", c(121))]);
-    assert_eq!(values(&mut deriver, &come), [8.0]);
+    let replaced = reading(boot(), 2.0, vec![(&TOTAL, "a", c(120)), (&TOTAL, "c", c(1 << 60))]);
+    assert_eq!(values(&mut deriver, &replaced), [10.0]);
+    let reordered = reading(boot(), 3.0, vec![(&TOTAL, "c", c((1 << 60) + 7)), (&TOTAL, "a", c(121))]);
+    assert_eq!(values(&mut deriver, &reordered), [8.0]);
 }
 
 #[test]
@@ -110,7 +111,7 @@ fn skipped_part_repeats_last_samples() {
     assert_eq!(values(&mut deriver, &second), [7.0]);
     second.monotonic = Duration::from_secs(2);
     assert_eq!(values(&mut deriver, &second), [7.0]);
-    // But what happened once happened once.
+    // Events are not repeated.
     let kills = reading(boot(), 3.0, vec![(&EVENTS, "", Raw::Counter(4))]);
     values(&mut deriver, &kills);
     let more = reading(boot(), 4.0, vec![(&EVENTS, "", Raw::Counter(6))]);
@@ -142,14 +143,14 @@ fn process(pid: u32, start: u64, ticks: u64, memory: u64, io: Option<(u64, u64)>
 #[test]
 fn top_processes_by_cpu_memory_and_io() {
     let mut deriver = Deriver::default();
-    let mut with = |seconds: f64, processes: Vec<RawProcess>| {
+    let mut derive = |seconds: f64, processes: Vec<RawProcess>| {
         let mut reading = reading(boot(), seconds, vec![]);
         reading.parts[0].result = Ok(Arc::new(Part { processes, ..Part::default() }));
         deriver
             .derive(&reading, &CollectorOptions { top_processes: 1, ..CollectorOptions::default() })
             .processes
     };
-    with(
+    derive(
         0.0,
         vec![
             process(1, 1, 0, 5, Some((0, 0))),
@@ -158,7 +159,7 @@ fn top_processes_by_cpu_memory_and_io() {
             process(4, 9, 999, 1, None),
         ],
     );
-    let rows = with(
+    let rows = derive(
         2.0,
         vec![
             process(1, 1, 100, 5, Some((0, 0))),
@@ -168,14 +169,14 @@ fn top_processes_by_cpu_memory_and_io() {
         ],
     );
     let ids: Vec<u32> = rows.iter().map(|row| row.pid).collect();
-    // 4 is a new process under an old number: nothing is known of its speed yet.
+    // Process 4 reuses a pid, so it has no rates yet.
     assert_eq!(ids, [1, 2, 3]);
     assert_eq!((rows[0].cpu_tenths, rows[1].cpu_tenths), (500, 0));
     assert_eq!((rows[2].read_bytes, rows[2].write_bytes, rows[1].read_bytes), (Some(500), Some(1500), None));
 }
 
-/// Wrap, reset, hot-plug, reboot, clock standing still or running back, instances that come
-/// and go: anything may follow anything.
+/// Generates readings with wraps, resets, hot-plug, reboots, stopped or reversed clocks, and
+/// changing instances in any order.
 fn any_reading() -> impl Strategy<Value = Reading> {
     let counter = prop_oneof![any::<u64>(), 0u64..1000, Just(u64::MAX), Just(u64::from(u32::MAX)), Just(0)];
     let sample = (0usize..6, 0u8..4, counter.clone(), counter, any::<f64>()).prop_map(
@@ -189,23 +190,26 @@ fn any_reading() -> impl Strategy<Value = Reading> {
             (metric, ["", "a", "b", "c"][usize::from(instance)], raw)
         },
     );
-    (0u8..3, 0.0..1e6f64, proptest::collection::vec(sample, 0..12)).prop_map(|(which, seconds, samples)| {
-        let boot = if which == 0 { boot() } else { BootId::default() };
-        reading(boot, seconds, samples)
-    })
+    (0u8..3, 0.0..1e6f64, proptest::collection::vec(sample, 0..12)).prop_map(
+        |(boot_choice, seconds, samples)| {
+            let boot = if boot_choice == 0 { boot() } else { BootId::default() };
+            reading(boot, seconds, samples)
+        },
+    )
 }
 
 proptest! {
     #[test]
-    fn no_sample_is_ever_negative_or_infinite(readings in proptest::collection::vec(any_reading(), 1..12)) {
+    fn samples_are_never_negative_or_infinite(readings in proptest::collection::vec(any_reading(), 1..12)) {
         let mut deriver = Deriver::default();
         let mut builder = crate::SnapshotBuilder::default();
         for (seq, reading) in (0..).zip(&readings) {
             let derived = deriver.derive(reading, &CollectorOptions::default());
-            for point in &derived.samples {
-                let fine = point.value.is_nan() || (point.value >= 0.0 && point.value.is_finite());
-                prop_assert!(fine, "{} {}", point.metric.name, point.value);
-                prop_assert!(point.metric.max.is_none_or(|max| point.value.is_nan() || point.value <= max));
+            for sample in &derived.samples {
+                let value = sample.value;
+                let is_valid = value.is_nan() || (value >= 0.0 && value.is_finite());
+                prop_assert!(is_valid, "{} {value}", sample.metric.name);
+                prop_assert!(sample.metric.max.is_none_or(|max| value.is_nan() || value <= max));
             }
             let snapshot = builder.build(reading.boot, seq, 0, 0, derived);
             prop_assert_eq!(snapshot.values.len(), snapshot.shape.columns().len());

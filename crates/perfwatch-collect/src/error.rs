@@ -1,28 +1,28 @@
-//! Why a collector has nothing: the difference decides who hears of it.
+//! Collector errors. The kind decides whether and how often a failure is reported.
 
 use std::io;
 
-/// A collector's failure. None of them stops another collector.
+/// Failure of a collector. It does not affect other collectors.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CollectError {
-    /// The kernel or machine has no such thing (no PSI, no sensor): absent, nothing to say.
+    /// Feature missing on this kernel or machine (no PSI, no sensors); not reported.
     #[error("not available")]
     NotAvailable,
-    /// It is there, but not for this user: said once, then quietly absent.
+    /// Missing permission; logged once, then treated as absent.
     #[error("permission denied: {0}")]
     Denied(String),
-    /// It is there and can't be read or understood: an error entry at every tick.
+    /// Unreadable or malformed input; reported as a collector error in every snapshot.
     #[error("{0}")]
     Failed(String),
 }
 
 impl CollectError {
-    /// What an I/O error on `path` means.
+    /// Classifies an I/O error on `path`.
     pub fn from_io(path: &str, error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => Self::NotAvailable,
             io::ErrorKind::PermissionDenied => Self::Denied(path.to_owned()),
-            // ENODEV, EOPNOTSUPP: `CONFIG_PSI` without psi=1, a sensor that went to sleep.
+            // ENODEV and EOPNOTSUPP: PSI that is not enabled (psi=1), a sensor in power-save mode.
             io::ErrorKind::Unsupported => Self::NotAvailable,
             _ if error.raw_os_error() == Some(95) || error.raw_os_error() == Some(19) => Self::NotAvailable,
             _ => Self::Failed(format!("{path}: {error}")),

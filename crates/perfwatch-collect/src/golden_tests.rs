@@ -1,5 +1,6 @@
-//! Whole hosts: each capture in `fixtures/hosts` must give what stands in its `.expected`.
-//! `NAME.1.capture` and `NAME.2.capture` are one host 2 s apart; `UPDATE_GOLDEN=1` writes.
+//! Golden tests: each capture in `fixtures/hosts` must produce the content of its `.expected` file.
+//! `NAME.1.capture` and `NAME.2.capture` are two captures of a host, 2 s apart. Set
+//! `UPDATE_GOLDEN=1` to rewrite the files.
 
 use crate::{
     Capture, CollectorCache, CollectorOptions, CollectorSet, CounterState, Derived, Deriver, Sample,
@@ -19,10 +20,10 @@ fn read(name: &str) -> Option<Capture> {
     Some(Capture::parse(&bytes).unwrap())
 }
 
-/// All that is said of a host, a line each.
-fn show(name: &str) -> String {
+/// Formats the last snapshot of a host, a line per sample, process, error and fact.
+fn format_host(name: &str) -> String {
     let captures = match read(name) {
-        Some(alone) => vec![alone],
+        Some(single) => vec![single],
         None => [1, 2].map(|n| read(&format!("{name}.{n}")).unwrap()).to_vec(),
     };
     let set = CollectorSet::new(&[], CollectorOptions { top_processes: 4, ..CollectorOptions::default() });
@@ -30,7 +31,7 @@ fn show(name: &str) -> String {
     let (mut deriver, mut builder, mut text) =
         (Deriver::default(), SnapshotBuilder::default(), String::new());
     for capture in &captures {
-        // A fresh recall each time, as when another worker takes the next look.
+        // An empty cache each time, as if another worker ran the next collection.
         let reading = read_all(capture, &set, &mut CollectorCache::default(), &clock);
         let derived = deriver.derive(&reading, &set.options);
         let snapshot = builder.build(reading.boot, 1, reading.wall_ms, 2000, derived);
@@ -67,15 +68,15 @@ fn fixture_hosts_match_golden_output() {
     assert!(names.len() >= 4, "{names:?}");
     for name in names {
         let path = folder().join(format!("{name}.expected"));
-        let said = show(&name);
+        let actual = format_host(&name);
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(&path, &said).unwrap();
+            std::fs::write(&path, &actual).unwrap();
         }
         let expected = std::fs::read_to_string(&path).unwrap_or_default();
-        for (said, expected) in said.lines().zip(expected.lines()) {
-            assert_eq!(said, expected, "{name}");
+        for (actual, expected) in actual.lines().zip(expected.lines()) {
+            assert_eq!(actual, expected, "{name}");
         }
-        assert_eq!(said.lines().count(), expected.lines().count(), "{name}");
+        assert_eq!(actual.lines().count(), expected.lines().count(), "{name}");
     }
 }
 
@@ -88,17 +89,17 @@ fn resumed_counter_state_derives_equal_rates() {
         let clock = ManualClock::starting_at(1_763_720_000_000);
         let mut deriver = Deriver::default();
         deriver.derive(&read_all(&first, &set, &mut CollectorCache::default(), &clock), &set.options);
-        let carried = serde_json::to_string(&CounterState::from_deriver(&deriver)).unwrap();
+        let json = serde_json::to_string(&CounterState::from_deriver(&deriver)).unwrap();
         clock.advance(Duration::from_secs(2));
         let reading = read_all(&second, &set, &mut CollectorCache::default(), &clock);
-        let carried: CounterState = serde_json::from_str::<Option<CounterState>>(&carried).unwrap().unwrap();
-        let (one, other) =
-            (deriver.derive(&reading, &set.options), carried.into_deriver().derive(&reading, &set.options));
-        let there = |derived: &Derived| -> Vec<Sample> {
-            derived.samples.iter().filter(|point| !point.value.is_nan()).cloned().collect()
+        let state: CounterState = serde_json::from_str::<Option<CounterState>>(&json).unwrap().unwrap();
+        let (expected, resumed) =
+            (deriver.derive(&reading, &set.options), state.into_deriver().derive(&reading, &set.options));
+        let present = |derived: &Derived| -> Vec<Sample> {
+            derived.samples.iter().filter(|sample| !sample.value.is_nan()).cloned().collect()
         };
-        assert!(there(&one).iter().any(|point| point.metric.name == "cpu.usage" && point.value > 0.0));
-        assert_eq!(there(&one), there(&other), "{name}");
-        assert_eq!(one.processes, other.processes, "{name}");
+        assert!(present(&expected).iter().any(|s| s.metric.name == "cpu.usage" && s.value > 0.0));
+        assert_eq!(present(&expected), present(&resumed), "{name}");
+        assert_eq!(expected.processes, resumed.processes, "{name}");
     }
 }

@@ -1,10 +1,11 @@
-//! From the kernel to a snapshot: a [`Source`] gives files, collectors read them into a
-//! [`Reading`] of raw counters, [`derive`] turns two readings into samples, and
-//! [`SnapshotBuilder`] gives those a shape.
+//! Linux metrics: collectors read the files of a [`Source`] into a [`Reading`] of raw counters,
+//! a [`Deriver`] computes samples from two readings, and [`SnapshotBuilder`] adds the shape.
 //!
-//! Starts no thread and knows no clock: the agent runs the collectors on threads of its own,
-//! the SSH side runs them in a row over a [`Capture`]; both get the same samples.
+//! The crate starts no threads and reads no clock. The agent runs each collector on a thread;
+//! agentless collection runs all collectors in sequence over a [`Capture`]. Both produce the same
+//! samples.
 
+mod cache;
 mod capture;
 mod collector;
 mod counter_state;
@@ -19,10 +20,9 @@ mod registry;
 mod snapshot;
 mod source;
 
+pub use cache::CollectorCache;
 pub use capture::{Capture, CaptureClock, CaptureError, RecordingSource};
-pub use collector::{
-    Cadence, CollectContext, Collector, CollectorCache, CollectorOptions, CommandLine, SampleSink, glob_match,
-};
+pub use collector::{Cadence, CollectContext, Collector, CollectorOptions, CommandLine, SampleSink};
 pub use counter_state::CounterState;
 pub use derive::{Derived, Deriver, Sample};
 pub use error::CollectError;

@@ -1,12 +1,11 @@
-//! One file a collector: its `METRICS`, what it reads, its pure parser, its tests.
+//! Linux collectors, a file each: metric table, read function, pure parser, tests.
 
+pub(crate) mod command_line;
 pub(crate) mod cpu;
 pub(crate) mod disk;
 pub(crate) mod facts;
 pub(crate) mod filesystem;
 pub(crate) mod frequency;
-
-pub(crate) mod command_line;
 pub(crate) mod load;
 pub(crate) mod memory;
 pub(crate) mod network;

@@ -1,108 +1,108 @@
-//! A reading: the raw numbers of one moment, before anything is subtracted.
+//! Raw counters of a moment, before rates are derived.
 
 use crate::CollectError;
 use perfwatch_model::{BootId, HostFacts, MetricDef};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What the kernel said, not yet a sample.
+/// Raw kernel value from which a sample is derived.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Raw {
-    /// Taken as it is.
+    /// Current value, used unchanged.
     Gauge(f64),
-    /// Only ever grows, but for resets.
+    /// Monotonic counter; decreases only at a reset.
     Counter(u64),
-    /// Two counters; the sample is the growth of the first over that of the second.
+    /// Two counters; the sample is the increase of the first divided by that of the second.
     Ratio {
-        /// For example busy time.
+        /// Divided counter, for example busy time.
         numerator: u64,
-        /// For example all time.
+        /// Dividing counter, for example total time.
         denominator: u64,
     },
 }
 
-/// One raw number of one metric and instance.
+/// Raw value of a metric and instance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawSample {
-    /// The line of the collector's table.
+    /// Metric definition in the collector's table.
     pub metric: &'static MetricDef,
-    /// Which one, or `""`.
+    /// Instance of the metric, or `""`.
     pub instance: Arc<str>,
-    /// The number.
+    /// Value, counter or pair of counters.
     pub raw: Raw,
 }
 
-/// A process as /proc shows it.
+/// Process as read from `/proc/PID`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RawProcess {
-    /// Process id.
+    /// Process id (PID) on the host.
     pub pid: u32,
-    /// Kernel's short name.
+    /// Short name assigned by the kernel.
     pub name: Arc<str>,
     /// State letter of proc_pid_stat(5).
     pub state: char,
-    /// User + system time in clock ticks (1/100 s).
+    /// User and system time in clock ticks (1/100 s).
     pub cpu_ticks: u64,
-    /// Threads.
+    /// Number of threads, the main thread included.
     pub threads: u32,
-    /// Start in clock ticks since boot; with the pid it names the process.
+    /// Start time in clock ticks since boot; identifies the process together with the pid.
     pub start_ticks: u64,
-    /// Resident bytes.
+    /// Resident memory in bytes.
     pub memory_bytes: u64,
-    /// Start, milliseconds since 1970.
+    /// Start time, milliseconds since 1970.
     pub started_ms: i64,
-    /// Owner and command line, read for processes that may be shown.
+    /// Owner and command line; read only for candidates of the top processes.
     pub detail: Option<Arc<ProcessDetail>>,
-    /// Open file descriptors, where they may be counted.
-    pub handles: Option<u32>,
-    /// Bytes read from and written to storage so far, where they may be seen.
+    /// Number of open file descriptors; `None` without permission.
+    pub open_files: Option<u32>,
+    /// Bytes read from and written to storage since the start; `None` without permission.
     pub io: Option<(u64, u64)>,
 }
 
-/// What doesn't change while a process runs the same program.
+/// Properties that do not change while a process runs the same program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProcessDetail {
-    /// Owner.
+    /// User name or numeric id of the owner.
     pub user: Arc<str>,
-    /// Command line, secrets masked.
+    /// Command line with secrets masked.
     pub command: Arc<str>,
 }
 
-/// What one collector read at one moment.
+/// Result of a collector run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Part {
-    /// Raw numbers.
+    /// Raw values in the order of the table.
     pub samples: Vec<RawSample>,
-    /// All processes, by pid; only from the collector of that name.
+    /// All processes, sorted by pid; set by the `processes` collector only.
     pub processes: Vec<RawProcess>,
-    /// Only from the collector of that name.
+    /// Host facts; set by the `facts` collector only.
     pub facts: Option<HostFacts>,
-    /// What could not be read though the rest could.
+    /// Failures that did not affect the other samples.
     pub errors: Vec<String>,
 }
 
-/// One collector's part of a reading.
+/// Run of a collector as part of a reading.
 #[derive(Debug, Clone)]
 pub struct PartReading {
-    /// Which collector.
+    /// Name of the collector.
     pub collector: &'static str,
-    /// When it began, on the reader's monotonic clock.
+    /// Start of the run on the reader's monotonic clock.
     pub started_at: Duration,
-    /// How long it took.
+    /// Duration of the run.
     pub duration: Duration,
-    /// What it read; the same `Arc` as before where it was not due.
+    /// Samples, or the failure; the same `Arc` as in the previous reading if no run was due.
     pub result: Result<Arc<Part>, CollectError>,
 }
 
-/// All collectors at one moment.
+/// Raw values of all collectors at one moment.
 #[derive(Debug, Clone)]
 pub struct Reading {
-    /// Which run of the kernel; counters of two runs are never compared.
+    /// Boot that the counters belong to; counters of different boots are never compared.
     pub boot: BootId,
-    /// Milliseconds since 1970.
+    /// Wall time, milliseconds since 1970.
     pub wall_ms: i64,
-    /// The reader's monotonic clock.
+    /// Time on the reader's monotonic clock.
     pub monotonic: Duration,
-    /// In the registry's order.
+    /// Collector runs, in the order of the registry.
     pub parts: Vec<PartReading>,
 }

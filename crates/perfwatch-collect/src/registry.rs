@@ -1,12 +1,13 @@
-//! The list of collectors, their joined catalogue, and a reading by all of them in a row.
+//! Registry of collectors, the joined catalog, and readings that run all collectors in sequence.
 
-use crate::collector::{CollectContext, Collector, CollectorCache, CollectorOptions, SampleSink};
+use crate::cache::CollectorCache;
+use crate::collector::{CollectContext, Collector, CollectorOptions, SampleSink};
 use crate::reading::{PartReading, Reading};
 use crate::{CollectError, Part, Source, linux};
 use perfwatch_model::{BootId, Catalog, Clock, MetricDef};
 use std::sync::Arc;
 
-/// All collectors, in the order of the catalogue.
+/// All collectors, in the order of the catalog.
 pub const COLLECTORS: &[Collector] = &[
     linux::cpu::COLLECTOR,
     linux::frequency::COLLECTOR,
@@ -25,64 +26,65 @@ pub const COLLECTORS: &[Collector] = &[
     linux::facts::COLLECTOR,
 ];
 
-/// The collectors' tables joined, and what the agent says of itself.
-pub fn catalog(more: &'static [MetricDef]) -> Catalog {
-    Catalog::new(COLLECTORS.iter().flat_map(|collector| collector.metrics).chain(more).copied())
+/// Joins the tables of all collectors and `additional` definitions, such as the agent's
+/// self-metrics.
+pub fn catalog(additional: &'static [MetricDef]) -> Catalog {
+    Catalog::new(COLLECTORS.iter().flat_map(|collector| collector.metrics).chain(additional).copied())
 }
 
-/// Which collectors read, and what they were told.
+/// Enabled collectors and their options.
 pub struct CollectorSet {
-    /// The chosen ones.
+    /// Enabled collectors, in the order of the registry.
     pub collectors: Vec<&'static Collector>,
-    /// The user's choices.
+    /// Options that all collectors share.
     pub options: Arc<CollectorOptions>,
 }
 
 impl CollectorSet {
-    /// All of them but those in `disabled`.
+    /// Enables all collectors except those in `disabled`.
     pub fn new(disabled: &[String], options: CollectorOptions) -> Self {
-        let on = |collector: &&Collector| !disabled.iter().any(|name| name == collector.name);
-        Self { collectors: COLLECTORS.iter().filter(on).collect(), options: Arc::new(options) }
+        let is_enabled = |collector: &&Collector| !disabled.iter().any(|name| name == collector.name);
+        Self { collectors: COLLECTORS.iter().filter(is_enabled).collect(), options: Arc::new(options) }
     }
 }
 
-/// One collector, once.
+/// Runs a single collector and returns its samples.
 ///
 /// # Errors
-/// Why it has nothing.
+/// Returns the failure of the collector.
 pub fn read_one(
     collector: &Collector,
     source: &dyn Source,
     options: &CollectorOptions,
-    recall: &mut CollectorCache,
+    cache: &mut CollectorCache,
 ) -> Result<Arc<Part>, CollectError> {
-    let mut cx = CollectContext { source, options, cache: recall, out: SampleSink::new(collector.metrics) };
+    let mut cx = CollectContext { source, options, cache, out: SampleSink::new(collector.metrics) };
     (collector.read)(&mut cx)?;
     Ok(Arc::new(cx.out.part))
 }
 
-/// The boot id of the source's kernel; zeros when it has none.
+/// Boot id of the source's kernel; zeros if it has none.
 pub fn boot_id(source: &dyn Source) -> BootId {
     let text = crate::parse::text(source, "/proc/sys/kernel/random/boot_id");
     text.ok().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
-/// Every collector of the set, one after the other: for captures and single looks. The agent
-/// runs each on a thread of its own instead, so that none can delay the others.
+/// Runs every collector of the set in sequence, for captures and single readings. The agent
+/// runs each collector on its own thread instead, so that a slow collector delays no other.
 pub fn read_all(
     source: &dyn Source,
     set: &CollectorSet,
-    recall: &mut CollectorCache,
+    cache: &mut CollectorCache,
     clock: &dyn Clock,
 ) -> Reading {
     let (wall_ms, monotonic) = (clock.wall_ms(), clock.monotonic());
     let part = |collector: &&'static Collector| {
-        let taken = clock.monotonic();
-        let result = read_one(collector, source, &set.options, recall);
+        let started_at = clock.monotonic();
+        let result = read_one(collector, source, &set.options, cache);
         PartReading {
             collector: collector.name,
-            started_at: taken,
-            duration: clock.monotonic().saturating_sub(taken),
+            started_at,
+            duration: clock.monotonic().saturating_sub(started_at),
             result,
         }
     };
@@ -101,22 +103,26 @@ mod tests {
         let mut names = HashSet::new();
         for collector in COLLECTORS {
             for def in collector.metrics {
-                assert!(names.insert(def.name), "{} stands twice", def.name);
+                assert!(names.insert(def.name), "duplicate metric {}", def.name);
                 assert!(perfwatch_model::wire::is_metric_name(def.name), "{}", def.name);
-                assert!(def.help.ends_with('.') && def.help.len() > 10, "{} needs a sentence", def.name);
-                let slow = collector.cadence != crate::Cadence::EveryTick;
                 assert!(
-                    !slow || def.kind == MetricKind::Gauge,
-                    "{}: a slow collector's counters can't be repeated",
+                    def.help.ends_with('.') && def.help.len() > 10,
+                    "help of {} is not a sentence",
+                    def.name
+                );
+                let is_slow = collector.cadence != crate::Cadence::EveryTick;
+                assert!(
+                    !is_slow || def.kind == MetricKind::Gauge,
+                    "{}: counters of a slow collector cannot be repeated",
                     def.name
                 );
             }
         }
         for name in &names {
-            // A name that is also a group would nest oddly in JSON.
+            // In JSON, a name that is also a group would move under an empty key.
             let group = format!("{name}.");
-            let beside: Vec<_> = names.iter().filter(|other| other.starts_with(&group)).collect();
-            assert!(beside.is_empty(), "{name} is a metric and a group of {beside:?}");
+            let nested: Vec<_> = names.iter().filter(|other| other.starts_with(&group)).collect();
+            assert!(nested.is_empty(), "{name} is a metric and a group of {nested:?}");
         }
         assert_eq!(catalog(&[]).metrics().len(), names.len());
     }

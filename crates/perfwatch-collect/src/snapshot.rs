@@ -1,11 +1,11 @@
-//! Samples → snapshot: rounds them and gives them a shape, the same one as long as the same
-//! series are there.
+//! Builds snapshots: rounds samples and assigns a shape, which is reused while the series stay the
+//! same.
 
 use crate::derive::{Derived, Sample};
 use perfwatch_model::{BootId, Column, HostFacts, Shape, Snapshot, limits, scale};
 use std::sync::Arc;
 
-/// Remembers the last shape and facts, so that both travel only when they change.
+/// Builds snapshots. Retains the last shape and facts, so that both are sent only after a change.
 pub struct SnapshotBuilder {
     shape: Arc<Shape>,
     facts: Option<Arc<HostFacts>>,
@@ -18,12 +18,12 @@ impl Default for SnapshotBuilder {
 }
 
 impl SnapshotBuilder {
-    /// The facts as last seen.
+    /// Facts of the last snapshot that had any.
     pub fn facts(&self) -> Option<&Arc<HostFacts>> {
         self.facts.as_ref()
     }
 
-    /// One snapshot. Whatever exceeds [`limits`] is left out from the end.
+    /// Builds a snapshot. Samples, processes and errors beyond [`limits`] are dropped from the end.
     pub fn build(
         &mut self,
         boot: BootId,
@@ -51,29 +51,29 @@ impl SnapshotBuilder {
             at_ms,
             interval_ms,
             shape: self.shape.clone(),
-            values: derived.samples.iter().map(|p| scale(p.value, p.metric.decimals)).collect(),
+            values: derived.samples.iter().map(|s| scale(s.value, s.metric.decimals)).collect(),
             processes: derived.processes,
             facts: changed,
             errors: derived.errors,
         }
     }
 
-    fn matches_shape(&self, points: &[Sample]) -> bool {
+    fn matches_shape(&self, samples: &[Sample]) -> bool {
         let columns = self.shape.columns();
-        columns.len() == points.len()
+        columns.len() == samples.len()
             && columns
                 .iter()
-                .zip(points)
-                .all(|(c, p)| c.metric == p.metric.name && *c.instance == *p.instance)
+                .zip(samples)
+                .all(|(c, s)| c.metric == s.metric.name && *c.instance == *s.instance)
     }
 }
 
-fn column_of(point: &Sample) -> Column {
-    let dimension = if point.instance.is_empty() { "" } else { point.metric.dimension };
+fn column_of(sample: &Sample) -> Column {
+    let dimension = if sample.instance.is_empty() { "" } else { sample.metric.dimension };
     Column {
-        metric: point.metric.name.into(),
+        metric: sample.metric.name.into(),
         dimension: dimension.into(),
-        instance: (*point.instance).into(),
-        decimals: point.metric.decimals,
+        instance: (*sample.instance).into(),
+        decimals: sample.metric.decimals,
     }
 }

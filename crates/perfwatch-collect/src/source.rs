@@ -1,6 +1,7 @@
-//! Where the text comes from: five verbs over a root that can be moved, so that containers,
-//! captures and SSH all feed the same collectors.
+//! File access behind a relocatable root, so that the same collectors read the local host, the
+//! host of a container, and captures.
 
+use perfwatch_model::limits::MAX_COLLECTED_FILE_BYTES;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -8,53 +9,49 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// A file larger than this is not one a collector should read (`/proc/net/tcp` of 100,000
-/// connections has 15 MB; the collector skips it long before).
-pub(crate) const MAX_FILE_BYTES: u64 = 16 << 20;
-
 /// Size of a mounted filesystem, from statvfs(3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FsUsage {
-    /// Bytes in all.
+    /// Total size in bytes.
     pub size: u64,
-    /// Bytes free.
+    /// Free bytes, reserved blocks included.
     pub free: u64,
-    /// Bytes free for ordinary users.
+    /// Free bytes available to unprivileged users.
     pub available: u64,
-    /// Inodes in all; 0 where the filesystem has no fixed number.
+    /// Total inodes; 0 if the filesystem has no fixed number.
     pub inodes: u64,
-    /// Inodes free.
+    /// Number of free inodes.
     pub inodes_free: u64,
 }
 
-/// What collectors may ask of a host. Paths are those of the watched host.
+/// Read access of collectors to a host. Paths are absolute paths on the monitored host.
 pub trait Source: Send + Sync {
-    /// Replaces `out` by the file's bytes.
+    /// Replaces the content of `out` by that of the file.
     ///
     /// # Errors
-    /// The I/O error as it is.
+    /// Returns the I/O error unchanged.
     fn read(&self, path: &str, out: &mut Vec<u8>) -> io::Result<()>;
-    /// Names in a folder, in no order.
+    /// Lists the names in a directory, in any order.
     ///
     /// # Errors
-    /// The I/O error as it is.
+    /// Returns the I/O error unchanged.
     fn list(&self, path: &str) -> io::Result<Vec<String>>;
-    /// How many names stand in a folder; cheaper than [`Source::list`] where the kernel counts.
+    /// Counts the names in a directory; cheaper than [`Source::list`] if the kernel counts.
     ///
     /// # Errors
-    /// The I/O error as it is.
+    /// Returns the I/O error unchanged.
     fn count(&self, path: &str) -> io::Result<u64>;
-    /// Size of the filesystem mounted there.
+    /// Returns the size of the filesystem mounted at a path.
     ///
     /// # Errors
-    /// The I/O error as it is; [`io::ErrorKind::TimedOut`] for a mount that hangs.
+    /// Returns the I/O error unchanged, and [`io::ErrorKind::TimedOut`] for an unresponsive mount.
     fn usage(&self, mount: &str) -> io::Result<FsUsage>;
-    /// Bytes of a memory page.
+    /// Size of a memory page in bytes.
     fn page_size(&self) -> u64;
 }
 
-/// This machine, or the machine whose /proc, /sys and / are mounted somewhere else
-/// (a container that watches its host).
+/// Source that reads this machine, or a machine whose `/proc`, `/sys` and `/` are mounted at other
+/// paths (a container that monitors its host).
 #[derive(Debug)]
 pub struct LocalRoot {
     procfs: PathBuf,
@@ -64,32 +61,34 @@ pub struct LocalRoot {
     open_files: Mutex<OpenFileCache>,
 }
 
-/// Files that are read at every tick, kept open: for `/proc/PID/stat` that halves the cost.
-/// A kept file is of its process for ever; once that ended, reading fails.
+/// Cache of open files that are read at every tick; for `/proc/PID/stat` it halves the cost.
+/// An open file refers to the same process even if the pid is reused: reads fail after its end.
 #[derive(Debug, Default)]
 struct OpenFileCache {
-    /// Counts listings of /proc: what was not read since the one before is closed.
+    /// Number of listings of `/proc`. Files not read since the previous listing are closed.
     generation: u64,
+    /// Open files by path, with the generation of the last read.
     files: HashMap<String, (u64, File)>,
 }
 
-/// Half of what a service may usually have open is left to others.
+/// Maximum number of cached files. The usual limit of a service is 1,024 descriptors; more than
+/// half remain for other uses.
 const MAX_OPEN_FILES: usize = 400;
 
 impl OpenFileCache {
     fn start_generation(&mut self) {
-        let before = self.generation;
-        self.files.retain(|_, (used, _)| *used == before);
+        let previous = self.generation;
+        self.files.retain(|_, (last_read, _)| *last_read == previous);
         self.generation += 1;
     }
 
-    /// False where the file must be opened as usual.
+    /// Reads a cached file from its start. Returns false if the file must be opened instead.
     fn read(&mut self, path: &str, out: &mut Vec<u8>) -> bool {
-        let Some((used, file)) = self.files.get_mut(path) else { return false };
-        *used = self.generation;
+        let Some((last_read, file)) = self.files.get_mut(path) else { return false };
+        *last_read = self.generation;
         out.resize(1024, 0);
         match file.read_at(out, 0) {
-            // As much as fits may not be all.
+            // A full buffer may not contain the whole file.
             Ok(length) if length < out.len() && length > 0 => {
                 out.truncate(length);
                 true
@@ -109,12 +108,12 @@ impl OpenFileCache {
 }
 
 fn is_process_stat(path: &str) -> bool {
-    let pid = path.strip_prefix("/proc/").and_then(|rest| rest.strip_suffix("/stat"));
+    let pid = path.strip_prefix("/proc/").and_then(|remaining| remaining.strip_suffix("/stat"));
     pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
 }
 
 impl LocalRoot {
-    /// The three roots; `/proc`, `/sys` and `/` for the machine itself.
+    /// Creates a source with the given roots; `/proc`, `/sys` and `/` for the machine itself.
     pub fn new(procfs: &Path, sysfs: &Path, rootfs: &Path) -> Self {
         Self {
             is_relocated: procfs != Path::new("/proc"),
@@ -126,34 +125,35 @@ impl LocalRoot {
     }
 
     fn resolve(&self, path: &str) -> PathBuf {
-        if let Some(rest) = path.strip_prefix("/proc/") {
-            self.procfs.join(rest)
-        } else if let Some(rest) = path.strip_prefix("/sys/") {
-            self.sysfs.join(rest)
+        if let Some(remaining) = path.strip_prefix("/proc/") {
+            self.procfs.join(remaining)
+        } else if let Some(remaining) = path.strip_prefix("/sys/") {
+            self.sysfs.join(remaining)
         } else {
             self.rootfs.join(path.trim_start_matches('/'))
         }
     }
 
-    /// In a container, `/proc/net` and `/proc/self` of the host's procfs are still the
-    /// container's own; those of process 1 are the host's.
+    /// Path of the same file in `/proc/1`. In a container, `/proc/net` and `/proc/self` of the
+    /// host's procfs still refer to the container; those of process 1 refer to the host.
     fn through_init(&self, path: &str) -> Option<PathBuf> {
         if !self.is_relocated {
             return None;
         }
-        let rest = path.strip_prefix("/proc/")?;
-        let rest = rest.strip_prefix("self/").or_else(|| rest.starts_with("net/").then_some(rest))?;
-        Some(self.procfs.join("1").join(rest))
+        let remaining = path.strip_prefix("/proc/")?;
+        let remaining =
+            remaining.strip_prefix("self/").or_else(|| remaining.starts_with("net/").then_some(remaining))?;
+        Some(self.procfs.join("1").join(remaining))
     }
 }
 
 fn read_file(path: &Path, out: &mut Vec<u8>) -> io::Result<File> {
     out.clear();
     let file = File::open(path)?;
-    // One byte more than allowed, so that a cut-off file is told from one that fits.
-    (&file).take(MAX_FILE_BYTES + 1).read_to_end(out)?;
-    if out.len() as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::other(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
+    // Reads an extra byte to distinguish a truncated file from a file of maximum size.
+    (&file).take(MAX_COLLECTED_FILE_BYTES + 1).read_to_end(out)?;
+    if out.len() as u64 > MAX_COLLECTED_FILE_BYTES {
+        return Err(io::Error::other(format!("larger than {} MiB", MAX_COLLECTED_FILE_BYTES >> 20)));
     }
     Ok(file)
 }
@@ -161,22 +161,22 @@ fn read_file(path: &Path, out: &mut Vec<u8>) -> io::Result<File> {
 impl Source for LocalRoot {
     fn read(&self, path: &str, out: &mut Vec<u8>) -> io::Result<()> {
         if is_process_stat(path) {
-            let mut kept = self.open_files.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.read(path, out) {
+            let mut open_files = self.open_files.lock().unwrap_or_else(PoisonError::into_inner);
+            if open_files.read(path, out) {
                 return Ok(());
             }
             let file = read_file(&self.resolve(path), out)?;
-            kept.insert(path, file);
+            open_files.insert(path, file);
             return Ok(());
         }
-        if let Some(of_init) = self.through_init(path)
-            && read_file(&of_init, out).is_ok()
+        if let Some(init_path) = self.through_init(path)
+            && read_file(&init_path, out).is_ok()
         {
             return Ok(());
         }
         let result = read_file(&self.resolve(path), out).map(drop);
         if result.is_err() && path == "/proc/sys/kernel/arch" {
-            // Only kernels from 6.1 on have the file; this build knows what it runs on.
+            // Kernels before 6.1 do not have the file; the build knows its architecture.
             out.clear();
             out.extend_from_slice(std::env::consts::ARCH.as_bytes());
             return Ok(());
@@ -190,7 +190,7 @@ impl Source for LocalRoot {
         }
         let mut names = Vec::new();
         for entry in std::fs::read_dir(self.resolve(path))? {
-            // Names that are no UTF-8 can't be metric instances; /proc and /sys have none.
+            // Names that are not UTF-8 cannot be instances; /proc and /sys have none.
             if let Ok(name) = entry?.file_name().into_string() {
                 names.push(name);
             }
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(out, b"host");
         source.read("/proc/stat", &mut out).unwrap();
         assert_eq!(out, b"cpu");
-        // Where process 1 can't be seen, the own namespace is better than nothing.
+        // Without access to process 1, the container's own namespace is read.
         std::fs::remove_dir_all(root.path().join("proc/1")).unwrap();
         source.read("/proc/net/dev", &mut out).unwrap();
         assert_eq!(out, b"container");
@@ -260,19 +260,19 @@ mod tests {
         let source = LocalRoot::new(Path::new("/proc"), Path::new("/sys"), Path::new("/"));
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let path = format!("/proc/{}/stat", child.id());
-        let (mut first, mut again) = (Vec::new(), b"other".to_vec());
+        let (mut first, mut second) = (Vec::new(), b"other".to_vec());
         source.read(&path, &mut first).unwrap();
-        source.read(&path, &mut again).unwrap();
+        source.read(&path, &mut second).unwrap();
         let name =
             |text: &[u8]| String::from_utf8_lossy(text).split(' ').take(2).collect::<Vec<_>>().join(" ");
-        assert_eq!(name(&first), name(&again));
+        assert_eq!(name(&first), name(&second));
         assert_eq!(source.open_files.lock().unwrap().files.len(), 1);
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(source.read(&path, &mut again).is_err());
+        assert!(source.read(&path, &mut second).is_err());
         assert!(source.open_files.lock().unwrap().files.is_empty());
-        // What nobody reads any more is closed.
-        source.read("/proc/1/stat", &mut again).unwrap();
+        // Files that are not read between two listings are closed.
+        source.read("/proc/1/stat", &mut second).unwrap();
         source.list("/proc").unwrap();
         source.list("/proc").unwrap();
         assert!(source.open_files.lock().unwrap().files.is_empty());

@@ -205,8 +205,12 @@ fn gap_markers(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), rhythm_ms: i
     let mut ticks = |table: &Table, from_ms: i64, to_ms: i64| {
         for row in 0..table.len() {
             if (from_ms..to_ms).contains(&table.at_ms[row]) {
-                let tick = Some((table.boots[row], table.seqs[row]));
-                marks.push(GapMarker { at_ms: table.at_ms[row], interval_ms: table.interval_ms[row], tick });
+                let sequence = Some((table.boots[row], table.seqs[row]));
+                marks.push(GapMarker {
+                    at_ms: table.at_ms[row],
+                    interval_ms: table.interval_ms[row],
+                    sequence,
+                });
             }
         }
     };
@@ -220,7 +224,7 @@ fn gap_markers(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), rhythm_ms: i
         if let Ok(BlockContent::Buckets(buckets)) = &piece.content {
             let interval_ms = piece.block.tier.width_ms().max(rhythm_ms);
             let within = buckets.start_ms.iter().filter(|start| (piece.from_ms..piece.to_ms).contains(start));
-            marks.extend(within.map(|start| GapMarker { at_ms: *start, interval_ms, tick: None }));
+            marks.extend(within.map(|start| GapMarker { at_ms: *start, interval_ms, sequence: None }));
         }
     }
     marks.sort_by_key(|mark| mark.at_ms);

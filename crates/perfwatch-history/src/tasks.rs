@@ -62,7 +62,7 @@ impl History {
                 Ok(usage) => self.counts.set_usage(*usage),
                 Err(error) => tracing::debug!(%error, "failed to read disk usage"),
             }
-            let leased = self.backend.acquire_lease("history", LEASE_MS).await;
+            let leased = self.backend.acquire_lease("history_maintenance", LEASE_MS).await;
             let ours = leased == Ok(true);
             self.record_result(WRITE_CHECK, leased.map(|_| 0), &self.counts.task_failures);
             if !ours {

@@ -1,92 +1,92 @@
-//! What a metric is: the *types* of the catalogue. The data stands in each collector's own
-//! `METRICS` table and is joined by the binary, which hands it to the hub.
+//! Metric definitions: the types of the catalog. The data is in each collector's `METRICS` table;
+//! the binary joins the tables and passes the catalog to the hub.
 
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 
-/// What a sample counts. The text form is what the API says.
+/// Unit of a sample; the API uses the `snake_case` name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// 0 to 100, but for processes and load, where 100 is one core.
+    /// Percentage, 0 to 100. For processes, 100 is one core and larger values are possible.
     Percent,
-    /// Bytes.
+    /// Amount of data in bytes.
     Bytes,
-    /// Bytes a second.
+    /// Data rate in bytes per second.
     BytesPerSecond,
-    /// Things a second.
+    /// Events or operations per second.
     PerSecond,
-    /// Things.
+    /// Dimensionless number, such as a count of processes.
     Count,
-    /// Milliseconds.
+    /// Duration or latency in milliseconds.
     Milliseconds,
-    /// Seconds.
+    /// Duration or age in seconds.
     Seconds,
-    /// Degrees Celsius.
+    /// Temperature in degrees Celsius.
     Celsius,
-    /// Megahertz.
+    /// Clock frequency in megahertz.
     Megahertz,
-    /// Bits a second.
+    /// Link speed in bits per second.
     BitsPerSecond,
-    /// Turns a minute.
+    /// Fan speed in revolutions per minute.
     Rpm,
-    /// 1 for yes, 0 for no.
+    /// Boolean: 1 for true, 0 for false.
     Flag,
 }
 
-/// How raw kernel numbers become a sample.
+/// Derivation of a sample from raw kernel values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MetricKind {
-    /// The number as it is.
+    /// Current value, used unchanged.
     Gauge,
-    /// A counter's growth a second.
+    /// Increase of a counter per second.
     Rate,
-    /// One counter's growth over another's (a share of time, a latency an operation).
+    /// Increase of a counter divided by that of another: a share of time, a latency per operation.
     Ratio,
-    /// A counter's growth since the last tick.
+    /// Increase of a counter since the last tick.
     Events,
 }
 
-/// Which figure of a bucket stands for it when one must be chosen.
+/// Default aggregate of a bucket, used if a query names none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rollup {
-    /// Average.
+    /// Mean of the samples.
     Mean,
-    /// Latest.
+    /// Last sample by time.
     Last,
-    /// Total.
+    /// Sum of the samples.
     Sum,
 }
 
-/// One line of a collector's `METRICS` table.
+/// Definition of a metric: an entry of a collector's `METRICS` table.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct MetricDef {
     /// Dotted name, e.g. `cpu.core.usage`.
     pub name: &'static str,
-    /// What a sample counts.
+    /// Unit of the samples.
     pub unit: Unit,
-    /// Digits kept after the point.
+    /// Precision: digits after the decimal point.
     pub decimals: u8,
-    /// How raw numbers become a sample.
+    /// Derivation from raw kernel values.
     pub kind: MetricKind,
-    /// What tells instances apart (`core`, `interface`), or `""`.
+    /// Dimension that instances belong to (`core`, `interface`), or `""`.
     pub dimension: &'static str,
-    /// The figure that stands for a bucket.
+    /// Default aggregate of a bucket.
     pub rollup: Rollup,
-    /// Raw growth times this is the sample (1,000 ms a second is 100 %: 0.1).
+    /// Factor from the raw increase to the sample. Example: 1,000 ms per second is 100 %, factor 0.1.
     #[serde(skip)]
     pub factor: f64,
-    /// The collector gives one raw number a part (an interface, a disk) and the sample is the
-    /// sum of their growths: a part that comes or goes makes no jump.
+    /// Sums increases over instances (interfaces, disks), so that the total does not jump when an
+    /// instance appears or disappears.
     #[serde(skip)]
     pub summed: bool,
-    /// Smallest possible value.
+    /// Minimum value; lower samples are clamped.
     pub min: f64,
-    /// Largest possible value, if there is one.
+    /// Maximum value, if the metric is bounded; higher samples are clamped.
     pub max: Option<f64>,
-    /// One sentence.
+    /// Help text, a single sentence.
     pub help: &'static str,
 }
 
@@ -112,17 +112,18 @@ impl MetricDef {
         }
     }
 
-    /// A number taken as it is.
+    /// Defines a metric whose raw value is used unchanged.
     pub const fn gauge(name: &'static str, unit: Unit, decimals: u8, help: &'static str) -> Self {
         Self::new(name, unit, decimals, MetricKind::Gauge, help)
     }
 
-    /// A counter's growth a second.
+    /// Defines a metric that is the increase of a counter per second.
     pub const fn rate(name: &'static str, unit: Unit, decimals: u8, help: &'static str) -> Self {
         Self::new(name, unit, decimals, MetricKind::Rate, help)
     }
 
-    /// One counter's growth over another's; a percentage unless `factor` says else.
+    /// Defines a metric that is a quotient of two increases; with [`Unit::Percent`], the factor
+    /// is 100.
     pub const fn ratio(name: &'static str, unit: Unit, decimals: u8, help: &'static str) -> Self {
         let mut def = Self::new(name, unit, decimals, MetricKind::Ratio, help);
         if matches!(unit, Unit::Percent) {
@@ -131,47 +132,47 @@ impl MetricDef {
         def
     }
 
-    /// A counter's growth since the last tick.
+    /// Defines a metric that is the increase of a counter since the last tick, summed in roll-ups.
     pub const fn events(name: &'static str, help: &'static str) -> Self {
         let mut def = Self::new(name, Unit::Count, 0, MetricKind::Events, help);
         def.rollup = Rollup::Sum;
         def
     }
 
-    /// One series for each value of `dimension`.
+    /// Splits the metric into a series per value of `dimension`.
     pub const fn with_dimension(mut self, dimension: &'static str) -> Self {
         self.dimension = dimension;
         self
     }
 
-    /// Raw growth times `factor` is the sample.
+    /// Sets the factor from the raw increase to the sample.
     pub const fn with_factor(mut self, factor: f64) -> Self {
         self.factor = factor;
         self
     }
 
-    /// The sum over parts that the collector names as instances.
+    /// Sums the increases of all instances into a single series.
     pub const fn summed(mut self) -> Self {
         self.summed = true;
         self
     }
 
-    /// Another range than the unit's own.
+    /// Replaces the range that the unit implies.
     pub const fn with_range(mut self, min: f64, max: Option<f64>) -> Self {
         self.min = min;
         self.max = max;
         self
     }
 
-    /// The latest value stands for a bucket (sizes, limits, states).
+    /// Uses the last value as the default aggregate (sizes, limits, states).
     pub const fn rollup_last(mut self) -> Self {
         self.rollup = Rollup::Last;
         self
     }
 }
 
-/// All metrics this build knows, by name. A metric outside it is stored by a default rule:
-/// a gauge with [`Catalog::UNKNOWN_DECIMALS`] decimals and no instances.
+/// All metric definitions of this build, by name. A metric without definition is stored as a
+/// gauge with [`Catalog::UNKNOWN_DECIMALS`] decimals.
 #[derive(Debug, Default)]
 pub struct Catalog {
     metrics: Vec<MetricDef>,
@@ -180,11 +181,11 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Precision of a metric that this build doesn't know.
+    /// Decimals of a metric without definition.
     pub const UNKNOWN_DECIMALS: u8 = 3;
 
-    /// Joins the collectors' tables. The first of two equal names wins; a test of the
-    /// collectors' registry makes sure that there are none.
+    /// Joins the collectors' tables. The first definition of a name wins; a test of the collectors'
+    /// registry ensures that names are unique.
     pub fn new(tables: impl IntoIterator<Item = MetricDef>) -> Self {
         let mut catalog = Self::default();
         for def in tables {
@@ -193,24 +194,24 @@ impl Catalog {
             }
             catalog.by_name.insert(def.name, catalog.metrics.len());
             if !def.dimension.is_empty() {
-                catalog.instance_nodes.insert(crate::shape::instance_path(def.name, def.dimension));
+                catalog.instance_nodes.insert(crate::column::instance_path(def.name, def.dimension));
             }
             catalog.metrics.push(def);
         }
         catalog
     }
 
-    /// The metric of that name.
+    /// Definition of the metric with this name.
     pub fn get(&self, name: &str) -> Option<&MetricDef> {
         self.by_name.get(name).map(|&index| &self.metrics[index])
     }
 
-    /// All metrics, in the order of the collectors.
+    /// All definitions, in the order of the collectors.
     pub fn metrics(&self) -> &[MetricDef] {
         &self.metrics
     }
 
-    /// Whether the keys under this JSON path are instances (`network.interface`).
+    /// Returns whether the keys under this JSON path are instances (`network.interface`).
     pub fn is_instance_node(&self, path: &str) -> bool {
         self.instance_nodes.contains(path)
     }

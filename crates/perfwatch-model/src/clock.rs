@@ -1,24 +1,24 @@
-//! The only place that asks the machine what time it is; everything else is handed a [`Clock`].
+//! The clock port. Only [`SystemClock`] reads the machine's clocks; other code receives a [`Clock`].
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Wall time for what people read, monotonic time for how long things took.
+/// Source of wall time (for timestamps) and monotonic time (for durations).
 pub trait Clock: Send + Sync {
-    /// Milliseconds since 1970-01-01T00:00:00Z. May jump.
+    /// Milliseconds since 1970-01-01T00:00:00Z. May jump in either direction.
     fn wall_ms(&self) -> i64;
-    /// Time since an arbitrary start. Never goes back.
+    /// Time since an arbitrary start. Never decreases.
     fn monotonic(&self) -> Duration;
 }
 
-/// The machine's clocks.
+/// The machine's wall and monotonic clocks.
 #[derive(Clone, Copy)]
 pub struct SystemClock {
     start: Instant,
 }
 
 impl SystemClock {
-    /// Starts counting monotonic time now.
+    /// Creates a clock whose monotonic time starts at zero now.
     #[expect(clippy::disallowed_methods, reason = "this is the owner of the real clock")]
     pub fn new() -> Self {
         Self { start: Instant::now() }
@@ -45,18 +45,18 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until a test moves it.
+/// Clock that only advances when a test advances it.
 pub struct ManualClock {
     now: Mutex<(i64, Duration)>,
 }
 
 impl ManualClock {
-    /// Stands at `wall_ms`.
+    /// Creates a clock with wall time `wall_ms` and monotonic time zero.
     pub fn starting_at(wall_ms: i64) -> Self {
         Self { now: Mutex::new((wall_ms, Duration::ZERO)) }
     }
 
-    /// Moves both clocks forward.
+    /// Moves both clocks forward by the same duration.
     pub fn advance(&self, by: Duration) {
         let mut now = self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         now.0 += i64::try_from(by.as_millis()).unwrap_or(i64::MAX);

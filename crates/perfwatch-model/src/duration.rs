@@ -1,10 +1,9 @@
-//! A span of time as people write it, in configuration, rules and queries: `500ms`, `2s`, `5m`,
-//! `1h30m`, `7d`.
+//! Human-readable durations in configuration, rules and queries: `500ms`, `2s`, `5m`, `1h30m`, `7d`.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
-/// Milliseconds, never negative.
+/// Duration in whole milliseconds, never negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HumanDuration(i64);
 
@@ -12,48 +11,48 @@ const DURATION_UNITS: [(&str, i64); 6] =
     [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl HumanDuration {
-    /// From milliseconds; negative ones are none.
+    /// Creates a duration of `ms` milliseconds; negative values become zero.
     pub const fn from_ms(ms: i64) -> Self {
         Self(if ms < 0 { 0 } else { ms })
     }
 
-    /// From seconds.
+    /// Creates a duration of whole seconds; negative values become zero.
     pub const fn from_s(seconds: i64) -> Self {
         Self::from_ms(seconds.saturating_mul(1_000))
     }
 
-    /// In milliseconds.
+    /// Length of the duration in milliseconds.
     pub const fn ms(self) -> i64 {
         self.0
     }
 
-    /// From `1h30m`, `1.5h`, or seconds without a unit; none where it is no span.
+    /// Parses `1h30m`, `1.5h`, or seconds without a unit; `None` for invalid text.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut rest = text.trim();
-        if rest.is_empty() {
+        let mut remaining = text.trim();
+        if remaining.is_empty() {
             return None;
         }
         let mut ms = 0_i64;
-        while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-            let number: f64 = rest[..digits].parse().ok()?;
-            rest = rest[digits..].trim_start();
-            let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
-            let factor = match &rest[..letters] {
+        while !remaining.is_empty() {
+            let digits = remaining.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(remaining.len());
+            let number: f64 = remaining[..digits].parse().ok()?;
+            remaining = remaining[digits..].trim_start();
+            let letters = remaining.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(remaining.len());
+            let factor = match &remaining[..letters] {
                 "" => 1_000,
                 "min" => 60_000,
                 unit => DURATION_UNITS.iter().find(|(name, _)| *name == unit)?.1,
             };
-            rest = rest[letters..].trim_start();
+            remaining = remaining[letters..].trim_start();
             ms = ms.checked_add(to_whole_ms(number * f64::from(i32::try_from(factor).ok()?))?)?;
         }
         Some(Self(ms))
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "looked at before")]
+#[expect(clippy::cast_possible_truncation, reason = "range checked in the same line")]
 fn to_whole_ms(ms: f64) -> Option<i64> {
-    // A hundred thousand years are enough.
+    // 4e15 ms are about 100,000 years.
     (ms.is_finite() && ms < 4e15).then(|| ms.round() as i64)
 }
 
@@ -62,10 +61,10 @@ impl fmt::Display for HumanDuration {
         if self.0 == 0 {
             return f.write_str("0s");
         }
-        let mut left = self.0;
+        let mut remaining = self.0;
         for (unit, ms) in DURATION_UNITS.into_iter().filter(|(unit, _)| *unit != "w") {
-            let count = left / ms;
-            left %= ms;
+            let count = remaining / ms;
+            remaining %= ms;
             if count > 0 {
                 write!(f, "{count}{unit}")?;
             }
@@ -89,11 +88,11 @@ impl<'de> Deserialize<'de> for HumanDuration {
             Seconds(f64),
             Text(String),
         }
-        let span = match DurationInput::deserialize(deserializer)? {
+        let duration = match DurationInput::deserialize(deserializer)? {
             DurationInput::Seconds(seconds) => to_whole_ms(seconds * 1_000.0).filter(|ms| *ms >= 0).map(Self),
             DurationInput::Text(text) => Self::parse(&text),
         };
-        span.ok_or_else(|| serde::de::Error::custom(EXPECTED))
+        duration.ok_or_else(|| serde::de::Error::custom(EXPECTED))
     }
 }
 
@@ -101,7 +100,7 @@ impl<'de> Deserialize<'de> for HumanDuration {
 impl utoipa::PartialSchema for HumanDuration {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
         let text = utoipa::openapi::ObjectBuilder::new().schema_type(utoipa::openapi::schema::Type::String);
-        text.description(Some("A span of time: `10s`, `5m`, `1h30m`, `7d`")).examples(["5m"]).into()
+        text.description(Some("Duration, for example `10s`, `5m`, `1h30m` or `7d`")).examples(["5m"]).into()
     }
 }
 
@@ -114,7 +113,7 @@ mod tests {
 
     #[test]
     fn duration_round_trips() {
-        for (text, ms, back) in [
+        for (text, ms, formatted) in [
             ("500ms", 500, "500ms"),
             ("2s", 2_000, "2s"),
             ("90", 90_000, "1m30s"),
@@ -124,9 +123,9 @@ mod tests {
             ("2w", 1_209_600_000, "14d"),
             ("0", 0, "0s"),
         ] {
-            let span = HumanDuration::parse(text).unwrap_or_else(|| panic!("{text}"));
-            assert_eq!((span.ms(), span.to_string().as_str()), (ms, back), "{text}");
-            assert_eq!(HumanDuration::parse(back), Some(span));
+            let duration = HumanDuration::parse(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!((duration.ms(), duration.to_string().as_str()), (ms, formatted), "{text}");
+            assert_eq!(HumanDuration::parse(formatted), Some(duration));
         }
         for text in ["", "m", "-5s", "5 parsecs", "1e300d", "5..s", "99999999999999999999d", "s5"] {
             assert_eq!(HumanDuration::parse(text), None, "{text}");

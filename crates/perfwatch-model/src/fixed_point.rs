@@ -1,39 +1,39 @@
-//! Samples as integers scaled by the metric's precision: 12.34 % with two decimals is 1234.
+//! Fixed-point samples: 12.34 % with two decimals is stored as the integer 1234.
 //!
-//! Rounding once, at the source, is worth more than any codec later on, and integers are
-//! exact on the wire, on disk and in roll-ups.
+//! Samples are rounded once, at the source: rounding compresses better than any later codec, and
+//! integers are exact on the wire, on disk and in roll-ups.
 
-/// A sample that is not there. Never a value: [`scale`] stays clear of it.
+/// Marker of a missing sample. [`scale`] never returns it for a finite value.
 pub const MISSING: i64 = i64::MIN;
 
-/// The most decimals a metric may have.
+/// Maximum number of decimals of a metric.
 pub const MAX_DECIMALS: u8 = 6;
 
-/// Largest scaled magnitude: beyond 2^53 a browser's numbers lose their units.
+/// Largest scaled magnitude (2^53): a browser represents larger integers inexactly.
 const MAX_MAGNITUDE: f64 = 9_007_199_254_740_992.0;
 
 const POWERS_OF_TEN: [f64; MAX_DECIMALS as usize + 1] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6];
 const INTEGER_POWERS_OF_TEN: [u64; MAX_DECIMALS as usize + 1] =
     [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
 
-/// The nearest integer multiple of the precision; [`MISSING`] for NaN and infinities.
+/// Rounds a value to the given decimals and scales it; [`MISSING`] for NaN and infinities.
 pub fn scale(value: f64, decimals: u8) -> i64 {
     let scaled = value * POWERS_OF_TEN[usize::from(decimals.min(MAX_DECIMALS))];
     if !scaled.is_finite() {
         return MISSING;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "clamped to 2^53 just here")]
-    let whole = scaled.round().clamp(-MAX_MAGNITUDE, MAX_MAGNITUDE) as i64;
-    whole
+    #[expect(clippy::cast_possible_truncation, reason = "clamped to 2^53")]
+    let integer = scaled.round().clamp(-MAX_MAGNITUDE, MAX_MAGNITUDE) as i64;
+    integer
 }
 
-/// The value back; `None` for [`MISSING`].
+/// Reverses [`scale`]; `None` for [`MISSING`].
 #[expect(clippy::cast_precision_loss, reason = "scaled values are below 2^53")]
 pub fn unscale(scaled: i64, decimals: u8) -> Option<f64> {
     (scaled != MISSING).then(|| scaled as f64 / POWERS_OF_TEN[usize::from(decimals.min(MAX_DECIMALS))])
 }
 
-/// Writes the exact decimal text of a scaled value (`1230`, 2 → `12.3`), or `null`.
+/// Writes the exact decimal text of a scaled value (`1230`, 2 → `12.3`), or `null` if missing.
 pub fn write_scaled(out: &mut String, scaled: i64, decimals: u8) {
     use std::fmt::Write as _;
     if scaled == MISSING {
@@ -45,7 +45,7 @@ pub fn write_scaled(out: &mut String, scaled: i64, decimals: u8) {
     if scaled < 0 {
         out.push('-');
     }
-    // Writing to a String can't fail.
+    // Writing to a String cannot fail.
     let _ = write!(out, "{}", magnitude / power);
     let fraction = magnitude % power;
     if fraction != 0 {
@@ -57,7 +57,7 @@ pub fn write_scaled(out: &mut String, scaled: i64, decimals: u8) {
     }
 }
 
-/// Writes a number rounded to some decimals, without trailing zeros.
+/// Writes a number rounded to the given decimals, without trailing zeros.
 pub fn write_rounded(out: &mut String, value: f64, decimals: u8) {
     let decimals = decimals.min(MAX_DECIMALS);
     write_scaled(out, scale(value, decimals), decimals);

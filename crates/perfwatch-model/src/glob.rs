@@ -1,27 +1,29 @@
 //! Wildcard patterns for metrics, instances, hosts and mount points.
 //!
-//! A pattern matches the whole text: `*` stands for any number of characters, `?` for exactly
-//! one; there is no escape character. Lists of patterns may contain exclusions (`!eth9`).
+//! A pattern matches the whole text: `*` matches any number of characters, `?` a single character.
+//! There is no escape character. Lists of patterns may contain exclusions (`!eth9`).
 
-/// Whether the whole `text` matches `pattern`.
+/// Returns whether the whole `text` matches `pattern`.
 ///
 /// Each part between two `*` is searched once, from left to right, and never again. The time is
 /// linear in the text; a part that contains `?` costs at most its own length per character.
 pub fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|prefix| strip_prefix(prefix, text)) else { return false };
-    let Some(suffix) = parts.next_back() else { return rest.is_empty() };
+    let Some(mut remaining) = parts.next().and_then(|prefix| strip_prefix(prefix, text)) else {
+        return false;
+    };
+    let Some(suffix) = parts.next_back() else { return remaining.is_empty() };
     for part in parts {
-        match strip_through(part, rest) {
-            Some(after) => rest = after,
+        match strip_through(part, remaining) {
+            Some(after) => remaining = after,
             None => return false,
         }
     }
-    ends_with(suffix, rest)
+    ends_with(suffix, remaining)
 }
 
-/// Whether `text` matches a list of patterns such as `eth*`, `!eth9`. Spaces around a pattern and
-/// empty patterns are ignored.
+/// Returns whether `text` matches a list of patterns such as `eth*`, `!eth9`. Spaces around a
+/// pattern and empty patterns are ignored.
 ///
 /// A matching exclusion (`!`) always wins. A list of exclusions only, or an empty list, matches
 /// every other text.
@@ -40,16 +42,16 @@ pub fn matches_list<'a>(patterns: impl IntoIterator<Item = &'a str>, text: &str)
     included || !has_inclusion
 }
 
-/// Text after a prefix in which `?` stands for any character.
+/// Text after a prefix in which `?` matches any character.
 fn strip_prefix<'t>(prefix: &str, text: &'t str) -> Option<&'t str> {
     if !prefix.contains('?') {
         return text.strip_prefix(prefix);
     }
-    let mut rest = text.chars();
-    prefix.chars().all(|p| rest.next().is_some_and(|c| p == '?' || p == c)).then(|| rest.as_str())
+    let mut remaining = text.chars();
+    prefix.chars().all(|p| remaining.next().is_some_and(|c| p == '?' || p == c)).then_some(remaining.as_str())
 }
 
-/// Text after the first occurrence of a part in which `?` stands for any character.
+/// Text after the first occurrence of a part in which `?` matches any character.
 fn strip_through<'t>(part: &str, text: &'t str) -> Option<&'t str> {
     if !part.contains('?') {
         return text.find(part).map(|start| &text[start + part.len()..]);
@@ -128,10 +130,12 @@ mod tests {
     fn matches_naively(pattern: &[char], text: &[char]) -> bool {
         match pattern.split_first() {
             None => text.is_empty(),
-            Some(('*', rest)) => (0..=text.len()).any(|skipped| matches_naively(rest, &text[skipped..])),
-            Some((expected, rest)) => text
-                .split_first()
-                .is_some_and(|(c, text)| (*expected == '?' || expected == c) && matches_naively(rest, text)),
+            Some(('*', remaining)) => {
+                (0..=text.len()).any(|skipped| matches_naively(remaining, &text[skipped..]))
+            }
+            Some((expected, remaining)) => text.split_first().is_some_and(|(c, text)| {
+                (*expected == '?' || expected == c) && matches_naively(remaining, text)
+            }),
         }
     }
 

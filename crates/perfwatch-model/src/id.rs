@@ -1,29 +1,30 @@
-//! Identifiers: newtypes, so that a host can't be passed where a boot is meant.
+//! Identifiers of hosts and boots as distinct types, so that they cannot be confused.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use uuid::Uuid;
 
-/// A host, for as long as the hub remembers it. UUIDv7 made where the host is first seen
-/// (the agent's state folder, or the hub for hosts that only ever post JSON).
+/// Stable identifier of a host (UUIDv7). The agent generates it into its state folder; the hub
+/// generates it for hosts that only post JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HostId(pub Uuid);
 
-/// One run of a kernel: `/proc/sys/kernel/random/boot_id` (random(4)). All zeros when unknown.
+/// Identifier of a kernel's run: `/proc/sys/kernel/random/boot_id` (random(4)). All zeros
+/// if unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
 #[serde(transparent)]
 pub struct BootId(pub Uuid);
 
 impl HostId {
-    /// A new identity, ordered by the time of its making.
+    /// Generates an identifier; identifiers sort by creation time.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
     }
 }
 
 impl BootId {
-    /// A boot of our own, for kernels that don't tell theirs.
+    /// Generates a random identifier, for kernels that do not expose a boot id.
     pub fn generate() -> Self {
         Self(Uuid::new_v4())
     }
@@ -32,12 +33,12 @@ impl BootId {
 macro_rules! impl_uuid_display {
     ($name:ident) => {
         impl $name {
-            /// The 16 bytes.
+            /// Returns the UUID in network byte order.
             pub fn to_bytes(self) -> [u8; 16] {
                 self.0.into_bytes()
             }
 
-            /// From 16 bytes; none from another number of them.
+            /// Reads a UUID in network byte order; `None` unless there are exactly 16 bytes.
             pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
                 Uuid::from_slice(bytes).ok().map(Self)
             }

@@ -1,38 +1,40 @@
-//! One copy of each text that comes again and again: names and command lines of processes,
-//! which every tick repeats.
+//! String interner: one shared copy of texts that every tick repeats, such as process names and
+//! command lines.
 
 use crate::limits;
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Texts that are in use somewhere.
+/// Set of shared strings, safe for concurrent use.
 #[derive(Debug, Default)]
 pub struct StringInterner {
     strings: RwLock<HashSet<Arc<str>>>,
 }
 
 impl StringInterner {
-    /// The one copy of a text; past [`limits::TEXTS`] of them, a copy of its own.
+    /// Returns the shared copy of a text. With [`limits::MAX_INTERNED_STRINGS`] texts in the set,
+    /// a new text is returned as a separate copy.
     pub fn intern(&self, text: &str) -> Arc<str> {
-        if let Some(known) = self.strings.read().unwrap_or_else(PoisonError::into_inner).get(text) {
-            return known.clone();
+        if let Some(existing) = self.strings.read().unwrap_or_else(PoisonError::into_inner).get(text) {
+            return existing.clone();
         }
         let new: Arc<str> = text.into();
-        let mut known = self.strings.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(other) = known.get(text) {
-            return other.clone();
+        let mut strings = self.strings.write().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have inserted the text between the two locks.
+        if let Some(existing) = strings.get(text) {
+            return existing.clone();
         }
-        if known.len() < limits::MAX_INTERNED_STRINGS {
-            known.insert(new.clone());
+        if strings.len() < limits::MAX_INTERNED_STRINGS {
+            strings.insert(new.clone());
         }
         new
     }
 
-    /// Forgets what nobody else holds.
+    /// Removes the texts that are referenced only by this set.
     pub fn prune(&self) {
-        let mut known = self.strings.write().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|text| Arc::strong_count(text) > 1);
-        known.shrink_to_fit();
+        let mut strings = self.strings.write().unwrap_or_else(PoisonError::into_inner);
+        strings.retain(|text| Arc::strong_count(text) > 1);
+        strings.shrink_to_fit();
     }
 }
 
@@ -42,12 +44,12 @@ mod tests {
 
     #[test]
     fn interner_deduplicates_until_dropped() {
-        let texts = StringInterner::default();
-        let (one, two) = (texts.intern("nginx"), texts.intern("nginx"));
-        assert!(Arc::ptr_eq(&one, &two));
-        texts.intern("gone");
-        texts.prune();
-        assert_eq!(texts.strings.read().unwrap().len(), 1);
-        assert!(Arc::ptr_eq(&one, &texts.intern("nginx")));
+        let interner = StringInterner::default();
+        let (first, second) = (interner.intern("nginx"), interner.intern("nginx"));
+        assert!(Arc::ptr_eq(&first, &second));
+        interner.intern("dropped");
+        interner.prune();
+        assert_eq!(interner.strings.read().unwrap().len(), 1);
+        assert!(Arc::ptr_eq(&first, &interner.intern("nginx")));
     }
 }

@@ -1,25 +1,35 @@
-//! Snapshot JSON, one pure function each way: the catalogue's dotted names nested, instances
-//! by key. What `curl` and scripts see and may post.
+//! Snapshot JSON: dotted metric names become nested objects, instances become keys.
+//!
+//! Scripts post this format to `POST /ingest/metrics`; the API and the WebSocket return it.
 
 mod read;
+mod template;
 mod write;
 
 pub use read::{JsonError, ParsedSnapshot, read_snapshot};
-pub use write::{JsonTemplate, process_json, write_snapshot};
+pub use template::JsonTemplate;
+pub use write::{process_json, write_snapshot};
 
-/// Top-level keys that are no metric group.
+use serde::Serialize;
+
+/// Top-level keys that are not metric groups.
 pub(crate) const RESERVED: [&str; 9] =
     ["timestamp", "host", "host_id", "boot", "seq", "interval_ms", "facts", "errors", "schema"];
 
-/// RFC 3339 as milliseconds since 1970.
+/// Parses RFC 3339 into milliseconds since 1970.
 pub fn parse_time(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
 }
 
-/// Milliseconds since 1970 as RFC 3339 in UTC with milliseconds.
+/// Writes milliseconds since 1970 as RFC 3339 in UTC, with millisecond precision.
 pub fn write_time(out: &mut String, at_ms: i64) {
     use std::fmt::Write as _;
     if let Ok(at) = jiff::Timestamp::from_millisecond(at_ms) {
         let _ = write!(out, "{at:.3}");
     }
+}
+
+fn push_json(out: &mut String, value: &(impl Serialize + ?Sized)) {
+    // Serialization of strings, numbers and structs of them cannot fail.
+    out.push_str(&serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()));
 }

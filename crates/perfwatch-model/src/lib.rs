@@ -1,10 +1,12 @@
-//! The nouns every other crate speaks: hosts, metrics, shapes and snapshots, how they travel
-//! (compact wire form and JSON), the limits they must keep, and the clock.
+//! Types shared by all crates: hosts, metrics, shapes and snapshots, their wire and JSON
+//! formats, limits on external input, and the clock.
 //!
-//! Pure data: no thread, no socket, no file; the only clock here is the one that is handed in.
+//! Pure data and ports: no threads, sockets or files. [`SystemClock`] is the only access to the
+//! real time, and callers receive it as a [`Clock`].
 
 pub mod catalog;
 pub mod clock;
+pub mod column;
 pub mod duration;
 pub mod fixed_point;
 pub mod glob;
@@ -16,14 +18,16 @@ pub mod remote_collector;
 pub mod selector;
 pub mod shape;
 pub mod snapshot;
+pub mod time_expression;
 pub mod wire;
 
 pub use catalog::{Catalog, MetricDef, MetricKind, Rollup, Unit};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use column::Column;
 pub use duration::HumanDuration;
 pub use fixed_point::{MISSING, scale, unscale};
 pub use id::{BootId, HostId};
 pub use interner::StringInterner;
 pub use selector::SeriesSelector;
-pub use shape::{Column, Shape, ShapeId};
+pub use shape::{Shape, ShapeId};
 pub use snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};

@@ -1,63 +1,83 @@
-//! Every cap on what may come from outside, in one place, each with its reason.
+//! Limits on external input, each with its reason.
 
-/// A request body as it arrives. 250 snapshots of a big host fit.
+/// Maximum size of a request body as received. A batch of 250 snapshots of a large host fits.
 pub const MAX_BODY_BYTES: usize = 4 << 20;
-/// A request body after decompression: a real batch compresses about 5 times, a bomb 1,000.
+/// Maximum size of a request body after decompression. Real batches compress about 5 times,
+/// decompression bombs 1,000 times.
 pub const MAX_DECOMPRESSED_BYTES: usize = 8 << 20;
-/// The window a zstd stream may ask for (2^23 = 8 MiB): what a decoder must set aside.
+/// Maximum window of a zstd stream (2^23 = 8 MiB), which is memory that the decoder allocates.
 pub const MAX_ZSTD_WINDOW_LOG: u32 = 23;
-/// Snapshots in one request: back-fill in bites that the hub digests in a few milliseconds.
+/// Maximum number of snapshots in one request: a backfill batch is ingested in a few milliseconds.
 pub const MAX_BATCH_SNAPSHOTS: usize = 500;
-/// One encoded snapshot: 8,192 columns and 200 processes have less.
+/// Maximum size of an encoded snapshot; 8,192 columns and 200 processes take less.
 pub const MAX_SNAPSHOT_BYTES: usize = 512 << 10;
-/// The encoded columns of one shape: 8,192 with names of 120 bytes.
+/// Maximum size of the encoded columns of a shape: 8,192 columns with names of 120 bytes.
 pub const MAX_SHAPE_BYTES: usize = 1 << 20;
-/// Requests that are decompressed at one time.
+/// Maximum number of requests that are decompressed at the same time.
 pub const MAX_CONCURRENT_DECOMPRESSIONS: usize = 8;
-/// What requests that are decoded or wait to be durable hold together, by their size after
-/// decompression.
+/// Maximum total size, after decompression, of the requests that are being decoded or wait to
+/// become durable.
 pub const MAX_DECODED_BYTES: usize = 64 << 20;
-/// Columns of a snapshot: 128 cores, 200 disks and 200 mounts fit.
+/// Maximum number of columns of a snapshot: 128 cores, 200 disks and 200 mounts fit.
 pub const MAX_COLUMNS: usize = 8_192;
-/// Process rows of a snapshot.
+/// Maximum number of process rows of a snapshot.
 pub const MAX_PROCESSES: usize = 200;
-/// Collector errors of a snapshot.
+/// Maximum number of collector errors of a snapshot.
 pub const MAX_COLLECTOR_ERRORS: usize = 64;
-/// A metric's dotted name.
+/// Maximum length of a dotted metric name.
 pub const MAX_METRIC_NAME_BYTES: usize = 96;
-/// An instance: a mount point or a long device name.
+/// Maximum length of an instance, for example a mount point or a device name.
 pub const MAX_INSTANCE_BYTES: usize = 255;
-/// A host's name (a DNS name has 253).
+/// Maximum length of a host name; the limit of DNS names.
 pub const MAX_HOST_NAME_BYTES: usize = 253;
-/// Any other text of a snapshot.
+/// Maximum length of any other text of a snapshot.
 pub const MAX_TEXT_BYTES: usize = 1_024;
-/// How far a snapshot may be ahead of the hub's clock before it is refused.
+/// Maximum time by which a snapshot may be ahead of the hub's clock.
 pub const MAX_CLOCK_LEAD_MS: i64 = 60_000;
-/// Nothing was measured by PerfWatch before 2020; such a clock was never set.
+/// Earliest accepted timestamp (2020-01-01). PerfWatch did not exist before; an earlier time is
+/// that of a clock which was never set.
 pub const MIN_TIMESTAMP_MS: i64 = 1_577_836_800_000;
-/// A snapshot stands for at most a day.
+/// Maximum interval that a snapshot covers (one day).
 pub const MAX_INTERVAL_MS: u32 = 86_400_000;
-/// JSON deeper than this is no snapshot.
+/// Maximum nesting depth of snapshot JSON.
 pub const MAX_JSON_DEPTH: usize = 16;
 
-/// Hosts a hub without accounts takes in: enough for a fleet, not for a loop gone wild.
+/// Maximum number of hosts that a hub without accounts accepts: enough for a fleet, and a bound
+/// for a script that posts new names in a loop.
 pub const MAX_HOSTS: usize = 10_000;
-/// Different texts of processes that a hub keeps once: about 100 bytes each.
+/// Maximum number of process texts that a hub interns, about 100 bytes each.
 pub const MAX_INTERNED_STRINGS: usize = 500_000;
-/// Different shapes a hub keeps; a host that changes its disks every tick costs only itself.
+/// Maximum number of shapes in memory. A host whose disks change at every tick evicts shapes but
+/// does not exhaust memory.
 pub const MAX_SHAPES: usize = 20_000;
 
-/// What the hub keeps ready in memory.
+/// Length of the recent window that the hub holds in memory.
 pub const RECENT_WINDOW_MS: i64 = 300_000;
-/// Snapshots a host may have in the live window (5 minutes at half a second).
+/// Maximum number of snapshots of a host in the recent window: 5 minutes at half a second.
 pub const MAX_RECENT_SNAPSHOTS: usize = 600;
-/// WebSocket clients of one hub.
+/// Maximum number of WebSocket clients of a hub.
 pub const MAX_WEBSOCKET_CLIENTS: usize = 10_000;
-/// Accepted snapshots that wait for the slowest reader before it is told `lagged`.
+/// Accepted snapshots that are buffered for the slowest client before it receives `lagged`.
 pub const BROADCAST_CAPACITY: usize = 1_024;
-/// A message that a WebSocket client may send.
+/// Maximum size of a message from a WebSocket client.
 pub const MAX_CLIENT_MESSAGE_BYTES: usize = 64 << 10;
-/// Subscriptions of one client.
+/// Maximum number of subscriptions per client.
 pub const MAX_SUBSCRIPTIONS: usize = 16;
-/// Hosts or metrics of one subscription.
+/// Maximum number of hosts or metrics per subscription.
 pub const MAX_SELECTORS: usize = 10_000;
+
+/// Maximum size of a file that a collector reads. `/proc/net/tcp` with 100,000 connections has
+/// 15 MB; its collector skips the file long before.
+pub const MAX_COLLECTED_FILE_BYTES: u64 = 16 << 20;
+/// Maximum size of a capture: 5,000 processes take about 8 MB.
+pub const MAX_CAPTURE_BYTES: usize = 64 << 20;
+/// Maximum number of entries of a capture: 20,000 processes with five entries each, and the rest
+/// of the host.
+pub const MAX_CAPTURE_ENTRIES: usize = 150_000;
+/// Maximum number of sockets at which TCP states are counted. Above, formatting the kernel's table
+/// costs more than 10 ms.
+pub const MAX_COUNTED_SOCKETS: u64 = 10_000;
+/// Maximum length of a process's command line in characters; longer command lines are truncated.
+pub const MAX_COMMAND_CHARS: usize = 200;
+/// Maximum number of errors that a collector reports per reading.
+pub const MAX_ERRORS_PER_COLLECTOR: usize = 8;

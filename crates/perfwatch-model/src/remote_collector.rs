@@ -1,5 +1,7 @@
-//! The port through which the hub looks at a host that has no agent: where to go, how to enter,
-//! and what came of it. Whoever stands behind it brings a snapshot like any agent's.
+//! Port for SSH collection: request, stages, outcome.
+//!
+//! The hub collects agentless hosts through [`RemoteCollector`]; the result is a snapshot with
+//! the same content as that of an agent.
 
 use crate::Snapshot;
 use secrecy::SecretString;
@@ -10,140 +12,142 @@ use std::pin::Pin;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Where a host is, and how to enter.
+/// Address and credentials of a server, with its jump host.
 #[derive(Debug, Clone)]
 pub struct SshTarget {
-    /// Whose: what is held open is held by this.
+    /// Server that the connection belongs to; open connections are looked up by this id.
     pub server_id: Uuid,
-    /// Name or address.
+    /// DNS name or IP address.
     pub address: String,
-    /// TCP port.
+    /// TCP port of the SSH service.
     pub port: u16,
-    /// Who enters.
+    /// Login name on the server.
     pub user: String,
-    /// By what.
+    /// Credential of the login.
     pub auth: SshAuth,
-    /// The key that the host must show; any on first use.
+    /// Required host key; `None` accepts any key at first use.
     pub pinned_host_key: Option<String>,
-    /// Through which other host.
+    /// Jump host through which the server is reached.
     pub jump: Option<Box<SshTarget>>,
 }
 
-/// What opens a host's door.
+/// Credential of an SSH login.
 #[derive(Debug, Clone)]
 pub enum SshAuth {
-    /// A password.
+    /// Password or keyboard-interactive login.
     Password(SecretString),
-    /// A private key in OpenSSH's, PEM's or PuTTY's form.
+    /// Private key in OpenSSH, PEM or PuTTY format.
     Key {
-        /// Its text.
+        /// Text of the key file.
         key: SecretString,
-        /// What it is locked with.
+        /// Passphrase of an encrypted key.
         passphrase: Option<SecretString>,
     },
 }
 
-/// What is asked of a look.
+/// Request for one collection.
 #[derive(Debug, Clone)]
 pub struct CollectRequest {
-    /// Where.
+    /// Server to collect from.
     pub target: SshTarget,
-    /// What the last look carried over.
+    /// Counter state of the previous collection.
     pub counter_state: Option<Vec<u8>>,
-    /// Counters older than this say nothing of now: it looks twice instead.
+    /// Maximum age of the counter state. With older counters, the host is read twice in this
+    /// collection.
     pub max_counter_age: Duration,
-    /// How often it is looked at: the time that a snapshot stands for.
+    /// Collection interval: the time span that the snapshot covers.
     pub interval: Duration,
-    /// How long the connection is held for the next look.
+    /// Time for which the connection stays open for the next collection.
     pub keep_alive: Duration,
-    /// A connection of its own, whatever is held: to try whether one can be made.
+    /// Opens a new connection even if an open connection exists; used by connection tests.
     pub force_new_connection: bool,
 }
 
-/// One thing done on the way, in order.
+/// One completed step of a collection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CollectionStep {
-    /// What.
+    /// Stage that the step belongs to.
     pub stage: CollectionStage,
-    /// How long it took, milliseconds.
+    /// Duration of the step in milliseconds.
     pub duration_ms: u64,
-    /// What was seen.
+    /// Human-readable result, for example the resolved addresses.
     pub detail: String,
 }
 
-/// What is done, in this order; through another host, its first four come before.
+/// Stage of a collection, in order of execution. With a jump host, the first four stages run for
+/// the jump host first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum CollectionStage {
-    /// Name to addresses.
+    /// DNS lookup of the address.
     Resolve,
-    /// A TCP connection.
+    /// Opening a TCP connection.
     Connect,
-    /// Keys are exchanged; the host shows its own.
+    /// SSH key exchange and verification of the host key.
     Handshake,
-    /// Who we are.
+    /// Login with the configured credential.
     Authenticate,
-    /// A shell answers.
+    /// Start of a shell on the host.
     Shell,
-    /// It prints what the kernel says.
+    /// Running the probe and reading its capture.
     Read,
 }
 
-/// Why it came to nothing.
+/// Cause of a failed collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum FailureCause {
-    /// No such name.
+    /// Name could not be resolved.
     DnsFailure,
-    /// Nobody listens, or nothing leads there.
+    /// Connection refused, or no route to the address.
     Unreachable,
-    /// It took longer than it may.
+    /// Time limit of a stage exceeded.
     TimedOut,
-    /// What answers does not speak SSH as it should.
+    /// Peer does not speak valid SSH.
     NotSsh,
-    /// No way of talking that both know.
+    /// No algorithm supported by both sides.
     NoCommonAlgorithm,
-    /// It shows another key than before.
+    /// Offered host key differs from the pinned key.
     HostKeyChanged,
-    /// It lets us not in.
+    /// Server rejected the credential.
     AuthenticationFailed,
-    /// Our own key can't be used: it is garbled, or locked with another passphrase.
+    /// Configured private key is malformed, or its passphrase is wrong.
     InvalidPrivateKey,
-    /// It ended the connection.
+    /// Server closed the connection.
     ConnectionClosed,
-    /// Its shell did not do what it was asked.
+    /// Probe failed in the host's shell.
     CommandFailed,
-    /// It says more than any host has to.
+    /// Output exceeds the size limit.
     OutputTooLarge,
-    /// What it says is no account of a Linux host.
+    /// Output is not a capture of a Linux host.
     UnparseableOutput,
-    /// A fault of our own.
+    /// Fault of the hub, independent of the server.
     Internal,
 }
 
 impl FailureCause {
-    /// Whether nothing is tried again until somebody acts: wrong passwords lock accounts, and a
-    /// changed key may be somebody else's.
+    /// Returns whether the server is blocked until an operator acts: repeated wrong passwords lock
+    /// accounts, and a changed host key may belong to an attacker.
     pub fn is_permanent(self) -> bool {
         matches!(self, Self::HostKeyChanged | Self::AuthenticationFailed | Self::InvalidPrivateKey)
     }
 }
 
-/// Why there is no snapshot.
+/// Reason why a collection produced no snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CollectionFailure {
-    /// Whose fault: the host's, or that of one on the way to it.
+    /// Server that caused the failure: the target or a jump host.
     pub server_id: Option<Uuid>,
-    /// Where it ended.
+    /// Stage at which the collection failed.
     pub stage: CollectionStage,
-    /// Why.
+    /// Machine-readable cause of the failure.
     pub cause: FailureCause,
-    /// In words, for a person.
+    /// Human-readable description of the failure.
     pub message: String,
-    /// The key that the host showed instead of the one it should.
+    /// Host key that was offered instead of the pinned key.
     pub offered_host_key: Option<String>,
 }
 
@@ -153,36 +157,40 @@ impl fmt::Display for CollectionFailure {
     }
 }
 
-/// What a look brought.
+/// Result of a successful collection.
 #[derive(Debug, Clone)]
 pub struct Collected {
-    /// As an agent would have sent it.
+    /// Snapshot with the same content as that of an agent.
     pub snapshot: Snapshot,
-    /// What the host calls itself.
+    /// Hostname reported by the host.
     pub hostname: String,
-    /// How far its clock is ahead of ours.
+    /// Lead of the host's clock over the hub's clock, milliseconds; negative if it is behind.
     pub skew_ms: i64,
-    /// For the next look.
+    /// Counter state for the next collection.
     pub counter_state: Vec<u8>,
 }
 
-/// A look and how it went.
+/// Steps and result of a collection.
 #[derive(Debug, Clone)]
 pub struct CollectionOutcome {
-    /// What was done.
+    /// Completed steps, in order of execution.
     pub steps: Vec<CollectionStep>,
-    /// Keys that were shown, of the host and those on the way to it, by server.
+    /// Offered host keys of the target and its jump hosts, by server.
     pub host_keys: Vec<(Uuid, String)>,
-    /// What was seen.
+    /// Snapshot, or the reason for its absence.
     pub result: Result<Collected, CollectionFailure>,
 }
 
-/// Looks at hosts. Every look ends by itself, within a time that it sets.
+/// Collects metrics of agentless hosts. Every collection ends within the implementation's time
+/// limits.
 pub trait RemoteCollector: Send + Sync {
-    /// Looks once.
-    fn collect(&self, ask: CollectRequest) -> Pin<Box<dyn Future<Output = CollectionOutcome> + Send + '_>>;
-    /// Lets go of what is held open.
-    fn close_connection(&self, server: Uuid);
-    /// How many connections are held open.
+    /// Runs a collection to its end.
+    fn collect(
+        &self,
+        request: CollectRequest,
+    ) -> Pin<Box<dyn Future<Output = CollectionOutcome> + Send + '_>>;
+    /// Closes the open connection to a server, if there is any.
+    fn close_connection(&self, server_id: Uuid);
+    /// Number of open connections.
     fn open_connections(&self) -> usize;
 }

@@ -1,27 +1,16 @@
-//! A shape: which metric of which instance stands in which column. Hosts send it once and
-//! then only numbers; it is named by its content, so equal hosts share one.
+//! A shape: the column schema of a snapshot, that is the metric and instance of each value.
+//!
+//! Hosts send a shape once and then only values. A shape is identified by a hash of its content,
+//! so hosts with equal columns share it.
 
+use crate::column::Column;
 use crate::json::JsonTemplate;
 use sha2::{Digest, Sha256};
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::OnceLock;
 
-/// One column of numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Column {
-    /// Dotted metric name.
-    pub metric: Cow<'static, str>,
-    /// What the instances are (`interface`), or `""`.
-    pub dimension: Cow<'static, str>,
-    /// Which one (`eth0`), or `""`.
-    pub instance: Box<str>,
-    /// Values are integers scaled by ten to this power.
-    pub decimals: u8,
-}
-
-/// The name of a shape: the first 16 bytes of the SHA-256 of its columns, so that nobody can
-/// make two shapes of one name and change what another host's numbers mean.
+/// Content hash of a shape: the first 16 bytes of the SHA-256 of its columns. A sender cannot
+/// construct two shapes with the same id and so change the meaning of another host's values.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShapeId(pub [u8; 16]);
 
@@ -37,7 +26,7 @@ impl fmt::Debug for ShapeId {
     }
 }
 
-/// An ordered list of columns and its name.
+/// Ordered list of columns with its content hash.
 pub struct Shape {
     id: ShapeId,
     columns: Vec<Column>,
@@ -45,7 +34,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Names the columns.
+    /// Creates the shape and computes its content hash.
     pub fn new(columns: Vec<Column>) -> Self {
         let mut hash = Sha256::new();
         for column in &columns {
@@ -61,22 +50,22 @@ impl Shape {
         Self { id: ShapeId(id), columns, json_template: OnceLock::new() }
     }
 
-    /// The content's name.
+    /// Content hash of the columns.
     pub fn id(&self) -> ShapeId {
         self.id
     }
 
-    /// The columns, in the order of the values.
+    /// Columns, in the order of the values.
     pub fn columns(&self) -> &[Column] {
         &self.columns
     }
 
-    /// Where the column of this metric and instance stands.
+    /// Index of the column of this metric and instance.
     pub fn column_index(&self, metric: &str, instance: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.metric == metric && &*c.instance == instance)
     }
 
-    /// The nested JSON text around the values, made at the first use.
+    /// Nested JSON text around the values; built at first use and cached.
     pub fn json_template(&self) -> &JsonTemplate {
         self.json_template.get_or_init(|| JsonTemplate::new(&self.columns))
     }
@@ -94,19 +83,6 @@ impl fmt::Debug for Shape {
     }
 }
 
-/// The JSON path under which a metric's instances stand: `network.rx_bytes` by `interface`
-/// → `network.interface`; `cpu.core.usage` by `core` → `cpu.core`, which ends so already.
-pub fn instance_path(metric: &str, dimension: &str) -> String {
-    let group = metric.rsplit_once('.').map_or("", |(group, _)| group);
-    if group == dimension || group.ends_with(&format!(".{dimension}")) {
-        group.to_owned()
-    } else if group.is_empty() {
-        dimension.to_owned()
-    } else {
-        format!("{group}.{dimension}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,20 +93,13 @@ mod tests {
 
     #[test]
     fn shape_id_is_a_content_hash() {
-        let one = Shape::new(vec![column("a.b", ""), column("c.d", "x")]);
-        let same = Shape::new(vec![column("a.b", ""), column("c.d", "x")]);
-        let other = Shape::new(vec![column("c.d", "x"), column("a.b", "")]);
-        // Lengths are hashed too: text may not slide from one field to the next.
-        let slid = Shape::new(vec![column("a.b", ""), column("c.dx", "")]);
-        assert_eq!(one.id(), same.id());
-        assert_ne!(one.id(), other.id());
-        assert_ne!(one.id(), slid.id());
-    }
-
-    #[test]
-    fn instances_are_nested_under_dimension() {
-        assert_eq!(instance_path("cpu.core.usage", "core"), "cpu.core");
-        assert_eq!(instance_path("network.rx_bytes", "interface"), "network.interface");
-        assert_eq!(instance_path("temperature", "sensor"), "sensor");
+        let first = Shape::new(vec![column("a.b", ""), column("c.d", "x")]);
+        let equal = Shape::new(vec![column("a.b", ""), column("c.d", "x")]);
+        let reordered = Shape::new(vec![column("c.d", "x"), column("a.b", "")]);
+        // Lengths are hashed too, so that text cannot move from one field to the next.
+        let shifted = Shape::new(vec![column("a.b", ""), column("c.dx", "")]);
+        assert_eq!(first.id(), equal.id());
+        assert_ne!(first.id(), reordered.id());
+        assert_ne!(first.id(), shifted.id());
     }
 }

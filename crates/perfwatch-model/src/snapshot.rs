@@ -1,111 +1,111 @@
-//! What one host was at one moment.
+//! A snapshot: all samples of a host at one moment.
 
 use crate::{BootId, HostId, MISSING, Shape};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Who a snapshot is from, as the sender says it.
+/// Host of a snapshot as claimed by its sender.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostRef {
-    /// The sender's lasting identity; scripts that post JSON may leave it to the hub.
+    /// Stable identifier of the sender; JSON scripts may omit it, then the hub assigns one.
     pub id: Option<HostId>,
-    /// What people call it.
+    /// Display name, usually the hostname.
     pub name: String,
 }
 
-/// All numbers of one host at one moment, and the processes that mattered most.
+/// All samples of a host at one moment, with its top processes, facts and collector errors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    /// Which run of the kernel.
+    /// Boot that the counters belong to.
     pub boot: BootId,
-    /// Counts the ticks of that run. `(host, boot, seq)` names a snapshot for ever.
+    /// Tick number within the boot. `(host, boot, seq)` identifies a snapshot permanently.
     pub seq: u64,
-    /// When it was taken, milliseconds since 1970 by the host's own clock.
+    /// Collection time by the host's own clock, milliseconds since 1970.
     pub at_ms: i64,
-    /// The time it stands for, milliseconds.
+    /// Time span that the snapshot covers, milliseconds.
     pub interval_ms: u32,
-    /// What the values are.
+    /// Schema of the values.
     pub shape: Arc<Shape>,
-    /// One scaled integer a column, or [`MISSING`].
+    /// One scaled integer per column, or [`MISSING`].
     pub values: Vec<i64>,
-    /// The largest processes by CPU, memory and I/O.
+    /// Top processes by CPU, memory and I/O.
     pub processes: Vec<ProcessRow>,
-    /// What changes rarely; only in the first snapshot of a run and when it changed.
+    /// Host facts; present in the first snapshot of a run and after a change.
     pub facts: Option<Arc<HostFacts>>,
-    /// Collectors that could not read their part.
+    /// Collectors that failed, completely or in part.
     pub errors: Vec<CollectorError>,
 }
 
 impl Snapshot {
-    /// The scaled value of a metric without instances, or of one instance.
+    /// Unscaled value of a metric and instance (`""` for none); `None` if absent or missing.
     pub fn value(&self, metric: &str, instance: &str) -> Option<f64> {
         let index = self.shape.column_index(metric, instance)?;
         crate::unscale(*self.values.get(index)?, self.shape.columns()[index].decimals)
     }
 
-    /// How many samples are really there.
+    /// Number of values that are not missing.
     pub fn sample_count(&self) -> usize {
         self.values.iter().filter(|&&value| value != MISSING).count()
     }
 }
 
-/// One process at one moment. Its texts are shared with those of the moments before.
+/// One process at one moment. Its texts are shared with earlier snapshots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessRow {
-    /// Process id.
+    /// Process id (PID) on the host.
     pub pid: u32,
-    /// The kernel's short name (`comm`, proc_pid_comm(5)).
+    /// Short name assigned by the kernel (`comm`, proc_pid_comm(5)).
     pub name: Arc<str>,
-    /// Owner, by name where the host can tell it, else the number.
+    /// Owner's name, or the numeric user id if the name is unknown.
     pub user: Arc<str>,
     /// Command line with secrets masked; empty for kernel threads.
     pub command: Arc<str>,
-    /// `R`, `S`, `D`, `Z`, `T`, `I`…, as in proc_pid_stat(5).
+    /// State letter of proc_pid_stat(5): `R`, `S`, `D`, `Z`, `T`, `I`, …
     pub state: char,
-    /// Tenths of a percent of one core.
+    /// CPU usage in tenths of a percent of a core.
     pub cpu_tenths: u32,
-    /// Resident bytes.
+    /// Resident memory in bytes.
     pub memory_bytes: u64,
-    /// Threads.
+    /// Number of threads, the main thread included.
     pub threads: u32,
-    /// Open file descriptors, where the agent may see them.
+    /// Number of open file descriptors; `None` without permission.
     pub open_files: Option<u32>,
-    /// Bytes a second read from storage, where the agent may see them.
+    /// Bytes per second read from storage; `None` without permission.
     pub read_bytes: Option<u64>,
-    /// Bytes a second written to storage, where the agent may see them.
+    /// Bytes per second written to storage; `None` without permission.
     pub write_bytes: Option<u64>,
-    /// When it started, milliseconds since 1970; with the pid, this names it.
+    /// Start time, milliseconds since 1970; identifies the process together with the pid.
     pub started_ms: i64,
 }
 
-/// A collector that could not read its part at this moment.
+/// Failure of a collector, or of a part of it, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectorError {
-    /// Which one.
+    /// Name of the collector.
     pub collector: String,
-    /// Why, for a person.
+    /// Human-readable reason of the failure.
     pub message: String,
 }
 
-/// What changes rarely about a host.
+/// Properties of a host that change rarely.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HostFacts {
     /// Distribution and version (`PRETTY_NAME` of os-release(5)).
     pub os: String,
-    /// Kernel release.
+    /// Kernel release, as in `uname -r`.
     pub kernel: String,
-    /// Machine architecture.
+    /// Machine architecture, for example `x86_64`.
     pub arch: String,
-    /// Processor's own name.
+    /// Model name of the processor.
     pub cpu_model: String,
-    /// Logical processors.
+    /// Number of logical processors.
     pub cores: u32,
-    /// Bytes of memory.
+    /// Total memory in bytes.
     pub memory_bytes: u64,
-    /// When the kernel started, milliseconds since 1970.
+    /// Boot time of the kernel, milliseconds since 1970.
     pub boot_time_ms: i64,
-    /// Version of the agent that looked.
+    /// Version of the agent, or of the hub for agentless hosts.
     pub agent_version: String,
 }

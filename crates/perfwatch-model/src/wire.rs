@@ -1,9 +1,10 @@
-//! Agent → hub, the compact form: protobuf (field numbers are for ever; unknown fields are
-//! skipped, missing ones have defaults), usually inside zstd. `docs/WIRE-FORMAT.md` tells it in full.
+//! Wire format of batches from agents to the hub: protobuf, usually compressed with zstd.
+//! Specified in `docs/WIRE-FORMAT.md`. Field numbers never change; unknown fields are skipped,
+//! missing fields have defaults.
 //!
-//! A batch names each snapshot's shape; the columns themselves travel only when the hub asks
-//! for them. Snapshots stay encoded inside a batch, so the agent's spool holds the very bytes
-//! that are sent, and a snapshot that does not decode costs only itself.
+//! A snapshot references its shape by id; the columns are sent only if the hub requests them.
+//! Snapshots stay encoded inside a batch, so the agent's spool contains the bytes that are sent,
+//! and a snapshot that cannot be decoded does not affect the others.
 
 use crate::fixed_point::MAX_DECIMALS;
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
@@ -15,28 +16,28 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// What `Content-Type` says of a compact batch.
+/// Content type of a protobuf batch.
 pub const CONTENT_TYPE: &str = "application/vnd.perfwatch.batch.v1+protobuf";
 
-/// Some snapshots of one host, oldest first.
+/// Snapshots of a single host, oldest first.
 #[derive(Clone, PartialEq, Message)]
 pub struct Batch {
-    /// The host's UUID, 16 bytes.
+    /// Host id as a UUID of 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub host_id: Bytes,
-    /// What people call it.
+    /// Display name of the host.
     #[prost(string, tag = "2")]
     pub host_name: String,
-    /// Shapes that the hub asked for, each encoded by [`encode_shape`].
+    /// Shapes that the hub requested, each encoded by [`encode_shape`].
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub shapes: Vec<Bytes>,
-    /// Each encoded by [`encode_snapshot`].
+    /// Snapshots, each encoded by [`encode_snapshot`].
     #[prost(bytes = "bytes", repeated, tag = "4")]
     pub snapshots: Vec<Bytes>,
-    /// The sender's wall clock when it sent, milliseconds since 1970: tells its skew.
+    /// Sender's wall time at sending, milliseconds since 1970; used to compute its clock skew.
     #[prost(int64, tag = "5")]
     pub sent_at_ms: i64,
-    /// What changes rarely; sent along with shapes, for a hub that doesn't know the host.
+    /// Host facts; sent together with requested shapes, for a hub that has no facts of the host.
     #[prost(message, optional, tag = "6")]
     pub facts: Option<FactsMessage>,
 }
@@ -85,7 +86,7 @@ struct SnapshotMessage {
 struct ProcessMessage {
     #[prost(uint32, tag = "1")]
     pid: u32,
-    // Texts, which must not cost a copy each: most are known already.
+    // Texts are decoded as bytes: most of them are interned already and need no allocation.
     #[prost(bytes = "bytes", tag = "2")]
     name: Bytes,
     #[prost(bytes = "bytes", tag = "3")]
@@ -101,7 +102,7 @@ struct ProcessMessage {
     #[prost(uint32, tag = "8")]
     threads: u32,
     #[prost(uint32, optional, tag = "9")]
-    handles: Option<u32>,
+    open_files: Option<u32>,
     #[prost(uint64, optional, tag = "10")]
     read_bytes: Option<u64>,
     #[prost(uint64, optional, tag = "11")]
@@ -118,7 +119,7 @@ struct ErrorMessage {
     message: String,
 }
 
-/// [`HostFacts`] on the wire.
+/// Protobuf message of [`HostFacts`].
 #[derive(Clone, PartialEq, Message)]
 #[expect(missing_docs, reason = "the fields are those of HostFacts")]
 pub struct FactsMessage {
@@ -140,49 +141,49 @@ pub struct FactsMessage {
     pub agent_version: String,
 }
 
-/// What the hub answers to `POST /ingest/metrics`, as JSON.
+/// JSON response of `POST /ingest/metrics`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct IngestResponse {
-    /// Snapshots taken in; durable when this is sent.
+    /// Number of accepted snapshots; they are durable before the response is sent.
     pub accepted: usize,
-    /// Snapshots that were there already.
+    /// Number of snapshots that were already stored.
     pub duplicates: usize,
-    /// Snapshots that never will be taken in, by their place in the batch.
+    /// Snapshots that are rejected permanently; sending them again has no effect.
     pub rejected: Vec<RejectedSnapshot>,
-    /// The hub does not know this host's facts: send them along next time.
+    /// Request to include the host facts in the next batch.
     pub facts_requested: bool,
-    /// How often the hub wants a snapshot, milliseconds; none if it leaves that to the agent.
+    /// Collection interval requested by the hub, milliseconds; `None` leaves it to the agent.
     pub interval_ms: Option<u32>,
 }
 
-/// One refused snapshot.
+/// Permanently rejected snapshot of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RejectedSnapshot {
-    /// Place in the batch, from 0.
+    /// Index in the batch, starting at 0.
     pub index: usize,
-    /// For programs.
+    /// Stable error code for programs.
     pub code: String,
-    /// For people.
+    /// Human-readable reason of the rejection.
     pub message: String,
 }
 
-/// The error code of an answer that asks for shapes and facts.
+/// Error code of a response that requests shapes and facts.
 pub const ERROR_UNKNOWN_SHAPE: &str = "unknown_shape";
 
-/// Why bytes are no batch, shape or snapshot.
+/// Error of decoding a batch, shape or snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// Not protobuf, or cut off.
+    /// Invalid or truncated protobuf.
     #[error("not a PerfWatch message: {0}")]
     Malformed(String),
-    /// Decodes, but says something that can't be.
+    /// Valid protobuf with an invalid value.
     #[error("{0}")]
     Invalid(String),
-    /// The columns of this shape were not sent yet.
-    #[error("shape {0} is not known here")]
+    /// Columns of the shape were not received yet.
+    #[error("unknown shape {0}")]
     UnknownShape(ShapeId),
 }
 
@@ -190,25 +191,28 @@ fn malformed(error: &prost::DecodeError) -> WireError {
     WireError::Malformed(error.to_string())
 }
 
-const TEXT_TOO_LONG: &str = "a text is too long";
-
 fn invalid<T>(message: impl Into<String>) -> Result<T, WireError> {
     Err(WireError::Invalid(message.into()))
 }
 
-/// Dotted words of `a-z`, `0-9` and `_`, none empty, not one of the snapshot's own keys.
+fn text_too_long<T>() -> Result<T, WireError> {
+    invalid(format!("text longer than {} bytes", limits::MAX_TEXT_BYTES))
+}
+
+/// Returns whether a name consists of non-empty words of `a-z`, `0-9` and `_` separated by dots,
+/// and does not start with a reserved key of snapshot JSON.
 pub fn is_metric_name(name: &str) -> bool {
-    let word = |w: &str| !w.is_empty() && w.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+    let is_word = |w: &str| !w.is_empty() && w.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
     name.len() <= limits::MAX_METRIC_NAME_BYTES
-        && name.split('.').all(word)
+        && name.split('.').all(is_word)
         && !crate::json::RESERVED.contains(&name.split('.').next().unwrap_or_default())
 }
 
 impl Batch {
-    /// Who it is from.
+    /// Host that sent the batch.
     ///
     /// # Errors
-    /// [`WireError::Invalid`] without a UUID or a name of fair length.
+    /// Returns [`WireError::Invalid`] if the host id is not a UUID.
     pub fn host(&self) -> Result<HostRef, WireError> {
         let Ok(id) = Uuid::from_slice(&self.host_id) else {
             return invalid("host_id is not a UUID of 16 bytes");
@@ -217,20 +221,20 @@ impl Batch {
     }
 }
 
-/// Encodes a batch.
+/// Encodes a batch as protobuf.
 pub fn encode_batch(batch: &Batch) -> Vec<u8> {
     batch.encode_to_vec()
 }
 
-/// Decodes the outside of a batch; shapes and snapshots stay encoded.
+/// Decodes the envelope of a batch; shapes and snapshots stay encoded.
 ///
 /// # Errors
-/// [`WireError::Malformed`] for anything that is no batch.
+/// Returns [`WireError::Malformed`] if the bytes are not a batch.
 pub fn decode_batch(bytes: Bytes) -> Result<Batch, WireError> {
     Batch::decode(bytes).map_err(|error| malformed(&error))
 }
 
-/// Encodes the columns of a shape.
+/// Encodes the columns of a shape as protobuf.
 pub fn encode_shape(shape: &Shape) -> Bytes {
     let columns = shape.columns().iter().map(|column| ColumnMessage {
         metric: column.metric.to_string(),
@@ -241,18 +245,19 @@ pub fn encode_shape(shape: &Shape) -> Bytes {
     ShapeMessage { columns: columns.collect() }.encode_to_vec().into()
 }
 
-/// Decodes the columns of a shape; its name is computed, never believed.
+/// Decodes the columns of a shape. Its id is always computed, never received.
 ///
 /// # Errors
-/// Malformed bytes, too many columns, or a column that no metric can have.
+/// Returns [`WireError`] for malformed bytes, too many or duplicate columns, an invalid metric name,
+/// a long instance or too many decimals.
 pub fn decode_shape(bytes: Bytes) -> Result<Shape, WireError> {
     if bytes.len() > limits::MAX_SHAPE_BYTES {
-        return invalid(format!("a shape of more than {} bytes", limits::MAX_SHAPE_BYTES));
+        return invalid(format!("shape larger than {} bytes", limits::MAX_SHAPE_BYTES));
     }
     let message = ShapeMessage::decode(bytes).map_err(|error| malformed(&error))?;
     if message.columns.len() > limits::MAX_COLUMNS {
         return invalid(format!(
-            "a shape of {} columns; {} are allowed",
+            "shape with {} columns; expected at most {}",
             message.columns.len(),
             limits::MAX_COLUMNS
         ));
@@ -260,15 +265,18 @@ pub fn decode_shape(bytes: Bytes) -> Result<Shape, WireError> {
     let mut columns = Vec::with_capacity(message.columns.len());
     for column in message.columns {
         if !is_metric_name(&column.metric) {
-            return invalid(format!("{:?} is not a metric name", column.metric));
+            return invalid(format!("invalid metric name {:?}", column.metric));
         }
         if column.instance.len() > limits::MAX_INSTANCE_BYTES
             || column.dimension.len() > limits::MAX_METRIC_NAME_BYTES
         {
-            return invalid(format!("the instance of {} is too long", column.metric));
+            return invalid(format!("instance or dimension of {} too long", column.metric));
         }
         let Some(decimals) = u8::try_from(column.decimals).ok().filter(|&d| d <= MAX_DECIMALS) else {
-            return invalid(format!("{} can't have {} decimals", column.metric, column.decimals));
+            return invalid(format!(
+                "invalid decimals {} of {}; expected at most {MAX_DECIMALS}",
+                column.decimals, column.metric
+            ));
         };
         columns.push(Column {
             metric: column.metric.into(),
@@ -278,13 +286,13 @@ pub fn decode_shape(bytes: Bytes) -> Result<Shape, WireError> {
         });
     }
     let mut seen = HashSet::with_capacity(columns.len());
-    if let Some(twice) = columns.iter().find(|c: &&Column| !seen.insert((&c.metric, &c.instance))) {
-        return invalid(format!("{} {:?} stands twice in a shape", twice.metric, twice.instance));
+    if let Some(duplicate) = columns.iter().find(|c: &&Column| !seen.insert((&c.metric, &c.instance))) {
+        return invalid(format!("duplicate {} {:?} in one shape", duplicate.metric, duplicate.instance));
     }
     Ok(Shape::new(columns))
 }
 
-/// Encodes one snapshot; its shape goes by name.
+/// Encodes a snapshot with the id of its shape.
 pub fn encode_snapshot(snapshot: &Snapshot) -> Bytes {
     let process = |row: &ProcessRow| ProcessMessage {
         pid: row.pid,
@@ -295,7 +303,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Bytes {
         cpu_tenths: row.cpu_tenths,
         memory_bytes: row.memory_bytes,
         threads: row.threads,
-        handles: row.open_files,
+        open_files: row.open_files,
         read_bytes: row.read_bytes,
         write_bytes: row.write_bytes,
         started_ms: row.started_ms,
@@ -318,19 +326,20 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Bytes {
     message.encode_to_vec().into()
 }
 
-/// Decodes one snapshot, finding its shape through `shapes` and the one copy of a text through
-/// `texts`.
+/// Decodes a snapshot. `shapes` looks up its shape by id, `intern` returns the shared copy of a
+/// text.
 ///
 /// # Errors
-/// Malformed bytes, a shape that `shapes` doesn't have, or values that don't fit it.
+/// Returns [`WireError::UnknownShape`] if `shapes` returns `None`, and other [`WireError`]s for
+/// malformed bytes, values that do not fit the shape, or exceeded limits.
 pub fn decode_snapshot(
     bytes: Bytes,
     shapes: &dyn Fn(ShapeId) -> Option<Arc<Shape>>,
-    texts: &dyn Fn(&str) -> Arc<str>,
+    intern: &dyn Fn(&str) -> Arc<str>,
 ) -> Result<Snapshot, WireError> {
     let message = SnapshotMessage::decode(bytes).map_err(|error| malformed(&error))?;
     let Ok(id) = <[u8; 16]>::try_from(&message.shape[..]) else {
-        return invalid("a shape's name has 16 bytes");
+        return invalid("shape id is not 16 bytes");
     };
     let Ok(boot) = Uuid::from_slice(&message.boot) else {
         return invalid("boot is not a UUID of 16 bytes");
@@ -341,13 +350,17 @@ pub fn decode_snapshot(
     }
     if message.processes.len() > limits::MAX_PROCESSES || message.errors.len() > limits::MAX_COLLECTOR_ERRORS
     {
-        return invalid("too many processes or errors in one snapshot");
+        return invalid(format!(
+            "too many processes or errors; expected at most {} and {}",
+            limits::MAX_PROCESSES,
+            limits::MAX_COLLECTOR_ERRORS
+        ));
     }
-    let long = |text: &str| text.len() > limits::MAX_TEXT_BYTES;
-    if message.errors.iter().any(|e| long(&e.collector) || long(&e.message)) {
-        return invalid(TEXT_TOO_LONG);
+    let is_long = |text: &str| text.len() > limits::MAX_TEXT_BYTES;
+    if message.errors.iter().any(|e| is_long(&e.collector) || is_long(&e.message)) {
+        return text_too_long();
     }
-    let process = |message| process_row(message, texts);
+    let process = |message| process_row(message, intern);
     Ok(Snapshot {
         boot: BootId(boot),
         seq: message.seq,
@@ -365,11 +378,11 @@ pub fn decode_snapshot(
     })
 }
 
-fn process_row(message: &ProcessMessage, texts: &dyn Fn(&str) -> Arc<str>) -> Result<ProcessRow, WireError> {
+fn process_row(message: &ProcessMessage, intern: &dyn Fn(&str) -> Arc<str>) -> Result<ProcessRow, WireError> {
     let text = |bytes: &Bytes| match std::str::from_utf8(bytes) {
-        Ok(text) if text.len() <= limits::MAX_TEXT_BYTES => Ok(texts(text)),
-        Ok(_) => invalid(TEXT_TOO_LONG),
-        Err(_) => invalid("a process has a name that is no UTF-8"),
+        Ok(text) if text.len() <= limits::MAX_TEXT_BYTES => Ok(intern(text)),
+        Ok(_) => text_too_long(),
+        Err(_) => invalid("process text is not UTF-8"),
     };
     Ok(ProcessRow {
         pid: message.pid,
@@ -380,14 +393,14 @@ fn process_row(message: &ProcessMessage, texts: &dyn Fn(&str) -> Arc<str>) -> Re
         cpu_tenths: message.cpu_tenths,
         memory_bytes: message.memory_bytes,
         threads: message.threads,
-        open_files: message.handles,
+        open_files: message.open_files,
         read_bytes: message.read_bytes,
         write_bytes: message.write_bytes,
         started_ms: message.started_ms,
     })
 }
 
-/// Facts as they travel.
+/// Converts facts to their protobuf message.
 pub fn facts_to_message(facts: &HostFacts) -> FactsMessage {
     FactsMessage {
         os: facts.os.clone(),
@@ -401,20 +414,20 @@ pub fn facts_to_message(facts: &HostFacts) -> FactsMessage {
     }
 }
 
-/// Facts alone, as blocks and stores keep them.
+/// Encodes facts alone, for blocks and the store.
 pub fn encode_facts(facts: &HostFacts) -> Vec<u8> {
     facts_to_message(facts).encode_to_vec()
 }
 
-/// Reads what [`encode_facts`] wrote.
+/// Decodes the output of [`encode_facts`].
 ///
 /// # Errors
-/// [`WireError::Malformed`] for anything else.
+/// Returns [`WireError::Malformed`] for other bytes.
 pub fn decode_facts(bytes: &[u8]) -> Result<HostFacts, WireError> {
     FactsMessage::decode(bytes).map(facts_from_message).map_err(|error| malformed(&error))
 }
 
-/// Facts as they arrived, each text cut to [`limits::TEXT_BYTES`].
+/// Converts received facts; each text is truncated to [`limits::MAX_TEXT_BYTES`].
 pub fn facts_from_message(message: FactsMessage) -> HostFacts {
     truncate_facts(HostFacts {
         os: message.os,
@@ -428,19 +441,19 @@ pub fn facts_from_message(message: FactsMessage) -> HostFacts {
     })
 }
 
-/// Facts from outside, each text cut to [`limits::TEXT_BYTES`].
+/// Truncates each text of received facts to [`limits::MAX_TEXT_BYTES`].
 pub(crate) fn truncate_facts(facts: HostFacts) -> HostFacts {
-    let cut = |mut text: String| {
+    let truncate = |mut text: String| {
         let end = (0..=limits::MAX_TEXT_BYTES.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
         text.truncate(end.unwrap_or_default());
         text
     };
     HostFacts {
-        os: cut(facts.os),
-        kernel: cut(facts.kernel),
-        arch: cut(facts.arch),
-        cpu_model: cut(facts.cpu_model),
-        agent_version: cut(facts.agent_version),
+        os: truncate(facts.os),
+        kernel: truncate(facts.kernel),
+        arch: truncate(facts.arch),
+        cpu_model: truncate(facts.cpu_model),
+        agent_version: truncate(facts.agent_version),
         ..facts
     }
 }

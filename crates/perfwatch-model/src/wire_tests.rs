@@ -1,4 +1,4 @@
-//! The wire form: round trips, golden bytes that must decode for ever, hostile bytes.
+//! Tests of the wire format: round trips, golden bytes that must always decode, hostile bytes.
 
 use super::*;
 use crate::MISSING;
@@ -46,12 +46,12 @@ fn wire_round_trips() {
     let shape = Arc::new(decode_shape(encode_shape(&snapshot.shape)).unwrap());
     assert_eq!(shape.id(), snapshot.shape.id());
     let bytes = encode_snapshot(&snapshot);
-    let again =
+    let decoded =
         decode_snapshot(bytes, &|id| (id == shape.id()).then(|| shape.clone()), &|text| text.into()).unwrap();
-    assert_eq!(again, snapshot);
+    assert_eq!(decoded, snapshot);
 }
 
-/// Written by version 0.1.0. If this fails, agents of that version can't be understood.
+/// Bytes written by version 0.1.0. If this test fails, the hub cannot decode those agents.
 #[test]
 fn golden_bytes_decode() {
     let unhex = |text: &str| -> Bytes {
@@ -122,12 +122,12 @@ proptest! {
     }
 
     #[test]
-    fn a_broken_snapshot_never_panics(at in 0usize..200, byte in any::<u8>(), cut in 0usize..200) {
+    fn corrupt_snapshot_never_panics(at in 0usize..200, byte in any::<u8>(), removed in 0usize..200) {
         let snapshot = sample();
         let mut bytes = encode_snapshot(&snapshot).to_vec();
         let at = at % bytes.len();
         bytes[at] = byte;
-        bytes.truncate(bytes.len() - cut.min(bytes.len()));
+        bytes.truncate(bytes.len() - removed.min(bytes.len()));
         let _ = decode_snapshot(bytes.into(), &|_| Some(snapshot.shape.clone()), &|text| text.into());
     }
 }

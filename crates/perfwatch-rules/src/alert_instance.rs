@@ -1,4 +1,4 @@
-//! One rule at one series: values come in, a figure is made of them, the state is stepped.
+//! Evaluates one rule on one instance: aggregates its values and advances its state.
 
 use crate::condition::Condition;
 use crate::forecast;
@@ -7,92 +7,92 @@ use crate::state_machine::{AlertPhase, AlertState, Evaluation, HoldPolicy, Trans
 use crate::window::{Aggregate, SlidingWindow};
 use std::sync::Arc;
 
-/// What was observed longer ago than this is of the past: it goes into the books, and nobody is
-/// woken by it.
+/// Maximum age of an observation that may notify. Older observations are backfill: they are recorded
+/// only.
 pub const BACKFILL_AGE_MS: i64 = 120_000;
-/// An instance that its host does not name for so long is gone, and what was wrong with it.
+/// Time after which an instance that its host no longer reports is gone, and its alert is resolved.
 const INSTANCE_TIMEOUT_MS: i64 = 300_000;
-/// A break in the observations proves nothing if it is longer than this, and than some of them.
+/// Lower limit of the gap that restarts the hold time. The gap is five intervals otherwise.
 const MIN_GAP_MS: i64 = 30_000;
-/// A forecast further off than this is none, in hours.
+/// Maximum forecast, in hours. A longer forecast is clamped.
 const MAX_FORECAST_HOURS: f64 = 24.0 * 365.0;
 
-/// Why an alert ended.
+/// Reason why an alert was resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResolveReason {
-    /// The condition does not hold any more.
+    /// Condition of the rule no longer holds.
     ConditionCleared,
-    /// What it was about is gone.
+    /// Instance was not reported for five minutes.
     InstanceGone,
-    /// Nobody asks any more.
+    /// Rule was deleted or no longer selects the instance.
     RuleDeleted,
-    /// The host was removed.
+    /// Host was deleted from the hub.
     HostDeleted,
 }
 
-/// What became of an alert.
+/// Kind of an alert's transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransitionKind {
-    /// It fires.
+    /// Alert started to fire.
     Fired,
-    /// It fires no more.
+    /// Alert stopped firing, with the reason.
     Resolved(ResolveReason),
-    /// It fired and resolved before anybody here knew.
+    /// Alert fired and resolved within backfilled data; recorded without a notification.
     Backfilled,
 }
 
-/// Something to write down, and perhaps to tell.
+/// Transition of an alert, to be recorded and possibly notified.
 #[derive(Debug, Clone)]
 pub struct TransitionEvent {
-    /// By which rule.
+    /// Rule that the alert belongs to.
     pub rule: Arc<Rule>,
-    /// Of which instance; empty where there are none.
+    /// Instance of the metric; empty if the metric has no dimension.
     pub instance: Box<str>,
-    /// What.
+    /// Fired, resolved or backfilled.
     pub kind: TransitionKind,
-    /// Since when the condition held, milliseconds since 1970 by the host's clock.
+    /// Start of the breach, in milliseconds since 1970 by the host's clock.
     pub pending_since_ms: i64,
-    /// When it fired.
+    /// Time of firing, in milliseconds since 1970.
     pub fired_ms: i64,
-    /// When this was observed.
+    /// Time of the observation that caused the transition, in milliseconds since 1970.
     pub observed_at_ms: i64,
-    /// The figure then.
+    /// Evaluated value at the transition.
     pub value: Option<f64>,
-    /// The furthest beyond while it fired.
+    /// Worst value while the alert fired.
     pub peak_value: Option<f64>,
 }
 
-/// An observation's time.
+/// Time, interval and age of an observation.
 #[derive(Debug, Clone, Copy)]
 pub struct ObservationTime {
-    /// Milliseconds since 1970, by the clock of what is observed.
+    /// Milliseconds since 1970, by the clock of the observed host.
     pub at_ms: i64,
-    /// Time until the next one, usually.
+    /// Usual time until the next observation, in milliseconds.
     pub interval_ms: i64,
-    /// How long ago that is.
+    /// Age at the time of evaluation, in milliseconds.
     pub age_ms: i64,
 }
 
-/// One rule at one series.
+/// One rule on one instance, with its window and state.
 #[derive(Debug, Clone)]
 pub struct AlertInstance {
-    /// The rule.
+    /// Rule that is evaluated.
     pub rule: Arc<Rule>,
-    /// The instance; empty where there are none.
+    /// Instance of the metric; empty if the metric has no dimension.
     pub instance: Box<str>,
-    /// How it stands.
+    /// Current state of the alert.
     pub state: AlertState,
     window: SlidingWindow,
     value: Option<f64>,
     peak_value: Option<f64>,
-    /// The bucket that the forecast was made at.
+    /// Start of the newest bucket at the last forecast.
     forecast_ms: Option<i64>,
-    /// It fires by what was observed late: nobody knows yet.
+    /// Set while the alert fires because of backfilled data and was not reported yet.
     fired_from_backfill: bool,
 }
 
 impl AlertInstance {
-    /// Nothing observed yet.
+    /// Creates an inactive alert without observations.
     pub fn new(rule: Arc<Rule>, instance: &str) -> Self {
         let window = match &rule.condition {
             Condition::Threshold { aggregate: Aggregate::Last, .. } => {
@@ -101,11 +101,11 @@ impl AlertInstance {
             Condition::Threshold { aggregate, window, .. } => {
                 SlidingWindow::new(*aggregate, window.ms(), window.ms())
             }
-            Condition::Change { window, offset: before, .. } => {
-                SlidingWindow::new(Aggregate::Mean, window.ms(), window.ms().saturating_add(before.ms()))
+            Condition::Change { window, offset, .. } => {
+                SlidingWindow::new(Aggregate::Mean, window.ms(), window.ms().saturating_add(offset.ms()))
             }
-            Condition::Forecast { lookback: look_back, .. } => {
-                SlidingWindow::new(Aggregate::Mean, look_back.ms(), look_back.ms())
+            Condition::Forecast { lookback, .. } => {
+                SlidingWindow::new(Aggregate::Mean, lookback.ms(), lookback.ms())
             }
             _ => SlidingWindow::new(Aggregate::Last, 0, 0),
         };
@@ -121,71 +121,72 @@ impl AlertInstance {
         }
     }
 
-    /// As it was known to fire.
-    pub fn restore(&mut self, since_ms: i64, fired_ms: i64, worst: Option<f64>) {
+    /// Restores a firing alert from its stored times and peak value.
+    pub fn restore(&mut self, since_ms: i64, fired_ms: i64, peak_value: Option<f64>) {
         self.state =
             AlertState { phase: AlertPhase::Firing { since_ms, fired_ms }, last_observed_ms: fired_ms };
-        self.peak_value = worst;
+        self.peak_value = peak_value;
         self.fired_from_backfill = false;
     }
 
-    /// Whether it fires, and somebody knows.
+    /// Returns whether the alert fires and this was reported.
     pub fn is_firing(&self) -> bool {
         matches!(self.state.phase, AlertPhase::Firing { .. }) && !self.fired_from_backfill
     }
 
-    /// What it is judged by now.
+    /// Aggregated value of the last evaluation.
     pub fn value(&self) -> Option<f64> {
         self.value
     }
 
-    /// Whether nothing was seen of it for long, and nothing is wrong with it.
+    /// Returns whether the alert is inactive and its instance was not observed for a long time.
     pub fn is_stale(&self, now_ms: i64) -> bool {
-        let Some((seen_ms, _)) = self.window.latest() else { return false };
+        let Some((last_seen_ms, _)) = self.window.latest() else { return false };
         self.state.phase == AlertPhase::Inactive
             && !matches!(self.rule.condition, Condition::Absent { .. })
-            && now_ms.saturating_sub(seen_ms) > INSTANCE_TIMEOUT_MS.max(self.rule.lookback().ms())
+            && now_ms.saturating_sub(last_seen_ms) > INSTANCE_TIMEOUT_MS.max(self.rule.lookback().ms())
     }
 
-    /// Takes in a value, or that there is none where there should be one.
-    pub fn observe(&mut self, value: Option<f64>, moment: ObservationTime) -> Option<TransitionEvent> {
+    /// Evaluates a value, or a missing value of an instance that the host reports.
+    pub fn observe(&mut self, value: Option<f64>, time: ObservationTime) -> Option<TransitionEvent> {
         if let Some(value) = value {
-            self.window.push(moment.at_ms, value);
+            self.window.push(time.at_ms, value);
         }
-        self.update_value(value, moment);
-        let bound = self.rule.condition.threshold();
-        let verdict = match (&self.rule.condition, value) {
-            // What is not there says nothing, but for a rule about just that.
-            (Condition::Absent { .. }, _) | (_, Some(_)) => bound.evaluate(self.value),
+        self.update_value(value, time);
+        let evaluation = match (&self.rule.condition, value) {
+            // A missing value is evaluated by `absent` only.
+            (Condition::Absent { .. }, _) | (_, Some(_)) => {
+                self.rule.condition.threshold().evaluate(self.value)
+            }
             _ => Evaluation::Unknown,
         };
-        self.advance(verdict, moment)
+        self.advance(evaluation, time)
     }
 
-    /// The instance is not named by its host at this moment.
-    pub fn observe_absent(&mut self, moment: ObservationTime) -> Option<TransitionEvent> {
+    /// Evaluates a snapshot that does not contain the instance. Resolves the alert after a timeout.
+    pub fn observe_absent(&mut self, time: ObservationTime) -> Option<TransitionEvent> {
         if matches!(self.rule.condition, Condition::Absent { .. }) {
-            return self.observe(None, moment);
+            return self.observe(None, time);
         }
-        let seen_ms = self.window.latest().map_or(0, |(at, _)| at).max(self.state.last_observed_ms);
-        let gone = matches!(self.state.phase, AlertPhase::Firing { .. })
-            && moment.at_ms - seen_ms > INSTANCE_TIMEOUT_MS;
-        gone.then(|| self.resolve(ResolveReason::InstanceGone, moment.at_ms)).flatten()
+        let last_seen_ms = self.window.latest().map_or(0, |(at, _)| at).max(self.state.last_observed_ms);
+        let is_gone = matches!(self.state.phase, AlertPhase::Firing { .. })
+            && time.at_ms - last_seen_ms > INSTANCE_TIMEOUT_MS;
+        is_gone.then(|| self.resolve(ResolveReason::InstanceGone, time.at_ms)).flatten()
     }
 
-    /// Ends what fires, whatever is observed; what nobody knew of stays so.
-    pub fn resolve(&mut self, why: ResolveReason, at_ms: i64) -> Option<TransitionEvent> {
-        let before = std::mem::replace(&mut self.state.phase, AlertPhase::Inactive);
-        let late = std::mem::take(&mut self.fired_from_backfill);
-        let AlertPhase::Firing { since_ms, fired_ms } = before else { return None };
-        (!late).then(|| self.event(TransitionKind::Resolved(why), (since_ms, fired_ms), at_ms))
+    /// Resolves a firing alert regardless of its value. Returns `None` if its firing was not reported.
+    pub fn resolve(&mut self, reason: ResolveReason, at_ms: i64) -> Option<TransitionEvent> {
+        let previous = std::mem::replace(&mut self.state.phase, AlertPhase::Inactive);
+        let unreported = std::mem::take(&mut self.fired_from_backfill);
+        let AlertPhase::Firing { since_ms, fired_ms } = previous else { return None };
+        (!unreported).then(|| self.event(TransitionKind::Resolved(reason), (since_ms, fired_ms), at_ms))
     }
 
-    fn event(&self, what: TransitionKind, (since_ms, fired_ms): (i64, i64), at_ms: i64) -> TransitionEvent {
+    fn event(&self, kind: TransitionKind, (since_ms, fired_ms): (i64, i64), at_ms: i64) -> TransitionEvent {
         TransitionEvent {
             rule: self.rule.clone(),
             instance: self.instance.clone(),
-            kind: what,
+            kind,
             pending_since_ms: since_ms,
             fired_ms,
             observed_at_ms: at_ms,
@@ -194,76 +195,78 @@ impl AlertInstance {
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "times of days, to a millisecond")]
-    fn update_value(&mut self, value: Option<f64>, moment: ObservationTime) {
+    #[expect(clippy::cast_precision_loss, reason = "days in milliseconds fit into 52 bits")]
+    fn update_value(&mut self, value: Option<f64>, time: ObservationTime) {
         let seconds = |ms: i64| ms as f64 / 1_000.0;
         self.value = match &self.rule.condition {
             Condition::Threshold { aggregate, window, .. } => {
                 self.window.aggregate(*aggregate, window.ms(), 0)
             }
-            Condition::Change { window, offset: before, .. } => {
-                let of = |ago_ms| self.window.aggregate(Aggregate::Mean, window.ms(), ago_ms);
-                match (of(0), of(before.ms())) {
-                    (Some(now), Some(then)) if then != 0.0 => Some((now - then) / then.abs() * 100.0),
+            Condition::Change { window, offset, .. } => {
+                let mean = |offset_ms| self.window.aggregate(Aggregate::Mean, window.ms(), offset_ms);
+                match (mean(0), mean(offset.ms())) {
+                    (Some(current), Some(previous)) if previous != 0.0 => {
+                        Some((current - previous) / previous.abs() * 100.0)
+                    }
                     _ => None,
                 }
             }
-            Condition::Forecast { target: reaches, lookback: look_back, compare, .. } => {
-                // A new line once a bucket: it does not move faster.
+            Condition::Forecast { target, lookback, compare, .. } => {
+                // The line changes once per bucket at most.
                 if self.forecast_ms == self.window.newest_ms() {
                     return;
                 }
                 self.forecast_ms = self.window.newest_ms();
                 let points: Vec<(i64, f64)> = self.window.bucket_means().collect();
-                let known = points.first().zip(points.last()).map_or(0, |(first, last)| last.0 - first.0);
-                let enough = known >= look_back.ms() / 2 && points.len() >= forecast::MIN_POINTS;
+                let covered_ms =
+                    points.first().zip(points.last()).map_or(0, |(first, last)| last.0 - first.0);
+                let is_sufficient = covered_ms >= lookback.ms() / 2 && points.len() >= forecast::MIN_POINTS;
                 let hours = |ms: f64| (ms / 3_600_000.0).min(MAX_FORECAST_HOURS);
-                enough.then(|| {
-                    forecast::time_to_target_ms(&points, *reaches, *compare).map_or(MAX_FORECAST_HOURS, hours)
+                is_sufficient.then(|| {
+                    forecast::time_to_target_ms(&points, *target, *compare).map_or(MAX_FORECAST_HOURS, hours)
                 })
             }
             Condition::Absent { .. } => {
-                self.window.latest().map(|(last, _)| seconds((moment.at_ms - last).max(0)))
+                self.window.latest().map(|(last, _)| seconds((time.at_ms - last).max(0)))
             }
             Condition::NoData { .. } | Condition::Hub { .. } => value,
         };
     }
 
-    fn advance(&mut self, verdict: Evaluation, moment: ObservationTime) -> Option<TransitionEvent> {
-        let gap_ms = (moment.interval_ms.saturating_mul(5)).max(MIN_GAP_MS);
-        // The grace of what is missing or silent is the patience.
-        let patience = HoldPolicy { for_ms: self.rule.hold_for.ms(), max_gap_ms: gap_ms };
-        let before = self.state.phase;
-        let (state, transition) = advance(self.state, verdict, moment.at_ms, patience);
+    fn advance(&mut self, evaluation: Evaluation, time: ObservationTime) -> Option<TransitionEvent> {
+        let max_gap_ms = time.interval_ms.saturating_mul(5).max(MIN_GAP_MS);
+        let policy = HoldPolicy { for_ms: self.rule.hold_for.ms(), max_gap_ms };
+        let previous = self.state.phase;
+        let (state, transition) = advance(self.state, evaluation, time.at_ms, policy);
         self.state = state;
-        let bound = self.rule.condition.threshold();
-        let late = moment.age_ms > BACKFILL_AGE_MS;
+        let threshold = self.rule.condition.threshold();
+        let is_backfill = time.age_ms > BACKFILL_AGE_MS;
         match (transition, state.phase) {
             (Some(Transition::Fired), AlertPhase::Firing { since_ms, fired_ms }) => {
                 self.peak_value = self.value;
-                self.fired_from_backfill = late;
-                (!late).then(|| self.event(TransitionKind::Fired, (since_ms, fired_ms), moment.at_ms))
+                self.fired_from_backfill = is_backfill;
+                (!is_backfill).then(|| self.event(TransitionKind::Fired, (since_ms, fired_ms), time.at_ms))
             }
             (Some(Transition::Resolved), _) => {
-                let AlertPhase::Firing { since_ms, fired_ms } = before else { return None };
-                let what = if std::mem::take(&mut self.fired_from_backfill) {
+                let AlertPhase::Firing { since_ms, fired_ms } = previous else { return None };
+                let kind = if std::mem::take(&mut self.fired_from_backfill) {
                     TransitionKind::Backfilled
                 } else {
                     TransitionKind::Resolved(ResolveReason::ConditionCleared)
                 };
-                Some(self.event(what, (since_ms, fired_ms), moment.at_ms))
+                Some(self.event(kind, (since_ms, fired_ms), time.at_ms))
             }
             (None, AlertPhase::Firing { since_ms, fired_ms }) => {
-                if let Some(figure) = self.value
-                    && verdict == Evaluation::Breach
-                    && self.peak_value.is_none_or(|worst| bound.is_worse(figure, worst))
+                if let Some(value) = self.value
+                    && evaluation == Evaluation::Breach
+                    && self.peak_value.is_none_or(|peak| threshold.is_worse(value, peak))
                 {
-                    self.peak_value = Some(figure);
+                    self.peak_value = Some(value);
                 }
-                // What came late is true now too.
-                let now_known = self.fired_from_backfill && !late && verdict == Evaluation::Breach;
-                self.fired_from_backfill &= !now_known;
-                now_known.then(|| self.event(TransitionKind::Fired, (since_ms, fired_ms), moment.at_ms))
+                // The backfilled breach is ongoing: it is reported now.
+                let is_ongoing = self.fired_from_backfill && !is_backfill && evaluation == Evaluation::Breach;
+                self.fired_from_backfill &= !is_ongoing;
+                is_ongoing.then(|| self.event(TransitionKind::Fired, (since_ms, fired_ms), time.at_ms))
             }
             _ => None,
         }
@@ -275,125 +278,126 @@ mod tests {
     use super::*;
     use perfwatch_model::HumanDuration;
 
-    fn rule(when: &str, for_s: i64) -> Arc<Rule> {
-        let when = serde_json::from_str(when).unwrap();
+    fn rule(condition: &str, for_s: i64) -> Arc<Rule> {
         Arc::new(Rule {
-            condition: when,
+            condition: serde_json::from_str(condition).unwrap(),
             hold_for: HumanDuration::from_s(for_s),
             ..crate::builtin_rules::builtin_rules().remove(0)
         })
     }
 
-    fn at(s: i64, lag_ms: i64) -> ObservationTime {
-        ObservationTime { at_ms: 1_000_000_000 + s * 1_000, interval_ms: 1_000, age_ms: lag_ms }
+    fn time(s: i64, age_ms: i64) -> ObservationTime {
+        ObservationTime { at_ms: 1_000_000_000 + s * 1_000, interval_ms: 1_000, age_ms }
     }
 
-    /// Seconds at which something was told, and what.
-    fn walk(
-        track: &mut AlertInstance,
+    /// Observes one value per second; returns the seconds and kinds of the transitions.
+    fn observe_all(
+        alert: &mut AlertInstance,
         values: impl Iterator<Item = Option<f64>>,
-        lag_ms: i64,
+        age_ms: i64,
     ) -> Vec<(i64, TransitionKind)> {
         let observe = |(s, value): (usize, Option<f64>)| {
-            let told = track.observe(value, at(s as i64, lag_ms))?;
-            Some((s as i64, told.kind))
+            let event = alert.observe(value, time(s as i64, age_ms))?;
+            Some((s as i64, event.kind))
         };
         values.enumerate().filter_map(observe).collect()
     }
 
-    const CPU: &str = r#"{"kind":"value","metric":"cpu.usage","threshold":90,"clear":80}"#;
+    const CPU: &str = r#"{"kind":"threshold","metric":"cpu.usage","threshold":90,"clear_threshold":80}"#;
 
     #[test]
     fn fires_after_hold_and_tracks_peak() {
-        let mut track = AlertInstance::new(rule(CPU, 10), "");
+        let mut alert = AlertInstance::new(rule(CPU, 10), "");
         let values = (0..60).map(|s| Some(if (5..30).contains(&s) { 90.0 + s as f64 / 10.0 } else { 20.0 }));
         assert_eq!(
-            walk(&mut track, values, 0),
+            observe_all(&mut alert, values, 0),
             [(15, TransitionKind::Fired), (30, TransitionKind::Resolved(ResolveReason::ConditionCleared))]
         );
-        assert_eq!(track.peak_value, Some(92.9));
+        assert_eq!(alert.peak_value, Some(92.9));
     }
 
     #[test]
     fn mean_uses_the_window() {
         let mean =
-            r#"{"kind":"value","metric":"cpu.usage","aggregate":"mean","window":"60s","threshold":50}"#;
-        let mut track = AlertInstance::new(rule(mean, 0), "");
-        let told = walk(&mut track, (0..300).map(|s| Some(if s < 100 { 0.0 } else { 100.0 })), 0);
-        let [(fired, TransitionKind::Fired)] = told[..] else { panic!("{told:?}") };
+            r#"{"kind":"threshold","metric":"cpu.usage","aggregate":"mean","window":"60s","threshold":50}"#;
+        let mut alert = AlertInstance::new(rule(mean, 0), "");
+        let events = observe_all(&mut alert, (0..300).map(|s| Some(if s < 100 { 0.0 } else { 100.0 })), 0);
+        let [(fired, TransitionKind::Fired)] = events[..] else { panic!("{events:?}") };
         assert!((128..=133).contains(&fired), "{fired}");
     }
 
     #[test]
     fn change_compares_with_offset() {
-        let change =
-            r#"{"kind":"change","metric":"x.y","window":"1m","before":"10m","threshold":50,"clear":20}"#;
-        let mut track = AlertInstance::new(rule(change, 0), "");
-        let told = walk(&mut track, (0..2_000).map(|s| Some(if s < 1_000 { 10.0 } else { 16.0 })), 0);
+        let change = r#"{"kind":"change","metric":"x.y","window":"1m","offset":"10m",
+            "threshold":50,"clear_threshold":20}"#;
+        let mut alert = AlertInstance::new(rule(change, 0), "");
+        let events =
+            observe_all(&mut alert, (0..2_000).map(|s| Some(if s < 1_000 { 10.0 } else { 16.0 })), 0);
         let [
             (fired, TransitionKind::Fired),
             (resolved, TransitionKind::Resolved(ResolveReason::ConditionCleared)),
-        ] = told[..]
+        ] = events[..]
         else {
-            panic!("{told:?}")
+            panic!("{events:?}")
         };
-        assert!((1_045..1_070).contains(&fired) && (1_600..1_670).contains(&resolved), "{told:?}");
+        assert!((1_045..1_070).contains(&fired) && (1_600..1_670).contains(&resolved), "{events:?}");
     }
 
     #[test]
     fn forecast_fires_before_disk_is_full() {
-        let fills = r#"{"kind":"forecast","metric":"filesystem.used_percent","look_back":"6h","within":"24h","reaches":100}"#;
-        let mut track = AlertInstance::new(rule(fills, 0), "/");
-        // 1 % an hour from 60 % on: full after 40 h.
-        let mut told = Vec::new();
+        let condition = r#"{"kind":"forecast","metric":"filesystem.used_percent",
+            "lookback":"6h","horizon":"24h","target":100}"#;
+        let mut alert = AlertInstance::new(rule(condition, 0), "/");
+        // Grows by 1 % per hour from 60 %: full after 40 h.
+        let mut events = Vec::new();
         for minute in 0..40 * 60_i64 {
             let value = 60.0 + minute as f64 / 60.0;
-            let moment = ObservationTime { interval_ms: 60_000, ..at(minute * 60, 0) };
-            told.extend(track.observe(Some(value), moment).map(|told| (minute / 60, told.kind)));
+            let time = ObservationTime { interval_ms: 60_000, ..time(minute * 60, 0) };
+            events.extend(alert.observe(Some(value), time).map(|event| (minute / 60, event.kind)));
         }
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!((15..=17).contains(&told[0].0) && told[0].1 == TransitionKind::Fired, "{told:?}");
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert!((15..=17).contains(&events[0].0) && events[0].1 == TransitionKind::Fired, "{events:?}");
     }
 
     #[test]
     fn backfilled_breach_does_not_notify_unless_ongoing() {
         let hour = 3_600_000;
         let burst = || (0..60).map(|s| Some(if (5..30).contains(&s) { 99.0 } else { 20.0 }));
-        let mut track = AlertInstance::new(rule(CPU, 10), "");
-        assert_eq!(walk(&mut track, burst(), hour), [(30, TransitionKind::Backfilled)]);
-        let mut track = AlertInstance::new(rule(CPU, 10), "");
-        assert_eq!(walk(&mut track, burst().take(25), hour), [], "it goes on");
-        let told = track.observe(Some(99.0), at(26, 0)).unwrap();
-        assert_eq!((told.kind, told.fired_ms), (TransitionKind::Fired, at(15, 0).at_ms));
-        assert!(track.is_firing());
+        let mut alert = AlertInstance::new(rule(CPU, 10), "");
+        assert_eq!(observe_all(&mut alert, burst(), hour), [(30, TransitionKind::Backfilled)]);
+        let mut alert = AlertInstance::new(rule(CPU, 10), "");
+        assert_eq!(observe_all(&mut alert, burst().take(25), hour), [], "still firing");
+        let event = alert.observe(Some(99.0), time(26, 0)).unwrap();
+        assert_eq!((event.kind, event.fired_ms), (TransitionKind::Fired, time(15, 0).at_ms));
+        assert!(alert.is_firing());
     }
 
     #[test]
     fn absent_metric_and_instance_timeout() {
-        let missing = r#"{"kind":"missing","metric":"temperature.sensor","grace":"30s"}"#;
-        let mut track = AlertInstance::new(rule(missing, 0), "coretemp");
+        let absent = r#"{"kind":"absent","metric":"temperature.sensor","grace":"30s"}"#;
+        let mut alert = AlertInstance::new(rule(absent, 0), "coretemp");
         let values = (0..200).map(|s| (!(50..150).contains(&s)).then_some(40.0));
         assert_eq!(
-            walk(&mut track, values, 0),
+            observe_all(&mut alert, values, 0),
             [(80, TransitionKind::Fired), (150, TransitionKind::Resolved(ResolveReason::ConditionCleared))]
         );
-        let mut track = AlertInstance::new(rule(CPU, 0), "eth9");
-        assert!(track.observe(Some(99.0), at(0, 0)).is_some());
-        assert!((1..=300).all(|s| track.observe_absent(at(s, 0)).is_none()));
-        let told = track.observe_absent(at(301, 0)).unwrap();
-        assert_eq!(told.kind, TransitionKind::Resolved(ResolveReason::InstanceGone));
-        // A value that is not there says nothing by itself.
-        let mut track = AlertInstance::new(rule(CPU, 0), "");
-        track.observe(Some(99.0), at(0, 0)).unwrap();
-        assert!(track.observe(None, at(5_000, 0)).is_none() && track.is_firing());
+        let mut alert = AlertInstance::new(rule(CPU, 0), "eth9");
+        assert!(alert.observe(Some(99.0), time(0, 0)).is_some());
+        assert!((1..=300).all(|s| alert.observe_absent(time(s, 0)).is_none()));
+        let event = alert.observe_absent(time(301, 0)).unwrap();
+        assert_eq!(event.kind, TransitionKind::Resolved(ResolveReason::InstanceGone));
+        // A missing value does not change the state of a threshold rule.
+        let mut alert = AlertInstance::new(rule(CPU, 0), "");
+        alert.observe(Some(99.0), time(0, 0)).unwrap();
+        assert!(alert.observe(None, time(5_000, 0)).is_none() && alert.is_firing());
     }
 
     #[test]
     fn restored_alert_resolves_when_clear() {
-        let mut track = AlertInstance::new(rule(CPU, 10), "");
-        track.restore(at(0, 0).at_ms, at(10, 0).at_ms, Some(97.0));
-        assert!(track.observe(Some(95.0), at(20, 0)).is_none(), "known already");
-        assert_eq!(track.observe(Some(10.0), at(21, 0)).unwrap().peak_value, Some(97.0));
-        assert!(track.resolve(ResolveReason::RuleDeleted, 0).is_none());
+        let mut alert = AlertInstance::new(rule(CPU, 10), "");
+        alert.restore(time(0, 0).at_ms, time(10, 0).at_ms, Some(97.0));
+        assert!(alert.observe(Some(95.0), time(20, 0)).is_none(), "already reported");
+        assert_eq!(alert.observe(Some(10.0), time(21, 0)).unwrap().peak_value, Some(97.0));
+        assert!(alert.resolve(ResolveReason::RuleDeleted, 0).is_none());
     }
 }

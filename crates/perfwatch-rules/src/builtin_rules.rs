@@ -1,5 +1,4 @@
-//! The rules that a new hub begins with: what most people want to know of any server, quiet
-//! enough to leave on.
+//! Built-in rules: useful on most hosts, with few false alarms.
 
 use crate::condition::{Comparison, Condition, HubMetric};
 use crate::host_evaluator::{METRIC_CLOCK_SKEW, METRIC_LOAD_PER_CORE};
@@ -8,13 +7,32 @@ use crate::window::Aggregate;
 use perfwatch_model::HumanDuration;
 use uuid::Uuid;
 
-/// Off at first: an example to switch on where it is wanted.
-const EXAMPLE_RULE: &str = "CPU above 90 % for 10 s";
+/// Name of the example rule, which is disabled by default.
+const EXAMPLE_RULE: &str = "CPU above 90% for 10s";
 
-/// A line of the table: name, what to do, severity, for, condition.
-type BuiltinRule = (&'static str, &'static str, Severity, i64, Condition);
+/// Id of the first built-in rule; the others follow in the order of the table.
+const FIRST_RULE_ID: Uuid = Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0001);
 
-fn last_value(metric: &str, threshold: f64, clear: f64) -> Condition {
+/// Entry of the table of built-in rules.
+struct BuiltinRule {
+    name: &'static str,
+    runbook: &'static str,
+    severity: Severity,
+    hold_for_s: i64,
+    condition: Condition,
+}
+
+fn rule(
+    name: &'static str,
+    runbook: &'static str,
+    severity: Severity,
+    hold_for_s: i64,
+    condition: Condition,
+) -> BuiltinRule {
+    BuiltinRule { name, runbook, severity, hold_for_s, condition }
+}
+
+fn last_value(metric: &str, threshold: f64, clear_threshold: f64) -> Condition {
     Condition::Threshold {
         metric: metric.to_owned(),
         instance: None,
@@ -22,126 +40,118 @@ fn last_value(metric: &str, threshold: f64, clear: f64) -> Condition {
         window: HumanDuration::default(),
         compare: Comparison::Above,
         threshold,
-        clear_threshold: Some(clear),
+        clear_threshold: Some(clear_threshold),
     }
 }
 
-fn mean_over(metric: &str, window_s: i64, threshold: f64, clear: f64) -> Condition {
-    match last_value(metric, threshold, clear) {
-        Condition::Threshold { metric, instance, compare, threshold, clear_threshold: clear, .. } => {
-            Condition::Threshold {
-                metric,
-                instance,
-                aggregate: Aggregate::Mean,
-                window: HumanDuration::from_s(window_s),
-                compare,
-                threshold,
-                clear_threshold: clear,
-            }
-        }
-        other => other,
-    }
-}
-
-fn with_instances(instance: &str, condition: Condition) -> Condition {
-    let mut condition = condition;
-    if let Condition::Threshold { instance: of, .. } | Condition::Forecast { instance: of, .. } =
-        &mut condition
-    {
-        *of = Some(instance.to_owned());
+fn mean_over(metric: &str, window_s: i64, threshold: f64, clear_threshold: f64) -> Condition {
+    let mut condition = last_value(metric, threshold, clear_threshold);
+    if let Condition::Threshold { aggregate, window, .. } = &mut condition {
+        (*aggregate, *window) = (Aggregate::Mean, HumanDuration::from_s(window_s));
     }
     condition
 }
 
-/// Interfaces that come and go with containers, and the machine's own loop.
+fn with_instances(patterns: &str, mut condition: Condition) -> Condition {
+    if let Condition::Threshold { instance, .. } | Condition::Forecast { instance, .. } = &mut condition {
+        *instance = Some(patterns.to_owned());
+    }
+    condition
+}
+
+fn hub_metric_positive(hub_metric: HubMetric) -> Condition {
+    Condition::Hub { hub_metric, compare: Comparison::Above, threshold: 0.0, clear_threshold: None }
+}
+
+/// Excludes the loopback interface and virtual interfaces of containers.
 const REAL_INTERFACES: &str = "!lo,!veth*,!docker*,!br-*,!cali*,!flannel*,!cni*";
-/// Mounts that are full by design.
+/// Excludes mounts that are full by design or belong to containers.
 pub const REAL_MOUNTS: &str = "!/snap/*,!/boot/efi,!/run/*,!/var/lib/docker/*,!/var/lib/kubelet/*";
 
-#[expect(clippy::too_many_lines, reason = "a table")]
+#[expect(clippy::too_many_lines, reason = "table of rules")]
 fn builtin_table() -> Vec<BuiltinRule> {
     use Severity::{Critical, Info, Warning};
     vec![
-        (
-            "CPU is busy",
-            "Look at the largest consumers: one runaway process, or more work than the machine is made for?",
+        rule(
+            "High CPU usage",
+            "Check the top consumers: a runaway process, or more load than the host is sized for.",
             Warning,
             0,
             mean_over("cpu.usage", 300, 90.0, 80.0),
         ),
-        (
+        rule(
             EXAMPLE_RULE,
-            "For machines that should never be at their limit, not even for a moment.",
+            "For hosts that must never run at their limit; disabled by default.",
             Warning,
             10,
             last_value("cpu.usage", 90.0, 80.0),
         ),
-        (
-            "Memory is nearly full",
-            "What is not given back in time is ended by the kernel. Look at what grew.",
+        rule(
+            "High memory usage",
+            "If memory is not freed, the OOM killer ends processes. Check what grew.",
             Warning,
             60,
             last_value("memory.used_percent", 92.0, 88.0),
         ),
-        (
-            "The kernel killed for memory",
-            "A process was ended for want of memory (see the kernel's log); give it more, or bound it.",
+        rule(
+            "OOM kill",
+            "The OOM killer ended a process (see the kernel log). Add memory or limit the process.",
             Critical,
             0,
             last_value("memory.oom_kills", 0.0, 0.0),
         ),
-        (
+        rule(
             "Memory pressure",
-            "Tasks wait for memory: the machine is slower than it looks.",
+            "Tasks are stalled waiting for memory.",
             Warning,
             60,
             last_value("pressure.memory.full_avg10", 10.0, 5.0),
         ),
-        (
-            "Storage pressure",
-            "All tasks wait for storage much of the time.",
+        rule(
+            "I/O pressure",
+            "All tasks are stalled on I/O much of the time.",
             Warning,
             120,
             last_value("pressure.io.full_avg10", 40.0, 25.0),
         ),
-        (
-            "Swap is nearly full",
-            "Memory went short for long enough to fill the swap.",
+        rule(
+            "High swap usage",
+            "Memory has been short long enough to fill the swap.",
             Warning,
             300,
             last_value("swap.used_percent", 80.0, 70.0),
         ),
-        (
-            "Load is high",
-            "More than two tasks a processor run or wait for storage.",
+        rule(
+            "High load",
+            "More than two tasks per core are runnable or waiting for I/O.",
             Warning,
             300,
             last_value(METRIC_LOAD_PER_CORE, 2.0, 1.5),
         ),
-        (
-            "Disk is nearly full",
-            "Make room: logs, caches, old images, or a larger disk.",
+        rule(
+            "Filesystem almost full",
+            "Free space: logs, caches, old images, or a larger disk.",
             Warning,
             60,
             with_instances(REAL_MOUNTS, last_value("filesystem.used_percent", 90.0, 88.0)),
         ),
-        (
-            "Disk is full",
+        rule(
+            "Filesystem full",
             "Services fail now or soon.",
             Critical,
             30,
             with_instances(REAL_MOUNTS, last_value("filesystem.used_percent", 97.0, 95.0)),
         ),
-        (
-            "Inodes run out",
-            "Many small files: no new one can be made although there is space.",
+        rule(
+            "Inodes almost exhausted",
+            "No new files can be created although space is free.",
             Warning,
             60,
             with_instances(REAL_MOUNTS, last_value("filesystem.inodes_used_percent", 90.0, 88.0)),
         ),
-        (
-            "Disk fills within a day",
-            "It grows steadily: at this pace it is full before tomorrow.",
+        rule(
+            "Filesystem full within 24h",
+            "Usage grows steadily; at this rate it is full tomorrow.",
             Warning,
             600,
             with_instances(
@@ -156,91 +166,84 @@ fn builtin_table() -> Vec<BuiltinRule> {
                 },
             ),
         ),
-        (
-            "Filesystem does not answer",
-            "A mount hangs: often a network share whose server is gone.",
+        rule(
+            "Filesystem unresponsive",
+            "A mount hangs, often a network share whose server is down.",
             Critical,
             60,
             last_value("filesystem.unresponsive", 0.0, 0.0),
         ),
-        (
+        rule(
             "Network errors",
-            "Packets arrive broken: a cable, a port, or a driver.",
+            "Receive errors: check cable, port and driver.",
             Warning,
             300,
             with_instances(REAL_INTERFACES, mean_over("network.rx_errors", 60, 1.0, 0.1)),
         ),
-        (
-            "Hot",
-            "Look at fans and dust; the processor slows itself down soon.",
+        rule(
+            "High CPU temperature",
+            "Check fans and dust; the CPU will throttle.",
             Warning,
             60,
             last_value("cpu.temperature", 90.0, 80.0),
         ),
-        (
-            "File handles run out",
-            "Programs fail to open files and sockets before long.",
+        rule(
+            "File descriptors almost exhausted",
+            "Programs will soon fail to open files and sockets.",
             Critical,
             60,
             last_value("file_descriptors.used_percent", 90.0, 80.0),
         ),
-        (
-            "Clock is wrong",
-            "Certificates, logs and alerts go wrong with it: is time synchronisation running?",
+        rule(
+            "Clock skew",
+            "Certificates, logs and alerts are affected. Check time synchronization.",
             Warning,
             300,
             last_value(METRIC_CLOCK_SKEW, 30_000.0, 10_000.0),
         ),
-        (
-            "Host is down",
-            "Nothing was heard of it: is the machine off, its agent ended, or the network between broken?",
+        rule(
+            "No data from host",
+            "Check that the host is up, the agent is running and the network works.",
             Critical,
             0,
             Condition::NoData { grace: HumanDuration::from_s(60) },
         ),
-        (
-            "Hub takes nothing in",
-            "Its disk is short of space, or its database takes no writes; agents keep what they have meanwhile.",
+        rule(
+            "Hub ingestion blocked",
+            "The disk is full or the database is not writable. Agents spool until then.",
             Critical,
             30,
-            Condition::Hub {
-                hub_metric: HubMetric::IngestBlocked,
-                compare: Comparison::Above,
-                threshold: 0.0,
-                clear_threshold: None,
-            },
+            hub_metric_positive(HubMetric::IngestBlocked),
         ),
-        (
-            "Messages are not delivered",
-            "A channel refused what it was sent; its page says why.",
+        rule(
+            "Notifications failing",
+            "A channel rejected a notification; see Alerts → Channels.",
             Info,
             0,
-            Condition::Hub {
-                hub_metric: HubMetric::FailedNotifications,
-                compare: Comparison::Above,
-                threshold: 0.0,
-                clear_threshold: None,
-            },
+            hub_metric_positive(HubMetric::FailedNotifications),
         ),
     ]
 }
 
-/// The built-in rules, each with an id of its own that is the same everywhere: hubs that begin at
-/// one moment make them once.
+/// Built-in rules, in display order. Ids are constant, so hubs that start at the same time on a
+/// database create each rule once.
 pub fn builtin_rules() -> Vec<Rule> {
-    let rule = |(at, (name, note, severity, for_s, when)): (usize, BuiltinRule)| Rule {
-        id: Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0001 + at as u128),
-        name: name.to_owned(),
-        runbook: note.to_owned(),
-        enabled: name != EXAMPLE_RULE,
-        severity,
+    let to_rule = |(index, builtin): (usize, BuiltinRule)| Rule {
+        id: Uuid::from_u128(FIRST_RULE_ID.as_u128() + index as u128),
+        name: builtin.name.to_owned(),
+        runbook: builtin.runbook.to_owned(),
+        enabled: builtin.name != EXAMPLE_RULE,
+        severity: builtin.severity,
         hosts: HostSelector::default(),
-        // Fifty hosts behind one broken switch are one incident.
-        group_by: if matches!(when, Condition::NoData { .. }) { GroupBy::Rule } else { GroupBy::Host },
-        condition: when,
-        hold_for: HumanDuration::from_s(for_s),
+        // A broken switch disconnects many hosts at once: a single incident.
+        group_by: match builtin.condition {
+            Condition::NoData { .. } => GroupBy::Rule,
+            _ => GroupBy::Host,
+        },
+        condition: builtin.condition,
+        hold_for: HumanDuration::from_s(builtin.hold_for_s),
     };
-    builtin_table().into_iter().enumerate().map(rule).collect()
+    builtin_table().into_iter().enumerate().map(to_rule).collect()
 }
 
 #[cfg(test)]
@@ -251,7 +254,7 @@ mod tests {
     fn builtin_rules_are_valid() {
         let rules = builtin_rules();
         for rule in &rules {
-            rule.validate().unwrap_or_else(|problem| panic!("{}: {problem}", rule.name));
+            rule.validate().unwrap_or_else(|error| panic!("{}: {error}", rule.name));
         }
         let names: std::collections::HashSet<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
         assert_eq!(names.len(), rules.len());

@@ -1,5 +1,4 @@
-//! Who is told, of what, and when: a channel hears what its filter lets through, at once or only
-//! of what nobody took on for a while, and keeps quiet at night if it is asked to.
+//! Notification channel: filter, timing, template.
 
 use crate::rule::Severity;
 use crate::silence::{MatchTarget, Matcher};
@@ -9,27 +8,27 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// What a channel hears.
+/// Filter of a channel: the alerts that it is notified of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ChannelFilter {
-    /// From this on.
+    /// Minimum severity of an alert.
     #[serde(default)]
     pub min_severity: Severity,
-    /// Only of these hosts, tags and rules.
+    /// Hosts, tags and rules of accepted alerts.
     #[serde(default)]
     pub matcher: Matcher,
 }
 
-/// Hours in which a channel keeps what it has to say.
+/// Weekly hours in which a channel collects notifications for a digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct QuietHours {
-    /// When.
+    /// Weekly hours without notifications.
     pub window: WeeklyWindow,
-    /// What is as bad as this is told all the same.
+    /// Minimum severity that is sent during quiet hours.
     #[serde(default = "default_except_severity")]
     pub except_severity: Severity,
 }
@@ -38,61 +37,61 @@ fn default_except_severity() -> Severity {
     Severity::Critical
 }
 
-/// Words of one's own in place of the usual ones, in the language of Jinja.
+/// Custom title and text of notifications, as Jinja templates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NotificationTemplate {
-    /// Of the title; the usual one if empty.
+    /// Template of the title; the default title if empty.
     #[serde(default)]
     pub title: String,
-    /// Of the text; the usual one if empty.
+    /// Template of the text; the default text if empty.
     #[serde(default)]
     pub text: String,
 }
 
-/// One way to tell people.
+/// Configured notification target with filter and timing.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Channel {
-    /// For ever.
+    /// Stable identifier of the channel (UUIDv7).
     pub id: Uuid,
-    /// What people call it.
+    /// Display name of the channel.
     pub name: String,
-    /// `webhook`, `email`, `slack`…: see the notifier's kinds.
+    /// Name of the [`crate::notification::ChannelKind`], such as `webhook` or `email`.
     pub kind: String,
-    /// Whether it is used.
+    /// Disabled channels receive no notifications.
     pub enabled: bool,
-    /// What the kind needs: addresses, tokens.
+    /// Settings of the kind, such as addresses and tokens.
     pub settings: BTreeMap<String, String>,
-    /// What it hears.
+    /// Selects the alerts that are sent.
     pub filter: ChannelFilter,
-    /// Only of what nobody acknowledged for so long: escalation.
+    /// Escalation: notify only if the incident stays unacknowledged for this time.
     pub escalate_after: HumanDuration,
-    /// Once more as long as nobody acknowledged; never if none.
+    /// Interval of reminders until acknowledgment; zero disables reminders.
     pub repeat_interval: HumanDuration,
-    /// When it is over, too.
+    /// Sends a notification when an incident is resolved.
     pub send_resolved: bool,
-    /// When it keeps quiet.
+    /// Weekly quiet hours, if configured.
     pub quiet_hours: Option<QuietHours>,
-    /// Words of one's own.
+    /// Custom templates of title and text.
     pub template: NotificationTemplate,
 }
 
 impl std::fmt::Debug for Channel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Without what lets one in.
+        // Settings contain credentials.
         f.debug_struct("Channel").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 
 impl Channel {
-    /// Whether it is told of an alert.
-    pub fn filter(&self, subject: MatchTarget<'_>) -> bool {
-        self.enabled && subject.severity >= self.filter.min_severity && self.filter.matcher.matches(subject)
+    /// Returns whether the channel is enabled and its filter matches an alert.
+    pub fn accepts(&self, target: MatchTarget<'_>) -> bool {
+        self.enabled && target.severity >= self.filter.min_severity && self.filter.matcher.matches(target)
     }
 
-    /// Until when it keeps quiet about what is so bad.
+    /// End of the current quiet hours for a severity, in milliseconds since 1970; `None` if not muted.
     pub fn muted_until(&self, severity: Severity, now_ms: i64) -> Option<i64> {
         let quiet = self.quiet_hours.as_ref().filter(|quiet| severity < quiet.except_severity)?;
         quiet.window.active_until(now_ms)

@@ -1,168 +1,167 @@
-//! What must hold: a figure of a series beyond a threshold, a host that is silent, a hub that is
-//! not well.
+//! Rule conditions and thresholds.
 
 use crate::state_machine::Evaluation;
 use crate::window::Aggregate;
-use perfwatch_model::HumanDuration;
+use perfwatch_model::{HumanDuration, glob};
 use serde::{Deserialize, Serialize};
 
-/// Which side of the threshold is bad.
+/// Side of the threshold that breaches it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Comparison {
-    /// Larger than it.
+    /// Values above the threshold.
     #[default]
     Above,
-    /// Smaller than it.
+    /// Values below the threshold.
     Below,
 }
 
-/// A figure against a threshold.
+/// Threshold with an optional clear threshold (hysteresis).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Threshold {
-    /// Which side is bad.
+    /// Side that breaches the threshold.
     pub compare: Comparison,
-    /// From here on it is.
+    /// Exclusive limit: an equal value does not breach it.
     pub value: f64,
-    /// Until here it stays so once it was (hysteresis); the threshold itself if none.
+    /// Value at which a breach is cleared; `value` if `None`.
     pub clear_value: Option<f64>,
 }
 
-/// A figure of the hub itself.
+/// Self-metric of the hub that a rule can evaluate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum HubMetric {
-    /// 1 while it takes nothing in.
+    /// Equals 1 while ingestion is blocked, else 0.
     IngestBlocked,
-    /// Percent of its disk budget that is in use.
+    /// Used part of the disk budget, in percent.
     DiskBudgetUsed,
-    /// Messages that could not be delivered, of the last day.
+    /// Number of notifications that failed permanently in the last 24 hours.
     FailedNotifications,
 }
 
-/// What must hold.
+/// Condition that a rule evaluates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Condition {
-    /// A metric, or each instance of it, is beyond a threshold.
+    /// Aggregated value of a metric is beyond a threshold. Each instance is evaluated separately.
     Threshold {
-        /// Dotted name.
+        /// Dotted metric name, such as `cpu.usage`.
         metric: String,
-        /// Patterns of instances, as `/data*,!/data/tmp`; each of them if none.
+        /// Instance patterns, such as `/data*,!/data/tmp`; all instances if `None`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instance: Option<String>,
-        /// Which figure of the window.
+        /// Aggregate of the values in the window.
         #[serde(default)]
         aggregate: Aggregate,
-        /// Over how long; nothing for the latest value.
+        /// Length of the window; ignored for the latest value.
         #[serde(default)]
         window: HumanDuration,
-        /// Which side is bad.
+        /// Side that breaches the threshold.
         #[serde(default)]
         compare: Comparison,
-        /// From here on.
+        /// Exclusive limit of normal values.
         threshold: f64,
-        /// Until here it stays so once it was.
+        /// Value at which a firing alert resolves (hysteresis); the threshold if `None`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clear_threshold: Option<f64>,
     },
-    /// A metric is by so many percent beyond what it was some time before.
+    /// Mean of a metric differs from an earlier mean by more than a percentage.
     Change {
-        /// Dotted name.
+        /// Dotted metric name, such as `cpu.usage`.
         metric: String,
-        /// Patterns of instances; each of them if none.
+        /// Instance patterns; all instances if `None`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instance: Option<String>,
-        /// Averages over this long are compared.
+        /// Length of the two windows whose means are compared.
         window: HumanDuration,
-        /// How long before.
+        /// Time between the ends of the two windows.
         offset: HumanDuration,
-        /// Which side is bad.
+        /// Side that breaches the threshold.
         #[serde(default)]
         compare: Comparison,
-        /// Percent of what it was.
+        /// Exclusive limit of the change, in percent of the earlier mean.
         threshold: f64,
-        /// Until here it stays so once it was.
+        /// Value at which a firing alert resolves (hysteresis); the threshold if `None`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clear_threshold: Option<f64>,
     },
-    /// A metric that goes on as it went reaches a value before long.
+    /// Linear forecast of a metric reaches a target within the horizon.
     Forecast {
-        /// Dotted name.
+        /// Dotted metric name, such as `cpu.usage`.
         metric: String,
-        /// Patterns of instances; each of them if none.
+        /// Instance patterns; all instances if `None`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instance: Option<String>,
-        /// The line is drawn through this much of the past.
+        /// Length of the history that the line is fitted to.
         lookback: HumanDuration,
-        /// How soon is too soon.
+        /// Maximum time until the target is reached.
         horizon: HumanDuration,
-        /// What it must not reach.
+        /// Value that must not be reached.
         target: f64,
-        /// Coming from below it (`above`: what grows too large), or from above.
+        /// Direction: `above` if the metric grows to the target, `below` if it falls to the target.
         #[serde(default)]
         compare: Comparison,
     },
-    /// A host sends, but not this metric any more.
+    /// Host sends snapshots, but they no longer contain the metric.
     Absent {
-        /// Dotted name.
+        /// Dotted metric name, such as `cpu.usage`.
         metric: String,
-        /// Patterns of instances; each that was there if none.
+        /// Instance patterns; all instances observed before if `None`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instance: Option<String>,
-        /// For how long.
+        /// Minimum duration before the condition holds.
         grace: HumanDuration,
     },
-    /// A host does not send.
+    /// Host sends no snapshots at all.
     NoData {
-        /// For how long.
+        /// Minimum duration before the condition holds.
         grace: HumanDuration,
     },
-    /// The hub itself is not well.
+    /// Self-metric of the hub is beyond a threshold.
     Hub {
-        /// What of it.
+        /// Evaluated self-metric of the hub.
         hub_metric: HubMetric,
-        /// Which side is bad.
+        /// Side that breaches the threshold.
         #[serde(default)]
         compare: Comparison,
-        /// From here on.
+        /// Exclusive limit of normal values.
         threshold: f64,
-        /// Until here it stays so once it was.
+        /// Value at which a firing alert resolves (hysteresis); the threshold if `None`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clear_threshold: Option<f64>,
     },
 }
 
 impl Threshold {
-    /// What a figure says.
-    pub fn evaluate(&self, figure: Option<f64>) -> Evaluation {
-        let Some(figure) = figure.filter(|figure| !figure.is_nan()) else { return Evaluation::Unknown };
-        let clear = self.clear_value.unwrap_or(self.value);
-        let (bad, clear) = match self.compare {
-            Comparison::Above => (figure > self.value, figure <= clear),
-            Comparison::Below => (figure < self.value, figure >= clear),
+    /// Evaluates a value; `Unknown` for a missing value or NaN.
+    pub fn evaluate(&self, value: Option<f64>) -> Evaluation {
+        let Some(value) = value.filter(|value| !value.is_nan()) else { return Evaluation::Unknown };
+        let clear_value = self.clear_value.unwrap_or(self.value);
+        let (is_breach, is_clear) = match self.compare {
+            Comparison::Above => (value > self.value, value <= clear_value),
+            Comparison::Below => (value < self.value, value >= clear_value),
         };
-        match (bad, clear) {
+        match (is_breach, is_clear) {
             (true, _) => Evaluation::Breach,
             (false, true) => Evaluation::Clear,
             (false, false) => Evaluation::Hysteresis,
         }
     }
 
-    /// Whether one figure is further beyond than another.
-    pub fn is_worse(&self, figure: f64, than: f64) -> bool {
+    /// Returns whether `value` is further on the breaching side than `other`.
+    pub fn is_worse(&self, value: f64, other: f64) -> bool {
         match self.compare {
-            Comparison::Above => figure > than,
-            Comparison::Below => figure < than,
+            Comparison::Above => value > other,
+            Comparison::Below => value < other,
         }
     }
 }
 
 impl Condition {
-    /// The metric it looks at, if it does, and which instances.
+    /// Evaluated metric and instance patterns; `None` for `no_data` and `hub`.
     pub fn selector(&self) -> Option<(&str, Option<&str>)> {
         match self {
             Self::Threshold { metric, instance, .. }
@@ -173,19 +172,19 @@ impl Condition {
         }
     }
 
-    /// What its figure is held against. Of a forecast, the figure is the hours that are left; of
-    /// what is missing or silent, the seconds that it has been.
-    #[expect(clippy::cast_precision_loss, reason = "times of days, to a millisecond")]
+    /// Threshold of the evaluated value. The value of `forecast` is the time left in hours; the value of
+    /// `absent` and `no_data` is the duration in seconds.
+    #[expect(clippy::cast_precision_loss, reason = "days in milliseconds fit into 52 bits")]
     pub fn threshold(&self) -> Threshold {
         match *self {
-            Self::Threshold { compare, threshold, clear_threshold: clear, .. }
-            | Self::Change { compare, threshold, clear_threshold: clear, .. }
-            | Self::Hub { compare, threshold, clear_threshold: clear, .. } => {
-                Threshold { compare, value: threshold, clear_value: clear }
+            Self::Threshold { compare, threshold, clear_threshold, .. }
+            | Self::Change { compare, threshold, clear_threshold, .. }
+            | Self::Hub { compare, threshold, clear_threshold, .. } => {
+                Threshold { compare, value: threshold, clear_value: clear_threshold }
             }
-            Self::Forecast { horizon: within, .. } => {
-                let hours = within.ms() as f64 / 3_600_000.0;
-                // A quarter more, so that a line that trembles makes one alert.
+            Self::Forecast { horizon, .. } => {
+                let hours = horizon.ms() as f64 / 3_600_000.0;
+                // Hysteresis of a quarter, so that an unsteady forecast causes a single alert.
                 Threshold { compare: Comparison::Below, value: hours, clear_value: Some(hours * 1.25) }
             }
             Self::Absent { grace, .. } | Self::NoData { grace } => Threshold {
@@ -196,63 +195,36 @@ impl Condition {
         }
     }
 
-    /// The same with another threshold; what clears it keeps its distance.
+    /// Returns the condition with another threshold. The clear threshold keeps its distance.
     #[must_use]
-    pub fn with_threshold(&self, new: f64) -> Self {
-        let mut other = self.clone();
-        if let Self::Threshold { threshold, clear_threshold: clear, .. }
-        | Self::Change { threshold, clear_threshold: clear, .. } = &mut other
+    pub fn with_threshold(&self, value: f64) -> Self {
+        let mut condition = self.clone();
+        if let Self::Threshold { threshold, clear_threshold, .. }
+        | Self::Change { threshold, clear_threshold, .. } = &mut condition
         {
-            *clear = clear.map(|clear| clear + new - *threshold);
-            *threshold = new;
+            *clear_threshold = clear_threshold.map(|clear| clear + value - *threshold);
+            *threshold = value;
         }
-        other
+        condition
     }
 
-    /// How much of the past there must be for a verdict.
+    /// Length of the history that an evaluation needs.
     pub fn lookback(&self) -> HumanDuration {
         match *self {
             Self::Threshold { window, .. } => window,
-            Self::Change { window, offset: before, .. } => {
-                HumanDuration::from_ms(window.ms().saturating_add(before.ms()))
+            Self::Change { window, offset, .. } => {
+                HumanDuration::from_ms(window.ms().saturating_add(offset.ms()))
             }
-            Self::Forecast { lookback: look_back, .. } => look_back,
+            Self::Forecast { lookback, .. } => lookback,
             Self::Absent { grace, .. } => grace,
             Self::NoData { .. } | Self::Hub { .. } => HumanDuration::default(),
         }
     }
 }
 
-/// Whether an instance is meant by patterns as `eth*,!eth9`.
+/// Returns whether an instance matches a comma-separated list of patterns, such as `eth*,!eth9`.
 pub fn instance_matches(patterns: Option<&str>, instance: &str) -> bool {
-    let Some(patterns) = patterns else { return true };
-    let (mut named, mut any) = (false, false);
-    for pattern in patterns.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()) {
-        match pattern.strip_prefix('!') {
-            Some(pattern) if glob(pattern, instance) => return false,
-            Some(_) => {}
-            None => {
-                named = true;
-                any |= glob(pattern, instance);
-            }
-        }
-    }
-    any || !named
-}
-
-/// `*` stands for anything.
-fn glob(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
+    patterns.is_none_or(|patterns| glob::matches_list(patterns.split(','), instance))
 }
 
 #[cfg(test)]
@@ -263,7 +235,7 @@ mod tests {
     fn threshold_with_and_without_hysteresis() {
         let above = Threshold { compare: Comparison::Above, value: 90.0, clear_value: Some(80.0) };
         let below = Threshold { compare: Comparison::Below, value: 10.0, clear_value: None };
-        for (bound, figure, want) in [
+        for (threshold, value, expected) in [
             (above, Some(90.1), Evaluation::Breach),
             (above, Some(90.0), Evaluation::Hysteresis),
             (above, Some(80.0), Evaluation::Clear),
@@ -272,13 +244,13 @@ mod tests {
             (below, Some(9.9), Evaluation::Breach),
             (below, Some(10.0), Evaluation::Clear),
         ] {
-            assert_eq!(bound.evaluate(figure), want, "{bound:?} {figure:?}");
+            assert_eq!(threshold.evaluate(value), expected, "{threshold:?} {value:?}");
         }
     }
 
     #[test]
     fn instance_patterns_match() {
-        for (patterns, instance, want) in [
+        for (patterns, instance, expected) in [
             (None, "eth0", true),
             (Some("eth0"), "eth0", true),
             (Some("eth0"), "eth01", false),
@@ -291,7 +263,7 @@ mod tests {
             (Some("*a*b"), "xxbxxa", false),
             (Some("a*a"), "a", false),
         ] {
-            assert_eq!(instance_matches(patterns, instance), want, "{patterns:?} {instance}");
+            assert_eq!(instance_matches(patterns, instance), expected, "{patterns:?} {instance}");
         }
     }
 }

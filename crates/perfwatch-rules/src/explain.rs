@@ -1,109 +1,120 @@
-//! What stands beside an alert: who used most of what it is about, and what else moved with it.
-//! Called "largest consumers and movers", never a cause: it is what was seen, no more.
+//! Top consumers and movers at fire time. They are observations and never presented as a cause.
 
 use perfwatch_model::{MISSING, ProcessRow, Shape, unscale};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// What processes are ranked by.
+/// Resource that processes are ranked by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Resource {
-    /// Percent of one core.
+    /// CPU usage, in percent of a core.
     Cpu,
-    /// Resident bytes.
+    /// Resident memory, in bytes.
     Memory,
-    /// Bytes a second from and to storage.
+    /// Storage reads and writes, in bytes per second.
     Io,
-    /// Open file descriptors.
+    /// Number of open file descriptors.
     OpenFiles,
 }
 
-/// A process that used much.
+/// Process with a high usage of the resource.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TopConsumer {
-    /// Process id.
+    /// Process id on the host.
     pub pid: u32,
-    /// The kernel's short name.
+    /// Short name of the process (`comm`).
     pub name: String,
-    /// Owner.
+    /// User that owns the process.
     pub user: String,
-    /// Command line.
+    /// Command line, at most 200 characters.
     pub command: String,
-    /// How much, on average, while the condition held.
+    /// Mean usage while the condition held.
     pub current: f64,
-    /// How much before; none where it was not among the largest.
+    /// Mean usage before; `None` if the process was not a top process then.
     pub baseline: Option<f64>,
 }
 
-/// A metric that moved.
+/// Series whose mean changed much more than it usually varies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TopMover {
-    /// Dotted name.
+    /// Dotted metric name, such as `cpu.usage`.
     pub metric: String,
-    /// Of which instance; empty where there are none.
+    /// Instance of the metric; empty if the metric has no dimension.
     pub instance: String,
-    /// Its average while the condition held.
+    /// Mean value while the condition held.
     pub current: f64,
-    /// Its average before.
+    /// Mean value during the baseline.
     pub baseline: f64,
-    /// How far it moved, in its own usual deviations.
+    /// Difference of the means, in usual deviations of the series.
     pub score: f64,
 }
 
-/// What is kept with an alert.
+/// Top consumers and movers, stored with an alert.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Explanation {
-    /// What consumers are ranked by.
+    /// Resource that the consumers are ranked by.
     pub resource: Resource,
-    /// The time that is explained, milliseconds since 1970.
+    /// Start of the explained time, in milliseconds since 1970.
     pub from_ms: i64,
-    /// Its end.
+    /// End of the explained time, in milliseconds since 1970.
     pub to_ms: i64,
-    /// Since when the time before is counted.
+    /// Start of the baseline, which ends at `from_ms`.
     pub baseline_from_ms: i64,
-    /// Largest first.
+    /// Top consumers, largest usage first.
     pub consumers: Vec<TopConsumer>,
-    /// Furthest first.
+    /// Top movers, highest score first.
     pub movers: Vec<TopMover>,
 }
 
-/// Of each.
+/// Maximum number of top consumers.
 const MAX_CONSUMERS: usize = 5;
+/// Maximum number of top movers.
 const MAX_MOVERS: usize = 8;
-/// What moved by less than so many of its usual deviations did not move.
+/// Minimum score of a top mover, in usual deviations.
 const MIN_SCORE: f64 = 3.0;
 
-/// One row of what is looked at.
+/// Times of an explanation, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub struct ExplainRange {
+    /// Start of the baseline, which ends at `from_ms`.
+    pub baseline_from_ms: i64,
+    /// Start of the explained time.
+    pub from_ms: i64,
+    /// End of the explained time.
+    pub to_ms: i64,
+}
+
+/// Row of history to explain an alert with.
 #[derive(Debug, Clone, Copy)]
 pub struct ExplainRow<'a> {
-    /// When, milliseconds since 1970.
+    /// Time of the row, in milliseconds since 1970.
     pub at_ms: i64,
-    /// What the values are.
+    /// Column schema of the values.
     pub shape: &'a Shape,
-    /// Scaled integers.
+    /// Scaled integers, one per column.
     pub values: &'a [i64],
-    /// The largest processes.
+    /// Top processes of the row.
     pub processes: &'a [ProcessRow],
 }
 
-/// What a metric is mostly made of by processes.
+/// Resource of processes that a metric depends on most.
 pub fn resource(metric: &str) -> Resource {
     match metric.split('.').next().unwrap_or_default() {
         "memory" | "swap" | "hugepages" => Resource::Memory,
         "disk" | "filesystem" => Resource::Io,
-        "handles" => Resource::OpenFiles,
+        "file_descriptors" => Resource::OpenFiles,
         "pressure" if metric.starts_with("pressure.memory") => Resource::Memory,
         "pressure" if metric.starts_with("pressure.io") => Resource::Io,
         _ => Resource::Cpu,
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "seven digits are enough to rank by")]
+#[expect(clippy::cast_precision_loss, reason = "52 bits are enough for a ranking")]
 fn process_usage(process: &ProcessRow, resource: Resource) -> f64 {
     match resource {
         Resource::Cpu => f64::from(process.cpu_tenths) / 10.0,
@@ -116,19 +127,19 @@ fn process_usage(process: &ProcessRow, resource: Resource) -> f64 {
     }
 }
 
-/// Looks at rows from `before_ms` to `to_ms`: what is different since `from_ms`. The breached
-/// metric itself is no news.
+/// Compares the explained time with the baseline before it. The breached metric is not a mover.
 pub fn explain<'a>(
     metric: &str,
-    (before_ms, from_ms, to_ms): (i64, i64, i64),
+    range: ExplainRange,
     rows: impl Iterator<Item = ExplainRow<'a>> + Clone,
 ) -> Explanation {
     let resource = resource(metric);
+    let ExplainRange { baseline_from_ms, from_ms, to_ms } = range;
     Explanation {
         resource,
         from_ms,
         to_ms,
-        baseline_from_ms: before_ms,
+        baseline_from_ms,
         consumers: top_consumers(resource, from_ms, rows.clone()),
         movers: top_movers(metric, from_ms, rows),
     }
@@ -139,39 +150,40 @@ fn top_consumers<'a>(
     from_ms: i64,
     rows: impl Iterator<Item = ExplainRow<'a>>,
 ) -> Vec<TopConsumer> {
-    struct Sums<'a> {
+    /// Usage of a process during the baseline (index 0) and the explained time (index 1).
+    struct ProcessSums<'a> {
         last: &'a ProcessRow,
         sums: [f64; 2],
         rows: [u32; 2],
     }
-    let mut by_process: HashMap<(u32, i64), Sums<'a>> = HashMap::new();
-    let mut counts = [0_u32; 2];
+    let mut by_process: HashMap<(u32, i64), ProcessSums<'a>> = HashMap::new();
+    let mut row_counts = [0_u32; 2];
     for row in rows {
-        let part = usize::from(row.at_ms >= from_ms);
-        counts[part] += 1;
+        let period = usize::from(row.at_ms >= from_ms);
+        row_counts[period] += 1;
         for process in row.processes {
             let sums = by_process.entry((process.pid, process.started_ms));
-            let sums = sums.or_insert(Sums { last: process, sums: [0.0; 2], rows: [0; 2] });
+            let sums = sums.or_insert(ProcessSums { last: process, sums: [0.0; 2], rows: [0; 2] });
             sums.last = process;
-            sums.sums[part] += process_usage(process, resource);
-            sums.rows[part] += 1;
+            sums.sums[period] += process_usage(process, resource);
+            sums.rows[period] += 1;
         }
     }
-    // What is a rate was 0 in the rows that don't name it; what is an amount was there unseen.
-    let rate = matches!(resource, Resource::Cpu | Resource::Io);
-    let average = |sums: &Sums<'_>, part: usize| {
-        let rows = if rate { counts[part] } else { sums.rows[part] };
-        (rows > 0 && sums.rows[part] > 0).then(|| sums.sums[part] / f64::from(rows))
+    // In rows without the process, a rate counts as 0; an amount is unknown and not counted.
+    let is_rate = matches!(resource, Resource::Cpu | Resource::Io);
+    let mean = |sums: &ProcessSums<'_>, period: usize| {
+        let rows = if is_rate { row_counts[period] } else { sums.rows[period] };
+        (rows > 0 && sums.rows[period] > 0).then(|| sums.sums[period] / f64::from(rows))
     };
-    let consumer = |sums: &Sums<'_>| {
-        let now = average(sums, 1).filter(|now| *now > 0.0)?;
+    let consumer = |sums: &ProcessSums<'_>| {
+        let current = mean(sums, 1).filter(|current| *current > 0.0)?;
         Some(TopConsumer {
             pid: sums.last.pid,
             name: sums.last.name.to_string(),
             user: sums.last.user.to_string(),
             command: sums.last.command.chars().take(200).collect(),
-            current: now,
-            baseline: average(sums, 0),
+            current,
+            baseline: mean(sums, 0),
         })
     };
     let mut consumers: Vec<TopConsumer> = by_process.values().filter_map(consumer).collect();
@@ -180,69 +192,90 @@ fn top_consumers<'a>(
     consumers
 }
 
-/// Count, sum and sum of squares.
+/// Mean and standard deviation of values that are added one after another.
 #[derive(Clone, Copy, Default)]
-struct RunningVariance(f64, f64, f64);
+struct RunningVariance {
+    count: f64,
+    sum: f64,
+    sum_of_squares: f64,
+}
 
 impl RunningVariance {
     fn add(&mut self, value: f64) {
-        *self = Self(self.0 + 1.0, self.1 + value, self.2 + value * value);
+        self.count += 1.0;
+        self.sum += value;
+        self.sum_of_squares += value * value;
     }
 
     fn mean(self) -> f64 {
-        self.1 / self.0
+        self.sum / self.count
     }
 
     fn deviation(self) -> f64 {
-        (self.2 / self.0 - self.mean() * self.mean()).max(0.0).sqrt()
+        (self.sum_of_squares / self.count - self.mean() * self.mean()).max(0.0).sqrt()
     }
 }
 
+#[derive(Default)]
+struct SeriesStats {
+    baseline: RunningVariance,
+    current: RunningVariance,
+    decimals: u8,
+}
+
+/// Score of a series; `None` below [`MIN_SCORE`] or with too few values.
+fn to_mover(metric: &str, instance: &str, stats: &SeriesStats) -> Option<TopMover> {
+    if stats.baseline.count < 3.0 || stats.current.count < 1.0 {
+        return None;
+    }
+    let (baseline, current) = (stats.baseline.mean(), stats.current.mean());
+    // A constant series has no deviation: a twentieth of its value plus ten of its smallest steps are
+    // added to the deviation.
+    let min_step = 10.0 * 0.1_f64.powi(i32::from(stats.decimals));
+    let deviation = stats.baseline.deviation() + 0.05 * baseline.abs().max(current.abs()) + min_step;
+    let score = (current - baseline).abs() / deviation;
+    (score >= MIN_SCORE).then(|| TopMover {
+        metric: metric.to_owned(),
+        instance: instance.to_owned(),
+        current,
+        baseline,
+        score: (score * 10.0).round() / 10.0,
+    })
+}
+
 fn top_movers<'a>(breached: &str, from_ms: i64, rows: impl Iterator<Item = ExplainRow<'a>>) -> Vec<TopMover> {
-    let mut by_series: HashMap<(&str, &str), ([RunningVariance; 2], u8)> = HashMap::new();
+    let mut by_series: HashMap<(&str, &str), SeriesStats> = HashMap::new();
     for row in rows {
-        let part = usize::from(row.at_ms >= from_ms);
         for (column, value) in row.shape.columns().iter().zip(row.values) {
             if *value != MISSING
                 && let Some(value) = unscale(*value, column.decimals)
             {
-                let series = by_series.entry((&column.metric, &column.instance)).or_default();
-                series.0[part].add(value);
-                series.1 = column.decimals;
+                let stats = by_series.entry((&column.metric, &column.instance)).or_default();
+                let period = if row.at_ms >= from_ms { &mut stats.current } else { &mut stats.baseline };
+                period.add(value);
+                stats.decimals = column.decimals;
             }
         }
     }
     let family = breached.split('.').next().unwrap_or_default();
-    let mover =
-        |((metric, instance), ([before, now], decimals)): (&(&str, &str), &([RunningVariance; 2], u8))| {
-            // What only counts on, and what the agent says of itself, always moves.
-            let counts_on =
-                ["system.uptime", "system.entropy"].contains(metric) || metric.starts_with("agent.");
-            if *metric == breached || counts_on || before.0 < 3.0 || now.0 < 1.0 {
-                return None;
-            }
-            let (was, is) = (before.mean(), now.mean());
-            // A series that never moved has no deviation of its own: a twentieth of what it shows, and
-            // ten of its smallest steps, stand in for it.
-            let step = 10.0 * 0.1_f64.powi(i32::from(*decimals));
-            let usual = before.deviation() + 0.05 * was.abs().max(is.abs()) + step;
-            let score = (is - was).abs() / usual;
-            (score >= MIN_SCORE).then(|| TopMover {
-                metric: (*metric).to_owned(),
-                instance: (*instance).to_owned(),
-                current: is,
-                baseline: was,
-                score: (score * 10.0).round() / 10.0,
-            })
-        };
-    let mut movers: Vec<TopMover> = by_series.iter().filter_map(mover).collect();
-    let key = |mover: &TopMover| {
+    // Counters that always grow and the agent's metrics of itself always move.
+    let is_candidate = |metric: &str| {
+        metric != breached
+            && !["system.uptime", "system.entropy"].contains(&metric)
+            && !metric.starts_with("agent.")
+    };
+    let mut movers: Vec<TopMover> = by_series
+        .iter()
+        .filter(|((metric, _), _)| is_candidate(metric))
+        .filter_map(|((metric, instance), stats)| to_mover(metric, instance, stats))
+        .collect();
+    let tie_break = |mover: &TopMover| {
         (mover.metric.split('.').next() == Some(family), mover.metric.clone(), mover.instance.clone())
     };
-    // Of two that moved as far, the one of another family says more.
-    movers.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| key(a).cmp(&key(b))));
+    // With equal scores, a metric of another family is more informative.
+    movers.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| tie_break(a).cmp(&tie_break(b))));
     let mut seen = std::collections::HashSet::new();
-    // One instance of a metric is enough.
+    // Only the instance with the highest score of each metric.
     movers.retain(|mover| seen.insert(mover.metric.clone()));
     movers.truncate(MAX_MOVERS);
     movers
@@ -268,22 +301,22 @@ mod tests {
         let shape = Shape::new(
             ["cpu.usage", "load.1m", "memory.used", "system.uptime", "cpu.forks"].map(column).to_vec(),
         );
-        let quiet = vec![process(1, "init", 1, 100), process(7, "database", 50, 9_000)];
-        let busy = vec![process(9, "burner", 1_000, 50), process(7, "database", 55, 9_100)];
+        let idle_processes = vec![process(1, "init", 1, 100), process(7, "database", 50, 9_000)];
+        let busy_processes = vec![process(9, "burner", 1_000, 50), process(7, "database", 55, 9_100)];
         let rows: Vec<(i64, Vec<i64>, &Vec<ProcessRow>)> = (0..100_i64)
             .map(|s| {
-                let burns = s >= 80;
-                let wobble = s % 5;
+                let is_busy = s >= 80;
+                let noise = s % 5;
                 (
                     s * 1_000,
                     vec![
-                        if burns { 990 } else { 50 + wobble },
-                        if burns { 400 } else { 10 },
-                        5_000 + wobble,
+                        if is_busy { 990 } else { 50 + noise },
+                        if is_busy { 400 } else { 10 },
+                        5_000 + noise,
                         s * 10,
-                        20 + wobble,
+                        20 + noise,
                     ],
-                    if burns { &busy } else { &quiet },
+                    if is_busy { &busy_processes } else { &idle_processes },
                 )
             })
             .collect();
@@ -293,19 +326,34 @@ mod tests {
             values,
             processes,
         });
-        let explained = explain("cpu.usage", (0, 80_000, 100_000), rows.clone());
+        let range = ExplainRange { baseline_from_ms: 0, from_ms: 80_000, to_ms: 100_000 };
+        let explanation = explain("cpu.usage", range, rows.clone());
         let names: Vec<(&str, f64, Option<f64>)> =
-            explained.consumers.iter().map(|c| (c.name.as_str(), c.current, c.baseline)).collect();
+            explanation.consumers.iter().map(|c| (c.name.as_str(), c.current, c.baseline)).collect();
         assert_eq!(names, [("burner", 100.0, None), ("database", 5.5, Some(5.0))]);
-        let movers: Vec<&str> = explained.movers.iter().map(|mover| mover.metric.as_str()).collect();
+        let movers: Vec<&str> = explanation.movers.iter().map(|mover| mover.metric.as_str()).collect();
         assert_eq!(movers, ["load.1m"]);
-        let memory = explain("memory.used_percent", (0, 80_000, 100_000), rows);
+        let memory = explain("memory.used_percent", range, rows);
         assert_eq!((memory.resource, memory.consumers[0].name.as_str()), (Resource::Memory, "database"));
     }
 
     #[test]
+    fn resource_follows_the_metric_family() {
+        for (metric, expected) in [
+            ("cpu.usage", Resource::Cpu),
+            ("swap.used_percent", Resource::Memory),
+            ("disk.utilization", Resource::Io),
+            ("pressure.io.full_avg10", Resource::Io),
+            ("file_descriptors.used_percent", Resource::OpenFiles),
+        ] {
+            assert_eq!(resource(metric), expected, "{metric}");
+        }
+    }
+
+    #[test]
     fn no_rows_yield_no_explanation() {
-        let explained = explain("cpu.usage", (0, 1, 2), std::iter::empty());
-        assert!(explained.consumers.is_empty() && explained.movers.is_empty());
+        let range = ExplainRange { baseline_from_ms: 0, from_ms: 1, to_ms: 2 };
+        let explanation = explain("cpu.usage", range, std::iter::empty());
+        assert!(explanation.consumers.is_empty() && explanation.movers.is_empty());
     }
 }

@@ -1,10 +1,11 @@
-//! Alerts, pure: no clock but the one handed in, no I/O.
+//! Alert rules and their evaluation. Pure: times are parameters, no I/O.
 //!
-//! The walk: a snapshot comes to a host's [`watch`]; each [`track`] of it looks at one series
-//! ([`window`], [`forecast`]), holds the figure against its [`rule`] and steps its state ([`step`]).
-//! What fires or ends joins an [`incident`], with what [`explain`] saw; [`silence`] and [`channel`]
-//! say who is told, [`words`] how, and [`deliver`] is the port through which it goes out.
-//! [`backtest`] runs the same tracks over the past.
+//! Data flow: a snapshot goes to the [`host_evaluator`] of its host. Each [`alert_instance`] aggregates
+//! its series ([`window`], [`forecast`]), compares the value with its [`rule`] and advances its state
+//! ([`state_machine`]). Transitions join an [`incident`], with the top consumers and movers of
+//! [`explain`]. [`silence`] and [`channel`] select the recipients, [`render`] writes the text, and
+//! [`notification`] contains the port for delivery. [`backtest`] runs alert instances over stored
+//! history.
 
 pub mod alert_instance;
 pub mod backtest;

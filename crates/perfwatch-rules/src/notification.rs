@@ -1,4 +1,4 @@
-//! What is told, and the port through which it goes out.
+//! Notification types and the [`Notifier`] port.
 
 use crate::incident::NotificationReason;
 use crate::rule::Severity;
@@ -7,152 +7,153 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// One alert of an incident, in words.
+/// Alert of an incident, rendered for a notification.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AlertSummary {
-    /// The rule's name.
+    /// Display name of the rule.
     pub rule: String,
-    /// The host's name.
+    /// Display name of the host.
     pub host: String,
-    /// Which instance; empty where there are none.
+    /// Instance of the metric; empty if the metric has no dimension.
     pub instance: String,
-    /// The metric, where it is about one.
+    /// Metric of the condition; empty if it has none.
     pub metric: String,
-    /// How bad.
+    /// Severity of this alert.
     pub severity: Severity,
-    /// Whether it fires still.
+    /// False after the alert was resolved.
     pub firing: bool,
-    /// What is so: `cpu.usage 97.2 %, above 90 % for 10s`.
+    /// Current value and condition: `cpu.usage is 97.2 % (above 90 % for 10s)`.
     pub summary: String,
-    /// What to do.
+    /// Runbook of the rule; may be empty.
     pub runbook: String,
-    /// When it fired, RFC 3339.
+    /// Time of firing, in RFC 3339.
     pub fired_at: String,
-    /// When it ended.
+    /// Time of resolution, in RFC 3339.
     pub resolved_at: Option<String>,
-    /// Largest first: `burner (pid 9, root) 99.8 %`.
+    /// Top consumers, largest first: `burner (pid 9, root) 99.8 %`.
     pub consumers: Vec<String>,
-    /// Furthest first: `load.1m 0.3 → 4.1`.
+    /// Top movers, highest score first: `load.1m 0.3 → 4.1`.
     pub movers: Vec<String>,
-    /// That instant on the host's page.
+    /// Link to the host page at the time of firing.
     pub url: String,
 }
 
-/// One message, as it was when it was written.
+/// Message of an incident to a channel, as of its creation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Notification {
-    /// Its own number: whoever hears it twice knows it by this.
+    /// Idempotency key: a notification that is delivered twice has the same id.
     pub id: Uuid,
-    /// What happened.
+    /// Reason for the notification.
     pub reason: NotificationReason,
-    /// The incident; nil for a test.
+    /// Id of the incident; nil for a test.
     pub incident: Uuid,
-    /// How bad.
+    /// Severity of the incident.
     pub severity: Severity,
-    /// In few words: `web-1: CPU is busy`.
+    /// Short description: `web-1: High CPU usage`.
     pub subject: String,
-    /// When, RFC 3339.
+    /// Creation time, in RFC 3339.
     pub created_at: String,
-    /// When the incident began.
+    /// Opening time of the incident, in RFC 3339.
     pub opened_at: String,
-    /// Its page.
+    /// Link to the incident page.
     pub url: String,
-    /// Newest first.
+    /// Alerts of the incident, newest first.
     pub alerts: Vec<AlertSummary>,
-    /// How many more there are.
+    /// Number of further alerts, which are not in `alerts`.
     pub omitted_alerts: usize,
-    /// What kept quiet until now, where this is a summary of it.
+    /// Titles of the collected notifications, if this is a digest.
     pub digest: Vec<String>,
 }
 
-/// A message with its words chosen.
+/// Notification with its rendered title and text.
 #[derive(Debug, Clone)]
 pub struct RenderedNotification<'a> {
-    /// What it says.
+    /// Structured content of the notification.
     pub notification: &'a Notification,
-    /// In a line.
+    /// Title in a single line.
     pub title: String,
-    /// The rest, lines of plain text.
+    /// Body in lines of plain text.
     pub text: String,
 }
 
-/// A setting of a kind of channels.
+/// Description of a setting of a channel kind.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ChannelField {
-    /// Its name in [`crate::channel::Channel::settings`].
+    /// Key of the setting in [`crate::channel::Channel::settings`].
     pub name: &'static str,
-    /// What people call it.
+    /// Display name in the dashboard.
     pub label: &'static str,
-    /// Where to find it, or what it is for.
+    /// Purpose of the setting, or a hint for finding its value.
     pub help: &'static str,
-    /// What one looks like.
+    /// Example of a valid value.
     pub example: &'static str,
-    /// It must be there.
+    /// Requires a non-empty value.
     pub required: bool,
-    /// It lets one in: never shown again.
+    /// Marks a secret, which the API never returns.
     pub secret: bool,
-    /// Lines of text.
+    /// Allows line breaks in the value.
     pub multiline: bool,
 }
 
-/// A kind of channels.
+/// Description of a channel kind.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ChannelKind {
-    /// As it is written.
+    /// Identifier, the value of [`crate::channel::Channel::kind`].
     pub name: &'static str,
-    /// What people call it.
+    /// Display name in the dashboard.
     pub label: &'static str,
-    /// A program that follows each incident: messages are never summed up for it.
+    /// True if the receiver tracks each incident; its notifications are never combined to a digest.
     pub tracks_incidents: bool,
-    /// What it needs.
+    /// Settings of the kind, in display order.
     pub fields: &'static [ChannelField],
 }
 
-/// Why it did not go out.
+/// Reason for a failed delivery.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// It may later.
+    /// Temporary failure; delivery is retried.
     #[error("{reason}")]
     Retry {
-        /// For a person, without secrets.
+        /// Message for an operator, without secrets.
         reason: String,
-        /// When the other side wants to hear of it again.
+        /// Delay that the receiver requested before the next attempt.
         retry_after: Option<Duration>,
     },
-    /// It never will as it is.
+    /// Permanent failure; delivery is not retried.
     #[error("{0}")]
     Permanent(String),
 }
 
-/// Settings of a channel by their names.
+/// Settings of a channel by [`ChannelField::name`].
 pub type ChannelSettings = BTreeMap<String, String>;
 
-/// Who brings messages out. Calls block: a thread is theirs.
+/// Port for delivering notifications. Calls block and run on a separate thread.
 pub trait Notifier: Send + Sync {
-    /// All kinds of channels.
+    /// All supported channel kinds.
     fn kinds(&self) -> &'static [ChannelKind];
-    /// What is wrong with the settings of a channel: which, and why.
+    /// Validates the settings of a channel; returns name and error of the first invalid setting.
     fn validate(&self, kind: &str, settings: &ChannelSettings) -> Option<(String, String)>;
-    /// A template with a message in it, or why that can't be.
+    /// Renders a template with a notification.
     ///
     /// # Errors
-    /// A template that is none, or takes too long.
-    fn render(&self, template: &str, message: &Notification) -> Result<String, String>;
-    /// Brings it out.
+    /// Returns the message of the template engine if the template is invalid or exceeds its budget.
+    fn render(&self, template: &str, notification: &Notification) -> Result<String, String>;
+    /// Delivers a notification to a channel.
     ///
     /// # Errors
-    /// Nobody there, or they don't want it.
+    /// Returns [`SendError::Retry`] if the receiver is unavailable, [`SendError::Permanent`] if it
+    /// rejects the notification.
     fn send(
         &self,
         kind: &str,
         settings: &ChannelSettings,
-        letter: &RenderedNotification<'_>,
+        notification: &RenderedNotification<'_>,
     ) -> Result<(), SendError>;
 }
 
-/// The kind of that name.
+/// Finds a channel kind by its name.
 pub fn find_kind(notifier: &dyn Notifier, name: &str) -> Option<&'static ChannelKind> {
     notifier.kinds().iter().find(|kind| kind.name == name)
 }

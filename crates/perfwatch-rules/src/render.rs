@@ -1,4 +1,4 @@
-//! Rules, figures and messages as people read them.
+//! Text rendering of rules, values and notifications.
 
 use crate::condition::{Comparison, Condition, HubMetric};
 use crate::explain::{Resource, TopConsumer, TopMover};
@@ -9,7 +9,7 @@ use crate::window::Aggregate;
 use perfwatch_model::{Catalog, HumanDuration, Unit};
 use std::fmt::Write as _;
 
-/// A number with its unit: `97.2 %`, `1.5 GB`, `12 ms`.
+/// Formats a value with its unit: `97.2 %`, `1.5 GB`, `12 ms`.
 pub fn format_value(value: f64, unit: Option<Unit>) -> String {
     match unit {
         Some(Unit::Percent) => format!("{} %", format_short(value)),
@@ -27,12 +27,12 @@ pub fn format_value(value: f64, unit: Option<Unit>) -> String {
     }
 }
 
-/// Three digits or so.
+/// Formats a value with about three significant digits.
 fn format_short(value: f64) -> String {
     let digits = match value.abs() {
-        of if of >= 100.0 || of == of.trunc() => 0,
-        of if of >= 1.0 => 1,
-        of if of >= 0.01 => 2,
+        magnitude if magnitude >= 100.0 || magnitude == magnitude.trunc() => 0,
+        magnitude if magnitude >= 1.0 => 1,
+        magnitude if magnitude >= 0.01 => 2,
         _ => 4,
     };
     format!("{value:.digits$}")
@@ -49,9 +49,9 @@ fn format_scaled(value: f64, unit: &str) -> String {
     format!("{} {prefix}{unit}", format_short(value))
 }
 
-/// The unit of what a rule's figure is.
-pub fn condition_unit(when: &Condition, catalog: &Catalog) -> Option<Unit> {
-    match when {
+/// Unit of the evaluated value of a condition; `None` for plain numbers.
+pub fn condition_unit(condition: &Condition, catalog: &Catalog) -> Option<Unit> {
+    match condition {
         Condition::Threshold { metric, .. } if metric == crate::host_evaluator::METRIC_CLOCK_SKEW => {
             Some(Unit::Milliseconds)
         }
@@ -69,32 +69,32 @@ fn format_series(metric: &str, instance: &str) -> String {
     if instance.is_empty() { metric.to_owned() } else { format!("{metric}{{{instance}}}") }
 }
 
-/// What a rule asks: `cpu.usage above 90 % for 10s`.
+/// Renders the condition of a rule: `cpu.usage above 90 % for 10s`.
 pub fn render_condition(rule: &Rule, catalog: &Catalog) -> String {
-    // Which are left out is said by the rule itself.
+    // Exclusions are omitted for brevity.
     let patterns = rule.condition.selector().and_then(|(_, instance)| instance).unwrap_or_default();
-    let named: Vec<&str> =
+    let inclusions: Vec<&str> =
         patterns.split(',').map(str::trim).filter(|pattern| !pattern.starts_with('!')).collect();
-    format!("{}{}", render_subject(&rule.condition, &named.join(",")), render_expectation(rule, catalog))
+    format!("{}{}", render_subject(&rule.condition, &inclusions.join(",")), render_expectation(rule, catalog))
 }
 
-fn render_subject(when: &Condition, instance: &str) -> String {
-    match when {
+fn render_subject(condition: &Condition, instance: &str) -> String {
+    match condition {
         Condition::NoData { .. } => "no data".to_owned(),
-        Condition::Hub { hub_metric: figure, .. } => match figure {
+        Condition::Hub { hub_metric, .. } => match hub_metric {
             HubMetric::IngestBlocked => "ingestion blocked".to_owned(),
-            HubMetric::DiskBudgetUsed => "disk budget in use".to_owned(),
+            HubMetric::DiskBudgetUsed => "disk budget used".to_owned(),
             HubMetric::FailedNotifications => "failed notifications".to_owned(),
         },
         Condition::Threshold { metric, aggregate, window, .. } => {
             let name = format_series(metric, instance);
-            let of = |what: &str| format!("{what} of {name} over {window}");
+            let aggregated = |function: &str| format!("{function} of {name} over {window}");
             match aggregate {
                 Aggregate::Last => name,
-                Aggregate::Mean => of("average"),
-                Aggregate::Min => of("least"),
-                Aggregate::Max => of("largest"),
-                Aggregate::P95 => of("95th percentile"),
+                Aggregate::Mean => aggregated("average"),
+                Aggregate::Min => aggregated("minimum"),
+                Aggregate::Max => aggregated("maximum"),
+                Aggregate::P95 => aggregated("95th percentile"),
             }
         }
         Condition::Change { metric, .. }
@@ -104,55 +104,56 @@ fn render_subject(when: &Condition, instance: &str) -> String {
 }
 
 fn render_expectation(rule: &Rule, catalog: &Catalog) -> String {
-    let bound = rule.condition.threshold();
-    let side = if bound.compare == Comparison::Above { "above" } else { "below" };
-    let threshold = format_value(bound.value, condition_unit(&rule.condition, catalog));
+    let threshold = rule.condition.threshold();
+    let side = if threshold.compare == Comparison::Above { "above" } else { "below" };
+    let limit = format_value(threshold.value, condition_unit(&rule.condition, catalog));
     let mut text = match &rule.condition {
         Condition::Hub { hub_metric: HubMetric::IngestBlocked, .. } => String::new(),
-        when if condition_unit(when, catalog) == Some(Unit::Flag) => {
-            format!(" is {}", format_value(f64::from(bound.compare == Comparison::Above), Some(Unit::Flag)))
+        condition if condition_unit(condition, catalog) == Some(Unit::Flag) => {
+            let breaching = f64::from(threshold.compare == Comparison::Above);
+            format!(" is {}", format_value(breaching, Some(Unit::Flag)))
         }
-        Condition::Threshold { .. } | Condition::Hub { .. } => format!(" {side} {threshold}"),
-        Condition::Change { offset: before, .. } => {
-            format!(" {side} {threshold} of change against {before} before")
+        Condition::Threshold { .. } | Condition::Hub { .. } => format!(" {side} {limit}"),
+        Condition::Change { offset, .. } => {
+            format!(" change {side} {limit} compared with {offset} ago")
         }
-        Condition::Forecast { metric, horizon: within, target: reaches, compare, .. } => {
-            let way = if *compare == Comparison::Above { "reaches" } else { "falls to" };
-            format!(
-                " {way} {} within {within}",
-                format_value(*reaches, catalog.get(metric).map(|def| def.unit))
-            )
+        Condition::Forecast { metric, horizon, target, compare, .. } => {
+            let verb = forecast_verb(*compare);
+            let target = format_value(*target, catalog.get(metric).map(|def| def.unit));
+            format!(" {verb} {target} within {horizon}")
         }
-        Condition::Absent { grace, .. } => format!(" missing for {grace}"),
+        Condition::Absent { grace, .. } => format!(" absent for {grace}"),
         Condition::NoData { grace } => format!(" for {grace}"),
     };
     if rule.hold_for > HumanDuration::default() {
-        // Writing to a String can't fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(text, " for {}", rule.hold_for);
     }
     text
 }
 
-/// What is so now: `cpu.usage is 97.2 % (above 90 % for 10s)`.
-#[expect(clippy::cast_possible_truncation, reason = "a span of some days")]
+fn forecast_verb(compare: Comparison) -> &'static str {
+    if compare == Comparison::Above { "reaches" } else { "falls to" }
+}
+
+/// Renders the current value of an alert: `cpu.usage is 97.2 % (above 90 % for 10s)`.
+#[expect(clippy::cast_possible_truncation, reason = "durations are at most days")]
 pub fn render_summary(rule: &Rule, instance: &str, value: Option<f64>, catalog: &Catalog) -> String {
-    let span = |seconds: f64| HumanDuration::from_s(seconds.round() as i64);
+    let duration = |seconds: f64| HumanDuration::from_s(seconds.round() as i64);
     let subject = render_subject(&rule.condition, instance);
     let Some(value) = value else { return format!("{subject}{}", render_expectation(rule, catalog)) };
     match &rule.condition {
-        Condition::NoData { .. } => format!("no data for {}", span(value)),
-        Condition::Absent { .. } => format!("{subject} absent for {}", span(value)),
-        Condition::Forecast { metric, target: reaches, compare, .. } => {
-            let way = if *compare == Comparison::Above { "reaches" } else { "falls to" };
-            let reaches = format_value(*reaches, catalog.get(metric).map(|def| def.unit));
-            format!("{subject} {way} {reaches} in {}", span((value * 60.0).round() * 60.0))
+        Condition::NoData { .. } => format!("no data for {}", duration(value)),
+        Condition::Absent { .. } => format!("{subject} absent for {}", duration(value)),
+        Condition::Forecast { metric, target, compare, .. } => {
+            let verb = forecast_verb(*compare);
+            let target = format_value(*target, catalog.get(metric).map(|def| def.unit));
+            format!("{subject} {verb} {target} in {}", duration((value * 60.0).round() * 60.0))
         }
-        Condition::Change { offset: before, .. } => {
-            let way = if value >= 0.0 { "more" } else { "less" };
-            format!(
-                "{subject} is {} {way} than {before} before",
-                format_value(value.abs(), Some(Unit::Percent))
-            )
+        Condition::Change { offset, .. } => {
+            let direction = if value >= 0.0 { "more" } else { "less" };
+            let change = format_value(value.abs(), Some(Unit::Percent));
+            format!("{subject} is {change} {direction} than {offset} ago")
         }
         Condition::Hub { hub_metric: HubMetric::IngestBlocked, .. } => subject,
         _ => {
@@ -169,7 +170,7 @@ pub fn render_summary(rule: &Rule, instance: &str, value: Option<f64>, catalog: 
     }
 }
 
-/// `burner (pid 9, root) 99.8 %, before 0.1 %`.
+/// Renders a top consumer: `burner (pid 9, root) 99.8 % (was 0.1 %)`.
 pub fn render_consumer(consumer: &TopConsumer, resource: Resource) -> String {
     let unit = match resource {
         Resource::Cpu => Unit::Percent,
@@ -177,12 +178,12 @@ pub fn render_consumer(consumer: &TopConsumer, resource: Resource) -> String {
         Resource::Io => Unit::BytesPerSecond,
         Resource::OpenFiles => Unit::Count,
     };
-    let before = match consumer.baseline {
-        Some(before) => format!(" (was {})", format_value(before, Some(unit))),
+    let baseline = match consumer.baseline {
+        Some(baseline) => format!(" (was {})", format_value(baseline, Some(unit))),
         None => " (was not a top consumer)".to_owned(),
     };
     format!(
-        "{} (pid {}, {}) {}{before}",
+        "{} (pid {}, {}) {}{baseline}",
         consumer.name,
         consumer.pid,
         consumer.user,
@@ -190,7 +191,7 @@ pub fn render_consumer(consumer: &TopConsumer, resource: Resource) -> String {
     )
 }
 
-/// `load.1m 0.3 → 4.1`.
+/// Renders a top mover: `load.1m 0.3 → 4.1`.
 pub fn render_mover(mover: &TopMover, catalog: &Catalog) -> String {
     let unit = catalog.get(&mover.metric).map(|def| def.unit);
     format!(
@@ -201,36 +202,36 @@ pub fn render_mover(mover: &TopMover, catalog: &Catalog) -> String {
     )
 }
 
-/// The usual title of a message.
-pub fn render_title(message: &Notification) -> String {
-    let severity = message.severity.name().to_uppercase();
-    match message.reason {
+/// Renders the default title of a notification.
+pub fn render_title(notification: &Notification) -> String {
+    let severity = notification.severity.name().to_uppercase();
+    match notification.reason {
         NotificationReason::Opened | NotificationReason::Updated => {
-            format!("[{severity}] {}", message.subject)
+            format!("[{severity}] {}", notification.subject)
         }
-        NotificationReason::Reopened => format!("[{severity} AGAIN] {}", message.subject),
-        NotificationReason::Reminder => format!("[{severity} STILL] {}", message.subject),
-        NotificationReason::Resolved => format!("[RESOLVED] {}", message.subject),
-        NotificationReason::Test => format!("[TEST] {}", message.subject),
+        NotificationReason::Reopened => format!("[{severity} REOPENED] {}", notification.subject),
+        NotificationReason::Reminder => format!("[{severity} REMINDER] {}", notification.subject),
+        NotificationReason::Resolved => format!("[RESOLVED] {}", notification.subject),
+        NotificationReason::Test => format!("[TEST] {}", notification.subject),
     }
 }
 
 fn write_alert(alert: &AlertSummary, out: &mut String) {
-    let mark = if alert.firing { "●" } else { "✓" };
-    let _ = writeln!(out, "{mark} {}: {} — {}", alert.host, alert.rule, alert.summary);
+    let symbol = if alert.firing { "●" } else { "✓" };
+    let _ = writeln!(out, "{symbol} {}: {} — {}", alert.host, alert.rule, alert.summary);
     if !alert.firing {
         return;
     }
-    let mut list = |what: &str, lines: &[String], most: usize| {
+    let mut write_list = |heading: &str, lines: &[String], max: usize| {
         if !lines.is_empty() {
-            let _ = writeln!(out, "  {what}:");
-            lines.iter().take(most).for_each(|line| {
+            let _ = writeln!(out, "  {heading}:");
+            lines.iter().take(max).for_each(|line| {
                 let _ = writeln!(out, "    {line}");
             });
         }
     };
-    list("Top consumers", &alert.consumers, 3);
-    list("Top movers", &alert.movers, 4);
+    write_list("Top consumers", &alert.consumers, 3);
+    write_list("Top movers", &alert.movers, 4);
     if !alert.runbook.is_empty() {
         let _ = writeln!(out, "  {}", alert.runbook);
     }
@@ -239,25 +240,25 @@ fn write_alert(alert: &AlertSummary, out: &mut String) {
     }
 }
 
-/// Alerts that are told one by one in a text.
+/// Maximum number of alerts listed in a text.
 const MAX_ALERTS_IN_TEXT: usize = 20;
 
-/// The usual text of a message.
-pub fn render_text(message: &Notification) -> String {
+/// Renders the default text of a notification.
+pub fn render_text(notification: &Notification) -> String {
     let mut out = String::new();
-    if !message.digest.is_empty() {
+    if !notification.digest.is_empty() {
         let _ = writeln!(out, "Pending while the channel was muted or unreachable:");
-        message.digest.iter().for_each(|line| {
+        notification.digest.iter().for_each(|line| {
             let _ = writeln!(out, "- {line}");
         });
     }
-    message.alerts.iter().take(MAX_ALERTS_IN_TEXT).for_each(|alert| write_alert(alert, &mut out));
-    let more = message.alerts.len().saturating_sub(MAX_ALERTS_IN_TEXT) + message.omitted_alerts;
-    if more > 0 {
-        let _ = writeln!(out, "and {more} more");
+    notification.alerts.iter().take(MAX_ALERTS_IN_TEXT).for_each(|alert| write_alert(alert, &mut out));
+    let omitted = notification.alerts.len().saturating_sub(MAX_ALERTS_IN_TEXT) + notification.omitted_alerts;
+    if omitted > 0 {
+        let _ = writeln!(out, "and {omitted} more");
     }
-    if !message.url.is_empty() {
-        let _ = writeln!(out, "{}", message.url);
+    if !notification.url.is_empty() {
+        let _ = writeln!(out, "{}", notification.url);
     }
     out.trim_end().to_owned()
 }
@@ -268,7 +269,7 @@ mod tests {
 
     #[test]
     fn values_are_formatted_with_units() {
-        for (value, unit, want) in [
+        for (value, unit, expected) in [
             (97.23, Some(Unit::Percent), "97.2 %"),
             (100.0, Some(Unit::Percent), "100 %"),
             (1_532_000_000.0, Some(Unit::Bytes), "1.5 GB"),
@@ -278,7 +279,7 @@ mod tests {
             (-12_500.0, Some(Unit::BitsPerSecond), "-12.5 kbit/s"),
             (3.0, None, "3"),
         ] {
-            assert_eq!(format_value(value, unit), want);
+            assert_eq!(format_value(value, unit), expected);
         }
     }
 
@@ -291,9 +292,9 @@ mod tests {
             perfwatch_model::MetricDef::gauge("filesystem.used_percent", Unit::Percent, 1, "x")
                 .with_dimension("mount"),
         ]);
-        for (when, for_s, instance, value, asks, says) in [
+        for (condition, for_s, instance, value, description, summary) in [
             (
-                r#"{"kind":"value","metric":"cpu.usage","threshold":90}"#,
+                r#"{"kind":"threshold","metric":"cpu.usage","threshold":90}"#,
                 10,
                 "",
                 97.23,
@@ -301,23 +302,18 @@ mod tests {
                 "cpu.usage is 97.2 % (above 90 % for 10s)",
             ),
             (
-                r#"{"kind":"value","metric":"cpu.usage","aggregate":"mean","window":"5m","threshold":90}"#,
+                r#"{"kind":"threshold","metric":"cpu.usage","aggregate":"mean","window":"5m",
+                    "threshold":90}"#,
                 0,
                 "",
                 95.0,
                 "average of cpu.usage over 5m above 90 %",
                 "average of cpu.usage over 5m is 95 % (above 90 %)",
             ),
+            (r#"{"kind":"no_data","grace":"1m"}"#, 0, "", 61.4, "no data for 1m", "no data for 1m1s"),
             (
-                r#"{"kind":"silent","grace":"1m"}"#,
-                0,
-                "",
-                61.4,
-                "nothing heard for 1m",
-                "nothing heard for 1m1s",
-            ),
-            (
-                r#"{"kind":"forecast","metric":"filesystem.used_percent","look_back":"6h","within":"1d","reaches":100}"#,
+                r#"{"kind":"forecast","metric":"filesystem.used_percent","lookback":"6h",
+                    "horizon":"1d","target":100}"#,
                 0,
                 "/srv",
                 5.51,
@@ -325,30 +321,29 @@ mod tests {
                 "filesystem.used_percent{/srv} reaches 100 % in 5h31m",
             ),
             (
-                r#"{"kind":"change","metric":"cpu.usage","window":"5m","before":"1d","threshold":50}"#,
+                r#"{"kind":"change","metric":"cpu.usage","window":"5m","offset":"1d","threshold":50}"#,
                 0,
                 "",
                 73.0,
-                "cpu.usage above 50 % of change against 1d before",
-                "cpu.usage is 73 % more than 1d before",
+                "cpu.usage change above 50 % compared with 1d ago",
+                "cpu.usage is 73 % more than 1d ago",
             ),
             (
-                r#"{"kind":"missing","metric":"cpu.usage","grace":"1m"}"#,
+                r#"{"kind":"absent","metric":"cpu.usage","grace":"1m"}"#,
                 0,
                 "",
                 90.0,
-                "cpu.usage missing for 1m",
-                "cpu.usage is missing for 1m30s",
+                "cpu.usage absent for 1m",
+                "cpu.usage absent for 1m30s",
             ),
         ] {
-            let when = serde_json::from_str(when).unwrap();
             let rule = Rule {
-                condition: when,
+                condition: serde_json::from_str(condition).unwrap(),
                 hold_for: HumanDuration::from_s(for_s),
                 ..crate::builtin_rules::builtin_rules().remove(0)
             };
-            assert_eq!(render_condition(&rule, &catalog), asks);
-            assert_eq!(render_summary(&rule, instance, Some(value), &catalog), says);
+            assert_eq!(render_condition(&rule, &catalog), description);
+            assert_eq!(render_summary(&rule, instance, Some(value), &catalog), summary);
         }
     }
 }

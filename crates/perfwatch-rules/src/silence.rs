@@ -1,82 +1,81 @@
-//! When nobody is told: silences that end, and maintenance that comes again each week.
+//! Silences and maintenance windows.
 
 use crate::rule::Severity;
 use crate::weekly_window::WeeklyWindow;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Which alerts: all of these that are given must fit.
+/// Matches alerts by host, tag and rule. Every non-empty list must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Matcher {
-    /// Of one of these hosts.
+    /// Hosts of matching alerts; any host if empty.
     #[serde(default)]
     pub hosts: Vec<Uuid>,
-    /// Of hosts with one of these tags.
+    /// Tags of matching hosts, any of them is sufficient; any host if empty.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// By one of these rules.
+    /// Rules of matching alerts; any rule if empty.
     #[serde(default)]
     pub rules: Vec<Uuid>,
 }
 
-/// What is said of an alert when it is matched.
+/// Properties of an alert that filters and silences match.
 #[derive(Debug, Clone, Copy)]
 pub struct MatchTarget<'a> {
-    /// Whose; nil for the hub.
+    /// Host of the alert; nil for alerts of the hub itself.
     pub host: Uuid,
-    /// Of the host.
+    /// Tags of that host.
     pub tags: &'a [String],
-    /// By which rule.
+    /// Rule that fired the alert.
     pub rule: Uuid,
-    /// How bad.
+    /// Severity of the alert.
     pub severity: Severity,
 }
 
 impl Matcher {
-    /// Whether an alert is meant.
-    pub fn matches(&self, subject: MatchTarget<'_>) -> bool {
-        let any = |given: usize, hit: bool| given == 0 || hit;
-        any(self.hosts.len(), self.hosts.contains(&subject.host))
-            && any(self.tags.len(), subject.tags.iter().any(|tag| self.tags.contains(tag)))
-            && any(self.rules.len(), self.rules.contains(&subject.rule))
+    /// Returns whether an alert matches.
+    pub fn matches(&self, target: MatchTarget<'_>) -> bool {
+        (self.hosts.is_empty() || self.hosts.contains(&target.host))
+            && (self.tags.is_empty() || target.tags.iter().any(|tag| self.tags.contains(tag)))
+            && (self.rules.is_empty() || self.rules.contains(&target.rule))
     }
 }
 
-/// A time in which some alerts tell nobody; they stand in the books as ever.
+/// Time in which matching alerts send no notifications. Alerts are recorded nevertheless.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Silence {
-    /// For ever.
+    /// Stable identifier of the silence (UUIDv7).
     pub id: Uuid,
-    /// Which alerts.
+    /// Alerts that are silenced.
     pub matcher: Matcher,
-    /// Why.
+    /// Free text, such as the reason.
     pub comment: String,
-    /// Who made it.
+    /// Name of the creating user.
     pub created_by: String,
-    /// When, milliseconds since 1970.
+    /// Creation time, in milliseconds since 1970.
     pub created_ms: i64,
-    /// From when.
+    /// Start, in milliseconds since 1970.
     pub starts_ms: i64,
-    /// Until when; for good if none.
+    /// Exclusive end, in milliseconds since 1970; unlimited if `None`.
     pub ends_ms: Option<i64>,
-    /// Only in these hours of the week.
+    /// Maintenance window: limits the silence to these hours of the week.
     pub weekly: Option<WeeklyWindow>,
 }
 
 impl Silence {
-    /// Whether it holds at a moment.
+    /// Returns whether the silence is in effect at a time.
     pub fn is_active(&self, now_ms: i64) -> bool {
         self.starts_ms <= now_ms
-            && self.ends_ms.is_none_or(|ends| now_ms < ends)
+            && self.ends_ms.is_none_or(|ends_ms| now_ms < ends_ms)
             && self.weekly.as_ref().is_none_or(|weekly| weekly.active_until(now_ms).is_some())
     }
 
-    /// Whether an alert tells nobody for it.
-    pub fn applies_to(&self, subject: MatchTarget<'_>, now_ms: i64) -> bool {
-        self.matcher.matches(subject) && self.is_active(now_ms)
+    /// Returns whether the silence suppresses the notifications of an alert.
+    pub fn applies_to(&self, target: MatchTarget<'_>, now_ms: i64) -> bool {
+        self.matcher.matches(target) && self.is_active(now_ms)
     }
 }
 
@@ -86,25 +85,25 @@ mod tests {
 
     #[test]
     fn silence_matches_all_criteria_within_its_window() {
-        let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let (host, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let tags = ["web".to_owned()];
-        let subject = MatchTarget { host: one, tags: &tags, rule: two, severity: Severity::Warning };
+        let target = MatchTarget { host, tags: &tags, rule: other, severity: Severity::Warning };
         let matcher = |hosts: &[Uuid], tags: &[&str], rules: &[Uuid]| Matcher {
             hosts: hosts.to_vec(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
             rules: rules.to_vec(),
         };
-        for (matcher, want) in [
+        for (matcher, expected) in [
             (Matcher::default(), true),
-            (matcher(&[one], &[], &[]), true),
-            (matcher(&[two], &[], &[]), false),
-            (matcher(&[one], &["db"], &[]), false),
-            (matcher(&[one, two], &["web", "db"], &[two]), true),
+            (matcher(&[host], &[], &[]), true),
+            (matcher(&[other], &[], &[]), false),
+            (matcher(&[host], &["db"], &[]), false),
+            (matcher(&[host, other], &["web", "db"], &[other]), true),
         ] {
-            assert_eq!(matcher.matches(subject), want, "{matcher:?}");
+            assert_eq!(matcher.matches(target), expected, "{matcher:?}");
         }
         let mut silence = Silence {
-            id: one,
+            id: host,
             matcher: Matcher::default(),
             comment: String::new(),
             created_by: String::new(),
@@ -114,13 +113,13 @@ mod tests {
             weekly: None,
         };
         assert!(
-            !silence.applies_to(subject, 999)
-                && silence.applies_to(subject, 1_000)
-                && !silence.applies_to(subject, 2_000)
+            !silence.applies_to(target, 999)
+                && silence.applies_to(target, 1_000)
+                && !silence.applies_to(target, 2_000)
         );
-        let hours =
+        let weekly =
             WeeklyWindow { days: vec![], from: "02:00".into(), to: "03:00".into(), timezone: String::new() };
-        (silence.ends_ms, silence.weekly) = (None, Some(hours));
+        (silence.ends_ms, silence.weekly) = (None, Some(weekly));
         assert!(!silence.is_active(3_600_000) && silence.is_active(2 * 3_600_000));
     }
 }

@@ -1,104 +1,106 @@
-//! One step of one alert: a verdict comes in, a state goes out, and what changed.
+//! Alert state machine: Inactive → Pending → Firing → Inactive.
 //!
-//! Inactive → Pending → Firing → Inactive. What is unknown changes nothing; what lies between the
-//! threshold and where it clears keeps what there is; what is of the past is not heard.
+//! An unknown evaluation and an observation older than the last one change nothing. A value between
+//! threshold and clear threshold keeps the phase.
 
 use serde::{Deserialize, Serialize};
 
-/// What an observation says of a rule.
+/// Result of evaluating a condition on an observation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Evaluation {
-    /// The condition holds.
+    /// Condition of the rule holds.
     Breach,
-    /// Between threshold and clear threshold: neither.
+    /// Value is between threshold and clear threshold.
     Hysteresis,
-    /// It does not hold.
+    /// Condition of the rule does not hold.
     Clear,
-    /// There is nothing to say by.
+    /// Value is missing or not a number.
     Unknown,
 }
 
-/// How an alert stands.
+/// Phase of an alert's life cycle.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]
 pub enum AlertPhase {
-    /// All is well.
+    /// Condition does not hold, or was never evaluated.
     #[default]
     Inactive,
-    /// The condition holds, not yet for long enough.
+    /// Condition holds, but not for the hold time yet.
     Pending {
-        /// Since when, milliseconds since 1970.
+        /// Start of the breach, in milliseconds since 1970.
         since_ms: i64,
     },
-    /// Somebody should know.
+    /// Condition has held for the hold time.
     Firing {
-        /// Since when the condition holds.
+        /// Start of the breach, in milliseconds since 1970.
         since_ms: i64,
-        /// When it began to fire.
+        /// Time of the transition to firing, in milliseconds since 1970.
         fired_ms: i64,
     },
 }
 
-/// One alert: of a rule, a host and an instance.
+/// State of an alert, persisted between observations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertState {
-    /// How it stands.
+    /// Current phase and its times.
     pub phase: AlertPhase,
-    /// Of the last observation that said something, milliseconds since 1970.
+    /// Time of the last observation with a known value, in milliseconds since 1970.
     pub last_observed_ms: i64,
 }
 
-/// What somebody should hear of.
+/// Change of an alert's phase that is recorded and notified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transition {
-    /// It began to fire.
+    /// Alert started to fire.
     Fired,
-    /// It fires no more.
+    /// Alert stopped firing: the condition cleared.
     Resolved,
 }
 
-/// How long a condition must hold, and what ends that.
+/// Hold time of a condition, and the gap that interrupts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HoldPolicy {
-    /// Milliseconds that it must hold without a break.
+    /// Time for which the condition must hold, in milliseconds.
     pub for_ms: i64,
-    /// Two observations further apart than this don't prove what was between them.
+    /// Maximum time between two observations, in milliseconds. A longer gap restarts the hold time.
     pub max_gap_ms: i64,
 }
 
-/// One step. Observations of a time that was heard already change nothing: what an agent fills in
-/// afterwards pages nobody for the past.
+/// Advances the state by an observation. Observations at or before the last one change nothing, so
+/// backfilled data does not notify.
 pub fn advance(
     state: AlertState,
-    verdict: Evaluation,
+    evaluation: Evaluation,
     at_ms: i64,
-    patience: HoldPolicy,
+    policy: HoldPolicy,
 ) -> (AlertState, Option<Transition>) {
     if at_ms <= state.last_observed_ms {
         return (state, None);
     }
-    let gap = at_ms - state.last_observed_ms > patience.max_gap_ms;
+    let is_after_gap = at_ms - state.last_observed_ms > policy.max_gap_ms;
     let next = |phase| AlertState { phase, last_observed_ms: at_ms };
-    let begin = |since_ms: i64| {
-        if at_ms - since_ms >= patience.for_ms {
+    let breach_since = |since_ms: i64| {
+        if at_ms - since_ms >= policy.for_ms {
             (next(AlertPhase::Firing { since_ms, fired_ms: at_ms }), Some(Transition::Fired))
         } else {
             (next(AlertPhase::Pending { since_ms }), None)
         }
     };
-    match (state.phase, verdict) {
-        // What was seen before a break may have ended in it.
-        (AlertPhase::Pending { .. }, Evaluation::Breach) if gap => begin(at_ms),
-        (AlertPhase::Pending { .. }, Evaluation::Hysteresis) if gap => (next(AlertPhase::Inactive), None),
-        (AlertPhase::Inactive, Evaluation::Breach) => begin(at_ms),
-        (AlertPhase::Pending { since_ms }, Evaluation::Breach) => begin(since_ms),
+    match (state.phase, evaluation) {
+        // The condition may have cleared during a gap.
+        (AlertPhase::Pending { .. }, Evaluation::Breach) if is_after_gap => breach_since(at_ms),
+        (AlertPhase::Pending { .. }, Evaluation::Hysteresis) if is_after_gap => {
+            (next(AlertPhase::Inactive), None)
+        }
+        (AlertPhase::Inactive, Evaluation::Breach) => breach_since(at_ms),
+        (AlertPhase::Pending { since_ms }, Evaluation::Breach) => breach_since(since_ms),
         (AlertPhase::Pending { .. }, Evaluation::Clear) => (next(AlertPhase::Inactive), None),
         (AlertPhase::Firing { .. }, Evaluation::Clear) => {
             (next(AlertPhase::Inactive), Some(Transition::Resolved))
         }
-        // Not heard: a gap is counted from the last that said something.
+        // Unchanged: a gap is measured from the last known value.
         (_, Evaluation::Unknown) => (state, None),
-        // Once it fires, it fires until it is seen to be clear.
+        // A firing alert fires until the condition is known to be clear.
         (phase, _) => (next(phase), None),
     }
 }
@@ -109,19 +111,20 @@ mod tests {
     use proptest::prelude::*;
 
     const SECOND: i64 = 1_000;
-    const PATIENCE: HoldPolicy = HoldPolicy { for_ms: 10 * SECOND, max_gap_ms: 60 * SECOND };
+    const POLICY: HoldPolicy = HoldPolicy { for_ms: 10 * SECOND, max_gap_ms: 60 * SECOND };
 
-    /// Verdicts as letters, one each two seconds: where it fires and where it resolves.
-    fn walk(verdicts: &str, patience: HoldPolicy) -> String {
+    /// Advances by one evaluation per letter, two seconds apart; returns a letter per phase.
+    fn run(evaluations: &str, policy: HoldPolicy) -> String {
         let mut state = AlertState::default();
-        let told = |letter, at: usize| {
-            let verdict = match letter {
+        let mut step = |(index, symbol): (usize, char)| {
+            let evaluation = match symbol {
                 'x' => Evaluation::Breach,
                 '~' => Evaluation::Hysteresis,
                 '.' => Evaluation::Clear,
                 _ => Evaluation::Unknown,
             };
-            let (next, transition) = advance(state, verdict, 1_000_000 + at as i64 * 2 * SECOND, patience);
+            let at_ms = 1_000_000 + index as i64 * 2 * SECOND;
+            let (next, transition) = advance(state, evaluation, at_ms, policy);
             state = next;
             match (transition, next.phase) {
                 (Some(Transition::Fired), _) => 'F',
@@ -131,68 +134,73 @@ mod tests {
                 (None, AlertPhase::Firing { .. }) => 'f',
             }
         };
-        let mut told = told;
-        verdicts.chars().enumerate().map(|(at, letter)| told(letter, at)).collect()
+        evaluations.chars().enumerate().map(&mut step).collect()
     }
 
     #[test]
     fn fires_after_hold_and_resolves_when_clear() {
-        for (verdicts, want) in [
+        for (evaluations, expected) in [
             ("..xxxxxxxx...", "--pppppFffR--"),
             ("xxxx.xxxxxxx.", "pppp-pppppFfR"),
-            // Around the threshold: one alert, not many.
+            // A value that oscillates around the threshold causes a single alert.
             ("xxxxxxx~x~x~~x~.", "pppppFfffffffffR"),
             ("xx~~xxxx", "pppppFff"),
             ("xx??xxxx", "pppppFff"),
             ("xxxxxx????...", "pppppFffffR--"),
             ("~~~~~~~~", "--------"),
         ] {
-            assert_eq!(walk(verdicts, PATIENCE), want, "{verdicts}");
+            assert_eq!(run(evaluations, POLICY), expected, "{evaluations}");
         }
-        assert_eq!(walk("x.", HoldPolicy { for_ms: 0, ..PATIENCE }), "FR");
+        assert_eq!(run("x.", HoldPolicy { for_ms: 0, ..POLICY }), "FR");
     }
 
     #[test]
     fn gap_resets_pending_and_late_data_is_ignored() {
-        let breach = |state, at_ms| advance(state, Evaluation::Breach, at_ms, PATIENCE);
+        let breach = |state, at_ms| advance(state, Evaluation::Breach, at_ms, POLICY);
         let (state, _) = breach(AlertState::default(), 100_000);
         let (state, fired) = breach(state, 100_000 + 61 * SECOND);
         assert_eq!((state.phase, fired), (AlertPhase::Pending { since_ms: 161_000 }, None));
-        let (same, none) = advance(state, Evaluation::Clear, 120_000, PATIENCE);
-        assert_eq!((same, none), (state, None), "filled in afterwards");
+        let (unchanged, transition) = advance(state, Evaluation::Clear, 120_000, POLICY);
+        assert_eq!((unchanged, transition), (state, None), "backfilled");
         let (state, fired) = breach(state, 172_000);
         assert_eq!(fired, Some(Transition::Fired));
-        // It goes on firing through a break.
-        let (state, none) = breach(state, 900_000);
-        assert!(matches!(state.phase, AlertPhase::Firing { since_ms: 161_000, .. }) && none.is_none());
+        // A gap does not end a firing alert.
+        let (state, transition) = breach(state, 900_000);
+        assert!(matches!(state.phase, AlertPhase::Firing { since_ms: 161_000, .. }));
+        assert_eq!(transition, None);
     }
 
     proptest! {
-        /// Fired and resolved take turns; it never fires before its time, and never without a
-        /// breach right then.
+        /// Fired and resolved alternate. An alert fires only during a breach and after its hold time.
         #[test]
-        fn transitions_alternate(steps in prop::collection::vec((0u8..4, 1i64..90_000), 1..200), for_s in 0i64..60) {
-            let patience = HoldPolicy { for_ms: for_s * SECOND, ..PATIENCE };
-            let (mut state, mut at_ms, mut firing) = (AlertState::default(), 1_000_000, false);
+        fn transitions_alternate(
+            steps in prop::collection::vec((0u8..4, 1i64..90_000), 1..200),
+            for_s in 0i64..60,
+        ) {
+            use Evaluation::{Breach, Clear, Hysteresis, Unknown};
+            let policy = HoldPolicy { for_ms: for_s * SECOND, ..POLICY };
+            let (mut state, mut at_ms, mut is_firing) = (AlertState::default(), 1_000_000, false);
             for (kind, later_ms) in steps {
                 at_ms += later_ms;
-                let verdict = [Evaluation::Breach, Evaluation::Hysteresis, Evaluation::Clear, Evaluation::Unknown][usize::from(kind)];
-                let (next, transition) = advance(state, verdict, at_ms, patience);
+                let evaluation = [Breach, Hysteresis, Clear, Unknown][usize::from(kind)];
+                let (next, transition) = advance(state, evaluation, at_ms, policy);
                 match transition {
                     Some(Transition::Fired) => {
-                        prop_assert!(!firing && verdict == Evaluation::Breach);
-                        let AlertPhase::Firing { since_ms, fired_ms } = next.phase else { panic!("{next:?}") };
-                        prop_assert!(fired_ms == at_ms && fired_ms - since_ms >= patience.for_ms);
-                        firing = true;
+                        prop_assert!(!is_firing && evaluation == Breach);
+                        let AlertPhase::Firing { since_ms, fired_ms } = next.phase else {
+                            panic!("{next:?}")
+                        };
+                        prop_assert!(fired_ms == at_ms && fired_ms - since_ms >= policy.for_ms);
+                        is_firing = true;
                     }
                     Some(Transition::Resolved) => {
-                        prop_assert!(firing && verdict == Evaluation::Clear);
-                        firing = false;
+                        prop_assert!(is_firing && evaluation == Clear);
+                        is_firing = false;
                     }
-                    None => prop_assert_eq!(firing, matches!(next.phase, AlertPhase::Firing { .. })),
+                    None => prop_assert_eq!(is_firing, matches!(next.phase, AlertPhase::Firing { .. })),
                 }
-                // The same once more changes nothing.
-                prop_assert_eq!(advance(next, verdict, at_ms, patience), (next, None));
+                // A repeated observation changes nothing.
+                prop_assert_eq!(advance(next, evaluation, at_ms, policy), (next, None));
                 state = next;
             }
         }

@@ -1,28 +1,28 @@
-//! What a rule looks at: a figure over a stretch of one series. Kept in buckets, so that a day
-//! costs no more than a minute.
+//! Sliding aggregate over one series, in 32 buckets: a window of a day costs no more memory than a
+//! window of a minute.
 
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// Which figure.
+/// Aggregate function over a window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Aggregate {
-    /// The latest value.
+    /// Latest value of the series.
     #[default]
     Last,
-    /// Average.
+    /// Arithmetic mean of all values.
     Mean,
-    /// Smallest.
+    /// Smallest value in the window.
     Min,
-    /// Largest.
+    /// Largest value in the window.
     Max,
-    /// 95 of 100 values are no larger.
+    /// 95th percentile by the nearest-rank method.
     P95,
 }
 
-/// Figures of the values that fell into one bucket.
+/// Statistics of the values in a bucket.
 #[derive(Debug, Clone, Copy)]
 struct WindowBucket {
     start_ms: i64,
@@ -33,12 +33,13 @@ struct WindowBucket {
     max: f64,
 }
 
-/// Buckets of one window; its edge is sharp to one of them.
-const WINDOW_BUCKETS: i64 = 32;
-/// Values of one window that a percentile is taken of: of more, some are passed over evenly.
+/// Maximum number of full buckets per window. The start of a window is accurate to the width of a
+/// bucket.
+const MAX_WINDOW_BUCKETS: i64 = 32;
+/// Maximum number of values for a percentile. More values are thinned out evenly over time.
 const MAX_PERCENTILE_VALUES: i64 = 600;
 
-/// Values of one series, as far as a figure needs them.
+/// Values of a series, reduced to the data that its aggregate needs.
 #[derive(Debug, Clone)]
 pub struct SlidingWindow {
     lookback_ms: i64,
@@ -48,7 +49,7 @@ pub struct SlidingWindow {
     values: Option<SortedValues>,
 }
 
-/// Values in the order of their time, and in that of their size.
+/// Values sorted by time, and by size.
 #[derive(Debug, Clone, Default)]
 struct SortedValues {
     by_time: VecDeque<(i64, f64)>,
@@ -73,19 +74,19 @@ impl SortedValues {
 }
 
 impl SlidingWindow {
-    /// Nothing seen yet: of a window of this length, reaching so far back.
-    pub fn new(aggregate: Aggregate, window_ms: i64, reach_ms: i64) -> Self {
+    /// Creates an empty window. `lookback_ms` covers the window and the offset to an earlier window.
+    pub fn new(aggregate: Aggregate, window_ms: i64, lookback_ms: i64) -> Self {
         Self {
-            lookback_ms: reach_ms.max(window_ms),
-            // Those that reach back for long are no finer than they must be.
-            width_ms: (window_ms / WINDOW_BUCKETS).max(reach_ms / (8 * WINDOW_BUCKETS)).max(1),
+            lookback_ms: lookback_ms.max(window_ms),
+            // A long lookback makes buckets wider, so that their number stays bounded.
+            width_ms: (window_ms / MAX_WINDOW_BUCKETS).max(lookback_ms / (8 * MAX_WINDOW_BUCKETS)).max(1),
             latest: None,
             buckets: VecDeque::new(),
             values: (aggregate == Aggregate::P95).then(SortedValues::default),
         }
     }
 
-    /// Takes in a value; earlier ones than the last are of the past, and not heard.
+    /// Adds a value. Values that are not newer than the latest value and NaN are ignored.
     pub fn push(&mut self, at_ms: i64, value: f64) {
         if value.is_nan() || self.latest.is_some_and(|(last, _)| last >= at_ms) {
             return;
@@ -96,8 +97,8 @@ impl SlidingWindow {
         }
         let oldest = at_ms.saturating_sub(self.lookback_ms);
         if let Some(values) = &mut self.values {
-            let apart = self.lookback_ms / MAX_PERCENTILE_VALUES;
-            if values.by_time.back().is_none_or(|(last, _)| at_ms - last > apart) {
+            let min_distance_ms = self.lookback_ms / MAX_PERCENTILE_VALUES;
+            if values.by_time.back().is_none_or(|(last, _)| at_ms - last > min_distance_ms) {
                 values.push(at_ms, value);
             }
             values.evict_before(oldest);
@@ -124,33 +125,33 @@ impl SlidingWindow {
         }
     }
 
-    /// The latest value and its time.
+    /// Time and value of the latest observation.
     pub fn latest(&self) -> Option<(i64, f64)> {
         self.latest
     }
 
-    /// The figure of what ended `ago_ms` before the latest value; none where there is no value, or
-    /// the window is not full.
-    pub fn aggregate(&self, aggregate: Aggregate, window_ms: i64, ago_ms: i64) -> Option<f64> {
+    /// Aggregate of the window that ends `offset_ms` before the latest value. `None` without values or
+    /// if the values do not cover the window.
+    pub fn aggregate(&self, aggregate: Aggregate, window_ms: i64, offset_ms: i64) -> Option<f64> {
         let (last_ms, last) = self.latest?;
         if aggregate == Aggregate::Last {
             return Some(last);
         }
-        let to_ms = last_ms.saturating_sub(ago_ms);
+        let to_ms = last_ms.saturating_sub(offset_ms);
         let from_ms = to_ms.saturating_sub(window_ms);
         let within = || {
-            let touches = move |bucket: &&WindowBucket| {
+            let overlaps = move |bucket: &&WindowBucket| {
                 bucket.start_ms + self.width_ms > from_ms && bucket.start_ms <= to_ms
             };
-            self.buckets.iter().filter(touches)
+            self.buckets.iter().filter(overlaps)
         };
-        // As sharp as its buckets are.
+        // Tolerance of a sixteenth: about the accuracy of the buckets.
         if to_ms - within().next()?.first_ms < window_ms - window_ms / 16 {
             return None;
         }
         match (aggregate, &self.values) {
             (Aggregate::P95, Some(values)) => {
-                // Nearest rank.
+                // Nearest-rank method.
                 let rank = (values.by_size.len() * 95).div_ceil(100).checked_sub(1)?;
                 values.by_size.get(rank).copied()
             }
@@ -164,12 +165,12 @@ impl SlidingWindow {
         }
     }
 
-    /// The averages of the buckets, in their order: the points of a line.
+    /// Start and mean of each bucket, in the order of time.
     pub fn bucket_means(&self) -> impl Iterator<Item = (i64, f64)> {
         self.buckets.iter().map(|bucket| (bucket.start_ms, bucket.sum / f64::from(bucket.count)))
     }
 
-    /// Start of the newest bucket.
+    /// Start of the newest bucket, in milliseconds since 1970.
     pub fn newest_ms(&self) -> Option<i64> {
         self.buckets.back().map(|bucket| bucket.start_ms)
     }
@@ -182,29 +183,29 @@ mod tests {
     #[test]
     fn window_aggregates() {
         let mut window = SlidingWindow::new(Aggregate::P95, 100_000, 100_000);
-        for at in 0..200_i64 {
-            window.push(at * 1_000, at as f64);
+        for second in 0..200_i64 {
+            window.push(second * 1_000, second as f64);
         }
-        // Buckets of 3.125 s: the edge is that sharp.
-        for (aggregate, want, off) in [
+        // The buckets are 3.125 s wide.
+        for (aggregate, expected, tolerance) in [
             (Aggregate::Last, 199.0, 0.0),
             (Aggregate::Min, 99.0, 3.2),
             (Aggregate::Max, 199.0, 0.0),
             (Aggregate::Mean, 149.0, 1.6),
             (Aggregate::P95, 194.0, 0.0),
         ] {
-            let figure = window.aggregate(aggregate, 100_000, 0).unwrap();
-            assert!((figure - want).abs() <= off, "{aggregate:?} {figure}");
+            let value = window.aggregate(aggregate, 100_000, 0).unwrap();
+            assert!((value - expected).abs() <= tolerance, "{aggregate:?} {value}");
         }
         window.push(50_000, 1e9);
-        assert_eq!(window.aggregate(Aggregate::Max, 100_000, 0), Some(199.0), "the past is not heard");
+        assert_eq!(window.aggregate(Aggregate::Max, 100_000, 0), Some(199.0), "late values are ignored");
     }
 
     #[test]
     fn offset_is_limited_by_lookback() {
         let mut window = SlidingWindow::new(Aggregate::Mean, 60_000, 60_000 + 3_600_000);
-        for at in 0..4_000_i64 {
-            window.push(at * 1_000, if at < 600 { 10.0 } else { 30.0 });
+        for second in 0..4_000_i64 {
+            window.push(second * 1_000, if second < 600 { 10.0 } else { 30.0 });
         }
         assert_eq!(window.aggregate(Aggregate::Mean, 60_000, 0), Some(30.0));
         assert_eq!(window.aggregate(Aggregate::Mean, 60_000, 3_500_000), Some(10.0));
@@ -222,8 +223,8 @@ mod tests {
         latest.push(1, 2.0);
         assert!(latest.buckets.is_empty() && latest.latest() == Some((1, 2.0)));
         let mut day = SlidingWindow::new(Aggregate::P95, 86_400_000, 86_400_000);
-        for at in 0..50_000_i64 {
-            day.push(at * 2_000, 7.0);
+        for index in 0..50_000_i64 {
+            day.push(index * 2_000, 7.0);
         }
         assert!(day.buckets.len() <= 34 && day.values.as_ref().unwrap().by_size.len() <= 600);
         assert_eq!(day.aggregate(Aggregate::P95, 86_400_000, 0), Some(7.0));

@@ -1,6 +1,6 @@
-//! A stream that can be cut from outside. The task that runs a connection holds its stream;
-//! whoever asked for the connection holds the [`DropGuard`](tokio_util::sync::DropGuard): when
-//! that goes, the stream ends, the task with it, and nothing is left behind.
+//! A stream that can be aborted from outside. The task of a connection owns the stream; the session
+//! owns the [`DropGuard`](tokio_util::sync::DropGuard). Dropping the guard ends the stream and with
+//! it the task, so that no task or socket leaks.
 
 use std::future::Future;
 use std::io;
@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+/// Stream that fails with `ConnectionAborted` after its token is cancelled.
 pub(crate) struct AbortableStream<S> {
     inner: S,
     aborted: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -19,6 +20,7 @@ impl<S> AbortableStream<S> {
         Self { inner, aborted: Box::pin(token.cancelled_owned()) }
     }
 
+    /// Returns true after the token is cancelled, else registers the task for waking.
     fn poll_aborted(&mut self, cx: &mut Context<'_>) -> bool {
         self.aborted.as_mut().poll(cx).is_ready()
     }

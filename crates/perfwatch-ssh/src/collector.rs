@@ -1,5 +1,5 @@
-//! The door of this crate: looks at hosts, and holds the connections that are soon needed again.
-//! Of each host there is one at most.
+//! `RemoteCollector` over SSH; keeps connections open for the next collection, at most one per
+//! server.
 
 use crate::connect_trace::{ConnectTrace, StageTimeouts, failure};
 use crate::session::Session;
@@ -16,48 +16,50 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Mutex as Turn, Semaphore};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-/// Captures that are read at one time: a hostile one takes memory.
+/// Maximum number of captures parsed at the same time. A malicious capture uses much memory.
 const MAX_CONCURRENT_PARSES: usize = 2;
 
-/// Looks by SSH.
+/// SSH implementation of [`RemoteCollector`]. Keeps a connection open if the next collection is near.
 pub struct SshCollector {
     clock: Arc<dyn Clock>,
-    pub(crate) deadlines: StageTimeouts,
+    pub(crate) timeouts: StageTimeouts,
     slots: Mutex<HashMap<Uuid, Arc<HostSlot>>>,
     open_connections: Arc<AtomicUsize>,
     parse_permits: Semaphore,
 }
 
-/// A host's place; whoever has the turn looks.
+/// Cached connection of one server; its lock is held during a collection.
 #[derive(Default)]
 struct HostSlot {
-    connection: Turn<Option<CachedConnection>>,
+    connection: tokio::sync::Mutex<Option<CachedConnection>>,
 }
 
-/// A connection between two looks.
+/// Open connection between two collections.
 struct CachedConnection {
     session: Session,
-    /// What it was made for: with other credentials, another one is made.
+    /// Fingerprint of the target; a target with other credentials gets a new connection.
     target_fingerprint: u64,
-    until: Duration,
-    count: Arc<AtomicUsize>,
+    /// Monotonic time at which the connection is closed unless it is used again.
+    expires_at: Duration,
+    /// Counter of open connections, decremented on drop.
+    open_connections: Arc<AtomicUsize>,
 }
 
 impl Drop for CachedConnection {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.open_connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl SshCollector {
-    /// With nothing held.
+    /// Collector without open connections and with default timeouts.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
-            deadlines: StageTimeouts::default(),
+            timeouts: StageTimeouts::default(),
             slots: Mutex::default(),
             open_connections: Arc::default(),
             parse_permits: Semaphore::new(MAX_CONCURRENT_PARSES),
@@ -68,25 +70,25 @@ impl SshCollector {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn collect(&self, ask: CollectRequest) -> CollectionOutcome {
-        let mut way = ConnectTrace::new(&*self.clock, self.deadlines);
-        let result = self.collect_traced(&ask, &mut way).await;
-        self.remove_idle_slot(ask.target.server_id);
-        CollectionOutcome { steps: way.steps, host_keys: way.keys, result }
+    async fn collect(&self, request: CollectRequest) -> CollectionOutcome {
+        let mut trace = ConnectTrace::new(&*self.clock, self.timeouts);
+        let result = self.collect_traced(&request, &mut trace).await;
+        self.remove_idle_slot(request.target.server_id);
+        CollectionOutcome { steps: trace.steps, host_keys: trace.host_keys, result }
     }
 
-    /// A place without a connection, and nobody there: gone.
-    fn remove_idle_slot(&self, server: Uuid) {
+    /// Removes the slot of a server if it has no connection and no other user.
+    fn remove_idle_slot(&self, server_id: Uuid) {
         let mut slots = self.slots();
-        let empty = |slot: &Arc<HostSlot>| {
-            Arc::strong_count(slot) == 1 && slot.connection.try_lock().is_ok_and(|turn| turn.is_none())
+        let is_idle = |slot: &Arc<HostSlot>| {
+            Arc::strong_count(slot) == 1 && slot.connection.try_lock().is_ok_and(|cached| cached.is_none())
         };
-        if slots.get(&server).is_some_and(empty) {
-            slots.remove(&server);
+        if slots.get(&server_id).is_some_and(is_idle) {
+            slots.remove(&server_id);
         }
     }
 
-    /// Places that are known.
+    /// Number of slots, with or without a connection.
     #[cfg(test)]
     pub(crate) fn slot_count(&self) -> usize {
         self.slots().len()
@@ -94,28 +96,30 @@ impl SshCollector {
 
     async fn collect_traced(
         &self,
-        ask: &CollectRequest,
-        way: &mut ConnectTrace<'_>,
+        request: &CollectRequest,
+        trace: &mut ConnectTrace<'_>,
     ) -> Result<Collected, CollectionFailure> {
-        if ask.force_new_connection {
-            let mut session = Session::open(&ask.target, way).await?;
-            return self.collect_on(&mut session, ask, way).await;
+        if request.force_new_connection {
+            let mut session = Session::open(&request.target, trace).await?;
+            return self.collect_on(&mut session, request, trace).await;
         }
-        let slot = self.slots().entry(ask.target.server_id).or_default().clone();
-        let mut turn = slot.connection.lock().await;
-        let made_for = target_fingerprint(&ask.target);
-        let mut session = match turn.take() {
-            Some(mut held) if held.target_fingerprint == made_for && !held.session.is_closed() => {
-                match self.collect_on(&mut held.session, ask, way).await {
-                    // It was gone already when we came: that says nothing of the host.
+        let slot = self.slots().entry(request.target.server_id).or_default().clone();
+        let mut cached = slot.connection.lock().await;
+        let target_fingerprint = target_fingerprint(&request.target);
+        let mut session = match cached.take() {
+            Some(mut connection)
+                if connection.target_fingerprint == target_fingerprint && !connection.session.is_closed() =>
+            {
+                match self.collect_on(&mut connection.session, request, trace).await {
+                    // The cached connection was lost before this collection: not a failure of the host.
                     Err(failure) if failure.cause == FailureCause::ConnectionClosed => {
-                        way.steps.clear();
-                        drop(held);
-                        Session::open(&ask.target, way).await?
+                        trace.steps.clear();
+                        drop(connection);
+                        Session::open(&request.target, trace).await?
                     }
                     result => {
                         if result.is_ok() {
-                            self.keep_connection(&mut turn, &slot, ask, held);
+                            self.keep_connection(&mut cached, &slot, request, connection);
                         }
                         return result;
                     }
@@ -123,88 +127,89 @@ impl SshCollector {
             }
             other => {
                 drop(other);
-                Session::open(&ask.target, way).await?
+                Session::open(&request.target, trace).await?
             }
         };
-        let seen = self.collect_on(&mut session, ask, way).await?;
+        let collected = self.collect_on(&mut session, request, trace).await?;
         self.open_connections.fetch_add(1, Ordering::Relaxed);
-        let held = CachedConnection {
+        let connection = CachedConnection {
             session,
-            target_fingerprint: made_for,
-            until: Duration::ZERO,
-            count: self.open_connections.clone(),
+            target_fingerprint,
+            expires_at: Duration::ZERO,
+            open_connections: self.open_connections.clone(),
         };
-        self.keep_connection(&mut turn, &slot, ask, held);
-        Ok(seen)
+        self.keep_connection(&mut cached, &slot, request, connection);
+        Ok(collected)
     }
 
-    /// Keeps it, and lets go of it when its time is over.
+    /// Caches a connection for the requested time and closes it afterwards.
     fn keep_connection(
         &self,
-        turn: &mut Option<CachedConnection>,
+        cached: &mut Option<CachedConnection>,
         slot: &Arc<HostSlot>,
-        ask: &CollectRequest,
-        mut held: CachedConnection,
+        request: &CollectRequest,
+        mut connection: CachedConnection,
     ) {
-        let until = self.clock.monotonic() + ask.keep_alive;
-        if until < held.until {
-            // Others need it for longer; their own end of it comes.
-            *turn = Some(held);
+        let expires_at = self.clock.monotonic() + request.keep_alive;
+        if expires_at < connection.expires_at {
+            // An earlier request needs the connection for longer, and its task closes it.
+            *cached = Some(connection);
             return;
         }
-        if ask.keep_alive.is_zero() {
+        if request.keep_alive.is_zero() {
             return;
         }
-        held.until = until;
-        *turn = Some(held);
-        let (slot, hold) = (Arc::downgrade(slot), ask.keep_alive);
+        connection.expires_at = expires_at;
+        *cached = Some(connection);
+        let (slot, keep_alive) = (Arc::downgrade(slot), request.keep_alive);
         tokio::spawn(async move {
-            tokio::time::sleep(hold).await;
+            tokio::time::sleep(keep_alive).await;
             if let Some(slot) = slot.upgrade() {
-                let mut turn = slot.connection.lock().await;
-                // Unless it was used since.
-                drop(turn.take_if(|held| held.until <= until));
+                let mut cached = slot.connection.lock().await;
+                // A later request may have extended the time.
+                drop(cached.take_if(|connection| connection.expires_at <= expires_at));
             }
         });
     }
 
-    /// Looks; twice where there is nothing yet to compare with.
+    /// Collects on an open session. Runs the probe twice if there is no usable previous reading.
     async fn collect_on(
         &self,
         session: &mut Session,
-        ask: &CollectRequest,
-        way: &mut ConnectTrace<'_>,
+        request: &CollectRequest,
+        trace: &mut ConnectTrace<'_>,
     ) -> Result<Collected, CollectionFailure> {
-        let (mut read, mut now_ms) = self.read_capture(session, way).await?;
-        let before = ask.counter_state.as_deref().and_then(PreviousReading::decode);
-        let mut before = before.filter(|before| read.can_derive_from(before, ask.max_counter_age));
-        if before.is_none() {
-            before = Some(read.into_previous());
+        let (mut reading, mut now_ms) = self.read_capture(session, trace).await?;
+        let previous = request.counter_state.as_deref().and_then(PreviousReading::decode);
+        let mut previous =
+            previous.filter(|previous| reading.can_derive_from(previous, request.max_counter_age));
+        if previous.is_none() {
+            previous = Some(reading.to_previous());
             tokio::time::sleep(RATE_INTERVAL).await;
-            (read, now_ms) = self.read_capture(session, way).await?;
+            (reading, now_ms) = self.read_capture(session, trace).await?;
         }
-        let interval_ms = u32::try_from(ask.interval.as_millis()).unwrap_or(u32::MAX);
-        run_blocking(move || read.into_collected(before, now_ms, interval_ms)).await
+        let interval_ms = u32::try_from(request.interval.as_millis()).unwrap_or(u32::MAX);
+        run_blocking(move || reading.to_collected(previous, now_ms, interval_ms)).await
     }
 
     async fn read_capture(
         &self,
         session: &mut Session,
-        way: &mut ConnectTrace<'_>,
+        trace: &mut ConnectTrace<'_>,
     ) -> Result<(CaptureReading, i64), CollectionFailure> {
         let now_ms = self.clock.wall_ms();
-        let output = session.run_probe(way).await?;
-        let _turn = self.parse_permits.acquire().await;
+        let output = session.run_probe(trace).await?;
+        let _permit = self.parse_permits.acquire().await;
         Ok((run_blocking(move || snapshot::parse_capture(&output)).await?, now_ms))
     }
 }
 
-/// Away from the tasks that others wait for; and what it stumbles over costs one host only.
+/// Runs parsing on a blocking thread, where it delays no other task. A panic fails one collection only.
 async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CollectionFailure> + Send + 'static,
 ) -> Result<T, CollectionFailure> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|_| {
         Err(failure(
             CollectionStage::Read,
             FailureCause::Internal,
@@ -213,31 +218,34 @@ async fn run_blocking<T: Send + 'static>(
     })
 }
 
-/// Tells targets apart without keeping their secrets.
+/// Hash of addresses and credentials: distinguishes targets without storing their secrets.
 fn target_fingerprint(target: &SshTarget) -> u64 {
-    let mut hash = DefaultHasher::new();
-    let mut at = Some(target);
-    while let Some(target) = at {
-        (&target.address, target.port, &target.user, &target.pinned_host_key).hash(&mut hash);
+    let mut hasher = DefaultHasher::new();
+    let mut next = Some(target);
+    while let Some(target) = next {
+        (&target.address, target.port, &target.user, &target.pinned_host_key).hash(&mut hasher);
         match &target.auth {
-            SshAuth::Password(password) => password.expose_secret().hash(&mut hash),
+            SshAuth::Password(password) => password.expose_secret().hash(&mut hasher),
             SshAuth::Key { key, passphrase } => {
                 let passphrase = passphrase.as_ref().map(|text| text.expose_secret());
-                (key.expose_secret(), passphrase).hash(&mut hash);
+                (key.expose_secret(), passphrase).hash(&mut hasher);
             }
         }
-        at = target.jump.as_deref();
+        next = target.jump.as_deref();
     }
-    hash.finish()
+    hasher.finish()
 }
 
 impl RemoteCollector for SshCollector {
-    fn collect(&self, ask: CollectRequest) -> Pin<Box<dyn Future<Output = CollectionOutcome> + Send + '_>> {
-        Box::pin(self.collect(ask))
+    fn collect(
+        &self,
+        request: CollectRequest,
+    ) -> Pin<Box<dyn Future<Output = CollectionOutcome> + Send + '_>> {
+        Box::pin(self.collect(request))
     }
 
-    fn close_connection(&self, server: Uuid) {
-        self.slots().remove(&server);
+    fn close_connection(&self, server_id: Uuid) {
+        self.slots().remove(&server_id);
     }
 
     fn open_connections(&self) -> usize {

@@ -1,4 +1,4 @@
-//! The way to a host: each step within its deadline, each fault in words for a person.
+//! Connection stages with timeouts and failure causes.
 
 use perfwatch_model::Clock;
 use perfwatch_model::remote_collector::{CollectionFailure, CollectionStage, CollectionStep, FailureCause};
@@ -6,13 +6,16 @@ use std::time::Duration;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// How long each step may take.
+/// Maximum length of a host's text in messages, in characters.
+const MAX_TEXT_CHARS: usize = 300;
+
+/// Timeout of each stage of a collection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StageTimeouts {
     pub(crate) resolve: Duration,
     pub(crate) connect: Duration,
     pub(crate) handshake: Duration,
-    pub(crate) login: Duration,
+    pub(crate) authenticate: Duration,
     pub(crate) shell: Duration,
     pub(crate) read: Duration,
 }
@@ -24,46 +27,45 @@ impl Default for StageTimeouts {
             resolve: seconds(5),
             connect: seconds(8),
             handshake: seconds(10),
-            login: seconds(15),
+            authenticate: seconds(15),
             shell: seconds(10),
             read: seconds(30),
         }
     }
 }
 
-/// What was done so far.
+/// Completed steps and offered host keys of one collection.
 pub(crate) struct ConnectTrace<'a> {
     pub(crate) clock: &'a dyn Clock,
-    pub(crate) deadlines: StageTimeouts,
+    pub(crate) timeouts: StageTimeouts,
     pub(crate) steps: Vec<CollectionStep>,
-    pub(crate) keys: Vec<(Uuid, String)>,
+    pub(crate) host_keys: Vec<(Uuid, String)>,
 }
 
 impl<'a> ConnectTrace<'a> {
-    pub(crate) fn new(clock: &'a dyn Clock, deadlines: StageTimeouts) -> Self {
-        Self { clock, deadlines, steps: Vec::new(), keys: Vec::new() }
+    pub(crate) fn new(clock: &'a dyn Clock, timeouts: StageTimeouts) -> Self {
+        Self { clock, timeouts, steps: Vec::new(), host_keys: Vec::new() }
     }
 
-    /// One step: what it brings, and what there is to say of it.
+    /// Runs one stage within its time limit and records it as a step. `work` returns the result and
+    /// the detail of the step.
     pub(crate) async fn run_stage<T>(
         &mut self,
-        name: CollectionStage,
-        within: Duration,
+        stage: CollectionStage,
+        limit: Duration,
         work: impl Future<Output = Result<(T, String), CollectionFailure>>,
     ) -> Result<T, CollectionFailure> {
-        let began = self.clock.monotonic();
-        let result = timeout(within, work).await;
-        let (value, detail) = result.unwrap_or_else(|_| Err(timeout_failure(name, within)))?;
-        let took = self.clock.monotonic().saturating_sub(began);
-        self.steps.push(CollectionStep {
-            stage: name,
-            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            detail,
-        });
+        let started_at = self.clock.monotonic();
+        let result = timeout(limit, work).await;
+        let (value, detail) = result.unwrap_or_else(|_| Err(timeout_failure(stage, limit)))?;
+        let elapsed = self.clock.monotonic().saturating_sub(started_at);
+        let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self.steps.push(CollectionStep { stage, duration_ms, detail });
         Ok(value)
     }
 }
 
+/// Failure of a stage that is not yet attributed to a server.
 pub(crate) fn failure(
     stage: CollectionStage,
     cause: FailureCause,
@@ -72,26 +74,26 @@ pub(crate) fn failure(
     CollectionFailure { server_id: None, stage, cause, message: message.into(), offered_host_key: None }
 }
 
-fn timeout_failure(stage: CollectionStage, within: Duration) -> CollectionFailure {
-    let what = match stage {
+fn timeout_failure(stage: CollectionStage, limit: Duration) -> CollectionFailure {
+    let message = match stage {
         CollectionStage::Resolve => "DNS lookup timed out",
         CollectionStage::Connect => "connection timed out",
         CollectionStage::Handshake => "key exchange timed out",
         CollectionStage::Authenticate => "authentication timed out",
         CollectionStage::Shell => "shell start timed out",
-        CollectionStage::Read => "it did not finish",
+        CollectionStage::Read => "probe timed out",
     };
-    failure(stage, FailureCause::TimedOut, format!("{what} within {} s", within.as_secs()))
+    failure(stage, FailureCause::TimedOut, format!("{message} after {} s", limit.as_secs()))
 }
 
-/// Text of a host as it may be shown: one line, not too long.
+/// Text from a host as one line without control characters, at most [`MAX_TEXT_CHARS`] long.
 pub(crate) fn sanitize_output(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let line = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" / ");
-    line.chars().filter(|c| !c.is_control()).take(300).collect()
+    line.chars().filter(|c| !c.is_control()).take(MAX_TEXT_CHARS).collect()
 }
 
-/// What a fault of the connection means.
+/// Maps an error of the SSH library to a failure cause and a message.
 pub(crate) fn failure_from_russh(stage: CollectionStage, error: &russh::Error) -> CollectionFailure {
     use russh::Error as E;
     let (cause, message) = match error {
@@ -106,8 +108,10 @@ pub(crate) fn failure_from_russh(stage: CollectionStage, error: &russh::Error) -
         E::ConnectionTimeout | E::KeepaliveTimeout | E::InactivityTimeout | E::Elapsed(_) => {
             (FailureCause::TimedOut, "connection timed out".to_owned())
         }
-        E::ChannelOpenFailure(why) => (FailureCause::CommandFailed, format!("it opens no session: {why:?}")),
-        E::Join(_) => (FailureCause::Internal, "this connection's task failed".to_owned()),
+        E::ChannelOpenFailure(reason) => {
+            (FailureCause::CommandFailed, format!("server rejected the session channel: {reason:?}"))
+        }
+        E::Join(_) => (FailureCause::Internal, "connection task failed".to_owned()),
         other => (FailureCause::NotSsh, format!("SSH protocol error: {other}")),
     };
     failure(stage, cause, sanitize_output(message.as_bytes()))

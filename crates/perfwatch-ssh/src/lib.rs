@@ -1,9 +1,9 @@
-//! Looks at hosts over SSH, with nothing installed there. The walk: [`Looks`] finds the connection
-//! that is held, or [`session`] makes one (the host's key is the pinned one, or nothing is said to
-//! it); the shell there gets `probe.sh` once and prints a capture each time it is asked; [`look`]
-//! has the agent's own collectors read it.
+//! Agentless collection over SSH; nothing is installed on the host. [`SshCollector`] reuses an open
+//! connection, or [`session`] opens one: no credential is sent unless the host key is the pinned key.
+//! The remote [`shell`] receives `probe.sh` once and prints a capture for each request. [`snapshot`]
+//! parses the capture with the agent's collectors.
 //!
-//! What answers may be anybody: each step has its deadline, each text its size.
+//! A server is not trusted: every stage has a timeout, every output a size limit.
 
 mod abortable_stream;
 mod collector;
@@ -17,5 +17,5 @@ mod tests;
 
 pub use collector::SshCollector;
 
-/// What is run on the host: prints a capture at each line that it reads.
+/// Shell script that runs on the host and prints a capture for each line `capture` it reads.
 pub const PROBE: &str = include_str!("probe.sh");

@@ -1,7 +1,8 @@
-# Prints a capture of this machine at each line "capture" that it reads, until there is nothing
-# more to read; other lines mean nothing to it, so it may stand on the host as the only command.
-# For POSIX sh and busybox; writes nothing, needs no root: with it, other users' processes show
-# their input and output too. Each command gets /dev/null to read: this text comes that way itself.
+# Prints a capture of this host for each line "capture" on standard input, until the end of input.
+# Other lines are ignored, so that the script can be the forced command of an SSH key.
+# Requires POSIX sh or busybox; writes no file. Root is optional: without root, the I/O counters of
+# other users' processes are missing. Commands read from /dev/null because this script itself may be
+# read from standard input.
 LC_ALL=C
 PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
@@ -12,7 +13,7 @@ if [ -z "$pw_page" ]; then
 fi
 pw_arch=$(uname -m </dev/null)
 
-# Names in folders.
+# Names of the entries of directories.
 pw_list() {
   for pw_dir; do
     [ -d "$pw_dir" ] || continue
@@ -23,8 +24,8 @@ pw_list() {
   done
 }
 
-# Lines of files, each with the file's name before it. The errors of those that are gone by now
-# or not for us are no news.
+# Lines of files, each with the file name as prefix. Errors of files that were deleted or are not
+# readable are ignored.
 pw_files() {
   grep -as "$@" /dev/null </dev/null 2>/dev/null
 }
@@ -50,12 +51,12 @@ pw_processes() {
     echo "${pw_entry##*/}"
   done
   echo "=== @files"
-  # As much of each as anybody reads, however much its owner makes of it.
+  # Limited to what the collectors read, because a process controls the size of its command line.
   pw_files -m 20 '' /proc/[0-9]*/stat /proc/[0-9]*/io
   pw_files -m 4 '' /proc/[0-9]*/cmdline | cut -b 1-4200
   pw_files -m 1 '^Uid:' /proc/[0-9]*/status
   echo "=== @counts"
-  # From Linux 6.2 on, the folder's size is how many are open.
+  # Since Linux 6.2 the size of the directory is the number of open files.
   pw_fd=$(stat -L -c %s "/proc/$$/fd" 2>/dev/null </dev/null)
   if [ "${pw_fd:-0}" -gt 0 ]; then
     stat -c '%s %n' /proc/[0-9]*/fd 2>/dev/null </dev/null
@@ -67,7 +68,7 @@ pw_processes() {
   fi
 }
 
-# A few connections are counted by their states; more than that would take too long.
+# TCP connections by state; skipped above 10,000 connections, where reading them takes too long.
 pw_tcp() {
   pw_open=0
   while read -r pw_kind pw_a pw_inuse pw_b pw_c pw_d pw_tw pw_rest; do
@@ -84,8 +85,8 @@ pw_tcp() {
   done
 }
 
-# Asks a mount that may hang, in a process of its own. While that hangs, no other one is started:
-# "? MOUNT" without numbers says so.
+# Runs stat on a mount that may hang, in a background process. While the process hangs, no second
+# process is started: the line "? MOUNT" without numbers reports an unresponsive mount.
 pw_remote() {
   printf '? %s\n' "$1"
   grep -qsF "pw-mount:$1|" /proc/[0-9]*/cmdline </dev/null && return
@@ -105,7 +106,7 @@ pw_mounts() {
     pw_kind=${pw_rest#*- }
     pw_kind=${pw_kind%% *}
     case $pw_point in
-      # A line break in a name could pass for something else.
+      # A line break in a mount point could be mistaken for another line of the capture.
       *\\012*) continue ;;
       *\\*) pw_point=$(printf '%b' "$(printf '%s\n' "$pw_point" | sed 's/\\\([0-7]\)/\\0\1/g')" </dev/null) ;;
     esac
@@ -118,14 +119,14 @@ pw_mounts() {
     esac
   done </proc/self/mountinfo
   if [ $# -gt 0 ] && ! stat -f -c '%S %b %f %a %c %d %n' "$@" 2>/dev/null </dev/null; then
-    # No such stat, or one of them is not for us.
+    # stat has no option -f, or a mount point is not accessible.
     df -Pk "$@" 2>/dev/null </dev/null | sed 's/^/df /'
   fi
-  pw_turn=0
+  pw_tenths=0
   for pw_pid in $pw_waiting; do
-    while [ "$pw_turn" -lt 20 ] && kill -0 "$pw_pid" 2>/dev/null; do
-      sleep 0.1 2>/dev/null </dev/null || { sleep 1 </dev/null; pw_turn=$((pw_turn + 9)); }
-      pw_turn=$((pw_turn + 1))
+    while [ "$pw_tenths" -lt 20 ] && kill -0 "$pw_pid" 2>/dev/null; do
+      sleep 0.1 2>/dev/null </dev/null || { sleep 1 </dev/null; pw_tenths=$((pw_tenths + 9)); }
+      pw_tenths=$((pw_tenths + 1))
     done
   done
 }
@@ -156,8 +157,8 @@ pw_probe() {
   echo "=== @end"
 }
 
-# What comes before this may stand in the buffer from which this text itself is read.
+# Requests before this line could be consumed by the shell's own read of this script.
 echo "=== @ready"
-while read -r pw_go; do
-  [ "$pw_go" = capture ] && pw_probe
+while read -r pw_line; do
+  [ "$pw_line" = capture ] && pw_probe
 done

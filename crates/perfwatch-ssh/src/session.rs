@@ -1,5 +1,5 @@
-//! One connection and the one channel on it: made step by step, each with its deadline, and gone
-//! with this value.
+//! One SSH connection with one channel. Each stage has a timeout; dropping the session closes the
+//! connection.
 
 use crate::abortable_stream::AbortableStream;
 use crate::connect_trace::{ConnectTrace, failure, failure_from_russh};
@@ -9,10 +9,9 @@ use perfwatch_model::remote_collector::{
     CollectionFailure, CollectionStage, FailureCause, SshAuth, SshTarget,
 };
 use russh::client::{self, AuthResult, Handle, KeyboardInteractiveAuthResponse as Interactive};
-use russh::keys::PrivateKeyWithHashAlg;
+use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
 use russh::{MethodKind, MethodSet, Preferred};
 use secrecy::ExposeSecret as _;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,98 +19,106 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// A host that says nothing for so long is gone.
+/// Interval of keepalive requests on an idle connection. After three without a response it is closed.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// Maximum number of addresses of a name that are tried.
+const MAX_ADDRESSES: usize = 4;
+/// Maximum number of rounds of a keyboard-interactive login.
+const MAX_PROMPT_ROUNDS: usize = 3;
+/// Wait for the connection task of the library to report a lost connection.
+const CLOSE_DETECTION_DELAY: Duration = Duration::from_millis(50);
 
-/// Either a TCP connection or one through another host.
+/// Byte stream to a server: a TCP connection, or a channel of a jump host.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// A connection on which we are let in.
+/// Authenticated connection.
 pub(crate) struct Session {
     handle: Handle<HostKeyVerifier>,
     shell: Option<Shell>,
-    /// Ends the connection's task when this is dropped. Before the way to it.
+    /// Ends the connection task when dropped. Must be dropped before `_jump`: the stream of this
+    /// connection runs over it.
     _abort: DropGuard,
-    /// The connection that this one goes through.
+    /// Connection to the jump host.
     _jump: Option<Box<Self>>,
 }
 
 impl Session {
-    /// Connects and logs in.
+    /// Connects to the target, through its jump hosts if any, and authenticates.
     pub(crate) async fn open(
         target: &SshTarget,
-        way: &mut ConnectTrace<'_>,
+        trace: &mut ConnectTrace<'_>,
     ) -> Result<Self, CollectionFailure> {
-        let opened = Self::connect(target, way).await;
+        let opened = Self::connect(target, trace).await;
         opened.map_err(|failure| CollectionFailure {
             server_id: failure.server_id.or(Some(target.server_id)),
             ..failure
         })
     }
 
-    async fn connect(target: &SshTarget, way: &mut ConnectTrace<'_>) -> Result<Self, CollectionFailure> {
-        let key = keys::load_private_key(&target.auth)
-            .map_err(|why| failure(CollectionStage::Authenticate, FailureCause::InvalidPrivateKey, why))?;
-        let (stream, via) = open_stream(target, way).await?;
-        let doorman = HostKeyVerifier::new(target.pinned_host_key.clone());
+    async fn connect(target: &SshTarget, trace: &mut ConnectTrace<'_>) -> Result<Self, CollectionFailure> {
+        let key = keys::load_private_key(&target.auth).map_err(|reason| {
+            failure(CollectionStage::Authenticate, FailureCause::InvalidPrivateKey, reason)
+        })?;
+        let (stream, jump) = open_stream(target, trace).await?;
+        let handler = HostKeyVerifier::new(target.pinned_host_key.clone());
+        let verifier = handler.clone();
         let (config, token) = (Arc::new(client_config(target)), CancellationToken::new());
-        let cut = token.clone().drop_guard();
-        let within = way.deadlines.handshake;
-        let seen = doorman.clone();
-        let mut handle = way
-            .run_stage(CollectionStage::Handshake, within, async {
-                match client::connect_stream(config, AbortableStream::new(stream, token), doorman).await {
-                    Ok(handle) => Ok((handle, seen.offered().unwrap_or_default())),
-                    Err(_) if seen.is_mismatch() => Err(host_key_changed(target, seen.offered())),
+        let abort = token.clone().drop_guard();
+        let limit = trace.timeouts.handshake;
+        let mut handle = trace
+            .run_stage(CollectionStage::Handshake, limit, async {
+                match client::connect_stream(config, AbortableStream::new(stream, token), handler).await {
+                    Ok(handle) => Ok((handle, verifier.offered().unwrap_or_default())),
+                    Err(_) if verifier.is_mismatch() => Err(host_key_changed(target, verifier.offered())),
                     Err(error) => Err(failure_from_russh(CollectionStage::Handshake, &error)),
                 }
             })
             .await
             .map_err(|failure| attribute_to_jump_host(target, failure))?;
-        way.keys.extend(seen.offered().map(|key| (target.server_id, key)));
-        let within = way.deadlines.login;
-        way.run_stage(CollectionStage::Authenticate, within, authenticate(&mut handle, target, key, &seen))
-            .await?;
-        Ok(Self { handle, shell: None, _abort: cut, _jump: via })
+        trace.host_keys.extend(verifier.offered().map(|key| (target.server_id, key)));
+        let limit = trace.timeouts.authenticate;
+        let login = authenticate(&mut handle, target, key, &verifier);
+        trace.run_stage(CollectionStage::Authenticate, limit, login).await?;
+        Ok(Self { handle, shell: None, _abort: abort, _jump: jump })
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.handle.is_closed()
     }
 
-    /// What the kernel there says now.
+    /// Runs the probe and returns its capture.
     pub(crate) async fn run_probe(
         &mut self,
-        way: &mut ConnectTrace<'_>,
+        trace: &mut ConnectTrace<'_>,
     ) -> Result<Vec<u8>, CollectionFailure> {
         let mut shell = match self.shell.take() {
             Some(shell) => shell,
             None => {
-                let within = way.deadlines.shell;
-                way.run_stage(CollectionStage::Shell, within, Shell::open(&self.handle)).await?
+                let limit = trace.timeouts.shell;
+                trace.run_stage(CollectionStage::Shell, limit, Shell::open(&self.handle)).await?
             }
         };
-        let within = way.deadlines.read;
-        let output = way
-            .run_stage(CollectionStage::Read, within, async {
+        let limit = trace.timeouts.read;
+        let output = trace
+            .run_stage(CollectionStage::Read, limit, async {
                 let output = shell.read().await?;
                 let detail = format!("{} KB", output.len() >> 10);
                 Ok((output, detail))
             })
             .await?;
-        // Where it can't be asked again, the next one is on another channel: never two at a time.
+        // A shell that is not reusable is closed first: a server may allow one channel only.
         self.shell = shell.reusable().await;
         Ok(output)
     }
 }
 
-/// As much as we offer, and the pinned key's algorithm first.
+/// Client configuration with the default algorithms, the pinned host key's algorithm first.
 fn client_config(target: &SshTarget) -> client::Config {
-    let all = Preferred::default();
-    let key = keys::preferred_host_key_algorithms(target.pinned_host_key.as_deref(), &all.key);
+    let defaults = Preferred::default();
+    let key = keys::preferred_host_key_algorithms(target.pinned_host_key.as_deref(), &defaults.key);
     client::Config {
-        preferred: Preferred { key: key.into(), ..all },
+        preferred: Preferred { key: key.into(), ..defaults },
         keepalive_interval: Some(KEEPALIVE_INTERVAL),
         keepalive_max: 3,
         inactivity_timeout: Some(4 * KEEPALIVE_INTERVAL),
@@ -122,7 +129,7 @@ fn client_config(target: &SshTarget) -> client::Config {
     }
 }
 
-/// Names the host on the way where that is where it ended.
+/// Adds the jump host to the message if its stream was closed during the handshake.
 fn attribute_to_jump_host(target: &SshTarget, failure: CollectionFailure) -> CollectionFailure {
     match &target.jump {
         Some(jump) if failure.cause == FailureCause::ConnectionClosed => {
@@ -132,119 +139,112 @@ fn attribute_to_jump_host(target: &SshTarget, failure: CollectionFailure) -> Col
     }
 }
 
-fn host_key_changed(target: &SshTarget, shown: Option<String>) -> CollectionFailure {
-    let key = shown.clone().unwrap_or_default();
-    let pin = target.pinned_host_key.as_deref().unwrap_or_default();
-    let message = format!("host key changed: offered {key}, pinned {pin}");
+fn host_key_changed(target: &SshTarget, offered: Option<String>) -> CollectionFailure {
+    let key = offered.as_deref().unwrap_or_default();
+    let pinned = target.pinned_host_key.as_deref().unwrap_or_default();
+    let message = format!("host key changed: offered {key}, pinned {pinned}");
     CollectionFailure {
-        offered_host_key: shown,
+        offered_host_key: offered,
         ..failure(CollectionStage::Handshake, FailureCause::HostKeyChanged, message)
     }
 }
 
-/// A stream to the host, and the connection that it goes through.
+/// Opens a stream to the target; returns it with the connection to the jump host, if any.
 async fn open_stream(
     target: &SshTarget,
-    way: &mut ConnectTrace<'_>,
+    trace: &mut ConnectTrace<'_>,
 ) -> Result<(Box<dyn Stream>, Option<Box<Session>>), CollectionFailure> {
-    let place = (target.address.clone(), target.port);
     let Some(jump) = &target.jump else {
-        let within = way.deadlines.resolve;
-        let addresses = way.run_stage(CollectionStage::Resolve, within, resolve(place)).await?;
-        let within = way.deadlines.connect;
-        let stream = way.run_stage(CollectionStage::Connect, within, connect(addresses)).await?;
+        let limit = trace.timeouts.resolve;
+        let resolving = resolve(&target.address, target.port);
+        let addresses = trace.run_stage(CollectionStage::Resolve, limit, resolving).await?;
+        let limit = trace.timeouts.connect;
+        let stream = trace.run_stage(CollectionStage::Connect, limit, connect(addresses)).await?;
         return Ok((Box::new(stream), None));
     };
-    let name = jump.address.clone();
-    let via = Box::pin(Session::open(jump, way)).await.map_err(|failure| CollectionFailure {
+    let name = &jump.address;
+    let session = Box::pin(Session::open(jump, trace)).await.map_err(|failure| CollectionFailure {
         message: format!("jump host {name}: {}", failure.message),
         ..failure
     })?;
-    let within = way.deadlines.connect;
-    let channel = way.run_stage(CollectionStage::Connect, within, async {
-        let opened = via.handle.channel_open_direct_tcpip(place.0, place.1.into(), "127.0.0.1", 0).await;
-        match opened {
-            Ok(channel) => Ok((channel, format!("through {name}"))),
-            Err(russh::Error::ChannelOpenFailure(why)) => Err(failure(
+    let limit = trace.timeouts.connect;
+    let channel = trace.run_stage(CollectionStage::Connect, limit, async {
+        let (address, port) = (target.address.as_str(), target.port.into());
+        match session.handle.channel_open_direct_tcpip(address, port, "127.0.0.1", 0).await {
+            Ok(channel) => Ok((channel, format!("via {name}"))),
+            Err(russh::Error::ChannelOpenFailure(reason)) => Err(failure(
                 CollectionStage::Connect,
                 FailureCause::Unreachable,
-                format!("jump host {name} cannot connect: {why:?}"),
+                format!("jump host {name} cannot connect: {reason:?}"),
             )),
             Err(error) => Err(failure_from_russh(CollectionStage::Connect, &error)),
         }
     });
     let stream = channel.await?.into_stream();
-    Ok((Box::new(stream), Some(Box::new(via))))
+    Ok((Box::new(stream), Some(Box::new(session))))
 }
 
-async fn resolve(place: (String, u16)) -> Result<(Vec<SocketAddr>, String), CollectionFailure> {
-    let name = place.0.clone();
-    let unknown = |why: String| failure(CollectionStage::Resolve, FailureCause::DnsFailure, why);
-    let found = tokio::net::lookup_host(place).await;
+async fn resolve(name: &str, port: u16) -> Result<(Vec<SocketAddr>, String), CollectionFailure> {
+    let dns_failure = |reason: String| failure(CollectionStage::Resolve, FailureCause::DnsFailure, reason);
+    let resolved = tokio::net::lookup_host((name, port)).await;
     let addresses: Vec<SocketAddr> =
-        found.map_err(|error| unknown(format!("{name}: {error}")))?.take(4).collect();
+        resolved.map_err(|error| dns_failure(format!("{name}: {error}")))?.take(MAX_ADDRESSES).collect();
     match addresses.first() {
         Some(first) => {
             let detail = first.ip().to_string();
             Ok((addresses, detail))
         }
-        None => Err(unknown(format!("{name} has no address"))),
+        None => Err(dns_failure(format!("{name} has no address"))),
     }
 }
 
 async fn connect(addresses: Vec<SocketAddr>) -> Result<(TcpStream, String), CollectionFailure> {
-    let mut last = failure(CollectionStage::Connect, FailureCause::Unreachable, "no address");
+    let unreachable = |reason: String| failure(CollectionStage::Connect, FailureCause::Unreachable, reason);
+    let mut last = unreachable("no address".to_owned());
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
-                // Small questions, small answers.
+                // Requests and responses are small; delaying them only adds latency.
                 let _ = stream.set_nodelay(true);
                 return Ok((stream, address.to_string()));
             }
-            Err(error) => {
-                last = failure(
-                    CollectionStage::Connect,
-                    FailureCause::Unreachable,
-                    format!("{address}: {error}"),
-                )
-            }
+            Err(error) => last = unreachable(format!("{address}: {error}")),
         }
     }
     Err(last)
 }
 
 fn format_methods(methods: &MethodSet) -> String {
-    let mut text = String::new();
-    for method in methods.iter() {
-        let _ = write!(text, "{}{}", if text.is_empty() { "" } else { ", " }, String::from(method));
-    }
-    if text.is_empty() { "nothing".to_owned() } else { text }
+    let names: Vec<String> = methods.iter().map(String::from).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// Shows who we are, once: a wrong password is not tried again, nor in another way.
+fn authentication_failed(reason: String) -> CollectionFailure {
+    failure(CollectionStage::Authenticate, FailureCause::AuthenticationFailed, reason)
+}
+
+/// Authenticates once. A rejected password is never retried, nor sent with another method.
 async fn authenticate(
     handle: &mut Handle<HostKeyVerifier>,
     target: &SshTarget,
-    key: Option<Arc<russh::keys::PrivateKey>>,
-    seen: &HostKeyVerifier,
+    key: Option<Arc<PrivateKey>>,
+    verifier: &HostKeyVerifier,
 ) -> Result<((), String), CollectionFailure> {
     let user = target.user.as_str();
-    let refused =
-        |why: String| failure(CollectionStage::Authenticate, FailureCause::AuthenticationFailed, why);
-    // Asks what the host takes, which is no try.
+    // The method "none" lists the available methods and does not count as an attempt.
     let methods = match handle.authenticate_none(user).await {
-        Ok(AuthResult::Success) => return Ok(((), format!("{user}, without being asked"))),
+        Ok(AuthResult::Success) => return Ok(((), format!("{user}, no credential required"))),
         Ok(AuthResult::Failure { remaining_methods, .. })
-            if connection_lost(handle, seen, &remaining_methods).await =>
+            if is_connection_lost(handle, verifier, &remaining_methods).await =>
         {
             return Err(connection_ended());
         }
         Ok(AuthResult::Failure { remaining_methods, .. }) => remaining_methods,
         Err(error) => return Err(failure_from_russh(CollectionStage::Authenticate, &error)),
     };
-    let takes = |method| methods.contains(&method);
-    let (what, result) = match (&target.auth, key) {
-        (SshAuth::Key { .. }, Some(key)) if takes(MethodKind::PublicKey) => {
+    let is_offered = |method| methods.contains(&method);
+    let (method, result) = match (&target.auth, key) {
+        (SshAuth::Key { .. }, Some(key)) if is_offered(MethodKind::PublicKey) => {
             let hash = match handle.best_supported_rsa_hash().await {
                 Ok(hash) => hash.flatten(),
                 Err(error) => return Err(failure_from_russh(CollectionStage::Authenticate, &error)),
@@ -252,53 +252,55 @@ async fn authenticate(
             let key = PrivateKeyWithHashAlg::new(key, hash);
             ("key", handle.authenticate_publickey(user, key).await)
         }
-        (SshAuth::Password(password), _) if takes(MethodKind::Password) => {
+        (SshAuth::Password(password), _) if is_offered(MethodKind::Password) => {
             ("password", handle.authenticate_password(user, password.expose_secret()).await)
         }
-        (SshAuth::Password(password), _) if takes(MethodKind::KeyboardInteractive) => {
+        (SshAuth::Password(password), _) if is_offered(MethodKind::KeyboardInteractive) => {
             ("password", keyboard_interactive(handle, user, password.expose_secret()).await)
         }
-        (wanted, _) => {
-            let what = if matches!(wanted, SshAuth::Key { .. }) { "key" } else { "password" };
-            return Err(refused(format!(
-                "{user} authentication is not offered for {what}; available: {}",
+        (auth, _) => {
+            let method = if matches!(auth, SshAuth::Key { .. }) { "key" } else { "password" };
+            return Err(authentication_failed(format!(
+                "{method} authentication is not offered for {user}; available: {}",
                 format_methods(&methods)
             )));
         }
     };
     match result {
-        Ok(AuthResult::Success) => Ok(((), format!("{user}, by {what}"))),
-        Ok(AuthResult::Failure { partial_success: true, remaining_methods }) => Err(refused(format!(
-            "{user} of {what} accepted, but more is required: {}",
-            format_methods(&remaining_methods)
-        ))),
+        Ok(AuthResult::Success) => Ok(((), format!("{user}, by {method}"))),
+        Ok(AuthResult::Failure { partial_success: true, remaining_methods }) => {
+            Err(authentication_failed(format!(
+                "{method} of {user} accepted, but more is required: {}",
+                format_methods(&remaining_methods)
+            )))
+        }
         Ok(AuthResult::Failure { remaining_methods, .. })
-            if connection_lost(handle, seen, &remaining_methods).await =>
+            if is_connection_lost(handle, verifier, &remaining_methods).await =>
         {
             Err(connection_ended())
         }
-        Ok(AuthResult::Failure { .. }) => Err(refused(format!("{user} of {what} rejected"))),
-        // Dismissed at this very word: that is an answer, too.
-        Err(_) if seen.disconnected_by_server() => {
-            Err(refused(format!("server closed the connection after the {user} of {what}")))
+        Ok(AuthResult::Failure { .. }) => Err(authentication_failed(format!("{method} of {user} rejected"))),
+        // A disconnect in response to the credential is a rejection.
+        Err(_) if verifier.disconnected_by_server() => {
+            Err(authentication_failed(format!("server closed the connection after the {method} of {user}")))
         }
         Err(error) => Err(failure_from_russh(CollectionStage::Authenticate, &error)),
     }
 }
 
-/// Whether the connection broke before there was an answer: the library then says the same as of a
-/// host that lets in by no method at all.
-async fn connection_lost(
+/// Whether the connection was lost before the server responded. The library then returns the same
+/// result as for a server that offers no method at all.
+async fn is_connection_lost(
     handle: &Handle<HostKeyVerifier>,
-    seen: &HostKeyVerifier,
+    verifier: &HostKeyVerifier,
     methods: &MethodSet,
 ) -> bool {
     if !methods.is_empty() {
         return false;
     }
-    // Its task says so a moment later.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    handle.is_closed() && !seen.disconnected_by_server()
+    // The connection task closes the handle a moment later.
+    tokio::time::sleep(CLOSE_DETECTION_DELAY).await;
+    handle.is_closed() && !verifier.disconnected_by_server()
 }
 
 fn connection_ended() -> CollectionFailure {
@@ -309,29 +311,30 @@ fn connection_ended() -> CollectionFailure {
     )
 }
 
-/// The password as the answer to the first questions; others are not ours to answer.
+/// Sends the password in response to the first prompts without echo (RFC 4256). Later prompts, such as
+/// for a one-time code, are not answered.
 async fn keyboard_interactive(
     handle: &mut Handle<HostKeyVerifier>,
     user: &str,
     password: &str,
 ) -> Result<AuthResult, russh::Error> {
-    let mut answer = handle.authenticate_keyboard_interactive_start(user, None).await?;
-    let mut said = false;
-    for _ in 0..3 {
-        let prompts = match answer {
+    let mut response = handle.authenticate_keyboard_interactive_start(user, None).await?;
+    let mut password_sent = false;
+    for _ in 0..MAX_PROMPT_ROUNDS {
+        let prompts = match response {
             Interactive::Success => return Ok(AuthResult::Success),
             Interactive::Failure { remaining_methods, partial_success } => {
                 return Ok(AuthResult::Failure { remaining_methods, partial_success });
             }
             Interactive::InfoRequest { prompts, .. } => prompts,
         };
-        // The same question again means that the answer was wrong.
-        if said && !prompts.is_empty() {
+        // Another prompt after the password means that it was rejected.
+        if password_sent && !prompts.is_empty() {
             break;
         }
-        said |= !prompts.is_empty();
+        password_sent |= !prompts.is_empty();
         let answers = prompts.iter().map(|prompt| if prompt.echo { "" } else { password }.to_owned());
-        answer = handle.authenticate_keyboard_interactive_respond(answers.collect()).await?;
+        response = handle.authenticate_keyboard_interactive_respond(answers.collect()).await?;
     }
     Ok(AuthResult::Failure { remaining_methods: MethodSet::empty(), partial_success: false })
 }

@@ -1,5 +1,5 @@
-//! The shell on the other side: given the probe once, asked for a capture again and again. What it
-//! says has no size of its own, so it has ours.
+//! Remote shell that runs the probe: it receives the script once and prints a capture for each
+//! request. The server determines how much it sends, so every output has a size limit.
 
 use crate::PROBE;
 use crate::connect_trace::{failure, failure_from_russh, sanitize_output};
@@ -8,68 +8,74 @@ use perfwatch_model::remote_collector::{CollectionFailure, CollectionStage, Fail
 use russh::client::{Handle, Msg};
 use russh::{Channel, ChannelMsg};
 
-/// What a host may say before it comes to the point: a message of the day.
+/// Maximum output before the shell is ready, such as a message of the day.
 const MAX_BANNER_BYTES: usize = 64 << 10;
-/// What a capture may have: 20,000 processes take about 10 MB.
+/// Maximum size of a capture. With 20,000 processes it has about 10 MB.
 const MAX_OUTPUT_BYTES: usize = 16 << 20;
-/// How much of its complaints is kept.
+/// Maximum length of standard error that is stored for messages.
 const MAX_STDERR_BYTES: usize = 500;
-/// A shell that prints a capture when it is asked; one that prints it by itself was told to by
-/// the host, whatever we ask for.
+
+/// Channel with a running shell.
 pub(crate) struct Shell {
     channel: Channel<Msg>,
-    /// What came so far.
+    /// Standard output received and not yet returned.
     output: Vec<u8>,
     stderr: Vec<u8>,
-    code: Option<u32>,
+    exit_code: Option<u32>,
+    /// True if the shell prints a capture for each request. A forced command (sshd_config(5)) prints one
+    /// capture regardless of requests.
     is_interactive: bool,
     finished: bool,
 }
 
-const READY: &[u8] = b"=== @ready\n";
-const END: &[u8] = b"=== @end\n";
+/// Line printed by the probe before it reads requests.
+const READY_LINE: &[u8] = b"=== @ready\n";
+/// Line printed by the probe after each capture.
+const END_LINE: &[u8] = b"=== @end\n";
 
-/// Where a line begins so.
-fn find_line(output: &[u8], begins: &[u8]) -> Option<usize> {
-    if output.starts_with(begins) {
+/// Offset of the first line that starts with `prefix`.
+fn find_line(output: &[u8], prefix: &[u8]) -> Option<usize> {
+    if output.starts_with(prefix) {
         return Some(0);
     }
-    let mut from = 0;
-    while let Some(at) = output[from..].iter().position(|&byte| byte == b'\n') {
-        from += at + 1;
-        if output[from..].starts_with(begins) {
-            return Some(from);
+    let mut start = 0;
+    while let Some(offset) = output[start..].iter().position(|&byte| byte == b'\n') {
+        start += offset + 1;
+        if output[start..].starts_with(prefix) {
+            return Some(start);
         }
     }
     None
 }
 
 impl Shell {
+    /// Starts the shell and sends the probe; returns once it is ready or prints a capture.
     pub(crate) async fn open(handle: &Handle<HostKeyVerifier>) -> Result<(Self, String), CollectionFailure> {
-        let broken = |error| failure_from_russh(CollectionStage::Shell, &error);
-        let channel = handle.channel_open_session().await.map_err(broken)?;
-        channel.exec(true, "exec sh -s").await.map_err(broken)?;
-        channel.data_bytes(PROBE).await.map_err(broken)?;
+        let channel_failure = |error| failure_from_russh(CollectionStage::Shell, &error);
+        let channel = handle.channel_open_session().await.map_err(channel_failure)?;
+        channel.exec(true, "exec sh -s").await.map_err(channel_failure)?;
+        channel.data_bytes(PROBE).await.map_err(channel_failure)?;
         let mut shell = Self {
             channel,
             output: Vec::new(),
             stderr: Vec::new(),
-            code: None,
+            exit_code: None,
             is_interactive: false,
             finished: false,
         };
         loop {
-            if let Some(at) = find_line(&shell.output, READY) {
-                shell.output.drain(..at + READY.len());
+            if let Some(offset) = find_line(&shell.output, READY_LINE) {
+                shell.output.drain(..offset + READY_LINE.len());
                 shell.is_interactive = true;
                 return Ok((shell, "sh".to_owned()));
             }
-            // A capture that nobody asked for; "=== @" could still become the one that is waited for.
-            if let Some(at) =
-                find_line(&shell.output, b"=== ").filter(|at| shell.output.len() > at + READY.len())
+            // A capture without a request comes from a forced command. With fewer bytes than the ready
+            // line has, the line could still become that line.
+            if let Some(offset) = find_line(&shell.output, b"=== ")
+                .filter(|offset| shell.output.len() > offset + READY_LINE.len())
             {
-                shell.output.drain(..at);
-                return Ok((shell, "a command that the host has set".to_owned()));
+                shell.output.drain(..offset);
+                return Ok((shell, "forced command of the server".to_owned()));
             }
             if shell.output.len() > MAX_BANNER_BYTES {
                 return Err(failure(
@@ -85,7 +91,7 @@ impl Shell {
         }
     }
 
-    /// This one, where it can be asked once more.
+    /// Returns the shell if it accepts another request; closes it otherwise.
     pub(crate) async fn reusable(self) -> Option<Self> {
         if self.is_interactive && !self.finished {
             return Some(self);
@@ -94,15 +100,15 @@ impl Shell {
         None
     }
 
-    /// Takes in what comes next.
+    /// Receives and stores the next message of the channel.
     async fn receive(&mut self, stage: CollectionStage) -> Result<(), CollectionFailure> {
         match self.channel.wait().await {
             Some(ChannelMsg::Data { data }) => self.output.extend_from_slice(&data),
             Some(ChannelMsg::ExtendedData { data, .. }) => {
-                let room = MAX_STDERR_BYTES.saturating_sub(self.stderr.len()).min(data.len());
-                self.stderr.extend_from_slice(&data[..room]);
+                let length = MAX_STDERR_BYTES.saturating_sub(self.stderr.len()).min(data.len());
+                self.stderr.extend_from_slice(&data[..length]);
             }
-            Some(ChannelMsg::ExitStatus { exit_status }) => self.code = Some(exit_status),
+            Some(ChannelMsg::ExitStatus { exit_status }) => self.exit_code = Some(exit_status),
             Some(ChannelMsg::Failure) => {
                 return Err(failure(
                     stage,
@@ -116,28 +122,22 @@ impl Shell {
         Ok(())
     }
 
-    /// Why there is nothing to read.
+    /// Failure of a shell that ended early, with its exit code and the start of its output.
     fn end_failure(&self, stage: CollectionStage) -> CollectionFailure {
-        let said = sanitize_output(&self.stderr);
-        let said = if said.is_empty() {
-            sanitize_output(&self.output[..self.output.len().min(MAX_STDERR_BYTES)])
-        } else {
-            said
+        let mut text = sanitize_output(&self.stderr);
+        if text.is_empty() {
+            text = sanitize_output(&self.output[..self.output.len().min(MAX_STDERR_BYTES)]);
+        }
+        let suffix = if text.is_empty() { String::new() } else { format!(": {text}") };
+        let (cause, message) = match self.exit_code {
+            Some(0) => (FailureCause::CommandFailed, format!("shell exited without output{suffix}")),
+            Some(code) => (FailureCause::CommandFailed, format!("shell exited with {code}{suffix}")),
+            None => (FailureCause::ConnectionClosed, format!("session closed by the server{suffix}")),
         };
-        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-        let message = match self.code {
-            Some(0) => format!("shell exited without output{said}"),
-            Some(code) => format!("shell exited with {code}{said}"),
-            None => format!("it ended the session{said}"),
-        };
-        failure(
-            stage,
-            if self.code.is_some() { FailureCause::CommandFailed } else { FailureCause::ConnectionClosed },
-            message,
-        )
+        failure(stage, cause, message)
     }
 
-    /// One capture.
+    /// Requests one capture and reads it up to its end line.
     pub(crate) async fn read(&mut self) -> Result<Vec<u8>, CollectionFailure> {
         if self.is_interactive {
             self.channel
@@ -145,29 +145,29 @@ impl Shell {
                 .await
                 .map_err(|error| failure_from_russh(CollectionStage::Read, &error))?;
         }
-        let mut looked = 0;
+        let mut searched = 0;
         loop {
-            // The last line may have come in two parts; what stands within a line is none.
-            let from = looked.min(self.output.len()).saturating_sub(END.len() + 1);
-            let end = find_line(&self.output[from..], END).map(|at| from + at);
-            if let Some(at) = end.filter(|at| *at == 0 || self.output[at - 1] == b'\n') {
-                // Whoever says more than was asked is not asked again.
-                self.finished |= self.output.len() > at + END.len();
+            // The end line may arrive in two messages; the text within a line does not count.
+            let start = searched.min(self.output.len()).saturating_sub(END_LINE.len() + 1);
+            let end = find_line(&self.output[start..], END_LINE).map(|offset| start + offset);
+            if let Some(end) = end.filter(|end| *end == 0 || self.output[end - 1] == b'\n') {
+                // A shell that prints more than requested receives no further request.
+                self.finished |= self.output.len() > end + END_LINE.len();
                 let mut output = std::mem::take(&mut self.output);
-                output.truncate(at);
+                output.truncate(end);
                 return Ok(output);
             }
-            looked = self.output.len();
+            searched = self.output.len();
             if self.output.len() > MAX_OUTPUT_BYTES {
                 let message = format!("output exceeds {} MB", MAX_OUTPUT_BYTES >> 20);
                 return Err(failure(CollectionStage::Read, FailureCause::OutputTooLarge, message));
             }
             if self.finished {
-                // A capture from a file has no such line; it ends when all of it was said.
-                let whole = !self.is_interactive
-                    && self.code == Some(0)
+                // A forced command may print a capture from a file, which has no end line.
+                let is_complete = !self.is_interactive
+                    && self.exit_code == Some(0)
                     && find_line(&self.output, b"=== /").is_some();
-                return if whole {
+                return if is_complete {
                     Ok(std::mem::take(&mut self.output))
                 } else {
                     Err(self.end_failure(CollectionStage::Read))

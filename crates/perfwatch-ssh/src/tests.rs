@@ -1,4 +1,4 @@
-//! Against OpenSSH's own server, and against some that only look like one.
+//! Tests against OpenSSH's server and against faulty servers.
 
 use crate::SshCollector;
 use crate::connect_trace::StageTimeouts;
@@ -19,34 +19,34 @@ fn ssh_collector() -> SshCollector {
     SshCollector::new(Arc::new(SystemClock::new()))
 }
 
-/// For those that never answer.
-fn hasty() -> SshCollector {
-    let mut looks = ssh_collector();
+/// Collector for servers that never respond.
+fn short_timeouts() -> SshCollector {
+    let mut collector = ssh_collector();
     let short = Duration::from_secs(2);
-    looks.deadlines =
-        StageTimeouts { handshake: short, login: short, shell: short, ..StageTimeouts::default() };
-    looks
+    collector.timeouts =
+        StageTimeouts { handshake: short, authenticate: short, shell: short, ..StageTimeouts::default() };
+    collector
 }
 
-fn target(place: SocketAddr, user: &str, login: SshAuth) -> SshTarget {
-    let (address, port) = (place.ip().to_string(), place.port());
+fn target(address: SocketAddr, user: &str, auth: SshAuth) -> SshTarget {
+    let (address, port) = (address.ip().to_string(), address.port());
     SshTarget {
         server_id: Uuid::now_v7(),
         address,
         port,
         user: user.to_owned(),
-        auth: login,
+        auth,
         pinned_host_key: None,
         jump: None,
     }
 }
 
-fn by_key(server: &Sshd, kind: &str) -> SshTarget {
-    let login = SshAuth::Key { key: server.key(kind).into(), passphrase: None };
-    target(server.address(), &me(), login)
+fn target_with_key(server: &Sshd, kind: &str) -> SshTarget {
+    let auth = SshAuth::Key { key: server.key(kind).into(), passphrase: None };
+    target(server.address(), &current_user(), auth)
 }
 
-fn me() -> String {
+fn current_user() -> String {
     let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap());
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
     let line = passwd.lines().find(|line| line.split(':').nth(2) == Some(&uid.to_string())).unwrap();
@@ -65,30 +65,30 @@ fn collect_request(target: &SshTarget) -> CollectRequest {
     }
 }
 
-/// Long enough for rates.
-const AFTER: Duration = Duration::from_millis(2_100);
+/// Pause after which rates can be derived.
+const RATE_PAUSE: Duration = Duration::from_millis(2_100);
 
 fn local(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 7, last)
 }
 
-fn cause(looked: &CollectionOutcome) -> (CollectionStage, FailureCause) {
-    let failure = looked.result.as_ref().expect_err("should have failed");
+fn cause(outcome: &CollectionOutcome) -> (CollectionStage, FailureCause) {
+    let failure = outcome.result.as_ref().expect_err("should have failed");
     (failure.stage, failure.cause)
 }
 
 #[tokio::test]
 async fn ssh_snapshot_equals_agent_snapshot() {
     let server = Sshd::start(local(1), &["MaxSessions 1"]);
-    let looks = ssh_collector();
-    let target = by_key(&server, "ed25519");
-    let looked = looks.collect(collect_request(&target)).await;
-    let seen = looked.result.unwrap();
-    let names: Vec<CollectionStage> = looked.steps.iter().map(|step| step.stage).collect();
+    let collector = ssh_collector();
+    let target = target_with_key(&server, "ed25519");
+    let outcome = collector.collect(collect_request(&target)).await;
+    let collected = outcome.result.unwrap();
+    let stages: Vec<CollectionStage> = outcome.steps.iter().map(|step| step.stage).collect();
     use CollectionStage::{Connect, Handshake, Read, Resolve, Shell};
-    assert_eq!(names, [Resolve, Connect, Handshake, CollectionStage::Authenticate, Shell, Read, Read]);
-    assert!(looked.host_keys[0].1.starts_with("ssh-ed25519 SHA256:"), "{:?}", looked.host_keys);
-    // What does not move is equal; what moves is there.
+    assert_eq!(stages, [Resolve, Connect, Handshake, CollectionStage::Authenticate, Shell, Read, Read]);
+    assert!(outcome.host_keys[0].1.starts_with("ssh-ed25519 SHA256:"), "{:?}", outcome.host_keys);
+    // Static values are equal; changing values are present.
     let root = LocalRoot::new(Path::new("/proc"), Path::new("/sys"), Path::new("/"));
     let clock = SystemClock::new();
     let set =
@@ -97,10 +97,10 @@ async fn ssh_snapshot_equals_agent_snapshot() {
     deriver
         .derive(&read_all(&root, &set, &mut CollectorCache::default(), &clock), &CollectorOptions::default());
     std::thread::sleep(Duration::from_millis(200));
-    let own = deriver
+    let expected = deriver
         .derive(&read_all(&root, &set, &mut CollectorCache::default(), &clock), &CollectorOptions::default());
-    let there = |metric: &str, instance: &str| seen.snapshot.value(metric, instance);
-    let still = [
+    let collected_value = |metric: &str, instance: &str| collected.snapshot.value(metric, instance);
+    let static_metrics = [
         "memory.total",
         "swap.total",
         "filesystem.size",
@@ -109,118 +109,119 @@ async fn ssh_snapshot_equals_agent_snapshot() {
         "network.speed",
         "filesystem.read_only",
     ];
-    for point in own.samples.iter().filter(|point| !point.value.is_nan()) {
-        let value = there(point.metric.name, &point.instance);
-        assert!(value.is_some(), "{} {{{}}} is missing", point.metric.name, point.instance);
-        if still.contains(&point.metric.name) {
+    for sample in expected.samples.iter().filter(|sample| !sample.value.is_nan()) {
+        let value = collected_value(sample.metric.name, &sample.instance);
+        assert!(value.is_some(), "{} {{{}}} is missing", sample.metric.name, sample.instance);
+        if static_metrics.contains(&sample.metric.name) {
             let rounded =
-                unscale(perfwatch_model::scale(point.value, point.metric.decimals), point.metric.decimals);
-            assert_eq!(value, rounded, "{}", point.metric.name);
+                unscale(perfwatch_model::scale(sample.value, sample.metric.decimals), sample.metric.decimals);
+            assert_eq!(value, rounded, "{}", sample.metric.name);
         }
     }
     let facts = |facts: perfwatch_model::HostFacts| {
         (facts.os, facts.kernel, facts.arch, facts.cores, facts.cpu_model)
     };
-    assert_eq!(facts((**seen.snapshot.facts.as_ref().unwrap()).clone()), facts(own.facts.unwrap()));
-    assert!(seen.snapshot.errors.is_empty(), "{:?}", seen.snapshot.errors);
-    assert!(seen.snapshot.processes.iter().any(|row| !row.user.is_empty() && !row.command.is_empty()));
-    assert!(seen.skew_ms.abs() < 2_000, "{}", seen.skew_ms);
-    assert_eq!(seen.snapshot.interval_ms, 60_000);
+    assert_eq!(facts((**collected.snapshot.facts.as_ref().unwrap()).clone()), facts(expected.facts.unwrap()));
+    assert!(collected.snapshot.errors.is_empty(), "{:?}", collected.snapshot.errors);
+    assert!(collected.snapshot.processes.iter().any(|row| !row.user.is_empty() && !row.command.is_empty()));
+    assert!(collected.skew_ms.abs() < 2_000, "{}", collected.skew_ms);
+    assert_eq!(collected.snapshot.interval_ms, 60_000);
 
-    // The next look needs one reading, on another connection, by another worker.
-    tokio::time::sleep(AFTER).await;
-    let again = self::ssh_collector()
+    // The next collection needs one reading, also on another connection of another worker.
+    tokio::time::sleep(RATE_PAUSE).await;
+    let next = self::ssh_collector()
         .collect(CollectRequest {
-            counter_state: Some(seen.counter_state.clone()),
+            counter_state: Some(collected.counter_state.clone()),
             ..collect_request(&target)
         })
         .await;
-    assert_eq!(again.steps.iter().filter(|step| step.stage == Read).count(), 1);
-    assert!(again.result.unwrap().snapshot.value("cpu.usage", "").is_some());
-    // Carried from too long ago, or garbled: as if there were none.
-    for (carried, fresh) in
-        [(seen.counter_state, Duration::ZERO), (b"garbage".to_vec(), Duration::from_secs(60))]
+    assert_eq!(next.steps.iter().filter(|step| step.stage == Read).count(), 1);
+    assert!(next.result.unwrap().snapshot.value("cpu.usage", "").is_some());
+    // Counter state that is too old or malformed is ignored.
+    for (counter_state, max_age) in
+        [(collected.counter_state, Duration::ZERO), (b"garbage".to_vec(), Duration::from_secs(60))]
     {
-        let again = looks
+        let next = collector
             .collect(CollectRequest {
-                counter_state: Some(carried),
-                max_counter_age: fresh,
+                counter_state: Some(counter_state),
+                max_counter_age: max_age,
                 ..collect_request(&target)
             })
             .await;
-        assert_eq!(again.steps.iter().filter(|step| step.stage == Read).count(), 2, "{again:?}");
-        assert!(again.result.unwrap().snapshot.value("cpu.usage", "").is_some());
+        assert_eq!(next.steps.iter().filter(|step| step.stage == Read).count(), 2, "{next:?}");
+        assert!(next.result.unwrap().snapshot.value("cpu.usage", "").is_some());
     }
 }
 
 #[tokio::test]
 async fn connection_is_reused() {
     let server = Sshd::start(local(2), &["MaxSessions 1"]);
-    let looks = ssh_collector();
-    let target = by_key(&server, "ed25519");
-    let held = |carried| CollectRequest {
+    let collector = ssh_collector();
+    let target = target_with_key(&server, "ed25519");
+    let request = |counter_state| CollectRequest {
         keep_alive: Duration::from_secs(4),
-        counter_state: carried,
+        counter_state,
         ..collect_request(&target)
     };
-    let mut carried = looks.collect(held(None)).await.result.unwrap().counter_state;
+    let mut counter_state = collector.collect(request(None)).await.result.unwrap().counter_state;
     for _ in 0..2 {
-        tokio::time::sleep(AFTER).await;
-        let looked = looks.collect(held(Some(carried))).await;
-        assert_eq!(looked.steps.len(), 1, "{:?}", looked.steps);
-        carried = looked.result.unwrap().counter_state;
+        tokio::time::sleep(RATE_PAUSE).await;
+        let outcome = collector.collect(request(Some(counter_state))).await;
+        assert_eq!(outcome.steps.len(), 1, "{:?}", outcome.steps);
+        counter_state = outcome.result.unwrap().counter_state;
     }
-    assert_eq!((looks.open_connections(), server.log().matches("Accepted publickey").count()), (1, 1));
-    // With other credentials it is not the same one.
-    let other = by_key(&server, "ecdsa");
+    assert_eq!((collector.open_connections(), server.log().matches("Accepted publickey").count()), (1, 1));
+    // Other credentials need another connection.
+    let other = target_with_key(&server, "ecdsa");
     let other = SshTarget { server_id: target.server_id, ..other };
-    let looked = looks.collect(CollectRequest { target: other, ..held(Some(carried.clone())) }).await;
-    assert!(looked.steps.len() > 1 && looked.result.is_ok());
-    assert_eq!(looks.open_connections(), 1);
-    // Let go of when nobody needed it.
+    let outcome =
+        collector.collect(CollectRequest { target: other, ..request(Some(counter_state.clone())) }).await;
+    assert!(outcome.steps.len() > 1 && outcome.result.is_ok());
+    assert_eq!(collector.open_connections(), 1);
+    // Closed when unused for the requested time.
     for _ in 0..100 {
-        if looks.open_connections() == 0 {
+        if collector.open_connections() == 0 {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(looks.open_connections(), 0);
-    // One that is gone is made again without a word.
-    looks.collect(held(Some(carried.clone()))).await.result.unwrap();
+    assert_eq!(collector.open_connections(), 0);
+    // A lost connection is replaced without a failure.
+    collector.collect(request(Some(counter_state.clone()))).await.result.unwrap();
     server.drop_connections();
-    let looked = looks.collect(held(Some(carried))).await;
-    assert!(looked.result.is_ok(), "{looked:?}");
-    looks.close_connection(target.server_id);
-    assert_eq!(looks.open_connections(), 0);
+    let outcome = collector.collect(request(Some(counter_state))).await;
+    assert!(outcome.result.is_ok(), "{outcome:?}");
+    collector.close_connection(target.server_id);
+    assert_eq!(collector.open_connections(), 0);
 }
 
 #[tokio::test]
 async fn forced_command_with_busybox() {
-    // Nothing but busybox's own programs, and nothing but the probe.
-    let folder = tempfile::tempdir().unwrap();
+    // Only busybox's programs, and the probe as forced command.
+    let directory = tempfile::tempdir().unwrap();
     let programs =
         std::process::Command::new("busybox").arg("--list").output().expect("run scripts/ensure-sshd");
     for name in String::from_utf8(programs.stdout).unwrap().lines() {
-        let _ = std::os::unix::fs::symlink("/bin/busybox", folder.path().join(name));
+        let _ = std::os::unix::fs::symlink("/bin/busybox", directory.path().join(name));
     }
-    let here = folder.path().display();
-    let probe = crate::PROBE.replace("PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin", &format!("PATH={here}"));
-    std::fs::write(folder.path().join("probe.sh"), probe).unwrap();
-    let server = Sshd::start(local(10), &[&format!("ForceCommand {here}/sh {here}/probe.sh")]);
-    let (looks, target) = (ssh_collector(), by_key(&server, "ed25519"));
-    let hold = Duration::from_secs(5);
-    let seen =
-        looks.collect(CollectRequest { keep_alive: hold, ..collect_request(&target) }).await.result.unwrap();
-    tokio::time::sleep(AFTER).await;
-    let again = looks
+    let root = directory.path().display();
+    let probe = crate::PROBE.replace("PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin", &format!("PATH={root}"));
+    std::fs::write(directory.path().join("probe.sh"), probe).unwrap();
+    let server = Sshd::start(local(10), &[&format!("ForceCommand {root}/sh {root}/probe.sh")]);
+    let (collector, target) = (ssh_collector(), target_with_key(&server, "ed25519"));
+    let keep_alive = Duration::from_secs(5);
+    let collected =
+        collector.collect(CollectRequest { keep_alive, ..collect_request(&target) }).await.result.unwrap();
+    tokio::time::sleep(RATE_PAUSE).await;
+    let next = collector
         .collect(CollectRequest {
-            keep_alive: hold,
-            counter_state: Some(seen.counter_state.clone()),
+            keep_alive,
+            counter_state: Some(collected.counter_state.clone()),
             ..collect_request(&target)
         })
         .await;
-    assert_eq!(again.steps.len(), 1);
-    let snapshot = again.result.unwrap().snapshot;
+    assert_eq!(next.steps.len(), 1);
+    let snapshot = next.result.unwrap().snapshot;
     assert!(snapshot.errors.is_empty(), "{:?}", snapshot.errors);
     for metric in ["cpu.usage", "memory.used_percent", "load.1m", "processes.total", "system.uptime"] {
         assert!(snapshot.value(metric, "").is_some(), "{metric}");
@@ -232,64 +233,64 @@ async fn forced_command_with_busybox() {
 #[tokio::test]
 async fn all_key_types_and_passphrases() {
     let server = Sshd::start(local(3), &["ForceCommand cat /proc/loadavg; exit 7"]);
-    let looks = ssh_collector();
+    let collector = ssh_collector();
     let with = |key: String, passphrase: Option<&str>| {
-        let login = SshAuth::Key { key: key.into(), passphrase: passphrase.map(Into::into) };
-        target(server.address(), &me(), login)
+        let auth = SshAuth::Key { key: key.into(), passphrase: passphrase.map(Into::into) };
+        target(server.address(), &current_user(), auth)
     };
-    // Let in, and then told off by the command.
+    // Authenticated; then the forced command fails.
     for kind in ["ed25519", "rsa", "ecdsa"] {
-        let looked = looks.collect(collect_request(&with(server.key(kind), None))).await;
-        assert_eq!(cause(&looked), (CollectionStage::Shell, FailureCause::CommandFailed), "{kind}");
-        assert!(looked.result.unwrap_err().message.contains("ended with 7"));
+        let outcome = collector.collect(collect_request(&with(server.key(kind), None))).await;
+        assert_eq!(cause(&outcome), (CollectionStage::Shell, FailureCause::CommandFailed), "{kind}");
+        assert!(outcome.result.unwrap_err().message.contains("exited with 7"));
     }
-    let locked = make_key(server.folder(), "ed25519", "open sesame");
-    server.allow(&locked);
-    let locked = std::fs::read_to_string(locked).unwrap();
-    let looked = looks.collect(collect_request(&with(locked.clone(), Some("open sesame")))).await;
-    assert_eq!(cause(&looked), (CollectionStage::Shell, FailureCause::CommandFailed));
-    for (key, passphrase, word) in [
-        (locked.clone(), None, "locked"),
-        (locked, Some("wrong"), "passphrase"),
-        ("no key at all".to_owned(), None, "no private key"),
+    let encrypted = make_key(server.folder(), "ed25519", "open sesame");
+    server.allow(&encrypted);
+    let encrypted = std::fs::read_to_string(encrypted).unwrap();
+    let outcome = collector.collect(collect_request(&with(encrypted.clone(), Some("open sesame")))).await;
+    assert_eq!(cause(&outcome), (CollectionStage::Shell, FailureCause::CommandFailed));
+    for (key, passphrase, text) in [
+        (encrypted.clone(), None, "encrypted"),
+        (encrypted, Some("wrong"), "passphrase"),
+        ("no key at all".to_owned(), None, "not a private key"),
     ] {
-        let looked = looks.collect(collect_request(&with(key, passphrase))).await;
-        assert_eq!(cause(&looked), (CollectionStage::Authenticate, FailureCause::InvalidPrivateKey));
-        assert!(looked.result.unwrap_err().message.contains(word), "{word}");
+        let outcome = collector.collect(collect_request(&with(key, passphrase))).await;
+        assert_eq!(cause(&outcome), (CollectionStage::Authenticate, FailureCause::InvalidPrivateKey));
+        assert!(outcome.result.unwrap_err().message.contains(text), "{text}");
     }
-    let folder = tempfile::tempdir().unwrap();
-    let stranger = std::fs::read_to_string(make_key(folder.path(), "ed25519", "")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let unknown_key = std::fs::read_to_string(make_key(directory.path(), "ed25519", "")).unwrap();
     assert_eq!(
-        cause(&looks.collect(collect_request(&with(stranger, None))).await),
+        cause(&collector.collect(collect_request(&with(unknown_key, None))).await),
         (CollectionStage::Authenticate, FailureCause::AuthenticationFailed)
     );
 }
 
 #[tokio::test]
 async fn wrong_password_is_tried_once() {
-    if me() != "root" {
+    if current_user() != "root" {
         eprintln!("skipped: servers with passwords need root");
         return;
     }
     let server = Sshd::start_with_passwords(local(4), &[]);
-    let looks = ssh_collector();
+    let collector = ssh_collector();
     let with = |password: &str| target(server.address(), USER, SshAuth::Password(password.into()));
-    let looked = looks.collect(collect_request(&with(PASSWORD))).await;
-    assert!(looked.result.is_ok(), "{looked:?}");
-    let looked = looks.collect(collect_request(&with("wrong"))).await;
-    assert_eq!(cause(&looked), (CollectionStage::Authenticate, FailureCause::AuthenticationFailed));
-    assert!(cause(&looked).1.is_permanent());
+    let outcome = collector.collect(collect_request(&with(PASSWORD))).await;
+    assert!(outcome.result.is_ok(), "{outcome:?}");
+    let outcome = collector.collect(collect_request(&with("wrong"))).await;
+    assert_eq!(cause(&outcome), (CollectionStage::Authenticate, FailureCause::AuthenticationFailed));
+    assert!(cause(&outcome).1.is_permanent());
     assert_eq!(server.log().matches("Failed password").count(), 1, "{}", server.log());
-    // A server that knows keys alone is told no password.
+    // A server that offers keys only receives no password.
     let server = Sshd::start(local(5), &[]);
-    let looked = looks
+    let outcome = collector
         .collect(collect_request(&target(server.address(), USER, SshAuth::Password(PASSWORD.into()))))
         .await;
-    assert_eq!(cause(&looked), (CollectionStage::Authenticate, FailureCause::AuthenticationFailed));
-    assert!(looked.result.unwrap_err().message.contains("publickey"));
+    assert_eq!(cause(&outcome), (CollectionStage::Authenticate, FailureCause::AuthenticationFailed));
+    assert!(outcome.result.unwrap_err().message.contains("publickey"));
 }
 
-/// Tells when it hears a password, and says nothing to it.
+/// Server that signals the receipt of a password and never responds to it.
 struct PasswordRecorder(Arc<tokio::sync::Notify>);
 
 impl russh::server::Handler for PasswordRecorder {
@@ -303,75 +304,83 @@ impl russh::server::Handler for PasswordRecorder {
 
 #[tokio::test]
 async fn disconnect_at_password_is_not_a_refusal() {
-    let folder = tempfile::tempdir().unwrap();
-    let key = russh::keys::load_secret_key(make_key(folder.path(), "ed25519", ""), None).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let key = russh::keys::load_secret_key(make_key(directory.path(), "ed25519", ""), None).unwrap();
     let config = Arc::new(russh::server::Config { keys: vec![key], ..Default::default() });
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let place = listener.local_addr().unwrap();
-    let heard = Arc::new(tokio::sync::Notify::new());
-    let hears = PasswordRecorder(heard.clone());
+    let address = listener.local_addr().unwrap();
+    let received = Arc::new(tokio::sync::Notify::new());
+    let handler = PasswordRecorder(received.clone());
     tokio::spawn(async move {
-        let (mut outside, _) = listener.accept().await.unwrap();
+        let (mut client, _) = listener.accept().await.unwrap();
         let (mut near, inside) = tokio::io::duplex(1 << 16);
-        let server = tokio::spawn(russh::server::run_stream(config, inside, hears));
+        let server = tokio::spawn(russh::server::run_stream(config, inside, handler));
         tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut outside, &mut near) => {}
-            () = heard.notified() => {}
+            _ = tokio::io::copy_bidirectional(&mut client, &mut near) => {}
+            () = received.notified() => {}
         }
         server.abort();
     });
-    let looked = ssh_collector()
-        .collect(collect_request(&target(place, USER, SshAuth::Password(PASSWORD.into()))))
+    let outcome = ssh_collector()
+        .collect(collect_request(&target(address, USER, SshAuth::Password(PASSWORD.into()))))
         .await;
-    assert_eq!(cause(&looked), (CollectionStage::Authenticate, FailureCause::ConnectionClosed), "{looked:?}");
-    assert!(!cause(&looked).1.is_permanent());
+    assert_eq!(
+        cause(&outcome),
+        (CollectionStage::Authenticate, FailureCause::ConnectionClosed),
+        "{outcome:?}"
+    );
+    assert!(!cause(&outcome).1.is_permanent());
 }
 
 #[tokio::test]
 async fn changed_host_key_receives_no_credentials() {
     let mut server = Sshd::start(local(6), &[]);
-    let looks = ssh_collector();
-    let target = by_key(&server, "ed25519");
-    let pin = looks.collect(collect_request(&target)).await.host_keys.remove(0).1;
-    let pinned = SshTarget { pinned_host_key: Some(pin.clone()), ..target };
-    assert!(looks.collect(collect_request(&pinned)).await.result.is_ok());
+    let collector = ssh_collector();
+    let target = target_with_key(&server, "ed25519");
+    let pinned_key = collector.collect(collect_request(&target)).await.host_keys.remove(0).1;
+    let pinned = SshTarget { pinned_host_key: Some(pinned_key.clone()), ..target };
+    assert!(collector.collect(collect_request(&pinned)).await.result.is_ok());
     let logins = server.log().matches("Accepted").count();
     server.change_host_key();
-    let looked = looks.collect(collect_request(&pinned)).await;
-    assert_eq!(cause(&looked), (CollectionStage::Handshake, FailureCause::HostKeyChanged));
-    let failure = looked.result.unwrap_err();
-    assert!(failure.message.contains(&pin) && failure.offered_host_key.is_some_and(|key| key != pin));
-    assert!(looked.host_keys.is_empty());
+    let outcome = collector.collect(collect_request(&pinned)).await;
+    assert_eq!(cause(&outcome), (CollectionStage::Handshake, FailureCause::HostKeyChanged));
+    let failure = outcome.result.unwrap_err();
+    assert!(
+        failure.message.contains(&pinned_key)
+            && failure.offered_host_key.is_some_and(|key| key != pinned_key)
+    );
+    assert!(outcome.host_keys.is_empty());
     assert_eq!(server.log().matches("Accepted").count(), logins);
 }
 
 #[tokio::test]
 async fn jump_host() {
     let (near, far) = (Sshd::start(local(8), &[]), Sshd::start(local(9), &[]));
-    let looks = ssh_collector();
-    let jump = by_key(&near, "rsa");
-    let target = SshTarget { jump: Some(Box::new(jump.clone())), ..by_key(&far, "ed25519") };
-    let looked = looks.collect(collect_request(&target)).await;
-    assert!(looked.result.is_ok(), "{looked:?}");
-    let shown: Vec<Uuid> = looked.host_keys.iter().map(|(server, _)| *server).collect();
-    assert_eq!(shown, [jump.server_id, target.server_id]);
-    // What lies behind it does not answer, or it is itself the trouble: each is said.
-    let nobody = SshTarget { port: 1, ..target.clone() };
+    let collector = ssh_collector();
+    let jump = target_with_key(&near, "rsa");
+    let target = SshTarget { jump: Some(Box::new(jump.clone())), ..target_with_key(&far, "ed25519") };
+    let outcome = collector.collect(collect_request(&target)).await;
+    assert!(outcome.result.is_ok(), "{outcome:?}");
+    let server_ids: Vec<Uuid> = outcome.host_keys.iter().map(|(server_id, _)| *server_id).collect();
+    assert_eq!(server_ids, [jump.server_id, target.server_id]);
+    // An unreachable target and a failing jump host are distinguished.
+    let unreachable = SshTarget { port: 1, ..target.clone() };
     assert_eq!(
-        cause(&looks.collect(collect_request(&nobody)).await),
+        cause(&collector.collect(collect_request(&unreachable)).await),
         (CollectionStage::Connect, FailureCause::Unreachable)
     );
-    let shut = SshTarget { user: "nobody-here".to_owned(), ..jump };
-    let looked = looks.collect(collect_request(&SshTarget { jump: Some(Box::new(shut)), ..target })).await;
-    assert_eq!(cause(&looked), (CollectionStage::Authenticate, FailureCause::AuthenticationFailed));
-    assert!(looked.result.unwrap_err().message.starts_with("on the way, at 127.0.7.8"));
+    let wrong_user = SshTarget { user: "no-such-user".to_owned(), ..jump };
+    let outcome =
+        collector.collect(collect_request(&SshTarget { jump: Some(Box::new(wrong_user)), ..target })).await;
+    assert_eq!(cause(&outcome), (CollectionStage::Authenticate, FailureCause::AuthenticationFailed));
+    assert!(outcome.result.unwrap_err().message.starts_with("jump host 127.0.7.8: "));
 }
 
 #[tokio::test]
 async fn faulty_servers_fail_cleanly() {
-    let (patient, hasty) = (ssh_collector(), hasty());
-    let login = || SshAuth::Password("secret".into());
-    for (trap, expected) in [
+    let (default_timeouts, short_timeouts) = (ssh_collector(), short_timeouts());
+    let auth = || SshAuth::Password("secret".into());
+    for (fault, expected) in [
         (FaultScript::Silent, FailureCause::TimedOut),
         (FaultScript::SlowBanner, FailureCause::TimedOut),
         (FaultScript::RandomBytes, FailureCause::NotSsh),
@@ -380,33 +389,33 @@ async fn faulty_servers_fail_cleanly() {
         (FaultScript::StallAfterBanner, FailureCause::TimedOut),
         (FaultScript::GarbageAfterBanner, FailureCause::NotSsh),
     ] {
-        let server = FaultyServer::start(trap);
-        let looks = if expected == FailureCause::TimedOut { &hasty } else { &patient };
-        let looked = looks.collect(collect_request(&target(server.address(), "me", login()))).await;
-        assert_eq!(cause(&looked), (CollectionStage::Handshake, expected), "{trap:?}: {looked:?}");
+        let server = FaultyServer::start(fault);
+        let collector = if expected == FailureCause::TimedOut { &short_timeouts } else { &default_timeouts };
+        let outcome = collector.collect(collect_request(&target(server.address(), "me", auth()))).await;
+        assert_eq!(cause(&outcome), (CollectionStage::Handshake, expected), "{fault:?}: {outcome:?}");
         for _ in 0..100 {
             if server.open_connections() == 0 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(server.open_connections(), 0, "{trap:?}");
+        assert_eq!(server.open_connections(), 0, "{fault:?}");
     }
     let closed = SocketAddr::from((local(99), 1));
     assert_eq!(
-        cause(&patient.collect(collect_request(&target(closed, "me", login()))).await),
+        cause(&default_timeouts.collect(collect_request(&target(closed, "me", auth()))).await),
         (CollectionStage::Connect, FailureCause::Unreachable)
     );
-    let unknown = SshTarget { address: "no-such-host.invalid".to_owned(), ..target(closed, "me", login()) };
+    let unknown = SshTarget { address: "no-such-host.invalid".to_owned(), ..target(closed, "me", auth()) };
     assert_eq!(
-        cause(&patient.collect(collect_request(&unknown)).await),
+        cause(&default_timeouts.collect(collect_request(&unknown)).await),
         (CollectionStage::Resolve, FailureCause::DnsFailure)
     );
 }
 
 #[tokio::test]
 async fn arbitrary_shell_output_is_handled() {
-    let (patient, hasty) = (ssh_collector(), hasty());
+    let (default_timeouts, short_timeouts) = (ssh_collector(), short_timeouts());
     for (command, stage, expected) in [
         ("yes", CollectionStage::Shell, FailureCause::OutputTooLarge),
         ("echo === /a; yes", CollectionStage::Read, FailureCause::OutputTooLarge),
@@ -422,14 +431,14 @@ async fn arbitrary_shell_output_is_handled() {
         ("sleep 30", CollectionStage::Shell, FailureCause::TimedOut),
     ] {
         let server = Sshd::start(local(20), &[&format!("ForceCommand {command}")]);
-        let looks = if expected == FailureCause::TimedOut { &hasty } else { &patient };
-        let looked = looks.collect(collect_request(&by_key(&server, "ed25519"))).await;
-        assert_eq!(cause(&looked), (stage, expected), "{command}: {looked:?}");
+        let collector = if expected == FailureCause::TimedOut { &short_timeouts } else { &default_timeouts };
+        let outcome = collector.collect(collect_request(&target_with_key(&server, "ed25519"))).await;
+        assert_eq!(cause(&outcome), (stage, expected), "{command}: {outcome:?}");
     }
 }
 
-/// What the agent's own collectors make of two captures.
-fn by_agent(files: [&[u8]; 2]) -> Vec<(String, String, f64)> {
+/// Values that the agent derives from two captures.
+fn agent_values(files: [&[u8]; 2]) -> Vec<(String, String, f64)> {
     let all = CollectorOptions { top_processes: usize::MAX, ..CollectorOptions::default() };
     let set = CollectorSet::new(&[], all.clone());
     let mut deriver = perfwatch_collect::Deriver::default();
@@ -439,24 +448,26 @@ fn by_agent(files: [&[u8]; 2]) -> Vec<(String, String, f64)> {
         let reading = read_all(&capture, &set, &mut CollectorCache::default(), &capture.clock());
         derived = deriver.derive(&reading, &all);
     }
-    let there = derived.samples.into_iter().filter(|point| !point.value.is_nan());
-    there
-        .filter_map(|point| {
-            let value =
-                unscale(perfwatch_model::scale(point.value, point.metric.decimals), point.metric.decimals)?;
-            Some((point.metric.name.to_owned(), point.instance.to_string(), value))
+    let samples = derived.samples.into_iter().filter(|sample| !sample.value.is_nan());
+    samples
+        .filter_map(|sample| {
+            let value = unscale(
+                perfwatch_model::scale(sample.value, sample.metric.decimals),
+                sample.metric.decimals,
+            )?;
+            Some((sample.metric.name.to_owned(), sample.instance.to_string(), value))
         })
         .collect()
 }
 
-/// The Debian host with 128 processors instead of two.
+/// Capture of the Debian host with 128 cores instead of two.
 fn with_many_cores(capture: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(capture);
     let mut out = String::new();
     for line in text.split_inclusive('\n') {
         match line.strip_prefix("cpu1 ") {
             None => out.push_str(line),
-            Some(rest) => (1..128).for_each(|core| out.push_str(&format!("cpu{core} {rest}"))),
+            Some(values) => (1..128).for_each(|core| out.push_str(&format!("cpu{core} {values}"))),
         }
     }
     out.into_bytes()
@@ -470,45 +481,46 @@ async fn fixture_hosts_match_agent_output() {
     let debian = pair("debian12-vm");
     let many = [with_many_cores(&debian[0]), with_many_cores(&debian[1])];
     let old = [read("kernel-2.6"), read("kernel-2.6")];
-    let looks = ssh_collector();
+    let collector = ssh_collector();
     for (name, files, last) in [
         ("debian", debian, 60),
         ("raspberry", pair("raspberry-pi"), 61),
         ("old", old, 62),
         ("many", many, 63),
     ] {
-        let folder = tempfile::tempdir().unwrap();
-        for (at, bytes) in files.iter().enumerate() {
-            std::fs::write(folder.path().join(at.to_string()), bytes).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        for (index, bytes) in files.iter().enumerate() {
+            std::fs::write(directory.path().join(index.to_string()), bytes).unwrap();
         }
-        // The first, and from then on the second.
-        let here = folder.path().display();
+        // Prints the first capture once, then the second.
+        let root = directory.path().display();
         let command = format!(
-            "ForceCommand if [ -e {here}/seen ]; then cat {here}/1; else touch {here}/seen; cat {here}/0; fi"
+            "ForceCommand if [ -e {root}/seen ]; then cat {root}/1; else touch {root}/seen; cat {root}/0; fi"
         );
         let server = Sshd::start(local(last), &[&command]);
-        let seen = looks.collect(collect_request(&by_key(&server, "ed25519"))).await.result.unwrap();
-        let expected = by_agent([&files[0], &files[1]]);
+        let collected =
+            collector.collect(collect_request(&target_with_key(&server, "ed25519"))).await.result.unwrap();
+        let expected = agent_values([&files[0], &files[1]]);
         assert!(expected.len() > 20, "{name}: {}", expected.len());
         for (metric, instance, value) in &expected {
             assert_eq!(
-                seen.snapshot.value(metric, instance),
+                collected.snapshot.value(metric, instance),
                 Some(*value),
                 "{name}: {metric} {{{instance}}}"
             );
         }
-        assert_eq!(seen.snapshot.sample_count(), expected.len(), "{name}");
+        assert_eq!(collected.snapshot.sample_count(), expected.len(), "{name}");
         if name == "many" {
             assert!(
-                seen.snapshot.value("cpu.core.usage", "127").is_some(),
+                collected.snapshot.value("cpu.core.usage", "127").is_some(),
                 "{:?}",
-                seen.snapshot.shape.columns().iter().map(|c| &c.metric).take(20).collect::<Vec<_>>()
+                collected.snapshot.shape.columns().iter().map(|c| &c.metric).take(20).collect::<Vec<_>>()
             );
         }
     }
 }
 
-fn handles() -> usize {
+fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
@@ -518,11 +530,11 @@ fn threads() -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_faulty_servers_leak_nothing() {
-    let mut looks = hasty();
+    let mut collector = short_timeouts();
     let short = Duration::from_millis(400);
-    looks.deadlines = StageTimeouts { handshake: short, ..looks.deadlines };
-    let looks = Arc::new(looks);
-    let traps = [
+    collector.timeouts = StageTimeouts { handshake: short, ..collector.timeouts };
+    let collector = Arc::new(collector);
+    let faults = [
         FaultScript::Silent,
         FaultScript::SlowBanner,
         FaultScript::RandomBytes,
@@ -531,32 +543,38 @@ async fn many_faulty_servers_leak_nothing() {
         FaultScript::StallAfterBanner,
         FaultScript::GarbageAfterBanner,
     ];
-    let servers: Vec<FaultyServer> = traps.into_iter().map(FaultyServer::start).collect();
-    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    let (tasks, files) = (alive(), handles());
-    let turns = Arc::new(tokio::sync::Semaphore::new(50));
+    let servers: Vec<FaultyServer> = faults.into_iter().map(FaultyServer::start).collect();
+    let alive_tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let (tasks, files) = (alive_tasks(), open_files());
+    let permits = Arc::new(tokio::sync::Semaphore::new(50));
     let mut all = tokio::task::JoinSet::new();
-    for at in 0..1_000 {
-        let (looks, turns) = (looks.clone(), turns.clone());
-        let target = target(servers[at % servers.len()].address(), "me", SshAuth::Password("secret".into()));
+    for index in 0..1_000 {
+        let (collector, permits) = (collector.clone(), permits.clone());
+        let target =
+            target(servers[index % servers.len()].address(), "me", SshAuth::Password("secret".into()));
         all.spawn(async move {
-            let _turn = turns.acquire().await.unwrap();
-            looks.collect(collect_request(&target)).await.result.is_err()
+            let _permit = permits.acquire().await.unwrap();
+            collector.collect(collect_request(&target)).await.result.is_err()
         });
     }
     assert!(all.join_all().await.into_iter().all(|failed| failed));
     for _ in 0..200 {
         if servers.iter().all(|server| server.open_connections() == 0)
-            && alive() <= tasks
-            && handles() <= files
+            && alive_tasks() <= tasks
+            && open_files() <= files
         {
             break;
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     assert!(servers.iter().all(|server| server.open_connections() == 0));
-    assert!(alive() <= tasks && handles() <= files, "{} tasks, {} files", alive(), handles());
-    assert_eq!((looks.open_connections(), looks.slot_count()), (0, 0));
-    // Those of the runtime, of the servers here, and of other tests.
+    assert!(
+        alive_tasks() <= tasks && open_files() <= files,
+        "{} tasks, {} files",
+        alive_tasks(),
+        open_files()
+    );
+    assert_eq!((collector.open_connections(), collector.slot_count()), (0, 0));
+    // Threads of the runtime, of the servers of this test, and of other tests.
     assert!(threads() < 100, "{}", threads());
 }

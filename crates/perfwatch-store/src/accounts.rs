@@ -1,96 +1,68 @@
-//! Who may enter: accounts, their browsers and tokens; agents and what lets them in; what was
-//! changed by whom. Every change of who may do what carries [`crate::settings::Counted::changed`] along in its commit, so
-//! that each hub sees that there was one.
+//! Accounts, sessions and API tokens.
+//!
+//! Every change of access is committed together with [`crate::revision::Revision::bump`], so that other hubs notice
+//! the change and reload.
 
-mod agents;
-mod audit;
-
-pub use agents::{Agent, EnrollmentToken, HostTags};
-pub use audit::{AuditEntry, AuditFilter, list_audit_entries};
-
-use crate::sql::{RowReader, SqlStatement, SqlValue, json_list};
-use crate::store::{Store, StoreError};
-use serde::{Deserialize, Serialize};
+use crate::error::StoreError;
+use crate::sql::{RowReader, SqlStatement, SqlValue, json_list, text_enum};
+use crate::store::Store;
 use uuid::Uuid;
 
-/// SHA-256 of a secret: what is kept of it.
+/// SHA-256 of a secret; the secret itself is not stored.
 pub type SecretHash = [u8; 32];
 
-/// What an account may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Looks.
-    Viewer,
-    /// Runs the fleet: hosts, agents, rules.
-    Operator,
-    /// Runs the hub: accounts, settings, audit.
-    Admin,
-}
-
-impl Role {
-    /// All, the least first.
-    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
-
-    /// As it is written.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Admin => "admin",
-        }
-    }
-
-    /// From its name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.name() == name)
+text_enum! {
+    /// Role of an account, lowest rights first.
+    pub enum Role {
+        /// Reads hosts, history and incidents.
+        Viewer = "viewer",
+        /// Manages the fleet: hosts, agents, rules.
+        Operator = "operator",
+        /// Manages the hub: accounts, settings, audit log.
+        Admin = "admin",
     }
 }
 
-/// A person.
+/// A user account.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Account {
-    /// For ever.
+    /// Stable identifier (UUIDv7).
     pub id: Uuid,
-    /// What they log in with; lower case.
+    /// Login name in lower case, unique.
     pub name: String,
-    /// What they may do.
+    /// Role of the account.
     pub role: Role,
-    /// argon2id in PHC form; none where an issuer vouches for them.
+    /// argon2id in PHC form; `None` for accounts that log in through OpenID Connect only.
     pub password: Option<String>,
-    /// Secret of the second factor (RFC 6238).
+    /// Encrypted TOTP secret (RFC 6238).
     pub totp_secret: Option<Vec<u8>>,
-    /// The last time step whose code was used.
+    /// Last time step whose code was accepted.
     pub totp_step: i64,
-    /// Hashes, in hexadecimal, of codes for who lost the second factor.
+    /// Hexadecimal hashes of the unused recovery codes.
     pub recovery_codes: Vec<String>,
-    /// `issuer subject` at an OpenID Connect issuer.
+    /// Issuer and subject at an OpenID Connect issuer, separated by a space.
     pub oidc_subject: Option<String>,
-    /// Sees hosts with one of these tags only; empty for all.
+    /// Limits access to hosts with one of these tags; empty for all hosts.
     pub host_tags: Vec<String>,
-    /// May enter.
+    /// Whether the account may log in.
     pub enabled: bool,
-    /// Sessions and signed tokens of an earlier number are void.
+    /// Sessions and signed tokens of an earlier epoch are invalid.
     pub token_epoch: i64,
-    /// When it was made, milliseconds since 1970.
+    /// Time of creation, Unix milliseconds.
     pub created_ms: i64,
-    /// When they last logged in.
+    /// Time of the last login, Unix milliseconds.
     pub last_login_ms: Option<i64>,
 }
 
 impl std::fmt::Debug for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Without its secrets.
+        // Secrets are omitted.
         f.debug_struct("Account").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-const ACCOUNT_COLUMNS: &str = "SELECT id, name, role, password, totp, totp_step, recovery, subject, host_tags, enabled, epoch, \
-     created_ms, login_ms FROM account ORDER BY name";
-
 impl Account {
-    /// Someone who may enter, without a password yet.
+    /// A new enabled account without a password.
     pub fn new(name: String, role: Role, now_ms: i64) -> Self {
         Self {
             id: Uuid::now_v7(),
@@ -109,31 +81,33 @@ impl Account {
         }
     }
 
-    /// All, by name.
+    /// Lists all accounts by name.
     ///
     /// # Errors
-    /// A store that does not answer.
+    /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
-        store.query(ACCOUNT_COLUMNS, Vec::new()).await?.into_iter().map(Self::read).collect()
+        let sql = "SELECT id, name, role, password, totp_secret, totp_step, recovery_codes, oidc_subject, host_tags, \
+             enabled, token_epoch, created_ms, last_login_ms FROM account ORDER BY name";
+        store.query(sql, Vec::new()).await?.into_iter().map(Self::read).collect()
     }
 
     fn read(row: Vec<SqlValue>) -> Result<Self, StoreError> {
-        let mut cells = RowReader::new(row);
+        let mut row = RowReader::new(row);
         Ok(Self {
-            id: cells.id()?,
-            name: cells.text()?,
-            // Unknown ones, of a later version, may do the least.
-            role: Role::parse(&cells.text()?).unwrap_or(Role::Viewer),
-            password: cells.opt_text()?,
-            totp_secret: cells.opt_bytes()?,
-            totp_step: cells.int()?,
-            recovery_codes: cells.list()?,
-            oidc_subject: cells.opt_text()?,
-            host_tags: cells.list()?,
-            enabled: cells.int()? != 0,
-            token_epoch: cells.int()?,
-            created_ms: cells.int()?,
-            last_login_ms: cells.opt_int()?,
+            id: row.id()?,
+            name: row.text()?,
+            // A role that a later version added gets the lowest rights.
+            role: Role::parse(&row.text()?).unwrap_or(Role::Viewer),
+            password: row.opt_text()?,
+            totp_secret: row.opt_bytes()?,
+            totp_step: row.int()?,
+            recovery_codes: row.list()?,
+            oidc_subject: row.opt_text()?,
+            host_tags: row.list()?,
+            enabled: row.flag()?,
+            token_epoch: row.int()?,
+            created_ms: row.int()?,
+            last_login_ms: row.opt_int()?,
         })
     }
 
@@ -141,7 +115,7 @@ impl Account {
         [
             self.id.into(),
             self.name.as_str().into(),
-            self.role.name().into(),
+            self.role.into(),
             self.password.as_deref().into(),
             self.totp_secret.as_deref().into(),
             self.totp_step.into(),
@@ -155,21 +129,23 @@ impl Account {
         ]
     }
 
-    /// A new one; a conflict where the name is taken.
+    /// Inserts the account; a conflict if the name is taken.
     pub fn insert(&self) -> SqlStatement {
-        let sql = "INSERT INTO account (id, name, role, password, totp, totp_step, recovery, subject, host_tags, enabled, \
-             epoch, created_ms, login_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+        let sql = "INSERT INTO account (id, name, role, password, totp_secret, totp_step, recovery_codes, \
+             oidc_subject, host_tags, enabled, token_epoch, created_ms, last_login_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
         SqlStatement::new(sql, self.values())
     }
 
-    /// All of it as it is here; a conflict where it is gone or its name is taken.
+    /// Updates all columns; a conflict if the account was deleted or its name is taken.
     pub fn update(&self) -> SqlStatement {
-        let sql = "UPDATE account SET name = $2, role = $3, password = $4, totp = $5, totp_step = $6, recovery = $7, \
-             subject = $8, host_tags = $9, enabled = $10, epoch = $11, created_ms = $12, login_ms = $13 WHERE id = $1";
+        let sql = "UPDATE account SET name = $2, role = $3, password = $4, totp_secret = $5, totp_step = $6, \
+             recovery_codes = $7, oidc_subject = $8, host_tags = $9, enabled = $10, token_epoch = $11, \
+             created_ms = $12, last_login_ms = $13 WHERE id = $1";
         SqlStatement::new(sql, self.values()).require_row()
     }
 
-    /// Gone, with its sessions and tokens.
+    /// Deletes the account with its sessions and tokens.
     pub fn delete(id: Uuid) -> [SqlStatement; 3] {
         [
             Session::delete_for_account(id),
@@ -179,49 +155,50 @@ impl Account {
     }
 }
 
-/// A browser that is logged in.
+/// A browser session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// Of what its cookie holds.
+    /// Hash of the session cookie.
     pub hash: SecretHash,
-    /// Whose.
+    /// Account that logged in.
     pub account: Uuid,
-    /// Since when, milliseconds since 1970.
+    /// Time of the login, Unix milliseconds.
     pub created_ms: i64,
-    /// When it last asked for something.
+    /// Time of the last request, Unix milliseconds.
     pub last_used_ms: i64,
-    /// Where it came from at login.
+    /// Client address at login.
     pub address: String,
-    /// What it said it is.
+    /// `User-Agent` header at login.
     pub user_agent: String,
 }
 
 impl Session {
-    /// All.
+    /// Lists all sessions, oldest first.
     ///
     /// # Errors
-    /// A store that does not answer.
+    /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
-        let sql =
-            "SELECT hash, account, created_ms, seen_ms, address, browser FROM session ORDER BY created_ms";
+        let sql = "SELECT hash, account, created_ms, last_used_ms, address, user_agent FROM session \
+             ORDER BY created_ms";
         let read = |row| {
-            let mut cells = RowReader::new(row);
+            let mut row = RowReader::new(row);
             Ok(Self {
-                hash: cells.array()?,
-                account: cells.id()?,
-                created_ms: cells.int()?,
-                last_used_ms: cells.int()?,
-                address: cells.text()?,
-                user_agent: cells.text()?,
+                hash: row.array()?,
+                account: row.id()?,
+                created_ms: row.int()?,
+                last_used_ms: row.int()?,
+                address: row.text()?,
+                user_agent: row.text()?,
             })
         };
         store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
     }
 
-    /// Logged in.
+    /// Inserts the session after a login.
     pub fn insert(&self) -> SqlStatement {
-        let sql = "INSERT INTO session (hash, account, created_ms, seen_ms, address, browser) VALUES ($1, $2, $3, $4, $5, $6)";
-        let cells = [
+        let sql = "INSERT INTO session (hash, account, created_ms, last_used_ms, address, user_agent) \
+             VALUES ($1, $2, $3, $4, $5, $6)";
+        let values = [
             self.hash[..].into(),
             self.account.into(),
             self.created_ms.into(),
@@ -229,94 +206,95 @@ impl Session {
             self.address.as_str().into(),
             self.user_agent.as_str().into(),
         ];
-        SqlStatement::new(sql, cells)
+        SqlStatement::new(sql, values)
     }
 
-    /// It asked for something.
-    pub fn touch(hash: &SecretHash, seen_ms: i64) -> SqlStatement {
+    /// Advances the time of the last request.
+    pub fn touch(hash: &SecretHash, last_used_ms: i64) -> SqlStatement {
         SqlStatement::new(
-            "UPDATE session SET seen_ms = $2 WHERE hash = $1 AND seen_ms < $2",
-            [hash[..].into(), seen_ms.into()],
+            "UPDATE session SET last_used_ms = $2 WHERE hash = $1 AND last_used_ms < $2",
+            [hash[..].into(), last_used_ms.into()],
         )
     }
 
-    /// Logged out.
+    /// Deletes the session at logout.
     pub fn delete(hash: &SecretHash) -> SqlStatement {
         SqlStatement::new("DELETE FROM session WHERE hash = $1", [hash[..].into()])
     }
 
-    /// Logged out everywhere.
+    /// Deletes all sessions of an account.
     pub fn delete_for_account(account: Uuid) -> SqlStatement {
         SqlStatement::new("DELETE FROM session WHERE account = $1", [account.into()])
     }
 
-    /// Those that nobody used since a time, or that are from before another.
-    pub fn delete_expired(seen_before_ms: i64, created_before_ms: i64) -> SqlStatement {
-        let sql = "DELETE FROM session WHERE seen_ms < $1 OR created_ms < $2";
-        SqlStatement::new(sql, [seen_before_ms.into(), created_before_ms.into()])
+    /// Deletes sessions that were last used, or created, before a time.
+    pub fn delete_expired(used_before_ms: i64, created_before_ms: i64) -> SqlStatement {
+        let sql = "DELETE FROM session WHERE last_used_ms < $1 OR created_ms < $2";
+        SqlStatement::new(sql, [used_before_ms.into(), created_before_ms.into()])
     }
 }
 
-/// A token of a script.
+/// An API token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// For ever.
+    /// Stable identifier (UUIDv7).
     pub id: Uuid,
-    /// Of the token.
+    /// Hash of the token.
     pub hash: SecretHash,
-    /// Whose: it never may more than they.
+    /// Account of the token. Its rights limit the rights of the token.
     pub account: Uuid,
-    /// What it is for.
+    /// Purpose, as text.
     pub name: String,
-    /// What it may do.
+    /// Scope that limits the rights of the token.
     pub scope: String,
-    /// When it was made, milliseconds since 1970.
+    /// Time of creation, Unix milliseconds.
     pub created_ms: i64,
-    /// When it ends.
+    /// Time of expiry, Unix milliseconds; `None` for tokens that do not expire.
     pub expires_ms: Option<i64>,
-    /// When it was last used, to the minute.
+    /// Time of the last use, Unix milliseconds, exact to the minute.
     pub last_used_ms: Option<i64>,
 }
 
 impl Token {
-    /// All.
+    /// Lists all tokens, oldest first.
     ///
     /// # Errors
-    /// A store that does not answer.
+    /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
-        let sql = "SELECT id, hash, account, name, scope, created_ms, expires_ms, used_ms FROM token ORDER BY created_ms";
+        let sql = "SELECT id, hash, account, name, scope, created_ms, expires_ms, last_used_ms FROM token \
+             ORDER BY created_ms";
         let read = |row| {
-            let mut cells = RowReader::new(row);
+            let mut row = RowReader::new(row);
             Ok(Self {
-                id: cells.id()?,
-                hash: cells.array()?,
-                account: cells.id()?,
-                name: cells.text()?,
-                scope: cells.text()?,
-                created_ms: cells.int()?,
-                expires_ms: cells.opt_int()?,
-                last_used_ms: cells.opt_int()?,
+                id: row.id()?,
+                hash: row.array()?,
+                account: row.id()?,
+                name: row.text()?,
+                scope: row.text()?,
+                created_ms: row.int()?,
+                expires_ms: row.opt_int()?,
+                last_used_ms: row.opt_int()?,
             })
         };
         store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
     }
 
-    /// One that does not end by itself.
+    /// A new token that does not expire.
     pub fn new(hash: SecretHash, account: Uuid, name: String, scope: String, now_ms: i64) -> Self {
         let id = Uuid::now_v7();
         Self { id, hash, account, name, scope, created_ms: now_ms, expires_ms: None, last_used_ms: None }
     }
 
-    /// Whether it has not ended yet.
+    /// Whether the token has not expired yet.
     pub fn is_valid(&self, now_ms: i64) -> bool {
         self.expires_ms.is_none_or(|at_ms| at_ms > now_ms)
     }
 
-    /// A new one.
+    /// Inserts the token as a new row.
     pub fn insert(&self) -> SqlStatement {
-        let sql = "INSERT INTO token (id, hash, account, name, scope, created_ms, expires_ms, used_ms) \
+        let sql = "INSERT INTO token (id, hash, account, name, scope, created_ms, expires_ms, last_used_ms) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-        let cells = [
+        let values = [
             self.id.into(),
             self.hash[..].into(),
             self.account.into(),
@@ -326,16 +304,17 @@ impl Token {
             self.expires_ms.into(),
             self.last_used_ms.into(),
         ];
-        SqlStatement::new(sql, cells)
+        SqlStatement::new(sql, values)
     }
 
-    /// Void from now on.
+    /// Deletes the token; a conflict if it was deleted already.
     pub fn delete(id: Uuid) -> SqlStatement {
         SqlStatement::new("DELETE FROM token WHERE id = $1", [id.into()]).require_row()
     }
 
-    /// It was used.
-    pub fn touch(id: Uuid, used_ms: i64) -> SqlStatement {
-        SqlStatement::new("UPDATE token SET used_ms = $2 WHERE id = $1", [id.into(), used_ms.into()])
+    /// Updates the time of the last use.
+    pub fn touch(id: Uuid, last_used_ms: i64) -> SqlStatement {
+        let sql = "UPDATE token SET last_used_ms = $2 WHERE id = $1";
+        SqlStatement::new(sql, [id.into(), last_used_ms.into()])
     }
 }

@@ -1,25 +1,26 @@
-//! Rows on their way into the head, the same for both databases: framed where they come in, many
-//! calls to a commit.
+//! Group commit into the head, the same for both engines: rows are encoded by the caller, and many calls share a
+//! commit.
 
+use crate::error::StoreError;
 use crate::head_payload;
-use crate::store::{SnapshotRow, StoreError};
+use crate::store::SnapshotRow;
 use perfwatch_model::Shape;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Commits that follow one another are at least this far apart: what comes meanwhile shares the
-/// next one. One that comes alone does not wait.
+/// Minimum time between two commits. Calls that arrive in between share the next commit; a single call is committed
+/// immediately.
 pub(crate) const GROUP_COMMIT_DELAY: Duration = Duration::from_millis(15);
-/// Rows of one commit.
+/// Number of rows after which a commit accepts no further calls.
 pub(crate) const MAX_COMMIT_ROWS: usize = 1_000;
-/// Calls that wait for their commit.
+/// Maximum number of calls that wait for their commit.
 pub(crate) const APPEND_QUEUE_CAPACITY: usize = 4_096;
 
-/// The number of the commit that rows came with.
+/// Arrival number of the commit that contains the rows.
 pub(crate) type AppendResult = Result<i64, StoreError>;
 
-/// Rows of one call, framed.
+/// Encoded rows of one call.
 pub(crate) struct Append {
     pub(crate) bytes: Vec<u8>,
     pub(crate) rows: usize,
@@ -37,17 +38,17 @@ impl Append {
     }
 }
 
-/// Who asks is told to come again.
+/// Error of calls after the store was closed.
 pub(crate) fn store_closed() -> StoreError {
     StoreError::Unavailable("store is closed".to_owned())
 }
 
-/// What is left of the budget belongs to sealing and roll-up.
+/// Error of appends that exceed the disk budget. The remaining space is reserved for sealing and roll-up.
 pub(crate) fn disk_budget_exhausted() -> StoreError {
     StoreError::Unavailable("disk budget exhausted; old data is being deleted".to_owned())
 }
 
-/// Whether the last commit failed: said when that changes, not at every try.
+/// Whether the last commit failed. Logs changes only, not every failed retry.
 #[derive(Default)]
 pub(crate) struct ErrorLatch(bool);
 

@@ -1,104 +1,127 @@
-//! From the directory of a block to the parts that a reader wants, and from those to rows: the
-//! same for both databases, which only fetch bytes.
+//! Reads the requested parts of a block. Both engines fetch bytes only; directory and parts are decoded here.
 
 use crate::store::BlockContent;
 use perfwatch_model::Shape;
 use perfwatch_tsdb::{
-    BlockHeader, BlockPart, BucketColumn, Buckets, ColumnProjection, FormatError, Projection, Projector,
-    RowKind, STAT_COLUMNS, Table,
+    BUCKET_STATS_LEN, BlockHeader, BlockPart, BucketColumn, Buckets, ColumnProjection, FormatError,
+    Projection, Projector, RowKind, Table,
 };
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What to fetch of one block.
+/// Maximum number of parts that are read one by one. Of a block with more parts, all bytes are read at once.
+const MAX_PART_READS: usize = 40;
+
+/// Plan of the reads of one block.
 pub(crate) struct BlockFetch {
     header: BlockHeader,
     projection: ColumnProjection,
     processes: bool,
     annotations: bool,
     sequences: bool,
-    /// Where each part stands.
-    pub(crate) parts: Vec<(BlockPart, Range<usize>)>,
+    /// Requested parts with their byte ranges.
+    parts: Vec<(BlockPart, Range<usize>)>,
 }
 
 impl BlockFetch {
-    /// Reads the directory and works out what is wanted.
+    /// Parses the directory and determines the parts that the projection needs.
     pub(crate) fn new(
-        head: &[u8],
+        header: &[u8],
         shape: Option<&Arc<Shape>>,
-        wanted: &Projection,
-        picker: &mut Projector<'_>,
+        projection: &Projection,
+        projector: &mut Projector<'_>,
     ) -> Result<Self, FormatError> {
-        let head = BlockHeader::parse(head)?;
+        let header = BlockHeader::parse(header)?;
         let shape = shape.ok_or(FormatError::Invalid("unknown shape"))?;
-        if shape.id() != head.shape() || shape.columns().len() != head.columns() {
+        if shape.id() != header.shape() || shape.columns().len() != header.columns() {
             return Err(FormatError::Invalid("column count does not match the shape"));
         }
-        let picked = picker.project(shape).clone();
-        let of_ticks = head.row_kind() == RowKind::Raw;
-        let (ticks, processes, notes) =
-            (of_ticks && wanted.sequences, of_ticks && wanted.processes, of_ticks && wanted.annotations);
-        let mut asked = vec![BlockPart::Time];
-        if of_ticks {
-            asked.push(BlockPart::Interval);
-            asked.extend(picked.indices.iter().map(|&at| BlockPart::Column(at)));
+        let columns = projector.project(shape).clone();
+        let is_raw = header.row_kind() == RowKind::Raw;
+        let sequences = is_raw && projection.sequences;
+        let processes = is_raw && projection.processes;
+        let annotations = is_raw && projection.annotations;
+        let mut needed = vec![BlockPart::Time];
+        if is_raw {
+            needed.push(BlockPart::Interval);
+            needed.extend(columns.indices.iter().map(|&column| BlockPart::Column(column)));
         } else {
-            asked.extend(
-                picked.indices.iter().flat_map(|&at| (0..STAT_COLUMNS).map(move |f| BlockPart::Stat(at, f))),
-            );
+            let stats =
+                |&column: &usize| (0..BUCKET_STATS_LEN).map(move |stat| BlockPart::Stat(column, stat));
+            needed.extend(columns.indices.iter().flat_map(stats));
         }
-        if ticks {
-            asked.extend([BlockPart::Boot, BlockPart::Boots, BlockPart::Seq]);
+        if sequences {
+            needed.extend([BlockPart::Boot, BlockPart::Boots, BlockPart::Seq]);
         }
         if processes {
-            asked.push(BlockPart::Processes);
+            needed.push(BlockPart::Processes);
         }
-        if notes {
-            asked.push(BlockPart::Annotations);
+        if annotations {
+            needed.push(BlockPart::Annotations);
         }
-        let mut parts = Vec::with_capacity(asked.len());
-        for part in asked {
-            parts.extend(head.byte_range(part)?.map(|range| (part, range)));
+        let mut parts = Vec::with_capacity(needed.len());
+        for part in needed {
+            parts.extend(header.byte_range(part)?.map(|range| (part, range)));
         }
-        Ok(Self { header: head, projection: picked, processes, annotations: notes, sequences: ticks, parts })
+        Ok(Self { header, projection: columns, processes, annotations, sequences, parts })
     }
 
-    /// The rows, from the parts' bytes in the order of [`Fetch::parts`].
-    pub(crate) fn decode(&self, bytes: &[&[u8]]) -> Result<BlockContent, FormatError> {
+    fn reads_whole_block(&self) -> bool {
+        self.parts.len() > MAX_PART_READS
+    }
+
+    /// Byte ranges to read. A range that ends at [`usize::MAX`] is the whole block.
+    pub(crate) fn reads(&self) -> Vec<Range<usize>> {
+        if self.reads_whole_block() {
+            return vec![0..usize::MAX];
+        }
+        self.parts.iter().map(|(_, range)| range.clone()).collect()
+    }
+
+    /// Decodes the rows from the bytes of [`BlockFetch::reads`], in that order.
+    pub(crate) fn decode(&self, reads: &[&[u8]]) -> Result<BlockContent, FormatError> {
+        if !self.reads_whole_block() {
+            let complete = reads.len() == self.parts.len()
+                && self.parts.iter().zip(reads).all(|((_, range), bytes)| range.len() == bytes.len());
+            return if complete { self.decode_parts(reads) } else { Err(FormatError::Truncated) };
+        }
+        let block = reads.first().copied().unwrap_or_default();
+        let part = |range: &Range<usize>| block.get(range.clone()).ok_or(FormatError::Truncated);
+        let parts: Vec<&[u8]> = self.parts.iter().map(|(_, range)| part(range)).collect::<Result<_, _>>()?;
+        self.decode_parts(&parts)
+    }
+
+    fn decode_parts(&self, bytes: &[&[u8]]) -> Result<BlockContent, FormatError> {
         let fetched: HashMap<BlockPart, &[u8]> =
             self.parts.iter().map(|(part, _)| *part).zip(bytes.iter().copied()).collect();
-        let part = |part: BlockPart| fetched.get(&part).copied().unwrap_or_default();
-        let column = |which: BlockPart| self.header.decode_column(which, part(which));
+        let bytes_of = |part: BlockPart| fetched.get(&part).copied().unwrap_or_default();
+        let column = |part: BlockPart| self.header.decode_column(part, bytes_of(part));
         let shape = self.projection.shape.clone();
+        let indices = self.projection.indices.iter();
         if self.header.row_kind() == RowKind::Buckets {
-            let figures = |at: usize| {
-                let figures: Vec<Vec<i64>> = (0..STAT_COLUMNS)
-                    .map(|figure| column(BlockPart::Stat(at, figure)))
+            let bucket_column = |index: usize| {
+                let stats: Vec<Vec<i64>> = (0..BUCKET_STATS_LEN)
+                    .map(|stat| column(BlockPart::Stat(index, stat)))
                     .collect::<Result<_, _>>()?;
-                BucketColumn::decode(&figures)
+                BucketColumn::decode(&stats)
             };
-            let columns = self.projection.indices.iter().map(|&at| figures(at)).collect::<Result<_, _>>()?;
+            let columns = indices.map(|&index| bucket_column(index)).collect::<Result<_, _>>()?;
             return Ok(BlockContent::Buckets(Buckets { shape, start_ms: column(BlockPart::Time)?, columns }));
         }
         let mut table = Table::empty(shape);
         table.at_ms = column(BlockPart::Time)?;
         table.interval_ms = column(BlockPart::Interval)?;
-        table.columns = self
-            .projection
-            .indices
-            .iter()
-            .map(|&at| column(BlockPart::Column(at)))
-            .collect::<Result<_, _>>()?;
+        table.columns = indices.map(|&index| column(BlockPart::Column(index))).collect::<Result<_, _>>()?;
         if self.sequences {
-            table.boots = self.header.decode_boots(part(BlockPart::Boot), part(BlockPart::Boots))?;
+            table.boots = self.header.decode_boots(bytes_of(BlockPart::Boot), bytes_of(BlockPart::Boots))?;
             table.seqs = column(BlockPart::Seq)?.iter().map(|seq| seq.cast_unsigned()).collect();
         }
         if self.processes {
-            table.processes = self.header.decode_processes(part(BlockPart::Processes))?;
+            table.processes = self.header.decode_processes(bytes_of(BlockPart::Processes))?;
         }
         if self.annotations {
-            (table.errors, table.facts) = self.header.decode_annotations(part(BlockPart::Annotations))?;
+            (table.errors, table.facts) = self.header.decode_annotations(bytes_of(BlockPart::Annotations))?;
         }
         Ok(BlockContent::Raw(table))
     }

@@ -1,319 +1,366 @@
-//! The queue: a row for each look that is to be made, leased by whoever makes it. A row that is not
-//! done has its server as key, so there is one at a time; a lease that ran out is anyone's.
+//! Collection queue: one leased row per job.
 //!
-//! Every time is handed in: the queue has no clock.
+//! An unfinished job has its server as unique key, so each server has at most one. A job whose lease expired may be
+//! claimed by any hub. All times are parameters; the queue has no clock.
 
-use crate::sql::{RowReader, SqlStatement, SqlValue};
-use crate::store::{Store, StoreError};
+use crate::collections::CollectTrigger;
+use crate::error::StoreError;
+use crate::settings::{get_setting, put_setting};
+use crate::sql::{RowReader, SqlStatement, SqlValue, text_enum};
+use crate::store::Store;
 use uuid::Uuid;
 
-/// Work to do, or that was done.
+text_enum! {
+    /// State of a collection job.
+    pub enum JobState {
+        /// Waits for its time or a worker.
+        Waiting = "waiting",
+        /// Claimed by a hub.
+        Active = "active",
+        /// Finished successfully.
+        Completed = "completed",
+        /// Failed after all attempts.
+        Failed = "failed",
+    }
+}
+
+/// A collection job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRow {
-    /// Its number.
+    /// Number of the job, assigned by the database.
     pub id: i64,
-    /// Which server.
+    /// Server to collect.
     pub server: Uuid,
-    /// `schedule` or `asked`.
-    pub trigger: String,
-    /// `waiting`, `active`, `completed`, `failed`.
-    pub state: String,
-    /// Not before, milliseconds since 1970.
+    /// Trigger of the job: scheduled or manual.
+    pub trigger: CollectTrigger,
+    /// State of the job.
+    pub state: JobState,
+    /// Earliest start, Unix milliseconds.
     pub run_at_ms: i64,
-    /// How often it was begun.
+    /// Number of attempts that were started.
     pub attempts: i64,
-    /// When it was begun last.
+    /// Start of the last attempt, Unix milliseconds.
     pub started_ms: Option<i64>,
-    /// When it was done.
+    /// Time at which the job completed or failed, Unix milliseconds.
     pub finished_ms: Option<i64>,
-    /// Why it did not go well, last time.
+    /// Error of the last attempt.
     pub error: Option<String>,
 }
 
-/// How many there are, and how fast they go.
+/// Statistics of the queue. "Recently" is the period that the caller of [`CollectionJobs::stats`] gives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JobCounts {
-    /// Due, and not begun.
+    /// Jobs that are due and not started.
     pub waiting: i64,
-    /// Not due yet.
+    /// Jobs that are not due yet.
     pub delayed: i64,
-    /// Begun.
+    /// Jobs that a hub has claimed.
     pub active: i64,
-    /// Went well.
+    /// Jobs that finished successfully.
     pub completed: i64,
-    /// Did not.
+    /// Jobs that failed after all attempts.
     pub failed: i64,
-    /// Of the done ones, done lately.
+    /// Jobs that completed or failed recently.
     pub finished_recently: i64,
-    /// Of those, failed.
+    /// Jobs that failed recently.
     pub failed_recently: i64,
-    /// How long those took together, milliseconds.
+    /// Sum of the durations of recently finished jobs, in milliseconds.
     pub duration_ms: i64,
-    /// The longest of them.
+    /// Maximum duration of recently finished jobs, in milliseconds.
     pub max_duration_ms: i64,
-    /// How late those that are due are, milliseconds, at most.
+    /// Maximum time for which a waiting job has been due, in milliseconds.
     pub max_delay_ms: i64,
 }
 
-/// From when to when something is taken.
+/// Times of a lease, Unix milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
-    /// Now, milliseconds since 1970.
+    /// Current time.
     pub now_ms: i64,
-    /// From then on it is anyone's again.
+    /// Expiry. Afterwards any hub may claim the job.
     pub until_ms: i64,
 }
 
-/// How many are taken.
+/// Number of jobs that a hub can start.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerCapacity {
-    /// Together.
+    /// Maximum number of jobs.
     pub total: i64,
-    /// Of those, at servers whose last look came to nothing.
+    /// Maximum number of jobs for failing servers, included in the total.
     pub failing: i64,
 }
 
-/// The queue.
+/// The collection queue.
 #[derive(Debug)]
 pub struct CollectionJobs;
 
 const PAUSED: &str = "queue_paused";
 
-/// What is read of jobs, as [`JobRow::read`] takes it.
-macro_rules! job_columns {
-    () => {
-        "SELECT id, server, reason, state, run_ms, tries, started_ms, done_ms, error FROM job "
+/// Statement that reads jobs, with the columns in the order of [`JobRow::read`].
+macro_rules! select_jobs {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, server, trigger, state, run_at_ms, attempts, started_ms, finished_ms, error \
+             FROM collection_job ",
+            $rest
+        )
     };
 }
 
-/// Whether a look will likely take long: the last one came to nothing, and nobody waits for this one.
-/// What went wrong at a hub says nothing of the server.
+/// Statement that adds a job for an enabled and unblocked server.
+macro_rules! insert_job {
+    ($trigger:literal, $conflict:literal) => {
+        concat!(
+            "INSERT INTO collection_job (server, pending_key, trigger, state, run_at_ms, attempts) \
+             SELECT id, id, '",
+            $trigger,
+            "', 'waiting', CAST($2 AS BIGINT), 0 FROM server \
+             WHERE id = $1 AND enabled = 1 AND blocked_reason IS NULL ON CONFLICT (pending_key) DO ",
+            $conflict
+        )
+    };
+}
+
+/// Whether a collection will probably end in a timeout: the last one failed, and no user waits for this one.
+/// Failures inside the hub do not count against the server.
 macro_rules! is_failing {
     () => {
-        "CAST(CASE WHEN server.last_cause IS NULL OR server.last_cause = 'internal' OR job.reason = 'asked' THEN 0 ELSE 1 END AS BIGINT)"
+        "CAST(CASE WHEN server.last_cause IS NULL OR server.last_cause = 'internal' \
+         OR collection_job.trigger = 'manual' THEN 0 ELSE 1 END AS BIGINT)"
     };
 }
 
 impl JobRow {
     fn read(row: Vec<SqlValue>) -> Result<Self, StoreError> {
-        let mut cells = RowReader::new(row);
+        let mut row = RowReader::new(row);
         Ok(Self {
-            id: cells.int()?,
-            server: cells.id()?,
-            trigger: cells.text()?,
-            state: cells.text()?,
-            run_at_ms: cells.int()?,
-            attempts: cells.int()?,
-            started_ms: cells.opt_int()?,
-            finished_ms: cells.opt_int()?,
-            error: cells.opt_text()?,
+            id: row.int()?,
+            server: row.id()?,
+            trigger: row.parsed(CollectTrigger::parse)?,
+            state: row.parsed(JobState::parse)?,
+            run_at_ms: row.int()?,
+            attempts: row.int()?,
+            started_ms: row.opt_int()?,
+            finished_ms: row.opt_int()?,
+            error: row.opt_text()?,
         })
     }
 }
 
 impl CollectionJobs {
-    /// A look at a time, where none is planned.
-    pub fn schedule(server: Uuid, run_ms: i64) -> SqlStatement {
-        let sql = "INSERT INTO job (server, live_key, reason, state, run_ms, tries) \
-             SELECT id, id, 'schedule', 'waiting', CAST($2 AS BIGINT), 0 FROM server WHERE id = $1 AND enabled = 1 AND refused IS NULL \
-             ON CONFLICT (live_key) DO NOTHING";
-        SqlStatement::new(sql, [server.into(), run_ms.into()])
+    /// Adds a scheduled job unless the server has an unfinished job.
+    pub fn schedule(server: Uuid, run_at_ms: i64) -> SqlStatement {
+        SqlStatement::new(insert_job!("scheduled", "NOTHING"), [server.into(), run_at_ms.into()])
     }
 
-    /// The same; one that is planned and not begun is moved there.
-    pub fn reschedule(server: Uuid, run_ms: i64) -> SqlStatement {
-        let sql = "INSERT INTO job (server, live_key, reason, state, run_ms, tries) \
-             SELECT id, id, 'schedule', 'waiting', CAST($2 AS BIGINT), 0 FROM server WHERE id = $1 AND enabled = 1 AND refused IS NULL \
-             ON CONFLICT (live_key) DO UPDATE SET run_ms = excluded.run_ms, tries = 0 WHERE job.state = 'waiting'";
-        SqlStatement::new(sql, [server.into(), run_ms.into()])
+    /// Adds a scheduled job, or moves the server's waiting job to the time.
+    pub fn reschedule(server: Uuid, run_at_ms: i64) -> SqlStatement {
+        let sql = insert_job!(
+            "scheduled",
+            "UPDATE SET run_at_ms = excluded.run_at_ms, attempts = 0 WHERE collection_job.state = 'waiting'"
+        );
+        SqlStatement::new(sql, [server.into(), run_at_ms.into()])
     }
 
-    /// A look now, because somebody asks. One that is planned is made now; of one that is being
-    /// made, there is no second.
+    /// Adds a manual job that is due now, or makes the server's waiting job due now. No effect on an active job.
     pub fn run_now(server: Uuid, now_ms: i64) -> SqlStatement {
-        let sql = "INSERT INTO job (server, live_key, reason, state, run_ms, tries) \
-             SELECT id, id, 'asked', 'waiting', CAST($2 AS BIGINT), 0 FROM server WHERE id = $1 AND enabled = 1 AND refused IS NULL \
-             ON CONFLICT (live_key) DO UPDATE SET run_ms = excluded.run_ms, reason = excluded.reason, tries = 0 \
-             WHERE job.state = 'waiting' AND job.run_ms > excluded.run_ms";
+        let sql = insert_job!(
+            "manual",
+            "UPDATE SET run_at_ms = excluded.run_at_ms, trigger = excluded.trigger, attempts = 0 \
+             WHERE collection_job.state = 'waiting' AND collection_job.run_at_ms > excluded.run_at_ms"
+        );
         SqlStatement::new(sql, [server.into(), now_ms.into()])
     }
 
-    /// What is planned is not.
+    /// Deletes the waiting job of a server.
     pub fn cancel(server: Uuid) -> SqlStatement {
-        SqlStatement::new("DELETE FROM job WHERE live_key = $1 AND state = 'waiting'", [server.into()])
+        let sql = "DELETE FROM collection_job WHERE pending_key = $1 AND state = 'waiting'";
+        SqlStatement::new(sql, [server.into()])
     }
 
-    /// Servers that should be looked at and for which nothing is planned.
+    /// Lists enabled and unblocked servers without an unfinished job, with their interval in milliseconds.
     ///
     /// # Errors
-    /// A store that does not answer.
+    /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn unscheduled(store: &dyn Store) -> Result<Vec<(Uuid, i64)>, StoreError> {
-        let sql = "SELECT id, interval_ms FROM server WHERE enabled = 1 AND refused IS NULL \
-             AND NOT EXISTS (SELECT 1 FROM job WHERE job.live_key = server.id)";
+        let sql = "SELECT id, interval_ms FROM server WHERE enabled = 1 AND blocked_reason IS NULL \
+             AND NOT EXISTS (SELECT 1 FROM collection_job WHERE collection_job.pending_key = server.id)";
         let read = |row| {
-            let mut cells = RowReader::new(row);
-            Ok((cells.id()?, cells.int()?))
+            let mut row = RowReader::new(row);
+            Ok((row.id()?, row.int()?))
         };
         store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
     }
 
-    /// When there is something to do next: a look that is due, a lease that runs out. None while
-    /// the queue is paused.
+    /// Time at which the next job becomes due or the next lease expires; `None` while the queue is empty or paused.
     ///
     /// # Errors
-    /// A store that does not answer.
+    /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn next_due_ms(store: &dyn Store) -> Result<Option<i64>, StoreError> {
-        let sql = "SELECT min(CASE WHEN state = 'active' THEN leased_ms ELSE run_ms END) FROM job \
-             WHERE state IN ('waiting', 'active') \
+        let sql = "SELECT min(CASE WHEN state = 'active' THEN leased_until_ms ELSE run_at_ms END) \
+             FROM collection_job WHERE state IN ('waiting', 'active') \
              AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $1 AND value = '1')";
         let rows = store.query(sql, vec![PAUSED.into()]).await?;
         rows.into_iter().next().map_or(Ok(None), |row| RowReader::new(row).opt_int())
     }
 
-    /// Takes what is due, the longest overdue first; of those in trouble no more than so many. Said
-    /// again on the row itself, so that of two who take at one moment one gets it.
-    pub fn claim(hub: &str, lease: Uuid, times: Lease, most: WorkerCapacity) -> SqlStatement {
+    /// Claims due jobs up to the capacity, the longest overdue first. The condition is repeated on the updated row, so
+    /// that of two hubs that claim concurrently only one gets a job.
+    pub fn claim(hub: &str, lease: Uuid, times: Lease, capacity: WorkerCapacity) -> SqlStatement {
         let sql = concat!(
-            "UPDATE job SET state = 'active', hub = $6, lease = $1, leased_ms = $3, started_ms = $2, tries = tries + 1 \
-             WHERE id IN (SELECT id FROM (SELECT id, run_ms, troubled, row_number() OVER (PARTITION BY troubled ORDER BY run_ms, id) AS place \
-             FROM (SELECT job.id AS id, job.run_ms AS run_ms, ",
+            "UPDATE collection_job SET state = 'active', hub = $6, lease_id = $1, leased_until_ms = $3, \
+             started_ms = $2, attempts = attempts + 1 \
+             WHERE id IN (SELECT id FROM (SELECT id, run_at_ms, failing, \
+             row_number() OVER (PARTITION BY failing ORDER BY run_at_ms, id) AS position \
+             FROM (SELECT collection_job.id AS id, collection_job.run_at_ms AS run_at_ms, ",
             is_failing!(),
-            " AS troubled FROM job JOIN server ON server.id = job.server \
-             WHERE (job.state = 'waiting' AND job.run_ms <= $2) OR (job.state = 'active' AND job.leased_ms <= $2)) due) placed \
-             WHERE (troubled = 0 OR place <= $7) \
-             AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $5 AND value = '1') ORDER BY run_ms, id LIMIT $4) \
-             AND ((state = 'waiting' AND run_ms <= $2) OR (state = 'active' AND leased_ms <= $2))"
+            " AS failing FROM collection_job JOIN server ON server.id = collection_job.server \
+             WHERE (collection_job.state = 'waiting' AND collection_job.run_at_ms <= $2) \
+             OR (collection_job.state = 'active' AND collection_job.leased_until_ms <= $2)) due) ranked \
+             WHERE (failing = 0 OR position <= $7) \
+             AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $5 AND value = '1') ORDER BY run_at_ms, id LIMIT $4) \
+             AND ((state = 'waiting' AND run_at_ms <= $2) OR (state = 'active' AND leased_until_ms <= $2))"
         );
         let Lease { now_ms, until_ms } = times;
-        let cells = [
+        let values = [
             lease.into(),
             now_ms.into(),
             until_ms.into(),
-            most.total.into(),
+            capacity.total.into(),
             PAUSED.into(),
             hub.into(),
-            most.failing.into(),
+            capacity.failing.into(),
         ];
-        SqlStatement::new(sql, cells)
+        SqlStatement::new(sql, values)
     }
 
-    /// What was taken by this lease, and whether it is in trouble.
+    /// Lists jobs that were claimed with a lease, and whether their server is failing.
     ///
     /// # Errors
-    /// A store that does not answer.
+    /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn claimed_by(store: &dyn Store, lease: Uuid) -> Result<Vec<(JobRow, bool)>, StoreError> {
         let sql = concat!(
             "SELECT ",
             is_failing!(),
-            ", job.id, job.server, job.reason, job.state, job.run_ms, job.tries, job.started_ms, job.done_ms, job.error \
-             FROM job JOIN server ON server.id = job.server \
-             WHERE job.lease = $1 AND job.state = 'active' ORDER BY job.run_ms, job.id"
+            ", collection_job.id, collection_job.server, collection_job.trigger, collection_job.state, \
+             collection_job.run_at_ms, collection_job.attempts, collection_job.started_ms, \
+             collection_job.finished_ms, collection_job.error \
+             FROM collection_job JOIN server ON server.id = collection_job.server \
+             WHERE collection_job.lease_id = $1 AND collection_job.state = 'active' \
+             ORDER BY collection_job.run_at_ms, collection_job.id"
         );
         let read = |mut row: Vec<SqlValue>| {
-            let troubled = RowReader::new(row.drain(..1).collect()).int()? != 0;
-            Ok((JobRow::read(row)?, troubled))
+            let failing = RowReader::new(row.drain(..1).collect()).flag()?;
+            Ok((JobRow::read(row)?, failing))
         };
         store.query(sql, vec![lease.into()]).await?.into_iter().map(read).collect()
     }
 
-    /// Done; a conflict where somebody else has it by now, or it is gone.
+    /// Finishes a job: completed, or failed with an error; a conflict if the lease was lost.
     pub fn finish(id: i64, lease: Uuid, now_ms: i64, error: Option<&str>) -> SqlStatement {
-        let sql = "UPDATE job SET state = $4, live_key = NULL, lease = NULL, leased_ms = NULL, done_ms = $3, error = $5 \
-             WHERE id = $1 AND lease = $2 AND state = 'active'";
-        let state = if error.is_none() { "completed" } else { "failed" };
+        let sql = "UPDATE collection_job SET state = $4, pending_key = NULL, lease_id = NULL, \
+             leased_until_ms = NULL, finished_ms = $3, error = $5 WHERE id = $1 AND lease_id = $2 AND state = 'active'";
+        let state = if error.is_none() { JobState::Completed } else { JobState::Failed };
         SqlStatement::new(sql, [id.into(), lease.into(), now_ms.into(), state.into(), error.into()])
             .require_row()
     }
 
-    /// Tried again at a time; until then nobody has it.
-    pub fn retry_at(id: i64, lease: Uuid, run_ms: i64, error: &str) -> SqlStatement {
-        let sql = "UPDATE job SET state = 'waiting', lease = NULL, leased_ms = NULL, run_ms = $3, error = $4 \
-             WHERE id = $1 AND lease = $2 AND state = 'active'";
-        SqlStatement::new(sql, [id.into(), lease.into(), run_ms.into(), error.into()]).require_row()
+    /// Returns a failed job to the queue for its next attempt; a conflict if the lease was lost.
+    pub fn retry_at(id: i64, lease: Uuid, run_at_ms: i64, error: &str) -> SqlStatement {
+        let sql = "UPDATE collection_job SET state = 'waiting', lease_id = NULL, leased_until_ms = NULL, \
+             run_at_ms = $3, error = $4 WHERE id = $1 AND lease_id = $2 AND state = 'active'";
+        SqlStatement::new(sql, [id.into(), lease.into(), run_at_ms.into(), error.into()]).require_row()
     }
 
-    /// What a hub had begun and will not end, since it ended itself: as if it had not.
+    /// Returns all active jobs of a hub that shuts down. Their attempts do not count.
     pub fn release_all(hub: &str) -> SqlStatement {
-        let sql = "UPDATE job SET state = 'waiting', lease = NULL, leased_ms = NULL, tries = tries - 1 \
-             WHERE hub = $1 AND state = 'active'";
+        let sql = "UPDATE collection_job SET state = 'waiting', lease_id = NULL, leased_until_ms = NULL, \
+             attempts = attempts - 1 WHERE hub = $1 AND state = 'active'";
         SqlStatement::new(sql, [hub.into()])
     }
 
-    /// A failed one counts no longer as one; a conflict where it is none.
+    /// Deletes a failed job that a new job replaces; a conflict if it is not failed.
     pub fn retry(id: i64) -> SqlStatement {
-        SqlStatement::new("DELETE FROM job WHERE id = $1 AND state = 'failed'", [id.into()]).require_row()
+        let sql = "DELETE FROM collection_job WHERE id = $1 AND state = 'failed'";
+        SqlStatement::new(sql, [id.into()]).require_row()
     }
 
-    /// One.
+    /// Reads one job; `None` if it does not exist.
     ///
     /// # Errors
-    /// A store that does not answer.
+    /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn get(store: &dyn Store, id: i64) -> Result<Option<JobRow>, StoreError> {
-        let sql = concat!(job_columns!(), "WHERE id = $1");
+        let sql = select_jobs!("WHERE id = $1");
         store.query(sql, vec![id.into()]).await?.into_iter().next().map(JobRow::read).transpose()
     }
 
-    /// Those in a state: what is to be done in its order, what was done newest first.
+    /// Lists jobs in a state: unfinished jobs in the order of their start, finished jobs newest first.
     ///
     /// # Errors
-    /// A store that does not answer.
-    pub async fn list(store: &dyn Store, state: &str, limit: i64) -> Result<Vec<JobRow>, StoreError> {
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn list(store: &dyn Store, state: JobState, limit: i64) -> Result<Vec<JobRow>, StoreError> {
         let sql = match state {
-            "waiting" | "active" => concat!(job_columns!(), "WHERE state = $1 ORDER BY run_ms, id LIMIT $2"),
-            _ => concat!(job_columns!(), "WHERE state = $1 ORDER BY done_ms DESC, id DESC LIMIT $2"),
+            JobState::Waiting | JobState::Active => {
+                select_jobs!("WHERE state = $1 ORDER BY run_at_ms, id LIMIT $2")
+            }
+            JobState::Completed | JobState::Failed => {
+                select_jobs!("WHERE state = $1 ORDER BY finished_ms DESC, id DESC LIMIT $2")
+            }
         };
         store.query(sql, vec![state.into(), limit.into()]).await?.into_iter().map(JobRow::read).collect()
     }
 
-    /// Lets go of done ones: of those that went well before one time, and of others before another.
+    /// Deletes completed jobs that finished before one time, and failed jobs that finished before another.
     pub fn purge(completed_before_ms: i64, failed_before_ms: i64) -> SqlStatement {
-        let sql = "DELETE FROM job WHERE (state = 'completed' AND done_ms < $1) OR (state = 'failed' AND done_ms < $2)";
+        let sql = "DELETE FROM collection_job WHERE (state = 'completed' AND finished_ms < $1) \
+             OR (state = 'failed' AND finished_ms < $2)";
         SqlStatement::new(sql, [completed_before_ms.into(), failed_before_ms.into()])
     }
 
-    /// Nobody begins anything, at any hub.
+    /// Pauses or resumes the queue on all hubs. Active jobs are not interrupted.
     pub fn set_paused(paused: bool) -> SqlStatement {
-        crate::settings::put_setting(PAUSED, if paused { "1" } else { "0" })
+        put_setting(PAUSED, if paused { "1" } else { "0" })
     }
 
-    /// Whether nobody does.
+    /// Whether the queue is paused.
     ///
     /// # Errors
-    /// A store that does not answer.
+    /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn is_paused(store: &dyn Store) -> Result<bool, StoreError> {
-        Ok(crate::settings::get_setting(store, PAUSED).await?.as_deref() == Some("1"))
+        Ok(get_setting(store, PAUSED).await?.as_deref() == Some("1"))
     }
 
-    /// How it stands; `since_ms` says what lately is.
+    /// Statistics of the queue; jobs that finished at or after `since_ms` count as recent.
     ///
     /// # Errors
-    /// A store that does not answer.
+    /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn stats(store: &dyn Store, now_ms: i64, since_ms: i64) -> Result<JobCounts, StoreError> {
         let sql = "SELECT \
-             COALESCE(sum(CASE WHEN state = 'waiting' AND run_ms <= $1 THEN 1 ELSE 0 END), 0), \
-             COALESCE(sum(CASE WHEN state = 'waiting' AND run_ms > $1 THEN 1 ELSE 0 END), 0), \
+             COALESCE(sum(CASE WHEN state = 'waiting' AND run_at_ms <= $1 THEN 1 ELSE 0 END), 0), \
+             COALESCE(sum(CASE WHEN state = 'waiting' AND run_at_ms > $1 THEN 1 ELSE 0 END), 0), \
              COALESCE(sum(CASE WHEN state = 'active' THEN 1 ELSE 0 END), 0), \
              COALESCE(sum(CASE WHEN state = 'completed' THEN 1 ELSE 0 END), 0), \
              COALESCE(sum(CASE WHEN state = 'failed' THEN 1 ELSE 0 END), 0), \
-             COALESCE(sum(CASE WHEN done_ms >= $2 THEN 1 ELSE 0 END), 0), \
-             COALESCE(sum(CASE WHEN done_ms >= $2 AND state = 'failed' THEN 1 ELSE 0 END), 0), \
-             CAST(COALESCE(sum(CASE WHEN done_ms >= $2 THEN done_ms - started_ms ELSE 0 END), 0) AS BIGINT), \
-             COALESCE(max(CASE WHEN done_ms >= $2 THEN done_ms - started_ms ELSE 0 END), 0), \
-             COALESCE(max(CASE WHEN state = 'waiting' AND run_ms <= $1 THEN $1 - run_ms ELSE 0 END), 0) FROM job";
+             COALESCE(sum(CASE WHEN finished_ms >= $2 THEN 1 ELSE 0 END), 0), \
+             COALESCE(sum(CASE WHEN finished_ms >= $2 AND state = 'failed' THEN 1 ELSE 0 END), 0), \
+             CAST(COALESCE(sum(CASE WHEN finished_ms >= $2 THEN finished_ms - started_ms ELSE 0 END), 0) AS BIGINT), \
+             COALESCE(max(CASE WHEN finished_ms >= $2 THEN finished_ms - started_ms ELSE 0 END), 0), \
+             COALESCE(max(CASE WHEN state = 'waiting' AND run_at_ms <= $1 THEN $1 - run_at_ms ELSE 0 END), 0) \
+             FROM collection_job";
         let rows = store.query(sql, vec![now_ms.into(), since_ms.into()]).await?;
         let Some(row) = rows.into_iter().next() else { return Ok(JobCounts::default()) };
-        let mut cells = RowReader::new(row);
+        let mut row = RowReader::new(row);
         Ok(JobCounts {
-            waiting: cells.int()?,
-            delayed: cells.int()?,
-            active: cells.int()?,
-            completed: cells.int()?,
-            failed: cells.int()?,
-            finished_recently: cells.int()?,
-            failed_recently: cells.int()?,
-            duration_ms: cells.int()?,
-            max_duration_ms: cells.int()?,
-            max_delay_ms: cells.int()?,
+            waiting: row.int()?,
+            delayed: row.int()?,
+            active: row.int()?,
+            completed: row.int()?,
+            failed: row.int()?,
+            finished_recently: row.int()?,
+            failed_recently: row.int()?,
+            duration_ms: row.int()?,
+            max_duration_ms: row.int()?,
+            max_delay_ms: row.int()?,
         })
     }
 }

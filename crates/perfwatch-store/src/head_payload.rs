@@ -1,18 +1,19 @@
-//! The payload of one head row: the snapshots of one commit, as they travelled, packed.
+//! Payload of a head row: the snapshots of one group commit in wire format, compressed.
 
-use crate::store::{HeadRow, SnapshotRow, StoreError};
+use crate::error::StoreError;
+use crate::store::{HeadRow, SnapshotRow};
 use perfwatch_model::wire::{self, WireError};
 use perfwatch_model::{HostId, Shape, ShapeId, StringInterner};
 use std::sync::Arc;
 
-/// Whatever is written here is read by later versions too.
+/// Version of the encoding. Later versions must read it, too.
 const VERSION: u8 = 1;
-/// Fast: this is written once and read after a crash only.
+/// Fast level, because a payload is written once and read only after a restart.
 const ZSTD_LEVEL: i32 = 1;
-/// A group commit holds some thousand snapshots at most.
-const MAX_BYTES: usize = 1 << 30;
+/// Maximum decompressed size. A group commit has some thousand snapshots at most.
+const MAX_PAYLOAD_BYTES: usize = 1 << 30;
 
-/// One row before it is packed.
+/// Appends the encoded row to `out`.
 pub(crate) fn write_row(out: &mut Vec<u8>, row: &SnapshotRow) {
     let encoded = wire::encode_snapshot(&row.snapshot);
     out.extend_from_slice(&row.host.to_bytes());
@@ -20,45 +21,48 @@ pub(crate) fn write_row(out: &mut Vec<u8>, row: &SnapshotRow) {
     out.extend_from_slice(&encoded);
 }
 
-/// Packs rows that [`put`] wrote.
+/// Payload of rows that [`write_row`] encoded.
 pub(crate) fn compress_rows(rows: &[u8]) -> Vec<u8> {
-    let mut packed = vec![VERSION];
-    packed.extend_from_slice(&u32::try_from(rows.len()).unwrap_or(u32::MAX).to_le_bytes());
-    // Compressing into memory has no way to fail.
-    packed.extend_from_slice(&zstd::bulk::compress(rows, ZSTD_LEVEL).unwrap_or_default());
-    packed
+    let mut payload = vec![VERSION];
+    payload.extend_from_slice(&u32::try_from(rows.len()).unwrap_or(u32::MAX).to_le_bytes());
+    // Compression into memory cannot fail.
+    payload.extend_from_slice(&zstd::bulk::compress(rows, ZSTD_LEVEL).unwrap_or_default());
+    payload
 }
 
-/// Reads a payload back. Rows of a shape that nobody knows any more are left out and told.
+/// Decodes a payload. Rows with an unknown shape are skipped and logged.
 ///
 /// # Errors
-/// Bytes that [`pack`] did not write.
+/// Returns [`StoreError::Rejected`] for bytes that [`compress_rows`] did not write.
 pub(crate) fn decompress_rows(
     arrival: i64,
     payload: &[u8],
     shapes: &dyn Fn(ShapeId) -> Option<Arc<Shape>>,
     texts: &StringInterner,
 ) -> Result<Vec<HeadRow>, StoreError> {
-    let broken = |what: &str| StoreError::Rejected(format!("head row {arrival} can't be read: {what}"));
+    let unreadable =
+        |reason: &str| StoreError::Rejected(format!("head row {arrival} is unreadable: {reason}"));
     let (Some(&VERSION), Some(length)) = (payload.first(), payload.get(1..5)) else {
-        return Err(broken("unknown version"));
+        return Err(unreadable("unknown version"));
     };
     let length = length.try_into().map(u32::from_le_bytes).map_or(usize::MAX, |length| length as usize);
-    if length > MAX_BYTES {
-        return Err(broken("too long"));
+    if length > MAX_PAYLOAD_BYTES {
+        return Err(unreadable("too long"));
     }
-    let plain = zstd::bulk::decompress(&payload[5..], length).map_err(|error| broken(&error.to_string()))?;
-    let mut rest = plain.as_slice();
+    let bytes =
+        zstd::bulk::decompress(&payload[5..], length).map_err(|error| unreadable(&error.to_string()))?;
+    let mut remaining = bytes.as_slice();
     let mut rows = Vec::new();
-    while !rest.is_empty() {
-        let (Some(host), Some(length)) = (rest.get(..16).and_then(HostId::from_bytes), rest.get(16..20))
+    while !remaining.is_empty() {
+        let (Some(host), Some(length)) =
+            (remaining.get(..16).and_then(HostId::from_bytes), remaining.get(16..20))
         else {
-            return Err(broken("cut off"));
+            return Err(unreadable("truncated"));
         };
         let length = length.try_into().map(u32::from_le_bytes).map_or(usize::MAX, |length| length as usize);
         let end = length.saturating_add(20);
-        let Some(encoded) = rest.get(20..end) else {
-            return Err(broken("cut off"));
+        let Some(encoded) = remaining.get(20..end) else {
+            return Err(unreadable("truncated"));
         };
         match wire::decode_snapshot(encoded.to_vec().into(), shapes, &|text| texts.intern(text)) {
             Ok(snapshot) => {
@@ -67,9 +71,9 @@ pub(crate) fn decompress_rows(
             Err(error @ WireError::UnknownShape(_)) => {
                 tracing::error!(%error, arrival, "head row is unreadable; skipping it")
             }
-            Err(error) => return Err(broken(&error.to_string())),
+            Err(error) => return Err(unreadable(&error.to_string())),
         }
-        rest = &rest[end..];
+        remaining = &remaining[end..];
     }
     Ok(rows)
 }

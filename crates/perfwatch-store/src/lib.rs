@@ -1,18 +1,30 @@
-//! What the hub remembers: the [`Store`] port, and SQLite and PostgreSQL behind it.
+//! Storage of the hub: the [`Store`] port with its implementations for SQLite and PostgreSQL, and the SQL of all
+//! entities.
 //!
-//! A store keeps what it is given, durably and at once or not at all; what is given when (seal,
-//! roll up, let go) is the hub's. The names of tables, columns and migrations are the same in
-//! both databases.
+//! A store applies each call durably and atomically. When to seal, roll up and delete is decided by the history
+//! module of the hub. Tables, columns and migrations have the same names in both engines.
 
 pub mod accounts;
-pub mod alerts;
+pub mod agents;
 mod append;
+pub mod audit;
 mod block_reader;
 pub mod collection_jobs;
+pub mod collections;
+pub mod definitions;
+mod error;
 mod head_payload;
+pub mod host_last_seen;
+pub mod incidents;
 mod location;
+mod metadata;
+pub mod outbox;
 mod postgres;
 mod range_set;
+pub mod revision;
+mod schema;
+#[cfg(test)]
+mod schema_tests;
 pub mod servers;
 pub mod settings;
 mod shape_cache;
@@ -20,13 +32,13 @@ mod sql;
 mod sqlite;
 mod store;
 
+pub use error::{CommitError, StoreError};
 pub use location::{StoreUrl, StoreUrlError};
 pub use postgres::PostgresStore;
 pub use range_set::RangeSet;
 pub use sql::{SqlStatement, SqlValue};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{
-    BlockContent, BlockId, BlockInfo, BlockSlice, BoxFuture, CommitError, DirtyWindow, DiskUsage, HeadRow,
-    HostRecord, Query, QueryResult, RetentionWatermarks, SealWatermark, SequenceRanges, SnapshotRow, Store,
-    StoreError, Write,
+    BlockContent, BlockId, BlockInfo, BlockSlice, BoxFuture, DirtyWindow, DiskUsage, HeadRow, HostRecord,
+    Query, QueryResult, RetentionWatermarks, SealWatermark, SequenceRanges, SnapshotRow, Store, Write,
 };

@@ -1,17 +1,17 @@
-//! Where history is kept, as a user writes it.
+//! Address of the store as users write it.
 
 use std::path::PathBuf;
 
-/// A store's address.
+/// Address of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
-    /// A folder of our own.
+    /// Data directory of an embedded SQLite database.
     Sqlite(PathBuf),
-    /// A connection string, `postgres://user@host/database`.
+    /// Connection string, `postgres://user@host/database`.
     Postgres(String),
 }
 
-/// Text that is no store's address.
+/// Text that is not the address of a store. Contains only the scheme, because the address may include a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid store {0:?}; expected sqlite:/path/to/directory or postgres://user@host/database")]
 pub struct StoreUrlError(String);
@@ -27,7 +27,6 @@ impl std::str::FromStr for StoreUrl {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             return Ok(Self::Postgres(text.to_owned()));
         }
-        // A password may be in it: only what stands before the first colon is said again.
         Err(StoreUrlError(text.split(':').next().unwrap_or_default().to_owned()))
     }
 }
@@ -37,12 +36,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn store_urls() {
+    fn store_urls_are_parsed_without_leaking_passwords() {
         assert_eq!("sqlite:/data/x".parse(), Ok(StoreUrl::Sqlite("/data/x".into())));
         assert_eq!("sqlite:///data/x".parse(), Ok(StoreUrl::Sqlite("/data/x".into())));
         assert!(matches!("postgres://a:b@c/d".parse(), Ok(StoreUrl::Postgres(_))));
-        let wrong = "mysql://root:secret@x/y".parse::<StoreUrl>().unwrap_err().to_string();
-        assert!(wrong.contains("mysql") && !wrong.contains("secret"), "{wrong}");
+        let error = "mysql://root:secret@x/y".parse::<StoreUrl>().unwrap_err().to_string();
+        assert!(error.contains("mysql") && !error.contains("secret"), "{error}");
         assert!("sqlite:".parse::<StoreUrl>().is_err());
     }
 }

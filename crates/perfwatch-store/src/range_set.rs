@@ -1,25 +1,26 @@
-//! Which numbers were seen, as ranges: an agent counts up, so a million ticks are one range.
+//! Set of integers as ranges. Sequence numbers of an agent ascend, so a million snapshots are one range.
 
-/// A set of numbers that mostly follow one another.
+/// A set of integers, efficient if most of them are consecutive.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct RangeSet {
-    /// First and last of each, ascending, never touching.
+    /// First and last number of each range; ascending and not adjacent.
     ranges: Vec<(u64, u64)>,
 }
 
-/// Beyond this many ranges, the lowest is forgotten.
+/// Maximum number of ranges; the lowest ranges above it are dropped.
 const MAX_RANGES: usize = 1024;
 
 impl RangeSet {
-    /// Adds a number; false if it was there.
+    /// Adds a number; false if the set contained it.
     pub fn insert(&mut self, number: u64) -> bool {
         let at = self.ranges.partition_point(|&(first, _)| first <= number);
         if at > 0 && self.ranges[at - 1].1 >= number {
             return false;
         }
-        let joins_before = at > 0 && self.ranges[at - 1].1.checked_add(1) == Some(number);
-        let joins_after = self.ranges.get(at).is_some_and(|&(first, _)| number.checked_add(1) == Some(first));
-        match (joins_before, joins_after) {
+        let extends_previous = at > 0 && self.ranges[at - 1].1.checked_add(1) == Some(number);
+        let extends_next =
+            self.ranges.get(at).is_some_and(|&(first, _)| number.checked_add(1) == Some(first));
+        match (extends_previous, extends_next) {
             (true, true) => {
                 self.ranges[at - 1].1 = self.ranges[at].1;
                 self.ranges.remove(at);
@@ -34,34 +35,34 @@ impl RangeSet {
         true
     }
 
-    /// Whether a number is there.
+    /// Whether the set contains a number.
     pub fn contains(&self, number: u64) -> bool {
         let at = self.ranges.partition_point(|&(first, _)| first <= number);
         at > 0 && self.ranges[at - 1].1 >= number
     }
 
-    /// Adds all of another set.
+    /// Adds all numbers of another set.
     pub fn extend(&mut self, other: &Self) {
         let mut all: Vec<(u64, u64)> = self.ranges.iter().chain(&other.ranges).copied().collect();
         all.sort_unstable();
         self.ranges.clear();
         for (first, last) in all {
             match self.ranges.last_mut() {
-                Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+                Some(previous) if first <= previous.1.saturating_add(1) => previous.1 = previous.1.max(last),
                 _ => self.ranges.push((first, last)),
             }
         }
-        let most = self.ranges.len().saturating_sub(MAX_RANGES);
-        self.ranges.drain(..most);
+        let excess = self.ranges.len().saturating_sub(MAX_RANGES);
+        self.ranges.drain(..excess);
     }
 
-    /// As text: `3-9 12-12`.
+    /// Formats the set as text: `3-9 12-12`.
     pub fn to_text(&self) -> String {
         let texts: Vec<String> = self.ranges.iter().map(|(first, last)| format!("{first}-{last}")).collect();
         texts.join(" ")
     }
 
-    /// From what [`Ranges::to_text`] gave; what is none is left out.
+    /// Parses the format of [`RangeSet::to_text`]; invalid ranges are ignored.
     pub fn from_text(text: &str) -> Self {
         let range = |part: &str| {
             let (first, last) = part.split_once('-')?;
@@ -79,7 +80,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    fn numbers_of(ranges: &RangeSet) -> Vec<u64> {
+    fn numbers_below_60(ranges: &RangeSet) -> Vec<u64> {
         (0..60).filter(|n| ranges.contains(*n)).collect()
     }
 
@@ -98,7 +99,7 @@ mod tests {
             prop_assert_eq!(&RangeSet::from_text(&ranges.to_text()), &ranges);
             prop_assert!(!set.contains(&25) || ranges.contains(25));
             let mut both = RangeSet::default();
-            numbers_of(&ranges).iter().rev().for_each(|n| { both.insert(n.wrapping_add(3)); });
+            numbers_below_60(&ranges).iter().rev().for_each(|n| { both.insert(n.wrapping_add(3)); });
             let mut sum = both.clone();
             sum.extend(&ranges);
             for n in 0..60 {

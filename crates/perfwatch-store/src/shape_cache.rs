@@ -1,10 +1,10 @@
-//! Shapes that were read or written lately, decoded: each block and head row names one.
+//! Cache of decoded shapes. Each block and each head row refers to one.
 
 use perfwatch_model::{Shape, ShapeId};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Kept at one time.
+/// Maximum number of cached shapes; a full cache is emptied.
 const MAX_CACHED_SHAPES: usize = 20_000;
 
 #[derive(Default)]
@@ -15,7 +15,7 @@ impl ShapeCache {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    /// Adds a shape, or gives the equal one that is there.
+    /// Adds a shape, or returns the cached equal shape.
     pub(crate) fn insert(&self, shape: Arc<Shape>) -> Arc<Shape> {
         let mut shapes = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if shapes.len() >= MAX_CACHED_SHAPES {

@@ -1,42 +1,44 @@
-//! Ordinary tables in SQL that both databases understand: values are `$1`, `$2`…, whole numbers
-//! are `BIGINT`, lists and records are text. So each noun is written once, not once a database.
+//! SQL values, rows and statements that both engines understand.
+//!
+//! Parameters are `$1`, `$2`…, integers are `BIGINT`, flags are 0 or 1, lists and documents are JSON text.
+//! Each entity is therefore written once, not once per engine.
 
-use crate::store::StoreError;
+use crate::error::StoreError;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
-/// One value.
+/// One SQL value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SqlValue {
-    /// Nothing.
+    /// SQL `NULL`.
     Null,
-    /// A whole number; flags are 0 and 1.
+    /// 64-bit integer. Flags are 0 and 1.
     Int(i64),
-    /// A text.
+    /// Text without NUL characters.
     Text(String),
-    /// Bytes.
+    /// Byte string.
     Bytes(Vec<u8>),
 }
 
-/// A statement with its values.
+/// A statement with its parameters.
 #[derive(Debug, Clone)]
 pub struct SqlStatement {
     pub(crate) sql: &'static str,
     pub(crate) values: Vec<SqlValue>,
-    /// Touching no row is a [`crate::CommitError::Conflict`].
-    pub(crate) require_row: bool,
+    /// A statement that affects no row is a [`crate::CommitError::Conflict`].
+    pub(crate) requires_row: bool,
 }
 
 impl SqlStatement {
-    /// A change that may find nothing to do.
-    pub fn new(sql: &'static str, cells: impl IntoIterator<Item = SqlValue>) -> Self {
-        Self { sql, values: cells.into_iter().collect(), require_row: false }
+    /// A statement that may affect no row.
+    pub fn new(sql: &'static str, values: impl IntoIterator<Item = SqlValue>) -> Self {
+        Self { sql, values: values.into_iter().collect(), requires_row: false }
     }
 
-    /// A change that must find a row.
+    /// Requires at least one affected row; otherwise the commit is a conflict.
     #[must_use]
     pub fn require_row(self) -> Self {
-        Self { require_row: true, ..self }
+        Self { requires_row: true, ..self }
     }
 }
 
@@ -54,7 +56,7 @@ impl From<bool> for SqlValue {
 
 impl From<&str> for SqlValue {
     fn from(value: &str) -> Self {
-        // PostgreSQL's texts hold no NUL: one from outside must not stop a commit.
+        // PostgreSQL text cannot contain NUL. External text with one must not fail a commit.
         Self::Text(if value.contains('\0') { value.replace('\0', "\u{fffd}") } else { value.to_owned() })
     }
 }
@@ -82,7 +84,7 @@ impl From<ValueRef<'_>> for SqlValue {
         match value {
             ValueRef::Null => Self::Null,
             ValueRef::Integer(number) => Self::Int(number),
-            // No column of ours has any.
+            // The schema has no column of floating-point numbers.
             ValueRef::Real(number) => Self::Text(number.to_string()),
             ValueRef::Text(text) => Self::Text(String::from_utf8_lossy(text).into_owned()),
             ValueRef::Blob(bytes) => Self::Bytes(bytes.to_vec()),
@@ -122,89 +124,142 @@ impl ToSql for SqlValue {
     to_sql_checked!();
 }
 
-/// The value of a column of PostgreSQL.
-pub(crate) fn value_from_postgres(row: &tokio_postgres::Row, at: usize) -> SqlValue {
-    let ty = row.columns()[at].type_();
+/// Value of a column in a PostgreSQL row.
+pub(crate) fn value_from_postgres(row: &tokio_postgres::Row, index: usize) -> SqlValue {
+    let ty = row.columns()[index].type_();
     if *ty == Type::BYTEA {
-        row.get::<_, Option<&[u8]>>(at).into()
+        row.get::<_, Option<&[u8]>>(index).into()
     } else if *ty == Type::TEXT {
-        row.get::<_, Option<&str>>(at).into()
+        row.get::<_, Option<&str>>(index).into()
     } else {
-        row.get::<_, Option<i64>>(at).into()
+        row.get::<_, Option<i64>>(index).into()
     }
 }
 
-/// A row that is taken apart from the left.
-pub(crate) struct RowReader(std::vec::IntoIter<SqlValue>);
+/// Reads the values of a row from left to right.
+pub(crate) struct RowReader {
+    values: std::vec::IntoIter<SqlValue>,
+    /// Number of the last value read, from 1.
+    column: usize,
+}
 
 impl RowReader {
     pub(crate) fn new(row: Vec<SqlValue>) -> Self {
-        Self(row.into_iter())
+        Self { values: row.into_iter(), column: 0 }
     }
 
-    fn type_mismatch(what: &str) -> StoreError {
-        StoreError::Rejected(format!("unexpected type in column {what}"))
+    fn next(&mut self) -> Option<SqlValue> {
+        self.column += 1;
+        self.values.next()
+    }
+
+    fn type_mismatch(&self, expected: &str) -> StoreError {
+        StoreError::Rejected(format!("unexpected value in column {}; expected {expected}", self.column))
     }
 
     pub(crate) fn int(&mut self) -> Result<i64, StoreError> {
-        self.opt_int()?.ok_or_else(|| Self::type_mismatch("a number"))
+        self.opt_int()?.ok_or_else(|| self.type_mismatch("an integer"))
     }
 
     pub(crate) fn opt_int(&mut self) -> Result<Option<i64>, StoreError> {
-        match self.0.next() {
+        match self.next() {
             Some(SqlValue::Int(number)) => Ok(Some(number)),
             Some(SqlValue::Null) => Ok(None),
-            _ => Err(Self::type_mismatch("a number")),
+            _ => Err(self.type_mismatch("an integer")),
         }
     }
 
+    pub(crate) fn flag(&mut self) -> Result<bool, StoreError> {
+        Ok(self.int()? != 0)
+    }
+
     pub(crate) fn text(&mut self) -> Result<String, StoreError> {
-        self.opt_text()?.ok_or_else(|| Self::type_mismatch("a text"))
+        self.opt_text()?.ok_or_else(|| self.type_mismatch("text"))
     }
 
     pub(crate) fn opt_text(&mut self) -> Result<Option<String>, StoreError> {
-        match self.0.next() {
+        match self.next() {
             Some(SqlValue::Text(text)) => Ok(Some(text)),
             Some(SqlValue::Null) => Ok(None),
-            _ => Err(Self::type_mismatch("a text")),
+            _ => Err(self.type_mismatch("text")),
         }
     }
 
     pub(crate) fn bytes(&mut self) -> Result<Vec<u8>, StoreError> {
-        self.opt_bytes()?.ok_or_else(|| Self::type_mismatch("bytes"))
+        self.opt_bytes()?.ok_or_else(|| self.type_mismatch("bytes"))
     }
 
     pub(crate) fn opt_bytes(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.0.next() {
+        match self.next() {
             Some(SqlValue::Bytes(bytes)) => Ok(Some(bytes)),
             Some(SqlValue::Null) => Ok(None),
-            _ => Err(Self::type_mismatch("bytes")),
+            _ => Err(self.type_mismatch("bytes")),
         }
     }
 
-    /// A value of fixed size: an id, a hash.
+    /// Bytes of fixed length: an id, a hash.
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
-        self.bytes()?.try_into().map_err(|_| Self::type_mismatch("bytes of another length"))
+        self.bytes()?.try_into().map_err(|_| self.type_mismatch(&format!("{N} bytes")))
     }
 
     pub(crate) fn id(&mut self) -> Result<uuid::Uuid, StoreError> {
         Ok(uuid::Uuid::from_bytes(self.array()?))
     }
 
-    /// A list, as JSON.
+    /// JSON list of strings, see [`json_list`].
     pub(crate) fn list(&mut self) -> Result<Vec<String>, StoreError> {
-        serde_json::from_str(&self.text()?).map_err(|_| Self::type_mismatch("a list"))
+        serde_json::from_str(&self.text()?).map_err(|_| self.type_mismatch("a JSON list"))
+    }
+
+    /// Value of an enum that [`text_enum`] defines.
+    pub(crate) fn parsed<T>(&mut self, parse: fn(&str) -> Option<T>) -> Result<T, StoreError> {
+        let text = self.text()?;
+        parse(&text).ok_or_else(|| self.type_mismatch(std::any::type_name::<T>()))
     }
 }
 
-/// A list as it is kept.
+/// A list of strings as JSON text.
 pub(crate) fn json_list(texts: &[String]) -> SqlValue {
-    // Texts always serialise.
+    // Strings always serialize.
     SqlValue::Text(serde_json::to_string(texts).unwrap_or_else(|_| "[]".to_owned()))
 }
 
-/// A pattern for `LIKE … ESCAPE '!'`: what has this text in it, in lower case.
+/// Pattern for `LIKE … ESCAPE '!'` that matches lower-cased text containing `text` literally.
 pub(crate) fn like_pattern(text: &str) -> SqlValue {
-    let plain = text.to_lowercase().replace('!', "!!").replace('%', "!%").replace('_', "!_");
-    SqlValue::Text(format!("%{plain}%"))
+    let escaped = text.to_lowercase().replace('!', "!!").replace('%', "!%").replace('_', "!_");
+    SqlValue::Text(format!("%{escaped}%"))
 }
+
+/// Defines the enum of a state column: stored, and serialized, as the text given for each variant.
+macro_rules! text_enum {
+    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        pub enum $name {
+            $($(#[$doc])* #[serde(rename = $text)] $variant,)+
+        }
+
+        impl $name {
+            /// All values, in the order of their declaration.
+            pub const ALL: [Self; [$(stringify!($variant)),+].len()] = [$(Self::$variant),+];
+
+            /// Text that the database and the API use.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// Reverse of `name`; `None` for other text.
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.into_iter().find(|value| value.name() == name)
+            }
+        }
+
+        impl From<$name> for $crate::sql::SqlValue {
+            fn from(value: $name) -> Self {
+                value.name().into()
+            }
+        }
+    };
+}
+pub(crate) use text_enum;

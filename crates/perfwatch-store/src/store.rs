@@ -1,10 +1,12 @@
-//! The port: object-safe, so that the hub is compiled once whatever stands behind it.
+//! The storage port. Object-safe, so that the hub is compiled once for all engines.
 //!
-//! Three kinds of things are kept. *Relational nouns* (hosts, accounts, agents). The *head*: a log of accepted
-//! snapshots in the order of their arrival at one hub, many to a commit. *Blocks*: sealed
-//! columns of one host and tier. All changes but new head rows go through [`Store::commit`],
-//! which does a list of writes at once or none of them.
+//! The store has three kinds of data. *Entities* (hosts, accounts, agents…) are ordinary rows. The *head* is a log
+//! of accepted snapshots in the order of their arrival at one hub, many per commit. *Blocks* are sealed columns of
+//! one host and tier. All changes except new head rows go through [`Store::commit`], which applies a list of
+//! writes atomically.
 
+use crate::error::{CommitError, StoreError};
+use crate::range_set::RangeSet;
 use crate::sql::{SqlStatement, SqlValue};
 use perfwatch_model::Shape;
 use perfwatch_model::{BootId, HostFacts, HostId, Snapshot};
@@ -15,271 +17,248 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// A boxed future: nothing beside the statement it stands for.
+/// A boxed future. Its cost is small beside the statement it runs.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// One snapshot of one host.
 #[derive(Debug, Clone)]
 pub struct SnapshotRow {
-    /// Whose.
+    /// Host that sent the snapshot.
     pub host: HostId,
-    /// What.
+    /// The decoded snapshot.
     pub snapshot: Arc<Snapshot>,
 }
 
-/// A head row as it comes back at start.
+/// A snapshot that is read back from the head after a start.
 #[derive(Debug, Clone)]
 pub struct HeadRow {
-    /// Number of the commit it arrived with.
+    /// Number of the commit that contains the snapshot.
     pub arrival: i64,
-    /// The row.
+    /// Host and snapshot.
     pub row: SnapshotRow,
 }
 
-/// A host as it is remembered.
+/// A stored host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostRecord {
-    /// Its identity.
+    /// Stable identifier of the host.
     pub id: HostId,
-    /// What people call it.
+    /// Display name of the host.
     pub name: String,
-    /// What changes rarely about it.
+    /// Facts of the newest snapshot that contained them.
     pub facts: Option<Arc<HostFacts>>,
-    /// When the hub first heard of it, milliseconds since 1970.
+    /// Time of the first snapshot, Unix milliseconds.
     pub first_seen_ms: i64,
-    /// Time of its newest sealed snapshot.
+    /// Time of the newest sealed snapshot, Unix milliseconds.
     pub last_at_ms: Option<i64>,
-    /// How often it sent, milliseconds.
+    /// Collection interval in milliseconds.
     pub interval_ms: u32,
 }
 
 impl HostRecord {
-    /// Forgotten; what it sent stays until retention lets it go.
+    /// Deletes the host. Its history stays until retention deletes it.
     pub fn delete(id: HostId) -> SqlStatement {
         SqlStatement::new("DELETE FROM host WHERE id = $1", [id.0.into()]).require_row()
     }
 }
 
-/// Why a store could not do it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// May succeed later (no space, no connection): nothing was kept of the call.
-    #[error("the store is unavailable: {0}")]
-    Unavailable(String),
-    /// Will not succeed until somebody acts.
-    #[error("{0}")]
-    Rejected(String),
-}
-
-/// Why a commit was not made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CommitError {
-    /// What it builds on changed meanwhile: read again and try again.
-    #[error("conflicting change")]
-    Conflict,
-    /// The store could not.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// A block's name within its tier.
+/// Number of a block, unique within its tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockId(pub i64);
 
-/// What is known of a block without reading it.
+/// Metadata of a block. Host, first time and id are its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockInfo {
-    /// Its name.
+    /// Number of the block.
     pub id: BlockId,
-    /// Its tier.
+    /// Tier the block belongs to.
     pub tier: Tier,
-    /// Whose.
+    /// Host whose rows the block contains.
     pub host: HostId,
-    /// First row, or start of the first bucket.
+    /// Time of the first row, or start of the first bucket; Unix milliseconds.
     pub first_ms: i64,
-    /// Last row, or start of the last bucket.
+    /// Time of the last row, or start of the last bucket; Unix milliseconds.
     pub last_ms: i64,
-    /// Its size.
+    /// Encoded size in bytes.
     pub bytes: u64,
 }
 
-/// A window that took in rows since it was rolled up.
+/// A window that received rows after its last roll-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirtyWindow {
-    /// The tier that took them in.
+    /// Tier that received the rows.
     pub tier: Tier,
-    /// Whose.
+    /// Host of the rows.
     pub host: HostId,
-    /// Start of the window ([`Tier::window_ms`]).
+    /// Start of the window ([`Tier::window_ms`]), Unix milliseconds.
     pub window_ms: i64,
-    /// Changes with every mark: clearing an old one leaves a newer mark alone.
+    /// Changes with every mark, so that clearing an old mark does not clear a newer mark.
     pub stamp: i64,
 }
 
-/// Up to where a hub's head rows of a host are in blocks.
+/// Highest arrival of a host in a hub's head that is already sealed into a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SealWatermark {
-    /// Whose.
+    /// Host of the sealed rows.
     pub host: HostId,
-    /// Rows that arrived with this commit or before.
+    /// Arrival number; rows of this commit and of earlier commits are sealed.
     pub arrival: i64,
 }
 
-/// Which ticks of one boot were taken in.
+/// Sequence numbers of one boot of a host that were accepted and sealed.
 #[derive(Debug, Clone)]
 pub struct SequenceRanges {
-    /// Whose.
+    /// Host that sent the snapshots.
     pub host: HostId,
-    /// Which boot.
+    /// Boot the sequence numbers belong to.
     pub boot: BootId,
-    /// Their numbers.
-    pub seqs: crate::RangeSet,
-    /// Time of the newest, milliseconds since 1970.
+    /// Accepted sequence numbers.
+    pub seqs: RangeSet,
+    /// Time of the newest snapshot, Unix milliseconds.
     pub newest_ms: i64,
 }
 
-/// Before these times, a tier has let go of its rows.
+/// Per tier, the time before which rows have been deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RetentionWatermarks {
-    /// Of ticks, minutes and hours, by [`Tier::number`].
+    /// Unix milliseconds by [`Tier::id`]: raw, minute, hour.
     pub ms: [i64; 3],
 }
 
-/// One change.
+/// One change of a commit.
 #[derive(Debug, Clone)]
 pub enum Write {
-    /// The host's newest snapshot and rhythm.
+    /// Updates the time of the host's newest snapshot and its collection interval, both in milliseconds.
     HostSeen(HostId, i64, u32),
-    /// A new block, and what its columns are.
+    /// Adds a block, and its shape if it is new.
     PutBlock(Tier, HostId, Arc<Shape>, Block),
-    /// A block goes; a [`CommitError::Conflict`] if it went already.
+    /// Deletes a block; a [`CommitError::Conflict`] if it was deleted already.
     DropBlock(BlockInfo),
-    /// Head rows up to here are in blocks; a [`CommitError::Conflict`] where they are already: the
-    /// answer to the commit that did it was lost.
+    /// Marks head rows as sealed; a [`CommitError::Conflict`] if they are marked already, because the response to
+    /// the first commit was lost.
     AdvanceSeal(SealWatermark),
-    /// Ticks that were taken in, together with those that are known.
+    /// Merges accepted sequence numbers into the stored ones.
     RecordSequences(SequenceRanges),
-    /// The window took in rows.
+    /// Marks the window that begins at this time as dirty.
     MarkDirty(Tier, HostId, i64),
-    /// The window is rolled up as of this stamp; a [`CommitError::Conflict`] where it took in more since,
-    /// or another hub rolled it up.
+    /// Clears the mark of a window that was rolled up; a [`CommitError::Conflict`] if the window received more rows
+    /// since, or was rolled up by another hub.
     ClearDirty(DirtyWindow),
-    /// A [`CommitError::Conflict`] unless the floors are these.
+    /// A [`CommitError::Conflict`] unless the retention watermarks have these values.
     ExpectWatermarks(RetentionWatermarks),
-    /// A tier lets go of what is before this time; a [`CommitError::Conflict`] while a window
-    /// that begins before it has rows that are not rolled up.
+    /// Advances a retention watermark; a [`CommitError::Conflict`] while a window that begins before it has rows
+    /// that are not rolled up.
     AdvanceWatermark(Tier, i64),
-    /// Rows of ordinary tables; a [`CommitError::Conflict`] where one is there already that
-    /// must be the only one, or where none is that must be there.
+    /// Statement on an entity; a [`CommitError::Conflict`] if it violates a unique key, or if it requires a row and
+    /// affects none.
     Sql(SqlStatement),
 }
 
 impl From<SqlStatement> for Write {
-    fn from(change: SqlStatement) -> Self {
-        Self::Sql(change)
+    fn from(statement: SqlStatement) -> Self {
+        Self::Sql(statement)
     }
 }
 
-/// What to read of one host.
+/// Read request for a time range of one host.
 #[derive(Debug, Clone)]
 pub struct Query {
-    /// Whose.
+    /// Host to read.
     pub host: HostId,
-    /// How fine it must be; where this is not there, what there is.
+    /// Requested tier. Where it has no data, the tiers that have data are read.
     pub tier: Tier,
-    /// From here.
+    /// Start of the range, Unix milliseconds, inclusive.
     pub from_ms: i64,
-    /// To before here.
+    /// End of the range, Unix milliseconds, exclusive.
     pub to_ms: i64,
-    /// Which series and parts.
+    /// Series and parts to read.
     pub projection: Arc<Projection>,
 }
 
-/// The rows of one block.
+/// Decoded rows of one block.
 #[derive(Debug, Clone)]
 pub enum BlockContent {
-    /// Ticks.
+    /// Rows of the raw tier.
     Raw(Table),
-    /// Buckets.
+    /// Buckets of a roll-up tier.
     Buckets(Buckets),
 }
 
-/// What one block answers to a query.
+/// Part of a query result that comes from one block.
 #[derive(Debug, Clone)]
 pub struct BlockSlice {
-    /// The block.
+    /// Block that was read.
     pub block: BlockInfo,
-    /// The stretch that it was read for: rows outside belong to other pieces.
+    /// Start of the segment the block was read for. Rows outside of the segment belong to other slices.
     pub from_ms: i64,
-    /// End of the stretch.
+    /// End of the segment, exclusive.
     pub to_ms: i64,
-    /// Its rows, or why it can't be read.
+    /// Decoded rows, or the reason for which the block is unreadable.
     pub content: Result<BlockContent, FormatError>,
 }
 
-/// An answer, as of one moment.
+/// Result of a query, consistent as of one point in time.
 #[derive(Debug, Clone, Default)]
 pub struct QueryResult {
-    /// Who answered for which time.
+    /// Tier that was read for each segment of the range.
     pub plan: Vec<perfwatch_tsdb::plan::PlanSegment>,
-    /// Blocks in the order of their time.
+    /// Slices in the order of time.
     pub slices: Vec<BlockSlice>,
-    /// What was known of the host's history.
+    /// Watermarks and dirty windows of the host at the time of the read.
     pub state: TierState,
 }
 
-/// What a store takes on disk.
+/// Disk space of a store in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiskUsage {
-    /// Files, or relations with their indices: what a budget is held against.
+    /// Files, or relations with their indexes; compared with the disk budget.
     pub disk_bytes: u64,
-    /// Of that, what is in use: the rest is taken again before the disk is asked for more.
+    /// Bytes of `disk_bytes` that are in use. The remaining bytes are reused before the files grow.
     pub used_bytes: u64,
-    /// Where use comes near this, appends are refused so that the budget holds.
+    /// Limit of `used_bytes` above which appends are rejected, so that the budget holds.
     pub append_limit_bytes: u64,
-    /// Blocks by tier.
+    /// Size of the blocks by tier.
     pub tier_bytes: [u64; 3],
-    /// Head rows.
+    /// Size of the head rows.
     pub head_bytes: u64,
 }
 
-/// Durable memory.
+/// Durable storage of the hub.
 pub trait Store: Send + Sync {
-    /// `sqlite` or `postgres`.
+    /// Name of the engine: `sqlite` or `postgres`.
     fn backend(&self) -> &'static str;
 
-    /// Names this hub among those that share the store, across restarts.
+    /// Identifies this hub among the hubs that share the store; stable across restarts.
     fn hub_id(&self) -> &str;
 
-    /// Appends rows of one host or of many to this hub's head, all or none; when it is done they
-    /// survive a crash. Calls that come together share a commit, whose number this returns.
+    /// Appends rows to this hub's head atomically. Rows survive a crash once the call returns. Concurrent calls share
+    /// a commit, whose arrival number is returned.
     fn append(&self, rows: Vec<SnapshotRow>) -> BoxFuture<'_, Result<i64, StoreError>>;
-    /// This hub's head rows after an arrival number, in order: about `most` of them, and none
-    /// at the end.
-    fn read_head(&self, after: i64, most: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>>;
-    /// Whether the head takes so much that rows should be sealed before they are due.
+    /// Reads about `limit` of this hub's head rows after an arrival number, in order; empty at the end.
+    fn read_head(&self, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>>;
+    /// Whether the head is so large that rows should be sealed before they are due.
     fn is_head_over_limit(&self) -> bool;
-    /// Lets go of this hub's head rows that arrived before this number.
+    /// Deletes this hub's head rows with a lower arrival number.
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Adds a host or replaces what is remembered of it.
+    /// Adds a host, or updates its name and facts.
     fn upsert_host(&self, host: HostRecord) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// All hosts.
+    /// Lists all hosts by id.
     fn list_hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>>;
 
-    /// Does all of these or none.
+    /// Applies all writes atomically.
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>>;
 
-    /// Rows of ordinary tables, by SQL that both databases understand (see [`Change`]).
+    /// Reads rows with a statement that both engines understand, see [`SqlStatement`].
     fn query(
         &self,
         sql: &'static str,
-        cells: Vec<SqlValue>,
+        values: Vec<SqlValue>,
     ) -> BoxFuture<'_, Result<Vec<Vec<SqlValue>>, StoreError>>;
 
-    /// Reads a range of one host as of one moment.
+    /// Reads a time range of one host, consistent as of one point in time.
     fn read_range(&self, query: Query) -> BoxFuture<'_, Result<QueryResult, StoreError>>;
-    /// Every block of a host and tier that has rows in a range, whole.
+    /// Reads all blocks of a host and tier that have rows in a range, with all parts.
     fn read_blocks(
         &self,
         tier: Tier,
@@ -287,37 +266,37 @@ pub trait Store: Send + Sync {
         from_ms: i64,
         to_ms: i64,
     ) -> BoxFuture<'_, Result<Vec<BlockSlice>, StoreError>>;
-    /// Blocks that end before a time, oldest first.
+    /// Lists blocks that end before a time, oldest first.
     fn oldest_blocks(
         &self,
         tier: Tier,
         before_ms: i64,
-        most: usize,
+        limit: usize,
     ) -> BoxFuture<'_, Result<Vec<BlockInfo>, StoreError>>;
 
-    /// Windows to roll up, oldest first; those that begin before a time.
+    /// Lists windows to roll up that begin before a time, oldest first.
     fn dirty_windows(
         &self,
         tier: Tier,
         before_ms: i64,
-        most: usize,
+        limit: usize,
     ) -> BoxFuture<'_, Result<Vec<DirtyWindow>, StoreError>>;
-    /// Up to where each host is sealed, in this hub's head.
+    /// Lists the seal watermarks of this hub's head.
     fn seal_watermarks(&self) -> BoxFuture<'_, Result<Vec<SealWatermark>, StoreError>>;
-    /// Which ticks were taken in and sealed.
+    /// Lists the accepted and sealed sequence numbers of all hosts.
     fn sequence_ranges(&self) -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>>;
-    /// Before when each tier let go.
+    /// Reads the retention watermarks of all tiers.
     fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>>;
 
-    /// Takes or keeps a lease for this hub; false while another one has it.
+    /// Acquires or renews a lease for this hub; false while another hub holds it.
     fn acquire_lease(&self, name: &'static str, for_ms: i64) -> BoxFuture<'_, Result<bool, StoreError>>;
-    /// What is left on the file system, where it is ours; costs nothing to ask.
+    /// Free space of the file system if the store has its own files; does not wait.
     fn free_bytes(&self) -> Option<u64>;
-    /// What is taken on disk.
+    /// Measures the disk space of the store.
     fn disk_usage(&self) -> BoxFuture<'_, Result<DiskUsage, StoreError>>;
-    /// Makes freed space usable again, in steps that block nobody; also lets go of shapes and
-    /// seen ticks that nothing needs since `before_ms`.
+    /// Makes freed space reusable, in steps that block no other call. Deletes shapes and sequence numbers that were
+    /// not used since `before_ms`.
     fn vacuum(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// Writes everything, as of one moment, into a new SQLite file.
+    /// Writes a consistent copy of the store into a new SQLite file.
     fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>>;
 }

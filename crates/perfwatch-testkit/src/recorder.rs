@@ -1,4 +1,4 @@
-//! Servers that take down what they hear: an HTTP one and an SMTP one, each on a port of its own.
+//! HTTP and SMTP servers that record what they receive, each on a free port.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -6,51 +6,52 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Nothing that is on its way takes longer.
+/// Deadline of the `next` methods; long, because test machines may be slow.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A request.
+/// Recorded HTTP request.
 #[derive(Debug, Clone)]
 pub struct ReceivedRequest {
-    /// `POST`.
+    /// Method in upper case, such as `POST`.
     pub method: String,
-    /// With its query.
+    /// Path with its query.
     pub path: String,
-    /// Names in lower case.
+    /// Headers in order, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// As text.
+    /// Body, decoded as UTF-8.
     pub body: String,
 }
 
 impl ReceivedRequest {
-    /// A header by its name in lower case.
+    /// Returns a header by its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// Takes requests and answers as it is told: 200 at first.
+/// HTTP server that records requests and sends a configurable response, initially 200.
 pub struct HttpRecorder {
     port: u16,
     requests: Mutex<Receiver<ReceivedRequest>>,
     respond_with: Arc<Mutex<(u16, String)>>,
 }
 
-/// What a server does with one connection.
-fn serve(port: u16, talk: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+/// Listens on a free port and handles each connection in its own thread; returns the port.
+fn serve(handle: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let talk = Arc::new(talk);
+    let handle = Arc::new(handle);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let talk = talk.clone();
-            std::thread::spawn(move || talk(stream));
+            let handle = handle.clone();
+            std::thread::spawn(move || handle(stream));
         }
     });
     port
 }
 
-fn request(reader: &mut BufReader<TcpStream>) -> Option<ReceivedRequest> {
+/// Reads one request; none at the end of the connection.
+fn read_request(reader: &mut BufReader<TcpStream>) -> Option<ReceivedRequest> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let mut words = line.split_whitespace();
@@ -69,18 +70,18 @@ fn request(reader: &mut BufReader<TcpStream>) -> Option<ReceivedRequest> {
 }
 
 impl HttpRecorder {
-    /// On a free port.
+    /// Starts the server on a free port.
     pub fn start() -> Self {
-        let (told, heard) = channel();
+        let (sender, requests) = channel();
         let respond_with = Arc::new(Mutex::new((200, String::new())));
-        let (told, answers) = (Mutex::new(told), respond_with.clone());
-        let port = serve(0, move |stream| {
+        let (sender, response) = (Mutex::new(sender), respond_with.clone());
+        let port = serve(move |stream| {
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             let mut stream = stream;
-            while let Some(request) = request(&mut reader) {
-                let (status, text) = answers.lock().unwrap().clone();
-                // A sink that is gone hears nothing.
-                let _ = told.lock().unwrap().send(request);
+            while let Some(request) = read_request(&mut reader) {
+                let (status, text) = response.lock().unwrap().clone();
+                // The receiver is closed once the recorder was dropped.
+                let _ = sender.lock().unwrap().send(request);
                 let head = format!(
                     "HTTP/1.1 {status} x\r\nretry-after: 7\r\ncontent-length: {}\r\n\r\n",
                     text.len()
@@ -91,65 +92,66 @@ impl HttpRecorder {
                 }
             }
         });
-        Self { port, requests: Mutex::new(heard), respond_with }
+        Self { port, requests: Mutex::new(requests), respond_with }
     }
 
-    /// Its address.
+    /// Base URL without a trailing slash.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What it says from now on.
+    /// Sets status and body of all later responses.
     pub fn respond_with(&self, status: u16, text: &str) {
         *self.respond_with.lock().unwrap() = (status, text.to_owned());
     }
 
-    /// What it heard next.
+    /// Returns the next request; panics after 30 s without a request.
     pub fn next_request(&self) -> ReceivedRequest {
-        self.next_request_within(RECEIVE_TIMEOUT).expect("nothing was heard")
+        self.next_request_within(RECEIVE_TIMEOUT).expect("no request was received")
     }
 
-    /// What it hears within a time, if anything.
+    /// Returns the next request, or none after the given time.
     pub fn next_request_within(&self, time: Duration) -> Option<ReceivedRequest> {
         self.requests.lock().unwrap().recv_timeout(time).ok()
     }
 }
 
-/// A mail as it was handed over.
+/// Recorded mail.
 #[derive(Debug, Clone)]
 pub struct Mail {
-    /// Whom it is for.
+    /// Envelope recipients.
     pub to: Vec<String>,
-    /// Headers and body, lines joined where they were folded or encoded over several.
+    /// Headers and body; folded headers and soft line breaks are joined.
     pub data: String,
 }
 
-/// Takes mails, or refuses them.
+/// SMTP server that records or rejects mails.
 pub struct SmtpRecorder {
     port: u16,
-    heard: Mutex<Receiver<Mail>>,
-    refuses: Arc<Mutex<Option<String>>>,
+    mails: Mutex<Receiver<Mail>>,
+    rejection: Arc<Mutex<Option<String>>>,
 }
 
-fn smtp(stream: TcpStream, told: &Sender<Mail>, refuses: Option<&str>) -> Option<()> {
+/// Handles one SMTP connection; `rejection` is the reply to every recipient.
+fn handle_smtp(stream: TcpStream, mails: &Sender<Mail>, rejection: Option<&str>) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut stream = stream;
-    let mut say = move |text: &str| stream.write_all(format!("{text}\r\n").as_bytes()).ok();
+    let mut reply = move |text: &str| stream.write_all(format!("{text}\r\n").as_bytes()).ok();
     let (mut to, mut line) = (Vec::new(), String::new());
-    say("220 sink ESMTP")?;
+    reply("220 recorder ESMTP")?;
     loop {
         line.clear();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
-        let upper = line.to_uppercase();
-        if upper.starts_with("RCPT TO:") {
-            if let Some(refuses) = refuses {
-                say(refuses)?;
+        let command = line.to_uppercase();
+        if command.starts_with("RCPT TO:") {
+            if let Some(rejection) = rejection {
+                reply(rejection)?;
                 continue;
             }
             to.push(line["RCPT TO:".len()..].trim().trim_matches(['<', '>']).to_owned());
         }
-        if upper.starts_with("DATA") {
-            say("354 go on")?;
+        if command.starts_with("DATA") {
+            reply("354 continue")?;
             let mut data = String::new();
             loop {
                 line.clear();
@@ -161,40 +163,40 @@ fn smtp(stream: TcpStream, told: &Sender<Mail>, refuses: Option<&str>) -> Option
             }
             // Soft breaks of quoted-printable, folded headers.
             let data = data.replace("=\r\n", "").replace("\r\n ", " ");
-            told.send(Mail { to: std::mem::take(&mut to), data }).ok()?;
+            mails.send(Mail { to: std::mem::take(&mut to), data }).ok()?;
         }
-        if upper.starts_with("QUIT") {
-            return say("221 bye");
+        if command.starts_with("QUIT") {
+            return reply("221 bye");
         }
-        say("250 fine")?;
+        reply("250 ok")?;
     }
 }
 
 impl SmtpRecorder {
-    /// On a free port.
+    /// Starts the server on a free port.
     pub fn start() -> Self {
-        let (told, heard) = channel();
-        let refuses = Arc::new(Mutex::new(None));
-        let (told, says) = (Mutex::new(told), refuses.clone());
-        let port = serve(0, move |stream| {
-            let (told, says) = (told.lock().unwrap().clone(), says.lock().unwrap().clone());
-            smtp(stream, &told, says.as_deref());
+        let (sender, mails) = channel();
+        let rejection = Arc::new(Mutex::new(None));
+        let (sender, current) = (Mutex::new(sender), rejection.clone());
+        let port = serve(move |stream| {
+            let (sender, rejection) = (sender.lock().unwrap().clone(), current.lock().unwrap().clone());
+            handle_smtp(stream, &sender, rejection.as_deref());
         });
-        Self { port, heard: Mutex::new(heard), refuses }
+        Self { port, mails: Mutex::new(mails), rejection }
     }
 
-    /// Its port.
+    /// Port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What it says to every recipient from now on, as `550 no such user`.
+    /// Rejects all recipients of later connections with a reply such as `550 no such user`.
     pub fn refuse(&self, text: &str) {
-        *self.refuses.lock().unwrap() = Some(text.to_owned());
+        *self.rejection.lock().unwrap() = Some(text.to_owned());
     }
 
-    /// The next mail.
+    /// Returns the next mail; panics after 30 s without a mail.
     pub fn next(&self) -> Mail {
-        self.heard.lock().unwrap().recv_timeout(RECEIVE_TIMEOUT).expect("no mail came")
+        self.mails.lock().unwrap().recv_timeout(RECEIVE_TIMEOUT).expect("no mail was received")
     }
 }

@@ -1,17 +1,18 @@
-//! A Redis of its own on a socket of its own, that can be stopped, killed and started again.
+//! Redis server on its own socket, which can be stopped, killed and restarted.
 
+use crate::wait_until;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-/// A server that keeps nothing on disk.
+/// Redis server without persistence.
 pub struct Redis {
     folder: tempfile::TempDir,
     child: Option<Child>,
 }
 
 impl Redis {
-    /// Starts one.
+    /// Starts an empty server; panics if Redis is not installed.
     pub fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("pw-redis-").tempdir().unwrap();
         let mut redis = Self { folder, child: None };
@@ -23,12 +24,12 @@ impl Redis {
         self.folder.path().join("s")
     }
 
-    /// Where it is.
+    /// URL of the Unix socket.
     pub fn url(&self) -> String {
         format!("redis+unix://{}", self.socket().display())
     }
 
-    /// Kills it, with all it knew.
+    /// Kills the server; all data is lost.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -37,24 +38,18 @@ impl Redis {
         let _ = std::fs::remove_file(self.socket());
     }
 
-    /// Starts it once more.
+    /// Kills the server and starts an empty one on the same socket.
     pub fn restart(&mut self) {
         self.kill();
         let socket = self.socket();
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(&socket);
         command.arg("--dir").arg(self.folder.path()).stdout(Stdio::null());
-        self.child = Some(command.spawn().expect("no Redis here: run scripts/ensure-redis"));
-        for _ in 0..500 {
-            if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("Redis did not start");
+        self.child = Some(command.spawn().expect("Redis is not installed: run scripts/ensure-redis"));
+        assert!(wait_until(|| UnixStream::connect(&socket).is_ok()), "Redis did not start");
     }
 
-    /// Tells its process something, as `STOP`.
+    /// Sends a signal, such as `STOP`, to the server process.
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());

@@ -1,6 +1,6 @@
-//! OpenSSH's server on an address of its own, with keys of its own; and servers that only look
-//! like one.
+//! OpenSSH server with its own address and keys, and faulty servers that violate the protocol.
 
+use crate::wait_until;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// The user that servers with passwords let in, and the password.
+/// User of servers with password authentication.
 pub const USER: &str = "watched";
-/// Its password.
+/// Password of [`USER`].
 pub const PASSWORD: &str = "watch me";
-/// The same as shadow(5) keeps it.
-const HASHED: &str =
+/// Hash of [`PASSWORD`] in the format of shadow(5).
+const PASSWORD_HASH: &str =
     "$6$perfwatch$HsTLVV8PKYA6Asi9ha0l08lfHrUgf5S20GRo.jMWo/Bj98wxxrmDPbX6FrlD..W7cgVICDcEXF8JBR6RoXMHj0";
 
-/// A server, ended with this value.
+/// OpenSSH server; ended when dropped.
 pub struct Sshd {
     folder: tempfile::TempDir,
     address: Ipv4Addr,
@@ -27,7 +27,7 @@ pub struct Sshd {
     child: Option<Child>,
 }
 
-/// A port of this address that nobody has.
+/// Returns a free TCP port of the address.
 pub fn free_port(address: Ipv4Addr) -> u16 {
     TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port()
 }
@@ -38,7 +38,7 @@ fn keygen(path: &Path, args: &[&str]) {
     assert!(command.stdin(Stdio::null()).status().unwrap().success(), "ssh-keygen");
 }
 
-/// A new private key: `ed25519`, `rsa` or `ecdsa`; locked where the passphrase is not empty.
+/// Generates a private key (`ed25519`, `rsa` or `ecdsa`), encrypted unless the passphrase is empty.
 pub fn make_key(folder: &Path, kind: &str, passphrase: &str) -> PathBuf {
     let path = folder.join(format!("{kind}{}", if passphrase.is_empty() { "" } else { "-locked" }));
     if !path.exists() {
@@ -48,18 +48,18 @@ pub fn make_key(folder: &Path, kind: &str, passphrase: &str) -> PathBuf {
 }
 
 impl Sshd {
-    /// On an address of 127/8, with these lines of sshd_config(5) more.
+    /// Starts the server on an address of 127/8, with additional lines of sshd_config(5).
     pub fn start(address: Ipv4Addr, lines: &[&str]) -> Self {
         Self::start_with(address, lines, false)
     }
 
-    /// One that lets [`USER`] in by [`PASSWORD`]; as root only.
+    /// Starts a server that accepts [`USER`] with [`PASSWORD`]; needs root.
     pub fn start_with_passwords(address: Ipv4Addr, lines: &[&str]) -> Self {
         Self::start_with(address, lines, true)
     }
 
     fn start_with(address: Ipv4Addr, lines: &[&str], passwords: bool) -> Self {
-        assert!(Path::new("/usr/sbin/sshd").exists(), "no sshd here: run scripts/ensure-sshd");
+        assert!(Path::new("/usr/sbin/sshd").exists(), "OpenSSH is not installed: run scripts/ensure-sshd");
         let folder = tempfile::Builder::new().prefix("pw-sshd-").tempdir().unwrap();
         let _ = std::fs::create_dir("/run/sshd");
         keygen(&folder.path().join("host"), &["-t", "ed25519", "-N", ""]);
@@ -73,30 +73,30 @@ impl Sshd {
         server
     }
 
-    /// Lets in whoever has this private key.
+    /// Authorizes a private key.
     pub fn allow(&self, key: &Path) {
         let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
         let path = self.folder.path().join("authorized");
-        let before = std::fs::read_to_string(&path).unwrap_or_default();
-        std::fs::write(path, before + &public).unwrap();
+        let existing = std::fs::read_to_string(&path).unwrap_or_default();
+        std::fs::write(path, existing + &public).unwrap();
     }
 
-    /// A key that lets one in.
+    /// Returns an authorized private key in OpenSSH format.
     pub fn key(&self, kind: &str) -> String {
         std::fs::read_to_string(self.folder.path().join(kind)).unwrap()
     }
 
-    /// Where its keys are.
+    /// Directory of keys, configuration and log.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where it listens.
+    /// Address and port of the server.
     pub fn address(&self) -> SocketAddr {
         (self.address, self.port).into()
     }
 
-    /// Shows another key from now on.
+    /// Restarts the server with another host key.
     pub fn change_host_key(&mut self) {
         self.stop();
         for name in ["host", "host.pub"] {
@@ -106,7 +106,7 @@ impl Sshd {
         self.resume();
     }
 
-    /// Ends it; who is connected stays.
+    /// Ends the listener; open connections continue.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -114,7 +114,7 @@ impl Sshd {
         }
     }
 
-    /// Starts it again, on the same port.
+    /// Starts the listener again on the same port.
     pub fn resume(&mut self) {
         let path = |name: &str| self.folder.path().join(name).display().to_string();
         let mut config = format!(
@@ -127,29 +127,24 @@ impl Sshd {
             path("authorized"),
             if self.passwords { "yes" } else { "no" },
         )
-        // Known from 9.8 on only.
+        // The option exists since OpenSSH 9.8 only.
         .replace("PerSourcePenalties no\n", "");
         self.lines.iter().for_each(|line| config.push_str(&format!("{line}\n")));
         std::fs::write(path("config"), config).unwrap();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(path("log")).unwrap();
         let mut command = match self.passwords {
             false => Command::new("/usr/sbin/sshd"),
-            true => self.with_user(),
+            true => self.namespaced_command(),
         };
         command.args(["-D", "-e", "-f", &path("config")]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
-        for _ in 0..200 {
-            if TcpStream::connect(self.address()).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(25));
-        }
-        panic!("sshd does not start: {}", self.log());
+        let started = wait_until(|| TcpStream::connect(self.address()).is_ok());
+        assert!(started, "sshd did not start: {}", self.log());
     }
 
-    /// Sees files of users that nobody else sees.
-    fn with_user(&self) -> Command {
+    /// Command that runs sshd in a mount namespace, with [`USER`] added to the user database.
+    fn namespaced_command(&self) -> Command {
         let folder = self.folder.path();
         let add = |name: &str, line: String| {
             let text = std::fs::read_to_string(format!("/etc/{name}")).unwrap();
@@ -157,7 +152,7 @@ impl Sshd {
         };
         add("passwd", format!("{USER}:x:47123:47123::{}:/bin/sh\n", folder.display()));
         add("group", format!("{USER}:x:47123:\n"));
-        add("shadow", format!("{USER}:{HASHED}:20000:0:99999:7:::\n"));
+        add("shadow", format!("{USER}:{PASSWORD_HASH}:20000:0:99999:7:::\n"));
         let binds: String = ["passwd", "group", "shadow"].iter().fold(String::new(), |binds, name| {
             binds + &format!("mount --bind {}/{name} /etc/{name}; ", folder.display())
         });
@@ -166,22 +161,22 @@ impl Sshd {
         command
     }
 
-    /// Cuts whoever is connected.
+    /// Kills all open connections.
     pub fn drop_connections(&self) {
         let Some(child) = &self.child else { return };
-        let of_ours = format!(" {} ", child.id());
+        let parent_field = format!(" {} ", child.id());
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let pid = entry.file_name().to_string_lossy().into_owned();
             let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            // After the name in parentheses: state, then the parent.
-            let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.get(1..));
-            if parent.is_some_and(|rest| rest.starts_with(&of_ours)) {
+            // Fields after the name in parentheses: state, parent (proc_pid_stat(5)).
+            let fields = stat.rsplit_once(") ").and_then(|(_, fields)| fields.get(1..));
+            if fields.is_some_and(|fields| fields.starts_with(&parent_field)) {
                 let _ = Command::new("kill").args(["-KILL", &pid]).status();
             }
         }
     }
 
-    /// What it wrote so far.
+    /// Log since the first start.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -193,26 +188,26 @@ impl Drop for Sshd {
     }
 }
 
-/// What a server that is none does with whoever connects.
+/// Behavior of a [`FaultyServer`] on each connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultScript {
-    /// Says nothing.
+    /// Sends nothing.
     Silent,
-    /// A byte a second.
+    /// Sends the banner slowly, five bytes per second.
     SlowBanner,
-    /// Bytes that mean nothing.
+    /// Sends random bytes.
     RandomBytes,
-    /// A greeting without an end.
+    /// Sends banner lines without end.
     EndlessBanner,
-    /// Hangs up at once.
+    /// Closes the connection at once.
     Reset,
-    /// Greets as it should and then stands still.
+    /// Sends a valid banner and then nothing.
     StallAfterBanner,
-    /// Greets as it should and then says what nobody understands.
+    /// Sends a valid banner and then random bytes.
     GarbageAfterBanner,
 }
 
-/// A server that is none, on a port of 127.0.0.1.
+/// Server that violates the SSH protocol, on a port of 127.0.0.1.
 pub struct FaultyServer {
     address: SocketAddr,
     open_connections: Arc<AtomicUsize>,
@@ -220,21 +215,21 @@ pub struct FaultyServer {
 }
 
 impl FaultyServer {
-    /// Listens.
-    pub fn start(trap: FaultScript) -> Self {
+    /// Starts the server on a free port.
+    pub fn start(script: FaultScript) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (open_connections, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let (counted, stopped) = (open_connections.clone(), stop.clone());
+        let (counter, stopped) = (open_connections.clone(), stop.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let open = counted.clone();
+                let open = counter.clone();
                 open.fetch_add(1, Ordering::Relaxed);
                 std::thread::spawn(move || {
-                    run_script(trap, stream);
+                    run_script(script, stream);
                     open.fetch_sub(1, Ordering::Relaxed);
                 });
             }
@@ -242,12 +237,12 @@ impl FaultyServer {
         Self { address, open_connections, stop }
     }
 
-    /// Where it listens.
+    /// Address and port of the server.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Who is connected still.
+    /// Number of open connections.
     pub fn open_connections(&self) -> usize {
         self.open_connections.load(Ordering::Relaxed)
     }
@@ -260,19 +255,20 @@ impl Drop for FaultyServer {
     }
 }
 
-const GREETING: &[u8] = b"SSH-2.0-OpenSSH_9.9\r\n";
+const BANNER: &[u8] = b"SSH-2.0-OpenSSH_9.9\r\n";
 
-/// Goes on until the other side has gone.
-fn run_script(trap: FaultScript, mut stream: TcpStream) {
+/// Runs the script until the client closes the connection.
+fn run_script(script: FaultScript, mut stream: TcpStream) {
     let mut buffer = [0; 4096];
-    let noise: Vec<u8> = (0..4096_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    match trap {
+    let noise: Vec<u8> = (0..4096_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    match script {
         FaultScript::Reset => return,
         FaultScript::SlowBanner => {
-            for byte in GREETING.iter().cycle() {
+            for byte in BANNER.iter().cycle() {
                 if stream.write_all(&[*byte]).is_err() {
                     return;
                 }
+                // Elapsed time for the client: the banner never completes in its timeout.
                 std::thread::sleep(Duration::from_millis(200));
             }
         }
@@ -280,14 +276,14 @@ fn run_script(trap: FaultScript, mut stream: TcpStream) {
             let _ = stream.write_all(&noise);
         }
         FaultScript::EndlessBanner => {
-            while stream.write_all(b"Welcome to this fine machine, which has much to say.\r\n").is_ok() {}
+            while stream.write_all(b"Banner line without protocol version.\r\n").is_ok() {}
         }
         FaultScript::GarbageAfterBanner => {
-            let _ = stream.write_all(GREETING);
+            let _ = stream.write_all(BANNER);
             let _ = stream.write_all(&noise);
         }
         FaultScript::StallAfterBanner => {
-            let _ = stream.write_all(GREETING);
+            let _ = stream.write_all(BANNER);
         }
         FaultScript::Silent => {}
     }

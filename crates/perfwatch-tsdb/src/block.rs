@@ -1,38 +1,39 @@
-//! A block: some columns of one host over some time, immutable, with a directory in front so
-//! that a query reads only the columns it asks for. `docs/BLOCK-FORMAT.md` draws it.
+//! Block codec. A block is an immutable set of columns of a single host over a time range. A directory
+//! in front lets a query read only the columns that it needs. `docs/BLOCK-FORMAT.md` specifies the
+//! layout.
 //!
-//! The codec knows nothing of where blocks stand: a reader takes the head (whose length is
-//! kept beside the block), asks [`Head::range`] where a column is, fetches just that, and
-//! hands it to [`Head::column`].
+//! The codec does no I/O. A reader fetches the header (its length is stored beside the block), gets
+//! the bytes of a column from [`BlockHeader::byte_range`], and decodes them with
+//! [`BlockHeader::decode_column`].
 
 use crate::bytes::{ByteReader, FormatError, Result, write_varint};
 use crate::column::{self, CompressionLevel, KIND_CONSTANT, KIND_EMPTY};
-use crate::rollup::{Buckets, STAT_COLUMNS};
+use crate::rollup::{BUCKET_STATS_LEN, Buckets};
 use crate::section;
 use crate::table::{MAX_ROWS, Table};
 use perfwatch_model::{BootId, ShapeId, limits};
 use std::ops::Range;
 
 const MAGIC: &[u8; 4] = b"PWB\x1a";
-/// What this build writes, and the newest it reads.
+/// Format version that this build writes, and the newest that it reads.
 pub const VERSION: u8 = 1;
-/// Bytes before the directory.
+/// Bytes of the fixed header, in front of the directory.
 const FIXED_HEADER_BYTES: usize = 44;
 const CHECKSUM_BYTES: usize = 4;
 
-/// What a block's rows are.
+/// Kind of the rows of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowKind {
-    /// Ticks as they came.
+    /// Raw rows: one per snapshot.
     Raw,
-    /// Buckets: figures of the ticks within.
+    /// Rolled-up rows: statistics per bucket.
     Buckets,
 }
 
-/// Entries before the values' own: of ticks, time, interval, boot, seq, the boots, processes,
-/// notes; of buckets, time.
-fn leading_entries(rows: RowKind) -> usize {
-    match rows {
+/// Directory entries in front of the value columns. Raw: time, interval, boot, sequence number, boot
+/// ids, processes, annotations. Buckets: time.
+fn leading_entries(row_kind: RowKind) -> usize {
+    match row_kind {
         RowKind::Raw => 7,
         RowKind::Buckets => 1,
     }
@@ -45,23 +46,23 @@ const ENTRY_SEQ: usize = 3;
 const ENTRY_BOOTS: usize = 4;
 const ENTRY_PROCESSES: usize = 5;
 const ENTRY_ANNOTATIONS: usize = 6;
-/// Kind of an entry that is bytes, not a column.
+/// Entry kind of a section: bytes, not a column.
 const KIND_BYTES: u8 = 0x40;
 
-/// A coded block.
+/// Encoded block with the metadata that a store keeps beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// What the columns are.
+    /// Id of the column schema.
     pub shape: ShapeId,
-    /// Rows.
+    /// Number of rows in the block.
     pub rows: usize,
-    /// Time of the first row, or start of the first bucket, milliseconds since 1970.
+    /// Time of the first row, or start of the first bucket, in milliseconds since 1970.
     pub first_ms: i64,
-    /// Time of the last row, or start of the last bucket.
+    /// Time of the last row, or start of the last bucket, in milliseconds since 1970.
     pub last_ms: i64,
-    /// Bytes of header and directory.
+    /// Length of the fixed header and the directory, in bytes.
     pub header_len: usize,
-    /// The whole.
+    /// Complete block: header, directory and body.
     pub bytes: Vec<u8>,
 }
 
@@ -71,37 +72,37 @@ struct BlockWriter {
 }
 
 impl BlockWriter {
-    fn column(&mut self, values: &[i64], effort: CompressionLevel) {
-        let (kind, coded) = column::encode(values, effort);
+    fn write_column(&mut self, values: &[i64], level: CompressionLevel) {
+        let (kind, encoded) = column::encode(values, level);
         self.directory.push(kind);
         match kind {
             KIND_EMPTY => {}
-            // The value itself stands in the directory.
-            KIND_CONSTANT => self.directory.extend_from_slice(&coded),
-            _ => self.entry(&coded),
+            // The directory contains the value; the body has no bytes for it.
+            KIND_CONSTANT => self.directory.extend_from_slice(&encoded),
+            _ => self.write_entry(&encoded),
         }
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    fn write_section(&mut self, bytes: &[u8]) {
         self.directory.push(if bytes.is_empty() { KIND_EMPTY } else { KIND_BYTES });
         if !bytes.is_empty() {
-            self.entry(bytes);
+            self.write_entry(bytes);
         }
     }
 
-    fn entry(&mut self, bytes: &[u8]) {
+    fn write_entry(&mut self, bytes: &[u8]) {
         write_varint(&mut self.directory, (bytes.len() + CHECKSUM_BYTES) as u64);
         self.body.extend_from_slice(bytes);
         self.body.extend_from_slice(&crc32fast::hash(bytes).to_le_bytes());
     }
 
-    fn finish(self, rows: RowKind, shape: ShapeId, times: &[i64]) -> Block {
+    fn finish(self, row_kind: RowKind, shape: ShapeId, times: &[i64]) -> Block {
         let (first_ms, last_ms) = (times.first().copied().unwrap_or(0), times.last().copied().unwrap_or(0));
         let mut bytes =
             Vec::with_capacity(FIXED_HEADER_BYTES + self.directory.len() + CHECKSUM_BYTES + self.body.len());
         bytes.extend_from_slice(MAGIC);
         bytes.push(VERSION);
-        bytes.push(match rows {
+        bytes.push(match row_kind {
             RowKind::Raw => 0,
             RowKind::Buckets => 1,
         });
@@ -112,43 +113,44 @@ impl BlockWriter {
         bytes.extend_from_slice(&last_ms.to_le_bytes());
         bytes.extend_from_slice(&self.directory);
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
-        let head = bytes.len();
+        let header_len = bytes.len();
         bytes.extend_from_slice(&self.body);
-        Block { shape, rows: times.len(), first_ms, last_ms, header_len: head, bytes }
+        Block { shape, rows: times.len(), first_ms, last_ms, header_len, bytes }
     }
 }
 
-/// Codes ticks.
-pub fn encode(table: &Table, effort: CompressionLevel) -> Block {
+/// Encodes raw rows as a block.
+pub fn encode(table: &Table, level: CompressionLevel) -> Block {
     let mut writer = BlockWriter { directory: Vec::new(), body: Vec::new() };
-    writer.column(&table.at_ms, effort);
-    writer.column(&table.interval_ms, effort);
+    writer.write_column(&table.at_ms, level);
+    writer.write_column(&table.interval_ms, level);
     let mut boots: Vec<BootId> = Vec::new();
-    let numbers: Vec<i64> = table.boots.iter().map(|boot| boot_index(&mut boots, *boot)).collect();
-    writer.column(&numbers, effort);
+    let boot_indices: Vec<i64> = table.boots.iter().map(|boot| boot_index(&mut boots, *boot)).collect();
+    writer.write_column(&boot_indices, level);
     let seqs: Vec<i64> = table.seqs.iter().map(|seq| seq.cast_signed()).collect();
-    writer.column(&seqs, effort);
-    writer.bytes(&boots.iter().flat_map(|boot| boot.to_bytes()).collect::<Vec<u8>>());
-    writer.bytes(&section::write_processes(&table.processes, effort));
-    writer.bytes(&section::write_annotations(&table.errors, &table.facts));
-    table.columns.iter().for_each(|column| writer.column(column, effort));
+    writer.write_column(&seqs, level);
+    writer.write_section(&boots.iter().flat_map(|boot| boot.to_bytes()).collect::<Vec<u8>>());
+    writer.write_section(&section::write_processes(&table.processes, level));
+    writer.write_section(&section::write_annotations(&table.errors, &table.facts));
+    table.columns.iter().for_each(|column| writer.write_column(column, level));
     writer.finish(RowKind::Raw, table.shape.id(), &table.at_ms)
 }
 
+/// Index of a boot in the list of boots of the block; appends the boot if it is new.
 fn boot_index(boots: &mut Vec<BootId>, boot: BootId) -> i64 {
-    let at = boots.iter().rposition(|known| *known == boot).unwrap_or_else(|| {
+    let index = boots.iter().rposition(|existing| *existing == boot).unwrap_or_else(|| {
         boots.push(boot);
         boots.len() - 1
     });
-    i64::try_from(at).unwrap_or_default()
+    i64::try_from(index).unwrap_or_default()
 }
 
-/// Codes buckets.
-pub fn encode_buckets(buckets: &Buckets, effort: CompressionLevel) -> Block {
+/// Encodes buckets as a block.
+pub fn encode_buckets(buckets: &Buckets, level: CompressionLevel) -> Block {
     let mut writer = BlockWriter { directory: Vec::new(), body: Vec::new() };
-    writer.column(&buckets.start_ms, effort);
+    writer.write_column(&buckets.start_ms, level);
     for column in &buckets.columns {
-        column.encode().iter().for_each(|figure| writer.column(figure, effort));
+        column.encode().iter().for_each(|stat| writer.write_column(stat, level));
     }
     writer.finish(RowKind::Buckets, buckets.shape.id(), &buckets.start_ms)
 }
@@ -160,7 +162,7 @@ enum DirectoryEntry {
     Stored(u8, Range<usize>),
 }
 
-/// Header and directory of a block.
+/// Parsed header and directory of a block.
 #[derive(Clone, Debug)]
 pub struct BlockHeader {
     row_kind: RowKind,
@@ -171,41 +173,42 @@ pub struct BlockHeader {
     entries: Vec<DirectoryEntry>,
 }
 
-/// A part of a block that can be fetched alone.
+/// Part of a block that can be fetched separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BlockPart {
-    /// When rows were taken.
+    /// Timestamps of the rows.
     Time,
-    /// The time they stand for.
+    /// Collection interval of each raw row.
     Interval,
-    /// Number of the boot, within the block.
+    /// Index into `Boots` of each raw row.
     Boot,
-    /// The boots by number.
+    /// Boot ids of the block.
     Boots,
-    /// Ticks of the boot.
+    /// Sequence number within the boot.
     Seq,
-    /// The largest processes.
+    /// Top processes of each raw row.
     Processes,
-    /// Errors and facts.
+    /// Collector errors and host facts.
     Annotations,
-    /// A column of ticks, by its place in the shape.
+    /// Raw column, by its index in the shape.
     Column(usize),
-    /// A figure of a column of buckets.
+    /// Bucket column, by its index in the shape and the index of the statistic.
     Stat(usize, usize),
 }
 
 impl BlockHeader {
-    /// Reads header and directory from the first bytes of a block.
+    /// Parses header and directory, which are the first `header_len` bytes of a block.
     ///
     /// # Errors
-    /// Anything that [`encode`] does not write, also where a byte changed.
-    pub fn parse(head: &[u8]) -> Result<Self> {
-        let Some(checked) =
-            head.len().checked_sub(CHECKSUM_BYTES).filter(|&checked| checked >= FIXED_HEADER_BYTES)
+    /// Returns a [`FormatError`] if the checksum does not match, the version is not supported, or
+    /// [`encode`] cannot have written the bytes.
+    pub fn parse(header: &[u8]) -> Result<Self> {
+        let Some(checked_len) =
+            header.len().checked_sub(CHECKSUM_BYTES).filter(|&len| len >= FIXED_HEADER_BYTES)
         else {
             return Err(FormatError::Truncated);
         };
-        let mut reader = ByteReader(&head[..checked]);
+        let mut reader = ByteReader(&header[..checked_len]);
         if reader.read_exact(4)? != MAGIC {
             return Err(FormatError::Invalid("not a block"));
         }
@@ -213,25 +216,25 @@ impl BlockHeader {
         if version > VERSION {
             return Err(FormatError::UnsupportedVersion(version));
         }
-        if crc32fast::hash(&head[..checked]).to_le_bytes() != head[checked..] {
-            return Err(FormatError::Checksum("the directory"));
+        if crc32fast::hash(&header[..checked_len]).to_le_bytes() != header[checked_len..] {
+            return Err(FormatError::Checksum("directory"));
         }
-        let kind = match reader.byte()? {
+        let row_kind = match reader.byte()? {
             0 => RowKind::Raw,
             1 => RowKind::Buckets,
-            _ => return Err(FormatError::Invalid("a block of unknown kind")),
+            _ => return Err(FormatError::Invalid("unknown row kind")),
         };
         reader.read_exact(2)?;
         let shape = ShapeId(reader.array()?);
         let rows = u32::from_le_bytes(reader.array()?) as usize;
         if rows == 0 || rows > MAX_ROWS {
-            return Err(FormatError::Invalid("a block of no rows, or of too many"));
+            return Err(FormatError::Invalid("row count out of range"));
         }
         let (first_ms, last_ms) = (i64::from_le_bytes(reader.array()?), i64::from_le_bytes(reader.array()?));
         let mut entries = Vec::new();
-        let mut at = head.len();
+        let mut offset = header.len();
         while !reader.0.is_empty() {
-            if entries.len() > leading_entries(kind) + limits::MAX_COLUMNS * STAT_COLUMNS {
+            if entries.len() > leading_entries(row_kind) + limits::MAX_COLUMNS * BUCKET_STATS_LEN {
                 return Err(FormatError::Invalid("too many columns"));
             }
             entries.push(match reader.byte()? {
@@ -239,46 +242,45 @@ impl BlockHeader {
                 KIND_CONSTANT => DirectoryEntry::Inline(reader.int()?),
                 kind => {
                     let length = reader.read_len(u32::MAX as usize)?;
-                    at += length;
-                    DirectoryEntry::Stored(kind, at - length..at)
+                    offset += length;
+                    DirectoryEntry::Stored(kind, offset - length..offset)
                 }
             });
         }
-        if entries.len() < leading_entries(kind) {
-            return Err(FormatError::Invalid("the directory ends too soon"));
+        if entries.len() < leading_entries(row_kind) {
+            return Err(FormatError::Invalid("directory is incomplete"));
         }
-        Ok(Self { row_kind: kind, shape, rows, first_ms, last_ms, entries })
+        Ok(Self { row_kind, shape, rows, first_ms, last_ms, entries })
     }
 
-    /// What the rows are.
+    /// Kind of the rows: raw or buckets.
     pub fn row_kind(&self) -> RowKind {
         self.row_kind
     }
 
-    /// What the columns are.
+    /// Id of the column schema.
     pub fn shape(&self) -> ShapeId {
         self.shape
     }
 
-    /// Rows.
+    /// Number of rows in the block.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// First and last time, milliseconds since 1970.
+    /// First and last time, in milliseconds since 1970.
     pub fn time_range_ms(&self) -> (i64, i64) {
         (self.first_ms, self.last_ms)
     }
 
-    /// Columns of the shape.
+    /// Number of columns of the shape.
     pub fn columns(&self) -> usize {
         let values = self.entries.len() - leading_entries(self.row_kind);
-        if self.row_kind == RowKind::Raw { values } else { values / STAT_COLUMNS }
+        if self.row_kind == RowKind::Raw { values } else { values / BUCKET_STATS_LEN }
     }
 
     fn entry(&self, part: BlockPart) -> Result<&DirectoryEntry> {
-        let ticks = leading_entries(RowKind::Raw);
-        let place = match (part, self.row_kind) {
+        let index = match (part, self.row_kind) {
             (BlockPart::Time, _) => ENTRY_TIME,
             (BlockPart::Interval, RowKind::Raw) => ENTRY_INTERVAL,
             (BlockPart::Boot, RowKind::Raw) => ENTRY_BOOT,
@@ -286,19 +288,19 @@ impl BlockHeader {
             (BlockPart::Seq, RowKind::Raw) => ENTRY_SEQ,
             (BlockPart::Processes, RowKind::Raw) => ENTRY_PROCESSES,
             (BlockPart::Annotations, RowKind::Raw) => ENTRY_ANNOTATIONS,
-            (BlockPart::Column(at), RowKind::Raw) => ticks + at,
-            (BlockPart::Stat(at, figure), RowKind::Buckets) => {
-                leading_entries(RowKind::Buckets) + at * STAT_COLUMNS + figure
+            (BlockPart::Column(column), RowKind::Raw) => leading_entries(RowKind::Raw) + column,
+            (BlockPart::Stat(column, stat), RowKind::Buckets) => {
+                leading_entries(RowKind::Buckets) + column * BUCKET_STATS_LEN + stat
             }
-            _ => return Err(FormatError::Invalid("this kind of block has no such part")),
+            _ => return Err(FormatError::Invalid("block kind does not have this part")),
         };
-        self.entries.get(place).ok_or(FormatError::Invalid("the block has fewer columns than its shape"))
+        self.entries.get(index).ok_or(FormatError::Invalid("block has fewer columns than its shape"))
     }
 
-    /// Where a part stands in the block; none if the directory says all there is.
+    /// Byte range of a part within the block; `None` if the directory contains the complete part.
     ///
     /// # Errors
-    /// The block has no such part.
+    /// Returns [`FormatError::Invalid`] if the block does not have the part.
     pub fn byte_range(&self, part: BlockPart) -> Result<Option<Range<usize>>> {
         Ok(match self.entry(part)? {
             DirectoryEntry::Stored(_, range) => Some(range.clone()),
@@ -306,10 +308,10 @@ impl BlockHeader {
         })
     }
 
-    /// Decodes a column, given the bytes of its range (any, where it has none).
+    /// Decodes a column from the bytes of its range. The bytes are ignored if it has no range.
     ///
     /// # Errors
-    /// Bytes that changed, or that [`encode`] does not write.
+    /// Returns a [`FormatError`] if the checksum does not match or the bytes do not decode.
     pub fn decode_column(&self, part: BlockPart, bytes: &[u8]) -> Result<Vec<i64>> {
         match self.entry(part)? {
             DirectoryEntry::Missing => Ok(vec![perfwatch_model::MISSING; self.rows]),
@@ -320,55 +322,57 @@ impl BlockHeader {
         }
     }
 
-    /// The bytes of a section, verified; nothing if there is none.
+    /// Bytes of a section with a verified checksum; empty if the section is missing.
     fn section<'a>(&self, part: BlockPart, bytes: &'a [u8]) -> Result<&'a [u8]> {
         match self.entry(part)? {
             DirectoryEntry::Stored(KIND_BYTES, range) => verify_checksum(bytes, range),
             DirectoryEntry::Missing => Ok(&[]),
-            _ => Err(FormatError::Invalid("a section of unknown kind")),
+            _ => Err(FormatError::Invalid("unknown section kind")),
         }
     }
 
-    /// The boots of all rows, from the parts [`Part::Boot`] and [`Part::Boots`].
+    /// Decodes the boot id of each row from the parts [`BlockPart::Boot`] and [`BlockPart::Boots`].
     ///
     /// # Errors
-    /// Bytes that changed, or that [`encode`] does not write.
-    pub fn decode_boots(&self, numbers: &[u8], names: &[u8]) -> Result<Vec<BootId>> {
-        let names: Vec<BootId> =
-            self.section(BlockPart::Boots, names)?.chunks_exact(16).filter_map(BootId::from_bytes).collect();
-        let name = |number: i64| usize::try_from(number).ok().and_then(|at| names.get(at).copied());
-        let numbers = self.decode_column(BlockPart::Boot, numbers)?;
-        numbers
+    /// Returns a [`FormatError`] if a checksum does not match, the bytes do not decode, or a row refers
+    /// to a boot that is not in the list.
+    pub fn decode_boots(&self, indices: &[u8], ids: &[u8]) -> Result<Vec<BootId>> {
+        let ids: Vec<BootId> =
+            self.section(BlockPart::Boots, ids)?.chunks_exact(16).filter_map(BootId::from_bytes).collect();
+        let id = |index: i64| usize::try_from(index).ok().and_then(|index| ids.get(index).copied());
+        let indices = self.decode_column(BlockPart::Boot, indices)?;
+        indices
             .into_iter()
-            .map(|number| name(number).ok_or(FormatError::Invalid("a boot without name")))
+            .map(|index| id(index).ok_or(FormatError::Invalid("boot index out of range")))
             .collect()
     }
 
-    /// The processes of each row, from [`Part::Processes`].
+    /// Decodes the processes of each row from [`BlockPart::Processes`].
     ///
     /// # Errors
-    /// Bytes that changed, or that [`encode`] does not write.
+    /// Returns a [`FormatError`] if the checksum does not match or the bytes do not decode.
     pub fn decode_processes(&self, bytes: &[u8]) -> Result<Vec<Vec<perfwatch_model::ProcessRow>>> {
         section::read_processes(self.section(BlockPart::Processes, bytes)?, self.rows)
     }
 
-    /// Errors and facts of each row, from [`Part::Notes`].
+    /// Decodes collector errors and host facts from [`BlockPart::Annotations`].
     ///
     /// # Errors
-    /// Bytes that changed, or that [`encode`] does not write.
+    /// Returns a [`FormatError`] if the checksum does not match or the bytes do not decode.
     pub fn decode_annotations(&self, bytes: &[u8]) -> Result<section::Annotations> {
         section::read_annotations(self.section(BlockPart::Annotations, bytes)?, self.rows)
     }
 }
 
+/// Returns the bytes without their checksum after verifying it.
 fn verify_checksum<'a>(bytes: &'a [u8], range: &Range<usize>) -> Result<&'a [u8]> {
     if bytes.len() != range.len() || bytes.len() < CHECKSUM_BYTES {
         return Err(FormatError::Truncated);
     }
-    let (body, sum) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
-    if crc32fast::hash(body).to_le_bytes() == *sum {
+    let (body, checksum) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
+    if crc32fast::hash(body).to_le_bytes() == *checksum {
         Ok(body)
     } else {
-        Err(FormatError::Checksum("a column"))
+        Err(FormatError::Checksum("column"))
     }
 }

@@ -1,5 +1,4 @@
-//! Blocks end to end: what is written is read, part by part; what changed is noticed; what is
-//! no block is an error.
+//! Tests of the block codec: round trips, golden blocks, corruption, and roll-up.
 
 use crate::*;
 use perfwatch_model::{BootId, CollectorError, Column, HostFacts, MISSING, ProcessRow, Shape, Snapshot};
@@ -30,7 +29,7 @@ pub(crate) fn snapshot(shape: &Arc<Shape>, seq: u64, at_ms: i64, values: Vec<i64
     }
 }
 
-/// An hour of a made-up host, the same at every run.
+/// One hour of deterministic snapshots.
 fn hour() -> Vec<Arc<Snapshot>> {
     let shape = shape(&[
         ("cpu.usage", "", 2),
@@ -75,23 +74,25 @@ fn hour() -> Vec<Arc<Snapshot>> {
     (0..1_800).map(row).collect()
 }
 
-/// Reads a block the way a store does: head first, then part by part.
+/// Reads a block like a store: the header first, then part by part.
 fn read(block: &Block, shape: &Arc<Shape>) -> Result<Table, FormatError> {
-    let head = BlockHeader::parse(&block.bytes[..block.header_len])?;
+    let header = BlockHeader::parse(&block.bytes[..block.header_len])?;
     let part = |part| -> Result<&[u8], FormatError> {
-        let range = head.byte_range(part)?;
+        let range = header.byte_range(part)?;
         Ok(range.map_or(&[][..], |range| block.bytes.get(range).unwrap_or_default()))
     };
-    let column = |which| head.decode_column(which, part(which)?);
-    let (errors, facts) = head.decode_annotations(part(BlockPart::Annotations)?)?;
+    let column = |column| header.decode_column(column, part(column)?);
+    let (errors, facts) = header.decode_annotations(part(BlockPart::Annotations)?)?;
     Ok(Table {
         shape: shape.clone(),
         at_ms: column(BlockPart::Time)?,
         interval_ms: column(BlockPart::Interval)?,
-        boots: head.decode_boots(part(BlockPart::Boot)?, part(BlockPart::Boots)?)?,
+        boots: header.decode_boots(part(BlockPart::Boot)?, part(BlockPart::Boots)?)?,
         seqs: column(BlockPart::Seq)?.iter().map(|seq| seq.cast_unsigned()).collect(),
-        columns: (0..head.columns()).map(|at| column(BlockPart::Column(at))).collect::<Result<_, _>>()?,
-        processes: head.decode_processes(part(BlockPart::Processes)?)?,
+        columns: (0..header.columns())
+            .map(|index| column(BlockPart::Column(index)))
+            .collect::<Result<_, _>>()?,
+        processes: header.decode_processes(part(BlockPart::Processes)?)?,
         errors,
         facts,
     })
@@ -103,48 +104,48 @@ fn block_round_trips() {
     let tables = Table::from_snapshots(&snapshots);
     assert_eq!(tables.len(), 1);
     assert_eq!(tables[0].snapshots(), snapshots);
-    for effort in [CompressionLevel::Fast, CompressionLevel::Best] {
-        let block = block::encode(&tables[0], effort);
-        assert_eq!(read(&block, &tables[0].shape).unwrap(), tables[0], "{effort:?}");
+    for level in [CompressionLevel::Fast, CompressionLevel::Best] {
+        let block = block::encode(&tables[0], level);
+        assert_eq!(read(&block, &tables[0].shape).unwrap(), tables[0], "{level:?}");
     }
     let fast = block::encode(&tables[0], CompressionLevel::Fast).bytes.len();
     let best = block::encode(&tables[0], CompressionLevel::Best).bytes.len();
     assert!(best <= fast, "{best} {fast}");
 }
 
-/// Bytes of the heads of the two golden blocks.
-const GOLDEN_HEADS: [usize; 2] = [72, 90];
+/// Header lengths of the two golden blocks, in bytes.
+const GOLDEN_HEADER_LENS: [usize; 2] = [72, 90];
 
 #[test]
 fn version_1_blocks_decode() {
     let table = &Table::from_snapshots(&hour()[880..940])[0];
     let minutes = Buckets::from_table(table, 60_000, 0);
     let raw = block::encode(table, CompressionLevel::Best).bytes;
-    let rolled = block::encode_buckets(&minutes, CompressionLevel::Best).bytes;
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    for (name, bytes) in [("ticks.v1.block", &raw), ("minutes.v1.block", &rolled)] {
-        let path = folder.join(name);
+    let rolled_up = block::encode_buckets(&minutes, CompressionLevel::Best).bytes;
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    for (name, bytes) in [("ticks.v1.block", &raw), ("minutes.v1.block", &rolled_up)] {
+        let path = fixtures.join(name);
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&path, bytes).unwrap();
         }
     }
-    // The length of the head is kept beside a block.
-    let (ticks_head, minutes_head) = (GOLDEN_HEADS[0], GOLDEN_HEADS[1]);
-    let golden = std::fs::read(folder.join("ticks.v1.block")).unwrap();
+    // Stores keep the header length beside a block.
+    let [raw_header_len, minutes_header_len] = GOLDEN_HEADER_LENS;
+    let golden = std::fs::read(fixtures.join("ticks.v1.block")).unwrap();
     let block =
-        Block { bytes: golden, header_len: ticks_head, ..block::encode(table, CompressionLevel::Best) };
+        Block { bytes: golden, header_len: raw_header_len, ..block::encode(table, CompressionLevel::Best) };
     assert_eq!(&read(&block, &table.shape).unwrap(), table);
-    let golden = std::fs::read(folder.join("minutes.v1.block")).unwrap();
-    let head = BlockHeader::parse(&golden[..minutes_head]).unwrap();
-    for (at, column) in minutes.columns.iter().enumerate() {
-        let figures: Vec<Vec<i64>> = (0..STAT_COLUMNS)
-            .map(|figure| {
-                let part = BlockPart::Stat(at, figure);
-                let range = head.byte_range(part).unwrap().unwrap_or(0..0);
-                head.decode_column(part, &golden[range]).unwrap()
+    let golden = std::fs::read(fixtures.join("minutes.v1.block")).unwrap();
+    let header = BlockHeader::parse(&golden[..minutes_header_len]).unwrap();
+    for (index, column) in minutes.columns.iter().enumerate() {
+        let stored: Vec<Vec<i64>> = (0..BUCKET_STATS_LEN)
+            .map(|stat| {
+                let part = BlockPart::Stat(index, stat);
+                let range = header.byte_range(part).unwrap().unwrap_or(0..0);
+                header.decode_column(part, &golden[range]).unwrap()
             })
             .collect();
-        assert_eq!(&BucketColumn::decode(&figures).unwrap(), column);
+        assert_eq!(&BucketColumn::decode(&stored).unwrap(), column);
     }
 }
 
@@ -152,17 +153,17 @@ fn version_1_blocks_decode() {
 fn bit_flip_affects_one_part_and_is_reported() {
     let table = &Table::from_snapshots(&hour()[..150])[0];
     let block = block::encode(table, CompressionLevel::Fast);
-    for at in 0..block.bytes.len() {
+    for offset in 0..block.bytes.len() {
         let mut changed = block.clone();
-        changed.bytes[at] ^= 4;
-        // Nothing here is unchecked: whatever is read must be what was written.
+        changed.bytes[offset] ^= 4;
+        // Every byte is covered by a checksum.
         let outcome = read(&changed, &table.shape);
-        assert!(outcome.is_err(), "byte {at} of {}", block.bytes.len());
+        assert!(outcome.is_err(), "byte {offset} of {}", block.bytes.len());
     }
     for length in 0..block.bytes.len() {
-        let mut cut = block.clone();
-        cut.bytes.truncate(length);
-        assert!(length < cut.header_len || read(&cut, &table.shape).is_err());
+        let mut truncated = block.clone();
+        truncated.bytes.truncate(length);
+        assert!(length < truncated.header_len || read(&truncated, &table.shape).is_err());
     }
     let mut newer = block.bytes[..block.header_len].to_vec();
     newer[4] = 2;
@@ -171,23 +172,23 @@ fn bit_flip_affects_one_part_and_is_reported() {
 
 #[test]
 fn mixed_shapes_share_a_block_and_duplicates_merge() {
-    let (small, large) = (shape(&[("a", "", 0), ("b", "x", 0)]), shape(&[("b", "x", 0), ("c", "", 0)]));
+    let (first, second) = (shape(&[("a", "", 0), ("b", "x", 0)]), shape(&[("b", "x", 0), ("c", "", 0)]));
     let rows = [
-        Arc::new(snapshot(&small, 1, 1_000, vec![1, 2])),
-        Arc::new(snapshot(&large, 3, 3_000, vec![5, 6])),
-        Arc::new(snapshot(&small, 2, 2_000, vec![3, 4])),
-        Arc::new(snapshot(&small, 2, 2_000, vec![3, 4])),
+        Arc::new(snapshot(&first, 1, 1_000, vec![1, 2])),
+        Arc::new(snapshot(&second, 3, 3_000, vec![5, 6])),
+        Arc::new(snapshot(&first, 2, 2_000, vec![3, 4])),
+        Arc::new(snapshot(&first, 2, 2_000, vec![3, 4])),
     ];
     let tables = Table::from_snapshots(&rows);
     assert_eq!(tables.len(), 1);
     assert_eq!(tables[0].columns, [vec![1, 3, MISSING], vec![2, 4, 5], vec![MISSING, MISSING, 6]]);
-    // A series that changes its precision starts another table.
+    // A precision change of a series starts a new table.
     let finer = shape(&[("a", "", 2)]);
-    let more = [rows[0].clone(), Arc::new(snapshot(&finer, 9, 9_000, vec![100]))];
-    let both = Table::from_snapshots(&more);
-    assert_eq!(both.len(), 2);
-    let all: Vec<Table> = tables.iter().chain(&both).cloned().collect();
-    let merged = Table::merge(&all, 2_000);
+    let with_change = [rows[0].clone(), Arc::new(snapshot(&finer, 9, 9_000, vec![100]))];
+    let split = Table::from_snapshots(&with_change);
+    assert_eq!(split.len(), 2);
+    let inputs: Vec<Table> = tables.iter().chain(&split).cloned().collect();
+    let merged = Table::merge(&inputs, 2_000);
     assert_eq!(merged.iter().map(Table::len).sum::<usize>(), 3);
     assert_eq!(merged[0].at_ms, [2_000, 3_000]);
 }
@@ -197,18 +198,23 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_rejected(mut bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(BlockHeader::parse(&bytes).is_err());
-        // Past the magic and the checksum, whatever follows.
+        // Valid magic and checksum around arbitrary content.
         if bytes.len() > 60 {
             bytes[..5].copy_from_slice(b"PWB\x1a\x01");
-            let checked = bytes.len() - 4;
-            let sum = crc32fast::hash(&bytes[..checked]).to_le_bytes();
-            bytes[checked..].copy_from_slice(&sum);
+            let checked_len = bytes.len() - 4;
+            let checksum = crc32fast::hash(&bytes[..checked_len]).to_le_bytes();
+            bytes[checked_len..].copy_from_slice(&checksum);
             let _ = BlockHeader::parse(&bytes);
         }
     }
 
     #[test]
-    fn rollup_is_idempotent(values in proptest::collection::vec((0i64..200_000, prop_oneof![4 => -500i64..500, 1 => Just(MISSING)]), 1..200)) {
+    fn rollup_is_idempotent(
+        values in proptest::collection::vec(
+            (0i64..200_000, prop_oneof![4 => -500i64..500, 1 => Just(MISSING)]),
+            1..200,
+        )
+    ) {
         let shape = shape(&[("a", "", 0)]);
         let mut seq = 0;
         let rows: Vec<Arc<Snapshot>> = values.iter().map(|&(at, value)| {
@@ -217,18 +223,21 @@ proptest! {
         }).collect();
         let tables = Table::from_snapshots(&rows);
         let minutes = Buckets::from_table(&tables[0], 60_000, 0);
-        // By hand, another way round.
+        // Independent computation of the expected statistics.
         for (row, start) in minutes.start_ms.iter().enumerate() {
-            let mut within: Vec<(i64, u64, i64)> = rows.iter().filter(|s| s.at_ms.div_euclid(60_000) * 60_000 == *start && s.values[0] != MISSING)
-                .map(|s| (s.at_ms, s.seq, s.values[0])).collect();
+            let mut within: Vec<(i64, u64, i64)> = rows
+                .iter()
+                .filter(|s| s.at_ms.div_euclid(60_000) * 60_000 == *start && s.values[0] != MISSING)
+                .map(|s| (s.at_ms, s.seq, s.values[0]))
+                .collect();
             within.sort_unstable();
-            let figures = minutes.columns[0].0[row];
-            prop_assert_eq!(figures.count, within.len() as i64);
+            let stats = minutes.columns[0].0[row];
+            prop_assert_eq!(stats.count, within.len() as i64);
             if let Some(&(_, _, last)) = within.last() {
-                prop_assert_eq!(figures.sum, within.iter().map(|w| i128::from(w.2)).sum::<i128>());
-                prop_assert_eq!(Some(figures.min), within.iter().map(|w| w.2).min());
-                prop_assert_eq!(Some(figures.max), within.iter().map(|w| w.2).max());
-                prop_assert_eq!(figures.last, last);
+                prop_assert_eq!(stats.sum, within.iter().map(|w| i128::from(w.2)).sum::<i128>());
+                prop_assert_eq!(Some(stats.min), within.iter().map(|w| w.2).min());
+                prop_assert_eq!(Some(stats.max), within.iter().map(|w| w.2).max());
+                prop_assert_eq!(stats.last, last);
             }
         }
         prop_assert_eq!(&minutes.downsample(60_000), &minutes);

@@ -1,38 +1,37 @@
-//! Reading and writing the small things blocks are made of, with a bound on every length that
-//! comes from outside.
+//! Reader and writer of varints, byte strings and text. Every length from a block is bounded.
 
 use prost::encoding::{decode_varint, encode_varint};
 
-/// Why bytes are no block. Costs that block, never the query.
+/// Reason why bytes are not a valid block. The block is skipped; the query continues.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// Ends before it is complete.
-    #[error("cut off")]
+    /// Input ends before it is complete.
+    #[error("truncated")]
     Truncated,
-    /// Says something that can't be.
+    /// Input that the encoder cannot have written.
     #[error("{0}")]
     Invalid(&'static str),
     /// Bytes changed since they were written.
-    #[error("checksum of {0} does not match")]
+    #[error("{0} checksum mismatch")]
     Checksum(&'static str),
-    /// Written by a newer PerfWatch.
-    #[error("block format {0} is newer than this PerfWatch")]
+    /// Format version of a newer PerfWatch.
+    #[error("unsupported block format version {0}; upgrade PerfWatch")]
     UnsupportedVersion(u8),
 }
 
 pub(crate) type Result<T> = std::result::Result<T, FormatError>;
 
-/// Appends an LEB128 varint.
+/// Appends an unsigned LEB128 varint.
 pub(crate) fn write_varint(out: &mut Vec<u8>, value: u64) {
     encode_varint(value, out);
 }
 
-/// Appends a zigzag varint.
+/// Appends a signed zigzag varint.
 pub(crate) fn write_zigzag(out: &mut Vec<u8>, value: i64) {
     encode_varint(zigzag(value), out);
 }
 
-/// Small magnitudes of either sign become small numbers.
+/// Maps signed integers to unsigned integers: small magnitudes of both signs stay small.
 pub(crate) fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)).cast_unsigned()
 }
@@ -41,20 +40,20 @@ fn unzigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
 }
 
-/// Appends length and bytes.
+/// Appends the length, then the bytes.
 pub(crate) fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     write_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-/// A place in bytes that are read from the front.
+/// Reader that consumes a byte slice from the front.
 #[derive(Clone)]
 pub(crate) struct ByteReader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> ByteReader<'a> {
     pub(crate) fn read_exact(&mut self, count: usize) -> Result<&'a [u8]> {
-        let (front, rest) = self.0.split_at_checked(count).ok_or(FormatError::Truncated)?;
-        self.0 = rest;
+        let (front, remaining) = self.0.split_at_checked(count).ok_or(FormatError::Truncated)?;
+        self.0 = remaining;
         Ok(front)
     }
 
@@ -72,10 +71,10 @@ impl<'a> ByteReader<'a> {
         decode_varint(&mut self.0).map_err(|_| FormatError::Truncated)
     }
 
-    /// A number that is a count or a length: never more than `most`.
-    pub(crate) fn read_len(&mut self, most: usize) -> Result<usize> {
+    /// Reads a count or a length; an error if it exceeds `max`.
+    pub(crate) fn read_len(&mut self, max: usize) -> Result<usize> {
         let count = usize::try_from(self.uint()?).unwrap_or(usize::MAX);
-        if count > most { Err(FormatError::Invalid("a count is too large")) } else { Ok(count) }
+        if count > max { Err(FormatError::Invalid("count exceeds its limit")) } else { Ok(count) }
     }
 
     pub(crate) fn int(&mut self) -> Result<i64> {

@@ -1,8 +1,10 @@
-//! One column of scaled integers as bytes, and back. Each column is coded on its own, so that a
-//! query decodes only what it asks for; what costs least is found by trying.
+//! Column codec: one column of scaled integers to bytes and back. Columns are encoded independently,
+//! so a query decodes only the columns that it needs. The encoder tries several encodings and uses
+//! the smallest result.
 //!
-//! A coded column is a kind and a body. Where values are missing, the body opens with runs
-//! that tell which; only the present ones are coded. `docs/BLOCK-FORMAT.md` draws it.
+//! An encoded column is a kind and a body. If values are missing, the body starts with the runs of
+//! present and missing rows, and only present values are encoded. `docs/BLOCK-FORMAT.md` specifies
+//! the layout.
 
 mod bit_packed;
 pub(crate) mod run_length;
@@ -10,50 +12,50 @@ pub(crate) mod run_length;
 use crate::bytes::{ByteReader, FormatError, Result, write_varint, write_zigzag};
 use perfwatch_model::MISSING;
 
-/// How hard to look for a short form.
+/// Trade-off between encoding time and size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompressionLevel {
-    /// For blocks that are merged within the hour.
+    /// Fast encodings only, for blocks that are merged within the hour.
     Fast,
-    /// For blocks that stay.
+    /// All encodings, for blocks that are retained.
     Best,
 }
 
-/// Nothing is there.
+/// All values are missing; the body is empty.
 pub(crate) const KIND_EMPTY: u8 = 0;
-/// One value, over and over: in the directory itself.
+/// All values are equal; the value is stored in the directory.
 pub(crate) const KIND_CONSTANT: u8 = 1;
 const KIND_BIT_PACKED: u8 = 2;
 const KIND_DELTA: u8 = 3;
 const KIND_RUN_LENGTH: u8 = 4;
 const KIND_PCO: u8 = 5;
-/// A first value and a step.
+/// First value and constant step.
 const KIND_LINEAR: u8 = 6;
-/// Flag: the body opens with the runs of present and missing values.
+/// Flag: the body starts with the runs of present and missing values.
 const HAS_MISSING: u8 = 0x80;
 
-/// Fewer values than this are never worth pco's own header.
+/// Minimum number of values for pco; with fewer values its header outweighs the savings.
 const MIN_PCO_VALUES: usize = 60;
 const PCO_LEVEL: usize = 8;
 
-/// Codes a column.
-pub(crate) fn encode(values: &[i64], effort: CompressionLevel) -> (u8, Vec<u8>) {
+/// Encodes a column; returns its kind and body.
+pub(crate) fn encode(values: &[i64], level: CompressionLevel) -> (u8, Vec<u8>) {
     let present = values.iter().filter(|&&value| value != MISSING).count();
     if present == 0 {
         return (KIND_EMPTY, Vec::new());
     }
     if present == values.len() {
-        return encode_present(values, effort);
+        return encode_present(values, level);
     }
     let mut body = Vec::new();
-    run_length::put_presence(&mut body, values.iter().map(|&value| value != MISSING));
-    let kept: Vec<i64> = values.iter().copied().filter(|&value| value != MISSING).collect();
-    let (kind, coded) = encode_present(&kept, effort);
-    body.extend_from_slice(&coded);
+    run_length::write_presence(&mut body, values.iter().map(|&value| value != MISSING));
+    let present_values: Vec<i64> = values.iter().copied().filter(|&value| value != MISSING).collect();
+    let (kind, encoded) = encode_present(&present_values, level);
+    body.extend_from_slice(&encoded);
     (kind | HAS_MISSING, body)
 }
 
-fn encode_present(values: &[i64], effort: CompressionLevel) -> (u8, Vec<u8>) {
+fn encode_present(values: &[i64], level: CompressionLevel) -> (u8, Vec<u8>) {
     if values.iter().all(|value| *value == values[0]) {
         let mut body = Vec::new();
         write_zigzag(&mut body, values[0]);
@@ -69,22 +71,23 @@ fn encode_present(values: &[i64], effort: CompressionLevel) -> (u8, Vec<u8>) {
     let mut best = (KIND_BIT_PACKED, bit_packed::encode(values));
     delta.extend_from_slice(&bit_packed::encode(&deltas));
     let is_smooth = delta.len() < best.1.len();
-    offer(&mut best, KIND_DELTA, delta);
+    keep_if_smaller(&mut best, KIND_DELTA, delta);
     if let Some(body) = run_length::encode(values) {
-        offer(&mut best, KIND_RUN_LENGTH, body);
+        keep_if_smaller(&mut best, KIND_RUN_LENGTH, body);
     }
-    if effort == CompressionLevel::Best && values.len() >= MIN_PCO_VALUES {
-        // Its own search for what neighbours have in common would be most of its time.
-        let deltas = pco::DeltaSpec::TryConsecutive(usize::from(is_smooth));
-        let config = pco::ChunkConfig::default().with_compression_level(PCO_LEVEL).with_delta_spec(deltas);
+    if level == CompressionLevel::Best && values.len() >= MIN_PCO_VALUES {
+        // The automatic choice of pco's delta order would take most of the encoding time.
+        let delta_spec = pco::DeltaSpec::TryConsecutive(usize::from(is_smooth));
+        let config =
+            pco::ChunkConfig::default().with_compression_level(PCO_LEVEL).with_delta_spec(delta_spec);
         if let Ok(body) = pco::standalone::simple_compress(values, &config) {
-            offer(&mut best, KIND_PCO, body);
+            keep_if_smaller(&mut best, KIND_PCO, body);
         }
     }
     best
 }
 
-fn offer(best: &mut (u8, Vec<u8>), kind: u8, body: Vec<u8>) {
+fn keep_if_smaller(best: &mut (u8, Vec<u8>), kind: u8, body: Vec<u8>) {
     if body.len() < best.1.len() {
         *best = (kind, body);
     }
@@ -93,7 +96,7 @@ fn offer(best: &mut (u8, Vec<u8>), kind: u8, body: Vec<u8>) {
 /// Decodes a column of `rows` values.
 ///
 /// # Errors
-/// Anything that [`encode`] does not write.
+/// Returns a [`FormatError`] if [`encode`] cannot have written the bytes.
 pub(crate) fn decode(kind: u8, body: &[u8], rows: usize) -> Result<Vec<i64>> {
     let mut reader = ByteReader(body);
     if kind == KIND_EMPTY {
@@ -104,13 +107,13 @@ pub(crate) fn decode(kind: u8, body: &[u8], rows: usize) -> Result<Vec<i64>> {
     }
     let presence = run_length::read_presence(&mut reader, rows)?;
     let present = presence.iter().map(|run| run.1 - run.0).sum();
-    let kept = decode_present(kind & !HAS_MISSING, &mut reader, present)?;
+    let decoded = decode_present(kind & !HAS_MISSING, &mut reader, present)?;
     let mut values = vec![MISSING; rows];
-    let mut kept = kept.as_slice();
+    let mut remaining = decoded.as_slice();
     for (from, to) in presence {
-        let (now, later) = kept.split_at(to - from);
-        values[from..to].copy_from_slice(now);
-        kept = later;
+        let (run, later) = remaining.split_at(to - from);
+        values[from..to].copy_from_slice(run);
+        remaining = later;
     }
     Ok(values)
 }
@@ -129,38 +132,38 @@ fn decode_present(kind: u8, reader: &mut ByteReader<'_>, rows: usize) -> Result<
         KIND_LINEAR => {
             let (first, step) = (reader.int()?, reader.int()?);
             let mut next = first.wrapping_sub(step);
-            let mut count = || {
+            let mut advance = || {
                 next = next.wrapping_add(step);
                 next
             };
-            Ok((0..rows).map(|_| count()).collect())
+            Ok((0..rows).map(|_| advance()).collect())
         }
         KIND_RUN_LENGTH => run_length::decode(reader, rows),
         KIND_PCO => {
             let mut values = vec![0; rows];
             let progress = pco::standalone::simple_decompress_into(reader.0, &mut values)
-                .map_err(|_| FormatError::Invalid("a pco column does not decode"))?;
+                .map_err(|_| FormatError::Invalid("pco column does not decode"))?;
             if progress.n_processed != rows || !progress.finished {
-                return Err(FormatError::Invalid("a pco column has another number of rows"));
+                return Err(FormatError::Invalid("pco column has an unexpected number of rows"));
             }
             Ok(values)
         }
-        _ => Err(FormatError::Invalid("a column of unknown kind")),
+        _ => Err(FormatError::Invalid("unknown column kind")),
     }
 }
 
-/// Appends kind, length and body.
-pub(crate) fn write_column(out: &mut Vec<u8>, values: &[i64], effort: CompressionLevel) {
-    let (kind, body) = encode(values, effort);
+/// Appends kind, length and body of a column.
+pub(crate) fn write_column(out: &mut Vec<u8>, values: &[i64], level: CompressionLevel) {
+    let (kind, body) = encode(values, level);
     out.push(kind);
     write_varint(out, body.len() as u64);
     out.extend_from_slice(&body);
 }
 
-/// Reads what [`put`] wrote.
+/// Reads a column written by [`write_column`].
 ///
 /// # Errors
-/// Anything that it does not write.
+/// Returns a [`FormatError`] if the bytes do not decode.
 pub(crate) fn read_column(reader: &mut ByteReader<'_>, rows: usize) -> Result<Vec<i64>> {
     let kind = reader.byte()?;
     decode(kind, reader.bytes()?, rows)
@@ -185,24 +188,32 @@ mod tests {
     proptest! {
         #[test]
         fn column_round_trips(values in column(), best in any::<bool>()) {
-            let effort = if best { CompressionLevel::Best } else { CompressionLevel::Fast };
-            let (kind, body) = encode(&values, effort);
+            let level = if best { CompressionLevel::Best } else { CompressionLevel::Fast };
+            let (kind, body) = encode(&values, level);
             prop_assert_eq!(decode(kind, &body, values.len()).unwrap(), values);
         }
 
         #[test]
-        fn arbitrary_bytes_are_an_error_or_rows(kind in any::<u8>(), body in proptest::collection::vec(any::<u8>(), 0..200), rows in 0usize..2_000) {
+        fn arbitrary_bytes_are_an_error_or_rows(
+            kind in any::<u8>(),
+            body in proptest::collection::vec(any::<u8>(), 0..200),
+            rows in 0usize..2_000,
+        ) {
             if let Ok(values) = decode(kind, &body, rows) {
                 prop_assert_eq!(values.len(), rows);
             }
         }
 
         #[test]
-        fn a_changed_byte_never_panics(values in column(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+        fn changed_byte_does_not_panic(
+            values in column(),
+            position in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
             let (kind, mut body) = encode(&values, CompressionLevel::Best);
             if !body.is_empty() {
-                let at = at.index(body.len());
-                body[at] = to;
+                let index = position.index(body.len());
+                body[index] = byte;
             }
             let _ = decode(kind, &body, values.len());
         }
@@ -210,19 +221,19 @@ mod tests {
 
     #[test]
     fn constant_columns_are_tiny() {
-        let sizes = |values: &[i64]| {
+        let encode_size = |values: &[i64]| {
             let (kind, body) = encode(values, CompressionLevel::Fast);
             (kind, body.len())
         };
-        assert_eq!(sizes(&[5; 1_800]), (KIND_CONSTANT, 1));
-        assert_eq!(sizes(&[MISSING; 1_800]), (KIND_EMPTY, 0));
+        assert_eq!(encode_size(&[5; 1_800]), (KIND_CONSTANT, 1));
+        assert_eq!(encode_size(&[MISSING; 1_800]), (KIND_EMPTY, 0));
         let steps: Vec<i64> = (0..1_800).map(|n| 1_763_720_000_000 + n * 2_000).collect();
-        let (kind, bytes) = sizes(&steps);
+        let (kind, bytes) = encode_size(&steps);
         assert_eq!(kind, KIND_LINEAR);
         assert!(bytes < 10, "{bytes}");
-        // One that is read every 15th tick holds its value between.
-        let held: Vec<i64> = (0..1_800).map(|n| n / 15 % 7 * 1_000_000).collect();
-        let (_, bytes) = sizes(&held);
+        // A gauge that is sampled every 15th tick repeats its value in between.
+        let repeated: Vec<i64> = (0..1_800).map(|n| n / 15 % 7 * 1_000_000).collect();
+        let (_, bytes) = encode_size(&repeated);
         assert!(bytes < 700, "{bytes}");
     }
 }

@@ -1,7 +1,7 @@
-//! How history is stored: ticks become blocks of columns, blocks roll up into buckets, and a
-//! query over a range becomes points. Pure: no file, no database, no clock.
+//! Time-series storage: snapshots become blocks of columns, blocks are rolled up into buckets, and
+//! a query over a range becomes points. Pure: no file, no database, no clock.
 //!
-//! The walk: [`table`] (rows in memory) → [`block`] (coded, by [`column`] and [`section`]) →
+//! Data flow: [`table`] (rows in memory) → [`block`] (encoded by `column` and `section`) →
 //! [`rollup`] (minutes and hours) → [`query`] (points for a chart).
 
 pub mod block;
@@ -19,7 +19,7 @@ pub use bytes::FormatError;
 pub use column::CompressionLevel;
 pub use projection::{ColumnProjection, Projection, Projector, SeriesSelector};
 pub use query::Tier;
-pub use rollup::{BucketColumn, BucketStats, Buckets, STAT_COLUMNS};
+pub use rollup::{BUCKET_STATS_LEN, BucketColumn, BucketStats, Buckets};
 pub use table::Table;
 
 #[cfg(test)]

@@ -1,39 +1,40 @@
-//! Which tier answers which stretch of a range. A window that took in rows since it was rolled
-//! up is read from the finer tier; what the finer tier let go is read from the coarser one.
+//! Chooses the tier for each part of a range. A dirty window (rows arrived after its roll-up) is read
+//! from the finer tier. Data that retention deleted from the finer tier is read from the coarser tier.
 
 use crate::query::Tier;
 use crate::rollup::bucket_start;
 use std::collections::HashSet;
 
-/// What must be known of a host's history to read it.
+/// Retention and roll-up state of a host's history.
 #[derive(Clone, Debug, Default)]
 pub struct TierState {
-    /// Raw rows before this are gone, and counted in the minutes.
+    /// Raw rows before this time are deleted; the minutes contain them.
     pub raw_watermark_ms: i64,
-    /// Minutes before this are gone, and counted in the hours.
+    /// Minutes before this time are deleted; the hours contain them.
     pub minute_watermark_ms: i64,
-    /// Hours with rows that the minutes do not have yet.
+    /// Starts of hours with raw rows that are not rolled up to minutes yet.
     pub dirty_hours: HashSet<i64>,
-    /// Days with minutes that the hours do not have yet.
+    /// Starts of days with minutes that are not rolled up to hours yet.
     pub dirty_days: HashSet<i64>,
 }
 
-/// A stretch that one tier answers.
+/// Part of a range that is read from one tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanSegment {
-    /// Who answers.
+    /// Tier to read this part from.
     pub tier: Tier,
-    /// From here.
+    /// Start, in milliseconds since 1970.
     pub from_ms: i64,
-    /// To before here.
+    /// Exclusive end, in milliseconds since 1970.
     pub to_ms: i64,
 }
 
 const HOUR_MS: i64 = 3_600_000;
 
 impl TierState {
-    fn tier_at(&self, at_ms: i64, wanted: Tier) -> Tier {
-        let there = if at_ms < self.minute_watermark_ms {
+    /// Tier for the data at a time: `requested` or the finest tier that has complete data.
+    fn tier_at(&self, at_ms: i64, requested: Tier) -> Tier {
+        let available = if at_ms < self.minute_watermark_ms {
             Tier::Hour
         } else if at_ms < self.raw_watermark_ms {
             Tier::Minute
@@ -41,7 +42,7 @@ impl TierState {
             Tier::Raw
         };
         let dirty_hour = self.dirty_hours.contains(&bucket_start(at_ms, HOUR_MS));
-        let stale = match there.max(wanted) {
+        let stale = match available.max(requested) {
             Tier::Raw => false,
             Tier::Minute => dirty_hour,
             Tier::Hour => {
@@ -49,14 +50,14 @@ impl TierState {
             }
         };
         if !stale {
-            return there.max(wanted);
+            return available.max(requested);
         }
-        // The finest that has it all: raw rows where they are not in the minutes yet.
-        if dirty_hour { there } else { there.max(Tier::Minute) }
+        // A dirty hour is complete in the raw rows only; a dirty day is complete in the minutes too.
+        if dirty_hour { available } else { available.max(Tier::Minute) }
     }
 
-    /// The stretches of `from_ms..to_ms`, in order, where `wanted` is fine enough.
-    pub fn plan(&self, wanted: Tier, from_ms: i64, to_ms: i64) -> Vec<PlanSegment> {
+    /// Splits `from_ms..to_ms` into parts, in order of time. `requested` is the coarsest useful tier.
+    pub fn plan(&self, requested: Tier, from_ms: i64, to_ms: i64) -> Vec<PlanSegment> {
         let mut edges = vec![from_ms];
         edges.extend([self.raw_watermark_ms, self.minute_watermark_ms]);
         for hour in &self.dirty_hours {
@@ -71,11 +72,11 @@ impl TierState {
         edges.push(to_ms);
         let mut plan: Vec<PlanSegment> = Vec::new();
         for pair in edges.windows(2) {
-            let stretch =
-                PlanSegment { tier: self.tier_at(pair[0], wanted), from_ms: pair[0], to_ms: pair[1] };
+            let segment =
+                PlanSegment { tier: self.tier_at(pair[0], requested), from_ms: pair[0], to_ms: pair[1] };
             match plan.last_mut() {
-                Some(last) if last.tier == stretch.tier => last.to_ms = stretch.to_ms,
-                _ => plan.push(stretch),
+                Some(last) if last.tier == segment.tier => last.to_ms = segment.to_ms,
+                _ => plan.push(segment),
             }
         }
         plan
@@ -86,8 +87,8 @@ impl TierState {
 mod tests {
     use super::*;
 
-    fn tiers(state: &TierState, wanted: Tier, from_h: i64, to_h: i64) -> Vec<(Tier, i64, i64)> {
-        let plan = state.plan(wanted, from_h * HOUR_MS, to_h * HOUR_MS);
+    fn plan_hours(state: &TierState, requested: Tier, from_h: i64, to_h: i64) -> Vec<(Tier, i64, i64)> {
+        let plan = state.plan(requested, from_h * HOUR_MS, to_h * HOUR_MS);
         plan.iter().map(|s| (s.tier, s.from_ms / HOUR_MS, s.to_ms / HOUR_MS)).collect()
     }
 
@@ -100,34 +101,34 @@ mod tests {
             dirty_days: HashSet::from([24 * HOUR_MS]),
         };
         use Tier::{Hour, Minute, Raw};
-        assert_eq!(tiers(&state, Raw, 0, 48), [(Hour, 0, 10), (Minute, 10, 24), (Raw, 24, 48)]);
+        assert_eq!(plan_hours(&state, Raw, 0, 48), [(Hour, 0, 10), (Minute, 10, 24), (Raw, 24, 48)]);
         assert_eq!(
-            tiers(&state, Minute, 12, 60),
+            plan_hours(&state, Minute, 12, 60),
             [(Minute, 12, 30), (Raw, 30, 31), (Minute, 31, 47), (Raw, 47, 48), (Minute, 48, 60)]
         );
         assert_eq!(
-            tiers(&state, Hour, 0, 72),
+            plan_hours(&state, Hour, 0, 72),
             [(Hour, 0, 24), (Minute, 24, 30), (Raw, 30, 31), (Minute, 31, 47), (Raw, 47, 48), (Hour, 48, 72)]
         );
         assert_eq!(TierState::default().plan(Hour, 5, 5), []);
-        assert_eq!(tiers(&TierState::default(), Hour, 1, 2), [(Hour, 1, 2)]);
+        assert_eq!(plan_hours(&TierState::default(), Hour, 1, 2), [(Hour, 1, 2)]);
     }
 
     #[test]
-    fn dirty_hour_at_the_watermark() {
+    fn dirty_hour_at_watermark_is_read_from_both_tiers() {
         let state = TierState {
             raw_watermark_ms: HOUR_MS + HOUR_MS / 2,
             dirty_hours: HashSet::from([HOUR_MS]),
             ..TierState::default()
         };
         let plan = state.plan(Tier::Hour, HOUR_MS, 3 * HOUR_MS);
-        let stretch = |tier, from_ms, to_ms| PlanSegment { tier, from_ms, to_ms };
+        let segment = |tier, from_ms, to_ms| PlanSegment { tier, from_ms, to_ms };
         assert_eq!(
             plan,
             [
-                stretch(Tier::Minute, HOUR_MS, HOUR_MS + HOUR_MS / 2),
-                stretch(Tier::Raw, HOUR_MS + HOUR_MS / 2, 2 * HOUR_MS),
-                stretch(Tier::Hour, 2 * HOUR_MS, 3 * HOUR_MS)
+                segment(Tier::Minute, HOUR_MS, HOUR_MS + HOUR_MS / 2),
+                segment(Tier::Raw, HOUR_MS + HOUR_MS / 2, 2 * HOUR_MS),
+                segment(Tier::Hour, 2 * HOUR_MS, 3 * HOUR_MS)
             ]
         );
     }

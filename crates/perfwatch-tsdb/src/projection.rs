@@ -33,7 +33,7 @@ impl Projection {
     }
 }
 
-/// Selected columns of one shape.
+/// Selected columns of a single shape.
 #[derive(Clone, Debug)]
 pub struct ColumnProjection {
     /// Indices of the selected columns in the source shape, ascending.

@@ -1,26 +1,26 @@
-//! Query maths: which tier answers a range, and how ticks and buckets become the points of a
-//! chart. A point keeps least and largest, so that a spike of one second shows in a month.
+//! Query math: tier and step width of a range, and aggregation of rows and buckets to the points of
+//! a chart. Points retain minimum and maximum, so a one-second spike is visible in a month.
 
 use crate::rollup::{BucketStats, Buckets, bucket_start};
 use crate::table::Table;
 use perfwatch_model::{BootId, MISSING, unscale};
 
-/// How fine history is kept.
+/// Resolution of stored history: raw rows, minutes or hours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tier {
-    /// Every tick.
+    /// One row per snapshot.
     Raw,
-    /// Buckets of a minute.
+    /// Buckets of a minute each.
     Minute,
-    /// Buckets of an hour.
+    /// Buckets of an hour each.
     Hour,
 }
 
 impl Tier {
-    /// All, from fine to coarse.
+    /// All tiers, from fine to coarse.
     pub const ALL: [Self; 3] = [Self::Raw, Self::Minute, Self::Hour];
 
-    /// Width of its buckets, milliseconds; of ticks, one.
+    /// Bucket width in milliseconds; 1 for raw rows.
     pub fn width_ms(self) -> i64 {
         match self {
             Self::Raw => 1,
@@ -29,7 +29,7 @@ impl Tier {
         }
     }
 
-    /// Time of which one block is made when it is over: an hour, a day, 30 days.
+    /// Time range of each block, in milliseconds: an hour, a day, 30 days.
     pub fn window_ms(self) -> i64 {
         match self {
             Self::Raw => 3_600_000,
@@ -38,7 +38,7 @@ impl Tier {
         }
     }
 
-    /// The tier that is made of this one.
+    /// Tier that this tier is rolled up to.
     pub fn coarser(self) -> Option<Self> {
         match self {
             Self::Raw => Some(Self::Minute),
@@ -47,7 +47,7 @@ impl Tier {
         }
     }
 
-    /// Its number in the database.
+    /// Numeric identifier in the database.
     pub fn id(self) -> i64 {
         match self {
             Self::Raw => 0,
@@ -56,7 +56,7 @@ impl Tier {
         }
     }
 
-    /// What people call it.
+    /// Name in the API and the dashboard.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -66,86 +66,86 @@ impl Tier {
     }
 }
 
-/// Widths of points that fall on round times.
+/// Step widths that divide time into round intervals, in seconds.
 const STEP_WIDTHS_S: [i64; 24] = [
     1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1_200, 1_800, 3_600, 7_200, 10_800, 14_400, 21_600,
     43_200, 86_400, 172_800, 604_800, 2_592_000,
 ];
 
-/// The narrowest round width that needs no more than `points` for the range, milliseconds.
-pub fn step_ms(range_ms: i64, points: usize) -> i64 {
-    let points = i64::try_from(points.max(1)).unwrap_or(i64::MAX);
-    let fits = |step: &&i64| range_ms / (**step * 1_000) < points;
-    STEP_WIDTHS_S.iter().find(fits).map_or(range_ms / points + 1, |step| step * 1_000)
+/// Smallest round step width that splits the range into at most `max_points`, in milliseconds.
+pub fn step_ms(range_ms: i64, max_points: usize) -> i64 {
+    let max_points = i64::try_from(max_points.max(1)).unwrap_or(i64::MAX);
+    let is_wide_enough = |step: &&i64| range_ms / (**step * 1_000) < max_points;
+    STEP_WIDTHS_S.iter().find(is_wide_enough).map_or(range_ms / max_points + 1, |step| step * 1_000)
 }
 
-/// The coarsest tier whose buckets are no wider than a point.
+/// Coarsest tier whose buckets are at most one step wide.
 pub fn tier_for(step_ms: i64) -> Tier {
-    let fits = |tier: &&Tier| tier.width_ms() <= step_ms;
-    Tier::ALL.iter().rev().find(fits).copied().unwrap_or(Tier::Raw)
+    let is_fine_enough = |tier: &&Tier| tier.width_ms() <= step_ms;
+    Tier::ALL.iter().rev().find(is_fine_enough).copied().unwrap_or(Tier::Raw)
 }
 
-/// Points of one series on a grid.
+/// Points of a single series on a regular time grid.
 #[derive(Clone, Debug)]
 pub struct Points {
-    /// Start of the first, milliseconds since 1970: a multiple of the width.
+    /// Start of the first point, in milliseconds since 1970; a multiple of `step_ms`.
     pub from_ms: i64,
-    /// Their width.
+    /// Step width in milliseconds.
     pub step_ms: i64,
-    /// Figures in whole numbers of the finest decimals seen.
+    /// Statistics per point, scaled by `decimals`: the finest precision added so far.
     stats: Vec<BucketStats>,
     decimals: u8,
 }
 
 impl Points {
-    /// A grid over a range, nothing in it yet.
+    /// Creates an empty grid over a range.
     pub fn new(from_ms: i64, to_ms: i64, step_ms: i64) -> Self {
         let first = bucket_start(from_ms, step_ms);
         let count = usize::try_from((to_ms - first).max(0) / step_ms + 1).unwrap_or_default();
         Self { from_ms: first, step_ms, stats: vec![BucketStats::EMPTY; count], decimals: 0 }
     }
 
-    /// How many points.
+    /// Number of points on the grid.
     pub fn len(&self) -> usize {
         self.stats.len()
     }
 
-    /// Whether the grid has none.
+    /// Returns whether the grid has no points.
     pub fn is_empty(&self) -> bool {
         self.stats.is_empty()
     }
 
-    /// Decimals of the whole numbers in the figures.
+    /// Decimal places of the scaled integers in the statistics.
     pub fn decimals(&self) -> u8 {
         self.decimals
     }
 
-    /// The figures, point by point.
+    /// Statistics of each point, in order of time.
     pub fn stats(&self) -> &[BucketStats] {
         &self.stats
     }
 
-    fn add(&mut self, at_ms: i64, figures: BucketStats) {
-        let Ok(place) = usize::try_from((at_ms - self.from_ms).div_euclid(self.step_ms)) else {
+    fn add(&mut self, at_ms: i64, stats: BucketStats) {
+        let Ok(index) = usize::try_from((at_ms - self.from_ms).div_euclid(self.step_ms)) else {
             return;
         };
-        if let Some(point) = self.stats.get_mut(place) {
-            *point = point.merge(figures);
+        if let Some(point) = self.stats.get_mut(index) {
+            *point = point.merge(stats);
         }
     }
 
-    /// Numbers of this precision come next; what is there is brought to the finer of both.
+    /// Rescales the points to the finer of both precisions. Returns the factor for the added values.
     fn rescale(&mut self, decimals: u8) -> i64 {
-        let raise = |from: u8, to: u8| 10i64.pow(u32::from(to.saturating_sub(from)).min(12));
-        let (mine, theirs) = (raise(self.decimals, decimals), raise(decimals, self.decimals));
-        if mine > 1 {
-            self.stats.iter_mut().for_each(|figures| *figures = multiply(*figures, mine));
+        let factor = |from: u8, to: u8| 10i64.pow(u32::from(to.saturating_sub(from)).min(12));
+        let (own_factor, added_factor) = (factor(self.decimals, decimals), factor(decimals, self.decimals));
+        if own_factor > 1 {
+            self.stats.iter_mut().for_each(|stats| *stats = multiply(*stats, own_factor));
             self.decimals = decimals;
         }
-        theirs
+        added_factor
     }
 
-    /// Adds a column of ticks, those in `from_ms..to_ms`.
+    /// Adds the raw values of a column in `from_ms..to_ms`.
     pub fn add_ticks(&mut self, table: &Table, column: usize, from_ms: i64, to_ms: i64) {
         let factor = self.rescale(table.shape.columns()[column].decimals);
         for (row, &at) in table.at_ms.iter().enumerate() {
@@ -156,93 +156,93 @@ impl Points {
         }
     }
 
-    /// Adds a column of buckets, those that start in `from_ms..to_ms`.
+    /// Adds the buckets of a column that start in `from_ms..to_ms`.
     pub fn add_buckets(&mut self, buckets: &Buckets, column: usize, from_ms: i64, to_ms: i64) {
         let factor = self.rescale(buckets.shape.columns()[column].decimals);
         for (row, &start) in buckets.start_ms.iter().enumerate() {
             if (from_ms..to_ms).contains(&start)
-                && let Some(figures) = buckets.columns[column].0.get(row)
+                && let Some(stats) = buckets.columns[column].0.get(row)
             {
-                self.add(start, multiply(*figures, factor));
+                self.add(start, multiply(*stats, factor));
             }
         }
     }
 }
 
-fn multiply(figures: BucketStats, factor: i64) -> BucketStats {
-    if figures.count == 0 || factor == 1 {
-        return figures;
+fn multiply(stats: BucketStats, factor: i64) -> BucketStats {
+    if stats.count == 0 || factor == 1 {
+        return stats;
     }
     BucketStats {
-        count: figures.count,
-        sum: figures.sum * i128::from(factor),
-        min: figures.min.saturating_mul(factor),
-        max: figures.max.saturating_mul(factor),
-        last: figures.last.saturating_mul(factor),
+        count: stats.count,
+        sum: stats.sum * i128::from(factor),
+        min: stats.min.saturating_mul(factor),
+        max: stats.max.saturating_mul(factor),
+        last: stats.last.saturating_mul(factor),
     }
 }
 
-/// The average of figures, in the series' own unit.
+/// Average in the unit of the series; `None` without values.
 #[expect(clippy::cast_precision_loss, reason = "an average is not exact")]
-pub fn average(figures: &BucketStats, decimals: u8) -> Option<f64> {
+pub fn average(stats: &BucketStats, decimals: u8) -> Option<f64> {
     let unit = unscale(1, decimals)?;
-    (figures.count > 0).then(|| figures.sum as f64 / figures.count as f64 * unit)
+    (stats.count > 0).then(|| stats.sum as f64 / stats.count as f64 * unit)
 }
 
-/// Why there is nothing between two rows, as far as the rows on both sides tell.
+/// Reason for missing rows, derived from the rows on both sides of the gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapKind {
-    /// The kernel on the other side is another one: the host was off or restarted.
+    /// Boot id changed: the host was off or restarted.
     HostRestarted,
-    /// Same kernel, and the agent counted on from where it was: it did not run.
+    /// Same boot and consecutive sequence numbers: the agent did not run.
     AgentStopped,
-    /// Same kernel, and the agent counted while nothing arrived: its spool overflowed.
+    /// Same boot and skipped sequence numbers: the spool of the agent overflowed.
     DataLost,
-    /// Nothing tells.
+    /// Rows do not contain enough information, for example buckets.
     Unknown,
 }
 
 impl GapKind {
-    /// What the API says.
+    /// Stable name in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::HostRestarted => "host_restarted",
-            Self::AgentStopped => "agent_off",
-            Self::DataLost => "lost",
+            Self::AgentStopped => "agent_stopped",
+            Self::DataLost => "data_lost",
             Self::Unknown => "unknown",
         }
     }
 }
 
-/// A stretch without data.
+/// Time range between two rows without data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The last row before.
+    /// Time of the last row before the gap, in milliseconds since 1970.
     pub from_ms: i64,
-    /// The first row after.
+    /// Time of the first row after the gap, in milliseconds since 1970.
     pub to_ms: i64,
-    /// Why.
+    /// Reason for the missing rows.
     pub kind: GapKind,
 }
 
-/// What a row says about gaps beside it.
+/// Time and sequence of a row, for gap detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GapMarker {
-    /// When.
+    /// Time of the row, in milliseconds since 1970.
     pub at_ms: i64,
-    /// The time it stands for.
+    /// Collection interval or bucket width, in milliseconds.
     pub interval_ms: i64,
-    /// Which run of the kernel; none for buckets.
-    pub tick: Option<(BootId, u64)>,
+    /// Boot and sequence number; `None` for buckets.
+    pub sequence: Option<(BootId, u64)>,
 }
 
-/// Finds the gaps between rows that are in the order of time.
-pub fn find_gaps(marks: &[GapMarker]) -> Vec<Gap> {
+/// Finds gaps of more than 2.5 intervals between rows, which must be sorted by time.
+pub fn find_gaps(markers: &[GapMarker]) -> Vec<Gap> {
     let gap = |pair: &[GapMarker]| {
         let (before, after) = (pair[0], pair[1]);
-        let rhythm = before.interval_ms.min(after.interval_ms).max(before.interval_ms.min(1_000)).max(1);
-        (after.at_ms - before.at_ms > rhythm * 5 / 2).then(|| {
-            let kind = match (before.tick, after.tick) {
+        let interval_ms = before.interval_ms.min(after.interval_ms).max(before.interval_ms.min(1_000)).max(1);
+        (after.at_ms - before.at_ms > interval_ms * 5 / 2).then(|| {
+            let kind = match (before.sequence, after.sequence) {
                 (Some((boot, _)), Some((other, _))) if boot != other => GapKind::HostRestarted,
                 (Some((_, seq)), Some((_, next))) if next == seq.wrapping_add(1) => GapKind::AgentStopped,
                 (Some((_, seq)), Some((_, next))) if next > seq => GapKind::DataLost,
@@ -251,5 +251,5 @@ pub fn find_gaps(marks: &[GapMarker]) -> Vec<Gap> {
             Gap { from_ms: before.at_ms, to_ms: after.at_ms, kind }
         })
     };
-    marks.windows(2).filter_map(gap).collect()
+    markers.windows(2).filter_map(gap).collect()
 }

@@ -1,4 +1,4 @@
-//! From ticks and buckets to points.
+//! Tests of step widths, downsampling to points, and gap detection.
 
 use crate::block_tests::{shape, snapshot};
 use crate::query::*;
@@ -43,38 +43,38 @@ fn short_spike_survives_downsampling() {
 #[test]
 fn precision_changes_and_ranges_join() {
     let (coarse, fine) = (shape(&[("a", "", 0)]), shape(&[("a", "", 2)]));
-    let one = &Table::from_snapshots(&[Arc::new(snapshot(&coarse, 1, 1_000, vec![3]))])[0];
-    let two = &Table::from_snapshots(&[
+    let integers = &Table::from_snapshots(&[Arc::new(snapshot(&coarse, 1, 1_000, vec![3]))])[0];
+    let decimals = &Table::from_snapshots(&[
         Arc::new(snapshot(&fine, 2, 11_000, vec![250])),
         Arc::new(snapshot(&fine, 3, 12_000, vec![350])),
     ])[0];
     let mut points = Points::new(0, 20_000, 10_000);
-    points.add_ticks(one, 0, 0, 10_000);
-    points.add_ticks(two, 0, 0, 12_000);
+    points.add_ticks(integers, 0, 0, 10_000);
+    points.add_ticks(decimals, 0, 0, 12_000);
     assert_eq!(points.decimals(), 2);
-    let averages: Vec<_> = points.stats().iter().map(|f| average(f, 2)).collect();
-    // The row at 12 s was not asked for.
+    let averages: Vec<_> = points.stats().iter().map(|stats| average(stats, 2)).collect();
+    // The row at 12 s is outside of the range.
     assert_eq!(averages, [Some(3.0), Some(2.5), None]);
 }
 
 #[test]
-fn gap_reasons() {
+fn gap_reason_is_derived_from_boot_and_sequence() {
     let boot = |n: u8| BootId::from_bytes(&[n; 16]).unwrap();
-    let mark = |at_s: i64, boot_n: u8, seq: u64| GapMarker {
+    let marker = |at_s: i64, boot_n: u8, seq: u64| GapMarker {
         at_ms: at_s * 1_000,
         interval_ms: 2_000,
-        tick: Some((boot(boot_n), seq)),
+        sequence: Some((boot(boot_n), seq)),
     };
-    let marks = [
-        mark(0, 1, 0),
-        mark(2, 1, 1),
-        mark(60, 1, 2),
-        mark(62, 1, 3),
-        mark(120, 1, 32),
-        mark(200, 2, 0),
-        GapMarker { at_ms: 300_000, interval_ms: 60_000, tick: None },
+    let markers = [
+        marker(0, 1, 0),
+        marker(2, 1, 1),
+        marker(60, 1, 2),
+        marker(62, 1, 3),
+        marker(120, 1, 32),
+        marker(200, 2, 0),
+        GapMarker { at_ms: 300_000, interval_ms: 60_000, sequence: None },
     ];
-    let kinds: Vec<_> = find_gaps(&marks).iter().map(|gap| (gap.from_ms / 1_000, gap.kind)).collect();
+    let kinds: Vec<_> = find_gaps(&markers).iter().map(|gap| (gap.from_ms / 1_000, gap.kind)).collect();
     assert_eq!(
         kinds,
         [

@@ -1,6 +1,6 @@
-//! Roll-up: the ticks of a minute, and the minutes of an hour, as count, sum, least, largest
-//! and last value of each column. Buckets lie on multiples of their width, so that doing it
-//! twice changes nothing; sums are whole numbers, so that a recount agrees to the last digit.
+//! Roll-up: raw rows are aggregated to minutes and minutes to hours, as count, sum, minimum, maximum
+//! and last value of each column. Buckets start at multiples of their width, so a repeated roll-up
+//! yields the same buckets. Sums are integers, so a recount agrees exactly.
 
 use crate::bytes::{FormatError, Result};
 use crate::table::{MAX_ROWS, ShapeUnion, Table};
@@ -8,34 +8,34 @@ use perfwatch_model::{MISSING, Shape};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Columns a bucket column is stored as.
-pub const STAT_COLUMNS: usize = 5;
+/// Number of stored columns per bucket column.
+pub const BUCKET_STATS_LEN: usize = 5;
 
-/// Start of the bucket that a time is in.
+/// Start of the bucket that contains a time.
 pub fn bucket_start(at_ms: i64, width_ms: i64) -> i64 {
     at_ms.div_euclid(width_ms) * width_ms
 }
 
-/// What is known of one column over one bucket.
+/// Aggregated values of a single column in one bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BucketStats {
-    /// Values that were there.
+    /// Number of values, without missing values.
     pub count: i64,
-    /// Their sum.
+    /// Sum of all values, in scaled integers.
     pub sum: i128,
-    /// The least.
+    /// Smallest value; `MISSING` if the bucket is empty.
     pub min: i64,
-    /// The largest.
+    /// Largest value; `MISSING` if the bucket is empty.
     pub max: i64,
-    /// The latest.
+    /// Value of the latest row; `MISSING` if the bucket is empty.
     pub last: i64,
 }
 
 impl BucketStats {
-    /// Nothing was there.
+    /// Statistics of a bucket without values.
     pub const EMPTY: Self = Self { count: 0, sum: 0, min: MISSING, max: MISSING, last: MISSING };
 
-    /// One value.
+    /// Statistics of a single value; `EMPTY` if it is missing.
     pub fn from_value(value: i64) -> Self {
         if value == MISSING {
             return Self::EMPTY;
@@ -43,7 +43,7 @@ impl BucketStats {
         Self { count: 1, sum: i128::from(value), min: value, max: value, last: value }
     }
 
-    /// Takes in what came later.
+    /// Combines these statistics with those of later rows.
     pub fn merge(self, later: Self) -> Self {
         if self.count == 0 {
             return later;
@@ -60,8 +60,9 @@ impl BucketStats {
         }
     }
 
-    /// As it is stored: what exceeds `i64` (a sum of 2^63 above its least values) is cut to it.
-    fn encode(self) -> [i64; STAT_COLUMNS] {
+    /// Stored columns: count, minimum, and sum, maximum and last relative to the minimum. A relative sum
+    /// above `i64::MAX` is clamped.
+    fn encode(self) -> [i64; BUCKET_STATS_LEN] {
         if self.count == 0 {
             return [0, MISSING, MISSING, MISSING, MISSING];
         }
@@ -70,7 +71,7 @@ impl BucketStats {
         [self.count, self.min, excess, self.max.saturating_sub(self.min), self.last.saturating_sub(self.min)]
     }
 
-    fn decode([count, min, excess, span, last]: [i64; STAT_COLUMNS]) -> Self {
+    fn decode([count, min, excess, span, last]: [i64; BUCKET_STATS_LEN]) -> Self {
         if count <= 0 || min == MISSING {
             return Self::EMPTY;
         }
@@ -79,43 +80,44 @@ impl BucketStats {
     }
 }
 
-/// One column of figures.
+/// Statistics of a single column, bucket by bucket.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BucketColumn(pub Vec<BucketStats>);
 
 impl BucketColumn {
-    pub(crate) fn encode(&self) -> [Vec<i64>; STAT_COLUMNS] {
-        let mut figures: [Vec<i64>; STAT_COLUMNS] = std::array::from_fn(|_| Vec::with_capacity(self.0.len()));
+    pub(crate) fn encode(&self) -> [Vec<i64>; BUCKET_STATS_LEN] {
+        let mut columns: [Vec<i64>; BUCKET_STATS_LEN] =
+            std::array::from_fn(|_| Vec::with_capacity(self.0.len()));
         for bucket in &self.0 {
-            figures.iter_mut().zip(bucket.encode()).for_each(|(list, figure)| list.push(figure));
+            columns.iter_mut().zip(bucket.encode()).for_each(|(column, value)| column.push(value));
         }
-        figures
+        columns
     }
 
-    /// From the stored columns.
+    /// Decodes the stored columns: count, minimum, relative sum, maximum and last.
     ///
     /// # Errors
-    /// Columns of different lengths.
-    pub fn decode(figures: &[Vec<i64>]) -> Result<Self> {
-        let [count, min, excess, span, last] = figures else {
-            return Err(FormatError::Invalid("a bucket column has five figures"));
+    /// Returns [`FormatError::Invalid`] if there are not [`BUCKET_STATS_LEN`] columns.
+    pub fn decode(columns: &[Vec<i64>]) -> Result<Self> {
+        let [count, min, excess, span, last] = columns else {
+            return Err(FormatError::Invalid("bucket column does not have five stored columns"));
         };
         let buckets = count.iter().enumerate().map(|(row, &count)| {
-            let at = |list: &Vec<i64>| list.get(row).copied().unwrap_or(MISSING);
-            BucketStats::decode([count, at(min), at(excess), at(span), at(last)])
+            let value = |column: &Vec<i64>| column.get(row).copied().unwrap_or(MISSING);
+            BucketStats::decode([count, value(min), value(excess), value(span), value(last)])
         });
         Ok(Self(buckets.collect()))
     }
 }
 
-/// Buckets of one host, in the order of time; ones in which nothing came are not there.
+/// Buckets of a single host in the order of time. Buckets without rows are omitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buckets {
-    /// What the columns are.
+    /// Column schema of the buckets.
     pub shape: Arc<Shape>,
-    /// Start of each, milliseconds since 1970.
+    /// Start of each bucket, in milliseconds since 1970.
     pub start_ms: Vec<i64>,
-    /// Figures by column; one that was not asked for is empty.
+    /// Statistics by column; empty for a column outside the projection.
     pub columns: Vec<BucketColumn>,
 }
 
@@ -125,17 +127,17 @@ impl Buckets {
         Self { shape, start_ms: Vec::new(), columns }
     }
 
-    /// How many.
+    /// Number of buckets with rows.
     pub fn len(&self) -> usize {
         self.start_ms.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no buckets.
     pub fn is_empty(&self) -> bool {
         self.start_ms.is_empty()
     }
 
-    /// The ticks from `from_ms` on, rolled up.
+    /// Rolls up the raw rows from `from_ms` on.
     pub fn from_table(table: &Table, width_ms: i64, from_ms: i64) -> Self {
         let mut buckets = Self::empty(table.shape.clone());
         let first = table.at_ms.partition_point(|&at| at < from_ms);
@@ -151,27 +153,27 @@ impl Buckets {
             }
         }
         for (column, values) in buckets.columns.iter_mut().zip(&table.columns) {
-            let figures = |range: &std::ops::Range<usize>| {
+            let bucket_stats = |range: &std::ops::Range<usize>| {
                 values[range.clone()]
                     .iter()
-                    .fold(BucketStats::EMPTY, |sum, &value| sum.merge(BucketStats::from_value(value)))
+                    .fold(BucketStats::EMPTY, |stats, &value| stats.merge(BucketStats::from_value(value)))
             };
-            column.0 = ranges.iter().map(figures).collect();
+            column.0 = ranges.iter().map(bucket_stats).collect();
         }
         buckets
     }
 
-    /// Wider buckets of these.
+    /// Aggregates the buckets to wider buckets.
     pub fn downsample(&self, width_ms: i64) -> Self {
         let mut wider = self.clone();
         wider.start_ms.iter_mut().for_each(|start| *start = bucket_start(*start, width_ms));
         let starts = std::mem::take(&mut wider.start_ms);
         for column in &mut wider.columns {
             let mut rolled: Vec<BucketStats> = Vec::new();
-            for (row, figures) in column.0.iter().enumerate() {
+            for (row, stats) in column.0.iter().enumerate() {
                 match rolled.last_mut() {
-                    Some(last) if row > 0 && starts[row] == starts[row - 1] => *last = last.merge(*figures),
-                    _ => rolled.push(*figures),
+                    Some(last) if row > 0 && starts[row] == starts[row - 1] => *last = last.merge(*stats),
+                    _ => rolled.push(*stats),
                 }
             }
             column.0 = rolled;
@@ -181,7 +183,7 @@ impl Buckets {
         wider
     }
 
-    /// Those that start in `from_ms..to_ms`.
+    /// Returns the buckets that start in `from_ms..to_ms`.
     pub fn slice(&self, from_ms: i64, to_ms: i64) -> Self {
         let range = self.start_ms.partition_point(|&start| start < from_ms)
             ..self.start_ms.partition_point(|&start| start < to_ms);
@@ -190,45 +192,45 @@ impl Buckets {
         Self { shape: self.shape.clone(), start_ms: self.start_ms[range].to_vec(), columns }
     }
 
-    /// One list of many: buckets of equal start are added up, where the later ones in the
-    /// list also give the last value. Several lists where series changed their precision.
-    pub fn merge(all: &[Self]) -> Vec<Self> {
+    /// Merges lists of buckets. Buckets with the same start are combined; the last value comes from the
+    /// later list. Returns several lists if the precision of a series changed.
+    pub fn merge(lists: &[Self]) -> Vec<Self> {
         let mut merged = Vec::new();
-        let mut left: Vec<&Self> = all.iter().filter(|buckets| !buckets.is_empty()).collect();
-        while !left.is_empty() {
-            let (union, count) = ShapeUnion::from_shapes(left.iter().map(|buckets| &buckets.shape));
-            // What does not go together with the first ones makes another list.
-            let (fits, rest) = left.into_iter().enumerate().partition::<Vec<_>, _>(|(index, buckets)| {
-                *index < count || union.mapping(&buckets.shape).is_some()
-            });
-            let fits: Vec<&Self> = fits.into_iter().map(|(_, buckets)| buckets).collect();
-            left = rest.into_iter().map(|(_, buckets)| buckets).collect();
+        let mut remaining: Vec<&Self> = lists.iter().filter(|buckets| !buckets.is_empty()).collect();
+        while !remaining.is_empty() {
+            let (union, count) = ShapeUnion::from_shapes(remaining.iter().map(|buckets| &buckets.shape));
+            // Lists that conflict with the first lists go into the next merged list.
+            let (compatible, conflicting) =
+                remaining.into_iter().enumerate().partition::<Vec<_>, _>(|(index, buckets)| {
+                    *index < count || union.mapping(&buckets.shape).is_some()
+                });
+            let compatible: Vec<&Self> = compatible.into_iter().map(|(_, buckets)| buckets).collect();
+            remaining = conflicting.into_iter().map(|(_, buckets)| buckets).collect();
             let mut rows: BTreeMap<i64, Vec<(usize, usize)>> = BTreeMap::new();
-            for (index, buckets) in fits.iter().enumerate() {
+            for (index, buckets) in compatible.iter().enumerate() {
                 for (row, start) in buckets.start_ms.iter().enumerate() {
                     rows.entry(*start).or_default().push((index, row));
                 }
             }
             let rows: Vec<(i64, Vec<(usize, usize)>)> = rows.into_iter().collect();
-            merged.extend(rows.chunks(MAX_ROWS).map(|rows| merge_rows(&fits, rows, &union)));
+            merged.extend(rows.chunks(MAX_ROWS).map(|rows| merge_rows(&compatible, rows, &union)));
         }
         merged
     }
 }
 
-fn merge_rows(all: &[&Buckets], rows: &[(i64, Vec<(usize, usize)>)], union: &ShapeUnion) -> Buckets {
+fn merge_rows(lists: &[&Buckets], rows: &[(i64, Vec<(usize, usize)>)], union: &ShapeUnion) -> Buckets {
     let mut merged = Buckets::empty(union.shape.clone());
     merged.start_ms = rows.iter().map(|(start, _)| *start).collect();
     merged.columns.iter_mut().for_each(|column| column.0.resize(rows.len(), BucketStats::EMPTY));
-    for (to, (_, places)) in rows.iter().enumerate() {
-        for &(index, row) in places {
-            let from = all[index];
-            let Some(columns) = union.mapping(&from.shape) else {
+    for (target_row, (_, sources)) in rows.iter().enumerate() {
+        for &(list, row) in sources {
+            let source = lists[list];
+            let Some(mapping) = union.mapping(&source.shape) else {
                 continue;
             };
-            for (at, column) in from.columns.iter().enumerate() {
-                let place = columns.get(at);
-                let target = &mut merged.columns[place].0[to];
+            for (index, column) in source.columns.iter().enumerate() {
+                let target = &mut merged.columns[mapping.get(index)].0[target_row];
                 *target = target.merge(column.0[row]);
             }
         }
@@ -241,19 +243,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn figures() -> impl Strategy<Value = BucketStats> {
-        let value = prop_oneof![4 => -1_000i64..1_000, 1 => Just(MISSING), 1 => -9_007_199_254_740_992i64..9_007_199_254_740_992];
+    fn bucket_stats() -> impl Strategy<Value = BucketStats> {
+        const MAX_EXACT: i64 = 1 << 53;
+        let value = prop_oneof![4 => -1_000i64..1_000, 1 => Just(MISSING), 1 => -MAX_EXACT..MAX_EXACT];
         proptest::collection::vec(value, 0..300).prop_map(|values| {
             values
                 .into_iter()
-                .fold(BucketStats::EMPTY, |sum, value| sum.merge(BucketStats::from_value(value)))
+                .fold(BucketStats::EMPTY, |stats, value| stats.merge(BucketStats::from_value(value)))
         })
     }
 
     proptest! {
         #[test]
-        fn bucket_stats_round_trip(all in proptest::collection::vec(figures(), 1..50)) {
-            let column = BucketColumn(all);
+        fn bucket_stats_round_trip(stats in proptest::collection::vec(bucket_stats(), 1..50)) {
+            let column = BucketColumn(stats);
             prop_assert_eq!(BucketColumn::decode(&column.encode()).unwrap(), column);
         }
     }

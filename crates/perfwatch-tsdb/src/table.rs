@@ -1,5 +1,4 @@
-//! A stretch of one host's ticks in memory, by column: what is sealed into a block and what a
-//! block decodes to.
+//! Raw rows of a single host in columns: the input of sealing and the output of decoding a block.
 
 use crate::projection::{Projection, Projector};
 use perfwatch_model::{
@@ -9,34 +8,34 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Rows of one block: an hour at a quarter of a second, with room.
+/// Maximum number of rows of a block: an hour at four rows per second needs 14,400.
 pub const MAX_ROWS: usize = 65_536;
 
-/// Ticks as rows, in the order of their time; each `(boot, seq)` once.
+/// Raw rows in the order of time; each `(boot, seq)` occurs once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
-    /// What the columns are.
+    /// Column schema of the rows.
     pub shape: Arc<Shape>,
-    /// When each was taken, milliseconds since 1970.
+    /// Collection time of each row, in milliseconds since 1970.
     pub at_ms: Vec<i64>,
-    /// The time each stands for, milliseconds.
+    /// Collection interval of each row, in milliseconds.
     pub interval_ms: Vec<i64>,
-    /// Which run of the kernel.
+    /// Boot of the host during each row.
     pub boots: Vec<BootId>,
-    /// Ticks of that run.
+    /// Sequence number of each row within its boot.
     pub seqs: Vec<u64>,
-    /// Scaled integers, one list a column; a column that was not asked for is empty.
+    /// Scaled integers by column; empty for a column outside the projection.
     pub columns: Vec<Vec<i64>>,
-    /// The largest processes of each row.
+    /// Top processes of each row; empty if not projected.
     pub processes: Vec<Vec<ProcessRow>>,
-    /// What could not be read.
+    /// Collector errors of each row; empty if not projected.
     pub errors: Vec<Vec<CollectorError>>,
-    /// Facts, at the rows where they changed.
+    /// Host facts with the row at which they changed.
     pub facts: Vec<(usize, Arc<HostFacts>)>,
 }
 
 impl Table {
-    /// No rows yet.
+    /// Creates a table without rows.
     pub fn empty(shape: Arc<Shape>) -> Self {
         let columns = vec![Vec::new(); shape.columns().len()];
         Self {
@@ -52,51 +51,52 @@ impl Table {
         }
     }
 
-    /// Rows.
+    /// Number of rows in the table.
     pub fn len(&self) -> usize {
         self.at_ms.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.at_ms.is_empty()
     }
 
-    /// Snapshots as rows: in the order of time, repeats left out, under a shape that has the
-    /// columns of all. Several tables where one would have too many columns, or where a series
-    /// changed its precision.
+    /// Builds tables from snapshots: sorted by time, without duplicates, with a shape that has the
+    /// columns of all snapshots. Returns several tables if a single table would have too many columns
+    /// or rows, or if the precision of a series changed.
     pub fn from_snapshots(snapshots: &[Arc<Snapshot>]) -> Vec<Self> {
         let mut seen = HashSet::with_capacity(snapshots.len());
         let mut rows: Vec<&Snapshot> =
             snapshots.iter().map(|s| &**s).filter(|s| seen.insert((s.boot, s.seq))).collect();
         rows.sort_by_key(|s| (s.at_ms, s.boot, s.seq));
         let mut tables = Vec::new();
-        let mut rest = rows.as_slice();
-        while !rest.is_empty() {
-            let (union, count) = ShapeUnion::from_shapes(rest.iter().map(|s| &s.shape));
-            let (now, later) = rest.split_at(count.min(MAX_ROWS));
-            tables.push(union.from_snapshots(now));
-            rest = later;
+        let mut remaining = rows.as_slice();
+        while !remaining.is_empty() {
+            let (union, count) = ShapeUnion::from_shapes(remaining.iter().map(|s| &s.shape));
+            let (compatible, later) = remaining.split_at(count.min(MAX_ROWS));
+            tables.push(union.build_table(compatible));
+            remaining = later;
         }
         tables
     }
 
-    /// Only what is wanted of it; the rest is let go.
-    pub fn project(mut self, wanted: &Projection, picker: &mut Projector<'_>) -> Self {
-        let picked = picker.project(&self.shape);
-        self.columns = picked.indices.iter().map(|&at| std::mem::take(&mut self.columns[at])).collect();
-        self.shape = picked.shape.clone();
-        if !wanted.processes {
+    /// Keeps the selected columns and parts; drops all others.
+    pub fn project(mut self, projection: &Projection, projector: &mut Projector<'_>) -> Self {
+        let selected = projector.project(&self.shape);
+        self.columns =
+            selected.indices.iter().map(|&index| std::mem::take(&mut self.columns[index])).collect();
+        self.shape = selected.shape.clone();
+        if !projection.processes {
             self.processes.clear();
         }
-        if !wanted.annotations {
+        if !projection.annotations {
             self.errors.clear();
             self.facts.clear();
         }
         self
     }
 
-    /// One row as the snapshot it was.
+    /// Converts a row back to a snapshot.
     pub fn snapshot(&self, row: usize) -> Snapshot {
         let value = |column: &Vec<i64>| column.get(row).copied().unwrap_or(MISSING);
         Snapshot {
@@ -107,101 +107,103 @@ impl Table {
             shape: self.shape.clone(),
             values: self.columns.iter().map(value).collect(),
             processes: self.processes.get(row).cloned().unwrap_or_default(),
-            facts: self.facts.iter().find(|(at, _)| *at == row).map(|(_, facts)| facts.clone()),
+            facts: self.facts.iter().find(|(changed, _)| *changed == row).map(|(_, facts)| facts.clone()),
             errors: self.errors.get(row).cloned().unwrap_or_default(),
         }
     }
 
-    /// All rows as snapshots.
+    /// Converts all rows back to snapshots.
     pub fn snapshots(&self) -> Vec<Arc<Snapshot>> {
         (0..self.len()).map(|row| Arc::new(self.snapshot(row))).collect()
     }
 
-    /// Tables of one host as few: rows in the order of time, repeats left out, only those
-    /// from `from_ms` on.
+    /// Merges tables of a single host: rows from `from_ms` on, sorted by time, without duplicates.
     pub fn merge(tables: &[Self], from_ms: i64) -> Vec<Self> {
         let mut seen = HashSet::new();
-        let mut places: Vec<(usize, usize)> = Vec::new();
+        let mut positions: Vec<(usize, usize)> = Vec::new();
         for (index, table) in tables.iter().enumerate() {
             for row in 0..table.len() {
                 if table.at_ms[row] >= from_ms && seen.insert((table.boots[row], table.seqs[row])) {
-                    places.push((index, row));
+                    positions.push((index, row));
                 }
             }
         }
-        let key = |&(table, row): &(usize, usize)| {
+        let sort_key = |&(table, row): &(usize, usize)| {
             let table: &Self = &tables[table];
             (table.at_ms[row], table.boots[row], table.seqs[row])
         };
-        places.sort_by_key(key);
+        positions.sort_by_key(sort_key);
         let mut merged = Vec::new();
-        let mut rest = places.as_slice();
-        while !rest.is_empty() {
-            let (union, count) = ShapeUnion::from_shapes(rest.iter().map(|&(table, _)| &tables[table].shape));
-            let (now, later) = rest.split_at(count.min(MAX_ROWS));
-            merged.push(union.from_tables(tables, now));
-            rest = later;
+        let mut remaining = positions.as_slice();
+        while !remaining.is_empty() {
+            let shapes = remaining.iter().map(|&(table, _)| &tables[table].shape);
+            let (union, count) = ShapeUnion::from_shapes(shapes);
+            let (compatible, later) = remaining.split_at(count.min(MAX_ROWS));
+            merged.push(union.merge_tables(tables, compatible));
+            remaining = later;
         }
         merged
     }
 }
 
-/// The columns of several shapes in one.
+/// Shape with the columns of several shapes.
 pub(crate) struct ShapeUnion {
     pub(crate) shape: Arc<Shape>,
     mapping: HashMap<*const Shape, ColumnMapping>,
 }
 
-/// Where the columns of a shape stand in the union.
+/// Maps the columns of a shape to the columns of the union.
 pub(crate) enum ColumnMapping {
-    /// Where they stood.
+    /// Same columns in the same order.
     Identity,
-    /// By place in the shape.
+    /// Index in the union by index in the shape.
     Indices(Vec<usize>),
 }
 
 impl ColumnMapping {
-    pub(crate) fn get(&self, at: usize) -> usize {
+    pub(crate) fn get(&self, column: usize) -> usize {
         match self {
-            Self::Identity => at,
-            Self::Indices(places) => places[at],
+            Self::Identity => column,
+            Self::Indices(indices) => indices[column],
         }
     }
 }
 
 impl ShapeUnion {
-    /// The union of as many of these as fit together, and how many they are.
+    /// Union of the longest compatible prefix of the shapes, and the length of that prefix.
     pub(crate) fn from_shapes<'a>(shapes: impl Iterator<Item = &'a Arc<Shape>>) -> (Self, usize) {
         let mut columns: Vec<Column> = Vec::new();
         let mut index: HashMap<(&str, &str), usize> = HashMap::new();
-        let mut places: HashMap<*const Shape, Vec<usize>> = HashMap::new();
+        let mut mapping: HashMap<*const Shape, Vec<usize>> = HashMap::new();
         let mut count = 0;
         let mut first = None;
         for shape in shapes {
-            if let Entry::Vacant(entry) = places.entry(Arc::as_ptr(shape)) {
-                let Some(place) = add_shape(shape, &mut columns, &mut index) else {
+            if let Entry::Vacant(entry) = mapping.entry(Arc::as_ptr(shape)) {
+                let Some(indices) = add_shape(shape, &mut columns, &mut index) else {
                     break;
                 };
-                entry.insert(place);
+                entry.insert(indices);
                 first.get_or_insert(shape);
             }
             count += 1;
         }
-        let whole = first.filter(|shape| shape.columns().len() == columns.len());
-        let shape = whole.map_or_else(|| Arc::new(Shape::new(columns.clone())), |shape| (*shape).clone());
-        let moved = |place: Vec<usize>| {
-            let same = place.len() == columns.len() && place.iter().enumerate().all(|(a, b)| a == *b);
-            if same { ColumnMapping::Identity } else { ColumnMapping::Indices(place) }
+        let complete = first.filter(|shape| shape.columns().len() == columns.len());
+        let shape = complete.map_or_else(|| Arc::new(Shape::new(columns.clone())), |shape| (*shape).clone());
+        let column_mapping = |indices: Vec<usize>| {
+            let is_identity =
+                indices.len() == columns.len() && indices.iter().enumerate().all(|(a, b)| a == *b);
+            if is_identity { ColumnMapping::Identity } else { ColumnMapping::Indices(indices) }
         };
-        let places = places.into_iter().map(|(shape, place)| (shape, moved(place))).collect();
-        (Self { shape, mapping: places }, count)
+        let mapping = mapping.into_iter().map(|(shape, indices)| (shape, column_mapping(indices))).collect();
+        (Self { shape, mapping }, count)
     }
 
-    /// Where the columns of this shape stand; none if it did not fit.
+    /// Mapping of a shape; `None` if the shape is not part of the union.
     pub(crate) fn mapping(&self, shape: &Arc<Shape>) -> Option<&ColumnMapping> {
         self.mapping.get(&Arc::as_ptr(shape))
     }
 
+    /// Appends the values of a row; columns that its shape does not have become `MISSING`.
     fn copy_row(
         &self,
         shape: &Arc<Shape>,
@@ -210,11 +212,11 @@ impl ShapeUnion {
         row: usize,
     ) {
         match self.mapping(shape) {
-            Some(ColumnMapping::Identity) => columns.iter_mut().enumerate().for_each(|(at, column)| {
-                column.push(value(at));
+            Some(ColumnMapping::Identity) => columns.iter_mut().enumerate().for_each(|(index, column)| {
+                column.push(value(index));
             }),
-            Some(ColumnMapping::Indices(places)) => {
-                places.iter().enumerate().for_each(|(at, &place)| columns[place].push(value(at)));
+            Some(ColumnMapping::Indices(indices)) => {
+                indices.iter().enumerate().for_each(|(from, &to)| columns[to].push(value(from)));
                 columns
                     .iter_mut()
                     .filter(|column| column.len() <= row)
@@ -224,7 +226,7 @@ impl ShapeUnion {
         }
     }
 
-    fn from_snapshots(&self, rows: &[&Snapshot]) -> Table {
+    fn build_table(&self, rows: &[&Snapshot]) -> Table {
         let mut table = Table::empty(self.shape.clone());
         table.columns.iter_mut().for_each(|column| column.reserve_exact(rows.len()));
         for (row, snapshot) in rows.iter().enumerate() {
@@ -235,56 +237,55 @@ impl ShapeUnion {
             table.processes.push(snapshot.processes.clone());
             table.errors.push(snapshot.errors.clone());
             table.facts.extend(snapshot.facts.iter().map(|facts| (row, facts.clone())));
-            let value = |at: usize| snapshot.values.get(at).copied().unwrap_or(MISSING);
+            let value = |column: usize| snapshot.values.get(column).copied().unwrap_or(MISSING);
             self.copy_row(&snapshot.shape, &mut table.columns, value, row);
         }
         table
     }
 
-    fn from_tables(&self, tables: &[Table], places: &[(usize, usize)]) -> Table {
-        let mut gathered = Table::empty(self.shape.clone());
-        for (row, &(table, at)) in places.iter().enumerate() {
+    fn merge_tables(&self, tables: &[Table], positions: &[(usize, usize)]) -> Table {
+        let mut merged = Table::empty(self.shape.clone());
+        for (row, &(table, source_row)) in positions.iter().enumerate() {
             let table = &tables[table];
-            gathered.at_ms.push(table.at_ms[at]);
-            gathered.interval_ms.push(table.interval_ms[at]);
-            gathered.boots.push(table.boots[at]);
-            gathered.seqs.push(table.seqs[at]);
-            gathered.processes.push(table.processes.get(at).cloned().unwrap_or_default());
-            gathered.errors.push(table.errors.get(at).cloned().unwrap_or_default());
-            gathered
-                .facts
-                .extend(table.facts.iter().filter(|(r, _)| *r == at).map(|(_, facts)| (row, facts.clone())));
-            let value = |column: usize| table.columns[column].get(at).copied().unwrap_or(MISSING);
-            self.copy_row(&table.shape, &mut gathered.columns, value, row);
+            merged.at_ms.push(table.at_ms[source_row]);
+            merged.interval_ms.push(table.interval_ms[source_row]);
+            merged.boots.push(table.boots[source_row]);
+            merged.seqs.push(table.seqs[source_row]);
+            merged.processes.push(table.processes.get(source_row).cloned().unwrap_or_default());
+            merged.errors.push(table.errors.get(source_row).cloned().unwrap_or_default());
+            let facts = table.facts.iter().filter(|(changed, _)| *changed == source_row);
+            merged.facts.extend(facts.map(|(_, facts)| (row, facts.clone())));
+            let value = |column: usize| table.columns[column].get(source_row).copied().unwrap_or(MISSING);
+            self.copy_row(&table.shape, &mut merged.columns, value, row);
         }
-        gathered
+        merged
     }
 }
 
-/// Where the columns of a shape stand among `columns`, new ones at the end. None, and nothing
-/// added, if there would be too many or a series would have two precisions.
+/// Adds new columns of a shape to `columns`, and returns the index of each of its columns. Returns
+/// `None` and adds nothing if there would be too many columns or a series would have two precisions.
 fn add_shape<'a>(
     shape: &'a Shape,
     columns: &mut Vec<Column>,
     index: &mut HashMap<(&'a str, &'a str), usize>,
 ) -> Option<Vec<usize>> {
-    let fresh = |column: &Column| !index.contains_key(&(&*column.metric, &*column.instance));
-    let more = shape.columns().iter().filter(|column| fresh(column)).count();
-    let clash = |column: &Column| {
-        index.get(&(&*column.metric, &*column.instance)).is_some_and(|&at| columns[at] != *column)
+    let is_new = |column: &Column| !index.contains_key(&(&*column.metric, &*column.instance));
+    let added = shape.columns().iter().filter(|column| is_new(column)).count();
+    let is_conflicting = |column: &Column| {
+        index.get(&(&*column.metric, &*column.instance)).is_some_and(|&existing| columns[existing] != *column)
     };
     if !columns.is_empty()
-        && (columns.len() + more > limits::MAX_COLUMNS || shape.columns().iter().any(clash))
+        && (columns.len() + added > limits::MAX_COLUMNS || shape.columns().iter().any(is_conflicting))
     {
         return None;
     }
-    let mut places = Vec::with_capacity(shape.columns().len());
+    let mut indices = Vec::with_capacity(shape.columns().len());
     for column in shape.columns() {
-        let place = *index.entry((&column.metric, &column.instance)).or_insert_with(|| {
+        let position = *index.entry((&column.metric, &column.instance)).or_insert_with(|| {
             columns.push(column.clone());
             columns.len() - 1
         });
-        places.push(place);
+        indices.push(position);
     }
-    Some(places)
+    Some(indices)
 }

@@ -1,6 +1,7 @@
-//! Configuration: one file (YAML, JSON or TOML), then the environment, then flags. Each error
-//! names the key and where it stands.
+//! Configuration: one file (YAML, JSON or TOML), then environment variables, then flags. Each
+//! error names the key and its location.
 
+mod convert;
 mod load;
 mod settings;
 mod values;

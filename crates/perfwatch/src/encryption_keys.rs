@@ -1,69 +1,76 @@
-//! The keys by which the hub seals what opens other doors: from the configuration, or made once
-//! and kept in the data folder, never in the database.
+//! Keys that encrypt secrets at rest: from the configuration, or created once in the data
+//! directory. They are never stored in the database.
 
 use crate::config::Settings;
 use anyhow::Context as _;
 use perfwatch_hub::EncryptionKeys;
 use perfwatch_store::StoreUrl;
 use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::path::{Path, PathBuf};
 
-/// Of one key, as it is written: 64 hexadecimal digits.
+/// Length of a key in text form: 32 bytes as hexadecimal digits.
 const HEX_DIGITS: usize = 64;
 
-/// Where the key is that nobody configured.
+/// Path of the key file that is created if `hub.encryption_key` is empty.
 fn key_path(settings: &Settings) -> PathBuf {
-    settings.data.join("secret.key")
+    settings.data.join("encryption.key")
 }
 
-/// A key a line; the first seals, all open.
+/// Parses one key per line; empty lines and lines with `#` are ignored. The first key encrypts,
+/// all keys decrypt.
 fn parse(text: &str) -> Result<Vec<[u8; 32]>, String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let keys: Option<Vec<[u8; 32]>> = lines.map(key).collect();
+    let keys: Option<Vec<[u8; 32]>> = lines.map(parse_key).collect();
     keys.filter(|keys| !keys.is_empty())
-        .ok_or_else(|| format!("it takes {HEX_DIGITS} hexadecimal digits, a key a line"))
+        .ok_or_else(|| format!("expected one key of {HEX_DIGITS} hexadecimal digits per line"))
 }
 
-fn key(line: &str) -> Option<[u8; 32]> {
+fn parse_key(line: &str) -> Option<[u8; 32]> {
     if line.len() != HEX_DIGITS || !line.is_ascii() {
         return None;
     }
     let mut key = [0; 32];
-    for (byte, at) in key.iter_mut().zip((0..HEX_DIGITS).step_by(2)) {
-        *byte = u8::from_str_radix(line.get(at..at + 2)?, 16).ok()?;
+    for (byte, start) in key.iter_mut().zip((0..HEX_DIGITS).step_by(2)) {
+        *byte = u8::from_str_radix(line.get(start..start + 2)?, 16).ok()?;
     }
     Some(key)
 }
 
 fn generate_key() -> anyhow::Result<String> {
     let mut key = [0; 32];
-    getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
     Ok(key.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     }))
 }
 
-/// The keys of this hub; made where there are none.
+/// Creates a file that only its owner can read; fails if it exists.
+fn create_private(path: &Path) -> anyhow::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.with_context(|| path.display().to_string())
+}
+
+/// Loads the keys of the configuration or of the key file; creates the file if there is neither.
 pub(crate) fn load_or_create(settings: &Settings) -> anyhow::Result<EncryptionKeys> {
     if let Some(secret) = &settings.hub.encryption_key {
-        let text = secret.read().map_err(|why| anyhow::anyhow!("hub.encryption_key: {why}"))?;
-        return parse(&text).map(EncryptionKeys).map_err(|why| anyhow::anyhow!("hub.encryption_key: {why}"));
+        let keys = secret.read().and_then(|text| parse(&text));
+        return keys.map(EncryptionKeys).map_err(|error| anyhow::anyhow!("hub.encryption_key: {error}"));
     }
     let path = key_path(settings);
-    let shown = path.display().to_string();
+    let context = || path.display().to_string();
     match std::fs::read_to_string(&path) {
-        Ok(text) => parse(&text).map(EncryptionKeys).map_err(|why| anyhow::anyhow!("{shown}: {why}")),
+        Ok(text) => parse(&text).map(EncryptionKeys).map_err(anyhow::Error::msg).with_context(context),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             std::fs::create_dir_all(&settings.data).with_context(|| settings.data.display().to_string())?;
             let text = generate_key()?;
-            let mut file = std::fs::OpenOptions::new();
-            let file = file.write(true).create_new(true).mode(0o600).open(&path);
-            let mut file = file.with_context(|| shown.clone())?;
-            writeln!(file, "{text}").and_then(|()| file.sync_all()).with_context(|| shown.clone())?;
-            tracing::info!(file = shown, "created an encryption key; store a copy separately from backups");
+            let mut file = create_private(&path)?;
+            writeln!(file, "{text}").and_then(|()| file.sync_all()).with_context(context)?;
+            let file = context();
+            tracing::info!(file, "created an encryption key; store a copy separately from backups");
             if matches!(crate::store::store_url(settings)?, StoreUrl::Postgres(_)) {
                 tracing::warn!(
                     "hubs that share a database need the same encryption key; set hub.encryption_key or copy this file"
@@ -71,33 +78,31 @@ pub(crate) fn load_or_create(settings: &Settings) -> anyhow::Result<EncryptionKe
             }
             parse(&text).map(EncryptionKeys).map_err(anyhow::Error::msg)
         }
-        Err(error) => Err(error).context(shown),
+        Err(error) => Err(error).with_context(context),
     }
 }
 
-/// A new key before those that are there: the hub seals by it from its next start on, and what
-/// was sealed before too.
-#[expect(clippy::print_stdout, reason = "what a person at the terminal waits for")]
+/// Inserts a new key before the existing keys. The hub re-encrypts all secrets with the new key
+/// at its next start.
+#[expect(clippy::print_stdout, reason = "the result of the command is its output")]
 pub(crate) fn rotate_key(settings: &Settings) -> anyhow::Result<()> {
     if settings.hub.encryption_key.is_some() {
         anyhow::bail!(
-            "hub.encryption_key is configured: put a new line of {HEX_DIGITS} hexadecimal digits before the others there"
+            "hub.encryption_key is configured: insert a new line of {HEX_DIGITS} hexadecimal digits before its first line"
         );
     }
     load_or_create(settings)?;
     let path = key_path(settings);
-    let before = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let beside = path.with_extension("key.new");
-    let _ = std::fs::remove_file(&beside);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    write!(file, "{}\n{before}", generate_key()?)?;
+    let existing = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let temporary = path.with_extension("key.new");
+    let _ = std::fs::remove_file(&temporary);
+    let mut file = create_private(&temporary)?;
+    write!(file, "{}\n{existing}", generate_key()?)?;
     file.sync_all()?;
-    // Whoever runs the hub reads it, whoever asks for this.
+    // The user of the hub must be able to read the file, whichever user runs this command.
     let owner = std::fs::metadata(&path)?;
-    let (user, group) =
-        (std::os::unix::fs::MetadataExt::uid(&owner), std::os::unix::fs::MetadataExt::gid(&owner));
-    std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
-    std::fs::rename(&beside, &path)?;
+    fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    std::fs::rename(&temporary, &path)?;
     println!("New key written to {}. Restart the hub to re-encrypt all secrets.", path.display());
     println!("The other lines can be removed after that.");
     Ok(())
@@ -111,15 +116,12 @@ mod tests {
     fn encryption_key_is_created_once_and_rotated() {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings { data: folder.path().join("data"), ..Settings::default() };
-        let first = load_or_create(&settings).unwrap().0;
-        assert_eq!((first.len(), load_or_create(&settings).unwrap().0 == first), (1, true));
-        let mode = std::os::unix::fs::PermissionsExt::mode(
-            &std::fs::metadata(key_path(&settings)).unwrap().permissions(),
-        );
-        assert_eq!(mode & 0o777, 0o600);
+        let created = load_or_create(&settings).unwrap().0;
+        assert_eq!((created.len(), load_or_create(&settings).unwrap().0 == created), (1, true));
+        assert_eq!(std::fs::metadata(key_path(&settings)).unwrap().mode() & 0o777, 0o600);
         rotate_key(&settings).unwrap();
-        let turned = load_or_create(&settings).unwrap().0;
-        assert_eq!((turned.len(), turned[1] == first[0], turned[0] == first[0]), (2, true, false));
+        let rotated = load_or_create(&settings).unwrap().0;
+        assert_eq!((rotated.len(), rotated[1] == created[0], rotated[0] == created[0]), (2, true, false));
         for text in ["", "# nothing", "abc", &"g".repeat(64), &"ä".repeat(32)] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -1,23 +1,21 @@
-//! The binary: command line, configuration, telemetry, shutdown. The only crate that knows
-//! all the others; it ties adapters to the hub's ports.
+//! The binary: command line, configuration, telemetry, shutdown. The only crate that depends on
+//! all others; it passes the adapters to the hub's ports.
 
-#[cfg(feature = "hub")]
-mod admin;
 pub mod cli;
+mod commands;
 pub mod config;
 #[cfg(feature = "hub")]
-pub mod docs;
+pub mod docgen;
 #[cfg(feature = "hub")]
 mod encryption_keys;
-mod install;
+mod program;
 #[cfg(feature = "hub")]
-mod look;
-mod run;
+mod runtime;
 mod shutdown;
 #[cfg(feature = "hub")]
 pub mod simulate;
 #[cfg(feature = "hub")]
+mod stdout;
+#[cfg(feature = "hub")]
 mod store;
 mod telemetry;
-#[cfg(feature = "hub")]
-mod user;

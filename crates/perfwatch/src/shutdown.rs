@@ -1,19 +1,20 @@
-//! Waiting for the end: Ctrl-C or SIGTERM ends in order, a second one at once.
+//! Shutdown on SIGINT or SIGTERM: the first signal shuts down in order, the second exits at once.
 
 use anyhow::Context as _;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Listens from now on.
+/// Installed handlers of SIGINT and SIGTERM.
 pub(crate) struct Shutdown(Signals);
 
 impl Shutdown {
-    /// Must be made before threads that could be asked to stop.
+    /// Installs the handlers. Must run before other threads start: a signal that arrives earlier
+    /// ends the process.
     pub(crate) fn install() -> anyhow::Result<Self> {
         Ok(Self(Signals::new([SIGINT, SIGTERM]).context("signals")?))
     }
 
-    /// Sets the flag when it is time to leave, for work that looks at it.
+    /// Sets the flag at the first signal, for loops that poll it.
     #[cfg(feature = "hub")]
     pub(crate) fn set_flag(self, flag: &std::sync::Arc<std::sync::atomic::AtomicBool>) {
         let flag = flag.clone();
@@ -23,13 +24,13 @@ impl Shutdown {
         });
     }
 
-    /// Ends the wait as a signal would.
+    /// Returns a function that ends [`Self::wait`] without a signal.
     pub(crate) fn trigger(&self) -> impl FnOnce() + Send + use<> {
         let handle = self.0.handle();
         move || handle.close()
     }
 
-    /// Returns when it is time to leave.
+    /// Blocks until the first signal or until [`Self::trigger`].
     pub(crate) fn wait(mut self) {
         if let Some(signal) = self.0.forever().next() {
             tracing::info!(

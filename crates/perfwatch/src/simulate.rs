@@ -1,9 +1,8 @@
-//! `perfwatch simulate`: a fleet that does not exist, with figures like those of real hosts.
-//! For a look at the dashboard with many hosts, and for benches; the same seed gives the same
-//! figures.
+//! Simulated fleet of `perfwatch simulate`: hosts with plausible values, for demos, load tests and
+//! benchmarks. Equal seeds create equal values.
 
 mod host;
-mod send;
+mod sender;
 
 pub use host::SimHost;
-pub(crate) use send::{Simulation, simulate};
+pub(crate) use sender::{Simulation, run_simulation};

@@ -1,4 +1,4 @@
-//! Ties the settings to a store.
+//! Opens the store of the settings.
 
 use crate::config::Settings;
 use anyhow::Context as _;
@@ -7,7 +7,7 @@ use perfwatch_model::Clock;
 use perfwatch_store::{PostgresStore, SqliteOptions, SqliteStore, Store, StoreUrl};
 use std::sync::Arc;
 
-/// Where history is kept.
+/// Returns the configured database; SQLite in the data directory by default.
 pub(crate) fn store_url(settings: &Settings) -> anyhow::Result<StoreUrl> {
     match settings.hub.store.as_deref().filter(|text| !text.is_empty()) {
         Some(text) => Ok(text.parse().map_err(|error| anyhow::anyhow!("hub.store: {error}"))?),
@@ -15,7 +15,7 @@ pub(crate) fn store_url(settings: &Settings) -> anyhow::Result<StoreUrl> {
     }
 }
 
-/// How it is kept.
+/// Returns retention, disk budget and minimum free space.
 pub(crate) fn history_config(settings: &Settings) -> HistoryConfig {
     let hub = &settings.hub;
     HistoryConfig {
@@ -27,18 +27,29 @@ pub(crate) fn history_config(settings: &Settings) -> HistoryConfig {
     }
 }
 
-/// Opens it to read, beside a hub that may run on it.
+/// Opens the store for a hub; fails if another hub uses the SQLite directory.
+pub(crate) async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Store>> {
+    let budget_bytes = settings.hub.disk_budget.0;
+    Ok(match store_url(settings)? {
+        StoreUrl::Sqlite(folder) => {
+            Arc::new(SqliteStore::open(&SqliteOptions { folder, budget_bytes }, clock)?)
+        }
+        StoreUrl::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
+    })
+}
+
+/// Opens the store to read history; a hub may run at the same time.
 pub(crate) async fn open_read_only(
     settings: &Settings,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match store_url(settings)? {
-        StoreUrl::Sqlite(folder) => Arc::new(SqliteStore::open_to_read(&folder, clock)?),
+        StoreUrl::Sqlite(folder) => Arc::new(SqliteStore::open_read_only(&folder, clock)?),
         StoreUrl::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
     })
 }
 
-/// Opens it to change ordinary rows, beside a hub that may run on it.
+/// Opens the store to change accounts and tokens, but not history; a hub may run at the same time.
 pub(crate) async fn open_shared(
     settings: &Settings,
     clock: Arc<dyn Clock>,
@@ -47,24 +58,24 @@ pub(crate) async fn open_shared(
     Ok(match store_url(settings)? {
         StoreUrl::Sqlite(folder) => {
             std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-            Arc::new(SqliteStore::open_beside(&SqliteOptions { folder, budget_bytes }, clock)?)
+            Arc::new(SqliteStore::open_shared(&SqliteOptions { folder, budget_bytes }, clock)?)
         }
         StoreUrl::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
     })
 }
 
-/// Connects as the hub of this data folder.
+/// Connects with the hub id of this data directory.
 pub(crate) async fn postgres(
     settings: &Settings,
     url: &str,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<PostgresStore> {
-    let hub = hub_id(settings)?;
-    Ok(PostgresStore::connect(url, hub, settings.hub.disk_budget.0, clock).await?)
+    let hub_id = load_or_create_hub_id(settings)?;
+    Ok(PostgresStore::connect(url, hub_id, settings.hub.disk_budget.0, clock).await?)
 }
 
-/// Names this hub among those that share a database: made once, kept in the data folder.
-fn hub_id(settings: &Settings) -> anyhow::Result<String> {
+/// Loads the id that distinguishes the hubs of one database; creates it on first use.
+fn load_or_create_hub_id(settings: &Settings) -> anyhow::Result<String> {
     let path = settings.data.join("hub-id");
     if let Ok(text) = std::fs::read_to_string(&path)
         && !text.trim().is_empty()
@@ -75,15 +86,4 @@ fn hub_id(settings: &Settings) -> anyhow::Result<String> {
     let id = uuid::Uuid::now_v7().to_string();
     std::fs::write(&path, format!("{id}\n")).with_context(|| path.display().to_string())?;
     Ok(id)
-}
-
-/// Opens it for a hub.
-pub(crate) async fn open(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Store>> {
-    let budget_bytes = settings.hub.disk_budget.0;
-    Ok(match store_url(settings)? {
-        StoreUrl::Sqlite(folder) => {
-            Arc::new(SqliteStore::open(&SqliteOptions { folder, budget_bytes }, clock)?)
-        }
-        StoreUrl::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
-    })
 }

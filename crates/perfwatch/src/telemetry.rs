@@ -1,4 +1,4 @@
-//! Logs: text for people or JSON for machines, on standard error.
+//! Logging to standard error, as text or JSON.
 
 use crate::config::{LogFormat, LogSettings};
 use anyhow::Context as _;
@@ -8,21 +8,25 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 
-/// Starts logging, once a process.
+/// Installs the subscriber; may be called once per process.
 pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
-    // A bare word that is no level would be taken for a module's name, and silence all others.
-    let is_level = |word: &str| word.trim().parse::<tracing::Level>().is_ok() || word.trim() == "off";
+    // `Targets` parses a word that is not a level as a module name, which would disable all other
+    // modules.
+    let is_level = |text: &str| text.trim().parse::<tracing::Level>().is_ok() || text.trim() == "off";
     let is_directive =
-        |word: &str| word.rsplit_once('=').map_or(is_level(word), |(_, level)| is_level(level));
+        |text: &str| text.rsplit_once('=').map_or(is_level(text), |(_, level)| is_level(level));
     let levels: Option<Targets> =
         settings.level.split(',').all(is_directive).then(|| settings.level.parse().ok()).flatten();
     let levels = levels.with_context(|| {
-        format!("log.level: {:?} is not a level, nor a list such as info,perfwatch_hub=debug", settings.level)
+        format!(
+            "log.level: invalid level {:?}; expected a level or a list such as info,perfwatch_hub=debug",
+            settings.level
+        )
     })?;
-    let lines = fmt::layer().with_writer(std::io::stderr);
-    let lines = match settings.format {
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
+    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = match settings.format {
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+        LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(levels)).try_init().context("logging")
+    tracing_subscriber::registry().with(layer.with_filter(levels)).try_init().context("logging")
 }

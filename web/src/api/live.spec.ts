@@ -16,7 +16,7 @@ class FakeSocket {
     this.readyState = 1
     this.onopen?.()
   }
-  say(message: object) {
+  receive(message: object) {
     this.onmessage?.({ data: JSON.stringify(message) })
   }
   close() {
@@ -28,7 +28,7 @@ class FakeSocket {
   }
 }
 
-const wish = { hosts: ['a'], metrics: ['cpu.usage'], processes: false, backfill_s: 300 }
+const request = { hosts: ['a'], metrics: ['cpu.usage'], processes: false, backfill_s: 300 }
 
 describe('LiveSocket', () => {
   beforeEach(() => {
@@ -41,76 +41,76 @@ describe('LiveSocket', () => {
     vi.unstubAllGlobals()
   })
 
-  it('asks again after a loss, with growing pauses, and goes live by itself', () => {
+  it('reconnects with backoff and resubscribes', () => {
     const live = new LiveSocket('ws://x')
-    live.subscribe(wish, () => {})
+    live.subscribe(request, () => {})
     FakeSocket.all[0]!.open()
-    expect(FakeSocket.all[0]!.sent).toEqual([{ subscribe: { id: 1, ...wish } }])
+    expect(FakeSocket.all[0]!.sent).toEqual([{ subscribe: { id: 1, ...request } }])
     expect(live.state.value.kind).toBe('live')
     FakeSocket.all[0]!.close()
-    const pauses: number[] = []
+    const delays: number[] = []
     for (let n = 1; n < 8; n++) {
       const state = live.state.value
-      if (state.kind !== 'waiting') throw new Error(state.kind)
-      pauses.push(state.retryAt - Date.now())
+      if (state.kind !== 'reconnecting') throw new Error(state.kind)
+      delays.push(state.retryAt - Date.now())
       vi.advanceTimersByTime(10_000)
       FakeSocket.all[n]!.close()
     }
-    expect(pauses[0]).toBeLessThanOrEqual(500)
-    expect(Math.max(...pauses)).toBeGreaterThan(3_000)
-    expect(Math.max(...pauses)).toBeLessThanOrEqual(8_000)
+    expect(delays[0]).toBeLessThanOrEqual(500)
+    expect(Math.max(...delays)).toBeGreaterThan(3_000)
+    expect(Math.max(...delays)).toBeLessThanOrEqual(8_000)
     vi.advanceTimersByTime(10_000)
     const last = FakeSocket.all.at(-1)!
     last.open()
-    expect(last.sent).toEqual([{ subscribe: { id: 1, ...wish } }])
+    expect(last.sent).toEqual([{ subscribe: { id: 1, ...request } }])
     expect(live.state.value.kind).toBe('live')
   })
 
-  it('gives messages to whom they are for, and asks again when it lagged', () => {
+  it('routes messages by subscription and resubscribes after lag', () => {
     const live = new LiveSocket('ws://x')
-    const one = vi.fn()
-    const two = vi.fn()
-    live.subscribe(wish, one)
-    const end = live.subscribe(wish, two)
+    const first = vi.fn()
+    const second = vi.fn()
+    live.subscribe(request, first)
+    const unsubscribe = live.subscribe(request, second)
     const socket = FakeSocket.all[0]!
     socket.open()
-    socket.say({ type: 'tick', id: 2, hosts: [] })
-    expect(one).not.toHaveBeenCalled()
-    expect(two).toHaveBeenCalledOnce()
+    socket.receive({ type: 'tick', id: 2, hosts: [] })
+    expect(first).not.toHaveBeenCalled()
+    expect(second).toHaveBeenCalledOnce()
     socket.sent = []
-    socket.say({ type: 'lagged', missed: 5 })
+    socket.receive({ type: 'lagged', missed: 5 })
     expect(socket.sent.map((m) => m.subscribe.id)).toEqual([1, 2])
-    end()
-    socket.say({ type: 'tick', id: 2, hosts: [] })
-    expect(two).toHaveBeenCalledOnce()
+    unsubscribe()
+    socket.receive({ type: 'tick', id: 2, hosts: [] })
+    expect(second).toHaveBeenCalledOnce()
   })
 
-  it('closes when nobody asks any more and opens anew', () => {
+  it('closes without subscribers and reopens', () => {
     const live = new LiveSocket('ws://x')
-    live.subscribe(wish, () => {})()
-    // The next page asks a moment later, over the same line.
+    live.subscribe(request, () => {})()
+    // The next page subscribes in time and keeps the connection.
     vi.advanceTimersByTime(1_000)
-    const end = live.onAlerts(() => {})
+    const unsubscribe = live.onIncidentCounts(() => {})
     vi.advanceTimersByTime(5_000)
     expect(FakeSocket.all[0]!.readyState).not.toBe(3)
-    end()
+    unsubscribe()
     vi.advanceTimersByTime(5_000)
     expect(FakeSocket.all[0]!.readyState).toBe(3)
     vi.advanceTimersByTime(60_000)
     expect(FakeSocket.all).toHaveLength(1)
-    live.subscribe(wish, () => {})
+    live.subscribe(request, () => {})
     expect(FakeSocket.all).toHaveLength(2)
   })
 
-  it('asks a quiet connection for a sign of life, and drops it without one', () => {
+  it('pings idle connections and drops dead ones', () => {
     const live = new LiveSocket('ws://x')
-    live.subscribe(wish, () => {})
+    live.subscribe(request, () => {})
     const first = FakeSocket.all[0]!
     first.open()
     first.sent = []
     vi.advanceTimersByTime(25_000)
     expect(first.sent).toEqual([{ ping: 1 }])
-    first.say({ type: 'pong', ping: 1 })
+    first.receive({ type: 'pong', ping: 1 })
     vi.advanceTimersByTime(20_000)
     expect(FakeSocket.all).toHaveLength(1)
     vi.advanceTimersByTime(20_000)
@@ -118,9 +118,9 @@ describe('LiveSocket', () => {
     expect(first.readyState).toBe(3)
   })
 
-  it('does not wait for ever for a connection', () => {
+  it('times out a pending connection', () => {
     const live = new LiveSocket('ws://x')
-    live.subscribe(wish, () => {})
+    live.subscribe(request, () => {})
     vi.advanceTimersByTime(11_000)
     expect(FakeSocket.all.length).toBeGreaterThan(1)
   })

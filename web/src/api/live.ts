@@ -1,12 +1,12 @@
-// The only WebSocket of the page: connects, comes back by itself, says how it stands.
+// The WebSocket of the dashboard: one connection for all subscriptions, with reconnection.
 //
-// On every (re)connection and after `lagged`, each wish is sent again with its back-fill: the
-// stores know a tick by its time, so nothing comes twice and what was missed arrives.
+// Every connection and every `lagged` message repeats all subscriptions with their backfill. Columns
+// identify a tick by its time, so that repeated ticks are not duplicated and missed ticks arrive.
 import { shallowRef } from 'vue'
-import { ended } from './http'
-import type { AlertCounts, LiveMessage } from './types'
+import { endSession } from './errors'
+import type { IncidentCounts, LiveMessage } from './types'
 
-export interface Wish {
+export interface SubscriptionRequest {
   hosts: string[]
   metrics: string[]
   processes: boolean
@@ -15,84 +15,89 @@ export interface Wish {
 
 export type Handler = (message: LiveMessage) => void
 
-export type LiveState = { kind: 'connecting' } | { kind: 'live' } | { kind: 'waiting'; attempt: number; retryAt: number; since: number }
+export type LiveState =
+  { kind: 'connecting' } | { kind: 'live' } | { kind: 'reconnecting'; attempt: number; retryAt: number; since: number }
 
-/** First pause after a loss, and the longest one. */
-const BACKOFF_MS = 500
-const BACKOFF_MAX_MS = 8_000
-/** Without a word for this long, the connection is asked for a sign of life. */
-const QUIET_MS = 20_000
-/** The hub's word for who may not any more. */
-const NOT_ALLOWED = 4401
-/** How long the socket stays when nobody asks: longer than it takes to open another page. */
-const LINGER_MS = 3_000
-/** How long such a sign, or a connection, may take. */
-const ANSWER_MS = 10_000
+/** Delay before the first reconnection; doubles up to the maximum. */
+const MIN_BACKOFF_MS = 500
+const MAX_BACKOFF_MS = 8_000
+/** Time without a message after which a ping is sent. */
+const PING_AFTER_MS = 20_000
+/** Close code of the hub for a session that is no longer valid. */
+const CLOSE_UNAUTHENTICATED = 4401
+/** Time the connection stays open without subscriptions: longer than a page change. */
+const IDLE_TIMEOUT_MS = 3_000
+/** Timeout of a pong and of a pending connection. */
+const RESPONSE_TIMEOUT_MS = 10_000
+/** Interval of the check for a dead connection. */
+const WATCHDOG_INTERVAL_MS = 5_000
+/** Delay before a rejected subscription is repeated. */
+const RESUBSCRIBE_DELAY_MS = 1_000
 
 export class LiveSocket {
   readonly state = shallowRef<LiveState>({ kind: 'connecting' })
   private socket: WebSocket | null = null
-  private wishes = new Map<number, { wish: Wish; handler: Handler }>()
-  private alertHandlers = new Set<(counts: AlertCounts) => void>()
+  private subscriptions = new Map<number, { request: SubscriptionRequest; handler: Handler }>()
+  private countHandlers = new Set<(counts: IncidentCounts) => void>()
   private nextId = 1
   private attempt = 0
   private lostAt = 0
   private retry: ReturnType<typeof setTimeout> | undefined
-  private leaving: ReturnType<typeof setTimeout> | undefined
+  private idleTimer: ReturnType<typeof setTimeout> | undefined
   private watchdog: ReturnType<typeof setInterval> | undefined
-  private heardAt = 0
+  private receivedAt = 0
   private readonly url: string
 
   constructor(url: string) {
     this.url = url
-    // A laptop that wakes up or a network that returns should not sit out the back-off.
-    window.addEventListener('online', this.hurry)
-    document.addEventListener('visibilitychange', this.hurry)
+    // After suspend or a network change, reconnect without waiting for the backoff.
+    window.addEventListener('online', this.reconnectNow)
+    document.addEventListener('visibilitychange', this.reconnectNow)
   }
 
-  /** Asks for data; the returned function ends it. The socket lives while anyone asks. */
-  subscribe(wish: Wish, handler: Handler): () => void {
+  /** Subscribes to hosts and metrics; the returned function unsubscribes. */
+  subscribe(request: SubscriptionRequest, handler: Handler): () => void {
     const id = this.nextId++
-    this.wishes.set(id, { wish, handler })
+    this.subscriptions.set(id, { request, handler })
     if (!this.socket && this.retry === undefined) this.connect()
-    else this.send({ subscribe: { id, ...wish } })
+    else this.send({ subscribe: { id, ...request } })
     return () => {
-      this.wishes.delete(id)
+      this.subscriptions.delete(id)
       this.send({ unsubscribe: id })
-      this.leaveSoon()
+      this.closeWhenIdle()
     }
   }
 
-  /** Asks how many incidents are open, now and whenever that changes; the returned function ends it. */
-  onAlerts(handler: (counts: AlertCounts) => void): () => void {
-    this.alertHandlers.add(handler)
+  /** Subscribes to the number of open incidents; the returned function unsubscribes. */
+  onIncidentCounts(handler: (counts: IncidentCounts) => void): () => void {
+    this.countHandlers.add(handler)
     if (!this.socket && this.retry === undefined) this.connect()
     else this.send({ alerts: true })
     return () => {
-      this.alertHandlers.delete(handler)
-      if (this.alertHandlers.size === 0) this.send({ alerts: false })
-      this.leaveSoon()
+      this.countHandlers.delete(handler)
+      if (this.countHandlers.size === 0) this.send({ alerts: false })
+      this.closeWhenIdle()
     }
   }
 
-  /** Where nobody asks any more, the socket goes; but the next page usually asks a moment later. */
-  private leaveSoon() {
-    clearTimeout(this.leaving)
-    this.leaving = setTimeout(() => {
-      if (this.wishes.size === 0 && this.alertHandlers.size === 0) this.close()
-    }, LINGER_MS)
+  /** Closes the connection unless the next page subscribes in time. */
+  private closeWhenIdle() {
+    clearTimeout(this.idleTimer)
+    this.idleTimer = setTimeout(() => {
+      if (this.subscriptions.size === 0 && this.countHandlers.size === 0) this.close()
+    }, IDLE_TIMEOUT_MS)
   }
 
-  /** Nothing more until somebody asks again. */
-  end() {
-    this.wishes.clear()
-    this.alertHandlers.clear()
+  /** Drops all subscriptions and closes the connection. */
+  reset() {
+    this.subscriptions.clear()
+    this.countHandlers.clear()
     this.close()
   }
 
   private close() {
     clearTimeout(this.retry)
-    clearTimeout(this.leaving)
+    clearTimeout(this.idleTimer)
     clearInterval(this.watchdog)
     this.retry = undefined
     const socket = this.socket
@@ -108,77 +113,77 @@ export class LiveSocket {
     this.retry = undefined
     const socket = new WebSocket(this.url)
     this.socket = socket
-    const late = setTimeout(() => this.giveUp(socket), ANSWER_MS)
+    const timeout = setTimeout(() => this.abandon(socket), RESPONSE_TIMEOUT_MS)
     socket.onopen = () => {
-      clearTimeout(late)
+      clearTimeout(timeout)
       if (this.socket !== socket) return
       this.attempt = 0
       this.lostAt = 0
-      this.heardAt = Date.now()
+      this.receivedAt = Date.now()
       this.state.value = { kind: 'live' }
       this.subscribeAll()
       clearInterval(this.watchdog)
-      this.watchdog = setInterval(() => this.watch(socket), 5_000)
+      this.watchdog = setInterval(() => this.checkConnection(socket), WATCHDOG_INTERVAL_MS)
     }
     socket.onmessage = (event) => {
       if (this.socket !== socket) return
-      this.heardAt = Date.now()
-      this.hear(JSON.parse(event.data as string) as LiveMessage)
+      this.receivedAt = Date.now()
+      this.dispatch(JSON.parse(event.data as string) as LiveMessage)
     }
     socket.onclose = (event) => {
-      clearTimeout(late)
+      clearTimeout(timeout)
       if (this.socket !== socket) return
-      this.lost()
-      if (event?.code === NOT_ALLOWED) ended()
+      this.scheduleReconnect()
+      if (event?.code === CLOSE_UNAUTHENTICATED) endSession()
     }
   }
 
-  private hear(message: LiveMessage) {
+  private dispatch(message: LiveMessage) {
     if (message.type === 'lagged') {
       this.subscribeAll()
     } else if (message.type === 'error') {
-      // The host is not known yet, as after a restart of the hub: it will be.
-      setTimeout(() => this.subscribeAll(), 1_000)
+      // After a restart the hub does not know the host until its next snapshot.
+      setTimeout(() => this.subscribeAll(), RESUBSCRIBE_DELAY_MS)
     } else if (message.type === 'alerts') {
-      for (const handler of this.alertHandlers) handler(message)
+      for (const handler of this.countHandlers) handler(message)
     } else if (message.type !== 'pong') {
-      this.wishes.get(message.id)?.handler(message)
+      this.subscriptions.get(message.id)?.handler(message)
     }
   }
 
-  private lost() {
+  private scheduleReconnect() {
     clearInterval(this.watchdog)
     this.socket = null
     const now = Date.now()
     this.lostAt ||= now
     this.attempt += 1
-    const longest = Math.min(BACKOFF_MS * 2 ** (this.attempt - 1), BACKOFF_MAX_MS)
-    const pause = longest * (0.5 + Math.random() / 2)
-    this.state.value = { kind: 'waiting', attempt: this.attempt, retryAt: now + pause, since: this.lostAt }
-    this.retry = setTimeout(() => this.connect(), pause)
+    const backoff = Math.min(MIN_BACKOFF_MS * 2 ** (this.attempt - 1), MAX_BACKOFF_MS)
+    const delay = backoff * (0.5 + Math.random() / 2)
+    this.state.value = { kind: 'reconnecting', attempt: this.attempt, retryAt: now + delay, since: this.lostAt }
+    this.retry = setTimeout(() => this.connect(), delay)
   }
 
-  private hurry = () => {
+  private reconnectNow = () => {
     if (this.retry !== undefined && document.visibilityState === 'visible') this.connect()
   }
 
-  /** A silent host is no dead connection, and a dead one is silent too: ask over the same line. */
-  private watch(socket: WebSocket) {
-    const quiet = Date.now() - this.heardAt
-    if (quiet > QUIET_MS + ANSWER_MS) this.giveUp(socket)
-    else if (quiet > QUIET_MS) this.send({ ping: 1 })
+  /** A ping distinguishes a dead connection from a host without data. */
+  private checkConnection(socket: WebSocket) {
+    const idle = Date.now() - this.receivedAt
+    if (idle > PING_AFTER_MS + RESPONSE_TIMEOUT_MS) this.abandon(socket)
+    else if (idle > PING_AFTER_MS) this.send({ ping: 1 })
   }
 
-  private giveUp(socket: WebSocket) {
+  private abandon(socket: WebSocket) {
     if (this.socket !== socket) return
     socket.onclose = null
     socket.close()
-    this.lost()
+    this.scheduleReconnect()
   }
 
   private subscribeAll() {
-    for (const [id, { wish }] of this.wishes) this.send({ subscribe: { id, ...wish } })
-    if (this.alertHandlers.size > 0) this.send({ alerts: true })
+    for (const [id, { request }] of this.subscriptions) this.send({ subscribe: { id, ...request } })
+    if (this.countHandlers.size > 0) this.send({ alerts: true })
   }
 
   private send(message: object) {
@@ -188,11 +193,12 @@ export class LiveSocket {
 
 let shared: LiveSocket | undefined
 
-/** Whoever was logged in is not any more. */
+/** Closes the shared connection at the end of a session. */
 export function closeLive() {
-  shared?.end()
+  shared?.reset()
 }
 
+/** The connection that all pages share. */
 export function liveSocket(): LiveSocket {
   const scheme = location.protocol === 'https:' ? 'wss' : 'ws'
   shared ??= new LiveSocket(`${scheme}://${location.host}/api/ws/metrics`)

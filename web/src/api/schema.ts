@@ -12,7 +12,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The last five minutes of a host
+         * Recent snapshots of a host (last 5 minutes)
          * @description Whole snapshots, or columns where `metric` names some.
          *
          *     From the role viewer on.
@@ -34,7 +34,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * This document
+         * OpenAPI document
          * @description Open to everyone.
          */
         get: operations["get_openapi_json"];
@@ -54,7 +54,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All agents that were let in, the latest first
+         * List agents
          * @description From the role operator on.
          */
         get: operations["get_agents"];
@@ -66,7 +66,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/agents/enrol": {
+    "/api/v1/agents/enroll": {
         parameters: {
             query?: never;
             header?: never;
@@ -76,10 +76,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Lets an agent in
+         * Enroll an agent
          * @description Open to everyone.
          */
-        post: operations["post_agents_enrol"];
+        post: operations["post_agents_enroll"];
         delete?: never;
         options?: never;
         head?: never;
@@ -97,7 +97,7 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Forgets an agent that was revoked
+         * Delete a revoked agent
          * @description From the role operator on.
          */
         delete: operations["delete_agents_id"];
@@ -116,114 +116,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Shuts an agent out: it is refused at once, and stops
+         * Revoke an agent
          * @description From the role operator on.
          */
         post: operations["post_agents_id_revoke"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/alerts": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * What is the matter now
-         * @description From the role viewer on.
-         */
-        get: operations["get_alerts"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/alerts/history": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * What was the matter
-         * @description From the role viewer on.
-         */
-        get: operations["get_alerts_history"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/alerts/{id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * One incident, with its explanation and timeline
-         * @description From the role viewer on.
-         */
-        get: operations["get_alerts_id"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/alerts/{id}/ack": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Takes an incident on
-         * @description From the role operator on.
-         */
-        post: operations["post_alerts_id_ack"];
-        /**
-         * Gives an incident back
-         * @description From the role operator on.
-         */
-        delete: operations["delete_alerts_id_ack"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/alerts/{id}/comments": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Says something about an incident
-         * @description From the role operator on.
-         */
-        post: operations["post_alerts_id_comments"];
         delete?: never;
         options?: never;
         head?: never;
@@ -238,7 +134,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Who changed what, from where
+         * List audit log entries
          * @description From the role admin on.
          */
         get: operations["get_audit"];
@@ -260,7 +156,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Logs a browser in
+         * Log in
          * @description The answer's cookie is the session. 401 `code_needed` asks for the second factor.
          *
          *     Open to everyone.
@@ -282,7 +178,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Logs this browser out
+         * Log out
          * @description For browsers that are logged in, not for tokens.
          */
         post: operations["post_auth_logout"];
@@ -300,7 +196,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Who asks
+         * Get the current user
          * @description For everyone who is known.
          */
         get: operations["get_auth_me"];
@@ -320,7 +216,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Takes a browser back from the login service
+         * OpenID Connect callback
          * @description Open to everyone.
          */
         get: operations["get_auth_oidc_callback"];
@@ -340,7 +236,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Sends a browser to the login service
+         * Start an OpenID Connect login
          * @description Open to everyone.
          */
         get: operations["get_auth_oidc_login"];
@@ -361,7 +257,7 @@ export interface paths {
         };
         get?: never;
         /**
-         * Changes one's own password
+         * Change your password
          * @description Other browsers of this account are logged out, and what was signed for it is void.
          *
          *     For browsers that are logged in, not for tokens.
@@ -382,14 +278,14 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Browsers that are logged in as oneself
+         * List your sessions
          * @description For browsers that are logged in, not for tokens.
          */
         get: operations["get_auth_sessions"];
         put?: never;
         post?: never;
         /**
-         * Logs out everywhere else
+         * End all other sessions
          * @description Other browsers end, and so does what was signed for this account.
          *
          *     For browsers that are logged in, not for tokens.
@@ -410,7 +306,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Makes the first administrator, and logs in
+         * Create the first administrator
          * @description Open to everyone.
          */
         post: operations["post_auth_setup"];
@@ -428,7 +324,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * How one gets in
+         * Login options and setup state
          * @description Open to everyone.
          */
         get: operations["get_auth_state"];
@@ -450,7 +346,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * A short-lived token for scripts and WebSockets
+         * Create a signed token (15 minutes)
          * @description By name and password in the body, or without a body by the session or token that asks.
          *
          *     Open to everyone.
@@ -471,19 +367,19 @@ export interface paths {
         };
         get?: never;
         /**
-         * Switches the second factor on
+         * Enable two-factor authentication
          * @description For browsers that are logged in, not for tokens.
          */
         put: operations["put_auth_totp"];
         /**
-         * Offers a second factor
+         * Start two-factor setup
          * @description It is on once `PUT` has been given a code of it.
          *
          *     For browsers that are logged in, not for tokens.
          */
         post: operations["post_auth_totp"];
         /**
-         * Switches the second factor off
+         * Disable two-factor authentication
          * @description For browsers that are logged in, not for tokens.
          */
         delete: operations["delete_auth_totp"];
@@ -500,7 +396,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Every metric that this hub knows
+         * List metrics
          * @description From the role viewer on.
          */
         get: operations["get_catalog"];
@@ -520,13 +416,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All channels
+         * List notification channels
          * @description From the role operator on.
          */
         get: operations["get_channels"];
         put?: never;
         /**
-         * A new channel
+         * Create a channel
          * @description From the role admin on.
          */
         post: operations["post_channels"];
@@ -544,7 +440,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The kinds there are, and what each needs
+         * List channel kinds and their settings
          * @description From the role operator on.
          */
         get: operations["get_channels_kinds"];
@@ -566,7 +462,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Shows what a template makes of the newest incident
+         * Preview a notification template
          * @description From the role admin on.
          */
         post: operations["post_channels_preview"];
@@ -586,7 +482,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * The same before it is kept
+         * Send a test notification through an unsaved channel
          * @description From the role admin on.
          */
         post: operations["post_channels_test"];
@@ -605,13 +501,13 @@ export interface paths {
         };
         get?: never;
         /**
-         * Another channel in its place
+         * Replace a channel
          * @description From the role admin on.
          */
         put: operations["put_channels_id"];
         post?: never;
         /**
-         * Removes a channel; what waits for it waits no more
+         * Delete a channel and suppress its pending notifications
          * @description From the role admin on.
          */
         delete: operations["delete_channels_id"];
@@ -630,7 +526,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Says something by a channel, to see whether it is heard
+         * Send a test notification
          * @description From the role operator on.
          */
         post: operations["post_channels_id_test"];
@@ -640,7 +536,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/enrolments": {
+    "/api/v1/enrollment-tokens": {
         parameters: {
             query?: never;
             header?: never;
@@ -648,23 +544,23 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Enrolment tokens that are good
+         * List valid enrollment tokens
          * @description From the role operator on.
          */
-        get: operations["get_enrolments"];
+        get: operations["get_enrollment_tokens"];
         put?: never;
         /**
-         * Makes a token that lets agents in
+         * Create an enrollment token
          * @description From the role operator on.
          */
-        post: operations["post_enrolments"];
+        post: operations["post_enrollment_tokens"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/api/v1/enrolments/{id}": {
+    "/api/v1/enrollment-tokens/{id}": {
         parameters: {
             query?: never;
             header?: never;
@@ -675,10 +571,10 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Ends an enrolment token; agents that came by it stay
+         * Revoke an enrollment token
          * @description From the role operator on.
          */
-        delete: operations["delete_enrolments_id"];
+        delete: operations["delete_enrollment_tokens_id"];
         options?: never;
         head?: never;
         patch?: never;
@@ -692,7 +588,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Hosts by name
+         * List hosts
          * @description From the role viewer on.
          */
         get: operations["get_hosts"];
@@ -712,14 +608,14 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * One host
+         * Get a host
          * @description From the role viewer on.
          */
         get: operations["get_hosts_id"];
         put?: never;
         post?: never;
         /**
-         * Removes a host that is no more, and revokes its agents
+         * Delete a host and revoke its agents
          * @description What is known of its past goes with retention. One that sends again comes back.
          *
          *     From the role operator on.
@@ -738,7 +634,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Alerts of a host over a time
+         * List alerts of a host in a time range
          * @description From the role viewer on.
          */
         get: operations["get_hosts_id_alerts"];
@@ -758,7 +654,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * History of a host as text
+         * Export history as CSV or JSON lines
          * @description From the role viewer on.
          */
         get: operations["get_hosts_id_export"];
@@ -778,7 +674,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Who used a host over some time
+         * Top processes over a time range
          * @description From the role viewer on.
          */
         get: operations["get_hosts_id_processes"];
@@ -798,7 +694,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Series of a host over a range
+         * Query time series of a host
          * @description Times are milliseconds since 1970, RFC 3339, `now`, or a span before now as `-2h`.
          *
          *     From the role viewer on.
@@ -820,7 +716,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Everything of a host at one second, processes included
+         * Get the snapshot at a point in time
          * @description From the role viewer on.
          */
         get: operations["get_hosts_id_snapshot"];
@@ -841,7 +737,7 @@ export interface paths {
         };
         get?: never;
         /**
-         * Gives a host its tags, in place of those it had
+         * Replace the tags of a host
          * @description From the role operator on.
          */
         put: operations["put_hosts_id_tags"];
@@ -852,7 +748,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/messages": {
+    "/api/v1/incidents": {
         parameters: {
             query?: never;
             header?: never;
@@ -860,10 +756,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What was said, waits, or could not be said
-         * @description From the role operator on.
+         * List open incidents
+         * @description From the role viewer on.
          */
-        get: operations["get_messages"];
+        get: operations["get_incidents"];
         put?: never;
         post?: never;
         delete?: never;
@@ -872,7 +768,47 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/messages/{id}/retry": {
+    "/api/v1/incidents/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List past incidents
+         * @description From the role viewer on.
+         */
+        get: operations["get_incidents_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/incidents/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get an incident
+         * @description From the role viewer on.
+         */
+        get: operations["get_incidents_id"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/incidents/{id}/ack": {
         parameters: {
             query?: never;
             header?: never;
@@ -882,10 +818,74 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Tries a message again that was given up
+         * Acknowledge an incident
          * @description From the role operator on.
          */
-        post: operations["post_messages_id_retry"];
+        post: operations["post_incidents_id_ack"];
+        /**
+         * Remove an acknowledgment
+         * @description From the role operator on.
+         */
+        delete: operations["delete_incidents_id_ack"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/incidents/{id}/comments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Add a comment
+         * @description From the role operator on.
+         */
+        post: operations["post_incidents_id_comments"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List notifications
+         * @description From the role operator on.
+         */
+        get: operations["get_notifications"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/{id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Retry a failed notification
+         * @description From the role operator on.
+         */
+        post: operations["post_notifications_id_retry"];
         delete?: never;
         options?: never;
         head?: never;
@@ -900,16 +900,36 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All rules
+         * List rules
          * @description From the role viewer on.
          */
         get: operations["get_rules"];
         put?: never;
         /**
-         * A new rule
+         * Create a rule
          * @description From the role operator on.
          */
         post: operations["post_rules"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rules/backtest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Backtest a rule
+         * @description From the role viewer on.
+         */
+        post: operations["post_rules_backtest"];
         delete?: never;
         options?: never;
         head?: never;
@@ -924,7 +944,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All rules as YAML, to be kept or taken to another hub
+         * Export rules as YAML
          * @description From the role viewer on.
          */
         get: operations["get_rules_export"];
@@ -946,32 +966,12 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Rules from YAML
+         * Import rules from YAML
          * @description Those of a name that is there take its place; others are new. All of the file, or nothing.
          *
          *     From the role operator on.
          */
         post: operations["post_rules_import"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/rules/test": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * What a rule would have done, before anybody is woken by it
-         * @description From the role viewer on.
-         */
-        post: operations["post_rules_test"];
         delete?: never;
         options?: never;
         head?: never;
@@ -987,13 +987,13 @@ export interface paths {
         };
         get?: never;
         /**
-         * Another rule in its place; what fires by it goes on until the new one says no
+         * Replace a rule
          * @description From the role operator on.
          */
         put: operations["put_rules_id"];
         post?: never;
         /**
-         * Removes a rule; what fires by it ends
+         * Delete a rule and resolve its alerts
          * @description From the role operator on.
          */
         delete: operations["delete_rules_id"];
@@ -1010,13 +1010,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Hosts without an agent, by name
+         * List agentless hosts
          * @description From the role viewer on.
          */
         get: operations["get_servers"];
         put?: never;
         /**
-         * A new host without an agent; switched off unless asked otherwise
+         * Create an agentless host
          * @description From the role operator on.
          */
         post: operations["post_servers"];
@@ -1036,7 +1036,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Servers from an ssh_config or a table; all that are new, or none
+         * Import agentless hosts
          * @description Those whose name is there already stay as they are. Lines may go through servers that are there,
          *     or that stand further up.
          *
@@ -1059,7 +1059,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Looks at all servers that one may see and that are switched on, now
+         * Collect all enabled agentless hosts now
          * @description From the role operator on.
          */
         post: operations["post_servers_metrics_collect_all"];
@@ -1079,7 +1079,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Lets go of looks that are done
+         * Delete finished jobs
          * @description From the role operator on.
          */
         post: operations["post_servers_metrics_queue_clean"];
@@ -1097,7 +1097,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Looks: what is to be made in its order, what was made newest first
+         * List collection jobs
          * @description From the role viewer on.
          */
         get: operations["get_servers_metrics_queue_jobs"];
@@ -1119,7 +1119,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Makes a look that failed again, now
+         * Retry a failed job
          * @description From the role operator on.
          */
         post: operations["post_servers_metrics_queue_jobs_id_retry"];
@@ -1139,7 +1139,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * No look is begun any more, at any hub, until the queue is resumed
+         * Pause the collection queue
          * @description From the role operator on.
          */
         post: operations["post_servers_metrics_queue_pause"];
@@ -1159,7 +1159,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Looks are made again
+         * Resume the collection queue
          * @description From the role operator on.
          */
         post: operations["post_servers_metrics_queue_resume"];
@@ -1177,7 +1177,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * How the queue stands
+         * Queue statistics
          * @description From the role viewer on.
          */
         get: operations["get_servers_metrics_queue_stats"];
@@ -1189,7 +1189,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/servers/metrics/summary": {
+    "/api/v1/servers/summary": {
         parameters: {
             query?: never;
             header?: never;
@@ -1197,10 +1197,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What all of them come to together
+         * Totals of all agentless hosts
          * @description From the role viewer on.
          */
-        get: operations["get_servers_metrics_summary"];
+        get: operations["get_servers_summary"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1219,7 +1219,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Tries the connection to a server before it is kept
+         * Test an unsaved connection
          * @description From the role operator on.
          */
         post: operations["post_servers_test"];
@@ -1237,12 +1237,12 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * One host without an agent
+         * Get an agentless host
          * @description From the role viewer on.
          */
         get: operations["get_servers_id"];
         /**
-         * Another server in its place; credentials that are not said stay
+         * Replace an agentless host
          * @description Whatever it was refused for, it is tried again. With another address, its key is learnt anew.
          *
          *     From the role operator on.
@@ -1250,7 +1250,7 @@ export interface paths {
         put: operations["put_servers_id"];
         post?: never;
         /**
-         * Removes a server, and its host
+         * Delete an agentless host
          * @description What is known of its past goes with retention.
          *
          *     From the role operator on.
@@ -1271,7 +1271,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Looks at a server now
+         * Collect now
          * @description From the role operator on.
          */
         post: operations["post_servers_id_collect"];
@@ -1290,7 +1290,7 @@ export interface paths {
         };
         get?: never;
         /**
-         * Trusts the other key that a server showed
+         * Accept a new host key
          * @description From the role operator on.
          */
         put: operations["put_servers_id_host_key"];
@@ -1311,7 +1311,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Tries the connection to a server, as it is kept
+         * Test the saved connection
          * @description From the role operator on.
          */
         post: operations["post_servers_id_test"];
@@ -1329,7 +1329,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Looks at a server and tests of its connection, newest first
+         * List collections
          * @description From the role viewer on.
          */
         get: operations["get_servers_id_tests"];
@@ -1349,13 +1349,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All silences, those that are over for long apart
+         * List silences
          * @description From the role viewer on.
          */
         get: operations["get_silences"];
         put?: never;
         /**
-         * A new silence
+         * Create a silence
          * @description From the role operator on.
          */
         post: operations["post_silences"];
@@ -1374,13 +1374,13 @@ export interface paths {
         };
         get?: never;
         /**
-         * Another silence in its place
+         * Replace a silence
          * @description From the role operator on.
          */
         put: operations["put_silences_id"];
         post?: never;
         /**
-         * Ends a silence: what fires still is told of now
+         * Expire a silence
          * @description From the role operator on.
          */
         delete: operations["delete_silences_id"];
@@ -1397,7 +1397,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The hub at a glance
+         * Hub status
          * @description From the role viewer on.
          */
         get: operations["get_system"];
@@ -1417,13 +1417,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * One's own tokens
+         * List your API tokens
          * @description For browsers that are logged in, not for tokens.
          */
         get: operations["get_tokens"];
         put?: never;
         /**
-         * Makes a token for a script
+         * Create an API token
          * @description For browsers that are logged in, not for tokens.
          */
         post: operations["post_tokens"];
@@ -1444,7 +1444,7 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Ends a token
+         * Revoke an API token
          * @description For browsers that are logged in, not for tokens.
          */
         delete: operations["delete_tokens_id"];
@@ -1461,13 +1461,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All who may log in
+         * List users
          * @description From the role admin on.
          */
         get: operations["get_users"];
         put?: never;
         /**
-         * Lets someone in
+         * Create a user
          * @description From the role admin on.
          */
         post: operations["post_users"];
@@ -1488,14 +1488,14 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Removes someone, with their tokens
+         * Delete a user and their tokens
          * @description From the role admin on.
          */
         delete: operations["delete_users_id"];
         options?: never;
         head?: never;
         /**
-         * Changes what someone may do
+         * Update a user
          * @description From the role admin on.
          */
         patch: operations["patch_users_id"];
@@ -1509,7 +1509,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Live snapshots over a WebSocket
+         * Live metrics over WebSocket
          * @description Whole snapshots of all hosts one may see, until a first `subscribe`; see ClientMessage and
          *     LiveMessage. Browsers send their cookie, others `Authorization`, or `?token=` with what
          *     `POST /api/v1/auth/token` gave.
@@ -1555,7 +1555,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Whether the process lives
+         * Liveness
          * @description Open to everyone.
          */
         get: operations["get_healthz"];
@@ -1577,7 +1577,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Takes snapshots in
+         * Ingest snapshots
          * @description One or a list as JSON, gzip or zstd if you like; agents send a compact form. What is accepted
          *     is durable when this answers.
          *
@@ -1598,7 +1598,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The installer of agents
+         * Agent install script
          * @description Open to everyone.
          */
         get: operations["get_install_sh"];
@@ -1618,7 +1618,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The hub about itself, for Prometheus
+         * Hub metrics (Prometheus)
          * @description From the role viewer on.
          */
         get: operations["get_metrics"];
@@ -1638,7 +1638,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Whether it can take snapshots
+         * Readiness
          * @description Open to everyone.
          */
         get: operations["get_readyz"];
@@ -1654,6 +1654,11 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description The key that a server showed, as it is trusted from now on. */
+        AcceptHostKeyRequest: {
+            /** @description As it was shown: `ssh-ed25519 SHA256:…`. */
+            host_key: string;
+        };
         /** @description Somebody takes it on. */
         Ack: {
             /**
@@ -1670,15 +1675,14 @@ export interface components {
             until_ms: number | null;
         };
         /** @description Somebody takes it on. */
-        AckWish: {
+        AckRequest: {
             /** @description What they know. */
             comment?: string;
-            lasts?: components["schemas"]["Span"] | null;
+            duration?: components["schemas"]["HumanDuration"] | null;
         };
-        /** @description What is the matter now. */
-        ActiveJson: {
-            /** @description The worst and newest first. */
-            incidents: components["schemas"]["IncidentJson"][];
+        /** @description Agents. */
+        AgentListResponse: {
+            agents: components["schemas"]["AgentResponse"][];
             /**
              * Format: int64
              * @description The hub's clock.
@@ -1686,13 +1690,13 @@ export interface components {
             now_ms: number;
         };
         /** @description An agent, without its secret. */
-        AgentJson: {
+        AgentResponse: {
             /** @description Where it came from then. */
             address: string;
             /** Format: int64 */
             created_ms: number;
             /** @description Name of what let it in. */
-            enrolment: string;
+            enrollment_token: string;
             /** Format: uuid */
             host: string;
             /** @description None before its first snapshot. */
@@ -1708,37 +1712,15 @@ export interface components {
             seen_ms: number;
             version: string | null;
         };
-        /** @description Agents. */
-        AgentsJson: {
-            agents: components["schemas"]["AgentJson"][];
-            /**
-             * Format: int64
-             * @description The hub's clock.
-             */
-            now_ms: number;
-        };
         /**
          * @description Which figure.
          * @enum {string}
          */
         Aggregate: "last" | "mean" | "min" | "max" | "p95";
-        /** @description What was, newest first. */
-        AlertHistoryJson: {
-            incidents: components["schemas"]["IncidentJson"][];
-            /** @description Give it back as `after` for the next page; none at the end. */
-            next: string | null;
-        };
         /** @description One alert. */
-        AlertJson: {
-            /** @description Why it ended: `clear`, `gone`, `rule_gone`; `past` for what came to light when it was over. */
-            ended: string | null;
+        AlertResponse: {
             /** @description What was seen when it fired: largest consumers and movers. */
             explanation?: components["schemas"]["Explanation"];
-            /**
-             * Format: double
-             * @description When it fired.
-             */
-            figure: number | null;
             /** Format: int64 */
             fired_ms: number;
             /**
@@ -1753,8 +1735,18 @@ export interface components {
             instance: string;
             /** @description The metric, where it is about one; else empty. */
             metric: string;
-            /** @description What to do about it. */
-            note: string;
+            /**
+             * Format: double
+             * @description The furthest beyond.
+             */
+            peak_value: number | null;
+            /**
+             * Format: int64
+             * @description Since when the condition held.
+             */
+            pending_since_ms: number;
+            /** @description Why it ended: `clear`, `gone`, `rule_gone`; `past` for what came to light when it was over. */
+            resolve_reason: string | null;
             /**
              * Format: int64
              * @description None while it fires.
@@ -1763,14 +1755,11 @@ export interface components {
             /** Format: uuid */
             rule: string;
             rule_name: string;
+            /** @description What to do about it. */
+            runbook: string;
             severity: components["schemas"]["Severity"];
             /** @description Nobody was told for a silence. */
             silenced: boolean;
-            /**
-             * Format: int64
-             * @description Since when the condition held.
-             */
-            since_ms: number;
             /** @description What is so, in words. */
             summary: string;
             /**
@@ -1780,16 +1769,12 @@ export interface components {
             threshold: number | null;
             /**
              * Format: double
-             * @description The furthest beyond.
+             * @description When it fired.
              */
-            worst: number | null;
-        };
-        /** @description How many looks will be made. */
-        Asked: {
-            asked: number;
+            value: number | null;
         };
         /** @description One change. */
-        AuditEntryJson: {
+        AuditEntryResponse: {
             action: string;
             actor: string;
             address: string;
@@ -1804,111 +1789,248 @@ export interface components {
             object: string;
         };
         /** @description Changes, the latest first. */
-        AuditJson: {
-            entries: components["schemas"]["AuditEntryJson"][];
+        AuditPageResponse: {
+            entries: components["schemas"]["AuditEntryResponse"][];
             /**
              * Format: int64
              * @description Give it back as `before` for the next page; none at the end.
              */
             next: number | null;
         };
-        /** @description What a login page must know. */
-        AuthState: {
-            /** @description Shortest password that is taken. */
-            password_least: number;
-            /** @description There is no administrator yet: the link that the hub printed makes the first. */
-            set_up: boolean;
-            /** @description What to write on the button of single sign-on, where there is one. */
-            single_sign_on: string | null;
-        };
-        /** @description The past of one host, in columns. */
-        BackfillEntry: {
-            columns: components["schemas"]["Column"][];
-            /** Format: uuid */
-            host: string;
-            /** Format: int32 */
-            interval_ms: number;
-            processes?: components["schemas"]["ProcessRow"][];
-            shape: string;
-            t: number[];
-            v: (number | null)[][];
-        };
-        /** @description Every metric. */
-        CatalogJson: {
-            metrics: components["schemas"]["MetricDef"][];
-        };
         /**
-         * @description Why it came to nothing.
+         * @description By what one enters.
          * @enum {string}
          */
-        Cause: "unknown_name" | "unreachable" | "timed_out" | "no_ssh" | "no_common_way" | "host_key_changed" | "login_refused" | "unusable_key" | "closed" | "command_failed" | "too_much" | "garbled" | "internal";
-        /** @description A channel; what lets one in is not shown. */
-        ChannelJson: {
-            /** @description Only of what nobody acknowledged for so long. */
-            after: components["schemas"]["Span"];
-            /** @description Why nothing can be said by it: its settings were sealed by another key. Say them anew. */
-            closed: string | null;
-            enabled: boolean;
-            hears: components["schemas"]["Hears"];
-            /** Format: uuid */
-            id: string;
-            kind: string;
+        AuthMethod: "password" | "key";
+        /** @description A rule to be tried on the past. */
+        BacktestRequest: {
+            /** @description Milliseconds since 1970, RFC 3339, or `-7d`, which it is without. */
+            from?: string | null;
+            rule: components["schemas"]["Rule"];
+            to?: string | null;
+        };
+        /** @description What a rule would have done. */
+        BacktestResponse: {
+            /** Format: int64 */
+            duration_ms: number;
+            /** @description How often, all hosts together. */
+            firing_count: number;
+            /** Format: int64 */
+            from_ms: number;
+            /** @description Those where it would have fired most come first. */
+            hosts: components["schemas"]["HostBacktestResponse"][];
+            /** @description Hosts that there was no time for. */
+            skipped_hosts: number;
+            /**
+             * Format: double
+             * @description A threshold by which it would fire about once a day and host, or less; none where this one does.
+             */
+            suggested_threshold: number | null;
+            /** Format: int64 */
+            to_ms: number;
+        };
+        /** @description Why it is not tried any more, until somebody acts. */
+        BlockedReason: {
+            cause: components["schemas"]["FailureCause"];
+            /** @description The key that it showed instead of its own. */
+            offered_host_key: string | null;
+        };
+        /** @description Every metric. */
+        CatalogResponse: {
+            metrics: components["schemas"]["MetricDef"][];
+        };
+        /** @description A new password. */
+        ChangePasswordRequest: {
+            /** @description The present one. */
+            current_password: string;
+            new_password: string;
+        };
+        /** @description A setting of a kind of channels. */
+        ChannelField: {
+            /** @description What one looks like. */
+            example: string;
+            /** @description Where to find it, or what it is for. */
+            help: string;
+            /** @description What people call it. */
+            label: string;
+            /** @description Lines of text. */
+            multiline: boolean;
+            /** @description Its name in [`crate::channel::Channel::settings`]. */
             name: string;
-            quiet: components["schemas"]["Quiet"] | null;
-            /** @description Once more as long as nobody acknowledged; never if none. */
-            repeat: components["schemas"]["Span"];
-            /** @description When it is over, too. */
-            resolved: boolean;
-            /** @description Which secrets are set. */
-            secrets: string[];
-            /** @description Without what is secret. */
-            settings: {
-                [key: string]: string;
-            };
-            template: components["schemas"]["Template"];
+            /** @description It must be there. */
+            required: boolean;
+            /** @description It lets one in: never shown again. */
+            secret: boolean;
+        };
+        /** @description What a channel hears. */
+        ChannelFilter: {
+            /** @description Only of these hosts, tags and rules. */
+            matcher?: components["schemas"]["Matcher"];
+            /** @description From this on. */
+            min_severity?: components["schemas"]["Severity"];
+        };
+        /** @description A kind of channels. */
+        ChannelKind: {
+            /** @description What it needs. */
+            fields: components["schemas"]["ChannelField"][];
+            /** @description What people call it. */
+            label: string;
+            /** @description As it is written. */
+            name: string;
+            /** @description A program that follows each incident: messages are never summed up for it. */
+            tracks_incidents: boolean;
+        };
+        /** @description Kinds of channels. */
+        ChannelKindListResponse: {
+            kinds: components["schemas"]["ChannelKind"][];
+        };
+        /** @description Channels. */
+        ChannelListResponse: {
+            channels: components["schemas"]["ChannelResponse"][];
         };
         /** @description A channel that somebody wants. */
-        ChannelWish: {
-            after?: components["schemas"]["Span"];
+        ChannelRequest: {
+            after?: components["schemas"]["HumanDuration"];
             enabled?: boolean;
-            hears?: components["schemas"]["Hears"];
+            hears?: components["schemas"]["ChannelFilter"];
             kind: string;
             name: string;
-            quiet?: components["schemas"]["Quiet"] | null;
-            repeat?: components["schemas"]["Span"];
+            quiet?: components["schemas"]["QuietHours"] | null;
+            repeat?: components["schemas"]["HumanDuration"];
             resolved?: boolean;
             /** @description By the names of the kind's fields; a secret that is left out stays as it was. */
             settings?: {
                 [key: string]: string;
             };
-            template?: components["schemas"]["Template"];
+            template?: components["schemas"]["NotificationTemplate"];
         };
-        /** @description Channels. */
-        ChannelsJson: {
-            channels: components["schemas"]["ChannelJson"][];
+        /** @description A channel; what lets one in is not shown. */
+        ChannelResponse: {
+            /** @description Why nothing can be said by it: its settings were sealed by another key. Say them anew. */
+            decryption_error: string | null;
+            enabled: boolean;
+            /** @description Only of what nobody acknowledged for so long. */
+            escalate_after: components["schemas"]["HumanDuration"];
+            filter: components["schemas"]["ChannelFilter"];
+            /** Format: uuid */
+            id: string;
+            kind: string;
+            name: string;
+            quiet_hours: components["schemas"]["QuietHours"] | null;
+            /** @description Once more as long as nobody acknowledged; never if none. */
+            repeat_interval: components["schemas"]["HumanDuration"];
+            /** @description Which secrets are set. */
+            secrets_set: string[];
+            /** @description When it is over, too. */
+            send_resolved: boolean;
+            /** @description Without what is secret. */
+            settings: {
+                [key: string]: string;
+            };
+            template: components["schemas"]["NotificationTemplate"];
         };
         /** @description Which done looks are let go. */
-        CleanWish: {
+        CleanQueueRequest: {
             state?: components["schemas"]["JobState"] | null;
         };
         /** @description What a client may say over `WS /api/ws/metrics`: one of these. */
         ClientMessage: {
             /** @description Tells how many incidents are open, now and whenever alerts change. */
-            alerts?: boolean | null;
+            incident_counts?: boolean | null;
             /**
              * Format: int32
              * @description Answered by `pong`: pages can't see the protocol's own pings.
              */
             ping?: number | null;
-            subscribe?: components["schemas"]["Subscribe"] | null;
+            subscribe?: components["schemas"]["SubscribeRequest"] | null;
             /** Format: int32 */
             unsubscribe?: number | null;
+        };
+        /** @description How many looks will be made. */
+        CollectAllResponse: {
+            asked: number;
+        };
+        /** @description Looks. */
+        CollectionJobListResponse: {
+            jobs: components["schemas"]["CollectionJobResponse"][];
+        };
+        /** @description A look that is to be made, or was. */
+        CollectionJobResponse: {
+            /**
+             * Format: int64
+             * @description How often it was begun.
+             */
+            attempts: number;
+            /** @description Why it did not go well, last time. */
+            error: string | null;
+            /** Format: int64 */
+            finished_ms: number | null;
+            /** Format: int64 */
+            id: number;
+            /**
+             * Format: int64
+             * @description Not before.
+             */
+            run_at_ms: number;
+            /** Format: uuid */
+            server: string;
+            server_name: string;
+            /** Format: int64 */
+            started_ms: number | null;
+            state: components["schemas"]["JobState"];
+            /** @description `schedule` or `asked`. */
+            trigger: string;
         };
         /**
          * @description How figures come.
          * @enum {string}
          */
-        Collected: "agent" | "ssh";
+        CollectionMethod: "agent" | "ssh";
+        /** @description Looks, newest first. */
+        CollectionPageResponse: {
+            looks: components["schemas"]["CollectionResponse"][];
+            /**
+             * Format: int64
+             * @description Give it back as `before` for the next page; none at the end.
+             */
+            next: number | null;
+        };
+        /** @description One look, or one test. */
+        CollectionResponse: {
+            /**
+             * Format: int64
+             * @description Which try, from 1 on.
+             */
+            attempt: number;
+            cause: components["schemas"]["FailureCause"] | null;
+            /** Format: int64 */
+            duration_ms: number;
+            error: string | null;
+            /** Format: int64 */
+            finished_ms: number;
+            /** Format: int64 */
+            id: number;
+            steps: components["schemas"]["CollectionStep"][];
+            /** @description `scheduled`, `asked`, `live`, `test`. */
+            trigger: string;
+        };
+        /**
+         * @description What is done, in this order; through another host, its first four come before.
+         * @enum {string}
+         */
+        CollectionStage: "resolve" | "connect" | "handshake" | "authenticate" | "shell" | "read";
+        /** @description One thing done on the way, in order. */
+        CollectionStep: {
+            /** @description What was seen. */
+            detail: string;
+            /**
+             * Format: int64
+             * @description How long it took, milliseconds.
+             */
+            duration_ms: number;
+            /** @description What. */
+            stage: components["schemas"]["CollectionStage"];
+        };
         /** @description One column of a shape. */
         Column: {
             /** Format: int32 */
@@ -1917,14 +2039,14 @@ export interface components {
             metric: string;
         };
         /** @description Something said. */
-        CommentWish: {
+        CommentRequest: {
             text: string;
         };
         /**
          * @description Which side of the threshold is bad.
          * @enum {string}
          */
-        Compare: "above" | "below";
+        Comparison: "above" | "below";
         /** @description What must hold. */
         Condition: {
             /** @description Which figure of the window. */
@@ -1933,13 +2055,13 @@ export interface components {
              * Format: double
              * @description Until here it stays so once it was.
              */
-            clear?: number | null;
+            clear_threshold?: number | null;
             /** @description Which side is bad. */
-            compare?: components["schemas"]["Compare"];
+            compare?: components["schemas"]["Comparison"];
             /** @description Patterns of instances, as `/data*,!/data/tmp`; each of them if none. */
             instance?: string | null;
             /** @enum {string} */
-            kind: "value";
+            kind: "threshold";
             /** @description Dotted name. */
             metric: string;
             /**
@@ -1948,72 +2070,72 @@ export interface components {
              */
             threshold: number;
             /** @description Over how long; nothing for the latest value. */
-            window?: components["schemas"]["Span"];
+            window?: components["schemas"]["HumanDuration"];
         } | {
-            /** @description How long before. */
-            before: components["schemas"]["Span"];
             /**
              * Format: double
              * @description Until here it stays so once it was.
              */
-            clear?: number | null;
+            clear_threshold?: number | null;
             /** @description Which side is bad. */
-            compare?: components["schemas"]["Compare"];
+            compare?: components["schemas"]["Comparison"];
             /** @description Patterns of instances; each of them if none. */
             instance?: string | null;
             /** @enum {string} */
             kind: "change";
             /** @description Dotted name. */
             metric: string;
+            /** @description How long before. */
+            offset: components["schemas"]["HumanDuration"];
             /**
              * Format: double
              * @description Percent of what it was.
              */
             threshold: number;
             /** @description Averages over this long are compared. */
-            window: components["schemas"]["Span"];
+            window: components["schemas"]["HumanDuration"];
         } | {
             /** @description Coming from below it (`above`: what grows too large), or from above. */
-            compare?: components["schemas"]["Compare"];
+            compare?: components["schemas"]["Comparison"];
+            /** @description How soon is too soon. */
+            horizon: components["schemas"]["HumanDuration"];
             /** @description Patterns of instances; each of them if none. */
             instance?: string | null;
             /** @enum {string} */
             kind: "forecast";
             /** @description The line is drawn through this much of the past. */
-            look_back: components["schemas"]["Span"];
+            lookback: components["schemas"]["HumanDuration"];
             /** @description Dotted name. */
             metric: string;
             /**
              * Format: double
              * @description What it must not reach.
              */
-            reaches: number;
-            /** @description How soon is too soon. */
-            within: components["schemas"]["Span"];
+            target: number;
         } | {
             /** @description For how long. */
-            grace: components["schemas"]["Span"];
+            grace: components["schemas"]["HumanDuration"];
             /** @description Patterns of instances; each that was there if none. */
             instance?: string | null;
             /** @enum {string} */
-            kind: "missing";
+            kind: "absent";
             /** @description Dotted name. */
             metric: string;
         } | {
             /** @description For how long. */
-            grace: components["schemas"]["Span"];
+            grace: components["schemas"]["HumanDuration"];
             /** @enum {string} */
-            kind: "silent";
+            kind: "no_data";
         } | {
             /**
              * Format: double
              * @description Until here it stays so once it was.
              */
-            clear?: number | null;
+            clear_threshold?: number | null;
             /** @description Which side is bad. */
-            compare?: components["schemas"]["Compare"];
+            compare?: components["schemas"]["Comparison"];
             /** @description What of it. */
-            figure: components["schemas"]["HubFigure"];
+            hub_metric: components["schemas"]["HubMetric"];
             /** @enum {string} */
             kind: "hub";
             /**
@@ -2022,48 +2144,105 @@ export interface components {
              */
             threshold: number;
         };
-        /** @description A process that used much. */
-        Consumer: {
-            /**
-             * Format: double
-             * @description How much before; none where it was not among the largest.
-             */
-            before: number | null;
-            /** @description Command line. */
-            command: string;
-            /** @description The kernel's short name. */
-            name: string;
-            /**
-             * Format: double
-             * @description How much, on average, while the condition held.
-             */
-            now: number;
-            /**
-             * Format: int32
-             * @description Process id.
-             */
-            pid: number;
-            /** @description Owner. */
-            user: string;
-        };
-        /** @description A message of an incident. */
-        DeliveryJson: {
-            channel: string;
+        /** @description How a test went, step by step. */
+        ConnectionTestResponse: {
+            cause: components["schemas"]["FailureCause"] | null;
             /** Format: int64 */
-            created_ms: number;
-            /** Format: int64 */
-            done_ms: number | null;
-            /** Format: int64 */
-            due_ms: number;
+            duration_ms: number;
+            /** @description Why, in words. */
             error: string | null;
-            notice: string;
-            /** @description `waiting`, `sent`, `dead`, `skipped`. */
-            state: string;
+            /** @description The key that it showed. */
+            host_key: string | null;
+            ok: boolean;
+            stage: components["schemas"]["CollectionStage"] | null;
+            /** @description What was done, in order. */
+            steps: components["schemas"]["CollectionStep"][];
+        };
+        /** @description A new enrolment token. */
+        CreateEnrollmentTokenRequest: {
             /** Format: int64 */
-            tries: number;
+            expires_in_hours?: number;
+            /** @description What it is for. */
+            name: string;
+            /** @description Of the hosts that come in by it. */
+            tags?: string[];
+            /**
+             * Format: int64
+             * @description How many agents may come.
+             */
+            uses?: number;
+        };
+        /** @description A new token. */
+        CreateTokenRequest: {
+            /**
+             * Format: int64
+             * @description Without it, it does not end by itself.
+             */
+            expires_in_days?: number | null;
+            /** @description What it is for. */
+            name: string;
+            /** @description `viewer`, `operator`, `admin`, or `ingest` to only send snapshots. */
+            scope: string;
+        };
+        /** @description A new person. */
+        CreateUserRequest: {
+            host_tags?: string[];
+            name: string;
+            password: string;
+            role: components["schemas"]["Role"];
+        };
+        /** @description An enrolment token; it is shown this once. */
+        CreatedEnrollmentToken: components["schemas"]["EnrollmentTokenResponse"] & {
+            /** @description To paste into a shell of the machine that is to be watched. */
+            command: string;
+            token: string;
+        };
+        /** @description A token; it is shown this once. */
+        CreatedToken: components["schemas"]["TokenResponse"] & {
+            token: string;
+        };
+        /** @description How one enters, as people say it; what is not said stays as it is. */
+        CredentialsRequest: {
+            /** @enum {string} */
+            kind: "password";
+            /** Format: password */
+            password?: string | null;
+        } | {
+            /** Format: password */
+            key?: string | null;
+            /** @enum {string} */
+            kind: "key";
+            /**
+             * Format: password
+             * @description What the key is locked with.
+             */
+            passphrase?: string | null;
+        };
+        /** @description Get the current user. */
+        CurrentUserResponse: {
+            /** @description Logs in by name and password. */
+            has_password: boolean;
+            /** @description Sees hosts with one of these tags only; empty for all. */
+            host_tags: string[];
+            /** Format: uuid */
+            id: string;
+            name: string;
+            /** @description One-time codes that are left. */
+            recovery_codes: number;
+            /** @description What this login or token may do; never more than the account. */
+            role: components["schemas"]["Role"];
+            /** @description The second factor is on. */
+            totp_enabled: boolean;
+        };
+        /** @description A code of the app. */
+        EnableTotpRequest: {
+            /** @description What the app shows. */
+            code: string;
+            /** @description As `POST` gave it. */
+            setup_token: string;
         };
         /** @description An agent that wants in. */
-        Enrol: {
+        EnrollRequest: {
             /**
              * Format: uuid
              * @description The host's own id, made once on it.
@@ -2074,13 +2253,17 @@ export interface components {
             token: string;
         };
         /** @description Who an agent is from now on; its secret is told this once. */
-        Enrolled: {
+        EnrollResponse: {
             /** Format: uuid */
             agent_id: string;
             secret: string;
         };
+        /** @description What lets agents in. */
+        EnrollmentTokenListResponse: {
+            enrollment_tokens: components["schemas"]["EnrollmentTokenResponse"][];
+        };
         /** @description What lets agents in, without its secret. */
-        EnrolmentJson: {
+        EnrollmentTokenResponse: {
             created_by: string;
             /** Format: int64 */
             created_ms: number;
@@ -2094,10 +2277,6 @@ export interface components {
             /** Format: int64 */
             uses_left: number;
         };
-        /** @description What lets agents in. */
-        EnrolmentsJson: {
-            enrolments: components["schemas"]["EnrolmentJson"][];
-        };
         /** @description Every error */
         ErrorBody: {
             error: components["schemas"]["ErrorDetail"];
@@ -2109,32 +2288,22 @@ export interface components {
             /** @description For people; may change. */
             message: string;
         };
-        /** @description Something that happened to an incident. */
-        EventJson: {
-            /** @description Who; empty for the hub itself. */
-            actor: string;
-            /** Format: int64 */
-            at_ms: number;
-            /** @description `fired`, `resolved`, `acknowledged`, `comment`, `told`… */
-            kind: string;
-            text: string;
-        };
         /** @description What is kept with an alert. */
         Explanation: {
             /**
              * Format: int64
              * @description Since when the time before is counted.
              */
-            before_ms: number;
+            baseline_from_ms: number;
             /** @description Largest first. */
-            consumers: components["schemas"]["Consumer"][];
+            consumers: components["schemas"]["TopConsumer"][];
             /**
              * Format: int64
              * @description The time that is explained, milliseconds since 1970.
              */
             from_ms: number;
             /** @description Furthest first. */
-            movers: components["schemas"]["Mover"][];
+            movers: components["schemas"]["TopMover"][];
             /** @description What consumers are ranked by. */
             resource: components["schemas"]["Resource"];
             /**
@@ -2143,25 +2312,13 @@ export interface components {
              */
             to_ms: number;
         };
-        /** @description A setting of a kind of channels. */
-        Field: {
-            /** @description What one looks like. */
-            example: string;
-            /** @description Where to find it, or what it is for. */
-            help: string;
-            /** @description What people call it. */
-            label: string;
-            /** @description Lines of text. */
-            long: boolean;
-            /** @description Its name in [`crate::channel::Channel::settings`]. */
-            name: string;
-            /** @description It must be there. */
-            required: boolean;
-            /** @description It lets one in: never shown again. */
-            secret: boolean;
-        };
+        /**
+         * @description Why it came to nothing.
+         * @enum {string}
+         */
+        FailureCause: "dns_failure" | "unreachable" | "timed_out" | "not_ssh" | "no_common_algorithm" | "host_key_changed" | "authentication_failed" | "invalid_private_key" | "connection_closed" | "command_failed" | "output_too_large" | "unparseable_output" | "internal";
         /** @description A time at which it would have fired. */
-        Fire: {
+        FiringInterval: {
             /**
              * Format: int64
              * @description When it would have fired.
@@ -2170,28 +2327,64 @@ export interface components {
             /** @description Of which instance; empty where there are none. */
             instance: string;
             /**
-             * Format: int64
-             * @description When it would have ended; none if it would fire still.
+             * Format: double
+             * @description The furthest beyond.
              */
-            resolved_ms: number | null;
+            peak_value: number | null;
             /**
              * Format: int64
              * @description Since when the condition held, milliseconds since 1970.
              */
-            since_ms: number;
+            pending_since_ms: number;
+            /**
+             * Format: int64
+             * @description When it would have ended; none if it would fire still.
+             */
+            resolved_ms: number | null;
+        };
+        /** @description What servers come to together, by their last looks; at most a minute old. */
+        FleetTotals: {
+            /**
+             * Format: int64
+             * @description When it was made.
+             */
+            computed_ms: number;
             /**
              * Format: double
-             * @description The furthest beyond.
+             * @description The mean of all, percent.
              */
-            worst: number | null;
+            cpu: number | null;
+            /**
+             * Format: double
+             * @description Bytes.
+             */
+            disk_size: number;
+            /**
+             * Format: double
+             * @description Bytes.
+             */
+            disk_used: number;
+            /**
+             * Format: double
+             * @description Bytes.
+             */
+            memory_total: number;
+            /**
+             * Format: double
+             * @description Bytes.
+             */
+            memory_used: number;
+            /** @description Of how many there are figures. */
+            servers: number;
+            /** @description The busiest. */
+            top_cpu: components["schemas"]["TopServer"][];
+            /** @description Those with the fullest filesystem. */
+            top_disk: components["schemas"]["TopServer"][];
+            /** @description Those with least memory left. */
+            top_memory: components["schemas"]["TopServer"][];
         };
-        /**
-         * @description In what form.
-         * @enum {string}
-         */
-        Form: "ssh_config" | "csv";
         /** @description A filesystem that is fuller than the others. */
-        Fullest: {
+        FullestFilesystem: {
             mount: string;
             /** Format: double */
             percent: number;
@@ -2200,47 +2393,41 @@ export interface components {
         Gap: {
             /** Format: int64 */
             from_ms: number;
+            reason: string;
             /** Format: int64 */
             to_ms: number;
-            why: string;
         };
         /** @description Whose alerts are one incident, and so one message. */
-        Group: "host" | "rule" | {
+        GroupBy: "host" | "rule" | {
             /** @description Those of hosts with the same value of this tag (`environment` of `environment=production`). */
             tag: string;
         };
-        /** @description What a channel hears. */
-        Hears: {
-            /** @description Only of these hosts, tags and rules. */
-            only?: components["schemas"]["Matcher"];
-            /** @description From this on. */
-            severity?: components["schemas"]["Severity"];
-        };
-        /** @description What history takes and how long it is kept. */
-        HistoryJson: {
-            /** Format: int64 */
-            budget_bytes: number;
-            /** Format: int64 */
-            disk_bytes: number;
-            /** Format: int64 */
-            hour_bytes: number;
-            /** Format: int64 */
-            hour_keep_s: number;
-            /** Format: int64 */
-            minute_bytes: number;
-            /** Format: int64 */
-            minute_keep_s: number;
-            /** Format: int64 */
-            raw_bytes: number;
-            /** Format: int64 */
-            raw_keep_s: number;
-            /** @description Why nothing is taken in, while that is so. */
-            refusing: string | null;
-            store: string;
-        };
         /** @description Alerts of one host. */
-        HostAlertsJson: {
-            alerts: components["schemas"]["AlertJson"][];
+        HostAlertsResponse: {
+            alerts: components["schemas"]["AlertResponse"][];
+        };
+        /** @description The past of one host, in columns. */
+        HostBackfill: {
+            columns: components["schemas"]["Column"][];
+            /** Format: uuid */
+            host: string;
+            /** Format: int32 */
+            interval_ms: number;
+            processes?: components["schemas"]["ProcessRow"][];
+            shape: string;
+            t: number[];
+            v: (number | null)[][];
+        };
+        /** @description What a rule would have done at one host. */
+        HostBacktestResponse: {
+            /** @description By averages of minutes, not tick by tick. */
+            downsampled: boolean;
+            firing_intervals: components["schemas"]["FiringInterval"][];
+            /** Format: uuid */
+            host: string;
+            name: string;
+            /** @description Values that were looked at. */
+            value_count: number;
         };
         /** @description What changes rarely about a host. */
         HostFacts: {
@@ -2288,47 +2475,9 @@ export interface components {
              */
             os: string;
         };
-        /** @description A host as the API shows it. */
-        HostJson: {
-            /** Format: int64 */
-            clock_skew_ms: number | null;
-            /** @description How its figures come. */
-            collected: components["schemas"]["Collected"];
-            facts: components["schemas"]["HostFacts"] | null;
-            /** Format: int64 */
-            first_seen_ms: number;
-            /** Format: uuid */
-            id: string;
-            /** Format: int32 */
-            interval_ms: number;
-            /** Format: int64 */
-            last_at_ms: number | null;
-            /** Format: int64 */
-            last_seen_ms: number | null;
-            name: string;
-            status: components["schemas"]["HostStatus"];
-            /** @description What it is told apart by: `environment=production`. */
-            tags: string[];
-        };
-        /**
-         * @description Whether snapshots come.
-         * @enum {string}
-         */
-        HostStatus: "new" | "online" | "silent" | "resting";
-        /** @description What a rule would have done at one host. */
-        HostTestJson: {
-            /** @description By averages of minutes, not tick by tick. */
-            coarse: boolean;
-            fires: components["schemas"]["Fire"][];
-            /** Format: uuid */
-            host: string;
-            name: string;
-            /** @description Values that were looked at. */
-            points: number;
-        };
         /** @description A page of hosts. */
-        HostsJson: {
-            hosts: components["schemas"]["HostJson"][];
+        HostListResponse: {
+            hosts: components["schemas"]["HostResponse"][];
             /** @description Give it back as `after` for the next page; none at the end. */
             next: number | null;
             /**
@@ -2338,76 +2487,139 @@ export interface components {
             now_ms: number;
             total: number;
         };
+        /** @description A host as the API shows it. */
+        HostResponse: {
+            /** Format: int64 */
+            clock_skew_ms: number | null;
+            /** @description How its figures come. */
+            collection_method: components["schemas"]["CollectionMethod"];
+            facts: components["schemas"]["HostFacts"] | null;
+            /** Format: int64 */
+            first_seen_ms: number;
+            /** Format: uuid */
+            id: string;
+            /** Format: int32 */
+            interval_ms: number;
+            /** Format: int64 */
+            last_seen_ms: number | null;
+            /** Format: int64 */
+            last_snapshot_ms: number | null;
+            name: string;
+            status: components["schemas"]["HostStatus"];
+            /** @description What it is told apart by: `environment=production`. */
+            tags: string[];
+        };
+        /** @description Which hosts: by id or by tag; all where both are empty. */
+        HostSelector: {
+            /** @description But none with one of these. */
+            exclude_tags?: string[];
+            /** @description These. */
+            hosts?: string[];
+            /** @description Those with one of these tags. */
+            tags?: string[];
+        };
+        /**
+         * @description Whether snapshots come.
+         * @enum {string}
+         */
+        HostStatus: "new" | "online" | "silent" | "disabled";
         /**
          * @description A figure of the hub itself.
          * @enum {string}
          */
-        HubFigure: "refusing" | "budget_used" | "undelivered";
-        /** @description What a file brought. */
-        ImportJson: {
-            changed: number;
-            created: number;
-            unchanged: number;
-        };
-        /** @description Servers as somebody has them. */
-        ImportWish: {
-            /** @description Only says what would be. */
-            dry_run?: boolean;
-            enabled?: boolean;
-            form: components["schemas"]["Form"];
-            interval?: string | null;
-            login?: components["schemas"]["LoginWish"] | null;
-            /** @description Of all, beside those of a line. */
-            tags?: string[];
-            text: string;
-            /** @description Where a line says none. */
-            user?: string | null;
-        };
-        /** @description One line. */
-        ImportedJson: {
-            address: string;
-            /** @description There is one of that name: it stays as it is. */
-            known: boolean;
-            line: number;
-            name: string;
-            /** @description Why it can't be. */
-            problem: string | null;
-        };
+        HubMetric: "ingest_blocked" | "disk_budget_used" | "failed_notifications";
+        /**
+         * @description A span of time: `10s`, `5m`, `1h30m`, `7d`
+         * @example 5m
+         */
+        HumanDuration: string;
+        /**
+         * @description In what form.
+         * @enum {string}
+         */
+        ImportFormat: "ssh_config" | "csv";
         /** @description An incident with all that is known of it. */
-        IncidentDetailJson: {
+        IncidentDetailResponse: {
+            incident: components["schemas"]["IncidentResponse"];
             /** @description Newest first. */
-            deliveries: components["schemas"]["DeliveryJson"][];
-            incident: components["schemas"]["IncidentJson"];
+            notifications: components["schemas"]["IncidentNotificationResponse"][];
             /** @description Oldest first. */
-            timeline: components["schemas"]["EventJson"][];
+            timeline: components["schemas"]["IncidentEventResponse"][];
         };
-        /** @description Alerts that belong together. */
-        IncidentJson: {
-            ack: components["schemas"]["Ack"] | null;
-            /** @description Those that one may see; the worst and newest first. */
-            alerts: components["schemas"]["AlertJson"][];
+        /** @description Something that happened to an incident. */
+        IncidentEventResponse: {
+            /** @description Who; empty for the hub itself. */
+            actor: string;
+            /** Format: int64 */
+            at_ms: number;
+            /** @description `fired`, `resolved`, `acknowledged`, `comment`, `told`… */
+            kind: string;
+            text: string;
+        };
+        /** @description What was, newest first. */
+        IncidentHistoryResponse: {
+            incidents: components["schemas"]["IncidentResponse"][];
+            /** @description Give it back as `after` for the next page; none at the end. */
+            next: string | null;
+        };
+        /** @description List open incidents. */
+        IncidentListResponse: {
+            /** @description The worst and newest first. */
+            incidents: components["schemas"]["IncidentResponse"][];
             /**
              * Format: int64
-             * @description When it was last over.
+             * @description The hub's clock.
              */
-            calm_ms: number | null;
+            now_ms: number;
+        };
+        /** @description A message of an incident. */
+        IncidentNotificationResponse: {
+            /** Format: int64 */
+            attempts: number;
+            channel: string;
+            /** Format: int64 */
+            created_ms: number;
+            /** Format: int64 */
+            due_ms: number;
+            error: string | null;
+            /** Format: int64 */
+            finished_ms: number | null;
+            reason: string;
+            /** @description `waiting`, `sent`, `dead`, `skipped`. */
+            state: string;
+        };
+        /**
+         * @description How it stands.
+         * @enum {string}
+         */
+        IncidentPhase: "open" | "flapping" | "resolved";
+        /** @description Alerts that belong together. */
+        IncidentResponse: {
+            ack: components["schemas"]["Ack"] | null;
+            /** @description Those that one may see; the worst and newest first. */
+            alerts: components["schemas"]["AlertResponse"][];
             /** @description Alerts of it that fire. */
-            firing: number;
+            firing_count: number;
             /** Format: uuid */
             id: string;
             /** Format: int64 */
             opened_ms: number;
-            phase: components["schemas"]["Phase"];
+            phase: components["schemas"]["IncidentPhase"];
+            /**
+             * Format: int64
+             * @description When it was last over.
+             */
+            quiet_since_ms: number | null;
             /**
              * Format: int32
              * @description How often it came back.
              */
-            reopened: number;
+            reopen_count: number;
             severity: components["schemas"]["Severity"];
             title: string;
         };
         /** @description What the hub answers to `POST /ingest/metrics`, as JSON. */
-        IngestAnswer: {
+        IngestResponse: {
             /**
              * @description Snapshots taken in; durable when this is sent.
              * @default 0
@@ -2419,6 +2631,11 @@ export interface components {
              */
             duplicates: number;
             /**
+             * @description The hub does not know this host's facts: send them along next time.
+             * @default false
+             */
+            facts_requested: boolean;
+            /**
              * Format: int32
              * @description How often the hub wants a snapshot, milliseconds; none if it leaves that to the agent.
              * @default null
@@ -2429,127 +2646,27 @@ export interface components {
              * @default []
              */
             rejected: components["schemas"]["RejectedSnapshot"][];
-            /**
-             * @description The hub does not know this host's facts: send them along next time.
-             * @default false
-             */
-            wants_facts: boolean;
-        };
-        /** @description A look that is to be made, or was. */
-        JobJson: {
-            /** Format: int64 */
-            done_ms: number | null;
-            /** @description Why it did not go well, last time. */
-            error: string | null;
-            /** Format: int64 */
-            id: number;
-            name: string;
-            /** @description `schedule` or `asked`. */
-            reason: string;
-            /**
-             * Format: int64
-             * @description Not before.
-             */
-            run_ms: number;
-            /** Format: uuid */
-            server: string;
-            /** Format: int64 */
-            started_ms: number | null;
-            state: components["schemas"]["JobState"];
-            /**
-             * Format: int64
-             * @description How often it was begun.
-             */
-            tries: number;
         };
         /**
          * @description Where a look stands.
          * @enum {string}
          */
         JobState: "waiting" | "delayed" | "active" | "completed" | "failed";
-        /** @description Looks. */
-        JobsJson: {
-            jobs: components["schemas"]["JobJson"][];
-        };
-        /** @description A kind of channels. */
-        Kind: {
-            /** @description What it needs. */
-            fields: components["schemas"]["Field"][];
-            /** @description What people call it. */
-            label: string;
-            /** @description A program that follows each incident: messages are never summed up for it. */
-            machine: boolean;
-            /** @description As it is written. */
-            name: string;
-        };
-        /** @description Kinds of channels. */
-        KindsJson: {
-            kinds: components["schemas"]["Kind"][];
-        };
         /** @description The last look. */
-        LastJson: {
+        LastCollection: {
+            cause: components["schemas"]["FailureCause"] | null;
             /** Format: int64 */
-            at_ms: number;
-            cause: components["schemas"]["Cause"] | null;
+            duration_ms: number;
             error: string | null;
             /** Format: int64 */
-            took_ms: number;
-        };
-        /** @description What the last look saw, of the last hour or of two intervals. */
-        Latest: {
-            /**
-             * Format: int64
-             * @description When, by the hub's clock.
-             */
-            at_ms: number;
-            /**
-             * Format: double
-             * @description Of all processors' time, percent.
-             */
-            cpu: number | null;
-            disk: components["schemas"]["Fullest"] | null;
-            /**
-             * Format: double
-             * @description Of all filesystems, bytes.
-             */
-            disk_size: number | null;
-            /**
-             * Format: double
-             * @description Of all filesystems, bytes.
-             */
-            disk_used: number | null;
-            /**
-             * Format: double
-             * @description Of the last minute.
-             */
-            load: number | null;
-            /**
-             * Format: double
-             * @description Percent.
-             */
-            memory: number | null;
-            /**
-             * Format: double
-             * @description Bytes.
-             */
-            memory_total: number | null;
-            /**
-             * Format: double
-             * @description Bytes.
-             */
-            memory_used: number | null;
-            /**
-             * Format: double
-             * @description Since it started.
-             */
-            uptime_s: number | null;
+            finished_ms: number;
         };
         /**
          * @description What the hub says over `WS /api/ws/metrics` once something is subscribed to. Values are
          *     integers scaled by their column's decimals.
          */
         LiveMessage: {
-            hosts: components["schemas"]["BackfillEntry"][];
+            hosts: components["schemas"]["HostBackfill"][];
             /** Format: int32 */
             id: number;
             /** @enum {string} */
@@ -2592,72 +2709,23 @@ export interface components {
             /** @enum {string} */
             type: "error";
         };
-        /** @description What a person types. */
-        Login: {
-            /** @description Of an authenticator app, or a one-time code; where the second factor is on. */
+        /** @description What a login page must know. */
+        LoginOptionsResponse: {
+            /** @description Shortest password that is taken. */
+            min_password_length: number;
+            /** @description There is no administrator yet: the link that the hub printed makes the first. */
+            setup_required: boolean;
+            /** @description What to write on the button of single sign-on, where there is one. */
+            sso_label: string | null;
+        };
+        /** @description Credentials of a login. */
+        LoginRequest: {
+            /** @description Code of an authenticator app, or a recovery code; required if two-factor authentication is on. */
             code?: string | null;
+            /** @description Account name; case and surrounding spaces are ignored. */
             name: string;
+            /** @description Password in plain text. */
             password: string;
-        };
-        /**
-         * @description By what one enters.
-         * @enum {string}
-         */
-        LoginKind: "password" | "key";
-        /** @description How one enters, as people say it; what is not said stays as it is. */
-        LoginWish: {
-            /** @enum {string} */
-            kind: "password";
-            /** Format: password */
-            password?: string | null;
-        } | {
-            /** Format: password */
-            key?: string | null;
-            /** @enum {string} */
-            kind: "key";
-            /**
-             * Format: password
-             * @description What the key is locked with.
-             */
-            passphrase?: string | null;
-        };
-        /** @description One look, or one test. */
-        LookJson: {
-            /** Format: int64 */
-            at_ms: number;
-            cause: components["schemas"]["Cause"] | null;
-            error: string | null;
-            /** Format: int64 */
-            id: number;
-            /** @description `scheduled`, `asked`, `live`, `test`. */
-            kind: string;
-            steps: components["schemas"]["Step"][];
-            /** Format: int64 */
-            took_ms: number;
-            /**
-             * Format: int64
-             * @description Which try, from 1 on.
-             */
-            tries: number;
-        };
-        /** @description Looks, newest first. */
-        LooksJson: {
-            looks: components["schemas"]["LookJson"][];
-            /**
-             * Format: int64
-             * @description Give it back as `before` for the next page; none at the end.
-             */
-            next: number | null;
-        };
-        /** @description An enrolment token; it is shown this once. */
-        MadeEnrolment: components["schemas"]["EnrolmentJson"] & {
-            /** @description To paste into a shell of the machine that is to be watched. */
-            command: string;
-            token: string;
-        };
-        /** @description A token; it is shown this once. */
-        MadeToken: components["schemas"]["TokenJson"] & {
-            token: string;
         };
         /** @description Which alerts: all of these that are given must fit. */
         Matcher: {
@@ -2667,53 +2735,6 @@ export interface components {
             rules?: string[];
             /** @description Of hosts with one of these tags. */
             tags?: string[];
-        };
-        /** @description Who asks. */
-        MeJson: {
-            /** @description Logs in by name and password. */
-            has_password: boolean;
-            /** @description Sees hosts with one of these tags only; empty for all. */
-            host_tags: string[];
-            /** Format: uuid */
-            id: string;
-            name: string;
-            /** @description One-time codes that are left. */
-            recovery_codes: number;
-            /** @description What this login or token may do; never more than the account. */
-            role: components["schemas"]["Role"];
-            /** @description The second factor is on. */
-            totp: boolean;
-        };
-        /** @description A message on its way, or what became of it. */
-        MessageJson: {
-            /** Format: uuid */
-            channel: string;
-            channel_name: string;
-            /** Format: int64 */
-            created_ms: number;
-            /** Format: int64 */
-            done_ms: number | null;
-            /**
-             * Format: int64
-             * @description Not tried before this.
-             */
-            due_ms: number;
-            error: string | null;
-            /** Format: int64 */
-            id: number;
-            /** Format: uuid */
-            incident: string;
-            notice: string;
-            severity: string;
-            /** @description `waiting`, `sent`, `dead`, `skipped`. */
-            state: string;
-            subject: string;
-            /** Format: int64 */
-            tries: number;
-        };
-        /** @description Messages, newest first. */
-        MessagesJson: {
-            messages: components["schemas"]["MessageJson"][];
         };
         /** @description One metric of the catalogue. */
         MetricDef: {
@@ -2736,93 +2757,58 @@ export interface components {
             rollup: string;
             unit: string;
         };
-        /** @description A metric that moved. */
-        Mover: {
-            /**
-             * Format: double
-             * @description Its average before.
-             */
-            before: number;
-            /** @description Of which instance; empty where there are none. */
-            instance: string;
-            /** @description Dotted name. */
-            metric: string;
-            /**
-             * Format: double
-             * @description Its average while the condition held.
-             */
-            now: number;
-            /**
-             * Format: double
-             * @description How far it moved, in its own usual deviations.
-             */
-            score: number;
+        /** @description Messages, newest first. */
+        NotificationListResponse: {
+            notifications: components["schemas"]["NotificationResponse"][];
         };
-        /** @description A new enrolment token. */
-        NewEnrolment: {
+        /** @description A message on its way, or what became of it. */
+        NotificationResponse: {
             /** Format: int64 */
-            expires_in_hours?: number;
-            /** @description What it is for. */
-            name: string;
-            /** @description Of the hosts that come in by it. */
-            tags?: string[];
+            attempts: number;
+            /** Format: uuid */
+            channel: string;
+            channel_name: string;
+            /** Format: int64 */
+            created_ms: number;
             /**
              * Format: int64
-             * @description How many agents may come.
+             * @description Not tried before this.
              */
-            uses?: number;
+            due_ms: number;
+            error: string | null;
+            /** Format: int64 */
+            finished_ms: number | null;
+            /** Format: int64 */
+            id: number;
+            /** Format: uuid */
+            incident: string;
+            reason: string;
+            severity: string;
+            /** @description `waiting`, `sent`, `dead`, `skipped`. */
+            state: string;
+            subject: string;
         };
-        /** @description A new password. */
-        NewPassword: {
-            new_password: string;
-            /** @description The present one. */
-            password: string;
-        };
-        /** @description A new token. */
-        NewToken: {
-            /**
-             * Format: int64
-             * @description Without it, it does not end by itself.
-             */
-            expires_in_days?: number | null;
-            /** @description What it is for. */
-            name: string;
-            /** @description `viewer`, `operator`, `admin`, or `ingest` to only send snapshots. */
-            scope: string;
-        };
-        /** @description A new person. */
-        NewUser: {
-            host_tags?: string[];
-            name: string;
-            password: string;
-            role: components["schemas"]["Role"];
+        /** @description Words of one's own in place of the usual ones, in the language of Jinja. */
+        NotificationTemplate: {
+            /** @description Of the text; the usual one if empty. */
+            text?: string;
+            /** @description Of the title; the usual one if empty. */
+            title?: string;
         };
         /** @description The present password. */
-        Password: {
+        PasswordRequest: {
             password: string;
-        };
-        /**
-         * @description How it stands.
-         * @enum {string}
-         */
-        Phase: "open" | "settling" | "closed";
-        /** @description What a template makes of the newest incident. */
-        PreviewJson: {
-            /** @description All that a template may name. */
-            message: Record<string, never>;
-            text: string;
-            title: string;
         };
         /** @description One process at one tick. */
         ProcessRow: {
             command: string;
             /** Format: double */
             cpu_percent: number;
-            /** Format: int32 */
-            handles?: number;
             /** Format: int64 */
             memory_bytes: number;
             name: string;
+            /** Format: int32 */
+            open_files?: number;
             /** Format: int32 */
             pid: number;
             /** Format: int64 */
@@ -2837,7 +2823,7 @@ export interface components {
             write_bytes?: number;
         };
         /** @description A process summed up over some time. */
-        ProcessUse: {
+        ProcessUsage: {
             command: string;
             /** Format: double */
             cpu_percent_max: number;
@@ -2860,7 +2846,7 @@ export interface components {
             started_ms: number;
             user: string;
             /** Format: int64 */
-            written_bytes: number;
+            write_bytes: number;
         };
         /** @description Processes of one tick. */
         Processes: {
@@ -2868,8 +2854,8 @@ export interface components {
         } & {
             [key: string]: unknown;
         };
-        /** @description Who used a host over some time. */
-        ProcessesAnswer: {
+        /** @description Top processes over a time range. */
+        ProcessesResponse: {
             /**
              * Format: int64
              * @description Time that there are rows of.
@@ -2879,13 +2865,13 @@ export interface components {
             from_ms: number;
             /** Format: uuid */
             host_id: string;
-            processes: components["schemas"]["ProcessUse"][];
+            processes: components["schemas"]["ProcessUsage"][];
             /** Format: int64 */
             to_ms: number;
             total: number;
         };
-        /** @description How the queue stands. */
-        QueueJson: {
+        /** @description Queue statistics. */
+        QueueStatsResponse: {
             /** Format: int64 */
             active: number;
             /** Format: int64 */
@@ -2895,11 +2881,6 @@ export interface components {
              * @description Not due yet.
              */
             delayed: number;
-            /**
-             * Format: int64
-             * @description Done within the last hour.
-             */
-            done_last_hour: number;
             /** Format: int64 */
             failed: number;
             /**
@@ -2907,22 +2888,27 @@ export interface components {
              * @description Of those, failed.
              */
             failed_last_hour: number;
-            /** @description Connections that this hub holds for the next look. */
-            held: number;
+            /**
+             * Format: int64
+             * @description Done within the last hour.
+             */
+            finished_last_hour: number;
             /**
              * Format: int64
              * @description How late those that are due are, at most, milliseconds.
              */
-            late_ms: number;
+            max_delay_ms: number;
             /** Format: int64 */
-            longest_ms: number;
+            max_duration_ms: number;
             /**
              * Format: int64
              * @description Mean time of one of those, milliseconds.
              */
-            mean_ms: number | null;
+            mean_duration_ms: number | null;
             /** Format: int64 */
             now_ms: number;
+            /** @description Connections that this hub holds for the next look. */
+            open_connections: number;
             paused: boolean;
             /**
              * Format: int64
@@ -2933,14 +2919,14 @@ export interface components {
             workers: number;
         };
         /** @description Hours in which a channel keeps what it has to say. */
-        Quiet: {
+        QuietHours: {
             /** @description What is as bad as this is told all the same. */
-            but?: components["schemas"]["Severity"];
+            except_severity?: components["schemas"]["Severity"];
             /** @description When. */
-            hours: components["schemas"]["Weekly"];
+            window: components["schemas"]["WeeklyWindow"];
         };
         /** @description The last minutes: whole snapshots, or columns of the metrics asked for. */
-        RecentAnswer: {
+        RecentResponse: {
             /**
              * Format: int64
              * @description Give it back as `before` for the page of earlier ones.
@@ -2962,12 +2948,6 @@ export interface components {
         RecoveryCodes: {
             recovery_codes: string[];
         };
-        /** @description Why it is not tried any more, until somebody acts. */
-        RefusedJson: {
-            cause: components["schemas"]["Cause"];
-            /** @description The key that it showed instead of its own. */
-            shown_key: string | null;
-        };
         /** @description One refused snapshot. */
         RejectedSnapshot: {
             /** @description For programs. */
@@ -2981,7 +2961,7 @@ export interface components {
          * @description What processes are ranked by.
          * @enum {string}
          */
-        Resource: "cpu" | "memory" | "io" | "handles";
+        Resource: "cpu" | "memory" | "io" | "open_files";
         /**
          * @description What an account may do.
          * @enum {string}
@@ -2989,14 +2969,16 @@ export interface components {
         Role: "viewer" | "operator" | "admin";
         /** @description One rule. */
         Rule: {
+            /** @description What must hold. */
+            condition: components["schemas"]["Condition"];
             /** @description Whether anybody looks. */
             enabled?: boolean;
             /** @description Without a break for so long. */
-            for?: components["schemas"]["Span"];
+            for?: components["schemas"]["HumanDuration"];
             /** @description What is told of at once. */
-            group?: components["schemas"]["Group"];
+            group_by?: components["schemas"]["GroupBy"];
             /** @description Whom it looks at. */
-            hosts?: components["schemas"]["Selector"];
+            hosts?: components["schemas"]["HostSelector"];
             /**
              * Format: uuid
              * @description For ever.
@@ -3005,36 +2987,31 @@ export interface components {
             /** @description What people call it. */
             name: string;
             /** @description What to do about it: shown with each alert. */
-            note?: string;
+            runbook?: string;
             /** @description How bad it is. */
             severity?: components["schemas"]["Severity"];
-            /** @description What must hold. */
-            when: components["schemas"]["Condition"];
+        };
+        /** @description What a file brought. */
+        RuleImportResponse: {
+            created: number;
+            unchanged: number;
+            updated: number;
+        };
+        /** @description Rules. */
+        RuleListResponse: {
+            rules: components["schemas"]["RuleResponse"][];
         };
         /** @description A rule, and how it stands. */
-        RuleJson: {
-            /** @description What it asks, in words. */
-            asks: string;
+        RuleResponse: {
             /** @description One that every hub begins with. */
             builtin: boolean;
             /** @description Its alerts that fire, of hosts that one may see. */
-            firing: number;
+            firing_count: number;
             /** @description Made of thresholds of hosts without an agent, and changed there. */
-            of_servers: boolean;
+            managed: boolean;
             rule: components["schemas"]["Rule"];
-        };
-        /** @description Rules. */
-        RulesJson: {
-            rules: components["schemas"]["RuleJson"][];
-        };
-        /** @description Which hosts: by id or by tag; all where both are empty. */
-        Selector: {
-            /** @description These. */
-            hosts?: string[];
-            /** @description But none with one of these. */
-            not_tags?: string[];
-            /** @description Those with one of these tags. */
-            tags?: string[];
+            /** @description What it asks, in words. */
+            summary: string;
         };
         /** @description One series; as many values as there are times. */
         Series: {
@@ -3048,7 +3025,7 @@ export interface components {
             v: (number | null)[];
         };
         /** @description Series of one host over a range. */
-        SeriesAnswer: {
+        SeriesResponse: {
             /** Format: int64 */
             from_ms: number;
             gaps: components["schemas"]["Gap"][];
@@ -3062,51 +3039,51 @@ export interface components {
             step_ms: number;
             /** @description Times of the points, milliseconds since 1970. */
             t: number[];
-            tier: components["schemas"]["TierName"];
+            tier: components["schemas"]["Tier"];
             /** Format: int64 */
             to_ms: number;
         };
-        /** @description A host without an agent. What opens its door is not shown. */
-        ServerJson: {
+        /** @description One line. */
+        ServerImportEntry: {
             address: string;
-            enabled: boolean;
-            /** @description The key that it must show. */
-            host_key: string | null;
-            /** Format: uuid */
-            id: string;
-            interval: string;
-            /** Format: uuid */
-            jump: string | null;
-            last: components["schemas"]["LastJson"] | null;
-            /**
-             * Format: int64
-             * @description When a look last brought something.
-             */
-            last_ok_ms: number | null;
-            latest: components["schemas"]["Latest"] | null;
-            login: components["schemas"]["LoginKind"];
+            /** @description Why it can't be. */
+            error: string | null;
+            /** @description There is one of that name: it stays as it is. */
+            exists: boolean;
+            line: number;
             name: string;
-            /**
-             * Format: int64
-             * @description When it is looked at next.
-             */
-            next_ms: number | null;
-            /** Format: int32 */
-            port: number;
-            refused: components["schemas"]["RefusedJson"] | null;
-            tags: string[];
-            thresholds: components["schemas"]["Thresholds"];
-            user: string;
-            /**
-             * Format: int64
-             * @description Rises with each change: send it back with yours.
-             */
-            version: number;
+        };
+        /** @description Servers as somebody has them. */
+        ServerImportRequest: {
+            credentials?: components["schemas"]["CredentialsRequest"] | null;
+            /** @description Only says what would be. */
+            dry_run?: boolean;
+            enabled?: boolean;
+            format: components["schemas"]["ImportFormat"];
+            interval?: string | null;
+            /** @description Of all, beside those of a line. */
+            tags?: string[];
+            text: string;
+            /** @description Where a line says none. */
+            user?: string | null;
+        };
+        /** @description What a text brought. */
+        ServerImportResponse: {
+            /** @description How many are new. */
+            created: number;
+            servers: components["schemas"]["ServerImportEntry"][];
+        };
+        /** @description Servers by name. */
+        ServerListResponse: {
+            /** Format: int64 */
+            now_ms: number;
+            servers: components["schemas"]["ServerResponse"][];
         };
         /** @description A server that somebody wants. */
-        ServerWish: {
+        ServerRequest: {
             /** @description Name or address. */
             address: string;
+            credentials: components["schemas"]["CredentialsRequest"];
             /** @description Whether it is looked at. */
             enabled?: boolean;
             /** @description How often it is looked at: `15m`, at least a minute. */
@@ -3116,7 +3093,6 @@ export interface components {
              * @description Through which other server; its credentials are used there.
              */
             jump?: string | null;
-            login: components["schemas"]["LoginWish"];
             /** @description What people call it, and its host. */
             name: string;
             /** Format: int32 */
@@ -3131,76 +3107,109 @@ export interface components {
              */
             version?: number | null;
         };
-        /** @description What a text brought. */
-        ServersImportJson: {
-            /** @description How many are new. */
-            created: number;
-            servers: components["schemas"]["ImportedJson"][];
-        };
-        /** @description Servers by name. */
-        ServersJson: {
-            /** Format: int64 */
-            now_ms: number;
-            servers: components["schemas"]["ServerJson"][];
-        };
-        /** @description What servers come to together, by their last looks; at most a minute old. */
-        ServersTotal: {
+        /** @description A host without an agent. What opens its door is not shown. */
+        ServerResponse: {
+            address: string;
+            auth_method: components["schemas"]["AuthMethod"];
+            blocked: components["schemas"]["BlockedReason"] | null;
+            enabled: boolean;
+            /** @description The key that it must show. */
+            host_key: string | null;
+            /** Format: uuid */
+            id: string;
+            interval: string;
+            /** Format: uuid */
+            jump: string | null;
+            last: components["schemas"]["LastCollection"] | null;
             /**
              * Format: int64
-             * @description When it was made.
+             * @description When a look last brought something.
+             */
+            last_success_ms: number | null;
+            name: string;
+            /**
+             * Format: int64
+             * @description When it is looked at next.
+             */
+            next_run_ms: number | null;
+            /** Format: int32 */
+            port: number;
+            summary: components["schemas"]["ServerSummary"] | null;
+            tags: string[];
+            thresholds: components["schemas"]["Thresholds"];
+            user: string;
+            /**
+             * Format: int64
+             * @description Rises with each change: send it back with yours.
+             */
+            version: number;
+        };
+        /** @description What the last look saw, of the last hour or of two intervals. */
+        ServerSummary: {
+            /**
+             * Format: int64
+             * @description When, by the hub's clock.
              */
             at_ms: number;
             /**
              * Format: double
-             * @description The mean of all, percent.
+             * @description Of all processors' time, percent.
              */
             cpu: number | null;
+            disk: components["schemas"]["FullestFilesystem"] | null;
+            /**
+             * Format: double
+             * @description Of all filesystems, bytes.
+             */
+            disk_size: number | null;
+            /**
+             * Format: double
+             * @description Of all filesystems, bytes.
+             */
+            disk_used: number | null;
+            /**
+             * Format: double
+             * @description Of the last minute.
+             */
+            load: number | null;
+            /**
+             * Format: double
+             * @description Percent.
+             */
+            memory: number | null;
             /**
              * Format: double
              * @description Bytes.
              */
-            disk_size: number;
+            memory_total: number | null;
             /**
              * Format: double
              * @description Bytes.
              */
-            disk_used: number;
+            memory_used: number | null;
             /**
              * Format: double
-             * @description Bytes.
+             * @description Since it started.
              */
-            memory_total: number;
-            /**
-             * Format: double
-             * @description Bytes.
-             */
-            memory_used: number;
-            /** @description Of how many there are figures. */
-            servers: number;
-            /** @description The busiest. */
-            top_cpu: components["schemas"]["TopServer"][];
-            /** @description Those with the fullest filesystem. */
-            top_disk: components["schemas"]["TopServer"][];
-            /** @description Those with least memory left. */
-            top_memory: components["schemas"]["TopServer"][];
+            uptime_s: number | null;
+        };
+        /** @description Browsers that are logged in. */
+        SessionListResponse: {
+            sessions: components["schemas"]["SessionResponse"][];
         };
         /** @description A browser that is logged in. */
-        SessionJson: {
+        SessionResponse: {
             address: string;
-            browser: string;
             /** Format: int64 */
             created_ms: number;
             /** @description The one that asks. */
             current: boolean;
             /** Format: int64 */
-            seen_ms: number;
-        };
-        /** @description Browsers that are logged in. */
-        SessionsJson: {
-            sessions: components["schemas"]["SessionJson"][];
+            last_used_ms: number;
+            user_agent: string;
         };
         /** @description The first administrator. */
-        SetUp: {
+        SetupRequest: {
             name: string;
             password: string;
             /** @description From the link that the hub printed when it started. */
@@ -3212,7 +3221,7 @@ export interface components {
          */
         Severity: "info" | "warning" | "critical";
         /** @description A signed token of some minutes. */
-        SignedToken: {
+        SignedTokenResponse: {
             /** Format: int64 */
             expires_in_s: number;
             /** @description For `Authorization: Bearer`, or `?token=` of the WebSocket. */
@@ -3246,17 +3255,14 @@ export interface components {
              * @description From when.
              */
             starts_ms: number;
-            weekly: components["schemas"]["Weekly"] | null;
+            weekly: components["schemas"]["WeeklyWindow"] | null;
         };
-        /** @description A silence, and whether it holds now. */
-        SilenceJson: {
-            holds: boolean;
-            /** @description Over for good. */
-            over: boolean;
-            silence: components["schemas"]["Silence"];
+        /** @description Silences. */
+        SilenceListResponse: {
+            silences: components["schemas"]["SilenceResponse"][];
         };
         /** @description A silence that somebody wants. */
-        SilenceWish: {
+        SilenceRequest: {
             /** @description Why. */
             comment?: string;
             /**
@@ -3271,11 +3277,14 @@ export interface components {
              * @description From now on if none.
              */
             starts_ms?: number | null;
-            weekly?: components["schemas"]["Weekly"] | null;
+            weekly?: components["schemas"]["WeeklyWindow"] | null;
         };
-        /** @description Silences. */
-        SilencesJson: {
-            silences: components["schemas"]["SilenceJson"][];
+        /** @description A silence, and whether it holds now. */
+        SilenceResponse: {
+            active: boolean;
+            /** @description Over for good. */
+            expired: boolean;
+            silence: components["schemas"]["Silence"];
         };
         /**
          * @description One snapshot: metrics stand in it by their dotted names, nested, instances by key:
@@ -3302,7 +3311,7 @@ export interface components {
             [key: string]: unknown;
         };
         /** @description Everything at one second. */
-        SnapshotAnswer: {
+        SnapshotResponse: {
             /** Format: int64 */
             at_ms: number;
             /**
@@ -3312,30 +3321,30 @@ export interface components {
             resolution_ms: number;
             snapshot: components["schemas"]["Snapshot"];
         };
-        /**
-         * @description A span of time: `10s`, `5m`, `1h30m`, `7d`
-         * @example 5m
-         */
-        Span: string;
-        /**
-         * @description What is done, in this order; through another host, its first four come before.
-         * @enum {string}
-         */
-        Stage: "resolve" | "connect" | "handshake" | "login" | "shell" | "read";
-        /** @description One thing done on the way, in order. */
-        Step: {
-            /** @description What was seen. */
-            detail: string;
-            /** @description What. */
-            name: components["schemas"]["Stage"];
-            /**
-             * Format: int64
-             * @description How long it took, milliseconds.
-             */
-            took_ms: number;
+        /** @description What history takes and how long it is kept. */
+        StorageResponse: {
+            backend: string;
+            /** Format: int64 */
+            budget_bytes: number;
+            /** Format: int64 */
+            disk_bytes: number;
+            /** Format: int64 */
+            hour_bytes: number;
+            /** Format: int64 */
+            hour_retention_s: number;
+            /** @description Why nothing is taken in, while that is so. */
+            ingest_blocked: string | null;
+            /** Format: int64 */
+            minute_bytes: number;
+            /** Format: int64 */
+            minute_retention_s: number;
+            /** Format: int64 */
+            raw_bytes: number;
+            /** Format: int64 */
+            raw_retention_s: number;
         };
         /** @description A wish. Another one with the same id takes its place. */
-        Subscribe: {
+        SubscribeRequest: {
             /**
              * Format: int32
              * @description Seconds of the past to send first, at most 300.
@@ -3356,83 +3365,57 @@ export interface components {
                 [key: string]: number;
             };
         };
-        /** @description The hub at a glance. */
-        SystemJson: {
+        /** @description Hub status. */
+        SystemResponse: {
             /** Format: int64 */
             accepted_snapshots: number;
             /** Format: double */
             cpu_seconds: number | null;
-            history: components["schemas"]["HistoryJson"];
             hosts: number;
-            live_clients: number;
             /** Format: int64 */
             memory_bytes: number | null;
             /** Format: int64 */
             now_ms: number;
+            storage: components["schemas"]["StorageResponse"];
             /** Format: int64 */
             uptime_s: number;
             version: string;
+            websocket_clients: number;
         };
         /** @description All tags of a host. */
-        Tags: {
+        TagsRequest: {
             tags: string[];
         };
-        /** @description Words of one's own in place of the usual ones, in the language of Jinja. */
-        Template: {
-            /** @description Of the text; the usual one if empty. */
-            text?: string;
-            /** @description Of the title; the usual one if empty. */
-            title?: string;
+        /** @description What a template makes of the newest incident. */
+        TemplatePreviewResponse: {
+            /** @description All that a template may name. */
+            message: Record<string, never>;
+            text: string;
+            title: string;
         };
-        /** @description What a rule would have done. */
-        TestJson: {
-            /** @description How often, all hosts together. */
-            fires: number;
-            /** Format: int64 */
-            from_ms: number;
-            /** @description Those where it would have fired most come first. */
-            hosts: components["schemas"]["HostTestJson"][];
-            /** @description Hosts that there was no time for. */
-            left_out: number;
+        /** @description A channel before it is kept, or as it is with changes. */
+        TestChannelRequest: {
+            channel: components["schemas"]["ChannelRequest"];
             /**
-             * Format: double
-             * @description A threshold by which it would fire about once a day and host, or less; none where this one does.
+             * Format: uuid
+             * @description Whose secrets stay where they are left out.
              */
-            suggested: number | null;
-            /** Format: int64 */
-            to_ms: number;
-            /** Format: int64 */
-            took_ms: number;
+            id?: string | null;
         };
-        /** @description How a test went, step by step. */
-        TestResult: {
-            cause: components["schemas"]["Cause"] | null;
-            /** @description Why, in words. */
+        /** @description Whether a channel was heard. */
+        TestNotificationResponse: {
+            delivered: boolean;
+            /** @description Why not. */
             error: string | null;
-            /** @description The key that it showed. */
-            host_key: string | null;
-            ok: boolean;
-            stage: components["schemas"]["Stage"] | null;
-            /** @description What was done, in order. */
-            steps: components["schemas"]["Step"][];
-            /** Format: int64 */
-            took_ms: number;
         };
         /** @description A server that may be there already, to be tried before it is kept. */
-        TestServer: {
+        TestServerRequest: {
             /**
              * Format: uuid
              * @description Whose credentials are used where none are said.
              */
             id?: string | null;
-            server: components["schemas"]["ServerWish"];
-        };
-        /** @description A rule to be tried on the past. */
-        TestWish: {
-            /** @description Milliseconds since 1970, RFC 3339, or `-7d`, which it is without. */
-            from?: string | null;
-            rule: components["schemas"]["Rule"];
-            to?: string | null;
+            server: components["schemas"]["ServerRequest"];
         };
         /** @description When people are told, percent; not where there is no number. */
         Thresholds: {
@@ -3473,25 +3456,71 @@ export interface components {
          * @description How fine points are kept.
          * @enum {string}
          */
-        TierName: "raw" | "1m" | "1h";
+        Tier: "raw" | "1m" | "1h";
         Timestamp: number | string;
+        /** @description List your API tokens. */
+        TokenListResponse: {
+            tokens: components["schemas"]["TokenResponse"][];
+        };
         /** @description A token of a script, without its secret. */
-        TokenJson: {
+        TokenResponse: {
             /** Format: int64 */
             created_ms: number;
             /** Format: int64 */
             expires_ms: number | null;
             /** Format: uuid */
             id: string;
+            /** Format: int64 */
+            last_used_ms: number | null;
             name: string;
             /** @description `ingest` only sends snapshots; else a role. */
             scope: string;
-            /** Format: int64 */
-            used_ms: number | null;
         };
-        /** @description One's own tokens. */
-        TokensJson: {
-            tokens: components["schemas"]["TokenJson"][];
+        /** @description A process that used much. */
+        TopConsumer: {
+            /**
+             * Format: double
+             * @description How much before; none where it was not among the largest.
+             */
+            baseline: number | null;
+            /** @description Command line. */
+            command: string;
+            /**
+             * Format: double
+             * @description How much, on average, while the condition held.
+             */
+            current: number;
+            /** @description The kernel's short name. */
+            name: string;
+            /**
+             * Format: int32
+             * @description Process id.
+             */
+            pid: number;
+            /** @description Owner. */
+            user: string;
+        };
+        /** @description A metric that moved. */
+        TopMover: {
+            /**
+             * Format: double
+             * @description Its average before.
+             */
+            baseline: number;
+            /**
+             * Format: double
+             * @description Its average while the condition held.
+             */
+            current: number;
+            /** @description Of which instance; empty where there are none. */
+            instance: string;
+            /** @description Dotted name. */
+            metric: string;
+            /**
+             * Format: double
+             * @description How far it moved, in its own usual deviations.
+             */
+            score: number;
         };
         /** @description A server that has most of something. */
         TopServer: {
@@ -3503,58 +3532,35 @@ export interface components {
             /** Format: double */
             percent: number;
         };
-        /** @description A code of the app. */
-        TotpCode: {
-            /** @description What the app shows. */
-            code: string;
-            /** @description As `POST` gave it. */
-            offer: string;
-        };
         /** @description A second factor that is not on yet. */
-        TotpOffer: {
-            /** @description To be given back with the first code. */
-            offer: string;
+        TotpSetupResponse: {
             /** @description That QR code: the path of an SVG of `size` × `size`. */
             qr_path: string;
             /** @description To type into an app (base32). */
             secret: string;
+            /** @description To be given back with the first code. */
+            setup_token: string;
             /** Format: int32 */
             size: number;
             /** @description What a QR code tells an app. */
             uri: string;
         };
-        /** @description Whether a channel was heard. */
-        TriedJson: {
-            /** @description Why not. */
-            error: string | null;
-            heard: boolean;
-        };
-        /** @description The key that a server showed, as it is trusted from now on. */
-        TrustWish: {
-            /** @description As it was shown: `ssh-ed25519 SHA256:…`. */
-            key: string;
-        };
-        /** @description A channel before it is kept, or as it is with changes. */
-        TryWish: {
-            channel: components["schemas"]["ChannelWish"];
-            /**
-             * Format: uuid
-             * @description Whose secrets stay where they are left out.
-             */
-            id?: string | null;
-        };
         /** @description What is to change; what is not named stays. */
-        UserChange: {
+        UpdateUserRequest: {
             enabled?: boolean | null;
             host_tags?: string[] | null;
             /** @description A new password; their browsers are logged out. */
             password?: string | null;
             role?: components["schemas"]["Role"] | null;
             /** @description `false` switches the second factor off, for who lost it. */
-            totp?: boolean | null;
+            totp_enabled?: boolean | null;
+        };
+        /** @description People. */
+        UserListResponse: {
+            users: components["schemas"]["UserResponse"][];
         };
         /** @description A person. */
-        UserJson: {
+        UserResponse: {
             /** Format: int64 */
             created_ms: number;
             /** @description May enter. */
@@ -3566,20 +3572,16 @@ export interface components {
             /** Format: uuid */
             id: string;
             /** Format: int64 */
-            login_ms: number | null;
+            last_login_ms: number | null;
             name: string;
             role: components["schemas"]["Role"];
             /** @description The login service vouches for them. */
-            single_sign_on: boolean;
+            sso: boolean;
             /** @description The second factor is on. */
-            totp: boolean;
-        };
-        /** @description People. */
-        UsersJson: {
-            users: components["schemas"]["UserJson"][];
+            totp_enabled: boolean;
         };
         /** @description A stretch of some days of the week. */
-        Weekly: {
+        WeeklyWindow: {
             /** @description `mon` to `sun`, on which it begins; every day if empty. */
             days?: string[];
             /** @description `22:00`. */
@@ -3747,7 +3749,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RecentAnswer"];
+                    "application/json": components["schemas"]["RecentResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -3801,7 +3803,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AgentsJson"];
+                    "application/json": components["schemas"]["AgentListResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -3813,7 +3815,7 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
-    post_agents_enrol: {
+    post_agents_enroll: {
         parameters: {
             query?: never;
             header?: never;
@@ -3822,7 +3824,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Enrol"];
+                "application/json": components["schemas"]["EnrollRequest"];
             };
         };
         responses: {
@@ -3832,7 +3834,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Enrolled"];
+                    "application/json": components["schemas"]["EnrollResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -3894,7 +3896,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AgentJson"];
+                    "application/json": components["schemas"]["AgentResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -3903,207 +3905,6 @@ export interface operations {
             404: components["responses"]["Error404"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
-            429: components["responses"]["Error429"];
-            500: components["responses"]["Error500"];
-            503: components["responses"]["Error503"];
-        };
-    };
-    get_alerts: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ActiveJson"];
-                };
-            };
-            400: components["responses"]["Error400"];
-            401: components["responses"]["Error401"];
-            403: components["responses"]["Error403"];
-            408: components["responses"]["Error408"];
-            429: components["responses"]["Error429"];
-            500: components["responses"]["Error500"];
-            503: components["responses"]["Error503"];
-        };
-    };
-    get_alerts_history: {
-        parameters: {
-            query?: {
-                /** @description Part of the title. */
-                text?: string;
-                severity?: components["schemas"]["Severity"];
-                /** @description Id or name of a host. */
-                host?: string;
-                rule?: string;
-                /** @description Begun from here on: milliseconds since 1970, RFC 3339, or `-7d`. */
-                from?: string;
-                /** @description Begun before. */
-                to?: string;
-                /** @description `next` of the page before. */
-                after?: string;
-                /** @description 200 at most. */
-                limit?: number;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AlertHistoryJson"];
-                };
-            };
-            400: components["responses"]["Error400"];
-            401: components["responses"]["Error401"];
-            403: components["responses"]["Error403"];
-            404: components["responses"]["Error404"];
-            408: components["responses"]["Error408"];
-            429: components["responses"]["Error429"];
-            500: components["responses"]["Error500"];
-            503: components["responses"]["Error503"];
-        };
-    };
-    get_alerts_id: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["IncidentDetailJson"];
-                };
-            };
-            400: components["responses"]["Error400"];
-            401: components["responses"]["Error401"];
-            403: components["responses"]["Error403"];
-            404: components["responses"]["Error404"];
-            408: components["responses"]["Error408"];
-            429: components["responses"]["Error429"];
-            500: components["responses"]["Error500"];
-            503: components["responses"]["Error503"];
-        };
-    };
-    post_alerts_id_ack: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: {
-            content: {
-                "application/json": components["schemas"]["AckWish"] | null;
-            };
-        };
-        responses: {
-            /** @description No Content */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            400: components["responses"]["Error400"];
-            401: components["responses"]["Error401"];
-            403: components["responses"]["Error403"];
-            404: components["responses"]["Error404"];
-            408: components["responses"]["Error408"];
-            409: components["responses"]["Error409"];
-            413: components["responses"]["Error413"];
-            415: components["responses"]["Error415"];
-            422: components["responses"]["Error422"];
-            429: components["responses"]["Error429"];
-            500: components["responses"]["Error500"];
-            503: components["responses"]["Error503"];
-        };
-    };
-    delete_alerts_id_ack: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description No Content */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            400: components["responses"]["Error400"];
-            401: components["responses"]["Error401"];
-            403: components["responses"]["Error403"];
-            404: components["responses"]["Error404"];
-            408: components["responses"]["Error408"];
-            409: components["responses"]["Error409"];
-            429: components["responses"]["Error429"];
-            500: components["responses"]["Error500"];
-            503: components["responses"]["Error503"];
-        };
-    };
-    post_alerts_id_comments: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["CommentWish"];
-            };
-        };
-        responses: {
-            /** @description No Content */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            400: components["responses"]["Error400"];
-            401: components["responses"]["Error401"];
-            403: components["responses"]["Error403"];
-            404: components["responses"]["Error404"];
-            408: components["responses"]["Error408"];
-            409: components["responses"]["Error409"];
-            413: components["responses"]["Error413"];
-            415: components["responses"]["Error415"];
-            422: components["responses"]["Error422"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -4131,7 +3932,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AuditJson"];
+                    "application/json": components["schemas"]["AuditPageResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4152,7 +3953,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Login"];
+                "application/json": components["schemas"]["LoginRequest"];
             };
         };
         responses: {
@@ -4162,7 +3963,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["MeJson"];
+                    "application/json": components["schemas"]["CurrentUserResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4217,7 +4018,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["MeJson"];
+                    "application/json": components["schemas"]["CurrentUserResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4296,7 +4097,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewPassword"];
+                "application/json": components["schemas"]["ChangePasswordRequest"];
             };
         };
         responses: {
@@ -4334,7 +4135,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["SessionsJson"];
+                    "application/json": components["schemas"]["SessionListResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4380,7 +4181,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["SetUp"];
+                "application/json": components["schemas"]["SetupRequest"];
             };
         };
         responses: {
@@ -4390,7 +4191,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["MeJson"];
+                    "application/json": components["schemas"]["CurrentUserResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4421,7 +4222,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AuthState"];
+                    "application/json": components["schemas"]["LoginOptionsResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4441,7 +4242,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": components["schemas"]["Login"] | null;
+                "application/json": components["schemas"]["LoginRequest"] | null;
             };
         };
         responses: {
@@ -4451,7 +4252,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["SignedToken"];
+                    "application/json": components["schemas"]["SignedTokenResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4474,7 +4275,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["TotpCode"];
+                "application/json": components["schemas"]["EnableTotpRequest"];
             };
         };
         responses: {
@@ -4515,7 +4316,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["TotpOffer"];
+                    "application/json": components["schemas"]["TotpSetupResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4537,7 +4338,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Password"];
+                "application/json": components["schemas"]["PasswordRequest"];
             };
         };
         responses: {
@@ -4575,7 +4376,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["CatalogJson"];
+                    "application/json": components["schemas"]["CatalogResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4602,7 +4403,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ChannelsJson"];
+                    "application/json": components["schemas"]["ChannelListResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4623,7 +4424,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["ChannelWish"];
+                "application/json": components["schemas"]["ChannelRequest"];
             };
         };
         responses: {
@@ -4633,7 +4434,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ChannelJson"];
+                    "application/json": components["schemas"]["ChannelResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4664,7 +4465,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["KindsJson"];
+                    "application/json": components["schemas"]["ChannelKindListResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4685,7 +4486,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Template"];
+                "application/json": components["schemas"]["NotificationTemplate"];
             };
         };
         responses: {
@@ -4695,7 +4496,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["PreviewJson"];
+                    "application/json": components["schemas"]["TemplatePreviewResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4719,7 +4520,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["TryWish"];
+                "application/json": components["schemas"]["TestChannelRequest"];
             };
         };
         responses: {
@@ -4729,7 +4530,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["TriedJson"];
+                    "application/json": components["schemas"]["TestNotificationResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4755,7 +4556,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["ChannelWish"];
+                "application/json": components["schemas"]["ChannelRequest"];
             };
         };
         responses: {
@@ -4765,7 +4566,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ChannelJson"];
+                    "application/json": components["schemas"]["ChannelResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4828,7 +4629,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["TriedJson"];
+                    "application/json": components["schemas"]["TestNotificationResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4841,7 +4642,7 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
-    get_enrolments: {
+    get_enrollment_tokens: {
         parameters: {
             query?: never;
             header?: never;
@@ -4856,7 +4657,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["EnrolmentsJson"];
+                    "application/json": components["schemas"]["EnrollmentTokenListResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4868,7 +4669,7 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
-    post_enrolments: {
+    post_enrollment_tokens: {
         parameters: {
             query?: never;
             header?: never;
@@ -4877,7 +4678,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewEnrolment"];
+                "application/json": components["schemas"]["CreateEnrollmentTokenRequest"];
             };
         };
         responses: {
@@ -4887,7 +4688,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["MadeEnrolment"];
+                    "application/json": components["schemas"]["CreatedEnrollmentToken"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4903,7 +4704,7 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
-    delete_enrolments_id: {
+    delete_enrollment_tokens_id: {
         parameters: {
             query?: never;
             header?: never;
@@ -4951,7 +4752,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HostsJson"];
+                    "application/json": components["schemas"]["HostListResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4981,7 +4782,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HostJson"];
+                    "application/json": components["schemas"]["HostResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5045,7 +4846,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HostAlertsJson"];
+                    "application/json": components["schemas"]["HostAlertsResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5120,7 +4921,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ProcessesAnswer"];
+                    "application/json": components["schemas"]["ProcessesResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5158,7 +4959,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["SeriesAnswer"];
+                    "application/json": components["schemas"]["SeriesResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5191,7 +4992,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["SnapshotAnswer"];
+                    "application/json": components["schemas"]["SnapshotResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5216,7 +5017,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Tags"];
+                "application/json": components["schemas"]["TagsRequest"];
             };
         };
         responses: {
@@ -5226,7 +5027,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HostJson"];
+                    "application/json": components["schemas"]["HostResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5243,7 +5044,208 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
-    get_messages: {
+    get_incidents: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IncidentListResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_incidents_history: {
+        parameters: {
+            query?: {
+                /** @description Part of the title. */
+                text?: string;
+                severity?: components["schemas"]["Severity"];
+                /** @description Id or name of a host. */
+                host?: string;
+                rule?: string;
+                /** @description Begun from here on: milliseconds since 1970, RFC 3339, or `-7d`. */
+                from?: string;
+                /** @description Begun before. */
+                to?: string;
+                /** @description `next` of the page before. */
+                after?: string;
+                /** @description 200 at most. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IncidentHistoryResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_incidents_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IncidentDetailResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_incidents_id_ack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["AckRequest"] | null;
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    delete_incidents_id_ack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_incidents_id_comments: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CommentRequest"];
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_notifications: {
         parameters: {
             query?: {
                 /** @description `waiting`, `sent`, `dead` or `skipped`. */
@@ -5264,7 +5266,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["MessagesJson"];
+                    "application/json": components["schemas"]["NotificationListResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5276,7 +5278,7 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
-    post_messages_id_retry: {
+    post_notifications_id_retry: {
         parameters: {
             query?: never;
             header?: never;
@@ -5320,7 +5322,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RulesJson"];
+                    "application/json": components["schemas"]["RuleListResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5351,7 +5353,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RuleJson"];
+                    "application/json": components["schemas"]["RuleResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5359,6 +5361,40 @@ export interface operations {
             403: components["responses"]["Error403"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_rules_backtest: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BacktestRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BacktestResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
             413: components["responses"]["Error413"];
             415: components["responses"]["Error415"];
             422: components["responses"]["Error422"];
@@ -5413,7 +5449,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ImportJson"];
+                    "application/json": components["schemas"]["RuleImportResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5421,40 +5457,6 @@ export interface operations {
             403: components["responses"]["Error403"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
-            413: components["responses"]["Error413"];
-            415: components["responses"]["Error415"];
-            422: components["responses"]["Error422"];
-            429: components["responses"]["Error429"];
-            500: components["responses"]["Error500"];
-            503: components["responses"]["Error503"];
-        };
-    };
-    post_rules_test: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["TestWish"];
-            };
-        };
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["TestJson"];
-                };
-            };
-            400: components["responses"]["Error400"];
-            401: components["responses"]["Error401"];
-            403: components["responses"]["Error403"];
-            408: components["responses"]["Error408"];
             413: components["responses"]["Error413"];
             415: components["responses"]["Error415"];
             422: components["responses"]["Error422"];
@@ -5484,7 +5486,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RuleJson"];
+                    "application/json": components["schemas"]["RuleResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5545,7 +5547,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ServersJson"];
+                    "application/json": components["schemas"]["ServerListResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5566,7 +5568,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["ServerWish"];
+                "application/json": components["schemas"]["ServerRequest"];
             };
         };
         responses: {
@@ -5576,7 +5578,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ServerJson"];
+                    "application/json": components["schemas"]["ServerResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5601,7 +5603,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["ImportWish"];
+                "application/json": components["schemas"]["ServerImportRequest"];
             };
         };
         responses: {
@@ -5611,7 +5613,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ServersImportJson"];
+                    "application/json": components["schemas"]["ServerImportResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5642,7 +5644,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Asked"];
+                    "application/json": components["schemas"]["CollectAllResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5664,7 +5666,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["CleanWish"];
+                "application/json": components["schemas"]["CleanQueueRequest"];
             };
         };
         responses: {
@@ -5708,7 +5710,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["JobsJson"];
+                    "application/json": components["schemas"]["CollectionJobListResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5816,7 +5818,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["QueueJson"];
+                    "application/json": components["schemas"]["QueueStatsResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5828,7 +5830,7 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
-    get_servers_metrics_summary: {
+    get_servers_summary: {
         parameters: {
             query?: never;
             header?: never;
@@ -5843,7 +5845,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ServersTotal"];
+                    "application/json": components["schemas"]["FleetTotals"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5864,7 +5866,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["TestServer"];
+                "application/json": components["schemas"]["TestServerRequest"];
             };
         };
         responses: {
@@ -5874,7 +5876,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["TestResult"];
+                    "application/json": components["schemas"]["ConnectionTestResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5906,7 +5908,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ServerJson"];
+                    "application/json": components["schemas"]["ServerResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5931,7 +5933,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["ServerWish"];
+                "application/json": components["schemas"]["ServerRequest"];
             };
         };
         responses: {
@@ -5941,7 +5943,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ServerJson"];
+                    "application/json": components["schemas"]["ServerResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6004,7 +6006,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Asked"];
+                    "application/json": components["schemas"]["CollectAllResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6029,7 +6031,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["TrustWish"];
+                "application/json": components["schemas"]["AcceptHostKeyRequest"];
             };
         };
         responses: {
@@ -6039,7 +6041,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ServerJson"];
+                    "application/json": components["schemas"]["ServerResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6073,7 +6075,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["TestResult"];
+                    "application/json": components["schemas"]["ConnectionTestResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6109,7 +6111,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["LooksJson"];
+                    "application/json": components["schemas"]["CollectionPageResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6137,7 +6139,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["SilencesJson"];
+                    "application/json": components["schemas"]["SilenceListResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6158,7 +6160,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["SilenceWish"];
+                "application/json": components["schemas"]["SilenceRequest"];
             };
         };
         responses: {
@@ -6168,7 +6170,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["SilenceJson"];
+                    "application/json": components["schemas"]["SilenceResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6195,7 +6197,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["SilenceWish"];
+                "application/json": components["schemas"]["SilenceRequest"];
             };
         };
         responses: {
@@ -6205,7 +6207,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["SilenceJson"];
+                    "application/json": components["schemas"]["SilenceResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6266,7 +6268,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["SystemJson"];
+                    "application/json": components["schemas"]["SystemResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6293,7 +6295,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["TokensJson"];
+                    "application/json": components["schemas"]["TokenListResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6314,7 +6316,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewToken"];
+                "application/json": components["schemas"]["CreateTokenRequest"];
             };
         };
         responses: {
@@ -6324,7 +6326,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["MadeToken"];
+                    "application/json": components["schemas"]["CreatedToken"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6383,7 +6385,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["UsersJson"];
+                    "application/json": components["schemas"]["UserListResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6404,7 +6406,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewUser"];
+                "application/json": components["schemas"]["CreateUserRequest"];
             };
         };
         responses: {
@@ -6414,7 +6416,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["UserJson"];
+                    "application/json": components["schemas"]["UserResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6470,7 +6472,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["UserChange"];
+                "application/json": components["schemas"]["UpdateUserRequest"];
             };
         };
         responses: {
@@ -6480,7 +6482,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["UserJson"];
+                    "application/json": components["schemas"]["UserResponse"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6602,7 +6604,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["IngestAnswer"];
+                    "application/json": components["schemas"]["IngestResponse"];
                 };
             };
             400: components["responses"]["Error400"];

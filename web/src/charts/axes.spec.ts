@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { gapsBetween, label, liveRange, merged, moments, steps, yRange } from './axes'
+import { gapsBetween, label, liveRange, merged, formatTick, steps, yRange } from './axes'
 
 it.each([
   [new Date(2026, 4, 1, 10, 5, 7), 10, '10:05:07'],
@@ -8,10 +8,10 @@ it.each([
   [new Date(2026, 4, 1), 30 * 86_400, 'May'],
   [new Date(2026, 0, 1), 30 * 86_400, '2026'],
   [new Date(2026, 4, 1), 365 * 86_400, '2026'],
-])('%s with ticks %s s apart is %s', (at, apart, text) => expect(moments(at.getTime(), apart)).toBe(text))
+])('%s with ticks %s s spacing is %s', (at, spacing, text) => expect(formatTick(at.getTime(), spacing)).toBe(text))
 
 describe('axes', () => {
-  it('labels without needless zeros', () => {
+  it('labels have no trailing zeros', () => {
     expect(label(2 * 1024 ** 3, 'bytes')).toBe('2 GiB')
     expect(label(50, 'percent')).toBe('50%')
     expect(label(0.5, 'count')).toBe('0.5')
@@ -19,7 +19,7 @@ describe('axes', () => {
     expect(label(100, 'count')).toBe('100')
   })
 
-  it('keeps a floor under the top, and percent within 100', () => {
+  it('y range has a minimum span and caps percent at 100', () => {
     const range = (unit: 'percent' | 'bytes', max: number) => yRange(unit)(null as never, 0, max, 'y') as [number, number]
     expect(range('percent', 0)).toEqual([0, 1.08])
     expect(range('percent', 99)).toEqual([0, 100])
@@ -28,17 +28,17 @@ describe('axes', () => {
     expect(yRange('bytes', 500)(null as never, 0, 9, 'y')).toEqual([0, 500])
   })
 
-  it('shows a new host close up, and a known one over the whole window', () => {
+  it('x range grows with a new host', () => {
     expect(liveRange([1000, 1010], 300)).toEqual([950, 1010])
     expect(liveRange([1000, 1100], 300)).toEqual([1000, 1100])
     expect(liveRange([1000, 2000], 300)).toEqual([1700, 2000])
   })
 
-  it('finds the gaps', () => {
-    const two = [2, 2, 2, 2, 2]
-    expect(gapsBetween([0, 2, 4, 64, 66], two, 0, 4)).toEqual([[4, 64]])
-    expect(gapsBetween([0, 2, 4.9], two, 0, 2)).toEqual([])
-    // The tick after a stall stands for a long time; the stall is still one.
+  it('finds gaps', () => {
+    const steps2 = [2, 2, 2, 2, 2]
+    expect(gapsBetween([0, 2, 4, 64, 66], steps2, 0, 4)).toEqual([[4, 64]])
+    expect(gapsBetween([0, 2, 4.9], steps2, 0, 2)).toEqual([])
+    // The tick after a stall covers a long time; the stall is still a gap.
     expect(gapsBetween([0, 2, 22], [2, 2, 20], 0, 2)).toEqual([[2, 22]])
     expect(
       merged([

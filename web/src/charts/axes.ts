@@ -1,8 +1,8 @@
-// Ticks and labels of a chart's axes, by unit.
+// Ranges, ticks, labels and gaps of a chart's axes.
 import type uPlot from 'uplot'
 import { clock, clockShort, day, format, month, type Unit, year } from '../lib/format'
 
-/** Steps that read well: powers of two for bytes, 1-2-5 for the rest. */
+/** Tick distances of the y axis: powers of two for bytes, 1-2-5 for other units. */
 export function steps(unit: Unit): number[] {
   if (unit === 'bytes' || unit === 'bytes_per_second') return Array.from({ length: 56 }, (_, power) => 2 ** power)
   const out: number[] = []
@@ -10,17 +10,18 @@ export function steps(unit: Unit): number[] {
   return out
 }
 
-/** From zero to a bit above the largest value, or a line across; never a flat line at the top of nothing. */
-export function yRange(unit: Unit, most?: number, across = 0): uPlot.Range.Function {
+/** Y range from zero to `max`, or to slightly above the largest value and `minSpan`, with a minimum span per unit. */
+export function yRange(unit: Unit, max?: number, minSpan = 0): uPlot.Range.Function {
   return (_, __, largest) => {
-    const max = Math.max(largest ?? 0, across)
-    if (most) return [0, most]
-    const least = unit === 'percent' ? 1 : unit === 'bytes' || unit === 'bytes_per_second' ? 1024 : unit === 'celsius' ? 50 : 1
-    const top = Math.max(max, least) * 1.08
-    return [0, unit === 'percent' && max <= 100 ? Math.min(top, 100) : top]
+    if (max) return [0, max]
+    const value = Math.max(largest ?? 0, minSpan)
+    const min = unit === 'percent' ? 1 : unit === 'bytes' || unit === 'bytes_per_second' ? 1024 : unit === 'celsius' ? 50 : 1
+    const top = Math.max(value, min) * 1.08
+    return [0, unit === 'percent' && value <= 100 ? Math.min(top, 100) : top]
   }
 }
 
+/** Label of a y tick, without trailing zeros. */
 export function label(value: number, unit: Unit): string {
   if (value === 0) return unit === 'percent' ? '0%' : '0'
   return format(value, unit)
@@ -28,28 +29,28 @@ export function label(value: number, unit: Unit): string {
     .replace(/(\.\d*?)0+(?=\D|$)/, '$1')
 }
 
-/** A tick of the time axis, by how far apart ticks are, seconds. */
-export function moments(ms: number, apart: number): string {
-  if (apart < 60) return clock(ms)
+/** Label of a time tick; `spacing` is the distance between ticks in seconds. */
+export function formatTick(ms: number, spacing: number): string {
+  if (spacing < 60) return clock(ms)
   const at = new Date(ms)
-  if (apart >= 300 * 86_400) return year(ms)
-  if (apart >= 25 * 86_400) return at.getMonth() === 0 ? year(ms) : month(ms)
+  if (spacing >= 300 * 86_400) return year(ms)
+  if (spacing >= 25 * 86_400) return at.getMonth() === 0 ? year(ms) : month(ms)
   return at.getHours() + at.getMinutes() === 0 ? day(ms) : clockShort(ms)
 }
 
-/** Whether a row follows so late on the one before it that something is missing between. */
+/** Whether rows are missing before the row at index `at`. */
 export function isGap(times: ArrayLike<number>, steps: ArrayLike<number>, at: number): boolean {
   return at > 0 && times[at]! - times[at - 1]! > Math.min(steps[at]!, steps[at - 1]!) * 2.5
 }
 
-/** Stretches without data. */
+/** Time ranges without data between two row indices. */
 export function gapsBetween(times: ArrayLike<number>, steps: ArrayLike<number>, from: number, to: number): [number, number][] {
   const gaps: [number, number][] = []
   for (let at = Math.max(1, from); at <= to; at++) if (isGap(times, steps, at)) gaps.push([times[at - 1]!, times[at]!])
   return gaps
 }
 
-/** Sorted and without overlaps, as a clip path needs them. */
+/** Gaps in ascending order with overlaps merged, as uPlot's clip path requires. */
 export function merged(gaps: [number, number][]): [number, number][] {
   const out: [number, number][] = []
   for (const [from, to] of gaps.sort((a, b) => a[0] - b[0])) {
@@ -60,7 +61,7 @@ export function merged(gaps: [number, number][]): [number, number][] {
   return out
 }
 
-/** The newest `window` seconds; a host that is new gets less, but a minute at least. */
+/** Time range of a live chart: the last `window` seconds, less for a new host, at least one minute. */
 export function liveRange(times: ArrayLike<number>, window: number): [number, number] {
   const last = times[times.length - 1] ?? Date.now() / 1000
   const first = times[0] ?? last

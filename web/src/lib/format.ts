@@ -1,4 +1,4 @@
-// Numbers and times as people read them.
+// Display of numbers, durations and times: units from the metric catalog, times in the browser's zone.
 
 export type Unit = 'percent' | 'bytes' | 'bytes_per_second' | 'per_second' | 'count' | 'milliseconds' | 'celsius' | 'megahertz'
 
@@ -16,7 +16,7 @@ function scaled(value: number, step: number, units: string[]): [string, string] 
   return [(value < 0 ? '-' : '') + size.toFixed(digits), units[unit]!]
 }
 
-/** Number and unit apart, so that the unit can be shown smaller. */
+/** Formatted number and its unit, separately, so that the unit can be styled. */
 export function parts(value: number | null | undefined, unit: Unit): [string, string] {
   if (value === null || value === undefined || !Number.isFinite(value)) return ['–', '']
   switch (unit) {
@@ -50,13 +50,13 @@ export function format(value: number | null | undefined, unit: Unit): string {
   return name === '' ? number : name === '%' ? `${number}${name}` : `${number} ${name}`
 }
 
-/** Two of a kind: "0.12 / 3.40 ms"; each with its own unit where they differ. */
+/** Two values of one unit: "0.12 / 3.40 ms"; both units are written if the scales differ. */
 export function pair(a: number | null, b: number | null, unit: Unit): string {
   const [left, right] = [parts(a, unit), parts(b, unit)]
   return left[1] === right[1] ? `${left[0]} / ${format(b, unit)}` : `${format(a, unit)} / ${format(b, unit)}`
 }
 
-/** 5 → "5 s", 3700 → "1 h 1 min", 200000 → "2 d 7 h". */
+/** Seconds as text with at most two units: 5 → "5 s", 3700 → "1 h 1 min", 200000 → "2 d 7 h". */
 export function duration(seconds: number | null | undefined): string {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return '–'
   const s = Math.max(0, Math.floor(seconds))
@@ -70,28 +70,31 @@ export function duration(seconds: number | null | undefined): string {
   const first = units.findIndex(([size]) => s >= size)
   const [size, name] = units[first]!
   const next = units[first + 1]
-  const rest = next ? Math.floor((s % size) / next[0]) : 0
-  return `${Math.floor(s / size)} ${name}${rest && next ? ` ${rest} ${next[1]}` : ''}`
+  const remainder = next ? Math.floor((s % size) / next[0]) : 0
+  return `${Math.floor(s / size)} ${name}${remainder && next ? ` ${remainder} ${next[1]}` : ''}`
 }
 
 const TWO = '2-digit'
 const SECONDS = new Intl.DateTimeFormat(undefined, { hourCycle: 'h23', hour: TWO, minute: TWO, second: TWO })
 const MINUTES = new Intl.DateTimeFormat(undefined, { hourCycle: 'h23', hour: TWO, minute: TWO })
-const MOMENT = new Intl.DateTimeFormat(undefined, { hourCycle: 'h23', dateStyle: 'medium', timeStyle: 'medium' })
-
-/** 09:05:07, in the viewer's zone. */
-export const clock = (ms: number) => SECONDS.format(ms)
-/** 09:05 */
-export const clockShort = (ms: number) => MINUTES.format(ms)
 const DAY = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' })
-
-/** 21 Nov */
-export const day = (ms: number) => DAY.format(ms)
 const MONTH = new Intl.DateTimeFormat(undefined, { month: 'short' })
+const DATE_TIME = new Intl.DateTimeFormat(undefined, { hourCycle: 'h23', dateStyle: 'medium', timeStyle: 'medium' })
 
-/** Nov */
+/** Time of day with seconds, such as 09:05:07. */
+export const clock = (ms: number) => SECONDS.format(ms)
+
+/** Time of day without seconds, such as 09:05. */
+export const clockShort = (ms: number) => MINUTES.format(ms)
+
+/** Day and month, such as 21 Nov. */
+export const day = (ms: number) => DAY.format(ms)
+
+/** Abbreviated month name, such as Nov. */
 export const month = (ms: number) => MONTH.format(ms)
-/** 2026 */
+
+/** Four-digit year in the local zone. */
 export const year = (ms: number) => String(new Date(ms).getFullYear())
-/** With the date. */
-export const moment = (ms: number) => MOMENT.format(ms)
+
+/** Date and time of day with seconds. */
+export const dateTime = (ms: number) => DATE_TIME.format(ms)

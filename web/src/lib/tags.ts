@@ -1,4 +1,2 @@
-// Tags as people type them.
-
-/** `environment=production, web` as a list. */
-export const tagsOf = (text: string) => text.split(/[\s,]+/).filter((tag) => tag !== '')
+/** Splits `environment=production, web` into tags; commas and white space separate. */
+export const parseTags = (text: string) => text.split(/[\s,]+/).filter((tag) => tag !== '')

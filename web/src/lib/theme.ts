@@ -1,4 +1,4 @@
-// Dark, light, or as the system has it; remembered in this browser.
+// Color theme: dark, light or the system's preference; stored in this browser.
 import { shallowRef } from 'vue'
 
 export type Theme = 'system' | 'dark' | 'light'
@@ -6,7 +6,7 @@ export type Theme = 'system' | 'dark' | 'light'
 const KEY = 'perfwatch.theme'
 const dark = window.matchMedia('(prefers-color-scheme: dark)')
 
-function remembered(): Theme {
+function storedTheme(): Theme {
   try {
     const theme = localStorage.getItem(KEY)
     return theme === 'dark' || theme === 'light' ? theme : 'system'
@@ -15,10 +15,11 @@ function remembered(): Theme {
   }
 }
 
-export const theme = shallowRef<Theme>(remembered())
-/** Changes whenever the colours do: charts redraw. */
+export const theme = shallowRef<Theme>(storedTheme())
+/** Incremented when colors change; canvases redraw then. */
 export const themeVersion = shallowRef(0)
 
+/** Sets `data-theme` on the root element. */
 export function applyTheme() {
   const isDark = theme.value === 'system' ? dark.matches : theme.value === 'dark'
   document.documentElement.dataset.theme = isDark ? 'dark' : 'light'
@@ -30,13 +31,14 @@ export function setTheme(next: Theme) {
   try {
     localStorage.setItem(KEY, next)
   } catch {
-    // A browser that keeps nothing still changes its colours.
+    // Storage may be disabled; the theme still applies to this page.
   }
   applyTheme()
 }
 
 dark.addEventListener('change', applyTheme)
 
-export function colour(name: string): string {
+/** Value of the color token `--name` in the current theme. */
+export function color(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim()
 }

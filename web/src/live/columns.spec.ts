@@ -9,7 +9,7 @@ const columns = [
 const tick = (t: number, v: (number | null)[], shape = 's') => ({ host: 'h', shape, t, seq: 0, interval_ms: 2000, v })
 
 describe('HostColumns', () => {
-  it('unscales, keeps gaps, and sorts instances as people do', () => {
+  it('unscales values, keeps gaps and sorts instances naturally', () => {
     const store = new HostColumns()
     store.setShape('s', columns)
     store.tick(tick(1000, [1234, 5, null]))
@@ -21,7 +21,7 @@ describe('HostColumns', () => {
     expect(store.get('cpu.core.usage', '2')).toEqual([null, 0.7])
   })
 
-  it('puts late ticks in their place and replaces repeats', () => {
+  it('inserts late ticks and replaces duplicates', () => {
     const store = new HostColumns()
     store.setShape('s', columns)
     for (const t of [1000, 5000, 3000, 5000, 2000]) store.tick(tick(t, [t, 0, 0]))
@@ -29,7 +29,7 @@ describe('HostColumns', () => {
     expect(store.get('cpu.usage')).toEqual([10, 20, 30, 50])
   })
 
-  it('survives a new shape: old series end, new ones begin', () => {
+  it('handles shape changes', () => {
     const store = new HostColumns()
     store.setShape('s', columns)
     store.tick(tick(1000, [100, 1, 1]))
@@ -37,12 +37,12 @@ describe('HostColumns', () => {
     store.tick(tick(2000, [50], 'n'))
     expect(store.get('cpu.usage')).toEqual([1, null])
     expect(store.get('load.1m')).toEqual([null, 0.5])
-    // A tick of a shape nobody described is not guessed at.
+    // Ticks of an unknown shape are ignored.
     store.tick(tick(3000, [1, 2], 'unknown'))
     expect(store.times).toEqual([1, 2])
   })
 
-  it('merges back-fill with what is there', () => {
+  it('merges backfill', () => {
     const store = new HostColumns()
     store.setShape('s', columns)
     store.tick(tick(5000, [500, 0, 0]))
@@ -62,7 +62,7 @@ describe('HostColumns', () => {
     expect(store.get('cpu.usage')).toEqual([0.01, 0.03, 0.05])
   })
 
-  it('forgets the oldest, stays aligned, and lets go of what is no more', () => {
+  it('evicts old columns and stays aligned', () => {
     const store = new HostColumns()
     store.setShape('s', columns)
     store.setShape('n', columns.slice(0, 2))
@@ -75,7 +75,7 @@ describe('HostColumns', () => {
     expect(store.has('cpu.core.usage', '2')).toBe(false)
   })
 
-  it('keeps what is on screen while paused', () => {
+  it('keeps visible data while paused', () => {
     const store = new HostColumns()
     store.setShape('s', columns)
     store.keepAll = true
@@ -86,7 +86,7 @@ describe('HostColumns', () => {
     expect(store.times[0]).toBe(KEEP_S)
   })
 
-  it('follows a clock that was set back', () => {
+  it('handles a clock set back', () => {
     const store = new HostColumns()
     store.setShape('s', columns)
     const seq = (n: number, t: number) => ({ ...tick(t, [n, 0, 0]), seq: n })
@@ -101,7 +101,7 @@ describe('HostColumns', () => {
     expect(store.last('cpu.usage')).toBe(0.04)
   })
 
-  it('knows each stretch of the past by its own rhythm', () => {
+  it('detects the interval of each segment', () => {
     const store = new HostColumns()
     const t = [0, 10_000, 20_000, 21_000, 22_000]
     const v = [t.map(() => 1), t.map(() => 1), t.map(() => 1)]

@@ -1,55 +1,54 @@
-// One host's recent past as plain columns, outside Vue's proxies: appended to, sliced from the
-// front, read by charts as they are.
+// Live columns of one host: plain arrays outside Vue's reactivity, which charts read without a copy.
 import type { BackfillEntry, Column, ProcessRow, Scaled, TickEntry } from '../api/types'
 
 export type Value = number | null
 
-/** Time kept: the longest window that can be shown. */
+/** Seconds of data that are kept: the longest live window. */
 export const KEEP_S = 1_800
-/** The front is cut off in bites, so that appending stays cheap. */
+/** Seconds beyond `KEEP_S` before old rows are removed, so that ticks rarely move whole arrays. */
 const SLACK_S = 120
-/** Rows kept whatever happens: an hour of a paused page at four a second. */
-const MOST_ROWS = 15_000
-/** A series that was not in the last rows is gone: its device was removed. */
+/** Maximum number of rows: one hour of a paused page at four ticks per second. */
+const MAX_ROWS = 15_000
+/** Rows without a value after which an instance counts as removed. */
 const RECENT_ROWS = 5
 
 export const keyOf = (metric: string, instance = '') => (instance ? `${metric}|${instance}` : metric)
 
-/** A stretch without data, and why as far as the hub can tell. */
+/** Time range without data, in Unix seconds, with its reason as far as the hub knows it. */
 export interface Gap {
   from: number
   to: number
   why: string
 }
 
-/** What tables read: the newest figure of each metric. */
+/** Newest value of each metric, for tables and cards. */
 export interface Latest {
   last(metric: string, instance?: string): Value
   instances(metric: string): string[]
 }
 
-/** What charts read: aligned columns over some time. */
+/** Aligned columns over a time range, for charts. */
 export interface Columns extends Latest {
-  /** Seconds since 1970, ascending. */
+  /** Unix seconds in ascending order. */
   readonly times: number[]
-  /** The time each row stands for, seconds. */
+  /** Seconds that each row covers. */
   readonly steps: number[]
-  /** Told by the hub; none where the rows' rhythm tells. */
+  /** Gaps reported by the hub; if absent, gaps follow from `times` and `steps`. */
   readonly gaps?: Gap[]
   get(metric: string, instance?: string): Value[]
   has(metric: string, instance?: string): boolean
-  /** Least and largest beside the averages, where a row is more than one tick. */
+  /** Minimum and maximum per row; null where a row is a single tick. */
   band?(metric: string, instance?: string): { min: Value[]; max: Value[] } | null
 }
 
 export class HostColumns implements Columns {
-  /** Seconds since 1970, ascending, as charts want them. */
+  /** Unix seconds in ascending order. */
   readonly times: number[] = []
-  /** The time each row stands for, seconds: what tells a gap from a slow rhythm. */
+  /** Seconds that each row covers; distinguishes a gap from a long interval. */
   readonly steps: number[] = []
-  /** When this page last heard of the host, by its own clock. */
-  heardMs = 0
-  /** While set, nothing is forgotten: it may be on screen. */
+  /** Time of the last tick on the browser's clock, in Unix milliseconds. */
+  lastSeenMs = 0
+  /** Keeps all rows while a paused page may show them. */
   keepAll = false
   intervalMs = 2_000
   processes: ProcessRow[] = []
@@ -59,7 +58,7 @@ export class HostColumns implements Columns {
   private names = new Map<string, Set<string>>()
   private lastSeq = 0
 
-  /** A column, aligned with `times`; one that never was is all gaps. */
+  /** Column aligned with `times`; all null if the metric is unknown. */
   get(metric: string, instance = ''): Value[] {
     const key = keyOf(metric, instance)
     return this.columns.get(key) ?? this.add(key, metric, instance)
@@ -69,18 +68,18 @@ export class HostColumns implements Columns {
     return this.columns.get(keyOf(metric, instance))?.some((value) => value !== null) ?? false
   }
 
-  /** The newest value of a column. */
+  /** Newest value of a column, null if it has none. */
   last(metric: string, instance = ''): Value {
     return this.columns.get(keyOf(metric, instance))?.at(-1) ?? null
   }
 
-  /** Which instances of a metric are there now. */
+  /** Instances of a metric that have recent values, in natural order. */
   instances(metric: string): string[] {
-    const isThere = (name: string) =>
+    const isPresent = (name: string) =>
       this.get(metric, name)
         .slice(-RECENT_ROWS)
         .some((value) => value !== null)
-    const names = [...(this.names.get(metric) ?? [])].filter(isThere)
+    const names = [...(this.names.get(metric) ?? [])].filter(isPresent)
     return names.sort((a, b) => a.localeCompare(b, undefined, { numeric: true }))
   }
 
@@ -106,23 +105,23 @@ export class HostColumns implements Columns {
     const isNewest = (entry.t.at(-1) ?? 0) >= this.lastMs
     for (let row = 0; row < entry.t.length; row++) {
       const t = entry.t[row]!
-      // The nearer neighbour tells the rhythm, whatever gap or change of pace is on the other side.
+      // The distance to the nearer neighbor is the interval; a gap or a new interval may be on the other side.
       const near = Math.min(t - (entry.t[row - 1] ?? -Infinity), (entry.t[row + 1] ?? Infinity) - t)
       const step = Number.isFinite(near) ? near : entry.interval_ms
-      this.put(t, entry.shape, step / 1000, (column) => entry.v[column]![row]!)
+      this.insert(t, entry.shape, step / 1000, (column) => entry.v[column]![row]!)
     }
     if (isNewest && entry.processes) this.processes = entry.processes
     this.trim()
   }
 
   tick(entry: TickEntry) {
-    // A higher number with an earlier time: the host's clock was set back. What it said of
-    // times to come was wrong.
-    if (entry.seq > this.lastSeq && entry.t < this.lastMs && this.lastSeq > 0) this.forgetAfter(entry.t / 1000)
+    // A higher sequence number with an earlier time: the host's clock was set back, so rows after
+    // this time are wrong.
+    if (entry.seq > this.lastSeq && entry.t < this.lastMs && this.lastSeq > 0) this.dropAfter(entry.t / 1000)
     this.lastSeq = Math.max(this.lastSeq, entry.seq)
     const isNewest = entry.t >= this.lastMs
-    this.put(entry.t, entry.shape, entry.interval_ms / 1000, (column) => entry.v[column]!)
-    this.heardMs = Date.now()
+    this.insert(entry.t, entry.shape, entry.interval_ms / 1000, (column) => entry.v[column]!)
+    this.lastSeenMs = Date.now()
     if (isNewest) {
       this.intervalMs = entry.interval_ms || this.intervalMs
       this.processes = entry.processes ?? this.processes
@@ -131,8 +130,8 @@ export class HostColumns implements Columns {
     this.trim()
   }
 
-  /** Puts a row in its place by time; one that is there already is replaced. */
-  private put(tMs: number, shape: string, step: number, value: (column: number) => Scaled) {
+  /** Inserts a row by time; a row of the same time is replaced. */
+  private insert(tMs: number, shape: string, step: number, value: (column: number) => Scaled) {
     const columns = this.shapes.get(shape)
     if (!columns) return
     const t = tMs / 1000
@@ -172,24 +171,24 @@ export class HostColumns implements Columns {
     return values
   }
 
-  private forgetAfter(t: number) {
-    const keep = this.times.findIndex((time) => time > t)
-    if (keep < 0) return
-    this.times.length = keep
-    this.steps.length = keep
-    for (const values of this.columns.values()) values.length = keep
+  private dropAfter(t: number) {
+    const length = this.times.findIndex((time) => time > t)
+    if (length < 0) return
+    this.times.length = length
+    this.steps.length = length
+    for (const values of this.columns.values()) values.length = length
   }
 
   private trim() {
     const { times } = this
     const oldest = (times.at(-1) ?? 0) - KEEP_S
     const tooOld = times[0] !== undefined && times[0] < oldest - SLACK_S && !this.keepAll
-    if (!tooOld && times.length <= MOST_ROWS) return
-    const over = Math.max(tooOld ? times.findIndex((t) => t >= oldest) : 0, times.length - MOST_ROWS)
-    times.splice(0, over)
-    this.steps.splice(0, over)
+    if (!tooOld && times.length <= MAX_ROWS) return
+    const removed = Math.max(tooOld ? times.findIndex((t) => t >= oldest) : 0, times.length - MAX_ROWS)
+    times.splice(0, removed)
+    this.steps.splice(0, removed)
     for (const [key, values] of this.columns) {
-      values.splice(0, over)
+      values.splice(0, removed)
       if (values.some((value) => value !== null)) continue
       this.columns.delete(key)
       const [metric = '', instance = ''] = key.split('|')

@@ -1,4 +1,4 @@
-// One host, live: its columns, and a version that counts up at most once a frame.
+// Live data of one host: its columns and a version counter that increases at most once per frame.
 import { onScopeDispose, shallowRef, type ShallowRef } from 'vue'
 import { liveSocket } from '../api/live'
 import type { LiveMessage } from '../api/types'
@@ -6,13 +6,14 @@ import { HostColumns } from './columns'
 
 export interface LiveHost {
   columns: HostColumns
-  /** Changes when there is something new to draw. */
+  /** Increases when new data is to be drawn. */
   version: ShallowRef<number>
-  /** Stops following `version`; data still arrives. */
+  /** While true, `version` does not change; data is still received. */
   paused: ShallowRef<boolean>
   setPaused(paused: boolean): void
 }
 
+/** Seconds of backfill at the start of a subscription: the hub's recent window. */
 export const BACKFILL_S = 300
 
 export function useHost(id: string, metrics: string[]): LiveHost {
@@ -25,26 +26,26 @@ export function useHost(id: string, metrics: string[]): LiveHost {
     frame = 0
     if (!paused.value) version.value++
   }
-  // A hidden tab gets no frames: it draws nothing and catches up when it is shown.
-  const soon = () => {
+  // Hidden tabs get no frames: they draw nothing until they are shown.
+  const scheduleFlush = () => {
     frame ||= requestAnimationFrame(flush)
   }
 
-  const hear = (message: LiveMessage) => {
+  const onMessage = (message: LiveMessage) => {
     if (message.type === 'columns') {
       columns.setShape(message.shape, message.columns)
     } else if (message.type === 'backfill') {
       for (const entry of message.hosts) columns.backfill(entry)
-      soon()
+      scheduleFlush()
     } else if (message.type === 'tick') {
       for (const entry of message.hosts) columns.tick(entry)
-      soon()
+      scheduleFlush()
     }
   }
 
-  const end = liveSocket().subscribe({ hosts: [id], metrics, processes: true, backfill_s: BACKFILL_S }, hear)
+  const unsubscribe = liveSocket().subscribe({ hosts: [id], metrics, processes: true, backfill_s: BACKFILL_S }, onMessage)
   onScopeDispose(() => {
-    end()
+    unsubscribe()
     cancelAnimationFrame(frame)
   })
   return {
@@ -54,7 +55,7 @@ export function useHost(id: string, metrics: string[]): LiveHost {
     setPaused(value) {
       paused.value = value
       columns.keepAll = value
-      soon()
+      scheduleFlush()
     },
   }
 }

@@ -1,15 +1,14 @@
-// The past in a real browser: ranges, zoom and back, the processes of an instant, gaps, a
-// reload that shows the same.
+// History in a real browser: ranges, zoom, processes at a time, gaps, reload.
 import { join } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { complaints, openBrowser, SHOTS, Site } from './support'
+import { pageErrors, openBrowser, SCREENSHOTS, TestSite } from './support'
 
 let browser: Browser
-let site: Site
+let site: TestSite
 const now = Math.floor(Date.now() / 60_000) * 60_000
 
-/** Two days at 20 s: a spike of one tick a day ago, an hour missing half a day ago. */
+/** Sends two days of snapshots at 20 s: a spike of one tick a day ago, a gap of one hour half a day ago. */
 async function fill() {
   const rows = []
   for (let at = now - 2 * 86_400_000, seq = 0; at < now; at += 20_000, seq++) {
@@ -42,7 +41,7 @@ async function fill() {
 
 beforeAll(async () => {
   browser = await openBrowser()
-  site = new Site()
+  site = new TestSite()
   await site.startHub()
   await fill()
 }, 60_000)
@@ -51,14 +50,14 @@ afterAll(async () => {
   await site?.stop()
 })
 
-async function open(path: string, width = 1400): Promise<{ page: Page; problems: string[] }> {
+async function open(path: string, width = 1400): Promise<{ page: Page; errors: string[] }> {
   const context = await browser.newContext({ viewport: { width, height: 1000 }, colorScheme: 'dark' })
-  await site.enter(context)
+  await site.logIn(context)
   const page = await context.newPage()
-  const problems = complaints(page)
+  const errors = pageErrors(page)
   await page.goto(site.url + path)
   await chart(page, 'Load').locator('canvas').waitFor()
-  return { page, problems }
+  return { page, errors }
 }
 
 const chart = (page: Page, title: string) => page.locator(`section.chart[aria-label="${title}"]`)
@@ -67,23 +66,23 @@ const table = (page: Page) => page.locator('section[aria-label="Top processes"]'
 const range = (page: Page) => new URL(page.url()).searchParams
 
 describe('history', () => {
-  it('shows a range, its gap and its spike, and says so in the address', async () => {
-    const { page, problems } = await open('/hosts/past?range=7d')
+  it('range with gap and spike is reflected in the URL', async () => {
+    const { page, errors } = await open('/hosts/past?range=7d')
     await expect.poll(() => points(page)).toBeGreaterThan(50)
     await page.getByLabel('Time shown').locator('visible=true').last().selectOption('24h')
     await expect.poll(() => range(page).get('range')).toBe('24h')
     await expect.poll(() => chart(page, 'Load').getAttribute('data-gaps')).toBe('1')
     await expect.poll(() => table(page).locator('tbody').textContent()).toContain('init')
-    await page.screenshot({ path: join(SHOTS, 'history-24h.png'), fullPage: true })
+    await page.screenshot({ path: join(SCREENSHOTS, 'history-24h.png'), fullPage: true })
     await page.reload()
     await expect.poll(() => chart(page, 'Load').getAttribute('data-gaps')).toBe('1')
     expect(range(page).get('range')).toBe('24h')
-    expect(problems).toEqual([])
+    expect(errors).toEqual([])
     await page.context().close()
   })
 
-  it('zooms to a spike, shows who made it, and comes back', async () => {
-    const { page, problems } = await open('/hosts/past?range=7d')
+  it('zoom to a spike shows its processes', async () => {
+    const { page, errors } = await open('/hosts/past?range=7d')
     await expect.poll(() => points(page)).toBeGreaterThan(50)
     const box = (await chart(page, 'Load').locator('.u-over').boundingBox())!
     const x = (at: number, from: number, to: number) => box.x + (box.width * (at - from)) / (to - from)
@@ -102,10 +101,10 @@ describe('history', () => {
     await expect.poll(() => table(page).locator('.when').textContent()).toMatch(/^at /)
     await page.mouse.click(x(now - 86_400_000 + 5_000, zoomedFrom, zoomedTo), box.y + 30)
     await expect.poll(() => range(page).get('at')).not.toBeNull()
-    // The very second, by the address.
+    // The exact second, by URL.
     await page.goto(`${site.url}/hosts/past?from=${zoomedFrom}&to=${zoomedTo}&at=${now - 86_400_000 + 1_000}`)
     await expect.poll(() => table(page).locator('tbody').textContent()).toContain('burner')
-    await page.screenshot({ path: join(SHOTS, 'history-instant.png'), fullPage: true })
+    await page.screenshot({ path: join(SCREENSHOTS, 'history-instant.png'), fullPage: true })
     await page.getByRole('button', { name: 'Release' }).click()
     await expect.poll(() => range(page).get('at')).toBeNull()
     await page.keyboard.press('[')
@@ -113,21 +112,21 @@ describe('history', () => {
     await page.keyboard.press('z')
     await page.keyboard.press('l')
     await expect.poll(() => range(page).get('from')).toBeNull()
-    expect(problems).toEqual([])
+    expect(errors).toEqual([])
     await page.context().close()
   })
 
-  it('takes from and to by hand, and tells of a host that is gone where its history is', async () => {
-    const { page, problems } = await open('/hosts/past?range=24h', 390)
+  it('custom range and history of an offline host', async () => {
+    const { page, errors } = await open('/hosts/past?range=24h', 390)
     await page.keyboard.press('c')
     await page.getByLabel('From', { exact: true }).fill('2020-01-01T00:00:00')
     await page.getByRole('button', { name: 'Show' }).click()
     await expect.poll(() => Number(range(page).get('from'))).toBeLessThan(1_580_000_000_000)
     await expect.poll(() => points(page)).toBeGreaterThan(0)
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth)
-    expect(wide).toBeLessThanOrEqual(0)
-    await page.screenshot({ path: join(SHOTS, 'history-phone.png') })
-    expect(problems).toEqual([])
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth)
+    expect(overflow).toBeLessThanOrEqual(0)
+    await page.screenshot({ path: join(SCREENSHOTS, 'history-phone.png') })
+    expect(errors).toEqual([])
     await page.context().close()
   })
 })

@@ -3,17 +3,17 @@ import { AxeBuilder } from '@axe-core/playwright'
 import { join } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { complaints, openBrowser, SHOTS, Site } from './support'
+import { pageErrors, openBrowser, SCREENSHOTS, TestSite } from './support'
 
 const INTERVAL_MS = 500
 const SOAK_S = Number(process.env.E2E_SOAK_S ?? 20)
 
 let browser: Browser
-let site: Site
+let site: TestSite
 
 beforeAll(async () => {
   browser = await openBrowser()
-  site = new Site()
+  site = new TestSite()
   await site.startHub()
   site.startAgent(`${INTERVAL_MS}ms`)
 })
@@ -22,14 +22,14 @@ afterAll(async () => {
   await site?.stop()
 })
 
-async function open(scheme: 'dark' | 'light' = 'dark', width = 1600, height = 1000): Promise<{ page: Page; problems: string[] }> {
+async function open(scheme: 'dark' | 'light' = 'dark', width = 1600, height = 1000): Promise<{ page: Page; errors: string[] }> {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme })
-  await site.enter(context)
+  await site.logIn(context)
   const page = await context.newPage()
-  const problems = complaints(page)
+  const errors = pageErrors(page)
   await page.goto(site.url)
   await page.waitForSelector('[data-metric="cpu.usage"]')
-  return { page, problems }
+  return { page, errors }
 }
 
 const chart = (page: Page, title: string) => page.locator(`section.chart[aria-label="${title}"]`)
@@ -40,10 +40,10 @@ const picture = (page: Page, title: string) =>
     .evaluate((canvas) => (canvas as HTMLCanvasElement).toDataURL())
 
 describe('host page', () => {
-  it('fills cards, moves charts, and names the host', async () => {
-    const { page, problems } = await open()
+  it('shows cards, live charts and the host name', async () => {
+    const { page, errors } = await open()
     await expect.poll(() => page.locator('h1').textContent()).toBe('e2e-host')
-    await expect.poll(() => page.locator('.state').getAttribute('data-state')).toBe('Live')
+    await expect.poll(() => page.locator('.state').getAttribute('data-state')).toBe('live')
     for (const metric of [
       'cpu.usage',
       'memory.used_percent',
@@ -60,7 +60,7 @@ describe('host page', () => {
     const [before, drawn] = [await points(page, 'CPU'), await picture(page, 'CPU')]
     await expect.poll(() => points(page, 'CPU')).toBeGreaterThan(before + 3)
     expect(await picture(page, 'CPU')).not.toBe(drawn)
-    expect(problems).toEqual([])
+    expect(errors).toEqual([])
     await page.context().close()
   })
 
@@ -85,40 +85,40 @@ describe('host page', () => {
 
   it('pauses, zooms and goes live again', async () => {
     const { page } = await open()
-    // A minute is shown at least: half of it must have something, or the zoom has nothing.
+    // The chart spans at least one minute; the zoom needs points in half of it.
     await expect.poll(() => points(page, 'Load'), { timeout: 40_000 }).toBeGreaterThan(45)
     await page.getByRole('button', { name: 'Pause' }).click()
-    await expect.poll(() => page.locator('.state').getAttribute('data-state')).toBe('Paused')
-    const still = await picture(page, 'Load')
+    await expect.poll(() => page.locator('.state').getAttribute('data-state')).toBe('paused')
+    const frozen = await picture(page, 'Load')
     await page.waitForTimeout(INTERVAL_MS * 4)
-    expect(await picture(page, 'Load')).toBe(still)
+    expect(await picture(page, 'Load')).toBe(frozen)
     const box = (await chart(page, 'Load').locator('.u-over').boundingBox())!
     await page.mouse.move(box.x + box.width * 0.5, box.y + 40)
     await page.mouse.down()
     await page.mouse.move(box.x + box.width * 0.9, box.y + 50, { steps: 5 })
     await page.mouse.up()
     await expect.poll(() => page.locator('.range.fixed').textContent()).toMatch(/\d\d:\d\d:\d\d – /)
-    // One zoom is everyone's.
-    expect(await picture(page, 'CPU')).not.toBe(still)
+    // All charts share the zoom.
+    expect(await picture(page, 'CPU')).not.toBe(frozen)
     await page.keyboard.press('l')
-    await expect.poll(() => page.locator('.state').getAttribute('data-state')).toBe('Live')
+    await expect.poll(() => page.locator('.state').getAttribute('data-state')).toBe('live')
     expect(await page.locator('.range.fixed').count()).toBe(0)
     await page.context().close()
   })
 
-  it('comes back by itself after a hub restart, the gap filled in', async () => {
-    const { page, problems } = await open()
+  it('reconnects after a hub restart and backfills the gap', async () => {
+    const { page, errors } = await open()
     await expect.poll(() => points(page, 'CPU')).toBeGreaterThan(5)
     await site.killHub()
-    await expect.poll(() => page.locator('.state').getAttribute('data-state'), { timeout: 10_000 }).toBe('Reconnecting')
-    await page.screenshot({ path: join(SHOTS, 'reconnecting.png') })
+    await expect.poll(() => page.locator('.state').getAttribute('data-state'), { timeout: 10_000 }).toBe('reconnecting')
+    await page.screenshot({ path: join(SCREENSHOTS, 'reconnecting.png') })
     const before = await points(page, 'CPU')
     await page.waitForTimeout(6_000)
     await site.startHub()
-    await expect.poll(() => page.locator('.state').getAttribute('data-state'), { timeout: 30_000 }).toBe('Live')
+    await expect.poll(() => page.locator('.state').getAttribute('data-state'), { timeout: 30_000 }).toBe('live')
     await expect.poll(() => points(page, 'CPU'), { timeout: 30_000 }).toBeGreaterThan(before + 12)
     await expect.poll(() => chart(page, 'CPU').getAttribute('data-gaps'), { timeout: 20_000 }).toBe('0')
-    expect(problems).toEqual([])
+    expect(errors).toEqual([])
     await page.context().close()
   })
 
@@ -127,20 +127,20 @@ describe('host page', () => {
     ['light', 1600, 1000],
     ['dark', 390, 844],
     ['light', 390, 844],
-  ] as const)('is accessible and whole in %s at %i px', async (scheme, width, height) => {
-    const { page, problems } = await open(scheme, width, height)
+  ] as const)('is accessible and does not overflow in %s at %i px', async (scheme, width, height) => {
+    const { page, errors } = await open(scheme, width, height)
     await expect.poll(() => points(page, 'CPU')).toBeGreaterThan(5)
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth)
-    expect(wide).toBeLessThanOrEqual(0)
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth)
+    expect(overflow).toBeLessThanOrEqual(0)
     const { violations } = await new AxeBuilder({ page }).analyze()
     const serious = violations.filter((v) => v.impact === 'serious' || v.impact === 'critical')
     expect(serious.map((v) => [v.id, v.nodes.map((node) => node.target.join(' '))])).toEqual([])
-    await page.screenshot({ path: join(SHOTS, `host-${scheme}-${width}.png`), fullPage: true })
-    expect(problems).toEqual([])
+    await page.screenshot({ path: join(SCREENSHOTS, `host-${scheme}-${width}.png`), fullPage: true })
+    expect(errors).toEqual([])
     await page.context().close()
   })
 
-  it('leaves nothing behind when pages change, and prints what it costs', async () => {
+  it('page changes do not leak, and the cost per tick is printed', async () => {
     const { page } = await open()
     const session = await page.context().newCDPSession(page)
     await session.send('Performance.enable')
@@ -149,14 +149,14 @@ describe('host page', () => {
       const { metrics } = await session.send('Performance.getMetrics')
       return Object.fromEntries(metrics.map(({ name, value }) => [name, value])) as Record<string, number>
     }
-    const toAndFro = async () => {
+    const visitHostPage = async () => {
       await page.locator('.brand').click()
       await page.getByRole('link', { name: 'e2e-host' }).click()
       await page.locator('section.chart').first().waitFor()
     }
-    for (let n = 0; n < 5; n++) await toAndFro()
+    for (let n = 0; n < 5; n++) await visitHostPage()
     const first = await measure()
-    for (let n = 0; n < 50; n++) await toAndFro()
+    for (let n = 0; n < 50; n++) await visitHostPage()
     const switched = await measure()
     expect(switched.JSEventListeners! - first.JSEventListeners!).toBeLessThan(50)
     expect(switched.Nodes! - first.Nodes!).toBeLessThan(1_500)

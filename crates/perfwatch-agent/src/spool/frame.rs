@@ -1,40 +1,40 @@
-//! The spool's records: `length u32 | crc32 u32 | kind u8 | body`, little-endian; the checksum
-//! covers kind and body. Kinds are for ever.
+//! Records of the spool: `length u32 | crc32 u32 | kind u8 | body`, little-endian; the checksum
+//! covers kind and body. The number of a kind is never reused.
 
 use super::SpoolEntry;
 use bytes::Bytes;
 use perfwatch_model::{BootId, ShapeId};
 
-/// First bytes of a segment: format 1.
+/// Magic bytes at the start of a segment, format version 1.
 pub(super) const MAGIC: &[u8; 8] = b"PWSPOOL1";
-/// Bytes before a body: length, checksum, kind.
+/// Length of the frame header: length, checksum, kind.
 const FRAME_HEADER_BYTES: usize = 9;
-/// No record is larger: a snapshot at its limits has less.
+/// Maximum length of a record body. A snapshot at its limits is smaller.
 const MAX_BODY_BYTES: usize = 4 << 20;
 
-/// One record.
+/// Decoded record of a segment.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Record {
-    /// A snapshot: boot, seq, shape, then its wire form.
+    /// Snapshot: boot id, sequence number, shape id, encoded snapshot.
     Snapshot(SpoolEntry),
-    /// The columns of a shape, before its first snapshot of a segment.
+    /// Encoded shape, written before its first snapshot in each segment.
     Shape(ShapeId, Bytes),
-    /// All before this place is acked.
+    /// Acknowledgment of everything before this position.
     Acked { segment: u64, offset: u64 },
-    /// The newest snapshot appended before this segment began.
+    /// Newest snapshot appended before this segment was created.
     LastSequence { boot: BootId, seq: u64 },
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
 impl Record {
-    /// The record with its frame.
+    /// Encodes the record with its frame header.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = vec![0; FRAME_HEADER_BYTES - 1];
         match self {
@@ -69,7 +69,7 @@ impl Record {
     }
 
     fn decode(kind: u8, body: &Bytes) -> Option<Self> {
-        let shape_at = |at: usize| Some(ShapeId(body.get(at..at + 16)?.try_into().ok()?));
+        let shape_at = |offset: usize| Some(ShapeId(*body.get(offset..)?.first_chunk()?));
         match kind {
             1 => Some(Self::Snapshot(SpoolEntry {
                 boot: BootId::from_bytes(body.get(..16)?)?,
@@ -88,8 +88,8 @@ impl Record {
     }
 }
 
-/// Walks the records of a segment's bytes from `offset`; stops at the first that is not whole.
-/// Gives each record with the offset after it. Kinds of a later version are passed over.
+/// Iterates over the records of a segment from `offset`, each with the offset after it. Stops at the
+/// first record that is incomplete or corrupt; skips unknown kinds.
 pub(super) struct FrameReader {
     bytes: Bytes,
     pub(super) offset: usize,
@@ -100,7 +100,7 @@ impl FrameReader {
         Self { bytes, offset }
     }
 
-    /// Whether the walk ended because nothing more is there, and not at damage.
+    /// Returns true if iteration stopped at the end of the bytes, not at a corrupt record.
     pub(super) fn at_end(&self) -> bool {
         self.offset == self.bytes.len()
     }

@@ -1,6 +1,6 @@
-//! The spool on disk: numbered segments of records. The newest is written, the oldest read
-//! and deleted once all it holds is acked. Acks are records too, so there is no second file
-//! whose word could differ from the log's.
+//! Segmented log of the spool. The newest segment is written; the oldest is read, and deleted when
+//! all its snapshots are acknowledged. Acknowledgments are records of the same log, so that no second
+//! file can contradict it.
 
 use super::SpoolEntry;
 use super::frame::{FrameReader, MAGIC, Record};
@@ -12,12 +12,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-/// A segment ends when it has grown to this.
+/// Size at which a new segment is started.
 const SEGMENT_BYTES: u64 = 1 << 20;
-/// A segment of which all is acked is left behind from this size on.
+/// Size from which a fully acknowledged segment is replaced by a new one.
 const ROTATE_ACKED_BYTES: u64 = 128 << 10;
 
-/// A place between two records.
+/// Position between two records of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
     segment: u64,
@@ -27,87 +27,92 @@ pub(crate) struct Position {
 struct Segment {
     id: u64,
     bytes: u64,
-    /// Ends of its snapshots that are not acked yet.
+    /// End offsets of the snapshots that are not acknowledged.
     unacked_ends: VecDeque<u64>,
 }
 
 pub(super) struct SegmentLog {
-    folder: PathBuf,
+    directory: PathBuf,
     max_bytes: u64,
     segments: VecDeque<Segment>,
     writer: File,
-    /// Shapes that the segment being written holds.
+    /// Shapes that the segment being written contains.
     shapes: HashSet<ShapeId>,
     acked: Position,
     last_sequence: Option<(BootId, u64)>,
     dropped: u64,
+    /// True if the last append failed.
     failed: bool,
 }
 
-/// Stands beside the segments while they hold all that was taken in.
+/// Name of the file that exists while the segments contain every snapshot appended.
 const COMPLETE_MARKER: &str = "complete";
 
-/// What is to be read, by whoever has the time.
+/// Segments to read, collected under the lock and read without it.
 pub(crate) struct ReadPlan {
     from: Position,
-    /// Segments with their paths and lengths, oldest first.
+    /// Ids, paths and lengths of the segments, oldest first.
     segments: Vec<(u64, PathBuf, u64)>,
 }
 
-fn path_of(folder: &Path, id: u64) -> PathBuf {
-    folder.join(format!("{id:020}.seg"))
+fn segment_path(directory: &Path, id: u64) -> PathBuf {
+    directory.join(format!("{id:020}.seg"))
 }
 
-fn create(folder: &Path, id: u64, last: Option<(BootId, u64)>) -> io::Result<(File, u64)> {
-    let path = path_of(folder, id);
-    let mut head = MAGIC.to_vec();
-    if let Some((boot, seq)) = last {
-        head.extend(Record::LastSequence { boot, seq }.encode());
+fn create_segment(
+    directory: &Path,
+    id: u64,
+    last_sequence: Option<(BootId, u64)>,
+) -> io::Result<(File, u64)> {
+    let path = segment_path(directory, id);
+    let mut header = MAGIC.to_vec();
+    if let Some((boot, seq)) = last_sequence {
+        header.extend(Record::LastSequence { boot, seq }.encode());
     }
     let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-    if let Err(error) = file.write_all_at(&head, 0) {
+    if let Err(error) = file.write_all_at(&header, 0) {
         let _ = std::fs::remove_file(path);
         return Err(error);
     }
-    Ok((file, head.len() as u64))
+    Ok((file, header.len() as u64))
 }
 
 impl SegmentLog {
-    /// Reads what is there and begins a new segment.
-    pub(super) fn open(folder: &Path, max_bytes: u64) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
-        let complete = folder.join(COMPLETE_MARKER);
+    /// Recovers the existing segments and starts a new one.
+    pub(super) fn open(directory: &Path, max_bytes: u64) -> io::Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let complete = directory.join(COMPLETE_MARKER);
         let mut ids: Vec<u64> = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
+        for entry in std::fs::read_dir(directory)? {
             let name = entry?.file_name();
             ids.extend(name.to_str().and_then(|name| name.strip_suffix(".seg")?.parse::<u64>().ok()));
         }
         ids.sort_unstable();
-        let (mut segments, mut last) = (VecDeque::new(), None);
+        let (mut segments, mut last_sequence) = (VecDeque::new(), None);
         let mut acked = Position { segment: 0, offset: 0 };
         for &id in &ids {
-            let segment = recover(folder, id, &mut last, &mut acked).unwrap_or_else(|error| {
-                tracing::warn!(%error, segment = id, "failed to read spool segment; skipping it");
+            let segment = recover(directory, id, &mut last_sequence, &mut acked).unwrap_or_else(|error| {
+                tracing::warn!(error = %error, segment = id, "failed to read spool segment; skipping it");
                 Segment { id, bytes: 0, unacked_ends: VecDeque::new() }
             });
             segments.push_back(segment);
         }
         if !complete.exists() {
-            // An earlier run went on in memory: nobody knows how far it counted.
-            last = None;
+            // An earlier run continued in memory: its last sequence number is unknown.
+            last_sequence = None;
         }
         let next = ids.last().map_or(1, |id| id + 1);
-        let (writer, bytes) = create(folder, next, last)?;
+        let (writer, bytes) = create_segment(directory, next, last_sequence)?;
         segments.push_back(Segment { id: next, bytes, unacked_ends: VecDeque::new() });
         File::create(&complete)?;
         let mut log = Self {
-            folder: folder.to_owned(),
+            directory: directory.to_owned(),
             max_bytes,
             segments,
             writer,
             shapes: HashSet::new(),
             acked,
-            last_sequence: last,
+            last_sequence,
             dropped: 0,
             failed: false,
         };
@@ -121,11 +126,12 @@ impl SegmentLog {
         Ok(log)
     }
 
+    /// Appends a snapshot, and its shape if the current segment does not contain it.
     pub(super) fn append(&mut self, entry: &SpoolEntry, shape: &Bytes) -> io::Result<()> {
         let result = self.try_append(entry, shape);
-        let complete = self.folder.join(COMPLETE_MARKER);
+        let complete = self.directory.join(COMPLETE_MARKER);
         if result.is_err() {
-            // Deleting works on a full disk. From now on the log does not know the newest number.
+            // Deleting works on a full disk. From now on the log does not contain the newest number.
             let _ = std::fs::remove_file(complete);
         } else if self.failed {
             File::create(complete)?;
@@ -135,10 +141,10 @@ impl SegmentLog {
     }
 
     fn try_append(&mut self, entry: &SpoolEntry, shape: &Bytes) -> io::Result<()> {
-        let written_to = self.segments.back().map(|segment| path_of(&self.folder, segment.id));
-        if written_to.is_some_and(|path| !path.exists()) {
-            // Somebody cleaned up under us: what is gone is gone, the next tick is kept.
-            std::fs::create_dir_all(&self.folder)?;
+        let current_path = self.segments.back().map(|segment| segment_path(&self.directory, segment.id));
+        if current_path.is_some_and(|path| !path.exists()) {
+            // The directory was deleted from outside: earlier snapshots are lost, new ones are stored.
+            std::fs::create_dir_all(&self.directory)?;
             self.rotate()?;
         }
         if self.segments.back().is_none_or(|segment| segment.bytes >= SEGMENT_BYTES) {
@@ -159,11 +165,12 @@ impl SegmentLog {
         Ok(())
     }
 
-    /// Notes that all before `end` is acked, and deletes what that empties.
+    /// Records that everything before `end` is acknowledged, and deletes segments without pending
+    /// snapshots.
     pub(super) fn ack(&mut self, end: Position) -> io::Result<()> {
         self.acked = self.acked.max(end);
         self.delete_acked();
-        let written =
+        let result =
             self.write(&Record::Acked { segment: self.acked.segment, offset: self.acked.offset }.encode());
         if self.pending() == 0
             && self.segments.back().is_some_and(|segment| segment.bytes >= ROTATE_ACKED_BYTES)
@@ -173,11 +180,12 @@ impl SegmentLog {
                 Position { segment: self.segments.back().map_or(0, |segment| segment.id), offset: 0 };
             self.delete_acked();
         }
-        written.map(|_| ())
+        result.map(|_| ())
     }
 
     pub(super) fn read_plan(&self) -> ReadPlan {
-        let segments = self.segments.iter().map(|s| (s.id, path_of(&self.folder, s.id), s.bytes)).collect();
+        let segments =
+            self.segments.iter().map(|s| (s.id, segment_path(&self.directory, s.id), s.bytes)).collect();
         ReadPlan { from: self.acked, segments }
     }
 
@@ -201,7 +209,7 @@ impl SegmentLog {
         self.writer.try_clone().ok()
     }
 
-    /// Writes at the known end, so that what a failed write left is written over.
+    /// Writes at the recorded end of the segment, so that remains of a failed write are overwritten.
     fn write(&mut self, bytes: &[u8]) -> io::Result<u64> {
         let Some(segment) = self.segments.back_mut() else {
             return Err(io::Error::other("no segment"));
@@ -216,16 +224,16 @@ impl SegmentLog {
 
     fn rotate(&mut self) -> io::Result<()> {
         let next = self.segments.back().map_or(1, |segment| segment.id + 1);
-        let (writer, bytes) = create(&self.folder, next, self.last_sequence)?;
+        let (writer, bytes) = create_segment(&self.directory, next, self.last_sequence)?;
         self.writer = writer;
         self.shapes.clear();
         self.segments.push_back(Segment { id: next, bytes, unacked_ends: VecDeque::new() });
         Ok(())
     }
 
-    /// Keeps the cap: the oldest segments go, never the one being written.
-    fn enforce_max_bytes(&mut self, more: u64) {
-        while self.bytes() + more > self.max_bytes && self.segments.len() > 1 {
+    /// Drops the oldest segments until `added` bytes fit, but never the segment being written.
+    fn enforce_max_bytes(&mut self, added: u64) {
+        while self.bytes() + added > self.max_bytes && self.segments.len() > 1 {
             if let Some(segment) = self.segments.pop_front() {
                 if self.dropped == 0 && !segment.unacked_ends.is_empty() {
                     tracing::warn!(
@@ -259,113 +267,120 @@ impl SegmentLog {
     }
 
     fn remove(&self, id: u64) {
-        if let Err(error) = std::fs::remove_file(path_of(&self.folder, id)) {
-            tracing::warn!(%error, segment = id, "failed to delete spool segment");
+        if let Err(error) = std::fs::remove_file(segment_path(&self.directory, id)) {
+            tracing::warn!(error = %error, segment = id, "failed to delete spool segment");
         }
     }
 }
 
-/// Reads one segment; cuts off what is not whole.
+/// Reads one segment and truncates an incomplete record at its end.
 fn recover(
-    folder: &Path,
+    directory: &Path,
     id: u64,
-    last: &mut Option<(BootId, u64)>,
+    last_sequence: &mut Option<(BootId, u64)>,
     acked: &mut Position,
 ) -> io::Result<Segment> {
-    let path = path_of(folder, id);
+    let path = segment_path(directory, id);
     let bytes = std::fs::read(&path)?;
     let length = bytes.len() as u64;
-    let mut waiting = VecDeque::new();
+    let mut unacked_ends = VecDeque::new();
     if !bytes.starts_with(MAGIC) {
         tracing::warn!(path = %path.display(), "unsupported spool segment version; skipping it");
-        return Ok(Segment { id, bytes: length, unacked_ends: waiting });
+        return Ok(Segment { id, bytes: length, unacked_ends });
     }
-    let mut walk = FrameReader::new(bytes.into(), MAGIC.len());
-    for (record, end) in walk.by_ref() {
+    let mut frames = FrameReader::new(bytes.into(), MAGIC.len());
+    for (record, end) in frames.by_ref() {
         match record {
             Record::Snapshot(entry) => {
-                *last = Some((entry.boot, entry.seq));
-                waiting.push_back(end);
+                *last_sequence = Some((entry.boot, entry.seq));
+                unacked_ends.push_back(end);
             }
             Record::Acked { segment, offset } => *acked = (*acked).max(Position { segment, offset }),
-            Record::LastSequence { boot, seq } => *last = Some((boot, seq)),
+            Record::LastSequence { boot, seq } => *last_sequence = Some((boot, seq)),
             Record::Shape(..) => {}
         }
     }
-    if !walk.at_end() {
-        tracing::info!(path = %path.display(), bytes = length - walk.offset as u64, "truncated an incomplete record at the end of the spool");
-        OpenOptions::new().write(true).open(&path)?.set_len(walk.offset as u64)?;
+    let valid_length = frames.offset as u64;
+    if !frames.at_end() {
+        tracing::info!(
+            path = %path.display(),
+            truncated_bytes = length - valid_length,
+            "truncated an incomplete record at the end of the spool"
+        );
+        OpenOptions::new().write(true).open(&path)?.set_len(valid_length)?;
     }
-    Ok(Segment { id, bytes: walk.offset as u64, unacked_ends: waiting })
+    Ok(Segment { id, bytes: valid_length, unacked_ends })
 }
 
 impl ReadPlan {
-    /// Up to `most` snapshots of about `most_bytes`, and the place after them. A segment that
-    /// was evicted or damaged meanwhile is passed over; one that can't be opened just now ends
-    /// the reading, and is tried again.
-    pub(super) fn read(&self, most: usize, most_bytes: usize) -> (Vec<SpoolEntry>, Position) {
+    /// Reads up to `max_entries` snapshots of about `max_bytes`; returns the position after them. A
+    /// segment that was dropped since or is corrupt is skipped. A segment that cannot be opened for
+    /// another reason ends the read, and is retried by the next read.
+    pub(super) fn read(&self, max_entries: usize, max_bytes: usize) -> (Vec<SpoolEntry>, Position) {
         let (mut entries, mut end, mut size) = (Vec::new(), self.from, 0);
         let newest = self.segments.last().map(|(id, ..)| *id);
         for (id, path, length) in self.segments.iter().filter(|(id, ..)| *id >= self.from.segment) {
             let magic = MAGIC.len() as u64;
             let start = if *id == self.from.segment { self.from.offset.max(magic) } else { magic };
-            let passed = Position { segment: *id, offset: *length };
+            let segment_end = Position { segment: *id, offset: *length };
             let bytes = match read_range(path, start, *length) {
                 Ok(bytes) => bytes,
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => {
-                    // Not the one being written: it is only about to be replaced.
+                    // The segment being written is not skipped: the next append replaces it.
                     if Some(*id) != newest {
-                        tracing::warn!(path = %path.display(), %error, "spool segment is missing; skipping it");
-                        end = passed;
+                        tracing::warn!(
+                            path = %path.display(), error = %error, "spool segment is missing; skipping it"
+                        );
+                        end = segment_end;
                     }
                     continue;
                 }
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "failed to read the spool; retrying");
+                    tracing::warn!(path = %path.display(), error = %error, "failed to read the spool; retrying");
                     break;
                 }
             };
-            let mut walk = FrameReader::new(bytes, 0);
-            for (record, after) in walk.by_ref() {
+            let mut frames = FrameReader::new(bytes, 0);
+            for (record, record_end) in frames.by_ref() {
                 if let Record::Snapshot(entry) = record {
                     size += entry.bytes.len();
                     entries.push(entry);
-                    end = Position { segment: *id, offset: start + after };
-                    if entries.len() >= most || size >= most_bytes {
+                    end = Position { segment: *id, offset: start + record_end };
+                    if entries.len() >= max_entries || size >= max_bytes {
                         return (entries, end);
                     }
                 }
             }
-            if !walk.at_end() {
+            if !frames.at_end() {
                 tracing::warn!(path = %path.display(), "spool segment is corrupt; skipping the rest of it");
-                end = passed;
+                end = segment_end;
             }
         }
         (entries, end)
     }
 
-    /// Whether reading got anywhere.
+    /// Returns true if a read that ended at `end` advanced the queue.
     pub(super) fn advanced(&self, end: Position) -> bool {
         end > self.from
     }
 
-    /// The columns of these shapes, from the segments up to `end`: each holds those of its own
-    /// snapshots. Only for a hub that asks.
-    pub(super) fn shapes(&self, end: Position, wanted: &HashSet<ShapeId>) -> HashMap<ShapeId, Bytes> {
-        let mut found = HashMap::new();
+    /// Encoded shapes with these ids from the segments up to `end`; each segment contains the shapes of
+    /// its own snapshots. Needed only if the hub requests shapes.
+    pub(super) fn shapes(&self, end: Position, ids: &HashSet<ShapeId>) -> HashMap<ShapeId, Bytes> {
+        let mut shapes = HashMap::new();
         for (_, path, _) in
             self.segments.iter().filter(|(id, ..)| (self.from.segment..=end.segment).contains(id))
         {
             let Ok(bytes) = std::fs::read(path) else { continue };
             for (record, _) in FrameReader::new(bytes.into(), MAGIC.len()) {
                 if let Record::Shape(id, bytes) = record
-                    && wanted.contains(&id)
+                    && ids.contains(&id)
                 {
-                    found.insert(id, bytes);
+                    shapes.insert(id, bytes);
                 }
             }
         }
-        found
+        shapes
     }
 }
 

@@ -71,8 +71,8 @@ async fn backtest_matches_live_alerts() {
     random_walk(&mut site, &shape).await;
     tokio::time::sleep(Duration::from_millis(2_000)).await;
     let now_ms = clock.wall_ms();
-    let of = perfwatch_store::alerts::AlertFilter::Host(host(1).0, 0, i64::MAX);
-    let all = perfwatch_store::alerts::AlertRow::list(site.alerting.store(), of).await.unwrap();
+    let of = perfwatch_store::incidents::AlertFilter::Host(host(1).0, 0, i64::MAX);
+    let all = perfwatch_store::incidents::AlertRow::list(site.alerting.store(), of).await.unwrap();
     assert!(all.len() < 500, "the list is whole: {}", all.len());
     for rule in rules {
         let live = all.iter().filter(|row| row.rule == rule.id).filter_map(Alert::from_row);

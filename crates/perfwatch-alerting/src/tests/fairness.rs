@@ -31,13 +31,13 @@ async fn failing_channel_does_not_block_others() {
     };
     site.wait_for(hears).await;
     for _ in 0..50 {
-        if site.messages("sent").await.len() >= 100 {
+        if site.messages(NotificationState::Sent).await.len() >= 100 {
             break;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert!(site.sent().iter().all(|(kind, _)| kind == "fine"));
-    assert!(site.messages("sent").await.len() >= 100, "the list is cut at a hundred");
+    assert!(site.messages(NotificationState::Sent).await.len() >= 100, "the list is cut at a hundred");
     site.crash().await;
 }
 
@@ -97,7 +97,7 @@ async fn later_silence_suppresses_reminders_and_expiry_notifies() {
         tokio::time::sleep(Duration::from_millis(1_200)).await;
     }
     assert_eq!(site.sent(), sent_notifications(&[("team", Opened)]));
-    let skipped = site.messages("skipped").await;
+    let skipped = site.messages(NotificationState::Suppressed).await;
     assert!(skipped.iter().any(|row| row.error.as_deref() == Some("a silence holds")), "{skipped:?}");
     clock.advance(Duration::from_secs(3_600));
     tokio::time::sleep(Duration::from_millis(1_200)).await;

@@ -69,7 +69,7 @@ async fn backfilled_alerts_are_recorded_without_notification() {
     assert_eq!(site.sent(), []);
     let state = site.alerting.snapshot();
     let live = state.incidents.iter().next().expect("it stands in the books");
-    assert_eq!((live.alerts.len(), live.alerts[0].body.resolve_reason.as_deref()), (1, Some("past")));
+    assert_eq!((live.alerts.len(), live.alerts[0].body.resolve_reason.as_deref()), (1, Some("backfilled")));
     // What began then and is so still is told.
     for ago_s in (0..600_i64).rev().step_by(2) {
         site.send(host(1), &shape, [950, 500], ago_s * 1_000).await;

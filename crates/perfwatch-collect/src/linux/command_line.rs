@@ -1,38 +1,37 @@
-//! Command lines without their secrets: what leaves the host, and what a capture holds.
+//! Command lines of processes with secrets masked, for snapshots and captures.
 
-/// A command line longer than this is cut.
-const MAX_COMMAND_CHARS: usize = 200;
+use perfwatch_model::limits::MAX_COMMAND_CHARS;
 
-/// Words after which, or after whose `=` or `:`, a secret stands.
+/// Parts of argument names whose value is a secret (`--token VALUE`, `PASSWORD=VALUE`).
 const SECRET_WORDS: &[&str] =
     &["pass", "pwd", "secret", "token", "apikey", "api-key", "api_key", "credential", "auth", "private"];
 
 const MASK: &str = "***";
 
-/// The words of `/proc/PID/cmdline` with a blank between, as they are.
+/// Joins the arguments of `/proc/PID/cmdline` with spaces, without masking.
 pub(crate) fn unmasked(cmdline: &[u8]) -> String {
     truncate(&split_arguments(cmdline).join(" "))
 }
 
-/// The same, secrets replaced by `***`.
+/// Joins the arguments of `/proc/PID/cmdline` with spaces and replaces secrets by `***`.
 pub(crate) fn mask_secrets(cmdline: &[u8]) -> String {
-    let mut shown = Vec::new();
+    let mut masked = Vec::new();
     let mut next_is_secret = false;
     for word in split_arguments(cmdline) {
         if std::mem::take(&mut next_is_secret) && !word.starts_with('-') {
-            shown.push(MASK.to_owned());
+            masked.push(MASK.to_owned());
             continue;
         }
-        let split = word.find(['=', ':']).filter(|&at| at > 0 && !word[at..].starts_with("://"));
-        match split {
-            Some(at) if is_secret_name(&word[..at]) => shown.push(format!("{}{MASK}", &word[..=at])),
+        let separator = word.find(['=', ':']).filter(|&index| index > 0 && !word[index..].starts_with("://"));
+        match separator {
+            Some(end) if is_secret_name(&word[..end]) => masked.push(format!("{}{MASK}", &word[..=end])),
             _ => {
                 next_is_secret = word.starts_with('-') && is_secret_name(&word);
-                shown.push(mask_url_password(&word));
+                masked.push(mask_url_password(&word));
             }
         }
     }
-    truncate(&shown.join(" "))
+    truncate(&masked.join(" "))
 }
 
 fn split_arguments(cmdline: &[u8]) -> Vec<String> {
@@ -46,17 +45,17 @@ fn is_secret_name(name: &str) -> bool {
     SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// `postgres://user:password@host` → `postgres://user:***@host`.
+/// Masks the password of a URL: `postgres://user:password@host` → `postgres://user:***@host`.
 fn mask_url_password(word: &str) -> String {
-    let Some((scheme, rest)) = word.split_once("://") else {
+    let Some((scheme, remaining)) = word.split_once("://") else {
         return word.to_owned();
     };
-    let authority_end = rest.find('/').unwrap_or(rest.len());
-    let Some(at) = rest[..authority_end].rfind('@') else {
+    let authority_end = remaining.find('/').unwrap_or(remaining.len());
+    let Some(at) = remaining[..authority_end].rfind('@') else {
         return word.to_owned();
     };
-    match rest[..at].find(':') {
-        Some(colon) => format!("{scheme}://{}:{MASK}{}", &rest[..colon], &rest[at..]),
+    match remaining[..at].find(':') {
+        Some(colon) => format!("{scheme}://{}:{MASK}{}", &remaining[..colon], &remaining[at..]),
         None => word.to_owned(),
     }
 }
@@ -74,7 +73,7 @@ mod tests {
 
     #[test]
     fn secrets_are_masked() {
-        for (line, shown) in [
+        for (line, expected) in [
             ("mysqld\0--user=root\0--password=hunter2\0", "mysqld --user=root --password=***"),
             ("app\0--token\0abc\0--port\080\0", "app --token *** --port\080"),
             ("curl\0-u\0x\0API_KEY=abc\0", "curl -u x API_KEY=***"),
@@ -86,7 +85,7 @@ mod tests {
             ("\0\0", ""),
             ("line\nbreak\0", "line break"),
         ] {
-            assert_eq!(mask_secrets(line.as_bytes()), shown.replace('\0', " "));
+            assert_eq!(mask_secrets(line.as_bytes()), expected.replace('\0', " "));
         }
         assert_eq!(unmasked(b"a\0--password=x\0"), "a --password=x");
         assert_eq!(unmasked("ä".repeat(500).as_bytes()).chars().count(), MAX_COMMAND_CHARS + 1);

@@ -1,4 +1,4 @@
-//! Processor time, context switches and interrupts from `/proc/stat` (proc_stat(5)).
+//! CPU time, context switches and interrupts from `/proc/stat` (proc_stat(5)).
 
 use crate::collector::truncate_instance;
 use crate::parse::{first_word, numbers, parse_error, text};
@@ -32,18 +32,18 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
 
 fn parse(stat: &str, out: &mut SampleSink) -> Result<(), CollectError> {
     let mut cores = 0_u32;
-    let mut total = false;
+    let mut has_total = false;
     for line in stat.lines() {
-        let (name, rest) = first_word(line);
+        let (name, remaining) = first_word(line);
         match name {
-            "cpu" => total |= parse_times(rest, out),
+            "cpu" => has_total |= parse_times(remaining, out),
             "ctxt" | "intr" | "processes" => {
                 let metric = match name {
                     "ctxt" => "cpu.context_switches",
                     "intr" => "cpu.interrupts",
                     _ => "cpu.forks",
                 };
-                match first_word(rest).0.parse() {
+                match first_word(remaining).0.parse() {
                     Ok(count) => out.counter(metric, count),
                     Err(_) => out.record_error(parse_error("/proc/stat", line).to_string()),
                 }
@@ -53,7 +53,7 @@ fn parse(stat: &str, out: &mut SampleSink) -> Result<(), CollectError> {
                 else {
                     continue;
                 };
-                let Some((busy, whole)) = busy_and_total(rest) else {
+                let Some((busy, total)) = busy_and_total(remaining) else {
                     out.record_error(parse_error("/proc/stat", line).to_string());
                     continue;
                 };
@@ -61,28 +61,28 @@ fn parse(stat: &str, out: &mut SampleSink) -> Result<(), CollectError> {
                 out.push_instance(
                     "cpu.core.usage",
                     &truncate_instance(core),
-                    Raw::Ratio { numerator: busy, denominator: whole },
+                    Raw::Ratio { numerator: busy, denominator: total },
                 );
             }
         }
     }
-    if !total {
+    if !has_total {
         return Err(parse_error("/proc/stat", stat.lines().next().unwrap_or_default()));
     }
     out.gauge("cpu.cores", f64::from(cores));
     Ok(())
 }
 
-/// user nice system idle iowait irq softirq steal; guest time is inside user.
+/// Parses `user nice system idle iowait irq softirq steal`; user time includes guest time. Returns
+/// false if the line is invalid.
 fn parse_times(line: &str, out: &mut SampleSink) -> bool {
     let times = numbers(line);
-    let Some((busy, whole)) = busy_and_total(line) else {
+    let Some((busy, total)) = busy_and_total(line) else {
         return false;
     };
-    let time = |at: usize| times.get(at).copied();
-    out.ratio("cpu.usage", busy, whole);
-    // Kernels before 2.6.11 have fewer columns: those are absent, not zero.
-    for (name, at) in [
+    out.ratio("cpu.usage", busy, total);
+    // Kernels before 2.6.11 have fewer columns; missing columns are absent, not zero.
+    for (name, column) in [
         ("cpu.user", 0),
         ("cpu.nice", 1),
         ("cpu.system", 2),
@@ -92,21 +92,22 @@ fn parse_times(line: &str, out: &mut SampleSink) -> bool {
         ("cpu.softirq", 6),
         ("cpu.steal", 7),
     ] {
-        if let Some(part) = time(at) {
-            out.ratio(name, part, whole);
+        if let Some(&time) = times.get(column) {
+            out.ratio(name, time, total);
         }
     }
     true
 }
 
+/// Busy and total time of a line, in clock ticks.
 fn busy_and_total(line: &str) -> Option<(u64, u64)> {
     let times = numbers(line);
     if times.len() < 4 {
         return None;
     }
-    let whole = times.iter().take(8).fold(0, |sum: u64, &time| sum.saturating_add(time));
+    let total = times.iter().take(8).fold(0, |sum: u64, &time| sum.saturating_add(time));
     let idle = times[3].saturating_add(times.get(4).copied().unwrap_or(0));
-    Some((whole.saturating_sub(idle), whole))
+    Some((total.saturating_sub(idle), total))
 }
 
 #[cfg(test)]
@@ -121,7 +122,7 @@ mod tests {
             "cpu  10 2 3 80 5 1 1 1 7 0\ncpu0 5 1 1 40 3 0 0 0 3 0\ncpu7 oops\nintr 99 1 2 3\nctxt 12\nbtime 1\nprocesses 4\n",
         )])
         .unwrap();
-        assert_eq!(part.errors, ["/proc/stat: can't read \"cpu7 oops\""]);
+        assert_eq!(part.errors, ["/proc/stat: unexpected value \"cpu7 oops\""]);
         assert_eq!(
             format_part(&part),
             "cpu.usage 18/103\ncpu.user 10/103\ncpu.nice 2/103\ncpu.system 3/103\ncpu.idle 80/103\ncpu.iowait 5/103\n\

@@ -1,5 +1,5 @@
 //! Block devices from `/proc/diskstats` (kernel document admin-guide/iostats.rst).
-//! Whole devices only: partitions repeat what their device says.
+//! Partitions are skipped, because their device counts the same requests.
 
 use crate::collector::{is_excluded, truncate_instance};
 use crate::parse::{parse_error, text};
@@ -32,7 +32,7 @@ const METRICS: &[MetricDef] = &[
         "Mean write latency, queueing included; 0 without writes.",
     )
     .with_dimension("device"),
-    // Milliseconds a second: 1,000 is one request in flight all the time.
+    // The raw rate is milliseconds per second; 1,000 equals a constant queue length of 1.
     MetricDef::rate("disk.queue_length", Count, 2, "Average number of requests in flight.")
         .with_dimension("device")
         .with_factor(1e-3),
@@ -44,7 +44,7 @@ const METRICS: &[MetricDef] = &[
 pub(crate) const COLLECTOR: Collector =
     Collector { name: "disk", metrics: METRICS, cadence: Cadence::EveryTick, read };
 
-/// The kernel counts 512-byte sectors whatever the device's own.
+/// Unit of the kernel's sector counters, independent of the device's sector size.
 const SECTOR_BYTES: u64 = 512;
 
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
@@ -58,7 +58,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
             continue;
         };
         let is_whole = match &whole_devices {
-            // In /sys a slash of a name (cciss/c0d0) stands as an exclamation mark.
+            // In /sys, a slash in a name (cciss/c0d0) is written as an exclamation mark.
             Some(devices) => devices.iter().any(|device| device.replace('!', "/") == *name),
             None => !is_partition_name(name),
         };
@@ -72,7 +72,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
             cx.out.record_error(parse_error(PATH, line).to_string());
             continue;
         };
-        // Drives without a medium and unused virtual devices only make noise.
+        // Drives without a medium and unused virtual devices would only add constant zeros.
         if reads == 0 && writes == 0 {
             continue;
         }
@@ -99,12 +99,13 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     Ok(())
 }
 
-/// Devices whose requests are counted again by the devices below them.
+/// Returns whether the requests of a device are counted again by underlying devices.
 fn is_stacked(name: &str) -> bool {
     ["dm-", "md", "drbd", "bcache", "zram", "nbd"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Only asked where /sys can't be listed: sda1, vdb2, nvme0n1p3, mmcblk0p1.
+/// Returns whether a name is that of a partition: sda1, vdb2, nvme0n1p3, mmcblk0p1. Used only if
+/// `/sys` cannot be listed.
 fn is_partition_name(name: &str) -> bool {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
     if stem.len() == name.len() {
@@ -127,34 +128,34 @@ mod tests {
 
     #[test]
     fn only_whole_devices_are_counted() {
-        let text = format!(
+        let capture = format!(
             "=== /proc/diskstats\n{STATS} 8 16 sdb short\n=== /sys/block list\nsda\nsdb\ndm-0\nsr0\nloop0\n"
         );
         let part = collect_capture(
             &COLLECTOR,
-            &Capture::parse(text.as_bytes()).unwrap(),
+            &Capture::parse(capture.as_bytes()).unwrap(),
             &CollectorOptions::default(),
         )
         .unwrap();
-        let shown = format_part(&part);
+        let text = format_part(&part);
         let total = "disk.total.read_bytes{sda} +51200\ndisk.total.write_bytes{sda} +102400\n";
-        assert!(shown.starts_with(&format!("{total}disk.read_bytes{{sda}} +51200\ndisk.write_bytes{{sda}} +102400\ndisk.read_iops{{sda}} +10\n")), "{shown}");
-        assert!(shown.contains("disk.read_latency{sda} 5/10\ndisk.write_latency{sda} 8/20\ndisk.queue{sda} +40\ndisk.utilisation{sda} +30\n"));
+        assert!(text.starts_with(&format!("{total}disk.read_bytes{{sda}} +51200\ndisk.write_bytes{{sda}} +102400\ndisk.read_iops{{sda}} +10\n")), "{text}");
+        assert!(text.contains("disk.read_latency{sda} 5/10\ndisk.write_latency{sda} 8/20\ndisk.queue_length{sda} +40\ndisk.utilization{sda} +30\n"));
         assert!(
-            shown.contains("disk.read_iops{dm-0}")
-                && !shown.contains("sda1")
-                && !shown.contains("sr0")
-                && !shown.contains("loop")
+            text.contains("disk.read_iops{dm-0}")
+                && !text.contains("sda1")
+                && !text.contains("sr0")
+                && !text.contains("loop")
         );
-        assert!(!shown.contains("disk.total.read_bytes{dm-0}"), "{shown}");
+        assert!(!text.contains("disk.total.read_bytes{dm-0}"), "{text}");
         assert_eq!(part.errors.len(), 1);
     }
 
     #[test]
     fn partitions_are_detected_by_name_without_sysfs() {
-        let shown = format_part(&collect_files(&COLLECTOR, &[("/proc/diskstats", STATS)]).unwrap());
-        assert!(shown.contains("{sda}") && !shown.contains("{sda1}"), "{shown}");
-        for (name, partition) in [
+        let text = format_part(&collect_files(&COLLECTOR, &[("/proc/diskstats", STATS)]).unwrap());
+        assert!(text.contains("{sda}") && !text.contains("{sda1}"), "{text}");
+        for (name, expected) in [
             ("nvme0n1", false),
             ("nvme0n1p2", true),
             ("mmcblk0", false),
@@ -164,7 +165,7 @@ mod tests {
             ("dm-1", false),
             ("md127", false),
         ] {
-            assert_eq!(is_partition_name(name), partition, "{name}");
+            assert_eq!(is_partition_name(name), expected, "{name}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What changes rarely: distribution, kernel, processor, memory, boot time.
+//! Host facts, which change rarely: distribution, kernel, processor, memory, boot time.
 
 use crate::parse::text;
 use crate::{Cadence, CollectContext, CollectError, Collector};
@@ -37,13 +37,14 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     Ok(())
 }
 
-/// `PRETTY_NAME` of os-release(5), without its quotes.
+/// Reads `PRETTY_NAME` of os-release(5), without quotes.
 fn os_name(os_release: &str) -> String {
     let get = |key: &str| os_release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     get("PRETTY_NAME").or_else(|| get("NAME")).unwrap_or("Linux").trim().trim_matches(['"', '\'']).to_owned()
 }
 
-/// x86 says "model name", ARM boards "Model" or "Hardware", PowerPC "cpu", s390 "vendor_id".
+/// Reads the processor name: `model name` on x86, `Model` or `Hardware` on ARM boards, `cpu` on
+/// PowerPC, `vendor_id` on s390.
 fn cpu_model(cpuinfo: &str) -> String {
     let get = |key: &str| {
         let line =
@@ -81,8 +82,8 @@ mod tests {
             ("Debian GNU/Linux 12 (bookworm)", "6.1.0", "Xeon: E5")
         );
         assert_eq!((facts.cores, facts.memory_bytes, facts.boot_time_ms), (2, 2_097_152, 1_700_000_000_000));
-        let nothing = collect_files(&COLLECTOR, &[]).unwrap().facts.unwrap();
-        assert_eq!(nothing.os, "Linux");
+        let defaults = collect_files(&COLLECTOR, &[]).unwrap().facts.unwrap();
+        assert_eq!(defaults.os, "Linux");
         assert_eq!(cpu_model("Hardware\t: BCM2835\nModel\t\t: Raspberry Pi 4\n"), "Raspberry Pi 4");
     }
 }

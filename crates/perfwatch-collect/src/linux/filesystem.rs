@@ -1,5 +1,5 @@
 //! Mounted filesystems from `/proc/self/mountinfo` (proc_pid_mountinfo(5)) and statvfs(3).
-//! A mount that hangs is reported by the source as timed out and skipped.
+//! The source reports an unresponsive mount as timed out; the collector skips it.
 
 use crate::collector::{is_excluded, to_f64, truncate_instance};
 use crate::parse::{parse_error, text, unescape};
@@ -30,11 +30,11 @@ const METRICS: &[MetricDef] = &[
         .with_dimension("mount"),
 ];
 
-/// Sizes move slowly, and statvfs wakes disks and networks.
+/// Runs at most every 10 s: sizes change slowly, and statvfs may access disks and networks.
 pub(crate) const COLLECTOR: Collector =
     Collector { name: "filesystem", metrics: METRICS, cadence: Cadence::AtMostEvery(10), read };
 
-/// Kinds that hold no files of their own or are full by design.
+/// Types of filesystems that store no files or are full by design.
 const PSEUDO_FILESYSTEMS: &[&str] = &[
     "autofs",
     "binfmt_misc",
@@ -80,8 +80,8 @@ struct Mount {
 
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     const PATH: &str = "/proc/self/mountinfo";
-    let (mounts, bad) = parse(&text(cx.source, PATH)?);
-    if let Some(line) = bad {
+    let (mounts, invalid) = parse(&text(cx.source, PATH)?);
+    if let Some(line) = invalid {
         cx.out.record_error(parse_error(PATH, &line).to_string());
     }
     for mount in select_mounts(mounts, &cx.options.exclude_mounts) {
@@ -93,7 +93,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
                 cx.out.push_instance("filesystem.unresponsive", &name, Raw::Gauge(1.0));
                 cx.out.record_error(format!("{}: mount is unresponsive; skipped", mount.path));
             }
-            // Mounted inside another namespace, or not for this user.
+            // Mounted in another namespace, or no permission.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -123,57 +123,59 @@ fn push_samples(cx: &mut CollectContext<'_>, name: &std::sync::Arc<str>, mount: 
     gauge("filesystem.unresponsive", 0.0);
 }
 
-/// Mounts, and the first line that is none.
+/// Parses mounts; also returns the first invalid line.
 fn parse(mountinfo: &str) -> (Vec<Mount>, Option<String>) {
-    let (mut mounts, mut bad) = (Vec::new(), None);
+    let (mut mounts, mut invalid) = (Vec::new(), None);
     for line in mountinfo.lines().filter(|line| !line.trim().is_empty()) {
         match parse_line(line) {
             Some(mount) => mounts.push(mount),
-            None => bad = bad.or_else(|| Some(line.to_owned())),
+            None => invalid = invalid.or_else(|| Some(line.to_owned())),
         }
     }
-    (mounts, bad)
+    (mounts, invalid)
 }
 
-/// `36 35 98:0 /root /point options optional… - kind source super-options`
+/// Parses `36 35 98:0 /root /path options optional… - type source super-options`.
 fn parse_line(line: &str) -> Option<Mount> {
     let (left, right) = line.split_once(" - ")?;
     let left: Vec<&str> = left.split(' ').collect();
-    let (device, point) = (*left.get(2)?, *left.get(4)?);
+    let (device, path) = (*left.get(2)?, *left.get(4)?);
     left.get(5)?;
     let mut right = right.split(' ');
-    let (kind, super_options) = (right.next()?, right.nth(1).unwrap_or_default());
+    let (fs_type, super_options) = (right.next()?, right.nth(1).unwrap_or_default());
     Some(Mount {
         device: device.to_owned(),
-        path: unescape(point),
-        fs_type: kind.to_owned(),
-        // Not the mount's own options: to a service that may write nothing, each mount is read-only.
+        path: unescape(path),
+        fs_type: fs_type.to_owned(),
+        // Options of the filesystem, not of the mount: in a sandboxed service, every mount is
+        // read-only.
         read_only: super_options.split(',').any(|option| option == "ro"),
     })
 }
 
-/// Real filesystems, each device once under its shortest mount point; of two mounts on one
-/// point the later hides the earlier.
+/// Selects real filesystems, each device once at its shortest mount point. A later mount hides an
+/// earlier mount at the same path.
 fn select_mounts(mounts: Vec<Mount>, exclude: &[String]) -> Vec<Mount> {
-    let mut at_point: HashMap<String, Mount> = HashMap::new();
+    let mut by_path: HashMap<String, Mount> = HashMap::new();
     for mount in mounts {
-        at_point.insert(mount.path.clone(), mount);
+        by_path.insert(mount.path.clone(), mount);
     }
     let mut by_device: HashMap<String, Mount> = HashMap::new();
-    for mount in at_point.into_values() {
-        let overlay_below = mount.fs_type == "overlay" && mount.path != "/";
-        // Containers get these three as bind mounts of single files.
-        let single_file = matches!(mount.path.as_str(), "/etc/hosts" | "/etc/hostname" | "/etc/resolv.conf");
+    for mount in by_path.into_values() {
+        let is_nested_overlay = mount.fs_type == "overlay" && mount.path != "/";
+        // Container runtimes bind-mount these files.
+        let is_single_file =
+            matches!(mount.path.as_str(), "/etc/hosts" | "/etc/hostname" | "/etc/resolv.conf");
         if PSEUDO_FILESYSTEMS.contains(&mount.fs_type.as_str())
-            || overlay_below
-            || single_file
+            || is_nested_overlay
+            || is_single_file
             || is_excluded(exclude, &mount.path)
         {
             continue;
         }
         let rank = |m: &Mount| (m.path.len(), m.path.clone());
         match by_device.get(&mount.device) {
-            Some(known) if rank(known) <= rank(&mount) => {}
+            Some(existing) if rank(existing) <= rank(&mount) => {}
             _ => {
                 by_device.insert(mount.device.clone(), mount);
             }
@@ -205,10 +207,10 @@ mod tests {
         assert_eq!(
             format_part(&part),
             "filesystem.size{/} 1000\nfilesystem.used{/} 600\nfilesystem.available{/} 300\nfilesystem.used_percent{/} 66.66666666666666\n\
-             filesystem.inodes_used_percent{/} 75\nfilesystem.read_only{/} 0\nfilesystem.hung{/} 0\n\
+             filesystem.inodes_used_percent{/} 75\nfilesystem.read_only{/} 0\nfilesystem.unresponsive{/} 0\n\
              filesystem.size{/mnt/my disk} 100\nfilesystem.used{/mnt/my disk} 100\nfilesystem.available{/mnt/my disk} 0\n\
-             filesystem.used_percent{/mnt/my disk} 100\nfilesystem.read_only{/mnt/my disk} 1\nfilesystem.hung{/mnt/my disk} 0\n"
+             filesystem.used_percent{/mnt/my disk} 100\nfilesystem.read_only{/mnt/my disk} 1\nfilesystem.unresponsive{/mnt/my disk} 0\n"
         );
-        assert_eq!(part.errors, ["/proc/self/mountinfo: can't read \"garbage\"", "/nfs: I/O error"]);
+        assert_eq!(part.errors, ["/proc/self/mountinfo: unexpected value \"garbage\"", "/nfs: I/O error"]);
     }
 }

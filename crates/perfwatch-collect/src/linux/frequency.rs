@@ -1,5 +1,5 @@
-//! Processor clock from `/sys/devices/system/cpu/cpu*/cpufreq` (kernel document
-//! admin-guide/pm/cpufreq.rst), or from `/proc/cpuinfo` where that is all there is.
+//! CPU frequency from `/sys/devices/system/cpu/cpu*/cpufreq` (kernel document
+//! admin-guide/pm/cpufreq.rst), or from `/proc/cpuinfo` without cpufreq.
 
 use crate::collector::to_f64;
 use crate::parse::{number, text};
@@ -9,7 +9,7 @@ use perfwatch_model::{MetricDef, Unit::*};
 const METRICS: &[MetricDef] =
     &[MetricDef::gauge("cpu.frequency", Megahertz, 0, "Mean CPU frequency; absent if not reported.")];
 
-/// Asking each processor costs a file a core.
+/// Runs at most every 10 s, because each core needs a file read.
 pub(crate) const COLLECTOR: Collector =
     Collector { name: "frequency", metrics: METRICS, cadence: Cadence::AtMostEvery(10), read };
 
@@ -50,18 +50,18 @@ mod tests {
 
     #[test]
     fn frequency_falls_back_to_cpuinfo() {
-        let sys = "=== /sys/devices/system/cpu list\ncpu0\ncpu1\ncpufreq\ncpuidle\n\
+        let capture = "=== /sys/devices/system/cpu list\ncpu0\ncpu1\ncpufreq\ncpuidle\n\
                    === /sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq\n1000000\n=== /sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq\n3000000\n";
         let part = collect_capture(
             &COLLECTOR,
-            &Capture::parse(sys.as_bytes()).unwrap(),
+            &Capture::parse(capture.as_bytes()).unwrap(),
             &CollectorOptions::default(),
         )
         .unwrap();
         assert_eq!(format_part(&part), "cpu.frequency 2000\n");
-        let info = "cpu MHz\t\t: 2899.5\ncpu MHz : nonsense\n";
+        let cpuinfo = "cpu MHz\t\t: 2899.5\ncpu MHz : nonsense\n";
         assert_eq!(
-            format_part(&collect_files(&COLLECTOR, &[("/proc/cpuinfo", info)]).unwrap()),
+            format_part(&collect_files(&COLLECTOR, &[("/proc/cpuinfo", cpuinfo)]).unwrap()),
             "cpu.frequency 2899.5\n"
         );
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Run-queue averages from `/proc/loadavg` (proc_loadavg(5)).
+//! Load averages from `/proc/loadavg` (proc_loadavg(5)).
 
 use crate::parse::{parse_error, text};
 use crate::{Cadence, CollectContext, CollectError, Collector};

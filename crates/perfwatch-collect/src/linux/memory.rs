@@ -18,7 +18,7 @@ const METRICS: &[MetricDef] = &[
     MetricDef::gauge("memory.dirty", Bytes, 0, "Dirty pages waiting for write-back."),
     MetricDef::gauge("memory.committed", Bytes, 0, "Committed memory."),
     MetricDef::gauge("swap.total", Bytes, 0, "Swap size; absent without swap.").rollup_last(),
-    MetricDef::gauge("swap.used", Bytes, 0, "Used swap."),
+    MetricDef::gauge("swap.used", Bytes, 0, "Used swap space."),
     MetricDef::gauge("swap.used_percent", Percent, 2, "Used swap in percent."),
     MetricDef::gauge("hugepages.total", Bytes, 0, "Huge page pool size; absent if unused.").rollup_last(),
     MetricDef::gauge("hugepages.free", Bytes, 0, "Free huge pages."),
@@ -31,7 +31,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     parse(&text(cx.source, "/proc/meminfo")?, &mut cx.out)
 }
 
-/// The number on a field's line, in bytes where the kernel says kB.
+/// Reads the number of a field, converted to bytes if its unit is kB.
 fn field(meminfo: &str, name: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let mut words = line.split_ascii_whitespace();
@@ -44,7 +44,8 @@ fn parse(meminfo: &str, out: &mut SampleSink) -> Result<(), CollectError> {
     let (Some(total), Some(free)) = (get("MemTotal").filter(|&t| t > 0), get("MemFree")) else {
         return Err(parse_error("/proc/meminfo", meminfo));
     };
-    // Kernels before 3.14 don't estimate: what could be dropped is the old rule of thumb.
+    // Kernels before 3.14 have no estimate; free memory plus buffers and page cache is the usual
+    // approximation.
     let available = get("MemAvailable")
         .unwrap_or_else(|| free + get("Buffers").unwrap_or(0) + get("Cached").unwrap_or(0))
         .min(total);

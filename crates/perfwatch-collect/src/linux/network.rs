@@ -34,20 +34,21 @@ pub(crate) const COLLECTOR: Collector =
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     const PATH: &str = "/proc/net/dev";
     let text = text(cx.source, PATH)?;
-    let (mut all, mut physical) = (Vec::new(), Vec::new());
-    let mut found = false;
-    // Two heading lines; a name may stand close to its first number: "eth0:123".
+    let (mut not_virtual, mut physical) = (Vec::new(), Vec::new());
+    let mut has_interface = false;
+    // Two header lines follow; there may be no space after the name: "eth0:123".
     for line in text.lines().skip(2).filter(|line| !line.trim().is_empty()) {
-        let Some((name, rest)) = line.rsplit_once(':').map(|(name, rest)| (name.trim(), rest)) else {
+        let Some((name, remaining)) = line.rsplit_once(':').map(|(name, remaining)| (name.trim(), remaining))
+        else {
             cx.out.record_error(parse_error(PATH, line).to_string());
             continue;
         };
-        let counters = numbers(rest);
+        let counters = numbers(remaining);
         if counters.len() < 12 {
             cx.out.record_error(parse_error(PATH, line).to_string());
             continue;
         }
-        found = true;
+        has_interface = true;
         if is_excluded(&cx.options.exclude_interfaces, name) {
             continue;
         }
@@ -55,15 +56,15 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
         if is_physical(cx.source, name) {
             physical.push(bytes);
         } else if !is_virtual(name) {
-            all.push(bytes);
+            not_virtual.push(bytes);
         }
         push_samples(cx, name, &counters);
     }
-    if !found && cx.out.part.errors.is_empty() {
+    if !has_interface && cx.out.part.errors.is_empty() {
         return Err(CollectError::NotAvailable);
     }
-    // Guests and containers have interfaces without a device behind them.
-    for (interface, received, sent) in if physical.is_empty() { all } else { physical } {
+    // In guests and containers, interfaces have no device.
+    for (interface, received, sent) in if physical.is_empty() { not_virtual } else { physical } {
         cx.out.push_instance("network.total.rx_bytes", &interface, Raw::Counter(received));
         cx.out.push_instance("network.total.tx_bytes", &interface, Raw::Counter(sent));
     }
@@ -72,7 +73,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
 
 fn push_samples(cx: &mut CollectContext<'_>, name: &str, counters: &[u64]) {
     let interface = truncate_instance(name);
-    for (metric, at) in [
+    for (metric, column) in [
         ("network.rx_bytes", 0),
         ("network.tx_bytes", 8),
         ("network.rx_packets", 1),
@@ -82,14 +83,14 @@ fn push_samples(cx: &mut CollectContext<'_>, name: &str, counters: &[u64]) {
         ("network.rx_drops", 3),
         ("network.tx_drops", 11),
     ] {
-        cx.out.push_instance(metric, &interface, Raw::Counter(counters[at]));
+        cx.out.push_instance(metric, &interface, Raw::Counter(counters[column]));
     }
-    // A link without a state of its own (tun, loopback) says "unknown" and works.
+    // Links without a carrier state (tun, loopback) report "unknown" while they work.
     if let Ok(state) = text(cx.source, &format!("/sys/class/net/{name}/operstate")) {
         let up = matches!(state.trim(), "up" | "unknown");
         cx.out.push_instance("network.up", &interface, Raw::Gauge(f64::from(u8::from(up))));
     }
-    // -1 or an error where the link is down or has no speed.
+    // -1 or an error if the link is down or has no speed.
     if let Ok(megabits) = number::<i64>(cx.source, &format!("/sys/class/net/{name}/speed"))
         && let Ok(megabits @ 1..) = u64::try_from(megabits)
     {
@@ -101,7 +102,8 @@ fn is_physical(source: &dyn Source, name: &str) -> bool {
     source.list(&format!("/sys/class/net/{name}/device")).is_ok()
 }
 
-/// Interfaces whose traffic is counted again by another one, or never leaves the host.
+/// Returns whether the traffic of an interface is counted by another interface too, or never
+/// leaves the host.
 fn is_virtual(name: &str) -> bool {
     [
         "lo", "docker", "br-", "virbr", "veth", "cni", "flannel", "cali", "tun", "tap", "wg", "dummy", "ifb",
@@ -118,48 +120,48 @@ mod tests {
     use crate::linux::test_util::{collect_capture, collect_files, format_part};
     use crate::{Capture, CollectorOptions};
 
-    const HEAD: &str =
+    const HEADER: &str =
         "Inter-| Receive | Transmit\n face |bytes packets errs drop fifo frame compressed multicast|bytes\n";
 
     #[test]
     fn total_counts_physical_interfaces() {
-        let text = format!(
-            "=== /proc/net/dev\n{HEAD}    lo: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\n  eth0:100 2 3 4 0 0 0 0 200 5 6 7 0 0 0 0\n\
+        let input = format!(
+            "=== /proc/net/dev\n{HEADER}    lo: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\n  eth0:100 2 3 4 0 0 0 0 200 5 6 7 0 0 0 0\n\
              docker0: 9 0 0 0 0 0 0 0 9 0 0 0 0 0 0 0\nveth1: 9 0 0 0 0 0 0 0 9 0 0 0 0 0 0 0\nbad line\n\
              === /sys/class/net/eth0/device list\ndriver\n=== /sys/class/net/eth0/operstate\nup\n=== /sys/class/net/eth0/speed\n1000\n\
              === /sys/class/net/lo/operstate\nunknown\n=== /sys/class/net/docker0/operstate\ndown\n=== /sys/class/net/docker0/speed\n-1\n"
         );
         let part = collect_capture(
             &COLLECTOR,
-            &Capture::parse(text.as_bytes()).unwrap(),
+            &Capture::parse(input.as_bytes()).unwrap(),
             &CollectorOptions::default(),
         )
         .unwrap();
-        let shown = format_part(&part);
-        assert!(shown.contains(
+        let text = format_part(&part);
+        assert!(text.contains(
             "network.rx_bytes{eth0} +100\nnetwork.tx_bytes{eth0} +200\nnetwork.rx_packets{eth0} +2\nnetwork.tx_packets{eth0} +5\n\
              network.rx_errors{eth0} +3\nnetwork.tx_errors{eth0} +6\nnetwork.rx_drops{eth0} +4\nnetwork.tx_drops{eth0} +7\n\
              network.up{eth0} 1\nnetwork.speed{eth0} 1000000000\n"
-        ), "{shown}");
+        ), "{text}");
         assert!(
-            shown.contains("network.up{docker0} 0\n")
-                && !shown.contains("speed{docker0}")
-                && !shown.contains("veth1")
+            text.contains("network.up{docker0} 0\n")
+                && !text.contains("speed{docker0}")
+                && !text.contains("veth1")
         );
-        assert!(shown.ends_with("network.total.rx_bytes{eth0} +100\nnetwork.total.tx_bytes{eth0} +200\n"));
+        assert!(text.ends_with("network.total.rx_bytes{eth0} +100\nnetwork.total.tx_bytes{eth0} +200\n"));
         assert_eq!(part.errors.len(), 1);
     }
 
     #[test]
     fn total_falls_back_to_non_virtual_interfaces() {
-        let text = format!(
-            "{HEAD}lo: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\nens3: 7 2 3 4 0 0 0 0 8 5 6 7 0 0 0 0\nens3.7: 7 2 3 4 0 0 0 0 8 5 6 7 0 0 0 0\n"
+        let input = format!(
+            "{HEADER}lo: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\nens3: 7 2 3 4 0 0 0 0 8 5 6 7 0 0 0 0\nens3.7: 7 2 3 4 0 0 0 0 8 5 6 7 0 0 0 0\n"
         );
-        let shown = format_part(&collect_files(&COLLECTOR, &[("/proc/net/dev", &text)]).unwrap());
+        let text = format_part(&collect_files(&COLLECTOR, &[("/proc/net/dev", &input)]).unwrap());
         assert!(
-            shown.ends_with("network.total.rx_bytes{ens3} +7\nnetwork.total.tx_bytes{ens3} +8\n"),
-            "{shown}"
+            text.ends_with("network.total.rx_bytes{ens3} +7\nnetwork.total.tx_bytes{ens3} +8\n"),
+            "{text}"
         );
-        assert_eq!(collect_files(&COLLECTOR, &[("/proc/net/dev", HEAD)]), Err(CollectError::NotAvailable));
+        assert_eq!(collect_files(&COLLECTOR, &[("/proc/net/dev", HEADER)]), Err(CollectError::NotAvailable));
     }
 }

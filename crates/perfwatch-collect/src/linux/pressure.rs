@@ -1,29 +1,79 @@
 //! Pressure stall information from `/proc/pressure/*` (kernel document accounting/psi.rst):
-//! the share of time in which some or all tasks waited for a resource.
+//! the share of time in which some or all tasks were stalled on a resource.
 
 use crate::parse::{parse_error, text};
 use crate::{Cadence, CollectContext, CollectError, Collector, SampleSink};
 use perfwatch_model::{MetricDef, Unit::*};
 
-const SOME: &str = "Share of time at least one task stalled on CPU, 10-second average.";
-const FULL: &str = "Share of time all tasks stalled on memory, 10-second average.";
-const SOME_NOW: &str = "Share of time at least one task stalled on CPU since the last snapshot.";
-const FULL_NOW: &str = "Share of time all tasks stalled on memory since the last snapshot.";
-
-/// Microseconds of waiting a second → percent.
+/// Factor from microseconds of stall per second to percent.
 const PER_SECOND: f64 = 1e-4;
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::gauge("pressure.cpu.some_avg10", Percent, 2, SOME),
-    MetricDef::rate("pressure.cpu.some", Percent, 2, SOME_NOW).with_factor(PER_SECOND),
-    MetricDef::gauge("pressure.memory.some_avg10", Percent, 2, SOME),
-    MetricDef::rate("pressure.memory.some", Percent, 2, SOME_NOW).with_factor(PER_SECOND),
-    MetricDef::gauge("pressure.memory.full_avg10", Percent, 2, FULL),
-    MetricDef::rate("pressure.memory.full", Percent, 2, FULL_NOW).with_factor(PER_SECOND),
-    MetricDef::gauge("pressure.io.some_avg10", Percent, 2, SOME),
-    MetricDef::rate("pressure.io.some", Percent, 2, SOME_NOW).with_factor(PER_SECOND),
-    MetricDef::gauge("pressure.io.full_avg10", Percent, 2, FULL),
-    MetricDef::rate("pressure.io.full", Percent, 2, FULL_NOW).with_factor(PER_SECOND),
+    MetricDef::gauge(
+        "pressure.cpu.some_avg10",
+        Percent,
+        2,
+        "Share of time at least one task stalled on CPU, 10-second average.",
+    ),
+    MetricDef::rate(
+        "pressure.cpu.some",
+        Percent,
+        2,
+        "Share of time at least one task stalled on CPU since the last snapshot.",
+    )
+    .with_factor(PER_SECOND),
+    MetricDef::gauge(
+        "pressure.memory.some_avg10",
+        Percent,
+        2,
+        "Share of time at least one task stalled on memory, 10-second average.",
+    ),
+    MetricDef::rate(
+        "pressure.memory.some",
+        Percent,
+        2,
+        "Share of time at least one task stalled on memory since the last snapshot.",
+    )
+    .with_factor(PER_SECOND),
+    MetricDef::gauge(
+        "pressure.memory.full_avg10",
+        Percent,
+        2,
+        "Share of time all tasks stalled on memory, 10-second average.",
+    ),
+    MetricDef::rate(
+        "pressure.memory.full",
+        Percent,
+        2,
+        "Share of time all tasks stalled on memory since the last snapshot.",
+    )
+    .with_factor(PER_SECOND),
+    MetricDef::gauge(
+        "pressure.io.some_avg10",
+        Percent,
+        2,
+        "Share of time at least one task stalled on I/O, 10-second average.",
+    ),
+    MetricDef::rate(
+        "pressure.io.some",
+        Percent,
+        2,
+        "Share of time at least one task stalled on I/O since the last snapshot.",
+    )
+    .with_factor(PER_SECOND),
+    MetricDef::gauge(
+        "pressure.io.full_avg10",
+        Percent,
+        2,
+        "Share of time all tasks stalled on I/O, 10-second average.",
+    ),
+    MetricDef::rate(
+        "pressure.io.full",
+        Percent,
+        2,
+        "Share of time all tasks stalled on I/O since the last snapshot.",
+    )
+    .with_factor(PER_SECOND),
 ];
 
 pub(crate) const COLLECTOR: Collector =
@@ -34,7 +84,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
         let path = format!("/proc/pressure/{resource}");
         match text(cx.source, &path) {
             Ok(text) => parse(resource, &path, &text, &mut cx.out),
-            // Compiled out or switched off (psi=0).
+            // Not compiled in, or disabled (psi=0).
             Err(CollectError::NotAvailable) => {}
             Err(error) => return Err(error),
         }
@@ -45,16 +95,16 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     Ok(())
 }
 
-/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=12`, and `full` likewise.
+/// Parses lines such as `some avg10=0.00 avg60=0.00 avg300=0.00 total=12`, and `full` likewise.
 fn parse(resource: &str, path: &str, text: &str, out: &mut SampleSink) {
     for line in text.lines() {
-        let (kind, rest) = crate::parse::first_word(line);
-        // For the processor as a whole `full` is undefined; newer kernels print zeros.
+        let (kind, remaining) = crate::parse::first_word(line);
+        // `full` is undefined for the CPU of a whole system; newer kernels print zeros.
         if !matches!((resource, kind), (_, "some") | ("memory" | "io", "full")) {
             continue;
         }
         let get = |key: &str| {
-            rest.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+            remaining.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
         };
         let average = get("avg10").and_then(|v| v.parse::<f64>().ok()).filter(|v| v.is_finite());
         let (Some(average), Some(total)) = (average, get("total").and_then(|v| v.parse().ok())) else {

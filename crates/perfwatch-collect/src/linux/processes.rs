@@ -1,10 +1,10 @@
-//! Processes from `/proc/PID` (proc_pid_stat(5), proc_pid_io(5)): how many in which state,
-//! and the raw numbers from which `derive` picks the largest.
+//! Processes from `/proc/PID` (proc_pid_stat(5), proc_pid_io(5)): numbers by state, and the raw
+//! counters from which `derive` selects the top processes.
 //!
-//! Every process costs one small file a tick. Owner, command line, I/O and open files are
-//! read only for those that may be shown: the ones that just used the processor, and the
-//! largest in memory.
+//! Every process costs a small file per tick. Owner, command line, I/O and open files are read only
+//! for candidates of the top processes: those that recently used CPU, and the largest in memory.
 
+use crate::cache::{CachedProcess, ProcessCache};
 use crate::collector::to_f64;
 use crate::linux::command_line::mask_secrets;
 use crate::parse::parse_error;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 const METRICS: &[MetricDef] = &[
     MetricDef::gauge("processes.total", Count, 0, "Processes, kernel threads included."),
-    MetricDef::gauge("processes.threads", Count, 0, "Threads."),
+    MetricDef::gauge("processes.threads", Count, 0, "Threads of all processes."),
     MetricDef::gauge("processes.running", Count, 0, "Runnable processes."),
     MetricDef::gauge("processes.sleeping", Count, 0, "Processes in interruptible sleep."),
     MetricDef::gauge("processes.blocked", Count, 0, "Processes in uninterruptible sleep."),
@@ -27,39 +27,23 @@ const METRICS: &[MetricDef] = &[
 pub(crate) const COLLECTOR: Collector =
     Collector { name: "processes", metrics: METRICS, cadence: Cadence::EveryTick, read };
 
-/// What makes the next read cheap.
-#[derive(Default)]
-pub(crate) struct ProcessCache {
-    processes: HashMap<u32, CachedProcess>,
-    users: HashMap<u32, String>,
-    boot_ms: Option<i64>,
-}
-
-struct CachedProcess {
-    start_ticks: u64,
-    cpu_ticks: u64,
-    name: Arc<str>,
-    detail: Option<Arc<ProcessDetail>>,
-    io: Option<(u64, u64)>,
-}
-
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     const FOLDER: &str = "/proc";
     let names = cx.source.list(FOLDER).map_err(|error| CollectError::from_io(FOLDER, &error))?;
     let mut pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
     pids.sort_unstable();
-    let (page, mut buffer, mut path) = (cx.source.page_size(), Vec::with_capacity(1024), String::new());
+    let (page_size, mut buffer, mut path) = (cx.source.page_size(), Vec::with_capacity(1024), String::new());
     let boot_ms = *cx.cache.processes.boot_ms.get_or_insert_with(|| boot_ms(cx.source));
     let mut processes = Vec::with_capacity(pids.len());
     for pid in pids {
         use std::fmt::Write as _;
         path.clear();
         let _ = write!(path, "/proc/{pid}/stat");
-        // A process that ended between the listing and here is no error.
+        // The process may have ended after the listing.
         if cx.source.read(&path, &mut buffer).is_err() {
             continue;
         }
-        match parse_stat(&buffer, page) {
+        match parse_stat(&buffer, page_size) {
             Some(mut process) => {
                 // Clock ticks are 1/100 s for programs on every architecture (USER_HZ).
                 process.started_ms = boot_ms
@@ -70,8 +54,8 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
         }
     }
     if processes.is_empty() {
-        let why = cx.out.part.errors.first().cloned();
-        return Err(why.map_or(CollectError::NotAvailable, CollectError::Failed));
+        let first_error = cx.out.part.errors.first().cloned();
+        return Err(first_error.map_or(CollectError::NotAvailable, CollectError::Failed));
     }
     push_state_counts(cx, &processes);
     read_details(cx, &mut processes);
@@ -80,7 +64,8 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
 }
 
 fn push_state_counts(cx: &mut CollectContext<'_>, processes: &[RawProcess]) {
-    let of = |states: &str| to_f64(processes.iter().filter(|p| states.contains(p.state)).count() as u64);
+    let count_in =
+        |states: &str| to_f64(processes.iter().filter(|p| states.contains(p.state)).count() as u64);
     cx.out.gauge("processes.total", to_f64(processes.len() as u64));
     cx.out.gauge("processes.threads", to_f64(processes.iter().map(|p| u64::from(p.threads)).sum()));
     for (metric, states) in [
@@ -90,29 +75,31 @@ fn push_state_counts(cx: &mut CollectContext<'_>, processes: &[RawProcess]) {
         ("processes.stopped", "Tt"),
         ("processes.zombie", "Z"),
     ] {
-        cx.out.gauge(metric, of(states));
+        cx.out.gauge(metric, count_in(states));
     }
 }
 
+/// Boot time from `/proc/stat`, milliseconds since 1970; 0 if unknown.
 fn boot_ms(source: &dyn Source) -> i64 {
     let stat = crate::parse::text(source, "/proc/stat").unwrap_or_default();
     let seconds = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<i64>().ok());
     seconds.unwrap_or_default().saturating_mul(1000)
 }
 
-/// `pid (comm) S ppid …`; the name may hold spaces and parentheses, so the last one ends it.
-fn parse_stat(bytes: &[u8], page: u64) -> Option<RawProcess> {
+/// Parses `pid (comm) S ppid …`. The name may contain spaces and parentheses; the last closing
+/// parenthesis ends it.
+fn parse_stat(bytes: &[u8], page_size: u64) -> Option<RawProcess> {
     let open = bytes.iter().position(|&b| b == b'(')?;
     let close = bytes.iter().rposition(|&b| b == b')')?;
     let name = bytes.get(open + 1..close)?;
-    let rest = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
-    let mut words = rest.split_ascii_whitespace();
+    let remaining = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
+    let mut words = remaining.split_ascii_whitespace();
     let state = words.next()?.chars().next()?;
-    // The wanted ones in their order, counted from ppid = 0; some others may be negative.
-    let mut at = 0;
+    // Fields in ascending order, where ppid has index 0; skipped fields may be negative.
+    let mut position = 0;
     let mut number = |index: usize| {
-        let word = words.nth(index - at)?;
-        at = index + 1;
+        let word = words.nth(index - position)?;
+        position = index + 1;
         word.parse::<u64>().ok()
     };
     let (user, system, threads, start_ticks, pages) =
@@ -124,75 +111,76 @@ fn parse_stat(bytes: &[u8], page: u64) -> Option<RawProcess> {
         cpu_ticks: user.checked_add(system)?,
         threads: u32::try_from(threads).ok()?,
         start_ticks,
-        memory_bytes: pages.saturating_mul(page),
+        memory_bytes: pages.saturating_mul(page_size),
         ..RawProcess::default()
     })
 }
 
-/// Reads the rest for processes that may be shown, and remembers for the next time.
+/// Reads I/O, owner, command line and open files of candidates of the top processes, and caches
+/// them for the next run.
 fn read_details(cx: &mut CollectContext<'_>, processes: &mut [RawProcess]) {
-    let top = cx.options.top_processes;
-    let recall = &mut cx.cache.processes;
-    let first = recall.processes.is_empty();
-    let busy = |recall: &ProcessCache, p: &RawProcess| match recall
-        .processes
-        .get(&p.pid)
-        .filter(|k| k.start_ticks == p.start_ticks)
-    {
-        Some(known) => p.cpu_ticks.saturating_sub(known.cpu_ticks),
-        // New since the last look: all it did, it did just now.
-        None => p.cpu_ticks.max(1),
-    };
-    // Storage I/O costs processor time, so who used none since the last look did none to speak of.
+    let cache = &mut cx.cache.processes;
+    let is_first_run = cache.processes.is_empty();
+    // A process that used no CPU since the last run did no storage I/O worth a read.
     let active: Vec<bool> =
-        processes.iter().map(|p| first || p.state == 'D' || busy(recall, p) > 0).collect();
-    let largest = |key: &dyn Fn(&RawProcess) -> u64| {
-        let mut order: Vec<usize> = (0..processes.len()).collect();
-        order.sort_by_key(|&at| std::cmp::Reverse(key(&processes[at])));
-        order.truncate(top);
-        order
-    };
-    let mut chosen = vec![false; processes.len()];
-    for at in largest(&|p| busy(recall, p)).into_iter().chain(largest(&|p| p.memory_bytes)) {
-        chosen[at] = true;
-    }
-    let mut known = HashMap::with_capacity(processes.len());
-    for (at, process) in processes.iter_mut().enumerate() {
-        let before = recall.processes.remove(&process.pid).filter(|k| k.start_ticks == process.start_ticks);
-        process.io = match &before {
-            Some(before) if !active[at] => before.io,
+        processes.iter().map(|p| is_first_run || p.state == 'D' || used_ticks(cache, p) > 0).collect();
+    let candidates = top_candidates(cache, processes, cx.options.top_processes);
+    let mut cached = HashMap::with_capacity(processes.len());
+    for (index, process) in processes.iter_mut().enumerate() {
+        let previous = cache.processes.remove(&process.pid).filter(|p| p.start_ticks == process.start_ticks);
+        process.io = match &previous {
+            Some(previous) if !active[index] => previous.io,
             _ => read_io(cx.source, process.pid),
         };
-        let moved = before.as_ref().is_none_or(|before| before.io != process.io);
-        // A program started by exec has another name, and another command line.
-        process.detail = before.and_then(|before| (before.name == process.name).then_some(before.detail)?);
-        if chosen[at] || (active[at] && moved && process.io.is_some()) {
+        let has_new_io = previous.as_ref().is_none_or(|previous| previous.io != process.io);
+        // After exec, a process has another name and another command line.
+        process.detail =
+            previous.and_then(|previous| (previous.name == process.name).then_some(previous.detail)?);
+        if candidates[index] || (active[index] && has_new_io && process.io.is_some()) {
             if process.detail.is_none() {
-                process.detail = Some(Arc::new(read_detail(
-                    cx.source,
-                    cx.options.command_line,
-                    process.pid,
-                    &mut recall.users,
-                )));
+                let detail = read_detail(cx.source, cx.options.command_line, process.pid, &mut cache.users);
+                process.detail = Some(Arc::new(detail));
             }
             let count = cx.source.count(&format!("/proc/{}/fd", process.pid)).ok();
-            process.handles = count.and_then(|count| u32::try_from(count).ok());
+            process.open_files = count.and_then(|count| u32::try_from(count).ok());
         }
-        let name = process.name.clone();
-        let memory = CachedProcess {
+        let entry = CachedProcess {
             start_ticks: process.start_ticks,
             cpu_ticks: process.cpu_ticks,
-            name,
+            name: process.name.clone(),
             detail: process.detail.clone(),
             io: process.io,
         };
-        known.insert(process.pid, memory);
+        cached.insert(process.pid, entry);
     }
-    recall.processes = known;
+    cache.processes = cached;
 }
 
-/// `read_bytes` and `write_bytes` of /proc/PID/io: what really went to storage. Other users'
-/// are not for an ordinary user to see.
+/// CPU time since the last run in clock ticks; at least 1 for a new process.
+fn used_ticks(cache: &ProcessCache, process: &RawProcess) -> u64 {
+    match cache.processes.get(&process.pid).filter(|p| p.start_ticks == process.start_ticks) {
+        Some(previous) => process.cpu_ticks.saturating_sub(previous.cpu_ticks),
+        None => process.cpu_ticks.max(1),
+    }
+}
+
+/// Marks the `top` processes by CPU since the last run and the `top` processes by memory.
+fn top_candidates(cache: &ProcessCache, processes: &[RawProcess], top: usize) -> Vec<bool> {
+    let largest = |key: &dyn Fn(&RawProcess) -> u64| {
+        let mut order: Vec<usize> = (0..processes.len()).collect();
+        order.sort_by_key(|&index| std::cmp::Reverse(key(&processes[index])));
+        order.truncate(top);
+        order
+    };
+    let mut candidates = vec![false; processes.len()];
+    for index in largest(&|p| used_ticks(cache, p)).into_iter().chain(largest(&|p| p.memory_bytes)) {
+        candidates[index] = true;
+    }
+    candidates
+}
+
+/// Reads `read_bytes` and `write_bytes` of `/proc/PID/io`, the bytes transferred from and to
+/// storage. `None` for processes of other users without privileges.
 fn read_io(source: &dyn Source, pid: u32) -> Option<(u64, u64)> {
     let mut buffer = Vec::new();
     source.read(&format!("/proc/{pid}/io"), &mut buffer).ok()?;
@@ -205,7 +193,7 @@ fn read_io(source: &dyn Source, pid: u32) -> Option<(u64, u64)> {
 
 fn read_detail(
     source: &dyn Source,
-    show: CommandLine,
+    command_line: CommandLine,
     pid: u32,
     users: &mut HashMap<u32, String>,
 ) -> ProcessDetail {
@@ -219,7 +207,7 @@ fn read_detail(
         *users = read_users(source);
     }
     let user = uid.map(|uid| users.get(&uid).cloned().unwrap_or_else(|| uid.to_string())).unwrap_or_default();
-    let command = match show {
+    let command = match command_line {
         CommandLine::None => String::new(),
         _ if source.read(&format!("/proc/{pid}/cmdline"), &mut buffer).is_err() => String::new(),
         CommandLine::Masked => mask_secrets(&buffer),
@@ -228,7 +216,7 @@ fn read_detail(
     ProcessDetail { user: user.into(), command: command.into() }
 }
 
-/// uid → name from passwd(5). Users of a directory service show by their number.
+/// Reads user names by user id from passwd(5). Users of a directory service have no name here.
 fn read_users(source: &dyn Source) -> HashMap<u32, String> {
     let passwd = crate::parse::text(source, "/etc/passwd").unwrap_or_default();
     let user = |line: &str| {

@@ -1,4 +1,4 @@
-//! The processes collector over small captures.
+//! Tests of the processes collector over small captures.
 
 use super::*;
 use crate::linux::test_util::{collect_capture, format_part};
@@ -23,8 +23,10 @@ fn process_names_may_contain_any_bytes() {
         assert_eq!((&*process.name, process.pid, process.cpu_ticks), (name, 7, 42));
         assert_eq!((process.threads, process.start_ticks, process.memory_bytes), (3, 500, 40960));
     }
-    for bad in ["", "7", "7 (x", "7 (x) S 1 1", "x (y) S 1 1 1 0 -1 0 1 2 3 4 5 0 0 0 20 0 3 0 500 1000 1"] {
-        assert!(parse_stat(bad.as_bytes(), 4096).is_none(), "{bad:?}");
+    for invalid in
+        ["", "7", "7 (x", "7 (x) S 1 1", "x (y) S 1 1 1 0 -1 0 1 2 3 4 5 0 0 0 20 0 3 0 500 1000 1"]
+    {
+        assert!(parse_stat(invalid.as_bytes(), 4096).is_none(), "{invalid:?}");
     }
 }
 
@@ -46,15 +48,15 @@ fn counts_states_and_reads_details() {
     let init = &part.processes[0];
     let detail = init.detail.as_ref().unwrap();
     assert_eq!((&*detail.user, &*detail.command), ("bob", "/sbin/init --pass=***"));
-    assert_eq!((init.io, init.handles, init.started_ms), (Some((100, 200)), Some(12), 1_005_000));
+    assert_eq!((init.io, init.open_files, init.started_ms), (Some((100, 200)), Some(12), 1_005_000));
     assert_eq!(part.processes[1].io, None);
-    assert_eq!(part.errors, ["/proc/3/stat: can't read \"broken\\n\""]);
+    assert_eq!(part.errors, ["/proc/3/stat: unexpected value \"broken\\n\""]);
 }
 
-/// A source that counts which files were opened.
-struct Counting<'a>(&'a Capture, std::sync::Mutex<Vec<String>>);
+/// Source that records the paths of read files.
+struct PathRecorder<'a>(&'a Capture, std::sync::Mutex<Vec<String>>);
 
-impl Source for Counting<'_> {
+impl Source for PathRecorder<'_> {
     fn read(&self, path: &str, out: &mut Vec<u8>) -> std::io::Result<()> {
         self.1.lock().unwrap().push(path.to_owned());
         self.0.read(path, out)
@@ -76,21 +78,22 @@ impl Source for Counting<'_> {
 #[test]
 fn idle_processes_read_one_file() {
     let pids: Vec<String> = (1..=50).map(|pid| pid.to_string()).collect();
-    let at = |busy: u64| {
+    let capture_with = |ticks: u64| {
         let stats: String =
-            (1..=50).map(|pid| stat(pid, "p", 'S', if pid == 7 { busy } else { 1 }, 10)).collect();
-        let io: String =
-            (1..=50).map(|pid| format!("=== /proc/{pid}/io\nread_bytes: {busy}\nwrite_bytes: 0\n")).collect();
+            (1..=50).map(|pid| stat(pid, "p", 'S', if pid == 7 { ticks } else { 1 }, 10)).collect();
+        let io: String = (1..=50)
+            .map(|pid| format!("=== /proc/{pid}/io\nread_bytes: {ticks}\nwrite_bytes: 0\n"))
+            .collect();
         capture(&format!("=== /proc list\n{}\n{stats}{io}", pids.join("\n")))
     };
     let options = CollectorOptions { top_processes: 2, ..CollectorOptions::default() };
-    let mut recall = crate::CollectorCache::default();
-    let mut look = |capture: &Capture| {
-        let source = Counting(capture, Default::default());
+    let mut cache = crate::CollectorCache::default();
+    let mut collect = |capture: &Capture| {
+        let source = PathRecorder(capture, Default::default());
         let mut cx = CollectContext {
             source: &source,
             options: &options,
-            cache: &mut recall,
+            cache: &mut cache,
             out: SampleSink::new(METRICS),
         };
         read(&mut cx).unwrap();
@@ -98,9 +101,9 @@ fn idle_processes_read_one_file() {
         let opened = source.1.into_inner().unwrap();
         (part, opened.into_iter().filter(|path| path.ends_with("/io")).collect::<Vec<_>>())
     };
-    assert_eq!(look(&at(1)).1.len(), 50);
-    let (part, opened) = look(&at(9));
+    assert_eq!(collect(&capture_with(1)).1.len(), 50);
+    let (part, opened) = collect(&capture_with(9));
     assert_eq!(opened, ["/proc/7/io"]);
-    // What was not read again is as it was, not gone.
+    // Values that were not read again are retained.
     assert_eq!((part.processes[6].io, part.processes[5].io), (Some((9, 0)), Some((1, 0))));
 }

@@ -1,5 +1,5 @@
-//! Sockets and TCP's own troubles from `/proc/net/{sockstat,sockstat6,snmp,netstat}`
-//! (proc_net(5), RFC 4022 and RFC 4113 for the names).
+//! Sockets and TCP errors from `/proc/net/{sockstat,sockstat6,snmp,netstat}` (proc_net(5); RFC 4022
+//! and RFC 4113 define the SNMP names).
 
 use crate::collector::to_f64;
 use crate::parse::text;
@@ -31,15 +31,16 @@ pub(crate) const COLLECTOR: Collector =
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let sockets = text(cx.source, "/proc/net/sockstat")?;
     let sockets6 = read_optional(cx.source, "/proc/net/sockstat6");
-    let of = |text: &str, line: &str, key: &str| sockstat_value(text, line, key);
-    let both =
-        |four: &str, six: &str| Some(of(&sockets, four, "inuse")? + of(&sockets6, six, "inuse").unwrap_or(0));
+    let in_use = |v4: &str, v6: &str| {
+        let v6_sockets = sockstat_value(&sockets6, v6, "inuse").unwrap_or(0);
+        Some(sockstat_value(&sockets, v4, "inuse")? + v6_sockets)
+    };
     for (metric, value) in [
-        ("sockets.used", of(&sockets, "sockets", "used")),
-        ("tcp.sockets", both("TCP", "TCP6")),
-        ("tcp.time_wait", of(&sockets, "TCP", "tw")),
-        ("tcp.orphans", of(&sockets, "TCP", "orphan")),
-        ("udp.sockets", both("UDP", "UDP6")),
+        ("sockets.used", sockstat_value(&sockets, "sockets", "used")),
+        ("tcp.sockets", in_use("TCP", "TCP6")),
+        ("tcp.time_wait", sockstat_value(&sockets, "TCP", "tw")),
+        ("tcp.orphans", sockstat_value(&sockets, "TCP", "orphan")),
+        ("udp.sockets", in_use("UDP", "UDP6")),
     ] {
         if let Some(value) = value {
             cx.out.gauge(metric, to_f64(value));
@@ -47,8 +48,8 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     }
     let snmp = read_optional(cx.source, "/proc/net/snmp");
     let netstat = read_optional(cx.source, "/proc/net/netstat");
-    if let Some(open) = snmp_value(&snmp, "Tcp", "CurrEstab") {
-        cx.out.gauge("tcp.established", to_f64(open));
+    if let Some(established) = snmp_value(&snmp, "Tcp", "CurrEstab") {
+        cx.out.gauge("tcp.established", to_f64(established));
     }
     let sum = |columns: &[Option<u64>]| columns.iter().copied().sum::<Option<u64>>();
     for (metric, value) in [
@@ -72,15 +73,15 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     }
 }
 
-/// Kernels without IPv6 or SNMP counters lack some of the files.
+/// Reads a file that kernels without IPv6 or SNMP counters do not have.
 fn read_optional(source: &dyn Source, path: &str) -> String {
     text(source, path).unwrap_or_default()
 }
 
-/// `TCP: inuse 5 orphan 0` → the number after `key` on that line.
+/// Reads the number after `key` in a line such as `TCP: inuse 5 orphan 0`.
 fn sockstat_value(text: &str, line: &str, key: &str) -> Option<u64> {
-    let rest = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'))?;
-    let mut words = rest.split_ascii_whitespace();
+    let remaining = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'))?;
+    let mut words = remaining.split_ascii_whitespace();
     while let Some(word) = words.next() {
         let value = words.next()?;
         if word == key {
@@ -90,11 +91,12 @@ fn sockstat_value(text: &str, line: &str, key: &str) -> Option<u64> {
     None
 }
 
-/// Two lines of one name, the first with column names, the second with numbers.
+/// Reads a value from two lines with equal prefix, the first with column names, the second with
+/// numbers.
 fn snmp_value(text: &str, line: &str, key: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|l| l.strip_prefix(line)?.strip_prefix(':'));
-    let at = lines.next()?.split_ascii_whitespace().position(|name| name == key)?;
-    lines.next()?.split_ascii_whitespace().nth(at)?.parse().ok()
+    let column = lines.next()?.split_ascii_whitespace().position(|name| name == key)?;
+    lines.next()?.split_ascii_whitespace().nth(column)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -113,7 +115,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             format_part(&part),
-            "sockets.used 40\ntcp.sockets 12\ntcp.time_wait 2\ntcp.orphaned 1\nudp.sockets 4\ntcp.established 4\n\
+            "sockets.used 40\ntcp.sockets 12\ntcp.time_wait 2\ntcp.orphans 1\nudp.sockets 4\ntcp.established 4\n\
              tcp.retransmits +5\ntcp.opened +30\ntcp.resets +3\ntcp.listen_drops +6\nudp.errors +8\n"
         );
     }

@@ -1,4 +1,4 @@
-//! The host as a whole: uptime, logins, file handles, entropy, time synchronisation.
+//! System-wide values: uptime, logins, file descriptors, entropy, time synchronization.
 
 use crate::collector::to_f64;
 use crate::parse::{number, numbers, text};
@@ -16,7 +16,12 @@ const METRICS: &[MetricDef] = &[
         "1 if systemd-timesyncd has synchronized the clock; absent with other time services.",
     )
     .rollup_last(),
-    MetricDef::gauge("file_descriptors.allocated", Count, 0, "Allocated file descriptors, system-wide."),
+    MetricDef::gauge(
+        "file_descriptors.allocated",
+        Count,
+        0,
+        "Allocated file descriptors (file handles), system-wide.",
+    ),
     MetricDef::gauge("file_descriptors.max", Count, 0, "Maximum number of file descriptors.").rollup_last(),
     MetricDef::gauge("file_descriptors.used_percent", Percent, 2, "Allocated file descriptors in percent."),
 ];
@@ -42,16 +47,15 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
         let synced = names.iter().any(|name| name == "synchronized");
         cx.out.gauge("system.time_synced", f64::from(u8::from(synced)));
     }
-    // Allocated, free (always 0 since 2.6), limit: proc_sys_fs(5).
-    if let [allocated, free, limit] =
-        numbers(&text(cx.source, "/proc/sys/fs/file-nr").unwrap_or_default())[..]
+    // Allocated, free (always 0 since 2.6), maximum: proc_sys_fs(5).
+    if let [allocated, free, max] = numbers(&text(cx.source, "/proc/sys/fs/file-nr").unwrap_or_default())[..]
     {
-        let open = to_f64(allocated.saturating_sub(free));
-        cx.out.gauge("file_descriptors.allocated", open);
-        // 2^63 - 1 stands for "no limit": a share of it says nothing.
-        if (1..1 << 53).contains(&limit) {
-            cx.out.gauge("file_descriptors.max", to_f64(limit));
-            cx.out.gauge("file_descriptors.used_percent", open / to_f64(limit) * 100.0);
+        let in_use = to_f64(allocated.saturating_sub(free));
+        cx.out.gauge("file_descriptors.allocated", in_use);
+        // 2^63 - 1 means "no limit"; a percentage of it has no meaning.
+        if (1..1 << 53).contains(&max) {
+            cx.out.gauge("file_descriptors.max", to_f64(max));
+            cx.out.gauge("file_descriptors.used_percent", in_use / to_f64(max) * 100.0);
         }
     }
     Ok(())
@@ -71,7 +75,8 @@ fn logged_in_users(source: &dyn Source) -> Option<u64> {
     Some(names.iter().filter(is_login).count() as u64)
 }
 
-/// Records of 384 bytes on 64-bit Linux, the type in the first two bytes; 7 is a login.
+/// Counts utmp records of type 7 (login). A record has 384 bytes on 64-bit Linux; its first two
+/// bytes are the type.
 fn utmp_logins(utmp: &[u8]) -> u64 {
     utmp.chunks_exact(384).filter(|record| record[..2] == [7, 0]).count() as u64
 }
@@ -95,7 +100,7 @@ mod tests {
         let part = collect_capture(&COLLECTOR, &capture, &CollectorOptions::default()).unwrap();
         assert_eq!(
             format_part(&part),
-            "system.uptime 350735\nsystem.users 1\nsystem.time_synced 1\nhandles.open 1024\nhandles.limit 2048\nhandles.used_percent 50\n"
+            "system.uptime 350735\nsystem.logged_in_users 1\nsystem.time_synced 1\nfile_descriptors.allocated 1024\nfile_descriptors.max 2048\nfile_descriptors.used_percent 50\n"
         );
     }
 
@@ -106,7 +111,7 @@ mod tests {
             &[("/proc/uptime", "nan"), ("/proc/sys/fs/file-nr", "10 2 9223372036854775807\n")],
         )
         .unwrap();
-        assert_eq!(format_part(&part), "handles.open 8\n");
+        assert_eq!(format_part(&part), "file_descriptors.allocated 8\n");
         assert_eq!(part.errors.len(), 1);
         let sessions = Capture::parse(
             b"=== /proc/uptime\n1\n=== /run/systemd/sessions list\n1\n1.ref\n2\n=== /run/systemd/sessions/1\nCLASS=user\n=== /run/systemd/sessions/2\nCLASS=manager\n",

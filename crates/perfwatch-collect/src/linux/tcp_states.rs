@@ -1,9 +1,10 @@
-//! TCP connections by state from `/proc/net/{tcp,tcp6}` (proc_net(5)). The kernel formats a
-//! line a connection, so a busy host is counted rarely, and a very busy one not at all:
-//! established and TIME_WAIT come from the `sockets` collector in any case.
+//! TCP connections by state from `/proc/net/{tcp,tcp6}` (proc_net(5)). The kernel formats a line
+//! per connection, so connections are counted rarely, and above a limit not at all. The `sockets`
+//! collector always provides established and TIME_WAIT connections.
 
 use crate::parse::text;
 use crate::{Cadence, CollectContext, CollectError, Collector};
+use perfwatch_model::limits::MAX_COUNTED_SOCKETS;
 use perfwatch_model::{MetricDef, Unit::*};
 
 const METRICS: &[MetricDef] = &[
@@ -15,14 +16,10 @@ const METRICS: &[MetricDef] = &[
     MetricDef::gauge("tcp.closing", Count, 0, "Connections in CLOSING or LAST_ACK."),
 ];
 
+/// Runs at most every 30 s: the kernel walks its whole hash table, which takes 8 ms with 24 GB of
+/// memory even without connections.
 pub(crate) const COLLECTOR: Collector =
     Collector { name: "tcp_states", metrics: METRICS, cadence: Cadence::AtMostEvery(30), read };
-
-// The kernel walks its whole hash table for this, 8 ms with 24 GB of memory and no connection
-// at all: hence half a minute.
-
-/// Above this, a line a connection costs another 10 ms.
-const MAX_SOCKETS: u64 = 10_000;
 
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let sockstat = text(cx.source, "/proc/net/sockstat").unwrap_or_default();
@@ -33,14 +30,14 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
             line.split_ascii_whitespace().skip_while(|word| word != key).nth(1)?.parse::<u64>().ok()
         })
         .sum();
-    if sockets > MAX_SOCKETS {
+    if sockets > MAX_COUNTED_SOCKETS {
         return Err(CollectError::NotAvailable);
     }
     let mut states = [0_u32; 16];
-    let mut tables = 0;
+    let mut tables_read = 0;
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let Ok(text) = text(cx.source, path) else { continue };
-        tables += 1;
+        tables_read += 1;
         for line in text.lines().skip(1) {
             // sl local_address rem_address st …
             let state =
@@ -50,11 +47,11 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
             }
         }
     }
-    if tables == 0 {
+    if tables_read == 0 {
         return Err(CollectError::NotAvailable);
     }
     // include/net/tcp_states.h
-    for (metric, of) in [
+    for (metric, codes) in [
         ("tcp.listen", &[10][..]),
         ("tcp.syn_sent", &[2]),
         ("tcp.syn_received", &[3, 12]),
@@ -62,7 +59,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
         ("tcp.close_wait", &[8]),
         ("tcp.closing", &[9, 11]),
     ] {
-        cx.out.gauge(metric, f64::from(of.iter().map(|&state| states[state]).sum::<u32>()));
+        cx.out.gauge(metric, f64::from(codes.iter().map(|&state| states[state]).sum::<u32>()));
     }
     Ok(())
 }
@@ -88,8 +85,8 @@ mod tests {
 
     #[test]
     fn skipped_above_the_socket_limit() {
-        let busy =
+        let files =
             [("/proc/net/sockstat", "TCP: inuse 9000 orphan 0 tw 2000 alloc 1\n"), ("/proc/net/tcp", "h\n")];
-        assert_eq!(collect_files(&COLLECTOR, &busy), Err(CollectError::NotAvailable));
+        assert_eq!(collect_files(&COLLECTOR, &files), Err(CollectError::NotAvailable));
     }
 }

@@ -1,5 +1,5 @@
-//! Sensors from `/sys/class/hwmon` (kernel document hwmon/sysfs-interface.rst) and, without
-//! those, `/sys/class/thermal` (driver-api/thermal/sysfs-api.rst).
+//! Temperature and fan sensors from `/sys/class/hwmon` (kernel document hwmon/sysfs-interface.rst)
+//! or, if there are none, from `/sys/class/thermal` (driver-api/thermal/sysfs-api.rst).
 
 use crate::collector::truncate_instance;
 use crate::parse::{number, text};
@@ -12,14 +12,14 @@ const METRICS: &[MetricDef] = &[
     MetricDef::gauge("temperature.sensor", Celsius, 1, "Sensor temperature.")
         .with_dimension("sensor")
         .with_range(-273.0, None),
-    MetricDef::gauge("fan.speed", Rpm, 0, "Fan speed.").with_dimension("sensor"),
+    MetricDef::gauge("fan.speed", Rpm, 0, "Rotation speed of the fan.").with_dimension("sensor"),
 ];
 
-/// Some sensors sit behind slow buses (IPMI, SMBus): a few milliseconds each.
+/// Runs at most every 5 s: sensors on slow buses (IPMI, SMBus) take a few milliseconds each.
 pub(crate) const COLLECTOR: Collector =
     Collector { name: "temperature", metrics: METRICS, cadence: Cadence::AtMostEvery(5), read };
 
-/// Drivers of processor sensors.
+/// Name prefixes of drivers that provide CPU sensors.
 const CPU_SENSOR_DRIVERS: &[&str] = &[
     "coretemp",
     "k10temp",
@@ -33,7 +33,7 @@ const CPU_SENSOR_DRIVERS: &[&str] = &[
 
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let mut hottest: Option<f64> = None;
-    let mut seen = |chip: &str, celsius: f64| {
+    let mut update_hottest = |chip: &str, celsius: f64| {
         if CPU_SENSOR_DRIVERS.iter().any(|name| chip.starts_with(name)) {
             hottest = Some(hottest.map_or(celsius, |hot: f64| hot.max(celsius)));
         }
@@ -54,7 +54,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
                 _ if input.starts_with("fan") => ("fan.speed", 1.0),
                 _ => continue,
             };
-            // A sensor may be there and have nothing to say.
+            // A sensor may exist without a value.
             let Ok(raw) = number::<i32>(cx.source, &format!("{folder}/{file}")) else {
                 continue;
             };
@@ -63,14 +63,14 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
                 if !(-100.0..=300.0).contains(&value) {
                     continue;
                 }
-                seen(&name, value);
+                update_hottest(&name, value);
             }
             let label = sensor_label(cx.source, &folder, input);
             cx.out.push_instance(metric, &truncate_instance(&format!("{name} {label}")), Raw::Gauge(value));
         }
     }
     if cx.out.part.samples.is_empty() {
-        read_thermal_zones(cx, &mut seen);
+        read_thermal_zones(cx, &mut update_hottest);
     }
     if let Some(hottest) = hottest {
         cx.out.gauge("cpu.temperature", hottest);
@@ -83,7 +83,7 @@ fn sensor_label(source: &dyn Source, folder: &str, input: &str) -> String {
         .map_or_else(|_| input.to_owned(), |label| label.trim().to_owned())
 }
 
-fn read_thermal_zones(cx: &mut CollectContext<'_>, seen: &mut dyn FnMut(&str, f64)) {
+fn read_thermal_zones(cx: &mut CollectContext<'_>, update_hottest: &mut dyn FnMut(&str, f64)) {
     let mut zones = cx.source.list("/sys/class/thermal").unwrap_or_default();
     zones.sort();
     for zone in zones.iter().filter(|zone| zone.starts_with("thermal_zone")) {
@@ -97,7 +97,7 @@ fn read_thermal_zones(cx: &mut CollectContext<'_>, seen: &mut dyn FnMut(&str, f6
         }
         let kind = text(cx.source, &format!("{folder}/type"))
             .map_or_else(|_| zone.clone(), |kind| kind.trim().to_owned());
-        seen(&kind, celsius);
+        update_hottest(&kind, celsius);
         cx.out.push_instance(
             "temperature.sensor",
             &truncate_instance(&format!("{kind} {}", &zone[12..])),

@@ -1,10 +1,10 @@
-//! For the collectors' own tests: run one over a handful of files and show what it said.
+//! Helpers for collector tests: run a collector over a few files and format the result.
 
 use crate::reading::{Part, Raw};
 use crate::{Capture, CollectContext, CollectError, Collector, CollectorCache, CollectorOptions, SampleSink};
 use std::fmt::Write as _;
 
-/// What `collector` reads from these files alone.
+/// Runs a collector over the given files.
 pub(crate) fn collect_files(collector: &Collector, files: &[(&str, &str)]) -> Result<Part, CollectError> {
     let mut capture = Capture::default();
     for (path, text) in files {
@@ -13,24 +13,24 @@ pub(crate) fn collect_files(collector: &Collector, files: &[(&str, &str)]) -> Re
     collect_capture(collector, &capture, &CollectorOptions::default())
 }
 
-/// The same over a capture in text form.
+/// Runs a collector over a capture with the given options.
 pub(crate) fn collect_capture(
     collector: &Collector,
     capture: &Capture,
     options: &CollectorOptions,
 ) -> Result<Part, CollectError> {
-    let mut recall = CollectorCache::default();
+    let mut cache = CollectorCache::default();
     let mut cx = CollectContext {
         source: capture,
         options,
-        cache: &mut recall,
+        cache: &mut cache,
         out: SampleSink::new(collector.metrics),
     };
     (collector.read)(&mut cx)?;
     Ok(cx.out.part)
 }
 
-/// A line a sample: gauges bare, counters with `+`, ratios as a fraction.
+/// Formats a line per sample: gauges as a number, counters with `+`, ratios as a fraction.
 pub(crate) fn format_part(part: &Part) -> String {
     let mut text = String::new();
     for sample in &part.samples {
@@ -41,7 +41,7 @@ pub(crate) fn format_part(part: &Part) -> String {
         let _ = match sample.raw {
             Raw::Gauge(value) => writeln!(text, " {value}"),
             Raw::Counter(value) => writeln!(text, " +{value}"),
-            Raw::Ratio { numerator: part, denominator: whole } => writeln!(text, " {part}/{whole}"),
+            Raw::Ratio { numerator, denominator } => writeln!(text, " {numerator}/{denominator}"),
         };
     }
     text

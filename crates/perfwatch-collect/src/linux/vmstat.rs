@@ -17,13 +17,13 @@ pub(crate) const COLLECTOR: Collector =
 
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let text = text(cx.source, "/proc/vmstat")?;
-    let page = cx.source.page_size();
+    let page_size = cx.source.page_size();
     let get = |name: &str| {
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse::<u64>().ok())
     };
     for (metric, name, unit) in [
-        ("swap.in_bytes", "pswpin", page),
-        ("swap.out_bytes", "pswpout", page),
+        ("swap.in_bytes", "pswpin", page_size),
+        ("swap.out_bytes", "pswpout", page_size),
         ("memory.major_faults", "pgmajfault", 1),
         ("memory.oom_kills", "oom_kill", 1),
     ] {
@@ -31,8 +31,8 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
             cx.out.counter(metric, count.saturating_mul(unit));
         }
     }
-    if let (Some(all), Some(major)) = (get("pgfault"), get("pgmajfault")) {
-        cx.out.counter("memory.minor_faults", all.saturating_sub(major));
+    if let (Some(total), Some(major)) = (get("pgfault"), get("pgmajfault")) {
+        cx.out.counter("memory.minor_faults", total.saturating_sub(major));
     }
     if cx.out.part.samples.is_empty() {
         Err(crate::parse::parse_error("/proc/vmstat", &text))
@@ -54,6 +54,6 @@ mod tests {
             format_part(&part),
             "swap.in_bytes +8192\nmemory.major_faults +3\nmemory.oom_kills +1\nmemory.minor_faults +97\n"
         );
-        assert!(collect_files(&COLLECTOR, &[("/proc/vmstat", "what")]).is_err());
+        assert!(collect_files(&COLLECTOR, &[("/proc/vmstat", "malformed")]).is_err());
     }
 }

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use data_encoding::HEXLOWER;
 use perfwatch_auth::directory::WriteGuard;
 use perfwatch_auth::identity::{Credential, is_session_valid};
-use perfwatch_auth::{Actor, Identity, jwt, password, secret, totp};
+use perfwatch_auth::{Actor, Identity, jwt, password, totp};
 use perfwatch_store::accounts::{Account, Role, Session};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

@@ -13,9 +13,8 @@ use perfwatch_auth::directory::AuthSnapshot as Everyone;
 use perfwatch_rules::explain::Explanation;
 use perfwatch_rules::incident::{Ack, IncidentPhase};
 use perfwatch_rules::rule::Severity;
-use perfwatch_store::alerts::{
-    AlertFilter, AlertRow, IncidentEventRow, IncidentFilter, IncidentRow, NotificationFilter, Outbox,
-};
+use perfwatch_store::incidents::{AlertFilter, AlertRow, IncidentEventRow, IncidentFilter, IncidentRow};
+use perfwatch_store::outbox::{NotificationFilter, Outbox};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -342,7 +341,7 @@ pub(crate) async fn get_incident(
     let whole = incident.is_complete(&live);
     let event = |event: IncidentEventRow| IncidentEventResponse {
         at_ms: event.at_ms,
-        kind: event.kind,
+        kind: event.kind.name().to_owned(),
         actor: event.actor,
         text: event.text,
     };
@@ -358,7 +357,7 @@ pub(crate) async fn get_incident(
             .map_or("deleted channel", |channel| &channel.name)
             .to_owned(),
         reason: row.reason,
-        state: row.state,
+        state: row.state.name().to_owned(),
         created_ms: row.created_ms,
         due_ms: row.due_ms.max(row.retry_at_ms),
         finished_ms: row.finished_ms,

@@ -5,7 +5,7 @@ use crate::error::ApiError;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use perfwatch_store::accounts::{AuditEntry, AuditFilter};
+use perfwatch_store::audit::{AuditEntry, AuditFilter};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};

@@ -15,7 +15,8 @@ use perfwatch_model::HumanDuration;
 use perfwatch_rules::channel::{Channel, ChannelFilter, NotificationTemplate, QuietHours};
 use perfwatch_rules::notification::{self, ChannelKind, Notification, SendError};
 use perfwatch_rules::render;
-use perfwatch_store::alerts::{DefinitionKind, NotificationFilter, NotificationRow, Outbox};
+use perfwatch_store::definitions::DefinitionKind;
+use perfwatch_store::outbox::{NotificationFilter, NotificationRow, NotificationState, Outbox};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -422,8 +423,8 @@ pub(crate) struct NotificationListResponse {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct NotificationsQuery {
-    /// `waiting`, `sent`, `dead` or `skipped`.
-    state: Option<String>,
+    /// State of the notifications; all states if missing.
+    state: Option<NotificationState>,
     channel: Option<Uuid>,
     /// 500 at most.
     limit: Option<i64>,
@@ -461,7 +462,7 @@ pub(crate) async fn list_notifications(
         incident: row.incident,
         reason: row.reason,
         severity: row.severity,
-        state: row.state,
+        state: row.state.name().to_owned(),
         created_ms: row.created_ms,
         due_ms: row.due_ms.max(row.retry_at_ms),
         finished_ms: row.finished_ms,

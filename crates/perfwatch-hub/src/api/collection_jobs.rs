@@ -9,10 +9,9 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use perfwatch_agentless::Agentless;
-use perfwatch_auth::{Actor, Identity};
 use perfwatch_model::HostId;
-use perfwatch_store::accounts::AuditEntry;
-use perfwatch_store::collection_jobs::{CollectionJobs, JobRow};
+use perfwatch_store::audit::AuditEntry;
+use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, JobState as StoredState};
 use perfwatch_store::servers::ServerRow;
 use perfwatch_store::{SqlStatement, Write};
 use serde::{Deserialize, Serialize};
@@ -90,12 +89,12 @@ pub(crate) enum JobState {
 }
 
 fn job_state(row: &JobRow, now_ms: i64) -> JobState {
-    match row.state.as_str() {
-        "active" => JobState::Active,
-        "completed" => JobState::Completed,
-        "failed" => JobState::Failed,
-        _ if row.run_at_ms > now_ms => JobState::Delayed,
-        _ => JobState::Waiting,
+    match row.state {
+        StoredState::Active => JobState::Active,
+        StoredState::Completed => JobState::Completed,
+        StoredState::Failed => JobState::Failed,
+        StoredState::Waiting if row.run_at_ms > now_ms => JobState::Delayed,
+        StoredState::Waiting => JobState::Waiting,
     }
 }
 
@@ -144,11 +143,11 @@ pub(crate) async fn jobs(
     let Query(filter) = filter.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
     let (store, now_ms) = (app.agentless.store(), app.clock.wall_ms());
     let limit = filter.limit.unwrap_or(200).clamp(1, 1_000);
-    let name = match filter.state {
-        None | Some(JobState::Waiting | JobState::Delayed) => "waiting",
-        Some(JobState::Active) => "active",
-        Some(JobState::Completed) => "completed",
-        Some(JobState::Failed) => "failed",
+    let stored_state = match filter.state {
+        None | Some(JobState::Waiting | JobState::Delayed) => StoredState::Waiting,
+        Some(JobState::Active) => StoredState::Active,
+        Some(JobState::Completed) => StoredState::Completed,
+        Some(JobState::Failed) => StoredState::Failed,
     };
     let names: HashMap<Uuid, String> = ServerRow::list(store)
         .await?
@@ -157,7 +156,7 @@ pub(crate) async fn jobs(
         .collect();
     let everyone = app.directory.snapshot();
     // Some are not for them to see, or of another state: there are as many as there may be servers.
-    let rows = CollectionJobs::list(store, name, 10_000).await?;
+    let rows = CollectionJobs::list(store, stored_state, 10_000).await?;
     let jobs = rows.into_iter().filter(|row| identity.can_view(&everyone, HostId(row.server)));
     let wanted = |row: &JobRow| filter.state.is_none_or(|wanted| wanted == job_state(row, now_ms));
     let show = |row: JobRow| CollectionJobResponse {
@@ -165,7 +164,7 @@ pub(crate) async fn jobs(
         server_name: names.get(&row.server).cloned().unwrap_or_default(),
         id: row.id,
         server: row.server,
-        trigger: row.trigger,
+        trigger: row.trigger.name().to_owned(),
         run_at_ms: row.run_at_ms,
         attempts: row.attempts,
         started_ms: row.started_ms,
@@ -297,7 +296,7 @@ pub(crate) async fn retry(
         .ok_or_else(missing)?;
     let row =
         super::servers::find(&app, &actor.identity, &job.server.to_string()).await.map_err(|_| missing())?;
-    if job.state != "failed" {
+    if job.state != StoredState::Failed {
         return Err(ApiError::conflict("job_not_failed", "only failed jobs can be retried"));
     }
     if !row.enabled || row.blocked_reason.is_some() {

@@ -11,9 +11,10 @@ use axum::extract::{Path, Query, State};
 use perfwatch_agentless::Agentless;
 use perfwatch_agentless::runner::CollectionReport;
 use perfwatch_agentless::server::ServerRequest;
-use perfwatch_auth::{Actor, AuthError, Identity};
+use perfwatch_auth::AuthError;
 use perfwatch_model::remote_collector::{CollectionStage, CollectionStep, FailureCause};
-use perfwatch_store::servers::{CollectionRow, ServerRow};
+use perfwatch_store::collections::CollectionRow;
+use perfwatch_store::servers::ServerRow;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
@@ -163,7 +164,7 @@ pub(crate) async fn list_collections(
     let show = |row: CollectionRow| CollectionResponse {
         id: row.id,
         finished_ms: row.finished_ms,
-        trigger: row.trigger,
+        trigger: row.trigger.name().to_owned(),
         attempt: row.attempt,
         duration_ms: row.duration_ms,
         cause: row.cause,

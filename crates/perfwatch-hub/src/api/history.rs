@@ -11,7 +11,6 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
-use perfwatch_auth::Identity;
 use perfwatch_history::export::{Export, Format, parse_tier, projection_for};
 use perfwatch_history::read::{ProcessUsage, SeriesResult, SeriesValues};
 use perfwatch_live::host_registry::Host;

@@ -8,10 +8,10 @@ use crate::http::extract::Audited;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_alerting::OpenIncident;
-use perfwatch_auth::{Actor, Identity};
+use perfwatch_auth::Identity;
 use perfwatch_model::HumanDuration;
 use perfwatch_rules::incident::{Ack, IncidentPhase, NotificationReason};
-use perfwatch_store::alerts::IncidentEventRow;
+use perfwatch_store::incidents::{IncidentEventKind, IncidentEventRow};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ pub(crate) async fn acknowledge(
             IncidentEventRow {
                 incident: id,
                 at_ms: now_ms,
-                kind: "acknowledged".to_owned(),
+                kind: IncidentEventKind::Acknowledged,
                 actor: actor_name.clone(),
                 text,
             },
@@ -135,7 +135,7 @@ pub(crate) async fn unacknowledge(
             IncidentEventRow {
                 incident: id,
                 at_ms: now_ms,
-                kind: "unacknowledged".to_owned(),
+                kind: IncidentEventKind::Unacknowledged,
                 actor: actor_name.clone(),
                 text,
             },
@@ -162,7 +162,7 @@ pub(crate) async fn comment(
     let event = IncidentEventRow {
         incident: id,
         at_ms: app.clock.wall_ms(),
-        kind: "comment".to_owned(),
+        kind: IncidentEventKind::Comment,
         actor: actor.identity.actor_name(),
         text,
     };

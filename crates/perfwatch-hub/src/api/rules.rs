@@ -15,7 +15,7 @@ use perfwatch_auth::{Actor, Identity};
 use perfwatch_rules::backtest::FiringInterval;
 use perfwatch_rules::rule::{Rule, RuleError};
 use perfwatch_rules::{builtin_rules, render, threshold_rules};
-use perfwatch_store::alerts::DefinitionKind;
+use perfwatch_store::definitions::DefinitionKind;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;

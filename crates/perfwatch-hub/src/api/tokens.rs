@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_auth::identity::validate_scope;
-use perfwatch_auth::{Actor, Identity, secret};
+use perfwatch_auth::{Identity, secret};
 use perfwatch_store::accounts::{Role, Token};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

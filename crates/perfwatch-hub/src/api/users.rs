@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_auth::directory::AuthSnapshot as Everyone;
-use perfwatch_auth::{Actor, password};
+use perfwatch_auth::password;
 use perfwatch_store::accounts::{Account, Role, Session};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! JSON text → snapshot, for scripts that post their own. Every refusal names the path of
-//! the value it is about.
+//! Parses snapshot JSON that scripts post. Every error names the path of the invalid value.
 
 use super::RESERVED;
 use crate::fixed_point::{MISSING, scale};
@@ -9,22 +8,22 @@ use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Why a JSON value is no snapshot.
+/// Error of reading a snapshot from JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {message}")]
 pub struct JsonError {
-    /// Where, dotted.
+    /// Dotted path of the invalid value.
     pub path: String,
-    /// What is wrong with it.
+    /// Problem, and the expected value.
     pub message: String,
 }
 
-/// A snapshot and who it says it is from.
+/// Snapshot with the host that its sender claims.
 #[derive(Debug)]
 pub struct ParsedSnapshot {
-    /// Who.
+    /// Host named by the sender.
     pub host: HostRef,
-    /// What.
+    /// Parsed values, processes, facts and errors.
     pub snapshot: Snapshot,
 }
 
@@ -32,18 +31,20 @@ fn json_error<T>(path: &str, message: impl Into<String>) -> Result<T, JsonError>
     Err(JsonError { path: path.to_owned(), message: message.into() })
 }
 
-/// Reads one object. `now_ms` is its time where it names none. A snapshot without `boot` and
-/// `seq` is named by its time, so that posting it twice counts once.
+/// Reads a snapshot from a JSON object. `now_ms` is the timestamp if the object has none.
+///
+/// A snapshot without `boot` and `seq` is identified by its timestamp, so that a repeated post is a
+/// duplicate.
 ///
 /// # Errors
-/// The first value that is not what a snapshot has there.
+/// Returns the path of the first invalid value.
 pub fn read_snapshot(value: &Value, catalog: &Catalog, now_ms: i64) -> Result<ParsedSnapshot, JsonError> {
     let Value::Object(object) = value else {
         return json_error("(top)", format!("expected a JSON object, found {}", json_type_name(value)));
     };
     let name = match object.get("host") {
         Some(Value::String(name)) if !name.is_empty() => name.clone(),
-        Some(_) => return json_error("host", "expected the host's name"),
+        Some(_) => return json_error("host", "expected a non-empty host name"),
         None => return json_error("host", "host is required"),
     };
     let id = match object.get("host_id") {
@@ -58,16 +59,23 @@ pub fn read_snapshot(value: &Value, catalog: &Catalog, now_ms: i64) -> Result<Pa
     let seq = read_u64(object, "seq", u64::try_from(at_ms).unwrap_or_default())?;
     let interval_ms = read_u64(object, "interval_ms", 0)?;
     let Ok(interval_ms) = u32::try_from(interval_ms) else {
-        return json_error("interval_ms", "larger than a day");
+        return json_error(
+            "interval_ms",
+            format!("expected at most {}, found {interval_ms}", limits::MAX_INTERVAL_MS),
+        );
     };
     let mut reader = SnapshotReader { catalog, columns: Vec::new(), values: Vec::new() };
     for (key, value) in object.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str())) {
         reader.visit(key, value, 1)?;
     }
     let mut seen = HashSet::with_capacity(reader.columns.len());
-    if let Some(twice) = reader.columns.iter().find(|column| !seen.insert((&column.metric, &column.instance)))
+    if let Some(duplicate) =
+        reader.columns.iter().find(|column| !seen.insert((&column.metric, &column.instance)))
     {
-        return json_error(&twice.metric, format!("stands twice in one snapshot {:?}", twice.instance));
+        return json_error(
+            &duplicate.metric,
+            format!("duplicate instance {:?} in one snapshot", duplicate.instance),
+        );
     }
     drop(seen);
     let processes = match object.get("processes").and_then(|p| p.get("top")) {
@@ -109,14 +117,14 @@ impl SnapshotReader<'_> {
             return json_error(path, "nested too deeply");
         }
         match value {
-            // The rows beside the process counts are read on their own.
+            // Process rows are not samples; `read_processes` reads them.
             Value::Array(_) if path == "processes.top" => Ok(()),
             Value::Object(children) if self.catalog.is_instance_node(path) => {
                 self.visit_instances(path, children)
             }
             Value::Object(children) => children.iter().try_for_each(|(key, child)| {
-                let below = if key.is_empty() { path.to_owned() } else { format!("{path}.{key}") };
-                self.visit(&below, child, depth + 1)
+                let child_path = if key.is_empty() { path.to_owned() } else { format!("{path}.{key}") };
+                self.visit(&child_path, child, depth + 1)
             }),
             _ => self.push_sample(path, path, "", value),
         }
@@ -124,24 +132,25 @@ impl SnapshotReader<'_> {
 
     fn visit_instances(&mut self, path: &str, instances: &Map<String, Value>) -> Result<(), JsonError> {
         for (instance, metrics) in instances {
-            let here = format!("{path}.{instance}");
+            let instance_path = format!("{path}.{instance}");
             let Value::Object(metrics) = metrics else {
                 return json_error(
-                    &here,
+                    &instance_path,
                     format!("expected an object of metrics, found {}", json_type_name(metrics)),
                 );
             };
             for (leaf, value) in metrics {
-                let here = format!("{here}.{leaf}");
-                // `cpu.core` holds cpu.core.usage, `network.interface` holds network.rx_bytes.
-                let own = format!("{path}.{leaf}");
+                let value_path = format!("{instance_path}.{leaf}");
+                // `cpu.core` contains cpu.core.usage, but `network.interface` contains
+                // network.rx_bytes.
+                let nested = format!("{path}.{leaf}");
                 let group = path.rsplit_once('.').map_or("", |(group, _)| group);
-                let name = match self.catalog.get(&own) {
-                    Some(_) => own,
+                let name = match self.catalog.get(&nested) {
+                    Some(_) => nested,
                     None if group.is_empty() => leaf.clone(),
                     None => format!("{group}.{leaf}"),
                 };
-                self.push_sample(&here, &name, instance, value)?;
+                self.push_sample(&value_path, &name, instance, value)?;
             }
         }
         Ok(())
@@ -155,7 +164,7 @@ impl SnapshotReader<'_> {
         value: &Value,
     ) -> Result<(), JsonError> {
         if self.columns.len() >= limits::MAX_COLUMNS {
-            return json_error(path, format!("more than {} values in one snapshot", limits::MAX_COLUMNS));
+            return json_error(path, format!("more than {} values", limits::MAX_COLUMNS));
         }
         check_name(path, metric)?;
         if instance.len() > limits::MAX_INSTANCE_BYTES {
@@ -167,7 +176,7 @@ impl SnapshotReader<'_> {
             Value::Null => MISSING,
             Value::Number(number) => match number.as_f64().filter(|value| value.is_finite()) {
                 Some(value) => scale(value, decimals),
-                None => return json_error(path, format!("{number} is not a finite number")),
+                None => return json_error(path, format!("expected a finite number, found {number}")),
             },
             Value::Bool(flag) => scale(f64::from(u8::from(*flag)), decimals),
             _ => return json_error(path, format!("expected a number, found {}", json_type_name(value))),
@@ -188,9 +197,9 @@ impl SnapshotReader<'_> {
     }
 }
 
-/// `network.interface.eth0.new_metric` of `eth0` → `interface`.
+/// Extracts the dimension: `network.interface.eth0.new_metric` of `eth0` → `interface`.
 fn dimension_from_path(path: &str, instance: &str) -> String {
-    let node = path.rfind(&format!(".{instance}.")).map_or(path, |at| &path[..at]);
+    let node = path.rfind(&format!(".{instance}.")).map_or(path, |end| &path[..end]);
     node.rsplit('.').next().unwrap_or_default().to_owned()
 }
 
@@ -199,7 +208,7 @@ fn check_name(path: &str, metric: &str) -> Result<(), JsonError> {
         return json_error(path, format!("metric name longer than {} bytes", limits::MAX_METRIC_NAME_BYTES));
     }
     if !crate::wire::is_metric_name(metric) {
-        return json_error(path, "metric names are dotted words of a-z, 0-9 and _");
+        return json_error(path, "invalid metric name; expected dotted words of a-z, 0-9 and _");
     }
     Ok(())
 }
@@ -209,24 +218,24 @@ fn read_processes(rows: &Value) -> Result<Vec<ProcessRow>, JsonError> {
         return json_error("processes.top", format!("expected a list, found {}", json_type_name(rows)));
     };
     if rows.len() > limits::MAX_PROCESSES {
-        return json_error("processes.top", format!("more than {} processes", limits::MAX_PROCESSES));
+        return json_error("processes.top", format!("expected at most {} processes", limits::MAX_PROCESSES));
     }
     rows.iter().enumerate().map(|(index, row)| read_process(index, row)).collect()
 }
 
 fn read_process(index: usize, row: &Value) -> Result<ProcessRow, JsonError> {
     let path = |key: &str| format!("processes.top.{index}.{key}");
-    let whole = |key: &str| match row.get(key) {
+    let unsigned = |key: &str| match row.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_u64() {
             Some(value) => Ok(Some(value)),
-            None => json_error(&path(key), format!("expected a whole number from 0 up, found {value}")),
+            None => json_error(&path(key), format!("expected a non-negative integer, found {value}")),
         },
     };
-    let small = |key: &str| match whole(key)?.map(u32::try_from) {
+    let unsigned32 = |key: &str| match unsigned(key)?.map(u32::try_from) {
         None => Ok(None),
         Some(Ok(value)) => Ok(Some(value)),
-        Some(Err(_)) => json_error(&path(key), "too large"),
+        Some(Err(_)) => json_error(&path(key), format!("expected at most {}", u32::MAX)),
     };
     let text = |key: &str| match row.get(key) {
         None | Some(Value::Null) => Ok(""),
@@ -235,14 +244,14 @@ fn read_process(index: usize, row: &Value) -> Result<ProcessRow, JsonError> {
             json_error(&path(key), format!("expected text of at most {} bytes", limits::MAX_TEXT_BYTES))
         }
     };
-    let Some(pid) = small("pid")? else {
-        return json_error(&path("pid"), "missing");
+    let Some(pid) = unsigned32("pid")? else {
+        return json_error(&path("pid"), "pid is required");
     };
     let cpu = row.get("cpu_percent").map_or(Some(0.0), Value::as_f64);
     let Some(cpu) = cpu.filter(|cpu| (0.0..=1e8).contains(cpu)) else {
-        return json_error(&path("cpu_percent"), "expected a percentage from 0 up");
+        return json_error(&path("cpu_percent"), "expected a non-negative percentage");
     };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "range checked above")]
     Ok(ProcessRow {
         pid,
         name: text("name")?.into(),
@@ -250,12 +259,12 @@ fn read_process(index: usize, row: &Value) -> Result<ProcessRow, JsonError> {
         command: text("command")?.into(),
         state: text("state")?.chars().next().unwrap_or('?'),
         cpu_tenths: (cpu * 10.0).round() as u32,
-        memory_bytes: whole("memory_bytes")?.unwrap_or_default(),
-        threads: small("threads")?.unwrap_or_default(),
-        open_files: small("handles")?,
-        read_bytes: whole("read_bytes")?,
-        write_bytes: whole("write_bytes")?,
-        started_ms: whole("started_ms")?.and_then(|ms| i64::try_from(ms).ok()).unwrap_or_default(),
+        memory_bytes: unsigned("memory_bytes")?.unwrap_or_default(),
+        threads: unsigned32("threads")?.unwrap_or_default(),
+        open_files: unsigned32("open_files")?,
+        read_bytes: unsigned("read_bytes")?,
+        write_bytes: unsigned("write_bytes")?,
+        started_ms: unsigned("started_ms")?.and_then(|ms| i64::try_from(ms).ok()).unwrap_or_default(),
     })
 }
 
@@ -267,7 +276,7 @@ fn read_errors(errors: Option<&Value>) -> Result<Vec<CollectorError>, JsonError>
         return json_error("errors", format!("expected an object, found {}", json_type_name(errors)));
     };
     if errors.len() > limits::MAX_COLLECTOR_ERRORS {
-        return json_error("errors", format!("more than {} entries", limits::MAX_COLLECTOR_ERRORS));
+        return json_error("errors", format!("expected at most {} entries", limits::MAX_COLLECTOR_ERRORS));
     }
     let entry = |(collector, message): (&String, &Value)| match message {
         Value::String(text)
@@ -275,12 +284,16 @@ fn read_errors(errors: Option<&Value>) -> Result<Vec<CollectorError>, JsonError>
         {
             Ok(CollectorError { collector: collector.clone(), message: text.clone() })
         }
-        _ => json_error(&format!("errors.{collector}"), "expected a short text"),
+        _ => json_error(
+            &format!("errors.{collector}"),
+            format!("expected text of at most {} bytes", limits::MAX_TEXT_BYTES),
+        ),
     };
     errors.iter().map(entry).collect()
 }
 
-/// RFC 3339 text, or a number: seconds below 10^11 (that is the year 5138), else milliseconds.
+/// Reads RFC 3339 text or a number. Numbers below 10^11 (the year 5138) are seconds, others
+/// milliseconds.
 fn read_time(value: Option<&Value>, now_ms: i64) -> Result<i64, JsonError> {
     const EXPECTED: &str =
         "expected RFC 3339 text (2026-11-21T10:00:00Z) or seconds or milliseconds since 1970";
@@ -303,16 +316,16 @@ fn read_u64(object: &Map<String, Value>, key: &str, default: u64) -> Result<u64,
     match object.get(key) {
         None | Some(Value::Null) => Ok(default),
         Some(value) => match value.as_u64() {
-            Some(whole) => Ok(whole),
-            None => json_error(key, format!("expected a whole number from 0 up, found {value}")),
+            Some(number) => Ok(number),
+            None => json_error(key, format!("expected a non-negative integer, found {value}")),
         },
     }
 }
 
-fn parse_text<T: std::str::FromStr>(value: &Value, path: &str, what: &str) -> Result<T, JsonError> {
+fn parse_text<T: std::str::FromStr>(value: &Value, path: &str, expected: &str) -> Result<T, JsonError> {
     match value.as_str().and_then(|text| text.parse().ok()) {
         Some(parsed) => Ok(parsed),
-        None => json_error(path, format!("expected {what}")),
+        None => json_error(path, format!("expected {expected}")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Both directions of snapshot JSON together.
+//! Tests of reading and writing snapshot JSON.
 
 use super::super::write_snapshot;
 use super::*;
@@ -26,7 +26,7 @@ fn reads_nested_metrics_instances_and_processes() {
         "timestamp": "2026-11-21T10:00:00.250Z", "host": "web-1",
         "cpu": {"usage": 12.345, "core": {"0": {"usage": 7.77}, "1": {"usage": null}}},
         "network": {"interface": {"eth0.100": {"rx_bytes": 1000, "new_metric": 5}}},
-        "processes": {"total": 3, "top": [{"pid": 7, "name": "x", "cpu_percent": 99.96, "handles": 4}]},
+        "processes": {"total": 3, "top": [{"pid": 7, "name": "x", "cpu_percent": 99.96, "open_files": 4}]},
         "future": {"thing": 1.5},
         "errors": {"disk": "no such file"},
     }))
@@ -39,7 +39,7 @@ fn reads_nested_metrics_instances_and_processes() {
     assert_eq!(snapshot.value("cpu.core.usage", "0"), Some(7.8));
     assert_eq!(snapshot.value("cpu.core.usage", "1"), None);
     assert_eq!(snapshot.value("network.rx_bytes", "eth0.100"), Some(1000.0));
-    // What this build doesn't know is kept by the default rule, instances too.
+    // Metrics without definition are accepted with default precision, with or without instance.
     assert_eq!(snapshot.value("network.new_metric", "eth0.100"), Some(5.0));
     assert_eq!(snapshot.value("future.thing", ""), Some(1.5));
     assert_eq!(snapshot.processes[0].cpu_tenths, 1000);
@@ -61,17 +61,17 @@ fn json_round_trips() {
     first.host.id = Some(id);
     let mut text = String::new();
     write_snapshot(&mut text, id, &first.host, &first.snapshot);
-    let again = parse(&serde_json::from_str(&text).unwrap()).unwrap();
-    assert_eq!(again.host, first.host);
+    let parsed = parse(&serde_json::from_str(&text).unwrap()).unwrap();
+    assert_eq!(parsed.host, first.host);
     let by_name = |s: &Snapshot| {
         let mut all: Vec<_> = s.shape.columns().iter().cloned().zip(s.values.iter().copied()).collect();
         all.sort_by(|a, b| (&a.0.metric, &a.0.instance).cmp(&(&b.0.metric, &b.0.instance)));
         all
     };
-    assert_eq!(by_name(&again.snapshot), by_name(&first.snapshot));
-    assert_eq!(again.snapshot.processes, first.snapshot.processes);
-    assert_eq!(again.snapshot.facts, first.snapshot.facts);
-    assert_eq!((again.snapshot.seq, again.snapshot.boot), (9, first.snapshot.boot));
+    assert_eq!(by_name(&parsed.snapshot), by_name(&first.snapshot));
+    assert_eq!(parsed.snapshot.processes, first.snapshot.processes);
+    assert_eq!(parsed.snapshot.facts, first.snapshot.facts);
+    assert_eq!((parsed.snapshot.seq, parsed.snapshot.boot), (9, first.snapshot.boot));
 }
 
 #[test]

@@ -1,138 +1,13 @@
-//! Snapshot → JSON text. The nesting depends on the shape alone, so its text is made once a
-//! shape; a snapshot then only writes its numbers between the pieces.
+//! Writes snapshots as JSON text.
 
+use super::push_json;
+use super::template::{JsonTemplate, Placeholder};
+use crate::HostId;
 use crate::fixed_point::write_scaled;
-use crate::shape::instance_path;
 use crate::snapshot::{HostRef, ProcessRow, Snapshot};
-use crate::{Column, HostId};
 use serde::Serialize;
 
-/// What stands between two pieces of text.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Placeholder {
-    Value(usize),
-    Processes,
-}
-
-/// The text around the values of one shape.
-#[derive(Debug)]
-pub struct JsonTemplate {
-    /// Each text is followed by its slot.
-    segments: Vec<(String, Placeholder)>,
-    tail: String,
-}
-
-enum JsonNode {
-    Leaf(Placeholder),
-    Branch(Vec<(String, JsonNode)>),
-}
-
-impl JsonNode {
-    fn insert(&mut self, path: &[&str], slot: Placeholder) {
-        match self {
-            JsonNode::Branch(children) => {
-                let (first, rest) = path.split_first().unwrap_or((&"", &[]));
-                let index = children.iter().position(|(key, _)| key == first).unwrap_or_else(|| {
-                    children.push(((*first).to_owned(), JsonNode::Branch(Vec::new())));
-                    children.len() - 1
-                });
-                let child = &mut children[index].1;
-                match child {
-                    // A fresh branch at the end of the path becomes the leaf.
-                    JsonNode::Branch(inner) if rest.is_empty() && inner.is_empty() => {
-                        *child = JsonNode::Leaf(slot)
-                    }
-                    _ => child.insert(rest, slot),
-                }
-            }
-            // Twice the same name: the first one stands.
-            JsonNode::Leaf(_) if path.is_empty() => {}
-            // A name that is also a group (`load` and `load.one`): the group wins, the
-            // value stands in it under the empty key.
-            JsonNode::Leaf(old) => {
-                let mut branch = JsonNode::Branch(vec![(String::new(), JsonNode::Leaf(*old))]);
-                branch.insert(path, slot);
-                *self = branch;
-            }
-        }
-    }
-
-    fn write(&self, text: &mut String, pieces: &mut Vec<(String, Placeholder)>) {
-        match self {
-            JsonNode::Leaf(slot) => pieces.push((std::mem::take(text), *slot)),
-            JsonNode::Branch(children) => {
-                text.push('{');
-                for (index, (key, child)) in children.iter().enumerate() {
-                    if index > 0 {
-                        text.push(',');
-                    }
-                    push_json(text, key);
-                    text.push(':');
-                    child.write(text, pieces);
-                }
-                text.push('}');
-            }
-        }
-    }
-}
-
-impl JsonTemplate {
-    pub(crate) fn new(columns: &[Column]) -> Self {
-        let mut root = JsonNode::Branch(Vec::new());
-        let mut sorted: Vec<usize> = (0..columns.len()).collect();
-        // Instances of one metric stand together in the text whatever order they came in.
-        sorted.sort_by_key(|&index| columns[index].metric.split('.').next().map(str::to_owned));
-        for index in sorted {
-            let column = &columns[index];
-            let node;
-            let mut path: Vec<&str>;
-            if column.dimension.is_empty() || column.instance.is_empty() {
-                path = column.metric.split('.').collect();
-            } else {
-                node = instance_path(&column.metric, &column.dimension);
-                path = node.split('.').collect();
-                path.push(&column.instance);
-                path.push(column.metric.rsplit('.').next().unwrap_or_default());
-            }
-            root.insert(&path, Placeholder::Value(index));
-        }
-        root.insert(&["processes", "top"], Placeholder::Processes);
-        let (mut text, mut segments) = (String::new(), Vec::new());
-        root.write(&mut text, &mut segments);
-        // The opening brace is written by the snapshot, whose own keys come first.
-        if let Some((first, _)) = segments.first_mut() {
-            first.remove(0);
-        }
-        Self { segments, tail: text }
-    }
-
-    fn write(&self, out: &mut String, snapshot: &Snapshot) {
-        let columns = snapshot.shape.columns();
-        for (text, slot) in &self.segments {
-            out.push_str(text);
-            match *slot {
-                Placeholder::Value(index) => {
-                    let value = snapshot.values.get(index).copied().unwrap_or(crate::MISSING);
-                    write_scaled(out, value, columns[index].decimals);
-                }
-                Placeholder::Processes => {
-                    out.push('[');
-                    for (index, row) in snapshot.processes.iter().enumerate() {
-                        if index > 0 {
-                            out.push(',');
-                        }
-                        push_json(out, &process_json(row));
-                    }
-                    out.push(']');
-                }
-            }
-        }
-        out.push_str(&self.tail);
-    }
-}
-
-/// Writes one snapshot as the JSON object that `POST /ingest/metrics` takes and the
-/// WebSocket sends.
+/// Writes a snapshot as the JSON object that `POST /ingest/metrics` accepts and the WebSocket sends.
 pub fn write_snapshot(out: &mut String, id: HostId, host: &HostRef, snapshot: &Snapshot) {
     use std::fmt::Write as _;
     out.push_str("{\"timestamp\":\"");
@@ -159,10 +34,34 @@ pub fn write_snapshot(out: &mut String, id: HostId, host: &HostRef, snapshot: &S
         push_json(out, &error.message);
     }
     out.push_str("},");
-    snapshot.shape.json_template().write(out, snapshot);
+    write_values(snapshot.shape.json_template(), out, snapshot);
 }
 
-/// One process as JSON sees it.
+fn write_values(template: &JsonTemplate, out: &mut String, snapshot: &Snapshot) {
+    let columns = snapshot.shape.columns();
+    for (text, placeholder) in &template.segments {
+        out.push_str(text);
+        match *placeholder {
+            Placeholder::Value(index) => {
+                let value = snapshot.values.get(index).copied().unwrap_or(crate::MISSING);
+                write_scaled(out, value, columns[index].decimals);
+            }
+            Placeholder::Processes => {
+                out.push('[');
+                for (index, row) in snapshot.processes.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    push_json(out, &process_json(row));
+                }
+                out.push(']');
+            }
+        }
+    }
+    out.push_str(&template.tail);
+}
+
+/// JSON representation of a [`ProcessRow`].
 #[derive(Serialize)]
 pub struct ProcessJson<'a> {
     pub pid: u32,
@@ -174,7 +73,7 @@ pub struct ProcessJson<'a> {
     pub memory_bytes: u64,
     pub threads: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub handles: Option<u32>,
+    pub open_files: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,7 +81,7 @@ pub struct ProcessJson<'a> {
     pub started_ms: i64,
 }
 
-/// The JSON view of a process row.
+/// Converts a process row for serialization as JSON.
 pub fn process_json(row: &ProcessRow) -> ProcessJson<'_> {
     ProcessJson {
         pid: row.pid,
@@ -193,14 +92,9 @@ pub fn process_json(row: &ProcessRow) -> ProcessJson<'_> {
         cpu_percent: f64::from(row.cpu_tenths) / 10.0,
         memory_bytes: row.memory_bytes,
         threads: row.threads,
-        handles: row.open_files,
+        open_files: row.open_files,
         read_bytes: row.read_bytes,
         write_bytes: row.write_bytes,
         started_ms: row.started_ms,
     }
-}
-
-fn push_json(out: &mut String, value: &(impl Serialize + ?Sized)) {
-    // Strings, numbers and structs of them always serialise.
-    out.push_str(&serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()));
 }

@@ -1,94 +1,43 @@
-//! Everything, as of one moment, into a SQLite file and back: the tables have the same names
-//! and columns there, so a backup of one database is a way into the other.
+//! Backup to and restore from a SQLite file. Both engines have the same tables and columns, so a backup also moves
+//! an installation from one engine to the other.
 
-use super::{PostgresInner, partitions, unavailable};
-use crate::sql::SqlValue;
+use super::error::unavailable;
+use super::inner::PostgresInner;
+use super::partitions;
+use crate::error::StoreError;
+use crate::schema::{BackupMode, TABLES, TableInfo, backup_columns, backup_insert, backup_select, has_hub};
+use crate::sql::{SqlValue, value_from_postgres};
 use crate::sqlite;
-use crate::store::StoreError;
-use deadpool_postgres::Object;
+use deadpool_postgres::{Object, Transaction};
 use futures_util::TryStreamExt as _;
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::Connection;
 use std::path::Path;
 use tokio::sync::mpsc;
-use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{IsolationLevel, Row};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, IsolationLevel};
 
-/// What is copied, in an order that is right for both ways.
-const TABLES: [(&str, &str); 26] = [
-    ("host", "id, name, facts, first_seen_ms, last_at_ms, interval_ms"),
-    ("shape", "id, columns, used_ms"),
-    ("head", "arrival, payload"),
-    ("sealed", "host, arrival"),
-    ("seen", "host, boot, seqs, newest_ms"),
-    ("block_raw", "host, first_ms, last_ms, shape, head_bytes, bytes, data"),
-    ("block_minute", "host, first_ms, last_ms, shape, head_bytes, bytes, data"),
-    ("block_hour", "host, first_ms, last_ms, shape, head_bytes, bytes, data"),
-    ("dirty", "tier, host, window_ms, stamp"),
-    (
-        "account",
-        "id, name, role, password, totp, totp_step, recovery, subject, host_tags, enabled, epoch, created_ms, login_ms",
-    ),
-    ("session", "hash, account, created_ms, seen_ms, address, browser"),
-    ("token", "id, hash, account, name, scope, created_ms, expires_ms, used_ms"),
-    ("enrolment", "id, hash, name, tags, uses_left, created_by, created_ms, expires_ms"),
-    ("agent", "id, hash, host, enrolment, address, created_ms, seen_ms, revoked_ms"),
-    ("host_tag", "id, tags"),
-    // Numbered anew, in order.
-    ("audit", "at_ms, actor, address, action, object, before, after"),
-    ("setting", "name, value"),
-    ("rule", "id, body"),
-    ("channel", "id, body"),
-    ("silence", "id, body"),
-    ("incident", "id, key, live_key, title, severity, phase, opened_ms, calm_ms, reopened, ack, told"),
-    ("alert", "id, incident, live_key, rule, host, severity, fired_ms, resolved_ms, body, explanation"),
-    ("heard", "host, at_ms"),
-    (
-        "server",
-        "id, body, enabled, interval_ms, secret, version, host_key, shown_key, refused, carried, last_ms, last_took_ms, last_cause, last_error, last_ok_ms",
-    ),
-    // What is to be looked at next is planned anew: the jobs stay.
-    ("look", "server, at_ms, kind, tries, took_ms, cause, error, steps"),
-    // What was on its way then is not said again by who is restored from it: the outbox stays.
-    ("incident_event", "incident, at_ms, kind, actor, text"),
-];
+/// Hub that restored head rows belong to in a SQLite file.
+const SQLITE_HUB: &str = "local";
 
-fn column_value(row: &Row, at: usize) -> Value {
-    let column = row.columns()[at].type_();
-    let value = if *column == Type::BYTEA {
-        row.get::<_, Option<Vec<u8>>>(at).map(Value::Blob)
-    } else if *column == Type::TEXT {
-        row.get::<_, Option<String>>(at).map(Value::Text)
-    } else {
-        row.get::<_, Option<i64>>(at).map(Value::Integer)
-    };
-    value.unwrap_or(Value::Null)
-}
-
-/// What to ask: of hubs that share a host, the least that all have sealed. What is read back
-/// twice then is known by its numbers.
-fn select_statement(table: &str, columns: &str) -> String {
-    match table {
-        "sealed" => "SELECT host, min(arrival) FROM sealed GROUP BY host".to_owned(),
-        "audit" | "incident_event" | "look" => format!("SELECT {columns} FROM {table} ORDER BY id"),
-        _ => format!("SELECT {columns} FROM {table}"),
-    }
-}
-
-/// What the thread that writes the file is told.
+/// Message to the thread that writes the file.
 enum BackupMessage {
     /// Rows of this statement follow.
     Statement(String),
-    Row(Vec<Value>),
+    Row(Vec<SqlValue>),
 }
 
-/// Writes pieces as they come: SQLite wants a thread that may wait.
-fn write_backup(to: &Path, mut pieces: mpsc::Receiver<BackupMessage>) -> Result<(), StoreError> {
+fn copied_tables() -> impl Iterator<Item = &'static TableInfo> {
+    TABLES.iter().filter(|table| table.backup != BackupMode::Excluded)
+}
+
+/// Writes messages into the file. Runs on its own thread, because SQLite blocks.
+fn write_backup(to: &Path, mut messages: mpsc::Receiver<BackupMessage>) -> Result<(), StoreError> {
     let failed = |error: rusqlite::Error| StoreError::Rejected(format!("{}: {error}", to.display()));
     let file = sqlite::new_file(to)?;
     file.execute_batch("BEGIN").map_err(failed)?;
     let mut sql = String::new();
-    while let Some(piece) = pieces.blocking_recv() {
-        match piece {
+    while let Some(message) = messages.blocking_recv() {
+        match message {
             BackupMessage::Statement(next) => sql = next,
             BackupMessage::Row(values) => {
                 let mut insert = file.prepare_cached(&sql).map_err(failed)?;
@@ -100,128 +49,118 @@ fn write_backup(to: &Path, mut pieces: mpsc::Receiver<BackupMessage>) -> Result<
     sqlite::strip_secrets(&file).map_err(failed)
 }
 
-pub(super) async fn backup(shared: &PostgresInner, to: &Path) -> Result<(), StoreError> {
+pub(super) async fn backup(inner: &PostgresInner, to: &Path) -> Result<(), StoreError> {
     if to.exists() {
-        return Err(StoreError::Rejected(format!("{} is there already", to.display())));
+        return Err(StoreError::Rejected(format!("{} already exists", to.display())));
     }
-    let client = shared.client().await?;
-    let (pieces, queue) = mpsc::channel(64);
+    let client = inner.client().await?;
+    let (messages, queue) = mpsc::channel(64);
     let path = to.to_owned();
-    let file = tokio::task::spawn_blocking(move || write_backup(&path, queue));
-    let sent = stream_tables(client, pieces).await;
-    let written = file.await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    let done = written.and(sent.map_err(|error| unavailable(&error)));
-    if done.is_err() {
-        // Half a backup looks like one.
+    let writer = tokio::task::spawn_blocking(move || write_backup(&path, queue));
+    let streamed = stream_tables(client, messages).await;
+    let written = writer.await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    let result = written.and(streamed.map_err(|error| unavailable(&error)));
+    if result.is_err() {
+        // A partial backup must not be mistaken for a complete one.
         let _ = std::fs::remove_file(to);
     }
-    done
+    result
 }
 
-async fn stream_tables(
-    mut client: Object,
-    pieces: mpsc::Sender<BackupMessage>,
-) -> Result<(), tokio_postgres::Error> {
+async fn columns(client: &Client, table: &TableInfo) -> Result<Vec<String>, Error> {
+    let sql = "SELECT column_name::text FROM information_schema.columns \
+         WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position";
+    let rows = client.query(sql, &[&table.name]).await?;
+    Ok(backup_columns(table, rows.iter().map(|row| row.get(0)).collect()))
+}
+
+async fn stream_tables(mut client: Object, messages: mpsc::Sender<BackupMessage>) -> Result<(), Error> {
+    let mut tables = Vec::new();
+    for table in copied_tables() {
+        tables.push((table, columns(&client, table).await?));
+    }
     let tx = client
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead)
         .read_only(true)
         .start()
         .await?;
-    for (table, columns) in TABLES {
-        let count = columns.split(", ").count();
-        let marks: Vec<String> = (1..=count).map(|at| format!("?{at}")).collect();
-        let (names, marks) = match table {
-            "head" | "sealed" => (format!("{columns}, hub"), format!("{}, 'local'", marks.join(", "))),
-            _ => (columns.to_owned(), marks.join(", ")),
-        };
-        if pieces
-            .send(BackupMessage::Statement(format!("INSERT INTO {table} ({names}) VALUES ({marks})")))
-            .await
-            .is_err()
-        {
+    for (table, columns) in tables {
+        let insert = BackupMessage::Statement(backup_insert(table, &columns, '?'));
+        if messages.send(insert).await.is_err() {
+            // The writer failed; its error is reported.
             return Ok(());
         }
-        let none: [&(dyn ToSql + Sync); 0] = [];
-        let mut rows = std::pin::pin!(tx.query_raw(&select_statement(table, columns), none).await?);
+        let parameters: [&(dyn ToSql + Sync); 0] = [];
+        let mut rows = std::pin::pin!(tx.query_raw(&backup_select(table, &columns), parameters).await?);
         while let Some(row) = rows.try_next().await? {
-            let values = (0..count).map(|at| column_value(&row, at)).collect();
-            if pieces.send(BackupMessage::Row(values)).await.is_err() {
+            let mut values: Vec<SqlValue> =
+                (0..columns.len()).map(|column| value_from_postgres(&row, column)).collect();
+            if has_hub(table) {
+                values.push(SQLITE_HUB.into());
+            }
+            if messages.send(BackupMessage::Row(values)).await.is_err() {
                 return Ok(());
             }
         }
     }
-    let floors = super::read::retention_watermarks(&tx, "").await?;
-    let _ =
-        pieces.send(BackupMessage::Statement("UPDATE floor SET ms = ?2 WHERE tier = ?1".to_owned())).await;
-    for (tier, ms) in floors.ms.iter().enumerate() {
-        let tier = i64::try_from(tier).unwrap_or_default();
-        let _ = pieces.send(BackupMessage::Row(vec![Value::Integer(tier), Value::Integer(*ms)])).await;
-    }
     tx.commit().await
 }
 
-pub(super) async fn restore(shared: &PostgresInner, from: &Path) -> Result<(), StoreError> {
+pub(super) async fn restore(inner: &PostgresInner, from: &Path) -> Result<(), StoreError> {
     let failed = |error: rusqlite::Error| StoreError::Rejected(format!("{}: {error}", from.display()));
     let file = sqlite::open_backup(from)?;
-    let mut client = shared.client().await?;
-    let pg = |error: tokio_postgres::Error| unavailable(&error);
-    let there =
+    let mut client = inner.client().await?;
+    let pg = |error: Error| unavailable(&error);
+    let has_data =
         "SELECT EXISTS (SELECT 1 FROM host) OR EXISTS (SELECT 1 FROM head) OR EXISTS (SELECT 1 FROM account)";
-    if client.query_one(there, &[]).await.map_err(pg)?.get(0) {
-        return Err(StoreError::Rejected(
-            "the database has history already; restore into an empty one".to_owned(),
-        ));
+    if client.query_one(has_data, &[]).await.map_err(pg)?.get(0) {
+        return Err(StoreError::Rejected("the database is not empty".to_owned()));
     }
     let sql = "SELECT coalesce(sum(bytes), 0), coalesce(max(last_ms) - min(first_ms), 0) FROM block_raw";
     let (bytes, span_ms) = file.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
-    let widths = partitions::widths_for(shared, bytes, span_ms);
+    let widths = partitions::widths_for(inner, bytes, span_ms);
     let mut times =
         file.prepare("SELECT DISTINCT first_ms / 300000 * 300000 FROM block_raw").map_err(failed)?;
     let times: Vec<i64> =
         times.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)?;
     for at_ms in times {
-        partitions::ensure_partition(shared, &client, at_ms, Some(widths)).await.map_err(pg)?;
+        partitions::ensure_partition(inner, &client, at_ms, Some(widths)).await.map_err(pg)?;
     }
     let tx = client.transaction().await.map_err(pg)?;
-    for (table, columns) in TABLES {
-        let count = columns.split(", ").count();
-        let marks: Vec<String> = (1..=count).map(|at| format!("${at}")).collect();
-        let (names, marks) = match table {
-            "head" | "sealed" => (format!("{columns}, hub"), format!("{}, ${}", marks.join(", "), count + 1)),
-            _ => (columns.to_owned(), marks.join(", ")),
-        };
-        let insert =
-            tx.prepare(&format!("INSERT INTO {table} ({names}) VALUES ({marks})")).await.map_err(pg)?;
-        let mut statement = file.prepare(&select_statement(table, columns)).map_err(failed)?;
-        let mut rows = statement.query([]).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            let mut values: Vec<Box<dyn ToSql + Sync + Send>> = Vec::with_capacity(count + 1);
-            for at in 0..count {
-                values.push(match row.get_ref(at).map_err(failed)? {
-                    ValueRef::Integer(number) => Box::new(number),
-                    ValueRef::Text(text) => Box::new(String::from_utf8_lossy(text).into_owned()),
-                    ValueRef::Blob(bytes) => Box::new(bytes.to_vec()),
-                    _ => Box::new(SqlValue::Null),
-                });
-            }
-            if names.ends_with(", hub") {
-                values.push(Box::new(shared.hub.clone()));
-            }
-            let values: Vec<&(dyn ToSql + Sync)> =
-                values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
-            tx.execute(&insert, &values).await.map_err(pg)?;
-        }
+    for table in copied_tables() {
+        restore_table(&tx, &file, table, &inner.hub, &failed).await?;
     }
-    // Numbers go on after the largest that came along.
+    // Arrival numbers continue after the highest restored one.
     let next = "SELECT setval(pg_get_serial_sequence('head', 'arrival'), \
-         greatest((SELECT coalesce(max(arrival), 0) FROM head), (SELECT coalesce(max(arrival), 0) FROM sealed)) + 1)";
+         greatest((SELECT coalesce(max(arrival), 0) FROM head), \
+         (SELECT coalesce(max(arrival), 0) FROM seal_watermark)) + 1)";
     tx.execute(next, &[]).await.map_err(pg)?;
-    for tier in 0..3i64 {
-        let ms: i64 = file
-            .query_row("SELECT ms FROM floor WHERE tier = ?1", [tier], |row| row.get(0))
-            .map_err(failed)?;
-        tx.execute("UPDATE floor SET ms = $2 WHERE tier = $1", &[&tier, &ms]).await.map_err(pg)?;
-    }
     tx.commit().await.map_err(pg)
+}
+
+async fn restore_table(
+    tx: &Transaction<'_>,
+    file: &Connection,
+    table: &TableInfo,
+    hub: &str,
+    failed: &impl Fn(rusqlite::Error) -> StoreError,
+) -> Result<(), StoreError> {
+    let columns = backup_columns(table, sqlite::columns(file, table.name).map_err(failed)?);
+    let insert =
+        tx.prepare(&backup_insert(table, &columns, '$')).await.map_err(|error| unavailable(&error))?;
+    let mut statement = file.prepare(&backup_select(table, &columns)).map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let mut values: Vec<SqlValue> = (0..columns.len())
+            .map(|column| row.get_ref(column).map(SqlValue::from))
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
+        if has_hub(table) {
+            values.push(hub.into());
+        }
+        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as _).collect();
+        tx.execute(&insert, &values).await.map_err(|error| unavailable(&error))?;
+    }
+    Ok(())
 }

@@ -1,8 +1,8 @@
-//! Partitions of the ticks' blocks by time: dropped whole when all in them is let go, which is
-//! the only way that PostgreSQL gives space back without locking anybody out. So one is to be a
-//! small part of the budget: a day, an hour or five minutes wide, by how much came in lately.
+//! Time partitions of the raw blocks. A partition is dropped once all its blocks are deleted, because only dropping a
+//! table returns space without blocking other statements. A partition must therefore be a small part of the disk
+//! budget: it is a day, an hour or five minutes wide, depending on the recent volume.
 
-use super::PostgresInner;
+use super::inner::PostgresInner;
 use deadpool_postgres::Object;
 use perfwatch_tsdb::rollup::bucket_start;
 use std::ops::Range;
@@ -12,11 +12,11 @@ use tokio_postgres::error::SqlState;
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
-/// The widest first.
+/// Widths of partitions, widest first.
 const PARTITION_WIDTHS_MS: [i64; 3] = [24 * HOUR_MS, HOUR_MS, 5 * MINUTE_MS];
-/// How many partitions the budget holds at least.
+/// Minimum number of partitions that fit into the budget.
 const MIN_PARTITIONS: i64 = 16;
-/// Who waits for the lock of a partition's coming or going makes all others wait: not for long.
+/// Maximum time to wait for the lock that creating or dropping a partition needs. All other statements wait behind it.
 const LOCK_TIMEOUT_MS: u32 = 500;
 
 fn partition_name(range: &Range<i64>) -> String {
@@ -28,18 +28,18 @@ fn parse_partition_name(name: &str) -> Option<Range<i64>> {
     Some(from.parse::<i64>().ok()? * MINUTE_MS..to.parse::<i64>().ok()? * MINUTE_MS)
 }
 
-/// The widths that may do where so many bytes are of so much time, the best first.
-pub(super) fn widths_for(shared: &PostgresInner, bytes: i64, span_ms: i64) -> &'static [i64] {
-    let most = i64::try_from(shared.budget_bytes).unwrap_or(i64::MAX) / MIN_PARTITIONS;
+/// Suitable widths for a volume in bytes per time span, preferred width first.
+pub(super) fn widths_for(inner: &PostgresInner, bytes: i64, span_ms: i64) -> &'static [i64] {
+    let max_bytes = i64::try_from(inner.budget_bytes).unwrap_or(i64::MAX) / MIN_PARTITIONS;
     let span_ms = span_ms.max(MINUTE_MS);
-    let fits = |width: &i64| i128::from(bytes) * i128::from(*width) <= i128::from(most) * i128::from(span_ms);
-    let best = PARTITION_WIDTHS_MS.iter().position(fits).unwrap_or(PARTITION_WIDTHS_MS.len() - 1);
-    &PARTITION_WIDTHS_MS[best..]
+    let is_suitable =
+        |width: &i64| i128::from(bytes) * i128::from(*width) <= i128::from(max_bytes) * i128::from(span_ms);
+    let preferred = PARTITION_WIDTHS_MS.iter().position(is_suitable).unwrap_or(PARTITION_WIDTHS_MS.len() - 1);
+    &PARTITION_WIDTHS_MS[preferred..]
 }
 
-/// What came in during the hour before tells how much is to be expected. Where nothing did,
-/// little is risked.
-async fn widths(shared: &PostgresInner, client: &Object, at_ms: i64) -> Result<&'static [i64], Error> {
+/// Suitable widths for the volume of the preceding hour. Without any data, the narrowest width.
+async fn recent_widths(inner: &PostgresInner, client: &Object, at_ms: i64) -> Result<&'static [i64], Error> {
     let sql = "SELECT coalesce(sum(bytes), 0)::bigint, min(first_ms), max(last_ms) FROM block_raw \
          WHERE first_ms >= $1 AND first_ms < $2";
     let row = client.query_one(sql, &[&(at_ms - HOUR_MS), &at_ms]).await?;
@@ -47,37 +47,37 @@ async fn widths(shared: &PostgresInner, client: &Object, at_ms: i64) -> Result<&
     let (Some(first), Some(last)) = (first, last) else {
         return Ok(&PARTITION_WIDTHS_MS[2..]);
     };
-    Ok(widths_for(shared, bytes, last - first))
+    Ok(widths_for(inner, bytes, last - first))
 }
 
-/// Makes sure that there is a partition for a time, of the widths that are known to fit or of
-/// those that seem to; another hub may do the same just now.
+/// Creates the partition for a time unless it exists, with one of the given widths or with a width for the recent
+/// volume. Another hub may create the same partition concurrently.
 pub(super) async fn ensure_partition(
-    shared: &PostgresInner,
+    inner: &PostgresInner,
     client: &Object,
     at_ms: i64,
-    fitting: Option<&[i64]>,
+    widths: Option<&[i64]>,
 ) -> Result<(), Error> {
-    let known = |shared: &PostgresInner| {
-        let there = shared.partitions.lock().unwrap_or_else(PoisonError::into_inner);
-        there.iter().any(|range| range.contains(&at_ms))
+    let is_cached = |inner: &PostgresInner| {
+        let partitions = inner.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        partitions.iter().any(|range| range.contains(&at_ms))
     };
-    if known(shared) {
+    if is_cached(inner) {
         return Ok(());
     }
-    let there = list_partitions(client).await?;
-    *shared.partitions.lock().unwrap_or_else(PoisonError::into_inner) = there.clone();
-    if known(shared) {
+    let existing = list_partitions(client).await?;
+    *inner.partitions.lock().unwrap_or_else(PoisonError::into_inner) = existing.clone();
+    if is_cached(inner) {
         return Ok(());
     }
-    let widths = match fitting {
+    let widths = match widths {
         Some(widths) => widths,
-        None => widths(shared, client, at_ms).await?,
+        None => recent_widths(inner, client, at_ms).await?,
     };
     for width in widths {
         let from_ms = bucket_start(at_ms, *width);
         let range = from_ms..from_ms + width;
-        if there.iter().any(|other| other.start < range.end && range.start < other.end) {
+        if existing.iter().any(|other| other.start < range.end && range.start < other.end) {
             continue;
         }
         let sql = format!(
@@ -87,14 +87,14 @@ pub(super) async fn ensure_partition(
             range.start,
             range.end
         );
-        let made = client.batch_execute(&sql).await;
+        let created = client.batch_execute(&sql).await;
         client.batch_execute("RESET lock_timeout").await?;
-        match made {
+        match created {
             Ok(()) => {
-                shared.partitions.lock().unwrap_or_else(PoisonError::into_inner).push(range);
+                inner.partitions.lock().unwrap_or_else(PoisonError::into_inner).push(range);
                 return Ok(());
             }
-            // Another hub was faster: with this one, or with one that overlaps.
+            // Another hub created this partition, or one that overlaps it.
             Err(error)
                 if matches!(
                     error.code(),
@@ -111,32 +111,32 @@ pub(super) async fn ensure_partition(
     Ok(())
 }
 
-/// What there is.
+/// Time ranges of all partitions.
 async fn list_partitions(client: &Object) -> Result<Vec<Range<i64>>, Error> {
     let sql = "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
          WHERE i.inhparent = 'block_raw'::regclass";
     Ok(client.query(sql, &[]).await?.iter().filter_map(|row| parse_partition_name(row.get(0))).collect())
 }
 
-/// Drops those before a time that are empty.
-pub(super) async fn drop_empty(shared: &PostgresInner, client: &Object, before_ms: i64) -> Result<(), Error> {
-    let there = list_partitions(client).await?;
-    for range in there.iter().filter(|range| range.end <= before_ms) {
+/// Drops empty partitions that end before a time.
+pub(super) async fn drop_empty(inner: &PostgresInner, client: &Object, before_ms: i64) -> Result<(), Error> {
+    let existing = list_partitions(client).await?;
+    for range in existing.iter().filter(|range| range.end <= before_ms) {
         let name = partition_name(range);
-        let empty: bool =
+        let is_empty: bool =
             client.query_one(&format!("SELECT NOT EXISTS (SELECT 1 FROM {name})"), &[]).await?.get(0);
-        if empty {
+        if is_empty {
             let sql = format!("SET lock_timeout = '{LOCK_TIMEOUT_MS}ms'; DROP TABLE {name}");
             let dropped = client.batch_execute(&sql).await;
             client.batch_execute("RESET lock_timeout").await?;
             if let Err(error) = dropped {
-                // Somebody reads for long, a backup for one: next time.
+                // A long read, for example a backup, holds the lock. The next vacuum retries.
                 tracing::debug!(%error, name, "failed to drop an empty partition; retrying later");
                 break;
             }
         }
     }
-    *shared.partitions.lock().unwrap_or_else(PoisonError::into_inner) = list_partitions(client).await?;
+    *inner.partitions.lock().unwrap_or_else(PoisonError::into_inner) = list_partitions(client).await?;
     Ok(())
 }
 

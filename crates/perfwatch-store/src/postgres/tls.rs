@@ -1,6 +1,7 @@
-//! How the database is reached: TLS with its certificate verified, unless it is on this machine or
-//! the address says `sslmode=disable`. Parameters are named as in libpq (PostgreSQL manual, 34.1.2).
+//! TLS to the database. Certificates are verified; local connections and `sslmode=disable` do not use TLS.
+//! Parameters have the names of libpq (PostgreSQL manual, section 34.1.2).
 
+use super::error::error_chain;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -12,37 +13,37 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// What libpq knows and the client library does not.
+/// Parameters of libpq that the client library does not implement.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct TlsParams {
     mode: Option<SslMode>,
     authorities: Option<PathBuf>,
 }
 
-/// Takes the parameters about TLS out of an address.
+/// Separates the TLS parameters from a connection string.
 fn split_tls_params(url: &str) -> Result<(String, TlsParams), String> {
     let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), TlsParams::default())) };
-    let mut wish = TlsParams::default();
-    let mut rest = Vec::new();
+    let mut tls = TlsParams::default();
+    let mut remaining = Vec::new();
     for pair in query.split('&') {
         match pair.split_once('=') {
             Some(("sslmode", mode)) => {
-                wish.mode = Some(match mode {
+                tls.mode = Some(match mode {
                     "disable" => SslMode::Disable,
-                    // All of them verify: a certificate that nobody looked at proves nothing.
+                    // All modes verify the certificate: an unverified certificate proves nothing.
                     "require" | "verify-ca" | "verify-full" => SslMode::Require,
                     other => {
-                        let known = "disable, require, verify-ca or verify-full";
-                        return Err(format!("sslmode={other}: write {known}"));
+                        let modes = "disable, require, verify-ca or verify-full";
+                        return Err(format!("sslmode={other}; expected {modes}"));
                     }
                 });
             }
-            Some(("sslrootcert", path)) => wish.authorities = Some(path.replace("%2F", "/").into()),
-            _ => rest.push(pair),
+            Some(("sslrootcert", path)) => tls.authorities = Some(path.replace("%2F", "/").into()),
+            _ => remaining.push(pair),
         }
     }
-    let query = if rest.is_empty() { String::new() } else { format!("?{}", rest.join("&")) };
-    Ok((format!("{base}{query}"), wish))
+    let query = if remaining.is_empty() { String::new() } else { format!("?{}", remaining.join("&")) };
+    Ok((format!("{base}{query}"), tls))
 }
 
 fn is_local(host: &Host) -> bool {
@@ -54,7 +55,7 @@ fn is_local(host: &Host) -> bool {
     }
 }
 
-fn client(authorities: Option<&PathBuf>) -> Result<ClientConfig, String> {
+fn client_config(authorities: Option<&PathBuf>) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
@@ -62,26 +63,25 @@ fn client(authorities: Option<&PathBuf>) -> Result<ClientConfig, String> {
         let builder = builder.with_platform_verifier().map_err(|error| error.to_string())?;
         return Ok(builder.with_no_client_auth());
     };
-    let broken = |error: &dyn std::fmt::Display| format!("sslrootcert={}: {error}", path.display());
+    let invalid = |error: &dyn std::fmt::Display| format!("sslrootcert={}: {error}", path.display());
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| broken(&error))? {
-        let certificate = certificate.map_err(|error| broken(&error))?;
-        roots.add(certificate).map_err(|error| broken(&error))?;
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| invalid(&error))? {
+        let certificate = certificate.map_err(|error| invalid(&error))?;
+        roots.add(certificate).map_err(|error| invalid(&error))?;
     }
     if roots.is_empty() {
-        return Err(broken(&"no certificate in it (PEM)"));
+        return Err(invalid(&"no certificate in the file (PEM)"));
     }
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// An address, and who makes connections to it.
+/// Configuration of the client, and the TLS connector for it.
 pub(super) fn parse_url(url: &str) -> Result<(Config, MakeRustlsConnect), String> {
-    let (plain, wish) = split_tls_params(url)?;
-    let mut config: Config =
-        plain.parse().map_err(|error: tokio_postgres::Error| super::error_chain(&error))?;
-    let here = config.get_hosts().iter().all(is_local);
-    config.ssl_mode(wish.mode.unwrap_or(if here { SslMode::Disable } else { SslMode::Require }));
-    Ok((config, MakeRustlsConnect::new(client(wish.authorities.as_ref())?)))
+    let (url, tls) = split_tls_params(url)?;
+    let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| error_chain(&error))?;
+    let is_local = config.get_hosts().iter().all(is_local);
+    config.ssl_mode(tls.mode.unwrap_or(if is_local { SslMode::Disable } else { SslMode::Require }));
+    Ok((config, MakeRustlsConnect::new(client_config(tls.authorities.as_ref())?)))
 }
 
 #[cfg(test)]
@@ -101,13 +101,13 @@ mod tests {
         ] {
             assert_eq!(parse_url(url).unwrap().0.get_ssl_mode(), mode, "{url}");
         }
-        for (url, why) in [
+        for (url, message) in [
             ("postgres://u@h/d?sslmode=prefer", "sslmode=prefer"),
             ("postgres://u@h/d?sslrootcert=%2Fnowhere", "sslrootcert=/nowhere"),
             ("postgres://u@h/d?nonsense=1", "nonsense"),
         ] {
             let error = parse_url(url).err().unwrap();
-            assert!(error.contains(why), "{error}");
+            assert!(error.contains(message), "{error}");
         }
     }
 }

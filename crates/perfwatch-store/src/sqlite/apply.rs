@@ -1,159 +1,167 @@
-//! Each write as SQL.
+//! Statements of each write in SQLite.
 
-use super::{LOCAL_HUB_ID, SqliteInner, table};
+use super::bind::bind;
+use super::inner::{LOCAL_HUB_ID, SqliteInner};
+use super::read;
 use crate::range_set::RangeSet;
-use crate::sql::{SqlStatement, SqlValue};
-use crate::store::{HostRecord, Write};
-use perfwatch_model::wire;
-use perfwatch_tsdb::Tier;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Statement};
+use crate::schema::block_table;
+use crate::sql::SqlStatement;
+use crate::store::{DirtyWindow, HostRecord, SequenceRanges, Write};
+use perfwatch_model::{HostId, wire};
+use perfwatch_tsdb::{Block, Tier};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, ToSql};
 
-/// Pages given back to the file system in one go: a few milliseconds of work.
+/// Pages returned to the file system per call of [`vacuum`]: some milliseconds of work.
 const VACUUM_PAGES: u32 = 512;
+/// Minimum age of an unused shape before it is deleted.
+const UNUSED_SHAPE_TTL_MS: i64 = 2 * 86_400_000;
 
-/// Does one write; false if what it builds on changed.
+fn execute(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlite::Result<usize> {
+    connection.prepare_cached(sql)?.execute(values)
+}
+
+/// Applies one write; false if it conflicts with the stored state.
 pub(super) fn apply(connection: &Connection, write: Write) -> rusqlite::Result<bool> {
-    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| connection.prepare_cached(sql)?.execute(values);
     match write {
-        Write::HostSeen(host, last_at_ms, interval_ms) => {
-            run(
-                "UPDATE host SET last_at_ms = max(coalesce(last_at_ms, ?2), ?2), interval_ms = ?3 WHERE id = ?1",
-                &[&host.to_bytes(), &last_at_ms, &interval_ms],
-            )?;
+        Write::HostSeen(host, last_snapshot_ms, interval_ms) => {
+            let sql = "UPDATE host SET last_snapshot_ms = max(coalesce(last_snapshot_ms, ?2), ?2), interval_ms = ?3 \
+                 WHERE id = ?1";
+            execute(connection, sql, &[&host.to_bytes(), &last_snapshot_ms, &interval_ms])?;
         }
-        Write::PutBlock(tier, host, _, block) => {
-            let sql = format!(
-                "INSERT INTO {} (host, first_ms, last_ms, shape, head_bytes, bytes, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                table(tier)
-            );
-            let (head, bytes) = (block.header_len as i64, block.bytes.len() as i64);
-            run(
-                &sql,
-                &[
-                    &host.to_bytes(),
-                    &block.first_ms,
-                    &block.last_ms,
-                    &block.shape.0,
-                    &head,
-                    &bytes,
-                    &block.bytes,
-                ],
-            )?;
-        }
+        Write::PutBlock(tier, host, _, block) => put_block(connection, tier, host, &block)?,
         Write::DropBlock(block) => {
-            let sql = format!("DELETE FROM {} WHERE id = ?1", table(block.tier));
-            return Ok(run(&sql, &[&block.id.0])? == 1);
+            let sql = format!(
+                "DELETE FROM {} WHERE host = ?1 AND first_ms = ?2 AND id = ?3",
+                block_table(block.tier)
+            );
+            return Ok(
+                execute(connection, &sql, &[&block.host.to_bytes(), &block.first_ms, &block.id.0])? == 1
+            );
         }
-        Write::AdvanceSeal(sealed) => {
-            let sql = "INSERT INTO sealed (hub, host, arrival) VALUES (?1, ?2, ?3) ON CONFLICT (hub, host) DO UPDATE \
-                 SET arrival = excluded.arrival WHERE sealed.arrival < excluded.arrival";
-            return Ok(run(sql, &[&LOCAL_HUB_ID, &sealed.host.to_bytes(), &sealed.arrival])? == 1);
+        Write::AdvanceSeal(watermark) => {
+            let sql = "INSERT INTO seal_watermark (hub, host, arrival) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (hub, host) DO UPDATE SET arrival = excluded.arrival \
+                 WHERE seal_watermark.arrival < excluded.arrival";
+            let values: [&dyn ToSql; 3] = [&LOCAL_HUB_ID, &watermark.host.to_bytes(), &watermark.arrival];
+            return Ok(execute(connection, sql, &values)? == 1);
         }
-        Write::RecordSequences(seen) => {
-            let there: Option<String> = connection
-                .prepare_cached("SELECT seqs FROM seen WHERE host = ?1 AND boot = ?2")?
-                .query_row((seen.host.to_bytes(), seen.boot.to_bytes()), |row| row.get(0))
-                .optional()?;
-            let mut seqs = seen.seqs;
-            seqs.extend(&RangeSet::from_text(&there.unwrap_or_default()));
-            run(
-                "INSERT INTO seen (host, boot, seqs, newest_ms) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (host, boot) DO UPDATE \
-                 SET seqs = excluded.seqs, newest_ms = max(seen.newest_ms, excluded.newest_ms)",
-                &[&seen.host.to_bytes(), &seen.boot.to_bytes(), &seqs.to_text(), &seen.newest_ms],
-            )?;
-        }
+        Write::RecordSequences(ranges) => record_sequences(connection, ranges)?,
         Write::MarkDirty(tier, host, window_ms) => {
-            run(
-                "INSERT INTO dirty (tier, host, window_ms, stamp) VALUES (?1, ?2, ?3, random()) \
-                 ON CONFLICT (tier, host, window_ms) DO UPDATE SET stamp = excluded.stamp",
-                &[&tier.id(), &host.to_bytes(), &window_ms],
-            )?;
+            let sql = "INSERT INTO dirty_window (tier, host, window_ms, stamp) VALUES (?1, ?2, ?3, random()) \
+                 ON CONFLICT (tier, host, window_ms) DO UPDATE SET stamp = excluded.stamp";
+            execute(connection, sql, &[&tier.id(), &host.to_bytes(), &window_ms])?;
         }
-        Write::ClearDirty(dirty) => {
-            let sql = "DELETE FROM dirty WHERE tier = ?1 AND host = ?2 AND window_ms = ?3 AND stamp = ?4";
-            let values: [&dyn rusqlite::ToSql; 4] =
-                [&dirty.tier.id(), &dirty.host.to_bytes(), &dirty.window_ms, &dirty.stamp];
-            return Ok(run(sql, &values)? == 1);
+        Write::ClearDirty(window) => return clear_dirty(connection, &window),
+        Write::ExpectWatermarks(watermarks) => {
+            return Ok(read::retention_watermarks(connection)? == watermarks);
         }
-        Write::ExpectWatermarks(floors) => {
-            return Ok(super::read::retention_watermarks(connection)? == floors);
-        }
-        Write::AdvanceWatermark(tier, ms) => return set_watermark(connection, tier, ms),
-        Write::Sql(change) => return sql(connection, &change),
+        Write::AdvanceWatermark(tier, ms) => return advance_watermark(connection, tier, ms),
+        Write::Sql(statement) => return execute_statement(connection, &statement),
     }
     Ok(true)
 }
 
-fn sql(connection: &Connection, change: &SqlStatement) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare_cached(change.sql)?;
-    bind(&mut statement, &change.values)?;
-    match statement.raw_execute() {
-        Ok(touched) => Ok(touched > 0 || !change.require_row),
-        // There is one already: only this list of writes is undone, not the whole commit.
+fn put_block(connection: &Connection, tier: Tier, host: HostId, block: &Block) -> rusqlite::Result<()> {
+    let sql = format!(
+        "INSERT INTO {} (host, first_ms, last_ms, shape, header_bytes, bytes, data) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        block_table(tier)
+    );
+    let (header_bytes, bytes) = (block.header_len as i64, block.bytes.len() as i64);
+    let values: [&dyn ToSql; 7] = [
+        &host.to_bytes(),
+        &block.first_ms,
+        &block.last_ms,
+        &block.shape.0,
+        &header_bytes,
+        &bytes,
+        &block.bytes,
+    ];
+    execute(connection, &sql, &values).map(drop)
+}
+
+fn record_sequences(connection: &Connection, ranges: SequenceRanges) -> rusqlite::Result<()> {
+    let (host, boot) = (ranges.host.to_bytes(), ranges.boot.to_bytes());
+    let stored: Option<String> = connection
+        .prepare_cached("SELECT seqs FROM sequence_range WHERE host = ?1 AND boot = ?2")?
+        .query_row((host, boot), |row| row.get(0))
+        .optional()?;
+    let mut seqs = ranges.seqs;
+    seqs.extend(&RangeSet::from_text(&stored.unwrap_or_default()));
+    let sql = "INSERT INTO sequence_range (host, boot, seqs, newest_ms) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT (host, boot) DO UPDATE \
+         SET seqs = excluded.seqs, newest_ms = max(sequence_range.newest_ms, excluded.newest_ms)";
+    execute(connection, sql, &[&host, &boot, &seqs.to_text(), &ranges.newest_ms]).map(drop)
+}
+
+fn clear_dirty(connection: &Connection, window: &DirtyWindow) -> rusqlite::Result<bool> {
+    let sql = "DELETE FROM dirty_window WHERE tier = ?1 AND host = ?2 AND window_ms = ?3 AND stamp = ?4";
+    let values: [&dyn ToSql; 4] =
+        [&window.tier.id(), &window.host.to_bytes(), &window.window_ms, &window.stamp];
+    Ok(execute(connection, sql, &values)? == 1)
+}
+
+fn execute_statement(connection: &Connection, statement: &SqlStatement) -> rusqlite::Result<bool> {
+    let mut prepared = connection.prepare_cached(statement.sql)?;
+    bind(&mut prepared, &statement.values)?;
+    match prepared.raw_execute() {
+        Ok(affected) => Ok(affected > 0 || !statement.requires_row),
+        // A unique key is taken. Only this list of writes is rolled back, not the whole commit.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Values to `$1`, `$2`…, which here are names.
-pub(super) fn bind(statement: &mut Statement<'_>, cells: &[SqlValue]) -> rusqlite::Result<()> {
-    for (at, cell) in cells.iter().enumerate() {
-        if let Some(index) = statement.parameter_index(&format!("${}", at + 1))? {
-            statement.raw_bind_parameter(index, cell)?;
-        }
-    }
-    Ok(())
-}
-
-fn set_watermark(connection: &Connection, tier: Tier, ms: i64) -> rusqlite::Result<bool> {
-    // What nothing is made of may go at any time.
+fn advance_watermark(connection: &Connection, tier: Tier, ms: i64) -> rusqlite::Result<bool> {
+    // Rows of the last tier are rolled up into no other tier and may be deleted at any time.
     if tier.coarser().is_some() {
-        let waiting: bool = connection
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM dirty WHERE tier = ?1 AND window_ms < ?2)")?
+        let has_dirty_window: bool = connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM dirty_window WHERE tier = ?1 AND window_ms < ?2)")?
             .query_row((tier.id(), ms), |row| row.get(0))?;
-        if waiting {
+        if has_dirty_window {
             return Ok(false);
         }
     }
-    connection
-        .prepare_cached("UPDATE floor SET ms = max(ms, ?2) WHERE tier = ?1")?
-        .execute((tier.id(), ms))?;
+    execute(
+        connection,
+        "UPDATE retention_watermark SET ms = max(ms, ?2) WHERE tier = ?1",
+        &[&tier.id(), &ms],
+    )?;
     Ok(true)
 }
 
-pub(super) fn put_host(connection: &Connection, host: &HostRecord) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO host (id, name, facts, first_seen_ms, last_at_ms, interval_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-             ON CONFLICT (id) DO UPDATE SET name = excluded.name, facts = coalesce(excluded.facts, host.facts)",
-        )?
-        .execute((
-            host.id.to_bytes(),
-            &host.name,
-            host.facts.as_deref().map(wire::encode_facts),
-            host.first_seen_ms,
-            host.last_at_ms,
-            host.interval_ms,
-        ))?;
-    Ok(())
+pub(super) fn upsert_host(connection: &Connection, host: &HostRecord) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO host (id, name, facts, first_seen_ms, last_snapshot_ms, interval_ms) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+         ON CONFLICT (id) DO UPDATE SET name = excluded.name, facts = coalesce(excluded.facts, host.facts)";
+    let values: [&dyn ToSql; 6] = [
+        &host.id.to_bytes(),
+        &host.name,
+        &host.facts.as_deref().map(wire::encode_facts),
+        &host.first_seen_ms,
+        &host.last_at_ms,
+        &host.interval_ms,
+    ];
+    execute(connection, sql, &values).map(drop)
 }
 
-/// Lets go of what nothing needs, and gives free pages back while there are many.
-pub(super) fn vacuum(connection: &Connection, shared: &SqliteInner, before_ms: i64) -> rusqlite::Result<()> {
-    connection.execute("DELETE FROM seen WHERE newest_ms < ?1", [before_ms])?;
-    let gone = connection.execute(
-        "DELETE FROM shape WHERE used_ms < ?1 AND NOT EXISTS (SELECT 1 FROM block_raw b WHERE b.shape = shape.id) \
+/// Deletes unused shapes and sequence numbers, and returns free pages to the file system while there are many.
+pub(super) fn vacuum(connection: &Connection, inner: &SqliteInner, before_ms: i64) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM sequence_range WHERE newest_ms < ?1", [before_ms])?;
+    let count = connection.execute(
+        "DELETE FROM shape WHERE last_used_ms < ?1 \
+         AND NOT EXISTS (SELECT 1 FROM block_raw b WHERE b.shape = shape.id) \
          AND NOT EXISTS (SELECT 1 FROM block_minute b WHERE b.shape = shape.id) \
          AND NOT EXISTS (SELECT 1 FROM block_hour b WHERE b.shape = shape.id)",
-        [before_ms.min(shared.clock.wall_ms() - 2 * 86_400_000)],
+        [before_ms.min(inner.clock.wall_ms() - UNUSED_SHAPE_TTL_MS)],
     )?;
-    if gone > 0 {
-        tracing::debug!(gone, "deleted unused shapes");
+    if count > 0 {
+        tracing::debug!(count, "deleted unused shapes");
     }
-    let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    // A tenth may stay free: it is used again at once.
-    if number("freelist_count")? > number("page_count")? / 10 {
-        // Frees a page a step: it must be stepped to its end.
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    // A tenth of the pages may stay free, because it is reused soon.
+    if pragma("freelist_count")? > pragma("page_count")? / 10 {
+        // Each step frees one page, so the statement must be stepped to its end.
         let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
         let mut steps = vacuum.query([])?;
         while steps.next()?.is_some() {}

@@ -1,11 +1,13 @@
-//! The one thread that writes: takes what waits, makes one commit of it, answers all.
+//! Writer thread: combines queued calls into one commit, then replies to all of them.
 
-use super::{LOCAL_HUB_ID, SqliteInner, apply, unavailable};
+use super::apply;
+use super::inner::{BUSY_TIMEOUT, LOCAL_HUB_ID, SqliteInner, unavailable};
 use crate::append::{
     Append, AppendResult, ErrorLatch, GROUP_COMMIT_DELAY, MAX_COMMIT_ROWS, disk_budget_exhausted,
 };
+use crate::error::CommitError;
 use crate::head_payload;
-use crate::store::{CommitError, Write};
+use crate::store::Write;
 use perfwatch_model::{Shape, ShapeId, wire};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::collections::HashMap;
@@ -14,8 +16,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// A shape is noted as used this often.
-const SHAPE_NOTED: Duration = Duration::from_secs(3_600);
+/// Interval at which the last use of a shape is written.
+const SHAPE_TOUCH_INTERVAL: Duration = Duration::from_secs(3_600);
+/// Maximum time that a checkpoint waits for readers. A backup reads for long and must not delay writes.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(50);
 
 pub(super) type WriterTask = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -25,16 +29,22 @@ pub(super) enum WriterJob {
     Run(WriterTask),
 }
 
+impl WriterJob {
+    fn rows(&self) -> usize {
+        if let Self::Append(append) = self { append.rows } else { 1 }
+    }
+}
+
 pub(super) struct Writer {
     connection: Connection,
-    shared: Arc<SqliteInner>,
+    inner: Arc<SqliteInner>,
     wal_bytes: u64,
     error_latch: ErrorLatch,
-    /// Shapes that are in the database, and when that was noted.
+    /// Shapes in the database, and when their last use was written.
     touched_shapes: HashMap<ShapeId, Duration>,
 }
 
-/// What an answer is given for once the commit is made.
+/// A call that receives its reply after the commit.
 enum PendingReply {
     Append(oneshot::Sender<AppendResult>),
     Commit(oneshot::Sender<Result<(), CommitError>>),
@@ -48,151 +58,135 @@ impl PendingReply {
             WriterJob::Run(_) => None,
         }
     }
+
+    fn send(self, result: AppendResult) {
+        // A caller that was canceled sends the rows again and they are recognized as duplicates.
+        match self {
+            Self::Append(reply) => drop(reply.send(result)),
+            Self::Commit(reply) => drop(reply.send(result.map(|_| ()).map_err(CommitError::Store))),
+        }
+    }
+}
+
+/// State of one commit.
+struct Batch<'a> {
+    inner: &'a SqliteInner,
+    touched_shapes: &'a HashMap<ShapeId, Duration>,
+    now: Duration,
+    /// Whether appends are rejected because of the disk budget.
+    over_budget: bool,
+    /// Encoded rows of all appends.
+    rows: Vec<u8>,
+    new_shapes: Vec<ShapeId>,
+    pending: Vec<PendingReply>,
+    rejected: Vec<oneshot::Sender<AppendResult>>,
+    /// Size of the head row.
+    head_bytes: u64,
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, shared: Arc<SqliteInner>, wal_bytes: u64) -> Self {
+    pub(super) fn new(connection: Connection, inner: Arc<SqliteInner>, wal_bytes: u64) -> Self {
         Self {
             connection,
-            shared,
+            inner,
             wal_bytes,
             error_latch: ErrorLatch::default(),
             touched_shapes: HashMap::new(),
         }
     }
 
-    /// Until the store is closed.
+    /// Runs until the store is closed.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<WriterJob>) {
-        let mut last = Duration::ZERO;
+        let mut last_commit = Duration::ZERO;
         while let Some(first) = queue.blocking_recv() {
-            let since = self.shared.clock.monotonic().saturating_sub(last);
+            let since = self.inner.clock.monotonic().saturating_sub(last_commit);
             if matches!(first, WriterJob::Append(_)) && since < GROUP_COMMIT_DELAY {
                 std::thread::sleep(GROUP_COMMIT_DELAY.saturating_sub(since));
             }
+            let mut rows = first.rows();
             let mut jobs = vec![first];
-            let rows = |job: &WriterJob| if let WriterJob::Append(append) = job { append.rows } else { 1 };
-            let mut sum = rows(&jobs[0]);
-            while sum < MAX_COMMIT_ROWS
+            while rows < MAX_COMMIT_ROWS
                 && let Ok(job) = queue.try_recv()
             {
-                sum += rows(&job);
+                rows += job.rows();
                 jobs.push(job);
             }
             self.process(jobs);
-            last = self.shared.clock.monotonic();
+            last_commit = self.inner.clock.monotonic();
         }
-        // Leaves one file behind.
+        // Leaves a single file without a log.
         let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
     }
 
     fn process(&mut self, jobs: Vec<WriterJob>) {
-        let mut together = Vec::new();
-        let mut alone: Vec<WriterTask> = Vec::new();
+        let mut batch = Vec::new();
+        let mut tasks: Vec<WriterTask> = Vec::new();
         for job in jobs {
             match job {
-                WriterJob::Run(work) => alone.push(work),
-                job => together.push(job),
+                WriterJob::Run(task) => tasks.push(task),
+                job => batch.push(job),
             }
         }
-        if !together.is_empty() {
-            self.commit(together);
+        if !batch.is_empty() {
+            self.commit(batch);
         }
-        for work in alone {
-            work(&mut self.connection);
+        for task in tasks {
+            task(&mut self.connection);
         }
         self.limit_wal();
     }
 
     fn commit(&mut self, jobs: Vec<WriterJob>) {
-        let full = self.over_budget();
-        let now = self.shared.clock.monotonic();
-        let mut fresh = Vec::new();
-        let (mut waiting, mut refused) = (Vec::new(), Vec::new());
-        let mut head_bytes = 0;
         let mut jobs = jobs.into_iter();
-        let result = (|| {
-            // Whoever else writes (a command beside the hub) is waited for, not collided with.
-            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut rows = Vec::new();
-            for job in jobs.by_ref() {
-                match job {
-                    WriterJob::Append(append) if full => refused.push(append.reply),
-                    WriterJob::Append(append) => {
-                        waiting.push(PendingReply::Append(append.reply));
-                        rows.extend_from_slice(&append.bytes);
-                        for shape in append.shapes {
-                            note(&transaction, &self.shared, &self.touched_shapes, &mut fresh, &shape, now)?;
-                        }
-                    }
-                    WriterJob::Commit(writes, reply) => {
-                        waiting.push(PendingReply::Commit(reply));
-                        for write in &writes {
-                            if let Write::PutBlock(_, _, shape, _) = write {
-                                note(
-                                    &transaction,
-                                    &self.shared,
-                                    &self.touched_shapes,
-                                    &mut fresh,
-                                    shape,
-                                    now,
-                                )?;
-                            }
-                        }
-                        if !apply_all(&transaction, writes)?
-                            && let Some(PendingReply::Commit(reply)) = waiting.pop()
-                        {
-                            let _ = reply.send(Err(CommitError::Conflict));
-                        }
-                    }
-                    WriterJob::Run(_) => {}
-                }
-            }
-            let mut arrival = 0;
-            if !rows.is_empty() {
-                let payload = head_payload::compress_rows(&rows);
-                transaction
-                    .prepare_cached("INSERT INTO head (hub, payload) VALUES (?1, ?2)")?
-                    .execute((LOCAL_HUB_ID, &payload))?;
-                arrival = transaction.last_insert_rowid();
-                head_bytes = payload.len() as u64;
-            }
-            transaction.commit()?;
-            Ok(arrival)
-        })();
+        let mut batch = Batch {
+            inner: &self.inner,
+            touched_shapes: &self.touched_shapes,
+            now: self.inner.clock.monotonic(),
+            over_budget: self.over_budget(),
+            rows: Vec::new(),
+            new_shapes: Vec::new(),
+            pending: Vec::new(),
+            rejected: Vec::new(),
+            head_bytes: 0,
+        };
+        let result = batch.write(&mut self.connection, &mut jobs);
+        let Batch { now, new_shapes, mut pending, rejected, head_bytes, .. } = batch;
         if result.is_ok() {
-            self.touched_shapes.extend(fresh.into_iter().map(|shape| (shape, now)));
-            self.shared.head_bytes.fetch_add(head_bytes, Ordering::Relaxed);
+            self.touched_shapes.extend(new_shapes.into_iter().map(|shape| (shape, now)));
+            self.inner.head_bytes.fetch_add(head_bytes, Ordering::Relaxed);
         }
-        // Those that an error left behind are told of it too.
-        waiting.extend(jobs.filter_map(PendingReply::from_job));
-        for reply in refused {
+        // Jobs that were not reached before an error fail with it.
+        pending.extend(jobs.filter_map(PendingReply::from_job));
+        for reply in rejected {
             let _ = reply.send(Err(disk_budget_exhausted()));
         }
         let result = result.map_err(unavailable);
         self.error_latch.record(&result);
-        reply(&result, waiting);
+        for reply in pending {
+            reply.send(result.clone());
+        }
     }
 
-    /// Whether appends must wait: what is left of the budget belongs to sealing and roll-up.
+    /// Whether appends are rejected: the remaining space of the budget is reserved for sealing and roll-up.
     fn over_budget(&self) -> bool {
-        let number = |pragma: &str| {
-            self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap_or_default()
+        let pragma = |name: &str| {
+            self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap_or_default()
         };
-        let used = number("page_count") - number("freelist_count");
-        used.cast_unsigned() > self.shared.append_limit_pages
-            || self.shared.head_bytes.load(Ordering::Relaxed) > self.shared.max_head_bytes
+        let used_pages = pragma("page_count") - pragma("freelist_count");
+        used_pages.cast_unsigned() > self.inner.append_limit_pages
+            || self.inner.head_bytes.load(Ordering::Relaxed) > self.inner.max_head_bytes
     }
 
-    /// Readers may keep the log from being reused: past its bound, waits for them a little.
+    /// Truncates a log that exceeds its limit. Readers prevent SQLite from reusing it, so this waits briefly for them.
     fn limit_wal(&self) {
-        let mut wal = self.shared.path.clone().into_os_string();
+        let mut wal = self.inner.path.clone().into_os_string();
         wal.push("-wal");
         if std::fs::metadata(wal).is_ok_and(|meta| meta.len() > self.wal_bytes) {
-            // A backup reads for long; nobody who writes waits for it.
-            let patience = |ms| self.connection.busy_timeout(Duration::from_millis(ms));
-            let checkpoint = patience(50)
+            let checkpoint = self
+                .connection
+                .busy_timeout(CHECKPOINT_TIMEOUT)
                 .and_then(|()| self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
-                .and_then(|()| patience(5_000));
+                .and_then(|()| self.connection.busy_timeout(BUSY_TIMEOUT));
             if let Err(error) = checkpoint {
                 tracing::debug!(%error, "WAL checkpoint failed");
             }
@@ -200,53 +194,83 @@ impl Writer {
     }
 }
 
-/// Makes sure that a shape is in the database, and that it is known to be in use.
-fn note(
-    transaction: &Transaction<'_>,
-    shared: &SqliteInner,
-    noted: &HashMap<ShapeId, Duration>,
-    fresh: &mut Vec<ShapeId>,
-    shape: &Arc<Shape>,
-    now: Duration,
-) -> rusqlite::Result<()> {
-    let id = shape.id();
-    if noted.get(&id).is_some_and(|at| now.saturating_sub(*at) < SHAPE_NOTED) || fresh.contains(&id) {
-        return Ok(());
+impl Batch<'_> {
+    /// Commits the jobs in one transaction. Returns the arrival number of the appended rows.
+    fn write(
+        &mut self,
+        connection: &mut Connection,
+        jobs: &mut impl Iterator<Item = WriterJob>,
+    ) -> rusqlite::Result<i64> {
+        // Takes the write lock immediately: a command that writes beside the hub is waited for.
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for job in jobs {
+            match job {
+                WriterJob::Append(append) if self.over_budget => self.rejected.push(append.reply),
+                WriterJob::Append(append) => {
+                    self.pending.push(PendingReply::Append(append.reply));
+                    self.rows.extend_from_slice(&append.bytes);
+                    for shape in append.shapes {
+                        self.touch_shape(&transaction, &shape)?;
+                    }
+                }
+                WriterJob::Commit(writes, reply) => {
+                    self.pending.push(PendingReply::Commit(reply));
+                    for write in &writes {
+                        if let Write::PutBlock(_, _, shape, _) = write {
+                            self.touch_shape(&transaction, shape)?;
+                        }
+                    }
+                    if !apply_all(&transaction, writes)?
+                        && let Some(PendingReply::Commit(reply)) = self.pending.pop()
+                    {
+                        let _ = reply.send(Err(CommitError::Conflict));
+                    }
+                }
+                WriterJob::Run(_) => {}
+            }
+        }
+        let mut arrival = 0;
+        if !self.rows.is_empty() {
+            let payload = head_payload::compress_rows(&self.rows);
+            transaction
+                .prepare_cached("INSERT INTO head (hub, payload) VALUES (?1, ?2)")?
+                .execute((LOCAL_HUB_ID, &payload))?;
+            arrival = transaction.last_insert_rowid();
+            self.head_bytes = payload.len() as u64;
+        }
+        transaction.commit()?;
+        Ok(arrival)
     }
-    transaction
-        .prepare_cached(
-            "INSERT INTO shape (id, columns, used_ms) VALUES (?1, ?2, ?3) \
-             ON CONFLICT (id) DO UPDATE SET used_ms = excluded.used_ms",
-        )?
-        .execute((id.0, &wire::encode_shape(shape)[..], shared.clock.wall_ms()))?;
-    shared.shapes.insert(shape.clone());
-    fresh.push(id);
-    Ok(())
+
+    /// Writes the shape if it is new, and its last use if the interval elapsed.
+    fn touch_shape(&mut self, transaction: &Transaction<'_>, shape: &Arc<Shape>) -> rusqlite::Result<()> {
+        let id = shape.id();
+        let touched = self.touched_shapes.get(&id);
+        let is_recent = touched.is_some_and(|at| self.now.saturating_sub(*at) < SHAPE_TOUCH_INTERVAL);
+        if is_recent || self.new_shapes.contains(&id) {
+            return Ok(());
+        }
+        transaction
+            .prepare_cached(
+                "INSERT INTO shape (id, columns, last_used_ms) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (id) DO UPDATE SET last_used_ms = excluded.last_used_ms",
+            )?
+            .execute((id.0, &wire::encode_shape(shape)[..], self.inner.clock.wall_ms()))?;
+        self.inner.shapes.insert(shape.clone());
+        self.new_shapes.push(id);
+        Ok(())
+    }
 }
 
-/// Applies a list of writes or, where it conflicts, none of it.
+/// Applies a list of writes; rolls all of them back and returns false if one conflicts.
 fn apply_all(transaction: &Transaction<'_>, writes: Vec<Write>) -> rusqlite::Result<bool> {
-    transaction.execute_batch("SAVEPOINT list")?;
+    transaction.execute_batch("SAVEPOINT writes")?;
     for write in writes {
         if !apply::apply(transaction, write)? {
-            transaction.execute_batch("ROLLBACK TO list; RELEASE list")?;
+            transaction.execute_batch("ROLLBACK TO writes; RELEASE writes")?;
             return Ok(false);
         }
     }
-    transaction.execute_batch("RELEASE list")?;
+    transaction.execute_batch("RELEASE writes")?;
     Ok(true)
-}
-
-fn reply(result: &AppendResult, waiting: Vec<PendingReply>) {
-    for waiting in waiting {
-        // Who does not wait any more asks again, and is told that it was kept.
-        match waiting {
-            PendingReply::Append(reply) => {
-                drop(reply.send(result.clone()));
-            }
-            PendingReply::Commit(reply) => {
-                drop(reply.send(result.clone().map(|_| ()).map_err(CommitError::Store)));
-            }
-        }
-    }
 }

@@ -1,10 +1,14 @@
-//! Accounts, agents and the audit log: the same rows come back, names are taken once, and a
-//! list of changes is made whole or not at all.
+//! Accounts, sessions, tokens, agents, settings and the audit log.
 
+use crate::support::{apply, assert_conflict, commit};
 use perfwatch_model::HostId;
 use perfwatch_store::accounts::*;
+use perfwatch_store::agents::*;
+use perfwatch_store::audit::*;
+use perfwatch_store::revision::Revision;
 use perfwatch_store::settings::*;
 use perfwatch_store::*;
+use std::sync::Arc;
 use uuid::Uuid;
 
 fn account(name: &str) -> Account {
@@ -25,83 +29,80 @@ fn account(name: &str) -> Account {
     }
 }
 
-pub(crate) async fn commit(
-    store: &dyn Store,
-    changes: impl IntoIterator<Item = SqlStatement>,
-) -> Result<(), CommitError> {
-    store.commit(changes.into_iter().map(Write::Sql).collect()).await
-}
-
-pub(crate) async fn account_names_are_unique(store: &dyn Store) {
+pub(crate) async fn account_names_are_unique(store: &Arc<dyn Store>) {
+    let store = &**store;
     let mut alice = account("alice");
-    commit(store, [Revision::Access.init()]).await.unwrap();
-    commit(store, [alice.insert()]).await.unwrap();
-    assert_eq!(
-        commit(store, [account("alice").insert()]).await,
-        Err(CommitError::Conflict),
-        "the name is taken"
-    );
+    apply(store, [alice.insert()]).await;
+    assert_conflict(store, [account("alice").insert()]).await;
     let bob = Account {
         password: None,
         totp_secret: None,
         oidc_subject: Some("https://id bob".to_owned()),
         ..account("bob")
     };
-    // Whole or not at all: bob does not stay where something beside him can't be done.
-    let gone = Token::delete(Uuid::now_v7());
-    assert_eq!(commit(store, [bob.insert(), gone]).await, Err(CommitError::Conflict));
+    // The commit is atomic: bob is not inserted because the token does not exist.
+    assert_conflict(store, [bob.insert(), Token::delete(Uuid::now_v7())]).await;
     assert_eq!(Account::list(store).await.unwrap(), [alice.clone()]);
-    commit(store, [bob.insert(), Revision::Access.bump(0)]).await.unwrap();
     alice.role = Role::Admin;
     alice.last_login_ms = Some(5);
-    commit(store, [alice.update(), Revision::Access.bump(1)]).await.unwrap();
-    // Decided on what was there before that.
-    let late =
-        commit(store, [Account { role: Role::Viewer, ..alice.clone() }.update(), Revision::Access.bump(1)])
-            .await;
-    assert_eq!(late, Err(CommitError::Conflict));
-    commit(store, [Revision::Access.init()]).await.unwrap();
+    apply(store, [bob.insert(), alice.update()]).await;
     assert_eq!(Account::list(store).await.unwrap(), [alice.clone(), bob.clone()]);
-    assert_eq!(Revision::Access.get(store).await.unwrap(), 2);
-    sessions_and_tokens(store, &alice, &bob).await;
-    commit(store, Account::delete(alice.id)).await.unwrap();
-    assert_eq!(Account::list(store).await.unwrap(), [bob]);
-    assert!(Session::list(store).await.unwrap().is_empty() && Token::list(store).await.unwrap().is_empty());
-    commit(store, [put_setting("key", "one"), put_setting("key", "two")]).await.unwrap();
-    assert_eq!(get_setting(store, "key").await.unwrap().as_deref(), Some("two"));
-    assert_eq!(get_setting(store, "none").await.unwrap(), None);
+    apply(store, Account::delete(bob.id).into_iter().chain(Account::delete(alice.id))).await;
+    assert_conflict(store, Account::delete(alice.id)).await;
 }
 
-async fn sessions_and_tokens(store: &dyn Store, alice: &Account, bob: &Account) {
-    let session = |number: u8, account: &Account, seen_ms| Session {
+pub(crate) async fn revisions_detect_changes(store: &Arc<dyn Store>) {
+    let store = &**store;
+    apply(store, [Revision::Access.init(), Revision::Alerting.init()]).await;
+    apply(store, [Revision::Access.bump(0)]).await;
+    apply(store, [Revision::Access.bump(1)]).await;
+    // A change that was decided on an outdated state.
+    let carol = account("carol");
+    assert_conflict(store, [carol.insert(), Revision::Access.bump(1)]).await;
+    assert!(Account::list(store).await.unwrap().is_empty());
+    // A second initialization does not reset the counter.
+    apply(store, [Revision::Access.init()]).await;
+    assert_eq!(Revision::Access.get(store).await.unwrap(), 2);
+    assert_eq!(Revision::Alerting.get(store).await.unwrap(), 0);
+}
+
+pub(crate) async fn settings_are_replaced(store: &Arc<dyn Store>) {
+    let store = &**store;
+    apply(store, [put_setting("key", "one"), put_setting("key", "two")]).await;
+    assert_eq!(get_setting(store, "key").await.unwrap().as_deref(), Some("two"));
+    assert_eq!(get_setting(store, "none").await.unwrap(), None);
+    let id = installation_id(store).await.unwrap();
+    assert_eq!(installation_id(store).await.unwrap(), id);
+}
+
+pub(crate) async fn sessions_and_tokens_are_deleted_with_their_account(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let (alice, bob) = (account("alice"), account("bob"));
+    apply(store, [alice.insert(), bob.insert()]).await;
+    let session = |number: u8, account: &Account, last_used_ms| Session {
         hash: [number; 32],
         account: account.id,
         created_ms: 10,
-        last_used_ms: seen_ms,
+        last_used_ms,
         address: "192.0.2.1".to_owned(),
         user_agent: "Firefox".to_owned(),
     };
-    let (first, old) = (session(1, alice, 20), session(2, bob, 11));
-    commit(store, [first.insert(), old.insert()]).await.unwrap();
-    commit(store, [Session::touch(&first.hash, 30), Session::touch(&first.hash, 25)]).await.unwrap();
-    commit(store, [Session::delete_expired(15, 5)]).await.unwrap();
-    assert_eq!(Session::list(store).await.unwrap(), [Session { last_used_ms: 30, ..first }]);
-    let token = Token {
-        id: Uuid::now_v7(),
-        hash: [7; 32],
-        account: alice.id,
-        name: "deploy".to_owned(),
-        scope: "read".to_owned(),
-        created_ms: 10,
-        expires_ms: None,
-        last_used_ms: None,
-    };
-    commit(store, [token.insert(), Token::touch(token.id, 40)]).await.unwrap();
+    let (used, expired) = (session(1, &alice, 20), session(2, &bob, 11));
+    apply(store, [used.insert(), expired.insert()]).await;
+    apply(store, [Session::touch(&used.hash, 30), Session::touch(&used.hash, 25)]).await;
+    apply(store, [Session::delete_expired(15, 5)]).await;
+    assert_eq!(Session::list(store).await.unwrap(), [Session { last_used_ms: 30, ..used }]);
+    let token = Token { created_ms: 10, ..Token::new([7; 32], alice.id, "deploy".into(), "read".into(), 10) };
+    apply(store, [token.insert(), Token::touch(token.id, 40)]).await;
     assert_eq!(Token::list(store).await.unwrap(), [Token { last_used_ms: Some(40), ..token }]);
+    apply(store, Account::delete(alice.id)).await;
+    assert!(Session::list(store).await.unwrap().is_empty() && Token::list(store).await.unwrap().is_empty());
+    apply(store, Account::delete(bob.id)).await;
 }
 
-pub(crate) async fn enrollment_uses_are_limited(store: &dyn Store) {
-    let enrolment = EnrollmentToken {
+pub(crate) async fn enrollment_uses_are_limited(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let token = EnrollmentToken {
         id: Uuid::now_v7(),
         hash: [1; 32],
         name: "web servers".to_owned(),
@@ -111,38 +112,45 @@ pub(crate) async fn enrollment_uses_are_limited(store: &dyn Store) {
         created_ms: 10,
         expires_ms: 100,
     };
-    commit(store, [enrolment.insert()]).await.unwrap();
+    commit(store, [token.insert()]).await.unwrap();
     let agent = |number: u8| Agent {
         id: Uuid::now_v7(),
         hash: [number; 32],
         host: HostId::generate(),
-        enrollment_token: enrolment.name.clone(),
+        enrollment_token: token.name.clone(),
         address: "192.0.2.7".to_owned(),
         created_ms: 20,
         last_seen_ms: 20,
         revoked_ms: None,
     };
-    let (one, two) = (agent(1), agent(2));
-    for agent in [&one, &two] {
-        commit(store, [EnrollmentToken::consume(enrolment.id, 50), agent.insert()]).await.unwrap();
+    let (first, second) = (agent(1), agent(2));
+    for agent in [&first, &second] {
+        commit(store, [EnrollmentToken::consume(token.id, 50), agent.insert()]).await.unwrap();
     }
-    let third = commit(store, [EnrollmentToken::consume(enrolment.id, 50), agent(3).insert()]).await;
-    assert_eq!(third, Err(CommitError::Conflict), "it was for two");
-    assert_eq!(Agent::list(store).await.unwrap(), [one.clone(), two.clone()]);
-    commit(store, [Agent::revoke(one.id, 60), Agent::touch(two.id, 70)]).await.unwrap();
-    assert_eq!(commit(store, [Agent::revoke(one.id, 80)]).await, Err(CommitError::Conflict), "once");
-    let (one, two) = (Agent { revoked_ms: Some(60), ..one }, Agent { last_seen_ms: 70, ..two });
-    assert_eq!(Agent::list(store).await.unwrap(), [one.clone(), two.clone()]);
-    commit(store, [Agent::delete(one.id), HostTags::set(two.host, &["a".to_owned()])]).await.unwrap();
-    commit(store, [HostTags::set(two.host, &["b=c".to_owned()])]).await.unwrap();
-    assert_eq!(HostTags::list(store).await.unwrap(), [(two.host, vec!["b=c".to_owned()])]);
-    let left = |uses_left| EnrollmentToken { uses_left, ..enrolment.clone() };
-    assert_eq!(EnrollmentToken::list(store).await.unwrap(), [left(0)]);
+    let third = commit(store, [EnrollmentToken::consume(token.id, 50), agent(3).insert()]).await;
+    assert_eq!(third, Err(CommitError::Conflict), "the token has two uses");
+    assert_eq!(Agent::list(store).await.unwrap(), [first.clone(), second.clone()]);
+    commit(store, [Agent::revoke(first.id, 60), Agent::touch(second.id, 70)]).await.unwrap();
+    assert_eq!(
+        commit(store, [Agent::revoke(first.id, 80)]).await,
+        Err(CommitError::Conflict),
+        "revoked already"
+    );
+    let (first, second) = (Agent { revoked_ms: Some(60), ..first }, Agent { last_seen_ms: 70, ..second });
+    assert_eq!(Agent::list(store).await.unwrap(), [first.clone(), second.clone()]);
+    commit(store, [Agent::delete(first.id), HostTags::set(second.host, &["a".to_owned()])]).await.unwrap();
+    commit(store, [HostTags::set(second.host, &["b=c".to_owned()])]).await.unwrap();
+    assert_eq!(HostTags::list(store).await.unwrap(), [(second.host, vec!["b=c".to_owned()])]);
+    commit(store, [HostTags::delete(second.host), Agent::delete(second.id)]).await.unwrap();
+    assert!(HostTags::list(store).await.unwrap().is_empty());
+    let with_uses = |uses_left| EnrollmentToken { uses_left, ..token.clone() };
+    assert_eq!(EnrollmentToken::list(store).await.unwrap(), [with_uses(0)]);
     commit(store, [EnrollmentToken::delete_expired(101)]).await.unwrap();
     assert!(EnrollmentToken::list(store).await.unwrap().is_empty());
 }
 
-pub(crate) async fn revisions_detect_changes(store: &dyn Store) {
+pub(crate) async fn audit_log_is_filtered_and_purged(store: &Arc<dyn Store>) {
+    let store = &**store;
     let entry = |number: i64, action: &str| AuditEntry {
         at_ms: number,
         actor: "user alice".to_owned(),
@@ -162,21 +170,21 @@ pub(crate) async fn revisions_detect_changes(store: &dyn Store) {
     )
     .await
     .unwrap();
-    let ask = async |text: &str, before_id| {
+    let find = async |text: &str, before_id| {
         let filter = AuditFilter { before_id, text: Some(text.to_owned()), limit: 2 };
         list_audit_entries(store, filter).await.unwrap()
     };
-    let newest = ask("", None).await;
+    let newest = find("", None).await;
     assert_eq!(newest.iter().map(|entry| entry.at_ms).collect::<Vec<_>>(), [3, 2]);
     assert_eq!(
-        ask("", Some(newest[1].id)).await[0],
+        find("", Some(newest[1].id)).await[0],
         AuditEntry { id: newest[1].id - 1, ..entry(1, "user.create") }
     );
-    assert_eq!(ask("USER.", None).await.len(), 2);
-    assert_eq!(ask("50%_off!", None).await.len(), 2, "signs stand for themselves");
-    assert!(ask("5%off", None).await.is_empty());
+    assert_eq!(find("USER.", None).await.len(), 2);
+    assert_eq!(find("50%_off!", None).await.len(), 2, "wildcards match literally");
+    assert!(find("5%off", None).await.is_empty());
     commit(store, AuditEntry::purge(2, 10)).await.unwrap();
-    assert_eq!(ask("", None).await.len(), 2);
+    assert_eq!(find("", None).await.len(), 2);
     commit(store, AuditEntry::purge(0, 1)).await.unwrap();
-    assert_eq!(ask("", None).await.len(), 1, "the newest");
+    assert_eq!(find("", None).await.len(), 1, "the newest entry remains");
 }

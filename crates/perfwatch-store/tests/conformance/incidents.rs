@@ -1,8 +1,13 @@
-//! Alerts: one of a kind fires at a time, messages wait in order, and what is old goes whole.
+//! Definitions, incidents, alerts, notifications and last-seen times.
 
-use super::accounts::commit;
-use perfwatch_store::alerts::*;
+use crate::support::{apply, assert_conflict};
+use perfwatch_store::collections::{CollectTrigger, CollectionRow};
+use perfwatch_store::definitions::DefinitionKind;
+use perfwatch_store::host_last_seen::HostLastSeen;
+use perfwatch_store::incidents::*;
+use perfwatch_store::outbox::*;
 use perfwatch_store::*;
+use std::sync::Arc;
 use uuid::Uuid;
 
 const T0: i64 = 1_764_000_000_000;
@@ -11,10 +16,9 @@ fn incident(key: &str, opened_ms: i64) -> IncidentRow {
     IncidentRow {
         id: Uuid::now_v7(),
         group_key: key.to_owned(),
-        closed: false,
         title: format!("Web_1: 100 % busy ({key})"),
         severity: "warning".to_owned(),
-        phase: "open".to_owned(),
+        phase: IncidentPhase::Open,
         opened_ms,
         quiet_since_ms: None,
         reopen_count: 0,
@@ -37,85 +41,82 @@ fn alert(incident: &IncidentRow, host: Uuid, instance: &str) -> AlertRow {
     }
 }
 
-fn message(incident: &IncidentRow, channel: Uuid, due_ms: i64, body: &str) -> NotificationRow {
+fn event(incident: Uuid, kind: IncidentEventKind, text: &str) -> IncidentEventRow {
+    IncidentEventRow { incident, at_ms: T0, kind, actor: String::new(), text: text.to_owned() }
+}
+
+fn notification(incident: Uuid, channel: Uuid, due_ms: i64, body: &str) -> NotificationRow {
     NotificationRow {
         id: 0,
         channel,
-        incident: incident.id,
+        incident,
         reason: "opened".to_owned(),
         severity: "warning".to_owned(),
-        created_ms: T0,
+        created_ms: due_ms,
         due_ms,
         retry_at_ms: due_ms,
         attempts: 0,
-        state: "waiting".to_owned(),
+        state: NotificationState::Pending,
         error: None,
         finished_ms: None,
         body: body.to_owned(),
     }
 }
 
-pub(crate) async fn incidents_and_notifications(store: &dyn Store) {
-    let rule = Uuid::now_v7();
-    commit(
-        store,
-        [
-            DefinitionKind::Rule.upsert(rule, "one"),
-            DefinitionKind::Rule.upsert(rule, "two"),
-            DefinitionKind::Silence.upsert(rule, "x"),
-        ],
-    )
-    .await
-    .unwrap();
-    assert_eq!(DefinitionKind::Rule.list(store).await.unwrap(), [(rule, "two".to_owned())]);
-    assert!(DefinitionKind::Channel.list(store).await.unwrap().is_empty());
-    commit(store, [DefinitionKind::Rule.delete(rule)]).await.unwrap();
-    assert_eq!(commit(store, [DefinitionKind::Rule.delete(rule)]).await, Err(CommitError::Conflict));
+pub(crate) async fn definitions_are_replaced_and_deleted(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let id = Uuid::now_v7();
+    for kind in [DefinitionKind::Rule, DefinitionKind::Channel, DefinitionKind::Silence] {
+        apply(store, [kind.upsert(id, "first"), kind.upsert(id, "second")]).await;
+        assert_eq!(kind.list(store).await.unwrap(), [(id, "second".to_owned())]);
+    }
+    apply(store, [DefinitionKind::Rule.delete(id), DefinitionKind::Silence.delete(id)]).await;
+    assert_conflict(store, [DefinitionKind::Rule.delete(id)]).await;
+    assert!(DefinitionKind::Rule.list(store).await.unwrap().is_empty());
+    assert_eq!(DefinitionKind::Channel.list(store).await.unwrap().len(), 1);
+}
 
-    let (host, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+pub(crate) async fn one_incident_is_open_per_group_key(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let (host, other_host) = (Uuid::from_u128(1), Uuid::from_u128(2));
     let mut first = incident("host 1", T0);
-    let mut one = alert(&first, host, "/");
-    commit(store, [first.upsert(), one.insert(Some("why"))]).await.unwrap();
-    // Another hub saw the same: one of them is first.
-    let twin = incident("host 1", T0 + 1);
-    assert_eq!(commit(store, [twin.upsert()]).await, Err(CommitError::Conflict));
-    assert_eq!(commit(store, [alert(&first, host, "/").insert(None)]).await, Err(CommitError::Conflict));
+    let mut resolved = alert(&first, host, "/");
+    apply(store, [first.upsert(), resolved.insert(Some("explanation"))]).await;
+    // Another hub evaluated the same data; its incident and its alert are duplicates.
+    assert_conflict(store, [incident("host 1", T0 + 1).upsert()]).await;
+    assert_conflict(store, [alert(&first, host, "/").insert(None)]).await;
     let second = incident("host 2", T0 + 10);
-    commit(store, [second.upsert(), alert(&second, other, "").insert(None)]).await.unwrap();
+    apply(store, [second.upsert(), alert(&second, other_host, "").insert(None)]).await;
     assert_eq!(AlertRow::list(store, AlertFilter::Active(T0)).await.unwrap().len(), 2);
-    assert_eq!(AlertRow::explanations(store, first.id).await.unwrap(), [(one.id, "why".to_owned())]);
+    assert_eq!(
+        AlertRow::explanations(store, first.id).await.unwrap(),
+        [(resolved.id, "explanation".to_owned())]
+    );
 
-    (one.firing_key, one.resolved_ms) = (None, Some(T0 + 50));
-    (first.closed, first.quiet_since_ms, first.phase) = (true, Some(T0 + 50), "closed".to_owned());
-    commit(store, [first.upsert(), one.update()]).await.unwrap();
-    assert_eq!(commit(store, [one.update()]).await, Err(CommitError::Conflict), "it ended already");
-    assert_eq!(AlertRow::list(store, AlertFilter::Incident(first.id)).await.unwrap(), [one.clone()]);
+    (resolved.firing_key, resolved.resolved_ms) = (None, Some(T0 + 50));
+    (first.phase, first.quiet_since_ms) = (IncidentPhase::Resolved, Some(T0 + 50));
+    apply(store, [first.upsert(), resolved.update()]).await;
+    // The alert is resolved already.
+    assert_conflict(store, [resolved.update()]).await;
+    assert_eq!(AlertRow::list(store, AlertFilter::Incident(first.id)).await.unwrap(), [resolved.clone()]);
     assert_eq!(IncidentRow::list_active(store, T0 + 51).await.unwrap(), std::slice::from_ref(&second));
     assert_eq!(IncidentRow::list_active(store, T0 + 50).await.unwrap().len(), 2);
-    filters(store, &first, &second).await;
-    messages(store, &first).await;
+    assert_filters(store, &first, &second).await;
 
-    let event = IncidentEventRow {
-        incident: first.id,
-        at_ms: T0,
-        kind: "fired".into(),
-        actor: String::new(),
-        text: "x\u{fffd}".into(),
-    };
-    // PostgreSQL's texts hold no NUL.
-    let with_nul = IncidentEventRow { text: "x\0".into(), ..event.clone() };
-    commit(store, [with_nul.insert()]).await.unwrap();
-    assert_eq!(IncidentEventRow::list(store, first.id).await.unwrap(), [event]);
-    commit(store, IncidentRow::delete_resolved_before(T0 + 51)).await.unwrap();
+    // PostgreSQL text cannot contain NUL.
+    apply(store, [event(first.id, IncidentEventKind::Fired, "x\0").insert()]).await;
+    let replaced = event(first.id, IncidentEventKind::Fired, "x\u{fffd}");
+    assert_eq!(IncidentEventRow::list(store, first.id).await.unwrap(), [replaced]);
+    apply(store, IncidentRow::delete_resolved_before(T0 + 51)).await;
     assert_eq!(IncidentRow::get(store, first.id).await.unwrap(), None);
     assert!(IncidentEventRow::list(store, first.id).await.unwrap().is_empty());
     assert!(AlertRow::list(store, AlertFilter::Incident(first.id)).await.unwrap().is_empty());
-    assert_eq!(IncidentRow::get(store, second.id).await.unwrap(), Some(second), "it is not over");
+    assert_eq!(IncidentRow::get(store, second.id).await.unwrap(), Some(second), "open incidents are kept");
 }
 
-async fn filters(store: &dyn Store, first: &IncidentRow, second: &IncidentRow) {
+async fn assert_filters(store: &dyn Store, first: &IncidentRow, second: &IncidentRow) {
     let all = || IncidentFilter { to_ms: i64::MAX, limit: 10, ..IncidentFilter::default() };
-    for (filter, want) in [
+    for (filter, expected) in [
         (all(), vec![second.id, first.id]),
         (IncidentFilter { limit: 1, ..all() }, vec![second.id]),
         (IncidentFilter { host: Some(Uuid::from_u128(1)), ..all() }, vec![first.id]),
@@ -130,63 +131,116 @@ async fn filters(store: &dyn Store, first: &IncidentRow, second: &IncidentRow) {
     ] {
         let ids: Vec<Uuid> =
             IncidentRow::list(store, filter.clone()).await.unwrap().iter().map(|row| row.id).collect();
-        assert_eq!(ids, want, "{filter:?}");
+        assert_eq!(ids, expected, "{filter:?}");
     }
     let host = AlertFilter::Host(Uuid::from_u128(1), T0 + 40, T0 + 60);
     assert_eq!(AlertRow::list(store, host).await.unwrap().len(), 1);
 }
 
-async fn messages(store: &dyn Store, incident: &IncidentRow) {
-    let (one, two) = (Uuid::now_v7(), Uuid::now_v7());
-    let add = |channel, due_ms, body, key| message(incident, channel, due_ms, body).enqueue(key);
-    let key = Some("one changed");
-    let all = [
-        add(one, T0 + 5, "b", None),
-        add(two, T0 + 5, "c", None),
-        add(one, T0, "a", None),
-        add(one, T0 + 30, "stale", key),
-        add(one, T0 + 60, "newest", key),
+pub(crate) async fn notifications_are_delivered_in_order(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let (incident, first, second) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+    let enqueue = |channel, due_ms, body, key| notification(incident, channel, due_ms, body).enqueue(key);
+    let merge_key = Some("first updated");
+    let notifications = [
+        enqueue(first, T0 + 5, "b", None),
+        enqueue(second, T0 + 5, "c", None),
+        enqueue(first, T0, "a", None),
+        enqueue(first, T0 + 30, "outdated", merge_key),
+        enqueue(first, T0 + 60, "newest", merge_key),
     ];
-    commit(store, all).await.unwrap();
-    let any = ["info", "warning", "critical"];
-    let due_at = |now_ms, limit| Outbox::due(store, one, any, now_ms, limit);
+    apply(store, notifications).await;
+    let severities = ["info", "warning", "critical"];
+    let due_at = |now_ms, limit| Outbox::due(store, first, severities, now_ms, limit);
     let mut channels = Outbox::channels_due(store, T0 + 5).await.unwrap();
     channels.sort();
-    assert_eq!((channels, Outbox::channels_due(store, T0).await.unwrap()), (vec![one, two], vec![one]));
+    assert_eq!(channels, [first, second]);
+    assert_eq!(Outbox::channels_due(store, T0).await.unwrap(), [first]);
     let due = due_at(T0 + 5, 10).await.unwrap();
     let bodies: Vec<&str> = due.iter().map(|row| row.body.as_str()).collect();
     assert_eq!(bodies, ["a", "b"]);
-    let worse = Outbox::due(store, one, ["critical"; 3], T0 + 5, 10).await.unwrap();
-    assert!(worse.is_empty());
-    let later = due_at(T0 + 30, 10).await.unwrap();
-    assert_eq!((later.len(), later[2].body.as_str(), later[2].due_ms), (3, "newest", T0 + 30));
-    // What is going out takes in nothing more.
-    commit(store, [Outbox::mark_sending(later[2].id), add(one, T0 + 30, "after it", key)]).await.unwrap();
+    let critical = Outbox::due(store, first, ["critical"; 3], T0 + 5, 10).await.unwrap();
+    assert!(critical.is_empty());
+    let merged = due_at(T0 + 30, 10).await.unwrap();
+    assert_eq!((merged.len(), merged[2].body.as_str(), merged[2].due_ms), (3, "newest", T0 + 30));
+    // A notification whose delivery began is not merged.
+    let sending = merged[2].id;
+    apply(store, [Outbox::mark_sending(sending), enqueue(first, T0 + 30, "next", merge_key)]).await;
     assert_eq!(due_at(T0 + 30, 10).await.unwrap().len(), 4);
-    commit(store, [Outbox::finish(later[2].id, "sent", None, T0 + 30)]).await.unwrap();
-    commit(store, [Outbox::retry_at(due[0].id, T0 + 100, "nobody there")]).await.unwrap();
-    let again = due_at(T0 + 5, 1).await.unwrap().remove(0);
-    assert_eq!(
-        (again.attempts, again.retry_at_ms, again.error.as_deref()),
-        (1, T0 + 100, Some("nobody there"))
-    );
-    commit(store, [Outbox::finish(due[0].id, "sent", None, T0 + 101)]).await.unwrap();
-    assert_eq!(
-        commit(store, [Outbox::finish(due[0].id, "sent", None, T0 + 102)]).await,
-        Err(CommitError::Conflict)
-    );
-    assert!(Outbox::was_notified(store, one, incident.id).await.unwrap());
-    commit(store, [Outbox::finish(due[1].id, "dead", Some("400"), T0 + 103)]).await.unwrap();
+    let finish = |id, state, error, now_ms| [Outbox::finish(id, state, error, now_ms)];
+    apply(store, finish(sending, NotificationState::Sent, None, T0 + 30)).await;
+    apply(store, [Outbox::retry_at(due[0].id, T0 + 100, "refused")]).await;
+    let retried = due_at(T0 + 5, 1).await.unwrap().remove(0);
+    assert_eq!((retried.attempts, retried.retry_at_ms), (1, T0 + 100));
+    assert_eq!(retried.error.as_deref(), Some("refused"));
+    apply(store, finish(due[0].id, NotificationState::Sent, None, T0 + 101)).await;
+    assert_conflict(store, finish(due[0].id, NotificationState::Sent, None, T0 + 102)).await;
+    assert!(Outbox::was_notified(store, first, incident).await.unwrap());
+    apply(store, finish(due[1].id, NotificationState::Failed, Some("400"), T0 + 103)).await;
     assert_eq!(Outbox::failed_since(store, T0).await.unwrap(), 1);
-    let dead = NotificationFilter { state: Some("dead".into()), limit: 9, ..NotificationFilter::default() };
-    assert_eq!(Outbox::list(store, dead).await.unwrap()[0].id, due[1].id);
-    commit(store, [Outbox::requeue(due[1].id, T0 + 200), Outbox::suppress_for_channel(two, T0 + 201)])
-        .await
-        .unwrap();
-    let of_two = NotificationFilter { channel: Some(two), limit: 9, ..NotificationFilter::default() };
-    assert_eq!(Outbox::list(store, of_two).await.unwrap()[0].state, "skipped");
+    let failed = NotificationFilter {
+        state: Some(NotificationState::Failed),
+        limit: 9,
+        ..NotificationFilter::default()
+    };
+    assert_eq!(Outbox::list(store, failed).await.unwrap()[0].id, due[1].id);
+    apply(store, [Outbox::requeue(due[1].id, T0 + 200), Outbox::suppress_for_channel(second, T0 + 201)])
+        .await;
+    let of_second = NotificationFilter { channel: Some(second), limit: 9, ..NotificationFilter::default() };
+    assert_eq!(Outbox::list(store, of_second).await.unwrap()[0].state, NotificationState::Suppressed);
     assert_eq!(due_at(T0 + 200, 10).await.unwrap().len(), 2);
-    commit(store, [HostLastSeen::upsert(one, 5), HostLastSeen::upsert(one, 7)]).await.unwrap();
-    assert_eq!(HostLastSeen::list(store).await.unwrap(), [(one, 7)]);
-    commit(store, [HostLastSeen::delete(one)]).await.unwrap();
+}
+
+pub(crate) async fn host_last_seen_is_replaced(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let host = Uuid::now_v7();
+    apply(store, [HostLastSeen::upsert(host, 5), HostLastSeen::upsert(host, 7)]).await;
+    assert_eq!(HostLastSeen::list(store).await.unwrap(), [(host, 7)]);
+    apply(store, [HostLastSeen::delete(host)]).await;
+    assert!(HostLastSeen::list(store).await.unwrap().is_empty());
+}
+
+/// The CHECK constraints of the schema contain each value of the enums.
+pub(crate) async fn state_columns_accept_every_value(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let mut incident = incident("states", 0);
+    for phase in IncidentPhase::ALL {
+        (incident.phase, incident.quiet_since_ms) = (phase, Some(0));
+        apply(store, [incident.upsert()]).await;
+        assert_eq!(IncidentRow::get(store, incident.id).await.unwrap().unwrap().phase, phase);
+    }
+    let events = IncidentEventKind::ALL.map(|kind| event(incident.id, kind, "x"));
+    apply(store, events.iter().map(IncidentEventRow::insert)).await;
+    assert_eq!(IncidentEventRow::list(store, incident.id).await.unwrap(), events);
+
+    let channel = Uuid::now_v7();
+    let filter = || NotificationFilter { channel: Some(channel), limit: 1, ..NotificationFilter::default() };
+    for state in NotificationState::ALL {
+        apply(store, [notification(incident.id, channel, 0, "{}").enqueue(None)]).await;
+        let row = Outbox::list(store, filter()).await.unwrap().remove(0);
+        apply(store, [Outbox::finish(row.id, state, None, 1)]).await;
+        assert_eq!(Outbox::list(store, filter()).await.unwrap()[0].state, state);
+    }
+    apply(store, [Outbox::suppress_for_channel(channel, 1)]).await;
+
+    let server = Uuid::now_v7();
+    for trigger in CollectTrigger::ALL {
+        let collection = CollectionRow {
+            id: 0,
+            server,
+            finished_ms: 0,
+            trigger,
+            attempt: 1,
+            duration_ms: 1,
+            cause: None,
+            error: None,
+            steps: "[]".to_owned(),
+        };
+        apply(store, [collection.insert()]).await;
+        assert_eq!(CollectionRow::list(store, server, None, 1).await.unwrap()[0].trigger, trigger);
+    }
+    apply(store, IncidentRow::delete_resolved_before(1)).await;
+    apply(store, [CollectionRow::purge(1, 1)]).await;
+    assert!(Outbox::list(store, filter()).await.unwrap().is_empty());
+    assert!(CollectionRow::list(store, server, None, 1).await.unwrap().is_empty());
 }

@@ -1,117 +1,134 @@
-//! Servers without an agent, and the queue of looks at them.
+//! Servers, collections and the collection queue.
 
-use super::accounts::commit;
-use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, Lease, WorkerCapacity};
-use perfwatch_store::servers::{CollectionRow, ServerRow};
-use perfwatch_store::{CommitError, SqlStatement, Store};
+use crate::support::{apply, assert_conflict};
+use perfwatch_store::Store;
+use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, JobState, Lease, WorkerCapacity};
+use perfwatch_store::collections::{CollectTrigger, CollectionRow};
+use perfwatch_store::servers::ServerRow;
+use std::sync::Arc;
 use uuid::Uuid;
-
-async fn apply(store: &dyn Store, changes: impl IntoIterator<Item = SqlStatement>) {
-    commit(store, changes).await.unwrap();
-}
-
-async fn conflicts(store: &dyn Store, changes: impl IntoIterator<Item = SqlStatement>) {
-    assert_eq!(commit(store, changes).await, Err(CommitError::Conflict));
-}
 
 fn server(name: &str, enabled: bool) -> ServerRow {
     let body = format!("{{\"name\":\"{name}\"}}");
     ServerRow { enabled, interval_ms: 60_000, ..ServerRow::new(Uuid::now_v7(), body, Some(vec![1, 2, 3])) }
 }
 
-fn collection_row(server: Uuid, at_ms: i64, cause: Option<&str>) -> CollectionRow {
+fn collection(server: Uuid, finished_ms: i64, cause: Option<&str>) -> CollectionRow {
     CollectionRow {
         id: 0,
         server,
-        finished_ms: at_ms,
-        trigger: "scheduled".to_owned(),
+        finished_ms,
+        trigger: CollectTrigger::Scheduled,
         attempt: 1,
         duration_ms: 120,
         cause: cause.map(str::to_owned),
-        error: cause.map(|cause| format!("it was {cause}")),
+        error: cause.map(|cause| format!("cause: {cause}")),
         steps: "[]".to_owned(),
     }
 }
 
-pub(crate) async fn server_updates_check_version(store: &dyn Store) {
-    let (one, other) = (server("one", true), server("other", false));
-    apply(store, [one.insert(), other.insert()]).await;
-    assert_eq!(ServerRow::list(store).await.unwrap(), [one.clone(), other.clone()]);
-    assert_eq!(ServerRow::list_disabled(store).await.unwrap(), [other.id]);
-    // Changed by one who saw this version, and by nobody who saw an older one.
-    let changed = ServerRow {
+pub(crate) async fn server_updates_check_version(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let (enabled, disabled) = (server("enabled", true), server("disabled", false));
+    apply(store, [enabled.insert(), disabled.insert()]).await;
+    assert_eq!(ServerRow::list(store).await.unwrap(), [enabled.clone(), disabled.clone()]);
+    assert_eq!(ServerRow::list_disabled(store).await.unwrap(), [disabled.id]);
+    // An update succeeds on the version that was read and conflicts afterwards.
+    let updated = ServerRow {
         body: "{}".to_owned(),
         enabled: false,
         encrypted_credentials: Some(vec![9]),
-        ..one.clone()
+        ..enabled.clone()
     };
-    apply(store, [changed.update(1)]).await;
-    conflicts(store, [changed.update(1)]).await;
-    let found = ServerRow::get(store, one.id).await.unwrap().unwrap();
-    assert_eq!(found, ServerRow { version: 2, ..changed.clone() });
-    // Pinned once.
+    apply(store, [updated.update(1)]).await;
+    assert_conflict(store, [updated.update(1)]).await;
+    let stored = ServerRow::get(store, enabled.id).await.unwrap().unwrap();
+    assert_eq!(stored, ServerRow { version: 2, ..updated.clone() });
+    // The first key of the current version is pinned.
     apply(
         store,
         [
-            ServerRow::pin_host_key(one.id, 1, "key z"),
-            ServerRow::pin_host_key(one.id, 2, "key a"),
-            ServerRow::pin_host_key(one.id, 2, "key b"),
+            ServerRow::pin_host_key(enabled.id, 1, "key z"),
+            ServerRow::pin_host_key(enabled.id, 2, "key a"),
+            ServerRow::pin_host_key(enabled.id, 2, "key b"),
         ],
     )
     .await;
-    // A refusal is of the version that was tried.
-    apply(store, [ServerRow::block(one.id, 1, "login_refused", None)]).await;
-    assert_eq!(ServerRow::get(store, one.id).await.unwrap().unwrap().blocked_reason, None);
-    apply(store, [ServerRow::block(one.id, 2, "host_key_changed", Some("key c"))]).await;
-    let found = ServerRow::get(store, one.id).await.unwrap().unwrap();
-    assert_eq!(found.host_key.as_deref(), Some("key a"));
+    // A failure of an older version does not block the current one.
+    apply(store, [ServerRow::block(enabled.id, 1, "authentication_failed", None)]).await;
+    assert_eq!(ServerRow::get(store, enabled.id).await.unwrap().unwrap().blocked_reason, None);
+    apply(store, [ServerRow::block(enabled.id, 2, "host_key_changed", Some("key c"))]).await;
+    let stored = ServerRow::get(store, enabled.id).await.unwrap().unwrap();
+    assert_eq!(stored.host_key.as_deref(), Some("key a"));
     assert_eq!(
-        (found.blocked_reason.as_deref(), found.offered_host_key.as_deref()),
+        (stored.blocked_reason.as_deref(), stored.offered_host_key.as_deref()),
         (Some("host_key_changed"), Some("key c"))
     );
-    apply(store, [found.update(2), ServerRow::accept_host_key(one.id, "key c")]).await;
-    let found = ServerRow::get(store, one.id).await.unwrap().unwrap();
+    apply(store, [stored.update(2), ServerRow::accept_host_key(enabled.id, "key c")]).await;
+    let stored = ServerRow::get(store, enabled.id).await.unwrap().unwrap();
     assert_eq!(
-        (found.host_key.as_deref(), found.blocked_reason, found.offered_host_key),
+        (stored.host_key.as_deref(), stored.blocked_reason, stored.offered_host_key),
         (Some("key c"), None, None)
     );
-    apply(store, [ServerRow::reencrypt(one.id, &[8], &[7]), ServerRow::reencrypt(one.id, &[9], &[6])]).await;
-    assert_eq!(ServerRow::get(store, one.id).await.unwrap().unwrap().encrypted_credentials, Some(vec![6]));
-    // What looks leave behind.
-    for (at_ms, cause) in [(1_000, None), (2_000, Some("timed_out")), (3_000, Some("closed"))] {
-        let look = collection_row(one.id, at_ms, cause);
-        let carried = cause.is_none().then_some(&b"counters"[..]);
-        apply(store, [look.insert(), look.update_server(3, carried), look.update_server(2, Some(b"old"))])
-            .await;
-    }
-    let found = ServerRow::get(store, one.id).await.unwrap().unwrap();
+    apply(
+        store,
+        [ServerRow::reencrypt(enabled.id, &[8], &[7]), ServerRow::reencrypt(enabled.id, &[9], &[6])],
+    )
+    .await;
     assert_eq!(
-        (found.last_run_ms, found.last_success_ms, found.last_duration_ms),
+        ServerRow::get(store, enabled.id).await.unwrap().unwrap().encrypted_credentials,
+        Some(vec![6])
+    );
+    // Results and counter state of collections.
+    for (finished_ms, cause) in
+        [(1_000, None), (2_000, Some("timed_out")), (3_000, Some("connection_closed"))]
+    {
+        let collection = collection(enabled.id, finished_ms, cause);
+        let counters = cause.is_none().then_some(&b"counters"[..]);
+        apply(
+            store,
+            [
+                collection.insert(),
+                collection.update_server(3, counters),
+                collection.update_server(2, Some(b"old")),
+            ],
+        )
+        .await;
+    }
+    let stored = ServerRow::get(store, enabled.id).await.unwrap().unwrap();
+    assert_eq!(
+        (stored.last_run_ms, stored.last_success_ms, stored.last_duration_ms),
         (Some(3_000), Some(1_000), Some(120))
     );
     assert_eq!(
-        (found.last_cause.as_deref(), found.last_error.as_deref()),
-        (Some("closed"), Some("it was closed"))
+        (stored.last_cause.as_deref(), stored.last_error.as_deref()),
+        (Some("connection_closed"), Some("cause: connection_closed"))
     );
-    assert_eq!(ServerRow::counter_state(store, one.id).await.unwrap().as_deref(), Some(&b"counters"[..]));
-    let looks = CollectionRow::list(store, one.id, None, 2).await.unwrap();
-    assert_eq!(looks.iter().map(|look| look.finished_ms).collect::<Vec<_>>(), [3_000, 2_000]);
-    let looks = CollectionRow::list(store, one.id, Some(looks[1].id), 2).await.unwrap();
-    assert_eq!(looks.iter().map(|look| look.finished_ms).collect::<Vec<_>>(), [1_000]);
+    assert_eq!(ServerRow::counter_state(store, enabled.id).await.unwrap().as_deref(), Some(&b"counters"[..]));
+    let collections = CollectionRow::list(store, enabled.id, None, 2).await.unwrap();
+    assert_eq!(
+        collections.iter().map(|collection| collection.finished_ms).collect::<Vec<_>>(),
+        [3_000, 2_000]
+    );
+    let collections = CollectionRow::list(store, enabled.id, Some(collections[1].id), 2).await.unwrap();
+    assert_eq!(collections.iter().map(|collection| collection.finished_ms).collect::<Vec<_>>(), [1_000]);
     apply(store, [CollectionRow::purge(2_500, 1_500)]).await;
-    let looks = CollectionRow::list(store, one.id, None, 9).await.unwrap();
-    assert_eq!(looks.iter().map(|look| look.finished_ms).collect::<Vec<_>>(), [3_000, 2_000]);
-    apply(store, ServerRow::delete(one.id)).await;
-    conflicts(store, ServerRow::delete(one.id)).await;
-    assert!(CollectionRow::list(store, one.id, None, 9).await.unwrap().is_empty());
-    apply(store, ServerRow::delete(other.id)).await;
+    let collections = CollectionRow::list(store, enabled.id, None, 9).await.unwrap();
+    assert_eq!(
+        collections.iter().map(|collection| collection.finished_ms).collect::<Vec<_>>(),
+        [3_000, 2_000]
+    );
+    apply(store, ServerRow::delete(enabled.id)).await;
+    assert_conflict(store, ServerRow::delete(enabled.id)).await;
+    assert!(CollectionRow::list(store, enabled.id, None, 9).await.unwrap().is_empty());
+    apply(store, ServerRow::delete(disabled.id)).await;
 }
 
 async fn claim(store: &dyn Store, now_ms: i64, limit: i64) -> (Uuid, Vec<JobRow>) {
     let lease = Uuid::now_v7();
-    let (times, most) =
+    let (times, capacity) =
         (Lease { now_ms, until_ms: now_ms + 90_000 }, WorkerCapacity { total: limit, failing: limit });
-    apply(store, [CollectionJobs::claim("one", lease, times, most)]).await;
+    apply(store, [CollectionJobs::claim("one", lease, times, capacity)]).await;
     let claimed = CollectionJobs::claimed_by(store, lease).await.unwrap();
     (lease, claimed.into_iter().map(|(job, _)| job).collect())
 }
@@ -121,28 +138,28 @@ async fn states(store: &dyn Store, now_ms: i64) -> [i64; 5] {
     [counts.waiting, counts.delayed, counts.active, counts.completed, counts.failed]
 }
 
-pub(crate) async fn each_job_is_claimed_once(store: &dyn Store) {
-    let servers: Vec<ServerRow> = (0..4).map(|at| server(&at.to_string(), at < 3)).collect();
+pub(crate) async fn each_job_is_claimed_once(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let servers: Vec<ServerRow> = (0..4).map(|number| server(&number.to_string(), number < 3)).collect();
     apply(store, servers.iter().map(ServerRow::insert)).await;
     let ids: Vec<Uuid> = servers.iter().map(|server| server.id).collect();
-    let unplanned = CollectionJobs::unscheduled(store).await.unwrap();
-    assert_eq!(unplanned.len(), 3);
-    // Each once, whoever plans; what rests is not planned.
+    assert_eq!(CollectionJobs::unscheduled(store).await.unwrap().len(), 3);
+    // The first schedule of a server counts; disabled servers are not scheduled.
     for (at, id) in ids.iter().enumerate() {
-        let run_ms = 1_000 * (3 - i64::try_from(at).unwrap());
-        apply(store, [CollectionJobs::schedule(*id, run_ms), CollectionJobs::schedule(*id, 99_000)]).await;
+        let run_at_ms = 1_000 * (3 - i64::try_from(at).unwrap());
+        apply(store, [CollectionJobs::schedule(*id, run_at_ms), CollectionJobs::schedule(*id, 99_000)]).await;
     }
     assert!(CollectionJobs::unscheduled(store).await.unwrap().is_empty());
     assert_eq!(ServerRow::get(store, ids[0]).await.unwrap().unwrap().next_run_ms, Some(3_000));
     assert_eq!(CollectionJobs::next_due_ms(store).await.unwrap(), Some(1_000));
     assert_eq!(states(store, 2_000).await, [2, 1, 0, 0, 0]);
-    // The longest overdue first, none twice.
+    // The longest overdue job first, each job once.
     let (lease, first) = claim(store, 2_500, 1).await;
     assert_eq!((first.len(), first[0].server, first[0].attempts), (1, ids[2], 1));
     let (other, second) = claim(store, 2_500, 5).await;
     assert_eq!((second.len(), second[0].server), (1, ids[1]));
     assert_eq!(states(store, 2_500).await, [0, 1, 2, 0, 0]);
-    // Asked for while it is being made: no second one. One that is planned comes at once.
+    // A manual run does not add a second job while one is active; a waiting job becomes due.
     apply(
         store,
         [
@@ -153,17 +170,20 @@ pub(crate) async fn each_job_is_claimed_once(store: &dyn Store) {
     )
     .await;
     assert_eq!(states(store, 2_600).await, [1, 0, 2, 0, 0]);
-    assert_eq!(CollectionJobs::list(store, "waiting", 9).await.unwrap()[0].trigger, "asked");
-    // Done with the next one planned in the same commit; only by who has it.
-    conflicts(store, [CollectionJobs::finish(first[0].id, other, 3_000, None)]).await;
+    assert_eq!(
+        CollectionJobs::list(store, JobState::Waiting, 9).await.unwrap()[0].trigger,
+        CollectTrigger::Manual
+    );
+    // A job is finished by the holder of its lease, and the next one scheduled in the same commit.
+    assert_conflict(store, [CollectionJobs::finish(first[0].id, other, 3_000, None)]).await;
     apply(
         store,
         [CollectionJobs::finish(first[0].id, lease, 3_000, None), CollectionJobs::schedule(ids[2], 61_000)],
     )
     .await;
-    conflicts(store, [CollectionJobs::finish(first[0].id, lease, 3_000, None)]).await;
-    // Tried again later, held by nobody meanwhile.
-    apply(store, [CollectionJobs::retry_at(second[0].id, other, 7_500, "closed")]).await;
+    assert_conflict(store, [CollectionJobs::finish(first[0].id, lease, 3_000, None)]).await;
+    // A retried job is delayed and not leased.
+    apply(store, [CollectionJobs::retry_at(second[0].id, other, 7_500, "connection_closed")]).await;
     assert_eq!(states(store, 3_000).await, [1, 2, 0, 1, 0]);
     let (_, third) = claim(store, 3_000, 9).await;
     assert_eq!(third[0].server, ids[0]);
@@ -171,31 +191,31 @@ pub(crate) async fn each_job_is_claimed_once(store: &dyn Store) {
 }
 
 async fn leases_expire_and_queue_pauses(store: &dyn Store, ids: &[Uuid]) {
-    // Whoever had it is gone: after its time it is anyone's, and the late one's word counts for nothing.
+    // After the lease expired, any hub may claim the job, and the former holder cannot finish it.
     assert_eq!(CollectionJobs::next_due_ms(store).await.unwrap(), Some(7_500));
     assert!(claim(store, 7_000, 9).await.1.is_empty());
-    let (late, found) = claim(store, 93_000, 9).await;
+    let (lease, claimed) = claim(store, 93_000, 9).await;
     assert_eq!(
-        found.iter().map(|job| (job.server, job.attempts)).collect::<Vec<_>>(),
+        claimed.iter().map(|job| (job.server, job.attempts)).collect::<Vec<_>>(),
         [(ids[0], 2), (ids[1], 2), (ids[2], 1)]
     );
     apply(
         store,
         [
-            CollectionJobs::finish(found[1].id, late, 94_000, Some("no such name")),
+            CollectionJobs::finish(claimed[1].id, lease, 94_000, Some("no such host")),
             CollectionJobs::schedule(ids[1], 120_000),
         ],
     )
     .await;
     apply(store, [CollectionJobs::release_all("two"), CollectionJobs::release_all("one")]).await;
     assert_eq!(states(store, 94_000).await, [2, 1, 0, 1, 1]);
-    // A failed one is tried again though the next is planned: that one is made now.
-    let failed = CollectionJobs::list(store, "failed", 9).await.unwrap();
-    assert_eq!(failed[0].error.as_deref(), Some("no such name"));
+    // Retrying a failed job deletes it and makes the scheduled one due.
+    let failed = CollectionJobs::list(store, JobState::Failed, 9).await.unwrap();
+    assert_eq!(failed[0].error.as_deref(), Some("no such host"));
     apply(store, [CollectionJobs::retry(failed[0].id), CollectionJobs::run_now(ids[1], 95_000)]).await;
-    conflicts(store, [CollectionJobs::retry(failed[0].id)]).await;
+    assert_conflict(store, [CollectionJobs::retry(failed[0].id)]).await;
     assert_eq!(states(store, 95_000).await, [3, 0, 0, 1, 0]);
-    // Paused, nothing is begun, at any hub.
+    // No hub starts jobs of a paused queue.
     apply(store, [CollectionJobs::set_paused(true)]).await;
     assert!(
         CollectionJobs::is_paused(store).await.unwrap()
@@ -203,12 +223,12 @@ async fn leases_expire_and_queue_pauses(store: &dyn Store, ids: &[Uuid]) {
     );
     assert!(claim(store, 99_000, 9).await.1.is_empty());
     apply(store, [CollectionJobs::set_paused(false)]).await;
-    // Another rhythm moves what is planned; one that rests or is refused has none.
+    // A new interval moves the waiting job. A blocked server has no job.
     apply(
         store,
         [
             CollectionJobs::reschedule(ids[0], 200_000),
-            ServerRow::block(ids[2], 1, "login_refused", None),
+            ServerRow::block(ids[2], 1, "authentication_failed", None),
             CollectionJobs::cancel(ids[2]),
         ],
     )
@@ -230,36 +250,33 @@ async fn leases_expire_and_queue_pauses(store: &dyn Store, ids: &[Uuid]) {
     assert_eq!(states(store, 99_000).await, [0; 5]);
 }
 
-pub(crate) async fn failing_servers_have_a_worker_quota(store: &dyn Store) {
-    let servers: Vec<ServerRow> = (0..6).map(|at| server(&at.to_string(), true)).collect();
+pub(crate) async fn failing_servers_have_a_worker_quota(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let servers: Vec<ServerRow> = (0..6).map(|number| server(&number.to_string(), true)).collect();
     apply(store, servers.iter().map(ServerRow::insert)).await;
     let ids: Vec<Uuid> = servers.iter().map(|server| server.id).collect();
-    let causes = [Some("timed_out"), Some("closed"), None, Some("internal"), Some("timed_out")];
-    for ((id, cause), run_ms) in ids.iter().zip(causes).zip(1_000..) {
+    let causes = [Some("timed_out"), Some("connection_closed"), None, Some("internal"), Some("timed_out")];
+    for ((id, cause), run_at_ms) in ids.iter().zip(causes).zip(1_000..) {
         apply(
             store,
-            [collection_row(*id, 900, cause).update_server(1, None), CollectionJobs::schedule(*id, run_ms)],
+            [collection(*id, 900, cause).update_server(1, None), CollectionJobs::schedule(*id, run_at_ms)],
         )
         .await;
     }
-    // Nobody looked at the last one yet; for the one before it, somebody waits.
+    // The last server was never collected, and a user waits for the one before it.
     apply(store, [CollectionJobs::schedule(ids[5], 1_005), CollectionJobs::run_now(ids[4], 999)]).await;
-    let take = async |all, troubled| {
+    let claim = async |total, failing| {
         let lease = Uuid::now_v7();
         let times = Lease { now_ms: 2_000, until_ms: 90_000 };
-        apply(
-            store,
-            [CollectionJobs::claim("one", lease, times, WorkerCapacity { total: all, failing: troubled })],
-        )
-        .await;
+        apply(store, [CollectionJobs::claim("one", lease, times, WorkerCapacity { total, failing })]).await;
         let claimed = CollectionJobs::claimed_by(store, lease).await.unwrap();
-        let at = |id| ids.iter().position(|known| *known == id).unwrap();
-        claimed.into_iter().map(|(job, troubled)| (at(job.server), troubled)).collect::<Vec<_>>()
+        let index = |id| ids.iter().position(|server| *server == id).unwrap();
+        claimed.into_iter().map(|(job, failing)| (index(job.server), failing)).collect::<Vec<_>>()
     };
-    // In the order of their times: the first in trouble is not put off for others.
-    assert_eq!(take(3, 1).await, [(4, false), (0, true), (2, false)]);
-    assert_eq!(take(9, 0).await, [(3, false), (5, false)]);
-    assert_eq!(take(9, 1).await, [(1, true)]);
+    // Jobs are claimed in the order of their times, failing servers up to their quota.
+    assert_eq!(claim(3, 1).await, [(4, false), (0, true), (2, false)]);
+    assert_eq!(claim(9, 0).await, [(3, false), (5, false)]);
+    assert_eq!(claim(9, 1).await, [(1, true)]);
     for id in ids {
         apply(store, ServerRow::delete(id)).await;
     }

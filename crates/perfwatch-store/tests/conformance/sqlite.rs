@@ -1,18 +1,18 @@
-//! What SQLite alone has: a folder, a file, a budget that is a wall.
+//! SQLite only: data directory, file permissions, schema version, backup and disk budget.
 
-use super::*;
-
-fn open(folder: &std::path::Path, budget_bytes: u64) -> Result<SqliteStore, StoreError> {
-    let options = SqliteOptions { folder: folder.join("history"), budget_bytes };
-    SqliteStore::open(&options, Arc::new(SystemClock::new()))
-}
+use crate::support::*;
+use perfwatch_model::*;
+use perfwatch_store::*;
+use perfwatch_tsdb::Tier;
+use std::sync::Arc;
 
 #[tokio::test]
-async fn does_what_every_store_must() {
+async fn data_is_read_back_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    one(Arc::new(open(folder.path(), 1 << 30).unwrap())).await;
-    // Again, by another process so to speak: all is there.
-    let store = open(folder.path(), 1 << 30).unwrap();
+    let store: Arc<dyn Store> = Arc::new(open_sqlite(folder.path(), 1 << 30).unwrap());
+    crate::run_all_cases(&store).await;
+    drop(store);
+    let store = open_sqlite(folder.path(), 1 << 30).unwrap();
     assert_eq!(store.list_hosts().await.unwrap().len(), 2);
     assert_eq!(store.read_blocks(Tier::Raw, host(3).id, T0, T0 + HOUR).await.unwrap().len(), 2);
     assert_eq!(head_seqs(&store).await, [99]);
@@ -21,33 +21,33 @@ async fn does_what_every_store_must() {
 #[tokio::test]
 async fn second_hub_on_a_data_dir_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
-    let first = open(folder.path(), 1 << 30).unwrap();
-    let error = open(folder.path(), 1 << 30).err().unwrap().to_string();
-    assert!(error.contains("another hub runs on this folder"), "{error}");
+    let first = open_sqlite(folder.path(), 1 << 30).unwrap();
+    let error = open_sqlite(folder.path(), 1 << 30).err().unwrap().to_string();
+    assert!(error.contains("in use by another hub"), "{error}");
     drop(first);
-    open(folder.path(), 1 << 30).unwrap();
+    open_sqlite(folder.path(), 1 << 30).unwrap();
 }
 
 #[tokio::test]
 async fn newer_schema_and_foreign_files_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
-    drop(open(folder.path(), 1 << 30).unwrap());
+    drop(open_sqlite(folder.path(), 1 << 30).unwrap());
     let file = folder.path().join("history/history.db");
     let raw = rusqlite::Connection::open(&file).unwrap();
     raw.execute("INSERT INTO refinery_schema_history VALUES (999, 'later', '2030-01-01T00:00:00Z', '1')", [])
         .unwrap();
     drop(raw);
-    let error = open(folder.path(), 1 << 30).err().unwrap().to_string();
-    assert!(error.contains("newer PerfWatch") && error.contains("999"), "{error}");
+    let error = open_sqlite(folder.path(), 1 << 30).err().unwrap().to_string();
+    assert!(error.contains("upgrade PerfWatch") && error.contains("999"), "{error}");
     std::fs::write(&file, vec![b'x'; 20_000]).unwrap();
-    let error = open(folder.path(), 1 << 30).err().unwrap().to_string();
+    let error = open_sqlite(folder.path(), 1 << 30).err().unwrap().to_string();
     assert!(error.contains("not a database"), "{error}");
 }
 
 #[tokio::test]
 async fn backup_is_consistent_under_writes() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(open(folder.path(), 1 << 30).unwrap());
+    let store = Arc::new(open_sqlite(folder.path(), 1 << 30).unwrap());
     let key = perfwatch_store::settings::put_setting("signing_keys", "a signing key");
     store.commit(vec![Write::Sql(key)]).await.unwrap();
     let shape = shape(&["x"]);
@@ -63,8 +63,8 @@ async fn backup_is_consistent_under_writes() {
     std::fs::create_dir(to.parent().unwrap()).unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     store.backup(&to).await.unwrap();
-    assert!(store.backup(&to).await.unwrap_err().to_string().contains("is there already"));
-    // Who reads either could log in as anyone.
+    assert!(store.backup(&to).await.unwrap_err().to_string().contains("already exists"));
+    // The files contain session hashes and signing keys.
     let history = folder.path().join("history");
     for file in [to.clone(), history.join("history.db"), history.join("history.db-wal")] {
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
@@ -76,23 +76,23 @@ async fn backup_is_consistent_under_writes() {
     let copy = SqliteStore::open(&options, Arc::new(SystemClock::new())).unwrap();
     let seqs = head_seqs(&copy).await;
     assert!(!seqs.is_empty());
-    assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>(), "a copy as of one moment");
+    assert_eq!(seqs, (0..seqs.len() as u64).collect::<Vec<_>>(), "a consistent copy");
 }
 
 #[tokio::test]
 async fn disk_budget_is_never_exceeded() {
     let folder = tempfile::tempdir().unwrap();
     let budget = 4 << 20;
-    let store = open(folder.path(), budget).unwrap();
+    let store = open_sqlite(folder.path(), budget).unwrap();
     let shape = shape(&["x"]);
     let disk = || -> u64 {
         let files = std::fs::read_dir(folder.path().join("history")).unwrap();
         files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
     };
-    let mut refused = 0;
+    let mut rejected = 0;
     for seq in 0..400 {
         let mut row = row(host(1).id, &shape, seq, T0);
-        // Text that does not compress.
+        // Random text does not compress.
         let noise: String = (0..1_000).map(|_| char::from(fastrand::u8(33..126))).collect();
         let processes = (0..20).map(|n| ProcessRow {
             pid: n,
@@ -108,16 +108,16 @@ async fn disk_budget_is_never_exceeded() {
             })
             .collect();
         match store.append(vec![row]).await {
-            Ok(_) => assert_eq!(refused, 0),
+            Ok(_) => assert_eq!(rejected, 0),
             Err(error) => {
                 assert!(error.to_string().contains("budget"), "{error}");
-                refused += 1;
+                rejected += 1;
             }
         }
         assert!(disk() <= budget, "{} of {budget}", disk());
     }
-    assert!(refused > 0, "{}", disk());
-    // What was let go makes room again, and goes back to the file system bit by bit.
+    assert!(rejected > 0, "{}", disk());
+    // Space of deleted rows is reused, and returned to the file system step by step.
     store.truncate_head(i64::MAX).await.unwrap();
     let full = disk();
     for _ in 0..10 {
@@ -125,6 +125,6 @@ async fn disk_budget_is_never_exceeded() {
     }
     drop(store);
     assert!(disk() < full / 2, "{} of {full}", disk());
-    let store = open(folder.path(), budget).unwrap();
+    let store = open_sqlite(folder.path(), budget).unwrap();
     store.append(vec![row(host(1).id, &shape, 1_000, T0)]).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL by TLS: whose certificate nobody we trust has signed is not spoken to.
+//! TLS to PostgreSQL: a certificate that no trusted authority signed is rejected.
 
 use perfwatch_model::SystemClock;
 use perfwatch_store::*;
@@ -17,10 +17,10 @@ async fn server_certificate_is_verified() {
         parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
         rcgen::CertifiedIssuer::self_signed(parameters, rcgen::KeyPair::generate().unwrap()).unwrap()
     };
-    let (ours, foreign) = (authority("ours"), authority("foreign"));
+    let (trusted, foreign) = (authority("trusted"), authority("foreign"));
     let key = rcgen::KeyPair::generate().unwrap();
     let names = vec!["127.0.0.1".to_owned()];
-    let cert = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &ours).unwrap();
+    let cert = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &trusted).unwrap();
     let mut server = Postgres::start();
     server.database("tls");
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -30,14 +30,16 @@ async fn server_certificate_is_verified() {
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    let (ours, foreign) = (file("ours.pem", ours.pem()), file("foreign.pem", foreign.pem()));
-    let url = |more: &str| format!("postgres://postgres@127.0.0.1:{port}/tls?sslmode=verify-full{more}");
-    let store = connect(&url(&format!("&sslrootcert={ours}"))).await.unwrap();
+    let (trusted, foreign) = (file("trusted.pem", trusted.pem()), file("foreign.pem", foreign.pem()));
+    let url = |parameters: &str| {
+        format!("postgres://postgres@127.0.0.1:{port}/tls?sslmode=verify-full{parameters}")
+    };
+    let store = connect(&url(&format!("&sslrootcert={trusted}"))).await.unwrap();
     assert!(store.list_hosts().await.unwrap().is_empty());
     let sql = "SELECT CAST(ssl AS TEXT) FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     assert_eq!(store.query(sql, Vec::new()).await.unwrap()[0][0], SqlValue::Text("true".to_owned()));
-    for more in ["", &format!("&sslrootcert={foreign}")] {
-        let error = connect(&url(more)).await.err().unwrap().to_string();
+    for parameters in ["", &format!("&sslrootcert={foreign}")] {
+        let error = connect(&url(parameters)).await.err().unwrap().to_string();
         assert!(error.to_lowercase().contains("certificate"), "{error}");
     }
 }

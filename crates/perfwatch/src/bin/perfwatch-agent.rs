@@ -1,4 +1,4 @@
-//! `perfwatch-agent`: the agent alone, without the hub in it.
+//! `perfwatch-agent`: the agent without the hub.
 
 fn main() -> std::process::ExitCode {
     perfwatch::cli::agent_main()

@@ -1,4 +1,4 @@
-//! `perfwatch`: hub, agent and dashboard in one.
+//! `perfwatch`: hub, agent and dashboard in one binary.
 
 fn main() -> std::process::ExitCode {
     perfwatch::cli::main()

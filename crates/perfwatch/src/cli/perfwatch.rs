@@ -1,16 +1,22 @@
-//! `perfwatch` and its commands.
+//! Command line of `perfwatch` and its commands.
 
-use super::{AgentFlags, Common, Overrides, Program, RootFlags, finish, push_override, run_agent};
+use super::agent::{self, AgentFlags};
+use super::exit::finish;
+use super::flags::{CommonFlags, Overrides, RootFlags, push_override};
+use crate::commands;
+use crate::commands::user::{UserCommand, manage_users};
 use crate::config::{Duration, Settings};
+use crate::encryption_keys;
+use crate::program::Program;
 use crate::simulate::Simulation;
-use crate::user::{self, UserCommand};
-use crate::{admin, look, run};
+use crate::stdout::write_stdout;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use perfwatch_hub::ExportRequest;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Shows every Linux server you run, to the second, and remembers what it saw.
+/// Monitors Linux servers at one-second resolution and keeps their history.
 ///
 /// Without a command: hub, dashboard and an agent for this machine, at http://127.0.0.1:8000.
 #[derive(Debug, Parser)]
@@ -19,56 +25,56 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    common: Common,
+    common: CommonFlags,
     #[command(flatten)]
-    run: AllFlags,
+    run: RunFlags,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The hub and its dashboard alone
+    /// Run the hub and its dashboard
     Hub(HubFlags),
-    /// The agent alone: sends this machine's metrics to a hub
+    /// Run the agent of this machine
     Agent(AgentFlags),
-    /// Who may log in
+    /// Manage users
     User(UserFlags),
-    /// One look at this machine, in the terminal
+    /// Print one snapshot of this machine
     Once(OnceFlags),
-    /// A copy of all history in one file, also while a hub runs
-    Backup(FileFlags),
-    /// Puts a backup in the place of the history that is there, which is kept beside it
-    Restore(FileFlags),
-    /// History of one host as text
+    /// Back up the database to one file (works while a hub runs)
+    Backup(BackupFlags),
+    /// Restore a backup; the existing data is renamed, not deleted
+    Restore(BackupFlags),
+    /// Export the history of a host
     Export(ExportFlags),
-    /// A new key for the secrets that the hub seals
+    /// Rotate the encryption key
     RotateKey,
-    /// The script that is run on hosts without an agent, to read or to install as their only command
+    /// Print the probe script of agentless collection
     Probe,
-    /// Sends what a made-up fleet would: to look at, and to measure with
+    /// Simulate a fleet of hosts for demos and load tests
     Simulate(SimulateFlags),
-    /// Everything the collectors read, as text: for bug reports and fixtures
+    /// Record everything the collectors read, for bug reports and fixtures
     Capture(CaptureFlags),
 }
 
 #[derive(Debug, Default, Args)]
-struct AllFlags {
-    /// Where the hub listens [default: 127.0.0.1:8000]
+struct RunFlags {
+    /// Listen address of the hub [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Time between two snapshots: 500ms, 2s [default: 2s]
-    #[arg(long, value_name = "TIME")]
+    /// Collection interval: 500ms, 2s [default: 2s]
+    #[arg(long, value_name = "DURATION")]
     interval: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct HubFlags {
-    /// Where the hub listens [default: 127.0.0.1:8000]
+    /// Listen address of the hub [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Where history is kept: sqlite:FOLDER or postgres://… [default: SQLite in the data folder]
+    /// Database: sqlite:DIRECTORY or postgres://… [default: SQLite in the data directory]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
-    /// Where several hubs share what each of them saw last: redis://host:6379, or file:PATH
+    /// Redis shared by several hubs: redis://host:6379, or file:PATH
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
 }
@@ -77,28 +83,28 @@ struct HubFlags {
 struct UserFlags {
     #[command(subcommand)]
     command: UserCommand,
-    /// Where the hub keeps it: sqlite:FOLDER or postgres://… [default: SQLite in the data folder]
+    /// Database: sqlite:DIRECTORY or postgres://… [default: SQLite in the data directory]
     #[arg(long, global = true, value_name = "STORE")]
     store: Option<String>,
 }
 
 #[derive(Debug, Args)]
-struct FileFlags {
-    /// The backup
+struct BackupFlags {
+    /// Backup file
     file: PathBuf,
-    /// Where history is kept: sqlite:FOLDER or postgres://… [default: SQLite in the data folder]
+    /// Database: sqlite:DIRECTORY or postgres://… [default: SQLite in the data directory]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct ExportFlags {
-    /// Name or id
+    /// Name or id of the host
     host: String,
-    /// A time: 2026-11-21T10:00:00Z, milliseconds since 1970, or a span before now as -2h
+    /// Start: 2026-11-21T10:00:00Z, milliseconds since 1970, or relative to now: -2h
     #[arg(long, default_value = "-1h", allow_hyphen_values = true, value_name = "TIME")]
     from: String,
-    /// Up to here
+    /// End, in the same formats
     #[arg(long, default_value = "now", allow_hyphen_values = true, value_name = "TIME")]
     to: String,
     /// Metrics, groups or instances: cpu.usage,memory.*,network.rx_bytes{eth0} [default: all]
@@ -110,40 +116,40 @@ struct ExportFlags {
     /// csv or jsonl
     #[arg(long, default_value = "csv")]
     format: String,
-    /// Where history is kept: sqlite:FOLDER or postgres://… [default: SQLite in the data folder]
+    /// Database: sqlite:DIRECTORY or postgres://… [default: SQLite in the data directory]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct SimulateFlags {
-    /// How many
+    /// Number of simulated hosts
     #[arg(long, default_value_t = 10)]
     hosts: usize,
-    /// Time between two snapshots of a host
-    #[arg(long, default_value = "2s", value_name = "TIME")]
+    /// Collection interval of each host
+    #[arg(long, default_value = "2s", value_name = "DURATION")]
     interval: String,
-    /// First, this much of the past: 6h, 7d
-    #[arg(long, default_value = "0s", value_name = "TIME")]
-    past: String,
-    /// The same seed gives the same fleet
+    /// History to generate first: 6h, 7d
+    #[arg(long, default_value = "0s", value_name = "DURATION")]
+    backfill: String,
+    /// Seed of the random values; equal seeds create equal fleets
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The hub
+    /// Hub URL
     #[arg(long, default_value = "http://127.0.0.1:8000", value_name = "URL")]
     hub: String,
-    /// A token with the scope ingest; better by the environment [env: PERFWATCH_AGENT_TOKEN]
+    /// Token with the scope ingest; better from the environment [env: PERFWATCH_AGENT_TOKEN]
     #[arg(long)]
     token: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct OnceFlags {
-    /// The snapshot as JSON, as /ingest/metrics takes it
+    /// Print the snapshot as JSON, in the format of /ingest/metrics
     #[arg(long)]
     json: bool,
-    /// Time over which rates are taken
-    #[arg(long, value_name = "TIME")]
+    /// Interval over which rates are computed [default: 1s]
+    #[arg(long, value_name = "DURATION")]
     interval: Option<String>,
     #[command(flatten)]
     roots: RootFlags,
@@ -151,15 +157,15 @@ struct OnceFlags {
 
 #[derive(Debug, Args)]
 struct CaptureFlags {
-    /// Where to write it; the terminal if none
+    /// Output file [default: standard output]
     file: Option<PathBuf>,
     #[command(flatten)]
     roots: RootFlags,
 }
 
 impl ExportFlags {
-    fn request(self) -> perfwatch_hub::ExportRequest {
-        perfwatch_hub::ExportRequest {
+    fn into_request(self) -> ExportRequest {
+        ExportRequest {
             host: self.host,
             tier: self.tier,
             format: self.format,
@@ -171,76 +177,78 @@ impl ExportFlags {
 }
 
 impl SimulateFlags {
-    fn simulation(self, settings: &Settings) -> anyhow::Result<Simulation> {
-        let time = |name, text: &str| {
-            let time: Option<Duration> = text.parse().ok();
-            Ok::<_, anyhow::Error>(time.with_context(|| format!("{name}: a time such as 500ms, 2s or 7d"))?.0)
+    fn into_simulation(self, settings: &Settings) -> anyhow::Result<Simulation> {
+        let duration = |flag, text: &str| {
+            let duration: Option<Duration> = text.parse().ok();
+            let duration =
+                duration.with_context(|| format!("{flag}: expected a duration such as 500ms, 2s or 7d"));
+            Ok::<_, anyhow::Error>(duration?.0)
         };
         Ok(Simulation {
             hub: self.hub,
             token: settings.agent_config().map_err(anyhow::Error::msg)?.token,
             hosts: self.hosts,
-            interval: time("--interval", &self.interval)?,
+            interval: duration("--interval", &self.interval)?,
             seed: self.seed,
-            past: time("--past", &self.past)?,
+            backfill: duration("--backfill", &self.backfill)?,
         })
     }
 }
 
-/// `perfwatch`.
+/// Entry point of `perfwatch`.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    finish(dispatch(cli))
+    finish(Cli::parse().run())
 }
 
-fn dispatch(cli: Cli) -> anyhow::Result<()> {
-    let mut flags = Overrides::new();
-    match cli.command {
-        None => {
-            push_override(&mut flags, "hub.listen", cli.run.listen);
-            push_override(&mut flags, "agent.interval", cli.run.interval);
-            run::all(&cli.common.load(flags)?)
-        }
-        Some(Command::Hub(hub)) => {
-            push_override(&mut flags, "hub.listen", hub.listen);
-            push_override(&mut flags, "hub.store", hub.store);
-            push_override(&mut flags, "hub.redis", hub.redis);
-            run::hub(&cli.common.load(flags)?)
-        }
-        Some(Command::User(user)) => {
-            push_override(&mut flags, "hub.store", user.store);
-            user::user(&cli.common.load(flags)?, user.command)
-        }
-        Some(Command::Backup(file)) => {
-            push_override(&mut flags, "hub.store", file.store);
-            admin::backup(&cli.common.load(flags)?, &file.file)
-        }
-        Some(Command::Restore(file)) => {
-            push_override(&mut flags, "hub.store", file.store);
-            admin::restore(&cli.common.load(flags)?, &file.file)
-        }
-        Some(Command::Export(export)) => {
-            push_override(&mut flags, "hub.store", export.store.clone());
-            admin::export(&cli.common.load(flags)?, &export.request())
-        }
-        Some(Command::Simulate(fleet)) => {
-            push_override(&mut flags, "agent.token", fleet.token.clone());
-            let settings = cli.common.load(flags)?;
-            admin::simulate(&fleet.simulation(&settings)?)
-        }
-        Some(Command::Agent(agent)) => run_agent(cli.common, agent, Program::Full),
-        Some(Command::Once(once)) => {
-            let json = once.json;
-            push_override(&mut flags, "agent.interval", once.interval.or_else(|| Some("1s".to_owned())));
-            once.roots.overrides(&mut flags);
-            look::once(&cli.common.load(flags)?, json)
-        }
-        Some(Command::RotateKey) => crate::encryption_keys::rotate_key(&cli.common.load(flags)?),
-        Some(Command::Probe) => look::write_stdout(perfwatch_ssh::PROBE.as_bytes()),
-        Some(Command::Capture(capture)) => {
-            let file = capture.file;
-            capture.roots.overrides(&mut flags);
-            look::capture(&cli.common.load(flags)?, file.as_deref())
+impl Cli {
+    fn run(self) -> anyhow::Result<()> {
+        let mut overrides = Overrides::new();
+        match self.command {
+            None => {
+                push_override(&mut overrides, "hub.listen", self.run.listen);
+                push_override(&mut overrides, "agent.interval", self.run.interval);
+                commands::run_all(&self.common.load(overrides)?)
+            }
+            Some(Command::Hub(hub)) => {
+                push_override(&mut overrides, "hub.listen", hub.listen);
+                push_override(&mut overrides, "hub.store", hub.store);
+                push_override(&mut overrides, "hub.redis", hub.redis);
+                commands::run_hub(&self.common.load(overrides)?)
+            }
+            Some(Command::Agent(flags)) => agent::dispatch(self.common, flags, Program::Full),
+            Some(Command::User(user)) => {
+                push_override(&mut overrides, "hub.store", user.store);
+                manage_users(&self.common.load(overrides)?, user.command)
+            }
+            Some(Command::Backup(backup)) => {
+                push_override(&mut overrides, "hub.store", backup.store);
+                commands::backup(&self.common.load(overrides)?, &backup.file)
+            }
+            Some(Command::Restore(backup)) => {
+                push_override(&mut overrides, "hub.store", backup.store);
+                commands::restore(&self.common.load(overrides)?, &backup.file)
+            }
+            Some(Command::Export(export)) => {
+                push_override(&mut overrides, "hub.store", export.store.clone());
+                commands::export(&self.common.load(overrides)?, &export.into_request())
+            }
+            Some(Command::Simulate(fleet)) => {
+                push_override(&mut overrides, "agent.token", fleet.token.clone());
+                let settings = self.common.load(overrides)?;
+                commands::simulate(&fleet.into_simulation(&settings)?)
+            }
+            Some(Command::Once(once)) => {
+                let interval = once.interval.or_else(|| Some("1s".to_owned()));
+                push_override(&mut overrides, "agent.interval", interval);
+                once.roots.push_overrides(&mut overrides);
+                commands::once(&self.common.load(overrides)?, once.json)
+            }
+            Some(Command::RotateKey) => encryption_keys::rotate_key(&self.common.load(overrides)?),
+            Some(Command::Probe) => write_stdout(perfwatch_ssh::PROBE.as_bytes()),
+            Some(Command::Capture(capture)) => {
+                capture.roots.push_overrides(&mut overrides);
+                commands::capture(&self.common.load(overrides)?, capture.file.as_deref())
+            }
         }
     }
 }

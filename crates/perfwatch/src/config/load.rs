@@ -1,17 +1,17 @@
-//! File, then environment, then flags, into [`Settings`].
+//! Merges file, environment variables and flags into [`Settings`].
 
 use super::settings::Settings;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
-/// Why there are no settings.
+/// Invalid configuration, with its location.
 #[derive(Debug)]
 pub struct ConfigError {
-    /// File and line, variable or flag.
+    /// File and line, environment variable or `command line`.
     pub location: String,
-    /// Dotted; empty where no key is at fault.
+    /// Dotted key; empty if the error is not about one key.
     pub key: String,
-    /// What is wrong.
+    /// Cause and expected value.
     pub message: String,
 }
 
@@ -25,20 +25,20 @@ impl std::fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 fn config_error<T>(
-    place: impl Into<String>,
+    location: impl Into<String>,
     key: &str,
     message: impl Into<String>,
 ) -> Result<T, ConfigError> {
-    Err(ConfigError { location: place.into(), key: key.to_owned(), message: message.into() })
+    Err(ConfigError { location: location.into(), key: key.to_owned(), message: message.into() })
 }
 
 const PREFIX: &str = "PERFWATCH_";
 
-/// Reads the file (named by flag or `PERFWATCH_CONFIG`; none is fine), then `PERFWATCH_*`,
-/// then flags as `(key, value)`.
+/// Reads the file (from the flag or `PERFWATCH_CONFIG`, optional), then `PERFWATCH_*` variables,
+/// then flags as `(key, value)`. Later sources override earlier sources.
 ///
 /// # Errors
-/// The first thing that is no setting, with its place.
+/// Returns the first unknown key or invalid value, with its location.
 pub fn load(
     file: Option<&Path>,
     environment: &[(String, String)],
@@ -53,10 +53,10 @@ pub fn load(
     let defaults = serde_json::to_value(Settings::default()).unwrap_or_default();
     let keys = leaf_keys(&defaults);
     for (name, text) in environment {
-        let Some(rest) = name.strip_prefix(PREFIX).filter(|rest| *rest != "CONFIG") else {
+        let Some(suffix) = name.strip_prefix(PREFIX).filter(|suffix| *suffix != "CONFIG") else {
             continue;
         };
-        let Some(key) = keys.iter().find(|key| key.replace('.', "_").to_ascii_uppercase() == rest) else {
+        let Some(key) = keys.iter().find(|key| key.replace('.', "_").to_ascii_uppercase() == suffix) else {
             return config_error(format!("environment, {name}"), "", "unknown setting; see docs/CONFIG.md");
         };
         apply_override(&mut tree, &defaults, key, text, &format!("environment, {name}"))?;
@@ -70,103 +70,104 @@ pub fn load(
     })
 }
 
-/// Dotted keys of all settings. Lists and maps are one setting each.
+/// Returns the dotted keys of all settings. A list or a map is one setting.
 pub(super) fn leaf_keys(value: &Value) -> Vec<String> {
-    fn walk(value: &Value, path: &str, out: &mut Vec<String>) {
+    fn collect_keys(value: &Value, path: &str, out: &mut Vec<String>) {
         match value {
             Value::Object(map) if !map.is_empty() => {
                 for (key, value) in map {
-                    let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                    walk(value, &below, out);
+                    let child = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    collect_keys(value, &child, out);
                 }
             }
             _ => out.push(path.to_owned()),
         }
     }
     let mut out = Vec::new();
-    walk(value, "", &mut out);
+    collect_keys(value, "", &mut out);
     out
 }
 
-/// Sets one key from text, and checks it at once, so that the error can name its place.
+/// Sets one key from text and validates it at once, so that the error can name its location.
 fn apply_override(
     tree: &mut Value,
     defaults: &Value,
     key: &str,
     text: &str,
-    place: &str,
+    location: &str,
 ) -> Result<(), ConfigError> {
     let default = key.split('.').try_fold(defaults, |value, part| value.get(part)).unwrap_or(&Value::Null);
-    let list = || text.split(',').map(str::trim).filter(|word| !word.is_empty());
+    let list = || text.split(',').map(str::trim).filter(|item| !item.is_empty());
     let value = match default {
         Value::Array(_) => list().map(Value::from).collect(),
         Value::Object(_) => {
-            let pair = |word: &str| {
-                word.split_once('=').map(|(name, value)| (name.trim().to_owned(), Value::from(value.trim())))
+            let pair = |item: &str| {
+                item.split_once('=').map(|(name, value)| (name.trim().to_owned(), Value::from(value.trim())))
             };
             match list().map(pair).collect::<Option<Map<_, _>>>() {
                 Some(map) => Value::Object(map),
-                None => return config_error(place, key, "expected name=value,name=value"),
+                None => return config_error(location, key, "expected name=value,name=value"),
             }
         }
         Value::Number(_) => match text.trim().parse::<u64>() {
             Ok(number) => number.into(),
-            Err(_) => return config_error(place, key, format!("expected a whole number, found {text:?}")),
+            Err(_) => return config_error(location, key, format!("expected a whole number, found {text:?}")),
         },
         Value::Null if text.is_empty() => Value::Null,
         _ => text.into(),
     };
-    let mut alone = Value::Object(Map::new());
-    set_key(&mut alone, key, value.clone());
-    if let Err(error) = serde_json::from_value::<Settings>(alone) {
-        return config_error(place, key, error.to_string());
+    let mut single = Value::Object(Map::new());
+    set_key(&mut single, key, value.clone());
+    if let Err(error) = serde_json::from_value::<Settings>(single) {
+        return config_error(location, key, error.to_string());
     }
     set_key(tree, key, value);
     Ok(())
 }
 
 fn set_key(tree: &mut Value, key: &str, value: Value) {
-    let mut here = tree;
+    let mut node = tree;
     for part in key.split('.') {
-        if !here.is_object() {
-            *here = Value::Object(Map::new());
+        if !node.is_object() {
+            *node = Value::Object(Map::new());
         }
-        let Value::Object(map) = here else { return };
-        here = map.entry(part).or_insert(Value::Null);
+        let Value::Object(map) = node else { return };
+        node = map.entry(part).or_insert(Value::Null);
     }
-    *here = value;
+    *node = value;
 }
 
-/// A problem with a file's text, before it is known which key it is about.
+/// Parse error of a file, before its key is known.
 struct ParseError {
     line: Option<usize>,
     message: String,
 }
 
 fn read_file(path: &Path) -> Result<Value, ConfigError> {
-    let place = path.display().to_string();
-    let text = std::fs::read_to_string(path).or_else(|error| config_error(&place, "", error.to_string()))?;
-    let kind = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    let problem = match kind {
+    let location = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).or_else(|error| config_error(&location, "", error.to_string()))?;
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let checked = match extension {
         "yaml" | "yml" => yaml::<Settings>(&text).map(|_| ()),
         "json" => json::<Settings>(&text).map(|_| ()),
         "toml" => from_toml::<Settings>(&text).map(|_| ()),
         _ => {
-            return config_error(place, "", "a configuration file ends in .yaml, .yml, .json or .toml");
+            return config_error(location, "", "a configuration file ends in .yaml, .yml, .json or .toml");
         }
     };
-    let tree = match kind {
+    let tree = match extension {
         "json" => json::<Value>(&text),
         "toml" => from_toml::<Value>(&text),
         _ => yaml::<Value>(&text),
     };
     // An empty YAML file is an empty configuration.
     let tree = tree.map(|tree| if tree.is_null() { Value::Object(Map::new()) } else { tree });
-    match (problem, tree) {
+    match (checked, tree) {
         (Ok(()), Ok(tree)) => Ok(tree),
         (Err(_), Ok(tree)) if tree.as_object().is_some_and(Map::is_empty) => Ok(tree),
-        (Err(problem), tree) => {
-            // The typed read knows the line, the tree knows the key.
+        (Err(error), tree) => {
+            // The typed parser reports the line, the tree reports the key.
             let typed =
                 tree.ok().and_then(|tree| serde_path_to_error::deserialize::<_, Settings>(tree).err());
             let key = typed
@@ -174,14 +175,14 @@ fn read_file(path: &Path) -> Result<Value, ConfigError> {
                 .map(|error| error.path().to_string())
                 .filter(|path| path != ".")
                 .unwrap_or_default();
-            let message = typed.map_or(problem.message, |error| error.inner().to_string());
+            let message = typed.map_or(error.message, |error| error.inner().to_string());
             config_error(
-                problem.line.map_or(place.clone(), |line| format!("{place}, line {line}")),
+                error.line.map_or(location.clone(), |line| format!("{location}, line {line}")),
                 &key,
                 message,
             )
         }
-        (Ok(()), Err(problem)) => config_error(place, "", problem.message),
+        (Ok(()), Err(error)) => config_error(location, "", error.message),
     }
 }
 

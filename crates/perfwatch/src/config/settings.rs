@@ -1,138 +1,134 @@
-//! The settings as a user writes them, and what each is for.
+//! Settings with their defaults and descriptions.
 
 use super::values::{Bytes, Duration, Secret};
-use perfwatch_agent::AgentConfig;
-use perfwatch_collect::{CollectorOptions, CommandLine};
+use perfwatch_collect::CollectorOptions;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time;
 
-/// Every setting and its sentence; a test holds it against [`Settings`], and
-/// `docs/CONFIG.md` is made of it.
+/// Description of every setting, in the order of `docs/CONFIG.md`, which is generated from it. A
+/// test compares the keys with [`Settings`].
 pub const SETTINGS: &[(&str, &str)] = &[
-    ("data", "Data directory [env: PERFWATCH_DATA]: the agent's identity and spool."),
-    (
-        "log.level",
-        "`error`, `warn`, `info`, `debug` or `trace`, also per module: `info,perfwatch_hub=debug`.",
-    ),
+    ("data", "Data directory: agent identity, spool, embedded database."),
+    ("log.level", "`error`, `warn`, `info`, `debug` or `trace`; per module: `info,perfwatch_hub=debug`."),
     ("log.format", "`text` or `json`."),
-    ("hub.listen", "Address and port of the hub; `0.0.0.0:8000` or `[::]:8000` for other machines too."),
+    ("hub.listen", "Listen address; use `0.0.0.0:8000` or `[::]:8000` to accept remote connections."),
     (
         "hub.public_url",
-        "How people reach the hub, as `https://watch.example`: for links, and for a proxy that changes the name.",
+        "Public URL of the hub, used in links and behind a reverse proxy: `https://watch.example`.",
     ),
     (
         "hub.trusted_proxies",
-        "Addresses or networks of proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed.",
+        "Proxies (addresses or CIDR ranges) whose `X-Forwarded-For`, `-Proto` and `-Host` headers are trusted.",
     ),
-    ("hub.tls.cert", "Certificate with its chain (PEM), to speak TLS; read again when it changes."),
-    ("hub.tls.key", "Key of the certificate (PEM)."),
-    ("hub.admin.name", "Name of the administrator that `hub.admin.password` makes."),
+    ("hub.tls.cert", "TLS certificate chain (PEM); reloaded on change."),
+    ("hub.tls.key", "TLS private key (PEM)."),
+    ("hub.admin.name", "Name of the initial administrator."),
     (
         "hub.admin.password",
-        "Makes the first administrator without the link, where there is no account yet; `file:PATH` reads it from a file.",
+        "Password of the initial administrator, created if there is no account; `file:PATH` reads it from a file.",
     ),
-    ("hub.oidc.issuer", "Address of an OpenID Connect issuer, for single sign-on; empty for none."),
-    ("hub.oidc.client_id", "As which the hub is known to the issuer."),
-    ("hub.oidc.client_secret", "Proves that; `file:PATH` reads it from a file."),
+    ("hub.oidc.issuer", "OpenID Connect issuer URL; empty disables single sign-on."),
+    ("hub.oidc.client_id", "Client ID of the hub at the issuer."),
+    ("hub.oidc.client_secret", "Client secret; `file:PATH` reads it from a file."),
     ("hub.oidc.name", "Label of the sign-in button."),
     ("hub.oidc.scopes", "Scopes requested in addition to `openid`."),
-    ("hub.oidc.role_claim", "Which claim tells roles: `groups`, `realm_access.roles`."),
+    ("hub.oidc.role_claim", "Claim that contains the roles: `groups`, `realm_access.roles`."),
     ("hub.oidc.admins", "Claim values mapped to the role admin."),
-    ("hub.oidc.operators", "Values of that claim that make an operator."),
-    ("hub.oidc.viewers", "Values of that claim that make a viewer."),
+    ("hub.oidc.operators", "Claim values mapped to the role operator."),
+    ("hub.oidc.viewers", "Claim values mapped to the role viewer."),
     ("hub.oidc.default_role", "Role of users without a matching claim value; empty denies login."),
-    ("hub.sessions.idle_timeout", "A browser that asks for nothing this long is logged out."),
-    ("hub.sessions.max_age", "Every browser is logged out after this long."),
-    ("hub.limits.agent_requests_per_second", "Requests a second of one agent; five times as many at once."),
-    ("hub.limits.ingest_requests_per_second", "Requests a second of all that send together."),
-    ("hub.limits.api_requests_per_second", "Requests a second of one account, token or unknown address."),
-    ("hub.limits.max_connections", "Open connections."),
+    ("hub.sessions.idle_timeout", "A session expires after this time without requests."),
+    ("hub.sessions.max_age", "Maximum session lifetime."),
+    ("hub.limits.agent_requests_per_second", "Requests per second of one agent (burst: five times as many)."),
+    ("hub.limits.ingest_requests_per_second", "Requests per second of all ingest clients together."),
+    ("hub.limits.api_requests_per_second", "Requests per second of one account, token or anonymous address."),
+    ("hub.limits.max_connections", "Maximum open connections."),
     (
         "hub.limits.max_connections_per_address",
-        "Open connections of one address; trusted proxies have no bound.",
+        "Maximum open connections of one address; trusted proxies are exempt.",
     ),
     (
         "hub.store",
-        "Where history is kept: `postgres://user@host/database`, or `sqlite:FOLDER`; empty for SQLite in the data folder.",
+        "Database: `postgres://user@host/database` or `sqlite:DIRECTORY`; empty: SQLite in the data directory.",
     ),
-    ("hub.disk_budget", "What history may take on disk; the oldest detail goes first. At least 16MB."),
+    (
+        "hub.disk_budget",
+        "Maximum disk space for history; the most detailed, oldest data is deleted first. At least 16MB.",
+    ),
     (
         "hub.min_free_space",
-        "With less than this free on the file system of history, nothing is taken in until there is more.",
+        "Ingestion stops while the file system of the data has less free space than this.",
     ),
-    ("hub.retention.raw", "How long every tick is kept, with its processes."),
-    ("hub.retention.minutes", "How long figures of each minute are kept."),
-    ("hub.retention.hours", "How long figures of each hour are kept."),
+    ("hub.retention.raw", "Retention of raw snapshots, processes included."),
+    ("hub.retention.minutes", "Retention of 1-minute roll-ups."),
+    ("hub.retention.hours", "Retention of 1-hour roll-ups."),
     (
         "hub.encryption_key",
-        "What credentials of servers, settings of channels and second factors are sealed by: 64 hexadecimal digits, or `file:PATH`; more lines open what was sealed before. Empty for one of its own in the data folder.",
+        "Keys that encrypt SSH credentials, channel settings and two-factor secrets: 64 hexadecimal digits per line, or `file:PATH`. The first key encrypts, all decrypt. Empty: a key is created in the data directory.",
     ),
     (
         "hub.redis",
-        "Where several hubs share what each of them saw last: `redis://:password@host:6379/0`, `rediss://…` for TLS, or `file:PATH`; empty for one hub. Nothing is lost while it is away.",
+        "Redis shared by several hubs: `redis://:password@host:6379/0`, `rediss://…` for TLS, or `file:PATH`; empty for a single hub. Losing Redis loses no data.",
     ),
     ("hub.agentless.workers", "Concurrent SSH collections."),
     ("hub.interval", "Interval requested from agents; empty: each agent uses its own."),
-    ("agent.hub", "Where the agent sends: `https://hub.example:8000`."),
+    ("agent.hub", "Hub URL: `https://hub.example:8000`."),
     (
         "agent.token",
-        "What lets it in: an enrolment token, used once, or a token with the scope ingest; `file:PATH` reads it from a file.",
+        "Enrollment token (used once) or a token with the scope `ingest`; `file:PATH` reads it from a file.",
     ),
-    (
-        "agent.ca",
-        "File with the authorities that may have signed the hub's certificate (PEM); empty for those of the system.",
-    ),
-    ("agent.name", "Host name shown in PerfWatch [default: the system host name]; empty for its host name."),
-    ("agent.interval", "Time between two snapshots, 250 ms to 1 h."),
-    ("agent.procfs", "Where the watched host's `/proc` is mounted (containers: `/host/proc`)."),
-    ("agent.sysfs", "Where the watched host's `/sys` is mounted."),
-    ("agent.rootfs", "Where the watched host's `/` is mounted."),
-    ("agent.collectors.disabled", "Collectors that are switched off, by name."),
-    ("agent.collectors.intervals", "Least time between two reads, by collector: `filesystem: 30s`."),
-    ("agent.processes.top", "Process rows by CPU; half as many by memory and by I/O join them."),
+    ("agent.ca", "CA certificates (PEM) that may sign the hub's certificate; empty: the system's CAs."),
+    ("agent.name", "Host name shown in PerfWatch; empty: the system host name."),
+    ("agent.interval", "Collection interval, 250 ms to 1 h."),
+    ("agent.procfs", "Path of the monitored host's `/proc` (containers: `/host/proc`)."),
+    ("agent.sysfs", "Path of the monitored host's `/sys`."),
+    ("agent.rootfs", "Path of the monitored host's `/`."),
+    ("agent.collectors.disabled", "Disabled collectors, by name."),
+    ("agent.collectors.intervals", "Minimum interval per collector: `filesystem: 30s`."),
+    ("agent.processes.top", "Top processes by CPU; half as many by memory and by I/O are added."),
     ("agent.processes.command_line", "`masked` (secrets replaced by `***`), `full` or `none`."),
-    ("agent.exclude.interfaces", "Network interfaces that are left out; `*` stands for any text."),
-    ("agent.exclude.devices", "Block devices that are left out."),
-    ("agent.exclude.mounts", "Mount points that are left out."),
-    ("agent.exclude.metrics", "Metrics that are left out: `tcp.*`."),
-    ("agent.spool_max_size", "Most disk space for snapshots that wait for the hub; the oldest go first."),
-    ("agent.max_backoff", "Longest pause between two tries to reach the hub."),
+    ("agent.exclude.interfaces", "Excluded network interfaces (`*` matches any text)."),
+    ("agent.exclude.devices", "Excluded block devices."),
+    ("agent.exclude.mounts", "Excluded mount points."),
+    ("agent.exclude.metrics", "Excluded metrics: `tcp.*`."),
+    ("agent.spool_max_size", "Maximum spool size on disk; the oldest snapshots are dropped first."),
+    ("agent.max_backoff", "Maximum delay between attempts to reach the hub."),
 ];
 
-/// All settings.
+/// Root of the configuration file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "KEYS says what each setting is")]
+#[expect(missing_docs, reason = "SETTINGS describes each setting")]
 pub struct Settings {
     pub data: PathBuf,
     pub log: LogSettings,
     pub hub: HubSettings,
-    pub agent_config: AgentSettings,
+    pub agent: AgentSettings,
 }
 
-/// `log.*`
+/// Settings of the section `log.*`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
-    /// Levels, as KEYS says.
+    /// Level, or a comma-separated list of levels per module.
     pub level: String,
-    /// How lines look.
+    /// Output format of the log.
     pub format: LogFormat,
 }
 
-/// How log lines look.
+/// Output format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// One line of text per event.
     Text,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// `hub.*`
+/// Settings of the section `hub.*`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HubSettings {
@@ -154,14 +150,14 @@ pub struct HubSettings {
     pub retention: RetentionSettings,
 }
 
-/// `hub.servers.*`
+/// Settings of the section `hub.agentless.*`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentlessSettings {
     pub workers: usize,
 }
 
-/// `hub.tls.*`
+/// Settings of the section `hub.tls.*`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsSettings {
@@ -169,7 +165,7 @@ pub struct TlsSettings {
     pub key: Option<PathBuf>,
 }
 
-/// `hub.admin.*`
+/// Settings of the section `hub.admin.*`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminSettings {
@@ -177,7 +173,7 @@ pub struct AdminSettings {
     pub password: Option<Secret>,
 }
 
-/// `hub.oidc.*`
+/// Settings of the section `hub.oidc.*`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OidcSettings {
@@ -193,7 +189,7 @@ pub struct OidcSettings {
     pub default_role: Option<String>,
 }
 
-/// `hub.sessions.*`
+/// Settings of the section `hub.sessions.*`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionSettings {
@@ -201,7 +197,7 @@ pub struct SessionSettings {
     pub max_age: Duration,
 }
 
-/// `hub.limits.*`
+/// Settings of the section `hub.limits.*`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
@@ -212,7 +208,7 @@ pub struct LimitSettings {
     pub max_connections_per_address: usize,
 }
 
-/// `hub.keep.*`
+/// Settings of the section `hub.retention.*`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetentionSettings {
@@ -221,7 +217,7 @@ pub struct RetentionSettings {
     pub hours: Duration,
 }
 
-/// `agent.*`
+/// Settings of the section `agent.*`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentSettings {
@@ -240,7 +236,7 @@ pub struct AgentSettings {
     pub max_backoff: Duration,
 }
 
-/// `agent.collectors.*`
+/// Settings of the section `agent.collectors.*`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CollectorSettings {
@@ -248,7 +244,7 @@ pub struct CollectorSettings {
     pub intervals: BTreeMap<String, Duration>,
 }
 
-/// `agent.processes.*`
+/// Settings of the section `agent.processes.*`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProcessSettings {
@@ -256,7 +252,7 @@ pub struct ProcessSettings {
     pub command_line: CommandLineSetting,
 }
 
-/// How much of a command line leaves the host.
+/// Part of a process's command line that leaves the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CommandLineSetting {
@@ -265,7 +261,7 @@ pub enum CommandLineSetting {
     Full,
 }
 
-/// `agent.exclude.*`
+/// Settings of the section `agent.exclude.*`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExcludeSettings {
@@ -281,12 +277,12 @@ impl Default for Settings {
             data: default_data(),
             log: LogSettings::default(),
             hub: HubSettings::default(),
-            agent_config: AgentSettings::default(),
+            agent: AgentSettings::default(),
         }
     }
 }
 
-/// Root keeps its data where services do, others in their home.
+/// Returns `/var/lib/perfwatch` for root, and the XDG state directory for other users.
 fn default_data() -> PathBuf {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
@@ -416,54 +412,5 @@ impl Default for ExcludeSettings {
             mounts: options.exclude_mounts,
             metrics: options.exclude_metrics,
         }
-    }
-}
-
-impl Settings {
-    /// What collectors are told.
-    pub fn collector_options(&self) -> CollectorOptions {
-        let agent = &self.agent_config;
-        CollectorOptions {
-            top_processes: agent.processes.top,
-            command_line: match agent.processes.command_line {
-                CommandLineSetting::None => CommandLine::None,
-                CommandLineSetting::Masked => CommandLine::Masked,
-                CommandLineSetting::Full => CommandLine::Full,
-            },
-            exclude_interfaces: agent.exclude.interfaces.clone(),
-            exclude_devices: agent.exclude.devices.clone(),
-            exclude_mounts: agent.exclude.mounts.clone(),
-            exclude_metrics: agent.exclude.metrics.clone(),
-        }
-    }
-
-    /// What the agent is told.
-    ///
-    /// # Errors
-    /// A token whose file can't be read.
-    pub fn agent_config(&self) -> Result<AgentConfig, String> {
-        let agent = &self.agent_config;
-        let token = agent.token.as_ref().map(Secret::read).transpose();
-        Ok(AgentConfig {
-            hub: agent.hub.clone(),
-            token: token.map_err(|why| format!("agent.token: {why}"))?,
-            ca: agent.ca.clone(),
-            name: agent.name.clone(),
-            state: self.data.join("agent"),
-            interval: agent.interval.0,
-            procfs: agent.procfs.clone(),
-            sysfs: agent.sysfs.clone(),
-            rootfs: agent.rootfs.clone(),
-            disabled_collectors: agent.collectors.disabled.clone(),
-            collector_intervals: agent
-                .collectors
-                .intervals
-                .iter()
-                .map(|(name, time)| (name.clone(), time.0))
-                .collect(),
-            options: self.collector_options(),
-            max_spool_bytes: agent.spool_max_size.0,
-            max_backoff: agent.max_backoff.0,
-        })
     }
 }

@@ -1,4 +1,4 @@
-//! Files, variables and flags: what is taken and what is refused, and how.
+//! Valid and invalid files, environment variables and flags.
 
 use super::load::leaf_keys;
 use super::*;
@@ -11,10 +11,10 @@ fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 #[test]
 fn every_setting_is_documented() {
     let mut keys = leaf_keys(&serde_json::to_value(Settings::default()).unwrap());
-    let mut told: Vec<String> = SETTINGS.iter().map(|(key, _)| (*key).to_owned()).collect();
+    let mut documented: Vec<String> = SETTINGS.iter().map(|(key, _)| (*key).to_owned()).collect();
     keys.sort();
-    told.sort();
-    assert_eq!(keys, told);
+    documented.sort();
+    assert_eq!(keys, documented);
 }
 
 #[test]
@@ -22,30 +22,30 @@ fn valid_files_parse_equally() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/valid");
     for kind in ["yaml", "json", "toml"] {
         let settings = load(Some(&folder.join(format!("full.{kind}"))), &[], &[]).unwrap();
-        assert_eq!(settings.agent_config.interval.0.as_millis(), 500, "{kind}");
-        assert_eq!(settings.agent_config.name.as_deref(), Some("db-1"), "{kind}");
-        assert_eq!(settings.agent_config.collectors.intervals["filesystem"].0.as_secs(), 60, "{kind}");
-        assert_eq!(settings.agent_config.exclude.interfaces, ["lo"], "{kind}");
+        assert_eq!(settings.agent.interval.0.as_millis(), 500, "{kind}");
+        assert_eq!(settings.agent.name.as_deref(), Some("db-1"), "{kind}");
+        assert_eq!(settings.agent.collectors.intervals["filesystem"].0.as_secs(), 60, "{kind}");
+        assert_eq!(settings.agent.exclude.interfaces, ["lo"], "{kind}");
         assert_eq!(settings.log.format, LogFormat::Json, "{kind}");
     }
     assert_eq!(load(Some(&folder.join("empty.yaml")), &[], &[]).unwrap(), Settings::default());
 }
 
-/// The directory is the list: each file's last line says what the error must be.
+/// Every file of the directory has an `.expected` file with the start of its error.
 #[test]
 fn invalid_files_report_key_and_line() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/invalid");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.extension().is_none_or(|ending| ending != "expected"));
+    files.retain(|path| path.extension().is_none_or(|extension| extension != "expected"));
     files.sort();
     assert!(files.len() >= 8);
     for path in files {
         let expected = std::fs::read_to_string(path.with_added_extension("expected")).unwrap();
         let error = load(Some(&path), &[], &[]).unwrap_err().to_string();
         let name = path.file_name().unwrap().to_str().unwrap();
-        let shown =
+        let message =
             error.replace(path.parent().unwrap().to_str().unwrap(), "").trim_start_matches('/').to_owned();
-        assert!(shown.starts_with(expected.trim_end()), "{name}: {shown}");
+        assert!(message.starts_with(expected.trim_end()), "{name}: {message}");
     }
 }
 
@@ -61,11 +61,11 @@ fn flags_override_environment_and_file() {
         ("HOME", "/x"),
     ]);
     let settings = load(Some(&file), &variables, &[("agent.interval", "4s".to_owned())]).unwrap();
-    assert_eq!(settings.agent_config.interval.0.as_secs(), 4);
-    assert_eq!(settings.agent_config.name.as_deref(), Some("123"));
-    assert_eq!(settings.agent_config.exclude.metrics, ["tcp.*", "udp.*"]);
-    assert_eq!(settings.agent_config.collectors.intervals.len(), 2);
-    assert_eq!(settings.agent_config.spool_max_size, Bytes(9_000_000));
+    assert_eq!(settings.agent.interval.0.as_secs(), 4);
+    assert_eq!(settings.agent.name.as_deref(), Some("123"));
+    assert_eq!(settings.agent.exclude.metrics, ["tcp.*", "udp.*"]);
+    assert_eq!(settings.agent.collectors.intervals.len(), 2);
+    assert_eq!(settings.agent.spool_max_size, Bytes(9_000_000));
     assert_eq!(load(None, &env(&[("PERFWATCH_HUB_INTERVAL", "")]), &[]).unwrap().hub.interval, None);
 }
 
@@ -75,7 +75,7 @@ fn invalid_variables_and_flags_are_named() {
         (
             env(&[("PERFWATCH_AGENT_INTERVALL", "1s")]),
             vec![],
-            "environment, PERFWATCH_AGENT_INTERVALL: there is no such setting",
+            "environment, PERFWATCH_AGENT_INTERVALL: unknown setting",
         ),
         (
             env(&[("PERFWATCH_AGENT_SPOOL_MAX_SIZE", "many")]),
@@ -95,7 +95,7 @@ fn invalid_variables_and_flags_are_named() {
         (
             vec![],
             vec![("agent.interval", "fast".to_owned())],
-            "command line: agent.interval: expected a time such as 500ms, 2s or 5m",
+            "command line: agent.interval: expected a duration such as 500ms, 2s or 5m",
         ),
         (env(&[("PERFWATCH_CONFIG", "/nowhere.yaml")]), vec![], "/nowhere.yaml: No such file"),
     ] {

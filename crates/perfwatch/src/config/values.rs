@@ -1,16 +1,16 @@
-//! Times and sizes as people write them.
+//! Values of settings: durations, sizes, secrets.
 
 use perfwatch_model::HumanDuration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::time;
 
-/// A [`Span`] as the standard library has it.
+/// Duration in the format of [`HumanDuration`]: `500ms`, `2s`, `1h30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Duration(pub time::Duration);
 
 impl From<HumanDuration> for Duration {
-    fn from(span: HumanDuration) -> Self {
-        Self(time::Duration::from_millis(span.ms().unsigned_abs()))
+    fn from(duration: HumanDuration) -> Self {
+        Self(time::Duration::from_millis(duration.ms().unsigned_abs()))
     }
 }
 
@@ -34,7 +34,7 @@ impl Serialize for Duration {
     }
 }
 
-/// A size as people write it: `64MB`, `10GB` (powers of 1024), or bytes as a number.
+/// Size such as `64MB` or `10GB` (powers of 1024), or a number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes(pub u64);
 
@@ -55,13 +55,13 @@ impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "expected a size such as 64MB, 10GB or bytes")]
-        enum Written {
+        enum SizeText {
             Number(u64),
             Text(String),
         }
-        let parsed = match Written::deserialize(deserializer)? {
-            Written::Number(number) => Some(Self(number)),
-            Written::Text(text) => Self::parse(&text),
+        let parsed = match SizeText::deserialize(deserializer)? {
+            SizeText::Number(number) => Some(Self(number)),
+            SizeText::Text(text) => Self::parse(&text),
         };
         parsed.ok_or_else(|| serde::de::Error::custom("expected a size such as 64MB, 10GB or bytes"))
     }
@@ -69,24 +69,25 @@ impl<'de> Deserialize<'de> for Bytes {
 
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let whole = |(_, power): &&(&str, u32)| self.0 > 0 && self.0.is_multiple_of(1 << power);
-        match UNITS.iter().find(whole) {
+        let is_exact = |(_, power): &&(&str, u32)| self.0 > 0 && self.0.is_multiple_of(1 << power);
+        match UNITS.iter().find(is_exact) {
             Some((unit, power)) => serializer.serialize_str(&format!("{}{unit}", self.0 >> power)),
             None => serializer.serialize_u64(self.0),
         }
     }
 }
 
-/// What nobody may read in a log: a password, a token; or `file:PATH`, where it stands.
+/// Password, token or key, or `file:PATH` to read it from a file. `Debug` and `Serialize` write
+/// `***`, so that it never appears in a log.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The secret itself.
+    /// Returns the secret, without line breaks at its end if it is read from a file.
     ///
     /// # Errors
-    /// A file that can't be read, or is empty.
+    /// Fails if the file cannot be read or is empty.
     pub fn read(&self) -> Result<String, String> {
         let Some(path) = self.0.strip_prefix("file:") else { return Ok(self.0.clone()) };
         let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
@@ -119,15 +120,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, "from a file\n").unwrap();
-        let of = |text: String| serde_json::from_value::<Secret>(text.into()).unwrap().read();
-        assert_eq!(of(format!("file:{}", path.display())).unwrap(), "from a file");
+        let read = |text: String| serde_json::from_value::<Secret>(text.into()).unwrap().read();
+        assert_eq!(read(format!("file:{}", path.display())).unwrap(), "from a file");
         std::fs::write(&path, "\n").unwrap();
-        assert!(of(format!("file:{}", path.display())).unwrap_err().contains("empty"));
-        assert!(of("file:/nowhere".to_owned()).unwrap_err().contains("/nowhere"));
+        assert!(read(format!("file:{}", path.display())).unwrap_err().contains("empty"));
+        assert!(read("file:/nowhere".to_owned()).unwrap_err().contains("/nowhere"));
     }
 
     #[test]
-    fn sizes_and_durations() {
+    fn sizes_and_durations_round_trip() {
         for (text, bytes) in
             [("64MB", 64 << 20), ("10 GiB", 10 << 30), ("512", 512), ("1kb", 1024), ("7B", 7)]
         {

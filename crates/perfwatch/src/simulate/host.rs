@@ -1,4 +1,5 @@
-//! One made-up host: load with days and bursts, and all metrics of the catalogue in its wake.
+//! Simulated host: a load with daily cycle and bursts, from which all metrics of the catalog are
+//! derived.
 
 use fastrand::Rng;
 use perfwatch_model::{
@@ -7,11 +8,15 @@ use perfwatch_model::{
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// What stands for the instances of each dimension.
+/// Instances of the dimension `device`.
 const DISKS: [&str; 2] = ["nvme0n1", "sda"];
+/// Instances of the dimension `mount`.
 const MOUNTS: [&str; 3] = ["/", "/boot", "/srv"];
+/// Instances of the dimension `interface`.
 const INTERFACES: [&str; 2] = ["eth0", "lo"];
+/// Instances of the dimension `collector`.
 const COLLECTORS: [&str; 6] = ["cpu", "disk", "memory", "network", "processes", "sockets"];
+/// Name, user and command line of the simulated processes.
 const PROCESS_TEMPLATES: [(&str, &str, &str); 10] = [
     ("postgres", "postgres", "postgres: writer process"),
     ("nginx", "www-data", "nginx: worker process"),
@@ -25,16 +30,17 @@ const PROCESS_TEMPLATES: [(&str, &str, &str); 10] = [
     ("perfwatch-agent", "perfwatch", "/usr/bin/perfwatch-agent"),
 ];
 
-/// A host and the state that its figures follow from.
+/// Simulated host with the state of its random walk.
 pub struct SimHost {
-    /// Its identity; of the same seed and number, the same.
+    /// Identity, derived from seed and number.
     pub id: HostId,
-    /// What people call it.
+    /// Name such as `web-0000`.
     pub name: String,
-    /// What changes rarely.
+    /// Hardware and operating system, constant.
     pub facts: Arc<HostFacts>,
     boot: BootId,
     shape: Arc<Shape>,
+    /// Metric of each column, with a random constant (0 to 1) that differentiates the instances.
     columns: Vec<(MetricDef, f64)>,
     rng: Rng,
     cores: f64,
@@ -48,20 +54,20 @@ pub struct SimHost {
 }
 
 fn instances(dimension: &str, cores: usize) -> Vec<String> {
-    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     match dimension {
         "" => vec![String::new()],
         "core" => (0..cores).map(|core| core.to_string()).collect(),
-        "device" => list(&DISKS),
-        "interface" => list(&INTERFACES),
-        "mount" => list(&MOUNTS),
-        "collector" => list(&COLLECTORS),
+        "device" => owned(&DISKS),
+        "interface" => owned(&INTERFACES),
+        "mount" => owned(&MOUNTS),
+        "collector" => owned(&COLLECTORS),
         other => vec![format!("{other}0")],
     }
 }
 
 impl SimHost {
-    /// The host of that number in the fleet of that seed.
+    /// Creates the host with this number in the fleet of this seed.
     pub fn new(catalog: &Catalog, seed: u64, number: usize) -> Self {
         let mut rng = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number as u64);
         let cores = [2, 4, 8, 16][rng.usize(..4)];
@@ -113,16 +119,16 @@ impl SimHost {
         }
     }
 
-    /// What the columns are.
+    /// Column schema of all snapshots.
     pub fn shape(&self) -> &Arc<Shape> {
         &self.shape
     }
 
-    /// The next tick.
+    /// Advances the simulation and returns the next snapshot.
     pub fn tick(&mut self, at_ms: i64, interval_ms: u32) -> Snapshot {
         self.step(at_ms, interval_ms);
         let columns = std::mem::take(&mut self.columns);
-        let sum = self.numbers(&columns);
+        let values = self.scaled_values(&columns);
         self.columns = columns;
         let snapshot = Snapshot {
             boot: self.boot,
@@ -130,7 +136,7 @@ impl SimHost {
             at_ms,
             interval_ms,
             shape: self.shape.clone(),
-            values: sum,
+            values,
             processes: self.processes(at_ms),
             facts: (self.seq == 0).then(|| self.facts.clone()),
             errors: Vec::new(),
@@ -139,7 +145,7 @@ impl SimHost {
         snapshot
     }
 
-    /// Load follows the day, wanders, and bursts now and then.
+    /// Advances load and memory: daily cycle with its maximum at 14:00, random walk, occasional bursts.
     fn step(&mut self, at_ms: i64, interval_ms: u32) {
         let hour = (at_ms % 86_400_000) as f64 / 3_600_000.0;
         let day = 1.0 + 0.6 * ((hour - 14.0) / 24.0 * std::f64::consts::TAU).cos();
@@ -147,8 +153,8 @@ impl SimHost {
             self.burst_ticks = self.rng.u32(3..60);
         }
         self.burst_ticks = self.burst_ticks.saturating_sub(1);
-        let aim = if self.burst_ticks > 0 { 0.9 } else { self.base_load * day };
-        self.load += (aim - self.load) * 0.3 + (self.rng.f64() - 0.5) * 0.04 * (0.2 + self.load);
+        let target = if self.burst_ticks > 0 { 0.9 } else { self.base_load * day };
+        self.load += (target - self.load) * 0.3 + (self.rng.f64() - 0.5) * 0.04 * (0.2 + self.load);
         self.load = self.load.clamp(0.001, 1.0);
         for (load, seconds) in self.loads.iter_mut().zip([60.0, 300.0, 900.0]) {
             let share = (f64::from(interval_ms) / 1_000.0 / seconds).min(1.0);
@@ -157,17 +163,17 @@ impl SimHost {
         self.memory_used = (self.memory_used + (self.rng.f64() - 0.5) * 0.002).clamp(0.1, 0.95);
     }
 
-    fn numbers(&mut self, columns: &[(MetricDef, f64)]) -> Vec<i64> {
+    fn scaled_values(&mut self, columns: &[(MetricDef, f64)]) -> Vec<i64> {
         columns
             .iter()
-            .map(|(def, own)| {
-                let value = self.number(def, *own);
+            .map(|(def, constant)| {
+                let value = self.value(def, *constant);
                 scale(value.clamp(def.min, def.max.unwrap_or(f64::MAX)), def.decimals)
             })
             .collect()
     }
 
-    fn number(&mut self, def: &MetricDef, own: f64) -> f64 {
+    fn value(&mut self, def: &MetricDef, constant: f64) -> f64 {
         let (load, cores, memory) = (self.load, self.cores, self.memory);
         let rng = &mut self.rng;
         let jitter = |rng: &mut Rng, share: f64| 1.0 + (rng.f64() - 0.5) * share;
@@ -192,10 +198,10 @@ impl SimHost {
             "memory.cached" => pages(memory * (1.0 - self.memory_used) * 0.5),
             "memory.dirty" => pages(2e6 * rng.f64()),
             "memory.committed" => pages(memory * self.memory_used * 1.3),
-            "filesystem.size" => 1e11 * (1.0 + own.floor()),
-            "filesystem.used_percent" => 20.0 + 60.0 * own + self.seq as f64 * 1e-5,
+            "filesystem.size" => 1e11 * (1.0 + constant.floor()),
+            "filesystem.used_percent" => 20.0 + 60.0 * constant + self.seq as f64 * 1e-5,
             "filesystem.available" | "filesystem.used" => {
-                pages(5e10 * own + (self.seq / 15) as f64 * 65_536.0)
+                pages(5e10 * constant + (self.seq / 15) as f64 * 65_536.0)
             }
             "system.uptime" => 1e5 + self.seq as f64 * 2.0,
             "network.up" => 1.0,
@@ -215,53 +221,54 @@ impl SimHost {
             | "filesystem.read_only"
             | "memory.oom_kills" => 0.0,
             _ if def.unit == Unit::Flag => 1.0,
-            _ => self.default_value(def, own),
+            _ => self.default_value(def, constant),
         }
     }
 
-    fn default_value(&mut self, def: &MetricDef, own: f64) -> f64 {
+    /// Value of a metric without a rule in [`Self::value`], by its unit.
+    fn default_value(&mut self, def: &MetricDef, constant: f64) -> f64 {
         let load = self.load;
         let rng = &mut self.rng;
-        // A third of what is measured never moves.
-        if own < 0.3 && def.rollup == Rollup::Last {
-            return (own * 100.0).floor();
+        // About a third of real gauges never change.
+        if constant < 0.3 && def.rollup == Rollup::Last {
+            return (constant * 100.0).floor();
         }
         match def.unit {
-            // Quiet most of the time, more under load.
-            Unit::Percent if rng.f64() > load + own => 0.0,
+            // Mostly zero, more often positive under load.
+            Unit::Percent if rng.f64() > load + constant => 0.0,
             Unit::Percent => 30.0 * load * rng.f64(),
-            Unit::Bytes => ((own * 1e5).floor() + f64::from(rng.u32(..4))) * 4_096.0,
-            Unit::BytesPerSecond if own < 0.5 && rng.f64() > load => 0.0,
-            Unit::BytesPerSecond => 5e6 * load * own * -rng.f64().max(1e-9).ln(),
-            Unit::PerSecond if own < 0.6 && rng.f64() > load => 0.0,
-            Unit::PerSecond => (3_000.0 * load * own * (0.8 + 0.4 * rng.f64())).round(),
-            Unit::Count => (20.0 + 300.0 * own).floor() + f64::from(rng.u32(..3)),
+            Unit::Bytes => ((constant * 1e5).floor() + f64::from(rng.u32(..4))) * 4_096.0,
+            Unit::BytesPerSecond if constant < 0.5 && rng.f64() > load => 0.0,
+            Unit::BytesPerSecond => 5e6 * load * constant * -rng.f64().max(1e-9).ln(),
+            Unit::PerSecond if constant < 0.6 && rng.f64() > load => 0.0,
+            Unit::PerSecond => (3_000.0 * load * constant * (0.8 + 0.4 * rng.f64())).round(),
+            Unit::Count => (20.0 + 300.0 * constant).floor() + f64::from(rng.u32(..3)),
             Unit::Milliseconds if rng.f64() > load + 0.2 => 0.0,
-            Unit::Milliseconds => 0.05 + 4.0 * own * rng.f64(),
+            Unit::Milliseconds => 0.05 + 4.0 * constant * rng.f64(),
             Unit::Celsius => 35.0 + 30.0 * load,
             Unit::Megahertz => 800.0 + 2_800.0 * load,
-            _ => (own * 1_000.0).floor(),
+            _ => (constant * 1_000.0).floor(),
         }
     }
 
     fn processes(&mut self, at_ms: i64) -> Vec<ProcessRow> {
-        let mut left = self.load * self.cores * 1_000.0;
-        let mut row = |(at, (name, user, command)): (usize, &(&str, &str, &str))| {
-            let share = left * 0.5 * self.rng.f64();
-            left -= share;
+        let mut remaining = self.load * self.cores * 1_000.0;
+        let mut row = |(index, (name, user, command)): (usize, &(&str, &str, &str))| {
+            let share = remaining * 0.5 * self.rng.f64();
+            remaining -= share;
             ProcessRow {
-                pid: 100 + u32::try_from(at).unwrap_or_default() * 37,
+                pid: 100 + u32::try_from(index).unwrap_or_default() * 37,
                 name: (*name).into(),
                 user: (*user).into(),
                 command: (*command).into(),
                 state: if share > 300.0 { 'R' } else { 'S' },
                 cpu_tenths: share as u32,
-                memory_bytes: (1 << 26) * (at as u64 + 1) + u64::from(self.rng.u32(..3)) * 4_096,
-                threads: 1 + u32::try_from(at).unwrap_or_default(),
+                memory_bytes: (1 << 26) * (index as u64 + 1) + u64::from(self.rng.u32(..3)) * 4_096,
+                threads: 1 + u32::try_from(index).unwrap_or_default(),
                 open_files: Some(20 + self.rng.u32(..2)),
                 read_bytes: Some(0),
                 write_bytes: Some(if self.rng.f64() < self.load { self.rng.u64(..1_000_000) } else { 0 }),
-                started_ms: at_ms - at_ms % 86_400_000 - 86_400_000 * (at as i64 % 3),
+                started_ms: at_ms - at_ms % 86_400_000 - 86_400_000 * (index as i64 % 3),
             }
         };
         let mut rows: Vec<ProcessRow> = PROCESS_TEMPLATES.iter().enumerate().map(&mut row).collect();
@@ -277,17 +284,17 @@ mod tests {
     #[test]
     fn simulation_is_deterministic_and_valid() {
         let catalog = perfwatch_collect::catalog(perfwatch_agent::METRICS);
-        let (mut one, mut two) = (SimHost::new(&catalog, 7, 3), SimHost::new(&catalog, 7, 3));
+        let (mut first, mut second) = (SimHost::new(&catalog, 7, 3), SimHost::new(&catalog, 7, 3));
         let mut other = SimHost::new(&catalog, 8, 3);
         for n in 0..500 {
             let at = 1_763_719_200_000 + n * 2_000;
-            let tick = one.tick(at, 2_000);
-            assert_eq!(tick, two.tick(at, 2_000));
-            assert_ne!(tick.values, other.tick(at, 2_000).values);
-            for (value, column) in tick.values.iter().zip(tick.shape.columns()) {
+            let snapshot = first.tick(at, 2_000);
+            assert_eq!(snapshot, second.tick(at, 2_000));
+            assert_ne!(snapshot.values, other.tick(at, 2_000).values);
+            for (value, column) in snapshot.values.iter().zip(snapshot.shape.columns()) {
                 let def = catalog.get(&column.metric).unwrap();
-                let real = perfwatch_model::unscale(*value, column.decimals).unwrap();
-                assert!(real >= def.min && def.max.is_none_or(|max| real <= max), "{} {real}", def.name);
+                let value = perfwatch_model::unscale(*value, column.decimals).unwrap();
+                assert!(value >= def.min && def.max.is_none_or(|max| value <= max), "{} {value}", def.name);
             }
         }
     }

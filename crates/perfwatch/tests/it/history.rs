@@ -1,5 +1,5 @@
-//! History of a real hub: what was acked is there once, whatever is killed, and every way to
-//! read it says the same.
+//! History of a real hub: acknowledged rows are stored exactly once, whatever is killed, and all
+//! endpoints return the same data.
 
 use crate::support::{TestHub, eventually, has_consecutive_sequences, now_ms, start_agent};
 use perfwatch_testkit::Postgres;
@@ -18,7 +18,7 @@ fn snapshot(host: &str, seq: u64, at_ms: i64) -> Value {
     })
 }
 
-/// The sequence numbers that history has of a host, in its order.
+/// Returns the stored sequence numbers of a host, in the order of the export.
 fn exported(hub: &TestHub, host: &str) -> Vec<u64> {
     let text =
         hub.get(&format!("/api/v1/hosts/{host}/export?format=jsonl&from=-6h&to={}", now_ms() + 60_000)).text;
@@ -28,16 +28,16 @@ fn exported(hub: &TestHub, host: &str) -> Vec<u64> {
 
 #[test]
 fn acked_rows_survive_kill_9_on_sqlite() {
-    acked_rows_survive_kill_9_again_and_again(&[], |_| {});
+    assert_acked_rows_survive(&[], |_| {});
 }
 
 #[test]
 fn acked_rows_survive_kill_9_on_postgres() {
     let server = Mutex::new(Postgres::start_durable());
     let url = server.lock().unwrap().database("crash");
-    // The database dies too, now and then.
-    acked_rows_survive_kill_9_again_and_again(&["--store", &url], |life| {
-        if life % 3 == 1 {
+    // The database is killed too, every third time.
+    assert_acked_rows_survive(&["--store", &url], |run| {
+        if run % 3 == 1 {
             let mut server = server.lock().unwrap();
             server.kill();
             server.resume();
@@ -45,7 +45,7 @@ fn acked_rows_survive_kill_9_on_postgres() {
     });
 }
 
-fn acked_rows_survive_kill_9_again_and_again(store: &[&str], disturb: impl Fn(u64)) {
+fn assert_acked_rows_survive(store: &[&str], interfere: impl Fn(u64)) {
     const HOSTS: usize = 4;
     let folder = tempfile::tempdir().unwrap();
     let start =
@@ -74,25 +74,25 @@ fn acked_rows_survive_kill_9_again_and_again(store: &[&str], disturb: impl Fn(u6
                         .header("Authorization", &bearer)
                         .send(json!(body).to_string().as_bytes());
                     match sent {
-                        Ok(answer) if answer.status() == 200 => {
+                        Ok(response) if response.status() == 200 => {
                             acked.lock().unwrap().entry(host.clone()).or_default().extend(rows);
                             next += 20;
                         }
-                        // The hub is away: the same again, as an agent does.
+                        // Hub unreachable: retry the same rows after the delay of a sender.
                         _ => std::thread::sleep(Duration::from_millis(20)),
                     }
                 }
             })
         })
         .collect();
-    for life in 0..8 {
+    for run in 0..8 {
         let before: usize = acked.lock().unwrap().values().map(BTreeSet::len).sum();
-        eventually("rows are acked", || {
+        eventually("rows are acknowledged", || {
             acked.lock().unwrap().values().map(BTreeSet::len).sum::<usize>() > before + 400
         });
-        // A different moment each time.
-        std::thread::sleep(Duration::from_millis(life * 37 % 200));
-        disturb(life);
+        // Elapsed time for the hub: each run is killed at a different point.
+        std::thread::sleep(Duration::from_millis(run * 37 % 200));
+        interfere(run);
         hub.process.kill();
         hub = start(&address);
     }
@@ -100,18 +100,15 @@ fn acked_rows_survive_kill_9_again_and_again(store: &[&str], disturb: impl Fn(u6
     senders.into_iter().for_each(|sender| sender.join().unwrap());
     let acked = acked.lock().unwrap().clone();
     for (host, seqs) in &acked {
-        let there = exported(&hub, host);
-        let unique: BTreeSet<u64> = there.iter().copied().collect();
-        assert_eq!(there.len(), unique.len(), "{host}: none twice");
+        let stored = exported(&hub, host);
+        let unique: BTreeSet<u64> = stored.iter().copied().collect();
+        assert_eq!(stored.len(), unique.len(), "{host}: duplicate rows");
         assert!(seqs.is_subset(&unique), "{host}: lost {:?}", seqs.difference(&unique).collect::<Vec<_>>());
-        assert!(
-            unique.len() <= seqs.len() + 20,
-            "{host}: only what was on the way may be there without an ack"
-        );
+        assert!(unique.len() <= seqs.len() + 20, "{host}: more unacknowledged rows than one request");
     }
-    // Most of it went through sealing, and a start after a clean stop says the same.
+    // A restart after a clean shutdown returns the same rows.
     let metrics = hub.get("/metrics").text;
-    assert!(metrics.contains("perfwatch_history_sealed_total"), "{metrics}");
+    assert!(metrics.contains("perfwatch_tsdb_blocks_sealed_total"), "{metrics}");
     let before: Vec<Vec<u64>> = acked.keys().map(|host| exported(&hub, host)).collect();
     assert_eq!(hub.process.terminate(), 0);
     let hub = start(&address);
@@ -125,10 +122,10 @@ fn history_is_readable_by_every_endpoint() {
     let hub = TestHub::start(folder.path());
     let end = now_ms() / 60_000 * 60_000;
     let start = end - 2 * 3_600_000;
-    // Two hours at a second, with ten minutes missing and a spike of one second.
+    // Two hours at one-second resolution, with a gap of ten minutes and a spike of one second.
     let seqs: Vec<u64> = (0..7_200).filter(|seq| !(3_000..3_600).contains(seq)).collect();
-    for part in seqs.chunks(400) {
-        let rows: Vec<Value> = part
+    for chunk in seqs.chunks(400) {
+        let rows: Vec<Value> = chunk
             .iter()
             .map(|&seq| {
                 let usage = if seq == 1_234 { 99.5 } else { 10.0 };
@@ -139,15 +136,15 @@ fn history_is_readable_by_every_endpoint() {
                 })
             })
             .collect();
-        let answer = hub.post_json(&Value::Array(rows));
-        assert_eq!(answer.body["accepted"], part.len(), "{}", answer.text);
+        let response = hub.post_json(&Value::Array(rows));
+        assert_eq!(response.body["accepted"], chunk.len(), "{}", response.text);
     }
     let get = |path: &str| {
-        let answer = hub.get(&format!("/api/v1/hosts/past/{path}"));
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
-        answer.body
+        let response = hub.get(&format!("/api/v1/hosts/past/{path}"));
+        assert_eq!(response.status, 200, "{path}: {}", response.text);
+        response.body
     };
-    // Wide: the spike is in the largest values, the gap is told.
+    // A wide range is downsampled: the maximum keeps the spike, the gap is reported.
     let wide = get(&format!("series?metric=cpu.usage&from={start}&to={end}&points=60"));
     assert_eq!(wide["step_ms"], 300_000);
     let max: Vec<f64> =
@@ -155,24 +152,24 @@ fn history_is_readable_by_every_endpoint() {
     assert_eq!(max.iter().filter(|v| **v == 99.5).count(), 1);
     assert_eq!(wide["gaps"].as_array().unwrap().len(), 1);
     assert_eq!(wide["gaps"][0]["from_ms"], start + 2_999_000);
-    assert_eq!(wide["gaps"][0]["why"], "lost");
+    assert_eq!(wide["gaps"][0]["reason"], "data_lost");
     assert!(wide["t"].as_array().unwrap().iter().all(|t| t.as_i64() != Some(start + 3_300_000)));
-    // Narrow: each tick.
+    // A narrow range has every tick.
     let (from, to) = (start + 1_230_000, start + 1_240_000);
     let narrow = get(&format!("series?metric=cpu.*,cpu.core.usage%7B0%7D&from={from}&to={to}"));
     assert_eq!((narrow["step_ms"].as_i64(), narrow["t"].as_array().unwrap().len()), (Some(0), 10));
     assert_eq!(narrow["series"][0]["v"][4], 99.5);
-    // Everything at one second.
-    let at = get(&format!("snapshot?at={}", start + 1_234_500));
-    assert_eq!(at["at_ms"], start + 1_234_000);
-    assert_eq!(at["snapshot"]["processes"]["top"][0]["cpu_percent"], 99.5);
+    // The snapshot at a point in time.
+    let snapshot = get(&format!("snapshot?at={}", start + 1_234_500));
+    assert_eq!(snapshot["at_ms"], start + 1_234_000);
+    assert_eq!(snapshot["snapshot"]["processes"]["top"][0]["cpu_percent"], 99.5);
     assert_eq!(hub.get(&format!("/api/v1/hosts/past/snapshot?at={}", start - 1)).status, 404);
-    // Who used it.
-    let uses = get(&format!("processes?from={start}&to={}", start + 1_000_000));
-    assert_eq!(uses["processes"][0]["name"], "burner");
-    assert_eq!(uses["processes"][0]["cpu_percent_mean"], 10.0);
-    assert_eq!(uses["covered_ms"], 1_000_000);
-    // As text.
+    // Top processes of a range.
+    let usage = get(&format!("processes?from={start}&to={}", start + 1_000_000));
+    assert_eq!(usage["processes"][0]["name"], "burner");
+    assert_eq!(usage["processes"][0]["cpu_percent_mean"], 10.0);
+    assert_eq!(usage["covered_ms"], 1_000_000);
+    // Export as CSV, raw and 1-minute roll-ups.
     let text = hub.get(&format!("/api/v1/hosts/past/export?metric=cpu.usage&from={from}&to={to}")).text;
     assert_eq!(text.lines().count(), 11);
     assert!(text.lines().nth(5).unwrap().ends_with(",cpu.usage,,99.5,,"), "{text}");
@@ -184,30 +181,30 @@ fn history_is_readable_by_every_endpoint() {
         ("series?from=-1h", "metric_required"),
         ("series?metric=cpu.usage&from=yesterday", "invalid_time"),
         ("series?metric=cpu.usage&from=now&to=-1h", "invalid_range"),
-        ("series?metric=cpu.usage&colour=red", "invalid_query"),
+        ("series?metric=cpu.usage&unknown=1", "invalid_query"),
         ("series?metric=CPU+usage", "invalid_query"),
         ("export?format=xml", "invalid_query"),
         ("export?tier=5m", "invalid_query"),
         ("processes?from=-99d", "invalid_range"),
     ] {
-        let answer = hub.get(&format!("/api/v1/hosts/past/{path}"));
-        assert_eq!((answer.status, answer.code()), (400, code), "{path}: {}", answer.text);
+        let response = hub.get(&format!("/api/v1/hosts/past/{path}"));
+        assert_eq!((response.status, response.code()), (400, code), "{path}: {}", response.text);
     }
-    assert_eq!(hub.get("/api/v1/hosts/nobody/series?metric=cpu.usage").code(), "not_found");
+    assert_eq!(hub.get("/api/v1/hosts/unknown/series?metric=cpu.usage").code(), "not_found");
 }
 
 #[test]
 fn low_disk_space_blocks_and_resumes_ingestion() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("hub.yaml");
-    // More than any disk has.
-    std::fs::write(&config, "hub:\n  listen: 127.0.0.1:0\n  min_free: 4000TB\n").unwrap();
+    // More than any disk.
+    std::fs::write(&config, "hub:\n  listen: 127.0.0.1:0\n  min_free_space: 4000TB\n").unwrap();
     let hub = TestHub::start_with(folder.path(), &["hub", "--config", config.to_str().unwrap()]);
-    let answer = hub.post_json(&snapshot("full", 1, now_ms()));
-    assert_eq!((answer.status, answer.code()), (503, "store_unavailable"), "{}", answer.text);
-    assert!(answer.text.contains("are to stay free"), "{}", answer.text);
+    let response = hub.post_json(&snapshot("full", 1, now_ms()));
+    assert_eq!((response.status, response.code()), (503, "store_unavailable"), "{}", response.text);
+    assert!(response.text.contains("hub.min_free_space"), "{}", response.text);
     assert_eq!(hub.get("/readyz").status, 503);
-    assert!(hub.get("/api/v1/system").body["history"]["refusing"].is_string());
+    assert!(hub.get("/api/v1/system").body["storage"]["ingest_blocked"].is_string());
     drop(hub);
     let hub = TestHub::start(folder.path());
     assert_eq!(hub.post_json(&snapshot("full", 1, now_ms())).body["accepted"], 1);
@@ -218,15 +215,16 @@ fn restart_restores_the_recent_window() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let start = now_ms() - 260_000;
-    for part in 0..5 {
-        let rows: Vec<Value> = (part * 40..part * 40 + 40)
+    for chunk in 0..5 {
+        let rows: Vec<Value> = (chunk * 40..chunk * 40 + 40)
             .map(|seq| snapshot("back", seq, start + seq as i64 * 1_000))
             .collect();
         assert_eq!(hub.post_json(&Value::Array(rows)).body["accepted"], 40);
     }
-    eventually("the first of them are in a block", || {
+    eventually("the oldest rows are sealed", || {
         let metrics = hub.get("/metrics").text;
-        let sealed = metrics.lines().find_map(|line| line.strip_prefix("perfwatch_history_sealed_total "));
+        let sealed =
+            metrics.lines().find_map(|line| line.strip_prefix("perfwatch_tsdb_blocks_sealed_total "));
         sealed.is_some_and(|count| count != "0")
     });
     let times = |hub: &TestHub| {
@@ -238,7 +236,7 @@ fn restart_restores_the_recent_window() {
     hub.process.kill();
     let hub = TestHub::start(folder.path());
     let after = times(&hub);
-    // What has grown too old meanwhile is from the front.
+    // Only the oldest rows may have left the window during the restart.
     assert!(after.len() > 150 && before.ends_with(&after), "{} of {}", after.len(), before.len());
 }
 
@@ -246,37 +244,38 @@ fn restart_restores_the_recent_window() {
 fn agent_spools_while_the_database_is_unavailable() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Postgres::start_durable();
-    let url = server.database("away");
+    let url = server.database("outage");
     let hub = TestHub::start_with(folder.path(), &["hub", "--listen", "127.0.0.1:0", "--store", &url]);
     let mut agent = start_agent(folder.path(), &hub, "250ms");
-    let grows = || {
+    let wait_for_rows = || {
         let before = exported(&hub, "it").len();
-        eventually("it is ready", || hub.get("/readyz").status == 200);
-        eventually("rows come in", || exported(&hub, "it").len() >= before + 4);
+        eventually("the hub is ready", || hub.get("/readyz").status == 200);
+        eventually("rows are stored", || exported(&hub, "it").len() >= before + 4);
     };
-    let refuses = |seq: u64| {
-        eventually("the hub takes nothing", || {
-            let answer = hub.post_json(&snapshot("other", seq, now_ms()));
-            let refused = (answer.status, answer.code()) == (503, "store_unavailable");
-            assert!(refused || answer.status == 200, "{}", answer.text);
-            refused
+    let wait_until_blocked = |seq: u64| {
+        eventually("ingestion is blocked", || {
+            let response = hub.post_json(&snapshot("other", seq, now_ms()));
+            let blocked = (response.status, response.code()) == (503, "store_unavailable");
+            assert!(blocked || response.status == 200, "{}", response.text);
+            blocked
         });
-        eventually("it says so", || hub.get("/readyz").status == 503);
-        assert!(hub.get("/api/v1/system").body["history"]["refusing"].is_string());
-        // The live view goes on meanwhile without what can't be kept.
+        eventually("the hub is not ready", || hub.get("/readyz").status == 503);
+        assert!(hub.get("/api/v1/system").body["storage"]["ingest_blocked"].is_string());
+        // The API works without the database.
         assert_eq!(hub.get("/api/v1/hosts").status, 200);
+        // Elapsed time for the agent: it spools eight ticks.
         std::thread::sleep(Duration::from_secs(2));
     };
-    eventually("the host is there", || hub.get("/api/v1/hosts/it").status == 200);
-    grows();
+    eventually("the host is known", || hub.get("/api/v1/hosts/it").status == 200);
+    wait_for_rows();
     server.kill();
-    refuses(1);
+    wait_until_blocked(1);
     server.resume();
-    grows();
-    server.set_read_only("away", true);
-    refuses(2);
-    server.set_read_only("away", false);
-    grows();
+    wait_for_rows();
+    server.set_read_only("outage", true);
+    wait_until_blocked(2);
+    server.set_read_only("outage", false);
+    wait_for_rows();
     assert_eq!(agent.terminate(), 0);
     let seqs = exported(&hub, "it");
     assert!(has_consecutive_sequences(&seqs), "{seqs:?}");

@@ -1,4 +1,4 @@
-//! Every door of `POST /ingest/metrics`: what is taken, and one clear error for what is not.
+//! Formats of `POST /ingest/metrics`, and the specific error of every invalid request.
 
 use crate::support::{TestHub, now_ms};
 use flate2::Compression;
@@ -27,12 +27,12 @@ fn json_snapshot_is_visible_and_deduplicated() {
         (first.status, &first.body["accepted"], &first.body["duplicates"]),
         (200, &json!(1), &json!(0))
     );
-    let again = hub.post_json(&snapshot("web-1", at));
+    let repeated = hub.post_json(&snapshot("web-1", at));
     assert_eq!(
-        (again.status, &again.body["accepted"], &again.body["duplicates"]),
+        (repeated.status, &repeated.body["accepted"], &repeated.body["duplicates"]),
         (200, &json!(0), &json!(1))
     );
-    // gzip, zstd, and curl's own content type.
+    // gzip, zstd, and curl's default content type.
     let text = |offset: i64| snapshot("web-1", at + offset).to_string().into_bytes();
     assert_eq!(hub.post(&gzip(&text(1)), &[("Content-Encoding", "gzip")]).body["accepted"], 1);
     let zstd = zstd::bulk::compress(&text(2), 3).unwrap();
@@ -50,13 +50,13 @@ fn json_snapshot_is_visible_and_deduplicated() {
     assert_eq!(recent.body["times"].as_array().unwrap().len(), 5);
     assert_eq!(recent.body["series"][0]["values"][4], 12.34);
     assert_eq!(recent.body["series"][1]["instance"], "eth0");
-    let whole = hub.get("/api/metrics/recent?host=web-2");
-    assert_eq!(whole.body["snapshots"][0]["cpu"]["usage"], 12.34);
+    let full = hub.get("/api/metrics/recent?host=web-2");
+    assert_eq!(full.body["snapshots"][0]["cpu"]["usage"], 12.34);
     assert_eq!(hub.get("/api/v1/hosts").body["total"], 2);
     assert_eq!(hub.get("/api/v1/hosts/web-2").body["status"], "online");
 }
 
-/// Name, body, headers, and the status and code of the answer.
+/// Label, body, headers, expected status and error code.
 type Case<'a> = (&'a str, Vec<u8>, &'a [(&'a str, &'a str)], u16, &'a str);
 
 #[test]
@@ -64,12 +64,12 @@ fn invalid_bodies_return_specific_errors() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let at = now_ms();
-    let with = |change: &dyn Fn(&mut Value)| {
+    let changed = |change: &dyn Fn(&mut Value)| {
         let mut value = snapshot("bad", at);
         change(&mut value);
         value.to_string().into_bytes()
     };
-    let big = vec![b' '; (4 << 20) + 1];
+    let large = vec![b' '; (4 << 20) + 1];
     let bomb_gzip = gzip(&vec![b' '; 64 << 20]);
     let bomb_zstd = zstd::bulk::compress(&vec![b' '; 64 << 20], 1).unwrap();
     let deep = format!("{}1{}", "[".repeat(5000), "]".repeat(5000));
@@ -80,29 +80,29 @@ fn invalid_bodies_return_specific_errors() {
         ("empty", vec![], &none, 400, "malformed_json"),
         ("malformed", b"{\"host\": }".to_vec(), &none, 400, "malformed_json"),
         ("NaN", b"{\"host\":\"h\",\"cpu\":{\"usage\":NaN}}".to_vec(), &none, 400, "malformed_json"),
-        ("one value twice", with(&|v| v["cpu.usage"] = json!(5)), &none, 422, "invalid_snapshot"),
-        ("NaN as text", with(&|v| v["cpu"]["usage"] = json!("NaN")), &none, 422, "invalid_snapshot"),
+        ("duplicate value", changed(&|v| v["cpu.usage"] = json!(5)), &none, 422, "invalid_snapshot"),
+        ("NaN as text", changed(&|v| v["cpu"]["usage"] = json!("NaN")), &none, 422, "invalid_snapshot"),
         ("infinite", b"{\"host\":\"h\",\"cpu\":{\"usage\":1e999}}".to_vec(), &none, 400, "malformed_json"),
-        ("nested without end", deep.into_bytes(), &none, 400, "malformed_json"),
-        ("no host", with(&|v| v["host"] = Value::Null), &none, 422, "invalid_snapshot"),
-        ("control characters", with(&|v| v["host"] = json!("a\u{1b}[31m")), &none, 422, "invalid_host"),
-        ("negative", with(&|v| v["cpu"]["usage"] = json!(-3)), &none, 422, "value_out_of_range"),
-        ("over 100 %", with(&|v| v["cpu"]["usage"] = json!(100.5)), &none, 422, "value_out_of_range"),
-        ("future", with(&|v| v["timestamp"] = json!(at + 3_600_000)), &none, 422, "timestamp_in_future"),
+        ("deeply nested", deep.into_bytes(), &none, 400, "malformed_json"),
+        ("no host", changed(&|v| v["host"] = Value::Null), &none, 422, "invalid_snapshot"),
+        ("control characters", changed(&|v| v["host"] = json!("a\u{1b}[31m")), &none, 422, "invalid_host"),
+        ("negative", changed(&|v| v["cpu"]["usage"] = json!(-3)), &none, 422, "value_out_of_range"),
+        ("over 100 %", changed(&|v| v["cpu"]["usage"] = json!(100.5)), &none, 422, "value_out_of_range"),
+        ("future", changed(&|v| v["timestamp"] = json!(at + 3_600_000)), &none, 422, "timestamp_in_future"),
         (
-            "ancient",
-            with(&|v| v["timestamp"] = json!("1999-01-01T00:00:00Z")),
+            "too old",
+            changed(&|v| v["timestamp"] = json!("1999-01-01T00:00:00Z")),
             &none,
             422,
             "timestamp_too_old",
         ),
-        ("too large", big, &none, 413, "body_too_large"),
+        ("too large", large, &none, 413, "body_too_large"),
         ("gzip bomb", bomb_gzip, &[("Content-Encoding", "gzip")], 413, "decompressed_too_large"),
         ("zstd bomb", bomb_zstd, &[("Content-Encoding", "zstd")], 413, "decompressed_too_large"),
         ("not gzip", b"{}".to_vec(), &[("Content-Encoding", "gzip")], 400, "invalid_compression"),
         (
             "cut zstd",
-            zstd::bulk::compress(&with(&|_| ()), 1).unwrap()[..20].to_vec(),
+            zstd::bulk::compress(&changed(&|_| ()), 1).unwrap()[..20].to_vec(),
             &[("Content-Encoding", "zstd")],
             400,
             "invalid_compression",
@@ -110,13 +110,13 @@ fn invalid_bodies_return_specific_errors() {
         ("brotli", b"{}".to_vec(), &[("Content-Encoding", "br")], 415, "unsupported_encoding"),
         ("XML", b"<a/>".to_vec(), &[("Content-Type", "text/xml")], 415, "unsupported_content_type"),
         ("too many", many.into_bytes(), &none, 413, "too_many_snapshots"),
-        ("not protobuf", b"hello".to_vec(), &compact, 400, "malformed"),
-        ("no host id", vec![], &compact, 400, "malformed"),
+        ("not protobuf", b"hello".to_vec(), &compact, 400, "malformed_batch"),
+        ("no host id", vec![], &compact, 400, "malformed_batch"),
     ];
     for (name, body, headers, status, code) in cases {
-        let answer = hub.post(&body, headers);
-        assert_eq!((answer.status, answer.code()), (status, code), "{name}: {}", answer.text);
-        assert!(answer.body["error"]["message"].as_str().unwrap().len() > 10, "{name}: {}", answer.text);
+        let response = hub.post(&body, headers);
+        assert_eq!((response.status, response.code()), (status, code), "{name}: {}", response.text);
+        assert!(response.body["error"]["message"].as_str().unwrap().len() > 10, "{name}: {}", response.text);
         assert_eq!(
             hub.post_json(&json!({ "host": "good", "timestamp": now_ms() })).status,
             200,
@@ -124,7 +124,7 @@ fn invalid_bodies_return_specific_errors() {
         );
     }
     assert!(hub.process.resident_kib() < 200 << 10, "{} KiB after two bombs", hub.process.resident_kib());
-    // Of the bad ones, nothing was kept.
+    // Rejected snapshots create no host.
     assert_eq!(hub.get("/api/v1/hosts").body["total"], 1);
     assert!(!hub.process.log().contains("panicked"), "{}", hub.process.log());
 }
@@ -141,22 +141,22 @@ fn errors_share_one_envelope_and_loopback_is_the_default() {
     assert_eq!(hub.get("/api/v1/system").body["version"], env!("CARGO_PKG_VERSION"));
     for (path, status, code) in [
         ("/api/nothing", 404, "not_found"),
-        ("/api/v1/hosts/nobody", 404, "not_found"),
+        ("/api/v1/hosts/unknown", 404, "not_found"),
         ("/api/metrics/recent", 400, "host_required"),
-        ("/api/metrics/recent?host=nobody", 404, "not_found"),
-        ("/api/metrics/recent?what=5", 400, "invalid_query"),
+        ("/api/metrics/recent?host=unknown", 404, "not_found"),
+        ("/api/metrics/recent?unknown=5", 400, "invalid_query"),
         ("/api/v1/hosts?limit=x", 400, "invalid_query"),
         ("/ingest/metrics", 405, "method_not_allowed"),
         ("/assets/gone.js", 404, "not_found"),
     ] {
-        let answer = hub.get(path);
-        assert_eq!((answer.status, answer.code()), (status, code), "{path}: {}", answer.text);
+        let response = hub.get(path);
+        assert_eq!((response.status, response.code()), (status, code), "{path}: {}", response.text);
     }
     let headers = [("Origin", "https://evil.example")];
     assert_eq!(hub.post(b"{\"host\":\"h\"}", &headers).code(), "cross_origin");
 }
 
-/// An agent's own form, from a host whose clock is off.
+/// Protobuf batch of an agent, with the given time of the host's clock.
 fn compact(host: perfwatch_model::HostId, at_ms: i64, sent_at_ms: i64) -> Vec<u8> {
     use perfwatch_model::{Column, Shape, Snapshot, wire};
     let column =
@@ -190,23 +190,26 @@ fn clock_skew_is_corrected_and_reported() {
     let host = perfwatch_model::HostId::generate();
     let headers = [("Content-Type", perfwatch_model::wire::CONTENT_TYPE)];
     let ahead = now_ms() + 3_600_000;
-    let answer = hub.post(&compact(host, ahead - 100, ahead), &headers);
+    let response = hub.post(&compact(host, ahead - 100, ahead), &headers);
     assert_eq!(
-        (&answer.body["accepted"], &answer.body["wants_facts"]),
+        (&response.body["accepted"], &response.body["facts_requested"]),
         (&json!(1), &json!(true)),
         "{}",
-        answer.text
+        response.text
     );
-    let shown = hub.get("/api/v1/hosts/skewed").body;
-    assert!((shown["last_at_ms"].as_i64().unwrap() - now_ms()).abs() < 30_000, "{shown}");
-    assert!(shown["clock_skew_ms"].as_i64().unwrap() > 3_500_000, "{shown}");
-    // A sender with a good clock that names the future is not believed.
-    let answer = hub.post(&compact(host, ahead, now_ms()), &headers);
-    assert_eq!(answer.body["rejected"][0]["code"], "timestamp_in_future", "{}", answer.text);
-    // Cut at any byte, a batch is an error or a smaller batch, never the end of the hub.
-    let whole = compact(host, now_ms(), now_ms());
-    for length in 0..whole.len() {
-        assert!([200, 400, 409].contains(&hub.post(&whole[..length], &headers).status));
+    let host_response = hub.get("/api/v1/hosts/skewed").body;
+    assert!(
+        (host_response["last_snapshot_ms"].as_i64().unwrap() - now_ms()).abs() < 30_000,
+        "{host_response}"
+    );
+    assert!(host_response["clock_skew_ms"].as_i64().unwrap() > 3_500_000, "{host_response}");
+    // A future timestamp is rejected if the clock of the sender is correct.
+    let response = hub.post(&compact(host, ahead, now_ms()), &headers);
+    assert_eq!(response.body["rejected"][0]["code"], "timestamp_in_future", "{}", response.text);
+    // A batch truncated at any byte is an error or a smaller batch; the hub does not crash.
+    let batch = compact(host, now_ms(), now_ms());
+    for length in 0..batch.len() {
+        assert!([200, 400, 409].contains(&hub.post(&batch[..length], &headers).status));
     }
     assert_eq!(hub.get("/healthz").status, 200);
 }

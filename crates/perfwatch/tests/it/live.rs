@@ -1,4 +1,4 @@
-//! The WebSocket: one message a tick, subscriptions, slow and silent clients, no leaks.
+//! WebSocket: one message per tick, subscriptions, slow clients, no leaks.
 
 use crate::support::{TestHub, eventually, now_ms};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -23,8 +23,7 @@ async fn connect(hub: &TestHub) -> Socket {
 
 async fn next_json(socket: &mut Socket) -> Value {
     loop {
-        let message =
-            tokio::time::timeout(Duration::from_secs(20), socket.next()).await.expect("a message in time");
+        let message = tokio::time::timeout(Duration::from_secs(20), socket.next()).await.expect("no message");
         match message.unwrap().unwrap() {
             Message::Text(text) => return serde_json::from_str(&text).unwrap(),
             Message::Ping(_) | Message::Pong(_) => {}
@@ -43,11 +42,11 @@ fn post(hub: &TestHub, host: &str, at_ms: i64, usage: f64) {
     assert_eq!(hub.post_json(&body).body["accepted"], 1);
 }
 
-/// How many clients the hub counts in all states together.
-fn clients(hub: &TestHub) -> i64 {
+/// Returns the number of WebSocket connections in all states.
+fn connections(hub: &TestHub) -> i64 {
     let text = hub.get("/metrics").text;
     let count = |line: &str| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap();
-    text.lines().filter(|line| line.starts_with("perfwatch_live_connections{")).map(count).sum()
+    text.lines().filter(|line| line.starts_with("perfwatch_websocket_connections{")).map(count).sum()
 }
 
 #[test]
@@ -56,7 +55,7 @@ fn full_snapshots_without_subscription() {
     let hub = TestHub::start(folder.path());
     block_on(async {
         let mut socket = connect(&hub).await;
-        eventually("the client is live", || clients(&hub) == 1);
+        eventually("the client is connected", || connections(&hub) == 1);
         let at = now_ms();
         for tick in 0..3 {
             post(&hub, "a", at + tick, 10.0 + tick as f64);
@@ -82,9 +81,9 @@ fn subscription_sends_backfill_then_columns() {
     block_on(async {
         let mut socket = connect(&hub).await;
         send_message(&mut socket, json!({ "subscribe": { "id": 7, "hosts": ["a"], "metrics": ["cpu.*"], "processes": true, "backfill_s": 300 } })).await;
-        let past = next_json(&mut socket).await;
-        assert_eq!((&past["type"], &past["id"]), (&json!("backfill"), &json!(7)));
-        let entry = &past["hosts"][0];
+        let backfill = next_json(&mut socket).await;
+        assert_eq!((&backfill["type"], &backfill["id"]), (&json!("backfill"), &json!(7)));
+        let entry = &backfill["hosts"][0];
         assert_eq!(entry["columns"], json!([{ "metric": "cpu.usage", "instance": "", "decimals": 2 }]));
         assert_eq!((&entry["t"], &entry["v"]), (&json!([at, at + 1000]), &json!([[100, 200]])));
         assert_eq!(entry["processes"][0]["name"], "init");
@@ -95,16 +94,16 @@ fn subscription_sends_backfill_then_columns() {
         assert_eq!((&tick["type"], &tick["hosts"][0]["host"]), (&json!("tick"), &id));
         assert_eq!((&tick["hosts"][0]["v"], &tick["hosts"][0]["shape"]), (&json!([350]), &entry["shape"]));
 
-        // A new shape is described before its first tick; only what is new is back-filled.
+        // A new shape is sent before its first tick; a repeated subscription sends new rows only.
         let body = json!({ "timestamp": at + 3000, "host": "a", "cpu": { "usage": 4, "core": { "0": { "usage": 1 } } } });
         hub.post_json(&body);
         let columns = next_json(&mut socket).await;
         assert_eq!((&columns["type"], columns["columns"].as_array().unwrap().len()), (&json!("columns"), 2));
-        // JSON objects are unordered: cpu.core stands before cpu.usage here.
+        // JSON objects are unordered: cpu.core sorts before cpu.usage.
         assert_eq!(next_json(&mut socket).await["hosts"][0]["v"], json!([10, 400]));
         send_message(&mut socket, json!({ "subscribe": { "id": 7, "hosts": ["a"], "metrics": ["cpu.usage"], "backfill_s": 300, "since": { id.as_str().unwrap(): at + 1000 } } })).await;
-        let rest = next_json(&mut socket).await;
-        let times: Vec<&Value> = rest["hosts"]
+        let remaining = next_json(&mut socket).await;
+        let times: Vec<&Value> = remaining["hosts"]
             .as_array()
             .unwrap()
             .iter()
@@ -116,7 +115,7 @@ fn subscription_sends_backfill_then_columns() {
         send_message(&mut socket, json!({ "ping": 3 })).await;
         assert_eq!(next_json(&mut socket).await, json!({ "type": "pong", "ping": 3 }));
         for (message, code) in [
-            (json!({ "subscribe": { "hosts": ["nobody"] } }), "unknown_host"),
+            (json!({ "subscribe": { "hosts": ["unknown"] } }), "unknown_host"),
             (json!({ "shout": 1 }), "invalid_message"),
             (json!({}), "invalid_message"),
             (json!([1, 2]), "invalid_message"),
@@ -139,18 +138,18 @@ fn large_backfill_is_split_into_messages() {
             .map(|n| json!({ "host": "big", "timestamp": at + tick * 200 + n, "big": metrics }))
             .collect();
         let body = zstd::bulk::compress(Value::Array(list).to_string().as_bytes(), 1).unwrap();
-        let answer = hub.post(&body, &[("Content-Encoding", "zstd")]);
-        assert_eq!(answer.body["accepted"], 200, "{}", answer.text);
+        let response = hub.post(&body, &[("Content-Encoding", "zstd")]);
+        assert_eq!(response.body["accepted"], 200, "{}", response.text);
     }
     block_on(async {
         let mut socket = connect(&hub).await;
         send_message(&mut socket, json!({ "subscribe": { "hosts": ["big"], "backfill_s": 300 } })).await;
         let (mut times, mut messages) = (Vec::new(), 0);
         while times.len() < 600 {
-            let past = next_json(&mut socket).await;
-            assert_eq!(past["type"], "backfill");
+            let backfill = next_json(&mut socket).await;
+            assert_eq!(backfill["type"], "backfill");
             messages += 1;
-            for entry in past["hosts"].as_array().unwrap() {
+            for entry in backfill["hosts"].as_array().unwrap() {
                 times.extend(entry["t"].as_array().unwrap().iter().map(|t| t.as_i64().unwrap()));
             }
         }
@@ -165,7 +164,7 @@ fn ticks_of_many_hosts_are_coalesced() {
     block_on(async {
         let mut socket = connect(&hub).await;
         send_message(&mut socket, json!({ "subscribe": { "metrics": ["cpu.usage"] } })).await;
-        eventually("the client is live", || clients(&hub) == 1);
+        eventually("the client is connected", || connections(&hub) == 1);
         let at = now_ms();
         for host in 0..20 {
             post(&hub, &format!("h{host}"), at, 1.0);
@@ -182,32 +181,35 @@ fn ticks_of_many_hosts_are_coalesced() {
     });
 }
 
-/// Reads nothing, while more is sent than all buffers between hold.
+/// The client reads nothing, and the hub sends more than all buffers between them hold.
 #[test]
 fn slow_client_is_dropped_without_memory_growth() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     block_on(async {
-        let deaf = connect(&hub).await;
-        eventually("the client is live", || clients(&hub) == 1);
+        let slow_client = connect(&hub).await;
+        eventually("the client is connected", || connections(&hub) == 1);
         let before = hub.process.resident_kib();
         let rows: Vec<Value> =
             (0..200).map(|pid| json!({ "pid": pid, "command": "x".repeat(1000) })).collect();
         let at = now_ms();
-        // 40 kB compressed, 200 kB a message, 60 MB in all.
+        // 40 kB compressed, 200 kB per message, 60 MB in total.
         for tick in 0..300 {
             let body =
                 json!({ "timestamp": at + tick, "host": "a", "processes": { "top": rows } }).to_string();
             let body = zstd::bulk::compress(body.as_bytes(), 1).unwrap();
             assert_eq!(hub.post(&body, &[("Content-Encoding", "zstd")]).body["accepted"], 1);
         }
-        eventually("the deaf client is dropped", || clients(&hub) == 0);
+        eventually("the slow client is disconnected", || connections(&hub) == 0);
         let metrics = hub.get("/metrics").text;
-        assert!(metrics.contains("perfwatch_live_closed_total{reason=\"slow\"} 1"), "{metrics}");
-        // The live window holds the snapshots themselves, with their encodings: 2 × 200 kB each.
-        let grown = hub.process.resident_kib().saturating_sub(before);
-        assert!(grown < 250 << 10, "{grown} KiB");
-        drop(deaf);
+        assert!(
+            metrics.contains("perfwatch_websocket_disconnects_total{reason=\"send_timeout\"} 1"),
+            "{metrics}"
+        );
+        // The recent window holds the snapshots and their encodings: 2 × 200 kB each.
+        let growth = hub.process.resident_kib().saturating_sub(before);
+        assert!(growth < 250 << 10, "{growth} KiB");
+        drop(slow_client);
     });
 }
 
@@ -215,12 +217,12 @@ fn slow_client_is_dropped_without_memory_growth() {
 fn disconnected_clients_release_resources() {
     const CYCLES: usize = 10_000;
     let folder = tempfile::tempdir().unwrap();
-    let often = [("PERFWATCH_HUB_LIMITS_API_REQUESTS_PER_SECOND", "100000")];
-    let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &often);
+    let no_rate_limit = [("PERFWATCH_HUB_LIMITS_API_REQUESTS_PER_SECOND", "100000")];
+    let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &no_rate_limit);
     post(&hub, "a", now_ms(), 1.0);
     let cycle = |count: usize| {
         block_on(async {
-            let one = async |n: usize| {
+            let connect_and_leave = async |n: usize| {
                 let mut socket = connect(&hub).await;
                 send_message(
                     &mut socket,
@@ -228,21 +230,21 @@ fn disconnected_clients_release_resources() {
                 )
                 .await;
                 assert_eq!(next_json(&mut socket).await["type"], "backfill");
-                // Half say goodbye, half are just gone.
+                // Half of the clients send a close frame, half drop the connection.
                 if n.is_multiple_of(2) {
                     socket.close(None).await.unwrap();
                 }
             };
-            futures_util::stream::iter(0..count).for_each_concurrent(16, one).await;
+            futures_util::stream::iter(0..count).for_each_concurrent(16, connect_and_leave).await;
         });
-        eventually("all clients are gone", || clients(&hub) == 0);
+        eventually("all clients are disconnected", || connections(&hub) == 0);
     };
     cycle(500);
-    let (memory, handles) = (hub.process.resident_kib(), hub.process.open_fds());
+    let (memory, open_fds) = (hub.process.resident_kib(), hub.process.open_fds());
     cycle(CYCLES);
-    eventually("sockets are closed", || hub.process.open_fds() <= handles + 2);
-    let grown = hub.process.resident_kib().saturating_sub(memory);
-    assert!(grown < 4 << 10, "{grown} KiB more after {CYCLES} clients");
+    eventually("sockets are closed", || hub.process.open_fds() <= open_fds + 2);
+    let growth = hub.process.resident_kib().saturating_sub(memory);
+    assert!(growth < 4 << 10, "memory grew by {growth} KiB after {CYCLES} clients");
 }
 
 #[test]
@@ -251,7 +253,7 @@ fn shutdown_closes_websockets_with_a_reason() {
     let mut hub = TestHub::start(folder.path());
     block_on(async {
         let mut socket = connect(&hub).await;
-        eventually("the client is live", || clients(&hub) == 1);
+        eventually("the client is connected", || connections(&hub) == 1);
         assert_eq!(hub.process.terminate(), 0);
         let Some(Ok(Message::Close(Some(frame)))) = socket.next().await else { panic!("no close frame") };
         assert_eq!(u16::from(frame.code), 1001);

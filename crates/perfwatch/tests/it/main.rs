@@ -1,6 +1,11 @@
-//! The whole by starting real processes: command line, ingest, live stream, kill -9.
+//! Integration tests of real processes: command line, ingestion, live stream, alerting, agentless
+//! collection, crash recovery.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests end at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails at the first error and prints the logs"
+)]
 
 mod access;
 mod agentless;

@@ -1,4 +1,4 @@
-//! Two hubs on one database: who is let in, shut out or changed by one counts at the other.
+//! Two hubs on one database: changes of accounts, agents, rules and alerts propagate.
 
 use crate::support::{ADMIN, TestHub, eventually, now_ms};
 use futures_util::StreamExt as _;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
-/// What two hubs share, and where each keeps its own.
+/// Two hubs with separate data directories and a shared database.
 struct TestInstall {
     _folders: [tempfile::TempDir; 2],
     _database: Postgres,
@@ -19,7 +19,7 @@ impl TestInstall {
     fn start() -> (Self, TestHub, TestHub) {
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let database = Postgres::start();
-        let url = database.database("people");
+        let url = database.database("shared");
         let start = |folder: &tempfile::TempDir| {
             TestHub::start_with(folder.path(), &["hub", "--listen", "127.0.0.1:0", "--store", &url])
         };
@@ -30,26 +30,30 @@ impl TestInstall {
 
 #[test]
 fn changes_propagate_between_hubs() {
-    let (site, a, b) = TestInstall::start();
-    // Someone let in by one logs in at the other.
-    let body = json!({ "name": "vera", "password": "nothing but looking", "role": "viewer" });
-    let vera = a.request("POST", "/api/v1/users", &a.token, &body).body["id"].as_str().unwrap().to_owned();
-    let login = json!({ "name": "vera", "password": "nothing but looking" });
+    let (install, a, b) = TestInstall::start();
+    // A user created at one hub logs in at the other.
+    let body = json!({ "name": "vera", "password": "viewer-password-1", "role": "viewer" });
+    let user_id = a.request("POST", "/api/v1/users", &a.token, &body).body["id"].as_str().unwrap().to_owned();
+    let login = json!({ "name": "vera", "password": "viewer-password-1" });
     let mut signed = String::new();
-    eventually("the other hub knows her", || {
-        let answer = b.request("POST", "/api/v1/auth/token", "", &login);
-        signed = answer.body["token"].as_str().unwrap_or_default().to_owned();
-        answer.status == 200
+    eventually("the other hub knows the user", || {
+        let response = b.request("POST", "/api/v1/auth/token", "", &login);
+        signed = response.body["token"].as_str().unwrap_or_default().to_owned();
+        response.status == 200
     });
-    assert_eq!(a.request("GET", "/api/v1/hosts", &signed, &Value::Null).status, 200, "one key for both");
-    // Shut out by one, her stream at the other ends.
+    assert_eq!(
+        a.request("GET", "/api/v1/hosts", &signed, &Value::Null).status,
+        200,
+        "both hubs use the same signing keys"
+    );
+    // Disabling the user at one hub closes their stream at the other.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let stream = format!("ws://{}/api/ws/metrics?token={signed}", b.address);
         let (mut socket, _) = connect_async(stream).await.unwrap();
-        let path = format!("/api/v1/users/{vera}");
+        let path = format!("/api/v1/users/{user_id}");
         assert_eq!(a.request("PATCH", &path, &a.token, &json!({ "enabled": false })).status, 200);
-        let began = now_ms();
+        let started = now_ms();
         let code = loop {
             match tokio::time::timeout(Duration::from_secs(20), socket.next()).await.unwrap() {
                 Some(Ok(Message::Close(Some(frame)))) => break u16::from(frame.code),
@@ -57,100 +61,102 @@ fn changes_propagate_between_hubs() {
                 other => panic!("{other:?}"),
             }
         };
-        assert!(code == 4401 && now_ms() - began < 5_000, "{code} after {} ms", now_ms() - began);
+        assert!(code == 4401 && now_ms() - started < 5_000, "{code} after {} ms", now_ms() - started);
     });
-    // An agent let in by one sends to the other; revoked by one, it is refused by the other.
-    let made = a.request("POST", "/api/v1/enrollment-tokens", &a.token, &json!({ "name": "x" }));
+    // An agent enrolled at one hub sends to the other, until it is revoked at the first.
+    let created = a.request("POST", "/api/v1/enrollment-tokens", &a.token, &json!({ "name": "x" }));
     let host = "01a1ffe1-afde-72f9-853f-a45c90cff753";
-    let enrol = json!({ "token": made.body["token"], "host_id": host, "host_name": "it" });
-    let agent = a.request("POST", "/api/v1/agents/enroll", "", &enrol).body;
+    let enrollment = json!({ "token": created.body["token"], "host_id": host, "host_name": "it" });
+    let agent = a.request("POST", "/api/v1/agents/enroll", "", &enrollment).body;
     let (id, secret) = (agent["agent_id"].as_str().unwrap(), agent["secret"].as_str().unwrap());
-    let sends = || {
+    let send = || {
         let body = json!({ "host": "it", "host_id": host, "seq": now_ms(), "cpu": { "usage": 1 } });
-        let answer = b.request("POST", "/ingest/metrics", secret, &body);
-        (answer.status, answer.code().to_owned())
+        let response = b.request("POST", "/ingest/metrics", secret, &body);
+        (response.status, response.code().to_owned())
     };
-    eventually("it sends to the other", || sends().0 == 200);
+    eventually("the other hub accepts snapshots", || send().0 == 200);
     assert_eq!(a.request("POST", &format!("/api/v1/agents/{id}/revoke"), &a.token, &Value::Null).status, 200);
-    eventually("the other refuses it", || sends() == (403, "agent_revoked".to_owned()));
-    drop(site);
+    eventually("the other hub rejects snapshots", || send() == (403, "agent_revoked".to_owned()));
+    drop(install);
 }
 
 #[test]
 fn concurrent_changes_conflict_or_apply_once() {
-    let (site, a, b) = TestInstall::start();
-    let body = json!({ "name": "vera", "password": "nothing but looking", "role": "viewer" });
-    let vera = a.request("POST", "/api/v1/users", &a.token, &body).body["id"].as_str().unwrap().to_owned();
-    eventually("the other hub knows her", || b.get("/api/v1/users").text.contains("vera"));
-    // Both change the same at one moment: each says what became of it, and nothing is half done.
-    let path = format!("/api/v1/users/{vera}");
-    for turn in 0..10 {
-        let tags = |hub: &str| json!({ "host_tags": [format!("{hub}{turn}")], "enabled": true });
-        let ask = |hub: &TestHub, name: &str| hub.request("PATCH", &path, &hub.token, &tags(name)).status;
+    let (install, a, b) = TestInstall::start();
+    let body = json!({ "name": "vera", "password": "viewer-password-1", "role": "viewer" });
+    let user_id = a.request("POST", "/api/v1/users", &a.token, &body).body["id"].as_str().unwrap().to_owned();
+    eventually("the other hub knows the user", || b.get("/api/v1/users").text.contains("vera"));
+    // Concurrent changes of one user are applied or rejected as a whole.
+    let path = format!("/api/v1/users/{user_id}");
+    for round in 0..10 {
+        let tags = |hub: &str| json!({ "host_tags": [format!("{hub}{round}")], "enabled": true });
+        let change = |hub: &TestHub, name: &str| hub.request("PATCH", &path, &hub.token, &tags(name)).status;
         let codes = std::thread::scope(|scope| {
-            let (first, second) = (scope.spawn(|| ask(&a, "a")), scope.spawn(|| ask(&b, "b")));
+            let (first, second) = (scope.spawn(|| change(&a, "a")), scope.spawn(|| change(&b, "b")));
             [first.join().unwrap(), second.join().unwrap()]
         });
         assert!(codes.iter().all(|code| [200, 409].contains(code)) && codes.contains(&200), "{codes:?}");
     }
-    // Two administrators can't remove each other, one on each hub.
-    let body = json!({ "name": "root", "password": "another one of them", "role": "admin" });
-    let root = a.request("POST", "/api/v1/users", &a.token, &body).body["id"].as_str().unwrap().to_owned();
-    let me =
+    // Two administrators who delete each other at the same time: one of them remains.
+    let body = json!({ "name": "root", "password": "initial-password-2", "role": "admin" });
+    let root_id = a.request("POST", "/api/v1/users", &a.token, &body).body["id"].as_str().unwrap().to_owned();
+    let admin_id =
         a.request("GET", "/api/v1/auth/me", &a.token, &Value::Null).body["id"].as_str().unwrap().to_owned();
-    let mut by_root = String::new();
-    eventually("the other hub knows root", || {
-        let login = json!({ "name": "root", "password": "another one of them" });
-        by_root = b.request("POST", "/api/v1/auth/token", "", &login).body["token"]
+    let mut root_token = String::new();
+    eventually("root logs in at the other hub", || {
+        let login = json!({ "name": "root", "password": "initial-password-2" });
+        root_token = b.request("POST", "/api/v1/auth/token", "", &login).body["token"]
             .as_str()
             .unwrap_or_default()
             .to_owned();
-        !by_root.is_empty()
+        !root_token.is_empty()
     });
     std::thread::scope(|scope| {
-        scope.spawn(|| a.request("DELETE", &format!("/api/v1/users/{root}"), &a.token, &Value::Null));
-        scope.spawn(|| b.request("DELETE", &format!("/api/v1/users/{me}"), &by_root, &Value::Null));
+        scope.spawn(|| a.request("DELETE", &format!("/api/v1/users/{root_id}"), &a.token, &Value::Null));
+        scope.spawn(|| b.request("DELETE", &format!("/api/v1/users/{admin_id}"), &root_token, &Value::Null));
     });
-    eventually("one of them is left", || {
-        let enters = |name: &str, password: &str| {
+    eventually("one administrator remains", || {
+        let can_log_in = |name: &str, password: &str| {
             let body = json!({ "name": name, "password": password });
             b.request("POST", "/api/v1/auth/token", "", &body).status == 200
         };
-        enters(ADMIN.0, ADMIN.1) != enters("root", "another one of them")
+        can_log_in(ADMIN.0, ADMIN.1) != can_log_in("root", "initial-password-2")
     });
-    drop(site);
+    drop(install);
 }
 
 #[test]
 fn two_hubs_notify_once_and_share_last_seen() {
-    let (site, a, b) = TestInstall::start();
-    let sink = HttpRecorder::start();
-    for row in a.get("/api/v1/rules").body["rules"].as_array().unwrap() {
-        let path = format!("/api/v1/rules/{}", row["rule"]["id"].as_str().unwrap());
+    let (install, a, b) = TestInstall::start();
+    let recorder = HttpRecorder::start();
+    for existing in a.get("/api/v1/rules").body["rules"].as_array().unwrap() {
+        let path = format!("/api/v1/rules/{}", existing["rule"]["id"].as_str().unwrap());
         assert_eq!(a.request("DELETE", &path, &a.token, &Value::Null).status, 204);
     }
-    let busy = json!({ "name": "busy", "when": { "kind": "value", "metric": "cpu.usage", "threshold": 90 } });
-    let down = json!({ "name": "down", "when": { "kind": "silent", "grace": "5s" } });
+    let busy = json!({ "name": "busy", "condition": { "kind": "threshold", "metric": "cpu.usage", "threshold": 90 } });
+    let down = json!({ "name": "down", "condition": { "kind": "no_data", "grace": "5s" } });
     for rule in [busy, down] {
         assert_eq!(a.request("POST", "/api/v1/rules", &a.token, &rule).status, 201);
     }
-    let hook = json!({ "name": "hook", "kind": "webhook", "settings": { "url": sink.url() } });
+    let hook = json!({ "name": "hook", "kind": "webhook", "settings": { "url": recorder.url() } });
     assert_eq!(b.request("POST", "/api/v1/channels", &b.token, &hook).status, 201);
-    // Each tick to the other hub, as a load balancer may do.
+    // A load balancer may alternate the ticks of a host between the hubs.
     let send = |usage: f64| {
         for hub in [&a, &b] {
             let body =
                 json!({ "host": "it", "seq": now_ms(), "interval_ms": 1_000, "cpu": { "usage": usage } });
             assert_eq!(hub.post_json(&body).status, 200);
+            // Elapsed time between two ticks.
             std::thread::sleep(Duration::from_millis(200));
         }
     };
-    let notices = || {
-        let all =
-            a.get("/api/v1/notifications?limit=50").body["messages"].as_array().cloned().unwrap_or_default();
-        all.iter().rev().map(|one| one["notice"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    let reasons = || {
+        let page = a.get("/api/v1/notifications?limit=50").body;
+        let newest_first = page["notifications"].as_array().cloned().unwrap_or_default();
+        let reason = |notification: &Value| notification["reason"].as_str().unwrap().to_owned();
+        newest_first.iter().rev().map(reason).collect::<Vec<_>>()
     };
-    // The host gets its id at one of them and is learnt by the other.
+    // The host receives its id at one hub, and the other hub reads it from the database.
     eventually("both know the host", || {
         a.post_json(&json!({ "host": "it", "cpu": { "usage": 10 } }));
         b.get("/api/v1/hosts/it").status == 200
@@ -158,24 +164,24 @@ fn two_hubs_notify_once_and_share_last_seen() {
     for _ in 0..8 {
         send(99.0);
     }
-    eventually("it is told", || notices().len() == 1);
+    eventually("a notification is created", || reasons().len() == 1);
     for hub in [&a, &b] {
-        eventually("both know of it", || {
+        eventually("both hubs know the incident", || {
             hub.get("/api/v1/incidents").body["incidents"].as_array().unwrap().len() == 1
         });
     }
-    // It goes to one of them alone now, which sees the end of it; nobody calls it silent meanwhile.
+    // One hub receives all ticks: it resolves the alert, and no hub reports missing data.
     for _ in 0..25 {
         a.post_json(&json!({ "host": "it", "interval_ms": 1_000, "cpu": { "usage": 10 } }));
+        // Elapsed time between two ticks; 25 ticks are several grace periods.
         std::thread::sleep(Duration::from_millis(1_000));
     }
-    assert_eq!(notices(), ["opened", "resolved"]);
-    // And again at the other: an alert that it thought to fire still would say nothing.
-    for _ in 0..3 {
+    assert_eq!(reasons(), ["opened", "resolved"]);
+    // The other hub knows that the alert is resolved, and fires it again.
+    eventually("a third notification is created", || {
         b.post_json(&json!({ "host": "it", "interval_ms": 1_000, "cpu": { "usage": 99 } }));
-        std::thread::sleep(Duration::from_millis(500));
-    }
-    eventually("it is told again", || notices().len() == 3);
-    assert_eq!(notices()[2], "reopened");
-    drop(site);
+        reasons().len() == 3
+    });
+    assert_eq!(reasons()[2], "reopened");
+    drop(install);
 }

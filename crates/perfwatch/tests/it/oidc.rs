@@ -1,5 +1,5 @@
-//! Single sign-on against an issuer of the test's own, which checks what a real one checks: the
-//! code, who asks for it, where it goes, and the proof of RFC 7636.
+//! Single sign-on with a test issuer that checks what a real issuer checks: code, client, redirect
+//! URI, and the PKCE proof (RFC 7636).
 
 use crate::support::{TestHub, eventually, now_ms};
 use base64::Engine as _;
@@ -13,19 +13,21 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-const SECRET: &str = "known to issuer and hub";
+/// Client secret of the hub.
+const SECRET: &str = "oidc-client-secret";
 
-/// What the issuer does.
+/// OpenID Connect issuer on a loopback port.
 struct Issuer {
     address: String,
     key: KeyPair,
-    /// What it says of who logs in; a test changes it.
+    /// Claims of the next login.
     claims: Mutex<Value>,
-    /// What the browser brought, by code.
-    begun: Mutex<HashMap<String, HashMap<String, String>>>,
+    /// Parameters of the authorization requests, by code.
+    authorizations: Mutex<HashMap<String, HashMap<String, String>>>,
 }
 
-fn pairs(text: &str) -> HashMap<String, String> {
+/// Parses a query string.
+fn parse_query(text: &str) -> HashMap<String, String> {
     let uri: ureq::http::Uri = format!("http://x/?{text}").parse().unwrap();
     let decode = |text: &str| {
         let mut bytes = text.bytes();
@@ -40,8 +42,8 @@ fn pairs(text: &str) -> HashMap<String, String> {
         }
         String::from_utf8(out).unwrap()
     };
-    let of = |pair: &str| pair.split_once('=').map(|(name, value)| (decode(name), decode(value)));
-    uri.query().unwrap_or_default().split('&').filter_map(of).collect()
+    let decode_pair = |pair: &str| pair.split_once('=').map(|(name, value)| (decode(name), decode(value)));
+    uri.query().unwrap_or_default().split('&').filter_map(decode_pair).collect()
 }
 
 impl Issuer {
@@ -51,7 +53,7 @@ impl Issuer {
             address: listener.local_addr().unwrap().to_string(),
             key: KeyPair::generate().unwrap(),
             claims: Mutex::new(json!({})),
-            begun: Mutex::default(),
+            authorizations: Mutex::default(),
         });
         let shared = issuer.clone();
         std::thread::spawn(move || {
@@ -62,7 +64,7 @@ impl Issuer {
         issuer
     }
 
-    /// What it says from now on of who logs in.
+    /// Sets the claims of later logins.
     fn set_claims(&self, claims: Value) {
         *self.claims.lock().unwrap() = claims;
     }
@@ -73,8 +75,8 @@ impl Issuer {
 
     fn serve(&self, stream: TcpStream) {
         let mut reader = BufReader::new(stream);
-        let mut first = String::new();
-        reader.read_line(&mut first).unwrap();
+        let mut request_line = String::new();
+        reader.read_line(&mut request_line).unwrap();
         let mut length = 0;
         loop {
             let mut line = String::new();
@@ -88,16 +90,16 @@ impl Issuer {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();
-        let target = first.split(' ').nth(1).unwrap();
+        let target = request_line.split(' ').nth(1).unwrap();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let (status, location, text) = self.answer(path, query, &String::from_utf8(body).unwrap());
+        let (status, location, text) = self.respond(path, query, &String::from_utf8(body).unwrap());
         let head =
             format!("HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nLocation: {location}\r\n");
-        let all = format!("{head}Content-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len());
-        reader.get_mut().write_all(all.as_bytes()).unwrap();
+        let response = format!("{head}Content-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len());
+        reader.get_mut().write_all(response.as_bytes()).unwrap();
     }
 
-    fn answer(&self, path: &str, query: &str, body: &str) -> (u16, String, String) {
+    fn respond(&self, path: &str, query: &str, body: &str) -> (u16, String, String) {
         let url = self.url();
         match path {
             "/.well-known/openid-configuration" => {
@@ -109,49 +111,57 @@ impl Issuer {
                 (200, String::new(), metadata.to_string())
             }
             "/keys" => {
-                // The point of SEC 1, uncompressed.
+                // Uncompressed point (SEC 1).
                 let point = self.key.public_key_raw();
-                let part = |range: std::ops::Range<usize>| BASE64_URL_SAFE_NO_PAD.encode(&point[range]);
+                let coordinate = |range: std::ops::Range<usize>| BASE64_URL_SAFE_NO_PAD.encode(&point[range]);
                 let key = json!({
                     "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "one",
-                    "x": part(1..33), "y": part(33..65),
+                    "x": coordinate(1..33), "y": coordinate(33..65),
                 });
                 (200, String::new(), json!({ "keys": [key] }).to_string())
             }
             "/authorize" => {
-                let asked = pairs(query);
+                let parameters = parse_query(query);
                 assert_eq!(
-                    (asked["response_type"].as_str(), asked["code_challenge_method"].as_str()),
+                    (parameters["response_type"].as_str(), parameters["code_challenge_method"].as_str()),
                     ("code", "S256")
                 );
-                assert!(asked["scope"].split(' ').any(|scope| scope == "openid"));
-                let code = format!("code-{}", self.begun.lock().unwrap().len());
-                let to = format!("{}?code={code}&state={}", asked["redirect_uri"], asked["state"]);
-                self.begun.lock().unwrap().insert(code, asked);
-                (303, to, String::new())
+                assert!(parameters["scope"].split(' ').any(|scope| scope == "openid"));
+                let code = format!("code-{}", self.authorizations.lock().unwrap().len());
+                let redirect =
+                    format!("{}?code={code}&state={}", parameters["redirect_uri"], parameters["state"]);
+                self.authorizations.lock().unwrap().insert(code, parameters);
+                (303, redirect, String::new())
             }
             "/token" => {
-                let asked = pairs(body);
-                let Some(begun) = self.begun.lock().unwrap().remove(&asked["code"]) else {
+                let parameters = parse_query(body);
+                let Some(authorization) = self.authorizations.lock().unwrap().remove(&parameters["code"])
+                else {
                     return (400, String::new(), json!({ "error": "invalid_grant" }).to_string());
                 };
-                let proof = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(asked["code_verifier"].as_bytes()));
-                let fine = proof == begun["code_challenge"]
-                    && asked["redirect_uri"] == begun["redirect_uri"]
-                    && asked["client_secret"] == SECRET
-                    && asked["client_id"] == begun["client_id"];
-                if !fine {
+                let proof =
+                    BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(parameters["code_verifier"].as_bytes()));
+                let is_valid = proof == authorization["code_challenge"]
+                    && parameters["redirect_uri"] == authorization["redirect_uri"]
+                    && parameters["client_secret"] == SECRET
+                    && parameters["client_id"] == authorization["client_id"];
+                if !is_valid {
                     return (400, String::new(), json!({ "error": "invalid_grant" }).to_string());
                 }
                 (
                     200,
                     String::new(),
-                    json!({ "id_token": self.sign(&begun["nonce"]), "access_token": "at" }).to_string(),
+                    json!({ "id_token": self.sign(&authorization["nonce"]), "access_token": "at" })
+                        .to_string(),
                 )
             }
             "/userinfo" => {
                 let claims = self.claims.lock().unwrap();
-                (200, String::new(), json!({ "sub": claims["sub"], "groups": claims["later"] }).to_string())
+                (
+                    200,
+                    String::new(),
+                    json!({ "sub": claims["sub"], "groups": claims["userinfo_groups"] }).to_string(),
+                )
             }
             _ => (404, String::new(), "{}".to_owned()),
         }
@@ -161,60 +171,60 @@ impl Issuer {
         let now = now_ms() / 1_000;
         let mut claims =
             json!({ "iss": self.url(), "aud": "perfwatch", "iat": now, "exp": now + 60, "nonce": nonce });
-        let told = self.claims.lock().unwrap().clone();
-        claims.as_object_mut().unwrap().extend(told.as_object().unwrap().clone());
+        let configured = self.claims.lock().unwrap().clone();
+        claims.as_object_mut().unwrap().extend(configured.as_object().unwrap().clone());
         let header = Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::ES256) };
         jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ec_der(&self.key.serialize_der())).unwrap()
     }
 }
 
-/// A browser with its cookies.
+/// Browser with its cookies, by name.
 #[derive(Default)]
 struct Browser(HashMap<String, String>);
 
 impl Browser {
-    /// One step: status and where it sends us.
+    /// Sends one request; returns status and redirect location.
     fn get(&mut self, url: &str) -> (u16, String) {
         let agent =
             ureq::Agent::config_builder().max_redirects(0).http_status_as_error(false).build().new_agent();
         let cookies: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let answer = agent.get(url).header("Cookie", cookies.join("; ")).call().unwrap();
-        for set in answer.headers().get_all("set-cookie") {
+        let response = agent.get(url).header("Cookie", cookies.join("; ")).call().unwrap();
+        for set in response.headers().get_all("set-cookie") {
             let (name, value) = set.to_str().unwrap().split(';').next().unwrap().split_once('=').unwrap();
             self.0.insert(name.to_owned(), value.to_owned());
         }
-        let location = answer.headers().get("location").map_or("", |to| to.to_str().unwrap());
-        (answer.status().as_u16(), location.to_owned())
+        let location = response.headers().get("location").map_or("", |to| to.to_str().unwrap());
+        (response.status().as_u16(), location.to_owned())
     }
 
-    /// The whole way: where it ends.
+    /// Completes a login; returns the final redirect location.
     fn log_in(&mut self, hub: &TestHub) -> String {
         let (status, to) = self.get(&hub.url("/api/v1/auth/oidc/login?next=%2Fhosts%2Fx"));
         assert_eq!(status, 303);
-        let (_, back) = self.get(&to);
-        self.get(&back).1
+        let (_, callback) = self.get(&to);
+        self.get(&callback).1
     }
 }
 
-/// A hub that trusts the issuer.
+/// Starts a hub that trusts the issuer.
 fn start(issuer: &Issuer, folder: &std::path::Path) -> TestHub {
     let url = issuer.url();
-    let told = [
+    let env = [
         ("PERFWATCH_HUB_OIDC_ISSUER", url.as_str()),
         ("PERFWATCH_HUB_OIDC_CLIENT_SECRET", SECRET),
         ("PERFWATCH_HUB_OIDC_ADMINS", "sre"),
         ("PERFWATCH_HUB_OIDC_VIEWERS", "staff"),
     ];
-    TestHub::start_with_env(folder, &["hub", "--listen", "127.0.0.1:0"], &told)
+    TestHub::start_with_env(folder, &["hub", "--listen", "127.0.0.1:0"], &env)
 }
 
-/// The role of who is logged in; null for nobody.
+/// Returns the role of the logged-in user; null without a session.
 fn role(hub: &TestHub, browser: &Browser) -> Value {
     let session = browser.0.get("perfwatch_session").cloned().unwrap_or_default();
-    let me =
+    let response =
         ureq::get(hub.url("/api/v1/auth/me")).header("Cookie", format!("perfwatch_session={session}")).call();
-    me.map_or(Value::Null, |mut me| {
-        serde_json::from_str::<Value>(&me.body_mut().read_to_string().unwrap()).unwrap()["role"].clone()
+    response.map_or(Value::Null, |mut response| {
+        serde_json::from_str::<Value>(&response.body_mut().read_to_string().unwrap()).unwrap()["role"].clone()
     })
 }
 
@@ -223,7 +233,7 @@ fn oidc_login_maps_role_claims() {
     let folder = tempfile::tempdir().unwrap();
     let issuer = Issuer::start();
     let hub = start(&issuer, folder.path());
-    // A viewer by a group in the token; an admin once the issuer says so.
+    // The role follows the groups of the ID token at every login.
     issuer.set_claims(json!({ "sub": "42", "preferred_username": "Ada", "groups": ["staff"] }));
     let mut browser = Browser::default();
     assert_eq!(browser.log_in(&hub), "/hosts/x");
@@ -234,9 +244,9 @@ fn oidc_login_maps_role_claims() {
     let users = hub.get("/api/v1/users").body["users"].clone();
     let names: Vec<&str> =
         users.as_array().unwrap().iter().map(|user| user["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["ada", "admin"], "one account, by what the issuer calls them for ever");
-    // Groups that only its other page tells.
-    issuer.set_claims(json!({ "sub": "43", "email": "bo@example.com", "later": ["staff"] }));
+    assert_eq!(names, ["ada", "admin"], "one account per subject, whatever its name");
+    // Groups from the userinfo endpoint.
+    issuer.set_claims(json!({ "sub": "43", "email": "bo@example.com", "userinfo_groups": ["staff"] }));
     let mut other = Browser::default();
     assert_eq!(other.log_in(&hub), "/hosts/x");
     assert_eq!(role(&hub, &other), "viewer");
@@ -247,23 +257,23 @@ fn oidc_rejects_unverified_claims() {
     let folder = tempfile::tempdir().unwrap();
     let issuer = Issuer::start();
     let hub = start(&issuer, folder.path());
-    let of_staff = |more: Value| {
+    let staff_claims = |overrides: Value| {
         let mut claims = json!({ "sub": "46", "preferred_username": "x", "groups": ["staff"] });
-        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        claims.as_object_mut().unwrap().extend(overrides.as_object().unwrap().clone());
         claims
     };
-    for (claims, problem) in [
+    for (claims, code) in [
         (json!({ "sub": "44", "preferred_username": "eve", "groups": ["guests"] }), "sso_no_role"),
         (json!({ "sub": "45", "preferred_username": "admin", "groups": ["staff"] }), "sso_name_taken"),
-        (of_staff(json!({ "aud": "another" })), "sso_failed"),
-        (of_staff(json!({ "iss": "http://evil" })), "sso_failed"),
-        (of_staff(json!({ "exp": 1_000 })), "sso_failed"),
-        (of_staff(json!({ "nonce": "old" })), "sso_failed"),
-        (of_staff(json!({ "azp": "another" })), "sso_failed"),
+        (staff_claims(json!({ "aud": "another" })), "sso_failed"),
+        (staff_claims(json!({ "iss": "http://evil" })), "sso_failed"),
+        (staff_claims(json!({ "exp": 1_000 })), "sso_failed"),
+        (staff_claims(json!({ "nonce": "old" })), "sso_failed"),
+        (staff_claims(json!({ "azp": "another" })), "sso_failed"),
     ] {
         issuer.set_claims(claims.clone());
         let mut browser = Browser::default();
-        assert_eq!(browser.log_in(&hub), format!("/login?problem={problem}"), "{claims}");
+        assert_eq!(browser.log_in(&hub), format!("/login?problem={code}"), "{claims}");
         assert_eq!(role(&hub, &browser), Value::Null);
     }
     assert_eq!(hub.get("/api/v1/users").body["users"].as_array().unwrap().len(), 1);
@@ -277,14 +287,14 @@ fn oidc_rejects_foreign_state() {
     issuer.set_claims(json!({ "sub": "42", "groups": ["staff"] }));
     let mut victim = Browser::default();
     let (_, to) = Browser::default().get(&hub.url("/api/v1/auth/oidc/login"));
-    let (_, planted) = Browser::default().get(&to);
-    assert_eq!(victim.get(&planted).1, "/login?problem=sso_refused");
+    let (_, foreign_callback) = Browser::default().get(&to);
+    assert_eq!(victim.get(&foreign_callback).1, "/login?problem=sso_denied");
     let (_, to) = victim.get(&hub.url("/api/v1/auth/oidc/login"));
-    assert_eq!(victim.get(&planted).1, "/login?problem=sso_failed", "a state of another login");
+    assert_eq!(victim.get(&foreign_callback).1, "/login?problem=sso_failed", "state of another browser");
     victim.get(&hub.url("/api/v1/auth/oidc/login"));
-    let (_, back) = victim.get(&to);
-    assert_eq!(victim.get(&back).1, "/login?problem=sso_failed", "of an earlier login");
+    let (_, callback) = victim.get(&to);
+    assert_eq!(victim.get(&callback).1, "/login?problem=sso_failed", "state of an earlier login");
     assert_eq!(role(&hub, &victim), Value::Null);
-    eventually("it is in the log", || hub.process.log().contains("single sign-on"));
+    eventually("the failure is logged", || hub.process.log().contains("OIDC login failed"));
     assert!(!hub.process.log().contains(SECRET));
 }

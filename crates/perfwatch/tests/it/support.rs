@@ -1,16 +1,20 @@
-//! A hub or agent of its own for each test: real processes, own folder, own port, killed at
-//! the end.
+//! Hub and agent processes for tests. Each test has its own processes, directory and port; they are
+//! killed at its end.
 
+use perfwatch_model::{Clock as _, SystemClock};
 use serde_json::json;
+use std::fmt::Debug;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// Path of the full binary.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_perfwatch");
+/// Path of the agent binary.
 pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_perfwatch-agent");
 
-/// A child that does not outlive its test.
+/// Child process that is killed when dropped; prints its log if the test fails.
 pub(crate) struct Process {
     pub(crate) child: Child,
     log: PathBuf,
@@ -41,13 +45,13 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// kill -9.
+    /// Kills the process with SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM; the exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub(crate) fn terminate(&mut self) -> i32 {
         self.signal("TERM");
         self.child.wait().unwrap().code().unwrap_or(-1)
@@ -79,16 +83,16 @@ impl Drop for Process {
     }
 }
 
-/// A hub without agents.
+/// Running hub without an agent.
 pub(crate) struct TestHub {
     pub(crate) process: Process,
     pub(crate) address: String,
-    /// Of the administrator; may do all.
+    /// API token of the administrator.
     pub(crate) token: String,
 }
 
-/// The administrator of every hub here.
-pub(crate) const ADMIN: (&str, &str) = ("admin", "a hub that is tested");
+/// Name and password of the administrator of every test hub.
+pub(crate) const ADMIN: (&str, &str) = ("admin", "initial-password-1");
 
 pub(crate) struct TestResponse {
     pub(crate) status: u16,
@@ -115,7 +119,7 @@ impl TestHub {
         Self::start_with_env(folder, args, &[])
     }
 
-    /// With settings by the environment.
+    /// Starts a hub with additional environment variables.
     pub(crate) fn start_with_env(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let variables = [variables, &[("PERFWATCH_HUB_ADMIN_PASSWORD", ADMIN.1)]].concat();
         let mut process = Process::spawn_with(BINARY, folder, "hub", args, &variables);
@@ -125,27 +129,27 @@ impl TestHub {
         assert!(address.contains(':'), "{line:?} {}", process.log());
         let mut hub = Self { process, address, token: String::new() };
         if line.contains("http://") {
-            hub.token = hub.make_token(ADMIN, "admin");
+            hub.token = hub.create_token(ADMIN, "admin");
         }
         hub
     }
 
-    /// A signed token by name and password.
-    pub(crate) fn create_user_and_log_in(&self, name: &str, password: &str) -> String {
+    /// Returns a signed token for name and password.
+    pub(crate) fn sign_token(&self, name: &str, password: &str) -> String {
         let body = json!({ "name": name, "password": password });
-        let answer = self.request("POST", "/api/v1/auth/token", "", &body);
-        answer.body["token"].as_str().unwrap_or_else(|| panic!("{}", answer.text)).to_owned()
+        let response = self.request("POST", "/api/v1/auth/token", "", &body);
+        response.body["token"].as_str().unwrap_or_else(|| panic!("{}", response.text)).to_owned()
     }
 
-    /// The cookie of a browser that is logged in.
+    /// Logs in and returns the session cookie.
     pub(crate) fn log_in(&self, name: &str, password: &str) -> String {
         let body = json!({ "name": name, "password": password });
         let post = ureq::post(self.url("/api/v1/auth/login")).header("Content-Type", "application/json");
-        let answer = post.send(body.to_string()).unwrap();
-        answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned()
+        let response = post.send(body.to_string()).unwrap();
+        response.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned()
     }
 
-    /// As a page of the hub asks.
+    /// Sends a request of a dashboard page: with session cookie and origin.
     pub(crate) fn browser_request(
         &self,
         method: &str,
@@ -156,18 +160,18 @@ impl TestHub {
         let request = ureq::http::Request::builder().method(method).uri(self.url(path));
         let request = request.header("Cookie", cookie).header("Origin", self.url(""));
         let request = request.header("Content-Type", "application/json").body(body.to_string()).unwrap();
-        answer(client().run(request))
+        read_response(client().run(request))
     }
 
-    /// A token that lasts.
-    pub(crate) fn make_token(&self, (name, password): (&str, &str), scope: &str) -> String {
+    /// Creates an API token.
+    pub(crate) fn create_token(&self, (name, password): (&str, &str), scope: &str) -> String {
         let cookie = self.log_in(name, password);
         let body = json!({ "name": "test", "scope": scope });
-        let answer = self.browser_request("POST", "/api/v1/tokens", &cookie, &body);
-        answer.body["token"].as_str().unwrap_or_else(|| panic!("{}", answer.text)).to_owned()
+        let response = self.browser_request("POST", "/api/v1/tokens", &cookie, &body);
+        response.body["token"].as_str().unwrap_or_else(|| panic!("{}", response.text)).to_owned()
     }
 
-    /// Any request by any token; without one, by nobody.
+    /// Sends a request with a token; anonymously if the token is empty.
     pub(crate) fn request(
         &self,
         method: &str,
@@ -180,11 +184,10 @@ impl TestHub {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
         if body.is_null() {
-            return answer(client().run(request.body(()).unwrap()));
+            return read_response(client().run(request.body(()).unwrap()));
         }
         let request = request.header("Content-Type", "application/json").body(body.to_string()).unwrap();
-        let agent = client();
-        answer(agent.run(request))
+        read_response(client().run(request))
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -201,18 +204,18 @@ impl TestHub {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        answer(request.send(body))
+        read_response(request.send(body))
     }
 
     pub(crate) fn post_json(&self, body: &serde_json::Value) -> TestResponse {
         self.post(body.to_string().as_bytes(), &[("Content-Type", "application/json")])
     }
 
-    /// Sequence numbers of a host, in the order of the live window.
+    /// Returns the sequence numbers of a host in the recent window, in order.
     pub(crate) fn seqs(&self, host: &str) -> Vec<u64> {
-        let answer = self.get(&format!("/api/metrics/recent?host={host}"));
-        let list = answer.body["snapshots"].as_array().cloned().unwrap_or_default();
-        list.iter().map(|snapshot| snapshot["seq"].as_u64().unwrap()).collect()
+        let response = self.get(&format!("/api/metrics/recent?host={host}"));
+        let snapshots = response.body["snapshots"].as_array().cloned().unwrap_or_default();
+        snapshots.iter().map(|snapshot| snapshot["seq"].as_u64().unwrap()).collect()
     }
 }
 
@@ -225,7 +228,7 @@ fn client() -> ureq::Agent {
         .new_agent()
 }
 
-fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> TestResponse {
+fn read_response(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> TestResponse {
     let mut response = result.unwrap();
     let mut text = String::new();
     response.body_mut().as_reader().read_to_string(&mut text).unwrap();
@@ -233,29 +236,70 @@ fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Test
     TestResponse { status: response.status().as_u16(), body, text }
 }
 
-/// Waits for what must become true; generous, for machines with little to spare.
-pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    for _ in 0..800 {
-        if check() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
+/// Deadline of [`eventually`]; long, because test machines may be slow.
+const POLL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time between two checks of a polled condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Polls until the condition is true.
+pub(crate) fn eventually(condition: &str, mut check: impl FnMut() -> bool) {
+    let clock = SystemClock::new();
+    let deadline = clock.monotonic() + POLL_TIMEOUT;
+    while !check() {
+        assert!(clock.monotonic() < deadline, "timed out waiting until {condition}");
+        std::thread::sleep(POLL_INTERVAL);
     }
-    panic!("never happened: {what}");
+}
+
+/// Polls until a value has not changed for the given time; returns the value.
+pub(crate) fn until_stable<T: PartialEq + Debug>(quiet: Duration, mut read: impl FnMut() -> T) -> T {
+    let clock = SystemClock::new();
+    let deadline = clock.monotonic() + POLL_TIMEOUT;
+    let (mut value, mut changed) = (read(), clock.monotonic());
+    while clock.monotonic() < changed + quiet {
+        assert!(clock.monotonic() < deadline, "timed out waiting until {value:?} is stable");
+        std::thread::sleep(POLL_INTERVAL);
+        let current = read();
+        if current != value {
+            (value, changed) = (current, clock.monotonic());
+        }
+    }
+    value
+}
+
+/// Checks for the whole time that the condition remains true.
+pub(crate) fn holds_for(time: Duration, condition: &str, mut check: impl FnMut() -> bool) {
+    let clock = SystemClock::new();
+    let end = clock.monotonic() + time;
+    while clock.monotonic() < end {
+        assert!(check(), "no longer true: {condition}");
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// Name of the user that runs the tests.
+pub(crate) fn current_user() -> String {
+    let output = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Fails the test if it does not run as root.
+pub(crate) fn require_root(reason: &str) {
+    assert_eq!(current_user(), "root", "this test needs root: {reason}");
 }
 
 pub(crate) fn now_ms() -> i64 {
-    perfwatch_model::Clock::wall_ms(&perfwatch_model::SystemClock::new())
+    SystemClock::new().wall_ms()
 }
 
-/// An agent named `it` that sends to a hub.
+/// Starts an agent with the host name `it` that sends to the hub.
 pub(crate) fn start_agent(folder: &Path, hub: &TestHub, interval: &str) -> Process {
     let (url, token) = (hub.url(""), &hub.token);
     let arguments = ["--hub", &url, "--interval", interval, "--name", "it", "--token", token];
     Process::spawn(AGENT, folder, "agent", &arguments)
 }
 
-/// Whether each is one more than the one before.
+/// Returns whether each number is its predecessor plus one.
 pub(crate) fn has_consecutive_sequences(seqs: &[u64]) -> bool {
     seqs.windows(2).all(|pair| pair[1] == pair[0] + 1)
 }

@@ -9,7 +9,7 @@ export interface Panel {
   unit: Unit
   series: Series[]
   stacked?: boolean
-  most?: number
+  max?: number
   hint?: string
   /** Drawn over a stack: its largest values. */
   peak?: string
@@ -37,7 +37,7 @@ export const METRICS = [
 ]
 
 /** What it asks history for: what charts, cards and the filesystem table show. */
-export const PAST_METRICS = [
+export const HISTORY_METRICS = [
   'cpu.usage,cpu.system,cpu.user,cpu.nice,cpu.iowait,cpu.softirq,cpu.irq,cpu.steal,cpu.cores,cpu.context_switches,cpu.interrupts',
   'cpu.core.usage,load.1m,load.5m,load.15m,memory.used,memory.used_percent,memory.cached,memory.total,swap.used,swap.total',
   'pressure.cpu.some,pressure.memory.some,pressure.io.some,pressure.io.full,network.total.*,disk.total.*,disk.utilisation',
@@ -45,7 +45,7 @@ export const PAST_METRICS = [
   'processes.total,processes.threads,processes.running,processes.blocked,handles.open,temperature.celsius,system.uptime',
 ]
 
-const COLOURS = ['blue', 'orange', 'green', 'purple', 'cyan', 'pink', 'yellow', 'red']
+const COLORS = ['blue', 'orange', 'green', 'purple', 'cyan', 'pink', 'yellow', 'red']
 
 /** A line each; of very many, those with the largest value lately, in the order of their names. */
 function byInstance(columns: Columns, metric: string): Series[] {
@@ -57,9 +57,9 @@ function byInstance(columns: Columns, metric: string): Series[] {
         .slice(-150)
         .map((value) => value ?? 0),
     )
-  const largest = [...all].sort((a, b) => peak(b) - peak(a)).slice(0, COLOURS.length)
-  const shown = all.length > COLOURS.length ? all.filter((instance) => largest.includes(instance)) : all
-  return shown.map((instance, index) => ({ metric, instance, label: instance, colour: COLOURS[index]! }))
+  const largest = [...all].sort((a, b) => peak(b) - peak(a)).slice(0, COLORS.length)
+  const shown = all.length > COLORS.length ? all.filter((instance) => largest.includes(instance)) : all
+  return shown.map((instance, index) => ({ metric, instance, label: instance, color: COLORS[index]! }))
 }
 
 const some = (title: string, columns: Columns, metric: string, series: Series[]): string => {
@@ -67,7 +67,7 @@ const some = (title: string, columns: Columns, metric: string, series: Series[])
   return all > series.length ? `${title}, the ${series.length} largest of ${all}` : title
 }
 
-const line = (metric: string, label: string, colour: string, area = false): Series => ({ metric, label, colour, area })
+const line = (metric: string, label: string, color: string, area = false): Series => ({ metric, label, color, area })
 
 /** More cores than this are drawn as a heat map. */
 export const CORES_AS_LINES = 8
@@ -79,7 +79,7 @@ function cpu(columns: Columns): Panel[] {
       unit: 'percent',
       stacked: true,
       peak: 'cpu.usage',
-      most: 100,
+      max: 100,
       hint: 'Time of all processors by what it went to',
       series: [
         line('cpu.system', 'system', 'orange'),
@@ -97,7 +97,7 @@ function cpu(columns: Columns): Panel[] {
   const cores = columns.instances('cpu.core.usage')
   if (cores.length > 1 && cores.length <= CORES_AS_LINES) {
     const series = byInstance(columns, 'cpu.core.usage').map((item) => ({ ...item, label: `core ${item.label}` }))
-    panels.push({ title: 'CPU per core', unit: 'percent', most: 100, series })
+    panels.push({ title: 'CPU per core', unit: 'percent', max: 100, series })
   }
   return panels
 }
@@ -105,7 +105,7 @@ function cpu(columns: Columns): Panel[] {
 function memory(columns: Columns): Panel {
   const series = [line('memory.used', 'used', 'blue', true), line('memory.cached', 'cached', 'green')]
   if (columns.has('swap.total')) series.push(line('swap.used', 'swap', 'red'))
-  return { title: 'Memory', unit: 'bytes', most: columns.last('memory.total') ?? undefined, series }
+  return { title: 'Memory', unit: 'bytes', max: columns.last('memory.total') ?? undefined, series }
 }
 
 function pressure(columns: Columns): Panel[] {
@@ -121,9 +121,9 @@ function pressure(columns: Columns): Panel[] {
 
 /** Only what this host has. */
 export function panels(columns: Columns): Panel[] {
-  const ofInstances = (title: string, metric: string, unit: Unit, most?: number): Panel => {
+  const ofInstances = (title: string, metric: string, unit: Unit, max?: number): Panel => {
     const series = byInstance(columns, metric)
-    return { title: some(title, columns, metric, series), unit, most, series }
+    return { title: some(title, columns, metric, series), unit, max, series }
   }
   const all: Panel[] = [
     ...cpu(columns),

@@ -2,7 +2,7 @@
 // milliseconds; `&at=…` is an instant that was picked.
 import type { LocationQuery, LocationQueryRaw } from 'vue-router'
 
-export interface Span {
+export interface RangePreset {
   key: string
   label: string
   seconds: number
@@ -10,7 +10,7 @@ export interface Span {
   live: boolean
 }
 
-export const SPANS: Span[] = [
+export const RANGE_PRESETS: RangePreset[] = [
   { key: '1m', label: '1 min', seconds: 60, live: true },
   { key: '5m', label: '5 min', seconds: 300, live: true },
   { key: '15m', label: '15 min', seconds: 900, live: false },
@@ -20,10 +20,10 @@ export const SPANS: Span[] = [
   { key: '7d', label: '7 days', seconds: 7 * 86_400, live: false },
   { key: '30d', label: '30 days', seconds: 30 * 86_400, live: false },
 ]
-const DEFAULT = SPANS[1]!
+const DEFAULT = RANGE_PRESETS[1]!
 
 export interface Range {
-  span: Span
+  span: RangePreset
   /** Seconds since 1970; none while the range moves with the time. */
   fixed: { from: number; to: number } | null
   at: number | null
@@ -35,7 +35,7 @@ const seconds = (value: unknown): number | null => {
 }
 
 export function fromQuery(query: LocationQuery): Range {
-  const span = SPANS.find((one) => one.key === query.range) ?? DEFAULT
+  const span = RANGE_PRESETS.find((one) => one.key === query.range) ?? DEFAULT
   const [from, to] = [seconds(query.from), seconds(query.to)]
   const fixed = from !== null && to !== null && from < to ? { from, to } : null
   return { span, fixed, at: seconds(query.at) }

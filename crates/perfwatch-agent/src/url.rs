@@ -1,0 +1,78 @@
+//! URL of the hub and the certificate authorities that are trusted for it.
+
+use crate::error::AgentConfigError;
+use std::path::Path;
+use std::sync::Arc;
+use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
+
+/// Validated base URL of a hub with the root certificates of its TLS connections.
+pub(crate) struct HubUrl {
+    /// Base URL without a trailing slash.
+    pub(crate) base: String,
+    pub(crate) root_certs: RootCerts,
+}
+
+impl HubUrl {
+    /// Validates `http://…` or `https://…` and reads the CA file, if any.
+    ///
+    /// # Errors
+    /// Fails if the URL has another scheme or no host, if `ca` is set for `http://`, or if the
+    /// file contains no certificate.
+    pub(crate) fn parse(url: &str, ca: Option<&Path>) -> Result<Self, AgentConfigError> {
+        let fail = |key, message: String| Err(AgentConfigError { key, message });
+        let is_tls = match url.split_once("://") {
+            Some(("http", authority)) if !authority.is_empty() => false,
+            Some(("https", authority)) if !authority.is_empty() => true,
+            _ => {
+                let message = format!("invalid URL {url:?}; expected one such as https://hub.example:8000");
+                return fail("hub", message);
+            }
+        };
+        if ca.is_some() && !is_tls {
+            return fail("ca", "requires an https:// URL".to_owned());
+        }
+        let root_certs = match ca {
+            None => RootCerts::PlatformVerifier,
+            Some(path) => match load_ca_certificates(path) {
+                Ok(certificates) => RootCerts::Specific(Arc::new(certificates)),
+                Err(error) => return fail("ca", format!("{}: {error}", path.display())),
+            },
+        };
+        Ok(Self { base: url.trim_end_matches('/').to_owned(), root_certs })
+    }
+}
+
+fn load_ca_certificates(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
+    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| error.to_string())? {
+            certificates.push(certificate);
+        }
+    }
+    if certificates.is_empty() { Err("no PEM certificate found".to_owned()) } else { Ok(certificates) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn url_and_ca_file_are_validated() {
+        let directory = tempfile::tempdir().unwrap();
+        let empty = directory.path().join("empty.pem");
+        std::fs::write(&empty, "nothing").unwrap();
+        for (url, ca, key) in [
+            ("ftp://hub", None, Some("hub")),
+            ("hub:8000", None, Some("hub")),
+            ("https://", None, Some("hub")),
+            ("http://hub:8000", Some(empty.as_path()), Some("ca")),
+            ("https://hub:8000", Some(empty.as_path()), Some("ca")),
+            ("https://hub:8000", Some(Path::new("/nowhere")), Some("ca")),
+            ("https://hub:8000", None, None),
+            ("http://hub:8000/", None, None),
+        ] {
+            assert_eq!(HubUrl::parse(url, ca).err().map(|error| error.key), key, "{url} {ca:?}");
+        }
+    }
+}

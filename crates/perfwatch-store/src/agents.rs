@@ -1,0 +1,200 @@
+//! Enrollment tokens, enrolled agents and tags of hosts.
+
+use crate::accounts::SecretHash;
+use crate::error::StoreError;
+use crate::sql::{RowReader, SqlStatement, json_list};
+use crate::store::Store;
+use perfwatch_model::HostId;
+use uuid::Uuid;
+
+/// A credential that lets agents enroll, limited in uses and time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnrollmentToken {
+    /// Stable identifier (UUIDv7).
+    pub id: Uuid,
+    /// Hash of the token.
+    pub hash: SecretHash,
+    /// Purpose, as text.
+    pub name: String,
+    /// Tags of the hosts that enroll with the token.
+    pub tags: Vec<String>,
+    /// Number of agents that may still enroll.
+    pub uses_left: i64,
+    /// Actor that created the token.
+    pub created_by: String,
+    /// Time of creation, Unix milliseconds.
+    pub created_ms: i64,
+    /// Time of expiry, Unix milliseconds.
+    pub expires_ms: i64,
+}
+
+impl EnrollmentToken {
+    /// Lists all enrollment tokens, oldest first.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
+        let sql = "SELECT id, hash, name, tags, uses_left, created_by, created_ms, expires_ms FROM enrollment_token \
+             ORDER BY created_ms";
+        let read = |row| {
+            let mut row = RowReader::new(row);
+            Ok(Self {
+                id: row.id()?,
+                hash: row.array()?,
+                name: row.text()?,
+                tags: row.list()?,
+                uses_left: row.int()?,
+                created_by: row.text()?,
+                created_ms: row.int()?,
+                expires_ms: row.int()?,
+            })
+        };
+        store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
+    }
+
+    /// Inserts the token as a new row.
+    pub fn insert(&self) -> SqlStatement {
+        let sql = "INSERT INTO enrollment_token \
+             (id, hash, name, tags, uses_left, created_by, created_ms, expires_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let values = [
+            self.id.into(),
+            self.hash[..].into(),
+            self.name.as_str().into(),
+            json_list(&self.tags),
+            self.uses_left.into(),
+            self.created_by.as_str().into(),
+            self.created_ms.into(),
+            self.expires_ms.into(),
+        ];
+        SqlStatement::new(sql, values)
+    }
+
+    /// Consumes one use; a conflict if the token has no uses left or has expired.
+    pub fn consume(id: Uuid, now_ms: i64) -> SqlStatement {
+        let sql = "UPDATE enrollment_token SET uses_left = uses_left - 1 \
+             WHERE id = $1 AND uses_left > 0 AND expires_ms > $2";
+        SqlStatement::new(sql, [id.into(), now_ms.into()]).require_row()
+    }
+
+    /// Deletes the token; a conflict if it was deleted already.
+    pub fn delete(id: Uuid) -> SqlStatement {
+        SqlStatement::new("DELETE FROM enrollment_token WHERE id = $1", [id.into()]).require_row()
+    }
+
+    /// Deletes tokens that expired before a time.
+    pub fn delete_expired(before_ms: i64) -> SqlStatement {
+        SqlStatement::new("DELETE FROM enrollment_token WHERE expires_ms < $1", [before_ms.into()])
+    }
+}
+
+/// An enrolled agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// Stable identifier (UUIDv7).
+    pub id: Uuid,
+    /// Hash of the agent's secret.
+    pub hash: SecretHash,
+    /// Host whose snapshots the agent may send.
+    pub host: HostId,
+    /// Name of the enrollment token the agent used.
+    pub enrollment_token: String,
+    /// Client address at enrollment.
+    pub address: String,
+    /// Time of enrollment, Unix milliseconds.
+    pub created_ms: i64,
+    /// Time of the last request, Unix milliseconds, exact to the minute.
+    pub last_seen_ms: i64,
+    /// Time of revocation, Unix milliseconds.
+    pub revoked_ms: Option<i64>,
+}
+
+impl Agent {
+    /// Lists all agents, revoked agents included, oldest first.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
+        let sql = "SELECT id, hash, host, enrollment_token, address, created_ms, last_seen_ms, revoked_ms FROM agent \
+             ORDER BY created_ms";
+        let read = |row| {
+            let mut row = RowReader::new(row);
+            Ok(Self {
+                id: row.id()?,
+                hash: row.array()?,
+                host: HostId(row.id()?),
+                enrollment_token: row.text()?,
+                address: row.text()?,
+                created_ms: row.int()?,
+                last_seen_ms: row.int()?,
+                revoked_ms: row.opt_int()?,
+            })
+        };
+        store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
+    }
+
+    /// Inserts the agent after its enrollment.
+    pub fn insert(&self) -> SqlStatement {
+        let sql = "INSERT INTO agent \
+             (id, hash, host, enrollment_token, address, created_ms, last_seen_ms, revoked_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let values = [
+            self.id.into(),
+            self.hash[..].into(),
+            self.host.0.into(),
+            self.enrollment_token.as_str().into(),
+            self.address.as_str().into(),
+            self.created_ms.into(),
+            self.last_seen_ms.into(),
+            self.revoked_ms.into(),
+        ];
+        SqlStatement::new(sql, values)
+    }
+
+    /// Updates the time of the last request.
+    pub fn touch(id: Uuid, last_seen_ms: i64) -> SqlStatement {
+        let sql = "UPDATE agent SET last_seen_ms = $2 WHERE id = $1";
+        SqlStatement::new(sql, [id.into(), last_seen_ms.into()])
+    }
+
+    /// Revokes the agent's secret; a conflict if it was revoked already.
+    pub fn revoke(id: Uuid, now_ms: i64) -> SqlStatement {
+        let sql = "UPDATE agent SET revoked_ms = $2 WHERE id = $1 AND revoked_ms IS NULL";
+        SqlStatement::new(sql, [id.into(), now_ms.into()]).require_row()
+    }
+
+    /// Deletes the agent. Its secret is rejected as unknown afterwards.
+    pub fn delete(id: Uuid) -> SqlStatement {
+        SqlStatement::new("DELETE FROM agent WHERE id = $1", [id.into()]).require_row()
+    }
+}
+
+/// Tags of hosts, one row per host.
+#[derive(Debug)]
+pub struct HostTags;
+
+impl HostTags {
+    /// Lists the tags of all hosts that have any.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn list(store: &dyn Store) -> Result<Vec<(HostId, Vec<String>)>, StoreError> {
+        let read = |row| {
+            let mut row = RowReader::new(row);
+            Ok((HostId(row.id()?), row.list()?))
+        };
+        store.query("SELECT host, tags FROM host_tags", Vec::new()).await?.into_iter().map(read).collect()
+    }
+
+    /// Deletes all tags of a host.
+    pub fn delete(host: HostId) -> SqlStatement {
+        SqlStatement::new("DELETE FROM host_tags WHERE host = $1", [host.0.into()])
+    }
+
+    /// Replaces the tags of a host.
+    pub fn set(host: HostId, tags: &[String]) -> SqlStatement {
+        let sql = "INSERT INTO host_tags (host, tags) VALUES ($1, $2) \
+             ON CONFLICT (host) DO UPDATE SET tags = excluded.tags";
+        SqlStatement::new(sql, [host.0.into(), json_list(tags)])
+    }
+}

@@ -1,0 +1,120 @@
+//! Collection history of agentless hosts, connection tests included.
+
+use crate::error::StoreError;
+use crate::sql::{RowReader, SqlStatement, text_enum};
+use crate::store::Store;
+use uuid::Uuid;
+
+text_enum! {
+    /// Trigger of a collection.
+    pub enum CollectTrigger {
+        /// The interval of the server elapsed.
+        Scheduled = "scheduled",
+        /// A user requested the collection.
+        Manual = "manual",
+        /// The page of the host is open.
+        OnDemand = "on_demand",
+        /// A user tests the connection.
+        Test = "test",
+    }
+}
+
+/// Result of one collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectionRow {
+    /// Number of the collection, assigned by the database.
+    pub id: i64,
+    /// Server this collection belongs to.
+    pub server: Uuid,
+    /// Time at which the collection ended, Unix milliseconds.
+    pub finished_ms: i64,
+    /// Trigger of the collection.
+    pub trigger: CollectTrigger,
+    /// Number of the attempt, from 1.
+    pub attempt: i64,
+    /// Duration in milliseconds.
+    pub duration_ms: i64,
+    /// Failure cause; `None` after a success.
+    pub cause: Option<String>,
+    /// Failure message; `None` after a success.
+    pub error: Option<String>,
+    /// Stages with their durations, as JSON.
+    pub steps: String,
+}
+
+impl CollectionRow {
+    /// Adds the result to the collection history.
+    pub fn insert(&self) -> SqlStatement {
+        let sql = "INSERT INTO collection \
+             (server, finished_ms, trigger, attempt, duration_ms, cause, error, steps) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let values = [
+            self.server.into(),
+            self.finished_ms.into(),
+            self.trigger.into(),
+            self.attempt.into(),
+            self.duration_ms.into(),
+            self.cause.as_deref().into(),
+            self.error.as_deref().into(),
+            self.steps.as_str().into(),
+        ];
+        SqlStatement::new(sql, values)
+    }
+
+    /// Stores the result as the server's last one, with the counter state after a success.
+    ///
+    /// No effect if the server was changed after the collection started, that is, if it has another version.
+    pub fn update_server(&self, version: i64, counter_state: Option<&[u8]>) -> SqlStatement {
+        let sql = "UPDATE server SET last_run_ms = $2, last_duration_ms = $3, last_cause = $4, last_error = $5, \
+             last_success_ms = COALESCE($6, last_success_ms), counter_state = COALESCE($7, counter_state) \
+             WHERE id = $1 AND version = $8";
+        let success_ms = self.cause.is_none().then_some(self.finished_ms);
+        let values = [
+            self.server.into(),
+            self.finished_ms.into(),
+            self.duration_ms.into(),
+            self.cause.as_deref().into(),
+            self.error.as_deref().into(),
+            success_ms.into(),
+            counter_state.into(),
+            version.into(),
+        ];
+        SqlStatement::new(sql, values)
+    }
+
+    /// Lists collections of a server, newest first, optionally only those with a lower number than `before_id`.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn list(
+        store: &dyn Store,
+        server: Uuid,
+        before_id: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<Self>, StoreError> {
+        let sql = "SELECT id, server, finished_ms, trigger, attempt, duration_ms, cause, error, steps FROM collection \
+             WHERE server = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+        let values = vec![server.into(), before_id.unwrap_or(i64::MAX).into(), limit.into()];
+        let read = |row| {
+            let mut row = RowReader::new(row);
+            Ok(Self {
+                id: row.int()?,
+                server: row.id()?,
+                finished_ms: row.int()?,
+                trigger: row.parsed(CollectTrigger::parse)?,
+                attempt: row.int()?,
+                duration_ms: row.int()?,
+                cause: row.opt_text()?,
+                error: row.opt_text()?,
+                steps: row.text()?,
+            })
+        };
+        store.query(sql, values).await?.into_iter().map(read).collect()
+    }
+
+    /// Deletes successful collections that ended before `success_before_ms`, and all that ended before `before_ms`.
+    pub fn purge(success_before_ms: i64, before_ms: i64) -> SqlStatement {
+        let sql = "DELETE FROM collection WHERE finished_ms < $2 OR (finished_ms < $1 AND cause IS NULL)";
+        SqlStatement::new(sql, [success_before_ms.into(), before_ms.into()])
+    }
+}

@@ -1,0 +1,23 @@
+//! Errors of the store.
+
+/// Failure of a store operation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Temporary failure (no space, no connection). Nothing of the call was stored; a retry may succeed.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// Permanent failure until an operator acts.
+    #[error("{0}")]
+    Rejected(String),
+}
+
+/// Failure of [`Store::commit`](crate::Store::commit).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// A row that the writes build on was changed by another commit. Read it again, then retry.
+    #[error("conflicting change")]
+    Conflict,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,398 @@
+//! Incidents with their alerts and timeline.
+
+use crate::error::StoreError;
+use crate::sql::{RowReader, SqlStatement, SqlValue, like_pattern, text_enum};
+use crate::store::Store;
+use uuid::Uuid;
+
+const DAY_MS: i64 = 86_400_000;
+
+text_enum! {
+    /// Phase of a stored incident.
+    pub enum IncidentPhase {
+        /// At least one alert fires.
+        Open = "open",
+        /// No alert fires, but the incident reopened repeatedly and is held open.
+        Flapping = "flapping",
+        /// All alerts are resolved.
+        Resolved = "resolved",
+    }
+}
+
+text_enum! {
+    /// Kind of an entry in an incident's timeline.
+    pub enum IncidentEventKind {
+        /// An alert fired.
+        Fired = "fired",
+        /// An alert was resolved.
+        Resolved = "resolved",
+        /// An alert fired and ended in backfilled data.
+        Backfilled = "backfilled",
+        /// A silence began to suppress notifications.
+        Silenced = "silenced",
+        /// The silence ended while alerts still fire.
+        SilenceExpired = "silence_expired",
+        /// A user acknowledged the incident.
+        Acknowledged = "acknowledged",
+        /// A user withdrew the acknowledgment.
+        Unacknowledged = "unacknowledged",
+        /// The acknowledgment expired.
+        AckExpired = "ack_expired",
+        /// A flapping incident stayed quiet and was resolved.
+        IncidentResolved = "incident_resolved",
+        /// A notification was sent.
+        Notified = "notified",
+        /// The first delivery of a notification failed and is retried.
+        NotificationRetrying = "notification_retrying",
+        /// The delivery of a notification failed permanently.
+        NotificationFailed = "notification_failed",
+        /// A user commented on the incident.
+        Comment = "comment",
+    }
+}
+
+/// A stored incident.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IncidentRow {
+    /// Stable identifier (UUIDv7).
+    pub id: Uuid,
+    /// Grouping value that the incident's alerts share.
+    pub group_key: String,
+    /// Short description of the alerts.
+    pub title: String,
+    /// Highest severity of the alerts.
+    pub severity: String,
+    /// Phase of the incident.
+    pub phase: IncidentPhase,
+    /// Time at which the first alert fired, Unix milliseconds.
+    pub opened_ms: i64,
+    /// Time since which no alert fires, Unix milliseconds.
+    pub quiet_since_ms: Option<i64>,
+    /// Number of times the incident reopened.
+    pub reopen_count: i64,
+    /// Acknowledgment, as JSON.
+    pub ack: Option<String>,
+    /// Whether a notification was created.
+    pub notified: bool,
+}
+
+/// Filter and page of [`IncidentRow::list`].
+#[derive(Debug, Clone, Default)]
+pub struct IncidentFilter {
+    /// Incidents with an alert of this host.
+    pub host: Option<Uuid>,
+    /// Incidents with an alert of this rule.
+    pub rule: Option<Uuid>,
+    /// Incidents of this severity.
+    pub severity: Option<String>,
+    /// Text contained in the title, regardless of case.
+    pub text: String,
+    /// Earliest time of opening, inclusive; Unix milliseconds.
+    pub from_ms: i64,
+    /// Latest time of opening, exclusive; Unix milliseconds.
+    pub to_ms: i64,
+    /// Includes incidents that opened exactly at `to_ms` and have a lower id: the next page.
+    pub to_id: Option<Uuid>,
+    /// Maximum number of incidents.
+    pub limit: i64,
+}
+
+/// Statement that reads incidents, with the columns in the order of [`IncidentRow::read`].
+macro_rules! select_incidents {
+    ($where:literal) => {
+        concat!(
+            "SELECT id, group_key, title, severity, phase, opened_ms, quiet_since_ms, reopen_count, ack, notified \
+             FROM incident WHERE ",
+            $where
+        )
+    };
+}
+
+impl IncidentRow {
+    fn read(row: Vec<SqlValue>) -> Result<Self, StoreError> {
+        let mut row = RowReader::new(row);
+        Ok(Self {
+            id: row.id()?,
+            group_key: row.text()?,
+            title: row.text()?,
+            severity: row.text()?,
+            phase: row.parsed(IncidentPhase::parse)?,
+            opened_ms: row.int()?,
+            quiet_since_ms: row.opt_int()?,
+            reopen_count: row.int()?,
+            ack: row.opt_text()?,
+            notified: row.flag()?,
+        })
+    }
+
+    /// Inserts the incident or updates its state; a conflict if another incident with its group key is open.
+    pub fn upsert(&self) -> SqlStatement {
+        let sql = "INSERT INTO incident (id, group_key, open_key, title, severity, phase, opened_ms, quiet_since_ms, \
+             reopen_count, ack, notified) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+             ON CONFLICT (id) DO UPDATE SET open_key = excluded.open_key, title = excluded.title, \
+             severity = excluded.severity, phase = excluded.phase, quiet_since_ms = excluded.quiet_since_ms, \
+             reopen_count = excluded.reopen_count, ack = excluded.ack, notified = excluded.notified";
+        let open_key = (self.phase != IncidentPhase::Resolved).then_some(self.group_key.as_str());
+        let values = [
+            self.id.into(),
+            self.group_key.as_str().into(),
+            open_key.into(),
+            self.title.as_str().into(),
+            self.severity.as_str().into(),
+            self.phase.into(),
+            self.opened_ms.into(),
+            self.quiet_since_ms.into(),
+            self.reopen_count.into(),
+            self.ack.as_deref().into(),
+            self.notified.into(),
+        ];
+        SqlStatement::new(sql, values)
+    }
+
+    /// Lists open incidents, and incidents that were resolved at or after a time; oldest first.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn list_active(store: &dyn Store, quiet_since_ms: i64) -> Result<Vec<Self>, StoreError> {
+        let sql = select_incidents!("open_key IS NOT NULL OR quiet_since_ms >= $1 ORDER BY opened_ms");
+        store.query(sql, vec![quiet_since_ms.into()]).await?.into_iter().map(Self::read).collect()
+    }
+
+    /// Lists incidents that match a filter, newest first.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn list(store: &dyn Store, filter: IncidentFilter) -> Result<Vec<Self>, StoreError> {
+        let sql = select_incidents!(
+            "opened_ms >= $1 AND (opened_ms < $2 OR (opened_ms = $2 AND id < $8)) AND (severity = $3 OR $3 IS NULL) \
+             AND lower(title) LIKE $4 ESCAPE '!' \
+             AND (id IN (SELECT incident FROM alert WHERE host = $5) OR $5 IS NULL) \
+             AND (id IN (SELECT incident FROM alert WHERE rule = $6) OR $6 IS NULL) \
+             ORDER BY opened_ms DESC, id DESC LIMIT $7"
+        );
+        let values = vec![
+            filter.from_ms.into(),
+            filter.to_ms.into(),
+            filter.severity.as_deref().into(),
+            like_pattern(&filter.text),
+            filter.host.into(),
+            filter.rule.into(),
+            filter.limit.into(),
+            filter.to_id.unwrap_or_default().into(),
+        ];
+        store.query(sql, values).await?.into_iter().map(Self::read).collect()
+    }
+
+    /// Reads one incident; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn get(store: &dyn Store, id: Uuid) -> Result<Option<Self>, StoreError> {
+        let sql = select_incidents!("id = $1");
+        store.query(sql, vec![id.into()]).await?.into_iter().next().map(Self::read).transpose()
+    }
+
+    /// Deletes incidents that were resolved before a time, with their alerts and timeline; also finished
+    /// notifications that were created before it.
+    pub fn delete_resolved_before(before_ms: i64) -> [SqlStatement; 4] {
+        let delete = |sql| SqlStatement::new(sql, [before_ms.into()]);
+        [
+            delete(
+                "DELETE FROM alert WHERE incident IN \
+                 (SELECT id FROM incident WHERE open_key IS NULL AND quiet_since_ms < $1)",
+            ),
+            delete(
+                "DELETE FROM incident_event WHERE incident IN \
+                 (SELECT id FROM incident WHERE open_key IS NULL AND quiet_since_ms < $1)",
+            ),
+            delete("DELETE FROM notification WHERE state <> 'pending' AND created_ms < $1"),
+            delete("DELETE FROM incident WHERE open_key IS NULL AND quiet_since_ms < $1"),
+        ]
+    }
+}
+
+/// A stored alert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertRow {
+    /// Stable identifier (UUIDv7).
+    pub id: Uuid,
+    /// Incident the alert belongs to.
+    pub incident: Uuid,
+    /// Rule, host and instance while the alert fires; `None` afterwards.
+    pub firing_key: Option<String>,
+    /// Rule that fired.
+    pub rule: Uuid,
+    /// Host of the alert; nil for alerts of the hub itself.
+    pub host: Uuid,
+    /// Severity of the alert.
+    pub severity: String,
+    /// Time at which the alert fired, Unix milliseconds.
+    pub fired_ms: i64,
+    /// Time at which the alert was resolved, Unix milliseconds.
+    pub resolved_ms: Option<i64>,
+    /// Remaining fields, as JSON.
+    pub body: String,
+}
+
+/// Selection of [`AlertRow::list`]. Times are Unix milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub enum AlertFilter {
+    /// Alerts of incidents that are open, or were resolved at or after a time.
+    Active(i64),
+    /// Alerts of one incident.
+    Incident(Uuid),
+    /// Alerts of a host that fired or ended in a time range.
+    Host(Uuid, i64, i64),
+}
+
+/// Statement that reads alerts, with the columns in the order of [`AlertRow::read`].
+macro_rules! select_alerts {
+    ($where:literal) => {
+        concat!(
+            "SELECT id, incident, firing_key, rule, host, severity, fired_ms, resolved_ms, body FROM alert WHERE ",
+            $where
+        )
+    };
+}
+
+impl AlertRow {
+    /// Inserts the alert; a conflict if an alert with its firing key fires already.
+    pub fn insert(&self, explanation: Option<&str>) -> SqlStatement {
+        let sql = "INSERT INTO alert \
+             (id, incident, firing_key, rule, host, severity, fired_ms, resolved_ms, body, explanation) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let values = [
+            self.id.into(),
+            self.incident.into(),
+            self.firing_key.as_deref().into(),
+            self.rule.into(),
+            self.host.into(),
+            self.severity.as_str().into(),
+            self.fired_ms.into(),
+            self.resolved_ms.into(),
+            self.body.as_str().into(),
+            explanation.into(),
+        ];
+        SqlStatement::new(sql, values)
+    }
+
+    /// Updates a firing alert; a conflict if it was resolved already.
+    pub fn update(&self) -> SqlStatement {
+        let sql = "UPDATE alert SET firing_key = $2, resolved_ms = $3, body = $4 \
+             WHERE id = $1 AND firing_key IS NOT NULL";
+        let values = [
+            self.id.into(),
+            self.firing_key.as_deref().into(),
+            self.resolved_ms.into(),
+            self.body.as_str().into(),
+        ];
+        SqlStatement::new(sql, values).require_row()
+    }
+
+    fn read(row: Vec<SqlValue>) -> Result<Self, StoreError> {
+        let mut row = RowReader::new(row);
+        Ok(Self {
+            id: row.id()?,
+            incident: row.id()?,
+            firing_key: row.opt_text()?,
+            rule: row.id()?,
+            host: row.id()?,
+            severity: row.text()?,
+            fired_ms: row.int()?,
+            resolved_ms: row.opt_int()?,
+            body: row.text()?,
+        })
+    }
+
+    /// Lists alerts, oldest first; alerts of a host newest first, at most 500.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn list(store: &dyn Store, filter: AlertFilter) -> Result<Vec<Self>, StoreError> {
+        let (sql, values) = match filter {
+            AlertFilter::Active(quiet_since_ms) => (
+                select_alerts!(
+                    "incident IN (SELECT id FROM incident WHERE open_key IS NOT NULL OR quiet_since_ms >= $1) \
+                     AND (firing_key IS NOT NULL OR resolved_ms >= $2) ORDER BY fired_ms, id"
+                ),
+                // Of an incident that stays open for weeks, the resolved alerts of the last day suffice.
+                vec![quiet_since_ms.into(), (quiet_since_ms - DAY_MS).into()],
+            ),
+            AlertFilter::Incident(id) => {
+                (select_alerts!("incident = $1 ORDER BY fired_ms, id"), vec![id.into()])
+            }
+            AlertFilter::Host(host, from_ms, to_ms) => (
+                select_alerts!(
+                    "host = $1 AND fired_ms < $3 AND (firing_key IS NOT NULL OR resolved_ms >= $2) \
+                     ORDER BY fired_ms DESC, id LIMIT 500"
+                ),
+                vec![host.into(), from_ms.into(), to_ms.into()],
+            ),
+        };
+        store.query(sql, values).await?.into_iter().map(Self::read).collect()
+    }
+
+    /// Lists the explanations (top consumers and movers) of an incident's alerts, as alert id and JSON.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn explanations(store: &dyn Store, incident: Uuid) -> Result<Vec<(Uuid, String)>, StoreError> {
+        let sql = "SELECT id, explanation FROM alert WHERE incident = $1 AND explanation IS NOT NULL";
+        let read = |row| {
+            let mut row = RowReader::new(row);
+            Ok((row.id()?, row.text()?))
+        };
+        store.query(sql, vec![incident.into()]).await?.into_iter().map(read).collect()
+    }
+}
+
+/// An entry of an incident's timeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IncidentEventRow {
+    /// Incident the entry belongs to.
+    pub incident: Uuid,
+    /// Time of the event, Unix milliseconds.
+    pub at_ms: i64,
+    /// Kind of the event.
+    pub kind: IncidentEventKind,
+    /// Actor of the event; empty for the hub itself.
+    pub actor: String,
+    /// Description, or the text of a comment.
+    pub text: String,
+}
+
+impl IncidentEventRow {
+    /// Appends the entry to the timeline.
+    pub fn insert(&self) -> SqlStatement {
+        let sql =
+            "INSERT INTO incident_event (incident, at_ms, kind, actor, text) VALUES ($1, $2, $3, $4, $5)";
+        let values = [
+            self.incident.into(),
+            self.at_ms.into(),
+            self.kind.into(),
+            self.actor.as_str().into(),
+            self.text.as_str().into(),
+        ];
+        SqlStatement::new(sql, values)
+    }
+
+    /// Lists the newest 1,000 entries of an incident, oldest first.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn list(store: &dyn Store, incident: Uuid) -> Result<Vec<Self>, StoreError> {
+        let sql = "SELECT incident, at_ms, kind, actor, text FROM incident_event WHERE incident = $1 \
+             ORDER BY at_ms DESC, id DESC LIMIT 1000";
+        let read = |row| {
+            let mut row = RowReader::new(row);
+            Ok(Self {
+                incident: row.id()?,
+                at_ms: row.int()?,
+                kind: row.parsed(IncidentEventKind::parse)?,
+                actor: row.text()?,
+                text: row.text()?,
+            })
+        };
+        store.query(sql, vec![incident.into()]).await?.into_iter().rev().map(read).collect()
+    }
+}

@@ -1,0 +1,118 @@
+//! State that the tasks of a PostgreSQL store share: connection pool, caches and counters of disk space.
+
+use super::error::error_chain;
+use super::tls;
+use crate::error::StoreError;
+use crate::shape_cache::ShapeCache;
+use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Object, Pool, RecyclingMethod};
+use perfwatch_model::{Clock, ShapeId, wire};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Maximum number of connections.
+const POOL_SIZE: usize = 8;
+/// Maximum time to wait for a connection.
+const POOL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Use of the budget above which the hub deletes detail. The rest is for space of deleted rows until a vacuum.
+pub(super) const EVICT_ABOVE_PERCENT: u64 = 70;
+/// Size in percent of the budget above which appends are rejected.
+pub(super) const REJECT_ABOVE_PERCENT: u64 = 85;
+/// Maximum share of the budget for head rows and the space of deleted head rows: one in this number.
+pub(super) const HEAD_BUDGET_FRACTION: u64 = 4;
+/// Share of the budget at which the space of deleted rows is vacuumed: one in this number.
+pub(super) const DEAD_ROWS_BUDGET_FRACTION: u64 = 32;
+
+pub(super) struct PostgresInner {
+    pub(super) pool: Pool,
+    pub(super) hub: String,
+    pub(super) budget_bytes: u64,
+    /// Size at the last measurement plus the bytes written since; an upper bound.
+    pub(super) disk_bytes: AtomicU64,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) shapes: ShapeCache,
+    /// Shapes in the database, and when their last use was written.
+    pub(super) touched_shapes: Mutex<HashMap<ShapeId, Duration>>,
+    /// Time ranges of the existing partitions, Unix milliseconds.
+    pub(super) partitions: Mutex<Vec<Range<i64>>>,
+    /// Size of this hub's head rows.
+    pub(super) head_live_bytes: AtomicU64,
+    /// Size of head rows that were deleted since the last vacuum.
+    pub(super) head_dead_bytes: AtomicU64,
+    /// Size of minute and hour blocks that were deleted since the last vacuum.
+    pub(super) block_dead_bytes: AtomicU64,
+    /// Whether rows were deleted since the last vacuum.
+    pub(super) has_dead_rows: AtomicBool,
+    pub(super) last_vacuum: Mutex<Duration>,
+}
+
+impl PostgresInner {
+    pub(super) fn new(
+        url: &str,
+        hub: String,
+        budget_bytes: u64,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let rejected = |error: &dyn std::fmt::Display| StoreError::Rejected(format!("hub.store: {error}"));
+        let (mut config, connector) = tls::parse_url(url).map_err(|error| rejected(&error))?;
+        config
+            .application_name("perfwatch")
+            .connect_timeout(POOL_TIMEOUT)
+            .keepalives_idle(Duration::from_secs(30));
+        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(config, connector, manager_config);
+        let pool = Pool::builder(manager)
+            .max_size(POOL_SIZE)
+            .runtime(deadpool_postgres::Runtime::Tokio1)
+            .wait_timeout(Some(POOL_TIMEOUT))
+            .create_timeout(Some(POOL_TIMEOUT))
+            .build()
+            .map_err(|error| rejected(&error))?;
+        Ok(Self {
+            pool,
+            hub,
+            budget_bytes,
+            disk_bytes: AtomicU64::new(0),
+            clock,
+            shapes: ShapeCache::default(),
+            touched_shapes: Mutex::default(),
+            partitions: Mutex::default(),
+            head_live_bytes: AtomicU64::new(0),
+            head_dead_bytes: AtomicU64::new(0),
+            block_dead_bytes: AtomicU64::new(0),
+            has_dead_rows: AtomicBool::new(false),
+            last_vacuum: Mutex::default(),
+        })
+    }
+
+    pub(super) async fn client(&self) -> Result<Object, StoreError> {
+        self.pool.get().await.map_err(|error| StoreError::Unavailable(error_chain(&error)))
+    }
+
+    /// Disk space of the head: live rows, and deleted rows until the next vacuum.
+    pub(super) fn head_bytes(&self) -> u64 {
+        self.head_live_bytes.load(Ordering::Relaxed) + self.head_dead_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Loads missing shapes from the database into the cache.
+    pub(super) async fn load_shapes(
+        &self,
+        client: &impl GenericClient,
+        ids: impl Iterator<Item = ShapeId>,
+    ) -> Result<(), tokio_postgres::Error> {
+        let missing: HashSet<ShapeId> = ids.filter(|id| self.shapes.get(*id).is_none()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let missing: Vec<Vec<u8>> = missing.iter().map(|id| id.0.to_vec()).collect();
+        for row in client.query("SELECT columns FROM shape WHERE id = ANY($1)", &[&missing]).await? {
+            let columns: Vec<u8> = row.get(0);
+            if let Ok(shape) = wire::decode_shape(columns.into()) {
+                self.shapes.insert(Arc::new(shape));
+            }
+        }
+        Ok(())
+    }
+}

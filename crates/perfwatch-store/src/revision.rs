@@ -1,0 +1,46 @@
+//! Revision counters: hubs that share a store compare them to notice changes of other hubs.
+
+use crate::error::StoreError;
+use crate::settings::get_setting;
+use crate::sql::{SqlStatement, SqlValue};
+use crate::store::Store;
+
+/// Part of the store that each hub caches as a whole and reloads when its counter changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revision {
+    /// Accounts, sessions, tokens, agents and tags.
+    Access,
+    /// Rules, channels, silences and incidents.
+    Alerting,
+}
+
+impl Revision {
+    fn setting(self) -> &'static str {
+        match self {
+            Self::Access => "access_revision",
+            Self::Alerting => "alerting_revision",
+        }
+    }
+
+    /// Creates the counter if it does not exist.
+    pub fn init(self) -> SqlStatement {
+        let sql = "INSERT INTO setting (name, value) VALUES ($1, '0') ON CONFLICT (name) DO NOTHING";
+        SqlStatement::new(sql, [self.setting().into()])
+    }
+
+    /// Increments the counter; a conflict unless it still has the expected value, because the change was decided on
+    /// that state.
+    pub fn bump(self, expected: i64) -> SqlStatement {
+        let sql = "UPDATE setting SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE name = $2 AND value = $1";
+        SqlStatement::new(sql, [SqlValue::Text(expected.to_string()), self.setting().into()]).require_row()
+    }
+
+    /// Current value of the counter. A different value means that the state changed.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn get(self, store: &dyn Store) -> Result<i64, StoreError> {
+        let value = get_setting(store, self.setting()).await?;
+        Ok(value.and_then(|value| value.parse().ok()).unwrap_or_default())
+    }
+}

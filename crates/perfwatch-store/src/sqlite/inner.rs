@@ -1,0 +1,120 @@
+//! State that the writer thread and the readers of a SQLite store share.
+
+use crate::error::StoreError;
+use crate::shape_cache::ShapeCache;
+use perfwatch_model::{Clock, Shape, ShapeId, wire};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Database file in the data directory.
+pub(super) const FILE_NAME: &str = "history.db";
+/// Page size in bytes; suits blobs of some 10 kB.
+pub(super) const PAGE_BYTES: u64 = 8_192;
+/// Reserve for sealing and roll-up of what a large fleet sends in a minute.
+const RESERVED_PAGES: u64 = (64 << 20) / PAGE_BYTES;
+/// Id of the only hub that uses a SQLite store.
+pub(super) const LOCAL_HUB_ID: &str = "local";
+/// Maximum time that a statement waits for a lock of another process.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Options of a SQLite store.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// Data directory.
+    pub folder: PathBuf,
+    /// Disk budget in bytes: maximum size of the database file and its log together.
+    pub budget_bytes: u64,
+}
+
+impl SqliteOptions {
+    /// Maximum size of the log between two checkpoints: a sixteenth of the budget, at most 16 MiB.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        (self.budget_bytes / 16).clamp(4 * PAGE_BYTES, 16 << 20)
+    }
+
+    /// Pages that sealing and roll-up may use after appends are rejected, because data can only be deleted after
+    /// its roll-up. A larger share of a small budget.
+    pub(super) fn reserve_pages(&self) -> u64 {
+        let pages = self.pages();
+        (pages / 16).max((pages / 4).min(RESERVED_PAGES))
+    }
+
+    pub(super) fn pages(&self) -> u64 {
+        (self.budget_bytes.saturating_sub(2 * self.wal_bytes()) / PAGE_BYTES).max(64)
+    }
+}
+
+pub(super) struct SqliteInner {
+    pub(super) path: PathBuf,
+    /// Number of used pages above which appends are rejected. The remaining pages are reserved for sealing and
+    /// roll-up.
+    pub(super) append_limit_pages: u64,
+    /// Size of the head rows, and its limit: sealed rows must fit into the reserve.
+    pub(super) head_bytes: AtomicU64,
+    pub(super) max_head_bytes: u64,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) shapes: ShapeCache,
+    /// Idle read connections.
+    pub(super) readers: Mutex<Vec<Connection>>,
+    /// Lock of the data directory; `None` for stores that are opened read-only or beside a running hub.
+    pub(super) _lock: Option<File>,
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "signature of map_err")]
+pub(super) fn unavailable(error: rusqlite::Error) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+pub(super) fn store_error(folder: &Path, error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Rejected(format!("history in {}: {error}", folder.display()))
+}
+
+impl SqliteInner {
+    /// An idle read connection, or a new connection.
+    pub(super) fn reader(&self) -> Result<Connection, StoreError> {
+        if let Some(connection) = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(connection);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags).map_err(unavailable)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(unavailable)?;
+        connection.execute_batch("PRAGMA cache_size=-8192; PRAGMA temp_store=MEMORY").map_err(unavailable)?;
+        Ok(connection)
+    }
+
+    /// A shape from the cache or the database.
+    pub(super) fn shape(
+        &self,
+        connection: &Connection,
+        id: ShapeId,
+    ) -> Result<Option<Arc<Shape>>, StoreError> {
+        if let Some(shape) = self.shapes.get(id) {
+            return Ok(Some(shape));
+        }
+        let columns: Option<Vec<u8>> = connection
+            .prepare_cached("SELECT columns FROM shape WHERE id = ?1")
+            .and_then(|mut statement| statement.query_row([id.0], |row| row.get(0)).optional())
+            .map_err(unavailable)?;
+        Ok(columns
+            .and_then(|columns| wire::decode_shape(columns.into()).ok())
+            .map(|shape| self.shapes.insert(Arc::new(shape))))
+    }
+
+    pub(super) fn file_bytes(&self) -> u64 {
+        let size = |suffix: &str| {
+            let mut path = self.path.clone().into_os_string();
+            path.push(suffix);
+            std::fs::metadata(path).map(|meta| meta.len()).unwrap_or_default()
+        };
+        size("") + size("-wal") + size("-shm")
+    }
+
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(self.path.parent()?).ok()?;
+        Some(stat.f_bavail * stat.f_frsize)
+    }
+}

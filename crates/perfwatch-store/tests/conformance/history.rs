@@ -1,0 +1,182 @@
+//! Hosts, head, blocks, watermarks and leases.
+
+use crate::support::*;
+use perfwatch_model::BootId;
+use perfwatch_store::*;
+use perfwatch_tsdb::{Buckets, CompressionLevel, Projection, SeriesSelector, Tier, block};
+use std::sync::Arc;
+
+pub(crate) async fn hosts_are_persisted(store: &Arc<dyn Store>) {
+    let mut renamed = host(1);
+    store.upsert_host(renamed.clone()).await.unwrap();
+    store.upsert_host(host(2)).await.unwrap();
+    renamed.name = "renamed".into();
+    renamed.facts = None;
+    store.upsert_host(renamed).await.unwrap();
+    store
+        .commit(vec![Write::HostSeen(host(1).id, T0 + 5, 500), Write::HostSeen(host(1).id, T0, 500)])
+        .await
+        .unwrap();
+    let hosts = store.list_hosts().await.unwrap();
+    assert_eq!(hosts.len(), 2);
+    assert_eq!(hosts[0].name, "renamed");
+    assert_eq!(hosts[0].facts, host(1).facts, "facts are kept if the update has none");
+    assert_eq!((hosts[0].last_at_ms, hosts[0].interval_ms), (Some(T0 + 5), 500));
+}
+
+pub(crate) async fn head_is_an_ordered_log(store: &Arc<dyn Store>) {
+    let (a, b) = (shape(&["a"]), shape(&["a", "b"]));
+    let mut calls = Vec::new();
+    for seq in 0..40 {
+        let store = store.clone();
+        let rows = vec![row(host(1).id, if seq % 2 == 0 { &a } else { &b }, seq, T0 + seq as i64)];
+        calls.push(tokio::spawn(async move { store.append(rows).await.unwrap() }));
+    }
+    let mut arrivals = Vec::new();
+    for call in calls {
+        arrivals.push(call.await.unwrap());
+    }
+    let mut seqs = head_seqs(&**store).await;
+    seqs.sort_unstable();
+    assert_eq!(seqs, (0..40).collect::<Vec<_>>());
+    // Concurrent calls share commits.
+    let commits: std::collections::HashSet<i64> = arrivals.iter().copied().collect();
+    assert!(commits.len() < 40, "{} commits", commits.len());
+    let rows = store.read_head(0, 1_000).await.unwrap();
+    let first = rows.iter().find(|row| row.row.snapshot.seq == 1).unwrap();
+    assert_eq!(first.row.snapshot, row(host(1).id, &b, 1, T0 + 1).snapshot);
+    let middle = rows[20].arrival;
+    store.truncate_head(middle).await.unwrap();
+    let remaining = store.read_head(0, 1_000).await.unwrap();
+    assert!(remaining.iter().all(|row| row.arrival >= middle) && !remaining.is_empty());
+    store.truncate_head(i64::MAX).await.unwrap();
+    assert_eq!(head_seqs(&**store).await, Vec::<u64>::new());
+    // Arrival numbers continue after all rows were deleted.
+    let next = store.append(vec![row(host(1).id, &a, 99, T0)]).await.unwrap();
+    assert!(next > *arrivals.iter().max().unwrap());
+}
+
+pub(crate) async fn block_parts_are_read_selectively(store: &Arc<dyn Store>) {
+    let (id, shape) = (host(3).id, shape(&["cpu.usage", "memory.used", "memory.free"]));
+    let (table, first) = raw_block(id, &shape, 0..150, T0);
+    let (_, second) = raw_block(id, &shape, 150..300, T0);
+    let put = |block| Write::PutBlock(Tier::Raw, id, shape.clone(), block);
+    store.commit(vec![put(first), put(second), Write::MarkDirty(Tier::Raw, id, T0)]).await.unwrap();
+    let result = store.read_range(query(id, Tier::Raw, T0 + 10_000, T0 + 20_000)).await.unwrap();
+    assert_eq!(result.slices.len(), 1, "the second block begins after the range");
+    let Ok(BlockContent::Raw(full)) = &result.slices[0].content else { panic!("{result:?}") };
+    assert_eq!(full, &table);
+    let memory = Projection::of_series(vec![SeriesSelector { metric: "memory.*".into(), instance: None }]);
+    let memory_query = Query { projection: Arc::new(memory), ..query(id, Tier::Raw, T0, T0 + HOUR) };
+    let result = store.read_range(memory_query.clone()).await.unwrap();
+    assert_eq!(result.slices.len(), 2);
+    let Ok(BlockContent::Raw(projected)) = &result.slices[0].content else { panic!("{result:?}") };
+    assert_eq!(projected.shape.columns().len(), 2);
+    assert_eq!(projected.columns[0], table.columns[1]);
+    assert!(projected.processes.is_empty() && projected.boots.is_empty());
+    // The hour is not rolled up, so a query for minutes reads the raw tier.
+    let minutes = store.read_range(Query { tier: Tier::Minute, ..memory_query }).await.unwrap();
+    assert!(matches!(minutes.slices[0].content, Ok(BlockContent::Raw(_))));
+    assert_eq!(store.read_range(query(host(4).id, Tier::Raw, 0, i64::MAX)).await.unwrap().slices.len(), 0);
+    assert_eq!(store.oldest_blocks(Tier::Raw, T0 + 299_000, 9).await.unwrap().len(), 1);
+    let usage = store.disk_usage().await.unwrap();
+    assert!(usage.tier_bytes[0] > 0 && usage.disk_bytes > 0, "{usage:?}");
+}
+
+pub(crate) async fn commit_is_atomic(store: &Arc<dyn Store>) {
+    let (id, shape) = (host(5).id, shape(&["x"]));
+    let (table, block) = raw_block(id, &shape, 0..60, T0);
+    store
+        .commit(vec![
+            Write::PutBlock(Tier::Raw, id, shape.clone(), block),
+            Write::MarkDirty(Tier::Raw, id, T0),
+        ])
+        .await
+        .unwrap();
+    let raw = store.read_blocks(Tier::Raw, id, T0, T0 + HOUR).await.unwrap().remove(0).block;
+    let window = async || {
+        let all = store.dirty_windows(Tier::Raw, T0 + 1, 10).await.unwrap();
+        all.into_iter().find(|dirty| dirty.host == id)
+    };
+    let minutes = Buckets::from_table(&table, 60_000, 0);
+    let minute_block = block::encode_buckets(&minutes, CompressionLevel::Best);
+    let roll_up = |window| {
+        vec![
+            Write::DropBlock(raw.clone()),
+            Write::PutBlock(Tier::Minute, id, shape.clone(), minute_block.clone()),
+            Write::ClearDirty(window),
+        ]
+    };
+    // The window receives rows after the roll-up read it.
+    let outdated = window().await.unwrap();
+    store.commit(vec![Write::MarkDirty(Tier::Raw, id, T0)]).await.unwrap();
+    assert_eq!(store.commit(roll_up(outdated)).await, Err(CommitError::Conflict));
+    let current = window().await.unwrap();
+    store.commit(roll_up(current)).await.unwrap();
+    assert_eq!(window().await, None);
+    // The raw block was deleted already, so no write of the list is applied.
+    assert_eq!(store.commit(roll_up(current)).await, Err(CommitError::Conflict));
+    let slices = store.read_blocks(Tier::Minute, id, T0, T0 + HOUR).await.unwrap();
+    assert_eq!(slices.len(), 1);
+    let Ok(BlockContent::Buckets(buckets)) = &slices[0].content else { panic!() };
+    assert_eq!(buckets, &minutes);
+    assert!(store.read_blocks(Tier::Raw, id, T0, T0 + HOUR).await.unwrap().is_empty());
+}
+
+pub(crate) async fn rows_are_sealed_once(store: &Arc<dyn Store>) {
+    let advance = |arrival| vec![Write::AdvanceSeal(SealWatermark { host: host(8).id, arrival })];
+    store.commit(advance(1)).await.unwrap();
+    store.commit(advance(4)).await.unwrap();
+    assert_eq!(
+        store.commit(advance(4)).await,
+        Err(CommitError::Conflict),
+        "the response to the first commit was lost"
+    );
+    let watermarks = store.seal_watermarks().await.unwrap();
+    let watermark = watermarks.iter().find(|watermark| watermark.host == host(8).id);
+    assert_eq!(watermark.map(|watermark| watermark.arrival), Some(4));
+}
+
+pub(crate) async fn watermarks_advance_only_past_rollups(store: &Arc<dyn Store>) {
+    let id = host(6).id;
+    store.commit(vec![Write::MarkDirty(Tier::Minute, id, T0)]).await.unwrap();
+    assert_eq!(
+        store.commit(vec![Write::AdvanceWatermark(Tier::Minute, T0 + 1)]).await,
+        Err(CommitError::Conflict)
+    );
+    assert_eq!(store.commit(vec![Write::AdvanceWatermark(Tier::Minute, T0)]).await, Ok(()));
+    let watermarks = store.retention_watermarks().await.unwrap();
+    assert_eq!(watermarks.ms, [0, T0, 0]);
+    assert_eq!(
+        store.commit(vec![Write::ExpectWatermarks(RetentionWatermarks::default())]).await,
+        Err(CommitError::Conflict)
+    );
+    assert_eq!(
+        store
+            .commit(vec![Write::ExpectWatermarks(watermarks), Write::AdvanceWatermark(Tier::Minute, 5)])
+            .await,
+        Ok(())
+    );
+    assert_eq!(store.retention_watermarks().await.unwrap().ms[1], T0, "a watermark never decreases");
+}
+
+pub(crate) async fn sequence_ranges_merge(store: &Arc<dyn Store>) {
+    let (id, boot) = (host(7).id, BootId::from_bytes(&[9; 16]).unwrap());
+    for (arrival, seqs) in [(9, "1-5"), (10, "9-9"), (11, "6-8")] {
+        let ranges = SequenceRanges { host: id, boot, seqs: RangeSet::from_text(seqs), newest_ms: T0 };
+        let watermark = SealWatermark { host: id, arrival };
+        store.commit(vec![Write::RecordSequences(ranges), Write::AdvanceSeal(watermark)]).await.unwrap();
+    }
+    let stored = store.sequence_ranges().await.unwrap();
+    let ranges: Vec<String> =
+        stored.iter().filter(|ranges| ranges.host == id).map(|ranges| ranges.seqs.to_text()).collect();
+    assert_eq!(ranges, ["1-9"]);
+    assert!(store.seal_watermarks().await.unwrap().contains(&SealWatermark { host: id, arrival: 11 }));
+    store.vacuum(T0 + 1).await.unwrap();
+    assert!(store.sequence_ranges().await.unwrap().is_empty());
+}
+
+pub(crate) async fn lease_is_renewed_by_its_holder(store: &Arc<dyn Store>) {
+    assert!(store.acquire_lease("task", 60_000).await.unwrap());
+    assert!(store.acquire_lease("task", 60_000).await.unwrap(), "the holder renews it");
+}

@@ -1,0 +1,122 @@
+//! PostgreSQL only: several hubs, partitions, restarts and backups.
+
+use crate::support::*;
+use perfwatch_model::SystemClock;
+use perfwatch_store::accounts::Account;
+use perfwatch_store::*;
+use perfwatch_testkit::Postgres;
+use perfwatch_tsdb::Tier;
+use std::sync::Arc;
+
+#[tokio::test]
+async fn hubs_share_data_but_not_head_and_leases() {
+    let server = postgres_server();
+    let url = server.database("two_hubs");
+    let store: Arc<dyn Store> = Arc::new(connect(&url, "one").await.unwrap());
+    crate::run_all_cases(&store).await;
+    // A new connection of the same hub reads the same data.
+    let store = connect(&url, "one").await.unwrap();
+    assert_eq!(store.list_hosts().await.unwrap().len(), 2);
+    assert_eq!(store.read_blocks(Tier::Raw, host(3).id, T0, T0 + HOUR).await.unwrap().len(), 2);
+    assert_eq!(head_seqs(&store).await, [99]);
+    // Another hub has its own head and cannot acquire a lease that is held.
+    let other = connect(&url, "two").await.unwrap();
+    assert_eq!(head_seqs(&other).await, Vec::<u64>::new());
+    assert!(other.acquire_lease("other task", 60_000).await.unwrap());
+    assert!(!other.acquire_lease("task", 60_000).await.unwrap(), "the first hub holds it");
+}
+
+#[tokio::test]
+async fn concurrent_startup_migrates_once() {
+    let server = postgres_server();
+    let url = server.database("concurrent_startup");
+    let starts = (0..4).map(|n| {
+        let url = url.clone();
+        tokio::spawn(async move { connect(&url, &format!("hub-{n}")).await.map(|_| ()) })
+    });
+    for start in starts.collect::<Vec<_>>() {
+        start.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn backup_restores_across_engines() {
+    let server = postgres_server();
+    let store: Arc<dyn Store> = Arc::new(connect(&server.database("source"), "one").await.unwrap());
+    crate::run_all_cases(&store).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("history.db");
+    store.backup(&file).await.unwrap();
+    let postgres = connect(&server.database("target"), "two").await.unwrap();
+    postgres.restore(&file).await.unwrap();
+    assert!(postgres.restore(&file).await.unwrap_err().to_string().contains("is not empty"));
+    let options = SqliteOptions { folder: folder.path().to_owned(), budget_bytes: 1 << 30 };
+    let sqlite = SqliteStore::open(&options, Arc::new(SystemClock::new())).unwrap();
+    let stores: [&dyn Store; 2] = [&postgres, &sqlite];
+    for copy in stores {
+        assert_eq!(copy.list_hosts().await.unwrap(), store.list_hosts().await.unwrap());
+        assert_eq!(head_seqs(copy).await, head_seqs(&*store).await);
+        assert_eq!(copy.retention_watermarks().await.unwrap(), store.retention_watermarks().await.unwrap());
+        let accounts = Account::list(copy).await.unwrap();
+        assert_eq!(accounts, Account::list(&*store).await.unwrap());
+        for tier in Tier::ALL {
+            let content = |slices: Vec<BlockSlice>| -> Vec<String> {
+                slices.into_iter().map(|slice| format!("{:?}", slice.content.unwrap())).collect()
+            };
+            for number in [3, 5] {
+                let expected = store.read_blocks(tier, host(number).id, T0, T0 + HOUR).await.unwrap();
+                let restored = copy.read_blocks(tier, host(number).id, T0, T0 + HOUR).await.unwrap();
+                assert_eq!(content(restored), content(expected), "{} {tier:?} {number}", copy.backend());
+            }
+        }
+        let last = copy.append(vec![row(host(1).id, &shape(&["a"]), 100, T0)]).await.unwrap();
+        assert!(last > 1, "arrival numbers continue");
+    }
+}
+
+#[tokio::test]
+async fn database_restart_is_survived() {
+    let mut server = Postgres::start_durable();
+    let store = connect(&server.database("restarted"), "one").await.unwrap();
+    let shape = shape(&["x"]);
+    store.append(vec![row(host(1).id, &shape, 1, T0)]).await.unwrap();
+    server.kill();
+    let error = store.append(vec![row(host(1).id, &shape, 2, T0)]).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert!(matches!(store.disk_usage().await, Err(StoreError::Unavailable(_))));
+    server.resume();
+    let mut attempts = 0;
+    while store.append(vec![row(host(1).id, &shape, 3, T0)]).await.is_err() {
+        attempts += 1;
+        assert!(attempts < 20, "the store does not recover");
+    }
+    assert_eq!(head_seqs(&store).await, [1, 3]);
+}
+
+#[tokio::test]
+async fn empty_partitions_are_dropped() {
+    let server = postgres_server();
+    let store = connect(&server.database("partitions"), "one").await.unwrap();
+    let (id, shape) = (host(1).id, shape(&["x"]));
+    const DAY: i64 = 24 * HOUR;
+    let first = T0 / DAY * DAY;
+    for day in 0..3 {
+        let (_, block) = raw_block(id, &shape, 0..60, first + day * DAY);
+        store.commit(vec![Write::PutBlock(Tier::Raw, id, shape.clone(), block)]).await.unwrap();
+    }
+    let before = store.disk_usage().await.unwrap();
+    store.commit(vec![Write::AdvanceWatermark(Tier::Raw, first + 2 * DAY)]).await.unwrap();
+    for block in store.oldest_blocks(Tier::Raw, first + 2 * DAY, 10).await.unwrap() {
+        store.commit(vec![Write::DropBlock(block)]).await.unwrap();
+    }
+    store.vacuum(0).await.unwrap();
+    let after = store.disk_usage().await.unwrap();
+    assert!(
+        after.disk_bytes < before.disk_bytes && after.tier_bytes[0] < before.tier_bytes[0],
+        "{before:?} {after:?}"
+    );
+    // A dropped partition is created again for late rows.
+    let (_, block) = raw_block(id, &shape, 0..60, first);
+    store.commit(vec![Write::PutBlock(Tier::Raw, id, shape.clone(), block)]).await.unwrap();
+    assert_eq!(store.read_blocks(Tier::Raw, id, first, first + HOUR).await.unwrap().len(), 1);
+}

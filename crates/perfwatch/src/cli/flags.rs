@@ -1,0 +1,65 @@
+//! Flags shared by several commands, and their overrides of the configuration.
+
+use crate::config::{self, Settings};
+use crate::telemetry;
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct CommonFlags {
+    /// Configuration file: .yaml, .json or .toml [env: PERFWATCH_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data directory [env: PERFWATCH_DATA]
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    data: Option<String>,
+    /// error, warn, info, debug or trace; per module: info,perfwatch_hub=debug [env: PERFWATCH_LOG_LEVEL]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// text or json [env: PERFWATCH_LOG_FORMAT]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RootFlags {
+    /// Path of the monitored host's /proc
+    #[arg(long, value_name = "DIRECTORY")]
+    procfs: Option<String>,
+    /// Path of the monitored host's /sys
+    #[arg(long, value_name = "DIRECTORY")]
+    sysfs: Option<String>,
+    /// Path of the monitored host's root file system
+    #[arg(long, value_name = "DIRECTORY")]
+    rootfs: Option<String>,
+}
+
+/// Settings given as flags: key and value.
+pub(super) type Overrides = Vec<(&'static str, String)>;
+
+pub(super) fn push_override(overrides: &mut Overrides, key: &'static str, value: Option<String>) {
+    overrides.extend(value.map(|value| (key, value)));
+}
+
+impl RootFlags {
+    pub(super) fn push_overrides(self, overrides: &mut Overrides) {
+        push_override(overrides, "agent.procfs", self.procfs);
+        push_override(overrides, "agent.sysfs", self.sysfs);
+        push_override(overrides, "agent.rootfs", self.rootfs);
+    }
+}
+
+impl CommonFlags {
+    /// Loads the settings and starts logging.
+    pub(super) fn load(self, mut overrides: Overrides) -> anyhow::Result<Settings> {
+        push_override(&mut overrides, "data", self.data);
+        push_override(&mut overrides, "log.level", self.log_level);
+        push_override(&mut overrides, "log.format", self.log_format);
+        let environment: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let settings = config::load(self.config.as_deref(), &environment, &overrides)?;
+        telemetry::start(&settings.log)?;
+        Ok(settings)
+    }
+}

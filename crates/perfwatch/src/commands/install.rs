@@ -1,0 +1,221 @@
+//! `perfwatch agent install`: installs the agent as a systemd service. Enrolls first, so that a
+//! wrong URL or token fails before files are written. Starts nothing: the command to start the
+//! service is printed.
+
+use crate::config::{self, Settings};
+use crate::program::Program;
+use anyhow::Context as _;
+use perfwatch_agent::{
+    AgentConfig, ENROLLMENT_TOKEN_PREFIX, HubClient, host_id, host_name, load_secret, save_secret,
+};
+use perfwatch_collect::LocalRoot;
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
+use std::path::{Path, PathBuf};
+
+/// Systemd unit of the agent.
+const UNIT: &str = include_str!("../../../../deploy/systemd/perfwatch-agent.service");
+/// Installed path of the CA certificates.
+const CA_PATH: &str = "/etc/perfwatch/hub-ca.pem";
+/// Maximum length of a token on standard input.
+const MAX_TOKEN_BYTES: u64 = 4_096;
+
+/// Flags of `agent install`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InstallFlags {
+    /// Read the token from standard input, invisible to other users
+    #[arg(long)]
+    token_stdin: bool,
+    /// Install below this directory
+    #[arg(long, hide = true, default_value = "/")]
+    root: PathBuf,
+}
+
+struct InstallPaths {
+    program: PathBuf,
+    config: PathBuf,
+    ca: PathBuf,
+    unit: PathBuf,
+    data: PathBuf,
+}
+
+impl InstallPaths {
+    fn new(root: &Path, program: Program) -> Self {
+        let file = match program {
+            #[cfg(feature = "hub")]
+            Program::Full => "perfwatch",
+            Program::Agent => "perfwatch-agent",
+        };
+        let path = |path: &str| root.join(path.trim_start_matches('/'));
+        Self {
+            program: path("usr/local/bin").join(file),
+            config: path("etc/perfwatch/agent.yaml"),
+            ca: path(CA_PATH),
+            unit: path("etc/systemd/system/perfwatch-agent.service"),
+            data: path("var/lib/perfwatch"),
+        }
+    }
+}
+
+/// Enrolls the agent, then writes program, configuration and systemd unit.
+#[expect(clippy::print_stdout, reason = "the result of the command is its output")]
+pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Program) -> anyhow::Result<()> {
+    let mut config = settings.agent_config().map_err(anyhow::Error::msg)?;
+    if flags.token_stdin {
+        let mut text = String::new();
+        std::io::stdin().take(MAX_TOKEN_BYTES).read_to_string(&mut text).context("standard input")?;
+        config.token = Some(text.trim().to_owned());
+    }
+    config.validate().context("agent")?;
+    let paths = InstallPaths::new(&flags.root, program);
+    let state = paths.data.join("agent");
+    reject_symlinks(&state)?;
+    let hub = HubClient::new(&config.hub, config.ca.as_deref())?;
+    let name = enroll(&config, &hub, &state)?;
+    chown_to_service_user(&paths.data)?;
+    copy_program(&paths.program)?;
+    if let Some(from) = &config.ca {
+        write_atomic(&paths.ca, &std::fs::read(from).with_context(|| from.display().to_string())?)?;
+    }
+    write_config(&paths.config, settings, config.ca.is_some())?;
+    let command = match program {
+        #[cfg(feature = "hub")]
+        Program::Full => "/usr/local/bin/perfwatch agent",
+        Program::Agent => "/usr/local/bin/perfwatch-agent",
+    };
+    let unit = UNIT.replace("ExecStart=/usr/local/bin/perfwatch-agent", &format!("ExecStart={command}"));
+    write_atomic(&paths.unit, unit.as_bytes())?;
+    println!("{name} is enrolled at {}. Start the agent with", hub.base());
+    if Path::new("/run/systemd/system").exists() {
+        println!("\n    systemctl daemon-reload && systemctl enable --now perfwatch-agent\n");
+    } else {
+        println!(
+            "\n    PERFWATCH_CONFIG=/etc/perfwatch/agent.yaml {command}\n\nfrom the service manager of this system."
+        );
+    }
+    Ok(())
+}
+
+/// Stores a secret that the hub accepts; returns the name of the host. A token is not needed for
+/// an upgrade, where the stored secret is still valid.
+fn enroll(config: &AgentConfig, hub: &HubClient, state: &Path) -> anyhow::Result<String> {
+    let (host, source) = (host_id(state), LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), "/".as_ref()));
+    let name = host_name(config.name.as_deref(), &source);
+    let is_enrolled = load_secret(state).is_some_and(|secret| is_secret_valid(hub, &secret));
+    match &config.token {
+        _ if is_enrolled => {}
+        Some(token) if token.starts_with(ENROLLMENT_TOKEN_PREFIX) => {
+            let secret = hub.enroll(token, host, &name)?;
+            save_secret(state, &secret).with_context(|| state.display().to_string())?;
+        }
+        Some(secret) => save_secret(state, secret).with_context(|| state.display().to_string())?,
+        None => anyhow::ensure!(
+            load_secret(state).is_some(),
+            "an enrollment token is required: --token-stdin or --token; create one on the Agents page"
+        ),
+    }
+    Ok(name)
+}
+
+/// Checks a secret with an empty batch.
+fn is_secret_valid(hub: &HubClient, secret: &str) -> bool {
+    let response = hub.post("/ingest/metrics", &[("Content-Type", "application/json")], Some(secret), b"[]");
+    response.is_ok_and(|response| response.status == 200)
+}
+
+/// Copies the running program, unless it is the installed program.
+fn copy_program(to: &Path) -> anyhow::Result<()> {
+    let running = std::env::current_exe().context("path of the running program")?;
+    if std::fs::canonicalize(to).ok().as_deref() != Some(running.as_path()) {
+        let bytes = std::fs::read(&running).with_context(|| running.display().to_string())?;
+        write_atomic(to, &bytes)?;
+        std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// Writes the configuration, unless the existing file is for the same hub: manual changes remain.
+/// A file for another hub is renamed to `.yaml.before`.
+fn write_config(path: &Path, settings: &Settings, has_ca: bool) -> anyhow::Result<()> {
+    let existing = config::load(Some(path), &[], &[]);
+    if existing.is_ok_and(|existing| existing.agent.hub == settings.agent.hub) {
+        return Ok(());
+    }
+    if path.exists() {
+        std::fs::rename(path, path.with_extension("yaml.before"))?;
+    }
+    write_atomic(path, config_text(settings, has_ca.then_some(Path::new(CA_PATH))).as_bytes())
+}
+
+/// Writes a file by rename, so that a concurrent reader sees the old or the new content.
+fn write_atomic(to: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let context = || to.display().to_string();
+    if let Some(folder) = to.parent().filter(|folder| !folder.exists()) {
+        std::fs::create_dir_all(folder).with_context(context)?;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).with_context(context)?;
+    }
+    let temporary = to.with_extension("new");
+    std::fs::write(&temporary, bytes).with_context(context)?;
+    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o644)).with_context(context)?;
+    std::fs::rename(&temporary, to).with_context(context)
+}
+
+/// Gives the state written by this command to the owner of the data directory: the service user,
+/// if the service ran before.
+fn chown_to_service_user(data: &Path) -> anyhow::Result<()> {
+    let owner = std::fs::metadata(data).with_context(|| data.display().to_string())?;
+    let agent = data.join("agent");
+    for path in [agent.clone(), agent.join("secret"), agent.join("host-id")] {
+        if path.exists() {
+            lchown(&path, Some(owner.uid()), Some(owner.gid()))
+                .with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses symbolic links in the state directory. It may belong to the unprivileged service user,
+/// who could redirect writes of root with a link.
+fn reject_symlinks(state: &Path) -> anyhow::Result<()> {
+    for path in [state.to_owned(), state.join("secret"), state.join("secret.new"), state.join("host-id")] {
+        let is_link = std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_symlink());
+        anyhow::ensure!(!is_link, "{} is a symbolic link; remove it first", path.display());
+    }
+    Ok(())
+}
+
+/// Renders the configuration of the service, without the secret.
+fn config_text(settings: &Settings, ca: Option<&Path>) -> String {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let agent = &settings.agent;
+    let mut lines = vec![
+        "# Agent configuration; see docs/CONFIG.md. The agent secret is stored in its state directory."
+            .to_owned(),
+        "data: /var/lib/perfwatch".to_owned(),
+        "agent:".to_owned(),
+        format!("  hub: {}", quoted(&agent.hub)),
+        format!("  interval: {}ms", agent.interval.0.as_millis()),
+    ];
+    lines.extend(agent.name.as_deref().map(|name| format!("  name: {}", quoted(name))));
+    lines.extend(ca.map(|path| format!("  ca: {}", path.display())));
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn installed_config_parses() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.agent.hub = "https://hub.example:8000".to_owned();
+        settings.agent.name = Some("web \"1\": x".to_owned());
+        let path = folder.path().join("agent.yaml");
+        write_atomic(&path, config_text(&settings, Some(Path::new("/etc/ca.pem"))).as_bytes()).unwrap();
+        let read = config::load(Some(&path), &[], &[]).unwrap();
+        assert_eq!((read.agent.hub, read.agent.name), (settings.agent.hub, settings.agent.name));
+        assert_eq!(read.agent.ca.as_deref(), Some(Path::new("/etc/ca.pem")));
+        assert_eq!(read.data, Path::new("/var/lib/perfwatch"));
+    }
+}

@@ -1,0 +1,65 @@
+//! Roles with a hub: the hub alone, or together with an embedded agent.
+
+use super::hub_config::hub_config;
+use crate::config::Settings;
+use crate::shutdown::Shutdown;
+use crate::store;
+use anyhow::Context as _;
+use perfwatch_agent::Agent;
+use perfwatch_hub::{Hub, HubConfig, HubDependencies};
+use perfwatch_model::{Clock, SystemClock};
+use std::sync::Arc;
+use tokio::runtime::{Builder, Runtime};
+
+/// Runs the hub until a signal.
+pub(crate) fn run_hub(settings: &Settings) -> anyhow::Result<()> {
+    let shutdown = Shutdown::install()?;
+    let (runtime, hub) = start_hub(settings, Arc::new(SystemClock::new()), false)?;
+    print_url(&hub);
+    shutdown.wait();
+    runtime.block_on(hub.stop());
+    Ok(())
+}
+
+/// Runs hub and agent until a signal. The embedded agent is a normal agent that receives the
+/// hub's address and its secret from this process.
+pub(crate) fn run_all(settings: &Settings) -> anyhow::Result<()> {
+    let shutdown = Shutdown::install()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let (runtime, hub) = start_hub(settings, clock.clone(), true)?;
+    let mut config = settings.agent_config().map_err(anyhow::Error::msg)?;
+    config.hub = hub.loopback_url();
+    config.token = Some(hub.embedded_agent_secret());
+    config.ca = None;
+    let agent = Agent::start(&config, clock, || {}).context("agent")?;
+    print_url(&hub);
+    shutdown.wait();
+    // The agent stops first, so that the hub still accepts its last snapshot.
+    agent.stop();
+    runtime.block_on(hub.stop());
+    Ok(())
+}
+
+fn start_hub(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    embedded_agent: bool,
+) -> anyhow::Result<(Runtime, Hub)> {
+    let config = HubConfig { embedded_agent, ..hub_config(settings)? };
+    let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
+    let runtime = Builder::new_multi_thread().enable_all().build().context("runtime")?;
+    let store = runtime.block_on(store::open(settings, clock.clone()))?;
+    let notifier = Arc::new(perfwatch_notify::ChannelNotifier::new());
+    let remote_collector = Arc::new(perfwatch_ssh::SshCollector::new(clock.clone()));
+    let deps = HubDependencies { store, clock, catalog, notifier, remote_collector };
+    let hub = runtime.block_on(Hub::start(config, deps)).context("hub")?;
+    Ok((runtime, hub))
+}
+
+#[expect(clippy::print_stdout, reason = "the user opens the printed URL")]
+fn print_url(hub: &Hub) {
+    println!("PerfWatch {} is listening on {}", env!("CARGO_PKG_VERSION"), hub.url());
+    if let Some(path) = hub.setup_path() {
+        println!("No users yet. Create the first administrator:\n\n    {}{path}\n", hub.url());
+    }
+}

@@ -1,0 +1,95 @@
+//! `perfwatch user`: manages users without the API, for recovery and automation.
+
+use crate::config::Settings;
+use crate::{runtime, store};
+use anyhow::Context as _;
+use perfwatch_hub::AdminCli;
+use perfwatch_model::{Clock, SystemClock};
+use perfwatch_store::accounts::Role;
+use std::io::{BufRead as _, IsTerminal as _};
+use std::sync::Arc;
+
+/// Subcommands of `perfwatch user`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum UserCommand {
+    /// List users
+    List,
+    /// Create a user (prompts for the password or reads it from standard input)
+    Add {
+        /// Login name
+        name: String,
+        /// viewer, operator or admin
+        #[arg(long, default_value = "viewer")]
+        role: String,
+    },
+    /// Set a new password, end all sessions, disable two-factor authentication
+    Password {
+        /// Login name
+        name: String,
+    },
+    /// Delete a user and their tokens
+    Remove {
+        /// Login name
+        name: String,
+    },
+    /// Create an API token and print it
+    Token {
+        /// Login name of the owner
+        name: String,
+        /// viewer, operator, admin, or ingest (sends snapshots only)
+        #[arg(long, default_value = "viewer")]
+        scope: String,
+        /// Name of the token in the token list
+        #[arg(long, default_value = "created by CLI")]
+        purpose: String,
+    },
+}
+
+/// Prompts twice at a terminal; reads one line if standard input is a pipe.
+fn prompt_password() -> anyhow::Result<String> {
+    if !std::io::stdin().is_terminal() {
+        let mut line = String::new();
+        std::io::stdin().lock().read_line(&mut line).context("standard input")?;
+        return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    let password = rpassword::prompt_password("New password: ").context("terminal")?;
+    let confirmation = rpassword::prompt_password("Confirm password: ").context("terminal")?;
+    anyhow::ensure!(password == confirmation, "the passwords do not match");
+    Ok(password)
+}
+
+/// Executes the subcommand on the configured store; a hub may run at the same time.
+#[expect(clippy::print_stdout, reason = "the result of the command is its output")]
+pub(crate) fn manage_users(settings: &Settings, command: UserCommand) -> anyhow::Result<()> {
+    runtime::current_thread()?.block_on(async {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let users = AdminCli::open(store::open_shared(settings, clock.clone()).await?, clock).await?;
+        match command {
+            UserCommand::List => {
+                for user in users.list() {
+                    let state = if user.enabled { "" } else { "  (disabled)" };
+                    println!("{:20} {}{state}", user.name, user.role.name());
+                }
+            }
+            UserCommand::Add { name, role: text } => {
+                let role = Role::parse(&text).with_context(|| {
+                    format!("--role: invalid role {text:?}; expected viewer, operator or admin")
+                })?;
+                users.add(&name, role, prompt_password()?).await?;
+                println!("created user {name} ({text})");
+            }
+            UserCommand::Password { name } => {
+                users.set_password(&name, prompt_password()?).await?;
+                println!("password of {name} changed");
+            }
+            UserCommand::Remove { name } => {
+                users.remove(&name).await?;
+                println!("deleted user {name}");
+            }
+            UserCommand::Token { name, scope, purpose } => {
+                println!("{}", users.create_token(&name, &scope, &purpose).await?);
+            }
+        }
+        Ok(())
+    })
+}

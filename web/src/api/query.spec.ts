@@ -1,0 +1,52 @@
+import { VueQueryPlugin } from '@tanstack/vue-query'
+import { flushPromises, mount } from '@vue/test-utils'
+import { afterEach, beforeEach, expect, it, vi } from 'vitest'
+import { defineComponent, ref } from 'vue'
+import { invalidateQueries, queryClient, useApiQuery } from './query'
+
+const requested: string[] = []
+let status = 200
+
+beforeEach(() => {
+  requested.length = 0
+  status = 200
+  vi.stubGlobal('fetch', async (request: Request) => {
+    requested.push(request.url.replace(location.origin, ''))
+    const body = status === 200 ? { hosts: [], number: requested.length } : { error: { code: 'invalid_query', message: 'unknown field' } }
+    return new Response(JSON.stringify(body), { status })
+  })
+})
+afterEach(() => {
+  queryClient.clear()
+  vi.unstubAllGlobals()
+})
+
+function start() {
+  const limit = ref(10)
+  const page = defineComponent({
+    setup: () => useApiQuery('/api/v1/hosts', () => ({ params: { query: { limit: limit.value } } })),
+    template: '<p>{{ problem }}|{{ data ? data.number : "" }}</p>',
+  })
+  const mountPage = () => mount(page, { global: { plugins: [[VueQueryPlugin, { queryClient }]] } })
+  return { limit, mountPage }
+}
+
+it('shares one request between components and loads other parameters', async () => {
+  const { limit, mountPage } = start()
+  const [first, second] = [mountPage(), mountPage()]
+  await flushPromises()
+  expect(requested).toEqual(['/api/v1/hosts?limit=10'])
+  expect([first.text(), second.text()]).toEqual(['|1', '|1'])
+  limit.value = 20
+  await vi.waitFor(() => expect(first.text()).toBe('|2'))
+  expect(requested.at(-1)).toBe('/api/v1/hosts?limit=20')
+})
+
+it('keeps the answer and reports the error of a failed repetition', async () => {
+  const page = start().mountPage()
+  await flushPromises()
+  status = 400
+  await invalidateQueries('/api/v1/hosts')
+  await vi.waitFor(() => expect(page.text()).toBe('Unknown field.|1'))
+  expect(requested).toHaveLength(2)
+})

@@ -1,0 +1,130 @@
+// Columns of one host from the hub's history: same interface as live columns, with minimum and maximum
+// per point and gaps with their reasons. Also snapshots and process totals of past times.
+import { getJson } from '../api/http'
+import type { ProcessesAnswer, ProcessRow, SeriesAnswer, SnapshotAnswer } from '../api/types'
+import { type Columns, type Gap, keyOf, type Latest, type Value } from './columns'
+
+export class HistoryColumns implements Columns {
+  readonly times: number[]
+  readonly steps: number[]
+  readonly gaps: Gap[]
+  /** Seconds per point; 0 if each point is one tick. */
+  readonly step: number
+  private columns = new Map<string, { v: Value[]; min?: Value[]; max?: Value[] }>()
+  private names = new Map<string, Set<string>>()
+  private empty: Value[]
+
+  constructor(answer: SeriesAnswer) {
+    this.step = answer.step_ms / 1000
+    this.times = answer.t.map((t) => t / 1000)
+    const near = (at: number) =>
+      Math.min(this.times[at]! - (this.times[at - 1] ?? -Infinity), (this.times[at + 1] ?? Infinity) - this.times[at]!)
+    this.steps = this.times.map((_, at) => this.step || near(at))
+    this.gaps = answer.gaps.map((gap) => ({ from: gap.from_ms / 1000, to: gap.to_ms / 1000, why: gap.why }))
+    this.empty = this.times.map(() => null)
+    for (const series of answer.series) {
+      this.columns.set(keyOf(series.metric, series.instance), series)
+      if (!series.instance) continue
+      const names = this.names.get(series.metric) ?? new Set<string>()
+      this.names.set(series.metric, names.add(series.instance))
+    }
+  }
+
+  get(metric: string, instance = ''): Value[] {
+    return this.columns.get(keyOf(metric, instance))?.v ?? this.empty
+  }
+
+  band(metric: string, instance = ''): { min: Value[]; max: Value[] } | null {
+    const column = this.columns.get(keyOf(metric, instance))
+    return column?.min && column.max ? { min: column.min, max: column.max } : null
+  }
+
+  has(metric: string, instance = ''): boolean {
+    return this.get(metric, instance).some((value) => value !== null)
+  }
+
+  /** Newest value in this range, null if there is none. */
+  last(metric: string, instance = ''): Value {
+    const values = this.get(metric, instance)
+    for (let at = values.length - 1; at >= 0; at--) if (values[at] !== null) return values[at]!
+    return null
+  }
+
+  instances(metric: string): string[] {
+    return [...(this.names.get(metric) ?? [])].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }))
+  }
+}
+
+/** Keys of a snapshot below which the values of each instance are grouped by name. */
+const DIMENSIONS = new Set(['device', 'interface', 'mount'])
+
+const host = (id: string) => `/api/v1/hosts/${encodeURIComponent(id)}`
+
+export async function loadHistory(
+  id: string,
+  metrics: string[],
+  from: number,
+  to: number,
+  points: number,
+  signal: AbortSignal,
+): Promise<HistoryColumns> {
+  const query = new URLSearchParams({
+    metric: metrics.join(','),
+    from: String(Math.round(from * 1000)),
+    to: String(Math.round(to * 1000)),
+    points: String(points),
+  })
+  return new HistoryColumns(await getJson<SeriesAnswer>(`${host(id)}/series?${query}`, signal))
+}
+
+/** All values of a host at one time; `at` in Unix seconds. */
+export interface SnapshotAt {
+  at: number
+  rows: ProcessRow[]
+  values: Latest
+}
+
+export async function loadSnapshotAt(id: string, at: number, signal: AbortSignal): Promise<SnapshotAt> {
+  const { at_ms, snapshot } = await getJson<SnapshotAnswer>(`${host(id)}/snapshot?at=${Math.round(at * 1000)}`, signal)
+  return { at: at_ms / 1000, rows: snapshot.processes?.top ?? [], values: valuesOf(snapshot) }
+}
+
+/** Values of a nested snapshot by dotted metric name and instance:
+ *  `network.interface.eth0.rx_bytes` is `network.rx_bytes` of `eth0`. */
+export function valuesOf(snapshot: object): Latest {
+  const values = new Map<string, number>()
+  const names = new Map<string, string[]>()
+  const walk = (node: object, path: string, instance: string) => {
+    for (const [key, value] of Object.entries(node)) {
+      const name = path ? `${path}.${key}` : key
+      if (typeof value === 'number') {
+        values.set(keyOf(name, instance), value)
+        if (instance) names.set(name, [...(names.get(name) ?? []), instance])
+      } else if (value === null || typeof value !== 'object' || Array.isArray(value)) continue
+      else if (DIMENSIONS.has(key)) for (const [inner, nested] of Object.entries(value as object)) walk(nested as object, path, inner)
+      else walk(value as object, name, instance)
+    }
+  }
+  walk(snapshot, '', '')
+  return { last: (metric, instance) => values.get(keyOf(metric, instance)) ?? null, instances: (metric) => names.get(metric) ?? [] }
+}
+
+/** Largest processes of a range: mean CPU and disk rates, maximum memory. */
+export async function loadTopProcesses(id: string, from: number, to: number, signal: AbortSignal): Promise<ProcessRow[]> {
+  const query = new URLSearchParams({ from: String(Math.round(from * 1000)), to: String(Math.round(to * 1000)), limit: '40' })
+  const answer = await getJson<ProcessesAnswer>(`${host(id)}/processes?${query}`, signal)
+  const seconds = Math.max(answer.covered_ms / 1000, 1)
+  return answer.processes.map((process) => ({
+    pid: process.pid,
+    name: process.name,
+    user: process.user,
+    command: process.command,
+    state: '',
+    cpu_percent: process.cpu_percent_mean,
+    memory_bytes: process.memory_bytes_max,
+    threads: undefined,
+    read_bytes: process.read_bytes / seconds,
+    write_bytes: process.written_bytes / seconds,
+    started_ms: process.started_ms,
+  }))
+}

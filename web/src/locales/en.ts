@@ -1,0 +1,9 @@
+// English catalog of all texts of the dashboard, nested by page.
+import { alerts } from './en/alerts'
+import { auth } from './en/auth'
+import { charts, common, errors } from './en/common'
+import { host, hosts } from './en/hosts'
+import { servers } from './en/servers'
+import { settings } from './en/settings'
+
+export default { common, charts, errors, alerts, auth, host, hosts, servers, settings }

@@ -1,0 +1,35 @@
+// Texts of login and setup.
+export const auth = {
+  login: {
+    title: 'Log in',
+    heading: 'Log in to PerfWatch',
+    name: 'Name',
+    password: 'Password',
+    code: 'Two-factor code',
+    codeNote: '6-digit code from your authenticator app, or a recovery code.',
+    submit: 'Log in',
+    busy: 'Logging in…',
+    failed: 'Login failed.',
+    sso: {
+      sso_denied: 'Login denied or timed out at the identity provider.',
+      sso_failed: 'The identity provider returned an error. See the hub log.',
+      sso_no_role: 'Your account has no role in PerfWatch. Contact an administrator.',
+      sso_name_taken: 'Your user name is already taken. Contact an administrator.',
+      sso_disabled: 'Your account is disabled.',
+    },
+  },
+  setup: {
+    title: 'Setup',
+    heading: 'Welcome to PerfWatch',
+    note: 'Create the first administrator. You can add more users later.',
+    name: 'Name',
+    password: 'Password',
+    passwordNote: 'At least {min} characters.',
+    repeat: 'Repeat password',
+    mismatch: 'The passwords do not match.',
+    submit: 'Create account',
+    busy: 'Creating…',
+    noLink: 'No accounts yet.',
+    noLinkNote: "Open the setup link that the hub printed to its terminal or service log at startup, or run on the hub's machine:",
+  },
+} as const
