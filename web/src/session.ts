@@ -5,9 +5,9 @@ import { api, sessionApi, unwrap } from './api/client'
 import { ApiError, errorMessage, onSessionEnded } from './api/errors'
 import { closeLive } from './api/live'
 import { queryClient } from './api/query'
-import type { Me, Role } from './api/types'
+import type { CurrentUser, Role } from './api/types'
 
-export const currentUser = shallowRef<Me | null>(null)
+export const currentUser = shallowRef<CurrentUser | null>(null)
 
 /** Roles in ascending order of rights. */
 const ROLES: Role[] = ['viewer', 'operator', 'admin']
@@ -18,7 +18,7 @@ export function hasRole(role: Role): boolean {
 }
 
 /** Reads the user of the browser's session; null without a session. Rejects if the hub does not answer. */
-async function fetchCurrentUser(): Promise<Me | null> {
+async function fetchCurrentUser(): Promise<CurrentUser | null> {
   try {
     currentUser.value = await unwrap(sessionApi.GET('/api/v1/auth/me'))
   } catch (error) {

@@ -43,7 +43,7 @@ pub struct AgentConfig {
 
 /// Minimum collection interval. Rates over less time are mostly noise.
 pub(crate) const MIN_INTERVAL: Duration = Duration::from_millis(250);
-/// Maximum collection interval, also for one that the hub requests.
+/// Maximum collection interval, also if the hub requests a longer interval.
 pub(crate) const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 /// Minimum spool size: the log needs a few segments of 1 MiB to drop the oldest.
 const MIN_SPOOL_BYTES: u64 = 4 << 20;

@@ -9,7 +9,7 @@ pub enum AgentError {
     /// State directory in use: two agents with one host id would send every snapshot twice.
     #[error("another agent already uses {0}")]
     Locked(String),
-    /// Thread creation failed.
+    /// Failure to start a thread.
     #[error("failed to start a thread: {0}")]
     Thread(#[from] std::io::Error),
 }

@@ -23,7 +23,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Maximum length of an error field that is shown or logged, in characters.
 const MAX_ERROR_CHARS: usize = 300;
 
-/// HTTP client of one hub; clones share its connection.
+/// HTTP client of the hub; clones share its connection.
 #[derive(Clone)]
 pub struct HubClient {
     http: ureq::Agent,
@@ -32,7 +32,7 @@ pub struct HubClient {
 
 /// Response of the hub with its body as text.
 pub struct HubResponse {
-    /// HTTP status code.
+    /// Status code of the HTTP response.
     pub status: u16,
     /// Response body, JSON if it is from a hub.
     pub body: String,
@@ -61,7 +61,7 @@ pub enum EnrollError {
 
 impl HubClient {
     /// Client for a hub at `http://…` or `https://…`. The hub's certificate must be signed by a
-    /// certificate of the file `ca` (PEM), or by one that the system trusts if `ca` is `None`.
+    /// certificate of the file `ca` (PEM), or by a certificate that the system trusts if `ca` is `None`.
     ///
     /// # Errors
     /// Fails if the URL is invalid or the file contains no certificate.
@@ -161,7 +161,7 @@ pub fn load_secret(state: &Path) -> Option<String> {
 }
 
 /// Stores the agent secret, readable by the owner only. The file is replaced atomically: a crash
-/// leaves the old secret or the new one.
+/// leaves the old secret or the new secret.
 ///
 /// # Errors
 /// Fails if the directory is not writable.

@@ -22,7 +22,7 @@ pub(crate) fn lock_state_dir(state: &Path) -> Result<Option<File>, AgentError> {
     }
 }
 
-/// Loads the host id of the state directory, or generates and stores a new one. In a directory that
+/// Loads the host id of the state directory, or generates and stores a new id. In a directory that
 /// is not writable the id lasts as long as the process: a new host on the dashboard is better than
 /// no host.
 pub fn host_id(state: &Path) -> HostId {

@@ -1,4 +1,4 @@
-//! Agent of one host: the ticker collects at a fixed phase, the spool stores snapshots until they
+//! Agent that monitors a host: the ticker collects at a fixed phase, the spool stores snapshots until they
 //! are acknowledged, the pusher sends them to the hub. Collecting never waits for sending.
 //!
 //! Threads, no async: one per collector, one ticker, one pusher. The agent opens no listening

@@ -53,16 +53,16 @@ pub(crate) struct Pusher {
     pub(crate) clock: Arc<dyn Clock>,
     hub: HubClient,
     state_dir: PathBuf,
-    /// Configured enrollment token.
+    /// Configured enrollment token, `None` if a secret is configured.
     token: Option<String>,
     /// Secret of this agent, `None` before enrollment.
     agent_secret: Option<String>,
     host: HostId,
     name: String,
     max_backoff: Duration,
-    /// Consecutive failed attempts.
+    /// Number of consecutive failed attempts.
     failures: u32,
-    /// Consecutive responses `unknown_agent`.
+    /// Number of consecutive responses `unknown_agent`.
     unknown_agent_responses: u32,
     send_shapes: bool,
     send_facts: bool,

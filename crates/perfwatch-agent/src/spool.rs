@@ -16,6 +16,7 @@ mod frame;
 mod segment_log;
 
 use bytes::Bytes;
+use frame::SpoolEntry;
 use perfwatch_model::{BootId, ShapeId, Snapshot, wire};
 use segment_log::{ReadPlan, SegmentLog};
 use std::collections::{HashMap, VecDeque};
@@ -27,16 +28,7 @@ pub(crate) use segment_log::Position;
 /// Maximum number of snapshots in memory while the disk is not writable: 10 minutes at 2 s.
 const MAX_MEMORY_SNAPSHOTS: usize = 300;
 /// Number of appends after a failure before the disk is tried again.
-const APPENDS_BEFORE_RETRY: u32 = 5;
-
-/// Encoded snapshot with its identity.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct SpoolEntry {
-    pub(crate) boot: BootId,
-    pub(crate) seq: u64,
-    pub(crate) shape: ShapeId,
-    pub(crate) bytes: Bytes,
-}
+const MIN_APPENDS_BEFORE_RETRY: u32 = 5;
 
 /// Snapshots to send, oldest first, with the position to acknowledge.
 pub(crate) struct SpoolBatch {
@@ -115,7 +107,7 @@ impl Spool {
         match SegmentLog::open(&self.directory, self.max_bytes) {
             Ok(log) => self.log = Some(log),
             Err(error) => {
-                self.appends_until_retry = APPENDS_BEFORE_RETRY;
+                self.appends_until_retry = MIN_APPENDS_BEFORE_RETRY;
                 if !std::mem::replace(&mut self.error_logged, true) {
                     tracing::warn!(
                         path = %self.directory.display(), error = %error,

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-/// Timeout of one statvfs call. A healthy network mount responds in milliseconds.
+/// Timeout of a statvfs call. A healthy network mount responds in milliseconds.
 const STATVFS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Stack of the thread that calls statvfs.
 const STACK_BYTES: usize = 64 << 10;
@@ -20,7 +20,7 @@ pub struct TimeoutSource {
 }
 
 impl TimeoutSource {
-    /// Wraps a root with the default timeout of one second.
+    /// Wraps a root with the default timeout of 1 s.
     pub fn new(root: LocalRoot) -> Self {
         Self { root: Arc::new(root), unresponsive_mounts: Arc::default(), timeout: STATVFS_TIMEOUT }
     }
@@ -110,7 +110,7 @@ mod tests {
             assert_eq!(source.usage("/").unwrap().size, 1);
         }
         assert_eq!(source.unresponsive_mounts.lock().unwrap().len(), 1);
-        // One wait releases the one hanging thread; further threads would keep hanging.
+        // The barrier releases the hanging thread; further threads would keep hanging.
         root.0.wait();
         while !source.unresponsive_mounts.lock().unwrap().is_empty() {
             std::thread::yield_now();

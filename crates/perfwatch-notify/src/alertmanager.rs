@@ -1,7 +1,7 @@
-//! Prometheus's Alertmanager, API v2: what fires here fires there, for who has one already.
+//! Prometheus Alertmanager, API v2: each alert of an incident becomes an alert there.
 
 use crate::http::{Http, Request};
-use crate::{field, get, optional, secret};
+use crate::settings::{field, get, optional, secret};
 use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::{
     AlertSummary, ChannelKind, ChannelSettings, RenderedNotification, SendError,
@@ -19,12 +19,12 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
             "http://alertmanager:9093",
             "Alertmanager resolves alerts that are not re-sent: repeat at least every 5 minutes or raise resolve_timeout",
         ),
-        optional(secret("authorization", "Authorization header", "Bearer …", "Sent as it is")),
+        optional(secret("authorization", "Authorization header", "Bearer …", "Sent verbatim")),
     ],
 };
 
-fn alert(alert: &AlertSummary) -> Value {
-    let mut one = json!({
+fn alert_json(alert: &AlertSummary) -> Value {
+    let mut json = json!({
         "labels": {
             "alertname": alert.rule, "host": alert.host, "instance": alert.instance,
             "metric": alert.metric, "severity": alert.severity.name(), "source": "perfwatch",
@@ -36,24 +36,24 @@ fn alert(alert: &AlertSummary) -> Value {
         "startsAt": alert.fired_at,
     });
     if !alert.url.is_empty() {
-        one["generatorURL"] = alert.url.as_str().into();
+        json["generatorURL"] = alert.url.as_str().into();
     }
     if let Some(resolved) = &alert.resolved_at {
-        one["endsAt"] = resolved.as_str().into();
+        json["endsAt"] = resolved.as_str().into();
     }
-    one
+    json
 }
 
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
-    letter: &RenderedNotification<'_>,
+    rendered: &RenderedNotification<'_>,
 ) -> Result<(), SendError> {
-    let message = letter.notification;
-    let mut alerts: Vec<Value> = message.alerts.iter().map(alert).collect();
-    if message.reason == NotificationReason::Test {
+    let notification = rendered.notification;
+    let mut alerts: Vec<Value> = notification.alerts.iter().map(alert_json).collect();
+    if notification.reason == NotificationReason::Test {
         let labels = json!({ "alertname": "PerfWatchTest", "severity": "info", "source": "perfwatch" });
-        alerts = vec![json!({ "labels": labels, "annotations": { "summary": letter.title } })];
+        alerts = vec![json!({ "labels": labels, "annotations": { "summary": rendered.title } })];
     }
     let url = format!("{}/api/v2/alerts", get(settings, "url").trim_end_matches('/'));
     let mut request = Request::json(url, &Value::Array(alerts));

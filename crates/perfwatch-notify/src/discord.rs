@@ -1,8 +1,8 @@
-//! Discord, by a webhook of one of its channels.
+//! Discord, through the webhook of a text channel.
 
+use crate::format::{severity_color, truncate};
 use crate::http::{Http, Request};
-use crate::slack::severity_color;
-use crate::{get, secret, truncate};
+use crate::settings::{get, secret};
 use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
 use serde_json::json;
 
@@ -21,18 +21,18 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
-    letter: &RenderedNotification<'_>,
+    rendered: &RenderedNotification<'_>,
 ) -> Result<(), SendError> {
     let mut embed = json!({
-        "title": truncate(&letter.title, 256),
-        "description": truncate(&letter.text, 4_000),
-        "color": severity_color(letter),
-        "timestamp": letter.notification.created_at,
+        "title": truncate(&rendered.title, 256),
+        "description": truncate(&rendered.text, 4_000),
+        "color": severity_color(rendered),
+        "timestamp": rendered.notification.created_at,
     });
-    if !letter.notification.url.is_empty() {
-        embed["url"] = letter.notification.url.as_str().into();
+    if !rendered.notification.url.is_empty() {
+        embed["url"] = rendered.notification.url.as_str().into();
     }
-    // Names of hosts and processes call nobody.
+    // Names of hosts and processes must not mention users.
     let body = json!({ "embeds": [embed], "allowed_mentions": { "parse": [] } });
     http.send(Request::json(get(settings, "url"), &body))
 }

@@ -1,7 +1,8 @@
-//! E-mail, by an SMTP server (RFC 5321). The mails of one incident are one thread.
+//! E-mail through an SMTP server (RFC 5321). The mails of an incident form a thread.
 
+use crate::format::{severity_color, truncate};
 use crate::http::Http;
-use crate::{field, get, get_or, optional, secret, truncate};
+use crate::settings::{field, get, get_or, optional, secret};
 use lettre::message::{Mailbox, MultiPart, header};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
@@ -17,18 +18,21 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
         field("to", "To", "ops@example.org, me@example.org", "One or more, separated by commas"),
         field("from", "From", "PerfWatch <perfwatch@example.org>", ""),
         field("server", "SMTP server", "smtp.example.org", ""),
-        optional(field("port", "Port", "587", "587 for STARTTLS, 465 for TLS, 25 for neither")),
+        optional(field("port", "Port", "587", "587 for STARTTLS, 465 for TLS, 25 without TLS")),
         optional(field("security", "Security", "starttls", "starttls, tls or none")),
         optional(field("user", "User", "perfwatch", "")),
         optional(secret("password", "Password", "", "")),
     ],
 };
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of an SMTP command.
+const SMTP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum number of recipients of a channel.
+const MAX_RECIPIENTS: usize = 50;
 
 fn recipients(settings: &ChannelSettings) -> Result<Vec<Mailbox>, String> {
-    let people = get(settings, "to").split([',', ';']).map(str::trim).filter(|one| !one.is_empty());
-    people.map(|one| one.parse().map_err(|_| format!("{one:?} is no e-mail address"))).collect()
+    let addresses = get(settings, "to").split([',', ';']).map(str::trim).filter(|text| !text.is_empty());
+    addresses.map(|text| text.parse().map_err(|_| format!("invalid e-mail address {text:?}"))).collect()
 }
 
 fn port(settings: &ChannelSettings) -> Result<u16, String> {
@@ -36,101 +40,102 @@ fn port(settings: &ChannelSettings) -> Result<u16, String> {
         ("", "starttls") => Ok(587),
         ("", "tls") => Ok(465),
         ("", _) => Ok(25),
-        (port, _) => port.parse().map_err(|_| "a number up to 65535".to_owned()),
+        (port, _) => port.parse().map_err(|_| "expected a number up to 65535".to_owned()),
     }
 }
 
-pub(crate) fn check(settings: &ChannelSettings) -> Option<(&'static str, String)> {
+pub(crate) fn validate(settings: &ChannelSettings) -> Option<(&'static str, String)> {
     match recipients(settings) {
-        Err(why) => return Some(("to", why)),
-        Ok(people) if people.is_empty() || people.len() > 50 => {
-            return Some(("to", "1 to 50 addresses".to_owned()));
+        Err(error) => return Some(("to", error)),
+        Ok(recipients) if recipients.is_empty() || recipients.len() > MAX_RECIPIENTS => {
+            return Some(("to", format!("expected 1 to {MAX_RECIPIENTS} addresses")));
         }
         Ok(_) => {}
     }
     if get(settings, "from").parse::<Mailbox>().is_err() {
-        return Some(("from", "an e-mail address".to_owned()));
+        return Some(("from", "invalid e-mail address".to_owned()));
     }
     let security = get_or(settings, "security", "starttls");
     if !["starttls", "tls", "none"].contains(&security) {
-        return Some(("security", "starttls, tls or none".to_owned()));
+        return Some(("security", "expected starttls, tls or none".to_owned()));
     }
     if security == "none" && !get(settings, "password").is_empty() {
-        let own = ["localhost", "127.0.0.1", "::1"].contains(&get(settings, "server"));
-        if !own {
-            return Some(("security", "a password is not sent without TLS".to_owned()));
+        let is_local = ["localhost", "127.0.0.1", "::1"].contains(&get(settings, "server"));
+        if !is_local {
+            return Some(("security", "a password requires TLS".to_owned()));
         }
     }
-    port(settings).err().map(|why| ("port", why))
+    port(settings).err().map(|error| ("port", error))
 }
 
-fn html(letter: &RenderedNotification<'_>) -> String {
-    let plain = |text: &str| {
+fn html(rendered: &RenderedNotification<'_>) -> String {
+    let escape = |text: &str| {
         text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
     };
     let line = |line: &str| match line.trim() {
         url if url.starts_with("http://") || url.starts_with("https://") => {
-            format!("<a href=\"{0}\">{0}</a>", plain(url))
+            format!("<a href=\"{0}\">{0}</a>", escape(url))
         }
-        _ => plain(line),
+        _ => escape(line),
     };
-    let lines: Vec<String> = letter.text.lines().map(line).collect();
-    let color = crate::slack::severity_color(letter);
+    let lines: Vec<String> = rendered.text.lines().map(line).collect();
+    let color = severity_color(rendered);
     format!(
         "<div style=\"border-left:4px solid #{color:06x};padding:4px 12px;font-family:sans-serif\">\
          <h3 style=\"margin:0 0 8px\">{}</h3><pre style=\"font-family:inherit;white-space:pre-wrap;margin:0\">{}</pre></div>",
-        plain(&letter.title),
+        escape(&rendered.title),
         lines.join("\n")
     )
 }
 
-fn mail(settings: &ChannelSettings, letter: &RenderedNotification<'_>) -> Result<lettre::Message, String> {
-    let from: Mailbox = get(settings, "from").parse().map_err(|_| "from: no e-mail address".to_owned())?;
+fn mail(settings: &ChannelSettings, rendered: &RenderedNotification<'_>) -> Result<lettre::Message, String> {
+    let from: Mailbox =
+        get(settings, "from").parse().map_err(|_| "from: invalid e-mail address".to_owned())?;
     let domain = from.email.domain().to_owned();
-    let thread = format!("<{}@{domain}>", letter.notification.incident);
+    let thread = format!("<{}@{domain}>", rendered.notification.incident);
     let mut builder = lettre::Message::builder()
         .from(from)
-        .subject(truncate(&letter.title, 250))
-        .message_id(Some(format!("<{}@{domain}>", letter.notification.id)))
+        .subject(truncate(&rendered.title, 250))
+        .message_id(Some(format!("<{}@{domain}>", rendered.notification.id)))
         .in_reply_to(thread.clone())
         .references(thread)
         .header(header::MIME_VERSION_1_0);
-    for one in recipients(settings)? {
-        builder = builder.to(one);
+    for recipient in recipients(settings)? {
+        builder = builder.to(recipient);
     }
-    let parts = MultiPart::alternative_plain_html(letter.text.clone(), html(letter));
-    builder.multipart(parts).map_err(|error| error.to_string())
+    let body = MultiPart::alternative_plain_html(rendered.text.clone(), html(rendered));
+    builder.multipart(body).map_err(|error| error.to_string())
 }
 
 pub(crate) fn send(
     _: &Http,
     settings: &ChannelSettings,
-    letter: &RenderedNotification<'_>,
+    rendered: &RenderedNotification<'_>,
 ) -> Result<(), SendError> {
-    let permanent = |why: String| SendError::Permanent(why);
-    let mail = mail(settings, letter).map_err(permanent)?;
+    let mail = mail(settings, rendered).map_err(SendError::Permanent)?;
     let server = get(settings, "server");
-    let parameters = || TlsParameters::new(server.to_owned()).map_err(|error| permanent(error.to_string()));
+    let parameters =
+        || TlsParameters::new(server.to_owned()).map_err(|error| SendError::Permanent(error.to_string()));
     let tls = match get_or(settings, "security", "starttls") {
         "none" => Tls::None,
         "tls" => Tls::Wrapper(parameters()?),
         _ => Tls::Required(parameters()?),
     };
     let mut transport = SmtpTransport::builder_dangerous(server)
-        .port(port(settings).map_err(permanent)?)
+        .port(port(settings).map_err(SendError::Permanent)?)
         .tls(tls)
-        .timeout(Some(TIMEOUT));
+        .timeout(Some(SMTP_TIMEOUT));
     if !get(settings, "user").is_empty() {
         let (user, password) = (get(settings, "user").to_owned(), get(settings, "password").to_owned());
         transport = transport.credentials(Credentials::new(user, password));
     }
     transport.build().send(&mail).map(|_| ()).map_err(|error| {
-        let why = error.to_string();
-        // 5yz: the server will say no each time (RFC 5321, 4.2.1).
+        let reason = error.to_string();
+        // A reply 5yz is permanent (RFC 5321, 4.2.1).
         if error.is_permanent() {
-            permanent(why)
+            SendError::Permanent(reason)
         } else {
-            SendError::Retry { reason: why, retry_after: None }
+            SendError::Retry { reason, retry_after: None }
         }
     })
 }

@@ -1,7 +1,8 @@
-//! Gotify: pushes from a server of one's own.
+//! Push notifications through a self-hosted Gotify server.
 
+use crate::format::truncate;
 use crate::http::{Http, Request};
-use crate::{field, get, secret, truncate};
+use crate::settings::{field, get, secret};
 use perfwatch_rules::Severity;
 use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
@@ -20,19 +21,19 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
-    letter: &RenderedNotification<'_>,
+    rendered: &RenderedNotification<'_>,
 ) -> Result<(), SendError> {
-    let priority = match (letter.notification.reason, letter.notification.severity) {
+    let priority = match (rendered.notification.reason, rendered.notification.severity) {
         (NotificationReason::Resolved, _) => 2,
         (_, Severity::Critical) => 9,
         (_, Severity::Warning) => 6,
         (_, Severity::Info) => 3,
     };
     let body = json!({
-        "title": truncate(&letter.title, 250),
-        "message": truncate(&letter.text, 4_000),
+        "title": truncate(&rendered.title, 250),
+        "message": truncate(&rendered.text, 4_000),
         "priority": priority,
-        "extras": { "client::notification": { "click": { "url": letter.notification.url } } },
+        "extras": { "client::notification": { "click": { "url": rendered.notification.url } } },
     });
     let url = format!("{}/message", get(settings, "server").trim_end_matches('/'));
     http.send(Request::json(url, &body).header("x-gotify-key", get(settings, "token")))

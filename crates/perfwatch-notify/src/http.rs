@@ -1,22 +1,25 @@
-//! Requests of all channels that speak HTTP, and what their answers mean: yes, later, or never.
+//! HTTP client of the channels; maps responses to success, retry or permanent failure.
 
+use crate::format::truncate;
 use perfwatch_rules::notification::SendError;
 use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
-/// All of a request.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Of an answer that is no yes.
+/// Timeout of a whole request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum length of an error response that is read.
 const MAX_ERROR_BODY_BYTES: u64 = 2_000;
+/// Maximum length of an error message in characters.
+const MAX_REASON_CHARS: usize = 300;
 
-/// Whether it is one that can be asked.
+/// Returns true for an absolute HTTP or HTTPS URL.
 pub(crate) fn is_http_url(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.host().is_some())
 }
 
-/// What is sent.
+/// HTTP request of a channel.
 pub(crate) struct Request<'a> {
     pub(crate) method: &'static str,
     pub(crate) url: String,
@@ -25,7 +28,7 @@ pub(crate) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// JSON, as nearly all want it.
+    /// POST request with a JSON body.
     pub(crate) fn json(url: impl Into<String>, body: &serde_json::Value) -> Self {
         let headers = vec![("content-type", "application/json".to_owned())];
         Self { method: "POST", url: url.into(), headers, body: body.to_string() }
@@ -33,14 +36,14 @@ impl Request<'_> {
 }
 
 impl<'a> Request<'a> {
-    /// With a header more.
+    /// Adds a header to the request.
     pub(crate) fn header(mut self, name: &'a str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 }
 
-/// The client.
+/// HTTP client with TLS verified by the system's certificates.
 pub(crate) struct Http {
     agent: ureq::Agent,
 }
@@ -54,8 +57,8 @@ impl Http {
             .build();
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(TIMEOUT))
-            // A letter goes to who is named, not to whom they name.
+            .timeout_global(Some(REQUEST_TIMEOUT))
+            // A redirect would send the notification and its secrets to another server.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(concat!("PerfWatch/", env!("CARGO_PKG_VERSION")))
@@ -65,32 +68,37 @@ impl Http {
         Self { agent }
     }
 
-    /// Sends it; any success is one.
+    /// Sends a request. Any status 2xx is a success.
+    ///
+    /// # Errors
+    /// Returns [`SendError::Retry`] for connection errors and for the statuses 408, 425, 429 and 5xx,
+    /// [`SendError::Permanent`] for every other status.
     pub(crate) fn send(&self, request: Request<'_>) -> Result<(), SendError> {
         let mut builder = ureq::http::Request::builder().method(request.method).uri(&request.url);
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
-        let ready = builder.body(request.body).map_err(|error| SendError::Permanent(error.to_string()))?;
-        let retry = |why: String| SendError::Retry { reason: why, retry_after: None };
-        let mut answer = self.agent.run(ready).map_err(|error| retry(error.to_string()))?;
-        let status = answer.status().as_u16();
+        let request = builder.body(request.body).map_err(|error| SendError::Permanent(error.to_string()))?;
+        let retry = |reason: String| SendError::Retry { reason, retry_after: None };
+        let mut response = self.agent.run(request).map_err(|error| retry(error.to_string()))?;
+        let status = response.status().as_u16();
         if (200..300).contains(&status) {
             return Ok(());
         }
-        let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-        let mut text = Vec::new();
-        // What can't be read says nothing.
-        let _ = answer.body_mut().as_reader().take(MAX_ERROR_BODY_BYTES).read_to_end(&mut text);
-        let text = String::from_utf8_lossy(&text);
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let why = crate::truncate(format!("HTTP {status} {}", words.join(" ")).trim(), 300);
+        let retry_after =
+            response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let mut body = Vec::new();
+        // The status is reported even if the body cannot be read.
+        let _ = response.body_mut().as_reader().take(MAX_ERROR_BODY_BYTES).read_to_end(&mut body);
+        let body = String::from_utf8_lossy(&body);
+        let words: Vec<&str> = body.split_whitespace().collect();
+        let reason = truncate(format!("HTTP {status} {}", words.join(" ")).trim(), MAX_REASON_CHARS);
         match status {
-            // Busy, or not well: RFC 9110, 15.5.9 and 15.6; RFC 6585, 4.
+            // Temporary conditions: RFC 9110, 15.5.9 and 15.6; RFC 8470, 5.2; RFC 6585, 4.
             408 | 425 | 429 | 500.. => {
-                Err(SendError::Retry { reason: why, retry_after: after.map(Duration::from_secs) })
+                Err(SendError::Retry { reason, retry_after: retry_after.map(Duration::from_secs) })
             }
-            _ => Err(SendError::Permanent(why)),
+            _ => Err(SendError::Permanent(reason)),
         }
     }
 }

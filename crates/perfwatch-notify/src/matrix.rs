@@ -1,7 +1,8 @@
-//! A room on Matrix.
+//! Messages to a room on Matrix.
 
+use crate::format::truncate;
 use crate::http::{Http, Request};
-use crate::{field, get, secret, truncate};
+use crate::settings::{field, get, secret};
 use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
 use serde_json::json;
@@ -20,19 +21,20 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
-    letter: &RenderedNotification<'_>,
+    rendered: &RenderedNotification<'_>,
 ) -> Result<(), SendError> {
     let server = get(settings, "server").trim_end_matches('/');
     let mut url = url::Url::parse(server).map_err(|error| SendError::Permanent(error.to_string()))?;
-    // The transaction's number makes a second try the same message (client-server API, 8.4.1).
-    let id = letter.notification.id.to_string();
+    // The transaction id makes a retry idempotent (client-server API, 8.4.1).
+    let id = rendered.notification.id.to_string();
     let path = ["_matrix", "client", "v3", "rooms", get(settings, "room"), "send", "m.room.message", &id];
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.pop_if_empty().extend(path);
     }
-    let kind = if letter.notification.reason == NotificationReason::Resolved { "m.notice" } else { "m.text" };
-    let body =
-        json!({ "msgtype": kind, "body": truncate(&format!("{}\n{}", letter.title, letter.text), 20_000) });
+    let message_type =
+        if rendered.notification.reason == NotificationReason::Resolved { "m.notice" } else { "m.text" };
+    let text = truncate(&format!("{}\n{}", rendered.title, rendered.text), 20_000);
+    let body = json!({ "msgtype": message_type, "body": text });
     let request = Request::json(url.to_string(), &body);
     let request = Request { method: "PUT", ..request };
     http.send(request.header("authorization", format!("Bearer {}", get(settings, "token"))))

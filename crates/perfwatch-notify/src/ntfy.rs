@@ -1,7 +1,8 @@
-//! ntfy: pushes to phones, from ntfy.sh or a server of one's own.
+//! Push notifications through ntfy.sh or a self-hosted ntfy server.
 
+use crate::format::truncate;
 use crate::http::{Http, Request};
-use crate::{field, get, get_or, optional, secret, truncate};
+use crate::settings::{field, get, get_or, optional, secret};
 use perfwatch_rules::Severity;
 use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
@@ -26,9 +27,9 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
-    letter: &RenderedNotification<'_>,
+    rendered: &RenderedNotification<'_>,
 ) -> Result<(), SendError> {
-    let (priority, tag) = match (letter.notification.reason, letter.notification.severity) {
+    let (priority, tag) = match (rendered.notification.reason, rendered.notification.severity) {
         (NotificationReason::Resolved, _) => (2, "white_check_mark"),
         (_, Severity::Critical) => (5, "rotating_light"),
         (_, Severity::Warning) => (4, "warning"),
@@ -36,13 +37,13 @@ pub(crate) fn send(
     };
     let mut body = json!({
         "topic": get(settings, "topic"),
-        "title": truncate(&letter.title, 250),
-        "message": truncate(&letter.text, 3_500),
+        "title": truncate(&rendered.title, 250),
+        "message": truncate(&rendered.text, 3_500),
         "priority": priority,
         "tags": [tag],
     });
-    if !letter.notification.url.is_empty() {
-        body["click"] = letter.notification.url.as_str().into();
+    if !rendered.notification.url.is_empty() {
+        body["click"] = rendered.notification.url.as_str().into();
     }
     let mut request = Request::json(get_or(settings, "server", "https://ntfy.sh"), &body);
     if !get(settings, "token").is_empty() {

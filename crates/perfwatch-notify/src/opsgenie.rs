@@ -1,7 +1,8 @@
-//! Opsgenie: an incident here is an alert there, and is closed with it.
+//! Opsgenie: an incident becomes an alert there and is closed with it.
 
+use crate::format::truncate;
 use crate::http::{Http, Request};
-use crate::{field, get, get_or, optional, secret, truncate};
+use crate::settings::{field, get, get_or, optional, secret};
 use perfwatch_rules::Severity;
 use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
@@ -13,35 +14,42 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
     tracks_incidents: true,
     fields: &[
         secret("key", "API key", "…", "Team, Integrations, API"),
-        optional(field("server", "Server", "https://api.opsgenie.com", "The EU has api.eu.opsgenie.com")),
+        optional(field(
+            "server",
+            "Server",
+            "https://api.opsgenie.com",
+            "In the EU: https://api.eu.opsgenie.com",
+        )),
     ],
 };
 
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
-    letter: &RenderedNotification<'_>,
+    rendered: &RenderedNotification<'_>,
 ) -> Result<(), SendError> {
-    let message = letter.notification;
+    let notification = rendered.notification;
     let server = get_or(settings, "server", "https://api.opsgenie.com").trim_end_matches('/');
-    let of = if message.reason == NotificationReason::Test { message.id } else { message.incident };
-    let alias = format!("perfwatch-{of}");
-    let (url, body) = if message.reason == NotificationReason::Resolved {
+    // A test has no incident, so its own id separates it from real alerts.
+    let alias_id =
+        if notification.reason == NotificationReason::Test { notification.id } else { notification.incident };
+    let alias = format!("perfwatch-{alias_id}");
+    let (url, body) = if notification.reason == NotificationReason::Resolved {
         let url = format!("{server}/v2/alerts/{alias}/close?identifierType=alias");
-        (url, json!({ "source": "PerfWatch", "note": truncate(&letter.title, 1_000) }))
+        (url, json!({ "source": "PerfWatch", "note": truncate(&rendered.title, 1_000) }))
     } else {
-        let priority = match message.severity {
+        let priority = match notification.severity {
             Severity::Critical => "P1",
             Severity::Warning => "P3",
             Severity::Info => "P5",
         };
         let body = json!({
-            "message": truncate(&letter.title, 130),
+            "message": truncate(&rendered.title, 130),
             "alias": alias,
-            "description": truncate(&letter.text, 10_000),
+            "description": truncate(&rendered.text, 10_000),
             "priority": priority,
             "source": "PerfWatch",
-            "details": { "url": message.url },
+            "details": { "url": notification.url },
         });
         (format!("{server}/v2/alerts"), body)
     };

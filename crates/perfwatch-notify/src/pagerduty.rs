@@ -1,7 +1,8 @@
-//! PagerDuty, Events API v2: an incident here is an alert there, and ends with it.
+//! PagerDuty, Events API v2: an incident becomes an alert there and is resolved with it.
 
+use crate::format::truncate;
 use crate::http::{Http, Request};
-use crate::{field, get, get_or, optional, secret, truncate};
+use crate::settings::{field, get, get_or, optional, secret};
 use perfwatch_rules::Severity;
 use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
@@ -17,7 +18,7 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
             "server",
             "Server",
             "https://events.pagerduty.com",
-            "The EU has events.eu.pagerduty.com",
+            "In the EU: https://events.eu.pagerduty.com",
         )),
     ],
 };
@@ -25,34 +26,35 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
-    letter: &RenderedNotification<'_>,
+    rendered: &RenderedNotification<'_>,
 ) -> Result<(), SendError> {
-    let message = letter.notification;
-    let resolved = message.reason == NotificationReason::Resolved;
-    let severity = match message.severity {
+    let notification = rendered.notification;
+    let resolved = notification.reason == NotificationReason::Resolved;
+    let severity = match notification.severity {
         Severity::Critical => "critical",
         Severity::Warning => "warning",
         Severity::Info => "info",
     };
-    let source = message.alerts.first().map_or("PerfWatch", |alert| &alert.host);
-    // One that is only tried is one of its own.
-    let of = if message.reason == NotificationReason::Test { message.id } else { message.incident };
+    let source = notification.alerts.first().map_or("PerfWatch", |alert| &alert.host);
+    // A test has no incident, so its own id separates it from real alerts.
+    let dedup_id =
+        if notification.reason == NotificationReason::Test { notification.id } else { notification.incident };
     let mut body = json!({
         "routing_key": get(settings, "key"),
         "event_action": if resolved { "resolve" } else { "trigger" },
-        "dedup_key": format!("perfwatch-{of}"),
+        "dedup_key": format!("perfwatch-{dedup_id}"),
         "client": "PerfWatch",
         "payload": {
-            "summary": truncate(&letter.title, 1_024),
+            "summary": truncate(&rendered.title, 1_024),
             "source": if source.is_empty() { "PerfWatch" } else { source },
             "severity": severity,
-            "timestamp": message.created_at,
-            "custom_details": { "text": truncate(&letter.text, 8_000) },
+            "timestamp": notification.created_at,
+            "custom_details": { "text": truncate(&rendered.text, 8_000) },
         },
     });
-    if !message.url.is_empty() {
-        body["links"] = json!([{ "href": message.url, "text": "PerfWatch" }]);
-        body["client_url"] = message.url.as_str().into();
+    if !notification.url.is_empty() {
+        body["links"] = json!([{ "href": notification.url, "text": "PerfWatch" }]);
+        body["client_url"] = notification.url.as_str().into();
     }
     let server = get_or(settings, "server", "https://events.pagerduty.com").trim_end_matches('/');
     http.send(Request::json(format!("{server}/v2/enqueue"), &body))

@@ -1,7 +1,8 @@
-//! Pushover: pushes to phones.
+//! Push notifications through Pushover.
 
+use crate::format::truncate;
 use crate::http::{Http, Request};
-use crate::{field, get, get_or, optional, secret, truncate};
+use crate::settings::{field, get, get_or, optional, secret};
 use perfwatch_rules::Severity;
 use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
@@ -21,21 +22,21 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
-    letter: &RenderedNotification<'_>,
+    rendered: &RenderedNotification<'_>,
 ) -> Result<(), SendError> {
-    let priority = match (letter.notification.reason, letter.notification.severity) {
+    let priority = match (rendered.notification.reason, rendered.notification.severity) {
         (NotificationReason::Resolved, _) | (_, Severity::Info) => -1,
         (_, Severity::Warning) => 0,
-        // Past quiet hours of the phone.
+        // Bypasses the quiet hours of the phone.
         (_, Severity::Critical) => 1,
     };
     let body = json!({
         "token": get(settings, "token"),
         "user": get(settings, "user"),
-        "title": truncate(&letter.title, 250),
-        "message": truncate(&letter.text, 1_000),
+        "title": truncate(&rendered.title, 250),
+        "message": truncate(&rendered.text, 1_000),
         "priority": priority,
-        "url": letter.notification.url,
+        "url": rendered.notification.url,
     });
     let server = get_or(settings, "server", "https://api.pushover.net").trim_end_matches('/');
     http.send(Request::json(format!("{server}/1/messages.json"), &body))

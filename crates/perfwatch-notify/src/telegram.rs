@@ -1,7 +1,8 @@
-//! Telegram, by a bot.
+//! Messages of a Telegram bot.
 
+use crate::format::truncate;
 use crate::http::{Http, Request};
-use crate::{field, get, get_or, optional, secret, truncate};
+use crate::settings::{field, get, get_or, optional, secret};
 use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
 use perfwatch_rules::{Severity, incident::NotificationReason};
 use serde_json::json;
@@ -11,7 +12,7 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
     label: "Telegram",
     tracks_incidents: false,
     fields: &[
-        secret("token", "Bot token", "123456:ABC…", "From @BotFather"),
+        secret("token", "Bot token", "123456:ABC…", "Issued by @BotFather"),
         field("chat", "Chat", "-1001234567890", "Chat id, or @name of a channel the bot is in"),
         optional(field("thread", "Topic", "42", "Thread id, for groups with topics")),
         optional(field("server", "Server", "https://api.telegram.org", "Self-hosted Bot API server")),
@@ -21,15 +22,15 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
-    letter: &RenderedNotification<'_>,
+    rendered: &RenderedNotification<'_>,
 ) -> Result<(), SendError> {
     let server = get_or(settings, "server", "https://api.telegram.org").trim_end_matches('/');
-    let quiet = letter.notification.reason == NotificationReason::Resolved
-        || letter.notification.severity == Severity::Info;
+    let is_silent = rendered.notification.reason == NotificationReason::Resolved
+        || rendered.notification.severity == Severity::Info;
     let mut body = json!({
         "chat_id": get(settings, "chat"),
-        "text": truncate(&format!("{}\n{}", letter.title, letter.text), 4_000),
-        "disable_notification": quiet,
+        "text": truncate(&format!("{}\n{}", rendered.title, rendered.text), 4_000),
+        "disable_notification": is_silent,
         "link_preview_options": { "is_disabled": true },
     });
     if let Ok(thread) = get(settings, "thread").parse::<i64>() {

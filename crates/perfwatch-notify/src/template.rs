@@ -1,32 +1,38 @@
-//! Words of people's own, in the language of Jinja, with a message in them. Bounded: a template
-//! that runs for ever is none.
+//! Renders user-defined Jinja templates with a notification. Run time and output are limited.
 
 use minijinja::{Environment, UndefinedBehavior};
 use perfwatch_rules::notification::Notification;
 use perfwatch_rules::render;
 
-/// Steps of one template.
-const TEMPLATE_FUEL: u64 = 100_000;
-/// Bytes of what comes out.
+/// Maximum number of instructions per rendering.
+const MAX_TEMPLATE_INSTRUCTIONS: u64 = 100_000;
+/// Maximum length of the output in bytes.
 const MAX_TEMPLATE_OUTPUT_BYTES: usize = 200_000;
 
-/// What a template may name: all of the message, and the usual title and text.
-pub(crate) fn render(template: &str, message: &Notification) -> Result<String, String> {
+/// Renders a template. Its variables are the fields of the notification, `title` and `text`.
+///
+/// # Errors
+/// Returns the error of the template engine with its line, or the exceeded limit.
+pub(crate) fn render(template: &str, notification: &Notification) -> Result<String, String> {
     let mut environment = Environment::new();
-    environment.set_fuel(Some(TEMPLATE_FUEL));
-    // A name that is none should be seen before it is missed.
+    environment.set_fuel(Some(MAX_TEMPLATE_INSTRUCTIONS));
+    // An unknown variable is an error: an empty text would hide a typo.
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    let own =
-        minijinja::context! { title => render::render_title(message), text => render::render_text(message) };
-    let all = minijinja::context! { ..own, ..minijinja::Value::from(minijinja::value::Serde(message)) };
-    let rendered = environment.render_str(template, all).map_err(|error| {
+    let texts = minijinja::context! {
+        title => render::render_title(notification),
+        text => render::render_text(notification),
+    };
+    let fields = minijinja::Value::from(minijinja::value::Serde(notification));
+    let variables = minijinja::context! { ..texts, ..fields };
+    let output = environment.render_str(template, variables).map_err(|error| {
         let line = error.line().map(|line| format!(", line {line}")).unwrap_or_default();
-        format!("{}{}{line}", error.kind(), error.detail().map(|why| format!(": {why}")).unwrap_or_default())
+        let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+        format!("{}{detail}{line}", error.kind())
     })?;
-    if rendered.len() > MAX_TEMPLATE_OUTPUT_BYTES {
-        Err(format!("more than {MAX_TEMPLATE_OUTPUT_BYTES} bytes come out of it"))
+    if output.len() > MAX_TEMPLATE_OUTPUT_BYTES {
+        Err(format!("output exceeds {MAX_TEMPLATE_OUTPUT_BYTES} bytes"))
     } else {
-        Ok(rendered)
+        Ok(output)
     }
 }

@@ -1,8 +1,9 @@
-//! Any program that takes a POST: the message as JSON, or a body of one's own; signed, so that
-//! who takes it knows whose it is.
+//! Generic webhook: POST of the notification as JSON, or of a rendered template, with an optional
+//! HMAC signature.
 
 use crate::http::{Http, Request};
-use crate::{field, get, get_or, optional, secret, template};
+use crate::settings::{field, get, get_or, optional, secret};
+use crate::template;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use perfwatch_rules::notification::{
     ChannelField, ChannelKind, ChannelSettings, RenderedNotification, SendError,
@@ -15,13 +16,13 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
     label: "Webhook",
     tracks_incidents: true,
     fields: &[
-        // It often is the secret itself.
+        // Secret, because the URL often contains a token.
         secret("url", "URL", "https://example.org/hook", "Receives a POST for each notification"),
         optional(secret(
             "secret",
             "Signing secret",
             "",
-            "X-PerfWatch-Signature is then sha256=HMAC-SHA-256 of X-PerfWatch-Timestamp, a dot and the body",
+            "Adds X-PerfWatch-Signature: sha256=HMAC-SHA-256 of X-PerfWatch-Timestamp, a dot and the body",
         )),
         optional(secret("authorization", "Authorization header", "Bearer …", "Sent verbatim")),
         optional(ChannelField {
@@ -37,20 +38,19 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
     ],
 };
 
-pub(crate) fn check(settings: &ChannelSettings) -> Option<(&'static str, String)> {
-    let header =
-        ["authorization", "content_type"].into_iter().find(|name| !get(settings, name).is_ascii())?;
-    Some((header, "ASCII characters only".to_owned()))
+pub(crate) fn validate(settings: &ChannelSettings) -> Option<(&'static str, String)> {
+    let name = ["authorization", "content_type"].into_iter().find(|name| !get(settings, name).is_ascii())?;
+    Some((name, "ASCII characters only".to_owned()))
 }
 
-/// The signature of a body at a time.
+/// Signature of a timestamp and a body, as the value of `X-PerfWatch-Signature`.
 pub(crate) fn signature(secret: &str, timestamp: &str, body: &str) -> String {
-    // HMAC takes keys of any length.
+    // HMAC accepts keys of any length.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return String::new() };
     mac.update(format!("{timestamp}.{body}").as_bytes());
     let mut text = "sha256=".to_owned();
     for byte in mac.finalize().into_bytes() {
-        // Writing to a String can't fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     text
@@ -59,26 +59,26 @@ pub(crate) fn signature(secret: &str, timestamp: &str, body: &str) -> String {
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
-    letter: &RenderedNotification<'_>,
+    rendered: &RenderedNotification<'_>,
 ) -> Result<(), SendError> {
-    let usual = || {
-        let mut all = serde_json::to_value(letter.notification).unwrap_or_default();
-        all["title"] = letter.title.as_str().into();
-        all["text"] = letter.text.as_str().into();
-        all.to_string()
+    let default_body = || {
+        let mut json = serde_json::to_value(rendered.notification).unwrap_or_default();
+        json["title"] = rendered.title.as_str().into();
+        json["text"] = rendered.text.as_str().into();
+        json.to_string()
     };
     let body = match get(settings, "body") {
-        "" => usual(),
-        // A template that fails at this message must not keep anybody in the dark.
-        body => template::render(body, letter.notification).unwrap_or_else(|_| usual()),
+        "" => default_body(),
+        // A template that fails for this notification must not prevent its delivery.
+        template => template::render(template, rendered.notification).unwrap_or_else(|_| default_body()),
     };
     let mut request = Request {
         method: "POST",
         url: get(settings, "url").to_owned(),
         headers: vec![
             ("content-type", get_or(settings, "content_type", "application/json").to_owned()),
-            // Who hears it twice knows it by this.
-            ("idempotency-key", letter.notification.id.to_string()),
+            // Delivery is at least once; receivers recognize duplicates by this key.
+            ("idempotency-key", rendered.notification.id.to_string()),
         ],
         body,
     };
@@ -86,9 +86,10 @@ pub(crate) fn send(
         request = request.header("authorization", get(settings, "authorization"));
     }
     if !get(settings, "secret").is_empty() {
-        let timestamp = letter.notification.created_at.clone();
-        let signed = signature(get(settings, "secret"), &timestamp, &request.body);
-        request = request.header("x-perfwatch-timestamp", timestamp).header("x-perfwatch-signature", signed);
+        let timestamp = rendered.notification.created_at.clone();
+        let signature = signature(get(settings, "secret"), &timestamp, &request.body);
+        request =
+            request.header("x-perfwatch-timestamp", timestamp).header("x-perfwatch-signature", signature);
     }
     http.send(request)
 }

@@ -31,7 +31,7 @@ pub struct SshCollector {
     parse_permits: Semaphore,
 }
 
-/// Cached connection of one server; its lock is held during a collection.
+/// Cached connection of a server; its lock is held during a collection.
 #[derive(Default)]
 struct HostSlot {
     connection: tokio::sync::Mutex<Option<CachedConnection>>,

@@ -34,7 +34,7 @@ impl Default for StageTimeouts {
     }
 }
 
-/// Completed steps and offered host keys of one collection.
+/// Completed steps and offered host keys of a collection.
 pub(crate) struct ConnectTrace<'a> {
     pub(crate) clock: &'a dyn Clock,
     pub(crate) timeouts: StageTimeouts,

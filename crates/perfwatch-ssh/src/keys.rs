@@ -27,12 +27,12 @@ impl HostKeyVerifier {
         self.offered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the server sent a disconnect message (RFC 4253, 11.1).
+    /// Returns true if the server sent a disconnect message (RFC 4253, 11.1).
     pub(crate) fn disconnected_by_server(&self) -> bool {
         self.disconnected_by_server.load(Ordering::Relaxed)
     }
 
-    /// Whether the offered host key differs from the pinned key.
+    /// Returns true if the offered host key differs from the pinned key.
     pub(crate) fn is_mismatch(&self) -> bool {
         self.pinned.is_some() && self.offered().is_some_and(|offered| Some(offered) != self.pinned)
     }
@@ -98,7 +98,7 @@ pub(crate) fn load_private_key(auth: &SshAuth) -> Result<Option<Arc<PrivateKey>>
 }
 
 /// Re-encodes an unencrypted OpenSSH key (PROTOCOL.key) whose ECDSA scalar lacks leading zeros. OpenSSH
-/// omits them, in one of 256 keys, but the library requires the full length. `None` for other keys.
+/// omits them (in 1 of 256 keys), but the library requires the full length. `None` for other keys.
 fn pad_ecdsa_scalar(text: &str) -> Option<String> {
     const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
     const END: &str = "-----END OPENSSH PRIVATE KEY-----";

@@ -32,7 +32,7 @@ const CLOSE_DETECTION_DELAY: Duration = Duration::from_millis(50);
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// Authenticated connection.
+/// Authenticated connection to a server.
 pub(crate) struct Session {
     handle: Handle<HostKeyVerifier>,
     shell: Option<Shell>,
@@ -288,7 +288,7 @@ async fn authenticate(
     }
 }
 
-/// Whether the connection was lost before the server responded. The library then returns the same
+/// Checks if the connection was lost before the server responded. The library then returns the same
 /// result as for a server that offers no method at all.
 async fn is_connection_lost(
     handle: &Handle<HostKeyVerifier>,

@@ -53,7 +53,7 @@ pub(crate) struct CaptureReading {
 }
 
 fn collector_options() -> CollectorOptions {
-    // All processes: a process that is busy in the next collection needs its counters of this one.
+    // All processes: a process that is busy in the next collection needs its counters of this collection.
     CollectorOptions { top_processes: usize::MAX, ..CollectorOptions::default() }
 }
 
@@ -82,8 +82,8 @@ impl CaptureReading {
         self.reading.boot.to_string()
     }
 
-    /// Whether rates can be derived from the previous reading: same boot, at most `max_age` old, and not
-    /// too recent.
+    /// Checks if rates can be derived from the previous reading: same boot, at most `max_age` old, and
+    /// not too recent.
     pub(crate) fn can_derive_from(&self, previous: &PreviousReading, max_age: Duration) -> bool {
         let min_age = RATE_INTERVAL.saturating_sub(Duration::from_millis(RATE_INTERVAL_TOLERANCE_MS));
         let age = self.reading.monotonic.checked_sub(previous.monotonic);

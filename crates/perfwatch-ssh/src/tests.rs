@@ -1,14 +1,18 @@
 //! Tests against OpenSSH's server and against faulty servers.
 
+mod authentication;
+mod faults;
+
 use crate::SshCollector;
-use crate::connect_trace::StageTimeouts;
-use perfwatch_collect::{CollectorCache, CollectorOptions, CollectorSet, LocalRoot, read_all};
+use perfwatch_collect::{
+    Capture, CollectorCache, CollectorOptions, CollectorSet, Derived, Deriver, LocalRoot, read_all,
+};
 use perfwatch_model::remote_collector::{
     CollectRequest, CollectionOutcome, CollectionStage, FailureCause, RemoteCollector as _, SshAuth,
     SshTarget,
 };
 use perfwatch_model::{SystemClock, unscale};
-use perfwatch_testkit::sshd::{FaultScript, FaultyServer, PASSWORD, Sshd, USER, make_key};
+use perfwatch_testkit::sshd::Sshd;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,15 +21,6 @@ use uuid::Uuid;
 
 fn ssh_collector() -> SshCollector {
     SshCollector::new(Arc::new(SystemClock::new()))
-}
-
-/// Collector for servers that never respond.
-fn short_timeouts() -> SshCollector {
-    let mut collector = ssh_collector();
-    let short = Duration::from_secs(2);
-    collector.timeouts =
-        StageTimeouts { handshake: short, authenticate: short, shell: short, ..StageTimeouts::default() };
-    collector
 }
 
 fn target(address: SocketAddr, user: &str, auth: SshAuth) -> SshTarget {
@@ -77,6 +72,19 @@ fn cause(outcome: &CollectionOutcome) -> (CollectionStage, FailureCause) {
     (failure.stage, failure.cause)
 }
 
+/// Values that an agent on this host derives now.
+fn local_agent_values() -> Derived {
+    let root = LocalRoot::new(Path::new("/proc"), Path::new("/sys"), Path::new("/"));
+    let clock = SystemClock::new();
+    let options = CollectorOptions { top_processes: usize::MAX, ..CollectorOptions::default() };
+    let set = CollectorSet::new(&[], options);
+    let read = || read_all(&root, &set, &mut CollectorCache::default(), &clock);
+    let mut deriver = Deriver::default();
+    deriver.derive(&read(), &CollectorOptions::default());
+    std::thread::sleep(Duration::from_millis(200));
+    deriver.derive(&read(), &CollectorOptions::default())
+}
+
 #[tokio::test]
 async fn ssh_snapshot_equals_agent_snapshot() {
     let server = Sshd::start(local(1), &["MaxSessions 1"]);
@@ -89,16 +97,7 @@ async fn ssh_snapshot_equals_agent_snapshot() {
     assert_eq!(stages, [Resolve, Connect, Handshake, CollectionStage::Authenticate, Shell, Read, Read]);
     assert!(outcome.host_keys[0].1.starts_with("ssh-ed25519 SHA256:"), "{:?}", outcome.host_keys);
     // Static values are equal; changing values are present.
-    let root = LocalRoot::new(Path::new("/proc"), Path::new("/sys"), Path::new("/"));
-    let clock = SystemClock::new();
-    let set =
-        CollectorSet::new(&[], CollectorOptions { top_processes: usize::MAX, ..CollectorOptions::default() });
-    let mut deriver = perfwatch_collect::Deriver::default();
-    deriver
-        .derive(&read_all(&root, &set, &mut CollectorCache::default(), &clock), &CollectorOptions::default());
-    std::thread::sleep(Duration::from_millis(200));
-    let expected = deriver
-        .derive(&read_all(&root, &set, &mut CollectorCache::default(), &clock), &CollectorOptions::default());
+    let expected = local_agent_values();
     let collected_value = |metric: &str, instance: &str| collected.snapshot.value(metric, instance);
     let static_metrics = [
         "memory.total",
@@ -230,221 +229,14 @@ async fn forced_command_with_busybox() {
     assert!(snapshot.processes.iter().any(|row| !row.user.is_empty() && row.open_files.is_some()));
 }
 
-#[tokio::test]
-async fn all_key_types_and_passphrases() {
-    let server = Sshd::start(local(3), &["ForceCommand cat /proc/loadavg; exit 7"]);
-    let collector = ssh_collector();
-    let with = |key: String, passphrase: Option<&str>| {
-        let auth = SshAuth::Key { key: key.into(), passphrase: passphrase.map(Into::into) };
-        target(server.address(), &current_user(), auth)
-    };
-    // Authenticated; then the forced command fails.
-    for kind in ["ed25519", "rsa", "ecdsa"] {
-        let outcome = collector.collect(collect_request(&with(server.key(kind), None))).await;
-        assert_eq!(cause(&outcome), (CollectionStage::Shell, FailureCause::CommandFailed), "{kind}");
-        assert!(outcome.result.unwrap_err().message.contains("exited with 7"));
-    }
-    let encrypted = make_key(server.folder(), "ed25519", "open sesame");
-    server.allow(&encrypted);
-    let encrypted = std::fs::read_to_string(encrypted).unwrap();
-    let outcome = collector.collect(collect_request(&with(encrypted.clone(), Some("open sesame")))).await;
-    assert_eq!(cause(&outcome), (CollectionStage::Shell, FailureCause::CommandFailed));
-    for (key, passphrase, text) in [
-        (encrypted.clone(), None, "encrypted"),
-        (encrypted, Some("wrong"), "passphrase"),
-        ("no key at all".to_owned(), None, "not a private key"),
-    ] {
-        let outcome = collector.collect(collect_request(&with(key, passphrase))).await;
-        assert_eq!(cause(&outcome), (CollectionStage::Authenticate, FailureCause::InvalidPrivateKey));
-        assert!(outcome.result.unwrap_err().message.contains(text), "{text}");
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let unknown_key = std::fs::read_to_string(make_key(directory.path(), "ed25519", "")).unwrap();
-    assert_eq!(
-        cause(&collector.collect(collect_request(&with(unknown_key, None))).await),
-        (CollectionStage::Authenticate, FailureCause::AuthenticationFailed)
-    );
-}
-
-#[tokio::test]
-async fn wrong_password_is_tried_once() {
-    if current_user() != "root" {
-        eprintln!("skipped: servers with passwords need root");
-        return;
-    }
-    let server = Sshd::start_with_passwords(local(4), &[]);
-    let collector = ssh_collector();
-    let with = |password: &str| target(server.address(), USER, SshAuth::Password(password.into()));
-    let outcome = collector.collect(collect_request(&with(PASSWORD))).await;
-    assert!(outcome.result.is_ok(), "{outcome:?}");
-    let outcome = collector.collect(collect_request(&with("wrong"))).await;
-    assert_eq!(cause(&outcome), (CollectionStage::Authenticate, FailureCause::AuthenticationFailed));
-    assert!(cause(&outcome).1.is_permanent());
-    assert_eq!(server.log().matches("Failed password").count(), 1, "{}", server.log());
-    // A server that offers keys only receives no password.
-    let server = Sshd::start(local(5), &[]);
-    let outcome = collector
-        .collect(collect_request(&target(server.address(), USER, SshAuth::Password(PASSWORD.into()))))
-        .await;
-    assert_eq!(cause(&outcome), (CollectionStage::Authenticate, FailureCause::AuthenticationFailed));
-    assert!(outcome.result.unwrap_err().message.contains("publickey"));
-}
-
-/// Server that signals the receipt of a password and never responds to it.
-struct PasswordRecorder(Arc<tokio::sync::Notify>);
-
-impl russh::server::Handler for PasswordRecorder {
-    type Error = russh::Error;
-
-    async fn auth_password(&mut self, _: &str, _: &str) -> Result<russh::server::Auth, Self::Error> {
-        self.0.notify_one();
-        std::future::pending().await
-    }
-}
-
-#[tokio::test]
-async fn disconnect_at_password_is_not_a_refusal() {
-    let directory = tempfile::tempdir().unwrap();
-    let key = russh::keys::load_secret_key(make_key(directory.path(), "ed25519", ""), None).unwrap();
-    let config = Arc::new(russh::server::Config { keys: vec![key], ..Default::default() });
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let received = Arc::new(tokio::sync::Notify::new());
-    let handler = PasswordRecorder(received.clone());
-    tokio::spawn(async move {
-        let (mut client, _) = listener.accept().await.unwrap();
-        let (mut near, inside) = tokio::io::duplex(1 << 16);
-        let server = tokio::spawn(russh::server::run_stream(config, inside, handler));
-        tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut client, &mut near) => {}
-            () = received.notified() => {}
-        }
-        server.abort();
-    });
-    let outcome = ssh_collector()
-        .collect(collect_request(&target(address, USER, SshAuth::Password(PASSWORD.into()))))
-        .await;
-    assert_eq!(
-        cause(&outcome),
-        (CollectionStage::Authenticate, FailureCause::ConnectionClosed),
-        "{outcome:?}"
-    );
-    assert!(!cause(&outcome).1.is_permanent());
-}
-
-#[tokio::test]
-async fn changed_host_key_receives_no_credentials() {
-    let mut server = Sshd::start(local(6), &[]);
-    let collector = ssh_collector();
-    let target = target_with_key(&server, "ed25519");
-    let pinned_key = collector.collect(collect_request(&target)).await.host_keys.remove(0).1;
-    let pinned = SshTarget { pinned_host_key: Some(pinned_key.clone()), ..target };
-    assert!(collector.collect(collect_request(&pinned)).await.result.is_ok());
-    let logins = server.log().matches("Accepted").count();
-    server.change_host_key();
-    let outcome = collector.collect(collect_request(&pinned)).await;
-    assert_eq!(cause(&outcome), (CollectionStage::Handshake, FailureCause::HostKeyChanged));
-    let failure = outcome.result.unwrap_err();
-    assert!(
-        failure.message.contains(&pinned_key)
-            && failure.offered_host_key.is_some_and(|key| key != pinned_key)
-    );
-    assert!(outcome.host_keys.is_empty());
-    assert_eq!(server.log().matches("Accepted").count(), logins);
-}
-
-#[tokio::test]
-async fn jump_host() {
-    let (near, far) = (Sshd::start(local(8), &[]), Sshd::start(local(9), &[]));
-    let collector = ssh_collector();
-    let jump = target_with_key(&near, "rsa");
-    let target = SshTarget { jump: Some(Box::new(jump.clone())), ..target_with_key(&far, "ed25519") };
-    let outcome = collector.collect(collect_request(&target)).await;
-    assert!(outcome.result.is_ok(), "{outcome:?}");
-    let server_ids: Vec<Uuid> = outcome.host_keys.iter().map(|(server_id, _)| *server_id).collect();
-    assert_eq!(server_ids, [jump.server_id, target.server_id]);
-    // An unreachable target and a failing jump host are distinguished.
-    let unreachable = SshTarget { port: 1, ..target.clone() };
-    assert_eq!(
-        cause(&collector.collect(collect_request(&unreachable)).await),
-        (CollectionStage::Connect, FailureCause::Unreachable)
-    );
-    let wrong_user = SshTarget { user: "no-such-user".to_owned(), ..jump };
-    let outcome =
-        collector.collect(collect_request(&SshTarget { jump: Some(Box::new(wrong_user)), ..target })).await;
-    assert_eq!(cause(&outcome), (CollectionStage::Authenticate, FailureCause::AuthenticationFailed));
-    assert!(outcome.result.unwrap_err().message.starts_with("jump host 127.0.7.8: "));
-}
-
-#[tokio::test]
-async fn faulty_servers_fail_cleanly() {
-    let (default_timeouts, short_timeouts) = (ssh_collector(), short_timeouts());
-    let auth = || SshAuth::Password("secret".into());
-    for (fault, expected) in [
-        (FaultScript::Silent, FailureCause::TimedOut),
-        (FaultScript::SlowBanner, FailureCause::TimedOut),
-        (FaultScript::RandomBytes, FailureCause::NotSsh),
-        (FaultScript::EndlessBanner, FailureCause::NotSsh),
-        (FaultScript::Reset, FailureCause::ConnectionClosed),
-        (FaultScript::StallAfterBanner, FailureCause::TimedOut),
-        (FaultScript::GarbageAfterBanner, FailureCause::NotSsh),
-    ] {
-        let server = FaultyServer::start(fault);
-        let collector = if expected == FailureCause::TimedOut { &short_timeouts } else { &default_timeouts };
-        let outcome = collector.collect(collect_request(&target(server.address(), "me", auth()))).await;
-        assert_eq!(cause(&outcome), (CollectionStage::Handshake, expected), "{fault:?}: {outcome:?}");
-        for _ in 0..100 {
-            if server.open_connections() == 0 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        assert_eq!(server.open_connections(), 0, "{fault:?}");
-    }
-    let closed = SocketAddr::from((local(99), 1));
-    assert_eq!(
-        cause(&default_timeouts.collect(collect_request(&target(closed, "me", auth()))).await),
-        (CollectionStage::Connect, FailureCause::Unreachable)
-    );
-    let unknown = SshTarget { address: "no-such-host.invalid".to_owned(), ..target(closed, "me", auth()) };
-    assert_eq!(
-        cause(&default_timeouts.collect(collect_request(&unknown)).await),
-        (CollectionStage::Resolve, FailureCause::DnsFailure)
-    );
-}
-
-#[tokio::test]
-async fn arbitrary_shell_output_is_handled() {
-    let (default_timeouts, short_timeouts) = (ssh_collector(), short_timeouts());
-    for (command, stage, expected) in [
-        ("yes", CollectionStage::Shell, FailureCause::OutputTooLarge),
-        ("echo === /a; yes", CollectionStage::Read, FailureCause::OutputTooLarge),
-        ("true", CollectionStage::Shell, FailureCause::CommandFailed),
-        ("echo no entry >&2; exit 7", CollectionStage::Shell, FailureCause::CommandFailed),
-        ("kill -9 $PPID", CollectionStage::Shell, FailureCause::ConnectionClosed),
-        ("head -c 100000 /dev/urandom", CollectionStage::Shell, FailureCause::OutputTooLarge),
-        (
-            "echo === /etc/hostname; echo a; echo b; echo c",
-            CollectionStage::Read,
-            FailureCause::UnparseableOutput,
-        ),
-        ("sleep 30", CollectionStage::Shell, FailureCause::TimedOut),
-    ] {
-        let server = Sshd::start(local(20), &[&format!("ForceCommand {command}")]);
-        let collector = if expected == FailureCause::TimedOut { &short_timeouts } else { &default_timeouts };
-        let outcome = collector.collect(collect_request(&target_with_key(&server, "ed25519"))).await;
-        assert_eq!(cause(&outcome), (stage, expected), "{command}: {outcome:?}");
-    }
-}
-
 /// Values that the agent derives from two captures.
 fn agent_values(files: [&[u8]; 2]) -> Vec<(String, String, f64)> {
     let all = CollectorOptions { top_processes: usize::MAX, ..CollectorOptions::default() };
     let set = CollectorSet::new(&[], all.clone());
-    let mut deriver = perfwatch_collect::Deriver::default();
-    let mut derived = perfwatch_collect::Derived::default();
+    let mut deriver = Deriver::default();
+    let mut derived = Derived::default();
     for bytes in files {
-        let capture = perfwatch_collect::Capture::parse(bytes).unwrap();
+        let capture = Capture::parse(bytes).unwrap();
         let reading = read_all(&capture, &set, &mut CollectorCache::default(), &capture.clock());
         derived = deriver.derive(&reading, &all);
     }
@@ -518,63 +310,4 @@ async fn fixture_hosts_match_agent_output() {
             );
         }
     }
-}
-
-fn open_files() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").unwrap().count()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_faulty_servers_leak_nothing() {
-    let mut collector = short_timeouts();
-    let short = Duration::from_millis(400);
-    collector.timeouts = StageTimeouts { handshake: short, ..collector.timeouts };
-    let collector = Arc::new(collector);
-    let faults = [
-        FaultScript::Silent,
-        FaultScript::SlowBanner,
-        FaultScript::RandomBytes,
-        FaultScript::EndlessBanner,
-        FaultScript::Reset,
-        FaultScript::StallAfterBanner,
-        FaultScript::GarbageAfterBanner,
-    ];
-    let servers: Vec<FaultyServer> = faults.into_iter().map(FaultyServer::start).collect();
-    let alive_tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    let (tasks, files) = (alive_tasks(), open_files());
-    let permits = Arc::new(tokio::sync::Semaphore::new(50));
-    let mut all = tokio::task::JoinSet::new();
-    for index in 0..1_000 {
-        let (collector, permits) = (collector.clone(), permits.clone());
-        let target =
-            target(servers[index % servers.len()].address(), "me", SshAuth::Password("secret".into()));
-        all.spawn(async move {
-            let _permit = permits.acquire().await.unwrap();
-            collector.collect(collect_request(&target)).await.result.is_err()
-        });
-    }
-    assert!(all.join_all().await.into_iter().all(|failed| failed));
-    for _ in 0..200 {
-        if servers.iter().all(|server| server.open_connections() == 0)
-            && alive_tasks() <= tasks
-            && open_files() <= files
-        {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    assert!(servers.iter().all(|server| server.open_connections() == 0));
-    assert!(
-        alive_tasks() <= tasks && open_files() <= files,
-        "{} tasks, {} files",
-        alive_tasks(),
-        open_files()
-    );
-    assert_eq!((collector.open_connections(), collector.slot_count()), (0, 0));
-    // Threads of the runtime, of the servers of this test, and of other tests.
-    assert!(threads() < 100, "{}", threads());
 }

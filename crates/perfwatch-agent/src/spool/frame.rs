@@ -1,7 +1,6 @@
 //! Records of the spool: `length u32 | crc32 u32 | kind u8 | body`, little-endian; the checksum
 //! covers kind and body. The number of a kind is never reused.
 
-use super::SpoolEntry;
 use bytes::Bytes;
 use perfwatch_model::{BootId, ShapeId};
 
@@ -11,6 +10,15 @@ pub(super) const MAGIC: &[u8; 8] = b"PWSPOOL1";
 const FRAME_HEADER_BYTES: usize = 9;
 /// Maximum length of a record body. A snapshot at its limits is smaller.
 const MAX_BODY_BYTES: usize = 4 << 20;
+
+/// Encoded snapshot with its identity.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SpoolEntry {
+    pub(crate) boot: BootId,
+    pub(crate) seq: u64,
+    pub(crate) shape: ShapeId,
+    pub(crate) bytes: Bytes,
+}
 
 /// Decoded record of a segment.
 #[derive(Debug, Clone, PartialEq)]

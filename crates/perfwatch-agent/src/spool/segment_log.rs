@@ -2,8 +2,7 @@
 //! all its snapshots are acknowledged. Acknowledgments are records of the same log, so that no second
 //! file can contradict it.
 
-use super::SpoolEntry;
-use super::frame::{FrameReader, MAGIC, Record};
+use super::frame::{FrameReader, MAGIC, Record, SpoolEntry};
 use bytes::Bytes;
 use perfwatch_model::{BootId, ShapeId};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -14,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// Size at which a new segment is started.
 const SEGMENT_BYTES: u64 = 1 << 20;
-/// Size from which a fully acknowledged segment is replaced by a new one.
+/// Size from which a fully acknowledged segment is replaced by a new segment.
 const ROTATE_ACKED_BYTES: u64 = 128 << 10;
 
 /// Position between two records of the log.
@@ -78,7 +77,7 @@ fn create_segment(
 }
 
 impl SegmentLog {
-    /// Recovers the existing segments and starts a new one.
+    /// Recovers the existing segments and starts a new segment.
     pub(super) fn open(directory: &Path, max_bytes: u64) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         let complete = directory.join(COMPLETE_MARKER);
@@ -143,7 +142,7 @@ impl SegmentLog {
     fn try_append(&mut self, entry: &SpoolEntry, shape: &Bytes) -> io::Result<()> {
         let current_path = self.segments.back().map(|segment| segment_path(&self.directory, segment.id));
         if current_path.is_some_and(|path| !path.exists()) {
-            // The directory was deleted from outside: earlier snapshots are lost, new ones are stored.
+            // The directory was deleted from outside: earlier snapshots are lost, later snapshots are stored.
             std::fs::create_dir_all(&self.directory)?;
             self.rotate()?;
         }
@@ -364,8 +363,8 @@ impl ReadPlan {
         end > self.from
     }
 
-    /// Encoded shapes with these ids from the segments up to `end`; each segment contains the shapes of
-    /// its own snapshots. Needed only if the hub requests shapes.
+    /// Encoded shapes with these ids from the segments up to `end`; each segment contains the shapes
+    /// of its snapshots. Needed only if the hub requests shapes.
     pub(super) fn shapes(&self, end: Position, ids: &HashSet<ShapeId>) -> HashMap<ShapeId, Bytes> {
         let mut shapes = HashMap::new();
         for (_, path, _) in

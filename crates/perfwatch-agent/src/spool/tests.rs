@@ -246,7 +246,7 @@ fn any_step() -> impl Strategy<Value = SpoolStep> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// After any sequence of steps the spool contains the entries of a plain queue, in order. Only
+    /// The spool contains the entries of a plain queue, in order, after any sequence of steps. Only
     /// a truncated end may lose the newest entries or restore acknowledged entries.
     #[test]
     fn behaves_like_a_queue(steps in proptest::collection::vec(any_step(), 1..30)) {

@@ -66,7 +66,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
             continue;
         }
         let counters: Vec<u64> = words[3..].iter().map_while(|word| word.parse().ok()).collect();
-        let [reads, _, sectors_read, read_ms, writes, _, sectors_written, write_ms, _, busy_ms, queue_ms, ..] =
+        let [reads, _, read_sectors, read_ms, writes, _, write_sectors, write_ms, _, busy_ms, queue_ms, ..] =
             counters[..]
         else {
             cx.out.record_error(parse_error(PATH, line).to_string());
@@ -77,7 +77,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
             continue;
         }
         let (read, written) =
-            (sectors_read.saturating_mul(SECTOR_BYTES), sectors_written.saturating_mul(SECTOR_BYTES));
+            (read_sectors.saturating_mul(SECTOR_BYTES), write_sectors.saturating_mul(SECTOR_BYTES));
         let device = truncate_instance(name);
         if !is_stacked(name) {
             cx.out.push_instance("disk.total.read_bytes", &device, Raw::Counter(read));
