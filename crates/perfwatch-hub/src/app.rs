@@ -1,17 +1,18 @@
 //! The handles every request shares.
 
-use crate::agentless::Agentless;
-use crate::alerting::Alerting;
-use crate::auth::login_throttle::LoginThrottle;
-use crate::auth::oidc::OidcProvider;
-use crate::auth::{AuthDirectory, RateLimiters};
-use crate::cache::Cache;
 use crate::config::HubConfig;
-use crate::history::History;
-use crate::host_registry::HostRegistry;
 use crate::ingest::Pipeline;
-use crate::live::LiveFeed;
+use crate::middleware::rate_limit::RateLimiters;
 use crate::self_metrics::SelfMetrics;
+use perfwatch_agentless::Agentless;
+use perfwatch_alerting::Alerting;
+use perfwatch_auth::AuthDirectory;
+use perfwatch_auth::login::LoginService;
+use perfwatch_auth::oidc::OidcProvider;
+use perfwatch_history::History;
+use perfwatch_live::LiveFeed;
+use perfwatch_live::cache::Cache;
+use perfwatch_live::host_registry::HostRegistry;
 use perfwatch_model::{Catalog, Clock};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub(crate) struct App {
     /// Who may enter.
     pub(crate) directory: Arc<AuthDirectory>,
     /// Wrong tries to enter.
-    pub(crate) login_throttle: LoginThrottle,
+    pub(crate) login: LoginService,
     /// How often one may come.
     pub(crate) rate_limiters: RateLimiters,
     /// Single sign-on.

@@ -1,11 +1,11 @@
 //! What a hub must be told; the binary reads it from files, environment and flags.
 
-use crate::auth::identity::SessionLifetimes;
-use crate::auth::oidc::OidcConfig;
-use crate::auth::rate_limit::RateLimitConfig;
-use crate::history::HistoryConfig;
+use crate::middleware::rate_limit::RateLimitConfig;
 use axum::http::Uri;
 use ipnet::IpNet;
+use perfwatch_auth::SessionLifetimes;
+use perfwatch_auth::oidc::OidcConfig;
+use perfwatch_history::HistoryConfig;
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::path::PathBuf;

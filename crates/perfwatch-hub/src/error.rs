@@ -3,6 +3,8 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use perfwatch_agentless::server::InvalidServer;
+use perfwatch_auth::AuthError;
 use perfwatch_store::{CommitError, StoreError};
 use serde_json::json;
 use std::borrow::Cow;
@@ -41,13 +43,6 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message)
     }
 
-    pub(crate) fn encryption_key_missing() -> Self {
-        Self::unprocessable(
-            "encryption_key_missing",
-            "no encryption key is configured; set hub.encryption_key",
-        )
-    }
-
     pub(crate) fn too_large(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, code, message)
     }
@@ -81,6 +76,43 @@ impl From<StoreError> for ApiError {
         tracing::warn!(%error, "store request failed");
         // Strangers ask too; the log says why.
         Self::unavailable("store_unavailable", "store unavailable; see the hub log", 5)
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        let (status, code) = match &error {
+            AuthError::Unauthenticated => (StatusCode::UNAUTHORIZED, "authentication_required"),
+            AuthError::InvalidAuthorizationHeader => {
+                (StatusCode::UNAUTHORIZED, "invalid_authorization_header")
+            }
+            AuthError::TokenInQuery => (StatusCode::UNAUTHORIZED, "token_in_query"),
+            AuthError::SessionExpired => (StatusCode::UNAUTHORIZED, "session_expired"),
+            AuthError::TokenExpired(_) => (StatusCode::UNAUTHORIZED, "token_expired"),
+            AuthError::UnknownToken => (StatusCode::UNAUTHORIZED, "unknown_token"),
+            AuthError::UnknownAgent => (StatusCode::UNAUTHORIZED, "unknown_agent"),
+            AuthError::AgentRevoked => (StatusCode::FORBIDDEN, "agent_revoked"),
+            AuthError::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            AuthError::InvalidCredentials | AuthError::TotpUnavailable => {
+                (StatusCode::UNAUTHORIZED, "invalid_credentials")
+            }
+            AuthError::TotpRequired => (StatusCode::UNAUTHORIZED, "totp_required"),
+            AuthError::WrongPassword => (StatusCode::UNPROCESSABLE_ENTITY, "wrong_password"),
+            AuthError::InvalidAccount(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_account"),
+            AuthError::EncryptionKeyMissing => (StatusCode::UNPROCESSABLE_ENTITY, "encryption_key_missing"),
+            AuthError::IdentityProvider => (StatusCode::BAD_GATEWAY, "sso_failed"),
+            AuthError::Throttled(delay) => return Self::too_many(error.to_string(), *delay),
+            AuthError::HashingFailed => return Self::unavailable("internal_error", error.to_string(), 5),
+            AuthError::Conflict => return CommitError::Conflict.into(),
+            AuthError::Store(error) => return error.clone().into(),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<InvalidServer> for ApiError {
+    fn from(error: InvalidServer) -> Self {
+        Self::unprocessable("invalid_server", error.to_string())
     }
 }
 

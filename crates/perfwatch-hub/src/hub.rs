@@ -1,21 +1,22 @@
 //! Start and stop: binds, wires the rooms, serves, drains.
 
-use crate::agentless::{self, Agentless};
-use crate::alerting::{Alerting, AlertingDeps};
 use crate::app::App;
-use crate::auth::login_throttle::LoginThrottle;
-use crate::auth::oidc::OidcProvider;
-use crate::auth::{AuthDirectory, RateLimiters};
-use crate::cache::Cache;
 use crate::config::{HubConfig, HubConfigError, InitialAdmin};
-use crate::encryption::Keyring;
-use crate::history::History;
-use crate::host_registry::HostRegistry;
 use crate::ingest::{Pipeline, PipelineDeps};
 use crate::listener::{Listener, serve};
-use crate::live::LiveFeed;
+use crate::middleware::rate_limit::RateLimiters;
 use crate::router::router;
 use crate::self_metrics::SelfMetrics;
+use perfwatch_agentless::Agentless;
+use perfwatch_alerting::{Alerting, AlertingDeps};
+use perfwatch_auth::AuthDirectory;
+use perfwatch_auth::encryption::Keyring;
+use perfwatch_auth::login::LoginService;
+use perfwatch_auth::oidc::OidcProvider;
+use perfwatch_history::History;
+use perfwatch_live::LiveFeed;
+use perfwatch_live::cache::Cache;
+use perfwatch_live::host_registry::HostRegistry;
 use perfwatch_model::remote_collector::RemoteCollector;
 use perfwatch_model::{Catalog, Clock, limits};
 use perfwatch_rules::notification::Notifier;
@@ -213,13 +214,13 @@ async fn build_app(
         metrics: metrics.clone(),
         interval: config.interval,
     }));
-    let rooms = agentless::AgentlessDeps {
+    let rooms = perfwatch_agentless::AgentlessDeps {
         store,
         clock: clock.clone(),
         hosts: fleet.clone(),
         live_feed: live.clone(),
         alerting: alerting.clone(),
-        pipeline: pipeline.clone(),
+        sink: pipeline.clone(),
         collector: remote,
         keyring: vault,
         cache: cache.clone(),
@@ -227,10 +228,11 @@ async fn build_app(
     let servers = Agentless::new(rooms, metrics.servers.clone(), config.collection_workers);
     servers.reencrypt().await?;
     servers.reconcile().await?;
+    let login = LoginService::new(people.clone(), clock.clone());
     Ok(Arc::new(App {
         started: clock.monotonic(),
         directory: people,
-        login_throttle: LoginThrottle::default(),
+        login,
         rate_limiters: RateLimiters::new(config.rate_limits),
         oidc: config.oidc.clone().map(|oidc| Arc::new(OidcProvider::new(oidc))),
         config,
@@ -260,7 +262,10 @@ async fn open_cache(
 ) -> Result<Arc<Cache>, HubError> {
     let redis = config.redis.as_ref().map(ExposeSecret::expose_secret);
     let site = settings::installation_id(store).await?;
-    Ok(Arc::new(Cache::open(redis, &site, clock, metrics.cache.clone())?))
+    Ok(Arc::new(
+        Cache::open(redis, &site, clock, metrics.cache.clone())
+            .map_err(|error| HubConfigError { key: "redis", message: error.to_string() })?,
+    ))
 }
 
 /// An address as a browser of this machine asks for it.
@@ -304,14 +309,14 @@ async fn create_initial_admin(people: &Arc<AuthDirectory>, admin: &InitialAdmin)
     }
     let problem = |message: String| HubConfigError { key: "admin", message };
     let account = people.new_account(&admin.name, Role::Admin, admin.password.clone()).await;
-    let account = account.map_err(|error| problem(error.message().to_owned()))?;
+    let account = account.map_err(|error| problem(error.to_string()))?;
     let entry = AuditEntry {
         actor: "configuration".to_owned(),
         action: "user.create".to_owned(),
         object: format!("user {}", account.name),
         ..AuditEntry::default()
     };
-    match people.write_lock().await?.commit([account.insert()], Some(entry)).await {
+    match people.begin_write().await?.commit([account.insert()], Some(entry)).await {
         Ok(()) => Ok(()),
         // Another hub of the same configuration was first.
         Err(CommitError::Conflict) if people.snapshot().has_admin_except(None) => Ok(()),

@@ -6,4 +6,4 @@ mod pipeline;
 mod shape_registry;
 mod validate;
 
-pub(crate) use pipeline::{Pipeline, PipelineDeps, Submission};
+pub(crate) use pipeline::{Pipeline, PipelineDeps};

@@ -5,32 +5,26 @@
 //! [`alerting`] (who is told), [`servers`] (whom we look at ourselves), [`api`] (who asks), [`ui`] (what they see),
 //! [`fleet`] (whom we know).
 
-mod agentless;
-mod alerting;
 mod api;
 mod app;
-mod auth;
-mod cache;
 mod config;
-mod encryption;
 mod error;
-mod guard;
-mod history;
-mod host_registry;
+mod http;
 mod hub;
 mod ingest;
 mod listener;
-mod live;
+mod middleware;
 mod openapi;
 mod router;
 mod self_metrics;
 mod ui;
+mod ws;
 
-pub use auth::admin::{AdminCli, AdminError};
-pub use auth::identity::SessionLifetimes;
-pub use auth::oidc::OidcConfig;
-pub use auth::rate_limit::RateLimitConfig;
 pub use config::{EncryptionKeys, HubConfig, HubConfigError, InitialAdmin, TlsFiles};
-pub use history::HistoryConfig;
-pub use history::export::{ExportError, ExportRequest, export};
 pub use hub::{Hub, HubDependencies, HubError};
+pub use middleware::rate_limit::RateLimitConfig;
+pub use perfwatch_auth::SessionLifetimes;
+pub use perfwatch_auth::admin::{AdminCli, AdminError};
+pub use perfwatch_auth::oidc::OidcConfig;
+pub use perfwatch_history::HistoryConfig;
+pub use perfwatch_history::export::{ExportError, ExportRequest, export};

@@ -1,7 +1,6 @@
 //! The socket: takes connections, not too many of one address, and speaks TLS where there is a
 //! certificate. Who says HTTP to a port that speaks TLS is sent to `https://`.
 
-use crate::auth::login_throttle::address_group;
 use crate::config::{HubConfig, TlsFiles};
 use axum::Extension;
 use axum::extract::Request;
@@ -14,6 +13,7 @@ use axum_server::{Handle, Server};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use ipnet::IpNet;
+use perfwatch_auth::login_throttle::address_group;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

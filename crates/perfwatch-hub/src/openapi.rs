@@ -3,9 +3,9 @@
 
 pub(crate) mod schemas;
 
-use crate::auth::access::{Access, ROUTES};
 use axum::Json;
 use axum::http::{Method, StatusCode};
+use perfwatch_auth::access::{Access, ROUTES};
 use serde_json::Value;
 use std::sync::LazyLock;
 use utoipa::OpenApi as _;
@@ -21,7 +21,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBui
         their codes stay. Times are milliseconds since 1970.", license(name = "MIT OR Apache-2.0")),
     components(schemas(
         schemas::ErrorBody, schemas::LiveMessage, schemas::HostBackfill, schemas::Column, schemas::TickEntry,
-        schemas::ProcessRow, crate::live::ClientMessage
+        schemas::ProcessRow, perfwatch_live::ClientMessage
     )),
     tags(
         (name = "live", description = "The last five minutes, as they come"),
@@ -174,7 +174,7 @@ fn finish_document(mut document: OpenApi) -> OpenApi {
         components.responses.insert(format!("Error{}", status.as_u16()), response.build().into());
     }
     let cookie =
-        SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(crate::auth::identity::SESSION_COOKIE)));
+        SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(perfwatch_auth::identity::SESSION_COOKIE)));
     components.add_security_scheme("session", cookie);
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     components.add_security_scheme("bearer", bearer);

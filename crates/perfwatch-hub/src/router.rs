@@ -1,8 +1,8 @@
-//! Every route, in reading order. Who may use which stands in [`crate::auth::access`].
+//! Every route, in reading order. Who may use which stands in [`perfwatch_auth::access`].
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::{api, guard, ingest, listener, live, openapi, ui};
+use crate::{api, ingest, listener, middleware, openapi, ui, ws};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -125,7 +125,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         .merge(streamed)
         .merge(tried)
         .routes(routes!(api::install::download))
-        .routes(routes!(live::ws::upgrade))
+        .routes(routes!(ws::upgrade))
         .routes(routes!(api::health::healthz))
         .routes(routes!(api::health::readyz))
 }
@@ -142,7 +142,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(docs)
         .fallback(ui::serve)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(app.clone(), guard::auth_middleware))
+        .layer(from_fn_with_state(app.clone(), middleware::auth::auth_middleware))
         .layer(fixed(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
         .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(fixed(header::X_FRAME_OPTIONS, "DENY"))

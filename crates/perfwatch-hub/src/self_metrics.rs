@@ -1,9 +1,9 @@
 //! The hub about itself, as Prometheus text at `/metrics`.
 
-use crate::agentless;
-use crate::alerting;
-use crate::cache;
-use crate::history::HistoryMetrics;
+use perfwatch_agentless::AgentlessMetrics;
+use perfwatch_alerting::AlertingMetrics;
+use perfwatch_history::HistoryMetrics;
+use perfwatch_live::cache;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -75,11 +75,11 @@ pub(crate) struct SelfMetrics {
     /// Counted by history's tasks.
     pub(crate) history: HistoryMetrics,
     /// Counted as alerts come and go.
-    pub(crate) alerts: alerting::AlertingMetrics,
+    pub(crate) alerts: AlertingMetrics,
     /// Counted as Redis does not answer.
     pub(crate) cache: cache::Counts,
     /// Counted as hosts are looked at.
-    pub(crate) servers: agentless::AgentlessMetrics,
+    pub(crate) servers: AgentlessMetrics,
     hosts: Gauge,
     memory: Gauge,
     open_fds: Gauge,
@@ -106,9 +106,9 @@ impl SelfMetrics {
             dropped_snapshots: Counter::default(),
             live_delay_seconds: Histogram::new(DELAYS),
             history: HistoryMetrics::default(),
-            alerts: alerting::AlertingMetrics::default(),
+            alerts: AlertingMetrics::default(),
             cache: cache::Counts::default(),
-            servers: agentless::AgentlessMetrics::default(),
+            servers: AgentlessMetrics::default(),
             hosts: Gauge::default(),
             memory: Gauge::default(),
             open_fds: Gauge::default(),

@@ -18,6 +18,7 @@ pub mod remote_collector;
 pub mod selector;
 pub mod shape;
 pub mod snapshot;
+pub mod time_expression;
 pub mod wire;
 
 pub use catalog::{Catalog, MetricDef, MetricKind, Rollup, Unit};

@@ -12,6 +12,16 @@ pub struct SeriesSelector {
 }
 
 impl SeriesSelector {
+    /// Parses `cpu.usage`, `cpu.*`, or a single instance: `network.rx_bytes{eth0}`.
+    pub fn parse(text: &str) -> Self {
+        match text.strip_suffix('}').and_then(|text| text.split_once('{')) {
+            Some((metric, instance)) => {
+                Self { metric: metric.to_owned(), instance: Some(instance.to_owned()) }
+            }
+            None => Self { metric: text.to_owned(), instance: None },
+        }
+    }
+
     /// Returns whether the series of this metric and instance is selected.
     pub fn matches(&self, metric: &str, instance: &str) -> bool {
         glob::matches(&self.metric, metric)

@@ -1,14 +1,16 @@
 //! `/api/v1/auth/{me,password,totp,sessions}`: what people do with their own account.
 
-use super::body::JsonBody;
 use crate::app::App;
-use crate::auth::directory::WriteGuard;
-use crate::auth::identity::{Credential, is_session_valid};
-use crate::auth::{Actor, Identity, jwt, login, password, secret, totp};
 use crate::error::ApiError;
+use crate::http::body::JsonBody;
+use crate::http::extract::{Audited, Caller};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use data_encoding::HEXLOWER;
+use perfwatch_auth::directory::WriteGuard;
+use perfwatch_auth::identity::{Credential, is_session_valid};
+use perfwatch_auth::{Actor, Identity, jwt, password, totp};
 use perfwatch_store::accounts::{Account, Role, Session};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -50,14 +52,14 @@ pub(super) fn to_current_user_response(app: &App, account: &Account, role: Role)
 
 fn current_account(app: &App, identity: &Identity) -> Result<Account, ApiError> {
     let account = identity.account_id().and_then(|id| app.directory.snapshot().enabled_account(id).cloned());
-    account.ok_or_else(crate::auth::access::unauthenticated)
+    account.ok_or_else(|| perfwatch_auth::AuthError::Unauthenticated.into())
 }
 
 /// Get the current user
 #[utoipa::path(get, path = "/api/v1/auth/me", tag = "account", responses((status = 200, body = CurrentUserResponse)))]
 pub(crate) async fn me(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
 ) -> Result<Json<CurrentUserResponse>, ApiError> {
     let role = identity.role.unwrap_or(Role::Viewer);
     Ok(Json(to_current_user_response(&app, &current_account(&app, &identity)?, role)))
@@ -79,16 +81,17 @@ type CookieReply = (StatusCode, [(HeaderName, HeaderValue); 1]);
 async fn rotate_sessions(
     app: &App,
     turn: &WriteGuard<'_>,
-    doer: &Actor,
+    actor: &Actor,
     headers: &HeaderMap,
     account: Account,
     action: &str,
 ) -> Result<CookieReply, ApiError> {
     let account = Account { token_epoch: account.token_epoch + 1, ..account };
     let changes = vec![account.update(), Session::delete_for_account(account.id)];
-    let entry = doer.audit(action, format!("user {}", account.name));
+    let entry = actor.audit(action, format!("user {}", account.name));
     let cookie =
-        login::create_session(app, turn, &account, &doer.client_addr, headers, changes, entry).await?;
+        super::auth::create_session(app, turn, &account, (&actor.client_addr, headers), changes, entry)
+            .await?;
     Ok((StatusCode::NO_CONTENT, [cookie]))
 }
 
@@ -99,28 +102,28 @@ async fn rotate_sessions(
     responses((status = 204), (status = 422)))]
 pub(crate) async fn password(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     headers: HeaderMap,
     JsonBody(wish): JsonBody<ChangePasswordRequest>,
 ) -> Result<CookieReply, ApiError> {
-    let account = current_account(&app, &doer.identity)?;
+    let account = current_account(&app, &actor.identity)?;
     if account.password.is_none() {
         // Or they could come in when their login service has long shut them out.
         let why = "your account uses single sign-on; only an administrator can set a password";
         return Err(ApiError::unprocessable("password_managed_by_sso", why));
     }
-    login::reauthenticate(&app, &doer.client_addr, &account, wish.current_password).await?;
+    app.login.reauthenticate(&actor.client_addr, &account, wish.current_password).await?;
     if let Some(why) = password::validate(&wish.new_password, &account.name) {
         return Err(ApiError::unprocessable("password_policy", why));
     }
     let hash = password::hash(wish.new_password).await?;
-    let turn = app.directory.write_lock().await?;
-    let now = current_account(&app, &doer.identity)?;
+    let turn = app.directory.begin_write().await?;
+    let now = current_account(&app, &actor.identity)?;
     if now.password != account.password {
         return Err(ApiError::conflict("conflict", "the password was changed concurrently; retry"));
     }
     let account = Account { password: Some(hash), ..now };
-    rotate_sessions(&app, &turn, &doer, &headers, account, "user.change_password").await
+    rotate_sessions(&app, &turn, &actor, &headers, account, "user.change_password").await
 }
 
 /// A second factor that is not on yet.
@@ -154,7 +157,7 @@ const TOTP_ENROLLMENT_TTL: Duration = Duration::from_secs(15 * 60);
     responses((status = 200, body = TotpSetupResponse), (status = 409)))]
 pub(crate) async fn begin_totp(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
 ) -> Result<Json<TotpSetupResponse>, ApiError> {
     let account = current_account(&app, &identity)?;
     if account.totp_secret.is_some() {
@@ -166,7 +169,7 @@ pub(crate) async fn begin_totp(
     let key = totp::generate();
     let offer = totp::provisioning_uri(&key, &account.name).and_then(|(uri, secret)| {
         let (qr_path, size) = totp::qr_path(&uri)?;
-        let offered = TotpEnrollmentToken { account: account.id, key: secret::hex(&key) };
+        let offered = TotpEnrollmentToken { account: account.id, key: HEXLOWER.encode(&key) };
         let offer = jwt::sign_payload(
             &app.directory.snapshot(),
             offered,
@@ -200,11 +203,11 @@ pub(crate) struct RecoveryCodes {
     responses((status = 200, body = RecoveryCodes), (status = 409), (status = 422)))]
 pub(crate) async fn enable_totp(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     JsonBody(wish): JsonBody<EnableTotpRequest>,
 ) -> Result<Json<RecoveryCodes>, ApiError> {
-    let turn = app.directory.write_lock().await?;
-    let account = current_account(&app, &doer.identity)?;
+    let turn = app.directory.begin_write().await?;
+    let account = current_account(&app, &actor.identity)?;
     if account.totp_secret.is_some() {
         return Err(ApiError::conflict(
             "totp_already_enabled",
@@ -217,7 +220,9 @@ pub(crate) async fn enable_totp(
         TOTP_ENROLLMENT_PURPOSE,
         app.clock.wall_ms(),
     );
-    let key = offered.filter(|offered| offered.account == account.id).and_then(|one| secret::unhex(&one.key));
+    let key = offered
+        .filter(|offered| offered.account == account.id)
+        .and_then(|token| HEXLOWER.decode(token.key.as_bytes()).ok());
     let key =
         key.ok_or_else(|| ApiError::conflict("totp_setup_expired", "two-factor setup expired; start again"))?;
     let step = totp::verify_code(&key, &wish.code, app.clock.wall_ms(), 0)
@@ -225,7 +230,7 @@ pub(crate) async fn enable_totp(
     let (recovery_codes, recovery) = totp::generate_recovery_codes();
     let key = app.directory.encrypt_totp_secret(account.id, &key)?;
     let account = Account { totp_secret: Some(key), totp_step: step, recovery_codes: recovery, ..account };
-    let entry = doer.audit("user.enable_totp", format!("user {}", account.name));
+    let entry = actor.audit("user.enable_totp", format!("user {}", account.name));
     turn.commit([account.update()], Some(entry)).await?;
     Ok(Json(RecoveryCodes { recovery_codes }))
 }
@@ -242,15 +247,16 @@ pub(crate) struct PasswordRequest {
     responses((status = 204), (status = 422)))]
 pub(crate) async fn disable_totp(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     JsonBody(wish): JsonBody<PasswordRequest>,
 ) -> Result<StatusCode, ApiError> {
-    login::reauthenticate(&app, &doer.client_addr, &current_account(&app, &doer.identity)?, wish.password)
+    app.login
+        .reauthenticate(&actor.client_addr, &current_account(&app, &actor.identity)?, wish.password)
         .await?;
-    let turn = app.directory.write_lock().await?;
+    let turn = app.directory.begin_write().await?;
     let account =
-        Account { totp_secret: None, recovery_codes: Vec::new(), ..current_account(&app, &doer.identity)? };
-    let entry = doer.audit("user.disable_totp", format!("user {}", account.name));
+        Account { totp_secret: None, recovery_codes: Vec::new(), ..current_account(&app, &actor.identity)? };
+    let entry = actor.audit("user.disable_totp", format!("user {}", account.name));
     turn.commit([account.update()], Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -276,7 +282,7 @@ pub(crate) struct SessionListResponse {
 #[utoipa::path(get, path = "/api/v1/auth/sessions", tag = "account", responses((status = 200, body = SessionListResponse)))]
 pub(crate) async fn sessions(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
 ) -> Result<Json<SessionListResponse>, ApiError> {
     let account = current_account(&app, &identity)?;
     let now = app.directory.snapshot();
@@ -303,10 +309,10 @@ pub(crate) async fn sessions(
 #[utoipa::path(delete, path = "/api/v1/auth/sessions", tag = "account", responses((status = 204)))]
 pub(crate) async fn end_sessions(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     headers: HeaderMap,
 ) -> Result<CookieReply, ApiError> {
-    let turn = app.directory.write_lock().await?;
-    let account = current_account(&app, &doer.identity)?;
-    rotate_sessions(&app, &turn, &doer, &headers, account, "user.end_sessions").await
+    let turn = app.directory.begin_write().await?;
+    let account = current_account(&app, &actor.identity)?;
+    rotate_sessions(&app, &turn, &actor, &headers, account, "user.end_sessions").await
 }

@@ -1,12 +1,13 @@
 //! `/api/v1/agents`: those that were let in, and how one is.
 
-use super::body::JsonBody;
 use crate::app::App;
-use crate::auth::{Actor, ClientAddr, Identity, actor, secret};
 use crate::error::ApiError;
+use crate::http::body::JsonBody;
+use crate::http::extract::{Audited, Caller, Client};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use perfwatch_auth::{Identity, actor, secret};
 use perfwatch_model::{HostId, limits};
 use perfwatch_store::CommitError;
 use perfwatch_store::agents::{Agent, EnrollmentToken, HostTags};
@@ -62,7 +63,10 @@ fn to_response(app: &App, agent: &Agent) -> AgentResponse {
 
 /// List agents
 #[utoipa::path(get, path = "/api/v1/agents", tag = "agents", responses((status = 200, body = AgentListResponse)))]
-pub(crate) async fn list_agents(State(app): State<Arc<App>>, identity: Identity) -> Json<AgentListResponse> {
+pub(crate) async fn list_agents(
+    State(app): State<Arc<App>>,
+    Caller(identity): Caller,
+) -> Json<AgentListResponse> {
     let now = app.directory.snapshot();
     let seen = now.agents.values().filter(|agent| identity.can_view(&now, agent.host));
     let mut agents: Vec<AgentResponse> = seen.map(|agent| to_response(&app, agent)).collect();
@@ -94,16 +98,16 @@ pub(crate) struct EnrollResponse {
     responses((status = 201, body = EnrollResponse), (status = 401), (status = 403), (status = 409), (status = 422)))]
 pub(crate) async fn enroll_agent(
     State(app): State<Arc<App>>,
-    client: ClientAddr,
+    Client(client): Client,
     JsonBody(wish): JsonBody<EnrollRequest>,
 ) -> Result<(StatusCode, Json<EnrollResponse>), ApiError> {
     let refuse = || {
         let message = "invalid or expired enrollment token";
         ApiError::new(StatusCode::UNAUTHORIZED, "invalid_enrollment_token", message)
     };
-    crate::host_registry::validate_host_name(&wish.host_name)
+    perfwatch_live::host_registry::validate_host_name(&wish.host_name)
         .map_err(|error| ApiError::unprocessable("invalid_host", error.to_string()))?;
-    let turn = app.directory.write_lock().await?;
+    let turn = app.directory.begin_write().await?;
     let (now, now_ms) = (app.directory.snapshot(), app.clock.wall_ms());
     let enrolment = now.enrollment_tokens.get(&secret::hash_secret(&wish.token)).ok_or_else(refuse)?;
     let earlier: Vec<&Agent> = now.agents.values().filter(|agent| agent.host == wish.host_id).collect();
@@ -186,17 +190,17 @@ fn audit_object(app: &App, agent: &Agent) -> String {
     responses((status = 200, body = AgentResponse), (status = 409)))]
 pub(crate) async fn revoke(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<Json<AgentResponse>, ApiError> {
-    let turn = app.directory.write_lock().await?;
-    let agent = find(&app, &doer.identity, &id)?;
+    let turn = app.directory.begin_write().await?;
+    let agent = find(&app, &actor.identity, &id)?;
     if agent.revoked_ms.is_some() {
         return Err(ApiError::conflict("already_revoked", "this agent is already revoked"));
     }
-    let entry = doer.audit("agent.revoke", audit_object(&app, &agent));
+    let entry = actor.audit("agent.revoke", audit_object(&app, &agent));
     turn.commit([Agent::revoke(agent.id, app.clock.wall_ms())], Some(entry)).await?;
-    Ok(Json(to_response(&app, &find(&app, &doer.identity, &id)?)))
+    Ok(Json(to_response(&app, &find(&app, &actor.identity, &id)?)))
 }
 
 /// Delete a revoked agent
@@ -204,15 +208,15 @@ pub(crate) async fn revoke(
     responses((status = 204), (status = 409)))]
 pub(crate) async fn delete_agent(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let turn = app.directory.write_lock().await?;
-    let agent = find(&app, &doer.identity, &id)?;
+    let turn = app.directory.begin_write().await?;
+    let agent = find(&app, &actor.identity, &id)?;
     if agent.revoked_ms.is_none() {
         return Err(ApiError::conflict("agent_not_revoked", "revoke the agent before deleting it"));
     }
-    let entry = doer.audit("agent.delete", audit_object(&app, &agent));
+    let entry = actor.audit("agent.delete", audit_object(&app, &agent));
     turn.commit([Agent::delete(agent.id)], Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,14 +1,15 @@
 //! `/api/v1/incidents`: what is the matter, and what was.
 
-use super::query;
-use crate::alerting::{Alert, AlertingSnapshot as Alerts, OpenIncident};
 use crate::app::App;
-use crate::auth::Identity;
-use crate::auth::directory::AuthSnapshot as Everyone;
 use crate::error::ApiError;
+use crate::http::extract::Caller;
+use crate::http::query;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
+use perfwatch_alerting::{Alert, AlertingSnapshot as Alerts, OpenIncident};
+use perfwatch_auth::Identity;
+use perfwatch_auth::directory::AuthSnapshot as Everyone;
 use perfwatch_rules::explain::Explanation;
 use perfwatch_rules::incident::{Ack, IncidentPhase};
 use perfwatch_rules::rule::Severity;
@@ -250,7 +251,7 @@ pub(crate) fn open_incident_counts(state: &Alerts, identity: &Identity, everyone
 #[utoipa::path(get, path = "/api/v1/incidents", tag = "alerts", responses((status = 200, body = IncidentListResponse)))]
 pub(crate) async fn list_incidents(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
 ) -> Json<IncidentListResponse> {
     let (state, everyone) = (app.alerting.snapshot(), app.directory.snapshot());
     let open = state.incidents.iter().filter(|live| live.incident.phase != IncidentPhase::Resolved);
@@ -272,7 +273,7 @@ pub(crate) async fn list_incidents(
     responses((status = 200, body = IncidentHistoryResponse), (status = 404)))]
 pub(crate) async fn list_incident_history(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     query: Result<Query<IncidentHistoryQuery>, QueryRejection>,
 ) -> Result<Json<IncidentHistoryResponse>, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
@@ -325,7 +326,7 @@ pub(super) fn parse_id(id: &str) -> Result<Uuid, ApiError> {
     responses((status = 200, body = IncidentDetailResponse)))]
 pub(crate) async fn get_incident(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<IncidentDetailResponse>, ApiError> {
     let id = parse_id(&id)?;
@@ -371,7 +372,7 @@ pub(crate) async fn get_incident(
     params(("id" = String, Path, description = "Id or name"), RangeQuery), responses((status = 200, body = HostAlertsResponse)))]
 pub(crate) async fn list_host_alerts(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     Path(id): Path<String>,
     query: Result<Query<RangeQuery>, QueryRejection>,
 ) -> Result<Json<HostAlertsResponse>, ApiError> {

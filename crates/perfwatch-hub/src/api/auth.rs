@@ -1,16 +1,21 @@
 //! `/api/v1/auth/{state,setup,login,logout,token}`: in and out.
 
 use super::account::{CurrentUserResponse, to_current_user_response};
-use super::body::{JsonBody, OptionalBody};
 use crate::app::App;
-use crate::auth::identity::{Credential, Principal};
-use crate::auth::login::{self, LoginRequest};
-use crate::auth::{ClientAddr, Identity, actor, jwt, password, secret};
 use crate::error::ApiError;
+use crate::http::body::{JsonBody, OptionalBody};
+use crate::http::cookies;
+use crate::http::extract::{Caller, Client};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use perfwatch_auth::directory::WriteGuard;
+use perfwatch_auth::identity::{Credential, Principal};
+use perfwatch_auth::login::{Browser, LoginRequest};
+use perfwatch_auth::{AuthError, ClientAddr, Identity, actor, jwt, password, secret};
+use perfwatch_store::SqlStatement;
 use perfwatch_store::accounts::{Account, Role, Session};
+use perfwatch_store::audit::AuditEntry;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -47,6 +52,23 @@ pub(crate) struct SetupRequest {
     password: String,
 }
 
+/// Commits a new browser session with `statements`; returns its `Set-Cookie` header.
+pub(super) async fn create_session(
+    app: &App,
+    guard: &WriteGuard<'_>,
+    account: &Account,
+    (client, headers): (&ClientAddr, &HeaderMap),
+    statements: Vec<SqlStatement>,
+    entry: AuditEntry,
+) -> Result<(HeaderName, HeaderValue), ApiError> {
+    let user_agent =
+        headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let previous_cookie = cookies::get(headers, cookies::SESSION_COOKIE);
+    let browser = Browser { client, user_agent, previous_cookie };
+    let cookie = app.login.create_session(guard, account, browser, statements, entry).await?;
+    Ok(cookies::session(&cookie, client.is_tls, app.directory.session_lifetimes().max_age.as_secs()))
+}
+
 type LoginReply = ([(HeaderName, HeaderValue); 2], Json<CurrentUserResponse>);
 
 fn login_response(app: &App, account: &Account, cookie: (HeaderName, HeaderValue)) -> LoginReply {
@@ -59,30 +81,31 @@ fn login_response(app: &App, account: &Account, cookie: (HeaderName, HeaderValue
     responses((status = 200, body = CurrentUserResponse), (status = 401), (status = 409), (status = 422)))]
 pub(crate) async fn setup(
     State(app): State<Arc<App>>,
-    client: ClientAddr,
+    Client(client): Client,
     headers: HeaderMap,
     JsonBody(wish): JsonBody<SetupRequest>,
 ) -> Result<LoginReply, ApiError> {
     let done = || ApiError::conflict("already_set_up", "this hub is already set up; log in");
     let secret_now = app.directory.set_up_secret().ok_or_else(done)?;
-    login::check_throttle(&app, &client, "")?;
+    app.login.check_throttle(&client, "")?;
     // Hashes are compared, so that the time tells nothing.
     if secret::hash_secret(&wish.secret) != secret::hash_secret(&secret_now) {
-        app.login_throttle.record_failure(client.address, "", app.clock.monotonic());
+        app.login.record_failed_setup(&client);
         let message = "invalid or expired setup link";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_setup_link", message));
     }
     let account = app.directory.new_account(&wish.name, Role::Admin, wish.password).await?;
-    let turn = app.directory.write_lock().await?;
+    let turn = app.directory.begin_write().await?;
     if app.directory.snapshot().has_admin_except(None) {
         return Err(done());
     }
     if app.directory.snapshot().account_by_name(&account.name).is_some() {
         return Err(ApiError::conflict("name_taken", "there is a user of that name already; choose another"));
     }
-    let entry = actor::audit_entry("nobody".into(), &client, "user.create", format!("user {}", account.name));
+    let entry =
+        actor::audit_entry("anonymous".into(), &client, "user.create", format!("user {}", account.name));
     let changes = vec![account.insert()];
-    let cookie = login::create_session(&app, &turn, &account, &client, &headers, changes, entry).await?;
+    let cookie = create_session(&app, &turn, &account, (&client, &headers), changes, entry).await?;
     tracing::info!(name = account.name, "first administrator created");
     Ok(login_response(&app, &account, cookie))
 }
@@ -94,17 +117,17 @@ pub(crate) async fn setup(
     responses((status = 200, body = CurrentUserResponse), (status = 401), (status = 409)))]
 pub(crate) async fn login(
     State(app): State<Arc<App>>,
-    client: ClientAddr,
+    Client(client): Client,
     headers: HeaderMap,
     JsonBody(wish): JsonBody<LoginRequest>,
 ) -> Result<LoginReply, ApiError> {
-    let verified = login::verify_password(&app, &client, wish).await?;
-    let turn = app.directory.write_lock().await?;
-    let account = login::confirm_login(&app, &client, verified).await?;
+    let verified = app.login.verify_password(&client, wish).await?;
+    let turn = app.directory.begin_write().await?;
+    let account = app.login.confirm_login(&client, verified).await?;
     let actor = format!("user {}", account.name);
     let entry = actor::audit_entry(actor.clone(), &client, "login", actor);
     let changes = vec![account.update()];
-    let cookie = login::create_session(&app, &turn, &account, &client, &headers, changes, entry).await?;
+    let cookie = create_session(&app, &turn, &account, (&client, &headers), changes, entry).await?;
     Ok(login_response(&app, &account, cookie))
 }
 
@@ -112,14 +135,14 @@ pub(crate) async fn login(
 #[utoipa::path(post, path = "/api/v1/auth/logout", tag = "auth", responses((status = 204)))]
 pub(crate) async fn logout(
     State(app): State<Arc<App>>,
-    identity: Identity,
-    client: ClientAddr,
+    Caller(identity): Caller,
+    Client(client): Client,
 ) -> Result<(StatusCode, [(HeaderName, HeaderValue); 1]), ApiError> {
     if let Credential::Session(hash) = &identity.credential {
         let entry = actor::audit_entry(identity.actor_name(), &client, "logout", identity.actor_name());
-        app.directory.write_lock().await?.commit([Session::delete(hash)], Some(entry)).await?;
+        app.directory.begin_write().await?.commit([Session::delete(hash)], Some(entry)).await?;
     }
-    Ok((StatusCode::NO_CONTENT, [login::cookie("", client.is_tls, 0)]))
+    Ok((StatusCode::NO_CONTENT, [cookies::session("", client.is_tls, 0)]))
 }
 
 /// A signed token of some minutes.
@@ -138,24 +161,24 @@ pub(crate) struct SignedTokenResponse {
 pub(crate) async fn token(
     State(app): State<Arc<App>>,
     identity: Option<axum::Extension<Identity>>,
-    client: ClientAddr,
+    Client(client): Client,
     OptionalBody(wish): OptionalBody<LoginRequest>,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<SignedTokenResponse>), ApiError> {
     let of = match (wish, identity) {
         (Some(wish), _) => {
-            let verified = login::verify_password(&app, &client, wish).await?;
-            let turn = app.directory.write_lock().await?;
-            let account = login::confirm_login(&app, &client, verified).await?;
+            let verified = app.login.verify_password(&client, wish).await?;
+            let turn = app.directory.begin_write().await?;
+            let account = app.login.confirm_login(&client, verified).await?;
             let actor = format!("user {}", account.name);
             let entry = actor::audit_entry(actor.clone(), &client, "token.sign", actor);
             turn.commit([account.update()], Some(entry)).await?;
             (account.id, None)
         }
         (None, Some(identity)) => token_owner(&identity)?,
-        (None, None) => return Err(crate::auth::access::unauthenticated()),
+        (None, None) => return Err(AuthError::Unauthenticated.into()),
     };
     let now = app.directory.snapshot();
-    let account = now.enabled_account(of.0).ok_or_else(login::invalid_credentials)?;
+    let account = now.enabled_account(of.0).ok_or(AuthError::InvalidCredentials)?;
     let signed = jwt::sign(&now, account, of.1, app.clock.wall_ms());
     let token =
         signed.ok_or_else(|| ApiError::unavailable("internal_error", "no signing key is available", 5))?;

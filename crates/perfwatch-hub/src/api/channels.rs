@@ -1,15 +1,16 @@
 //! `/api/v1/channels`: who is told, and by which way; `/api/v1/notifications`: what became of it.
 
-use super::body::JsonBody;
-use super::query;
-use crate::alerting::{AlertingSnapshot as Alerts, MAX_CHANNELS, StateChange, to_json};
 use crate::app::App;
-use crate::auth::Actor;
 use crate::error::ApiError;
+use crate::http::body::JsonBody;
+use crate::http::extract::Audited;
+use crate::http::query;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use perfwatch_alerting::{AlertingSnapshot as Alerts, MAX_CHANNELS, StateChange, to_json};
+use perfwatch_auth::{Actor, AuthError};
 use perfwatch_model::HumanDuration;
 use perfwatch_rules::channel::{Channel, ChannelFilter, NotificationTemplate, QuietHours};
 use perfwatch_rules::notification::{self, ChannelKind, Notification, SendError};
@@ -118,9 +119,9 @@ fn to_response(app: &App, channel: &Channel) -> ChannelResponse {
 #[utoipa::path(get, path = "/api/v1/channels", tag = "channels", responses((status = 200, body = ChannelListResponse)))]
 pub(crate) async fn list_channels(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
 ) -> Result<Json<ChannelListResponse>, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+    query::require_all_hosts(&actor.identity)?;
     Ok(Json(ChannelListResponse {
         channels: app
             .alerting
@@ -218,14 +219,14 @@ fn validate(
 
 async fn save(
     app: &App,
-    doer: &Actor,
+    actor: &Actor,
     channel: Channel,
     before: Option<&Channel>,
 ) -> Result<ChannelResponse, ApiError> {
     let (was, is) = (before.map(|before| to_response(app, before)), to_response(app, &channel));
-    let channel = Arc::new(app.alerting.encrypt(&channel).ok_or_else(ApiError::encryption_key_missing)?);
+    let channel = Arc::new(app.alerting.encrypt(&channel).ok_or(AuthError::EncryptionKeyMissing)?);
     let action = if before.is_some() { "channel.update" } else { "channel.create" };
-    let entry = doer.audit_change(action, format!("channel {}", channel.name), was.as_ref(), Some(&is));
+    let entry = actor.audit_change(action, format!("channel {}", channel.name), was.as_ref(), Some(&is));
     let plan = |state: &Alerts, _: i64| {
         let mut asked = state.definitions.clone();
         match (asked.channels.iter().position(|known| known.id == channel.id), before.is_some()) {
@@ -251,12 +252,12 @@ async fn save(
     responses((status = 201, body = ChannelResponse), (status = 409), (status = 422)))]
 pub(crate) async fn create_channel(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     JsonBody(wish): JsonBody<ChannelRequest>,
 ) -> Result<(StatusCode, Json<ChannelResponse>), ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+    query::require_all_hosts(&actor.identity)?;
     let channel = validate(&app, wish, Uuid::now_v7(), None)?;
-    Ok((StatusCode::CREATED, Json(save(&app, &doer, channel, None).await?)))
+    Ok((StatusCode::CREATED, Json(save(&app, &actor, channel, None).await?)))
 }
 
 fn find(app: &App, id: &str) -> Result<Arc<Channel>, ApiError> {
@@ -270,14 +271,14 @@ fn find(app: &App, id: &str) -> Result<Arc<Channel>, ApiError> {
     request_body = ChannelRequest, responses((status = 200, body = ChannelResponse), (status = 409), (status = 422)))]
 pub(crate) async fn update_channel(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
     JsonBody(wish): JsonBody<ChannelRequest>,
 ) -> Result<Json<ChannelResponse>, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+    query::require_all_hosts(&actor.identity)?;
     let before = find(&app, &id)?;
     let channel = validate(&app, wish, before.id, Some(&before))?;
-    Ok(Json(save(&app, &doer, channel, Some(&before)).await?))
+    Ok(Json(save(&app, &actor, channel, Some(&before)).await?))
 }
 
 /// Delete a channel and suppress its pending notifications
@@ -285,13 +286,13 @@ pub(crate) async fn update_channel(
     responses((status = 204), (status = 409)))]
 pub(crate) async fn delete_channel(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+    query::require_all_hosts(&actor.identity)?;
     let before = find(&app, &id)?;
     let was = to_response(&app, &before);
-    let entry = doer.audit_change("channel.delete", format!("channel {}", before.name), Some(&was), None);
+    let entry = actor.audit_change("channel.delete", format!("channel {}", before.name), Some(&was), None);
     let plan = |state: &Alerts, now_ms: i64| {
         let mut asked = state.definitions.clone();
         asked.channels.retain(|channel| channel.id != before.id);
@@ -328,12 +329,12 @@ async fn send_test(app: &App, channel: &Channel) -> TestNotificationResponse {
     responses((status = 200, body = TestNotificationResponse)))]
 pub(crate) async fn test(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<Json<TestNotificationResponse>, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+    query::require_all_hosts(&actor.identity)?;
     let channel = find(&app, &id)?;
-    app.directory.record_audit(doer.audit("channel.test", format!("channel {}", channel.name))).await;
+    app.directory.record_audit(actor.audit("channel.test", format!("channel {}", channel.name))).await;
     Ok(Json(send_test(&app, &channel).await))
 }
 
@@ -351,14 +352,14 @@ pub(crate) struct TestChannelRequest {
     responses((status = 200, body = TestNotificationResponse), (status = 422)))]
 pub(crate) async fn test_unsaved_channel(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     JsonBody(wish): JsonBody<TestChannelRequest>,
 ) -> Result<Json<TestNotificationResponse>, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+    query::require_all_hosts(&actor.identity)?;
     let state = app.alerting.snapshot();
     let before = wish.id.and_then(|id| state.definitions.channel(id));
     let channel = validate(&app, wish.channel, wish.id.unwrap_or_default(), before.map(|before| &**before))?;
-    app.directory.record_audit(doer.audit("channel.test", format!("channel {}", channel.name))).await;
+    app.directory.record_audit(actor.audit("channel.test", format!("channel {}", channel.name))).await;
     Ok(Json(send_test(&app, &channel).await))
 }
 
@@ -377,10 +378,10 @@ pub(crate) struct TemplatePreviewResponse {
     responses((status = 200, body = TemplatePreviewResponse), (status = 422)))]
 pub(crate) async fn preview(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     JsonBody(template): JsonBody<NotificationTemplate>,
 ) -> Result<Json<TemplatePreviewResponse>, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+    query::require_all_hosts(&actor.identity)?;
     let message = app.alerting.example_notification();
     let render = |field: &str, template: &str, usual: String| match template {
         "" => Ok(usual),
@@ -434,10 +435,10 @@ pub(crate) struct NotificationsQuery {
     responses((status = 200, body = NotificationListResponse)))]
 pub(crate) async fn list_notifications(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     query: Result<Query<NotificationsQuery>, QueryRejection>,
 ) -> Result<Json<NotificationListResponse>, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+    query::require_all_hosts(&actor.identity)?;
     let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
     let filter = NotificationFilter {
         state: query.state,
@@ -476,12 +477,12 @@ pub(crate) async fn list_notifications(
     responses((status = 204), (status = 409)))]
 pub(crate) async fn retry_notification(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+    query::require_all_hosts(&actor.identity)?;
     let id: i64 = id.parse().map_err(|_| ApiError::not_found("there is no such message"))?;
-    let entry = doer.audit("notification.retry", format!("message {id}"));
+    let entry = actor.audit("notification.retry", format!("message {id}"));
     app.alerting.requeue(id, entry).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,14 +1,14 @@
 //! `/api/v1/servers/metrics`: looks that are to be made, are being made, and were made.
 
-use super::body::JsonBody;
-use super::query;
-use crate::agentless::Agentless;
 use crate::app::App;
-use crate::auth::{Actor, Identity};
 use crate::error::ApiError;
+use crate::http::body::JsonBody;
+use crate::http::extract::{Audited, Caller};
+use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use perfwatch_agentless::Agentless;
 use perfwatch_model::HostId;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, JobState as StoredState};
@@ -137,7 +137,7 @@ pub(crate) struct JobsQuery {
     responses((status = 200, body = CollectionJobListResponse)))]
 pub(crate) async fn jobs(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     filter: Result<Query<JobsQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<CollectionJobListResponse>, ApiError> {
     let Query(filter) = filter.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
@@ -194,17 +194,17 @@ pub(crate) struct CollectAllResponse {
     responses((status = 202, body = CollectAllResponse), (status = 409)))]
 pub(crate) async fn collect_all(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
 ) -> Result<(StatusCode, Json<CollectAllResponse>), ApiError> {
     let (everyone, now_ms) = (app.directory.snapshot(), app.clock.wall_ms());
     let rows = ServerRow::list(app.agentless.store()).await?;
     let theirs = |row: &&ServerRow| {
-        row.enabled && row.blocked_reason.is_none() && doer.identity.can_view(&everyone, HostId(row.id))
+        row.enabled && row.blocked_reason.is_none() && actor.identity.can_view(&everyone, HostId(row.id))
     };
     let changes: Vec<SqlStatement> =
         rows.iter().filter(theirs).map(|row| CollectionJobs::run_now(row.id, now_ms)).collect();
     let asked = changes.len();
-    commit(&app, changes, doer.audit("server.collect_all", format!("{asked} servers"))).await?;
+    commit(&app, changes, actor.audit("server.collect_all", format!("{asked} servers"))).await?;
     Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { asked })))
 }
 
@@ -213,10 +213,10 @@ pub(crate) async fn collect_all(
     responses((status = 202, body = CollectAllResponse), (status = 409)))]
 pub(crate) async fn collect(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<CollectAllResponse>), ApiError> {
-    let row = super::servers::find(&app, &doer.identity, &id).await?;
+    let row = super::servers::find(&app, &actor.identity, &id).await?;
     if !row.enabled || row.blocked_reason.is_some() {
         let why = if row.enabled {
             "collection is blocked until the server is changed"
@@ -226,24 +226,30 @@ pub(crate) async fn collect(
         return Err(ApiError::conflict("collection_disabled", why));
     }
     let change = CollectionJobs::run_now(row.id, app.clock.wall_ms());
-    commit(&app, vec![change], doer.audit("server.collect", format!("server {}", row.id))).await?;
+    commit(&app, vec![change], actor.audit("server.collect", format!("server {}", row.id))).await?;
     Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { asked: 1 })))
 }
 
 /// Pause the collection queue
 #[utoipa::path(post, path = "/api/v1/servers/metrics/queue/pause", tag = "queue", responses((status = 204), (status = 409)))]
-pub(crate) async fn pause(State(app): State<Arc<App>>, doer: Actor) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
-    commit(&app, vec![CollectionJobs::set_paused(true)], doer.audit("queue.pause", "queue".to_owned()))
+pub(crate) async fn pause(
+    State(app): State<Arc<App>>,
+    Audited(actor): Audited,
+) -> Result<StatusCode, ApiError> {
+    query::require_all_hosts(&actor.identity)?;
+    commit(&app, vec![CollectionJobs::set_paused(true)], actor.audit("queue.pause", "queue".to_owned()))
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Resume the collection queue
 #[utoipa::path(post, path = "/api/v1/servers/metrics/queue/resume", tag = "queue", responses((status = 204), (status = 409)))]
-pub(crate) async fn resume(State(app): State<Arc<App>>, doer: Actor) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
-    commit(&app, vec![CollectionJobs::set_paused(false)], doer.audit("queue.resume", "queue".to_owned()))
+pub(crate) async fn resume(
+    State(app): State<Arc<App>>,
+    Audited(actor): Audited,
+) -> Result<StatusCode, ApiError> {
+    query::require_all_hosts(&actor.identity)?;
+    commit(&app, vec![CollectionJobs::set_paused(false)], actor.audit("queue.resume", "queue".to_owned()))
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -261,10 +267,10 @@ pub(crate) struct CleanQueueRequest {
     responses((status = 204), (status = 409), (status = 422)))]
 pub(crate) async fn clean(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     JsonBody(wish): JsonBody<CleanQueueRequest>,
 ) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+    query::require_all_hosts(&actor.identity)?;
     let all = app.clock.wall_ms() + 1;
     let change = match wish.state {
         None => CollectionJobs::purge(all, all),
@@ -272,7 +278,7 @@ pub(crate) async fn clean(
         Some(JobState::Failed) => CollectionJobs::purge(0, all),
         Some(_) => return Err(ApiError::unprocessable("invalid_state", "state: completed, failed, or none")),
     };
-    commit(&app, vec![change], doer.audit("queue.clean", "queue".to_owned())).await?;
+    commit(&app, vec![change], actor.audit("queue.clean", "queue".to_owned())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -281,7 +287,7 @@ pub(crate) async fn clean(
     responses((status = 204), (status = 409)))]
 pub(crate) async fn retry(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let missing = || ApiError::not_found(format!("job {id:?} not found"));
@@ -289,7 +295,7 @@ pub(crate) async fn retry(
         .await?
         .ok_or_else(missing)?;
     let row =
-        super::servers::find(&app, &doer.identity, &job.server.to_string()).await.map_err(|_| missing())?;
+        super::servers::find(&app, &actor.identity, &job.server.to_string()).await.map_err(|_| missing())?;
     if job.state != StoredState::Failed {
         return Err(ApiError::conflict("job_not_failed", "only failed jobs can be retried"));
     }
@@ -298,6 +304,6 @@ pub(crate) async fn retry(
         return Err(ApiError::conflict("collection_disabled", why));
     }
     let changes = vec![CollectionJobs::retry(job.id), CollectionJobs::run_now(row.id, app.clock.wall_ms())];
-    commit(&app, changes, doer.audit("job.retry", format!("server {}", row.id))).await?;
+    commit(&app, changes, actor.audit("job.retry", format!("server {}", row.id))).await?;
     Ok(StatusCode::NO_CONTENT)
 }

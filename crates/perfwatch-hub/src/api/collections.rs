@@ -1,16 +1,17 @@
 //! `/api/v1/servers/…/test` and `…/tests`: whether a server can be looked at, and how looks went.
 
-use super::body::JsonBody;
-use super::query;
 use super::servers::{authorize_server, find};
-use crate::agentless::Agentless;
-use crate::agentless::runner::CollectionReport;
-use crate::agentless::server::ServerRequest;
 use crate::app::App;
-use crate::auth::{Actor, Identity};
 use crate::error::ApiError;
+use crate::http::body::JsonBody;
+use crate::http::extract::{Audited, Caller};
+use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use perfwatch_agentless::Agentless;
+use perfwatch_agentless::runner::CollectionReport;
+use perfwatch_agentless::server::ServerRequest;
+use perfwatch_auth::AuthError;
 use perfwatch_model::remote_collector::{CollectionStage, CollectionStep, FailureCause};
 use perfwatch_store::collections::CollectionRow;
 use perfwatch_store::servers::ServerRow;
@@ -57,10 +58,10 @@ fn to_test_response(outcome: CollectionReport) -> ConnectionTestResponse {
     responses((status = 200, body = ConnectionTestResponse), (status = 409), (status = 429)))]
 pub(crate) async fn test(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<Json<ConnectionTestResponse>, ApiError> {
-    let row = find(&app, &doer.identity, &id).await?;
+    let row = find(&app, &actor.identity, &id).await?;
     let outcome = app.agentless.test_connection(&row).await?.ok_or_else(too_many_tests)?;
     app.agentless.record(&outcome).await?;
     app.agentless.notify_changed(None);
@@ -81,15 +82,15 @@ pub(crate) struct TestServerRequest {
     responses((status = 200, body = ConnectionTestResponse), (status = 422), (status = 429)))]
 pub(crate) async fn try_out(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     JsonBody(wish): JsonBody<TestServerRequest>,
 ) -> Result<Json<ConnectionTestResponse>, ApiError> {
     let before = match wish.id {
-        Some(id) => Some(find(&app, &doer.identity, &id.to_string()).await?),
+        Some(id) => Some(find(&app, &actor.identity, &id.to_string()).await?),
         None => None,
     };
     let (server, tags) = (wish.server.validate()?, query::validate_tags(&wish.server.tags)?);
-    authorize_server(&app, &doer.identity, &tags, &server).await?;
+    authorize_server(&app, &actor.identity, &tags, &server).await?;
     let same_place = |row: &&ServerRow| {
         Agentless::from_row(row).is_some_and(|was| {
             (&was.address, was.port, &was.user, was.jump)
@@ -105,7 +106,7 @@ pub(crate) async fn try_out(
     let sealed = app
         .agentless
         .encrypt_credentials(id, &server, &credentials)
-        .ok_or_else(ApiError::encryption_key_missing)?;
+        .ok_or(AuthError::EncryptionKeyMissing)?;
     let pin = before.as_ref().filter(same_place).and_then(|row| row.host_key.clone());
     let row = ServerRow { host_key: pin, ..ServerRow::new(id, body, Some(sealed)) };
     Ok(Json(to_test_response(app.agentless.test_connection(&row).await?.ok_or_else(too_many_tests)?)))
@@ -150,7 +151,7 @@ pub(crate) struct CollectionsQuery {
     responses((status = 200, body = CollectionPageResponse)))]
 pub(crate) async fn list_collections(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     Path(id): Path<String>,
     page: Result<Query<CollectionsQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<CollectionPageResponse>, ApiError> {

@@ -1,14 +1,15 @@
 //! `/api/v1/enrollment-tokens`: what lets agents in for the first time.
 
-use super::body::JsonBody;
-use super::query;
 use crate::app::App;
-use crate::auth::{Actor, Identity, secret};
 use crate::config::BaseUrl;
 use crate::error::ApiError;
+use crate::http::body::JsonBody;
+use crate::http::extract::{Audited, Caller};
+use crate::http::query;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use perfwatch_auth::{Identity, secret};
 use perfwatch_model::limits;
 use perfwatch_store::agents::EnrollmentToken;
 use serde::{Deserialize, Serialize};
@@ -56,7 +57,7 @@ fn to_response(enrolment: &EnrollmentToken) -> EnrollmentTokenResponse {
 #[utoipa::path(get, path = "/api/v1/enrollment-tokens", tag = "agents", responses((status = 200, body = EnrollmentTokenListResponse)))]
 pub(crate) async fn list_enrollment_tokens(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
 ) -> Json<EnrollmentTokenListResponse> {
     let now_ms = app.clock.wall_ms();
     let now = app.directory.snapshot();
@@ -114,7 +115,7 @@ pub(crate) struct CreatedEnrollmentToken {
     responses((status = 201, body = CreatedEnrollmentToken), (status = 409), (status = 422)))]
 pub(crate) async fn create_enrollment_token(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Extension(site): Extension<BaseUrl>,
     JsonBody(wish): JsonBody<CreateEnrollmentTokenRequest>,
 ) -> Result<(StatusCode, Json<CreatedEnrollmentToken>), ApiError> {
@@ -127,8 +128,8 @@ pub(crate) async fn create_enrollment_token(
         return invalid(format!("it lasts 1 to {MAX_EXPIRY_HOURS} hours"));
     }
     let tags = query::validate_tags(&wish.tags)?;
-    if !tags_in_scope(&doer.identity, &tags) {
-        let own = doer.identity.host_tags.join(", ");
+    if !tags_in_scope(&actor.identity, &tags) {
+        let own = actor.identity.host_tags.join(", ");
         return invalid(format!("tags must be among your host tags ({own})"));
     }
     let text = secret::generate(secret::SecretKind::EnrollmentToken);
@@ -139,11 +140,11 @@ pub(crate) async fn create_enrollment_token(
         name,
         tags,
         uses_left: wish.uses,
-        created_by: doer.identity.actor_name(),
+        created_by: actor.identity.actor_name(),
         created_ms: now_ms,
         expires_ms: now_ms + wish.expires_in_hours * HOUR_MS,
     };
-    let turn = app.directory.write_lock().await?;
+    let turn = app.directory.begin_write().await?;
     if app.directory.snapshot().enrollment_tokens.len() >= MAX_ENROLLMENT_TOKENS {
         return Err(ApiError::conflict(
             "too_many_enrollment_tokens",
@@ -151,7 +152,7 @@ pub(crate) async fn create_enrollment_token(
         ));
     }
     let made = to_response(&enrolment);
-    let entry = doer.audit_change(
+    let entry = actor.audit_change(
         "enrollment_token.create",
         format!("enrolment {}", enrolment.name),
         None,
@@ -167,16 +168,16 @@ pub(crate) async fn create_enrollment_token(
     responses((status = 204)))]
 pub(crate) async fn delete_enrollment_token(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let turn = app.directory.write_lock().await?;
+    let turn = app.directory.begin_write().await?;
     let now = app.directory.snapshot();
     let enrolment = now.enrollment_tokens.values().find(|one| one.id.to_string() == id);
-    let enrolment = enrolment.filter(|one| tags_in_scope(&doer.identity, &one.tags));
+    let enrolment = enrolment.filter(|one| tags_in_scope(&actor.identity, &one.tags));
     let enrolment = enrolment.ok_or_else(|| ApiError::not_found("there is no such enrolment token"))?;
     let was = to_response(enrolment);
-    let entry = doer.audit_change(
+    let entry = actor.audit_change(
         "enrollment_token.delete",
         format!("enrolment {}", enrolment.name),
         Some(&was),

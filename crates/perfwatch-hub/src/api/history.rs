@@ -1,19 +1,19 @@
 //! The past of one host: `series` (for charts), `snapshot` (everything at one second),
 //! `processes` (who used it over some time), `export` (as text, streamed).
 
-use super::query;
 use crate::app::App;
-use crate::auth::Identity;
 use crate::error::ApiError;
-use crate::history::export::{Export, Format, parse_tier, projection_for};
-use crate::history::read::{ProcessUsage, SeriesResult, SeriesValues};
-use crate::host_registry::Host;
+use crate::http::extract::Caller;
+use crate::http::query;
 use crate::openapi::schemas;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
+use perfwatch_history::export::{Export, Format, parse_tier, projection_for};
+use perfwatch_history::read::{ProcessUsage, SeriesResult, SeriesValues};
+use perfwatch_live::host_registry::Host;
 use perfwatch_model::{HostRef, fixed_point, json};
 use perfwatch_store::StoreError;
 use perfwatch_tsdb::SeriesSelector;
@@ -60,7 +60,9 @@ fn parse_query(query: Option<&str>, known: &[&str]) -> Result<SeriesQuery, ApiEr
         };
         match key.as_str() {
             "metric" => {
-                asked.names.extend(value.split(',').filter(|name| !name.is_empty()).map(query::series_name));
+                asked
+                    .names
+                    .extend(value.split(',').filter(|name| !name.is_empty()).map(SeriesSelector::parse));
             }
             "points" => asked.points = Some(number()?.clamp(10, MAX_POINTS)),
             "limit" => asked.limit = Some(number()?),
@@ -101,7 +103,7 @@ fn json_text(text: String) -> Response {
 ), responses((status = 200, body = schemas::SeriesResponse)))]
 pub(crate) async fn series(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
@@ -205,7 +207,7 @@ fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), answer: &S
 ), responses((status = 200, body = schemas::SnapshotResponse)))]
 pub(crate) async fn snapshot(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
@@ -239,7 +241,7 @@ pub(crate) async fn snapshot(
 ), responses((status = 200, body = schemas::ProcessesResponse)))]
 pub(crate) async fn processes(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
@@ -286,7 +288,7 @@ fn process_json(sum: &ProcessUsage, covered_ms: i64) -> serde_json::Value {
 ), responses((status = 200, content((String = "text/csv"), (String = "application/jsonl")))))]
 pub(crate) async fn export(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {

@@ -1,15 +1,15 @@
 //! `/api/v1/hosts`: what is watched.
 
-use super::body::JsonBody;
-use super::query;
 use crate::app::App;
-use crate::auth::directory::AuthSnapshot as Everyone;
-use crate::auth::{Actor, Identity};
 use crate::error::ApiError;
-use crate::host_registry::Host;
+use crate::http::body::JsonBody;
+use crate::http::extract::{Audited, Caller};
+use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use perfwatch_auth::directory::AuthSnapshot as Everyone;
+use perfwatch_live::host_registry::Host;
 use perfwatch_model::{HostFacts, HostId};
 use perfwatch_store::agents::{Agent, HostTags};
 use perfwatch_store::host_last_seen::HostLastSeen;
@@ -88,7 +88,7 @@ pub(crate) struct HostsQuery {
 #[utoipa::path(get, path = "/api/v1/hosts", tag = "hosts", params(HostsQuery), responses((status = 200, body = HostListResponse)))]
 pub(crate) async fn list_hosts(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     page: Result<Query<HostsQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<HostListResponse>, ApiError> {
     let Query(page) = page.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
@@ -112,7 +112,7 @@ pub(crate) async fn list_hosts(
     params(("id" = String, Path, description = "Id or name")), responses((status = 200, body = HostResponse)))]
 pub(crate) async fn get_host(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<HostResponse>, ApiError> {
     Ok(Json(to_response(query::host(&app, &identity, &id)?, &app.directory.snapshot(), app.clock.wall_ms())))
@@ -131,16 +131,16 @@ pub(crate) struct TagsRequest {
     responses((status = 200, body = HostResponse), (status = 409), (status = 422)))]
 pub(crate) async fn set_host_tags(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
     JsonBody(wish): JsonBody<TagsRequest>,
 ) -> Result<Json<HostResponse>, ApiError> {
     let after = TagsRequest { tags: query::validate_tags(&wish.tags)? };
-    let turn = app.directory.write_lock().await?;
-    let host = query::host(&app, &doer.identity, &id)?;
+    let turn = app.directory.begin_write().await?;
+    let host = query::host(&app, &actor.identity, &id)?;
     let tags = app.directory.snapshot().host_tags(host.record.id).to_vec();
     let (before, object) = (TagsRequest { tags }, format!("host {}", host.record.name));
-    let entry = doer.audit_change("host.set_tags", object, Some(&before), Some(&after));
+    let entry = actor.audit_change("host.set_tags", object, Some(&before), Some(&after));
     turn.commit([HostTags::set(host.record.id, &after.tags)], Some(entry)).await?;
     Ok(Json(to_response(host, &app.directory.snapshot(), app.clock.wall_ms())))
 }
@@ -152,18 +152,18 @@ pub(crate) async fn set_host_tags(
     params(("id" = String, Path, description = "Id or name")), responses((status = 204), (status = 409)))]
 pub(crate) async fn delete_host(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let turn = app.directory.write_lock().await?;
-    let host = query::host(&app, &doer.identity, &id)?;
+    let turn = app.directory.begin_write().await?;
+    let host = query::host(&app, &actor.identity, &id)?;
     let (id, now_ms) = (host.record.id, app.clock.wall_ms());
     let everyone = app.directory.snapshot();
     let agents = everyone.agents.values().filter(|agent| agent.host == id && agent.revoked_ms.is_none());
     let mut changes: Vec<SqlStatement> = agents.map(|agent| Agent::revoke(agent.id, now_ms)).collect();
     changes.extend(delete_statements(id));
     changes.push(HostRecord::delete(id));
-    let entry = doer.audit("host.delete", format!("host {}", host.record.name));
+    let entry = actor.audit("host.delete", format!("host {}", host.record.name));
     turn.commit(changes, Some(entry)).await?;
     evict_host(&app, id);
     Ok(StatusCode::NO_CONTENT)

@@ -1,13 +1,14 @@
 //! People take incidents on, give them back, and say what they know.
 
 use super::alerts::{incident_not_found, parse_id, to_response};
-use super::body::{JsonBody, OptionalBody};
-use crate::alerting::OpenIncident;
 use crate::app::App;
-use crate::auth::{Actor, Identity};
 use crate::error::ApiError;
+use crate::http::body::{JsonBody, OptionalBody};
+use crate::http::extract::Audited;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use perfwatch_alerting::OpenIncident;
+use perfwatch_auth::Identity;
 use perfwatch_model::HumanDuration;
 use perfwatch_rules::incident::{Ack, IncidentPhase, NotificationReason};
 use perfwatch_store::incidents::{IncidentEventKind, IncidentEventRow};
@@ -70,20 +71,20 @@ fn require_open(live: &OpenIncident) -> Result<(), ApiError> {
     request_body = Option<AckRequest>, responses((status = 204), (status = 409), (status = 422)))]
 pub(crate) async fn acknowledge(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
     OptionalBody(wish): OptionalBody<AckRequest>,
 ) -> Result<StatusCode, ApiError> {
-    let id = require_visible(&app, &doer.identity, &id).await?;
+    let id = require_visible(&app, &actor.identity, &id).await?;
     let wish = wish.unwrap_or_default();
     let comment = validate_comment(&wish.comment)?;
-    let actor = doer.identity.actor_name();
-    let entry = doer.audit("incident.acknowledge", format!("incident {id}"));
+    let actor_name = actor.identity.actor_name();
+    let entry = actor.audit("incident.acknowledge", format!("incident {id}"));
     let change = |live: &mut OpenIncident, now_ms: i64| {
         require_open(live)?;
         let until_ms =
             wish.duration.filter(|lasts| lasts.ms() > 0).map(|lasts| now_ms.saturating_add(lasts.ms()));
-        live.incident.ack = Some(Ack { by: actor.clone(), at_ms: now_ms, until_ms });
+        live.incident.ack = Some(Ack { by: actor_name.clone(), at_ms: now_ms, until_ms });
         let mut text = match wish.duration.filter(|_| until_ms.is_some()) {
             Some(lasts) => format!("acknowledged for {lasts}"),
             None => "acknowledged".to_owned(),
@@ -96,7 +97,7 @@ pub(crate) async fn acknowledge(
                 incident: id,
                 at_ms: now_ms,
                 kind: IncidentEventKind::Acknowledged,
-                actor: actor.clone(),
+                actor: actor_name.clone(),
                 text,
             },
             None,
@@ -118,12 +119,12 @@ fn not_open_unless(known: bool) -> Result<StatusCode, ApiError> {
     responses((status = 204), (status = 409)))]
 pub(crate) async fn unacknowledge(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let id = require_visible(&app, &doer.identity, &id).await?;
-    let actor = doer.identity.actor_name();
-    let entry = doer.audit("incident.unacknowledge", format!("incident {id}"));
+    let id = require_visible(&app, &actor.identity, &id).await?;
+    let actor_name = actor.identity.actor_name();
+    let entry = actor.audit("incident.unacknowledge", format!("incident {id}"));
     let change = |live: &mut OpenIncident, now_ms: i64| {
         require_open(live)?;
         live.incident.ack = None;
@@ -135,7 +136,7 @@ pub(crate) async fn unacknowledge(
                 incident: id,
                 at_ms: now_ms,
                 kind: IncidentEventKind::Unacknowledged,
-                actor: actor.clone(),
+                actor: actor_name.clone(),
                 text,
             },
             tells,
@@ -149,11 +150,11 @@ pub(crate) async fn unacknowledge(
     request_body = CommentRequest, responses((status = 204), (status = 409), (status = 422)))]
 pub(crate) async fn comment(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
     JsonBody(wish): JsonBody<CommentRequest>,
 ) -> Result<StatusCode, ApiError> {
-    let id = require_visible(&app, &doer.identity, &id).await?;
+    let id = require_visible(&app, &actor.identity, &id).await?;
     let text = validate_comment(&wish.text)?;
     if text.is_empty() {
         return Err(ApiError::unprocessable("invalid_comment", "comment must not be empty"));
@@ -162,7 +163,7 @@ pub(crate) async fn comment(
         incident: id,
         at_ms: app.clock.wall_ms(),
         kind: IncidentEventKind::Comment,
-        actor: doer.identity.actor_name(),
+        actor: actor.identity.actor_name(),
         text,
     };
     app.alerting.add_event(event).await?;

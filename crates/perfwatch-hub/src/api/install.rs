@@ -2,7 +2,6 @@
 //! without internet get one, and of the hub's own version.
 
 use crate::app::App;
-use crate::auth::secret;
 use crate::config::BaseUrl;
 use crate::error::ApiError;
 use axum::Extension;
@@ -10,6 +9,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use perfwatch_auth::secret;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::io::ReaderStream;

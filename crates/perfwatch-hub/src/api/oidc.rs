@@ -1,16 +1,17 @@
 //! `/api/v1/auth/oidc/{login,callback}`: single sign-on, as a browser walks it.
 
-use super::query;
 use crate::app::App;
-use crate::auth::identity::cookie;
-use crate::auth::oidc::{LOGIN_TTL_S, LoginState, OidcProvider, OidcUser};
-use crate::auth::{ClientAddr, actor, login};
 use crate::config::BaseUrl;
 use crate::error::ApiError;
+use crate::http::cookies;
+use crate::http::extract::Client;
+use crate::http::query;
 use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
+use perfwatch_auth::oidc::{LOGIN_TTL_S, LoginState, OidcProvider, OidcUser};
+use perfwatch_auth::{ClientAddr, actor};
 use perfwatch_store::accounts::{Account, Role};
 use std::sync::Arc;
 
@@ -26,12 +27,8 @@ fn redirect_uri(site: &BaseUrl) -> String {
 }
 
 fn set_state_cookie(response: &mut Response, text: &str, secure: bool) {
-    let (secure, age) = (if secure { "; Secure" } else { "" }, if text.is_empty() { 0 } else { LOGIN_TTL_S });
-    let text =
-        format!("{COOKIE}={text}; Path=/api/v1/auth/oidc; HttpOnly; SameSite=Lax; Max-Age={age}{secure}");
-    if let Ok(value) = HeaderValue::try_from(text) {
-        response.headers_mut().append(header::SET_COOKIE, value);
-    }
+    let (name, value) = cookies::set(COOKIE, text, "/api/v1/auth/oidc", secure, LOGIN_TTL_S);
+    response.headers_mut().append(name, value);
 }
 
 /// Start an OpenID Connect login
@@ -40,7 +37,7 @@ fn set_state_cookie(response: &mut Response, text: &str, secure: bool) {
     responses((status = 303, description = "To the login service"), (status = 404), (status = 502)))]
 pub(crate) async fn begin(
     State(app): State<Arc<App>>,
-    client: ClientAddr,
+    Client(client): Client,
     Extension(site): Extension<BaseUrl>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
@@ -68,7 +65,7 @@ fn local_path(next: String) -> String {
 ), responses((status = 303, description = "To the dashboard, or back to the login page with a problem"), (status = 404)))]
 pub(crate) async fn callback(
     State(app): State<Arc<App>>,
-    client: ClientAddr,
+    Client(client): Client,
     Extension(site): Extension<BaseUrl>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
@@ -94,7 +91,7 @@ async fn complete_login(
     let refused = || ApiError::bad_request("sso_denied", "login denied by the identity provider");
     let pairs = query::query_pairs(query)?;
     let of = |name: &str| pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    let pending = cookie(headers, COOKIE);
+    let pending = cookies::get(headers, COOKIE);
     let pending = pending
         .and_then(|text| LoginState::from_cookie(&app.directory.snapshot(), text, app.clock.wall_ms()));
     let pending = pending.ok_or_else(refused)?;
@@ -114,7 +111,7 @@ async fn login_user(
     client: &ClientAddr,
     headers: &HeaderMap,
 ) -> Result<(header::HeaderName, HeaderValue), ApiError> {
-    let turn = app.directory.write_lock().await?;
+    let turn = app.directory.begin_write().await?;
     let everyone = app.directory.snapshot();
     let now_ms = app.clock.wall_ms();
     let known = everyone.accounts.values().find(|one| one.oidc_subject.as_deref() == Some(&person.subject));
@@ -152,7 +149,7 @@ async fn login_user(
         }
     };
     let entry = actor::audit_entry(actor.clone(), client, action, actor);
-    login::create_session(app, &turn, &account, client, headers, vec![change], entry).await
+    super::auth::create_session(app, &turn, &account, (client, headers), vec![change], entry).await
 }
 
 fn role_missing() -> ApiError {

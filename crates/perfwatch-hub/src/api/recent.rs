@@ -1,15 +1,16 @@
 //! `GET /api/metrics/recent?host=&metric=`: the last five minutes, as whole snapshots or as
 //! columns of the metrics asked for.
 
-use super::query;
 use crate::app::App;
-use crate::auth::Identity;
 use crate::error::ApiError;
-use crate::live::PublishedSnapshot;
+use crate::http::extract::Caller;
+use crate::http::query;
 use crate::openapi::schemas;
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use perfwatch_auth::Identity;
+use perfwatch_live::PublishedSnapshot;
 use perfwatch_model::{HostId, unscale};
 use serde_json::json;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ struct RecentQuery {
 ), responses((status = 200, body = schemas::RecentResponse), (status = 404)))]
 pub(crate) async fn recent(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let wish = parse(query.as_deref().unwrap_or_default())?;

@@ -1,16 +1,17 @@
 //! `/api/v1/rules`: what people ask to be told of, and what it would have been in the past.
 
-use super::body::JsonBody;
-use super::query;
-use crate::alerting::backtester;
-use crate::alerting::{AlertingSnapshot as Alerts, MAX_RULES, StateChange, to_json};
 use crate::app::App;
-use crate::auth::{Actor, Identity};
 use crate::error::ApiError;
+use crate::http::body::JsonBody;
+use crate::http::extract::{Audited, Caller};
+use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use perfwatch_alerting::backtester;
+use perfwatch_alerting::{AlertingSnapshot as Alerts, MAX_RULES, StateChange, to_json};
+use perfwatch_auth::{Actor, Identity};
 use perfwatch_rules::backtest::FiringInterval;
 use perfwatch_rules::rule::{Rule, RuleError};
 use perfwatch_rules::{builtin_rules, render, threshold_rules};
@@ -60,7 +61,10 @@ fn to_response(app: &App, state: &Alerts, identity: &Identity, rule: &Rule) -> R
 
 /// List rules
 #[utoipa::path(get, path = "/api/v1/rules", tag = "rules", responses((status = 200, body = RuleListResponse)))]
-pub(crate) async fn list_rules(State(app): State<Arc<App>>, identity: Identity) -> Json<RuleListResponse> {
+pub(crate) async fn list_rules(
+    State(app): State<Arc<App>>,
+    Caller(identity): Caller,
+) -> Json<RuleListResponse> {
     let state = app.alerting.snapshot();
     let rules =
         state.definitions.rules.iter().map(|rule| to_response(&app, &state, &identity, rule)).collect();
@@ -79,13 +83,13 @@ fn reject_managed_rule(rule: Uuid) -> Result<(), ApiError> {
 }
 
 /// Keeps a rule, new or changed.
-async fn save(app: &App, doer: &Actor, rule: Rule, new: bool) -> Result<RuleResponse, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+async fn save(app: &App, actor: &Actor, rule: Rule, new: bool) -> Result<RuleResponse, ApiError> {
+    query::require_all_hosts(&actor.identity)?;
     reject_managed_rule(rule.id)?;
     rule.validate().map_err(|problem| invalid(&problem))?;
     let before = app.alerting.snapshot().definitions.rule(rule.id).cloned();
     let action = if new { "rule.create" } else { "rule.update" };
-    let entry = doer.audit_change(action, format!("rule {}", rule.name), before.as_deref(), Some(&rule));
+    let entry = actor.audit_change(action, format!("rule {}", rule.name), before.as_deref(), Some(&rule));
     let plan = |state: &Alerts, _: i64| {
         let mut asked = state.definitions.clone();
         let place = asked.rules.iter().position(|known| known.id == rule.id);
@@ -101,7 +105,7 @@ async fn save(app: &App, doer: &Actor, rule: Rule, new: bool) -> Result<RuleResp
         Ok((StateChange { definitions: Some(asked), statements: changes, incidents: None }, ()))
     };
     app.alerting.update(Some(entry), plan).await?;
-    Ok(to_response(app, &app.alerting.snapshot(), &doer.identity, &rule))
+    Ok(to_response(app, &app.alerting.snapshot(), &actor.identity, &rule))
 }
 
 /// Create a rule
@@ -109,11 +113,11 @@ async fn save(app: &App, doer: &Actor, rule: Rule, new: bool) -> Result<RuleResp
     responses((status = 201, body = RuleResponse), (status = 409), (status = 422)))]
 pub(crate) async fn create_rule(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     JsonBody(rule): JsonBody<Rule>,
 ) -> Result<(StatusCode, Json<RuleResponse>), ApiError> {
     let rule = Rule { id: Uuid::now_v7(), ..rule };
-    Ok((StatusCode::CREATED, Json(save(&app, &doer, rule, true).await?)))
+    Ok((StatusCode::CREATED, Json(save(&app, &actor, rule, true).await?)))
 }
 
 fn parse_id(id: &str) -> Result<Uuid, ApiError> {
@@ -125,12 +129,12 @@ fn parse_id(id: &str) -> Result<Uuid, ApiError> {
     responses((status = 200, body = RuleResponse), (status = 409), (status = 422)))]
 pub(crate) async fn update_rule(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
     JsonBody(rule): JsonBody<Rule>,
 ) -> Result<Json<RuleResponse>, ApiError> {
     let rule = Rule { id: parse_id(&id)?, ..rule };
-    Ok(Json(save(&app, &doer, rule, false).await?))
+    Ok(Json(save(&app, &actor, rule, false).await?))
 }
 
 /// Delete a rule and resolve its alerts
@@ -138,15 +142,15 @@ pub(crate) async fn update_rule(
     responses((status = 204), (status = 409)))]
 pub(crate) async fn delete_rule(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+    query::require_all_hosts(&actor.identity)?;
     let id = parse_id(&id)?;
     reject_managed_rule(id)?;
     let missing = || ApiError::not_found("there is no such rule");
     let before = app.alerting.snapshot().definitions.rule(id).cloned().ok_or_else(missing)?;
-    let entry = doer.audit_change("rule.delete", format!("rule {}", before.name), Some(&*before), None);
+    let entry = actor.audit_change("rule.delete", format!("rule {}", before.name), Some(&*before), None);
     let plan = |state: &Alerts, _: i64| {
         let mut asked = state.definitions.clone();
         asked.rules.retain(|rule| rule.id != id);
@@ -203,7 +207,7 @@ pub(crate) struct BacktestResponse {
     responses((status = 200, body = BacktestResponse), (status = 422)))]
 pub(crate) async fn test(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     JsonBody(wish): JsonBody<BacktestRequest>,
 ) -> Result<Json<BacktestResponse>, ApiError> {
     let began = app.clock.monotonic();
@@ -303,10 +307,10 @@ struct RuleImport {
     responses((status = 200, body = RuleImportResponse), (status = 409), (status = 422)))]
 pub(crate) async fn import(
     State(app): State<Arc<App>>,
-    doer: Actor,
-    super::body::YamlBody(text): super::body::YamlBody,
+    Audited(actor): Audited,
+    crate::http::body::YamlBody(text): crate::http::body::YamlBody,
 ) -> Result<Json<RuleImportResponse>, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+    query::require_all_hosts(&actor.identity)?;
     let read: RuleImport = serde_saphyr::from_str(&text)
         .map_err(|error| ApiError::unprocessable("invalid_rules", error.to_string()))?;
     for rule in &read.rules {
@@ -314,7 +318,7 @@ pub(crate) async fn import(
             ApiError::unprocessable("invalid_rule", format!("{:?}: {problem}", rule.name))
         })?;
     }
-    let entry = doer.audit("rule.import", format!("{} rules", read.rules.len()));
+    let entry = actor.audit("rule.import", format!("{} rules", read.rules.len()));
     let plan = |state: &Alerts, _: i64| {
         let (mut asked, mut changes) = (state.definitions.clone(), Vec::new());
         let mut done = RuleImportResponse { created: 0, updated: 0, unchanged: 0 };

@@ -1,17 +1,19 @@
 //! `/api/v1/servers`: hosts without an agent, how to enter them, and how it went.
 
-use super::body::JsonBody;
-use super::{hosts, query};
-use crate::agentless::server::{AuthMethod, ServerRequest, Thresholds};
-use crate::agentless::summary::{FleetTotals, ServerSummary};
-use crate::agentless::{Agentless, Server, scheduler};
+use super::hosts;
 use crate::app::App;
-use crate::auth::directory::AuthSnapshot as Everyone;
-use crate::auth::{Actor, Identity};
 use crate::error::ApiError;
+use crate::http::body::JsonBody;
+use crate::http::extract::{Audited, Caller};
+use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use perfwatch_agentless::server::{AuthMethod, ServerRequest, Thresholds};
+use perfwatch_agentless::summary::{FleetTotals, ServerSummary};
+use perfwatch_agentless::{Agentless, Server, scheduler};
+use perfwatch_auth::directory::AuthSnapshot as Everyone;
+use perfwatch_auth::{AuthError, Identity};
 use perfwatch_model::remote_collector::FailureCause;
 use perfwatch_model::{HostId, HumanDuration};
 use perfwatch_store::agents::HostTags;
@@ -141,7 +143,7 @@ async fn to_response_with_summary(row: ServerRow, app: &App) -> Result<ServerRes
 #[utoipa::path(get, path = "/api/v1/servers", tag = "servers", responses((status = 200, body = ServerListResponse)))]
 pub(crate) async fn list_servers(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
 ) -> Result<Json<ServerListResponse>, ApiError> {
     let everyone = app.directory.snapshot();
     let rows = ServerRow::list(app.agentless.store()).await?;
@@ -161,7 +163,7 @@ pub(crate) async fn list_servers(
     responses((status = 200, body = FleetTotals)))]
 pub(crate) async fn summary(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
 ) -> Result<Json<FleetTotals>, ApiError> {
     let everyone = app.directory.snapshot();
     let rows = ServerRow::list(app.agentless.store()).await?;
@@ -178,7 +180,7 @@ pub(crate) async fn summary(
     responses((status = 200, body = ServerResponse), (status = 422)))]
 pub(crate) async fn get_server(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<ServerResponse>, ApiError> {
     Ok(Json(to_response_with_summary(find(&app, &identity, &id).await?, &app).await?))
@@ -215,7 +217,7 @@ pub(super) async fn build_server(
     let sealed = app
         .agentless
         .encrypt_credentials(id, &server, &wish.merge_credentials(None)?)
-        .ok_or_else(ApiError::encryption_key_missing)?;
+        .ok_or(AuthError::EncryptionKeyMissing)?;
     let body = server.body();
     let row = ServerRow {
         enabled: wish.enabled,
@@ -241,17 +243,17 @@ pub(super) fn insert_statements(row: &ServerRow, tags: &[String], now_ms: i64) -
     responses((status = 201, body = ServerResponse), (status = 409), (status = 422)))]
 pub(crate) async fn create_server(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     JsonBody(wish): JsonBody<ServerRequest>,
 ) -> Result<(StatusCode, Json<ServerResponse>), ApiError> {
-    let turn = app.directory.write_lock().await?;
+    let turn = app.directory.begin_write().await?;
     let known = ServerRow::list(app.agentless.store()).await?;
     if known.len() >= MAX_SERVERS {
         return Err(ApiError::conflict("limit_reached", format!("no more than {MAX_SERVERS} servers")));
     }
-    let (row, server, tags) = build_server(&app, &doer.identity, &wish).await?;
+    let (row, server, tags) = build_server(&app, &actor.identity, &wish).await?;
     ensure_name_free(&app, &known, &server.name, None)?;
-    let entry = doer.audit_change("server.create", format!("server {}", server.name), None, Some(&server));
+    let entry = actor.audit_change("server.create", format!("server {}", server.name), None, Some(&server));
     turn.commit(insert_statements(&row, &tags, app.clock.wall_ms()), Some(entry)).await?;
     app.agentless.notify_changed(Some(row.id));
     let row = ServerRow::get(app.agentless.store(), row.id).await?.unwrap_or(row);
@@ -301,14 +303,14 @@ fn has_jump_cycle(known: &[ServerRow], id: Uuid, server: &Server) -> bool {
     request_body = ServerRequest, responses((status = 200, body = ServerResponse), (status = 409), (status = 422)))]
 pub(crate) async fn update_server(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
     JsonBody(wish): JsonBody<ServerRequest>,
 ) -> Result<Json<ServerResponse>, ApiError> {
-    let turn = app.directory.write_lock().await?;
-    let before = find(&app, &doer.identity, &id).await?;
+    let turn = app.directory.begin_write().await?;
+    let before = find(&app, &actor.identity, &id).await?;
     let (server, tags) = (wish.validate()?, query::validate_tags(&wish.tags)?);
-    authorize_server(&app, &doer.identity, &tags, &server).await?;
+    authorize_server(&app, &actor.identity, &tags, &server).await?;
     let known = ServerRow::list(app.agentless.store()).await?;
     ensure_name_free(&app, &known, &server.name, Some(before.id))?;
     if has_jump_cycle(&known, before.id, &server) {
@@ -329,7 +331,7 @@ pub(crate) async fn update_server(
         encrypted_credentials: Some(
             app.agentless
                 .encrypt_credentials(before.id, &server, &credentials)
-                .ok_or_else(ApiError::encryption_key_missing)?,
+                .ok_or(AuthError::EncryptionKeyMissing)?,
         ),
         ..before.clone()
     };
@@ -355,14 +357,14 @@ pub(crate) async fn update_server(
     }
     let secret_said = matches!(
         &wish.credentials,
-        crate::agentless::server::CredentialsRequest::Password { password: Some(_) }
-            | crate::agentless::server::CredentialsRequest::Key { key: Some(_), .. }
+        perfwatch_agentless::server::CredentialsRequest::Password { password: Some(_) }
+            | perfwatch_agentless::server::CredentialsRequest::Key { key: Some(_), .. }
     );
     let action = if secret_said { "server.update_credentials" } else { "server.update" };
-    let entry = doer.audit_change(action, format!("server {}", server.name), was.as_ref(), Some(&server));
+    let entry = actor.audit_change(action, format!("server {}", server.name), was.as_ref(), Some(&server));
     turn.commit(changes, Some(entry)).await?;
     app.agentless.notify_changed(Some(row.id));
-    Ok(Json(to_response_with_summary(find(&app, &doer.identity, &id).await?, &app).await?))
+    Ok(Json(to_response_with_summary(find(&app, &actor.identity, &id).await?, &app).await?))
 }
 
 /// Delete an agentless host
@@ -372,17 +374,17 @@ pub(crate) async fn update_server(
     responses((status = 204), (status = 409)))]
 pub(crate) async fn delete_server(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let turn = app.directory.write_lock().await?;
-    let row = find(&app, &doer.identity, &id).await?;
+    let turn = app.directory.begin_write().await?;
+    let row = find(&app, &actor.identity, &id).await?;
     let known = ServerRow::list(app.agentless.store()).await?;
     let leads =
         |other: &&ServerRow| Agentless::from_row(other).is_some_and(|server| server.jump == Some(row.id));
     if let Some(other) = known.iter().find(leads) {
         // Its name is told to who may see it.
-        let seen = doer
+        let seen = actor
             .identity
             .can_view(&app.directory.snapshot(), HostId(other.id))
             .then(|| Agentless::from_row(other));
@@ -396,7 +398,7 @@ pub(crate) async fn delete_server(
     if app.hosts.get(host).is_some() {
         changes.push(HostRecord::delete(host));
     }
-    turn.commit(changes, Some(doer.audit("server.delete", format!("server {name}")))).await?;
+    turn.commit(changes, Some(actor.audit("server.delete", format!("server {name}")))).await?;
     hosts::evict_host(&app, host);
     app.agentless.notify_changed(Some(row.id));
     Ok(StatusCode::NO_CONTENT)
@@ -415,18 +417,18 @@ pub(crate) struct AcceptHostKeyRequest {
     request_body = AcceptHostKeyRequest, responses((status = 200, body = ServerResponse), (status = 409), (status = 422)))]
 pub(crate) async fn accept_host_key(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
     JsonBody(wish): JsonBody<AcceptHostKeyRequest>,
 ) -> Result<Json<ServerResponse>, ApiError> {
-    let turn = app.directory.write_lock().await?;
-    let row = find(&app, &doer.identity, &id).await?;
+    let turn = app.directory.begin_write().await?;
+    let row = find(&app, &actor.identity, &id).await?;
     if row.offered_host_key.as_deref() != Some(wish.host_key.as_str()) {
         return Err(ApiError::conflict("conflict", "host_key does not match the last offered key; reload"));
     }
     let after = ServerRow { host_key: row.offered_host_key.clone(), ..row.clone() };
     let name = Agentless::from_row(&row).map(|server| server.name).unwrap_or_default();
-    let entry = doer.audit_change(
+    let entry = actor.audit_change(
         "server.accept_host_key",
         format!("server {name}"),
         row.host_key.as_ref(),
@@ -437,5 +439,5 @@ pub(crate) async fn accept_host_key(
         [after.update(row.version), trusted, CollectionJobs::reschedule(row.id, app.clock.wall_ms())];
     turn.commit(changes, Some(entry)).await?;
     app.agentless.notify_changed(Some(row.id));
-    Ok(Json(to_response_with_summary(find(&app, &doer.identity, &id).await?, &app).await?))
+    Ok(Json(to_response_with_summary(find(&app, &actor.identity, &id).await?, &app).await?))
 }

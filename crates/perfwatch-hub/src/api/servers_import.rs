@@ -1,16 +1,17 @@
 //! `/api/v1/servers/import`: many servers from an ssh_config or a table; looked at first, then kept,
 //! all of them or none.
 
-use super::body::JsonBody;
 use super::servers::{MAX_SERVERS, build_server, ensure_name_free, insert_statements};
-use crate::agentless::import::{self, ImportEntry};
-use crate::agentless::server::{CredentialsRequest, ServerRequest, Thresholds};
-use crate::agentless::{Agentless, Server};
 use crate::app::App;
-use crate::auth::Actor;
 use crate::error::ApiError;
+use crate::http::body::JsonBody;
+use crate::http::extract::Audited;
 use axum::Json;
 use axum::extract::State;
+use perfwatch_agentless::import::{self, ImportEntry};
+use perfwatch_agentless::server::{CredentialsRequest, ServerRequest, Thresholds};
+use perfwatch_agentless::{Agentless, Server};
+use perfwatch_auth::Actor;
 use perfwatch_model::HumanDuration;
 use perfwatch_store::SqlStatement;
 use perfwatch_store::servers::ServerRow;
@@ -117,7 +118,7 @@ fn request_from_entry(
     responses((status = 200, body = ServerImportResponse), (status = 409), (status = 422)))]
 pub(crate) async fn import(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     JsonBody(wish): JsonBody<ServerImportRequest>,
 ) -> Result<Json<ServerImportResponse>, ApiError> {
     let bad = |why: String| ApiError::unprocessable("invalid_import", why);
@@ -125,7 +126,7 @@ pub(crate) async fn import(
         ImportFormat::SshConfig => import::parse_ssh_config(&wish.text),
         ImportFormat::Csv => import::parse_csv(&wish.text).map_err(bad)?,
     };
-    let turn = app.directory.write_lock().await?;
+    let turn = app.directory.begin_write().await?;
     let known = ServerRow::list(app.agentless.store()).await?;
     if known.len() + found.len() > MAX_SERVERS {
         return Err(ApiError::conflict("limit_reached", format!("no more than {MAX_SERVERS} servers")));
@@ -140,7 +141,7 @@ pub(crate) async fn import(
         let is_known = ensure_name_free(&app, &known, &one.name, None).is_err();
         let problem = match is_known {
             true => None,
-            false => match prepare(&app, &doer, &one, &wish, &names).await {
+            false => match prepare(&app, &actor, &one, &wish, &names).await {
                 Err(error) => Some(error.message().to_owned()),
                 Ok(_) if names.contains_key(&one.name) => Some("name: duplicate entry".to_owned()),
                 Ok((row, server, tags)) => {
@@ -167,7 +168,7 @@ pub(crate) async fn import(
             return Err(bad(format!("line {}, {}: {why}", one.line, one.name)));
         }
         if created > 0 {
-            let entry = doer.audit("server.import", format!("{created} servers"));
+            let entry = actor.audit("server.import", format!("{created} servers"));
             turn.commit(changes, Some(entry)).await?;
             app.agentless.notify_changed(None);
         }
@@ -177,7 +178,7 @@ pub(crate) async fn import(
 
 async fn prepare(
     app: &App,
-    doer: &Actor,
+    actor: &Actor,
     found: &ImportEntry,
     all: &ServerImportRequest,
     names: &HashMap<String, Uuid>,
@@ -190,10 +191,10 @@ async fn prepare(
         None => true,
     };
     if seen {
-        return build_server(app, &doer.identity, &wish).await;
+        return build_server(app, &actor.identity, &wish).await;
     }
     wish.jump = None;
-    let (row, server, tags) = build_server(app, &doer.identity, &wish).await?;
+    let (row, server, tags) = build_server(app, &actor.identity, &wish).await?;
     let server = Server { jump: fresh, ..server };
     Ok((ServerRow { body: server.body(), ..row }, server, tags))
 }

@@ -1,14 +1,15 @@
 //! `/api/v1/silences`: when nobody is told.
 
-use super::body::JsonBody;
-use super::query;
-use crate::alerting::{AlertingSnapshot as Alerts, MAX_SILENCES, StateChange, to_json};
 use crate::app::App;
-use crate::auth::{Actor, Identity};
 use crate::error::ApiError;
+use crate::http::body::JsonBody;
+use crate::http::extract::{Audited, Caller};
+use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use perfwatch_alerting::{AlertingSnapshot as Alerts, MAX_SILENCES, StateChange, to_json};
+use perfwatch_auth::Actor;
 use perfwatch_model::HostId;
 use perfwatch_rules::silence::{Matcher, Silence};
 use perfwatch_rules::weekly_window::WeeklyWindow;
@@ -63,7 +64,7 @@ fn to_response(silence: &Silence, now_ms: i64) -> SilenceResponse {
 #[utoipa::path(get, path = "/api/v1/silences", tag = "silences", responses((status = 200, body = SilenceListResponse)))]
 pub(crate) async fn list_silences(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
 ) -> Json<SilenceListResponse> {
     let now_ms = app.clock.wall_ms();
     let everyone = app.directory.snapshot();
@@ -110,13 +111,13 @@ fn validate(wish: SilenceRequest, id: Uuid, by: String, now_ms: i64) -> Result<S
     })
 }
 
-async fn save(app: &App, doer: &Actor, silence: Silence, new: bool) -> Result<SilenceResponse, ApiError> {
+async fn save(app: &App, actor: &Actor, silence: Silence, new: bool) -> Result<SilenceResponse, ApiError> {
     let known = |state: &Alerts| state.definitions.silences.iter().position(|one| one.id == silence.id);
     let before = app.alerting.snapshot();
     let before = known(&before).map(|at| before.definitions.silences[at].clone());
     let action = if new { "silence.create" } else { "silence.update" };
     let entry =
-        doer.audit_change(action, format!("silence {}", silence.id), before.as_deref(), Some(&silence));
+        actor.audit_change(action, format!("silence {}", silence.id), before.as_deref(), Some(&silence));
     let plan = |state: &Alerts, now_ms: i64| {
         let (mut asked, mut changes) = (state.definitions.clone(), Vec::new());
         match (known(state), new) {
@@ -153,12 +154,12 @@ async fn save(app: &App, doer: &Actor, silence: Silence, new: bool) -> Result<Si
     responses((status = 201, body = SilenceResponse), (status = 409), (status = 422)))]
 pub(crate) async fn create_silence(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     JsonBody(wish): JsonBody<SilenceRequest>,
 ) -> Result<(StatusCode, Json<SilenceResponse>), ApiError> {
-    query::require_all_hosts(&doer.identity)?;
-    let silence = validate(wish, Uuid::now_v7(), doer.identity.actor_name(), app.clock.wall_ms())?;
-    Ok((StatusCode::CREATED, Json(save(&app, &doer, silence, true).await?)))
+    query::require_all_hosts(&actor.identity)?;
+    let silence = validate(wish, Uuid::now_v7(), actor.identity.actor_name(), app.clock.wall_ms())?;
+    Ok((StatusCode::CREATED, Json(save(&app, &actor, silence, true).await?)))
 }
 
 fn parse_id(id: &str) -> Result<Uuid, ApiError> {
@@ -170,13 +171,13 @@ fn parse_id(id: &str) -> Result<Uuid, ApiError> {
     request_body = SilenceRequest, responses((status = 200, body = SilenceResponse), (status = 409), (status = 422)))]
 pub(crate) async fn update_silence(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
     JsonBody(wish): JsonBody<SilenceRequest>,
 ) -> Result<Json<SilenceResponse>, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
-    let silence = validate(wish, parse_id(&id)?, doer.identity.actor_name(), app.clock.wall_ms())?;
-    Ok(Json(save(&app, &doer, silence, false).await?))
+    query::require_all_hosts(&actor.identity)?;
+    let silence = validate(wish, parse_id(&id)?, actor.identity.actor_name(), app.clock.wall_ms())?;
+    Ok(Json(save(&app, &actor, silence, false).await?))
 }
 
 /// Expire a silence
@@ -184,12 +185,12 @@ pub(crate) async fn update_silence(
     responses((status = 204), (status = 409)))]
 pub(crate) async fn delete_silence(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&doer.identity)?;
+    query::require_all_hosts(&actor.identity)?;
     let id = parse_id(&id)?;
-    let entry = doer.audit("silence.delete", format!("silence {id}"));
+    let entry = actor.audit("silence.delete", format!("silence {id}"));
     let plan = |state: &Alerts, _: i64| {
         let mut asked = state.definitions.clone();
         asked.silences.retain(|silence| silence.id != id);

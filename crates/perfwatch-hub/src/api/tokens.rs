@@ -1,14 +1,15 @@
 //! `/api/v1/tokens`: one's own tokens, for scripts.
 
-use super::body::JsonBody;
-use super::query;
 use crate::app::App;
-use crate::auth::identity::validate_scope;
-use crate::auth::{Actor, Identity, secret};
 use crate::error::ApiError;
+use crate::http::body::JsonBody;
+use crate::http::extract::{Audited, Caller};
+use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use perfwatch_auth::identity::validate_scope;
+use perfwatch_auth::{Identity, secret};
 use perfwatch_store::accounts::{Role, Token};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -58,7 +59,10 @@ fn tokens_of_caller(app: &App, identity: &Identity) -> Vec<Token> {
 
 /// List your API tokens
 #[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", responses((status = 200, body = TokenListResponse)))]
-pub(crate) async fn list_tokens(State(app): State<Arc<App>>, identity: Identity) -> Json<TokenListResponse> {
+pub(crate) async fn list_tokens(
+    State(app): State<Arc<App>>,
+    Caller(identity): Caller,
+) -> Json<TokenListResponse> {
     Json(TokenListResponse { tokens: tokens_of_caller(&app, &identity).iter().map(to_response).collect() })
 }
 
@@ -88,12 +92,12 @@ pub(crate) struct CreatedToken {
     responses((status = 201, body = CreatedToken), (status = 409), (status = 422)))]
 pub(crate) async fn create_token(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     JsonBody(wish): JsonBody<CreateTokenRequest>,
 ) -> Result<(StatusCode, Json<CreatedToken>), ApiError> {
     let name = query::validate_label(&wish.name)?;
     let invalid = |why: String| Err(ApiError::unprocessable("invalid_token", why));
-    let role = doer.identity.role.unwrap_or(Role::Viewer);
+    let role = actor.identity.role.unwrap_or(Role::Viewer);
     if let Some(why) = validate_scope(&wish.scope, role) {
         return invalid(why);
     }
@@ -102,20 +106,20 @@ pub(crate) async fn create_token(
     }
     let text = secret::generate(secret::SecretKind::Token);
     let now_ms = app.clock.wall_ms();
-    let account = doer.identity.account_id().ok_or_else(crate::auth::access::unauthenticated)?;
+    let account = actor.identity.account_id().ok_or(perfwatch_auth::AuthError::Unauthenticated)?;
     let token = Token {
         expires_ms: wish.expires_in_days.map(|days| now_ms + days * DAY_MS),
         ..Token::new(secret::hash_secret(&text), account, name, wish.scope, now_ms)
     };
-    let turn = app.directory.write_lock().await?;
-    if tokens_of_caller(&app, &doer.identity).len() >= MAX_TOKENS_PER_ACCOUNT {
+    let turn = app.directory.begin_write().await?;
+    if tokens_of_caller(&app, &actor.identity).len() >= MAX_TOKENS_PER_ACCOUNT {
         return Err(ApiError::conflict(
             "too_many_tokens",
             format!("no more than {MAX_TOKENS_PER_ACCOUNT} tokens; remove one first"),
         ));
     }
     let made = to_response(&token);
-    let entry = doer.audit_change("token.create", format!("token {}", token.name), None, Some(&made));
+    let entry = actor.audit_change("token.create", format!("token {}", token.name), None, Some(&made));
     turn.commit([token.insert()], Some(entry)).await?;
     Ok((StatusCode::CREATED, Json(CreatedToken { token: text, made })))
 }
@@ -125,14 +129,14 @@ pub(crate) async fn create_token(
     responses((status = 204)))]
 pub(crate) async fn delete_token(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let turn = app.directory.write_lock().await?;
-    let token = tokens_of_caller(&app, &doer.identity).into_iter().find(|token| token.id.to_string() == id);
+    let turn = app.directory.begin_write().await?;
+    let token = tokens_of_caller(&app, &actor.identity).into_iter().find(|token| token.id.to_string() == id);
     let token = token.ok_or_else(|| ApiError::not_found("token not found"))?;
     let entry =
-        doer.audit_change("token.delete", format!("token {}", token.name), Some(&to_response(&token)), None);
+        actor.audit_change("token.delete", format!("token {}", token.name), Some(&to_response(&token)), None);
     turn.commit([Token::delete(token.id)], Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,14 +1,15 @@
 //! `/api/v1/users`: who may log in.
 
-use super::body::JsonBody;
-use super::query;
 use crate::app::App;
-use crate::auth::directory::AuthSnapshot as Everyone;
-use crate::auth::{Actor, password};
 use crate::error::ApiError;
+use crate::http::body::JsonBody;
+use crate::http::extract::Audited;
+use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use perfwatch_auth::directory::AuthSnapshot as Everyone;
+use perfwatch_auth::password;
 use perfwatch_store::accounts::{Account, Role, Session};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -81,19 +82,19 @@ pub(crate) struct CreateUserRequest {
     responses((status = 201, body = UserResponse), (status = 409), (status = 422)))]
 pub(crate) async fn create_user(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     JsonBody(wish): JsonBody<CreateUserRequest>,
 ) -> Result<(StatusCode, Json<UserResponse>), ApiError> {
     let host_tags = query::validate_tags(&wish.host_tags)?;
     let account = app.directory.new_account(&wish.name, wish.role, wish.password).await?;
     let account = Account { host_tags, ..account };
-    let turn = app.directory.write_lock().await?;
+    let turn = app.directory.begin_write().await?;
     if app.directory.snapshot().account_by_name(&account.name).is_some() {
         let message = format!("there is a user {:?} already", account.name);
         return Err(ApiError::conflict("name_taken", message));
     }
     let user = to_response(&account);
-    let entry = doer.audit_change("user.create", format!("user {}", account.name), None, Some(&user));
+    let entry = actor.audit_change("user.create", format!("user {}", account.name), None, Some(&user));
     turn.commit([account.insert()], Some(entry)).await?;
     Ok((StatusCode::CREATED, Json(user)))
 }
@@ -129,7 +130,7 @@ fn ensure_admin_remains(everyone: &Everyone, without: Uuid) -> Result<(), ApiErr
     request_body = UpdateUserRequest, responses((status = 200, body = UserResponse), (status = 409), (status = 422)))]
 pub(crate) async fn update_user(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
     JsonBody(wish): JsonBody<UpdateUserRequest>,
 ) -> Result<Json<UserResponse>, ApiError> {
@@ -146,7 +147,7 @@ pub(crate) async fn update_user(
         Some(password) => Some(password::hash(password).await?),
         None => None,
     };
-    let turn = app.directory.write_lock().await?;
+    let turn = app.directory.begin_write().await?;
     let everyone = app.directory.snapshot();
     let before = find(&everyone, &id)?;
     let mut after = before.clone();
@@ -166,7 +167,7 @@ pub(crate) async fn update_user(
         end = Some(Session::delete_for_account(after.id));
     }
     let (was, is) = (to_response(&before), to_response(&after));
-    let entry = doer.audit_change("user.update", format!("user {}", after.name), Some(&was), Some(&is));
+    let entry = actor.audit_change("user.update", format!("user {}", after.name), Some(&was), Some(&is));
     turn.commit([after.update()].into_iter().chain(end), Some(entry)).await?;
     Ok(Json(is))
 }
@@ -176,15 +177,15 @@ pub(crate) async fn update_user(
     responses((status = 204), (status = 409)))]
 pub(crate) async fn delete_user(
     State(app): State<Arc<App>>,
-    doer: Actor,
+    Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let turn = app.directory.write_lock().await?;
+    let turn = app.directory.begin_write().await?;
     let everyone = app.directory.snapshot();
     let account = find(&everyone, &id)?;
     ensure_admin_remains(&everyone, account.id)?;
     let was = to_response(&account);
-    let entry = doer.audit_change("user.delete", format!("user {}", account.name), Some(&was), None);
+    let entry = actor.audit_change("user.delete", format!("user {}", account.name), Some(&was), None);
     turn.commit(Account::delete(account.id), Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,15 +3,16 @@
 use super::body;
 use super::pipeline::{Submission, SubmitError};
 use crate::app::App;
-use crate::auth::Identity;
 use crate::error::ApiError;
-use crate::host_registry::HostRegistryError;
+use crate::http::extract::Caller;
 use crate::openapi::schemas;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
+use perfwatch_auth::Identity;
+use perfwatch_live::host_registry::HostRegistryError;
 use perfwatch_model::wire::{self, IngestResponse, RejectedSnapshot, WireError};
 use perfwatch_model::{HostRef, Snapshot, json, limits};
 use std::collections::HashMap;
@@ -33,7 +34,7 @@ type DecodedBytesPermit = Arc<OwnedSemaphorePermit>;
     responses((status = 200, body = IngestResponse), (status = 409), (status = 422)))]
 pub(crate) async fn ingest(
     State(app): State<Arc<App>>,
-    identity: Identity,
+    Caller(identity): Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<IngestResponse>, ApiError> {

@@ -2,14 +2,15 @@
 
 use super::shape_registry::ShapeRegistry;
 use super::validate::validate_snapshot;
-use crate::alerting::Alerting;
-use crate::history::History;
-use crate::host_registry::{HostRegistry, HostRegistryError};
-use crate::live::{LiveFeed, PublishedSnapshot};
 use crate::self_metrics::SelfMetrics;
+use perfwatch_agentless::sink::{CollectedSnapshot, SinkError, SnapshotSink};
+use perfwatch_alerting::Alerting;
+use perfwatch_history::History;
+use perfwatch_live::host_registry::{HostRegistry, HostRegistryError};
+use perfwatch_live::{LiveFeed, PublishedSnapshot};
 use perfwatch_model::wire::{IngestResponse, RejectedSnapshot};
 use perfwatch_model::{Catalog, Clock, HostFacts, HostRef, Shape, ShapeId, Snapshot, StringInterner, limits};
-use perfwatch_store::StoreError;
+use perfwatch_store::{BoxFuture, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,5 +151,24 @@ impl Pipeline {
         self.deps.metrics.duplicates(answer.duplicates);
         answer.facts_requested = !self.deps.fleet.has_facts(id);
         Ok(answer)
+    }
+}
+
+impl SnapshotSink for Pipeline {
+    fn submit(&self, collected: CollectedSnapshot) -> BoxFuture<'_, Result<(), SinkError>> {
+        Box::pin(async move {
+            let submission = Submission {
+                host: collected.host,
+                snapshots: vec![(0, collected.snapshot)],
+                facts: None,
+                clock_skew_ms: Some(collected.clock_skew_ms),
+            };
+            let response = Self::submit(self, submission).await;
+            let response = response.map_err(|error| SinkError::Unavailable(error.to_string()))?;
+            match response.rejected.into_iter().next() {
+                Some(rejected) => Err(SinkError::Rejected(rejected.message)),
+                None => Ok(()),
+            }
+        })
     }
 }

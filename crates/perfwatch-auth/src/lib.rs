@@ -1,0 +1,31 @@
+//! Authentication and authorization: accounts with sessions, API tokens and signed tokens; agents;
+//! the access table; the audit log; encryption of secrets.
+//!
+//! [`AuthDirectory`] holds all credentials in memory, so that a request needs no query and keeps
+//! working while the database is unavailable. A change of rights is one commit with its audit entry.
+
+pub mod access;
+pub mod actor;
+pub mod admin;
+pub mod client_addr;
+pub mod config;
+pub mod directory;
+pub mod encryption;
+pub mod error;
+pub mod identity;
+pub mod jwt;
+pub mod login;
+pub mod login_throttle;
+pub mod oidc;
+pub mod password;
+pub mod secret;
+pub mod signing_keys;
+pub mod totp;
+
+pub use actor::Actor;
+pub use client_addr::ClientAddr;
+pub use config::SessionLifetimes;
+pub use directory::AuthDirectory;
+pub use encryption::Keyring;
+pub use error::AuthError;
+pub use identity::Identity;

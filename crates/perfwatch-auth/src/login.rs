@@ -1,0 +1,242 @@
+//! Login by name and password, with a two-factor code where the account requires one. Failed
+//! attempts are throttled; a successful login creates a browser session.
+
+use crate::client_addr::ClientAddr;
+use crate::directory::{AuthDirectory, WriteGuard};
+use crate::error::AuthError;
+use crate::login_throttle::LoginThrottle;
+use crate::{password, secret, totp};
+use perfwatch_model::Clock;
+use perfwatch_store::SqlStatement;
+use perfwatch_store::accounts::{Account, Session};
+use perfwatch_store::audit::AuditEntry;
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// Credentials of a login.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LoginRequest {
+    /// Account name; case and surrounding spaces are ignored.
+    pub name: String,
+    /// Password in plain text.
+    pub password: String,
+    /// Code of an authenticator app, or a recovery code; required if two-factor authentication is on.
+    #[serde(default)]
+    pub code: Option<String>,
+}
+
+/// Maximum number of sessions of one account; the least recently used one is ended.
+const MAX_SESSIONS_PER_ACCOUNT: usize = 50;
+/// Maximum length of the stored `User-Agent`, in characters.
+const MAX_USER_AGENT_CHARS: usize = 200;
+/// Maximum length of an account name in a login, in bytes.
+const MAX_LOGIN_NAME_BYTES: usize = 200;
+
+/// Account whose name and password were verified, before the two-factor code.
+pub struct VerifiedPassword {
+    /// Account as of the verification of the password.
+    account: Account,
+    code: Option<String>,
+}
+
+/// Browser that logs in.
+#[derive(Debug, Clone, Copy)]
+pub struct Browser<'a> {
+    /// Address of the browser.
+    pub client: &'a ClientAddr,
+    /// Value of the `User-Agent` header.
+    pub user_agent: &'a str,
+    /// Session cookie that the request carried; its session is ended by the new login.
+    pub previous_cookie: Option<&'a str>,
+}
+
+/// Verifies logins and creates sessions.
+pub struct LoginService {
+    directory: Arc<AuthDirectory>,
+    throttle: LoginThrottle,
+    clock: Arc<dyn Clock>,
+}
+
+impl LoginService {
+    /// Service on the accounts of a directory, without failed attempts.
+    pub fn new(directory: Arc<AuthDirectory>, clock: Arc<dyn Clock>) -> Self {
+        Self { directory, throttle: LoginThrottle::default(), clock }
+    }
+
+    /// Verifies name and password. [`Self::confirm_login`] decides under the write lock.
+    ///
+    /// # Errors
+    /// Rejects wrong credentials, a missing two-factor code, and throttled clients.
+    pub async fn verify_password(
+        &self,
+        client: &ClientAddr,
+        login: LoginRequest,
+    ) -> Result<VerifiedPassword, AuthError> {
+        let name = login.name.trim().to_lowercase();
+        self.check_throttle(client, &name)?;
+        if name.len() > MAX_LOGIN_NAME_BYTES || login.password.len() > password::MAX_PASSWORD_BYTES {
+            return Err(AuthError::InvalidCredentials);
+        }
+        let account =
+            self.directory.snapshot().account_by_name(&name).filter(|account| account.enabled).cloned();
+        let stored = account.as_ref().and_then(|account| account.password.clone());
+        let is_correct = password::verify(login.password, stored).await;
+        // Hashing takes long: attempts that failed in parallel count, too.
+        self.check_throttle(client, &name)?;
+        let Some(account) = account.filter(|_| is_correct) else {
+            self.record_failure(client, &name, "password").await;
+            return Err(AuthError::InvalidCredentials);
+        };
+        let code = login.code.filter(|code| !code.trim().is_empty());
+        if account.totp_secret.is_some() && code.is_none() {
+            return Err(AuthError::TotpRequired);
+        }
+        Ok(VerifiedPassword { account, code })
+    }
+
+    /// Verifies the two-factor code against the current account, under the caller's write lock.
+    /// Returns the account with the code consumed; the caller saves it in its commit.
+    ///
+    /// # Errors
+    /// Rejects a wrong or used code, and an account that changed since its password was verified.
+    pub async fn confirm_login(
+        &self,
+        client: &ClientAddr,
+        verified: VerifiedPassword,
+    ) -> Result<Account, AuthError> {
+        let previous = verified.account;
+        let current = self.directory.snapshot().enabled_account(previous.id).cloned();
+        let current = current.ok_or(AuthError::InvalidCredentials)?;
+        if (current.token_epoch, &current.password, &current.totp_secret)
+            != (previous.token_epoch, &previous.password, &previous.totp_secret)
+        {
+            return Err(AuthError::InvalidCredentials);
+        }
+        let now_ms = self.clock.wall_ms();
+        let mut account = Account { last_login_ms: Some(now_ms), ..current };
+        if let (Some(_), Some(code)) = (&account.totp_secret, &verified.code) {
+            // Recovery codes work even if the encryption key of the TOTP secret is lost.
+            let key = self.directory.decrypt_totp_secret(&account).inspect_err(
+                |error| tracing::error!(account.name, %error, "failed to decrypt a two-factor secret"),
+            );
+            let undecryptable = key.is_err();
+            let step =
+                key.ok().flatten().and_then(|key| totp::verify_code(&key, code, now_ms, account.totp_step));
+            let hash = totp::hash_recovery_code(code);
+            let unused: Vec<String> =
+                account.recovery_codes.iter().filter(|stored| **stored != hash).cloned().collect();
+            match step {
+                Some(step) => account.totp_step = step,
+                None if unused.len() < account.recovery_codes.len() => account.recovery_codes = unused,
+                None => {
+                    self.record_failure(client, &account.name, "code").await;
+                    return Err(if undecryptable {
+                        AuthError::TotpUnavailable
+                    } else {
+                        AuthError::InvalidCredentials
+                    });
+                }
+            }
+        }
+        self.throttle.record_success(client.address, &account.name, self.clock.monotonic());
+        Ok(account)
+    }
+
+    /// Verifies the password of a logged-in user again, so that an open browser is not enough for a
+    /// lasting change.
+    ///
+    /// # Errors
+    /// Rejects a wrong password and throttled clients.
+    pub async fn reauthenticate(
+        &self,
+        client: &ClientAddr,
+        account: &Account,
+        password: String,
+    ) -> Result<(), AuthError> {
+        self.check_throttle(client, &account.name)?;
+        let is_correct = password::verify(password, account.password.clone()).await;
+        self.check_throttle(client, &account.name)?;
+        if is_correct {
+            return Ok(());
+        }
+        self.record_failure(client, &account.name, "current password").await;
+        Err(AuthError::WrongPassword)
+    }
+
+    /// Checks whether a client may attempt a login; `name` may be empty.
+    ///
+    /// # Errors
+    /// Returns [`AuthError::Throttled`] after too many failed attempts.
+    pub fn check_throttle(&self, client: &ClientAddr, name: &str) -> Result<(), AuthError> {
+        match self.throttle.delay(client.address, name, self.clock.monotonic()) {
+            Some(delay) => Err(AuthError::Throttled(delay)),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts a wrong setup link against the address of the client.
+    pub fn record_failed_setup(&self, client: &ClientAddr) {
+        self.throttle.record_failure(client.address, "", self.clock.monotonic());
+    }
+
+    async fn record_failure(&self, client: &ClientAddr, name: &str, reason: &str) {
+        self.throttle.record_failure(client.address, name, self.clock.monotonic());
+        // An unknown name may be a password typed into the wrong field: it is not recorded.
+        let account_exists = self.directory.snapshot().account_by_name(name).is_some();
+        let object = if account_exists { format!("user {name}") } else { "user ?".to_owned() };
+        tracing::info!(client.address = %client.address, reason, account_exists, "login failed");
+        let entry = AuditEntry {
+            actor: "anonymous".to_owned(),
+            address: client.address.to_string(),
+            action: "login.failed".to_owned(),
+            object,
+            after: Some(serde_json::json!({ "wrong": reason }).to_string()),
+            ..AuditEntry::default()
+        };
+        self.directory.record_audit(entry).await;
+    }
+
+    /// Commits a new session of an account together with `statements`, and returns the value of its
+    /// cookie. Ends the least recently used sessions above the limit and the browser's previous one.
+    ///
+    /// # Errors
+    /// Fails if the account was changed concurrently or the store is unavailable.
+    pub async fn create_session(
+        &self,
+        guard: &WriteGuard<'_>,
+        account: &Account,
+        browser: Browser<'_>,
+        statements: Vec<SqlStatement>,
+        entry: AuditEntry,
+    ) -> Result<String, AuthError> {
+        let (cookie, session) = self.new_session(account, browser);
+        let snapshot = self.directory.snapshot();
+        let mut sessions: Vec<&Session> =
+            snapshot.sessions.values().filter(|session| session.account == account.id).collect();
+        sessions.sort_by_key(|session| self.directory.session_last_used_ms(session));
+        let excess = sessions.len().saturating_sub(MAX_SESSIONS_PER_ACCOUNT - 1);
+        let oldest: Vec<SqlStatement> =
+            sessions[..excess].iter().map(|session| Session::delete(&session.hash)).collect();
+        // A stolen cookie must not survive the next login of its browser.
+        let previous = browser.previous_cookie.map(|cookie| Session::delete(&secret::hash_secret(cookie)));
+        let statements = statements.into_iter().chain(oldest).chain(previous).chain([session.insert()]);
+        guard.commit(statements, Some(entry)).await?;
+        Ok(cookie)
+    }
+
+    fn new_session(&self, account: &Account, browser: Browser<'_>) -> (String, Session) {
+        let cookie = secret::generate(secret::SecretKind::Session);
+        let now_ms = self.clock.wall_ms();
+        let session = Session {
+            hash: secret::hash_secret(&cookie),
+            account: account.id,
+            created_ms: now_ms,
+            last_used_ms: now_ms,
+            address: browser.client.address.to_string(),
+            user_agent: browser.user_agent.chars().take(MAX_USER_AGENT_CHARS).collect(),
+        };
+        (cookie, session)
+    }
+}

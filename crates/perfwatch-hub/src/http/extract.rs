@@ -1,0 +1,43 @@
+//! Extractors of what the auth middleware resolved: identity, client address, and both as an actor.
+
+use crate::error::ApiError;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use perfwatch_auth::{Actor, AuthError, ClientAddr, Identity};
+
+/// Identity of the caller.
+pub(crate) struct Caller(pub(crate) Identity);
+
+/// Address of the caller.
+pub(crate) struct Client(pub(crate) ClientAddr);
+
+/// Identity and address of the caller, for the audit log.
+pub(crate) struct Audited(pub(crate) Actor);
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let identity = parts.extensions.get::<Identity>().cloned();
+        identity.map(Self).ok_or_else(|| AuthError::Unauthenticated.into())
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Client {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let missing = || ApiError::not_found("request did not pass the auth middleware");
+        parts.extensions.get::<ClientAddr>().copied().map(Self).ok_or_else(missing)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Audited {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Caller(identity) = Caller::from_request_parts(parts, state).await?;
+        let Client(client_addr) = Client::from_request_parts(parts, state).await?;
+        Ok(Self(Actor { identity, client_addr }))
+    }
+}

@@ -1,0 +1,107 @@
+//! What a query string may say: names that stand several times, and times as people write them.
+
+use crate::app::App;
+use crate::error::ApiError;
+use perfwatch_auth::Identity;
+use perfwatch_live::host_registry::Host;
+use perfwatch_model::time_expression;
+
+/// Of one host, or of one account.
+const MAX_TAGS: usize = 32;
+
+/// Pairs of a query string: a name may stand several times, which a struct can't hold.
+pub(crate) fn query_pairs(query: Option<&str>) -> Result<Vec<(String, String)>, ApiError> {
+    let query = query.unwrap_or_default();
+    let bad = |why: String| ApiError::bad_request("invalid_query", why);
+    let uri: axum::http::Uri = format!("/?{query}").parse().map_err(|error| bad(format!("{error}")))?;
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri);
+    pairs.map(|pairs| pairs.0).map_err(|error| bad(error.body_text()))
+}
+
+/// The host of a path, by id or name; one that they may not see is not there.
+pub(crate) fn host(app: &App, identity: &Identity, id: &str) -> Result<Host, ApiError> {
+    let host = app.hosts.find(id).filter(|host| identity.can_view(&app.directory.snapshot(), host.record.id));
+    host.ok_or_else(|| ApiError::not_found(format!("host {id:?} not found")))
+}
+
+/// All hosts that they may see, by name.
+pub(crate) fn hosts(app: &App, identity: &Identity) -> Vec<Host> {
+    let everyone = app.directory.snapshot();
+    let mut hosts = app.hosts.list();
+    hosts.retain(|host| identity.can_view(&everyone, host.record.id));
+    hosts
+}
+
+/// Whether they may change what is for all hosts.
+pub(crate) fn require_all_hosts(identity: &Identity) -> Result<(), ApiError> {
+    match identity.host_tags.is_empty() {
+        true => Ok(()),
+        false => {
+            let why = "this action affects all hosts, but your account is limited to some of them";
+            Err(ApiError::new(axum::http::StatusCode::FORBIDDEN, "not_allowed", why))
+        }
+    }
+}
+
+/// What people call a token.
+pub(crate) fn validate_label(text: &str) -> Result<String, ApiError> {
+    let label = text.trim();
+    if label.is_empty() || label.len() > 100 || label.contains(char::is_control) {
+        return Err(ApiError::unprocessable("invalid_name", "name must have 1 to 100 bytes"));
+    }
+    Ok(label.to_owned())
+}
+
+/// What hosts are told apart by: `environment=production`, `web`.
+pub(crate) fn validate_tags(tags: &[String]) -> Result<Vec<String>, ApiError> {
+    let invalid = |why: &str| Err(ApiError::unprocessable("invalid_tags", why));
+    let mut tags: Vec<String> = tags.iter().map(|tag| tag.trim().to_owned()).collect();
+    tags.sort();
+    tags.dedup();
+    if tags.len() > MAX_TAGS {
+        return invalid("at most 32 tags are allowed");
+    }
+    let fine = |c: char| c.is_alphanumeric() || "-_.=:/@".contains(c);
+    if tags.iter().any(|tag| tag.is_empty() || tag.len() > 64 || !tag.chars().all(fine)) {
+        return invalid("tag must have 1 to 64 characters of a-z, A-Z, 0-9 and - _ . = : / @");
+    }
+    Ok(tags)
+}
+
+/// Time of a query parameter, milliseconds since 1970.
+///
+/// # Errors
+/// Rejects a text that is not a time expression; the message names the parameter.
+pub(crate) fn time_ms(key: &str, text: &str, now_ms: i64) -> Result<i64, ApiError> {
+    time_expression::parse(text, now_ms).ok_or_else(|| {
+        let expected = time_expression::EXPECTED;
+        ApiError::bad_request("invalid_time", format!("{key}: invalid time {text:?}; expected {expected}"))
+    })
+}
+
+/// From and to of a range; without them, the last hour.
+pub(crate) fn range(from: Option<&str>, to: Option<&str>, now_ms: i64) -> Result<(i64, i64), ApiError> {
+    let to_ms = to.map_or(Ok(now_ms), |to| time_ms("to", to, now_ms))?;
+    let from_ms = from.map_or(Ok(to_ms - 3_600_000), |from| time_ms("from", from, now_ms))?;
+    // Ten years are beyond what is kept.
+    if from_ms >= to_ms || to_ms - from_ms > 10 * 366 * 86_400_000 {
+        return Err(ApiError::bad_request(
+            "invalid_range",
+            "from must be before to, and the range at most 10 years",
+        ));
+    }
+    Ok((from_ms, to_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn range_defaults_to_the_last_hour_and_must_not_be_empty() {
+        let now = 1_763_719_200_000;
+        assert_eq!(time_ms("from", "yesterday", now).unwrap_err().code(), "invalid_time");
+        assert!(range(Some("-1h"), Some("-2h"), now).is_err());
+        assert_eq!(range(None, None, now).unwrap(), (now - 3_600_000, now));
+    }
+}

@@ -1,0 +1,196 @@
+//! At the door, before any handler: where a request comes from, whether another web page made it,
+//! who asks, whether they may, and whether they come too often.
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::http::cookies;
+use crate::listener::Transport;
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::header::AsHeaderName;
+use axum::http::{HeaderMap, Method, StatusCode, header, uri::Authority};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use perfwatch_auth::ClientAddr;
+use perfwatch_auth::access::{self, Access, RouteMatch};
+use perfwatch_auth::client_addr::{ForwardedHeaders, is_trusted_proxy};
+use perfwatch_auth::identity::{Credential, RequestCredentials, identify};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// The one route that takes a token in its address: browsers can't set headers there.
+const QUERY_TOKEN_ROUTE: &str = "/api/ws/metrics";
+
+/// The middleware.
+pub(crate) async fn auth_middleware(
+    State(app): State<Arc<App>>,
+    path: Option<MatchedPath>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match authorize_request(&app, path.as_ref().map(MatchedPath::as_str), &mut request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+fn authorize_request(app: &App, path: Option<&str>, request: &mut Request) -> Result<(), ApiError> {
+    let extensions = request.extensions();
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
+    let peer = peer.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+    let tls = extensions.get::<Transport>().is_some_and(|transport| transport.tls);
+    let proxies = &app.config.trusted_proxies;
+    let client = ClientAddr::from_request(peer, tls, &forwarded_headers(request.headers()), proxies);
+    let authority = request.uri().authority().map(Authority::as_str);
+    let host = request_host(request.headers(), authority, is_trusted_proxy(proxies, peer.ip()));
+    let origin = Origin::from_headers(request.headers(), host, app.config.public_host());
+    if origin == Origin::Cross {
+        return Err(cross_origin("cross-origin requests are not allowed"));
+    }
+    let site = app.config.base_url(host, client.is_tls);
+    // Pages and their files are everyone's.
+    let Some(path) = path else {
+        app.rate_limiters.check_anonymous(client.address)?;
+        return Ok(());
+    };
+    let access = match access::match_route(request.method().as_str(), path) {
+        RouteMatch::Allowed(access) => access,
+        RouteMatch::MethodNotAllowed => {
+            return Err(ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "method not allowed",
+            ));
+        }
+        RouteMatch::NotFound => {
+            tracing::error!(path, "route is missing from the access table; please report this");
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", "route is not accessible"));
+        }
+    };
+    let token = query_token(path, request.uri().query());
+    let found = identify(&app.directory, request_credentials(request.headers(), token.as_deref()));
+    let identity = match found {
+        Err(error) if access != Access::Public => {
+            app.rate_limiters.check_anonymous(client.address)?;
+            return Err(error.into());
+        }
+        found => found.unwrap_or_default(),
+    };
+    if let Some(identity) = &identity {
+        let changes = !matches!(*request.method(), Method::GET | Method::HEAD) || path == QUERY_TOKEN_ROUTE;
+        if matches!(identity.credential, Credential::Session(_)) && changes && origin == Origin::Unknown {
+            return Err(cross_origin("state-changing requests with a session cookie need an Origin header"));
+        }
+    }
+    access::authorize(access, identity.as_ref())?;
+    match &identity {
+        Some(identity) if access == Access::Ingest => app.rate_limiters.check_ingest(identity)?,
+        Some(identity) => app.rate_limiters.check_authenticated(identity)?,
+        None => app.rate_limiters.check_anonymous(client.address)?,
+    }
+    let extensions = request.extensions_mut();
+    extensions.insert(client);
+    extensions.insert(site);
+    if let Some(identity) = identity {
+        extensions.insert(identity);
+    }
+    Ok(())
+}
+
+fn cross_origin(why: &str) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "cross_origin", why)
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: impl AsHeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn forwarded_headers(headers: &HeaderMap) -> ForwardedHeaders<'_> {
+    let lines = headers.get_all("x-forwarded-for").iter();
+    ForwardedHeaders {
+        forwarded_for: lines.map(|line| line.to_str().unwrap_or("?")).collect(),
+        forwarded_proto: text(headers, "x-forwarded-proto"),
+    }
+}
+
+fn request_credentials<'a>(headers: &'a HeaderMap, query_token: Option<&'a str>) -> RequestCredentials<'a> {
+    // A header that is not text is no `Bearer TOKEN`, and must not count as absent.
+    let authorization = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
+    let session_cookie = cookies::get(headers, cookies::SESSION_COOKIE);
+    RequestCredentials { authorization, session_cookie, query_token }
+}
+
+/// Host name by which the browser reached the hub: `X-Forwarded-Host` of a trusted proxy, else `Host`.
+fn request_host<'a>(
+    headers: &'a HeaderMap,
+    authority: Option<&'a str>,
+    behind_proxy: bool,
+) -> Option<&'a str> {
+    let forwarded = text(headers, "x-forwarded-host").filter(|_| behind_proxy);
+    forwarded.or_else(|| text(headers, header::HOST)).or(authority)
+}
+
+fn query_token(path: &str, query: Option<&str>) -> Option<String> {
+    let pairs = crate::http::query::query_pairs(query.filter(|_| path == QUERY_TOKEN_ROUTE)).ok()?;
+    pairs.into_iter().find(|(name, _)| name == "token").map(|(_, token)| token)
+}
+
+/// Which page made the request: one can't fake `Origin` (RFC 6454).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// One of ours.
+    Same,
+    /// No browser, or one that does not say.
+    Unknown,
+    Cross,
+}
+
+impl Origin {
+    fn from_headers(headers: &HeaderMap, host: Option<&str>, public: Option<&str>) -> Self {
+        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        let Some(origin) = text(header::ORIGIN) else {
+            // Fetch metadata: a browser that sends it means it.
+            return match headers.get("sec-fetch-site").map(|site| site.as_bytes()) {
+                Some(b"same-origin") => Self::Same,
+                _ => Self::Unknown,
+            };
+        };
+        // The page and the hub are one, whatever name of it the browser used.
+        let ours = origin.split_once("://").is_some_and(|(_, from)| {
+            [host, public].into_iter().flatten().any(|name| from.eq_ignore_ascii_case(name))
+        });
+        if ours { Self::Same } else { Self::Cross }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cross_origin_requests_are_rejected() {
+        for (host, origin, want) in [
+            ("127.0.0.1:8000", None, Origin::Unknown),
+            ("[::1]:8000", Some("http://[::1]:8000"), Origin::Same),
+            ("LOCALHOST:8000", Some("http://localhost:8000"), Origin::Same),
+            ("hub.example", Some("https://hub.example"), Origin::Same),
+            ("10.0.0.9:8000", Some("https://watch.example"), Origin::Same),
+            ("127.0.0.1:8000", Some("http://127.0.0.1:9000"), Origin::Cross),
+            ("127.0.0.1:8000", Some("https://evil.example"), Origin::Cross),
+            ("127.0.0.1:8000", Some("null"), Origin::Cross),
+            ("hub.example", Some("https://hub.example.evil.example"), Origin::Cross),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, origin.parse().unwrap());
+            }
+            assert_eq!(
+                Origin::from_headers(&headers, Some(host), Some("watch.example")),
+                want,
+                "{host} {origin:?}"
+            );
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("sec-fetch-site", "same-origin".parse().unwrap());
+        assert_eq!(Origin::from_headers(&headers, None, None), Origin::Same);
+    }
+}
