@@ -63,13 +63,13 @@ impl Handler for HostKeyVerifier {
 
 /// Host key algorithms with those of the pinned key first: a server with several host keys offers the
 /// key of the first common algorithm.
-pub(crate) fn preferred_host_key_algorithms(pinned: Option<&str>, all: &[Algorithm]) -> Vec<Algorithm> {
+pub(crate) fn preferred_host_key_algorithms(pinned: Option<&str>, defaults: &[Algorithm]) -> Vec<Algorithm> {
     let key_type = pinned.and_then(|key| key.split(' ').next()).unwrap_or_default();
     // An RSA key signs with several algorithms, but its type is always `ssh-rsa`.
     let is_pinned = |algorithm: &Algorithm| {
         algorithm.as_str() == key_type || (key_type == "ssh-rsa" && algorithm.clone().is_rsa())
     };
-    let (mut algorithms, others): (Vec<_>, Vec<_>) = all.iter().cloned().partition(is_pinned);
+    let (mut algorithms, others): (Vec<_>, Vec<_>) = defaults.iter().cloned().partition(is_pinned);
     algorithms.extend(others);
     algorithms
 }

@@ -231,14 +231,14 @@ async fn forced_command_with_busybox() {
 
 /// Values that the agent derives from two captures.
 fn agent_values(files: [&[u8]; 2]) -> Vec<(String, String, f64)> {
-    let all = CollectorOptions { top_processes: usize::MAX, ..CollectorOptions::default() };
-    let set = CollectorSet::new(&[], all.clone());
+    let options = CollectorOptions { top_processes: usize::MAX, ..CollectorOptions::default() };
+    let set = CollectorSet::new(&[], options.clone());
     let mut deriver = Deriver::default();
     let mut derived = Derived::default();
     for bytes in files {
         let capture = Capture::parse(bytes).unwrap();
         let reading = read_all(&capture, &set, &mut CollectorCache::default(), &capture.clock());
-        derived = deriver.derive(&reading, &all);
+        derived = deriver.derive(&reading, &options);
     }
     let samples = derived.samples.into_iter().filter(|sample| !sample.value.is_nan());
     samples

@@ -70,8 +70,8 @@ fn last_sequence_survives_an_empty_spool() {
         for seq in round * 10 + 1..=round * 10 + 10 {
             spool.append(&snapshot(seq, 3));
         }
-        let all = next_batch(&spool, 100).unwrap();
-        spool.ack(&all);
+        let batch = next_batch(&spool, 100).unwrap();
+        spool.ack(&batch);
         assert!(next_batch(&spool, 100).is_none());
     }
     // Acknowledged segments do not accumulate.
@@ -167,9 +167,9 @@ fn shapes_are_found_for_old_and_new_snapshots() {
     drop(spool);
     let mut spool = Spool::open(directory.path(), 64 << 20);
     spool.append(&snapshot(2, 2));
-    let all = next_batch(&spool, 10).unwrap();
+    let batch = next_batch(&spool, 10).unwrap();
     let mut shapes: Vec<usize> =
-        all.shapes().into_iter().map(|bytes| wire::decode_shape(bytes).unwrap().columns().len()).collect();
+        batch.shapes().into_iter().map(|bytes| wire::decode_shape(bytes).unwrap().columns().len()).collect();
     shapes.sort_unstable();
     assert_eq!(shapes, [1, 2]);
 }

@@ -108,17 +108,17 @@ async fn many_faulty_servers_leak_nothing() {
     let alive_tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let (tasks, files) = (alive_tasks(), open_files());
     let permits = Arc::new(tokio::sync::Semaphore::new(50));
-    let mut all = tokio::task::JoinSet::new();
+    let mut collections = tokio::task::JoinSet::new();
     for index in 0..1_000 {
         let (collector, permits) = (collector.clone(), permits.clone());
         let target =
             target(servers[index % servers.len()].address(), "me", SshAuth::Password("secret".into()));
-        all.spawn(async move {
+        collections.spawn(async move {
             let _permit = permits.acquire().await.unwrap();
             collector.collect(collect_request(&target)).await.result.is_err()
         });
     }
-    assert!(all.join_all().await.into_iter().all(|failed| failed));
+    assert!(collections.join_all().await.into_iter().all(|failed| failed));
     for _ in 0..200 {
         if servers.iter().all(|server| server.open_connections() == 0)
             && alive_tasks() <= tasks
