@@ -72,10 +72,10 @@ export class LiveSocket {
   onIncidentCounts(handler: (counts: IncidentCounts) => void): () => void {
     this.countHandlers.add(handler)
     if (!this.socket && this.retry === undefined) this.connect()
-    else this.send({ alerts: true })
+    else this.send({ incident_counts: true })
     return () => {
       this.countHandlers.delete(handler)
-      if (this.countHandlers.size === 0) this.send({ alerts: false })
+      if (this.countHandlers.size === 0) this.send({ incident_counts: false })
       this.closeWhenIdle()
     }
   }
@@ -144,7 +144,7 @@ export class LiveSocket {
     } else if (message.type === 'error') {
       // After a restart the hub does not know the host until its next snapshot.
       setTimeout(() => this.subscribeAll(), RESUBSCRIBE_DELAY_MS)
-    } else if (message.type === 'alerts') {
+    } else if (message.type === 'incident_counts') {
       for (const handler of this.countHandlers) handler(message)
     } else if (message.type !== 'pong') {
       this.subscriptions.get(message.id)?.handler(message)
@@ -183,7 +183,7 @@ export class LiveSocket {
 
   private subscribeAll() {
     for (const [id, { request }] of this.subscriptions) this.send({ subscribe: { id, ...request } })
-    if (this.countHandlers.size > 0) this.send({ alerts: true })
+    if (this.countHandlers.size > 0) this.send({ incident_counts: true })
   }
 
   private send(message: object) {
