@@ -2,7 +2,6 @@
 
 pub(crate) mod account;
 pub(crate) mod agents;
-pub(crate) mod alerts;
 pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod catalog;

@@ -278,7 +278,7 @@ impl Connection {
         let Some(revision) = self.alerts.as_mut().map(|alerts| *alerts.borrow_and_update()) else {
             return Ok(());
         };
-        let counts = crate::api::alerts::open_incident_counts(
+        let counts = crate::api::incidents::open_incident_counts(
             &self.app.alerting.snapshot(),
             &self.identity,
             &self.auth_snapshot,

@@ -1,0 +1,174 @@
+//! Acknowledgment of incidents and comments.
+
+use super::response::to_response;
+use super::{incident_not_found, parse_id};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::http::body::{JsonBody, OptionalBody};
+use crate::http::extract::Audited;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use perfwatch_alerting::OpenIncident;
+use perfwatch_auth::Identity;
+use perfwatch_model::HumanDuration;
+use perfwatch_rules::incident::{Ack, IncidentPhase, NotificationReason};
+use perfwatch_store::incidents::{IncidentEventKind, IncidentEventRow};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::sync::Arc;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// Somebody takes it on.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AckRequest {
+    /// For how long; for as long as it duration if none.
+    duration: Option<HumanDuration>,
+    /// What they know.
+    #[serde(default)]
+    comment: String,
+}
+
+/// Something said.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommentRequest {
+    text: String,
+}
+
+/// One may change what one sees all of.
+async fn require_visible(app: &App, identity: &Identity, id: &str) -> Result<Uuid, ApiError> {
+    let id = parse_id(id)?;
+    let live = app.alerting.get(id).await?.ok_or_else(incident_not_found)?;
+    let shown = to_response(&live, identity, &app.directory.snapshot(), &mut HashMap::new())
+        .ok_or_else(incident_not_found)?;
+    if shown.is_complete(&live) {
+        return Ok(id);
+    }
+    let why = "this incident includes hosts that you cannot access";
+    Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", why))
+}
+
+fn validate_comment(text: &str) -> Result<String, ApiError> {
+    let text = text.trim();
+    match text.len() {
+        0..=4_000 => Ok(text.to_owned()),
+        _ => Err(ApiError::unprocessable("invalid_comment", "no more than 4,000 bytes")),
+    }
+}
+
+fn require_open(live: &OpenIncident) -> Result<(), ApiError> {
+    match live.incident.phase {
+        IncidentPhase::Resolved => {
+            Err(ApiError::conflict("incident_resolved", "this incident is already resolved"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Acknowledge an incident
+#[utoipa::path(post, path = "/api/v1/incidents/{id}/ack", tag = "alerts", params(("id" = String, Path)),
+    request_body = Option<AckRequest>, responses((status = 204), (status = 409), (status = 422)))]
+pub(crate) async fn acknowledge(
+    State(app): State<Arc<App>>,
+    Audited(actor): Audited,
+    Path(id): Path<String>,
+    OptionalBody(request): OptionalBody<AckRequest>,
+) -> Result<StatusCode, ApiError> {
+    let id = require_visible(&app, &actor.identity, &id).await?;
+    let request = request.unwrap_or_default();
+    let comment = validate_comment(&request.comment)?;
+    let actor_name = actor.identity.actor_name();
+    let entry = actor.audit("incident.acknowledge", format!("incident {id}"));
+    let change = |live: &mut OpenIncident, now_ms: i64| {
+        require_open(live)?;
+        let until_ms = request
+            .duration
+            .filter(|duration| duration.ms() > 0)
+            .map(|duration| now_ms.saturating_add(duration.ms()));
+        live.incident.ack = Some(Ack { by: actor_name.clone(), at_ms: now_ms, until_ms });
+        let mut text = match request.duration.filter(|_| until_ms.is_some()) {
+            Some(duration) => format!("acknowledged for {duration}"),
+            None => "acknowledged".to_owned(),
+        };
+        if !comment.is_empty() {
+            text = format!("{text}: {comment}");
+        }
+        Ok::<_, ApiError>((
+            IncidentEventRow {
+                incident: id,
+                at_ms: now_ms,
+                kind: IncidentEventKind::Acknowledged,
+                actor: actor_name.clone(),
+                text,
+            },
+            None,
+        ))
+    };
+    not_open_unless(app.alerting.update_incident(id, Some(entry), change).await?)
+}
+
+/// What is over for long is not on the board any more.
+fn not_open_unless(known: bool) -> Result<StatusCode, ApiError> {
+    match known {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(ApiError::conflict("incident_resolved", "this incident is already resolved")),
+    }
+}
+
+/// Remove an acknowledgment
+#[utoipa::path(delete, path = "/api/v1/incidents/{id}/ack", tag = "alerts", params(("id" = String, Path)),
+    responses((status = 204), (status = 409)))]
+pub(crate) async fn unacknowledge(
+    State(app): State<Arc<App>>,
+    Audited(actor): Audited,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let id = require_visible(&app, &actor.identity, &id).await?;
+    let actor_name = actor.identity.actor_name();
+    let entry = actor.audit("incident.unacknowledge", format!("incident {id}"));
+    let change = |live: &mut OpenIncident, now_ms: i64| {
+        require_open(live)?;
+        live.incident.ack = None;
+        let text = "acknowledgment removed".to_owned();
+        // Reminders and escalation begin anew.
+        let reason = live.incident.notified.then_some(NotificationReason::Reminder);
+        Ok::<_, ApiError>((
+            IncidentEventRow {
+                incident: id,
+                at_ms: now_ms,
+                kind: IncidentEventKind::Unacknowledged,
+                actor: actor_name.clone(),
+                text,
+            },
+            reason,
+        ))
+    };
+    not_open_unless(app.alerting.update_incident(id, Some(entry), change).await?)
+}
+
+/// Add a comment
+#[utoipa::path(post, path = "/api/v1/incidents/{id}/comments", tag = "alerts", params(("id" = String, Path)),
+    request_body = CommentRequest, responses((status = 204), (status = 409), (status = 422)))]
+pub(crate) async fn comment(
+    State(app): State<Arc<App>>,
+    Audited(actor): Audited,
+    Path(id): Path<String>,
+    JsonBody(request): JsonBody<CommentRequest>,
+) -> Result<StatusCode, ApiError> {
+    let id = require_visible(&app, &actor.identity, &id).await?;
+    let text = validate_comment(&request.text)?;
+    if text.is_empty() {
+        return Err(ApiError::unprocessable("invalid_comment", "comment must not be empty"));
+    }
+    let event = IncidentEventRow {
+        incident: id,
+        at_ms: app.clock.wall_ms(),
+        kind: IncidentEventKind::Comment,
+        actor: actor.identity.actor_name(),
+        text,
+    };
+    app.alerting.add_event(event).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
