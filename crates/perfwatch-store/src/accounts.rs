@@ -1,7 +1,7 @@
 //! Accounts, sessions and API tokens.
 //!
-//! Every change of access is committed together with [`crate::revision::Revision::bump`], so that other hubs notice
-//! the change and reload.
+//! Every change of access is committed together with [`crate::revision::Revision::bump`], so that other hubs
+//! notice the change and reload.
 
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, SqlValue, json_list, text_enum};
@@ -23,10 +23,10 @@ text_enum! {
     }
 }
 
-/// A user account.
+/// Account of a user who can log in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Stable identifier (UUIDv7).
+    /// Stable identifier of the account (UUIDv7).
     pub id: Uuid,
     /// Login name in lower case, unique.
     pub name: String,
@@ -42,9 +42,9 @@ pub struct Account {
     pub recovery_codes: Vec<String>,
     /// Issuer and subject at an OpenID Connect issuer, separated by a space.
     pub oidc_subject: Option<String>,
-    /// Limits access to hosts with one of these tags; empty for all hosts.
+    /// Limits access to hosts with any of these tags; empty for all hosts.
     pub host_tags: Vec<String>,
-    /// Whether the account may log in.
+    /// False if the account cannot log in.
     pub enabled: bool,
     /// Sessions and signed tokens of an earlier epoch are invalid.
     pub token_epoch: i64,
@@ -86,8 +86,8 @@ impl Account {
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
-        let sql = "SELECT id, name, role, password, totp_secret, totp_step, recovery_codes, oidc_subject, host_tags, \
-             enabled, token_epoch, created_ms, last_login_ms FROM account ORDER BY name";
+        let sql = "SELECT id, name, role, password, totp_secret, totp_step, recovery_codes, oidc_subject, \
+             host_tags, enabled, token_epoch, created_ms, last_login_ms FROM account ORDER BY name";
         store.query(sql, Vec::new()).await?.into_iter().map(Self::read).collect()
     }
 
@@ -155,7 +155,7 @@ impl Account {
     }
 }
 
-/// A browser session.
+/// Session of a logged-in browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// Hash of the session cookie.
@@ -234,16 +234,16 @@ impl Session {
     }
 }
 
-/// An API token.
+/// API token of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// Stable identifier (UUIDv7).
+    /// Stable identifier of the token (UUIDv7).
     pub id: Uuid,
     /// Hash of the token.
     pub hash: SecretHash,
     /// Account of the token. Its rights limit the rights of the token.
     pub account: Uuid,
-    /// Purpose, as text.
+    /// Purpose of the token, as text.
     pub name: String,
     /// Scope that limits the rights of the token.
     pub scope: String,
@@ -285,7 +285,7 @@ impl Token {
         Self { id, hash, account, name, scope, created_ms: now_ms, expires_ms: None, last_used_ms: None }
     }
 
-    /// Whether the token has not expired yet.
+    /// Returns whether the token has not expired yet.
     pub fn is_valid(&self, now_ms: i64) -> bool {
         self.expires_ms.is_none_or(|at_ms| at_ms > now_ms)
     }

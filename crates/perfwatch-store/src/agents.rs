@@ -10,11 +10,11 @@ use uuid::Uuid;
 /// A credential that lets agents enroll, limited in uses and time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnrollmentToken {
-    /// Stable identifier (UUIDv7).
+    /// Stable identifier of the token (UUIDv7).
     pub id: Uuid,
     /// Hash of the token.
     pub hash: SecretHash,
-    /// Purpose, as text.
+    /// Purpose of the token, as text.
     pub name: String,
     /// Tags of the hosts that enroll with the token.
     pub tags: Vec<String>,
@@ -34,8 +34,8 @@ impl EnrollmentToken {
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
-        let sql = "SELECT id, hash, name, tags, uses_left, created_by, created_ms, expires_ms FROM enrollment_token \
-             ORDER BY created_ms";
+        let sql = "SELECT id, hash, name, tags, uses_left, created_by, created_ms, expires_ms \
+             FROM enrollment_token ORDER BY created_ms";
         let read = |row| {
             let mut row = RowReader::new(row);
             Ok(Self {
@@ -88,10 +88,10 @@ impl EnrollmentToken {
     }
 }
 
-/// An enrolled agent.
+/// Agent that enrolled with a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {
-    /// Stable identifier (UUIDv7).
+    /// Stable identifier of the agent (UUIDv7).
     pub id: Uuid,
     /// Hash of the agent's secret.
     pub hash: SecretHash,
@@ -115,8 +115,8 @@ impl Agent {
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
-        let sql = "SELECT id, hash, host, enrollment_token, address, created_ms, last_seen_ms, revoked_ms FROM agent \
-             ORDER BY created_ms";
+        let sql = "SELECT id, hash, host, enrollment_token, address, created_ms, last_seen_ms, revoked_ms \
+             FROM agent ORDER BY created_ms";
         let read = |row| {
             let mut row = RowReader::new(row);
             Ok(Self {

@@ -1,5 +1,5 @@
-//! Group commit into the head, the same for both engines: rows are encoded by the caller, and many calls share a
-//! commit.
+//! Group commit into the head, the same for both engines: rows are encoded by the caller, and many calls
+//! share a commit.
 
 use crate::error::StoreError;
 use crate::head_payload;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Minimum time between two commits. Calls that arrive in between share the next commit; a single call is committed
-/// immediately.
+/// Minimum time between two commits. Calls that arrive in between share the next commit; a single call is
+/// committed immediately.
 pub(crate) const GROUP_COMMIT_DELAY: Duration = Duration::from_millis(15);
 /// Number of rows after which a commit accepts no further calls.
 pub(crate) const MAX_COMMIT_ROWS: usize = 1_000;
@@ -20,7 +20,7 @@ pub(crate) const APPEND_QUEUE_CAPACITY: usize = 4_096;
 /// Arrival number of the commit that contains the rows.
 pub(crate) type AppendResult = Result<i64, StoreError>;
 
-/// Encoded rows of one call.
+/// Encoded rows of a call.
 pub(crate) struct Append {
     pub(crate) bytes: Vec<u8>,
     pub(crate) rows: usize,
@@ -48,7 +48,7 @@ pub(crate) fn disk_budget_exhausted() -> StoreError {
     StoreError::Unavailable("disk budget exhausted; old data is being deleted".to_owned())
 }
 
-/// Whether the last commit failed. Logs changes only, not every failed retry.
+/// Remembers whether the last commit failed. Logs changes only, not every failed retry.
 #[derive(Default)]
 pub(crate) struct ErrorLatch(bool);
 

@@ -15,7 +15,7 @@ pub struct AuditEntry {
     pub actor: String,
     /// Client address of the actor.
     pub address: String,
-    /// Action: `user.create`, `login.failed`.
+    /// Action, for example `user.create` or `login.failed`.
     pub action: String,
     /// Changed object: `user bob`.
     pub object: String,
@@ -28,7 +28,7 @@ pub struct AuditEntry {
 /// Filter and page of [`list_audit_entries`].
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
-    /// Only entries with a lower number: the next page.
+    /// Limits the page to entries with a lower number.
     pub before_id: Option<i64>,
     /// Text contained in actor, action, object or address, regardless of case.
     pub text: Option<String>,

@@ -10,10 +10,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Maximum number of parts that are read one by one. Of a block with more parts, all bytes are read at once.
+/// Maximum number of parts that are read individually. Of a block with more parts, all bytes are read at
+/// once.
 const MAX_PART_READS: usize = 40;
 
-/// Plan of the reads of one block.
+/// Plan of the reads of a block.
 pub(crate) struct BlockFetch {
     header: BlockHeader,
     projection: ColumnProjection,
@@ -74,7 +75,7 @@ impl BlockFetch {
     /// Byte ranges to read. A range that ends at [`usize::MAX`] is the whole block.
     pub(crate) fn reads(&self) -> Vec<Range<usize>> {
         if self.reads_whole_block() {
-            return vec![0..usize::MAX];
+            return std::iter::once(0..usize::MAX).collect();
         }
         self.parts.iter().map(|(_, range)| range.clone()).collect()
     }

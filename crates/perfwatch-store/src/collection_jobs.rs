@@ -1,7 +1,7 @@
 //! Collection queue: one leased row per job.
 //!
-//! An unfinished job has its server as unique key, so each server has at most one. A job whose lease expired may be
-//! claimed by any hub. All times are parameters; the queue has no clock.
+//! An unfinished job has its server as unique key, so each server has at most one. A job whose lease expired
+//! may be claimed by any hub. All times are parameters; the queue has no clock.
 
 use crate::collections::CollectTrigger;
 use crate::error::StoreError;
@@ -17,19 +17,19 @@ text_enum! {
         Waiting = "waiting",
         /// Claimed by a hub.
         Active = "active",
-        /// Finished successfully.
+        /// Finished with a snapshot.
         Completed = "completed",
         /// Failed after all attempts.
         Failed = "failed",
     }
 }
 
-/// A collection job.
+/// Queued collection of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRow {
     /// Number of the job, assigned by the database.
     pub id: i64,
-    /// Server to collect.
+    /// Server the job collects.
     pub server: Uuid,
     /// Trigger of the job: scheduled or manual.
     pub trigger: CollectTrigger,
@@ -75,7 +75,7 @@ pub struct JobCounts {
 /// Times of a lease, Unix milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
-    /// Current time.
+    /// Time of the claim.
     pub now_ms: i64,
     /// Expiry. Afterwards any hub may claim the job.
     pub until_ms: i64,
@@ -90,7 +90,7 @@ pub struct WorkerCapacity {
     pub failing: i64,
 }
 
-/// The collection queue.
+/// Queue of collection jobs, shared by all hubs.
 #[derive(Debug)]
 pub struct CollectionJobs;
 
@@ -121,8 +121,8 @@ macro_rules! insert_job {
     };
 }
 
-/// Whether a collection will probably end in a timeout: the last one failed, and no user waits for this one.
-/// Failures inside the hub do not count against the server.
+/// SQL flag of a job that will probably end in a timeout: the last collection of its server failed, and no
+/// user waits for the job. Failures inside the hub do not count against the server.
 macro_rules! is_failing {
     () => {
         "CAST(CASE WHEN server.last_cause IS NULL OR server.last_cause = 'internal' \
@@ -162,7 +162,8 @@ impl CollectionJobs {
         SqlStatement::new(sql, [server.into(), run_at_ms.into()])
     }
 
-    /// Adds a manual job that is due now, or makes the server's waiting job due now. No effect on an active job.
+    /// Adds a manual job that is due now, or makes the server's waiting job due now. No effect on an active
+    /// job.
     pub fn run_now(server: Uuid, now_ms: i64) -> SqlStatement {
         let sql = insert_job!(
             "manual",
@@ -192,7 +193,8 @@ impl CollectionJobs {
         store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
     }
 
-    /// Time at which the next job becomes due or the next lease expires; `None` while the queue is empty or paused.
+    /// Time at which the next job becomes due or the next lease expires; `None` while the queue is empty or
+    /// paused.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
@@ -204,8 +206,8 @@ impl CollectionJobs {
         rows.into_iter().next().map_or(Ok(None), |row| RowReader::new(row).opt_int())
     }
 
-    /// Claims due jobs up to the capacity, the longest overdue first. The condition is repeated on the updated row, so
-    /// that of two hubs that claim concurrently only one gets a job.
+    /// Claims due jobs up to the capacity, the longest overdue first. The condition is repeated on the
+    /// updated row, so that of two hubs that claim concurrently only one gets a job.
     pub fn claim(hub: &str, lease: Uuid, times: Lease, capacity: WorkerCapacity) -> SqlStatement {
         let sql = concat!(
             "UPDATE collection_job SET state = 'active', hub = $6, lease_id = $1, leased_until_ms = $3, \
@@ -218,7 +220,8 @@ impl CollectionJobs {
              WHERE (collection_job.state = 'waiting' AND collection_job.run_at_ms <= $2) \
              OR (collection_job.state = 'active' AND collection_job.leased_until_ms <= $2)) due) ranked \
              WHERE (failing = 0 OR position <= $7) \
-             AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $5 AND value = '1') ORDER BY run_at_ms, id LIMIT $4) \
+             AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $5 AND value = '1') \
+             ORDER BY run_at_ms, id LIMIT $4) \
              AND ((state = 'waiting' AND run_at_ms <= $2) OR (state = 'active' AND leased_until_ms <= $2))"
         );
         let Lease { now_ms, until_ms } = times;
@@ -259,7 +262,8 @@ impl CollectionJobs {
     /// Finishes a job: completed, or failed with an error; a conflict if the lease was lost.
     pub fn finish(id: i64, lease: Uuid, now_ms: i64, error: Option<&str>) -> SqlStatement {
         let sql = "UPDATE collection_job SET state = $4, pending_key = NULL, lease_id = NULL, \
-             leased_until_ms = NULL, finished_ms = $3, error = $5 WHERE id = $1 AND lease_id = $2 AND state = 'active'";
+             leased_until_ms = NULL, finished_ms = $3, error = $5 \
+             WHERE id = $1 AND lease_id = $2 AND state = 'active'";
         let state = if error.is_none() { JobState::Completed } else { JobState::Failed };
         SqlStatement::new(sql, [id.into(), lease.into(), now_ms.into(), state.into(), error.into()])
             .require_row()
@@ -322,7 +326,7 @@ impl CollectionJobs {
         put_setting(PAUSED, if paused { "1" } else { "0" })
     }
 
-    /// Whether the queue is paused.
+    /// Returns whether the queue is paused.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
@@ -343,9 +347,11 @@ impl CollectionJobs {
              COALESCE(sum(CASE WHEN state = 'failed' THEN 1 ELSE 0 END), 0), \
              COALESCE(sum(CASE WHEN finished_ms >= $2 THEN 1 ELSE 0 END), 0), \
              COALESCE(sum(CASE WHEN finished_ms >= $2 AND state = 'failed' THEN 1 ELSE 0 END), 0), \
-             CAST(COALESCE(sum(CASE WHEN finished_ms >= $2 THEN finished_ms - started_ms ELSE 0 END), 0) AS BIGINT), \
+             CAST(COALESCE(sum(CASE WHEN finished_ms >= $2 THEN finished_ms - started_ms ELSE 0 END), 0) \
+             AS BIGINT), \
              COALESCE(max(CASE WHEN finished_ms >= $2 THEN finished_ms - started_ms ELSE 0 END), 0), \
-             COALESCE(max(CASE WHEN state = 'waiting' AND run_at_ms <= $1 THEN $1 - run_at_ms ELSE 0 END), 0) \
+             COALESCE(max(CASE WHEN state = 'waiting' AND run_at_ms <= $1 \
+             THEN $1 - run_at_ms ELSE 0 END), 0) \
              FROM collection_job";
         let rows = store.query(sql, vec![now_ms.into(), since_ms.into()]).await?;
         let Some(row) = rows.into_iter().next() else { return Ok(JobCounts::default()) };

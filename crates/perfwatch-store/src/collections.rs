@@ -19,7 +19,7 @@ text_enum! {
     }
 }
 
-/// Result of one collection.
+/// Result of a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CollectionRow {
     /// Number of the collection, assigned by the database.
@@ -32,7 +32,7 @@ pub struct CollectionRow {
     pub trigger: CollectTrigger,
     /// Number of the attempt, from 1.
     pub attempt: i64,
-    /// Duration in milliseconds.
+    /// Duration of the collection in milliseconds.
     pub duration_ms: i64,
     /// Failure cause; `None` after a success.
     pub cause: Option<String>,
@@ -65,9 +65,9 @@ impl CollectionRow {
     ///
     /// No effect if the server was changed after the collection started, that is, if it has another version.
     pub fn update_server(&self, version: i64, counter_state: Option<&[u8]>) -> SqlStatement {
-        let sql = "UPDATE server SET last_run_ms = $2, last_duration_ms = $3, last_cause = $4, last_error = $5, \
-             last_success_ms = COALESCE($6, last_success_ms), counter_state = COALESCE($7, counter_state) \
-             WHERE id = $1 AND version = $8";
+        let sql = "UPDATE server SET last_run_ms = $2, last_duration_ms = $3, last_cause = $4, \
+             last_error = $5, last_success_ms = COALESCE($6, last_success_ms), \
+             counter_state = COALESCE($7, counter_state) WHERE id = $1 AND version = $8";
         let success_ms = self.cause.is_none().then_some(self.finished_ms);
         let values = [
             self.server.into(),
@@ -82,7 +82,8 @@ impl CollectionRow {
         SqlStatement::new(sql, values)
     }
 
-    /// Lists collections of a server, newest first, optionally only those with a lower number than `before_id`.
+    /// Lists collections of a server, newest first, optionally only those with a lower number than
+    /// `before_id`.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
@@ -92,8 +93,8 @@ impl CollectionRow {
         before_id: Option<i64>,
         limit: i64,
     ) -> Result<Vec<Self>, StoreError> {
-        let sql = "SELECT id, server, finished_ms, trigger, attempt, duration_ms, cause, error, steps FROM collection \
-             WHERE server = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+        let sql = "SELECT id, server, finished_ms, trigger, attempt, duration_ms, cause, error, steps \
+             FROM collection WHERE server = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
         let values = vec![server.into(), before_id.unwrap_or(i64::MAX).into(), limit.into()];
         let read = |row| {
             let mut row = RowReader::new(row);
@@ -112,7 +113,8 @@ impl CollectionRow {
         store.query(sql, values).await?.into_iter().map(read).collect()
     }
 
-    /// Deletes successful collections that ended before `success_before_ms`, and all that ended before `before_ms`.
+    /// Deletes successful collections that ended before `success_before_ms`, and all that ended before
+    /// `before_ms`.
     pub fn purge(success_before_ms: i64, before_ms: i64) -> SqlStatement {
         let sql = "DELETE FROM collection WHERE finished_ms < $2 OR (finished_ms < $1 AND cause IS NULL)";
         SqlStatement::new(sql, [success_before_ms.into(), before_ms.into()])

@@ -38,13 +38,16 @@ impl DefinitionKind {
     pub fn upsert(self, id: Uuid, body: &str) -> SqlStatement {
         let sql = match self {
             Self::Rule => {
-                "INSERT INTO rule (id, body) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
+                "INSERT INTO rule (id, body) VALUES ($1, $2) \
+                 ON CONFLICT (id) DO UPDATE SET body = excluded.body"
             }
             Self::Channel => {
-                "INSERT INTO channel (id, body) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
+                "INSERT INTO channel (id, body) VALUES ($1, $2) \
+                 ON CONFLICT (id) DO UPDATE SET body = excluded.body"
             }
             Self::Silence => {
-                "INSERT INTO silence (id, body) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
+                "INSERT INTO silence (id, body) VALUES ($1, $2) \
+                 ON CONFLICT (id) DO UPDATE SET body = excluded.body"
             }
         };
         SqlStatement::new(sql, [id.into(), body.into()])

@@ -11,13 +11,13 @@ pub enum StoreError {
     Rejected(String),
 }
 
-/// Failure of [`Store::commit`](crate::Store::commit).
+/// Failure of a commit ([`Store::commit`](crate::Store::commit)).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// A row that the writes build on was changed by another commit. Read it again, then retry.
     #[error("conflicting change")]
     Conflict,
-    /// The store failed.
+    /// Failure of the store itself.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

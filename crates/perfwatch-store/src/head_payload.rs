@@ -1,4 +1,4 @@
-//! Payload of a head row: the snapshots of one group commit in wire format, compressed.
+//! Payload of a head row: the snapshots of a group commit in wire format, compressed.
 
 use crate::error::StoreError;
 use crate::store::{HeadRow, SnapshotRow};
@@ -66,10 +66,10 @@ pub(crate) fn decompress_rows(
         };
         match wire::decode_snapshot(encoded.to_vec().into(), shapes, &|text| texts.intern(text)) {
             Ok(snapshot) => {
-                rows.push(HeadRow { arrival, row: SnapshotRow { host, snapshot: Arc::new(snapshot) } })
+                rows.push(HeadRow { arrival, row: SnapshotRow { host, snapshot: Arc::new(snapshot) } });
             }
             Err(error @ WireError::UnknownShape(_)) => {
-                tracing::error!(%error, arrival, "head row is unreadable; skipping it")
+                tracing::error!(%error, arrival, "head row is unreadable; skipping it");
             }
             Err(error) => return Err(unreadable(&error.to_string())),
         }

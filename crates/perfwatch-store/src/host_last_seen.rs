@@ -5,7 +5,8 @@ use crate::sql::{RowReader, SqlStatement};
 use crate::store::Store;
 use uuid::Uuid;
 
-/// Time at which any hub last received a snapshot of a host. Hubs write it every few seconds, so it is inexact.
+/// Time at which any hub last received a snapshot of a host. Hubs write it every few seconds, so it is
+/// inexact.
 #[derive(Debug)]
 pub struct HostLastSeen;
 

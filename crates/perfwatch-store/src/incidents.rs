@@ -10,7 +10,7 @@ const DAY_MS: i64 = 86_400_000;
 text_enum! {
     /// Phase of a stored incident.
     pub enum IncidentPhase {
-        /// At least one alert fires.
+        /// Alerts are firing.
         Open = "open",
         /// No alert fires, but the incident reopened repeatedly and is held open.
         Flapping = "flapping",
@@ -22,7 +22,7 @@ text_enum! {
 text_enum! {
     /// Kind of an entry in an incident's timeline.
     pub enum IncidentEventKind {
-        /// An alert fired.
+        /// An alert began to fire.
         Fired = "fired",
         /// An alert was resolved.
         Resolved = "resolved",
@@ -36,7 +36,7 @@ text_enum! {
         Acknowledged = "acknowledged",
         /// A user withdrew the acknowledgment.
         Unacknowledged = "unacknowledged",
-        /// The acknowledgment expired.
+        /// The acknowledgment of a user expired.
         AckExpired = "ack_expired",
         /// A flapping incident stayed quiet and was resolved.
         IncidentResolved = "incident_resolved",
@@ -51,10 +51,10 @@ text_enum! {
     }
 }
 
-/// A stored incident.
+/// Incident as the database stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IncidentRow {
-    /// Stable identifier (UUIDv7).
+    /// Stable identifier of the incident (UUIDv7).
     pub id: Uuid,
     /// Grouping value that the incident's alerts share.
     pub group_key: String,
@@ -70,9 +70,9 @@ pub struct IncidentRow {
     pub quiet_since_ms: Option<i64>,
     /// Number of times the incident reopened.
     pub reopen_count: i64,
-    /// Acknowledgment, as JSON.
+    /// Acknowledgment of a user, as JSON.
     pub ack: Option<String>,
-    /// Whether a notification was created.
+    /// True if a notification was created.
     pub notified: bool,
 }
 
@@ -101,8 +101,8 @@ pub struct IncidentFilter {
 macro_rules! select_incidents {
     ($where:literal) => {
         concat!(
-            "SELECT id, group_key, title, severity, phase, opened_ms, quiet_since_ms, reopen_count, ack, notified \
-             FROM incident WHERE ",
+            "SELECT id, group_key, title, severity, phase, opened_ms, quiet_since_ms, reopen_count, \
+             ack, notified FROM incident WHERE ",
             $where
         )
     };
@@ -127,8 +127,9 @@ impl IncidentRow {
 
     /// Inserts the incident or updates its state; a conflict if another incident with its group key is open.
     pub fn upsert(&self) -> SqlStatement {
-        let sql = "INSERT INTO incident (id, group_key, open_key, title, severity, phase, opened_ms, quiet_since_ms, \
-             reopen_count, ack, notified) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+        let sql = "INSERT INTO incident (id, group_key, open_key, title, severity, phase, opened_ms, \
+             quiet_since_ms, reopen_count, ack, notified) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
              ON CONFLICT (id) DO UPDATE SET open_key = excluded.open_key, title = excluded.title, \
              severity = excluded.severity, phase = excluded.phase, quiet_since_ms = excluded.quiet_since_ms, \
              reopen_count = excluded.reopen_count, ack = excluded.ack, notified = excluded.notified";
@@ -164,7 +165,8 @@ impl IncidentRow {
     /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn list(store: &dyn Store, filter: IncidentFilter) -> Result<Vec<Self>, StoreError> {
         let sql = select_incidents!(
-            "opened_ms >= $1 AND (opened_ms < $2 OR (opened_ms = $2 AND id < $8)) AND (severity = $3 OR $3 IS NULL) \
+            "opened_ms >= $1 AND (opened_ms < $2 OR (opened_ms = $2 AND id < $8)) \
+             AND (severity = $3 OR $3 IS NULL) \
              AND lower(title) LIKE $4 ESCAPE '!' \
              AND (id IN (SELECT incident FROM alert WHERE host = $5) OR $5 IS NULL) \
              AND (id IN (SELECT incident FROM alert WHERE rule = $6) OR $6 IS NULL) \
@@ -211,16 +213,16 @@ impl IncidentRow {
     }
 }
 
-/// A stored alert.
+/// Alert as the database stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertRow {
-    /// Stable identifier (UUIDv7).
+    /// Stable identifier of the alert (UUIDv7).
     pub id: Uuid,
     /// Incident the alert belongs to.
     pub incident: Uuid,
     /// Rule, host and instance while the alert fires; `None` afterwards.
     pub firing_key: Option<String>,
-    /// Rule that fired.
+    /// Rule the alert belongs to.
     pub rule: Uuid,
     /// Host of the alert; nil for alerts of the hub itself.
     pub host: Uuid,
@@ -239,7 +241,7 @@ pub struct AlertRow {
 pub enum AlertFilter {
     /// Alerts of incidents that are open, or were resolved at or after a time.
     Active(i64),
-    /// Alerts of one incident.
+    /// Alerts of an incident.
     Incident(Uuid),
     /// Alerts of a host that fired or ended in a time range.
     Host(Uuid, i64, i64),
@@ -249,7 +251,8 @@ pub enum AlertFilter {
 macro_rules! select_alerts {
     ($where:literal) => {
         concat!(
-            "SELECT id, incident, firing_key, rule, host, severity, fired_ms, resolved_ms, body FROM alert WHERE ",
+            "SELECT id, incident, firing_key, rule, host, severity, fired_ms, resolved_ms, body \
+             FROM alert WHERE ",
             $where
         )
     };
@@ -312,7 +315,8 @@ impl AlertRow {
         let (sql, values) = match filter {
             AlertFilter::Active(quiet_since_ms) => (
                 select_alerts!(
-                    "incident IN (SELECT id FROM incident WHERE open_key IS NOT NULL OR quiet_since_ms >= $1) \
+                    "incident IN \
+                     (SELECT id FROM incident WHERE open_key IS NOT NULL OR quiet_since_ms >= $1) \
                      AND (firing_key IS NOT NULL OR resolved_ms >= $2) ORDER BY fired_ms, id"
                 ),
                 // Of an incident that stays open for weeks, the resolved alerts of the last day suffice.

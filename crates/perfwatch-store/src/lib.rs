@@ -1,8 +1,8 @@
-//! Storage of the hub: the [`Store`] port with its implementations for SQLite and PostgreSQL, and the SQL of all
-//! entities.
+//! Storage of the hub: the [`Store`] port with its implementations for SQLite and PostgreSQL, and the SQL of
+//! all entities.
 //!
-//! A store applies each call durably and atomically. When to seal, roll up and delete is decided by the history
-//! module of the hub. Tables, columns and migrations have the same names in both engines.
+//! A store applies each call durably and atomically. When to seal, roll up and delete is decided by the
+//! history module of the hub. Tables, columns and migrations have the same names in both engines.
 
 pub mod accounts;
 pub mod agents;

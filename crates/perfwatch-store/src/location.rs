@@ -7,11 +7,12 @@ use std::path::PathBuf;
 pub enum StoreUrl {
     /// Data directory of an embedded SQLite database.
     Sqlite(PathBuf),
-    /// Connection string, `postgres://user@host/database`.
+    /// Connection string of a PostgreSQL database, `postgres://user@host/database`.
     Postgres(String),
 }
 
-/// Text that is not the address of a store. Contains only the scheme, because the address may include a password.
+/// Text that is not the address of a store. Contains only the scheme, because the address may include a
+/// password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid store {0:?}; expected sqlite:/path/to/directory or postgres://user@host/database")]
 pub struct StoreUrlError(String);

@@ -20,8 +20,8 @@ pub(crate) const WATERMARKS_SQL: &str = "SELECT tier, ms FROM retention_watermar
 pub(crate) const DIRTY_SQL: &str =
     "SELECT tier, window_ms FROM dirty_window WHERE host = $1 AND tier IN (0, 1)";
 
-/// Statement that reads the metadata of a host's blocks in a range, and further columns. `$1` is the host, see
-/// [`BlockRange`] for the other parameters.
+/// Statement that reads the metadata of a host's blocks in a range, and further columns. `$1` is the host,
+/// see [`BlockRange`] for the other parameters.
 pub(crate) fn select_blocks(tier: Tier, columns: &str) -> String {
     format!(
         "SELECT id, first_ms, last_ms, bytes, shape, {columns} FROM {} \

@@ -1,4 +1,5 @@
-//! Notification outbox: notifications are committed with the change that causes them and delivered at least once.
+//! Notification outbox: notifications are committed with the change that causes them and delivered at least
+//! once.
 
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, SqlValue, text_enum};
@@ -14,12 +15,12 @@ text_enum! {
         Sent = "sent",
         /// Failed permanently; a user may requeue it.
         Failed = "failed",
-        /// Not delivered: silenced, outdated or without a channel.
+        /// Skipped because it is silenced, outdated or without a channel.
         Suppressed = "suppressed",
     }
 }
 
-/// A notification of one incident to one channel.
+/// Notification of an incident to a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotificationRow {
     /// Number of the notification, assigned by the database.
@@ -50,7 +51,7 @@ pub struct NotificationRow {
     pub body: String,
 }
 
-/// Filter of [`Outbox::list`].
+/// Filter and limit of [`Outbox::list`].
 #[derive(Debug, Clone, Default)]
 pub struct NotificationFilter {
     /// Notifications of this channel.
@@ -67,20 +68,20 @@ pub struct NotificationFilter {
 macro_rules! select_notifications {
     ($where:literal) => {
         concat!(
-            "SELECT id, channel, incident, reason, severity, created_ms, due_ms, retry_at_ms, attempts, state, error, \
-             finished_ms, body FROM notification WHERE ",
+            "SELECT id, channel, incident, reason, severity, created_ms, due_ms, retry_at_ms, attempts, \
+             state, error, finished_ms, body FROM notification WHERE ",
             $where
         )
     };
 }
 
 impl NotificationRow {
-    /// Adds a pending notification. Of pending notifications with the same merge key, only the content of the newest
-    /// is kept.
+    /// Adds a pending notification. Of pending notifications with the same merge key, only the content of the
+    /// newest is kept.
     pub fn enqueue(&self, merge_key: Option<&str>) -> SqlStatement {
         let sql = "INSERT INTO notification \
-             (channel, incident, reason, severity, merge_key, created_ms, due_ms, retry_at_ms, attempts, state, body) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 'pending', $9) \
+             (channel, incident, reason, severity, merge_key, created_ms, due_ms, retry_at_ms, attempts, \
+             state, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 'pending', $9) \
              ON CONFLICT (merge_key) DO UPDATE SET body = excluded.body, severity = excluded.severity";
         let values = [
             self.channel.into(),
@@ -131,7 +132,7 @@ impl Outbox {
         rows.into_iter().map(|row| RowReader::new(row).id()).collect()
     }
 
-    /// Lists due notifications of a channel with one of the severities, in the order of delivery.
+    /// Lists due notifications of a channel with any of the severities, in the order of delivery.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
@@ -173,7 +174,7 @@ impl Outbox {
         store.query(sql, values).await?.into_iter().map(NotificationRow::read).collect()
     }
 
-    /// Whether a channel received a notification of an incident.
+    /// Returns whether a channel received a notification of an incident.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
@@ -195,8 +196,8 @@ impl Outbox {
 
     /// Finishes a pending notification; a conflict if it is not pending any more.
     pub fn finish(id: i64, state: NotificationState, error: Option<&str>, now_ms: i64) -> SqlStatement {
-        let sql = "UPDATE notification SET state = $2, error = $3, finished_ms = $4, attempts = attempts + 1, \
-             merge_key = NULL WHERE id = $1 AND state = 'pending'";
+        let sql = "UPDATE notification SET state = $2, error = $3, finished_ms = $4, \
+             attempts = attempts + 1, merge_key = NULL WHERE id = $1 AND state = 'pending'";
         SqlStatement::new(sql, [id.into(), state.into(), error.into(), now_ms.into()]).require_row()
     }
 

@@ -1,6 +1,7 @@
 //! PostgreSQL store (version 15 or later), for installations that outgrow one machine.
 //!
-//! One task appends with group commit; all other calls use a connection pool. Raw blocks are in time partitions.
+//! One task appends with group commit; all other calls use a connection pool. Raw blocks are in time
+//! partitions.
 
 mod append;
 mod apply;
@@ -19,7 +20,7 @@ use crate::sql::{SqlValue, value_from_postgres};
 use crate::store::*;
 use append::Appender;
 use error::unavailable;
-use inner::{HEAD_BUDGET_FRACTION, PostgresInner, REJECT_ABOVE_PERCENT};
+use inner::{PostgresInner, REJECT_ABOVE_PERCENT};
 use perfwatch_model::{Clock, HostId};
 use perfwatch_tsdb::Tier;
 use std::path::Path;
@@ -41,8 +42,8 @@ impl PostgresStore {
     /// Connects and runs pending migrations.
     ///
     /// # Errors
-    /// Returns a [`StoreError`] if the server cannot be reached or is too old, if the budget is too small, or if the
-    /// schema is newer than this version supports.
+    /// Returns a [`StoreError`] if the server cannot be reached or is too old, if the budget is too small, or
+    /// if the schema is newer than this version supports.
     pub async fn connect(
         url: &str,
         hub: String,
@@ -91,7 +92,7 @@ impl Store for PostgresStore {
             {
                 return Err(disk_budget_exhausted());
             }
-            if self.inner.head_bytes() > self.inner.budget_bytes / HEAD_BUDGET_FRACTION {
+            if self.inner.head_bytes() > self.inner.max_head_bytes() {
                 let message = "head is full; sealing in progress".to_owned();
                 return Err(StoreError::Unavailable(message));
             }
@@ -106,7 +107,7 @@ impl Store for PostgresStore {
     }
 
     fn is_head_over_limit(&self) -> bool {
-        self.inner.head_bytes() > self.inner.budget_bytes / HEAD_BUDGET_FRACTION / 2
+        self.inner.head_bytes() > self.inner.max_head_bytes() / 2
     }
 
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {

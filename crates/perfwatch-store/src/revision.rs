@@ -28,10 +28,11 @@ impl Revision {
         SqlStatement::new(sql, [self.setting().into()])
     }
 
-    /// Increments the counter; a conflict unless it still has the expected value, because the change was decided on
-    /// that state.
+    /// Increments the counter; a conflict unless it still has the expected value, because the change was
+    /// decided on that state.
     pub fn bump(self, expected: i64) -> SqlStatement {
-        let sql = "UPDATE setting SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE name = $2 AND value = $1";
+        let sql = "UPDATE setting SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) \
+             WHERE name = $2 AND value = $1";
         SqlStatement::new(sql, [SqlValue::Text(expected.to_string()), self.setting().into()]).require_row()
     }
 

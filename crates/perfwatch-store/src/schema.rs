@@ -20,18 +20,18 @@ pub(crate) enum BackupMode {
     Full,
     /// All rows are copied in the order of their `id` and receive new ids.
     Renumbered,
-    /// All rows are copied and receive new ids. Blocks have no order, and sorting them would need their size in
-    /// temporary space.
+    /// All rows are copied and receive new ids. Blocks have no order, and sorting them would need their size
+    /// in temporary space.
     Blocks,
     /// Rows of all hubs are copied and belong to the hub that restores them.
     Head,
-    /// Of hubs that share a host, the lowest watermark is copied. Rows that are restored twice are recognized
-    /// by their sequence numbers.
+    /// The lowest watermark of the hubs that share a host is copied. Rows that are restored twice are
+    /// recognized by their sequence numbers.
     SealWatermark,
     /// The rows exist in an empty database and are updated. The first column is the key.
     Updated,
-    /// Not copied. Sessions, leases and queues must not take effect again after a restore: pending notifications are
-    /// not sent twice, and collection jobs are scheduled from the servers.
+    /// No rows are copied. Sessions, leases and queues must not take effect again after a restore: pending
+    /// notifications are not sent twice, and collection jobs are scheduled from the servers.
     Excluded,
 }
 
@@ -105,8 +105,8 @@ pub(crate) fn backup_select(table: &TableInfo, columns: &[String]) -> String {
     }
 }
 
-/// Statement that writes a row of a backup. `mark` is the engine's sign of a parameter; rows with a hub take it
-/// as the last parameter.
+/// Statement that writes a row of a backup. `mark` is the engine's sign of a parameter; rows with a hub take
+/// it as the last parameter.
 pub(crate) fn backup_insert(table: &TableInfo, columns: &[String], mark: char) -> String {
     let name = table.name;
     if table.backup == BackupMode::Updated {
@@ -126,7 +126,7 @@ pub(crate) fn backup_insert(table: &TableInfo, columns: &[String], mark: char) -
     format!("INSERT INTO {name} ({}) VALUES ({})", names.join(", "), marks.join(", "))
 }
 
-/// Whether restored rows belong to the hub that restores them.
+/// Returns whether restored rows belong to the hub that restores them.
 pub(crate) fn has_hub(table: &TableInfo) -> bool {
     matches!(table.backup, BackupMode::Head | BackupMode::SealWatermark)
 }

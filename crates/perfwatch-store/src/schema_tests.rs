@@ -8,18 +8,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const SQLITE_COLUMNS: &str = "SELECT t.name, c.name FROM sqlite_master t JOIN pragma_table_info(t.name) c \
-     WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name <> 'refinery_schema_history' ORDER BY c.cid";
+     WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name <> 'refinery_schema_history' \
+     ORDER BY c.cid";
 const POSTGRES_COLUMNS: &str = "SELECT table_name::text, column_name::text FROM information_schema.columns \
-     WHERE table_schema = current_schema() AND table_name <> 'refinery_schema_history' ORDER BY ordinal_position";
+     WHERE table_schema = current_schema() AND table_name <> 'refinery_schema_history' \
+     ORDER BY ordinal_position";
 const SQLITE_INDEXES: &str =
     "SELECT tbl_name, name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL";
-/// Without the indexes of primary keys and unique columns, which SQLite does not name.
+/// Excludes the indexes of primary keys and unique columns, which SQLite does not name.
 const POSTGRES_INDEXES: &str = "SELECT c.relname::text, i.relname::text FROM pg_index x \
      JOIN pg_class c ON c.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid \
      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema() AND NOT x.indisunique";
 const SQLITE_BLOCK_KEY: &str = "SELECT t.name, c.name FROM sqlite_master t JOIN pragma_table_info(t.name) c \
      WHERE t.name LIKE 'block_%' AND t.type = 'table' AND c.pk > 0 ORDER BY c.pk";
-const POSTGRES_BLOCK_KEY: &str = "SELECT table_name::text, column_name::text FROM information_schema.key_column_usage \
+const POSTGRES_BLOCK_KEY: &str = "SELECT table_name::text, column_name::text \
+     FROM information_schema.key_column_usage \
      WHERE constraint_schema = current_schema() AND table_name LIKE 'block%' ORDER BY ordinal_position";
 
 fn sqlite(folder: &std::path::Path) -> SqliteStore {

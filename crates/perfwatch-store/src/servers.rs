@@ -7,18 +7,18 @@ use crate::sql::{RowReader, SqlStatement, SqlValue};
 use crate::store::Store;
 use uuid::Uuid;
 
-/// A stored server.
+/// Server as the database stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerRow {
     /// Stable identifier (UUIDv7), also the id of the host.
     pub id: Uuid,
-    /// Configuration, as JSON.
+    /// Configuration of the server, as JSON.
     pub body: String,
-    /// Whether the server is collected on its schedule.
+    /// True if the server is collected on its schedule.
     pub enabled: bool,
     /// Collection interval in milliseconds.
     pub interval_ms: i64,
-    /// Encrypted credentials.
+    /// Credentials, encrypted with the key of the hub.
     pub encrypted_credentials: Option<Vec<u8>>,
     /// Version of the configuration; incremented by every change.
     pub version: i64,
@@ -47,8 +47,9 @@ macro_rules! select_servers {
     ($rest:literal) => {
         concat!(
             "SELECT s.id, s.body, s.enabled, s.interval_ms, s.encrypted_credentials, s.version, s.host_key, \
-             s.offered_host_key, s.blocked_reason, s.last_run_ms, s.last_duration_ms, s.last_cause, s.last_error, \
-             s.last_success_ms, j.run_at_ms FROM server s LEFT JOIN collection_job j ON j.pending_key = s.id ",
+             s.offered_host_key, s.blocked_reason, s.last_run_ms, s.last_duration_ms, s.last_cause, \
+             s.last_error, s.last_success_ms, j.run_at_ms \
+             FROM server s LEFT JOIN collection_job j ON j.pending_key = s.id ",
             $rest
         )
     };
@@ -135,7 +136,8 @@ impl ServerRow {
 
     /// Inserts the server as a new row.
     pub fn insert(&self) -> SqlStatement {
-        let sql = "INSERT INTO server (id, body, enabled, interval_ms, encrypted_credentials, version, host_key) \
+        let sql = "INSERT INTO server \
+             (id, body, enabled, interval_ms, encrypted_credentials, version, host_key) \
              VALUES ($1, $2, $3, $4, $5, $6, $7)";
         let values = [
             self.id.into(),
@@ -152,7 +154,8 @@ impl ServerRow {
     /// Updates the configuration and unblocks the server; a conflict unless it has the expected version.
     pub fn update(&self, expected_version: i64) -> SqlStatement {
         let sql = "UPDATE server SET body = $2, enabled = $3, interval_ms = $4, encrypted_credentials = $5, \
-             version = version + 1, offered_host_key = NULL, blocked_reason = NULL WHERE id = $1 AND version = $6";
+             version = version + 1, offered_host_key = NULL, blocked_reason = NULL \
+             WHERE id = $1 AND version = $6";
         let values = [
             self.id.into(),
             self.body.as_str().into(),

@@ -7,16 +7,16 @@ use crate::error::StoreError;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
-/// One SQL value.
+/// Parameter or column value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SqlValue {
-    /// SQL `NULL`.
+    /// The SQL value `NULL`.
     Null,
     /// 64-bit integer. Flags are 0 and 1.
     Int(i64),
     /// Text without NUL characters.
     Text(String),
-    /// Byte string.
+    /// String of arbitrary bytes.
     Bytes(Vec<u8>),
 }
 
@@ -234,7 +234,8 @@ pub(crate) fn like_pattern(text: &str) -> SqlValue {
 macro_rules! text_enum {
     ($(#[$meta:meta])* pub enum $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(serde::Serialize, serde::Deserialize)]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub enum $name {
             $($(#[$doc])* #[serde(rename = $text)] $variant,)+

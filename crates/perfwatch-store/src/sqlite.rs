@@ -1,4 +1,5 @@
-//! SQLite store: one database file in a data directory, one writer thread with group commit, and concurrent readers.
+//! SQLite store: one database file in a data directory, one writer thread with group commit, and concurrent
+//! readers.
 //!
 //! WAL mode with a sync per commit: an acknowledged commit survives a power failure.
 
@@ -46,8 +47,8 @@ impl SqliteStore {
     /// Opens or creates the database and runs pending migrations.
     ///
     /// # Errors
-    /// Returns a [`StoreError`] if the data directory cannot be written or is in use by another hub, if the file is
-    /// not a database, or if its schema is newer than this version supports.
+    /// Returns a [`StoreError`] if the data directory cannot be written or is in use by another hub, if the
+    /// file is not a database, or if its schema is newer than this version supports.
     pub fn open(options: &SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         std::fs::create_dir_all(&options.folder).map_err(|error| store_error(&options.folder, &error))?;
         let lock = lock(&options.folder)?;
@@ -137,8 +138,8 @@ impl SqliteStore {
     /// Replaces the database by a backup. Returns the path of the previous database, which is renamed.
     ///
     /// # Errors
-    /// Returns a [`StoreError`] if a hub runs on the data directory, or if the file is not a backup that this version
-    /// can read.
+    /// Returns a [`StoreError`] if a hub runs on the data directory, or if the file is not a backup that this
+    /// version can read.
     pub fn restore(
         options: &SqliteOptions,
         from: &Path,

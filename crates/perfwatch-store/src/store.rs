@@ -1,9 +1,9 @@
 //! The storage port. Object-safe, so that the hub is compiled once for all engines.
 //!
-//! The store has three kinds of data. *Entities* (hosts, accounts, agents…) are ordinary rows. The *head* is a log
-//! of accepted snapshots in the order of their arrival at one hub, many per commit. *Blocks* are sealed columns of
-//! one host and tier. All changes except new head rows go through [`Store::commit`], which applies a list of
-//! writes atomically.
+//! The store has three kinds of data. *Entities* (hosts, accounts, agents…) are ordinary rows. The *head* is
+//! a log of accepted snapshots in the order of their arrival at a hub, many per commit. *Blocks* are sealed
+//! columns of a host and tier. All changes except new head rows go through [`Store::commit`], which applies a
+//! list of writes atomically.
 
 use crate::error::{CommitError, StoreError};
 use crate::range_set::RangeSet;
@@ -20,12 +20,12 @@ use std::sync::Arc;
 /// A boxed future. Its cost is small beside the statement it runs.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// One snapshot of one host.
+/// Snapshot of a host.
 #[derive(Debug, Clone)]
 pub struct SnapshotRow {
     /// Host that sent the snapshot.
     pub host: HostId,
-    /// The decoded snapshot.
+    /// Snapshot in decoded form.
     pub snapshot: Arc<Snapshot>,
 }
 
@@ -34,11 +34,11 @@ pub struct SnapshotRow {
 pub struct HeadRow {
     /// Number of the commit that contains the snapshot.
     pub arrival: i64,
-    /// Host and snapshot.
+    /// Snapshot with its host.
     pub row: SnapshotRow,
 }
 
-/// A stored host.
+/// Host as the store keeps it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostRecord {
     /// Stable identifier of the host.
@@ -105,14 +105,14 @@ pub struct SealWatermark {
     pub arrival: i64,
 }
 
-/// Sequence numbers of one boot of a host that were accepted and sealed.
+/// Sequence numbers of a boot of a host that were accepted and sealed.
 #[derive(Debug, Clone)]
 pub struct SequenceRanges {
     /// Host that sent the snapshots.
     pub host: HostId,
     /// Boot the sequence numbers belong to.
     pub boot: BootId,
-    /// Accepted sequence numbers.
+    /// Sequence numbers that were accepted.
     pub seqs: RangeSet,
     /// Time of the newest snapshot, Unix milliseconds.
     pub newest_ms: i64,
@@ -134,23 +134,23 @@ pub enum Write {
     PutBlock(Tier, HostId, Arc<Shape>, Block),
     /// Deletes a block; a [`CommitError::Conflict`] if it was deleted already.
     DropBlock(BlockInfo),
-    /// Marks head rows as sealed; a [`CommitError::Conflict`] if they are marked already, because the response to
-    /// the first commit was lost.
+    /// Marks head rows as sealed; a [`CommitError::Conflict`] if they are marked already, because the
+    /// response to the first commit was lost.
     AdvanceSeal(SealWatermark),
-    /// Merges accepted sequence numbers into the stored ones.
+    /// Merges accepted sequence numbers into the stored ranges.
     RecordSequences(SequenceRanges),
     /// Marks the window that begins at this time as dirty.
     MarkDirty(Tier, HostId, i64),
-    /// Clears the mark of a window that was rolled up; a [`CommitError::Conflict`] if the window received more rows
-    /// since, or was rolled up by another hub.
+    /// Clears the mark of a window that was rolled up; a [`CommitError::Conflict`] if the window received
+    /// more rows since, or was rolled up by another hub.
     ClearDirty(DirtyWindow),
     /// A [`CommitError::Conflict`] unless the retention watermarks have these values.
     ExpectWatermarks(RetentionWatermarks),
-    /// Advances a retention watermark; a [`CommitError::Conflict`] while a window that begins before it has rows
-    /// that are not rolled up.
+    /// Advances a retention watermark; a [`CommitError::Conflict`] while a window that begins before it has
+    /// rows that are not rolled up.
     AdvanceWatermark(Tier, i64),
-    /// Statement on an entity; a [`CommitError::Conflict`] if it violates a unique key, or if it requires a row and
-    /// affects none.
+    /// Statement on an entity; a [`CommitError::Conflict`] if it violates a unique key, or if it requires a
+    /// row and affects none.
     Sql(SqlStatement),
 }
 
@@ -160,10 +160,10 @@ impl From<SqlStatement> for Write {
     }
 }
 
-/// Read request for a time range of one host.
+/// Read request for a time range of a host.
 #[derive(Debug, Clone)]
 pub struct Query {
-    /// Host to read.
+    /// Host that is read.
     pub host: HostId,
     /// Requested tier. Where it has no data, the tiers that have data are read.
     pub tier: Tier,
@@ -175,7 +175,7 @@ pub struct Query {
     pub projection: Arc<Projection>,
 }
 
-/// Decoded rows of one block.
+/// Decoded rows of a block.
 #[derive(Debug, Clone)]
 pub enum BlockContent {
     /// Rows of the raw tier.
@@ -197,7 +197,7 @@ pub struct BlockSlice {
     pub content: Result<BlockContent, FormatError>,
 }
 
-/// Result of a query, consistent as of one point in time.
+/// Result of a query, consistent as of a single point in time.
 #[derive(Debug, Clone, Default)]
 pub struct QueryResult {
     /// Tier that was read for each segment of the range.
@@ -231,12 +231,12 @@ pub trait Store: Send + Sync {
     /// Identifies this hub among the hubs that share the store; stable across restarts.
     fn hub_id(&self) -> &str;
 
-    /// Appends rows to this hub's head atomically. Rows survive a crash once the call returns. Concurrent calls share
-    /// a commit, whose arrival number is returned.
+    /// Appends rows to this hub's head atomically. Rows survive a crash once the call returns. Concurrent
+    /// calls share a commit, whose arrival number is returned.
     fn append(&self, rows: Vec<SnapshotRow>) -> BoxFuture<'_, Result<i64, StoreError>>;
     /// Reads about `limit` of this hub's head rows after an arrival number, in order; empty at the end.
     fn read_head(&self, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>>;
-    /// Whether the head is so large that rows should be sealed before they are due.
+    /// Returns whether the head is so large that rows should be sealed before they are due.
     fn is_head_over_limit(&self) -> bool;
     /// Deletes this hub's head rows with a lower arrival number.
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>>;
@@ -256,7 +256,7 @@ pub trait Store: Send + Sync {
         values: Vec<SqlValue>,
     ) -> BoxFuture<'_, Result<Vec<Vec<SqlValue>>, StoreError>>;
 
-    /// Reads a time range of one host, consistent as of one point in time.
+    /// Reads a time range of a host, consistent as of a single point in time.
     fn read_range(&self, query: Query) -> BoxFuture<'_, Result<QueryResult, StoreError>>;
     /// Reads all blocks of a host and tier that have rows in a range, with all parts.
     fn read_blocks(
@@ -294,8 +294,8 @@ pub trait Store: Send + Sync {
     fn free_bytes(&self) -> Option<u64>;
     /// Measures the disk space of the store.
     fn disk_usage(&self) -> BoxFuture<'_, Result<DiskUsage, StoreError>>;
-    /// Makes freed space reusable, in steps that block no other call. Deletes shapes and sequence numbers that were
-    /// not used since `before_ms`.
+    /// Makes freed space reusable, in steps that block no other call. Deletes shapes and sequence numbers
+    /// that were not used since `before_ms`.
     fn vacuum(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Writes a consistent copy of the store into a new SQLite file.
     fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -1,7 +1,7 @@
 //! Statements of each write in PostgreSQL.
 
 use super::error::unavailable;
-use super::inner::{DEAD_ROWS_BUDGET_FRACTION, PostgresInner};
+use super::inner::PostgresInner;
 use super::{partitions, read};
 use crate::error::{CommitError, StoreError};
 use crate::range_set::RangeSet;
@@ -74,7 +74,7 @@ pub(super) async fn commit(inner: &PostgresInner, writes: Vec<Write>) -> Result<
     match try_commit(inner, &mut client, &writes).await {
         Ok(true) => {
             let dead_bytes = inner.block_dead_bytes.load(Ordering::Relaxed);
-            if dead_bytes > inner.budget_bytes / DEAD_ROWS_BUDGET_FRACTION {
+            if dead_bytes > inner.max_dead_bytes() {
                 inner.block_dead_bytes.store(0, Ordering::Relaxed);
                 // After a failure the next vacuum frees the space.
                 let _ = client.batch_execute("VACUUM block_minute").await;
@@ -83,7 +83,7 @@ pub(super) async fn commit(inner: &PostgresInner, writes: Vec<Write>) -> Result<
             Ok(())
         }
         Ok(false) => Err(CommitError::Conflict),
-        // Two hubs changed the same rows and one of them is aborted, or a unique key is taken.
+        // Two hubs changed the same rows and PostgreSQL aborted this transaction, or a unique key is taken.
         Err(error)
             if matches!(
                 error.code(),
@@ -167,7 +167,8 @@ async fn apply(inner: &PostgresInner, tx: &Transaction<'_>, write: &Write) -> Re
                 &[&window.tier.id(), &id_bytes(window.host), &window.window_ms, &window.stamp];
             return Ok(tx.execute(sql, values).await? == 1);
         }
-        // Locked until the end of the transaction: watermarks do not advance before the writes that expect them.
+        // Locked until the end of the transaction: watermarks do not advance before the writes that expect
+        // them.
         Write::ExpectWatermarks(watermarks) => {
             return Ok(read::retention_watermarks(tx, "FOR SHARE").await? == *watermarks);
         }
@@ -226,24 +227,26 @@ async fn advance_watermark(tx: &Transaction<'_>, tier: Tier, ms: i64) -> Result<
     Ok(true)
 }
 
-/// Deletes this hub's head rows with a lower arrival number. Head rows are many, so their space is vacuumed often.
+/// Deletes this hub's head rows with a lower arrival number. Head rows are many, so their space is vacuumed
+/// often.
 pub(super) async fn truncate_head(inner: &PostgresInner, client: &Object, before: i64) -> Result<(), Error> {
-    let sql = "WITH deleted AS (DELETE FROM head WHERE hub = $1 AND arrival < $2 RETURNING length(payload) AS bytes) \
+    let sql = "WITH deleted AS (DELETE FROM head WHERE hub = $1 AND arrival < $2 \
+         RETURNING length(payload) AS bytes) \
          SELECT coalesce(sum(bytes), 0)::bigint FROM deleted";
     let deleted: i64 = client.query_one(sql, &[&inner.hub, &before]).await?.get(0);
     let deleted = deleted.cast_unsigned();
     let live = inner.head_live_bytes.load(Ordering::Relaxed);
     inner.head_live_bytes.fetch_sub(deleted.min(live), Ordering::Relaxed);
     let dead = inner.head_dead_bytes.fetch_add(deleted, Ordering::Relaxed) + deleted;
-    if dead > inner.budget_bytes / DEAD_ROWS_BUDGET_FRACTION {
+    if dead > inner.max_dead_bytes() {
         client.batch_execute("VACUUM head").await?;
         inner.head_dead_bytes.store(0, Ordering::Relaxed);
     }
     Ok(())
 }
 
-/// Drops empty partitions, deletes unused shapes and sequence numbers, and makes the space of deleted rows reusable
-/// with a plain VACUUM, which blocks no other statement.
+/// Drops empty partitions, deletes unused shapes and sequence numbers, and makes the space of deleted rows
+/// reusable with a plain VACUUM, which blocks no other statement.
 pub(super) async fn vacuum(inner: &PostgresInner, before_ms: i64) -> Result<(), StoreError> {
     let now = inner.clock.monotonic();
     {

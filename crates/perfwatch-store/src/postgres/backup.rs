@@ -1,5 +1,5 @@
-//! Backup to and restore from a SQLite file. Both engines have the same tables and columns, so a backup also moves
-//! an installation from one engine to the other.
+//! Backup to and restore from a SQLite file. Both engines have the same tables and columns, so a backup also
+//! moves an installation from one engine to the other.
 
 use super::error::unavailable;
 use super::inner::PostgresInner;
@@ -61,7 +61,7 @@ pub(super) async fn backup(inner: &PostgresInner, to: &Path) -> Result<(), Store
     let written = writer.await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
     let result = written.and(streamed.map_err(|error| unavailable(&error)));
     if result.is_err() {
-        // A partial backup must not be mistaken for a complete one.
+        // A partial backup must not be mistaken for a complete backup.
         let _ = std::fs::remove_file(to);
     }
     result

@@ -13,17 +13,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Maximum number of connections.
-const POOL_SIZE: usize = 8;
+const MAX_CONNECTIONS: usize = 8;
 /// Maximum time to wait for a connection.
 const POOL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Use of the budget above which the hub deletes detail. The rest is for space of deleted rows until a vacuum.
+/// Use of the budget above which the hub deletes detail. The rest is for space of deleted rows until a
+/// vacuum.
 pub(super) const EVICT_ABOVE_PERCENT: u64 = 70;
 /// Size in percent of the budget above which appends are rejected.
 pub(super) const REJECT_ABOVE_PERCENT: u64 = 85;
-/// Maximum share of the budget for head rows and the space of deleted head rows: one in this number.
-pub(super) const HEAD_BUDGET_FRACTION: u64 = 4;
-/// Share of the budget at which the space of deleted rows is vacuumed: one in this number.
-pub(super) const DEAD_ROWS_BUDGET_FRACTION: u64 = 32;
 
 pub(super) struct PostgresInner {
     pub(super) pool: Pool,
@@ -43,7 +40,7 @@ pub(super) struct PostgresInner {
     pub(super) head_dead_bytes: AtomicU64,
     /// Size of minute and hour blocks that were deleted since the last vacuum.
     pub(super) block_dead_bytes: AtomicU64,
-    /// Whether rows were deleted since the last vacuum.
+    /// True if rows were deleted since the last vacuum.
     pub(super) has_dead_rows: AtomicBool,
     pub(super) last_vacuum: Mutex<Duration>,
 }
@@ -64,7 +61,7 @@ impl PostgresInner {
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, connector, manager_config);
         let pool = Pool::builder(manager)
-            .max_size(POOL_SIZE)
+            .max_size(MAX_CONNECTIONS)
             .runtime(deadpool_postgres::Runtime::Tokio1)
             .wait_timeout(Some(POOL_TIMEOUT))
             .create_timeout(Some(POOL_TIMEOUT))
@@ -89,6 +86,16 @@ impl PostgresInner {
 
     pub(super) async fn client(&self) -> Result<Object, StoreError> {
         self.pool.get().await.map_err(|error| StoreError::Unavailable(error_chain(&error)))
+    }
+
+    /// Maximum disk space of the head: a quarter of the budget.
+    pub(super) fn max_head_bytes(&self) -> u64 {
+        self.budget_bytes / 4
+    }
+
+    /// Maximum space of deleted rows before it is vacuumed: a 32nd of the budget.
+    pub(super) fn max_dead_bytes(&self) -> u64 {
+        self.budget_bytes / 32
     }
 
     /// Disk space of the head: live rows, and deleted rows until the next vacuum.

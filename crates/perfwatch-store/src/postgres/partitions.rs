@@ -1,6 +1,6 @@
-//! Time partitions of the raw blocks. A partition is dropped once all its blocks are deleted, because only dropping a
-//! table returns space without blocking other statements. A partition must therefore be a small part of the disk
-//! budget: it is a day, an hour or five minutes wide, depending on the recent volume.
+//! Time partitions of the raw blocks. A partition is dropped once all its blocks are deleted, because only
+//! dropping a table returns space without blocking other statements. A partition must therefore be a small
+//! part of the disk budget: it is a day, an hour or five minutes wide, depending on the recent volume.
 
 use super::inner::PostgresInner;
 use deadpool_postgres::Object;
@@ -16,7 +16,8 @@ const HOUR_MS: i64 = 60 * MINUTE_MS;
 const PARTITION_WIDTHS_MS: [i64; 3] = [24 * HOUR_MS, HOUR_MS, 5 * MINUTE_MS];
 /// Minimum number of partitions that fit into the budget.
 const MIN_PARTITIONS: i64 = 16;
-/// Maximum time to wait for the lock that creating or dropping a partition needs. All other statements wait behind it.
+/// Maximum time to wait for the lock that creating or dropping a partition needs. All other statements wait
+/// behind it.
 const LOCK_TIMEOUT_MS: u32 = 500;
 
 fn partition_name(range: &Range<i64>) -> String {
@@ -50,7 +51,7 @@ async fn recent_widths(inner: &PostgresInner, client: &Object, at_ms: i64) -> Re
     Ok(widths_for(inner, bytes, last - first))
 }
 
-/// Creates the partition for a time unless it exists, with one of the given widths or with a width for the recent
+/// Creates the partition for a time unless it exists, with a given width or with a width for the recent
 /// volume. Another hub may create the same partition concurrently.
 pub(super) async fn ensure_partition(
     inner: &PostgresInner,
@@ -94,7 +95,7 @@ pub(super) async fn ensure_partition(
                 inner.partitions.lock().unwrap_or_else(PoisonError::into_inner).push(range);
                 return Ok(());
             }
-            // Another hub created this partition, or one that overlaps it.
+            // Another hub created this partition, or an overlapping partition.
             Err(error)
                 if matches!(
                     error.code(),

@@ -1,5 +1,5 @@
-//! Statements of each read in PostgreSQL. A segment takes two round trips: the directories of all its blocks, then
-//! the requested parts.
+//! Statements of each read in PostgreSQL. A segment takes two round trips: the directories of all its blocks,
+//! then the requested parts.
 
 use super::error::unavailable;
 use super::inner::{EVICT_ABOVE_PERCENT, PostgresInner, REJECT_ABOVE_PERCENT};
@@ -217,8 +217,8 @@ pub(super) async fn blocks(
 pub(super) async fn usage(inner: &PostgresInner) -> Result<DiskUsage, StoreError> {
     let sql = "SELECT \
          (SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c \
-          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema() AND c.relkind = 'r' \
-          AND (c.relname = ANY($1) OR c.relname LIKE 'block\\_raw\\_%')), \
+          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema() \
+          AND c.relkind = 'r' AND (c.relname = ANY($1) OR c.relname LIKE 'block\\_raw\\_%')), \
          (SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint FROM pg_inherits \
           WHERE inhparent = 'block_raw'::regclass), \
          (SELECT coalesce(sum(bytes), 0)::bigint FROM block_raw), \
@@ -231,8 +231,8 @@ pub(super) async fn usage(inner: &PostgresInner) -> Result<DiskUsage, StoreError
     let bytes = |column: usize| row.get::<_, i64>(column).cast_unsigned();
     let (disk_bytes, partition_bytes, head_bytes) = (bytes(0), bytes(1), bytes(5));
     let tier_bytes = [bytes(2), bytes(3), bytes(4)];
-    // TOAST chunks and indexes add about a tenth. The space within a partition is not reused before the partition is
-    // dropped, so a partition counts in full.
+    // TOAST chunks and indexes add about a tenth. The space within a partition is not reused before the
+    // partition is dropped, so a partition counts in full.
     let live_bytes = tier_bytes[1] + tier_bytes[2] + head_bytes;
     let used_bytes = live_bytes + live_bytes / 10 + partition_bytes;
     let append_limit_bytes = inner.budget_bytes / 100 * EVICT_ABOVE_PERCENT;

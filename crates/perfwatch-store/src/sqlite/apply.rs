@@ -11,8 +11,8 @@ use perfwatch_model::{HostId, wire};
 use perfwatch_tsdb::{Block, Tier};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, ToSql};
 
-/// Pages returned to the file system per call of [`vacuum`]: some milliseconds of work.
-const VACUUM_PAGES: u32 = 512;
+/// Maximum number of pages returned to the file system per call of [`vacuum`]: some milliseconds of work.
+const MAX_VACUUM_PAGES: u32 = 512;
 /// Minimum age of an unused shape before it is deleted.
 const UNUSED_SHAPE_TTL_MS: i64 = 2 * 86_400_000;
 
@@ -24,8 +24,8 @@ fn execute(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlit
 pub(super) fn apply(connection: &Connection, write: Write) -> rusqlite::Result<bool> {
     match write {
         Write::HostSeen(host, last_snapshot_ms, interval_ms) => {
-            let sql = "UPDATE host SET last_snapshot_ms = max(coalesce(last_snapshot_ms, ?2), ?2), interval_ms = ?3 \
-                 WHERE id = ?1";
+            let sql = "UPDATE host SET last_snapshot_ms = max(coalesce(last_snapshot_ms, ?2), ?2), \
+                 interval_ms = ?3 WHERE id = ?1";
             execute(connection, sql, &[&host.to_bytes(), &last_snapshot_ms, &interval_ms])?;
         }
         Write::PutBlock(tier, host, _, block) => put_block(connection, tier, host, &block)?,
@@ -145,7 +145,8 @@ pub(super) fn upsert_host(connection: &Connection, host: &HostRecord) -> rusqlit
     execute(connection, sql, &values).map(drop)
 }
 
-/// Deletes unused shapes and sequence numbers, and returns free pages to the file system while there are many.
+/// Deletes unused shapes and sequence numbers, and returns free pages to the file system while there are
+/// many.
 pub(super) fn vacuum(connection: &Connection, inner: &SqliteInner, before_ms: i64) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM sequence_range WHERE newest_ms < ?1", [before_ms])?;
     let count = connection.execute(
@@ -162,7 +163,7 @@ pub(super) fn vacuum(connection: &Connection, inner: &SqliteInner, before_ms: i6
     // A tenth of the pages may stay free, because it is reused soon.
     if pragma("freelist_count")? > pragma("page_count")? / 10 {
         // Each step frees one page, so the statement must be stepped to its end.
-        let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+        let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({MAX_VACUUM_PAGES})"))?;
         let mut steps = vacuum.query([])?;
         while steps.next()?.is_some() {}
     }

@@ -31,7 +31,8 @@ pub(super) fn backup(connection: &Connection, to: &Path) -> Result<(), StoreErro
     strip_secrets(&copy).map_err(failed)
 }
 
-/// Replaces the database in the data directory by a backup. The previous database is renamed and its path returned.
+/// Replaces the database in the data directory by a backup. The previous database is renamed and its path
+/// returned.
 pub(super) fn restore(
     options: &SqliteOptions,
     from: &Path,
@@ -69,8 +70,8 @@ pub(super) fn restore(
     Ok(previous)
 }
 
-/// Deletes signing keys, sessions and the other tables that are not part of a backup, so that a copy does not allow
-/// a login.
+/// Deletes signing keys, sessions and the other tables that are not part of a backup, so that a copy does not
+/// allow a login.
 pub(crate) fn strip_secrets(copy: &Connection) -> rusqlite::Result<()> {
     // Deleted rows are overwritten in the file, too.
     copy.execute_batch("PRAGMA secure_delete=ON")?;

@@ -11,7 +11,8 @@ mod migrations {
     refinery::embed_migrations!("migrations/sqlite");
 }
 
-/// Locks the data directory for one hub. The kernel releases the lock when the process ends, also after a crash.
+/// Locks the data directory for one hub. The kernel releases the lock when the process ends, also after a
+/// crash.
 pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
     let lock = File::create(folder.join("hub.lock")).map_err(|error| store_error(folder, &error))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
@@ -19,8 +20,8 @@ pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
     Ok(lock)
 }
 
-/// Restricts the data directory and the database files to their owner, because they contain session hashes and
-/// signing keys. SQLite creates its log with the mode of the database file.
+/// Restricts the data directory and the database files to their owner, because they contain session hashes
+/// and signing keys. SQLite creates its log with the mode of the database file.
 pub(super) fn restrict_permissions(folder: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
     for suffix in ["", "-wal", "-shm"] {
@@ -45,8 +46,8 @@ pub(super) fn prepare(connection: &Connection, options: &SqliteOptions) -> rusql
     connection.execute_batch(&format!(
         "PRAGMA page_size={PAGE_BYTES}; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; \
          PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint={checkpoint_pages}; \
-         PRAGMA journal_size_limit={}; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY; PRAGMA secure_delete=FAST; \
-         PRAGMA max_page_count={}",
+         PRAGMA journal_size_limit={}; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY; \
+         PRAGMA secure_delete=FAST; PRAGMA max_page_count={}",
         options.wal_bytes(),
         options.pages()
     ))

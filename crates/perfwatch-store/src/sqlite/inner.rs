@@ -14,8 +14,9 @@ use std::time::Duration;
 pub(super) const FILE_NAME: &str = "history.db";
 /// Page size in bytes; suits blobs of some 10 kB.
 pub(super) const PAGE_BYTES: u64 = 8_192;
-/// Reserve for sealing and roll-up of what a large fleet sends in a minute.
-const RESERVED_PAGES: u64 = (64 << 20) / PAGE_BYTES;
+/// Maximum reserve of a small budget; suffices for sealing and roll-up of what a large fleet sends in a
+/// minute.
+const MAX_RESERVED_PAGES: u64 = (64 << 20) / PAGE_BYTES;
 /// Id of the only hub that uses a SQLite store.
 pub(super) const LOCAL_HUB_ID: &str = "local";
 /// Maximum time that a statement waits for a lock of another process.
@@ -24,7 +25,7 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Options of a SQLite store.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
-    /// Data directory.
+    /// Data directory of the hub.
     pub folder: PathBuf,
     /// Disk budget in bytes: maximum size of the database file and its log together.
     pub budget_bytes: u64,
@@ -36,11 +37,11 @@ impl SqliteOptions {
         (self.budget_bytes / 16).clamp(4 * PAGE_BYTES, 16 << 20)
     }
 
-    /// Pages that sealing and roll-up may use after appends are rejected, because data can only be deleted after
-    /// its roll-up. A larger share of a small budget.
+    /// Pages that sealing and roll-up may use after appends are rejected, because data can only be deleted
+    /// after its roll-up. A larger share of a small budget.
     pub(super) fn reserve_pages(&self) -> u64 {
         let pages = self.pages();
-        (pages / 16).max((pages / 4).min(RESERVED_PAGES))
+        (pages / 16).max((pages / 4).min(MAX_RESERVED_PAGES))
     }
 
     pub(super) fn pages(&self) -> u64 {
@@ -50,15 +51,15 @@ impl SqliteOptions {
 
 pub(super) struct SqliteInner {
     pub(super) path: PathBuf,
-    /// Number of used pages above which appends are rejected. The remaining pages are reserved for sealing and
-    /// roll-up.
+    /// Number of used pages above which appends are rejected. The remaining pages are reserved for sealing
+    /// and roll-up.
     pub(super) append_limit_pages: u64,
     /// Size of the head rows, and its limit: sealed rows must fit into the reserve.
     pub(super) head_bytes: AtomicU64,
     pub(super) max_head_bytes: u64,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) shapes: ShapeCache,
-    /// Idle read connections.
+    /// Read connections that are idle.
     pub(super) readers: Mutex<Vec<Connection>>,
     /// Lock of the data directory; `None` for stores that are opened read-only or beside a running hub.
     pub(super) _lock: Option<File>,

@@ -68,12 +68,12 @@ impl PendingReply {
     }
 }
 
-/// State of one commit.
+/// State of a commit.
 struct Batch<'a> {
     inner: &'a SqliteInner,
     touched_shapes: &'a HashMap<ShapeId, Duration>,
     now: Duration,
-    /// Whether appends are rejected because of the disk budget.
+    /// True if appends are rejected because of the disk budget.
     over_budget: bool,
     /// Encoded rows of all appends.
     rows: Vec<u8>,
@@ -167,7 +167,8 @@ impl Writer {
         }
     }
 
-    /// Whether appends are rejected: the remaining space of the budget is reserved for sealing and roll-up.
+    /// Returns whether appends are rejected: the remaining space of the budget is reserved for sealing and
+    /// roll-up.
     fn over_budget(&self) -> bool {
         let pragma = |name: &str| {
             self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap_or_default()
@@ -177,7 +178,8 @@ impl Writer {
             || self.inner.head_bytes.load(Ordering::Relaxed) > self.inner.max_head_bytes
     }
 
-    /// Truncates a log that exceeds its limit. Readers prevent SQLite from reusing it, so this waits briefly for them.
+    /// Truncates a log that exceeds its limit. Readers prevent SQLite from reusing it, so this waits briefly
+    /// for them.
     fn limit_wal(&self) {
         let mut wal = self.inner.path.clone().into_os_string();
         wal.push("-wal");

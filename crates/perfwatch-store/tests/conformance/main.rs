@@ -1,4 +1,5 @@
-//! Conformance of both engines: each case is one test per engine. Tests of a single engine are in its own module.
+//! Conformance of both engines: each case is one test per engine. Tests of a single engine are in its own
+//! module.
 
 #![expect(clippy::unwrap_used, reason = "tests panic on errors")]
 
@@ -67,6 +68,8 @@ conformance! {
     incidents::host_last_seen_is_replaced,
     incidents::state_columns_accept_every_value,
     servers::server_updates_check_version,
+    servers::host_key_is_pinned_and_replaced_on_request,
+    servers::collections_update_their_server,
     servers::each_job_is_claimed_once,
     servers::failing_servers_have_a_worker_quota,
 }

@@ -44,58 +44,69 @@ pub(crate) async fn server_updates_check_version(store: &Arc<dyn Store>) {
     assert_conflict(store, [updated.update(1)]).await;
     let stored = ServerRow::get(store, enabled.id).await.unwrap().unwrap();
     assert_eq!(stored, ServerRow { version: 2, ..updated.clone() });
+    apply(store, ServerRow::delete(enabled.id).into_iter().chain(ServerRow::delete(disabled.id))).await;
+    assert_conflict(store, ServerRow::delete(enabled.id)).await;
+}
+
+pub(crate) async fn host_key_is_pinned_and_replaced_on_request(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let row = ServerRow { version: 2, ..server("pinned", true) };
+    let id = row.id;
+    apply(store, [row.insert()]).await;
     // The first key of the current version is pinned.
     apply(
         store,
         [
-            ServerRow::pin_host_key(enabled.id, 1, "key z"),
-            ServerRow::pin_host_key(enabled.id, 2, "key a"),
-            ServerRow::pin_host_key(enabled.id, 2, "key b"),
+            ServerRow::pin_host_key(id, 1, "key z"),
+            ServerRow::pin_host_key(id, 2, "key a"),
+            ServerRow::pin_host_key(id, 2, "key b"),
         ],
     )
     .await;
     // A failure of an older version does not block the current one.
-    apply(store, [ServerRow::block(enabled.id, 1, "authentication_failed", None)]).await;
-    assert_eq!(ServerRow::get(store, enabled.id).await.unwrap().unwrap().blocked_reason, None);
-    apply(store, [ServerRow::block(enabled.id, 2, "host_key_changed", Some("key c"))]).await;
-    let stored = ServerRow::get(store, enabled.id).await.unwrap().unwrap();
+    apply(store, [ServerRow::block(id, 1, "authentication_failed", None)]).await;
+    assert_eq!(ServerRow::get(store, id).await.unwrap().unwrap().blocked_reason, None);
+    apply(store, [ServerRow::block(id, 2, "host_key_changed", Some("key c"))]).await;
+    let stored = ServerRow::get(store, id).await.unwrap().unwrap();
     assert_eq!(stored.host_key.as_deref(), Some("key a"));
     assert_eq!(
         (stored.blocked_reason.as_deref(), stored.offered_host_key.as_deref()),
         (Some("host_key_changed"), Some("key c"))
     );
-    apply(store, [stored.update(2), ServerRow::accept_host_key(enabled.id, "key c")]).await;
-    let stored = ServerRow::get(store, enabled.id).await.unwrap().unwrap();
+    apply(store, [stored.update(2), ServerRow::accept_host_key(id, "key c")]).await;
+    let stored = ServerRow::get(store, id).await.unwrap().unwrap();
     assert_eq!(
         (stored.host_key.as_deref(), stored.blocked_reason, stored.offered_host_key),
         (Some("key c"), None, None)
     );
-    apply(
-        store,
-        [ServerRow::reencrypt(enabled.id, &[8], &[7]), ServerRow::reencrypt(enabled.id, &[9], &[6])],
-    )
-    .await;
-    assert_eq!(
-        ServerRow::get(store, enabled.id).await.unwrap().unwrap().encrypted_credentials,
-        Some(vec![6])
-    );
-    // Results and counter state of collections.
+    apply(store, [ServerRow::reencrypt(id, &[8], &[7]), ServerRow::reencrypt(id, &[1, 2, 3], &[6])]).await;
+    assert_eq!(ServerRow::get(store, id).await.unwrap().unwrap().encrypted_credentials, Some(vec![6]));
+    apply(store, [ServerRow::reset_host_state(id)]).await;
+    assert_eq!(ServerRow::get(store, id).await.unwrap().unwrap().host_key, None);
+    apply(store, ServerRow::delete(id)).await;
+}
+
+pub(crate) async fn collections_update_their_server(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let row = server("collected", true);
+    let id = row.id;
+    apply(store, [row.insert()]).await;
     for (finished_ms, cause) in
         [(1_000, None), (2_000, Some("timed_out")), (3_000, Some("connection_closed"))]
     {
-        let collection = collection(enabled.id, finished_ms, cause);
+        let collection = collection(id, finished_ms, cause);
         let counters = cause.is_none().then_some(&b"counters"[..]);
         apply(
             store,
             [
                 collection.insert(),
-                collection.update_server(3, counters),
-                collection.update_server(2, Some(b"old")),
+                collection.update_server(1, counters),
+                collection.update_server(7, Some(b"outdated")),
             ],
         )
         .await;
     }
-    let stored = ServerRow::get(store, enabled.id).await.unwrap().unwrap();
+    let stored = ServerRow::get(store, id).await.unwrap().unwrap();
     assert_eq!(
         (stored.last_run_ms, stored.last_success_ms, stored.last_duration_ms),
         (Some(3_000), Some(1_000), Some(120))
@@ -104,24 +115,20 @@ pub(crate) async fn server_updates_check_version(store: &Arc<dyn Store>) {
         (stored.last_cause.as_deref(), stored.last_error.as_deref()),
         (Some("connection_closed"), Some("cause: connection_closed"))
     );
-    assert_eq!(ServerRow::counter_state(store, enabled.id).await.unwrap().as_deref(), Some(&b"counters"[..]));
-    let collections = CollectionRow::list(store, enabled.id, None, 2).await.unwrap();
-    assert_eq!(
-        collections.iter().map(|collection| collection.finished_ms).collect::<Vec<_>>(),
-        [3_000, 2_000]
-    );
-    let collections = CollectionRow::list(store, enabled.id, Some(collections[1].id), 2).await.unwrap();
-    assert_eq!(collections.iter().map(|collection| collection.finished_ms).collect::<Vec<_>>(), [1_000]);
+    assert_eq!(ServerRow::counter_state(store, id).await.unwrap().as_deref(), Some(&b"counters"[..]));
+    let collections = CollectionRow::list(store, id, None, 2).await.unwrap();
+    assert_eq!(times(&collections), [3_000, 2_000]);
+    let collections = CollectionRow::list(store, id, Some(collections[1].id), 2).await.unwrap();
+    assert_eq!(times(&collections), [1_000]);
     apply(store, [CollectionRow::purge(2_500, 1_500)]).await;
-    let collections = CollectionRow::list(store, enabled.id, None, 9).await.unwrap();
-    assert_eq!(
-        collections.iter().map(|collection| collection.finished_ms).collect::<Vec<_>>(),
-        [3_000, 2_000]
-    );
-    apply(store, ServerRow::delete(enabled.id)).await;
-    assert_conflict(store, ServerRow::delete(enabled.id)).await;
-    assert!(CollectionRow::list(store, enabled.id, None, 9).await.unwrap().is_empty());
-    apply(store, ServerRow::delete(disabled.id)).await;
+    let collections = CollectionRow::list(store, id, None, 9).await.unwrap();
+    assert_eq!(times(&collections), [3_000, 2_000]);
+    apply(store, ServerRow::delete(id)).await;
+    assert!(CollectionRow::list(store, id, None, 9).await.unwrap().is_empty());
+}
+
+fn times(collections: &[CollectionRow]) -> Vec<i64> {
+    collections.iter().map(|collection| collection.finished_ms).collect()
 }
 
 async fn claim(store: &dyn Store, now_ms: i64, limit: i64) -> (Uuid, Vec<JobRow>) {
@@ -159,7 +166,7 @@ pub(crate) async fn each_job_is_claimed_once(store: &Arc<dyn Store>) {
     let (other, second) = claim(store, 2_500, 5).await;
     assert_eq!((second.len(), second[0].server), (1, ids[1]));
     assert_eq!(states(store, 2_500).await, [0, 1, 2, 0, 0]);
-    // A manual run does not add a second job while one is active; a waiting job becomes due.
+    // A manual run does not add a second job during an active job; a waiting job becomes due.
     apply(
         store,
         [
@@ -263,7 +270,7 @@ pub(crate) async fn failing_servers_have_a_worker_quota(store: &Arc<dyn Store>) 
         )
         .await;
     }
-    // The last server was never collected, and a user waits for the one before it.
+    // The last server was never collected, and a user waits for the server before it.
     apply(store, [CollectionJobs::schedule(ids[5], 1_005), CollectionJobs::run_now(ids[4], 999)]).await;
     let claim = async |total, failing| {
         let lease = Uuid::now_v7();
