@@ -48,7 +48,7 @@ export class TestSite {
     this.address = await new Promise<string>((resolve, reject) => {
       hub.stdout!.on('data', (text: Buffer) => {
         this.output += text.toString()
-        const address = /is at http:\/\/(\S+)\n/.exec(this.output)?.[1]
+        const address = /is listening on http:\/\/(\S+)\n/.exec(this.output)?.[1]
         if (address && (this.withAdmin || this.output.includes('/setup#'))) resolve(address)
       })
       hub.on('exit', (code) => reject(new Error(`the hub exited with ${code}`)))
