@@ -74,7 +74,8 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
         );
         if let (Some(exporter_process), Some(before)) = (&exporter_process, before.1) {
             println!(
-                "           node-exporter    {:.2} % of a core, {:.1} MB resident ({} kB per scrape, without processes)",
+                "           node-exporter    {:.2} % of a core, {:.1} MB resident \
+         ({} kB per scrape, without processes)",
                 share(before, cpu(exporter_process)?),
                 exporter_process.resident_mb()?,
                 scraped.load(Ordering::Relaxed) / 1000

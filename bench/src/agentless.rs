@@ -33,7 +33,8 @@ fn live_probe(capture: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
     };
     let (uptime, monotonic) = (value_line(b"/proc/uptime")?, value_line(b"@monotonic_ms")?);
     let script = format!(
-        "read up idle </proc/uptime\nexec sed \"{uptime}s/.*/$up $idle/;{monotonic}s/.*/${{up%.*}}${{up#*.}}0/\" {}\n",
+        "read up idle </proc/uptime\n\
+         exec sed \"{uptime}s/.*/$up $idle/;{monotonic}s/.*/${{up%.*}}${{up#*.}}0/\" {}\n",
         capture.display()
     );
     let program = folder.join("live-probe");
@@ -72,7 +73,8 @@ pub(crate) fn run(count: u64, seconds: u64, workers: u64) -> anyhow::Result<()> 
     for index in 0..count {
         let sshd = &sshds[usize::try_from(index / SERVERS_PER_SSHD)?];
         let request = json!({ "name": format!("host-{index:04}"), "address": sshd.address().ip().to_string(),
-            "port": sshd.address().port(), "user": user, "credentials": { "kind": "key", "key": sshd.key("ed25519") }, 
+            "port": sshd.address().port(), "user": user,
+            "credentials": { "kind": "key", "key": sshd.key("ed25519") },
             "interval": "1m", "enabled": true });
         let post = http.post(format!("{}/api/v1/servers", hub.url)).header("Authorization", hub.bearer());
         let mut response = post.content_type("application/json").send(request.to_string())?;

@@ -34,7 +34,7 @@ fn resident_mb() -> f64 {
     process::resident_mb("self").unwrap_or(f64::NAN)
 }
 
-/// Measures the evaluation of all rules of a fleet, one snapshot per host and round.
+/// Measures the evaluation of all rules of a fleet; a round is a snapshot of every host.
 fn measure_evaluation(hosts: usize, count: usize) {
     let (catalog, clock) = (catalog(), SystemClock::new());
     let mut simulated: Vec<SimHost> =
@@ -72,7 +72,10 @@ fn measure_evaluation(hosts: usize, count: usize) {
         "{hosts} hosts × {count} rules = {instances} alert instances; {} transitions in {TICKS} ticks",
         transitions.len()
     );
-    println!("  per snapshot: p50 {p50:.2} µs, p99 {p99:.2}, max {max:.2} (of rounds); first {first:.1} µs");
+    println!(
+        "  per snapshot: p50 {p50:.2} µs, p99 {p99:.2}, max {max:.2} (of rounds); \
+         first {first:.1} µs"
+    );
     println!(
         "  at {INTERVAL_MS} ms: {:.1} % of one core",
         p50 * hosts as f64 / f64::from(INTERVAL_MS) / 10.0
@@ -118,7 +121,8 @@ fn notification_latency(rounds: u64) -> anyhow::Result<()> {
             &json!(null),
         )?;
     }
-    let rule = json!({ "name": "busy", "condition": { "kind": "threshold", "metric": "cpu.usage", "threshold": 90 } });
+    let condition = json!({ "kind": "threshold", "metric": "cpu.usage", "threshold": 90 });
+    let rule = json!({ "name": "busy", "condition": condition });
     api.request("POST", "/api/v1/rules", &rule)?;
     let (webhook, mail) = (HttpRecorder::start(), SmtpRecorder::start());
     api.request(
@@ -126,7 +130,8 @@ fn notification_latency(rounds: u64) -> anyhow::Result<()> {
         "/api/v1/channels",
         &json!({ "name": "hook", "kind": "webhook", "settings": { "url": webhook.url() } }),
     )?;
-    let smtp = json!({ "to": "a@example.org", "from": "b@example.org", "server": "127.0.0.1", "port": mail.port().to_string(), "security": "none" });
+    let smtp = json!({ "to": "a@example.org", "from": "b@example.org", "server": "127.0.0.1",
+                       "port": mail.port().to_string(), "security": "none" });
     api.request("POST", "/api/v1/channels", &json!({ "name": "mail", "kind": "email", "settings": smtp }))?;
     let (mut by_http, mut by_mail) = (Vec::new(), Vec::new());
     for number in 0..rounds {
@@ -157,7 +162,7 @@ fn notification_latency(rounds: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Measures backtests over seven days of one host at 2 s.
+/// Measures backtests over seven days of a host at 2 s.
 fn backtest(api: &Api<'_>, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
     let catalog = catalog();
     let mut host = SimHost::new(&catalog, 1, 0);
@@ -179,21 +184,25 @@ fn backtest(api: &Api<'_>, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
         ),
         (
             "average of 5 min",
-            json!({ "kind": "threshold", "metric": "cpu.usage", "aggregate": "mean", "window": "5m", "threshold": 60 }),
+            json!({ "kind": "threshold", "metric": "cpu.usage", "aggregate": "mean", "window": "5m",
+                    "threshold": 60 }),
             "0s",
         ),
         (
             "95th percentile of 30 min",
-            json!({ "kind": "threshold", "metric": "cpu.usage", "aggregate": "p95", "window": "30m", "threshold": 60 }),
+            json!({ "kind": "threshold", "metric": "cpu.usage", "aggregate": "p95", "window": "30m",
+                    "threshold": 60 }),
             "0s",
         ),
         (
             "each of three mounts, forecast",
-            json!({ "kind": "forecast", "metric": "filesystem.used_percent", "lookback": "6h", "horizon": "24h", "target": 100 }),
+            json!({ "kind": "forecast", "metric": "filesystem.used_percent", "lookback": "6h",
+                    "horizon": "24h", "target": 100 }),
             "0s",
         ),
     ] {
-        let rule = json!({ "name": "x", "for": hold_for, "condition": condition, "hosts": { "hosts": [host.id.0] } });
+        let rule = json!({ "name": "x", "for": hold_for, "condition": condition,
+                           "hosts": { "hosts": [host.id.0] } });
         let response =
             api.request("POST", "/api/v1/rules/backtest", &json!({ "rule": rule, "from": "-7d" }))?;
         let host = &response["hosts"][0];
@@ -208,7 +217,7 @@ fn backtest(api: &Api<'_>, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs all measurements.
+/// Runs evaluation, latency and backtest.
 pub(crate) fn run(hosts: u64, rules: u64) -> anyhow::Result<()> {
     measure_evaluation(usize::try_from(hosts)?, usize::try_from(rules)?);
     notification_latency(30)

@@ -152,7 +152,7 @@ fn series_name(metric: &str) -> String {
     metric.replace('.', "_")
 }
 
-/// Encodes the ticks of one host; the protocol requires sorted labels.
+/// Encodes the ticks of a host; the protocol requires sorted labels.
 fn write_request(host: &SimHost, ticks: &[Snapshot]) -> Vec<u8> {
     let columns = host.shape().columns().iter().enumerate();
     let timeseries = columns.map(|(index, column)| {

@@ -27,7 +27,8 @@ pub(crate) fn run(seconds: u64, backend: Option<&str>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let start_ms = (clock.wall_ms() - BACKFILL_MS) / HOUR_MS * HOUR_MS;
     println!(
-        "{HOSTS} simulated hosts, one tick per {INTERVAL_MS} ms of simulated time, {BATCH_ROWS} ticks per request, {SENDERS} senders on the same machine"
+        "{HOSTS} simulated hosts, one tick per {INTERVAL_MS} ms of simulated time, \
+         {BATCH_ROWS} ticks per request, {SENDERS} senders on the same machine"
     );
     let is_selected = |name: &str| backend.is_none_or(|backend| backend.eq_ignore_ascii_case(name));
     if is_selected("sqlite") {
@@ -67,7 +68,8 @@ fn measure(
     let [raw, minutes, hours] = usage.tier_bytes;
     let per_sample = |bytes: u64| bytes as f64 / report.samples as f64;
     println!(
-        "  bytes per sample: raw {:.2} with processes, minutes {:.3}, hours {:.4}; file {:.2} ({} MB), {:.0} % of it reusable",
+        "  bytes per sample: raw {:.2} with processes, minutes {:.3}, hours {:.4}; \
+         file {:.2} ({} MB), {:.0} % of it reusable",
         per_sample(raw),
         per_sample(minutes),
         per_sample(hours),

@@ -19,7 +19,8 @@ pub(crate) fn run(seconds: u64) -> anyhow::Result<()> {
     let root = perfwatch_collect::LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), "/".as_ref());
     let snapshot = perfwatch_agent::collect_once(Arc::new(root), &set, Duration::from_millis(200), &clock)?;
     println!(
-        "{SENDERS} senders and the hub share the cores of this machine; snapshots of {} columns, uncompressed",
+        "{SENDERS} senders and the hub share the cores of this machine; \
+         snapshots of {} columns, uncompressed",
         snapshot.values.len()
     );
     for size in [1, 25] {

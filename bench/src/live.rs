@@ -90,7 +90,8 @@ pub(crate) fn clients(address: &str, count: u64, ticks: u64) -> anyhow::Result<(
             request.headers_mut().insert("authorization", bearer.parse()?);
             let (mut socket, _) = connect_async(request).await?;
             if n % 2 == 1 {
-                let message = json!({ "subscribe": { "hosts": ["bench"], "metrics": ["cpu.*", "memory.*", "network.*"] } });
+                let metrics = ["cpu.*", "memory.*", "network.*"];
+                let message = json!({ "subscribe": { "hosts": ["bench"], "metrics": metrics } });
                 socket.send(Message::Text(message.to_string().into())).await?;
             }
             let mut delays = Vec::new();
@@ -114,7 +115,8 @@ pub(crate) fn clients(address: &str, count: u64, ticks: u64) -> anyhow::Result<(
     let received = delays.len();
     let (p50, p99, max) = percentiles(delays);
     println!(
-        "  post → received:     p50 {p50:.0} ms, p99 {p99:.0} ms, max {max:.0} ms ({received} of {} messages)",
+        "  post → received:     p50 {p50:.0} ms, p99 {p99:.0} ms, max {max:.0} ms \
+         ({received} of {} messages)",
         count * ticks
     );
     Ok(())

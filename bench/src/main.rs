@@ -3,7 +3,7 @@
 //!
 //! - `alerts`: evaluation of the rules of a large fleet; latency from snapshot to notification;
 //!   backtest over a week.
-//! - `collect`: duration and allocations of one collection, with 300 additional processes.
+//! - `collect`: duration and allocations of a collection, with 300 additional processes.
 //! - `agent`: CPU usage and memory of the agent at 1 s and 2 s, compared with
 //!   prometheus-node-exporter scraped at the same interval, in the same run.
 //! - `live`: latency from post to receipt with 1,000 WebSocket clients.

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Requests per second of one agent.
+/// Requests per second of each agent.
 const AGENT_LIMIT: u32 = 1;
 const SENDERS: u64 = 24;
 const OVERLOAD_FACTOR: u32 = 100;
 
-/// Enrolled agent.
+/// Enrolled agent with its simulated host.
 struct Agent {
     host: SimHost,
     bearer: String,
@@ -150,7 +150,8 @@ pub(crate) fn run(count: u64, seconds: u64) -> anyhow::Result<()> {
     let (p50, p99, max) = percentiles(durations.into_inner().unwrap_or_default());
     let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     println!(
-        "  {count} agents at {AGENT_LIMIT}/s for {seconds} s: {} accepted, {} rejected; p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms",
+        "  {count} agents at {AGENT_LIMIT}/s for {seconds} s: {} accepted, {} rejected; \
+         p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms",
         value(&accepted),
         value(&rejected)
     );

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Deadline of the `next` methods; long, because test machines may be slow.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Recorded HTTP request.
+/// HTTP request received by an [`HttpRecorder`].
 #[derive(Debug, Clone)]
 pub struct ReceivedRequest {
     /// Method in upper case, such as `POST`.
@@ -116,10 +116,10 @@ impl HttpRecorder {
     }
 }
 
-/// Recorded mail.
+/// Mail received by an [`SmtpRecorder`].
 #[derive(Debug, Clone)]
 pub struct Mail {
-    /// Envelope recipients.
+    /// Recipients of the envelope (`RCPT TO`).
     pub to: Vec<String>,
     /// Headers and body; folded headers and soft line breaks are joined.
     pub data: String,
@@ -185,7 +185,7 @@ impl SmtpRecorder {
         Self { port, mails: Mutex::new(mails), rejection }
     }
 
-    /// Port on 127.0.0.1.
+    /// Port of the server on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }

@@ -38,7 +38,7 @@ impl Redis {
         let _ = std::fs::remove_file(self.socket());
     }
 
-    /// Kills the server and starts an empty one on the same socket.
+    /// Kills the server and starts an empty server on the same socket.
     pub fn restart(&mut self) {
         self.kill();
         let socket = self.socket();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// User of servers with password authentication.
 pub const USER: &str = "watched";
-/// Password of [`USER`].
+/// Password of the user [`USER`].
 pub const PASSWORD: &str = "watch me";
 /// Hash of [`PASSWORD`] in the format of shadow(5).
 const PASSWORD_HASH: &str =
@@ -191,11 +191,11 @@ impl Drop for Sshd {
 /// Behavior of a [`FaultyServer`] on each connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultScript {
-    /// Sends nothing.
+    /// Sends nothing, not even the banner.
     Silent,
     /// Sends the banner slowly, five bytes per second.
     SlowBanner,
-    /// Sends random bytes.
+    /// Sends random bytes instead of the banner.
     RandomBytes,
     /// Sends banner lines without end.
     EndlessBanner,

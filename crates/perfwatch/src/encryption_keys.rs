@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 /// Length of a key in text form: 32 bytes as hexadecimal digits.
-const HEX_DIGITS: usize = 64;
+const KEY_HEX_LEN: usize = 64;
 
 /// Path of the key file that is created if `hub.encryption_key` is empty.
 fn key_path(settings: &Settings) -> PathBuf {
@@ -25,15 +25,15 @@ fn parse(text: &str) -> Result<Vec<[u8; 32]>, String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let keys: Option<Vec<[u8; 32]>> = lines.map(parse_key).collect();
     keys.filter(|keys| !keys.is_empty())
-        .ok_or_else(|| format!("expected one key of {HEX_DIGITS} hexadecimal digits per line"))
+        .ok_or_else(|| format!("expected one key of {KEY_HEX_LEN} hexadecimal digits per line"))
 }
 
 fn parse_key(line: &str) -> Option<[u8; 32]> {
-    if line.len() != HEX_DIGITS || !line.is_ascii() {
+    if line.len() != KEY_HEX_LEN || !line.is_ascii() {
         return None;
     }
     let mut key = [0; 32];
-    for (byte, start) in key.iter_mut().zip((0..HEX_DIGITS).step_by(2)) {
+    for (byte, start) in key.iter_mut().zip((0..KEY_HEX_LEN).step_by(2)) {
         *byte = u8::from_str_radix(line.get(start..start + 2)?, 16).ok()?;
     }
     Some(key)
@@ -73,7 +73,8 @@ pub(crate) fn load_or_create(settings: &Settings) -> anyhow::Result<EncryptionKe
             tracing::info!(file, "created an encryption key; store a copy separately from backups");
             if matches!(crate::store::store_url(settings)?, StoreUrl::Postgres(_)) {
                 tracing::warn!(
-                    "hubs that share a database need the same encryption key; set hub.encryption_key or copy this file"
+                    "hubs that share a database need the same encryption key; \
+                     set hub.encryption_key or copy this file"
                 );
             }
             parse(&text).map(EncryptionKeys).map_err(anyhow::Error::msg)
@@ -88,7 +89,8 @@ pub(crate) fn load_or_create(settings: &Settings) -> anyhow::Result<EncryptionKe
 pub(crate) fn rotate_key(settings: &Settings) -> anyhow::Result<()> {
     if settings.hub.encryption_key.is_some() {
         anyhow::bail!(
-            "hub.encryption_key is configured: insert a new line of {HEX_DIGITS} hexadecimal digits before its first line"
+            "hub.encryption_key is configured: insert a new line \
+             of {KEY_HEX_LEN} hexadecimal digits before its first line"
         );
     }
     load_or_create(settings)?;

@@ -74,7 +74,7 @@ pub(crate) async fn postgres(
     Ok(PostgresStore::connect(url, hub_id, settings.hub.disk_budget.0, clock).await?)
 }
 
-/// Loads the id that distinguishes the hubs of one database; creates it on first use.
+/// Loads the id of this hub, unique among the hubs that share a database; creates it on first use.
 fn load_or_create_hub_id(settings: &Settings) -> anyhow::Result<String> {
     let path = settings.data.join("hub-id");
     if let Ok(text) = std::fs::read_to_string(&path)

@@ -22,7 +22,7 @@ struct AgentCli {
 pub(super) struct AgentFlags {
     #[command(subcommand)]
     command: Option<AgentCommand>,
-    /// Hub URL [default: http://127.0.0.1:8000]
+    /// URL of the hub [default: http://127.0.0.1:8000]
     #[arg(long, global = true, value_name = "URL")]
     hub: Option<String>,
     /// Enrollment token from the Agents page; better in a file: file:/etc/perfwatch/token

@@ -36,7 +36,7 @@ enum Command {
     Hub(HubFlags),
     /// Run the agent of this machine
     Agent(AgentFlags),
-    /// Manage users
+    /// Manage users and their API tokens
     User(UserFlags),
     /// Print one snapshot of this machine
     Once(OnceFlags),
@@ -90,7 +90,7 @@ struct UserFlags {
 
 #[derive(Debug, Args)]
 struct BackupFlags {
-    /// Backup file
+    /// Path of the backup file
     file: PathBuf,
     /// Database: sqlite:DIRECTORY or postgres://… [default: SQLite in the data directory]
     #[arg(long, value_name = "STORE")]
@@ -113,7 +113,7 @@ struct ExportFlags {
     /// raw (every tick), 1m or 1h
     #[arg(long, default_value = "raw")]
     tier: String,
-    /// csv or jsonl
+    /// Output format: csv or jsonl
     #[arg(long, default_value = "csv")]
     format: String,
     /// Database: sqlite:DIRECTORY or postgres://… [default: SQLite in the data directory]
@@ -135,7 +135,7 @@ struct SimulateFlags {
     /// Seed of the random values; equal seeds create equal fleets
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Hub URL
+    /// URL of the hub that receives the snapshots
     #[arg(long, default_value = "http://127.0.0.1:8000", value_name = "URL")]
     hub: String,
     /// Token with the scope ingest; better from the environment [env: PERFWATCH_AGENT_TOKEN]

@@ -90,7 +90,8 @@ pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Progra
         println!("\n    systemctl daemon-reload && systemctl enable --now perfwatch-agent\n");
     } else {
         println!(
-            "\n    PERFWATCH_CONFIG=/etc/perfwatch/agent.yaml {command}\n\nfrom the service manager of this system."
+            "\n    PERFWATCH_CONFIG=/etc/perfwatch/agent.yaml {command}\n\n\
+             from the service manager of this system."
         );
     }
     Ok(())
@@ -174,8 +175,8 @@ fn chown_to_service_user(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses symbolic links in the state directory. It may belong to the unprivileged service user,
-/// who could redirect writes of root with a link.
+/// Refuses symbolic links in the state directory. It may belong to the unprivileged service
+/// user: a link could redirect the writes of root.
 fn reject_symlinks(state: &Path) -> anyhow::Result<()> {
     for path in [state.to_owned(), state.join("secret"), state.join("secret.new"), state.join("host-id")] {
         let is_link = std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_symlink());

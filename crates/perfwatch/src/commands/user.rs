@@ -12,11 +12,11 @@ use std::sync::Arc;
 /// Subcommands of `perfwatch user`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum UserCommand {
-    /// List users
+    /// List users and their roles
     List,
     /// Create a user (prompts for the password or reads it from standard input)
     Add {
-        /// Login name
+        /// Login name of the new user
         name: String,
         /// viewer, operator or admin
         #[arg(long, default_value = "viewer")]
@@ -24,12 +24,12 @@ pub(crate) enum UserCommand {
     },
     /// Set a new password, end all sessions, disable two-factor authentication
     Password {
-        /// Login name
+        /// Login name of the user
         name: String,
     },
     /// Delete a user and their tokens
     Remove {
-        /// Login name
+        /// Login name of the deleted user
         name: String,
     },
     /// Create an API token and print it

@@ -20,14 +20,16 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ),
     (
         "hub.trusted_proxies",
-        "Proxies (addresses or CIDR ranges) whose `X-Forwarded-For`, `-Proto` and `-Host` headers are trusted.",
+        "Proxies (addresses or CIDR ranges) whose `X-Forwarded-For`, `-Proto` and \
+         `-Host` headers are trusted.",
     ),
     ("hub.tls.cert", "TLS certificate chain (PEM); reloaded on change."),
     ("hub.tls.key", "TLS private key (PEM)."),
     ("hub.admin.name", "Name of the initial administrator."),
     (
         "hub.admin.password",
-        "Password of the initial administrator, created if there is no account; `file:PATH` reads it from a file.",
+        "Password of the initial administrator, created if there is no account; \
+         `file:PATH` reads it from a file.",
     ),
     ("hub.oidc.issuer", "OpenID Connect issuer URL; empty disables single sign-on."),
     ("hub.oidc.client_id", "Client ID of the hub at the issuer."),
@@ -51,7 +53,8 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ),
     (
         "hub.store",
-        "Database: `postgres://user@host/database` or `sqlite:DIRECTORY`; empty: SQLite in the data directory.",
+        "Database: `postgres://user@host/database` or `sqlite:DIRECTORY`; empty: \
+         SQLite in the data directory.",
     ),
     (
         "hub.disk_budget",
@@ -66,11 +69,14 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("hub.retention.hours", "Retention of 1-hour roll-ups."),
     (
         "hub.encryption_key",
-        "Keys that encrypt SSH credentials, channel settings and two-factor secrets: 64 hexadecimal digits per line, or `file:PATH`. The first key encrypts, all decrypt. Empty: a key is created in the data directory.",
+        "Keys that encrypt SSH credentials, channel settings and two-factor secrets: \
+         64 hexadecimal digits per line, or `file:PATH`. The first key \
+         encrypts, all decrypt. Empty: a key is created in the data directory.",
     ),
     (
         "hub.redis",
-        "Redis shared by several hubs: `redis://:password@host:6379/0`, `rediss://…` for TLS, or `file:PATH`; empty for a single hub. Losing Redis loses no data.",
+        "Redis shared by several hubs: `redis://:password@host:6379/0`, `rediss://…` for \
+         TLS, or `file:PATH`; empty for a single hub. Losing Redis loses no data.",
     ),
     ("hub.agentless.workers", "Concurrent SSH collections."),
     ("hub.interval", "Interval requested from agents; empty: each agent uses its own."),

@@ -80,7 +80,8 @@ fn invalid_variables_and_flags_are_named() {
         (
             env(&[("PERFWATCH_AGENT_SPOOL_MAX_SIZE", "many")]),
             vec![],
-            "environment, PERFWATCH_AGENT_SPOOL_MAX_SIZE: agent.spool_max_size: expected a size such as 64MB, 10GB or bytes",
+            "environment, PERFWATCH_AGENT_SPOOL_MAX_SIZE: agent.spool_max_size: \
+             expected a size such as 64MB, 10GB or bytes",
         ),
         (
             env(&[("PERFWATCH_LOG_FORMAT", "xml")]),
@@ -90,7 +91,8 @@ fn invalid_variables_and_flags_are_named() {
         (
             env(&[("PERFWATCH_AGENT_COLLECTORS_INTERVALS", "cpu")]),
             vec![],
-            "environment, PERFWATCH_AGENT_COLLECTORS_INTERVALS: agent.collectors.intervals: expected name=value",
+            "environment, PERFWATCH_AGENT_COLLECTORS_INTERVALS: agent.collectors.intervals: \
+             expected name=value",
         ),
         (
             vec![],

@@ -60,7 +60,7 @@ pub(crate) fn run_simulation(simulation: &Simulation, stop: &AtomicBool) -> anyh
             std::thread::sleep(Duration::from_secs(1));
             let snapshots = sent.load(Ordering::Relaxed);
             if started.monotonic().as_secs().is_multiple_of(REPORT_INTERVAL_S) && snapshots != reported {
-                tracing::info!(snapshots, "sent snapshots");
+                tracing::info!(snapshots, "sending simulated snapshots");
                 reported = snapshots;
             }
         }
@@ -117,7 +117,7 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// Sends consecutive ticks of one host; retries until the hub accepts or rejects them.
+    /// Sends consecutive ticks of a host; retries until the hub accepts or rejects them.
     fn send(&mut self, host: usize, at_ms: i64, count: usize, stop: &AtomicBool, sent: &AtomicU64) {
         let interval_ms = u32::try_from(self.simulation.interval.as_millis()).unwrap_or(2_000);
         let host = &mut self.hosts[host];

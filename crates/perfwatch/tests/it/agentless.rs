@@ -166,7 +166,8 @@ fn assert_retry_schedule(hub: &TestHub, id: &str) {
 }
 
 fn assert_disable_and_delete(hub: &TestHub, rsa: &str, plain: &Sshd) {
-    let change = json!({ "name": "rsa", "address": plain.address().ip().to_string(), "port": plain.address().port(),
+    let change = json!({ "name": "rsa", "address": plain.address().ip().to_string(),
+                         "port": plain.address().port(),
                          "user": current_user(), "credentials": { "kind": "key" }, "enabled": false });
     assert_eq!(hub.request("PUT", &format!("/api/v1/servers/{rsa}"), &hub.token, &change).status, 200);
     eventually("the host is disabled", || hub.get("/api/v1/hosts/rsa").body["status"] == "disabled");
@@ -400,7 +401,7 @@ fn two_hubs_share_the_queue() {
     let signed = b.sign_token(viewer.0, viewer.1);
     let limited = b.request("GET", "/api/v1/servers/summary", &signed, &Value::Null);
     assert!(limited.body["servers"] == 0 && limited.body["top_cpu"] == json!([]), "{}", limited.text);
-    // Without Redis, each hub has the summaries of its own collections.
+    // Without Redis, a hub has the summaries of the collections that it ran.
     redis.kill();
     assert!(summaries(&a) > 0 && summaries(&b) > 0, "{} {}", summaries(&a), summaries(&b));
     // The remaining hub takes over the jobs of a killed hub.
@@ -467,7 +468,8 @@ fn import_from_ssh_config_and_csv() {
         request.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
         hub.request("POST", "/api/v1/servers/import", &hub.token, &request)
     };
-    let config = "Host gate\n HostName 192.0.2.1\nHost *.lab\n User lab\nHost a.lab b.lab\n ProxyJump gate\nHost gate\n User late\n";
+    let config = "Host gate\n HostName 192.0.2.1\nHost *.lab\n User lab\n\
+                  Host a.lab b.lab\n ProxyJump gate\nHost gate\n User late\n";
     let credentials = json!({ "credentials": { "kind": "password", "password": "p" } });
     // A dry run stores nothing.
     let response = import("ssh_config", config, true, credentials.clone());

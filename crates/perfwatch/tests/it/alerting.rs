@@ -50,7 +50,8 @@ fn set_up(hub: &TestHub, rule: &Value, channels: &[Value]) {
 }
 
 fn webhook(recorder: &HttpRecorder) -> Value {
-    json!({ "name": "hook", "kind": "webhook", "settings": { "url": format!("{}/hook", recorder.url()), "secret": "s3cret" } })
+    let settings = json!({ "url": format!("{}/hook", recorder.url()), "secret": "s3cret" });
+    json!({ "name": "hook", "kind": "webhook", "settings": settings })
 }
 
 fn cpu_rule(threshold: f64, hold_for: &str) -> Value {
@@ -195,7 +196,7 @@ fn rules_round_trip_through_yaml_and_report_errors() {
 }
 
 #[test]
-fn channel_secrets_are_hidden_and_kept_when_omitted() {
+fn channel_secrets_are_hidden_and_preserved_when_omitted() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let http = HttpRecorder::start();
@@ -254,7 +255,8 @@ fn scoped_user_sees_own_alerts_and_cannot_change_rules() {
         }
         hub.get("/api/v1/incidents").body["incidents"].as_array().unwrap().len() == 2
     });
-    let body = json!({ "name": "olga", "password": "operator-password-1", "role": "operator", "host_tags": ["team=a"] });
+    let body = json!({ "name": "olga", "password": "operator-password-1", "role": "operator",
+                       "host_tags": ["team=a"] });
     assert_eq!(hub.request("POST", "/api/v1/users", &hub.token, &body).status, 201);
     let operator = hub.sign_token("olga", "operator-password-1");
     let visible = hub.request("GET", "/api/v1/incidents", &operator, &Value::Null);

@@ -78,7 +78,7 @@ fn configuration_errors_are_one_line() {
 }
 
 #[test]
-fn all_in_one_shuts_down_gracefully() {
+fn hub_with_embedded_agent_shuts_down_gracefully() {
     let folder = tempfile::tempdir().unwrap();
     let mut all =
         Process::spawn(BINARY, folder.path(), "all", &["--listen", "127.0.0.1:0", "--interval", "250ms"]);
@@ -229,7 +229,7 @@ fn user_commands_work_beside_a_running_hub() {
     eventually("the user is deleted", || !can_log_in("other-password-1"));
     let audit = hub.get("/api/v1/audit?text=cli").body;
     assert_eq!(audit["entries"].as_array().unwrap().len(), 4, "{audit}");
-    // The last administrator can be deleted too; another one can be created.
+    // The last administrator can be deleted too, and a new administrator can be created.
     assert!(user(&["remove", "admin"], "").0);
     assert!(user(&["add", "root", "--role", "admin"], "initial-password-2\n").0);
     eventually("the new administrator can log in", || {

@@ -12,7 +12,7 @@ use totp_rs::{Builder, Secret};
 /// User with two-factor authentication.
 const USER: (&str, &str) = ("vera", "viewer-password-1");
 
-/// Returns the TOTP code of the current time step, or of a later one.
+/// Returns the TOTP code that is valid `step` time steps from now.
 fn totp_code(secret: &str, step: u64) -> String {
     let totp = Builder::new().with_secret(Secret::try_from_base32(secret).unwrap()).build().unwrap();
     let now_s = u64::try_from(now_ms() / 1_000).unwrap();
@@ -51,7 +51,8 @@ fn secrets_are_encrypted_rotated_and_unreadable_without_key() {
     let hub = start("127.0.0.1:0");
     let http = HttpRecorder::start();
     let url = format!("{}/hook/a-t0ken-in-a-url", http.url());
-    let channel = json!({ "name": "hook", "kind": "webhook", "settings": { "url": url, "secret": "s3cret-signing-key" } });
+    let settings = json!({ "url": url, "secret": "s3cret-signing-key" });
+    let channel = json!({ "name": "hook", "kind": "webhook", "settings": settings });
     let created = hub.request("POST", "/api/v1/channels", &hub.token, &channel);
     assert_eq!(created.status, 201, "{}", created.text);
     let id = created.body["id"].as_str().unwrap().to_owned();

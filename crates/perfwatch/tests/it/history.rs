@@ -122,7 +122,7 @@ fn history_is_readable_by_every_endpoint() {
     let hub = TestHub::start(folder.path());
     let end = now_ms() / 60_000 * 60_000;
     let start = end - 2 * 3_600_000;
-    // Two hours at one-second resolution, with a gap of ten minutes and a spike of one second.
+    // Two hours at one-second resolution, with a gap of ten minutes and a one-second spike.
     let seqs: Vec<u64> = (0..7_200).filter(|seq| !(3_000..3_600).contains(seq)).collect();
     for chunk in seqs.chunks(400) {
         let rows: Vec<Value> = chunk
@@ -130,9 +130,11 @@ fn history_is_readable_by_every_endpoint() {
             .map(|&seq| {
                 let usage = if seq == 1_234 { 99.5 } else { 10.0 };
                 json!({
-                    "host": "past", "boot": BOOT, "seq": seq, "timestamp": start + seq as i64 * 1_000, "interval_ms": 1_000,
+                    "host": "past", "boot": BOOT, "seq": seq, "timestamp": start + seq as i64 * 1_000,
+                    "interval_ms": 1_000,
                     "cpu": { "usage": usage, "core": { "0": { "usage": usage } } },
-                    "processes": { "top": [{ "pid": 42, "name": "burner", "user": "u", "cpu_percent": usage, "memory_bytes": 1000, "threads": 1 }] },
+                    "processes": { "top": [{ "pid": 42, "name": "burner", "user": "u", "cpu_percent": usage,
+                                            "memory_bytes": 1000, "threads": 1 }] },
                 })
             })
             .collect();
@@ -248,8 +250,9 @@ fn agent_spools_while_the_database_is_unavailable() {
     let hub = TestHub::start_with(folder.path(), &["hub", "--listen", "127.0.0.1:0", "--store", &url]);
     let mut agent = start_agent(folder.path(), &hub, "250ms");
     let wait_for_rows = || {
-        let before = exported(&hub, "it").len();
+        // Before the export, which fails if its connection was closed by the outage.
         eventually("the hub is ready", || hub.get("/readyz").status == 200);
+        let before = exported(&hub, "it").len();
         eventually("rows are stored", || exported(&hub, "it").len() >= before + 4);
     };
     let wait_until_blocked = |seq: u64| {

@@ -80,7 +80,9 @@ fn subscription_sends_backfill_then_columns() {
     let id = hub.get("/api/v1/hosts/a").body["id"].clone();
     block_on(async {
         let mut socket = connect(&hub).await;
-        send_message(&mut socket, json!({ "subscribe": { "id": 7, "hosts": ["a"], "metrics": ["cpu.*"], "processes": true, "backfill_s": 300 } })).await;
+        let subscription =
+            json!({ "id": 7, "hosts": ["a"], "metrics": ["cpu.*"], "processes": true, "backfill_s": 300 });
+        send_message(&mut socket, json!({ "subscribe": subscription })).await;
         let backfill = next_json(&mut socket).await;
         assert_eq!((&backfill["type"], &backfill["id"]), (&json!("backfill"), &json!(7)));
         let entry = &backfill["hosts"][0];
@@ -95,13 +97,16 @@ fn subscription_sends_backfill_then_columns() {
         assert_eq!((&tick["hosts"][0]["v"], &tick["hosts"][0]["shape"]), (&json!([350]), &entry["shape"]));
 
         // A new shape is sent before its first tick; a repeated subscription sends new rows only.
-        let body = json!({ "timestamp": at + 3000, "host": "a", "cpu": { "usage": 4, "core": { "0": { "usage": 1 } } } });
+        let cpu = json!({ "usage": 4, "core": { "0": { "usage": 1 } } });
+        let body = json!({ "timestamp": at + 3000, "host": "a", "cpu": cpu });
         hub.post_json(&body);
         let columns = next_json(&mut socket).await;
         assert_eq!((&columns["type"], columns["columns"].as_array().unwrap().len()), (&json!("columns"), 2));
         // JSON objects are unordered: cpu.core sorts before cpu.usage.
         assert_eq!(next_json(&mut socket).await["hosts"][0]["v"], json!([10, 400]));
-        send_message(&mut socket, json!({ "subscribe": { "id": 7, "hosts": ["a"], "metrics": ["cpu.usage"], "backfill_s": 300, "since": { id.as_str().unwrap(): at + 1000 } } })).await;
+        let subscription = json!({ "id": 7, "hosts": ["a"], "metrics": ["cpu.usage"], "backfill_s": 300,
+                                   "since": { id.as_str().unwrap(): at + 1000 } });
+        send_message(&mut socket, json!({ "subscribe": subscription })).await;
         let remaining = next_json(&mut socket).await;
         let times: Vec<&Value> = remaining["hosts"]
             .as_array()

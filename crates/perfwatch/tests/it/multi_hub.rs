@@ -86,7 +86,7 @@ fn concurrent_changes_conflict_or_apply_once() {
     let body = json!({ "name": "vera", "password": "viewer-password-1", "role": "viewer" });
     let user_id = a.request("POST", "/api/v1/users", &a.token, &body).body["id"].as_str().unwrap().to_owned();
     eventually("the other hub knows the user", || b.get("/api/v1/users").text.contains("vera"));
-    // Concurrent changes of one user are applied or rejected as a whole.
+    // Concurrent changes of a user are applied or rejected as a whole.
     let path = format!("/api/v1/users/{user_id}");
     for round in 0..10 {
         let tags = |hub: &str| json!({ "host_tags": [format!("{hub}{round}")], "enabled": true });
@@ -97,7 +97,7 @@ fn concurrent_changes_conflict_or_apply_once() {
         });
         assert!(codes.iter().all(|code| [200, 409].contains(code)) && codes.contains(&200), "{codes:?}");
     }
-    // Two administrators who delete each other at the same time: one of them remains.
+    // If two administrators delete each other at the same time, exactly one remains.
     let body = json!({ "name": "root", "password": "initial-password-2", "role": "admin" });
     let root_id = a.request("POST", "/api/v1/users", &a.token, &body).body["id"].as_str().unwrap().to_owned();
     let admin_id =
@@ -133,7 +133,8 @@ fn two_hubs_notify_once_and_share_last_seen() {
         let path = format!("/api/v1/rules/{}", existing["rule"]["id"].as_str().unwrap());
         assert_eq!(a.request("DELETE", &path, &a.token, &Value::Null).status, 204);
     }
-    let busy = json!({ "name": "busy", "condition": { "kind": "threshold", "metric": "cpu.usage", "threshold": 90 } });
+    let condition = json!({ "kind": "threshold", "metric": "cpu.usage", "threshold": 90 });
+    let busy = json!({ "name": "busy", "condition": condition });
     let down = json!({ "name": "down", "condition": { "kind": "no_data", "grace": "5s" } });
     for rule in [busy, down] {
         assert_eq!(a.request("POST", "/api/v1/rules", &a.token, &rule).status, 201);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
-/// Private certificate authority.
+/// Private certificate authority that signs the test certificates.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -187,7 +187,7 @@ fn idle_connections_do_not_block_others() {
     let folder = tempfile::tempdir().unwrap();
     let env = [("PERFWATCH_HUB_LIMITS_MAX_CONNECTIONS_PER_ADDRESS", "50")];
     let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &env);
-    // Slowloris attack: incomplete requests on all connections that one address may open.
+    // Slowloris attack: incomplete requests on all connections that an address may open.
     let mut attackers: Vec<std::net::TcpStream> =
         (0..60).map(|_| std::net::TcpStream::connect(&hub.address).unwrap()).collect();
     for stream in &mut attackers {

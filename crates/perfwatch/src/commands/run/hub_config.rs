@@ -9,7 +9,7 @@ use perfwatch_store::accounts::Role;
 use std::net::IpAddr;
 
 /// Open files reserved for the database, the log and outgoing connections.
-const RESERVED_OPEN_FILES: usize = 200;
+const MIN_SPARE_FILES: usize = 200;
 /// Minimum number of connections, whatever the open file limit is.
 const MIN_CONNECTIONS: usize = 100;
 
@@ -80,7 +80,7 @@ fn raise_open_file_limit() -> Option<usize> {
         tracing::debug!(%error, "failed to raise the open file limit");
     }
     let open_files = usize::try_from(getrlimit(Resource::Nofile).current?).ok()?;
-    Some(open_files.saturating_sub(RESERVED_OPEN_FILES).max(MIN_CONNECTIONS))
+    Some(open_files.saturating_sub(MIN_SPARE_FILES).max(MIN_CONNECTIONS))
 }
 
 fn oidc_config(oidc: &OidcSettings) -> anyhow::Result<Option<OidcConfig>> {
