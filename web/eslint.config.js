@@ -26,6 +26,8 @@ export default defineConfigWithVueTs(
       'vue/prefer-true-attribute-shorthand': 'error',
       // Optional props are `undefined` when absent; the types already express that.
       'vue/require-default-prop': 'off',
+      // `BaseField` renders the label of the control in its slot.
+      'vuejs-accessibility/form-control-has-label': ['error', { labelComponents: ['BaseField'] }],
       // A label may wrap its control or refer to it; both at once is redundant.
       'vuejs-accessibility/label-has-for': ['error', { required: { some: ['nesting', 'id'] } }],
     },

@@ -5,7 +5,7 @@ import { currentUser, guardRoutes, hasRole } from './session'
 
 const answers: Record<string, { status: number; body: unknown }> = {}
 const anonymous = { status: 401, body: { error: { code: 'authentication_required', message: 'log in' } } }
-const admin = { id: '1', name: 'a', role: 'admin', host_tags: [], totp: false, recovery_codes: 0, has_password: true }
+const admin = { id: '1', name: 'a', role: 'admin', host_tags: [], totp_enabled: false, recovery_codes: 0, has_password: true }
 
 function start() {
   const page = { template: '<p></p>' }
@@ -26,7 +26,7 @@ describe('session', () => {
   beforeEach(() => {
     currentUser.value = null
     answers['/api/v1/auth/me'] = anonymous
-    answers['/api/v1/auth/state'] = { status: 200, body: { set_up: false, password_least: 10, single_sign_on: null } }
+    answers['/api/v1/auth/state'] = { status: 200, body: { setup_required: false, min_password_length: 10, sso_label: null } }
     vi.stubGlobal('fetch', async (request: Request) => {
       const { status, body } = answers[new URL(request.url).pathname] ?? anonymous
       return new Response(JSON.stringify(body), { status })
@@ -46,7 +46,7 @@ describe('session', () => {
   })
 
   it('redirects to setup without users', async () => {
-    answers['/api/v1/auth/state']!.body = { set_up: true, password_least: 10, single_sign_on: null }
+    answers['/api/v1/auth/state']!.body = { setup_required: true, min_password_length: 10, sso_label: null }
     const router = start()
     await router.push('/')
     expect(router.currentRoute.value.path).toBe('/setup')

@@ -49,8 +49,8 @@ export async function logOut(router: Router): Promise<string> {
 
 /** Login page that returns to `target`, or the setup page if the hub has no account yet. */
 async function loginPage(target: RouteLocationNormalized): Promise<RouteLocationRaw> {
-  const state = await unwrap(api.GET('/api/v1/auth/state'))
-  return state.set_up ? '/setup' : { path: '/login', query: target.fullPath === '/' ? {} : { next: target.fullPath } }
+  const options = await unwrap(api.GET('/api/v1/auth/state'))
+  return options.setup_required ? '/setup' : { path: '/login', query: target.fullPath === '/' ? {} : { next: target.fullPath } }
 }
 
 /** Enforces `meta.access` of routes and opens the login page when the session ends. */
