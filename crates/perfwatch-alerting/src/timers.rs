@@ -53,7 +53,7 @@ impl Alerting {
             let id = host.record.id;
             // What came in before this start was judged by who ran then.
             let newest = self.deps.live_feed.recent(id, self.now_ms()).last().map(|row| row.snapshot.at_ms);
-            self.evaluators.set_evaluated_until(id, newest.max(host.record.last_at_ms).unwrap_or_default());
+            self.evaluators.set_evaluated_until(id, newest.max(host.record.last_snapshot_ms).unwrap_or_default());
             self.evaluators.invalidate(id);
         }
         self.evaluators.invalidate(super::hub_host_id());

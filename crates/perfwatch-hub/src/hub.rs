@@ -337,7 +337,7 @@ async fn restore_recent_window(
 ) -> Result<(), StoreError> {
     let since_ms = now_ms - limits::RECENT_WINDOW_MS;
     for host in fleet.list() {
-        let rows = history.recent(host.record.id, host.record.last_at_ms, since_ms).await?;
+        let rows = history.recent(host.record.id, host.record.last_snapshot_ms, since_ms).await?;
         let name: Arc<str> = host.record.name.into();
         for row in rows {
             live.restore(host.record.id, &name, row, now_ms);

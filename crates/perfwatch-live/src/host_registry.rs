@@ -158,7 +158,7 @@ impl HostRegistry {
                 name: host.name.clone(),
                 facts: facts.clone(),
                 first_seen_ms: now_ms,
-                last_at_ms: None,
+                last_snapshot_ms: None,
                 interval_ms: 0,
             };
             match inner.hosts.get_mut(&id) {

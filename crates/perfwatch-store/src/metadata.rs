@@ -108,7 +108,7 @@ pub(crate) async fn list_hosts(store: &dyn Store) -> Result<Vec<HostRecord>, Sto
             name: row.text()?,
             facts: row.opt_bytes()?.and_then(|facts| wire::decode_facts(&facts).ok()).map(Arc::new),
             first_seen_ms: row.int()?,
-            last_at_ms: row.opt_int()?,
+            last_snapshot_ms: row.opt_int()?,
             interval_ms: u32::try_from(row.int()?).unwrap_or_default(),
         })
     })

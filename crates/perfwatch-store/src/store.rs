@@ -50,7 +50,7 @@ pub struct HostRecord {
     /// Time of the first snapshot, Unix milliseconds.
     pub first_seen_ms: i64,
     /// Time of the newest sealed snapshot, Unix milliseconds.
-    pub last_at_ms: Option<i64>,
+    pub last_snapshot_ms: Option<i64>,
     /// Collection interval in milliseconds.
     pub interval_ms: u32,
 }

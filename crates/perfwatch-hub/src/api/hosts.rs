@@ -187,7 +187,7 @@ fn to_response(host: Host, everyone: &Everyone, now_ms: i64) -> HostResponse {
     let status = match host.last_seen_ms {
         _ if host.poll_schedule.is_some_and(|planned| !planned.enabled) => HostStatus::Disabled,
         // Its history is there from before this hub started.
-        None if host.record.last_at_ms.is_some() => HostStatus::Silent,
+        None if host.record.last_snapshot_ms.is_some() => HostStatus::Silent,
         None => HostStatus::New,
         Some(seen) if now_ms - seen <= grace_ms => HostStatus::Online,
         Some(_) => HostStatus::Silent,
@@ -205,8 +205,8 @@ fn to_response(host: Host, everyone: &Everyone, now_ms: i64) -> HostResponse {
         tags: everyone.host_tags(host.record.id).to_vec(),
         facts: host.record.facts,
         first_seen_ms: host.record.first_seen_ms,
-        last_seen_ms: host.last_seen_ms.or(host.record.last_at_ms),
-        last_snapshot_ms: host.last_at_ms.or(host.record.last_at_ms),
+        last_seen_ms: host.last_seen_ms.or(host.record.last_snapshot_ms),
+        last_snapshot_ms: host.last_at_ms.or(host.record.last_snapshot_ms),
         interval_ms,
         clock_skew_ms: host.clock_skew_ms,
     }

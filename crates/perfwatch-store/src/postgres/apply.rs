@@ -40,7 +40,7 @@ pub(super) async fn upsert_host(client: &Object, host: &HostRecord) -> Result<()
         &host.name,
         &facts,
         &host.first_seen_ms,
-        &host.last_at_ms,
+        &host.last_snapshot_ms,
         &i64::from(host.interval_ms),
     ];
     client.execute(sql, &values).await.map(|_| ())

@@ -139,7 +139,7 @@ pub(super) fn upsert_host(connection: &Connection, host: &HostRecord) -> rusqlit
         &host.name,
         &host.facts.as_deref().map(wire::encode_facts),
         &host.first_seen_ms,
-        &host.last_at_ms,
+        &host.last_snapshot_ms,
         &host.interval_ms,
     ];
     execute(connection, sql, &values).map(drop)

@@ -21,7 +21,7 @@ pub(crate) async fn hosts_are_persisted(store: &Arc<dyn Store>) {
     assert_eq!(hosts.len(), 2);
     assert_eq!(hosts[0].name, "renamed");
     assert_eq!(hosts[0].facts, host(1).facts, "facts are kept if the update has none");
-    assert_eq!((hosts[0].last_at_ms, hosts[0].interval_ms), (Some(T0 + 5), 500));
+    assert_eq!((hosts[0].last_snapshot_ms, hosts[0].interval_ms), (Some(T0 + 5), 500));
 }
 
 pub(crate) async fn head_is_an_ordered_log(store: &Arc<dyn Store>) {

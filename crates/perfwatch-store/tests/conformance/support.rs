@@ -42,7 +42,7 @@ pub(crate) fn host(number: u8) -> HostRecord {
         name: format!("host-{number}"),
         facts: Some(Arc::new(HostFacts { cores: 4, ..HostFacts::default() })),
         first_seen_ms: T0,
-        last_at_ms: None,
+        last_snapshot_ms: None,
         interval_ms: 0,
     }
 }
