@@ -38,7 +38,7 @@ fn unverified_jump_host_is_tried_by_one_job() {
     eventually("all hosts behind it report the cause", || {
         behind.iter().all(|id| {
             let last = server(&hub, id)["last"]["error"].clone();
-            last.as_str().is_some_and(|error| error.contains("gate"))
+            last.as_str().is_some_and(|error| error.contains("jump host"))
         })
     });
     assert!(behind.iter().all(|id| server(&hub, id)["blocked"].is_null()));
