@@ -147,17 +147,21 @@ async fn read_slices(
             lengths.push(length);
         }
     }
-    let sql = format!(
-        "SELECT substring(b.data FROM r.start FOR r.len) \
-         FROM unnest($2::bigint[], $3::bigint[], $4::int[], $5::int[]) \
-         WITH ORDINALITY AS r(first_ms, id, start, len, position) \
-         JOIN {} b ON b.host = $1 AND b.first_ms = r.first_ms AND b.id = r.id ORDER BY r.position",
-        block_table(tier)
-    );
-    let rows = if ids.is_empty() {
-        Vec::new()
-    } else {
-        client.query(&sql, &[&host.to_bytes().to_vec(), &firsts, &ids, &offsets, &lengths]).await?
+    let rows = match (firsts.first(), firsts.last()) {
+        (Some(first), Some(last)) => {
+            // The range of first_ms repeats what the join implies, so that the planner excludes partitions.
+            let sql = format!(
+                "SELECT substring(b.data FROM r.start FOR r.len) \
+                 FROM unnest($2::bigint[], $3::bigint[], $4::int[], $5::int[]) \
+                 WITH ORDINALITY AS r(first_ms, id, start, len, position) \
+                 JOIN {} b ON b.host = $1 AND b.first_ms = r.first_ms AND b.id = r.id \
+                 WHERE b.first_ms BETWEEN $6 AND $7 ORDER BY r.position",
+                block_table(tier)
+            );
+            let host = host.to_bytes().to_vec();
+            client.query(&sql, &[&host, &firsts, &ids, &offsets, &lengths, first, last]).await?
+        }
+        _ => Vec::new(),
     };
     let mut parts = rows.iter().map(|row| row.get::<_, &[u8]>(0));
     let mut slices = Vec::with_capacity(locations.len());
