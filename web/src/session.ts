@@ -18,7 +18,7 @@ export function hasRole(role: Role): boolean {
 }
 
 /** Reads the user of the browser's session; null without a session. Rejects if the hub does not answer. */
-async function fetchCurrentUser(): Promise<CurrentUser | null> {
+export async function fetchCurrentUser(): Promise<CurrentUser | null> {
   try {
     currentUser.value = await unwrap(sessionApi.GET('/api/v1/auth/me'))
   } catch (error) {

@@ -101,6 +101,7 @@ export const settings = {
       },
       connected: '{host} is connected.',
       enrolled: 'Agent enrolled from {address}.',
+      tokens: 'Enrollment tokens',
       token: 'Token',
       usesLeft: 'Uses left',
       expires: 'Expires',
