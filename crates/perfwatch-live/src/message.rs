@@ -1,8 +1,8 @@
 //! What is said over the WebSocket. `docs/WEBSOCKET.md` tells it in full.
 //!
-//! The hub's messages, apart from whole snapshots, carry `type`: `backfill`, `columns`,
-//! `tick`, `alerts`, `lagged`, `error`. Values are integers scaled by the column's decimals; a missing
-//! one is null. Times are milliseconds since 1970.
+//! The hub's messages, apart from whole snapshots, carry `type`: `backfill`, `columns`, `tick`,
+//! `incident_counts`, `lagged`, `error`. Values are integers scaled by the column's decimals; a missing
+//! value is null. Times are milliseconds since 1970.
 
 use super::PublishedSnapshot;
 use super::selection::Selection;
@@ -67,7 +67,8 @@ fn push_processes(out: &mut String, rows: &[ProcessRow]) {
 /// How many incidents are open: info, warning, critical.
 pub fn incident_counts(revision: u64, [info, warning, critical]: [usize; 3]) -> String {
     format!(
-        "{{\"type\":\"alerts\",\"revision\":{revision},\"info\":{info},\"warning\":{warning},\"critical\":{critical}}}"
+        "{{\"type\":\"incident_counts\",\"revision\":{revision},\
+         \"info\":{info},\"warning\":{warning},\"critical\":{critical}}}"
     )
 }
 
@@ -209,8 +210,8 @@ pub fn chunk_by_size<T>(entries: &[T], size: fn(&T) -> usize) -> impl Iterator<I
 }
 
 /// The reader was too slow; what it missed is in the back-fill of a new subscription.
-pub fn lagged(missed: u64) -> String {
-    format!("{{\"type\":\"lagged\",\"missed\":{missed}}}")
+pub fn lagged(dropped: u64) -> String {
+    format!("{{\"type\":\"lagged\",\"dropped\":{dropped}}}")
 }
 
 /// The connection works.

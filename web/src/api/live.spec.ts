@@ -78,7 +78,7 @@ describe('LiveSocket', () => {
     expect(first).not.toHaveBeenCalled()
     expect(second).toHaveBeenCalledOnce()
     socket.sent = []
-    socket.receive({ type: 'lagged', missed: 5 })
+    socket.receive({ type: 'lagged', dropped: 5 })
     expect(socket.sent.map((m) => m.subscribe.id)).toEqual([1, 2])
     unsubscribe()
     socket.receive({ type: 'tick', id: 2, hosts: [] })

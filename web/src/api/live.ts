@@ -144,7 +144,7 @@ export class LiveSocket {
     } else if (message.type === 'error') {
       // After a restart the hub does not know the host until its next snapshot.
       setTimeout(() => this.subscribeAll(), RESUBSCRIBE_DELAY_MS)
-    } else if (message.type === 'alerts') {
+    } else if (message.type === 'incident_counts') {
       for (const handler of this.countHandlers) handler(message)
     } else if (message.type !== 'pong') {
       this.subscriptions.get(message.id)?.handler(message)

@@ -2522,7 +2522,7 @@ export interface components {
          * @description Whether snapshots come.
          * @enum {string}
          */
-        HostStatus: "new" | "online" | "silent" | "disabled";
+        HostStatus: "new" | "online" | "no_data" | "disabled";
         /**
          * @description A figure of the hub itself.
          * @enum {string}
@@ -2692,11 +2692,11 @@ export interface components {
             /** Format: int64 */
             revision: number;
             /** @enum {string} */
-            type: "alerts";
+            type: "incident_counts";
             warning: number;
         } | {
             /** Format: int64 */
-            missed: number;
+            dropped: number;
             /** @enum {string} */
             type: "lagged";
         } | {

@@ -34,7 +34,7 @@ export type CreatedEnrollmentToken = Schemas['CreatedEnrollmentToken']
 export type AuditPage = Schemas['AuditPageResponse']
 export type AuditEntry = Schemas['AuditEntryResponse']
 
-export type IncidentCounts = Extract<LiveMessage, { revision: number }>
+export type IncidentCounts = Extract<LiveMessage, { type: 'incident_counts' }>
 export type Severity = Schemas['Severity']
 export type Alert = Schemas['AlertResponse']
 export type Incident = Schemas['IncidentResponse']

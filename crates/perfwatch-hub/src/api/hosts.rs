@@ -1,4 +1,4 @@
-//! `/api/v1/hosts`: what is watched.
+//! `/api/v1/hosts`: monitored hosts and their tags.
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -8,7 +8,7 @@ use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use perfwatch_auth::directory::AuthSnapshot as Everyone;
+use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_live::host_registry::Host;
 use perfwatch_model::{HostFacts, HostId};
 use perfwatch_store::agents::{Agent, HostTags};
@@ -18,58 +18,61 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
-/// Whether snapshots come.
+/// Status of a host, derived from its last snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum HostStatus {
-    /// None came yet.
+    /// No snapshot received yet.
     New,
-    /// They come as they should.
+    /// Snapshots arrive within the grace period.
     Online,
     /// They don't.
-    Silent,
-    /// Nobody asks for them.
+    NoData,
+    /// Collection of the agentless host is disabled.
     Disabled,
 }
 
-/// How figures come.
+/// Method by which snapshots of a host are collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum CollectionMethod {
-    /// They are sent.
+    /// An agent or a script pushes snapshots.
     Agent,
-    /// The hub looks for itself.
+    /// The hub collects over SSH.
     Ssh,
 }
 
-/// A host as the API shows it.
+/// Monitored host with its status.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HostResponse {
     #[schema(value_type = uuid::Uuid)]
     id: HostId,
     name: String,
     status: HostStatus,
-    /// How its figures come.
     collection_method: CollectionMethod,
-    /// What it is told apart by: `environment=production`.
+    /// Tags such as `environment=production`.
     tags: Vec<String>,
     #[schema(value_type = Option<HostFacts>)]
     facts: Option<Arc<HostFacts>>,
     first_seen_ms: i64,
+    /// Time at which the hub received the last snapshot.
     last_seen_ms: Option<i64>,
+    /// Timestamp of the last snapshot.
     last_snapshot_ms: Option<i64>,
     interval_ms: u32,
+    /// Clock of the host minus clock of the hub.
     clock_skew_ms: Option<i64>,
 }
 
-/// A page of hosts.
+/// Page of hosts, sorted by name.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HostListResponse {
     hosts: Vec<HostResponse>,
+    /// Number of visible hosts on all pages.
     total: usize,
-    /// The hub's clock, by which hosts were last seen.
+    /// Current time of the hub.
     now_ms: i64,
-    /// Give it back as `after` for the next page; none at the end.
+    /// Value of `after` for the next page; `null` on the last page.
     next: Option<usize>,
 }
 
@@ -77,10 +80,10 @@ pub(crate) struct HostListResponse {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct HostsQuery {
-    /// How many to leave out: `next` of the page before.
+    /// Offset: `next` of the previous page.
     #[serde(default)]
     after: usize,
-    /// 1,000 at most.
+    /// Maximum number of hosts: 1 to 1,000, default 500.
     limit: Option<usize>,
 }
 
@@ -89,27 +92,27 @@ pub(crate) struct HostsQuery {
 pub(crate) async fn list_hosts(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
-    page: Result<Query<HostsQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<HostsQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<HostListResponse>, ApiError> {
-    let Query(page) = page.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
-    let limit = page.limit.unwrap_or(500).clamp(1, 1_000);
-    let everyone = app.directory.snapshot();
-    let all = query::hosts(&app, &identity);
-    let total = all.len();
+    let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
+    let limit = query.limit.unwrap_or(500).clamp(1, 1_000);
+    let auth_snapshot = app.directory.snapshot();
+    let hosts = query::hosts(&app, &identity);
+    let total = hosts.len();
     let now_ms = app.clock.wall_ms();
-    let hosts = all
+    let hosts = hosts
         .into_iter()
-        .skip(page.after)
+        .skip(query.after)
         .take(limit)
-        .map(|host| to_response(host, &everyone, now_ms))
+        .map(|host| to_response(host, &auth_snapshot, now_ms))
         .collect();
-    let end = page.after.saturating_add(limit);
+    let end = query.after.saturating_add(limit);
     Ok(Json(HostListResponse { hosts, total, now_ms, next: (end < total).then_some(end) }))
 }
 
 /// Get a host
 #[utoipa::path(get, path = "/api/v1/hosts/{id}", tag = "hosts",
-    params(("id" = String, Path, description = "Id or name")), responses((status = 200, body = HostResponse)))]
+    params(("id" = String, Path, description = "Id or name of the host")), responses((status = 200, body = HostResponse)))]
 pub(crate) async fn get_host(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
@@ -118,7 +121,7 @@ pub(crate) async fn get_host(
     Ok(Json(to_response(query::host(&app, &identity, &id)?, &app.directory.snapshot(), app.clock.wall_ms())))
 }
 
-/// All tags of a host.
+/// Complete list of a host's tags.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TagsRequest {
@@ -127,70 +130,70 @@ pub(crate) struct TagsRequest {
 
 /// Replace the tags of a host
 #[utoipa::path(put, path = "/api/v1/hosts/{id}/tags", tag = "hosts",
-    params(("id" = String, Path, description = "Id or name")), request_body = TagsRequest,
+    params(("id" = String, Path, description = "Id or name of the host")), request_body = TagsRequest,
     responses((status = 200, body = HostResponse), (status = 409), (status = 422)))]
 pub(crate) async fn set_host_tags(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
     Path(id): Path<String>,
-    JsonBody(wish): JsonBody<TagsRequest>,
+    JsonBody(request): JsonBody<TagsRequest>,
 ) -> Result<Json<HostResponse>, ApiError> {
-    let after = TagsRequest { tags: query::validate_tags(&wish.tags)? };
-    let turn = app.directory.begin_write().await?;
+    let after = TagsRequest { tags: query::validate_tags(&request.tags)? };
+    let guard = app.directory.begin_write().await?;
     let host = query::host(&app, &actor.identity, &id)?;
     let tags = app.directory.snapshot().host_tags(host.record.id).to_vec();
     let (before, object) = (TagsRequest { tags }, format!("host {}", host.record.name));
     let entry = actor.audit_change("host.set_tags", object, Some(&before), Some(&after));
-    turn.commit([HostTags::set(host.record.id, &after.tags)], Some(entry)).await?;
+    guard.commit([HostTags::set(host.record.id, &after.tags)], Some(entry)).await?;
     Ok(Json(to_response(host, &app.directory.snapshot(), app.clock.wall_ms())))
 }
 
 /// Delete a host and revoke its agents
 ///
-/// What is known of its past goes with retention. One that sends again comes back.
+/// History is deleted by retention. The host reappears if it sends again.
 #[utoipa::path(delete, path = "/api/v1/hosts/{id}", tag = "hosts",
-    params(("id" = String, Path, description = "Id or name")), responses((status = 204), (status = 409)))]
+    params(("id" = String, Path, description = "Id or name of the host")), responses((status = 204), (status = 409)))]
 pub(crate) async fn delete_host(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let turn = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write().await?;
     let host = query::host(&app, &actor.identity, &id)?;
     let (id, now_ms) = (host.record.id, app.clock.wall_ms());
-    let everyone = app.directory.snapshot();
-    let agents = everyone.agents.values().filter(|agent| agent.host == id && agent.revoked_ms.is_none());
+    let auth_snapshot = app.directory.snapshot();
+    let agents = auth_snapshot.agents.values().filter(|agent| agent.host == id && agent.revoked_ms.is_none());
     let mut changes: Vec<SqlStatement> = agents.map(|agent| Agent::revoke(agent.id, now_ms)).collect();
     changes.extend(delete_statements(id));
     changes.push(HostRecord::delete(id));
     let entry = actor.audit("host.delete", format!("host {}", host.record.name));
-    turn.commit(changes, Some(entry)).await?;
+    guard.commit(changes, Some(entry)).await?;
     evict_host(&app, id);
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What is written of a host beside its own row.
+/// Deletes the tags and the last-seen time of a host; the host's own row is deleted separately.
 pub(super) fn delete_statements(id: HostId) -> [SqlStatement; 2] {
     [HostTags::delete(id), HostLastSeen::delete(id.0)]
 }
 
-/// Nothing of a host that is gone stays in memory.
+/// Removes the in-memory state of a deleted host.
 pub(super) fn evict_host(app: &App, id: HostId) {
     app.hosts.remove(id);
     app.live_feed.remove(id);
     app.alerting.remove_host(id);
 }
 
-fn to_response(host: Host, everyone: &Everyone, now_ms: i64) -> HostResponse {
-    // Three ticks of grace, and never less than ten seconds.
+fn to_response(host: Host, auth_snapshot: &AuthSnapshot, now_ms: i64) -> HostResponse {
+    // Grace period: three intervals, at least ten seconds.
     let grace_ms = (3 * i64::from(host.interval_ms())).max(10_000);
     let status = match host.last_seen_ms {
-        _ if host.poll_schedule.is_some_and(|planned| !planned.enabled) => HostStatus::Disabled,
-        // Its history is there from before this hub started.
-        None if host.record.last_snapshot_ms.is_some() => HostStatus::Silent,
+        _ if host.poll_schedule.is_some_and(|schedule| !schedule.enabled) => HostStatus::Disabled,
+        // Has history, but sent nothing since this hub started.
+        None if host.record.last_snapshot_ms.is_some() => HostStatus::NoData,
         None => HostStatus::New,
-        Some(seen) if now_ms - seen <= grace_ms => HostStatus::Online,
-        Some(_) => HostStatus::Silent,
+        Some(seen_ms) if now_ms - seen_ms <= grace_ms => HostStatus::Online,
+        Some(_) => HostStatus::NoData,
     };
     let interval_ms = host.interval_ms();
     HostResponse {
@@ -202,7 +205,7 @@ fn to_response(host: Host, everyone: &Everyone, now_ms: i64) -> HostResponse {
         } else {
             CollectionMethod::Agent
         },
-        tags: everyone.host_tags(host.record.id).to_vec(),
+        tags: auth_snapshot.host_tags(host.record.id).to_vec(),
         facts: host.record.facts,
         first_seen_ms: host.record.first_seen_ms,
         last_seen_ms: host.last_seen_ms.or(host.record.last_snapshot_ms),

@@ -221,10 +221,10 @@ pub(crate) enum LiveMessage {
     Columns { id: u32, host: Uuid, shape: String, columns: Vec<Column> },
     /// What was just taken in.
     Tick { id: u32, hosts: Vec<TickEntry> },
-    /// How many incidents are open; another revision, another state of alerts.
-    Alerts { revision: u64, info: usize, warning: usize, critical: usize },
-    /// This client read too slowly: ask for what it missed.
-    Lagged { missed: u64 },
+    /// Open incidents by severity. `revision` increases when alerts change.
+    IncidentCounts { revision: u64, info: usize, warning: usize, critical: usize },
+    /// Number of snapshots dropped because the client was too slow. A new subscription backfills them.
+    Lagged { dropped: u64 },
     /// The answer to a ping.
     Pong { ping: u32 },
     /// Something said was not understood.
