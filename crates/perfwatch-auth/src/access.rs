@@ -1,30 +1,30 @@
-//! Who may use which route: one table, read by the middleware before any handler, by a test that
-//! walks all routes, and by the API document. A route that is not in it is nobody's.
+//! Access table: which route requires which access. The middleware reads it before any handler, a
+//! test walks all routes, and the API document shows it. A route that is missing is denied.
 
-use super::identity::{Credential, Identity};
 use crate::error::AuthError;
+use crate::identity::{Credential, Identity, IngestScope};
 use perfwatch_store::accounts::Role;
 
-/// Who may.
+/// Access that a route requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Everyone.
+    /// No authentication required.
     Public,
-    /// Who is known, also by a script's token.
+    /// Any authenticated user or API token with a role.
     Authenticated,
-    /// A person in a browser, for what is their own. No token: one that was found must not make
-    /// itself last.
+    /// Browser session, for a user's own account. API tokens are rejected, because a leaked token
+    /// must not be able to create lasting access.
     BrowserSession,
-    /// From this role on.
+    /// Minimum role of the identity.
     MinRole(Role),
-    /// Who may send snapshots.
+    /// Right to send snapshots.
     Ingest,
 }
 
 use Access::{Authenticated, BrowserSession, Ingest, MinRole, Public};
 use Role::{Admin, Operator, Viewer};
 
-/// Method, path, who.
+/// All routes: method, path as declared, required access.
 pub const ROUTES: &[(&str, &str, Access)] = &[
     ("POST", "/ingest/metrics", Ingest),
     ("GET", "/api/metrics/recent", MinRole(Viewer)),
@@ -56,7 +56,7 @@ pub const ROUTES: &[(&str, &str, Access)] = &[
     ("POST", "/api/v1/silences", MinRole(Operator)),
     ("PUT", "/api/v1/silences/{id}", MinRole(Operator)),
     ("DELETE", "/api/v1/silences/{id}", MinRole(Operator)),
-    // Channels reach out of the hub, and hold what lets one in elsewhere.
+    // Channels send data out of the hub and contain credentials of other services.
     ("GET", "/api/v1/channels", MinRole(Operator)),
     ("GET", "/api/v1/channels/kinds", MinRole(Operator)),
     ("POST", "/api/v1/channels", MinRole(Admin)),
@@ -127,51 +127,58 @@ pub const ROUTES: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/audit", MinRole(Admin)),
 ];
 
-/// What the table says.
+/// Result of a look-up in the access table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteMatch {
+    /// The route exists and requires this access.
     Allowed(Access),
+    /// The path exists with another method.
     MethodNotAllowed,
+    /// The path is not in the table.
     NotFound,
 }
 
-/// Who may use a route by its method and its path as it was declared.
+/// Looks up a route by its method and its path as declared.
 pub fn match_route(method: &str, path: &str) -> RouteMatch {
-    // What may be read may be asked about.
     let method = if method == "HEAD" { "GET" } else { method };
-    let mut route = RouteMatch::NotFound;
-    for (known, _, access) in ROUTES.iter().filter(|(_, known, _)| *known == path) {
-        if *known == method {
+    let mut result = RouteMatch::NotFound;
+    for (route_method, _, access) in ROUTES.iter().filter(|(_, route_path, _)| *route_path == path) {
+        if *route_method == method {
             return RouteMatch::Allowed(*access);
         }
-        route = RouteMatch::MethodNotAllowed;
+        result = RouteMatch::MethodNotAllowed;
     }
-    route
+    result
 }
 
-/// Whether they may.
+/// Checks whether an identity has the required access.
+///
+/// # Errors
+/// Returns [`AuthError::Unauthenticated`] without an identity, [`AuthError::Forbidden`] if its rights
+/// are insufficient.
 pub fn authorize(access: Access, identity: Option<&Identity>) -> Result<(), AuthError> {
     if access == Public {
         return Ok(());
     }
     let identity = identity.ok_or(AuthError::Unauthenticated)?;
-    let refuse = |why: String| Err(AuthError::Forbidden(why));
+    let forbidden = |reason: String| Err(AuthError::Forbidden(reason));
     match access {
-        MinRole(least) => match identity.role {
-            Some(role) if role >= least => Ok(()),
+        MinRole(required) => match identity.role {
+            Some(role) if role >= required => Ok(()),
             Some(role) => {
-                refuse(format!("role {} or higher required; your role is {}", least.name(), role.name()))
+                let (required, role) = (required.name(), role.name());
+                forbidden(format!("role {required} or higher required; your role is {role}"))
             }
-            None => refuse(format!("{} is limited to ingestion", identity.actor_name())),
+            None => forbidden(format!("{} is limited to ingestion", identity.actor_name())),
         },
         BrowserSession if !matches!(identity.credential, Credential::Session(_)) => {
-            refuse("a browser session is required; API tokens are not accepted".to_owned())
+            forbidden("a browser session is required; API tokens are not accepted".to_owned())
         }
         Authenticated if identity.role.is_none() => {
-            refuse(format!("{} is limited to ingestion", identity.actor_name()))
+            forbidden(format!("{} is limited to ingestion", identity.actor_name()))
         }
-        Ingest if identity.ingest_scope().is_none() => {
-            refuse("ingestion requires an agent secret or a token with the scope `ingest`".to_owned())
+        Ingest if identity.ingest_scope() == IngestScope::Denied => {
+            forbidden("ingestion requires an agent secret or a token with the scope `ingest`".to_owned())
         }
         _ => Ok(()),
     }

@@ -1,18 +1,20 @@
-//! Who does something and from where, as the audit log tells it.
+//! Actor of a change: the principal and address that the audit log records.
 
-use super::client_addr::ClientAddr;
-use super::identity::Identity;
+use crate::client_addr::ClientAddr;
+use crate::identity::Identity;
 use perfwatch_store::audit::AuditEntry;
 use serde::Serialize;
 
-/// Someone who changes something.
+/// Identity and address that make a change.
 #[derive(Debug, Clone)]
 pub struct Actor {
+    /// Identity of the caller.
     pub identity: Identity,
+    /// Address of the caller.
     pub client_addr: ClientAddr,
 }
 
-/// An entry of the log; its time is that of its commit.
+/// Audit entry without before and after; the commit sets its time.
 pub fn audit_entry(actor: String, client: &ClientAddr, action: &str, object: String) -> AuditEntry {
     AuditEntry {
         actor,
@@ -24,12 +26,12 @@ pub fn audit_entry(actor: String, client: &ClientAddr, action: &str, object: Str
 }
 
 impl Actor {
-    /// What was done to what.
+    /// Audit entry of an action on an object.
     pub fn audit(&self, action: &str, object: String) -> AuditEntry {
         audit_entry(self.identity.actor_name(), &self.client_addr, action, object)
     }
 
-    /// The same with how it was and how it is; neither holds a secret.
+    /// Audit entry with the object before and after the change; neither may contain a secret.
     pub fn audit_change<T: Serialize>(
         &self,
         action: &str,

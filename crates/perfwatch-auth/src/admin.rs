@@ -1,5 +1,5 @@
-//! What is done to accounts by hand, beside a hub that runs or not: `perfwatch user …`. A hub
-//! sees it within a second.
+//! Account management from the command line (`perfwatch user …`), with or without a running hub. A
+//! running hub notices the change within a second.
 
 use super::config::SessionLifetimes;
 use super::directory::AuthDirectory;
@@ -12,13 +12,13 @@ use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::{CommitError, SqlStatement, Store, StoreError};
 use std::sync::Arc;
 
-/// Why it was not done.
+/// Reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// It can't be done.
+    /// The command is invalid.
     #[error("{0}")]
     Rejected(String),
-    /// The store does not answer.
+    /// The store failed or is unavailable.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -29,21 +29,21 @@ impl From<AuthError> for AdminError {
     }
 }
 
-/// The accounts of a store.
+/// Commands on the accounts of a store.
 pub struct AdminCli(Arc<AuthDirectory>);
 
 impl AdminCli {
-    /// Reads them.
+    /// Loads the accounts of a store.
     ///
     /// # Errors
-    /// A store that does not answer.
+    /// Fails if the store is unavailable.
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, AdminError> {
-        // Second factors are switched off here, never on or asked for.
+        // The commands only disable two-factor authentication, which needs no encryption key.
         let keyring = Arc::new(Keyring::new(&[]));
         Ok(Self(AuthDirectory::open(store, clock, keyring, SessionLifetimes::default()).await?))
     }
 
-    /// All, by name.
+    /// All accounts, sorted by name.
     pub fn list(&self) -> Vec<Account> {
         let mut all: Vec<Account> = self.0.snapshot().accounts.values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -52,11 +52,10 @@ impl AdminCli {
 
     fn find(&self, name: &str) -> Result<Account, AdminError> {
         let found = self.0.snapshot().account_by_name(name).cloned();
-        found.ok_or_else(|| AdminError::Rejected(format!("there is no user {name:?}")))
+        found.ok_or_else(|| AdminError::Rejected(format!("unknown user {name:?}")))
     }
 
-    /// What is changed is decided on what is there under the turn, not on what was there when a
-    /// person began to type.
+    /// Commits a change. `changes` runs under the write lock, so that it sees the current accounts.
     async fn commit(
         &self,
         action: &str,
@@ -69,8 +68,8 @@ impl AdminCli {
             object: format!("user {name}"),
             ..AuditEntry::default()
         };
-        let turn = self.0.begin_write().await?;
-        match turn.commit(changes(self)?, Some(entry)).await {
+        let guard = self.0.begin_write().await?;
+        match guard.commit(changes(self)?, Some(entry)).await {
             Ok(()) => Ok(()),
             Err(CommitError::Conflict) => Err(AdminError::Rejected(
                 "user name is taken, or the account changed concurrently; retry".to_owned(),
@@ -79,29 +78,29 @@ impl AdminCli {
         }
     }
 
-    /// Create a user.
+    /// Creates a user with a password.
     ///
     /// # Errors
-    /// A name or password that can't be, a name that is taken.
+    /// Rejects an invalid name or password, and a name that is taken.
     pub async fn add(&self, name: &str, role: Role, password: String) -> Result<(), AdminError> {
         let account = self.0.new_account(name, role, password).await?;
         self.commit("user.create", &account.name, |_| Ok(vec![account.insert()])).await
     }
 
-    /// A new password; their browsers are logged out, and the second factor is off: who can run
-    /// this has lost both.
+    /// Sets a password. Ends the sessions of the user, disables two-factor authentication and enables
+    /// the account: the command is the way back for a user who lost both factors.
     ///
     /// # Errors
-    /// No such user, a password that can't be.
+    /// Rejects an unknown user and an invalid password.
     pub async fn set_password(&self, name: &str, new: String) -> Result<(), AdminError> {
-        if let Some(why) = password::validate(&new, &self.find(name)?.name) {
-            return Err(AdminError::Rejected(why));
+        if let Some(reason) = password::validate(&new, &self.find(name)?.name) {
+            return Err(AdminError::Rejected(reason));
         }
         let password = Some(password::hash(new).await?);
         let changes = |users: &Self| {
             let account = users.find(name)?;
             let epoch = account.token_epoch + 1;
-            let after = Account {
+            let updated = Account {
                 password,
                 totp_secret: None,
                 recovery_codes: Vec::new(),
@@ -109,34 +108,34 @@ impl AdminCli {
                 token_epoch: epoch,
                 ..account
             };
-            Ok(vec![after.update(), Session::delete_for_account(after.id)])
+            Ok(vec![updated.update(), Session::delete_for_account(updated.id)])
         };
         self.commit("user.change_password", name, changes).await
     }
 
-    /// Removes someone, with their tokens. Also the last administrator: the next start of the hub
-    /// offers to make one.
+    /// Deletes a user with their tokens. The last administrator can be deleted: the hub then prints a
+    /// setup link at its next start.
     ///
     /// # Errors
-    /// No such user.
+    /// Rejects an unknown user.
     pub async fn remove(&self, name: &str) -> Result<(), AdminError> {
         let changes = |users: &Self| Ok(Account::delete(users.find(name)?.id).into());
         self.commit("user.delete", name, changes).await
     }
 
-    /// A token for a script of theirs.
+    /// Creates an API token of a user, and returns its secret.
     ///
     /// # Errors
-    /// No such user, a scope that is none.
-    pub async fn create_token(&self, name: &str, scope: &str, what: &str) -> Result<String, AdminError> {
+    /// Rejects an unknown user and a scope that exceeds their role.
+    pub async fn create_token(&self, name: &str, scope: &str, label: &str) -> Result<String, AdminError> {
         let text = secret::generate(secret::SecretKind::Token);
         let changes = |users: &Self| {
             let account = users.find(name)?;
-            if let Some(why) = identity::validate_scope(scope, account.role) {
-                return Err(AdminError::Rejected(why));
+            if let Some(reason) = identity::validate_scope(scope, account.role) {
+                return Err(AdminError::Rejected(reason));
             }
             let (hash, now_ms) = (secret::hash_secret(&text), users.0.now_ms());
-            Ok(vec![Token::new(hash, account.id, what.to_owned(), scope.to_owned(), now_ms).insert()])
+            Ok(vec![Token::new(hash, account.id, label.to_owned(), scope.to_owned(), now_ms).insert()])
         };
         self.commit("token.create", name, changes).await?;
         Ok(text)

@@ -1,20 +1,21 @@
-//! Where a request comes from: its peer, or what a proxy says that the configuration trusts.
-//! Nobody else is believed, or one address could try passwords under many.
+//! Client address of a request: the peer, or the address that a trusted proxy forwards. Headers of
+//! other peers are ignored, so that a client cannot bypass rate limits with invented addresses.
 
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 
-/// The other end.
+/// Address of the client, and whether its connection is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddr {
+    /// IP address of the client.
     pub address: IpAddr,
-    /// Over TLS all the way to us or to a proxy that we trust.
+    /// TLS up to the hub or to a trusted proxy.
     pub is_tls: bool,
 }
 
-/// Whose word counts.
+/// Returns whether the forwarding headers of an address are trusted.
 pub fn is_trusted_proxy(proxies: &[IpNet], address: IpAddr) -> bool {
-    // IPv4 in IPv6 clothes, as a socket of both families gives it.
+    // Dual-stack sockets report IPv4 peers as IPv4-mapped IPv6 addresses (RFC 4291, 2.5.5.2).
     let address = address.to_canonical();
     proxies.iter().any(|net| net.contains(&address))
 }
@@ -24,7 +25,7 @@ pub fn is_trusted_proxy(proxies: &[IpNet], address: IpAddr) -> bool {
 pub struct ForwardedHeaders<'a> {
     /// Lines of `X-Forwarded-For`, in the order of the request; `?` for a line that is not text.
     pub forwarded_for: Vec<&'a str>,
-    /// Value of `X-Forwarded-Proto`.
+    /// Value of the header `X-Forwarded-Proto`.
     pub forwarded_proto: Option<&'a str>,
 }
 

@@ -45,7 +45,7 @@ pub enum AuthError {
     /// Wrong password in a repeated authentication.
     #[error("current password is wrong")]
     WrongPassword,
-    /// Too many failed attempts; the value is the time until the next one is accepted.
+    /// Too many failed attempts; the value is the time until the next attempt is accepted.
     #[error("too many failed attempts; wait {} s", .0.as_secs() + 1)]
     Throttled(Duration),
     /// An account name or a password that violates the rules.
@@ -63,7 +63,7 @@ pub enum AuthError {
     /// The account or the directory changed concurrently.
     #[error("modified concurrently; reload and retry")]
     Conflict,
-    /// The store failed.
+    /// The store failed or is unavailable.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

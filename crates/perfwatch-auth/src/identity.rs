@@ -1,59 +1,92 @@
-//! Who asks: found once a request, from its cookie or its token, and looked at again while a
-//! WebSocket stays open.
+//! Resolves the credential of a request to an identity. WebSockets refresh their identity when access
+//! data changes.
 
-use super::directory::{AuthDirectory, AuthSnapshot};
-use super::{jwt, secret};
+use crate::directory::AuthDirectory;
 use crate::error::AuthError;
+use crate::snapshot::AuthSnapshot;
+use crate::{jwt, secret};
 use perfwatch_model::HostId;
 use perfwatch_store::accounts::{Account, Role, SecretHash, Session, Token};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// The cookie of a browser that is logged in.
-pub const SESSION_COOKIE: &str = "perfwatch_session";
-/// What a token may do beside the roles: send snapshots of any host, and nothing else.
+/// Scope of an API token that may only send snapshots, of any host.
 pub const SCOPE_INGEST: &str = "ingest";
 
-/// Why someone of a role can't make a token of a scope.
+/// Validates the scope of a new API token; returns the reason if the role may not create it.
 pub fn validate_scope(scope: &str, role: Role) -> Option<String> {
-    let enough = match Role::parse(scope) {
+    let is_sufficient = match Role::parse(scope) {
         Some(scope) => scope <= role,
         None if scope == SCOPE_INGEST => role >= Role::Operator,
         None => return Some("scope must be viewer, operator, admin or ingest".to_owned()),
     };
-    (!enough).then(|| format!("scope exceeds the role of the user ({})", role.name()))
+    (!is_sufficient).then(|| format!("scope exceeds the role of the user ({})", role.name()))
 }
 
-/// Who it is.
+/// Entity that makes a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
-    /// A person.
-    Account { id: Uuid, name: String },
-    /// A script of theirs.
-    Token { id: Uuid, name: String, account: Uuid, account_name: String },
-    /// An agent, which speaks for one host.
-    Agent { id: Uuid, host: HostId },
-    /// The agent in the hub's own process.
+    /// User account, logged in or with a signed token.
+    Account {
+        /// Id of the account.
+        id: Uuid,
+        /// Name of the account.
+        name: String,
+    },
+    /// API token of a script.
+    Token {
+        /// Id of the token.
+        id: Uuid,
+        /// Label of the token.
+        name: String,
+        /// Account that the token belongs to.
+        account: Uuid,
+        /// Name of that account.
+        account_name: String,
+    },
+    /// Enrolled agent, which sends for one host.
+    Agent {
+        /// Id of the agent.
+        id: Uuid,
+        /// Host of the agent.
+        host: HostId,
+    },
+    /// Agent in the process of the hub.
     EmbeddedAgent,
 }
 
-/// By what it was known: the same is looked up again.
+/// Credential that an identity was resolved from; kept for [`Identity::refresh`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
+    /// Hash of a session cookie.
     Session(SecretHash),
+    /// API token, signed token or agent secret.
     Bearer(String),
 }
 
-/// Someone who may do something.
+/// Hosts that an identity may send snapshots for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IngestScope {
+    /// The identity may not send.
+    Denied,
+    /// A single host, whose agent the identity is.
+    Host(HostId),
+    /// Every host within the identity's host tags.
+    AnyHost,
+}
+
+/// Authenticated principal with its rights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
+    /// Entity that makes the request.
     pub principal: Principal,
-    /// None: only sends.
+    /// Role; `None` if the identity may only send snapshots.
     pub role: Option<Role>,
-    /// Sees hosts with one of these tags; empty for all.
+    /// Limits the identity to hosts with any of these tags; empty for all hosts.
     pub host_tags: Vec<String>,
+    /// Credential of the request.
     pub credential: Credential,
-    /// [`Account::epoch`] when it was found.
+    /// Token epoch of the account when the identity was resolved.
     epoch: i64,
 }
 
@@ -63,42 +96,42 @@ impl Identity {
         Self { principal, role, host_tags, credential, epoch: account.token_epoch }
     }
 
-    /// One that only sends.
+    /// Identity that may only send snapshots.
     pub fn for_ingest(principal: Principal, credential: Credential) -> Self {
         Self { principal, role: None, host_tags: Vec::new(), credential, epoch: 0 }
     }
 
-    /// The same, where it stays open and is looked at again: what was signed is not held against
-    /// its time, which only says how long one may come in by it.
+    /// Resolves the identity of an open connection again; `None` if its access was revoked. The
+    /// expiry of a signed token is not checked: it limits when a connection may be opened.
     pub fn refresh(&self, directory: &AuthDirectory) -> Option<Self> {
-        let state = directory.snapshot();
+        let snapshot = directory.snapshot();
         match (&self.credential, &self.principal) {
             (Credential::Bearer(_), Principal::Account { id, .. }) => {
-                let account =
-                    state.enabled_account(*id).filter(|account| account.token_epoch == self.epoch)?;
-                let (who, credential) = (self.principal.clone(), self.credential.clone());
-                Some(Self::for_account(account, account.role, who, credential))
+                let account = snapshot.enabled_account(*id);
+                let account = account.filter(|account| account.token_epoch == self.epoch)?;
+                let (principal, credential) = (self.principal.clone(), self.credential.clone());
+                Some(Self::for_account(account, account.role, principal, credential))
             }
             (Credential::Bearer(_), Principal::Token { id, account, .. }) => {
-                let lasts = |token: &&Token| token.id == *id && token.is_valid(directory.now_ms());
-                let token = state.tokens.values().find(lasts)?;
-                from_token(token, state.enabled_account(*account)?, self.credential.clone()).ok()
+                let is_match = |token: &&Token| token.id == *id && token.is_valid(directory.now_ms());
+                let token = snapshot.tokens.values().find(is_match)?;
+                from_token(token, snapshot.enabled_account(*account)?, self.credential.clone()).ok()
             }
             _ => resolve(directory, &self.credential).ok(),
         }
     }
 
-    /// As the audit log names it.
+    /// Name of the identity in the audit log.
     pub fn actor_name(&self) -> String {
         match &self.principal {
             Principal::Account { name, .. } => format!("user {name}"),
-            Principal::Token { name, account_name: of, .. } => format!("token {name} of {of}"),
+            Principal::Token { name, account_name, .. } => format!("token {name} (user {account_name})"),
             Principal::Agent { id, .. } => format!("agent {id}"),
-            Principal::EmbeddedAgent => "the hub's own agent".to_owned(),
+            Principal::EmbeddedAgent => "embedded agent".to_owned(),
         }
     }
 
-    /// The person behind it.
+    /// Account of a user or of a token.
     pub fn account_id(&self) -> Option<Uuid> {
         match &self.principal {
             Principal::Account { id, .. } | Principal::Token { account: id, .. } => Some(*id),
@@ -106,27 +139,27 @@ impl Identity {
         }
     }
 
-    /// Whether it may look at a host.
-    pub fn can_view(&self, state: &AuthSnapshot, host: HostId) -> bool {
-        self.role.is_some() && self.is_in_scope(state, host)
+    /// Returns whether the identity may read data of a host.
+    pub fn can_view(&self, snapshot: &AuthSnapshot, host: HostId) -> bool {
+        self.role.is_some() && self.is_in_scope(snapshot, host)
     }
 
-    /// Whether a host is one of those it is limited to.
-    pub fn is_in_scope(&self, state: &AuthSnapshot, host: HostId) -> bool {
-        let one_of_ours = |tags: &Vec<String>| tags.iter().any(|tag| self.host_tags.contains(tag));
-        self.host_tags.is_empty() || state.host_tags.get(&host).is_some_and(one_of_ours)
+    /// Returns whether a host is within the identity's host tags.
+    pub fn is_in_scope(&self, snapshot: &AuthSnapshot, host: HostId) -> bool {
+        let has_tag = |tags: &Vec<String>| tags.iter().any(|tag| self.host_tags.contains(tag));
+        self.host_tags.is_empty() || snapshot.host_tags.get(&host).is_some_and(has_tag)
     }
 
-    /// Whether it may send, and of which host alone.
-    pub fn ingest_scope(&self) -> Option<Option<HostId>> {
-        match &self.principal {
-            Principal::Agent { host, .. } => Some(Some(*host)),
-            Principal::EmbeddedAgent => Some(None),
-            // A script with the scope, or one that may run the fleet.
-            Principal::Token { .. } if self.role.is_none_or(|role| role >= Role::Operator) => Some(None),
-            Principal::Token { .. } => None,
-            Principal::Account { .. } => self.role.filter(|role| *role >= Role::Operator).map(|_| None),
-        }
+    /// Hosts that the identity may send snapshots for.
+    pub fn ingest_scope(&self) -> IngestScope {
+        let is_allowed = match &self.principal {
+            Principal::Agent { host, .. } => return IngestScope::Host(*host),
+            Principal::EmbeddedAgent => true,
+            // Without a role: a token with the scope `ingest`.
+            Principal::Token { .. } => self.role.is_none_or(|role| role >= Role::Operator),
+            Principal::Account { .. } => self.role.is_some_and(|role| role >= Role::Operator),
+        };
+        if is_allowed { IngestScope::AnyHost } else { IngestScope::Denied }
     }
 }
 
@@ -150,7 +183,7 @@ pub fn identify(
     directory: &AuthDirectory,
     request: RequestCredentials<'_>,
 ) -> Result<Option<Identity>, AuthError> {
-    // URLs are logged by proxies, so long-lived tokens are not accepted there.
+    // URLs are logged by proxies, and long-lived tokens are not accepted there.
     if request.query_token.is_some_and(|token| !jwt::has_jwt_shape(token)) {
         return Err(AuthError::TokenInQuery);
     }
@@ -171,82 +204,82 @@ pub fn identify(
     Ok(resolve(directory, &Credential::Session(secret::hash_secret(cookie))).ok())
 }
 
-/// Whose credential it is now.
+/// Resolves a credential to the identity it has now.
 ///
 /// # Errors
-/// Nobody's, or nobody's any more.
+/// Rejects an unknown, expired or revoked credential, and credentials of a disabled account.
 pub fn resolve(directory: &AuthDirectory, credential: &Credential) -> Result<Identity, AuthError> {
-    let state = directory.snapshot();
+    let snapshot = directory.snapshot();
     let now_ms = directory.now_ms();
     match credential {
         Credential::Session(hash) => {
-            let ended = || AuthError::SessionExpired;
-            let session = state.sessions.get(hash).ok_or_else(ended)?;
+            let session = snapshot.sessions.get(hash).ok_or(AuthError::SessionExpired)?;
             if !is_session_valid(directory, session) {
-                return Err(ended());
+                return Err(AuthError::SessionExpired);
             }
-            let account = state.enabled_account(session.account).ok_or_else(ended)?;
-            directory.touch_session(*hash, now_ms);
-            let who = Principal::Account { id: account.id, name: account.name.clone() };
-            Ok(Identity::for_account(account, account.role, who, credential.clone()))
+            let account = snapshot.enabled_account(session.account).ok_or(AuthError::SessionExpired)?;
+            directory.last_used().touch_session(*hash, now_ms);
+            let principal = Principal::Account { id: account.id, name: account.name.clone() };
+            Ok(Identity::for_account(account, account.role, principal, credential.clone()))
         }
-        Credential::Bearer(text) => from_bearer(directory, &state, text, now_ms),
+        Credential::Bearer(text) => from_bearer(directory, &snapshot, text, now_ms),
     }
 }
 
-/// Whether a session is not over yet.
+/// Returns whether a session is neither idle for too long nor too old.
 pub fn is_session_valid(directory: &AuthDirectory, session: &Session) -> bool {
-    let (now_ms, times) = (directory.now_ms(), directory.session_lifetimes());
-    let within = |since_ms: i64, most: Duration| {
-        u128::try_from(now_ms.saturating_sub(since_ms)).unwrap_or_default() < most.as_millis()
+    let (now_ms, lifetimes) = (directory.now_ms(), directory.session_lifetimes());
+    let is_within = |since_ms: i64, max: Duration| {
+        u128::try_from(now_ms.saturating_sub(since_ms)).unwrap_or_default() < max.as_millis()
     };
-    within(directory.session_last_used_ms(session), times.idle_timeout)
-        && within(session.created_ms, times.max_age)
+    is_within(directory.session_last_used_ms(session), lifetimes.idle_timeout)
+        && is_within(session.created_ms, lifetimes.max_age)
 }
 
 fn from_bearer(
     directory: &AuthDirectory,
-    state: &AuthSnapshot,
+    snapshot: &AuthSnapshot,
     text: &str,
     now_ms: i64,
 ) -> Result<Identity, AuthError> {
     if secret::has_prefix(secret::SecretKind::Agent, text) {
-        return from_agent_secret(directory, state, text, now_ms);
+        return from_agent_secret(directory, snapshot, text, now_ms);
     }
     let credential = Credential::Bearer(text.to_owned());
     if jwt::has_jwt_shape(text) {
-        let signed = jwt::verify(state, text, now_ms)
-            .ok_or_else(|| AuthError::TokenExpired("invalid or expired token"))?;
-        return match signed.token {
-            Some(token) => from_token(token, signed.account, credential),
+        let verified =
+            jwt::verify(snapshot, text, now_ms).ok_or(AuthError::TokenExpired("invalid or expired token"))?;
+        return match verified.token {
+            Some(token) => from_token(token, verified.account, credential),
             None => {
-                let account = signed.account;
-                let who = Principal::Account { id: account.id, name: account.name.clone() };
-                Ok(Identity::for_account(account, account.role, who, credential))
+                let account = verified.account;
+                let principal = Principal::Account { id: account.id, name: account.name.clone() };
+                Ok(Identity::for_account(account, account.role, principal, credential))
             }
         };
     }
-    let token = state.tokens.get(&secret::hash_secret(text)).ok_or(AuthError::UnknownToken)?;
+    let token = snapshot.tokens.get(&secret::hash_secret(text)).ok_or(AuthError::UnknownToken)?;
     if !token.is_valid(now_ms) {
         return Err(AuthError::TokenExpired("token expired"));
     }
-    let account = state.enabled_account(token.account).ok_or(AuthError::UnknownToken)?;
-    directory.touch_token(token.id, now_ms);
+    let account = snapshot.enabled_account(token.account).ok_or(AuthError::UnknownToken)?;
+    directory.last_used().touch_token(token.id, now_ms);
     from_token(token, account, credential)
 }
 
 fn from_token(token: &Token, account: &Account, credential: Credential) -> Result<Identity, AuthError> {
-    let who = Principal::Token {
+    let principal = Principal::Token {
         id: token.id,
         name: token.name.clone(),
         account: account.id,
         account_name: account.name.clone(),
     };
     match Role::parse(&token.scope) {
-        Some(role) => Ok(Identity::for_account(account, role, who, credential)),
-        // A viewer's token can't send: nothing may more than its account.
+        Some(role) => Ok(Identity::for_account(account, role, principal, credential)),
+        // A token never exceeds its account: viewers may not send.
         None if account.role >= Role::Operator => {
-            Ok(Identity { host_tags: account.host_tags.clone(), ..Identity::for_ingest(who, credential) })
+            let host_tags = account.host_tags.clone();
+            Ok(Identity { host_tags, ..Identity::for_ingest(principal, credential) })
         }
         None => Err(AuthError::UnknownToken),
     }
@@ -254,21 +287,20 @@ fn from_token(token: &Token, account: &Account, credential: Credential) -> Resul
 
 fn from_agent_secret(
     directory: &AuthDirectory,
-    state: &AuthSnapshot,
+    snapshot: &AuthSnapshot,
     text: &str,
     now_ms: i64,
 ) -> Result<Identity, AuthError> {
     let credential = Credential::Bearer(text.to_owned());
-    let sender = |who| Identity::for_ingest(who, credential);
-    // Hashes are compared, so that the time tells nothing of the secret.
+    // Comparing hashes keeps the response time independent of the secret.
     let hash = secret::hash_secret(text);
-    if hash == directory.embedded_agent_hash {
-        return Ok(sender(Principal::EmbeddedAgent));
+    if directory.is_embedded_agent(&hash) {
+        return Ok(Identity::for_ingest(Principal::EmbeddedAgent, credential));
     }
-    let agent = state.agents.get(&hash).ok_or(AuthError::UnknownAgent)?;
+    let agent = snapshot.agents.get(&hash).ok_or(AuthError::UnknownAgent)?;
     if agent.revoked_ms.is_some() {
         return Err(AuthError::AgentRevoked);
     }
-    directory.touch_agent(agent.id, now_ms);
-    Ok(sender(Principal::Agent { id: agent.id, host: agent.host }))
+    directory.last_used().touch_agent(agent.id, now_ms);
+    Ok(Identity::for_ingest(Principal::Agent { id: agent.id, host: agent.host }, credential))
 }

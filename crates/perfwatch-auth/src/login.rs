@@ -27,7 +27,7 @@ pub struct LoginRequest {
     pub code: Option<String>,
 }
 
-/// Maximum number of sessions of one account; the least recently used one is ended.
+/// Maximum number of sessions per account; the least recently used session is ended.
 const MAX_SESSIONS_PER_ACCOUNT: usize = 50;
 /// Maximum length of the stored `User-Agent`, in characters.
 const MAX_USER_AGENT_CHARS: usize = 200;

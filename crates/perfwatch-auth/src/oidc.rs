@@ -1,10 +1,10 @@
-//! Single sign-on: the code flow of OpenID Connect with PKCE (OpenID Connect Core 1.0; RFC 7636).
-//! What a login needs meanwhile goes along in a cookie of the browser itself, so that any hub may
-//! take the answer. What an issuer says is believed only by its signature.
+//! Single sign-on: authorization code flow of OpenID Connect with PKCE (OpenID Connect Core 1.0; RFC
+//! 7636). The state of a login is kept in a signed cookie of the browser, so that any hub can handle
+//! the callback. Claims are accepted only from an ID token with a valid signature.
 
-use super::directory::AuthSnapshot;
 use super::{jwt, secret};
 use crate::error::AuthError;
+use crate::snapshot::AuthSnapshot;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::JwkSet;
@@ -21,28 +21,28 @@ use tokio::sync::Semaphore;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 use url::Url;
 
-/// Where issuers and what they say about people are.
+/// Identity provider and the mapping of its claims to roles.
 #[derive(Clone)]
 pub struct OidcConfig {
-    /// The issuer's address, as it names itself.
+    /// Issuer URL, as in the discovery document.
     pub issuer: String,
-    /// As which the hub is known there.
+    /// Client ID of the hub.
     pub client_id: String,
-    /// Proves it; none for a public client.
+    /// Client secret; `None` for a public client.
     pub client_secret: Option<String>,
-    /// On the button.
+    /// Label of the sign-in button.
     pub name: String,
-    /// Beside `openid`.
+    /// Scopes requested in addition to `openid`.
     pub scopes: Vec<String>,
-    /// Which claim tells roles; dotted for one within another.
+    /// Claim that contains the roles; dots separate nested claims.
     pub role_claim: String,
-    /// Values of that claim that make an administrator.
+    /// Claim values mapped to the role admin.
     pub admins: Vec<String>,
-    /// Those that make an operator.
+    /// Claim values mapped to the role operator.
     pub operators: Vec<String>,
-    /// Those that make a viewer.
+    /// Claim values mapped to the role viewer.
     pub viewers: Vec<String>,
-    /// Of who has none of these; none keeps them out.
+    /// Role of users without a matching value; `None` denies their login.
     pub default_role: Option<Role>,
 }
 
@@ -52,18 +52,21 @@ impl std::fmt::Debug for OidcConfig {
     }
 }
 
-/// How long a login at the issuer may take.
+/// Maximum duration of a login at the identity provider, seconds.
 pub const LOGIN_TTL_S: u64 = 10 * 60;
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of a request to the identity provider.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum size of a response of the identity provider.
 const MAX_RESPONSE_BYTES: u64 = 1 << 20;
-/// What an issuer says of itself is asked again after this long.
+/// Time for which the discovery document and keys are cached.
 const METADATA_TTL: Duration = Duration::from_secs(3_600);
-/// An unknown key makes us ask again, but not more often than this.
+/// Minimum time between two fetches of the keys, for unknown key ids and after failures.
 const KEY_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
-/// Logins that wait for the issuer at one time, and how long others wait for their turn.
+/// Maximum number of logins that wait for the identity provider.
 const MAX_CONCURRENT_LOGINS: usize = 4;
+/// Maximum time that further logins are queued.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Those with which one key signs and another verifies: never a secret that both know.
+/// Accepted signature algorithms: only asymmetric algorithms, so that the client secret cannot sign.
 const ALGORITHMS: [Algorithm; 7] = [
     Algorithm::RS256,
     Algorithm::RS384,
@@ -73,9 +76,10 @@ const ALGORITHMS: [Algorithm; 7] = [
     Algorithm::ES384,
     Algorithm::EdDSA,
 ];
-const LEEWAY_S: u64 = 30;
+/// Tolerated clock difference to the identity provider, seconds.
+const MAX_CLOCK_DRIFT_S: u64 = 30;
 
-/// What an issuer says of itself (OpenID Connect Discovery 1.0).
+/// Discovery document (OpenID Connect Discovery 1.0, section 3).
 #[derive(Clone, Deserialize)]
 struct ProviderMetadata {
     issuer: String,
@@ -89,43 +93,44 @@ struct ProviderMetadata {
 struct CachedDiscovery {
     metadata: ProviderMetadata,
     keys: JwkSet,
-    since: Duration,
+    fetched_at: Duration,
 }
 
-/// What a login needs when the browser comes back.
+/// State of a login between the redirect and the callback.
 #[derive(Serialize, Deserialize)]
 pub struct LoginState {
     state: String,
     nonce: String,
     verifier: String,
-    /// The page they wanted.
+    /// Dashboard page to open after the login.
     pub next: String,
 }
 
-/// Who the issuer says they are.
+/// User as described by the identity provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OidcUser {
-    /// Lasting: issuer and its own id of them.
+    /// Stable identifier: issuer and subject.
     pub subject: String,
-    /// What they may be called here.
+    /// Proposed account name, normalized to the allowed characters.
     pub name: String,
-    /// None where the issuer does not tell.
+    /// Mapped role; `None` if no claim value matches and there is no default.
     pub role: Option<Role>,
 }
 
-/// The issuer as the hub reaches it.
+/// Client of the identity provider.
 pub struct OidcProvider {
+    /// Configuration of the provider.
     pub config: OidcConfig,
     http: ureq::Agent,
     discovery: Mutex<Option<CachedDiscovery>>,
-    /// When it last did not answer, and why.
+    /// Time and reason of the last failed fetch.
     last_failure: Mutex<Option<(Duration, String)>>,
-    /// An issuer that is slow holds up few threads.
+    /// Bounds the threads that a slow identity provider can occupy.
     slots: Semaphore,
 }
 
-fn oidc_error(what: &str, why: &dyn std::fmt::Display) -> AuthError {
-    tracing::warn!(what, %why, "OIDC login failed");
+fn oidc_error(stage: &str, error: &dyn std::fmt::Display) -> AuthError {
+    tracing::warn!(stage, %error, "OIDC login failed");
     AuthError::IdentityProvider
 }
 
@@ -137,17 +142,19 @@ impl LoginState {
         Self { state: random(), nonce: random(), verifier: random(), next }
     }
 
-    /// Sealed: nobody makes one of their own, and has the hub ask the issuer for it.
-    pub fn to_cookie(&self, state: &AuthSnapshot, now_ms: i64) -> Option<String> {
-        jwt::sign_payload(state, self, PURPOSE, Duration::from_secs(LOGIN_TTL_S), now_ms)
+    /// Signed cookie value, so that a client cannot forge the state of a login.
+    pub fn to_cookie(&self, snapshot: &AuthSnapshot, now_ms: i64) -> Option<String> {
+        jwt::sign_payload(snapshot, self, PURPOSE, Duration::from_secs(LOGIN_TTL_S), now_ms)
     }
 
-    pub fn from_cookie(state: &AuthSnapshot, text: &str, now_ms: i64) -> Option<Self> {
-        jwt::verify_payload(state, text, PURPOSE, now_ms)
+    /// State of a cookie value; `None` if it is forged or expired.
+    pub fn from_cookie(snapshot: &AuthSnapshot, text: &str, now_ms: i64) -> Option<Self> {
+        jwt::verify_payload(snapshot, text, PURPOSE, now_ms)
     }
 }
 
 impl OidcProvider {
+    /// Client without cached discovery.
     pub fn new(config: OidcConfig) -> Self {
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
@@ -156,7 +163,7 @@ impl OidcProvider {
             .build();
         let http = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(TIMEOUT))
+            .timeout_global(Some(REQUEST_TIMEOUT))
             .max_redirects(0)
             .tls_config(tls)
             .build()
@@ -173,43 +180,44 @@ impl OidcProvider {
         read_json(request.call().map_err(|error| error.to_string())?)
     }
 
-    /// What the issuer says of itself; asked anew where that is old, or a key is not in it.
+    /// Discovery document and keys; fetched again if they are old or lack the key id.
     fn metadata(&self, now: Duration, key: Option<&str>) -> Result<CachedDiscovery, String> {
-        let known = self.discovery.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(known) = known {
-            let age = now.saturating_sub(known.since);
-            let has_key = key.is_none_or(|key| known.keys.find(key).is_some());
+        let cached = self.discovery.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(cached) = cached {
+            let age = now.saturating_sub(cached.fetched_at);
+            let has_key = key.is_none_or(|key| cached.keys.find(key).is_some());
             if age < KEY_REFRESH_INTERVAL || (age < METADATA_TTL && has_key) {
-                return Ok(known);
+                return Ok(cached);
             }
         }
-        let mut silent = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, why)) =
-            silent.as_ref().filter(|(at, _)| now.saturating_sub(*at) < KEY_REFRESH_INTERVAL)
+        let mut last_failure = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, error)) =
+            last_failure.as_ref().filter(|(at, _)| now.saturating_sub(*at) < KEY_REFRESH_INTERVAL)
         {
-            return Err(format!("{why} (asked {} s ago)", now.saturating_sub(*at).as_secs()));
+            return Err(format!("{error} ({} s ago)", now.saturating_sub(*at).as_secs()));
         }
-        let asked = self.fetch_discovery(now);
-        *silent = asked.as_ref().err().map(|why| (now, why.clone()));
-        asked
+        let fetched = self.fetch_discovery(now);
+        *last_failure = fetched.as_ref().err().map(|error| (now, error.clone()));
+        fetched
     }
 
     fn fetch_discovery(&self, now: Duration) -> Result<CachedDiscovery, String> {
         let issuer = self.config.issuer.trim_end_matches('/');
         let metadata: ProviderMetadata =
-            self.get(&format!("{issuer}/.well-known/openid-configuration"), None)?;
+            self.get(&format!("{issuer}/.well-discovery/openid-configuration"), None)?;
         if metadata.issuer.trim_end_matches('/') != issuer {
             return Err(format!("issuer mismatch: {:?}", metadata.issuer));
         }
-        let known = CachedDiscovery { keys: self.get(&metadata.jwks_uri, None)?, metadata, since: now };
-        *self.discovery.lock().unwrap_or_else(PoisonError::into_inner) = Some(known.clone());
-        Ok(known)
+        let discovery =
+            CachedDiscovery { keys: self.get(&metadata.jwks_uri, None)?, metadata, fetched_at: now };
+        *self.discovery.lock().unwrap_or_else(PoisonError::into_inner) = Some(discovery.clone());
+        Ok(discovery)
     }
 
-    /// Where the browser is sent, and what comes back with it.
+    /// URL to send the browser to, and the state to store in its cookie.
     ///
     /// # Errors
-    /// The issuer does not answer as it should.
+    /// Returns [`AuthError::IdentityProvider`] if discovery fails.
     pub async fn authorization_url(
         self: Arc<Self>,
         redirect: String,
@@ -217,109 +225,114 @@ impl OidcProvider {
         now: Duration,
     ) -> Result<(String, LoginState), AuthError> {
         let oidc = self.clone();
-        let work = move || {
-            let known = oidc.metadata(now, None)?;
-            let pending = LoginState::new(next);
-            let mut url = Url::parse(&known.metadata.authorization_endpoint).map_err(|e| e.to_string())?;
+        let task = move || {
+            let discovery = oidc.metadata(now, None)?;
+            let login = LoginState::new(next);
+            let mut url =
+                Url::parse(&discovery.metadata.authorization_endpoint).map_err(|e| e.to_string())?;
             let scopes = [&["openid".to_owned()], &oidc.config.scopes[..]].concat().join(" ");
-            let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(pending.verifier.as_bytes()));
+            let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(login.verifier.as_bytes()));
             url.query_pairs_mut()
                 .append_pair("response_type", "code")
                 .append_pair("client_id", &oidc.config.client_id)
                 .append_pair("redirect_uri", &redirect)
                 .append_pair("scope", &scopes)
-                .append_pair("state", &pending.state)
-                .append_pair("nonce", &pending.nonce)
+                .append_pair("state", &login.state)
+                .append_pair("nonce", &login.nonce)
                 .append_pair("code_challenge", &challenge)
                 .append_pair("code_challenge_method", "S256");
-            Ok::<_, String>((url.into(), pending))
+            Ok::<_, String>((url.into(), login))
         };
-        self.blocking(work).await.map_err(|why| oidc_error("the issuer", &why))
+        self.blocking(task).await.map_err(|error| oidc_error("discovery", &error))
     }
 
-    /// Who came back with a code.
+    /// Exchanges the code of a callback for the user.
     ///
     /// # Errors
-    /// Not the login that this browser began, or one that the issuer does not vouch for.
+    /// Returns [`AuthError::IdentityProvider`] if the state does not belong to this browser, the
+    /// provider fails, or its ID token is invalid.
     pub async fn exchange_code(
         self: Arc<Self>,
         redirect: String,
         code: String,
         state: &str,
-        pending: LoginState,
+        login: LoginState,
         now: Duration,
     ) -> Result<OidcUser, AuthError> {
-        if secret::hash_secret(state) != secret::hash_secret(&pending.state) {
-            return Err(oidc_error("the answer", &"state does not match this browser's login"));
+        if secret::hash_secret(state) != secret::hash_secret(&login.state) {
+            return Err(oidc_error("callback", &"state does not match this browser's login"));
         }
         let oidc = self.clone();
-        let work = move || {
-            let known = oidc.metadata(now, None)?;
+        let task = move || {
+            let discovery = oidc.metadata(now, None)?;
             let config = &oidc.config;
             let mut form = vec![
                 ("grant_type", "authorization_code"),
                 ("code", code.as_str()),
                 ("redirect_uri", redirect.as_str()),
                 ("client_id", config.client_id.as_str()),
-                ("code_verifier", pending.verifier.as_str()),
+                ("code_verifier", login.verifier.as_str()),
             ];
             form.extend(config.client_secret.as_deref().map(|secret| ("client_secret", secret)));
-            let answer = oidc.http.post(&known.metadata.token_endpoint).send_form(form);
-            let tokens: Tokens = read_json(answer.map_err(|error| error.to_string())?)?;
-            let mut claims = oidc.verify(&tokens.id_token, &pending.nonce, now)?;
-            if let (Value::Null, Some(url), Some(token)) =
-                (claim(&claims, &config.role_claim), &known.metadata.userinfo_endpoint, &tokens.access_token)
-            {
-                let more: Value = oidc.get(url, Some(token))?;
-                // OpenID Connect Core 1.0, 5.3.2: else it may be of someone else.
-                if more["sub"] == claims["sub"] {
-                    let (Value::Object(known), Value::Object(more)) = (&mut claims, more) else {
+            let response = oidc.http.post(&discovery.metadata.token_endpoint).send_form(form);
+            let tokens: Tokens = read_json(response.map_err(|error| error.to_string())?)?;
+            let mut claims = oidc.verify(&tokens.id_token, &login.nonce, now)?;
+            if let (Value::Null, Some(url), Some(token)) = (
+                claim(&claims, &config.role_claim),
+                &discovery.metadata.userinfo_endpoint,
+                &tokens.access_token,
+            ) {
+                let userinfo: Value = oidc.get(url, Some(token))?;
+                // OpenID Connect Core 1.0, section 5.3.2: otherwise the claims may be of another user.
+                if userinfo["sub"] == claims["sub"] {
+                    let (Value::Object(claims), Value::Object(userinfo)) = (&mut claims, userinfo) else {
                         return Err("no claims".to_owned());
                     };
-                    more.into_iter().for_each(|(name, value)| {
-                        known.entry(name).or_insert(value);
+                    userinfo.into_iter().for_each(|(name, value)| {
+                        claims.entry(name).or_insert(value);
                     });
                 }
             }
             user_from_claims(config, &claims)
         };
-        self.blocking(work).await.map_err(|why| oidc_error("the answer", &why))
+        self.blocking(task).await.map_err(|error| oidc_error("callback", &error))
     }
 
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, String> + Send + 'static,
+        task: impl FnOnce() -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
         let slot = tokio::time::timeout(QUEUE_TIMEOUT, self.slots.acquire()).await;
         let _slot = slot.map_err(|_| "too many concurrent logins")?;
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+        tokio::task::spawn_blocking(task).await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
-    /// The claims of a token that the issuer signed for us and for this login.
+    /// Claims of an ID token that the provider signed for this hub and this login.
     fn verify(&self, token: &str, nonce: &str, now: Duration) -> Result<Value, String> {
         let header = jsonwebtoken::decode_header(token).map_err(|error| error.to_string())?;
         if !ALGORITHMS.contains(&header.alg) {
             return Err(format!("signed by {:?}", header.alg));
         }
-        let known = self.metadata(now, header.kid.as_deref())?;
+        let discovery = self.metadata(now, header.kid.as_deref())?;
         let key = match &header.kid {
-            Some(id) => known.keys.find(id),
-            None => known.keys.keys.first().filter(|_| known.keys.keys.len() == 1),
+            Some(id) => discovery.keys.find(id),
+            None => discovery.keys.keys.first().filter(|_| discovery.keys.keys.len() == 1),
         };
         let key = DecodingKey::from_jwk(key.ok_or("signed with an unknown key")?);
-        let mut rules = Validation::new(header.alg);
-        rules.leeway = LEEWAY_S;
-        rules.set_issuer(&[&known.metadata.issuer]);
-        rules.set_audience(&[&self.config.client_id]);
-        rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        let mut validation = Validation::new(header.alg);
+        validation.leeway = MAX_CLOCK_DRIFT_S;
+        validation.set_issuer(&[&discovery.metadata.issuer]);
+        validation.set_audience(&[&self.config.client_id]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         let key = key.map_err(|error| error.to_string())?;
-        let claims =
-            jsonwebtoken::decode::<Value>(token, &key, &rules).map_err(|error| error.to_string())?.claims;
+        let claims = jsonwebtoken::decode::<Value>(token, &key, &validation)
+            .map_err(|error| error.to_string())?
+            .claims;
         if claims["nonce"].as_str().map(secret::hash_secret) != Some(secret::hash_secret(nonce)) {
             return Err("nonce mismatch".to_owned());
         }
-        let party = claims["azp"].as_str();
-        if party.is_some_and(|party| party != self.config.client_id) {
+        let authorized_party = claims["azp"].as_str();
+        if authorized_party.is_some_and(|party| party != self.config.client_id) {
             return Err("audience mismatch".to_owned());
         }
         Ok(claims)
@@ -333,21 +346,21 @@ struct Tokens {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(
-    mut answer: ureq::http::Response<ureq::Body>,
+    mut response: ureq::http::Response<ureq::Body>,
 ) -> Result<T, String> {
-    let status = answer.status().as_u16();
+    let status = response.status().as_u16();
     let mut bytes = Vec::new();
-    let taken = answer.body_mut().as_reader().take(MAX_RESPONSE_BYTES).read_to_end(&mut bytes);
-    taken.map_err(|error| error.to_string())?;
+    let read = response.body_mut().as_reader().take(MAX_RESPONSE_BYTES).read_to_end(&mut bytes);
+    read.map_err(|error| error.to_string())?;
     if status != 200 {
-        // RFC 6749, 5.2: a code for programs; the rest may hold what should not be logged.
+        // RFC 6749, section 5.2: only the error code is logged; the rest may contain secrets.
         let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         return Err(format!("HTTP {status} {}", json["error"].as_str().unwrap_or_default()));
     }
     serde_json::from_slice(&bytes).map_err(|error| error.to_string())
 }
 
-/// `groups`, or `realm_access.roles`.
+/// Claim by name; dots separate nested claims, such as `realm_access.roles`.
 fn claim<'a>(claims: &'a Value, name: &str) -> &'a Value {
     const NONE: &Value = &Value::Null;
     match claims.get(name) {
@@ -359,18 +372,18 @@ fn claim<'a>(claims: &'a Value, name: &str) -> &'a Value {
 fn user_from_claims(config: &OidcConfig, claims: &Value) -> Result<OidcUser, String> {
     let text = |name: &str| claims[name].as_str().filter(|text| !text.is_empty());
     let subject = text("sub").ok_or("no subject")?;
-    let called = ["preferred_username", "email", "sub"].into_iter().find_map(text).unwrap_or(subject);
-    // What people type in other places is brought into the form that names have here.
-    let fine =
+    let preferred = ["preferred_username", "email", "sub"].into_iter().find_map(text).unwrap_or(subject);
+    // Names of other systems are normalized to the characters of account names.
+    let normalize =
         |c: char| if c.is_ascii_alphanumeric() || "._-@+".contains(c) { c.to_ascii_lowercase() } else { '-' };
-    let name: String = called.chars().map(fine).take(64).collect();
-    let told = claim(claims, &config.role_claim);
-    let told: Vec<&str> = match told {
+    let name: String = preferred.chars().map(normalize).take(64).collect();
+    let value = claim(claims, &config.role_claim);
+    let values: Vec<&str> = match value {
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
         Value::String(text) => text.split_ascii_whitespace().collect(),
         _ => Vec::new(),
     };
-    let any = |values: &[String]| values.iter().any(|value| told.contains(&value.as_str()));
+    let any = |mapped: &[String]| mapped.iter().any(|value| values.contains(&value.as_str()));
     let role = if any(&config.admins) {
         Some(Role::Admin)
     } else if any(&config.operators) {
@@ -424,10 +437,10 @@ mod tests {
     #[test]
     fn login_state_cookie_is_tamper_proof() {
         let state = AuthSnapshot { signing_keys: SigningKeys::from_key("a key"), ..AuthSnapshot::default() };
-        let pending = LoginState::new("/hosts/x".to_owned());
-        let cookie = pending.to_cookie(&state, 0).unwrap();
+        let login = LoginState::new("/hosts/x".to_owned());
+        let cookie = login.to_cookie(&state, 0).unwrap();
         let back = LoginState::from_cookie(&state, &cookie, 0).unwrap();
-        assert_eq!((back.state, back.verifier, back.next), (pending.state, pending.verifier, pending.next));
+        assert_eq!((back.state, back.verifier, back.next), (login.state, login.verifier, login.next));
         let other =
             AuthSnapshot { signing_keys: SigningKeys::from_key("another"), ..AuthSnapshot::default() };
         assert!(LoginState::from_cookie(&other, &cookie, 0).is_none());

@@ -1,28 +1,27 @@
-//! Random secrets, and what is kept of them: the SHA-256. They have 256 bits, so no salt and no
-//! slow hash is needed. (Keys that sign, and those of second factors, must be kept as they are: the
-//! database is its owner's alone, and a copy leaves the former out.)
+//! Random secrets of 256 bits, stored as their SHA-256: with that entropy, neither a salt nor a slow
+//! hash is needed. Signing keys are stored in plain text, and backups leave them out.
 
 use data_encoding::HEXLOWER;
 use perfwatch_store::accounts::SecretHash;
 use sha2::{Digest as _, Sha256};
 
-/// What a secret is for: told by its first letters, so that one found in a log or a repository
-/// can be traced.
+/// Purpose of a secret, shown by its prefix, so that a leaked secret can be identified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretKind {
-    /// A browser's cookie.
+    /// Cookie of a browser session.
     Session,
-    /// A script's token.
+    /// API token of a script.
     Token,
-    /// Lets agents in.
+    /// Enrollment token of agents.
     EnrollmentToken,
-    /// An agent's own.
+    /// Secret of an enrolled agent.
     Agent,
-    /// The link of the first start.
+    /// Setup link of a new installation.
     Setup,
 }
 
 impl SecretKind {
+    /// First characters of secrets of this kind.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Session => "pws_",
@@ -34,30 +33,30 @@ impl SecretKind {
     }
 }
 
-/// Fills bytes from the kernel's generator (getrandom(2)).
+/// Random bytes from the kernel (getrandom(2)).
 ///
 /// # Panics
-/// Where the kernel has none: nothing can be safe there.
-#[expect(clippy::expect_used, reason = "without it nothing can be safe")]
+/// Panics if the kernel provides no randomness, because no secret would be safe.
+#[expect(clippy::expect_used, reason = "no secret is safe without randomness")]
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    getrandom::fill(&mut bytes).expect("the kernel provides random bytes");
     bytes
 }
 
-/// A new secret.
+/// Generates a secret of a kind.
 pub fn generate(kind: SecretKind) -> String {
     format!("{}{}", kind.prefix(), HEXLOWER.encode(&random_bytes::<32>()))
 }
 
-/// What is kept of it.
+/// Hash of a secret, as it is stored.
 pub fn hash_secret(secret: &str) -> SecretHash {
     Sha256::digest(secret.as_bytes()).into()
 }
 
-/// Whether a text is a secret of this kind by its look.
+/// Returns whether a text has the prefix and length of a secret of this kind.
 pub fn has_prefix(kind: SecretKind, text: &str) -> bool {
-    text.strip_prefix(kind.prefix()).is_some_and(|rest| rest.len() == 64)
+    text.strip_prefix(kind.prefix()).is_some_and(|digits| digits.len() == 64)
 }
 
 #[cfg(test)]

@@ -149,13 +149,13 @@ impl Hub {
 
     /// The secret of the agent in this process: made anew at each start, never written down.
     pub fn embedded_agent_secret(&self) -> String {
-        self.directory.embedded_agent_secret.clone()
+        self.directory.embedded_agent_secret().to_owned()
     }
 
     /// Path of the page that makes the first administrator, while there is none. The secret stands
     /// behind `#`: browsers keep that to themselves, so no log on the way has it.
     pub fn setup_path(&self) -> Option<String> {
-        self.directory.set_up_secret().map(|secret| format!("/setup#{secret}"))
+        self.directory.setup_secret().map(|secret| format!("/setup#{secret}"))
     }
 
     /// Takes no more requests, says goodbye to live clients, and waits for both, but not

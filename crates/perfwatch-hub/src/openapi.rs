@@ -174,7 +174,7 @@ fn finish_document(mut document: OpenApi) -> OpenApi {
         components.responses.insert(format!("Error{}", status.as_u16()), response.build().into());
     }
     let cookie =
-        SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(perfwatch_auth::identity::SESSION_COOKIE)));
+        SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(crate::http::cookies::SESSION_COOKIE)));
     components.add_security_scheme("session", cookie);
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     components.add_security_scheme("bearer", bearer);

@@ -1,4 +1,4 @@
-//! `/api/v1/auth/{state,setup,login,logout,token}`: in and out.
+//! `/api/v1/auth/{state,setup,login,logout,token}`: setup, login and signed tokens.
 
 use super::account::{CurrentUserResponse, to_current_user_response};
 use crate::app::App;
@@ -21,14 +21,14 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// What a login page must know.
+/// Options of the login page.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct LoginOptionsResponse {
-    /// There is no administrator yet: the link that the hub printed makes the first.
+    /// No administrator exists; the setup link in the hub's log creates the first.
     setup_required: bool,
-    /// Shortest password that is taken.
+    /// Minimum length of a password in characters.
     min_password_length: usize,
-    /// What to write on the button of single sign-on, where there is one.
+    /// Label of the single sign-on button; `null` without single sign-on.
     sso_label: Option<String>,
 }
 
@@ -42,11 +42,11 @@ pub(crate) async fn login_options(State(app): State<Arc<App>>) -> Json<LoginOpti
     })
 }
 
-/// The first administrator.
+/// Account of the first administrator.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SetupRequest {
-    /// From the link that the hub printed when it started.
+    /// Secret of the setup link in the hub's log.
     secret: String,
     name: String,
     password: String,
@@ -83,51 +83,51 @@ pub(crate) async fn setup(
     State(app): State<Arc<App>>,
     Client(client): Client,
     headers: HeaderMap,
-    JsonBody(wish): JsonBody<SetupRequest>,
+    JsonBody(request): JsonBody<SetupRequest>,
 ) -> Result<LoginReply, ApiError> {
-    let done = || ApiError::conflict("already_set_up", "this hub is already set up; log in");
-    let secret_now = app.directory.set_up_secret().ok_or_else(done)?;
+    let already_set_up = || ApiError::conflict("already_set_up", "this hub is already set up; log in");
+    let setup_secret = app.directory.setup_secret().ok_or_else(already_set_up)?;
     app.login.check_throttle(&client, "")?;
-    // Hashes are compared, so that the time tells nothing.
-    if secret::hash_secret(&wish.secret) != secret::hash_secret(&secret_now) {
+    // Hashes are compared, so that the duration does not leak the secret.
+    if secret::hash_secret(&request.secret) != secret::hash_secret(&setup_secret) {
         app.login.record_failed_setup(&client);
         let message = "invalid or expired setup link";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_setup_link", message));
     }
-    let account = app.directory.new_account(&wish.name, Role::Admin, wish.password).await?;
-    let turn = app.directory.begin_write().await?;
+    let account = app.directory.new_account(&request.name, Role::Admin, request.password).await?;
+    let guard = app.directory.begin_write().await?;
     if app.directory.snapshot().has_admin_except(None) {
-        return Err(done());
+        return Err(already_set_up());
     }
     if app.directory.snapshot().account_by_name(&account.name).is_some() {
-        return Err(ApiError::conflict("name_taken", "there is a user of that name already; choose another"));
+        return Err(ApiError::conflict("name_taken", "user name is already taken"));
     }
     let entry =
         actor::audit_entry("anonymous".into(), &client, "user.create", format!("user {}", account.name));
     let changes = vec![account.insert()];
-    let cookie = create_session(&app, &turn, &account, (&client, &headers), changes, entry).await?;
-    tracing::info!(name = account.name, "first administrator created");
+    let cookie = create_session(&app, &guard, &account, (&client, &headers), changes, entry).await?;
+    tracing::info!(user = account.name, "first administrator created");
     Ok(login_response(&app, &account, cookie))
 }
 
 /// Log in
 ///
-/// The answer's cookie is the session. 401 `code_needed` asks for the second factor.
+/// Sets the session cookie. 401 `totp_required` means that a two-factor code is needed.
 #[utoipa::path(post, path = "/api/v1/auth/login", tag = "auth", request_body = LoginRequest,
     responses((status = 200, body = CurrentUserResponse), (status = 401), (status = 409)))]
 pub(crate) async fn login(
     State(app): State<Arc<App>>,
     Client(client): Client,
     headers: HeaderMap,
-    JsonBody(wish): JsonBody<LoginRequest>,
+    JsonBody(request): JsonBody<LoginRequest>,
 ) -> Result<LoginReply, ApiError> {
-    let verified = app.login.verify_password(&client, wish).await?;
-    let turn = app.directory.begin_write().await?;
+    let verified = app.login.verify_password(&client, request).await?;
+    let guard = app.directory.begin_write().await?;
     let account = app.login.confirm_login(&client, verified).await?;
     let actor = format!("user {}", account.name);
     let entry = actor::audit_entry(actor.clone(), &client, "login", actor);
     let changes = vec![account.update()];
-    let cookie = create_session(&app, &turn, &account, (&client, &headers), changes, entry).await?;
+    let cookie = create_session(&app, &guard, &account, (&client, &headers), changes, entry).await?;
     Ok(login_response(&app, &account, cookie))
 }
 
@@ -145,56 +145,57 @@ pub(crate) async fn logout(
     Ok((StatusCode::NO_CONTENT, [cookies::session("", client.is_tls, 0)]))
 }
 
-/// A signed token of some minutes.
+/// Signed token (JWT) with a lifetime of minutes.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SignedTokenResponse {
-    /// For `Authorization: Bearer`, or `?token=` of the WebSocket.
+    /// Token for `Authorization: Bearer`, or for `?token=` of the WebSocket.
     token: String,
     expires_in_s: u64,
 }
 
 /// Create a signed token (15 minutes)
 ///
-/// By name and password in the body, or without a body by the session or token that asks.
+/// Authenticate with name and password in the body, or with the session or API token of the request.
 #[utoipa::path(post, path = "/api/v1/auth/token", tag = "auth", request_body = Option<LoginRequest>,
     responses((status = 200, body = SignedTokenResponse), (status = 401), (status = 403)))]
 pub(crate) async fn token(
     State(app): State<Arc<App>>,
     identity: Option<axum::Extension<Identity>>,
     Client(client): Client,
-    OptionalBody(wish): OptionalBody<LoginRequest>,
+    OptionalBody(request): OptionalBody<LoginRequest>,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<SignedTokenResponse>), ApiError> {
-    let of = match (wish, identity) {
-        (Some(wish), _) => {
-            let verified = app.login.verify_password(&client, wish).await?;
-            let turn = app.directory.begin_write().await?;
+    let (account_id, token_id) = match (request, identity) {
+        (Some(request), _) => {
+            let verified = app.login.verify_password(&client, request).await?;
+            let guard = app.directory.begin_write().await?;
             let account = app.login.confirm_login(&client, verified).await?;
             let actor = format!("user {}", account.name);
             let entry = actor::audit_entry(actor.clone(), &client, "token.sign", actor);
-            turn.commit([account.update()], Some(entry)).await?;
+            guard.commit([account.update()], Some(entry)).await?;
             (account.id, None)
         }
         (None, Some(identity)) => token_owner(&identity)?,
         (None, None) => return Err(AuthError::Unauthenticated.into()),
     };
-    let now = app.directory.snapshot();
-    let account = now.enabled_account(of.0).ok_or(AuthError::InvalidCredentials)?;
-    let signed = jwt::sign(&now, account, of.1, app.clock.wall_ms());
+    let auth_snapshot = app.directory.snapshot();
+    let account = auth_snapshot.enabled_account(account_id).ok_or(AuthError::InvalidCredentials)?;
+    let signed = jwt::sign(&auth_snapshot, account, token_id, app.clock.wall_ms());
     let token =
         signed.ok_or_else(|| ApiError::unavailable("internal_error", "no signing key is available", 5))?;
     let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(([no_store], Json(SignedTokenResponse { token, expires_in_s: jwt::TOKEN_TTL.as_secs() })))
 }
 
+/// Account and API token, if any, for which a signed token is created.
 fn token_owner(identity: &Identity) -> Result<(Uuid, Option<Uuid>), ApiError> {
-    // One that was signed must not make itself last.
-    let lasting = match &identity.credential {
+    // A signed token must not extend its own lifetime.
+    let is_long_lived = match &identity.credential {
         Credential::Session(_) => true,
         Credential::Bearer(text) => !jwt::has_jwt_shape(text),
     };
     match &identity.principal {
-        Principal::Account { id, .. } if lasting => Ok((*id, None)),
-        Principal::Token { id, account, .. } if lasting => Ok((*account, Some(*id))),
+        Principal::Account { id, .. } if is_long_lived => Ok((*id, None)),
+        Principal::Token { id, account, .. } if is_long_lived => Ok((*account, Some(*id))),
         _ => {
             let message =
                 "a signed token cannot create another; authenticate with name and password or an API token";

@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use perfwatch_auth::Identity;
+use perfwatch_auth::identity::IngestScope;
 use perfwatch_live::host_registry::HostRegistryError;
 use perfwatch_model::wire::{self, IngestResponse, RejectedSnapshot, WireError};
 use perfwatch_model::{HostRef, Snapshot, json, limits};
@@ -189,10 +190,10 @@ fn authorize_host(app: &App, identity: &Identity, host: &HostRef) -> Result<(), 
         None => app.hosts.find(&host.name).map(|host| host.record.id),
     };
     match identity.ingest_scope() {
-        Some(None) if identity.host_tags.is_empty() => Ok(()),
-        // Who is limited to some hosts makes no others.
-        Some(None) if known().is_some_and(|id| identity.is_in_scope(&app.directory.snapshot(), id)) => Ok(()),
-        Some(Some(own)) if host.id == Some(own) => Ok(()),
+        IngestScope::AnyHost if identity.host_tags.is_empty() => Ok(()),
+        // An identity that is limited to some hosts must not create others.
+        IngestScope::AnyHost if known().is_some_and(|id| identity.is_in_scope(&app.directory.snapshot(), id)) => Ok(()),
+        IngestScope::Host(agent_host) if host.id == Some(agent_host) => Ok(()),
         _ => {
             let message = "the credential is not allowed to send for this host";
             Err(ApiError::new(StatusCode::FORBIDDEN, "host_mismatch", message))

@@ -1,0 +1,66 @@
+//! Times of last use, buffered in memory: a request must not cost a write.
+
+use perfwatch_store::Write;
+use perfwatch_store::accounts::{SecretHash, Session, Token};
+use perfwatch_store::agents::Agent;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use uuid::Uuid;
+
+/// Last use of sessions, tokens and agents since the previous flush, milliseconds since 1970.
+#[derive(Default)]
+struct LastUsed {
+    sessions: HashMap<SecretHash, i64>,
+    tokens: HashMap<Uuid, i64>,
+    agents: HashMap<Uuid, i64>,
+}
+
+/// Buffer of last-used times that are not stored yet.
+#[derive(Default)]
+pub(crate) struct LastUsedBuffer(Mutex<LastUsed>);
+
+impl LastUsedBuffer {
+    fn lock(&self) -> MutexGuard<'_, LastUsed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn touch_session(&self, hash: SecretHash, now_ms: i64) {
+        self.lock().sessions.insert(hash, now_ms);
+    }
+
+    pub(crate) fn touch_token(&self, id: Uuid, now_ms: i64) {
+        self.lock().tokens.insert(id, now_ms);
+    }
+
+    pub(crate) fn touch_agent(&self, id: Uuid, now_ms: i64) {
+        self.lock().agents.insert(id, now_ms);
+    }
+
+    /// Last use of a session, stored or buffered.
+    pub(crate) fn session_ms(&self, session: &Session) -> i64 {
+        self.lock().sessions.get(&session.hash).copied().unwrap_or_default().max(session.last_used_ms)
+    }
+
+    /// Last request of an agent, stored or buffered.
+    pub(crate) fn agent_ms(&self, agent: &Agent) -> i64 {
+        self.lock().agents.get(&agent.id).copied().unwrap_or_default().max(agent.last_seen_ms)
+    }
+
+    /// Copies buffered times into freshly loaded sessions, so that a load does not expire them.
+    pub(crate) fn apply(&self, sessions: &mut HashMap<SecretHash, Session>) {
+        for (hash, at_ms) in &self.lock().sessions {
+            if let Some(session) = sessions.get_mut(hash) {
+                session.last_used_ms = session.last_used_ms.max(*at_ms);
+            }
+        }
+    }
+
+    /// Empties the buffer into writes.
+    pub(crate) fn drain(&self) -> Vec<Write> {
+        let buffered = std::mem::take(&mut *self.lock());
+        let sessions = buffered.sessions.iter().map(|(hash, at_ms)| Session::touch(hash, *at_ms).into());
+        let tokens = buffered.tokens.iter().map(|(id, at_ms)| Token::touch(*id, *at_ms).into());
+        let agents = buffered.agents.iter().map(|(id, at_ms)| Agent::touch(*id, *at_ms).into());
+        sessions.chain(tokens).chain(agents).collect()
+    }
+}
