@@ -52,7 +52,7 @@ bench: web
 
 # Regenerates reference pages, the API document, and the dashboard's types of the API.
 docs: web/node_modules/.installed
-	UPDATE_DOCS=1 $(CARGO) test --locked -q -p perfwatch --lib docgen::
+	UPDATE_DOCS=1 $(CARGO) test --locked -q -p perfwatch --no-default-features --lib docgen::
 	UPDATE_DOCS=1 $(CARGO) test --locked -q -p perfwatch-hub --lib openapi::
 	cd web && $(NPM) run -s schema
 

@@ -43,7 +43,7 @@ fn metric_row(def: &MetricDef) -> String {
 }
 
 /// Renders `docs/METRICS.md`, one section per collector.
-pub fn metrics_page() -> String {
+fn metrics_page() -> String {
     let mut page = METRICS_INTRODUCTION.to_owned();
     let agent = ("agent", perfwatch_agent::METRICS, "at every tick".to_owned());
     let collectors = COLLECTORS.iter().filter(|collector| !collector.metrics.is_empty()).map(|collector| {
@@ -69,7 +69,7 @@ pub fn metrics_page() -> String {
 }
 
 /// Renders `docs/CONFIG.md`, one row per setting.
-pub fn config_page() -> String {
+fn config_page() -> String {
     // The default data directory depends on the user; the page names the directory of root.
     let settings = Settings { data: "/var/lib/perfwatch".into(), ..Settings::default() };
     let defaults = serde_json::to_value(settings).unwrap_or_default();

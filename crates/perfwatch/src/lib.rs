@@ -4,8 +4,8 @@
 pub mod cli;
 mod commands;
 pub mod config;
-#[cfg(feature = "hub")]
-pub mod docgen;
+#[cfg(test)]
+mod docgen;
 #[cfg(feature = "hub")]
 mod encryption_keys;
 mod program;
