@@ -65,26 +65,6 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
 /// Dependencies of the binary and the benchmarks.
 const EVERY_CRATE: &[&str] = &["*"];
 
-/// Former names and arrows, allowed until their crates are renamed or divided.
-const FORMER_DEPENDENCIES: Dependencies = &[
-    ("perfwatch-series", &["perfwatch-model"]),
-    ("perfwatch-alert", &["perfwatch-model"]),
-    ("perfwatch-notify", &["perfwatch-alert"]),
-    ("perfwatch-store", &["perfwatch-series"]),
-    ("perfwatch-hub", &["perfwatch-series", "perfwatch-alert"]),
-];
-
-/// Crates of `ALLOWED_DEPENDENCIES` that may be absent until they are created.
-const PLANNED_CRATES: &[&str] = &[
-    "perfwatch-tsdb",
-    "perfwatch-rules",
-    "perfwatch-auth",
-    "perfwatch-history",
-    "perfwatch-live",
-    "perfwatch-alerting",
-    "perfwatch-agentless",
-];
-
 /// Heavy dependencies, each with the crates that may use it.
 const DEPENDENCY_OWNERS: Dependencies = &[
     ("axum", &["perfwatch-hub"]),
@@ -144,17 +124,6 @@ const DEPENDENCY_OWNERS: Dependencies = &[
     ("rust-embed", &["perfwatch-hub"]),
 ];
 
-/// Former owners, allowed until their crates are renamed or divided.
-const FORMER_OWNERS: Dependencies = &[
-    ("prost", &["perfwatch-series"]),
-    ("pco", &["perfwatch-series"]),
-    ("ureq", &["perfwatch-hub"]),
-    ("redis", &["perfwatch-hub"]),
-    ("argon2", &["perfwatch-hub"]),
-    ("jsonwebtoken", &["perfwatch-hub"]),
-    ("utoipa", &["perfwatch-alert"]),
-];
-
 /// Dependencies of every manifest, by crate.
 fn manifests() -> BTreeMap<String, Vec<String>> {
     let mut folders = vec![root().join("xtask"), root().join("bench")];
@@ -170,16 +139,15 @@ fn manifests() -> BTreeMap<String, Vec<String>> {
     all
 }
 
-/// Names in the rows of a crate or dependency, in both tables; `None` without a row.
-fn names(tables: [Dependencies; 2], key: &str) -> Option<Vec<&'static str>> {
-    let rows: Vec<_> = tables.into_iter().flatten().filter(|(row, _)| *row == key).collect();
-    (!rows.is_empty()).then(|| rows.iter().flat_map(|(_, names)| names.iter().copied()).collect())
+/// Names in the row of a crate or dependency; `None` without a row.
+fn names(table: Dependencies, key: &str) -> Option<&'static [&'static str]> {
+    table.iter().find(|(row, _)| *row == key).map(|(_, names)| *names)
 }
 
 #[test]
 fn dependencies_follow_the_layers() {
     for (name, dependencies) in manifests() {
-        let allowed = names([ALLOWED_DEPENDENCIES, FORMER_DEPENDENCIES], &name);
+        let allowed = names(ALLOWED_DEPENDENCIES, &name);
         let allowed = allowed.unwrap_or_else(|| panic!("{name} is not in ALLOWED_DEPENDENCIES"));
         let crates = dependencies.iter().filter(|dependency| dependency.starts_with("perfwatch"));
         for dependency in crates.filter(|_| allowed != EVERY_CRATE) {
@@ -191,8 +159,7 @@ fn dependencies_follow_the_layers() {
 #[test]
 fn heavy_dependencies_have_owners() {
     for (name, dependencies) in manifests() {
-        for (heavy, _) in DEPENDENCY_OWNERS {
-            let owners = names([DEPENDENCY_OWNERS, FORMER_OWNERS], heavy).unwrap_or_default();
+        for (heavy, owners) in DEPENDENCY_OWNERS {
             let is_used = dependencies.iter().any(|dependency| dependency == heavy);
             assert!(
                 !is_used || owners.contains(&name.as_str()),
@@ -206,10 +173,6 @@ fn heavy_dependencies_have_owners() {
 fn layer_table_lists_existing_crates() {
     let present = manifests();
     for (name, _) in ALLOWED_DEPENDENCIES {
-        let is_planned = PLANNED_CRATES.contains(name);
-        assert!(
-            is_planned || present.contains_key(*name),
-            "{name} is in ALLOWED_DEPENDENCIES but does not exist"
-        );
+        assert!(present.contains_key(*name), "{name} is in ALLOWED_DEPENDENCIES but does not exist");
     }
 }
