@@ -3,7 +3,7 @@ import type { BackfillEntry, Column, ProcessRow, Scaled, TickEntry } from '../ap
 
 export type Value = number | null
 
-/** Seconds of data that are kept: the longest live window. */
+/** Retention of live data in seconds: the longest live window. */
 export const KEEP_S = 1_800
 /** Seconds beyond `KEEP_S` before old rows are removed, so that ticks rarely move whole arrays. */
 const SLACK_S = 120
@@ -18,7 +18,8 @@ export const keyOf = (metric: string, instance = '') => (instance ? `${metric}|$
 export interface Gap {
   from: number
   to: number
-  why: string
+  /** Value of the API; its text is `charts.gap.<reason>`. */
+  reason: string
 }
 
 /** Newest value of each metric, for tables and cards. */

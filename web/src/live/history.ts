@@ -1,7 +1,7 @@
 // Columns of one host from the hub's history: same interface as live columns, with minimum and maximum
 // per point and gaps with their reasons. Also snapshots and process totals of past times.
-import { getJson } from '../api/http'
-import type { ProcessesAnswer, ProcessRow, SeriesAnswer, SnapshotAnswer } from '../api/types'
+import { api, unwrap } from '../api/client'
+import type { ProcessRow, SeriesAnswer } from '../api/types'
 import { type Columns, type Gap, keyOf, type Latest, type Value } from './columns'
 
 export class HistoryColumns implements Columns {
@@ -20,7 +20,7 @@ export class HistoryColumns implements Columns {
     const near = (at: number) =>
       Math.min(this.times[at]! - (this.times[at - 1] ?? -Infinity), (this.times[at + 1] ?? Infinity) - this.times[at]!)
     this.steps = this.times.map((_, at) => this.step || near(at))
-    this.gaps = answer.gaps.map((gap) => ({ from: gap.from_ms / 1000, to: gap.to_ms / 1000, why: gap.why }))
+    this.gaps = answer.gaps.map((gap) => ({ from: gap.from_ms / 1000, to: gap.to_ms / 1000, reason: gap.reason }))
     this.empty = this.times.map(() => null)
     for (const series of answer.series) {
       this.columns.set(keyOf(series.metric, series.instance), series)
@@ -58,8 +58,10 @@ export class HistoryColumns implements Columns {
 /** Keys of a snapshot below which the values of each instance are grouped by name. */
 const DIMENSIONS = new Set(['device', 'interface', 'mount'])
 
-const host = (id: string) => `/api/v1/hosts/${encodeURIComponent(id)}`
+/** Unix seconds as a time of the API. */
+const toMs = (seconds: number) => String(Math.round(seconds * 1000))
 
+/** Series of a time range; bounds in Unix seconds. */
 export async function loadHistory(
   id: string,
   metrics: string[],
@@ -68,13 +70,8 @@ export async function loadHistory(
   points: number,
   signal: AbortSignal,
 ): Promise<HistoryColumns> {
-  const query = new URLSearchParams({
-    metric: metrics.join(','),
-    from: String(Math.round(from * 1000)),
-    to: String(Math.round(to * 1000)),
-    points: String(points),
-  })
-  return new HistoryColumns(await getJson<SeriesAnswer>(`${host(id)}/series?${query}`, signal))
+  const query = { metric: metrics.join(','), from: toMs(from), to: toMs(to), points }
+  return new HistoryColumns(await unwrap(api.GET('/api/v1/hosts/{id}/series', { params: { path: { id }, query }, signal })))
 }
 
 /** All values of a host at one time; `at` in Unix seconds. */
@@ -85,7 +82,8 @@ export interface SnapshotAt {
 }
 
 export async function loadSnapshotAt(id: string, at: number, signal: AbortSignal): Promise<SnapshotAt> {
-  const { at_ms, snapshot } = await getJson<SnapshotAnswer>(`${host(id)}/snapshot?at=${Math.round(at * 1000)}`, signal)
+  const params = { path: { id }, query: { at: toMs(at) } }
+  const { at_ms, snapshot } = await unwrap(api.GET('/api/v1/hosts/{id}/snapshot', { params, signal }))
   return { at: at_ms / 1000, rows: snapshot.processes?.top ?? [], values: valuesOf(snapshot) }
 }
 
@@ -109,12 +107,15 @@ export function valuesOf(snapshot: object): Latest {
   return { last: (metric, instance) => values.get(keyOf(metric, instance)) ?? null, instances: (metric) => names.get(metric) ?? [] }
 }
 
-/** Largest processes of a range: mean CPU and disk rates, maximum memory. */
+/** Maximum number of processes of a range. */
+const MAX_PROCESSES = 40
+
+/** Top processes of a range: mean CPU and disk rates, maximum memory. */
 export async function loadTopProcesses(id: string, from: number, to: number, signal: AbortSignal): Promise<ProcessRow[]> {
-  const query = new URLSearchParams({ from: String(Math.round(from * 1000)), to: String(Math.round(to * 1000)), limit: '40' })
-  const answer = await getJson<ProcessesAnswer>(`${host(id)}/processes?${query}`, signal)
-  const seconds = Math.max(answer.covered_ms / 1000, 1)
-  return answer.processes.map((process) => ({
+  const params = { path: { id }, query: { from: toMs(from), to: toMs(to), limit: MAX_PROCESSES } }
+  const { processes, covered_ms } = await unwrap(api.GET('/api/v1/hosts/{id}/processes', { params, signal }))
+  const seconds = Math.max(covered_ms / 1000, 1)
+  return processes.map((process) => ({
     pid: process.pid,
     name: process.name,
     user: process.user,
@@ -124,7 +125,7 @@ export async function loadTopProcesses(id: string, from: number, to: number, sig
     memory_bytes: process.memory_bytes_max,
     threads: undefined,
     read_bytes: process.read_bytes / seconds,
-    write_bytes: process.written_bytes / seconds,
+    write_bytes: process.write_bytes / seconds,
     started_ms: process.started_ms,
   }))
 }

@@ -1,8 +1,9 @@
-// Which series stand in which chart, and in which colour. A metric's name appears in its
-// collector and here.
+// Charts of the host page: their series, colors and metrics.
 import type { Series } from '../../charts/TimeChart.vue'
-import type { Columns } from '../../live/columns'
+import { t } from '../../i18n'
 import type { Unit } from '../../lib/format'
+import type { Columns } from '../../live/columns'
+import type { host } from '../../locales/en/hosts'
 
 export interface Panel {
   title: string
@@ -11,11 +12,11 @@ export interface Panel {
   stacked?: boolean
   max?: number
   hint?: string
-  /** Drawn over a stack: its largest values. */
+  /** Metric whose maximum per point is drawn over a stack. */
   peak?: string
 }
 
-/** What the host page subscribes to. */
+/** Metrics of the live subscription. */
 export const METRICS = [
   'cpu.*',
   'cpu.core.*',
@@ -30,31 +31,34 @@ export const METRICS = [
   'udp.*',
   'sockets.*',
   'processes.*',
-  'handles.*',
+  'file_descriptors.*',
   'temperature.*',
   'system.*',
   'agent.spool.*',
 ]
 
-/** What it asks history for: what charts, cards and the filesystem table show. */
+/** Metrics of the history request: those of charts, cards and the filesystem table. */
 export const HISTORY_METRICS = [
   'cpu.usage,cpu.system,cpu.user,cpu.nice,cpu.iowait,cpu.softirq,cpu.irq,cpu.steal,cpu.cores,cpu.context_switches,cpu.interrupts',
   'cpu.core.usage,load.1m,load.5m,load.15m,memory.used,memory.used_percent,memory.cached,memory.total,swap.used,swap.total',
-  'pressure.cpu.some,pressure.memory.some,pressure.io.some,pressure.io.full,network.total.*,disk.total.*,disk.utilisation',
+  'pressure.cpu.some,pressure.memory.some,pressure.io.some,pressure.io.full,network.total.*,disk.total.*,disk.utilization',
   'filesystem.used_percent,filesystem.available,tcp.established,tcp.time_wait,tcp.listen,udp.sockets',
-  'processes.total,processes.threads,processes.running,processes.blocked,handles.open,temperature.celsius,system.uptime',
+  'processes.total,processes.threads,processes.running,processes.blocked,file_descriptors.allocated,temperature.sensor,system.uptime',
 ]
 
 const COLORS = ['blue', 'orange', 'green', 'purple', 'cyan', 'pink', 'yellow', 'red']
 
-/** A line each; of very many, those with the largest value lately, in the order of their names. */
+/** Recent rows that decide which instances of a metric are drawn. */
+const RANKING_ROWS = 150
+
+/** One line per instance, in natural order. With more instances than colors, those with the largest recent values. */
 function byInstance(columns: Columns, metric: string): Series[] {
   const all = columns.instances(metric)
   const peak = (instance: string) =>
     Math.max(
       ...columns
         .get(metric, instance)
-        .slice(-150)
+        .slice(-RANKING_ROWS)
         .map((value) => value ?? 0),
     )
   const largest = [...all].sort((a, b) => peak(b) - peak(a)).slice(0, COLORS.length)
@@ -62,120 +66,133 @@ function byInstance(columns: Columns, metric: string): Series[] {
   return shown.map((instance, index) => ({ metric, instance, label: instance, color: COLORS[index]! }))
 }
 
-const some = (title: string, columns: Columns, metric: string, series: Series[]): string => {
-  const all = columns.instances(metric).length
-  return all > series.length ? `${title}, the ${series.length} largest of ${all}` : title
+function panelTitle(title: string, columns: Columns, metric: string, series: Series[]): string {
+  const total = columns.instances(metric).length
+  return total > series.length ? t('host.panels.top', { title, shown: series.length, total }) : title
 }
 
-const line = (metric: string, label: string, color: string, area = false): Series => ({ metric, label, color, area })
+type SeriesName = keyof typeof host.panels.series
 
-/** More cores than this are drawn as a heat map. */
-export const CORES_AS_LINES = 8
+/** Series without instances; `name` is the key of its label. */
+const lineSeries = (metric: string, name: SeriesName, color: string, area = false): Series => ({
+  metric,
+  label: t(`host.panels.series.${name}`),
+  color,
+  area,
+})
+
+/** Maximum number of cores that are drawn as lines; more are drawn as a heat map. */
+export const MAX_CORE_LINES = 8
+
+/** CPU modes that many hosts never use; their series are omitted without values. */
+const RARE_CPU_MODES = ['cpu.nice', 'cpu.irq', 'cpu.steal']
 
 function cpu(columns: Columns): Panel[] {
   const panels: Panel[] = [
     {
-      title: 'CPU',
+      title: t('host.panels.cpu'),
       unit: 'percent',
       stacked: true,
       peak: 'cpu.usage',
       max: 100,
-      hint: 'Time of all processors by what it went to',
+      hint: t('host.panels.cpuHint'),
       series: [
-        line('cpu.system', 'system', 'orange'),
-        line('cpu.user', 'user', 'blue'),
-        line('cpu.nice', 'nice', 'green'),
-        line('cpu.iowait', 'iowait', 'red'),
-        line('cpu.softirq', 'softirq', 'purple'),
-        line('cpu.irq', 'irq', 'cyan'),
-        line('cpu.steal', 'steal', 'yellow'),
-      ].filter(
-        (series) => !['cpu.nice', 'cpu.irq', 'cpu.steal'].includes(series.metric) || columns.get(series.metric).some((v) => (v ?? 0) > 0),
-      ),
+        lineSeries('cpu.system', 'system', 'orange'),
+        lineSeries('cpu.user', 'user', 'blue'),
+        lineSeries('cpu.nice', 'nice', 'green'),
+        lineSeries('cpu.iowait', 'iowait', 'red'),
+        lineSeries('cpu.softirq', 'softirq', 'purple'),
+        lineSeries('cpu.irq', 'irq', 'cyan'),
+        lineSeries('cpu.steal', 'steal', 'yellow'),
+      ].filter(({ metric }) => !RARE_CPU_MODES.includes(metric) || columns.get(metric).some((value) => (value ?? 0) > 0)),
     },
   ]
   const cores = columns.instances('cpu.core.usage')
-  if (cores.length > 1 && cores.length <= CORES_AS_LINES) {
-    const series = byInstance(columns, 'cpu.core.usage').map((item) => ({ ...item, label: `core ${item.label}` }))
-    panels.push({ title: 'CPU per core', unit: 'percent', max: 100, series })
+  if (cores.length > 1 && cores.length <= MAX_CORE_LINES) {
+    const series = byInstance(columns, 'cpu.core.usage').map((item) => ({ ...item, label: t('host.panels.core', { core: item.label }) }))
+    panels.push({ title: t('host.panels.cores'), unit: 'percent', max: 100, series })
   }
   return panels
 }
 
 function memory(columns: Columns): Panel {
-  const series = [line('memory.used', 'used', 'blue', true), line('memory.cached', 'cached', 'green')]
-  if (columns.has('swap.total')) series.push(line('swap.used', 'swap', 'red'))
-  return { title: 'Memory', unit: 'bytes', max: columns.last('memory.total') ?? undefined, series }
+  const series = [lineSeries('memory.used', 'used', 'blue', true), lineSeries('memory.cached', 'cached', 'green')]
+  if (columns.has('swap.total')) series.push(lineSeries('swap.used', 'swap', 'red'))
+  return { title: t('host.panels.memory'), unit: 'bytes', max: columns.last('memory.total') ?? undefined, series }
 }
 
 function pressure(columns: Columns): Panel[] {
   if (!columns.has('pressure.cpu.some')) return []
   const series = [
-    line('pressure.cpu.some', 'cpu', 'blue'),
-    line('pressure.memory.some', 'memory', 'purple'),
-    line('pressure.io.some', 'io', 'orange'),
-    line('pressure.io.full', 'io, all tasks', 'red'),
+    lineSeries('pressure.cpu.some', 'cpu', 'blue'),
+    lineSeries('pressure.memory.some', 'memory', 'purple'),
+    lineSeries('pressure.io.some', 'io', 'orange'),
+    lineSeries('pressure.io.full', 'ioFull', 'red'),
   ]
-  return [{ title: 'Pressure', unit: 'percent', hint: 'Share of time in which tasks waited for a resource (PSI)', series }]
+  return [{ title: t('host.panels.pressure'), unit: 'percent', hint: t('host.panels.pressureHint'), series }]
 }
 
-/** Only what this host has. */
+/** Charts of the metrics that a host has. */
 export function panels(columns: Columns): Panel[] {
-  const ofInstances = (title: string, metric: string, unit: Unit, max?: number): Panel => {
+  const instancePanel = (title: string, metric: string, unit: Unit, max?: number): Panel => {
     const series = byInstance(columns, metric)
-    return { title: some(title, columns, metric, series), unit, max, series }
+    return { title: panelTitle(title, columns, metric, series), unit, max, series }
   }
   const all: Panel[] = [
     ...cpu(columns),
     memory(columns),
     {
-      title: 'Network',
+      title: t('host.panels.network'),
       unit: 'bytes_per_second',
-      series: [line('network.total.rx_bytes', 'received', 'green', true), line('network.total.tx_bytes', 'sent', 'blue')],
+      series: [lineSeries('network.total.rx_bytes', 'received', 'green', true), lineSeries('network.total.tx_bytes', 'sent', 'blue')],
     },
     {
-      title: 'Disk',
+      title: t('host.panels.disk'),
       unit: 'bytes_per_second',
-      series: [line('disk.total.read_bytes', 'read', 'cyan', true), line('disk.total.write_bytes', 'written', 'orange')],
+      series: [lineSeries('disk.total.read_bytes', 'read', 'cyan', true), lineSeries('disk.total.write_bytes', 'written', 'orange')],
     },
     {
-      title: 'Load',
+      title: t('host.panels.load'),
       unit: 'count',
-      hint: 'Tasks that run or wait for disk; compare with the number of cores',
-      series: [line('load.1m', '1 min', 'blue', true), line('load.5m', '5 min', 'purple'), line('load.15m', '15 min', 'pink')],
+      hint: t('host.panels.loadHint'),
+      series: [
+        lineSeries('load.1m', 'load1', 'blue', true),
+        lineSeries('load.5m', 'load5', 'purple'),
+        lineSeries('load.15m', 'load15', 'pink'),
+      ],
     },
     ...pressure(columns),
     {
-      title: 'Connections',
+      title: t('host.panels.connections'),
       unit: 'count',
       series: [
-        line('tcp.established', 'TCP established', 'green', true),
-        line('tcp.time_wait', 'TCP time-wait', 'yellow'),
-        line('tcp.listen', 'TCP listening', 'blue'),
-        line('udp.sockets', 'UDP', 'purple'),
+        lineSeries('tcp.established', 'tcpEstablished', 'green', true),
+        lineSeries('tcp.time_wait', 'tcpTimeWait', 'yellow'),
+        lineSeries('tcp.listen', 'tcpListening', 'blue'),
+        lineSeries('udp.sockets', 'udp', 'purple'),
       ],
     },
     {
-      title: 'Processes and threads',
+      title: t('host.panels.processes'),
       unit: 'count',
       series: [
-        line('processes.threads', 'threads', 'blue', true),
-        line('processes.total', 'processes', 'green'),
-        line('processes.blocked', 'blocked', 'red'),
+        lineSeries('processes.threads', 'threads', 'blue', true),
+        lineSeries('processes.total', 'processes', 'green'),
+        lineSeries('processes.blocked', 'blocked', 'red'),
       ],
     },
-    { title: 'File handles', unit: 'count', series: [line('handles.open', 'open', 'cyan', true)] },
-    ofInstances('Disk utilisation', 'disk.utilisation', 'percent', 100),
+    { title: t('host.panels.fileDescriptors'), unit: 'count', series: [lineSeries('file_descriptors.allocated', 'open', 'cyan', true)] },
+    instancePanel(t('host.panels.diskUtilization'), 'disk.utilization', 'percent', 100),
     {
-      title: 'Context switches and interrupts',
+      title: t('host.panels.switches'),
       unit: 'per_second',
-      series: [line('cpu.context_switches', 'switches', 'purple'), line('cpu.interrupts', 'interrupts', 'orange')],
+      series: [lineSeries('cpu.context_switches', 'switches', 'purple'), lineSeries('cpu.interrupts', 'interrupts', 'orange')],
     },
-    ofInstances('Temperature', 'temperature.celsius', 'celsius'),
+    instancePanel(t('host.panels.temperature'), 'temperature.sensor', 'celsius'),
   ]
-  // In the past, what never came will not come; live, it may with the next tick.
-  const past = columns.gaps !== undefined
+  // A live metric without values may arrive with the next tick; in history it does not.
+  const isHistory = columns.gaps !== undefined
   return all.filter(
-    (panel) => panel.series.length > 0 && (!past || panel.series.some(({ metric, instance }) => columns.has(metric, instance))),
+    (panel) => panel.series.length > 0 && (!isHistory || panel.series.some(({ metric, instance }) => columns.has(metric, instance))),
   )
 }

@@ -1,12 +1,12 @@
-// The address says what is on screen, and nonsense in it is no range.
+// Conversion between the visible range and the URL query.
 import { expect, it } from 'vitest'
-import { fromQuery, RANGE_PRESETS, toQuery } from './range'
+import { DEFAULT_PRESET, fromQuery, RANGE_PRESETS, toQuery } from './range'
 
-it('reads what it wrote', () => {
-  for (const span of RANGE_PRESETS) {
+it('range round-trips through the query', () => {
+  for (const preset of RANGE_PRESETS) {
     for (const fixed of [null, { from: 1_763_719_200, to: 1_763_719_500.5 }]) {
       for (const at of [null, 1_763_719_201.25]) {
-        const range = { span, fixed, at }
+        const range = { preset, fixed, at }
         const query = JSON.parse(JSON.stringify(toQuery(range)))
         expect(fromQuery(query)).toEqual(range)
       }
@@ -14,8 +14,9 @@ it('reads what it wrote', () => {
   }
 })
 
-it('takes nonsense as the last five minutes', () => {
+it('invalid range falls back to 5 minutes', () => {
+  expect(DEFAULT_PRESET).toBe(RANGE_PRESETS[1])
   for (const query of [{}, { range: '9y' }, { from: '5', to: 'x' }, { from: '9', to: '5' }, { at: '-3' }, { from: '', to: '' }]) {
-    expect(fromQuery(query as never)).toEqual({ span: RANGE_PRESETS[1], fixed: null, at: null })
+    expect(fromQuery(query as never)).toEqual({ preset: RANGE_PRESETS[1], fixed: null, at: null })
   }
 })

@@ -1,33 +1,38 @@
-// What the host page shows when it is not the live stream: a range of history, loaded as the
-// range changes and renewed while it moves; and the processes of an instant or of the range.
+// History on the host page: columns of a time range, and the snapshot and top processes of a past time.
 import { onScopeDispose, ref, shallowRef, watch, type Ref } from 'vue'
+import { errorMessage } from '../../api/errors'
 import type { ProcessRow } from '../../api/types'
+import { t } from '../../i18n'
 import type { Latest } from '../../live/columns'
-import { loadSnapshotAt, loadHistory, type HistoryColumns, loadTopProcesses } from '../../live/history'
+import { loadHistory, type HistoryColumns, loadSnapshotAt, loadTopProcesses } from '../../live/history'
 import { HISTORY_METRICS } from './panels'
 import type { Range } from './range'
 
-/** Renewed this often at most, seconds, and at least each minute. */
-const LEAST_S = 5
-const MOST_S = 60
-/** About one point for two pixels of a chart. */
-const POINTS = 400
+/** Seconds between two requests of a moving range; the distance of two points in between. */
+const MIN_REFRESH_S = 5
+const MAX_REFRESH_S = 60
+/** Points per series: about one for two pixels of a chart. */
+const MAX_POINTS = 400
 
+/** Columns of the visible range, reloaded when the range changes and periodically while it moves. */
 export function useHistory(id: string, range: Ref<Range>) {
+  /** Null if the range is shown from the live stream. */
   const columns = shallowRef<HistoryColumns | null>(null)
+  /** Bounds of `columns` in Unix seconds. */
   const shown = shallowRef<{ from: number; to: number } | null>(null)
   const version = shallowRef(0)
   const loading = ref(false)
   const problem = ref('')
-  let ask = new AbortController()
+  let request = new AbortController()
   let timer: ReturnType<typeof setTimeout> | undefined
 
-  async function load(renew = false) {
+  async function load(isRefresh = false) {
     clearTimeout(timer)
-    ask.abort()
-    ask = new AbortController()
-    const { span, fixed } = range.value
-    if (span.live && !fixed) {
+    request.abort()
+    request = new AbortController()
+    const { signal } = request
+    const { preset, fixed } = range.value
+    if (preset.live && !fixed) {
       columns.value = null
       shown.value = null
       loading.value = false
@@ -35,106 +40,108 @@ export function useHistory(id: string, range: Ref<Range>) {
       return
     }
     const now = Date.now() / 1000
-    const { from, to } = fixed ?? { from: now - span.seconds, to: now }
-    loading.value = !renew
+    const { from, to } = fixed ?? { from: now - preset.seconds, to: now }
+    loading.value = !isRefresh
     try {
-      const next = await loadHistory(id, HISTORY_METRICS, from, to, POINTS, ask.signal)
-      columns.value = next
+      columns.value = await loadHistory(id, HISTORY_METRICS, from, to, MAX_POINTS, signal)
       shown.value = { from, to }
       problem.value = ''
       version.value++
     } catch (error) {
-      if (ask.signal.aborted) return
-      problem.value = (error as Error).message
+      if (signal.aborted) return
+      problem.value = errorMessage(error)
     }
     loading.value = false
-    if (!fixed) timer = setTimeout(() => void load(true), Math.min(MOST_S, Math.max(LEAST_S, span.seconds / POINTS)) * 1000)
+    const refreshSeconds = Math.min(MAX_REFRESH_S, Math.max(MIN_REFRESH_S, preset.seconds / MAX_POINTS))
+    if (!fixed) timer = setTimeout(() => void load(true), refreshSeconds * 1000)
   }
 
   watch(
-    () => [range.value.span.key, range.value.fixed?.from, range.value.fixed?.to],
+    () => [range.value.preset.key, range.value.fixed?.from, range.value.fixed?.to],
     () => void load(),
     { immediate: true },
   )
   onScopeDispose(() => {
     clearTimeout(timer)
-    ask.abort()
+    request.abort()
   })
-  return { columns, shown, version, loading, problem, load }
+  return { columns, shown, version, loading, problem }
 }
 
-/** The mouse moves on before an answer is there: only the last question counts. */
-const SETTLE_MS = 90
-/** Every row is read for a sum. */
-const MOST_SUM_S = 7 * 86_400 + 60
+/** Delay of a request after the last cursor movement. */
+const SETTLE_DELAY_MS = 90
+/** Maximum range of top processes: the hub reads every raw row of the range. */
+const MAX_PROCESSES_RANGE_S = 7 * 86_400 + 60
 
+/** Processes and values of a past time, or top processes over a range. A later request replaces an earlier one. */
 export function useSnapshotAt(id: string) {
+  /** Time of the loaded snapshot in Unix seconds; null for a range. */
   const at = ref<number | null>(null)
   const rows = shallowRef<ProcessRow[]>([])
-  /** All figures of that instant, or of the end of the range that is summed up. */
-  const figures = shallowRef<{ at: number; latest: Latest } | null>(null)
+  /** All values of the snapshot, or of the snapshot at the end of the range. */
+  const snapshot = shallowRef<{ at: number; values: Latest } | null>(null)
   const problem = ref('')
-  const busy = ref(false)
-  let ask = new AbortController()
+  const loading = ref(false)
+  let request = new AbortController()
   let timer: ReturnType<typeof setTimeout> | undefined
 
-  function stop() {
+  function cancel() {
     clearTimeout(timer)
-    ask.abort()
-    ask = new AbortController()
+    request.abort()
+    request = new AbortController()
   }
 
-  type Answer = { at: number | null; rows: ProcessRow[] }
-  async function answer(question: (signal: AbortSignal) => Promise<Answer>) {
-    const { signal } = ask
-    busy.value = true
+  type LoadedRows = { at: number | null; rows: ProcessRow[] }
+  async function run(load: (signal: AbortSignal) => Promise<LoadedRows>) {
+    const { signal } = request
+    loading.value = true
     try {
-      const found = await question(signal)
+      const loaded = await load(signal)
       if (signal.aborted) return
-      at.value = found.at
-      rows.value = found.rows
+      at.value = loaded.at
+      rows.value = loaded.rows
       problem.value = ''
     } catch (error) {
       if (signal.aborted) return
       rows.value = []
-      problem.value = (error as Error).message
+      problem.value = errorMessage(error)
     }
-    busy.value = false
+    loading.value = false
   }
 
-  async function look(instant: number, signal: AbortSignal) {
-    const found = await loadSnapshotAt(id, instant, signal)
-    figures.value = { at: found.at, latest: found.values }
-    return found
+  async function loadSnapshot(time: number, signal: AbortSignal) {
+    const loaded = await loadSnapshotAt(id, time, signal)
+    snapshot.value = { at: loaded.at, values: loaded.values }
+    return loaded
   }
 
-  onScopeDispose(stop)
+  onScopeDispose(cancel)
   return {
     at,
     rows,
-    figures,
+    snapshot,
     problem,
-    busy,
-    /** The processes of one second. */
-    show(instant: number) {
-      stop()
-      timer = setTimeout(() => void answer((signal) => look(instant, signal)), SETTLE_MS)
+    loading,
+    /** Loads the snapshot at a time in Unix seconds. */
+    loadAt(time: number) {
+      cancel()
+      timer = setTimeout(() => void run((signal) => loadSnapshot(time, signal)), SETTLE_DELAY_MS)
     },
-    /** Who used the host over a range. */
-    sum(from: number, to: number) {
-      stop()
+    /** Loads the top processes of a range in Unix seconds. */
+    loadRange(from: number, to: number) {
+      cancel()
       at.value = null
-      const { signal } = ask
-      // Nothing may be kept of that time: then there is no table, and the charts say why.
-      look(to, signal).catch(() => {
-        if (!signal.aborted) figures.value = null
+      const { signal } = request
+      // Without a snapshot there is no device table; the charts show the reason.
+      loadSnapshot(to, signal).catch(() => {
+        if (!signal.aborted) snapshot.value = null
       })
-      if (to - from > MOST_SUM_S) {
+      if (to - from > MAX_PROCESSES_RANGE_S) {
         rows.value = []
-        problem.value = 'Hover over a chart to see the processes of a moment; they are summed up over a week at most.'
+        problem.value = t('host.processes.tooLong')
         return
       }
-      void answer(async (signal) => ({ at: null, rows: await loadTopProcesses(id, from, to, signal) }))
+      void run(async (signal) => ({ at: null, rows: await loadTopProcesses(id, from, to, signal) }))
     },
   }
 }

@@ -109,8 +109,8 @@ export const charts = {
   legendHint: '{series}: click to isolate, Shift+click to hide',
   gap: {
     host_restarted: 'Host was down or restarted',
-    agent_off: 'Agent was not running',
-    lost: 'Data lost',
+    agent_stopped: 'Agent was not running',
+    data_lost: 'Data lost',
     unknown: 'No data',
   },
   cores: {

@@ -4,7 +4,7 @@ export const hosts = {
   addHost: 'Add host',
   addShort: 'Add',
   sshShort: 'SSH',
-  unreachable: 'The hub is not responding ({error}). Retrying automatically.',
+  unreachable: '{error} Retrying automatically.',
   none: 'No hosts yet',
   noneOperator: '{agent}: run one command on it. Or {ssh} without installing anything.',
   noneAgent: 'Add a host with an agent',

@@ -1,0 +1,52 @@
+import { mount } from '@vue/test-utils'
+import { afterEach, expect, it, vi } from 'vitest'
+import BaseSelect from '../../components/base/BaseSelect.vue'
+import { DEFAULT_PRESET } from './range'
+import RangeBar from './RangeBar.vue'
+
+afterEach(() => (document.body.innerHTML = ''))
+
+function start(visibleRange: { from: number; to: number } | null = null) {
+  const props = { range: { preset: DEFAULT_PRESET, fixed: visibleRange, at: null }, visibleRange, moving: visibleRange === null }
+  return mount(RangeBar, { props, attachTo: document.body })
+}
+const dialog = () => document.querySelector('[role=dialog]')
+
+it('preset is emitted and the select keeps the current range', async () => {
+  const bar = start()
+  const select = bar.findComponent(BaseSelect)
+  expect(select.text()).toBe('5 min')
+  select.vm.$emit('update:modelValue', '24h')
+  expect(bar.emitted('selectPreset')).toEqual([['24h']])
+  expect(select.text()).toBe('5 min')
+})
+
+it('custom range is entered in a dialog', async () => {
+  const bar = start()
+  bar.findComponent(BaseSelect).vm.$emit('update:modelValue', 'custom')
+  await vi.waitFor(() => expect(dialog()).not.toBeNull())
+  const [from, to] = [...dialog()!.querySelectorAll('input')]
+  const fill = (input: HTMLInputElement, text: string) => {
+    input.value = text
+    input.dispatchEvent(new Event('input'))
+  }
+  fill(from!, '2026-01-02T00:00:00')
+  fill(to!, '2026-01-01T00:00:00')
+  await vi.waitFor(() => expect(dialog()!.textContent).toContain('"From" must be before "To"'))
+  fill(from!, '2025-12-31T00:00:00')
+  await vi.waitFor(() => expect(dialog()!.textContent).not.toContain('must be before'))
+  dialog()!
+    .querySelector('form')!
+    .dispatchEvent(new Event('submit', { cancelable: true }))
+  const seconds = (text: string) => new Date(text).getTime() / 1000
+  expect(bar.emitted('selectRange')).toEqual([[seconds('2025-12-31T00:00:00'), seconds('2026-01-01T00:00:00')]])
+  await vi.waitFor(() => expect(dialog()).toBeNull())
+})
+
+it('fixed range shows its bounds and offers to go live', async () => {
+  const bar = start({ from: 1_763_719_200, to: 1_763_719_500 })
+  expect(bar.find('.range.fixed').text()).toContain(' – ')
+  expect(bar.findComponent(BaseSelect).text()).toBe('Custom…')
+  await bar.find('button.live').trigger('click')
+  expect(bar.emitted('live')).toHaveLength(1)
+})
