@@ -1,135 +1,188 @@
-//! Many servers at once, from what people have: an ssh_config(5), or a table as CSV (RFC 4180).
+//! Parsers of server lists for the import: ssh_config(5) and CSV (RFC 4180).
+//!
+//! The ssh_config parser is our own because the text is an upload: entries need their line numbers, and
+//! `Include` must not read files of the hub. Libraries for this format resolve the settings of a single
+//! host, drop the line numbers, and follow `Include`.
 
 use perfwatch_model::glob;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-/// A line of either that names a server.
+/// Columns of a CSV import.
+const CSV_COLUMNS: [&str; 8] = ["name", "address", "port", "user", "password", "jump", "tags", "interval"];
+
+/// Server in an imported text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImportEntry {
-    /// In the text, from 1 on.
+    /// Line number in the text, from 1.
     pub line: usize,
+    /// Display name of the server.
     pub name: String,
+    /// DNS name or IP address.
     pub address: String,
+    /// TCP port, not validated.
     pub port: Option<String>,
+    /// Login name on the server.
     pub user: Option<String>,
+    /// Password of the login; only in CSV.
     pub password: Option<String>,
-    /// The name of the server on the way.
+    /// Name of the server that is used as jump host.
     pub jump: Option<String>,
+    /// Tags of the host.
     pub tags: Vec<String>,
+    /// Collection interval, not validated.
     pub interval: Option<String>,
 }
 
-/// Hosts of an ssh_config(5): those that are named, not patterns. Of what several sections say of
-/// one, the first counts, as ssh(1) has it. `Match` and `Include` are passed over.
-pub fn parse_ssh_config(text: &str) -> Vec<ImportEntry> {
-    // Patterns with their settings, in order.
-    let mut sections: Vec<(usize, Vec<String>, HashMap<String, String>)> =
-        vec![(0, vec!["*".to_owned()], HashMap::new())];
-    for (at, line) in text.lines().enumerate() {
+/// Reason why a CSV text cannot be imported.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ImportError {
+    /// The header contains an unknown column.
+    #[error("line 1: unknown column {0:?}; expected {columns}", columns = CSV_COLUMNS.join(", "))]
+    UnknownColumn(String),
+    /// The header does not contain the required column.
+    #[error("line 1: column \"address\" is missing")]
+    MissingAddressColumn,
+    /// A row has no address.
+    #[error("line {0}: address is missing")]
+    MissingAddress(usize),
+    /// The text is not CSV.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+/// `Host` section of an ssh_config.
+struct HostSection {
+    line: usize,
+    patterns: Vec<String>,
+    settings: HashMap<String, String>,
+}
+
+impl HostSection {
+    fn new(line: usize, patterns: Vec<String>) -> Self {
+        Self { line, patterns, settings: HashMap::new() }
+    }
+
+    /// Whether the section applies to a host. As in ssh(1), exclusions alone match no host.
+    fn matches(&self, host: &str) -> bool {
+        let patterns = || self.patterns.iter().map(String::as_str);
+        patterns().any(|pattern| !pattern.starts_with('!')) && glob::matches_list(patterns(), host)
+    }
+}
+
+/// Splits a text into its sections. The first section contains the settings before any `Host`.
+fn parse_sections(text: &str) -> Vec<HostSection> {
+    let is_separator = |c: char| c.is_whitespace() || c == '=';
+    let mut sections = Vec::new();
+    let mut section = HostSection::new(0, vec!["*".to_owned()]);
+    for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (key, value) = line.split_once(|c: char| c.is_whitespace() || c == '=').unwrap_or((line, ""));
-        let value =
-            value.trim_start_matches(|c: char| c.is_whitespace() || c == '=').trim().trim_matches('"');
-        match key.to_ascii_lowercase().as_str() {
-            "host" => {
-                sections.push((
-                    at + 1,
-                    value.split_whitespace().map(str::to_owned).collect(),
-                    HashMap::new(),
-                ));
-            }
-            "match" => sections.push((at + 1, Vec::new(), HashMap::new())),
-            key => {
-                if let Some((_, _, settings)) = sections.last_mut() {
-                    settings.entry(key.to_owned()).or_insert_with(|| value.to_owned());
-                }
-            }
-        }
-    }
-    let mut found: Vec<ImportEntry> = Vec::new();
-    for (line, patterns, _) in &sections {
-        for name in patterns.iter().filter(|name| !name.contains(['*', '?', '!'])) {
-            if found.iter().any(|known| known.name == *name) {
+        let (key, value) = line.split_once(is_separator).unwrap_or((line, ""));
+        let value = value.trim_start_matches(is_separator).trim().trim_matches('"');
+        let key = key.to_ascii_lowercase();
+        let patterns = match key.as_str() {
+            "host" => value.split_whitespace().map(str::to_owned).collect(),
+            // Conditions are not evaluated: the section applies to no host.
+            "match" => Vec::new(),
+            _ => {
+                section.settings.entry(key).or_insert_with(|| value.to_owned());
                 continue;
             }
-            let fits = |patterns: &[String]| {
-                let one = |pattern: &str| glob::matches(pattern, name);
-                let not = patterns.iter().filter_map(|pattern| pattern.strip_prefix('!')).any(one);
-                !not && patterns.iter().any(|pattern| one(pattern))
+        };
+        sections.push(std::mem::replace(&mut section, HostSection::new(index + 1, patterns)));
+    }
+    sections.push(section);
+    sections
+}
+
+/// Name of the jump host in a `ProxyJump` value (`[user@]host[:port]`). The last of several is used: it
+/// is the one next to the target.
+fn jump_host(proxy_jump: &str) -> Option<String> {
+    if proxy_jump.eq_ignore_ascii_case("none") {
+        return None;
+    }
+    let last = proxy_jump.rsplit(',').next()?.trim().trim_start_matches("ssh://");
+    let host = last.rsplit('@').next()?;
+    Some(host.split(':').next().unwrap_or(host).to_owned())
+}
+
+/// Lists the hosts of an ssh_config(5) that are named literally, without wildcards.
+///
+/// As in ssh(1), the first value of a setting is used if several sections match a host. `Match` and
+/// `Include` are ignored.
+pub fn parse_ssh_config(text: &str) -> Vec<ImportEntry> {
+    let sections = parse_sections(text);
+    let (mut entries, mut names) = (Vec::new(), HashSet::new());
+    for section in &sections {
+        for name in section.patterns.iter().filter(|name| !name.contains(['*', '?', '!'])) {
+            if !names.insert(name) {
+                continue;
+            }
+            let setting = |key: &str| {
+                let mut matching = sections.iter().filter(|section| section.matches(name));
+                matching.find_map(|section| section.settings.get(key)).cloned()
             };
-            let get = |key: &str| {
-                let of = sections.iter().filter(|(_, patterns, _)| fits(patterns));
-                of.filter_map(|(_, _, settings)| settings.get(key)).next().cloned()
-            };
-            // `user@host:port`, and of several the last, which is the nearest.
-            let jump = get("proxyjump").filter(|jump| !jump.eq_ignore_ascii_case("none"));
-            let jump = jump.and_then(|jump| {
-                let last = jump.rsplit(',').next()?.trim().trim_start_matches("ssh://").to_owned();
-                let host = last.rsplit('@').next()?;
-                Some(host.split(':').next().unwrap_or(host).to_owned())
-            });
-            found.push(ImportEntry {
-                line: *line,
+            entries.push(ImportEntry {
+                line: section.line,
                 name: name.clone(),
-                address: get("hostname").map_or_else(|| name.clone(), |host| host.replace("%h", name)),
-                port: get("port"),
-                user: get("user"),
-                jump,
+                address: setting("hostname").map_or_else(|| name.clone(), |host| host.replace("%h", name)),
+                port: setting("port"),
+                user: setting("user"),
+                jump: setting("proxyjump").as_deref().and_then(jump_host),
                 ..ImportEntry::default()
             });
         }
     }
-    found
+    entries
 }
 
-/// A table whose first line names its columns: `name`, `address`, and any of `port`, `user`,
-/// `password`, `jump`, `tags` (with spaces or semicolons between), `interval`.
+/// Parses a CSV table. The header names the columns: `address`, and any of `name`, `port`, `user`,
+/// `password`, `jump`, `tags` (separated by spaces or semicolons), `interval`.
 ///
 /// # Errors
-/// The first line that is none, in words.
-pub fn parse_csv(text: &str) -> Result<Vec<ImportEntry>, String> {
+/// Returns an [`ImportError`] for the first line that is malformed or has no address.
+pub fn parse_csv(text: &str) -> Result<Vec<ImportEntry>, ImportError> {
+    let malformed = |error: csv::Error| ImportError::Malformed(error.to_string());
     let mut reader =
         csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(text.as_bytes());
-    let heads: Vec<String> = reader
+    let columns: Vec<String> = reader
         .headers()
-        .map_err(|error| error.to_string())?
+        .map_err(malformed)?
         .iter()
-        .map(|head| head.trim_start_matches('\u{feff}').to_ascii_lowercase())
+        .map(|column| column.trim_start_matches('\u{feff}').to_ascii_lowercase())
         .collect();
-    const KNOWN: [&str; 8] = ["name", "address", "port", "user", "password", "jump", "tags", "interval"];
-    if let Some(head) = heads.iter().find(|head| !KNOWN.contains(&head.as_str())) {
-        return Err(format!("line 1: there is no column {head:?}; those are {}", KNOWN.join(", ")));
+    if let Some(column) = columns.iter().find(|column| !CSV_COLUMNS.contains(&column.as_str())) {
+        return Err(ImportError::UnknownColumn(column.clone()));
     }
-    if !heads.iter().any(|head| head == "address") {
-        return Err("line 1: the columns must name an address".to_owned());
+    if !columns.iter().any(|column| column == "address") {
+        return Err(ImportError::MissingAddressColumn);
     }
-    let mut found = Vec::new();
-    for (at, row) in reader.records().enumerate() {
-        let row = row.map_err(|error| error.to_string())?;
-        let line =
-            row.position().map_or(at + 2, |position| usize::try_from(position.line()).unwrap_or(at + 2));
-        let get = |name: &str| {
-            let at = heads.iter().position(|head| head == name)?;
-            row.get(at).filter(|text| !text.is_empty()).map(str::to_owned)
+    let mut entries = Vec::new();
+    for (index, row) in reader.records().enumerate() {
+        let row = row.map_err(malformed)?;
+        let line = row.position().and_then(|position| usize::try_from(position.line()).ok());
+        let line = line.unwrap_or(index + 2);
+        let value = |name: &str| {
+            let index = columns.iter().position(|column| column == name)?;
+            row.get(index).filter(|text| !text.is_empty()).map(str::to_owned)
         };
-        let address = get("address").ok_or_else(|| format!("line {line}: no address"))?;
-        let tags = get("tags").unwrap_or_default();
-        found.push(ImportEntry {
+        let address = value("address").ok_or(ImportError::MissingAddress(line))?;
+        let tags = value("tags").unwrap_or_default();
+        entries.push(ImportEntry {
             line,
-            name: get("name").unwrap_or_else(|| address.clone()),
+            name: value("name").unwrap_or_else(|| address.clone()),
             address,
-            port: get("port"),
-            user: get("user"),
-            password: get("password"),
-            jump: get("jump"),
+            port: value("port"),
+            user: value("user"),
+            password: value("password"),
+            jump: value("jump"),
             tags: tags.split([' ', ';']).filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
-            interval: get("interval"),
+            interval: value("interval"),
         });
     }
-    Ok(found)
+    Ok(entries)
 }
 
 #[cfg(test)]
@@ -138,53 +191,57 @@ mod tests {
 
     #[test]
     fn ssh_config_is_parsed_like_ssh() {
-        let found = parse_ssh_config(
-            "User nobody-else\n# mine\nHost web-* !web-9\n  Port 2222\nHost web-1 web-9\n  HostName=10.0.0.%h\n  User \"deploy\"\n\
-             Host db\n\tHostName db.example\n\tProxyJump admin@gate:22,web-1\nHost *\n  User late\n  Port 1\nMatch host x\n  Port 7\n",
-        );
-        let shown: Vec<_> = found
-            .iter()
-            .map(|one| {
-                (
-                    one.line,
-                    one.name.as_str(),
-                    one.address.as_str(),
-                    one.port.as_deref(),
-                    one.user.as_deref(),
-                    one.jump.as_deref(),
-                )
-            })
-            .collect();
+        let text = "User default-user\n# comment\nHost web-* !web-9\n  Port 2222\nHost web-1 web-9\n  \
+             HostName=10.0.0.%h\n  User \"deploy\"\nHost db\n\tHostName db.example\n\
+             \tProxyJump admin@gate:22,web-1\nHost *\n  User late\n  Port 1\nMatch host x\n  Port 7\n";
+        let entries: Vec<ImportEntry> = parse_ssh_config(text);
+        let entry = |line, name: &str, address: &str, port: &str, jump: Option<&str>| ImportEntry {
+            line,
+            name: name.to_owned(),
+            address: address.to_owned(),
+            port: Some(port.to_owned()),
+            user: Some("default-user".to_owned()),
+            jump: jump.map(str::to_owned),
+            ..ImportEntry::default()
+        };
         assert_eq!(
-            shown,
+            entries,
             [
-                (5, "web-1", "10.0.0.web-1", Some("2222"), Some("nobody-else"), None),
-                (5, "web-9", "10.0.0.web-9", Some("1"), Some("nobody-else"), None),
-                (8, "db", "db.example", Some("1"), Some("nobody-else"), Some("web-1")),
+                entry(5, "web-1", "10.0.0.web-1", "2222", None),
+                entry(5, "web-9", "10.0.0.web-9", "1", None),
+                entry(8, "db", "db.example", "1", Some("web-1")),
             ]
         );
         assert!(parse_ssh_config("garbage\n=\nHost *\n").is_empty());
     }
 
     #[test]
+    fn ssh_config_exclusions_alone_match_no_host() {
+        let entries =
+            parse_ssh_config("Host db\n  Port 22\nHost !web\n  User admin\nHost * !web\n  User other\n");
+        assert_eq!(entries.len(), 1);
+        assert_eq!(entries[0].user.as_deref(), Some("other"));
+    }
+
+    #[test]
     fn csv_columns_are_matched_by_header() {
-        let found = parse_csv(
+        let entries = parse_csv(
             "\u{feff}Name,Address,Tags,Password\ndb-1, 192.0.2.1 ,\"env=prod db\",\"a,b\"\n,192.0.2.2\n",
         )
         .unwrap();
-        assert_eq!(
-            (found[0].name.as_str(), found[0].address.as_str(), found[0].line),
-            ("db-1", "192.0.2.1", 2)
-        );
-        assert_eq!(
-            (found[0].tags.join("+"), found[0].password.as_deref()),
-            ("env=prod+db".to_owned(), Some("a,b"))
-        );
-        assert_eq!((found[1].name.as_str(), found[1].password.as_deref()), ("192.0.2.2", None));
-        for (text, word) in
-            [("name\nx\n", "address"), ("address,colour\nx,y\n", "colour"), ("address,name\n,x\n", "line 2")]
-        {
-            assert!(parse_csv(text).unwrap_err().contains(word), "{text}");
+        let [first, second] = entries.as_slice() else { panic!("{entries:?}") };
+        assert_eq!((first.name.as_str(), first.address.as_str(), first.line), ("db-1", "192.0.2.1", 2));
+        assert_eq!(first.tags, ["env=prod", "db"]);
+        assert_eq!(first.password.as_deref(), Some("a,b"));
+        assert_eq!((second.name.as_str(), second.password.as_deref()), ("192.0.2.2", None));
+        for (text, expected) in [
+            ("name\nx\n", ImportError::MissingAddressColumn),
+            ("address,color\nx,y\n", ImportError::UnknownColumn("color".to_owned())),
+            ("address,name\n,x\n", ImportError::MissingAddress(2)),
+        ] {
+            assert_eq!(parse_csv(text), Err(expected), "{text}");
         }
+        let error = ImportError::UnknownColumn("color".to_owned()).to_string();
+        assert!(error.starts_with("line 1: unknown column \"color\"; expected name, address,"), "{error}");
     }
 }

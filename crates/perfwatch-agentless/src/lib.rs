@@ -1,175 +1,177 @@
-//! Hosts that have no agent. The walk: what people ask for ([`record`]) stands in the store with its
-//! secrets sealed; the [`queue`] plans a look at each, and whichever hub is free makes it: target,
-//! look ([`RemoteCollector`]), the same way in as any agent's snapshot, and what is to be known of
-//! it in one commit ([`looking`]); lists show what the last one saw ([`latest`]). While somebody watches one, it is looked at every few seconds
-//! ([`live`]). [`keeper`] sees to it that the rest of the hub knows which hosts rest, and that
-//! thresholds are rules.
+//! Agentless hosts: servers that the hub collects over SSH.
+//!
+//! [`server`] is the stored configuration, with encrypted [`credentials`]. The reconciler keeps poll
+//! schedules, threshold rules and jobs in step with the stored servers. The scheduler claims due jobs
+//! with a lease and starts them in a worker pool. The runner resolves the target, calls the port
+//! [`RemoteCollector`](perfwatch_model::remote_collector::RemoteCollector) and passes the snapshot to
+//! [`sink`]. The on-demand poller collects every few seconds while the page of a host is open.
+//! [`summary`] caches the last values for lists. [`Agentless`] starts these services and is their
+//! interface for the hub.
 
+pub mod credentials;
+mod deps;
+mod disconnects;
 pub mod import;
+mod jumps;
+mod metrics;
 mod on_demand;
 mod reconciler;
-pub mod runner;
-pub mod scheduler;
+mod runner;
+mod schedule;
+mod scheduler;
 pub mod server;
+pub mod server_request;
 pub mod sink;
 pub mod summary;
+mod target;
 mod threshold_rules;
+mod types;
+mod worker;
 
-pub use server::{Credentials, Server};
+pub use credentials::{Credentials, CredentialsError};
+pub use deps::AgentlessDeps;
+pub use metrics::AgentlessMetrics;
+pub use schedule::next_run_ms;
+pub use server::Server;
 pub use sink::SnapshotSink;
+pub use types::{CollectionReport, ConnectionTestError};
 
-use perfwatch_alerting::Alerting;
-use perfwatch_auth::encryption::Keyring;
-use perfwatch_live::LiveFeed;
-use perfwatch_live::cache::Cache;
-use perfwatch_live::host_registry::HostRegistry;
-use perfwatch_model::Clock;
-use perfwatch_model::remote_collector::RemoteCollector;
+use credentials::{decrypt_credentials, encrypt_credentials};
+use on_demand::OnDemandPoller;
 use perfwatch_store::servers::ServerRow;
-use perfwatch_store::{CommitError, Store, Write};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::registry::Registry;
-use runner::DisconnectTracker;
-use std::collections::HashSet;
-use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex};
-use tokio::sync::{Notify, Semaphore};
+use perfwatch_store::{CommitError, Store, StoreError, Write};
+use reconciler::Reconciler;
+use runner::CollectionRunner;
+use scheduler::CollectionScheduler;
+use std::sync::Arc;
+use summary::ServerSummaries;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
+use worker::Worker;
 
-/// Tests of connections at one time, beside the queue's own work.
-const MAX_CONCURRENT_TESTS: usize = 5;
-
-/// The room's doors to the rest of the hub.
-pub struct AgentlessDeps {
-    pub store: Arc<dyn Store>,
-    pub clock: Arc<dyn Clock>,
-    pub hosts: Arc<HostRegistry>,
-    pub live_feed: Arc<LiveFeed>,
-    pub alerting: Arc<Alerting>,
-    /// Ingestion of the hub.
-    pub sink: Arc<dyn SnapshotSink>,
-    pub collector: Arc<dyn RemoteCollector>,
-    pub keyring: Arc<Keyring>,
-    pub cache: Arc<Cache>,
-}
-
-/// Counted for the hub's own metrics.
-#[derive(Clone, Default)]
-pub struct AgentlessMetrics {
-    pub looks: Counter,
-    pub failed: Counter,
-}
-
-impl AgentlessMetrics {
-    pub fn register(&self, r: &mut Registry) {
-        r.register("looks", "Looks at hosts without an agent, tests and tries counted", self.looks.clone());
-        r.register("looks_failed", "Looks that came to nothing", self.failed.clone());
-    }
-}
-
-/// Servers.
+/// Agentless collection of a hub: owns the services and starts them.
 pub struct Agentless {
     deps: AgentlessDeps,
-    counts: AgentlessMetrics,
-    /// Looks at one time.
     workers: usize,
-    /// Something is to be done, or is to be done at another time.
-    wake: Notify,
-    /// Something was changed that others must know.
-    reconcile_wake: Notify,
-    /// Hosts that are looked at every few seconds, since somebody watches.
-    active_hosts: Mutex<HashSet<Uuid>>,
-    test_permits: Semaphore,
-    /// When looks were paused last, milliseconds since 1970.
-    paused_since_ms: AtomicI64,
-    /// Servers on the way to others, of a version, that let us in; and the turn of who tries first.
-    verified_jumps: Mutex<HashSet<(Uuid, i64)>>,
-    verify_lock: tokio::sync::Mutex<()>,
-    disconnects: DisconnectTracker,
+    reconciler: Arc<Reconciler>,
+    scheduler: Arc<CollectionScheduler>,
+    runner: Arc<CollectionRunner>,
+    on_demand: Arc<OnDemandPoller>,
+    summaries: Arc<ServerSummaries>,
 }
 
 impl Agentless {
-    pub fn new(rooms: AgentlessDeps, counts: AgentlessMetrics, workers: usize) -> Arc<Self> {
-        Arc::new(Self {
-            deps: rooms,
-            counts,
-            workers: workers.max(1),
-            wake: Notify::new(),
-            reconcile_wake: Notify::new(),
-            active_hosts: Mutex::default(),
-            test_permits: Semaphore::new(MAX_CONCURRENT_TESTS),
-            paused_since_ms: AtomicI64::new(0),
-            verified_jumps: Mutex::default(),
-            verify_lock: tokio::sync::Mutex::default(),
-            disconnects: DisconnectTracker::default(),
-        })
+    /// Creates the services with a number of workers, at least 1. Nothing runs before [`Self::start`].
+    pub fn new(deps: AgentlessDeps, metrics: AgentlessMetrics, workers: usize) -> Arc<Self> {
+        let workers = workers.max(1);
+        let (store, clock) = (&deps.store, &deps.clock);
+        let summaries = Arc::new(ServerSummaries::new(deps.cache.clone(), clock.clone()));
+        let runner = Arc::new(CollectionRunner::new(&deps, summaries.clone(), metrics));
+        let worker = Worker::new(store.clone(), clock.clone(), runner.clone());
+        let scheduler = CollectionScheduler::new(store.clone(), clock.clone(), worker, workers);
+        let scheduler = Arc::new(scheduler);
+        let reconciler = Arc::new(Reconciler::new(&deps, scheduler.clone()));
+        let (hosts, live_feed) = (deps.hosts.clone(), deps.live_feed.clone());
+        let on_demand = Arc::new(OnDemandPoller::new(store.clone(), hosts, live_feed, runner.clone()));
+        Arc::new(Self { deps, workers, reconciler, scheduler, runner, on_demand, summaries })
     }
 
-    /// Where things are kept.
+    /// Starts scheduler, reconciler and on-demand poller; they end when `stop` is cancelled.
+    pub fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        tasks.spawn(self.scheduler.clone().run(stop.clone(), tasks.clone()));
+        tasks.spawn(self.reconciler.clone().run(stop.clone()));
+        tasks.spawn(self.on_demand.clone().run(stop.clone(), tasks.clone()));
+    }
+
+    /// Returns the store of servers, jobs and collections.
     pub fn store(&self) -> &dyn Store {
         &*self.deps.store
     }
 
-    /// Writes down what people ask of the queue.
+    /// Commits changes of servers or the queue.
+    ///
+    /// # Errors
+    /// Returns [`CommitError::Conflict`] if a row was changed or deleted concurrently.
     pub async fn commit(&self, writes: Vec<Write>) -> Result<(), CommitError> {
         self.deps.store.commit(writes).await
     }
 
-    /// How many looks are made at one time.
+    /// Applies a change of one server, or of the queue and any servers, without delay.
+    pub fn notify_changed(&self, server: Option<Uuid>) {
+        if let Some(server) = server {
+            // The open connection uses the former address and credentials.
+            self.deps.collector.close_connection(server);
+        }
+        self.reconciler.wake();
+        self.scheduler.wake();
+    }
+
+    /// Returns the number of workers: the maximum number of concurrent collections.
     pub fn workers(&self) -> usize {
         self.workers
     }
 
-    /// How many connections are held for the next look.
+    /// Returns the number of connections that stay open for the next collection.
     pub fn open_connections(&self) -> usize {
         self.deps.collector.open_connections()
     }
 
-    /// The record of a row, where this build can read it.
-    pub fn from_row(row: &ServerRow) -> Option<Server> {
-        let record = serde_json::from_str(&row.body);
-        record
-            .inspect_err(|error| tracing::error!(server = %row.id, %error, "failed to parse a server record"))
-            .ok()
+    /// Returns the cached summaries of servers.
+    pub fn summaries(&self) -> &ServerSummaries {
+        &self.summaries
     }
 
-    /// What credentials are for: sealed for one door, they open no other one.
-    fn credentials_aad(id: Uuid, server: &Server) -> Vec<u8> {
-        let Server { address, port, user, jump, .. } = server;
-        // Texts and numbers always serialise.
-        serde_json::to_vec(&(id, address, port, user, jump)).unwrap_or_default()
+    /// Decrypts the credentials of a server.
+    ///
+    /// # Errors
+    /// Returns a [`CredentialsError`] if there are none, or they were encrypted with an unknown key or
+    /// for another address.
+    pub fn decrypt_credentials(&self, row: &ServerRow) -> Result<Credentials, CredentialsError> {
+        decrypt_credentials(&self.deps.keyring, row)
     }
 
-    /// What opens a server's door.
-    pub fn decrypt_credentials(&self, row: &ServerRow) -> Result<Credentials, String> {
-        let sealed = row.encrypted_credentials.as_deref().ok_or("no credentials")?;
-        let server = Self::from_row(row).ok_or("server record is unreadable")?;
-        let text = self
-            .deps
-            .keyring
-            .decrypt(&Self::credentials_aad(row.id, &server), sealed)
-            .map_err(|error| error.to_string())?;
-        serde_json::from_slice(&text).map_err(|_| "credentials cannot be decrypted".to_owned())
-    }
-
-    /// The same, sealed.
+    /// Encrypts credentials for a server; `None` without an encryption key.
     pub fn encrypt_credentials(
         &self,
         id: Uuid,
         server: &Server,
         credentials: &Credentials,
     ) -> Option<Vec<u8>> {
-        let text = serde_json::to_vec(credentials).ok()?;
-        self.deps.keyring.encrypt(&Self::credentials_aad(id, server), &text)
+        encrypt_credentials(&self.deps.keyring, id, server, credentials)
     }
 
-    /// A server is another one now, or there is work to do.
-    pub fn notify_changed(&self, server: Option<Uuid>) {
-        if let Some(server) = server {
-            // What is held open was opened by what may not hold any more.
-            self.deps.collector.close_connection(server);
-        }
-        self.reconcile_wake.notify_one();
-        self.wake.notify_one();
+    /// Tests the connection to a server, which may be unsaved. The snapshot is discarded; the result is
+    /// recorded by [`Self::record`].
+    ///
+    /// # Errors
+    /// Returns [`ConnectionTestError::TooManyTests`] if no test ended within 10 s, and
+    /// [`ConnectionTestError::Store`] if the store cannot be read.
+    pub async fn test_connection(&self, row: &ServerRow) -> Result<CollectionReport, ConnectionTestError> {
+        self.runner.test_connection(row).await
+    }
+
+    /// Records a connection test in the collection history.
+    ///
+    /// # Errors
+    /// Returns a [`CommitError`] if the store cannot be written.
+    pub async fn record(&self, report: &CollectionReport) -> Result<(), CommitError> {
+        self.runner.record(report).await
+    }
+
+    /// Reconciles hosts, schedules and rules with the stored servers once.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the store cannot be read or written.
+    pub async fn reconcile(&self) -> Result<(), StoreError> {
+        self.reconciler.reconcile().await
+    }
+
+    /// Re-encrypts credentials with the current key; once at the start of a hub.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the store cannot be read or written.
+    pub async fn reencrypt(&self) -> Result<(), StoreError> {
+        self.reconciler.reencrypt().await
     }
 }

@@ -1,31 +1,52 @@
-//! While somebody watches a host without an agent, it is looked at every few seconds over one held
-//! connection, and not longer.
+//! Polls agentless hosts every few seconds while their page is open, over a connection that stays open.
 
-use super::Agentless;
-use super::runner::CollectOptions;
-use perfwatch_store::Write;
+use crate::runner::CollectionRunner;
+use crate::types::CollectOptions;
+use perfwatch_live::LiveFeed;
+use perfwatch_live::host_registry::HostRegistry;
+use perfwatch_model::HostId;
+use perfwatch_store::Store;
 use perfwatch_store::collection_jobs::CollectionJobs;
 use perfwatch_store::collections::CollectTrigger;
 use perfwatch_store::servers::ServerRow;
-use std::sync::{Arc, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
-/// Between two looks.
+/// Interval of the collections of a polled host.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// How soon it begins, and how long it goes on for one who comes back.
+/// Interval at which open pages are checked: the maximum delay before polling starts.
 const VIEWER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// A host that can't be looked at is left alone for a while.
+/// Time for which a host is not polled after a failed collection.
 const FAILURE_COOLDOWN: Duration = Duration::from_secs(30);
-/// Hosts that are looked at so at one time: more is no looking any more.
+/// Maximum number of hosts polled at the same time.
 const MAX_POLLED_HOSTS: usize = 50;
 
-impl Agentless {
-    /// Sees who watches, and begins.
-    pub(super) async fn run_on_demand(self: &Arc<Self>, stop: &CancellationToken, tasks: &TaskTracker) {
+/// Poller of the hosts whose pages are open.
+pub(crate) struct OnDemandPoller {
+    store: Arc<dyn Store>,
+    hosts: Arc<HostRegistry>,
+    live_feed: Arc<LiveFeed>,
+    runner: Arc<CollectionRunner>,
+    /// Hosts that are polled, or wait after a failure.
+    active_hosts: Mutex<HashSet<HostId>>,
+}
+
+impl OnDemandPoller {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        hosts: Arc<HostRegistry>,
+        live_feed: Arc<LiveFeed>,
+        runner: Arc<CollectionRunner>,
+    ) -> Self {
+        Self { store, hosts, live_feed, runner, active_hosts: Mutex::default() }
+    }
+
+    /// Starts polling of hosts whose page was opened, until the hub stops.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken, tasks: TaskTracker) {
         let mut ticks = interval(VIEWER_CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -33,58 +54,63 @@ impl Agentless {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            for host in self.deps.live_feed.viewed_hosts() {
-                if !self.deps.hosts.is_agentless(host) {
-                    continue;
-                }
-                let mut watched = self.active_hosts.lock().unwrap_or_else(PoisonError::into_inner);
-                if watched.len() < MAX_POLLED_HOSTS && watched.insert(host.0) {
-                    let (servers, stop) = (self.clone(), stop.clone());
+            for host in self.live_feed.viewed_hosts() {
+                if self.hosts.is_agentless(host) && self.activate(host) {
+                    let (poller, stop) = (self.clone(), stop.clone());
                     tasks.spawn(async move {
                         tokio::select! {
                             () = stop.cancelled() => {}
-                            () = servers.poll_host(host.0) => {}
+                            () = poller.poll_host(host) => {}
                         }
-                        servers.active_hosts.lock().unwrap_or_else(PoisonError::into_inner).remove(&host.0);
+                        poller.deactivate(host);
                     });
                 }
             }
         }
     }
 
-    /// Looks until nobody watches.
-    async fn poll_host(&self, id: Uuid) {
+    /// Marks a host as polled. Returns `false` if it is polled already, or the limit is reached.
+    fn activate(&self, host: HostId) -> bool {
+        let mut active = self.active_hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        active.len() < MAX_POLLED_HOSTS && active.insert(host)
+    }
+
+    fn deactivate(&self, host: HostId) {
+        self.active_hosts.lock().unwrap_or_else(PoisonError::into_inner).remove(&host);
+    }
+
+    /// Collects a host until its pages are closed, collections are disabled, or one fails.
+    async fn poll_host(&self, host: HostId) {
         let mut ticks = interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut carried = None;
-        while self.deps.live_feed.has_viewers(perfwatch_model::HostId(id)) {
+        let mut counter_state = None;
+        while self.live_feed.has_viewers(host) {
             ticks.tick().await;
-            let Ok(Some(row)) = ServerRow::get(self.store(), id).await else { return };
-            if !row.enabled
-                || row.blocked_reason.is_some()
-                || CollectionJobs::is_paused(self.store()).await.unwrap_or(true)
-            {
-                return;
-            }
-            let manner = CollectOptions {
+            let Some(row) = self.load_enabled(host).await else { return };
+            let options = CollectOptions {
                 trigger: CollectTrigger::OnDemand,
                 attempt: 1,
                 interval: POLL_INTERVAL,
                 keep_alive: POLL_INTERVAL * 3,
-                counter_state: carried.take(),
+                counter_state: counter_state.take(),
             };
-            let Ok(outcome) = self.collect(&row, manner).await else { return };
-            if outcome.failure.is_some() {
-                // Only what went wrong is news: the rest stands in the charts.
-                let written =
-                    self.deps.store.commit(outcome.statements.into_iter().map(Write::Sql).collect()).await;
-                if let Err(error) = written {
-                    tracing::warn!(server = %id, %error, "failed to record a collection");
+            let Ok(report) = self.runner.collect(&row, options).await else { return };
+            if report.failure.is_some() {
+                // Successful collections are visible in the charts; only failures are recorded.
+                if let Err(error) = self.runner.record(&report).await {
+                    tracing::warn!(server.id = %host, error = %error, "failed to record a collection");
                 }
                 tokio::time::sleep(FAILURE_COOLDOWN).await;
                 return;
             }
-            carried = outcome.counter_state;
+            counter_state = report.counter_state;
         }
+    }
+
+    /// Reads the server of a host; `None` if it must not be collected now.
+    async fn load_enabled(&self, host: HostId) -> Option<ServerRow> {
+        let row = ServerRow::get(&*self.store, host.0).await.ok().flatten()?;
+        let is_enabled = row.enabled && row.blocked_reason.is_none();
+        (is_enabled && !CollectionJobs::is_paused(&*self.store).await.unwrap_or(true)).then_some(row)
     }
 }

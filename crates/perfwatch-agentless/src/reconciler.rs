@@ -1,101 +1,156 @@
-//! Keeps the rest of the hub in step with the servers: which hosts are looked at and how often,
-//! which rest, what stands sealed by an old key; and that each has a look planned.
+//! Periodically reconciles hosts, schedules and rules with the stored servers.
 
-use super::Agentless;
-use super::scheduler::{ignore_conflict, next_run_ms};
-use perfwatch_auth::encryption::log_reencryption;
-use perfwatch_live::host_registry::PollSchedule;
-use perfwatch_model::HostId;
+use crate::credentials::{decrypt_credentials, encrypt_credentials};
+use crate::deps::AgentlessDeps;
+use crate::schedule::next_run_ms;
+use crate::scheduler::CollectionScheduler;
+use crate::server::Server;
+use crate::threshold_rules::sync_threshold_rules;
+use crate::types::ignore_conflict;
+use perfwatch_alerting::Alerting;
+use perfwatch_auth::encryption::{Keyring, log_reencryption};
+use perfwatch_live::host_registry::{HostRegistry, PollSchedule};
+use perfwatch_model::{Clock, HostId};
 use perfwatch_store::collection_jobs::CollectionJobs;
 use perfwatch_store::servers::ServerRow;
-use perfwatch_store::{StoreError, Write};
+use perfwatch_store::{Store, StoreError, Write};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// What other hubs changed is known after this long.
+/// Maximum delay after which the changes of other hubs are applied.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval at which finished jobs and old collections are deleted.
+const PURGE_INTERVAL: Duration = Duration::from_secs(600);
 
-impl Agentless {
-    pub(super) async fn run_reconciler(self: &Arc<Self>, stop: &CancellationToken) {
+/// Keeps poll schedules, threshold rules and jobs in step with the stored servers.
+pub(crate) struct Reconciler {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    hosts: Arc<HostRegistry>,
+    alerting: Arc<Alerting>,
+    keyring: Arc<Keyring>,
+    scheduler: Arc<CollectionScheduler>,
+    /// Notified when this hub changed a server.
+    servers_changed: Notify,
+    /// Last time at which the queue was paused, Unix milliseconds.
+    paused_since_ms: AtomicI64,
+}
+
+impl Reconciler {
+    pub(crate) fn new(deps: &AgentlessDeps, scheduler: Arc<CollectionScheduler>) -> Self {
+        Self {
+            store: deps.store.clone(),
+            clock: deps.clock.clone(),
+            hosts: deps.hosts.clone(),
+            alerting: deps.alerting.clone(),
+            keyring: deps.keyring.clone(),
+            scheduler,
+            servers_changed: Notify::new(),
+            paused_since_ms: AtomicI64::new(0),
+        }
+    }
+
+    /// Reconciles without delay.
+    pub(crate) fn wake(&self) {
+        self.servers_changed.notify_one();
+    }
+
+    /// Reconciles periodically and after changes, until the hub stops.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut ticks = interval(RECONCILE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut cleaned: Option<Instant> = None;
+        let mut purged: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
-                () = self.reconcile_wake.notified() => {}
+                () = self.servers_changed.notified() => {}
             }
             if let Err(error) = self.reconcile().await {
-                tracing::warn!(%error, "failed to reconcile servers");
+                tracing::warn!(error = %error, "failed to reconcile servers");
             }
-            if cleaned.is_none_or(|at| at.elapsed() >= Self::CLEAN_EVERY) {
-                cleaned = Some(Instant::now());
-                if let Err(error) = self.purge().await {
-                    tracing::warn!(%error, "failed to purge old jobs and collections");
+            if purged.is_none_or(|time| time.elapsed() >= PURGE_INTERVAL) {
+                purged = Some(Instant::now());
+                if let Err(error) = self.scheduler.purge().await {
+                    tracing::warn!(error = %error, "failed to purge old jobs and collections");
                 }
             }
         }
     }
 
-    /// Once.
-    pub async fn reconcile(&self) -> Result<(), StoreError> {
-        let rows = ServerRow::list(self.store()).await?;
-        let now_ms = self.deps.clock.wall_ms();
-        // Nobody is silent because nobody looks: while looks are paused, all were just heard.
-        if CollectionJobs::is_paused(self.store()).await? {
+    /// Reconciles once.
+    pub(crate) async fn reconcile(&self) -> Result<(), StoreError> {
+        let rows = ServerRow::list(&*self.store).await?;
+        let now_ms = self.clock.wall_ms();
+        self.update_poll_schedules(&rows, now_ms).await?;
+        sync_threshold_rules(&self.alerting, &rows).await?;
+        self.advance_late_jobs(&rows, now_ms).await?;
+        self.scheduler.schedule_missing().await
+    }
+
+    /// Passes the poll schedules to the host registry. Alerts of disabled hosts are resolved.
+    async fn update_poll_schedules(&self, rows: &[ServerRow], now_ms: i64) -> Result<(), StoreError> {
+        // A paused queue causes no no-data alerts: all hosts count as received until it is resumed.
+        if CollectionJobs::is_paused(&*self.store).await? {
             self.paused_since_ms.store(now_ms, Ordering::Relaxed);
         }
         let paused_ms = self.paused_since_ms.load(Ordering::Relaxed);
-        let planned = |row: &ServerRow| {
-            let interval_ms = u32::try_from(row.interval_ms).unwrap_or(u32::MAX);
-            let heard_ms = row.last_success_ms.map(|ok_ms| ok_ms.max(paused_ms));
-            (HostId(row.id), PollSchedule { enabled: row.enabled, interval_ms, last_success_ms: heard_ms })
+        let poll_schedule = |row: &ServerRow| PollSchedule {
+            enabled: row.enabled,
+            interval_ms: u32::try_from(row.interval_ms).unwrap_or(u32::MAX),
+            last_success_ms: row.last_success_ms.map(|success_ms| success_ms.max(paused_ms)),
         };
-        let planned: HashMap<HostId, PollSchedule> = rows.iter().map(planned).collect();
-        let rest = self.deps.hosts.replace_poll_schedules(planned);
-        // Who rests is not silent, and nothing is wrong there any more.
-        rest.into_iter().for_each(|host| self.deps.alerting.remove_host(host));
-        self.sync_threshold_rules(&rows).await?;
-        // A clock that was ahead, or a rhythm that was slower, plans too late.
-        let late = rows
-            .iter()
-            .filter(|row| row.next_run_ms.is_some_and(|next_ms| next_ms > now_ms + row.interval_ms + 1_000));
-        let sooner: Vec<Write> = late
-            .map(|row| {
-                CollectionJobs::reschedule(row.id, next_run_ms(row.id, row.interval_ms, now_ms)).into()
-            })
-            .collect();
-        if !sooner.is_empty() {
-            self.deps.store.commit(sooner).await.or_else(ignore_conflict)?;
+        let schedules: HashMap<HostId, PollSchedule> =
+            rows.iter().map(|row| (HostId(row.id), poll_schedule(row))).collect();
+        for host in self.hosts.replace_poll_schedules(schedules) {
+            self.alerting.remove_host(host);
         }
-        self.schedule_missing().await
+        Ok(())
     }
 
-    /// By the key of now, where another one sealed it. Once at each start: hubs whose keys stand in
-    /// another order would go on for ever.
-    pub async fn reencrypt(&self) -> Result<(), StoreError> {
-        let rows = ServerRow::list(self.store()).await?;
-        let mut closed = 0;
-        let old = rows.iter().filter_map(|row| {
-            let sealed = row.encrypted_credentials.as_deref()?;
-            let Ok(credentials) = self.decrypt_credentials(row) else {
-                closed += 1;
-                return None;
-            };
-            let old = self.deps.keyring.needs_reencryption(sealed).then_some(sealed)?;
-            let anew = self.encrypt_credentials(row.id, &Self::from_row(row)?, &credentials)?;
-            Some(ServerRow::reencrypt(row.id, old, &anew).into())
-        });
-        let old: Vec<_> = old.collect();
-        log_reencryption("credentials of servers", Some((old.len(), closed)));
-        if old.is_empty() {
+    /// Moves jobs that are more than an interval away, after the interval or the clock was changed.
+    async fn advance_late_jobs(&self, rows: &[ServerRow], now_ms: i64) -> Result<(), StoreError> {
+        let is_late = |row: &&ServerRow| {
+            row.next_run_ms.is_some_and(|next_ms| next_ms > now_ms + row.interval_ms + 1_000)
+        };
+        let reschedule = |row: &ServerRow| {
+            let run_at_ms = next_run_ms(row.id, row.interval_ms, now_ms);
+            Write::Sql(CollectionJobs::reschedule(row.id, run_at_ms))
+        };
+        let writes: Vec<Write> = rows.iter().filter(is_late).map(reschedule).collect();
+        if writes.is_empty() {
             return Ok(());
         }
-        self.deps.store.commit(old).await.or_else(ignore_conflict)
+        ignore_conflict(self.store.commit(writes).await)
+    }
+
+    /// Re-encrypts credentials with the current key. Only at the start of a hub: hubs with different
+    /// orders of keys would re-encrypt forever.
+    pub(crate) async fn reencrypt(&self) -> Result<(), StoreError> {
+        let rows = ServerRow::list(&*self.store).await?;
+        let (mut writes, mut undecryptable) = (Vec::new(), 0);
+        for row in &rows {
+            let Some(encrypted) = row.encrypted_credentials.as_deref() else { continue };
+            let Ok(credentials) = decrypt_credentials(&self.keyring, row) else {
+                undecryptable += 1;
+                continue;
+            };
+            if !self.keyring.needs_reencryption(encrypted) {
+                continue;
+            }
+            let Some(server) = Server::from_row(row) else { continue };
+            let reencrypted = encrypt_credentials(&self.keyring, row.id, &server, &credentials);
+            writes.extend(reencrypted.map(|new| Write::Sql(ServerRow::reencrypt(row.id, encrypted, &new))));
+        }
+        log_reencryption("server credentials", Some((writes.len(), undecryptable)));
+        if writes.is_empty() {
+            return Ok(());
+        }
+        ignore_conflict(self.store.commit(writes).await)
     }
 }

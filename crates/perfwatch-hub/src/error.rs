@@ -3,7 +3,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use perfwatch_agentless::server::InvalidServer;
+use perfwatch_agentless::server_request::InvalidServer;
 use perfwatch_auth::AuthError;
 use perfwatch_store::{CommitError, StoreError};
 use serde_json::json;

@@ -8,7 +8,7 @@ use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use perfwatch_agentless::Agentless;
+use perfwatch_agentless::Server;
 use perfwatch_model::HostId;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, JobState as StoredState};
@@ -152,7 +152,7 @@ pub(crate) async fn jobs(
     let names: HashMap<Uuid, String> = ServerRow::list(store)
         .await?
         .iter()
-        .filter_map(|row| Some((row.id, Agentless::from_row(row)?.name)))
+        .filter_map(|row| Some((row.id, Server::from_row(row)?.name)))
         .collect();
     let everyone = app.directory.snapshot();
     // Some are not for them to see, or of another state: there are as many as there may be servers.

@@ -8,9 +8,8 @@ use crate::http::extract::{Audited, Caller};
 use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use perfwatch_agentless::Agentless;
-use perfwatch_agentless::runner::CollectionReport;
-use perfwatch_agentless::server::ServerRequest;
+use perfwatch_agentless::server_request::ServerRequest;
+use perfwatch_agentless::{CollectionReport, ConnectionTestError, Server};
 use perfwatch_auth::AuthError;
 use perfwatch_model::remote_collector::{CollectionStage, CollectionStep, FailureCause};
 use perfwatch_store::collections::CollectionRow;
@@ -36,8 +35,16 @@ pub(crate) struct ConnectionTestResponse {
     host_key: Option<String>,
 }
 
-fn too_many_tests() -> ApiError {
-    ApiError::too_many("too many connection tests are running; retry", std::time::Duration::from_secs(10))
+impl From<ConnectionTestError> for ApiError {
+    fn from(error: ConnectionTestError) -> Self {
+        match error {
+            ConnectionTestError::TooManyTests => {
+                let message = "too many connection tests are running; retry";
+                Self::too_many(message, std::time::Duration::from_secs(10))
+            }
+            ConnectionTestError::Store(error) => error.into(),
+        }
+    }
 }
 
 fn to_test_response(outcome: CollectionReport) -> ConnectionTestResponse {
@@ -62,7 +69,7 @@ pub(crate) async fn test(
     Path(id): Path<String>,
 ) -> Result<Json<ConnectionTestResponse>, ApiError> {
     let row = find(&app, &actor.identity, &id).await?;
-    let outcome = app.agentless.test_connection(&row).await?.ok_or_else(too_many_tests)?;
+    let outcome = app.agentless.test_connection(&row).await?;
     app.agentless.record(&outcome).await?;
     app.agentless.notify_changed(None);
     Ok(Json(to_test_response(outcome)))
@@ -92,7 +99,7 @@ pub(crate) async fn try_out(
     let (server, tags) = (wish.server.validate()?, query::validate_tags(&wish.server.tags)?);
     authorize_server(&app, &actor.identity, &tags, &server).await?;
     let same_place = |row: &&ServerRow| {
-        Agentless::from_row(row).is_some_and(|was| {
+        Server::from_row(row).is_some_and(|was| {
             (&was.address, was.port, &was.user, was.jump)
                 == (&server.address, server.port, &server.user, server.jump)
         })
@@ -102,14 +109,14 @@ pub(crate) async fn try_out(
         before.as_ref().filter(same_place).and_then(|row| app.agentless.decrypt_credentials(row).ok());
     let credentials = wish.server.merge_credentials(known)?;
     let id = before.as_ref().map_or_else(Uuid::now_v7, |row| row.id);
-    let body = server.body();
+    let body = server.to_body();
     let sealed = app
         .agentless
         .encrypt_credentials(id, &server, &credentials)
         .ok_or(AuthError::EncryptionKeyMissing)?;
     let pin = before.as_ref().filter(same_place).and_then(|row| row.host_key.clone());
     let row = ServerRow { host_key: pin, ..ServerRow::new(id, body, Some(sealed)) };
-    Ok(Json(to_test_response(app.agentless.test_connection(&row).await?.ok_or_else(too_many_tests)?)))
+    Ok(Json(to_test_response(app.agentless.test_connection(&row).await?)))
 }
 
 /// One look, or one test.

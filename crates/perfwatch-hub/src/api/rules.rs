@@ -14,7 +14,7 @@ use perfwatch_alerting::{AlertingSnapshot as Alerts, MAX_RULES, StateChange, to_
 use perfwatch_auth::{Actor, Identity};
 use perfwatch_rules::backtest::FiringInterval;
 use perfwatch_rules::rule::{Rule, RuleError};
-use perfwatch_rules::{builtin_rules, render, threshold_rules};
+use perfwatch_rules::{builtin_rules, managed_rule, render};
 use perfwatch_store::definitions::DefinitionKind;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -55,7 +55,7 @@ fn to_response(app: &App, state: &Alerts, identity: &Identity, rule: &Rule) -> R
         summary: render::render_condition(rule, &app.catalog),
         firing_count: firing,
         builtin: builtin_rules::builtin_rules().iter().any(|builtin| builtin.id == rule.id),
-        managed: threshold_rules::is_threshold_rule(rule.id),
+        managed: managed_rule::is_managed_rule(rule.id),
     }
 }
 
@@ -73,7 +73,7 @@ pub(crate) async fn list_rules(
 
 /// Those that are made of thresholds would be made again.
 fn reject_managed_rule(rule: Uuid) -> Result<(), ApiError> {
-    match threshold_rules::is_threshold_rule(rule) {
+    match managed_rule::is_managed_rule(rule) {
         true => Err(ApiError::conflict(
             "managed_rule",
             "this rule is managed by agentless thresholds; change the thresholds instead",
@@ -272,7 +272,7 @@ pub(crate) async fn export(State(app): State<Arc<App>>) -> Result<Response, ApiE
         .definitions
         .rules
         .iter()
-        .filter(|rule| !threshold_rules::is_threshold_rule(rule.id))
+        .filter(|rule| !managed_rule::is_managed_rule(rule.id))
         .map(plain)
         .collect();
     let failed = |error: serde_saphyr::ser::Error| ApiError::conflict("invalid_yaml", error.to_string());

@@ -9,9 +9,10 @@ use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use perfwatch_agentless::server::{AuthMethod, ServerRequest, Thresholds};
+use perfwatch_agentless::server::{AuthMethod, Thresholds};
+use perfwatch_agentless::server_request::ServerRequest;
 use perfwatch_agentless::summary::{FleetTotals, ServerSummary};
-use perfwatch_agentless::{Agentless, Server, scheduler};
+use perfwatch_agentless::{Server, next_run_ms};
 use perfwatch_auth::directory::AuthSnapshot as Everyone;
 use perfwatch_auth::{AuthError, Identity};
 use perfwatch_model::remote_collector::FailureCause;
@@ -132,9 +133,9 @@ pub(super) async fn find(app: &App, identity: &Identity, id: &str) -> Result<Ser
 async fn to_response_with_summary(row: ServerRow, app: &App) -> Result<ServerResponse, ApiError> {
     let unreadable =
         || ApiError::unprocessable("server_unreadable", "server record has an unsupported version");
-    let server = Agentless::from_row(&row).ok_or_else(unreadable)?;
+    let server = Server::from_row(&row).ok_or_else(unreadable)?;
     let one = [(row.id, server)];
-    let latest = app.agentless.get_many(&one).await.pop().flatten();
+    let latest = app.agentless.summaries().get_many(&one).await.pop().flatten();
     let [(_, server)] = one;
     Ok(to_response(row, server, latest, &app.directory.snapshot()))
 }
@@ -149,8 +150,8 @@ pub(crate) async fn list_servers(
     let rows = ServerRow::list(app.agentless.store()).await?;
     let rows = rows.into_iter().filter(|row| identity.can_view(&everyone, HostId(row.id)));
     let (known, rows): (Vec<(Uuid, Server)>, Vec<ServerRow>) =
-        rows.filter_map(|row| Some(((row.id, Agentless::from_row(&row)?), row))).unzip();
-    let latest = app.agentless.get_many(&known).await;
+        rows.filter_map(|row| Some(((row.id, Server::from_row(&row)?), row))).unzip();
+    let latest = app.agentless.summaries().get_many(&known).await;
     let all = rows.into_iter().zip(known).zip(latest);
     let mut servers: Vec<ServerResponse> =
         all.map(|((row, (_, server)), latest)| to_response(row, server, latest, &everyone)).collect();
@@ -169,10 +170,10 @@ pub(crate) async fn summary(
     let rows = ServerRow::list(app.agentless.store()).await?;
     let rows = rows.iter().filter(|row| row.enabled && identity.can_view(&everyone, HostId(row.id)));
     let servers: Vec<(Uuid, Server)> =
-        rows.filter_map(|row| Some((row.id, Agentless::from_row(row)?))).collect();
+        rows.filter_map(|row| Some((row.id, Server::from_row(row)?))).collect();
     // Whoever may see the same, as of the same changes, sees the same.
     let who = format!("{}:{}", everyone.revision(), identity.host_tags.join(","));
-    Ok(Json(app.agentless.totals(&who, &servers).await))
+    Ok(Json(app.agentless.summaries().totals(&who, &servers).await))
 }
 
 /// Get an agentless host
@@ -218,7 +219,7 @@ pub(super) async fn build_server(
         .agentless
         .encrypt_credentials(id, &server, &wish.merge_credentials(None)?)
         .ok_or(AuthError::EncryptionKeyMissing)?;
-    let body = server.body();
+    let body = server.to_body();
     let row = ServerRow {
         enabled: wish.enabled,
         interval_ms: server.interval.ms(),
@@ -268,7 +269,7 @@ pub(super) fn ensure_name_free(
     but: Option<Uuid>,
 ) -> Result<(), ApiError> {
     let named =
-        |row: &ServerRow| Some(row.id) != but && Agentless::from_row(row).is_some_and(|one| one.name == name);
+        |row: &ServerRow| Some(row.id) != but && Server::from_row(row).is_some_and(|one| one.name == name);
     // Whoever sends by name alone is known by it.
     let host = app.hosts.find(name).filter(|host| host.record.name == name && Some(host.record.id.0) != but);
     match host.is_some() || known.iter().any(named) {
@@ -290,7 +291,7 @@ fn has_jump_cycle(known: &[ServerRow], id: Uuid, server: &Server) -> bool {
         at = known
             .iter()
             .find(|row| row.id == jump)
-            .and_then(Agentless::from_row)
+            .and_then(Server::from_row)
             .and_then(|server| server.jump);
     }
     false
@@ -316,7 +317,7 @@ pub(crate) async fn update_server(
     if has_jump_cycle(&known, before.id, &server) {
         return Err(ApiError::unprocessable("invalid_server", "jump: jump hosts form a cycle"));
     }
-    let was = Agentless::from_row(&before);
+    let was = Server::from_row(&before);
     let place = |server: &Server| (server.address.clone(), server.port, server.jump);
     let moved = was.as_ref().is_none_or(|was| place(was) != place(&server));
     // Credentials that can't be opened any more are as good as none; and a password is not told to
@@ -325,7 +326,7 @@ pub(crate) async fn update_server(
     let kept = kept.filter(|kept| !moved || kept.auth_method() == AuthMethod::Key);
     let credentials = wish.merge_credentials(kept)?;
     let row = ServerRow {
-        body: server.body(),
+        body: server.to_body(),
         enabled: wish.enabled,
         interval_ms: server.interval.ms(),
         encrypted_credentials: Some(
@@ -338,7 +339,7 @@ pub(crate) async fn update_server(
     let now_ms = app.clock.wall_ms();
     // At once where it was not looked at so far; else at its place in the new rhythm.
     let fresh = !before.enabled || before.blocked_reason.is_some();
-    let run_ms = if fresh { now_ms } else { scheduler::next_run_ms(row.id, row.interval_ms, now_ms) };
+    let run_ms = if fresh { now_ms } else { next_run_ms(row.id, row.interval_ms, now_ms) };
     let mut changes = vec![row.update(wish.version.unwrap_or(before.version))];
     if moved {
         // What was learnt of the other place says nothing of this one.
@@ -355,11 +356,7 @@ pub(crate) async fn update_server(
         true => changes.push(CollectionJobs::reschedule(row.id, run_ms)),
         false => changes.push(CollectionJobs::cancel(row.id)),
     }
-    let secret_said = matches!(
-        &wish.credentials,
-        perfwatch_agentless::server::CredentialsRequest::Password { password: Some(_) }
-            | perfwatch_agentless::server::CredentialsRequest::Key { key: Some(_), .. }
-    );
+    let secret_said = wish.credentials.has_secret();
     let action = if secret_said { "server.update_credentials" } else { "server.update" };
     let entry = actor.audit_change(action, format!("server {}", server.name), was.as_ref(), Some(&server));
     turn.commit(changes, Some(entry)).await?;
@@ -381,18 +378,18 @@ pub(crate) async fn delete_server(
     let row = find(&app, &actor.identity, &id).await?;
     let known = ServerRow::list(app.agentless.store()).await?;
     let leads =
-        |other: &&ServerRow| Agentless::from_row(other).is_some_and(|server| server.jump == Some(row.id));
+        |other: &&ServerRow| Server::from_row(other).is_some_and(|server| server.jump == Some(row.id));
     if let Some(other) = known.iter().find(leads) {
         // Its name is told to who may see it.
         let seen = actor
             .identity
             .can_view(&app.directory.snapshot(), HostId(other.id))
-            .then(|| Agentless::from_row(other));
+            .then(|| Server::from_row(other));
         let name = seen.flatten().map_or_else(|| "another server".to_owned(), |server| server.name);
         return Err(ApiError::conflict("server_in_use", format!("the server is a jump host of {name}")));
     }
     let host = HostId(row.id);
-    let name = Agentless::from_row(&row).map(|server| server.name).unwrap_or_default();
+    let name = Server::from_row(&row).map(|server| server.name).unwrap_or_default();
     let mut changes: Vec<SqlStatement> = ServerRow::delete(row.id).into();
     changes.extend(hosts::delete_statements(host));
     if app.hosts.get(host).is_some() {
@@ -427,7 +424,7 @@ pub(crate) async fn accept_host_key(
         return Err(ApiError::conflict("conflict", "host_key does not match the last offered key; reload"));
     }
     let after = ServerRow { host_key: row.offered_host_key.clone(), ..row.clone() };
-    let name = Agentless::from_row(&row).map(|server| server.name).unwrap_or_default();
+    let name = Server::from_row(&row).map(|server| server.name).unwrap_or_default();
     let entry = actor.audit_change(
         "server.accept_host_key",
         format!("server {name}"),

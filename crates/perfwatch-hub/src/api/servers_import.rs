@@ -9,8 +9,9 @@ use crate::http::extract::Audited;
 use axum::Json;
 use axum::extract::State;
 use perfwatch_agentless::import::{self, ImportEntry};
-use perfwatch_agentless::server::{CredentialsRequest, ServerRequest, Thresholds};
-use perfwatch_agentless::{Agentless, Server};
+use perfwatch_agentless::server::Thresholds;
+use perfwatch_agentless::server_request::{CredentialsRequest, ServerRequest};
+use perfwatch_agentless::Server;
 use perfwatch_auth::Actor;
 use perfwatch_model::HumanDuration;
 use perfwatch_store::SqlStatement;
@@ -124,14 +125,14 @@ pub(crate) async fn import(
     let bad = |why: String| ApiError::unprocessable("invalid_import", why);
     let found = match wish.format {
         ImportFormat::SshConfig => import::parse_ssh_config(&wish.text),
-        ImportFormat::Csv => import::parse_csv(&wish.text).map_err(bad)?,
+        ImportFormat::Csv => import::parse_csv(&wish.text).map_err(|error| bad(error.to_string()))?,
     };
     let turn = app.directory.begin_write().await?;
     let known = ServerRow::list(app.agentless.store()).await?;
     if known.len() + found.len() > MAX_SERVERS {
         return Err(ApiError::conflict("limit_reached", format!("no more than {MAX_SERVERS} servers")));
     }
-    let named = |row: &ServerRow| Some((Agentless::from_row(row)?.name, row.id));
+    let named = |row: &ServerRow| Some((Server::from_row(row)?.name, row.id));
     let mut names: HashMap<String, Uuid> = known.iter().filter_map(named).collect();
     let (mut shown, mut changes, mut woken) = (Vec::new(), Vec::<SqlStatement>::new(), Vec::new());
     // Those that lead to others first.
@@ -196,5 +197,5 @@ async fn prepare(
     wish.jump = None;
     let (row, server, tags) = build_server(app, &actor.identity, &wish).await?;
     let server = Server { jump: fresh, ..server };
-    Ok((ServerRow { body: server.body(), ..row }, server, tags))
+    Ok((ServerRow { body: server.to_body(), ..row }, server, tags))
 }
