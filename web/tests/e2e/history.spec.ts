@@ -119,6 +119,11 @@ describe('history', () => {
 
   it('custom range and history of an offline host', async () => {
     const { page, errors } = await open('/hosts/past?range=24h', 390)
+    await page.getByRole('combobox', { name: 'Time range' }).click()
+    await page.getByRole('option', { name: 'Custom…' }).click()
+    await page.getByRole('button', { name: 'Cancel' }).click()
+    await page.getByRole('dialog').waitFor({ state: 'detached' })
+    await page.locator('h1').click()
     await page.keyboard.press('c')
     await page.getByLabel('From', { exact: true }).fill('2020-01-01T00:00:00')
     await page.getByRole('button', { name: 'Apply' }).click()
