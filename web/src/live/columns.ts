@@ -1,5 +1,5 @@
 // Live columns of one host: plain arrays outside Vue's reactivity, which charts read without a copy.
-import type { BackfillEntry, Column, ProcessRow, Scaled, TickEntry } from '../api/types'
+import type { HostBackfill, Column, ProcessRow, Scaled, TickEntry } from '../api/types'
 
 export type Value = number | null
 
@@ -100,7 +100,7 @@ export class HostColumns implements Columns {
     )
   }
 
-  backfill(entry: BackfillEntry) {
+  backfill(entry: HostBackfill) {
     this.setShape(entry.shape, entry.columns)
     this.intervalMs = entry.interval_ms || this.intervalMs
     const isNewest = (entry.t.at(-1) ?? 0) >= this.lastMs

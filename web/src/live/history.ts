@@ -1,7 +1,7 @@
 // Columns of one host from the hub's history: same interface as live columns, with minimum and maximum
 // per point and gaps with their reasons. Also snapshots and process totals of past times.
 import { api, unwrap } from '../api/client'
-import type { ProcessRow, SeriesAnswer } from '../api/types'
+import type { ProcessRow, SeriesResponse } from '../api/types'
 import { type Columns, type Gap, keyOf, type Latest, type Value } from './columns'
 
 export class HistoryColumns implements Columns {
@@ -14,7 +14,7 @@ export class HistoryColumns implements Columns {
   private names = new Map<string, Set<string>>()
   private empty: Value[]
 
-  constructor(answer: SeriesAnswer) {
+  constructor(answer: SeriesResponse) {
     this.step = answer.step_ms / 1000
     this.times = answer.t.map((t) => t / 1000)
     const near = (at: number) =>
