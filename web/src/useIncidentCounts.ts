@@ -1,9 +1,8 @@
 // Number of open incidents, for all pages. The hub pushes it over the WebSocket on every change.
-import { onBeforeUnmount, onMounted, shallowRef, watch, type MaybeRefOrGetter } from 'vue'
+import { type MaybeRefOrGetter, onBeforeUnmount, onMounted, shallowRef, toValue, watch } from 'vue'
 import { liveSocket } from './api/live'
 import { type GetInit, type GetPath, type QueryOptions, useApiQuery } from './api/query'
 import type { IncidentCounts } from './api/types'
-import { useFetch } from './api/useFetch'
 
 export const incidentCounts = shallowRef<IncidentCounts | null>(null)
 
@@ -32,13 +31,9 @@ function onIncidentChange(reload: () => unknown) {
 /** Query that is repeated when incidents change. */
 export function useIncidentQuery<P extends GetPath>(path: P, init?: MaybeRefOrGetter<GetInit<P>>, options?: QueryOptions) {
   const query = useApiQuery(path, init, options)
-  onIncidentChange(() => query.refetch())
+  onIncidentChange(() => {
+    // `refetch` alone would send disabled queries, too.
+    if (toValue(options?.enabled ?? true)) void query.refetch()
+  })
   return query
-}
-
-/** Request without a cache that is repeated when incidents change. */
-export function useIncidentFetch<T>(path: () => string) {
-  const fetched = useFetch<T>(path)
-  onIncidentChange(() => fetched.load())
-  return fetched
 }

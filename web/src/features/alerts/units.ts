@@ -1,32 +1,19 @@
-// Units of the catalogue as charts know them.
+// Units of the metric catalog in charts and form fields.
+import { messageText } from '../../i18n'
 import type { Unit } from '../../lib/format'
 
-const KNOWN: Unit[] = ['percent', 'bytes', 'bytes_per_second', 'per_second', 'count', 'milliseconds', 'celsius', 'megahertz']
+const CHART_UNITS: Unit[] = ['percent', 'bytes', 'bytes_per_second', 'per_second', 'count', 'milliseconds', 'celsius', 'megahertz']
 
-/** What a chart counts in; things, where it knows no better. */
+/** Unit of a chart's values; units without a format of their own are shown as counts. */
 export function chartUnit(unit: string | undefined): Unit {
-  return KNOWN.find((known) => known === unit) ?? 'count'
+  return CHART_UNITS.find((supported) => supported === unit) ?? 'count'
 }
 
-/** Where this browser is; empty for UTC. */
-export function ownZone(): string {
+/** Unit that is shown after the label of a number field; empty for counts. */
+export const unitSuffix = (unit: string | undefined) => messageText(`alerts.units.${unit}`) ?? ''
+
+/** Time zone of the browser; empty for UTC. */
+export function localTimeZone(): string {
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone
   return zone === 'UTC' ? '' : zone
 }
-
-const SIGNS: Record<string, string> = {
-  percent: '%',
-  bytes: 'bytes',
-  bytes_per_second: 'bytes/s',
-  per_second: 'per second',
-  milliseconds: 'ms',
-  seconds: 's',
-  celsius: '°C',
-  megahertz: 'MHz',
-  bits_per_second: 'bit/s',
-  rpm: 'rpm',
-  flag: '0 or 1',
-}
-
-/** What stands behind a field for a number. */
-export const unitSign = (unit: string | undefined) => SIGNS[unit ?? ''] ?? ''

@@ -1,0 +1,38 @@
+// Texts, colors and links that several alert pages share.
+import { messageText } from '../../i18n'
+
+/** Name of the user in an actor such as `user alice`; other actors are unchanged. */
+export const actorName = (actor: string) => actor.replace(/^user /, '')
+
+/** Text of a notification's state; states without a translation are shown as received. */
+export const notificationState = (state: string) => messageText(`alerts.notification.state.${state}`) ?? state
+
+/** Text of the event that a notification reports. */
+export const notificationReason = (reason: string) => messageText(`alerts.notification.reason.${reason}`) ?? reason
+
+/** Color of the dot in front of a notification's state. */
+export function notificationTone(state: string): '' | 'ok' | 'warn' | 'bad' {
+  switch (state) {
+    case 'pending':
+      return 'warn'
+    case 'sent':
+      return 'ok'
+    case 'failed':
+      return 'bad'
+    default:
+      return ''
+  }
+}
+
+/** Name of an alert or of a backtested interval: subject, then the instance in parentheses. */
+export const withInstance = (subject: string, instance: string) => (instance ? `${subject} (${instance})` : subject)
+
+const CONTEXT_MS = 300_000
+
+/** Link to the page of a host, pinned to a time with five minutes of context on both sides. */
+export const hostLinkAt = (hostId: string, atMs: number) => `/hosts/${hostId}?from=${atMs - CONTEXT_MS}&to=${atMs + CONTEXT_MS}&at=${atMs}`
+
+/** Weekdays of a weekly window, in their wire form. */
+export const DAYS = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const
+
+export const dayName = (day: string) => messageText(`alerts.weekly.days.${day}`) ?? day
