@@ -33,11 +33,6 @@ export default defineConfigWithVueTs(
     },
   },
   {
-    // To be split.
-    files: ['src/features/alerts/RulePage.vue'],
-    rules: { 'max-lines': 'off' },
-  },
-  {
     // Fakes of browser APIs need loose types.
     files: ['**/*.spec.ts', 'tests/**'],
     rules: { '@typescript-eslint/no-explicit-any': 'off', 'no-console': 'off' },
