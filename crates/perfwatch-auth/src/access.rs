@@ -76,7 +76,7 @@ pub const ROUTES: &[(&str, &str, Access)] = &[
     ("DELETE", "/api/v1/servers/{id}", MinRole(Operator)),
     ("PUT", "/api/v1/servers/{id}/host-key", MinRole(Operator)),
     ("POST", "/api/v1/servers/{id}/test", MinRole(Operator)),
-    ("GET", "/api/v1/servers/{id}/tests", MinRole(Viewer)),
+    ("GET", "/api/v1/servers/{id}/collections", MinRole(Viewer)),
     ("POST", "/api/v1/servers/{id}/collect", MinRole(Operator)),
     ("POST", "/api/v1/servers/metrics/collect-all", MinRole(Operator)),
     ("GET", "/api/v1/servers/summary", MinRole(Viewer)),

@@ -173,8 +173,8 @@ impl HubConfig {
                 "each retention must be at least that of the finer tier, and raw at least 1h".to_owned();
             return Err(HubConfigError { key: "history", message });
         }
-        if history.budget_bytes < HistoryConfig::LEAST_BUDGET {
-            let message = format!("at least {} MB", HistoryConfig::LEAST_BUDGET >> 20);
+        if history.budget_bytes < HistoryConfig::MIN_BUDGET_BYTES {
+            let message = format!("at least {} MB", HistoryConfig::MIN_BUDGET_BYTES >> 20);
             return Err(HubConfigError { key: "history.disk_budget", message });
         }
         if let Some(interval) = self.interval

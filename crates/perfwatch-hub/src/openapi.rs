@@ -1,13 +1,12 @@
-//! The API document: made of the handlers' own descriptions, finished here with what is the same
-//! everywhere (errors, who may), written to `openapi/` by a test, shown at `/api/docs`.
+//! OpenAPI document: finishes the document of the router with common errors, required access and security
+//! schemes. A test writes it to `openapi/`; `/api/docs` shows it.
 
 pub(crate) mod schemas;
 
-use axum::Json;
+use crate::http::cookies::SESSION_COOKIE;
 use axum::http::{Method, StatusCode};
 use perfwatch_auth::access::{Access, ROUTES};
 use serde_json::Value;
-use std::sync::LazyLock;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{
@@ -17,91 +16,80 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBui
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
-    info(title = "PerfWatch", description = "Every Linux server you run, to the second. Errors are one envelope; \
-        their codes stay. Times are milliseconds since 1970.", license(name = "MIT OR Apache-2.0")),
+    info(title = "PerfWatch", description = "PerfWatch API. Errors share one envelope; error codes are stable. \
+        Times are milliseconds since 1970.", license(name = "MIT OR Apache-2.0")),
     components(schemas(
         schemas::ErrorBody, schemas::LiveMessage, schemas::HostBackfill, schemas::Column, schemas::TickEntry,
         schemas::ProcessRow, perfwatch_live::ClientMessage
     )),
     tags(
-        (name = "live", description = "The last five minutes, as they come"),
-        (name = "hosts", description = "What is watched, and what was"),
-        (name = "alerts", description = "What is the matter, and what was"),
-        (name = "rules", description = "What people ask to be told of"),
-        (name = "servers", description = "Hosts without an agent, looked at over SSH"),
-        (name = "queue", description = "Looks that are to be made, and were"),
-        (name = "silences", description = "When nobody is told"),
-        (name = "channels", description = "Who is told, and by which way"),
-        (name = "ingest", description = "The way in"),
-        (name = "auth", description = "In and out"),
-        (name = "account", description = "One's own account"),
-        (name = "tokens", description = "For scripts"),
-        (name = "users", description = "Who may enter"),
-        (name = "agents", description = "What sends"),
-        (name = "audit", description = "Who changed what"),
-        (name = "hub", description = "The hub itself"),
+        (name = "live", description = "Recent and live snapshots"),
+        (name = "hosts", description = "Hosts and their history"),
+        (name = "incidents", description = "Incidents and alerts"),
+        (name = "rules", description = "Alert rules"),
+        (name = "servers", description = "Agentless hosts (SSH)"),
+        (name = "queue", description = "Collection queue"),
+        (name = "silences", description = "Silences and maintenance windows"),
+        (name = "channels", description = "Notification channels and notifications"),
+        (name = "ingest", description = "Ingestion"),
+        (name = "auth", description = "Authentication"),
+        (name = "account", description = "Your account"),
+        (name = "tokens", description = "API tokens"),
+        (name = "users", description = "Users"),
+        (name = "agents", description = "Agents and enrollment"),
+        (name = "audit", description = "Audit log"),
+        (name = "hub", description = "Hub health and metrics"),
     )
 )]
 struct Base;
 
-/// What stands in the document beside the routes.
+/// Document without routes: title, tags and additional schemas.
 pub(crate) fn base() -> OpenApi {
     Base::openapi()
 }
 
-static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
-    let document = finish_document(crate::router::routes().into_openapi());
-    let mut document = serde_json::to_value(document).unwrap_or_default();
+/// Finishes the document that the router generated.
+pub(crate) fn finish(document: OpenApi) -> Value {
+    let mut document = serde_json::to_value(finish_document(document)).unwrap_or_default();
     mark_response_fields_required(&mut document);
     document
-});
-
-/// The whole document.
-pub(crate) fn document() -> &'static Value {
-    &DOCUMENT
 }
 
-/// OpenAPI document
-#[utoipa::path(get, path = "/api/openapi.json", tag = "hub", responses((status = 200, body = Object)))]
-pub(crate) async fn serve() -> Json<&'static Value> {
-    Json(document())
-}
-
-/// Errors that a route may answer with beside its own.
+/// Errors that any route with this access, path and body may return.
 fn common_errors(access: Access, path: &str, has_body: bool) -> Vec<StatusCode> {
-    let mut usual = vec![
+    let mut errors = vec![
         StatusCode::BAD_REQUEST,
-        // From another web page, or a cookie without a page.
+        // Also returned to public routes: cross-origin requests.
         StatusCode::FORBIDDEN,
         StatusCode::REQUEST_TIMEOUT,
         StatusCode::TOO_MANY_REQUESTS,
         StatusCode::INTERNAL_SERVER_ERROR,
         StatusCode::SERVICE_UNAVAILABLE,
     ];
-    usual.extend((access != Access::Public).then_some(StatusCode::UNAUTHORIZED));
-    usual.extend(path.contains('{').then_some(StatusCode::NOT_FOUND));
+    errors.extend((access != Access::Public).then_some(StatusCode::UNAUTHORIZED));
+    errors.extend(path.contains('{').then_some(StatusCode::NOT_FOUND));
     if has_body {
-        usual.extend([StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNSUPPORTED_MEDIA_TYPE]);
+        errors.extend([StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNSUPPORTED_MEDIA_TYPE]);
     }
-    usual
+    errors
 }
 
-/// Every error by its status, described once.
+/// Descriptions of error responses by status.
 const ERRORS: &[(StatusCode, &str)] = &[
-    (StatusCode::BAD_REQUEST, "The request can't be understood"),
-    (StatusCode::UNAUTHORIZED, "Nobody we know, or a credential that is not good any more"),
-    (StatusCode::FORBIDDEN, "Not by this role, or from this page"),
-    (StatusCode::NOT_FOUND, "There is none, or none that one may see"),
-    (StatusCode::REQUEST_TIMEOUT, "The request took too long to come in"),
-    (StatusCode::CONFLICT, "Not as things stand"),
-    (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
-    (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is of another type"),
-    (StatusCode::UNPROCESSABLE_ENTITY, "Understood, but it can't be"),
-    (StatusCode::UPGRADE_REQUIRED, "This connection can't become a WebSocket"),
-    (StatusCode::TOO_MANY_REQUESTS, "Too often; Retry-After tells when to come again"),
-    (StatusCode::INTERNAL_SERVER_ERROR, "The hub made a mistake"),
-    (StatusCode::BAD_GATEWAY, "The login service does not answer as it should"),
-    (StatusCode::SERVICE_UNAVAILABLE, "Not now; Retry-After tells when"),
+    (StatusCode::BAD_REQUEST, "Invalid request"),
+    (StatusCode::UNAUTHORIZED, "Missing or expired credentials"),
+    (StatusCode::FORBIDDEN, "Role or origin not allowed"),
+    (StatusCode::NOT_FOUND, "Not found, or not visible to the caller"),
+    (StatusCode::REQUEST_TIMEOUT, "Request timeout"),
+    (StatusCode::CONFLICT, "Conflict with the current state"),
+    (StatusCode::PAYLOAD_TOO_LARGE, "Body too large"),
+    (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported content type"),
+    (StatusCode::UNPROCESSABLE_ENTITY, "Validation failed"),
+    (StatusCode::UPGRADE_REQUIRED, "WebSocket upgrade required"),
+    (StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded; see Retry-After"),
+    (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+    (StatusCode::BAD_GATEWAY, "Identity provider error"),
+    (StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable; see Retry-After"),
 ];
 
 fn error(status: StatusCode) -> RefOr<Response> {
@@ -121,12 +109,22 @@ fn operations_mut(item: &mut PathItem) -> Vec<(Method, &mut Operation)> {
     .collect()
 }
 
+fn access_description(access: Access) -> String {
+    match access {
+        Access::Public => "No authentication.".to_owned(),
+        Access::Authenticated => "Any authenticated caller.".to_owned(),
+        Access::BrowserSession => "Browser session only; API tokens are not accepted.".to_owned(),
+        Access::MinRole(role) => format!("Requires the role {} or higher.", role.name()),
+        Access::Ingest => "Agents, tokens with the scope `ingest`, and operators.".to_owned(),
+    }
+}
+
 fn finish_operation(path: &str, method: &Method, operation: &mut Operation) {
     let access = ROUTES.iter().find(|(m, p, _)| *m == method.as_str() && *p == path);
     let access = access.map_or(Access::Public, |(.., access)| *access);
-    // Handlers share names: list, create, remove.
-    let plain = path.trim_start_matches("/api").trim_start_matches("/v1");
-    let words = plain.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    // Names of handlers are not unique; method and path are.
+    let path_name = path.trim_start_matches("/api").trim_start_matches("/v1");
+    let words = path_name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let id: Vec<String> =
         [method.as_str().to_lowercase()].into_iter().chain(words.map(str::to_owned)).collect();
     operation.operation_id = Some(id.join("_"));
@@ -144,15 +142,11 @@ fn finish_operation(path: &str, method: &Method, operation: &mut Operation) {
     for status in common_errors(access, path, operation.request_body.is_some()) {
         responses.insert(status.as_str().to_owned(), error(status));
     }
-    let told = match access {
-        Access::Public => "Open to everyone.".to_owned(),
-        Access::Authenticated => "For everyone who is known.".to_owned(),
-        Access::BrowserSession => "For browsers that are logged in, not for tokens.".to_owned(),
-        Access::MinRole(role) => format!("From the role {} on.", role.name()),
-        Access::Ingest => "For agents, tokens with the scope ingest, and operators.".to_owned(),
-    };
-    let described = operation.description.take().map_or(told.clone(), |text| format!("{text}\n\n{told}"));
-    operation.description = Some(described);
+    let access_note = access_description(access);
+    operation.description = Some(match operation.description.take() {
+        Some(description) => format!("{description}\n\n{access_note}"),
+        None => access_note,
+    });
     if access != Access::Public {
         operation.security = Some(
             ["session", "bearer"].map(|name| SecurityRequirement::new(name, Vec::<String>::new())).into(),
@@ -173,66 +167,74 @@ fn finish_document(mut document: OpenApi) -> OpenApi {
         let response = ResponseBuilder::new().description(*description).content("application/json", body);
         components.responses.insert(format!("Error{}", status.as_u16()), response.build().into());
     }
-    let cookie =
-        SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(crate::http::cookies::SESSION_COOKIE)));
+    let cookie = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(SESSION_COOKIE)));
     components.add_security_scheme("session", cookie);
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     components.add_security_scheme("bearer", bearer);
     document
 }
 
-/// Names of the schemas that a part of the document refers to.
-fn schema_references(part: &Value, found: &mut Vec<String>) {
-    match part {
+/// Collects the names of the schemas to which `value` refers.
+fn schema_references(value: &Value, names: &mut Vec<String>) {
+    match value {
         Value::Object(map) => {
-            if let Some(name) = map.get("$ref").and_then(|to| to.as_str()?.rsplit('/').next()) {
-                found.push(name.to_owned());
+            if let Some(name) = map.get("$ref").and_then(|target| target.as_str()?.rsplit('/').next()) {
+                names.push(name.to_owned());
             }
-            map.values().for_each(|value| schema_references(value, found));
+            map.values().for_each(|value| schema_references(value, names));
         }
-        Value::Array(list) => list.iter().for_each(|value| schema_references(value, found)),
+        Value::Array(list) => list.iter().for_each(|value| schema_references(value, names)),
         _ => {}
     }
 }
 
-/// What the hub says holds every member, null or not; only what it is told may leave some out.
-fn mark_response_fields_required(document: &mut Value) {
-    let mut told = vec!["ClientMessage".to_owned()];
+/// Names of the schemas of requests, with the schemas that they contain.
+fn request_schemas(document: &Value) -> Vec<String> {
+    let mut names = vec!["ClientMessage".to_owned()];
     for operation in document["paths"].as_object().into_iter().flat_map(|paths| paths.values()) {
         let methods = operation.as_object().into_iter().flat_map(|methods| methods.values());
-        methods.for_each(|method| schema_references(&method["requestBody"], &mut told));
+        methods.for_each(|method| schema_references(&method["requestBody"], &mut names));
     }
-    let mut at = 0;
-    while at < told.len() {
-        let mut more = Vec::new();
-        schema_references(&document["components"]["schemas"][told[at].as_str()], &mut more);
-        told.extend(more.into_iter().filter(|name| !told.contains(name)).collect::<Vec<_>>());
-        at += 1;
+    let mut index = 0;
+    while index < names.len() {
+        let mut nested = Vec::new();
+        schema_references(&document["components"]["schemas"][names[index].as_str()], &mut nested);
+        names.extend(nested.into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
+        index += 1;
     }
-    let may_be_null = |schema: &Value| {
-        let null = |value: &Value| value == "null" || value["type"] == "null";
-        [&schema["type"], &schema["oneOf"]]
-            .iter()
-            .any(|of| of.as_array().is_some_and(|of| of.iter().any(null)))
-    };
+    names
+}
+
+fn is_nullable(schema: &Value) -> bool {
+    let is_null = |value: &Value| value == "null" || value["type"] == "null";
+    [&schema["type"], &schema["oneOf"]]
+        .iter()
+        .any(|alternatives| alternatives.as_array().is_some_and(|list| list.iter().any(is_null)))
+}
+
+/// Marks nullable fields of responses as required: responses contain every field, as `null` if it has no value.
+/// Requests may omit fields.
+fn mark_response_fields_required(document: &mut Value) {
+    let requests = request_schemas(document);
     let schemas = document["components"]["schemas"].as_object_mut();
-    for (_, schema) in schemas.into_iter().flatten().filter(|(name, _)| !told.contains(name)) {
-        let parts = match schema.get("allOf").is_some() {
+    for (_, schema) in schemas.into_iter().flatten().filter(|(name, _)| !requests.contains(name)) {
+        let objects = match schema.get("allOf").is_some() {
             true => schema["allOf"].as_array_mut().into_iter().flatten().collect(),
             false => vec![schema],
         };
-        for part in parts {
-            let properties = part["properties"].as_object().into_iter().flatten();
-            let there: Vec<Value> = properties
-                .filter(|(_, schema)| may_be_null(schema))
+        for object in objects {
+            let properties = object["properties"].as_object().into_iter().flatten();
+            let nullable: Vec<Value> = properties
+                .filter(|(_, schema)| is_nullable(schema))
                 .map(|(name, _)| name.as_str().into())
                 .collect();
-            if there.is_empty() {
+            if nullable.is_empty() {
                 continue;
             }
-            let mut required = part["required"].as_array().cloned().unwrap_or_default();
-            required.extend(there.into_iter().filter(|name| !required.contains(name)).collect::<Vec<_>>());
-            part["required"] = required.into();
+            let mut required = object["required"].as_array().cloned().unwrap_or_default();
+            let missing: Vec<Value> = nullable.into_iter().filter(|name| !required.contains(name)).collect();
+            required.extend(missing);
+            object["required"] = required.into();
         }
     }
 }
@@ -240,37 +242,38 @@ fn mark_response_fields_required(document: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::router::openapi_document;
 
-    /// The table and the document name the same routes, but for those of the document's own pages.
+    /// The access table and the document contain the same routes, except the pages of the API browser.
     #[test]
     fn access_table_matches_routes() {
-        let mut described: Vec<(String, String)> = Vec::new();
-        for (path, item) in document()["paths"].as_object().unwrap() {
-            described
+        let mut documented: Vec<(String, String)> = Vec::new();
+        for (path, item) in openapi_document()["paths"].as_object().unwrap() {
+            documented
                 .extend(item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())));
         }
-        for (method, path) in &described {
+        for (method, path) in &documented {
             assert!(
                 ROUTES.iter().any(|(m, p, _)| m == method && p == path),
                 "{method} {path}: not in the table"
             );
         }
         for (method, path, _) in ROUTES.iter().filter(|(_, path, _)| !path.starts_with("/api/docs")) {
-            let there = described.iter().any(|(m, p)| m == method && p == path);
-            assert!(there, "{method} {path}: not in the document");
+            let is_documented = documented.iter().any(|(m, p)| m == method && p == path);
+            assert!(is_documented, "{method} {path}: not in the document");
         }
     }
 
-    /// `UPDATE_DOCS=1 cargo test -p perfwatch-hub openapi` writes it.
+    /// `UPDATE_DOCS=1 cargo test -p perfwatch-hub openapi` writes the document.
     #[test]
     fn openapi_document_is_up_to_date() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi/perfwatch-v1.json");
-        let now = serde_json::to_string_pretty(document()).unwrap() + "\n";
+        let generated = serde_json::to_string_pretty(openapi_document()).unwrap() + "\n";
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::create_dir_all(std::path::Path::new(path).parent().unwrap()).unwrap();
-            std::fs::write(path, &now).unwrap();
+            std::fs::write(path, &generated).unwrap();
         }
-        let kept = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(kept == now, "openapi/perfwatch-v1.json is out of date: make docs");
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(committed == generated, "openapi/perfwatch-v1.json is out of date: make docs");
     }
 }

@@ -1,15 +1,16 @@
-//! Every route, in reading order. Who may use which stands in [`perfwatch_auth::access`].
+//! Routes of the hub with their middleware. [`perfwatch_auth::access`] lists the required access.
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::{api, ingest, listener, middleware, openapi, ui, ws};
-use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use serde_json::Value;
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -19,14 +20,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-/// A request that is not answered by then never is.
+/// Time limit of requests, except streamed exports, downloads and connection tests.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Nothing but our own files, and no script that stands in a page.
+/// Only files of the hub; no inline scripts.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 
-/// What is answered within a time.
+/// Routes with a time limit.
 fn timed_routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(ingest::http::ingest))
@@ -45,7 +46,7 @@ fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(api::incidents::actions::acknowledge, api::incidents::actions::unacknowledge))
         .routes(routes!(api::incidents::actions::comment))
         .routes(routes!(api::rules::list_rules, api::rules::create_rule))
-        .routes(routes!(api::rules::test))
+        .routes(routes!(api::backtest::backtest))
         .routes(routes!(api::rules::export))
         .routes(routes!(api::rules::import))
         .routes(routes!(api::rules::update_rule, api::rules::delete_rule))
@@ -58,8 +59,8 @@ fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(api::channels::test_unsaved_channel))
         .routes(routes!(api::channels::update_channel, api::channels::delete_channel))
         .routes(routes!(api::channels::test))
-        .routes(routes!(api::channels::list_notifications))
-        .routes(routes!(api::channels::retry_notification))
+        .routes(routes!(api::notifications::list_notifications))
+        .routes(routes!(api::notifications::retry_notification))
         .routes(routes!(api::system::system))
         .routes(routes!(api::auth::login_options))
         .routes(routes!(api::auth::setup))
@@ -88,12 +89,12 @@ fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(api::audit::list_audit_entries))
         .routes(routes!(api::install::script))
         .routes(routes!(api::health::metrics))
-        .routes(routes!(openapi::serve))
+        .routes(routes!(openapi_json))
         .layer(CompressionLayer::new())
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
 }
 
-/// Hosts without an agent, and the queue of looks at them.
+/// Agentless hosts and the collection queue.
 fn agentless_routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(api::servers::list_servers, api::servers::create_server))
@@ -113,25 +114,40 @@ fn agentless_routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// All routes with their descriptions.
-pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
-    // Takes as long as its reader.
+fn routes() -> OpenApiRouter<Arc<App>> {
+    // Lasts as long as the client reads.
     let streamed = OpenApiRouter::new().routes(routes!(api::history::export)).layer(CompressionLayer::new());
-    // Ends by itself, each step within its own time.
-    let tried = OpenApiRouter::new()
-        .routes(routes!(api::collections::try_out))
+    // Each stage of a connection test has a timeout.
+    let connection_tests = OpenApiRouter::new()
+        .routes(routes!(api::collections::test_unsaved))
         .routes(routes!(api::collections::test));
     OpenApiRouter::with_openapi(openapi::base())
         .merge(timed_routes())
         .merge(streamed)
-        .merge(tried)
+        .merge(connection_tests)
         .routes(routes!(api::install::download))
         .routes(routes!(ws::upgrade))
         .routes(routes!(api::health::healthz))
         .routes(routes!(api::health::readyz))
 }
 
+/// OpenAPI document of all routes.
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| openapi::finish(routes().into_openapi()));
+
+/// OpenAPI document, generated at the first use.
+pub(crate) fn openapi_document() -> &'static Value {
+    &DOCUMENT
+}
+
+/// OpenAPI document
+#[utoipa::path(get, path = "/api/openapi.json", tag = "hub", responses((status = 200, body = Object)))]
+async fn openapi_json() -> Json<&'static Value> {
+    Json(openapi_document())
+}
+
+/// Router of all routes, the API browser and the dashboard.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let fixed = |name: HeaderName, value| {
+    let default_header = |name: HeaderName, value| {
         SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
     };
     let (routes, _) = routes().split_for_parts();
@@ -143,24 +159,24 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(ui::serve)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(app.clone(), middleware::auth::auth_middleware))
-        .layer(fixed(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
-        .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .layer(fixed(header::X_FRAME_OPTIONS, "DENY"))
-        .layer(fixed(header::REFERRER_POLICY, "no-referrer"))
-        .layer(fixed(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
-        .layer(fixed(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
+        .layer(default_header(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
+        .layer(default_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(default_header(header::X_FRAME_OPTIONS, "DENY"))
+        .layer(default_header(header::REFERRER_POLICY, "no-referrer"))
+        .layer(default_header(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
+        .layer(default_header(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
         .layer(from_fn(no_store_headers));
     let router =
         if app.config.tls.is_some() { router.layer(from_fn(listener::redirect_to_https)) } else { router };
     router.layer(CatchPanicLayer::custom(panicked)).with_state(app)
 }
 
-/// What is one's own is kept by no cache.
+/// Forbids caching of API responses: they depend on the caller.
 async fn no_store_headers(request: Request, next: Next) -> Response {
-    let api =
+    let is_api =
         request.uri().path().starts_with("/api/v1/") || request.uri().path().starts_with("/api/metrics/");
     let mut response = next.run(request).await;
-    if api && !response.headers().contains_key(header::CACHE_CONTROL) {
+    if is_api && !response.headers().contains_key(header::CACHE_CONTROL) {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     response
@@ -171,9 +187,9 @@ async fn method_not_allowed() -> ApiError {
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let what =
+    let message =
         panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    tracing::error!(panic = what.unwrap_or("?"), "request handler panicked; please report this");
+    tracing::error!(panic = message.unwrap_or("?"), "request handler panicked; please report this");
     drop(panic);
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "internal error; see the hub log")
         .into_response()

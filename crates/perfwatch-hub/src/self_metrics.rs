@@ -247,7 +247,7 @@ impl SelfMetrics {
     pub(crate) fn render(&self, hosts: usize) -> String {
         self.hosts.set(i64::try_from(hosts).unwrap_or(i64::MAX));
         if let Some(own) = ProcessMetrics::read() {
-            self.memory.set(i64::try_from(own.memory_bytes).unwrap_or(i64::MAX));
+            self.memory.set(i64::try_from(own.resident_bytes).unwrap_or(i64::MAX));
             self.open_fds.set(i64::try_from(own.handles).unwrap_or(i64::MAX));
             self.cpu_seconds.set(own.cpu_seconds);
         }
@@ -260,7 +260,7 @@ impl SelfMetrics {
 
 /// This process as the kernel sees it.
 pub(crate) struct ProcessMetrics {
-    pub(crate) memory_bytes: u64,
+    pub(crate) resident_bytes: u64,
     pub(crate) handles: u64,
     pub(crate) cpu_seconds: f64,
 }
@@ -277,7 +277,7 @@ impl ProcessMetrics {
         let ticks = |at: usize| words.get(at)?.parse::<u32>().ok();
         let handles = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64;
         Some(Self {
-            memory_bytes: resident.saturating_mul(1024),
+            resident_bytes: resident.saturating_mul(1024),
             handles,
             cpu_seconds: f64::from(ticks(11)?.saturating_add(ticks(12)?)) / 100.0,
         })

@@ -34,12 +34,13 @@ const CLOSE_UNAUTHORIZED: u16 = 4401;
 
 /// Live metrics over WebSocket
 ///
-/// Whole snapshots of all hosts one may see, until a first `subscribe`; see ClientMessage and
-/// LiveMessage. Browsers send their cookie, others `Authorization`, or `?token=` with what
-/// `POST /api/v1/auth/token` gave.
-#[utoipa::path(get, path = "/api/ws/metrics", tag = "live",
-    params(("token" = Option<String>, Query, description = "A signed token")),
-    responses((status = 101, description = "Goes on as a WebSocket"), (status = 426)))]
+/// Sends full snapshots of all visible hosts until the first `subscribe`; see ClientMessage and LiveMessage.
+/// Authenticate with the session cookie, the `Authorization` header, or `?token=` with a signed token.
+#[utoipa::path(
+    get, path = "/api/ws/metrics", tag = "live",
+    params(("token" = Option<String>, Query, description = "Signed token")),
+    responses((status = 101, description = "WebSocket"), (status = 426)),
+)]
 pub(crate) async fn upgrade(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
@@ -263,7 +264,7 @@ impl Connection {
                 incident_counts: Some(wanted),
             } => {
                 self.full_snapshots = false;
-                self.alerts = wanted.then(|| self.app.alerting.changes_tx());
+                self.alerts = wanted.then(|| self.app.alerting.subscribe());
                 if wanted { self.send_incident_counts().await } else { Ok(()) }
             }
             _ => {

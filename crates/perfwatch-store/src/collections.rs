@@ -82,20 +82,24 @@ impl CollectionRow {
         SqlStatement::new(sql, values)
     }
 
-    /// Lists collections of a server, newest first, optionally only those with a lower number than
-    /// `before_id`.
+    /// Lists collections of a server, newest first, optionally only those with a trigger, or with a lower
+    /// number than `before_id`.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn list(
         store: &dyn Store,
         server: Uuid,
+        trigger: Option<CollectTrigger>,
         before_id: Option<i64>,
         limit: i64,
     ) -> Result<Vec<Self>, StoreError> {
         let sql = "SELECT id, server, finished_ms, trigger, attempt, duration_ms, cause, error, steps \
-             FROM collection WHERE server = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-        let values = vec![server.into(), before_id.unwrap_or(i64::MAX).into(), limit.into()];
+             FROM collection WHERE server = $1 AND id < $2 AND trigger = COALESCE($4, trigger) \
+             ORDER BY id DESC LIMIT $3";
+        let before_id = before_id.unwrap_or(i64::MAX);
+        let trigger = trigger.map(CollectTrigger::name);
+        let values = vec![server.into(), before_id.into(), limit.into(), trigger.into()];
         let read = |row| {
             let mut row = RowReader::new(row);
             Ok(Self {

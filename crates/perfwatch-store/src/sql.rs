@@ -231,8 +231,9 @@ pub(crate) fn like_pattern(text: &str) -> SqlValue {
 }
 
 /// Defines the enum of a state column: stored, and serialized, as the text given for each variant.
+// `tt` instead of `literal`: utoipa does not see through the invisible group around a literal.
 macro_rules! text_enum {
-    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$doc:meta])* $variant:ident = $text:tt,)+ }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[derive(serde::Serialize, serde::Deserialize)]

@@ -13,9 +13,9 @@ export interface paths {
         };
         /**
          * Recent snapshots of a host (last 5 minutes)
-         * @description Whole snapshots, or columns where `metric` names some.
+         * @description Returns full snapshots, or columns if `metric` is given.
          *
-         *     From the role viewer on.
+         *     Requires the role viewer or higher.
          */
         get: operations["get_metrics_recent"];
         put?: never;
@@ -35,7 +35,7 @@ export interface paths {
         };
         /**
          * OpenAPI document
-         * @description Open to everyone.
+         * @description No authentication.
          */
         get: operations["get_openapi_json"];
         put?: never;
@@ -55,7 +55,7 @@ export interface paths {
         };
         /**
          * List agents
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         get: operations["get_agents"];
         put?: never;
@@ -77,7 +77,7 @@ export interface paths {
         put?: never;
         /**
          * Enroll an agent
-         * @description Open to everyone.
+         * @description No authentication.
          */
         post: operations["post_agents_enroll"];
         delete?: never;
@@ -98,7 +98,7 @@ export interface paths {
         post?: never;
         /**
          * Delete a revoked agent
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         delete: operations["delete_agents_id"];
         options?: never;
@@ -117,7 +117,7 @@ export interface paths {
         put?: never;
         /**
          * Revoke an agent
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_agents_id_revoke"];
         delete?: never;
@@ -135,7 +135,7 @@ export interface paths {
         };
         /**
          * List audit log entries
-         * @description From the role admin on.
+         * @description Requires the role admin or higher.
          */
         get: operations["get_audit"];
         put?: never;
@@ -157,9 +157,9 @@ export interface paths {
         put?: never;
         /**
          * Log in
-         * @description The answer's cookie is the session. 401 `code_needed` asks for the second factor.
+         * @description Sets the session cookie. 401 `totp_required` means that a two-factor code is needed.
          *
-         *     Open to everyone.
+         *     No authentication.
          */
         post: operations["post_auth_login"];
         delete?: never;
@@ -179,7 +179,7 @@ export interface paths {
         put?: never;
         /**
          * Log out
-         * @description For browsers that are logged in, not for tokens.
+         * @description Browser session only; API tokens are not accepted.
          */
         post: operations["post_auth_logout"];
         delete?: never;
@@ -197,7 +197,7 @@ export interface paths {
         };
         /**
          * Get the current user
-         * @description For everyone who is known.
+         * @description Any authenticated caller.
          */
         get: operations["get_auth_me"];
         put?: never;
@@ -217,7 +217,7 @@ export interface paths {
         };
         /**
          * OpenID Connect callback
-         * @description Open to everyone.
+         * @description No authentication.
          */
         get: operations["get_auth_oidc_callback"];
         put?: never;
@@ -237,7 +237,7 @@ export interface paths {
         };
         /**
          * Start an OpenID Connect login
-         * @description Open to everyone.
+         * @description No authentication.
          */
         get: operations["get_auth_oidc_login"];
         put?: never;
@@ -258,9 +258,9 @@ export interface paths {
         get?: never;
         /**
          * Change your password
-         * @description Other browsers of this account are logged out, and what was signed for it is void.
+         * @description Ends all other sessions and invalidates signed tokens.
          *
-         *     For browsers that are logged in, not for tokens.
+         *     Browser session only; API tokens are not accepted.
          */
         put: operations["put_auth_password"];
         post?: never;
@@ -279,16 +279,16 @@ export interface paths {
         };
         /**
          * List your sessions
-         * @description For browsers that are logged in, not for tokens.
+         * @description Browser session only; API tokens are not accepted.
          */
         get: operations["get_auth_sessions"];
         put?: never;
         post?: never;
         /**
          * End all other sessions
-         * @description Other browsers end, and so does what was signed for this account.
+         * @description Ends all other sessions and invalidates signed tokens.
          *
-         *     For browsers that are logged in, not for tokens.
+         *     Browser session only; API tokens are not accepted.
          */
         delete: operations["delete_auth_sessions"];
         options?: never;
@@ -307,7 +307,7 @@ export interface paths {
         put?: never;
         /**
          * Create the first administrator
-         * @description Open to everyone.
+         * @description No authentication.
          */
         post: operations["post_auth_setup"];
         delete?: never;
@@ -325,7 +325,7 @@ export interface paths {
         };
         /**
          * Login options and setup state
-         * @description Open to everyone.
+         * @description No authentication.
          */
         get: operations["get_auth_state"];
         put?: never;
@@ -347,9 +347,9 @@ export interface paths {
         put?: never;
         /**
          * Create a signed token (15 minutes)
-         * @description By name and password in the body, or without a body by the session or token that asks.
+         * @description Authenticate with name and password in the body, or with the session or API token of the request.
          *
-         *     Open to everyone.
+         *     No authentication.
          */
         post: operations["post_auth_token"];
         delete?: never;
@@ -368,19 +368,19 @@ export interface paths {
         get?: never;
         /**
          * Enable two-factor authentication
-         * @description For browsers that are logged in, not for tokens.
+         * @description Browser session only; API tokens are not accepted.
          */
         put: operations["put_auth_totp"];
         /**
          * Start two-factor setup
-         * @description It is on once `PUT` has been given a code of it.
+         * @description Two-factor authentication is enabled by a `PUT` with a valid code.
          *
-         *     For browsers that are logged in, not for tokens.
+         *     Browser session only; API tokens are not accepted.
          */
         post: operations["post_auth_totp"];
         /**
          * Disable two-factor authentication
-         * @description For browsers that are logged in, not for tokens.
+         * @description Browser session only; API tokens are not accepted.
          */
         delete: operations["delete_auth_totp"];
         options?: never;
@@ -397,7 +397,7 @@ export interface paths {
         };
         /**
          * List metrics
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_catalog"];
         put?: never;
@@ -417,13 +417,13 @@ export interface paths {
         };
         /**
          * List notification channels
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         get: operations["get_channels"];
         put?: never;
         /**
          * Create a channel
-         * @description From the role admin on.
+         * @description Requires the role admin or higher.
          */
         post: operations["post_channels"];
         delete?: never;
@@ -441,7 +441,7 @@ export interface paths {
         };
         /**
          * List channel kinds and their settings
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         get: operations["get_channels_kinds"];
         put?: never;
@@ -463,7 +463,7 @@ export interface paths {
         put?: never;
         /**
          * Preview a notification template
-         * @description From the role admin on.
+         * @description Requires the role admin or higher.
          */
         post: operations["post_channels_preview"];
         delete?: never;
@@ -483,7 +483,7 @@ export interface paths {
         put?: never;
         /**
          * Send a test notification through an unsaved channel
-         * @description From the role admin on.
+         * @description Requires the role admin or higher.
          */
         post: operations["post_channels_test"];
         delete?: never;
@@ -502,13 +502,13 @@ export interface paths {
         get?: never;
         /**
          * Replace a channel
-         * @description From the role admin on.
+         * @description Requires the role admin or higher.
          */
         put: operations["put_channels_id"];
         post?: never;
         /**
          * Delete a channel and suppress its pending notifications
-         * @description From the role admin on.
+         * @description Requires the role admin or higher.
          */
         delete: operations["delete_channels_id"];
         options?: never;
@@ -527,7 +527,7 @@ export interface paths {
         put?: never;
         /**
          * Send a test notification
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_channels_id_test"];
         delete?: never;
@@ -545,13 +545,13 @@ export interface paths {
         };
         /**
          * List valid enrollment tokens
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         get: operations["get_enrollment_tokens"];
         put?: never;
         /**
          * Create an enrollment token
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_enrollment_tokens"];
         delete?: never;
@@ -572,7 +572,7 @@ export interface paths {
         post?: never;
         /**
          * Revoke an enrollment token
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         delete: operations["delete_enrollment_tokens_id"];
         options?: never;
@@ -589,7 +589,7 @@ export interface paths {
         };
         /**
          * List hosts
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_hosts"];
         put?: never;
@@ -609,16 +609,16 @@ export interface paths {
         };
         /**
          * Get a host
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_hosts_id"];
         put?: never;
         post?: never;
         /**
          * Delete a host and revoke its agents
-         * @description What is known of its past goes with retention. One that sends again comes back.
+         * @description History is deleted by retention. The host reappears if it sends again.
          *
-         *     From the role operator on.
+         *     Requires the role operator or higher.
          */
         delete: operations["delete_hosts_id"];
         options?: never;
@@ -635,7 +635,7 @@ export interface paths {
         };
         /**
          * List alerts of a host in a time range
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_hosts_id_alerts"];
         put?: never;
@@ -655,7 +655,7 @@ export interface paths {
         };
         /**
          * Export history as CSV or JSON lines
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_hosts_id_export"];
         put?: never;
@@ -675,7 +675,7 @@ export interface paths {
         };
         /**
          * Top processes over a time range
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_hosts_id_processes"];
         put?: never;
@@ -695,9 +695,9 @@ export interface paths {
         };
         /**
          * Query time series of a host
-         * @description Times are milliseconds since 1970, RFC 3339, `now`, or a span before now as `-2h`.
+         * @description Times are milliseconds since 1970, RFC 3339, `now`, or an offset from now such as `-2h`.
          *
-         *     From the role viewer on.
+         *     Requires the role viewer or higher.
          */
         get: operations["get_hosts_id_series"];
         put?: never;
@@ -717,7 +717,7 @@ export interface paths {
         };
         /**
          * Get the snapshot at a point in time
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_hosts_id_snapshot"];
         put?: never;
@@ -738,7 +738,7 @@ export interface paths {
         get?: never;
         /**
          * Replace the tags of a host
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         put: operations["put_hosts_id_tags"];
         post?: never;
@@ -757,7 +757,7 @@ export interface paths {
         };
         /**
          * List open incidents
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_incidents"];
         put?: never;
@@ -777,7 +777,7 @@ export interface paths {
         };
         /**
          * List past incidents
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_incidents_history"];
         put?: never;
@@ -797,7 +797,7 @@ export interface paths {
         };
         /**
          * Get an incident
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_incidents_id"];
         put?: never;
@@ -819,12 +819,12 @@ export interface paths {
         put?: never;
         /**
          * Acknowledge an incident
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_incidents_id_ack"];
         /**
          * Remove an acknowledgment
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         delete: operations["delete_incidents_id_ack"];
         options?: never;
@@ -843,7 +843,7 @@ export interface paths {
         put?: never;
         /**
          * Add a comment
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_incidents_id_comments"];
         delete?: never;
@@ -861,7 +861,7 @@ export interface paths {
         };
         /**
          * List notifications
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         get: operations["get_notifications"];
         put?: never;
@@ -883,7 +883,7 @@ export interface paths {
         put?: never;
         /**
          * Retry a failed notification
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_notifications_id_retry"];
         delete?: never;
@@ -901,13 +901,13 @@ export interface paths {
         };
         /**
          * List rules
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_rules"];
         put?: never;
         /**
          * Create a rule
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_rules"];
         delete?: never;
@@ -927,7 +927,7 @@ export interface paths {
         put?: never;
         /**
          * Backtest a rule
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         post: operations["post_rules_backtest"];
         delete?: never;
@@ -945,7 +945,7 @@ export interface paths {
         };
         /**
          * Export rules as YAML
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_rules_export"];
         put?: never;
@@ -967,9 +967,9 @@ export interface paths {
         put?: never;
         /**
          * Import rules from YAML
-         * @description Those of a name that is there take its place; others are new. All of the file, or nothing.
+         * @description Rules with an existing name are replaced, others are created. The import is atomic.
          *
-         *     From the role operator on.
+         *     Requires the role operator or higher.
          */
         post: operations["post_rules_import"];
         delete?: never;
@@ -988,13 +988,13 @@ export interface paths {
         get?: never;
         /**
          * Replace a rule
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         put: operations["put_rules_id"];
         post?: never;
         /**
          * Delete a rule and resolve its alerts
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         delete: operations["delete_rules_id"];
         options?: never;
@@ -1011,13 +1011,13 @@ export interface paths {
         };
         /**
          * List agentless hosts
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_servers"];
         put?: never;
         /**
          * Create an agentless host
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_servers"];
         delete?: never;
@@ -1037,10 +1037,9 @@ export interface paths {
         put?: never;
         /**
          * Import agentless hosts
-         * @description Those whose name is there already stay as they are. Lines may go through servers that are there,
-         *     or that stand further up.
+         * @description Existing names are left unchanged. Jump hosts may be existing servers or earlier entries of the same import.
          *
-         *     From the role operator on.
+         *     Requires the role operator or higher.
          */
         post: operations["post_servers_import"];
         delete?: never;
@@ -1060,7 +1059,7 @@ export interface paths {
         put?: never;
         /**
          * Collect all enabled agentless hosts now
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_servers_metrics_collect_all"];
         delete?: never;
@@ -1080,7 +1079,7 @@ export interface paths {
         put?: never;
         /**
          * Delete finished jobs
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_servers_metrics_queue_clean"];
         delete?: never;
@@ -1098,7 +1097,7 @@ export interface paths {
         };
         /**
          * List collection jobs
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_servers_metrics_queue_jobs"];
         put?: never;
@@ -1120,7 +1119,7 @@ export interface paths {
         put?: never;
         /**
          * Retry a failed job
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_servers_metrics_queue_jobs_id_retry"];
         delete?: never;
@@ -1140,7 +1139,7 @@ export interface paths {
         put?: never;
         /**
          * Pause the collection queue
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_servers_metrics_queue_pause"];
         delete?: never;
@@ -1160,7 +1159,7 @@ export interface paths {
         put?: never;
         /**
          * Resume the collection queue
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_servers_metrics_queue_resume"];
         delete?: never;
@@ -1178,7 +1177,7 @@ export interface paths {
         };
         /**
          * Queue statistics
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_servers_metrics_queue_stats"];
         put?: never;
@@ -1198,7 +1197,7 @@ export interface paths {
         };
         /**
          * Totals of all agentless hosts
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_servers_summary"];
         put?: never;
@@ -1220,7 +1219,7 @@ export interface paths {
         put?: never;
         /**
          * Test an unsaved connection
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_servers_test"];
         delete?: never;
@@ -1238,22 +1237,22 @@ export interface paths {
         };
         /**
          * Get an agentless host
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_servers_id"];
         /**
          * Replace an agentless host
-         * @description Whatever it was refused for, it is tried again. With another address, its key is learnt anew.
+         * @description Clears the blocked state. If the address changes, the host key is pinned again on the next connection.
          *
-         *     From the role operator on.
+         *     Requires the role operator or higher.
          */
         put: operations["put_servers_id"];
         post?: never;
         /**
          * Delete an agentless host
-         * @description What is known of its past goes with retention.
+         * @description History is deleted by retention.
          *
-         *     From the role operator on.
+         *     Requires the role operator or higher.
          */
         delete: operations["delete_servers_id"];
         options?: never;
@@ -1272,9 +1271,29 @@ export interface paths {
         put?: never;
         /**
          * Collect now
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_servers_id_collect"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/{id}/collections": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List collections
+         * @description Requires the role viewer or higher.
+         */
+        get: operations["get_servers_id_collections"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1291,7 +1310,7 @@ export interface paths {
         get?: never;
         /**
          * Accept a new host key
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         put: operations["put_servers_id_host_key"];
         post?: never;
@@ -1312,29 +1331,9 @@ export interface paths {
         put?: never;
         /**
          * Test the saved connection
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_servers_id_test"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/servers/{id}/tests": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List collections
-         * @description From the role viewer on.
-         */
-        get: operations["get_servers_id_tests"];
-        put?: never;
-        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1350,13 +1349,13 @@ export interface paths {
         };
         /**
          * List silences
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_silences"];
         put?: never;
         /**
          * Create a silence
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         post: operations["post_silences"];
         delete?: never;
@@ -1375,13 +1374,13 @@ export interface paths {
         get?: never;
         /**
          * Replace a silence
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         put: operations["put_silences_id"];
         post?: never;
         /**
          * Expire a silence
-         * @description From the role operator on.
+         * @description Requires the role operator or higher.
          */
         delete: operations["delete_silences_id"];
         options?: never;
@@ -1398,7 +1397,7 @@ export interface paths {
         };
         /**
          * Hub status
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_system"];
         put?: never;
@@ -1418,13 +1417,13 @@ export interface paths {
         };
         /**
          * List your API tokens
-         * @description For browsers that are logged in, not for tokens.
+         * @description Browser session only; API tokens are not accepted.
          */
         get: operations["get_tokens"];
         put?: never;
         /**
          * Create an API token
-         * @description For browsers that are logged in, not for tokens.
+         * @description Browser session only; API tokens are not accepted.
          */
         post: operations["post_tokens"];
         delete?: never;
@@ -1445,7 +1444,7 @@ export interface paths {
         post?: never;
         /**
          * Revoke an API token
-         * @description For browsers that are logged in, not for tokens.
+         * @description Browser session only; API tokens are not accepted.
          */
         delete: operations["delete_tokens_id"];
         options?: never;
@@ -1462,13 +1461,13 @@ export interface paths {
         };
         /**
          * List users
-         * @description From the role admin on.
+         * @description Requires the role admin or higher.
          */
         get: operations["get_users"];
         put?: never;
         /**
          * Create a user
-         * @description From the role admin on.
+         * @description Requires the role admin or higher.
          */
         post: operations["post_users"];
         delete?: never;
@@ -1489,14 +1488,14 @@ export interface paths {
         post?: never;
         /**
          * Delete a user and their tokens
-         * @description From the role admin on.
+         * @description Requires the role admin or higher.
          */
         delete: operations["delete_users_id"];
         options?: never;
         head?: never;
         /**
          * Update a user
-         * @description From the role admin on.
+         * @description Requires the role admin or higher.
          */
         patch: operations["patch_users_id"];
         trace?: never;
@@ -1510,11 +1509,10 @@ export interface paths {
         };
         /**
          * Live metrics over WebSocket
-         * @description Whole snapshots of all hosts one may see, until a first `subscribe`; see ClientMessage and
-         *     LiveMessage. Browsers send their cookie, others `Authorization`, or `?token=` with what
-         *     `POST /api/v1/auth/token` gave.
+         * @description Sends full snapshots of all visible hosts until the first `subscribe`; see ClientMessage and LiveMessage.
+         *     Authenticate with the session cookie, the `Authorization` header, or `?token=` with a signed token.
          *
-         *     From the role viewer on.
+         *     Requires the role viewer or higher.
          */
         get: operations["get_ws_metrics"];
         put?: never;
@@ -1533,10 +1531,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The program of an agent: `agent-linux-` and an architecture as `uname -m` names it
-         * @description Asks for `Authorization: Bearer` with an enrolment token that is still good.
+         * Download an agent binary
+         * @description Requires `Authorization: Bearer` with a valid enrollment token.
          *
-         *     Open to everyone.
+         *     No authentication.
          */
         get: operations["get_download_file"];
         put?: never;
@@ -1556,7 +1554,7 @@ export interface paths {
         };
         /**
          * Liveness
-         * @description Open to everyone.
+         * @description No authentication.
          */
         get: operations["get_healthz"];
         put?: never;
@@ -1578,10 +1576,10 @@ export interface paths {
         put?: never;
         /**
          * Ingest snapshots
-         * @description One or a list as JSON, gzip or zstd if you like; agents send a compact form. What is accepted
-         *     is durable when this answers.
+         * @description Accepts one snapshot or a list as JSON (optionally gzip or zstd), or a protobuf batch. Accepted snapshots are
+         *     durable when the response is sent.
          *
-         *     For agents, tokens with the scope ingest, and operators.
+         *     Agents, tokens with the scope `ingest`, and operators.
          */
         post: operations["post_ingest_metrics"];
         delete?: never;
@@ -1599,7 +1597,7 @@ export interface paths {
         };
         /**
          * Agent install script
-         * @description Open to everyone.
+         * @description No authentication.
          */
         get: operations["get_install_sh"];
         put?: never;
@@ -1619,7 +1617,7 @@ export interface paths {
         };
         /**
          * Hub metrics (Prometheus)
-         * @description From the role viewer on.
+         * @description Requires the role viewer or higher.
          */
         get: operations["get_metrics"];
         put?: never;
@@ -1639,7 +1637,7 @@ export interface paths {
         };
         /**
          * Readiness
-         * @description Open to everyone.
+         * @description No authentication.
          */
         get: operations["get_readyz"];
         put?: never;
@@ -1654,282 +1652,298 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description The key that a server showed, as it is trusted from now on. */
+        /** @description Host key to pin from now on. */
         AcceptHostKeyRequest: {
-            /** @description As it was shown: `ssh-ed25519 SHA256:…`. */
+            /** @description Offered host key: `ssh-ed25519 SHA256:…`. */
             host_key: string;
         };
-        /** @description Somebody takes it on. */
+        /** @description Acknowledgment of an incident by a user. */
         Ack: {
             /**
              * Format: int64
-             * @description When, milliseconds since 1970.
+             * @description Time of the acknowledgment, in milliseconds since 1970.
              */
             at_ms: number;
-            /** @description Who. */
+            /** @description Name of the acknowledging user. */
             by: string;
             /**
              * Format: int64
-             * @description Until when; for as long as it lasts if none.
+             * @description Expiry, in milliseconds since 1970; until resolution if `None`.
              */
             until_ms: number | null;
         };
-        /** @description Somebody takes it on. */
+        /** @description Acknowledgment of an incident. */
         AckRequest: {
-            /** @description What they know. */
+            /** @description Comment for the timeline, at most 4,000 bytes. */
             comment?: string;
             duration?: components["schemas"]["HumanDuration"] | null;
         };
-        /** @description Agents. */
+        /** @description Agents of the visible hosts. */
         AgentListResponse: {
             agents: components["schemas"]["AgentResponse"][];
             /**
              * Format: int64
-             * @description The hub's clock.
+             * @description Current time of the hub.
              */
             now_ms: number;
         };
-        /** @description An agent, without its secret. */
+        /** @description Enrolled agent without its secret. */
         AgentResponse: {
-            /** @description Where it came from then. */
+            /** @description Client address at enrollment. */
             address: string;
             /** Format: int64 */
             created_ms: number;
-            /** @description Name of what let it in. */
+            /** @description Name of the enrollment token that the agent used. */
             enrollment_token: string;
             /** Format: uuid */
             host: string;
-            /** @description None before its first snapshot. */
+            /** @description Name of the host; `null` before the first snapshot. */
             host_name: string | null;
             /** Format: uuid */
             id: string;
             /**
              * Format: int64
-             * @description Since when it may not send any more.
+             * @description Time of the last request; 0 before the first.
+             */
+            last_seen_ms: number;
+            /**
+             * Format: int64
+             * @description Time of the revocation.
              */
             revoked_ms: number | null;
-            /** Format: int64 */
-            seen_ms: number;
+            /** @description Version of the agent; `null` before the first snapshot. */
             version: string | null;
         };
         /**
-         * @description Which figure.
+         * @description Aggregate function over a window.
          * @enum {string}
          */
         Aggregate: "last" | "mean" | "min" | "max" | "p95";
-        /** @description One alert. */
+        /** @description Alert of a rule on an instance of a host. */
         AlertResponse: {
-            /** @description What was seen when it fired: largest consumers and movers. */
+            /** @description Top consumers and movers at the time of firing. */
             explanation?: components["schemas"]["Explanation"];
             /** Format: int64 */
             fired_ms: number;
             /**
              * Format: uuid
-             * @description None for the hub itself.
+             * @description Host of the alert; `null` for alerts about the hub.
              */
             host: string | null;
             host_name: string;
             /** Format: uuid */
             id: string;
-            /** @description Of which instance; empty where there are none. */
+            /** @description Instance of the metric, such as `eth0`; empty without instances. */
             instance: string;
-            /** @description The metric, where it is about one; else empty. */
+            /** @description Metric of the condition; empty for conditions without a metric. */
             metric: string;
             /**
              * Format: double
-             * @description The furthest beyond.
+             * @description Most extreme value while the condition held.
              */
             peak_value: number | null;
             /**
              * Format: int64
-             * @description Since when the condition held.
+             * @description Time since which the condition holds.
              */
             pending_since_ms: number;
-            /** @description Why it ended: `clear`, `gone`, `rule_gone`; `past` for what came to light when it was over. */
+            /**
+             * @description Reason of the resolution: `condition_cleared`, `instance_gone`, `rule_deleted`, `host_deleted`, or
+             *     `backfilled` for an alert that fired and resolved in backfilled data.
+             */
             resolve_reason: string | null;
             /**
              * Format: int64
-             * @description None while it fires.
+             * @description Time of the resolution; `null` while the alert fires.
              */
             resolved_ms: number | null;
             /** Format: uuid */
             rule: string;
             rule_name: string;
-            /** @description What to do about it. */
+            /** @description Runbook of the rule. */
             runbook: string;
             severity: components["schemas"]["Severity"];
-            /** @description Nobody was told for a silence. */
+            /** @description Notifications were suppressed by a silence. */
             silenced: boolean;
-            /** @description What is so, in words. */
+            /** @description Description of the condition and its value. */
             summary: string;
             /**
              * Format: double
-             * @description The threshold at that time.
+             * @description Threshold at the time of firing.
              */
             threshold: number | null;
             /**
              * Format: double
-             * @description When it fired.
+             * @description Value at the time of firing.
              */
             value: number | null;
         };
-        /** @description One change. */
+        /** @description Recorded change with its actor. */
         AuditEntryResponse: {
+            /** @description Action as `object.verb`. */
             action: string;
+            /** @description User, token or agent that made the change. */
             actor: string;
+            /** @description Client address of the actor. */
             address: string;
-            /** @description How it is since. */
+            /** @description State after the change, without secrets. */
             after: Record<string, never> | null;
             /** Format: int64 */
             at_ms: number;
-            /** @description How it was, without secrets. */
+            /** @description State before the change, without secrets. */
             before: Record<string, never> | null;
             /** Format: int64 */
             id: number;
             object: string;
         };
-        /** @description Changes, the latest first. */
+        /** @description Page of audit entries, newest first. */
         AuditPageResponse: {
             entries: components["schemas"]["AuditEntryResponse"][];
             /**
              * Format: int64
-             * @description Give it back as `before` for the next page; none at the end.
+             * @description Value of `before` for the next page; `null` on the last page.
              */
             next: number | null;
         };
         /**
-         * @description By what one enters.
+         * @description Authentication method of an SSH login.
          * @enum {string}
          */
         AuthMethod: "password" | "key";
-        /** @description A rule to be tried on the past. */
+        /** @description Rule and range of a backtest. */
         BacktestRequest: {
-            /** @description Milliseconds since 1970, RFC 3339, or `-7d`, which it is without. */
+            /** @description Start: milliseconds since 1970, RFC 3339, or an offset; default `-7d`. */
             from?: string | null;
             rule: components["schemas"]["Rule"];
+            /** @description End of the range; default: now. */
             to?: string | null;
         };
-        /** @description What a rule would have done. */
+        /** @description Result of a backtest. */
         BacktestResponse: {
             /** Format: int64 */
             duration_ms: number;
-            /** @description How often, all hosts together. */
+            /** @description Number of firing intervals of all hosts. */
             firing_count: number;
             /** Format: int64 */
             from_ms: number;
-            /** @description Those where it would have fired most come first. */
+            /** @description Evaluated hosts, most firing intervals first. */
             hosts: components["schemas"]["HostBacktestResponse"][];
-            /** @description Hosts that there was no time for. */
+            /** @description Number of hosts that were skipped because the time limit was reached. */
             skipped_hosts: number;
             /**
              * Format: double
-             * @description A threshold by which it would fire about once a day and host, or less; none where this one does.
+             * @description Threshold with at most about one firing interval per day and host; `null` if the rule meets this.
              */
             suggested_threshold: number | null;
             /** Format: int64 */
             to_ms: number;
         };
-        /** @description Why it is not tried any more, until somebody acts. */
+        /** @description Reason why a server is not collected until it is changed. */
         BlockedReason: {
             cause: components["schemas"]["FailureCause"];
-            /** @description The key that it showed instead of its own. */
+            /** @description Host key that the server offered instead of the pinned key. */
             offered_host_key: string | null;
         };
-        /** @description Every metric. */
+        /** @description Definitions of all metrics. */
         CatalogResponse: {
             metrics: components["schemas"]["MetricDef"][];
         };
-        /** @description A new password. */
+        /** @description Request to change the password of the current user. */
         ChangePasswordRequest: {
-            /** @description The present one. */
+            /** @description Current password, for confirmation. */
             current_password: string;
             new_password: string;
         };
-        /** @description A setting of a kind of channels. */
+        /** @description Description of a setting of a channel kind. */
         ChannelField: {
-            /** @description What one looks like. */
+            /** @description Example of a valid value. */
             example: string;
-            /** @description Where to find it, or what it is for. */
+            /** @description Purpose of the setting, or a hint for finding its value. */
             help: string;
-            /** @description What people call it. */
+            /** @description Display name in the dashboard. */
             label: string;
-            /** @description Lines of text. */
+            /** @description Allows line breaks in the value. */
             multiline: boolean;
-            /** @description Its name in [`crate::channel::Channel::settings`]. */
+            /** @description Key of the setting in [`crate::channel::Channel::settings`]. */
             name: string;
-            /** @description It must be there. */
+            /** @description Requires a non-empty value. */
             required: boolean;
-            /** @description It lets one in: never shown again. */
+            /** @description Marks a secret, which the API never returns. */
             secret: boolean;
         };
-        /** @description What a channel hears. */
+        /** @description Filter of a channel: the alerts that it is notified of. */
         ChannelFilter: {
-            /** @description Only of these hosts, tags and rules. */
+            /** @description Hosts, tags and rules of accepted alerts. */
             matcher?: components["schemas"]["Matcher"];
-            /** @description From this on. */
+            /** @description Minimum severity of an alert. */
             min_severity?: components["schemas"]["Severity"];
         };
-        /** @description A kind of channels. */
+        /** @description Description of a channel kind. */
         ChannelKind: {
-            /** @description What it needs. */
+            /** @description Settings of the kind, in display order. */
             fields: components["schemas"]["ChannelField"][];
-            /** @description What people call it. */
+            /** @description Display name in the dashboard. */
             label: string;
-            /** @description As it is written. */
+            /** @description Identifier, the value of [`crate::channel::Channel::kind`]. */
             name: string;
-            /** @description A program that follows each incident: messages are never summed up for it. */
+            /** @description True if the receiver tracks each incident; its notifications are never combined to a digest. */
             tracks_incidents: boolean;
         };
-        /** @description Kinds of channels. */
+        /** @description All channel kinds with their settings. */
         ChannelKindListResponse: {
             kinds: components["schemas"]["ChannelKind"][];
         };
-        /** @description Channels. */
+        /** @description All notification channels. */
         ChannelListResponse: {
             channels: components["schemas"]["ChannelResponse"][];
         };
-        /** @description A channel that somebody wants. */
+        /** @description Settings of a notification channel. */
         ChannelRequest: {
-            after?: components["schemas"]["HumanDuration"];
             enabled?: boolean;
-            hears?: components["schemas"]["ChannelFilter"];
+            /** @description Notifies only about incidents that stay unacknowledged this long. */
+            escalate_after?: components["schemas"]["HumanDuration"];
+            filter?: components["schemas"]["ChannelFilter"];
+            /** @description Name of the channel kind, such as `slack`. */
             kind: string;
             name: string;
-            quiet?: components["schemas"]["QuietHours"] | null;
-            repeat?: components["schemas"]["HumanDuration"];
-            resolved?: boolean;
-            /** @description By the names of the kind's fields; a secret that is left out stays as it was. */
+            quiet_hours?: components["schemas"]["QuietHours"] | null;
+            /** @description Interval of reminders for unacknowledged incidents; 0 for none. */
+            repeat_interval?: components["schemas"]["HumanDuration"];
+            /** @description Also notifies about resolved incidents. */
+            send_resolved?: boolean;
+            /** @description Settings by field name of the kind; missing secrets keep their value. */
             settings?: {
                 [key: string]: string;
             };
             template?: components["schemas"]["NotificationTemplate"];
         };
-        /** @description A channel; what lets one in is not shown. */
+        /** @description Notification channel without its secrets. */
         ChannelResponse: {
-            /** @description Why nothing can be said by it: its settings were sealed by another key. Say them anew. */
+            /** @description Error if the settings cannot be decrypted; enter the settings again to restore the channel. */
             decryption_error: string | null;
             enabled: boolean;
-            /** @description Only of what nobody acknowledged for so long. */
+            /** @description Notifies only about incidents that stay unacknowledged this long. */
             escalate_after: components["schemas"]["HumanDuration"];
             filter: components["schemas"]["ChannelFilter"];
             /** Format: uuid */
             id: string;
+            /** @description Name of the channel kind, such as `slack`. */
             kind: string;
             name: string;
             quiet_hours: components["schemas"]["QuietHours"] | null;
-            /** @description Once more as long as nobody acknowledged; never if none. */
+            /** @description Interval of reminders for unacknowledged incidents; 0 for none. */
             repeat_interval: components["schemas"]["HumanDuration"];
-            /** @description Which secrets are set. */
+            /** @description Names of the secrets that are set. */
             secrets_set: string[];
-            /** @description When it is over, too. */
+            /** @description Also notifies about resolved incidents. */
             send_resolved: boolean;
-            /** @description Without what is secret. */
+            /** @description Settings by field name, without secrets. */
             settings: {
                 [key: string]: string;
             };
             template: components["schemas"]["NotificationTemplate"];
         };
-        /** @description Which done looks are let go. */
+        /** @description Selection of the finished jobs to delete. */
         CleanQueueRequest: {
             state?: components["schemas"]["JobState"] | null;
         };
@@ -1946,22 +1960,28 @@ export interface components {
             /** Format: int32 */
             unsubscribe?: number | null;
         };
-        /** @description How many looks will be made. */
+        /** @description Result of a collection request. */
         CollectAllResponse: {
-            asked: number;
+            /** @description Number of servers that will be collected. */
+            requested: number;
         };
-        /** @description Looks. */
+        /**
+         * @description Trigger of a collection.
+         * @enum {string}
+         */
+        CollectTrigger: "scheduled" | "manual" | "on_demand" | "test";
+        /** @description Jobs of the visible servers. */
         CollectionJobListResponse: {
             jobs: components["schemas"]["CollectionJobResponse"][];
         };
-        /** @description A look that is to be made, or was. */
+        /** @description Queued or finished collection of a server. */
         CollectionJobResponse: {
             /**
              * Format: int64
-             * @description How often it was begun.
+             * @description Number of started attempts.
              */
             attempts: number;
-            /** @description Why it did not go well, last time. */
+            /** @description Error of the last attempt. */
             error: string | null;
             /** Format: int64 */
             finished_ms: number | null;
@@ -1969,7 +1989,7 @@ export interface components {
             id: number;
             /**
              * Format: int64
-             * @description Not before.
+             * @description Earliest start, milliseconds since 1970.
              */
             run_at_ms: number;
             /** Format: uuid */
@@ -1978,28 +1998,27 @@ export interface components {
             /** Format: int64 */
             started_ms: number | null;
             state: components["schemas"]["JobState"];
-            /** @description `schedule` or `asked`. */
-            trigger: string;
+            trigger: components["schemas"]["CollectTrigger"];
         };
         /**
-         * @description How figures come.
+         * @description Method by which snapshots of a host are collected.
          * @enum {string}
          */
         CollectionMethod: "agent" | "ssh";
-        /** @description Looks, newest first. */
+        /** @description Page of collections, newest first. */
         CollectionPageResponse: {
-            looks: components["schemas"]["CollectionResponse"][];
+            collections: components["schemas"]["CollectionResponse"][];
             /**
              * Format: int64
-             * @description Give it back as `before` for the next page; none at the end.
+             * @description Value of `before` for the next page; `null` on the last page.
              */
             next: number | null;
         };
-        /** @description One look, or one test. */
+        /** @description Result of a collection or a connection test. */
         CollectionResponse: {
             /**
              * Format: int64
-             * @description Which try, from 1 on.
+             * @description Number of the attempt, from 1.
              */
             attempt: number;
             cause: components["schemas"]["FailureCause"] | null;
@@ -2011,259 +2030,273 @@ export interface components {
             /** Format: int64 */
             id: number;
             steps: components["schemas"]["CollectionStep"][];
-            /** @description `scheduled`, `asked`, `live`, `test`. */
-            trigger: string;
+            trigger: components["schemas"]["CollectTrigger"];
         };
         /**
-         * @description What is done, in this order; through another host, its first four come before.
+         * @description Stage of a collection, in order of execution. With a jump host, the first four stages run for
+         *     the jump host first.
          * @enum {string}
          */
         CollectionStage: "resolve" | "connect" | "handshake" | "authenticate" | "shell" | "read";
-        /** @description One thing done on the way, in order. */
+        /** @description One completed step of a collection. */
         CollectionStep: {
-            /** @description What was seen. */
+            /** @description Human-readable result, for example the resolved addresses. */
             detail: string;
             /**
              * Format: int64
-             * @description How long it took, milliseconds.
+             * @description Duration of the step in milliseconds.
              */
             duration_ms: number;
-            /** @description What. */
+            /** @description Stage that the step belongs to. */
             stage: components["schemas"]["CollectionStage"];
         };
-        /** @description One column of a shape. */
+        /** @description Column of a shape. */
         Column: {
             /** Format: int32 */
             decimals: number;
             instance: string;
             metric: string;
         };
-        /** @description Something said. */
+        /** @description Comment on an incident. */
         CommentRequest: {
+            /** @description Text for the timeline, 1 to 4,000 bytes. */
             text: string;
         };
         /**
-         * @description Which side of the threshold is bad.
+         * @description Side of the threshold that breaches it.
          * @enum {string}
          */
         Comparison: "above" | "below";
-        /** @description What must hold. */
+        /** @description Condition that a rule evaluates. */
         Condition: {
-            /** @description Which figure of the window. */
+            /** @description Aggregate of the values in the window. */
             aggregate?: components["schemas"]["Aggregate"];
             /**
              * Format: double
-             * @description Until here it stays so once it was.
+             * @description Value at which a firing alert resolves (hysteresis); the threshold if `None`.
              */
             clear_threshold?: number | null;
-            /** @description Which side is bad. */
+            /** @description Side that breaches the threshold. */
             compare?: components["schemas"]["Comparison"];
-            /** @description Patterns of instances, as `/data*,!/data/tmp`; each of them if none. */
+            /** @description Instance patterns, such as `/data*,!/data/tmp`; all instances if `None`. */
             instance?: string | null;
             /** @enum {string} */
             kind: "threshold";
-            /** @description Dotted name. */
+            /** @description Dotted metric name, such as `cpu.usage`. */
             metric: string;
             /**
              * Format: double
-             * @description From here on.
+             * @description Exclusive limit of normal values.
              */
             threshold: number;
-            /** @description Over how long; nothing for the latest value. */
+            /** @description Length of the window; ignored for the latest value. */
             window?: components["schemas"]["HumanDuration"];
         } | {
             /**
              * Format: double
-             * @description Until here it stays so once it was.
+             * @description Value at which a firing alert resolves (hysteresis); the threshold if `None`.
              */
             clear_threshold?: number | null;
-            /** @description Which side is bad. */
+            /** @description Side that breaches the threshold. */
             compare?: components["schemas"]["Comparison"];
-            /** @description Patterns of instances; each of them if none. */
+            /** @description Instance patterns; all instances if `None`. */
             instance?: string | null;
             /** @enum {string} */
             kind: "change";
-            /** @description Dotted name. */
+            /** @description Dotted metric name, such as `cpu.usage`. */
             metric: string;
-            /** @description How long before. */
+            /** @description Time between the ends of the two windows. */
             offset: components["schemas"]["HumanDuration"];
             /**
              * Format: double
-             * @description Percent of what it was.
+             * @description Exclusive limit of the change, in percent of the earlier mean.
              */
             threshold: number;
-            /** @description Averages over this long are compared. */
+            /** @description Length of the two windows whose means are compared. */
             window: components["schemas"]["HumanDuration"];
         } | {
-            /** @description Coming from below it (`above`: what grows too large), or from above. */
+            /** @description Direction: `above` if the metric grows to the target, `below` if it falls to the target. */
             compare?: components["schemas"]["Comparison"];
-            /** @description How soon is too soon. */
+            /** @description Maximum time until the target is reached. */
             horizon: components["schemas"]["HumanDuration"];
-            /** @description Patterns of instances; each of them if none. */
+            /** @description Instance patterns; all instances if `None`. */
             instance?: string | null;
             /** @enum {string} */
             kind: "forecast";
-            /** @description The line is drawn through this much of the past. */
+            /** @description Length of the history that the line is fitted to. */
             lookback: components["schemas"]["HumanDuration"];
-            /** @description Dotted name. */
+            /** @description Dotted metric name, such as `cpu.usage`. */
             metric: string;
             /**
              * Format: double
-             * @description What it must not reach.
+             * @description Value that must not be reached.
              */
             target: number;
         } | {
-            /** @description For how long. */
+            /** @description Minimum duration before the condition holds. */
             grace: components["schemas"]["HumanDuration"];
-            /** @description Patterns of instances; each that was there if none. */
+            /** @description Instance patterns; all instances observed before if `None`. */
             instance?: string | null;
             /** @enum {string} */
             kind: "absent";
-            /** @description Dotted name. */
+            /** @description Dotted metric name, such as `cpu.usage`. */
             metric: string;
         } | {
-            /** @description For how long. */
+            /** @description Minimum duration before the condition holds. */
             grace: components["schemas"]["HumanDuration"];
             /** @enum {string} */
             kind: "no_data";
         } | {
             /**
              * Format: double
-             * @description Until here it stays so once it was.
+             * @description Value at which a firing alert resolves (hysteresis); the threshold if `None`.
              */
             clear_threshold?: number | null;
-            /** @description Which side is bad. */
+            /** @description Side that breaches the threshold. */
             compare?: components["schemas"]["Comparison"];
-            /** @description What of it. */
+            /** @description Evaluated self-metric of the hub. */
             hub_metric: components["schemas"]["HubMetric"];
             /** @enum {string} */
             kind: "hub";
             /**
              * Format: double
-             * @description From here on.
+             * @description Exclusive limit of normal values.
              */
             threshold: number;
         };
-        /** @description How a test went, step by step. */
+        /** @description Result of a connection test with its steps. */
         ConnectionTestResponse: {
             cause: components["schemas"]["FailureCause"] | null;
             /** Format: int64 */
             duration_ms: number;
-            /** @description Why, in words. */
+            /** @description Error message of the failed stage. */
             error: string | null;
-            /** @description The key that it showed. */
+            /** @description Host key that the server offered. */
             host_key: string | null;
             ok: boolean;
             stage: components["schemas"]["CollectionStage"] | null;
-            /** @description What was done, in order. */
+            /** @description Completed steps, in order. */
             steps: components["schemas"]["CollectionStep"][];
         };
-        /** @description A new enrolment token. */
+        /** @description Settings of a new enrollment token. */
         CreateEnrollmentTokenRequest: {
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Lifetime in hours.
+             */
             expires_in_hours?: number;
-            /** @description What it is for. */
+            /** @description Label of the token. */
             name: string;
-            /** @description Of the hosts that come in by it. */
+            /** @description Tags of hosts that enroll with the token. */
             tags?: string[];
             /**
              * Format: int64
-             * @description How many agents may come.
+             * @description Number of agents that may enroll.
              */
             uses?: number;
         };
-        /** @description A new token. */
+        /** @description Settings of a new API token. */
         CreateTokenRequest: {
             /**
              * Format: int64
-             * @description Without it, it does not end by itself.
+             * @description Lifetime in days; without expiry if missing.
              */
             expires_in_days?: number | null;
-            /** @description What it is for. */
+            /** @description Label of the token. */
             name: string;
-            /** @description `viewer`, `operator`, `admin`, or `ingest` to only send snapshots. */
+            /** @description `viewer`, `operator` or `admin` up to the caller's role, or `ingest` for ingestion only. */
             scope: string;
         };
-        /** @description A new person. */
+        /** @description Settings of a new user. */
         CreateUserRequest: {
+            /** @description Tags that limit the visible hosts; empty for all hosts. */
             host_tags?: string[];
             name: string;
             password: string;
             role: components["schemas"]["Role"];
         };
-        /** @description An enrolment token; it is shown this once. */
+        /** @description New enrollment token; the secret is returned only here. */
         CreatedEnrollmentToken: components["schemas"]["EnrollmentTokenResponse"] & {
-            /** @description To paste into a shell of the machine that is to be watched. */
+            /** @description Shell command that installs and enrolls the agent on a host. */
             command: string;
+            /** @description Secret of the token (`pwe_`). */
             token: string;
         };
-        /** @description A token; it is shown this once. */
+        /** @description New API token; the secret is returned only here. */
         CreatedToken: components["schemas"]["TokenResponse"] & {
+            /** @description Secret of the token (`pwt_`). */
             token: string;
         };
-        /** @description How one enters, as people say it; what is not said stays as it is. */
+        /** @description Credentials of a server. Omitted secrets keep their stored value. */
         CredentialsRequest: {
             /** @enum {string} */
             kind: "password";
-            /** Format: password */
+            /**
+             * Format: password
+             * @description Password, 1 to 1,024 bytes; the stored one if omitted.
+             */
             password?: string | null;
         } | {
-            /** Format: password */
+            /**
+             * Format: password
+             * @description Text of the key file, at most 32 KiB; the stored one if omitted.
+             */
             key?: string | null;
             /** @enum {string} */
             kind: "key";
             /**
              * Format: password
-             * @description What the key is locked with.
+             * @description Passphrase of an encrypted key.
              */
             passphrase?: string | null;
         };
-        /** @description Get the current user. */
+        /** @description The current user with role and scope. */
         CurrentUserResponse: {
-            /** @description Logs in by name and password. */
+            /** @description Password login is possible. */
             has_password: boolean;
-            /** @description Sees hosts with one of these tags only; empty for all. */
+            /** @description Tags that limit the visible hosts; empty for all hosts. */
             host_tags: string[];
             /** Format: uuid */
             id: string;
             name: string;
-            /** @description One-time codes that are left. */
+            /** @description Number of unused recovery codes. */
             recovery_codes: number;
-            /** @description What this login or token may do; never more than the account. */
+            /** @description Role of the session or token; at most the role of the account. */
             role: components["schemas"]["Role"];
-            /** @description The second factor is on. */
+            /** @description Two-factor authentication is enabled. */
             totp_enabled: boolean;
         };
-        /** @description A code of the app. */
+        /** @description Confirmation of the two-factor setup. */
         EnableTotpRequest: {
-            /** @description What the app shows. */
+            /** @description Current 6-digit code of the app. */
             code: string;
-            /** @description As `POST` gave it. */
+            /** @description Setup token of the `POST` response. */
             setup_token: string;
         };
-        /** @description An agent that wants in. */
+        /** @description Enrollment of an agent. */
         EnrollRequest: {
             /**
              * Format: uuid
-             * @description The host's own id, made once on it.
+             * @description Id of the host, generated on the host.
              */
             host_id: string;
             host_name: string;
-            /** @description An enrolment token. */
+            /** @description Enrollment token (`pwe_`). */
             token: string;
         };
-        /** @description Who an agent is from now on; its secret is told this once. */
+        /** @description Credential of the enrolled agent; the secret is returned only here. */
         EnrollResponse: {
             /** Format: uuid */
             agent_id: string;
             secret: string;
         };
-        /** @description What lets agents in. */
+        /** @description Valid enrollment tokens, newest first. */
         EnrollmentTokenListResponse: {
             enrollment_tokens: components["schemas"]["EnrollmentTokenResponse"][];
         };
-        /** @description What lets agents in, without its secret. */
+        /** @description Enrollment token without its secret. */
         EnrollmentTokenResponse: {
+            /** @description User or token that created the token. */
             created_by: string;
             /** Format: int64 */
             created_ms: number;
@@ -2272,141 +2305,154 @@ export interface components {
             /** Format: uuid */
             id: string;
             name: string;
-            /** @description Of the hosts that come in by it. */
+            /** @description Tags of hosts that enroll with the token. */
             tags: string[];
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Number of agents that can still enroll.
+             */
             uses_left: number;
         };
-        /** @description Every error */
+        /** @description Envelope of all errors. */
         ErrorBody: {
             error: components["schemas"]["ErrorDetail"];
         };
-        /** @description What went wrong. */
+        /** @description Code and message of an error. */
         ErrorDetail: {
-            /** @description For programs; stays. */
+            /** @description Stable code for programs. */
             code: string;
-            /** @description For people; may change. */
+            /** @description Message for users; may change. */
             message: string;
         };
-        /** @description What is kept with an alert. */
+        /** @description Top consumers and movers, stored with an alert. */
         Explanation: {
             /**
              * Format: int64
-             * @description Since when the time before is counted.
+             * @description Start of the baseline, which ends at `from_ms`.
              */
             baseline_from_ms: number;
-            /** @description Largest first. */
+            /** @description Top consumers, largest usage first. */
             consumers: components["schemas"]["TopConsumer"][];
             /**
              * Format: int64
-             * @description The time that is explained, milliseconds since 1970.
+             * @description Start of the explained time, in milliseconds since 1970.
              */
             from_ms: number;
-            /** @description Furthest first. */
+            /** @description Top movers, highest score first. */
             movers: components["schemas"]["TopMover"][];
-            /** @description What consumers are ranked by. */
+            /** @description Resource that the consumers are ranked by. */
             resource: components["schemas"]["Resource"];
             /**
              * Format: int64
-             * @description Its end.
+             * @description End of the explained time, in milliseconds since 1970.
              */
             to_ms: number;
         };
         /**
-         * @description Why it came to nothing.
+         * @description Cause of a failed collection.
          * @enum {string}
          */
         FailureCause: "dns_failure" | "unreachable" | "timed_out" | "not_ssh" | "no_common_algorithm" | "host_key_changed" | "authentication_failed" | "invalid_private_key" | "connection_closed" | "command_failed" | "output_too_large" | "unparseable_output" | "internal";
-        /** @description A time at which it would have fired. */
+        /** @description Interval in which the rule would have fired. */
         FiringInterval: {
             /**
              * Format: int64
-             * @description When it would have fired.
+             * @description Time of firing, in milliseconds since 1970.
              */
             fired_ms: number;
-            /** @description Of which instance; empty where there are none. */
+            /** @description Instance of the metric; empty if the metric has no dimension. */
             instance: string;
             /**
              * Format: double
-             * @description The furthest beyond.
+             * @description Worst value while the rule fired.
              */
             peak_value: number | null;
             /**
              * Format: int64
-             * @description Since when the condition held, milliseconds since 1970.
+             * @description Start of the breach, in milliseconds since 1970.
              */
             pending_since_ms: number;
             /**
              * Format: int64
-             * @description When it would have ended; none if it would fire still.
+             * @description Time of resolution, in milliseconds since 1970; `None` if the alert would still fire.
              */
             resolved_ms: number | null;
         };
-        /** @description What servers come to together, by their last looks; at most a minute old. */
+        /** @description Totals of the last collections of all servers; at most a minute old. */
         FleetTotals: {
             /**
              * Format: int64
-             * @description When it was made.
+             * @description Time of the computation, Unix milliseconds.
              */
             computed_ms: number;
             /**
              * Format: double
-             * @description The mean of all, percent.
+             * @description Mean CPU usage in percent.
              */
             cpu: number | null;
             /**
              * Format: double
-             * @description Bytes.
+             * @description Total disk space in bytes.
              */
             disk_size: number;
             /**
              * Format: double
-             * @description Bytes.
+             * @description Used disk space in bytes.
              */
             disk_used: number;
             /**
              * Format: double
-             * @description Bytes.
+             * @description Total memory in bytes.
              */
             memory_total: number;
             /**
              * Format: double
-             * @description Bytes.
+             * @description Used memory in bytes.
              */
             memory_used: number;
-            /** @description Of how many there are figures. */
+            /** @description Number of servers with a summary. */
             servers: number;
-            /** @description The busiest. */
+            /** @description Servers with the highest CPU usage. */
             top_cpu: components["schemas"]["TopServer"][];
-            /** @description Those with the fullest filesystem. */
+            /** @description Servers with the fullest filesystems. */
             top_disk: components["schemas"]["TopServer"][];
-            /** @description Those with least memory left. */
+            /** @description Servers with the highest memory usage. */
             top_memory: components["schemas"]["TopServer"][];
         };
-        /** @description A filesystem that is fuller than the others. */
+        /** @description Fullest filesystem of a host. */
         FullestFilesystem: {
+            /** @description Mount point of the filesystem. */
             mount: string;
-            /** Format: double */
+            /**
+             * Format: double
+             * @description Used space in percent.
+             */
             percent: number;
         };
-        /** @description A time without points. */
+        /** @description Time range without samples. */
         Gap: {
             /** Format: int64 */
             from_ms: number;
-            reason: string;
+            /** @description `agent_stopped` or `data_lost`. */
+            reason: components["schemas"]["GapReason"];
             /** Format: int64 */
             to_ms: number;
         };
-        /** @description Whose alerts are one incident, and so one message. */
+        /**
+         * @description Reason of a gap.
+         * @enum {string}
+         */
+        GapReason: "agent_stopped" | "data_lost";
+        /** @description Grouping of alerts to incidents. Each incident sends its own notifications. */
         GroupBy: "host" | "rule" | {
-            /** @description Those of hosts with the same value of this tag (`environment` of `environment=production`). */
+            /** @description Alerts of hosts that share the value of this tag (`environment` of `environment=production`). */
             tag: string;
         };
-        /** @description Alerts of one host. */
+        /** @description Alerts of one host in a time range. */
         HostAlertsResponse: {
             alerts: components["schemas"]["AlertResponse"][];
         };
-        /** @description The past of one host, in columns. */
+        /** @description Recent snapshots of one host, in columns. */
         HostBackfill: {
             columns: components["schemas"]["Column"][];
             /** Format: uuid */
@@ -2418,54 +2464,54 @@ export interface components {
             t: number[];
             v: (number | null)[][];
         };
-        /** @description What a rule would have done at one host. */
+        /** @description Result of a backtest for one host. */
         HostBacktestResponse: {
-            /** @description By averages of minutes, not tick by tick. */
+            /** @description Evaluated on minute averages instead of raw samples. */
             downsampled: boolean;
             firing_intervals: components["schemas"]["FiringInterval"][];
             /** Format: uuid */
             host: string;
             name: string;
-            /** @description Values that were looked at. */
+            /** @description Number of evaluated values. */
             value_count: number;
         };
-        /** @description What changes rarely about a host. */
+        /** @description Properties of a host that change rarely. */
         HostFacts: {
             /**
-             * @description Version of the agent that looked.
+             * @description Version of the agent, or of the hub for agentless hosts.
              * @default
              */
             agent_version: string;
             /**
-             * @description Machine architecture.
+             * @description Machine architecture, for example `x86_64`.
              * @default
              */
             arch: string;
             /**
              * Format: int64
-             * @description When the kernel started, milliseconds since 1970.
+             * @description Boot time of the kernel, milliseconds since 1970.
              * @default 0
              */
             boot_time_ms: number;
             /**
              * Format: int32
-             * @description Logical processors.
+             * @description Number of logical processors.
              * @default 0
              */
             cores: number;
             /**
-             * @description Processor's own name.
+             * @description Model name of the processor.
              * @default
              */
             cpu_model: string;
             /**
-             * @description Kernel release.
+             * @description Kernel release, as in `uname -r`.
              * @default
              */
             kernel: string;
             /**
              * Format: int64
-             * @description Bytes of memory.
+             * @description Total memory in bytes.
              * @default 0
              */
             memory_bytes: number;
@@ -2475,23 +2521,26 @@ export interface components {
              */
             os: string;
         };
-        /** @description A page of hosts. */
+        /** @description Page of hosts, sorted by name. */
         HostListResponse: {
             hosts: components["schemas"]["HostResponse"][];
-            /** @description Give it back as `after` for the next page; none at the end. */
+            /** @description Value of `after` for the next page; `null` on the last page. */
             next: number | null;
             /**
              * Format: int64
-             * @description The hub's clock, by which hosts were last seen.
+             * @description Current time of the hub.
              */
             now_ms: number;
+            /** @description Number of visible hosts on all pages. */
             total: number;
         };
-        /** @description A host as the API shows it. */
+        /** @description Monitored host with its status. */
         HostResponse: {
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Clock of the host minus clock of the hub.
+             */
             clock_skew_ms: number | null;
-            /** @description How its figures come. */
             collection_method: components["schemas"]["CollectionMethod"];
             facts: components["schemas"]["HostFacts"] | null;
             /** Format: int64 */
@@ -2500,105 +2549,118 @@ export interface components {
             id: string;
             /** Format: int32 */
             interval_ms: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Time at which the hub received the last snapshot.
+             */
             last_seen_ms: number | null;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Timestamp of the last snapshot.
+             */
             last_snapshot_ms: number | null;
             name: string;
             status: components["schemas"]["HostStatus"];
-            /** @description What it is told apart by: `environment=production`. */
+            /** @description Tags such as `environment=production`. */
             tags: string[];
         };
-        /** @description Which hosts: by id or by tag; all where both are empty. */
+        /** @description Selects hosts by id or by tag. All hosts match if `hosts` and `tags` are empty. */
         HostSelector: {
-            /** @description But none with one of these. */
+            /** @description Tags that exclude a host, even if its id is listed. */
             exclude_tags?: string[];
-            /** @description These. */
+            /** @description Ids of selected hosts. */
             hosts?: string[];
-            /** @description Those with one of these tags. */
+            /** @description Tags that select a host; any of them is sufficient. */
             tags?: string[];
         };
         /**
-         * @description Whether snapshots come.
+         * @description Status of a host, derived from its last snapshot.
          * @enum {string}
          */
         HostStatus: "new" | "online" | "no_data" | "disabled";
         /**
-         * @description A figure of the hub itself.
+         * @description Self-metric of the hub that a rule can evaluate.
          * @enum {string}
          */
         HubMetric: "ingest_blocked" | "disk_budget_used" | "failed_notifications";
         /**
-         * @description A span of time: `10s`, `5m`, `1h30m`, `7d`
+         * @description Duration, for example `10s`, `5m`, `1h30m` or `7d`
          * @example 5m
          */
         HumanDuration: string;
         /**
-         * @description In what form.
+         * @description Format of the imported text.
          * @enum {string}
          */
         ImportFormat: "ssh_config" | "csv";
-        /** @description An incident with all that is known of it. */
+        /** @description Incident with timeline and notifications. */
         IncidentDetailResponse: {
             incident: components["schemas"]["IncidentResponse"];
-            /** @description Newest first. */
+            /** @description Notifications, newest first. */
             notifications: components["schemas"]["IncidentNotificationResponse"][];
-            /** @description Oldest first. */
+            /** @description Timeline, oldest entry first. */
             timeline: components["schemas"]["IncidentEventResponse"][];
         };
-        /** @description Something that happened to an incident. */
+        /**
+         * @description Kind of an entry in an incident's timeline.
+         * @enum {string}
+         */
+        IncidentEventKind: "fired" | "resolved" | "backfilled" | "silenced" | "silence_expired" | "acknowledged" | "unacknowledged" | "ack_expired" | "incident_resolved" | "notified" | "notification_retrying" | "notification_failed" | "comment";
+        /** @description Entry of an incident's timeline. */
         IncidentEventResponse: {
-            /** @description Who; empty for the hub itself. */
+            /** @description User or token; empty for the hub. */
             actor: string;
             /** Format: int64 */
             at_ms: number;
-            /** @description `fired`, `resolved`, `acknowledged`, `comment`, `told`… */
-            kind: string;
+            kind: components["schemas"]["IncidentEventKind"];
             text: string;
         };
-        /** @description What was, newest first. */
+        /** @description Page of incidents, newest first. */
         IncidentHistoryResponse: {
             incidents: components["schemas"]["IncidentResponse"][];
-            /** @description Give it back as `after` for the next page; none at the end. */
+            /** @description Value of `after` for the next page; `null` on the last page. */
             next: string | null;
         };
-        /** @description List open incidents. */
+        /** @description Open incidents visible to the caller. */
         IncidentListResponse: {
-            /** @description The worst and newest first. */
+            /** @description Firing and unacknowledged first, then by severity and time. */
             incidents: components["schemas"]["IncidentResponse"][];
             /**
              * Format: int64
-             * @description The hub's clock.
+             * @description Current time of the hub.
              */
             now_ms: number;
         };
-        /** @description A message of an incident. */
+        /** @description Notification of an incident to one channel. */
         IncidentNotificationResponse: {
             /** Format: int64 */
             attempts: number;
+            /** @description Name of the channel. */
             channel: string;
             /** Format: int64 */
             created_ms: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Earliest time of the next attempt.
+             */
             due_ms: number;
             error: string | null;
             /** Format: int64 */
             finished_ms: number | null;
             reason: string;
-            /** @description `waiting`, `sent`, `dead`, `skipped`. */
-            state: string;
+            state: components["schemas"]["NotificationState"];
         };
         /**
-         * @description How it stands.
+         * @description Phase of an incident, without acknowledgment.
          * @enum {string}
          */
         IncidentPhase: "open" | "flapping" | "resolved";
-        /** @description Alerts that belong together. */
+        /** @description Group of alerts with one timeline and one state. */
         IncidentResponse: {
             ack: components["schemas"]["Ack"] | null;
-            /** @description Those that one may see; the worst and newest first. */
+            /** @description Alerts visible to the caller, by severity and time, highest and newest first. */
             alerts: components["schemas"]["AlertResponse"][];
-            /** @description Alerts of it that fire. */
+            /** @description Number of visible alerts that fire. */
             firing_count: number;
             /** Format: uuid */
             id: string;
@@ -2607,52 +2669,59 @@ export interface components {
             phase: components["schemas"]["IncidentPhase"];
             /**
              * Format: int64
-             * @description When it was last over.
+             * @description Time since which no alert fires.
              */
             quiet_since_ms: number | null;
             /**
              * Format: int32
-             * @description How often it came back.
+             * @description Number of times the incident reopened.
              */
             reopen_count: number;
             severity: components["schemas"]["Severity"];
+            /** @description State shown to users, derived from phase and acknowledgment. */
+            state: components["schemas"]["IncidentState"];
             title: string;
         };
-        /** @description What the hub answers to `POST /ingest/metrics`, as JSON. */
+        /**
+         * @description State of an incident as shown to users.
+         * @enum {string}
+         */
+        IncidentState: "open" | "acknowledged" | "resolved";
+        /** @description JSON response of `POST /ingest/metrics`. */
         IngestResponse: {
             /**
-             * @description Snapshots taken in; durable when this is sent.
+             * @description Number of accepted snapshots; they are durable before the response is sent.
              * @default 0
              */
             accepted: number;
             /**
-             * @description Snapshots that were there already.
+             * @description Number of snapshots that were already stored.
              * @default 0
              */
             duplicates: number;
             /**
-             * @description The hub does not know this host's facts: send them along next time.
+             * @description Request to include the host facts in the next batch.
              * @default false
              */
             facts_requested: boolean;
             /**
              * Format: int32
-             * @description How often the hub wants a snapshot, milliseconds; none if it leaves that to the agent.
+             * @description Collection interval requested by the hub, milliseconds; `None` leaves it to the agent.
              * @default null
              */
             interval_ms: number | null;
             /**
-             * @description Snapshots that never will be taken in, by their place in the batch.
+             * @description Snapshots that are rejected permanently; sending them again has no effect.
              * @default []
              */
             rejected: components["schemas"]["RejectedSnapshot"][];
         };
         /**
-         * @description Where a look stands.
+         * @description State of a collection job.
          * @enum {string}
          */
         JobState: "waiting" | "delayed" | "active" | "completed" | "failed";
-        /** @description The last look. */
+        /** @description Result of the last collection. */
         LastCollection: {
             cause: components["schemas"]["FailureCause"] | null;
             /** Format: int64 */
@@ -2662,8 +2731,8 @@ export interface components {
             finished_ms: number;
         };
         /**
-         * @description What the hub says over `WS /api/ws/metrics` once something is subscribed to. Values are
-         *     integers scaled by their column's decimals.
+         * @description Message of the hub over `WS /api/ws/metrics` after the first subscription. Values are integers scaled by the
+         *     decimals of their column.
          */
         LiveMessage: {
             hosts: components["schemas"]["HostBackfill"][];
@@ -2709,13 +2778,13 @@ export interface components {
             /** @enum {string} */
             type: "error";
         };
-        /** @description What a login page must know. */
+        /** @description Options of the login page. */
         LoginOptionsResponse: {
-            /** @description Shortest password that is taken. */
+            /** @description Minimum length of a password in characters. */
             min_password_length: number;
-            /** @description There is no administrator yet: the link that the hub printed makes the first. */
+            /** @description No administrator exists; the setup link in the hub's log creates the first. */
             setup_required: boolean;
-            /** @description What to write on the button of single sign-on, where there is one. */
+            /** @description Label of the single sign-on button; `null` without single sign-on. */
             sso_label: string | null;
         };
         /** @description Credentials of a login. */
@@ -2727,43 +2796,46 @@ export interface components {
             /** @description Password in plain text. */
             password: string;
         };
-        /** @description Which alerts: all of these that are given must fit. */
+        /** @description Matches alerts by host, tag and rule. Every non-empty list must match. */
         Matcher: {
-            /** @description Of one of these hosts. */
+            /** @description Hosts of matching alerts; any host if empty. */
             hosts?: string[];
-            /** @description By one of these rules. */
+            /** @description Rules of matching alerts; any rule if empty. */
             rules?: string[];
-            /** @description Of hosts with one of these tags. */
+            /** @description Tags of matching hosts, any of them is sufficient; any host if empty. */
             tags?: string[];
         };
-        /** @description One metric of the catalogue. */
+        /** @description Definition of a metric in the catalog. */
         MetricDef: {
             /**
              * Format: int32
-             * @description Digits kept after the point.
+             * @description Number of stored decimals.
              */
             decimals: number;
-            /** @description What tells instances apart, or empty. */
+            /** @description Label of the instances, such as `interface`; empty without instances. */
             dimension: string;
-            /** @description One sentence. */
+            /** @description Description in one sentence. */
             help: string;
             kind: string;
             /** Format: double */
             max: number | null;
             /** Format: double */
             min: number;
-            /** @description Dotted. */
+            /** @description Dotted name of the metric. */
             name: string;
             rollup: string;
             unit: string;
         };
-        /** @description Messages, newest first. */
+        /** @description Notifications, newest first. */
         NotificationListResponse: {
             notifications: components["schemas"]["NotificationResponse"][];
         };
-        /** @description A message on its way, or what became of it. */
+        /** @description Notification of an incident to one channel. */
         NotificationResponse: {
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Number of delivery attempts.
+             */
             attempts: number;
             /** Format: uuid */
             channel: string;
@@ -2772,9 +2844,10 @@ export interface components {
             created_ms: number;
             /**
              * Format: int64
-             * @description Not tried before this.
+             * @description Earliest time of the next attempt.
              */
             due_ms: number;
+            /** @description Error of the last attempt. */
             error: string | null;
             /** Format: int64 */
             finished_ms: number | null;
@@ -2782,24 +2855,29 @@ export interface components {
             id: number;
             /** Format: uuid */
             incident: string;
+            /** @description Event of the incident that caused the notification. */
             reason: string;
             severity: string;
-            /** @description `waiting`, `sent`, `dead`, `skipped`. */
-            state: string;
+            state: components["schemas"]["NotificationState"];
             subject: string;
         };
-        /** @description Words of one's own in place of the usual ones, in the language of Jinja. */
+        /**
+         * @description State of a notification.
+         * @enum {string}
+         */
+        NotificationState: "pending" | "sent" | "failed" | "suppressed";
+        /** @description Custom title and text of notifications, as Jinja templates. */
         NotificationTemplate: {
-            /** @description Of the text; the usual one if empty. */
+            /** @description Template of the text; the default text if empty. */
             text?: string;
-            /** @description Of the title; the usual one if empty. */
+            /** @description Template of the title; the default title if empty. */
             title?: string;
         };
-        /** @description The present password. */
+        /** @description Current password, for confirmation. */
         PasswordRequest: {
             password: string;
         };
-        /** @description One process at one tick. */
+        /** @description Process in a snapshot. */
         ProcessRow: {
             command: string;
             /** Format: double */
@@ -2822,7 +2900,7 @@ export interface components {
             /** Format: int64 */
             write_bytes?: number;
         };
-        /** @description A process summed up over some time. */
+        /** @description Usage of a process in a range. */
         ProcessUsage: {
             command: string;
             /** Format: double */
@@ -2840,7 +2918,10 @@ export interface components {
             pid: number;
             /** Format: int64 */
             read_bytes: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Number of snapshots that contain the process.
+             */
             rows: number;
             /** Format: int64 */
             started_ms: number;
@@ -2848,7 +2929,7 @@ export interface components {
             /** Format: int64 */
             write_bytes: number;
         };
-        /** @description Processes of one tick. */
+        /** @description Process counts and top processes of a snapshot. */
         Processes: {
             top?: components["schemas"]["ProcessRow"][] | null;
         } & {
@@ -2858,7 +2939,7 @@ export interface components {
         ProcessesResponse: {
             /**
              * Format: int64
-             * @description Time that there are rows of.
+             * @description Duration covered by snapshots with processes.
              */
             covered_ms: number;
             /** Format: int64 */
@@ -2868,9 +2949,10 @@ export interface components {
             processes: components["schemas"]["ProcessUsage"][];
             /** Format: int64 */
             to_ms: number;
+            /** @description Number of processes before `limit`. */
             total: number;
         };
-        /** @description Queue statistics. */
+        /** @description Statistics of the collection queue. */
         QueueStatsResponse: {
             /** Format: int64 */
             active: number;
@@ -2878,58 +2960,61 @@ export interface components {
             completed: number;
             /**
              * Format: int64
-             * @description Not due yet.
+             * @description Jobs that are not due yet.
              */
             delayed: number;
             /** Format: int64 */
             failed: number;
             /**
              * Format: int64
-             * @description Of those, failed.
+             * @description Jobs that failed within the last hour.
              */
             failed_last_hour: number;
             /**
              * Format: int64
-             * @description Done within the last hour.
+             * @description Jobs that finished within the last hour.
              */
             finished_last_hour: number;
             /**
              * Format: int64
-             * @description How late those that are due are, at most, milliseconds.
+             * @description Maximum delay of the jobs that are due, milliseconds.
              */
             max_delay_ms: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Maximum duration of the jobs of the last hour, milliseconds.
+             */
             max_duration_ms: number;
             /**
              * Format: int64
-             * @description Mean time of one of those, milliseconds.
+             * @description Mean duration of the jobs of the last hour, milliseconds.
              */
             mean_duration_ms: number | null;
             /** Format: int64 */
             now_ms: number;
-            /** @description Connections that this hub holds for the next look. */
+            /** @description SSH connections that this hub keeps open between collections. */
             open_connections: number;
             paused: boolean;
             /**
              * Format: int64
-             * @description Due, and not begun.
+             * @description Jobs that are due.
              */
             waiting: number;
-            /** @description Looks at one time, of this hub. */
+            /** @description Maximum number of concurrent collections of this hub. */
             workers: number;
         };
-        /** @description Hours in which a channel keeps what it has to say. */
+        /** @description Weekly hours in which a channel collects notifications for a digest. */
         QuietHours: {
-            /** @description What is as bad as this is told all the same. */
+            /** @description Minimum severity that is sent during quiet hours. */
             except_severity?: components["schemas"]["Severity"];
-            /** @description When. */
+            /** @description Weekly hours without notifications. */
             window: components["schemas"]["WeeklyWindow"];
         };
-        /** @description The last minutes: whole snapshots, or columns of the metrics asked for. */
+        /** @description Recent window of a host: snapshots, or columns of the requested metrics. */
         RecentResponse: {
             /**
              * Format: int64
-             * @description Give it back as `before` for the page of earlier ones.
+             * @description Value of `before` for the next page of older snapshots; `null` on the last page.
              */
             before: number | null;
             /** Format: uuid */
@@ -2938,93 +3023,95 @@ export interface components {
             snapshots?: components["schemas"]["Snapshot"][];
             times?: number[];
         };
+        /** @description Metric of one instance, with one value per snapshot. */
         RecentSeries: {
             instance: string;
             metric: string;
             unit: string | null;
             values: (number | null)[];
         };
-        /** @description Codes for who lost the app; shown once. */
+        /** @description Recovery codes, shown only in this response. */
         RecoveryCodes: {
             recovery_codes: string[];
         };
-        /** @description One refused snapshot. */
+        /** @description Permanently rejected snapshot of a batch. */
         RejectedSnapshot: {
-            /** @description For programs. */
+            /** @description Stable error code for programs. */
             code: string;
-            /** @description Place in the batch, from 0. */
+            /** @description Index in the batch, starting at 0. */
             index: number;
-            /** @description For people. */
+            /** @description Human-readable reason of the rejection. */
             message: string;
         };
         /**
-         * @description What processes are ranked by.
+         * @description Resource that processes are ranked by.
          * @enum {string}
          */
         Resource: "cpu" | "memory" | "io" | "open_files";
         /**
-         * @description What an account may do.
+         * @description Role of an account, lowest rights first.
          * @enum {string}
          */
         Role: "viewer" | "operator" | "admin";
-        /** @description One rule. */
+        /** @description Alert rule: condition, hold time, severity, grouping and host selector. */
         Rule: {
-            /** @description What must hold. */
+            /** @description Condition that must hold to fire. */
             condition: components["schemas"]["Condition"];
-            /** @description Whether anybody looks. */
+            /** @description Disabled rules are not evaluated. */
             enabled?: boolean;
-            /** @description Without a break for so long. */
+            /** @description Time for which the condition must hold without interruption. */
             for?: components["schemas"]["HumanDuration"];
-            /** @description What is told of at once. */
+            /** @description Grouping of alerts to incidents. */
             group_by?: components["schemas"]["GroupBy"];
-            /** @description Whom it looks at. */
+            /** @description Hosts that the rule is evaluated on. */
             hosts?: components["schemas"]["HostSelector"];
             /**
              * Format: uuid
-             * @description For ever.
+             * @description Stable identifier of the rule (UUIDv7).
              */
             id?: string;
-            /** @description What people call it. */
+            /** @description Display name of the rule. */
             name: string;
-            /** @description What to do about it: shown with each alert. */
+            /** @description Instructions, shown with each alert of the rule. */
             runbook?: string;
-            /** @description How bad it is. */
+            /** @description Severity of the rule's alerts. */
             severity?: components["schemas"]["Severity"];
         };
-        /** @description What a file brought. */
+        /** @description Number of imported rules by outcome. */
         RuleImportResponse: {
             created: number;
             unchanged: number;
             updated: number;
         };
-        /** @description Rules. */
+        /** @description All alert rules. */
         RuleListResponse: {
             rules: components["schemas"]["RuleResponse"][];
         };
-        /** @description A rule, and how it stands. */
+        /** @description Alert rule with its state. */
         RuleResponse: {
-            /** @description One that every hub begins with. */
+            /** @description Rule that a new hub contains. */
             builtin: boolean;
-            /** @description Its alerts that fire, of hosts that one may see. */
+            /** @description Number of firing alerts of hosts that the caller may view. */
             firing_count: number;
-            /** @description Made of thresholds of hosts without an agent, and changed there. */
+            /** @description Derived from the thresholds of agentless hosts; read-only. */
             managed: boolean;
             rule: components["schemas"]["Rule"];
-            /** @description What it asks, in words. */
+            /** @description Description of the condition. */
             summary: string;
         };
-        /** @description One series; as many values as there are times. */
+        /** @description Metric of one instance, with one value per timestamp. */
         Series: {
             instance: string;
+            /** @description Maximum of each point; only with points of several samples. */
             max?: (number | null)[];
             metric: string;
-            /** @description Where a point is more than one tick. */
+            /** @description Minimum of each point; only with points of several samples. */
             min?: (number | null)[];
             unit: string | null;
-            /** @description Average of each point. */
+            /** @description Mean of each point, or the sample. */
             v: (number | null)[];
         };
-        /** @description Series of one host over a range. */
+        /** @description Series of one host in a range. */
         SeriesResponse: {
             /** Format: int64 */
             from_ms: number;
@@ -3034,102 +3121,119 @@ export interface components {
             series: components["schemas"]["Series"][];
             /**
              * Format: int64
-             * @description Width of a point; 0 where each tick is one.
+             * @description Width of a point; 0 if each point is one sample.
              */
             step_ms: number;
-            /** @description Times of the points, milliseconds since 1970. */
+            /** @description Timestamps of the points, milliseconds since 1970. */
             t: number[];
             tier: components["schemas"]["Tier"];
             /** Format: int64 */
             to_ms: number;
         };
-        /** @description One line. */
+        /** @description Entry of the imported text. */
         ServerImportEntry: {
             address: string;
-            /** @description Why it can't be. */
+            /** @description Reason why the entry is invalid. */
             error: string | null;
-            /** @description There is one of that name: it stays as it is. */
+            /** @description A server or host with this name exists and is left unchanged. */
             exists: boolean;
+            /** @description Line number, from 1. */
             line: number;
             name: string;
         };
-        /** @description Servers as somebody has them. */
+        /** @description Text to import, with defaults for all entries. */
         ServerImportRequest: {
             credentials?: components["schemas"]["CredentialsRequest"] | null;
-            /** @description Only says what would be. */
+            /** @description Validates the entries without saving them. */
             dry_run?: boolean;
+            /** @description Collection of the imported servers is enabled. */
             enabled?: boolean;
             format: components["schemas"]["ImportFormat"];
+            /** @description Interval of entries without an interval; default: `15m`. */
             interval?: string | null;
-            /** @description Of all, beside those of a line. */
+            /** @description Tags of all entries, in addition to their own. */
             tags?: string[];
+            /** @description Content of the file. */
             text: string;
-            /** @description Where a line says none. */
+            /** @description User of entries without a user. */
             user?: string | null;
         };
-        /** @description What a text brought. */
+        /** @description Result of an import. */
         ServerImportResponse: {
-            /** @description How many are new. */
+            /** @description Number of new servers. */
             created: number;
             servers: components["schemas"]["ServerImportEntry"][];
         };
-        /** @description Servers by name. */
+        /** @description Visible servers, sorted by name. */
         ServerListResponse: {
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Current time of the hub.
+             */
             now_ms: number;
             servers: components["schemas"]["ServerResponse"][];
         };
-        /** @description A server that somebody wants. */
+        /** @description Configuration and credentials of a server to create or replace. */
         ServerRequest: {
-            /** @description Name or address. */
+            /** @description DNS name or IP address. */
             address: string;
+            /** @description Credentials of the login. */
             credentials: components["schemas"]["CredentialsRequest"];
-            /** @description Whether it is looked at. */
+            /** @description Whether the server is collected on its schedule. */
             enabled?: boolean;
-            /** @description How often it is looked at: `15m`, at least a minute. */
+            /** @description Interval of scheduled collections, for example `15m`; 60s to 1d. */
             interval?: string;
             /**
              * Format: uuid
-             * @description Through which other server; its credentials are used there.
+             * @description Server that is used as jump host, with its own credentials.
              */
             jump?: string | null;
-            /** @description What people call it, and its host. */
+            /** @description Display name of the server and its host. */
             name: string;
-            /** Format: int32 */
+            /**
+             * Format: int32
+             * @description TCP port of the SSH service.
+             */
             port?: number;
-            /** @description Of its host. */
+            /** @description Tags of the host. */
             tags?: string[];
+            /** @description Alert thresholds of the host. */
             thresholds?: components["schemas"]["Thresholds"];
+            /** @description Login name on the server. */
             user: string;
             /**
              * Format: int64
-             * @description Of the server as it was shown, so that nobody's change is lost; the newest without.
+             * @description Version that the change is based on; a conflict if the server has another. The current version if
+             *     omitted.
              */
             version?: number | null;
         };
-        /** @description A host without an agent. What opens its door is not shown. */
+        /** @description Agentless host with its collection state, without credentials. */
         ServerResponse: {
             address: string;
             auth_method: components["schemas"]["AuthMethod"];
             blocked: components["schemas"]["BlockedReason"] | null;
             enabled: boolean;
-            /** @description The key that it must show. */
+            /** @description Pinned host key. */
             host_key: string | null;
             /** Format: uuid */
             id: string;
             interval: string;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description Server through which the connection is made.
+             */
             jump: string | null;
             last: components["schemas"]["LastCollection"] | null;
             /**
              * Format: int64
-             * @description When a look last brought something.
+             * @description Time of the last successful collection.
              */
             last_success_ms: number | null;
             name: string;
             /**
              * Format: int64
-             * @description When it is looked at next.
+             * @description Time of the next scheduled collection.
              */
             next_run_ms: number | null;
             /** Format: int32 */
@@ -3140,160 +3244,164 @@ export interface components {
             user: string;
             /**
              * Format: int64
-             * @description Rises with each change: send it back with yours.
+             * @description Version of the configuration; send it with a change to detect concurrent changes.
              */
             version: number;
         };
-        /** @description What the last look saw, of the last hour or of two intervals. */
+        /** @description Values of the last collection: at most an hour old, or two intervals. */
         ServerSummary: {
             /**
              * Format: int64
-             * @description When, by the hub's clock.
+             * @description Time of the snapshot by the hub's clock, Unix milliseconds.
              */
             at_ms: number;
             /**
              * Format: double
-             * @description Of all processors' time, percent.
+             * @description CPU usage of all cores in percent.
              */
             cpu: number | null;
             disk: components["schemas"]["FullestFilesystem"] | null;
             /**
              * Format: double
-             * @description Of all filesystems, bytes.
+             * @description Size of all filesystems in bytes.
              */
             disk_size: number | null;
             /**
              * Format: double
-             * @description Of all filesystems, bytes.
+             * @description Used space of all filesystems in bytes.
              */
             disk_used: number | null;
             /**
              * Format: double
-             * @description Of the last minute.
+             * @description Load average over one minute.
              */
             load: number | null;
             /**
              * Format: double
-             * @description Percent.
+             * @description Used memory in percent.
              */
             memory: number | null;
             /**
              * Format: double
-             * @description Bytes.
+             * @description Total memory in bytes.
              */
             memory_total: number | null;
             /**
              * Format: double
-             * @description Bytes.
+             * @description Used memory in bytes.
              */
             memory_used: number | null;
             /**
              * Format: double
-             * @description Since it started.
+             * @description Uptime of the host in seconds.
              */
             uptime_s: number | null;
         };
-        /** @description Browsers that are logged in. */
+        /** @description Valid sessions of the current user. */
         SessionListResponse: {
             sessions: components["schemas"]["SessionResponse"][];
         };
-        /** @description A browser that is logged in. */
+        /** @description Browser session of the current user. */
         SessionResponse: {
             address: string;
             /** Format: int64 */
             created_ms: number;
-            /** @description The one that asks. */
+            /** @description Session of this request. */
             current: boolean;
             /** Format: int64 */
             last_used_ms: number;
             user_agent: string;
         };
-        /** @description The first administrator. */
+        /** @description Account of the first administrator. */
         SetupRequest: {
             name: string;
             password: string;
-            /** @description From the link that the hub printed when it started. */
+            /** @description Secret of the setup link in the hub's log. */
             secret: string;
         };
         /**
-         * @description How bad it is.
+         * @description Severity of an alert, from low to high.
          * @enum {string}
          */
         Severity: "info" | "warning" | "critical";
-        /** @description A signed token of some minutes. */
+        /** @description Signed token (JWT) with a lifetime of minutes. */
         SignedTokenResponse: {
             /** Format: int64 */
             expires_in_s: number;
-            /** @description For `Authorization: Bearer`, or `?token=` of the WebSocket. */
+            /** @description Token for `Authorization: Bearer`, or for `?token=` of the WebSocket. */
             token: string;
         };
-        /** @description A time in which some alerts tell nobody; they stand in the books as ever. */
+        /** @description Time in which matching alerts send no notifications. Alerts are recorded nevertheless. */
         Silence: {
-            /** @description Why. */
+            /** @description Free text, such as the reason. */
             comment: string;
-            /** @description Who made it. */
+            /** @description Name of the creating user. */
             created_by: string;
             /**
              * Format: int64
-             * @description When, milliseconds since 1970.
+             * @description Creation time, in milliseconds since 1970.
              */
             created_ms: number;
             /**
              * Format: int64
-             * @description Until when; for good if none.
+             * @description Exclusive end, in milliseconds since 1970; unlimited if `None`.
              */
             ends_ms: number | null;
             /**
              * Format: uuid
-             * @description For ever.
+             * @description Stable identifier of the silence (UUIDv7).
              */
             id: string;
-            /** @description Which alerts. */
+            /** @description Alerts that are silenced. */
             matcher: components["schemas"]["Matcher"];
             /**
              * Format: int64
-             * @description From when.
+             * @description Start, in milliseconds since 1970.
              */
             starts_ms: number;
             weekly: components["schemas"]["WeeklyWindow"] | null;
         };
-        /** @description Silences. */
+        /** @description Silences of the visible hosts, expired ones last. */
         SilenceListResponse: {
             silences: components["schemas"]["SilenceResponse"][];
         };
-        /** @description A silence that somebody wants. */
+        /** @description Settings of a silence. */
         SilenceRequest: {
-            /** @description Why. */
+            /** @description Reason of the silence, at most 1,000 bytes. */
             comment?: string;
             /**
              * Format: int64
-             * @description For good if none.
+             * @description End; unlimited if missing.
              */
             ends_ms?: number | null;
-            /** @description Which alerts; all if empty. */
+            /** @description Alerts to silence; all alerts if empty. */
             matcher?: components["schemas"]["Matcher"];
             /**
              * Format: int64
-             * @description From now on if none.
+             * @description Start; default: now.
              */
             starts_ms?: number | null;
             weekly?: components["schemas"]["WeeklyWindow"] | null;
         };
-        /** @description A silence, and whether it holds now. */
+        /** @description Silence with its current state. */
         SilenceResponse: {
+            /** @description Suppresses notifications now. */
             active: boolean;
-            /** @description Over for good. */
+            /** @description Ended and will not become active again. */
             expired: boolean;
             silence: components["schemas"]["Silence"];
         };
         /**
-         * @description One snapshot: metrics stand in it by their dotted names, nested, instances by key:
+         * @description Snapshot of a host. Dotted metric names are nested, instances are keys:
          *     `{"cpu": {"usage": 12.5, "core": {"0": {"usage": 10}}}}`.
          */
         Snapshot: {
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description Boot id of the kernel.
+             */
             boot?: string | null;
-            /** @description Collectors that failed, and why. */
+            /** @description Errors by the name of the failed collector. */
             errors?: {
                 [key: string]: string;
             } | null;
@@ -3304,25 +3412,29 @@ export interface components {
             /** Format: int32 */
             interval_ms?: number | null;
             processes?: components["schemas"]["Processes"] | null;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Number of the snapshot since the agent started.
+             */
             seq?: number | null;
             timestamp?: components["schemas"]["Timestamp"] | null;
         } & {
             [key: string]: unknown;
         };
-        /** @description Everything at one second. */
+        /** @description Snapshot of a host at a point in time. */
         SnapshotResponse: {
             /** Format: int64 */
             at_ms: number;
             /**
              * Format: int64
-             * @description Of what it is made: one tick, a minute, an hour.
+             * @description Resolution of the values: the collection interval, one minute or one hour.
              */
             resolution_ms: number;
             snapshot: components["schemas"]["Snapshot"];
         };
-        /** @description What history takes and how long it is kept. */
+        /** @description Disk usage and retention of the history. */
         StorageResponse: {
+            /** @description Database: `sqlite` or `postgresql`. */
             backend: string;
             /** Format: int64 */
             budget_bytes: number;
@@ -3332,7 +3444,7 @@ export interface components {
             hour_bytes: number;
             /** Format: int64 */
             hour_retention_s: number;
-            /** @description Why nothing is taken in, while that is so. */
+            /** @description Reason why ingestion is blocked; `null` while it is not. */
             ingest_blocked: string | null;
             /** Format: int64 */
             minute_bytes: number;
@@ -3365,14 +3477,24 @@ export interface components {
                 [key: string]: number;
             };
         };
-        /** @description Hub status. */
+        /** @description Status of the hub and its process. */
         SystemResponse: {
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Snapshots accepted since the start.
+             */
             accepted_snapshots: number;
-            /** Format: double */
+            /**
+             * Format: double
+             * @description CPU time of the process since its start.
+             */
             cpu_seconds: number | null;
+            /** @description Number of known hosts. */
             hosts: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Resident memory of the process.
+             */
             memory_bytes: number | null;
             /** Format: int64 */
             now_ms: number;
@@ -3382,60 +3504,60 @@ export interface components {
             version: string;
             websocket_clients: number;
         };
-        /** @description All tags of a host. */
+        /** @description Complete list of a host's tags. */
         TagsRequest: {
             tags: string[];
         };
-        /** @description What a template makes of the newest incident. */
+        /** @description Rendered template with its variables. */
         TemplatePreviewResponse: {
-            /** @description All that a template may name. */
-            message: Record<string, never>;
+            /** @description Variables of the template: the notification of the newest incident or an example. */
+            notification: Record<string, never>;
             text: string;
             title: string;
         };
-        /** @description A channel before it is kept, or as it is with changes. */
+        /** @description Unsaved channel to test. */
         TestChannelRequest: {
             channel: components["schemas"]["ChannelRequest"];
             /**
              * Format: uuid
-             * @description Whose secrets stay where they are left out.
+             * @description Saved channel whose secrets are used if the request contains none.
              */
             id?: string | null;
         };
-        /** @description Whether a channel was heard. */
+        /** @description Outcome of a test notification. */
         TestNotificationResponse: {
             delivered: boolean;
-            /** @description Why not. */
+            /** @description Delivery error; `null` if delivered. */
             error: string | null;
         };
-        /** @description A server that may be there already, to be tried before it is kept. */
+        /** @description Unsaved server to test. */
         TestServerRequest: {
             /**
              * Format: uuid
-             * @description Whose credentials are used where none are said.
+             * @description Saved server whose credentials are used if the request contains none.
              */
             id?: string | null;
             server: components["schemas"]["ServerRequest"];
         };
-        /** @description When people are told, percent; not where there is no number. */
+        /** @description Alert thresholds of a server in percent; no alert for a threshold of `null`. */
         Thresholds: {
             /**
              * Format: double
-             * @description Of the processors' time.
+             * @description Threshold of the CPU usage.
              */
             cpu?: number | null;
             /**
              * Format: double
-             * @description Of each filesystem.
+             * @description Threshold of the usage of each filesystem.
              */
             disk?: number | null;
             /**
              * Format: double
-             * @description Of the memory.
+             * @description Threshold of the memory usage.
              */
             memory?: number | null;
         };
-        /** @description One host's tick. */
+        /** @description Accepted snapshot of one host. */
         TickEntry: {
             errors?: {
                 [key: string]: string;
@@ -3453,121 +3575,135 @@ export interface components {
             v: (number | null)[];
         };
         /**
-         * @description How fine points are kept.
+         * @description Resolution of stored values.
          * @enum {string}
          */
         Tier: "raw" | "1m" | "1h";
+        /** @description Milliseconds since 1970, or RFC 3339. */
         Timestamp: number | string;
-        /** @description List your API tokens. */
+        /** @description API tokens of the current user, oldest first. */
         TokenListResponse: {
             tokens: components["schemas"]["TokenResponse"][];
         };
-        /** @description A token of a script, without its secret. */
+        /** @description API token without its secret. */
         TokenResponse: {
             /** Format: int64 */
             created_ms: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Time of expiry; `null` for tokens without expiry.
+             */
             expires_ms: number | null;
             /** Format: uuid */
             id: string;
             /** Format: int64 */
             last_used_ms: number | null;
             name: string;
-            /** @description `ingest` only sends snapshots; else a role. */
+            /** @description `viewer`, `operator` or `admin`, or `ingest` for ingestion only. */
             scope: string;
         };
-        /** @description A process that used much. */
+        /** @description Process with a high usage of the resource. */
         TopConsumer: {
             /**
              * Format: double
-             * @description How much before; none where it was not among the largest.
+             * @description Mean usage before; `None` if the process was not a top process then.
              */
             baseline: number | null;
-            /** @description Command line. */
+            /** @description Command line, at most 200 characters. */
             command: string;
             /**
              * Format: double
-             * @description How much, on average, while the condition held.
+             * @description Mean usage while the condition held.
              */
             current: number;
-            /** @description The kernel's short name. */
+            /** @description Short name of the process (`comm`). */
             name: string;
             /**
              * Format: int32
-             * @description Process id.
+             * @description Process id on the host.
              */
             pid: number;
-            /** @description Owner. */
+            /** @description User that owns the process. */
             user: string;
         };
-        /** @description A metric that moved. */
+        /** @description Series whose mean changed much more than it usually varies. */
         TopMover: {
             /**
              * Format: double
-             * @description Its average before.
+             * @description Mean value during the baseline.
              */
             baseline: number;
             /**
              * Format: double
-             * @description Its average while the condition held.
+             * @description Mean value while the condition held.
              */
             current: number;
-            /** @description Of which instance; empty where there are none. */
+            /** @description Instance of the metric; empty if the metric has no dimension. */
             instance: string;
-            /** @description Dotted name. */
+            /** @description Dotted metric name, such as `cpu.usage`. */
             metric: string;
             /**
              * Format: double
-             * @description How far it moved, in its own usual deviations.
+             * @description Difference of the means, in usual deviations of the series.
              */
             score: number;
         };
-        /** @description A server that has most of something. */
+        /** @description Server with a high usage of a resource. */
         TopServer: {
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description Identifier of the server and its host.
+             */
             id: string;
-            /** @description Of disks: which. */
+            /** @description Mount point; only for disks. */
             mount: string | null;
+            /** @description Display name of the server. */
             name: string;
-            /** Format: double */
+            /**
+             * Format: double
+             * @description Usage of the resource in percent.
+             */
             percent: number;
         };
-        /** @description A second factor that is not on yet. */
+        /** @description Secret for an authenticator app; two-factor authentication is not enabled yet. */
         TotpSetupResponse: {
-            /** @description That QR code: the path of an SVG of `size` × `size`. */
+            /** @description QR code of `uri`: path of an SVG of `size` × `size`. */
             qr_path: string;
-            /** @description To type into an app (base32). */
+            /** @description Secret to type into an app (base32). */
             secret: string;
-            /** @description To be given back with the first code. */
+            /** @description Token to send back with the first code; valid for 15 minutes. */
             setup_token: string;
-            /** Format: int32 */
+            /**
+             * Format: int32
+             * @description Width and height of the QR code in modules.
+             */
             size: number;
-            /** @description What a QR code tells an app. */
+            /** @description Provisioning URI (`otpauth://`) for an app. */
             uri: string;
         };
-        /** @description What is to change; what is not named stays. */
+        /** @description Changes of a user; missing fields keep their value. */
         UpdateUserRequest: {
             enabled?: boolean | null;
             host_tags?: string[] | null;
-            /** @description A new password; their browsers are logged out. */
+            /** @description New password; ends all sessions of the user. */
             password?: string | null;
             role?: components["schemas"]["Role"] | null;
-            /** @description `false` switches the second factor off, for who lost it. */
+            /** @description `false` disables two-factor authentication, for users who lost their device. */
             totp_enabled?: boolean | null;
         };
-        /** @description People. */
+        /** @description User accounts, sorted by name. */
         UserListResponse: {
             users: components["schemas"]["UserResponse"][];
         };
-        /** @description A person. */
+        /** @description User account without secrets. */
         UserResponse: {
             /** Format: int64 */
             created_ms: number;
-            /** @description May enter. */
+            /** @description Login and tokens are allowed. */
             enabled: boolean;
-            /** @description Logs in by name and password. */
+            /** @description Password login is possible. */
             has_password: boolean;
-            /** @description Sees hosts with one of these tags only; empty for all. */
+            /** @description Tags that limit the visible hosts; empty for all hosts. */
             host_tags: string[];
             /** Format: uuid */
             id: string;
@@ -3575,25 +3711,25 @@ export interface components {
             last_login_ms: number | null;
             name: string;
             role: components["schemas"]["Role"];
-            /** @description The login service vouches for them. */
+            /** @description Account of the identity provider. */
             sso: boolean;
-            /** @description The second factor is on. */
+            /** @description Two-factor authentication is enabled. */
             totp_enabled: boolean;
         };
-        /** @description A stretch of some days of the week. */
+        /** @description Daily time range on some days of the week, in a time zone. */
         WeeklyWindow: {
-            /** @description `mon` to `sun`, on which it begins; every day if empty. */
+            /** @description Days on which the window starts, `mon` to `sun`; every day if empty. */
             days?: string[];
-            /** @description `22:00`. */
+            /** @description Start of the window, such as `22:00`. */
             from: string;
-            /** @description Where these times are, as `Europe/Berlin`; UTC if empty. */
+            /** @description IANA time zone, such as `Europe/Berlin`; UTC if empty. */
             timezone?: string;
-            /** @description `07:00`; of the next day if it is not later. */
+            /** @description End of the window, such as `07:00`; on the next day if it is not after the start. */
             to: string;
         };
     };
     responses: {
-        /** @description The request can't be understood */
+        /** @description Invalid request */
         Error400: {
             headers: {
                 [name: string]: unknown;
@@ -3602,7 +3738,7 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description Nobody we know, or a credential that is not good any more */
+        /** @description Missing or expired credentials */
         Error401: {
             headers: {
                 [name: string]: unknown;
@@ -3611,7 +3747,7 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description Not by this role, or from this page */
+        /** @description Role or origin not allowed */
         Error403: {
             headers: {
                 [name: string]: unknown;
@@ -3620,7 +3756,7 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description There is none, or none that one may see */
+        /** @description Not found, or not visible to the caller */
         Error404: {
             headers: {
                 [name: string]: unknown;
@@ -3629,7 +3765,7 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description The request took too long to come in */
+        /** @description Request timeout */
         Error408: {
             headers: {
                 [name: string]: unknown;
@@ -3638,7 +3774,7 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description Not as things stand */
+        /** @description Conflict with the current state */
         Error409: {
             headers: {
                 [name: string]: unknown;
@@ -3647,7 +3783,7 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description The body is too large */
+        /** @description Body too large */
         Error413: {
             headers: {
                 [name: string]: unknown;
@@ -3656,7 +3792,7 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description The body is of another type */
+        /** @description Unsupported content type */
         Error415: {
             headers: {
                 [name: string]: unknown;
@@ -3665,7 +3801,7 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description Understood, but it can't be */
+        /** @description Validation failed */
         Error422: {
             headers: {
                 [name: string]: unknown;
@@ -3674,7 +3810,7 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description This connection can't become a WebSocket */
+        /** @description WebSocket upgrade required */
         Error426: {
             headers: {
                 [name: string]: unknown;
@@ -3683,7 +3819,7 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description Too often; Retry-After tells when to come again */
+        /** @description Rate limit exceeded; see Retry-After */
         Error429: {
             headers: {
                 [name: string]: unknown;
@@ -3692,7 +3828,7 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description The hub made a mistake */
+        /** @description Internal error */
         Error500: {
             headers: {
                 [name: string]: unknown;
@@ -3701,7 +3837,7 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description The login service does not answer as it should */
+        /** @description Identity provider error */
         Error502: {
             headers: {
                 [name: string]: unknown;
@@ -3710,7 +3846,7 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description Not now; Retry-After tells when */
+        /** @description Temporarily unavailable; see Retry-After */
         Error503: {
             headers: {
                 [name: string]: unknown;
@@ -3730,11 +3866,11 @@ export interface operations {
     get_metrics_recent: {
         parameters: {
             query?: {
-                /** @description Id or name; with one host there is nothing to choose */
+                /** @description Id or name; optional if there is one host */
                 host?: string;
-                /** @description `cpu.usage,memory.used` */
+                /** @description Metrics: `cpu.usage,memory.used` */
                 metric?: string;
-                /** @description Only older ones, milliseconds since 1970 */
+                /** @description Only snapshots before this time (ms since 1970) */
                 before?: number;
             };
             header?: never;
@@ -3855,6 +3991,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the agent */
                 id: string;
             };
             cookie?: never;
@@ -3884,6 +4021,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the agent */
                 id: string;
             };
             cookie?: never;
@@ -3913,11 +4051,11 @@ export interface operations {
     get_audit: {
         parameters: {
             query?: {
-                /** @description Part of actor, action, object or address. */
+                /** @description Substring of actor, action, object or address. */
                 text?: string;
-                /** @description Entries from before this one. */
+                /** @description `next` of the previous page. */
                 before?: number;
-                /** @description How many, 500 at most. */
+                /** @description Maximum number of entries: 1 to 500, default 100. */
                 limit?: number;
             };
             header?: never;
@@ -4033,8 +4171,11 @@ export interface operations {
     get_auth_oidc_callback: {
         parameters: {
             query?: {
+                /** @description Authorization code */
                 code?: string;
+                /** @description State of the started login */
                 state?: string;
+                /** @description Error of the identity provider */
                 error?: string;
             };
             header?: never;
@@ -4043,7 +4184,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description To the dashboard, or back to the login page with a problem */
+            /** @description Redirect to the dashboard, or to the login page with an error code */
             303: {
                 headers: {
                     [name: string]: unknown;
@@ -4062,7 +4203,7 @@ export interface operations {
     get_auth_oidc_login: {
         parameters: {
             query?: {
-                /** @description A page of the dashboard to go to afterwards */
+                /** @description Dashboard page to open after login */
                 next?: string;
             };
             header?: never;
@@ -4071,7 +4212,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description To the login service */
+            /** @description Redirect to the identity provider */
             303: {
                 headers: {
                     [name: string]: unknown;
@@ -4550,6 +4691,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the channel */
                 id: string;
             };
             cookie?: never;
@@ -4588,6 +4730,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the channel */
                 id: string;
             };
             cookie?: never;
@@ -4617,6 +4760,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the channel */
                 id: string;
             };
             cookie?: never;
@@ -4709,6 +4853,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the enrollment token */
                 id: string;
             };
             cookie?: never;
@@ -4735,9 +4880,9 @@ export interface operations {
     get_hosts: {
         parameters: {
             query?: {
-                /** @description How many to leave out: `next` of the page before. */
+                /** @description Offset: `next` of the previous page. */
                 after?: number;
-                /** @description 1,000 at most. */
+                /** @description Maximum number of hosts: 1 to 1,000, default 500. */
                 limit?: number;
             };
             header?: never;
@@ -4769,7 +4914,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description Id or name */
+                /** @description Id or name of the host */
                 id: string;
             };
             cookie?: never;
@@ -4800,7 +4945,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description Id or name */
+                /** @description Id or name of the host */
                 id: string;
             };
             cookie?: never;
@@ -4828,12 +4973,14 @@ export interface operations {
     get_hosts_id_alerts: {
         parameters: {
             query?: {
+                /** @description Start of the range; default: one hour before `to`. */
                 from?: string;
+                /** @description End of the range; default: now. */
                 to?: string;
             };
             header?: never;
             path: {
-                /** @description Id or name */
+                /** @description Id or name of the host */
                 id: string;
             };
             cookie?: never;
@@ -4862,17 +5009,20 @@ export interface operations {
     get_hosts_id_export: {
         parameters: {
             query?: {
-                /** @description `csv` or `jsonl` */
+                /** @description Format: `csv` or `jsonl` */
                 format?: string;
+                /** @description Selectors; default: all metrics */
                 metric?: string;
+                /** @description Start of the range; default: one hour before `to` */
                 from?: string;
+                /** @description End of the range; default: now */
                 to?: string;
-                /** @description `raw`, `1m` or `1h` */
+                /** @description Resolution: `raw`, `1m` or `1h` */
                 tier?: string;
             };
             header?: never;
             path: {
-                /** @description Id or name */
+                /** @description Id or name of the host */
                 id: string;
             };
             cookie?: never;
@@ -4902,13 +5052,16 @@ export interface operations {
     get_hosts_id_processes: {
         parameters: {
             query?: {
+                /** @description Start of the range; default: one hour before `to` */
                 from?: string;
+                /** @description End of the range; default: now */
                 to?: string;
+                /** @description Maximum number of processes: 1 to 1,000, default 50 */
                 limit?: number;
             };
             header?: never;
             path: {
-                /** @description Id or name */
+                /** @description Id or name of the host */
                 id: string;
             };
             cookie?: never;
@@ -4937,16 +5090,18 @@ export interface operations {
     get_hosts_id_series: {
         parameters: {
             query: {
-                /** @description Names, groups or instances: `cpu.usage,memory.*,network.rx_bytes{eth0}` */
+                /** @description Selectors: `cpu.usage,memory.*,network.rx_bytes{eth0}` */
                 metric: string;
+                /** @description Start of the range; default: one hour before `to` */
                 from?: string;
+                /** @description End of the range; default: now */
                 to?: string;
-                /** @description 10 to 10,000 */
+                /** @description Number of points: 10 to 10,000, default 600 */
                 points?: number;
             };
             header?: never;
             path: {
-                /** @description Id or name */
+                /** @description Id or name of the host */
                 id: string;
             };
             cookie?: never;
@@ -4975,11 +5130,12 @@ export interface operations {
     get_hosts_id_snapshot: {
         parameters: {
             query?: {
+                /** @description Point in time; default: now */
                 at?: string;
             };
             header?: never;
             path: {
-                /** @description Id or name */
+                /** @description Id or name of the host */
                 id: string;
             };
             cookie?: never;
@@ -5010,7 +5166,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description Id or name */
+                /** @description Id or name of the host */
                 id: string;
             };
             cookie?: never;
@@ -5074,19 +5230,21 @@ export interface operations {
     get_incidents_history: {
         parameters: {
             query?: {
-                /** @description Part of the title. */
+                /** @description Substring of the title. */
                 text?: string;
+                /** @description Severity of the incident. */
                 severity?: components["schemas"]["Severity"];
                 /** @description Id or name of a host. */
                 host?: string;
+                /** @description Id of a rule. */
                 rule?: string;
-                /** @description Begun from here on: milliseconds since 1970, RFC 3339, or `-7d`. */
+                /** @description Opened at or after: milliseconds since 1970, RFC 3339, or an offset such as `-7d`. */
                 from?: string;
-                /** @description Begun before. */
+                /** @description Opened before. */
                 to?: string;
-                /** @description `next` of the page before. */
+                /** @description `next` of the previous page. */
                 after?: string;
-                /** @description 200 at most. */
+                /** @description Maximum number of incidents: 1 to 200, default 50. */
                 limit?: number;
             };
             header?: never;
@@ -5119,6 +5277,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the incident */
                 id: string;
             };
             cookie?: never;
@@ -5149,6 +5308,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the incident */
                 id: string;
             };
             cookie?: never;
@@ -5185,6 +5345,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the incident */
                 id: string;
             };
             cookie?: never;
@@ -5214,6 +5375,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the incident */
                 id: string;
             };
             cookie?: never;
@@ -5248,10 +5410,11 @@ export interface operations {
     get_notifications: {
         parameters: {
             query?: {
-                /** @description `waiting`, `sent`, `dead` or `skipped`. */
-                state?: string;
+                /** @description State of the notifications; all states if missing. */
+                state?: components["schemas"]["NotificationState"];
+                /** @description Id of a channel. */
                 channel?: string;
-                /** @description 500 at most. */
+                /** @description Maximum number of notifications: 1 to 500, default 100. */
                 limit?: number;
             };
             header?: never;
@@ -5283,7 +5446,8 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                id: string;
+                /** @description Id of the notification */
+                id: number;
             };
             cookie?: never;
         };
@@ -5470,6 +5634,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the rule */
                 id: string;
             };
             cookie?: never;
@@ -5508,6 +5673,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the rule */
                 id: string;
             };
             cookie?: never;
@@ -5693,9 +5859,9 @@ export interface operations {
     get_servers_metrics_queue_jobs: {
         parameters: {
             query?: {
-                /** @description Which ones; those to be made without. */
+                /** @description State; default: waiting and delayed. */
                 state?: components["schemas"]["JobState"];
-                /** @description 1,000 at most. */
+                /** @description Maximum number of jobs: 1 to 1,000, default 200. */
                 limit?: number;
             };
             header?: never;
@@ -5727,6 +5893,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the collection job */
                 id: number;
             };
             cookie?: never;
@@ -5896,6 +6063,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the server */
                 id: string;
             };
             cookie?: never;
@@ -5927,6 +6095,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the server */
                 id: string;
             };
             cookie?: never;
@@ -5965,6 +6134,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the server */
                 id: string;
             };
             cookie?: never;
@@ -5994,6 +6164,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the server */
                 id: string;
             };
             cookie?: never;
@@ -6020,11 +6191,50 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_servers_id_collections: {
+        parameters: {
+            query?: {
+                /** @description Trigger; default: all. */
+                trigger?: components["schemas"]["CollectTrigger"];
+                /** @description `next` of the previous page. */
+                before?: number;
+                /** @description Maximum number of collections: 1 to 500, default 100. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Id of the server */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CollectionPageResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     put_servers_id_host_key: {
         parameters: {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the server */
                 id: string;
             };
             cookie?: never;
@@ -6063,6 +6273,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the server */
                 id: string;
             };
             cookie?: never;
@@ -6084,41 +6295,6 @@ export interface operations {
             404: components["responses"]["Error404"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
-            429: components["responses"]["Error429"];
-            500: components["responses"]["Error500"];
-            503: components["responses"]["Error503"];
-        };
-    };
-    get_servers_id_tests: {
-        parameters: {
-            query?: {
-                /** @description `next` of the page before. */
-                before?: number;
-                /** @description 500 at most. */
-                limit?: number;
-            };
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CollectionPageResponse"];
-                };
-            };
-            400: components["responses"]["Error400"];
-            401: components["responses"]["Error401"];
-            403: components["responses"]["Error403"];
-            404: components["responses"]["Error404"];
-            408: components["responses"]["Error408"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6191,6 +6367,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the silence */
                 id: string;
             };
             cookie?: never;
@@ -6229,6 +6406,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the silence */
                 id: string;
             };
             cookie?: never;
@@ -6347,6 +6525,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the API token */
                 id: string;
             };
             cookie?: never;
@@ -6437,6 +6616,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the user */
                 id: string;
             };
             cookie?: never;
@@ -6466,6 +6646,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description Id of the user */
                 id: string;
             };
             cookie?: never;
@@ -6502,7 +6683,7 @@ export interface operations {
     get_ws_metrics: {
         parameters: {
             query?: {
-                /** @description A signed token */
+                /** @description Signed token */
                 token?: string;
             };
             header?: never;
@@ -6511,7 +6692,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Goes on as a WebSocket */
+            /** @description WebSocket */
             101: {
                 headers: {
                     [name: string]: unknown;
@@ -6533,6 +6714,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /** @description `agent-linux-ARCH` with the architecture of `uname -m` */
                 file: string;
             };
             cookie?: never;

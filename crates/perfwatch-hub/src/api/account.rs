@@ -1,4 +1,4 @@
-//! `/api/v1/auth/{me,password,totp,sessions}`: what people do with their own account.
+//! `/api/v1/auth/{me,password,totp,sessions}`: account settings of the current user.
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -18,27 +18,27 @@ use std::time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Get the current user.
+/// The current user with role and scope.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CurrentUserResponse {
     id: Uuid,
     name: String,
-    /// What this login or token may do; never more than the account.
+    /// Role of the session or token; at most the role of the account.
     role: Role,
-    /// Sees hosts with one of these tags only; empty for all.
+    /// Tags that limit the visible hosts; empty for all hosts.
     host_tags: Vec<String>,
-    /// The second factor is on.
+    /// Two-factor authentication is enabled.
     totp_enabled: bool,
-    /// One-time codes that are left.
+    /// Number of unused recovery codes.
     recovery_codes: usize,
-    /// Logs in by name and password.
+    /// Password login is possible.
     has_password: bool,
 }
 
 pub(super) fn to_current_user_response(app: &App, account: &Account, role: Role) -> CurrentUserResponse {
-    // Used codes are gone meanwhile.
-    let now = app.directory.snapshot();
-    let account = now.enabled_account(account.id).unwrap_or(account);
+    // The stored account lacks recovery codes that were used since `account` was read.
+    let auth_snapshot = app.directory.snapshot();
+    let account = auth_snapshot.enabled_account(account.id).unwrap_or(account);
     CurrentUserResponse {
         id: account.id,
         name: account.name.clone(),
@@ -56,7 +56,10 @@ fn current_account(app: &App, identity: &Identity) -> Result<Account, ApiError> 
 }
 
 /// Get the current user
-#[utoipa::path(get, path = "/api/v1/auth/me", tag = "account", responses((status = 200, body = CurrentUserResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/auth/me", tag = "account",
+    responses((status = 200, body = CurrentUserResponse)),
+)]
 pub(crate) async fn me(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
@@ -65,22 +68,21 @@ pub(crate) async fn me(
     Ok(Json(to_current_user_response(&app, &current_account(&app, &identity)?, role)))
 }
 
-/// A new password.
+/// Request to change the password of the current user.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChangePasswordRequest {
-    /// The present one.
+    /// Current password, for confirmation.
     current_password: String,
     new_password: String,
 }
 
 type CookieReply = (StatusCode, [(HeaderName, HeaderValue); 1]);
 
-/// Logs out everywhere else: all that was signed or is open of this account ends, and this
-/// browser gets a session anew.
+/// Ends all sessions and signed tokens of the account and creates a new session for this browser.
 async fn rotate_sessions(
     app: &App,
-    turn: &WriteGuard<'_>,
+    guard: &WriteGuard<'_>,
     actor: &Actor,
     headers: &HeaderMap,
     account: Account,
@@ -90,71 +92,79 @@ async fn rotate_sessions(
     let changes = vec![account.update(), Session::delete_for_account(account.id)];
     let entry = actor.audit(action, format!("user {}", account.name));
     let cookie =
-        super::auth::create_session(app, turn, &account, (&actor.client_addr, headers), changes, entry)
+        super::auth::create_session(app, guard, &account, (&actor.client_addr, headers), changes, entry)
             .await?;
     Ok((StatusCode::NO_CONTENT, [cookie]))
 }
 
 /// Change your password
 ///
-/// Other browsers of this account are logged out, and what was signed for it is void.
-#[utoipa::path(put, path = "/api/v1/auth/password", tag = "account", request_body = ChangePasswordRequest,
-    responses((status = 204), (status = 422)))]
+/// Ends all other sessions and invalidates signed tokens.
+#[utoipa::path(
+    put, path = "/api/v1/auth/password", tag = "account",
+    request_body = ChangePasswordRequest,
+    responses((status = 204), (status = 422)),
+)]
 pub(crate) async fn password(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
     headers: HeaderMap,
-    JsonBody(wish): JsonBody<ChangePasswordRequest>,
+    JsonBody(request): JsonBody<ChangePasswordRequest>,
 ) -> Result<CookieReply, ApiError> {
     let account = current_account(&app, &actor.identity)?;
     if account.password.is_none() {
-        // Or they could come in when their login service has long shut them out.
-        let why = "your account uses single sign-on; only an administrator can set a password";
-        return Err(ApiError::unprocessable("password_managed_by_sso", why));
+        // A password would outlive a removal of the user at the identity provider.
+        let message = "your account uses single sign-on; only an administrator can set a password";
+        return Err(ApiError::unprocessable("password_managed_by_sso", message));
     }
-    app.login.reauthenticate(&actor.client_addr, &account, wish.current_password).await?;
-    if let Some(why) = password::validate(&wish.new_password, &account.name) {
-        return Err(ApiError::unprocessable("password_policy", why));
+    app.login.reauthenticate(&actor.client_addr, &account, request.current_password).await?;
+    if let Some(message) = password::validate(&request.new_password, &account.name) {
+        return Err(ApiError::unprocessable("password_policy", message));
     }
-    let hash = password::hash(wish.new_password).await?;
-    let turn = app.directory.begin_write().await?;
-    let now = current_account(&app, &actor.identity)?;
-    if now.password != account.password {
+    let hash = password::hash(request.new_password).await?;
+    let guard = app.directory.begin_write().await?;
+    let current = current_account(&app, &actor.identity)?;
+    if current.password != account.password {
         return Err(ApiError::conflict("conflict", "the password was changed concurrently; retry"));
     }
-    let account = Account { password: Some(hash), ..now };
-    rotate_sessions(&app, &turn, &actor, &headers, account, "user.change_password").await
+    let account = Account { password: Some(hash), ..current };
+    rotate_sessions(&app, &guard, &actor, &headers, account, "user.change_password").await
 }
 
-/// A second factor that is not on yet.
+/// Secret for an authenticator app; two-factor authentication is not enabled yet.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct TotpSetupResponse {
-    /// To type into an app (base32).
+    /// Secret to type into an app (base32).
     secret: String,
-    /// What a QR code tells an app.
+    /// Provisioning URI (`otpauth://`) for an app.
     uri: String,
-    /// That QR code: the path of an SVG of `size` × `size`.
+    /// QR code of `uri`: path of an SVG of `size` × `size`.
     qr_path: String,
+    /// Width and height of the QR code in modules.
     size: i32,
-    /// To be given back with the first code.
+    /// Token to send back with the first code; valid for 15 minutes.
     setup_token: String,
 }
 
-/// What an offer holds.
+/// Signed payload of [`TotpSetupResponse::setup_token`].
 #[derive(Serialize, Deserialize)]
 struct TotpEnrollmentToken {
     account: Uuid,
     key: String,
 }
 
+/// Purpose in the signature of setup tokens.
 const TOTP_ENROLLMENT_PURPOSE: &str = "perfwatch-second-factor";
+/// Lifetime of setup tokens.
 const TOTP_ENROLLMENT_TTL: Duration = Duration::from_secs(15 * 60);
 
 /// Start two-factor setup
 ///
-/// It is on once `PUT` has been given a code of it.
-#[utoipa::path(post, path = "/api/v1/auth/totp", tag = "account",
-    responses((status = 200, body = TotpSetupResponse), (status = 409)))]
+/// Two-factor authentication is enabled by a `PUT` with a valid code.
+#[utoipa::path(
+    post, path = "/api/v1/auth/totp", tag = "account",
+    responses((status = 200, body = TotpSetupResponse), (status = 409)),
+)]
 pub(crate) async fn begin_totp(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
@@ -167,46 +177,49 @@ pub(crate) async fn begin_totp(
         ));
     }
     let key = totp::generate();
-    let offer = totp::provisioning_uri(&key, &account.name).and_then(|(uri, secret)| {
+    let response = totp::provisioning_uri(&key, &account.name).and_then(|(uri, secret)| {
         let (qr_path, size) = totp::qr_path(&uri)?;
-        let offered = TotpEnrollmentToken { account: account.id, key: HEXLOWER.encode(&key) };
-        let offer = jwt::sign_payload(
+        let payload = TotpEnrollmentToken { account: account.id, key: HEXLOWER.encode(&key) };
+        let setup_token = jwt::sign_payload(
             &app.directory.snapshot(),
-            offered,
+            payload,
             TOTP_ENROLLMENT_PURPOSE,
             TOTP_ENROLLMENT_TTL,
             app.clock.wall_ms(),
         )?;
-        Some(TotpSetupResponse { secret, uri, qr_path, size, setup_token: offer })
+        Some(TotpSetupResponse { secret, uri, qr_path, size, setup_token })
     });
-    offer.map(Json).ok_or_else(|| ApiError::unavailable("internal_error", "no QR code can be made", 5))
+    response.map(Json).ok_or_else(|| ApiError::unavailable("internal_error", "cannot create the QR code", 5))
 }
 
-/// A code of the app.
+/// Confirmation of the two-factor setup.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EnableTotpRequest {
-    /// As `POST` gave it.
+    /// Setup token of the `POST` response.
     setup_token: String,
-    /// What the app shows.
+    /// Current 6-digit code of the app.
     code: String,
 }
 
-/// Codes for who lost the app; shown once.
+/// Recovery codes, shown only in this response.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RecoveryCodes {
     recovery_codes: Vec<String>,
 }
 
 /// Enable two-factor authentication
-#[utoipa::path(put, path = "/api/v1/auth/totp", tag = "account", request_body = EnableTotpRequest,
-    responses((status = 200, body = RecoveryCodes), (status = 409), (status = 422)))]
+#[utoipa::path(
+    put, path = "/api/v1/auth/totp", tag = "account",
+    request_body = EnableTotpRequest,
+    responses((status = 200, body = RecoveryCodes), (status = 409), (status = 422)),
+)]
 pub(crate) async fn enable_totp(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
-    JsonBody(wish): JsonBody<EnableTotpRequest>,
+    JsonBody(request): JsonBody<EnableTotpRequest>,
 ) -> Result<Json<RecoveryCodes>, ApiError> {
-    let turn = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write().await?;
     let account = current_account(&app, &actor.identity)?;
     if account.totp_secret.is_some() {
         return Err(ApiError::conflict(
@@ -214,28 +227,28 @@ pub(crate) async fn enable_totp(
             "two-factor authentication is already enabled",
         ));
     }
-    let offered: Option<TotpEnrollmentToken> = jwt::verify_payload(
+    let setup: Option<TotpEnrollmentToken> = jwt::verify_payload(
         &app.directory.snapshot(),
-        &wish.setup_token,
+        &request.setup_token,
         TOTP_ENROLLMENT_PURPOSE,
         app.clock.wall_ms(),
     );
-    let key = offered
-        .filter(|offered| offered.account == account.id)
+    let key = setup
+        .filter(|setup| setup.account == account.id)
         .and_then(|token| HEXLOWER.decode(token.key.as_bytes()).ok());
     let key =
         key.ok_or_else(|| ApiError::conflict("totp_setup_expired", "two-factor setup expired; start again"))?;
-    let step = totp::verify_code(&key, &wish.code, app.clock.wall_ms(), 0)
+    let step = totp::verify_code(&key, &request.code, app.clock.wall_ms(), 0)
         .ok_or_else(|| ApiError::unprocessable("invalid_totp_code", "invalid two-factor code"))?;
     let (recovery_codes, recovery) = totp::generate_recovery_codes();
     let key = app.directory.encrypt_totp_secret(account.id, &key)?;
     let account = Account { totp_secret: Some(key), totp_step: step, recovery_codes: recovery, ..account };
     let entry = actor.audit("user.enable_totp", format!("user {}", account.name));
-    turn.commit([account.update()], Some(entry)).await?;
+    guard.commit([account.update()], Some(entry)).await?;
     Ok(Json(RecoveryCodes { recovery_codes }))
 }
 
-/// The present password.
+/// Current password, for confirmation.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PasswordRequest {
@@ -243,28 +256,31 @@ pub(crate) struct PasswordRequest {
 }
 
 /// Disable two-factor authentication
-#[utoipa::path(delete, path = "/api/v1/auth/totp", tag = "account", request_body = PasswordRequest,
-    responses((status = 204), (status = 422)))]
+#[utoipa::path(
+    delete, path = "/api/v1/auth/totp", tag = "account",
+    request_body = PasswordRequest,
+    responses((status = 204), (status = 422)),
+)]
 pub(crate) async fn disable_totp(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
-    JsonBody(wish): JsonBody<PasswordRequest>,
+    JsonBody(request): JsonBody<PasswordRequest>,
 ) -> Result<StatusCode, ApiError> {
     app.login
-        .reauthenticate(&actor.client_addr, &current_account(&app, &actor.identity)?, wish.password)
+        .reauthenticate(&actor.client_addr, &current_account(&app, &actor.identity)?, request.password)
         .await?;
-    let turn = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write().await?;
     let account =
         Account { totp_secret: None, recovery_codes: Vec::new(), ..current_account(&app, &actor.identity)? };
     let entry = actor.audit("user.disable_totp", format!("user {}", account.name));
-    turn.commit([account.update()], Some(entry)).await?;
+    guard.commit([account.update()], Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A browser that is logged in.
+/// Browser session of the current user.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SessionResponse {
-    /// The one that asks.
+    /// Session of this request.
     current: bool,
     created_ms: i64,
     last_used_ms: i64,
@@ -272,25 +288,27 @@ pub(crate) struct SessionResponse {
     user_agent: String,
 }
 
-/// Browsers that are logged in.
+/// Valid sessions of the current user.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SessionListResponse {
     sessions: Vec<SessionResponse>,
 }
 
 /// List your sessions
-#[utoipa::path(get, path = "/api/v1/auth/sessions", tag = "account", responses((status = 200, body = SessionListResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/auth/sessions", tag = "account",
+    responses((status = 200, body = SessionListResponse)),
+)]
 pub(crate) async fn sessions(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
 ) -> Result<Json<SessionListResponse>, ApiError> {
     let account = current_account(&app, &identity)?;
-    let now = app.directory.snapshot();
-    let own = now
+    let auth_snapshot = app.directory.snapshot();
+    let mut sessions: Vec<SessionResponse> = auth_snapshot
         .sessions
         .values()
-        .filter(|one| one.account == account.id && is_session_valid(&app.directory, one));
-    let mut sessions: Vec<SessionResponse> = own
+        .filter(|session| session.account == account.id && is_session_valid(&app.directory, session))
         .map(|session| SessionResponse {
             current: identity.credential == Credential::Session(session.hash),
             created_ms: session.created_ms,
@@ -305,14 +323,14 @@ pub(crate) async fn sessions(
 
 /// End all other sessions
 ///
-/// Other browsers end, and so does what was signed for this account.
+/// Ends all other sessions and invalidates signed tokens.
 #[utoipa::path(delete, path = "/api/v1/auth/sessions", tag = "account", responses((status = 204)))]
 pub(crate) async fn end_sessions(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
     headers: HeaderMap,
 ) -> Result<CookieReply, ApiError> {
-    let turn = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write().await?;
     let account = current_account(&app, &actor.identity)?;
-    rotate_sessions(&app, &turn, &actor, &headers, account, "user.end_sessions").await
+    rotate_sessions(&app, &guard, &actor, &headers, account, "user.end_sessions").await
 }

@@ -1,4 +1,4 @@
-//! `GET /api/v1/audit`: who changed what.
+//! `GET /api/v1/audit`: the audit log.
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -10,28 +10,31 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
-/// One change.
+/// Recorded change with its actor.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AuditEntryResponse {
     id: i64,
     at_ms: i64,
+    /// User, token or agent that made the change.
     actor: String,
+    /// Client address of the actor.
     address: String,
+    /// Action as `object.verb`.
     action: String,
     object: String,
-    /// How it was, without secrets.
+    /// State before the change, without secrets.
     #[schema(value_type = Option<Object>)]
     before: Option<serde_json::Value>,
-    /// How it is since.
+    /// State after the change, without secrets.
     #[schema(value_type = Option<Object>)]
     after: Option<serde_json::Value>,
 }
 
-/// Changes, the latest first.
+/// Page of audit entries, newest first.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AuditPageResponse {
     entries: Vec<AuditEntryResponse>,
-    /// Give it back as `before` for the next page; none at the end.
+    /// Value of `before` for the next page; `null` on the last page.
     next: Option<i64>,
 }
 
@@ -39,11 +42,11 @@ pub(crate) struct AuditPageResponse {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AuditQuery {
-    /// Part of actor, action, object or address.
+    /// Substring of actor, action, object or address.
     text: Option<String>,
-    /// Entries from before this one.
+    /// `next` of the previous page.
     before: Option<i64>,
-    /// How many, 500 at most.
+    /// Maximum number of entries: 1 to 500, default 100.
     limit: Option<i64>,
 }
 
@@ -62,15 +65,19 @@ fn to_response(entry: AuditEntry) -> AuditEntryResponse {
 }
 
 /// List audit log entries
-#[utoipa::path(get, path = "/api/v1/audit", tag = "audit", params(AuditQuery), responses((status = 200, body = AuditPageResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/audit", tag = "audit",
+    params(AuditQuery),
+    responses((status = 200, body = AuditPageResponse)),
+)]
 pub(crate) async fn list_audit_entries(
     State(app): State<Arc<App>>,
-    asked: Result<Query<AuditQuery>, QueryRejection>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<AuditPageResponse>, ApiError> {
-    let Query(asked) = asked.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
-    let limit = asked.limit.unwrap_or(100).clamp(1, 500);
-    let text = asked.text.filter(|text| !text.contains('\0'));
-    let filter = AuditFilter { before_id: asked.before, text, limit };
+    let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
+    let limit = query.limit.unwrap_or(100).clamp(1, 500);
+    let text = query.text.filter(|text| !text.contains('\0'));
+    let filter = AuditFilter { before_id: query.before, text, limit };
     let entries: Vec<AuditEntryResponse> =
         app.directory.audit(filter).await?.into_iter().map(to_response).collect();
     let full = i64::try_from(entries.len()).is_ok_and(|count| count == limit);

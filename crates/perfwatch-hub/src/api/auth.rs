@@ -33,7 +33,10 @@ pub(crate) struct LoginOptionsResponse {
 }
 
 /// Login options and setup state
-#[utoipa::path(get, path = "/api/v1/auth/state", tag = "auth", responses((status = 200, body = LoginOptionsResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/auth/state", tag = "auth",
+    responses((status = 200, body = LoginOptionsResponse)),
+)]
 pub(crate) async fn login_options(State(app): State<Arc<App>>) -> Json<LoginOptionsResponse> {
     Json(LoginOptionsResponse {
         setup_required: !app.directory.snapshot().has_admin_except(None),
@@ -77,8 +80,11 @@ fn login_response(app: &App, account: &Account, cookie: (HeaderName, HeaderValue
 }
 
 /// Create the first administrator
-#[utoipa::path(post, path = "/api/v1/auth/setup", tag = "auth", request_body = SetupRequest,
-    responses((status = 200, body = CurrentUserResponse), (status = 401), (status = 409), (status = 422)))]
+#[utoipa::path(
+    post, path = "/api/v1/auth/setup", tag = "auth",
+    request_body = SetupRequest,
+    responses((status = 200, body = CurrentUserResponse), (status = 401), (status = 409), (status = 422)),
+)]
 pub(crate) async fn setup(
     State(app): State<Arc<App>>,
     Client(client): Client,
@@ -113,8 +119,11 @@ pub(crate) async fn setup(
 /// Log in
 ///
 /// Sets the session cookie. 401 `totp_required` means that a two-factor code is needed.
-#[utoipa::path(post, path = "/api/v1/auth/login", tag = "auth", request_body = LoginRequest,
-    responses((status = 200, body = CurrentUserResponse), (status = 401), (status = 409)))]
+#[utoipa::path(
+    post, path = "/api/v1/auth/login", tag = "auth",
+    request_body = LoginRequest,
+    responses((status = 200, body = CurrentUserResponse), (status = 401), (status = 409)),
+)]
 pub(crate) async fn login(
     State(app): State<Arc<App>>,
     Client(client): Client,
@@ -156,8 +165,11 @@ pub(crate) struct SignedTokenResponse {
 /// Create a signed token (15 minutes)
 ///
 /// Authenticate with name and password in the body, or with the session or API token of the request.
-#[utoipa::path(post, path = "/api/v1/auth/token", tag = "auth", request_body = Option<LoginRequest>,
-    responses((status = 200, body = SignedTokenResponse), (status = 401), (status = 403)))]
+#[utoipa::path(
+    post, path = "/api/v1/auth/token", tag = "auth",
+    request_body = Option<LoginRequest>,
+    responses((status = 200, body = SignedTokenResponse), (status = 401), (status = 403)),
+)]
 pub(crate) async fn token(
     State(app): State<Arc<App>>,
     identity: Option<axum::Extension<Identity>>,

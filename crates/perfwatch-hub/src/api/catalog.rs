@@ -1,4 +1,4 @@
-//! `GET /api/v1/catalog`: every metric this build knows.
+//! `GET /api/v1/catalog`: definitions of all metrics.
 
 use crate::app::App;
 use axum::Json;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// Every metric.
+/// Definitions of all metrics.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CatalogResponse {
     #[schema(value_type = Vec<crate::openapi::schemas::MetricDef>)]
@@ -16,7 +16,10 @@ pub(crate) struct CatalogResponse {
 }
 
 /// List metrics
-#[utoipa::path(get, path = "/api/v1/catalog", tag = "hosts", responses((status = 200, body = CatalogResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/catalog", tag = "hosts",
+    responses((status = 200, body = CatalogResponse)),
+)]
 pub(crate) async fn list_metrics(State(app): State<Arc<App>>) -> Json<CatalogResponse> {
     Json(CatalogResponse { metrics: app.catalog.metrics().to_vec() })
 }

@@ -1,4 +1,4 @@
-//! `/api/v1/servers/metrics`: looks that are to be made, are being made, and were made.
+//! `/api/v1/servers/metrics`: the collection queue and its jobs.
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -12,6 +12,7 @@ use perfwatch_agentless::Server;
 use perfwatch_model::HostId;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, JobState as StoredState};
+use perfwatch_store::collections::CollectTrigger;
 use perfwatch_store::servers::ServerRow;
 use perfwatch_store::{SqlStatement, Write};
 use serde::{Deserialize, Serialize};
@@ -20,68 +21,68 @@ use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-/// What rates are of.
+/// Window of the queue's rates and durations.
 const STATS_WINDOW_MS: i64 = 3_600_000;
 
-/// Queue statistics.
+/// Statistics of the collection queue.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct QueueStatsResponse {
     paused: bool,
-    /// Due, and not begun.
+    /// Jobs that are due.
     waiting: i64,
-    /// Not due yet.
+    /// Jobs that are not due yet.
     delayed: i64,
     active: i64,
     completed: i64,
     failed: i64,
-    /// Looks at one time, of this hub.
+    /// Maximum number of concurrent collections of this hub.
     workers: usize,
-    /// Connections that this hub holds for the next look.
+    /// SSH connections that this hub keeps open between collections.
     open_connections: usize,
-    /// Done within the last hour.
+    /// Jobs that finished within the last hour.
     finished_last_hour: i64,
-    /// Of those, failed.
+    /// Jobs that failed within the last hour.
     failed_last_hour: i64,
-    /// Mean time of one of those, milliseconds.
+    /// Mean duration of the jobs of the last hour, milliseconds.
     mean_duration_ms: Option<i64>,
+    /// Maximum duration of the jobs of the last hour, milliseconds.
     max_duration_ms: i64,
-    /// How late those that are due are, at most, milliseconds.
+    /// Maximum delay of the jobs that are due, milliseconds.
     max_delay_ms: i64,
     now_ms: i64,
 }
 
-/// A look that is to be made, or was.
+/// Queued or finished collection of a server.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CollectionJobResponse {
     id: i64,
     server: Uuid,
     server_name: String,
-    /// `schedule` or `asked`.
-    trigger: String,
+    trigger: CollectTrigger,
     state: JobState,
-    /// Not before.
+    /// Earliest start, milliseconds since 1970.
     run_at_ms: i64,
-    /// How often it was begun.
+    /// Number of started attempts.
     attempts: i64,
     started_ms: Option<i64>,
     finished_ms: Option<i64>,
-    /// Why it did not go well, last time.
+    /// Error of the last attempt.
     error: Option<String>,
 }
 
-/// Looks.
+/// Jobs of the visible servers.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CollectionJobListResponse {
     jobs: Vec<CollectionJobResponse>,
 }
 
-/// Where a look stands.
+/// State of a collection job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum JobState {
-    /// Due, and not begun.
+    /// Due; waits for a worker.
     Waiting,
-    /// Not due yet.
+    /// Scheduled for a later time.
     Delayed,
     Active,
     Completed,
@@ -99,7 +100,10 @@ fn job_state(row: &JobRow, now_ms: i64) -> JobState {
 }
 
 /// Queue statistics
-#[utoipa::path(get, path = "/api/v1/servers/metrics/queue/stats", tag = "queue", responses((status = 200, body = QueueStatsResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/servers/metrics/queue/stats", tag = "queue",
+    responses((status = 200, body = QueueStatsResponse)),
+)]
 pub(crate) async fn stats(State(app): State<Arc<App>>) -> Result<Json<QueueStatsResponse>, ApiError> {
     let (store, now_ms) = (app.agentless.store(), app.clock.wall_ms());
     let counts = CollectionJobs::stats(store, now_ms, now_ms - STATS_WINDOW_MS).await?;
@@ -126,24 +130,27 @@ pub(crate) async fn stats(State(app): State<Arc<App>>) -> Result<Json<QueueStats
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct JobsQuery {
-    /// Which ones; those to be made without.
+    /// State; default: waiting and delayed.
     state: Option<JobState>,
-    /// 1,000 at most.
+    /// Maximum number of jobs: 1 to 1,000, default 200.
     limit: Option<i64>,
 }
 
 /// List collection jobs
-#[utoipa::path(get, path = "/api/v1/servers/metrics/queue/jobs", tag = "queue", params(JobsQuery),
-    responses((status = 200, body = CollectionJobListResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/servers/metrics/queue/jobs", tag = "queue",
+    params(JobsQuery),
+    responses((status = 200, body = CollectionJobListResponse)),
+)]
 pub(crate) async fn jobs(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
-    filter: Result<Query<JobsQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<JobsQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<CollectionJobListResponse>, ApiError> {
-    let Query(filter) = filter.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
+    let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
     let (store, now_ms) = (app.agentless.store(), app.clock.wall_ms());
-    let limit = filter.limit.unwrap_or(200).clamp(1, 1_000);
-    let stored_state = match filter.state {
+    let limit = query.limit.unwrap_or(200).clamp(1, 1_000);
+    let stored_state = match query.state {
         None | Some(JobState::Waiting | JobState::Delayed) => StoredState::Waiting,
         Some(JobState::Active) => StoredState::Active,
         Some(JobState::Completed) => StoredState::Completed,
@@ -154,17 +161,17 @@ pub(crate) async fn jobs(
         .iter()
         .filter_map(|row| Some((row.id, Server::from_row(row)?.name)))
         .collect();
-    let everyone = app.directory.snapshot();
-    // Some are not for them to see, or of another state: there are as many as there may be servers.
+    let auth_snapshot = app.directory.snapshot();
+    // Filtered below by visibility and state; one waiting job per server is possible.
     let rows = CollectionJobs::list(store, stored_state, 10_000).await?;
-    let jobs = rows.into_iter().filter(|row| identity.can_view(&everyone, HostId(row.server)));
-    let wanted = |row: &JobRow| filter.state.is_none_or(|wanted| wanted == job_state(row, now_ms));
-    let show = |row: JobRow| CollectionJobResponse {
+    let jobs = rows.into_iter().filter(|row| identity.can_view(&auth_snapshot, HostId(row.server)));
+    let is_in_state = |row: &JobRow| query.state.is_none_or(|state| state == job_state(row, now_ms));
+    let to_response = |row: JobRow| CollectionJobResponse {
         state: job_state(&row, now_ms),
         server_name: names.get(&row.server).cloned().unwrap_or_default(),
         id: row.id,
         server: row.server,
-        trigger: row.trigger.name().to_owned(),
+        trigger: row.trigger,
         run_at_ms: row.run_at_ms,
         attempts: row.attempts,
         started_ms: row.started_ms,
@@ -172,7 +179,7 @@ pub(crate) async fn jobs(
         error: row.error,
     };
     Ok(Json(CollectionJobListResponse {
-        jobs: jobs.filter(wanted).take(usize::try_from(limit).unwrap_or(1)).map(show).collect(),
+        jobs: jobs.filter(is_in_state).take(usize::try_from(limit).unwrap_or(1)).map(to_response).collect(),
     }))
 }
 
@@ -183,34 +190,40 @@ async fn commit(app: &App, changes: Vec<SqlStatement>, entry: AuditEntry) -> Res
     Ok(())
 }
 
-/// How many looks will be made.
+/// Result of a collection request.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CollectAllResponse {
-    asked: usize,
+    /// Number of servers that will be collected.
+    requested: usize,
 }
 
 /// Collect all enabled agentless hosts now
-#[utoipa::path(post, path = "/api/v1/servers/metrics/collect-all", tag = "queue",
-    responses((status = 202, body = CollectAllResponse), (status = 409)))]
+#[utoipa::path(
+    post, path = "/api/v1/servers/metrics/collect-all", tag = "queue",
+    responses((status = 202, body = CollectAllResponse), (status = 409)),
+)]
 pub(crate) async fn collect_all(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
 ) -> Result<(StatusCode, Json<CollectAllResponse>), ApiError> {
-    let (everyone, now_ms) = (app.directory.snapshot(), app.clock.wall_ms());
+    let (auth_snapshot, now_ms) = (app.directory.snapshot(), app.clock.wall_ms());
     let rows = ServerRow::list(app.agentless.store()).await?;
-    let theirs = |row: &&ServerRow| {
-        row.enabled && row.blocked_reason.is_none() && actor.identity.can_view(&everyone, HostId(row.id))
+    let is_collectable = |row: &&ServerRow| {
+        row.enabled && row.blocked_reason.is_none() && actor.identity.can_view(&auth_snapshot, HostId(row.id))
     };
     let changes: Vec<SqlStatement> =
-        rows.iter().filter(theirs).map(|row| CollectionJobs::run_now(row.id, now_ms)).collect();
-    let asked = changes.len();
-    commit(&app, changes, actor.audit("server.collect_all", format!("{asked} servers"))).await?;
-    Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { asked })))
+        rows.iter().filter(is_collectable).map(|row| CollectionJobs::run_now(row.id, now_ms)).collect();
+    let requested = changes.len();
+    commit(&app, changes, actor.audit("server.collect_all", format!("{requested} servers"))).await?;
+    Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { requested })))
 }
 
 /// Collect now
-#[utoipa::path(post, path = "/api/v1/servers/{id}/collect", tag = "queue", params(("id" = String, Path)),
-    responses((status = 202, body = CollectAllResponse), (status = 409)))]
+#[utoipa::path(
+    post, path = "/api/v1/servers/{id}/collect", tag = "queue",
+    params(("id" = String, Path, description = "Id of the server")),
+    responses((status = 202, body = CollectAllResponse), (status = 409)),
+)]
 pub(crate) async fn collect(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
@@ -218,20 +231,23 @@ pub(crate) async fn collect(
 ) -> Result<(StatusCode, Json<CollectAllResponse>), ApiError> {
     let row = super::servers::find(&app, &actor.identity, &id).await?;
     if !row.enabled || row.blocked_reason.is_some() {
-        let why = if row.enabled {
+        let message = if row.enabled {
             "collection is blocked until the server is changed"
         } else {
             "the server is disabled"
         };
-        return Err(ApiError::conflict("collection_disabled", why));
+        return Err(ApiError::conflict("collection_disabled", message));
     }
     let change = CollectionJobs::run_now(row.id, app.clock.wall_ms());
     commit(&app, vec![change], actor.audit("server.collect", format!("server {}", row.id))).await?;
-    Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { asked: 1 })))
+    Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { requested: 1 })))
 }
 
 /// Pause the collection queue
-#[utoipa::path(post, path = "/api/v1/servers/metrics/queue/pause", tag = "queue", responses((status = 204), (status = 409)))]
+#[utoipa::path(
+    post, path = "/api/v1/servers/metrics/queue/pause", tag = "queue",
+    responses((status = 204), (status = 409)),
+)]
 pub(crate) async fn pause(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
@@ -243,7 +259,10 @@ pub(crate) async fn pause(
 }
 
 /// Resume the collection queue
-#[utoipa::path(post, path = "/api/v1/servers/metrics/queue/resume", tag = "queue", responses((status = 204), (status = 409)))]
+#[utoipa::path(
+    post, path = "/api/v1/servers/metrics/queue/resume", tag = "queue",
+    responses((status = 204), (status = 409)),
+)]
 pub(crate) async fn resume(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
@@ -254,37 +273,45 @@ pub(crate) async fn resume(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Which done looks are let go.
+/// Selection of the finished jobs to delete.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CleanQueueRequest {
-    /// `completed`, `failed`, or both without.
+    /// `completed` or `failed`; default: both.
     state: Option<JobState>,
 }
 
 /// Delete finished jobs
-#[utoipa::path(post, path = "/api/v1/servers/metrics/queue/clean", tag = "queue", request_body = CleanQueueRequest,
-    responses((status = 204), (status = 409), (status = 422)))]
+#[utoipa::path(
+    post, path = "/api/v1/servers/metrics/queue/clean", tag = "queue",
+    request_body = CleanQueueRequest,
+    responses((status = 204), (status = 409), (status = 422)),
+)]
 pub(crate) async fn clean(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
-    JsonBody(wish): JsonBody<CleanQueueRequest>,
+    JsonBody(request): JsonBody<CleanQueueRequest>,
 ) -> Result<StatusCode, ApiError> {
     query::require_all_hosts(&actor.identity)?;
-    let all = app.clock.wall_ms() + 1;
-    let change = match wish.state {
-        None => CollectionJobs::purge(all, all),
-        Some(JobState::Completed) => CollectionJobs::purge(all, 0),
-        Some(JobState::Failed) => CollectionJobs::purge(0, all),
-        Some(_) => return Err(ApiError::unprocessable("invalid_state", "state: completed, failed, or none")),
+    let after_all_ms = app.clock.wall_ms() + 1;
+    let change = match request.state {
+        None => CollectionJobs::purge(after_all_ms, after_all_ms),
+        Some(JobState::Completed) => CollectionJobs::purge(after_all_ms, 0),
+        Some(JobState::Failed) => CollectionJobs::purge(0, after_all_ms),
+        Some(_) => {
+            return Err(ApiError::unprocessable("invalid_state", "state: must be completed or failed"));
+        }
     };
     commit(&app, vec![change], actor.audit("queue.clean", "queue".to_owned())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Retry a failed job
-#[utoipa::path(post, path = "/api/v1/servers/metrics/queue/jobs/{id}/retry", tag = "queue", params(("id" = i64, Path)),
-    responses((status = 204), (status = 409)))]
+#[utoipa::path(
+    post, path = "/api/v1/servers/metrics/queue/jobs/{id}/retry", tag = "queue",
+    params(("id" = i64, Path, description = "Id of the collection job")),
+    responses((status = 204), (status = 409)),
+)]
 pub(crate) async fn retry(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
@@ -300,8 +327,8 @@ pub(crate) async fn retry(
         return Err(ApiError::conflict("job_not_failed", "only failed jobs can be retried"));
     }
     if !row.enabled || row.blocked_reason.is_some() {
-        let why = "the server is disabled or blocked";
-        return Err(ApiError::conflict("collection_disabled", why));
+        let message = "the server is disabled or blocked";
+        return Err(ApiError::conflict("collection_disabled", message));
     }
     let changes = vec![CollectionJobs::retry(job.id), CollectionJobs::run_now(row.id, app.clock.wall_ms())];
     commit(&app, changes, actor.audit("job.retry", format!("server {}", row.id))).await?;

@@ -1,4 +1,4 @@
-//! `/api/v1/servers/…/test` and `…/tests`: whether a server can be looked at, and how looks went.
+//! `/api/v1/servers/…/test` and `…/collections`: connection tests and the collection history.
 
 use super::servers::{authorize_server, find};
 use crate::app::App;
@@ -12,26 +12,26 @@ use perfwatch_agentless::server_request::ServerRequest;
 use perfwatch_agentless::{CollectionReport, ConnectionTestError, Server};
 use perfwatch_auth::AuthError;
 use perfwatch_model::remote_collector::{CollectionStage, CollectionStep, FailureCause};
-use perfwatch_store::collections::CollectionRow;
+use perfwatch_store::collections::{CollectTrigger, CollectionRow};
 use perfwatch_store::servers::ServerRow;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-/// How a test went, step by step.
+/// Result of a connection test with its steps.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ConnectionTestResponse {
     ok: bool,
     duration_ms: u64,
-    /// What was done, in order.
+    /// Completed steps, in order.
     steps: Vec<CollectionStep>,
-    /// Where it ended.
+    /// Stage that failed.
     stage: Option<CollectionStage>,
     cause: Option<FailureCause>,
-    /// Why, in words.
+    /// Error message of the failed stage.
     error: Option<String>,
-    /// The key that it showed.
+    /// Host key that the server offered.
     host_key: Option<String>,
 }
 
@@ -61,8 +61,11 @@ fn to_test_response(outcome: CollectionReport) -> ConnectionTestResponse {
 }
 
 /// Test the saved connection
-#[utoipa::path(post, path = "/api/v1/servers/{id}/test", tag = "servers", params(("id" = String, Path)),
-    responses((status = 200, body = ConnectionTestResponse), (status = 409), (status = 429)))]
+#[utoipa::path(
+    post, path = "/api/v1/servers/{id}/test", tag = "servers",
+    params(("id" = String, Path, description = "Id of the server")),
+    responses((status = 200, body = ConnectionTestResponse), (status = 409), (status = 429)),
+)]
 pub(crate) async fn test(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
@@ -75,58 +78,60 @@ pub(crate) async fn test(
     Ok(Json(to_test_response(outcome)))
 }
 
-/// A server that may be there already, to be tried before it is kept.
+/// Unsaved server to test.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TestServerRequest {
-    /// Whose credentials are used where none are said.
+    /// Saved server whose credentials are used if the request contains none.
     id: Option<Uuid>,
     server: ServerRequest,
 }
 
 /// Test an unsaved connection
-#[utoipa::path(post, path = "/api/v1/servers/test", tag = "servers", request_body = TestServerRequest,
-    responses((status = 200, body = ConnectionTestResponse), (status = 422), (status = 429)))]
-pub(crate) async fn try_out(
+#[utoipa::path(
+    post, path = "/api/v1/servers/test", tag = "servers",
+    request_body = TestServerRequest,
+    responses((status = 200, body = ConnectionTestResponse), (status = 422), (status = 429)),
+)]
+pub(crate) async fn test_unsaved(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
-    JsonBody(wish): JsonBody<TestServerRequest>,
+    JsonBody(request): JsonBody<TestServerRequest>,
 ) -> Result<Json<ConnectionTestResponse>, ApiError> {
-    let before = match wish.id {
+    let before = match request.id {
         Some(id) => Some(find(&app, &actor.identity, &id.to_string()).await?),
         None => None,
     };
-    let (server, tags) = (wish.server.validate()?, query::validate_tags(&wish.server.tags)?);
+    let (server, tags) = (request.server.validate()?, query::validate_tags(&request.server.tags)?);
     authorize_server(&app, &actor.identity, &tags, &server).await?;
-    let same_place = |row: &&ServerRow| {
-        Server::from_row(row).is_some_and(|was| {
-            (&was.address, was.port, &was.user, was.jump)
+    let has_same_address = |row: &&ServerRow| {
+        Server::from_row(row).is_some_and(|saved| {
+            (&saved.address, saved.port, &saved.user, saved.jump)
                 == (&server.address, server.port, &server.user, server.jump)
         })
     };
-    // What opens one door is not shown at another one.
-    let known =
-        before.as_ref().filter(same_place).and_then(|row| app.agentless.decrypt_credentials(row).ok());
-    let credentials = wish.server.merge_credentials(known)?;
+    // Saved credentials must not be sent to another server.
+    let saved_credentials =
+        before.as_ref().filter(has_same_address).and_then(|row| app.agentless.decrypt_credentials(row).ok());
+    let credentials = request.server.merge_credentials(saved_credentials)?;
     let id = before.as_ref().map_or_else(Uuid::now_v7, |row| row.id);
     let body = server.to_body();
-    let sealed = app
+    let encrypted = app
         .agentless
         .encrypt_credentials(id, &server, &credentials)
         .ok_or(AuthError::EncryptionKeyMissing)?;
-    let pin = before.as_ref().filter(same_place).and_then(|row| row.host_key.clone());
-    let row = ServerRow { host_key: pin, ..ServerRow::new(id, body, Some(sealed)) };
+    let host_key = before.as_ref().filter(has_same_address).and_then(|row| row.host_key.clone());
+    let row = ServerRow { host_key, ..ServerRow::new(id, body, Some(encrypted)) };
     Ok(Json(to_test_response(app.agentless.test_connection(&row).await?)))
 }
 
-/// One look, or one test.
+/// Result of a collection or a connection test.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CollectionResponse {
     id: i64,
     finished_ms: i64,
-    /// `scheduled`, `asked`, `live`, `test`.
-    trigger: String,
-    /// Which try, from 1 on.
+    trigger: CollectTrigger,
+    /// Number of the attempt, from 1.
     attempt: i64,
     duration_ms: i64,
     #[schema(value_type = Option<FailureCause>)]
@@ -135,11 +140,11 @@ pub(crate) struct CollectionResponse {
     steps: Vec<CollectionStep>,
 }
 
-/// Looks, newest first.
+/// Page of collections, newest first.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CollectionPageResponse {
-    looks: Vec<CollectionResponse>,
-    /// Give it back as `before` for the next page; none at the end.
+    collections: Vec<CollectionResponse>,
+    /// Value of `before` for the next page; `null` on the last page.
     next: Option<i64>,
 }
 
@@ -147,36 +152,41 @@ pub(crate) struct CollectionPageResponse {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct CollectionsQuery {
-    /// `next` of the page before.
+    /// Trigger; default: all.
+    trigger: Option<CollectTrigger>,
+    /// `next` of the previous page.
     before: Option<i64>,
-    /// 500 at most.
+    /// Maximum number of collections: 1 to 500, default 100.
     limit: Option<i64>,
 }
 
 /// List collections
-#[utoipa::path(get, path = "/api/v1/servers/{id}/tests", tag = "servers", params(("id" = String, Path), CollectionsQuery),
-    responses((status = 200, body = CollectionPageResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/servers/{id}/collections", tag = "servers",
+    params(("id" = String, Path, description = "Id of the server"), CollectionsQuery),
+    responses((status = 200, body = CollectionPageResponse)),
+)]
 pub(crate) async fn list_collections(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
     Path(id): Path<String>,
-    page: Result<Query<CollectionsQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<CollectionsQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<CollectionPageResponse>, ApiError> {
-    let Query(page) = page.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
+    let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
     let row = find(&app, &identity, &id).await?;
-    let limit = page.limit.unwrap_or(100).clamp(1, 500);
-    let rows = CollectionRow::list(app.agentless.store(), row.id, page.before, limit).await?;
+    let limit = query.limit.unwrap_or(100).clamp(1, 500);
+    let rows = CollectionRow::list(app.agentless.store(), row.id, query.trigger, query.before, limit).await?;
     let full = i64::try_from(rows.len()).is_ok_and(|count| count == limit);
     let next = rows.last().map(|row| row.id).filter(|_| full);
-    let show = |row: CollectionRow| CollectionResponse {
+    let to_response = |row: CollectionRow| CollectionResponse {
         id: row.id,
         finished_ms: row.finished_ms,
-        trigger: row.trigger.name().to_owned(),
+        trigger: row.trigger,
         attempt: row.attempt,
         duration_ms: row.duration_ms,
         cause: row.cause,
         error: row.error,
         steps: serde_json::from_str(&row.steps).unwrap_or_default(),
     };
-    Ok(Json(CollectionPageResponse { looks: rows.into_iter().map(show).collect(), next }))
+    Ok(Json(CollectionPageResponse { collections: rows.into_iter().map(to_response).collect(), next }))
 }

@@ -1,4 +1,4 @@
-//! `/api/v1/enrollment-tokens`: what lets agents in for the first time.
+//! `/api/v1/enrollment-tokens`: tokens with which agents enroll.
 
 use crate::app::App;
 use crate::config::BaseUrl;
@@ -18,57 +18,65 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 const HOUR_MS: i64 = 3_600_000;
-/// A year.
+/// Maximum lifetime of a token: one year.
 const MAX_EXPIRY_HOURS: i64 = 366 * 24;
+/// Maximum number of stored tokens, expired tokens included.
 const MAX_ENROLLMENT_TOKENS: usize = 1_000;
 
-/// What lets agents in, without its secret.
+/// Enrollment token without its secret.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EnrollmentTokenResponse {
     id: Uuid,
     name: String,
-    /// Of the hosts that come in by it.
+    /// Tags of hosts that enroll with the token.
     tags: Vec<String>,
+    /// Number of agents that can still enroll.
     uses_left: i64,
+    /// User or token that created the token.
     created_by: String,
     created_ms: i64,
     expires_ms: i64,
 }
 
-/// What lets agents in.
+/// Valid enrollment tokens, newest first.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EnrollmentTokenListResponse {
     enrollment_tokens: Vec<EnrollmentTokenResponse>,
 }
 
-fn to_response(enrolment: &EnrollmentToken) -> EnrollmentTokenResponse {
+fn to_response(token: &EnrollmentToken) -> EnrollmentTokenResponse {
     EnrollmentTokenResponse {
-        id: enrolment.id,
-        name: enrolment.name.clone(),
-        tags: enrolment.tags.clone(),
-        uses_left: enrolment.uses_left,
-        created_by: enrolment.created_by.clone(),
-        created_ms: enrolment.created_ms,
-        expires_ms: enrolment.expires_ms,
+        id: token.id,
+        name: token.name.clone(),
+        tags: token.tags.clone(),
+        uses_left: token.uses_left,
+        created_by: token.created_by.clone(),
+        created_ms: token.created_ms,
+        expires_ms: token.expires_ms,
     }
 }
 
 /// List valid enrollment tokens
-#[utoipa::path(get, path = "/api/v1/enrollment-tokens", tag = "agents", responses((status = 200, body = EnrollmentTokenListResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/enrollment-tokens", tag = "agents",
+    responses((status = 200, body = EnrollmentTokenListResponse)),
+)]
 pub(crate) async fn list_enrollment_tokens(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
 ) -> Json<EnrollmentTokenListResponse> {
     let now_ms = app.clock.wall_ms();
-    let now = app.directory.snapshot();
-    let good = now.enrollment_tokens.values().filter(|one| one.uses_left > 0 && one.expires_ms > now_ms);
-    let good = good.filter(|one| tags_in_scope(&identity, &one.tags));
-    let mut enrolments: Vec<EnrollmentTokenResponse> = good.map(to_response).collect();
-    enrolments.sort_by_key(|one| -one.created_ms);
-    Json(EnrollmentTokenListResponse { enrollment_tokens: enrolments })
+    let auth_snapshot = app.directory.snapshot();
+    let tokens = auth_snapshot.enrollment_tokens.values();
+    let valid = tokens.filter(|token| token.uses_left > 0 && token.expires_ms > now_ms);
+    let visible = valid.filter(|token| tags_in_scope(&identity, &token.tags));
+    let mut enrollment_tokens: Vec<EnrollmentTokenResponse> = visible.map(to_response).collect();
+    enrollment_tokens.sort_by_key(|token| -token.created_ms);
+    Json(EnrollmentTokenListResponse { enrollment_tokens })
 }
 
-/// Who is limited to hosts by tags lets others in with these alone.
+/// Whether the caller may manage tokens with these tags: callers limited by host tags only those with a
+/// subset of their tags.
 fn tags_in_scope(identity: &Identity, tags: &[String]) -> bool {
     identity.host_tags.is_empty()
         || (!tags.is_empty() && tags.iter().all(|tag| identity.host_tags.contains(tag)))
@@ -82,107 +90,116 @@ fn default_expiry_hours() -> i64 {
     24
 }
 
-/// A new enrolment token.
+/// Settings of a new enrollment token.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateEnrollmentTokenRequest {
-    /// What it is for.
+    /// Label of the token.
     name: String,
-    /// Of the hosts that come in by it.
+    /// Tags of hosts that enroll with the token.
     #[serde(default)]
     tags: Vec<String>,
-    /// How many agents may come.
+    /// Number of agents that may enroll.
     #[serde(default = "default_uses")]
     #[schema(minimum = 1, maximum = 10000)]
     uses: i64,
+    /// Lifetime in hours.
     #[serde(default = "default_expiry_hours")]
     #[schema(minimum = 1, maximum = 8784)]
     expires_in_hours: i64,
 }
 
-/// An enrolment token; it is shown this once.
+/// New enrollment token; the secret is returned only here.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CreatedEnrollmentToken {
-    token: String,
-    /// To paste into a shell of the machine that is to be watched.
+    /// Secret of the token (`pwe_`).
+    #[serde(rename = "token")]
+    secret: String,
+    /// Shell command that installs and enrolls the agent on a host.
     command: String,
     #[serde(flatten)]
-    made: EnrollmentTokenResponse,
+    token: EnrollmentTokenResponse,
 }
 
 /// Create an enrollment token
-#[utoipa::path(post, path = "/api/v1/enrollment-tokens", tag = "agents", request_body = CreateEnrollmentTokenRequest,
-    responses((status = 201, body = CreatedEnrollmentToken), (status = 409), (status = 422)))]
+#[utoipa::path(
+    post, path = "/api/v1/enrollment-tokens", tag = "agents",
+    request_body = CreateEnrollmentTokenRequest,
+    responses((status = 201, body = CreatedEnrollmentToken), (status = 409), (status = 422)),
+)]
 pub(crate) async fn create_enrollment_token(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
-    Extension(site): Extension<BaseUrl>,
-    JsonBody(wish): JsonBody<CreateEnrollmentTokenRequest>,
+    Extension(base_url): Extension<BaseUrl>,
+    JsonBody(request): JsonBody<CreateEnrollmentTokenRequest>,
 ) -> Result<(StatusCode, Json<CreatedEnrollmentToken>), ApiError> {
-    let name = query::validate_label(&wish.name)?;
-    let invalid = |why: String| Err(ApiError::unprocessable("invalid_enrollment_request", why));
-    if !(1..=limits::MAX_HOSTS as i64).contains(&wish.uses) {
+    let name = query::validate_label(&request.name)?;
+    let invalid = |message: String| Err(ApiError::unprocessable("invalid_enrollment_request", message));
+    if !(1..=limits::MAX_HOSTS as i64).contains(&request.uses) {
         return invalid(format!("uses must be between 1 and {}", limits::MAX_HOSTS));
     }
-    if !(1..=MAX_EXPIRY_HOURS).contains(&wish.expires_in_hours) {
-        return invalid(format!("it lasts 1 to {MAX_EXPIRY_HOURS} hours"));
+    if !(1..=MAX_EXPIRY_HOURS).contains(&request.expires_in_hours) {
+        return invalid(format!("expires_in_hours must be between 1 and {MAX_EXPIRY_HOURS}"));
     }
-    let tags = query::validate_tags(&wish.tags)?;
+    let tags = query::validate_tags(&request.tags)?;
     if !tags_in_scope(&actor.identity, &tags) {
-        let own = actor.identity.host_tags.join(", ");
-        return invalid(format!("tags must be among your host tags ({own})"));
+        let host_tags = actor.identity.host_tags.join(", ");
+        return invalid(format!("tags must be among your host tags ({host_tags})"));
     }
-    let text = secret::generate(secret::SecretKind::EnrollmentToken);
+    let secret = secret::generate(secret::SecretKind::EnrollmentToken);
     let now_ms = app.clock.wall_ms();
-    let enrolment = EnrollmentToken {
+    let token = EnrollmentToken {
         id: Uuid::now_v7(),
-        hash: secret::hash_secret(&text),
+        hash: secret::hash_secret(&secret),
         name,
         tags,
-        uses_left: wish.uses,
+        uses_left: request.uses,
         created_by: actor.identity.actor_name(),
         created_ms: now_ms,
-        expires_ms: now_ms + wish.expires_in_hours * HOUR_MS,
+        expires_ms: now_ms + request.expires_in_hours * HOUR_MS,
     };
-    let turn = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write().await?;
     if app.directory.snapshot().enrollment_tokens.len() >= MAX_ENROLLMENT_TOKENS {
         return Err(ApiError::conflict(
             "too_many_enrollment_tokens",
             "the limit of enrollment tokens is reached; revoke some first",
         ));
     }
-    let made = to_response(&enrolment);
+    let response = to_response(&token);
     let entry = actor.audit_change(
         "enrollment_token.create",
-        format!("enrolment {}", enrolment.name),
+        format!("enrollment token {}", token.name),
         None,
-        Some(&made),
+        Some(&response),
     );
-    turn.commit([enrolment.insert()], Some(entry)).await?;
-    let command = super::install::command(&site, &text)?;
-    Ok((StatusCode::CREATED, Json(CreatedEnrollmentToken { token: text, command, made })))
+    guard.commit([token.insert()], Some(entry)).await?;
+    let command = super::install::command(&base_url, &secret)?;
+    Ok((StatusCode::CREATED, Json(CreatedEnrollmentToken { secret, command, token: response })))
 }
 
 /// Revoke an enrollment token
-#[utoipa::path(delete, path = "/api/v1/enrollment-tokens/{id}", tag = "agents", params(("id" = String, Path)),
-    responses((status = 204)))]
+#[utoipa::path(
+    delete, path = "/api/v1/enrollment-tokens/{id}", tag = "agents",
+    params(("id" = String, Path, description = "Id of the enrollment token")),
+    responses((status = 204)),
+)]
 pub(crate) async fn delete_enrollment_token(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let turn = app.directory.begin_write().await?;
-    let now = app.directory.snapshot();
-    let enrolment = now.enrollment_tokens.values().find(|one| one.id.to_string() == id);
-    let enrolment = enrolment.filter(|one| tags_in_scope(&actor.identity, &one.tags));
-    let enrolment = enrolment.ok_or_else(|| ApiError::not_found("there is no such enrolment token"))?;
-    let was = to_response(enrolment);
+    let guard = app.directory.begin_write().await?;
+    let auth_snapshot = app.directory.snapshot();
+    let token = auth_snapshot.enrollment_tokens.values().find(|token| token.id.to_string() == id);
+    let token = token.filter(|token| tags_in_scope(&actor.identity, &token.tags));
+    let token = token.ok_or_else(|| ApiError::not_found("enrollment token not found"))?;
+    let before = to_response(token);
     let entry = actor.audit_change(
         "enrollment_token.delete",
-        format!("enrolment {}", enrolment.name),
-        Some(&was),
+        format!("enrollment token {}", token.name),
+        Some(&before),
         None,
     );
-    turn.commit([EnrollmentToken::delete(enrolment.id)], Some(entry)).await?;
+    guard.commit([EnrollmentToken::delete(token.id)], Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

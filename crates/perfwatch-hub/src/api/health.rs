@@ -1,4 +1,4 @@
-//! `/healthz` (the process lives), `/readyz` (it can take snapshots), `/metrics`.
+//! `/healthz` (liveness), `/readyz` (readiness for ingestion) and `/metrics` (self-metrics).
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -8,28 +8,36 @@ use axum::response::IntoResponse;
 use std::sync::Arc;
 
 /// Liveness
-#[utoipa::path(get, path = "/healthz", tag = "hub", responses((status = 200, body = String, content_type = "text/plain")))]
+#[utoipa::path(
+    get, path = "/healthz", tag = "hub",
+    responses((status = 200, body = String, content_type = "text/plain")),
+)]
 pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// Readiness
-#[utoipa::path(get, path = "/readyz", tag = "hub", responses((status = 200, body = String, content_type = "text/plain")))]
+#[utoipa::path(
+    get, path = "/readyz", tag = "hub",
+    responses((status = 200, body = String, content_type = "text/plain")),
+)]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
     if app.stop.is_cancelled() {
         return Err(ApiError::unavailable("shutting_down", "hub is shutting down", 5));
     }
     if app.history.ingest_blocked().is_some() {
-        // Anyone may ask here: why stands in the log, and on the dashboard.
+        // The route is public: the reason is in the log and on the dashboard only.
         return Err(ApiError::unavailable("store_unavailable", "the store is not writable", 5));
     }
     Ok("ready\n")
 }
 
 /// Hub metrics (Prometheus)
-#[utoipa::path(get, path = "/metrics", tag = "hub",
-    responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
+#[utoipa::path(
+    get, path = "/metrics", tag = "hub",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text")),
+)]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], app.metrics.render(app.hosts.len()))
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], app.metrics.render(app.hosts.len()))
 }

@@ -1,5 +1,5 @@
-//! The past of one host: `series` (for charts), `snapshot` (everything at one second),
-//! `processes` (who used it over some time), `export` (as text, streamed).
+//! History of one host: `series` for charts, `snapshot` at a point in time, `processes` over a range, and
+//! `export` as streamed text.
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -22,17 +22,18 @@ use serde_json::json;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// Points a series has unless asked otherwise, and at most.
+/// Number of points per series if the request names none.
 const DEFAULT_POINTS: usize = 600;
+/// Maximum number of points per series.
 const MAX_POINTS: usize = 10_000;
-/// Series named in one request.
+/// Maximum number of series selectors in one request.
 const MAX_SERIES: usize = 200;
-/// A snapshot this much older than the time asked for is no answer to it.
+/// Maximum age of a snapshot at the requested time.
 const MAX_SNAPSHOT_AGE_MS: i64 = 3_600_000;
-/// A day of processes is read in one answer; more would be read row by row for long.
+/// Maximum range of process usage: rows are read one by one, longer ranges would take too long.
 const MAX_PROCESS_RANGE_MS: i64 = 31 * 86_400_000;
 
-/// What a query string may ask.
+/// Parameters of the history routes.
 #[derive(Default)]
 struct SeriesQuery {
     names: Vec<SeriesSelector>,
@@ -45,11 +46,15 @@ struct SeriesQuery {
     tier: Option<String>,
 }
 
-fn parse_query(query: Option<&str>, known: &[&str]) -> Result<SeriesQuery, ApiError> {
-    let mut asked = SeriesQuery::default();
+/// Parses the parameters in `allowed`.
+///
+/// # Errors
+/// Returns `invalid_query` for other parameters, numbers below 1 and too many series.
+fn parse_query(query: Option<&str>, allowed: &[&str]) -> Result<SeriesQuery, ApiError> {
+    let mut request = SeriesQuery::default();
     for (key, value) in query::query_pairs(query)? {
-        if !known.contains(&key.as_str()) {
-            let message = format!("unknown parameter {key:?}; expected {}", known.join(", "));
+        if !allowed.contains(&key.as_str()) {
+            let message = format!("unknown parameter {key:?}; expected {}", allowed.join(", "));
             return Err(ApiError::bad_request("invalid_query", message));
         }
         let number = || {
@@ -60,31 +65,31 @@ fn parse_query(query: Option<&str>, known: &[&str]) -> Result<SeriesQuery, ApiEr
         };
         match key.as_str() {
             "metric" => {
-                asked
+                request
                     .names
                     .extend(value.split(',').filter(|name| !name.is_empty()).map(SeriesSelector::parse));
             }
-            "points" => asked.points = Some(number()?.clamp(10, MAX_POINTS)),
-            "limit" => asked.limit = Some(number()?),
-            "from" => asked.from = Some(value),
-            "to" => asked.to = Some(value),
-            "at" => asked.at = Some(value),
-            "format" => asked.format = Some(value),
-            _ => asked.tier = Some(value),
+            "points" => request.points = Some(number()?.clamp(10, MAX_POINTS)),
+            "limit" => request.limit = Some(number()?),
+            "from" => request.from = Some(value),
+            "to" => request.to = Some(value),
+            "at" => request.at = Some(value),
+            "format" => request.format = Some(value),
+            _ => request.tier = Some(value),
         }
     }
-    if asked.names.len() > MAX_SERIES {
+    if request.names.len() > MAX_SERIES {
         return Err(ApiError::bad_request(
             "invalid_query",
-            format!("no more than {MAX_SERIES} metrics at once"),
+            format!("at most {MAX_SERIES} metrics per request"),
         ));
     }
-    Ok(asked)
+    Ok(request)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+#[expect(clippy::needless_pass_by_value, reason = "signature required by map_err")]
 fn store_error(error: StoreError) -> ApiError {
-    tracing::warn!(%error, "history query failed");
+    tracing::warn!(error = %error, "history query failed");
     ApiError::unavailable("store_unavailable", error.to_string(), 5)
 }
 
@@ -94,49 +99,54 @@ fn json_text(text: String) -> Response {
 
 /// Query time series of a host
 ///
-/// Times are milliseconds since 1970, RFC 3339, `now`, or a span before now as `-2h`.
-#[utoipa::path(get, path = "/api/v1/hosts/{id}/series", tag = "hosts", params(
-    ("id" = String, Path, description = "Id or name"),
-    ("metric" = String, Query, description = "Names, groups or instances: `cpu.usage,memory.*,network.rx_bytes{eth0}`"),
-    ("from" = Option<String>, Query), ("to" = Option<String>, Query),
-    ("points" = Option<usize>, Query, description = "10 to 10,000"),
-), responses((status = 200, body = schemas::SeriesResponse)))]
+/// Times are milliseconds since 1970, RFC 3339, `now`, or an offset from now such as `-2h`.
+#[utoipa::path(
+    get, path = "/api/v1/hosts/{id}/series", tag = "hosts",
+    params(
+        ("id" = String, Path, description = "Id or name of the host"),
+        ("metric" = String, Query, description = "Selectors: `cpu.usage,memory.*,network.rx_bytes{eth0}`"),
+        ("from" = Option<String>, Query, description = "Start of the range; default: one hour before `to`"),
+        ("to" = Option<String>, Query, description = "End of the range; default: now"),
+        ("points" = Option<usize>, Query, description = "Number of points: 10 to 10,000, default 600"),
+    ),
+    responses((status = 200, body = schemas::SeriesResponse)),
+)]
 pub(crate) async fn series(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let asked = parse_query(query.as_deref(), &["metric", "from", "to", "points"])?;
+    let request = parse_query(query.as_deref(), &["metric", "from", "to", "points"])?;
     let host = query::host(&app, &identity, &id)?;
-    if asked.names.is_empty() {
+    if request.names.is_empty() {
         return Err(ApiError::bad_request(
             "metric_required",
             "metric is required: ?metric=cpu.usage,memory.used or cpu.*",
         ));
     }
-    for name in &asked.names {
-        let known = name.metric.ends_with('*') || app.catalog.get(&name.metric).is_some();
-        if !known && !perfwatch_model::wire::is_metric_name(&name.metric) {
+    for name in &request.names {
+        let is_known = name.metric.ends_with('*') || app.catalog.get(&name.metric).is_some();
+        if !is_known && !perfwatch_model::wire::is_metric_name(&name.metric) {
             return Err(ApiError::bad_request(
                 "invalid_query",
                 format!("invalid metric name {:?}", name.metric),
             ));
         }
     }
-    let range = query::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
-    let points = asked.points.unwrap_or(DEFAULT_POINTS);
-    let rhythm_ms = i64::from(host.interval_ms.max(host.record.interval_ms));
-    let answer = app
+    let range = query::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
+    let points = request.points.unwrap_or(DEFAULT_POINTS);
+    let interval_ms = i64::from(host.interval_ms.max(host.record.interval_ms));
+    let result = app
         .history
-        .series(host.record.id, asked.names, range, points, rhythm_ms)
+        .series(host.record.id, request.names, range, points, interval_ms)
         .await
         .map_err(store_error)?;
-    Ok(json_text(write_series(&app, &host, range, &answer)))
+    Ok(json_text(write_series(&app, &host, range, &result)))
 }
 
-fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), answer: &SeriesResult) -> String {
-    let mut out = String::with_capacity(256 + answer.series.len() * answer.at_ms.len() * 8);
+fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), result: &SeriesResult) -> String {
+    let mut out = String::with_capacity(256 + result.series.len() * result.at_ms.len() * 8);
     let list = |out: &mut String, key: &str, count: usize, item: &mut dyn FnMut(&mut String, usize)| {
         let _ = write!(out, ",\"{key}\":[");
         for at in 0..count {
@@ -147,51 +157,51 @@ fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), answer: &S
         }
         out.push(']');
     };
-    // Writing to a String can't fail.
+    // Writing to a String cannot fail.
     let _ = write!(
         out,
         "{{\"host_id\":\"{}\",\"from_ms\":{from_ms},\"to_ms\":{to_ms},\"tier\":\"{}\",\"step_ms\":{}",
         host.record.id,
-        answer.tier.name(),
-        answer.step_ms
+        result.tier.name(),
+        result.step_ms
     );
-    list(&mut out, "t", answer.at_ms.len(), &mut |out, at| {
-        let _ = write!(out, "{}", answer.at_ms[at]);
+    list(&mut out, "t", result.at_ms.len(), &mut |out, at| {
+        let _ = write!(out, "{}", result.at_ms[at]);
     });
-    list(&mut out, "gaps", answer.gaps.len(), &mut |out, at| {
-        let gap = &answer.gaps[at];
+    list(&mut out, "gaps", result.gaps.len(), &mut |out, at| {
+        let gap = &result.gaps[at];
         let _ = write!(
             out,
-            "{{\"from_ms\":{},\"to_ms\":{},\"why\":\"{}\"}}",
+            "{{\"from_ms\":{},\"to_ms\":{},\"reason\":\"{}\"}}",
             gap.from_ms,
             gap.to_ms,
             gap.kind.name()
         );
     });
-    list(&mut out, "series", answer.series.len(), &mut |out, at| {
-        let series = &answer.series[at];
+    list(&mut out, "series", result.series.len(), &mut |out, at| {
+        let series = &result.series[at];
         let unit = app.catalog.get(&series.metric).map(|def| def.unit);
         let name = json!({ "metric": series.metric, "instance": series.instance, "unit": unit }).to_string();
         out.push_str(name.trim_end_matches('}'));
         match &series.values {
-            SeriesValues::Ticks(values) => list(out, "v", values.len(), &mut |out, row| {
+            SeriesValues::Raw(values) => list(out, "v", values.len(), &mut |out, row| {
                 fixed_point::write_scaled(out, values[row], series.decimals);
             }),
             SeriesValues::Points(points) => {
-                let figures = points.stats();
+                let stats = points.stats();
                 let decimals = points.decimals();
-                list(out, "v", answer.point_indices.len(), &mut |out, at| {
-                    match average(&figures[answer.point_indices[at]], decimals) {
-                        // Two digits more than the samples have.
+                list(out, "v", result.point_indices.len(), &mut |out, at| {
+                    match average(&stats[result.point_indices[at]], decimals) {
+                        // Two more decimals than the samples.
                         Some(mean) => fixed_point::write_rounded(out, mean, decimals + 2),
                         None => out.push_str("null"),
                     }
                 });
-                list(out, "min", answer.point_indices.len(), &mut |out, at| {
-                    fixed_point::write_scaled(out, figures[answer.point_indices[at]].min, decimals);
+                list(out, "min", result.point_indices.len(), &mut |out, at| {
+                    fixed_point::write_scaled(out, stats[result.point_indices[at]].min, decimals);
                 });
-                list(out, "max", answer.point_indices.len(), &mut |out, at| {
-                    fixed_point::write_scaled(out, figures[answer.point_indices[at]].max, decimals);
+                list(out, "max", result.point_indices.len(), &mut |out, at| {
+                    fixed_point::write_scaled(out, stats[result.point_indices[at]].max, decimals);
                 });
             }
         }
@@ -202,20 +212,25 @@ fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), answer: &S
 }
 
 /// Get the snapshot at a point in time
-#[utoipa::path(get, path = "/api/v1/hosts/{id}/snapshot", tag = "hosts", params(
-    ("id" = String, Path, description = "Id or name"), ("at" = Option<String>, Query),
-), responses((status = 200, body = schemas::SnapshotResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/hosts/{id}/snapshot", tag = "hosts",
+    params(
+        ("id" = String, Path, description = "Id or name of the host"),
+        ("at" = Option<String>, Query, description = "Point in time; default: now"),
+    ),
+    responses((status = 200, body = schemas::SnapshotResponse)),
+)]
 pub(crate) async fn snapshot(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let asked = parse_query(query.as_deref(), &["at"])?;
+    let request = parse_query(query.as_deref(), &["at"])?;
     let host = query::host(&app, &identity, &id)?;
     let now_ms = app.clock.wall_ms();
-    let at_ms = asked.at.as_deref().map_or(Ok(now_ms), |at| query::time_ms("at", at, now_ms))?;
-    let found = app
+    let at_ms = request.at.as_deref().map_or(Ok(now_ms), |at| query::time_ms("at", at, now_ms))?;
+    let result = app
         .history
         .snapshot_at(host.record.id, at_ms, MAX_SNAPSHOT_AGE_MS)
         .await
@@ -226,78 +241,92 @@ pub(crate) async fn snapshot(
     let _ = write!(
         text,
         "{{\"at_ms\":{},\"resolution_ms\":{},\"snapshot\":",
-        found.snapshot.at_ms,
-        if found.width_ms > 0 { found.width_ms } else { i64::from(found.snapshot.interval_ms) }
+        result.snapshot.at_ms,
+        if result.width_ms > 0 { result.width_ms } else { i64::from(result.snapshot.interval_ms) }
     );
-    json::write_snapshot(&mut text, host.record.id, &name, &found.snapshot);
+    json::write_snapshot(&mut text, host.record.id, &name, &result.snapshot);
     text.push('}');
     Ok(json_text(text))
 }
 
 /// Top processes over a time range
-#[utoipa::path(get, path = "/api/v1/hosts/{id}/processes", tag = "hosts", params(
-    ("id" = String, Path, description = "Id or name"),
-    ("from" = Option<String>, Query), ("to" = Option<String>, Query), ("limit" = Option<usize>, Query),
-), responses((status = 200, body = schemas::ProcessesResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/hosts/{id}/processes", tag = "hosts",
+    params(
+        ("id" = String, Path, description = "Id or name of the host"),
+        ("from" = Option<String>, Query, description = "Start of the range; default: one hour before `to`"),
+        ("to" = Option<String>, Query, description = "End of the range; default: now"),
+        ("limit" = Option<usize>, Query, description = "Maximum number of processes: 1 to 1,000, default 50"),
+    ),
+    responses((status = 200, body = schemas::ProcessesResponse)),
+)]
 pub(crate) async fn processes(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let asked = parse_query(query.as_deref(), &["from", "to", "limit"])?;
+    let request = parse_query(query.as_deref(), &["from", "to", "limit"])?;
     let host = query::host(&app, &identity, &id)?;
-    let range = query::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
+    let range = query::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
     if range.1 - range.0 > MAX_PROCESS_RANGE_MS {
         return Err(ApiError::bad_request("invalid_range", "the range for processes is limited to 31 days"));
     }
-    let (uses, covered_ms) = app.history.processes(host.record.id, range).await.map_err(store_error)?;
-    let total = uses.len();
-    let limit = asked.limit.unwrap_or(50).min(1_000);
-    let shown: Vec<_> = uses.iter().take(limit).map(|sum| process_json(sum, covered_ms)).collect();
+    let (processes, covered_ms) = app.history.processes(host.record.id, range).await.map_err(store_error)?;
+    let total = processes.len();
+    let limit = request.limit.unwrap_or(50).min(1_000);
+    let processes: Vec<_> =
+        processes.iter().take(limit).map(|process| process_json(process, covered_ms)).collect();
     let body = json!({
         "host_id": host.record.id, "from_ms": range.0, "to_ms": range.1,
-        "covered_ms": covered_ms, "total": total, "processes": shown,
+        "covered_ms": covered_ms, "total": total, "processes": processes,
     });
     Ok(json_text(body.to_string()))
 }
 
-/// Rates are over the time that there are rows of, whether the process was among the largest
-/// in all of it or not.
-#[expect(clippy::cast_precision_loss, reason = "an average is not exact")]
-fn process_json(sum: &ProcessUsage, covered_ms: i64) -> serde_json::Value {
-    let mean = sum.cpu_tenths_ms as f64 / (covered_ms.max(1) as f64) / 10.0;
+/// Usage of one process. The mean is over the time covered by rows, including rows in which the process
+/// was not among the top processes.
+#[expect(clippy::cast_precision_loss, reason = "the mean is rounded to two decimals")]
+fn process_json(process: &ProcessUsage, covered_ms: i64) -> serde_json::Value {
+    let mean = process.cpu_tenths_ms as f64 / (covered_ms.max(1) as f64) / 10.0;
     let mut cpu = String::new();
     fixed_point::write_rounded(&mut cpu, mean, 2);
     json!({
-        "pid": sum.last.pid, "name": sum.last.name, "user": sum.last.user, "command": sum.last.command,
-        "started_ms": sum.last.started_ms, "first_ms": sum.first_ms, "last_ms": sum.last_ms, "rows": sum.rows,
+        "pid": process.last.pid, "name": process.last.name, "user": process.last.user, "command": process.last.command,
+        "started_ms": process.last.started_ms, "first_ms": process.first_ms, "last_ms": process.last_ms, "rows": process.rows,
         "cpu_percent_mean": cpu.parse::<f64>().unwrap_or_default(),
-        "cpu_percent_max": f64::from(sum.cpu_tenths_max) / 10.0,
-        "memory_bytes_max": sum.memory_max,
-        "read_bytes": sum.read_bytes, "written_bytes": sum.write_bytes,
+        "cpu_percent_max": f64::from(process.cpu_tenths_max) / 10.0,
+        "memory_bytes_max": process.memory_max,
+        "read_bytes": process.read_bytes, "write_bytes": process.write_bytes,
     })
 }
 
 /// Export history as CSV or JSON lines
-#[utoipa::path(get, path = "/api/v1/hosts/{id}/export", tag = "hosts", params(
-    ("id" = String, Path, description = "Id or name"),
-    ("format" = Option<String>, Query, description = "`csv` or `jsonl`"),
-    ("metric" = Option<String>, Query), ("from" = Option<String>, Query), ("to" = Option<String>, Query),
-    ("tier" = Option<String>, Query, description = "`raw`, `1m` or `1h`"),
-), responses((status = 200, content((String = "text/csv"), (String = "application/jsonl")))))]
+#[utoipa::path(
+    get, path = "/api/v1/hosts/{id}/export", tag = "hosts",
+    params(
+        ("id" = String, Path, description = "Id or name of the host"),
+        ("format" = Option<String>, Query, description = "Format: `csv` or `jsonl`"),
+        ("metric" = Option<String>, Query, description = "Selectors; default: all metrics"),
+        ("from" = Option<String>, Query, description = "Start of the range; default: one hour before `to`"),
+        ("to" = Option<String>, Query, description = "End of the range; default: now"),
+        ("tier" = Option<String>, Query, description = "Resolution: `raw`, `1m` or `1h`"),
+    ),
+    responses((status = 200, content((String = "text/csv"), (String = "application/jsonl")))),
+)]
 pub(crate) async fn export(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let asked = parse_query(query.as_deref(), &["format", "metric", "from", "to", "tier"])?;
+    let request = parse_query(query.as_deref(), &["format", "metric", "from", "to", "tier"])?;
     let host = query::host(&app, &identity, &id)?;
-    let (from_ms, to_ms) = query::range(asked.from.as_deref(), asked.to.as_deref(), app.clock.wall_ms())?;
-    let bad = |what| ApiError::bad_request("invalid_query", what);
-    let format = Format::parse(asked.format.as_deref()).ok_or_else(|| bad("format: csv or jsonl"))?;
-    let (kind, ending) = match format {
+    let (from_ms, to_ms) = query::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
+    let invalid = |message| ApiError::bad_request("invalid_query", message);
+    let format =
+        Format::parse(request.format.as_deref()).ok_or_else(|| invalid("format: must be csv or jsonl"))?;
+    let (content_type, extension) = match format {
         Format::Csv => ("text/csv; charset=utf-8", "csv"),
         Format::JsonLines => ("application/jsonl", "jsonl"),
     };
@@ -305,8 +334,8 @@ pub(crate) async fn export(
         history: app.history.clone(),
         host: host.record.id,
         name: host.record.name.clone(),
-        tier: parse_tier(asked.tier.as_deref()).ok_or_else(|| bad("tier: raw, 1m or 1h"))?,
-        wanted: projection_for(asked.names, format),
+        tier: parse_tier(request.tier.as_deref()).ok_or_else(|| invalid("tier: must be raw, 1m or 1h"))?,
+        projection: projection_for(request.names, format),
         format,
         from_ms,
         to_ms,
@@ -318,12 +347,13 @@ pub(crate) async fn export(
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
         .collect();
-    let disposition = format!("attachment; filename=\"{name}.{ending}\"");
-    let headers = [(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_DISPOSITION, disposition)];
-    let pieces = futures_util::stream::unfold(export, |mut export| async move {
-        let piece = export.next().await?;
-        Some((piece.map_err(|error| std::io::Error::other(error.to_string())), export))
+    let disposition = format!("attachment; filename=\"{name}.{extension}\"");
+    let headers =
+        [(header::CONTENT_TYPE, content_type.to_owned()), (header::CONTENT_DISPOSITION, disposition)];
+    let chunks = futures_util::stream::unfold(export, |mut export| async move {
+        let chunk = export.next().await?;
+        Some((chunk.map_err(|error| std::io::Error::other(error.to_string())), export))
     });
-    // Who compresses asks once more after the end.
-    Ok((headers, Body::from_stream(pieces.fuse())).into_response())
+    // The compression layer polls the stream again after its end.
+    Ok((headers, Body::from_stream(chunks.fuse())).into_response())
 }

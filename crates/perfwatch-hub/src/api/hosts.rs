@@ -88,7 +88,11 @@ pub(crate) struct HostsQuery {
 }
 
 /// List hosts
-#[utoipa::path(get, path = "/api/v1/hosts", tag = "hosts", params(HostsQuery), responses((status = 200, body = HostListResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/hosts", tag = "hosts",
+    params(HostsQuery),
+    responses((status = 200, body = HostListResponse)),
+)]
 pub(crate) async fn list_hosts(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
@@ -111,8 +115,11 @@ pub(crate) async fn list_hosts(
 }
 
 /// Get a host
-#[utoipa::path(get, path = "/api/v1/hosts/{id}", tag = "hosts",
-    params(("id" = String, Path, description = "Id or name of the host")), responses((status = 200, body = HostResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/hosts/{id}", tag = "hosts",
+    params(("id" = String, Path, description = "Id or name of the host")),
+    responses((status = 200, body = HostResponse)),
+)]
 pub(crate) async fn get_host(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
@@ -129,9 +136,12 @@ pub(crate) struct TagsRequest {
 }
 
 /// Replace the tags of a host
-#[utoipa::path(put, path = "/api/v1/hosts/{id}/tags", tag = "hosts",
-    params(("id" = String, Path, description = "Id or name of the host")), request_body = TagsRequest,
-    responses((status = 200, body = HostResponse), (status = 409), (status = 422)))]
+#[utoipa::path(
+    put, path = "/api/v1/hosts/{id}/tags", tag = "hosts",
+    params(("id" = String, Path, description = "Id or name of the host")),
+    request_body = TagsRequest,
+    responses((status = 200, body = HostResponse), (status = 409), (status = 422)),
+)]
 pub(crate) async fn set_host_tags(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
@@ -151,8 +161,11 @@ pub(crate) async fn set_host_tags(
 /// Delete a host and revoke its agents
 ///
 /// History is deleted by retention. The host reappears if it sends again.
-#[utoipa::path(delete, path = "/api/v1/hosts/{id}", tag = "hosts",
-    params(("id" = String, Path, description = "Id or name of the host")), responses((status = 204), (status = 409)))]
+#[utoipa::path(
+    delete, path = "/api/v1/hosts/{id}", tag = "hosts",
+    params(("id" = String, Path, description = "Id or name of the host")),
+    responses((status = 204), (status = 409)),
+)]
 pub(crate) async fn delete_host(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,

@@ -22,6 +22,7 @@ use response::{
     IncidentListResponse, IncidentNotificationResponse, IncidentResponse, to_alert_response, to_response,
 };
 use serde::Deserialize;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use utoipa::IntoParams;
@@ -31,19 +32,21 @@ use uuid::Uuid;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct IncidentHistoryQuery {
-    /// Part of the title.
+    /// Substring of the title.
     text: Option<String>,
+    /// Severity of the incident.
     severity: Option<Severity>,
     /// Id or name of a host.
     host: Option<String>,
+    /// Id of a rule.
     rule: Option<Uuid>,
-    /// Begun from here on: milliseconds since 1970, RFC 3339, or `-7d`.
+    /// Opened at or after: milliseconds since 1970, RFC 3339, or an offset such as `-7d`.
     from: Option<String>,
-    /// Begun before.
+    /// Opened before.
     to: Option<String>,
-    /// `next` of the page before.
+    /// `next` of the previous page.
     after: Option<String>,
-    /// 200 at most.
+    /// Maximum number of incidents: 1 to 200, default 50.
     limit: Option<i64>,
 }
 
@@ -51,34 +54,43 @@ pub(crate) struct IncidentHistoryQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct RangeQuery {
+    /// Start of the range; default: one hour before `to`.
     from: Option<String>,
+    /// End of the range; default: now.
     to: Option<String>,
 }
 
 /// List open incidents
-#[utoipa::path(get, path = "/api/v1/incidents", tag = "alerts", responses((status = 200, body = IncidentListResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/incidents", tag = "incidents",
+    responses((status = 200, body = IncidentListResponse)),
+)]
 pub(crate) async fn list_incidents(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
 ) -> Json<IncidentListResponse> {
     let (state, auth_snapshot) = (app.alerting.snapshot(), app.directory.snapshot());
-    let open = state.incidents.iter().filter(|live| live.incident.phase != IncidentPhase::Resolved);
-    let mut incidents: Vec<IncidentResponse> =
-        open.filter_map(|live| to_response(live, &identity, &auth_snapshot, &mut HashMap::new())).collect();
-    incidents.sort_by_key(|one| {
+    let open = state.incidents.iter().filter(|open| open.incident.phase != IncidentPhase::Resolved);
+    let mut incidents: Vec<IncidentResponse> = open
+        .filter_map(|incident| to_response(incident, &identity, &auth_snapshot, &mut HashMap::new()))
+        .collect();
+    incidents.sort_by_key(|incident| {
         (
-            one.firing_count == 0,
-            one.ack.is_some(),
-            std::cmp::Reverse(one.severity),
-            std::cmp::Reverse(one.opened_ms),
+            incident.firing_count == 0,
+            incident.ack.is_some(),
+            Reverse(incident.severity),
+            Reverse(incident.opened_ms),
         )
     });
     Json(IncidentListResponse { incidents, now_ms: app.clock.wall_ms() })
 }
 
 /// List past incidents
-#[utoipa::path(get, path = "/api/v1/incidents/history", tag = "alerts", params(IncidentHistoryQuery),
-    responses((status = 200, body = IncidentHistoryResponse), (status = 404)))]
+#[utoipa::path(
+    get, path = "/api/v1/incidents/history", tag = "incidents",
+    params(IncidentHistoryQuery),
+    responses((status = 200, body = IncidentHistoryResponse), (status = 404)),
+)]
 pub(crate) async fn list_incident_history(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
@@ -86,8 +98,9 @@ pub(crate) async fn list_incident_history(
 ) -> Result<Json<IncidentHistoryResponse>, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
     let now_ms = app.clock.wall_ms();
-    let time =
-        |key, text: Option<&str>, usual| text.map_or(Ok(usual), |text| query::time_ms(key, text, now_ms));
+    let time = |key, text: Option<&str>, default_ms| {
+        text.map_or(Ok(default_ms), |text| query::time_ms(key, text, now_ms))
+    };
     let host = query.host.as_deref().map(|host| query::host(&app, &identity, host)).transpose()?;
     let limit = query.limit.unwrap_or(50).clamp(1, 200);
     let (to_ms, to_id) = match query.after.as_deref() {
@@ -115,14 +128,14 @@ pub(crate) async fn list_incident_history(
     let next = rows.last().filter(|_| full).map(|row| format!("{}:{}", row.opened_ms, row.id));
     let mut incidents = Vec::with_capacity(rows.len());
     for row in rows {
-        let live = app.alerting.load_with_alerts(&row).await?;
-        incidents.extend(to_response(&live, &identity, &auth_snapshot, &mut HashMap::new()));
+        let incident = app.alerting.load_with_alerts(&row).await?;
+        incidents.extend(to_response(&incident, &identity, &auth_snapshot, &mut HashMap::new()));
     }
     Ok(Json(IncidentHistoryResponse { incidents, next }))
 }
 
 pub(super) fn incident_not_found() -> ApiError {
-    ApiError::not_found("there is no such incident")
+    ApiError::not_found("incident not found")
 }
 
 pub(super) fn parse_id(id: &str) -> Result<Uuid, ApiError> {
@@ -130,8 +143,11 @@ pub(super) fn parse_id(id: &str) -> Result<Uuid, ApiError> {
 }
 
 /// Get an incident
-#[utoipa::path(get, path = "/api/v1/incidents/{id}", tag = "alerts", params(("id" = String, Path)),
-    responses((status = 200, body = IncidentDetailResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/incidents/{id}", tag = "incidents",
+    params(("id" = String, Path, description = "Id of the incident")),
+    responses((status = 200, body = IncidentDetailResponse)),
+)]
 pub(crate) async fn get_incident(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
@@ -139,45 +155,48 @@ pub(crate) async fn get_incident(
 ) -> Result<Json<IncidentDetailResponse>, ApiError> {
     let id = parse_id(&id)?;
     let store = app.alerting.store();
-    let live = app.alerting.get(id).await?.ok_or_else(incident_not_found)?;
-    let explained = AlertRow::explanations(store, id).await?.into_iter();
+    let open = app.alerting.get(id).await?.ok_or_else(incident_not_found)?;
+    let rows = AlertRow::explanations(store, id).await?.into_iter();
     let mut explanations =
-        explained.filter_map(|(id, text)| Some((id, serde_json::from_str(&text).ok()?))).collect();
-    let incident = to_response(&live, &identity, &app.directory.snapshot(), &mut explanations)
+        rows.filter_map(|(id, text)| Some((id, serde_json::from_str(&text).ok()?))).collect();
+    let incident = to_response(&open, &identity, &app.directory.snapshot(), &mut explanations)
         .ok_or_else(incident_not_found)?;
-    // What one may not see stands in no timeline either.
-    let whole = incident.is_complete(&live);
-    let event = |event: IncidentEventRow| IncidentEventResponse {
+    // The timeline names hosts: callers who cannot view all alerts get none.
+    let is_complete = incident.is_complete(&open);
+    let to_event = |event: IncidentEventRow| IncidentEventResponse {
         at_ms: event.at_ms,
-        kind: event.kind.name().to_owned(),
+        kind: event.kind,
         actor: event.actor,
         text: event.text,
     };
     let events = IncidentEventRow::list(store, id).await?.into_iter();
-    let timeline = events.filter(|_| whole).map(event).collect();
+    let timeline = events.filter(|_| is_complete).map(to_event).collect();
     let filter = NotificationFilter { incident: Some(id), limit: 200, ..NotificationFilter::default() };
     let state = app.alerting.snapshot();
-    let messages = Outbox::list(store, filter).await?.into_iter().filter(|_| whole);
-    let deliveries = messages.map(|row| IncidentNotificationResponse {
+    let rows = Outbox::list(store, filter).await?.into_iter().filter(|_| is_complete);
+    let notifications = rows.map(|row| IncidentNotificationResponse {
         channel: state
             .definitions
             .channel(row.channel)
             .map_or("deleted channel", |channel| &channel.name)
             .to_owned(),
         reason: row.reason,
-        state: row.state.name().to_owned(),
+        state: row.state,
         created_ms: row.created_ms,
         due_ms: row.due_ms.max(row.retry_at_ms),
         finished_ms: row.finished_ms,
         attempts: row.attempts,
         error: row.error,
     });
-    Ok(Json(IncidentDetailResponse { incident, timeline, notifications: deliveries.collect() }))
+    Ok(Json(IncidentDetailResponse { incident, timeline, notifications: notifications.collect() }))
 }
 
 /// List alerts of a host in a time range
-#[utoipa::path(get, path = "/api/v1/hosts/{id}/alerts", tag = "alerts",
-    params(("id" = String, Path, description = "Id or name"), RangeQuery), responses((status = 200, body = HostAlertsResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/hosts/{id}/alerts", tag = "incidents",
+    params(("id" = String, Path, description = "Id or name of the host"), RangeQuery),
+    responses((status = 200, body = HostAlertsResponse)),
+)]
 pub(crate) async fn list_host_alerts(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
@@ -187,8 +206,8 @@ pub(crate) async fn list_host_alerts(
     let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
     let host = query::host(&app, &identity, &id)?;
     let (from_ms, to_ms) = query::range(query.from.as_deref(), query.to.as_deref(), app.clock.wall_ms())?;
-    let of = AlertFilter::Host(host.record.id.0, from_ms, to_ms);
-    let rows = AlertRow::list(app.alerting.store(), of).await?;
+    let filter = AlertFilter::Host(host.record.id.0, from_ms, to_ms);
+    let rows = AlertRow::list(app.alerting.store(), filter).await?;
     let alerts =
         rows.iter().filter_map(Alert::from_row).map(|alert| to_alert_response(&alert, None)).collect();
     Ok(Json(HostAlertsResponse { alerts }))

@@ -1,4 +1,4 @@
-//! `/api/v1/auth/oidc/{login,callback}`: single sign-on, as a browser walks it.
+//! `/api/v1/auth/oidc/{login,callback}`: browser redirects of single sign-on.
 
 use crate::app::App;
 use crate::config::BaseUrl;
@@ -15,15 +15,15 @@ use perfwatch_auth::{ClientAddr, actor};
 use perfwatch_store::accounts::{Account, Role};
 use std::sync::Arc;
 
-/// Holds what a login needs until the browser comes back.
+/// Cookie with the state of a started login.
 const COOKIE: &str = "perfwatch_sso";
 
-fn issuer(app: &App) -> Result<Arc<OidcProvider>, ApiError> {
+fn require_provider(app: &App) -> Result<Arc<OidcProvider>, ApiError> {
     app.oidc.clone().ok_or_else(|| ApiError::not_found("single sign-on is not configured"))
 }
 
-fn redirect_uri(site: &BaseUrl) -> String {
-    format!("{}/api/v1/auth/oidc/callback", site.0)
+fn redirect_uri(base_url: &BaseUrl) -> String {
+    format!("{}/api/v1/auth/oidc/callback", base_url.0)
 }
 
 fn set_state_cookie(response: &mut Response, text: &str, secure: bool) {
@@ -32,48 +32,65 @@ fn set_state_cookie(response: &mut Response, text: &str, secure: bool) {
 }
 
 /// Start an OpenID Connect login
-#[utoipa::path(get, path = "/api/v1/auth/oidc/login", tag = "auth",
-    params(("next" = Option<String>, Query, description = "A page of the dashboard to go to afterwards")),
-    responses((status = 303, description = "To the login service"), (status = 404), (status = 502)))]
+#[utoipa::path(
+    get, path = "/api/v1/auth/oidc/login", tag = "auth",
+    params(("next" = Option<String>, Query, description = "Dashboard page to open after login")),
+    responses(
+        (status = 303, description = "Redirect to the identity provider"),
+        (status = 404),
+        (status = 502),
+    ),
+)]
 pub(crate) async fn begin(
     State(app): State<Arc<App>>,
     Client(client): Client,
-    Extension(site): Extension<BaseUrl>,
+    Extension(base_url): Extension<BaseUrl>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let oidc = issuer(&app)?;
+    let oidc = require_provider(&app)?;
     let next = query::query_pairs(query.as_deref())?.into_iter().find(|(name, _)| name == "next");
     let next = next.map_or_else(|| "/".to_owned(), |(_, next)| local_path(next));
-    let (to, pending) = oidc.authorization_url(redirect_uri(&site), next, app.clock.monotonic()).await?;
-    let mut response = Redirect::to(&to).into_response();
+    let (location, pending) =
+        oidc.authorization_url(redirect_uri(&base_url), next, app.clock.monotonic()).await?;
+    let mut response = Redirect::to(&location).into_response();
     let cookie = pending.to_cookie(&app.directory.snapshot(), app.clock.wall_ms()).unwrap_or_default();
     set_state_cookie(&mut response, &cookie, client.is_tls);
     Ok(response)
 }
 
-/// A page of ours, never another site.
+/// `next` if it is a path of the dashboard, else `/`. Prevents redirects to other sites.
 fn local_path(next: String) -> String {
-    let own = next.starts_with('/')
+    let is_local = next.starts_with('/')
         && !next.starts_with("//")
         && !next.contains(|c: char| c == '\\' || c.is_control());
-    if own && next.len() < 1_000 { next } else { "/".to_owned() }
+    if is_local && next.len() < 1_000 { next } else { "/".to_owned() }
 }
 
 /// OpenID Connect callback
-#[utoipa::path(get, path = "/api/v1/auth/oidc/callback", tag = "auth", params(
-    ("code" = Option<String>, Query), ("state" = Option<String>, Query), ("error" = Option<String>, Query),
-), responses((status = 303, description = "To the dashboard, or back to the login page with a problem"), (status = 404)))]
+#[utoipa::path(
+    get, path = "/api/v1/auth/oidc/callback", tag = "auth",
+    params(
+        ("code" = Option<String>, Query, description = "Authorization code"),
+        ("state" = Option<String>, Query, description = "State of the started login"),
+        ("error" = Option<String>, Query, description = "Error of the identity provider"),
+    ),
+    responses(
+        (status = 303, description = "Redirect to the dashboard, or to the login page with an error code"),
+        (status = 404),
+    ),
+)]
 pub(crate) async fn callback(
     State(app): State<Arc<App>>,
     Client(client): Client,
-    Extension(site): Extension<BaseUrl>,
+    Extension(base_url): Extension<BaseUrl>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let oidc = issuer(&app)?;
-    let mut response = match complete_login(&app, oidc, &client, &site, &headers, query.as_deref()).await {
+    let oidc = require_provider(&app)?;
+    let mut response = match complete_login(&app, oidc, &client, &base_url, &headers, query.as_deref()).await
+    {
         Ok(response) => response,
-        // Someone looks at this in a browser.
+        // The response is shown in a browser: the login page explains the code.
         Err(error) => Redirect::to(&format!("/login?problem={}", error.code())).into_response(),
     };
     set_state_cookie(&mut response, "", client.is_tls);
@@ -84,76 +101,80 @@ async fn complete_login(
     app: &App,
     oidc: Arc<OidcProvider>,
     client: &ClientAddr,
-    site: &BaseUrl,
+    base_url: &BaseUrl,
     headers: &HeaderMap,
     query: Option<&str>,
 ) -> Result<Response, ApiError> {
-    let refused = || ApiError::bad_request("sso_denied", "login denied by the identity provider");
+    let denied = || ApiError::bad_request("sso_denied", "login denied by the identity provider");
     let pairs = query::query_pairs(query)?;
-    let of = |name: &str| pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let parameter = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let pending = cookies::get(headers, COOKIE);
     let pending = pending
         .and_then(|text| LoginState::from_cookie(&app.directory.snapshot(), text, app.clock.wall_ms()));
-    let pending = pending.ok_or_else(refused)?;
-    let (Some(code), Some(state)) = (of("code"), of("state")) else { return Err(refused()) };
+    let pending = pending.ok_or_else(denied)?;
+    let (Some(code), Some(state)) = (parameter("code"), parameter("state")) else { return Err(denied()) };
     let next = pending.next.clone();
-    let person = oidc.exchange_code(redirect_uri(site), code, &state, pending, app.clock.monotonic()).await?;
-    let session = login_user(app, person, client, headers).await?;
+    let user =
+        oidc.exchange_code(redirect_uri(base_url), code, &state, pending, app.clock.monotonic()).await?;
+    let session = login_user(app, user, client, headers).await?;
     let mut response = Redirect::to(&local_path(next)).into_response();
     response.headers_mut().append(session.0, session.1);
     Ok(response)
 }
 
-/// Someone the issuer vouches for: known by its id of them, new with a name of their own.
+/// Creates a session for a user of the identity provider. Accounts are matched by subject; an unknown
+/// subject gets a new account.
 async fn login_user(
     app: &App,
-    person: OidcUser,
+    user: OidcUser,
     client: &ClientAddr,
     headers: &HeaderMap,
 ) -> Result<(header::HeaderName, HeaderValue), ApiError> {
-    let turn = app.directory.begin_write().await?;
-    let everyone = app.directory.snapshot();
+    let guard = app.directory.begin_write().await?;
+    let auth_snapshot = app.directory.snapshot();
     let now_ms = app.clock.wall_ms();
-    let known = everyone.accounts.values().find(|one| one.oidc_subject.as_deref() == Some(&person.subject));
-    let actor = format!("user {}", known.map_or(&person.name, |known| &known.name));
-    let (account, change, action) = match known {
-        Some(known) if !known.enabled => {
+    let mut accounts = auth_snapshot.accounts.values();
+    let existing = accounts.find(|account| account.oidc_subject.as_deref() == Some(&user.subject));
+    let actor = format!("user {}", existing.map_or(&user.name, |existing| &existing.name));
+    let (account, change, action) = match existing {
+        Some(existing) if !existing.enabled => {
             return Err(ApiError::bad_request("sso_disabled", "this account is disabled"));
         }
-        Some(known) => {
-            let mut role = person.role.ok_or_else(role_missing)?;
-            if known.role == Role::Admin && !everyone.has_admin_except(Some(known.id)) {
-                // Somebody must be able to let others in.
+        Some(existing) => {
+            let mut role = user.role.ok_or_else(role_missing)?;
+            if existing.role == Role::Admin && !auth_snapshot.has_admin_except(Some(existing.id)) {
+                // At least one administrator must remain.
                 role = Role::Admin;
             }
-            let account = Account { role, last_login_ms: Some(now_ms), ..known.clone() };
+            let account = Account { role, last_login_ms: Some(now_ms), ..existing.clone() };
             let change = account.update();
             (account, change, "login")
         }
         None => {
-            let role = person.role.ok_or_else(role_missing)?;
-            // Never by its name alone: who chooses their name at the issuer would choose an account.
-            if everyone.account_by_name(&person.name).is_some() {
+            let role = user.role.ok_or_else(role_missing)?;
+            // Never matched by name: users may choose their name at the provider.
+            if auth_snapshot.account_by_name(&user.name).is_some() {
                 return Err(ApiError::conflict(
                     "sso_name_taken",
                     "user name is already taken by a local account",
                 ));
             }
             let account = Account {
-                oidc_subject: Some(person.subject),
+                oidc_subject: Some(user.subject),
                 last_login_ms: Some(now_ms),
-                ..Account::new(person.name, role, now_ms)
+                ..Account::new(user.name, role, now_ms)
             };
             let change = account.insert();
             (account, change, "user.create")
         }
     };
     let entry = actor::audit_entry(actor.clone(), client, action, actor);
-    super::auth::create_session(app, &turn, &account, (client, headers), vec![change], entry).await
+    super::auth::create_session(app, &guard, &account, (client, headers), vec![change], entry).await
 }
 
 fn role_missing() -> ApiError {
-    let roles = Role::ALL.map(Role::name).join(", ");
+    let roles: Vec<&str> = Role::ALL.iter().map(|role| role.name()).collect();
+    let roles = roles.join(", ");
     ApiError::bad_request("sso_no_role", format!("no role claim matches: {roles}"))
 }
 

@@ -1,5 +1,5 @@
-//! `GET /api/metrics/recent?host=&metric=`: the last five minutes, as whole snapshots or as
-//! columns of the metrics asked for.
+//! `GET /api/metrics/recent?host=&metric=`: the recent window of a host as snapshots or as columns of the
+//! requested metrics.
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -15,8 +15,8 @@ use perfwatch_model::{HostId, unscale};
 use serde_json::json;
 use std::sync::Arc;
 
-/// Snapshots in one answer; older ones by `before`.
-const PAGE: usize = 300;
+/// Maximum number of snapshots in one response; older snapshots follow with `before`.
+const MAX_SNAPSHOTS: usize = 300;
 
 #[derive(Default)]
 struct RecentQuery {
@@ -27,57 +27,64 @@ struct RecentQuery {
 
 /// Recent snapshots of a host (last 5 minutes)
 ///
-/// Whole snapshots, or columns where `metric` names some.
-#[utoipa::path(get, path = "/api/metrics/recent", tag = "live", params(
-    ("host" = Option<String>, Query, description = "Id or name; with one host there is nothing to choose"),
-    ("metric" = Option<String>, Query, description = "`cpu.usage,memory.used`"),
-    ("before" = Option<i64>, Query, description = "Only older ones, milliseconds since 1970"),
-), responses((status = 200, body = schemas::RecentResponse), (status = 404)))]
+/// Returns full snapshots, or columns if `metric` is given.
+#[utoipa::path(
+    get, path = "/api/metrics/recent", tag = "live",
+    params(
+        ("host" = Option<String>, Query, description = "Id or name; optional if there is one host"),
+        ("metric" = Option<String>, Query, description = "Metrics: `cpu.usage,memory.used`"),
+        ("before" = Option<i64>, Query, description = "Only snapshots before this time (ms since 1970)"),
+    ),
+    responses((status = 200, body = schemas::RecentResponse), (status = 404)),
+)]
 pub(crate) async fn recent(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let wish = parse(query.as_deref().unwrap_or_default())?;
-    let id = resolve_host(&app, &identity, wish.host.as_deref())?;
+    let request = parse(query.as_deref().unwrap_or_default())?;
+    let id = resolve_host(&app, &identity, request.host.as_deref())?;
     let mut window = app.live_feed.recent(id, app.clock.wall_ms());
-    window.retain(|accepted| wish.before.is_none_or(|before| accepted.snapshot.at_ms < before));
-    let skipped = window.len().saturating_sub(PAGE);
+    window.retain(|published| request.before.is_none_or(|before| published.snapshot.at_ms < before));
+    let skipped = window.len().saturating_sub(MAX_SNAPSHOTS);
     let before = (skipped > 0).then(|| window[skipped].snapshot.at_ms);
     let page = &window[skipped..];
-    let text = if wish.metrics.is_empty() {
+    let text = if request.metrics.is_empty() {
         full_snapshots_json(id, page, before)
     } else {
-        columns(&app, id, page, &wish.metrics, before)?
+        columns(&app, id, page, &request.metrics, before)?
     };
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 fn parse(query: &str) -> Result<RecentQuery, ApiError> {
-    let mut wish = RecentQuery::default();
-    let bad = |why: String| ApiError::bad_request("invalid_query", why);
+    let mut request = RecentQuery::default();
+    let invalid = |message: String| ApiError::bad_request("invalid_query", message);
     for (key, value) in query::query_pairs(Some(query))? {
         match key.as_str() {
-            "host" => wish.host = Some(value),
+            "host" => request.host = Some(value),
             "metric" => {
-                wish.metrics.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned));
+                request.metrics.extend(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned));
             }
             "before" => {
-                wish.before =
-                    Some(value.parse().map_err(|_| bad("before: milliseconds since 1970".to_owned()))?);
+                request.before = Some(
+                    value
+                        .parse()
+                        .map_err(|_| invalid("before: must be milliseconds since 1970".to_owned()))?,
+                );
             }
             _ => {
-                return Err(bad(format!("there is no parameter {key:?}; there are host, metric, before")));
+                return Err(invalid(format!("unknown parameter {key:?}; expected host, metric, before")));
             }
         }
     }
-    Ok(wish)
+    Ok(request)
 }
 
 fn resolve_host(app: &App, identity: &Identity, name: Option<&str>) -> Result<HostId, ApiError> {
     match name {
         Some(name) => Ok(query::host(app, identity, name)?.record.id),
-        // With one host there is nothing to choose.
+        // Optional if only one host is visible.
         None => match &query::hosts(app, identity)[..] {
             [only] => Ok(only.record.id),
             hosts => Err(ApiError::bad_request(
@@ -89,7 +96,7 @@ fn resolve_host(app: &App, identity: &Identity, name: Option<&str>) -> Result<Ho
 }
 
 fn full_snapshots_json(id: HostId, page: &[Arc<PublishedSnapshot>], before: Option<i64>) -> String {
-    let texts: Vec<String> = page.iter().map(|accepted| accepted.to_json()).collect();
+    let texts: Vec<String> = page.iter().map(|published| published.to_json()).collect();
     format!("{{\"host_id\":\"{id}\",\"snapshots\":[{}],\"before\":{}}}", texts.join(","), json!(before))
 }
 
@@ -101,20 +108,20 @@ fn columns(
     before: Option<i64>,
 ) -> Result<String, ApiError> {
     let mut series: Vec<(String, String, Vec<Option<f64>>)> = Vec::new();
-    for (at, accepted) in page.iter().enumerate() {
-        let snapshot = &accepted.snapshot;
+    for (row, published) in page.iter().enumerate() {
+        let snapshot = &published.snapshot;
         for (column, &value) in snapshot.shape.columns().iter().zip(&snapshot.values) {
             if !metrics.iter().any(|name| *name == column.metric) {
                 continue;
             }
-            let found = series
+            let existing = series
                 .iter()
                 .position(|(metric, instance, _)| *metric == column.metric && **instance == *column.instance);
-            let index = found.unwrap_or_else(|| {
+            let index = existing.unwrap_or_else(|| {
                 series.push((column.metric.to_string(), column.instance.to_string(), vec![None; page.len()]));
                 series.len() - 1
             });
-            series[index].2[at] = unscale(value, column.decimals);
+            series[index].2[row] = unscale(value, column.decimals);
         }
     }
     for name in metrics {
@@ -122,7 +129,7 @@ fn columns(
             return Err(ApiError::not_found(format!("unknown metric {name:?}; see /api/v1/catalog")));
         }
     }
-    let times: Vec<i64> = page.iter().map(|accepted| accepted.snapshot.at_ms).collect();
+    let times: Vec<i64> = page.iter().map(|published| published.snapshot.at_ms).collect();
     let series: Vec<_> = series
         .into_iter()
         .map(|(metric, instance, values)| {

@@ -1,4 +1,4 @@
-//! `/api/v1/servers`: hosts without an agent, how to enter them, and how it went.
+//! `/api/v1/servers`: configuration of agentless hosts and their collection state.
 
 use super::hosts;
 use crate::app::App;
@@ -13,7 +13,7 @@ use perfwatch_agentless::server::{AuthMethod, Thresholds};
 use perfwatch_agentless::server_request::ServerRequest;
 use perfwatch_agentless::summary::{FleetTotals, ServerSummary};
 use perfwatch_agentless::{Server, next_run_ms};
-use perfwatch_auth::directory::AuthSnapshot as Everyone;
+use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::{AuthError, Identity};
 use perfwatch_model::remote_collector::FailureCause;
 use perfwatch_model::{HostId, HumanDuration};
@@ -25,30 +25,30 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Of one hub.
+/// Maximum number of servers per hub.
 pub(crate) const MAX_SERVERS: usize = 10_000;
 
-/// The last look.
+/// Result of the last collection.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct LastCollection {
     finished_ms: i64,
     duration_ms: i64,
-    /// Why it came to nothing.
+    /// Cause of the failure; `null` after a success.
     #[schema(value_type = Option<FailureCause>)]
     cause: Option<String>,
     error: Option<String>,
 }
 
-/// Why it is not tried any more, until somebody acts.
+/// Reason why a server is not collected until it is changed.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct BlockedReason {
     #[schema(value_type = FailureCause)]
     cause: String,
-    /// The key that it showed instead of its own.
+    /// Host key that the server offered instead of the pinned key.
     offered_host_key: Option<String>,
 }
 
-/// A host without an agent. What opens its door is not shown.
+/// Agentless host with its collection state, without credentials.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ServerResponse {
     id: Uuid,
@@ -57,72 +57,77 @@ pub(crate) struct ServerResponse {
     port: u16,
     user: String,
     auth_method: AuthMethod,
+    /// Server through which the connection is made.
     jump: Option<Uuid>,
     tags: Vec<String>,
     #[schema(value_type = String)]
     interval: HumanDuration,
     thresholds: Thresholds,
     enabled: bool,
-    /// Rises with each change: send it back with yours.
+    /// Version of the configuration; send it with a change to detect concurrent changes.
     version: i64,
-    /// The key that it must show.
+    /// Pinned host key.
     host_key: Option<String>,
     blocked: Option<BlockedReason>,
     last: Option<LastCollection>,
-    /// When a look last brought something.
+    /// Time of the last successful collection.
     last_success_ms: Option<i64>,
-    /// When it is looked at next.
+    /// Time of the next scheduled collection.
     next_run_ms: Option<i64>,
-    /// What it saw last, in the last hour.
+    /// Values of the last collection, at most one hour old.
     summary: Option<ServerSummary>,
 }
 
-/// Servers by name.
+/// Visible servers, sorted by name.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ServerListResponse {
     servers: Vec<ServerResponse>,
+    /// Current time of the hub.
     now_ms: i64,
 }
 
 fn to_response(
     row: ServerRow,
     server: Server,
-    latest: Option<ServerSummary>,
-    everyone: &Everyone,
+    summary: Option<ServerSummary>,
+    auth_snapshot: &AuthSnapshot,
 ) -> ServerResponse {
-    let Server { name, address, port, user, auth_method: login, jump, interval, thresholds } = server;
+    let Server { name, address, port, user, auth_method, jump, interval, thresholds } = server;
     let last = row.last_run_ms.map(|at_ms| LastCollection {
         finished_ms: at_ms,
         duration_ms: row.last_duration_ms.unwrap_or_default(),
         cause: row.last_cause,
         error: row.last_error,
     });
-    let shown_key = row.offered_host_key;
+    let offered_host_key = row.offered_host_key;
     ServerResponse {
         id: row.id,
         name,
         address,
         port,
         user,
-        auth_method: login,
+        auth_method,
         jump,
-        tags: everyone.host_tags(HostId(row.id)).to_vec(),
+        tags: auth_snapshot.host_tags(HostId(row.id)).to_vec(),
         interval,
         thresholds,
         enabled: row.enabled,
         version: row.version,
         host_key: row.host_key,
-        blocked: row.blocked_reason.map(|cause| BlockedReason { cause, offered_host_key: shown_key }),
+        blocked: row.blocked_reason.map(|cause| BlockedReason { cause, offered_host_key }),
         last,
         last_success_ms: row.last_success_ms,
         next_run_ms: row.next_run_ms,
-        summary: latest,
+        summary,
     }
 }
 
-/// One that they may see; another one is not there.
+/// Server that the caller may view.
+///
+/// # Errors
+/// Reguards `not_found` if the server does not exist or is not visible to the caller.
 pub(super) async fn find(app: &App, identity: &Identity, id: &str) -> Result<ServerRow, ApiError> {
-    let missing = || ApiError::not_found(format!("there is no server {id:?}"));
+    let missing = || ApiError::not_found(format!("server {id:?} not found"));
     let id: Uuid = id.parse().map_err(|_| missing())?;
     if !identity.can_view(&app.directory.snapshot(), HostId(id)) {
         return Err(missing());
@@ -134,51 +139,59 @@ async fn to_response_with_summary(row: ServerRow, app: &App) -> Result<ServerRes
     let unreadable =
         || ApiError::unprocessable("server_unreadable", "server record has an unsupported version");
     let server = Server::from_row(&row).ok_or_else(unreadable)?;
-    let one = [(row.id, server)];
-    let latest = app.agentless.summaries().get_many(&one).await.pop().flatten();
-    let [(_, server)] = one;
-    Ok(to_response(row, server, latest, &app.directory.snapshot()))
+    let servers = [(row.id, server)];
+    let summary = app.agentless.summaries().get_many(&servers).await.pop().flatten();
+    let [(_, server)] = servers;
+    Ok(to_response(row, server, summary, &app.directory.snapshot()))
 }
 
 /// List agentless hosts
-#[utoipa::path(get, path = "/api/v1/servers", tag = "servers", responses((status = 200, body = ServerListResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/servers", tag = "servers",
+    responses((status = 200, body = ServerListResponse)),
+)]
 pub(crate) async fn list_servers(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
 ) -> Result<Json<ServerListResponse>, ApiError> {
-    let everyone = app.directory.snapshot();
+    let auth_snapshot = app.directory.snapshot();
     let rows = ServerRow::list(app.agentless.store()).await?;
-    let rows = rows.into_iter().filter(|row| identity.can_view(&everyone, HostId(row.id)));
-    let (known, rows): (Vec<(Uuid, Server)>, Vec<ServerRow>) =
+    let rows = rows.into_iter().filter(|row| identity.can_view(&auth_snapshot, HostId(row.id)));
+    let (servers, rows): (Vec<(Uuid, Server)>, Vec<ServerRow>) =
         rows.filter_map(|row| Some(((row.id, Server::from_row(&row)?), row))).unzip();
-    let latest = app.agentless.summaries().get_many(&known).await;
-    let all = rows.into_iter().zip(known).zip(latest);
+    let summaries = app.agentless.summaries().get_many(&servers).await;
+    let rows = rows.into_iter().zip(servers).zip(summaries);
     let mut servers: Vec<ServerResponse> =
-        all.map(|((row, (_, server)), latest)| to_response(row, server, latest, &everyone)).collect();
+        rows.map(|((row, (_, server)), summary)| to_response(row, server, summary, &auth_snapshot)).collect();
     servers.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
     Ok(Json(ServerListResponse { servers, now_ms: app.clock.wall_ms() }))
 }
 
 /// Totals of all agentless hosts
-#[utoipa::path(get, path = "/api/v1/servers/summary", tag = "servers",
-    responses((status = 200, body = FleetTotals)))]
+#[utoipa::path(
+    get, path = "/api/v1/servers/summary", tag = "servers",
+    responses((status = 200, body = FleetTotals)),
+)]
 pub(crate) async fn summary(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
 ) -> Result<Json<FleetTotals>, ApiError> {
-    let everyone = app.directory.snapshot();
+    let auth_snapshot = app.directory.snapshot();
     let rows = ServerRow::list(app.agentless.store()).await?;
-    let rows = rows.iter().filter(|row| row.enabled && identity.can_view(&everyone, HostId(row.id)));
+    let rows = rows.iter().filter(|row| row.enabled && identity.can_view(&auth_snapshot, HostId(row.id)));
     let servers: Vec<(Uuid, Server)> =
         rows.filter_map(|row| Some((row.id, Server::from_row(row)?))).collect();
-    // Whoever may see the same, as of the same changes, sees the same.
-    let who = format!("{}:{}", everyone.revision(), identity.host_tags.join(","));
-    Ok(Json(app.agentless.summaries().totals(&who, &servers).await))
+    // Callers with the same host tags see the same totals until accounts or tags change.
+    let scope = format!("{}:{}", auth_snapshot.revision(), identity.host_tags.join(","));
+    Ok(Json(app.agentless.summaries().totals(&scope, &servers).await))
 }
 
 /// Get an agentless host
-#[utoipa::path(get, path = "/api/v1/servers/{id}", tag = "servers", params(("id" = String, Path)),
-    responses((status = 200, body = ServerResponse), (status = 422)))]
+#[utoipa::path(
+    get, path = "/api/v1/servers/{id}", tag = "servers",
+    params(("id" = String, Path, description = "Id of the server")),
+    responses((status = 200, body = ServerResponse), (status = 422)),
+)]
 pub(crate) async fn get_server(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
@@ -187,92 +200,107 @@ pub(crate) async fn get_server(
     Ok(Json(to_response_with_summary(find(&app, &identity, &id).await?, &app).await?))
 }
 
-/// Whether its host may be theirs, and its way leads through what they may see.
+/// Checks that the caller may view the server with these tags, and its jump host.
+///
+/// # Errors
+/// Reguards `invalid_server` if the tags or the jump host are outside the caller's scope.
 pub(super) async fn authorize_server(
     app: &App,
     identity: &Identity,
     tags: &[String],
     server: &Server,
 ) -> Result<(), ApiError> {
-    let within = identity.host_tags.is_empty() || tags.iter().any(|tag| identity.host_tags.contains(tag));
-    if !within {
-        let why = format!("tags: must include one of your host tags ({})", identity.host_tags.join(", "));
-        return Err(ApiError::unprocessable("invalid_server", why));
+    let is_in_scope =
+        identity.host_tags.is_empty() || tags.iter().any(|tag| identity.host_tags.contains(tag));
+    if !is_in_scope {
+        let message = format!("tags: must include one of your host tags ({})", identity.host_tags.join(", "));
+        return Err(ApiError::unprocessable("invalid_server", message));
     }
     if let Some(jump) = server.jump {
-        let found = find(app, identity, &jump.to_string()).await;
-        found.map_err(|_| ApiError::unprocessable("invalid_server", "jump: server not found"))?;
+        let jump_host = find(app, identity, &jump.to_string()).await;
+        jump_host.map_err(|_| ApiError::unprocessable("invalid_server", "jump: server not found"))?;
     }
     Ok(())
 }
 
-/// A new row of what somebody wants, and the tags of its host.
+/// Row and tags of a new server.
 pub(super) async fn build_server(
     app: &App,
     identity: &Identity,
-    wish: &ServerRequest,
+    request: &ServerRequest,
 ) -> Result<(ServerRow, Server, Vec<String>), ApiError> {
-    let (server, tags) = (wish.validate()?, query::validate_tags(&wish.tags)?);
+    let (server, tags) = (request.validate()?, query::validate_tags(&request.tags)?);
     authorize_server(app, identity, &tags, &server).await?;
     let id = Uuid::now_v7();
-    let sealed = app
+    let encrypted = app
         .agentless
-        .encrypt_credentials(id, &server, &wish.merge_credentials(None)?)
+        .encrypt_credentials(id, &server, &request.merge_credentials(None)?)
         .ok_or(AuthError::EncryptionKeyMissing)?;
     let body = server.to_body();
     let row = ServerRow {
-        enabled: wish.enabled,
+        enabled: request.enabled,
         interval_ms: server.interval.ms(),
-        ..ServerRow::new(id, body, Some(sealed))
+        ..ServerRow::new(id, body, Some(encrypted))
     };
     Ok((row, server, tags))
 }
 
-/// What a new one brings into the store.
+/// Statements that store a new server with its tags and its first job.
 pub(super) fn insert_statements(row: &ServerRow, tags: &[String], now_ms: i64) -> Vec<SqlStatement> {
     let mut changes = vec![row.insert()];
     if !tags.is_empty() {
         changes.push(HostTags::set(HostId(row.id), tags));
     }
-    // The first look is made at once.
+    // The first collection is due immediately.
     changes.push(CollectionJobs::schedule(row.id, now_ms));
     changes
 }
 
 /// Create an agentless host
-#[utoipa::path(post, path = "/api/v1/servers", tag = "servers", request_body = ServerRequest,
-    responses((status = 201, body = ServerResponse), (status = 409), (status = 422)))]
+#[utoipa::path(
+    post, path = "/api/v1/servers", tag = "servers",
+    request_body = ServerRequest,
+    responses((status = 201, body = ServerResponse), (status = 409), (status = 422)),
+)]
 pub(crate) async fn create_server(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
-    JsonBody(wish): JsonBody<ServerRequest>,
+    JsonBody(request): JsonBody<ServerRequest>,
 ) -> Result<(StatusCode, Json<ServerResponse>), ApiError> {
-    let turn = app.directory.begin_write().await?;
-    let known = ServerRow::list(app.agentless.store()).await?;
-    if known.len() >= MAX_SERVERS {
-        return Err(ApiError::conflict("limit_reached", format!("no more than {MAX_SERVERS} servers")));
+    let guard = app.directory.begin_write().await?;
+    let servers = ServerRow::list(app.agentless.store()).await?;
+    if servers.len() >= MAX_SERVERS {
+        return Err(ApiError::conflict(
+            "limit_reached",
+            format!("at most {MAX_SERVERS} servers are allowed"),
+        ));
     }
-    let (row, server, tags) = build_server(&app, &actor.identity, &wish).await?;
-    ensure_name_free(&app, &known, &server.name, None)?;
+    let (row, server, tags) = build_server(&app, &actor.identity, &request).await?;
+    ensure_name_free(&app, &servers, &server.name, None)?;
     let entry = actor.audit_change("server.create", format!("server {}", server.name), None, Some(&server));
-    turn.commit(insert_statements(&row, &tags, app.clock.wall_ms()), Some(entry)).await?;
+    guard.commit(insert_statements(&row, &tags, app.clock.wall_ms()), Some(entry)).await?;
     app.agentless.notify_changed(Some(row.id));
     let row = ServerRow::get(app.agentless.store(), row.id).await?.unwrap_or(row);
     Ok((StatusCode::CREATED, Json(to_response_with_summary(row, &app).await?)))
 }
 
-/// Two of one name would be two hosts of one name.
+/// Checks that no other host has the name.
+///
+/// # Errors
+/// Reguards `name_taken` if another server or host has the name.
 pub(super) fn ensure_name_free(
     app: &App,
-    known: &[ServerRow],
+    servers: &[ServerRow],
     name: &str,
-    but: Option<Uuid>,
+    except: Option<Uuid>,
 ) -> Result<(), ApiError> {
-    let named =
-        |row: &ServerRow| Some(row.id) != but && Server::from_row(row).is_some_and(|one| one.name == name);
-    // Whoever sends by name alone is known by it.
-    let host = app.hosts.find(name).filter(|host| host.record.name == name && Some(host.record.id.0) != but);
-    match host.is_some() || known.iter().any(named) {
+    let has_name = |row: &ServerRow| {
+        Some(row.id) != except && Server::from_row(row).is_some_and(|server| server.name == name)
+    };
+    // Hosts of scripts are identified by name only.
+    let host = app.hosts.find(name);
+    let host = host.filter(|host| host.record.name == name && Some(host.record.id.0) != except);
+    match host.is_some() || servers.iter().any(has_name) {
         true => {
             Err(ApiError::conflict("name_taken", format!("name: {name:?} is already used by another host")))
         }
@@ -280,15 +308,15 @@ pub(super) fn ensure_name_free(
     }
 }
 
-/// Whether a way leads back to where it began.
-fn has_jump_cycle(known: &[ServerRow], id: Uuid, server: &Server) -> bool {
-    let (mut at, mut steps) = (server.jump, 0);
-    while let Some(jump) = at {
+/// Whether the jump hosts of a server lead back to the server.
+fn has_jump_cycle(servers: &[ServerRow], id: Uuid, server: &Server) -> bool {
+    let (mut next, mut steps) = (server.jump, 0);
+    while let Some(jump) = next {
         steps += 1;
-        if jump == id || steps > known.len() {
+        if jump == id || steps > servers.len() {
             return true;
         }
-        at = known
+        next = servers
             .iter()
             .find(|row| row.id == jump)
             .and_then(Server::from_row)
@@ -299,35 +327,38 @@ fn has_jump_cycle(known: &[ServerRow], id: Uuid, server: &Server) -> bool {
 
 /// Replace an agentless host
 ///
-/// Whatever it was refused for, it is tried again. With another address, its key is learnt anew.
-#[utoipa::path(put, path = "/api/v1/servers/{id}", tag = "servers", params(("id" = String, Path)),
-    request_body = ServerRequest, responses((status = 200, body = ServerResponse), (status = 409), (status = 422)))]
+/// Clears the blocked state. If the address changes, the host key is pinned again on the next connection.
+#[utoipa::path(
+    put, path = "/api/v1/servers/{id}", tag = "servers",
+    params(("id" = String, Path, description = "Id of the server")),
+    request_body = ServerRequest,
+    responses((status = 200, body = ServerResponse), (status = 409), (status = 422)),
+)]
 pub(crate) async fn update_server(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
     Path(id): Path<String>,
-    JsonBody(wish): JsonBody<ServerRequest>,
+    JsonBody(request): JsonBody<ServerRequest>,
 ) -> Result<Json<ServerResponse>, ApiError> {
-    let turn = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write().await?;
     let before = find(&app, &actor.identity, &id).await?;
-    let (server, tags) = (wish.validate()?, query::validate_tags(&wish.tags)?);
+    let (server, tags) = (request.validate()?, query::validate_tags(&request.tags)?);
     authorize_server(&app, &actor.identity, &tags, &server).await?;
-    let known = ServerRow::list(app.agentless.store()).await?;
-    ensure_name_free(&app, &known, &server.name, Some(before.id))?;
-    if has_jump_cycle(&known, before.id, &server) {
+    let servers = ServerRow::list(app.agentless.store()).await?;
+    ensure_name_free(&app, &servers, &server.name, Some(before.id))?;
+    if has_jump_cycle(&servers, before.id, &server) {
         return Err(ApiError::unprocessable("invalid_server", "jump: jump hosts form a cycle"));
     }
-    let was = Server::from_row(&before);
-    let place = |server: &Server| (server.address.clone(), server.port, server.jump);
-    let moved = was.as_ref().is_none_or(|was| place(was) != place(&server));
-    // Credentials that can't be opened any more are as good as none; and a password is not told to
-    // another host than the one it was given for.
-    let kept = app.agentless.decrypt_credentials(&before).ok();
-    let kept = kept.filter(|kept| !moved || kept.auth_method() == AuthMethod::Key);
-    let credentials = wish.merge_credentials(kept)?;
+    let saved_server = Server::from_row(&before);
+    let endpoint = |server: &Server| (server.address.clone(), server.port, server.jump);
+    let is_moved = saved_server.as_ref().is_none_or(|saved| endpoint(saved) != endpoint(&server));
+    // Undecryptable credentials count as missing. A password must not be sent to another host.
+    let saved = app.agentless.decrypt_credentials(&before).ok();
+    let saved = saved.filter(|saved| !is_moved || saved.auth_method() == AuthMethod::Key);
+    let credentials = request.merge_credentials(saved)?;
     let row = ServerRow {
         body: server.to_body(),
-        enabled: wish.enabled,
+        enabled: request.enabled,
         interval_ms: server.interval.ms(),
         encrypted_credentials: Some(
             app.agentless
@@ -337,12 +368,12 @@ pub(crate) async fn update_server(
         ..before.clone()
     };
     let now_ms = app.clock.wall_ms();
-    // At once where it was not looked at so far; else at its place in the new rhythm.
-    let fresh = !before.enabled || before.blocked_reason.is_some();
-    let run_ms = if fresh { now_ms } else { next_run_ms(row.id, row.interval_ms, now_ms) };
-    let mut changes = vec![row.update(wish.version.unwrap_or(before.version))];
-    if moved {
-        // What was learnt of the other place says nothing of this one.
+    // Immediately if the server was disabled or blocked, else at its phase of the interval.
+    let is_resumed = !before.enabled || before.blocked_reason.is_some();
+    let run_ms = if is_resumed { now_ms } else { next_run_ms(row.id, row.interval_ms, now_ms) };
+    let mut changes = vec![row.update(request.version.unwrap_or(before.version))];
+    if is_moved {
+        // Host key and counters belong to the previous address.
         changes.push(ServerRow::reset_host_state(row.id));
     }
     changes.push(if tags.is_empty() {
@@ -350,42 +381,46 @@ pub(crate) async fn update_server(
     } else {
         HostTags::set(HostId(row.id), &tags)
     });
-    let same_rhythm = !fresh && row.enabled && before.interval_ms == row.interval_ms;
+    let same_interval = !is_resumed && row.enabled && before.interval_ms == row.interval_ms;
     match row.enabled {
-        true if same_rhythm => changes.push(CollectionJobs::schedule(row.id, run_ms)),
+        true if same_interval => changes.push(CollectionJobs::schedule(row.id, run_ms)),
         true => changes.push(CollectionJobs::reschedule(row.id, run_ms)),
         false => changes.push(CollectionJobs::cancel(row.id)),
     }
-    let secret_said = wish.credentials.has_secret();
-    let action = if secret_said { "server.update_credentials" } else { "server.update" };
-    let entry = actor.audit_change(action, format!("server {}", server.name), was.as_ref(), Some(&server));
-    turn.commit(changes, Some(entry)).await?;
+    let has_secret = request.credentials.has_secret();
+    let action = if has_secret { "server.update_credentials" } else { "server.update" };
+    let entry =
+        actor.audit_change(action, format!("server {}", server.name), saved_server.as_ref(), Some(&server));
+    guard.commit(changes, Some(entry)).await?;
     app.agentless.notify_changed(Some(row.id));
     Ok(Json(to_response_with_summary(find(&app, &actor.identity, &id).await?, &app).await?))
 }
 
 /// Delete an agentless host
 ///
-/// What is known of its past goes with retention.
-#[utoipa::path(delete, path = "/api/v1/servers/{id}", tag = "servers", params(("id" = String, Path)),
-    responses((status = 204), (status = 409)))]
+/// History is deleted by retention.
+#[utoipa::path(
+    delete, path = "/api/v1/servers/{id}", tag = "servers",
+    params(("id" = String, Path, description = "Id of the server")),
+    responses((status = 204), (status = 409)),
+)]
 pub(crate) async fn delete_server(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let turn = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write().await?;
     let row = find(&app, &actor.identity, &id).await?;
-    let known = ServerRow::list(app.agentless.store()).await?;
-    let leads =
+    let servers = ServerRow::list(app.agentless.store()).await?;
+    let uses_as_jump_host =
         |other: &&ServerRow| Server::from_row(other).is_some_and(|server| server.jump == Some(row.id));
-    if let Some(other) = known.iter().find(leads) {
-        // Its name is told to who may see it.
-        let seen = actor
+    if let Some(other) = servers.iter().find(uses_as_jump_host) {
+        // The name is included only if the caller may view that server.
+        let visible = actor
             .identity
             .can_view(&app.directory.snapshot(), HostId(other.id))
             .then(|| Server::from_row(other));
-        let name = seen.flatten().map_or_else(|| "another server".to_owned(), |server| server.name);
+        let name = visible.flatten().map_or_else(|| "another server".to_owned(), |server| server.name);
         return Err(ApiError::conflict("server_in_use", format!("the server is a jump host of {name}")));
     }
     let host = HostId(row.id);
@@ -395,32 +430,36 @@ pub(crate) async fn delete_server(
     if app.hosts.get(host).is_some() {
         changes.push(HostRecord::delete(host));
     }
-    turn.commit(changes, Some(actor.audit("server.delete", format!("server {name}")))).await?;
+    guard.commit(changes, Some(actor.audit("server.delete", format!("server {name}")))).await?;
     hosts::evict_host(&app, host);
     app.agentless.notify_changed(Some(row.id));
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The key that a server showed, as it is trusted from now on.
+/// Host key to pin from now on.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AcceptHostKeyRequest {
-    /// As it was shown: `ssh-ed25519 SHA256:…`.
+    /// Offered host key: `ssh-ed25519 SHA256:…`.
     host_key: String,
 }
 
 /// Accept a new host key
-#[utoipa::path(put, path = "/api/v1/servers/{id}/host-key", tag = "servers", params(("id" = String, Path)),
-    request_body = AcceptHostKeyRequest, responses((status = 200, body = ServerResponse), (status = 409), (status = 422)))]
+#[utoipa::path(
+    put, path = "/api/v1/servers/{id}/host-key", tag = "servers",
+    params(("id" = String, Path, description = "Id of the server")),
+    request_body = AcceptHostKeyRequest,
+    responses((status = 200, body = ServerResponse), (status = 409), (status = 422)),
+)]
 pub(crate) async fn accept_host_key(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
     Path(id): Path<String>,
-    JsonBody(wish): JsonBody<AcceptHostKeyRequest>,
+    JsonBody(request): JsonBody<AcceptHostKeyRequest>,
 ) -> Result<Json<ServerResponse>, ApiError> {
-    let turn = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write().await?;
     let row = find(&app, &actor.identity, &id).await?;
-    if row.offered_host_key.as_deref() != Some(wish.host_key.as_str()) {
+    if row.offered_host_key.as_deref() != Some(request.host_key.as_str()) {
         return Err(ApiError::conflict("conflict", "host_key does not match the last offered key; reload"));
     }
     let after = ServerRow { host_key: row.offered_host_key.clone(), ..row.clone() };
@@ -431,10 +470,10 @@ pub(crate) async fn accept_host_key(
         row.host_key.as_ref(),
         after.host_key.as_ref(),
     );
-    let trusted = ServerRow::accept_host_key(row.id, &wish.host_key);
+    let accept = ServerRow::accept_host_key(row.id, &request.host_key);
     let changes =
-        [after.update(row.version), trusted, CollectionJobs::reschedule(row.id, app.clock.wall_ms())];
-    turn.commit(changes, Some(entry)).await?;
+        [after.update(row.version), accept, CollectionJobs::reschedule(row.id, app.clock.wall_ms())];
+    guard.commit(changes, Some(entry)).await?;
     app.agentless.notify_changed(Some(row.id));
     Ok(Json(to_response_with_summary(find(&app, &actor.identity, &id).await?, &app).await?))
 }

@@ -1,5 +1,4 @@
-//! `/api/v1/servers/import`: many servers from an ssh_config or a table; looked at first, then kept,
-//! all of them or none.
+//! `/api/v1/servers/import`: atomic import of agentless hosts from an ssh_config or a CSV table.
 
 use super::servers::{MAX_SERVERS, build_server, ensure_name_free, insert_statements};
 use crate::app::App;
@@ -8,10 +7,10 @@ use crate::http::body::JsonBody;
 use crate::http::extract::Audited;
 use axum::Json;
 use axum::extract::State;
+use perfwatch_agentless::Server;
 use perfwatch_agentless::import::{self, ImportEntry};
 use perfwatch_agentless::server::Thresholds;
 use perfwatch_agentless::server_request::{CredentialsRequest, ServerRequest};
-use perfwatch_agentless::Server;
 use perfwatch_auth::Actor;
 use perfwatch_model::HumanDuration;
 use perfwatch_store::SqlStatement;
@@ -22,180 +21,184 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// In what form.
+/// Format of the imported text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ImportFormat {
-    /// As in `~/.ssh/config`.
+    /// OpenSSH client configuration (`~/.ssh/config`).
     SshConfig,
-    /// Columns `address`, and any of `name`, `port`, `user`, `password`, `jump`, `tags`, `interval`.
+    /// CSV with the column `address` and any of `name`, `port`, `user`, `password`, `jump`, `tags`, `interval`.
     Csv,
 }
 
-/// Servers as somebody has them.
+/// Text to import, with defaults for all entries.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServerImportRequest {
     format: ImportFormat,
+    /// Content of the file.
     text: String,
-    /// Where a line says none.
+    /// User of entries without a user.
     user: Option<String>,
-    /// For all lines without a password of their own.
+    /// Credentials of entries without a password.
     credentials: Option<CredentialsRequest>,
-    /// Of all, beside those of a line.
+    /// Tags of all entries, in addition to their own.
     #[serde(default)]
     tags: Vec<String>,
+    /// Interval of entries without an interval; default: `15m`.
     #[schema(value_type = Option<String>)]
     interval: Option<HumanDuration>,
+    /// Collection of the imported servers is enabled.
     #[serde(default)]
     enabled: bool,
-    /// Only says what would be.
+    /// Validates the entries without saving them.
     #[serde(default)]
     dry_run: bool,
 }
 
-/// One line.
+/// Entry of the imported text.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ServerImportEntry {
+    /// Line number, from 1.
     line: usize,
     name: String,
     address: String,
-    /// Why it can't be.
+    /// Reason why the entry is invalid.
     error: Option<String>,
-    /// There is one of that name: it stays as it is.
+    /// A server or host with this name exists and is left unchanged.
     exists: bool,
 }
 
-/// What a text brought.
+/// Result of an import.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ServerImportResponse {
     servers: Vec<ServerImportEntry>,
-    /// How many are new.
+    /// Number of new servers.
     created: usize,
 }
 
 fn request_from_entry(
-    found: &ImportEntry,
-    all: &ServerImportRequest,
+    entry: &ImportEntry,
+    defaults: &ServerImportRequest,
     names: &HashMap<String, Uuid>,
 ) -> Result<ServerRequest, ApiError> {
-    let invalid = |why: String| ApiError::unprocessable("invalid_server", why);
-    let login = match (&found.password, &all.credentials) {
+    let invalid = |message: String| ApiError::unprocessable("invalid_server", message);
+    let credentials = match (&entry.password, &defaults.credentials) {
         (Some(password), _) => CredentialsRequest::Password { password: Some(password.clone()) },
-        (None, Some(login)) => login.clone(),
-        (None, None) => return Err(invalid("login: it is needed".to_owned())),
+        (None, Some(credentials)) => credentials.clone(),
+        (None, None) => return Err(invalid("credentials: required".to_owned())),
     };
-    let port = found
+    let port = entry
         .port
         .as_ref()
         .map(|port| port.parse().map_err(|_| invalid(format!("port: invalid value {port:?}"))));
-    let interval = found.interval.as_ref().map(|text| {
+    let interval = entry.interval.as_ref().map(|text| {
         HumanDuration::parse(text).ok_or_else(|| invalid(format!("interval: invalid value {text:?}")))
     });
-    let jump = found.jump.as_ref().map(|name| {
+    let jump = entry.jump.as_ref().map(|name| {
         names.get(name).copied().ok_or_else(|| invalid(format!("jump: server {name:?} not found")))
     });
-    let user = found.user.clone().or_else(|| all.user.clone());
+    let user = entry.user.clone().or_else(|| defaults.user.clone());
     Ok(ServerRequest {
-        name: found.name.clone(),
-        address: found.address.clone(),
+        name: entry.name.clone(),
+        address: entry.address.clone(),
         port: port.transpose()?.unwrap_or(22),
-        user: user.ok_or_else(|| invalid("user: it is needed".to_owned()))?,
-        credentials: login,
+        user: user.ok_or_else(|| invalid("user: required".to_owned()))?,
+        credentials,
         jump: jump.transpose()?,
-        tags: found.tags.iter().chain(&all.tags).cloned().collect(),
-        interval: interval.transpose()?.or(all.interval).unwrap_or(HumanDuration::from_s(900)),
+        tags: entry.tags.iter().chain(&defaults.tags).cloned().collect(),
+        interval: interval.transpose()?.or(defaults.interval).unwrap_or(HumanDuration::from_s(900)),
         thresholds: Thresholds::default(),
-        enabled: all.enabled,
+        enabled: defaults.enabled,
         version: None,
     })
 }
 
 /// Import agentless hosts
 ///
-/// Those whose name is there already stay as they are. Lines may go through servers that are there,
-/// or that stand further up.
-#[utoipa::path(post, path = "/api/v1/servers/import", tag = "servers", request_body = ServerImportRequest,
-    responses((status = 200, body = ServerImportResponse), (status = 409), (status = 422)))]
+/// Existing names are left unchanged. Jump hosts may be existing servers or earlier entries of the same import.
+#[utoipa::path(
+    post, path = "/api/v1/servers/import", tag = "servers",
+    request_body = ServerImportRequest,
+    responses((status = 200, body = ServerImportResponse), (status = 409), (status = 422)),
+)]
 pub(crate) async fn import(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
-    JsonBody(wish): JsonBody<ServerImportRequest>,
+    JsonBody(request): JsonBody<ServerImportRequest>,
 ) -> Result<Json<ServerImportResponse>, ApiError> {
-    let bad = |why: String| ApiError::unprocessable("invalid_import", why);
-    let found = match wish.format {
-        ImportFormat::SshConfig => import::parse_ssh_config(&wish.text),
-        ImportFormat::Csv => import::parse_csv(&wish.text).map_err(|error| bad(error.to_string()))?,
+    let invalid = |message: String| ApiError::unprocessable("invalid_import", message);
+    let entries = match request.format {
+        ImportFormat::SshConfig => import::parse_ssh_config(&request.text),
+        ImportFormat::Csv => import::parse_csv(&request.text).map_err(|error| invalid(error.to_string()))?,
     };
-    let turn = app.directory.begin_write().await?;
-    let known = ServerRow::list(app.agentless.store()).await?;
-    if known.len() + found.len() > MAX_SERVERS {
-        return Err(ApiError::conflict("limit_reached", format!("no more than {MAX_SERVERS} servers")));
+    let guard = app.directory.begin_write().await?;
+    let servers = ServerRow::list(app.agentless.store()).await?;
+    if servers.len() + entries.len() > MAX_SERVERS {
+        return Err(ApiError::conflict(
+            "limit_reached",
+            format!("at most {MAX_SERVERS} servers are allowed"),
+        ));
     }
-    let named = |row: &ServerRow| Some((Server::from_row(row)?.name, row.id));
-    let mut names: HashMap<String, Uuid> = known.iter().filter_map(named).collect();
-    let (mut shown, mut changes, mut woken) = (Vec::new(), Vec::<SqlStatement>::new(), Vec::new());
-    // Those that lead to others first.
-    let (first, rest): (Vec<ImportEntry>, Vec<ImportEntry>) =
-        found.into_iter().partition(|one| one.jump.is_none());
-    for one in first.into_iter().chain(rest) {
-        let is_known = ensure_name_free(&app, &known, &one.name, None).is_err();
-        let problem = match is_known {
+    let name_and_id = |row: &ServerRow| Some((Server::from_row(row)?.name, row.id));
+    let mut names: HashMap<String, Uuid> = servers.iter().filter_map(name_and_id).collect();
+    let (mut results, mut changes, mut created) = (Vec::new(), Vec::<SqlStatement>::new(), 0);
+    // Jump hosts must be prepared before the servers behind them.
+    let (direct, jumping): (Vec<ImportEntry>, Vec<ImportEntry>) =
+        entries.into_iter().partition(|entry| entry.jump.is_none());
+    for entry in direct.into_iter().chain(jumping) {
+        let exists = ensure_name_free(&app, &servers, &entry.name, None).is_err();
+        let error = match exists {
             true => None,
-            false => match prepare(&app, &actor, &one, &wish, &names).await {
+            false => match prepare(&app, &actor, &entry, &request, &names).await {
                 Err(error) => Some(error.message().to_owned()),
-                Ok(_) if names.contains_key(&one.name) => Some("name: duplicate entry".to_owned()),
+                Ok(_) if names.contains_key(&entry.name) => Some("name: duplicate entry".to_owned()),
                 Ok((row, server, tags)) => {
                     names.insert(server.name, row.id);
                     changes.extend(insert_statements(&row, &tags, app.clock.wall_ms()));
-                    woken.push(row.id);
+                    created += 1;
                     None
                 }
             },
         };
-        shown.push(ServerImportEntry {
-            line: one.line,
-            name: one.name,
-            address: one.address,
-            error: problem,
-            exists: is_known,
-        });
+        let ImportEntry { line, name, address, .. } = entry;
+        results.push(ServerImportEntry { line, name, address, error, exists });
     }
-    shown.sort_by_key(|one| one.line);
-    let created = woken.len();
-    if !wish.dry_run {
-        if let Some(one) = shown.iter().find(|one| one.error.is_some()) {
-            let why = one.error.as_deref().unwrap_or_default();
-            return Err(bad(format!("line {}, {}: {why}", one.line, one.name)));
+    results.sort_by_key(|entry| entry.line);
+    if !request.dry_run {
+        if let Some(entry) = results.iter().find(|entry| entry.error.is_some()) {
+            let error = entry.error.as_deref().unwrap_or_default();
+            return Err(invalid(format!("line {}, {}: {error}", entry.line, entry.name)));
         }
         if created > 0 {
             let entry = actor.audit("server.import", format!("{created} servers"));
-            turn.commit(changes, Some(entry)).await?;
+            guard.commit(changes, Some(entry)).await?;
             app.agentless.notify_changed(None);
         }
     }
-    Ok(Json(ServerImportResponse { servers: shown, created }))
+    Ok(Json(ServerImportResponse { servers: results, created }))
 }
 
+/// Row and tags of an entry. A jump host of the same import is not in the store yet: its access was checked with its
+/// own entry.
 async fn prepare(
     app: &App,
     actor: &Actor,
-    found: &ImportEntry,
-    all: &ServerImportRequest,
+    entry: &ImportEntry,
+    defaults: &ServerImportRequest,
     names: &HashMap<String, Uuid>,
 ) -> Result<(ServerRow, Server, Vec<String>), ApiError> {
-    let mut wish = request_from_entry(found, all, names)?;
-    // What stands further up is not in the store yet; whether they may use it was seen there.
-    let fresh = wish.jump.filter(|jump| names.values().any(|id| id == jump));
-    let seen = match fresh {
+    let mut request = request_from_entry(entry, defaults, names)?;
+    let jump = request.jump.filter(|jump| names.values().any(|id| id == jump));
+    let is_stored = match jump {
         Some(jump) => ServerRow::get(app.agentless.store(), jump).await?.is_some(),
         None => true,
     };
-    if seen {
-        return build_server(app, &actor.identity, &wish).await;
+    if is_stored {
+        return build_server(app, &actor.identity, &request).await;
     }
-    wish.jump = None;
-    let (row, server, tags) = build_server(app, &actor.identity, &wish).await?;
-    let server = Server { jump: fresh, ..server };
+    request.jump = None;
+    let (row, server, tags) = build_server(app, &actor.identity, &request).await?;
+    let server = Server { jump, ..server };
     Ok((ServerRow { body: server.to_body(), ..row }, server, tags))
 }

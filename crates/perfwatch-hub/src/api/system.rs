@@ -1,4 +1,4 @@
-//! `GET /api/v1/system`: the hub at a glance.
+//! `GET /api/v1/system`: status of the hub.
 
 use crate::app::App;
 use crate::self_metrics::ProcessMetrics;
@@ -8,23 +8,28 @@ use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// Hub status.
+/// Status of the hub and its process.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SystemResponse {
     version: &'static str,
     uptime_s: u64,
     now_ms: i64,
+    /// Number of known hosts.
     hosts: usize,
     websocket_clients: usize,
+    /// Snapshots accepted since the start.
     accepted_snapshots: u64,
     storage: StorageResponse,
+    /// Resident memory of the process.
     memory_bytes: Option<u64>,
+    /// CPU time of the process since its start.
     cpu_seconds: Option<f64>,
 }
 
-/// What history takes and how long it is kept.
+/// Disk usage and retention of the history.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StorageResponse {
+    /// Database: `sqlite` or `postgresql`.
     backend: &'static str,
     disk_bytes: u64,
     budget_bytes: u64,
@@ -34,12 +39,12 @@ pub(crate) struct StorageResponse {
     raw_retention_s: u64,
     minute_retention_s: u64,
     hour_retention_s: u64,
-    /// Why nothing is taken in, while that is so.
+    /// Reason why ingestion is blocked; `null` while it is not.
     ingest_blocked: Option<String>,
 }
 
-fn history(app: &App) -> StorageResponse {
-    let (usage, config) = (app.history.counts.usage(), app.history.config());
+fn storage_response(app: &App) -> StorageResponse {
+    let (usage, config) = (app.history.metrics.usage(), app.history.config());
     let [raw_bytes, minute_bytes, hour_bytes] = usage.tier_bytes;
     StorageResponse {
         backend: app.history.backend().backend(),
@@ -58,7 +63,7 @@ fn history(app: &App) -> StorageResponse {
 /// Hub status
 #[utoipa::path(get, path = "/api/v1/system", tag = "hub", responses((status = 200, body = SystemResponse)))]
 pub(crate) async fn system(State(app): State<Arc<App>>) -> Json<SystemResponse> {
-    let own = ProcessMetrics::read();
+    let process = ProcessMetrics::read();
     Json(SystemResponse {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: app.clock.monotonic().saturating_sub(app.started).as_secs(),
@@ -66,8 +71,8 @@ pub(crate) async fn system(State(app): State<Arc<App>>) -> Json<SystemResponse> 
         hosts: app.hosts.len(),
         websocket_clients: app.live_feed.client_count(),
         accepted_snapshots: app.metrics.accepted_total(),
-        storage: history(&app),
-        memory_bytes: own.as_ref().map(|own| own.memory_bytes),
-        cpu_seconds: own.map(|own| own.cpu_seconds),
+        storage: storage_response(&app),
+        memory_bytes: process.as_ref().map(|process| process.resident_bytes),
+        cpu_seconds: process.map(|process| process.cpu_seconds),
     })
 }

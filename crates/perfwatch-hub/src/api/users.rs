@@ -1,4 +1,4 @@
-//! `/api/v1/users`: who may log in.
+//! `/api/v1/users`: accounts of users.
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -8,7 +8,7 @@ use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use perfwatch_auth::directory::AuthSnapshot as Everyone;
+use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::password;
 use perfwatch_store::accounts::{Account, Role, Session};
 use serde::{Deserialize, Serialize};
@@ -16,27 +16,27 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// A person.
+/// User account without secrets.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct UserResponse {
     id: Uuid,
     name: String,
     role: Role,
-    /// Sees hosts with one of these tags only; empty for all.
+    /// Tags that limit the visible hosts; empty for all hosts.
     host_tags: Vec<String>,
-    /// May enter.
+    /// Login and tokens are allowed.
     enabled: bool,
-    /// Logs in by name and password.
+    /// Password login is possible.
     has_password: bool,
-    /// The login service vouches for them.
+    /// Account of the identity provider.
     sso: bool,
-    /// The second factor is on.
+    /// Two-factor authentication is enabled.
     totp_enabled: bool,
     created_ms: i64,
     last_login_ms: Option<i64>,
 }
 
-/// People.
+/// User accounts, sorted by name.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct UserListResponse {
     users: Vec<UserResponse>,
@@ -58,15 +58,18 @@ fn to_response(account: &Account) -> UserResponse {
 }
 
 /// List users
-#[utoipa::path(get, path = "/api/v1/users", tag = "users", responses((status = 200, body = UserListResponse)))]
+#[utoipa::path(
+    get, path = "/api/v1/users", tag = "users",
+    responses((status = 200, body = UserListResponse)),
+)]
 pub(crate) async fn list_users(State(app): State<Arc<App>>) -> Json<UserListResponse> {
-    let now = app.directory.snapshot();
-    let mut users: Vec<UserResponse> = now.accounts.values().map(to_response).collect();
+    let auth_snapshot = app.directory.snapshot();
+    let mut users: Vec<UserResponse> = auth_snapshot.accounts.values().map(to_response).collect();
     users.sort_by(|a, b| a.name.cmp(&b.name));
     Json(UserListResponse { users })
 }
 
-/// A new person.
+/// Settings of a new user.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateUserRequest {
@@ -74,118 +77,133 @@ pub(crate) struct CreateUserRequest {
     role: Role,
     password: String,
     #[serde(default)]
+    /// Tags that limit the visible hosts; empty for all hosts.
     host_tags: Vec<String>,
 }
 
 /// Create a user
-#[utoipa::path(post, path = "/api/v1/users", tag = "users", request_body = CreateUserRequest,
-    responses((status = 201, body = UserResponse), (status = 409), (status = 422)))]
+#[utoipa::path(
+    post, path = "/api/v1/users", tag = "users",
+    request_body = CreateUserRequest,
+    responses((status = 201, body = UserResponse), (status = 409), (status = 422)),
+)]
 pub(crate) async fn create_user(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
-    JsonBody(wish): JsonBody<CreateUserRequest>,
+    JsonBody(request): JsonBody<CreateUserRequest>,
 ) -> Result<(StatusCode, Json<UserResponse>), ApiError> {
-    let host_tags = query::validate_tags(&wish.host_tags)?;
-    let account = app.directory.new_account(&wish.name, wish.role, wish.password).await?;
+    let host_tags = query::validate_tags(&request.host_tags)?;
+    let account = app.directory.new_account(&request.name, request.role, request.password).await?;
     let account = Account { host_tags, ..account };
-    let turn = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write().await?;
     if app.directory.snapshot().account_by_name(&account.name).is_some() {
-        let message = format!("there is a user {:?} already", account.name);
-        return Err(ApiError::conflict("name_taken", message));
+        return Err(ApiError::conflict("name_taken", "user name is already taken"));
     }
     let user = to_response(&account);
     let entry = actor.audit_change("user.create", format!("user {}", account.name), None, Some(&user));
-    turn.commit([account.insert()], Some(entry)).await?;
+    guard.commit([account.insert()], Some(entry)).await?;
     Ok((StatusCode::CREATED, Json(user)))
 }
 
-/// What is to change; what is not named stays.
+/// Changes of a user; missing fields keep their value.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpdateUserRequest {
     role: Option<Role>,
     host_tags: Option<Vec<String>>,
     enabled: Option<bool>,
-    /// A new password; their browsers are logged out.
+    /// New password; ends all sessions of the user.
     password: Option<String>,
-    /// `false` switches the second factor off, for who lost it.
+    /// `false` disables two-factor authentication, for users who lost their device.
     totp_enabled: Option<bool>,
 }
 
-fn find(everyone: &Everyone, id: &str) -> Result<Account, ApiError> {
-    let account = id.parse().ok().and_then(|id: Uuid| everyone.accounts.get(&id).cloned());
-    account.ok_or_else(|| ApiError::not_found("there is no such user"))
+fn find(auth_snapshot: &AuthSnapshot, id: &str) -> Result<Account, ApiError> {
+    let account = id.parse().ok().and_then(|id: Uuid| auth_snapshot.accounts.get(&id).cloned());
+    account.ok_or_else(|| ApiError::not_found("user not found"))
 }
 
-/// Somebody must be able to let others in.
-fn ensure_admin_remains(everyone: &Everyone, without: Uuid) -> Result<(), ApiError> {
-    match everyone.has_admin_except(Some(without)) {
+/// Prevents that the hub is left without an administrator.
+///
+/// # Errors
+/// Reguards `last_admin` if no other enabled administrator exists.
+fn ensure_admin_remains(auth_snapshot: &AuthSnapshot, without: Uuid) -> Result<(), ApiError> {
+    match auth_snapshot.has_admin_except(Some(without)) {
         true => Ok(()),
         false => Err(ApiError::conflict("last_admin", "cannot remove the last administrator")),
     }
 }
 
 /// Update a user
-#[utoipa::path(patch, path = "/api/v1/users/{id}", tag = "users", params(("id" = String, Path)),
-    request_body = UpdateUserRequest, responses((status = 200, body = UserResponse), (status = 409), (status = 422)))]
+#[utoipa::path(
+    patch, path = "/api/v1/users/{id}", tag = "users",
+    params(("id" = String, Path, description = "Id of the user")),
+    request_body = UpdateUserRequest,
+    responses((status = 200, body = UserResponse), (status = 409), (status = 422)),
+)]
 pub(crate) async fn update_user(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
     Path(id): Path<String>,
-    JsonBody(wish): JsonBody<UpdateUserRequest>,
+    JsonBody(request): JsonBody<UpdateUserRequest>,
 ) -> Result<Json<UserResponse>, ApiError> {
     let before = find(&app.directory.snapshot(), &id)?;
-    if let Some(why) = wish.password.as_ref().and_then(|new| password::validate(new, &before.name)) {
-        return Err(ApiError::unprocessable("password_policy", why));
+    let password = request.password.as_ref();
+    if let Some(message) = password.and_then(|password| password::validate(password, &before.name)) {
+        return Err(ApiError::unprocessable("password_policy", message));
     }
-    if wish.totp_enabled == Some(true) {
-        let why = "two-factor authentication can only be enabled by the user";
-        return Err(ApiError::unprocessable("invalid_user", why));
+    if request.totp_enabled == Some(true) {
+        let message = "two-factor authentication can only be enabled by the user";
+        return Err(ApiError::unprocessable("invalid_user", message));
     }
-    let host_tags = wish.host_tags.as_deref().map(query::validate_tags).transpose()?;
-    let hash = match wish.password {
+    let host_tags = request.host_tags.as_deref().map(query::validate_tags).transpose()?;
+    let hash = match request.password {
         Some(password) => Some(password::hash(password).await?),
         None => None,
     };
-    let turn = app.directory.begin_write().await?;
-    let everyone = app.directory.snapshot();
-    let before = find(&everyone, &id)?;
+    let guard = app.directory.begin_write().await?;
+    let auth_snapshot = app.directory.snapshot();
+    let before = find(&auth_snapshot, &id)?;
     let mut after = before.clone();
-    after.role = wish.role.unwrap_or(after.role);
-    after.enabled = wish.enabled.unwrap_or(after.enabled);
+    after.role = request.role.unwrap_or(after.role);
+    after.enabled = request.enabled.unwrap_or(after.enabled);
     after.host_tags = host_tags.unwrap_or(after.host_tags);
-    if wish.totp_enabled == Some(false) {
+    if request.totp_enabled == Some(false) {
         (after.totp_secret, after.recovery_codes) = (None, Vec::new());
     }
     if after.role != Role::Admin || !after.enabled {
-        ensure_admin_remains(&everyone, after.id)?;
+        ensure_admin_remains(&auth_snapshot, after.id)?;
     }
-    let mut end = None;
+    let mut end_sessions = None;
     if hash.is_some() || !after.enabled {
         after.password = hash.or(after.password);
         after.token_epoch += 1;
-        end = Some(Session::delete_for_account(after.id));
+        end_sessions = Some(Session::delete_for_account(after.id));
     }
-    let (was, is) = (to_response(&before), to_response(&after));
-    let entry = actor.audit_change("user.update", format!("user {}", after.name), Some(&was), Some(&is));
-    turn.commit([after.update()].into_iter().chain(end), Some(entry)).await?;
-    Ok(Json(is))
+    let (name, before, after_response) = (&after.name, to_response(&before), to_response(&after));
+    let entry =
+        actor.audit_change("user.update", format!("user {name}"), Some(&before), Some(&after_response));
+    guard.commit([after.update()].into_iter().chain(end_sessions), Some(entry)).await?;
+    Ok(Json(after_response))
 }
 
 /// Delete a user and their tokens
-#[utoipa::path(delete, path = "/api/v1/users/{id}", tag = "users", params(("id" = String, Path)),
-    responses((status = 204), (status = 409)))]
+#[utoipa::path(
+    delete, path = "/api/v1/users/{id}", tag = "users",
+    params(("id" = String, Path, description = "Id of the user")),
+    responses((status = 204), (status = 409)),
+)]
 pub(crate) async fn delete_user(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let turn = app.directory.begin_write().await?;
-    let everyone = app.directory.snapshot();
-    let account = find(&everyone, &id)?;
-    ensure_admin_remains(&everyone, account.id)?;
-    let was = to_response(&account);
-    let entry = actor.audit_change("user.delete", format!("user {}", account.name), Some(&was), None);
-    turn.commit(Account::delete(account.id), Some(entry)).await?;
+    let guard = app.directory.begin_write().await?;
+    let auth_snapshot = app.directory.snapshot();
+    let account = find(&auth_snapshot, &id)?;
+    ensure_admin_remains(&auth_snapshot, account.id)?;
+    let before = to_response(&account);
+    let entry = actor.audit_change("user.delete", format!("user {}", account.name), Some(&before), None);
+    guard.commit(Account::delete(account.id), Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

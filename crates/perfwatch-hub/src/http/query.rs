@@ -38,7 +38,7 @@ pub(crate) fn require_all_hosts(identity: &Identity) -> Result<(), ApiError> {
         true => Ok(()),
         false => {
             let why = "this action affects all hosts, but your account is limited to some of them";
-            Err(ApiError::new(axum::http::StatusCode::FORBIDDEN, "not_allowed", why))
+            Err(ApiError::new(axum::http::StatusCode::FORBIDDEN, "forbidden", why))
         }
     }
 }

@@ -28,11 +28,18 @@ type DecodedBytesPermit = Arc<OwnedSemaphorePermit>;
 
 /// Ingest snapshots
 ///
-/// One or a list as JSON, gzip or zstd if you like; agents send a compact form. What is accepted
-/// is durable when this answers.
-#[utoipa::path(post, path = "/ingest/metrics", tag = "ingest",
-    request_body(content((schemas::Snapshot = "application/json"), (Vec<u8> = "application/vnd.perfwatch.batch.v1+protobuf"))),
-    responses((status = 200, body = IngestResponse), (status = 409), (status = 422)))]
+/// Accepts one snapshot or a list as JSON (optionally gzip or zstd), or a protobuf batch. Accepted snapshots are
+/// durable when the response is sent.
+#[utoipa::path(
+    post, path = "/ingest/metrics", tag = "ingest",
+    request_body(
+        content(
+            (schemas::Snapshot = "application/json"),
+            (Vec<u8> = "application/vnd.perfwatch.batch.v1+protobuf"),
+        ),
+    ),
+    responses((status = 200, body = IngestResponse), (status = 409), (status = 422)),
+)]
 pub(crate) async fn ingest(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
@@ -117,7 +124,7 @@ async fn ingest_protobuf(
             }
             Err(error) => rejected.push(RejectedSnapshot {
                 index,
-                code: "malformed".into(),
+                code: "malformed_batch".into(),
                 message: error.to_string(),
             }),
         }
@@ -192,7 +199,11 @@ fn authorize_host(app: &App, identity: &Identity, host: &HostRef) -> Result<(), 
     match identity.ingest_scope() {
         IngestScope::AnyHost if identity.host_tags.is_empty() => Ok(()),
         // An identity that is limited to some hosts must not create others.
-        IngestScope::AnyHost if known().is_some_and(|id| identity.is_in_scope(&app.directory.snapshot(), id)) => Ok(()),
+        IngestScope::AnyHost
+            if known().is_some_and(|id| identity.is_in_scope(&app.directory.snapshot(), id)) =>
+        {
+            Ok(())
+        }
         IngestScope::Host(agent_host) if host.id == Some(agent_host) => Ok(()),
         _ => {
             let message = "the credential is not allowed to send for this host";

@@ -1,6 +1,6 @@
-//! Shapes of what is not written by serde: long columns and whole snapshots go out as text, and
-//! what goes over the WebSocket. Only the document is made of them.
-#![expect(dead_code, reason = "only their shapes matter")]
+//! Schemas of responses that are not serialized by serde: series, snapshots and WebSocket messages are written
+//! as text. Used by the OpenAPI document only.
+#![expect(dead_code, reason = "only the schemas are used")]
 
 use serde::Serialize;
 use serde_json::Value;
@@ -8,37 +8,37 @@ use std::collections::HashMap;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Every error
+/// Envelope of all errors.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     error: ErrorDetail,
 }
 
-/// What went wrong.
+/// Code and message of an error.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ErrorDetail {
-    /// For programs; stays.
+    /// Stable code for programs.
     code: String,
-    /// For people; may change.
+    /// Message for users; may change.
     message: String,
 }
 
-/// Series of one host over a range.
+/// Series of one host in a range.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SeriesResponse {
     host_id: Uuid,
     from_ms: i64,
     to_ms: i64,
     tier: Tier,
-    /// Width of a point; 0 where each tick is one.
+    /// Width of a point; 0 if each point is one sample.
     step_ms: i64,
-    /// Times of the points, milliseconds since 1970.
+    /// Timestamps of the points, milliseconds since 1970.
     t: Vec<i64>,
     gaps: Vec<Gap>,
     series: Vec<Series>,
 }
 
-/// How fine points are kept.
+/// Resolution of stored values.
 #[derive(Serialize, ToSchema)]
 pub(crate) enum Tier {
     #[serde(rename = "raw")]
@@ -49,58 +49,72 @@ pub(crate) enum Tier {
     Hour,
 }
 
-/// A time without points.
+/// Time range without samples.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Gap {
     from_ms: i64,
     to_ms: i64,
-    reason: String,
+    /// `agent_stopped` or `data_lost`.
+    reason: GapReason,
 }
 
-/// One series; as many values as there are times.
+/// Reason of a gap.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum GapReason {
+    /// No agent was running on the host.
+    AgentStopped,
+    /// Snapshots were dropped before they reached the hub.
+    DataLost,
+}
+
+/// Metric of one instance, with one value per timestamp.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Series {
     metric: String,
     instance: String,
     #[schema(required)]
     unit: Option<String>,
-    /// Average of each point.
+    /// Mean of each point, or the sample.
     v: Vec<Option<f64>>,
-    /// Where a point is more than one tick.
+    /// Minimum of each point; only with points of several samples.
     #[schema(nullable = false)]
     min: Option<Vec<Option<f64>>>,
+    /// Maximum of each point; only with points of several samples.
     #[schema(nullable = false)]
     max: Option<Vec<Option<f64>>>,
 }
 
-/// Everything at one second.
+/// Snapshot of a host at a point in time.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SnapshotResponse {
     at_ms: i64,
-    /// Of what it is made: one tick, a minute, an hour.
+    /// Resolution of the values: the collection interval, one minute or one hour.
     resolution_ms: i64,
     snapshot: Snapshot,
 }
 
-/// One snapshot: metrics stand in it by their dotted names, nested, instances by key:
+/// Snapshot of a host. Dotted metric names are nested, instances are keys:
 /// `{"cpu": {"usage": 12.5, "core": {"0": {"usage": 10}}}}`.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Snapshot {
-    /// Milliseconds since 1970, or RFC 3339.
     timestamp: Option<Timestamp>,
     /// Name of the host.
     host: String,
     host_id: Option<Uuid>,
+    /// Boot id of the kernel.
     boot: Option<Uuid>,
+    /// Number of the snapshot since the agent started.
     seq: Option<u64>,
     interval_ms: Option<u32>,
     processes: Option<Processes>,
-    /// Collectors that failed, and why.
+    /// Errors by the name of the failed collector.
     errors: Option<HashMap<String, String>>,
     #[serde(flatten)]
     metrics: HashMap<String, Value>,
 }
 
+/// Milliseconds since 1970, or RFC 3339.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum Timestamp {
@@ -108,7 +122,7 @@ pub(crate) enum Timestamp {
     Text(String),
 }
 
-/// Processes of one tick.
+/// Process counts and top processes of a snapshot.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Processes {
     top: Option<Vec<ProcessRow>>,
@@ -116,7 +130,7 @@ pub(crate) struct Processes {
     metrics: HashMap<String, Value>,
 }
 
-/// One process at one tick.
+/// Process in a snapshot.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ProcessRow {
     pid: u32,
@@ -143,13 +157,14 @@ pub(crate) struct ProcessesResponse {
     host_id: Uuid,
     from_ms: i64,
     to_ms: i64,
-    /// Time that there are rows of.
+    /// Duration covered by snapshots with processes.
     covered_ms: i64,
+    /// Number of processes before `limit`.
     total: usize,
     processes: Vec<ProcessUsage>,
 }
 
-/// A process summed up over some time.
+/// Usage of a process in a range.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ProcessUsage {
     pid: u32,
@@ -159,6 +174,7 @@ pub(crate) struct ProcessUsage {
     started_ms: i64,
     first_ms: i64,
     last_ms: i64,
+    /// Number of snapshots that contain the process.
     rows: u64,
     cpu_percent_mean: f64,
     cpu_percent_max: f64,
@@ -167,7 +183,7 @@ pub(crate) struct ProcessUsage {
     write_bytes: u64,
 }
 
-/// The last minutes: whole snapshots, or columns of the metrics asked for.
+/// Recent window of a host: snapshots, or columns of the requested metrics.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RecentResponse {
     host_id: Uuid,
@@ -177,11 +193,12 @@ pub(crate) struct RecentResponse {
     times: Option<Vec<i64>>,
     #[schema(nullable = false)]
     series: Option<Vec<RecentSeries>>,
-    /// Give it back as `before` for the page of earlier ones.
+    /// Value of `before` for the next page of older snapshots; `null` on the last page.
     #[schema(required)]
     before: Option<i64>,
 }
 
+/// Metric of one instance, with one value per snapshot.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RecentSeries {
     metric: String,
@@ -191,47 +208,47 @@ pub(crate) struct RecentSeries {
     values: Vec<Option<f64>>,
 }
 
-/// One metric of the catalogue.
+/// Definition of a metric in the catalog.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct MetricDef {
-    /// Dotted.
+    /// Dotted name of the metric.
     name: String,
     unit: String,
-    /// Digits kept after the point.
+    /// Number of stored decimals.
     decimals: u8,
     kind: String,
-    /// What tells instances apart, or empty.
+    /// Label of the instances, such as `interface`; empty without instances.
     dimension: String,
     rollup: String,
     min: f64,
     #[schema(required)]
     max: Option<f64>,
-    /// One sentence.
+    /// Description in one sentence.
     help: String,
 }
 
-/// What the hub says over `WS /api/ws/metrics` once something is subscribed to. Values are
-/// integers scaled by their column's decimals.
+/// Message of the hub over `WS /api/ws/metrics` after the first subscription. Values are integers scaled by the
+/// decimals of their column.
 #[derive(Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum LiveMessage {
-    /// The past of a new subscription.
+    /// Recent snapshots for a new subscription.
     Backfill { id: u32, hosts: Vec<HostBackfill> },
-    /// What the values of a shape are, before its first tick.
+    /// Columns of a shape, sent before its first tick.
     Columns { id: u32, host: Uuid, shape: String, columns: Vec<Column> },
-    /// What was just taken in.
+    /// Accepted snapshots, one per host.
     Tick { id: u32, hosts: Vec<TickEntry> },
     /// Open incidents by severity. `revision` increases when alerts change.
     IncidentCounts { revision: u64, info: usize, warning: usize, critical: usize },
     /// Number of snapshots dropped because the client was too slow. A new subscription backfills them.
     Lagged { dropped: u64 },
-    /// The answer to a ping.
+    /// Response to a ping.
     Pong { ping: u32 },
-    /// Something said was not understood.
+    /// Error of a client message.
     Error { error: ErrorDetail },
 }
 
-/// The past of one host, in columns.
+/// Recent snapshots of one host, in columns.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HostBackfill {
     host: Uuid,
@@ -244,7 +261,7 @@ pub(crate) struct HostBackfill {
     processes: Option<Vec<ProcessRow>>,
 }
 
-/// One column of a shape.
+/// Column of a shape.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Column {
     metric: String,
@@ -252,7 +269,7 @@ pub(crate) struct Column {
     decimals: u8,
 }
 
-/// One host's tick.
+/// Accepted snapshot of one host.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct TickEntry {
     host: Uuid,

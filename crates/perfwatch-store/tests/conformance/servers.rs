@@ -116,15 +116,15 @@ pub(crate) async fn collections_update_their_server(store: &Arc<dyn Store>) {
         (Some("connection_closed"), Some("cause: connection_closed"))
     );
     assert_eq!(ServerRow::counter_state(store, id).await.unwrap().as_deref(), Some(&b"counters"[..]));
-    let collections = CollectionRow::list(store, id, None, 2).await.unwrap();
+    let collections = CollectionRow::list(store, id, None, None, 2).await.unwrap();
     assert_eq!(times(&collections), [3_000, 2_000]);
-    let collections = CollectionRow::list(store, id, Some(collections[1].id), 2).await.unwrap();
+    let collections = CollectionRow::list(store, id, None, Some(collections[1].id), 2).await.unwrap();
     assert_eq!(times(&collections), [1_000]);
     apply(store, [CollectionRow::purge(2_500, 1_500)]).await;
-    let collections = CollectionRow::list(store, id, None, 9).await.unwrap();
+    let collections = CollectionRow::list(store, id, None, None, 9).await.unwrap();
     assert_eq!(times(&collections), [3_000, 2_000]);
     apply(store, ServerRow::delete(id)).await;
-    assert!(CollectionRow::list(store, id, None, 9).await.unwrap().is_empty());
+    assert!(CollectionRow::list(store, id, None, None, 9).await.unwrap().is_empty());
 }
 
 fn times(collections: &[CollectionRow]) -> Vec<i64> {

@@ -19,47 +19,51 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Somebody takes it on.
+/// Acknowledgment of an incident.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AckRequest {
-    /// For how long; for as long as it duration if none.
+    /// Time until the acknowledgment expires; until the incident is resolved if missing.
     duration: Option<HumanDuration>,
-    /// What they know.
+    /// Comment for the timeline, at most 4,000 bytes.
     #[serde(default)]
     comment: String,
 }
 
-/// Something said.
+/// Comment on an incident.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CommentRequest {
+    /// Text for the timeline, 1 to 4,000 bytes.
     text: String,
 }
 
-/// One may change what one sees all of.
+/// Id of an incident that the caller may change.
+///
+/// # Errors
+/// Returns `forbidden` if the incident contains alerts that the caller cannot view.
 async fn require_visible(app: &App, identity: &Identity, id: &str) -> Result<Uuid, ApiError> {
     let id = parse_id(id)?;
-    let live = app.alerting.get(id).await?.ok_or_else(incident_not_found)?;
-    let shown = to_response(&live, identity, &app.directory.snapshot(), &mut HashMap::new())
+    let open = app.alerting.get(id).await?.ok_or_else(incident_not_found)?;
+    let response = to_response(&open, identity, &app.directory.snapshot(), &mut HashMap::new())
         .ok_or_else(incident_not_found)?;
-    if shown.is_complete(&live) {
+    if response.is_complete(&open) {
         return Ok(id);
     }
-    let why = "this incident includes hosts that you cannot access";
-    Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", why))
+    let message = "this incident includes hosts that you cannot access";
+    Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
 }
 
 fn validate_comment(text: &str) -> Result<String, ApiError> {
     let text = text.trim();
     match text.len() {
         0..=4_000 => Ok(text.to_owned()),
-        _ => Err(ApiError::unprocessable("invalid_comment", "no more than 4,000 bytes")),
+        _ => Err(ApiError::unprocessable("invalid_comment", "at most 4,000 bytes")),
     }
 }
 
-fn require_open(live: &OpenIncident) -> Result<(), ApiError> {
-    match live.incident.phase {
+fn require_open(open: &OpenIncident) -> Result<(), ApiError> {
+    match open.incident.phase {
         IncidentPhase::Resolved => {
             Err(ApiError::conflict("incident_resolved", "this incident is already resolved"))
         }
@@ -68,8 +72,12 @@ fn require_open(live: &OpenIncident) -> Result<(), ApiError> {
 }
 
 /// Acknowledge an incident
-#[utoipa::path(post, path = "/api/v1/incidents/{id}/ack", tag = "alerts", params(("id" = String, Path)),
-    request_body = Option<AckRequest>, responses((status = 204), (status = 409), (status = 422)))]
+#[utoipa::path(
+    post, path = "/api/v1/incidents/{id}/ack", tag = "incidents",
+    params(("id" = String, Path, description = "Id of the incident")),
+    request_body = Option<AckRequest>,
+    responses((status = 204), (status = 409), (status = 422)),
+)]
 pub(crate) async fn acknowledge(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
@@ -81,13 +89,13 @@ pub(crate) async fn acknowledge(
     let comment = validate_comment(&request.comment)?;
     let actor_name = actor.identity.actor_name();
     let entry = actor.audit("incident.acknowledge", format!("incident {id}"));
-    let change = |live: &mut OpenIncident, now_ms: i64| {
-        require_open(live)?;
+    let change = |open: &mut OpenIncident, now_ms: i64| {
+        require_open(open)?;
         let until_ms = request
             .duration
             .filter(|duration| duration.ms() > 0)
             .map(|duration| now_ms.saturating_add(duration.ms()));
-        live.incident.ack = Some(Ack { by: actor_name.clone(), at_ms: now_ms, until_ms });
+        open.incident.ack = Some(Ack { by: actor_name.clone(), at_ms: now_ms, until_ms });
         let mut text = match request.duration.filter(|_| until_ms.is_some()) {
             Some(duration) => format!("acknowledged for {duration}"),
             None => "acknowledged".to_owned(),
@@ -109,17 +117,20 @@ pub(crate) async fn acknowledge(
     not_open_unless(app.alerting.update_incident(id, Some(entry), change).await?)
 }
 
-/// What is over for long is not on the board any more.
-fn not_open_unless(known: bool) -> Result<StatusCode, ApiError> {
-    match known {
+/// `204`, or a conflict if the incident was resolved and is no longer in memory.
+fn not_open_unless(is_open: bool) -> Result<StatusCode, ApiError> {
+    match is_open {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(ApiError::conflict("incident_resolved", "this incident is already resolved")),
     }
 }
 
 /// Remove an acknowledgment
-#[utoipa::path(delete, path = "/api/v1/incidents/{id}/ack", tag = "alerts", params(("id" = String, Path)),
-    responses((status = 204), (status = 409)))]
+#[utoipa::path(
+    delete, path = "/api/v1/incidents/{id}/ack", tag = "incidents",
+    params(("id" = String, Path, description = "Id of the incident")),
+    responses((status = 204), (status = 409)),
+)]
 pub(crate) async fn unacknowledge(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
@@ -128,12 +139,12 @@ pub(crate) async fn unacknowledge(
     let id = require_visible(&app, &actor.identity, &id).await?;
     let actor_name = actor.identity.actor_name();
     let entry = actor.audit("incident.unacknowledge", format!("incident {id}"));
-    let change = |live: &mut OpenIncident, now_ms: i64| {
-        require_open(live)?;
-        live.incident.ack = None;
+    let change = |open: &mut OpenIncident, now_ms: i64| {
+        require_open(open)?;
+        open.incident.ack = None;
         let text = "acknowledgment removed".to_owned();
-        // Reminders and escalation begin anew.
-        let reason = live.incident.notified.then_some(NotificationReason::Reminder);
+        // Restarts reminders and escalation.
+        let reason = open.incident.notified.then_some(NotificationReason::Reminder);
         Ok::<_, ApiError>((
             IncidentEventRow {
                 incident: id,
@@ -149,8 +160,12 @@ pub(crate) async fn unacknowledge(
 }
 
 /// Add a comment
-#[utoipa::path(post, path = "/api/v1/incidents/{id}/comments", tag = "alerts", params(("id" = String, Path)),
-    request_body = CommentRequest, responses((status = 204), (status = 409), (status = 422)))]
+#[utoipa::path(
+    post, path = "/api/v1/incidents/{id}/comments", tag = "incidents",
+    params(("id" = String, Path, description = "Id of the incident")),
+    request_body = CommentRequest,
+    responses((status = 204), (status = 409), (status = 422)),
+)]
 pub(crate) async fn comment(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,

@@ -4,131 +4,158 @@ use perfwatch_alerting::{Alert, AlertingSnapshot, OpenIncident};
 use perfwatch_auth::Identity;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_rules::explain::Explanation;
-use perfwatch_rules::incident::{Ack, IncidentPhase};
+use perfwatch_rules::incident::{Ack, Incident, IncidentPhase};
 use perfwatch_rules::rule::Severity;
+use perfwatch_store::incidents::IncidentEventKind;
+use perfwatch_store::outbox::NotificationState;
 use serde::Serialize;
 use std::collections::HashMap;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// One alert.
+/// Alert of a rule on an instance of a host.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AlertResponse {
     pub(super) id: Uuid,
     pub(super) rule: Uuid,
     pub(super) rule_name: String,
-    /// None for the hub itself.
+    /// Host of the alert; `null` for alerts about the hub.
     pub(super) host: Option<Uuid>,
     pub(super) host_name: String,
-    /// Of which instance; empty where there are none.
+    /// Instance of the metric, such as `eth0`; empty without instances.
     pub(super) instance: String,
-    /// The metric, where it is about one; else empty.
+    /// Metric of the condition; empty for conditions without a metric.
     pub(super) metric: String,
     pub(super) severity: Severity,
-    /// What is so, in words.
+    /// Description of the condition and its value.
     pub(super) summary: String,
-    /// What to do about it.
+    /// Runbook of the rule.
     pub(super) runbook: String,
-    /// Since when the condition held.
+    /// Time since which the condition holds.
     pub(super) pending_since_ms: i64,
     pub(super) fired_ms: i64,
-    /// None while it fires.
+    /// Time of the resolution; `null` while the alert fires.
     pub(super) resolved_ms: Option<i64>,
-    /// When it fired.
+    /// Value at the time of firing.
     pub(super) value: Option<f64>,
-    /// The threshold at that time.
+    /// Threshold at the time of firing.
     pub(super) threshold: Option<f64>,
-    /// The furthest beyond.
+    /// Most extreme value while the condition held.
     pub(super) peak_value: Option<f64>,
-    /// Nobody was told for a silence.
+    /// Notifications were suppressed by a silence.
     pub(super) silenced: bool,
-    /// Why it ended: `clear`, `gone`, `rule_gone`; `past` for what came to light when it was over.
+    /// Reason of the resolution: `condition_cleared`, `instance_gone`, `rule_deleted`, `host_deleted`, or
+    /// `backfilled` for an alert that fired and resolved in backfilled data.
     pub(super) resolve_reason: Option<String>,
-    /// What was seen when it fired: largest consumers and movers.
+    /// Top consumers and movers at the time of firing.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) explanation: Option<Explanation>,
 }
 
-/// Alerts that belong together.
+/// State of an incident as shown to users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum IncidentState {
+    /// Not resolved and not acknowledged.
+    Open,
+    /// Acknowledged by a user and not resolved.
+    Acknowledged,
+    /// All alerts are resolved and the incident is closed.
+    Resolved,
+}
+
+impl IncidentState {
+    fn new(incident: &Incident) -> Self {
+        match (incident.phase, &incident.ack) {
+            (IncidentPhase::Resolved, _) => Self::Resolved,
+            (_, Some(_)) => Self::Acknowledged,
+            (_, None) => Self::Open,
+        }
+    }
+}
+
+/// Group of alerts with one timeline and one state.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct IncidentResponse {
     pub(super) id: Uuid,
     pub(super) title: String,
     pub(super) severity: Severity,
+    /// State shown to users, derived from phase and acknowledgment.
+    pub(super) state: IncidentState,
     pub(super) phase: IncidentPhase,
     pub(super) opened_ms: i64,
-    /// When it was last over.
+    /// Time since which no alert fires.
     pub(super) quiet_since_ms: Option<i64>,
-    /// How often it came back.
+    /// Number of times the incident reopened.
     pub(super) reopen_count: u32,
     pub(super) ack: Option<Ack>,
-    /// Alerts of it that fire.
+    /// Number of visible alerts that fire.
     pub(super) firing_count: usize,
-    /// Those that one may see; the worst and newest first.
+    /// Alerts visible to the caller, by severity and time, highest and newest first.
     pub(super) alerts: Vec<AlertResponse>,
 }
 
 impl IncidentResponse {
-    /// Whether nothing of it is hidden from who sees this.
-    pub(super) fn is_complete(&self, live: &OpenIncident) -> bool {
-        self.alerts.len() == live.alerts.len()
+    /// Whether the response contains all alerts of the incident.
+    pub(super) fn is_complete(&self, open: &OpenIncident) -> bool {
+        self.alerts.len() == open.alerts.len()
     }
 }
 
-/// List open incidents.
+/// Open incidents visible to the caller.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct IncidentListResponse {
-    /// The worst and newest first.
+    /// Firing and unacknowledged first, then by severity and time.
     pub(super) incidents: Vec<IncidentResponse>,
-    /// The hub's clock.
+    /// Current time of the hub.
     pub(super) now_ms: i64,
 }
 
-/// What was, newest first.
+/// Page of incidents, newest first.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct IncidentHistoryResponse {
     pub(super) incidents: Vec<IncidentResponse>,
-    /// Give it back as `after` for the next page; none at the end.
+    /// Value of `after` for the next page; `null` on the last page.
     pub(super) next: Option<String>,
 }
 
-/// Something that happened to an incident.
+/// Entry of an incident's timeline.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct IncidentEventResponse {
     pub(super) at_ms: i64,
-    /// `fired`, `resolved`, `acknowledged`, `comment`, `told`…
-    pub(super) kind: String,
-    /// Who; empty for the hub itself.
+    pub(super) kind: IncidentEventKind,
+    /// User or token; empty for the hub.
     pub(super) actor: String,
     pub(super) text: String,
 }
 
-/// A message of an incident.
+/// Notification of an incident to one channel.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct IncidentNotificationResponse {
+    /// Name of the channel.
     pub(super) channel: String,
     pub(super) reason: String,
-    /// `waiting`, `sent`, `dead`, `skipped`.
-    pub(super) state: String,
+    pub(super) state: NotificationState,
     pub(super) created_ms: i64,
+    /// Earliest time of the next attempt.
     pub(super) due_ms: i64,
     pub(super) finished_ms: Option<i64>,
     pub(super) attempts: i64,
     pub(super) error: Option<String>,
 }
 
-/// An incident with all that is known of it.
+/// Incident with timeline and notifications.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct IncidentDetailResponse {
     pub(super) incident: IncidentResponse,
-    /// Oldest first.
+    /// Timeline, oldest entry first.
     pub(super) timeline: Vec<IncidentEventResponse>,
-    /// Newest first.
+    /// Notifications, newest first.
     pub(super) notifications: Vec<IncidentNotificationResponse>,
 }
 
-/// Alerts of one host.
+/// Alerts of one host in a time range.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HostAlertsResponse {
     pub(super) alerts: Vec<AlertResponse>,
@@ -159,7 +186,7 @@ pub(super) fn to_alert_response(alert: &Alert, explanation: Option<Explanation>)
     }
 }
 
-/// Whether one may see an alert: those of the hub itself are for who sees all.
+/// Whether the caller may view an alert. Alerts about the hub require access to all hosts.
 fn can_view(identity: &Identity, auth_snapshot: &AuthSnapshot, alert: &Alert) -> bool {
     match alert.host.0.is_nil() {
         true => identity.host_tags.is_empty(),
@@ -167,30 +194,31 @@ fn can_view(identity: &Identity, auth_snapshot: &AuthSnapshot, alert: &Alert) ->
     }
 }
 
-/// An incident as one may see it; none where one may see nothing of it.
+/// Response with the alerts that the caller may view; `None` without such alerts.
 pub(super) fn to_response(
-    live: &OpenIncident,
+    open: &OpenIncident,
     identity: &Identity,
     auth_snapshot: &AuthSnapshot,
     explanations: &mut HashMap<Uuid, Explanation>,
 ) -> Option<IncidentResponse> {
-    let mut seen = live.clone();
-    seen.alerts.retain(|alert| can_view(identity, auth_snapshot, alert));
-    if seen.alerts.is_empty() {
+    let mut visible = open.clone();
+    visible.alerts.retain(|alert| can_view(identity, auth_snapshot, alert));
+    if visible.alerts.is_empty() {
         return None;
     }
-    let incident = &live.incident;
+    let incident = &open.incident;
     Some(IncidentResponse {
         id: incident.id,
-        title: seen.title(),
+        title: visible.title(),
         severity: incident.severity,
+        state: IncidentState::new(incident),
         phase: incident.phase,
         opened_ms: incident.opened_ms,
         quiet_since_ms: incident.quiet_since_ms,
         reopen_count: incident.reopen_count,
         ack: incident.ack.clone(),
-        firing_count: seen.firing().count(),
-        alerts: seen
+        firing_count: visible.firing().count(),
+        alerts: visible
             .by_severity()
             .into_iter()
             .map(|alert| to_alert_response(alert, explanations.remove(&alert.id)))
@@ -198,16 +226,16 @@ pub(super) fn to_response(
     })
 }
 
-/// How many incidents are open by severity, as one may see them: info, warning, critical.
+/// Number of open incidents visible to the caller: info, warning, critical.
 pub(crate) fn open_incident_counts(
     state: &AlertingSnapshot,
     identity: &Identity,
     auth_snapshot: &AuthSnapshot,
 ) -> [usize; 3] {
     let mut counts = [0; 3];
-    for live in state.incidents.iter().filter(|live| live.incident.phase != IncidentPhase::Resolved) {
-        if live.alerts.iter().any(|alert| can_view(identity, auth_snapshot, alert)) {
-            counts[live.incident.severity as usize] += 1;
+    for open in state.incidents.iter().filter(|open| open.incident.phase != IncidentPhase::Resolved) {
+        if open.alerts.iter().any(|alert| can_view(identity, auth_snapshot, alert)) {
+            counts[open.incident.severity as usize] += 1;
         }
     }
     counts
