@@ -1,8 +1,7 @@
 //! Parsers of server lists for the import: ssh_config(5) and CSV (RFC 4180).
 //!
-//! The ssh_config parser is our own because the text is an upload: entries need their line numbers, and
-//! `Include` must not read files of the hub. Libraries for this format resolve the settings of a single
-//! host, drop the line numbers, and follow `Include`.
+//! No library parses the ssh_config, because the text is an upload: `ssh2-config` reads the files that
+//! `Include` names and has no line numbers, `russh-config` cannot list the hosts of a text.
 
 use perfwatch_model::glob;
 use std::collections::{HashMap, HashSet};
@@ -62,7 +61,7 @@ impl HostSection {
         Self { line, patterns, settings: HashMap::new() }
     }
 
-    /// Whether the section applies to a host. As in ssh(1), exclusions alone match no host.
+    /// Returns whether the section applies to a host. As in ssh(1), exclusions alone match no host.
     fn matches(&self, host: &str) -> bool {
         let patterns = || self.patterns.iter().map(String::as_str);
         patterns().any(|pattern| !pattern.starts_with('!')) && glob::matches_list(patterns(), host)
@@ -97,8 +96,8 @@ fn parse_sections(text: &str) -> Vec<HostSection> {
     sections
 }
 
-/// Name of the jump host in a `ProxyJump` value (`[user@]host[:port]`). The last of several is used: it
-/// is the one next to the target.
+/// Name of the jump host in a `ProxyJump` value (`[user@]host[:port]`). Of several, the last is used,
+/// which is adjacent to the target.
 fn jump_host(proxy_jump: &str) -> Option<String> {
     if proxy_jump.eq_ignore_ascii_case("none") {
         return None;

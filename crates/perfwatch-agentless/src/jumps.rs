@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::MutexGuard;
 
-/// Maximum time for which a collection waits until another one has verified a jump host.
+/// Maximum time for which a collection waits for the verification of a jump host.
 const VERIFICATION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Jump hosts that accepted a login.
@@ -20,7 +20,7 @@ pub(crate) struct VerifiedJumps {
 }
 
 impl VerifiedJumps {
-    /// Whether all jump hosts accepted a login.
+    /// Returns whether all jump hosts accepted a login.
     pub(crate) fn contains_all(&self, versions: &ServerVersions) -> bool {
         let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         versions.jumps.iter().all(|jump| verified.contains(jump))

@@ -97,7 +97,7 @@ impl Agentless {
         self.deps.store.commit(writes).await
     }
 
-    /// Applies a change of one server, or of the queue and any servers, without delay.
+    /// Applies a change of a server without delay; `None` for changes of the queue or of several servers.
     pub fn notify_changed(&self, server: Option<Uuid>) {
         if let Some(server) = server {
             // The open connection uses the former address and credentials.

@@ -29,7 +29,7 @@ impl AgentlessMetrics {
         registry.register("ssh_collections", help, self.collections.clone());
     }
 
-    /// Counts one collection.
+    /// Increments the counter of an outcome.
     pub(crate) fn record_collection(&self, succeeded: bool) {
         self.collections.get_or_create(if succeeded { &SUCCESS } else { &FAILURE }).inc();
     }

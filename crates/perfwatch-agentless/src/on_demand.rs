@@ -21,7 +21,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval at which open pages are checked: the maximum delay before polling starts.
 const VIEWER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for which a host is not polled after a failed collection.
-const FAILURE_COOLDOWN: Duration = Duration::from_secs(30);
+const FAILURE_BACKOFF: Duration = Duration::from_secs(30);
 /// Maximum number of hosts polled at the same time.
 const MAX_POLLED_HOSTS: usize = 50;
 
@@ -100,7 +100,7 @@ impl OnDemandPoller {
                 if let Err(error) = self.runner.record(&report).await {
                     tracing::warn!(server.id = %host, error = %error, "failed to record a collection");
                 }
-                tokio::time::sleep(FAILURE_COOLDOWN).await;
+                tokio::time::sleep(FAILURE_BACKOFF).await;
                 return;
             }
             counter_state = report.counter_state;

@@ -55,7 +55,7 @@ impl Reconciler {
         }
     }
 
-    /// Reconciles without delay.
+    /// Starts the next reconciliation without delay.
     pub(crate) fn wake(&self) {
         self.servers_changed.notify_one();
     }
@@ -83,7 +83,7 @@ impl Reconciler {
         }
     }
 
-    /// Reconciles once.
+    /// Reconciles hosts, rules and jobs once.
     pub(crate) async fn reconcile(&self) -> Result<(), StoreError> {
         let rows = ServerRow::list(&*self.store).await?;
         let now_ms = self.clock.wall_ms();

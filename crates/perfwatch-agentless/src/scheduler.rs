@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// Duration of a lease: longer than any collection. An expired lease belongs to a stopped hub.
-const LEASE_DURATION: Duration = MAX_COLLECTION_TIME.saturating_add(Duration::from_secs(30));
+const LEASE_TTL: Duration = MAX_COLLECTION_TIME.saturating_add(Duration::from_secs(30));
 /// Maximum time between two reads of the queue: other hubs add jobs too.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Delay after the queue could not be read.
@@ -101,7 +101,7 @@ impl CollectionScheduler {
         tasks: &TaskTracker,
     ) -> Result<Duration, StoreError> {
         let capacity = self.pool.capacity();
-        // A worker that becomes free wakes the scheduler.
+        // A finished worker notifies the scheduler.
         if capacity.total == 0 {
             return Ok(POLL_INTERVAL);
         }
@@ -112,10 +112,8 @@ impl CollectionScheduler {
             let delay = Duration::from_millis(u64::try_from(next_ms - now_ms).unwrap_or_default());
             return Ok(delay.min(POLL_INTERVAL));
         }
-        let times = Lease {
-            now_ms,
-            until_ms: now_ms + i64::try_from(LEASE_DURATION.as_millis()).unwrap_or(i64::MAX),
-        };
+        let times =
+            Lease { now_ms, until_ms: now_ms + i64::try_from(LEASE_TTL.as_millis()).unwrap_or(i64::MAX) };
         let lease = Uuid::now_v7();
         let claim = CollectionJobs::claim(store.hub_id(), lease, times, capacity);
         ignore_conflict(store.commit(vec![Write::Sql(claim)]).await)?;

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn omitted_secrets_are_kept() {
+    fn omitted_secrets_retain_their_value() {
         let request = |credentials: Value| -> ServerRequest {
             let request = json!({ "name": "a", "address": "b", "user": "c", "credentials": credentials });
             serde_json::from_value(request).unwrap()

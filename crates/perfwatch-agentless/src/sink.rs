@@ -3,7 +3,7 @@
 use perfwatch_model::{HostRef, Snapshot};
 use perfwatch_store::BoxFuture;
 
-/// Snapshot of one SSH collection.
+/// Snapshot of an SSH collection.
 #[derive(Debug, Clone)]
 pub struct CollectedSnapshot {
     /// Host that the snapshot belongs to.

@@ -99,7 +99,7 @@ pub struct TopServer {
     name: String,
     /// Mount point; only for disks.
     mount: Option<String>,
-    /// Usage in percent.
+    /// Usage of the resource in percent.
     percent: f64,
 }
 

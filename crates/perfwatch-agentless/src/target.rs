@@ -61,7 +61,7 @@ impl TargetResolver {
         Ok(ResolvedTarget { target, versions: ServerVersions { jumps, ..ServerVersions::of_target(row) } })
     }
 
-    /// Jump hosts of a server, the one next to it first.
+    /// Jump hosts of a server, beginning with the adjacent host.
     async fn load_jumps(&self, row: &ServerRow) -> Result<Vec<ServerRow>, ResolveError> {
         let mut jumps: Vec<ServerRow> = Vec::new();
         while let Some(jump) = Server::from_row(jumps.last().unwrap_or(row)).and_then(|server| server.jump) {
@@ -97,5 +97,86 @@ impl TargetResolver {
             pinned_host_key: row.host_key.clone(),
             jump,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::{Credentials, encrypt_credentials};
+    use crate::server::{AuthMethod, Thresholds};
+    use perfwatch_model::{HumanDuration, ManualClock};
+    use perfwatch_store::{SqliteOptions, SqliteStore, Write};
+    use tempfile::TempDir;
+    use uuid::Uuid;
+
+    /// Resolver of a store with servers 1, 2, …; each is given its jump host.
+    async fn resolver(jumps: &[Option<u128>]) -> (TempDir, TargetResolver) {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteOptions { folder: folder.path().to_owned(), budget_bytes: 64 << 20 };
+        let store = SqliteStore::open(&options, Arc::new(ManualClock::starting_at(0))).unwrap();
+        let resolver = TargetResolver { store: Arc::new(store), keyring: Arc::new(Keyring::new(&[[1; 32]])) };
+        for (number, jump) in (1..).zip(jumps) {
+            let (id, server) = (Uuid::from_u128(number), server(number, *jump));
+            let credentials = Credentials::Password { password: "secret".to_owned() };
+            let encrypted = encrypt_credentials(&resolver.keyring, id, &server, &credentials);
+            let row = ServerRow::new(id, server.to_body(), encrypted);
+            resolver.store.commit(vec![Write::Sql(row.insert())]).await.unwrap();
+        }
+        (folder, resolver)
+    }
+
+    fn server(number: u128, jump: Option<u128>) -> Server {
+        Server {
+            name: format!("s{number}"),
+            address: format!("192.0.2.{number}"),
+            port: 22,
+            user: "perfwatch".to_owned(),
+            auth_method: AuthMethod::Password,
+            jump: jump.map(Uuid::from_u128),
+            interval: HumanDuration::from_s(900),
+            thresholds: Thresholds::default(),
+        }
+    }
+
+    async fn resolve(resolver: &TargetResolver, number: u128) -> Result<ResolvedTarget, CollectionFailure> {
+        let row = ServerRow::get(&*resolver.store, Uuid::from_u128(number)).await.unwrap().unwrap();
+        match resolver.resolve(&row).await {
+            Ok(resolved) => Ok(resolved),
+            Err(ResolveError::Failed(failure)) => Err(failure),
+            Err(ResolveError::Store(error)) => panic!("{error}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn jump_hosts_are_resolved_up_to_three() {
+        let (_folder, resolver) = resolver(&[Some(2), Some(3), Some(4), Some(5), None]).await;
+        let ResolvedTarget { target, versions } = resolve(&resolver, 2).await.unwrap();
+        let mut addresses = Vec::new();
+        let mut next = Some(&target);
+        while let Some(target) = next {
+            addresses.push(target.address.as_str());
+            next = target.jump.as_deref();
+        }
+        assert_eq!(addresses, ["192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5"]);
+        let ids: Vec<u128> = versions.iter().map(|version| version.id.as_u128()).collect();
+        assert_eq!(ids, [2, 3, 4, 5]);
+        let failure = resolve(&resolver, 1).await.unwrap_err();
+        assert_eq!(failure.message, "jump hosts form a cycle or exceed the limit of three");
+    }
+
+    #[tokio::test]
+    async fn unusable_jump_hosts_are_reported() {
+        let (_folder, resolver) = resolver(&[Some(2), Some(1), Some(4), None, Some(9)]).await;
+        let failure = resolve(&resolver, 1).await.unwrap_err();
+        assert_eq!(failure.message, "jump hosts form a cycle or exceed the limit of three");
+        let failure = resolve(&resolver, 5).await.unwrap_err();
+        assert_eq!(failure.message, "the jump host was deleted");
+        assert!(resolve(&resolver, 3).await.is_ok());
+        let block = ServerRow::block(Uuid::from_u128(4), 1, "authentication_failed", None);
+        resolver.store.commit(vec![Write::Sql(block)]).await.unwrap();
+        let failure = resolve(&resolver, 3).await.unwrap_err();
+        assert_eq!(failure.message, "jump host s4 is blocked");
+        assert_eq!((failure.cause, failure.stage), (FailureCause::Unreachable, CollectionStage::Connect));
     }
 }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// Maximum number of derived rules. With more distinct thresholds, some have no rule.
 const MAX_THRESHOLD_RULES: usize = MAX_RULES / 2;
 
-/// Thresholds of one host.
+/// Host with its thresholds in percent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct HostThresholds {
     host: Uuid,

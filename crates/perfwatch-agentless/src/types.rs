@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// Maximum duration of a collection. Every stage has a shorter timeout.
 pub(crate) const MAX_COLLECTION_TIME: Duration = Duration::from_secs(150);
 
-/// Options of one collection.
+/// Options of a collection.
 pub(crate) struct CollectOptions {
     pub(crate) trigger: CollectTrigger,
     /// Number of the attempt, from 1.
@@ -26,7 +26,7 @@ pub(crate) struct CollectOptions {
 
 /// Result of a collection, with the statements that record it.
 pub struct CollectionReport {
-    /// Duration in milliseconds.
+    /// Duration of the collection in milliseconds.
     pub duration_ms: u64,
     /// Completed steps, in order of execution.
     pub steps: Vec<CollectionStep>,
@@ -51,7 +51,7 @@ pub enum ConnectionTestError {
     Store(#[from] StoreError),
 }
 
-/// Configuration of a server as of one version. A changed server is a different one.
+/// Version of a server's configuration; every change of the server increments it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ServerVersion {
     pub(crate) id: Uuid,
@@ -68,7 +68,7 @@ impl ServerVersion {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerVersions {
     pub(crate) target: ServerVersion,
-    /// Jump hosts, the one next to the target first.
+    /// Jump hosts, beginning with the host that is adjacent to the target.
     pub(crate) jumps: Vec<ServerVersion>,
 }
 

@@ -1,4 +1,4 @@
-//! Workers of the collection queue: their concurrency limit, and the processing of one claimed job.
+//! Workers of the collection queue: their concurrency limit, and the processing of a claimed job.
 
 use crate::runner::CollectionRunner;
 use crate::schedule::next_run_ms;
@@ -19,7 +19,7 @@ const RETRY_DELAYS_MS: [i64; 3] = [5_000, 10_000, 20_000];
 /// Maximum collection interval for which the connection stays open until the next collection.
 const MAX_KEEP_ALIVE: Duration = Duration::from_secs(150);
 /// Time for which a connection stays open beyond the collection interval.
-const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_GRACE_PERIOD: Duration = Duration::from_secs(20);
 
 /// Concurrency limit of collections. Servers that do not answer take long, so failing servers get at
 /// most half of the workers.
@@ -115,7 +115,7 @@ impl Worker {
             trigger: job.trigger,
             attempt: job.attempts,
             interval,
-            keep_alive: if stays_open { interval + KEEP_ALIVE_MARGIN } else { Duration::ZERO },
+            keep_alive: if stays_open { interval + KEEP_ALIVE_GRACE_PERIOD } else { Duration::ZERO },
             counter_state: ServerRow::counter_state(&*self.store, row.id).await?,
         };
         let report = self.runner.collect(&row, options).await?;
@@ -152,7 +152,7 @@ impl Worker {
         self.commit(statements).await
     }
 
-    /// Time of the next scheduled collection: now if the server was changed during this one.
+    /// Time of the next scheduled collection: now if the server was changed in the meantime.
     async fn next_run_ms(&self, row: &ServerRow, now_ms: i64) -> Result<i64, StoreError> {
         let current = ServerRow::get(&*self.store, row.id).await?;
         let unchanged = current.filter(|current| current.version == row.version);
