@@ -74,7 +74,7 @@ export const settings = {
     none: 'No agents enrolled',
     version: 'Version',
     state: 'State',
-    enrolledBy: 'Enrolled by',
+    enrollmentToken: 'Enrollment token',
     address: 'Address',
     enrolled: 'Enrolled',
     states: {
