@@ -1,8 +1,8 @@
-//! What is the matter now: incidents that are not over, or have not been for long, each with its
-//! alerts. A copy of the board is cheap: its incidents are shared.
+//! Index of open and recently resolved incidents with their alerts; cloning is cheap.
 
-use super::definitions::to_json;
-use perfwatch_auth::directory::AuthSnapshot as Everyone;
+use crate::definitions::to_json;
+use perfwatch_auth::Identity;
+use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_model::{HostId, HumanDuration};
 use perfwatch_rules::Condition;
 use perfwatch_rules::incident::{Ack, Incident, IncidentPhase, REOPEN_WINDOW_MS};
@@ -16,80 +16,104 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// What is kept of an alert beside what it is found by.
+/// Fields of an alert that the store contains as JSON. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AlertBody {
+    /// Name of the rule at the time of firing.
     pub rule_name: String,
+    /// Name of the host at the time of firing.
     pub host_name: String,
+    /// Instance of the metric; empty if the metric has no dimension.
     pub instance: String,
+    /// Metric of the condition; empty if it has none.
     pub metric: String,
-    /// What is so, in words.
+    /// Value and condition as text: `cpu.usage is 97.2 % (above 90 % for 10s)`.
     pub summary: String,
-    /// What to do.
+    /// Runbook of the rule; may be empty.
     pub runbook: String,
+    /// Start of the breach, before the hold time.
     pub pending_since_ms: i64,
+    /// Evaluated value at the time of firing.
     pub value: Option<f64>,
-    /// The threshold at that time, to be drawn.
+    /// Threshold at the time of firing, for charts.
     pub threshold: Option<f64>,
+    /// Worst value while the alert fired.
     pub peak_value: Option<f64>,
-    /// Nobody was told for a silence.
+    /// Set while a silence suppresses the notifications of the alert.
     pub silenced: bool,
-    /// Why it ended: `clear`, `gone`, `rule_gone`; `past` for what came to light when it was over.
+    /// Reason of the resolution: `condition_cleared`, `instance_gone`, `rule_deleted`, `host_deleted`
+    /// or `backfilled`.
     pub resolve_reason: Option<String>,
-    /// In words, largest first.
+    /// Top consumers as text, largest first.
     pub consumers: Vec<String>,
+    /// Top movers as text, highest score first.
     pub movers: Vec<String>,
 }
 
-/// One alert.
+/// Alert of a rule on an instance of a host. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Alert {
+    /// Stable identifier of the alert (UUIDv7).
     pub id: Uuid,
+    /// Rule that fired the alert; it may be deleted.
     pub rule: Uuid,
-    /// Nil for the hub itself.
+    /// Host of the alert; nil for the hub itself.
     pub host: HostId,
+    /// Severity of the rule at the time of firing.
     pub severity: Severity,
+    /// Time at which the alert fired.
     pub fired_ms: i64,
+    /// Time at which the alert was resolved; `None` while it fires.
     pub resolved_ms: Option<i64>,
+    /// Remaining fields of the alert.
     pub body: AlertBody,
 }
 
-/// An incident with its alerts, oldest first.
+/// Incident with its alerts, oldest first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpenIncident {
+    /// State of the incident.
     pub incident: Incident,
+    /// Alerts in the order in which they joined.
     pub alerts: Vec<Arc<Alert>>,
 }
 
-/// By which an alert is known while it fires.
-pub type AlertKey = (Uuid, HostId, String);
+/// Identity of a firing alert; at most one alert per key fires at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct AlertKey {
+    pub(crate) rule: Uuid,
+    pub(crate) host: HostId,
+    pub(crate) instance: String,
+}
 
-/// Everything that is the matter.
+/// Open incidents, and resolved incidents that a new alert would reopen.
 #[derive(Debug, Clone, Default)]
 pub struct ActiveIncidents {
-    iter: HashMap<Uuid, Arc<OpenIncident>>,
+    by_id: HashMap<Uuid, Arc<OpenIncident>>,
+    /// Newest incident of each group key.
     by_group_key: HashMap<String, Uuid>,
-    /// By host: rule and instance, and the incident.
-    firing_by_host: HashMap<HostId, HashMap<(Uuid, String), Uuid>>,
+    /// Incident of each firing alert, by host.
+    firing_by_host: HashMap<HostId, HashMap<AlertKey, Uuid>>,
 }
 
 impl Alert {
-    pub fn key(&self) -> AlertKey {
-        (self.rule, self.host, self.body.instance.clone())
+    pub(crate) fn key(&self) -> AlertKey {
+        AlertKey { rule: self.rule, host: self.host, instance: self.body.instance.clone() }
     }
 
+    /// Returns whether the alert is not resolved yet.
     pub fn is_firing(&self) -> bool {
         self.resolved_ms.is_none()
     }
 
-    /// What silences and channels are held against.
-    pub(super) fn match_target<'a>(&self, everyone: &'a Everyone) -> MatchTarget<'a> {
-        let tags = everyone.host_tags(self.host);
+    /// Properties that silences and channel filters match.
+    pub(crate) fn match_target<'a>(&self, auth_snapshot: &'a AuthSnapshot) -> MatchTarget<'a> {
+        let tags = auth_snapshot.host_tags(self.host);
         MatchTarget { host: self.host.0, tags, rule: self.rule, severity: self.severity }
     }
 
-    /// A rule that is gone, as far as its alert remembers it.
-    pub(super) fn reconstruct_rule(&self) -> Rule {
+    /// Substitute of a deleted rule, with the fields that the alert contains.
+    pub(crate) fn reconstruct_rule(&self) -> Rule {
         Rule {
             id: self.rule,
             name: self.body.rule_name.clone(),
@@ -103,12 +127,12 @@ impl Alert {
         }
     }
 
-    pub(super) fn to_row(&self, incident: Uuid) -> AlertRow {
-        let live_key = format!("{} {} {}", self.rule, self.host, self.body.instance);
+    pub(crate) fn to_row(&self, incident: Uuid) -> AlertRow {
+        let firing_key = format!("{} {} {}", self.rule, self.host, self.body.instance);
         AlertRow {
             id: self.id,
             incident,
-            firing_key: self.is_firing().then_some(live_key),
+            firing_key: self.is_firing().then_some(firing_key),
             rule: self.rule,
             host: self.host.0,
             severity: self.severity.name().to_owned(),
@@ -118,7 +142,7 @@ impl Alert {
         }
     }
 
-    /// As it stands in the books; none for what a later version wrote.
+    /// Parses a stored alert; `None` if its body is of a later version.
     pub fn from_row(row: &AlertRow) -> Option<Self> {
         Some(Self {
             id: row.id,
@@ -153,31 +177,30 @@ fn incident_from_row(row: &IncidentRow) -> Incident {
 }
 
 impl OpenIncident {
-    /// In few words: `web-1: CPU is busy and 2 more`.
+    /// Short description: `web-1: High CPU usage and 2 more`. It names the most severe firing alert, or
+    /// the most severe alert if none fires.
     pub fn title(&self) -> String {
-        // The worst that fires; of what is over, the worst.
-        let firing = self.alerts.iter().any(|alert| alert.is_firing());
-        let mut shown: Vec<&Alert> =
-            self.alerts.iter().filter(|alert| !firing || alert.is_firing()).map(|alert| &**alert).collect();
-        shown.sort_by_key(|alert| (Reverse(alert.severity), alert.fired_ms));
-        let Some(first) = shown.first() else { return "an incident".to_owned() };
-        let place = |alert: &Alert| match alert.body.instance.as_str() {
+        let has_firing = self.firing().next().is_some();
+        let is_titled = |alert: &&Arc<Alert>| !has_firing || alert.is_firing();
+        let mut alerts: Vec<&Alert> = self.alerts.iter().filter(is_titled).map(|alert| &**alert).collect();
+        alerts.sort_by_key(|alert| (Reverse(alert.severity), alert.fired_ms));
+        let Some(first) = alerts.first() else { return "an incident".to_owned() };
+        let hosts: HashSet<HostId> = alerts.iter().map(|alert| alert.host).collect();
+        if hosts.len() > 1 && alerts.iter().all(|alert| alert.rule == first.rule) {
+            return format!("{} hosts: {}", hosts.len(), first.body.rule_name);
+        }
+        let instance = match first.body.instance.as_str() {
             "" => String::new(),
             instance => format!(" ({instance})"),
         };
-        let hosts: HashSet<HostId> = shown.iter().map(|alert| alert.host).collect();
-        let same = shown.iter().all(|alert| alert.rule == first.rule);
-        if hosts.len() > 1 && same {
-            return format!("{} hosts: {}", hosts.len(), first.body.rule_name);
-        }
-        let more = match shown.len() {
+        let more = match alerts.len() {
             0 | 1 => String::new(),
-            others => format!(" and {} more", others - 1),
+            count => format!(" and {} more", count - 1),
         };
-        format!("{}: {}{}{more}", first.body.host_name, first.body.rule_name, place(first))
+        format!("{}: {}{instance}{more}", first.body.host_name, first.body.rule_name)
     }
 
-    /// Those that fire first, the worst first, the newest first.
+    /// Alerts in display order: firing, then most severe, then newest first.
     pub fn by_severity(&self) -> Vec<&Arc<Alert>> {
         let mut alerts: Vec<&Arc<Alert>> = self.alerts.iter().collect();
         alerts.sort_by_key(|alert| {
@@ -186,11 +209,12 @@ impl OpenIncident {
         alerts
     }
 
+    /// Alerts that are not resolved, oldest first.
     pub fn firing(&self) -> impl Iterator<Item = &Arc<Alert>> {
         self.alerts.iter().filter(|alert| alert.is_firing())
     }
 
-    pub(super) fn to_row(&self) -> IncidentRow {
+    pub(crate) fn to_row(&self) -> IncidentRow {
         let incident = &self.incident;
         let phase = match incident.phase {
             IncidentPhase::Open => StoredPhase::Open,
@@ -202,7 +226,7 @@ impl OpenIncident {
             group_key: incident.group_key.clone(),
             title: self.title(),
             severity: incident.severity.name().to_owned(),
-            phase: phase.to_owned(),
+            phase,
             opened_ms: incident.opened_ms,
             quiet_since_ms: incident.quiet_since_ms,
             reopen_count: i64::from(incident.reopen_count),
@@ -212,103 +236,122 @@ impl OpenIncident {
     }
 }
 
-/// One incident of the books with its alerts.
-pub(super) async fn load_incident(store: &dyn Store, row: &IncidentRow) -> Result<OpenIncident, StoreError> {
+/// Loads the alerts of a stored incident.
+pub(crate) async fn load_incident(store: &dyn Store, row: &IncidentRow) -> Result<OpenIncident, StoreError> {
     let alerts = AlertRow::list(store, AlertFilter::Incident(row.id)).await?;
     let alerts = alerts.iter().filter_map(Alert::from_row).map(Arc::new).collect();
     Ok(OpenIncident { incident: incident_from_row(row), alerts })
 }
 
+/// Returns whether an identity may view an alert. Alerts of the hub itself are visible to identities
+/// without a host limit.
+pub fn can_view(identity: &Identity, auth_snapshot: &AuthSnapshot, alert: &Alert) -> bool {
+    match alert.host.0.is_nil() {
+        true => identity.host_tags.is_empty(),
+        false => identity.can_view(auth_snapshot, alert.host),
+    }
+}
+
+/// Number of unresolved incidents with a visible alert, by severity: info, warning, critical.
+pub fn open_incident_counts(
+    incidents: &ActiveIncidents,
+    identity: &Identity,
+    auth_snapshot: &AuthSnapshot,
+) -> [usize; 3] {
+    let mut counts = [0; 3];
+    for open in incidents.iter().filter(|open| open.incident.phase != IncidentPhase::Resolved) {
+        if open.alerts.iter().any(|alert| can_view(identity, auth_snapshot, alert)) {
+            counts[open.incident.severity as usize] += 1;
+        }
+    }
+    counts
+}
+
 impl ActiveIncidents {
-    pub(super) async fn load(store: &dyn Store, now_ms: i64) -> Result<Self, StoreError> {
+    pub(crate) async fn load(store: &dyn Store, now_ms: i64) -> Result<Self, StoreError> {
         let since_ms = now_ms - REOPEN_WINDOW_MS;
         let mut alerts: HashMap<Uuid, Vec<Arc<Alert>>> = HashMap::new();
         for row in AlertRow::list(store, AlertFilter::Active(since_ms)).await? {
-            let incident = row.incident;
-            alerts.entry(incident).or_default().extend(Alert::from_row(&row).map(Arc::new));
+            alerts.entry(row.incident).or_default().extend(Alert::from_row(&row).map(Arc::new));
         }
-        let mut board = Self::default();
+        let mut incidents = Self::default();
         for row in IncidentRow::list_active(store, since_ms).await? {
             let alerts = alerts.remove(&row.id).unwrap_or_default();
-            board.insert(OpenIncident { incident: incident_from_row(&row), alerts });
+            incidents.insert(OpenIncident { incident: incident_from_row(&row), alerts });
         }
-        Ok(board)
+        Ok(incidents)
     }
 
+    /// All incidents of the index, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<OpenIncident>> {
-        self.iter.values()
+        self.by_id.values()
     }
 
+    /// Finds an incident by its id.
     pub fn incident(&self, id: Uuid) -> Option<&Arc<OpenIncident>> {
-        self.iter.get(&id)
+        self.by_id.get(&id)
     }
 
-    /// The incident of a key that an alert would join now.
-    pub(super) fn by_group_key(&self, key: &str, now_ms: i64) -> Option<&Arc<OpenIncident>> {
-        self.iter.get(self.by_group_key.get(key)?).filter(|live| live.incident.accepts(now_ms))
+    /// Incident of a group key that a new alert would join.
+    pub(crate) fn by_group_key(&self, key: &str, now_ms: i64) -> Option<&Arc<OpenIncident>> {
+        self.by_id.get(self.by_group_key.get(key)?).filter(|open| open.incident.accepts(now_ms))
     }
 
-    /// The incident of an alert that fires.
-    pub(super) fn firing_by_host(&self, key: &AlertKey) -> Option<(&Arc<OpenIncident>, &Arc<Alert>)> {
-        let of_host = self.firing_by_host.get(&key.1)?;
-        let live = self.iter.get(of_host.get(&(key.0, key.2.clone()))?)?;
-        Some((live, live.firing().find(|alert| alert.key() == *key)?))
+    /// Incident of a firing alert.
+    pub(crate) fn firing_incident(&self, key: &AlertKey) -> Option<&Arc<OpenIncident>> {
+        self.by_id.get(self.firing_by_host.get(&key.host)?.get(key)?)
     }
 
-    /// The alerts of a host that fire.
-    pub(super) fn host_alerts(&self, host: HostId) -> Vec<Arc<Alert>> {
-        let keys = self.firing_by_host.get(&host).into_iter().flatten();
-        keys.filter_map(|((rule, instance), _)| {
-            Some(self.firing_by_host(&(*rule, host, instance.clone()))?.1.clone())
-        })
-        .collect()
-    }
-
-    /// Hosts whose firing alerts are others on another board.
-    pub(super) fn hosts_that_differ(&self, other: &Self) -> Vec<HostId> {
-        let all = self.firing_by_host.keys().chain(other.firing_by_host.keys()).collect::<HashSet<_>>();
-        let keys = |board: &Self, host: &HostId| {
-            board
-                .firing_by_host
-                .get(host)
-                .map(|alerts| alerts.keys().cloned().collect::<HashSet<_>>())
-                .unwrap_or_default()
+    /// Firing alerts of a host.
+    pub(crate) fn host_alerts(&self, host: HostId) -> Vec<Arc<Alert>> {
+        let firing = self.firing_by_host.get(&host).into_iter().flatten();
+        let find = |(key, incident): (&AlertKey, &Uuid)| {
+            self.by_id.get(incident)?.firing().find(|alert| alert.key() == *key).cloned()
         };
-        all.into_iter().filter(|host| keys(self, host) != keys(other, host)).copied().collect()
+        firing.filter_map(find).collect()
     }
 
-    /// Hosts with alerts that fire.
-    pub(super) fn hosts(&self) -> impl Iterator<Item = HostId> {
+    /// Hosts whose firing alerts differ from those in `other`.
+    pub(crate) fn hosts_that_differ(&self, other: &Self) -> Vec<HostId> {
+        let hosts: HashSet<&HostId> = self.firing_by_host.keys().chain(other.firing_by_host.keys()).collect();
+        let keys = |incidents: &Self, host: &HostId| -> HashSet<AlertKey> {
+            incidents.firing_by_host.get(host).into_iter().flat_map(HashMap::keys).cloned().collect()
+        };
+        hosts.into_iter().filter(|host| keys(self, host) != keys(other, host)).copied().collect()
+    }
+
+    /// Hosts with firing alerts, including the nil host of the hub itself.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = HostId> {
         self.firing_by_host.iter().filter(|(_, alerts)| !alerts.is_empty()).map(|(host, _)| *host)
     }
 
-    /// New, or in place of what it was.
-    pub(super) fn insert(&mut self, live: OpenIncident) {
-        let id = live.incident.id;
-        if let Some(before) = self.iter.get(&id).cloned() {
-            before.firing().for_each(|alert| {
-                let (rule, host, instance) = alert.key();
-                self.firing_by_host.get_mut(&host).map(|of_host| of_host.remove(&(rule, instance)));
+    /// Inserts an incident or replaces its previous state.
+    pub(crate) fn insert(&mut self, open: OpenIncident) {
+        let id = open.incident.id;
+        if let Some(previous) = self.by_id.get(&id).cloned() {
+            previous.firing().for_each(|alert| {
+                if let Some(firing) = self.firing_by_host.get_mut(&alert.host) {
+                    firing.remove(&alert.key());
+                }
             });
         }
-        live.firing().for_each(|alert| {
-            let (rule, host, instance) = alert.key();
-            self.firing_by_host.entry(host).or_default().insert((rule, instance), id);
+        open.firing().for_each(|alert| {
+            self.firing_by_host.entry(alert.host).or_default().insert(alert.key(), id);
         });
-        self.by_group_key.insert(live.incident.group_key.clone(), id);
-        self.iter.insert(id, Arc::new(live));
+        self.by_group_key.insert(open.incident.group_key.clone(), id);
+        self.by_id.insert(id, Arc::new(open));
     }
 
-    /// Forgets what has been over for long.
-    pub(super) fn prune(&mut self, now_ms: i64) {
-        self.iter.retain(|_, live| live.incident.accepts(now_ms));
+    /// Removes incidents that no new alert can join any more.
+    pub(crate) fn prune(&mut self, now_ms: i64) {
+        self.by_id.retain(|_, open| open.incident.accepts(now_ms));
         self.firing_by_host.retain(|_, alerts| !alerts.is_empty());
-        let incidents = &self.iter;
+        let incidents = &self.by_id;
         self.by_group_key.retain(|_, id| incidents.contains_key(id));
     }
 
-    /// How many have been over for long.
-    pub(super) fn expired_count(&self, now_ms: i64) -> usize {
-        self.iter.values().filter(|live| !live.incident.accepts(now_ms)).count()
+    /// Number of incidents that [`Self::prune`] would remove.
+    pub(crate) fn expired_count(&self, now_ms: i64) -> usize {
+        self.by_id.values().filter(|open| !open.incident.accepts(now_ms)).count()
     }
 }

@@ -1,8 +1,11 @@
-//! What a rule would have done: its own tracks over what history has, tick by tick as far as
-//! there is time for it, by the minute for the rest.
+//! Runs a rule over stored history and suggests a threshold.
+//!
+//! Raw rows are evaluated as far as the time budget allows; the remaining hosts are evaluated by the
+//! minute.
 
-use super::Alerting;
-use perfwatch_model::{HostId, MISSING, unscale};
+use perfwatch_history::History;
+use perfwatch_history::read::JoinedSeries;
+use perfwatch_model::{Clock, HostId, MISSING, unscale};
 use perfwatch_rules::Rule;
 use perfwatch_rules::backtest::{BacktestSeries, FiringInterval, run, suggest_threshold};
 use perfwatch_rules::condition::{Condition, instance_matches};
@@ -13,212 +16,283 @@ use perfwatch_tsdb::{Buckets, Projection, SeriesSelector, Table, Tier};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
-/// What the finest look may take; hosts beyond are looked at by the minute.
-const RAW_TIME_BUDGET: Duration = Duration::from_millis(500);
-/// And all of it.
-const TOTAL_TIME_BUDGET: Duration = Duration::from_millis(900);
-/// Longer ranges are looked at by the minute from the start.
+/// Time limit for raw rows. Hosts that would exceed it are evaluated by the minute.
+const MAX_RAW_TIME: Duration = Duration::from_millis(500);
+/// Time limit of a backtest. Hosts that would exceed it are skipped.
+const MAX_TOTAL_TIME: Duration = Duration::from_millis(900);
+/// Maximum length of a range that is evaluated on raw rows.
 const MAX_RAW_RANGE_MS: i64 = 8 * 86_400_000;
-/// Back-tests at one time.
-pub(super) const MAX_CONCURRENT_BACKTESTS: usize = 2;
-/// Fires that are listed; all are counted.
+/// Maximum number of concurrent backtests. Further backtests wait.
+const MAX_CONCURRENT_BACKTESTS: usize = 2;
+/// Maximum number of listed firing intervals. All intervals are counted.
 const MAX_LISTED_INTERVALS: usize = 500;
-/// Figures that a better threshold is looked for in.
+/// Maximum number of values, give or take a host, from which a threshold is suggested.
 const MAX_SUGGESTION_VALUES: usize = 400_000;
+const DAY_MS: i64 = 86_400_000;
 
-/// What it would have done at one host.
+/// Backtest result of a single host.
 pub struct HostBacktest {
+    /// Host that was evaluated.
     pub host: HostId,
+    /// Intervals in which the rule would have fired, oldest first per instance.
     pub firing_intervals: Vec<FiringInterval>,
-    /// By the minute, not tick by tick.
+    /// Set if minutes were evaluated instead of raw rows.
     pub downsampled: bool,
-    /// Values that were looked at.
+    /// Number of evaluated values.
     pub value_count: usize,
 }
 
-/// What it would have done.
+/// Result of a backtest over several hosts.
 pub struct BacktestResult {
+    /// Evaluated hosts, in the order of the request.
     pub hosts: Vec<HostBacktest>,
-    /// Hosts that there was no time for.
+    /// Number of hosts that were skipped because of the time limit.
     pub skipped_hosts: usize,
+    /// Number of firing intervals of all hosts, listed or not.
     pub firing_count: usize,
-    /// A threshold by which it would fire about once a day and host, or less.
+    /// Threshold at which the rule would fire at most about once per day and host. `None` if the rule
+    /// fires that rarely already, or if no threshold achieves it.
     pub suggested_threshold: Option<f64>,
 }
 
-/// Values of rows by instance, in the order of their time.
-#[derive(Default)]
-struct InstanceValues(BTreeMap<(String, String), Vec<(i64, f64)>>);
+/// Metric and instance of a series.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct SeriesKey {
+    metric: String,
+    instance: String,
+}
 
-impl InstanceValues {
-    fn table(&mut self, table: &Table, (from_ms, to_ms): (i64, i64)) {
-        for (column, values) in table.shape.columns().iter().zip(&table.columns) {
-            let points = self.0.entry((column.metric.to_string(), column.instance.to_string())).or_default();
-            let rows = table.at_ms.iter().zip(values).filter(|(at, _)| (from_ms..to_ms).contains(at));
-            points.extend(
-                rows.filter(|(_, value)| **value != MISSING)
-                    .filter_map(|(at, value)| Some((*at, unscale(*value, column.decimals)?))),
-            );
-        }
-    }
+/// Time range in milliseconds since 1970, with an exclusive end.
+#[derive(Debug, Clone, Copy)]
+struct TimeRange {
+    from_ms: i64,
+    to_ms: i64,
+}
 
-    /// Averages stand for their buckets.
-    fn buckets(&mut self, buckets: &Buckets, (from_ms, to_ms): (i64, i64)) {
-        for (column, values) in buckets.shape.columns().iter().zip(&buckets.columns) {
-            let points = self.0.entry((column.metric.to_string(), column.instance.to_string())).or_default();
-            let rows = buckets.start_ms.iter().zip(&values.0).filter(|(at, _)| (from_ms..to_ms).contains(at));
-            points.extend(rows.filter_map(|(at, figures)| Some((*at, average(figures, column.decimals)?))));
-        }
-    }
-
-    fn finish(mut self, rule: &Rule, times: Vec<i64>) -> Vec<BacktestSeries> {
-        self.0.values_mut().for_each(|points| {
-            points.sort_by_key(|(at, _)| *at);
-            points.dedup_by_key(|(at, _)| *at);
-        });
-        let Some((metric, patterns)) = rule.condition.selector() else {
-            let points = times.into_iter().map(|at| (at, 0.0)).collect();
-            return vec![BacktestSeries { instance: String::new(), points }];
-        };
-        if metric == METRIC_LOAD_PER_CORE {
-            let of = |name: &str| self.0.get(&(name.to_owned(), String::new()));
-            let [Some(load), Some(cores)] = LOAD_PER_CORE_INPUTS.map(of) else { return Vec::new() };
-            let cores: BTreeMap<i64, f64> = cores.iter().copied().collect();
-            let points = load.iter().filter_map(|(at, load)| Some((*at, ratio(*load, *cores.get(at)?)?)));
-            return vec![BacktestSeries { instance: String::new(), points: points.collect() }];
-        }
-        let fits = |(_, instance): &(String, String)| instance_matches(patterns, instance);
-        let all = self.0.into_iter().filter(|(key, _)| key.0 == metric && fits(key));
-        all.map(|((_, instance), points)| BacktestSeries { instance, points }).collect()
+impl TimeRange {
+    fn contains(self, at_ms: i64) -> bool {
+        (self.from_ms..self.to_ms).contains(&at_ms)
     }
 }
 
-/// Why a rule has no past.
+/// Times and values by series, in the order of reading.
+#[derive(Default)]
+struct InstanceValues(BTreeMap<SeriesKey, Vec<(i64, f64)>>);
+
+impl InstanceValues {
+    fn points_mut(&mut self, metric: &str, instance: &str) -> &mut Vec<(i64, f64)> {
+        self.0.entry(SeriesKey { metric: metric.to_owned(), instance: instance.to_owned() }).or_default()
+    }
+
+    fn add_table(&mut self, table: &Table, range: TimeRange) {
+        for (column, values) in table.shape.columns().iter().zip(&table.columns) {
+            let to_point = |(at_ms, value): (&i64, &i64)| {
+                let is_present = range.contains(*at_ms) && *value != MISSING;
+                if is_present { Some((*at_ms, unscale(*value, column.decimals)?)) } else { None }
+            };
+            let points = table.at_ms.iter().zip(values).filter_map(to_point);
+            self.points_mut(&column.metric, &column.instance).extend(points);
+        }
+    }
+
+    /// Adds the averages of buckets.
+    fn add_buckets(&mut self, buckets: &Buckets, range: TimeRange) {
+        for (column, stats) in buckets.shape.columns().iter().zip(&buckets.columns) {
+            let rows = buckets.start_ms.iter().zip(&stats.0).filter(|(at_ms, _)| range.contains(**at_ms));
+            let points = rows.filter_map(|(at_ms, stats)| Some((*at_ms, average(stats, column.decimals)?)));
+            self.points_mut(&column.metric, &column.instance).extend(points);
+        }
+    }
+
+    /// Series that the rule evaluates. `times` contains the times of all rows, for conditions without a
+    /// metric.
+    fn into_series(mut self, rule: &Rule, times: Vec<i64>) -> Vec<BacktestSeries> {
+        self.0.values_mut().for_each(|points| {
+            points.sort_by_key(|(at_ms, _)| *at_ms);
+            points.dedup_by_key(|(at_ms, _)| *at_ms);
+        });
+        let Some((metric, patterns)) = rule.condition.selector() else {
+            let points = times.into_iter().map(|at_ms| (at_ms, 0.0)).collect();
+            return vec![BacktestSeries { instance: String::new(), points }];
+        };
+        if metric == METRIC_LOAD_PER_CORE {
+            let points_of =
+                |name: &str| self.0.get(&SeriesKey { metric: name.to_owned(), instance: String::new() });
+            let [Some(load), Some(cores)] = LOAD_PER_CORE_INPUTS.map(points_of) else { return Vec::new() };
+            let cores: BTreeMap<i64, f64> = cores.iter().copied().collect();
+            let points =
+                load.iter().filter_map(|(at_ms, load)| Some((*at_ms, ratio(*load, *cores.get(at_ms)?)?)));
+            return vec![BacktestSeries { instance: String::new(), points: points.collect() }];
+        }
+        let is_selected = |key: &SeriesKey| key.metric == metric && instance_matches(patterns, &key.instance);
+        let selected = self.0.into_iter().filter(|(key, _)| is_selected(key));
+        selected.map(|(key, points)| BacktestSeries { instance: key.instance, points }).collect()
+    }
+}
+
+/// Collects the series of a rule from what was read of history.
+fn collect_series(read: &JoinedSeries, rule: &Rule, range: TimeRange) -> Vec<BacktestSeries> {
+    let (mut values, mut times) = (InstanceValues::default(), Vec::new());
+    for slice in &read.sealed.slices {
+        let slice_range =
+            TimeRange { from_ms: slice.from_ms.max(range.from_ms), to_ms: slice.to_ms.min(range.to_ms) };
+        let row_times = match &slice.content {
+            Ok(BlockContent::Raw(table)) => {
+                values.add_table(table, slice_range);
+                &table.at_ms
+            }
+            Ok(BlockContent::Buckets(buckets)) => {
+                values.add_buckets(buckets, slice_range);
+                &buckets.start_ms
+            }
+            Err(_) => continue,
+        };
+        times.extend(row_times.iter().filter(|at_ms| slice_range.contains(**at_ms)));
+    }
+    for table in &read.unsealed {
+        values.add_table(table, range);
+        times.extend(&table.at_ms);
+    }
+    times.sort_unstable();
+    values.into_series(rule, times)
+}
+
+/// Reason why a rule cannot be backtested; `None` if it can.
 pub fn unsupported_reason(rule: &Rule) -> Option<&'static str> {
     match &rule.condition {
         Condition::Hub { .. } => Some("hub metrics have no history"),
-        when if when.selector().is_some_and(|(metric, _)| metric == METRIC_CLOCK_SKEW) => {
+        condition if condition.selector().is_some_and(|(metric, _)| metric == METRIC_CLOCK_SKEW) => {
             Some("clock skew has no history")
         }
         _ => None,
     }
 }
 
-impl Alerting {
-    async fn load_series(
-        &self,
-        rule: &Rule,
-        host: HostId,
-        range: (i64, i64),
-        tier: Tier,
-    ) -> Result<Vec<BacktestSeries>, StoreError> {
-        let name = |metric: &str| SeriesSelector { metric: metric.to_owned(), instance: None };
-        let names = match rule.condition.selector() {
-            Some((METRIC_LOAD_PER_CORE, _)) => LOAD_PER_CORE_INPUTS.map(name).to_vec(),
-            Some((metric, _)) => vec![name(metric)],
-            None => Vec::new(),
-        };
-        // What it looks back at before the range makes its first figures.
-        let from_ms = range.0 - rule.lookback().ms();
-        let wanted = Arc::new(Projection::of_series(names));
-        let joined = self.deps.history.read(host, tier, (from_ms, range.1), &wanted).await?;
-        let rule = rule.clone();
-        let gather = move || {
-            let (mut gathered, mut times) = (InstanceValues::default(), Vec::new());
-            for piece in &joined.sealed.slices {
-                let within = (piece.from_ms.max(from_ms), piece.to_ms.min(range.1));
-                match &piece.content {
-                    Ok(BlockContent::Raw(table)) => {
-                        gathered.table(table, within);
-                        times.extend(table.at_ms.iter().filter(|at| (within.0..within.1).contains(*at)));
-                    }
-                    Ok(BlockContent::Buckets(buckets)) => {
-                        gathered.buckets(buckets, within);
-                        times.extend(buckets.start_ms.iter().filter(|at| (within.0..within.1).contains(*at)));
-                    }
-                    Err(_) => {}
-                }
-            }
-            for table in &joined.unsealed {
-                gathered.table(table, (from_ms, range.1));
-                times.extend(&table.at_ms);
-            }
-            times.sort_unstable();
-            gathered.finish(&rule, times)
-        };
-        perfwatch_history::run_blocking(gather).await
+/// Backtest of a single host, with the input for a suggestion.
+struct HostRun {
+    result: HostBacktest,
+    series: Vec<BacktestSeries>,
+    evaluated_values: Vec<f64>,
+}
+
+/// Series and evaluated values of all hosts, from which a threshold is suggested.
+#[derive(Default)]
+struct SuggestionInput {
+    series: Vec<BacktestSeries>,
+    values: Vec<f64>,
+}
+
+/// Runs rules over stored history.
+pub(crate) struct Backtester {
+    clock: Arc<dyn Clock>,
+    history: Arc<History>,
+    permits: Semaphore,
+}
+
+impl Backtester {
+    pub(crate) fn new(clock: Arc<dyn Clock>, history: Arc<History>) -> Self {
+        Self { clock, history, permits: Semaphore::new(MAX_CONCURRENT_BACKTESTS) }
     }
 
-    /// Runs a rule over the past of some hosts.
-    pub async fn backtest(
+    /// Runs a rule over a time range of several hosts. The first host is always evaluated, the others
+    /// within the time limit.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the history cannot be read.
+    pub(crate) async fn run(
         &self,
         rule: Rule,
         hosts: Vec<HostId>,
-        range: (i64, i64),
+        (from_ms, to_ms): (i64, i64),
     ) -> Result<BacktestResult, StoreError> {
-        let _slot = self.permits.acquire().await;
+        let _permit = self.permits.acquire().await;
         let rule = Arc::new(rule);
-        let began = self.deps.clock.monotonic();
-        let took = || self.deps.clock.monotonic().saturating_sub(began);
-        let (mut results, mut all_pasts, mut figures) = (Vec::new(), Vec::new(), Vec::new());
-        let total = hosts.len();
-        let mut slowest = Duration::ZERO;
+        let range = TimeRange { from_ms, to_ms };
+        let start = self.clock.monotonic();
+        let elapsed = || self.clock.monotonic().saturating_sub(start);
+        let (mut results, mut input) = (Vec::new(), SuggestionInput::default());
+        let host_count = hosts.len();
+        let mut max_host_time = Duration::ZERO;
         for host in hosts {
-            let before = took();
-            // The first one is always looked at; what would not fit is not begun.
-            if before + slowest > TOTAL_TIME_BUDGET && !results.is_empty() {
+            let host_start = elapsed();
+            let expected_end = host_start + max_host_time;
+            if expected_end > MAX_TOTAL_TIME && !results.is_empty() {
                 break;
             }
-            let coarse = !results.is_empty() && before + slowest > RAW_TIME_BUDGET;
-            let coarse = coarse || range.1 - range.0 > MAX_RAW_RANGE_MS;
-            let tier = if coarse { Tier::Minute } else { Tier::Raw };
-            let pasts = self.load_series(&rule, host, range, tier).await?;
-            let run_rule = rule.clone();
-            let (fires, pasts, new) = perfwatch_history::run_blocking(move || {
-                let (mut fires, mut new) = (Vec::new(), Vec::new());
-                for past in &pasts {
-                    fires.extend(run(&run_rule, past, &mut |figure| new.push(figure)));
-                }
-                (fires, pasts, new)
-            })
-            .await?;
-            let fires: Vec<FiringInterval> =
-                fires.into_iter().filter(|fire| fire.fired_ms >= range.0).collect();
-            let points = pasts.iter().map(|past| past.points.len()).sum();
-            if figures.len() < MAX_SUGGESTION_VALUES {
-                figures.extend(new);
-                all_pasts.extend(pasts);
+            let downsampled =
+                (!results.is_empty() && expected_end > MAX_RAW_TIME) || to_ms - from_ms > MAX_RAW_RANGE_MS;
+            let tier = if downsampled { Tier::Minute } else { Tier::Raw };
+            let host_run = self.run_host(&rule, host, range, tier).await?;
+            results.push(host_run.result);
+            if input.values.len() < MAX_SUGGESTION_VALUES {
+                input.values.extend(host_run.evaluated_values);
+                input.series.extend(host_run.series);
             }
-            results.push(HostBacktest {
-                host,
-                firing_intervals: fires,
-                downsampled: coarse,
-                value_count: points,
-            });
-            slowest = if coarse { took() - before } else { slowest.max(took() - before) };
+            let host_time = elapsed() - host_start;
+            max_host_time = if downsampled { host_time } else { max_host_time.max(host_time) };
         }
-        let fires = results.iter().map(|result| result.firing_intervals.len()).sum();
-        let days = usize::try_from((range.1 - range.0) / 86_400_000).unwrap_or(1).max(1);
-        let most = days * results.len().max(1);
-        let suggested = match fires > most && took() < TOTAL_TIME_BUDGET {
-            true => {
-                perfwatch_history::run_blocking(move || suggest_threshold(&rule, &all_pasts, figures, most))
-                    .await?
-            }
-            false => None,
+        let skipped_hosts = host_count - results.len();
+        let firing_count = results.iter().map(|result| result.firing_intervals.len()).sum();
+        let days = usize::try_from((to_ms - from_ms) / DAY_MS).unwrap_or(1).max(1);
+        let max_firings = days * results.len().max(1);
+        let suggested_threshold = if firing_count > max_firings && elapsed() < MAX_TOTAL_TIME {
+            let suggest = move || suggest_threshold(&rule, &input.series, input.values, max_firings);
+            perfwatch_history::run_blocking(suggest).await?
+        } else {
+            None
         };
         let mut listed = 0;
         for result in &mut results {
             result.firing_intervals.truncate(MAX_LISTED_INTERVALS.saturating_sub(listed));
             listed += result.firing_intervals.len();
         }
-        let left_out = total - results.len();
-        Ok(BacktestResult {
-            hosts: results,
-            skipped_hosts: left_out,
-            firing_count: fires,
-            suggested_threshold: suggested,
-        })
+        Ok(BacktestResult { hosts: results, skipped_hosts, firing_count, suggested_threshold })
+    }
+
+    async fn run_host(
+        &self,
+        rule: &Arc<Rule>,
+        host: HostId,
+        range: TimeRange,
+        tier: Tier,
+    ) -> Result<HostRun, StoreError> {
+        let series = self.load_series(rule, host, range, tier).await?;
+        let rule = rule.clone();
+        let evaluate = move || {
+            let (mut firing_intervals, mut evaluated_values) = (Vec::new(), Vec::new());
+            for series in &series {
+                firing_intervals.extend(run(&rule, series, &mut |value| evaluated_values.push(value)));
+            }
+            // The lookback before the range only completes the first windows.
+            firing_intervals.retain(|interval| interval.fired_ms >= range.from_ms);
+            let value_count = series.iter().map(|series| series.points.len()).sum();
+            let downsampled = tier != Tier::Raw;
+            let result = HostBacktest { host, firing_intervals, downsampled, value_count };
+            HostRun { result, series, evaluated_values }
+        };
+        perfwatch_history::run_blocking(evaluate).await
+    }
+
+    /// Loads the series of a host that a rule evaluates, including its lookback before the range.
+    async fn load_series(
+        &self,
+        rule: &Arc<Rule>,
+        host: HostId,
+        range: TimeRange,
+        tier: Tier,
+    ) -> Result<Vec<BacktestSeries>, StoreError> {
+        let selector = |metric: &str| SeriesSelector { metric: metric.to_owned(), instance: None };
+        let selectors = match rule.condition.selector() {
+            Some((METRIC_LOAD_PER_CORE, _)) => LOAD_PER_CORE_INPUTS.map(selector).to_vec(),
+            Some((metric, _)) => vec![selector(metric)],
+            None => Vec::new(),
+        };
+        let range = TimeRange { from_ms: range.from_ms - rule.lookback().ms(), ..range };
+        let projection = Arc::new(Projection::of_series(selectors));
+        let read = self.history.read(host, tier, (range.from_ms, range.to_ms), &projection).await?;
+        let rule = rule.clone();
+        perfwatch_history::run_blocking(move || collect_series(&read, &rule, range)).await
     }
 }

@@ -1,77 +1,95 @@
-//! What lets one into a channel (addresses, tokens, passwords) as it stands in the store and in
-//! memory: sealed, and opened only for who says something there or changes it.
+//! Encrypts and decrypts channel settings.
+//!
+//! Settings contain addresses, tokens and passwords. They are encrypted in the store and in memory, and
+//! decrypted only to send a notification or to change the channel.
 
-use super::{Alerting, AlertingSnapshot, StateChange, definitions};
+use crate::definitions::to_json;
+use crate::incident_service::IncidentService;
+use crate::state::{AlertingSnapshot, StateChange};
 use data_encoding::HEXLOWER;
-use perfwatch_auth::encryption::{DecryptError, log_reencryption};
+use perfwatch_auth::encryption::{DecryptError, Keyring, log_reencryption};
 use perfwatch_rules::channel::Channel;
 use perfwatch_store::definitions::DefinitionKind;
 use perfwatch_store::{CommitError, StoreError};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// In place of all settings: no kind of channel has one of this name.
-const ENCRYPTED_SETTING: &str = "sealed";
+/// Setting that replaces all settings of an encrypted channel by their ciphertext, in hexadecimal. No
+/// channel kind has a setting of this name.
+const ENCRYPTED_SETTING: &str = "encrypted";
 
+/// Associated data that binds the ciphertext to its channel.
 fn channel_aad(channel: Uuid) -> Vec<u8> {
     [b"channel ".as_slice(), channel.as_bytes()].concat()
 }
 
-impl Alerting {
-    /// A channel as it is kept. None where this hub has no key.
-    pub fn encrypt(&self, channel: &Channel) -> Option<Channel> {
-        let settings = serde_json::to_vec(&channel.settings).ok()?;
-        let sealed = HEXLOWER.encode(&self.deps.keyring.encrypt(&channel_aad(channel.id), &settings)?);
-        Some(Channel { settings: [(ENCRYPTED_SETTING.to_owned(), sealed)].into(), ..channel.clone() })
+/// Encryption of channel settings with the keys of the hub.
+pub(crate) struct ChannelSecrets {
+    keyring: Arc<Keyring>,
+}
+
+impl ChannelSecrets {
+    pub(crate) fn new(keyring: Arc<Keyring>) -> Self {
+        Self { keyring }
     }
 
-    /// A channel with its settings.
+    /// Encrypts the settings of a channel; `None` if the hub has no encryption key.
+    pub(crate) fn encrypt(&self, channel: &Channel) -> Option<Channel> {
+        let settings = serde_json::to_vec(&channel.settings).ok()?;
+        let ciphertext = HEXLOWER.encode(&self.keyring.encrypt(&channel_aad(channel.id), &settings)?);
+        Some(Channel { settings: [(ENCRYPTED_SETTING.to_owned(), ciphertext)].into(), ..channel.clone() })
+    }
+
+    /// Decrypts the settings of a channel. Settings that are not encrypted are returned unchanged.
     ///
     /// # Errors
-    /// They were sealed by a key that this hub does not have.
-    pub fn decrypt(&self, channel: &Channel) -> Result<Channel, DecryptError> {
-        // As it is said, or was kept before settings were sealed.
-        let Some(sealed) = channel.settings.get(ENCRYPTED_SETTING) else { return Ok(channel.clone()) };
-        let sealed = HEXLOWER.decode(sealed.as_bytes()).map_err(|_| DecryptError::Corrupt)?;
-        let settings = self.deps.keyring.decrypt(&channel_aad(channel.id), &sealed)?;
+    /// Returns a [`DecryptError`] if the hub does not have the key, or if the ciphertext is corrupt.
+    pub(crate) fn decrypt(&self, channel: &Channel) -> Result<Channel, DecryptError> {
+        let Some(ciphertext) = channel.settings.get(ENCRYPTED_SETTING) else { return Ok(channel.clone()) };
+        let ciphertext = HEXLOWER.decode(ciphertext.as_bytes()).map_err(|_| DecryptError::Corrupt)?;
+        let settings = self.keyring.decrypt(&channel_aad(channel.id), &ciphertext)?;
         let settings = serde_json::from_slice(&settings).map_err(|_| DecryptError::Corrupt)?;
         Ok(Channel { settings, ..channel.clone() })
     }
 
-    /// All by the key of now, where another one sealed them, or none.
-    pub(super) async fn reencrypt(&self) -> Result<(), StoreError> {
-        let is_old = |channel: &Channel| {
-            let sealed = channel
-                .settings
-                .get(ENCRYPTED_SETTING)
-                .and_then(|text| HEXLOWER.decode(text.as_bytes()).ok());
-            sealed.is_none_or(|sealed| self.deps.keyring.needs_reencryption(&sealed))
-        };
-        let plan = |state: &AlertingSnapshot, _: i64| {
-            let mut asked = state.definitions.clone();
-            let mut changes = Vec::new();
-            let mut closed = 0_usize;
-            for channel in &mut asked.channels {
-                let Ok(opened) = self.decrypt(channel) else {
-                    closed += 1;
+    /// Returns whether settings are plain text, or encrypted with another key than the current one.
+    fn needs_reencryption(&self, channel: &Channel) -> bool {
+        let ciphertext =
+            channel.settings.get(ENCRYPTED_SETTING).and_then(|text| HEXLOWER.decode(text.as_bytes()).ok());
+        ciphertext.is_none_or(|ciphertext| self.keyring.needs_reencryption(&ciphertext))
+    }
+
+    /// Encrypts the settings of all channels with the current key.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the store is unavailable. Settings that cannot be decrypted, and
+    /// repeated conflicts with other hubs, are logged.
+    pub(crate) async fn reencrypt(&self, incidents: &IncidentService) -> Result<(), StoreError> {
+        let build_change = |state: &AlertingSnapshot, _: i64| {
+            let mut definitions = state.definitions.clone();
+            let mut statements = Vec::new();
+            let mut undecryptable_count = 0_usize;
+            for channel in &mut definitions.channels {
+                let Ok(decrypted) = self.decrypt(channel) else {
+                    undecryptable_count += 1;
                     continue;
                 };
-                if let Some(sealed) = self.encrypt(&opened).filter(|_| is_old(channel)) {
-                    changes.push(DefinitionKind::Channel.upsert(sealed.id, &definitions::to_json(&sealed)));
-                    *channel = Arc::new(sealed);
+                if self.needs_reencryption(channel)
+                    && let Some(encrypted) = self.encrypt(&decrypted)
+                {
+                    statements.push(DefinitionKind::Channel.upsert(encrypted.id, &to_json(&encrypted)));
+                    *channel = Arc::new(encrypted);
                 }
             }
-            let counts = (changes.len(), closed);
-            Ok::<_, CommitError>((
-                StateChange { definitions: Some(asked), statements: changes, incidents: None },
-                counts,
-            ))
+            let counts = (statements.len(), undecryptable_count);
+            let change = StateChange { definitions: Some(definitions), statements, incidents: None };
+            Ok::<_, CommitError>((change, counts))
         };
-        let done = match self.update(None, plan).await {
+        let counts = match incidents.update(None, build_change).await {
             Err(CommitError::Store(error)) => return Err(error),
-            done => done.ok(),
+            result => result.ok(),
         };
-        log_reencryption("channels", done);
+        log_reencryption("channels", counts);
         Ok(())
     }
 }

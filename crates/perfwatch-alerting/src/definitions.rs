@@ -1,5 +1,6 @@
-//! What people ask for: rules, channels, silences, in memory as they stand in the store.
+//! In-memory copy of rules, channels and silences.
 
+use perfwatch_rules::Condition;
 use perfwatch_rules::builtin_rules;
 use perfwatch_rules::channel::Channel;
 use perfwatch_rules::rule::Rule;
@@ -13,41 +14,56 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Of each kind.
+/// Maximum number of rules, whether enabled or not.
 pub const MAX_RULES: usize = 500;
+/// Maximum number of notification channels.
 pub const MAX_CHANNELS: usize = 100;
+/// Maximum number of silences, whether expired or not.
 pub const MAX_SILENCES: usize = 1_000;
 
-/// What is asked.
+/// Rules, channels and silences, each sorted by id.
 #[derive(Debug, Clone, Default)]
 pub struct AlertDefinitions {
+    /// All rules, whether enabled or not.
     pub rules: Vec<Arc<Rule>>,
+    /// All channels, with encrypted settings.
     pub channels: Vec<Arc<Channel>>,
+    /// All silences, whether expired or not.
     pub silences: Vec<Arc<Silence>>,
 }
 
-/// Marks a store that has the built-in rules already, whoever removed some of them since.
+/// Setting that marks a store with built-in rules. Deleted built-in rules are not created again.
 const DEFAULTS_CREATED_SETTING: &str = "builtin_rules_created";
 
-/// A record as it is kept.
+/// Serializes a record as the store contains it.
 pub fn to_json<T: Serialize>(record: &T) -> String {
-    // Names and numbers always serialise.
+    // Names and numbers always serialize.
     serde_json::to_string(record).unwrap_or_default()
 }
 
-fn from_json<T: DeserializeOwned>((id, body): (Uuid, String)) -> Option<Arc<T>> {
-    match serde_json::from_str(&body) {
+/// Parses all definitions of a kind. Invalid definitions are logged and ignored.
+async fn load_kind<T: DeserializeOwned>(
+    store: &dyn Store,
+    definition_kind: DefinitionKind,
+) -> Result<Vec<Arc<T>>, StoreError> {
+    let from_json = |(id, body): (Uuid, String)| match serde_json::from_str(&body) {
         Ok(record) => Some(Arc::new(record)),
-        // Of a later version, perhaps: it must not stop the others.
+        // A later version may have written the definition; the others remain usable.
         Err(error) => {
-            tracing::error!(%id, %error, "failed to parse a definition; ignoring it");
+            let kind = match definition_kind {
+                DefinitionKind::Rule => "rule",
+                DefinitionKind::Channel => "channel",
+                DefinitionKind::Silence => "silence",
+            };
+            tracing::error!(kind, %id, %error, "failed to parse a definition; ignoring it");
             None
         }
-    }
+    };
+    Ok(definition_kind.list(store).await?.into_iter().filter_map(from_json).collect())
 }
 
-/// What a new store begins with.
-pub(super) async fn insert_defaults(store: &dyn Store) -> Result<Vec<Write>, StoreError> {
+/// Writes that initialize a new store: the revision counter and the built-in rules.
+pub(crate) async fn insert_defaults(store: &dyn Store) -> Result<Vec<Write>, StoreError> {
     let mut writes = vec![Revision::Alerting.init().into()];
     if settings::get_setting(store, DEFAULTS_CREATED_SETTING).await?.is_none() {
         let rules = builtin_rules::builtin_rules();
@@ -58,40 +74,44 @@ pub(super) async fn insert_defaults(store: &dyn Store) -> Result<Vec<Write>, Sto
 }
 
 impl AlertDefinitions {
-    pub(super) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
+    pub(crate) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
         Ok(Self {
-            rules: DefinitionKind::Rule.list(store).await?.into_iter().filter_map(from_json).collect(),
-            channels: DefinitionKind::Channel.list(store).await?.into_iter().filter_map(from_json).collect(),
-            silences: DefinitionKind::Silence.list(store).await?.into_iter().filter_map(from_json).collect(),
+            rules: load_kind(store, DefinitionKind::Rule).await?,
+            channels: load_kind(store, DefinitionKind::Channel).await?,
+            silences: load_kind(store, DefinitionKind::Silence).await?,
         })
     }
 
-    /// Whether watches need not be told of the difference.
-    pub(super) fn same_rules(one: &Self, other: &Self) -> bool {
-        one.rules.len() == other.rules.len()
-            && one.rules.iter().zip(&other.rules).all(|(one, other)| Arc::ptr_eq(one, other) || one == other)
+    /// Returns whether both have equal rules, so that evaluators remain valid.
+    pub(crate) fn same_rules(first: &Self, second: &Self) -> bool {
+        let is_same =
+            |(first, second): (&Arc<Rule>, &Arc<Rule>)| Arc::ptr_eq(first, second) || first == second;
+        first.rules.len() == second.rules.len() && first.rules.iter().zip(&second.rules).all(is_same)
     }
 
-    /// The rules that look at a host.
-    pub(super) fn rules_for_host(&self, host: Uuid, tags: &[String]) -> Vec<Arc<Rule>> {
-        let hub = host.is_nil();
-        let for_hub = |rule: &Rule| matches!(rule.condition, perfwatch_rules::Condition::Hub { .. });
+    /// Enabled rules that select a host. Only `hub` conditions select the nil host.
+    pub(crate) fn rules_for_host(&self, host: Uuid, tags: &[String]) -> Vec<Arc<Rule>> {
+        let is_hub = host.is_nil();
         let selects = |rule: &&Arc<Rule>| {
-            rule.enabled && for_hub(rule) == hub && (hub || rule.hosts.matches(host, tags))
+            rule.enabled
+                && matches!(rule.condition, Condition::Hub { .. }) == is_hub
+                && (is_hub || rule.hosts.matches(host, tags))
         };
         self.rules.iter().filter(selects).cloned().collect()
     }
 
+    /// Finds a rule by its id.
     pub fn rule(&self, id: Uuid) -> Option<&Arc<Rule>> {
         self.rules.iter().find(|rule| rule.id == id)
     }
 
+    /// Finds a channel by its id.
     pub fn channel(&self, id: Uuid) -> Option<&Arc<Channel>> {
         self.channels.iter().find(|channel| channel.id == id)
     }
 
-    /// Whether nobody is told of an alert.
-    pub(super) fn is_silenced(&self, subject: MatchTarget<'_>, now_ms: i64) -> bool {
-        self.silences.iter().any(|silence| silence.applies_to(subject, now_ms))
+    /// Returns whether a silence suppresses the notifications of an alert.
+    pub(crate) fn is_silenced(&self, target: MatchTarget<'_>, now_ms: i64) -> bool {
+        self.silences.iter().any(|silence| silence.applies_to(target, now_ms))
     }
 }

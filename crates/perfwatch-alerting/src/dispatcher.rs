@@ -1,69 +1,108 @@
-//! Messages on their way out: each channel in its own order, one at a time; what can't go out
-//! now waits longer each time, what never can is put aside and shown. At least once: a hub that
-//! dies between telling and writing so down tells again, under the same id.
+//! Delivers queued notifications, one channel at a time and in order, at least once.
+//!
+//! A failed delivery is retried with exponential backoff; a rejected notification is marked as failed
+//! and the next one follows. A hub that stops between delivery and commit delivers the notification
+//! again under the same id.
 
-use super::{Alerting, incident_service, notification_builder};
+use crate::definitions::to_json;
+use crate::incident_service::IncidentService;
+use crate::metrics::AlertingMetrics;
+use crate::notification_builder::NotificationBuilder;
+use crate::revalidation::{Revalidation, Revalidator};
+use crate::sender::NotificationSender;
+use crate::timeline::timeline_event;
+use perfwatch_model::Clock;
 use perfwatch_rules::channel::Channel;
-use perfwatch_rules::incident::{IncidentPhase, NotificationReason};
-use perfwatch_rules::notification::{self, Notification, RenderedNotification, SendError};
-use perfwatch_rules::render;
+use perfwatch_rules::incident::NotificationReason;
+use perfwatch_rules::notification::{self, Notification, SendError};
 use perfwatch_rules::rule::Severity;
+use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::incidents::IncidentEventKind;
 use perfwatch_store::outbox::{NotificationRow, NotificationState, Outbox};
-use perfwatch_store::{CommitError, SqlStatement, StoreError, Write};
+use perfwatch_store::{CommitError, SqlStatement, Store, StoreError, Write};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Channels that are spoken to at one time.
+/// Maximum number of channels that are served concurrently.
 const MAX_CONCURRENT_CHANNELS: usize = 8;
-/// Looked at together, of one channel.
+/// Maximum number of rows that are read per channel and round.
 const MAX_ROWS_PER_CHANNEL: i64 = 200;
-/// How soon what is due by time alone is noticed.
+/// Interval at which the outbox is polled for notifications that became due.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Lease of the hub that dispatches notifications.
+const DISPATCH_LEASE: &str = "notification_dispatch";
+/// Time after which another hub takes over the dispatch.
 const LEASE_MS: i64 = 15_000;
-/// First wait after a failure, doubled each time.
+/// Delay before the first retry; doubled with each attempt.
 const INITIAL_BACKOFF_MS: i64 = 5_000;
+/// Maximum delay before a retry.
 const MAX_BACKOFF_MS: i64 = 600_000;
-/// What could not be said for so long is not said any more.
+/// Maximum delay before a retry if the receiver requests it.
+const MAX_RETRY_AFTER_MS: i64 = 3_600_000;
+/// Maximum exponent of the backoff.
+const MAX_BACKOFF_DOUBLINGS: u32 = 20;
+/// Maximum age of a notification that is retried, or that waits for a disabled channel.
 const MAX_RETRY_AGE_MS: i64 = 2 * 86_400_000;
-/// More than this is told in one message.
-const DIGEST_THRESHOLD: usize = 15;
+/// Maximum number of due notifications that are sent one by one. More are combined to a digest.
+const MAX_SEPARATE_ROWS: usize = 15;
 
-/// A channel that is being spoken to; free again whatever happens.
-struct InFlightGuard(Arc<Mutex<HashSet<Uuid>>>, Uuid);
+/// Mark of a channel that is being served; removed on drop.
+struct InFlightGuard {
+    in_flight: Arc<Mutex<HashSet<Uuid>>>,
+    channel: Uuid,
+}
 
 impl InFlightGuard {
-    /// None where somebody speaks to it already.
-    fn try_acquire(all: &Arc<Mutex<HashSet<Uuid>>>, channel: Uuid) -> Option<Self> {
-        let free = all.lock().unwrap_or_else(PoisonError::into_inner).insert(channel);
-        free.then(|| Self(all.clone(), channel))
+    /// Marks a channel; `None` if the channel is being served already.
+    fn try_acquire(in_flight: &Arc<Mutex<HashSet<Uuid>>>, channel: Uuid) -> Option<Self> {
+        let is_free = in_flight.lock().unwrap_or_else(PoisonError::into_inner).insert(channel);
+        is_free.then(|| Self { in_flight: in_flight.clone(), channel })
     }
 }
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.channel);
     }
 }
 
-/// What becomes of a message.
+/// Outcome of an attempt to deliver a notification.
 #[derive(Clone)]
 enum DeliveryOutcome {
     Sent,
-    /// Nobody needs it any more.
+    /// Notification is obsolete, for the given reason.
     Suppressed(&'static str),
     Failed(SendError),
 }
 
-impl Alerting {
-    /// Until the hub stops.
-    pub(super) async fn run_dispatcher(self: Arc<Self>, stop: CancellationToken) {
-        let slots = Arc::new(Semaphore::new(MAX_CONCURRENT_CHANNELS));
-        let busy: Arc<Mutex<HashSet<Uuid>>> = Arc::default();
+/// Due notifications of a channel, divided by how they are delivered.
+struct DeliveryPlan {
+    digest: Vec<NotificationRow>,
+    separate: Vec<NotificationRow>,
+}
+
+/// Deliverer of the outbox. Of several hubs, the holder of a lease delivers.
+pub(crate) struct NotificationDispatcher {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) incidents: Arc<IncidentService>,
+    pub(crate) revalidator: Revalidator,
+    pub(crate) sender: NotificationSender,
+    pub(crate) builder: NotificationBuilder,
+    pub(crate) metrics: AlertingMetrics,
+    /// Notified when the outbox contains new notifications.
+    pub(crate) wake: Arc<Notify>,
+}
+
+impl NotificationDispatcher {
+    /// Delivers notifications until shutdown.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_CHANNELS));
+        let in_flight: Arc<Mutex<HashSet<Uuid>>> = Arc::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -73,74 +112,66 @@ impl Alerting {
             let channels = match self.channels_due().await {
                 Ok(channels) => channels,
                 Err(error) => {
-                    tracing::debug!(%error, "failed to load due notifications");
+                    tracing::warn!(%error, "failed to load due notifications");
                     continue;
                 }
             };
             for channel in channels {
-                let Some(busy) = InFlightGuard::try_acquire(&busy, channel) else { continue };
-                let (alerting, slots) = (self.clone(), slots.clone());
+                let Some(guard) = InFlightGuard::try_acquire(&in_flight, channel) else { continue };
+                let (dispatcher, permits) = (self.clone(), permits.clone());
                 tokio::spawn(async move {
-                    let _busy = busy;
-                    let _slot = slots.acquire_owned().await;
-                    if let Err(error) = alerting.flush_channel(channel).await {
-                        tracing::debug!(?error, "failed to deliver notifications of a channel");
+                    let _guard = guard;
+                    let _permit = permits.acquire_owned().await;
+                    if let Err(error) = dispatcher.flush_channel(channel).await {
+                        tracing::warn!(%error, "failed to deliver notifications of a channel");
                     }
                 });
             }
         }
     }
 
-    /// Channels that something is due for, where it is this hub that says it; what they are to say is
-    /// then known here too, whichever hub wrote it.
+    /// Channels with due notifications, if this hub holds the lease. The state is refreshed first,
+    /// because another hub may have enqueued the notifications.
     async fn channels_due(&self) -> Result<Vec<Uuid>, StoreError> {
-        let channels = Outbox::channels_due(self.store(), self.now_ms()).await?;
-        // A lease is a write: only where there is something to say.
-        if channels.is_empty() || !self.store().acquire_lease("notification_dispatch", LEASE_MS).await? {
+        let channels = Outbox::channels_due(&*self.store, self.clock.wall_ms()).await?;
+        // A lease is a write, so it is acquired only if there is something to deliver.
+        if channels.is_empty() || !self.store.acquire_lease(DISPATCH_LEASE, LEASE_MS).await? {
             return Ok(Vec::new());
         }
-        self.refresh_from_store().await?;
+        self.incidents.refresh_from_store().await?;
         Ok(channels)
     }
 
-    /// What is due for one channel, in its order, as far as it gets.
+    /// Delivers the due notifications of a channel in order, until one must be retried.
     async fn flush_channel(&self, id: Uuid) -> Result<(), CommitError> {
-        let state = self.snapshot();
-        let now_ms = self.now_ms();
+        let state = self.incidents.snapshot();
+        let now_ms = self.clock.wall_ms();
         let Some(channel) = state.definitions.channel(id) else {
             return self.commit(vec![Outbox::suppress_for_channel(id, now_ms)]).await;
         };
-        // What is kept for the morning stays where it is, and does not stop what may go now.
-        let all = [Severity::Info, Severity::Warning, Severity::Critical];
-        let loud: Vec<&str> = all
+        // Severities that quiet hours defer stay queued and do not block the others.
+        let deliverable: Vec<&str> = [Severity::Info, Severity::Warning, Severity::Critical]
             .into_iter()
             .filter(|severity| channel.muted_until(*severity, now_ms).is_none())
             .map(Severity::name)
             .collect();
-        let Some(last) = loud.last() else { return Ok(()) };
-        let severities = [0, 1, 2].map(|at| *loud.get(at).unwrap_or(last));
-        let rows = Outbox::due(self.store(), id, severities, now_ms, MAX_ROWS_PER_CHANNEL).await?;
+        let Some(last) = deliverable.last() else { return Ok(()) };
+        let severities = [0, 1, 2].map(|index| *deliverable.get(index).unwrap_or(last));
+        let rows = Outbox::due(&*self.store, id, severities, now_ms, MAX_ROWS_PER_CHANNEL).await?;
         if rows.first().is_some_and(|first| first.retry_at_ms > now_ms) {
             return Ok(());
         }
         if !channel.enabled {
             return self.expire(&rows, now_ms).await;
         }
-        let severity = |row: &NotificationRow| Severity::parse(&row.severity).unwrap_or_default();
-        let machine = notification::find_kind(&*self.deps.notifier, &channel.kind)
-            .is_some_and(|kind| kind.tracks_incidents);
-        let (waited, rows): (Vec<_>, Vec<_>) = match (machine, rows.len() > DIGEST_THRESHOLD) {
-            (true, _) => (Vec::new(), rows),
-            (false, true) => (rows, Vec::new()),
-            (false, false) => {
-                rows.into_iter().partition(|row| channel.muted_until(severity(row), row.created_ms).is_some())
+        let DeliveryPlan { mut digest, separate } = self.plan_delivery(channel, rows);
+        if digest.len() > 1 {
+            if !self.send_digest(channel, &digest).await? {
+                return Ok(());
             }
-        };
-        if waited.len() > 1 && !self.send_digest(channel, &waited).await? {
-            return Ok(());
+            digest.clear();
         }
-        let one_by_one = if waited.len() == 1 { waited } else { Vec::new() };
-        for row in one_by_one.iter().chain(&rows) {
+        for row in digest.iter().chain(&separate) {
             if !self.deliver(channel, row).await? {
                 return Ok(());
             }
@@ -148,246 +179,157 @@ impl Alerting {
         Ok(())
     }
 
-    /// A channel that is off keeps what it has to say, but not for ever.
+    /// Divides due notifications. A digest contains those that quiet hours deferred, or all of a large
+    /// backlog. Receivers that track incidents get every notification.
+    fn plan_delivery(&self, channel: &Channel, rows: Vec<NotificationRow>) -> DeliveryPlan {
+        let tracks_incidents = notification::find_kind(&*self.sender.notifier, &channel.kind)
+            .is_some_and(|kind| kind.tracks_incidents);
+        if tracks_incidents {
+            return DeliveryPlan { digest: Vec::new(), separate: rows };
+        }
+        if rows.len() > MAX_SEPARATE_ROWS {
+            return DeliveryPlan { digest: rows, separate: Vec::new() };
+        }
+        let was_deferred = |row: &NotificationRow| {
+            let severity = Severity::parse(&row.severity).unwrap_or_default();
+            channel.muted_until(severity, row.created_ms).is_some()
+        };
+        let (digest, separate) = rows.into_iter().partition(was_deferred);
+        DeliveryPlan { digest, separate }
+    }
+
+    /// Suppresses notifications that waited too long for a disabled channel.
     async fn expire(&self, rows: &[NotificationRow], now_ms: i64) -> Result<(), CommitError> {
-        let old = rows.iter().filter(|row| now_ms - row.created_ms > MAX_RETRY_AGE_MS);
-        let why = Some("channel disabled for two days");
-        self.commit(
-            old.map(|row| Outbox::finish(row.id, NotificationState::Suppressed, why, now_ms)).collect(),
-        )
-        .await
+        let reason = Some("channel disabled for two days");
+        let expired = rows.iter().filter(|row| now_ms - row.created_ms > MAX_RETRY_AGE_MS);
+        let statements: Vec<SqlStatement> = expired
+            .map(|row| Outbox::finish(row.id, NotificationState::Suppressed, reason, now_ms))
+            .collect();
+        let count = statements.len();
+        self.commit(statements).await?;
+        (0..count).for_each(|_| self.metrics.count_notification(NotificationState::Suppressed));
+        Ok(())
     }
 
-    /// Several messages as one; whether it went on.
+    /// Delivers several notifications as a digest. Returns whether the next notification may follow.
     async fn send_digest(&self, channel: &Channel, rows: &[NotificationRow]) -> Result<bool, CommitError> {
-        let now_ms = self.now_ms();
-        let (mut wanted, mut messages) = (Vec::new(), Vec::new());
+        let (mut included_rows, mut notifications) = (Vec::new(), Vec::new());
         for row in rows {
-            match self.revalidate(channel, row).await? {
-                Ok(Some(message)) => {
-                    wanted.push(row);
-                    messages.push(message);
+            match self.revalidator.revalidate(channel, row).await? {
+                Revalidation::Send(notification) => {
+                    included_rows.push(row);
+                    notifications.push(*notification);
                 }
-                Ok(None) => {
-                    let unread = SendError::Permanent("notification is unreadable".to_owned());
-                    self.record_outcome(channel, row, DeliveryOutcome::Failed(unread)).await?;
+                Revalidation::Suppress(reason) => {
+                    self.record_outcome(channel, row, DeliveryOutcome::Suppressed(reason)).await?;
                 }
-                Err(why) => {
-                    self.record_outcome(channel, row, DeliveryOutcome::Suppressed(why)).await?;
+                Revalidation::Unreadable => {
+                    self.record_outcome(channel, row, unreadable()).await?;
                 }
             }
         }
-        let Some(first) = messages.first() else { return Ok(true) };
-        // Told twice, it is known by its first.
-        let digest = Notification {
-            id: first.id,
-            ..notification_builder::build_digest(&messages, &self.deps.base_url, now_ms)
+        let Some(first) = notifications.first() else { return Ok(true) };
+        // A repeated digest has the id of its first notification again.
+        let digest = match notifications.len() {
+            1 => first.clone(),
+            _ => Notification {
+                id: first.id,
+                ..self.builder.build_digest(&notifications, self.clock.wall_ms())
+            },
         };
-        let outcome = match messages.len() {
-            1 => self.try_send(channel, first).await,
-            _ => self.try_send(channel, &digest).await,
-        };
-        let mut goes_on = true;
-        for row in wanted {
-            goes_on = self.record_outcome(channel, row, outcome.clone()).await?;
-            // The first of them waits for all.
-            if !goes_on {
-                break;
+        let outcome = self.try_send(channel, &digest).await;
+        for row in included_rows {
+            // If the digest is retried, the first row alone records the time of the retry.
+            if !self.record_outcome(channel, row, outcome.clone()).await? {
+                return Ok(false);
             }
         }
-        Ok(goes_on)
+        Ok(true)
     }
 
+    /// Delivers a notification. Returns whether the next notification may follow.
     async fn deliver(&self, channel: &Channel, row: &NotificationRow) -> Result<bool, CommitError> {
-        let outcome = match self.revalidate(channel, row).await? {
-            Err(why) => DeliveryOutcome::Suppressed(why),
-            Ok(None) => {
-                DeliveryOutcome::Failed(SendError::Permanent("notification is unreadable".to_owned()))
-            }
-            Ok(Some(message)) => self.try_send(channel, &message).await,
+        let outcome = match self.revalidator.revalidate(channel, row).await? {
+            Revalidation::Send(notification) => self.try_send(channel, &notification).await,
+            Revalidation::Suppress(reason) => DeliveryOutcome::Suppressed(reason),
+            Revalidation::Unreadable => unreadable(),
         };
         self.record_outcome(channel, row, outcome).await
     }
 
-    /// The message as it should be said now, or why nobody needs it any more.
-    async fn revalidate(
-        &self,
-        channel: &Channel,
-        row: &NotificationRow,
-    ) -> Result<Result<Option<Notification>, &'static str>, StoreError> {
-        let state = self.snapshot();
-        let read;
-        let live = match state.incidents.incident(row.incident) {
-            Some(live) => Some(&**live),
-            // Over for long, or so new that only the books know it.
-            None => {
-                read = self.get(row.incident).await?;
-                read.as_ref()
-            }
-        };
-        let message: Option<Notification> = serde_json::from_str(&row.body).ok();
-        let notice = NotificationReason::parse(&row.reason).unwrap_or(NotificationReason::Updated);
-        let now_ms = self.now_ms();
-        let over = live.is_none_or(|live| live.incident.phase == IncidentPhase::Resolved);
-        let taken_on = live.is_some_and(|live| live.incident.is_acknowledged(now_ms));
-        let hushed = live.is_some_and(|live| {
-            live.firing().next().is_some() && live.firing().all(|alert| alert.body.silenced)
-        });
-        let escalates = channel.escalate_after.ms() > 0;
-        let fresh = |notice| {
-            let now = live.map(|live| {
-                notification_builder::build_notification(live, notice, &self.deps.base_url, now_ms)
-            });
-            message.clone().map(|old| Notification { id: old.id, ..now.unwrap_or(old) })
-        };
-        Ok(match notice {
-            NotificationReason::Test => Ok(message),
-            NotificationReason::Resolved
-                if !Outbox::was_notified(self.store(), channel.id, row.incident).await? =>
-            {
-                Err("channel was never notified of this incident")
-            }
-            NotificationReason::Resolved => Ok(message),
-            // What it says is said again when the silence ends.
-            _ if hushed => Err("silenced"),
-            NotificationReason::Reminder | NotificationReason::Updated if over => Err("incident resolved"),
-            NotificationReason::Reminder if taken_on => Err("incident acknowledged"),
-            _ if escalates && over => Err("incident resolved"),
-            _ if escalates && taken_on => Err("incident acknowledged"),
-            // What was written long before it is said is said as it is now.
-            NotificationReason::Updated | NotificationReason::Reminder => {
-                self.commit(vec![Outbox::mark_sending(row.id)]).await.map_err(|error| match error {
-                    CommitError::Store(error) => error,
-                    CommitError::Conflict => StoreError::Unavailable(error.to_string()),
-                })?;
-                // What joined until this moment is on the board; what joins from now on is another row.
-                let live = self.snapshot().incidents.incident(row.incident).cloned();
-                let now = live.map(|live| {
-                    notification_builder::build_notification(&live, notice, &self.deps.base_url, now_ms)
-                });
-                Ok(message.map(|old| Notification { id: old.id, ..now.unwrap_or(old) }))
-            }
-            NotificationReason::Opened | NotificationReason::Reopened if escalates => Ok(fresh(notice)),
-            NotificationReason::Opened | NotificationReason::Reopened => Ok(message),
-        })
-    }
-
-    /// Says it, on a thread that may wait.
-    async fn try_send(&self, channel: &Channel, message: &Notification) -> DeliveryOutcome {
-        match self.send(channel, message).await {
+    async fn try_send(&self, channel: &Channel, notification: &Notification) -> DeliveryOutcome {
+        match self.sender.send(channel, notification).await {
             Ok(()) => DeliveryOutcome::Sent,
             Err(error) => DeliveryOutcome::Failed(error),
         }
     }
 
-    /// Says a message by a channel now.
-    ///
-    /// # Errors
-    /// Nobody there, or they don't want it.
-    pub async fn send(&self, channel: &Channel, message: &Notification) -> Result<(), SendError> {
-        let open = self.decrypt(channel);
-        // With its key again, it goes out by itself.
-        let channel = open
-            .map_err(|why| SendError::Retry { reason: format!("its settings: {why}"), retry_after: None })?;
-        let (notifier, message) = (self.deps.notifier.clone(), message.clone());
-        let said = tokio::task::spawn_blocking(move || {
-            let own = |template: &str, usual: String| match template {
-                "" => usual,
-                // A template that is wrong must not keep anybody in the dark.
-                template => notifier.render(template, &message).unwrap_or(usual),
-            };
-            let title = own(&channel.template.title, render::render_title(&message));
-            let text = own(&channel.template.text, render::render_text(&message));
-            // In one line.
-            let title = title.split_whitespace().collect::<Vec<_>>().join(" ");
-            notifier.send(
-                &channel.kind,
-                &channel.settings,
-                &RenderedNotification { notification: &message, title, text },
-            )
-        });
-        let ended =
-            |error: tokio::task::JoinError| SendError::Retry { reason: error.to_string(), retry_after: None };
-        said.await.unwrap_or_else(|error| Err(ended(error)))
-    }
-
-    /// Writes down what became of a message; whether the next one may go.
+    /// Records the outcome of a delivery. Returns whether the next notification may follow.
     async fn record_outcome(
         &self,
         channel: &Channel,
         row: &NotificationRow,
         outcome: DeliveryOutcome,
     ) -> Result<bool, CommitError> {
-        let now_ms = self.now_ms();
-        let event = |kind: IncidentEventKind, text: String| {
-            incident_service::timeline_event(row.incident, now_ms, kind, text).insert()
+        let now_ms = self.clock.wall_ms();
+        let event = |kind: IncidentEventKind, text: &str| {
+            let text = format!("{} ({}) {text}", channel.name, channel.kind);
+            timeline_event(row.incident, now_ms, kind, text).insert()
         };
-        let what = &row.reason;
-        let (changes, goes_on) = match outcome {
+        let (state, statements) = match outcome {
             DeliveryOutcome::Sent => {
-                self.metrics.sent.inc();
-                let told = event(
-                    IncidentEventKind::Notified,
-                    format!("{} ({}) notified: {what}", channel.name, channel.kind),
-                );
-                let mut changes = vec![Outbox::finish(row.id, NotificationState::Sent, None, now_ms), told];
-                changes.extend(self.schedule_reminder(channel, row, now_ms));
-                (changes, true)
+                let sent = Outbox::finish(row.id, NotificationState::Sent, None, now_ms);
+                let notified = event(IncidentEventKind::Notified, &format!("notified: {}", row.reason));
+                let reminder = self.schedule_reminder(channel, row, now_ms);
+                (NotificationState::Sent, [sent, notified].into_iter().chain(reminder).collect())
             }
-            DeliveryOutcome::Suppressed(why) => {
-                (vec![Outbox::finish(row.id, NotificationState::Suppressed, Some(why), now_ms)], true)
+            DeliveryOutcome::Suppressed(reason) => {
+                let state = NotificationState::Suppressed;
+                (state, vec![Outbox::finish(row.id, state, Some(reason), now_ms)])
             }
-            DeliveryOutcome::Failed(SendError::Retry { reason: why, retry_after: after })
+            DeliveryOutcome::Failed(SendError::Retry { reason: error, retry_after })
                 if now_ms - row.created_ms < MAX_RETRY_AGE_MS =>
             {
-                self.metrics.notification_retries.inc();
-                let tries = u32::try_from(row.attempts).unwrap_or(20).min(20);
-                let mut wait_ms = INITIAL_BACKOFF_MS.saturating_mul(1 << tries).min(MAX_BACKOFF_MS);
-                if let Some(after) = after {
-                    wait_ms = wait_ms.max(i64::try_from(after.as_millis()).unwrap_or(wait_ms).min(3_600_000));
-                }
-                tracing::info!(
-                    channel = channel.name,
-                    why,
-                    wait_ms,
-                    "notification delivery failed; retrying"
-                );
-                let mut changes = vec![Outbox::retry_at(row.id, now_ms + wait_ms, &why)];
+                let retry_in_ms = backoff_ms(row.attempts, retry_after);
+                let channel = &channel.name;
+                tracing::info!(channel, error, retry_in_ms, "notification delivery failed; retrying");
+                let mut statements = vec![Outbox::retry_at(row.id, now_ms + retry_in_ms, &error)];
                 if row.attempts == 0 {
-                    changes.push(event(
-                        IncidentEventKind::NotificationRetrying,
-                        format!("{} ({}) delivery failed, retrying: {why}", channel.name, channel.kind),
-                    ));
+                    let text = format!("delivery failed, retrying: {error}");
+                    statements.push(event(IncidentEventKind::NotificationRetrying, &text));
                 }
-                (changes, false)
+                self.metrics.notification_retries.inc();
+                (NotificationState::Pending, statements)
             }
             DeliveryOutcome::Failed(error) => {
-                self.metrics.dead.inc();
-                let why = error.to_string();
-                tracing::warn!(channel = channel.name, why, "notification failed permanently");
-                let dead = event(
-                    IncidentEventKind::NotificationFailed,
-                    format!("{} ({}) delivery failed permanently: {why}", channel.name, channel.kind),
-                );
-                (vec![Outbox::finish(row.id, NotificationState::Failed, Some(&why), now_ms), dead], true)
+                let error = error.to_string();
+                tracing::warn!(channel = channel.name, error, "notification failed permanently");
+                let state = NotificationState::Failed;
+                let text = format!("delivery failed permanently: {error}");
+                let failed = Outbox::finish(row.id, state, Some(&error), now_ms);
+                (state, vec![failed, event(IncidentEventKind::NotificationFailed, &text)])
             }
         };
-        self.commit(changes).await?;
-        Ok(goes_on)
+        let is_final = state != NotificationState::Pending;
+        if is_final {
+            self.metrics.count_notification(state);
+        }
+        self.commit(statements).await?;
+        Ok(is_final)
     }
 
-    /// The next reminder, where the channel wants any.
+    /// Enqueues the next reminder if the channel repeats notifications.
     fn schedule_reminder(
         &self,
         channel: &Channel,
         row: &NotificationRow,
         now_ms: i64,
     ) -> Option<SqlStatement> {
-        let goes_on = !matches!(
+        let is_repeated = !matches!(
             NotificationReason::parse(&row.reason),
             Some(NotificationReason::Resolved | NotificationReason::Test) | None
         );
-        (channel.repeat_interval.ms() > 0 && goes_on).then(|| {
+        (channel.repeat_interval.ms() > 0 && is_repeated).then(|| {
             let due_ms = now_ms + channel.repeat_interval.ms();
             let reminder = NotificationRow {
                 reason: NotificationReason::Reminder.name().to_owned(),
@@ -401,18 +343,65 @@ impl Alerting {
         })
     }
 
-    async fn commit(&self, changes: Vec<SqlStatement>) -> Result<(), CommitError> {
-        self.deps.store.commit(changes.into_iter().map(Write::Sql).collect()).await
+    /// Makes a failed notification pending again.
+    ///
+    /// # Errors
+    /// Returns [`CommitError::Conflict`] if the notification is not failed.
+    pub(crate) async fn requeue(&self, id: i64, entry: AuditEntry) -> Result<(), CommitError> {
+        let now_ms = self.clock.wall_ms();
+        let entry = AuditEntry { at_ms: now_ms, ..entry };
+        self.commit(vec![Outbox::requeue(id, now_ms), entry.insert()]).await?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Sends a notification immediately, without the outbox.
+    ///
+    /// # Errors
+    /// Returns the [`SendError`] of the delivery.
+    pub(crate) async fn send(&self, channel: &Channel, notification: &Notification) -> Result<(), SendError> {
+        self.sender.send(channel, notification).await
+    }
+
+    /// Notification that tests a channel.
+    pub(crate) fn test_notification(&self) -> Notification {
+        self.builder.test_notification(self.clock.wall_ms())
+    }
+
+    /// Notification for the preview of templates: of the newest active incident, or an invented example.
+    pub(crate) fn example_notification(&self) -> Notification {
+        let state = self.incidents.snapshot();
+        let now_ms = self.clock.wall_ms();
+        match state.incidents.iter().max_by_key(|open| open.incident.opened_ms) {
+            Some(newest) => self.builder.build_notification(newest, NotificationReason::Opened, now_ms),
+            None => self.builder.example_notification(now_ms),
+        }
+    }
+
+    async fn commit(&self, statements: Vec<SqlStatement>) -> Result<(), CommitError> {
+        self.store.commit(statements.into_iter().map(Write::Sql).collect()).await
     }
 }
 
-/// The same message as another one.
+fn unreadable() -> DeliveryOutcome {
+    DeliveryOutcome::Failed(SendError::Permanent("notification is unreadable".to_owned()))
+}
+
+/// Delay before the next attempt, in milliseconds.
+fn backoff_ms(attempts: i64, retry_after: Option<Duration>) -> i64 {
+    let doublings = u32::try_from(attempts).unwrap_or(MAX_BACKOFF_DOUBLINGS).min(MAX_BACKOFF_DOUBLINGS);
+    let backoff_ms = INITIAL_BACKOFF_MS.saturating_mul(1 << doublings).min(MAX_BACKOFF_MS);
+    let requested_ms = retry_after.map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+    backoff_ms.max(requested_ms.map_or(0, |delay_ms| delay_ms.min(MAX_RETRY_AFTER_MS)))
+}
+
+/// Body of a reminder: the same notification under a new id.
 fn with_new_id(body: &str) -> String {
     match serde_json::from_str::<Notification>(body) {
-        Ok(message) => super::definitions::to_json(&Notification {
+        Ok(notification) => to_json(&Notification {
             id: Uuid::now_v7(),
             reason: NotificationReason::Reminder,
-            ..message
+            ..notification
         }),
         Err(_) => body.to_owned(),
     }

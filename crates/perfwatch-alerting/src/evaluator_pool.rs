@@ -1,341 +1,308 @@
-//! The watch of each host: fed with what is accepted, in order. A host that is new, or whose
-//! rules changed, is cold: its past is replayed first, as far as its rules look back, so that an
-//! average is one and a restart forgets nothing.
+//! One evaluator per host; new or changed hosts are rehydrated by replaying history.
+//!
+//! A replay covers as much history as the rules of the host need, so that averages are complete and a
+//! restart loses no state. Until then the evaluator is *stale* and observes nothing.
 
-use super::{ActiveIncidents, AlertDefinitions, Alerting, HostTransition};
-use perfwatch_live::host_registry::Heartbeat;
-use perfwatch_model::{HostId, Snapshot, limits};
+use crate::evaluator_slots::{EvaluatorSlots, HostSlot, lock_slot};
+use crate::replay;
+use crate::state::AlertingState;
+use crate::transition::{HostTransition, hub_host_id};
+use perfwatch_auth::AuthDirectory;
+use perfwatch_history::History;
+use perfwatch_live::LiveFeed;
+use perfwatch_live::host_registry::{Heartbeat, HostRegistry};
+use perfwatch_model::{Clock, HostId, Snapshot};
 use perfwatch_rules::Rule;
-use perfwatch_rules::alert_instance::{ResolveReason, TransitionEvent, TransitionKind};
+use perfwatch_rules::alert_instance::{ResolveReason, TransitionEvent};
 use perfwatch_rules::condition::HubMetric;
-use perfwatch_rules::host_evaluator::{HostEvaluator, LOAD_PER_CORE_INPUTS, retain_active_transitions};
-use perfwatch_store::{BlockContent, StoreError};
-use perfwatch_tsdb::{Projection, SeriesSelector, Tier};
+use perfwatch_rules::host_evaluator::{HostEvaluator, retain_active_transitions};
+use perfwatch_store::StoreError;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tokio::sync::Notify;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-/// What memory holds of the past, less what may be on its way out.
-const IN_MEMORY_REPLAY_MS: i64 = limits::RECENT_WINDOW_MS - 30_000;
-/// Rules that look back further than this are warmed by minutes: 500,000 ticks are no answer to a
-/// question about days.
-const MAX_RAW_REPLAY_MS: i64 = 12 * 3_600_000;
+/// Maximum number of hosts whose history is replayed concurrently.
+const MAX_CONCURRENT_REPLAYS: usize = 4;
+/// Delay before a failed replay is retried.
+const REPLAY_RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Upper limit of the interval that extends the grace period of an agent. An agentless host has no limit.
+const MAX_AGENT_SLACK_INTERVAL_MS: i64 = 3_600_000;
+/// Minimum slack, of two intervals, that extends the grace period. Shorter intervals need none.
+const MIN_SLACK_MS: i64 = 20_000;
 
-#[derive(Default)]
-struct HostSlot {
-    evaluator: HostEvaluator,
-    /// [`Watches::wanted`] when its rules were set; another one, and it is cold.
-    revision: i64,
-    /// Told, and not written down yet.
-    queued_transitions: usize,
-    /// What is older than this was judged before, here or by the hub that ran here last.
-    evaluated_until_ms: i64,
+/// Components of an [`EvaluatorPool`].
+pub(crate) struct EvaluatorDeps {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) directory: Arc<AuthDirectory>,
+    pub(crate) hosts: Arc<HostRegistry>,
+    pub(crate) live_feed: Arc<LiveFeed>,
+    pub(crate) history: Arc<History>,
+    pub(crate) state: Arc<AlertingState>,
 }
 
-/// All of them.
-#[derive(Default)]
-pub(super) struct EvaluatorPool {
-    hosts: RwLock<HashMap<HostId, Arc<Mutex<HostSlot>>>>,
-    /// Rises when rules, tags or the board changed under the watches.
-    target_revision: AtomicI64,
-    stale_hosts: Mutex<HashSet<HostId>>,
-    /// There are cold ones.
-    pub(super) stale_notify: Notify,
-}
-
-fn lock(host: &Mutex<HostSlot>) -> MutexGuard<'_, HostSlot> {
-    host.lock().unwrap_or_else(PoisonError::into_inner)
+/// Evaluators of all hosts and of the hub itself. Emits transitions through a channel.
+pub(crate) struct EvaluatorPool {
+    deps: EvaluatorDeps,
+    slots: EvaluatorSlots,
+    transitions_tx: mpsc::Sender<HostTransition>,
+    /// Start of this hub: silence before it does not count. Milliseconds since 1970.
+    started_ms: i64,
+    /// Latest time at which the hub could not ingest: silence before it does not count.
+    ingest_blocked_until_ms: AtomicI64,
 }
 
 impl EvaluatorPool {
-    fn host(&self, id: HostId) -> Arc<Mutex<HostSlot>> {
-        if let Some(host) = self.hosts.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
-            return host.clone();
-        }
-        self.hosts.write().unwrap_or_else(PoisonError::into_inner).entry(id).or_default().clone()
-    }
-
-    fn target_revision(&self) -> i64 {
-        // Above 0, so that a new host is cold.
-        self.target_revision.load(Ordering::Acquire) + 1
-    }
-
-    /// All hosts look whether their rules are still theirs.
-    pub(super) fn invalidate_all(&self) {
-        self.target_revision.fetch_add(1, Ordering::AcqRel);
-        let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
-        self.stale_hosts.lock().unwrap_or_else(PoisonError::into_inner).extend(hosts.keys());
-        self.stale_notify.notify_one();
-    }
-
-    /// One host is looked at anew.
-    pub(super) fn invalidate(&self, id: HostId) {
-        lock(&self.host(id)).revision = 0;
-        self.mark_stale(id);
-    }
-
-    /// It is looked at soon.
-    pub(super) fn mark_stale(&self, id: HostId) {
-        self.stale_hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-        self.stale_notify.notify_one();
-    }
-
-    /// Those that are cold.
-    pub(super) fn drain_stale(&self) -> Vec<HostId> {
-        std::mem::take(&mut *self.stale_hosts.lock().unwrap_or_else(PoisonError::into_inner))
-            .into_iter()
-            .collect()
-    }
-
-    /// What was told of these is written down.
-    pub(super) fn on_persisted(&self, hosts: impl Iterator<Item = HostId>) {
-        for id in hosts {
-            let host = self.host(id);
-            let mut host = lock(&host);
-            host.queued_transitions = host.queued_transitions.saturating_sub(1);
+    pub(crate) fn new(deps: EvaluatorDeps, transitions_tx: mpsc::Sender<HostTransition>) -> Self {
+        Self {
+            started_ms: deps.clock.wall_ms(),
+            deps,
+            slots: EvaluatorSlots::default(),
+            transitions_tx,
+            ingest_blocked_until_ms: AtomicI64::new(0),
         }
     }
 
-    /// What a host sent until now was judged by who ran here before.
-    pub(super) fn set_evaluated_until(&self, id: HostId, until_ms: i64) {
-        lock(&self.host(id)).evaluated_until_ms = until_ms;
+    /// Queues all known hosts and the hub itself for rehydration, including hosts that send no data.
+    pub(crate) fn rehydrate_all(&self) {
+        for host in self.deps.hosts.list() {
+            let id = host.record.id;
+            // Data from before this start was evaluated by the previous run.
+            let recent = self.deps.live_feed.recent(id, self.now_ms());
+            let newest_ms = recent.last().map(|row| row.snapshot.at_ms).max(host.record.last_snapshot_ms);
+            lock_slot(&self.slots.slot(id)).evaluated_until_ms = newest_ms.unwrap_or_default();
+            self.slots.invalidate(id);
+        }
+        self.slots.invalidate(hub_host_id());
     }
 
-    /// Forgets a host.
-    pub(super) fn remove(&self, id: HostId) {
-        self.hosts.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    /// Invalidates all evaluators after a change of rules or tags.
+    pub(crate) fn invalidate_all(&self) {
+        self.slots.invalidate_all();
     }
-}
 
-impl Alerting {
-    /// The watch of a host, if it is warm.
-    fn with_current(&self, id: HostId, look: impl FnOnce(&mut HostEvaluator, &mut Vec<TransitionEvent>)) {
-        let host = self.evaluators.host(id);
-        let mut host = lock(&host);
-        if host.revision != self.evaluators.target_revision() {
-            self.evaluators.mark_stale(id);
+    /// Invalidates the evaluator of a host after a change of its firing alerts.
+    pub(crate) fn invalidate(&self, host: HostId) {
+        self.slots.invalidate(host);
+    }
+
+    /// Records that a transition of each given host was persisted.
+    pub(crate) fn on_persisted(&self, hosts: impl Iterator<Item = HostId>) {
+        for host in hosts {
+            let slot = self.slots.slot(host);
+            let mut slot = lock_slot(&slot);
+            slot.queued_transitions = slot.queued_transitions.saturating_sub(1);
+        }
+    }
+
+    /// Excludes the time before `until_ms` from the silence of all hosts.
+    pub(crate) fn set_ingest_blocked_until(&self, until_ms: i64) {
+        self.ingest_blocked_until_ms.store(until_ms, Ordering::Relaxed);
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.deps.clock.wall_ms()
+    }
+
+    /// Runs an evaluation if the evaluator of the host is current; queues the host otherwise.
+    fn with_current(
+        &self,
+        host: HostId,
+        evaluate: impl FnOnce(&mut HostEvaluator, &mut Vec<TransitionEvent>),
+    ) {
+        let slot = self.slots.slot(host);
+        let mut slot = lock_slot(&slot);
+        if slot.revision != self.slots.target_revision() {
+            self.slots.mark_stale(host);
             return;
         }
-        let mut told = Vec::new();
-        look(&mut host.evaluator, &mut told);
-        self.emit(id, &mut host, told);
+        let mut events = Vec::new();
+        evaluate(&mut slot.evaluator, &mut events);
+        self.emit(host, &mut slot, events);
     }
 
-    /// Takes in what was just accepted and published.
-    pub fn observe(&self, id: HostId, snapshot: &Snapshot, skew_ms: Option<i64>) {
-        let lag_ms = self.observation_age_ms(snapshot, skew_ms);
-        self.with_current(id, |watch, told| watch.observe(snapshot, skew_ms, lag_ms, told));
+    /// Evaluates an accepted and published snapshot. Callers hold the append lock of the host, so that
+    /// its snapshots arrive in order.
+    pub(crate) fn observe(&self, host: HostId, snapshot: &Snapshot, skew_ms: Option<i64>) {
+        let age_ms = self.observation_age_ms(snapshot, skew_ms);
+        self.with_current(host, |evaluator, events| evaluator.observe(snapshot, skew_ms, age_ms, events));
     }
 
+    /// Age of a snapshot by the clock of the hub.
     fn observation_age_ms(&self, snapshot: &Snapshot, skew_ms: Option<i64>) -> i64 {
         self.now_ms().saturating_sub(snapshot.at_ms.saturating_sub(skew_ms.unwrap_or_default()))
     }
 
-    /// On to be written down; where that is not possible, the host is looked at anew.
-    fn emit(&self, id: HostId, host: &mut HostSlot, told: Vec<TransitionEvent>) {
-        for told in told {
-            if self.transitions_tx.try_send(HostTransition { host: id, event: told }).is_err() {
-                // What was told is forgotten with the watch; the replay tells it again.
-                (host.evaluator, host.revision) = (HostEvaluator::default(), 0);
-                self.evaluators.mark_stale(id);
+    /// Queues transitions for the incident service. If the queue is full, the evaluator is discarded:
+    /// its replay emits the transitions again.
+    fn emit(&self, host: HostId, slot: &mut HostSlot, events: Vec<TransitionEvent>) {
+        for event in events {
+            if self.transitions_tx.try_send(HostTransition { host, event }).is_err() {
+                slot.discard_evaluator();
+                self.slots.mark_stale(host);
                 return;
             }
-            host.queued_transitions += 1;
+            slot.queued_transitions += 1;
         }
     }
 
-    /// A host is no more: what was wrong with it is over.
-    pub fn remove_host(&self, id: HostId) {
-        self.evaluators.remove(id);
-        let state = self.snapshot();
-        for alert in state.incidents.host_alerts(id) {
-            // Where there is no room now, it is found again by the next look for hosts that are gone.
-            let told =
-                orphaned_transition(&state.definitions, &alert, ResolveReason::HostDeleted, self.now_ms());
-            let _ = self.transitions_tx.try_send(HostTransition { host: id, event: told });
+    /// Removes the evaluator of a deleted host and resolves its alerts.
+    pub(crate) fn remove_host(&self, host: HostId) {
+        self.slots.remove(host);
+        let state = self.deps.state.snapshot();
+        for alert in state.incidents.host_alerts(host) {
+            let reason = ResolveReason::HostDeleted;
+            let event = replay::orphaned_transition(&state.definitions, &alert, reason, self.now_ms());
+            // If the queue is full, `resolve_removed_hosts` finds the alert again.
+            let _ = self.transitions_tx.try_send(HostTransition { host, event });
         }
     }
 
-    /// How long each host has been silent, as far as any hub heard from it.
-    pub(super) fn observe_no_data(&self, elsewhere: &HashMap<HostId, i64>) {
+    /// Resolves the alerts of hosts that this or another hub deleted.
+    pub(crate) fn resolve_removed_hosts(&self, hosts: &HashSet<HostId>) {
+        let state = self.deps.state.snapshot();
+        for host in state.incidents.hosts().filter(|host| !host.0.is_nil() && !hosts.contains(host)) {
+            self.remove_host(host);
+        }
+    }
+
+    /// Evaluates the `no_data` rules of all hosts. `last_seen_by_peers` contains when other hubs
+    /// received data of a host.
+    pub(crate) fn observe_no_data(&self, last_seen_by_peers: &HashMap<HostId, i64>) {
         let now_ms = self.now_ms();
-        let listens_ms = self.started_ms.max(self.ingest_blocked_until_ms.load(Ordering::Relaxed));
-        for Heartbeat { host: id, last_seen_ms: seen_ms, interval_ms, is_agentless: planned } in
-            self.deps.hosts.heartbeats()
-        {
-            let heard_ms = seen_ms.max(elsewhere.get(&id).copied());
-            let heard = heard_ms.is_some_and(|at| at >= listens_ms);
-            // An agent that sends every quarter of an hour is not silent after a minute.
-            let most_ms = if planned { i64::MAX } else { 3_600_000 };
-            let slack_ms = 2 * i64::from(interval_ms).min(most_ms);
-            let slack_ms = if slack_ms > 20_000 { slack_ms } else { 0 };
-            let silent_ms = now_ms - heard_ms.unwrap_or_default().max(listens_ms) - slack_ms;
-            self.with_current(id, |watch, told| watch.observe_no_data(silent_ms.max(0), heard, now_ms, told));
+        let receiving_since_ms = self.started_ms.max(self.ingest_blocked_until_ms.load(Ordering::Relaxed));
+        for Heartbeat { host, last_seen_ms, interval_ms, is_agentless } in self.deps.hosts.heartbeats() {
+            let last_seen_ms = last_seen_ms.max(last_seen_by_peers.get(&host).copied());
+            let has_reported = last_seen_ms.is_some_and(|at_ms| at_ms >= receiving_since_ms);
+            // A host that sends every quarter of an hour is not silent after a minute.
+            let max_interval_ms = if is_agentless { i64::MAX } else { MAX_AGENT_SLACK_INTERVAL_MS };
+            let slack_ms = 2 * i64::from(interval_ms).min(max_interval_ms);
+            let slack_ms = if slack_ms > MIN_SLACK_MS { slack_ms } else { 0 };
+            let since_ms = last_seen_ms.unwrap_or_default().max(receiving_since_ms);
+            let silent_ms = (now_ms - since_ms - slack_ms).max(0);
+            self.with_current(host, |evaluator, events| {
+                evaluator.observe_no_data(silent_ms, has_reported, now_ms, events);
+            });
         }
     }
 
-    /// The hub's own figures.
-    pub(super) fn observe_hub(&self, figures: &[(HubMetric, f64)]) {
+    /// Evaluates the `hub` rules.
+    pub(crate) fn observe_hub(&self, metrics: &[(HubMetric, f64)]) {
         let now_ms = self.now_ms();
-        self.with_current(super::hub_host_id(), |watch, told| watch.observe_hub(figures, now_ms, told));
+        self.with_current(hub_host_id(), |evaluator, events| evaluator.observe_hub(metrics, now_ms, events));
     }
 
-    /// Sets the rules of a host, and replays its past where they need it.
-    pub(super) async fn rehydrate(self: &Arc<Self>, id: HostId) -> Result<(), StoreError> {
-        let wanted = self.evaluators.target_revision();
-        let host = self.evaluators.host(id);
-        let rules =
-            self.snapshot().definitions.rules_for_host(id.0, self.deps.directory.snapshot().host_tags(id));
-        {
-            let known = lock(&host);
-            if known.revision == wanted {
+    /// Rehydrates stale hosts until shutdown.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.slots.wait_for_stale() => {}
+            }
+            let mut stale_hosts = self.slots.drain_stale().into_iter();
+            let (mut replays, mut failed_hosts) = (JoinSet::new(), Vec::new());
+            loop {
+                while replays.len() < MAX_CONCURRENT_REPLAYS
+                    && let Some(host) = stale_hosts.next()
+                {
+                    let pool = self.clone();
+                    replays.spawn(async move { (host, pool.rehydrate(host).await) });
+                }
+                match replays.join_next().await {
+                    None => break,
+                    Some(Ok((host, Err(error)))) => {
+                        tracing::debug!(%host, %error, "failed to replay the history of a host; retrying");
+                        failed_hosts.push(host);
+                    }
+                    Some(_) => {}
+                }
+                if stop.is_cancelled() {
+                    return;
+                }
+            }
+            if !failed_hosts.is_empty() {
+                tokio::time::sleep(REPLAY_RETRY_DELAY).await;
+                failed_hosts.into_iter().for_each(|host| self.slots.mark_stale(host));
+            }
+        }
+    }
+
+    /// Sets the current rules of a host, and replays its history if new rules need it.
+    async fn rehydrate(self: &Arc<Self>, host: HostId) -> Result<(), StoreError> {
+        let target_revision = self.slots.target_revision();
+        let slot = self.slots.slot(host);
+        let auth_snapshot = self.deps.directory.snapshot();
+        let state = self.deps.state.snapshot();
+        let rules = state.definitions.rules_for_host(host.0, auth_snapshot.host_tags(host));
+        let required_ms = {
+            let slot = lock_slot(&slot);
+            if slot.revision == target_revision {
                 return Ok(());
             }
-            // What is on its way into the books is not there yet: a moment later it is.
-            if known.queued_transitions > 0 {
+            // The incidents do not contain queued transitions yet.
+            if slot.queued_transitions > 0 {
                 return Err(StoreError::Unavailable(
                     "alert transitions of this host are still being persisted; retry".to_owned(),
                 ));
             }
-        }
-        let needs = lock(&host).evaluator.required_replay_ms(&rules);
-        let rows = match needs {
-            None => Vec::new(),
-            Some(looks_back_ms) => self.load_replay_rows(id, &rules, looks_back_ms).await?,
+            slot.evaluator.required_replay_ms(&rules)
         };
-        let alerting = self.clone();
-        perfwatch_history::run_blocking(move || alerting.replay(id, &host, rules, &rows, wanted)).await
+        let rows = match required_ms {
+            None => Vec::new(),
+            Some(lookback_ms) => {
+                let history = &self.deps.history;
+                replay::load_replay_rows(history, host, &rules, self.now_ms(), lookback_ms).await?
+            }
+        };
+        let pool = self.clone();
+        let replay = move || pool.replay(host, &slot, rules, &rows, target_revision);
+        perfwatch_history::run_blocking(replay).await
     }
 
-    /// With the rules and rows of a host, its watch is warm again.
+    /// Makes the evaluator of a host current: sets its rules, restores firing alerts, and observes the
+    /// stored rows and then the recent window.
     fn replay(
         &self,
-        id: HostId,
-        host: &Mutex<HostSlot>,
+        host: HostId,
+        slot: &Mutex<HostSlot>,
         rules: Vec<Arc<Rule>>,
         rows: &[Arc<Snapshot>],
-        wanted: i64,
+        target_revision: i64,
     ) {
-        let skew_ms = self.deps.hosts.get(id).and_then(|host| host.clock_skew_ms);
+        let skew_ms = self.deps.hosts.get(host).and_then(|host| host.clock_skew_ms);
         let now_ms = self.now_ms();
-        let (mut watch, known_ms) = {
-            let mut host = lock(host);
-            if host.queued_transitions > 0 {
-                self.evaluators.mark_stale(id);
+        let (mut evaluator, evaluated_until_ms) = {
+            let mut slot = lock_slot(slot);
+            if slot.queued_transitions > 0 {
+                self.slots.mark_stale(host);
                 return;
             }
-            // Nobody else looks at the watch of a cold host.
-            host.revision = 0;
-            (std::mem::take(&mut host.evaluator), host.evaluated_until_ms)
+            // Revision 0 makes the slot stale: nothing else uses its evaluator during the replay.
+            slot.revision = 0;
+            (std::mem::take(&mut slot.evaluator), slot.evaluated_until_ms)
         };
-        let known_ms = known_ms.max(watch.last_ms());
-        let (mut told, mut replayed) = (Vec::new(), Vec::new());
-        let state = self.snapshot();
-        watch.set_rules(rules, now_ms, &mut told);
-        told.extend(restore_firing(&mut watch, &state.definitions, &state.incidents, id, now_ms));
+        let evaluated_until_ms = evaluated_until_ms.max(evaluator.last_ms());
+        let (mut events, mut replayed) = (Vec::new(), Vec::new());
+        evaluator.set_rules(rules, now_ms, &mut events);
+        let state = self.deps.state.snapshot();
+        events.extend(replay::restore_firing(&mut evaluator, &state, host, now_ms));
         for row in rows {
-            watch.observe(row, skew_ms, self.observation_age_ms(row, skew_ms), &mut replayed);
+            evaluator.observe(row, skew_ms, self.observation_age_ms(row, skew_ms), &mut replayed);
         }
-        let until_ms = rows.last().map_or(i64::MIN, |row| row.at_ms);
-        let mut host = lock(host);
-        // From here on nothing slips by: what is published next waits for this lock.
-        let recent = self.deps.live_feed.recent(id, now_ms);
-        for row in recent.iter().map(|accepted| &accepted.snapshot).filter(|row| row.at_ms > until_ms) {
-            watch.observe(row, skew_ms, self.observation_age_ms(row, skew_ms), &mut replayed);
+        let loaded_until_ms = rows.last().map_or(i64::MIN, |row| row.at_ms);
+        let mut slot = lock_slot(slot);
+        // Snapshots published from here on wait for the lock of the slot, so that none is missed.
+        let recent = self.deps.live_feed.recent(host, now_ms);
+        let recent = recent.iter().map(|published| &published.snapshot);
+        for row in recent.filter(|row| row.at_ms > loaded_until_ms) {
+            evaluator.observe(row, skew_ms, self.observation_age_ms(row, skew_ms), &mut replayed);
         }
-        retain_active_transitions(&mut replayed, known_ms);
-        told.extend(replayed);
-        (host.evaluator, host.revision) = (watch, wanted);
-        self.emit(id, &mut host, told);
-    }
-
-    /// Rows of the past with what rules look at, in the order of their time.
-    async fn load_replay_rows(
-        &self,
-        id: HostId,
-        rules: &[Arc<Rule>],
-        looks_back_ms: i64,
-    ) -> Result<Vec<Arc<Snapshot>>, StoreError> {
-        if looks_back_ms <= IN_MEMORY_REPLAY_MS {
-            return Ok(Vec::new());
-        }
-        let from_ms = self.now_ms().saturating_sub(looks_back_ms);
-        let name = |metric: &str| SeriesSelector { metric: metric.to_owned(), instance: None };
-        let mut names: HashSet<SeriesSelector> =
-            rules.iter().filter_map(|rule| Some(name(rule.condition.selector()?.0))).collect();
-        names.extend(LOAD_PER_CORE_INPUTS.map(name));
-        let wanted = Projection { sequences: true, ..Projection::of_series(names.into_iter().collect()) };
-        let tier = if looks_back_ms > MAX_RAW_REPLAY_MS { Tier::Minute } else { Tier::Raw };
-        let joined = self.deps.history.read(id, tier, (from_ms, i64::MAX), &Arc::new(wanted)).await?;
-        let gather = move || {
-            let mut rows: Vec<Arc<Snapshot>> =
-                joined.unsealed.iter().flat_map(|table| table.snapshots()).collect();
-            for piece in &joined.sealed.slices {
-                match &piece.content {
-                    Ok(BlockContent::Raw(table)) => rows.extend(table.snapshots()),
-                    Ok(BlockContent::Buckets(buckets)) => {
-                        rows.extend((0..buckets.start_ms.len()).map(|row| {
-                            Arc::new(perfwatch_history::read::bucket_snapshot(buckets, row, piece.block.tier))
-                        }))
-                    }
-                    Err(_) => {}
-                }
-            }
-            rows.retain(|row| row.at_ms >= from_ms);
-            rows.sort_by_key(|row| row.at_ms);
-            rows
-        };
-        perfwatch_history::run_blocking(gather).await
-    }
-
-    /// Alerts whose host is no more, whichever hub removed it, end.
-    pub(super) fn resolve_removed_hosts(&self, hosts: &HashSet<HostId>) {
-        let state = self.snapshot();
-        for id in state.incidents.hosts().filter(|id| !id.0.is_nil() && !hosts.contains(id)) {
-            self.remove_host(id);
-        }
-    }
-}
-
-/// What is known to fire fires here too, and nothing else does; what no rule asks for any more ends.
-fn restore_firing(
-    watch: &mut HostEvaluator,
-    asked: &AlertDefinitions,
-    board: &ActiveIncidents,
-    id: HostId,
-    now_ms: i64,
-) -> Vec<TransitionEvent> {
-    let firing = board.host_alerts(id);
-    watch.retain_firing(|track| {
-        firing.iter().any(|alert| alert.rule == track.rule.id && alert.body.instance == *track.instance)
-    });
-    let mut told = Vec::new();
-    for alert in firing {
-        let times = (alert.body.pending_since_ms, alert.fired_ms);
-        if !watch.restore(alert.rule, &alert.body.instance, times, alert.body.peak_value) {
-            told.push(orphaned_transition(asked, &alert, ResolveReason::RuleDeleted, now_ms));
-        }
-    }
-    told
-}
-
-/// The end of an alert that nobody looks after any more.
-fn orphaned_transition(
-    asked: &AlertDefinitions,
-    alert: &super::Alert,
-    why: ResolveReason,
-    now_ms: i64,
-) -> TransitionEvent {
-    let rule = asked.rule(alert.rule).cloned().unwrap_or_else(|| Arc::new(alert.reconstruct_rule()));
-    TransitionEvent {
-        rule,
-        instance: alert.body.instance.as_str().into(),
-        kind: TransitionKind::Resolved(why),
-        pending_since_ms: alert.body.pending_since_ms,
-        fired_ms: alert.fired_ms,
-        observed_at_ms: now_ms,
-        value: None,
-        peak_value: alert.body.peak_value,
+        retain_active_transitions(&mut replayed, evaluated_until_ms);
+        events.extend(replayed);
+        (slot.evaluator, slot.revision) = (evaluator, target_revision);
+        self.emit(host, &mut slot, events);
     }
 }

@@ -1,341 +1,328 @@
-//! What the hub tells people of by itself. The walk: [`Alerting::observe`] takes each accepted
-//! snapshot to its host's watch ([`watches`]); what fires or ends is explained ([`explain`]),
-//! joins an incident on the [`board`] and is written down with its messages in one commit
-//! ([`record`]); [`dispatch`] brings the messages out. [`asked`] holds what people ask for,
-//! [`sealed`] keeps what lets one into a channel to itself, [`tasks`] does what time alone changes,
-//! [`backtest`] says what a rule would have done.
+//! Alerting: evaluates rules on accepted snapshots, maintains incidents, delivers notifications.
+//!
+//! [`Alerting`] owns the services. `EvaluatorPool` evaluates each snapshot and emits transitions through
+//! a channel; `IncidentService`, the only writer, turns them into incidents, timeline and outbox;
+//! `NotificationDispatcher` delivers the outbox. `Timers` drives what depends on time only, and
+//! `Backtester` runs rules over stored history.
 
 mod active_incidents;
 pub mod backtester;
 mod channel_secrets;
 mod definitions;
+mod deps;
 mod dispatcher;
 mod evaluator_pool;
+mod evaluator_slots;
 mod explain;
+mod incident_batch;
 mod incident_service;
+mod metrics;
 mod notification_builder;
+mod outbox_writer;
+mod replay;
+mod revalidation;
+mod sender;
+mod state;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod timers;
+mod transition;
 
-pub use active_incidents::{ActiveIncidents, Alert, OpenIncident};
+pub use active_incidents::{ActiveIncidents, Alert, AlertBody, OpenIncident, can_view, open_incident_counts};
 pub use definitions::{AlertDefinitions, MAX_CHANNELS, MAX_RULES, MAX_SILENCES, to_json};
+pub use deps::AlertingDeps;
+pub use metrics::AlertingMetrics;
+pub use state::{AlertingSnapshot, StateChange};
 
-use evaluator_pool::EvaluatorPool;
-use perfwatch_auth::AuthDirectory;
-use perfwatch_auth::encryption::Keyring;
-use perfwatch_history::History;
-use perfwatch_live::LiveFeed;
-use perfwatch_live::host_registry::HostRegistry;
-use perfwatch_model::{Catalog, Clock, HostId};
-use perfwatch_rules::alert_instance::TransitionEvent;
+use backtester::{BacktestResult, Backtester};
+use channel_secrets::ChannelSecrets;
+use dispatcher::NotificationDispatcher;
+use evaluator_pool::{EvaluatorDeps, EvaluatorPool};
+use explain::AlertExplainer;
+use incident_batch::BatchContext;
+use incident_service::{IncidentDeps, IncidentService};
+use notification_builder::NotificationBuilder;
+use outbox_writer::OutboxWriter;
+use perfwatch_auth::encryption::DecryptError;
+use perfwatch_model::{HostId, Snapshot};
+use perfwatch_rules::channel::Channel;
 use perfwatch_rules::incident::NotificationReason;
-use perfwatch_rules::notification::{Notification, Notifier};
+use perfwatch_rules::notification::{Notification, Notifier, SendError};
+use perfwatch_rules::rule::Rule;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::incidents::{IncidentEventRow, IncidentRow};
-use perfwatch_store::outbox::Outbox;
-use perfwatch_store::revision::Revision;
-use perfwatch_store::{CommitError, SqlStatement, Store, StoreError, Write};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::registry::Registry;
-use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::{Mutex, Notify, Semaphore, mpsc, watch};
+use perfwatch_store::{CommitError, Store, StoreError};
+use revalidation::Revalidator;
+use sender::NotificationSender;
+use state::AlertingState;
+use std::sync::Arc;
+use timers::Timers;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use transition::TRANSITION_QUEUE_CAPACITY;
 use uuid::Uuid;
 
-/// What became of alerts at one host, on its way to be written down.
-pub struct HostTransition {
-    host: HostId,
-    event: TransitionEvent,
-}
-
-/// Told things that wait to be written down: of more, hosts are looked at anew later.
-const TRANSITION_QUEUE_CAPACITY: usize = 50_000;
-
-/// The room's doors to the rest of the hub.
-pub struct AlertingDeps {
-    pub store: Arc<dyn Store>,
-    pub clock: Arc<dyn Clock>,
-    pub catalog: Arc<Catalog>,
-    pub directory: Arc<AuthDirectory>,
-    pub hosts: Arc<HostRegistry>,
-    pub live_feed: Arc<LiveFeed>,
-    pub history: Arc<History>,
-    pub notifier: Arc<dyn Notifier>,
-    pub keyring: Arc<Keyring>,
-    /// The hub's own address, for links; `public_url` where it is set.
-    pub base_url: String,
-}
-
-/// Counted for the hub's own metrics.
-#[derive(Clone, Default)]
-pub struct AlertingMetrics {
-    pub alerts_fired: Counter,
-    pub alerts_resolved: Counter,
-    pub sent: Counter,
-    pub notification_retries: Counter,
-    pub dead: Counter,
-}
-
-impl AlertingMetrics {
-    pub fn register(&self, r: &mut Registry) {
-        r.register("alerts_fired", "Alerts that started firing.", self.alerts_fired.clone());
-        r.register("alerts_resolved", "Alerts that were resolved.", self.alerts_resolved.clone());
-        r.register("messages_sent", "Messages that channels took", self.sent.clone());
-        r.register(
-            "messages_failed",
-            "Delivery attempts that failed and are retried.",
-            self.notification_retries.clone(),
-        );
-        r.register("messages_dead", "Messages that were given up", self.dead.clone());
-    }
-}
-
-/// What everyone reads, as of one moment.
-#[derive(Default)]
-pub struct AlertingSnapshot {
-    pub definitions: AlertDefinitions,
-    pub incidents: ActiveIncidents,
-}
-
-/// Alerts.
+/// Façade of the alerting services.
 pub struct Alerting {
-    deps: AlertingDeps,
-    metrics: AlertingMetrics,
-    state: RwLock<Arc<AlertingSnapshot>>,
-    evaluators: EvaluatorPool,
-    transitions_tx: mpsc::Sender<HostTransition>,
-    transitions_rx: Mutex<Option<mpsc::Receiver<HostTransition>>>,
-    /// How often [`Counted::Alerts`] was changed when the state was read; held while it changes.
-    write_lock: Mutex<i64>,
-    /// There is a message to bring out.
-    wake: Notify,
-    /// Rises whenever the state changes.
-    changes_tx: watch::Sender<u64>,
-    /// When it began to listen, by the hub's clock: what was not heard since is not silent yet.
-    started_ms: i64,
-    /// Until when it could take nothing in.
-    ingest_blocked_until_ms: AtomicI64,
-    /// Bounds how many back-tests run at one time.
-    permits: Semaphore,
-}
-
-/// What stands for the hub where hosts stand.
-fn hub_host_id() -> HostId {
-    HostId(Uuid::nil())
-}
-
-/// A change of the state, with all that is written in its commit.
-#[derive(Default)]
-pub struct StateChange {
-    pub definitions: Option<AlertDefinitions>,
-    pub incidents: Option<ActiveIncidents>,
-    pub statements: Vec<SqlStatement>,
+    store: Arc<dyn Store>,
+    notifier: Arc<dyn Notifier>,
+    state: Arc<AlertingState>,
+    evaluators: Arc<EvaluatorPool>,
+    incidents: Arc<IncidentService>,
+    dispatcher: Arc<NotificationDispatcher>,
+    timers: Arc<Timers>,
+    secrets: Arc<ChannelSecrets>,
+    backtester: Backtester,
 }
 
 impl Alerting {
-    /// Reads what the store has; a new store gets the built-in rules.
-    pub async fn open(rooms: AlertingDeps, counts: AlertingMetrics) -> Result<Arc<Self>, StoreError> {
-        let begin = definitions::insert_defaults(&*rooms.store).await?;
-        match rooms.store.commit(begin).await {
-            // Another hub begins at the same moment.
+    /// Creates the services and loads their state. A new store gets the built-in rules.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the store is unavailable.
+    pub async fn open(deps: AlertingDeps, metrics: AlertingMetrics) -> Result<Arc<Self>, StoreError> {
+        let defaults = definitions::insert_defaults(&*deps.store).await?;
+        match deps.store.commit(defaults).await {
+            // On a conflict, another hub created the defaults at the same time.
             Ok(()) | Err(CommitError::Conflict) => {}
             Err(CommitError::Store(error)) => return Err(error),
         }
-        let (told, to_record) = mpsc::channel(TRANSITION_QUEUE_CAPACITY);
-        let started_ms = rooms.clock.wall_ms();
-        let alerting = Self {
-            deps: rooms,
-            metrics: counts,
-            state: RwLock::default(),
-            evaluators: EvaluatorPool::default(),
-            transitions_tx: told,
-            transitions_rx: Mutex::new(Some(to_record)),
-            write_lock: Mutex::new(0),
-            wake: Notify::new(),
-            changes_tx: watch::Sender::new(0),
-            started_ms,
-            ingest_blocked_until_ms: AtomicI64::new(0),
-            permits: Semaphore::new(backtester::MAX_CONCURRENT_BACKTESTS),
+        let state: Arc<AlertingState> = Arc::default();
+        let outbox_changed: Arc<Notify> = Arc::default();
+        let (transitions_tx, transitions_rx) = mpsc::channel(TRANSITION_QUEUE_CAPACITY);
+        let evaluators = Arc::new(EvaluatorPool::new(evaluator_deps(&deps, &state), transitions_tx));
+        let builder = NotificationBuilder::new(&deps.base_url);
+        let outbox = OutboxWriter { directory: deps.directory.clone(), builder: builder.clone() };
+        let incident_deps = IncidentDeps {
+            store: deps.store.clone(),
+            clock: deps.clock.clone(),
+            history: deps.history.clone(),
+            state: state.clone(),
+            evaluators: evaluators.clone(),
+            explainer: explainer(&deps),
+            context: BatchContext {
+                hosts: deps.hosts.clone(),
+                catalog: deps.catalog.clone(),
+                outbox: outbox.clone(),
+            },
+            metrics: metrics.clone(),
+            outbox_changed: outbox_changed.clone(),
         };
-        let mut since = alerting.write_lock.lock().await;
-        alerting.reload(&mut since).await?;
-        drop(since);
-        alerting.reencrypt().await?;
-        Ok(Arc::new(alerting))
+        let incidents = Arc::new(IncidentService::open(incident_deps, transitions_rx).await?);
+        let secrets = Arc::new(ChannelSecrets::new(deps.keyring.clone()));
+        secrets.reencrypt(&incidents).await?;
+        let dispatcher = NotificationDispatcher {
+            store: deps.store.clone(),
+            clock: deps.clock.clone(),
+            incidents: incidents.clone(),
+            revalidator: Revalidator {
+                store: deps.store.clone(),
+                clock: deps.clock.clone(),
+                incidents: incidents.clone(),
+                builder: builder.clone(),
+            },
+            sender: NotificationSender { notifier: deps.notifier.clone(), secrets: secrets.clone() },
+            builder,
+            metrics,
+            wake: outbox_changed,
+        };
+        let backtester = Backtester::new(deps.clock.clone(), deps.history.clone());
+        Ok(Arc::new(Self {
+            store: deps.store.clone(),
+            notifier: deps.notifier.clone(),
+            state,
+            timers: Arc::new(timers(deps, &evaluators, &incidents, outbox)),
+            evaluators,
+            incidents,
+            dispatcher: Arc::new(dispatcher),
+            secrets,
+            backtester,
+        }))
     }
 
-    /// As of now.
+    /// Starts the tasks of all services. They run until `stop` is cancelled.
+    pub fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        self.evaluators.rehydrate_all();
+        tasks.spawn(self.incidents.clone().run(stop.clone()));
+        tasks.spawn(self.dispatcher.clone().run(stop.clone()));
+        tasks.spawn(self.evaluators.clone().run(stop.clone()));
+        tasks.spawn(self.timers.clone().run(stop.clone()));
+    }
+
+    /// Current definitions and incidents.
     pub fn snapshot(&self) -> Arc<AlertingSnapshot> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.snapshot()
     }
 
-    /// Told whenever something changed.
-    pub fn changes_tx(&self) -> watch::Receiver<u64> {
-        self.changes_tx.subscribe()
+    /// Receiver that is notified of each change of the snapshot. Its value increases with each change.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.state.subscribe()
     }
 
-    /// Who brings messages out.
+    /// Port that delivers notifications.
     pub fn notifier(&self) -> &Arc<dyn Notifier> {
-        &self.deps.notifier
+        &self.notifier
     }
 
-    /// Where things are kept.
+    /// Store of definitions, incidents and notifications.
     pub fn store(&self) -> &dyn Store {
-        &*self.deps.store
+        &*self.store
     }
 
-    /// The hub's clock.
-    pub fn now_ms(&self) -> i64 {
-        self.deps.clock.wall_ms()
+    /// Evaluates a snapshot that was accepted and published. The caller holds the append lock of the
+    /// host, so that its snapshots are evaluated in order. `skew_ms` is the offset of the host's clock.
+    pub fn observe(&self, host: HostId, snapshot: &Snapshot, skew_ms: Option<i64>) {
+        self.evaluators.observe(host, snapshot, skew_ms);
     }
 
-    fn publish(&self, state: AlertingSnapshot) {
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
-        self.changes_tx.send_modify(|revision| *revision += 1);
+    /// Stops the evaluation of a deleted host and resolves its alerts.
+    pub fn remove_host(&self, host: HostId) {
+        self.evaluators.remove_host(host);
     }
 
-    /// Reads all anew: another hub changed something.
-    async fn reload(&self, since: &mut i64) -> Result<(), StoreError> {
-        let store = &*self.deps.store;
-        // First, so that what changes meanwhile is read again.
-        let count = Revision::Alerting.get(store).await?;
-        let asked = AlertDefinitions::load(store).await?;
-        let board = ActiveIncidents::load(store, self.now_ms()).await?;
-        *since = count;
-        let before = self.snapshot();
-        let other_rules = !AlertDefinitions::same_rules(&asked, &before.definitions);
-        let touched = board.hosts_that_differ(&before.incidents);
-        self.publish(AlertingSnapshot { definitions: asked, incidents: board });
-        if other_rules {
-            self.evaluators.invalidate_all();
-        }
-        touched.into_iter().for_each(|host| self.evaluators.invalidate(host));
-        Ok(())
-    }
-
-    /// Changes the state by a plan that is made of it as it is, once more where another hub was
-    /// faster. What the plan answers is given back.
+    /// Commits and publishes a change that `build_change` derives from the current state and time, with
+    /// an audit entry. Repeats both if another hub committed first. Returns the result of
+    /// `build_change`.
     ///
     /// # Errors
-    /// What the plan refuses; a store that does not answer.
+    /// Returns the error of `build_change`, [`CommitError::Conflict`] after repeated conflicts, or
+    /// [`CommitError::Store`] if the store is unavailable.
     pub async fn update<T, E: From<CommitError>>(
         &self,
         entry: Option<AuditEntry>,
-        mut plan: impl FnMut(&AlertingSnapshot, i64) -> Result<(StateChange, T), E>,
+        build_change: impl FnMut(&AlertingSnapshot, i64) -> Result<(StateChange, T), E>,
     ) -> Result<T, E> {
-        let store = |error: StoreError| E::from(CommitError::Store(error));
-        let mut since = self.write_lock.lock().await;
-        for _ in 0..5 {
-            let state = self.snapshot();
-            let now_ms = self.now_ms();
-            let (mut planned, answer) = plan(&state, now_ms)?;
-            if planned.statements.is_empty() {
-                return Ok(answer);
-            }
-            let at = |entry: &AuditEntry| AuditEntry { at_ms: now_ms, ..entry.clone() }.insert();
-            planned.statements.extend(entry.as_ref().map(at));
-            planned.statements.push(Revision::Alerting.bump(*since));
-            let writes = planned.statements.into_iter().map(Write::Sql).collect();
-            match self.deps.store.commit(writes).await {
-                Ok(()) => {
-                    *since += 1;
-                    let asked = planned.definitions.unwrap_or_else(|| state.definitions.clone());
-                    let board = planned.incidents.unwrap_or_else(|| state.incidents.clone());
-                    let other_rules = !AlertDefinitions::same_rules(&asked, &state.definitions);
-                    self.publish(AlertingSnapshot { definitions: asked, incidents: board });
-                    if other_rules {
-                        self.evaluators.invalidate_all();
-                    }
-                    self.wake.notify_one();
-                    return Ok(answer);
-                }
-                Err(CommitError::Conflict) => self.reload(&mut since).await.map_err(store)?,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(CommitError::Conflict.into())
+        self.incidents.update(entry, build_change).await
     }
 
-    /// Changes one incident of the board, says so in its timeline, and tells people where it must.
+    /// Changes an active incident, adds an entry to its timeline, and notifies its channels if `change`
+    /// returns a reason. Returns false if the incident is not active.
     ///
     /// # Errors
-    /// What the change refuses; a store that does not answer.
+    /// Returns the error of `change`, or a [`CommitError`] as [`Self::update`].
     pub async fn update_incident<E: From<CommitError>>(
         &self,
         id: Uuid,
         entry: Option<AuditEntry>,
         change: impl Fn(&mut OpenIncident, i64) -> Result<(IncidentEventRow, Option<NotificationReason>), E>,
     ) -> Result<bool, E> {
-        let plan = |state: &AlertingSnapshot, now_ms: i64| {
-            let Some(incident) = state.incidents.incident(id) else {
-                return Ok((StateChange::default(), false));
-            };
-            let mut incident = (**incident).clone();
-            let (event, notice) = change(&mut incident, now_ms)?;
-            let mut board = state.incidents.clone();
-            let mut changes = vec![incident.to_row().upsert(), event.insert()];
-            if let Some(notice) = notice {
-                changes.extend(self.enqueue_notifications(state, &incident, (notice, 0), now_ms));
-            }
-            board.insert(incident);
-            Ok((StateChange { incidents: Some(board), statements: changes, ..StateChange::default() }, true))
-        };
-        self.update(entry, plan).await
+        self.incidents.update_incident(id, entry, change).await
     }
 
-    /// Adds to an incident's timeline.
+    /// Adds an entry to the timeline of an incident.
+    ///
+    /// # Errors
+    /// Returns a [`CommitError`] as [`Self::update`].
     pub async fn add_event(&self, event: IncidentEventRow) -> Result<(), CommitError> {
-        let plan = |_: &AlertingSnapshot, _: i64| {
-            Ok::<_, CommitError>((
-                StateChange { statements: vec![event.insert()], ..StateChange::default() },
-                (),
-            ))
-        };
-        self.update(None, plan).await
+        self.incidents.add_event(event).await
     }
 
-    /// A message that was given up is on its way again; a conflict where it is not.
-    pub async fn requeue(&self, id: i64, entry: AuditEntry) -> Result<(), CommitError> {
-        let now_ms = self.now_ms();
-        let entry = AuditEntry { at_ms: now_ms, ..entry };
-        self.deps.store.commit(vec![Outbox::requeue(id, now_ms).into(), entry.insert().into()]).await?;
-        self.wake.notify_one();
-        Ok(())
-    }
-
-    /// A message of the hub's own, that tries whether a channel is heard.
-    pub fn test_notification(&self) -> Notification {
-        notification_builder::test_notification(&self.deps.base_url, self.now_ms())
-    }
-
-    /// An incident as the channels would hear of it now.
-    pub fn example_notification(&self) -> Notification {
-        let state = self.snapshot();
-        let newest = state.incidents.iter().max_by_key(|live| live.incident.opened_ms);
-        newest.map_or_else(
-            || notification_builder::example_notification(&self.deps.base_url, self.now_ms()),
-            |live| {
-                notification_builder::build_notification(
-                    live,
-                    NotificationReason::Opened,
-                    &self.deps.base_url,
-                    self.now_ms(),
-                )
-            },
-        )
-    }
-
-    /// An incident of the books.
+    /// Loads an incident with its alerts, also if it is not active; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the store cannot be read.
     pub async fn get(&self, id: Uuid) -> Result<Option<OpenIncident>, StoreError> {
-        match IncidentRow::get(self.store(), id).await? {
-            Some(row) => self.load_with_alerts(&row).await.map(Some),
-            None => Ok(None),
-        }
+        self.incidents.get(id).await
     }
 
-    /// An incident of the books with its alerts.
+    /// Loads the alerts of an incident.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the store cannot be read.
     pub async fn load_with_alerts(&self, row: &IncidentRow) -> Result<OpenIncident, StoreError> {
-        active_incidents::load_incident(self.store(), row).await
+        self.incidents.load_with_alerts(row).await
+    }
+
+    /// Makes a failed notification pending again.
+    ///
+    /// # Errors
+    /// Returns [`CommitError::Conflict`] if the notification is not failed.
+    pub async fn requeue(&self, id: i64, entry: AuditEntry) -> Result<(), CommitError> {
+        self.dispatcher.requeue(id, entry).await
+    }
+
+    /// Sends a notification immediately, without the outbox.
+    ///
+    /// # Errors
+    /// Returns [`SendError::Retry`] if the receiver is unavailable or the settings cannot be decrypted,
+    /// [`SendError::Permanent`] if the receiver rejects the notification.
+    pub async fn send(&self, channel: &Channel, notification: &Notification) -> Result<(), SendError> {
+        self.dispatcher.send(channel, notification).await
+    }
+
+    /// Notification that tests a channel.
+    pub fn test_notification(&self) -> Notification {
+        self.dispatcher.test_notification()
+    }
+
+    /// Notification for the preview of templates: of the newest active incident, or an invented example.
+    pub fn example_notification(&self) -> Notification {
+        self.dispatcher.example_notification()
+    }
+
+    /// Encrypts the settings of a channel; `None` if the hub has no encryption key.
+    pub fn encrypt(&self, channel: &Channel) -> Option<Channel> {
+        self.secrets.encrypt(channel)
+    }
+
+    /// Decrypts the settings of a channel. Settings that are not encrypted are returned unchanged.
+    ///
+    /// # Errors
+    /// Returns a [`DecryptError`] if the hub does not have the key, or if the ciphertext is corrupt.
+    pub fn decrypt(&self, channel: &Channel) -> Result<Channel, DecryptError> {
+        self.secrets.decrypt(channel)
+    }
+
+    /// Runs a rule over a time range of several hosts, in milliseconds since 1970 with an exclusive end.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the history cannot be read.
+    pub async fn backtest(
+        &self,
+        rule: Rule,
+        hosts: Vec<HostId>,
+        range: (i64, i64),
+    ) -> Result<BacktestResult, StoreError> {
+        self.backtester.run(rule, hosts, range).await
+    }
+}
+
+fn evaluator_deps(deps: &AlertingDeps, state: &Arc<AlertingState>) -> EvaluatorDeps {
+    EvaluatorDeps {
+        clock: deps.clock.clone(),
+        directory: deps.directory.clone(),
+        hosts: deps.hosts.clone(),
+        live_feed: deps.live_feed.clone(),
+        history: deps.history.clone(),
+        state: state.clone(),
+    }
+}
+
+fn explainer(deps: &AlertingDeps) -> AlertExplainer {
+    AlertExplainer {
+        clock: deps.clock.clone(),
+        hosts: deps.hosts.clone(),
+        live_feed: deps.live_feed.clone(),
+        history: deps.history.clone(),
+    }
+}
+
+fn timers(
+    deps: AlertingDeps,
+    evaluators: &Arc<EvaluatorPool>,
+    incidents: &Arc<IncidentService>,
+    outbox: OutboxWriter,
+) -> Timers {
+    Timers {
+        store: deps.store,
+        clock: deps.clock,
+        directory: deps.directory,
+        hosts: deps.hosts,
+        history: deps.history,
+        evaluators: evaluators.clone(),
+        incidents: incidents.clone(),
+        outbox,
     }
 }

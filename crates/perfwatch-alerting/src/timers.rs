@@ -1,325 +1,310 @@
-//! What time alone changes: hosts fall silent, incidents settle, acknowledgements and silences
-//! end, old books are closed; and what other hubs changed is read.
+//! Time-driven changes: no-data alerts, flap hold, expiry of silences and acknowledgments.
+//!
+//! The timers also refresh what other hubs of the same store changed.
 
-use super::{Alert, Alerting, AlertingSnapshot, OpenIncident, StateChange, incident_service};
-use perfwatch_model::HostId;
+use crate::active_incidents::{Alert, OpenIncident};
+use crate::evaluator_pool::EvaluatorPool;
+use crate::incident_service::IncidentService;
+use crate::outbox_writer::{OutboxWriter, PendingNotice};
+use crate::state::{AlertingSnapshot, StateChange};
+use crate::timeline::timeline_event;
+use perfwatch_auth::AuthDirectory;
+use perfwatch_history::History;
+use perfwatch_live::host_registry::{Heartbeat, HostRegistry};
+use perfwatch_model::{Clock, HostId};
 use perfwatch_rules::condition::HubMetric;
 use perfwatch_rules::incident::{CloseOutcome, NotificationReason};
 use perfwatch_store::host_last_seen::HostLastSeen;
 use perfwatch_store::incidents::{IncidentEventKind, IncidentRow};
 use perfwatch_store::outbox::Outbox;
-use perfwatch_store::revision::Revision;
-use perfwatch_store::{CommitError, SqlStatement, StoreError, Write};
+use perfwatch_store::{CommitError, SqlStatement, Store, Write};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
-const HUB_METRICS_EVERY_TICKS: u64 = 5;
-const PURGE_EVERY_TICKS: u64 = 3_600;
-/// How long incidents are kept after they are over.
+/// Interval between evaluations of the `hub` rules, in ticks.
+const HUB_METRICS_INTERVAL: u64 = 5;
+/// Interval between deletions of old incidents, in ticks.
+const PURGE_INTERVAL: u64 = 3_600;
+/// Retention of resolved incidents.
 const INCIDENT_RETENTION_MS: i64 = 400 * 86_400_000;
-/// How often hubs tell each other whom they heard.
-const LAST_SEEN_SYNC_EVERY_TICKS: u64 = 10;
-/// What one hub tells of a host is at most so old when another one judges by it.
+/// Period in which failed notifications are counted for the `hub` rules.
+const FAILED_NOTIFICATION_PERIOD_MS: i64 = 86_400_000;
+/// Interval between exchanges of last-seen times with other hubs, in ticks.
+const LAST_SEEN_SYNC_INTERVAL: u64 = 10;
+/// Maximum delay of the last-seen time of another hub. Such a time counts as later by this delay.
 const LAST_SEEN_STALENESS_MS: i64 = 20_000;
-/// How often the hub that judges silence says that it is there: a lease is a write.
-const LEASE_RENEW_EVERY_TICKS: u64 = 5;
+/// Maximum number of last-seen times in a commit.
+const MAX_LAST_SEEN_ROWS: usize = 500;
+/// Interval between renewals of the lease, in ticks. Each renewal is a write.
+const LEASE_RENEW_INTERVAL: u64 = 5;
+/// Lease of the hub that evaluates `no_data` rules.
+const NO_DATA_LEASE: &str = "no_data_evaluation";
+/// Time after which another hub takes over the evaluation.
 const LEASE_MS: i64 = 15_000;
-/// A hub that did not run for so long heard nobody.
-const STALL_THRESHOLD: Duration = Duration::from_secs(4);
-const STALL_THRESHOLD_MS: i64 = 4_000;
-/// Hosts whose past is read at one time.
-const MAX_CONCURRENT_REPLAYS: usize = 4;
+/// Minimum pause between ticks, or jump of the wall clock, that counts as a stall of the hub.
+const MIN_STALL: Duration = Duration::from_secs(4);
+const MIN_STALL_MS: i64 = 4_000;
+/// Minimum number of expired incidents in memory that are pruned.
+const MIN_EXPIRED_INCIDENTS: usize = 51;
 
-/// What hubs of one database know of each other.
+/// Tasks that run each second.
+pub(crate) struct Timers {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) directory: Arc<AuthDirectory>,
+    pub(crate) hosts: Arc<HostRegistry>,
+    pub(crate) history: Arc<History>,
+    pub(crate) evaluators: Arc<EvaluatorPool>,
+    pub(crate) incidents: Arc<IncidentService>,
+    pub(crate) outbox: OutboxWriter,
+}
+
+/// Shared knowledge of the hubs of a store.
 #[derive(Default)]
 struct PeerState {
-    /// This one judges who is silent.
+    /// True while the hub holds the lease for `no_data` rules.
     evaluates_no_data: bool,
-    /// When any hub heard from a host, known a little late.
+    /// Last-seen time of each host at any hub, in milliseconds since 1970.
     last_seen_by_peers: HashMap<HostId, i64>,
 }
 
-impl Alerting {
-    /// Starts all tasks.
-    pub fn start(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
-        // Hosts that don't send any more have rules too.
-        for host in self.deps.hosts.list() {
-            let id = host.record.id;
-            // What came in before this start was judged by who ran then.
-            let newest = self.deps.live_feed.recent(id, self.now_ms()).last().map(|row| row.snapshot.at_ms);
-            self.evaluators.set_evaluated_until(id, newest.max(host.record.last_snapshot_ms).unwrap_or_default());
-            self.evaluators.invalidate(id);
-        }
-        self.evaluators.invalidate(super::hub_host_id());
-        tasks.spawn(self.clone().run_incidents(stop.clone()));
-        tasks.spawn(self.clone().run_dispatcher(stop.clone()));
-        tasks.spawn(self.clone().rehydrate_loop(stop.clone()));
-        tasks.spawn(self.clone().run_timers(stop.clone()));
-    }
+/// Reading of all clocks at a tick.
+#[derive(Clone, Copy)]
+struct ClockReading {
+    tick: Instant,
+    wall_ms: i64,
+    monotonic: Duration,
+}
 
-    async fn rehydrate_loop(self: Arc<Self>, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.evaluators.stale_notify.notified() => {}
-            }
-            let mut cold = self.evaluators.drain_stale().into_iter();
-            let (mut warming, mut again) = (tokio::task::JoinSet::new(), Vec::new());
-            loop {
-                while warming.len() < MAX_CONCURRENT_REPLAYS
-                    && let Some(id) = cold.next()
-                {
-                    let alerting = self.clone();
-                    warming.spawn(async move { (id, alerting.rehydrate(id).await) });
-                }
-                match warming.join_next().await {
-                    None => break,
-                    Some(Ok((id, Err(error)))) => {
-                        tracing::debug!(%id, %error, "failed to replay the history of a host; retrying");
-                        again.push(id);
-                    }
-                    Some(_) => {}
-                }
-                if stop.is_cancelled() {
-                    return;
-                }
-            }
-            if !again.is_empty() {
-                tokio::time::sleep(TICK_INTERVAL / 5).await;
-                again.into_iter().for_each(|id| self.evaluators.mark_stale(id));
-            }
-        }
-    }
+/// Changes of an incident at a tick.
+#[derive(Default)]
+struct IncidentAdvance {
+    statements: Vec<SqlStatement>,
+    notices: Vec<PendingNotice>,
+}
 
-    async fn run_timers(self: Arc<Self>, stop: CancellationToken) {
+impl Timers {
+    /// Runs the timers until shutdown.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut ticks = interval(TICK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut tags = self.deps.directory.subscribe();
-        let mut known_tags = self.deps.directory.snapshot();
-        let mut before = (Instant::now(), self.now_ms(), self.deps.clock.monotonic());
-        let mut shared = PeerState::default();
-        for second in 0_u64.. {
+        let mut access_changes = self.directory.subscribe();
+        let mut auth_snapshot = self.directory.snapshot();
+        let mut previous = self.read_clocks();
+        let mut peers = PeerState::default();
+        for tick in 0_u64.. {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let now = (Instant::now(), self.now_ms(), self.deps.clock.monotonic());
-            self.detect_stall(before, now);
-            before = now;
-            if tags.has_changed().unwrap_or(false) {
-                tags.mark_unchanged();
-                let now = self.deps.directory.snapshot();
-                // Other tags, other rules.
-                if now.host_tags != known_tags.host_tags {
+            let current = self.read_clocks();
+            self.detect_stall(previous, current);
+            previous = current;
+            if access_changes.has_changed().unwrap_or(false) {
+                access_changes.mark_unchanged();
+                let current = self.directory.snapshot();
+                // Tags select the rules of a host.
+                if current.host_tags != auth_snapshot.host_tags {
                     self.evaluators.invalidate_all();
                 }
-                known_tags = now;
+                auth_snapshot = current;
             }
-            if let Err(error) = self.tick(second, &mut shared).await {
-                tracing::debug!(?error, "failed to refresh alerting state; using the cached copy");
+            if let Err(error) = self.tick(tick, &mut peers).await {
+                tracing::warn!(%error, "failed to refresh alerting state; using the cached copy");
             }
         }
     }
 
-    /// A hub that did not run, or whose clock jumped, heard nobody for that: nobody was silent.
-    fn detect_stall(
-        &self,
-        (then, wall, monotonic): (Instant, i64, Duration),
-        (now, wall_now, monotonic_now): (Instant, i64, Duration),
-    ) {
-        let jumped_ms =
-            (wall_now - wall) - i64::try_from((monotonic_now - monotonic).as_millis()).unwrap_or(i64::MAX);
-        // While it takes nothing in, nobody is silent but itself.
-        let deaf = self.deps.history.ingest_blocked().is_some();
-        if deaf || now - then > STALL_THRESHOLD || jumped_ms.abs() > STALL_THRESHOLD_MS {
-            self.ingest_blocked_until_ms.store(wall_now, Ordering::Relaxed);
+    fn read_clocks(&self) -> ClockReading {
+        ClockReading {
+            tick: Instant::now(),
+            wall_ms: self.clock.wall_ms(),
+            monotonic: self.clock.monotonic(),
         }
     }
 
-    async fn tick(&self, second: u64, shared: &mut PeerState) -> Result<(), CommitError> {
-        // First, and without the store: it may be the store that is not well.
-        if second.is_multiple_of(HUB_METRICS_EVERY_TICKS) {
+    /// Excludes a stall from the silence of hosts: the hub was suspended, its wall clock jumped, or
+    /// ingestion is blocked.
+    fn detect_stall(&self, previous: ClockReading, current: ClockReading) {
+        let elapsed = current.monotonic.saturating_sub(previous.monotonic);
+        let elapsed_ms = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
+        let jump_ms = (current.wall_ms - previous.wall_ms) - elapsed_ms;
+        let is_stalled = self.history.ingest_blocked().is_some()
+            || current.tick - previous.tick > MIN_STALL
+            || jump_ms.abs() > MIN_STALL_MS;
+        if is_stalled {
+            self.evaluators.set_ingest_blocked_until(current.wall_ms);
+        }
+    }
+
+    async fn tick(&self, tick: u64, peers: &mut PeerState) -> Result<(), CommitError> {
+        // The first step does not require the store: a `hub` rule may report its failure.
+        if tick.is_multiple_of(HUB_METRICS_INTERVAL) {
             self.observe_hub_metrics().await;
         }
-        self.refresh_from_store().await?;
-        if second.is_multiple_of(LAST_SEEN_SYNC_EVERY_TICKS) {
-            self.sync_last_seen(shared).await?;
+        self.incidents.refresh_from_store().await?;
+        if tick.is_multiple_of(LAST_SEEN_SYNC_INTERVAL) {
+            self.sync_last_seen(peers).await?;
         }
-        if second.is_multiple_of(LEASE_RENEW_EVERY_TICKS) {
-            // Where the store does not answer, nobody judges.
-            shared.evaluates_no_data = false;
-            shared.evaluates_no_data = self.store().acquire_lease("no_data_evaluation", LEASE_MS).await?;
+        if tick.is_multiple_of(LEASE_RENEW_INTERVAL) {
+            // Cleared first: no hub evaluates while the store is unavailable.
+            peers.evaluates_no_data = false;
+            peers.evaluates_no_data = self.store.acquire_lease(NO_DATA_LEASE, LEASE_MS).await?;
         }
-        if shared.evaluates_no_data {
-            self.observe_no_data(&shared.last_seen_by_peers);
+        if peers.evaluates_no_data {
+            self.evaluators.observe_no_data(&peers.last_seen_by_peers);
         }
         self.advance_incidents().await?;
-        if second.is_multiple_of(PURGE_EVERY_TICKS) {
-            let old =
-                IncidentRow::delete_resolved_before(self.now_ms() - INCIDENT_RETENTION_MS).map(Write::from);
-            self.store().commit(old.into()).await?;
+        if tick.is_multiple_of(PURGE_INTERVAL) {
+            let before_ms = self.clock.wall_ms() - INCIDENT_RETENTION_MS;
+            let deletions = IncidentRow::delete_resolved_before(before_ms).map(Write::from);
+            self.store.commit(deletions.into()).await?;
         }
         Ok(())
     }
 
-    /// Tells other hubs whom this one heard, and learns whom they did, and which hosts there are.
-    async fn sync_last_seen(&self, shared: &mut PeerState) -> Result<(), CommitError> {
-        let now_ms = self.now_ms();
-        // An embedded database has one hub.
-        let alone = self.store().backend() == "sqlite";
-        if !alone {
-            self.deps.hosts.refresh(now_ms).await?;
+    /// Refreshes the hosts, and exchanges their last-seen times with other hubs.
+    async fn sync_last_seen(&self, peers: &mut PeerState) -> Result<(), CommitError> {
+        let now_ms = self.clock.wall_ms();
+        // An embedded database has a single hub.
+        let is_single_hub = self.store.backend() == "sqlite";
+        if !is_single_hub {
+            self.hosts.refresh(now_ms).await?;
         }
-        let beats = self.deps.hosts.heartbeats();
-        self.resolve_removed_hosts(&beats.iter().map(|beat| beat.host).collect());
-        if alone {
+        let heartbeats = self.hosts.heartbeats();
+        self.evaluators.resolve_removed_hosts(&heartbeats.iter().map(|heartbeat| heartbeat.host).collect());
+        if is_single_hub {
             return Ok(());
         }
-        let lately = beats.iter().filter_map(|beat| Some((beat.host, beat.last_seen_ms?)));
-        let lately = lately.filter(|(_, seen)| now_ms - seen < LAST_SEEN_STALENESS_MS);
-        let told: Vec<Write> = lately.map(|(id, seen)| HostLastSeen::upsert(id.0, seen).into()).collect();
-        for told in told.chunks(500) {
-            self.store().commit(told.to_vec()).await?;
+        let to_write = |heartbeat: &Heartbeat| {
+            let last_seen_ms = heartbeat.last_seen_ms?;
+            let is_recent = now_ms - last_seen_ms < LAST_SEEN_STALENESS_MS;
+            is_recent.then(|| HostLastSeen::upsert(heartbeat.host.0, last_seen_ms).into())
+        };
+        let writes: Vec<Write> = heartbeats.iter().filter_map(to_write).collect();
+        for chunk in writes.chunks(MAX_LAST_SEEN_ROWS) {
+            self.store.commit(chunk.to_vec()).await?;
         }
-        let heard = HostLastSeen::list(self.store()).await?.into_iter();
-        shared.last_seen_by_peers =
-            heard.map(|(id, at)| (HostId(id), (at + LAST_SEEN_STALENESS_MS).min(now_ms))).collect();
-        Ok(())
-    }
-
-    pub(super) async fn refresh_from_store(&self) -> Result<(), StoreError> {
-        let mut since = self.write_lock.lock().await;
-        if Revision::Alerting.get(self.store()).await? != *since {
-            self.reload(&mut since).await?;
-        }
+        let last_seen = HostLastSeen::list(&*self.store).await?.into_iter();
+        peers.last_seen_by_peers = last_seen
+            .map(|(host, at_ms)| (HostId(host), (at_ms + LAST_SEEN_STALENESS_MS).min(now_ms)))
+            .collect();
         Ok(())
     }
 
     async fn observe_hub_metrics(&self) {
-        let (history, budget) = (&self.deps.history, self.deps.history.config().budget_bytes);
-        let refusing = if history.ingest_blocked().is_some() { 1.0 } else { 0.0 };
-        #[expect(clippy::cast_precision_loss, reason = "a share")]
-        let used = history.counts.usage().used_bytes as f64 / budget.max(1) as f64 * 100.0;
-        let mut figures = vec![(HubMetric::IngestBlocked, refusing), (HubMetric::DiskBudgetUsed, used)];
+        let budget_bytes = self.history.config().budget_bytes.max(1);
+        let is_blocked = if self.history.ingest_blocked().is_some() { 1.0 } else { 0.0 };
+        #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+        let used_percent = self.history.metrics.usage().used_bytes as f64 / budget_bytes as f64 * 100.0;
+        let mut metrics =
+            vec![(HubMetric::IngestBlocked, is_blocked), (HubMetric::DiskBudgetUsed, used_percent)];
+        let since_ms = self.clock.wall_ms() - FAILED_NOTIFICATION_PERIOD_MS;
         #[expect(clippy::cast_precision_loss, reason = "a count")]
-        if let Ok(undelivered) = Outbox::failed_since(self.store(), self.now_ms() - 86_400_000).await {
-            figures.push((HubMetric::FailedNotifications, undelivered as f64));
+        if let Ok(count) = Outbox::failed_since(&*self.store, since_ms).await {
+            metrics.push((HubMetric::FailedNotifications, count as f64));
         }
-        self.observe_hub(&figures);
+        self.evaluators.observe_hub(&metrics);
     }
 
-    /// Incidents that change by time alone, at this moment.
-    fn due_incidents(&self, state: &AlertingSnapshot, now_ms: i64) -> Vec<uuid::Uuid> {
-        let touched = |live: &&Arc<OpenIncident>| {
-            let other = |alert: &Arc<Alert>| alert.body.silenced != self.is_silenced(state, alert, now_ms);
-            is_ack_expired(live, now_ms)
-                || live.firing().any(other)
-                || live.incident.clone().try_close(now_ms) != CloseOutcome::Pending
+    /// Incidents that time alone changes: an acknowledgment expired, a silence started or ended, or the
+    /// flap hold is over.
+    fn due_incidents(&self, state: &AlertingSnapshot, now_ms: i64) -> Vec<Uuid> {
+        let is_due = |open: &&Arc<OpenIncident>| {
+            is_ack_expired(open, now_ms)
+                || open.firing().any(|alert| alert.body.silenced != self.is_silenced(state, alert, now_ms))
+                || open.incident.clone().try_close(now_ms) != CloseOutcome::Pending
         };
-        state.incidents.iter().filter(touched).map(|live| live.incident.id).collect()
+        state.incidents.iter().filter(is_due).map(|open| open.incident.id).collect()
     }
 
-    /// Changes them.
-    pub(super) async fn advance_incidents(&self) -> Result<(), CommitError> {
-        let state = self.snapshot();
-        let now_ms = self.now_ms();
+    /// Persists the changes of all due incidents in one commit.
+    async fn advance_incidents(&self) -> Result<(), CommitError> {
+        let state = self.incidents.snapshot();
+        let now_ms = self.clock.wall_ms();
         if self.due_incidents(&state, now_ms).is_empty() {
-            // What has been over for long is let go now and then.
-            if state.incidents.expired_count(now_ms) > 50 {
-                let mut board = state.incidents.clone();
-                board.prune(now_ms);
-                let _turn = self.write_lock.lock().await;
-                // Unless it changed meanwhile.
-                if Arc::ptr_eq(&self.snapshot(), &state) {
-                    self.publish(AlertingSnapshot {
-                        definitions: state.definitions.clone(),
-                        incidents: board,
-                    });
-                }
+            if state.incidents.expired_count(now_ms) >= MIN_EXPIRED_INCIDENTS {
+                self.incidents.prune(&state, now_ms).await;
             }
             return Ok(());
         }
-        let plan = |state: &AlertingSnapshot, now_ms: i64| {
-            let (mut board, mut changes) = (state.incidents.clone(), Vec::new());
+        let build_change = |state: &AlertingSnapshot, now_ms: i64| {
+            let (mut incidents, mut statements) = (state.incidents.clone(), Vec::new());
             for id in self.due_incidents(state, now_ms) {
-                let Some(live) = state.incidents.incident(id) else { continue };
-                let mut live = (**live).clone();
-                let (mut rows, notices) = self.advance_incident(state, &mut live, now_ms);
-                changes.push(live.to_row().upsert());
-                changes.append(&mut rows);
-                for notice in notices {
-                    changes.extend(self.enqueue_notifications(state, &live, notice, now_ms));
+                let Some(open) = state.incidents.incident(id) else { continue };
+                let mut open = (**open).clone();
+                let mut advance = self.advance_incident(state, &mut open, now_ms);
+                statements.push(open.to_row().upsert());
+                statements.append(&mut advance.statements);
+                for notice in advance.notices {
+                    statements.extend(self.outbox.enqueue_notifications(state, &open, notice, now_ms));
                 }
-                board.insert(live);
+                incidents.insert(open);
             }
-            Ok::<_, CommitError>((
-                StateChange { incidents: Some(board), statements: changes, definitions: None },
-                (),
-            ))
+            let change = StateChange { incidents: Some(incidents), statements, definitions: None };
+            Ok::<_, CommitError>((change, ()))
         };
-        self.update(None, plan).await
+        self.incidents.update(None, build_change).await
     }
 
-    /// What time does to one: what is written down beside it, and what people are told.
+    /// Applies the passage of time to an incident.
     fn advance_incident(
         &self,
         state: &AlertingSnapshot,
-        live: &mut OpenIncident,
+        open: &mut OpenIncident,
         now_ms: i64,
-    ) -> (Vec<SqlStatement>, Vec<(NotificationReason, i64)>) {
-        let (id, mut rows, mut notices) = (live.incident.id, Vec::new(), Vec::new());
-        let event = |kind: IncidentEventKind, text: String| {
-            incident_service::timeline_event(id, now_ms, kind, text).insert()
-        };
-        if is_ack_expired(live, now_ms)
-            && let Some(ack) = live.incident.ack.take()
+    ) -> IncidentAdvance {
+        let id = open.incident.id;
+        let mut advance = IncidentAdvance::default();
+        let event = |kind, text: String| timeline_event(id, now_ms, kind, text).insert();
+        let to_notice = |(reason, delay_ms)| PendingNotice { incident: id, reason, delay_ms };
+        if is_ack_expired(open, now_ms)
+            && let Some(ack) = open.incident.ack.take()
         {
-            rows.push(event(IncidentEventKind::AckExpired, format!("acknowledgment by {} expired", ack.by)));
-            notices.push((NotificationReason::Reminder, 0));
+            let text = format!("acknowledgment by {} expired", ack.by);
+            advance.statements.push(event(IncidentEventKind::AckExpired, text));
+            advance.notices.push(to_notice((NotificationReason::Reminder, 0)));
         }
-        let (mut loud, mut hushed) = (false, false);
-        for alert in &mut live.alerts {
+        let (mut silence_ended, mut silence_began) = (false, false);
+        for alert in &mut open.alerts {
             let silenced = self.is_silenced(state, alert, now_ms);
             if alert.is_firing() && alert.body.silenced != silenced {
-                let mut other = (**alert).clone();
-                other.body.silenced = silenced;
-                rows.push(other.to_row(id).update());
-                *alert = Arc::new(other);
-                (loud, hushed) = (loud || !silenced, hushed || silenced);
+                let mut changed = (**alert).clone();
+                changed.body.silenced = silenced;
+                advance.statements.push(changed.to_row(id).update());
+                *alert = Arc::new(changed);
+                silence_ended |= !silenced;
+                silence_began |= silenced;
             }
         }
-        if hushed {
-            rows.push(event(
-                IncidentEventKind::Silenced,
-                "silence started; notifications are suppressed".to_owned(),
-            ));
+        if silence_began {
+            let text = "silence started; notifications are suppressed".to_owned();
+            advance.statements.push(event(IncidentEventKind::Silenced, text));
         }
-        if loud {
-            rows.push(event(
-                IncidentEventKind::SilenceExpired,
-                "silence expired; alerts are still firing".to_owned(),
-            ));
-            notices.extend(live.incident.on_silence_expired());
+        if silence_ended {
+            let text = "silence expired; alerts are still firing".to_owned();
+            advance.statements.push(event(IncidentEventKind::SilenceExpired, text));
+            advance.notices.extend(open.incident.on_silence_expired().map(to_notice));
         }
-        if let CloseOutcome::Closed { notify } = live.incident.try_close(now_ms) {
-            rows.push(event(IncidentEventKind::IncidentResolved, "resolved after the flap hold".to_owned()));
-            notices.extend(notify.then_some((NotificationReason::Resolved, 0)));
+        if let CloseOutcome::Closed { notify } = open.incident.try_close(now_ms) {
+            let text = "resolved after the flap hold".to_owned();
+            advance.statements.push(event(IncidentEventKind::IncidentResolved, text));
+            advance.notices.extend(notify.then(|| to_notice((NotificationReason::Resolved, 0))));
         }
-        (rows, notices)
+        advance
     }
 
     fn is_silenced(&self, state: &AlertingSnapshot, alert: &Alert, now_ms: i64) -> bool {
-        state.definitions.is_silenced(alert.match_target(&self.deps.directory.snapshot()), now_ms)
+        state.definitions.is_silenced(alert.match_target(&self.directory.snapshot()), now_ms)
     }
 }
 
-/// Whether somebody took it on until now.
-fn is_ack_expired(live: &OpenIncident, now_ms: i64) -> bool {
-    live.incident.ack.as_ref().is_some_and(|ack| ack.until_ms.is_some_and(|until| until <= now_ms))
+/// Returns whether the incident has an acknowledgment whose expiry has passed.
+fn is_ack_expired(open: &OpenIncident, now_ms: i64) -> bool {
+    open.incident.ack.as_ref().is_some_and(|ack| ack.until_ms.is_some_and(|until_ms| until_ms <= now_ms))
 }

@@ -1,108 +1,86 @@
-//! Who is told although something stands in the way: other channels that are dead, an incident
-//! that flapped, a silence that began later, a hub that stood still.
+//! Notifications despite obstacles: failing channels, a flapping incident, a later silence.
 
-use super::*;
+use super::harness::{TestSite, channel, cpu_rule, host, rule, sent_notifications, silence, unavailable};
+use perfwatch_model::{Clock, HumanDuration};
+use perfwatch_rules::channel::Channel;
+use perfwatch_rules::incident::NotificationReason::{Opened, Reopened, Updated};
+use perfwatch_rules::rule::Rule;
+use perfwatch_rules::silence::Matcher;
+use perfwatch_store::outbox::NotificationState;
+use serde_json::json;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// CPU rule that fires immediately.
+fn cpu_rule_without_hold() -> Rule {
+    Rule { hold_for: HumanDuration::default(), ..cpu_rule() }
+}
+
+#[tokio::test(start_paused = true)]
 async fn failing_channel_does_not_block_others() {
-    let folder = tempfile::tempdir().unwrap();
-    let (clock, ears, shape) =
-        (Arc::new(ManualClock::starting_at(T0)), Arc::new(RecordingNotifier::default()), shape());
-    let mut site = TestInstall::open(folder.path(), &clock, &ears).await;
-    site.start();
-    let now = Rule { hold_for: HumanDuration::default(), ..cpu() };
-    site.set_definitions(vec![now], vec![channel("dead"), channel("fine")], vec![]).await;
-    let gone = SendError::Retry { reason: "connection refused".to_owned(), retry_after: None };
-    ears.deaf.lock().unwrap().push(("dead".to_owned(), gone));
-    // More than are looked at together, each of a host of its own.
+    let site = TestSite::new();
+    let mut hub = site.start().await;
+    let channels = vec![channel("failing"), channel("working")];
+    hub.set_definitions(vec![cpu_rule_without_hold()], channels, vec![]).await;
+    site.notifier.fail("failing", unavailable("connection refused"));
+    // More notifications than the dispatcher reads per round, each of another host.
     for number in 1..=230 {
-        site.send(host(number), &shape, [950, 500], 0).await;
+        hub.send(host(number), [950, 500], 0).await;
     }
-    site.wait_for(|site| site.sent_reasons() >= 1).await;
-    clock.advance(Duration::from_secs(2));
-    site.send(host(999), &shape, [950, 500], 0).await;
-    let hears = |site: &TestInstall| {
-        ears.sent
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|(_, _, subject)| subject.contains("999") || subject.contains("waited"))
-            && site.sent_reasons() > 0
-    };
-    site.wait_for(hears).await;
-    for _ in 0..50 {
-        if site.messages(NotificationState::Sent).await.len() >= 100 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    assert!(site.sent().iter().all(|(kind, _)| kind == "fine"));
-    assert!(site.messages(NotificationState::Sent).await.len() >= 100, "the list is cut at a hundred");
-    site.crash().await;
+    hub.wait_for(|hub| hub.sent_count() >= 1).await;
+    let first_batch = hub.sent_count();
+    hub.advance_s(2).await;
+    hub.send(host(999), [950, 500], 0).await;
+    hub.wait_for(|hub| hub.sent_count() > first_batch).await;
+    hub.advance_s(10).await;
+    let sent = site.notifier.take_sent();
+    assert!(sent.iter().all(|sent| sent.kind == "working"));
+    let is_new_host = |subject: &str| subject.contains("999") || subject.ends_with(" notifications");
+    assert!(sent.last().is_some_and(|sent| is_new_host(&sent.subject)), "{sent:?}");
+    let rows = hub.list_notifications(NotificationState::Sent).await;
+    assert!(rows.len() >= 100, "the list ends at a hundred: {}", rows.len());
+    hub.crash().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn new_alert_notifies_in_a_flapping_incident() {
-    let folder = tempfile::tempdir().unwrap();
-    let (clock, ears, shape) =
-        (Arc::new(ManualClock::starting_at(T0)), Arc::new(RecordingNotifier::default()), shape());
-    let mut site = TestInstall::open(folder.path(), &clock, &ears).await;
-    site.start();
-    let memory = rule(2, json!({"kind": "value", "metric": "memory.used_percent", "threshold": 90}), 0);
-    site.set_definitions(
-        vec![Rule { hold_for: HumanDuration::default(), ..cpu() }, memory],
-        vec![channel("a")],
-        vec![],
-    )
-    .await;
+    let site = TestSite::new();
+    let mut hub = site.start().await;
+    let memory_rule =
+        rule(2, json!({"kind": "threshold", "metric": "memory.used_percent", "threshold": 90}), 0);
+    hub.set_definitions(vec![cpu_rule_without_hold(), memory_rule], vec![channel("a")], vec![]).await;
     for _ in 0..5 {
-        site.run(host(1), &shape, 4, 950).await;
-        site.run(host(1), &shape, 4, 100).await;
+        hub.run(host(1), 4, 950).await;
+        hub.run(host(1), 4, 100).await;
     }
-    site.wait_for(|site| site.sent_reasons() == 4).await;
-    site.sent();
-    site.send(host(1), &shape, [100, 990], 0).await;
-    site.wait_for(|site| site.sent_reasons() == 1).await;
-    let heard = ears.sent.lock().unwrap().drain(..).collect::<Vec<_>>();
-    assert_eq!((heard[0].1, heard[0].2.as_str()), (Reopened, "host-1: rule 2"));
-    site.crash().await;
+    hub.wait_for(|hub| hub.sent_count() == 4).await;
+    hub.take_sent();
+    hub.send(host(1), [100, 990], 0).await;
+    hub.wait_for(|hub| hub.sent_count() == 1).await;
+    let sent = site.notifier.take_sent();
+    assert_eq!((sent[0].reason, sent[0].subject.as_str()), (Reopened, "host-1: rule 2"));
+    hub.crash().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn later_silence_suppresses_reminders_and_expiry_notifies() {
-    let folder = tempfile::tempdir().unwrap();
-    let (clock, ears, shape) =
-        (Arc::new(ManualClock::starting_at(T0)), Arc::new(RecordingNotifier::default()), shape());
-    let mut site = TestInstall::open(folder.path(), &clock, &ears).await;
-    site.start();
+    let site = TestSite::new();
+    let mut hub = site.start().await;
     let team = Channel { repeat_interval: HumanDuration::from_s(300), ..channel("team") };
-    site.set_definitions(vec![cpu()], vec![team.clone()], vec![]).await;
-    site.run(host(1), &shape, 20, 950).await;
-    site.wait_for(|site| site.sent_reasons() == 1).await;
-    let now_ms = clock.wall_ms();
-    let silence = Silence {
-        id: Uuid::now_v7(),
-        matcher: Matcher::default(),
-        comment: String::new(),
-        created_by: "user a".into(),
-        created_ms: now_ms,
-        starts_ms: now_ms,
-        ends_ms: Some(now_ms + 3_600_000),
-        weekly: None,
-    };
-    site.set_definitions(vec![cpu()], vec![team], vec![silence]).await;
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    hub.set_definitions(vec![cpu_rule()], vec![team.clone()], vec![]).await;
+    hub.run(host(1), 20, 950).await;
+    hub.wait_for(|hub| hub.sent_count() == 1).await;
+    let one_hour = silence(Matcher::default(), hub.clock.wall_ms(), 3_600);
+    hub.set_definitions(vec![cpu_rule()], vec![team], vec![one_hour]).await;
     for _ in 0..4 {
-        clock.advance(Duration::from_secs(301));
-        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        hub.advance_s(301).await;
     }
-    assert_eq!(site.sent(), sent_notifications(&[("team", Opened)]));
-    let skipped = site.messages(NotificationState::Suppressed).await;
-    assert!(skipped.iter().any(|row| row.error.as_deref() == Some("a silence holds")), "{skipped:?}");
-    clock.advance(Duration::from_secs(3_600));
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
-    clock.advance(Duration::from_secs(31));
-    site.wait_for(|site| site.sent_reasons() == 1).await;
-    assert_eq!(site.sent(), sent_notifications(&[("team", NotificationReason::Updated)]));
-    site.crash().await;
+    assert_eq!(hub.take_sent(), sent_notifications(&[("team", Opened)]));
+    let suppressed = hub.list_notifications(NotificationState::Suppressed).await;
+    assert!(suppressed.iter().any(|row| row.error.as_deref() == Some("silenced")), "{suppressed:?}");
+    // The rest of the hour.
+    hub.advance_s(3_600 - 4 * 301 + 1).await;
+    assert_eq!(hub.take_sent(), []);
+    // Alerts that fire at the end of the silence are grouped for half a minute.
+    hub.advance_s(31).await;
+    assert_eq!(hub.take_sent(), sent_notifications(&[("team", Updated)]));
+    hub.crash().await;
 }

@@ -1,0 +1,95 @@
+//! Evaluators of all hosts, each behind its own lock, and the hosts that need a rehydration.
+
+use perfwatch_model::HostId;
+use perfwatch_rules::host_evaluator::HostEvaluator;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use tokio::sync::Notify;
+
+/// Evaluator of a host with its progress.
+#[derive(Default)]
+pub(crate) struct HostSlot {
+    pub(crate) evaluator: HostEvaluator,
+    /// [`EvaluatorSlots::target_revision`] for which the rules were set; another value means that the
+    /// evaluator is stale.
+    pub(crate) revision: i64,
+    /// Number of emitted transitions that are not persisted yet.
+    pub(crate) queued_transitions: usize,
+    /// Data up to this time was evaluated before, by this hub or by its previous run. Milliseconds
+    /// since 1970.
+    pub(crate) evaluated_until_ms: i64,
+}
+
+impl HostSlot {
+    /// Discards the evaluator, so that a replay rebuilds it.
+    pub(crate) fn discard_evaluator(&mut self) {
+        (self.evaluator, self.revision) = (HostEvaluator::default(), 0);
+    }
+}
+
+/// Slots by host, with the queue of stale hosts.
+#[derive(Default)]
+pub(crate) struct EvaluatorSlots {
+    slots: RwLock<HashMap<HostId, Arc<Mutex<HostSlot>>>>,
+    /// Increases when rules, tags or firing alerts change.
+    target_revision: AtomicI64,
+    stale_hosts: Mutex<HashSet<HostId>>,
+    /// Notified when a host becomes stale.
+    stale_notify: Notify,
+}
+
+/// Locks a slot. A panic during an evaluation does not disable the host.
+pub(crate) fn lock_slot(slot: &Mutex<HostSlot>) -> MutexGuard<'_, HostSlot> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl EvaluatorSlots {
+    /// Slot of a host; a new host gets an empty, stale slot.
+    pub(crate) fn slot(&self, host: HostId) -> Arc<Mutex<HostSlot>> {
+        if let Some(slot) = self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&host) {
+            return slot.clone();
+        }
+        self.slots.write().unwrap_or_else(PoisonError::into_inner).entry(host).or_default().clone()
+    }
+
+    pub(crate) fn remove(&self, host: HostId) {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner).remove(&host);
+    }
+
+    /// Revision that a current slot has. Greater than 0, so that a new slot is stale.
+    pub(crate) fn target_revision(&self) -> i64 {
+        self.target_revision.load(Ordering::Acquire) + 1
+    }
+
+    /// Makes all hosts stale.
+    pub(crate) fn invalidate_all(&self) {
+        self.target_revision.fetch_add(1, Ordering::AcqRel);
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        self.stale_hosts.lock().unwrap_or_else(PoisonError::into_inner).extend(slots.keys());
+        self.stale_notify.notify_one();
+    }
+
+    /// Makes a host stale.
+    pub(crate) fn invalidate(&self, host: HostId) {
+        lock_slot(&self.slot(host)).revision = 0;
+        self.mark_stale(host);
+    }
+
+    /// Queues a stale host for rehydration.
+    pub(crate) fn mark_stale(&self, host: HostId) {
+        self.stale_hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(host);
+        self.stale_notify.notify_one();
+    }
+
+    /// Waits until a host was queued.
+    pub(crate) async fn wait_for_stale(&self) {
+        self.stale_notify.notified().await;
+    }
+
+    /// Removes and returns all queued hosts.
+    pub(crate) fn drain_stale(&self) -> Vec<HostId> {
+        let mut stale_hosts = self.stale_hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *stale_hosts).into_iter().collect()
+    }
+}

@@ -1,0 +1,44 @@
+//! Self-metrics of alerting.
+
+use perfwatch_store::outbox::NotificationState;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NotificationLabels {
+    outcome: &'static str,
+}
+
+/// Counters of alerts and notifications. Clones share the counters.
+#[derive(Clone, Default)]
+pub struct AlertingMetrics {
+    pub(crate) alerts_fired: Counter,
+    pub(crate) alerts_resolved: Counter,
+    pub(crate) notification_retries: Counter,
+    notifications: Family<NotificationLabels, Counter>,
+}
+
+impl AlertingMetrics {
+    /// Registers all counters under the prefix of the registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("alerts_fired", "Alerts that started firing", self.alerts_fired.clone());
+        registry.register("alerts_resolved", "Alerts that were resolved", self.alerts_resolved.clone());
+        registry.register("notifications", "Notifications by final outcome", self.notifications.clone());
+        registry.register(
+            "notification_retries",
+            "Delivery attempts that failed and are retried",
+            self.notification_retries.clone(),
+        );
+        // Every outcome is exported from the start, so that rates are defined.
+        for state in [NotificationState::Sent, NotificationState::Failed, NotificationState::Suppressed] {
+            drop(self.notifications.get_or_create(&NotificationLabels { outcome: state.name() }));
+        }
+    }
+
+    /// Counts a notification that reached a final state.
+    pub(crate) fn count_notification(&self, state: NotificationState) {
+        self.notifications.get_or_create(&NotificationLabels { outcome: state.name() }).inc();
+    }
+}

@@ -1,0 +1,54 @@
+//! Renders notifications and sends them through the [`Notifier`] port.
+
+use crate::channel_secrets::ChannelSecrets;
+use perfwatch_rules::channel::Channel;
+use perfwatch_rules::notification::{Notification, Notifier, RenderedNotification, SendError};
+use perfwatch_rules::render;
+use std::sync::Arc;
+
+/// Sends notifications to channels with encrypted settings.
+pub(crate) struct NotificationSender {
+    pub(crate) notifier: Arc<dyn Notifier>,
+    pub(crate) secrets: Arc<ChannelSecrets>,
+}
+
+/// Temporary failure without a delay that the receiver requested.
+fn retry(reason: String) -> SendError {
+    SendError::Retry { reason, retry_after: None }
+}
+
+fn render_notification(
+    notifier: &dyn Notifier,
+    channel: &Channel,
+    notification: &Notification,
+) -> (String, String) {
+    let render_template = |template: &str, default: String| match template {
+        "" => default,
+        // A notification with the default text is better than none because of an invalid template.
+        template => notifier.render(template, notification).unwrap_or(default),
+    };
+    let title = render_template(&channel.template.title, render::render_title(notification));
+    let text = render_template(&channel.template.text, render::render_text(notification));
+    // A title is a single line.
+    (title.split_whitespace().collect::<Vec<_>>().join(" "), text)
+}
+
+impl NotificationSender {
+    /// Sends a notification, on a thread for blocking calls.
+    ///
+    /// # Errors
+    /// Returns [`SendError::Retry`] if the receiver is unavailable or the settings cannot be decrypted,
+    /// [`SendError::Permanent`] if the receiver rejects the notification.
+    pub(crate) async fn send(&self, channel: &Channel, notification: &Notification) -> Result<(), SendError> {
+        // The delivery is retried, because the missing key may be added.
+        let channel =
+            self.secrets.decrypt(channel).map_err(|error| retry(format!("channel settings: {error}")))?;
+        let (notifier, notification) = (self.notifier.clone(), notification.clone());
+        let send = move || {
+            let (title, text) = render_notification(&*notifier, &channel, &notification);
+            let rendered = RenderedNotification { notification: &notification, title, text };
+            notifier.send(&channel.kind, &channel.settings, &rendered)
+        };
+        tokio::task::spawn_blocking(send).await.unwrap_or_else(|error| Err(retry(error.to_string())))
+    }
+}

@@ -1,0 +1,139 @@
+//! Store adapter for paused Tokio time.
+
+use perfwatch_model::HostId;
+use perfwatch_store::{
+    BlockInfo, BlockSlice, BoxFuture, CommitError, DirtyWindow, DiskUsage, HeadRow, HostRecord, Query,
+    QueryResult, RetentionWatermarks, SealWatermark, SequenceRanges, SnapshotRow, SqlValue, SqliteStore,
+    Store, StoreError, Write,
+};
+use perfwatch_tsdb::Tier;
+use std::path::Path;
+
+/// SQLite store whose writes keep paused Tokio time from advancing.
+///
+/// Paused time advances as soon as all tasks are idle. A task that waits for the writer thread of the store
+/// counts as idle, but a blocking task does not: each write is accompanied by a blocking task.
+pub(super) struct PausedStore(pub(super) SqliteStore);
+
+/// Runs a call of the store together with a blocking task that lasts as long.
+fn hold_time<T: Send + 'static>(call: BoxFuture<'_, T>) -> BoxFuture<'_, T> {
+    Box::pin(async move {
+        let (done_tx, done_rx) = std::sync::mpsc::channel::<()>();
+        // The receiver returns as soon as the sender is dropped.
+        let blocker = tokio::task::spawn_blocking(move || done_rx.recv().is_err());
+        let result = call.await;
+        drop(done_tx);
+        assert!(blocker.await.unwrap());
+        result
+    })
+}
+
+impl Store for PausedStore {
+    fn backend(&self) -> &'static str {
+        self.0.backend()
+    }
+
+    fn hub_id(&self) -> &str {
+        self.0.hub_id()
+    }
+
+    fn append(&self, rows: Vec<SnapshotRow>) -> BoxFuture<'_, Result<i64, StoreError>> {
+        hold_time(self.0.append(rows))
+    }
+
+    fn read_head(&self, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>> {
+        self.0.read_head(after, limit)
+    }
+
+    fn is_head_over_limit(&self) -> bool {
+        self.0.is_head_over_limit()
+    }
+
+    fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+        hold_time(self.0.truncate_head(before))
+    }
+
+    fn upsert_host(&self, host: HostRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        hold_time(self.0.upsert_host(host))
+    }
+
+    fn list_hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>> {
+        self.0.list_hosts()
+    }
+
+    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>> {
+        hold_time(self.0.commit(writes))
+    }
+
+    fn query(
+        &self,
+        sql: &'static str,
+        values: Vec<SqlValue>,
+    ) -> BoxFuture<'_, Result<Vec<Vec<SqlValue>>, StoreError>> {
+        self.0.query(sql, values)
+    }
+
+    fn read_range(&self, query: Query) -> BoxFuture<'_, Result<QueryResult, StoreError>> {
+        self.0.read_range(query)
+    }
+
+    fn read_blocks(
+        &self,
+        tier: Tier,
+        host: HostId,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> BoxFuture<'_, Result<Vec<BlockSlice>, StoreError>> {
+        self.0.read_blocks(tier, host, from_ms, to_ms)
+    }
+
+    fn oldest_blocks(
+        &self,
+        tier: Tier,
+        before_ms: i64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<BlockInfo>, StoreError>> {
+        self.0.oldest_blocks(tier, before_ms, limit)
+    }
+
+    fn dirty_windows(
+        &self,
+        tier: Tier,
+        before_ms: i64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DirtyWindow>, StoreError>> {
+        self.0.dirty_windows(tier, before_ms, limit)
+    }
+
+    fn seal_watermarks(&self) -> BoxFuture<'_, Result<Vec<SealWatermark>, StoreError>> {
+        self.0.seal_watermarks()
+    }
+
+    fn sequence_ranges(&self) -> BoxFuture<'_, Result<Vec<SequenceRanges>, StoreError>> {
+        self.0.sequence_ranges()
+    }
+
+    fn retention_watermarks(&self) -> BoxFuture<'_, Result<RetentionWatermarks, StoreError>> {
+        self.0.retention_watermarks()
+    }
+
+    fn acquire_lease(&self, name: &'static str, for_ms: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
+        hold_time(self.0.acquire_lease(name, for_ms))
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.0.free_bytes()
+    }
+
+    fn disk_usage(&self) -> BoxFuture<'_, Result<DiskUsage, StoreError>> {
+        self.0.disk_usage()
+    }
+
+    fn vacuum(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>> {
+        hold_time(self.0.vacuum(before_ms))
+    }
+
+    fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.0.backup(to)
+    }
+}
