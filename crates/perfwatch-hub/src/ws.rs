@@ -279,8 +279,8 @@ impl Connection {
         let Some(revision) = self.alerts.as_mut().map(|alerts| *alerts.borrow_and_update()) else {
             return Ok(());
         };
-        let counts = crate::api::incidents::open_incident_counts(
-            &self.app.alerting.snapshot(),
+        let counts = perfwatch_alerting::open_incident_counts(
+            &self.app.alerting.snapshot().incidents,
             &self.identity,
             &self.auth_snapshot,
         );

@@ -3,8 +3,6 @@
 pub(crate) mod actions;
 mod response;
 
-pub(crate) use response::open_incident_counts;
-
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::extract::Caller;

@@ -1,6 +1,6 @@
 //! Responses of the incident endpoints, limited to what the caller may see.
 
-use perfwatch_alerting::{Alert, AlertingSnapshot, OpenIncident};
+use perfwatch_alerting::{Alert, OpenIncident, can_view};
 use perfwatch_auth::Identity;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_rules::explain::Explanation;
@@ -186,14 +186,6 @@ pub(super) fn to_alert_response(alert: &Alert, explanation: Option<Explanation>)
     }
 }
 
-/// Whether the caller may view an alert. Alerts about the hub require access to all hosts.
-fn can_view(identity: &Identity, auth_snapshot: &AuthSnapshot, alert: &Alert) -> bool {
-    match alert.host.0.is_nil() {
-        true => identity.host_tags.is_empty(),
-        false => identity.can_view(auth_snapshot, alert.host),
-    }
-}
-
 /// Response with the alerts that the caller may view; `None` without such alerts.
 pub(super) fn to_response(
     open: &OpenIncident,
@@ -224,19 +216,4 @@ pub(super) fn to_response(
             .map(|alert| to_alert_response(alert, explanations.remove(&alert.id)))
             .collect(),
     })
-}
-
-/// Number of open incidents visible to the caller: info, warning, critical.
-pub(crate) fn open_incident_counts(
-    state: &AlertingSnapshot,
-    identity: &Identity,
-    auth_snapshot: &AuthSnapshot,
-) -> [usize; 3] {
-    let mut counts = [0; 3];
-    for open in state.incidents.iter().filter(|open| open.incident.phase != IncidentPhase::Resolved) {
-        if open.alerts.iter().any(|alert| can_view(identity, auth_snapshot, alert)) {
-            counts[open.incident.severity as usize] += 1;
-        }
-    }
-    counts
 }
