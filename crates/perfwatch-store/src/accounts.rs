@@ -6,6 +6,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, SqlValue, json_list, text_enum};
 use crate::store::Store;
+use crate::transaction::{Transaction, statement, statements};
 use uuid::Uuid;
 
 /// SHA-256 of a secret; the secret itself is not stored.
@@ -131,27 +132,48 @@ impl Account {
 
     /// Inserts the account; a conflict if the name is taken.
     pub fn insert(&self) -> SqlStatement {
-        let sql = "INSERT INTO account (id, name, role, password, totp_secret, totp_step, recovery_codes, \
-             oidc_subject, host_tags, enabled, token_epoch, created_ms, last_login_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
-        SqlStatement::new(sql, self.values())
+        statement(|tx| tx.accounts().insert(self))
     }
 
     /// Updates all columns; a conflict if the account was deleted or its name is taken.
     pub fn update(&self) -> SqlStatement {
-        let sql = "UPDATE account SET name = $2, role = $3, password = $4, totp_secret = $5, totp_step = $6, \
-             recovery_codes = $7, oidc_subject = $8, host_tags = $9, enabled = $10, token_epoch = $11, \
-             created_ms = $12, last_login_ms = $13 WHERE id = $1";
-        SqlStatement::new(sql, self.values()).require_row()
+        statement(|tx| tx.accounts().update(self))
     }
 
     /// Deletes the account with its sessions and tokens.
     pub fn delete(id: Uuid) -> [SqlStatement; 3] {
-        [
+        statements(|tx| tx.accounts().delete(id))
+    }
+}
+
+/// Writes of accounts, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct AccountRepository<'a>(&'a mut Transaction);
+
+impl AccountRepository<'_> {
+    /// Inserts the account; a conflict if the name is taken.
+    pub fn insert(&mut self, account: &Account) {
+        let sql = "INSERT INTO account (id, name, role, password, totp_secret, totp_step, recovery_codes, \
+             oidc_subject, host_tags, enabled, token_epoch, created_ms, last_login_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+        self.0.push(SqlStatement::new(sql, account.values()));
+    }
+
+    /// Updates all columns; a conflict if the account was deleted or its name is taken.
+    pub fn update(&mut self, account: &Account) {
+        let sql = "UPDATE account SET name = $2, role = $3, password = $4, totp_secret = $5, totp_step = $6, \
+             recovery_codes = $7, oidc_subject = $8, host_tags = $9, enabled = $10, token_epoch = $11, \
+             created_ms = $12, last_login_ms = $13 WHERE id = $1";
+        self.0.push(SqlStatement::new(sql, account.values()).require_row());
+    }
+
+    /// Deletes the account with its sessions and tokens.
+    pub fn delete(&mut self, id: Uuid) {
+        self.0.push_all([
             Session::delete_for_account(id),
             SqlStatement::new("DELETE FROM token WHERE account = $1", [id.into()]),
             SqlStatement::new("DELETE FROM account WHERE id = $1", [id.into()]).require_row(),
-        ]
+        ]);
     }
 }
 
@@ -196,41 +218,72 @@ impl Session {
 
     /// Inserts the session after a login.
     pub fn insert(&self) -> SqlStatement {
-        let sql = "INSERT INTO session (hash, account, created_ms, last_used_ms, address, user_agent) \
-             VALUES ($1, $2, $3, $4, $5, $6)";
-        let values = [
-            self.hash[..].into(),
-            self.account.into(),
-            self.created_ms.into(),
-            self.last_used_ms.into(),
-            self.address.as_str().into(),
-            self.user_agent.as_str().into(),
-        ];
-        SqlStatement::new(sql, values)
+        statement(|tx| tx.sessions().insert(self))
     }
 
     /// Advances the time of the last request.
     pub fn touch(hash: &SecretHash, last_used_ms: i64) -> SqlStatement {
-        SqlStatement::new(
-            "UPDATE session SET last_used_ms = $2 WHERE hash = $1 AND last_used_ms < $2",
-            [hash[..].into(), last_used_ms.into()],
-        )
+        statement(|tx| tx.sessions().touch(hash, last_used_ms))
     }
 
     /// Deletes the session at logout.
     pub fn delete(hash: &SecretHash) -> SqlStatement {
-        SqlStatement::new("DELETE FROM session WHERE hash = $1", [hash[..].into()])
+        statement(|tx| tx.sessions().delete(hash))
     }
 
     /// Deletes all sessions of an account.
     pub fn delete_for_account(account: Uuid) -> SqlStatement {
-        SqlStatement::new("DELETE FROM session WHERE account = $1", [account.into()])
+        statement(|tx| tx.sessions().delete_for_account(account))
     }
 
     /// Deletes sessions that were last used, or created, before a time.
     pub fn delete_expired(used_before_ms: i64, created_before_ms: i64) -> SqlStatement {
+        statement(|tx| tx.sessions().delete_expired(used_before_ms, created_before_ms))
+    }
+}
+
+/// Writes of sessions, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct SessionRepository<'a>(&'a mut Transaction);
+
+impl SessionRepository<'_> {
+    /// Inserts the session after a login.
+    pub fn insert(&mut self, session: &Session) {
+        let sql = "INSERT INTO session (hash, account, created_ms, last_used_ms, address, user_agent) \
+             VALUES ($1, $2, $3, $4, $5, $6)";
+        let values = [
+            session.hash[..].into(),
+            session.account.into(),
+            session.created_ms.into(),
+            session.last_used_ms.into(),
+            session.address.as_str().into(),
+            session.user_agent.as_str().into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+
+    /// Advances the time of the last request.
+    pub fn touch(&mut self, hash: &SecretHash, last_used_ms: i64) {
+        self.0.push(SqlStatement::new(
+            "UPDATE session SET last_used_ms = $2 WHERE hash = $1 AND last_used_ms < $2",
+            [hash[..].into(), last_used_ms.into()],
+        ));
+    }
+
+    /// Deletes the session at logout.
+    pub fn delete(&mut self, hash: &SecretHash) {
+        self.0.push(SqlStatement::new("DELETE FROM session WHERE hash = $1", [hash[..].into()]));
+    }
+
+    /// Deletes all sessions of an account.
+    pub fn delete_for_account(&mut self, account: Uuid) {
+        self.0.push(SqlStatement::new("DELETE FROM session WHERE account = $1", [account.into()]));
+    }
+
+    /// Deletes sessions that were last used, or created, before a time.
+    pub fn delete_expired(&mut self, used_before_ms: i64, created_before_ms: i64) {
         let sql = "DELETE FROM session WHERE last_used_ms < $1 OR created_ms < $2";
-        SqlStatement::new(sql, [used_before_ms.into(), created_before_ms.into()])
+        self.0.push(SqlStatement::new(sql, [used_before_ms.into(), created_before_ms.into()]));
     }
 }
 
@@ -292,29 +345,67 @@ impl Token {
 
     /// Inserts the token as a new row.
     pub fn insert(&self) -> SqlStatement {
-        let sql = "INSERT INTO token (id, hash, account, name, scope, created_ms, expires_ms, last_used_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-        let values = [
-            self.id.into(),
-            self.hash[..].into(),
-            self.account.into(),
-            self.name.as_str().into(),
-            self.scope.as_str().into(),
-            self.created_ms.into(),
-            self.expires_ms.into(),
-            self.last_used_ms.into(),
-        ];
-        SqlStatement::new(sql, values)
+        statement(|tx| tx.tokens().insert(self))
     }
 
     /// Deletes the token; a conflict if it was deleted already.
     pub fn delete(id: Uuid) -> SqlStatement {
-        SqlStatement::new("DELETE FROM token WHERE id = $1", [id.into()]).require_row()
+        statement(|tx| tx.tokens().delete(id))
     }
 
     /// Updates the time of the last use.
     pub fn touch(id: Uuid, last_used_ms: i64) -> SqlStatement {
+        statement(|tx| tx.tokens().touch(id, last_used_ms))
+    }
+}
+
+/// Writes of API tokens, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct TokenRepository<'a>(&'a mut Transaction);
+
+impl TokenRepository<'_> {
+    /// Inserts the token as a new row.
+    pub fn insert(&mut self, token: &Token) {
+        let sql = "INSERT INTO token (id, hash, account, name, scope, created_ms, expires_ms, last_used_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let values = [
+            token.id.into(),
+            token.hash[..].into(),
+            token.account.into(),
+            token.name.as_str().into(),
+            token.scope.as_str().into(),
+            token.created_ms.into(),
+            token.expires_ms.into(),
+            token.last_used_ms.into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+
+    /// Deletes the token; a conflict if it was deleted already.
+    pub fn delete(&mut self, id: Uuid) {
+        self.0.push(SqlStatement::new("DELETE FROM token WHERE id = $1", [id.into()]).require_row());
+    }
+
+    /// Updates the time of the last use.
+    pub fn touch(&mut self, id: Uuid, last_used_ms: i64) {
         let sql = "UPDATE token SET last_used_ms = $2 WHERE id = $1";
-        SqlStatement::new(sql, [id.into(), last_used_ms.into()])
+        self.0.push(SqlStatement::new(sql, [id.into(), last_used_ms.into()]));
+    }
+}
+
+impl Transaction {
+    /// Repository of accounts.
+    pub fn accounts(&mut self) -> AccountRepository<'_> {
+        AccountRepository(self)
+    }
+
+    /// Repository of sessions.
+    pub fn sessions(&mut self) -> SessionRepository<'_> {
+        SessionRepository(self)
+    }
+
+    /// Repository of API tokens.
+    pub fn tokens(&mut self) -> TokenRepository<'_> {
+        TokenRepository(self)
     }
 }

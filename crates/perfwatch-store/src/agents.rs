@@ -4,6 +4,7 @@ use crate::accounts::SecretHash;
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, json_list};
 use crate::store::Store;
+use crate::transaction::{Transaction, statement};
 use perfwatch_model::HostId;
 use uuid::Uuid;
 
@@ -54,37 +55,67 @@ impl EnrollmentToken {
 
     /// Inserts the token as a new row.
     pub fn insert(&self) -> SqlStatement {
-        let sql = "INSERT INTO enrollment_token \
-             (id, hash, name, tags, uses_left, created_by, created_ms, expires_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-        let values = [
-            self.id.into(),
-            self.hash[..].into(),
-            self.name.as_str().into(),
-            json_list(&self.tags),
-            self.uses_left.into(),
-            self.created_by.as_str().into(),
-            self.created_ms.into(),
-            self.expires_ms.into(),
-        ];
-        SqlStatement::new(sql, values)
+        statement(|tx| tx.enrollment_tokens().insert(self))
     }
 
     /// Consumes one use; a conflict if the token has no uses left or has expired.
     pub fn consume(id: Uuid, now_ms: i64) -> SqlStatement {
-        let sql = "UPDATE enrollment_token SET uses_left = uses_left - 1 \
-             WHERE id = $1 AND uses_left > 0 AND expires_ms > $2";
-        SqlStatement::new(sql, [id.into(), now_ms.into()]).require_row()
+        statement(|tx| tx.enrollment_tokens().consume(id, now_ms))
     }
 
     /// Deletes the token; a conflict if it was deleted already.
     pub fn delete(id: Uuid) -> SqlStatement {
-        SqlStatement::new("DELETE FROM enrollment_token WHERE id = $1", [id.into()]).require_row()
+        statement(|tx| tx.enrollment_tokens().delete(id))
     }
 
     /// Deletes tokens that expired before a time.
     pub fn delete_expired(before_ms: i64) -> SqlStatement {
-        SqlStatement::new("DELETE FROM enrollment_token WHERE expires_ms < $1", [before_ms.into()])
+        statement(|tx| tx.enrollment_tokens().delete_expired(before_ms))
+    }
+}
+
+/// Writes of enrollment tokens, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct EnrollmentTokenRepository<'a>(&'a mut Transaction);
+
+impl EnrollmentTokenRepository<'_> {
+    /// Inserts the token as a new row.
+    pub fn insert(&mut self, token: &EnrollmentToken) {
+        let sql = "INSERT INTO enrollment_token \
+             (id, hash, name, tags, uses_left, created_by, created_ms, expires_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let values = [
+            token.id.into(),
+            token.hash[..].into(),
+            token.name.as_str().into(),
+            json_list(&token.tags),
+            token.uses_left.into(),
+            token.created_by.as_str().into(),
+            token.created_ms.into(),
+            token.expires_ms.into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+
+    /// Consumes one use; a conflict if the token has no uses left or has expired.
+    pub fn consume(&mut self, id: Uuid, now_ms: i64) {
+        let sql = "UPDATE enrollment_token SET uses_left = uses_left - 1 \
+             WHERE id = $1 AND uses_left > 0 AND expires_ms > $2";
+        self.0.push(SqlStatement::new(sql, [id.into(), now_ms.into()]).require_row());
+    }
+
+    /// Deletes the token; a conflict if it was deleted already.
+    pub fn delete(&mut self, id: Uuid) {
+        self.0
+            .push(SqlStatement::new("DELETE FROM enrollment_token WHERE id = $1", [id.into()]).require_row());
+    }
+
+    /// Deletes tokens that expired before a time.
+    pub fn delete_expired(&mut self, before_ms: i64) {
+        self.0.push(SqlStatement::new(
+            "DELETE FROM enrollment_token WHERE expires_ms < $1",
+            [before_ms.into()],
+        ));
     }
 }
 
@@ -135,37 +166,63 @@ impl Agent {
 
     /// Inserts the agent after its enrollment.
     pub fn insert(&self) -> SqlStatement {
-        let sql = "INSERT INTO agent \
-             (id, hash, host, enrollment_token, address, created_ms, last_seen_ms, revoked_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-        let values = [
-            self.id.into(),
-            self.hash[..].into(),
-            self.host.0.into(),
-            self.enrollment_token.as_str().into(),
-            self.address.as_str().into(),
-            self.created_ms.into(),
-            self.last_seen_ms.into(),
-            self.revoked_ms.into(),
-        ];
-        SqlStatement::new(sql, values)
+        statement(|tx| tx.agents().insert(self))
     }
 
     /// Updates the time of the last request.
     pub fn touch(id: Uuid, last_seen_ms: i64) -> SqlStatement {
-        let sql = "UPDATE agent SET last_seen_ms = $2 WHERE id = $1";
-        SqlStatement::new(sql, [id.into(), last_seen_ms.into()])
+        statement(|tx| tx.agents().touch(id, last_seen_ms))
     }
 
     /// Revokes the agent's secret; a conflict if it was revoked already.
     pub fn revoke(id: Uuid, now_ms: i64) -> SqlStatement {
-        let sql = "UPDATE agent SET revoked_ms = $2 WHERE id = $1 AND revoked_ms IS NULL";
-        SqlStatement::new(sql, [id.into(), now_ms.into()]).require_row()
+        statement(|tx| tx.agents().revoke(id, now_ms))
     }
 
     /// Deletes the agent. Its secret is rejected as unknown afterwards.
     pub fn delete(id: Uuid) -> SqlStatement {
-        SqlStatement::new("DELETE FROM agent WHERE id = $1", [id.into()]).require_row()
+        statement(|tx| tx.agents().delete(id))
+    }
+}
+
+/// Writes of agents, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct AgentRepository<'a>(&'a mut Transaction);
+
+impl AgentRepository<'_> {
+    /// Inserts the agent after its enrollment.
+    pub fn insert(&mut self, agent: &Agent) {
+        let sql = "INSERT INTO agent \
+             (id, hash, host, enrollment_token, address, created_ms, last_seen_ms, revoked_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let values = [
+            agent.id.into(),
+            agent.hash[..].into(),
+            agent.host.0.into(),
+            agent.enrollment_token.as_str().into(),
+            agent.address.as_str().into(),
+            agent.created_ms.into(),
+            agent.last_seen_ms.into(),
+            agent.revoked_ms.into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+
+    /// Updates the time of the last request.
+    pub fn touch(&mut self, id: Uuid, last_seen_ms: i64) {
+        let sql = "UPDATE agent SET last_seen_ms = $2 WHERE id = $1";
+        self.0.push(SqlStatement::new(sql, [id.into(), last_seen_ms.into()]));
+    }
+
+    /// Revokes the agent's secret; a conflict if it was revoked already.
+    pub fn revoke(&mut self, id: Uuid, now_ms: i64) {
+        let sql = "UPDATE agent SET revoked_ms = $2 WHERE id = $1 AND revoked_ms IS NULL";
+        self.0.push(SqlStatement::new(sql, [id.into(), now_ms.into()]).require_row());
+    }
+
+    /// Deletes the agent. Its secret is rejected as unknown afterwards.
+    pub fn delete(&mut self, id: Uuid) {
+        self.0.push(SqlStatement::new("DELETE FROM agent WHERE id = $1", [id.into()]).require_row());
     }
 }
 
@@ -188,13 +245,46 @@ impl HostTags {
 
     /// Deletes all tags of a host.
     pub fn delete(host: HostId) -> SqlStatement {
-        SqlStatement::new("DELETE FROM host_tags WHERE host = $1", [host.0.into()])
+        statement(|tx| tx.host_tags().delete(host))
     }
 
     /// Replaces the tags of a host.
     pub fn set(host: HostId, tags: &[String]) -> SqlStatement {
+        statement(|tx| tx.host_tags().set(host, tags))
+    }
+}
+
+/// Writes of host tags, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct HostTagRepository<'a>(&'a mut Transaction);
+
+impl HostTagRepository<'_> {
+    /// Deletes all tags of a host.
+    pub fn delete(&mut self, host: HostId) {
+        self.0.push(SqlStatement::new("DELETE FROM host_tags WHERE host = $1", [host.0.into()]));
+    }
+
+    /// Replaces the tags of a host.
+    pub fn set(&mut self, host: HostId, tags: &[String]) {
         let sql = "INSERT INTO host_tags (host, tags) VALUES ($1, $2) \
              ON CONFLICT (host) DO UPDATE SET tags = excluded.tags";
-        SqlStatement::new(sql, [host.0.into(), json_list(tags)])
+        self.0.push(SqlStatement::new(sql, [host.0.into(), json_list(tags)]));
+    }
+}
+
+impl Transaction {
+    /// Repository of enrollment tokens.
+    pub fn enrollment_tokens(&mut self) -> EnrollmentTokenRepository<'_> {
+        EnrollmentTokenRepository(self)
+    }
+
+    /// Repository of agents.
+    pub fn agents(&mut self) -> AgentRepository<'_> {
+        AgentRepository(self)
+    }
+
+    /// Repository of host tags.
+    pub fn host_tags(&mut self) -> HostTagRepository<'_> {
+        HostTagRepository(self)
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, like_pattern};
 use crate::store::Store;
+use crate::transaction::{Transaction, statement, statements};
 
 /// One entry of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,27 +40,50 @@ pub struct AuditFilter {
 impl AuditEntry {
     /// Inserts the entry. Belongs into the commit of the change that it records.
     pub fn insert(&self) -> SqlStatement {
-        let sql = "INSERT INTO audit (at_ms, actor, address, action, object, before, after) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)";
-        let values = [
-            self.at_ms.into(),
-            self.actor.as_str().into(),
-            self.address.as_str().into(),
-            self.action.as_str().into(),
-            self.object.as_str().into(),
-            self.before.as_deref().into(),
-            self.after.as_deref().into(),
-        ];
-        SqlStatement::new(sql, values)
+        statement(|tx| tx.audit().insert(self))
     }
 
     /// Deletes entries older than a time, and all but the newest `max_entries`.
     pub fn purge(before_ms: i64, max_entries: i64) -> [SqlStatement; 2] {
+        statements(|tx| tx.audit().purge(before_ms, max_entries))
+    }
+}
+
+/// Writes of the audit log, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct AuditRepository<'a>(&'a mut Transaction);
+
+impl AuditRepository<'_> {
+    /// Inserts the entry. Belongs into the commit of the change that it records.
+    pub fn insert(&mut self, entry: &AuditEntry) {
+        let sql = "INSERT INTO audit (at_ms, actor, address, action, object, before, after) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let values = [
+            entry.at_ms.into(),
+            entry.actor.as_str().into(),
+            entry.address.as_str().into(),
+            entry.action.as_str().into(),
+            entry.object.as_str().into(),
+            entry.before.as_deref().into(),
+            entry.after.as_deref().into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+
+    /// Deletes entries older than a time, and all but the newest `max_entries`.
+    pub fn purge(&mut self, before_ms: i64, max_entries: i64) {
         let excess = "DELETE FROM audit WHERE id <= (SELECT coalesce(max(id), 0) FROM audit) - $1";
-        [
+        self.0.push_all([
             SqlStatement::new("DELETE FROM audit WHERE at_ms < $1", [before_ms.into()]),
             SqlStatement::new(excess, [max_entries.into()]),
-        ]
+        ]);
+    }
+}
+
+impl Transaction {
+    /// Repository of the audit log.
+    pub fn audit(&mut self) -> AuditRepository<'_> {
+        AuditRepository(self)
     }
 }
 

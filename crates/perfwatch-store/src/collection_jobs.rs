@@ -5,9 +5,10 @@
 
 use crate::collections::CollectTrigger;
 use crate::error::StoreError;
-use crate::settings::{get_setting, put_setting};
+use crate::settings::get_setting;
 use crate::sql::{RowReader, SqlStatement, SqlValue, text_enum};
 use crate::store::Store;
+use crate::transaction::{Transaction, statement};
 use uuid::Uuid;
 
 text_enum! {
@@ -150,33 +151,23 @@ impl JobRow {
 impl CollectionJobs {
     /// Adds a scheduled job unless the server has an unfinished job.
     pub fn schedule(server: Uuid, run_at_ms: i64) -> SqlStatement {
-        SqlStatement::new(insert_job!("scheduled", "NOTHING"), [server.into(), run_at_ms.into()])
+        statement(|tx| tx.collection_jobs().schedule(server, run_at_ms))
     }
 
     /// Adds a scheduled job, or moves the server's waiting job to the time.
     pub fn reschedule(server: Uuid, run_at_ms: i64) -> SqlStatement {
-        let sql = insert_job!(
-            "scheduled",
-            "UPDATE SET run_at_ms = excluded.run_at_ms, attempts = 0 WHERE collection_job.state = 'waiting'"
-        );
-        SqlStatement::new(sql, [server.into(), run_at_ms.into()])
+        statement(|tx| tx.collection_jobs().reschedule(server, run_at_ms))
     }
 
     /// Adds a manual job that is due now, or makes the server's waiting job due now. No effect on an active
     /// job.
     pub fn run_now(server: Uuid, now_ms: i64) -> SqlStatement {
-        let sql = insert_job!(
-            "manual",
-            "UPDATE SET run_at_ms = excluded.run_at_ms, trigger = excluded.trigger, attempts = 0 \
-             WHERE collection_job.state = 'waiting' AND collection_job.run_at_ms > excluded.run_at_ms"
-        );
-        SqlStatement::new(sql, [server.into(), now_ms.into()])
+        statement(|tx| tx.collection_jobs().run_now(server, now_ms))
     }
 
     /// Deletes the waiting job of a server.
     pub fn cancel(server: Uuid) -> SqlStatement {
-        let sql = "DELETE FROM collection_job WHERE pending_key = $1 AND state = 'waiting'";
-        SqlStatement::new(sql, [server.into()])
+        statement(|tx| tx.collection_jobs().cancel(server))
     }
 
     /// Lists enabled and unblocked servers without an unfinished job, with their interval in milliseconds.
@@ -209,32 +200,7 @@ impl CollectionJobs {
     /// Claims due jobs up to the capacity, the longest overdue first. The condition is repeated on the
     /// updated row, so that of two hubs that claim concurrently only one gets a job.
     pub fn claim(hub: &str, lease: Uuid, times: Lease, capacity: WorkerCapacity) -> SqlStatement {
-        let sql = concat!(
-            "UPDATE collection_job SET state = 'active', hub = $6, lease_id = $1, leased_until_ms = $3, \
-             started_ms = $2, attempts = attempts + 1 \
-             WHERE id IN (SELECT id FROM (SELECT id, run_at_ms, failing, \
-             row_number() OVER (PARTITION BY failing ORDER BY run_at_ms, id) AS position \
-             FROM (SELECT collection_job.id AS id, collection_job.run_at_ms AS run_at_ms, ",
-            is_failing!(),
-            " AS failing FROM collection_job JOIN server ON server.id = collection_job.server \
-             WHERE (collection_job.state = 'waiting' AND collection_job.run_at_ms <= $2) \
-             OR (collection_job.state = 'active' AND collection_job.leased_until_ms <= $2)) due) ranked \
-             WHERE (failing = 0 OR position <= $7) \
-             AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $5 AND value = '1') \
-             ORDER BY run_at_ms, id LIMIT $4) \
-             AND ((state = 'waiting' AND run_at_ms <= $2) OR (state = 'active' AND leased_until_ms <= $2))"
-        );
-        let Lease { now_ms, until_ms } = times;
-        let values = [
-            lease.into(),
-            now_ms.into(),
-            until_ms.into(),
-            capacity.total.into(),
-            PAUSED.into(),
-            hub.into(),
-            capacity.failing.into(),
-        ];
-        SqlStatement::new(sql, values)
+        statement(|tx| tx.collection_jobs().claim(hub, lease, times, capacity))
     }
 
     /// Lists jobs that were claimed with a lease, and whether their server is failing.
@@ -261,32 +227,22 @@ impl CollectionJobs {
 
     /// Finishes a job: completed, or failed with an error; a conflict if the lease was lost.
     pub fn finish(id: i64, lease: Uuid, now_ms: i64, error: Option<&str>) -> SqlStatement {
-        let sql = "UPDATE collection_job SET state = $4, pending_key = NULL, lease_id = NULL, \
-             leased_until_ms = NULL, finished_ms = $3, error = $5 \
-             WHERE id = $1 AND lease_id = $2 AND state = 'active'";
-        let state = if error.is_none() { JobState::Completed } else { JobState::Failed };
-        SqlStatement::new(sql, [id.into(), lease.into(), now_ms.into(), state.into(), error.into()])
-            .require_row()
+        statement(|tx| tx.collection_jobs().finish(id, lease, now_ms, error))
     }
 
     /// Returns a failed job to the queue for its next attempt; a conflict if the lease was lost.
     pub fn retry_at(id: i64, lease: Uuid, run_at_ms: i64, error: &str) -> SqlStatement {
-        let sql = "UPDATE collection_job SET state = 'waiting', lease_id = NULL, leased_until_ms = NULL, \
-             run_at_ms = $3, error = $4 WHERE id = $1 AND lease_id = $2 AND state = 'active'";
-        SqlStatement::new(sql, [id.into(), lease.into(), run_at_ms.into(), error.into()]).require_row()
+        statement(|tx| tx.collection_jobs().retry_at(id, lease, run_at_ms, error))
     }
 
     /// Returns all active jobs of a hub that shuts down. Their attempts do not count.
     pub fn release_all(hub: &str) -> SqlStatement {
-        let sql = "UPDATE collection_job SET state = 'waiting', lease_id = NULL, leased_until_ms = NULL, \
-             attempts = attempts - 1 WHERE hub = $1 AND state = 'active'";
-        SqlStatement::new(sql, [hub.into()])
+        statement(|tx| tx.collection_jobs().release_all(hub))
     }
 
     /// Deletes a failed job that a new job replaces; a conflict if it is not failed.
     pub fn retry(id: i64) -> SqlStatement {
-        let sql = "DELETE FROM collection_job WHERE id = $1 AND state = 'failed'";
-        SqlStatement::new(sql, [id.into()]).require_row()
+        statement(|tx| tx.collection_jobs().delete_failed(id))
     }
 
     /// Reads one job; `None` if it does not exist.
@@ -316,14 +272,12 @@ impl CollectionJobs {
 
     /// Deletes completed jobs that finished before one time, and failed jobs that finished before another.
     pub fn purge(completed_before_ms: i64, failed_before_ms: i64) -> SqlStatement {
-        let sql = "DELETE FROM collection_job WHERE (state = 'completed' AND finished_ms < $1) \
-             OR (state = 'failed' AND finished_ms < $2)";
-        SqlStatement::new(sql, [completed_before_ms.into(), failed_before_ms.into()])
+        statement(|tx| tx.collection_jobs().purge(completed_before_ms, failed_before_ms))
     }
 
     /// Pauses or resumes the queue on all hubs. Active jobs are not interrupted.
     pub fn set_paused(paused: bool) -> SqlStatement {
-        put_setting(PAUSED, if paused { "1" } else { "0" })
+        statement(|tx| tx.collection_jobs().set_paused(paused))
     }
 
     /// Returns whether the queue is paused.
@@ -368,5 +322,127 @@ impl CollectionJobs {
             max_duration_ms: row.int()?,
             max_delay_ms: row.int()?,
         })
+    }
+}
+
+/// Writes of the collection queue, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct CollectionJobRepository<'a>(&'a mut Transaction);
+
+impl CollectionJobRepository<'_> {
+    /// Adds a scheduled job unless the server has an unfinished job.
+    pub fn schedule(&mut self, server: Uuid, run_at_ms: i64) {
+        self.0
+            .push(SqlStatement::new(insert_job!("scheduled", "NOTHING"), [server.into(), run_at_ms.into()]));
+    }
+
+    /// Adds a scheduled job, or moves the server's waiting job to the time.
+    pub fn reschedule(&mut self, server: Uuid, run_at_ms: i64) {
+        let sql = insert_job!(
+            "scheduled",
+            "UPDATE SET run_at_ms = excluded.run_at_ms, attempts = 0 WHERE collection_job.state = 'waiting'"
+        );
+        self.0.push(SqlStatement::new(sql, [server.into(), run_at_ms.into()]));
+    }
+
+    /// Adds a manual job that is due now, or makes the server's waiting job due now. No effect on an active
+    /// job.
+    pub fn run_now(&mut self, server: Uuid, now_ms: i64) {
+        let sql = insert_job!(
+            "manual",
+            "UPDATE SET run_at_ms = excluded.run_at_ms, trigger = excluded.trigger, attempts = 0 \
+             WHERE collection_job.state = 'waiting' AND collection_job.run_at_ms > excluded.run_at_ms"
+        );
+        self.0.push(SqlStatement::new(sql, [server.into(), now_ms.into()]));
+    }
+
+    /// Deletes the waiting job of a server.
+    pub fn cancel(&mut self, server: Uuid) {
+        let sql = "DELETE FROM collection_job WHERE pending_key = $1 AND state = 'waiting'";
+        self.0.push(SqlStatement::new(sql, [server.into()]));
+    }
+
+    /// Claims due jobs up to the capacity, the longest overdue first. The condition is repeated on the
+    /// updated row, so that of two hubs that claim concurrently only one gets a job.
+    pub fn claim(&mut self, hub: &str, lease: Uuid, times: Lease, capacity: WorkerCapacity) {
+        let sql = concat!(
+            "UPDATE collection_job SET state = 'active', hub = $6, lease_id = $1, leased_until_ms = $3, \
+             started_ms = $2, attempts = attempts + 1 \
+             WHERE id IN (SELECT id FROM (SELECT id, run_at_ms, failing, \
+             row_number() OVER (PARTITION BY failing ORDER BY run_at_ms, id) AS position \
+             FROM (SELECT collection_job.id AS id, collection_job.run_at_ms AS run_at_ms, ",
+            is_failing!(),
+            " AS failing FROM collection_job JOIN server ON server.id = collection_job.server \
+             WHERE (collection_job.state = 'waiting' AND collection_job.run_at_ms <= $2) \
+             OR (collection_job.state = 'active' AND collection_job.leased_until_ms <= $2)) due) ranked \
+             WHERE (failing = 0 OR position <= $7) \
+             AND NOT EXISTS (SELECT 1 FROM setting WHERE name = $5 AND value = '1') \
+             ORDER BY run_at_ms, id LIMIT $4) \
+             AND ((state = 'waiting' AND run_at_ms <= $2) OR (state = 'active' AND leased_until_ms <= $2))"
+        );
+        let Lease { now_ms, until_ms } = times;
+        let values = [
+            lease.into(),
+            now_ms.into(),
+            until_ms.into(),
+            capacity.total.into(),
+            PAUSED.into(),
+            hub.into(),
+            capacity.failing.into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+
+    /// Finishes a job: completed, or failed with an error; a conflict if the lease was lost.
+    pub fn finish(&mut self, id: i64, lease: Uuid, now_ms: i64, error: Option<&str>) {
+        let sql = "UPDATE collection_job SET state = $4, pending_key = NULL, lease_id = NULL, \
+             leased_until_ms = NULL, finished_ms = $3, error = $5 \
+             WHERE id = $1 AND lease_id = $2 AND state = 'active'";
+        let state = if error.is_none() { JobState::Completed } else { JobState::Failed };
+        self.0.push(
+            SqlStatement::new(sql, [id.into(), lease.into(), now_ms.into(), state.into(), error.into()])
+                .require_row(),
+        );
+    }
+
+    /// Returns a failed job to the queue for its next attempt; a conflict if the lease was lost.
+    pub fn retry_at(&mut self, id: i64, lease: Uuid, run_at_ms: i64, error: &str) {
+        let sql = "UPDATE collection_job SET state = 'waiting', lease_id = NULL, leased_until_ms = NULL, \
+             run_at_ms = $3, error = $4 WHERE id = $1 AND lease_id = $2 AND state = 'active'";
+        self.0.push(
+            SqlStatement::new(sql, [id.into(), lease.into(), run_at_ms.into(), error.into()]).require_row(),
+        );
+    }
+
+    /// Returns all active jobs of a hub that shuts down. Their attempts do not count.
+    pub fn release_all(&mut self, hub: &str) {
+        let sql = "UPDATE collection_job SET state = 'waiting', lease_id = NULL, leased_until_ms = NULL, \
+             attempts = attempts - 1 WHERE hub = $1 AND state = 'active'";
+        self.0.push(SqlStatement::new(sql, [hub.into()]));
+    }
+
+    /// Deletes a failed job that a new job replaces; a conflict if it is not failed.
+    pub fn delete_failed(&mut self, id: i64) {
+        let sql = "DELETE FROM collection_job WHERE id = $1 AND state = 'failed'";
+        self.0.push(SqlStatement::new(sql, [id.into()]).require_row());
+    }
+
+    /// Deletes completed jobs that finished before one time, and failed jobs that finished before another.
+    pub fn purge(&mut self, completed_before_ms: i64, failed_before_ms: i64) {
+        let sql = "DELETE FROM collection_job WHERE (state = 'completed' AND finished_ms < $1) \
+             OR (state = 'failed' AND finished_ms < $2)";
+        self.0.push(SqlStatement::new(sql, [completed_before_ms.into(), failed_before_ms.into()]));
+    }
+
+    /// Pauses or resumes the queue on all hubs. Active jobs are not interrupted.
+    pub fn set_paused(&mut self, paused: bool) {
+        self.0.settings().put(PAUSED, if paused { "1" } else { "0" });
+    }
+}
+
+impl Transaction {
+    /// Repository of the collection queue.
+    pub fn collection_jobs(&mut self) -> CollectionJobRepository<'_> {
+        CollectionJobRepository(self)
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, text_enum};
 use crate::store::Store;
+use crate::transaction::{Transaction, statement};
 use uuid::Uuid;
 
 text_enum! {
@@ -45,41 +46,14 @@ pub struct CollectionRow {
 impl CollectionRow {
     /// Adds the result to the collection history.
     pub fn insert(&self) -> SqlStatement {
-        let sql = "INSERT INTO collection \
-             (server, finished_ms, trigger, attempt, duration_ms, cause, error, steps) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-        let values = [
-            self.server.into(),
-            self.finished_ms.into(),
-            self.trigger.into(),
-            self.attempt.into(),
-            self.duration_ms.into(),
-            self.cause.as_deref().into(),
-            self.error.as_deref().into(),
-            self.steps.as_str().into(),
-        ];
-        SqlStatement::new(sql, values)
+        statement(|tx| tx.collections().insert(self))
     }
 
     /// Stores the result as the server's last one, with the counter state after a success.
     ///
     /// No effect if the server was changed after the collection started, that is, if it has another version.
     pub fn update_server(&self, version: i64, counter_state: Option<&[u8]>) -> SqlStatement {
-        let sql = "UPDATE server SET last_run_ms = $2, last_duration_ms = $3, last_cause = $4, \
-             last_error = $5, last_success_ms = COALESCE($6, last_success_ms), \
-             counter_state = COALESCE($7, counter_state) WHERE id = $1 AND version = $8";
-        let success_ms = self.cause.is_none().then_some(self.finished_ms);
-        let values = [
-            self.server.into(),
-            self.finished_ms.into(),
-            self.duration_ms.into(),
-            self.cause.as_deref().into(),
-            self.error.as_deref().into(),
-            success_ms.into(),
-            counter_state.into(),
-            version.into(),
-        ];
-        SqlStatement::new(sql, values)
+        statement(|tx| tx.collections().update_server(self, version, counter_state))
     }
 
     /// Lists collections of a server, newest first, optionally only those with a trigger, or with a lower
@@ -120,7 +94,65 @@ impl CollectionRow {
     /// Deletes successful collections that ended before `success_before_ms`, and all that ended before
     /// `before_ms`.
     pub fn purge(success_before_ms: i64, before_ms: i64) -> SqlStatement {
+        statement(|tx| tx.collections().purge(success_before_ms, before_ms))
+    }
+}
+
+/// Writes of collections, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct CollectionRepository<'a>(&'a mut Transaction);
+
+impl CollectionRepository<'_> {
+    /// Adds the result to the collection history.
+    pub fn insert(&mut self, collection: &CollectionRow) {
+        let sql = "INSERT INTO collection \
+             (server, finished_ms, trigger, attempt, duration_ms, cause, error, steps) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let values = [
+            collection.server.into(),
+            collection.finished_ms.into(),
+            collection.trigger.into(),
+            collection.attempt.into(),
+            collection.duration_ms.into(),
+            collection.cause.as_deref().into(),
+            collection.error.as_deref().into(),
+            collection.steps.as_str().into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+
+    /// Stores the result as the server's last one, with the counter state after a success.
+    ///
+    /// No effect if the server was changed after the collection started, that is, if it has another version.
+    pub fn update_server(&mut self, collection: &CollectionRow, version: i64, counter_state: Option<&[u8]>) {
+        let sql = "UPDATE server SET last_run_ms = $2, last_duration_ms = $3, last_cause = $4, \
+             last_error = $5, last_success_ms = COALESCE($6, last_success_ms), \
+             counter_state = COALESCE($7, counter_state) WHERE id = $1 AND version = $8";
+        let success_ms = collection.cause.is_none().then_some(collection.finished_ms);
+        let values = [
+            collection.server.into(),
+            collection.finished_ms.into(),
+            collection.duration_ms.into(),
+            collection.cause.as_deref().into(),
+            collection.error.as_deref().into(),
+            success_ms.into(),
+            counter_state.into(),
+            version.into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+
+    /// Deletes successful collections that ended before `success_before_ms`, and all that ended before
+    /// `before_ms`.
+    pub fn purge(&mut self, success_before_ms: i64, before_ms: i64) {
         let sql = "DELETE FROM collection WHERE finished_ms < $2 OR (finished_ms < $1 AND cause IS NULL)";
-        SqlStatement::new(sql, [success_before_ms.into(), before_ms.into()])
+        self.0.push(SqlStatement::new(sql, [success_before_ms.into(), before_ms.into()]));
+    }
+}
+
+impl Transaction {
+    /// Repository of collections.
+    pub fn collections(&mut self) -> CollectionRepository<'_> {
+        CollectionRepository(self)
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement};
 use crate::store::Store;
+use crate::transaction::{Transaction, statement};
 use uuid::Uuid;
 
 /// Kind of an alert definition; each kind has its own table.
@@ -36,30 +37,53 @@ impl DefinitionKind {
 
     /// Inserts a definition, or replaces its document.
     pub fn upsert(self, id: Uuid, body: &str) -> SqlStatement {
-        let sql = match self {
-            Self::Rule => {
-                "INSERT INTO rule (id, body) VALUES ($1, $2) \
-                 ON CONFLICT (id) DO UPDATE SET body = excluded.body"
-            }
-            Self::Channel => {
-                "INSERT INTO channel (id, body) VALUES ($1, $2) \
-                 ON CONFLICT (id) DO UPDATE SET body = excluded.body"
-            }
-            Self::Silence => {
-                "INSERT INTO silence (id, body) VALUES ($1, $2) \
-                 ON CONFLICT (id) DO UPDATE SET body = excluded.body"
-            }
-        };
-        SqlStatement::new(sql, [id.into(), body.into()])
+        statement(|tx| tx.definitions(self).upsert(id, body))
     }
 
     /// Deletes a definition; a conflict if it was deleted already.
     pub fn delete(self, id: Uuid) -> SqlStatement {
-        let sql = match self {
-            Self::Rule => "DELETE FROM rule WHERE id = $1",
-            Self::Channel => "DELETE FROM channel WHERE id = $1",
-            Self::Silence => "DELETE FROM silence WHERE id = $1",
+        statement(|tx| tx.definitions(self).delete(id))
+    }
+}
+
+/// Writes of alert definitions of one kind, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct DefinitionRepository<'a>(&'a mut Transaction, DefinitionKind);
+
+impl DefinitionRepository<'_> {
+    /// Inserts a definition, or replaces its document.
+    pub fn upsert(&mut self, id: Uuid, body: &str) {
+        let sql = match self.1 {
+            DefinitionKind::Rule => {
+                "INSERT INTO rule (id, body) VALUES ($1, $2) \
+                 ON CONFLICT (id) DO UPDATE SET body = excluded.body"
+            }
+            DefinitionKind::Channel => {
+                "INSERT INTO channel (id, body) VALUES ($1, $2) \
+                 ON CONFLICT (id) DO UPDATE SET body = excluded.body"
+            }
+            DefinitionKind::Silence => {
+                "INSERT INTO silence (id, body) VALUES ($1, $2) \
+                 ON CONFLICT (id) DO UPDATE SET body = excluded.body"
+            }
         };
-        SqlStatement::new(sql, [id.into()]).require_row()
+        self.0.push(SqlStatement::new(sql, [id.into(), body.into()]));
+    }
+
+    /// Deletes a definition; a conflict if it was deleted already.
+    pub fn delete(&mut self, id: Uuid) {
+        let sql = match self.1 {
+            DefinitionKind::Rule => "DELETE FROM rule WHERE id = $1",
+            DefinitionKind::Channel => "DELETE FROM channel WHERE id = $1",
+            DefinitionKind::Silence => "DELETE FROM silence WHERE id = $1",
+        };
+        self.0.push(SqlStatement::new(sql, [id.into()]).require_row());
+    }
+}
+
+impl Transaction {
+    /// Repository of the alert definitions of one kind.
+    pub fn definitions(&mut self, kind: DefinitionKind) -> DefinitionRepository<'_> {
+        DefinitionRepository(self, kind)
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement};
 use crate::store::Store;
+use crate::transaction::{Transaction, statement};
 use uuid::Uuid;
 
 /// Time at which any hub last received a snapshot of a host. Hubs write it every few seconds, so it is
@@ -13,9 +14,7 @@ pub struct HostLastSeen;
 impl HostLastSeen {
     /// Writes the last-seen time of a host, Unix milliseconds.
     pub fn upsert(host: Uuid, last_seen_ms: i64) -> SqlStatement {
-        let sql = "INSERT INTO host_last_seen (host, last_seen_ms) VALUES ($1, $2) \
-             ON CONFLICT (host) DO UPDATE SET last_seen_ms = excluded.last_seen_ms";
-        SqlStatement::new(sql, [host.into(), last_seen_ms.into()])
+        statement(|tx| tx.host_last_seen().upsert(host, last_seen_ms))
     }
 
     /// Lists the last-seen times of all hosts, Unix milliseconds.
@@ -33,6 +32,31 @@ impl HostLastSeen {
 
     /// Deletes the last-seen time of a deleted host.
     pub fn delete(host: Uuid) -> SqlStatement {
-        SqlStatement::new("DELETE FROM host_last_seen WHERE host = $1", [host.into()])
+        statement(|tx| tx.host_last_seen().delete(host))
+    }
+}
+
+/// Writes of last-seen times of hosts, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct HostLastSeenRepository<'a>(&'a mut Transaction);
+
+impl HostLastSeenRepository<'_> {
+    /// Writes the last-seen time of a host, Unix milliseconds.
+    pub fn upsert(&mut self, host: Uuid, last_seen_ms: i64) {
+        let sql = "INSERT INTO host_last_seen (host, last_seen_ms) VALUES ($1, $2) \
+             ON CONFLICT (host) DO UPDATE SET last_seen_ms = excluded.last_seen_ms";
+        self.0.push(SqlStatement::new(sql, [host.into(), last_seen_ms.into()]));
+    }
+
+    /// Deletes the last-seen time of a deleted host.
+    pub fn delete(&mut self, host: Uuid) {
+        self.0.push(SqlStatement::new("DELETE FROM host_last_seen WHERE host = $1", [host.into()]));
+    }
+}
+
+impl Transaction {
+    /// Repository of the last-seen times of hosts.
+    pub fn host_last_seen(&mut self) -> HostLastSeenRepository<'_> {
+        HostLastSeenRepository(self)
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, SqlValue, like_pattern, text_enum};
 use crate::store::Store;
+use crate::transaction::{Transaction, statement, statements};
 use uuid::Uuid;
 
 const DAY_MS: i64 = 86_400_000;
@@ -127,27 +128,7 @@ impl IncidentRow {
 
     /// Inserts the incident or updates its state; a conflict if another incident with its group key is open.
     pub fn upsert(&self) -> SqlStatement {
-        let sql = "INSERT INTO incident (id, group_key, open_key, title, severity, phase, opened_ms, \
-             quiet_since_ms, reopen_count, ack, notified) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
-             ON CONFLICT (id) DO UPDATE SET open_key = excluded.open_key, title = excluded.title, \
-             severity = excluded.severity, phase = excluded.phase, quiet_since_ms = excluded.quiet_since_ms, \
-             reopen_count = excluded.reopen_count, ack = excluded.ack, notified = excluded.notified";
-        let open_key = (self.phase != IncidentPhase::Resolved).then_some(self.group_key.as_str());
-        let values = [
-            self.id.into(),
-            self.group_key.as_str().into(),
-            open_key.into(),
-            self.title.as_str().into(),
-            self.severity.as_str().into(),
-            self.phase.into(),
-            self.opened_ms.into(),
-            self.quiet_since_ms.into(),
-            self.reopen_count.into(),
-            self.ack.as_deref().into(),
-            self.notified.into(),
-        ];
-        SqlStatement::new(sql, values)
+        statement(|tx| tx.incidents().upsert(self))
     }
 
     /// Lists open incidents, and incidents that were resolved at or after a time; oldest first.
@@ -197,8 +178,45 @@ impl IncidentRow {
     /// Deletes incidents that were resolved before a time, with their alerts and timeline; also finished
     /// notifications that were created before it.
     pub fn delete_resolved_before(before_ms: i64) -> [SqlStatement; 4] {
+        statements(|tx| tx.incidents().delete_resolved_before(before_ms))
+    }
+}
+
+/// Writes of incidents, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct IncidentRepository<'a>(&'a mut Transaction);
+
+impl IncidentRepository<'_> {
+    /// Inserts the incident or updates its state; a conflict if another incident with its group key is open.
+    pub fn upsert(&mut self, incident: &IncidentRow) {
+        let sql = "INSERT INTO incident (id, group_key, open_key, title, severity, phase, opened_ms, \
+             quiet_since_ms, reopen_count, ack, notified) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+             ON CONFLICT (id) DO UPDATE SET open_key = excluded.open_key, title = excluded.title, \
+             severity = excluded.severity, phase = excluded.phase, quiet_since_ms = excluded.quiet_since_ms, \
+             reopen_count = excluded.reopen_count, ack = excluded.ack, notified = excluded.notified";
+        let open_key = (incident.phase != IncidentPhase::Resolved).then_some(incident.group_key.as_str());
+        let values = [
+            incident.id.into(),
+            incident.group_key.as_str().into(),
+            open_key.into(),
+            incident.title.as_str().into(),
+            incident.severity.as_str().into(),
+            incident.phase.into(),
+            incident.opened_ms.into(),
+            incident.quiet_since_ms.into(),
+            incident.reopen_count.into(),
+            incident.ack.as_deref().into(),
+            incident.notified.into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+
+    /// Deletes incidents that were resolved before a time, with their alerts and timeline; also finished
+    /// notifications that were created before it.
+    pub fn delete_resolved_before(&mut self, before_ms: i64) {
         let delete = |sql| SqlStatement::new(sql, [before_ms.into()]);
-        [
+        self.0.push_all([
             delete(
                 "DELETE FROM alert WHERE incident IN \
                  (SELECT id FROM incident WHERE open_key IS NULL AND quiet_since_ms < $1)",
@@ -209,7 +227,7 @@ impl IncidentRow {
             ),
             delete("DELETE FROM notification WHERE state <> 'pending' AND created_ms < $1"),
             delete("DELETE FROM incident WHERE open_key IS NULL AND quiet_since_ms < $1"),
-        ]
+        ]);
     }
 }
 
@@ -261,35 +279,12 @@ macro_rules! select_alerts {
 impl AlertRow {
     /// Inserts the alert; a conflict if an alert with its firing key fires already.
     pub fn insert(&self, explanation: Option<&str>) -> SqlStatement {
-        let sql = "INSERT INTO alert \
-             (id, incident, firing_key, rule, host, severity, fired_ms, resolved_ms, body, explanation) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-        let values = [
-            self.id.into(),
-            self.incident.into(),
-            self.firing_key.as_deref().into(),
-            self.rule.into(),
-            self.host.into(),
-            self.severity.as_str().into(),
-            self.fired_ms.into(),
-            self.resolved_ms.into(),
-            self.body.as_str().into(),
-            explanation.into(),
-        ];
-        SqlStatement::new(sql, values)
+        statement(|tx| tx.alerts().insert(self, explanation))
     }
 
     /// Updates a firing alert; a conflict if it was resolved already.
     pub fn update(&self) -> SqlStatement {
-        let sql = "UPDATE alert SET firing_key = $2, resolved_ms = $3, body = $4 \
-             WHERE id = $1 AND firing_key IS NOT NULL";
-        let values = [
-            self.id.into(),
-            self.firing_key.as_deref().into(),
-            self.resolved_ms.into(),
-            self.body.as_str().into(),
-        ];
-        SqlStatement::new(sql, values).require_row()
+        statement(|tx| tx.alerts().update(self))
     }
 
     fn read(row: Vec<SqlValue>) -> Result<Self, StoreError> {
@@ -350,6 +345,45 @@ impl AlertRow {
     }
 }
 
+/// Writes of alerts, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct AlertRepository<'a>(&'a mut Transaction);
+
+impl AlertRepository<'_> {
+    /// Inserts the alert; a conflict if an alert with its firing key fires already.
+    pub fn insert(&mut self, alert: &AlertRow, explanation: Option<&str>) {
+        let sql = "INSERT INTO alert \
+             (id, incident, firing_key, rule, host, severity, fired_ms, resolved_ms, body, explanation) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let values = [
+            alert.id.into(),
+            alert.incident.into(),
+            alert.firing_key.as_deref().into(),
+            alert.rule.into(),
+            alert.host.into(),
+            alert.severity.as_str().into(),
+            alert.fired_ms.into(),
+            alert.resolved_ms.into(),
+            alert.body.as_str().into(),
+            explanation.into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+
+    /// Updates a firing alert; a conflict if it was resolved already.
+    pub fn update(&mut self, alert: &AlertRow) {
+        let sql = "UPDATE alert SET firing_key = $2, resolved_ms = $3, body = $4 \
+             WHERE id = $1 AND firing_key IS NOT NULL";
+        let values = [
+            alert.id.into(),
+            alert.firing_key.as_deref().into(),
+            alert.resolved_ms.into(),
+            alert.body.as_str().into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values).require_row());
+    }
+}
+
 /// An entry of an incident's timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IncidentEventRow {
@@ -368,16 +402,7 @@ pub struct IncidentEventRow {
 impl IncidentEventRow {
     /// Appends the entry to the timeline.
     pub fn insert(&self) -> SqlStatement {
-        let sql =
-            "INSERT INTO incident_event (incident, at_ms, kind, actor, text) VALUES ($1, $2, $3, $4, $5)";
-        let values = [
-            self.incident.into(),
-            self.at_ms.into(),
-            self.kind.into(),
-            self.actor.as_str().into(),
-            self.text.as_str().into(),
-        ];
-        SqlStatement::new(sql, values)
+        statement(|tx| tx.incident_events().insert(self))
     }
 
     /// Lists the newest 1,000 entries of an incident, oldest first.
@@ -398,5 +423,42 @@ impl IncidentEventRow {
             })
         };
         store.query(sql, vec![incident.into()]).await?.into_iter().rev().map(read).collect()
+    }
+}
+
+/// Writes of the timeline of incidents, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct IncidentEventRepository<'a>(&'a mut Transaction);
+
+impl IncidentEventRepository<'_> {
+    /// Appends the entry to the timeline.
+    pub fn insert(&mut self, event: &IncidentEventRow) {
+        let sql =
+            "INSERT INTO incident_event (incident, at_ms, kind, actor, text) VALUES ($1, $2, $3, $4, $5)";
+        let values = [
+            event.incident.into(),
+            event.at_ms.into(),
+            event.kind.into(),
+            event.actor.as_str().into(),
+            event.text.as_str().into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+}
+
+impl Transaction {
+    /// Repository of incidents.
+    pub fn incidents(&mut self) -> IncidentRepository<'_> {
+        IncidentRepository(self)
+    }
+
+    /// Repository of alerts.
+    pub fn alerts(&mut self) -> AlertRepository<'_> {
+        AlertRepository(self)
+    }
+
+    /// Repository of the timeline of incidents.
+    pub fn incident_events(&mut self) -> IncidentEventRepository<'_> {
+        IncidentEventRepository(self)
     }
 }

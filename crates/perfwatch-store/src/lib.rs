@@ -15,6 +15,7 @@ pub mod definitions;
 mod error;
 mod head_payload;
 pub mod host_last_seen;
+mod hosts;
 pub mod incidents;
 mod location;
 mod metadata;
@@ -31,14 +32,18 @@ mod shape_cache;
 mod sql;
 mod sqlite;
 mod store;
+mod transaction;
+mod write;
 
 pub use error::{CommitError, StoreError};
+pub use hosts::{HostRecord, HostRepository};
 pub use location::{StoreUrl, StoreUrlError};
 pub use postgres::PostgresStore;
 pub use range_set::RangeSet;
 pub use sql::{SqlStatement, SqlValue};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{
-    BlockContent, BlockId, BlockInfo, BlockSlice, BoxFuture, DirtyWindow, DiskUsage, HeadRow, HostRecord,
-    Query, QueryResult, RetentionWatermarks, SealWatermark, SequenceRanges, SnapshotRow, Store, Write,
+    BlockContent, BlockSlice, BoxFuture, DiskUsage, HeadRow, Query, QueryResult, SnapshotRow, Store,
 };
+pub use transaction::Transaction;
+pub use write::{BlockId, BlockInfo, DirtyWindow, RetentionWatermarks, SealWatermark, SequenceRanges, Write};

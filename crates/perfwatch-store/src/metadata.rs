@@ -1,13 +1,12 @@
 //! Reads of hosts, watermarks and block metadata, the same in both engines; and the plan of a range read.
 
 use crate::error::StoreError;
+use crate::hosts::HostRecord;
 use crate::range_set::RangeSet;
 use crate::schema::block_table;
 use crate::sql::{RowReader, SqlValue};
-use crate::store::{
-    BlockId, BlockInfo, DirtyWindow, HostRecord, Query, QueryResult, RetentionWatermarks, SealWatermark,
-    SequenceRanges, Store,
-};
+use crate::store::{Query, QueryResult, Store};
+use crate::write::{BlockId, BlockInfo, DirtyWindow, RetentionWatermarks, SealWatermark, SequenceRanges};
 use perfwatch_model::{BootId, HostId, wire};
 use perfwatch_tsdb::Tier;
 use perfwatch_tsdb::plan::TierState;

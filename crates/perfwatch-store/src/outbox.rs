@@ -4,6 +4,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, SqlValue, text_enum};
 use crate::store::Store;
+use crate::transaction::{Transaction, statement};
 use uuid::Uuid;
 
 text_enum! {
@@ -79,22 +80,7 @@ impl NotificationRow {
     /// Adds a pending notification. Of pending notifications with the same merge key, only the content of the
     /// newest is kept.
     pub fn enqueue(&self, merge_key: Option<&str>) -> SqlStatement {
-        let sql = "INSERT INTO notification \
-             (channel, incident, reason, severity, merge_key, created_ms, due_ms, retry_at_ms, attempts, \
-             state, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 'pending', $9) \
-             ON CONFLICT (merge_key) DO UPDATE SET body = excluded.body, severity = excluded.severity";
-        let values = [
-            self.channel.into(),
-            self.incident.into(),
-            self.reason.as_str().into(),
-            self.severity.as_str().into(),
-            merge_key.into(),
-            self.created_ms.into(),
-            self.due_ms.into(),
-            self.retry_at_ms.into(),
-            self.body.as_str().into(),
-        ];
-        SqlStatement::new(sql, values)
+        statement(|tx| tx.notifications().enqueue(self, merge_key))
     }
 
     fn read(row: Vec<SqlValue>) -> Result<Self, StoreError> {
@@ -154,7 +140,7 @@ impl Outbox {
 
     /// Excludes a notification from merging because its delivery begins.
     pub fn mark_sending(id: i64) -> SqlStatement {
-        SqlStatement::new("UPDATE notification SET merge_key = NULL WHERE id = $1", [id.into()])
+        statement(|tx| tx.notifications().mark_sending(id))
     }
 
     /// Lists notifications that match a filter, newest first.
@@ -196,29 +182,90 @@ impl Outbox {
 
     /// Finishes a pending notification; a conflict if it is not pending any more.
     pub fn finish(id: i64, state: NotificationState, error: Option<&str>, now_ms: i64) -> SqlStatement {
-        let sql = "UPDATE notification SET state = $2, error = $3, finished_ms = $4, \
-             attempts = attempts + 1, merge_key = NULL WHERE id = $1 AND state = 'pending'";
-        SqlStatement::new(sql, [id.into(), state.into(), error.into(), now_ms.into()]).require_row()
+        statement(|tx| tx.notifications().finish(id, state, error, now_ms))
     }
 
     /// Schedules the next attempt after a failed delivery.
     pub fn retry_at(id: i64, retry_at_ms: i64, error: &str) -> SqlStatement {
-        let sql = "UPDATE notification SET attempts = attempts + 1, retry_at_ms = $2, error = $3 \
-             WHERE id = $1 AND state = 'pending'";
-        SqlStatement::new(sql, [id.into(), retry_at_ms.into(), error.into()])
+        statement(|tx| tx.notifications().retry_at(id, retry_at_ms, error))
     }
 
     /// Makes a failed notification pending again; a conflict if it is not failed.
     pub fn requeue(id: i64, now_ms: i64) -> SqlStatement {
-        let sql = "UPDATE notification SET state = 'pending', attempts = 0, due_ms = $2, retry_at_ms = $2, \
-             finished_ms = NULL WHERE id = $1 AND state = 'failed'";
-        SqlStatement::new(sql, [id.into(), now_ms.into()]).require_row()
+        statement(|tx| tx.notifications().requeue(id, now_ms))
     }
 
     /// Suppresses the pending notifications of a deleted channel.
     pub fn suppress_for_channel(channel: Uuid, now_ms: i64) -> SqlStatement {
+        statement(|tx| tx.notifications().suppress_for_channel(channel, now_ms))
+    }
+}
+
+/// Writes of notifications, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct NotificationRepository<'a>(&'a mut Transaction);
+
+impl NotificationRepository<'_> {
+    /// Adds a pending notification. Of pending notifications with the same merge key, only the content of the
+    /// newest is kept.
+    pub fn enqueue(&mut self, notification: &NotificationRow, merge_key: Option<&str>) {
+        let sql = "INSERT INTO notification \
+             (channel, incident, reason, severity, merge_key, created_ms, due_ms, retry_at_ms, attempts, \
+             state, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 'pending', $9) \
+             ON CONFLICT (merge_key) DO UPDATE SET body = excluded.body, severity = excluded.severity";
+        let values = [
+            notification.channel.into(),
+            notification.incident.into(),
+            notification.reason.as_str().into(),
+            notification.severity.as_str().into(),
+            merge_key.into(),
+            notification.created_ms.into(),
+            notification.due_ms.into(),
+            notification.retry_at_ms.into(),
+            notification.body.as_str().into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+
+    /// Excludes a notification from merging because its delivery begins.
+    pub fn mark_sending(&mut self, id: i64) {
+        self.0.push(SqlStatement::new("UPDATE notification SET merge_key = NULL WHERE id = $1", [id.into()]));
+    }
+
+    /// Finishes a pending notification; a conflict if it is not pending any more.
+    pub fn finish(&mut self, id: i64, state: NotificationState, error: Option<&str>, now_ms: i64) {
+        let sql = "UPDATE notification SET state = $2, error = $3, finished_ms = $4, \
+             attempts = attempts + 1, merge_key = NULL WHERE id = $1 AND state = 'pending'";
+        self.0.push(
+            SqlStatement::new(sql, [id.into(), state.into(), error.into(), now_ms.into()]).require_row(),
+        );
+    }
+
+    /// Schedules the next attempt after a failed delivery.
+    pub fn retry_at(&mut self, id: i64, retry_at_ms: i64, error: &str) {
+        let sql = "UPDATE notification SET attempts = attempts + 1, retry_at_ms = $2, error = $3 \
+             WHERE id = $1 AND state = 'pending'";
+        self.0.push(SqlStatement::new(sql, [id.into(), retry_at_ms.into(), error.into()]));
+    }
+
+    /// Makes a failed notification pending again; a conflict if it is not failed.
+    pub fn requeue(&mut self, id: i64, now_ms: i64) {
+        let sql = "UPDATE notification SET state = 'pending', attempts = 0, due_ms = $2, retry_at_ms = $2, \
+             finished_ms = NULL WHERE id = $1 AND state = 'failed'";
+        self.0.push(SqlStatement::new(sql, [id.into(), now_ms.into()]).require_row());
+    }
+
+    /// Suppresses the pending notifications of a deleted channel.
+    pub fn suppress_for_channel(&mut self, channel: Uuid, now_ms: i64) {
         let sql = "UPDATE notification SET state = 'suppressed', finished_ms = $2, merge_key = NULL, \
              error = 'the channel was deleted' WHERE channel = $1 AND state = 'pending'";
-        SqlStatement::new(sql, [channel.into(), now_ms.into()])
+        self.0.push(SqlStatement::new(sql, [channel.into(), now_ms.into()]));
+    }
+}
+
+impl Transaction {
+    /// Repository of notifications.
+    pub fn notifications(&mut self) -> NotificationRepository<'_> {
+        NotificationRepository(self)
     }
 }

@@ -15,9 +15,11 @@ mod tls;
 
 use crate::append::{APPEND_QUEUE_CAPACITY, Append, disk_budget_exhausted, store_closed};
 use crate::error::{CommitError, StoreError};
+use crate::hosts::HostRecord;
 use crate::metadata;
 use crate::sql::{SqlValue, value_from_postgres};
 use crate::store::*;
+use crate::write::*;
 use append::Appender;
 use error::unavailable;
 use inner::{PostgresInner, REJECT_ABOVE_PERCENT};

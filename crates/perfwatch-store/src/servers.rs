@@ -5,6 +5,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, SqlValue};
 use crate::store::Store;
+use crate::transaction::{Transaction, statement, statements};
 use uuid::Uuid;
 
 /// Server as the database stores it.
@@ -136,73 +137,130 @@ impl ServerRow {
 
     /// Inserts the server as a new row.
     pub fn insert(&self) -> SqlStatement {
-        let sql = "INSERT INTO server \
-             (id, body, enabled, interval_ms, encrypted_credentials, version, host_key) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)";
-        let values = [
-            self.id.into(),
-            self.body.as_str().into(),
-            self.enabled.into(),
-            self.interval_ms.into(),
-            self.encrypted_credentials.as_deref().into(),
-            self.version.into(),
-            self.host_key.as_deref().into(),
-        ];
-        SqlStatement::new(sql, values)
+        statement(|tx| tx.servers().insert(self))
     }
 
     /// Updates the configuration and unblocks the server; a conflict unless it has the expected version.
     pub fn update(&self, expected_version: i64) -> SqlStatement {
-        let sql = "UPDATE server SET body = $2, enabled = $3, interval_ms = $4, encrypted_credentials = $5, \
-             version = version + 1, offered_host_key = NULL, blocked_reason = NULL \
-             WHERE id = $1 AND version = $6";
-        let values = [
-            self.id.into(),
-            self.body.as_str().into(),
-            self.enabled.into(),
-            self.interval_ms.into(),
-            self.encrypted_credentials.as_deref().into(),
-            expected_version.into(),
-        ];
-        SqlStatement::new(sql, values).require_row()
+        statement(|tx| tx.servers().update(self, expected_version))
     }
 
     /// Deletes host key and counter state, because the address now leads to another host.
     pub fn reset_host_state(id: Uuid) -> SqlStatement {
-        let sql = "UPDATE server SET host_key = NULL, counter_state = NULL WHERE id = $1";
-        SqlStatement::new(sql, [id.into()])
+        statement(|tx| tx.servers().reset_host_state(id))
     }
 
     /// Pins a host key that a user accepted.
     pub fn accept_host_key(id: Uuid, key: &str) -> SqlStatement {
-        SqlStatement::new("UPDATE server SET host_key = $2 WHERE id = $1", [id.into(), key.into()])
+        statement(|tx| tx.servers().accept_host_key(id, key))
     }
 
     /// Replaces credentials by the same credentials encrypted with another key. The version stays.
     pub fn reencrypt(id: Uuid, before: &[u8], after: &[u8]) -> SqlStatement {
-        let sql = "UPDATE server SET encrypted_credentials = $3 WHERE id = $1 AND encrypted_credentials = $2";
-        SqlStatement::new(sql, [id.into(), before.into(), after.into()])
+        statement(|tx| tx.servers().reencrypt(id, before, after))
     }
 
     /// Pins the host key presented at first use. No effect on another version or a server with a pinned key.
     pub fn pin_host_key(id: Uuid, version: i64, key: &str) -> SqlStatement {
-        let sql = "UPDATE server SET host_key = $2 WHERE id = $1 AND version = $3 AND host_key IS NULL";
-        SqlStatement::new(sql, [id.into(), key.into(), version.into()])
+        statement(|tx| tx.servers().pin_host_key(id, version, key))
     }
 
     /// Blocks further collections of this version, and stores the host key that was presented.
     pub fn block(id: Uuid, version: i64, cause: &str, offered_host_key: Option<&str>) -> SqlStatement {
-        let sql =
-            "UPDATE server SET blocked_reason = $3, offered_host_key = $4 WHERE id = $1 AND version = $2";
-        SqlStatement::new(sql, [id.into(), version.into(), cause.into(), offered_host_key.into()])
+        statement(|tx| tx.servers().block(id, version, cause, offered_host_key))
     }
 
     /// Deletes the server with its collections and jobs; a conflict if it was deleted already.
     pub fn delete(id: Uuid) -> [SqlStatement; 3] {
-        [
+        statements(|tx| tx.servers().delete(id))
+    }
+}
+
+/// Writes of servers, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct ServerRepository<'a>(&'a mut Transaction);
+
+impl ServerRepository<'_> {
+    /// Inserts the server as a new row.
+    pub fn insert(&mut self, server: &ServerRow) {
+        let sql = "INSERT INTO server \
+             (id, body, enabled, interval_ms, encrypted_credentials, version, host_key) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let values = [
+            server.id.into(),
+            server.body.as_str().into(),
+            server.enabled.into(),
+            server.interval_ms.into(),
+            server.encrypted_credentials.as_deref().into(),
+            server.version.into(),
+            server.host_key.as_deref().into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+
+    /// Updates the configuration and unblocks the server; a conflict unless it has the expected version.
+    pub fn update(&mut self, server: &ServerRow, expected_version: i64) {
+        let sql = "UPDATE server SET body = $2, enabled = $3, interval_ms = $4, encrypted_credentials = $5, \
+             version = version + 1, offered_host_key = NULL, blocked_reason = NULL \
+             WHERE id = $1 AND version = $6";
+        let values = [
+            server.id.into(),
+            server.body.as_str().into(),
+            server.enabled.into(),
+            server.interval_ms.into(),
+            server.encrypted_credentials.as_deref().into(),
+            expected_version.into(),
+        ];
+        self.0.push(SqlStatement::new(sql, values).require_row());
+    }
+
+    /// Deletes host key and counter state, because the address now leads to another host.
+    pub fn reset_host_state(&mut self, id: Uuid) {
+        let sql = "UPDATE server SET host_key = NULL, counter_state = NULL WHERE id = $1";
+        self.0.push(SqlStatement::new(sql, [id.into()]));
+    }
+
+    /// Pins a host key that a user accepted.
+    pub fn accept_host_key(&mut self, id: Uuid, key: &str) {
+        self.0.push(SqlStatement::new(
+            "UPDATE server SET host_key = $2 WHERE id = $1",
+            [id.into(), key.into()],
+        ));
+    }
+
+    /// Replaces credentials by the same credentials encrypted with another key. The version stays.
+    pub fn reencrypt(&mut self, id: Uuid, before: &[u8], after: &[u8]) {
+        let sql = "UPDATE server SET encrypted_credentials = $3 WHERE id = $1 AND encrypted_credentials = $2";
+        self.0.push(SqlStatement::new(sql, [id.into(), before.into(), after.into()]));
+    }
+
+    /// Pins the host key presented at first use. No effect on another version or a server with a pinned key.
+    pub fn pin_host_key(&mut self, id: Uuid, version: i64, key: &str) {
+        let sql = "UPDATE server SET host_key = $2 WHERE id = $1 AND version = $3 AND host_key IS NULL";
+        self.0.push(SqlStatement::new(sql, [id.into(), key.into(), version.into()]));
+    }
+
+    /// Blocks further collections of this version, and stores the host key that was presented.
+    pub fn block(&mut self, id: Uuid, version: i64, cause: &str, offered_host_key: Option<&str>) {
+        let sql =
+            "UPDATE server SET blocked_reason = $3, offered_host_key = $4 WHERE id = $1 AND version = $2";
+        self.0
+            .push(SqlStatement::new(sql, [id.into(), version.into(), cause.into(), offered_host_key.into()]));
+    }
+
+    /// Deletes the server with its collections and jobs; a conflict if it was deleted already.
+    pub fn delete(&mut self, id: Uuid) {
+        self.0.push_all([
             SqlStatement::new("DELETE FROM server WHERE id = $1", [id.into()]).require_row(),
             SqlStatement::new("DELETE FROM collection WHERE server = $1", [id.into()]),
             SqlStatement::new("DELETE FROM collection_job WHERE server = $1", [id.into()]),
-        ]
+        ]);
+    }
+}
+
+impl Transaction {
+    /// Repository of servers.
+    pub fn servers(&mut self) -> ServerRepository<'_> {
+        ServerRepository(self)
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::{CommitError, StoreError};
 use crate::sql::{RowReader, SqlStatement};
 use crate::store::Store;
+use crate::transaction::{Transaction, statement};
 use uuid::Uuid;
 
 /// Setting that contains the keys of signed tokens; omitted from backups.
@@ -25,9 +26,8 @@ pub async fn get_setting(store: &dyn Store, name: &str) -> Result<Option<String>
 /// Returns a [`StoreError`] if the database cannot be read or written.
 pub async fn installation_id(store: &dyn Store) -> Result<String, StoreError> {
     let id = Uuid::new_v4().to_string();
-    let sql = "INSERT INTO setting (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
-    let insert = SqlStatement::new(sql, [INSTALLATION_ID.into(), id.as_str().into()]);
-    match store.commit(vec![insert.into()]).await {
+    let tx = Transaction::build(|tx| tx.settings().put_if_absent(INSTALLATION_ID, &id));
+    match store.commit(tx.into_writes()).await {
         Ok(()) | Err(CommitError::Conflict) => {}
         Err(CommitError::Store(error)) => return Err(error),
     }
@@ -36,7 +36,31 @@ pub async fn installation_id(store: &dyn Store) -> Result<String, StoreError> {
 
 /// Writes a setting, replacing its value.
 pub fn put_setting(name: &str, value: &str) -> SqlStatement {
-    let sql = "INSERT INTO setting (name, value) VALUES ($1, $2) \
-         ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-    SqlStatement::new(sql, [name.into(), value.into()])
+    statement(|tx| tx.settings().put(name, value))
+}
+
+/// Writes of settings, added to a [`Transaction`].
+#[derive(Debug)]
+pub struct SettingRepository<'a>(&'a mut Transaction);
+
+impl SettingRepository<'_> {
+    /// Writes a setting unless it exists.
+    pub(crate) fn put_if_absent(&mut self, name: &str, value: &str) {
+        let sql = "INSERT INTO setting (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+        self.0.push(SqlStatement::new(sql, [name.into(), value.into()]));
+    }
+
+    /// Writes a setting, replacing its value.
+    pub fn put(&mut self, name: &str, value: &str) {
+        let sql = "INSERT INTO setting (name, value) VALUES ($1, $2) \
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+        self.0.push(SqlStatement::new(sql, [name.into(), value.into()]));
+    }
+}
+
+impl Transaction {
+    /// Repository of settings.
+    pub fn settings(&mut self) -> SettingRepository<'_> {
+        SettingRepository(self)
+    }
 }

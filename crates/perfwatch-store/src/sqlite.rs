@@ -16,10 +16,12 @@ pub use inner::SqliteOptions;
 
 use crate::append::{APPEND_QUEUE_CAPACITY, Append, store_closed};
 use crate::error::{CommitError, StoreError};
+use crate::hosts::HostRecord;
 use crate::metadata;
 use crate::shape_cache::ShapeCache;
 use crate::sql::SqlValue;
 use crate::store::*;
+use crate::write::*;
 use file::{lock, migrate, prepare};
 use inner::{FILE_NAME, LOCAL_HUB_ID, PAGE_BYTES, SqliteInner, store_error, unavailable};
 use perfwatch_model::{Clock, HostId};

@@ -6,12 +6,12 @@
 //! list of writes atomically.
 
 use crate::error::{CommitError, StoreError};
-use crate::range_set::RangeSet;
-use crate::sql::{SqlStatement, SqlValue};
-use perfwatch_model::Shape;
-use perfwatch_model::{BootId, HostFacts, HostId, Snapshot};
+use crate::hosts::HostRecord;
+use crate::sql::SqlValue;
+use crate::write::{BlockInfo, DirtyWindow, RetentionWatermarks, SealWatermark, SequenceRanges, Write};
+use perfwatch_model::{HostId, Snapshot};
 use perfwatch_tsdb::plan::TierState;
-use perfwatch_tsdb::{Block, Buckets, FormatError, Projection, Table, Tier};
+use perfwatch_tsdb::{Buckets, FormatError, Projection, Table, Tier};
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
@@ -36,128 +36,6 @@ pub struct HeadRow {
     pub arrival: i64,
     /// Snapshot with its host.
     pub row: SnapshotRow,
-}
-
-/// Host as the store keeps it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HostRecord {
-    /// Stable identifier of the host.
-    pub id: HostId,
-    /// Display name of the host.
-    pub name: String,
-    /// Facts of the newest snapshot that contained them.
-    pub facts: Option<Arc<HostFacts>>,
-    /// Time of the first snapshot, Unix milliseconds.
-    pub first_seen_ms: i64,
-    /// Time of the newest sealed snapshot, Unix milliseconds.
-    pub last_snapshot_ms: Option<i64>,
-    /// Collection interval in milliseconds.
-    pub interval_ms: u32,
-}
-
-impl HostRecord {
-    /// Deletes the host. Its history stays until retention deletes it.
-    pub fn delete(id: HostId) -> SqlStatement {
-        SqlStatement::new("DELETE FROM host WHERE id = $1", [id.0.into()]).require_row()
-    }
-}
-
-/// Number of a block, unique within its tier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BlockId(pub i64);
-
-/// Metadata of a block. Host, first time and id are its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlockInfo {
-    /// Number of the block.
-    pub id: BlockId,
-    /// Tier the block belongs to.
-    pub tier: Tier,
-    /// Host whose rows the block contains.
-    pub host: HostId,
-    /// Time of the first row, or start of the first bucket; Unix milliseconds.
-    pub first_ms: i64,
-    /// Time of the last row, or start of the last bucket; Unix milliseconds.
-    pub last_ms: i64,
-    /// Encoded size in bytes.
-    pub bytes: u64,
-}
-
-/// A window that received rows after its last roll-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DirtyWindow {
-    /// Tier that received the rows.
-    pub tier: Tier,
-    /// Host of the rows.
-    pub host: HostId,
-    /// Start of the window ([`Tier::window_ms`]), Unix milliseconds.
-    pub window_ms: i64,
-    /// Changes with every mark, so that clearing an old mark does not clear a newer mark.
-    pub stamp: i64,
-}
-
-/// Highest arrival of a host in a hub's head that is already sealed into a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SealWatermark {
-    /// Host of the sealed rows.
-    pub host: HostId,
-    /// Arrival number; rows of this commit and of earlier commits are sealed.
-    pub arrival: i64,
-}
-
-/// Sequence numbers of a boot of a host that were accepted and sealed.
-#[derive(Debug, Clone)]
-pub struct SequenceRanges {
-    /// Host that sent the snapshots.
-    pub host: HostId,
-    /// Boot the sequence numbers belong to.
-    pub boot: BootId,
-    /// Sequence numbers that were accepted.
-    pub seqs: RangeSet,
-    /// Time of the newest snapshot, Unix milliseconds.
-    pub newest_ms: i64,
-}
-
-/// Per tier, the time before which rows have been deleted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RetentionWatermarks {
-    /// Unix milliseconds by [`Tier::id`]: raw, minute, hour.
-    pub ms: [i64; 3],
-}
-
-/// One change of a commit.
-#[derive(Debug, Clone)]
-pub enum Write {
-    /// Updates the time of the host's newest snapshot and its collection interval, both in milliseconds.
-    HostSeen(HostId, i64, u32),
-    /// Adds a block, and its shape if it is new.
-    PutBlock(Tier, HostId, Arc<Shape>, Block),
-    /// Deletes a block; a [`CommitError::Conflict`] if it was deleted already.
-    DropBlock(BlockInfo),
-    /// Marks head rows as sealed; a [`CommitError::Conflict`] if they are marked already, because the
-    /// response to the first commit was lost.
-    AdvanceSeal(SealWatermark),
-    /// Merges accepted sequence numbers into the stored ranges.
-    RecordSequences(SequenceRanges),
-    /// Marks the window that begins at this time as dirty.
-    MarkDirty(Tier, HostId, i64),
-    /// Clears the mark of a window that was rolled up; a [`CommitError::Conflict`] if the window received
-    /// more rows since, or was rolled up by another hub.
-    ClearDirty(DirtyWindow),
-    /// A [`CommitError::Conflict`] unless the retention watermarks have these values.
-    ExpectWatermarks(RetentionWatermarks),
-    /// Advances a retention watermark; a [`CommitError::Conflict`] while a window that begins before it has
-    /// rows that are not rolled up.
-    AdvanceWatermark(Tier, i64),
-    /// Statement on an entity; a [`CommitError::Conflict`] if it violates a unique key, or if it requires a
-    /// row and affects none.
-    Sql(SqlStatement),
-}
-
-impl From<SqlStatement> for Write {
-    fn from(statement: SqlStatement) -> Self {
-        Self::Sql(statement)
-    }
 }
 
 /// Read request for a time range of a host.
@@ -249,7 +127,7 @@ pub trait Store: Send + Sync {
     /// Applies all writes atomically.
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>>;
 
-    /// Reads rows with a statement that both engines understand, see [`SqlStatement`].
+    /// Reads rows with a statement that both engines understand, see [`SqlValue`].
     fn query(
         &self,
         sql: &'static str,

@@ -11,6 +11,7 @@ use crate::metadata::{
 };
 use crate::schema::{TABLES, block_table};
 use crate::store::*;
+use crate::write::*;
 use deadpool_postgres::GenericClient;
 use perfwatch_model::{HostId, ShapeId, StringInterner};
 use perfwatch_tsdb::plan::TierState;

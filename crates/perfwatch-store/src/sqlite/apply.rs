@@ -3,10 +3,11 @@
 use super::bind::bind;
 use super::inner::{LOCAL_HUB_ID, SqliteInner};
 use super::read;
+use crate::hosts::HostRecord;
 use crate::range_set::RangeSet;
 use crate::schema::block_table;
 use crate::sql::SqlStatement;
-use crate::store::{DirtyWindow, HostRecord, SequenceRanges, Write};
+use crate::write::{DirtyWindow, SequenceRanges, Write};
 use perfwatch_model::{HostId, wire};
 use perfwatch_tsdb::{Block, Tier};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, ToSql};

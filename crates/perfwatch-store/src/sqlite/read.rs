@@ -11,6 +11,7 @@ use crate::metadata::{
 use crate::schema::block_table;
 use crate::sql::SqlValue;
 use crate::store::*;
+use crate::write::*;
 use perfwatch_model::{HostId, ShapeId, StringInterner};
 use perfwatch_tsdb::plan::TierState;
 use perfwatch_tsdb::{FormatError, Projection, Projector, Tier};

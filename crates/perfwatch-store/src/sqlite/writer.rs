@@ -7,7 +7,7 @@ use crate::append::{
 };
 use crate::error::CommitError;
 use crate::head_payload;
-use crate::store::Write;
+use crate::write::Write;
 use perfwatch_model::{Shape, ShapeId, wire};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::collections::HashMap;

@@ -32,8 +32,8 @@ fn account(name: &str) -> Account {
 pub(crate) async fn account_names_are_unique(store: &Arc<dyn Store>) {
     let store = &**store;
     let mut alice = account("alice");
-    apply(store, [alice.insert()]).await;
-    assert_conflict(store, [account("alice").insert()]).await;
+    apply(store, |tx| tx.accounts().insert(&alice)).await;
+    assert_conflict(store, |tx| tx.accounts().insert(&account("alice"))).await;
     let bob = Account {
         password: None,
         totp_secret: None,
@@ -41,34 +41,58 @@ pub(crate) async fn account_names_are_unique(store: &Arc<dyn Store>) {
         ..account("bob")
     };
     // The commit is atomic: bob is not inserted because the token does not exist.
-    assert_conflict(store, [bob.insert(), Token::delete(Uuid::now_v7())]).await;
+    assert_conflict(store, |tx| {
+        tx.accounts().insert(&bob);
+        tx.tokens().delete(Uuid::now_v7());
+    })
+    .await;
     assert_eq!(Account::list(store).await.unwrap(), [alice.clone()]);
     alice.role = Role::Admin;
     alice.last_login_ms = Some(5);
-    apply(store, [bob.insert(), alice.update()]).await;
+    apply(store, |tx| {
+        tx.accounts().insert(&bob);
+        tx.accounts().update(&alice);
+    })
+    .await;
     assert_eq!(Account::list(store).await.unwrap(), [alice.clone(), bob.clone()]);
-    apply(store, Account::delete(bob.id).into_iter().chain(Account::delete(alice.id))).await;
-    assert_conflict(store, Account::delete(alice.id)).await;
+    apply(store, |tx| {
+        tx.accounts().delete(bob.id);
+        tx.accounts().delete(alice.id);
+    })
+    .await;
+    assert_conflict(store, |tx| tx.accounts().delete(alice.id)).await;
 }
 
 pub(crate) async fn revisions_detect_changes(store: &Arc<dyn Store>) {
     let store = &**store;
-    apply(store, [Revision::Access.init(), Revision::Alerting.init()]).await;
-    apply(store, [Revision::Access.bump(0)]).await;
-    apply(store, [Revision::Access.bump(1)]).await;
+    apply(store, |tx| {
+        tx.revision(Revision::Access).init();
+        tx.revision(Revision::Alerting).init();
+    })
+    .await;
+    apply(store, |tx| tx.revision(Revision::Access).bump(0)).await;
+    apply(store, |tx| tx.revision(Revision::Access).bump(1)).await;
     // A change that was decided on an outdated state.
     let carol = account("carol");
-    assert_conflict(store, [carol.insert(), Revision::Access.bump(1)]).await;
+    assert_conflict(store, |tx| {
+        tx.accounts().insert(&carol);
+        tx.revision(Revision::Access).bump(1);
+    })
+    .await;
     assert!(Account::list(store).await.unwrap().is_empty());
     // A second initialization does not reset the counter.
-    apply(store, [Revision::Access.init()]).await;
+    apply(store, |tx| tx.revision(Revision::Access).init()).await;
     assert_eq!(Revision::Access.get(store).await.unwrap(), 2);
     assert_eq!(Revision::Alerting.get(store).await.unwrap(), 0);
 }
 
 pub(crate) async fn settings_are_replaced(store: &Arc<dyn Store>) {
     let store = &**store;
-    apply(store, [put_setting("key", "one"), put_setting("key", "two")]).await;
+    apply(store, |tx| {
+        tx.settings().put("key", "one");
+        tx.settings().put("key", "two");
+    })
+    .await;
     assert_eq!(get_setting(store, "key").await.unwrap().as_deref(), Some("two"));
     assert_eq!(get_setting(store, "none").await.unwrap(), None);
     let id = installation_id(store).await.unwrap();
@@ -78,7 +102,11 @@ pub(crate) async fn settings_are_replaced(store: &Arc<dyn Store>) {
 pub(crate) async fn sessions_and_tokens_are_deleted_with_their_account(store: &Arc<dyn Store>) {
     let store = &**store;
     let (alice, bob) = (account("alice"), account("bob"));
-    apply(store, [alice.insert(), bob.insert()]).await;
+    apply(store, |tx| {
+        tx.accounts().insert(&alice);
+        tx.accounts().insert(&bob);
+    })
+    .await;
     let session = |number: u8, account: &Account, last_used_ms| Session {
         hash: [number; 32],
         account: account.id,
@@ -88,16 +116,28 @@ pub(crate) async fn sessions_and_tokens_are_deleted_with_their_account(store: &A
         user_agent: "Firefox".to_owned(),
     };
     let (used, expired) = (session(1, &alice, 20), session(2, &bob, 11));
-    apply(store, [used.insert(), expired.insert()]).await;
-    apply(store, [Session::touch(&used.hash, 30), Session::touch(&used.hash, 25)]).await;
-    apply(store, [Session::delete_expired(15, 5)]).await;
+    apply(store, |tx| {
+        tx.sessions().insert(&used);
+        tx.sessions().insert(&expired);
+    })
+    .await;
+    apply(store, |tx| {
+        tx.sessions().touch(&used.hash, 30);
+        tx.sessions().touch(&used.hash, 25);
+    })
+    .await;
+    apply(store, |tx| tx.sessions().delete_expired(15, 5)).await;
     assert_eq!(Session::list(store).await.unwrap(), [Session { last_used_ms: 30, ..used }]);
     let token = Token { created_ms: 10, ..Token::new([7; 32], alice.id, "deploy".into(), "read".into(), 10) };
-    apply(store, [token.insert(), Token::touch(token.id, 40)]).await;
+    apply(store, |tx| {
+        tx.tokens().insert(&token);
+        tx.tokens().touch(token.id, 40);
+    })
+    .await;
     assert_eq!(Token::list(store).await.unwrap(), [Token { last_used_ms: Some(40), ..token }]);
-    apply(store, Account::delete(alice.id)).await;
+    apply(store, |tx| tx.accounts().delete(alice.id)).await;
     assert!(Session::list(store).await.unwrap().is_empty() && Token::list(store).await.unwrap().is_empty());
-    apply(store, Account::delete(bob.id)).await;
+    apply(store, |tx| tx.accounts().delete(bob.id)).await;
 }
 
 pub(crate) async fn enrollment_uses_are_limited(store: &Arc<dyn Store>) {
@@ -112,7 +152,7 @@ pub(crate) async fn enrollment_uses_are_limited(store: &Arc<dyn Store>) {
         created_ms: 10,
         expires_ms: 100,
     };
-    commit(store, [token.insert()]).await.unwrap();
+    commit(store, |tx| tx.enrollment_tokens().insert(&token)).await.unwrap();
     let agent = |number: u8| Agent {
         id: Uuid::now_v7(),
         hash: [number; 32],
@@ -125,27 +165,51 @@ pub(crate) async fn enrollment_uses_are_limited(store: &Arc<dyn Store>) {
     };
     let (first, second) = (agent(1), agent(2));
     for agent in [&first, &second] {
-        commit(store, [EnrollmentToken::consume(token.id, 50), agent.insert()]).await.unwrap();
+        commit(store, |tx| {
+            tx.enrollment_tokens().consume(token.id, 50);
+            tx.agents().insert(&agent);
+        })
+        .await
+        .unwrap();
     }
-    let third = commit(store, [EnrollmentToken::consume(token.id, 50), agent(3).insert()]).await;
+    let third = commit(store, |tx| {
+        tx.enrollment_tokens().consume(token.id, 50);
+        tx.agents().insert(&agent(3));
+    })
+    .await;
     assert_eq!(third, Err(CommitError::Conflict), "the token has two uses");
     assert_eq!(Agent::list(store).await.unwrap(), [first.clone(), second.clone()]);
-    commit(store, [Agent::revoke(first.id, 60), Agent::touch(second.id, 70)]).await.unwrap();
+    commit(store, |tx| {
+        tx.agents().revoke(first.id, 60);
+        tx.agents().touch(second.id, 70);
+    })
+    .await
+    .unwrap();
     assert_eq!(
-        commit(store, [Agent::revoke(first.id, 80)]).await,
+        commit(store, |tx| tx.agents().revoke(first.id, 80)).await,
         Err(CommitError::Conflict),
         "revoked already"
     );
     let (first, second) = (Agent { revoked_ms: Some(60), ..first }, Agent { last_seen_ms: 70, ..second });
     assert_eq!(Agent::list(store).await.unwrap(), [first.clone(), second.clone()]);
-    commit(store, [Agent::delete(first.id), HostTags::set(second.host, &["a".to_owned()])]).await.unwrap();
-    commit(store, [HostTags::set(second.host, &["b=c".to_owned()])]).await.unwrap();
+    commit(store, |tx| {
+        tx.agents().delete(first.id);
+        tx.host_tags().set(second.host, &["a".to_owned()]);
+    })
+    .await
+    .unwrap();
+    commit(store, |tx| tx.host_tags().set(second.host, &["b=c".to_owned()])).await.unwrap();
     assert_eq!(HostTags::list(store).await.unwrap(), [(second.host, vec!["b=c".to_owned()])]);
-    commit(store, [HostTags::delete(second.host), Agent::delete(second.id)]).await.unwrap();
+    commit(store, |tx| {
+        tx.host_tags().delete(second.host);
+        tx.agents().delete(second.id);
+    })
+    .await
+    .unwrap();
     assert!(HostTags::list(store).await.unwrap().is_empty());
     let with_uses = |uses_left| EnrollmentToken { uses_left, ..token.clone() };
     assert_eq!(EnrollmentToken::list(store).await.unwrap(), [with_uses(0)]);
-    commit(store, [EnrollmentToken::delete_expired(101)]).await.unwrap();
+    commit(store, |tx| tx.enrollment_tokens().delete_expired(101)).await.unwrap();
     assert!(EnrollmentToken::list(store).await.unwrap().is_empty());
 }
 
@@ -160,14 +224,11 @@ pub(crate) async fn audit_log_is_filtered_and_purged(store: &Arc<dyn Store>) {
         after: Some("{\"role\":\"viewer\"}".to_owned()),
         ..AuditEntry::default()
     };
-    commit(
-        store,
-        [
-            entry(1, "user.create").insert(),
-            entry(2, "login.failed").insert(),
-            entry(3, "user.update").insert(),
-        ],
-    )
+    commit(store, |tx| {
+        tx.audit().insert(&entry(1, "user.create"));
+        tx.audit().insert(&entry(2, "login.failed"));
+        tx.audit().insert(&entry(3, "user.update"));
+    })
     .await
     .unwrap();
     let find = async |text: &str, before_id| {
@@ -183,8 +244,8 @@ pub(crate) async fn audit_log_is_filtered_and_purged(store: &Arc<dyn Store>) {
     assert_eq!(find("USER.", None).await.len(), 2);
     assert_eq!(find("50%_off!", None).await.len(), 2, "wildcards match literally");
     assert!(find("5%off", None).await.is_empty());
-    commit(store, AuditEntry::purge(2, 10)).await.unwrap();
+    commit(store, |tx| tx.audit().purge(2, 10)).await.unwrap();
     assert_eq!(find("", None).await.len(), 2);
-    commit(store, AuditEntry::purge(0, 1)).await.unwrap();
+    commit(store, |tx| tx.audit().purge(0, 1)).await.unwrap();
     assert_eq!(find("", None).await.len(), 1, "the newest entry remains");
 }

@@ -67,11 +67,19 @@ pub(crate) async fn definitions_are_replaced_and_deleted(store: &Arc<dyn Store>)
     let store = &**store;
     let id = Uuid::now_v7();
     for kind in [DefinitionKind::Rule, DefinitionKind::Channel, DefinitionKind::Silence] {
-        apply(store, [kind.upsert(id, "first"), kind.upsert(id, "second")]).await;
+        apply(store, |tx| {
+            tx.definitions(kind).upsert(id, "first");
+            tx.definitions(kind).upsert(id, "second");
+        })
+        .await;
         assert_eq!(kind.list(store).await.unwrap(), [(id, "second".to_owned())]);
     }
-    apply(store, [DefinitionKind::Rule.delete(id), DefinitionKind::Silence.delete(id)]).await;
-    assert_conflict(store, [DefinitionKind::Rule.delete(id)]).await;
+    apply(store, |tx| {
+        tx.definitions(DefinitionKind::Rule).delete(id);
+        tx.definitions(DefinitionKind::Silence).delete(id);
+    })
+    .await;
+    assert_conflict(store, |tx| tx.definitions(DefinitionKind::Rule).delete(id)).await;
     assert!(DefinitionKind::Rule.list(store).await.unwrap().is_empty());
     assert_eq!(DefinitionKind::Channel.list(store).await.unwrap().len(), 1);
 }
@@ -81,12 +89,20 @@ pub(crate) async fn one_incident_is_open_per_group_key(store: &Arc<dyn Store>) {
     let (host, other_host) = (Uuid::from_u128(1), Uuid::from_u128(2));
     let mut first = incident("host 1", T0);
     let mut resolved = alert(&first, host, "/");
-    apply(store, [first.upsert(), resolved.insert(Some("explanation"))]).await;
+    apply(store, |tx| {
+        tx.incidents().upsert(&first);
+        tx.alerts().insert(&resolved, Some("explanation"));
+    })
+    .await;
     // Another hub evaluated the same data; its incident and its alert are duplicates.
-    assert_conflict(store, [incident("host 1", T0 + 1).upsert()]).await;
-    assert_conflict(store, [alert(&first, host, "/").insert(None)]).await;
+    assert_conflict(store, |tx| tx.incidents().upsert(&incident("host 1", T0 + 1))).await;
+    assert_conflict(store, |tx| tx.alerts().insert(&alert(&first, host, "/"), None)).await;
     let second = incident("host 2", T0 + 10);
-    apply(store, [second.upsert(), alert(&second, other_host, "").insert(None)]).await;
+    apply(store, |tx| {
+        tx.incidents().upsert(&second);
+        tx.alerts().insert(&alert(&second, other_host, ""), None);
+    })
+    .await;
     assert_eq!(AlertRow::list(store, AlertFilter::Active(T0)).await.unwrap().len(), 2);
     assert_eq!(
         AlertRow::explanations(store, first.id).await.unwrap(),
@@ -95,19 +111,23 @@ pub(crate) async fn one_incident_is_open_per_group_key(store: &Arc<dyn Store>) {
 
     (resolved.firing_key, resolved.resolved_ms) = (None, Some(T0 + 50));
     (first.phase, first.quiet_since_ms) = (IncidentPhase::Resolved, Some(T0 + 50));
-    apply(store, [first.upsert(), resolved.update()]).await;
+    apply(store, |tx| {
+        tx.incidents().upsert(&first);
+        tx.alerts().update(&resolved);
+    })
+    .await;
     // The alert is resolved already.
-    assert_conflict(store, [resolved.update()]).await;
+    assert_conflict(store, |tx| tx.alerts().update(&resolved)).await;
     assert_eq!(AlertRow::list(store, AlertFilter::Incident(first.id)).await.unwrap(), [resolved.clone()]);
     assert_eq!(IncidentRow::list_active(store, T0 + 51).await.unwrap(), std::slice::from_ref(&second));
     assert_eq!(IncidentRow::list_active(store, T0 + 50).await.unwrap().len(), 2);
     assert_filters(store, &first, &second).await;
 
     // PostgreSQL text cannot contain NUL.
-    apply(store, [event(first.id, IncidentEventKind::Fired, "x\0").insert()]).await;
+    apply(store, |tx| tx.incident_events().insert(&event(first.id, IncidentEventKind::Fired, "x\0"))).await;
     let replaced = event(first.id, IncidentEventKind::Fired, "x\u{fffd}");
     assert_eq!(IncidentEventRow::list(store, first.id).await.unwrap(), [replaced]);
-    apply(store, IncidentRow::delete_resolved_before(T0 + 51)).await;
+    apply(store, |tx| tx.incidents().delete_resolved_before(T0 + 51)).await;
     assert_eq!(IncidentRow::get(store, first.id).await.unwrap(), None);
     assert!(IncidentEventRow::list(store, first.id).await.unwrap().is_empty());
     assert!(AlertRow::list(store, AlertFilter::Incident(first.id)).await.unwrap().is_empty());
@@ -140,16 +160,18 @@ async fn assert_filters(store: &dyn Store, first: &IncidentRow, second: &Inciden
 pub(crate) async fn notifications_are_delivered_in_order(store: &Arc<dyn Store>) {
     let store = &**store;
     let (incident, first, second) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
-    let enqueue = |channel, due_ms, body, key| notification(incident, channel, due_ms, body).enqueue(key);
+    let enqueue = |tx: &mut Transaction, channel, due_ms, body, key| {
+        tx.notifications().enqueue(&notification(incident, channel, due_ms, body), key);
+    };
     let merge_key = Some("first updated");
-    let notifications = [
-        enqueue(first, T0 + 5, "b", None),
-        enqueue(second, T0 + 5, "c", None),
-        enqueue(first, T0, "a", None),
-        enqueue(first, T0 + 30, "outdated", merge_key),
-        enqueue(first, T0 + 60, "newest", merge_key),
-    ];
-    apply(store, notifications).await;
+    apply(store, |tx| {
+        enqueue(tx, first, T0 + 5, "b", None);
+        enqueue(tx, second, T0 + 5, "c", None);
+        enqueue(tx, first, T0, "a", None);
+        enqueue(tx, first, T0 + 30, "outdated", merge_key);
+        enqueue(tx, first, T0 + 60, "newest", merge_key);
+    })
+    .await;
     let severities = ["info", "warning", "critical"];
     let due_at = |now_ms, limit| Outbox::due(store, first, severities, now_ms, limit);
     let mut channels = Outbox::channels_due(store, T0 + 5).await.unwrap();
@@ -165,18 +187,25 @@ pub(crate) async fn notifications_are_delivered_in_order(store: &Arc<dyn Store>)
     assert_eq!((merged.len(), merged[2].body.as_str(), merged[2].due_ms), (3, "newest", T0 + 30));
     // A notification whose delivery began is not merged.
     let sending = merged[2].id;
-    apply(store, [Outbox::mark_sending(sending), enqueue(first, T0 + 30, "next", merge_key)]).await;
+    apply(store, |tx| {
+        tx.notifications().mark_sending(sending);
+        enqueue(tx, first, T0 + 30, "next", merge_key);
+    })
+    .await;
     assert_eq!(due_at(T0 + 30, 10).await.unwrap().len(), 4);
-    let finish = |id, state, error, now_ms| [Outbox::finish(id, state, error, now_ms)];
-    apply(store, finish(sending, NotificationState::Sent, None, T0 + 30)).await;
-    apply(store, [Outbox::retry_at(due[0].id, T0 + 100, "refused")]).await;
+    apply(store, |tx| tx.notifications().finish(sending, NotificationState::Sent, None, T0 + 30)).await;
+    apply(store, |tx| tx.notifications().retry_at(due[0].id, T0 + 100, "refused")).await;
     let retried = due_at(T0 + 5, 1).await.unwrap().remove(0);
     assert_eq!((retried.attempts, retried.retry_at_ms), (1, T0 + 100));
     assert_eq!(retried.error.as_deref(), Some("refused"));
-    apply(store, finish(due[0].id, NotificationState::Sent, None, T0 + 101)).await;
-    assert_conflict(store, finish(due[0].id, NotificationState::Sent, None, T0 + 102)).await;
+    apply(store, |tx| tx.notifications().finish(due[0].id, NotificationState::Sent, None, T0 + 101)).await;
+    assert_conflict(store, |tx| {
+        tx.notifications().finish(due[0].id, NotificationState::Sent, None, T0 + 102)
+    })
+    .await;
     assert!(Outbox::was_notified(store, first, incident).await.unwrap());
-    apply(store, finish(due[1].id, NotificationState::Failed, Some("400"), T0 + 103)).await;
+    apply(store, |tx| tx.notifications().finish(due[1].id, NotificationState::Failed, Some("400"), T0 + 103))
+        .await;
     assert_eq!(Outbox::failed_since(store, T0).await.unwrap(), 1);
     let failed = NotificationFilter {
         state: Some(NotificationState::Failed),
@@ -184,8 +213,11 @@ pub(crate) async fn notifications_are_delivered_in_order(store: &Arc<dyn Store>)
         ..NotificationFilter::default()
     };
     assert_eq!(Outbox::list(store, failed).await.unwrap()[0].id, due[1].id);
-    apply(store, [Outbox::requeue(due[1].id, T0 + 200), Outbox::suppress_for_channel(second, T0 + 201)])
-        .await;
+    apply(store, |tx| {
+        tx.notifications().requeue(due[1].id, T0 + 200);
+        tx.notifications().suppress_for_channel(second, T0 + 201);
+    })
+    .await;
     let of_second = NotificationFilter { channel: Some(second), limit: 9, ..NotificationFilter::default() };
     assert_eq!(Outbox::list(store, of_second).await.unwrap()[0].state, NotificationState::Suppressed);
     assert_eq!(due_at(T0 + 200, 10).await.unwrap().len(), 2);
@@ -194,9 +226,13 @@ pub(crate) async fn notifications_are_delivered_in_order(store: &Arc<dyn Store>)
 pub(crate) async fn host_last_seen_is_replaced(store: &Arc<dyn Store>) {
     let store = &**store;
     let host = Uuid::now_v7();
-    apply(store, [HostLastSeen::upsert(host, 5), HostLastSeen::upsert(host, 7)]).await;
+    apply(store, |tx| {
+        tx.host_last_seen().upsert(host, 5);
+        tx.host_last_seen().upsert(host, 7);
+    })
+    .await;
     assert_eq!(HostLastSeen::list(store).await.unwrap(), [(host, 7)]);
-    apply(store, [HostLastSeen::delete(host)]).await;
+    apply(store, |tx| tx.host_last_seen().delete(host)).await;
     assert!(HostLastSeen::list(store).await.unwrap().is_empty());
 }
 
@@ -206,22 +242,23 @@ pub(crate) async fn state_columns_accept_every_value(store: &Arc<dyn Store>) {
     let mut incident = incident("states", 0);
     for phase in IncidentPhase::ALL {
         (incident.phase, incident.quiet_since_ms) = (phase, Some(0));
-        apply(store, [incident.upsert()]).await;
+        apply(store, |tx| tx.incidents().upsert(&incident)).await;
         assert_eq!(IncidentRow::get(store, incident.id).await.unwrap().unwrap().phase, phase);
     }
     let events = IncidentEventKind::ALL.map(|kind| event(incident.id, kind, "x"));
-    apply(store, events.iter().map(IncidentEventRow::insert)).await;
+    apply(store, |tx| events.iter().for_each(|event| tx.incident_events().insert(event))).await;
     assert_eq!(IncidentEventRow::list(store, incident.id).await.unwrap(), events);
 
     let channel = Uuid::now_v7();
     let filter = || NotificationFilter { channel: Some(channel), limit: 1, ..NotificationFilter::default() };
     for state in NotificationState::ALL {
-        apply(store, [notification(incident.id, channel, 0, "{}").enqueue(None)]).await;
+        apply(store, |tx| tx.notifications().enqueue(&notification(incident.id, channel, 0, "{}"), None))
+            .await;
         let row = Outbox::list(store, filter()).await.unwrap().remove(0);
-        apply(store, [Outbox::finish(row.id, state, None, 1)]).await;
+        apply(store, |tx| tx.notifications().finish(row.id, state, None, 1)).await;
         assert_eq!(Outbox::list(store, filter()).await.unwrap()[0].state, state);
     }
-    apply(store, [Outbox::suppress_for_channel(channel, 1)]).await;
+    apply(store, |tx| tx.notifications().suppress_for_channel(channel, 1)).await;
 
     let server = Uuid::now_v7();
     for trigger in CollectTrigger::ALL {
@@ -236,12 +273,12 @@ pub(crate) async fn state_columns_accept_every_value(store: &Arc<dyn Store>) {
             error: None,
             steps: "[]".to_owned(),
         };
-        apply(store, [collection.insert()]).await;
+        apply(store, |tx| tx.collections().insert(&collection)).await;
         let collections = CollectionRow::list(store, server, Some(trigger), None, 9).await.unwrap();
         assert_eq!(collections.iter().map(|row| row.trigger).collect::<Vec<_>>(), [trigger]);
     }
-    apply(store, IncidentRow::delete_resolved_before(1)).await;
-    apply(store, [CollectionRow::purge(1, 1)]).await;
+    apply(store, |tx| tx.incidents().delete_resolved_before(1)).await;
+    apply(store, |tx| tx.collections().purge(1, 1)).await;
     assert!(Outbox::list(store, filter()).await.unwrap().is_empty());
     assert!(CollectionRow::list(store, server, None, None, 1).await.unwrap().is_empty());
 }

@@ -30,7 +30,11 @@ fn collection(server: Uuid, finished_ms: i64, cause: Option<&str>) -> Collection
 pub(crate) async fn server_updates_check_version(store: &Arc<dyn Store>) {
     let store = &**store;
     let (enabled, disabled) = (server("enabled", true), server("disabled", false));
-    apply(store, [enabled.insert(), disabled.insert()]).await;
+    apply(store, |tx| {
+        tx.servers().insert(&enabled);
+        tx.servers().insert(&disabled);
+    })
+    .await;
     assert_eq!(ServerRow::list(store).await.unwrap(), [enabled.clone(), disabled.clone()]);
     assert_eq!(ServerRow::list_disabled(store).await.unwrap(), [disabled.id]);
     // An update succeeds on the version that was read and conflicts afterwards.
@@ -40,70 +44,76 @@ pub(crate) async fn server_updates_check_version(store: &Arc<dyn Store>) {
         encrypted_credentials: Some(vec![9]),
         ..enabled.clone()
     };
-    apply(store, [updated.update(1)]).await;
-    assert_conflict(store, [updated.update(1)]).await;
+    apply(store, |tx| tx.servers().update(&updated, 1)).await;
+    assert_conflict(store, |tx| tx.servers().update(&updated, 1)).await;
     let stored = ServerRow::get(store, enabled.id).await.unwrap().unwrap();
     assert_eq!(stored, ServerRow { version: 2, ..updated.clone() });
-    apply(store, ServerRow::delete(enabled.id).into_iter().chain(ServerRow::delete(disabled.id))).await;
-    assert_conflict(store, ServerRow::delete(enabled.id)).await;
+    apply(store, |tx| {
+        tx.servers().delete(enabled.id);
+        tx.servers().delete(disabled.id);
+    })
+    .await;
+    assert_conflict(store, |tx| tx.servers().delete(enabled.id)).await;
 }
 
 pub(crate) async fn host_key_is_pinned_and_replaced_on_request(store: &Arc<dyn Store>) {
     let store = &**store;
     let row = ServerRow { version: 2, ..server("pinned", true) };
     let id = row.id;
-    apply(store, [row.insert()]).await;
+    apply(store, |tx| tx.servers().insert(&row)).await;
     // The first key of the current version is pinned.
-    apply(
-        store,
-        [
-            ServerRow::pin_host_key(id, 1, "key z"),
-            ServerRow::pin_host_key(id, 2, "key a"),
-            ServerRow::pin_host_key(id, 2, "key b"),
-        ],
-    )
+    apply(store, |tx| {
+        tx.servers().pin_host_key(id, 1, "key z");
+        tx.servers().pin_host_key(id, 2, "key a");
+        tx.servers().pin_host_key(id, 2, "key b");
+    })
     .await;
     // A failure of an older version does not block the current one.
-    apply(store, [ServerRow::block(id, 1, "authentication_failed", None)]).await;
+    apply(store, |tx| tx.servers().block(id, 1, "authentication_failed", None)).await;
     assert_eq!(ServerRow::get(store, id).await.unwrap().unwrap().blocked_reason, None);
-    apply(store, [ServerRow::block(id, 2, "host_key_changed", Some("key c"))]).await;
+    apply(store, |tx| tx.servers().block(id, 2, "host_key_changed", Some("key c"))).await;
     let stored = ServerRow::get(store, id).await.unwrap().unwrap();
     assert_eq!(stored.host_key.as_deref(), Some("key a"));
     assert_eq!(
         (stored.blocked_reason.as_deref(), stored.offered_host_key.as_deref()),
         (Some("host_key_changed"), Some("key c"))
     );
-    apply(store, [stored.update(2), ServerRow::accept_host_key(id, "key c")]).await;
+    apply(store, |tx| {
+        tx.servers().update(&stored, 2);
+        tx.servers().accept_host_key(id, "key c");
+    })
+    .await;
     let stored = ServerRow::get(store, id).await.unwrap().unwrap();
     assert_eq!(
         (stored.host_key.as_deref(), stored.blocked_reason, stored.offered_host_key),
         (Some("key c"), None, None)
     );
-    apply(store, [ServerRow::reencrypt(id, &[8], &[7]), ServerRow::reencrypt(id, &[1, 2, 3], &[6])]).await;
+    apply(store, |tx| {
+        tx.servers().reencrypt(id, &[8], &[7]);
+        tx.servers().reencrypt(id, &[1, 2, 3], &[6]);
+    })
+    .await;
     assert_eq!(ServerRow::get(store, id).await.unwrap().unwrap().encrypted_credentials, Some(vec![6]));
-    apply(store, [ServerRow::reset_host_state(id)]).await;
+    apply(store, |tx| tx.servers().reset_host_state(id)).await;
     assert_eq!(ServerRow::get(store, id).await.unwrap().unwrap().host_key, None);
-    apply(store, ServerRow::delete(id)).await;
+    apply(store, |tx| tx.servers().delete(id)).await;
 }
 
 pub(crate) async fn collections_update_their_server(store: &Arc<dyn Store>) {
     let store = &**store;
     let row = server("collected", true);
     let id = row.id;
-    apply(store, [row.insert()]).await;
+    apply(store, |tx| tx.servers().insert(&row)).await;
     for (finished_ms, cause) in
         [(1_000, None), (2_000, Some("timed_out")), (3_000, Some("connection_closed"))]
     {
         let collection = collection(id, finished_ms, cause);
         let counters = cause.is_none().then_some(&b"counters"[..]);
-        apply(
-            store,
-            [
-                collection.insert(),
-                collection.update_server(1, counters),
-                collection.update_server(7, Some(b"outdated")),
-            ],
-        )
+        apply(store, |tx| {
+            tx.collections().insert(&collection);
+            tx.collections().update_server(&collection, 1, counters);
+            tx.collections().update_server(&collection, 7, Some(b"outdated"));
+        })
         .await;
     }
     let stored = ServerRow::get(store, id).await.unwrap().unwrap();
@@ -120,10 +130,10 @@ pub(crate) async fn collections_update_their_server(store: &Arc<dyn Store>) {
     assert_eq!(times(&collections), [3_000, 2_000]);
     let collections = CollectionRow::list(store, id, None, Some(collections[1].id), 2).await.unwrap();
     assert_eq!(times(&collections), [1_000]);
-    apply(store, [CollectionRow::purge(2_500, 1_500)]).await;
+    apply(store, |tx| tx.collections().purge(2_500, 1_500)).await;
     let collections = CollectionRow::list(store, id, None, None, 9).await.unwrap();
     assert_eq!(times(&collections), [3_000, 2_000]);
-    apply(store, ServerRow::delete(id)).await;
+    apply(store, |tx| tx.servers().delete(id)).await;
     assert!(CollectionRow::list(store, id, None, None, 9).await.unwrap().is_empty());
 }
 
@@ -135,7 +145,7 @@ async fn claim(store: &dyn Store, now_ms: i64, limit: i64) -> (Uuid, Vec<JobRow>
     let lease = Uuid::now_v7();
     let (times, capacity) =
         (Lease { now_ms, until_ms: now_ms + 90_000 }, WorkerCapacity { total: limit, failing: limit });
-    apply(store, [CollectionJobs::claim("one", lease, times, capacity)]).await;
+    apply(store, |tx| tx.collection_jobs().claim("one", lease, times, capacity)).await;
     let claimed = CollectionJobs::claimed_by(store, lease).await.unwrap();
     (lease, claimed.into_iter().map(|(job, _)| job).collect())
 }
@@ -148,13 +158,17 @@ async fn states(store: &dyn Store, now_ms: i64) -> [i64; 5] {
 pub(crate) async fn each_job_is_claimed_once(store: &Arc<dyn Store>) {
     let store = &**store;
     let servers: Vec<ServerRow> = (0..4).map(|number| server(&number.to_string(), number < 3)).collect();
-    apply(store, servers.iter().map(ServerRow::insert)).await;
+    apply(store, |tx| servers.iter().for_each(|server| tx.servers().insert(server))).await;
     let ids: Vec<Uuid> = servers.iter().map(|server| server.id).collect();
     assert_eq!(CollectionJobs::unscheduled(store).await.unwrap().len(), 3);
     // The first schedule of a server counts; disabled servers are not scheduled.
     for (at, id) in ids.iter().enumerate() {
         let run_at_ms = 1_000 * (3 - i64::try_from(at).unwrap());
-        apply(store, [CollectionJobs::schedule(*id, run_at_ms), CollectionJobs::schedule(*id, 99_000)]).await;
+        apply(store, |tx| {
+            tx.collection_jobs().schedule(*id, run_at_ms);
+            tx.collection_jobs().schedule(*id, 99_000);
+        })
+        .await;
     }
     assert!(CollectionJobs::unscheduled(store).await.unwrap().is_empty());
     assert_eq!(ServerRow::get(store, ids[0]).await.unwrap().unwrap().next_run_ms, Some(3_000));
@@ -167,14 +181,11 @@ pub(crate) async fn each_job_is_claimed_once(store: &Arc<dyn Store>) {
     assert_eq!((second.len(), second[0].server), (1, ids[1]));
     assert_eq!(states(store, 2_500).await, [0, 1, 2, 0, 0]);
     // A manual run does not add a second job during an active job; a waiting job becomes due.
-    apply(
-        store,
-        [
-            CollectionJobs::run_now(ids[2], 2_600),
-            CollectionJobs::run_now(ids[0], 2_600),
-            CollectionJobs::run_now(ids[3], 2_600),
-        ],
-    )
+    apply(store, |tx| {
+        tx.collection_jobs().run_now(ids[2], 2_600);
+        tx.collection_jobs().run_now(ids[0], 2_600);
+        tx.collection_jobs().run_now(ids[3], 2_600);
+    })
     .await;
     assert_eq!(states(store, 2_600).await, [1, 0, 2, 0, 0]);
     assert_eq!(
@@ -182,15 +193,15 @@ pub(crate) async fn each_job_is_claimed_once(store: &Arc<dyn Store>) {
         CollectTrigger::Manual
     );
     // A job is finished by the holder of its lease, and the next one scheduled in the same commit.
-    assert_conflict(store, [CollectionJobs::finish(first[0].id, other, 3_000, None)]).await;
-    apply(
-        store,
-        [CollectionJobs::finish(first[0].id, lease, 3_000, None), CollectionJobs::schedule(ids[2], 61_000)],
-    )
+    assert_conflict(store, |tx| tx.collection_jobs().finish(first[0].id, other, 3_000, None)).await;
+    apply(store, |tx| {
+        tx.collection_jobs().finish(first[0].id, lease, 3_000, None);
+        tx.collection_jobs().schedule(ids[2], 61_000);
+    })
     .await;
-    assert_conflict(store, [CollectionJobs::finish(first[0].id, lease, 3_000, None)]).await;
+    assert_conflict(store, |tx| tx.collection_jobs().finish(first[0].id, lease, 3_000, None)).await;
     // A retried job is delayed and not leased.
-    apply(store, [CollectionJobs::retry_at(second[0].id, other, 7_500, "connection_closed")]).await;
+    apply(store, |tx| tx.collection_jobs().retry_at(second[0].id, other, 7_500, "connection_closed")).await;
     assert_eq!(states(store, 3_000).await, [1, 2, 0, 1, 0]);
     let (_, third) = claim(store, 3_000, 9).await;
     assert_eq!(third[0].server, ids[0]);
@@ -206,42 +217,47 @@ async fn leases_expire_and_queue_pauses(store: &dyn Store, ids: &[Uuid]) {
         claimed.iter().map(|job| (job.server, job.attempts)).collect::<Vec<_>>(),
         [(ids[0], 2), (ids[1], 2), (ids[2], 1)]
     );
-    apply(
-        store,
-        [
-            CollectionJobs::finish(claimed[1].id, lease, 94_000, Some("no such host")),
-            CollectionJobs::schedule(ids[1], 120_000),
-        ],
-    )
+    apply(store, |tx| {
+        tx.collection_jobs().finish(claimed[1].id, lease, 94_000, Some("no such host"));
+        tx.collection_jobs().schedule(ids[1], 120_000);
+    })
     .await;
-    apply(store, [CollectionJobs::release_all("two"), CollectionJobs::release_all("one")]).await;
+    apply(store, |tx| {
+        tx.collection_jobs().release_all("two");
+        tx.collection_jobs().release_all("one");
+    })
+    .await;
     assert_eq!(states(store, 94_000).await, [2, 1, 0, 1, 1]);
     // Retrying a failed job deletes it and makes the scheduled one due.
     let failed = CollectionJobs::list(store, JobState::Failed, 9).await.unwrap();
     assert_eq!(failed[0].error.as_deref(), Some("no such host"));
-    apply(store, [CollectionJobs::retry(failed[0].id), CollectionJobs::run_now(ids[1], 95_000)]).await;
-    assert_conflict(store, [CollectionJobs::retry(failed[0].id)]).await;
+    apply(store, |tx| {
+        tx.collection_jobs().delete_failed(failed[0].id);
+        tx.collection_jobs().run_now(ids[1], 95_000);
+    })
+    .await;
+    assert_conflict(store, |tx| tx.collection_jobs().delete_failed(failed[0].id)).await;
     assert_eq!(states(store, 95_000).await, [3, 0, 0, 1, 0]);
     // No hub starts jobs of a paused queue.
-    apply(store, [CollectionJobs::set_paused(true)]).await;
+    apply(store, |tx| tx.collection_jobs().set_paused(true)).await;
     assert!(
         CollectionJobs::is_paused(store).await.unwrap()
             && CollectionJobs::next_due_ms(store).await.unwrap().is_none()
     );
     assert!(claim(store, 99_000, 9).await.1.is_empty());
-    apply(store, [CollectionJobs::set_paused(false)]).await;
+    apply(store, |tx| tx.collection_jobs().set_paused(false)).await;
     // A new interval moves the waiting job. A blocked server has no job.
-    apply(
-        store,
-        [
-            CollectionJobs::reschedule(ids[0], 200_000),
-            ServerRow::block(ids[2], 1, "authentication_failed", None),
-            CollectionJobs::cancel(ids[2]),
-        ],
-    )
+    apply(store, |tx| {
+        tx.collection_jobs().reschedule(ids[0], 200_000);
+        tx.servers().block(ids[2], 1, "authentication_failed", None);
+        tx.collection_jobs().cancel(ids[2]);
+    })
     .await;
-    apply(store, [CollectionJobs::reschedule(ids[2], 100_000), CollectionJobs::run_now(ids[2], 100_000)])
-        .await;
+    apply(store, |tx| {
+        tx.collection_jobs().reschedule(ids[2], 100_000);
+        tx.collection_jobs().run_now(ids[2], 100_000);
+    })
+    .await;
     assert_eq!(states(store, 99_000).await, [1, 1, 0, 1, 0]);
     let counts = CollectionJobs::stats(store, 99_000, 3_000).await.unwrap();
     assert_eq!(
@@ -249,10 +265,10 @@ async fn leases_expire_and_queue_pauses(store: &dyn Store, ids: &[Uuid]) {
         (1, 0, 500, 500)
     );
     assert_eq!(counts.max_delay_ms, 4_000);
-    apply(store, [CollectionJobs::purge(3_001, 0)]).await;
+    apply(store, |tx| tx.collection_jobs().purge(3_001, 0)).await;
     assert_eq!(states(store, 99_000).await, [1, 1, 0, 0, 0]);
     for id in ids {
-        apply(store, ServerRow::delete(*id)).await;
+        apply(store, |tx| tx.servers().delete(*id)).await;
     }
     assert_eq!(states(store, 99_000).await, [0; 5]);
 }
@@ -260,22 +276,27 @@ async fn leases_expire_and_queue_pauses(store: &dyn Store, ids: &[Uuid]) {
 pub(crate) async fn failing_servers_have_a_worker_quota(store: &Arc<dyn Store>) {
     let store = &**store;
     let servers: Vec<ServerRow> = (0..6).map(|number| server(&number.to_string(), true)).collect();
-    apply(store, servers.iter().map(ServerRow::insert)).await;
+    apply(store, |tx| servers.iter().for_each(|server| tx.servers().insert(server))).await;
     let ids: Vec<Uuid> = servers.iter().map(|server| server.id).collect();
     let causes = [Some("timed_out"), Some("connection_closed"), None, Some("internal"), Some("timed_out")];
     for ((id, cause), run_at_ms) in ids.iter().zip(causes).zip(1_000..) {
-        apply(
-            store,
-            [collection(*id, 900, cause).update_server(1, None), CollectionJobs::schedule(*id, run_at_ms)],
-        )
+        apply(store, |tx| {
+            tx.collections().update_server(&collection(*id, 900, cause), 1, None);
+            tx.collection_jobs().schedule(*id, run_at_ms);
+        })
         .await;
     }
     // The last server was never collected, and a user waits for the server before it.
-    apply(store, [CollectionJobs::schedule(ids[5], 1_005), CollectionJobs::run_now(ids[4], 999)]).await;
+    apply(store, |tx| {
+        tx.collection_jobs().schedule(ids[5], 1_005);
+        tx.collection_jobs().run_now(ids[4], 999);
+    })
+    .await;
     let claim = async |total, failing| {
         let lease = Uuid::now_v7();
         let times = Lease { now_ms: 2_000, until_ms: 90_000 };
-        apply(store, [CollectionJobs::claim("one", lease, times, WorkerCapacity { total, failing })]).await;
+        apply(store, |tx| tx.collection_jobs().claim("one", lease, times, WorkerCapacity { total, failing }))
+            .await;
         let claimed = CollectionJobs::claimed_by(store, lease).await.unwrap();
         let index = |id| ids.iter().position(|server| *server == id).unwrap();
         claimed.into_iter().map(|(job, failing)| (index(job.server), failing)).collect::<Vec<_>>()
@@ -285,6 +306,6 @@ pub(crate) async fn failing_servers_have_a_worker_quota(store: &Arc<dyn Store>) 
     assert_eq!(claim(9, 0).await, [(3, false), (5, false)]);
     assert_eq!(claim(9, 1).await, [(1, true)]);
     for id in ids {
-        apply(store, ServerRow::delete(id)).await;
+        apply(store, |tx| tx.servers().delete(id)).await;
     }
 }

@@ -48,8 +48,8 @@ async fn newer_schema_and_foreign_files_are_rejected() {
 async fn backup_is_consistent_under_writes() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(open_sqlite(folder.path(), 1 << 30).unwrap());
-    let key = perfwatch_store::settings::put_setting("signing_keys", "a signing key");
-    store.commit(vec![Write::Sql(key)]).await.unwrap();
+    let tx = Transaction::build(|tx| tx.settings().put("signing_keys", "a signing key"));
+    store.commit(tx.into_writes()).await.unwrap();
     let shape = shape(&["x"]);
     let writer = {
         let (store, shape) = (store.clone(), shape.clone());

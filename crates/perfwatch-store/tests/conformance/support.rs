@@ -79,17 +79,17 @@ pub(crate) async fn head_seqs(store: &dyn Store) -> Vec<u64> {
 
 pub(crate) async fn commit(
     store: &dyn Store,
-    statements: impl IntoIterator<Item = SqlStatement>,
+    add_writes: impl FnOnce(&mut Transaction),
 ) -> Result<(), CommitError> {
-    store.commit(statements.into_iter().map(Write::Sql).collect()).await
+    store.commit(Transaction::build(add_writes).into_writes()).await
 }
 
-pub(crate) async fn apply(store: &dyn Store, statements: impl IntoIterator<Item = SqlStatement>) {
-    commit(store, statements).await.unwrap();
+pub(crate) async fn apply(store: &dyn Store, add_writes: impl FnOnce(&mut Transaction)) {
+    commit(store, add_writes).await.unwrap();
 }
 
-pub(crate) async fn assert_conflict(store: &dyn Store, statements: impl IntoIterator<Item = SqlStatement>) {
-    assert_eq!(commit(store, statements).await, Err(CommitError::Conflict));
+pub(crate) async fn assert_conflict(store: &dyn Store, add_writes: impl FnOnce(&mut Transaction)) {
+    assert_eq!(commit(store, add_writes).await, Err(CommitError::Conflict));
 }
 
 /// A server that concurrent tests share. It is killed when the last of them drops it.
