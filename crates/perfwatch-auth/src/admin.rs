@@ -7,9 +7,9 @@ use super::{identity, password, secret};
 use crate::encryption::Keyring;
 use crate::error::AuthError;
 use perfwatch_model::Clock;
-use perfwatch_store::accounts::{Account, Role, Session, Token};
+use perfwatch_store::accounts::{Account, Role, Token};
 use perfwatch_store::audit::AuditEntry;
-use perfwatch_store::{CommitError, SqlStatement, Store, StoreError};
+use perfwatch_store::{CommitError, Store, StoreError, Transaction};
 use std::sync::Arc;
 
 /// Reason why a command failed.
@@ -55,12 +55,12 @@ impl AdminCli {
         found.ok_or_else(|| AdminError::Rejected(format!("unknown user {name:?}")))
     }
 
-    /// Commits a change. `changes` runs under the write lock, so that it sees the current accounts.
+    /// Commits a change. `add_writes` runs under the write lock, so that it sees the current accounts.
     async fn commit(
         &self,
         action: &str,
         name: &str,
-        changes: impl FnOnce(&Self) -> Result<Vec<SqlStatement>, AdminError>,
+        add_writes: impl FnOnce(&Self, &mut Transaction) -> Result<(), AdminError>,
     ) -> Result<(), AdminError> {
         let entry = AuditEntry {
             actor: "cli".to_owned(),
@@ -69,7 +69,9 @@ impl AdminCli {
             ..AuditEntry::default()
         };
         let guard = self.0.begin_write().await?;
-        match guard.commit(changes(self)?, Some(entry)).await {
+        let mut tx = Transaction::default();
+        add_writes(self, &mut tx)?;
+        match guard.commit(tx, Some(entry)).await {
             Ok(()) => Ok(()),
             Err(CommitError::Conflict) => Err(AdminError::Rejected(
                 "user name is taken, or the account changed concurrently; retry".to_owned(),
@@ -84,7 +86,11 @@ impl AdminCli {
     /// Rejects an invalid name or password, and a name that is taken.
     pub async fn add(&self, name: &str, role: Role, password: String) -> Result<(), AdminError> {
         let account = self.0.new_account(name, role, password).await?;
-        self.commit("user.create", &account.name, |_| Ok(vec![account.insert()])).await
+        let insert = |_: &Self, tx: &mut Transaction| {
+            tx.accounts().insert(&account);
+            Ok(())
+        };
+        self.commit("user.create", &account.name, insert).await
     }
 
     /// Sets a password. Ends the sessions of the user, disables two-factor authentication and enables
@@ -97,7 +103,7 @@ impl AdminCli {
             return Err(AdminError::Rejected(reason));
         }
         let password = Some(password::hash(new).await?);
-        let changes = |users: &Self| {
+        let update = |users: &Self, tx: &mut Transaction| {
             let account = users.find(name)?;
             let epoch = account.token_epoch + 1;
             let updated = Account {
@@ -108,9 +114,11 @@ impl AdminCli {
                 token_epoch: epoch,
                 ..account
             };
-            Ok(vec![updated.update(), Session::delete_for_account(updated.id)])
+            tx.accounts().update(&updated);
+            tx.sessions().delete_for_account(updated.id);
+            Ok(())
         };
-        self.commit("user.change_password", name, changes).await
+        self.commit("user.change_password", name, update).await
     }
 
     /// Deletes a user with their tokens. The last administrator can be deleted: the hub then prints a
@@ -119,8 +127,11 @@ impl AdminCli {
     /// # Errors
     /// Rejects an unknown user.
     pub async fn remove(&self, name: &str) -> Result<(), AdminError> {
-        let changes = |users: &Self| Ok(Account::delete(users.find(name)?.id).into());
-        self.commit("user.delete", name, changes).await
+        let delete = |users: &Self, tx: &mut Transaction| {
+            tx.accounts().delete(users.find(name)?.id);
+            Ok(())
+        };
+        self.commit("user.delete", name, delete).await
     }
 
     /// Creates an API token of a user, and returns its secret.
@@ -129,15 +140,17 @@ impl AdminCli {
     /// Rejects an unknown user and a scope that exceeds their role.
     pub async fn create_token(&self, name: &str, scope: &str, label: &str) -> Result<String, AdminError> {
         let text = secret::generate(secret::SecretKind::Token);
-        let changes = |users: &Self| {
+        let insert = |users: &Self, tx: &mut Transaction| {
             let account = users.find(name)?;
             if let Some(reason) = identity::validate_scope(scope, account.role) {
                 return Err(AdminError::Rejected(reason));
             }
             let (hash, now_ms) = (secret::hash_secret(&text), users.0.now_ms());
-            Ok(vec![Token::new(hash, account.id, label.to_owned(), scope.to_owned(), now_ms).insert()])
+            let token = Token::new(hash, account.id, label.to_owned(), scope.to_owned(), now_ms);
+            tx.tokens().insert(&token);
+            Ok(())
         };
-        self.commit("token.create", name, changes).await?;
+        self.commit("token.create", name, insert).await?;
         Ok(text)
     }
 }

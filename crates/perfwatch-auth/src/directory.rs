@@ -10,10 +10,10 @@ use crate::{password, secret, totp};
 use data_encoding::HEXLOWER;
 use perfwatch_model::Clock;
 use perfwatch_store::accounts::{Account, Role, SecretHash, Session};
-use perfwatch_store::agents::{Agent, EnrollmentToken};
+use perfwatch_store::agents::Agent;
 use perfwatch_store::audit::{AuditEntry, AuditFilter, list_audit_entries};
 use perfwatch_store::revision::Revision;
-use perfwatch_store::{CommitError, SqlStatement, Store, StoreError, Write};
+use perfwatch_store::{CommitError, Store, StoreError, Transaction, Write};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -83,7 +83,8 @@ impl AuthDirectory {
         keyring: Arc<Keyring>,
         session_lifetimes: SessionLifetimes,
     ) -> Result<Arc<Self>, StoreError> {
-        match store.commit(vec![Revision::Access.init().into()]).await {
+        let tx = Transaction::build(|tx| tx.revision(Revision::Access).init());
+        match store.commit(tx.into_writes()).await {
             Ok(()) | Err(CommitError::Conflict) => {}
             Err(CommitError::Store(error)) => return Err(error),
         }
@@ -160,7 +161,8 @@ impl AuthDirectory {
     /// Stores an audit entry that belongs to no change of access data. A failure is logged.
     pub async fn record_audit(&self, entry: AuditEntry) {
         let entry = AuditEntry { at_ms: self.now_ms(), ..entry };
-        if let Err(error) = self.store.commit(vec![entry.insert().into()]).await {
+        let tx = Transaction::build(|tx| tx.audit().insert(&entry));
+        if let Err(error) = self.store.commit(tx.into_writes()).await {
             tracing::warn!(?error, entry.action, "failed to write an audit log entry");
         }
     }
@@ -187,7 +189,7 @@ impl AuthDirectory {
         let Some(rotation) = self.snapshot().signing_keys.rotate(self.now_ms()) else {
             return Ok(());
         };
-        match guard.commit([rotation], None).await {
+        match guard.commit(rotation, None).await {
             // On a conflict, another hub rotated the keys at the same time.
             Ok(()) | Err(CommitError::Conflict) => Ok(()),
             Err(CommitError::Store(error)) => Err(error),
@@ -199,17 +201,16 @@ impl AuthDirectory {
         let now_ms = self.now_ms();
         let before = |age: Duration| now_ms - i64::try_from(age.as_millis()).unwrap_or(i64::MAX / 2);
         let SessionLifetimes { idle_timeout, max_age } = self.session_lifetimes;
-        let mut writes: Vec<Write> = vec![
-            Session::delete_expired(before(idle_timeout), before(max_age)).into(),
-            EnrollmentToken::delete_expired(now_ms - ENROLLMENT_TOKEN_RETENTION_MS).into(),
-        ];
-        writes.extend(AuditEntry::purge(now_ms - AUDIT_RETENTION_MS, MAX_AUDIT_ENTRIES).map(Write::from));
-        self.commit_and_reload(writes).await
+        let mut tx = Transaction::default();
+        tx.sessions().delete_expired(before(idle_timeout), before(max_age));
+        tx.enrollment_tokens().delete_expired(now_ms - ENROLLMENT_TOKEN_RETENTION_MS);
+        tx.audit().purge(now_ms - AUDIT_RETENTION_MS, MAX_AUDIT_ENTRIES);
+        self.commit_and_reload(tx).await
     }
 
     /// Commits writes that cannot conflict, and reloads.
-    async fn commit_and_reload(&self, writes: Vec<Write>) -> Result<(), StoreError> {
-        match self.store.commit(writes).await {
+    async fn commit_and_reload(&self, tx: Transaction) -> Result<(), StoreError> {
+        match self.store.commit(tx.into_writes()).await {
             Ok(()) | Err(CommitError::Conflict) => self.reload().await,
             Err(CommitError::Store(error)) => Err(error),
         }
@@ -242,19 +243,26 @@ impl AuthDirectory {
             let guard = self.begin_write().await?;
             let snapshot = self.snapshot();
             let mut undecryptable = 0;
-            let updates = snapshot.accounts.values().filter_map(|account| {
-                let stored = account.totp_secret.as_deref()?;
-                let Ok(key) = self.decrypt_totp_secret(account) else {
-                    undecryptable += 1;
-                    return None;
-                };
-                let is_outdated = stored.len() == totp::KEY_BYTES || self.keyring.needs_reencryption(stored);
-                let encrypted = self.keyring.encrypt(&totp_aad(account.id), &key.filter(|_| is_outdated)?)?;
-                Some(Account { totp_secret: Some(encrypted), ..account.clone() }.update())
-            });
-            let updates: Vec<SqlStatement> = updates.collect();
+            let updates: Vec<Account> = snapshot
+                .accounts
+                .values()
+                .filter_map(|account| {
+                    let stored = account.totp_secret.as_deref()?;
+                    let Ok(key) = self.decrypt_totp_secret(account) else {
+                        undecryptable += 1;
+                        return None;
+                    };
+                    let is_outdated =
+                        stored.len() == totp::KEY_BYTES || self.keyring.needs_reencryption(stored);
+                    let encrypted =
+                        self.keyring.encrypt(&totp_aad(account.id), &key.filter(|_| is_outdated)?)?;
+                    Some(Account { totp_secret: Some(encrypted), ..account.clone() })
+                })
+                .collect();
+            let tx =
+                Transaction::build(|tx| updates.iter().for_each(|account| tx.accounts().update(account)));
             let counts = (updates.len(), undecryptable);
-            let result = if updates.is_empty() { Ok(()) } else { guard.commit(updates, None).await };
+            let result = if tx.is_empty() { Ok(()) } else { guard.commit(tx, None).await };
             match result {
                 Ok(()) => {
                     log_reencryption("two-factor secrets", Some(counts));
@@ -284,8 +292,8 @@ impl AuthDirectory {
     }
 
     async fn flush_last_used(&self) -> Result<(), StoreError> {
-        let writes = self.last_used.drain();
-        if writes.is_empty() { Ok(()) } else { self.commit_and_reload(writes).await }
+        let tx = self.last_used.drain();
+        if tx.is_empty() { Ok(()) } else { self.commit_and_reload(tx).await }
     }
 
     async fn refresh(&self) -> Result<(), StoreError> {
@@ -356,25 +364,27 @@ impl AuthDirectory {
 }
 
 impl WriteGuard<'_> {
-    /// Commits statements with their audit entry, all or none, and reloads the directory.
+    /// Commits writes with their audit entry, all or none, and reloads the directory.
     ///
     /// # Errors
     /// Returns [`CommitError::Conflict`] if another hub changed access data since
     /// [`AuthDirectory::begin_write`], [`CommitError::Store`] if the store fails.
     pub async fn commit(
         &self,
-        statements: impl IntoIterator<Item = SqlStatement>,
+        writes: impl IntoIterator<Item = impl Into<Write>>,
         entry: Option<AuditEntry>,
     ) -> Result<(), CommitError> {
         let at_ms = self.directory.now_ms();
-        let entry = entry.map(|entry| AuditEntry { at_ms, ..entry }.insert());
-        let statements =
-            statements.into_iter().chain(entry).chain([Revision::Access.bump(self.base_revision)]);
-        let writes: Vec<Write> = statements.map(Write::Sql).collect();
+        let mut tx = Transaction::default();
+        tx.extend(writes.into_iter().map(Into::into));
+        if let Some(entry) = entry {
+            tx.audit().insert(&AuditEntry { at_ms, ..entry });
+        }
+        tx.revision(Revision::Access).bump(self.base_revision);
         let directory = self.directory.clone();
         // Spawned, because a cancelled request must not leave a committed change unloaded.
         let task = tokio::spawn(async move {
-            directory.store.commit(writes).await?;
+            directory.store.commit(tx.into_writes()).await?;
             Ok(directory.reload().await?)
         });
         let panicked = |error: tokio::task::JoinError| StoreError::Unavailable(error.to_string());
@@ -404,7 +414,8 @@ mod tests {
         let key = totp::generate();
         let account =
             Account { totp_secret: Some(key.clone()), ..Account::new("vera".to_owned(), Role::Viewer, 0) };
-        open(&[]).await.begin_write().await.unwrap().commit([account.insert()], None).await.unwrap();
+        let tx = Transaction::build(|tx| tx.accounts().insert(&account));
+        open(&[]).await.begin_write().await.unwrap().commit(tx, None).await.unwrap();
         assert_eq!(stored().await.totp_secret, Some(key.clone()), "without a key, the secret stays as it is");
         for keys in [vec![[1; 32]], vec![[2; 32], [1; 32]], vec![[2; 32]]] {
             let directory = open(&keys).await;

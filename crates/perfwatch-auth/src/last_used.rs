@@ -1,7 +1,7 @@
 //! Times of last use, buffered in memory: a request must not cost a write.
 
-use perfwatch_store::Write;
-use perfwatch_store::accounts::{SecretHash, Session, Token};
+use perfwatch_store::Transaction;
+use perfwatch_store::accounts::{SecretHash, Session};
 use perfwatch_store::agents::Agent;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -56,11 +56,12 @@ impl LastUsedBuffer {
     }
 
     /// Empties the buffer into writes.
-    pub(crate) fn drain(&self) -> Vec<Write> {
+    pub(crate) fn drain(&self) -> Transaction {
         let buffered = std::mem::take(&mut *self.lock());
-        let sessions = buffered.sessions.iter().map(|(hash, at_ms)| Session::touch(hash, *at_ms).into());
-        let tokens = buffered.tokens.iter().map(|(id, at_ms)| Token::touch(*id, *at_ms).into());
-        let agents = buffered.agents.iter().map(|(id, at_ms)| Agent::touch(*id, *at_ms).into());
-        sessions.chain(tokens).chain(agents).collect()
+        Transaction::build(|tx| {
+            buffered.sessions.iter().for_each(|(hash, at_ms)| tx.sessions().touch(hash, *at_ms));
+            buffered.tokens.iter().for_each(|(id, at_ms)| tx.tokens().touch(*id, *at_ms));
+            buffered.agents.iter().for_each(|(id, at_ms)| tx.agents().touch(*id, *at_ms));
+        })
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::secret;
 use data_encoding::HEXLOWER;
-use perfwatch_store::{SqlStatement, Store, StoreError, settings};
+use perfwatch_store::{Store, StoreError, Transaction, settings};
 
 /// Name of the setting that stores the keys: creation time in ms, then the keys, newest first.
 const SIGNING_KEYS_SETTING: &str = "signing_keys";
@@ -50,14 +50,14 @@ impl SigningKeys {
         self.keys.last().map(String::as_str)
     }
 
-    /// Statement that adds a new key, if the newest one is old enough.
-    pub fn rotate(&self, now_ms: i64) -> Option<SqlStatement> {
+    /// Adds a new key; `None` if the newest key is not old enough.
+    pub fn rotate(&self, now_ms: i64) -> Option<Transaction> {
         if !self.keys.is_empty() && now_ms - self.since_ms < KEY_ROTATION_MS {
             return None;
         }
         let mut setting = vec![now_ms.to_string(), HEXLOWER.encode(&secret::random_bytes::<32>())];
         setting.extend(self.keys.iter().take(MAX_SIGNING_KEYS - 1).cloned());
-        Some(settings::put_setting(SIGNING_KEYS_SETTING, &setting.join(" ")))
+        Some(Transaction::build(|tx| tx.settings().put(SIGNING_KEYS_SETTING, &setting.join(" "))))
     }
 
     /// A single key, for tests.
