@@ -1,97 +1,110 @@
-//! A range as text, hour by hour, so that a year streams through little memory.
+//! Exports a time range of one host as CSV or JSON lines.
+//!
+//! The text is produced in chunks, window by window, so that a year needs little memory.
 
 use super::read::{JoinedSeries, bucket_snapshot};
 use super::{History, HistoryConfig, HistoryMetrics};
-use perfwatch_model::{Clock, HostId, HostRef, MISSING, fixed_point, json, time_expression};
+use perfwatch_model::{
+    Clock, Column, HostId, HostRef, MISSING, Snapshot, fixed_point, json, time_expression,
+};
 use perfwatch_store::{BlockContent, HostRecord, Store, StoreError};
+use perfwatch_tsdb::rollup::bucket_start;
 use perfwatch_tsdb::{Buckets, Projection, SeriesSelector, Table, Tier, query};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// How rows are written.
+/// Columns of a CSV export.
+const CSV_HEADER: [&str; 6] = ["time", "metric", "instance", "value", "min", "max"];
+/// Size of a chunk of text: windows are added until it is reached.
+const TARGET_CHUNK_BYTES: usize = 1 << 16;
+
+/// Text format of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// `time,metric,instance,value,min,max`, a line a value.
+    /// Lines of `time,metric,instance,value,min,max`, a line per value (RFC 4180).
     Csv,
-    /// A snapshot a line, as `/ingest/metrics` takes it.
+    /// Snapshots in the format that `POST /ingest/metrics` accepts, a line per snapshot.
     JsonLines,
 }
 
-/// What to write of which host.
+/// Arguments of an export from the command line.
 #[derive(Clone, Debug)]
 pub struct ExportRequest {
-    /// Id or name.
+    /// Id or name of the host.
     pub host: String,
-    /// `raw`, `1m` or `1h`.
+    /// Resolution: `raw`, `1m` or `1h`.
     pub tier: String,
-    /// `csv` or `jsonl`.
+    /// Text format: `csv` or `jsonl`.
     pub format: String,
-    /// Metrics, groups or instances, as the API takes them; none means all.
+    /// Series selectors as in the API; empty for all series.
     pub metrics: Vec<String>,
-    /// From and to as the API takes them.
+    /// Start of the range, a time expression as in the API.
     pub from: String,
-    /// Up to here.
+    /// End of the range, a time expression as in the API.
     pub to: String,
 }
 
-/// Writes history of one host straight from a store, without a hub.
+/// Writes the history of one host from a store, without a running hub.
 ///
 /// # Errors
-/// A host, time, tier or format that is none; a store that does not answer; a full disk.
+/// Returns [`ExportError::Request`] for an unknown host, time, tier or format, [`ExportError::Store`] if the
+/// store cannot be read, and [`ExportError::Write`] if the output cannot be written.
 pub async fn export(
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     request: &ExportRequest,
     out: &mut (dyn std::io::Write + Send),
 ) -> Result<(), ExportError> {
-    let no = |what: String| ExportError::Request(what);
+    let invalid = |message: String| ExportError::Request(message);
     let hosts = store.list_hosts().await?;
-    let named = |host: &&HostRecord| host.name == request.host || host.id.to_string() == request.host;
-    let host =
-        hosts.iter().find(named).ok_or_else(|| no(format!("there is no host {:?}", request.host)))?.clone();
+    let is_requested = |host: &&HostRecord| host.name == request.host || host.id.to_string() == request.host;
+    let host = hosts.iter().find(is_requested);
+    let host = host.ok_or_else(|| invalid(format!("host {:?} not found", request.host)))?.clone();
     let now_ms = clock.wall_ms();
     let time = |key, text: &str| {
         time_expression::parse(text, now_ms).ok_or_else(|| {
-            no(format!("{key}: invalid time {text:?}; expected {}", time_expression::EXPECTED))
+            invalid(format!("{key}: invalid time {text:?}; expected {}", time_expression::EXPECTED))
         })
     };
-    let format = Format::parse(Some(&request.format)).ok_or_else(|| no("format: csv or jsonl".to_owned()))?;
-    let tier = parse_tier(Some(&request.tier)).ok_or_else(|| no("tier: raw, 1m or 1h".to_owned()))?;
-    let names = request.metrics.iter().map(|name| SeriesSelector::parse(name)).collect();
+    let format = Format::parse(Some(&request.format)).ok_or_else(|| {
+        invalid(format!("format: invalid format {:?}; expected csv or jsonl", request.format))
+    })?;
+    let tier = parse_tier(Some(&request.tier))
+        .ok_or_else(|| invalid(format!("tier: invalid tier {:?}; expected raw, 1m or 1h", request.tier)))?;
+    let selectors = request.metrics.iter().map(|selector| SeriesSelector::parse(selector)).collect();
     let history = History::open(store, clock, HistoryConfig::default(), HistoryMetrics::default()).await?;
     let mut export = Export {
         history,
         host: host.id,
         name: host.name,
         tier,
-        wanted: projection_for(names, format),
+        projection: projection_for(selectors, format),
         format,
         from_ms: time("from", &request.from)?,
         to_ms: time("to", &request.to)?,
         header_written: false,
     };
-    while let Some(piece) = export.next().await {
-        out.write_all(piece?.as_bytes())?;
+    while let Some(chunk) = export.next().await {
+        out.write_all(chunk?.as_bytes())?;
     }
     Ok(())
 }
 
-/// Why an export ends early.
+/// Failure of an export from the command line.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// Something that was asked for can't be.
+    /// Invalid argument of the request.
     #[error("{0}")]
     Request(String),
-    /// The store does not answer.
+    /// Failed read of the store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The text can't be written.
+    /// Failed write of the output.
     #[error(transparent)]
     Write(#[from] std::io::Error),
 }
 
 impl Format {
-    /// By its name; CSV if none is given.
+    /// Parses `csv` or `jsonl`; the default is CSV.
     pub fn parse(text: Option<&str>) -> Option<Self> {
         match text {
             None | Some("csv") => Some(Self::Csv),
@@ -101,7 +114,7 @@ impl Format {
     }
 }
 
-/// By its name; raw if none is given.
+/// Parses the name of a tier; the default is raw.
 pub fn parse_tier(text: Option<&str>) -> Option<Tier> {
     match text {
         None => Some(Tier::Raw),
@@ -109,48 +122,56 @@ pub fn parse_tier(text: Option<&str>) -> Option<Tier> {
     }
 }
 
-/// All of a host, or some series; processes and notes where rows are whole.
-pub fn projection_for(names: Vec<SeriesSelector>, format: Format) -> Arc<Projection> {
-    let all = names.is_empty();
-    let whole = all && format == Format::JsonLines;
+/// Projection of an export: the selected series, or all series. JSON lines of all series also contain
+/// processes and annotations.
+pub fn projection_for(selectors: Vec<SeriesSelector>, format: Format) -> Arc<Projection> {
+    let all_columns = selectors.is_empty();
+    let full = all_columns && format == Format::JsonLines;
     Arc::new(Projection {
-        all_columns: all,
-        series: names,
+        all_columns,
+        series: selectors,
         sequences: true,
-        processes: whole,
-        annotations: whole,
+        processes: full,
+        annotations: full,
     })
 }
 
-/// An export under way.
+/// Export in progress. Each call of [`Export::next`] advances `from_ms`.
 pub struct Export {
+    /// History that is exported.
     pub history: Arc<History>,
+    /// Host that is exported.
     pub host: HostId,
+    /// Name of the host in JSON lines.
     pub name: String,
+    /// Resolution of the rows.
     pub tier: Tier,
-    pub wanted: Arc<Projection>,
+    /// Series and parts that are read; see [`projection_for`].
+    pub projection: Arc<Projection>,
+    /// Text format of the chunks.
     pub format: Format,
+    /// Start of the remaining range, Unix milliseconds.
     pub from_ms: i64,
+    /// End of the range (exclusive), Unix milliseconds.
     pub to_ms: i64,
+    /// Whether a previous chunk contains the CSV header; initially `false`.
     pub header_written: bool,
 }
 
-/// The first line of CSV.
-const HEADER: &str = "time,metric,instance,value,min,max\n";
-
 impl Export {
-    /// The next piece of text; none at the end.
+    /// Next chunk of text, or `None` at the end. An error ends the export.
     pub async fn next(&mut self) -> Option<Result<String, StoreError>> {
         let mut out = String::new();
         if !std::mem::replace(&mut self.header_written, true) && self.format == Format::Csv {
-            out.push_str(HEADER);
+            let mut csv = CsvText::default();
+            csv.write(CSV_HEADER);
+            csv.append_to(&mut out);
         }
-        while self.from_ms < self.to_ms && out.len() < 1 << 16 {
-            // Coarse rows come in longer stretches: about as many rows.
-            let reach = self.tier.window_ms();
-            let to_ms = (end_of_chunk(self.from_ms, reach)).min(self.to_ms);
-            let joined = self.history.read(self.host, self.tier, (self.from_ms, to_ms), &self.wanted).await;
-            match joined {
+        while self.from_ms < self.to_ms && out.len() < TARGET_CHUNK_BYTES {
+            // Coarser tiers have longer windows: the number of rows per window is similar.
+            let to_ms = end_of_window(self.from_ms, self.tier).min(self.to_ms);
+            let range = (self.from_ms, to_ms);
+            match self.history.read(self.host, self.tier, range, &self.projection).await {
                 Ok(joined) => self.write(&mut out, &joined, to_ms),
                 Err(error) => {
                     self.from_ms = self.to_ms;
@@ -163,89 +184,156 @@ impl Export {
     }
 
     fn write(&self, out: &mut String, joined: &JoinedSeries, to_ms: i64) {
-        let (mut ticks, mut buckets) = (joined.unsealed.clone(), Vec::new());
-        for piece in &joined.sealed.slices {
-            match &piece.content {
-                Ok(BlockContent::Raw(table)) => ticks.push(table.clone()),
-                Ok(BlockContent::Buckets(part)) => buckets.push(part.slice(piece.from_ms, piece.to_ms)),
+        let (mut tables, mut buckets) = (joined.unsealed.clone(), Vec::new());
+        for slice in &joined.sealed.slices {
+            match &slice.content {
+                Ok(BlockContent::Raw(table)) => tables.push(table.clone()),
+                Ok(BlockContent::Buckets(stored)) => buckets.push(stored.slice(slice.from_ms, slice.to_ms)),
                 Err(_) => {}
             }
         }
         if self.tier != Tier::Raw {
-            // What is not rolled up yet is rolled up for this answer.
-            let fresh =
-                ticks.iter().map(|table| Buckets::from_table(table, self.tier.width_ms(), self.from_ms));
-            buckets.extend(fresh.map(|part| part.slice(self.from_ms, to_ms)));
-            buckets = buckets.iter().map(|part| part.downsample(self.tier.width_ms())).collect();
-            ticks.clear();
+            // Rows that are not rolled up yet are rolled up for this export.
+            let width_ms = self.tier.width_ms();
+            let computed = tables.iter().map(|table| Buckets::from_table(table, width_ms, self.from_ms));
+            buckets.extend(computed.map(|computed| computed.slice(self.from_ms, to_ms)));
+            buckets = buckets.iter().map(|buckets| buckets.downsample(width_ms)).collect();
+            tables.clear();
         }
-        for part in Buckets::merge(&buckets) {
-            self.write_buckets(out, &part);
-        }
-        for table in Table::merge(&ticks, self.from_ms) {
-            self.write_ticks(out, &table, to_ms);
-        }
-    }
-
-    fn write_ticks(&self, out: &mut String, table: &Table, to_ms: i64) {
-        for row in (0..table.len()).filter(|row| table.at_ms[*row] < to_ms) {
-            if self.format == Format::JsonLines {
-                self.write_line(out, &table.snapshot(row));
-                continue;
+        let (buckets, tables) = (Buckets::merge(&buckets), Table::merge(&tables, self.from_ms));
+        match self.format {
+            Format::Csv => {
+                let mut csv = CsvText::default();
+                buckets.iter().for_each(|buckets| csv.write_buckets(buckets));
+                tables.iter().for_each(|table| csv.write_rows(table, to_ms));
+                csv.append_to(out);
             }
-            for (column, values) in table.shape.columns().iter().zip(&table.columns) {
-                if values[row] != MISSING {
-                    write_line_start(out, table.at_ms[row], column);
-                    fixed_point::write_scaled(out, values[row], column.decimals);
-                    out.push_str(",,\n");
+            Format::JsonLines => {
+                for buckets in &buckets {
+                    for row in 0..buckets.len() {
+                        self.write_json_line(out, &bucket_snapshot(buckets, row, self.tier));
+                    }
+                }
+                for table in &tables {
+                    for row in rows_before(table, to_ms) {
+                        self.write_json_line(out, &table.snapshot(row));
+                    }
                 }
             }
         }
     }
 
-    fn write_buckets(&self, out: &mut String, buckets: &Buckets) {
-        for row in 0..buckets.len() {
-            if self.format == Format::JsonLines {
-                self.write_line(out, &bucket_snapshot(buckets, row, self.tier));
-                continue;
-            }
-            for (column, values) in buckets.shape.columns().iter().zip(&buckets.columns) {
-                let figures = &values.0[row];
-                let Some(average) = query::average(figures, column.decimals) else {
-                    continue;
-                };
-                write_line_start(out, buckets.start_ms[row], column);
-                // Writing to a String can't fail.
-                let _ = write!(out, "{:.*},", usize::from(column.decimals) + 2, average);
-                fixed_point::write_scaled(out, figures.min, column.decimals);
-                out.push(',');
-                fixed_point::write_scaled(out, figures.max, column.decimals);
-                out.push('\n');
-            }
-        }
-    }
-
-    fn write_line(&self, out: &mut String, snapshot: &perfwatch_model::Snapshot) {
+    fn write_json_line(&self, out: &mut String, snapshot: &Snapshot) {
         let host = HostRef { id: Some(self.host), name: self.name.clone() };
         json::write_snapshot(out, self.host, &host, snapshot);
         out.push('\n');
     }
 }
 
-fn end_of_chunk(from_ms: i64, reach_ms: i64) -> i64 {
-    perfwatch_tsdb::rollup::bucket_start(from_ms, reach_ms) + reach_ms
+/// CSV records in memory. Writing to memory cannot fail.
+struct CsvText(csv::Writer<Vec<u8>>);
+
+impl Default for CsvText {
+    fn default() -> Self {
+        Self(csv::Writer::from_writer(Vec::new()))
+    }
 }
 
-fn write_line_start(out: &mut String, at_ms: i64, column: &perfwatch_model::Column) {
-    json::write_time(out, at_ms);
-    let _ = write!(out, ",{},{},", column.metric, quoted(&column.instance));
+impl CsvText {
+    fn write(&mut self, fields: [&str; 6]) {
+        let _ = self.0.write_record(fields);
+    }
+
+    fn write_rows(&mut self, table: &Table, to_ms: i64) {
+        for row in rows_before(table, to_ms) {
+            let time = time_text(table.at_ms[row]);
+            for (column, values) in table.shape.columns().iter().zip(&table.columns) {
+                if values[row] != MISSING {
+                    let value = scaled_text(values[row], column);
+                    self.write([&time, &column.metric, &column.instance, &value, "", ""]);
+                }
+            }
+        }
+    }
+
+    fn write_buckets(&mut self, buckets: &Buckets) {
+        for row in 0..buckets.len() {
+            let time = time_text(buckets.start_ms[row]);
+            for (column, values) in buckets.shape.columns().iter().zip(&buckets.columns) {
+                let stats = &values.0[row];
+                let Some(average) = query::average(stats, column.decimals) else {
+                    continue;
+                };
+                let average = format!("{average:.*}", usize::from(column.decimals) + 2);
+                let (min, max) = (scaled_text(stats.min, column), scaled_text(stats.max, column));
+                self.write([&time, &column.metric, &column.instance, &average, &min, &max]);
+            }
+        }
+    }
+
+    fn append_to(self, out: &mut String) {
+        out.push_str(&String::from_utf8_lossy(&self.0.into_inner().unwrap_or_default()));
+    }
 }
 
-/// A field as RFC 4180 writes it.
-fn quoted(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.contains(['"', ',', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\"")).into()
-    } else {
-        text.into()
+fn rows_before(table: &Table, to_ms: i64) -> impl Iterator<Item = usize> {
+    (0..table.len()).filter(move |row| table.at_ms[*row] < to_ms)
+}
+
+fn end_of_window(from_ms: i64, tier: Tier) -> i64 {
+    bucket_start(from_ms, tier.window_ms()) + tier.window_ms()
+}
+
+fn time_text(at_ms: i64) -> String {
+    let mut text = String::new();
+    json::write_time(&mut text, at_ms);
+    text
+}
+
+fn scaled_text(value: i64, column: &Column) -> String {
+    let mut text = String::new();
+    fixed_point::write_scaled(&mut text, value, column.decimals);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perfwatch_model::{BootId, Shape};
+
+    #[test]
+    fn csv_fields_are_quoted_if_necessary() {
+        let column = |instance: &str| Column {
+            metric: "disk.usage".into(),
+            dimension: "mount".into(),
+            instance: instance.into(),
+            decimals: 2,
+        };
+        let instances = ["/", "a,b", "say \"x\"", "two\nlines", " space ", ""];
+        let snapshot = Snapshot {
+            boot: BootId::default(),
+            seq: 0,
+            at_ms: 1_000,
+            interval_ms: 0,
+            shape: Arc::new(Shape::new(instances.map(column).into())),
+            values: vec![1_234, 1, 2, 3, MISSING, 0],
+            processes: vec![],
+            facts: None,
+            errors: vec![],
+        };
+        let mut csv = CsvText::default();
+        for table in Table::from_snapshots(&[Arc::new(snapshot)]) {
+            csv.write_rows(&table, 2_000);
+        }
+        let mut text = String::new();
+        csv.append_to(&mut text);
+        assert_eq!(
+            text,
+            "1970-01-01T00:00:01.000Z,disk.usage,/,12.34,,\n\
+             1970-01-01T00:00:01.000Z,disk.usage,\"a,b\",0.01,,\n\
+             1970-01-01T00:00:01.000Z,disk.usage,\"say \"\"x\"\"\",0.02,,\n\
+             1970-01-01T00:00:01.000Z,disk.usage,\"two\nlines\",0.03,,\n\
+             1970-01-01T00:00:01.000Z,disk.usage,,0,,\n"
+        );
     }
 }

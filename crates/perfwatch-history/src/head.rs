@@ -1,70 +1,72 @@
-//! The rows of one host that are in no block yet, and which of its ticks were ever taken in.
+//! Unsealed rows of one host and its accepted sequence numbers.
 
 use perfwatch_model::{BootId, HostId, Snapshot};
 use perfwatch_store::{RangeSet, SequenceRanges};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{
-    Mutex as TurnMutex, OwnedMutexGuard, RwLock as ViewLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use tokio::sync::{OwnedMutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
-/// Rows that make a block.
+/// Rows of a full block.
 const SEAL_ROWS: usize = 150;
-/// Rows that wait this long are sealed however few they are.
-pub(super) const SEAL_AFTER: Duration = Duration::from_secs(900);
-/// Boots of a host that are told apart; of older ones, repeats are not noticed.
+/// Maximum age of an unsealed row. Older rows are sealed even if the block is small.
+const MAX_UNSEALED_AGE: Duration = Duration::from_secs(900);
+/// Maximum number of boots per host for which duplicates are detected. The oldest boots are evicted.
 const MAX_TRACKED_BOOTS: usize = 64;
 
+/// Head of one host: its unsealed rows in memory, and the locks that order appends, reads and seals.
 #[derive(Default)]
 pub(super) struct HostHead {
-    /// Held while rows are taken in: one call after another.
-    append_lock: Arc<TurnMutex<()>>,
-    /// Held by readers while they look, by sealing while rows move into blocks: nobody sees a
-    /// row twice or not at all.
-    read_lock: ViewLock<()>,
-    inner: Mutex<Inner>,
+    /// Serializes the appends of the host.
+    append_lock: Arc<tokio::sync::Mutex<()>>,
+    /// Shared by readers, exclusive while rows move into blocks: a read never misses a row and never
+    /// returns a row twice.
+    read_lock: tokio::sync::RwLock<()>,
+    inner: Mutex<HostHeadInner>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct HostHeadInner {
     boots: Vec<BootSequences>,
+    /// Rows with the number of their commit, in the order of arrival.
     unsealed: Vec<(i64, Arc<Snapshot>)>,
-    /// When the first of them came.
+    /// Time at which the oldest unsealed row arrived, monotonic clock.
     since: Duration,
-    /// Rows that make the next block: the first one is smaller by chance, so that a fleet that
-    /// started together does not seal together.
-    rows: usize,
+    /// Rows of the next block. The first block of a host has a random size, so that hosts that
+    /// started together are not sealed together.
+    target_rows: usize,
 }
 
+/// Accepted sequence numbers of one boot.
 struct BootSequences {
     boot: BootId,
     seqs: RangeSet,
     newest_ms: i64,
 }
 
-impl Inner {
+impl HostHeadInner {
     fn boot(&mut self, boot: BootId) -> &mut BootSequences {
-        let at = self.boots.iter().position(|seen| seen.boot == boot).unwrap_or_else(|| {
+        let index = self.boots.iter().position(|sequences| sequences.boot == boot).unwrap_or_else(|| {
             if self.boots.len() >= MAX_TRACKED_BOOTS
-                && let Some(oldest) = (0..self.boots.len()).min_by_key(|&at| self.boots[at].newest_ms)
+                && let Some(oldest) = (0..self.boots.len()).min_by_key(|&index| self.boots[index].newest_ms)
             {
                 self.boots.remove(oldest);
             }
             self.boots.push(BootSequences { boot, seqs: RangeSet::default(), newest_ms: i64::MIN });
             self.boots.len() - 1
         });
-        &mut self.boots[at]
+        &mut self.boots[index]
     }
 }
 
 impl HostHead {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, HostHeadInner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) async fn append_lock(&self) -> OwnedMutexGuard<()> {
+    /// Waits until the host has no other append; see [`AppendOutcome`](crate::AppendOutcome).
+    pub(super) async fn lock_append(&self) -> OwnedMutexGuard<()> {
         self.append_lock.clone().lock_owned().await
     }
 
@@ -76,20 +78,20 @@ impl HostHead {
         self.read_lock.write().await
     }
 
-    /// Notes ticks that are in blocks.
+    /// Adds the sequence numbers of rows that are in blocks.
     pub(super) fn record_sealed(&self, boot: BootId, seqs: &RangeSet, newest_ms: i64) {
         let mut inner = self.lock();
-        let seen = inner.boot(boot);
-        seen.seqs.extend(seqs);
-        seen.newest_ms = seen.newest_ms.max(newest_ms);
+        let sequences = inner.boot(boot);
+        sequences.seqs.extend(seqs);
+        sequences.newest_ms = sequences.newest_ms.max(newest_ms);
     }
 
     pub(super) fn contains(&self, boot: BootId, seq: u64) -> bool {
-        self.lock().boots.iter().any(|seen| seen.boot == boot && seen.seqs.contains(seq))
+        self.lock().boots.iter().any(|sequences| sequences.boot == boot && sequences.seqs.contains(seq))
     }
 
-    /// Adds the rows of one commit that are not there yet, all at once: sealing goes by the
-    /// commit, and must not find half of one.
+    /// Adds the new rows of a commit under one lock. Sealing removes whole commits, and must never find
+    /// a part of a commit.
     pub(super) fn append(
         &self,
         arrival: i64,
@@ -98,16 +100,16 @@ impl HostHead {
     ) {
         let mut inner = self.lock();
         for snapshot in snapshots {
-            let seen = inner.boot(snapshot.boot);
-            if !seen.seqs.insert(snapshot.seq) {
+            let sequences = inner.boot(snapshot.boot);
+            if !sequences.seqs.insert(snapshot.seq) {
                 continue;
             }
-            seen.newest_ms = seen.newest_ms.max(snapshot.at_ms);
+            sequences.newest_ms = sequences.newest_ms.max(snapshot.at_ms);
             if inner.unsealed.is_empty() {
                 inner.since = now;
             }
-            if inner.rows == 0 {
-                inner.rows = SEAL_ROWS / 2 + fastrand::usize(..SEAL_ROWS / 2);
+            if inner.target_rows == 0 {
+                inner.target_rows = SEAL_ROWS / 2 + fastrand::usize(..SEAL_ROWS / 2);
             }
             inner.unsealed.push((arrival, snapshot));
         }
@@ -116,89 +118,92 @@ impl HostHead {
     pub(super) fn should_seal(&self, now: Duration) -> bool {
         let inner = self.lock();
         !inner.unsealed.is_empty()
-            && (inner.unsealed.len() >= inner.rows || now.saturating_sub(inner.since) >= SEAL_AFTER)
+            && (inner.unsealed.len() >= inner.target_rows
+                || now.saturating_sub(inner.since) >= MAX_UNSEALED_AGE)
     }
 
-    /// The rows, in the order of their arrival.
+    /// Unsealed rows in the order of arrival.
     pub(super) fn rows(&self) -> Vec<Arc<Snapshot>> {
         self.lock().unsealed.iter().map(|(_, snapshot)| snapshot.clone()).collect()
     }
 
-    /// The rows and the arrival of the last, for a block.
+    /// Unsealed rows and the arrival number of the last row; `None` if there are none.
     pub(super) fn rows_to_seal(&self) -> Option<(Vec<Arc<Snapshot>>, i64)> {
         let inner = self.lock();
         let (last, _) = inner.unsealed.last()?;
         Some((inner.unsealed.iter().map(|(_, snapshot)| snapshot.clone()).collect(), *last))
     }
 
-    /// Lets go of rows that are in blocks.
+    /// Removes the rows of all commits up to `until`, which are in blocks.
     pub(super) fn remove_sealed(&self, until: i64, now: Duration) {
         let mut inner = self.lock();
         inner.unsealed.retain(|(arrival, _)| *arrival > until);
         inner.since = now;
-        inner.rows = SEAL_ROWS;
+        inner.target_rows = SEAL_ROWS;
     }
 
-    /// Arrival of the oldest row that is in no block.
+    /// Arrival number of the oldest unsealed row.
     pub(super) fn oldest_arrival(&self) -> Option<i64> {
         self.lock().unsealed.first().map(|(arrival, _)| *arrival)
     }
 }
 
-/// What the rows of a block add to what is known of a host's ticks.
+/// Sequence numbers of rows, by boot.
 pub(super) fn sequence_ranges_of(host: HostId, rows: &[Arc<Snapshot>]) -> Vec<SequenceRanges> {
     let mut boots: BTreeMap<BootId, SequenceRanges> = BTreeMap::new();
     for row in rows {
-        let seen = boots.entry(row.boot).or_insert_with(|| SequenceRanges {
+        let ranges = boots.entry(row.boot).or_insert_with(|| SequenceRanges {
             host,
             boot: row.boot,
             seqs: RangeSet::default(),
             newest_ms: row.at_ms,
         });
-        seen.seqs.insert(row.seq);
-        seen.newest_ms = seen.newest_ms.max(row.at_ms);
+        ranges.seqs.insert(row.seq);
+        ranges.newest_ms = ranges.newest_ms.max(row.at_ms);
     }
     boots.into_values().collect()
 }
 
-/// Rows on their way into the head: what arrived after one of them began may not be cut off.
+/// Appends that are being written. The head is not truncated past the start of the oldest of them: their
+/// rows are durable before they are in memory.
 #[derive(Default)]
 pub(super) struct InFlightAppends {
-    /// The largest arrival number known.
+    /// Largest known arrival number.
     newest: AtomicI64,
+    /// Lowest possible arrival number of each append.
     started: Mutex<BTreeMap<u64, i64>>,
-    next: std::sync::atomic::AtomicU64,
+    next_id: AtomicU64,
 }
 
-/// Until this is dropped, the rows are on their way.
+/// Append in progress, until it is dropped.
 pub(super) struct InFlightGuard<'a> {
-    of: &'a InFlightAppends,
-    number: u64,
+    appends: &'a InFlightAppends,
+    id: u64,
 }
 
 impl InFlightAppends {
     pub(super) fn begin(&self) -> InFlightGuard<'_> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut began = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        began.insert(number, self.newest.load(Ordering::Acquire) + 1);
-        InFlightGuard { of: self, number }
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.insert(id, self.newest.load(Ordering::Acquire) + 1);
+        InFlightGuard { appends: self, id }
     }
 
     pub(super) fn finish(&self, arrival: i64) {
         self.newest.fetch_max(arrival, Ordering::AcqRel);
     }
 
-    /// Head rows before this number belong to nobody on the way.
+    /// Arrival number below which no append is in progress.
     pub(super) fn oldest_arrival(&self) -> i64 {
         let newest = self.newest.load(Ordering::Acquire) + 1;
-        let began = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        began.values().copied().min().unwrap_or(newest).min(newest)
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.values().copied().min().unwrap_or(newest).min(newest)
     }
 }
 
 impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
-        self.of.started.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        self.appends.started.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
@@ -211,7 +216,7 @@ mod tests {
     fn seal_sees_whole_commits() {
         const COMMITS: i64 = 400;
         const ROWS: u64 = 50;
-        let log = HostHead::default();
+        let head = HostHead::default();
         let row = |seq: u64| {
             Arc::new(Snapshot {
                 boot: BootId::default(),
@@ -227,20 +232,20 @@ mod tests {
         };
         let mut sealed = 0;
         std::thread::scope(|scope| {
-            let taking = scope.spawn(|| {
+            let writer = scope.spawn(|| {
                 for arrival in 0..COMMITS {
                     let first = arrival.cast_unsigned() * ROWS;
-                    log.append(arrival, (first..first + ROWS).map(row), Duration::ZERO);
+                    head.append(arrival, (first..first + ROWS).map(row), Duration::ZERO);
                 }
             });
-            while !taking.is_finished() || log.oldest_arrival().is_some() {
-                if let Some((rows, until)) = log.rows_to_seal() {
+            while !writer.is_finished() || head.oldest_arrival().is_some() {
+                if let Some((rows, until)) = head.rows_to_seal() {
                     assert_eq!(rows.len() as u64 % ROWS, 0, "whole commits");
                     sealed += rows.len();
-                    log.remove_sealed(until, Duration::ZERO);
+                    head.remove_sealed(until, Duration::ZERO);
                 }
             }
         });
-        assert_eq!(sealed as u64, COMMITS.cast_unsigned() * ROWS, "none is let go unseen");
+        assert_eq!(sealed as u64, COMMITS.cast_unsigned() * ROWS, "each removed row was sealed");
     }
 }

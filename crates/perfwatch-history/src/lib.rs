@@ -1,8 +1,8 @@
-//! What the hub remembers, between the way in and the store: rows that are durable but not yet
-//! in blocks stand here in memory too; tasks seal, roll up and let go; readers join it all.
+//! History: durable append to the head, sealing into blocks, roll-up, retention, reads.
 //!
-//! The walk of a row: [`History::append`] (durable in the head, acked) → [`seal`] (a block) →
-//! [`rollup`] (minutes, hours) → [`retention`] (gone). [`read`] is the way back.
+//! A row passes through [`History::append`] (durable in the head), `seal` (a block), `rollup` (minutes and
+//! hours) and `retention` (deleted). The head rows of each host are also in memory until they are sealed;
+//! [`read`] joins them with the blocks.
 
 pub mod export;
 mod head;
@@ -11,6 +11,7 @@ pub mod read;
 mod retention;
 mod rollup;
 mod seal;
+mod task;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -20,31 +21,35 @@ pub use metrics::HistoryMetrics;
 use perfwatch_model::{Clock, HostId, Snapshot};
 use perfwatch_store::{BlockContent, SnapshotRow, Store, StoreError};
 use perfwatch_tsdb::{Projection, Tier};
-pub use seal::run_blocking;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
+use task::HistoryTask;
+pub use task::run_blocking;
 use tokio::sync::{Notify, OwnedMutexGuard};
 
-/// How long history is kept, and in how much space.
+/// Head rows per read when the head is loaded at the start.
+const HEAD_PAGE_ROWS: usize = 5_000;
+
+/// Retention of each tier and limits of disk usage.
 #[derive(Debug, Clone)]
 pub struct HistoryConfig {
-    /// Ticks.
+    /// Retention of raw rows.
     pub raw_retention: Duration,
-    /// Minutes.
+    /// Retention of one-minute buckets.
     pub minute_retention: Duration,
-    /// Hours.
+    /// Retention of one-hour buckets.
     pub hour_retention: Duration,
-    /// What the store may take on disk.
+    /// Disk budget of the store in bytes.
     pub budget_bytes: u64,
-    /// With less than this free on its file system, nothing more is taken in.
+    /// Free space in bytes on the file system of the store, below which ingestion is blocked.
     pub min_free_bytes: u64,
 }
 
 impl HistoryConfig {
-    /// Below this, the store could not hold what is on its way.
-    pub const LEAST_BUDGET: u64 = 16 << 20;
+    /// Minimum disk budget. A smaller store has no space for the rows that are being appended.
+    pub const MIN_BUDGET_BYTES: u64 = 16 << 20;
 }
 
 impl Default for HistoryConfig {
@@ -60,39 +65,43 @@ impl Default for HistoryConfig {
     }
 }
 
-/// The hub's memory.
+/// History of all hosts: a store and the rows that are not sealed yet.
 pub struct History {
     backend: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     config: HistoryConfig,
     heads: RwLock<HashMap<HostId, Arc<HostHead>>>,
     in_flight: InFlightAppends,
-    /// Why nothing is taken in, while that is so.
-    ingest_blocked: Mutex<Option<String>>,
-    /// There may be head rows that blocks hold by now: looked for at a start too.
+    /// Reason why ingestion is blocked by low disk space.
+    low_space_error: Mutex<Option<String>>,
+    /// Set while the head may contain sealed rows, also at the start.
     truncate_pending: AtomicBool,
-    /// What each task fails at, while it does.
-    task_errors: Mutex<HashMap<&'static str, String>>,
-    /// Somebody has enough rows for a block.
+    /// Last error of each task that currently fails.
+    task_errors: Mutex<HashMap<HistoryTask, String>>,
+    /// Notified when a host has enough rows for a block.
     seal_due: Notify,
-    pub counts: HistoryMetrics,
+    /// Prometheus metrics of the history tasks.
+    pub metrics: HistoryMetrics,
 }
 
-/// What became of rows, and the host's turn: until it is let go, no other rows of this host are
-/// taken in, so that what is published is in order.
+/// Result of an append. Until it is dropped, no other rows of the host are appended: the caller publishes
+/// the rows in the order of their acceptance.
 pub struct AppendOutcome {
-    /// Whether each row is new.
+    /// Flag per row: accepted (`true`) or duplicate.
     pub is_new: Vec<bool>,
     _append_lock: OwnedMutexGuard<()>,
 }
 
 impl History {
-    /// Reads what the store has: which ticks were taken in, and the rows that are in no block.
+    /// Opens the history: loads the accepted sequence numbers and the unsealed rows of the head.
+    ///
+    /// # Errors
+    /// Returns the error of the store if a read fails.
     pub async fn open(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         config: HistoryConfig,
-        counts: HistoryMetrics,
+        metrics: HistoryMetrics,
     ) -> Result<Arc<Self>, StoreError> {
         let history = Self {
             backend: store,
@@ -100,134 +109,149 @@ impl History {
             config,
             heads: RwLock::default(),
             in_flight: InFlightAppends::default(),
-            ingest_blocked: Mutex::default(),
+            low_space_error: Mutex::default(),
             truncate_pending: AtomicBool::new(true),
             task_errors: Mutex::default(),
             seal_due: Notify::new(),
-            counts,
+            metrics,
         };
-        for seen in history.backend.sequence_ranges().await? {
-            history.head(seen.host).record_sealed(seen.boot, &seen.seqs, seen.newest_ms);
+        for ranges in history.backend.sequence_ranges().await? {
+            history.head(ranges.host).record_sealed(ranges.boot, &ranges.seqs, ranges.newest_ms);
         }
-        let sealed: HashMap<HostId, i64> = history
-            .backend
-            .seal_watermarks()
-            .await?
-            .into_iter()
-            .map(|sealed| (sealed.host, sealed.arrival))
-            .collect();
-        let (mut after, mut rows) = (0, 0);
-        loop {
-            let head = history.backend.read_head(after, 5_000).await?;
-            let Some(last) = head.last() else {
-                break;
-            };
-            after = last.arrival;
-            for row in head {
-                let host = row.row.host;
-                if sealed.get(&host).is_none_or(|sealed| row.arrival > *sealed) {
-                    let (log, snapshot) = (history.head(host), row.row.snapshot);
-                    rows += usize::from(!log.contains(snapshot.boot, snapshot.seq));
-                    log.append(row.arrival, [snapshot], history.clock.monotonic());
-                }
-            }
-        }
-        history.in_flight.finish(after);
-        if rows > 0 {
-            tracing::info!(rows, "loaded unsealed rows from the head");
+        let count = history.load_head().await?;
+        if count > 0 {
+            tracing::info!(count, "loaded unsealed rows from the head");
         }
         Ok(Arc::new(history))
     }
 
+    /// Loads the unsealed rows of the head. Returns their number.
+    async fn load_head(&self) -> Result<usize, StoreError> {
+        let sealed_until = self.sealed_until().await?;
+        let (mut last_arrival, mut count) = (0, 0);
+        loop {
+            let page = self.backend.read_head(last_arrival, HEAD_PAGE_ROWS).await?;
+            let Some(last) = page.last() else {
+                break;
+            };
+            last_arrival = last.arrival;
+            for head_row in page {
+                let host = head_row.row.host;
+                if sealed_until.get(&host).is_none_or(|sealed| head_row.arrival > *sealed) {
+                    let (head, snapshot) = (self.head(host), head_row.row.snapshot);
+                    count += usize::from(!head.contains(snapshot.boot, snapshot.seq));
+                    head.append(head_row.arrival, [snapshot], self.clock.monotonic());
+                }
+            }
+        }
+        self.in_flight.finish(last_arrival);
+        Ok(count)
+    }
+
+    /// Arrival number up to which the head rows of each host are sealed.
+    async fn sealed_until(&self) -> Result<HashMap<HostId, i64>, StoreError> {
+        let watermarks = self.backend.seal_watermarks().await?;
+        Ok(watermarks.into_iter().map(|watermark| (watermark.host, watermark.arrival)).collect())
+    }
+
     fn head(&self, host: HostId) -> Arc<HostHead> {
-        if let Some(log) = self.heads.read().unwrap_or_else(PoisonError::into_inner).get(&host) {
-            return log.clone();
+        if let Some(head) = self.heads.read().unwrap_or_else(PoisonError::into_inner).get(&host) {
+            return head.clone();
         }
         self.heads.write().unwrap_or_else(PoisonError::into_inner).entry(host).or_default().clone()
     }
 
     fn heads(&self) -> Vec<(HostId, Arc<HostHead>)> {
-        let hosts = self.heads.read().unwrap_or_else(PoisonError::into_inner);
-        hosts.iter().map(|(host, log)| (*host, log.clone())).collect()
+        let heads = self.heads.read().unwrap_or_else(PoisonError::into_inner);
+        heads.iter().map(|(host, head)| (*host, head.clone())).collect()
     }
 
-    /// The rows of a host since a time, for the live window after a start, before any more come.
+    /// Snapshots of a host since `since_ms`, to fill the recent window before new snapshots are accepted.
+    /// `sealed_until_ms` is the time of the newest sealed snapshot.
+    ///
+    /// # Errors
+    /// Returns the error of the store if a read fails.
     pub async fn recent(
         &self,
         host: HostId,
         sealed_until_ms: Option<i64>,
         since_ms: i64,
     ) -> Result<Vec<Arc<Snapshot>>, StoreError> {
-        let open = self.head(host).rows();
-        if open.is_empty() && sealed_until_ms.is_none_or(|last| last < since_ms) {
-            return Ok(open);
+        let unsealed = self.head(host).rows();
+        if unsealed.is_empty() && sealed_until_ms.is_none_or(|last| last < since_ms) {
+            return Ok(unsealed);
         }
-        let wanted = Arc::new(Projection::full());
-        let joined = self.read(host, Tier::Raw, (since_ms, i64::MAX), &wanted).await?;
-        let in_blocks = joined.sealed.slices.iter().filter_map(|piece| match &piece.content {
+        let projection = Arc::new(Projection::full());
+        let joined = self.read(host, Tier::Raw, (since_ms, i64::MAX), &projection).await?;
+        let sealed = joined.sealed.slices.iter().filter_map(|slice| match &slice.content {
             Ok(BlockContent::Raw(table)) => Some(table.snapshots()),
             _ => None,
         });
-        let mut rows: Vec<Arc<Snapshot>> = in_blocks.flatten().collect();
-        rows.extend(open);
+        let mut rows: Vec<Arc<Snapshot>> = sealed.flatten().collect();
+        rows.extend(unsealed);
         rows.retain(|row| row.at_ms >= since_ms);
         Ok(rows)
     }
 
-    /// Why nothing is taken in, while that is so.
+    /// Reason why ingestion is blocked (low disk space, or a store that rejects writes), if it is.
     pub fn ingest_blocked(&self) -> Option<String> {
         self.low_disk_space().or_else(|| {
-            let troubles = self.task_errors.lock().unwrap_or_else(PoisonError::into_inner);
-            troubles.get(tasks::WRITE_CHECK).cloned()
+            let errors = self.task_errors.lock().unwrap_or_else(PoisonError::into_inner);
+            errors.get(&HistoryTask::WriteCheck).cloned()
         })
     }
 
     fn low_disk_space(&self) -> Option<String> {
-        self.ingest_blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.low_space_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The store's name.
+    /// Store that contains the history.
     pub fn backend(&self) -> &dyn Store {
         &*self.backend
     }
 
-    /// How it is kept.
+    /// Configured retention and disk limits.
     pub fn config(&self) -> &HistoryConfig {
         &self.config
     }
 
-    /// Takes in rows of one host. When this returns, the new ones are durable. To be run to its
-    /// end: a caller that gave up between would leave rows that are durable and not in memory.
+    /// Appends rows of a host and skips duplicates. The new rows are durable when the future is ready.
+    ///
+    /// The future must be run to its end: otherwise rows can be durable, but missing in memory.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::Unavailable`] if ingestion is blocked by low disk space, or the error of the
+    /// store if the rows cannot be written.
     pub async fn append(
         &self,
         host: HostId,
         snapshots: Vec<Arc<Snapshot>>,
     ) -> Result<AppendOutcome, StoreError> {
-        if let Some(why) = self.low_disk_space() {
-            return Err(StoreError::Unavailable(why));
+        if let Some(reason) = self.low_disk_space() {
+            return Err(StoreError::Unavailable(reason));
         }
-        let log = self.head(host);
-        let turn = log.append_lock().await;
-        let mut within = HashSet::new();
-        let new: Vec<bool> = snapshots
+        let head = self.head(host);
+        let append_lock = head.lock_append().await;
+        let mut batch = HashSet::new();
+        let is_new: Vec<bool> = snapshots
             .iter()
-            .map(|s| !log.contains(s.boot, s.seq) && within.insert((s.boot, s.seq)))
+            .map(|s| !head.contains(s.boot, s.seq) && batch.insert((s.boot, s.seq)))
             .collect();
-        let fresh = || snapshots.iter().zip(&new).filter(|(_, new)| **new).map(|(snapshot, _)| snapshot);
+        let new_rows = || snapshots.iter().zip(&is_new).filter(|(_, is_new)| **is_new).map(|(row, _)| row);
         let rows: Vec<SnapshotRow> =
-            fresh().map(|snapshot| SnapshotRow { host, snapshot: snapshot.clone() }).collect();
+            new_rows().map(|snapshot| SnapshotRow { host, snapshot: snapshot.clone() }).collect();
         if !rows.is_empty() {
-            let ticket = self.in_flight.begin();
-            // What is refused for want of room may find some when rows are sealed.
+            let guard = self.in_flight.begin();
+            // If the head is full, sealing makes space for the next attempt.
             let arrival = self.backend.append(rows).await.inspect_err(|_| self.seal_due.notify_one())?;
             self.in_flight.finish(arrival);
             let now = self.clock.monotonic();
-            log.append(arrival, fresh().cloned(), now);
-            drop(ticket);
-            if log.should_seal(now) {
+            head.append(arrival, new_rows().cloned(), now);
+            drop(guard);
+            if head.should_seal(now) {
                 self.seal_due.notify_one();
             }
         }
-        Ok(AppendOutcome { is_new: new, _append_lock: turn })
+        Ok(AppendOutcome { is_new, _append_lock: append_lock })
     }
 }

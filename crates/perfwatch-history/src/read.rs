@@ -1,178 +1,205 @@
-//! The way back: blocks and open rows of one host, joined into what the API answers.
+//! Reads a time range by joining blocks with unsealed rows.
 
 use super::History;
-use perfwatch_model::{HostId, ProcessRow, Snapshot};
-use perfwatch_store::{BlockContent, Query, QueryResult, StoreError};
+use super::task::run_blocking;
+use perfwatch_model::{BootId, Column, HostId, MISSING, ProcessRow, Snapshot};
+use perfwatch_store::{BlockContent, BlockSlice, Query, QueryResult, StoreError};
 use perfwatch_tsdb::query::{self, Gap, GapMarker, Points};
 use perfwatch_tsdb::rollup::bucket_start;
-use perfwatch_tsdb::{Buckets, Projection, Projector, SeriesSelector, Table, Tier};
+use perfwatch_tsdb::{BucketColumn, Buckets, Projection, Projector, SeriesSelector, Table, Tier};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// Rows of some time, from blocks and from the open rows.
+/// Maximum number of gaps in a result.
+const MAX_GAPS: usize = 1_000;
+
+/// Rows of a time range, from blocks and from the head.
 pub struct JoinedSeries {
-    /// What blocks answered.
+    /// Slices of the blocks, with the tiers that the query plan selected.
     pub sealed: QueryResult,
-    /// Open rows within the range, as tables.
+    /// Unsealed rows within the range, as tables.
     pub unsealed: Vec<Table>,
 }
 
-/// One series of an answer.
+/// Values of one series of a result.
 pub struct SeriesPoints {
+    /// Dotted name of the metric.
     pub metric: String,
+    /// Instance of the metric's dimension, empty if the metric has none.
     pub instance: String,
+    /// Number of decimals of the scaled values.
     pub decimals: u8,
+    /// Values at the times of the result.
     pub values: SeriesValues,
 }
 
-/// Its numbers.
+/// Values of a series: rows, or points of a grid.
 pub enum SeriesValues {
-    /// One a row; scaled.
-    Ticks(Vec<i64>),
-    /// One a point.
+    /// Scaled value per row.
+    Raw(Vec<i64>),
+    /// Statistics per point.
     Points(Points),
 }
 
-/// Several series over one time.
+/// Series of a host over a common time axis.
 pub struct SeriesResult {
-    /// Width of a point; 0 where each row is one.
+    /// Width of a point in milliseconds; 0 if the values are raw rows.
     pub step_ms: i64,
-    /// Times of the rows, or starts of the points that have any.
+    /// Times of the rows, or starts of the points that have values, Unix milliseconds.
     pub at_ms: Vec<i64>,
-    /// Which of a grid's points those are.
+    /// Indices of these points in the grid; empty for raw rows.
     pub point_indices: Vec<usize>,
+    /// Selected series, ordered by metric and instance for points.
     pub series: Vec<SeriesPoints>,
+    /// Times without data, at most 1,000.
     pub gaps: Vec<Gap>,
-    /// The coarsest tier that answered.
+    /// Coarsest tier that was read.
     pub tier: Tier,
 }
 
-/// A process over some time.
+/// Resource usage of a process over a time range. It includes only rows in which the process is a top
+/// process.
 pub struct ProcessUsage {
+    /// Newest row of the process.
     pub last: ProcessRow,
-    /// Sums over the rows it was in, weighted by their time: tenths of a percent × ms.
+    /// Processor time: tenths of a percent × milliseconds, summed over the rows.
     pub cpu_tenths_ms: u64,
+    /// Highest processor usage, tenths of a percent.
     pub cpu_tenths_max: u32,
+    /// Highest memory usage in bytes.
     pub memory_max: u64,
+    /// Bytes read from disk, estimated from the rates.
     pub read_bytes: u64,
+    /// Bytes written to disk, estimated from the rates.
     pub write_bytes: u64,
+    /// Number of rows with this process.
     pub rows: u64,
+    /// Time of the first row, Unix milliseconds.
     pub first_ms: i64,
+    /// Time of the last row, Unix milliseconds.
     pub last_ms: i64,
 }
 
-/// Rows that an answer gives one by one at most, whatever was asked.
-const MAX_GAPS: usize = 1_000;
+/// Snapshot at or before a requested time.
+pub struct NearestSnapshot {
+    /// Raw row, or the averages of a bucket.
+    pub snapshot: Snapshot,
+    /// Bucket width in milliseconds; 0 for a raw row.
+    pub width_ms: i64,
+}
 
 impl History {
-    /// What there is of a host in `from_ms..to_ms`, no row twice.
+    /// Reads the rows of a host in `from_ms..to_ms`, each row once, from the tiers that fit.
+    ///
+    /// # Errors
+    /// Returns the error of the store if the blocks cannot be read.
     pub async fn read(
         &self,
         host: HostId,
         tier: Tier,
         (from_ms, to_ms): (i64, i64),
-        wanted: &Arc<Projection>,
+        projection: &Arc<Projection>,
     ) -> Result<JoinedSeries, StoreError> {
-        let log = self.head(host);
-        // Rows don't move into blocks while this is held.
-        let _look = log.lock_read().await;
+        let head = self.head(host);
+        // While this lock is held, rows do not move into blocks.
+        let _read_lock = head.lock_read().await;
         let rows: Vec<Arc<Snapshot>> =
-            log.rows().into_iter().filter(|row| (from_ms..to_ms).contains(&row.at_ms)).collect();
-        let query = Query { host, tier, from_ms, to_ms, projection: wanted.clone() };
-        let reading = self.backend.read_range(query).await?;
-        let pieces = &reading.slices;
-        self.log_corrupt_blocks(pieces);
-        let mut picker = Projector::new(wanted);
-        let open = Table::from_snapshots(&rows)
-            .into_iter()
-            .map(|table| table.project(wanted, &mut picker))
-            .collect();
-        Ok(JoinedSeries { sealed: reading, unsealed: open })
+            head.rows().into_iter().filter(|row| (from_ms..to_ms).contains(&row.at_ms)).collect();
+        let query = Query { host, tier, from_ms, to_ms, projection: projection.clone() };
+        let sealed = self.backend.read_range(query).await?;
+        self.log_corrupt_blocks(&sealed.slices);
+        let mut projector = Projector::new(projection);
+        let tables = Table::from_snapshots(&rows).into_iter();
+        let unsealed = tables.map(|table| table.project(projection, &mut projector)).collect();
+        Ok(JoinedSeries { sealed, unsealed })
     }
 
-    /// Points of series over a range.
+    /// Reads series over a range: raw rows if there are at most `max_points`, otherwise points.
+    /// `interval_ms` is the expected interval between snapshots, for the detection of gaps.
+    ///
+    /// # Errors
+    /// Returns the error of the store if the blocks cannot be read.
     pub async fn series(
         &self,
         host: HostId,
-        names: Vec<SeriesSelector>,
+        selectors: Vec<SeriesSelector>,
         (from_ms, to_ms): (i64, i64),
-        points: usize,
-        rhythm_ms: i64,
+        max_points: usize,
+        interval_ms: i64,
     ) -> Result<SeriesResult, StoreError> {
-        let step_ms = query::step_ms(to_ms - from_ms, points);
+        let step_ms = query::step_ms(to_ms - from_ms, max_points);
         let tier = query::tier_for(step_ms);
-        let wanted = Arc::new(Projection { sequences: true, ..Projection::of_series(names) });
-        let joined = self.read(host, tier, (from_ms, to_ms), &wanted).await?;
-        super::seal::run_blocking(move || build_points(&joined, (from_ms, to_ms), step_ms, points, rhythm_ms))
-            .await
+        let projection = Arc::new(Projection { sequences: true, ..Projection::of_series(selectors) });
+        let joined = self.read(host, tier, (from_ms, to_ms), &projection).await?;
+        run_blocking(move || build_series(&joined, (from_ms, to_ms), step_ms, max_points, interval_ms)).await
     }
 
-    /// The newest row at a time or shortly before it.
+    /// Reads the newest snapshot at `at_ms`, or at most `max_age_ms` before it.
+    ///
+    /// # Errors
+    /// Returns the error of the store if the blocks cannot be read.
     pub async fn snapshot_at(
         &self,
         host: HostId,
         at_ms: i64,
-        within_ms: i64,
+        max_age_ms: i64,
     ) -> Result<Option<NearestSnapshot>, StoreError> {
-        let range = (at_ms.saturating_sub(within_ms), at_ms.saturating_add(1));
+        let range = (at_ms.saturating_sub(max_age_ms), at_ms.saturating_add(1));
         let times = self.read(host, Tier::Raw, range, &Arc::new(Projection::default())).await?;
-        let in_blocks = times.sealed.slices.iter().flat_map(|piece| match &piece.content {
+        let sealed_times = times.sealed.slices.iter().flat_map(|slice| match &slice.content {
             Ok(BlockContent::Raw(table)) => table.at_ms.clone(),
             Ok(BlockContent::Buckets(buckets)) => buckets.start_ms.clone(),
             Err(_) => Vec::new(),
         });
-        let all = in_blocks.chain(times.unsealed.iter().flat_map(|table| table.at_ms.clone()));
-        let Some(newest) = all.filter(|at| (range.0..range.1).contains(at)).max() else {
+        let all_times = sealed_times.chain(times.unsealed.iter().flat_map(|table| table.at_ms.clone()));
+        let Some(newest) = all_times.filter(|at| (range.0..range.1).contains(at)).max() else {
             return Ok(None);
         };
-        let whole = self.read(host, Tier::Raw, (newest, newest + 1), &Arc::new(Projection::full())).await?;
-        let tables = whole.sealed.slices.iter().filter_map(|piece| match &piece.content {
+        let joined = self.read(host, Tier::Raw, (newest, newest + 1), &Arc::new(Projection::full())).await?;
+        let tables = joined.sealed.slices.iter().filter_map(|slice| match &slice.content {
             Ok(BlockContent::Raw(table)) => Some(table),
             _ => None,
         });
-        for table in tables.chain(&whole.unsealed) {
+        for table in tables.chain(&joined.unsealed) {
             if let Some(row) = table.at_ms.iter().rposition(|at| *at == newest) {
                 return Ok(Some(NearestSnapshot { snapshot: table.snapshot(row), width_ms: 0 }));
             }
         }
-        let buckets = whole.sealed.slices.iter().find_map(|piece| match &piece.content {
-            Ok(BlockContent::Buckets(buckets)) => bucket_row(buckets, newest, piece.block.tier),
+        Ok(joined.sealed.slices.iter().find_map(|slice| match &slice.content {
+            Ok(BlockContent::Buckets(buckets)) => bucket_row(buckets, newest, slice.block.tier),
             _ => None,
-        });
-        Ok(buckets)
+        }))
     }
 
-    /// Who used the host over some time, by processor time; and the time that there are rows of.
+    /// Sums the usage of each top process over a range. Returns the processes, ordered by processor time,
+    /// and the time in milliseconds that raw rows cover.
+    ///
+    /// # Errors
+    /// Returns the error of the store if the blocks cannot be read.
     pub async fn processes(
         &self,
         host: HostId,
         (from_ms, to_ms): (i64, i64),
     ) -> Result<(Vec<ProcessUsage>, i64), StoreError> {
-        let wanted = Arc::new(Projection { processes: true, ..Projection::default() });
-        let mut uses = ProcessTotals::default();
+        let projection = Arc::new(Projection { processes: true, ..Projection::default() });
+        let mut totals = ProcessTotals::default();
         let mut at_ms = from_ms;
-        // Hour by hour: a month of rows never stands in memory at once.
+        // Hour by hour, so that a month of rows is never in memory at once.
         while at_ms < to_ms {
             let end_ms = (bucket_start(at_ms, Tier::Raw.window_ms()) + Tier::Raw.window_ms()).min(to_ms);
-            let joined = self.read(host, Tier::Raw, (at_ms, end_ms), &wanted).await?;
-            uses = super::seal::run_blocking(move || {
-                uses.add_all(&joined, (at_ms, end_ms));
-                uses
+            let joined = self.read(host, Tier::Raw, (at_ms, end_ms), &projection).await?;
+            totals = run_blocking(move || {
+                totals.add_all(&joined, (at_ms, end_ms));
+                totals
             })
             .await?;
             at_ms = end_ms;
         }
-        let mut all: Vec<ProcessUsage> = uses.by_process.into_values().collect();
-        all.sort_by_key(|sum| (std::cmp::Reverse(sum.cpu_tenths_ms), sum.last.pid));
-        Ok((all, uses.covered_ms))
+        let mut processes: Vec<ProcessUsage> = totals.by_process.into_values().collect();
+        processes.sort_by_key(|usage| (Reverse(usage.cpu_tenths_ms), usage.last.pid));
+        Ok((processes, totals.covered_ms))
     }
-}
-
-/// A row of the past.
-pub struct NearestSnapshot {
-    pub snapshot: Snapshot,
-    /// 0 for a tick; for a bucket, its width: the values are averages.
-    pub width_ms: i64,
 }
 
 fn bucket_row(buckets: &Buckets, start_ms: i64, tier: Tier) -> Option<NearestSnapshot> {
@@ -180,15 +207,15 @@ fn bucket_row(buckets: &Buckets, start_ms: i64, tier: Tier) -> Option<NearestSna
     Some(NearestSnapshot { snapshot: bucket_snapshot(buckets, row, tier), width_ms: tier.width_ms() })
 }
 
-/// A bucket as if it were a tick: averages, and no processes, which only ticks have.
+/// Converts a bucket to a snapshot of averages. It has no processes, which only raw rows contain.
 pub fn bucket_snapshot(buckets: &Buckets, row: usize, tier: Tier) -> Snapshot {
-    let average = |column: &perfwatch_tsdb::BucketColumn| {
-        let figures = column.0.get(row).filter(|figures| figures.count > 0)?;
-        i64::try_from(figures.sum / i128::from(figures.count)).ok()
+    let average = |column: &BucketColumn| {
+        let stats = column.0.get(row).filter(|stats| stats.count > 0)?;
+        i64::try_from(stats.sum / i128::from(stats.count)).ok()
     };
-    let values = buckets.columns.iter().map(|column| average(column).unwrap_or(perfwatch_model::MISSING));
+    let values = buckets.columns.iter().map(|column| average(column).unwrap_or(MISSING));
     Snapshot {
-        boot: perfwatch_model::BootId::default(),
+        boot: BootId::default(),
         seq: 0,
         at_ms: buckets.start_ms[row],
         interval_ms: u32::try_from(tier.width_ms()).unwrap_or_default(),
@@ -200,102 +227,110 @@ pub fn bucket_snapshot(buckets: &Buckets, row: usize, tier: Tier) -> Snapshot {
     }
 }
 
-fn gap_markers(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), rhythm_ms: i64) -> Vec<GapMarker> {
-    let mut marks = Vec::new();
-    let mut ticks = |table: &Table, from_ms: i64, to_ms: i64| {
+fn gap_markers(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), interval_ms: i64) -> Vec<GapMarker> {
+    let mut markers = Vec::new();
+    let mut add_rows = |table: &Table, from_ms: i64, to_ms: i64| {
         for row in 0..table.len() {
             if (from_ms..to_ms).contains(&table.at_ms[row]) {
                 let sequence = Some((table.boots[row], table.seqs[row]));
-                marks.push(GapMarker {
-                    at_ms: table.at_ms[row],
-                    interval_ms: table.interval_ms[row],
-                    sequence,
-                });
+                let (at_ms, interval_ms) = (table.at_ms[row], table.interval_ms[row]);
+                markers.push(GapMarker { at_ms, interval_ms, sequence });
             }
         }
     };
-    joined.unsealed.iter().for_each(|table| ticks(table, from_ms, to_ms));
-    for piece in &joined.sealed.slices {
-        if let Ok(BlockContent::Raw(table)) = &piece.content {
-            ticks(table, piece.from_ms, piece.to_ms);
+    joined.unsealed.iter().for_each(|table| add_rows(table, from_ms, to_ms));
+    for slice in &joined.sealed.slices {
+        if let Ok(BlockContent::Raw(table)) = &slice.content {
+            add_rows(table, slice.from_ms, slice.to_ms);
         }
     }
-    for piece in &joined.sealed.slices {
-        if let Ok(BlockContent::Buckets(buckets)) = &piece.content {
-            let interval_ms = piece.block.tier.width_ms().max(rhythm_ms);
-            let within = buckets.start_ms.iter().filter(|start| (piece.from_ms..piece.to_ms).contains(start));
-            marks.extend(within.map(|start| GapMarker { at_ms: *start, interval_ms, sequence: None }));
+    for slice in &joined.sealed.slices {
+        if let Ok(BlockContent::Buckets(buckets)) = &slice.content {
+            let interval_ms = slice.block.tier.width_ms().max(interval_ms);
+            let starts = buckets.start_ms.iter();
+            let starts = starts.filter(|start| (slice.from_ms..slice.to_ms).contains(start));
+            markers.extend(starts.map(|start| GapMarker { at_ms: *start, interval_ms, sequence: None }));
         }
     }
-    marks.sort_by_key(|mark| mark.at_ms);
-    marks
+    markers.sort_by_key(|marker| marker.at_ms);
+    markers
 }
 
+fn build_series(
+    joined: &JoinedSeries,
+    range: (i64, i64),
+    step_ms: i64,
+    max_points: usize,
+    interval_ms: i64,
+) -> SeriesResult {
+    let markers = gap_markers(joined, range, interval_ms);
+    let mut gaps = query::find_gaps(&markers);
+    gaps.truncate(MAX_GAPS);
+    let tier = joined.sealed.plan.iter().map(|segment| segment.tier).max().unwrap_or(Tier::Raw);
+    if tier == Tier::Raw && markers.len() <= max_points {
+        return build_raw(joined, range, gaps);
+    }
+    let grids = build_points(joined, range, step_ms);
+    let grid = Points::new(range.0, range.1 - 1, step_ms);
+    let has_values = |index: &usize| grids.values().any(|points| points.stats()[*index].count > 0);
+    let point_indices: Vec<usize> = (0..grid.len()).filter(has_values).collect();
+    let start = |index: &usize| grid.from_ms + i64::try_from(*index).unwrap_or_default() * step_ms;
+    let at_ms = point_indices.iter().map(start).collect();
+    let series = grids.into_iter().map(|((metric, instance), points)| SeriesPoints {
+        metric,
+        instance,
+        decimals: points.decimals(),
+        values: SeriesValues::Points(points),
+    });
+    SeriesResult { step_ms, at_ms, point_indices, series: series.collect(), gaps, tier }
+}
+
+/// Adds all rows and buckets to the grids of their series, ordered by metric and instance.
 fn build_points(
     joined: &JoinedSeries,
     range: (i64, i64),
     step_ms: i64,
-    points: usize,
-    rhythm_ms: i64,
-) -> SeriesResult {
-    let marks = gap_markers(joined, range, rhythm_ms);
-    let mut gaps = query::find_gaps(&marks);
-    gaps.truncate(MAX_GAPS);
-    let tier = joined.sealed.plan.iter().map(|stretch| stretch.tier).max().unwrap_or(Tier::Raw);
-    if tier == Tier::Raw && marks.len() <= points {
-        return build_raw(joined, range, gaps);
-    }
-    let mut grid: BTreeMap<(String, String), Points> = BTreeMap::new();
-    let point = |column: &perfwatch_model::Column| (column.metric.to_string(), column.instance.to_string());
-    let new = || Points::new(range.0, range.1 - 1, step_ms);
-    // Blocks in the order of time, then what is newest of all.
-    for piece in &joined.sealed.slices {
-        match &piece.content {
+) -> BTreeMap<(String, String), Points> {
+    let mut grids: BTreeMap<(String, String), Points> = BTreeMap::new();
+    let key = |column: &Column| (column.metric.to_string(), column.instance.to_string());
+    let new_grid = || Points::new(range.0, range.1 - 1, step_ms);
+    // The order of time: the last value of a point is that of the newest row.
+    for BlockSlice { content, from_ms, to_ms, .. } in &joined.sealed.slices {
+        match content {
             Ok(BlockContent::Raw(table)) => {
-                for (at, column) in table.shape.columns().iter().enumerate() {
-                    let points = grid.entry(point(column)).or_insert_with(new);
-                    points.add_ticks(table, at, piece.from_ms, piece.to_ms);
+                for (index, column) in table.shape.columns().iter().enumerate() {
+                    let points = grids.entry(key(column)).or_insert_with(new_grid);
+                    points.add_ticks(table, index, *from_ms, *to_ms);
                 }
             }
             Ok(BlockContent::Buckets(buckets)) => {
-                for (at, column) in buckets.shape.columns().iter().enumerate() {
-                    let points = grid.entry(point(column)).or_insert_with(new);
-                    points.add_buckets(buckets, at, piece.from_ms, piece.to_ms);
+                for (index, column) in buckets.shape.columns().iter().enumerate() {
+                    let points = grids.entry(key(column)).or_insert_with(new_grid);
+                    points.add_buckets(buckets, index, *from_ms, *to_ms);
                 }
             }
             Err(_) => {}
         }
     }
     for table in &joined.unsealed {
-        for (at, column) in table.shape.columns().iter().enumerate() {
-            grid.entry(point(column)).or_insert_with(new).add_ticks(table, at, range.0, range.1);
+        for (index, column) in table.shape.columns().iter().enumerate() {
+            let points = grids.entry(key(column)).or_insert_with(new_grid);
+            points.add_ticks(table, index, range.0, range.1);
         }
     }
-    let places = new().len();
-    let has = |place: &usize| grid.values().any(|points| points.stats()[*place].count > 0);
-    let filled: Vec<usize> = (0..places).filter(has).collect();
-    let first_ms = new().from_ms;
-    let start = |place: &usize| first_ms + i64::try_from(*place).unwrap_or_default() * step_ms;
-    let at_ms = filled.iter().map(start).collect();
-    let series = grid.into_iter().map(|((metric, instance), points)| SeriesPoints {
-        metric,
-        instance,
-        decimals: points.decimals(),
-        values: SeriesValues::Points(points),
-    });
-    SeriesResult { step_ms, at_ms, point_indices: filled, series: series.collect(), gaps, tier }
+    grids
 }
 
-/// Every row as it came.
+/// Rows without aggregation.
 fn build_raw(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), gaps: Vec<Gap>) -> SeriesResult {
     let mut tables: Vec<Table> = joined.unsealed.clone();
-    for piece in &joined.sealed.slices {
-        if let Ok(BlockContent::Raw(table)) = &piece.content {
+    for slice in &joined.sealed.slices {
+        if let Ok(BlockContent::Raw(table)) = &slice.content {
             tables.push(table.clone());
         }
     }
     let merged = Table::merge(&tables, from_ms);
-    let mut answer = SeriesResult {
+    let mut result = SeriesResult {
         step_ms: 0,
         at_ms: Vec::new(),
         point_indices: Vec::new(),
@@ -303,49 +338,50 @@ fn build_raw(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), gaps: Vec<Gap>
         gaps,
         tier: Tier::Raw,
     };
-    let mut places: HashMap<(String, String, u8), usize> = HashMap::new();
+    let mut series_indices: HashMap<(String, String, u8), usize> = HashMap::new();
     for table in &merged {
         let rows: Vec<usize> = (0..table.len()).filter(|row| table.at_ms[*row] < to_ms).collect();
-        let before = answer.at_ms.len();
-        answer.at_ms.extend(rows.iter().map(|row| table.at_ms[*row]));
-        for (at, column) in table.shape.columns().iter().enumerate() {
+        let previous_len = result.at_ms.len();
+        result.at_ms.extend(rows.iter().map(|row| table.at_ms[*row]));
+        for (index, column) in table.shape.columns().iter().enumerate() {
             let key = (column.metric.to_string(), column.instance.to_string(), column.decimals);
-            let place = *places.entry(key).or_insert_with(|| {
-                answer.series.push(SeriesPoints {
+            let series_index = *series_indices.entry(key).or_insert_with(|| {
+                result.series.push(SeriesPoints {
                     metric: column.metric.to_string(),
                     instance: column.instance.to_string(),
                     decimals: column.decimals,
-                    values: SeriesValues::Ticks(Vec::new()),
+                    values: SeriesValues::Raw(Vec::new()),
                 });
-                answer.series.len() - 1
+                result.series.len() - 1
             });
-            if let SeriesValues::Ticks(values) = &mut answer.series[place].values {
-                values.resize(before, perfwatch_model::MISSING);
-                values.extend(rows.iter().map(|row| table.columns[at][*row]));
+            if let SeriesValues::Raw(values) = &mut result.series[series_index].values {
+                values.resize(previous_len, MISSING);
+                values.extend(rows.iter().map(|row| table.columns[index][*row]));
             }
         }
     }
-    let count = answer.at_ms.len();
-    for series in &mut answer.series {
-        if let SeriesValues::Ticks(values) = &mut series.values {
-            values.resize(count, perfwatch_model::MISSING);
+    let len = result.at_ms.len();
+    for series in &mut result.series {
+        if let SeriesValues::Raw(values) = &mut series.values {
+            values.resize(len, MISSING);
         }
     }
-    answer
+    result
 }
 
-/// Processes summed up so far.
+/// Usage summed up so far, by process.
 #[derive(Default)]
 struct ProcessTotals {
+    /// Keyed by process id and start time, because process ids are reused.
     by_process: HashMap<(u32, i64), ProcessUsage>,
     covered_ms: i64,
 }
 
 impl ProcessTotals {
     fn add_all(&mut self, joined: &JoinedSeries, (from_ms, to_ms): (i64, i64)) {
-        for piece in &joined.sealed.slices {
-            if let Ok(BlockContent::Raw(table)) = &piece.content {
-                self.add(table, piece.from_ms, piece.to_ms);
+        for slice in &joined.sealed.slices {
+            if let Ok(BlockContent::Raw(table)) = &slice.content {
+                self.add(table, slice.from_ms, slice.to_ms);
             }
         }
         joined.unsealed.iter().for_each(|table| self.add(table, from_ms, to_ms));
@@ -357,15 +393,12 @@ impl ProcessTotals {
             if !(from_ms..to_ms).contains(&at_ms) {
                 continue;
             }
-            let time_ms = table.interval_ms[row].max(0);
-            self.covered_ms += time_ms;
+            let interval_ms = table.interval_ms[row].max(0);
+            self.covered_ms += interval_ms;
             for process in processes {
-                let sum = self.by_process.entry((process.pid, process.started_ms));
-                sum.or_insert_with(|| ProcessUsage::new(process, at_ms)).add(
-                    process,
-                    at_ms,
-                    time_ms.cast_unsigned(),
-                );
+                let usage = self.by_process.entry((process.pid, process.started_ms));
+                let usage = usage.or_insert_with(|| ProcessUsage::new(process, at_ms));
+                usage.add(process, at_ms, interval_ms.cast_unsigned());
             }
         }
     }
@@ -386,11 +419,11 @@ impl ProcessUsage {
         }
     }
 
-    fn add(&mut self, process: &ProcessRow, at_ms: i64, time_ms: u64) {
-        self.cpu_tenths_ms += u64::from(process.cpu_tenths) * time_ms;
+    fn add(&mut self, process: &ProcessRow, at_ms: i64, interval_ms: u64) {
+        self.cpu_tenths_ms += u64::from(process.cpu_tenths) * interval_ms;
         self.cpu_tenths_max = self.cpu_tenths_max.max(process.cpu_tenths);
         self.memory_max = self.memory_max.max(process.memory_bytes);
-        let bytes = |rate: Option<u64>| rate.unwrap_or_default().saturating_mul(time_ms) / 1_000;
+        let bytes = |rate: Option<u64>| rate.unwrap_or_default().saturating_mul(interval_ms) / 1_000;
         self.read_bytes = self.read_bytes.saturating_add(bytes(process.read_bytes));
         self.write_bytes = self.write_bytes.saturating_add(bytes(process.write_bytes));
         self.rows += 1;

@@ -1,26 +1,30 @@
-//! Letting go: of each tier what is older than its time, and under a disk budget the oldest
-//! detail first. A tier's floor rises only when what is below it is counted in the next tier;
-//! blocks below the floor then go in small steps.
+//! Retention and disk budget: advances watermarks and deletes blocks below them.
+//!
+//! A tier's watermark advances only past windows that are rolled up into the next tier. The blocks below the
+//! watermark are then deleted in small commits. When space is short, the oldest and most detailed data is
+//! deleted first.
 
 use super::History;
+use super::metrics::DeletionReason;
 use perfwatch_store::{BlockInfo, CommitError, DiskUsage, RetentionWatermarks, StoreError, Write};
 use perfwatch_tsdb::{Tier, rollup::bucket_start};
-use std::time::Duration;
 
-/// Blocks dropped in one commit.
+/// Maximum number of blocks that are deleted in one commit.
 const MAX_DROPS_PER_COMMIT: usize = 64;
-/// Of the room, in hundredths: above the first, detail goes until the second is reached.
+/// Disk usage, in percent of the append limit, above which data is deleted.
 const HIGH_WATERMARK_PERCENT: u64 = 88;
+/// Disk usage, in percent of the append limit, down to which data is deleted.
 const LOW_WATERMARK_PERCENT: u64 = 80;
-/// Share of what is kept, in hundredths, that a tier may hold before it is the one that gives.
+/// Share of all blocks, in percent, above which the raw tier is deleted first.
 const RAW_SHARE_PERCENT: u64 = 40;
+/// Share of the minute and hour blocks, in percent, above which the minute tier is deleted next.
 const MINUTE_SHARE_PERCENT: u64 = 60;
-/// Ticks this young stay whatever the budget: what is on screen now.
+/// Age in milliseconds of raw rows that the disk budget never deletes: live pages show them.
 const PROTECTED_MS: i64 = 120_000;
-/// The oldest blocks looked at in one go.
+/// Maximum number of blocks that are read to find the new watermark.
 const MAX_BLOCKS_PER_PASS: usize = 4_096;
 
-/// Floors rise in these steps, so that they don't rise all the time.
+/// Step in which a tier's watermark advances. Each advance is a commit that other hubs must follow.
 fn watermark_step_ms(tier: Tier) -> i64 {
     match tier {
         Tier::Raw => 60_000,
@@ -29,125 +33,135 @@ fn watermark_step_ms(tier: Tier) -> i64 {
     }
 }
 
+fn watermark_of(watermarks: RetentionWatermarks, tier: Tier) -> i64 {
+    watermarks.ms[usize::try_from(tier.id()).unwrap_or_default()]
+}
+
 impl History {
-    /// Lets go of what is older than it is to be kept.
+    /// Deletes blocks that are older than the retention of their tier. Returns their number.
     pub(super) async fn apply_retention(&self) -> Result<usize, StoreError> {
         let now_ms = self.clock.wall_ms();
         let config = &self.config;
-        let mut dropped = 0;
-        for (tier, keep) in [
+        let mut count = 0;
+        for (tier, retention) in [
             (Tier::Raw, config.raw_retention),
             (Tier::Minute, config.minute_retention),
             (Tier::Hour, config.hour_retention),
         ] {
-            let keep_ms = i64::try_from(Duration::as_millis(&keep)).unwrap_or(i64::MAX);
-            // An hour at a time, so that whole blocks go.
-            let floor_ms =
-                bucket_start(now_ms.saturating_sub(keep_ms), watermark_step_ms(tier).max(3_600_000));
-            dropped += self.advance_watermark(tier, floor_ms).await?;
+            let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+            // Steps of at least an hour, so that complete blocks are deleted.
+            let step_ms = watermark_step_ms(tier).max(3_600_000);
+            let watermark_ms = bucket_start(now_ms.saturating_sub(retention_ms), step_ms);
+            count += self.advance_watermark(tier, watermark_ms, DeletionReason::Retention).await?;
         }
-        Ok(dropped)
+        Ok(count)
     }
 
-    /// Keeps the store within its budget: the oldest detail goes first, and each tier keeps a
-    /// share, so that neither the last hours nor the last years vanish.
+    /// Deletes data when the store approaches its disk budget. Each tier has a share, so that neither the
+    /// last hours nor the last years are lost. Returns the number of deleted blocks.
     pub(super) async fn enforce_disk_budget(&self, usage: DiskUsage) -> Result<usize, StoreError> {
-        let DiskUsage { used_bytes: used, append_limit_bytes: room, .. } = usage;
-        if used <= room / 100 * HIGH_WATERMARK_PERCENT {
+        let DiskUsage { used_bytes, append_limit_bytes: limit_bytes, .. } = usage;
+        if used_bytes <= limit_bytes / 100 * HIGH_WATERMARK_PERCENT {
             return Ok(0);
         }
-        let wanted = used - room / 100 * LOW_WATERMARK_PERCENT;
+        let excess_bytes = used_bytes - limit_bytes / 100 * LOW_WATERMARK_PERCENT;
         let first = tier_to_evict(&usage);
-        // Where the one whose turn it is has nothing that may go, another has.
+        // If the selected tier has no block that may be deleted, another tier is used.
         let others = Tier::ALL.into_iter().filter(|tier| *tier != first);
         for tier in std::iter::once(first).chain(others) {
-            let dropped = self.delete_expired(tier, wanted, usage).await?;
-            if dropped > 0 {
-                return Ok(dropped);
+            let count = self.delete_oldest(tier, excess_bytes, usage).await?;
+            if count > 0 {
+                return Ok(count);
             }
         }
         Ok(0)
     }
 
-    /// Lets go of the oldest blocks of a tier, so many bytes of them. The blocks dropped.
-    async fn delete_expired(&self, tier: Tier, wanted: u64, usage: DiskUsage) -> Result<usize, StoreError> {
+    /// Deletes the oldest blocks of a tier, about `excess_bytes` in total. Returns their number.
+    async fn delete_oldest(
+        &self,
+        tier: Tier,
+        excess_bytes: u64,
+        usage: DiskUsage,
+    ) -> Result<usize, StoreError> {
         let mut sum = 0;
         let oldest = self.backend.oldest_blocks(tier, i64::MAX, MAX_BLOCKS_PER_PASS).await?;
-        let enough = oldest.iter().find(|block| {
+        let last_needed = oldest.iter().find(|block| {
             sum += block.bytes;
-            sum >= wanted
+            sum >= excess_bytes
         });
-        let Some(last) = enough.or(oldest.last()) else {
+        let Some(last) = last_needed.or(oldest.last()) else {
             return Ok(0);
         };
-        let mut floor_ms = bucket_start(last.last_ms, watermark_step_ms(tier)) + watermark_step_ms(tier);
-        // No tier lets go of what a finer one still counts on it for.
-        let floors = self.backend.retention_watermarks().await?.ms;
-        let most_ms = match tier {
+        let step_ms = watermark_step_ms(tier);
+        // A tier is not deleted past the watermark of the finer tier, which is rolled up into it.
+        let watermarks = self.backend.retention_watermarks().await?;
+        let max_ms = match tier {
             Tier::Raw => self.clock.wall_ms() - PROTECTED_MS,
-            Tier::Minute => floors[0],
-            Tier::Hour => floors[1],
+            Tier::Minute => watermark_of(watermarks, Tier::Raw),
+            Tier::Hour => watermark_of(watermarks, Tier::Minute),
         };
-        floor_ms = floor_ms.min(bucket_start(most_ms, watermark_step_ms(tier)));
-        let DiskUsage { used_bytes: used, append_limit_bytes: room, .. } = usage;
+        let watermark_ms = (bucket_start(last.last_ms, step_ms) + step_ms).min(bucket_start(max_ms, step_ms));
+        let DiskUsage { used_bytes, append_limit_bytes: limit_bytes, .. } = usage;
         tracing::info!(
-            used,
-            room,
+            used_bytes,
+            limit_bytes,
             tier = tier.name(),
-            floor_ms,
+            watermark_ms,
             "deleting old data to stay within the disk budget"
         );
-        self.advance_watermark(tier, floor_ms).await
+        self.advance_watermark(tier, watermark_ms, DeletionReason::DiskBudget).await
     }
 
-    /// Lets go of a tier's rows before a time. The blocks dropped.
-    async fn advance_watermark(&self, tier: Tier, floor_ms: i64) -> Result<usize, StoreError> {
-        let RetentionWatermarks { ms } = self.backend.retention_watermarks().await?;
-        if floor_ms > ms[usize::try_from(tier.id()).unwrap_or_default()] {
+    /// Advances the watermark of a tier and deletes the blocks below it. Returns their number.
+    async fn advance_watermark(
+        &self,
+        tier: Tier,
+        watermark_ms: i64,
+        reason: DeletionReason,
+    ) -> Result<usize, StoreError> {
+        if watermark_ms > watermark_of(self.backend.retention_watermarks().await?, tier) {
             if tier.coarser().is_some() {
-                self.roll_up_before(tier, floor_ms).await?;
+                self.roll_up_before(tier, watermark_ms).await?;
             }
-            match self.backend.commit(vec![Write::AdvanceWatermark(tier, floor_ms)]).await {
+            match self.backend.commit(vec![Write::AdvanceWatermark(tier, watermark_ms)]).await {
                 Ok(()) => {}
-                // Rows came in below it meanwhile: next time.
+                // Rows below the new watermark arrived since the roll-up; the next run retries.
                 Err(CommitError::Conflict) => return Ok(0),
                 Err(CommitError::Store(error)) => return Err(error),
             }
         }
-        let floor_ms =
-            self.backend.retention_watermarks().await?.ms[usize::try_from(tier.id()).unwrap_or_default()];
-        let mut dropped = 0;
+        let watermark_ms = watermark_of(self.backend.retention_watermarks().await?, tier);
+        // The last bucket of a block ends one bucket width after its start.
+        let before_ms = watermark_ms - tier.width_ms() + 1;
+        let mut count = 0;
         loop {
-            // The last bucket of a block lasts for its width.
-            let blocks = self
-                .backend
-                .oldest_blocks(tier, floor_ms - tier.width_ms() + 1, MAX_DROPS_PER_COMMIT)
-                .await?;
+            let blocks = self.backend.oldest_blocks(tier, before_ms, MAX_DROPS_PER_COMMIT).await?;
             if blocks.is_empty() {
-                return Ok(dropped);
+                return Ok(count);
             }
-            dropped += self.drop_blocks(&blocks).await?;
+            count += self.drop_blocks(&blocks, reason).await?;
         }
     }
 
-    async fn drop_blocks(&self, blocks: &[BlockInfo]) -> Result<usize, StoreError> {
+    async fn drop_blocks(&self, blocks: &[BlockInfo], reason: DeletionReason) -> Result<usize, StoreError> {
         let writes = blocks.iter().cloned().map(Write::DropBlock).collect();
         match self.backend.commit(writes).await {
             Ok(()) => {
-                self.counts.blocks_dropped.inc_by(blocks.len() as u64);
+                self.metrics.record_deleted(reason, blocks.len());
                 Ok(blocks.len())
             }
-            // Roll-up made others of some of them.
+            // A roll-up replaced some of these blocks.
             Err(CommitError::Conflict) => Ok(0),
             Err(CommitError::Store(error)) => Err(error),
         }
     }
 }
 
-/// The tier that gives when space is short.
+/// Tier of which the oldest blocks are deleted when space is short.
 fn tier_to_evict(usage: &DiskUsage) -> Tier {
     let [_, minutes, hours] = usage.tier_bytes;
-    // With what its blocks keep from being used again.
+    // Includes the space that is allocated for raw blocks and not reused yet.
     let raw = usage.used_bytes.saturating_sub(minutes + hours + usage.head_bytes);
     if raw > (raw + minutes + hours) / 100 * RAW_SHARE_PERCENT {
         Tier::Raw

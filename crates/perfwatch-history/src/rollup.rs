@@ -1,80 +1,85 @@
-//! Raw rows → minutes → hours, window by window, and many small blocks → one. A window that
-//! takes in more is done again: the buckets are counted anew from what they are made of, so
-//! doing it twice changes nothing.
+//! Rolls raw rows up to minutes and minutes to hours, window by window; repeatable.
+//!
+//! The small blocks of a window that is over are also rewritten as one block. A window that receives late
+//! rows is dirty and is rolled up again. Buckets are computed from the rows of the finer tier and replace
+//! the previous buckets, so that repeating a roll-up changes nothing.
 
 use super::History;
-use super::seal::run_blocking;
+use super::task::run_blocking;
 use perfwatch_model::HostId;
 use perfwatch_store::{
-    BlockContent, BlockInfo, BlockSlice, CommitError, DirtyWindow, RetentionWatermarks, Store, StoreError,
-    Write,
+    BlockContent, BlockSlice, CommitError, DirtyWindow, RetentionWatermarks, Store, StoreError, Write,
 };
 use perfwatch_tsdb::{Buckets, CompressionLevel, Table, Tier, block, rollup::bucket_start};
 use std::collections::BTreeSet;
 
-/// Buckets of one host to be added to a tier.
+/// Buckets of one host that are added to a tier.
 pub(super) type LateBuckets = (HostId, Tier, Vec<Buckets>);
 
-/// How long after a window's end it is rolled up: what is on its way arrives until then.
+/// Delay between the end of a window and its roll-up. Rows that arrive within the delay need no second
+/// roll-up.
 fn late_arrival_delay_ms(tier: Tier) -> i64 {
     match tier {
-        // Every row is sealed 15 minutes after it came.
+        // Rows are sealed within 15 minutes after their arrival.
         Tier::Raw => 17 * 60_000,
         Tier::Minute => 90 * 60_000,
         Tier::Hour => 26 * 3_600_000,
     }
 }
 
-/// Windows done in one go.
+/// Maximum number of windows per query for dirty windows.
 const MAX_WINDOWS_PER_PASS: usize = 64;
-/// An hour of ticks that takes more than this part of the budget is not written anew.
+/// Part of the disk budget (one sixteenth) above which an hour of raw blocks is not rewritten.
 const MAX_REWRITE_FRACTION: u64 = 16;
 
 impl History {
-    /// Rolls up the windows that are over. The number done.
+    /// Rolls up the dirty windows that are over. Returns their number.
     pub(super) async fn roll_up(&self) -> Result<usize, StoreError> {
         let now_ms = self.clock.wall_ms();
-        let mut done = 0;
+        let mut count = 0;
         for tier in Tier::ALL {
             let before_ms = now_ms - tier.window_ms() - late_arrival_delay_ms(tier);
-            done += self.roll_up_before(tier, before_ms + 1).await?;
+            count += self.roll_up_before(tier, before_ms + 1).await?;
         }
-        Ok(done)
+        Ok(count)
     }
 
-    /// Rolls up every window that begins before a time, over or not.
+    /// Rolls up all dirty windows that begin before `before_ms`, also windows that are not over. Returns
+    /// their number.
     pub(super) async fn roll_up_before(&self, tier: Tier, before_ms: i64) -> Result<usize, StoreError> {
-        let mut done = 0;
+        let mut count = 0;
         loop {
             let windows = self.backend.dirty_windows(tier, before_ms, MAX_WINDOWS_PER_PASS).await?;
-            let mut moved = false;
+            let mut has_progress = false;
             for window in &windows {
-                // One that meets another change is done again in the next round.
-                moved |= self.roll_window(*window).await?;
-                done += 1;
+                // A window with a conflict stays dirty; the next pass rolls it up.
+                has_progress |= self.roll_window(*window).await?;
+                count += 1;
                 tokio::task::yield_now().await;
             }
-            if windows.len() < MAX_WINDOWS_PER_PASS || !moved {
-                return Ok(done);
+            if windows.len() < MAX_WINDOWS_PER_PASS || !has_progress {
+                return Ok(count);
             }
         }
     }
 
+    /// Rolls up one window. Returns whether the commit succeeded without a conflict.
     async fn roll_window(&self, window: DirtyWindow) -> Result<bool, StoreError> {
         let DirtyWindow { tier, host, window_ms, .. } = window;
         let end_ms = window_ms + tier.window_ms();
-        let floors = self.backend.retention_watermarks().await?;
-        let pieces = self.backend.read_blocks(tier, host, window_ms, end_ms).await?;
+        let watermarks = self.backend.retention_watermarks().await?;
+        let slices = self.backend.read_blocks(tier, host, window_ms, end_ms).await?;
         let coarser = match tier.coarser() {
             Some(coarser) => self.backend.read_blocks(coarser, host, window_ms, end_ms).await?,
             None => Vec::new(),
         };
-        self.log_corrupt_blocks(&pieces);
+        self.log_corrupt_blocks(&slices);
         self.log_corrupt_blocks(&coarser);
-        let over = self.clock.wall_ms() >= end_ms + late_arrival_delay_ms(tier)
-            && !self.lacks_space_to_rewrite(tier, &pieces);
-        let mut writes = vec![Write::ExpectWatermarks(floors), Write::ClearDirty(window)];
-        writes.extend(run_blocking(move || rollup_writes(window, &pieces, &coarser, floors, over)).await?);
+        let should_rewrite = self.clock.wall_ms() >= end_ms + late_arrival_delay_ms(tier)
+            && !self.lacks_space_to_rewrite(tier, &slices);
+        let mut writes = vec![Write::ExpectWatermarks(watermarks), Write::ClearDirty(window)];
+        let rollup = move || rollup_writes(window, &slices, &coarser, watermarks, should_rewrite);
+        writes.extend(run_blocking(rollup).await?);
         match self.backend.commit(writes).await {
             Ok(()) => Ok(true),
             Err(CommitError::Conflict) => Ok(false),
@@ -82,63 +87,72 @@ impl History {
         }
     }
 
-    /// Whether an hour of the fleet is so much of the budget that there is no room to write it
-    /// anew beside itself: its small blocks stay then, and go soon.
-    fn lacks_space_to_rewrite(&self, tier: Tier, pieces: &[BlockSlice]) -> bool {
-        let bytes: u64 = pieces.iter().map(|piece| piece.block.bytes).sum();
+    /// Returns whether an hour of all hosts is so large that the disk budget has no space for a second
+    /// copy. Its small blocks stay; the disk budget soon deletes them.
+    fn lacks_space_to_rewrite(&self, tier: Tier, slices: &[BlockSlice]) -> bool {
+        let bytes: u64 = slices.iter().map(|slice| slice.block.bytes).sum();
         tier == Tier::Raw
             && bytes.saturating_mul(self.heads().len() as u64)
                 > self.config.budget_bytes / MAX_REWRITE_FRACTION
     }
 
-    /// A block that can't be read costs itself and is told of.
-    pub(super) fn log_corrupt_blocks(&self, pieces: &[BlockSlice]) {
-        for piece in pieces {
-            if let Err(error) = &piece.content {
-                self.counts.corrupt_blocks.inc();
-                tracing::error!(%error, block = piece.block.id.0, tier = piece.block.tier.name(), host = %piece.block.host, "failed to decode a block; skipping it");
+    /// Counts and logs blocks that cannot be decoded. They are skipped; other blocks are not affected.
+    pub(super) fn log_corrupt_blocks(&self, slices: &[BlockSlice]) {
+        for slice in slices {
+            if let Err(error) = &slice.content {
+                self.metrics.corrupt_blocks.inc();
+                let block = &slice.block;
+                tracing::error!(
+                    error = %error,
+                    block.id = block.id.0,
+                    block.tier = block.tier.name(),
+                    host.id = %block.host,
+                    "failed to decode a block; skipping it"
+                );
             }
         }
     }
 }
 
-fn raw_tables(pieces: &[BlockSlice]) -> Vec<Table> {
-    let table = |piece: &BlockSlice| match &piece.content {
+fn raw_tables(slices: &[BlockSlice]) -> Vec<Table> {
+    let table = |slice: &BlockSlice| match &slice.content {
         Ok(BlockContent::Raw(table)) => Some(table.clone()),
         _ => None,
     };
-    pieces.iter().filter_map(table).collect()
+    slices.iter().filter_map(table).collect()
 }
 
-fn buckets(pieces: &[BlockSlice]) -> Vec<Buckets> {
-    let buckets = |piece: &BlockSlice| match &piece.content {
+fn buckets_of(slices: &[BlockSlice]) -> Vec<Buckets> {
+    let buckets = |slice: &BlockSlice| match &slice.content {
         Ok(BlockContent::Buckets(buckets)) => Some(buckets.clone()),
         _ => None,
     };
-    pieces.iter().filter_map(buckets).collect()
+    slices.iter().filter_map(buckets).collect()
 }
 
-fn readable(pieces: &[BlockSlice]) -> impl Iterator<Item = &BlockInfo> {
-    pieces.iter().filter(|piece| piece.content.is_ok()).map(|piece| &piece.block)
+/// Writes that delete the blocks that could be decoded.
+fn drop_writes(slices: &[BlockSlice]) -> impl Iterator<Item = Write> {
+    let readable = slices.iter().filter(|slice| slice.content.is_ok());
+    readable.map(|slice| Write::DropBlock(slice.block.clone()))
 }
 
-/// The writes that roll one window up.
+/// Writes that roll up one window, and rewrite its blocks as one block if `should_rewrite` is set.
 fn rollup_writes(
     window: DirtyWindow,
-    pieces: &[BlockSlice],
+    slices: &[BlockSlice],
     coarser: &[BlockSlice],
-    floors: RetentionWatermarks,
-    over: bool,
+    watermarks: RetentionWatermarks,
+    should_rewrite: bool,
 ) -> Vec<Write> {
     let DirtyWindow { tier, host, window_ms, .. } = window;
     let end_ms = window_ms + tier.window_ms();
-    // What is before the floor was counted when it rose.
-    let from_ms = window_ms.max(floors.ms[usize::try_from(tier.id()).unwrap_or_default()]);
+    // Rows below the watermark were rolled up before it was advanced.
+    let from_ms = window_ms.max(watermarks.ms[usize::try_from(tier.id()).unwrap_or_default()]);
     let mut writes = Vec::new();
-    let fresh: Vec<Buckets> = if tier == Tier::Raw {
-        let tables = Table::merge(&raw_tables(pieces), from_ms);
-        if over {
-            writes.extend(readable(pieces).cloned().map(Write::DropBlock));
+    let new_buckets: Vec<Buckets> = if tier == Tier::Raw {
+        let tables = Table::merge(&raw_tables(slices), from_ms);
+        if should_rewrite {
+            writes.extend(drop_writes(slices));
             for table in &tables {
                 let block = block::encode(table, CompressionLevel::Best);
                 writes.push(Write::PutBlock(tier, host, table.shape.clone(), block));
@@ -146,45 +160,43 @@ fn rollup_writes(
         }
         tables.iter().map(|table| Buckets::from_table(table, Tier::Minute.width_ms(), from_ms)).collect()
     } else {
-        let whole: Vec<Buckets> = Buckets::merge(&buckets(pieces));
-        if over {
-            writes.extend(readable(pieces).cloned().map(Write::DropBlock));
-            let kept = whole.iter().map(|buckets| buckets.slice(from_ms, i64::MAX));
-            writes.extend(block_writes(tier, host, kept));
+        let merged: Vec<Buckets> = Buckets::merge(&buckets_of(slices));
+        if should_rewrite {
+            writes.extend(drop_writes(slices));
+            let retained = merged.iter().map(|buckets| buckets.slice(from_ms, i64::MAX));
+            writes.extend(block_writes(tier, host, retained));
         }
         let width = tier.coarser().map_or(i64::MAX, Tier::width_ms);
-        whole.iter().map(|buckets| buckets.slice(from_ms, end_ms).downsample(width)).collect()
+        merged.iter().map(|buckets| buckets.slice(from_ms, end_ms).downsample(width)).collect()
     };
     let Some(target) = tier.coarser() else {
         return writes;
     };
-    // What can't be read was counted when it could: it stays counted.
-    if pieces.iter().any(|piece| piece.content.is_err()) {
+    // The buckets of a corrupt block were computed before it was damaged; they are retained.
+    if slices.iter().any(|slice| slice.content.is_err()) {
         return writes;
     }
     let mut parts = Vec::new();
-    for there in buckets(coarser) {
-        parts.push(there.slice(i64::MIN, from_ms));
-        parts.push(there.slice(end_ms, i64::MAX));
+    for existing in buckets_of(coarser) {
+        parts.push(existing.slice(i64::MIN, from_ms));
+        parts.push(existing.slice(end_ms, i64::MAX));
     }
-    parts.extend(fresh);
-    writes.extend(readable(coarser).cloned().map(Write::DropBlock));
+    parts.extend(new_buckets);
+    writes.extend(drop_writes(coarser));
     writes.extend(block_writes(target, host, Buckets::merge(&parts).into_iter()));
     writes.push(Write::MarkDirty(target, host, bucket_start(window_ms, target.window_ms())));
     writes
 }
 
-fn block_writes(tier: Tier, host: HostId, all: impl Iterator<Item = Buckets>) -> Vec<Write> {
-    let filled = all.filter(|buckets| !buckets.is_empty());
+fn block_writes(tier: Tier, host: HostId, buckets: impl Iterator<Item = Buckets>) -> Vec<Write> {
     let write = |buckets: Buckets| {
         let block = block::encode_buckets(&buckets, CompressionLevel::Best);
         Write::PutBlock(tier, host, buckets.shape, block)
     };
-    filled.map(write).collect()
+    buckets.filter(|buckets| !buckets.is_empty()).map(write).collect()
 }
 
-/// The writes that add buckets to a tier: to be committed together with whatever says that
-/// their rows are counted.
+/// Writes that add late buckets to a tier. They belong into the commit that marks the rows as sealed.
 pub(super) async fn merge_late(
     store: &dyn Store,
     host: HostId,
@@ -196,11 +208,11 @@ pub(super) async fn merge_late(
     let mut writes = Vec::new();
     for window_ms in windows {
         let end_ms = window_ms + tier.window_ms();
-        let pieces = store.read_blocks(tier, host, window_ms, end_ms).await?;
-        // What was there came later than what comes late: it gives the last value.
+        let slices = store.read_blocks(tier, host, window_ms, end_ms).await?;
+        // Existing buckets follow the late buckets: the last value is that of the existing bucket.
         let mut parts: Vec<Buckets> = late.iter().map(|late| late.slice(window_ms, end_ms)).collect();
-        parts.extend(buckets(&pieces));
-        writes.extend(readable(&pieces).cloned().map(Write::DropBlock));
+        parts.extend(buckets_of(&slices));
+        writes.extend(drop_writes(&slices));
         writes.extend(block_writes(tier, host, Buckets::merge(&parts).into_iter()));
         writes.push(Write::MarkDirty(tier, host, window_ms));
     }

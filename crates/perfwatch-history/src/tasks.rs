@@ -1,147 +1,147 @@
-//! What runs beside: sealing, roll-up, retention, the disk budget, the watch over free space.
-//! Sealing is each hub's own; the rest is done by the one hub that holds the lease.
+//! Background tasks: seal, roll-up, retention, disk budget, free-space check.
+//!
+//! Each hub seals the rows that it accepted. The other tasks change the shared store and run on the hub
+//! that holds the lease.
 
 use super::History;
+use super::task::HistoryTask;
 use perfwatch_store::StoreError;
-use prometheus_client::metrics::counter::Counter;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Rows that are due are looked for this often, beside being told.
+/// Interval of the checks for rows that reached their maximum age. Full blocks are sealed immediately.
 const SEAL_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval of the disk budget checks and of the lease renewal.
 const BUDGET_INTERVAL: Duration = Duration::from_secs(2);
 const ROLLUP_INTERVAL: Duration = Duration::from_secs(20);
 const RETENTION_INTERVAL: Duration = Duration::from_secs(300);
 const FREE_SPACE_INTERVAL: Duration = Duration::from_secs(1);
-/// Longer than any step of the work that it guards.
+/// Duration of the lease, longer than any step of the work that it protects.
 const LEASE_MS: i64 = 60_000;
-/// Taking the lease is a write: it tells whether the store takes any.
-pub(super) const WRITE_CHECK: &str = "writing";
+
+/// Whether an interval has passed since the last run.
+fn is_due(last_run: Option<Duration>, now: Duration, interval: Duration) -> bool {
+    last_run.is_none_or(|last_run| now.saturating_sub(last_run) >= interval)
+}
 
 impl History {
-    /// Starts all tasks; they end when `stop` is cancelled, after what they are at.
+    /// Starts all tasks. They end when `stop` is cancelled, after their current step.
     pub fn start(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
         self.check_free_space();
         let (history, token) = (self.clone(), stop.clone());
         tasks.spawn(async move {
             let mut ticks = interval(FREE_SPACE_INTERVAL);
-            while next(&token, &mut ticks).await {
+            while next_tick(&token, &mut ticks).await {
                 history.check_free_space();
             }
         });
         let (history, token) = (self.clone(), stop.clone());
-        tasks.spawn(async move {
-            let mut ticks = interval(SEAL_INTERVAL);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    () = token.cancelled() => break,
-                    _ = ticks.tick() => {}
-                    () = history.seal_due.notified() => {}
-                }
-                let sealed = history.seal(history.backend.is_head_over_limit()).await;
-                history.record_result("seal", sealed, &history.counts.blocks_sealed);
-            }
-            // What is in no block stays in the head: a start reads it back.
-        });
+        tasks.spawn(async move { history.run_seal(&token).await });
         let (history, token) = (self.clone(), stop.clone());
-        tasks.spawn(async move { history.run_tasks(&token).await });
+        tasks.spawn(async move { history.run_maintenance(&token).await });
     }
 
-    async fn run_tasks(&self, stop: &CancellationToken) {
+    /// Seals due rows until `stop` is cancelled. Unsealed rows stay in the head and are loaded at the start.
+    async fn run_seal(&self, stop: &CancellationToken) {
+        let mut ticks = interval(SEAL_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = ticks.tick() => {}
+                () = self.seal_due.notified() => {}
+            }
+            let sealed = self.seal(self.backend.is_head_over_limit()).await;
+            if let Some(count) = self.record_result(HistoryTask::Seal, sealed) {
+                self.metrics.blocks_sealed.inc_by(count as u64);
+            }
+        }
+    }
+
+    async fn run_maintenance(&self, stop: &CancellationToken) {
         let mut ticks = interval(BUDGET_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut rolled, mut retained) = (None, None);
-        while next(stop, &mut ticks).await {
-            // Each hub goes by what is taken, whoever lets go.
-            let usage = self.backend.disk_usage().await;
-            match &usage {
-                Ok(usage) => self.counts.set_usage(*usage),
-                Err(error) => tracing::debug!(%error, "failed to read disk usage"),
+        let (mut last_rollup, mut last_retention) = (None, None);
+        while next_tick(stop, &mut ticks).await {
+            // Every hub reports the disk usage; the holder of the lease deletes.
+            let usage = self.record_result(HistoryTask::DiskUsage, self.backend.disk_usage().await);
+            if let Some(usage) = usage {
+                self.metrics.set_usage(usage);
             }
-            let leased = self.backend.acquire_lease("history_maintenance", LEASE_MS).await;
-            let ours = leased == Ok(true);
-            self.record_result(WRITE_CHECK, leased.map(|_| 0), &self.counts.task_failures);
-            if !ours {
+            let lease = self.backend.acquire_lease("history_maintenance", LEASE_MS).await;
+            if self.record_result(HistoryTask::WriteCheck, lease) != Some(true) {
                 continue;
             }
             let now = self.clock.monotonic();
-            let due =
-                |last: Option<Duration>, every| last.is_none_or(|last| now.saturating_sub(last) >= every);
-            let kept = match usage {
-                Ok(usage) => self.enforce_disk_budget(usage).await,
-                Err(error) => Err(error),
-            };
-            self.record_result("budget", kept.map(|_| 0), &self.counts.task_failures);
-            if due(rolled, ROLLUP_INTERVAL) {
-                let done = self.roll_up().await;
-                self.record_result("roll up", done, &self.counts.rollups);
-                rolled = Some(now);
+            if let Some(usage) = usage {
+                self.record_result(HistoryTask::DiskBudget, self.enforce_disk_budget(usage).await);
             }
-            if due(retained, RETENTION_INTERVAL) {
-                let done = self.apply_retention().await;
-                self.record_result("retention", done.map(|_| 0), &self.counts.task_failures);
-                retained = Some(now);
+            if is_due(last_rollup, now, ROLLUP_INTERVAL) {
+                if let Some(count) = self.record_result(HistoryTask::Rollup, self.roll_up().await) {
+                    self.metrics.rollups.inc_by(count as u64);
+                }
+                last_rollup = Some(now);
+            }
+            if is_due(last_retention, now, RETENTION_INTERVAL) {
+                self.record_result(HistoryTask::Retention, self.apply_retention().await);
+                last_retention = Some(now);
             }
             let raw_ms = i64::try_from(self.config.raw_retention.as_millis()).unwrap_or(i64::MAX);
-            let tidied = self.backend.vacuum(self.clock.wall_ms().saturating_sub(raw_ms)).await;
-            self.record_result("tidy", tidied.map(|()| 0), &self.counts.task_failures);
+            let vacuum = self.backend.vacuum(self.clock.wall_ms().saturating_sub(raw_ms)).await;
+            self.record_result(HistoryTask::Vacuum, vacuum);
         }
     }
 
-    fn record_result(&self, what: &'static str, done: Result<usize, StoreError>, count: &Counter) {
-        let mut troubles = self.task_errors.lock().unwrap_or_else(PoisonError::into_inner);
-        match done {
-            Ok(done) => {
-                count.inc_by(done as u64);
-                if troubles.remove(what).is_some() {
-                    tracing::info!(task = what, "history task recovered");
+    /// Counts a failure and logs it once per error message. Returns the value of a success.
+    fn record_result<T>(&self, task: HistoryTask, result: Result<T, StoreError>) -> Option<T> {
+        let mut errors = self.task_errors.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(value) => {
+                if errors.remove(&task).is_some() {
+                    tracing::info!(task = task.name(), "history task recovered");
                 }
+                Some(value)
             }
             Err(error) => {
-                self.counts.task_failures.inc();
-                let text = error.to_string();
-                // Said once, however often it is tried.
-                if troubles.get(what) != Some(&text) {
-                    tracing::warn!(task = what, error = text, "history task failed");
-                    troubles.insert(what, text);
+                self.metrics.record_failure(task);
+                let message = error.to_string();
+                // A task that is retried fails many times with the same error.
+                if errors.get(&task) != Some(&message) {
+                    tracing::warn!(task = task.name(), error = message, "history task failed");
+                    errors.insert(task, message);
                 }
+                None
             }
         }
     }
 
-    /// Says no to new rows while there is too little space, and yes again when there is more.
+    /// Blocks ingestion while the free disk space is below its minimum.
     fn check_free_space(&self) {
-        let least = self.config.min_free_bytes;
-        let Some(free) = self.backend.free_bytes() else {
+        let min_bytes = self.config.min_free_bytes;
+        let Some(free_bytes) = self.backend.free_bytes() else {
             return;
         };
-        let mut refusing = self.ingest_blocked.lock().unwrap_or_else(PoisonError::into_inner);
-        // A tenth more than the least, so that it does not change its mind at each row.
-        let short = free < if refusing.is_some() { least + least / 10 } else { least };
-        if short != refusing.is_some() {
-            let (free_mb, least_mb) = (free >> 20, least >> 20);
-            if short {
-                tracing::error!(free_mb, least_mb, "low disk space; ingestion is blocked");
-            } else {
-                tracing::info!(free_mb, "disk space available again; ingestion resumed");
-            }
+        let (free_mb, min_free_mb) = (free_bytes >> 20, min_bytes >> 20);
+        let mut low_space_error = self.low_space_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_low = low_space_error.is_some();
+        // Hysteresis of a tenth, so that the state does not change with each row.
+        let is_low = free_bytes < if was_low { min_bytes + min_bytes / 10 } else { min_bytes };
+        if is_low && !was_low {
+            tracing::error!(free_mb, min_free_mb, "low disk space; ingestion is blocked");
+        } else if was_low && !is_low {
+            tracing::info!(free_mb, "disk space available again; ingestion resumed");
         }
-        *refusing = short.then(|| {
-            format!(
-                "ingestion blocked: {} MB free, {} MB required (hub.min_free_space)",
-                free >> 20,
-                least >> 20
-            )
+        *low_space_error = is_low.then(|| {
+            format!("ingestion blocked: {free_mb} MB free, {min_free_mb} MB required (hub.min_free_space)")
         });
     }
 }
 
-/// Waits for the next tick; false when it is time to end.
-async fn next(stop: &CancellationToken, ticks: &mut tokio::time::Interval) -> bool {
+/// Waits for the next tick. Returns `false` when `stop` is cancelled.
+async fn next_tick(stop: &CancellationToken, ticks: &mut Interval) -> bool {
     tokio::select! {
         () = stop.cancelled() => false,
         _ = ticks.tick() => true,

@@ -1,5 +1,5 @@
-//! History under a clock that tests move: whatever order rows come in, however often the hub
-//! starts anew, each row counts once, and roll-ups equal a recount of what was sent.
+//! Tests of the history on both databases with a manual clock. In any order of arrival and with any number
+//! of restarts, each row counts once, and roll-ups equal a recount of the rows that were sent.
 
 use super::*;
 use perfwatch_model::{BootId, Column, ManualClock, Shape};
@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
-/// Midnight.
+/// Start of the tests, at midnight UTC.
 const T0: i64 = 20_400 * DAY;
 
 struct TestHistory {
-    backend: Place,
+    backend: TestBackend,
     clock: Arc<ManualClock>,
     history: Arc<History>,
     config: HistoryConfig,
@@ -36,13 +36,13 @@ fn shape() -> Arc<Shape> {
     Arc::new(Shape::new(vec![column("cpu.usage", 2), column("memory.used", 0)]))
 }
 
-/// Where the history of one test is.
-enum Place {
+/// Database of one test.
+enum TestBackend {
     Sqlite(tempfile::TempDir),
     Postgres(Postgres),
 }
 
-impl Place {
+impl TestBackend {
     fn sqlite() -> Self {
         Self::Sqlite(tempfile::tempdir().unwrap())
     }
@@ -75,25 +75,17 @@ impl Place {
 }
 
 impl TestHistory {
-    async fn new(place: Place, config: HistoryConfig) -> Self {
+    async fn new(backend: TestBackend, config: HistoryConfig) -> Self {
         let clock = Arc::new(ManualClock::starting_at(T0));
-        let history = place.open(&clock, &config).await;
-        Self {
-            backend: place,
-            clock,
-            history,
-            config,
-            host: HostId::generate(),
-            shape: shape(),
-            sent: Vec::new(),
-        }
+        let history = backend.open(&clock, &config).await;
+        Self { backend, clock, history, config, host: HostId::generate(), shape: shape(), sent: Vec::new() }
     }
 
-    /// The hub dies and comes back.
+    /// Drops the history without a shutdown and opens it again.
     async fn restart(&mut self) {
-        let none = Place::sqlite().open(&self.clock, &self.config).await;
-        // The store lets go of its folder when the last one who knows it is gone.
-        drop(std::mem::replace(&mut self.history, none));
+        let placeholder = TestBackend::sqlite().open(&self.clock, &self.config).await;
+        // The store unlocks its folder when the last reference is dropped.
+        drop(std::mem::replace(&mut self.history, placeholder));
         self.history = self.backend.open(&self.clock, &self.config).await;
     }
 
@@ -114,67 +106,68 @@ impl TestHistory {
 
     async fn send(&mut self, rows: Vec<Arc<Snapshot>>) {
         for rows in rows.chunks(100) {
-            let taken = self.history.append(self.host, rows.to_vec()).await.unwrap();
-            let new = rows.iter().zip(&taken.is_new).filter(|(_, new)| **new).map(|(row, _)| row.clone());
-            self.sent.extend(new);
+            let outcome = self.history.append(self.host, rows.to_vec()).await.unwrap();
+            let accepted = rows.iter().zip(&outcome.is_new).filter(|(_, is_new)| **is_new);
+            self.sent.extend(accepted.map(|(row, _)| row.clone()));
         }
         self.history.seal(false).await.unwrap();
     }
 
-    /// Ticks every 10 s from one time to another, the clock with them.
+    /// Sends a row every 10 s of a range, rolls up, and advances the clock to its end.
     async fn run(&mut self, boot: u8, from_ms: i64, to_ms: i64) {
         let mut at_ms = from_ms;
         while at_ms < to_ms {
             let end_ms = (at_ms + 30 * MINUTE).min(to_ms);
             let seq = |at: i64| u64::try_from((at - from_ms) / 10_000).unwrap();
             let rows = (at_ms..end_ms).step_by(10_000).map(|at| self.row(boot, seq(at), at)).collect();
-            self.at(end_ms);
+            self.advance_to(end_ms);
             self.send(rows).await;
             self.history.roll_up().await.unwrap();
             at_ms = end_ms;
         }
     }
 
-    fn at(&self, at_ms: i64) {
+    fn advance_to(&self, at_ms: i64) {
         let by_ms = at_ms - self.clock.wall_ms();
         self.clock.advance(Duration::from_millis(by_ms.try_into().unwrap()));
     }
 
-    /// Every figure of every bucket against a recount of what was sent.
-    async fn check(&self, what: &str) {
-        self.check_all(what, false).await;
+    /// Compares the statistics of all buckets with a recount of the rows that were sent.
+    async fn check(&self, step: &str) {
+        self.check_all(step, false).await;
     }
 
-    /// The last values too, which are known where all is rolled up.
-    async fn check_all(&self, what: &str, last: bool) {
+    /// Also compares the last values, which are exact when all windows are rolled up.
+    async fn check_all(&self, step: &str, compare_last: bool) {
         let (from_ms, to_ms) = (T0 - 40 * DAY, self.clock.wall_ms() + HOUR);
         let names = vec![SeriesSelector { metric: "*".into(), instance: None }];
-        let wanted = Arc::new(Projection::of_series(names));
+        let projection = Arc::new(Projection::of_series(names));
         for (tier, width_ms) in [(Tier::Minute, MINUTE), (Tier::Hour, HOUR)] {
-            let joined = self.history.read(self.host, tier, (from_ms, to_ms), &wanted).await.unwrap();
-            let mut grid: BTreeMap<String, Points> = BTreeMap::new();
-            let new = || Points::new(from_ms, to_ms, width_ms);
-            for piece in &joined.sealed.slices {
-                match piece.content.as_ref().unwrap() {
+            let joined = self.history.read(self.host, tier, (from_ms, to_ms), &projection).await.unwrap();
+            let mut grids: BTreeMap<String, Points> = BTreeMap::new();
+            let new_grid = || Points::new(from_ms, to_ms, width_ms);
+            for slice in &joined.sealed.slices {
+                match slice.content.as_ref().unwrap() {
                     BlockContent::Raw(table) => {
-                        for (at, column) in table.shape.columns().iter().enumerate() {
-                            let points = grid.entry(column.metric.to_string()).or_insert_with(new);
-                            points.add_ticks(table, at, piece.from_ms, piece.to_ms);
+                        for (index, column) in table.shape.columns().iter().enumerate() {
+                            let points = grids.entry(column.metric.to_string()).or_insert_with(new_grid);
+                            points.add_ticks(table, index, slice.from_ms, slice.to_ms);
                         }
                     }
                     BlockContent::Buckets(buckets) => {
-                        for (at, column) in buckets.shape.columns().iter().enumerate() {
-                            let points = grid.entry(column.metric.to_string()).or_insert_with(new);
-                            points.add_buckets(buckets, at, piece.from_ms, piece.to_ms);
+                        for (index, column) in buckets.shape.columns().iter().enumerate() {
+                            let points = grids.entry(column.metric.to_string()).or_insert_with(new_grid);
+                            points.add_buckets(buckets, index, slice.from_ms, slice.to_ms);
                         }
                     }
                 }
             }
             for table in &joined.unsealed {
-                for (at, column) in table.shape.columns().iter().enumerate() {
-                    grid.entry(column.metric.to_string())
-                        .or_insert_with(new)
-                        .add_ticks(table, at, from_ms, to_ms);
+                for (index, column) in table.shape.columns().iter().enumerate() {
+                    grids
+                        .entry(column.metric.to_string())
+                        .or_insert_with(new_grid)
+                        .add_ticks(table, index, from_ms, to_ms);
                 }
             }
             for (column, metric) in ["cpu.usage", "memory.used"].iter().enumerate() {
@@ -182,19 +175,19 @@ impl TestHistory {
                 let mut rows = self.sent.clone();
                 rows.sort_by_key(|row| (row.at_ms, row.boot, row.seq));
                 for row in rows {
-                    let figures =
+                    let stats =
                         recount.entry(bucket_start(row.at_ms, width_ms)).or_insert(BucketStats::EMPTY);
-                    *figures = figures.merge(BucketStats::from_value(row.values[column]));
+                    *stats = stats.merge(BucketStats::from_value(row.values[column]));
                 }
-                let points = &grid[*metric];
-                for (place, figures) in points.stats().iter().enumerate() {
-                    let start = points.from_ms + i64::try_from(place).unwrap() * width_ms;
-                    let mut want = recount.get(&start).copied().unwrap_or(BucketStats::EMPTY);
-                    want.last = if last { want.last } else { figures.last };
+                let points = &grids[*metric];
+                for (index, stats) in points.stats().iter().enumerate() {
+                    let start = points.from_ms + i64::try_from(index).unwrap() * width_ms;
+                    let mut expected = recount.get(&start).copied().unwrap_or(BucketStats::EMPTY);
+                    expected.last = if compare_last { expected.last } else { stats.last };
                     assert_eq!(
-                        *figures,
-                        want,
-                        "{what}: {metric} by {width_ms} at {} min",
+                        *stats,
+                        expected,
+                        "{step}: {metric} by {width_ms} at {} min",
                         (start - T0) / MINUTE
                     );
                 }
@@ -207,180 +200,180 @@ impl TestHistory {
     }
 }
 
-async fn rollups_equal_recount_after_restarts_and_late_data(place: Place) {
-    let mut bench = TestHistory::new(place, HistoryConfig::default()).await;
-    bench.run(1, T0, T0 + 5 * HOUR + 10 * MINUTE).await;
-    bench.check("the tail is not sealed yet").await;
-    bench.restart().await;
-    bench.check("after a restart").await;
-    bench.run(2, T0 + 5 * HOUR + 20 * MINUTE, T0 + 20 * HOUR).await;
-    // A day off, then again.
-    bench.run(3, T0 + 2 * DAY, T0 + 2 * DAY + 7 * HOUR).await;
-    bench.check("after a day off").await;
-    // What an agent kept while the hub was away: hours of the first day, out of order, twice.
+async fn rollups_equal_recount_after_restarts_and_late_data(backend: TestBackend) {
+    let mut site = TestHistory::new(backend, HistoryConfig::default()).await;
+    site.run(1, T0, T0 + 5 * HOUR + 10 * MINUTE).await;
+    site.check("unsealed rows at the end").await;
+    site.restart().await;
+    site.check("after a restart").await;
+    site.run(2, T0 + 5 * HOUR + 20 * MINUTE, T0 + 20 * HOUR).await;
+    // A gap of a day.
+    site.run(3, T0 + 2 * DAY, T0 + 2 * DAY + 7 * HOUR).await;
+    site.check("after a gap of a day").await;
+    // Rows that an agent spooled during an outage of the hub: hours of the first day, out of order, twice.
     let late: Vec<_> = (0..900)
-        .map(|n| bench.row(4, n, T0 + 3 * HOUR + 5_000 + i64::try_from(n).unwrap() * 10_000))
+        .map(|n| site.row(4, n, T0 + 3 * HOUR + 5_000 + i64::try_from(n).unwrap() * 10_000))
         .collect();
-    bench.send(late.iter().rev().cloned().collect()).await;
-    bench.send(late).await;
-    assert_eq!(bench.sent.iter().filter(|row| row.boot.to_bytes()[0] == 4).count(), 900, "each once");
-    bench.check("late rows, sealed in part").await;
-    bench.at(T0 + 3 * DAY + 3 * HOUR);
-    bench.history.seal(true).await.unwrap();
-    let rolled = bench.history.roll_up().await.unwrap();
+    site.send(late.iter().rev().cloned().collect()).await;
+    site.send(late).await;
+    assert_eq!(site.sent.iter().filter(|row| row.boot.to_bytes()[0] == 4).count(), 900, "no duplicates");
+    site.check("late rows, partly sealed").await;
+    site.advance_to(T0 + 3 * DAY + 3 * HOUR);
+    site.history.seal(true).await.unwrap();
+    let rolled = site.history.roll_up().await.unwrap();
     assert!(rolled > 0);
-    bench.check_all("late rows, rolled up", true).await;
-    assert_eq!(bench.history.roll_up().await.unwrap(), 0, "a second run has nothing to do");
-    bench.restart().await;
-    bench.check_all("another restart", true).await;
-    // Whole hours are one block, whole days of minutes too.
-    let raw = bench.blocks(Tier::Raw).await;
+    site.check_all("late rows, rolled up", true).await;
+    assert_eq!(site.history.roll_up().await.unwrap(), 0, "a second run has nothing to do");
+    site.restart().await;
+    site.check_all("another restart", true).await;
+    // Each hour of raw rows is one block, each day of minutes too.
+    let raw = site.blocks(Tier::Raw).await;
     let hours: std::collections::BTreeSet<i64> =
         raw.iter().map(|p| bucket_start(p.block.first_ms, HOUR)).collect();
     assert_eq!(raw.len(), hours.len());
-    assert_eq!(bench.blocks(Tier::Minute).await.len(), 2);
+    assert_eq!(site.blocks(Tier::Minute).await.len(), 2);
     let rows: usize = raw
         .iter()
-        .map(|piece| match &piece.content {
+        .map(|slice| match &slice.content {
             Ok(BlockContent::Raw(table)) => table.len(),
             _ => 0,
         })
         .sum();
-    assert_eq!(rows, bench.sent.len(), "every row once");
+    assert_eq!(rows, site.sent.len(), "each row once");
 }
 
-async fn retention_deletes_raw_data_and_late_rows_count_once(place: Place) {
+async fn retention_deletes_raw_data_and_late_rows_count_once(backend: TestBackend) {
     let config = HistoryConfig { raw_retention: Duration::from_secs(2 * 3_600), ..HistoryConfig::default() };
-    let mut bench = TestHistory::new(place, config).await;
-    bench.run(1, T0, T0 + 6 * HOUR).await;
-    bench.history.seal(true).await.unwrap();
-    assert!(bench.history.apply_retention().await.unwrap() > 0);
-    let floor_ms = bench.history.backend.retention_watermarks().await.unwrap().ms[0];
-    assert_eq!(floor_ms, T0 + 4 * HOUR);
-    assert!(bench.blocks(Tier::Raw).await.iter().all(|piece| piece.block.last_ms >= floor_ms));
-    bench.check_all("ticks are gone, minutes are not", true).await;
-    // Late rows of a time whose ticks are gone, some of one that still has them.
+    let mut site = TestHistory::new(backend, config).await;
+    site.run(1, T0, T0 + 6 * HOUR).await;
+    site.history.seal(true).await.unwrap();
+    assert!(site.history.apply_retention().await.unwrap() > 0);
+    let watermark_ms = site.history.backend.retention_watermarks().await.unwrap().ms[0];
+    assert_eq!(watermark_ms, T0 + 4 * HOUR);
+    assert!(site.blocks(Tier::Raw).await.iter().all(|slice| slice.block.last_ms >= watermark_ms));
+    site.check_all("raw rows are deleted, minutes are not", true).await;
+    // Late rows on both sides of the raw watermark.
     let late: Vec<_> =
-        (0..2_000).map(|n| bench.row(2, n, T0 + HOUR + 5_000 + i64::try_from(n).unwrap() * 10_000)).collect();
-    bench.send(late.clone()).await;
-    bench.history.seal(true).await.unwrap();
-    bench.check("late rows below the floor").await;
-    bench.restart().await;
-    bench.send(late).await;
-    bench.history.seal(true).await.unwrap();
-    bench.at(T0 + DAY + 6 * HOUR);
-    bench.history.roll_up().await.unwrap();
-    bench.history.apply_retention().await.unwrap();
-    bench.check("once more, after a restart and roll-up").await;
-    bench.at(T0 + 100 * DAY);
-    bench.history.roll_up().await.unwrap();
-    bench.history.apply_retention().await.unwrap();
-    assert!(bench.blocks(Tier::Minute).await.is_empty());
-    let hours = bench.blocks(Tier::Hour).await;
+        (0..2_000).map(|n| site.row(2, n, T0 + HOUR + 5_000 + i64::try_from(n).unwrap() * 10_000)).collect();
+    site.send(late.clone()).await;
+    site.history.seal(true).await.unwrap();
+    site.check("late rows below the watermark").await;
+    site.restart().await;
+    site.send(late).await;
+    site.history.seal(true).await.unwrap();
+    site.advance_to(T0 + DAY + 6 * HOUR);
+    site.history.roll_up().await.unwrap();
+    site.history.apply_retention().await.unwrap();
+    site.check("after a restart and roll-up").await;
+    site.advance_to(T0 + 100 * DAY);
+    site.history.roll_up().await.unwrap();
+    site.history.apply_retention().await.unwrap();
+    assert!(site.blocks(Tier::Minute).await.is_empty());
+    let hours = site.blocks(Tier::Hour).await;
     assert_eq!(hours.len(), 1, "{hours:?}");
 }
 
-async fn disk_budget_deletes_oldest_raw_data_first(place: Place) {
-    // PostgreSQL's own tables and indices take some MB: there the budget is four times as much.
-    let times = if matches!(place, Place::Postgres(_)) { 4 } else { 1 };
-    let config = HistoryConfig { budget_bytes: times << 24, ..HistoryConfig::default() };
-    let mut bench = TestHistory::new(place, config).await;
-    let names: Vec<String> = (0..300 * times).map(|n| format!("noise.m{n}")).collect();
+async fn disk_budget_deletes_oldest_raw_data_first(backend: TestBackend) {
+    // The system tables and indices of PostgreSQL take some MB: its budget is four factor as large.
+    let factor = if matches!(backend, TestBackend::Postgres(_)) { 4 } else { 1 };
+    let config = HistoryConfig { budget_bytes: factor << 24, ..HistoryConfig::default() };
+    let mut site = TestHistory::new(backend, config).await;
+    let names: Vec<String> = (0..300 * factor).map(|n| format!("noise.m{n}")).collect();
     let columns = names.iter().map(|name| Column {
         metric: name.clone().into(),
         dimension: "".into(),
         instance: "".into(),
         decimals: 0,
     });
-    bench.shape = Arc::new(Shape::new(columns.collect()));
+    site.shape = Arc::new(Shape::new(columns.collect()));
     let mut largest = 0;
     for minute in 0..150 {
         let rows: Vec<_> = (0..60)
             .map(|second| {
-                let mut row = Arc::unwrap_or_clone(bench.row(
+                let mut row = Arc::unwrap_or_clone(site.row(
                     1,
                     minute * 60 + second,
                     T0 + i64::try_from(minute * 60 + second).unwrap() * 1_000,
                 ));
-                row.values = (0..300 * times).map(|_| i64::from(fastrand::u32(..))).collect();
+                row.values = (0..300 * factor).map(|_| i64::from(fastrand::u32(..))).collect();
                 row.interval_ms = 1_000;
                 Arc::new(row)
             })
             .collect();
-        bench.at(T0 + (i64::try_from(minute).unwrap() + 1) * MINUTE);
-        bench.history.append(bench.host, rows).await.unwrap();
-        bench.history.seal(true).await.unwrap();
-        let usage = bench.history.backend.disk_usage().await.unwrap();
-        bench.history.enforce_disk_budget(usage).await.unwrap();
-        bench.history.backend.vacuum(0).await.unwrap();
-        largest = largest.max(bench.history.backend.disk_usage().await.unwrap().disk_bytes);
+        site.advance_to(T0 + (i64::try_from(minute).unwrap() + 1) * MINUTE);
+        site.history.append(site.host, rows).await.unwrap();
+        site.history.seal(true).await.unwrap();
+        let usage = site.history.backend.disk_usage().await.unwrap();
+        site.history.enforce_disk_budget(usage).await.unwrap();
+        site.history.backend.vacuum(0).await.unwrap();
+        largest = largest.max(site.history.backend.disk_usage().await.unwrap().disk_bytes);
     }
-    assert!(largest <= bench.config.budget_bytes, "{largest}");
-    let floor_ms = bench.history.backend.retention_watermarks().await.unwrap().ms[0];
-    assert!(floor_ms > T0 + 30 * MINUTE, "{}", (floor_ms - T0) / MINUTE);
-    let raw = bench.blocks(Tier::Raw).await;
-    assert!(raw.iter().any(|piece| piece.block.last_ms > T0 + 149 * MINUTE), "the newest is there");
-    // The minutes of all that went are there.
-    let minutes = bench.blocks(Tier::Minute).await;
+    assert!(largest <= site.config.budget_bytes, "{largest}");
+    let watermark_ms = site.history.backend.retention_watermarks().await.unwrap().ms[0];
+    assert!(watermark_ms > T0 + 30 * MINUTE, "{}", (watermark_ms - T0) / MINUTE);
+    let raw = site.blocks(Tier::Raw).await;
+    assert!(raw.iter().any(|slice| slice.block.last_ms > T0 + 149 * MINUTE), "the newest rows are retained");
+    // The minutes of all deleted raw rows exist.
+    let minutes = site.blocks(Tier::Minute).await;
     let starts: usize = minutes
         .iter()
         .map(|p| match &p.content {
-            Ok(BlockContent::Buckets(b)) => b.slice(T0, floor_ms).len(),
+            Ok(BlockContent::Buckets(b)) => b.slice(T0, watermark_ms).len(),
             _ => 0,
         })
         .sum();
-    assert_eq!(starts, usize::try_from((floor_ms - T0) / MINUTE).unwrap());
+    assert_eq!(starts, usize::try_from((watermark_ms - T0) / MINUTE).unwrap());
 }
 
-async fn corrupt_block_does_not_affect_others(place: Place) {
-    let mut bench = TestHistory::new(place, HistoryConfig::default()).await;
-    bench.run(1, T0, T0 + HOUR).await;
-    bench.history.seal(true).await.unwrap();
-    let before = bench.blocks(Tier::Raw).await.len();
+async fn corrupt_block_does_not_affect_others(backend: TestBackend) {
+    let mut site = TestHistory::new(backend, HistoryConfig::default()).await;
+    site.run(1, T0, T0 + HOUR).await;
+    site.history.seal(true).await.unwrap();
+    let before = site.blocks(Tier::Raw).await.len();
     assert!(before > 1);
     let mut broken = perfwatch_tsdb::block::encode(
-        &perfwatch_tsdb::Table::from_snapshots(&[bench.row(9, 1, T0 + 1_000)])[0],
+        &perfwatch_tsdb::Table::from_snapshots(&[site.row(9, 1, T0 + 1_000)])[0],
         perfwatch_tsdb::CompressionLevel::Fast,
     );
     let last = broken.bytes.len() - 1;
     broken.bytes[last] ^= 1;
     broken.bytes[20] ^= 1;
-    let shape = bench.shape.clone();
-    bench.history.backend.commit(vec![Write::PutBlock(Tier::Raw, bench.host, shape, broken)]).await.unwrap();
-    bench.check_readable().await;
-    bench.at(T0 + 2 * HOUR);
-    bench.history.roll_up().await.unwrap();
-    assert!(bench.history.counts.corrupt_blocks.get() > 0);
-    // It is not thrown away: somebody may want to look at it.
-    assert_eq!(bench.blocks(Tier::Raw).await.len(), 2);
+    let shape = site.shape.clone();
+    site.history.backend.commit(vec![Write::PutBlock(Tier::Raw, site.host, shape, broken)]).await.unwrap();
+    site.check_readable().await;
+    site.advance_to(T0 + 2 * HOUR);
+    site.history.roll_up().await.unwrap();
+    assert!(site.history.metrics.corrupt_blocks.get() > 0);
+    // The corrupt block is retained for inspection.
+    assert_eq!(site.blocks(Tier::Raw).await.len(), 2);
 }
 
 impl TestHistory {
     async fn check_readable(&self) {
         let names = vec![SeriesSelector { metric: "cpu.usage".into(), instance: None }];
-        let answer = self.history.series(self.host, names, (T0, T0 + HOUR), 1_000, 0).await.unwrap();
-        assert_eq!(answer.at_ms.len(), 360);
+        let result = self.history.series(self.host, names, (T0, T0 + HOUR), 1_000, 0).await.unwrap();
+        assert_eq!(result.at_ms.len(), 360);
     }
 }
 
-/// Each of the above over both databases.
+/// Runs each test on both databases.
 mod per_backend {
-    use super::Place;
+    use super::TestBackend;
 
-    macro_rules! over {
+    macro_rules! run_on {
         ($store:ident: $($name:ident)*) => {
             mod $store {
                 $(#[tokio::test]
                 async fn $name() {
-                    super::super::$name(super::Place::$store()).await;
+                    super::super::$name(super::TestBackend::$store()).await;
                 })*
             }
         };
     }
-    over!(sqlite: rollups_equal_recount_after_restarts_and_late_data
+    run_on!(sqlite: rollups_equal_recount_after_restarts_and_late_data
         retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
         corrupt_block_does_not_affect_others);
-    over!(postgres: rollups_equal_recount_after_restarts_and_late_data
+    run_on!(postgres: rollups_equal_recount_after_restarts_and_late_data
         retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
         corrupt_block_does_not_affect_others);
 }

@@ -77,7 +77,7 @@ pub(crate) struct SelfMetrics {
     /// Counted as alerts come and go.
     pub(crate) alerts: AlertingMetrics,
     /// Counted as Redis does not answer.
-    pub(crate) cache: cache::Counts,
+    pub(crate) cache: cache::CacheMetrics,
     /// Counted as hosts are looked at.
     pub(crate) servers: AgentlessMetrics,
     hosts: Gauge,
@@ -107,7 +107,7 @@ impl SelfMetrics {
             live_delay_seconds: Histogram::new(DELAYS),
             history: HistoryMetrics::default(),
             alerts: AlertingMetrics::default(),
-            cache: cache::Counts::default(),
+            cache: cache::CacheMetrics::default(),
             servers: AgentlessMetrics::default(),
             hosts: Gauge::default(),
             memory: Gauge::default(),

@@ -1,8 +1,8 @@
-//! What lists and pages show of things that are known elsewhere or cost more to work out: kept for
-//! a while in this hub's memory, and in Redis where hubs on one store share what each of them saw.
+//! TTL cache in local memory, optionally shared through Redis.
 //!
-//! Nothing here is the only copy and nothing waits for it: what is missing is worked out again or
-//! not shown, and while Redis is away each hub goes on with its own.
+//! The cache contains copies of data that is stored elsewhere or expensive to compute. Hubs that use the same
+//! store share it through Redis. Nothing waits for the cache: missing entries are computed again or not
+//! shown. If Redis is unavailable, each hub uses its local entries.
 
 use perfwatch_model::Clock;
 use prometheus_client::metrics::counter::Counter;
@@ -16,53 +16,65 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A Redis that takes longer is away.
+/// Timeout of Redis connections and commands.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
-/// One that is away is not asked for so long.
-const BREAKER_COOLDOWN: Duration = Duration::from_secs(5);
-/// Things in this hub's own memory.
+/// Time without Redis commands after a failure (circuit breaker).
+const BREAKER_COOLDOWN_PERIOD: Duration = Duration::from_secs(5);
+/// Maximum number of entries in local memory.
 const MAX_ENTRIES: usize = 50_000;
-/// Bytes of one; a larger one is not kept.
+/// Maximum size of an entry. Larger entries are not cached.
 const MAX_ENTRY_BYTES: usize = 64 << 10;
 
 struct CacheEntry {
     body: Vec<u8>,
+    /// Monotonic time.
     expires_at: Duration,
 }
 
-/// Counted for the hub's own metrics.
+/// Prometheus metrics of the cache. Clones share their values.
 #[derive(Clone, Default)]
-pub struct Counts {
+pub struct CacheMetrics {
+    /// Number of failed Redis commands.
     pub redis_errors: Counter,
 }
 
-impl Counts {
+impl CacheMetrics {
+    /// Registers the metrics of the cache.
     pub fn register(&self, r: &mut Registry) {
-        r.register("redis_errors", "Failed Redis commands.", self.redis_errors.clone());
+        // The registry appends a period to the description.
+        r.register("redis_errors", "Failed Redis commands", self.redis_errors.clone());
     }
 }
 
-/// For a while.
+/// Cache with an expiry time per entry.
 pub struct Cache {
     clock: Arc<dyn Clock>,
-    counts: Counts,
+    metrics: CacheMetrics,
     local: Mutex<HashMap<String, CacheEntry>>,
     redis: Option<RedisBackend>,
 }
 
-/// A Redis.
+/// Connection to Redis with a circuit breaker.
 struct RedisBackend {
     client: Client,
-    /// Before each key: others may use the same Redis, other installations of ours among them.
+    /// Prefix of all keys: other applications and installations may use the same Redis.
     prefix: String,
-    /// None after it failed: one that hangs or was turned away is not asked again.
+    /// `None` after a failure: the next command opens a new connection.
     connection: Mutex<Option<ConnectionManager>>,
-    /// While it is away: not asked before, milliseconds of the monotonic clock.
+    /// End of the cooldown in milliseconds of the monotonic clock; 0 while Redis is available.
     open_until_ms: AtomicU64,
 }
 
-fn ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+/// Connection that a command used, which decides whether a retry is useful.
+enum Attempt {
+    /// Connection of an earlier command, possibly closed since.
+    Reused,
+    /// New connection, or a failure that a new connection would not avoid.
+    Fresh,
+}
+
+fn to_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Redis URL that cannot be parsed.
@@ -71,164 +83,162 @@ fn ms(time: Duration) -> u64 {
 pub struct CacheUrlError;
 
 impl Cache {
-    /// In memory, or shared by a Redis, which need not be there now, with all hubs of a site.
+    /// Opens a cache in local memory or, with a Redis URL, shared by all hubs of the installation `site`.
+    /// Redis does not have to be available.
     ///
     /// # Errors
-    /// An address that can't be one.
+    /// Returns [`CacheUrlError`] if the Redis URL is invalid.
     pub fn open(
-        redis: Option<&str>,
+        redis_url: Option<&str>,
         site: &str,
         clock: Arc<dyn Clock>,
-        counts: Counts,
+        metrics: CacheMetrics,
     ) -> Result<Self, CacheUrlError> {
-        // The client's own error may contain the password.
-        let client = redis.map(Client::open).transpose().map_err(|_| CacheUrlError)?;
-        let shared = client.map(|client| RedisBackend {
+        // The error of the client is dropped, because it may contain the password.
+        let client = redis_url.map(Client::open).transpose().map_err(|_| CacheUrlError)?;
+        let redis = client.map(|client| RedisBackend {
             client,
             prefix: format!("perfwatch:{site}:"),
             connection: Mutex::default(),
             open_until_ms: AtomicU64::new(0),
         });
-        Ok(Self { clock, counts, local: Mutex::default(), redis: shared })
+        Ok(Self { clock, metrics, local: Mutex::default(), redis })
     }
 
-    /// What is known by these keys, in their order.
+    /// Entries of the keys, in their order.
     pub async fn get<T: DeserializeOwned>(&self, keys: &[String]) -> Vec<Option<T>> {
         if keys.is_empty() {
             return Vec::new();
         }
         let mget = |prefix: &str| {
-            let mut ask = redis::cmd("MGET");
+            let mut command = redis::cmd("MGET");
             keys.iter().for_each(|key| {
-                ask.arg(format!("{prefix}{key}"));
+                command.arg(format!("{prefix}{key}"));
             });
-            ask
+            command
         };
         let shared: Vec<Option<Vec<u8>>> = self.redis_command(mget).await.unwrap_or_default();
-        // What Redis forgot, or was never told while it was away, this hub may know.
-        let own = self.local(keys).into_iter().enumerate();
-        let found = own.map(|(at, own)| shared.get(at).cloned().flatten().or(own));
-        // Of another version, it is as if it were not there.
-        found.map(|body| serde_json::from_slice(&body?).ok()).collect()
+        // Local entries fill in for entries that Redis evicted or missed during an outage.
+        let local = self.get_local(keys).into_iter().enumerate();
+        let bodies = local.map(|(index, local)| shared.get(index).cloned().flatten().or(local));
+        // Entries of another version that cannot be decoded count as missing.
+        bodies.map(|body| serde_json::from_slice(&body?).ok()).collect()
     }
 
-    fn local(&self, keys: &[String]) -> Vec<Option<Vec<u8>>> {
+    fn get_local(&self, keys: &[String]) -> Vec<Option<Vec<u8>>> {
         let now = self.clock.monotonic();
-        let own = self.local.lock().unwrap_or_else(PoisonError::into_inner);
-        let get = |key| own.get(key).filter(|kept| kept.expires_at > now).map(|kept| kept.body.clone());
-        keys.iter().map(get).collect()
+        let entries = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        let body = |key| entries.get(key).filter(|entry| entry.expires_at > now).map(|entry| &entry.body);
+        keys.iter().map(|key| body(key).cloned()).collect()
     }
 
-    /// Keeps something for a while.
-    pub async fn put<T: Serialize>(&self, key: &str, value: &T, lasts: Duration) {
+    /// Caches a value for the duration `ttl`.
+    pub async fn put<T: Serialize>(&self, key: &str, value: &T, ttl: Duration) {
         let Ok(body) = serde_json::to_vec(value) else { return };
         if body.len() > MAX_ENTRY_BYTES {
             return;
         }
         {
             let now = self.clock.monotonic();
-            let mut own = self.local.lock().unwrap_or_else(PoisonError::into_inner);
-            if own.len() >= MAX_ENTRIES {
-                own.retain(|_, kept| kept.expires_at > now);
+            let mut entries = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+            if entries.len() >= MAX_ENTRIES {
+                entries.retain(|_, entry| entry.expires_at > now);
             }
-            if own.len() < MAX_ENTRIES {
-                own.insert(key.to_owned(), CacheEntry { body: body.clone(), expires_at: now + lasts });
+            if entries.len() < MAX_ENTRIES {
+                entries.insert(key.to_owned(), CacheEntry { body: body.clone(), expires_at: now + ttl });
             }
         }
-        let set = |prefix: &str| {
-            let mut ask = redis::cmd("PSETEX");
-            ask.arg(format!("{prefix}{key}")).arg(ms(lasts)).arg(&body);
-            ask
+        let psetex = |prefix: &str| {
+            let mut command = redis::cmd("PSETEX");
+            command.arg(format!("{prefix}{key}")).arg(to_ms(ttl)).arg(&body);
+            command
         };
-        let _: Option<()> = self.redis_command(set).await;
+        let _: Option<()> = self.redis_command(psetex).await;
     }
 
-    /// Lets go of what is too old.
+    /// Removes expired local entries.
     pub fn prune(&self) {
         let now = self.clock.monotonic();
-        self.local.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, kept| kept.expires_at > now);
+        self.local.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, entry| entry.expires_at > now);
     }
 
-    /// What Redis says; nothing where there is none, or it is away.
+    /// Runs a command. Returns `None` without Redis, during the cooldown, or after a failure.
     async fn redis_command<T: redis::FromRedisValue>(
         &self,
         command: impl Fn(&str) -> redis::Cmd,
     ) -> Option<T> {
-        let shared = self.redis.as_ref()?;
-        let now_ms = ms(self.clock.monotonic());
-        let rests_until_ms = shared.open_until_ms.load(Ordering::Relaxed);
-        if rests_until_ms > now_ms {
+        let redis = self.redis.as_ref()?;
+        let now_ms = to_ms(self.clock.monotonic());
+        let open_until_ms = redis.open_until_ms.load(Ordering::Relaxed);
+        if open_until_ms > now_ms || (open_until_ms > 0 && !redis.claim_probe(open_until_ms, now_ms)) {
             return None;
         }
-        // Of many who come when its rest is over, one tries.
-        let next_ms = now_ms + ms(REDIS_TIMEOUT);
-        let tries =
-            |from| shared.open_until_ms.compare_exchange(from, next_ms, Ordering::Relaxed, Ordering::Relaxed);
-        if rests_until_ms > 0 && tries(rests_until_ms).is_err() {
-            return None;
-        }
-        let answer = match shared.execute(&command(&shared.prefix)).await {
-            // One that was held may have ended since it was used: by a restart there, say.
-            Err((_, Attempt::Reused)) => shared.execute(&command(&shared.prefix)).await,
-            answer => answer,
+        let result = match redis.execute(&command(&redis.prefix)).await {
+            // A reused connection may have been closed since its last use, for example by a restart.
+            Err((_, Attempt::Reused)) => redis.execute(&command(&redis.prefix)).await,
+            result => result,
         };
-        let why = match answer {
-            Ok(answer) => {
-                if rests_until_ms > 0 {
-                    shared.open_until_ms.store(0, Ordering::Relaxed);
+        let error = match result {
+            Ok(value) => {
+                if open_until_ms > 0 {
+                    redis.open_until_ms.store(0, Ordering::Relaxed);
                     tracing::info!("Redis connection restored");
                 }
-                return Some(answer);
+                return Some(value);
             }
-            Err((why, _)) => why,
+            Err((error, _)) => error,
         };
-        self.counts.redis_errors.inc();
-        let until_ms = ms(self.clock.monotonic() + BREAKER_COOLDOWN);
-        if shared.open_until_ms.swap(until_ms, Ordering::Relaxed) == 0 {
-            tracing::warn!(why, "Redis unavailable; using the local cache only");
+        self.metrics.redis_errors.inc();
+        let until_ms = to_ms(self.clock.monotonic() + BREAKER_COOLDOWN_PERIOD);
+        if redis.open_until_ms.swap(until_ms, Ordering::Relaxed) == 0 {
+            tracing::warn!(error, "Redis unavailable; using the local cache only");
         }
         None
     }
 }
 
 impl RedisBackend {
+    /// Claims the attempt after a cooldown: of concurrent commands, only the first tries Redis.
+    fn claim_probe(&self, open_until_ms: u64, now_ms: u64) -> bool {
+        let next_ms = now_ms + to_ms(REDIS_TIMEOUT);
+        let exchange =
+            self.open_until_ms.compare_exchange(open_until_ms, next_ms, Ordering::Relaxed, Ordering::Relaxed);
+        exchange.is_ok()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<ConnectionManager>> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says it once. What failed is not used again: a connection may hang, or have been turned away.
+    /// Runs a command once. After a failure the connection is dropped: it may hang, or Redis may have
+    /// rejected its authentication.
     async fn execute<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, (String, Attempt)> {
-        let made = self.connection().map_err(|error| (error.to_string(), Attempt::Fresh))?;
-        let (mut connection, attempt) = made;
-        let why = match tokio::time::timeout(REDIS_TIMEOUT, command.query_async::<T>(&mut connection)).await {
-            Ok(Ok(answer)) => return Ok(answer),
+        let (mut connection, attempt) =
+            self.connection().map_err(|error| (error.to_string(), Attempt::Fresh))?;
+        let query = command.query_async::<T>(&mut connection);
+        let failure = match tokio::time::timeout(REDIS_TIMEOUT, query).await {
+            Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) if error.is_timeout() => (error.to_string(), Attempt::Fresh),
             Ok(Err(error)) => (error.to_string(), attempt),
             Err(_) => ("command timed out".to_owned(), Attempt::Fresh),
         };
         self.lock().take();
-        Err(why)
+        Err(failure)
     }
 
-    /// The connection that is held, or a new one.
+    /// Current connection, or a new connection.
     fn connection(&self) -> redis::RedisResult<(ConnectionManager, Attempt)> {
-        let mut known = self.lock();
-        if let Some(connection) = &*known {
+        let mut current = self.lock();
+        if let Some(connection) = &*current {
             return Ok((connection.clone(), Attempt::Reused));
         }
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(REDIS_TIMEOUT))
             .set_response_timeout(Some(REDIS_TIMEOUT))
             .set_number_of_retries(1);
-        let new = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
-        Ok((known.insert(new).clone(), Attempt::Fresh))
+        let connection = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
+        Ok((current.insert(connection).clone(), Attempt::Fresh))
     }
-}
-
-/// Whether another attempt may go better at once.
-enum Attempt {
-    Reused,
-    Fresh,
 }
 
 #[cfg(test)]
@@ -246,7 +256,7 @@ mod tests {
     #[tokio::test]
     async fn entries_expire() {
         let clock = Arc::new(ManualClock::starting_at(0));
-        let cache = Cache::open(None, "site", clock.clone(), Counts::default()).unwrap();
+        let cache = Cache::open(None, "site", clock.clone(), CacheMetrics::default()).unwrap();
         cache.put("a", &1, MINUTE).await;
         cache.put("b", &"text", MINUTE * 2).await;
         cache.put("huge", &"x".repeat(MAX_ENTRY_BYTES), MINUTE).await;
@@ -261,82 +271,89 @@ mod tests {
     #[tokio::test]
     async fn cache_size_is_bounded() {
         let clock = Arc::new(ManualClock::starting_at(0));
-        let cache = Cache::open(None, "site", clock.clone(), Counts::default()).unwrap();
-        for at in 0..=MAX_ENTRIES {
-            cache.put(&at.to_string(), &at, MINUTE).await;
+        let cache = Cache::open(None, "site", clock.clone(), CacheMetrics::default()).unwrap();
+        for number in 0..=MAX_ENTRIES {
+            cache.put(&number.to_string(), &number, MINUTE).await;
         }
         assert_eq!(cache.local.lock().unwrap().len(), MAX_ENTRIES);
         assert_eq!(cache.get::<usize>(&keys(&["0", &MAX_ENTRIES.to_string()])).await, [Some(0), None]);
-        // What is too old makes room.
+        // Expired entries make space for new entries.
         clock.advance(MINUTE);
         cache.put("new", &1, MINUTE).await;
         assert_eq!(cache.local.lock().unwrap().len(), 1);
     }
 
-    fn at(redis: &Redis, site: &str) -> Cache {
+    fn open(redis: &Redis, site: &str) -> Cache {
         let clock = Arc::new(SystemClock::new());
-        Cache::open(Some(&redis.url()), site, clock, Counts::default()).unwrap()
+        Cache::open(Some(&redis.url()), site, clock, CacheMetrics::default()).unwrap()
     }
 
-    /// Its rest is over.
-    fn rested(cache: &Cache) {
+    /// Ends the cooldown of the circuit breaker.
+    fn end_cooldown(cache: &Cache) {
         cache.redis.as_ref().unwrap().open_until_ms.store(1, Ordering::Relaxed);
     }
 
     #[tokio::test]
     async fn cache_is_shared_and_survives_redis_outage() {
         let mut redis = Redis::start();
-        let (one, other, stranger) = (at(&redis, "site"), at(&redis, "site"), at(&redis, "elsewhere"));
-        one.put("seen", &41, MINUTE).await;
-        one.put("short", &1, Duration::from_millis(30)).await;
-        assert_eq!(other.get::<i32>(&keys(&["seen", "none"])).await, [Some(41), None]);
-        assert_eq!(stranger.get::<i32>(&keys(&["seen"])).await, [None]);
-        tokio::time::sleep(Duration::from_millis(60)).await;
-        assert_eq!(other.get::<i32>(&keys(&["short"])).await, [None]);
-        // It stands still: each has what it saw itself, and does not wait again.
+        let (first, second) = (open(&redis, "site"), open(&redis, "site"));
+        let other_site = open(&redis, "elsewhere");
+        first.put("shared", &41, MINUTE).await;
+        first.put("short", &1, Duration::from_millis(30)).await;
+        assert_eq!(second.get::<i32>(&keys(&["shared", "none"])).await, [Some(41), None]);
+        assert_eq!(other_site.get::<i32>(&keys(&["shared"])).await, [None]);
+        let expiry = async {
+            while second.get::<i32>(&keys(&["short"])).await != [None] {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(MINUTE, expiry).await.unwrap();
+        // Redis hangs: each hub uses its local entries and does not wait a second time.
         redis.signal("STOP");
-        one.put("mine", &42, MINUTE).await;
-        assert_eq!(one.counts.redis_errors.get(), 1);
-        assert_eq!(one.get::<i32>(&keys(&["mine", "seen"])).await, [Some(42), Some(41)]);
-        assert_eq!(one.counts.redis_errors.get(), 1);
-        // Of many who come after its rest, one waits.
-        rested(&one);
-        let ask = keys(&["mine"]);
-        let (a, b) = tokio::join!(one.get::<i32>(&ask), one.get::<i32>(&ask));
-        assert_eq!((a, b, one.counts.redis_errors.get()), (vec![Some(42)], vec![Some(42)], 2));
-        // Back with nothing: what this hub knows is known still, and new things are shared.
+        first.put("local", &42, MINUTE).await;
+        assert_eq!(first.metrics.redis_errors.get(), 1);
+        assert_eq!(first.get::<i32>(&keys(&["local", "shared"])).await, [Some(42), Some(41)]);
+        assert_eq!(first.metrics.redis_errors.get(), 1);
+        // After the cooldown, one of several concurrent commands tries Redis.
+        end_cooldown(&first);
+        let local_keys = keys(&["local"]);
+        let (a, b) = tokio::join!(first.get::<i32>(&local_keys), first.get::<i32>(&local_keys));
+        assert_eq!((a, b, first.metrics.redis_errors.get()), (vec![Some(42)], vec![Some(42)], 2));
+        // Redis restarts empty: local entries remain, and new entries are shared.
         redis.restart();
-        rested(&one);
-        assert_eq!(one.get::<i32>(&keys(&["mine"])).await, [Some(42)]);
-        one.put("again", &43, MINUTE).await;
-        assert_eq!((one.counts.redis_errors.get(), other.counts.redis_errors.get()), (2, 0));
-        rested(&other);
-        assert_eq!(other.get::<i32>(&keys(&["again"])).await, [Some(43)]);
+        end_cooldown(&first);
+        assert_eq!(first.get::<i32>(&keys(&["local"])).await, [Some(42)]);
+        first.put("later", &43, MINUTE).await;
+        assert_eq!((first.metrics.redis_errors.get(), second.metrics.redis_errors.get()), (2, 0));
+        end_cooldown(&second);
+        assert_eq!(second.get::<i32>(&keys(&["later"])).await, [Some(43)]);
     }
 
     #[tokio::test]
     async fn redis_reconnects_after_auth_error() {
         let redis = Redis::start();
         let url = redis.url() + "?pass=hunter2";
-        let cache = Cache::open(Some(&url), "site", Arc::new(SystemClock::new()), Counts::default()).unwrap();
-        // It has none, and turns away who says one.
+        let cache =
+            Cache::open(Some(&url), "site", Arc::new(SystemClock::new()), CacheMetrics::default()).unwrap();
+        // Redis has no password and rejects the authentication.
         cache.put("a", &1, MINUTE).await;
-        assert_eq!(cache.counts.redis_errors.get(), 1);
+        assert_eq!(cache.metrics.redis_errors.get(), 1);
         let mut connection = ConnectionManager::new(Client::open(redis.url()).unwrap()).await.unwrap();
         let set = redis::cmd("CONFIG").arg(&["SET", "requirepass", "hunter2"]).to_owned();
         set.query_async::<()>(&mut connection).await.unwrap();
-        rested(&cache);
+        end_cooldown(&cache);
         cache.put("a", &2, MINUTE).await;
-        assert_eq!(cache.counts.redis_errors.get(), 1);
+        assert_eq!(cache.metrics.redis_errors.get(), 1);
     }
 
     #[tokio::test]
     async fn invalid_redis_url_error_hides_password() {
         for url in ["", "http://:hunter2@host", "redis://:hunter2@[", "host:6379"] {
-            let open =
-                Cache::open(Some(url), "site", Arc::new(ManualClock::starting_at(0)), Counts::default());
-            let problem = open.err().unwrap().to_string();
-            assert!(problem.starts_with("redis: ") && !problem.contains("hunter2"), "{problem}");
+            let clock = Arc::new(ManualClock::starting_at(0));
+            let result = Cache::open(Some(url), "site", clock, CacheMetrics::default());
+            let error = result.err().unwrap().to_string();
+            assert!(error.starts_with("invalid Redis URL; expected "), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
         }
     }
 }

@@ -1,56 +1,65 @@
-//! The hosts the hub knows: by id, by name, and when it last heard from each.
+//! Registry of known hosts: id, name, last seen, poll schedule.
 
 use perfwatch_model::{HostFacts, HostId, HostRef, limits};
 use perfwatch_store::{HostRecord, Store, StoreError};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// A host's present state.
+/// Maximum interval that is derived from the times of two snapshots.
+const MAX_DERIVED_INTERVAL_MS: i64 = 3_600_000;
+/// Time after a snapshot in which a host that another hub deleted stays in the registry.
+const RECENTLY_SEEN_MS: i64 = 60_000;
+
+/// Current state of a host.
 #[derive(Debug, Clone)]
 pub struct Host {
+    /// Stored data of the host.
     pub record: HostRecord,
-    /// Whether the store has the record as it stands here.
+    /// Whether the store contains the current record.
     persisted: bool,
-    /// Time of its newest snapshot, by its own clock.
+    /// Time of the newest snapshot, clock of the host, Unix milliseconds.
     pub last_at_ms: Option<i64>,
-    /// When the hub last took a snapshot of it in, by the hub's clock.
+    /// Time at which the last snapshot was accepted, clock of the hub, Unix milliseconds.
     pub last_seen_ms: Option<i64>,
-    /// Time between its last two ticks.
+    /// Interval of the newest snapshots in milliseconds; 0 if unknown.
     pub interval_ms: u32,
-    /// Where it has no agent: how it is looked at.
+    /// Poll schedule of an agentless host.
     pub poll_schedule: Option<PollSchedule>,
-    /// How far its clock is ahead of the hub's, where its agent tells.
+    /// Offset of the host's clock from the hub's clock in milliseconds, if the agent reports its time.
     pub clock_skew_ms: Option<i64>,
 }
 
-/// When a host was heard last here, and how often it sends.
+/// Time of the last snapshot of a host, and the expected interval.
 #[derive(Debug, Clone, Copy)]
 pub struct Heartbeat {
+    /// Host of the heartbeat.
     pub host: HostId,
+    /// Time at which the last snapshot was accepted, clock of the hub, Unix milliseconds.
     pub last_seen_ms: Option<i64>,
+    /// Expected interval between snapshots in milliseconds; 0 if unknown.
     pub interval_ms: u32,
-    /// It has no agent: it is heard when it is looked at.
+    /// Whether the hub collects the host over SSH.
     pub is_agentless: bool,
 }
 
 impl Host {
-    /// How often it sends: as it does now, or did when it was last heard.
+    /// Expected interval between snapshots in milliseconds; before the first snapshot, the stored interval.
     pub fn interval_ms(&self) -> u32 {
         self.interval_for_ms(self.poll_schedule)
     }
 
-    fn interval_for_ms(&self, planned: Option<PollSchedule>) -> u32 {
-        let own_ms = if self.interval_ms > 0 { self.interval_ms } else { self.record.interval_ms };
-        // Looked at more often while somebody watches, it may be as rare again at any time.
-        planned.map_or(own_ms, |planned| own_ms.max(planned.interval_ms))
+    fn interval_for_ms(&self, schedule: Option<PollSchedule>) -> u32 {
+        let observed_ms = if self.interval_ms > 0 { self.interval_ms } else { self.record.interval_ms };
+        // While on-demand polling runs, the interval is shorter. It can end at any time.
+        schedule.map_or(observed_ms, |schedule| observed_ms.max(schedule.interval_ms))
     }
 
-    /// When it was heard: here, or by whichever hub looked at it.
-    fn last_seen_for_ms(&self, planned: Option<PollSchedule>) -> Option<i64> {
-        self.last_seen_ms.max(planned.and_then(|planned| planned.last_success_ms))
+    /// Time of the last snapshot, also of collections that another hub ran.
+    fn last_seen_for_ms(&self, schedule: Option<PollSchedule>) -> Option<i64> {
+        self.last_seen_ms.max(schedule.and_then(|schedule| schedule.last_success_ms))
     }
 
-    /// As the store has it, not heard yet.
+    /// State of a stored host before its first snapshot.
     fn from_record(record: HostRecord) -> Self {
         Self {
             record,
@@ -64,64 +73,72 @@ impl Host {
     }
 }
 
-/// Why a snapshot's sender is not taken in.
+/// Reason why the host of a snapshot is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostRegistryError {
+    /// Name that a host cannot have.
     #[error("{0}")]
     InvalidName(String),
+    /// New host although the maximum number of hosts is reached.
     #[error("the limit of {} hosts is reached", limits::MAX_HOSTS)]
     LimitReached,
+    /// Failed write of the host.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// How a host that is looked at from here is looked at.
+/// Poll schedule of an agentless host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PollSchedule {
+    /// Whether scheduled collections run.
     pub enabled: bool,
+    /// Interval between scheduled collections in milliseconds.
     pub interval_ms: u32,
-    /// When a look at it last brought something, whichever hub made it; and not before looks were made
-    /// again after a pause.
+    /// Time of the last successful collection by any hub, or of the last resume if that is later, Unix
+    /// milliseconds.
     pub last_success_ms: Option<i64>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct HostRegistryInner {
     hosts: HashMap<HostId, Host>,
     by_name: HashMap<String, HostId>,
-    /// Those without an agent.
+    /// Schedules of all agentless hosts.
     poll_schedules: HashMap<HostId, PollSchedule>,
 }
 
-impl Inner {
+impl HostRegistryInner {
     fn host(&self, id: HostId) -> Option<Host> {
         let host = self.hosts.get(&id)?;
-        let planned = self.poll_schedules.get(&id).copied();
-        Some(Host { poll_schedule: planned, last_seen_ms: host.last_seen_for_ms(planned), ..host.clone() })
+        let schedule = self.poll_schedules.get(&id).copied();
+        Some(Host { poll_schedule: schedule, last_seen_ms: host.last_seen_for_ms(schedule), ..host.clone() })
     }
 
-    /// The name is this host's from now on, and its earlier one nobody's.
+    /// Assigns a name to a host and releases its previous name.
     fn assign_name(&mut self, name: &str, id: HostId) {
-        let before = self.hosts.get(&id).map(|host| host.record.name.clone());
-        if let Some(before) = before.filter(|before| before != name)
-            && self.by_name.get(&before) == Some(&id)
+        let previous = self.hosts.get(&id).map(|host| host.record.name.clone());
+        if let Some(previous) = previous.filter(|previous| previous != name)
+            && self.by_name.get(&previous) == Some(&id)
         {
-            self.by_name.remove(&before);
+            self.by_name.remove(&previous);
         }
         self.by_name.insert(name.to_owned(), id);
     }
 }
 
-/// All hosts.
+/// Known hosts of the installation. The store has their records; last seen and intervals are in memory.
 pub struct HostRegistry {
     store: Arc<dyn Store>,
-    inner: RwLock<Inner>,
+    inner: RwLock<HostRegistryInner>,
 }
 
 impl HostRegistry {
-    /// Reads what the store remembers.
+    /// Opens the registry with the hosts of the store.
+    ///
+    /// # Errors
+    /// Returns the error of the store if the hosts cannot be read.
     pub async fn open(store: Arc<dyn Store>) -> Result<Self, StoreError> {
-        let mut inner = Inner::default();
+        let mut inner = HostRegistryInner::default();
         for record in store.list_hosts().await? {
             inner.by_name.insert(record.name.clone(), record.id);
             inner.hosts.insert(record.id, Host::from_record(record));
@@ -129,15 +146,21 @@ impl HostRegistry {
         Ok(Self { store, inner: RwLock::new(inner) })
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+    fn read(&self) -> RwLockReadGuard<'_, HostRegistryInner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+    fn write(&self) -> RwLockWriteGuard<'_, HostRegistryInner> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The host a snapshot is of, new or known. A sender without an id is known by its name.
+    /// Resolves the host of a snapshot, by its id or otherwise by its name. Registers a new host, and stores
+    /// a changed name or changed facts.
+    ///
+    /// # Errors
+    /// Returns [`HostRegistryError::InvalidName`] for an empty, long or unprintable name,
+    /// [`HostRegistryError::LimitReached`] for a new host above the limit, and
+    /// [`HostRegistryError::Store`] if the host cannot be stored.
     pub async fn resolve(
         &self,
         host: &HostRef,
@@ -145,7 +168,7 @@ impl HostRegistry {
         now_ms: i64,
     ) -> Result<HostId, HostRegistryError> {
         validate_host_name(&host.name)?;
-        let changed = {
+        let changed_record = {
             let mut inner = self.write();
             let id = host.id.or_else(|| inner.by_name.get(&host.name).copied());
             if id.is_none_or(|id| !inner.hosts.contains_key(&id)) && inner.hosts.len() >= limits::MAX_HOSTS {
@@ -162,36 +185,36 @@ impl HostRegistry {
                 interval_ms: 0,
             };
             match inner.hosts.get_mut(&id) {
-                Some(known) => {
-                    let before = known.record.clone();
-                    known.record.name.clone_from(&host.name);
+                Some(existing) => {
+                    let previous = existing.record.clone();
+                    existing.record.name.clone_from(&host.name);
                     if facts.is_some() {
-                        known.record.facts = facts;
+                        existing.record.facts = facts;
                     }
-                    if known.record == before && known.persisted {
+                    if existing.record == previous && existing.persisted {
                         return Ok(id);
                     }
-                    known.persisted = false;
-                    known.record.clone()
+                    existing.persisted = false;
+                    existing.record.clone()
                 }
                 None => {
                     tracing::info!(host.id = %id, host.name = host.name, "host registered");
-                    let new = Host { persisted: false, ..Host::from_record(record.clone()) };
-                    inner.hosts.insert(id, new);
+                    let host = Host { persisted: false, ..Host::from_record(record.clone()) };
+                    inner.hosts.insert(id, host);
                     record
                 }
             }
         };
-        let id = changed.id;
-        self.store.upsert_host(changed.clone()).await?;
+        let id = changed_record.id;
+        self.store.upsert_host(changed_record.clone()).await?;
         if let Some(host) = self.write().hosts.get_mut(&id) {
-            // Unless it changed again meanwhile.
-            host.persisted = host.record == changed;
+            // The record may have changed again during the write.
+            host.persisted = host.record == changed_record;
         }
         Ok(id)
     }
 
-    /// Notes that a snapshot was taken in.
+    /// Records the times of an accepted snapshot. An `interval_ms` of 0 is derived from the snapshots.
     pub fn record_snapshot(
         &self,
         id: HostId,
@@ -203,20 +226,24 @@ impl HostRegistry {
         if let Some(host) = self.write().hosts.get_mut(&id) {
             host.last_seen_ms = Some(now_ms);
             if host.last_at_ms.is_none_or(|last| last <= at_ms) {
-                // Scripts don't say how often they send: as often as they do.
-                let apart_ms = host.last_at_ms.map_or(0, |last| (at_ms - last).clamp(0, 3_600_000));
-                let apart_ms = u32::try_from(apart_ms).unwrap_or_default();
+                // Scripts that send JSON do not report their interval.
+                let elapsed_ms = host.last_at_ms.map_or(0, |last| at_ms - last);
+                let derived_ms = u32::try_from(elapsed_ms.clamp(0, MAX_DERIVED_INTERVAL_MS));
                 host.last_at_ms = Some(at_ms);
-                host.interval_ms = if interval_ms > 0 { interval_ms } else { apart_ms };
+                host.interval_ms = if interval_ms > 0 { interval_ms } else { derived_ms.unwrap_or_default() };
             }
             host.clock_skew_ms = skew_ms.or(host.clock_skew_ms);
         }
     }
 
-    /// What other hubs added and removed; a host that was heard here lately stays.
+    /// Applies the hosts that other hubs added and deleted. A deleted host that recently sent a snapshot to
+    /// this hub stays.
+    ///
+    /// # Errors
+    /// Returns the error of the store if the hosts cannot be read.
     pub async fn refresh(&self, now_ms: i64) -> Result<(), StoreError> {
         let records = self.store.list_hosts().await?;
-        let known: HashSet<HostId> = records.iter().map(|record| record.id).collect();
+        let stored: HashSet<HostId> = records.iter().map(|record| record.id).collect();
         let mut inner = self.write();
         for record in records {
             if !inner.hosts.contains_key(&record.id) {
@@ -224,19 +251,20 @@ impl HostRegistry {
                 inner.hosts.insert(record.id, Host::from_record(record));
             }
         }
-        let lately = |host: &Host| host.last_seen_ms.is_some_and(|seen| now_ms - seen < 60_000);
-        let gone: Vec<HostId> = inner
+        let is_recent =
+            |host: &Host| host.last_seen_ms.is_some_and(|last_seen| now_ms - last_seen < RECENTLY_SEEN_MS);
+        let deleted: Vec<HostId> = inner
             .hosts
             .iter()
-            .filter(|(id, host)| !known.contains(id) && host.persisted && !lately(host))
+            .filter(|(id, host)| !stored.contains(id) && host.persisted && !is_recent(host))
             .map(|(id, _)| *id)
             .collect();
         drop(inner);
-        gone.into_iter().for_each(|id| self.remove(id));
+        deleted.into_iter().for_each(|id| self.remove(id));
         Ok(())
     }
 
-    /// Forgets a host, here; its row goes with the commit of who asks.
+    /// Removes a host from the registry. The caller deletes its row in the store.
     pub fn remove(&self, id: HostId) {
         let mut inner = self.write();
         if let Some(host) = inner.hosts.remove(&id)
@@ -246,40 +274,45 @@ impl HostRegistry {
         }
     }
 
-    /// How those without an agent are looked at; who rests from now on is given back.
-    pub fn replace_poll_schedules(&self, planned: HashMap<HostId, PollSchedule>) -> Vec<HostId> {
+    /// Replaces the poll schedules of all agentless hosts. Returns the hosts whose schedule was disabled by
+    /// the change. Hosts without a schedule that had one before were deleted, possibly by another hub; they
+    /// are removed and do not trigger a no-data alert.
+    pub fn replace_poll_schedules(&self, schedules: HashMap<HostId, PollSchedule>) -> Vec<HostId> {
         let mut inner = self.write();
-        let rests =
-            |all: &HashMap<HostId, PollSchedule>, id: &HostId| all.get(id).is_some_and(|one| !one.enabled);
-        let resting = planned.keys().filter(|id| rests(&planned, id) && !rests(&inner.poll_schedules, id));
-        let resting = resting.copied().collect();
-        // Whoever was one of them and is not has gone, at another hub: not fallen silent.
-        let gone: Vec<HostId> =
-            inner.poll_schedules.keys().filter(|id| !planned.contains_key(id)).copied().collect();
-        inner.poll_schedules = planned;
+        let is_disabled = |schedules: &HashMap<HostId, PollSchedule>, id: &HostId| {
+            schedules.get(id).is_some_and(|schedule| !schedule.enabled)
+        };
+        let disabled = schedules
+            .keys()
+            .filter(|id| is_disabled(&schedules, id) && !is_disabled(&inner.poll_schedules, id))
+            .copied()
+            .collect();
+        let deleted: Vec<HostId> =
+            inner.poll_schedules.keys().filter(|id| !schedules.contains_key(id)).copied().collect();
+        inner.poll_schedules = schedules;
         drop(inner);
-        gone.into_iter().for_each(|id| self.remove(id));
-        resting
+        deleted.into_iter().for_each(|id| self.remove(id));
+        disabled
     }
 
-    /// Whether it is looked at from here.
+    /// Returns whether the hub collects the host over SSH.
     pub fn is_agentless(&self, id: HostId) -> bool {
         self.read().poll_schedules.contains_key(&id)
     }
 
-    /// One host, by id or name.
+    /// Finds a host by its id or name.
     pub fn find(&self, id_or_name: &str) -> Option<Host> {
         let inner = self.read();
         let id = id_or_name.parse().ok().or_else(|| inner.by_name.get(id_or_name).copied())?;
         inner.host(id)
     }
 
-    /// One host, by id.
+    /// State of the host with this id.
     pub fn get(&self, id: HostId) -> Option<Host> {
         self.read().host(id)
     }
 
-    /// All, by name.
+    /// States of all hosts, ordered by name.
     pub fn list(&self) -> Vec<Host> {
         let inner = self.read();
         let mut hosts: Vec<Host> = inner.hosts.keys().filter_map(|id| inner.host(*id)).collect();
@@ -288,44 +321,50 @@ impl HostRegistry {
         hosts
     }
 
-    /// The beat of each that should have one, in no order.
+    /// Heartbeats of the hosts from which snapshots are expected, in no order. Hosts with a disabled poll
+    /// schedule are not included.
     pub fn heartbeats(&self) -> Vec<Heartbeat> {
         let inner = self.read();
-        let beat = |(id, host): (&HostId, &Host)| {
-            let planned = inner.poll_schedules.get(id).copied();
-            let beat = Heartbeat {
+        let heartbeat = |(id, host): (&HostId, &Host)| {
+            let schedule = inner.poll_schedules.get(id).copied();
+            let is_expected = schedule.is_none_or(|schedule| schedule.enabled);
+            is_expected.then(|| Heartbeat {
                 host: *id,
-                last_seen_ms: host.last_seen_for_ms(planned),
-                interval_ms: host.interval_for_ms(planned),
-                is_agentless: planned.is_some(),
-            };
-            planned.is_none_or(|planned| planned.enabled).then_some(beat)
+                last_seen_ms: host.last_seen_for_ms(schedule),
+                interval_ms: host.interval_for_ms(schedule),
+                is_agentless: schedule.is_some(),
+            })
         };
-        inner.hosts.iter().filter_map(beat).collect()
+        inner.hosts.iter().filter_map(heartbeat).collect()
     }
 
-    /// How many.
-    pub fn len(&self) -> usize {
+    /// Number of known hosts.
+    pub fn count(&self) -> usize {
         self.read().hosts.len()
     }
 
+    /// Returns whether the facts of the host are known.
     pub fn has_facts(&self, id: HostId) -> bool {
         self.read().hosts.get(&id).is_some_and(|host| host.record.facts.is_some())
     }
 
+    /// Name of the host, or an empty text if the host is unknown.
     pub fn name(&self, id: HostId) -> String {
         self.read().hosts.get(&id).map(|host| host.record.name.clone()).unwrap_or_default()
     }
 }
 
-/// Whether a host can be called so.
+/// Checks the length and the characters of a host name.
+///
+/// # Errors
+/// Returns [`HostRegistryError::InvalidName`] if the name is empty, too long, or has control characters.
 pub fn validate_host_name(name: &str) -> Result<(), HostRegistryError> {
-    let bad = |why: String| Err(HostRegistryError::InvalidName(why));
+    let invalid = |message: String| Err(HostRegistryError::InvalidName(message));
     if name.is_empty() || name.len() > limits::MAX_HOST_NAME_BYTES {
-        return bad(format!("host name must have 1 to {} bytes", limits::MAX_HOST_NAME_BYTES));
+        return invalid(format!("host name must have 1 to {} bytes", limits::MAX_HOST_NAME_BYTES));
     }
     if name.contains(char::is_control) {
-        return bad("a host's name has no control characters".to_owned());
+        return invalid("host name must not contain control characters".to_owned());
     }
     Ok(())
 }
@@ -338,11 +377,11 @@ mod tests {
 
     const MINUTE: u32 = 60_000;
 
-    async fn known(fleet: &HostRegistry, names: &[&str]) -> Vec<HostId> {
+    async fn register(registry: &HostRegistry, names: &[&str]) -> Vec<HostId> {
         let mut ids = Vec::new();
         for name in names {
             let host = HostRef { id: None, name: (*name).to_owned() };
-            ids.push(fleet.resolve(&host, None, 1_000).await.unwrap());
+            ids.push(registry.resolve(&host, None, 1_000).await.unwrap());
         }
         ids
     }
@@ -352,26 +391,29 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let options = SqliteOptions { folder: folder.path().to_owned(), budget_bytes: 64 << 20 };
         let store = SqliteStore::open(&options, Arc::new(ManualClock::starting_at(0))).unwrap();
-        let fleet = HostRegistry::open(Arc::new(store)).await.unwrap();
-        let ids = known(&fleet, &["sends", "rare", "rests", "removed"]).await;
-        let planned =
-            |enabled, heard_ms| PollSchedule { enabled, interval_ms: 15 * MINUTE, last_success_ms: heard_ms };
-        let all =
-            [(ids[1], planned(true, None)), (ids[2], planned(false, None)), (ids[3], planned(true, None))];
-        assert_eq!(fleet.replace_poll_schedules(all.into()), [ids[2]]);
-        // Watched a while ago, every five seconds: it may be as rare again.
+        let registry = HostRegistry::open(Arc::new(store)).await.unwrap();
+        let ids = register(&registry, &["agent", "polled", "paused", "deleted"]).await;
+        let schedule =
+            |enabled, last_success_ms| PollSchedule { enabled, interval_ms: 15 * MINUTE, last_success_ms };
+        let schedules =
+            [(ids[1], schedule(true, None)), (ids[2], schedule(false, None)), (ids[3], schedule(true, None))];
+        assert_eq!(registry.replace_poll_schedules(schedules.into()), [ids[2]]);
+        // After on-demand polling every five seconds, the interval of the schedule is expected.
         for id in &ids {
-            fleet.record_snapshot(*id, 5_000, 5_000, 5_000, None);
+            registry.record_snapshot(*id, 5_000, 5_000, 5_000, None);
         }
-        let beat = |id: HostId| fleet.heartbeats().into_iter().find(|beat| beat.host == id);
-        assert_eq!(beat(ids[0]).map(|beat| (beat.interval_ms, beat.is_agentless)), Some((5_000, false)));
-        assert_eq!(beat(ids[1]).map(|beat| (beat.interval_ms, beat.is_agentless)), Some((15 * MINUTE, true)));
-        assert!(beat(ids[2]).is_none(), "nobody waits for one that rests");
-        // Another hub looked at it; and what another hub removed is gone here, not silent.
-        let all = [(ids[1], planned(true, Some(60_000))), (ids[2], planned(false, None))];
-        assert_eq!(fleet.replace_poll_schedules(all.into()), []);
-        assert_eq!(beat(ids[1]).and_then(|beat| beat.last_seen_ms), Some(60_000));
-        assert_eq!(fleet.get(ids[1]).and_then(|host| host.last_seen_ms), Some(60_000));
-        assert!(fleet.get(ids[3]).is_none() && beat(ids[3]).is_none() && fleet.find("removed").is_none());
+        let heartbeat = |id: HostId| registry.heartbeats().into_iter().find(|heartbeat| heartbeat.host == id);
+        let expected =
+            |id: HostId| heartbeat(id).map(|heartbeat| (heartbeat.interval_ms, heartbeat.is_agentless));
+        assert_eq!(expected(ids[0]), Some((5_000, false)));
+        assert_eq!(expected(ids[1]), Some((15 * MINUTE, true)));
+        assert!(heartbeat(ids[2]).is_none(), "no snapshots are expected from a paused host");
+        // Another hub collected a host and deleted a host. The deleted host is removed here.
+        let schedules = [(ids[1], schedule(true, Some(60_000))), (ids[2], schedule(false, None))];
+        assert_eq!(registry.replace_poll_schedules(schedules.into()), []);
+        assert_eq!(heartbeat(ids[1]).and_then(|heartbeat| heartbeat.last_seen_ms), Some(60_000));
+        assert_eq!(registry.get(ids[1]).and_then(|host| host.last_seen_ms), Some(60_000));
+        assert!(registry.get(ids[3]).is_none() && heartbeat(ids[3]).is_none());
+        assert!(registry.find("deleted").is_none());
     }
 }

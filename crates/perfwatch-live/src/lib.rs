@@ -1,7 +1,10 @@
-//! Who watches: the last five minutes of every host, and a bounded bus of what was just
-//! accepted. Publishing never waits; a reader that is too slow is told `lagged`.
+//! Recent window and broadcast of accepted snapshots; publishing never blocks.
+//!
+//! Clients that read too slowly lose snapshots of the bounded broadcast; they receive `lagged` and the newest
+//! state. The crate also contains the host registry and the cache.
 
 pub mod cache;
+mod encoding;
 pub mod host_registry;
 pub mod message;
 mod published;
@@ -22,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use viewers::ViewerCounts;
 
-/// The live room.
+/// Fan-out of accepted snapshots to live clients.
 pub struct LiveFeed {
     window: RecentWindow,
     broadcast: broadcast::Sender<Arc<PublishedSnapshot>>,
@@ -30,8 +33,8 @@ pub struct LiveFeed {
     viewers: ViewerCounts,
 }
 
-impl LiveFeed {
-    pub fn new() -> Self {
+impl Default for LiveFeed {
+    fn default() -> Self {
         Self {
             window: RecentWindow::default(),
             broadcast: broadcast::Sender::new(limits::BROADCAST_CAPACITY),
@@ -39,30 +42,37 @@ impl LiveFeed {
             viewers: ViewerCounts::default(),
         }
     }
+}
 
-    /// Shows an accepted snapshot to everyone who watches.
-    pub fn publish(&self, accepted: Arc<PublishedSnapshot>, now_ms: i64) {
-        self.window.insert(accepted.clone(), now_ms);
-        // No watcher is no error.
-        let _ = self.broadcast.send(accepted);
+impl LiveFeed {
+    /// Creates a feed without snapshots and clients.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// Puts back what was taken in before this hub started; nobody is told again.
+    /// Adds an accepted snapshot to the recent window and sends it to all clients.
+    pub fn publish(&self, published: Arc<PublishedSnapshot>, now_ms: i64) {
+        self.window.insert(published.clone(), now_ms);
+        // The only error is a broadcast without receivers.
+        let _ = self.broadcast.send(published);
+    }
+
+    /// Adds a snapshot that was accepted before this hub started to the recent window, without a broadcast.
     pub fn restore(&self, host: HostId, name: &Arc<str>, row: Arc<Snapshot>, now_ms: i64) {
         self.window.insert(Arc::new(PublishedSnapshot::new(host, name.clone(), row, Duration::ZERO)), now_ms);
     }
 
-    /// The host's snapshots of the last five minutes, oldest first.
+    /// Snapshots of the host in the recent window, oldest first.
     pub fn recent(&self, host: HostId, now_ms: i64) -> Vec<Arc<PublishedSnapshot>> {
         self.window.recent(host, now_ms)
     }
 
-    /// Hosts that somebody has a page open on.
+    /// Hosts whose page is open.
     pub fn viewed_hosts(&self) -> Vec<HostId> {
         self.viewers.hosts()
     }
 
-    /// Whether this is one of them.
+    /// Returns whether the page of the host is open.
     pub fn has_viewers(&self, host: HostId) -> bool {
         self.viewers.contains(host)
     }
@@ -72,7 +82,7 @@ impl LiveFeed {
         self.broadcast.receiver_count()
     }
 
-    /// Receiver of all snapshots published from now on.
+    /// Receiver of all snapshots that are published from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<PublishedSnapshot>> {
         self.broadcast.subscribe()
     }
@@ -82,22 +92,22 @@ impl LiveFeed {
         self.window.latest_per_host()
     }
 
-    /// Selection shared by all subscriptions for the same series.
+    /// Selections that subscriptions for the same series share.
     pub fn selections(&self) -> &Selections {
         &self.selections
     }
 
-    /// Pages that are open on one host.
+    /// Viewer counts of all hosts.
     pub fn viewers(&self) -> &ViewerCounts {
         &self.viewers
     }
 
-    /// Forgets a host.
+    /// Removes a host from the recent window.
     pub fn remove(&self, host: HostId) {
         self.window.remove(host);
     }
 
-    /// Forgets what is older than five minutes.
+    /// Removes snapshots that are older than the recent window, and unused selections.
     pub fn prune(&self, now_ms: i64) {
         self.window.prune(now_ms);
         self.selections.prune();

@@ -1,70 +1,64 @@
-//! What is said over the WebSocket. `docs/WEBSOCKET.md` tells it in full.
+//! Messages of the WebSocket `/api/ws/metrics`, described in `docs/WEBSOCKET.md`.
 //!
-//! The hub's messages, apart from whole snapshots, carry `type`: `backfill`, `columns`, `tick`,
-//! `incident_counts`, `lagged`, `error`. Values are integers scaled by the column's decimals; a missing
-//! value is null. Times are milliseconds since 1970.
+//! Messages of the hub, except full snapshots, carry `type`: `backfill`, `columns`, `tick`,
+//! `incident_counts`, `lagged`, `pong`, `error`. Values are integers scaled by the column's decimals; a
+//! missing value is null. Times are Unix milliseconds.
 
-use super::PublishedSnapshot;
+use super::encoding::{push_processes, push_values};
+use super::published::PublishedSnapshot;
 use super::selection::Selection;
-use perfwatch_model::{HostId, MISSING, ProcessRow, json};
+use perfwatch_model::{HostId, MISSING};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// About the most in one message: more is split, so that a slow line shows the first part soon.
+/// Target size of a message. Longer messages are split, so that a slow connection shows the first part
+/// early.
 const TARGET_MESSAGE_BYTES: usize = 512 << 10;
 
-/// What a client may say over `WS /api/ws/metrics`: one of these.
+/// Message of a client over `WS /api/ws/metrics`. Exactly one member is set.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClientMessage {
+    /// Starts a subscription, or replaces the subscription with the same id.
     pub subscribe: Option<SubscribeRequest>,
+    /// Ends the subscription with this id.
     pub unsubscribe: Option<u32>,
-    /// Answered by `pong`: pages can't see the protocol's own pings.
+    /// Number that the `pong` returns. Browsers do not expose protocol pings.
     pub ping: Option<u32>,
-    /// Tells how many incidents are open, now and whenever alerts change.
+    /// Requests `incident_counts`, immediately and on each change of incidents.
     pub incident_counts: Option<bool>,
 }
 
-/// A wish. Another one with the same id takes its place.
+/// Subscription to series of some hosts.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SubscribeRequest {
-    /// The client's own number for it, given back with each message.
+    /// Number chosen by the client, returned in each message of the subscription.
     #[serde(default)]
     pub id: u32,
-    /// Ids or names; none means all hosts.
+    /// Ids or names of hosts; empty for all hosts.
     #[serde(default)]
     pub hosts: Vec<String>,
-    /// Names, or groups as `cpu.*`; none means all metrics.
+    /// Names of metrics, or groups such as `cpu.*`; empty for all metrics.
     #[serde(default)]
     pub metrics: Vec<String>,
+    /// Whether to send the top processes.
     #[serde(default)]
     pub processes: bool,
-    /// Seconds of the past to send first, at most 300.
+    /// Seconds of history to send first, at most 300.
     #[serde(default)]
     pub backfill_s: u32,
-    /// Host id → time: back-fill only what is newer.
+    /// Host id → time in Unix milliseconds: limits the backfill to newer snapshots.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = HashMap<String, i64>))]
     pub since: HashMap<HostId, i64>,
 }
 
-fn push_value(out: &mut String, value: i64) {
-    // Writing to a String can't fail.
-    let _ = if value == MISSING { write!(out, "null") } else { write!(out, "{value}") };
-}
-
-fn push_processes(out: &mut String, rows: &[ProcessRow]) {
-    let rows: Vec<_> = rows.iter().map(json::process_json).collect();
-    let _ =
-        write!(out, ",\"processes\":{}", serde_json::to_string(&rows).unwrap_or_else(|_| "[]".to_owned()));
-}
-
-/// How many incidents are open: info, warning, critical.
+/// Number of open incidents by severity: info, warning, critical.
 pub fn incident_counts(revision: u64, [info, warning, critical]: [usize; 3]) -> String {
     format!(
         "{{\"type\":\"incident_counts\",\"revision\":{revision},\
@@ -72,44 +66,11 @@ pub fn incident_counts(revision: u64, [info, warning, critical]: [usize; 3]) -> 
     )
 }
 
-/// One host in a `tick`.
-pub fn tick_entry(accepted: &PublishedSnapshot, selection: &Selection) -> String {
-    let snapshot = &accepted.snapshot;
-    let picked = selection.project(&snapshot.shape);
-    let mut out = String::with_capacity(64 + picked.indices.len() * 6);
-    let _ = write!(
-        out,
-        "{{\"host\":\"{}\",\"shape\":\"{}\",\"t\":{},\"seq\":{},\"interval_ms\":{},\"v\":[",
-        accepted.host,
-        snapshot.shape.id(),
-        snapshot.at_ms,
-        snapshot.seq,
-        snapshot.interval_ms
-    );
-    for (at, &index) in picked.indices.iter().enumerate() {
-        if at > 0 {
-            out.push(',');
-        }
-        push_value(&mut out, snapshot.values.get(index).copied().unwrap_or(MISSING));
-    }
-    out.push(']');
-    if selection.processes {
-        push_processes(&mut out, &snapshot.processes);
-    }
-    if !snapshot.errors.is_empty() {
-        let errors: HashMap<_, _> = snapshot.errors.iter().map(|e| (&e.collector, &e.message)).collect();
-        let _ =
-            write!(out, ",\"errors\":{}", serde_json::to_string(&errors).unwrap_or_else(|_| "{}".to_owned()));
-    }
-    out.push('}');
-    out
-}
-
-/// The message around entries.
+/// Message that contains the tick entries of several hosts.
 pub fn tick<'a>(id: u32, entries: impl Iterator<Item = &'a str>) -> String {
     let mut out = format!("{{\"type\":\"tick\",\"id\":{id},\"hosts\":[");
-    for (at, entry) in entries.enumerate() {
-        if at > 0 {
+    for (index, entry) in entries.enumerate() {
+        if index > 0 {
             out.push(',');
         }
         out.push_str(entry);
@@ -118,61 +79,55 @@ pub fn tick<'a>(id: u32, entries: impl Iterator<Item = &'a str>) -> String {
     out
 }
 
-/// What the columns of a shape are, before the first tick that has it.
-pub fn columns(id: u32, accepted: &PublishedSnapshot, selection: &Selection) -> String {
-    let shape = &accepted.snapshot.shape;
-    let picked = selection.project(shape);
+/// Columns of a shape, sent before the first tick that has the shape.
+pub fn columns(id: u32, published: &PublishedSnapshot, selection: &Selection) -> String {
+    let shape = &published.snapshot.shape;
+    let selected = selection.project(shape);
     format!(
         "{{\"type\":\"columns\",\"id\":{id},\"host\":\"{}\",\"shape\":\"{}\",\"columns\":{}}}",
-        accepted.host,
+        published.host,
         shape.id(),
-        picked.columns
+        selected.columns
     )
 }
 
-/// The past of one host in columns; where its shape changed, one entry a shape.
-pub fn backfill_entries(past: &[Arc<PublishedSnapshot>], selection: &Selection) -> Vec<String> {
+/// Backfill of one host by column. A change of the shape starts a new entry.
+pub fn backfill_entries(snapshots: &[Arc<PublishedSnapshot>], selection: &Selection) -> Vec<String> {
     let same_shape = |a: &Arc<PublishedSnapshot>, b: &Arc<PublishedSnapshot>| {
         a.snapshot.shape.id() == b.snapshot.shape.id()
     };
-    let rows = |run: &[Arc<PublishedSnapshot>]| {
+    let max_rows = |snapshots: &[Arc<PublishedSnapshot>]| {
         // A value takes about six characters.
-        let columns = selection.project(&run[0].snapshot.shape).indices.len();
+        let columns = selection.project(&snapshots[0].snapshot.shape).indices.len();
         (TARGET_MESSAGE_BYTES / (6 * columns + 16)).max(1)
     };
-    let runs = past.chunk_by(same_shape);
-    runs.flat_map(|run| run.chunks(rows(run))).map(|run| backfill_entry(run, selection)).collect()
+    let runs = snapshots.chunk_by(same_shape);
+    let chunks = runs.flat_map(|run| run.chunks(max_rows(run)));
+    chunks.map(|chunk| backfill_entry(chunk, selection)).collect()
 }
 
-fn backfill_entry(run: &[Arc<PublishedSnapshot>], selection: &Selection) -> String {
-    let (first, last) = (&run[0], &run[run.len() - 1]);
-    let picked = selection.project(&first.snapshot.shape);
-    let mut out = String::with_capacity(64 + run.len() * picked.indices.len() * 5);
-    let list = |out: &mut String, values: &mut dyn Iterator<Item = i64>| {
-        out.push('[');
-        for (at, value) in values.enumerate() {
-            if at > 0 {
-                out.push(',');
-            }
-            push_value(out, value);
-        }
-        out.push(']');
-    };
+fn backfill_entry(snapshots: &[Arc<PublishedSnapshot>], selection: &Selection) -> String {
+    let (first, last) = (&snapshots[0], &snapshots[snapshots.len() - 1]);
+    let selected = selection.project(&first.snapshot.shape);
+    let mut out = String::with_capacity(64 + snapshots.len() * selected.indices.len() * 5);
     let _ = write!(
         out,
         "{{\"host\":\"{}\",\"shape\":\"{}\",\"interval_ms\":{},\"columns\":{},\"t\":",
         first.host,
         first.snapshot.shape.id(),
         last.snapshot.interval_ms,
-        picked.columns
+        selected.columns
     );
-    list(&mut out, &mut run.iter().map(|accepted| accepted.snapshot.at_ms));
+    push_values(&mut out, snapshots.iter().map(|published| published.snapshot.at_ms));
     out.push_str(",\"v\":[");
-    for (at, &index) in picked.indices.iter().enumerate() {
-        if at > 0 {
+    for (position, &index) in selected.indices.iter().enumerate() {
+        if position > 0 {
             out.push(',');
         }
-        list(&mut out, &mut run.iter().map(|a| a.snapshot.values.get(index).copied().unwrap_or(MISSING)));
+        let value = |published: &Arc<PublishedSnapshot>| {
+            published.snapshot.values.get(index).copied().unwrap_or(MISSING)
+        };
+        push_values(&mut out, snapshots.iter().map(value));
     }
     out.push(']');
     if selection.processes {
@@ -182,7 +137,7 @@ fn backfill_entry(run: &[Arc<PublishedSnapshot>], selection: &Selection) -> Stri
     out
 }
 
-/// The messages around back-fill: one at least, so that a client knows when it has all.
+/// Backfill messages. Without entries there is still one message, which completes the backfill.
 pub fn backfill(id: u32, entries: &[String]) -> Vec<String> {
     let message = |entries: &[String]| {
         format!("{{\"type\":\"backfill\",\"id\":{id},\"hosts\":[{}]}}", entries.join(","))
@@ -193,33 +148,34 @@ pub fn backfill(id: u32, entries: &[String]) -> Vec<String> {
     chunk_by_size(entries, String::len).map(message).collect()
 }
 
-/// Neighbours together as long as they stay within a message's size.
+/// Splits entries into chunks of about the target message size, at least one entry each, in order.
 pub fn chunk_by_size<T>(entries: &[T], size: fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
-    let mut rest = entries;
+    let mut remaining = entries;
     std::iter::from_fn(move || {
         let mut sum = 0;
-        let fit = rest.iter().take_while(|entry| {
+        let fitting = remaining.iter().take_while(|entry| {
             sum += size(entry);
             sum <= TARGET_MESSAGE_BYTES
         });
-        let count = fit.count().max(1).min(rest.len());
-        let (bite, left) = rest.split_at(count);
-        rest = left;
-        (!bite.is_empty()).then_some(bite)
+        let count = fitting.count().max(1).min(remaining.len());
+        let (chunk, tail) = remaining.split_at(count);
+        remaining = tail;
+        (!chunk.is_empty()).then_some(chunk)
     })
 }
 
-/// The reader was too slow; what it missed is in the back-fill of a new subscription.
+/// Notice to a slow client, with the number of snapshots that were not sent. A new subscription backfills
+/// them.
 pub fn lagged(dropped: u64) -> String {
     format!("{{\"type\":\"lagged\",\"dropped\":{dropped}}}")
 }
 
-/// The connection works.
+/// Response to a `ping`, with its number.
 pub fn pong(number: u32) -> String {
     format!("{{\"type\":\"pong\",\"ping\":{number}}}")
 }
 
-/// The client said something that can't be.
+/// Response to an invalid client message.
 pub fn error(code: &str, message: &str) -> String {
     serde_json::json!({ "type": "error", "error": { "code": code, "message": message } }).to_string()
 }
@@ -231,10 +187,11 @@ mod tests {
     #[test]
     fn chunks_keep_order_and_size() {
         let sizes = [1, TARGET_MESSAGE_BYTES, 5, TARGET_MESSAGE_BYTES - 5, 1, TARGET_MESSAGE_BYTES * 2, 1];
-        let bites: Vec<&[usize]> = chunk_by_size(&sizes, |&size| size).collect();
-        assert_eq!(bites.concat(), sizes);
-        let fits = |bite: &&[usize]| bite.len() == 1 || bite.iter().sum::<usize>() <= TARGET_MESSAGE_BYTES;
-        assert!(bites.iter().all(fits), "{bites:?}");
+        let chunks: Vec<&[usize]> = chunk_by_size(&sizes, |&size| size).collect();
+        assert_eq!(chunks.concat(), sizes);
+        let is_bounded =
+            |chunk: &&[usize]| chunk.len() == 1 || chunk.iter().sum::<usize>() <= TARGET_MESSAGE_BYTES;
+        assert!(chunks.iter().all(is_bounded), "{chunks:?}");
         assert_eq!(backfill(3, &[]), ["{\"type\":\"backfill\",\"id\":3,\"hosts\":[]}"]);
     }
 }

@@ -1,24 +1,29 @@
-//! One accepted snapshot on its way to many readers: each form of it is encoded once.
+//! A published snapshot; each encoding is computed once.
 
-use super::message;
+use super::encoding;
 use super::selection::Selection;
 use bytes::Bytes;
 use perfwatch_model::{HostId, HostRef, Snapshot, json};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// A snapshot with its host, its time of acceptance and its encodings.
+/// Accepted snapshot with its host, time of acceptance and encodings.
 pub struct PublishedSnapshot {
+    /// Host of the snapshot.
     pub host: HostId,
+    /// Name of the host at the time of acceptance.
     pub name: Arc<str>,
+    /// Snapshot in decoded form.
     pub snapshot: Arc<Snapshot>,
-    /// Hub's monotonic clock.
+    /// Time of acceptance, monotonic clock of the hub.
     pub accepted_at: Duration,
     full_json: OnceLock<Bytes>,
+    /// Tick entries by selection id.
     selection_json: Mutex<Vec<(u64, Arc<str>)>>,
 }
 
 impl PublishedSnapshot {
+    /// Creates a published snapshot without encodings.
     pub fn new(host: HostId, name: Arc<str>, snapshot: Arc<Snapshot>, accepted_at: Duration) -> Self {
         Self {
             host,
@@ -30,12 +35,12 @@ impl PublishedSnapshot {
         }
     }
 
-    /// The same without encodings, to be kept for longer.
+    /// Copy without encodings, which takes less memory.
     pub fn without_encodings(&self) -> Self {
         Self::new(self.host, self.name.clone(), self.snapshot.clone(), self.accepted_at)
     }
 
-    /// The whole snapshot as JSON.
+    /// Encodes the full snapshot as JSON, without caching the text.
     pub fn to_json(&self) -> String {
         let host = HostRef { id: Some(self.host), name: self.name.to_string() };
         let mut text = String::with_capacity(6 << 10);
@@ -43,19 +48,19 @@ impl PublishedSnapshot {
         text
     }
 
-    /// The same for many readers.
+    /// Full snapshot as JSON, encoded once for all clients.
     pub fn full_json(&self) -> &Bytes {
         self.full_json.get_or_init(|| self.to_json().into())
     }
 
-    /// What a selection asks of it, as the entry of a `tick` message.
+    /// Entry of a `tick` for a selection, encoded once for all its subscriptions.
     pub fn selection_json(&self, selection: &Selection) -> Arc<str> {
-        let mut parts = self.selection_json.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, part)) = parts.iter().find(|(id, _)| *id == selection.id) {
-            return part.clone();
+        let mut entries = self.selection_json.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, entry)) = entries.iter().find(|(id, _)| *id == selection.id) {
+            return entry.clone();
         }
-        let part: Arc<str> = message::tick_entry(self, selection).into();
-        parts.push((selection.id, part.clone()));
-        part
+        let entry: Arc<str> = encoding::tick_entry(self.host, &self.snapshot, selection).into();
+        entries.push((selection.id, entry.clone()));
+        entry
     }
 }

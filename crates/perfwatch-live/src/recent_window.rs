@@ -1,66 +1,69 @@
-//! The last five minutes of every host, by time, in memory.
+//! Snapshots of the last five minutes of every host, ordered by time, in memory.
 
-use super::PublishedSnapshot;
+use super::published::PublishedSnapshot;
 use perfwatch_model::{HostId, limits};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 
 #[derive(Default)]
-pub struct RecentWindow {
+pub(crate) struct RecentWindow {
     hosts: RwLock<HashMap<HostId, VecDeque<Arc<PublishedSnapshot>>>>,
 }
 
 impl RecentWindow {
-    /// Puts a snapshot in its place; back-filled ones too, as long as they are recent.
-    pub fn insert(&self, accepted: Arc<PublishedSnapshot>, now_ms: i64) {
-        let oldest = now_ms - limits::RECENT_WINDOW_MS;
-        if accepted.snapshot.at_ms < oldest {
+    /// Inserts a snapshot by its time. Snapshots of a backfill are inserted if they are recent enough.
+    pub(crate) fn insert(&self, published: Arc<PublishedSnapshot>, now_ms: i64) {
+        let min_ms = now_ms - limits::RECENT_WINDOW_MS;
+        let at_ms = published.snapshot.at_ms;
+        if at_ms < min_ms {
             return;
         }
         let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
-        let host = hosts.entry(accepted.host).or_default();
-        let at = host.partition_point(|other| other.snapshot.at_ms <= accepted.snapshot.at_ms);
-        // Only the newest is sent again as it is: what the others were encoded as may go.
-        if at < host.len() {
-            host.insert(at, Arc::new(accepted.without_encodings()));
+        let window = hosts.entry(published.host).or_default();
+        let index = window.partition_point(|existing| existing.snapshot.at_ms <= at_ms);
+        // Only the newest snapshot is sent again in the same form; the other encodings are dropped.
+        if index < window.len() {
+            window.insert(index, Arc::new(published.without_encodings()));
         } else {
-            if let Some(newest) = host.back_mut() {
+            if let Some(newest) = window.back_mut() {
                 *newest = Arc::new(newest.without_encodings());
             }
-            host.push_back(accepted);
+            window.push_back(published);
         }
-        while host.len() > limits::MAX_RECENT_SNAPSHOTS
-            || host.front().is_some_and(|first| first.snapshot.at_ms < oldest)
+        while window.len() > limits::MAX_RECENT_SNAPSHOTS
+            || window.front().is_some_and(|oldest| oldest.snapshot.at_ms < min_ms)
         {
-            host.pop_front();
+            window.pop_front();
         }
     }
 
-    pub fn recent(&self, host: HostId, now_ms: i64) -> Vec<Arc<PublishedSnapshot>> {
-        let oldest = now_ms - limits::RECENT_WINDOW_MS;
+    /// Snapshots of a host in the window that ends at `now_ms`, oldest first.
+    pub(crate) fn recent(&self, host: HostId, now_ms: i64) -> Vec<Arc<PublishedSnapshot>> {
+        let min_ms = now_ms - limits::RECENT_WINDOW_MS;
         let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
-        let of_host = hosts.get(&host).into_iter().flatten();
-        of_host.filter(|accepted| accepted.snapshot.at_ms >= oldest).cloned().collect()
+        let window = hosts.get(&host).into_iter().flatten();
+        window.filter(|published| published.snapshot.at_ms >= min_ms).cloned().collect()
     }
 
-    /// The newest of each host.
-    pub fn latest_per_host(&self) -> Vec<Arc<PublishedSnapshot>> {
+    /// Newest snapshot of each host.
+    pub(crate) fn latest_per_host(&self) -> Vec<Arc<PublishedSnapshot>> {
         let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
-        hosts.values().filter_map(|host| host.back().cloned()).collect()
+        hosts.values().filter_map(|window| window.back().cloned()).collect()
     }
 
-    pub fn remove(&self, host: HostId) {
+    pub(crate) fn remove(&self, host: HostId) {
         self.hosts.write().unwrap_or_else(PoisonError::into_inner).remove(&host);
     }
 
-    pub fn prune(&self, now_ms: i64) {
-        let oldest = now_ms - limits::RECENT_WINDOW_MS;
+    /// Removes snapshots that are older than the window, and hosts without snapshots.
+    pub(crate) fn prune(&self, now_ms: i64) {
+        let min_ms = now_ms - limits::RECENT_WINDOW_MS;
         let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
-        hosts.retain(|_, host| {
-            while host.front().is_some_and(|first| first.snapshot.at_ms < oldest) {
-                host.pop_front();
+        hosts.retain(|_, window| {
+            while window.front().is_some_and(|oldest| oldest.snapshot.at_ms < min_ms) {
+                window.pop_front();
             }
-            !host.is_empty()
+            !window.is_empty()
         });
     }
 }
@@ -73,7 +76,7 @@ mod tests {
 
     const NOW: i64 = 1_763_720_000_000;
 
-    fn at(host: HostId, at_ms: i64) -> Arc<PublishedSnapshot> {
+    fn published(host: HostId, at_ms: i64) -> Arc<PublishedSnapshot> {
         let snapshot = Snapshot {
             boot: BootId::default(),
             seq: 0,
@@ -92,7 +95,7 @@ mod tests {
     fn backfill_is_sorted_and_old_snapshots_expire() {
         let (window, host) = (RecentWindow::default(), HostId::generate());
         for offset in [-10_000, -2_000, -6_000, -300_001, -4_000] {
-            window.insert(at(host, NOW + offset), NOW);
+            window.insert(published(host, NOW + offset), NOW);
         }
         let times =
             |now: i64| window.recent(host, now).iter().map(|a| a.snapshot.at_ms - NOW).collect::<Vec<_>>();
@@ -108,7 +111,7 @@ mod tests {
     fn recent_window_is_bounded() {
         let (window, host) = (RecentWindow::default(), HostId::generate());
         for n in 0..limits::MAX_RECENT_SNAPSHOTS as i64 + 50 {
-            window.insert(at(host, NOW + n), NOW);
+            window.insert(published(host, NOW + n), NOW);
         }
         assert_eq!(window.recent(host, NOW).len(), limits::MAX_RECENT_SNAPSHOTS);
     }

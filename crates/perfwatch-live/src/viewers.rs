@@ -1,29 +1,34 @@
-//! Which hosts somebody watches on their own: a page that is open on one, not a list of all.
+//! Number of viewers per host.
+//!
+//! A viewer is a page that is open on one host; a list of hosts is none.
 
 use perfwatch_model::HostId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// How many watch each.
+/// Number of viewers of each viewed host. Clones share the counts.
 #[derive(Clone, Default)]
 pub struct ViewerCounts(Arc<Mutex<HashMap<HostId, usize>>>);
 
-/// One who watches, until it is dropped.
+/// Viewer of a host, counted until it is dropped.
 pub struct ViewerGuard {
-    watching: ViewerCounts,
+    counts: ViewerCounts,
     host: HostId,
 }
 
 impl ViewerCounts {
+    /// Adds a viewer of a host.
     pub fn add(&self, host: HostId) -> ViewerGuard {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(host).or_default() += 1;
-        ViewerGuard { watching: self.clone(), host }
+        ViewerGuard { counts: self.clone(), host }
     }
 
+    /// Hosts that have viewers, in no order.
     pub fn hosts(&self) -> Vec<HostId> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
+    /// Returns whether a host has viewers.
     pub fn contains(&self, host: HostId) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&host)
     }
@@ -31,11 +36,11 @@ impl ViewerCounts {
 
 impl Drop for ViewerGuard {
     fn drop(&mut self) {
-        let mut all = self.watching.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = all.get_mut(&self.host) {
+        let mut counts = self.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.host) {
             *count -= 1;
             if *count == 0 {
-                all.remove(&self.host);
+                counts.remove(&self.host);
             }
         }
     }
@@ -47,11 +52,11 @@ mod tests {
 
     #[test]
     fn host_has_viewers_until_the_last_leaves() {
-        let (watching, host) = (ViewerCounts::default(), HostId::generate());
-        let (one, other) = (watching.add(host), watching.add(host));
-        drop(one);
-        assert!(watching.contains(host) && watching.hosts() == [host]);
-        drop(other);
-        assert!(!watching.contains(host) && watching.hosts().is_empty());
+        let (counts, host) = (ViewerCounts::default(), HostId::generate());
+        let (first, second) = (counts.add(host), counts.add(host));
+        drop(first);
+        assert!(counts.contains(host) && counts.hosts() == [host]);
+        drop(second);
+        assert!(!counts.contains(host) && counts.hosts().is_empty());
     }
 }

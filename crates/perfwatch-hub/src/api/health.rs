@@ -39,5 +39,5 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
 )]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], app.metrics.render(app.hosts.len()))
+    ([(header::CONTENT_TYPE, content_type)], app.metrics.render(app.hosts.count()))
 }

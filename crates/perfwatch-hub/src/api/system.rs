@@ -68,7 +68,7 @@ pub(crate) async fn system(State(app): State<Arc<App>>) -> Json<SystemResponse> 
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: app.clock.monotonic().saturating_sub(app.started).as_secs(),
         now_ms: app.clock.wall_ms(),
-        hosts: app.hosts.len(),
+        hosts: app.hosts.count(),
         websocket_clients: app.live_feed.client_count(),
         accepted_snapshots: app.metrics.accepted_total(),
         storage: storage_response(&app),

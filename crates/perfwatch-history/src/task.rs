@@ -1,0 +1,56 @@
+//! Names of the background tasks, and the thread pool for work that takes processor time.
+
+use perfwatch_store::StoreError;
+
+/// Background task of the history. Its name is a label of metrics and a field of log messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum HistoryTask {
+    /// Sealing of head rows into blocks.
+    Seal,
+    /// Reading the disk usage of the store.
+    DiskUsage,
+    /// Acquiring the lease. The lease is written, so that a failure means that the store rejects writes.
+    WriteCheck,
+    /// Deletion of old data when the disk budget is almost used up.
+    DiskBudget,
+    /// Roll-up of windows that are over.
+    Rollup,
+    /// Deletion of data that is older than its retention.
+    Retention,
+    /// Maintenance of the database files.
+    Vacuum,
+}
+
+impl HistoryTask {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Seal,
+        Self::DiskUsage,
+        Self::WriteCheck,
+        Self::DiskBudget,
+        Self::Rollup,
+        Self::Retention,
+        Self::Vacuum,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Seal => "seal",
+            Self::DiskUsage => "disk_usage",
+            Self::WriteCheck => "write_check",
+            Self::DiskBudget => "disk_budget",
+            Self::Rollup => "rollup",
+            Self::Retention => "retention",
+            Self::Vacuum => "vacuum",
+        }
+    }
+}
+
+/// Runs work that takes processor time on the blocking thread pool.
+///
+/// # Errors
+/// Returns [`StoreError::Unavailable`] if the work panics or the runtime shuts down.
+pub async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Unavailable(error.to_string()))
+}
