@@ -1,7 +1,7 @@
-//! The handles every request shares.
+//! State shared by all handlers: services and limits of one hub.
 
 use crate::config::HubConfig;
-use crate::ingest::Pipeline;
+use crate::ingest::{IngestLimits, Pipeline};
 use crate::middleware::rate_limit::RateLimiters;
 use crate::self_metrics::SelfMetrics;
 use perfwatch_agentless::Agentless;
@@ -11,55 +11,48 @@ use perfwatch_auth::login::LoginService;
 use perfwatch_auth::oidc::OidcProvider;
 use perfwatch_history::History;
 use perfwatch_live::LiveFeed;
-use perfwatch_live::cache::Cache;
 use perfwatch_live::host_registry::HostRegistry;
 use perfwatch_model::{Catalog, Clock};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// One hub.
+/// Services of one hub.
 pub(crate) struct App {
-    /// As it was started.
     pub(crate) config: HubConfig,
-    /// What time it is.
+    /// Source of wall and monotonic time.
     pub(crate) clock: Arc<dyn Clock>,
-    /// Monotonic time of the start.
+    /// Monotonic time at the start of the hub.
     pub(crate) started: Duration,
-    /// All metrics this build knows.
+    /// Definitions of all metrics.
     pub(crate) catalog: Arc<Catalog>,
-    /// Who may enter.
+    /// Accounts, sessions, tokens and agents.
     pub(crate) directory: Arc<AuthDirectory>,
-    /// Wrong tries to enter.
+    /// Password logins with their throttle.
     pub(crate) login: LoginService,
-    /// How often one may come.
+    /// Rate limits of agents, callers and addresses.
     pub(crate) rate_limiters: RateLimiters,
-    /// Single sign-on.
+    /// Identity provider for single sign-on, if configured.
     pub(crate) oidc: Option<Arc<OidcProvider>>,
-    /// The hosts we know.
+    /// Known hosts with their state.
     pub(crate) hosts: Arc<HostRegistry>,
-    /// The one way in.
+    /// Ingestion of snapshots from all sources.
     pub(crate) pipeline: Arc<Pipeline>,
-    /// What was, durably.
+    /// Stored history of all hosts.
     pub(crate) history: Arc<History>,
-    /// The last minutes, and who watches them.
+    /// Recent windows and the stream of accepted snapshots.
     pub(crate) live_feed: Arc<LiveFeed>,
-    /// What is known for a while.
-    pub(crate) cache: Arc<Cache>,
-    /// What people are told of.
+    /// Rules, incidents and notifications.
     pub(crate) alerting: Arc<Alerting>,
-    /// Hosts without an agent.
+    /// Collection of agentless hosts.
     pub(crate) agentless: Arc<Agentless>,
-    /// The hub about itself.
+    /// Self-metrics of the hub.
     pub(crate) metrics: Arc<SelfMetrics>,
-    /// Bounds how many requests are decompressed at one time.
-    pub(crate) decompression_permits: Semaphore,
-    /// Bounds what requests hold together from there on, in KiB.
-    pub(crate) decoded_bytes_permits: Arc<Semaphore>,
-    /// Cancelled when the hub is to leave.
+    /// Memory limits of ingest requests.
+    pub(crate) ingest_limits: IngestLimits,
+    /// Cancelled when the hub shuts down.
     pub(crate) stop: CancellationToken,
-    /// WebSocket tasks, which outlive their HTTP request.
+    /// WebSocket tasks, which outlive their HTTP request; shutdown waits for them.
     pub(crate) tasks: TaskTracker,
 }

@@ -1,4 +1,4 @@
-//! What a hub must be told; the binary reads it from files, environment and flags.
+//! Configuration of a hub; the binary reads it from file, environment and flags.
 
 use crate::middleware::rate_limit::RateLimitConfig;
 use axum::http::Uri;
@@ -11,52 +11,51 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The hub's settings.
+/// Settings of a hub.
 #[derive(Debug, Clone)]
 pub struct HubConfig {
-    /// Where it listens. Port 0 takes a free one.
+    /// Listen address; port 0 selects a free port.
     pub listen: SocketAddr,
-    /// How often agents should send; none leaves it to them.
+    /// Collection interval requested from agents; `None` keeps their own.
     pub interval: Option<Duration>,
-    /// How long history is kept, and in how much space.
+    /// Retention and disk budget of the history.
     pub history: HistoryConfig,
-    /// How people reach the hub, where it can't tell from their requests: `https://watch.example`.
+    /// Public URL of the hub, if requests do not contain it: `https://watch.example`.
     pub public_url: Option<String>,
-    /// Whose `X-Forwarded-…` headers are believed.
+    /// Proxies whose `X-Forwarded-…` headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Certificate and key, to speak TLS.
+    /// Certificate and key; without them the hub serves plain HTTP.
     pub tls: Option<TlsFiles>,
-    /// An agent runs in the same process.
+    /// Whether an agent runs in the same process.
     pub embedded_agent: bool,
-    /// The administrator that is made where there is no account yet; without one, a link to make
-    /// one is offered.
+    /// Administrator to create if none exists; without it, a setup link is offered.
     pub initial_admin: Option<InitialAdmin>,
-    /// Single sign-on.
+    /// Identity provider for single sign-on.
     pub oidc: Option<OidcConfig>,
-    /// How long browsers stay logged in.
+    /// Lifetimes of browser sessions.
     pub session_lifetimes: SessionLifetimes,
-    /// How often one may come.
+    /// Rate limits of agents, callers and addresses.
     pub rate_limits: RateLimitConfig,
-    /// Connections at one time.
+    /// Maximum number of open connections.
     pub max_connections: usize,
-    /// Of one address.
+    /// Maximum number of open connections of one address.
     pub max_connections_per_address: usize,
-    /// Where several hubs share what each of them saw last: `redis://:password@host:6379/0`.
+    /// Redis shared by several hubs: `redis://:password@host:6379/0`.
     pub redis: Option<SecretString>,
-    /// Keys that seal what the hub must be able to read itself: the first seals, all open.
+    /// Keys that encrypt secrets at rest: the first encrypts, all decrypt.
     pub secret_keys: EncryptionKeys,
-    /// Looks at hosts without an agent, at one time.
+    /// Maximum number of concurrent SSH collections.
     pub collection_workers: usize,
-    /// Folder with programs for agents of other machines, by the names of their architectures.
+    /// Directory with agent binaries, named `perfwatch-agent-ARCH`.
     pub downloads: PathBuf,
-    /// Between two pings of a WebSocket client. One that is silent for two and a half of
-    /// them is gone.
+    /// Interval of WebSocket pings; a client is disconnected after two and a half intervals without a
+    /// message.
     pub ping_interval: Duration,
-    /// How long a WebSocket client may take to read one message.
+    /// Time limit for a WebSocket client to receive one message.
     pub send_timeout: Duration,
 }
 
-/// Keys that seal: the first seals, all open.
+/// Keys that encrypt secrets at rest: the first encrypts, all decrypt.
 #[derive(Clone, Default)]
 pub struct EncryptionKeys(pub Vec<[u8; 32]>);
 
@@ -66,40 +65,40 @@ impl std::fmt::Debug for EncryptionKeys {
     }
 }
 
-/// Files of a certificate, PEM.
+/// PEM files of a TLS certificate.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
-    /// The certificate, and those between it and its root.
+    /// Certificate with its intermediate certificates.
     pub cert: PathBuf,
-    /// Its key.
+    /// Private key of the certificate.
     pub key: PathBuf,
 }
 
-/// Who runs the hub, where nobody does yet.
+/// Administrator to create if none exists.
 #[derive(Clone)]
 pub struct InitialAdmin {
-    /// To log in with.
+    /// User name of the administrator.
     pub name: String,
-    /// In clear; kept as argon2id.
+    /// Password in plain text; stored as an argon2id hash.
     pub password: String,
 }
 
 impl std::fmt::Debug for InitialAdmin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FirstAdmin({})", self.name)
+        write!(f, "InitialAdmin({})", self.name)
     }
 }
 
-/// The hub's own address, as who asked sees it: for links and commands.
+/// URL of the hub as the caller reaches it, for links and commands.
 #[derive(Debug, Clone)]
 pub(crate) struct BaseUrl(pub(crate) String);
 
-/// Name and port of an address of ours.
+/// Host and port of an HTTP URL without a path.
 fn public_host(url: &str) -> Option<&str> {
     let uri: Uri = url.parse().ok()?;
-    let host = url.split_once("://").map(|(_, rest)| rest.trim_end_matches('/'))?;
-    let plain = matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority()?.as_str() == host;
-    plain.then_some(host)
+    let host = url.split_once("://").map(|(_, address)| address.trim_end_matches('/'))?;
+    let is_valid = matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority()?.as_str() == host;
+    is_valid.then_some(host)
 }
 
 impl Default for HubConfig {
@@ -128,23 +127,23 @@ impl Default for HubConfig {
     }
 }
 
-/// A setting that can't be.
+/// Setting with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {message}")]
 pub struct HubConfigError {
-    /// Under the hub's own section.
+    /// Name of the setting in the section `hub`.
     pub key: &'static str,
-    /// What is wrong.
+    /// Error message without the name.
     pub message: String,
 }
 
 impl HubConfig {
-    /// Name and port of the public address.
+    /// Host and port of the public URL.
     pub(crate) fn public_host(&self) -> Option<&str> {
         self.public_url.as_deref().and_then(public_host)
     }
 
-    /// The address for who asked by this name.
+    /// URL of the hub for a caller that used this `Host` header.
     pub(crate) fn base_url(&self, host: Option<&str>, secure: bool) -> BaseUrl {
         let scheme = if secure { "https" } else { "http" };
         BaseUrl(match &self.public_url {
@@ -153,15 +152,15 @@ impl HubConfig {
         })
     }
 
-    /// Whether a hub can run with this.
+    /// Validates the combination of settings.
     ///
     /// # Errors
-    /// The first setting that can't be.
+    /// Returns the first invalid setting.
     pub fn validate(&self) -> Result<(), HubConfigError> {
         if let Some(url) = &self.public_url
             && public_host(url).is_none()
         {
-            let message = format!("{url:?} is not an address such as https://watch.example");
+            let message = format!("{url:?} is not a URL such as https://watch.example");
             return Err(HubConfigError { key: "public_url", message });
         }
         let history = &self.history;
@@ -182,7 +181,7 @@ impl HubConfig {
         {
             return Err(HubConfigError {
                 key: "interval",
-                message: format!("{interval:?} is not between 250 ms and 1 h"),
+                message: format!("{interval:?} is not between 250ms and 1h"),
             });
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! The one JSON envelope of errors: `{"error": {"code", "message"}}`. Codes are for programs
-//! and stay; messages are for people and may change.
+//! API errors and their JSON envelope: `{"error": {"code", "message"}}`. Codes are stable and meant for
+//! programs; messages are meant for people and may change.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,7 +9,7 @@ use perfwatch_store::{CommitError, StoreError};
 use serde_json::json;
 use std::borrow::Cow;
 
-/// An answer that is no success.
+/// Error response of a handler or the middleware.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
     status: StatusCode,
@@ -51,10 +51,10 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    /// Comes too often.
+    /// `429` with the time until the next attempt.
     pub(crate) fn too_many(message: impl Into<String>, wait: std::time::Duration) -> Self {
         let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
-        // Whole seconds (RFC 9110, 10.2.3), and never too few.
+        // Whole seconds (RFC 9110, 10.2.3), rounded up.
         error.retry_after_s = Some(wait.as_secs() + 1);
         error
     }
@@ -63,7 +63,7 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code, message)
     }
 
-    /// May succeed later.
+    /// `503` with the time until a retry may succeed.
     pub(crate) fn unavailable(code: &'static str, message: impl Into<String>, retry_after_s: u64) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
         error.retry_after_s = Some(retry_after_s);
@@ -73,8 +73,8 @@ impl ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::warn!(%error, "store request failed");
-        // Strangers ask too; the log says why.
+        tracing::warn!(error = %error, "store request failed");
+        // The message may contain internals and the caller may be anonymous: details are in the log only.
         Self::unavailable("store_unavailable", "store unavailable; see the hub log", 5)
     }
 }

@@ -1,13 +1,13 @@
-//! Start and stop: binds, wires the rooms, serves, drains.
+//! Start and stop of a hub: binds the listener, wires the services, serves and drains.
 
 use crate::app::App;
 use crate::config::{HubConfig, HubConfigError, InitialAdmin};
-use crate::ingest::{Pipeline, PipelineDeps};
+use crate::ingest::{IngestLimits, Pipeline, PipelineDeps};
 use crate::listener::{Listener, serve};
 use crate::middleware::rate_limit::RateLimiters;
 use crate::router::router;
 use crate::self_metrics::SelfMetrics;
-use perfwatch_agentless::Agentless;
+use perfwatch_agentless::{Agentless, AgentlessDeps};
 use perfwatch_alerting::{Alerting, AlertingDeps};
 use perfwatch_auth::AuthDirectory;
 use perfwatch_auth::encryption::Keyring;
@@ -27,43 +27,42 @@ use secrecy::ExposeSecret;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What stands behind the hub's ports.
+/// Adapters behind the hub's ports.
 pub struct HubDependencies {
-    /// What it remembers.
+    /// Database of history, definitions and accounts.
     pub store: Arc<dyn Store>,
-    /// What time it is.
+    /// Source of wall and monotonic time.
     pub clock: Arc<dyn Clock>,
-    /// The metrics its agents may know.
+    /// Definitions of all metrics.
     pub catalog: Arc<Catalog>,
-    /// Who brings messages out.
+    /// Delivery of notifications to channels.
     pub notifier: Arc<dyn Notifier>,
-    /// Who looks at hosts without an agent.
+    /// SSH collection of agentless hosts.
     pub remote_collector: Arc<dyn RemoteCollector>,
 }
 
-/// Why a hub can't start.
+/// Error at the start of a hub.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// A setting that can't be.
+    /// Setting with an invalid value.
     #[error(transparent)]
     Config(#[from] HubConfigError),
-    /// The address is taken or not ours.
-    #[error("can't listen on {address}: {error}")]
+    /// Listen address that is in use or not local.
+    #[error("cannot listen on {address}: {error}")]
     Bind {
-        /// What was asked for.
+        /// Configured listen address.
         address: SocketAddr,
-        /// Why not.
+        /// Error of the operating system.
         error: std::io::Error,
     },
-    /// A certificate that can't be used.
+    /// TLS certificate or key that cannot be loaded.
     #[error("hub.tls: {0}")]
     Tls(std::io::Error),
-    /// The store does not answer.
+    /// Database that cannot be reached.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -71,7 +70,7 @@ pub enum HubError {
 /// A running hub.
 pub struct Hub {
     address: SocketAddr,
-    /// Where its own agent finds it, where that needs no certificate.
+    /// Plain-text listener for the embedded agent, if the public listener uses TLS.
     loopback_address: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -80,16 +79,17 @@ pub struct Hub {
     server: JoinHandle<std::io::Result<()>>,
 }
 
-/// How long clients get to take their last words.
+/// Maximum time for open requests and WebSockets to finish at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often what is older than the live window is let go.
+/// Interval at which expired in-memory state is removed.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(15);
 
 impl Hub {
-    /// Binds and serves.
+    /// Binds the listener, loads the state and starts serving.
     ///
     /// # Errors
-    /// A setting that can't be, an address that is taken, a store that does not answer.
+    /// Returns an error for an invalid setting, an address in use, an unusable certificate, or a database
+    /// that cannot be reached.
     pub async fn start(config: HubConfig, deps: HubDependencies) -> Result<Self, HubError> {
         config.validate()?;
         let listen = config.listen;
@@ -97,69 +97,71 @@ impl Hub {
         let listener = TcpListener::bind(listen).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let vault = Arc::new(Keyring::new(&config.secret_keys.0));
-        let people = AuthDirectory::open(
+        let keyring = Arc::new(Keyring::new(&config.secret_keys.0));
+        let directory = AuthDirectory::open(
             deps.store.clone(),
             deps.clock.clone(),
-            vault.clone(),
+            keyring.clone(),
             config.session_lifetimes,
         )
         .await?;
         if let Some(admin) = &config.initial_admin {
-            create_initial_admin(&people, admin).await?;
+            create_initial_admin(&directory, admin).await?;
         }
-        let app =
-            build_app(config, deps, (people.clone(), vault), (address, stop.clone(), tasks.clone())).await?;
+        let security = (directory.clone(), keyring);
+        let process = (address, stop.clone(), tasks.clone());
+        let (app, cache) = build_app(config, deps, security, process).await?;
         app.history.start(&tasks, &stop);
         app.alerting.start(&tasks, &stop);
         app.agentless.start(&tasks, &stop);
-        tasks.spawn(prune_loop(app.clone()));
-        tasks.spawn(people.clone().run(stop.clone()));
+        tasks.spawn(prune_loop(app.clone(), cache));
+        tasks.spawn(directory.clone().run(stop.clone()));
         let tls = app.config.tls.is_some();
         if !tls && !address.ip().is_loopback() && app.config.trusted_proxies.is_empty() {
-            tracing::warn!(%address, "TLS is disabled; passwords and data are sent unencrypted. Set hub.tls or use a TLS proxy");
+            let message =
+                "TLS is disabled; passwords and data are sent unencrypted. Set hub.tls or use a TLS proxy";
+            tracing::warn!(%address, message);
         }
         let config = app.config.clone();
         let router = router(app);
-        let inside = match tls && config.embedded_agent {
+        let loopback_address = match tls && config.embedded_agent {
             true => Some(open_loopback_listener(router.clone(), &config, &stop, &tasks)?),
             false => None,
         };
-        let served = serve(listener, Listener::Public, router, &config, &stop, DRAIN_TIMEOUT)
+        let serving = serve(listener, Listener::Public, router, &config, &stop, DRAIN_TIMEOUT)
             .map_err(HubError::Tls)?;
-        let server = tokio::spawn(served);
+        let server = tokio::spawn(serving);
         tracing::info!(%address, tls, "hub started");
-        Ok(Self { address, loopback_address: inside, stop, tasks, directory: people, tls, server })
+        Ok(Self { address, loopback_address, stop, tasks, directory, tls, server })
     }
 
-    /// Where it listens.
+    /// Address of the public listener.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where a browser of this machine finds it.
+    /// URL of the hub for a browser on this machine.
     pub fn url(&self) -> String {
         local_url(self.address, self.tls)
     }
 
-    /// Where an agent of this process finds it.
+    /// URL of the hub for the embedded agent.
     pub fn loopback_url(&self) -> String {
         self.loopback_address.map_or_else(|| self.url(), |address| format!("http://{address}"))
     }
 
-    /// The secret of the agent in this process: made anew at each start, never written down.
+    /// Secret of the embedded agent, generated at each start and never stored.
     pub fn embedded_agent_secret(&self) -> String {
         self.directory.embedded_agent_secret().to_owned()
     }
 
-    /// Path of the page that makes the first administrator, while there is none. The secret stands
-    /// behind `#`: browsers keep that to themselves, so no log on the way has it.
+    /// Path of the setup page for the first administrator; `None` if an administrator exists. The secret is
+    /// in the fragment, which browsers do not send, so that no proxy logs it.
     pub fn setup_path(&self) -> Option<String> {
         self.directory.setup_secret().map(|secret| format!("/setup#{secret}"))
     }
 
-    /// Takes no more requests, says goodbye to live clients, and waits for both, but not
-    /// for ever.
+    /// Stops accepting requests, closes WebSockets, and waits for both at most `DRAIN_TIMEOUT`.
     pub async fn stop(self) {
         self.stop.cancel();
         self.tasks.close();
@@ -169,91 +171,90 @@ impl Hub {
         };
         match tokio::time::timeout(DRAIN_TIMEOUT, drained).await {
             Ok(Ok(Ok(()))) => tracing::info!("hub stopped"),
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "hub stopped after a listener error"),
-            Ok(Err(error)) => tracing::error!(%error, "hub listener panicked"),
+            Ok(Ok(Err(error))) => tracing::warn!(error = %error, "hub stopped after a listener error"),
+            Ok(Err(error)) => tracing::error!(error = %error, "hub listener panicked"),
             Err(_) => tracing::warn!("hub stopped before all clients disconnected"),
         }
     }
 }
 
-/// Reads what the store has into all rooms.
+/// Creates the services and loads their state from the store.
 async fn build_app(
     config: HubConfig,
     deps: HubDependencies,
-    (people, vault): (Arc<AuthDirectory>, Arc<Keyring>),
+    (directory, keyring): (Arc<AuthDirectory>, Arc<Keyring>),
     (address, stop, tasks): (SocketAddr, CancellationToken, TaskTracker),
-) -> Result<Arc<App>, HubError> {
-    let HubDependencies { store, clock, catalog, notifier, remote_collector: remote } = deps;
+) -> Result<(Arc<App>, Arc<Cache>), HubError> {
+    let HubDependencies { store, clock, catalog, notifier, remote_collector } = deps;
     let metrics = Arc::new(SelfMetrics::new());
-    let live = Arc::new(LiveFeed::new());
+    let live_feed = Arc::new(LiveFeed::new());
     let cache = open_cache(&config, &*store, clock.clone(), &metrics).await?;
-    let fleet = Arc::new(HostRegistry::open(store.clone()).await?);
+    let hosts = Arc::new(HostRegistry::open(store.clone()).await?);
     let history =
         History::open(store.clone(), clock.clone(), config.history.clone(), metrics.history.clone()).await?;
-    restore_recent_window(&history, &fleet, &live, clock.wall_ms()).await?;
-    let rooms = AlertingDeps {
+    restore_recent_window(&history, &hosts, &live_feed, clock.wall_ms()).await?;
+    let alerting_deps = AlertingDeps {
         store: store.clone(),
         clock: clock.clone(),
         catalog: catalog.clone(),
-        directory: people.clone(),
-        hosts: fleet.clone(),
-        live_feed: live.clone(),
+        directory: directory.clone(),
+        hosts: hosts.clone(),
+        live_feed: live_feed.clone(),
         history: history.clone(),
         notifier,
-        keyring: vault.clone(),
+        keyring: keyring.clone(),
         base_url: notification_base_url(&config, address),
     };
-    let alerting = Alerting::open(rooms, metrics.alerts.clone()).await?;
+    let alerting = Alerting::open(alerting_deps, metrics.alerts.clone()).await?;
     let pipeline = Arc::new(Pipeline::new(PipelineDeps {
         history: history.clone(),
-        fleet: fleet.clone(),
-        live: live.clone(),
+        hosts: hosts.clone(),
+        live_feed: live_feed.clone(),
         alerting: alerting.clone(),
         catalog: catalog.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
         interval: config.interval,
     }));
-    let rooms = perfwatch_agentless::AgentlessDeps {
+    let agentless_deps = AgentlessDeps {
         store,
         clock: clock.clone(),
-        hosts: fleet.clone(),
-        live_feed: live.clone(),
+        hosts: hosts.clone(),
+        live_feed: live_feed.clone(),
         alerting: alerting.clone(),
         sink: pipeline.clone(),
-        collector: remote,
-        keyring: vault,
+        collector: remote_collector,
+        keyring,
         cache: cache.clone(),
     };
-    let servers = Agentless::new(rooms, metrics.servers.clone(), config.collection_workers);
-    servers.reencrypt().await?;
-    servers.reconcile().await?;
-    let login = LoginService::new(people.clone(), clock.clone());
-    Ok(Arc::new(App {
+    let agentless = Agentless::new(agentless_deps, metrics.servers.clone(), config.collection_workers);
+    agentless.reencrypt().await?;
+    agentless.reconcile().await?;
+    let login = LoginService::new(directory.clone(), clock.clone());
+    let app = Arc::new(App {
         started: clock.monotonic(),
-        directory: people,
+        directory,
         login,
         rate_limiters: RateLimiters::new(config.rate_limits),
         oidc: config.oidc.clone().map(|oidc| Arc::new(OidcProvider::new(oidc))),
         config,
         clock,
         catalog,
-        hosts: fleet,
+        hosts,
         pipeline,
         history,
-        live_feed: live,
-        cache,
+        live_feed,
         alerting,
-        agentless: servers,
+        agentless,
         metrics,
-        decompression_permits: Semaphore::new(limits::MAX_CONCURRENT_DECOMPRESSIONS),
-        decoded_bytes_permits: Arc::new(Semaphore::new(limits::MAX_DECODED_BYTES >> 10)),
+        ingest_limits: IngestLimits::default(),
         stop,
         tasks,
-    }))
+    });
+    Ok((app, cache))
 }
 
-/// What is known for a while, with all hubs on this store.
+/// Opens the cache, shared through Redis by all hubs of this store.
 async fn open_cache(
     config: &HubConfig,
     store: &dyn Store,
@@ -261,14 +262,14 @@ async fn open_cache(
     metrics: &SelfMetrics,
 ) -> Result<Arc<Cache>, HubError> {
     let redis = config.redis.as_ref().map(ExposeSecret::expose_secret);
-    let site = settings::installation_id(store).await?;
+    let installation = settings::installation_id(store).await?;
     Ok(Arc::new(
-        Cache::open(redis, &site, clock, metrics.cache.clone())
+        Cache::open(redis, &installation, clock, metrics.cache.clone())
             .map_err(|error| HubConfigError { key: "redis", message: error.to_string() })?,
     ))
 }
 
-/// An address as a browser of this machine asks for it.
+/// URL of a listener for clients on this machine.
 fn local_url(mut address: SocketAddr, tls: bool) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
@@ -279,13 +280,14 @@ fn local_url(mut address: SocketAddr, tls: bool) -> String {
     format!("{}://{address}", if tls { "https" } else { "http" })
 }
 
-/// Where links in messages lead.
+/// Base URL of links in notifications.
 fn notification_base_url(config: &HubConfig, address: SocketAddr) -> String {
-    let own = || local_url(address, config.tls.is_some());
-    config.public_url.as_deref().map_or_else(own, |url| url.trim_end_matches('/').to_owned())
+    let local = || local_url(address, config.tls.is_some());
+    config.public_url.as_deref().map_or_else(local, |url| url.trim_end_matches('/').to_owned())
 }
 
-/// A door for the agent of this process, where everyone else's asks for TLS.
+/// Starts a plain-text listener on a loopback address for the embedded agent, which cannot verify the
+/// certificate of the public listener.
 fn open_loopback_listener(
     router: axum::Router,
     config: &HubConfig,
@@ -302,51 +304,50 @@ fn open_loopback_listener(
     Ok(address)
 }
 
-/// The administrator that the configuration names, where there is no account yet.
-async fn create_initial_admin(people: &Arc<AuthDirectory>, admin: &InitialAdmin) -> Result<(), HubError> {
-    if people.snapshot().has_admin_except(None) {
+/// Creates the configured administrator if no administrator exists.
+async fn create_initial_admin(directory: &Arc<AuthDirectory>, admin: &InitialAdmin) -> Result<(), HubError> {
+    if directory.snapshot().has_admin_except(None) {
         return Ok(());
     }
-    let problem = |message: String| HubConfigError { key: "admin", message };
-    let account = people.new_account(&admin.name, Role::Admin, admin.password.clone()).await;
-    let account = account.map_err(|error| problem(error.to_string()))?;
+    let invalid = |message: String| HubConfigError { key: "admin", message };
+    let account = directory.new_account(&admin.name, Role::Admin, admin.password.clone()).await;
+    let account = account.map_err(|error| invalid(error.to_string()))?;
     let entry = AuditEntry {
         actor: "configuration".to_owned(),
         action: "user.create".to_owned(),
         object: format!("user {}", account.name),
         ..AuditEntry::default()
     };
-    match people.begin_write().await?.commit([account.insert()], Some(entry)).await {
+    match directory.begin_write().await?.commit([account.insert()], Some(entry)).await {
         Ok(()) => Ok(()),
-        // Another hub of the same configuration was first.
-        Err(CommitError::Conflict) if people.snapshot().has_admin_except(None) => Ok(()),
+        // Another hub with the same configuration created the account.
+        Err(CommitError::Conflict) if directory.snapshot().has_admin_except(None) => Ok(()),
         Err(CommitError::Conflict) => {
-            Err(problem(format!("there is another user called {:?}", account.name)).into())
+            Err(invalid(format!("user name {:?} is already taken", account.name)).into())
         }
         Err(CommitError::Store(error)) => Err(error.into()),
     }
 }
 
-/// The last minutes of each host stand in the live window again, whether they are in blocks
-/// or not.
+/// Fills the recent windows from the history.
 async fn restore_recent_window(
     history: &History,
-    fleet: &HostRegistry,
-    live: &LiveFeed,
+    hosts: &HostRegistry,
+    live_feed: &LiveFeed,
     now_ms: i64,
 ) -> Result<(), StoreError> {
     let since_ms = now_ms - limits::RECENT_WINDOW_MS;
-    for host in fleet.list() {
+    for host in hosts.list() {
         let rows = history.recent(host.record.id, host.record.last_snapshot_ms, since_ms).await?;
         let name: Arc<str> = host.record.name.into();
         for row in rows {
-            live.restore(host.record.id, &name, row, now_ms);
+            live_feed.restore(host.record.id, &name, row, now_ms);
         }
     }
     Ok(())
 }
 
-async fn prune_loop(app: Arc<App>) {
+async fn prune_loop(app: Arc<App>, cache: Arc<Cache>) {
     let mut ticks = tokio::time::interval(PRUNE_INTERVAL);
     loop {
         tokio::select! {
@@ -355,7 +356,7 @@ async fn prune_loop(app: Arc<App>) {
                 app.live_feed.prune(app.clock.wall_ms());
                 app.pipeline.prune();
                 app.rate_limiters.prune();
-                app.cache.prune();
+                cache.prune();
             }
         }
     }

@@ -1,9 +1,11 @@
-//! The way in: body → batch → [`Pipeline::submit`] → store → ack → live.
+//! Ingestion: body → batch → [`Pipeline::submit`] → store → acknowledgment → live.
 
 mod body;
 pub(crate) mod http;
+mod limits;
 mod pipeline;
 mod shape_registry;
 mod validate;
 
+pub(crate) use limits::IngestLimits;
 pub(crate) use pipeline::{Pipeline, PipelineDeps};

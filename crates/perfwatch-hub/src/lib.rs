@@ -1,9 +1,9 @@
-//! The hub: takes snapshots in, keeps the last minutes live, streams them, serves the API and
-//! the dashboard. Reaches the outside only through ports; the binary ties adapters to them.
+//! Hub: ingests snapshots, stores their history, streams them, and serves the API and the dashboard. The hub
+//! reaches the outside only through ports; the binary provides the adapters.
 //!
-//! Rooms: [`guard`] and [`auth`] (who may enter), [`ingest`] (one way in), [`history`] (what was), [`live`] (who watches),
-//! [`alerting`] (who is told), [`servers`] (whom we look at ourselves), [`api`] (who asks), [`ui`] (what they see),
-//! [`fleet`] (whom we know).
+//! A request passes the listener, the middleware (authentication, access, rate limits) and the router to a
+//! handler in `api`. Snapshots pass `ingest`; WebSockets are served by `ws`. Storage, alerting, live data and
+//! SSH collection are separate crates, which `hub` wires.
 
 mod api;
 mod app;

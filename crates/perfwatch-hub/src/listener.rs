@@ -1,5 +1,5 @@
-//! The socket: takes connections, not too many of one address, and speaks TLS where there is a
-//! certificate. Who says HTTP to a port that speaks TLS is sent to `https://`.
+//! Listener: accepts connections up to the limits, terminates TLS if a certificate is configured, and
+//! redirects HTTP requests on the TLS port to `https://`.
 
 use crate::config::{HubConfig, TlsFiles};
 use axum::Extension;
@@ -20,6 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -28,32 +29,34 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
-/// How long the head of a request may take, also the next one of a connection that stays open.
+/// Time limit for the head of a request, including the idle time of a kept-alive connection.
 const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the first byte of a connection may take, and a TLS handshake.
+/// Time limit for the first byte of a connection and for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of a request's head.
+/// Maximum size of a request's head.
 const MAX_HEAD_BYTES: usize = 32 << 10;
-/// How often the files of the certificate are looked at.
+/// Interval at which the certificate files are checked for changes.
 const CERTIFICATE_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How a request came in; each has one of its own connection.
+/// Connection of a request, as a request extension.
 #[derive(Clone)]
 pub(crate) struct Transport {
     pub(crate) tls: bool,
-    /// Given back with the connection.
+    /// Released when the connection is closed.
     _permit: Arc<ConnectionPermit>,
 }
 
-/// How many connections there are, in all and of each address.
+/// Limits the number of open connections, in total and per address.
 struct ConnectionLimiter {
     max: usize,
     max_per_address: usize,
-    /// Of these there is no bound of their own: many come through them.
+    /// Trusted proxies are exempt from the limit per address.
     proxies: Vec<IpNet>,
+    /// Open connections: total, and by address group.
     counts: Mutex<(usize, HashMap<IpAddr, usize>)>,
 }
 
+/// Slot of one open connection.
 struct ConnectionPermit {
     limiter: Arc<ConnectionLimiter>,
     address: IpAddr,
@@ -61,33 +64,33 @@ struct ConnectionPermit {
 
 impl ConnectionLimiter {
     fn try_acquire(self: &Arc<Self>, address: IpAddr) -> Option<Arc<ConnectionPermit>> {
-        let proxy = self.proxies.iter().any(|net| net.contains(&address.to_canonical()));
+        let is_proxy = self.proxies.iter().any(|net| net.contains(&address.to_canonical()));
         let address = address_group(address.to_canonical());
-        let mut taken = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_one = taken.1.get(&address).copied().unwrap_or_default();
-        if (of_one >= self.max_per_address && !proxy) || taken.0 >= self.max {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_address = counts.1.get(&address).copied().unwrap_or_default();
+        if (of_address >= self.max_per_address && !is_proxy) || counts.0 >= self.max {
             return None;
         }
-        taken.0 += 1;
-        taken.1.insert(address, of_one + 1);
+        counts.0 += 1;
+        counts.1.insert(address, of_address + 1);
         Some(Arc::new(ConnectionPermit { limiter: self.clone(), address }))
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut taken = self.limiter.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.0 -= 1;
-        let left = taken.1.get(&self.address).copied().unwrap_or_default();
-        if left > 1 {
-            taken.1.insert(self.address, left - 1);
+        let mut counts = self.limiter.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.0 -= 1;
+        let of_address = counts.1.get(&self.address).copied().unwrap_or_default();
+        if of_address > 1 {
+            counts.1.insert(self.address, of_address - 1);
         } else {
-            taken.1.remove(&self.address);
+            counts.1.remove(&self.address);
         }
     }
 }
 
-/// What a connection is made of before HTTP.
+/// Acceptor of a listener: limits, TLS handshake, and the [`Transport`] extension.
 #[derive(Clone)]
 struct ConnectionAcceptor {
     listener: Listener,
@@ -102,36 +105,40 @@ impl<S: Send + 'static> Accept<TcpStream, S> for ConnectionAcceptor {
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         use tower_layer::Layer as _;
-        let door = self.clone();
+        let acceptor = self.clone();
         Box::pin(async move {
-            let Some(place) = door.limiter.try_acquire(stream.peer_addr()?.ip()) else {
+            let Some(permit) = acceptor.limiter.try_acquire(stream.peer_addr()?.ip()) else {
                 return Err(io::Error::other("too many connections"));
             };
-            // A tick is one small write: waiting for more would only delay it.
+            // Ticks are small writes that must not be delayed (Nagle's algorithm).
             stream.set_nodelay(true)?;
-            let with = |tls| Extension(Transport { tls, _permit: place });
-            let Some(acceptor) = door.tls else {
-                return Ok((Either::Right(stream), with(door.listener == Listener::Loopback).layer(service)));
+            let transport = |tls| Extension(Transport { tls, _permit: permit });
+            let Some(tls_acceptor) = acceptor.tls else {
+                let is_trusted = acceptor.listener == Listener::Loopback;
+                return Ok((Either::Right(stream), transport(is_trusted).layer(service)));
             };
             let mut first = [0];
-            let hello = tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await;
-            hello.map_err(|_| io::ErrorKind::TimedOut)??;
-            // A record of type handshake (RFC 8446, 5.1).
+            let peeked = tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await;
+            peeked.map_err(|_| io::ErrorKind::TimedOut)??;
+            // TLS record of type handshake (RFC 8446, 5.1).
             if first == [22] {
-                let (stream, service) = acceptor.accept(stream, service).await?;
-                Ok((Either::Left(stream), with(true).layer(service)))
+                let (stream, service) = tls_acceptor.accept(stream, service).await?;
+                Ok((Either::Left(stream), transport(true).layer(service)))
             } else {
-                Ok((Either::Right(stream), with(false).layer(service)))
+                Ok((Either::Right(stream), transport(false).layer(service)))
             }
         })
     }
 }
 
-fn certificate_error(path: &std::path::Path, why: &dyn std::fmt::Display) -> io::Error {
-    io::Error::other(format!("{}: {why}", path.display()))
+fn certificate_error(path: &Path, error: &dyn std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{}: {error}", path.display()))
 }
 
 /// Reads certificate and key.
+///
+/// # Errors
+/// Returns an error that names the file if a file is missing or invalid, or the key does not match.
 fn load_certificate(files: &TlsFiles) -> io::Result<Arc<ServerConfig>> {
     let certificates = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -149,68 +156,70 @@ fn load_certificate(files: &TlsFiles) -> io::Result<Arc<ServerConfig>> {
     Ok(Arc::new(config))
 }
 
+/// Modification times of certificate and key; `None` if a file is missing.
 fn certificate_mtime(files: &TlsFiles) -> Option<(SystemTime, SystemTime)> {
-    let of = |path: &std::path::Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    Some((of(&files.cert)?, of(&files.key)?))
+    let mtime = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    Some((mtime(&files.cert)?, mtime(&files.key)?))
 }
 
-/// Certificates are renewed while the hub runs.
+/// Reloads the certificate when its files change.
 async fn reload_certificates(config: RustlsConfig, files: TlsFiles, stop: CancellationToken) {
-    let mut known = certificate_mtime(&files);
-    let mut looks = tokio::time::interval(CERTIFICATE_POLL_INTERVAL);
+    let mut loaded = certificate_mtime(&files);
+    let mut ticks = tokio::time::interval(CERTIFICATE_POLL_INTERVAL);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = looks.tick() => {}
+            _ = ticks.tick() => {}
         }
-        let now = certificate_mtime(&files);
-        if now.is_none() || now == known {
+        let current = certificate_mtime(&files);
+        if current.is_none() || current == loaded {
             continue;
         }
-        known = now;
+        loaded = current;
         match load_certificate(&files) {
-            Ok(new) => {
-                config.reload_from_config(new);
-                tracing::info!(certificate = %files.cert.display(), "TLS certificate reloaded");
+            Ok(server_config) => {
+                config.reload_from_config(server_config);
+                tracing::info!(path = %files.cert.display(), "TLS certificate reloaded");
             }
-            // It may be half written: the next change is looked at again.
+            // The file may be incomplete; the next change triggers another attempt.
             Err(error) => {
-                tracing::warn!(%error, "failed to load the new TLS certificate; keeping the current one")
+                let message = "failed to load the new TLS certificate; keeping the current one";
+                tracing::warn!(error = %error, message);
             }
         }
     }
 }
 
-/// Which door.
+/// Kind of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listener {
-    /// Everyone's.
+    /// Configured address, with TLS if configured.
     Public,
-    /// That of the agent in the same process, on a loopback address: it needs no certificate.
+    /// Loopback address for the embedded agent, without TLS.
     Loopback,
 }
 
-/// Serves until it is told to stop, then for as long as `drain` at most.
+/// Serves until `stop` is cancelled, then finishes open requests for at most `drain`.
 ///
 /// # Errors
-/// A certificate that can't be used.
+/// Returns an error if the certificate cannot be loaded.
 pub(crate) fn serve(
     listener: std::net::TcpListener,
-    side: Listener,
+    kind: Listener,
     router: axum::Router,
     config: &HubConfig,
     stop: &CancellationToken,
     drain: Duration,
 ) -> io::Result<impl Future<Output = io::Result<()>> + Send + use<>> {
     let tls = match &config.tls {
-        Some(files) if side == Listener::Public => {
+        Some(files) if kind == Listener::Public => {
             let tls = RustlsConfig::from_config(load_certificate(files)?);
             tokio::spawn(reload_certificates(tls.clone(), files.clone(), stop.clone()));
             Some(RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_TIMEOUT))
         }
         _ => None,
     };
-    let places = Arc::new(ConnectionLimiter {
+    let limiter = Arc::new(ConnectionLimiter {
         max: config.max_connections,
         max_per_address: config.max_connections_per_address,
         proxies: config.trusted_proxies.clone(),
@@ -220,7 +229,7 @@ pub(crate) fn serve(
     let handle = Handle::new();
     let mut server = Server::<SocketAddr>::from_listener(TcpListener::from_std(listener)?)
         .handle(handle.clone())
-        .acceptor(ConnectionAcceptor { listener: side, limiter: places, tls });
+        .acceptor(ConnectionAcceptor { listener: kind, limiter, tls });
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
@@ -236,22 +245,21 @@ pub(crate) fn serve(
     Ok(server.serve(router.into_make_service_with_connect_info::<SocketAddr>()))
 }
 
-/// Sends who speaks HTTP to a hub with a certificate to the same address by HTTPS. Probes of the
-/// machine itself are answered as they come.
+/// Redirects plain HTTP requests to HTTPS. Health probes are answered without TLS.
 pub(crate) async fn redirect_to_https(request: Request, next: Next) -> Response {
-    let plain = request.extensions().get::<Transport>().is_some_and(|transport| !transport.tls);
-    let probe = matches!(request.uri().path(), "/healthz" | "/readyz");
-    if !plain || probe {
+    let is_plain = request.extensions().get::<Transport>().is_some_and(|transport| !transport.tls);
+    let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
+    if !is_plain || is_probe {
         let mut response = next.run(request).await;
-        // RFC 6797.
-        let year = HeaderValue::from_static("max-age=31536000");
-        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, year);
+        // HTTP Strict Transport Security (RFC 6797) for one year.
+        let policy = HeaderValue::from_static("max-age=31536000");
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, policy);
         return response;
     }
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     match format!("https://{host}{path}").parse::<Uri>() {
-        Ok(to) => Redirect::permanent(&to.to_string()).into_response(),
+        Ok(location) => Redirect::permanent(&location.to_string()).into_response(),
         Err(_) => axum::http::StatusCode::BAD_REQUEST.into_response(),
     }
 }
@@ -262,22 +270,22 @@ mod tests {
 
     #[test]
     fn per_address_limit_is_enforced() {
-        let places = Arc::new(ConnectionLimiter {
+        let limiter = Arc::new(ConnectionLimiter {
             max: 5,
             max_per_address: 2,
             proxies: vec!["10.0.0.0/8".parse().unwrap()],
             counts: Mutex::default(),
         });
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        let one = places.try_acquire(address("192.0.2.1"));
-        let two = places.try_acquire(address("::ffff:192.0.2.1"));
-        assert!(one.is_some() && two.is_some());
-        assert!(places.try_acquire(address("192.0.2.1")).is_none());
-        let through: Vec<_> = (0..4).map(|_| places.try_acquire(address("10.0.0.1"))).collect();
-        assert_eq!(through.iter().filter(|place| place.is_some()).count(), 3, "all together");
-        drop((one, two, through));
-        assert!(places.try_acquire(address("192.0.2.1")).is_some());
-        assert_eq!(places.counts.lock().unwrap().0, 0);
-        assert!(places.counts.lock().unwrap().1.is_empty());
+        let first = limiter.try_acquire(address("192.0.2.1"));
+        let second = limiter.try_acquire(address("::ffff:192.0.2.1"));
+        assert!(first.is_some() && second.is_some());
+        assert!(limiter.try_acquire(address("192.0.2.1")).is_none());
+        let proxied: Vec<_> = (0..4).map(|_| limiter.try_acquire(address("10.0.0.1"))).collect();
+        assert_eq!(proxied.iter().filter(|permit| permit.is_some()).count(), 3, "total limit");
+        drop((first, second, proxied));
+        assert!(limiter.try_acquire(address("192.0.2.1")).is_some());
+        assert_eq!(limiter.counts.lock().unwrap().0, 0);
+        assert!(limiter.counts.lock().unwrap().1.is_empty());
     }
 }

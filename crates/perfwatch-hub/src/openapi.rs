@@ -16,8 +16,12 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBui
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
-    info(title = "PerfWatch", description = "PerfWatch API. Errors share one envelope; error codes are stable. \
-        Times are milliseconds since 1970.", license(name = "MIT OR Apache-2.0")),
+    info(
+        title = "PerfWatch",
+        description = "PerfWatch API. Errors share one envelope; error codes are stable. \
+            Times are milliseconds since 1970.",
+        license(name = "MIT OR Apache-2.0"),
+    ),
     components(schemas(
         schemas::ErrorBody, schemas::LiveMessage, schemas::HostBackfill, schemas::Column, schemas::TickEntry,
         schemas::ProcessRow, perfwatch_live::ClientMessage
@@ -212,8 +216,8 @@ fn is_nullable(schema: &Value) -> bool {
         .any(|alternatives| alternatives.as_array().is_some_and(|list| list.iter().any(is_null)))
 }
 
-/// Marks nullable fields of responses as required: responses contain every field, as `null` if it has no value.
-/// Requests may omit fields.
+/// Marks nullable fields of responses as required: responses contain every field, as `null` if it has no
+/// value. Requests may omit fields.
 fn mark_response_fields_required(document: &mut Value) {
     let requests = request_schemas(document);
     let schemas = document["components"]["schemas"].as_object_mut();

@@ -24,8 +24,8 @@ use utoipa_swagger_ui::SwaggerUi;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Only files of the hub; no inline scripts.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
-    object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; \
+    img-src 'self' data:; object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 
 /// Routes with a time limit.
 fn timed_routes() -> OpenApiRouter<Arc<App>> {

@@ -1,41 +1,46 @@
-//! The hub about itself, as Prometheus text at `/metrics`.
+//! Self-metrics of the hub in the OpenMetrics text format, served at `/metrics`.
+
+mod process;
+
+pub(crate) use process::ProcessMetrics;
 
 use perfwatch_agentless::AgentlessMetrics;
 use perfwatch_alerting::AlertingMetrics;
 use perfwatch_history::HistoryMetrics;
 use perfwatch_live::cache;
+use process::ProcessCollector;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct State {
+struct StateLabel {
     state: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Reason {
+struct ReasonLabel {
     reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Code {
+struct CodeLabel {
     code: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Outcome {
+struct OutcomeLabel {
     outcome: &'static str,
 }
 
-/// Where a live connection stands.
+/// State of a WebSocket connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionState {
     Connecting,
@@ -45,183 +50,170 @@ pub(crate) enum ConnectionState {
 }
 
 impl ConnectionState {
-    fn label(self) -> State {
+    fn label(self) -> StateLabel {
         let state = match self {
             Self::Connecting => "connecting",
             Self::Authenticated => "authenticated",
             Self::Live => "live",
             Self::Draining => "draining",
         };
-        State { state }
+        StateLabel { state }
     }
 }
 
-/// All of the hub's own metrics.
+/// Metrics of the hub and its components.
 pub(crate) struct SelfMetrics {
     registry: Registry,
-    snapshots: Family<Outcome, Counter>,
+    snapshots: Family<OutcomeLabel, Counter>,
     samples: Counter,
-    ingest_bytes: Counter,
-    ingest_errors: Family<Code, Counter>,
+    received_bytes: Counter,
+    ingest_errors: Family<CodeLabel, Counter>,
     ingest_seconds: Histogram,
-    websocket_connections: Family<State, Gauge>,
+    websocket_connections: Family<StateLabel, Gauge>,
+    /// Total of `websocket_connections`; not exported.
     open_connections: Gauge,
-    disconnects: Family<Reason, Counter>,
+    disconnects: Family<ReasonLabel, Counter>,
     connection_seconds: Histogram,
     messages_sent: Counter,
     sent_bytes: Counter,
     dropped_snapshots: Counter,
-    live_delay_seconds: Histogram,
-    /// Counted by history's tasks.
+    publish_delay_seconds: Histogram,
+    /// Metrics of storage and its maintenance tasks.
     pub(crate) history: HistoryMetrics,
-    /// Counted as alerts come and go.
+    /// Metrics of alerts and notifications.
     pub(crate) alerts: AlertingMetrics,
-    /// Counted as Redis does not answer.
+    /// Metrics of the cache in Redis.
     pub(crate) cache: cache::CacheMetrics,
-    /// Counted as hosts are looked at.
+    /// Metrics of SSH collections.
     pub(crate) servers: AgentlessMetrics,
     hosts: Gauge,
-    memory: Gauge,
-    open_fds: Gauge,
-    cpu_seconds: Gauge<f64, AtomicU64>,
 }
 
-const DELAYS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+/// Buckets of ingestion and publication times, in seconds.
+const LATENCY_BUCKETS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+/// Buckets of connection lifetimes, in seconds: one second to ten hours.
+const LIFETIME_BUCKETS: [f64; 6] = [1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0];
 
 impl SelfMetrics {
     pub(crate) fn new() -> Self {
         let mut metrics = Self {
-            registry: Registry::with_prefix("perfwatch"),
+            registry: Registry::default(),
             snapshots: Family::default(),
             samples: Counter::default(),
-            ingest_bytes: Counter::default(),
+            received_bytes: Counter::default(),
             ingest_errors: Family::default(),
-            ingest_seconds: Histogram::new(DELAYS),
+            ingest_seconds: Histogram::new(LATENCY_BUCKETS),
             websocket_connections: Family::default(),
             open_connections: Gauge::default(),
             disconnects: Family::default(),
-            connection_seconds: Histogram::new([1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0]),
+            connection_seconds: Histogram::new(LIFETIME_BUCKETS),
             messages_sent: Counter::default(),
             sent_bytes: Counter::default(),
             dropped_snapshots: Counter::default(),
-            live_delay_seconds: Histogram::new(DELAYS),
+            publish_delay_seconds: Histogram::new(LATENCY_BUCKETS),
             history: HistoryMetrics::default(),
             alerts: AlertingMetrics::default(),
             cache: cache::CacheMetrics::default(),
             servers: AgentlessMetrics::default(),
             hosts: Gauge::default(),
-            memory: Gauge::default(),
-            open_fds: Gauge::default(),
-            cpu_seconds: Gauge::default(),
         };
         metrics.register();
         metrics
     }
 
     fn register(&mut self) {
-        let r = &mut self.registry;
+        self.registry.register_collector(Box::new(ProcessCollector));
+        let r = self.registry.sub_registry_with_prefix("perfwatch");
+        // The registry appends a period to each description.
+        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        r.register("build", "Version of the hub", version);
+        r.register("hosts", "Known hosts", self.hosts.clone());
         r.register(
             "ingest_snapshots",
-            "Received snapshots by outcome (accepted, duplicate, rejected).",
+            "Received snapshots by outcome (accepted, duplicate, rejected)",
             self.snapshots.clone(),
         );
-        r.register("ingest_samples", "Samples in accepted snapshots.", self.samples.clone());
+        r.register("ingest_samples", "Samples in accepted snapshots", self.samples.clone());
         r.register_with_unit(
             "ingest_received",
-            "Request body bytes before decompression.",
+            "Request body bytes before decompression",
             Unit::Bytes,
-            self.ingest_bytes.clone(),
+            self.received_bytes.clone(),
         );
-        r.register(
-            "ingest_errors",
-            "Ingest requests that failed, by error code.",
-            self.ingest_errors.clone(),
-        );
+        r.register("ingest_errors", "Ingest requests that failed, by error code", self.ingest_errors.clone());
         r.register_with_unit(
-            "ingest_request",
-            "Time from the end of the request body to the acknowledgment.",
+            "ingest_request_duration",
+            "Time from the end of the request body to the acknowledgment",
             Unit::Seconds,
             self.ingest_seconds.clone(),
         );
-        r.register("live_connections", "WebSocket connections by state.", self.websocket_connections.clone());
-        r.register("live_closed", "Closed WebSocket connections by reason.", self.disconnects.clone());
-        r.register_with_unit(
-            "live_connection",
-            "Lifetime of WebSocket connections.",
-            Unit::Seconds,
-            self.connection_seconds.clone(),
-        );
-        r.register("live_messages", "Messages sent to WebSocket clients.", self.messages_sent.clone());
-        r.register_with_unit(
-            "live_sent",
-            "Bytes sent to WebSocket clients.",
-            Unit::Bytes,
-            self.sent_bytes.clone(),
-        );
-        r.register(
-            "live_missed",
-            "Snapshots not sent because the client was too slow.",
-            self.dropped_snapshots.clone(),
-        );
-        r.register_with_unit(
-            "live_delay",
-            "Time from acceptance of a snapshot to the client's socket.",
-            Unit::Seconds,
-            self.live_delay_seconds.clone(),
-        );
+        self.register_websocket();
+        let r = self.registry.sub_registry_with_prefix("perfwatch");
         self.history.register(r);
         self.cache.register(r);
         self.alerts.register(r);
         self.servers.register(r);
-        r.register("hosts", "Known hosts.", self.hosts.clone());
+    }
+
+    fn register_websocket(&mut self) {
+        let r = self.registry.sub_registry_with_prefix("perfwatch_websocket");
+        r.register("connections", "WebSocket connections by state", self.websocket_connections.clone());
+        r.register("disconnects", "Closed WebSocket connections by reason", self.disconnects.clone());
         r.register_with_unit(
-            "process_resident_memory",
-            "Resident memory size in bytes.",
-            Unit::Bytes,
-            self.memory.clone(),
-        );
-        r.register("process_open_handles", "Number of open file descriptors.", self.open_fds.clone());
-        r.register_with_unit(
-            "process_cpu",
-            "Total user and system CPU time in seconds.",
+            "connection_duration",
+            "Lifetime of WebSocket connections",
             Unit::Seconds,
-            self.cpu_seconds.clone(),
+            self.connection_seconds.clone(),
+        );
+        r.register("messages_sent", "Messages sent to WebSocket clients", self.messages_sent.clone());
+        r.register_with_unit("sent", "Bytes sent to WebSocket clients", Unit::Bytes, self.sent_bytes.clone());
+        r.register(
+            "dropped_snapshots",
+            "Snapshots not sent because the client was too slow",
+            self.dropped_snapshots.clone(),
+        );
+        r.register_with_unit(
+            "publish_delay",
+            "Time from acceptance of a snapshot to the client's socket",
+            Unit::Seconds,
+            self.publish_delay_seconds.clone(),
         );
     }
 
-    fn snapshots(&self, outcome: &'static str, count: usize) {
+    fn count_snapshots(&self, outcome: &'static str, count: usize) {
         if count > 0 {
-            self.snapshots.get_or_create(&Outcome { outcome }).inc_by(count as u64);
+            self.snapshots.get_or_create(&OutcomeLabel { outcome }).inc_by(count as u64);
         }
     }
 
     pub(crate) fn accepted(&self, samples: usize) {
-        self.snapshots("accepted", 1);
+        self.count_snapshots("accepted", 1);
         self.samples.inc_by(samples as u64);
     }
 
     pub(crate) fn duplicates(&self, count: usize) {
-        self.snapshots("duplicate", count);
+        self.count_snapshots("duplicate", count);
     }
 
     pub(crate) fn rejected(&self, count: usize) {
-        self.snapshots("rejected", count);
+        self.count_snapshots("rejected", count);
     }
 
     pub(crate) fn ingest_bytes(&self, bytes: usize) {
-        self.ingest_bytes.inc_by(bytes as u64);
+        self.received_bytes.inc_by(bytes as u64);
     }
 
-    /// Codes are the hub's own, so that there are never many.
+    /// Counts a failed request. Error codes are constants of the hub, which bounds the number of labels.
     pub(crate) fn ingest_failed(&self, code: &str) {
-        self.ingest_errors.get_or_create(&Code { code: code.to_owned() }).inc();
+        self.ingest_errors.get_or_create(&CodeLabel { code: code.to_owned() }).inc();
     }
 
     pub(crate) fn record_ingest_duration(&self, time: Duration) {
         self.ingest_seconds.observe(time.as_secs_f64());
     }
 
-    pub(crate) fn live_clients(&self) -> usize {
+    pub(crate) fn websocket_clients(&self) -> usize {
         usize::try_from(self.open_connections.get()).unwrap_or_default()
     }
 
@@ -230,65 +222,34 @@ impl SelfMetrics {
         self.sent_bytes.inc_by(bytes as u64);
     }
 
-    pub(crate) fn record_dropped(&self, missed: u64) {
-        self.dropped_snapshots.inc_by(missed);
+    pub(crate) fn record_dropped(&self, dropped: u64) {
+        self.dropped_snapshots.inc_by(dropped);
     }
 
     pub(crate) fn record_publish_delay(&self, time: Duration) {
-        self.live_delay_seconds.observe(time.as_secs_f64());
+        self.publish_delay_seconds.observe(time.as_secs_f64());
     }
 
-    /// Snapshots accepted since start.
+    /// Number of snapshots accepted since the start.
     pub(crate) fn accepted_total(&self) -> u64 {
-        self.snapshots.get_or_create(&Outcome { outcome: "accepted" }).get()
+        self.snapshots.get_or_create(&OutcomeLabel { outcome: "accepted" }).get()
     }
 
-    /// The text of `/metrics`.
+    /// Content of `/metrics`.
     pub(crate) fn render(&self, hosts: usize) -> String {
         self.hosts.set(i64::try_from(hosts).unwrap_or(i64::MAX));
-        if let Some(own) = ProcessMetrics::read() {
-            self.memory.set(i64::try_from(own.resident_bytes).unwrap_or(i64::MAX));
-            self.open_fds.set(i64::try_from(own.handles).unwrap_or(i64::MAX));
-            self.cpu_seconds.set(own.cpu_seconds);
-        }
         let mut text = String::new();
-        // Writing to a String can't fail.
+        // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
     }
 }
 
-/// This process as the kernel sees it.
-pub(crate) struct ProcessMetrics {
-    pub(crate) resident_bytes: u64,
-    pub(crate) handles: u64,
-    pub(crate) cpu_seconds: f64,
-}
-
-impl ProcessMetrics {
-    pub(crate) fn read() -> Option<Self> {
-        let status = std::fs::read_to_string("/proc/self/status").ok()?;
-        let resident = status.lines().find_map(|line| {
-            line.strip_prefix("VmRSS:")?.split_ascii_whitespace().next()?.parse::<u64>().ok()
-        })?;
-        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-        let words: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-        // proc_pid_stat(5), counted from the state: utime and stime in 1/100 s.
-        let ticks = |at: usize| words.get(at)?.parse::<u32>().ok();
-        let handles = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64;
-        Some(Self {
-            resident_bytes: resident.saturating_mul(1024),
-            handles,
-            cpu_seconds: f64::from(ticks(11)?.saturating_add(ticks(12)?)) / 100.0,
-        })
-    }
-}
-
-/// One live connection in the gauges, wherever its task ends.
+/// Guard that counts one WebSocket connection until it is dropped.
 pub(crate) struct ConnectionGauge {
     metrics: Arc<SelfMetrics>,
     state: ConnectionState,
-    began: tokio::time::Instant,
+    started: tokio::time::Instant,
     reason: &'static str,
 }
 
@@ -297,7 +258,7 @@ impl ConnectionGauge {
         let state = ConnectionState::Connecting;
         metrics.websocket_connections.get_or_create(&state.label()).inc();
         metrics.open_connections.inc();
-        Self { metrics, state, began: tokio::time::Instant::now(), reason: "aborted" }
+        Self { metrics, state, started: tokio::time::Instant::now(), reason: "aborted" }
     }
 
     pub(crate) fn set(&mut self, state: ConnectionState) {
@@ -315,7 +276,75 @@ impl Drop for ConnectionGauge {
     fn drop(&mut self) {
         self.metrics.websocket_connections.get_or_create(&self.state.label()).dec();
         self.metrics.open_connections.dec();
-        self.metrics.disconnects.get_or_create(&Reason { reason: self.reason }).inc();
-        self.metrics.connection_seconds.observe(self.began.elapsed().as_secs_f64());
+        self.metrics.disconnects.get_or_create(&ReasonLabel { reason: self.reason }).inc();
+        self.metrics.connection_seconds.observe(self.started.elapsed().as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    /// Endings of names with a unit, and units that are no base units of Prometheus.
+    const BASE_UNITS: [&str; 4] = ["_seconds", "_bytes", "_ratio", "_info"];
+    const OTHER_UNITS: [&str; 8] =
+        ["_ms", "_milliseconds", "_minutes", "_hours", "_kb", "_mb", "_percent", "_kib"];
+
+    #[test]
+    fn exposition_follows_the_naming_rules() {
+        let metrics = Arc::new(SelfMetrics::new());
+        metrics.accepted(3);
+        metrics.ingest_failed("malformed_json");
+        metrics.record_ingest_duration(Duration::from_millis(1));
+        ConnectionGauge::new(metrics.clone()).close("client_closed");
+        let text = metrics.render(2);
+        assert!(text.ends_with("# EOF\n"));
+        let comments = |kind: &str| -> HashMap<&str, &str> {
+            let lines = text.lines().filter_map(|line| line.strip_prefix("# ")?.strip_prefix(kind));
+            lines.filter_map(|line| line.trim_start().split_once(' ')).collect()
+        };
+        let (help, types, units) = (comments("HELP "), comments("TYPE "), comments("UNIT "));
+        assert!(help.len() > 25 && help.len() == types.len(), "{} of {}", help.len(), types.len());
+        for (name, kind) in &types {
+            assert!(name.starts_with("perfwatch_") || name.starts_with("process_"), "{name}");
+            let description = help[name];
+            assert!(description.ends_with('.') && !description.ends_with(".."), "{name}: {description}");
+            assert!(
+                !name.ends_with("_total") && !OTHER_UNITS.iter().any(|unit| name.ends_with(unit)),
+                "{name}"
+            );
+            let unit = units.get(name).map_or_else(String::new, |unit| format!("_{unit}"));
+            assert!(
+                name.ends_with(&unit) && (unit.is_empty() || BASE_UNITS.contains(&&*unit)),
+                "{name} {unit}"
+            );
+            assert!(*kind != "histogram" || unit == "_seconds", "{name}");
+        }
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let sample = line.split(['{', ' ']).next().unwrap();
+            let counter = sample.strip_suffix("_total");
+            let is_counter = counter.is_some_and(|name| types.get(name) == Some(&"counter"));
+            assert_eq!(is_counter, sample.ends_with("_total"), "{line}");
+        }
+        for name in [
+            "process_cpu_seconds_total",
+            "process_open_fds",
+            "process_max_fds",
+            "process_resident_memory_bytes",
+            "process_start_time_seconds",
+            "process_virtual_memory_bytes",
+            "perfwatch_build_info{version=\"",
+            "perfwatch_hosts 2",
+            "perfwatch_ingest_request_duration_seconds_bucket",
+            "perfwatch_ingest_snapshots_total{outcome=\"accepted\"} 1",
+            "perfwatch_websocket_disconnects_total{reason=\"client_closed\"} 1",
+            "perfwatch_websocket_sent_bytes_total 0",
+            "perfwatch_redis_errors_total",
+            "perfwatch_ssh_collections_total",
+            "perfwatch_tsdb_blocks_sealed_total",
+        ] {
+            assert!(text.lines().any(|line| line.starts_with(name)), "{name} in {text}");
+        }
     }
 }

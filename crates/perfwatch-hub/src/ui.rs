@@ -1,5 +1,5 @@
-//! The dashboard, embedded and compressed when it was built. Unknown paths that a browser
-//! opens get the page itself: its router knows them.
+//! Dashboard, compressed and embedded at build time. Unknown paths return the page, whose router resolves
+//! them.
 
 use crate::error::ApiError;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -11,51 +11,48 @@ use rust_embed::{EmbeddedFile, RustEmbed};
 #[allow_missing = true]
 struct Dist;
 
-/// What is shown by a hub that was built without the dashboard.
+/// Page of a hub that was built without the dashboard.
 const STUB: &str = include_str!("ui_stub.html");
 
-/// All that no other route answers.
+/// Fallback of the router: assets, pages, and errors for unknown routes.
 pub(crate) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = uri.path().trim_start_matches('/');
     if path.starts_with("api/") || path.starts_with("ingest/") {
-        return ApiError::not_found(format!("there is no {method} /{path}")).into_response();
+        return ApiError::not_found(format!("{method} /{path} not found")).into_response();
     }
     if method != Method::GET && method != Method::HEAD {
-        return ApiError::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            "pages are read with GET",
-        )
-        .into_response();
+        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "method not allowed")
+            .into_response();
     }
     if let Some(response) = asset(path, &headers) {
         return response;
     }
-    let wants_page = headers
+    let accepts_html = headers
         .get(header::ACCEPT)
-        .and_then(|v| v.to_str().ok())
-        .is_none_or(|v| v.contains("html") || v.contains("*/*"));
+        .and_then(|value| value.to_str().ok())
+        .is_none_or(|value| value.contains("html") || value.contains("*/*"));
     let is_file = path.rsplit('/').next().is_some_and(|name| name.contains('.'));
-    if is_file || !wants_page {
-        return ApiError::not_found(format!("there is no /{path}")).into_response();
+    if is_file || !accepts_html {
+        return ApiError::not_found(format!("/{path} not found")).into_response();
     }
     asset("index.html", &headers).unwrap_or_else(|| Html(STUB).into_response())
 }
 
 fn asset(path: &str, headers: &HeaderMap) -> Option<Response> {
-    // The compressed copies are only served in place of the plain ones.
+    // Compressed copies are served only by content negotiation.
     if path.is_empty() || path.ends_with(".br") || path.ends_with(".gz") {
         return None;
     }
     let accepted =
         headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let takes = |name: &str| {
-        accepted.split(',').any(|word| word.split(';').next().is_some_and(|word| word.trim() == name))
+    let accepts = |name: &str| {
+        let mut encodings = accepted.split(',').filter_map(|encoding| encoding.split(';').next());
+        encodings.any(|encoding| encoding.trim() == name)
     };
     let (file, encoding) = [("br", "br"), ("gzip", "gz")]
         .into_iter()
-        .filter(|(encoding, _)| takes(encoding))
-        .find_map(|(encoding, ending)| Some((Dist::get(&format!("{path}.{ending}"))?, Some(encoding))))
+        .filter(|(encoding, _)| accepts(encoding))
+        .find_map(|(encoding, extension)| Some((Dist::get(&format!("{path}.{extension}"))?, Some(encoding))))
         .or_else(|| Some((Dist::get(path)?, None)))?;
     Some(respond(path, headers, file, encoding))
 }
@@ -63,22 +60,21 @@ fn asset(path: &str, headers: &HeaderMap) -> Option<Response> {
 fn respond(path: &str, headers: &HeaderMap, file: EmbeddedFile, encoding: Option<&'static str>) -> Response {
     let hash: String = file.metadata.sha256_hash()[..12].iter().map(|byte| format!("{byte:02x}")).collect();
     let etag = format!("\"{hash}\"");
-    // Vite puts the content's hash into the names of assets; the page itself must stay fresh.
+    // Names of assets contain a content hash; the page must be revalidated.
     let cache = if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
     let unchanged =
-        headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
+        headers.get(header::IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == etag.as_bytes());
     let mut response =
         if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { file.data.into_response() };
-    let kind = mime_of(path);
-    let set = response.headers_mut();
-    set.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    set.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
-    set.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    let response_headers = response.headers_mut();
+    response_headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(mime_of(path)));
+    response_headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    response_headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     if let Ok(etag) = HeaderValue::from_str(&etag) {
-        set.insert(header::ETAG, etag);
+        response_headers.insert(header::ETAG, etag);
     }
     if let Some(encoding) = encoding {
-        set.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        response_headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
     }
     response
 }

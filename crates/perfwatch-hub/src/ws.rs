@@ -1,8 +1,8 @@
-//! One WebSocket connection: a state machine owned by one task.
+//! WebSocket connections, each a state machine owned by one task: Connecting → Authenticated → Live →
+//! Draining → Closed.
 //!
-//! Connecting → Authenticated → Live → Draining → Closed. All that the hub holds for a client
-//! is this task: its receiver on the bus is bounded, what it sends is bounded by the socket's
-//! buffers and a deadline, and a client that is silent through two pings is dropped.
+//! A connection uses bounded memory: its broadcast receiver is bounded, unsent messages are limited by the
+//! socket's buffers and a send timeout, and clients that do not answer pings are disconnected.
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -12,8 +12,9 @@ use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
+use perfwatch_alerting::open_incident_counts;
 use perfwatch_auth::Identity;
-use perfwatch_auth::directory::AuthSnapshot as Everyone;
+use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_live::PublishedSnapshot;
 use perfwatch_live::message::{self, ClientMessage, SubscribeRequest};
 use perfwatch_live::selection::Selection;
@@ -26,10 +27,10 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// Several hosts share a message: waiting this long for the others costs less than a frame each.
+/// Delay in which snapshots of several hosts are combined to one message.
 const COALESCE_DELAY: Duration = Duration::from_millis(200);
 
-/// Close code for who may not any more: of those left to applications (RFC 6455, 7.4.2).
+/// Close code after the loss of access, from the range for applications (RFC 6455, 7.4.2).
 const CLOSE_UNAUTHORIZED: u16 = 4401;
 
 /// Live metrics over WebSocket
@@ -47,10 +48,10 @@ pub(crate) async fn upgrade(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|error| {
-        // 400 for what is no handshake, 426 for a connection that can't be one.
+        // 400 for an invalid handshake, 426 for a connection that cannot be upgraded.
         ApiError::new(error.status(), "upgrade_required", error.body_text())
     })?;
-    if app.metrics.live_clients() >= limits::MAX_WEBSOCKET_CLIENTS {
+    if app.metrics.websocket_clients() >= limits::MAX_WEBSOCKET_CLIENTS {
         return Err(ApiError::unavailable(
             "too_many_clients",
             "the limit of WebSocket clients is reached",
@@ -58,14 +59,14 @@ pub(crate) async fn upgrade(
         ));
     }
     if app.stop.is_cancelled() {
-        return Err(ApiError::unavailable("shutting_down", "the hub is stopping", 5));
+        return Err(ApiError::unavailable("shutting_down", "hub is shutting down", 5));
     }
     let state = ConnectionGauge::new(app.metrics.clone());
     let upgrade = upgrade
-        // 128 KiB by default, for each of thousands of clients that say next to nothing.
+        // The default of 128 KiB is too much for thousands of clients that send little.
         .read_buffer_size(4 << 10)
         .write_buffer_size(8 << 10)
-        // Above the largest whole snapshot there can be.
+        // Above the size of the largest full snapshot.
         .max_write_buffer_size(4 << 20)
         .max_message_size(limits::MAX_CLIENT_MESSAGE_BYTES)
         .max_frame_size(limits::MAX_CLIENT_MESSAGE_BYTES);
@@ -75,20 +76,20 @@ pub(crate) async fn upgrade(
     }))
 }
 
-/// Why a connection ends; the label of a counter.
+/// Reason for the end of a connection; label of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CloseReason {
-    /// The client left.
+    /// The client closed the connection.
     ClientClosed,
-    /// The client is gone without a word.
+    /// The client did not answer pings.
     PingTimeout,
-    /// The client does not read what it is sent.
+    /// The client did not receive a message in time.
     SendTimeout,
-    /// The client broke the protocol.
+    /// The client violated the protocol.
     Error,
-    /// Whose account, session or token it was may not any more.
+    /// Account, session or token lost access.
     Revoked,
-    /// The hub leaves.
+    /// The hub shuts down.
     Shutdown,
 }
 
@@ -105,16 +106,18 @@ impl CloseReason {
     }
 }
 
+/// Subscription of a client to metrics of hosts.
 struct Subscription {
     selection: Arc<Selection>,
-    /// None for all hosts.
+    /// Selected hosts; `None` for all.
     hosts: Option<HashSet<HostId>>,
-    /// The shape of each host that the client was told.
+    /// Shape of each host whose columns were sent.
     sent_shapes: HashMap<HostId, ShapeId>,
-    /// Latest of each host that waits for the next message.
+    /// Newest snapshot of each host for the next message.
     pending: Vec<Arc<PublishedSnapshot>>,
+    /// Time of the next message.
     flush_at: Option<Instant>,
-    /// Says so while it lasts, where it is of one host.
+    /// Registers the client as a viewer of a single host.
     _viewer: Option<ViewerGuard>,
 }
 
@@ -128,19 +131,20 @@ impl Subscription {
     }
 }
 
+/// State of a connection.
 struct Connection {
     app: Arc<App>,
     identity: Identity,
-    /// By which it is decided what they see.
-    auth_snapshot: Arc<Everyone>,
-    /// Told when who may do what has changed.
-    changes: watch::Receiver<i64>,
-    /// Told when alerts changed, where the client wants to know.
-    alerts: Option<watch::Receiver<u64>>,
+    /// Accounts and tags that determine the visible hosts.
+    auth_snapshot: Arc<AuthSnapshot>,
+    /// Notifies about changes of accounts, tokens and tags.
+    access_changes: watch::Receiver<i64>,
+    /// Notifies about changes of incidents, if the client subscribed to their counts.
+    incident_changes: Option<watch::Receiver<u64>>,
     socket: WebSocket,
     broadcast_rx: broadcast::Receiver<Arc<PublishedSnapshot>>,
     subscriptions: HashMap<u32, Subscription>,
-    /// Whole snapshots of all hosts, until the first subscription.
+    /// Sends full snapshots of all hosts, until the first subscription.
     full_snapshots: bool,
     last_received: Instant,
     state: ConnectionGauge,
@@ -149,57 +153,57 @@ struct Connection {
 impl Connection {
     async fn run(app: Arc<App>, identity: Identity, socket: WebSocket, mut state: ConnectionGauge) {
         state.set(ConnectionState::Authenticated);
-        let bus = app.live_feed.subscribe();
+        let broadcast_rx = app.live_feed.subscribe();
         let subscriptions = HashMap::new();
-        let (changes, everyone) = (app.directory.subscribe(), app.directory.snapshot());
+        let (access_changes, auth_snapshot) = (app.directory.subscribe(), app.directory.snapshot());
         let mut connection = Self {
             app,
             identity,
-            auth_snapshot: everyone,
-            changes,
-            alerts: None,
+            auth_snapshot,
+            access_changes,
+            incident_changes: None,
             socket,
-            broadcast_rx: bus,
+            broadcast_rx,
             subscriptions,
             full_snapshots: true,
             last_received: Instant::now(),
             state,
         };
         connection.state.set(ConnectionState::Live);
-        let end = match connection.run_live().await {
+        let reason = match connection.run_live().await {
             Ok(never) => match never {},
-            Err(end) => end,
+            Err(reason) => reason,
         };
         connection.state.set(ConnectionState::Draining);
-        connection.close(end).await;
-        connection.state.close(end.label());
-        tracing::debug!(end = end.label(), "WebSocket client disconnected");
+        connection.close(reason).await;
+        connection.state.close(reason.label());
+        tracing::debug!(reason = reason.label(), "WebSocket client disconnected");
     }
 
     async fn run_live(&mut self) -> Result<std::convert::Infallible, CloseReason> {
         let stop = self.app.stop.clone();
-        let ping_every = self.app.config.ping_interval;
-        let mut ping = tokio::time::interval_at(Instant::now() + ping_every, ping_every);
+        let ping_interval = self.app.config.ping_interval;
+        let mut ping = tokio::time::interval_at(Instant::now() + ping_interval, ping_interval);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let due = self.subscriptions.values().filter_map(|s| s.flush_at).min();
+            let flush_at = self.subscriptions.values().filter_map(|s| s.flush_at).min();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(CloseReason::Shutdown),
-                Ok(()) = self.changes.changed() => self.refresh_access()?,
-                () = incidents_changed(&mut self.alerts) => self.send_incident_counts().await?,
-                said = self.socket.recv() => self.on_message(said).await?,
-                item = self.broadcast_rx.recv() => match item {
-                    Ok(accepted) => self.send_snapshot(accepted).await?,
-                    Err(RecvError::Lagged(missed)) => self.catch_up(missed).await?,
+                Ok(()) = self.access_changes.changed() => self.refresh_access()?,
+                () = incidents_changed(&mut self.incident_changes) => self.send_incident_counts().await?,
+                message = self.socket.recv() => self.on_message(message).await?,
+                received = self.broadcast_rx.recv() => match received {
+                    Ok(published) => self.send_snapshot(published).await?,
+                    Err(RecvError::Lagged(dropped)) => self.catch_up(dropped).await?,
                     Err(RecvError::Closed) => return Err(CloseReason::Shutdown),
                 },
-                () = sleep_until(due) => self.flush_due().await?,
+                () = sleep_until(flush_at) => self.flush_due().await?,
                 _ = ping.tick() => {
-                    if self.last_received.elapsed() > ping_every.mul_f64(2.5) {
+                    if self.last_received.elapsed() > ping_interval.mul_f64(2.5) {
                         return Err(CloseReason::PingTimeout);
                     }
-                    // Sessions and tokens also end by themselves.
+                    // Sessions and tokens may have expired.
                     self.refresh_access()?;
                     self.send(Message::Ping(bytes::Bytes::new())).await?;
                 }
@@ -207,24 +211,27 @@ impl Connection {
         }
     }
 
-    /// Whether they still may, and what they see from now on.
+    /// Reloads identity and visible hosts.
+    ///
+    /// # Errors
+    /// Returns `Revoked` if the caller lost access.
     fn refresh_access(&mut self) -> Result<(), CloseReason> {
         self.identity = self.identity.refresh(&self.app.directory).ok_or(CloseReason::Revoked)?;
         self.auth_snapshot = self.app.directory.snapshot();
-        let (identity, everyone) = (&self.identity, &self.auth_snapshot);
+        let (identity, auth_snapshot) = (&self.identity, &self.auth_snapshot);
         for subscription in self.subscriptions.values_mut() {
-            subscription.pending.retain(|waiting| identity.can_view(everyone, waiting.host));
+            subscription.pending.retain(|published| identity.can_view(auth_snapshot, published.host));
         }
         Ok(())
     }
 
-    async fn on_message(&mut self, said: Option<Result<Message, axum::Error>>) -> Result<(), CloseReason> {
+    async fn on_message(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), CloseReason> {
         self.last_received = Instant::now();
-        match said {
+        match message {
             None | Some(Ok(Message::Close(_))) => Err(CloseReason::ClientClosed),
             Some(Err(error)) => {
-                // A client that vanished and one that sent 10 MB end the same way here.
-                tracing::debug!(%error, "WebSocket protocol error");
+                // The library has one error for a lost connection and for a message above the limit.
+                tracing::debug!(error = %error, "WebSocket protocol error");
                 Err(if error.to_string().contains("too long") {
                     CloseReason::Error
                 } else {
@@ -237,16 +244,19 @@ impl Connection {
             }
             Some(Ok(Message::Text(text))) => match serde_json::from_str::<ClientMessage>(&text) {
                 Err(error) => self.send_error("invalid_message", &error.to_string()).await,
-                Ok(said) => self.handle_command(said).await,
+                Ok(command) => self.handle_command(command).await,
             },
         }
     }
 
-    async fn handle_command(&mut self, said: ClientMessage) -> Result<(), CloseReason> {
-        match said {
-            ClientMessage { subscribe: Some(wish), unsubscribe: None, ping: None, incident_counts: None } => {
-                self.subscribe(wish).await
-            }
+    async fn handle_command(&mut self, command: ClientMessage) -> Result<(), CloseReason> {
+        match command {
+            ClientMessage {
+                subscribe: Some(request),
+                unsubscribe: None,
+                ping: None,
+                incident_counts: None,
+            } => self.subscribe(request).await,
             ClientMessage {
                 subscribe: None,
                 unsubscribe: None,
@@ -261,11 +271,11 @@ impl Connection {
                 subscribe: None,
                 unsubscribe: None,
                 ping: None,
-                incident_counts: Some(wanted),
+                incident_counts: Some(enabled),
             } => {
                 self.full_snapshots = false;
-                self.alerts = wanted.then(|| self.app.alerting.subscribe());
-                if wanted { self.send_incident_counts().await } else { Ok(()) }
+                self.incident_changes = enabled.then(|| self.app.alerting.subscribe());
+                if enabled { self.send_incident_counts().await } else { Ok(()) }
             }
             _ => {
                 self.send_error("invalid_message", "expected subscribe, unsubscribe, incident_counts or ping")
@@ -274,33 +284,32 @@ impl Connection {
         }
     }
 
-    /// How many incidents are open.
+    /// Sends the numbers of open incidents by severity.
     async fn send_incident_counts(&mut self) -> Result<(), CloseReason> {
-        let Some(revision) = self.alerts.as_mut().map(|alerts| *alerts.borrow_and_update()) else {
+        let changes = self.incident_changes.as_mut();
+        let Some(revision) = changes.map(|changes| *changes.borrow_and_update()) else {
             return Ok(());
         };
-        let counts = perfwatch_alerting::open_incident_counts(
-            &self.app.alerting.snapshot().incidents,
-            &self.identity,
-            &self.auth_snapshot,
-        );
+        let snapshot = self.app.alerting.snapshot();
+        let counts = open_incident_counts(&snapshot.incidents, &self.identity, &self.auth_snapshot);
         self.send_text(message::incident_counts(revision, counts).into()).await
     }
 
-    async fn send_error(&mut self, code: &str, why: &str) -> Result<(), CloseReason> {
-        self.send_text(message::error(code, why).into()).await
+    async fn send_error(&mut self, code: &str, message: &str) -> Result<(), CloseReason> {
+        self.send_text(message::error(code, message).into()).await
     }
 
-    async fn subscribe(&mut self, wish: SubscribeRequest) -> Result<(), CloseReason> {
-        if wish.hosts.len() > limits::MAX_SELECTORS || wish.metrics.len() > limits::MAX_SELECTORS {
+    async fn subscribe(&mut self, request: SubscribeRequest) -> Result<(), CloseReason> {
+        if request.hosts.len() > limits::MAX_SELECTORS || request.metrics.len() > limits::MAX_SELECTORS {
             return self.send_error("limit_reached", "too many hosts or metrics in one subscription").await;
         }
-        if self.subscriptions.len() >= limits::MAX_SUBSCRIPTIONS && !self.subscriptions.contains_key(&wish.id)
+        if self.subscriptions.len() >= limits::MAX_SUBSCRIPTIONS
+            && !self.subscriptions.contains_key(&request.id)
         {
             return self.send_error("limit_reached", "too many subscriptions on one connection").await;
         }
         let mut hosts = HashSet::new();
-        for name in &wish.hosts {
+        for name in &request.hosts {
             match self
                 .app
                 .hosts
@@ -311,108 +320,113 @@ impl Connection {
                     hosts.insert(host.record.id);
                 }
                 None => {
-                    return self.send_error("unknown_host", &format!("there is no host {name:?}")).await;
+                    return self.send_error("unknown_host", &format!("host {name:?} not found")).await;
                 }
             }
         }
         self.full_snapshots = false;
-        let selection = self.app.live_feed.selections().get(wish.metrics, wish.processes);
-        let hosts = (!wish.hosts.is_empty()).then_some(hosts);
-        let only = hosts.as_ref().filter(|hosts| hosts.len() == 1).and_then(|hosts| hosts.iter().next());
-        let _watcher = only.map(|host| self.app.live_feed.viewers().add(*host));
-        let (told, waiting) = (HashMap::new(), Vec::new());
-        let mut new = Subscription {
+        let selection = self.app.live_feed.selections().get(request.metrics, request.processes);
+        let hosts = (!request.hosts.is_empty()).then_some(hosts);
+        let single = hosts.as_ref().filter(|hosts| hosts.len() == 1).and_then(|hosts| hosts.iter().next());
+        let viewer = single.map(|host| self.app.live_feed.viewers().add(*host));
+        let mut subscription = Subscription {
             selection,
             hosts,
-            sent_shapes: told,
-            pending: waiting,
+            sent_shapes: HashMap::new(),
+            pending: Vec::new(),
             flush_at: None,
-            _viewer: _watcher,
+            _viewer: viewer,
         };
-        if wish.backfill_s > 0 {
-            let entries = self.backfill(&mut new, wish.backfill_s, &wish.since);
-            for text in message::backfill(wish.id, &entries) {
+        if request.backfill_s > 0 {
+            let entries = self.backfill(&mut subscription, request.backfill_s, &request.since);
+            for text in message::backfill(request.id, &entries) {
                 self.send_text(text.into()).await?;
             }
         }
-        self.subscriptions.insert(wish.id, new);
+        self.subscriptions.insert(request.id, subscription);
         Ok(())
     }
 
-    /// What the window holds for a new subscription. What is on the bus already comes twice;
-    /// clients know a tick by its time.
-    fn backfill(&self, new: &mut Subscription, backfill_s: u32, since: &HashMap<HostId, i64>) -> Vec<String> {
+    /// Recent snapshots for a new subscription. Snapshots that are also in the broadcast channel are sent
+    /// twice; clients identify a tick by its time.
+    fn backfill(
+        &self,
+        subscription: &mut Subscription,
+        backfill_s: u32,
+        since: &HashMap<HostId, i64>,
+    ) -> Vec<String> {
         let now_ms = self.app.clock.wall_ms();
-        let from = now_ms - i64::from(backfill_s) * 1000;
-        let all: Vec<HostId> = match &new.hosts {
+        let from_ms = now_ms - i64::from(backfill_s) * 1000;
+        let hosts: Vec<HostId> = match &subscription.hosts {
             Some(hosts) => hosts.iter().copied().collect(),
             None => self.app.hosts.list().iter().map(|host| host.record.id).collect(),
         };
         let mut entries = Vec::new();
-        for host in all.into_iter().filter(|host| self.identity.can_view(&self.auth_snapshot, *host)) {
-            let from = since.get(&host).map_or(from, |&seen| seen.saturating_add(1).max(from));
-            let mut past = self.app.live_feed.recent(host, now_ms);
-            past.retain(|accepted| accepted.snapshot.at_ms >= from);
-            if let Some(last) = past.last() {
-                new.sent_shapes.insert(host, last.snapshot.shape.id());
-                entries.extend(message::backfill_entries(&past, &new.selection));
+        for host in hosts.into_iter().filter(|host| self.identity.can_view(&self.auth_snapshot, *host)) {
+            let since_ms = since.get(&host).map(|since_ms| since_ms.saturating_add(1));
+            let host_from_ms = since_ms.map_or(from_ms, |since_ms| since_ms.max(from_ms));
+            let mut recent = self.app.live_feed.recent(host, now_ms);
+            recent.retain(|published| published.snapshot.at_ms >= host_from_ms);
+            if let Some(last) = recent.last() {
+                subscription.sent_shapes.insert(host, last.snapshot.shape.id());
+                entries.extend(message::backfill_entries(&recent, &subscription.selection));
             }
         }
         entries
     }
 
-    async fn send_snapshot(&mut self, accepted: Arc<PublishedSnapshot>) -> Result<(), CloseReason> {
-        if !self.identity.can_view(&self.auth_snapshot, accepted.host) {
+    async fn send_snapshot(&mut self, published: Arc<PublishedSnapshot>) -> Result<(), CloseReason> {
+        if !self.identity.can_view(&self.auth_snapshot, published.host) {
             return Ok(());
         }
         if self.full_snapshots {
-            // The encoding is UTF-8 by construction: checking it costs less than copying it.
-            let text = Utf8Bytes::try_from(accepted.full_json().clone());
+            // JSON is UTF-8; the conversion checks the bytes instead of copying them.
+            let text = Utf8Bytes::try_from(published.full_json().clone());
             self.send_text(text.map_err(|_| CloseReason::Error)?).await?;
             self.app
                 .metrics
-                .record_publish_delay(self.app.clock.monotonic().saturating_sub(accepted.accepted_at));
+                .record_publish_delay(self.app.clock.monotonic().saturating_sub(published.accepted_at));
             return Ok(());
         }
-        let mut now_due = false;
-        for subscription in self.subscriptions.values_mut().filter(|s| s.includes(accepted.host)) {
+        let mut is_due = false;
+        for subscription in self.subscriptions.values_mut().filter(|s| s.includes(published.host)) {
             if subscription.is_single_host() {
                 subscription.flush_at = Some(Instant::now());
-                now_due = true;
+                is_due = true;
             } else {
-                // Of each host the newest is enough, unless it is a late one of the past.
-                let same = |w: &Arc<PublishedSnapshot>| {
-                    w.host == accepted.host && w.snapshot.at_ms <= accepted.snapshot.at_ms
+                // Only the newest snapshot of a host is sent; backfilled older snapshots do not replace it.
+                let is_replaced = |pending: &Arc<PublishedSnapshot>| {
+                    pending.host == published.host && pending.snapshot.at_ms <= published.snapshot.at_ms
                 };
-                subscription.pending.retain(|waiting| !same(waiting));
+                subscription.pending.retain(|pending| !is_replaced(pending));
                 subscription.flush_at.get_or_insert_with(|| Instant::now() + COALESCE_DELAY);
             }
-            subscription.pending.push(accepted.clone());
+            subscription.pending.push(published.clone());
         }
-        if now_due { self.flush_due().await } else { Ok(()) }
+        if is_due { self.flush_due().await } else { Ok(()) }
     }
 
-    /// Sends what waits in the subscriptions whose time has come.
+    /// Sends the pending snapshots of the subscriptions that are due.
     async fn flush_due(&mut self) -> Result<(), CloseReason> {
         let now = Instant::now();
         let mut messages: Vec<Utf8Bytes> = Vec::new();
         let mut oldest = None;
         for (&id, subscription) in
-            self.subscriptions.iter_mut().filter(|(_, s)| s.flush_at.is_some_and(|due| due <= now))
+            self.subscriptions.iter_mut().filter(|(_, s)| s.flush_at.is_some_and(|flush_at| flush_at <= now))
         {
             subscription.flush_at = None;
-            let waiting = std::mem::take(&mut subscription.pending);
-            for accepted in &waiting {
-                let shape = accepted.snapshot.shape.id();
-                if subscription.sent_shapes.insert(accepted.host, shape) != Some(shape) {
-                    messages.push(message::columns(id, accepted, &subscription.selection).into());
+            let pending = std::mem::take(&mut subscription.pending);
+            for published in &pending {
+                let shape = published.snapshot.shape.id();
+                if subscription.sent_shapes.insert(published.host, shape) != Some(shape) {
+                    messages.push(message::columns(id, published, &subscription.selection).into());
                 }
-                oldest = oldest.into_iter().chain([accepted.accepted_at]).min();
+                oldest = oldest.into_iter().chain([published.accepted_at]).min();
             }
             let entries: Vec<Arc<str>> =
-                waiting.iter().map(|accepted| accepted.selection_json(&subscription.selection)).collect();
-            for bite in message::chunk_by_size(&entries, |entry| entry.len()) {
-                messages.push(message::tick(id, bite.iter().map(|entry| &**entry)).into());
+                pending.iter().map(|published| published.selection_json(&subscription.selection)).collect();
+            for chunk in message::chunk_by_size(&entries, |entry| entry.len()) {
+                messages.push(message::tick(id, chunk.iter().map(|entry| &**entry)).into());
             }
         }
         for text in messages {
@@ -424,16 +438,16 @@ impl Connection {
         Ok(())
     }
 
-    /// The bus went on without this client: it gets the newest state and is told what it
-    /// missed, instead of a growing backlog.
-    async fn catch_up(&mut self, missed: u64) -> Result<(), CloseReason> {
-        // What stands on the bus already is skipped too: the newest state holds more.
-        let missed = missed + self.broadcast_rx.len() as u64;
-        self.app.metrics.record_dropped(missed);
+    /// Sends the number of dropped snapshots and the newest state to a client that was too slow, instead of a
+    /// growing backlog.
+    async fn catch_up(&mut self, dropped: u64) -> Result<(), CloseReason> {
+        // Snapshots in the channel are skipped, too: the newest state replaces them.
+        let dropped = dropped + self.broadcast_rx.len() as u64;
+        self.app.metrics.record_dropped(dropped);
         self.broadcast_rx = self.broadcast_rx.resubscribe();
-        self.send_text(message::lagged(missed).into()).await?;
-        for accepted in self.app.live_feed.latest_per_host() {
-            self.send_snapshot(accepted).await?;
+        self.send_text(message::lagged(dropped).into()).await?;
+        for published in self.app.live_feed.latest_per_host() {
+            self.send_snapshot(published).await?;
         }
         Ok(())
     }
@@ -451,35 +465,36 @@ impl Connection {
         }
     }
 
-    async fn close(&mut self, end: CloseReason) {
-        let (code, reason) = match end {
+    async fn close(&mut self, reason: CloseReason) {
+        let (code, text) = match reason {
             CloseReason::ClientClosed => return,
             CloseReason::SendTimeout => (close_code::POLICY, "client too slow"),
-            CloseReason::PingTimeout => (close_code::POLICY, "ping_timeout"),
+            CloseReason::PingTimeout => (close_code::POLICY, "ping timeout"),
             CloseReason::Error => (close_code::POLICY, "protocol error"),
             CloseReason::Revoked => (CLOSE_UNAUTHORIZED, "access revoked"),
-            CloseReason::Shutdown => (close_code::AWAY, "the hub is stopping"),
+            CloseReason::Shutdown => (close_code::AWAY, "hub is shutting down"),
         };
-        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-        // Whoever does not take this either is simply cut off.
+        let close = Message::Close(Some(CloseFrame { code, reason: text.into() }));
+        // A client that does not receive this is disconnected without a close frame.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.socket.send(close)).await;
     }
 }
 
-/// When alerts change; never for who does not want to know.
-async fn incidents_changed(alerts: &mut Option<watch::Receiver<u64>>) {
-    let told = match alerts {
-        Some(alerts) => alerts.changed().await.is_ok(),
+/// Waits for a change of incidents; forever if the client did not subscribe.
+async fn incidents_changed(changes: &mut Option<watch::Receiver<u64>>) {
+    let has_changed = match changes {
+        Some(changes) => changes.changed().await.is_ok(),
         None => false,
     };
-    if !told {
+    if !has_changed {
         std::future::pending::<()>().await;
     }
 }
 
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
+/// Waits until `deadline`; forever without a deadline.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }

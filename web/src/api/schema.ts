@@ -1037,7 +1037,8 @@ export interface paths {
         put?: never;
         /**
          * Import agentless hosts
-         * @description Existing names are left unchanged. Jump hosts may be existing servers or earlier entries of the same import.
+         * @description Existing names are left unchanged. Jump hosts may be existing servers or earlier entries of the same
+         *     import.
          *
          *     Requires the role operator or higher.
          */
@@ -1576,8 +1577,8 @@ export interface paths {
         put?: never;
         /**
          * Ingest snapshots
-         * @description Accepts one snapshot or a list as JSON (optionally gzip or zstd), or a protobuf batch. Accepted snapshots are
-         *     durable when the response is sent.
+         * @description Accepts one snapshot or a list as JSON (optionally gzip or zstd), or a protobuf batch. Accepted snapshots
+         *     are durable when the response is sent.
          *
          *     Agents, tokens with the scope `ingest`, and operators.
          */
@@ -1947,17 +1948,20 @@ export interface components {
         CleanQueueRequest: {
             state?: components["schemas"]["JobState"] | null;
         };
-        /** @description What a client may say over `WS /api/ws/metrics`: one of these. */
+        /** @description Message of a client over `WS /api/ws/metrics`. Exactly one member is set. */
         ClientMessage: {
-            /** @description Tells how many incidents are open, now and whenever alerts change. */
+            /** @description Requests `incident_counts`, immediately and on each change of incidents. */
             incident_counts?: boolean | null;
             /**
              * Format: int32
-             * @description Answered by `pong`: pages can't see the protocol's own pings.
+             * @description Number that the `pong` returns. Browsers do not expose protocol pings.
              */
             ping?: number | null;
             subscribe?: components["schemas"]["SubscribeRequest"] | null;
-            /** Format: int32 */
+            /**
+             * Format: int32
+             * @description Ends the subscription with this id.
+             */
             unsubscribe?: number | null;
         };
         /** @description Result of a collection request. */
@@ -2731,8 +2735,8 @@ export interface components {
             finished_ms: number;
         };
         /**
-         * @description Message of the hub over `WS /api/ws/metrics` after the first subscription. Values are integers scaled by the
-         *     decimals of their column.
+         * @description Message of the hub over `WS /api/ws/metrics` after the first subscription. Values are integers scaled by
+         *     the decimals of their column.
          */
         LiveMessage: {
             hosts: components["schemas"]["HostBackfill"][];
@@ -3455,24 +3459,25 @@ export interface components {
             /** Format: int64 */
             raw_retention_s: number;
         };
-        /** @description A wish. Another one with the same id takes its place. */
+        /** @description Subscription to series of some hosts. */
         SubscribeRequest: {
             /**
              * Format: int32
-             * @description Seconds of the past to send first, at most 300.
+             * @description Seconds of history to send first, at most 300.
              */
             backfill_s?: number;
-            /** @description Ids or names; none means all hosts. */
+            /** @description Ids or names of hosts; empty for all hosts. */
             hosts?: string[];
             /**
              * Format: int32
-             * @description The client's own number for it, given back with each message.
+             * @description Number chosen by the client, returned in each message of the subscription.
              */
             id?: number;
-            /** @description Names, or groups as `cpu.*`; none means all metrics. */
+            /** @description Names of metrics, or groups such as `cpu.*`; empty for all metrics. */
             metrics?: string[];
+            /** @description Whether to send the top processes. */
             processes?: boolean;
-            /** @description Host id → time: back-fill only what is newer. */
+            /** @description Host id → time in Unix milliseconds: limits the backfill to newer snapshots. */
             since?: {
                 [key: string]: number;
             };

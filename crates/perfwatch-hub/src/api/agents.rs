@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_auth::{Identity, actor, secret};
+use perfwatch_live::host_registry::{Host, validate_host_name};
 use perfwatch_model::{HostId, limits};
 use perfwatch_store::CommitError;
 use perfwatch_store::agents::{Agent, EnrollmentToken, HostTags};
@@ -99,6 +100,31 @@ pub(crate) struct EnrollResponse {
     secret: String,
 }
 
+/// Checks that no online agent or script sends for the host.
+///
+/// # Errors
+/// Returns `host_already_enrolled` otherwise.
+fn ensure_host_is_free(
+    app: &App,
+    previous: &[&Agent],
+    host: Option<&Host>,
+    now_ms: i64,
+) -> Result<(), ApiError> {
+    let is_online = |agent: &&Agent| {
+        agent.revoked_ms.is_none() && now_ms - app.directory.agent_last_seen_ms(agent) < ONLINE_WINDOW_MS
+    };
+    // Snapshots also arrive with API tokens and from the embedded agent. After a revocation, the last
+    // snapshot is that of the revoked agent.
+    let last_seen_ms = host.and_then(|host| host.last_seen_ms).unwrap_or_default();
+    let has_revoked_agent = previous.iter().any(|agent| agent.revoked_ms.is_some());
+    if previous.iter().any(is_online) || (now_ms - last_seen_ms < ONLINE_WINDOW_MS && !has_revoked_agent) {
+        let message = "another agent is enrolled for this host; revoke it first. \
+            If this machine is a clone, delete its host-id file";
+        return Err(ApiError::conflict("host_already_enrolled", message));
+    }
+    Ok(())
+}
+
 /// Enroll an agent
 #[utoipa::path(
     post, path = "/api/v1/agents/enroll", tag = "agents",
@@ -120,7 +146,7 @@ pub(crate) async fn enroll_agent(
         let message = "invalid or expired enrollment token";
         ApiError::new(StatusCode::UNAUTHORIZED, "invalid_enrollment_token", message)
     };
-    perfwatch_live::host_registry::validate_host_name(&request.host_name)
+    validate_host_name(&request.host_name)
         .map_err(|error| ApiError::unprocessable("invalid_host", error.to_string()))?;
     let guard = app.directory.begin_write().await?;
     let (auth_snapshot, now_ms) = (app.directory.snapshot(), app.clock.wall_ms());
@@ -149,22 +175,11 @@ pub(crate) async fn enroll_agent(
         ));
     }
     let host = app.hosts.get(request.host_id);
-    let last_seen_ms = host.as_ref().and_then(|host| host.last_seen_ms).unwrap_or_default();
-    let is_online = |agent: &&Agent| {
-        agent.revoked_ms.is_none() && now_ms - app.directory.agent_last_seen_ms(agent) < ONLINE_WINDOW_MS
-    };
-    // Snapshots also arrive with API tokens and from the embedded agent.
-    let has_revoked_agent = previous.iter().any(|agent| agent.revoked_ms.is_some());
-    if previous.iter().copied().any(|agent| is_online(&agent))
-        || (now_ms - last_seen_ms < ONLINE_WINDOW_MS && !has_revoked_agent)
-    {
-        let message = "another agent is enrolled for this host; revoke it first. If this machine is a clone, delete its host-id file";
-        return Err(ApiError::conflict("host_already_enrolled", message));
-    }
-    let text = secret::generate(secret::SecretKind::Agent);
+    ensure_host_is_free(&app, &previous, host.as_ref(), now_ms)?;
+    let secret = secret::generate(secret::SecretKind::Agent);
     let agent = Agent {
         id: Uuid::now_v7(),
-        hash: secret::hash_secret(&text),
+        hash: secret::hash_secret(&secret),
         host: request.host_id,
         enrollment_token: token.name.clone(),
         address: client.address.to_string(),
@@ -191,7 +206,7 @@ pub(crate) async fn enroll_agent(
         CommitError::Store(error) => error.into(),
     })?;
     tracing::info!(host.name = request.host_name, host.id = %request.host_id, "agent enrolled");
-    Ok((StatusCode::CREATED, Json(EnrollResponse { agent_id: agent.id, secret: text })))
+    Ok((StatusCode::CREATED, Json(EnrollResponse { agent_id: agent.id, secret })))
 }
 
 fn find(app: &App, identity: &Identity, id: &str) -> Result<Agent, ApiError> {

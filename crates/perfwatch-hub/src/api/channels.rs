@@ -152,7 +152,8 @@ fn invalid(field: &str, message: &str) -> ApiError {
 /// Adds the secrets of the saved channel that the request does not contain.
 ///
 /// # Errors
-/// Rejects the request if the server of the channel changes: saved secrets must not be sent to another server.
+/// Rejects the request if the server of the channel changes: saved secrets must not be sent to another
+/// server.
 fn keep_secrets(
     kind: &ChannelKind,
     saved: &Channel,

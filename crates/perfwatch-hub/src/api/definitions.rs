@@ -1,5 +1,6 @@
-//! Changes of alert definitions. Rules, channels and silences are created, replaced and deleted in the same way:
-//! one commit with the audit entry, on the revision of the alerting state that the change was decided on.
+//! Changes of alert definitions. Rules, channels and silences are created, replaced and deleted in the same
+//! way: one commit with the audit entry, on the revision of the alerting state that the change was decided
+//! on.
 
 use crate::app::App;
 use crate::error::ApiError;

@@ -52,7 +52,7 @@ struct SeriesQuery {
 /// Returns `invalid_query` for other parameters, numbers below 1 and too many series.
 fn parse_query(query: Option<&str>, allowed: &[&str]) -> Result<SeriesQuery, ApiError> {
     let mut request = SeriesQuery::default();
-    for (key, value) in query::query_pairs(query)? {
+    for (key, value) in query::query_pairs(query) {
         if !allowed.contains(&key.as_str()) {
             let message = format!("unknown parameter {key:?}; expected {}", allowed.join(", "));
             return Err(ApiError::bad_request("invalid_query", message));
@@ -292,8 +292,9 @@ fn process_json(process: &ProcessUsage, covered_ms: i64) -> serde_json::Value {
     let mut cpu = String::new();
     fixed_point::write_rounded(&mut cpu, mean, 2);
     json!({
-        "pid": process.last.pid, "name": process.last.name, "user": process.last.user, "command": process.last.command,
-        "started_ms": process.last.started_ms, "first_ms": process.first_ms, "last_ms": process.last_ms, "rows": process.rows,
+        "pid": process.last.pid, "name": process.last.name, "user": process.last.user,
+        "command": process.last.command, "started_ms": process.last.started_ms,
+        "first_ms": process.first_ms, "last_ms": process.last_ms, "rows": process.rows,
         "cpu_percent_mean": cpu.parse::<f64>().unwrap_or_default(),
         "cpu_percent_max": f64::from(process.cpu_tenths_max) / 10.0,
         "memory_bytes_max": process.memory_max,

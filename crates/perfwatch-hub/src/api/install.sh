@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs the PerfWatch agent of this hub on this machine:
+# Installs the PerfWatch agent of this hub on this host:
 #   curl -fsSL @SITE@/install.sh | sudo sh -s -- TOKEN
-# The token is made on the hub's page "Agents". What follows it goes to `agent install`.
+# TOKEN is an enrollment token of the page Settings > Agents. Further arguments are passed to `agent install`.
 set -eu
 
 hub='@SITE@'
@@ -11,15 +11,15 @@ fail() {
     exit 1
 }
 
-# From here on the token goes by standard input: other users see command lines.
+# The token is passed by standard input or file, because other users can read command lines.
 fetch() {
     if command -v curl >/dev/null 2>&1; then
         printf 'header = "Authorization: Bearer %s"\n' "$token" | curl -fsSL --proto-redir =https,http -K - -o "$2" "$1"
     elif command -v wget >/dev/null 2>&1; then
-        printf 'header = Authorization: Bearer %s\n' "$token" >"$folder/wgetrc"
-        WGETRC="$folder/wgetrc" wget -q -O "$2" "$1"
+        printf 'header = Authorization: Bearer %s\n' "$token" >"$dir/wgetrc"
+        WGETRC="$dir/wgetrc" wget -q -O "$2" "$1"
     else
-        fail "neither curl nor wget is here"
+        fail "curl or wget is required"
     fi
 }
 
@@ -27,19 +27,19 @@ main() {
     token="${1:-}"
     case "$token" in
     pwe_*) shift ;;
-    *) fail "give an enrolment token: … | sudo sh -s -- pwe_…" ;;
+    *) fail "an enrollment token is required: … | sudo sh -s -- pwe_…" ;;
     esac
-    [ "$(uname -s)" = Linux ] || fail "the agent runs on Linux"
-    [ "$(id -u)" = 0 ] || fail "this needs root: put sudo before sh"
-    folder="$(mktemp -d)"
-    trap 'rm -rf "$folder"' EXIT
+    [ "$(uname -s)" = Linux ] || fail "the agent requires Linux"
+    [ "$(id -u)" = 0 ] || fail "root is required: run sh with sudo"
+    dir="$(mktemp -d)"
+    trap 'rm -rf "$dir"' EXIT
     umask 077
     arch="$(uname -m)"
-    fetch "$hub/download/agent-linux-$arch" "$folder/perfwatch-agent" ||
-        fail "can't get a program for $arch from $hub; is the token still good?"
-    chmod 755 "$folder/perfwatch-agent"
-    version="$("$folder/perfwatch-agent" --version)" ||
-        fail "the hub's program does not run here (an older libc?): put one that does into the hub's folder downloads, as perfwatch-agent-$arch"
+    fetch "$hub/download/agent-linux-$arch" "$dir/perfwatch-agent" ||
+        fail "failed to download the agent for $arch from $hub; check that the token is valid"
+    chmod 755 "$dir/perfwatch-agent"
+    version="$("$dir/perfwatch-agent" --version)" ||
+        fail "the agent binary of the hub does not run on this host (older libc?); place a compatible one in the downloads directory of the hub as perfwatch-agent-$arch"
     case "$version" in
     perfwatch-agent*)
         run=/usr/local/bin/perfwatch-agent
@@ -50,8 +50,8 @@ main() {
         set -- agent install --hub "$hub" --token-stdin "$@"
         ;;
     esac
-    said="$(printf '%s\n' "$token" | "$folder/perfwatch-agent" "$@")"
-    printf '%s\n' "${said%% Its agent*}"
+    output="$(printf '%s\n' "$token" | "$dir/perfwatch-agent" "$@")"
+    printf '%s\n' "${output%% Start the agent*}"
     start "$run"
 }
 
@@ -60,17 +60,17 @@ start() {
         systemctl daemon-reload
         systemctl enable perfwatch-agent
         systemctl restart perfwatch-agent
-        printf 'It runs as the service perfwatch-agent.\n'
+        printf 'The agent runs as the service perfwatch-agent.\n'
         return
     fi
-    # No systemd: as nobody, until the next start of this machine.
+    # Without systemd: runs as the user nobody until the next reboot.
     command -v setpriv >/dev/null 2>&1 ||
-        fail "installed, but not started: no systemd and no setpriv here. Run $1 with PERFWATCH_CONFIG=/etc/perfwatch/agent.yaml"
+        fail "installed, but not started: systemd and setpriv are missing. Run $1 with PERFWATCH_CONFIG=/etc/perfwatch/agent.yaml"
     chown -R 65534:65534 /var/lib/perfwatch
-    # shellcheck disable=SC2086 # two words
+    # shellcheck disable=SC2086 # $1 may be two words
     PERFWATCH_CONFIG=/etc/perfwatch/agent.yaml setsid setpriv --reuid=65534 --regid=65534 --clear-groups \
         --no-new-privs --bounding-set=-all -- $1 </dev/null >/dev/null 2>>/var/log/perfwatch-agent.log &
-    printf 'It runs until this machine is started anew: there is no systemd here. Its log: /var/log/perfwatch-agent.log\n'
+    printf 'The agent runs until the next reboot (no systemd). Log file: /var/log/perfwatch-agent.log\n'
 }
 
 main "$@"

@@ -48,7 +48,7 @@ pub(crate) async fn begin(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let oidc = require_provider(&app)?;
-    let next = query::query_pairs(query.as_deref())?.into_iter().find(|(name, _)| name == "next");
+    let next = query::query_pairs(query.as_deref()).find(|(name, _)| name == "next");
     let next = next.map_or_else(|| "/".to_owned(), |(_, next)| local_path(next));
     let (location, pending) =
         oidc.authorization_url(redirect_uri(&base_url), next, app.clock.monotonic()).await?;
@@ -106,7 +106,7 @@ async fn complete_login(
     query: Option<&str>,
 ) -> Result<Response, ApiError> {
     let denied = || ApiError::bad_request("sso_denied", "login denied by the identity provider");
-    let pairs = query::query_pairs(query)?;
+    let pairs: Vec<(String, String)> = query::query_pairs(query).collect();
     let parameter = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let pending = cookies::get(headers, COOKIE);
     let pending = pending

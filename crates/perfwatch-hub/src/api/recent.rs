@@ -60,7 +60,7 @@ pub(crate) async fn recent(
 fn parse(query: &str) -> Result<RecentQuery, ApiError> {
     let mut request = RecentQuery::default();
     let invalid = |message: String| ApiError::bad_request("invalid_query", message);
-    for (key, value) in query::query_pairs(Some(query))? {
+    for (key, value) in query::query_pairs(Some(query)) {
         match key.as_str() {
             "host" => request.host = Some(value),
             "metric" => {

@@ -27,7 +27,8 @@ use uuid::Uuid;
 pub(crate) enum ImportFormat {
     /// OpenSSH client configuration (`~/.ssh/config`).
     SshConfig,
-    /// CSV with the column `address` and any of `name`, `port`, `user`, `password`, `jump`, `tags`, `interval`.
+    /// CSV with the column `address` and any of `name`, `port`, `user`, `password`, `jump`, `tags`,
+    /// `interval`.
     Csv,
 }
 
@@ -116,7 +117,8 @@ fn request_from_entry(
 
 /// Import agentless hosts
 ///
-/// Existing names are left unchanged. Jump hosts may be existing servers or earlier entries of the same import.
+/// Existing names are left unchanged. Jump hosts may be existing servers or earlier entries of the same
+/// import.
 #[utoipa::path(
     post, path = "/api/v1/servers/import", tag = "servers",
     request_body = ServerImportRequest,
@@ -179,8 +181,8 @@ pub(crate) async fn import(
     Ok(Json(ServerImportResponse { servers: results, created }))
 }
 
-/// Row and tags of an entry. A jump host of the same import is not in the store yet: its access was checked with its
-/// own entry.
+/// Row and tags of an entry. A jump host of the same import is not in the store yet: its access was checked
+/// with its own entry.
 async fn prepare(
     app: &App,
     actor: &Actor,

@@ -1,4 +1,4 @@
-//! What a request brings along as JSON, bounded, with errors in the one envelope.
+//! Extractors of JSON and YAML bodies with a size limit and errors in the common envelope.
 
 use crate::error::ApiError;
 use axum::body::Bytes;
@@ -6,47 +6,52 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
-/// What people and scripts send is small.
-const BYTES: usize = 256 << 10;
+/// Maximum size of a body.
+const MAX_BODY_BYTES: usize = 256 << 10;
 
-/// A body that must be there.
+/// Required JSON body.
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
-/// A body that may be there.
+/// Optional JSON body.
 pub(crate) struct OptionalBody<T>(pub(crate) Option<T>);
 
-/// A body of YAML, which JSON is too.
+/// Text of a YAML body; JSON is valid YAML.
 pub(crate) struct YamlBody(pub(crate) String);
 
 async fn read(request: Request) -> Result<(HeaderMap, Bytes), ApiError> {
     let headers = request.headers().clone();
-    let bytes = axum::body::to_bytes(request.into_body(), BYTES).await;
-    let too_large =
-        |_| ApiError::too_large("body_too_large", format!("the body has more than {BYTES} bytes"));
+    let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES).await;
+    let too_large = |_| ApiError::too_large("body_too_large", format!("body exceeds {MAX_BODY_BYTES} bytes"));
     Ok((headers, bytes.map_err(too_large)?))
 }
 
+/// Media type of the body in lower case, without parameters.
+fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
 fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, ApiError> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    // A form of another page can't send this without asking first.
-    if !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
+    // Forms of other pages cannot send this content type without a CORS preflight request.
+    if media_type(headers) != "application/json" {
         let message = "unsupported content type; expected application/json";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type", message));
     }
     serde_json::from_slice(bytes).map_err(|error| {
-        // The message may quote what was sent; secrets are sent here.
+        // Messages of serde quote values, which may be secrets.
         let (line, column) = (error.line(), error.column());
-        let what = if error.is_data() { without_values(&error.to_string()) } else { "not JSON".to_owned() };
-        ApiError::bad_request("invalid_body", format!("{what}, at line {line} column {column}"))
+        let message =
+            if error.is_data() { without_values(&error.to_string()) } else { "not JSON".to_owned() };
+        ApiError::bad_request("invalid_body", format!("{message}, at line {line} column {column}"))
     })
 }
 
-/// `invalid type: string "secret", expected …` without the string.
+/// Message of serde with quoted values replaced: `invalid type: string "secret", expected …`.
 fn without_values(message: &str) -> String {
     let mut parts = message.split('"').enumerate();
     parts
         .by_ref()
-        .map(|(at, part)| if at % 2 == 1 { "…" } else { part })
+        .map(|(index, part)| if index % 2 == 1 { "…" } else { part })
         .collect::<String>()
         .split(" at line")
         .next()
@@ -71,7 +76,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for OptionalBody<T> {
         if bytes.is_empty() {
             return Ok(Self(None));
         }
-        // `null` is nothing too.
+        // `null` counts as a missing body.
         parse(&headers, &bytes).map(Self)
     }
 }
@@ -81,12 +86,9 @@ impl<S: Sync> FromRequest<S> for YamlBody {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (headers, bytes) = read(request).await?;
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if !["application/yaml", "application/x-yaml", "text/yaml", "application/json"]
-            .contains(&kind.as_str())
-        {
-            let message = "send Content-Type: application/yaml";
+        let media_types = ["application/yaml", "application/x-yaml", "text/yaml", "application/json"];
+        if !media_types.contains(&media_type(&headers).as_str()) {
+            let message = "unsupported content type; expected application/yaml";
             return Err(ApiError::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_content_type",
@@ -94,7 +96,7 @@ impl<S: Sync> FromRequest<S> for YamlBody {
             ));
         }
         let text = String::from_utf8(bytes.to_vec());
-        text.map(Self).map_err(|_| ApiError::bad_request("invalid_body", "the body is not UTF-8"))
+        text.map(Self).map_err(|_| ApiError::bad_request("invalid_body", "body is not UTF-8"))
     }
 }
 
@@ -104,15 +106,15 @@ mod tests {
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only its shape matters")]
-    struct Wish {
+    #[expect(dead_code, reason = "only deserialization is tested")]
+    struct TestRequest {
         number: u32,
     }
 
     #[test]
     fn body_errors_omit_values() {
         let mut headers = HeaderMap::new();
-        assert_eq!(parse::<Wish>(&headers, b"{}").unwrap_err().code(), "unsupported_content_type");
+        assert_eq!(parse::<TestRequest>(&headers, b"{}").unwrap_err().code(), "unsupported_content_type");
         headers.insert(header::CONTENT_TYPE, "application/json; charset=utf-8".parse().unwrap());
         for (body, want) in [
             ("{\"number\": \"hunter22222\"}", "expected u32"),
@@ -120,7 +122,7 @@ mod tests {
             ("{}", "missing field"),
             ("{\"number\": ", "not JSON"),
         ] {
-            let error = parse::<Wish>(&headers, body.as_bytes()).unwrap_err();
+            let error = parse::<TestRequest>(&headers, body.as_bytes()).unwrap_err();
             assert!(error.message().contains(want), "{}", error.message());
             assert!(!error.message().contains("hunter"), "{}", error.message());
             assert!(

@@ -1,4 +1,4 @@
-//! What a query string may say: names that stand several times, and times as people write them.
+//! Query parameters, and lookups and validation shared by handlers.
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -6,44 +6,46 @@ use perfwatch_auth::Identity;
 use perfwatch_live::host_registry::Host;
 use perfwatch_model::time_expression;
 
-/// Of one host, or of one account.
+/// Maximum number of tags of a host or an account.
 const MAX_TAGS: usize = 32;
 
-/// Pairs of a query string: a name may stand several times, which a struct can't hold.
-pub(crate) fn query_pairs(query: Option<&str>) -> Result<Vec<(String, String)>, ApiError> {
-    let query = query.unwrap_or_default();
-    let bad = |why: String| ApiError::bad_request("invalid_query", why);
-    let uri: axum::http::Uri = format!("/?{query}").parse().map_err(|error| bad(format!("{error}")))?;
-    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri);
-    pairs.map(|pairs| pairs.0).map_err(|error| bad(error.body_text()))
+/// Decoded pairs of a query string. A name may occur several times.
+pub(crate) fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
+    url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned()
 }
 
-/// The host of a path, by id or name; one that they may not see is not there.
+/// Host with this id or name.
+///
+/// # Errors
+/// Returns `not_found` if the host does not exist or is not visible to the caller.
 pub(crate) fn host(app: &App, identity: &Identity, id: &str) -> Result<Host, ApiError> {
     let host = app.hosts.find(id).filter(|host| identity.can_view(&app.directory.snapshot(), host.record.id));
     host.ok_or_else(|| ApiError::not_found(format!("host {id:?} not found")))
 }
 
-/// All hosts that they may see, by name.
+/// Hosts visible to the caller, sorted by name.
 pub(crate) fn hosts(app: &App, identity: &Identity) -> Vec<Host> {
-    let everyone = app.directory.snapshot();
+    let auth_snapshot = app.directory.snapshot();
     let mut hosts = app.hosts.list();
-    hosts.retain(|host| identity.can_view(&everyone, host.record.id));
+    hosts.retain(|host| identity.can_view(&auth_snapshot, host.record.id));
     hosts
 }
 
-/// Whether they may change what is for all hosts.
+/// Checks that the caller may change settings that affect all hosts.
+///
+/// # Errors
+/// Returns `forbidden` for callers that are limited by host tags.
 pub(crate) fn require_all_hosts(identity: &Identity) -> Result<(), ApiError> {
     match identity.host_tags.is_empty() {
         true => Ok(()),
         false => {
-            let why = "this action affects all hosts, but your account is limited to some of them";
-            Err(ApiError::new(axum::http::StatusCode::FORBIDDEN, "forbidden", why))
+            let message = "this action affects all hosts, but your account is limited to some of them";
+            Err(ApiError::new(axum::http::StatusCode::FORBIDDEN, "forbidden", message))
         }
     }
 }
 
-/// What people call a token.
+/// Validates the name of a token or channel: 1 to 100 bytes without control characters.
 pub(crate) fn validate_label(text: &str) -> Result<String, ApiError> {
     let label = text.trim();
     if label.is_empty() || label.len() > 100 || label.contains(char::is_control) {
@@ -52,17 +54,17 @@ pub(crate) fn validate_label(text: &str) -> Result<String, ApiError> {
     Ok(label.to_owned())
 }
 
-/// What hosts are told apart by: `environment=production`, `web`.
+/// Validates tags such as `environment=production` or `web`; sorts them and removes duplicates.
 pub(crate) fn validate_tags(tags: &[String]) -> Result<Vec<String>, ApiError> {
-    let invalid = |why: &str| Err(ApiError::unprocessable("invalid_tags", why));
+    let invalid = |message: &str| Err(ApiError::unprocessable("invalid_tags", message));
     let mut tags: Vec<String> = tags.iter().map(|tag| tag.trim().to_owned()).collect();
     tags.sort();
     tags.dedup();
     if tags.len() > MAX_TAGS {
         return invalid("at most 32 tags are allowed");
     }
-    let fine = |c: char| c.is_alphanumeric() || "-_.=:/@".contains(c);
-    if tags.iter().any(|tag| tag.is_empty() || tag.len() > 64 || !tag.chars().all(fine)) {
+    let is_valid = |c: char| c.is_alphanumeric() || "-_.=:/@".contains(c);
+    if tags.iter().any(|tag| tag.is_empty() || tag.len() > 64 || !tag.chars().all(is_valid)) {
         return invalid("tag must have 1 to 64 characters of a-z, A-Z, 0-9 and - _ . = : / @");
     }
     Ok(tags)
@@ -79,11 +81,14 @@ pub(crate) fn time_ms(key: &str, text: &str, now_ms: i64) -> Result<i64, ApiErro
     })
 }
 
-/// From and to of a range; without them, the last hour.
+/// Range of the parameters `from` and `to`; default: the last hour.
+///
+/// # Errors
+/// Returns an error for malformed times, empty ranges, and ranges above ten years.
 pub(crate) fn range(from: Option<&str>, to: Option<&str>, now_ms: i64) -> Result<(i64, i64), ApiError> {
     let to_ms = to.map_or(Ok(now_ms), |to| time_ms("to", to, now_ms))?;
     let from_ms = from.map_or(Ok(to_ms - 3_600_000), |from| time_ms("from", from, now_ms))?;
-    // Ten years are beyond what is kept.
+    // Longer than any retention.
     if from_ms >= to_ms || to_ms - from_ms > 10 * 366 * 86_400_000 {
         return Err(ApiError::bad_request(
             "invalid_range",

@@ -1,4 +1,4 @@
-//! A request's bytes, never more of them than allowed, before decompression or after.
+//! Body of an ingest request, limited in size before and after decompression.
 
 use crate::error::ApiError;
 use axum::body::Body;
@@ -7,13 +7,16 @@ use bytes::Bytes;
 use perfwatch_model::limits;
 use std::io::{self, Read};
 
-/// Reads the body as it came.
+/// Reads the body without decompression.
+///
+/// # Errors
+/// Returns `body_too_large` above the limit and `body_truncated` if the connection ends early.
 pub(super) async fn read(body: Body) -> Result<Bytes, ApiError> {
     axum::body::to_bytes(body, limits::MAX_BODY_BYTES).await.map_err(|error| {
         let mut cause: Option<&dyn std::error::Error> = Some(&error);
         while let Some(inner) = cause {
             if inner.to_string().contains("length limit") {
-                let message = format!("the body is larger than {} bytes", limits::MAX_BODY_BYTES);
+                let message = format!("body exceeds {} bytes", limits::MAX_BODY_BYTES);
                 return ApiError::too_large("body_too_large", message);
             }
             cause = inner.source();
@@ -22,7 +25,10 @@ pub(super) async fn read(body: Body) -> Result<Bytes, ApiError> {
     })
 }
 
-/// Undoes `Content-Encoding`.
+/// Decompresses the body according to `Content-Encoding`.
+///
+/// # Errors
+/// Returns an error for unsupported encodings, corrupt data, and bodies above the limit.
 pub(super) fn decompress(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiError> {
     let encoding = headers.get(header::CONTENT_ENCODING).map_or(Ok(""), |value| value.to_str());
     match encoding.unwrap_or("?").trim().to_ascii_lowercase().as_str() {
@@ -36,7 +42,7 @@ pub(super) fn decompress(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiE
             read_bounded("zstd", decoder.map_err(|error| decompression_error("zstd", &error))?)
         }
         other => {
-            let message = format!("Content-Encoding {other:?} is not known here; send gzip, zstd or nothing");
+            let message = format!("unsupported Content-Encoding {other:?}; expected gzip or zstd");
             Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", message))
         }
     }
@@ -48,7 +54,7 @@ fn decompression_error(kind: &str, error: &io::Error) -> ApiError {
 
 fn read_bounded(kind: &str, decoder: impl Read) -> Result<Bytes, ApiError> {
     let mut out = Vec::new();
-    // One byte more than allowed tells a body that fits from one that was cut.
+    // One byte above the limit distinguishes a body of maximum size from a larger body.
     decoder
         .take(limits::MAX_DECOMPRESSED_BYTES as u64 + 1)
         .read_to_end(&mut out)

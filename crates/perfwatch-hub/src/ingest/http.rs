@@ -1,4 +1,4 @@
-//! `POST /ingest/metrics`: JSON from scripts, the compact form from agents.
+//! `POST /ingest/metrics`: JSON of scripts and protobuf batches of agents.
 
 use super::body;
 use super::pipeline::{Submission, SubmitError};
@@ -20,16 +20,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// A sender's clock that is further off than a hundred years is off by that.
+/// Maximum recorded clock skew of a sender: one hundred years.
 const MAX_CLOCK_SKEW_MS: i64 = 100 * 366 * 86_400_000;
 
-/// A request's share of what all together may hold.
+/// Share of a request in the memory limit of all requests.
 type DecodedBytesPermit = Arc<OwnedSemaphorePermit>;
 
 /// Ingest snapshots
 ///
-/// Accepts one snapshot or a list as JSON (optionally gzip or zstd), or a protobuf batch. Accepted snapshots are
-/// durable when the response is sent.
+/// Accepts one snapshot or a list as JSON (optionally gzip or zstd), or a protobuf batch. Accepted snapshots
+/// are durable when the response is sent.
 #[utoipa::path(
     post, path = "/ingest/metrics", tag = "ingest",
     request_body(
@@ -46,11 +46,11 @@ pub(crate) async fn ingest(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<IngestResponse>, ApiError> {
-    let began = app.clock.monotonic();
+    let started = app.clock.monotonic();
     let bytes = body::read(body).await.inspect_err(|error| app.metrics.ingest_failed(error.code()))?;
     app.metrics.ingest_bytes(bytes.len());
     let result = decode_and_submit(&app, &identity, &headers, bytes).await;
-    app.metrics.record_ingest_duration(app.clock.monotonic().saturating_sub(began));
+    app.metrics.record_ingest_duration(app.clock.monotonic().saturating_sub(started));
     if let Err(error) = &result {
         app.metrics.ingest_failed(error.code());
     }
@@ -63,24 +63,24 @@ async fn decode_and_submit(
     headers: &HeaderMap,
     bytes: Bytes,
 ) -> Result<IngestResponse, ApiError> {
-    let leaving = |_| ApiError::unavailable("shutting_down", "the hub is stopping", 5);
-    // What was decompressed waits for room with this in hand, so that not many do.
-    let few = app.decompression_permits.acquire().await.map_err(leaving)?;
+    let shutting_down = |_| ApiError::unavailable("shutting_down", "hub is shutting down", 5);
+    // Held until the memory permit is acquired, so that few decompressed bodies wait for memory.
+    let decompression = app.ingest_limits.decompressions.acquire().await.map_err(shutting_down)?;
     let bytes = body::decompress(headers, bytes)?;
     let kib = u32::try_from(bytes.len() >> 10).unwrap_or(u32::MAX) + 1;
-    let room = Arc::new(app.decoded_bytes_permits.clone().acquire_many_owned(kib).await.map_err(leaving)?);
-    drop(few);
-    let kind =
-        headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
-    match kind.split(';').next().unwrap_or_default().trim() {
-        wire::CONTENT_TYPE => ingest_protobuf(app, identity, bytes, &room).await,
-        // What `curl -d` says when nobody tells it otherwise.
+    let memory = app.ingest_limits.decoded_kib.clone();
+    let permit = Arc::new(memory.acquire_many_owned(kib).await.map_err(shutting_down)?);
+    drop(decompression);
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    match content_type.unwrap_or("application/json").split(';').next().unwrap_or_default().trim() {
+        wire::CONTENT_TYPE => ingest_protobuf(app, identity, bytes, &permit).await,
+        // Default content type of `curl -d`.
         "application/json" | "application/x-www-form-urlencoded" => {
-            ingest_json(app, identity, &bytes, &room).await
+            ingest_json(app, identity, &bytes, &permit).await
         }
         other => {
             let message = format!(
-                "Content-Type {other:?} is not known here; send application/json or {}",
+                "unsupported Content-Type {other:?}; expected application/json or {}",
                 wire::CONTENT_TYPE
             );
             Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type", message))
@@ -92,7 +92,7 @@ async fn ingest_protobuf(
     app: &Arc<App>,
     identity: &Identity,
     bytes: Bytes,
-    room: &DecodedBytesPermit,
+    permit: &DecodedBytesPermit,
 ) -> Result<IngestResponse, ApiError> {
     let batch = wire::decode_batch(bytes).map_err(|error| malformed(&error))?;
     let host = batch.host().map_err(|error| malformed(&error))?;
@@ -100,19 +100,19 @@ async fn ingest_protobuf(
     if batch.snapshots.len() > limits::MAX_BATCH_SNAPSHOTS {
         return Err(too_many());
     }
-    // Held for this batch whatever becomes of the shared table meanwhile.
-    let mut sent = HashMap::new();
+    // Keeps the shapes of this batch alive if the registry is pruned concurrently.
+    let mut batch_shapes = HashMap::new();
     for shape in batch.shapes.into_iter().take(limits::MAX_BATCH_SNAPSHOTS) {
         let shape = app.pipeline.intern_shape(wire::decode_shape(shape).map_err(|error| malformed(&error))?);
-        sent.insert(shape.id(), shape);
+        batch_shapes.insert(shape.id(), shape);
     }
-    let shapes = |id| sent.get(&id).cloned().or_else(|| app.pipeline.shape(id));
+    let shapes = |id| batch_shapes.get(&id).cloned().or_else(|| app.pipeline.shape(id));
     let texts = |text: &str| app.pipeline.intern_text(text);
     let mut rejected = Vec::new();
     let mut snapshots = Vec::with_capacity(batch.snapshots.len());
     for (index, bytes) in batch.snapshots.into_iter().enumerate() {
         let decoded = if bytes.len() > limits::MAX_SNAPSHOT_BYTES {
-            Err(WireError::Invalid(format!("a snapshot of more than {} bytes", limits::MAX_SNAPSHOT_BYTES)))
+            Err(WireError::Invalid(format!("snapshot exceeds {} bytes", limits::MAX_SNAPSHOT_BYTES)))
         } else {
             wire::decode_snapshot(bytes, &shapes, &texts)
         };
@@ -134,21 +134,22 @@ async fn ingest_protobuf(
     let skew_ms = (batch.sent_at_ms != 0).then(|| {
         batch.sent_at_ms.saturating_sub(app.clock.wall_ms()).clamp(-MAX_CLOCK_SKEW_MS, MAX_CLOCK_SKEW_MS)
     });
-    let mut answer = submit(app, room, Submission { host, snapshots, facts, clock_skew_ms: skew_ms }).await?;
-    answer.rejected.extend(rejected);
-    Ok(answer)
+    let mut response =
+        submit(app, permit, Submission { host, snapshots, facts, clock_skew_ms: skew_ms }).await?;
+    response.rejected.extend(rejected);
+    Ok(response)
 }
 
-/// One object, or a list of them. A single refused snapshot is the request's own error.
+/// Ingests one snapshot or a list. The rejection of a single snapshot is the error of the request.
 async fn ingest_json(
     app: &Arc<App>,
     identity: &Identity,
     bytes: &[u8],
-    room: &DecodedBytesPermit,
+    permit: &DecodedBytesPermit,
 ) -> Result<IngestResponse, ApiError> {
     let value: serde_json::Value = serde_json::from_slice(bytes)
-        .map_err(|error| ApiError::bad_request("malformed_json", format!("the body is not JSON: {error}")))?;
-    let (objects, single) = match value {
+        .map_err(|error| ApiError::bad_request("malformed_json", format!("body is not JSON: {error}")))?;
+    let (objects, is_single) = match value {
         serde_json::Value::Array(objects) => (objects, false),
         object => (vec![object], true),
     };
@@ -156,16 +157,16 @@ async fn ingest_json(
         return Err(too_many());
     }
     let now_ms = app.clock.wall_ms();
-    let mut answer = IngestResponse::default();
+    let mut response = IngestResponse::default();
     let mut by_host: HashMap<HostRef, Vec<(usize, Snapshot)>> = HashMap::new();
     for (index, object) in objects.iter().enumerate() {
         match json::read_snapshot(object, &app.catalog, now_ms) {
             Ok(parsed) => by_host.entry(parsed.host).or_default().push((index, parsed.snapshot)),
-            Err(error) if single => {
+            Err(error) if is_single => {
                 return Err(ApiError::unprocessable("invalid_snapshot", error.to_string()));
             }
             Err(error) => {
-                answer.rejected.push(RejectedSnapshot {
+                response.rejected.push(RejectedSnapshot {
                     index,
                     code: "invalid_snapshot".into(),
                     message: error.to_string(),
@@ -173,26 +174,30 @@ async fn ingest_json(
             }
         }
     }
-    app.metrics.rejected(answer.rejected.len());
+    app.metrics.rejected(response.rejected.len());
     by_host.keys().try_for_each(|host| authorize_host(app, identity, host))?;
     for (host, snapshots) in by_host {
         let submission = Submission { host, snapshots, facts: None, clock_skew_ms: None };
-        let part = submit(app, room, submission).await?;
-        answer.accepted += part.accepted;
-        answer.duplicates += part.duplicates;
-        answer.rejected.extend(part.rejected);
-        answer.interval_ms = part.interval_ms;
+        let host_response = submit(app, permit, submission).await?;
+        response.accepted += host_response.accepted;
+        response.duplicates += host_response.duplicates;
+        response.rejected.extend(host_response.rejected);
+        response.interval_ms = host_response.interval_ms;
     }
-    match answer.rejected.pop_if(|_| single) {
-        Some(refused) => Err(ApiError::unprocessable(refused.code, refused.message)),
-        None => Ok(answer),
+    match response.rejected.pop_if(|_| is_single) {
+        Some(rejected) => Err(ApiError::unprocessable(rejected.code, rejected.message)),
+        None => Ok(response),
     }
 }
 
-/// An agent speaks for its own host alone.
+/// Checks that the credential may send for the host: agents for their own host only, callers limited by
+/// host tags for existing hosts in their scope.
+///
+/// # Errors
+/// Returns `host_mismatch` otherwise.
 fn authorize_host(app: &App, identity: &Identity, host: &HostRef) -> Result<(), ApiError> {
-    // Of two names of one host the id counts, as it does on the way in.
-    let known = || match host.id {
+    // The id takes precedence over the name, as in `HostRegistry::resolve`.
+    let existing_host = || match host.id {
         Some(id) => Some(id),
         None => app.hosts.find(&host.name).map(|host| host.record.id),
     };
@@ -200,7 +205,7 @@ fn authorize_host(app: &App, identity: &Identity, host: &HostRef) -> Result<(), 
         IngestScope::AnyHost if identity.host_tags.is_empty() => Ok(()),
         // An identity that is limited to some hosts must not create others.
         IngestScope::AnyHost
-            if known().is_some_and(|id| identity.is_in_scope(&app.directory.snapshot(), id)) =>
+            if existing_host().is_some_and(|id| identity.is_in_scope(&app.directory.snapshot(), id)) =>
         {
             Ok(())
         }
@@ -214,33 +219,33 @@ fn authorize_host(app: &App, identity: &Identity, host: &HostRef) -> Result<(), 
 
 async fn submit(
     app: &Arc<App>,
-    room: &DecodedBytesPermit,
+    permit: &DecodedBytesPermit,
     submission: Submission,
 ) -> Result<IngestResponse, ApiError> {
-    // A sender that goes away meanwhile leaves nothing half done: what is kept is published too.
-    let task = app.clone();
-    let room = room.clone();
+    // A separate task: a client that disconnects must not cancel between storing and publishing.
+    let task_app = app.clone();
+    let permit = permit.clone();
     let task = tokio::spawn(async move {
-        let done = task.pipeline.submit(submission).await;
-        // Taken for as long as the rows are held, whoever still waits for them.
-        drop(room);
-        done
+        let result = task_app.pipeline.submit(submission).await;
+        // Held as long as the snapshots, also after the client disconnected.
+        drop(permit);
+        result
     });
-    let done = task.await.map_err(|error| {
-        tracing::error!(%error, "ingest task panicked; please report this");
+    let result = task.await.map_err(|error| {
+        tracing::error!(error = %error, "ingest task panicked; please report this");
         ApiError::unavailable("internal_error", "internal error; see the hub log", 5)
     })?;
-    done.map_err(|error| match error {
+    result.map_err(|error| match error {
         SubmitError::ClockNotSet => ApiError::unavailable("hub_clock_not_set", error.to_string(), 10),
-        SubmitError::HostRegistry(HostRegistryError::InvalidName(why)) => {
-            ApiError::unprocessable("invalid_host", why)
+        SubmitError::HostRegistry(HostRegistryError::InvalidName(message)) => {
+            ApiError::unprocessable("invalid_host", message)
         }
-        SubmitError::HostRegistry(full @ HostRegistryError::LimitReached) => {
-            ApiError::new(StatusCode::FORBIDDEN, "too_many_hosts", full.to_string())
+        SubmitError::HostRegistry(error @ HostRegistryError::LimitReached) => {
+            ApiError::new(StatusCode::FORBIDDEN, "too_many_hosts", error.to_string())
         }
         SubmitError::HostRegistry(HostRegistryError::Store(error)) | SubmitError::Store(error) => {
-            // Each sender asks again: the store says once that it can't, and once that it can again.
-            tracing::debug!(%error, "ingest request failed");
+            // The store logs its failure and its recovery; each sender retries.
+            tracing::debug!(error = %error, "ingest request failed");
             ApiError::unavailable("store_unavailable", error.to_string(), 5)
         }
     })

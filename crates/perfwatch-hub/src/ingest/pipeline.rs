@@ -1,4 +1,4 @@
-//! The one way in, whoever sends: limits, durable append, ack, publish.
+//! Ingestion pipeline of all sources: validation, durable append, acknowledgment, publication.
 
 use super::shape_registry::ShapeRegistry;
 use super::validate::validate_snapshot;
@@ -14,17 +14,17 @@ use perfwatch_store::{BoxFuture, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What one sender submits at once.
+/// Snapshots of one host from one sender.
 pub(crate) struct Submission {
     pub(crate) host: HostRef,
-    /// In the sender's order, with their places in its batch.
+    /// Snapshots in the order of the sender, with their index in its batch.
     pub(crate) snapshots: Vec<(usize, Snapshot)>,
     pub(crate) facts: Option<Arc<HostFacts>>,
-    /// How far the sender's clock is ahead, where it tells.
+    /// Clock of the sender minus clock of the hub, if known.
     pub(crate) clock_skew_ms: Option<i64>,
 }
 
-/// Why nothing of a submission was taken in.
+/// Error that rejects a whole submission.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SubmitError {
     #[error("the hub's clock is not set (before 2020)")]
@@ -35,20 +35,20 @@ pub(crate) enum SubmitError {
     Store(#[from] StoreError),
 }
 
-/// What it leads through.
+/// Services that the pipeline uses.
 pub(crate) struct PipelineDeps {
     pub(crate) history: Arc<History>,
-    pub(crate) fleet: Arc<HostRegistry>,
-    pub(crate) live: Arc<LiveFeed>,
+    pub(crate) hosts: Arc<HostRegistry>,
+    pub(crate) live_feed: Arc<LiveFeed>,
     pub(crate) alerting: Arc<Alerting>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<SelfMetrics>,
-    /// How often agents should send.
+    /// Collection interval requested from agents, if configured.
     pub(crate) interval: Option<Duration>,
 }
 
-/// The way in.
+/// Ingestion pipeline with the shared copies of shapes and texts.
 pub(crate) struct Pipeline {
     deps: PipelineDeps,
     shapes: ShapeRegistry,
@@ -60,42 +60,45 @@ impl Pipeline {
         Self { deps, shapes: ShapeRegistry::default(), texts: StringInterner::default() }
     }
 
-    /// A shape that was sent before.
+    /// Shape that was sent before and is still in use.
     pub(crate) fn shape(&self, id: ShapeId) -> Option<Arc<Shape>> {
         self.shapes.get(id)
     }
 
-    /// The one copy of this shape.
+    /// Shared copy of a shape.
     pub(crate) fn intern_shape(&self, shape: Shape) -> Arc<Shape> {
         self.shapes.intern(Arc::new(shape))
     }
 
-    /// The one copy of a text.
+    /// Shared copy of a text.
     pub(crate) fn intern_text(&self, text: &str) -> Arc<str> {
         self.texts.intern(text)
     }
 
-    /// Lets go of what is not used any more.
+    /// Drops shapes and texts that are no longer in use.
     pub(crate) fn prune(&self) {
         self.shapes.prune();
         self.texts.prune();
     }
 
-    /// Takes in what can be true and was not there yet. When this returns, the accepted ones
-    /// are as durable as the store makes them, and published.
+    /// Validates, stores and publishes the snapshots; duplicates are ignored. Accepted snapshots are durable
+    /// and published when this returns.
+    ///
+    /// # Errors
+    /// Returns an error if the hub's clock is not set, the host is not accepted, or the store is unavailable.
     pub(crate) async fn submit(&self, submission: Submission) -> Result<IngestResponse, SubmitError> {
         let now_ms = self.deps.clock.wall_ms();
         if now_ms < limits::MIN_TIMESTAMP_MS {
-            // Judging by such a clock would throw away good data.
+            // Valid snapshots would be rejected as in the future.
             return Err(SubmitError::ClockNotSet);
         }
-        // A sender whose clock is far ahead, and whose snapshots are by as much: set right by the hub's.
+        // Snapshots of a sender whose clock is far ahead are corrected by its skew.
         let ahead_ms = submission.clock_skew_ms.filter(|&skew| skew > limits::MAX_CLOCK_LEAD_MS);
-        let mut answer = IngestResponse {
+        let mut response = IngestResponse {
             interval_ms: self.deps.interval.and_then(|interval| u32::try_from(interval.as_millis()).ok()),
             ..IngestResponse::default()
         };
-        let mut good = Vec::with_capacity(submission.snapshots.len());
+        let mut valid = Vec::with_capacity(submission.snapshots.len());
         for (index, mut snapshot) in submission.snapshots {
             if let Some(ahead_ms) = ahead_ms.filter(|_| snapshot.at_ms > now_ms + limits::MAX_CLOCK_LEAD_MS) {
                 snapshot.at_ms -= ahead_ms;
@@ -103,38 +106,38 @@ impl Pipeline {
             match validate_snapshot(&snapshot, &self.deps.catalog, now_ms) {
                 Ok(()) => {
                     snapshot.shape = self.shapes.intern(snapshot.shape);
-                    good.push(Arc::new(snapshot));
+                    valid.push(Arc::new(snapshot));
                 }
-                Err(refusal) => answer.rejected.push(RejectedSnapshot {
+                Err(reason) => response.rejected.push(RejectedSnapshot {
                     index,
-                    code: refusal.code.to_owned(),
-                    message: refusal.message,
+                    code: reason.code.to_owned(),
+                    message: reason.message,
                 }),
             }
         }
-        self.deps.metrics.rejected(answer.rejected.len());
-        if good.is_empty() {
-            return Ok(answer);
+        self.deps.metrics.rejected(response.rejected.len());
+        if valid.is_empty() {
+            return Ok(response);
         }
-        let facts = good.iter().rev().find_map(|snapshot| snapshot.facts.clone()).or(submission.facts);
-        let id = self.deps.fleet.resolve(&submission.host, facts, now_ms).await?;
-        // Until this is let go, the next rows of this host wait: readers see them in order.
-        let taken = self.deps.history.append(id, good.clone()).await?;
-        let name: Arc<str> = self.deps.fleet.name(id).into();
-        for (snapshot, new) in good.into_iter().zip(&taken.is_new) {
-            match new {
-                false => answer.duplicates += 1,
+        let facts = valid.iter().rev().find_map(|snapshot| snapshot.facts.clone()).or(submission.facts);
+        let id = self.deps.hosts.resolve(&submission.host, facts, now_ms).await?;
+        // Blocks further appends of the host until dropped, so that snapshots are published in order.
+        let appended = self.deps.history.append(id, valid.clone()).await?;
+        let name: Arc<str> = self.deps.hosts.name(id).into();
+        for (snapshot, is_new) in valid.into_iter().zip(&appended.is_new) {
+            match is_new {
+                false => response.duplicates += 1,
                 true => {
-                    answer.accepted += 1;
+                    response.accepted += 1;
                     self.deps.metrics.accepted(snapshot.sample_count());
-                    self.deps.fleet.record_snapshot(
+                    self.deps.hosts.record_snapshot(
                         id,
                         snapshot.at_ms,
                         snapshot.interval_ms,
                         now_ms,
                         submission.clock_skew_ms,
                     );
-                    self.deps.live.publish(
+                    self.deps.live_feed.publish(
                         Arc::new(PublishedSnapshot::new(
                             id,
                             name.clone(),
@@ -143,14 +146,14 @@ impl Pipeline {
                         )),
                         now_ms,
                     );
-                    // After it can be seen: who looks at an alert finds its second.
+                    // After publication: the snapshot of a new alert is visible in the recent window.
                     self.deps.alerting.observe(id, &snapshot, submission.clock_skew_ms);
                 }
             }
         }
-        self.deps.metrics.duplicates(answer.duplicates);
-        answer.facts_requested = !self.deps.fleet.has_facts(id);
-        Ok(answer)
+        self.deps.metrics.duplicates(response.duplicates);
+        response.facts_requested = !self.deps.hosts.has_facts(id);
+        Ok(response)
     }
 }
 

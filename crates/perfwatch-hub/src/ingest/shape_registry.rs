@@ -1,34 +1,35 @@
-//! The shapes the hub has seen, by the name of their content, shared by all hosts.
+//! Shapes by content hash, shared by all hosts.
 
 use perfwatch_model::{Shape, ShapeId, limits};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+/// Registry of shapes.
 #[derive(Default)]
 pub(super) struct ShapeRegistry {
-    known: RwLock<HashMap<ShapeId, Arc<Shape>>>,
+    shapes: RwLock<HashMap<ShapeId, Arc<Shape>>>,
 }
 
 impl ShapeRegistry {
     pub(super) fn get(&self, id: ShapeId) -> Option<Arc<Shape>> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.shapes.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    /// Forgets what no snapshot at hand uses; agents send a shape again when asked.
+    /// Drops shapes that no snapshot in memory uses; agents send them again on request.
     pub(super) fn prune(&self) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, shape| Arc::strong_count(shape) > 1);
+        let mut shapes = self.shapes.write().unwrap_or_else(PoisonError::into_inner);
+        shapes.retain(|_, shape| Arc::strong_count(shape) > 1);
     }
 
-    /// Adds a shape, or gives the equal one that is there.
+    /// Returns the stored copy of the shape; adds the shape if there is none and the limit is not reached.
     pub(super) fn intern(&self, shape: Arc<Shape>) -> Arc<Shape> {
-        if let Some(known) = self.get(shape.id()) {
-            return known;
+        if let Some(stored) = self.get(shape.id()) {
+            return stored;
         }
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= limits::MAX_SHAPES {
+        let mut shapes = self.shapes.write().unwrap_or_else(PoisonError::into_inner);
+        if shapes.len() >= limits::MAX_SHAPES {
             return shape;
         }
-        known.entry(shape.id()).or_insert(shape).clone()
+        shapes.entry(shape.id()).or_insert(shape).clone()
     }
 }

@@ -1,9 +1,9 @@
-//! At the door, before any handler: where a request comes from, whether another web page made it,
-//! who asks, whether they may, and whether they come too often.
+//! Checks of every request before its handler: client address, origin, identity, access and rate limit.
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::cookies;
+use crate::http::query::query_pairs;
 use crate::listener::Transport;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::header::AsHeaderName;
@@ -17,10 +17,10 @@ use perfwatch_auth::identity::{Credential, RequestCredentials, identify};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The one route that takes a token in its address: browsers can't set headers there.
+/// Only route that accepts `?token=`: browsers cannot set headers of WebSocket requests.
 const QUERY_TOKEN_ROUTE: &str = "/api/ws/metrics";
 
-/// The middleware.
+/// Rejects requests that are not authorized; adds the caller's identity and address to the others.
 pub(crate) async fn auth_middleware(
     State(app): State<Arc<App>>,
     path: Option<MatchedPath>,
@@ -39,17 +39,17 @@ fn authorize_request(app: &App, path: Option<&str>, request: &mut Request) -> Re
     let peer = peer.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
     let tls = extensions.get::<Transport>().is_some_and(|transport| transport.tls);
     let proxies = &app.config.trusted_proxies;
-    let client = ClientAddr::from_request(peer, tls, &forwarded_headers(request.headers()), proxies);
+    let client_addr = ClientAddr::from_request(peer, tls, &forwarded_headers(request.headers()), proxies);
     let authority = request.uri().authority().map(Authority::as_str);
     let host = request_host(request.headers(), authority, is_trusted_proxy(proxies, peer.ip()));
     let origin = Origin::from_headers(request.headers(), host, app.config.public_host());
     if origin == Origin::Cross {
         return Err(cross_origin("cross-origin requests are not allowed"));
     }
-    let site = app.config.base_url(host, client.is_tls);
-    // Pages and their files are everyone's.
+    let base_url = app.config.base_url(host, client_addr.is_tls);
+    // The dashboard is public.
     let Some(path) = path else {
-        app.rate_limiters.check_anonymous(client.address)?;
+        app.rate_limiters.check_anonymous(client_addr.address)?;
         return Ok(());
     };
     let access = match access::match_route(request.method().as_str(), path) {
@@ -67,17 +67,19 @@ fn authorize_request(app: &App, path: Option<&str>, request: &mut Request) -> Re
         }
     };
     let token = query_token(path, request.uri().query());
-    let found = identify(&app.directory, request_credentials(request.headers(), token.as_deref()));
-    let identity = match found {
+    let result = identify(&app.directory, request_credentials(request.headers(), token.as_deref()));
+    let identity = match result {
         Err(error) if access != Access::Public => {
-            app.rate_limiters.check_anonymous(client.address)?;
+            app.rate_limiters.check_anonymous(client_addr.address)?;
             return Err(error.into());
         }
-        found => found.unwrap_or_default(),
+        result => result.unwrap_or_default(),
     };
     if let Some(identity) = &identity {
-        let changes = !matches!(*request.method(), Method::GET | Method::HEAD) || path == QUERY_TOKEN_ROUTE;
-        if matches!(identity.credential, Credential::Session(_)) && changes && origin == Origin::Unknown {
+        let changes_state =
+            !matches!(*request.method(), Method::GET | Method::HEAD) || path == QUERY_TOKEN_ROUTE;
+        if matches!(identity.credential, Credential::Session(_)) && changes_state && origin == Origin::Unknown
+        {
             return Err(cross_origin("state-changing requests with a session cookie need an Origin header"));
         }
     }
@@ -85,22 +87,22 @@ fn authorize_request(app: &App, path: Option<&str>, request: &mut Request) -> Re
     match &identity {
         Some(identity) if access == Access::Ingest => app.rate_limiters.check_ingest(identity)?,
         Some(identity) => app.rate_limiters.check_authenticated(identity)?,
-        None => app.rate_limiters.check_anonymous(client.address)?,
+        None => app.rate_limiters.check_anonymous(client_addr.address)?,
     }
     let extensions = request.extensions_mut();
-    extensions.insert(client);
-    extensions.insert(site);
+    extensions.insert(client_addr);
+    extensions.insert(base_url);
     if let Some(identity) = identity {
         extensions.insert(identity);
     }
     Ok(())
 }
 
-fn cross_origin(why: &str) -> ApiError {
-    ApiError::new(StatusCode::FORBIDDEN, "cross_origin", why)
+fn cross_origin(message: &str) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "cross_origin", message)
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: impl AsHeaderName) -> Option<&'a str> {
+fn text(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
@@ -113,7 +115,7 @@ fn forwarded_headers(headers: &HeaderMap) -> ForwardedHeaders<'_> {
 }
 
 fn request_credentials<'a>(headers: &'a HeaderMap, query_token: Option<&'a str>) -> RequestCredentials<'a> {
-    // A header that is not text is no `Bearer TOKEN`, and must not count as absent.
+    // A header that is not text is invalid; it must not count as absent.
     let authorization = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
     let session_cookie = cookies::get(headers, cookies::SESSION_COOKIE);
     RequestCredentials { authorization, session_cookie, query_token }
@@ -130,17 +132,18 @@ fn request_host<'a>(
 }
 
 fn query_token(path: &str, query: Option<&str>) -> Option<String> {
-    let pairs = crate::http::query::query_pairs(query.filter(|_| path == QUERY_TOKEN_ROUTE)).ok()?;
-    pairs.into_iter().find(|(name, _)| name == "token").map(|(_, token)| token)
+    let mut pairs = query_pairs(query.filter(|_| path == QUERY_TOKEN_ROUTE));
+    pairs.find(|(name, _)| name == "token").map(|(_, token)| token)
 }
 
-/// Which page made the request: one can't fake `Origin` (RFC 6454).
+/// Origin of the page that made the request. Pages cannot forge the `Origin` header (RFC 6454).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// One of ours.
+    /// Page of this hub.
     Same,
-    /// No browser, or one that does not say.
+    /// Not a browser, or a browser that sends no origin.
     Unknown,
+    /// Page of another site.
     Cross,
 }
 
@@ -148,17 +151,17 @@ impl Origin {
     fn from_headers(headers: &HeaderMap, host: Option<&str>, public: Option<&str>) -> Self {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         let Some(origin) = text(header::ORIGIN) else {
-            // Fetch metadata: a browser that sends it means it.
+            // Fetch metadata, which pages cannot forge.
             return match headers.get("sec-fetch-site").map(|site| site.as_bytes()) {
                 Some(b"same-origin") => Self::Same,
                 _ => Self::Unknown,
             };
         };
-        // The page and the hub are one, whatever name of it the browser used.
-        let ours = origin.split_once("://").is_some_and(|(_, from)| {
+        // Either name of the hub matches: the host of the request or the public URL.
+        let is_same = origin.split_once("://").is_some_and(|(_, from)| {
             [host, public].into_iter().flatten().any(|name| from.eq_ignore_ascii_case(name))
         });
-        if ours { Self::Same } else { Self::Cross }
+        if is_same { Self::Same } else { Self::Cross }
     }
 }
 

@@ -1,6 +1,5 @@
-//! How often one may come: each agent, each script and each address has a bucket of its own
-//! (GCRA), so that one that comes too often only holds up itself; all senders together have one
-//! more, which is asked last.
+//! Rate limits (GCRA) per agent, token, account and anonymous address, so that a client above its limit
+//! delays only itself. A limit for all ingest requests together is checked last.
 
 use crate::error::ApiError;
 use governor::clock::{Clock as _, DefaultClock};
@@ -10,14 +9,14 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use uuid::Uuid;
 
-/// Requests a second.
+/// Maximum numbers of requests per second.
 #[derive(Debug, Clone, Copy)]
 pub struct RateLimitConfig {
-    /// Of one agent. It needs one a tick, and some more when it catches up.
+    /// Limit of one agent: one request per tick, and more while it sends spooled snapshots.
     pub agent_per_second: u32,
-    /// Of all senders together.
+    /// Limit of all ingest requests together.
     pub ingest_per_second: u32,
-    /// Of one account or token, and of one address that is nobody's.
+    /// Limit of one account, one token, or one anonymous address.
     pub api_per_second: u32,
 }
 
@@ -27,10 +26,10 @@ impl Default for RateLimitConfig {
     }
 }
 
-/// The buckets.
+/// Rate limiters by kind of client.
 pub(crate) struct RateLimiters {
     agents: DefaultKeyedRateLimiter<Uuid>,
-    /// A script may send for a fleet, but leaves others their half.
+    /// Ingestion by API tokens and users: half of the common limit, because scripts may send for many hosts.
     tokens: DefaultKeyedRateLimiter<Uuid>,
     ingest: DefaultDirectRateLimiter,
     authenticated: DefaultKeyedRateLimiter<Uuid>,
@@ -38,10 +37,11 @@ pub(crate) struct RateLimiters {
     clock: DefaultClock,
 }
 
-fn quota_per_second(most: u32, seconds_at_once: u32) -> Quota {
-    let most = NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN);
-    let burst = most.saturating_mul(NonZeroU32::new(seconds_at_once).unwrap_or(NonZeroU32::MIN));
-    Quota::per_second(most).allow_burst(burst)
+/// Quota with a burst of `burst_seconds` times the rate.
+fn quota_per_second(rate: u32, burst_seconds: u32) -> Quota {
+    let rate = NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN);
+    let burst = rate.saturating_mul(NonZeroU32::new(burst_seconds).unwrap_or(NonZeroU32::MIN));
+    Quota::per_second(rate).allow_burst(burst)
 }
 
 impl RateLimiters {
@@ -61,17 +61,23 @@ impl RateLimiters {
         ApiError::too_many("rate limit exceeded", wait)
     }
 
-    /// Someone who sends.
+    /// Counts an ingest request.
+    ///
+    /// # Errors
+    /// Returns `too_many_requests` above the client's limit or the common limit.
     pub(crate) fn check_ingest(&self, identity: &Identity) -> Result<(), ApiError> {
-        let own = match &identity.principal {
+        let client_result = match &identity.principal {
             Principal::Agent { id, .. } => self.agents.check_key(id),
             Principal::Token { id, .. } | Principal::Account { id, .. } => self.tokens.check_key(id),
             Principal::EmbeddedAgent => Ok(()),
         };
-        own.and_then(|()| self.ingest.check()).map_err(|until| self.too_many_requests(&until))
+        client_result.and_then(|()| self.ingest.check()).map_err(|until| self.too_many_requests(&until))
     }
 
-    /// Someone we know.
+    /// Counts a request of an authenticated caller.
+    ///
+    /// # Errors
+    /// Returns `too_many_requests` above the caller's limit.
     pub(crate) fn check_authenticated(&self, identity: &Identity) -> Result<(), ApiError> {
         let id = match &identity.principal {
             Principal::Account { id, .. } | Principal::Token { id, .. } | Principal::Agent { id, .. } => *id,
@@ -80,14 +86,17 @@ impl RateLimiters {
         self.authenticated.check_key(&id).map_err(|until| self.too_many_requests(&until))
     }
 
-    /// Anyone else.
+    /// Counts a request without credentials.
+    ///
+    /// # Errors
+    /// Returns `too_many_requests` above the limit of the address.
     pub(crate) fn check_anonymous(&self, address: IpAddr) -> Result<(), ApiError> {
         self.anonymous
             .check_key(&perfwatch_auth::login_throttle::address_group(address))
             .map_err(|until| self.too_many_requests(&until))
     }
 
-    /// Forgets who has not come for long.
+    /// Drops the state of clients without recent requests.
     pub(crate) fn prune(&self) {
         self.agents.retain_recent();
         self.tokens.retain_recent();
@@ -110,15 +119,15 @@ mod tests {
             api_per_second: 1,
         });
         let agent = || {
-            let who = Principal::Agent { id: Uuid::new_v4(), host: HostId::generate() };
-            Identity::for_ingest(who, Credential::Bearer(String::new()))
+            let principal = Principal::Agent { id: Uuid::new_v4(), host: HostId::generate() };
+            Identity::for_ingest(principal, Credential::Bearer(String::new()))
         };
-        let (one, other) = (agent(), agent());
-        let refused = (0..200).filter(|_| limits.check_ingest(&one).is_err()).count();
-        assert!((180..=190).contains(&refused), "{refused}");
+        let (offender, other) = (agent(), agent());
+        let rejected = (0..200).filter(|_| limits.check_ingest(&offender).is_err()).count();
+        assert!((180..=190).contains(&rejected), "{rejected}");
         assert!((0..10).all(|_| limits.check_ingest(&other).is_ok()));
-        // All together: what is refused before it gets there does not count.
-        let many = (0..3_000).filter(|_| limits.check_ingest(&agent()).is_ok()).count();
-        assert!((1_900..=2_300).contains(&many), "{many}");
+        // Requests above a client's own limit do not count for the common limit.
+        let accepted = (0..3_000).filter(|_| limits.check_ingest(&agent()).is_ok()).count();
+        assert!((1_900..=2_300).contains(&accepted), "{accepted}");
     }
 }

@@ -1,5 +1,5 @@
-//! Schemas of responses that are not serialized by serde: series, snapshots and WebSocket messages are written
-//! as text. Used by the OpenAPI document only.
+//! Schemas of responses that are not serialized by serde: series, snapshots and WebSocket messages are
+//! written as text. Used by the OpenAPI document only.
 #![expect(dead_code, reason = "only the schemas are used")]
 
 use serde::Serialize;
@@ -227,8 +227,8 @@ pub(crate) struct MetricDef {
     help: String,
 }
 
-/// Message of the hub over `WS /api/ws/metrics` after the first subscription. Values are integers scaled by the
-/// decimals of their column.
+/// Message of the hub over `WS /api/ws/metrics` after the first subscription. Values are integers scaled by
+/// the decimals of their column.
 #[derive(Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum LiveMessage {
