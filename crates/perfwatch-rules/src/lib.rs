@@ -22,7 +22,6 @@ pub mod render;
 pub mod rule;
 pub mod silence;
 pub mod state_machine;
-pub mod threshold_rules;
 pub mod weekly_window;
 pub mod window;
 
