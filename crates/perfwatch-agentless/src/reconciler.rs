@@ -13,7 +13,7 @@ use perfwatch_live::host_registry::{HostRegistry, PollSchedule};
 use perfwatch_model::{Clock, HostId};
 use perfwatch_store::collection_jobs::CollectionJobs;
 use perfwatch_store::servers::ServerRow;
-use perfwatch_store::{Store, StoreError, Write};
+use perfwatch_store::{Store, StoreError, Transaction};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -118,22 +118,21 @@ impl Reconciler {
         let is_late = |row: &&ServerRow| {
             row.next_run_ms.is_some_and(|next_ms| next_ms > now_ms + row.interval_ms + 1_000)
         };
-        let reschedule = |row: &ServerRow| {
-            let run_at_ms = next_run_ms(row.id, row.interval_ms, now_ms);
-            Write::Sql(CollectionJobs::reschedule(row.id, run_at_ms))
-        };
-        let writes: Vec<Write> = rows.iter().filter(is_late).map(reschedule).collect();
-        if writes.is_empty() {
+        let mut tx = Transaction::default();
+        for row in rows.iter().filter(is_late) {
+            tx.collection_jobs().reschedule(row.id, next_run_ms(row.id, row.interval_ms, now_ms));
+        }
+        if tx.is_empty() {
             return Ok(());
         }
-        ignore_conflict(self.store.commit(writes).await)
+        ignore_conflict(self.store.commit(tx.into_writes()).await)
     }
 
     /// Re-encrypts credentials with the current key. Only at the start of a hub: hubs with different
     /// orders of keys would re-encrypt forever.
     pub(crate) async fn reencrypt(&self) -> Result<(), StoreError> {
         let rows = ServerRow::list(&*self.store).await?;
-        let (mut writes, mut undecryptable) = (Vec::new(), 0);
+        let (mut tx, mut undecryptable) = (Transaction::default(), 0);
         for row in &rows {
             let Some(encrypted) = row.encrypted_credentials.as_deref() else { continue };
             let Ok(credentials) = decrypt_credentials(&self.keyring, row) else {
@@ -144,13 +143,14 @@ impl Reconciler {
                 continue;
             }
             let Some(server) = Server::from_row(row) else { continue };
-            let reencrypted = encrypt_credentials(&self.keyring, row.id, &server, &credentials);
-            writes.extend(reencrypted.map(|new| Write::Sql(ServerRow::reencrypt(row.id, encrypted, &new))));
+            if let Some(reencrypted) = encrypt_credentials(&self.keyring, row.id, &server, &credentials) {
+                tx.servers().reencrypt(row.id, encrypted, &reencrypted);
+            }
         }
-        log_reencryption("server credentials", Some((writes.len(), undecryptable)));
-        if writes.is_empty() {
+        log_reencryption("server credentials", Some((tx.len(), undecryptable)));
+        if tx.is_empty() {
             return Ok(());
         }
-        ignore_conflict(self.store.commit(writes).await)
+        ignore_conflict(self.store.commit(tx.into_writes()).await)
     }
 }

@@ -1,5 +1,5 @@
 //! Runs one collection: resolve the target, collect via its jump hosts, ingest the snapshot, and
-//! prepare the statements that record the result.
+//! prepare the writes that record the result.
 
 use crate::deps::AgentlessDeps;
 use crate::disconnects::DisconnectTracker;
@@ -10,8 +10,8 @@ use crate::sink::{CollectedSnapshot, SinkError, SnapshotSink};
 use crate::summary::{ServerSummaries, ServerSummary};
 use crate::target::{ResolveError, ResolvedTarget, TargetResolver};
 use crate::types::{
-    CollectOptions, CollectionReport, ConnectionTestError, MAX_COLLECTION_TIME, ServerVersions,
-    block_statement, cause_name, collection_failure, ignore_conflict,
+    CollectOptions, CollectionReport, ConnectionTestError, MAX_COLLECTION_TIME, ServerVersions, block_server,
+    cause_name, collection_failure, ignore_conflict,
 };
 use perfwatch_model::remote_collector::{
     CollectRequest, Collected, CollectionFailure, CollectionOutcome, CollectionStage, CollectionStep,
@@ -20,7 +20,7 @@ use perfwatch_model::remote_collector::{
 use perfwatch_model::{Clock, HostId, HostRef};
 use perfwatch_store::collections::{CollectTrigger, CollectionRow};
 use perfwatch_store::servers::ServerRow;
-use perfwatch_store::{CommitError, SqlStatement, Store, StoreError, Write};
+use perfwatch_store::{CommitError, Store, StoreError, Transaction};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -132,7 +132,7 @@ impl CollectionRunner {
         self.metrics.record_collection(result.is_ok());
         let duration = self.clock.monotonic().saturating_sub(started);
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let statements = self.result_statements(&CompletedCollection {
+        let tx = self.result_transaction(&CompletedCollection {
             row,
             options: &options,
             versions: &versions,
@@ -146,17 +146,17 @@ impl CollectionRunner {
             Ok(counter_state) => (Some(counter_state), None),
             Err(failure) => (None, Some(failure)),
         };
-        Ok(CollectionReport { duration_ms, steps, failure, host_key, counter_state, statements })
+        Ok(CollectionReport { duration_ms, steps, failure, host_key, counter_state, tx })
     }
 
-    /// Commits the statements of a report: the connection tests of saved servers are recorded too.
+    /// Commits the writes of a report: the connection tests of saved servers are recorded too.
     pub(crate) async fn record(&self, report: &CollectionReport) -> Result<(), CommitError> {
-        self.store.commit(report.statements.iter().cloned().map(Write::Sql).collect()).await
+        self.store.commit(report.tx.clone().into_writes()).await
     }
 
-    /// Statements that record a collection: history, last result of the server, pinned host keys, and
+    /// Writes that record a collection: history, last result of the server, pinned host keys, and
     /// the blocked state.
-    fn result_statements(&self, collection: &CompletedCollection<'_>) -> Vec<SqlStatement> {
+    fn result_transaction(&self, collection: &CompletedCollection<'_>) -> Transaction {
         let CompletedCollection { row, options, versions, .. } = collection;
         let failure = collection.result.err();
         let result = CollectionRow {
@@ -170,21 +170,24 @@ impl CollectionRunner {
             error: failure.map(|failure| failure.message.clone()),
             steps: serde_json::to_string(collection.steps).unwrap_or_default(),
         };
-        let mut statements = vec![result.insert()];
+        let mut tx = Transaction::default();
+        tx.collections().insert(&result);
         if options.trigger != CollectTrigger::Test {
-            statements.push(result.update_server(row.version, collection.result.ok()));
+            tx.collections().update_server(&result, row.version, collection.result.ok());
         }
-        // Only at first use: the statement has no effect on a pinned key or on a changed server.
+        // Only at first use: the write has no effect on a pinned key or on a changed server.
         for (server, key) in collection.host_keys {
-            let version = versions.find(*server);
-            statements.extend(version.map(|server| ServerRow::pin_host_key(server.id, server.version, key)));
+            if let Some(server) = versions.find(*server) {
+                tx.servers().pin_host_key(server.id, server.version, key);
+            }
         }
         // Rejected credentials are not sent again, neither for this server nor for those behind it.
-        if let Some(failure) = failure.filter(|failure| failure.cause.is_permanent()) {
-            let failed = versions.find_failed(failure);
-            statements.extend(failed.map(|failed| block_statement(failure, failed)));
+        if let Some(failure) = failure.filter(|failure| failure.cause.is_permanent())
+            && let Some(failed) = versions.find_failed(failure)
+        {
+            block_server(&mut tx, failure, failed);
         }
-        statements
+        tx
     }
 
     /// Resolves the target and collects via its jump hosts. A failure to resolve is an outcome as well.
@@ -246,8 +249,8 @@ impl CollectionRunner {
     ) -> Result<(), StoreError> {
         match failure.server_id.and_then(|server| versions.find(server)) {
             Some(failed) => {
-                let block = block_statement(failure, failed);
-                ignore_conflict(self.store.commit(vec![Write::Sql(block)]).await)
+                let tx = Transaction::build(|tx| block_server(tx, failure, failed));
+                ignore_conflict(self.store.commit(tx.into_writes()).await)
             }
             None => Ok(()),
         }

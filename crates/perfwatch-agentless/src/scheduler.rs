@@ -6,8 +6,7 @@ use crate::types::{MAX_COLLECTION_TIME, ignore_conflict};
 use crate::worker::{Worker, WorkerPool};
 use perfwatch_model::Clock;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, Lease};
-use perfwatch_store::collections::CollectionRow;
-use perfwatch_store::{Store, StoreError, Write};
+use perfwatch_store::{Store, StoreError, Transaction};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -75,8 +74,8 @@ impl CollectionScheduler {
 
     /// Returns all active jobs of this hub to the queue.
     async fn release_all(&self) -> Result<(), StoreError> {
-        let release = CollectionJobs::release_all(self.store.hub_id());
-        ignore_conflict(self.store.commit(vec![Write::Sql(release)]).await)
+        let tx = Transaction::build(|tx| tx.collection_jobs().release_all(self.store.hub_id()));
+        ignore_conflict(self.store.commit(tx.into_writes()).await)
     }
 
     /// Claims due jobs, after the jobs that a previous process of this hub left active were released once.
@@ -115,8 +114,8 @@ impl CollectionScheduler {
         let times =
             Lease { now_ms, until_ms: now_ms + i64::try_from(LEASE_TTL.as_millis()).unwrap_or(i64::MAX) };
         let lease = Uuid::now_v7();
-        let claim = CollectionJobs::claim(store.hub_id(), lease, times, capacity);
-        ignore_conflict(store.commit(vec![Write::Sql(claim)]).await)?;
+        let claim = |tx: &mut Transaction| tx.collection_jobs().claim(store.hub_id(), lease, times, capacity);
+        ignore_conflict(store.commit(Transaction::build(claim).into_writes()).await)?;
         let jobs = CollectionJobs::claimed_by(store, lease).await?;
         let delay = if jobs.is_empty() { POLL_INTERVAL } else { Duration::ZERO };
         for (job, failing) in jobs {
@@ -157,10 +156,11 @@ impl CollectionScheduler {
         if unscheduled.is_empty() {
             return Ok(());
         }
-        let schedule = |(server, interval_ms): (Uuid, i64)| {
-            Write::Sql(CollectionJobs::schedule(server, next_run_ms(server, interval_ms, now_ms)))
-        };
-        ignore_conflict(self.store.commit(unscheduled.into_iter().map(schedule).collect()).await)?;
+        let mut tx = Transaction::default();
+        for (server, interval_ms) in unscheduled {
+            tx.collection_jobs().schedule(server, next_run_ms(server, interval_ms, now_ms));
+        }
+        ignore_conflict(self.store.commit(tx.into_writes()).await)?;
         self.wake();
         Ok(())
     }
@@ -168,13 +168,9 @@ impl CollectionScheduler {
     /// Deletes finished jobs and collections after their retention.
     pub(crate) async fn purge(&self) -> Result<(), StoreError> {
         let now_ms = self.clock.wall_ms();
-        let statements = [
-            CollectionJobs::purge(now_ms - COMPLETED_JOB_RETENTION_MS, now_ms - FAILED_JOB_RETENTION_MS),
-            CollectionRow::purge(
-                now_ms - SUCCESSFUL_COLLECTION_RETENTION_MS,
-                now_ms - COLLECTION_RETENTION_MS,
-            ),
-        ];
-        ignore_conflict(self.store.commit(statements.map(Write::Sql).into()).await)
+        let mut tx = Transaction::default();
+        tx.collection_jobs().purge(now_ms - COMPLETED_JOB_RETENTION_MS, now_ms - FAILED_JOB_RETENTION_MS);
+        tx.collections().purge(now_ms - SUCCESSFUL_COLLECTION_RETENTION_MS, now_ms - COLLECTION_RETENTION_MS);
+        ignore_conflict(self.store.commit(tx.into_writes()).await)
     }
 }

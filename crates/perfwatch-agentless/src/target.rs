@@ -106,7 +106,7 @@ mod tests {
     use crate::credentials::{Credentials, encrypt_credentials};
     use crate::server::{AuthMethod, Thresholds};
     use perfwatch_model::{HumanDuration, ManualClock};
-    use perfwatch_store::{SqliteOptions, SqliteStore, Write};
+    use perfwatch_store::{SqliteOptions, SqliteStore, Transaction};
     use tempfile::TempDir;
     use uuid::Uuid;
 
@@ -121,7 +121,8 @@ mod tests {
             let credentials = Credentials::Password { password: "secret".to_owned() };
             let encrypted = encrypt_credentials(&resolver.keyring, id, &server, &credentials);
             let row = ServerRow::new(id, server.to_body(), encrypted);
-            resolver.store.commit(vec![Write::Sql(row.insert())]).await.unwrap();
+            let tx = Transaction::build(|tx| tx.servers().insert(&row));
+            resolver.store.commit(tx.into_writes()).await.unwrap();
         }
         (folder, resolver)
     }
@@ -173,8 +174,9 @@ mod tests {
         let failure = resolve(&resolver, 5).await.unwrap_err();
         assert_eq!(failure.message, "the jump host was deleted");
         assert!(resolve(&resolver, 3).await.is_ok());
-        let block = ServerRow::block(Uuid::from_u128(4), 1, "authentication_failed", None);
-        resolver.store.commit(vec![Write::Sql(block)]).await.unwrap();
+        let block =
+            |tx: &mut Transaction| tx.servers().block(Uuid::from_u128(4), 1, "authentication_failed", None);
+        resolver.store.commit(Transaction::build(block).into_writes()).await.unwrap();
         let failure = resolve(&resolver, 3).await.unwrap_err();
         assert_eq!(failure.message, "jump host s4 is blocked");
         assert_eq!((failure.cause, failure.stage), (FailureCause::Unreachable, CollectionStage::Connect));

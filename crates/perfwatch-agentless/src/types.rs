@@ -4,7 +4,7 @@
 use perfwatch_model::remote_collector::{CollectionFailure, CollectionStage, CollectionStep, FailureCause};
 use perfwatch_store::collections::CollectTrigger;
 use perfwatch_store::servers::ServerRow;
-use perfwatch_store::{CommitError, SqlStatement, StoreError};
+use perfwatch_store::{CommitError, StoreError, Transaction};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ pub(crate) struct CollectOptions {
     pub(crate) counter_state: Option<Vec<u8>>,
 }
 
-/// Result of a collection, with the statements that record it.
+/// Result of a collection, with the writes that record it.
 pub struct CollectionReport {
     /// Duration of the collection in milliseconds.
     pub duration_ms: u64,
@@ -36,8 +36,8 @@ pub struct CollectionReport {
     pub host_key: Option<String>,
     /// Counter state for the next collection; `None` after a failure.
     pub(crate) counter_state: Option<Vec<u8>>,
-    /// Statements that record the collection; not committed yet.
-    pub(crate) statements: Vec<SqlStatement>,
+    /// Writes that record the collection; not committed yet.
+    pub(crate) tx: Transaction,
 }
 
 /// Reason why a connection was not tested.
@@ -107,10 +107,10 @@ pub(crate) fn cause_name(cause: FailureCause) -> String {
     name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// Statement that blocks the failed server after a permanent failure.
-pub(crate) fn block_statement(failure: &CollectionFailure, failed: ServerVersion) -> SqlStatement {
+/// Blocks the failed server after a permanent failure.
+pub(crate) fn block_server(tx: &mut Transaction, failure: &CollectionFailure, failed: ServerVersion) {
     let cause = cause_name(failure.cause);
-    ServerRow::block(failed.id, failed.version, &cause, failure.offered_host_key.as_deref())
+    tx.servers().block(failed.id, failed.version, &cause, failure.offered_host_key.as_deref());
 }
 
 /// Ignores a conflict: another hub made the same change.

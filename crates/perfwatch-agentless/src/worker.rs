@@ -6,9 +6,9 @@ use crate::server::Server;
 use crate::types::{CollectOptions, CollectionReport};
 use perfwatch_model::Clock;
 use perfwatch_model::remote_collector::{CollectionFailure, CollectionStage};
-use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, WorkerCapacity};
+use perfwatch_store::collection_jobs::{JobRow, WorkerCapacity};
 use perfwatch_store::servers::ServerRow;
-use perfwatch_store::{CommitError, SqlStatement, Store, StoreError, Write};
+use perfwatch_store::{CommitError, Store, StoreError, Transaction};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -106,7 +106,9 @@ impl Worker {
             Ok(server) => server,
             Err(reason) => {
                 let (now_ms, error) = (self.clock.wall_ms(), reason.to_string());
-                return self.commit(vec![CollectionJobs::finish(job.id, lease, now_ms, Some(&error))]).await;
+                let finish =
+                    |tx: &mut Transaction| tx.collection_jobs().finish(job.id, lease, now_ms, Some(&error));
+                return self.commit(Transaction::build(finish)).await;
             }
         };
         let interval = Duration::from_millis(u64::try_from(server.interval.ms()).unwrap_or_default());
@@ -131,14 +133,14 @@ impl Worker {
         let ClaimedJob { job, lease, row, server } = *claimed;
         let now_ms = self.clock.wall_ms();
         let failure = report.failure.as_ref();
-        let mut statements = report.statements;
+        let mut tx = report.tx;
         let retry_delay_ms = failure.and_then(|failure| retry_delay_ms(failure, job.attempts));
         if let (Some(failure), Some(delay_ms)) = (failure, retry_delay_ms) {
-            statements.push(CollectionJobs::retry_at(job.id, lease, now_ms + delay_ms, &failure.message));
+            tx.collection_jobs().retry_at(job.id, lease, now_ms + delay_ms, &failure.message);
         } else {
             let error = failure.map(|failure| failure.message.as_str());
-            statements.push(CollectionJobs::finish(job.id, lease, now_ms, error));
-            statements.push(CollectionJobs::schedule(row.id, self.next_run_ms(row, now_ms).await?));
+            tx.collection_jobs().finish(job.id, lease, now_ms, error);
+            tx.collection_jobs().schedule(row.id, self.next_run_ms(row, now_ms).await?);
         }
         if let Some(failure) = failure {
             tracing::info!(
@@ -149,7 +151,7 @@ impl Worker {
                 "SSH collection failed"
             );
         }
-        self.commit(statements).await
+        self.commit(tx).await
     }
 
     /// Time of the next scheduled collection: now if the server was changed in the meantime.
@@ -160,8 +162,8 @@ impl Worker {
     }
 
     /// Commits the result of a job. After the lease expired, the hub that holds it now records the result.
-    async fn commit(&self, statements: Vec<SqlStatement>) -> Result<(), CommitError> {
-        match self.store.commit(statements.into_iter().map(Write::Sql).collect()).await {
+    async fn commit(&self, tx: Transaction) -> Result<(), CommitError> {
+        match self.store.commit(tx.into_writes()).await {
             Err(CommitError::Conflict) => Ok(()),
             result => result,
         }
