@@ -152,7 +152,7 @@ pub(crate) async fn enrollment_uses_are_limited(store: &Arc<dyn Store>) {
         created_ms: 10,
         expires_ms: 100,
     };
-    commit(store, |tx| tx.enrollment_tokens().insert(&token)).await.unwrap();
+    apply(store, |tx| tx.enrollment_tokens().insert(&token)).await;
     let agent = |number: u8| Agent {
         id: Uuid::now_v7(),
         hash: [number; 32],
@@ -163,28 +163,22 @@ pub(crate) async fn enrollment_uses_are_limited(store: &Arc<dyn Store>) {
         last_seen_ms: 20,
         revoked_ms: None,
     };
+    let enroll = |tx: &mut Transaction, agent: &Agent| {
+        tx.enrollment_tokens().consume(token.id, 50);
+        tx.agents().insert(agent);
+    };
     let (first, second) = (agent(1), agent(2));
     for agent in [&first, &second] {
-        commit(store, |tx| {
-            tx.enrollment_tokens().consume(token.id, 50);
-            tx.agents().insert(&agent);
-        })
-        .await
-        .unwrap();
+        apply(store, |tx| enroll(tx, agent)).await;
     }
-    let third = commit(store, |tx| {
-        tx.enrollment_tokens().consume(token.id, 50);
-        tx.agents().insert(&agent(3));
-    })
-    .await;
+    let third = commit(store, |tx| enroll(tx, &agent(3))).await;
     assert_eq!(third, Err(CommitError::Conflict), "the token has two uses");
     assert_eq!(Agent::list(store).await.unwrap(), [first.clone(), second.clone()]);
-    commit(store, |tx| {
+    apply(store, |tx| {
         tx.agents().revoke(first.id, 60);
         tx.agents().touch(second.id, 70);
     })
-    .await
-    .unwrap();
+    .await;
     assert_eq!(
         commit(store, |tx| tx.agents().revoke(first.id, 80)).await,
         Err(CommitError::Conflict),
@@ -192,24 +186,22 @@ pub(crate) async fn enrollment_uses_are_limited(store: &Arc<dyn Store>) {
     );
     let (first, second) = (Agent { revoked_ms: Some(60), ..first }, Agent { last_seen_ms: 70, ..second });
     assert_eq!(Agent::list(store).await.unwrap(), [first.clone(), second.clone()]);
-    commit(store, |tx| {
+    apply(store, |tx| {
         tx.agents().delete(first.id);
         tx.host_tags().set(second.host, &["a".to_owned()]);
     })
-    .await
-    .unwrap();
-    commit(store, |tx| tx.host_tags().set(second.host, &["b=c".to_owned()])).await.unwrap();
+    .await;
+    apply(store, |tx| tx.host_tags().set(second.host, &["b=c".to_owned()])).await;
     assert_eq!(HostTags::list(store).await.unwrap(), [(second.host, vec!["b=c".to_owned()])]);
-    commit(store, |tx| {
+    apply(store, |tx| {
         tx.host_tags().delete(second.host);
         tx.agents().delete(second.id);
     })
-    .await
-    .unwrap();
+    .await;
     assert!(HostTags::list(store).await.unwrap().is_empty());
     let with_uses = |uses_left| EnrollmentToken { uses_left, ..token.clone() };
     assert_eq!(EnrollmentToken::list(store).await.unwrap(), [with_uses(0)]);
-    commit(store, |tx| tx.enrollment_tokens().delete_expired(101)).await.unwrap();
+    apply(store, |tx| tx.enrollment_tokens().delete_expired(101)).await;
     assert!(EnrollmentToken::list(store).await.unwrap().is_empty());
 }
 
@@ -224,13 +216,12 @@ pub(crate) async fn audit_log_is_filtered_and_purged(store: &Arc<dyn Store>) {
         after: Some("{\"role\":\"viewer\"}".to_owned()),
         ..AuditEntry::default()
     };
-    commit(store, |tx| {
+    apply(store, |tx| {
         tx.audit().insert(&entry(1, "user.create"));
         tx.audit().insert(&entry(2, "login.failed"));
         tx.audit().insert(&entry(3, "user.update"));
     })
-    .await
-    .unwrap();
+    .await;
     let find = async |text: &str, before_id| {
         let filter = AuditFilter { before_id, text: Some(text.to_owned()), limit: 2 };
         list_audit_entries(store, filter).await.unwrap()
@@ -244,8 +235,8 @@ pub(crate) async fn audit_log_is_filtered_and_purged(store: &Arc<dyn Store>) {
     assert_eq!(find("USER.", None).await.len(), 2);
     assert_eq!(find("50%_off!", None).await.len(), 2, "wildcards match literally");
     assert!(find("5%off", None).await.is_empty());
-    commit(store, |tx| tx.audit().purge(2, 10)).await.unwrap();
+    apply(store, |tx| tx.audit().purge(2, 10)).await;
     assert_eq!(find("", None).await.len(), 2);
-    commit(store, |tx| tx.audit().purge(0, 1)).await.unwrap();
+    apply(store, |tx| tx.audit().purge(0, 1)).await;
     assert_eq!(find("", None).await.len(), 1, "the newest entry remains");
 }

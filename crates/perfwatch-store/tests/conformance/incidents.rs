@@ -200,7 +200,7 @@ pub(crate) async fn notifications_are_delivered_in_order(store: &Arc<dyn Store>)
     assert_eq!(retried.error.as_deref(), Some("refused"));
     apply(store, |tx| tx.notifications().finish(due[0].id, NotificationState::Sent, None, T0 + 101)).await;
     assert_conflict(store, |tx| {
-        tx.notifications().finish(due[0].id, NotificationState::Sent, None, T0 + 102)
+        tx.notifications().finish(due[0].id, NotificationState::Sent, None, T0 + 102);
     })
     .await;
     assert!(Outbox::was_notified(store, first, incident).await.unwrap());
