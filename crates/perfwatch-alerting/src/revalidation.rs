@@ -104,7 +104,7 @@ impl Revalidator {
             Opened | Reopened => self.update_content(stored, incident, reason, now_ms),
             Updated | Reminder => {
                 self.store.commit(vec![Outbox::mark_sending(row.id).into()]).await?;
-                // Alerts that joined until the commit are in the state; later ones enqueue another row.
+                // Alerts that joined before the commit are in the state; later alerts enqueue another row.
                 let state = self.incidents.snapshot();
                 let incident = state.incidents.incident(row.incident).map(|open| &**open);
                 self.update_content(stored, incident, reason, now_ms)

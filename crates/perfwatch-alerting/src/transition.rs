@@ -8,7 +8,7 @@ use uuid::Uuid;
 /// host is discarded and rehydrated later.
 pub(crate) const TRANSITION_QUEUE_CAPACITY: usize = 50_000;
 
-/// Transition of an alert of one host.
+/// Transition of an alert with its host.
 pub(crate) struct HostTransition {
     pub(crate) host: HostId,
     pub(crate) event: TransitionEvent,
