@@ -1,4 +1,4 @@
-//! Exports a time range of one host as CSV or JSON lines.
+//! Exports a time range of a host as CSV or JSON lines.
 //!
 //! The text is produced in chunks, window by window, so that a year needs little memory.
 
@@ -43,7 +43,7 @@ pub struct ExportRequest {
     pub to: String,
 }
 
-/// Writes the history of one host from a store, without a running hub.
+/// Writes the history of a host from a store, without a running hub.
 ///
 /// # Errors
 /// Returns [`ExportError::Request`] for an unknown host, time, tier or format, [`ExportError::Store`] if the
@@ -154,7 +154,7 @@ pub struct Export {
     pub from_ms: i64,
     /// End of the range (exclusive), Unix milliseconds.
     pub to_ms: i64,
-    /// Whether a previous chunk contains the CSV header; initially `false`.
+    /// State of the CSV header: `true` after the first chunk, which contains it; initially `false`.
     pub header_written: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Unsealed rows of one host and its accepted sequence numbers.
+//! Unsealed rows of a host and its accepted sequence numbers.
 
 use perfwatch_model::{BootId, HostId, Snapshot};
 use perfwatch_store::{RangeSet, SequenceRanges};
@@ -15,7 +15,7 @@ const MAX_UNSEALED_AGE: Duration = Duration::from_secs(900);
 /// Maximum number of boots per host for which duplicates are detected. The oldest boots are evicted.
 const MAX_TRACKED_BOOTS: usize = 64;
 
-/// Head of one host: its unsealed rows in memory, and the locks that order appends, reads and seals.
+/// Head of a host: its unsealed rows in memory, and the locks that order appends, reads and seals.
 #[derive(Default)]
 pub(super) struct HostHead {
     /// Serializes the appends of the host.
@@ -38,7 +38,7 @@ struct HostHeadInner {
     target_rows: usize,
 }
 
-/// Accepted sequence numbers of one boot.
+/// Accepted sequence numbers of a boot.
 struct BootSequences {
     boot: BootId,
     seqs: RangeSet,

@@ -37,9 +37,9 @@ const HEAD_PAGE_ROWS: usize = 5_000;
 pub struct HistoryConfig {
     /// Retention of raw rows.
     pub raw_retention: Duration,
-    /// Retention of one-minute buckets.
+    /// Retention of the minute buckets.
     pub minute_retention: Duration,
-    /// Retention of one-hour buckets.
+    /// Retention of the hour buckets.
     pub hour_retention: Duration,
     /// Disk budget of the store in bytes.
     pub budget_bytes: u64,

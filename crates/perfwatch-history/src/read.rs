@@ -22,7 +22,7 @@ pub struct JoinedSeries {
     pub unsealed: Vec<Table>,
 }
 
-/// Values of one series of a result.
+/// Values of a series in a result.
 pub struct SeriesPoints {
     /// Dotted name of the metric.
     pub metric: String,
@@ -38,7 +38,7 @@ pub struct SeriesPoints {
 pub enum SeriesValues {
     /// Scaled value per row.
     Raw(Vec<i64>),
-    /// Statistics per point.
+    /// Statistics of the samples per point.
     Points(Points),
 }
 
@@ -321,7 +321,7 @@ fn build_points(
     grids
 }
 
-/// Rows without aggregation.
+/// Builds a result of raw rows, without aggregation.
 fn build_raw(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), gaps: Vec<Gap>) -> SeriesResult {
     let mut tables: Vec<Table> = joined.unsealed.clone();
     for slice in &joined.sealed.slices {

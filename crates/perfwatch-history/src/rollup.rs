@@ -13,7 +13,7 @@ use perfwatch_store::{
 use perfwatch_tsdb::{Buckets, CompressionLevel, Table, Tier, block, rollup::bucket_start};
 use std::collections::BTreeSet;
 
-/// Buckets of one host that are added to a tier.
+/// Buckets of a host that are added to a tier.
 pub(super) type LateBuckets = (HostId, Tier, Vec<Buckets>);
 
 /// Delay between the end of a window and its roll-up. Rows that arrive within the delay need no second

@@ -19,7 +19,7 @@ const MAX_HOSTS_PER_COMMIT: usize = 32;
 /// Maximum number of attempts of a commit that conflicts with an advance of the retention watermarks.
 const MAX_ATTEMPTS: usize = 5;
 
-/// Rows of one host that are sealed together.
+/// Rows of a host that are sealed together.
 struct SealBatch {
     host: HostId,
     head: Arc<HostHead>,

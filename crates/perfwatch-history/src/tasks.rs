@@ -22,7 +22,7 @@ const FREE_SPACE_INTERVAL: Duration = Duration::from_secs(1);
 /// Duration of the lease, longer than any step of the work that it protects.
 const LEASE_MS: i64 = 60_000;
 
-/// Whether an interval has passed since the last run.
+/// Returns whether an interval has passed since the last run.
 fn is_due(last_run: Option<Duration>, now: Duration, interval: Duration) -> bool {
     last_run.is_none_or(|last_run| now.saturating_sub(last_run) >= interval)
 }

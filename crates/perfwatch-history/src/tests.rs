@@ -36,7 +36,7 @@ fn shape() -> Arc<Shape> {
     Arc::new(Shape::new(vec![column("cpu.usage", 2), column("memory.used", 0)]))
 }
 
-/// Database of one test.
+/// Database of a single test.
 enum TestBackend {
     Sqlite(tempfile::TempDir),
     Postgres(Postgres),

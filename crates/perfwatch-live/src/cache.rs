@@ -27,7 +27,7 @@ const MAX_ENTRY_BYTES: usize = 64 << 10;
 
 struct CacheEntry {
     body: Vec<u8>,
-    /// Monotonic time.
+    /// Expiry time on the monotonic clock.
     expires_at: Duration,
 }
 
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(first.metrics.redis_errors.get(), 1);
         assert_eq!(first.get::<i32>(&keys(&["local", "shared"])).await, [Some(42), Some(41)]);
         assert_eq!(first.metrics.redis_errors.get(), 1);
-        // After the cooldown, one of several concurrent commands tries Redis.
+        // After the cooldown, only a single concurrent command tries Redis.
         end_cooldown(&first);
         let local_keys = keys(&["local"]);
         let (a, b) = tokio::join!(first.get::<i32>(&local_keys), first.get::<i32>(&local_keys));

@@ -15,7 +15,7 @@ const RECENTLY_SEEN_MS: i64 = 60_000;
 pub struct Host {
     /// Stored data of the host.
     pub record: HostRecord,
-    /// Whether the store contains the current record.
+    /// Set when the store contains the current record.
     persisted: bool,
     /// Time of the newest snapshot, clock of the host, Unix milliseconds.
     pub last_at_ms: Option<i64>,
@@ -38,7 +38,7 @@ pub struct Heartbeat {
     pub last_seen_ms: Option<i64>,
     /// Expected interval between snapshots in milliseconds; 0 if unknown.
     pub interval_ms: u32,
-    /// Whether the hub collects the host over SSH.
+    /// Set for agentless hosts, which the hub collects over SSH.
     pub is_agentless: bool,
 }
 
@@ -90,7 +90,7 @@ pub enum HostRegistryError {
 /// Poll schedule of an agentless host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PollSchedule {
-    /// Whether scheduled collections run.
+    /// Set while scheduled collections run.
     pub enabled: bool,
     /// Interval between scheduled collections in milliseconds.
     pub interval_ms: u32,

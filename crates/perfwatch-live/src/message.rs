@@ -91,7 +91,7 @@ pub fn columns(id: u32, published: &PublishedSnapshot, selection: &Selection) ->
     )
 }
 
-/// Backfill of one host by column. A change of the shape starts a new entry.
+/// Backfill of a host by column. A change of the shape starts a new entry.
 pub fn backfill_entries(snapshots: &[Arc<PublishedSnapshot>], selection: &Selection) -> Vec<String> {
     let same_shape = |a: &Arc<PublishedSnapshot>, b: &Arc<PublishedSnapshot>| {
         a.snapshot.shape.id() == b.snapshot.shape.id()

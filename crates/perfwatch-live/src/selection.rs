@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// Maximum number of shapes per selection whose columns are cached.
 const MAX_CACHED_SHAPES: usize = 1_000;
 
-/// Columns of one shape that a selection contains.
+/// Columns of a shape that a selection contains.
 #[derive(Debug)]
 pub struct SelectedColumns {
     /// Indices of the columns in the shape.
@@ -23,7 +23,7 @@ pub struct Selection {
     pub id: u64,
     /// Selectors of the series; empty for all series.
     series: Vec<SeriesSelector>,
-    /// Whether top processes are included.
+    /// Inclusion of the top processes.
     pub processes: bool,
     projections: Mutex<HashMap<ShapeId, Arc<SelectedColumns>>>,
 }
