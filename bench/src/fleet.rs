@@ -3,7 +3,8 @@
 
 use anyhow::Context as _;
 use perfwatch::simulate::SimHost;
-use perfwatch_hub::{HistoryConfig, Hub, HubConfig, HubDependencies, InitialAdmin, RateLimitConfig};
+use perfwatch_history::HistoryConfig;
+use perfwatch_hub::{Hub, HubConfig, HubDependencies, InitialAdmin, RateLimitConfig};
 use perfwatch_model::wire::{self, Batch};
 use perfwatch_model::{Catalog, Clock, Snapshot};
 use perfwatch_store::Store;

@@ -1,4 +1,4 @@
-//! Rebuilds the hub when the dashboard it embeds was built anew.
+//! Rebuilds the hub when the embedded dashboard changes.
 
 fn main() {
     println!("cargo:rerun-if-changed=../../web/dist");

@@ -5,6 +5,7 @@ pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod backtest;
+mod browser_session;
 pub(crate) mod catalog;
 pub(crate) mod channels;
 pub(crate) mod collection_jobs;

@@ -118,9 +118,10 @@ impl Hub {
         tasks.spawn(directory.clone().run(stop.clone()));
         let tls = app.config.tls.is_some();
         if !tls && !address.ip().is_loopback() && app.config.trusted_proxies.is_empty() {
-            let message =
-                "TLS is disabled; passwords and data are sent unencrypted. Set hub.tls or use a TLS proxy";
-            tracing::warn!(%address, message);
+            tracing::warn!(
+                %address,
+                "TLS is disabled; passwords and data are sent unencrypted. Set hub.tls or use a TLS proxy"
+            );
         }
         let config = app.config.clone();
         let router = router(app);

@@ -23,8 +23,3 @@ mod ws;
 pub use config::{EncryptionKeys, HubConfig, HubConfigError, InitialAdmin, TlsFiles};
 pub use hub::{Hub, HubDependencies, HubError};
 pub use middleware::rate_limit::RateLimitConfig;
-pub use perfwatch_auth::SessionLifetimes;
-pub use perfwatch_auth::admin::{AdminCli, AdminError};
-pub use perfwatch_auth::oidc::OidcConfig;
-pub use perfwatch_history::HistoryConfig;
-pub use perfwatch_history::export::{ExportError, ExportRequest, export};

@@ -183,8 +183,7 @@ async fn reload_certificates(config: RustlsConfig, files: TlsFiles, stop: Cancel
             }
             // The file may be incomplete; the next change triggers another attempt.
             Err(error) => {
-                let message = "failed to load the new TLS certificate; keeping the current one";
-                tracing::warn!(error = %error, message);
+                tracing::warn!(error = %error, "failed to load the TLS certificate; keeping the current one");
             }
         }
     }

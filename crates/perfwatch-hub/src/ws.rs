@@ -177,7 +177,7 @@ impl Connection {
         connection.state.set(ConnectionState::Draining);
         connection.close(reason).await;
         connection.state.close(reason.label());
-        tracing::debug!(reason = reason.label(), "WebSocket client disconnected");
+        tracing::debug!(reason = reason.label(), "closed a WebSocket connection");
     }
 
     async fn run_live(&mut self) -> Result<std::convert::Infallible, CloseReason> {
@@ -231,7 +231,7 @@ impl Connection {
             None | Some(Ok(Message::Close(_))) => Err(CloseReason::ClientClosed),
             Some(Err(error)) => {
                 // The library has one error for a lost connection and for a message above the limit.
-                tracing::debug!(error = %error, "WebSocket protocol error");
+                tracing::debug!(error = %error, "failed to read from a WebSocket");
                 Err(if error.to_string().contains("too long") {
                     CloseReason::Error
                 } else {

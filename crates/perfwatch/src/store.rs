@@ -2,7 +2,7 @@
 
 use crate::config::Settings;
 use anyhow::Context as _;
-use perfwatch_hub::HistoryConfig;
+use perfwatch_history::HistoryConfig;
 use perfwatch_model::Clock;
 use perfwatch_store::{PostgresStore, SqliteOptions, SqliteStore, Store, StoreUrl};
 use std::sync::Arc;

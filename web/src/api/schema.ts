@@ -2285,7 +2285,7 @@ export interface components {
              */
             host_id: string;
             host_name: string;
-            /** @description Enrollment token (`pwe_`). */
+            /** @description Secret of an enrollment token (`pwe_`). */
             token: string;
         };
         /** @description Credential of the enrolled agent; the secret is returned only here. */
@@ -2456,7 +2456,7 @@ export interface components {
         HostAlertsResponse: {
             alerts: components["schemas"]["AlertResponse"][];
         };
-        /** @description Recent snapshots of one host, in columns. */
+        /** @description Recent snapshots of a host, in columns. */
         HostBackfill: {
             columns: components["schemas"]["Column"][];
             /** Format: uuid */
@@ -3027,7 +3027,7 @@ export interface components {
             snapshots?: components["schemas"]["Snapshot"][];
             times?: number[];
         };
-        /** @description Metric of one instance, with one value per snapshot. */
+        /** @description Values of a metric and instance in each snapshot. */
         RecentSeries: {
             instance: string;
             metric: string;
@@ -3103,7 +3103,7 @@ export interface components {
             /** @description Description of the condition. */
             summary: string;
         };
-        /** @description Metric of one instance, with one value per timestamp. */
+        /** @description Values of a metric and instance at each timestamp. */
         Series: {
             instance: string;
             /** @description Maximum of each point; only with points of several samples. */
@@ -3115,7 +3115,7 @@ export interface components {
             /** @description Mean of each point, or the sample. */
             v: (number | null)[];
         };
-        /** @description Series of one host in a range. */
+        /** @description Series of a host in a time range. */
         SeriesResponse: {
             /** Format: int64 */
             from_ms: number;
@@ -3375,21 +3375,21 @@ export interface components {
             comment?: string;
             /**
              * Format: int64
-             * @description End; unlimited if missing.
+             * @description End of the silence; unlimited if missing.
              */
             ends_ms?: number | null;
             /** @description Alerts to silence; all alerts if empty. */
             matcher?: components["schemas"]["Matcher"];
             /**
              * Format: int64
-             * @description Start; default: now.
+             * @description Start of the silence; default: now.
              */
             starts_ms?: number | null;
             weekly?: components["schemas"]["WeeklyWindow"] | null;
         };
         /** @description Silence with its current state. */
         SilenceResponse: {
-            /** @description Suppresses notifications now. */
+            /** @description Suppresses notifications at present. */
             active: boolean;
             /** @description Ended and will not become active again. */
             expired: boolean;
@@ -3562,7 +3562,7 @@ export interface components {
              */
             memory?: number | null;
         };
-        /** @description Accepted snapshot of one host. */
+        /** @description Accepted snapshot of a host. */
         TickEntry: {
             errors?: {
                 [key: string]: string;

@@ -91,9 +91,15 @@ async fn rotate_sessions(
     let account = Account { token_epoch: account.token_epoch + 1, ..account };
     let changes = vec![account.update(), Session::delete_for_account(account.id)];
     let entry = actor.audit(action, format!("user {}", account.name));
-    let cookie =
-        super::auth::create_session(app, guard, &account, (&actor.client_addr, headers), changes, entry)
-            .await?;
+    let cookie = super::browser_session::create_session(
+        app,
+        guard,
+        &account,
+        (&actor.client_addr, headers),
+        changes,
+        entry,
+    )
+    .await?;
     Ok((StatusCode::NO_CONTENT, [cookie]))
 }
 

@@ -85,7 +85,7 @@ pub(crate) async fn list_agents(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EnrollRequest {
-    /// Enrollment token (`pwe_`).
+    /// Secret of an enrollment token (`pwe_`).
     token: String,
     /// Id of the host, generated on the host.
     #[schema(value_type = String, format = Uuid)]

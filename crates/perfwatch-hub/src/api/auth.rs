@@ -1,6 +1,7 @@
 //! `/api/v1/auth/{state,setup,login,logout,token}`: setup, login and signed tokens.
 
 use super::account::{CurrentUserResponse, to_current_user_response};
+use super::browser_session::create_session;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::body::{JsonBody, OptionalBody};
@@ -9,13 +10,10 @@ use crate::http::extract::{Caller, Client};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use perfwatch_auth::directory::WriteGuard;
 use perfwatch_auth::identity::{Credential, Principal};
-use perfwatch_auth::login::{Browser, LoginRequest};
-use perfwatch_auth::{AuthError, ClientAddr, Identity, actor, jwt, password, secret};
-use perfwatch_store::SqlStatement;
+use perfwatch_auth::login::LoginRequest;
+use perfwatch_auth::{AuthError, Identity, actor, jwt, password, secret};
 use perfwatch_store::accounts::{Account, Role, Session};
-use perfwatch_store::audit::AuditEntry;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -53,23 +51,6 @@ pub(crate) struct SetupRequest {
     secret: String,
     name: String,
     password: String,
-}
-
-/// Commits a new browser session with `statements`; returns its `Set-Cookie` header.
-pub(super) async fn create_session(
-    app: &App,
-    guard: &WriteGuard<'_>,
-    account: &Account,
-    (client, headers): (&ClientAddr, &HeaderMap),
-    statements: Vec<SqlStatement>,
-    entry: AuditEntry,
-) -> Result<(HeaderName, HeaderValue), ApiError> {
-    let user_agent =
-        headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let previous_cookie = cookies::get(headers, cookies::SESSION_COOKIE);
-    let browser = Browser { client, user_agent, previous_cookie };
-    let cookie = app.login.create_session(guard, account, browser, statements, entry).await?;
-    Ok(cookies::session(&cookie, client.is_tls, app.directory.session_lifetimes().max_age.as_secs()))
 }
 
 type LoginReply = ([(HeaderName, HeaderValue); 2], Json<CurrentUserResponse>);

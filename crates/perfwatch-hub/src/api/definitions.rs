@@ -44,7 +44,7 @@ pub(super) trait Definition: Clone + Serialize {
         self
     }
 
-    /// Whether the definition can be deleted when another one is saved.
+    /// Returns whether the definition can be deleted when another one is saved.
     fn is_obsolete(&self, _now_ms: i64) -> bool {
         false
     }

@@ -75,8 +75,8 @@ pub(crate) async fn list_enrollment_tokens(
     Json(EnrollmentTokenListResponse { enrollment_tokens })
 }
 
-/// Whether the caller may manage tokens with these tags: callers limited by host tags only those with a
-/// subset of their tags.
+/// Returns whether the caller may manage tokens with these tags: callers limited by host tags only those with
+/// a subset of their tags.
 fn tags_in_scope(identity: &Identity, tags: &[String]) -> bool {
     identity.host_tags.is_empty()
         || (!tags.is_empty() && tags.iter().all(|tag| identity.host_tags.contains(tag)))

@@ -169,7 +169,8 @@ async fn login_user(
         }
     };
     let entry = actor::audit_entry(actor.clone(), client, action, actor);
-    super::auth::create_session(app, &guard, &account, (client, headers), vec![change], entry).await
+    super::browser_session::create_session(app, &guard, &account, (client, headers), vec![change], entry)
+        .await
 }
 
 fn role_missing() -> ApiError {

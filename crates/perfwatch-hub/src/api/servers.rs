@@ -308,7 +308,7 @@ pub(super) fn ensure_name_free(
     }
 }
 
-/// Whether the jump hosts of a server lead back to the server.
+/// Returns whether the jump hosts of a server lead back to the server.
 fn has_jump_cycle(servers: &[ServerRow], id: Uuid, server: &Server) -> bool {
     let (mut next, mut steps) = (server.jump, 0);
     while let Some(jump) = next {

@@ -23,7 +23,7 @@ use uuid::Uuid;
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SilenceResponse {
     silence: Silence,
-    /// Suppresses notifications now.
+    /// Suppresses notifications at present.
     active: bool,
     /// Ended and will not become active again.
     expired: bool,
@@ -45,9 +45,9 @@ pub(crate) struct SilenceRequest {
     /// Reason of the silence, at most 1,000 bytes.
     #[serde(default)]
     comment: String,
-    /// Start; default: now.
+    /// Start of the silence; default: now.
     starts_ms: Option<i64>,
-    /// End; unlimited if missing.
+    /// End of the silence; unlimited if missing.
     ends_ms: Option<i64>,
     /// Weekly maintenance window that limits the silence to these hours.
     weekly: Option<WeeklyWindow>,

@@ -17,7 +17,7 @@ use perfwatch_auth::identity::{Credential, RequestCredentials, identify};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Only route that accepts `?token=`: browsers cannot set headers of WebSocket requests.
+/// Route that alone accepts `?token=`: browsers cannot set headers of WebSocket requests.
 const QUERY_TOKEN_ROUTE: &str = "/api/ws/metrics";
 
 /// Rejects requests that are not authorized; adds the caller's identity and address to the others.

@@ -23,7 +23,7 @@ pub(crate) struct ErrorDetail {
     message: String,
 }
 
-/// Series of one host in a range.
+/// Series of a host in a time range.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SeriesResponse {
     host_id: Uuid,
@@ -68,7 +68,7 @@ pub(crate) enum GapReason {
     DataLost,
 }
 
-/// Metric of one instance, with one value per timestamp.
+/// Values of a metric and instance at each timestamp.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Series {
     metric: String,
@@ -198,7 +198,7 @@ pub(crate) struct RecentResponse {
     before: Option<i64>,
 }
 
-/// Metric of one instance, with one value per snapshot.
+/// Values of a metric and instance in each snapshot.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RecentSeries {
     metric: String,
@@ -248,7 +248,7 @@ pub(crate) enum LiveMessage {
     Error { error: ErrorDetail },
 }
 
-/// Recent snapshots of one host, in columns.
+/// Recent snapshots of a host, in columns.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HostBackfill {
     host: Uuid,
@@ -269,7 +269,7 @@ pub(crate) struct Column {
     decimals: u8,
 }
 
-/// Accepted snapshot of one host.
+/// Accepted snapshot of a host.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct TickEntry {
     host: Uuid,

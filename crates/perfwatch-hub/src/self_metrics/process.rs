@@ -19,24 +19,32 @@ pub(crate) struct ProcessMetrics {
     start_time_seconds: f64,
 }
 
+/// Clock ticks per second in `/proc/self/stat`: `USER_HZ`, the same on all supported architectures.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// First number after a key in a file of `key value` lines.
+fn number_after(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
 impl ProcessMetrics {
     /// Reads `/proc/self`; `None` if a file is missing or malformed.
     #[expect(clippy::cast_precision_loss, reason = "times are far below 2^52")]
     pub(crate) fn read() -> Option<Self> {
-        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-        let boot = std::fs::read_to_string("/proc/stat").ok()?;
-        // The first line may contain spaces and parentheses; fields are counted from the state (proc_pid_stat(5)).
+        let read = |path| std::fs::read_to_string(path).ok();
+        let (stat, status) = (read("/proc/self/stat")?, read("/proc/self/status")?);
+        // The name may contain spaces and parentheses; fields are counted from the state (proc_pid_stat(5)).
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-        let seconds = |ticks: u64| ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
-        let boot_time =
-            boot.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<u64>().ok())?;
+        let seconds = |ticks: u64| ticks as f64 / TICKS_PER_SECOND;
+        let boot_time = number_after(&read("/proc/stat")?, "btime")?;
         Some(Self {
             cpu_seconds: seconds(field(14)?.saturating_add(field(15)?)),
-            resident_bytes: field(24)?.saturating_mul(rustix::param::page_size() as u64),
-            virtual_bytes: field(23)?,
+            resident_bytes: number_after(&status, "VmRSS:")?.saturating_mul(1024),
+            virtual_bytes: number_after(&status, "VmSize:")?.saturating_mul(1024),
             open_fds: std::fs::read_dir("/proc/self/fd").ok()?.count() as u64,
-            max_fds: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
+            max_fds: number_after(&read("/proc/self/limits")?, "Max open files"),
             start_time_seconds: boot_time as f64 + seconds(field(22)?),
         })
     }

@@ -12,7 +12,7 @@ use crate::simulate::Simulation;
 use crate::stdout::write_stdout;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use perfwatch_hub::ExportRequest;
+use perfwatch_history::export::ExportRequest;
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -2,7 +2,7 @@
 
 use crate::config::Settings;
 use crate::{runtime, store};
-use perfwatch_hub::ExportRequest;
+use perfwatch_history::export::{self, ExportRequest};
 use perfwatch_model::{Clock, SystemClock};
 use std::io::Write as _;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ pub(crate) fn export(settings: &Settings, request: &ExportRequest) -> anyhow::Re
     let mut out = std::io::BufWriter::new(std::io::stdout());
     runtime::current_thread()?.block_on(async {
         let store = store::open_read_only(settings, clock.clone()).await?;
-        perfwatch_hub::export(store, clock, request, &mut out).await?;
+        export::export(store, clock, request, &mut out).await?;
         anyhow::Ok(())
     })?;
     out.flush()?;

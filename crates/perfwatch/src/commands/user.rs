@@ -3,7 +3,7 @@
 use crate::config::Settings;
 use crate::{runtime, store};
 use anyhow::Context as _;
-use perfwatch_hub::AdminCli;
+use perfwatch_auth::admin::AdminCli;
 use perfwatch_model::{Clock, SystemClock};
 use perfwatch_store::accounts::Role;
 use std::io::{BufRead as _, IsTerminal as _};

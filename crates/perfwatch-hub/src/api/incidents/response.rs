@@ -57,7 +57,7 @@ pub(crate) struct AlertResponse {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum IncidentState {
-    /// Not resolved and not acknowledged.
+    /// Neither resolved nor acknowledged.
     Open,
     /// Acknowledged by a user and not resolved.
     Acknowledged,
@@ -97,7 +97,7 @@ pub(crate) struct IncidentResponse {
 }
 
 impl IncidentResponse {
-    /// Whether the response contains all alerts of the incident.
+    /// Returns whether the response contains all alerts of the incident.
     pub(super) fn is_complete(&self, open: &OpenIncident) -> bool {
         self.alerts.len() == open.alerts.len()
     }

@@ -4,7 +4,9 @@ use crate::config::{OidcSettings, Secret, Settings};
 use crate::{encryption_keys, store};
 use anyhow::Context as _;
 use ipnet::IpNet;
-use perfwatch_hub::{HubConfig, InitialAdmin, OidcConfig, RateLimitConfig, SessionLifetimes, TlsFiles};
+use perfwatch_auth::SessionLifetimes;
+use perfwatch_auth::oidc::OidcConfig;
+use perfwatch_hub::{HubConfig, InitialAdmin, RateLimitConfig, TlsFiles};
 use perfwatch_store::accounts::Role;
 use std::net::IpAddr;
 
