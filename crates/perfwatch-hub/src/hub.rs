@@ -22,7 +22,7 @@ use perfwatch_model::{Catalog, Clock, limits};
 use perfwatch_rules::notification::Notifier;
 use perfwatch_store::accounts::Role;
 use perfwatch_store::audit::AuditEntry;
-use perfwatch_store::{CommitError, Store, StoreError, settings};
+use perfwatch_store::{CommitError, Store, StoreError, Transaction, settings};
 use secrecy::ExposeSecret;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -319,7 +319,8 @@ async fn create_initial_admin(directory: &Arc<AuthDirectory>, admin: &InitialAdm
         object: format!("user {}", account.name),
         ..AuditEntry::default()
     };
-    match directory.begin_write().await?.commit([account.insert()], Some(entry)).await {
+    let tx = Transaction::build(|tx| tx.accounts().insert(&account));
+    match directory.begin_write().await?.commit(tx, Some(entry)).await {
         Ok(()) => Ok(()),
         // Another hub with the same configuration created the account.
         Err(CommitError::Conflict) if directory.snapshot().has_admin_except(None) => Ok(()),

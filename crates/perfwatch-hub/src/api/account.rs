@@ -11,7 +11,8 @@ use data_encoding::HEXLOWER;
 use perfwatch_auth::directory::WriteGuard;
 use perfwatch_auth::identity::{Credential, is_session_valid};
 use perfwatch_auth::{Actor, Identity, jwt, password, totp};
-use perfwatch_store::accounts::{Account, Role, Session};
+use perfwatch_store::Transaction;
+use perfwatch_store::accounts::{Account, Role};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,14 +90,16 @@ async fn rotate_sessions(
     action: &str,
 ) -> Result<CookieReply, ApiError> {
     let account = Account { token_epoch: account.token_epoch + 1, ..account };
-    let changes = vec![account.update(), Session::delete_for_account(account.id)];
+    let mut tx = Transaction::default();
+    tx.accounts().update(&account);
+    tx.sessions().delete_for_account(account.id);
     let entry = actor.audit(action, format!("user {}", account.name));
     let cookie = super::browser_session::create_session(
         app,
         guard,
         &account,
         (&actor.client_addr, headers),
-        changes,
+        tx,
         entry,
     )
     .await?;
@@ -250,7 +253,7 @@ pub(crate) async fn enable_totp(
     let key = app.directory.encrypt_totp_secret(account.id, &key)?;
     let account = Account { totp_secret: Some(key), totp_step: step, recovery_codes: recovery, ..account };
     let entry = actor.audit("user.enable_totp", format!("user {}", account.name));
-    guard.commit([account.update()], Some(entry)).await?;
+    guard.commit(Transaction::build(|tx| tx.accounts().update(&account)), Some(entry)).await?;
     Ok(Json(RecoveryCodes { recovery_codes }))
 }
 
@@ -279,7 +282,7 @@ pub(crate) async fn disable_totp(
     let account =
         Account { totp_secret: None, recovery_codes: Vec::new(), ..current_account(&app, &actor.identity)? };
     let entry = actor.audit("user.disable_totp", format!("user {}", account.name));
-    guard.commit([account.update()], Some(entry)).await?;
+    guard.commit(Transaction::build(|tx| tx.accounts().update(&account)), Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

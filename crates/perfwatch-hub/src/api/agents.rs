@@ -10,8 +10,8 @@ use axum::http::StatusCode;
 use perfwatch_auth::{Identity, actor, secret};
 use perfwatch_live::host_registry::{Host, validate_host_name};
 use perfwatch_model::{HostId, limits};
-use perfwatch_store::CommitError;
-use perfwatch_store::agents::{Agent, EnrollmentToken, HostTags};
+use perfwatch_store::agents::Agent;
+use perfwatch_store::{CommitError, Transaction};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -188,17 +188,20 @@ pub(crate) async fn enroll_agent(
         last_seen_ms: 0,
         revoked_ms: None,
     };
-    let mut changes = vec![agent.insert()];
-    changes.extend((!is_retry).then(|| EnrollmentToken::consume(token.id, now_ms)));
-    changes.extend(previous.iter().map(|agent| Agent::delete(agent.id)));
+    let mut tx = Transaction::default();
+    tx.agents().insert(&agent);
+    if !is_retry {
+        tx.enrollment_tokens().consume(token.id, now_ms);
+    }
+    previous.iter().for_each(|agent| tx.agents().delete(agent.id));
     // The tags of the token apply to new hosts only.
     if !token.tags.is_empty() && host.is_none() && !auth_snapshot.host_tags.contains_key(&request.host_id) {
-        changes.push(HostTags::set(request.host_id, &token.tags));
+        tx.host_tags().set(request.host_id, &token.tags);
     }
     let object = format!("agent {} of {}", agent.id, request.host_name);
     let entry =
         actor::audit_entry(format!("enrollment token {}", token.name), &client, "agent.enroll", object);
-    guard.commit(changes, Some(entry)).await.map_err(|error| match error {
+    guard.commit(tx, Some(entry)).await.map_err(|error| match error {
         // Concurrent enrollments at several hubs; the agent retries.
         CommitError::Conflict => {
             ApiError::unavailable("enrollment_in_progress", "another agent is being enrolled; retry", 1)
@@ -238,7 +241,8 @@ pub(crate) async fn revoke(
         return Err(ApiError::conflict("already_revoked", "this agent is already revoked"));
     }
     let entry = actor.audit("agent.revoke", audit_object(&app, &agent));
-    guard.commit([Agent::revoke(agent.id, app.clock.wall_ms())], Some(entry)).await?;
+    let tx = Transaction::build(|tx| tx.agents().revoke(agent.id, app.clock.wall_ms()));
+    guard.commit(tx, Some(entry)).await?;
     Ok(Json(to_response(&app, &find(&app, &actor.identity, &id)?)))
 }
 
@@ -259,6 +263,6 @@ pub(crate) async fn delete_agent(
         return Err(ApiError::conflict("agent_not_revoked", "revoke the agent before deleting it"));
     }
     let entry = actor.audit("agent.delete", audit_object(&app, &agent));
-    guard.commit([Agent::delete(agent.id)], Some(entry)).await?;
+    guard.commit(Transaction::build(|tx| tx.agents().delete(agent.id)), Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

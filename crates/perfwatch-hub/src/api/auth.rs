@@ -13,7 +13,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use perfwatch_auth::identity::{Credential, Principal};
 use perfwatch_auth::login::LoginRequest;
 use perfwatch_auth::{AuthError, Identity, actor, jwt, password, secret};
-use perfwatch_store::accounts::{Account, Role, Session};
+use perfwatch_store::Transaction;
+use perfwatch_store::accounts::{Account, Role};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -91,8 +92,8 @@ pub(crate) async fn setup(
     }
     let entry =
         actor::audit_entry("anonymous".into(), &client, "user.create", format!("user {}", account.name));
-    let changes = vec![account.insert()];
-    let cookie = create_session(&app, &guard, &account, (&client, &headers), changes, entry).await?;
+    let tx = Transaction::build(|tx| tx.accounts().insert(&account));
+    let cookie = create_session(&app, &guard, &account, (&client, &headers), tx, entry).await?;
     tracing::info!(user = account.name, "first administrator created");
     Ok(login_response(&app, &account, cookie))
 }
@@ -116,8 +117,8 @@ pub(crate) async fn login(
     let account = app.login.confirm_login(&client, verified).await?;
     let actor = format!("user {}", account.name);
     let entry = actor::audit_entry(actor.clone(), &client, "login", actor);
-    let changes = vec![account.update()];
-    let cookie = create_session(&app, &guard, &account, (&client, &headers), changes, entry).await?;
+    let tx = Transaction::build(|tx| tx.accounts().update(&account));
+    let cookie = create_session(&app, &guard, &account, (&client, &headers), tx, entry).await?;
     Ok(login_response(&app, &account, cookie))
 }
 
@@ -130,7 +131,8 @@ pub(crate) async fn logout(
 ) -> Result<(StatusCode, [(HeaderName, HeaderValue); 1]), ApiError> {
     if let Credential::Session(hash) = &identity.credential {
         let entry = actor::audit_entry(identity.actor_name(), &client, "logout", identity.actor_name());
-        app.directory.begin_write().await?.commit([Session::delete(hash)], Some(entry)).await?;
+        let tx = Transaction::build(|tx| tx.sessions().delete(hash));
+        app.directory.begin_write().await?.commit(tx, Some(entry)).await?;
     }
     Ok((StatusCode::NO_CONTENT, [cookies::session("", client.is_tls, 0)]))
 }
@@ -164,7 +166,8 @@ pub(crate) async fn token(
             let account = app.login.confirm_login(&client, verified).await?;
             let actor = format!("user {}", account.name);
             let entry = actor::audit_entry(actor.clone(), &client, "token.sign", actor);
-            guard.commit([account.update()], Some(entry)).await?;
+            let tx = Transaction::build(|tx| tx.accounts().update(&account));
+            guard.commit(tx, Some(entry)).await?;
             (account.id, None)
         }
         (None, Some(identity)) => token_owner(&identity)?,

@@ -7,23 +7,23 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use perfwatch_auth::ClientAddr;
 use perfwatch_auth::directory::WriteGuard;
 use perfwatch_auth::login::Browser;
-use perfwatch_store::SqlStatement;
+use perfwatch_store::Transaction;
 use perfwatch_store::accounts::Account;
 use perfwatch_store::audit::AuditEntry;
 
-/// Commits a new browser session with `statements`; returns its `Set-Cookie` header.
+/// Commits a new browser session with the writes of `tx`; returns its `Set-Cookie` header.
 pub(super) async fn create_session(
     app: &App,
     guard: &WriteGuard<'_>,
     account: &Account,
     (client, headers): (&ClientAddr, &HeaderMap),
-    statements: Vec<SqlStatement>,
+    tx: Transaction,
     entry: AuditEntry,
 ) -> Result<(HeaderName, HeaderValue), ApiError> {
     let user_agent =
         headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let previous_cookie = cookies::get(headers, cookies::SESSION_COOKIE);
     let browser = Browser { client, user_agent, previous_cookie };
-    let cookie = app.login.create_session(guard, account, browser, statements, entry).await?;
+    let cookie = app.login.create_session(guard, account, browser, tx, entry).await?;
     Ok(cookies::session(&cookie, client.is_tls, app.directory.session_lifetimes().max_age.as_secs()))
 }

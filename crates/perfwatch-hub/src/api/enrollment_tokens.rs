@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use perfwatch_auth::{Identity, secret};
 use perfwatch_model::limits;
+use perfwatch_store::Transaction;
 use perfwatch_store::agents::EnrollmentToken;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -172,7 +173,7 @@ pub(crate) async fn create_enrollment_token(
         None,
         Some(&response),
     );
-    guard.commit([token.insert()], Some(entry)).await?;
+    guard.commit(Transaction::build(|tx| tx.enrollment_tokens().insert(&token)), Some(entry)).await?;
     let command = super::install::command(&base_url, &secret)?;
     Ok((StatusCode::CREATED, Json(CreatedEnrollmentToken { secret, command, token: response })))
 }
@@ -200,6 +201,6 @@ pub(crate) async fn delete_enrollment_token(
         Some(&before),
         None,
     );
-    guard.commit([EnrollmentToken::delete(token.id)], Some(entry)).await?;
+    guard.commit(Transaction::build(|tx| tx.enrollment_tokens().delete(token.id)), Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -11,9 +11,7 @@ use axum::http::StatusCode;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_live::host_registry::Host;
 use perfwatch_model::{HostFacts, HostId};
-use perfwatch_store::agents::{Agent, HostTags};
-use perfwatch_store::host_last_seen::HostLastSeen;
-use perfwatch_store::{HostRecord, SqlStatement};
+use perfwatch_store::Transaction;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
@@ -154,7 +152,8 @@ pub(crate) async fn set_host_tags(
     let tags = app.directory.snapshot().host_tags(host.record.id).to_vec();
     let (before, object) = (TagsRequest { tags }, format!("host {}", host.record.name));
     let entry = actor.audit_change("host.set_tags", object, Some(&before), Some(&after));
-    guard.commit([HostTags::set(host.record.id, &after.tags)], Some(entry)).await?;
+    let tx = Transaction::build(|tx| tx.host_tags().set(host.record.id, &after.tags));
+    guard.commit(tx, Some(entry)).await?;
     Ok(Json(to_response(host, &app.directory.snapshot(), app.clock.wall_ms())))
 }
 
@@ -176,18 +175,20 @@ pub(crate) async fn delete_host(
     let (id, now_ms) = (host.record.id, app.clock.wall_ms());
     let auth_snapshot = app.directory.snapshot();
     let agents = auth_snapshot.agents.values().filter(|agent| agent.host == id && agent.revoked_ms.is_none());
-    let mut changes: Vec<SqlStatement> = agents.map(|agent| Agent::revoke(agent.id, now_ms)).collect();
-    changes.extend(delete_statements(id));
-    changes.push(HostRecord::delete(id));
+    let mut tx = Transaction::default();
+    agents.for_each(|agent| tx.agents().revoke(agent.id, now_ms));
+    delete_tags_and_last_seen(&mut tx, id);
+    tx.hosts().delete(id);
     let entry = actor.audit("host.delete", format!("host {}", host.record.name));
-    guard.commit(changes, Some(entry)).await?;
+    guard.commit(tx, Some(entry)).await?;
     evict_host(&app, id);
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Deletes the tags and the last-seen time of a host; the host's own row is deleted separately.
-pub(super) fn delete_statements(id: HostId) -> [SqlStatement; 2] {
-    [HostTags::delete(id), HostLastSeen::delete(id.0)]
+pub(super) fn delete_tags_and_last_seen(tx: &mut Transaction, id: HostId) {
+    tx.host_tags().delete(id);
+    tx.host_last_seen().delete(id.0);
 }
 
 /// Removes the in-memory state of a deleted host.

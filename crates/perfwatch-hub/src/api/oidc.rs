@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use perfwatch_auth::oidc::{LOGIN_TTL_S, LoginState, OidcProvider, OidcUser};
 use perfwatch_auth::{ClientAddr, actor};
+use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use std::sync::Arc;
 
@@ -136,7 +137,8 @@ async fn login_user(
     let mut accounts = auth_snapshot.accounts.values();
     let existing = accounts.find(|account| account.oidc_subject.as_deref() == Some(&user.subject));
     let actor = format!("user {}", existing.map_or(&user.name, |existing| &existing.name));
-    let (account, change, action) = match existing {
+    let mut tx = Transaction::default();
+    let (account, action) = match existing {
         Some(existing) if !existing.enabled => {
             return Err(ApiError::bad_request("sso_disabled", "this account is disabled"));
         }
@@ -147,8 +149,8 @@ async fn login_user(
                 role = Role::Admin;
             }
             let account = Account { role, last_login_ms: Some(now_ms), ..existing.clone() };
-            let change = account.update();
-            (account, change, "login")
+            tx.accounts().update(&account);
+            (account, "login")
         }
         None => {
             let role = user.role.ok_or_else(role_missing)?;
@@ -164,13 +166,12 @@ async fn login_user(
                 last_login_ms: Some(now_ms),
                 ..Account::new(user.name, role, now_ms)
             };
-            let change = account.insert();
-            (account, change, "user.create")
+            tx.accounts().insert(&account);
+            (account, "user.create")
         }
     };
     let entry = actor::audit_entry(actor.clone(), client, action, actor);
-    super::browser_session::create_session(app, &guard, &account, (client, headers), vec![change], entry)
-        .await
+    super::browser_session::create_session(app, &guard, &account, (client, headers), tx, entry).await
 }
 
 fn role_missing() -> ApiError {

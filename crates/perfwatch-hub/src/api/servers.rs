@@ -17,9 +17,8 @@ use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::{AuthError, Identity};
 use perfwatch_model::remote_collector::FailureCause;
 use perfwatch_model::{HostId, HumanDuration};
-use perfwatch_store::agents::HostTags;
+use perfwatch_store::Transaction;
 use perfwatch_store::servers::ServerRow;
-use perfwatch_store::{HostRecord, SqlStatement, collection_jobs::CollectionJobs};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -245,15 +244,14 @@ pub(super) async fn build_server(
     Ok((row, server, tags))
 }
 
-/// Statements that store a new server with its tags and its first job.
-pub(super) fn insert_statements(row: &ServerRow, tags: &[String], now_ms: i64) -> Vec<SqlStatement> {
-    let mut changes = vec![row.insert()];
+/// Inserts a new server with its tags and its first job.
+pub(super) fn insert_server(tx: &mut Transaction, row: &ServerRow, tags: &[String], now_ms: i64) {
+    tx.servers().insert(row);
     if !tags.is_empty() {
-        changes.push(HostTags::set(HostId(row.id), tags));
+        tx.host_tags().set(HostId(row.id), tags);
     }
     // The first collection is due immediately.
-    changes.push(CollectionJobs::schedule(row.id, now_ms));
-    changes
+    tx.collection_jobs().schedule(row.id, now_ms);
 }
 
 /// Create an agentless host
@@ -278,7 +276,8 @@ pub(crate) async fn create_server(
     let (row, server, tags) = build_server(&app, &actor.identity, &request).await?;
     ensure_name_free(&app, &servers, &server.name, None)?;
     let entry = actor.audit_change("server.create", format!("server {}", server.name), None, Some(&server));
-    guard.commit(insert_statements(&row, &tags, app.clock.wall_ms()), Some(entry)).await?;
+    let tx = Transaction::build(|tx| insert_server(tx, &row, &tags, app.clock.wall_ms()));
+    guard.commit(tx, Some(entry)).await?;
     app.agentless.notify_changed(Some(row.id));
     let row = ServerRow::get(app.agentless.store(), row.id).await?.unwrap_or(row);
     Ok((StatusCode::CREATED, Json(to_response_with_summary(row, &app).await?)))
@@ -371,27 +370,28 @@ pub(crate) async fn update_server(
     // Immediately if the server was disabled or blocked, else at its phase of the interval.
     let is_resumed = !before.enabled || before.blocked_reason.is_some();
     let run_ms = if is_resumed { now_ms } else { next_run_ms(row.id, row.interval_ms, now_ms) };
-    let mut changes = vec![row.update(request.version.unwrap_or(before.version))];
+    let mut tx = Transaction::default();
+    tx.servers().update(&row, request.version.unwrap_or(before.version));
     if is_moved {
         // Host key and counters belong to the previous address.
-        changes.push(ServerRow::reset_host_state(row.id));
+        tx.servers().reset_host_state(row.id);
     }
-    changes.push(if tags.is_empty() {
-        HostTags::delete(HostId(row.id))
+    if tags.is_empty() {
+        tx.host_tags().delete(HostId(row.id));
     } else {
-        HostTags::set(HostId(row.id), &tags)
-    });
+        tx.host_tags().set(HostId(row.id), &tags);
+    }
     let same_interval = !is_resumed && row.enabled && before.interval_ms == row.interval_ms;
     match row.enabled {
-        true if same_interval => changes.push(CollectionJobs::schedule(row.id, run_ms)),
-        true => changes.push(CollectionJobs::reschedule(row.id, run_ms)),
-        false => changes.push(CollectionJobs::cancel(row.id)),
+        true if same_interval => tx.collection_jobs().schedule(row.id, run_ms),
+        true => tx.collection_jobs().reschedule(row.id, run_ms),
+        false => tx.collection_jobs().cancel(row.id),
     }
     let has_secret = request.credentials.has_secret();
     let action = if has_secret { "server.update_credentials" } else { "server.update" };
     let entry =
         actor.audit_change(action, format!("server {}", server.name), saved_server.as_ref(), Some(&server));
-    guard.commit(changes, Some(entry)).await?;
+    guard.commit(tx, Some(entry)).await?;
     app.agentless.notify_changed(Some(row.id));
     Ok(Json(to_response_with_summary(find(&app, &actor.identity, &id).await?, &app).await?))
 }
@@ -425,12 +425,13 @@ pub(crate) async fn delete_server(
     }
     let host = HostId(row.id);
     let name = Server::from_row(&row).map(|server| server.name).unwrap_or_default();
-    let mut changes: Vec<SqlStatement> = ServerRow::delete(row.id).into();
-    changes.extend(hosts::delete_statements(host));
+    let mut tx = Transaction::default();
+    tx.servers().delete(row.id);
+    hosts::delete_tags_and_last_seen(&mut tx, host);
     if app.hosts.get(host).is_some() {
-        changes.push(HostRecord::delete(host));
+        tx.hosts().delete(host);
     }
-    guard.commit(changes, Some(actor.audit("server.delete", format!("server {name}")))).await?;
+    guard.commit(tx, Some(actor.audit("server.delete", format!("server {name}")))).await?;
     hosts::evict_host(&app, host);
     app.agentless.notify_changed(Some(row.id));
     Ok(StatusCode::NO_CONTENT)
@@ -470,10 +471,11 @@ pub(crate) async fn accept_host_key(
         row.host_key.as_ref(),
         after.host_key.as_ref(),
     );
-    let accept = ServerRow::accept_host_key(row.id, &request.host_key);
-    let changes =
-        [after.update(row.version), accept, CollectionJobs::reschedule(row.id, app.clock.wall_ms())];
-    guard.commit(changes, Some(entry)).await?;
+    let mut tx = Transaction::default();
+    tx.servers().update(&after, row.version);
+    tx.servers().accept_host_key(row.id, &request.host_key);
+    tx.collection_jobs().reschedule(row.id, app.clock.wall_ms());
+    guard.commit(tx, Some(entry)).await?;
     app.agentless.notify_changed(Some(row.id));
     Ok(Json(to_response_with_summary(find(&app, &actor.identity, &id).await?, &app).await?))
 }

@@ -1,6 +1,6 @@
 //! `/api/v1/servers/import`: atomic import of agentless hosts from an ssh_config or a CSV table.
 
-use super::servers::{MAX_SERVERS, build_server, ensure_name_free, insert_statements};
+use super::servers::{MAX_SERVERS, build_server, ensure_name_free, insert_server};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::http::body::JsonBody;
@@ -13,7 +13,7 @@ use perfwatch_agentless::server::Thresholds;
 use perfwatch_agentless::server_request::{CredentialsRequest, ServerRequest};
 use perfwatch_auth::Actor;
 use perfwatch_model::HumanDuration;
-use perfwatch_store::SqlStatement;
+use perfwatch_store::Transaction;
 use perfwatch_store::servers::ServerRow;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -144,7 +144,7 @@ pub(crate) async fn import(
     }
     let name_and_id = |row: &ServerRow| Some((Server::from_row(row)?.name, row.id));
     let mut names: HashMap<String, Uuid> = servers.iter().filter_map(name_and_id).collect();
-    let (mut results, mut changes, mut created) = (Vec::new(), Vec::<SqlStatement>::new(), 0);
+    let (mut results, mut tx, mut created) = (Vec::new(), Transaction::default(), 0);
     // Jump hosts must be prepared before the servers behind them.
     let (direct, jumping): (Vec<ImportEntry>, Vec<ImportEntry>) =
         entries.into_iter().partition(|entry| entry.jump.is_none());
@@ -157,7 +157,7 @@ pub(crate) async fn import(
                 Ok(_) if names.contains_key(&entry.name) => Some("name: duplicate entry".to_owned()),
                 Ok((row, server, tags)) => {
                     names.insert(server.name, row.id);
-                    changes.extend(insert_statements(&row, &tags, app.clock.wall_ms()));
+                    insert_server(&mut tx, &row, &tags, app.clock.wall_ms());
                     created += 1;
                     None
                 }
@@ -174,7 +174,7 @@ pub(crate) async fn import(
         }
         if created > 0 {
             let entry = actor.audit("server.import", format!("{created} servers"));
-            guard.commit(changes, Some(entry)).await?;
+            guard.commit(tx, Some(entry)).await?;
             app.agentless.notify_changed(None);
         }
     }

@@ -10,6 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_auth::identity::validate_scope;
 use perfwatch_auth::{Identity, secret};
+use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Role, Token};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -129,7 +130,7 @@ pub(crate) async fn create_token(
     }
     let response = to_response(&token);
     let entry = actor.audit_change("token.create", format!("token {}", token.name), None, Some(&response));
-    guard.commit([token.insert()], Some(entry)).await?;
+    guard.commit(Transaction::build(|tx| tx.tokens().insert(&token)), Some(entry)).await?;
     Ok((StatusCode::CREATED, Json(CreatedToken { secret, token: response })))
 }
 
@@ -149,6 +150,6 @@ pub(crate) async fn delete_token(
     let token = token.ok_or_else(|| ApiError::not_found("token not found"))?;
     let entry =
         actor.audit_change("token.delete", format!("token {}", token.name), Some(&to_response(&token)), None);
-    guard.commit([Token::delete(token.id)], Some(entry)).await?;
+    guard.commit(Transaction::build(|tx| tx.tokens().delete(token.id)), Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,7 +10,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::password;
-use perfwatch_store::accounts::{Account, Role, Session};
+use perfwatch_store::Transaction;
+use perfwatch_store::accounts::{Account, Role};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -101,7 +102,7 @@ pub(crate) async fn create_user(
     }
     let user = to_response(&account);
     let entry = actor.audit_change("user.create", format!("user {}", account.name), None, Some(&user));
-    guard.commit([account.insert()], Some(entry)).await?;
+    guard.commit(Transaction::build(|tx| tx.accounts().insert(&account)), Some(entry)).await?;
     Ok((StatusCode::CREATED, Json(user)))
 }
 
@@ -174,16 +175,17 @@ pub(crate) async fn update_user(
     if after.role != Role::Admin || !after.enabled {
         ensure_admin_remains(&auth_snapshot, after.id)?;
     }
-    let mut end_sessions = None;
+    let mut tx = Transaction::default();
     if hash.is_some() || !after.enabled {
         after.password = hash.or(after.password);
         after.token_epoch += 1;
-        end_sessions = Some(Session::delete_for_account(after.id));
+        tx.sessions().delete_for_account(after.id);
     }
     let (name, before, after_response) = (&after.name, to_response(&before), to_response(&after));
     let entry =
         actor.audit_change("user.update", format!("user {name}"), Some(&before), Some(&after_response));
-    guard.commit([after.update()].into_iter().chain(end_sessions), Some(entry)).await?;
+    tx.accounts().update(&after);
+    guard.commit(tx, Some(entry)).await?;
     Ok(Json(after_response))
 }
 
@@ -204,6 +206,6 @@ pub(crate) async fn delete_user(
     ensure_admin_remains(&auth_snapshot, account.id)?;
     let before = to_response(&account);
     let entry = actor.audit_change("user.delete", format!("user {}", account.name), Some(&before), None);
-    guard.commit(Account::delete(account.id), Some(entry)).await?;
+    guard.commit(Transaction::build(|tx| tx.accounts().delete(account.id)), Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
