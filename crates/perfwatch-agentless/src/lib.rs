@@ -39,7 +39,7 @@ pub use types::{CollectionReport, ConnectionTestError};
 use credentials::{decrypt_credentials, encrypt_credentials};
 use on_demand::OnDemandPoller;
 use perfwatch_store::servers::ServerRow;
-use perfwatch_store::{CommitError, Store, StoreError, Write};
+use perfwatch_store::{CommitError, Store, StoreError, Transaction};
 use reconciler::Reconciler;
 use runner::CollectionRunner;
 use scheduler::CollectionScheduler;
@@ -93,8 +93,8 @@ impl Agentless {
     ///
     /// # Errors
     /// Returns [`CommitError::Conflict`] if a row was changed or deleted concurrently.
-    pub async fn commit(&self, writes: Vec<Write>) -> Result<(), CommitError> {
-        self.deps.store.commit(writes).await
+    pub async fn commit(&self, tx: Transaction) -> Result<(), CommitError> {
+        self.deps.store.commit(tx.into_writes()).await
     }
 
     /// Applies a change of a server without delay; `None` for changes of the queue or of several servers.

@@ -11,7 +11,7 @@ use perfwatch_rules::rule::{GroupBy, HostSelector, Rule, Severity};
 use perfwatch_rules::window::Aggregate;
 use perfwatch_store::definitions::DefinitionKind;
 use perfwatch_store::servers::ServerRow;
-use perfwatch_store::{CommitError, StoreError};
+use perfwatch_store::{CommitError, StoreError, Transaction};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -149,13 +149,14 @@ fn replace_rules(state: &AlertingSnapshot, rules: &[Rule]) -> StateChange {
     let is_obsolete =
         |rule: &Rule| is_managed_rule(rule.id) && rules.iter().all(|current| current.id != rule.id);
     let obsolete = definitions.rules.iter().filter(|rule| is_obsolete(rule));
-    let mut statements: Vec<_> = obsolete.map(|rule| DefinitionKind::Rule.delete(rule.id)).collect();
-    statements.extend(rules.iter().map(|rule| DefinitionKind::Rule.upsert(rule.id, &to_json(rule))));
+    let mut tx = Transaction::default();
+    obsolete.for_each(|rule| tx.definitions(DefinitionKind::Rule).delete(rule.id));
+    rules.iter().for_each(|rule| tx.definitions(DefinitionKind::Rule).upsert(rule.id, &to_json(rule)));
     definitions.rules.retain(|rule| !is_managed_rule(rule.id));
     definitions.rules.extend(rules.iter().cloned().map(Arc::new));
     // In the order of the store.
     definitions.rules.sort_by_key(|rule| rule.id);
-    StateChange { definitions: Some(definitions), statements, ..StateChange::default() }
+    StateChange { definitions: Some(definitions), tx, ..StateChange::default() }
 }
 
 fn are_rules_up_to_date(state: &AlertingSnapshot, rules: &[Rule]) -> bool {

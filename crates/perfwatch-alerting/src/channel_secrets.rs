@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use perfwatch_auth::encryption::{DecryptError, Keyring, log_reencryption};
 use perfwatch_rules::channel::Channel;
 use perfwatch_store::definitions::DefinitionKind;
-use perfwatch_store::{CommitError, StoreError};
+use perfwatch_store::{CommitError, StoreError, Transaction};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -67,7 +67,7 @@ impl ChannelSecrets {
     pub(crate) async fn reencrypt(&self, incidents: &IncidentService) -> Result<(), StoreError> {
         let build_change = |state: &AlertingSnapshot, _: i64| {
             let mut definitions = state.definitions.clone();
-            let mut statements = Vec::new();
+            let mut tx = Transaction::default();
             let mut undecryptable_count = 0_usize;
             for channel in &mut definitions.channels {
                 let Ok(decrypted) = self.decrypt(channel) else {
@@ -77,12 +77,12 @@ impl ChannelSecrets {
                 if self.needs_reencryption(channel)
                     && let Some(encrypted) = self.encrypt(&decrypted)
                 {
-                    statements.push(DefinitionKind::Channel.upsert(encrypted.id, &to_json(&encrypted)));
+                    tx.definitions(DefinitionKind::Channel).upsert(encrypted.id, &to_json(&encrypted));
                     *channel = Arc::new(encrypted);
                 }
             }
-            let counts = (statements.len(), undecryptable_count);
-            let change = StateChange { definitions: Some(definitions), statements, incidents: None };
+            let counts = (tx.len(), undecryptable_count);
+            let change = StateChange { definitions: Some(definitions), tx, incidents: None };
             Ok::<_, CommitError>((change, counts))
         };
         let counts = match incidents.update(None, build_change).await {

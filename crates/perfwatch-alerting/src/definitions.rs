@@ -8,7 +8,7 @@ use perfwatch_rules::silence::{MatchTarget, Silence};
 use perfwatch_store::definitions::DefinitionKind;
 use perfwatch_store::revision::Revision;
 use perfwatch_store::settings;
-use perfwatch_store::{Store, StoreError, Write};
+use perfwatch_store::{Store, StoreError, Transaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -63,14 +63,16 @@ async fn load_kind<T: DeserializeOwned>(
 }
 
 /// Writes that initialize a new store: the revision counter and the built-in rules.
-pub(crate) async fn insert_defaults(store: &dyn Store) -> Result<Vec<Write>, StoreError> {
-    let mut writes = vec![Revision::Alerting.init().into()];
+pub(crate) async fn insert_defaults(store: &dyn Store) -> Result<Transaction, StoreError> {
+    let mut tx = Transaction::default();
+    tx.revision(Revision::Alerting).init();
     if settings::get_setting(store, DEFAULTS_CREATED_SETTING).await?.is_none() {
-        let rules = builtin_rules::builtin_rules();
-        writes.extend(rules.iter().map(|rule| DefinitionKind::Rule.upsert(rule.id, &to_json(rule)).into()));
-        writes.push(settings::put_setting(DEFAULTS_CREATED_SETTING, env!("CARGO_PKG_VERSION")).into());
+        for rule in builtin_rules::builtin_rules() {
+            tx.definitions(DefinitionKind::Rule).upsert(rule.id, &to_json(&rule));
+        }
+        tx.settings().put(DEFAULTS_CREATED_SETTING, env!("CARGO_PKG_VERSION"));
     }
-    Ok(writes)
+    Ok(tx)
 }
 
 impl AlertDefinitions {

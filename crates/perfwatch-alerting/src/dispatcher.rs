@@ -19,7 +19,7 @@ use perfwatch_rules::rule::Severity;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::incidents::IncidentEventKind;
 use perfwatch_store::outbox::{NotificationRow, NotificationState, Outbox};
-use perfwatch_store::{CommitError, SqlStatement, Store, StoreError, Write};
+use perfwatch_store::{CommitError, Store, StoreError, Transaction};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -147,7 +147,8 @@ impl NotificationDispatcher {
         let state = self.incidents.snapshot();
         let now_ms = self.clock.wall_ms();
         let Some(channel) = state.definitions.channel(id) else {
-            return self.commit(vec![Outbox::suppress_for_channel(id, now_ms)]).await;
+            let tx = Transaction::build(|tx| tx.notifications().suppress_for_channel(id, now_ms));
+            return self.store.commit(tx.into_writes()).await;
         };
         // Severities that quiet hours defer stay queued and do not block the others.
         let deliverable: Vec<&str> = [Severity::Info, Severity::Warning, Severity::Critical]
@@ -201,12 +202,12 @@ impl NotificationDispatcher {
     /// Suppresses notifications that waited too long for a disabled channel.
     async fn expire(&self, rows: &[NotificationRow], now_ms: i64) -> Result<(), CommitError> {
         let reason = Some("channel disabled for two days");
-        let expired = rows.iter().filter(|row| now_ms - row.created_ms > MAX_RETRY_AGE_MS);
-        let statements: Vec<SqlStatement> = expired
-            .map(|row| Outbox::finish(row.id, NotificationState::Suppressed, reason, now_ms))
-            .collect();
-        let count = statements.len();
-        self.commit(statements).await?;
+        let mut tx = Transaction::default();
+        for row in rows.iter().filter(|row| now_ms - row.created_ms > MAX_RETRY_AGE_MS) {
+            tx.notifications().finish(row.id, NotificationState::Suppressed, reason, now_ms);
+        }
+        let count = tx.len();
+        self.store.commit(tx.into_writes()).await?;
         (0..count).for_each(|_| self.metrics.count_notification(NotificationState::Suppressed));
         Ok(())
     }
@@ -274,18 +275,21 @@ impl NotificationDispatcher {
         let now_ms = self.clock.wall_ms();
         let event = |kind: IncidentEventKind, text: &str| {
             let text = format!("{} ({}) {text}", channel.name, channel.kind);
-            timeline_event(row.incident, now_ms, kind, text).insert()
+            timeline_event(row.incident, now_ms, kind, text)
         };
-        let (state, statements) = match outcome {
+        let mut tx = Transaction::default();
+        let state = match outcome {
             DeliveryOutcome::Sent => {
-                let sent = Outbox::finish(row.id, NotificationState::Sent, None, now_ms);
+                tx.notifications().finish(row.id, NotificationState::Sent, None, now_ms);
                 let notified = event(IncidentEventKind::Notified, &format!("notified: {}", row.reason));
-                let reminder = self.schedule_reminder(channel, row, now_ms);
-                (NotificationState::Sent, [sent, notified].into_iter().chain(reminder).collect())
+                tx.incident_events().insert(&notified);
+                schedule_reminder(&mut tx, channel, row, now_ms);
+                NotificationState::Sent
             }
             DeliveryOutcome::Suppressed(reason) => {
                 let state = NotificationState::Suppressed;
-                (state, vec![Outbox::finish(row.id, state, Some(reason), now_ms)])
+                tx.notifications().finish(row.id, state, Some(reason), now_ms);
+                state
             }
             DeliveryOutcome::Failed(SendError::Retry { reason: error, retry_after })
                 if now_ms - row.created_ms < MAX_RETRY_AGE_MS =>
@@ -293,54 +297,30 @@ impl NotificationDispatcher {
                 let retry_in_ms = backoff_ms(row.attempts, retry_after);
                 let channel = &channel.name;
                 tracing::info!(channel, error, retry_in_ms, "notification delivery failed; retrying");
-                let mut statements = vec![Outbox::retry_at(row.id, now_ms + retry_in_ms, &error)];
+                tx.notifications().retry_at(row.id, now_ms + retry_in_ms, &error);
                 if row.attempts == 0 {
                     let text = format!("delivery failed, retrying: {error}");
-                    statements.push(event(IncidentEventKind::NotificationRetrying, &text));
+                    tx.incident_events().insert(&event(IncidentEventKind::NotificationRetrying, &text));
                 }
                 self.metrics.notification_retries.inc();
-                (NotificationState::Pending, statements)
+                NotificationState::Pending
             }
             DeliveryOutcome::Failed(error) => {
                 let error = error.to_string();
                 tracing::warn!(channel = channel.name, error, "notification failed permanently");
                 let state = NotificationState::Failed;
                 let text = format!("delivery failed permanently: {error}");
-                let failed = Outbox::finish(row.id, state, Some(&error), now_ms);
-                (state, vec![failed, event(IncidentEventKind::NotificationFailed, &text)])
+                tx.notifications().finish(row.id, state, Some(&error), now_ms);
+                tx.incident_events().insert(&event(IncidentEventKind::NotificationFailed, &text));
+                state
             }
         };
         let is_final = state != NotificationState::Pending;
         if is_final {
             self.metrics.count_notification(state);
         }
-        self.commit(statements).await?;
+        self.store.commit(tx.into_writes()).await?;
         Ok(is_final)
-    }
-
-    /// Enqueues the next reminder if the channel repeats notifications.
-    fn schedule_reminder(
-        &self,
-        channel: &Channel,
-        row: &NotificationRow,
-        now_ms: i64,
-    ) -> Option<SqlStatement> {
-        let is_repeated = !matches!(
-            NotificationReason::parse(&row.reason),
-            Some(NotificationReason::Resolved | NotificationReason::Test) | None
-        );
-        (channel.repeat_interval.ms() > 0 && is_repeated).then(|| {
-            let due_ms = now_ms + channel.repeat_interval.ms();
-            let reminder = NotificationRow {
-                reason: NotificationReason::Reminder.name().to_owned(),
-                created_ms: now_ms,
-                due_ms,
-                retry_at_ms: due_ms,
-                body: with_new_id(&row.body),
-                ..row.clone()
-            };
-            reminder.enqueue(Some(&format!("{} {} reminder", channel.id, row.incident)))
-        })
     }
 
     /// Makes a failed notification pending again.
@@ -350,7 +330,10 @@ impl NotificationDispatcher {
     pub(crate) async fn requeue(&self, id: i64, entry: AuditEntry) -> Result<(), CommitError> {
         let now_ms = self.clock.wall_ms();
         let entry = AuditEntry { at_ms: now_ms, ..entry };
-        self.commit(vec![Outbox::requeue(id, now_ms), entry.insert()]).await?;
+        let mut tx = Transaction::default();
+        tx.notifications().requeue(id, now_ms);
+        tx.audit().insert(&entry);
+        self.store.commit(tx.into_writes()).await?;
         self.wake.notify_one();
         Ok(())
     }
@@ -377,9 +360,26 @@ impl NotificationDispatcher {
             None => self.builder.example_notification(now_ms),
         }
     }
+}
 
-    async fn commit(&self, statements: Vec<SqlStatement>) -> Result<(), CommitError> {
-        self.store.commit(statements.into_iter().map(Write::Sql).collect()).await
+/// Enqueues the next reminder if the channel repeats notifications.
+fn schedule_reminder(tx: &mut Transaction, channel: &Channel, row: &NotificationRow, now_ms: i64) {
+    let is_repeated = !matches!(
+        NotificationReason::parse(&row.reason),
+        Some(NotificationReason::Resolved | NotificationReason::Test) | None
+    );
+    if channel.repeat_interval.ms() > 0 && is_repeated {
+        let due_ms = now_ms + channel.repeat_interval.ms();
+        let reminder = NotificationRow {
+            reason: NotificationReason::Reminder.name().to_owned(),
+            created_ms: now_ms,
+            due_ms,
+            retry_at_ms: due_ms,
+            body: with_new_id(&row.body),
+            ..row.clone()
+        };
+        let merge_key = format!("{} {} reminder", channel.id, row.incident);
+        tx.notifications().enqueue(&reminder, Some(&merge_key));
     }
 }
 

@@ -11,7 +11,7 @@ use perfwatch_rules::alert_instance::{ResolveReason, TransitionEvent, Transition
 use perfwatch_rules::explain::Explanation;
 use perfwatch_rules::incident::{Incident, JoinContext, NotificationReason, group_key};
 use perfwatch_rules::{Condition, managed_rule, render};
-use perfwatch_store::SqlStatement;
+use perfwatch_store::Transaction;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::incidents::IncidentEventKind;
 use std::collections::HashMap;
@@ -45,7 +45,7 @@ pub(crate) struct IncidentBatch<'a> {
     incidents: HashMap<Uuid, OpenIncident>,
     /// Ids of the changed incidents in the order of their first change.
     touch_order: Vec<Uuid>,
-    statements: Vec<SqlStatement>,
+    tx: Transaction,
     pending_notices: Vec<PendingNotice>,
 }
 
@@ -73,7 +73,7 @@ impl<'a> IncidentBatch<'a> {
             now_ms,
             incidents: HashMap::new(),
             touch_order: Vec::new(),
-            statements: Vec::new(),
+            tx: Transaction::default(),
             pending_notices: Vec::new(),
         }
     }
@@ -97,23 +97,23 @@ impl<'a> IncidentBatch<'a> {
     /// Change with all incidents, alerts, timeline entries and notifications of the batch.
     pub(crate) fn into_change(mut self) -> StateChange {
         let mut incidents = self.state.incidents.clone();
-        let mut statements: Vec<SqlStatement> = Vec::new();
-        for id in &self.touch_order {
-            // Incidents are written before the rows that reference them.
-            statements.extend(self.incidents.get(id).map(|open| open.to_row().upsert()));
+        let mut tx = Transaction::default();
+        // Incidents are written before the rows that reference them.
+        for open in self.touch_order.iter().filter_map(|id| self.incidents.get(id)) {
+            tx.incidents().upsert(&open.to_row());
         }
-        statements.append(&mut self.statements);
+        tx.append(std::mem::take(&mut self.tx));
         for (index, notice) in self.pending_notices.iter().enumerate() {
             if self.is_redundant(index, notice) {
                 continue;
             }
             if let Some(open) = self.incidents.get(&notice.incident) {
                 let outbox = &self.context.outbox;
-                statements.extend(outbox.enqueue_notifications(self.state, open, *notice, self.now_ms));
+                outbox.enqueue_notifications(&mut tx, self.state, open, *notice, self.now_ms);
             }
         }
         self.incidents.into_values().for_each(|open| incidents.insert(open));
-        StateChange { incidents: Some(incidents), statements, definitions: None }
+        StateChange { incidents: Some(incidents), tx, definitions: None }
     }
 
     /// Returns whether a delayed notice is covered by another notice of the same incident: by an
@@ -179,7 +179,7 @@ impl<'a> IncidentBatch<'a> {
             id
         });
         let explanation = transition.explanation.as_ref().map(to_json);
-        self.statements.push(alert.to_row(id).insert(explanation.as_deref()));
+        self.tx.alerts().insert(&alert.to_row(id), explanation.as_deref());
         let at_ms = event.observed_at_ms.min(now_ms);
         let text = format!("{}: {} — {}", alert.body.host_name, alert.body.rule_name, alert.body.summary);
         if managed_rule::is_managed_rule(event.rule.id) && !backfilled {
@@ -190,10 +190,10 @@ impl<'a> IncidentBatch<'a> {
                 object: text.clone(),
                 ..AuditEntry::default()
             };
-            self.statements.push(entry.insert());
+            self.tx.audit().insert(&entry);
         }
         let kind = if backfilled { IncidentEventKind::Backfilled } else { IncidentEventKind::Fired };
-        self.statements.push(timeline_event(id, at_ms, kind, text).insert());
+        self.tx.incident_events().insert(&timeline_event(id, at_ms, kind, text));
         if let Some(open) = self.incident_mut(id) {
             open.alerts.push(Arc::new(alert));
         }
@@ -219,7 +219,7 @@ impl<'a> IncidentBatch<'a> {
         }
         if silenced {
             let event = timeline_event(id, now_ms, IncidentEventKind::Silenced, "silenced");
-            self.statements.push(event.insert());
+            self.tx.incident_events().insert(&event);
         }
         let to_notice = |(reason, delay_ms)| PendingNotice { incident: id, reason, delay_ms };
         self.pending_notices.extend(notice.map(to_notice));
@@ -279,13 +279,13 @@ impl<'a> IncidentBatch<'a> {
         let (reason_name, description) = describe_resolution(reason);
         resolved.body.resolve_reason = Some(reason_name.to_owned());
         let text = format!("{}: {} {description}", resolved.body.host_name, resolved.body.rule_name);
-        let row = resolved.to_row(id).update();
+        let row = resolved.to_row(id);
         *alert = Arc::new(resolved);
         let is_quiet = open.firing().next().is_none();
         let notice = if is_quiet { open.incident.on_all_resolved(now_ms) } else { None };
         let at_ms = event.observed_at_ms.min(now_ms);
-        self.statements.push(row);
-        self.statements.push(timeline_event(id, at_ms, IncidentEventKind::Resolved, text).insert());
+        self.tx.alerts().update(&row);
+        self.tx.incident_events().insert(&timeline_event(id, at_ms, IncidentEventKind::Resolved, text));
         self.pending_notices.extend(notice.map(|reason| PendingNotice { incident: id, reason, delay_ms: 0 }));
     }
 }

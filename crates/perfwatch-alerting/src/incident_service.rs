@@ -19,7 +19,7 @@ use perfwatch_rules::incident::NotificationReason;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::incidents::{IncidentEventRow, IncidentRow};
 use perfwatch_store::revision::Revision;
-use perfwatch_store::{CommitError, Store, StoreError, Write};
+use perfwatch_store::{CommitError, Store, StoreError, Transaction};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc};
@@ -126,15 +126,15 @@ impl IncidentService {
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let state = self.snapshot();
             let now_ms = self.deps.clock.wall_ms();
-            let (StateChange { definitions, incidents, mut statements }, result) =
-                build_change(&state, now_ms)?;
-            if statements.is_empty() {
+            let (StateChange { definitions, incidents, mut tx }, result) = build_change(&state, now_ms)?;
+            if tx.is_empty() {
                 return Ok(result);
             }
-            let to_statement = |entry: &AuditEntry| AuditEntry { at_ms: now_ms, ..entry.clone() }.insert();
-            statements.extend(entry.as_ref().map(to_statement));
-            statements.push(Revision::Alerting.bump(*revision));
-            match self.deps.store.commit(statements.into_iter().map(Write::Sql).collect()).await {
+            if let Some(entry) = &entry {
+                tx.audit().insert(&AuditEntry { at_ms: now_ms, ..entry.clone() });
+            }
+            tx.revision(Revision::Alerting).bump(*revision);
+            match self.deps.store.commit(tx.into_writes()).await {
                 Ok(()) => {
                     *revision += 1;
                     self.publish(AlertingSnapshot {
@@ -169,14 +169,15 @@ impl IncidentService {
             let mut open = (**open).clone();
             let (event, reason) = change(&mut open, now_ms)?;
             let mut incidents = state.incidents.clone();
-            let mut statements = vec![open.to_row().upsert(), event.insert()];
+            let mut tx = Transaction::default();
+            tx.incidents().upsert(&open.to_row());
+            tx.incident_events().insert(&event);
             if let Some(reason) = reason {
                 let notice = PendingNotice { incident: id, reason, delay_ms: 0 };
-                statements
-                    .extend(self.deps.context.outbox.enqueue_notifications(state, &open, notice, now_ms));
+                self.deps.context.outbox.enqueue_notifications(&mut tx, state, &open, notice, now_ms);
             }
             incidents.insert(open);
-            Ok((StateChange { incidents: Some(incidents), statements, ..StateChange::default() }, true))
+            Ok((StateChange { incidents: Some(incidents), tx, ..StateChange::default() }, true))
         };
         self.update(entry, build_change).await
     }
@@ -187,10 +188,8 @@ impl IncidentService {
     /// Returns a [`CommitError`] as [`Self::update`].
     pub(crate) async fn add_event(&self, event: IncidentEventRow) -> Result<(), CommitError> {
         let build_change = |_: &AlertingSnapshot, _: i64| {
-            Ok::<_, CommitError>((
-                StateChange { statements: vec![event.insert()], ..StateChange::default() },
-                (),
-            ))
+            let tx = Transaction::build(|tx| tx.incident_events().insert(&event));
+            Ok::<_, CommitError>((StateChange { tx, ..StateChange::default() }, ()))
         };
         self.update(None, build_change).await
     }

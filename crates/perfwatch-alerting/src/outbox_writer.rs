@@ -7,7 +7,7 @@ use crate::state::AlertingSnapshot;
 use perfwatch_auth::AuthDirectory;
 use perfwatch_rules::channel::Channel;
 use perfwatch_rules::incident::NotificationReason;
-use perfwatch_store::SqlStatement;
+use perfwatch_store::Transaction;
 use perfwatch_store::outbox::{NotificationRow, NotificationState};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -29,14 +29,15 @@ pub(crate) struct OutboxWriter {
 }
 
 impl OutboxWriter {
-    /// Statements that enqueue a notification for each channel that accepts an alert of the incident.
+    /// Enqueues a notification for each channel that accepts an alert of the incident.
     pub(crate) fn enqueue_notifications(
         &self,
+        tx: &mut Transaction,
         state: &AlertingSnapshot,
         incident: &OpenIncident,
         notice: PendingNotice,
         now_ms: i64,
-    ) -> Vec<SqlStatement> {
+    ) {
         let PendingNotice { reason, delay_ms, .. } = notice;
         let auth_snapshot = self.directory.snapshot();
         let is_notified = |channel: &&Arc<Channel>| {
@@ -46,7 +47,7 @@ impl OutboxWriter {
         };
         let notification = self.builder.build_notification(incident, reason, now_ms);
         let body = to_json(&notification);
-        let to_statement = |channel: &Arc<Channel>| {
+        for channel in state.definitions.channels.iter().filter(is_notified) {
             // A resolution is not escalated: a channel that was notified of the incident learns of its
             // end immediately.
             let escalate_after_ms = match reason {
@@ -71,8 +72,7 @@ impl OutboxWriter {
                 finished_ms: None,
                 body: body.clone(),
             };
-            row.enqueue(merge_key.as_deref())
-        };
-        state.definitions.channels.iter().filter(is_notified).map(to_statement).collect()
+            tx.notifications().enqueue(&row, merge_key.as_deref());
+        }
     }
 }

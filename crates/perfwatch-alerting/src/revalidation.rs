@@ -8,7 +8,7 @@ use perfwatch_rules::channel::Channel;
 use perfwatch_rules::incident::{IncidentPhase, NotificationReason};
 use perfwatch_rules::notification::Notification;
 use perfwatch_store::outbox::{NotificationRow, Outbox};
-use perfwatch_store::{CommitError, Store};
+use perfwatch_store::{CommitError, Store, Transaction};
 use std::sync::Arc;
 
 /// Decision about a due notification.
@@ -103,7 +103,8 @@ impl Revalidator {
             Opened | Reopened if !is_escalation => stored,
             Opened | Reopened => self.update_content(stored, incident, reason, now_ms),
             Updated | Reminder => {
-                self.store.commit(vec![Outbox::mark_sending(row.id).into()]).await?;
+                let tx = Transaction::build(|tx| tx.notifications().mark_sending(row.id));
+                self.store.commit(tx.into_writes()).await?;
                 // Alerts that joined before the commit are in the state; later alerts enqueue another row.
                 let state = self.incidents.snapshot();
                 let incident = state.incidents.incident(row.incident).map(|open| &**open);

@@ -2,7 +2,7 @@
 
 use crate::active_incidents::ActiveIncidents;
 use crate::definitions::AlertDefinitions;
-use perfwatch_store::SqlStatement;
+use perfwatch_store::Transaction;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::watch;
 
@@ -15,15 +15,15 @@ pub struct AlertingSnapshot {
     pub incidents: ActiveIncidents,
 }
 
-/// Change of the state with the statements that persist it in one commit.
+/// Change of the state with the writes that persist it in one commit.
 #[derive(Default)]
 pub struct StateChange {
     /// New definitions; unchanged if `None`.
     pub definitions: Option<AlertDefinitions>,
     /// New incidents; unchanged if `None`.
     pub incidents: Option<ActiveIncidents>,
-    /// Statements of the commit. Without statements, nothing is committed or published.
-    pub statements: Vec<SqlStatement>,
+    /// Writes of the commit. Without writes, nothing is committed or published.
+    pub tx: Transaction,
 }
 
 /// Holder of the current [`AlertingSnapshot`]. Only the incident service publishes a new snapshot.

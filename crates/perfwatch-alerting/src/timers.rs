@@ -15,9 +15,9 @@ use perfwatch_model::{Clock, HostId};
 use perfwatch_rules::condition::HubMetric;
 use perfwatch_rules::incident::{CloseOutcome, NotificationReason};
 use perfwatch_store::host_last_seen::HostLastSeen;
-use perfwatch_store::incidents::{IncidentEventKind, IncidentRow};
+use perfwatch_store::incidents::IncidentEventKind;
 use perfwatch_store::outbox::Outbox;
-use perfwatch_store::{CommitError, SqlStatement, Store, Write};
+use perfwatch_store::{CommitError, Store, Transaction};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,7 +84,7 @@ struct ClockReading {
 /// Changes of an incident at a tick.
 #[derive(Default)]
 struct IncidentAdvance {
-    statements: Vec<SqlStatement>,
+    tx: Transaction,
     notices: Vec<PendingNotice>,
 }
 
@@ -162,8 +162,8 @@ impl Timers {
         self.advance_incidents().await?;
         if tick.is_multiple_of(PURGE_INTERVAL) {
             let before_ms = self.clock.wall_ms() - INCIDENT_RETENTION_MS;
-            let deletions = IncidentRow::delete_resolved_before(before_ms).map(Write::from);
-            self.store.commit(deletions.into()).await?;
+            let tx = Transaction::build(|tx| tx.incidents().delete_resolved_before(before_ms));
+            self.store.commit(tx.into_writes()).await?;
         }
         Ok(())
     }
@@ -181,14 +181,16 @@ impl Timers {
         if is_single_hub {
             return Ok(());
         }
-        let to_write = |heartbeat: &Heartbeat| {
+        let recently_seen = |heartbeat: &Heartbeat| {
             let last_seen_ms = heartbeat.last_seen_ms?;
             let is_recent = now_ms - last_seen_ms < LAST_SEEN_STALENESS_MS;
-            is_recent.then(|| HostLastSeen::upsert(heartbeat.host.0, last_seen_ms).into())
+            is_recent.then_some((heartbeat.host.0, last_seen_ms))
         };
-        let writes: Vec<Write> = heartbeats.iter().filter_map(to_write).collect();
-        for chunk in writes.chunks(MAX_LAST_SEEN_ROWS) {
-            self.store.commit(chunk.to_vec()).await?;
+        let rows: Vec<(Uuid, i64)> = heartbeats.iter().filter_map(recently_seen).collect();
+        for chunk in rows.chunks(MAX_LAST_SEEN_ROWS) {
+            let mut tx = Transaction::default();
+            chunk.iter().for_each(|(host, last_seen_ms)| tx.host_last_seen().upsert(*host, *last_seen_ms));
+            self.store.commit(tx.into_writes()).await?;
         }
         let last_seen = HostLastSeen::list(&*self.store).await?.into_iter();
         peers.last_seen_by_peers = last_seen
@@ -234,19 +236,19 @@ impl Timers {
             return Ok(());
         }
         let build_change = |state: &AlertingSnapshot, now_ms: i64| {
-            let (mut incidents, mut statements) = (state.incidents.clone(), Vec::new());
+            let (mut incidents, mut tx) = (state.incidents.clone(), Transaction::default());
             for id in self.due_incidents(state, now_ms) {
                 let Some(open) = state.incidents.incident(id) else { continue };
                 let mut open = (**open).clone();
-                let mut advance = self.advance_incident(state, &mut open, now_ms);
-                statements.push(open.to_row().upsert());
-                statements.append(&mut advance.statements);
+                let advance = self.advance_incident(state, &mut open, now_ms);
+                tx.incidents().upsert(&open.to_row());
+                tx.append(advance.tx);
                 for notice in advance.notices {
-                    statements.extend(self.outbox.enqueue_notifications(state, &open, notice, now_ms));
+                    self.outbox.enqueue_notifications(&mut tx, state, &open, notice, now_ms);
                 }
                 incidents.insert(open);
             }
-            let change = StateChange { incidents: Some(incidents), statements, definitions: None };
+            let change = StateChange { incidents: Some(incidents), tx, definitions: None };
             Ok::<_, CommitError>((change, ()))
         };
         self.incidents.update(None, build_change).await
@@ -261,13 +263,13 @@ impl Timers {
     ) -> IncidentAdvance {
         let id = open.incident.id;
         let mut advance = IncidentAdvance::default();
-        let event = |kind, text: String| timeline_event(id, now_ms, kind, text).insert();
+        let event = |kind, text: String| timeline_event(id, now_ms, kind, text);
         let to_notice = |(reason, delay_ms)| PendingNotice { incident: id, reason, delay_ms };
         if is_ack_expired(open, now_ms)
             && let Some(ack) = open.incident.ack.take()
         {
             let text = format!("acknowledgment by {} expired", ack.by);
-            advance.statements.push(event(IncidentEventKind::AckExpired, text));
+            advance.tx.incident_events().insert(&event(IncidentEventKind::AckExpired, text));
             advance.notices.push(to_notice((NotificationReason::Reminder, 0)));
         }
         let (mut silence_ended, mut silence_began) = (false, false);
@@ -276,7 +278,7 @@ impl Timers {
             if alert.is_firing() && alert.body.silenced != silenced {
                 let mut changed = (**alert).clone();
                 changed.body.silenced = silenced;
-                advance.statements.push(changed.to_row(id).update());
+                advance.tx.alerts().update(&changed.to_row(id));
                 *alert = Arc::new(changed);
                 silence_ended |= !silenced;
                 silence_began |= silenced;
@@ -284,16 +286,16 @@ impl Timers {
         }
         if silence_began {
             let text = "silence started; notifications are suppressed".to_owned();
-            advance.statements.push(event(IncidentEventKind::Silenced, text));
+            advance.tx.incident_events().insert(&event(IncidentEventKind::Silenced, text));
         }
         if silence_ended {
             let text = "silence expired; alerts are still firing".to_owned();
-            advance.statements.push(event(IncidentEventKind::SilenceExpired, text));
+            advance.tx.incident_events().insert(&event(IncidentEventKind::SilenceExpired, text));
             advance.notices.extend(open.incident.on_silence_expired().map(to_notice));
         }
         if let CloseOutcome::Closed { notify } = open.incident.try_close(now_ms) {
             let text = "resolved after the flap hold".to_owned();
-            advance.statements.push(event(IncidentEventKind::IncidentResolved, text));
+            advance.tx.incident_events().insert(&event(IncidentEventKind::IncidentResolved, text));
             advance.notices.extend(notify.then(|| to_notice((NotificationReason::Resolved, 0))));
         }
         advance

@@ -21,7 +21,7 @@ use perfwatch_rules::rule::{GroupBy, HostSelector, Rule, Severity};
 use perfwatch_rules::silence::{Matcher, Silence};
 use perfwatch_store::definitions::DefinitionKind;
 use perfwatch_store::outbox::{NotificationFilter, NotificationRow, NotificationState, Outbox};
-use perfwatch_store::{CommitError, SqlStatement, SqliteOptions, SqliteStore, Store};
+use perfwatch_store::{CommitError, SqliteOptions, SqliteStore, Store, Transaction};
 use serde_json::json;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -224,21 +224,21 @@ impl TestHub {
     ) {
         let build_change = |state: &AlertingSnapshot, _: i64| {
             let old = &state.definitions;
-            let mut statements: Vec<SqlStatement> = Vec::new();
-            statements.extend(old.rules.iter().map(|rule| DefinitionKind::Rule.delete(rule.id)));
-            statements.extend(old.silences.iter().map(|silence| DefinitionKind::Silence.delete(silence.id)));
-            let upsert = |rule: &Rule| DefinitionKind::Rule.upsert(rule.id, &to_json(rule));
-            statements.extend(rules.iter().map(upsert));
-            let upsert = |channel: &Channel| DefinitionKind::Channel.upsert(channel.id, &to_json(channel));
-            statements.extend(channels.iter().map(upsert));
-            let upsert = |silence: &Silence| DefinitionKind::Silence.upsert(silence.id, &to_json(silence));
-            statements.extend(silences.iter().map(upsert));
+            let mut tx = Transaction::default();
+            let mut stored_rules = tx.definitions(DefinitionKind::Rule);
+            old.rules.iter().for_each(|rule| stored_rules.delete(rule.id));
+            rules.iter().for_each(|rule| stored_rules.upsert(rule.id, &to_json(rule)));
+            let mut stored_channels = tx.definitions(DefinitionKind::Channel);
+            channels.iter().for_each(|channel| stored_channels.upsert(channel.id, &to_json(channel)));
+            let mut stored_silences = tx.definitions(DefinitionKind::Silence);
+            old.silences.iter().for_each(|silence| stored_silences.delete(silence.id));
+            silences.iter().for_each(|silence| stored_silences.upsert(silence.id, &to_json(silence)));
             let definitions = AlertDefinitions {
                 rules: rules.iter().cloned().map(Arc::new).collect(),
                 channels: channels.iter().cloned().map(Arc::new).collect(),
                 silences: silences.iter().cloned().map(Arc::new).collect(),
             };
-            let change = StateChange { definitions: Some(definitions), incidents: None, statements };
+            let change = StateChange { definitions: Some(definitions), incidents: None, tx };
             Ok::<_, CommitError>((change, ()))
         };
         self.alerting.update(None, build_change).await.unwrap();

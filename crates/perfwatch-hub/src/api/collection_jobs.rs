@@ -10,11 +10,11 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use perfwatch_agentless::Server;
 use perfwatch_model::HostId;
+use perfwatch_store::Transaction;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, JobState as StoredState};
 use perfwatch_store::collections::CollectTrigger;
 use perfwatch_store::servers::ServerRow;
-use perfwatch_store::{SqlStatement, Write};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -183,9 +183,9 @@ pub(crate) async fn jobs(
     }))
 }
 
-async fn commit(app: &App, changes: Vec<SqlStatement>, entry: AuditEntry) -> Result<(), ApiError> {
-    let entry = AuditEntry { at_ms: app.clock.wall_ms(), ..entry }.insert();
-    app.agentless.commit(changes.into_iter().chain([entry]).map(Write::Sql).collect()).await?;
+async fn commit(app: &App, mut tx: Transaction, entry: AuditEntry) -> Result<(), ApiError> {
+    tx.audit().insert(&AuditEntry { at_ms: app.clock.wall_ms(), ..entry });
+    app.agentless.commit(tx).await?;
     app.agentless.notify_changed(None);
     Ok(())
 }
@@ -211,10 +211,10 @@ pub(crate) async fn collect_all(
     let is_collectable = |row: &&ServerRow| {
         row.enabled && row.blocked_reason.is_none() && actor.identity.can_view(&auth_snapshot, HostId(row.id))
     };
-    let changes: Vec<SqlStatement> =
-        rows.iter().filter(is_collectable).map(|row| CollectionJobs::run_now(row.id, now_ms)).collect();
-    let requested = changes.len();
-    commit(&app, changes, actor.audit("server.collect_all", format!("{requested} servers"))).await?;
+    let mut tx = Transaction::default();
+    rows.iter().filter(is_collectable).for_each(|row| tx.collection_jobs().run_now(row.id, now_ms));
+    let requested = tx.len();
+    commit(&app, tx, actor.audit("server.collect_all", format!("{requested} servers"))).await?;
     Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { requested })))
 }
 
@@ -238,8 +238,8 @@ pub(crate) async fn collect(
         };
         return Err(ApiError::conflict("collection_disabled", message));
     }
-    let change = CollectionJobs::run_now(row.id, app.clock.wall_ms());
-    commit(&app, vec![change], actor.audit("server.collect", format!("server {}", row.id))).await?;
+    let tx = Transaction::build(|tx| tx.collection_jobs().run_now(row.id, app.clock.wall_ms()));
+    commit(&app, tx, actor.audit("server.collect", format!("server {}", row.id))).await?;
     Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { requested: 1 })))
 }
 
@@ -253,8 +253,8 @@ pub(crate) async fn pause(
     Audited(actor): Audited,
 ) -> Result<StatusCode, ApiError> {
     query::require_all_hosts(&actor.identity)?;
-    commit(&app, vec![CollectionJobs::set_paused(true)], actor.audit("queue.pause", "queue".to_owned()))
-        .await?;
+    let tx = Transaction::build(|tx| tx.collection_jobs().set_paused(true));
+    commit(&app, tx, actor.audit("queue.pause", "queue".to_owned())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -268,8 +268,8 @@ pub(crate) async fn resume(
     Audited(actor): Audited,
 ) -> Result<StatusCode, ApiError> {
     query::require_all_hosts(&actor.identity)?;
-    commit(&app, vec![CollectionJobs::set_paused(false)], actor.audit("queue.resume", "queue".to_owned()))
-        .await?;
+    let tx = Transaction::build(|tx| tx.collection_jobs().set_paused(false));
+    commit(&app, tx, actor.audit("queue.resume", "queue".to_owned())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -294,15 +294,16 @@ pub(crate) async fn clean(
 ) -> Result<StatusCode, ApiError> {
     query::require_all_hosts(&actor.identity)?;
     let after_all_ms = app.clock.wall_ms() + 1;
-    let change = match request.state {
-        None => CollectionJobs::purge(after_all_ms, after_all_ms),
-        Some(JobState::Completed) => CollectionJobs::purge(after_all_ms, 0),
-        Some(JobState::Failed) => CollectionJobs::purge(0, after_all_ms),
+    let (completed_before_ms, failed_before_ms) = match request.state {
+        None => (after_all_ms, after_all_ms),
+        Some(JobState::Completed) => (after_all_ms, 0),
+        Some(JobState::Failed) => (0, after_all_ms),
         Some(_) => {
             return Err(ApiError::unprocessable("invalid_state", "state: must be completed or failed"));
         }
     };
-    commit(&app, vec![change], actor.audit("queue.clean", "queue".to_owned())).await?;
+    let tx = Transaction::build(|tx| tx.collection_jobs().purge(completed_before_ms, failed_before_ms));
+    commit(&app, tx, actor.audit("queue.clean", "queue".to_owned())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -330,7 +331,9 @@ pub(crate) async fn retry(
         let message = "the server is disabled or blocked";
         return Err(ApiError::conflict("collection_disabled", message));
     }
-    let changes = vec![CollectionJobs::retry(job.id), CollectionJobs::run_now(row.id, app.clock.wall_ms())];
-    commit(&app, changes, actor.audit("job.retry", format!("server {}", row.id))).await?;
+    let mut tx = Transaction::default();
+    tx.collection_jobs().delete_failed(job.id);
+    tx.collection_jobs().run_now(row.id, app.clock.wall_ms());
+    commit(&app, tx, actor.audit("job.retry", format!("server {}", row.id))).await?;
     Ok(StatusCode::NO_CONTENT)
 }

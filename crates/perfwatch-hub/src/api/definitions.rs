@@ -11,10 +11,9 @@ use perfwatch_auth::Actor;
 use perfwatch_rules::channel::Channel;
 use perfwatch_rules::rule::Rule;
 use perfwatch_rules::silence::Silence;
-use perfwatch_store::SqlStatement;
+use perfwatch_store::Transaction;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::definitions::DefinitionKind;
-use perfwatch_store::outbox::Outbox;
 use serde::Serialize;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -49,10 +48,8 @@ pub(super) trait Definition: Clone + Serialize {
         false
     }
 
-    /// Statements that belong to the deletion besides the definition's own.
-    fn delete_statements(&self, _now_ms: i64) -> Vec<SqlStatement> {
-        Vec::new()
-    }
+    /// Adds the writes that belong to the deletion besides the definition's own.
+    fn on_delete(&self, _tx: &mut Transaction, _now_ms: i64) {}
 }
 
 impl Definition for Rule {
@@ -98,8 +95,8 @@ impl Definition for Channel {
         &mut definitions.channels
     }
 
-    fn delete_statements(&self, now_ms: i64) -> Vec<SqlStatement> {
-        vec![Outbox::suppress_for_channel(self.id, now_ms)]
+    fn on_delete(&self, tx: &mut Transaction, now_ms: i64) {
+        tx.notifications().suppress_for_channel(self.id, now_ms);
     }
 }
 
@@ -217,13 +214,14 @@ async fn save<D: Definition>(
         };
         let is_obsolete = |stored: &Arc<D>| stored.id() != saved.id() && stored.is_obsolete(now_ms);
         let obsolete = list.iter().filter(|stored| is_obsolete(stored));
-        let mut statements: Vec<SqlStatement> = obsolete.map(|stored| D::KIND.delete(stored.id())).collect();
+        let mut tx = Transaction::default();
+        obsolete.for_each(|stored| tx.definitions(D::KIND).delete(stored.id()));
         list.retain(|stored| !is_obsolete(stored));
         if list.len() > D::MAX_COUNT {
             return Err(limit_reached::<D>());
         }
-        statements.push(D::KIND.upsert(saved.id(), &to_json(&*saved)));
-        Ok((StateChange { definitions: Some(definitions), statements, incidents: None }, saved))
+        tx.definitions(D::KIND).upsert(saved.id(), &to_json(&*saved));
+        Ok((StateChange { definitions: Some(definitions), tx, incidents: None }, saved))
     };
     app.alerting.update(Some(entry), change).await
 }
@@ -243,9 +241,10 @@ pub(super) async fn delete<D: Definition, A: Serialize>(
     let change = |state: &AlertingSnapshot, now_ms: i64| {
         let mut definitions = state.definitions.clone();
         D::list_mut(&mut definitions).retain(|stored| stored.id() != deleted.id());
-        let mut statements = vec![D::KIND.delete(deleted.id())];
-        statements.extend(deleted.delete_statements(now_ms));
-        Ok::<_, ApiError>((StateChange { definitions: Some(definitions), statements, incidents: None }, ()))
+        let mut tx = Transaction::default();
+        tx.definitions(D::KIND).delete(deleted.id());
+        deleted.on_delete(&mut tx, now_ms);
+        Ok::<_, ApiError>((StateChange { definitions: Some(definitions), tx, incidents: None }, ()))
     };
     app.alerting.update(Some(entry), change).await
 }

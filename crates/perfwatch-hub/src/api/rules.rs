@@ -14,6 +14,7 @@ use perfwatch_alerting::{AlertingSnapshot, MAX_RULES, StateChange, to_json};
 use perfwatch_auth::{Actor, Identity};
 use perfwatch_rules::rule::{Rule, RuleError};
 use perfwatch_rules::{builtin_rules, managed_rule, render};
+use perfwatch_store::Transaction;
 use perfwatch_store::definitions::DefinitionKind;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -216,7 +217,7 @@ pub(crate) async fn import(
     }
     let entry = actor.audit("rule.import", format!("{} rules", file.rules.len()));
     let change = |state: &AlertingSnapshot, _: i64| {
-        let (mut definitions, mut statements) = (state.definitions.clone(), Vec::new());
+        let (mut definitions, mut tx) = (state.definitions.clone(), Transaction::default());
         let mut response = RuleImportResponse { created: 0, updated: 0, unchanged: 0 };
         for rule in &file.rules {
             let position = definitions.rules.iter().position(|stored| stored.name == rule.name);
@@ -236,12 +237,12 @@ pub(crate) async fn import(
                     response.created += 1;
                 }
             }
-            statements.push(DefinitionKind::Rule.upsert(id, &to_json(&*rule)));
+            tx.definitions(DefinitionKind::Rule).upsert(id, &to_json(&*rule));
         }
         if definitions.rules.len() > MAX_RULES {
             return Err(definitions::limit_reached::<Rule>());
         }
-        Ok((StateChange { definitions: Some(definitions), statements, incidents: None }, response))
+        Ok((StateChange { definitions: Some(definitions), tx, incidents: None }, response))
     };
     Ok(Json(app.alerting.update(Some(entry), change).await?))
 }
