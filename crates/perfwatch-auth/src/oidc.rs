@@ -204,7 +204,7 @@ impl OidcProvider {
     fn fetch_discovery(&self, now: Duration) -> Result<CachedDiscovery, String> {
         let issuer = self.config.issuer.trim_end_matches('/');
         let metadata: ProviderMetadata =
-            self.get(&format!("{issuer}/.well-discovery/openid-configuration"), None)?;
+            self.get(&format!("{issuer}/.well-known/openid-configuration"), None)?;
         if metadata.issuer.trim_end_matches('/') != issuer {
             return Err(format!("issuer mismatch: {:?}", metadata.issuer));
         }
