@@ -94,7 +94,7 @@ impl Agentless {
     /// # Errors
     /// Returns [`CommitError::Conflict`] if a row was changed or deleted concurrently.
     pub async fn commit(&self, tx: Transaction) -> Result<(), CommitError> {
-        self.deps.store.commit(tx.into_writes()).await
+        self.deps.store.commit(tx).await
     }
 
     /// Applies a change of a server without delay; `None` for changes of the queue or of several servers.

@@ -125,7 +125,7 @@ impl Reconciler {
         if tx.is_empty() {
             return Ok(());
         }
-        ignore_conflict(self.store.commit(tx.into_writes()).await)
+        ignore_conflict(self.store.commit(tx).await)
     }
 
     /// Re-encrypts credentials with the current key. Only at the start of a hub: hubs with different
@@ -151,6 +151,6 @@ impl Reconciler {
         if tx.is_empty() {
             return Ok(());
         }
-        ignore_conflict(self.store.commit(tx.into_writes()).await)
+        ignore_conflict(self.store.commit(tx).await)
     }
 }

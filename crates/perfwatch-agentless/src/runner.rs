@@ -151,7 +151,7 @@ impl CollectionRunner {
 
     /// Commits the writes of a report: the connection tests of saved servers are recorded too.
     pub(crate) async fn record(&self, report: &CollectionReport) -> Result<(), CommitError> {
-        self.store.commit(report.tx.clone().into_writes()).await
+        self.store.commit(report.tx.clone()).await
     }
 
     /// Writes that record a collection: history, last result of the server, pinned host keys, and
@@ -250,7 +250,7 @@ impl CollectionRunner {
         match failure.server_id.and_then(|server| versions.find(server)) {
             Some(failed) => {
                 let tx = Transaction::build(|tx| block_server(tx, failure, failed));
-                ignore_conflict(self.store.commit(tx.into_writes()).await)
+                ignore_conflict(self.store.commit(tx).await)
             }
             None => Ok(()),
         }

@@ -75,7 +75,7 @@ impl CollectionScheduler {
     /// Returns all active jobs of this hub to the queue.
     async fn release_all(&self) -> Result<(), StoreError> {
         let tx = Transaction::build(|tx| tx.collection_jobs().release_all(self.store.hub_id()));
-        ignore_conflict(self.store.commit(tx.into_writes()).await)
+        ignore_conflict(self.store.commit(tx).await)
     }
 
     /// Claims due jobs, after the jobs that a previous process of this hub left active were released once.
@@ -115,7 +115,7 @@ impl CollectionScheduler {
             Lease { now_ms, until_ms: now_ms + i64::try_from(LEASE_TTL.as_millis()).unwrap_or(i64::MAX) };
         let lease = Uuid::now_v7();
         let claim = |tx: &mut Transaction| tx.collection_jobs().claim(store.hub_id(), lease, times, capacity);
-        ignore_conflict(store.commit(Transaction::build(claim).into_writes()).await)?;
+        ignore_conflict(store.commit(Transaction::build(claim)).await)?;
         let jobs = CollectionJobs::claimed_by(store, lease).await?;
         let delay = if jobs.is_empty() { POLL_INTERVAL } else { Duration::ZERO };
         for (job, failing) in jobs {
@@ -160,7 +160,7 @@ impl CollectionScheduler {
         for (server, interval_ms) in unscheduled {
             tx.collection_jobs().schedule(server, next_run_ms(server, interval_ms, now_ms));
         }
-        ignore_conflict(self.store.commit(tx.into_writes()).await)?;
+        ignore_conflict(self.store.commit(tx).await)?;
         self.wake();
         Ok(())
     }
@@ -171,6 +171,6 @@ impl CollectionScheduler {
         let mut tx = Transaction::default();
         tx.collection_jobs().purge(now_ms - COMPLETED_JOB_RETENTION_MS, now_ms - FAILED_JOB_RETENTION_MS);
         tx.collections().purge(now_ms - SUCCESSFUL_COLLECTION_RETENTION_MS, now_ms - COLLECTION_RETENTION_MS);
-        ignore_conflict(self.store.commit(tx.into_writes()).await)
+        ignore_conflict(self.store.commit(tx).await)
     }
 }

@@ -122,7 +122,7 @@ mod tests {
             let encrypted = encrypt_credentials(&resolver.keyring, id, &server, &credentials);
             let row = ServerRow::new(id, server.to_body(), encrypted);
             let tx = Transaction::build(|tx| tx.servers().insert(&row));
-            resolver.store.commit(tx.into_writes()).await.unwrap();
+            resolver.store.commit(tx).await.unwrap();
         }
         (folder, resolver)
     }
@@ -176,7 +176,7 @@ mod tests {
         assert!(resolve(&resolver, 3).await.is_ok());
         let block =
             |tx: &mut Transaction| tx.servers().block(Uuid::from_u128(4), 1, "authentication_failed", None);
-        resolver.store.commit(Transaction::build(block).into_writes()).await.unwrap();
+        resolver.store.commit(Transaction::build(block)).await.unwrap();
         let failure = resolve(&resolver, 3).await.unwrap_err();
         assert_eq!(failure.message, "jump host s4 is blocked");
         assert_eq!((failure.cause, failure.stage), (FailureCause::Unreachable, CollectionStage::Connect));

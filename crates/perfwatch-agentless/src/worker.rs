@@ -163,7 +163,7 @@ impl Worker {
 
     /// Commits the result of a job. After the lease expired, the hub that holds it now records the result.
     async fn commit(&self, tx: Transaction) -> Result<(), CommitError> {
-        match self.store.commit(tx.into_writes()).await {
+        match self.store.commit(tx).await {
             Err(CommitError::Conflict) => Ok(()),
             result => result,
         }

@@ -148,7 +148,7 @@ impl NotificationDispatcher {
         let now_ms = self.clock.wall_ms();
         let Some(channel) = state.definitions.channel(id) else {
             let tx = Transaction::build(|tx| tx.notifications().suppress_for_channel(id, now_ms));
-            return self.store.commit(tx.into_writes()).await;
+            return self.store.commit(tx).await;
         };
         // Severities that quiet hours defer stay queued and do not block the others.
         let deliverable: Vec<&str> = [Severity::Info, Severity::Warning, Severity::Critical]
@@ -207,7 +207,7 @@ impl NotificationDispatcher {
             tx.notifications().finish(row.id, NotificationState::Suppressed, reason, now_ms);
         }
         let count = tx.len();
-        self.store.commit(tx.into_writes()).await?;
+        self.store.commit(tx).await?;
         (0..count).for_each(|_| self.metrics.count_notification(NotificationState::Suppressed));
         Ok(())
     }
@@ -319,7 +319,7 @@ impl NotificationDispatcher {
         if is_final {
             self.metrics.count_notification(state);
         }
-        self.store.commit(tx.into_writes()).await?;
+        self.store.commit(tx).await?;
         Ok(is_final)
     }
 
@@ -333,7 +333,7 @@ impl NotificationDispatcher {
         let mut tx = Transaction::default();
         tx.notifications().requeue(id, now_ms);
         tx.audit().insert(&entry);
-        self.store.commit(tx.into_writes()).await?;
+        self.store.commit(tx).await?;
         self.wake.notify_one();
         Ok(())
     }

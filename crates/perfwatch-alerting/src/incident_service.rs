@@ -134,7 +134,7 @@ impl IncidentService {
                 tx.audit().insert(&AuditEntry { at_ms: now_ms, ..entry.clone() });
             }
             tx.revision(Revision::Alerting).bump(*revision);
-            match self.deps.store.commit(tx.into_writes()).await {
+            match self.deps.store.commit(tx).await {
                 Ok(()) => {
                     *revision += 1;
                     self.publish(AlertingSnapshot {

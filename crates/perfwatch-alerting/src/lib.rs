@@ -84,7 +84,7 @@ impl Alerting {
     /// Returns a [`StoreError`] if the store is unavailable.
     pub async fn open(deps: AlertingDeps, metrics: AlertingMetrics) -> Result<Arc<Self>, StoreError> {
         let defaults = definitions::insert_defaults(&*deps.store).await?;
-        match deps.store.commit(defaults.into_writes()).await {
+        match deps.store.commit(defaults).await {
             // On a conflict, another hub created the defaults at the same time.
             Ok(()) | Err(CommitError::Conflict) => {}
             Err(CommitError::Store(error)) => return Err(error),

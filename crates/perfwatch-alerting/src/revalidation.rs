@@ -104,7 +104,7 @@ impl Revalidator {
             Opened | Reopened => self.update_content(stored, incident, reason, now_ms),
             Updated | Reminder => {
                 let tx = Transaction::build(|tx| tx.notifications().mark_sending(row.id));
-                self.store.commit(tx.into_writes()).await?;
+                self.store.commit(tx).await?;
                 // Alerts that joined before the commit are in the state; later alerts enqueue another row.
                 let state = self.incidents.snapshot();
                 let incident = state.incidents.incident(row.incident).map(|open| &**open);

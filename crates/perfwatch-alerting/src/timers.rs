@@ -163,7 +163,7 @@ impl Timers {
         if tick.is_multiple_of(PURGE_INTERVAL) {
             let before_ms = self.clock.wall_ms() - INCIDENT_RETENTION_MS;
             let tx = Transaction::build(|tx| tx.incidents().delete_resolved_before(before_ms));
-            self.store.commit(tx.into_writes()).await?;
+            self.store.commit(tx).await?;
         }
         Ok(())
     }
@@ -190,7 +190,7 @@ impl Timers {
         for chunk in rows.chunks(MAX_LAST_SEEN_ROWS) {
             let mut tx = Transaction::default();
             chunk.iter().for_each(|(host, last_seen_ms)| tx.host_last_seen().upsert(*host, *last_seen_ms));
-            self.store.commit(tx.into_writes()).await?;
+            self.store.commit(tx).await?;
         }
         let last_seen = HostLastSeen::list(&*self.store).await?.into_iter();
         peers.last_seen_by_peers = last_seen

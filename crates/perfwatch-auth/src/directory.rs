@@ -13,7 +13,7 @@ use perfwatch_store::accounts::{Account, Role, SecretHash, Session};
 use perfwatch_store::agents::Agent;
 use perfwatch_store::audit::{AuditEntry, AuditFilter, list_audit_entries};
 use perfwatch_store::revision::Revision;
-use perfwatch_store::{CommitError, Store, StoreError, Transaction, Write};
+use perfwatch_store::{CommitError, Store, StoreError, Transaction};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -84,7 +84,7 @@ impl AuthDirectory {
         session_lifetimes: SessionLifetimes,
     ) -> Result<Arc<Self>, StoreError> {
         let tx = Transaction::build(|tx| tx.revision(Revision::Access).init());
-        match store.commit(tx.into_writes()).await {
+        match store.commit(tx).await {
             Ok(()) | Err(CommitError::Conflict) => {}
             Err(CommitError::Store(error)) => return Err(error),
         }
@@ -162,7 +162,7 @@ impl AuthDirectory {
     pub async fn record_audit(&self, entry: AuditEntry) {
         let entry = AuditEntry { at_ms: self.now_ms(), ..entry };
         let tx = Transaction::build(|tx| tx.audit().insert(&entry));
-        if let Err(error) = self.store.commit(tx.into_writes()).await {
+        if let Err(error) = self.store.commit(tx).await {
             tracing::warn!(?error, entry.action, "failed to write an audit log entry");
         }
     }
@@ -210,7 +210,7 @@ impl AuthDirectory {
 
     /// Commits writes that cannot conflict, and reloads.
     async fn commit_and_reload(&self, tx: Transaction) -> Result<(), StoreError> {
-        match self.store.commit(tx.into_writes()).await {
+        match self.store.commit(tx).await {
             Ok(()) | Err(CommitError::Conflict) => self.reload().await,
             Err(CommitError::Store(error)) => Err(error),
         }
@@ -369,14 +369,8 @@ impl WriteGuard<'_> {
     /// # Errors
     /// Returns [`CommitError::Conflict`] if another hub changed access data since
     /// [`AuthDirectory::begin_write`], [`CommitError::Store`] if the store fails.
-    pub async fn commit(
-        &self,
-        writes: impl IntoIterator<Item = impl Into<Write>>,
-        entry: Option<AuditEntry>,
-    ) -> Result<(), CommitError> {
+    pub async fn commit(&self, mut tx: Transaction, entry: Option<AuditEntry>) -> Result<(), CommitError> {
         let at_ms = self.directory.now_ms();
-        let mut tx = Transaction::default();
-        tx.extend(writes.into_iter().map(Into::into));
         if let Some(entry) = entry {
             tx.audit().insert(&AuditEntry { at_ms, ..entry });
         }
@@ -384,7 +378,7 @@ impl WriteGuard<'_> {
         let directory = self.directory.clone();
         // Spawned, because a cancelled request must not leave a committed change unloaded.
         let task = tokio::spawn(async move {
-            directory.store.commit(tx.into_writes()).await?;
+            directory.store.commit(tx).await?;
             Ok(directory.reload().await?)
         });
         let panicked = |error: tokio::task::JoinError| StoreError::Unavailable(error.to_string());

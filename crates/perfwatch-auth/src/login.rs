@@ -7,9 +7,9 @@ use crate::error::AuthError;
 use crate::login_throttle::LoginThrottle;
 use crate::{password, secret, totp};
 use perfwatch_model::Clock;
+use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Session};
 use perfwatch_store::audit::AuditEntry;
-use perfwatch_store::{Transaction, Write};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -198,7 +198,7 @@ impl LoginService {
         self.directory.record_audit(entry).await;
     }
 
-    /// Commits a new session of an account together with other writes, and returns the value of its
+    /// Commits a new session of an account together with the writes of `tx`, and returns the value of its
     /// cookie. Ends the least recently used sessions above the limit and the browser's previous one.
     ///
     /// # Errors
@@ -208,7 +208,7 @@ impl LoginService {
         guard: &WriteGuard<'_>,
         account: &Account,
         browser: Browser<'_>,
-        writes: impl IntoIterator<Item = impl Into<Write>>,
+        mut tx: Transaction,
         entry: AuditEntry,
     ) -> Result<String, AuthError> {
         let (cookie, session) = self.new_session(account, browser);
@@ -217,8 +217,6 @@ impl LoginService {
             snapshot.sessions.values().filter(|session| session.account == account.id).collect();
         sessions.sort_by_key(|session| self.directory.session_last_used_ms(session));
         let excess = sessions.len().saturating_sub(MAX_SESSIONS_PER_ACCOUNT - 1);
-        let mut tx = Transaction::default();
-        tx.extend(writes.into_iter().map(Into::into));
         for session in &sessions[..excess] {
             tx.sessions().delete(&session.hash);
         }

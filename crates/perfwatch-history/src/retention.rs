@@ -124,7 +124,7 @@ impl History {
             if tier.coarser().is_some() {
                 self.roll_up_before(tier, watermark_ms).await?;
             }
-            match self.backend.commit(vec![Write::AdvanceWatermark(tier, watermark_ms)]).await {
+            match self.backend.commit(vec![Write::AdvanceWatermark(tier, watermark_ms)].into()).await {
                 Ok(()) => {}
                 // Rows below the new watermark arrived since the roll-up; the next run retries.
                 Err(CommitError::Conflict) => return Ok(0),
@@ -145,8 +145,8 @@ impl History {
     }
 
     async fn drop_blocks(&self, blocks: &[BlockInfo], reason: DeletionReason) -> Result<usize, StoreError> {
-        let writes = blocks.iter().cloned().map(Write::DropBlock).collect();
-        match self.backend.commit(writes).await {
+        let writes: Vec<Write> = blocks.iter().cloned().map(Write::DropBlock).collect();
+        match self.backend.commit(writes.into()).await {
             Ok(()) => {
                 self.metrics.record_deleted(reason, blocks.len());
                 Ok(blocks.len())

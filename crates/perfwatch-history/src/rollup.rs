@@ -80,7 +80,7 @@ impl History {
         let mut writes = vec![Write::ExpectWatermarks(watermarks), Write::ClearDirty(window)];
         let rollup = move || rollup_writes(window, &slices, &coarser, watermarks, should_rewrite);
         writes.extend(run_blocking(rollup).await?);
-        match self.backend.commit(writes).await {
+        match self.backend.commit(writes.into()).await {
             Ok(()) => Ok(true),
             Err(CommitError::Conflict) => Ok(false),
             Err(CommitError::Store(error)) => Err(error),

@@ -79,7 +79,7 @@ impl History {
             for batch in &batches {
                 seal_locks.push(batch.head.lock_seal().await);
             }
-            match self.backend.commit(writes).await {
+            match self.backend.commit(writes.into()).await {
                 Ok(()) => {
                     let now = self.clock.monotonic();
                     batches.iter().for_each(|batch| batch.head.remove_sealed(batch.until, now));

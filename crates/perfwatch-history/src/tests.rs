@@ -339,7 +339,11 @@ async fn corrupt_block_does_not_affect_others(backend: TestBackend) {
     broken.bytes[last] ^= 1;
     broken.bytes[20] ^= 1;
     let shape = site.shape.clone();
-    site.history.backend.commit(vec![Write::PutBlock(Tier::Raw, site.host, shape, broken)]).await.unwrap();
+    site.history
+        .backend
+        .commit(vec![Write::PutBlock(Tier::Raw, site.host, shape, broken)].into())
+        .await
+        .unwrap();
     site.check_readable().await;
     site.advance_to(T0 + 2 * HOUR);
     site.history.roll_up().await.unwrap();

@@ -1,12 +1,12 @@
 //! Accounts, sessions and API tokens.
 //!
-//! Every change of access is committed together with [`crate::revision::Revision::bump`], so that other hubs
-//! notice the change and reload.
+//! Every change of access is committed together with [`crate::revision::RevisionRepository::bump`], so that
+//! other hubs notice the change and reload.
 
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, SqlValue, json_list, text_enum};
 use crate::store::Store;
-use crate::transaction::{Transaction, statement, statements};
+use crate::transaction::Transaction;
 use uuid::Uuid;
 
 /// SHA-256 of a secret; the secret itself is not stored.
@@ -129,21 +129,6 @@ impl Account {
             self.last_login_ms.into(),
         ]
     }
-
-    /// Inserts the account; a conflict if the name is taken.
-    pub fn insert(&self) -> SqlStatement {
-        statement(|tx| tx.accounts().insert(self))
-    }
-
-    /// Updates all columns; a conflict if the account was deleted or its name is taken.
-    pub fn update(&self) -> SqlStatement {
-        statement(|tx| tx.accounts().update(self))
-    }
-
-    /// Deletes the account with its sessions and tokens.
-    pub fn delete(id: Uuid) -> [SqlStatement; 3] {
-        statements(|tx| tx.accounts().delete(id))
-    }
 }
 
 /// Writes of accounts, added to a [`Transaction`].
@@ -169,8 +154,8 @@ impl AccountRepository<'_> {
 
     /// Deletes the account with its sessions and tokens.
     pub fn delete(&mut self, id: Uuid) {
+        self.0.sessions().delete_for_account(id);
         self.0.push_all([
-            Session::delete_for_account(id),
             SqlStatement::new("DELETE FROM token WHERE account = $1", [id.into()]),
             SqlStatement::new("DELETE FROM account WHERE id = $1", [id.into()]).require_row(),
         ]);
@@ -214,31 +199,6 @@ impl Session {
             })
         };
         store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
-    }
-
-    /// Inserts the session after a login.
-    pub fn insert(&self) -> SqlStatement {
-        statement(|tx| tx.sessions().insert(self))
-    }
-
-    /// Advances the time of the last request.
-    pub fn touch(hash: &SecretHash, last_used_ms: i64) -> SqlStatement {
-        statement(|tx| tx.sessions().touch(hash, last_used_ms))
-    }
-
-    /// Deletes the session at logout.
-    pub fn delete(hash: &SecretHash) -> SqlStatement {
-        statement(|tx| tx.sessions().delete(hash))
-    }
-
-    /// Deletes all sessions of an account.
-    pub fn delete_for_account(account: Uuid) -> SqlStatement {
-        statement(|tx| tx.sessions().delete_for_account(account))
-    }
-
-    /// Deletes sessions that were last used, or created, before a time.
-    pub fn delete_expired(used_before_ms: i64, created_before_ms: i64) -> SqlStatement {
-        statement(|tx| tx.sessions().delete_expired(used_before_ms, created_before_ms))
     }
 }
 
@@ -341,21 +301,6 @@ impl Token {
     /// Returns whether the token has not expired yet.
     pub fn is_valid(&self, now_ms: i64) -> bool {
         self.expires_ms.is_none_or(|at_ms| at_ms > now_ms)
-    }
-
-    /// Inserts the token as a new row.
-    pub fn insert(&self) -> SqlStatement {
-        statement(|tx| tx.tokens().insert(self))
-    }
-
-    /// Deletes the token; a conflict if it was deleted already.
-    pub fn delete(id: Uuid) -> SqlStatement {
-        statement(|tx| tx.tokens().delete(id))
-    }
-
-    /// Updates the time of the last use.
-    pub fn touch(id: Uuid, last_used_ms: i64) -> SqlStatement {
-        statement(|tx| tx.tokens().touch(id, last_used_ms))
     }
 }
 

@@ -4,7 +4,7 @@ use crate::accounts::SecretHash;
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, json_list};
 use crate::store::Store;
-use crate::transaction::{Transaction, statement};
+use crate::transaction::Transaction;
 use perfwatch_model::HostId;
 use uuid::Uuid;
 
@@ -51,26 +51,6 @@ impl EnrollmentToken {
             })
         };
         store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
-    }
-
-    /// Inserts the token as a new row.
-    pub fn insert(&self) -> SqlStatement {
-        statement(|tx| tx.enrollment_tokens().insert(self))
-    }
-
-    /// Consumes one use; a conflict if the token has no uses left or has expired.
-    pub fn consume(id: Uuid, now_ms: i64) -> SqlStatement {
-        statement(|tx| tx.enrollment_tokens().consume(id, now_ms))
-    }
-
-    /// Deletes the token; a conflict if it was deleted already.
-    pub fn delete(id: Uuid) -> SqlStatement {
-        statement(|tx| tx.enrollment_tokens().delete(id))
-    }
-
-    /// Deletes tokens that expired before a time.
-    pub fn delete_expired(before_ms: i64) -> SqlStatement {
-        statement(|tx| tx.enrollment_tokens().delete_expired(before_ms))
     }
 }
 
@@ -163,26 +143,6 @@ impl Agent {
         };
         store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
     }
-
-    /// Inserts the agent after its enrollment.
-    pub fn insert(&self) -> SqlStatement {
-        statement(|tx| tx.agents().insert(self))
-    }
-
-    /// Updates the time of the last request.
-    pub fn touch(id: Uuid, last_seen_ms: i64) -> SqlStatement {
-        statement(|tx| tx.agents().touch(id, last_seen_ms))
-    }
-
-    /// Revokes the agent's secret; a conflict if it was revoked already.
-    pub fn revoke(id: Uuid, now_ms: i64) -> SqlStatement {
-        statement(|tx| tx.agents().revoke(id, now_ms))
-    }
-
-    /// Deletes the agent. Its secret is rejected as unknown afterwards.
-    pub fn delete(id: Uuid) -> SqlStatement {
-        statement(|tx| tx.agents().delete(id))
-    }
 }
 
 /// Writes of agents, added to a [`Transaction`].
@@ -241,16 +201,6 @@ impl HostTags {
             Ok((HostId(row.id()?), row.list()?))
         };
         store.query("SELECT host, tags FROM host_tags", Vec::new()).await?.into_iter().map(read).collect()
-    }
-
-    /// Deletes all tags of a host.
-    pub fn delete(host: HostId) -> SqlStatement {
-        statement(|tx| tx.host_tags().delete(host))
-    }
-
-    /// Replaces the tags of a host.
-    pub fn set(host: HostId, tags: &[String]) -> SqlStatement {
-        statement(|tx| tx.host_tags().set(host, tags))
     }
 }
 

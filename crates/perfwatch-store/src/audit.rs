@@ -3,7 +3,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, like_pattern};
 use crate::store::Store;
-use crate::transaction::{Transaction, statement, statements};
+use crate::transaction::Transaction;
 
 /// One entry of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,18 +35,6 @@ pub struct AuditFilter {
     pub text: Option<String>,
     /// Maximum number of entries.
     pub limit: i64,
-}
-
-impl AuditEntry {
-    /// Inserts the entry. Belongs into the commit of the change that it records.
-    pub fn insert(&self) -> SqlStatement {
-        statement(|tx| tx.audit().insert(self))
-    }
-
-    /// Deletes entries older than a time, and all but the newest `max_entries`.
-    pub fn purge(before_ms: i64, max_entries: i64) -> [SqlStatement; 2] {
-        statements(|tx| tx.audit().purge(before_ms, max_entries))
-    }
 }
 
 /// Writes of the audit log, added to a [`Transaction`].

@@ -8,7 +8,7 @@ use crate::error::StoreError;
 use crate::settings::get_setting;
 use crate::sql::{RowReader, SqlStatement, SqlValue, text_enum};
 use crate::store::Store;
-use crate::transaction::{Transaction, statement};
+use crate::transaction::Transaction;
 use uuid::Uuid;
 
 text_enum! {
@@ -149,27 +149,6 @@ impl JobRow {
 }
 
 impl CollectionJobs {
-    /// Adds a scheduled job unless the server has an unfinished job.
-    pub fn schedule(server: Uuid, run_at_ms: i64) -> SqlStatement {
-        statement(|tx| tx.collection_jobs().schedule(server, run_at_ms))
-    }
-
-    /// Adds a scheduled job, or moves the server's waiting job to the time.
-    pub fn reschedule(server: Uuid, run_at_ms: i64) -> SqlStatement {
-        statement(|tx| tx.collection_jobs().reschedule(server, run_at_ms))
-    }
-
-    /// Adds a manual job that is due now, or makes the server's waiting job due now. No effect on an active
-    /// job.
-    pub fn run_now(server: Uuid, now_ms: i64) -> SqlStatement {
-        statement(|tx| tx.collection_jobs().run_now(server, now_ms))
-    }
-
-    /// Deletes the waiting job of a server.
-    pub fn cancel(server: Uuid) -> SqlStatement {
-        statement(|tx| tx.collection_jobs().cancel(server))
-    }
-
     /// Lists enabled and unblocked servers without an unfinished job, with their interval in milliseconds.
     ///
     /// # Errors
@@ -197,12 +176,6 @@ impl CollectionJobs {
         rows.into_iter().next().map_or(Ok(None), |row| RowReader::new(row).opt_int())
     }
 
-    /// Claims due jobs up to the capacity, the longest overdue first. The condition is repeated on the
-    /// updated row, so that of two hubs that claim concurrently only one gets a job.
-    pub fn claim(hub: &str, lease: Uuid, times: Lease, capacity: WorkerCapacity) -> SqlStatement {
-        statement(|tx| tx.collection_jobs().claim(hub, lease, times, capacity))
-    }
-
     /// Lists jobs that were claimed with a lease, and whether their server is failing.
     ///
     /// # Errors
@@ -223,26 +196,6 @@ impl CollectionJobs {
             Ok((JobRow::read(row)?, failing))
         };
         store.query(sql, vec![lease.into()]).await?.into_iter().map(read).collect()
-    }
-
-    /// Finishes a job: completed, or failed with an error; a conflict if the lease was lost.
-    pub fn finish(id: i64, lease: Uuid, now_ms: i64, error: Option<&str>) -> SqlStatement {
-        statement(|tx| tx.collection_jobs().finish(id, lease, now_ms, error))
-    }
-
-    /// Returns a failed job to the queue for its next attempt; a conflict if the lease was lost.
-    pub fn retry_at(id: i64, lease: Uuid, run_at_ms: i64, error: &str) -> SqlStatement {
-        statement(|tx| tx.collection_jobs().retry_at(id, lease, run_at_ms, error))
-    }
-
-    /// Returns all active jobs of a hub that shuts down. Their attempts do not count.
-    pub fn release_all(hub: &str) -> SqlStatement {
-        statement(|tx| tx.collection_jobs().release_all(hub))
-    }
-
-    /// Deletes a failed job that a new job replaces; a conflict if it is not failed.
-    pub fn retry(id: i64) -> SqlStatement {
-        statement(|tx| tx.collection_jobs().delete_failed(id))
     }
 
     /// Reads one job; `None` if it does not exist.
@@ -268,16 +221,6 @@ impl CollectionJobs {
             }
         };
         store.query(sql, vec![state.into(), limit.into()]).await?.into_iter().map(JobRow::read).collect()
-    }
-
-    /// Deletes completed jobs that finished before one time, and failed jobs that finished before another.
-    pub fn purge(completed_before_ms: i64, failed_before_ms: i64) -> SqlStatement {
-        statement(|tx| tx.collection_jobs().purge(completed_before_ms, failed_before_ms))
-    }
-
-    /// Pauses or resumes the queue on all hubs. Active jobs are not interrupted.
-    pub fn set_paused(paused: bool) -> SqlStatement {
-        statement(|tx| tx.collection_jobs().set_paused(paused))
     }
 
     /// Returns whether the queue is paused.

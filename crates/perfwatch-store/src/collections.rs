@@ -3,7 +3,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, text_enum};
 use crate::store::Store;
-use crate::transaction::{Transaction, statement};
+use crate::transaction::Transaction;
 use uuid::Uuid;
 
 text_enum! {
@@ -44,18 +44,6 @@ pub struct CollectionRow {
 }
 
 impl CollectionRow {
-    /// Adds the result to the collection history.
-    pub fn insert(&self) -> SqlStatement {
-        statement(|tx| tx.collections().insert(self))
-    }
-
-    /// Stores the result as the server's last one, with the counter state after a success.
-    ///
-    /// No effect if the server was changed after the collection started, that is, if it has another version.
-    pub fn update_server(&self, version: i64, counter_state: Option<&[u8]>) -> SqlStatement {
-        statement(|tx| tx.collections().update_server(self, version, counter_state))
-    }
-
     /// Lists collections of a server, newest first, optionally only those with a trigger, or with a lower
     /// number than `before_id`.
     ///
@@ -89,12 +77,6 @@ impl CollectionRow {
             })
         };
         store.query(sql, values).await?.into_iter().map(read).collect()
-    }
-
-    /// Deletes successful collections that ended before `success_before_ms`, and all that ended before
-    /// `before_ms`.
-    pub fn purge(success_before_ms: i64, before_ms: i64) -> SqlStatement {
-        statement(|tx| tx.collections().purge(success_before_ms, before_ms))
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement};
 use crate::store::Store;
-use crate::transaction::{Transaction, statement};
+use crate::transaction::Transaction;
 use uuid::Uuid;
 
 /// Kind of an alert definition; each kind has its own table.
@@ -33,16 +33,6 @@ impl DefinitionKind {
             Ok((row.id()?, row.text()?))
         };
         store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
-    }
-
-    /// Inserts a definition, or replaces its document.
-    pub fn upsert(self, id: Uuid, body: &str) -> SqlStatement {
-        statement(|tx| tx.definitions(self).upsert(id, body))
-    }
-
-    /// Deletes a definition; a conflict if it was deleted already.
-    pub fn delete(self, id: Uuid) -> SqlStatement {
-        statement(|tx| tx.definitions(self).delete(id))
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement};
 use crate::store::Store;
-use crate::transaction::{Transaction, statement};
+use crate::transaction::Transaction;
 use uuid::Uuid;
 
 /// Time at which any hub last received a snapshot of a host. Hubs write it every few seconds, so it is
@@ -12,11 +12,6 @@ use uuid::Uuid;
 pub struct HostLastSeen;
 
 impl HostLastSeen {
-    /// Writes the last-seen time of a host, Unix milliseconds.
-    pub fn upsert(host: Uuid, last_seen_ms: i64) -> SqlStatement {
-        statement(|tx| tx.host_last_seen().upsert(host, last_seen_ms))
-    }
-
     /// Lists the last-seen times of all hosts, Unix milliseconds.
     ///
     /// # Errors
@@ -28,11 +23,6 @@ impl HostLastSeen {
         };
         let sql = "SELECT host, last_seen_ms FROM host_last_seen";
         store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
-    }
-
-    /// Deletes the last-seen time of a deleted host.
-    pub fn delete(host: Uuid) -> SqlStatement {
-        statement(|tx| tx.host_last_seen().delete(host))
     }
 }
 

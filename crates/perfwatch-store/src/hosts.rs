@@ -1,7 +1,7 @@
 //! Hosts that sent snapshots.
 
 use crate::sql::SqlStatement;
-use crate::transaction::{Transaction, statement};
+use crate::transaction::Transaction;
 use perfwatch_model::{HostFacts, HostId};
 use std::sync::Arc;
 
@@ -20,13 +20,6 @@ pub struct HostRecord {
     pub last_snapshot_ms: Option<i64>,
     /// Collection interval in milliseconds.
     pub interval_ms: u32,
-}
-
-impl HostRecord {
-    /// Deletes the host. Its history stays until retention deletes it.
-    pub fn delete(id: HostId) -> SqlStatement {
-        statement(|tx| tx.hosts().delete(id))
-    }
 }
 
 /// Writes of hosts, added to a [`Transaction`].

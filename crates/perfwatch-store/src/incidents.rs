@@ -3,7 +3,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, SqlValue, like_pattern, text_enum};
 use crate::store::Store;
-use crate::transaction::{Transaction, statement, statements};
+use crate::transaction::Transaction;
 use uuid::Uuid;
 
 const DAY_MS: i64 = 86_400_000;
@@ -126,11 +126,6 @@ impl IncidentRow {
         })
     }
 
-    /// Inserts the incident or updates its state; a conflict if another incident with its group key is open.
-    pub fn upsert(&self) -> SqlStatement {
-        statement(|tx| tx.incidents().upsert(self))
-    }
-
     /// Lists open incidents, and incidents that were resolved at or after a time; oldest first.
     ///
     /// # Errors
@@ -173,12 +168,6 @@ impl IncidentRow {
     pub async fn get(store: &dyn Store, id: Uuid) -> Result<Option<Self>, StoreError> {
         let sql = select_incidents!("id = $1");
         store.query(sql, vec![id.into()]).await?.into_iter().next().map(Self::read).transpose()
-    }
-
-    /// Deletes incidents that were resolved before a time, with their alerts and timeline; also finished
-    /// notifications that were created before it.
-    pub fn delete_resolved_before(before_ms: i64) -> [SqlStatement; 4] {
-        statements(|tx| tx.incidents().delete_resolved_before(before_ms))
     }
 }
 
@@ -277,16 +266,6 @@ macro_rules! select_alerts {
 }
 
 impl AlertRow {
-    /// Inserts the alert; a conflict if an alert with its firing key fires already.
-    pub fn insert(&self, explanation: Option<&str>) -> SqlStatement {
-        statement(|tx| tx.alerts().insert(self, explanation))
-    }
-
-    /// Updates a firing alert; a conflict if it was resolved already.
-    pub fn update(&self) -> SqlStatement {
-        statement(|tx| tx.alerts().update(self))
-    }
-
     fn read(row: Vec<SqlValue>) -> Result<Self, StoreError> {
         let mut row = RowReader::new(row);
         Ok(Self {
@@ -400,11 +379,6 @@ pub struct IncidentEventRow {
 }
 
 impl IncidentEventRow {
-    /// Appends the entry to the timeline.
-    pub fn insert(&self) -> SqlStatement {
-        statement(|tx| tx.incident_events().insert(self))
-    }
-
     /// Lists the newest 1,000 entries of an incident, oldest first.
     ///
     /// # Errors

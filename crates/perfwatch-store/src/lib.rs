@@ -40,7 +40,7 @@ pub use hosts::{HostRecord, HostRepository};
 pub use location::{StoreUrl, StoreUrlError};
 pub use postgres::PostgresStore;
 pub use range_set::RangeSet;
-pub use sql::{SqlStatement, SqlValue};
+pub use sql::SqlValue;
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{
     BlockContent, BlockSlice, BoxFuture, DiskUsage, HeadRow, Query, QueryResult, SnapshotRow, Store,

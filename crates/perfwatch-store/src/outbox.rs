@@ -4,7 +4,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, SqlValue, text_enum};
 use crate::store::Store;
-use crate::transaction::{Transaction, statement};
+use crate::transaction::Transaction;
 use uuid::Uuid;
 
 text_enum! {
@@ -77,12 +77,6 @@ macro_rules! select_notifications {
 }
 
 impl NotificationRow {
-    /// Adds a pending notification. Of pending notifications with the same merge key, only the content of the
-    /// newest is kept.
-    pub fn enqueue(&self, merge_key: Option<&str>) -> SqlStatement {
-        statement(|tx| tx.notifications().enqueue(self, merge_key))
-    }
-
     fn read(row: Vec<SqlValue>) -> Result<Self, StoreError> {
         let mut row = RowReader::new(row);
         Ok(Self {
@@ -138,11 +132,6 @@ impl Outbox {
         store.query(sql, values).await?.into_iter().map(NotificationRow::read).collect()
     }
 
-    /// Excludes a notification from merging because its delivery begins.
-    pub fn mark_sending(id: i64) -> SqlStatement {
-        statement(|tx| tx.notifications().mark_sending(id))
-    }
-
     /// Lists notifications that match a filter, newest first.
     ///
     /// # Errors
@@ -178,26 +167,6 @@ impl Outbox {
         let sql = "SELECT count(*) FROM notification WHERE state = 'failed' AND finished_ms >= $1";
         let rows = store.query(sql, vec![since_ms.into()]).await?;
         Ok(rows.into_iter().next().map(|row| RowReader::new(row).int()).transpose()?.unwrap_or_default())
-    }
-
-    /// Finishes a pending notification; a conflict if it is not pending any more.
-    pub fn finish(id: i64, state: NotificationState, error: Option<&str>, now_ms: i64) -> SqlStatement {
-        statement(|tx| tx.notifications().finish(id, state, error, now_ms))
-    }
-
-    /// Schedules the next attempt after a failed delivery.
-    pub fn retry_at(id: i64, retry_at_ms: i64, error: &str) -> SqlStatement {
-        statement(|tx| tx.notifications().retry_at(id, retry_at_ms, error))
-    }
-
-    /// Makes a failed notification pending again; a conflict if it is not failed.
-    pub fn requeue(id: i64, now_ms: i64) -> SqlStatement {
-        statement(|tx| tx.notifications().requeue(id, now_ms))
-    }
-
-    /// Suppresses the pending notifications of a deleted channel.
-    pub fn suppress_for_channel(channel: Uuid, now_ms: i64) -> SqlStatement {
-        statement(|tx| tx.notifications().suppress_for_channel(channel, now_ms))
     }
 }
 

@@ -19,6 +19,7 @@ use crate::hosts::HostRecord;
 use crate::metadata;
 use crate::sql::{SqlValue, value_from_postgres};
 use crate::store::*;
+use crate::transaction::Transaction;
 use crate::write::*;
 use append::Appender;
 use error::unavailable;
@@ -130,8 +131,8 @@ impl Store for PostgresStore {
         Box::pin(metadata::list_hosts(self))
     }
 
-    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>> {
-        Box::pin(apply::commit(&self.inner, writes))
+    fn commit(&self, tx: Transaction) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(apply::commit(&self.inner, tx.into_changes()))
     }
 
     fn query(

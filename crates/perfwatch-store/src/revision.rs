@@ -4,7 +4,7 @@ use crate::error::StoreError;
 use crate::settings::get_setting;
 use crate::sql::{SqlStatement, SqlValue};
 use crate::store::Store;
-use crate::transaction::{Transaction, statement};
+use crate::transaction::Transaction;
 
 /// Part of the store that each hub caches as a whole and reloads when its counter changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,17 +21,6 @@ impl Revision {
             Self::Access => "access_revision",
             Self::Alerting => "alerting_revision",
         }
-    }
-
-    /// Creates the counter if it does not exist.
-    pub fn init(self) -> SqlStatement {
-        statement(|tx| tx.revision(self).init())
-    }
-
-    /// Increments the counter; a conflict unless it still has the expected value, because the change was
-    /// decided on that state.
-    pub fn bump(self, expected: i64) -> SqlStatement {
-        statement(|tx| tx.revision(self).bump(expected))
     }
 
     /// Current value of the counter. A different value means that the state changed.

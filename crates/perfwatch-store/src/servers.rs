@@ -5,7 +5,7 @@
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, SqlValue};
 use crate::store::Store;
-use crate::transaction::{Transaction, statement, statements};
+use crate::transaction::Transaction;
 use uuid::Uuid;
 
 /// Server as the database stores it.
@@ -133,46 +133,6 @@ impl ServerRow {
     pub async fn list_disabled(store: &dyn Store) -> Result<Vec<Uuid>, StoreError> {
         let rows = store.query("SELECT id FROM server WHERE enabled = 0", Vec::new()).await?;
         rows.into_iter().map(|row| RowReader::new(row).id()).collect()
-    }
-
-    /// Inserts the server as a new row.
-    pub fn insert(&self) -> SqlStatement {
-        statement(|tx| tx.servers().insert(self))
-    }
-
-    /// Updates the configuration and unblocks the server; a conflict unless it has the expected version.
-    pub fn update(&self, expected_version: i64) -> SqlStatement {
-        statement(|tx| tx.servers().update(self, expected_version))
-    }
-
-    /// Deletes host key and counter state, because the address now leads to another host.
-    pub fn reset_host_state(id: Uuid) -> SqlStatement {
-        statement(|tx| tx.servers().reset_host_state(id))
-    }
-
-    /// Pins a host key that a user accepted.
-    pub fn accept_host_key(id: Uuid, key: &str) -> SqlStatement {
-        statement(|tx| tx.servers().accept_host_key(id, key))
-    }
-
-    /// Replaces credentials by the same credentials encrypted with another key. The version stays.
-    pub fn reencrypt(id: Uuid, before: &[u8], after: &[u8]) -> SqlStatement {
-        statement(|tx| tx.servers().reencrypt(id, before, after))
-    }
-
-    /// Pins the host key presented at first use. No effect on another version or a server with a pinned key.
-    pub fn pin_host_key(id: Uuid, version: i64, key: &str) -> SqlStatement {
-        statement(|tx| tx.servers().pin_host_key(id, version, key))
-    }
-
-    /// Blocks further collections of this version, and stores the host key that was presented.
-    pub fn block(id: Uuid, version: i64, cause: &str, offered_host_key: Option<&str>) -> SqlStatement {
-        statement(|tx| tx.servers().block(id, version, cause, offered_host_key))
-    }
-
-    /// Deletes the server with its collections and jobs; a conflict if it was deleted already.
-    pub fn delete(id: Uuid) -> [SqlStatement; 3] {
-        statements(|tx| tx.servers().delete(id))
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::error::{CommitError, StoreError};
 use crate::sql::{RowReader, SqlStatement};
 use crate::store::Store;
-use crate::transaction::{Transaction, statement};
+use crate::transaction::Transaction;
 use uuid::Uuid;
 
 /// Setting that contains the keys of signed tokens; omitted from backups.
@@ -27,16 +27,11 @@ pub async fn get_setting(store: &dyn Store, name: &str) -> Result<Option<String>
 pub async fn installation_id(store: &dyn Store) -> Result<String, StoreError> {
     let id = Uuid::new_v4().to_string();
     let tx = Transaction::build(|tx| tx.settings().put_if_absent(INSTALLATION_ID, &id));
-    match store.commit(tx.into_writes()).await {
+    match store.commit(tx).await {
         Ok(()) | Err(CommitError::Conflict) => {}
         Err(CommitError::Store(error)) => return Err(error),
     }
     Ok(get_setting(store, INSTALLATION_ID).await?.unwrap_or(id))
-}
-
-/// Writes a setting, replacing its value.
-pub fn put_setting(name: &str, value: &str) -> SqlStatement {
-    statement(|tx| tx.settings().put(name, value))
 }
 
 /// Writes of settings, added to a [`Transaction`].

@@ -22,7 +22,7 @@ pub enum SqlValue {
 
 /// A statement with its parameters.
 #[derive(Debug, Clone)]
-pub struct SqlStatement {
+pub(crate) struct SqlStatement {
     pub(crate) sql: &'static str,
     pub(crate) values: Vec<SqlValue>,
     /// A statement that affects no row is a [`crate::CommitError::Conflict`].
@@ -31,13 +31,13 @@ pub struct SqlStatement {
 
 impl SqlStatement {
     /// A statement that may affect no row.
-    pub fn new(sql: &'static str, values: impl IntoIterator<Item = SqlValue>) -> Self {
+    pub(crate) fn new(sql: &'static str, values: impl IntoIterator<Item = SqlValue>) -> Self {
         Self { sql, values: values.into_iter().collect(), requires_row: false }
     }
 
     /// Requires at least one affected row; otherwise the commit is a conflict.
     #[must_use]
-    pub fn require_row(self) -> Self {
+    pub(crate) fn require_row(self) -> Self {
         Self { requires_row: true, ..self }
     }
 }

@@ -21,6 +21,7 @@ use crate::metadata;
 use crate::shape_cache::ShapeCache;
 use crate::sql::SqlValue;
 use crate::store::*;
+use crate::transaction::Transaction;
 use crate::write::*;
 use file::{lock, migrate, prepare};
 use inner::{FILE_NAME, LOCAL_HUB_ID, PAGE_BYTES, SqliteInner, store_error, unavailable};
@@ -244,8 +245,8 @@ impl Store for SqliteStore {
         Box::pin(metadata::list_hosts(self))
     }
 
-    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>> {
-        Box::pin(async move { self.send(|reply| WriterJob::Commit(writes, reply)).await? })
+    fn commit(&self, tx: Transaction) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(async move { self.send(|reply| WriterJob::Commit(tx.into_changes(), reply)).await? })
     }
 
     fn query(

@@ -2,13 +2,14 @@
 //!
 //! The store has three kinds of data. *Entities* (hosts, accounts, agents…) are ordinary rows. The *head* is
 //! a log of accepted snapshots in the order of their arrival at a hub, many per commit. *Blocks* are sealed
-//! columns of a host and tier. All changes except new head rows go through [`Store::commit`], which applies a
-//! list of writes atomically.
+//! columns of a host and tier. All changes except new hosts and head rows go through
+//! [`Store::commit`], which applies a [`Transaction`] atomically.
 
 use crate::error::{CommitError, StoreError};
 use crate::hosts::HostRecord;
 use crate::sql::SqlValue;
-use crate::write::{BlockInfo, DirtyWindow, RetentionWatermarks, SealWatermark, SequenceRanges, Write};
+use crate::transaction::Transaction;
+use crate::write::{BlockInfo, DirtyWindow, RetentionWatermarks, SealWatermark, SequenceRanges};
 use perfwatch_model::{HostId, Snapshot};
 use perfwatch_tsdb::plan::TierState;
 use perfwatch_tsdb::{Buckets, FormatError, Projection, Table, Tier};
@@ -124,8 +125,8 @@ pub trait Store: Send + Sync {
     /// Lists all hosts by id.
     fn list_hosts(&self) -> BoxFuture<'_, Result<Vec<HostRecord>, StoreError>>;
 
-    /// Applies all writes atomically.
-    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>>;
+    /// Applies all writes of a transaction atomically.
+    fn commit(&self, tx: Transaction) -> BoxFuture<'_, Result<(), CommitError>>;
 
     /// Reads rows with a statement that both engines understand, see [`SqlValue`].
     fn query(

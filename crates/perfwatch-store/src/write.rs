@@ -1,7 +1,6 @@
 //! Writes of a commit, and the metadata of history that they change.
 
 use crate::range_set::RangeSet;
-use crate::sql::SqlStatement;
 use perfwatch_model::{BootId, HostId, Shape};
 use perfwatch_tsdb::{Block, Tier};
 use std::sync::Arc;
@@ -69,37 +68,28 @@ pub struct RetentionWatermarks {
     pub ms: [i64; 3],
 }
 
-/// One change of a commit.
+/// Change of history in a commit. Some fail with a [`crate::CommitError::Conflict`].
 #[derive(Debug, Clone)]
 pub enum Write {
     /// Updates the time of the host's newest snapshot and its collection interval, both in milliseconds.
     HostSeen(HostId, i64, u32),
     /// Adds a block, and its shape if it is new.
     PutBlock(Tier, HostId, Arc<Shape>, Block),
-    /// Deletes a block; a [`CommitError::Conflict`] if it was deleted already.
+    /// Deletes a block; a conflict if it was deleted already.
     DropBlock(BlockInfo),
-    /// Marks head rows as sealed; a [`CommitError::Conflict`] if they are marked already, because the
+    /// Marks head rows as sealed; a conflict if they are marked already, because the
     /// response to the first commit was lost.
     AdvanceSeal(SealWatermark),
     /// Merges accepted sequence numbers into the stored ranges.
     RecordSequences(SequenceRanges),
     /// Marks the window that begins at this time as dirty.
     MarkDirty(Tier, HostId, i64),
-    /// Clears the mark of a window that was rolled up; a [`CommitError::Conflict`] if the window received
+    /// Clears the mark of a window that was rolled up; a conflict if the window received
     /// more rows since, or was rolled up by another hub.
     ClearDirty(DirtyWindow),
-    /// A [`CommitError::Conflict`] unless the retention watermarks have these values.
+    /// A conflict unless the retention watermarks have these values.
     ExpectWatermarks(RetentionWatermarks),
-    /// Advances a retention watermark; a [`CommitError::Conflict`] while a window that begins before it has
+    /// Advances a retention watermark; a conflict while a window that begins before it has
     /// rows that are not rolled up.
     AdvanceWatermark(Tier, i64),
-    /// Statement on an entity; a [`CommitError::Conflict`] if it violates a unique key, or if it requires a
-    /// row and affects none.
-    Sql(SqlStatement),
-}
-
-impl From<SqlStatement> for Write {
-    fn from(statement: SqlStatement) -> Self {
-        Self::Sql(statement)
-    }
 }

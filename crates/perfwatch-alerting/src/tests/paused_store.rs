@@ -4,7 +4,7 @@ use perfwatch_model::HostId;
 use perfwatch_store::{
     BlockInfo, BlockSlice, BoxFuture, CommitError, DirtyWindow, DiskUsage, HeadRow, HostRecord, Query,
     QueryResult, RetentionWatermarks, SealWatermark, SequenceRanges, SnapshotRow, SqlValue, SqliteStore,
-    Store, StoreError, Write,
+    Store, StoreError, Transaction,
 };
 use perfwatch_tsdb::Tier;
 use std::path::Path;
@@ -61,8 +61,8 @@ impl Store for PausedStore {
         self.0.list_hosts()
     }
 
-    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), CommitError>> {
-        hold_time(self.0.commit(writes))
+    fn commit(&self, tx: Transaction) -> BoxFuture<'_, Result<(), CommitError>> {
+        hold_time(self.0.commit(tx))
     }
 
     fn query(

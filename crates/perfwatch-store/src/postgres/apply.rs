@@ -7,6 +7,7 @@ use crate::error::{CommitError, StoreError};
 use crate::hosts::HostRecord;
 use crate::range_set::RangeSet;
 use crate::schema::block_table;
+use crate::transaction::Change;
 use crate::write::{SequenceRanges, Write};
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use perfwatch_model::{HostId, Shape, wire};
@@ -70,9 +71,9 @@ pub(super) async fn touch_shapes(
     Ok(())
 }
 
-pub(super) async fn commit(inner: &PostgresInner, writes: Vec<Write>) -> Result<(), CommitError> {
+pub(super) async fn commit(inner: &PostgresInner, changes: Vec<Change>) -> Result<(), CommitError> {
     let mut client = inner.client().await?;
-    match try_commit(inner, &mut client, &writes).await {
+    match try_commit(inner, &mut client, &changes).await {
         Ok(true) => {
             let dead_bytes = inner.block_dead_bytes.load(Ordering::Relaxed);
             if dead_bytes > inner.max_dead_bytes() {
@@ -105,10 +106,10 @@ pub(super) async fn commit(inner: &PostgresInner, writes: Vec<Write>) -> Result<
     }
 }
 
-async fn try_commit(inner: &PostgresInner, client: &mut Object, writes: &[Write]) -> Result<bool, Error> {
+async fn try_commit(inner: &PostgresInner, client: &mut Object, changes: &[Change]) -> Result<bool, Error> {
     let mut shapes = Vec::new();
-    for write in writes {
-        if let Write::PutBlock(tier, _, shape, block) = write {
+    for change in changes {
+        if let Change::History(Write::PutBlock(tier, _, shape, block)) = change {
             shapes.push(shape.clone());
             if *tier == Tier::Raw {
                 partitions::ensure_partition(inner, client, block.first_ms, None).await?;
@@ -117,8 +118,8 @@ async fn try_commit(inner: &PostgresInner, client: &mut Object, writes: &[Write]
     }
     touch_shapes(inner, client, &shapes).await?;
     let transaction = client.transaction().await?;
-    for write in writes {
-        if !apply(inner, &transaction, write).await? {
+    for change in changes {
+        if !apply(inner, &transaction, change).await? {
             transaction.rollback().await?;
             return Ok(false);
         }
@@ -127,8 +128,18 @@ async fn try_commit(inner: &PostgresInner, client: &mut Object, writes: &[Write]
     Ok(true)
 }
 
-/// Applies one write; false if it conflicts with the stored state.
-async fn apply(inner: &PostgresInner, tx: &Transaction<'_>, write: &Write) -> Result<bool, Error> {
+/// Applies one change; false if it conflicts with the stored state.
+async fn apply(inner: &PostgresInner, tx: &Transaction<'_>, change: &Change) -> Result<bool, Error> {
+    match change {
+        Change::History(write) => apply_write(inner, tx, write).await,
+        Change::Entity(statement) => {
+            let values: Vec<&(dyn ToSql + Sync)> = statement.values.iter().map(|value| value as _).collect();
+            Ok(tx.execute(statement.sql, &values).await? > 0 || !statement.requires_row)
+        }
+    }
+}
+
+async fn apply_write(inner: &PostgresInner, tx: &Transaction<'_>, write: &Write) -> Result<bool, Error> {
     match write {
         Write::HostSeen(host, last_snapshot_ms, interval_ms) => {
             let sql = "UPDATE host SET last_snapshot_ms = greatest(coalesce(last_snapshot_ms, $2), $2), \
@@ -174,10 +185,6 @@ async fn apply(inner: &PostgresInner, tx: &Transaction<'_>, write: &Write) -> Re
             return Ok(read::retention_watermarks(tx, "FOR SHARE").await? == *watermarks);
         }
         Write::AdvanceWatermark(tier, ms) => return advance_watermark(tx, *tier, *ms).await,
-        Write::Sql(statement) => {
-            let values: Vec<&(dyn ToSql + Sync)> = statement.values.iter().map(|value| value as _).collect();
-            return Ok(tx.execute(statement.sql, &values).await? > 0 || !statement.requires_row);
-        }
     }
     Ok(true)
 }

@@ -7,6 +7,7 @@ use crate::hosts::HostRecord;
 use crate::range_set::RangeSet;
 use crate::schema::block_table;
 use crate::sql::SqlStatement;
+use crate::transaction::Change;
 use crate::write::{DirtyWindow, SequenceRanges, Write};
 use perfwatch_model::{HostId, wire};
 use perfwatch_tsdb::{Block, Tier};
@@ -21,8 +22,15 @@ fn execute(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlit
     connection.prepare_cached(sql)?.execute(values)
 }
 
-/// Applies one write; false if it conflicts with the stored state.
-pub(super) fn apply(connection: &Connection, write: Write) -> rusqlite::Result<bool> {
+/// Applies one change; false if it conflicts with the stored state.
+pub(super) fn apply(connection: &Connection, change: Change) -> rusqlite::Result<bool> {
+    match change {
+        Change::History(write) => apply_write(connection, write),
+        Change::Entity(statement) => execute_statement(connection, &statement),
+    }
+}
+
+fn apply_write(connection: &Connection, write: Write) -> rusqlite::Result<bool> {
     match write {
         Write::HostSeen(host, last_snapshot_ms, interval_ms) => {
             let sql = "UPDATE host SET last_snapshot_ms = max(coalesce(last_snapshot_ms, ?2), ?2), \
@@ -57,7 +65,6 @@ pub(super) fn apply(connection: &Connection, write: Write) -> rusqlite::Result<b
             return Ok(read::retention_watermarks(connection)? == watermarks);
         }
         Write::AdvanceWatermark(tier, ms) => return advance_watermark(connection, tier, ms),
-        Write::Sql(statement) => return execute_statement(connection, &statement),
     }
     Ok(true)
 }

@@ -7,6 +7,7 @@ use crate::append::{
 };
 use crate::error::CommitError;
 use crate::head_payload;
+use crate::transaction::Change;
 use crate::write::Write;
 use perfwatch_model::{Shape, ShapeId, wire};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -25,7 +26,7 @@ pub(super) type WriterTask = Box<dyn FnOnce(&mut Connection) + Send>;
 
 pub(super) enum WriterJob {
     Append(Append),
-    Commit(Vec<Write>, oneshot::Sender<Result<(), CommitError>>),
+    Commit(Vec<Change>, oneshot::Sender<Result<(), CommitError>>),
     Run(WriterTask),
 }
 
@@ -215,14 +216,14 @@ impl Batch<'_> {
                         self.touch_shape(&transaction, &shape)?;
                     }
                 }
-                WriterJob::Commit(writes, reply) => {
+                WriterJob::Commit(changes, reply) => {
                     self.pending.push(PendingReply::Commit(reply));
-                    for write in &writes {
-                        if let Write::PutBlock(_, _, shape, _) = write {
+                    for change in &changes {
+                        if let Change::History(Write::PutBlock(_, _, shape, _)) = change {
                             self.touch_shape(&transaction, shape)?;
                         }
                     }
-                    if !apply_all(&transaction, writes)?
+                    if !apply_all(&transaction, changes)?
                         && let Some(PendingReply::Commit(reply)) = self.pending.pop()
                     {
                         let _ = reply.send(Err(CommitError::Conflict));
@@ -264,11 +265,11 @@ impl Batch<'_> {
     }
 }
 
-/// Applies a list of writes; rolls all of them back and returns false if one conflicts.
-fn apply_all(transaction: &Transaction<'_>, writes: Vec<Write>) -> rusqlite::Result<bool> {
+/// Applies a list of changes; rolls all of them back and returns false if one conflicts.
+fn apply_all(transaction: &Transaction<'_>, changes: Vec<Change>) -> rusqlite::Result<bool> {
     transaction.execute_batch("SAVEPOINT writes")?;
-    for write in writes {
-        if !apply::apply(transaction, write)? {
+    for change in changes {
+        if !apply::apply(transaction, change)? {
             transaction.execute_batch("ROLLBACK TO writes; RELEASE writes")?;
             return Ok(false);
         }

@@ -14,7 +14,7 @@ pub(crate) async fn hosts_are_persisted(store: &Arc<dyn Store>) {
     renamed.facts = None;
     store.upsert_host(renamed).await.unwrap();
     store
-        .commit(vec![Write::HostSeen(host(1).id, T0 + 5, 500), Write::HostSeen(host(1).id, T0, 500)])
+        .commit(vec![Write::HostSeen(host(1).id, T0 + 5, 500), Write::HostSeen(host(1).id, T0, 500)].into())
         .await
         .unwrap();
     let hosts = store.list_hosts().await.unwrap();
@@ -61,7 +61,7 @@ pub(crate) async fn block_parts_are_read_selectively(store: &Arc<dyn Store>) {
     let (table, first) = raw_block(id, &shape, 0..150, T0);
     let (_, second) = raw_block(id, &shape, 150..300, T0);
     let put = |block| Write::PutBlock(Tier::Raw, id, shape.clone(), block);
-    store.commit(vec![put(first), put(second), Write::MarkDirty(Tier::Raw, id, T0)]).await.unwrap();
+    store.commit(vec![put(first), put(second), Write::MarkDirty(Tier::Raw, id, T0)].into()).await.unwrap();
     let result = store.read_range(query(id, Tier::Raw, T0 + 10_000, T0 + 20_000)).await.unwrap();
     assert_eq!(result.slices.len(), 1, "the second block begins after the range");
     let Ok(BlockContent::Raw(full)) = &result.slices[0].content else { panic!("{result:?}") };
@@ -87,10 +87,10 @@ pub(crate) async fn commit_is_atomic(store: &Arc<dyn Store>) {
     let (id, shape) = (host(5).id, shape(&["x"]));
     let (table, block) = raw_block(id, &shape, 0..60, T0);
     store
-        .commit(vec![
-            Write::PutBlock(Tier::Raw, id, shape.clone(), block),
-            Write::MarkDirty(Tier::Raw, id, T0),
-        ])
+        .commit(
+            vec![Write::PutBlock(Tier::Raw, id, shape.clone(), block), Write::MarkDirty(Tier::Raw, id, T0)]
+                .into(),
+        )
         .await
         .unwrap();
     let raw = store.read_blocks(Tier::Raw, id, T0, T0 + HOUR).await.unwrap().remove(0).block;
@@ -109,13 +109,13 @@ pub(crate) async fn commit_is_atomic(store: &Arc<dyn Store>) {
     };
     // The window receives rows after the roll-up read it.
     let outdated = window().await.unwrap();
-    store.commit(vec![Write::MarkDirty(Tier::Raw, id, T0)]).await.unwrap();
-    assert_eq!(store.commit(roll_up(outdated)).await, Err(CommitError::Conflict));
+    store.commit(vec![Write::MarkDirty(Tier::Raw, id, T0)].into()).await.unwrap();
+    assert_eq!(store.commit(roll_up(outdated).into()).await, Err(CommitError::Conflict));
     let current = window().await.unwrap();
-    store.commit(roll_up(current)).await.unwrap();
+    store.commit(roll_up(current).into()).await.unwrap();
     assert_eq!(window().await, None);
     // The raw block was deleted already, so no write of the list is applied.
-    assert_eq!(store.commit(roll_up(current)).await, Err(CommitError::Conflict));
+    assert_eq!(store.commit(roll_up(current).into()).await, Err(CommitError::Conflict));
     let slices = store.read_blocks(Tier::Minute, id, T0, T0 + HOUR).await.unwrap();
     assert_eq!(slices.len(), 1);
     let Ok(BlockContent::Buckets(buckets)) = &slices[0].content else { panic!() };
@@ -125,10 +125,10 @@ pub(crate) async fn commit_is_atomic(store: &Arc<dyn Store>) {
 
 pub(crate) async fn rows_are_sealed_once(store: &Arc<dyn Store>) {
     let advance = |arrival| vec![Write::AdvanceSeal(SealWatermark { host: host(8).id, arrival })];
-    store.commit(advance(1)).await.unwrap();
-    store.commit(advance(4)).await.unwrap();
+    store.commit(advance(1).into()).await.unwrap();
+    store.commit(advance(4).into()).await.unwrap();
     assert_eq!(
-        store.commit(advance(4)).await,
+        store.commit(advance(4).into()).await,
         Err(CommitError::Conflict),
         "the response to the first commit was lost"
     );
@@ -139,21 +139,23 @@ pub(crate) async fn rows_are_sealed_once(store: &Arc<dyn Store>) {
 
 pub(crate) async fn watermarks_advance_only_past_rollups(store: &Arc<dyn Store>) {
     let id = host(6).id;
-    store.commit(vec![Write::MarkDirty(Tier::Minute, id, T0)]).await.unwrap();
+    store.commit(vec![Write::MarkDirty(Tier::Minute, id, T0)].into()).await.unwrap();
     assert_eq!(
-        store.commit(vec![Write::AdvanceWatermark(Tier::Minute, T0 + 1)]).await,
+        store.commit(vec![Write::AdvanceWatermark(Tier::Minute, T0 + 1)].into()).await,
         Err(CommitError::Conflict)
     );
-    assert_eq!(store.commit(vec![Write::AdvanceWatermark(Tier::Minute, T0)]).await, Ok(()));
+    assert_eq!(store.commit(vec![Write::AdvanceWatermark(Tier::Minute, T0)].into()).await, Ok(()));
     let watermarks = store.retention_watermarks().await.unwrap();
     assert_eq!(watermarks.ms, [0, T0, 0]);
     assert_eq!(
-        store.commit(vec![Write::ExpectWatermarks(RetentionWatermarks::default())]).await,
+        store.commit(vec![Write::ExpectWatermarks(RetentionWatermarks::default())].into()).await,
         Err(CommitError::Conflict)
     );
     assert_eq!(
         store
-            .commit(vec![Write::ExpectWatermarks(watermarks), Write::AdvanceWatermark(Tier::Minute, 5)])
+            .commit(
+                vec![Write::ExpectWatermarks(watermarks), Write::AdvanceWatermark(Tier::Minute, 5)].into()
+            )
             .await,
         Ok(())
     );
@@ -165,7 +167,10 @@ pub(crate) async fn sequence_ranges_merge(store: &Arc<dyn Store>) {
     for (arrival, seqs) in [(9, "1-5"), (10, "9-9"), (11, "6-8")] {
         let ranges = SequenceRanges { host: id, boot, seqs: RangeSet::from_text(seqs), newest_ms: T0 };
         let watermark = SealWatermark { host: id, arrival };
-        store.commit(vec![Write::RecordSequences(ranges), Write::AdvanceSeal(watermark)]).await.unwrap();
+        store
+            .commit(vec![Write::RecordSequences(ranges), Write::AdvanceSeal(watermark)].into())
+            .await
+            .unwrap();
     }
     let stored = store.sequence_ranges().await.unwrap();
     let ranges: Vec<String> =

@@ -102,12 +102,12 @@ async fn empty_partitions_are_dropped() {
     let first = T0 / DAY * DAY;
     for day in 0..3 {
         let (_, block) = raw_block(id, &shape, 0..60, first + day * DAY);
-        store.commit(vec![Write::PutBlock(Tier::Raw, id, shape.clone(), block)]).await.unwrap();
+        store.commit(vec![Write::PutBlock(Tier::Raw, id, shape.clone(), block)].into()).await.unwrap();
     }
     let before = store.disk_usage().await.unwrap();
-    store.commit(vec![Write::AdvanceWatermark(Tier::Raw, first + 2 * DAY)]).await.unwrap();
+    store.commit(vec![Write::AdvanceWatermark(Tier::Raw, first + 2 * DAY)].into()).await.unwrap();
     for block in store.oldest_blocks(Tier::Raw, first + 2 * DAY, 10).await.unwrap() {
-        store.commit(vec![Write::DropBlock(block)]).await.unwrap();
+        store.commit(vec![Write::DropBlock(block)].into()).await.unwrap();
     }
     store.vacuum(0).await.unwrap();
     let after = store.disk_usage().await.unwrap();
@@ -117,6 +117,6 @@ async fn empty_partitions_are_dropped() {
     );
     // A dropped partition is created again for late rows.
     let (_, block) = raw_block(id, &shape, 0..60, first);
-    store.commit(vec![Write::PutBlock(Tier::Raw, id, shape.clone(), block)]).await.unwrap();
+    store.commit(vec![Write::PutBlock(Tier::Raw, id, shape.clone(), block)].into()).await.unwrap();
     assert_eq!(store.read_blocks(Tier::Raw, id, first, first + HOUR).await.unwrap().len(), 1);
 }

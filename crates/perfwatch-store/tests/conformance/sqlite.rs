@@ -49,7 +49,7 @@ async fn backup_is_consistent_under_writes() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(open_sqlite(folder.path(), 1 << 30).unwrap());
     let tx = Transaction::build(|tx| tx.settings().put("signing_keys", "a signing key"));
-    store.commit(tx.into_writes()).await.unwrap();
+    store.commit(tx).await.unwrap();
     let shape = shape(&["x"]);
     let writer = {
         let (store, shape) = (store.clone(), shape.clone());

@@ -81,7 +81,7 @@ pub(crate) async fn commit(
     store: &dyn Store,
     add_writes: impl FnOnce(&mut Transaction),
 ) -> Result<(), CommitError> {
-    store.commit(Transaction::build(add_writes).into_writes()).await
+    store.commit(Transaction::build(add_writes)).await
 }
 
 pub(crate) async fn apply(store: &dyn Store, add_writes: impl FnOnce(&mut Transaction)) {
