@@ -43,7 +43,7 @@ pub(super) trait Definition: Clone + Serialize {
         self
     }
 
-    /// Returns whether the definition can be deleted when another one is saved.
+    /// Returns whether the definition is deleted when another definition is saved.
     fn is_obsolete(&self, _now_ms: i64) -> bool {
         false
     }

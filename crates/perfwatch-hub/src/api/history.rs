@@ -23,7 +23,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// Number of points per series if the request names none.
-const DEFAULT_POINTS: usize = 600;
+const DEFAULT_SERIES_LEN: usize = 600;
 /// Maximum number of points per series.
 const MAX_POINTS: usize = 10_000;
 /// Maximum number of series selectors in one request.
@@ -135,7 +135,7 @@ pub(crate) async fn series(
         }
     }
     let range = query::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
-    let points = request.points.unwrap_or(DEFAULT_POINTS);
+    let points = request.points.unwrap_or(DEFAULT_SERIES_LEN);
     let interval_ms = i64::from(host.interval_ms.max(host.record.interval_ms));
     let result = app
         .history
