@@ -23,13 +23,13 @@ export interface Gap {
 }
 
 /** Newest value of each metric, for tables and cards. */
-export interface Latest {
+export interface LatestSnapshot {
   last(metric: string, instance?: string): Value
   instances(metric: string): string[]
 }
 
 /** Aligned columns over a time range, for charts. */
-export interface Columns extends Latest {
+export interface Columns extends LatestSnapshot {
   /** Unix seconds in ascending order. */
   readonly times: number[]
   /** Seconds that each row covers. */

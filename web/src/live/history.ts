@@ -2,7 +2,7 @@
 // per point and gaps with their reasons. Also snapshots and process totals of past times.
 import { api, unwrap } from '../api/client'
 import type { ProcessRow, SeriesResponse } from '../api/types'
-import { type Columns, type Gap, keyOf, type Latest, type Value } from './columns'
+import { type Columns, type Gap, keyOf, type LatestSnapshot, type Value } from './columns'
 
 export class HistoryColumns implements Columns {
   readonly times: number[]
@@ -78,7 +78,7 @@ export async function loadHistory(
 export interface SnapshotAt {
   at: number
   rows: ProcessRow[]
-  values: Latest
+  values: LatestSnapshot
 }
 
 export async function loadSnapshotAt(id: string, at: number, signal: AbortSignal): Promise<SnapshotAt> {
@@ -89,7 +89,7 @@ export async function loadSnapshotAt(id: string, at: number, signal: AbortSignal
 
 /** Values of a nested snapshot by dotted metric name and instance:
  *  `network.interface.eth0.rx_bytes` is `network.rx_bytes` of `eth0`. */
-export function valuesOf(snapshot: object): Latest {
+export function valuesOf(snapshot: object): LatestSnapshot {
   const values = new Map<string, number>()
   const names = new Map<string, string[]>()
   const walk = (node: object, path: string, instance: string) => {

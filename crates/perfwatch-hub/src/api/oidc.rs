@@ -92,7 +92,7 @@ pub(crate) async fn callback(
     {
         Ok(response) => response,
         // The response is shown in a browser: the login page explains the code.
-        Err(error) => Redirect::to(&format!("/login?problem={}", error.code())).into_response(),
+        Err(error) => Redirect::to(&format!("/login?error={}", error.code())).into_response(),
     };
     set_state_cookie(&mut response, "", client.is_tls);
     Ok(response)

@@ -273,7 +273,7 @@ fn oidc_rejects_unverified_claims() {
     ] {
         issuer.set_claims(claims.clone());
         let mut browser = Browser::default();
-        assert_eq!(browser.log_in(&hub), format!("/login?problem={code}"), "{claims}");
+        assert_eq!(browser.log_in(&hub), format!("/login?error={code}"), "{claims}");
         assert_eq!(role(&hub, &browser), Value::Null);
     }
     assert_eq!(hub.get("/api/v1/users").body["users"].as_array().unwrap().len(), 1);
@@ -288,12 +288,12 @@ fn oidc_rejects_foreign_state() {
     let mut victim = Browser::default();
     let (_, to) = Browser::default().get(&hub.url("/api/v1/auth/oidc/login"));
     let (_, foreign_callback) = Browser::default().get(&to);
-    assert_eq!(victim.get(&foreign_callback).1, "/login?problem=sso_denied");
+    assert_eq!(victim.get(&foreign_callback).1, "/login?error=sso_denied");
     let (_, to) = victim.get(&hub.url("/api/v1/auth/oidc/login"));
-    assert_eq!(victim.get(&foreign_callback).1, "/login?problem=sso_failed", "state of another browser");
+    assert_eq!(victim.get(&foreign_callback).1, "/login?error=sso_failed", "state of another browser");
     victim.get(&hub.url("/api/v1/auth/oidc/login"));
     let (_, callback) = victim.get(&to);
-    assert_eq!(victim.get(&callback).1, "/login?problem=sso_failed", "state of an earlier login");
+    assert_eq!(victim.get(&callback).1, "/login?error=sso_failed", "state of an earlier login");
     assert_eq!(role(&hub, &victim), Value::Null);
     eventually("the failure is logged", || hub.process.log().contains("OIDC login failed"));
     assert!(!hub.process.log().contains(SECRET));

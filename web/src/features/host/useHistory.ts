@@ -3,7 +3,7 @@ import { onScopeDispose, ref, shallowRef, watch, type Ref } from 'vue'
 import { errorMessage } from '../../api/errors'
 import type { ProcessRow } from '../../api/types'
 import { t } from '../../i18n'
-import type { Latest } from '../../live/columns'
+import type { LatestSnapshot } from '../../live/columns'
 import { loadHistory, type HistoryColumns, loadSnapshotAt, loadTopProcesses } from '../../live/history'
 import { HISTORY_METRICS } from './panels'
 import type { Range } from './range'
@@ -79,7 +79,7 @@ export function useSnapshotAt(id: string) {
   const at = ref<number | null>(null)
   const rows = shallowRef<ProcessRow[]>([])
   /** All values of the snapshot, or of the snapshot at the end of the range. */
-  const snapshot = shallowRef<{ at: number; values: Latest } | null>(null)
+  const snapshot = shallowRef<{ at: number; values: LatestSnapshot } | null>(null)
   const problem = ref('')
   const loading = ref(false)
   let request = new AbortController()

@@ -121,7 +121,7 @@ export const errors = {
   authentication_required: 'Not logged in.',
   session_expired: 'The session has expired. Log in again.',
   forbidden: 'Your role does not allow this.',
-  conflict: 'Modified by someone else. Reload and try again.',
+  conflict: 'Modified concurrently. Reload and try again.',
   internal_error: 'Internal error of the hub. See the hub log.',
   store_unavailable: 'The database is unavailable. Try again later.',
   shutting_down: 'The hub is shutting down.',
