@@ -11,23 +11,7 @@ const MAX_CRATE_LINES: usize = 9_000;
 /// Fields of a type that are shared or dynamically dispatched.
 const MAX_DEPENDENCIES: usize = 10;
 
-/// Places above one limit, with the key of their baseline.
-pub(crate) struct Oversize {
-    /// Key in the section `sizes` of the baseline file.
-    pub(crate) key: &'static str,
-    /// Value per offender: one, or the lines above the limit.
-    pub(crate) offenders: Vec<(String, usize)>,
-}
-
-impl Oversize {
-    /// Sum over the offenders, compared with the baseline.
-    pub(crate) fn count(&self) -> u32 {
-        let sum: usize = self.offenders.iter().map(|(_, value)| value).sum();
-        u32::try_from(sum).unwrap_or(u32::MAX)
-    }
-}
-
-fn long_web_lines(workspace: &Workspace) -> Result<Vec<(String, usize)>, String> {
+fn long_web_lines(workspace: &Workspace) -> Result<Vec<String>, String> {
     let mut offenders = Vec::new();
     for folder in ["web/src", "web/tests"] {
         for path in list_files(&workspace.root.join(folder), &[".ts", ".vue", ".css"])? {
@@ -37,13 +21,13 @@ fn long_web_lines(workspace: &Workspace) -> Result<Vec<(String, usize)>, String>
             }
             let lines = file.text.lines().enumerate();
             let long = lines.filter(|(_, line)| line.chars().count() > MAX_WEB_LINE_LEN);
-            offenders.extend(long.map(|(index, _)| (format!("{}:{}", file.path, index + 1), 1)));
+            offenders.extend(long.map(|(index, _)| format!("{}:{} is too long", file.path, index + 1)));
         }
     }
     Ok(offenders)
 }
 
-fn large_crates(workspace: &Workspace) -> Vec<(String, usize)> {
+fn large_crates(workspace: &Workspace) -> Vec<String> {
     let mut lines: BTreeMap<&str, usize> = BTreeMap::new();
     for file in
         workspace.rust.iter().filter(|file| file.path.starts_with("crates/") && file.path.contains("/src/"))
@@ -51,7 +35,7 @@ fn large_crates(workspace: &Workspace) -> Vec<(String, usize)> {
         *lines.entry(file.crate_dir()).or_default() += file.text.lines().count();
     }
     let large = lines.into_iter().filter(|(_, lines)| *lines >= MAX_CRATE_LINES);
-    large.map(|(name, lines)| (format!("{name}: {lines} lines"), lines - MAX_CRATE_LINES + 1)).collect()
+    large.map(|(name, lines)| format!("{name}: {lines} lines")).collect()
 }
 
 /// Number of fields of the type at `index` (`struct`) whose type is `Arc<…>` or contains `dyn`.
@@ -79,7 +63,7 @@ fn dependencies(file: &RustFile, index: usize) -> usize {
     count + usize::from(is_dependency)
 }
 
-fn wide_types(workspace: &Workspace) -> Vec<(String, usize)> {
+fn wide_types(workspace: &Workspace) -> Vec<String> {
     let mut offenders = Vec::new();
     for file in &workspace.rust {
         for index in
@@ -88,30 +72,16 @@ fn wide_types(workspace: &Workspace) -> Vec<(String, usize)> {
             let count = dependencies(file, index);
             if count > MAX_DEPENDENCIES {
                 let name = file.code_text(index + 1);
-                offenders.push((format!("{}:{} {name}: {count} fields", file.path, file.line(index)), 1));
+                offenders.push(format!("{}:{} {name}: {count} fields", file.path, file.line(index)));
             }
         }
     }
     offenders
 }
 
-/// Places above the limits that have a baseline.
-///
-/// # Errors
-/// Fails if a web source cannot be read.
-pub(crate) fn oversizes(workspace: &Workspace) -> Result<Vec<Oversize>, String> {
-    let oversize = |key, offenders| Oversize { key, offenders };
-    Ok(vec![
-        oversize("long_web_lines", long_web_lines(workspace)?),
-        oversize("excess_crate_lines", large_crates(workspace)),
-        oversize("wide_types", wide_types(workspace)),
-    ])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::baseline::{Baseline, SIZES};
     use crate::root;
 
     /// Lines of a source file; a longer file is split into modules.
@@ -157,21 +127,12 @@ mod tests {
     }
 
     #[test]
-    fn sizes_stay_within_their_baselines() {
-        let baseline = Baseline::load(&root()).unwrap();
-        let mut raised = Vec::new();
-        for size in oversizes(crate::test_workspace()).unwrap() {
-            let limit = baseline.value(SIZES, size.key);
-            if f64::from(size.count()) > limit {
-                raised.push(format!(
-                    "{} = {}, baseline {limit}: {:#?}",
-                    size.key,
-                    size.count(),
-                    size.offenders
-                ));
-            }
-        }
-        assert!(raised.is_empty(), "{}", raised.join("\n"));
+    fn sizes_stay_within_their_limits() {
+        let workspace = crate::test_workspace();
+        let mut violations = long_web_lines(workspace).unwrap();
+        violations.extend(large_crates(workspace));
+        violations.extend(wide_types(workspace));
+        assert!(violations.is_empty(), "{violations:#?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: xtask vocabulary [--list METRIC | --fix-spelling | --lower] [--root DIRECTORY]";
+const USAGE: &str = "usage: xtask vocabulary [--list METRIC | --fix-spelling] [--root DIRECTORY]";
 
 fn run(arguments: &[String]) -> Result<String, String> {
     let mut words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -17,7 +17,6 @@ fn run(arguments: &[String]) -> Result<String, String> {
         ["vocabulary"] => xtask::vocabulary::report(&root, None),
         ["vocabulary", "--list", metric] => xtask::vocabulary::report(&root, Some(metric)),
         ["vocabulary", "--fix-spelling"] => Ok(xtask::vocabulary::fix_spelling(&root)?.join("\n")),
-        ["vocabulary", "--lower"] => Ok(xtask::lower_baselines(&root)?.join("\n")),
         _ => Err(USAGE.to_owned()),
     }
 }

@@ -1,4 +1,4 @@
-//! Vocabulary ratchet: measures prose and names, and compares them with their baselines.
+//! Vocabulary check: measures prose and names, and compares them with their targets.
 
 mod commits;
 mod identifiers;
@@ -10,15 +10,13 @@ mod prose;
 mod spelling;
 mod text;
 
-use crate::baseline::{Baseline, METRICS};
+use crate::config::VocabularyConfig;
 use crate::source::Workspace;
 use measure::Measure;
 use spelling::Spelling;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Share of the baseline below which a value asks for a lower baseline.
-const LOWER_FACTOR: f64 = 0.95;
 /// Places per metric in the report.
 const MAX_PLACES: usize = 10;
 
@@ -71,7 +69,7 @@ const CATALOG: &[Metric] = &[
 ///
 /// # Errors
 /// Fails if the API document is not JSON or if the git history is not readable.
-fn measure_all(workspace: &Workspace, baseline: &Baseline) -> Result<Vec<Measure>, String> {
+fn measure_all(workspace: &Workspace, config: &VocabularyConfig) -> Result<Vec<Measure>, String> {
     let mut measures = prose::measure_words(workspace);
     measures.extend(prose::measure_docs(workspace));
     measures.extend(pages::measure_headings(workspace));
@@ -80,28 +78,21 @@ fn measure_all(workspace: &Workspace, baseline: &Baseline) -> Result<Vec<Measure
     measures.push(interface::measure_interface(workspace));
     measures.push(interface::measure_schema(workspace));
     measures.push(identifiers::measure_test_names(workspace));
-    measures.push(Spelling::new(&baseline.spelling).measure(workspace));
-    measures.push(commits::measure_commits(&workspace.root, &baseline.base_commit)?);
+    measures.push(Spelling::new(&config.spelling).measure(workspace));
+    measures.push(commits::measure_commits(&workspace.root, &config.base_commit)?);
     measures.extend(identifiers::measure_names(workspace));
     measures.push(identifiers::measure_bounds(workspace));
     measures.push(identifiers::measure_generic_types(workspace));
     for measure in &mut measures {
         let id = measure.id;
-        measure.places.retain(|place| !baseline.is_excepted(id, &place.text, &place.file));
+        measure.places.retain(|place| !config.is_excepted(id, &place.text, &place.file));
     }
     Ok(measures)
 }
 
-/// Values above their baselines, each with its worst places, and requests for lower baselines.
-#[derive(Debug, Default, PartialEq)]
-struct Verdict {
-    raised: Vec<String>,
-    lowered: Vec<String>,
-}
-
-fn line(metric: &Metric, value: f64, baseline: f64) -> String {
+fn line(metric: &Metric, value: f64) -> String {
     let Metric { id, target, title } = metric;
-    format!("{id:<3} {value:>8} (baseline {baseline}, target {target})  {title}")
+    format!("{id:<3} {value:>8} (target {target})  {title}")
 }
 
 fn listing(measure: &Measure) -> String {
@@ -112,19 +103,15 @@ fn listing(measure: &Measure) -> String {
     text
 }
 
-fn verdict(measures: &[Measure], baseline: &Baseline) -> Verdict {
-    let mut verdict = Verdict::default();
-    for metric in CATALOG {
-        let Some(measure) = measures.iter().find(|measure| measure.id == metric.id) else { continue };
-        let (value, limit) = (measure.value(), baseline.value(METRICS, metric.id));
-        let line = line(metric, value, limit);
-        if value > limit {
-            verdict.raised.push(line + &listing(measure));
-        } else if value < limit * LOWER_FACTOR {
-            verdict.lowered.push(line);
-        }
-    }
-    verdict
+/// Metrics above their targets, each with its worst places.
+#[cfg(test)]
+fn violations(measures: &[Measure]) -> Vec<String> {
+    let found = CATALOG.iter().filter_map(|metric| {
+        let measure = measures.iter().find(|measure| measure.id == metric.id)?;
+        let value = measure.value();
+        (value > metric.target).then(|| line(metric, value) + &listing(measure))
+    });
+    found.collect()
 }
 
 /// Result of the `vocabulary` command: report, or the places of a metric.
@@ -132,9 +119,9 @@ fn verdict(measures: &[Measure], baseline: &Baseline) -> Verdict {
 /// # Errors
 /// Fails if the sources cannot be read or if the metric is unknown.
 pub fn report(root: &Path, listed: Option<&str>) -> Result<String, String> {
-    let baseline = Baseline::load(root)?;
+    let config = VocabularyConfig::load(root)?;
     let workspace = Workspace::load(root)?;
-    let measures = measure_all(&workspace, &baseline)?;
+    let measures = measure_all(&workspace, &config)?;
     let mut text = String::new();
     if let Some(id) = listed {
         let measure =
@@ -146,12 +133,7 @@ pub fn report(root: &Path, listed: Option<&str>) -> Result<String, String> {
     }
     for metric in CATALOG {
         let Some(measure) = measures.iter().find(|measure| measure.id == metric.id) else { continue };
-        let limit = baseline.value(METRICS, metric.id);
-        let _ = writeln!(text, "{}{}", line(metric, measure.value(), limit), listing(measure));
-    }
-    let lowered = verdict(&measures, &baseline).lowered;
-    if !lowered.is_empty() {
-        let _ = writeln!(text, "\nLower these baselines (`--lower`):\n{}", lowered.join("\n"));
+        let _ = writeln!(text, "{}{}", line(metric, measure.value()), listing(measure));
     }
     Ok(text)
 }
@@ -161,20 +143,8 @@ pub fn report(root: &Path, listed: Option<&str>) -> Result<String, String> {
 /// # Errors
 /// Fails if a file cannot be read or written.
 pub fn fix_spelling(root: &Path) -> Result<Vec<String>, String> {
-    let baseline = Baseline::load(root)?;
-    Spelling::new(&baseline.spelling).fix(root, &Workspace::load(root)?)
-}
-
-/// Values of the metrics, by section and key of the baseline file.
-///
-/// # Errors
-/// Fails if the metrics cannot be measured.
-pub(crate) fn values(
-    workspace: &Workspace,
-    baseline: &Baseline,
-) -> Result<Vec<(&'static str, String, f64)>, String> {
-    let measures = measure_all(workspace, baseline)?;
-    Ok(measures.iter().map(|measure| (METRICS, measure.id.to_owned(), measure.value())).collect())
+    let config = VocabularyConfig::load(root)?;
+    Spelling::new(&config.spelling).fix(root, &Workspace::load(root)?)
 }
 
 #[cfg(test)]
@@ -183,30 +153,22 @@ mod tests {
     use measure::{Finding, Unit};
 
     #[test]
-    fn vocabulary_stays_within_its_baselines() {
-        let baseline = Baseline::load(&crate::root()).unwrap();
-        let measures = measure_all(crate::test_workspace(), &baseline).unwrap();
+    fn vocabulary_meets_its_targets() {
+        let config = VocabularyConfig::load(&crate::root()).unwrap();
+        let measures = measure_all(crate::test_workspace(), &config).unwrap();
         let ids: Vec<_> = measures.iter().map(|measure| measure.id).collect();
         assert_eq!(ids.len(), CATALOG.len());
         assert!(CATALOG.iter().all(|metric| ids.contains(&metric.id)), "{ids:?}");
-        let verdict = verdict(&measures, &baseline);
-        if !verdict.lowered.is_empty() {
-            let lowered = verdict.lowered.join("\n");
-            println!("lower the baselines: cargo run -p xtask -- vocabulary --lower\n{lowered}");
-        }
-        assert!(verdict.raised.is_empty(), "above the baseline:\n{}", verdict.raised.join("\n"));
+        let violations = violations(&measures);
+        assert!(violations.is_empty(), "above the target:\n{}", violations.join("\n"));
     }
 
     #[test]
-    fn verdict_reports_rises_and_requests_lower_baselines() {
-        let mut baseline = Baseline::load(&crate::root()).unwrap();
+    fn violations_list_values_above_the_target() {
         let place = Finding::new("a.rs", 3, "Told");
-        baseline.set(METRICS, &[("I1", 1.0), ("I3", 100.0), ("I4", 100.0)]);
         let measure = |id, count| Measure::new(id, Unit::Count, vec![place.clone(); count]);
-        let verdict = verdict(&[measure("I1", 2), measure("I3", 95), measure("I4", 94)], &baseline);
-        assert_eq!(verdict.raised.len(), 1);
-        assert!(verdict.raised[0].contains("a.rs:3 Told"), "{:?}", verdict.raised);
-        assert_eq!(verdict.lowered.len(), 1);
-        assert!(verdict.lowered[0].starts_with("I4"), "{:?}", verdict.lowered);
+        let violations = violations(&[measure("I1", 2), measure("D5", 5), measure("I4", 0)]);
+        assert_eq!(violations.len(), 1);
+        assert!(violations[0].contains("a.rs:3 Told"), "{violations:?}");
     }
 }

@@ -29,7 +29,7 @@ fn is_conventional(subject: &str) -> bool {
         && subject.chars().count() <= MAX_SUBJECT_LEN
 }
 
-/// Range of commits to check: since the tag or, without it, since the commit of the baseline
+/// Range of commits to check: since the tag or, without it, since the commit of the configuration
 /// file. A shallow clone that contains neither has newer commits only.
 fn range(root: &Path, base_commit: &str) -> Result<String, String> {
     git(root, &["rev-parse", "--verify", "HEAD"])?;

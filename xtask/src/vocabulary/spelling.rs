@@ -5,7 +5,7 @@ use crate::source::{TextFile, Workspace};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// British stem and its American form, longest stems first; from the baseline file, so that
+/// British stem and its American form, longest stems first; from the configuration file, so that
 /// no British stem is part of a source.
 #[derive(Debug)]
 pub(crate) struct Spelling(Vec<(String, String)>);
@@ -120,9 +120,9 @@ impl Spelling {
 mod tests {
     use super::*;
 
-    /// Table of the baseline file.
+    /// Table of the configuration file.
     fn spelling() -> Spelling {
-        Spelling::new(&crate::baseline::Baseline::load(&crate::root()).unwrap().spelling)
+        Spelling::new(&crate::config::VocabularyConfig::load(&crate::root()).unwrap().spelling)
     }
 
     /// Test inputs join their parts at `|`, so that this source has no British spelling.
