@@ -5,8 +5,8 @@
 //! as a hub that has both readings in memory.
 
 use crate::derive::Deriver;
+use crate::linux::COLLECTORS;
 use crate::reading::{Part, Raw, RawProcess, RawSample};
-use crate::registry::COLLECTORS;
 use perfwatch_model::BootId;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

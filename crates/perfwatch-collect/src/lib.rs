@@ -8,6 +8,7 @@
 mod cache;
 mod capture;
 mod collector;
+mod collector_set;
 mod counter_state;
 mod derive;
 mod error;
@@ -16,17 +17,17 @@ mod golden_tests;
 mod linux;
 mod parse;
 mod reading;
-mod registry;
 mod snapshot;
 mod source;
 
 pub use cache::CollectorCache;
 pub use capture::{Capture, CaptureClock, CaptureError, RecordingSource};
 pub use collector::{Cadence, CollectContext, Collector, CollectorOptions, CommandLine, SampleSink};
+pub use collector_set::{CollectorSet, boot_id, catalog, read_all, read_one};
 pub use counter_state::CounterState;
 pub use derive::{Derived, Deriver, Sample};
 pub use error::CollectError;
+pub use linux::COLLECTORS;
 pub use reading::{Part, PartReading, ProcessDetail, Raw, RawProcess, RawSample, Reading};
-pub use registry::{COLLECTORS, CollectorSet, boot_id, catalog, read_all, read_one};
 pub use snapshot::SnapshotBuilder;
 pub use source::{FsUsage, LocalRoot, Source};

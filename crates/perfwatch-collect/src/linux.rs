@@ -1,4 +1,4 @@
-//! Linux collectors, a file each: metric table, read function, pure parser, tests.
+//! Registry of the Linux collectors. Each has a file: metric table, read function, pure parser, tests.
 
 pub(crate) mod command_line;
 pub(crate) mod cpu;
@@ -18,3 +18,24 @@ pub(crate) mod temperature;
 #[cfg(test)]
 pub(crate) mod test_util;
 pub(crate) mod vmstat;
+
+use crate::Collector;
+
+/// All collectors, in the order of the catalog.
+pub const COLLECTORS: &[Collector] = &[
+    cpu::COLLECTOR,
+    frequency::COLLECTOR,
+    load::COLLECTOR,
+    pressure::COLLECTOR,
+    memory::COLLECTOR,
+    vmstat::COLLECTOR,
+    network::COLLECTOR,
+    sockets::COLLECTOR,
+    tcp_states::COLLECTOR,
+    disk::COLLECTOR,
+    filesystem::COLLECTOR,
+    processes::COLLECTOR,
+    temperature::COLLECTOR,
+    system::COLLECTOR,
+    facts::COLLECTOR,
+];

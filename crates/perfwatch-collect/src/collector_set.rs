@@ -1,30 +1,12 @@
-//! Registry of collectors, the joined catalog, and readings that run all collectors in sequence.
+//! Joined catalog and enabled set of the collectors, and readings that run all of them in sequence.
 
 use crate::cache::CollectorCache;
 use crate::collector::{CollectContext, Collector, CollectorOptions, SampleSink};
+use crate::linux::COLLECTORS;
 use crate::reading::{PartReading, Reading};
-use crate::{CollectError, Part, Source, linux};
+use crate::{CollectError, Part, Source};
 use perfwatch_model::{BootId, Catalog, Clock, MetricDef};
 use std::sync::Arc;
-
-/// All collectors, in the order of the catalog.
-pub const COLLECTORS: &[Collector] = &[
-    linux::cpu::COLLECTOR,
-    linux::frequency::COLLECTOR,
-    linux::load::COLLECTOR,
-    linux::pressure::COLLECTOR,
-    linux::memory::COLLECTOR,
-    linux::vmstat::COLLECTOR,
-    linux::network::COLLECTOR,
-    linux::sockets::COLLECTOR,
-    linux::tcp_states::COLLECTOR,
-    linux::disk::COLLECTOR,
-    linux::filesystem::COLLECTOR,
-    linux::processes::COLLECTOR,
-    linux::temperature::COLLECTOR,
-    linux::system::COLLECTOR,
-    linux::facts::COLLECTOR,
-];
 
 /// Joins the tables of all collectors and `additional` definitions, such as the agent's
 /// self-metrics.
