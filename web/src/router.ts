@@ -78,16 +78,17 @@ export const routes: RouteRecordRaw[] = [
   },
   {
     path: '/:path(.*)*',
+    name: 'notFound',
+    component: () => import('./components/UnavailablePage.vue'),
+    meta: { title: 'common.notFound.title' },
+  },
+  // Only reached by name (session.ts): an address matches the route above.
+  {
+    path: '/:path(.*)*',
     name: 'forbidden',
     component: () => import('./components/UnavailablePage.vue'),
     props: { forbidden: true },
     meta: { title: 'common.forbidden.title' },
-  },
-  {
-    path: '/:path(.*)*',
-    name: 'notFound',
-    component: () => import('./components/UnavailablePage.vue'),
-    meta: { title: 'common.notFound.title' },
   },
 ]
 
