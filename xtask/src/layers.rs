@@ -19,6 +19,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
     ("perfwatch-auth", &["perfwatch-model", "perfwatch-store"]),
     ("perfwatch-history", &["perfwatch-model", "perfwatch-tsdb", "perfwatch-store"]),
     ("perfwatch-live", &["perfwatch-model", "perfwatch-store"]),
+    ("perfwatch-http", &["perfwatch-model", "perfwatch-store", "perfwatch-auth"]),
     (
         "perfwatch-alerting",
         &[
@@ -54,6 +55,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
             "perfwatch-live",
             "perfwatch-alerting",
             "perfwatch-agentless",
+            "perfwatch-http",
         ],
     ),
     ("perfwatch", EVERY_CRATE),
@@ -67,7 +69,7 @@ const EVERY_CRATE: &[&str] = &["*"];
 
 /// Heavy dependencies, each with the crates that may use it.
 const DEPENDENCY_OWNERS: Dependencies = &[
-    ("axum", &["perfwatch-hub"]),
+    ("axum", &["perfwatch-http", "perfwatch-hub"]),
     (
         "tokio",
         &[
@@ -78,6 +80,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-live",
             "perfwatch-alerting",
             "perfwatch-agentless",
+            "perfwatch-http",
             "perfwatch-hub",
             "perfwatch",
             "perfwatch-bench",
@@ -96,7 +99,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-agent",
             "perfwatch-auth",
             "perfwatch-live",
-            "perfwatch-hub",
+            "perfwatch-http",
             "perfwatch-notify",
             "perfwatch-store",
         ],
@@ -104,7 +107,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
     ("redis", &["perfwatch-live"]),
     ("lettre", &["perfwatch-notify"]),
     ("minijinja", &["perfwatch-notify"]),
-    ("axum-server", &["perfwatch-hub"]),
+    ("axum-server", &["perfwatch-http"]),
     ("argon2", &["perfwatch-auth"]),
     ("jsonwebtoken", &["perfwatch-auth"]),
     (
@@ -121,7 +124,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
         ],
     ),
     ("clap", &["perfwatch"]),
-    ("rust-embed", &["perfwatch-hub"]),
+    ("rust-embed", &["perfwatch-http"]),
 ];
 
 /// Dependencies of every manifest, by crate.

@@ -2,7 +2,6 @@
 
 use crate::config::HubConfig;
 use crate::ingest::{IngestLimits, Pipeline};
-use crate::middleware::rate_limit::RateLimiters;
 use crate::self_metrics::SelfMetrics;
 use perfwatch_agentless::Agentless;
 use perfwatch_alerting::Alerting;
@@ -10,6 +9,7 @@ use perfwatch_auth::AuthDirectory;
 use perfwatch_auth::login::LoginService;
 use perfwatch_auth::oidc::OidcProvider;
 use perfwatch_history::History;
+use perfwatch_http::rate_limit::RateLimiters;
 use perfwatch_live::LiveFeed;
 use perfwatch_live::host_registry::HostRegistry;
 use perfwatch_model::{Catalog, Clock};

@@ -1,11 +1,12 @@
 //! Configuration of a hub; the binary reads it from file, environment and flags.
 
-use crate::middleware::rate_limit::RateLimitConfig;
 use axum::http::Uri;
 use ipnet::IpNet;
 use perfwatch_auth::SessionLifetimes;
 use perfwatch_auth::oidc::OidcConfig;
 use perfwatch_history::HistoryConfig;
+use perfwatch_http::listener::{ListenerConfig, TlsFiles};
+use perfwatch_http::rate_limit::RateLimitConfig;
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -63,15 +64,6 @@ impl std::fmt::Debug for EncryptionKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} keys", self.0.len())
     }
-}
-
-/// PEM files of a TLS certificate.
-#[derive(Debug, Clone)]
-pub struct TlsFiles {
-    /// Certificate with its intermediate certificates.
-    pub cert: PathBuf,
-    /// Private key of the certificate.
-    pub key: PathBuf,
 }
 
 /// Administrator to create if none exists.
@@ -138,6 +130,17 @@ pub struct HubConfigError {
 }
 
 impl HubConfig {
+    /// Settings of the listeners, which finish open requests for at most `drain_timeout` after the stop.
+    pub(crate) fn listener(&self, drain_timeout: Duration) -> ListenerConfig {
+        ListenerConfig {
+            tls: self.tls.clone(),
+            max_connections: self.max_connections,
+            max_connections_per_address: self.max_connections_per_address,
+            trusted_proxies: self.trusted_proxies.clone(),
+            drain_timeout,
+        }
+    }
+
     /// Host and port of the public URL.
     pub(crate) fn public_host(&self) -> Option<&str> {
         self.public_url.as_deref().and_then(public_host)

@@ -3,8 +3,6 @@
 use crate::app::App;
 use crate::config::{HubConfig, HubConfigError, InitialAdmin};
 use crate::ingest::{IngestLimits, Pipeline, PipelineDeps};
-use crate::listener::{Listener, serve};
-use crate::middleware::rate_limit::RateLimiters;
 use crate::router::router;
 use crate::self_metrics::SelfMetrics;
 use perfwatch_agentless::{Agentless, AgentlessDeps};
@@ -14,6 +12,8 @@ use perfwatch_auth::encryption::Keyring;
 use perfwatch_auth::login::LoginService;
 use perfwatch_auth::oidc::OidcProvider;
 use perfwatch_history::History;
+use perfwatch_http::listener::{Listener, serve};
+use perfwatch_http::rate_limit::RateLimiters;
 use perfwatch_live::LiveFeed;
 use perfwatch_live::cache::Cache;
 use perfwatch_live::host_registry::HostRegistry;
@@ -129,7 +129,7 @@ impl Hub {
             true => Some(open_loopback_listener(router.clone(), &config, &stop, &tasks)?),
             false => None,
         };
-        let serving = serve(listener, Listener::Public, router, &config, &stop, DRAIN_TIMEOUT)
+        let serving = serve(listener, Listener::Public, router, config.listener(DRAIN_TIMEOUT), &stop)
             .map_err(HubError::Tls)?;
         let server = tokio::spawn(serving);
         tracing::info!(%address, tls, "hub started");
@@ -300,7 +300,8 @@ fn open_loopback_listener(
     let listener = TcpListener::bind(loopback).map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
     tasks.spawn(
-        serve(listener, Listener::Loopback, router, config, stop, DRAIN_TIMEOUT).map_err(HubError::Tls)?,
+        serve(listener, Listener::Loopback, router, config.listener(DRAIN_TIMEOUT), stop)
+            .map_err(HubError::Tls)?,
     );
     Ok(address)
 }

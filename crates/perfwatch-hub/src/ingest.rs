@@ -1,6 +1,5 @@
 //! Ingestion: body → batch → [`Pipeline::submit`] → store → acknowledgment → live.
 
-mod body;
 pub(crate) mod http;
 mod limits;
 mod pipeline;

@@ -2,24 +2,22 @@
 //! reaches the outside only through ports; the binary provides the adapters.
 //!
 //! A request passes the listener, the middleware (authentication, access, rate limits) and the router to a
-//! handler in `api`. Snapshots pass `ingest`; WebSockets are served by `ws`. Storage, alerting, live data and
-//! SSH collection are separate crates, which `hub` wires.
+//! handler in `api`. Snapshots pass `ingest`; WebSockets are served by `ws`. The HTTP building blocks,
+//! storage, alerting, live data and SSH collection are separate crates, which `hub` wires.
 
 mod api;
 mod app;
 mod config;
-mod error;
-mod http;
+mod host_access;
 mod hub;
 mod ingest;
-mod listener;
 mod middleware;
 mod openapi;
 mod router;
 mod self_metrics;
-mod ui;
 mod ws;
 
-pub use config::{EncryptionKeys, HubConfig, HubConfigError, InitialAdmin, TlsFiles};
+pub use config::{EncryptionKeys, HubConfig, HubConfigError, InitialAdmin};
 pub use hub::{Hub, HubDependencies, HubError};
-pub use middleware::rate_limit::RateLimitConfig;
+pub use perfwatch_http::listener::TlsFiles;
+pub use perfwatch_http::rate_limit::RateLimitConfig;

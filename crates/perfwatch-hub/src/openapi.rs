@@ -3,9 +3,9 @@
 
 pub(crate) mod schemas;
 
-use crate::http::cookies::SESSION_COOKIE;
 use axum::http::{Method, StatusCode};
 use perfwatch_auth::access::{Access, ROUTES};
+use perfwatch_http::cookies::SESSION_COOKIE;
 use serde_json::Value;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Operation, PathItem};

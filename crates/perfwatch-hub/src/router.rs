@@ -1,20 +1,15 @@
 //! Routes of the hub with their middleware. [`perfwatch_auth::access`] lists the required access.
 
 use crate::app::App;
-use crate::error::ApiError;
-use crate::{api, ingest, listener, middleware, openapi, ui, ws};
-use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use crate::{api, ingest, middleware, openapi, ws};
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Json, Router};
+use perfwatch_http::{ApiError, layers, listener, ui};
 use serde_json::Value;
-use std::any::Any;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
-use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -22,10 +17,6 @@ use utoipa_swagger_ui::SwaggerUi;
 
 /// Time limit of requests, except streamed exports, downloads and connection tests.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Only files of the hub; no inline scripts.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; \
-    img-src 'self' data:; object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 
 /// Routes with a time limit.
 fn timed_routes() -> OpenApiRouter<Arc<App>> {
@@ -147,9 +138,6 @@ async fn openapi_json() -> Json<&'static Value> {
 
 /// Router of all routes, the API browser and the dashboard.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let default_header = |name: HeaderName, value| {
-        SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
-    };
     let (routes, _) = routes().split_for_parts();
     let docs = SwaggerUi::new("/api/docs").config(utoipa_swagger_ui::Config::from("/api/openapi.json"));
     let docs = Router::from(docs).layer(CompressionLayer::new());
@@ -157,40 +145,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(routes)
         .merge(docs)
         .fallback(ui::serve)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(app.clone(), middleware::auth::auth_middleware))
-        .layer(default_header(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
-        .layer(default_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .layer(default_header(header::X_FRAME_OPTIONS, "DENY"))
-        .layer(default_header(header::REFERRER_POLICY, "no-referrer"))
-        .layer(default_header(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
-        .layer(default_header(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
-        .layer(from_fn(no_store_headers));
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(from_fn_with_state(app.clone(), middleware::auth_middleware));
+    let router = layers::security_headers(router);
     let router =
         if app.config.tls.is_some() { router.layer(from_fn(listener::redirect_to_https)) } else { router };
-    router.layer(CatchPanicLayer::custom(panicked)).with_state(app)
-}
-
-/// Forbids caching of API responses: they depend on the caller.
-async fn no_store_headers(request: Request, next: Next) -> Response {
-    let is_api =
-        request.uri().path().starts_with("/api/v1/") || request.uri().path().starts_with("/api/metrics/");
-    let mut response = next.run(request).await;
-    if is_api && !response.headers().contains_key(header::CACHE_CONTROL) {
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
-    response
-}
-
-async fn method_not_allowed() -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "method not allowed")
-}
-
-fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let message =
-        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    tracing::error!(panic = message.unwrap_or("?"), "request handler panicked; please report this");
-    drop(panic);
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "internal error; see the hub log")
-        .into_response()
+    layers::catch_panics(router).with_state(app)
 }

@@ -1,14 +1,10 @@
 //! Self-metrics of the hub in the OpenMetrics text format, served at `/metrics`.
 
-mod process;
-
-pub(crate) use process::ProcessMetrics;
-
 use perfwatch_agentless::AgentlessMetrics;
 use perfwatch_alerting::AlertingMetrics;
 use perfwatch_history::HistoryMetrics;
+use perfwatch_http::process_metrics::ProcessCollector;
 use perfwatch_live::cache;
-use process::ProcessCollector;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;

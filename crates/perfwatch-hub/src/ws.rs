@@ -5,8 +5,6 @@
 //! socket's buffers and a send timeout, and clients that do not answer pings are disconnected.
 
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::extract::Caller;
 use crate::self_metrics::{ConnectionGauge, ConnectionState};
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -15,6 +13,7 @@ use axum::response::Response;
 use perfwatch_alerting::open_incident_counts;
 use perfwatch_auth::Identity;
 use perfwatch_auth::directory::AuthSnapshot;
+use perfwatch_http::{ApiError, Caller};
 use perfwatch_live::PublishedSnapshot;
 use perfwatch_live::message::{self, ClientMessage, SubscribeRequest};
 use perfwatch_live::selection::Selection;

@@ -1,9 +1,6 @@
 //! `/api/v1/auth/{me,password,totp,sessions}`: account settings of the current user.
 
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::JsonBody;
-use crate::http::extract::{Audited, Caller};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -11,6 +8,8 @@ use data_encoding::HEXLOWER;
 use perfwatch_auth::directory::WriteGuard;
 use perfwatch_auth::identity::{Credential, is_session_valid};
 use perfwatch_auth::{Actor, Identity, jwt, password, totp};
+use perfwatch_http::body::JsonBody;
+use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use serde::{Deserialize, Serialize};

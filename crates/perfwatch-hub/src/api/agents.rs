@@ -1,13 +1,12 @@
 //! `/api/v1/agents`: enrolled agents, enrollment and revocation.
 
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::JsonBody;
-use crate::http::extract::{Audited, Caller, Client};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_auth::{Identity, actor, secret};
+use perfwatch_http::body::JsonBody;
+use perfwatch_http::{ApiError, Audited, Caller, Client};
 use perfwatch_live::host_registry::{Host, validate_host_name};
 use perfwatch_model::{HostId, limits};
 use perfwatch_store::agents::Agent;

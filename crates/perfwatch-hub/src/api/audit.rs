@@ -1,10 +1,10 @@
 //! `GET /api/v1/audit`: the audit log.
 
 use crate::app::App;
-use crate::error::ApiError;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use perfwatch_http::ApiError;
 use perfwatch_store::audit::{AuditEntry, AuditFilter};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

@@ -3,16 +3,14 @@
 use super::account::{CurrentUserResponse, to_current_user_response};
 use super::browser_session::create_session;
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::{JsonBody, OptionalBody};
-use crate::http::cookies;
-use crate::http::extract::{Caller, Client};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use perfwatch_auth::identity::{Credential, Principal};
 use perfwatch_auth::login::LoginRequest;
 use perfwatch_auth::{AuthError, Identity, actor, jwt, password, secret};
+use perfwatch_http::body::{JsonBody, OptionalBody};
+use perfwatch_http::{ApiError, Caller, Client, cookies};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use serde::{Deserialize, Serialize};

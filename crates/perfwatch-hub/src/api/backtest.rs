@@ -2,13 +2,12 @@
 
 use super::rules::invalid_rule;
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::JsonBody;
-use crate::http::extract::Caller;
-use crate::http::query;
+use crate::host_access;
 use axum::Json;
 use axum::extract::State;
 use perfwatch_alerting::backtester;
+use perfwatch_http::body::JsonBody;
+use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_rules::backtest::FiringInterval;
 use perfwatch_rules::rule::Rule;
 use serde::{Deserialize, Serialize};
@@ -76,12 +75,12 @@ pub(crate) async fn backtest(
         return Err(ApiError::unprocessable("backtest_unsupported", reason));
     }
     let now_ms = app.clock.wall_ms();
-    let range = query::range(request.from.as_deref().or(Some("-7d")), request.to.as_deref(), now_ms)?;
+    let range = params::range(request.from.as_deref().or(Some("-7d")), request.to.as_deref(), now_ms)?;
     if range.1 - range.0 > MAX_RANGE_MS {
         return Err(ApiError::unprocessable("range_too_long", "the range must be at most 31 days"));
     }
     let auth_snapshot = app.directory.snapshot();
-    let mut hosts = query::hosts(&app, &identity);
+    let mut hosts = host_access::hosts(&app, &identity);
     hosts
         .retain(|host| request.rule.hosts.matches(host.record.id.0, auth_snapshot.host_tags(host.record.id)));
     // Active hosts first: the time limit may skip the rest.

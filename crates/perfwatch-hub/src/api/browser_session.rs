@@ -1,12 +1,11 @@
 //! Creation of browser sessions with their cookie, after a login and after changes that end other sessions.
 
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::cookies;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use perfwatch_auth::ClientAddr;
 use perfwatch_auth::directory::WriteGuard;
 use perfwatch_auth::login::Browser;
+use perfwatch_http::{ApiError, cookies};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::Account;
 use perfwatch_store::audit::AuditEntry;

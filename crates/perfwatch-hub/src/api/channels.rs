@@ -2,14 +2,13 @@
 
 use super::definitions;
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::JsonBody;
-use crate::http::extract::Audited;
-use crate::http::query;
+use crate::host_access;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_auth::AuthError;
+use perfwatch_http::body::JsonBody;
+use perfwatch_http::{ApiError, Audited, params};
 use perfwatch_model::HumanDuration;
 use perfwatch_rules::channel::{Channel, ChannelFilter, NotificationTemplate, QuietHours};
 use perfwatch_rules::notification::{self, ChannelKind, Notification, SendError};
@@ -130,7 +129,7 @@ pub(crate) async fn list_channels(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
 ) -> Result<Json<ChannelListResponse>, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     let state = app.alerting.snapshot();
     let channels = state.definitions.channels.iter();
     Ok(Json(ChannelListResponse { channels: channels.map(|channel| to_response(&app, channel)).collect() }))
@@ -228,7 +227,7 @@ fn validate(
     validate_template(app, &request.template)?;
     Ok(Channel {
         id,
-        name: query::validate_label(&request.name)?,
+        name: params::validate_label(&request.name)?,
         kind: request.kind,
         enabled: request.enabled,
         settings,
@@ -256,7 +255,7 @@ pub(crate) async fn create_channel(
     Audited(actor): Audited,
     JsonBody(request): JsonBody<ChannelRequest>,
 ) -> Result<(StatusCode, Json<ChannelResponse>), ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     let channel = encrypt(&app, &validate(&app, request, Uuid::now_v7(), None)?)?;
     let to_audited = |channel: &Channel| to_response(&app, channel);
     let channel = definitions::create(&app, &actor, &channel, to_audited).await?;
@@ -276,7 +275,7 @@ pub(crate) async fn update_channel(
     Path(id): Path<String>,
     JsonBody(request): JsonBody<ChannelRequest>,
 ) -> Result<Json<ChannelResponse>, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     let saved = definitions::find::<Channel>(&app, &id)?;
     let channel = encrypt(&app, &validate(&app, request, saved.id, Some(&saved))?)?;
     let to_audited = |channel: &Channel| to_response(&app, channel);
@@ -295,7 +294,7 @@ pub(crate) async fn delete_channel(
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     definitions::delete(&app, &actor, &id, |channel: &Channel| to_response(&app, channel)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -328,7 +327,7 @@ pub(crate) async fn test(
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<Json<TestNotificationResponse>, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     let channel = definitions::find::<Channel>(&app, &id)?;
     app.directory.record_audit(actor.audit("channel.test", format!("channel {}", channel.name))).await;
     Ok(Json(send_test(&app, &channel).await))
@@ -354,7 +353,7 @@ pub(crate) async fn test_unsaved_channel(
     Audited(actor): Audited,
     JsonBody(request): JsonBody<TestChannelRequest>,
 ) -> Result<Json<TestNotificationResponse>, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     let state = app.alerting.snapshot();
     let saved = request.id.and_then(|id| state.definitions.channel(id));
     let id = request.id.unwrap_or_default();
@@ -384,7 +383,7 @@ pub(crate) async fn preview(
     Audited(actor): Audited,
     JsonBody(template): JsonBody<NotificationTemplate>,
 ) -> Result<Json<TemplatePreviewResponse>, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     validate_template(&app, &template)?;
     let notification = app.alerting.example_notification();
     let render = |field: &str, template: &str, default: String| match template {

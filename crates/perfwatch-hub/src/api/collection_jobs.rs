@@ -1,14 +1,13 @@
 //! `/api/v1/servers/metrics`: the collection queue and its jobs.
 
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::JsonBody;
-use crate::http::extract::{Audited, Caller};
-use crate::http::query;
+use crate::host_access;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use perfwatch_agentless::Server;
+use perfwatch_http::body::JsonBody;
+use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_model::HostId;
 use perfwatch_store::Transaction;
 use perfwatch_store::audit::AuditEntry;
@@ -252,7 +251,7 @@ pub(crate) async fn pause(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
 ) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     let tx = Transaction::build(|tx| tx.collection_jobs().set_paused(true));
     commit(&app, tx, actor.audit("queue.pause", "queue".to_owned())).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -267,7 +266,7 @@ pub(crate) async fn resume(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
 ) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     let tx = Transaction::build(|tx| tx.collection_jobs().set_paused(false));
     commit(&app, tx, actor.audit("queue.resume", "queue".to_owned())).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -292,7 +291,7 @@ pub(crate) async fn clean(
     Audited(actor): Audited,
     JsonBody(request): JsonBody<CleanQueueRequest>,
 ) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     let after_all_ms = app.clock.wall_ms() + 1;
     let (completed_before_ms, failed_before_ms) = match request.state {
         None => (after_all_ms, after_all_ms),

@@ -1,16 +1,14 @@
 //! `/api/v1/servers/…/test` and `…/collections`: connection tests and the collection history.
 
-use super::servers::{authorize_server, find};
+use super::servers::{authorize_server, find, invalid_server};
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::JsonBody;
-use crate::http::extract::{Audited, Caller};
-use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use perfwatch_agentless::server_request::ServerRequest;
 use perfwatch_agentless::{CollectionReport, ConnectionTestError, Server};
 use perfwatch_auth::AuthError;
+use perfwatch_http::body::JsonBody;
+use perfwatch_http::{ApiError, Audited, Caller, params};
 use perfwatch_model::remote_collector::{CollectionStage, CollectionStep, FailureCause};
 use perfwatch_store::collections::{CollectTrigger, CollectionRow};
 use perfwatch_store::servers::ServerRow;
@@ -35,15 +33,14 @@ pub(crate) struct ConnectionTestResponse {
     host_key: Option<String>,
 }
 
-impl From<ConnectionTestError> for ApiError {
-    fn from(error: ConnectionTestError) -> Self {
-        match error {
-            ConnectionTestError::TooManyTests => {
-                let message = "too many connection tests are running; retry";
-                Self::too_many(message, std::time::Duration::from_secs(10))
-            }
-            ConnectionTestError::Store(error) => error.into(),
+/// Error of a connection test that did not start.
+fn connection_test_error(error: ConnectionTestError) -> ApiError {
+    match error {
+        ConnectionTestError::TooManyTests => {
+            let message = "too many connection tests are running; retry";
+            ApiError::too_many(message, std::time::Duration::from_secs(10))
         }
+        ConnectionTestError::Store(error) => error.into(),
     }
 }
 
@@ -72,7 +69,7 @@ pub(crate) async fn test(
     Path(id): Path<String>,
 ) -> Result<Json<ConnectionTestResponse>, ApiError> {
     let row = find(&app, &actor.identity, &id).await?;
-    let outcome = app.agentless.test_connection(&row).await?;
+    let outcome = app.agentless.test_connection(&row).await.map_err(connection_test_error)?;
     app.agentless.record(&outcome).await?;
     app.agentless.notify_changed(None);
     Ok(Json(to_test_response(outcome)))
@@ -102,7 +99,10 @@ pub(crate) async fn test_unsaved(
         Some(id) => Some(find(&app, &actor.identity, &id.to_string()).await?),
         None => None,
     };
-    let (server, tags) = (request.server.validate()?, query::validate_tags(&request.server.tags)?);
+    let (server, tags) = (
+        request.server.validate().map_err(|error| invalid_server(&error))?,
+        params::validate_tags(&request.server.tags)?,
+    );
     authorize_server(&app, &actor.identity, &tags, &server).await?;
     let has_same_address = |row: &&ServerRow| {
         Server::from_row(row).is_some_and(|saved| {
@@ -113,7 +113,8 @@ pub(crate) async fn test_unsaved(
     // Saved credentials must not be sent to another server.
     let saved_credentials =
         before.as_ref().filter(has_same_address).and_then(|row| app.agentless.decrypt_credentials(row).ok());
-    let credentials = request.server.merge_credentials(saved_credentials)?;
+    let credentials =
+        request.server.merge_credentials(saved_credentials).map_err(|error| invalid_server(&error))?;
     let id = before.as_ref().map_or_else(Uuid::now_v7, |row| row.id);
     let body = server.to_body();
     let encrypted = app
@@ -122,7 +123,7 @@ pub(crate) async fn test_unsaved(
         .ok_or(AuthError::EncryptionKeyMissing)?;
     let host_key = before.as_ref().filter(has_same_address).and_then(|row| row.host_key.clone());
     let row = ServerRow { host_key, ..ServerRow::new(id, body, Some(encrypted)) };
-    Ok(Json(to_test_response(app.agentless.test_connection(&row).await?)))
+    Ok(Json(to_test_response(app.agentless.test_connection(&row).await.map_err(connection_test_error)?)))
 }
 
 /// Result of a collection or a connection test.

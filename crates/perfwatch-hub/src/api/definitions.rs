@@ -3,11 +3,11 @@
 //! on.
 
 use crate::app::App;
-use crate::error::ApiError;
 use perfwatch_alerting::{
     AlertDefinitions, AlertingSnapshot, MAX_CHANNELS, MAX_RULES, MAX_SILENCES, StateChange, to_json,
 };
 use perfwatch_auth::Actor;
+use perfwatch_http::ApiError;
 use perfwatch_rules::channel::Channel;
 use perfwatch_rules::rule::Rule;
 use perfwatch_rules::silence::Silence;

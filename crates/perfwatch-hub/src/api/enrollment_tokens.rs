@@ -2,14 +2,12 @@
 
 use crate::app::App;
 use crate::config::BaseUrl;
-use crate::error::ApiError;
-use crate::http::body::JsonBody;
-use crate::http::extract::{Audited, Caller};
-use crate::http::query;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use perfwatch_auth::{Identity, secret};
+use perfwatch_http::body::JsonBody;
+use perfwatch_http::{ApiError, Audited, Caller, params};
 use perfwatch_model::limits;
 use perfwatch_store::Transaction;
 use perfwatch_store::agents::EnrollmentToken;
@@ -134,7 +132,7 @@ pub(crate) async fn create_enrollment_token(
     Extension(base_url): Extension<BaseUrl>,
     JsonBody(request): JsonBody<CreateEnrollmentTokenRequest>,
 ) -> Result<(StatusCode, Json<CreatedEnrollmentToken>), ApiError> {
-    let name = query::validate_label(&request.name)?;
+    let name = params::validate_label(&request.name)?;
     let invalid = |message: String| Err(ApiError::unprocessable("invalid_enrollment_request", message));
     if !(1..=limits::MAX_HOSTS as i64).contains(&request.uses) {
         return invalid(format!("uses must be between 1 and {}", limits::MAX_HOSTS));
@@ -142,7 +140,7 @@ pub(crate) async fn create_enrollment_token(
     if !(1..=MAX_EXPIRY_HOURS).contains(&request.expires_in_hours) {
         return invalid(format!("expires_in_hours must be between 1 and {MAX_EXPIRY_HOURS}"));
     }
-    let tags = query::validate_tags(&request.tags)?;
+    let tags = params::validate_tags(&request.tags)?;
     if !tags_in_scope(&actor.identity, &tags) {
         let host_tags = actor.identity.host_tags.join(", ");
         return invalid(format!("tags must be among your host tags ({host_tags})"));

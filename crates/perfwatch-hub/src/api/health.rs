@@ -1,10 +1,10 @@
 //! `/healthz` (liveness), `/readyz` (readiness for ingestion) and `/metrics` (self-metrics).
 
 use crate::app::App;
-use crate::error::ApiError;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use perfwatch_http::ApiError;
 use std::sync::Arc;
 
 /// Liveness

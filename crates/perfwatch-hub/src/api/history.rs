@@ -2,9 +2,7 @@
 //! `export` as streamed text.
 
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::extract::Caller;
-use crate::http::query;
+use crate::host_access;
 use crate::openapi::schemas;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -13,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use perfwatch_history::export::{Export, Format, parse_tier, projection_for};
 use perfwatch_history::read::{ProcessUsage, SeriesResult, SeriesValues};
+use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_live::host_registry::Host;
 use perfwatch_model::{HostRef, fixed_point, json};
 use perfwatch_store::StoreError;
@@ -52,7 +51,7 @@ struct SeriesQuery {
 /// Returns `invalid_query` for other parameters, numbers below 1 and too many series.
 fn parse_query(query: Option<&str>, allowed: &[&str]) -> Result<SeriesQuery, ApiError> {
     let mut request = SeriesQuery::default();
-    for (key, value) in query::query_pairs(query) {
+    for (key, value) in params::query_pairs(query) {
         if !allowed.contains(&key.as_str()) {
             let message = format!("unknown parameter {key:?}; expected {}", allowed.join(", "));
             return Err(ApiError::bad_request("invalid_query", message));
@@ -118,7 +117,7 @@ pub(crate) async fn series(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let request = parse_query(query.as_deref(), &["metric", "from", "to", "points"])?;
-    let host = query::host(&app, &identity, &id)?;
+    let host = host_access::host(&app, &identity, &id)?;
     if request.names.is_empty() {
         return Err(ApiError::bad_request(
             "metric_required",
@@ -134,7 +133,7 @@ pub(crate) async fn series(
             ));
         }
     }
-    let range = query::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
+    let range = params::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
     let points = request.points.unwrap_or(DEFAULT_SERIES_LEN);
     let interval_ms = i64::from(host.interval_ms.max(host.record.interval_ms));
     let result = app
@@ -227,9 +226,9 @@ pub(crate) async fn snapshot(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let request = parse_query(query.as_deref(), &["at"])?;
-    let host = query::host(&app, &identity, &id)?;
+    let host = host_access::host(&app, &identity, &id)?;
     let now_ms = app.clock.wall_ms();
-    let at_ms = request.at.as_deref().map_or(Ok(now_ms), |at| query::time_ms("at", at, now_ms))?;
+    let at_ms = request.at.as_deref().map_or(Ok(now_ms), |at| params::time_ms("at", at, now_ms))?;
     let result = app
         .history
         .snapshot_at(host.record.id, at_ms, MAX_SNAPSHOT_AGE_MS)
@@ -267,8 +266,8 @@ pub(crate) async fn processes(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let request = parse_query(query.as_deref(), &["from", "to", "limit"])?;
-    let host = query::host(&app, &identity, &id)?;
-    let range = query::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
+    let host = host_access::host(&app, &identity, &id)?;
+    let range = params::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
     if range.1 - range.0 > MAX_PROCESS_RANGE_MS {
         return Err(ApiError::bad_request("invalid_range", "the range for processes is limited to 31 days"));
     }
@@ -322,8 +321,9 @@ pub(crate) async fn export(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let request = parse_query(query.as_deref(), &["format", "metric", "from", "to", "tier"])?;
-    let host = query::host(&app, &identity, &id)?;
-    let (from_ms, to_ms) = query::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
+    let host = host_access::host(&app, &identity, &id)?;
+    let (from_ms, to_ms) =
+        params::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
     let invalid = |message| ApiError::bad_request("invalid_query", message);
     let format =
         Format::parse(request.format.as_deref()).ok_or_else(|| invalid("format: must be csv or jsonl"))?;

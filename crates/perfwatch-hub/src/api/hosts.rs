@@ -1,14 +1,13 @@
 //! `/api/v1/hosts`: monitored hosts and their tags.
 
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::JsonBody;
-use crate::http::extract::{Audited, Caller};
-use crate::http::query;
+use crate::host_access;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use perfwatch_auth::directory::AuthSnapshot;
+use perfwatch_http::body::JsonBody;
+use perfwatch_http::{ApiError, Audited, Caller, params};
 use perfwatch_live::host_registry::Host;
 use perfwatch_model::{HostFacts, HostId};
 use perfwatch_store::Transaction;
@@ -99,7 +98,7 @@ pub(crate) async fn list_hosts(
     let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
     let limit = query.limit.unwrap_or(500).clamp(1, 1_000);
     let auth_snapshot = app.directory.snapshot();
-    let hosts = query::hosts(&app, &identity);
+    let hosts = host_access::hosts(&app, &identity);
     let total = hosts.len();
     let now_ms = app.clock.wall_ms();
     let hosts = hosts
@@ -123,7 +122,11 @@ pub(crate) async fn get_host(
     Caller(identity): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<HostResponse>, ApiError> {
-    Ok(Json(to_response(query::host(&app, &identity, &id)?, &app.directory.snapshot(), app.clock.wall_ms())))
+    Ok(Json(to_response(
+        host_access::host(&app, &identity, &id)?,
+        &app.directory.snapshot(),
+        app.clock.wall_ms(),
+    )))
 }
 
 /// Complete list of a host's tags.
@@ -146,9 +149,9 @@ pub(crate) async fn set_host_tags(
     Path(id): Path<String>,
     JsonBody(request): JsonBody<TagsRequest>,
 ) -> Result<Json<HostResponse>, ApiError> {
-    let after = TagsRequest { tags: query::validate_tags(&request.tags)? };
+    let after = TagsRequest { tags: params::validate_tags(&request.tags)? };
     let guard = app.directory.begin_write().await?;
-    let host = query::host(&app, &actor.identity, &id)?;
+    let host = host_access::host(&app, &actor.identity, &id)?;
     let tags = app.directory.snapshot().host_tags(host.record.id).to_vec();
     let (before, object) = (TagsRequest { tags }, format!("host {}", host.record.name));
     let entry = actor.audit_change("host.set_tags", object, Some(&before), Some(&after));
@@ -171,7 +174,7 @@ pub(crate) async fn delete_host(
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let guard = app.directory.begin_write().await?;
-    let host = query::host(&app, &actor.identity, &id)?;
+    let host = host_access::host(&app, &actor.identity, &id)?;
     let (id, now_ms) = (host.record.id, app.clock.wall_ms());
     let auth_snapshot = app.directory.snapshot();
     let agents = auth_snapshot.agents.values().filter(|agent| agent.host == id && agent.revoked_ms.is_none());

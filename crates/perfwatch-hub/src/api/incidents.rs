@@ -4,13 +4,12 @@ pub(crate) mod actions;
 mod response;
 
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::extract::Caller;
-use crate::http::query;
+use crate::host_access;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use perfwatch_alerting::Alert;
+use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_rules::incident::IncidentPhase;
 use perfwatch_rules::rule::Severity;
 use perfwatch_store::incidents::{AlertFilter, AlertRow, IncidentEventRow, IncidentFilter, IncidentRow};
@@ -97,9 +96,9 @@ pub(crate) async fn list_incident_history(
     let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
     let now_ms = app.clock.wall_ms();
     let time = |key, text: Option<&str>, default_ms| {
-        text.map_or(Ok(default_ms), |text| query::time_ms(key, text, now_ms))
+        text.map_or(Ok(default_ms), |text| params::time_ms(key, text, now_ms))
     };
-    let host = query.host.as_deref().map(|host| query::host(&app, &identity, host)).transpose()?;
+    let host = query.host.as_deref().map(|host| host_access::host(&app, &identity, host)).transpose()?;
     let limit = query.limit.unwrap_or(50).clamp(1, 200);
     let (to_ms, to_id) = match query.after.as_deref() {
         None => (time("to", query.to.as_deref(), i64::MAX)?, None),
@@ -202,8 +201,8 @@ pub(crate) async fn list_host_alerts(
     query: Result<Query<RangeQuery>, QueryRejection>,
 ) -> Result<Json<HostAlertsResponse>, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
-    let host = query::host(&app, &identity, &id)?;
-    let (from_ms, to_ms) = query::range(query.from.as_deref(), query.to.as_deref(), app.clock.wall_ms())?;
+    let host = host_access::host(&app, &identity, &id)?;
+    let (from_ms, to_ms) = params::range(query.from.as_deref(), query.to.as_deref(), app.clock.wall_ms())?;
     let filter = AlertFilter::Host(host.record.id.0, from_ms, to_ms);
     let rows = AlertRow::list(app.alerting.store(), filter).await?;
     let alerts =

@@ -3,13 +3,13 @@
 
 use crate::app::App;
 use crate::config::BaseUrl;
-use crate::error::ApiError;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use perfwatch_auth::secret;
+use perfwatch_http::ApiError;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::io::ReaderStream;

@@ -1,13 +1,12 @@
 //! `/api/v1/notifications`: notifications and the outcome of their delivery.
 
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::extract::Audited;
-use crate::http::query;
+use crate::host_access;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use perfwatch_http::{ApiError, Audited};
 use perfwatch_rules::notification::Notification;
 use perfwatch_store::outbox::{NotificationFilter, NotificationRow, NotificationState, Outbox};
 use serde::{Deserialize, Serialize};
@@ -66,7 +65,7 @@ pub(crate) async fn list_notifications(
     Audited(actor): Audited,
     query: Result<Query<NotificationsQuery>, QueryRejection>,
 ) -> Result<Json<NotificationListResponse>, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
     let filter = NotificationFilter {
         state: query.state,
@@ -111,7 +110,7 @@ pub(crate) async fn retry_notification(
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     let id: i64 = id.parse().map_err(|_| ApiError::not_found("notification not found"))?;
     let entry = actor.audit("notification.retry", format!("notification {id}"));
     app.alerting.requeue(id, entry).await?;

@@ -2,16 +2,13 @@
 
 use crate::app::App;
 use crate::config::BaseUrl;
-use crate::error::ApiError;
-use crate::http::cookies;
-use crate::http::extract::Client;
-use crate::http::query;
 use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use perfwatch_auth::oidc::{LOGIN_TTL_S, LoginState, OidcProvider, OidcUser};
 use perfwatch_auth::{ClientAddr, actor};
+use perfwatch_http::{ApiError, Client, cookies, params};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use std::sync::Arc;
@@ -49,7 +46,7 @@ pub(crate) async fn begin(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let oidc = require_provider(&app)?;
-    let next = query::query_pairs(query.as_deref()).find(|(name, _)| name == "next");
+    let next = params::query_pairs(query.as_deref()).find(|(name, _)| name == "next");
     let next = next.map_or_else(|| "/".to_owned(), |(_, next)| local_path(next));
     let (location, pending) =
         oidc.authorization_url(redirect_uri(&base_url), next, app.clock.monotonic()).await?;
@@ -107,7 +104,7 @@ async fn complete_login(
     query: Option<&str>,
 ) -> Result<Response, ApiError> {
     let denied = || ApiError::bad_request("sso_denied", "login denied by the identity provider");
-    let pairs: Vec<(String, String)> = query::query_pairs(query).collect();
+    let pairs: Vec<(String, String)> = params::query_pairs(query).collect();
     let parameter = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let pending = cookies::get(headers, COOKIE);
     let pending = pending

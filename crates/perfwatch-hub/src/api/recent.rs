@@ -2,14 +2,13 @@
 //! requested metrics.
 
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::extract::Caller;
-use crate::http::query;
+use crate::host_access;
 use crate::openapi::schemas;
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use perfwatch_auth::Identity;
+use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_live::PublishedSnapshot;
 use perfwatch_model::{HostId, unscale};
 use serde_json::json;
@@ -60,7 +59,7 @@ pub(crate) async fn recent(
 fn parse(query: &str) -> Result<RecentQuery, ApiError> {
     let mut request = RecentQuery::default();
     let invalid = |message: String| ApiError::bad_request("invalid_query", message);
-    for (key, value) in query::query_pairs(Some(query)) {
+    for (key, value) in params::query_pairs(Some(query)) {
         match key.as_str() {
             "host" => request.host = Some(value),
             "metric" => {
@@ -83,9 +82,9 @@ fn parse(query: &str) -> Result<RecentQuery, ApiError> {
 
 fn resolve_host(app: &App, identity: &Identity, name: Option<&str>) -> Result<HostId, ApiError> {
     match name {
-        Some(name) => Ok(query::host(app, identity, name)?.record.id),
+        Some(name) => Ok(host_access::host(app, identity, name)?.record.id),
         // Optional if only one host is visible.
-        None => match &query::hosts(app, identity)[..] {
+        None => match &host_access::hosts(app, identity)[..] {
             [only] => Ok(only.record.id),
             hosts => Err(ApiError::bad_request(
                 "host_required",

@@ -2,16 +2,15 @@
 
 use super::definitions;
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::{JsonBody, YamlBody};
-use crate::http::extract::{Audited, Caller};
-use crate::http::query;
+use crate::host_access;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use perfwatch_alerting::{AlertingSnapshot, MAX_RULES, StateChange, to_json};
 use perfwatch_auth::{Actor, Identity};
+use perfwatch_http::body::{JsonBody, YamlBody};
+use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_rules::rule::{Rule, RuleError};
 use perfwatch_rules::{builtin_rules, managed_rule, render};
 use perfwatch_store::Transaction;
@@ -86,7 +85,7 @@ fn reject_managed_rule(rule: Uuid) -> Result<(), ApiError> {
 
 /// Checks that the caller may save the rule, and that the rule is valid.
 fn authorize_and_validate(actor: &Actor, rule: &Rule) -> Result<(), ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     reject_managed_rule(rule.id)?;
     rule.validate().map_err(|error| invalid_rule(&error))
 }
@@ -143,7 +142,7 @@ pub(crate) async fn delete_rule(
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     reject_managed_rule(parse_id(&id)?)?;
     definitions::delete(&app, &actor, &id, Rule::clone).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -208,7 +207,7 @@ pub(crate) async fn import(
     Audited(actor): Audited,
     YamlBody(text): YamlBody,
 ) -> Result<Json<RuleImportResponse>, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     let file: RuleImport = serde_saphyr::from_str(&text)
         .map_err(|error| ApiError::unprocessable("invalid_rules", error.to_string()))?;
     for rule in &file.rules {

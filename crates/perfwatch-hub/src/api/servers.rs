@@ -2,19 +2,17 @@
 
 use super::hosts;
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::JsonBody;
-use crate::http::extract::{Audited, Caller};
-use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_agentless::server::{AuthMethod, Thresholds};
-use perfwatch_agentless::server_request::ServerRequest;
+use perfwatch_agentless::server_request::{InvalidServer, ServerRequest};
 use perfwatch_agentless::summary::{FleetTotals, ServerSummary};
 use perfwatch_agentless::{Server, next_run_ms};
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::{AuthError, Identity};
+use perfwatch_http::body::JsonBody;
+use perfwatch_http::{ApiError, Audited, Caller, params};
 use perfwatch_model::remote_collector::FailureCause;
 use perfwatch_model::{HostId, HumanDuration};
 use perfwatch_store::Transaction;
@@ -228,12 +226,14 @@ pub(super) async fn build_server(
     identity: &Identity,
     request: &ServerRequest,
 ) -> Result<(ServerRow, Server, Vec<String>), ApiError> {
-    let (server, tags) = (request.validate()?, query::validate_tags(&request.tags)?);
+    let (server, tags) =
+        (request.validate().map_err(|error| invalid_server(&error))?, params::validate_tags(&request.tags)?);
     authorize_server(app, identity, &tags, &server).await?;
+    let credentials = request.merge_credentials(None).map_err(|error| invalid_server(&error))?;
     let id = Uuid::now_v7();
     let encrypted = app
         .agentless
-        .encrypt_credentials(id, &server, &request.merge_credentials(None)?)
+        .encrypt_credentials(id, &server, &credentials)
         .ok_or(AuthError::EncryptionKeyMissing)?;
     let body = server.to_body();
     let row = ServerRow {
@@ -242,6 +242,11 @@ pub(super) async fn build_server(
         ..ServerRow::new(id, body, Some(encrypted))
     };
     Ok((row, server, tags))
+}
+
+/// Error of a server request that violates a rule.
+pub(super) fn invalid_server(error: &InvalidServer) -> ApiError {
+    ApiError::unprocessable("invalid_server", error.to_string())
 }
 
 /// Inserts a new server with its tags and its first job.
@@ -341,7 +346,8 @@ pub(crate) async fn update_server(
 ) -> Result<Json<ServerResponse>, ApiError> {
     let guard = app.directory.begin_write().await?;
     let before = find(&app, &actor.identity, &id).await?;
-    let (server, tags) = (request.validate()?, query::validate_tags(&request.tags)?);
+    let (server, tags) =
+        (request.validate().map_err(|error| invalid_server(&error))?, params::validate_tags(&request.tags)?);
     authorize_server(&app, &actor.identity, &tags, &server).await?;
     let servers = ServerRow::list(app.agentless.store()).await?;
     ensure_name_free(&app, &servers, &server.name, Some(before.id))?;
@@ -354,7 +360,7 @@ pub(crate) async fn update_server(
     // Undecryptable credentials count as missing. A password must not be sent to another host.
     let saved = app.agentless.decrypt_credentials(&before).ok();
     let saved = saved.filter(|saved| !is_moved || saved.auth_method() == AuthMethod::Key);
-    let credentials = request.merge_credentials(saved)?;
+    let credentials = request.merge_credentials(saved).map_err(|error| invalid_server(&error))?;
     let row = ServerRow {
         body: server.to_body(),
         enabled: request.enabled,

@@ -2,9 +2,6 @@
 
 use super::servers::{MAX_SERVERS, build_server, ensure_name_free, insert_server};
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::JsonBody;
-use crate::http::extract::Audited;
 use axum::Json;
 use axum::extract::State;
 use perfwatch_agentless::Server;
@@ -12,6 +9,8 @@ use perfwatch_agentless::import::{self, ImportEntry};
 use perfwatch_agentless::server::Thresholds;
 use perfwatch_agentless::server_request::{CredentialsRequest, ServerRequest};
 use perfwatch_auth::Actor;
+use perfwatch_http::body::JsonBody;
+use perfwatch_http::{ApiError, Audited};
 use perfwatch_model::HumanDuration;
 use perfwatch_store::Transaction;
 use perfwatch_store::servers::ServerRow;

@@ -2,14 +2,13 @@
 
 use super::definitions;
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::JsonBody;
-use crate::http::extract::{Audited, Caller};
-use crate::http::query;
+use crate::host_access;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_alerting::MAX_SILENCES;
+use perfwatch_http::body::JsonBody;
+use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_model::HostId;
 use perfwatch_rules::silence::{Matcher, Silence};
 use perfwatch_rules::weekly_window::WeeklyWindow;
@@ -126,7 +125,7 @@ pub(crate) async fn create_silence(
     Audited(actor): Audited,
     JsonBody(request): JsonBody<SilenceRequest>,
 ) -> Result<(StatusCode, Json<SilenceResponse>), ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     let silence = validate(request, Uuid::now_v7(), actor.identity.actor_name(), app.clock.wall_ms())?;
     let silence = definitions::create(&app, &actor, &silence, Silence::clone).await?;
     Ok((StatusCode::CREATED, Json(to_response(&silence, app.clock.wall_ms()))))
@@ -145,7 +144,7 @@ pub(crate) async fn update_silence(
     Path(id): Path<String>,
     JsonBody(request): JsonBody<SilenceRequest>,
 ) -> Result<Json<SilenceResponse>, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     let id = definitions::find::<Silence>(&app, &id)?.id;
     let silence = validate(request, id, actor.identity.actor_name(), app.clock.wall_ms())?;
     let silence = definitions::replace(&app, &actor, &silence, Silence::clone).await?;
@@ -163,7 +162,7 @@ pub(crate) async fn delete_silence(
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    query::require_all_hosts(&actor.identity)?;
+    host_access::require_all_hosts(&actor.identity)?;
     definitions::delete(&app, &actor, &id, Silence::clone).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,9 +1,9 @@
 //! `GET /api/v1/system`: status of the hub.
 
 use crate::app::App;
-use crate::self_metrics::ProcessMetrics;
 use axum::Json;
 use axum::extract::State;
+use perfwatch_http::process_metrics::ProcessMetrics;
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;

@@ -1,15 +1,13 @@
 //! `/api/v1/tokens`: API tokens of the current user.
 
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::JsonBody;
-use crate::http::extract::{Audited, Caller};
-use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_auth::identity::validate_scope;
 use perfwatch_auth::{Identity, secret};
+use perfwatch_http::body::JsonBody;
+use perfwatch_http::{ApiError, Audited, Caller, params};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Role, Token};
 use serde::{Deserialize, Serialize};
@@ -105,7 +103,7 @@ pub(crate) async fn create_token(
     Audited(actor): Audited,
     JsonBody(request): JsonBody<CreateTokenRequest>,
 ) -> Result<(StatusCode, Json<CreatedToken>), ApiError> {
-    let name = query::validate_label(&request.name)?;
+    let name = params::validate_label(&request.name)?;
     let invalid = |message: String| Err(ApiError::unprocessable("invalid_token", message));
     let role = actor.identity.role.unwrap_or(Role::Viewer);
     if let Some(message) = validate_scope(&request.scope, role) {

@@ -1,15 +1,13 @@
 //! `/api/v1/users`: accounts of users.
 
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::JsonBody;
-use crate::http::extract::Audited;
-use crate::http::query;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::password;
+use perfwatch_http::body::JsonBody;
+use perfwatch_http::{ApiError, Audited, params};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use serde::{Deserialize, Serialize};
@@ -93,7 +91,7 @@ pub(crate) async fn create_user(
     Audited(actor): Audited,
     JsonBody(request): JsonBody<CreateUserRequest>,
 ) -> Result<(StatusCode, Json<UserResponse>), ApiError> {
-    let host_tags = query::validate_tags(&request.host_tags)?;
+    let host_tags = params::validate_tags(&request.host_tags)?;
     let account = app.directory.new_account(&request.name, request.role, request.password).await?;
     let account = Account { host_tags, ..account };
     let guard = app.directory.begin_write().await?;
@@ -157,7 +155,7 @@ pub(crate) async fn update_user(
         let message = "two-factor authentication can only be enabled by the user";
         return Err(ApiError::unprocessable("invalid_user", message));
     }
-    let host_tags = request.host_tags.as_deref().map(query::validate_tags).transpose()?;
+    let host_tags = request.host_tags.as_deref().map(params::validate_tags).transpose()?;
     let hash = match request.password {
         Some(password) => Some(password::hash(password).await?),
         None => None,

@@ -1,10 +1,7 @@
 //! `POST /ingest/metrics`: JSON of scripts and protobuf batches of agents.
 
-use super::body;
 use super::pipeline::{Submission, SubmitError};
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::extract::Caller;
 use crate::openapi::schemas;
 use axum::Json;
 use axum::body::Body;
@@ -13,6 +10,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use perfwatch_auth::Identity;
 use perfwatch_auth::identity::IngestScope;
+use perfwatch_http::compressed_body;
+use perfwatch_http::{ApiError, Caller};
 use perfwatch_live::host_registry::HostRegistryError;
 use perfwatch_model::wire::{self, IngestResponse, RejectedSnapshot, WireError};
 use perfwatch_model::{HostRef, Snapshot, json, limits};
@@ -47,7 +46,8 @@ pub(crate) async fn ingest(
     body: Body,
 ) -> Result<Json<IngestResponse>, ApiError> {
     let started = app.clock.monotonic();
-    let bytes = body::read(body).await.inspect_err(|error| app.metrics.ingest_failed(error.code()))?;
+    let bytes =
+        compressed_body::read(body).await.inspect_err(|error| app.metrics.ingest_failed(error.code()))?;
     app.metrics.ingest_bytes(bytes.len());
     let result = decode_and_submit(&app, &identity, &headers, bytes).await;
     app.metrics.record_ingest_duration(app.clock.monotonic().saturating_sub(started));
@@ -66,7 +66,7 @@ async fn decode_and_submit(
     let shutting_down = |_| ApiError::unavailable("shutting_down", "hub is shutting down", 5);
     // Held until the memory permit is acquired, so that few decompressed bodies wait for memory.
     let decompression = app.ingest_limits.decompressions.acquire().await.map_err(shutting_down)?;
-    let bytes = body::decompress(headers, bytes)?;
+    let bytes = compressed_body::decompress(headers, bytes)?;
     let kib = u32::try_from(bytes.len() >> 10).unwrap_or(u32::MAX) + 1;
     let memory = app.ingest_limits.decoded_kib.clone();
     let permit = Arc::new(memory.acquire_many_owned(kib).await.map_err(shutting_down)?);

@@ -3,13 +3,12 @@
 use super::response::to_response;
 use super::{incident_not_found, parse_id};
 use crate::app::App;
-use crate::error::ApiError;
-use crate::http::body::{JsonBody, OptionalBody};
-use crate::http::extract::Audited;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_alerting::OpenIncident;
 use perfwatch_auth::Identity;
+use perfwatch_http::body::{JsonBody, OptionalBody};
+use perfwatch_http::{ApiError, Audited};
 use perfwatch_model::HumanDuration;
 use perfwatch_rules::incident::{Ack, IncidentPhase, NotificationReason};
 use perfwatch_store::incidents::{IncidentEventKind, IncidentEventRow};

@@ -1,4 +1,4 @@
-//! Rebuilds the hub when the embedded dashboard changes.
+//! Rebuilds the crate when the embedded dashboard changes.
 
 fn main() {
     println!("cargo:rerun-if-changed=../../web/dist");

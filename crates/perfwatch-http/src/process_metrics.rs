@@ -1,4 +1,4 @@
-//! Standard `process_*` metrics of the hub's process, read from `/proc/self` at each scrape.
+//! Standard `process_*` metrics of this process, read from `/proc/self` at each scrape.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -7,10 +7,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 /// Resource usage of this process.
-pub(crate) struct ProcessMetrics {
+pub struct ProcessMetrics {
     /// User and system CPU time since the start.
-    pub(crate) cpu_seconds: f64,
-    pub(crate) resident_bytes: u64,
+    pub cpu_seconds: f64,
+    /// Memory in RAM, in bytes.
+    pub resident_bytes: u64,
     virtual_bytes: u64,
     open_fds: u64,
     /// Soft limit of open file descriptors; `None` without a limit.
@@ -31,7 +32,7 @@ fn number_after(text: &str, key: &str) -> Option<u64> {
 impl ProcessMetrics {
     /// Reads `/proc/self`; `None` if a file is missing or malformed.
     #[expect(clippy::cast_precision_loss, reason = "times are far below 2^52")]
-    pub(crate) fn read() -> Option<Self> {
+    pub fn read() -> Option<Self> {
         let read = |path| std::fs::read_to_string(path).ok();
         let (stat, status) = (read("/proc/self/stat")?, read("/proc/self/status")?);
         // The name may contain spaces and parentheses; fields are counted from the state (proc_pid_stat(5)).
@@ -52,7 +53,7 @@ impl ProcessMetrics {
 
 /// Collector of the process metrics.
 #[derive(Debug)]
-pub(super) struct ProcessCollector;
+pub struct ProcessCollector;
 
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {

@@ -3,7 +3,6 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use perfwatch_agentless::server_request::InvalidServer;
 use perfwatch_auth::AuthError;
 use perfwatch_store::{CommitError, StoreError};
 use serde_json::json;
@@ -11,7 +10,7 @@ use std::borrow::Cow;
 
 /// Error response of a handler or the middleware.
 #[derive(Debug, Clone)]
-pub(crate) struct ApiError {
+pub struct ApiError {
     status: StatusCode,
     code: Cow<'static, str>,
     message: String,
@@ -19,52 +18,61 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
-    pub(crate) fn new(
-        status: StatusCode,
-        code: impl Into<Cow<'static, str>>,
-        message: impl Into<String>,
-    ) -> Self {
+    /// Error with a code for programs and a message for people.
+    pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self { status, code: code.into(), message: message.into(), retry_after_s: None }
     }
 
-    pub(crate) fn code(&self) -> &str {
+    /// Stable code of the error, for programs.
+    pub fn code(&self) -> &str {
         &self.code
     }
 
-    pub(crate) fn message(&self) -> &str {
+    /// Error message for people.
+    pub fn message(&self) -> &str {
         &self.message
     }
 
-    pub(crate) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+    /// `400` for a request that cannot be parsed.
+    pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    pub(crate) fn unprocessable(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+    /// `422` for a well-formed request with invalid values.
+    pub fn unprocessable(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message)
     }
 
-    pub(crate) fn too_large(code: &'static str, message: impl Into<String>) -> Self {
+    /// `413` for a body above its size limit.
+    pub fn too_large(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, code, message)
     }
 
-    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+    /// `404` for an object that does not exist or is not visible.
+    pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
     /// `429` with the time until the next attempt.
-    pub(crate) fn too_many(message: impl Into<String>, wait: std::time::Duration) -> Self {
+    pub fn too_many(message: impl Into<String>, wait: std::time::Duration) -> Self {
         let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
         // Whole seconds (RFC 9110, 10.2.3), rounded up.
         error.retry_after_s = Some(wait.as_secs() + 1);
         error
     }
 
-    pub(crate) fn conflict(code: &'static str, message: impl Into<String>) -> Self {
+    /// `405` for a route without this method.
+    pub fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "method not allowed")
+    }
+
+    /// `409` for a state that contradicts the request.
+    pub fn conflict(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, message)
     }
 
     /// `503` with the time until a retry may succeed.
-    pub(crate) fn unavailable(code: &'static str, message: impl Into<String>, retry_after_s: u64) -> Self {
+    pub fn unavailable(code: &'static str, message: impl Into<String>, retry_after_s: u64) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
         error.retry_after_s = Some(retry_after_s);
         error
@@ -107,12 +115,6 @@ impl From<AuthError> for ApiError {
             AuthError::Store(error) => return error.clone().into(),
         };
         Self::new(status, code, error.to_string())
-    }
-}
-
-impl From<InvalidServer> for ApiError {
-    fn from(error: InvalidServer) -> Self {
-        Self::unprocessable("invalid_server", error.to_string())
     }
 }
 

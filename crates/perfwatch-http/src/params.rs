@@ -1,52 +1,21 @@
-//! Query parameters, and lookups and validation shared by handlers.
+//! Parameters of requests: pairs of a query string, times and ranges, names and tags.
 
-use crate::app::App;
 use crate::error::ApiError;
-use perfwatch_auth::Identity;
-use perfwatch_live::host_registry::Host;
 use perfwatch_model::time_expression;
 
 /// Maximum number of tags of a host or an account.
 const MAX_TAGS: usize = 32;
 
 /// Decoded pairs of a query string. A name may occur several times.
-pub(crate) fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
+pub fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
     url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned()
 }
 
-/// Host with this id or name.
-///
-/// # Errors
-/// Returns `not_found` if the host does not exist or is not visible to the caller.
-pub(crate) fn host(app: &App, identity: &Identity, id: &str) -> Result<Host, ApiError> {
-    let host = app.hosts.find(id).filter(|host| identity.can_view(&app.directory.snapshot(), host.record.id));
-    host.ok_or_else(|| ApiError::not_found(format!("host {id:?} not found")))
-}
-
-/// Hosts visible to the caller, sorted by name.
-pub(crate) fn hosts(app: &App, identity: &Identity) -> Vec<Host> {
-    let auth_snapshot = app.directory.snapshot();
-    let mut hosts = app.hosts.list();
-    hosts.retain(|host| identity.can_view(&auth_snapshot, host.record.id));
-    hosts
-}
-
-/// Checks that the caller may change settings that affect all hosts.
-///
-/// # Errors
-/// Returns `forbidden` for callers that are limited by host tags.
-pub(crate) fn require_all_hosts(identity: &Identity) -> Result<(), ApiError> {
-    match identity.host_tags.is_empty() {
-        true => Ok(()),
-        false => {
-            let message = "this action affects all hosts, but your account is limited to some of them";
-            Err(ApiError::new(axum::http::StatusCode::FORBIDDEN, "forbidden", message))
-        }
-    }
-}
-
 /// Validates the name of a token or channel: 1 to 100 bytes without control characters.
-pub(crate) fn validate_label(text: &str) -> Result<String, ApiError> {
+///
+/// # Errors
+/// Returns `invalid_name` for an empty name, a longer name, and control characters.
+pub fn validate_label(text: &str) -> Result<String, ApiError> {
     let label = text.trim();
     if label.is_empty() || label.len() > 100 || label.contains(char::is_control) {
         return Err(ApiError::unprocessable("invalid_name", "name must have 1 to 100 bytes"));
@@ -55,7 +24,10 @@ pub(crate) fn validate_label(text: &str) -> Result<String, ApiError> {
 }
 
 /// Validates tags such as `environment=production` or `web`; sorts them and removes duplicates.
-pub(crate) fn validate_tags(tags: &[String]) -> Result<Vec<String>, ApiError> {
+///
+/// # Errors
+/// Returns `invalid_tags` for too many tags, and for tags with other characters or a wrong length.
+pub fn validate_tags(tags: &[String]) -> Result<Vec<String>, ApiError> {
     let invalid = |message: &str| Err(ApiError::unprocessable("invalid_tags", message));
     let mut tags: Vec<String> = tags.iter().map(|tag| tag.trim().to_owned()).collect();
     tags.sort();
@@ -74,7 +46,7 @@ pub(crate) fn validate_tags(tags: &[String]) -> Result<Vec<String>, ApiError> {
 ///
 /// # Errors
 /// Rejects a text that is not a time expression; the message names the parameter.
-pub(crate) fn time_ms(key: &str, text: &str, now_ms: i64) -> Result<i64, ApiError> {
+pub fn time_ms(key: &str, text: &str, now_ms: i64) -> Result<i64, ApiError> {
     time_expression::parse(text, now_ms).ok_or_else(|| {
         let expected = time_expression::EXPECTED;
         ApiError::bad_request("invalid_time", format!("{key}: invalid time {text:?}; expected {expected}"))
@@ -85,7 +57,7 @@ pub(crate) fn time_ms(key: &str, text: &str, now_ms: i64) -> Result<i64, ApiErro
 ///
 /// # Errors
 /// Returns an error for malformed times, empty ranges, and ranges above ten years.
-pub(crate) fn range(from: Option<&str>, to: Option<&str>, now_ms: i64) -> Result<(i64, i64), ApiError> {
+pub fn range(from: Option<&str>, to: Option<&str>, now_ms: i64) -> Result<(i64, i64), ApiError> {
     let to_ms = to.map_or(Ok(now_ms), |to| time_ms("to", to, now_ms))?;
     let from_ms = from.map_or(Ok(to_ms - 3_600_000), |from| time_ms("from", from, now_ms))?;
     // Longer than any retention.

@@ -6,13 +6,13 @@ use axum::http::request::Parts;
 use perfwatch_auth::{Actor, AuthError, ClientAddr, Identity};
 
 /// Identity of the caller.
-pub(crate) struct Caller(pub(crate) Identity);
+pub struct Caller(pub Identity);
 
 /// Address of the caller.
-pub(crate) struct Client(pub(crate) ClientAddr);
+pub struct Client(pub ClientAddr);
 
 /// Identity and address of the caller, for the audit log.
-pub(crate) struct Audited(pub(crate) Actor);
+pub struct Audited(pub Actor);
 
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = ApiError;

@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 const MAX_BODY_BYTES: usize = 256 << 10;
 
 /// Required JSON body.
-pub(crate) struct JsonBody<T>(pub(crate) T);
+pub struct JsonBody<T>(pub T);
 
 /// Optional JSON body.
-pub(crate) struct OptionalBody<T>(pub(crate) Option<T>);
+pub struct OptionalBody<T>(pub Option<T>);
 
 /// Text of a YAML body; JSON is valid YAML.
-pub(crate) struct YamlBody(pub(crate) String);
+pub struct YamlBody(pub String);
 
 async fn read(request: Request) -> Result<(HeaderMap, Bytes), ApiError> {
     let headers = request.headers().clone();

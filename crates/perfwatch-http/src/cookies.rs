@@ -5,23 +5,17 @@ use cookie::time::Duration;
 use cookie::{Cookie, SameSite};
 
 /// Cookie of a browser session.
-pub(crate) const SESSION_COOKIE: &str = "perfwatch_session";
+pub const SESSION_COOKIE: &str = "perfwatch_session";
 
 /// Value of a request's cookie.
-pub(crate) fn get<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub fn get<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut cookies = lines.flat_map(Cookie::split_parse).filter_map(Result::ok);
     cookies.find(|cookie| cookie.name() == name)?.value_raw()
 }
 
 /// `Set-Cookie` header of an `HttpOnly`, `SameSite=Lax` cookie. An empty value deletes the cookie.
-pub(crate) fn set(
-    name: &str,
-    value: &str,
-    path: &str,
-    is_tls: bool,
-    max_age_s: u64,
-) -> (HeaderName, HeaderValue) {
+pub fn set(name: &str, value: &str, path: &str, is_tls: bool, max_age_s: u64) -> (HeaderName, HeaderValue) {
     let max_age_s = if value.is_empty() { 0 } else { i64::try_from(max_age_s).unwrap_or(i64::MAX) };
     let cookie = Cookie::build((name, value))
         .path(path)
@@ -34,7 +28,7 @@ pub(crate) fn set(
 }
 
 /// `Set-Cookie` header of a browser session.
-pub(crate) fn session(value: &str, is_tls: bool, max_age_s: u64) -> (HeaderName, HeaderValue) {
+pub fn session(value: &str, is_tls: bool, max_age_s: u64) -> (HeaderName, HeaderValue) {
     set(SESSION_COOKIE, value, "/", is_tls, max_age_s)
 }
 

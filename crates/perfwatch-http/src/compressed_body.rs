@@ -11,7 +11,7 @@ use std::io::{self, Read};
 ///
 /// # Errors
 /// Returns `body_too_large` above the limit and `body_truncated` if the connection ends early.
-pub(super) async fn read(body: Body) -> Result<Bytes, ApiError> {
+pub async fn read(body: Body) -> Result<Bytes, ApiError> {
     axum::body::to_bytes(body, limits::MAX_BODY_BYTES).await.map_err(|error| {
         let mut cause: Option<&dyn std::error::Error> = Some(&error);
         while let Some(inner) = cause {
@@ -29,7 +29,7 @@ pub(super) async fn read(body: Body) -> Result<Bytes, ApiError> {
 ///
 /// # Errors
 /// Returns an error for unsupported encodings, corrupt data, and bodies above the limit.
-pub(super) fn decompress(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiError> {
+pub fn decompress(headers: &HeaderMap, body: Bytes) -> Result<Bytes, ApiError> {
     let encoding = headers.get(header::CONTENT_ENCODING).map_or(Ok(""), |value| value.to_str());
     match encoding.unwrap_or("?").trim().to_ascii_lowercase().as_str() {
         "" | "identity" => Ok(body),

@@ -15,14 +15,13 @@ struct Dist;
 const STUB: &str = include_str!("ui_stub.html");
 
 /// Fallback of the router: assets, pages, and errors for unknown routes.
-pub(crate) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+pub async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = uri.path().trim_start_matches('/');
     if path.starts_with("api/") || path.starts_with("ingest/") {
         return ApiError::not_found(format!("{method} /{path} not found")).into_response();
     }
     if method != Method::GET && method != Method::HEAD {
-        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "method not allowed")
-            .into_response();
+        return ApiError::method_not_allowed().into_response();
     }
     if let Some(response) = asset(path, &headers) {
         return response;

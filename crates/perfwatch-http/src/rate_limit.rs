@@ -27,7 +27,7 @@ impl Default for RateLimitConfig {
 }
 
 /// Rate limiters by kind of client.
-pub(crate) struct RateLimiters {
+pub struct RateLimiters {
     agents: DefaultKeyedRateLimiter<Uuid>,
     /// Ingestion by API tokens and users: half of the common limit, because scripts may send for many hosts.
     tokens: DefaultKeyedRateLimiter<Uuid>,
@@ -45,7 +45,8 @@ fn quota_per_second(rate: u32, burst_seconds: u32) -> Quota {
 }
 
 impl RateLimiters {
-    pub(crate) fn new(limits: RateLimitConfig) -> Self {
+    /// Limiters without any counted request.
+    pub fn new(limits: RateLimitConfig) -> Self {
         Self {
             agents: RateLimiter::keyed(quota_per_second(limits.agent_per_second, 5)),
             tokens: RateLimiter::keyed(quota_per_second(limits.ingest_per_second.div_ceil(2), 2)),
@@ -65,7 +66,7 @@ impl RateLimiters {
     ///
     /// # Errors
     /// Returns `too_many_requests` above the client's limit or the common limit.
-    pub(crate) fn check_ingest(&self, identity: &Identity) -> Result<(), ApiError> {
+    pub fn check_ingest(&self, identity: &Identity) -> Result<(), ApiError> {
         let client_result = match &identity.principal {
             Principal::Agent { id, .. } => self.agents.check_key(id),
             Principal::Token { id, .. } | Principal::Account { id, .. } => self.tokens.check_key(id),
@@ -78,7 +79,7 @@ impl RateLimiters {
     ///
     /// # Errors
     /// Returns `too_many_requests` above the caller's limit.
-    pub(crate) fn check_authenticated(&self, identity: &Identity) -> Result<(), ApiError> {
+    pub fn check_authenticated(&self, identity: &Identity) -> Result<(), ApiError> {
         let id = match &identity.principal {
             Principal::Account { id, .. } | Principal::Token { id, .. } | Principal::Agent { id, .. } => *id,
             Principal::EmbeddedAgent => Uuid::nil(),
@@ -90,14 +91,14 @@ impl RateLimiters {
     ///
     /// # Errors
     /// Returns `too_many_requests` above the limit of the address.
-    pub(crate) fn check_anonymous(&self, address: IpAddr) -> Result<(), ApiError> {
+    pub fn check_anonymous(&self, address: IpAddr) -> Result<(), ApiError> {
         self.anonymous
             .check_key(&perfwatch_auth::login_throttle::address_group(address))
             .map_err(|until| self.too_many_requests(&until))
     }
 
     /// Drops the state of clients without recent requests.
-    pub(crate) fn prune(&self) {
+    pub fn prune(&self) {
         self.agents.retain_recent();
         self.tokens.retain_recent();
         self.authenticated.retain_recent();

@@ -1,7 +1,6 @@
 //! Listener: accepts connections up to the limits, terminates TLS if a certificate is configured, and
 //! redirects HTTP requests on the TLS port to `https://`.
 
-use crate::config::{HubConfig, TlsFiles};
 use axum::Extension;
 use axum::extract::Request;
 use axum::http::{HeaderValue, Uri, header};
@@ -20,7 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -38,10 +37,35 @@ const MAX_HEAD_BYTES: usize = 32 << 10;
 /// Interval at which the certificate files are checked for changes.
 const CERTIFICATE_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
+/// PEM files of a TLS certificate.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// Certificate with its intermediate certificates.
+    pub cert: PathBuf,
+    /// Private key of the certificate.
+    pub key: PathBuf,
+}
+
+/// Settings of a listener.
+#[derive(Debug, Clone)]
+pub struct ListenerConfig {
+    /// Certificate and key; without them the listener serves plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Maximum number of open connections.
+    pub max_connections: usize,
+    /// Maximum number of open connections of one address.
+    pub max_connections_per_address: usize,
+    /// Proxies that are exempt from the limit per address.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Time limit for open requests after the stop.
+    pub drain_timeout: Duration,
+}
+
 /// Connection of a request, as a request extension.
 #[derive(Clone)]
-pub(crate) struct Transport {
-    pub(crate) tls: bool,
+pub struct Transport {
+    /// Whether the connection counts as encrypted; the loopback listener does.
+    pub tls: bool,
     /// Released when the connection is closed.
     _permit: Arc<ConnectionPermit>,
 }
@@ -191,29 +215,28 @@ async fn reload_certificates(config: RustlsConfig, files: TlsFiles, stop: Cancel
 
 /// Kind of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Listener {
+pub enum Listener {
     /// Configured address, with TLS if configured.
     Public,
     /// Loopback address for the embedded agent, without TLS.
     Loopback,
 }
 
-/// Serves until `stop` is cancelled, then finishes open requests for at most `drain`.
+/// Serves until `stop` is cancelled, then finishes open requests for at most `drain_timeout`.
 ///
 /// # Errors
 /// Returns an error if the certificate cannot be loaded.
-pub(crate) fn serve(
+pub fn serve(
     listener: std::net::TcpListener,
     kind: Listener,
     router: axum::Router,
-    config: &HubConfig,
+    config: ListenerConfig,
     stop: &CancellationToken,
-    drain: Duration,
 ) -> io::Result<impl Future<Output = io::Result<()>> + Send + use<>> {
-    let tls = match &config.tls {
+    let tls = match config.tls {
         Some(files) if kind == Listener::Public => {
-            let tls = RustlsConfig::from_config(load_certificate(files)?);
-            tokio::spawn(reload_certificates(tls.clone(), files.clone(), stop.clone()));
+            let tls = RustlsConfig::from_config(load_certificate(&files)?);
+            tokio::spawn(reload_certificates(tls.clone(), files, stop.clone()));
             Some(RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_TIMEOUT))
         }
         _ => None,
@@ -221,7 +244,7 @@ pub(crate) fn serve(
     let limiter = Arc::new(ConnectionLimiter {
         max: config.max_connections,
         max_per_address: config.max_connections_per_address,
-        proxies: config.trusted_proxies.clone(),
+        proxies: config.trusted_proxies,
         counts: Mutex::default(),
     });
     listener.set_nonblocking(true)?;
@@ -239,13 +262,13 @@ pub(crate) fn serve(
     let stop = stop.clone();
     tokio::spawn(async move {
         stop.cancelled().await;
-        handle.graceful_shutdown(Some(drain));
+        handle.graceful_shutdown(Some(config.drain_timeout));
     });
     Ok(server.serve(router.into_make_service_with_connect_info::<SocketAddr>()))
 }
 
 /// Redirects plain HTTP requests to HTTPS. Health probes are answered without TLS.
-pub(crate) async fn redirect_to_https(request: Request, next: Next) -> Response {
+pub async fn redirect_to_https(request: Request, next: Next) -> Response {
     let is_plain = request.extensions().get::<Transport>().is_some_and(|transport| !transport.tls);
     let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
     if !is_plain || is_probe {

@@ -1,0 +1,22 @@
+//! HTTP building blocks of the hub: everything between a socket and a handler that does not depend on the
+//! routes or the state of the hub.
+//!
+//! A request passes [`listener`] (limits of connections, TLS), [`layers`] (security headers, panics) and the
+//! hub's middleware, which uses [`origin`] and [`rate_limit`]. Handlers read it with [`extract`], [`body`],
+//! [`compressed_body`], [`cookies`] and [`params`]. Each failure becomes an [`ApiError`].
+
+pub mod body;
+pub mod compressed_body;
+pub mod cookies;
+pub mod error;
+pub mod extract;
+pub mod layers;
+pub mod listener;
+pub mod origin;
+pub mod params;
+pub mod process_metrics;
+pub mod rate_limit;
+pub mod ui;
+
+pub use error::ApiError;
+pub use extract::{Audited, Caller, Client};

@@ -1,0 +1,37 @@
+//! Hosts that a caller may see, and checks of callers limited by host tags.
+
+use crate::app::App;
+use perfwatch_auth::Identity;
+use perfwatch_http::ApiError;
+use perfwatch_live::host_registry::Host;
+
+/// Host with this id or name.
+///
+/// # Errors
+/// Returns `not_found` if the host does not exist or is not visible to the caller.
+pub(crate) fn host(app: &App, identity: &Identity, id: &str) -> Result<Host, ApiError> {
+    let host = app.hosts.find(id).filter(|host| identity.can_view(&app.directory.snapshot(), host.record.id));
+    host.ok_or_else(|| ApiError::not_found(format!("host {id:?} not found")))
+}
+
+/// Hosts visible to the caller, sorted by name.
+pub(crate) fn hosts(app: &App, identity: &Identity) -> Vec<Host> {
+    let auth_snapshot = app.directory.snapshot();
+    let mut hosts = app.hosts.list();
+    hosts.retain(|host| identity.can_view(&auth_snapshot, host.record.id));
+    hosts
+}
+
+/// Checks that the caller may change settings that affect all hosts.
+///
+/// # Errors
+/// Returns `forbidden` for callers that are limited by host tags.
+pub(crate) fn require_all_hosts(identity: &Identity) -> Result<(), ApiError> {
+    match identity.host_tags.is_empty() {
+        true => Ok(()),
+        false => {
+            let message = "this action affects all hosts, but your account is limited to some of them";
+            Err(ApiError::new(axum::http::StatusCode::FORBIDDEN, "forbidden", message))
+        }
+    }
+}
