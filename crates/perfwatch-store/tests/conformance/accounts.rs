@@ -1,6 +1,6 @@
 //! Accounts, sessions, tokens, agents, settings and the audit log.
 
-use crate::support::{apply, assert_conflict, commit};
+use crate::support::{apply, assert_conflict, commit, conformance};
 use perfwatch_model::HostId;
 use perfwatch_store::accounts::*;
 use perfwatch_store::agents::*;
@@ -10,6 +10,15 @@ use perfwatch_store::settings::*;
 use perfwatch_store::*;
 use std::sync::Arc;
 use uuid::Uuid;
+
+conformance! {
+    account_names_are_unique,
+    sessions_and_tokens_are_deleted_with_their_account,
+    settings_are_replaced,
+    enrollment_uses_are_limited,
+    revisions_detect_changes,
+    audit_log_is_filtered_and_purged,
+}
 
 fn account(name: &str) -> Account {
     Account {
@@ -29,7 +38,7 @@ fn account(name: &str) -> Account {
     }
 }
 
-pub(crate) async fn account_names_are_unique(store: &Arc<dyn Store>) {
+async fn account_names_are_unique(store: &Arc<dyn Store>) {
     let store = &**store;
     let mut alice = account("alice");
     apply(store, |tx| tx.accounts().insert(&alice)).await;
@@ -63,7 +72,7 @@ pub(crate) async fn account_names_are_unique(store: &Arc<dyn Store>) {
     assert_conflict(store, |tx| tx.accounts().delete(alice.id)).await;
 }
 
-pub(crate) async fn revisions_detect_changes(store: &Arc<dyn Store>) {
+async fn revisions_detect_changes(store: &Arc<dyn Store>) {
     let store = &**store;
     apply(store, |tx| {
         tx.revision(Revision::Access).init();
@@ -86,7 +95,7 @@ pub(crate) async fn revisions_detect_changes(store: &Arc<dyn Store>) {
     assert_eq!(Revision::Alerting.get(store).await.unwrap(), 0);
 }
 
-pub(crate) async fn settings_are_replaced(store: &Arc<dyn Store>) {
+async fn settings_are_replaced(store: &Arc<dyn Store>) {
     let store = &**store;
     apply(store, |tx| {
         tx.settings().put("key", "one");
@@ -99,7 +108,7 @@ pub(crate) async fn settings_are_replaced(store: &Arc<dyn Store>) {
     assert_eq!(installation_id(store).await.unwrap(), id);
 }
 
-pub(crate) async fn sessions_and_tokens_are_deleted_with_their_account(store: &Arc<dyn Store>) {
+async fn sessions_and_tokens_are_deleted_with_their_account(store: &Arc<dyn Store>) {
     let store = &**store;
     let (alice, bob) = (account("alice"), account("bob"));
     apply(store, |tx| {
@@ -140,7 +149,7 @@ pub(crate) async fn sessions_and_tokens_are_deleted_with_their_account(store: &A
     apply(store, |tx| tx.accounts().delete(bob.id)).await;
 }
 
-pub(crate) async fn enrollment_uses_are_limited(store: &Arc<dyn Store>) {
+async fn enrollment_uses_are_limited(store: &Arc<dyn Store>) {
     let store = &**store;
     let token = EnrollmentToken {
         id: Uuid::now_v7(),
@@ -205,7 +214,7 @@ pub(crate) async fn enrollment_uses_are_limited(store: &Arc<dyn Store>) {
     assert!(EnrollmentToken::list(store).await.unwrap().is_empty());
 }
 
-pub(crate) async fn audit_log_is_filtered_and_purged(store: &Arc<dyn Store>) {
+async fn audit_log_is_filtered_and_purged(store: &Arc<dyn Store>) {
     let store = &**store;
     let entry = |number: i64, action: &str| AuditEntry {
         at_ms: number,

@@ -6,7 +6,18 @@ use perfwatch_store::*;
 use perfwatch_tsdb::{Buckets, CompressionLevel, Projection, SeriesSelector, Tier, block};
 use std::sync::Arc;
 
-pub(crate) async fn hosts_are_persisted(store: &Arc<dyn Store>) {
+conformance! {
+    hosts_are_persisted,
+    head_is_an_ordered_log,
+    block_parts_are_read_selectively,
+    commit_is_atomic,
+    rows_are_sealed_once,
+    watermarks_advance_only_past_rollups,
+    sequence_ranges_merge,
+    lease_is_renewed_by_its_holder,
+}
+
+async fn hosts_are_persisted(store: &Arc<dyn Store>) {
     let mut renamed = host(1);
     store.upsert_host(renamed.clone()).await.unwrap();
     store.upsert_host(host(2)).await.unwrap();
@@ -24,7 +35,7 @@ pub(crate) async fn hosts_are_persisted(store: &Arc<dyn Store>) {
     assert_eq!((hosts[0].last_snapshot_ms, hosts[0].interval_ms), (Some(T0 + 5), 500));
 }
 
-pub(crate) async fn head_is_an_ordered_log(store: &Arc<dyn Store>) {
+async fn head_is_an_ordered_log(store: &Arc<dyn Store>) {
     let (a, b) = (shape(&["a"]), shape(&["a", "b"]));
     let mut calls = Vec::new();
     for seq in 0..40 {
@@ -56,7 +67,7 @@ pub(crate) async fn head_is_an_ordered_log(store: &Arc<dyn Store>) {
     assert!(next > *arrivals.iter().max().unwrap());
 }
 
-pub(crate) async fn block_parts_are_read_selectively(store: &Arc<dyn Store>) {
+async fn block_parts_are_read_selectively(store: &Arc<dyn Store>) {
     let (id, shape) = (host(3).id, shape(&["cpu.usage", "memory.used", "memory.free"]));
     let (table, first) = raw_block(id, &shape, 0..150, T0);
     let (_, second) = raw_block(id, &shape, 150..300, T0);
@@ -83,7 +94,7 @@ pub(crate) async fn block_parts_are_read_selectively(store: &Arc<dyn Store>) {
     assert!(usage.tier_bytes[0] > 0 && usage.disk_bytes > 0, "{usage:?}");
 }
 
-pub(crate) async fn commit_is_atomic(store: &Arc<dyn Store>) {
+async fn commit_is_atomic(store: &Arc<dyn Store>) {
     let (id, shape) = (host(5).id, shape(&["x"]));
     let (table, block) = raw_block(id, &shape, 0..60, T0);
     store
@@ -123,7 +134,7 @@ pub(crate) async fn commit_is_atomic(store: &Arc<dyn Store>) {
     assert!(store.read_blocks(Tier::Raw, id, T0, T0 + HOUR).await.unwrap().is_empty());
 }
 
-pub(crate) async fn rows_are_sealed_once(store: &Arc<dyn Store>) {
+async fn rows_are_sealed_once(store: &Arc<dyn Store>) {
     let advance = |arrival| vec![Write::AdvanceSeal(SealWatermark { host: host(8).id, arrival })];
     store.commit(advance(1).into()).await.unwrap();
     store.commit(advance(4).into()).await.unwrap();
@@ -137,7 +148,7 @@ pub(crate) async fn rows_are_sealed_once(store: &Arc<dyn Store>) {
     assert_eq!(watermark.map(|watermark| watermark.arrival), Some(4));
 }
 
-pub(crate) async fn watermarks_advance_only_past_rollups(store: &Arc<dyn Store>) {
+async fn watermarks_advance_only_past_rollups(store: &Arc<dyn Store>) {
     let id = host(6).id;
     store.commit(vec![Write::MarkDirty(Tier::Minute, id, T0)].into()).await.unwrap();
     assert_eq!(
@@ -162,7 +173,7 @@ pub(crate) async fn watermarks_advance_only_past_rollups(store: &Arc<dyn Store>)
     assert_eq!(store.retention_watermarks().await.unwrap().ms[1], T0, "a watermark never decreases");
 }
 
-pub(crate) async fn sequence_ranges_merge(store: &Arc<dyn Store>) {
+async fn sequence_ranges_merge(store: &Arc<dyn Store>) {
     let (id, boot) = (host(7).id, BootId::from_bytes(&[9; 16]).unwrap());
     for (arrival, seqs) in [(9, "1-5"), (10, "9-9"), (11, "6-8")] {
         let ranges = SequenceRanges { host: id, boot, seqs: RangeSet::from_text(seqs), newest_ms: T0 };
@@ -181,7 +192,7 @@ pub(crate) async fn sequence_ranges_merge(store: &Arc<dyn Store>) {
     assert!(store.sequence_ranges().await.unwrap().is_empty());
 }
 
-pub(crate) async fn lease_is_renewed_by_its_holder(store: &Arc<dyn Store>) {
+async fn lease_is_renewed_by_its_holder(store: &Arc<dyn Store>) {
     assert!(store.acquire_lease("task", 60_000).await.unwrap());
     assert!(store.acquire_lease("task", 60_000).await.unwrap(), "the holder renews it");
 }

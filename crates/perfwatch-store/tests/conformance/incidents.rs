@@ -1,6 +1,6 @@
 //! Definitions, incidents, alerts, notifications and last-seen times.
 
-use crate::support::{apply, assert_conflict};
+use crate::support::{apply, assert_conflict, conformance};
 use perfwatch_store::collections::{CollectTrigger, CollectionRow};
 use perfwatch_store::definitions::DefinitionKind;
 use perfwatch_store::host_last_seen::HostLastSeen;
@@ -9,6 +9,14 @@ use perfwatch_store::outbox::*;
 use perfwatch_store::*;
 use std::sync::Arc;
 use uuid::Uuid;
+
+conformance! {
+    definitions_are_replaced_and_deleted,
+    one_incident_is_open_per_group_key,
+    notifications_are_delivered_in_order,
+    host_last_seen_is_replaced,
+    state_columns_accept_every_value,
+}
 
 const T0: i64 = 1_764_000_000_000;
 
@@ -63,7 +71,7 @@ fn notification(incident: Uuid, channel: Uuid, due_ms: i64, body: &str) -> Notif
     }
 }
 
-pub(crate) async fn definitions_are_replaced_and_deleted(store: &Arc<dyn Store>) {
+async fn definitions_are_replaced_and_deleted(store: &Arc<dyn Store>) {
     let store = &**store;
     let id = Uuid::now_v7();
     for kind in [DefinitionKind::Rule, DefinitionKind::Channel, DefinitionKind::Silence] {
@@ -84,7 +92,7 @@ pub(crate) async fn definitions_are_replaced_and_deleted(store: &Arc<dyn Store>)
     assert_eq!(DefinitionKind::Channel.list(store).await.unwrap().len(), 1);
 }
 
-pub(crate) async fn one_incident_is_open_per_group_key(store: &Arc<dyn Store>) {
+async fn one_incident_is_open_per_group_key(store: &Arc<dyn Store>) {
     let store = &**store;
     let (host, other_host) = (Uuid::from_u128(1), Uuid::from_u128(2));
     let mut first = incident("host 1", T0);
@@ -157,7 +165,7 @@ async fn assert_filters(store: &dyn Store, first: &IncidentRow, second: &Inciden
     assert_eq!(AlertRow::list(store, host).await.unwrap().len(), 1);
 }
 
-pub(crate) async fn notifications_are_delivered_in_order(store: &Arc<dyn Store>) {
+async fn notifications_are_delivered_in_order(store: &Arc<dyn Store>) {
     let store = &**store;
     let (incident, first, second) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
     let enqueue = |tx: &mut Transaction, channel, due_ms, body, key| {
@@ -223,7 +231,7 @@ pub(crate) async fn notifications_are_delivered_in_order(store: &Arc<dyn Store>)
     assert_eq!(due_at(T0 + 200, 10).await.unwrap().len(), 2);
 }
 
-pub(crate) async fn host_last_seen_is_replaced(store: &Arc<dyn Store>) {
+async fn host_last_seen_is_replaced(store: &Arc<dyn Store>) {
     let store = &**store;
     let host = Uuid::now_v7();
     apply(store, |tx| {
@@ -237,7 +245,7 @@ pub(crate) async fn host_last_seen_is_replaced(store: &Arc<dyn Store>) {
 }
 
 /// The CHECK constraints of the schema contain each value of the enums.
-pub(crate) async fn state_columns_accept_every_value(store: &Arc<dyn Store>) {
+async fn state_columns_accept_every_value(store: &Arc<dyn Store>) {
     let store = &**store;
     let mut incident = incident("states", 0);
     for phase in IncidentPhase::ALL {

@@ -1,12 +1,20 @@
 //! Servers, collections and the collection queue.
 
-use crate::support::{apply, assert_conflict};
+use crate::support::{apply, assert_conflict, conformance};
 use perfwatch_store::Store;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, JobState, Lease, WorkerCapacity};
 use perfwatch_store::collections::{CollectTrigger, CollectionRow};
 use perfwatch_store::servers::ServerRow;
 use std::sync::Arc;
 use uuid::Uuid;
+
+conformance! {
+    server_updates_check_version,
+    host_key_is_pinned_and_replaced_on_request,
+    collections_update_their_server,
+    each_job_is_claimed_once,
+    failing_servers_have_a_worker_quota,
+}
 
 fn server(name: &str, enabled: bool) -> ServerRow {
     let body = format!("{{\"name\":\"{name}\"}}");
@@ -27,7 +35,7 @@ fn collection(server: Uuid, finished_ms: i64, cause: Option<&str>) -> Collection
     }
 }
 
-pub(crate) async fn server_updates_check_version(store: &Arc<dyn Store>) {
+async fn server_updates_check_version(store: &Arc<dyn Store>) {
     let store = &**store;
     let (enabled, disabled) = (server("enabled", true), server("disabled", false));
     apply(store, |tx| {
@@ -56,7 +64,7 @@ pub(crate) async fn server_updates_check_version(store: &Arc<dyn Store>) {
     assert_conflict(store, |tx| tx.servers().delete(enabled.id)).await;
 }
 
-pub(crate) async fn host_key_is_pinned_and_replaced_on_request(store: &Arc<dyn Store>) {
+async fn host_key_is_pinned_and_replaced_on_request(store: &Arc<dyn Store>) {
     let store = &**store;
     let row = ServerRow { version: 2, ..server("pinned", true) };
     let id = row.id;
@@ -99,7 +107,7 @@ pub(crate) async fn host_key_is_pinned_and_replaced_on_request(store: &Arc<dyn S
     apply(store, |tx| tx.servers().delete(id)).await;
 }
 
-pub(crate) async fn collections_update_their_server(store: &Arc<dyn Store>) {
+async fn collections_update_their_server(store: &Arc<dyn Store>) {
     let store = &**store;
     let row = server("collected", true);
     let id = row.id;
@@ -155,7 +163,7 @@ async fn states(store: &dyn Store, now_ms: i64) -> [i64; 5] {
     [counts.waiting, counts.delayed, counts.active, counts.completed, counts.failed]
 }
 
-pub(crate) async fn each_job_is_claimed_once(store: &Arc<dyn Store>) {
+async fn each_job_is_claimed_once(store: &Arc<dyn Store>) {
     let store = &**store;
     let servers: Vec<ServerRow> = (0..4).map(|number| server(&number.to_string(), number < 3)).collect();
     apply(store, |tx| servers.iter().for_each(|server| tx.servers().insert(server))).await;
@@ -273,7 +281,7 @@ async fn leases_expire_and_queue_pauses(store: &dyn Store, ids: &[Uuid]) {
     assert_eq!(states(store, 99_000).await, [0; 5]);
 }
 
-pub(crate) async fn failing_servers_have_a_worker_quota(store: &Arc<dyn Store>) {
+async fn failing_servers_have_a_worker_quota(store: &Arc<dyn Store>) {
     let store = &**store;
     let servers: Vec<ServerRow> = (0..6).map(|number| server(&number.to_string(), true)).collect();
     apply(store, |tx| servers.iter().for_each(|server| tx.servers().insert(server))).await;

@@ -1,10 +1,40 @@
-//! Sample data, and the shared PostgreSQL server.
+//! List of cases, sample data, and the shared PostgreSQL server.
 
 use perfwatch_model::*;
 use perfwatch_store::*;
 use perfwatch_testkit::Postgres;
 use perfwatch_tsdb::{Block, CompressionLevel, Projection, Table, Tier, block};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Lists the conformance cases of a module: a test per case and engine, and a function that runs all cases on
+/// one store.
+macro_rules! conformance {
+    ($($case:ident,)+) => {
+        pub(crate) async fn run_cases(store: &std::sync::Arc<dyn perfwatch_store::Store>) {
+            $($case(store).await;)+
+        }
+
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $case() {
+                let folder = tempfile::tempdir().unwrap();
+                let store = crate::support::open_sqlite(folder.path(), 1 << 30).unwrap();
+                super::$case(&(std::sync::Arc::new(store) as _)).await;
+            })+
+        }
+
+        mod postgres {
+            $(#[tokio::test]
+            async fn $case() {
+                let server = crate::support::postgres_server();
+                let url = server.database(stringify!($case));
+                let store = crate::support::connect(&url, "one").await.unwrap();
+                super::$case(&(std::sync::Arc::new(store) as _)).await;
+            })+
+        }
+    };
+}
+pub(crate) use conformance;
 
 pub(crate) const HOUR: i64 = 3_600_000;
 pub(crate) const T0: i64 = 490_000 * HOUR;
