@@ -1,6 +1,6 @@
 //! Periodically reconciles hosts, schedules and rules with the stored servers.
 
-use crate::credentials::{decrypt_credentials, encrypt_credentials};
+use crate::credentials::credentials_aad;
 use crate::deps::AgentlessDeps;
 use crate::schedule::next_run_ms;
 use crate::scheduler::CollectionScheduler;
@@ -8,7 +8,7 @@ use crate::server::Server;
 use crate::threshold_rules::sync_threshold_rules;
 use crate::types::ignore_conflict;
 use perfwatch_alerting::Alerting;
-use perfwatch_auth::encryption::{Keyring, log_reencryption};
+use perfwatch_auth::encryption::{Keyring, SecretRotation, StoredSecret};
 use perfwatch_live::host_registry::{HostRegistry, PollSchedule};
 use perfwatch_model::{Clock, HostId};
 use perfwatch_store::collection_jobs::CollectionJobs;
@@ -132,22 +132,17 @@ impl Reconciler {
     /// orders of keys would re-encrypt forever.
     pub(crate) async fn reencrypt(&self) -> Result<(), StoreError> {
         let rows = ServerRow::list(&*self.store).await?;
-        let (mut tx, mut undecryptable) = (Transaction::default(), 0);
+        let mut rotation = SecretRotation::new(&self.keyring, "server credentials");
+        let mut tx = Transaction::default();
         for row in &rows {
             let Some(encrypted) = row.encrypted_credentials.as_deref() else { continue };
-            let Ok(credentials) = decrypt_credentials(&self.keyring, row) else {
-                undecryptable += 1;
-                continue;
-            };
-            if !self.keyring.needs_reencryption(encrypted) {
-                continue;
-            }
             let Some(server) = Server::from_row(row) else { continue };
-            if let Some(reencrypted) = encrypt_credentials(&self.keyring, row.id, &server, &credentials) {
+            let stored = StoredSecret::Encrypted(encrypted);
+            if let Some(reencrypted) = rotation.rotate(&credentials_aad(row.id, &server), stored) {
                 tx.servers().reencrypt(row.id, encrypted, &reencrypted);
             }
         }
-        log_reencryption("server credentials", Some((tx.len(), undecryptable)));
+        rotation.log();
         if tx.is_empty() {
             return Ok(());
         }

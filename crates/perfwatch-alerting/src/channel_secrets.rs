@@ -7,7 +7,7 @@ use crate::definitions::to_json;
 use crate::incident_service::IncidentService;
 use crate::state::{AlertingSnapshot, StateChange};
 use data_encoding::HEXLOWER;
-use perfwatch_auth::encryption::{DecryptError, Keyring, log_reencryption};
+use perfwatch_auth::encryption::{DecryptError, Keyring, SecretRotation, StoredSecret};
 use perfwatch_rules::channel::Channel;
 use perfwatch_store::definitions::DefinitionKind;
 use perfwatch_store::{CommitError, StoreError, Transaction};
@@ -23,6 +23,11 @@ fn channel_aad(channel: Uuid) -> Vec<u8> {
     [b"channel ".as_slice(), channel.as_bytes()].concat()
 }
 
+fn with_ciphertext(channel: &Channel, ciphertext: &[u8]) -> Channel {
+    let settings = [(ENCRYPTED_SETTING.to_owned(), HEXLOWER.encode(ciphertext))].into();
+    Channel { settings, ..channel.clone() }
+}
+
 /// Encryption of channel settings with the keys of the hub.
 pub(crate) struct ChannelSecrets {
     keyring: Arc<Keyring>,
@@ -36,8 +41,7 @@ impl ChannelSecrets {
     /// Encrypts the settings of a channel; `None` if the hub has no encryption key.
     pub(crate) fn encrypt(&self, channel: &Channel) -> Option<Channel> {
         let settings = serde_json::to_vec(&channel.settings).ok()?;
-        let ciphertext = HEXLOWER.encode(&self.keyring.encrypt(&channel_aad(channel.id), &settings)?);
-        Some(Channel { settings: [(ENCRYPTED_SETTING.to_owned(), ciphertext)].into(), ..channel.clone() })
+        Some(with_ciphertext(channel, &self.keyring.encrypt(&channel_aad(channel.id), &settings)?))
     }
 
     /// Decrypts the settings of a channel. Settings that are not encrypted are returned unchanged.
@@ -52,11 +56,21 @@ impl ChannelSecrets {
         Ok(Channel { settings, ..channel.clone() })
     }
 
-    /// Returns whether settings are plain text, or encrypted with another key than the current one.
-    fn needs_reencryption(&self, channel: &Channel) -> bool {
-        let ciphertext =
-            channel.settings.get(ENCRYPTED_SETTING).and_then(|text| HEXLOWER.decode(text.as_bytes()).ok());
-        ciphertext.is_none_or(|ciphertext| self.keyring.needs_reencryption(&ciphertext))
+    /// Channel whose settings are encrypted with the current key; `None` if nothing has to change.
+    fn rotate(rotation: &mut SecretRotation<'_>, channel: &Channel) -> Option<Channel> {
+        let aad = channel_aad(channel.id);
+        let encrypted = match channel.settings.get(ENCRYPTED_SETTING) {
+            // A text that is not hexadecimal counts as undecryptable, like any other corrupt ciphertext.
+            Some(text) => {
+                let ciphertext = HEXLOWER.decode(text.as_bytes()).unwrap_or_default();
+                rotation.rotate(&aad, StoredSecret::Encrypted(&ciphertext))?
+            }
+            None => {
+                let settings = serde_json::to_vec(&channel.settings).ok()?;
+                rotation.rotate(&aad, StoredSecret::Plain(&settings))?
+            }
+        };
+        Some(with_ciphertext(channel, &encrypted))
     }
 
     /// Encrypts the settings of all channels with the current key.
@@ -65,31 +79,25 @@ impl ChannelSecrets {
     /// Returns a [`StoreError`] if the store is unavailable. Settings that cannot be decrypted, and
     /// repeated conflicts with other hubs, are logged.
     pub(crate) async fn reencrypt(&self, incidents: &IncidentService) -> Result<(), StoreError> {
+        const KIND: &str = "channels";
         let build_change = |state: &AlertingSnapshot, _: i64| {
             let mut definitions = state.definitions.clone();
             let mut tx = Transaction::default();
-            let mut undecryptable_count = 0_usize;
+            let mut rotation = SecretRotation::new(&self.keyring, KIND);
             for channel in &mut definitions.channels {
-                let Ok(decrypted) = self.decrypt(channel) else {
-                    undecryptable_count += 1;
-                    continue;
-                };
-                if self.needs_reencryption(channel)
-                    && let Some(encrypted) = self.encrypt(&decrypted)
-                {
+                if let Some(encrypted) = Self::rotate(&mut rotation, channel) {
                     tx.definitions(DefinitionKind::Channel).upsert(encrypted.id, &to_json(&encrypted));
                     *channel = Arc::new(encrypted);
                 }
             }
-            let counts = (tx.len(), undecryptable_count);
             let change = StateChange { definitions: Some(definitions), tx, incidents: None };
-            Ok::<_, CommitError>((change, counts))
+            Ok::<_, CommitError>((change, rotation))
         };
-        let counts = match incidents.update(None, build_change).await {
+        match incidents.update(None, build_change).await {
+            Ok(rotation) => rotation.log(),
+            Err(CommitError::Conflict) => SecretRotation::log_conflict(KIND),
             Err(CommitError::Store(error)) => return Err(error),
-            result => result.ok(),
-        };
-        log_reencryption("channels", counts);
+        }
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! hub and, within a second, after changes of other hubs; open WebSockets are notified.
 
 use crate::config::SessionLifetimes;
-use crate::encryption::{DecryptError, Keyring, log_reencryption};
+use crate::encryption::{DecryptError, Keyring, SecretRotation, StoredSecret};
 use crate::error::AuthError;
 use crate::last_used::LastUsedBuffer;
 pub use crate::snapshot::AuthSnapshot;
@@ -239,33 +239,25 @@ impl AuthDirectory {
 
     /// Re-encrypts two-factor secrets that are in plain text or encrypted with an earlier key.
     async fn reencrypt(self: &Arc<Self>) -> Result<(), StoreError> {
+        const KIND: &str = "two-factor secrets";
         for _ in 0..MAX_REENCRYPT_ATTEMPTS {
             let guard = self.begin_write().await?;
-            let snapshot = self.snapshot();
-            let mut undecryptable = 0;
-            let updates: Vec<Account> = snapshot
-                .accounts
-                .values()
-                .filter_map(|account| {
-                    let stored = account.totp_secret.as_deref()?;
-                    let Ok(key) = self.decrypt_totp_secret(account) else {
-                        undecryptable += 1;
-                        return None;
-                    };
-                    let is_outdated =
-                        stored.len() == totp::KEY_BYTES || self.keyring.needs_reencryption(stored);
-                    let encrypted =
-                        self.keyring.encrypt(&totp_aad(account.id), &key.filter(|_| is_outdated)?)?;
-                    Some(Account { totp_secret: Some(encrypted), ..account.clone() })
-                })
-                .collect();
-            let tx =
-                Transaction::build(|tx| updates.iter().for_each(|account| tx.accounts().update(account)));
-            let counts = (updates.len(), undecryptable);
+            let mut rotation = SecretRotation::new(&self.keyring, KIND);
+            let mut tx = Transaction::default();
+            for account in self.snapshot().accounts.values() {
+                let Some(stored) = account.totp_secret.as_deref() else { continue };
+                let stored = match stored.len() {
+                    totp::KEY_BYTES => StoredSecret::Plain(stored),
+                    _ => StoredSecret::Encrypted(stored),
+                };
+                if let Some(totp_secret) = rotation.rotate(&totp_aad(account.id), stored) {
+                    tx.accounts().update(&Account { totp_secret: Some(totp_secret), ..account.clone() });
+                }
+            }
             let result = if tx.is_empty() { Ok(()) } else { guard.commit(tx, None).await };
             match result {
                 Ok(()) => {
-                    log_reencryption("two-factor secrets", Some(counts));
+                    rotation.log();
                     return Ok(());
                 }
                 // Another hub changed an account: decide again on the newer snapshot.
@@ -273,7 +265,7 @@ impl AuthDirectory {
                 Err(CommitError::Store(error)) => return Err(error),
             }
         }
-        log_reencryption("two-factor secrets", None);
+        SecretRotation::log_conflict(KIND);
         Ok(())
     }
 

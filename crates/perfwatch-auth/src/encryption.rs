@@ -30,25 +30,6 @@ struct EncryptionKey {
     cipher: XChaCha20Poly1305,
 }
 
-/// Logs the result of a re-encryption: numbers of re-encrypted and undecryptable secrets; `None` if
-/// concurrent changes prevented it.
-pub fn log_reencryption(kind: &str, counts: Option<(usize, usize)>) {
-    match counts {
-        Some((0, 0)) => {}
-        Some((count, 0)) => tracing::info!(kind, count, "re-encrypted secrets with the current key"),
-        Some((_, undecryptable)) => {
-            tracing::error!(
-                kind,
-                undecryptable,
-                "secrets are encrypted with an unknown key; add that key to hub.encryption_key"
-            );
-        }
-        None => {
-            tracing::error!(kind, "failed to re-encrypt secrets; keep the previous key until the next start");
-        }
-    }
-}
-
 /// Encryption keys: the first one encrypts, all decrypt.
 pub struct Keyring {
     keys: Vec<EncryptionKey>,
@@ -97,8 +78,71 @@ impl Keyring {
     }
 
     /// Returns whether a secret was encrypted with another key than the first one.
-    pub fn needs_reencryption(&self, encrypted: &[u8]) -> bool {
+    fn needs_reencryption(&self, encrypted: &[u8]) -> bool {
         self.keys.first().is_some_and(|key| encrypted.get(1..=KEY_ID_BYTES) != Some(&key.id[..]))
+    }
+}
+
+/// Secret as it is stored.
+#[derive(Clone, Copy)]
+pub enum StoredSecret<'a> {
+    /// Secret that was stored while no key was configured.
+    Plain(&'a [u8]),
+    /// Ciphertext with its key id.
+    Encrypted(&'a [u8]),
+}
+
+/// Re-encryption of all secrets of a kind with the current key, after a key was added.
+pub struct SecretRotation<'a> {
+    keyring: &'a Keyring,
+    kind: &'static str,
+    reencrypted: usize,
+    undecryptable: usize,
+}
+
+impl<'a> SecretRotation<'a> {
+    /// Rotation of a kind of secret, named in the log.
+    pub fn new(keyring: &'a Keyring, kind: &'static str) -> Self {
+        Self { keyring, kind, reencrypted: 0, undecryptable: 0 }
+    }
+
+    /// Ciphertext that replaces a stored secret; `None` if the stored secret has to stay: it is
+    /// encrypted with the current key, its key is not configured, or no key is.
+    pub fn rotate(&mut self, aad: &[u8], stored: StoredSecret<'_>) -> Option<Vec<u8>> {
+        let encrypted = match stored {
+            StoredSecret::Plain(secret) => self.keyring.encrypt(aad, secret),
+            StoredSecret::Encrypted(ciphertext) => match self.keyring.decrypt(aad, ciphertext) {
+                Ok(secret) if self.keyring.needs_reencryption(ciphertext) => {
+                    self.keyring.encrypt(aad, &secret)
+                }
+                Ok(_) => None,
+                Err(_) => {
+                    self.undecryptable += 1;
+                    None
+                }
+            },
+        };
+        self.reencrypted += usize::from(encrypted.is_some());
+        encrypted
+    }
+
+    /// Logs the numbers of re-encrypted and undecryptable secrets after the commit.
+    pub fn log(&self) {
+        let Self { kind, reencrypted, undecryptable, .. } = self;
+        if *undecryptable > 0 {
+            tracing::error!(
+                kind,
+                undecryptable,
+                "secrets are encrypted with an unknown key; add that key to hub.encryption_key"
+            );
+        } else if *reencrypted > 0 {
+            tracing::info!(kind, reencrypted, "re-encrypted secrets with the current key");
+        }
+    }
+
+    /// Logs that concurrent changes prevented the commit.
+    pub fn log_conflict(kind: &str) {
+        tracing::error!(kind, "failed to re-encrypt secrets; keep the previous key until the next start");
     }
 }
 
@@ -130,5 +174,21 @@ mod tests {
             matches!(keyring.decrypt(b"server 1", &reencrypted), Err(DecryptError::UnknownKey(name)) if name.len() == 8)
         );
         assert!(Keyring::new(&[]).encrypt(b"x", b"y").is_none());
+    }
+
+    #[test]
+    fn rotation_replaces_plain_and_outdated_secrets_only() {
+        let (old, new) = (Keyring::new(&[[1; 32]]), Keyring::new(&[[2; 32], [1; 32]]));
+        let (outdated, current) = (old.encrypt(b"a", b"x").unwrap(), new.encrypt(b"a", b"x").unwrap());
+        let lost = Keyring::new(&[[3; 32]]).encrypt(b"a", b"x").unwrap();
+        let mut rotation = SecretRotation::new(&new, "test");
+        let mut rotate = |stored| rotation.rotate(b"a", stored).map(|text| new.decrypt(b"a", &text).unwrap());
+        assert_eq!(rotate(StoredSecret::Plain(b"x")), Some(b"x".to_vec()));
+        assert_eq!(rotate(StoredSecret::Encrypted(&outdated)), Some(b"x".to_vec()));
+        assert_eq!(rotate(StoredSecret::Encrypted(&current)), None);
+        assert_eq!(rotate(StoredSecret::Encrypted(&lost)), None);
+        assert_eq!((rotation.reencrypted, rotation.undecryptable), (2, 1));
+        let empty = Keyring::new(&[]);
+        assert_eq!(SecretRotation::new(&empty, "test").rotate(b"a", StoredSecret::Plain(b"x")), None);
     }
 }
