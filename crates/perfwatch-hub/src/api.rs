@@ -1,4 +1,4 @@
-//! Handlers and their DTOs, one module per resource.
+//! Routes of the API with their handlers and DTOs, one module per resource.
 
 pub(crate) mod account;
 pub(crate) mod agents;
@@ -27,3 +27,105 @@ pub(crate) mod silences;
 pub(crate) mod system;
 pub(crate) mod tokens;
 pub(crate) mod users;
+
+use crate::app::App;
+use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// Routes with the time limit of requests.
+pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(recent::recent))
+        .routes(routes!(catalog::list_metrics))
+        .routes(routes!(hosts::list_hosts))
+        .routes(routes!(hosts::get_host, hosts::delete_host))
+        .routes(routes!(hosts::set_host_tags))
+        .routes(routes!(history::series))
+        .routes(routes!(history::snapshot))
+        .routes(routes!(history::processes))
+        .routes(routes!(incidents::list_incidents))
+        .routes(routes!(incidents::list_incident_history))
+        .routes(routes!(incidents::get_incident))
+        .routes(routes!(incidents::list_host_alerts))
+        .routes(routes!(incidents::actions::acknowledge, incidents::actions::unacknowledge))
+        .routes(routes!(incidents::actions::comment))
+        .routes(routes!(rules::list_rules, rules::create_rule))
+        .routes(routes!(backtest::backtest))
+        .routes(routes!(rules::export))
+        .routes(routes!(rules::import))
+        .routes(routes!(rules::update_rule, rules::delete_rule))
+        .merge(agentless_routes())
+        .routes(routes!(silences::list_silences, silences::create_silence))
+        .routes(routes!(silences::update_silence, silences::delete_silence))
+        .routes(routes!(channels::list_channels, channels::create_channel))
+        .routes(routes!(channels::kinds))
+        .routes(routes!(channels::preview))
+        .routes(routes!(channels::test_unsaved_channel))
+        .routes(routes!(channels::update_channel, channels::delete_channel))
+        .routes(routes!(channels::test))
+        .routes(routes!(notifications::list_notifications))
+        .routes(routes!(notifications::retry_notification))
+        .routes(routes!(system::system))
+        .routes(routes!(auth::login_options))
+        .routes(routes!(auth::setup))
+        .routes(routes!(auth::login))
+        .routes(routes!(auth::logout))
+        .routes(routes!(auth::token))
+        .routes(routes!(oidc::begin))
+        .routes(routes!(oidc::callback))
+        .routes(routes!(account::me))
+        .routes(routes!(account::password))
+        .routes(routes!(account::begin_totp, account::enable_totp, account::disable_totp))
+        .routes(routes!(account::sessions, account::end_sessions))
+        .routes(routes!(tokens::list_tokens, tokens::create_token))
+        .routes(routes!(tokens::delete_token))
+        .routes(routes!(users::list_users, users::create_user))
+        .routes(routes!(users::update_user, users::delete_user))
+        .routes(routes!(agents::list_agents))
+        .routes(routes!(agents::enroll_agent))
+        .routes(routes!(agents::revoke))
+        .routes(routes!(agents::delete_agent))
+        .routes(routes!(
+            enrollment_tokens::list_enrollment_tokens,
+            enrollment_tokens::create_enrollment_token
+        ))
+        .routes(routes!(enrollment_tokens::delete_enrollment_token))
+        .routes(routes!(audit::list_audit_entries))
+        .routes(routes!(install::script))
+        .routes(routes!(health::metrics))
+}
+
+/// Agentless hosts and the collection queue.
+fn agentless_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(servers::list_servers, servers::create_server))
+        .routes(routes!(servers::get_server, servers::update_server, servers::delete_server))
+        .routes(routes!(servers_import::import))
+        .routes(routes!(servers::summary))
+        .routes(routes!(servers::accept_host_key))
+        .routes(routes!(collections::list_collections))
+        .routes(routes!(collection_jobs::collect))
+        .routes(routes!(collection_jobs::collect_all))
+        .routes(routes!(collection_jobs::stats))
+        .routes(routes!(collection_jobs::jobs))
+        .routes(routes!(collection_jobs::pause))
+        .routes(routes!(collection_jobs::resume))
+        .routes(routes!(collection_jobs::clean))
+        .routes(routes!(collection_jobs::retry))
+}
+
+/// Downloads that last as long as the client reads.
+pub(crate) fn streamed_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(history::export))
+}
+
+/// Routes without a time limit of the request. Each stage of a connection test has a timeout.
+pub(crate) fn untimed_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(collections::test_unsaved))
+        .routes(routes!(collections::test))
+        .routes(routes!(install::download))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+}
