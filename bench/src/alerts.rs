@@ -60,7 +60,7 @@ fn measure_evaluation(hosts: usize, count: usize) {
     for snapshots in &ticks {
         let started = clock.monotonic();
         for (number, evaluator) in evaluators.iter_mut().enumerate() {
-            evaluator.observe(&snapshots[number % snapshots.len()], Some(3), 0, &mut transitions);
+            evaluator.evaluate_snapshot(&snapshots[number % snapshots.len()], Some(3), 0, &mut transitions);
         }
         rounds.push((clock.monotonic() - started).as_secs_f64() / hosts as f64 * 1e6);
     }

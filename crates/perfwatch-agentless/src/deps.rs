@@ -17,7 +17,7 @@ pub struct AgentlessDeps {
     pub store: Arc<dyn Store>,
     /// Clock of the hub: schedules, leases and durations.
     pub clock: Arc<dyn Clock>,
-    /// Registry that is given the poll schedules.
+    /// Registry of hosts; the reconciler sets the collection interval of agentless hosts in it.
     pub hosts: Arc<HostRegistry>,
     /// Hosts whose pages are open.
     pub live_feed: Arc<LiveFeed>,

@@ -46,7 +46,7 @@ const MAX_RETRY_AFTER_MS: i64 = 3_600_000;
 /// Maximum exponent of the backoff.
 const MAX_BACKOFF_DOUBLINGS: u32 = 20;
 /// Maximum age of a notification that is retried, or that waits for a disabled channel.
-const MAX_RETRY_AGE_MS: i64 = 2 * 86_400_000;
+const MAX_PENDING_AGE_MS: i64 = 2 * 86_400_000;
 /// Maximum number of due notifications that are sent one by one. More are combined to a digest.
 const MAX_SEPARATE_ROWS: usize = 15;
 
@@ -157,8 +157,10 @@ impl NotificationDispatcher {
             .map(Severity::name)
             .collect();
         let Some(last) = deliverable.last() else { return Ok(()) };
+        // The query has three parameters: the last severity is repeated.
         let severities = [0, 1, 2].map(|index| *deliverable.get(index).unwrap_or(last));
         let rows = Outbox::due(&*self.store, id, severities, now_ms, MAX_ROWS_PER_CHANNEL).await?;
+        // Order is kept: a notification that waits for its retry blocks the later ones of the channel.
         if rows.first().is_some_and(|first| first.retry_at_ms > now_ms) {
             return Ok(());
         }
@@ -203,7 +205,7 @@ impl NotificationDispatcher {
     async fn expire(&self, rows: &[NotificationRow], now_ms: i64) -> Result<(), CommitError> {
         let reason = Some("channel disabled for two days");
         let mut tx = Transaction::default();
-        for row in rows.iter().filter(|row| now_ms - row.created_ms > MAX_RETRY_AGE_MS) {
+        for row in rows.iter().filter(|row| now_ms - row.created_ms > MAX_PENDING_AGE_MS) {
             tx.notifications().finish(row.id, NotificationState::Suppressed, reason, now_ms);
         }
         let count = tx.len();
@@ -291,8 +293,8 @@ impl NotificationDispatcher {
                 tx.notifications().finish(row.id, state, Some(reason), now_ms);
                 state
             }
-            DeliveryOutcome::Failed(SendError::Retry { reason: error, retry_after })
-                if now_ms - row.created_ms < MAX_RETRY_AGE_MS =>
+            DeliveryOutcome::Failed(SendError::Transient { reason: error, retry_after })
+                if now_ms - row.created_ms < MAX_PENDING_AGE_MS =>
             {
                 let retry_in_ms = backoff_ms(row.attempts, retry_after);
                 let channel = &channel.name;

@@ -108,7 +108,7 @@ impl EvaluatorPool {
     }
 
     /// Runs an evaluation if the evaluator of the host is current; queues the host otherwise.
-    fn with_current(
+    fn evaluate_if_current(
         &self,
         host: HostId,
         evaluate: impl FnOnce(&mut HostEvaluator, &mut Vec<TransitionEvent>),
@@ -126,9 +126,11 @@ impl EvaluatorPool {
 
     /// Evaluates an accepted and published snapshot. Callers hold the append lock of the host, so that
     /// its snapshots arrive in order.
-    pub(crate) fn observe(&self, host: HostId, snapshot: &Snapshot, skew_ms: Option<i64>) {
+    pub(crate) fn evaluate_snapshot(&self, host: HostId, snapshot: &Snapshot, skew_ms: Option<i64>) {
         let age_ms = self.observation_age_ms(snapshot, skew_ms);
-        self.with_current(host, |evaluator, events| evaluator.observe(snapshot, skew_ms, age_ms, events));
+        self.evaluate_if_current(host, |evaluator, events| {
+            evaluator.evaluate_snapshot(snapshot, skew_ms, age_ms, events);
+        });
     }
 
     /// Age of a snapshot by the clock of the hub.
@@ -171,7 +173,7 @@ impl EvaluatorPool {
 
     /// Evaluates the `no_data` rules of all hosts. `last_seen_by_peers` contains when other hubs
     /// received data of a host.
-    pub(crate) fn observe_no_data(&self, last_seen_by_peers: &HashMap<HostId, i64>) {
+    pub(crate) fn evaluate_no_data(&self, last_seen_by_peers: &HashMap<HostId, i64>) {
         let now_ms = self.now_ms();
         let receiving_since_ms = self.started_ms.max(self.ingest_blocked_until_ms.load(Ordering::Relaxed));
         for Heartbeat { host, last_seen_ms, interval_ms, is_agentless } in self.deps.hosts.heartbeats() {
@@ -183,16 +185,18 @@ impl EvaluatorPool {
             let slack_ms = if slack_ms > MIN_SLACK_MS { slack_ms } else { 0 };
             let since_ms = last_seen_ms.unwrap_or_default().max(receiving_since_ms);
             let silent_ms = (now_ms - since_ms - slack_ms).max(0);
-            self.with_current(host, |evaluator, events| {
-                evaluator.observe_no_data(silent_ms, has_reported, now_ms, events);
+            self.evaluate_if_current(host, |evaluator, events| {
+                evaluator.evaluate_no_data(silent_ms, has_reported, now_ms, events);
             });
         }
     }
 
     /// Evaluates the `hub` rules.
-    pub(crate) fn observe_hub(&self, metrics: &[(HubMetric, f64)]) {
+    pub(crate) fn evaluate_hub(&self, metrics: &[(HubMetric, f64)]) {
         let now_ms = self.now_ms();
-        self.with_current(hub_host_id(), |evaluator, events| evaluator.observe_hub(metrics, now_ms, events));
+        self.evaluate_if_current(hub_host_id(), |evaluator, events| {
+            evaluator.evaluate_hub(metrics, now_ms, events);
+        });
     }
 
     /// Rehydrates stale hosts until shutdown.
@@ -290,7 +294,7 @@ impl EvaluatorPool {
         let state = self.deps.state.snapshot();
         events.extend(replay::restore_firing(&mut evaluator, &state, host, now_ms));
         for row in rows {
-            evaluator.observe(row, skew_ms, self.observation_age_ms(row, skew_ms), &mut replayed);
+            evaluator.evaluate_snapshot(row, skew_ms, self.observation_age_ms(row, skew_ms), &mut replayed);
         }
         let loaded_until_ms = rows.last().map_or(i64::MIN, |row| row.at_ms);
         let mut slot = lock_slot(slot);
@@ -298,7 +302,7 @@ impl EvaluatorPool {
         let recent = self.deps.live_feed.recent(host, now_ms);
         let recent = recent.iter().map(|published| &published.snapshot);
         for row in recent.filter(|row| row.at_ms > loaded_until_ms) {
-            evaluator.observe(row, skew_ms, self.observation_age_ms(row, skew_ms), &mut replayed);
+            evaluator.evaluate_snapshot(row, skew_ms, self.observation_age_ms(row, skew_ms), &mut replayed);
         }
         retain_active_transitions(&mut replayed, evaluated_until_ms);
         events.extend(replayed);

@@ -173,8 +173,8 @@ impl Alerting {
 
     /// Evaluates a snapshot that was accepted and published. The caller holds the append lock of the
     /// host, so that its snapshots are evaluated in order. `skew_ms` is the offset of the host's clock.
-    pub fn observe(&self, host: HostId, snapshot: &Snapshot, skew_ms: Option<i64>) {
-        self.evaluators.observe(host, snapshot, skew_ms);
+    pub fn evaluate_snapshot(&self, host: HostId, snapshot: &Snapshot, skew_ms: Option<i64>) {
+        self.evaluators.evaluate_snapshot(host, snapshot, skew_ms);
     }
 
     /// Stops the evaluation of a deleted host and resolves its alerts.

@@ -14,7 +14,7 @@ pub(crate) struct NotificationSender {
 
 /// Temporary failure without a delay that the receiver requested.
 fn retry(reason: String) -> SendError {
-    SendError::Retry { reason, retry_after: None }
+    SendError::Transient { reason, retry_after: None }
 }
 
 fn render_notification(

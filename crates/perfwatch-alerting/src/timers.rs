@@ -157,7 +157,7 @@ impl Timers {
             peers.evaluates_no_data = self.store.acquire_lease(NO_DATA_LEASE, LEASE_MS).await?;
         }
         if peers.evaluates_no_data {
-            self.evaluators.observe_no_data(&peers.last_seen_by_peers);
+            self.evaluators.evaluate_no_data(&peers.last_seen_by_peers);
         }
         self.advance_incidents().await?;
         if tick.is_multiple_of(PURGE_INTERVAL) {
@@ -211,7 +211,7 @@ impl Timers {
         if let Ok(count) = Outbox::failed_since(&*self.store, since_ms).await {
             metrics.push((HubMetric::FailedNotifications, count as f64));
         }
-        self.evaluators.observe_hub(&metrics);
+        self.evaluators.evaluate_hub(&metrics);
     }
 
     /// Incidents that time alone changes: an acknowledgment expired, a silence started or ended, or the

@@ -131,7 +131,7 @@ pub const ROUTES: &[(&str, &str, Access)] = &[
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteMatch {
     /// The route exists and requires this access.
-    Allowed(Access),
+    Matched(Access),
     /// The path exists with another method.
     MethodNotAllowed,
     /// The path is not in the table.
@@ -144,7 +144,7 @@ pub fn match_route(method: &str, path: &str) -> RouteMatch {
     let mut result = RouteMatch::NotFound;
     for (route_method, _, access) in ROUTES.iter().filter(|(_, route_path, _)| *route_path == path) {
         if *route_method == method {
-            return RouteMatch::Allowed(*access);
+            return RouteMatch::Matched(*access);
         }
         result = RouteMatch::MethodNotAllowed;
     }

@@ -14,9 +14,11 @@ pub const MIN_PASSWORD_CHARS: usize = 10;
 /// Maximum length of a password: longer ones only cost time.
 pub const MAX_PASSWORD_BYTES: usize = 200;
 
-static SLOTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_CONCURRENT_HASHES)));
+static HASH_PERMITS: LazyLock<Arc<Semaphore>> =
+    LazyLock::new(|| Arc::new(Semaphore::new(MAX_CONCURRENT_HASHES)));
 /// Verified against if the account does not exist, so that the response time is the same.
-static DUMMY_HASH: LazyLock<String> = LazyLock::new(|| hash_now("placeholder of unknown accounts"));
+static DUMMY_HASH: LazyLock<String> =
+    LazyLock::new(|| hash_now("placeholder of unknown accounts").unwrap_or_default());
 
 /// Validates a new password; returns the violated rule.
 pub fn validate(password: &str, name: &str) -> Option<String> {
@@ -37,13 +39,13 @@ pub fn validate(password: &str, name: &str) -> Option<String> {
     (distinct.len() < 5).then(|| "password must have at least five different characters".to_owned())
 }
 
-fn hash_now(password: &str) -> String {
-    // Fails only with parameters out of range; these are the defaults.
-    Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()).unwrap_or_default()
+/// PHC string of a password; `None` only with parameters out of range, and these are the defaults.
+fn hash_now(password: &str) -> Option<String> {
+    Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()).ok()
 }
 
 async fn blocking<T: Send + 'static>(task: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let slot = SLOTS.clone().acquire_owned().await.ok()?;
+    let slot = HASH_PERMITS.clone().acquire_owned().await.ok()?;
     let handle = tokio::task::spawn_blocking(move || {
         let _slot = slot;
         task()
@@ -54,10 +56,9 @@ async fn blocking<T: Send + 'static>(task: impl FnOnce() -> T + Send + 'static) 
 /// Hashes a password into a PHC string.
 ///
 /// # Errors
-/// Returns [`AuthError::HashingFailed`] if the hashing thread panicked.
+/// Returns [`AuthError::HashingFailed`] if the hash cannot be computed.
 pub async fn hash(password: String) -> Result<String, AuthError> {
-    let hash = blocking(move || hash_now(&password)).await.filter(|hash| !hash.is_empty());
-    hash.ok_or(AuthError::HashingFailed)
+    blocking(move || hash_now(&password)).await.flatten().ok_or(AuthError::HashingFailed)
 }
 
 /// Verifies a password against a stored PHC string; takes as long without one.

@@ -6,15 +6,15 @@
 
 use super::History;
 use super::metrics::DeletionReason;
-use perfwatch_store::{BlockInfo, CommitError, DiskUsage, RetentionWatermarks, StoreError, Write};
+use perfwatch_store::{BlockInfo, CommitError, DiskUsage, StoreError, Write};
 use perfwatch_tsdb::{Tier, rollup::bucket_start};
 
 /// Maximum number of blocks that are deleted in one commit.
 const MAX_DROPS_PER_COMMIT: usize = 64;
-/// Disk usage, in percent of the append limit, above which data is deleted.
-const HIGH_WATERMARK_PERCENT: u64 = 88;
-/// Disk usage, in percent of the append limit, down to which data is deleted.
-const LOW_WATERMARK_PERCENT: u64 = 80;
+/// Disk usage, in percent of [`DiskUsage::target_bytes`], above which data is deleted.
+const EVICT_ABOVE_PERCENT: u64 = 88;
+/// Disk usage, in percent of [`DiskUsage::target_bytes`], down to which data is deleted.
+const EVICT_TO_PERCENT: u64 = 80;
 /// Share of all blocks, in percent, above which the raw tier is deleted first.
 const RAW_SHARE_PERCENT: u64 = 40;
 /// Share of the minute and hour blocks, in percent, above which the minute tier is deleted next.
@@ -31,10 +31,6 @@ fn watermark_step_ms(tier: Tier) -> i64 {
         Tier::Minute => 3_600_000,
         Tier::Hour => 86_400_000,
     }
-}
-
-fn watermark_of(watermarks: RetentionWatermarks, tier: Tier) -> i64 {
-    watermarks.ms[usize::try_from(tier.id()).unwrap_or_default()]
 }
 
 impl History {
@@ -60,11 +56,11 @@ impl History {
     /// Deletes data when the store approaches its disk budget. Each tier has a share, so that neither the
     /// last hours nor the last years are lost. Returns the number of deleted blocks.
     pub(super) async fn enforce_disk_budget(&self, usage: DiskUsage) -> Result<usize, StoreError> {
-        let DiskUsage { used_bytes, append_limit_bytes: limit_bytes, .. } = usage;
-        if used_bytes <= limit_bytes / 100 * HIGH_WATERMARK_PERCENT {
+        let DiskUsage { used_bytes, target_bytes: limit_bytes, .. } = usage;
+        if used_bytes <= limit_bytes / 100 * EVICT_ABOVE_PERCENT {
             return Ok(0);
         }
-        let excess_bytes = used_bytes - limit_bytes / 100 * LOW_WATERMARK_PERCENT;
+        let excess_bytes = used_bytes - limit_bytes / 100 * EVICT_TO_PERCENT;
         let first = tier_to_evict(&usage);
         // If the selected tier has no block that may be deleted, another tier is used.
         let others = Tier::ALL.into_iter().filter(|tier| *tier != first);
@@ -98,11 +94,11 @@ impl History {
         let watermarks = self.backend.retention_watermarks().await?;
         let max_ms = match tier {
             Tier::Raw => self.clock.wall_ms() - PROTECTED_MS,
-            Tier::Minute => watermark_of(watermarks, Tier::Raw),
-            Tier::Hour => watermark_of(watermarks, Tier::Minute),
+            Tier::Minute => watermarks.tier_ms(Tier::Raw),
+            Tier::Hour => watermarks.tier_ms(Tier::Minute),
         };
         let watermark_ms = (bucket_start(last.last_ms, step_ms) + step_ms).min(bucket_start(max_ms, step_ms));
-        let DiskUsage { used_bytes, append_limit_bytes: limit_bytes, .. } = usage;
+        let DiskUsage { used_bytes, target_bytes: limit_bytes, .. } = usage;
         tracing::info!(
             used_bytes,
             limit_bytes,
@@ -120,7 +116,7 @@ impl History {
         watermark_ms: i64,
         reason: DeletionReason,
     ) -> Result<usize, StoreError> {
-        if watermark_ms > watermark_of(self.backend.retention_watermarks().await?, tier) {
+        if watermark_ms > self.backend.retention_watermarks().await?.tier_ms(tier) {
             if tier.coarser().is_some() {
                 self.roll_up_before(tier, watermark_ms).await?;
             }
@@ -131,7 +127,7 @@ impl History {
                 Err(CommitError::Store(error)) => return Err(error),
             }
         }
-        let watermark_ms = watermark_of(self.backend.retention_watermarks().await?, tier);
+        let watermark_ms = self.backend.retention_watermarks().await?.tier_ms(tier);
         // The last bucket of a block ends one bucket width after its start.
         let before_ms = watermark_ms - tier.width_ms() + 1;
         let mut count = 0;

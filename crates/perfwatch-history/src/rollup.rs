@@ -147,7 +147,7 @@ fn rollup_writes(
     let DirtyWindow { tier, host, window_ms, .. } = window;
     let end_ms = window_ms + tier.window_ms();
     // Rows below the watermark were rolled up before it was advanced.
-    let from_ms = window_ms.max(watermarks.ms[usize::try_from(tier.id()).unwrap_or_default()]);
+    let from_ms = window_ms.max(watermarks.tier_ms(tier));
     let mut writes = Vec::new();
     let new_buckets: Vec<Buckets> = if tier == Tier::Raw {
         let tables = Table::merge(&raw_tables(slices), from_ms);

@@ -141,7 +141,7 @@ fn build_blocks(hosts: &[(HostId, Vec<Arc<Snapshot>>)], watermarks: RetentionWat
     for (host, rows) in hosts {
         // A block does not cross an hour, so that the blocks of an hour can be rewritten as one block.
         let mut hours: BTreeMap<i64, Vec<Arc<Snapshot>>> = BTreeMap::new();
-        for row in rows.iter().filter(|row| row.at_ms >= watermarks.ms[0]) {
+        for row in rows.iter().filter(|row| row.at_ms >= watermarks.tier_ms(Tier::Raw)) {
             hours.entry(bucket_start(row.at_ms, Tier::Raw.window_ms())).or_default().push(row.clone());
         }
         for (hour_ms, rows) in hours {
@@ -162,17 +162,19 @@ fn build_late_buckets(
 ) -> Vec<LateBuckets> {
     let mut late = Vec::new();
     for (host, rows) in hosts {
-        let late_rows = rows.iter().filter(|row| row.at_ms < watermarks.ms[0]);
+        let late_rows = rows.iter().filter(|row| row.at_ms < watermarks.tier_ms(Tier::Raw));
         let late_rows: Vec<Arc<Snapshot>> = late_rows.cloned().collect();
         let tables = Table::from_snapshots(&late_rows);
         let minutes: Vec<Buckets> = tables
             .iter()
             .map(|table| Buckets::from_table(table, Tier::Minute.width_ms(), i64::MIN))
             .collect();
-        let hours =
-            minutes.iter().map(|m| m.slice(i64::MIN, watermarks.ms[1]).downsample(Tier::Hour.width_ms()));
-        let hours: Vec<Buckets> = hours.map(|hours| hours.slice(watermarks.ms[2], i64::MAX)).collect();
-        let minutes = minutes.iter().map(|m| m.slice(watermarks.ms[1], i64::MAX)).collect();
+        let hours = minutes
+            .iter()
+            .map(|m| m.slice(i64::MIN, watermarks.tier_ms(Tier::Minute)).downsample(Tier::Hour.width_ms()));
+        let hours: Vec<Buckets> =
+            hours.map(|hours| hours.slice(watermarks.tier_ms(Tier::Hour), i64::MAX)).collect();
+        let minutes = minutes.iter().map(|m| m.slice(watermarks.tier_ms(Tier::Minute), i64::MAX)).collect();
         late.push((*host, Tier::Minute, minutes));
         late.push((*host, Tier::Hour, hours));
     }

@@ -27,13 +27,13 @@ pub(crate) async fn auth_middleware(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match authorize_request(&app, path.as_ref().map(MatchedPath::as_str), &mut request) {
+    match check_request(&app, path.as_ref().map(MatchedPath::as_str), &mut request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
 }
 
-fn authorize_request(app: &App, path: Option<&str>, request: &mut Request) -> Result<(), ApiError> {
+fn check_request(app: &App, path: Option<&str>, request: &mut Request) -> Result<(), ApiError> {
     let extensions = request.extensions();
     let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
     let peer = peer.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
@@ -53,7 +53,7 @@ fn authorize_request(app: &App, path: Option<&str>, request: &mut Request) -> Re
         return Ok(());
     };
     let access = match access::match_route(request.method().as_str(), path) {
-        RouteMatch::Allowed(access) => access,
+        RouteMatch::Matched(access) => access,
         RouteMatch::MethodNotAllowed => {
             return Err(ApiError::method_not_allowed());
         }

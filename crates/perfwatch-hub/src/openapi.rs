@@ -53,7 +53,7 @@ pub(crate) fn base() -> OpenApi {
 }
 
 /// Finishes the document that the router generated.
-pub(crate) fn finish(document: OpenApi) -> Value {
+pub(crate) fn add_common_parts(document: OpenApi) -> Value {
     let mut document = serde_json::to_value(finish_document(document)).unwrap_or_default();
     mark_response_fields_required(&mut document);
     document

@@ -85,7 +85,7 @@ enum CloseReason {
     /// The client did not receive a message in time.
     SendTimeout,
     /// The client violated the protocol.
-    Error,
+    ProtocolError,
     /// Account, session or token lost access.
     Revoked,
     /// The hub shuts down.
@@ -98,7 +98,7 @@ impl CloseReason {
             Self::ClientClosed => "client_closed",
             Self::PingTimeout => "ping_timeout",
             Self::SendTimeout => "send_timeout",
-            Self::Error => "protocol_error",
+            Self::ProtocolError => "protocol_error",
             Self::Revoked => "revoked",
             Self::Shutdown => "shutdown",
         }
@@ -194,7 +194,7 @@ impl Connection {
                 message = self.socket.recv() => self.on_message(message).await?,
                 received = self.broadcast_rx.recv() => match received {
                     Ok(published) => self.send_snapshot(published).await?,
-                    Err(RecvError::Lagged(dropped)) => self.catch_up(dropped).await?,
+                    Err(RecvError::Lagged(dropped)) => self.skip_backlog(dropped).await?,
                     Err(RecvError::Closed) => return Err(CloseReason::Shutdown),
                 },
                 () = sleep_until(flush_at) => self.flush_due().await?,
@@ -232,7 +232,7 @@ impl Connection {
                 // The library has one error for a lost connection and for a message above the limit.
                 tracing::debug!(error = %error, "failed to read from a WebSocket");
                 Err(if error.to_string().contains("too long") {
-                    CloseReason::Error
+                    CloseReason::ProtocolError
                 } else {
                     CloseReason::ClientClosed
                 })
@@ -381,7 +381,7 @@ impl Connection {
         if self.full_snapshots {
             // JSON is UTF-8; the conversion checks the bytes instead of copying them.
             let text = Utf8Bytes::try_from(published.full_json().clone());
-            self.send_text(text.map_err(|_| CloseReason::Error)?).await?;
+            self.send_text(text.map_err(|_| CloseReason::ProtocolError)?).await?;
             self.app
                 .metrics
                 .record_publish_delay(self.app.clock.monotonic().saturating_sub(published.accepted_at));
@@ -437,9 +437,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends the number of dropped snapshots and the newest state to a client that was too slow, instead of a
-    /// growing backlog.
-    async fn catch_up(&mut self, dropped: u64) -> Result<(), CloseReason> {
+    /// Skips the backlog of a slow client: sends the number of dropped snapshots (`lagged`) and the newest
+    /// state. A client that does not even read that is closed after the send timeout.
+    async fn skip_backlog(&mut self, dropped: u64) -> Result<(), CloseReason> {
         // Snapshots in the channel are skipped, too: the newest state replaces them.
         let dropped = dropped + self.broadcast_rx.len() as u64;
         self.app.metrics.record_dropped(dropped);
@@ -469,7 +469,7 @@ impl Connection {
             CloseReason::ClientClosed => return,
             CloseReason::SendTimeout => (close_code::POLICY, "client too slow"),
             CloseReason::PingTimeout => (close_code::POLICY, "ping timeout"),
-            CloseReason::Error => (close_code::POLICY, "protocol error"),
+            CloseReason::ProtocolError => (close_code::POLICY, "protocol error"),
             CloseReason::Revoked => (CLOSE_UNAUTHORIZED, "access revoked"),
             CloseReason::Shutdown => (close_code::AWAY, "hub is shutting down"),
         };

@@ -135,7 +135,7 @@ pub(crate) fn send(
         if error.is_permanent() {
             SendError::Permanent(reason)
         } else {
-            SendError::Retry { reason, retry_after: None }
+            SendError::Transient { reason, retry_after: None }
         }
     })
 }

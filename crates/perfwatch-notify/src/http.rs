@@ -79,7 +79,7 @@ impl Http {
             builder = builder.header(*name, value);
         }
         let request = builder.body(request.body).map_err(|error| SendError::Permanent(error.to_string()))?;
-        let retry = |reason: String| SendError::Retry { reason, retry_after: None };
+        let retry = |reason: String| SendError::Transient { reason, retry_after: None };
         let mut response = self.agent.run(request).map_err(|error| retry(error.to_string()))?;
         let status = response.status().as_u16();
         if (200..300).contains(&status) {
@@ -96,7 +96,7 @@ impl Http {
         match status {
             // Temporary conditions: RFC 9110, 15.5.9 and 15.6; RFC 8470, 5.2; RFC 6585, 4.
             408 | 425 | 429 | 500.. => {
-                Err(SendError::Retry { reason, retry_after: retry_after.map(Duration::from_secs) })
+                Err(SendError::Transient { reason, retry_after: retry_after.map(Duration::from_secs) })
             }
             _ => Err(SendError::Permanent(reason)),
         }

@@ -142,8 +142,8 @@ impl Notifier for ChannelNotifier {
             return Err(SendError::Permanent(format!("unknown channel kind {kind:?}")));
         };
         send(&self.http, settings, rendered).map_err(|error| match error {
-            SendError::Retry { reason, retry_after } => {
-                SendError::Retry { reason: redact_secrets(&reason, kind, settings), retry_after }
+            SendError::Transient { reason, retry_after } => {
+                SendError::Transient { reason: redact_secrets(&reason, kind, settings), retry_after }
             }
             SendError::Permanent(reason) => SendError::Permanent(redact_secrets(&reason, kind, settings)),
         })

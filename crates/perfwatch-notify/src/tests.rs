@@ -112,7 +112,7 @@ fn responses_map_to_success_retry_or_permanent() {
     {
         recorder.respond_with(status, "no such bot: the-token");
         match send_to("telegram", &settings, &notification(NotificationReason::Opened)).unwrap_err() {
-            SendError::Retry { reason, retry_after } => {
+            SendError::Transient { reason, retry_after } => {
                 assert!(is_retry && !reason.contains("the-token"), "{status} {reason}");
                 assert_eq!(retry_after.map(|delay| delay.as_secs()), Some(7));
             }
@@ -123,7 +123,7 @@ fn responses_map_to_success_retry_or_permanent() {
         recorder.next_request();
     }
     let unreachable = ChannelSettings::from([("url".to_owned(), "http://127.0.0.1:9/the-token".to_owned())]);
-    let SendError::Retry { reason, .. } =
+    let SendError::Transient { reason, .. } =
         send_to("slack", &unreachable, &notification(NotificationReason::Opened)).unwrap_err()
     else {
         panic!()
@@ -165,7 +165,7 @@ fn mails_of_an_incident_share_a_thread() {
     recorder.refuse("451 come back later");
     assert!(matches!(
         send_to("email", &settings, &notification(NotificationReason::Opened)),
-        Err(SendError::Retry { .. })
+        Err(SendError::Transient { .. })
     ));
 }
 

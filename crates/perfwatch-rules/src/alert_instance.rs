@@ -148,7 +148,7 @@ impl AlertInstance {
     }
 
     /// Evaluates a value, or a missing value of an instance that the host reports.
-    pub fn observe(&mut self, value: Option<f64>, time: ObservationTime) -> Option<TransitionEvent> {
+    pub fn evaluate(&mut self, value: Option<f64>, time: ObservationTime) -> Option<TransitionEvent> {
         if let Some(value) = value {
             self.window.push(time.at_ms, value);
         }
@@ -164,9 +164,9 @@ impl AlertInstance {
     }
 
     /// Evaluates a snapshot that does not contain the instance. Resolves the alert after a timeout.
-    pub fn observe_absent(&mut self, time: ObservationTime) -> Option<TransitionEvent> {
+    pub fn evaluate_absent(&mut self, time: ObservationTime) -> Option<TransitionEvent> {
         if matches!(self.rule.condition, Condition::Absent { .. }) {
-            return self.observe(None, time);
+            return self.evaluate(None, time);
         }
         let last_seen_ms = self.window.latest().map_or(0, |(at, _)| at).max(self.state.last_observed_ms);
         let is_gone = matches!(self.state.phase, AlertPhase::Firing { .. })
@@ -297,7 +297,7 @@ mod tests {
         age_ms: i64,
     ) -> Vec<(i64, TransitionKind)> {
         let observe = |(s, value): (usize, Option<f64>)| {
-            let event = alert.observe(value, time(s as i64, age_ms))?;
+            let event = alert.evaluate(value, time(s as i64, age_ms))?;
             Some((s as i64, event.kind))
         };
         values.enumerate().filter_map(observe).collect()
@@ -353,7 +353,7 @@ mod tests {
         for minute in 0..40 * 60_i64 {
             let value = 60.0 + minute as f64 / 60.0;
             let time = ObservationTime { interval_ms: 60_000, ..time(minute * 60, 0) };
-            events.extend(alert.observe(Some(value), time).map(|event| (minute / 60, event.kind)));
+            events.extend(alert.evaluate(Some(value), time).map(|event| (minute / 60, event.kind)));
         }
         assert_eq!(events.len(), 1, "{events:?}");
         assert!((15..=17).contains(&events[0].0) && events[0].1 == TransitionKind::Fired, "{events:?}");
@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(observe_all(&mut alert, burst(), hour), [(30, TransitionKind::Backfilled)]);
         let mut alert = AlertInstance::new(rule(CPU, 10), "");
         assert_eq!(observe_all(&mut alert, burst().take(25), hour), [], "still firing");
-        let event = alert.observe(Some(99.0), time(26, 0)).unwrap();
+        let event = alert.evaluate(Some(99.0), time(26, 0)).unwrap();
         assert_eq!((event.kind, event.fired_ms), (TransitionKind::Fired, time(15, 0).at_ms));
         assert!(alert.is_firing());
     }
@@ -382,22 +382,22 @@ mod tests {
             [(80, TransitionKind::Fired), (150, TransitionKind::Resolved(ResolveReason::ConditionCleared))]
         );
         let mut alert = AlertInstance::new(rule(CPU, 0), "eth9");
-        assert!(alert.observe(Some(99.0), time(0, 0)).is_some());
-        assert!((1..=300).all(|s| alert.observe_absent(time(s, 0)).is_none()));
-        let event = alert.observe_absent(time(301, 0)).unwrap();
+        assert!(alert.evaluate(Some(99.0), time(0, 0)).is_some());
+        assert!((1..=300).all(|s| alert.evaluate_absent(time(s, 0)).is_none()));
+        let event = alert.evaluate_absent(time(301, 0)).unwrap();
         assert_eq!(event.kind, TransitionKind::Resolved(ResolveReason::InstanceGone));
         // A missing value does not change the state of a threshold rule.
         let mut alert = AlertInstance::new(rule(CPU, 0), "");
-        alert.observe(Some(99.0), time(0, 0)).unwrap();
-        assert!(alert.observe(None, time(5_000, 0)).is_none() && alert.is_firing());
+        alert.evaluate(Some(99.0), time(0, 0)).unwrap();
+        assert!(alert.evaluate(None, time(5_000, 0)).is_none() && alert.is_firing());
     }
 
     #[test]
     fn restored_alert_resolves_when_clear() {
         let mut alert = AlertInstance::new(rule(CPU, 10), "");
         alert.restore(time(0, 0).at_ms, time(10, 0).at_ms, Some(97.0));
-        assert!(alert.observe(Some(95.0), time(20, 0)).is_none(), "already reported");
-        assert_eq!(alert.observe(Some(10.0), time(21, 0)).unwrap().peak_value, Some(97.0));
+        assert!(alert.evaluate(Some(95.0), time(20, 0)).is_none(), "already reported");
+        assert_eq!(alert.evaluate(Some(10.0), time(21, 0)).unwrap().peak_value, Some(97.0));
         assert!(alert.resolve(ResolveReason::RuleDeleted, 0).is_none());
     }
 }

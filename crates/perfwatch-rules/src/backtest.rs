@@ -51,7 +51,7 @@ pub fn run(rule: &Arc<Rule>, series: &BacktestSeries, on_value: &mut dyn FnMut(f
     let mut intervals: Vec<FiringInterval> = Vec::new();
     for (at_ms, value) in &series.points {
         let time = ObservationTime { at_ms: *at_ms, interval_ms, age_ms: 0 };
-        let event = alert.observe(Some(*value), time);
+        let event = alert.evaluate(Some(*value), time);
         if let Some(value) = alert.value() {
             on_value(value);
         }

@@ -181,7 +181,7 @@ impl HostEvaluator {
     }
 
     /// Evaluates a snapshot of the host. Snapshots must arrive in the order of time.
-    pub fn observe(
+    pub fn evaluate_snapshot(
         &mut self,
         snapshot: &Snapshot,
         skew_ms: Option<i64>,
@@ -211,10 +211,10 @@ impl HostEvaluator {
                     .zip(column(denominator))
                     .and_then(|(numerator, denominator)| ratio(numerator, denominator)),
             };
-            events.extend(self.instances[*alert].observe(value, time));
+            events.extend(self.instances[*alert].evaluate(value, time));
         }
         for alert in &self.absent {
-            events.extend(self.instances[*alert].observe_absent(time));
+            events.extend(self.instances[*alert].evaluate_absent(time));
         }
     }
 
@@ -222,7 +222,7 @@ impl HostEvaluator {
     /// false (no snapshot since the hub started), it is a lower limit only, and evaluation waits until
     /// it exceeds the grace period.
     #[expect(clippy::cast_precision_loss, reason = "days in milliseconds fit into 52 bits")]
-    pub fn observe_no_data(
+    pub fn evaluate_no_data(
         &mut self,
         silent_ms: i64,
         has_reported: bool,
@@ -233,12 +233,12 @@ impl HostEvaluator {
         for alert in &mut self.instances {
             let Condition::NoData { grace } = alert.rule.condition else { continue };
             let is_known = has_reported || silent_ms > grace.ms();
-            events.extend(alert.observe(is_known.then_some(silent_ms as f64 / 1_000.0), time));
+            events.extend(alert.evaluate(is_known.then_some(silent_ms as f64 / 1_000.0), time));
         }
     }
 
     /// Evaluates the `hub` rules on the self-metrics of the hub.
-    pub fn observe_hub(
+    pub fn evaluate_hub(
         &mut self,
         metrics: &[(HubMetric, f64)],
         now_ms: i64,
@@ -248,7 +248,7 @@ impl HostEvaluator {
         for alert in &mut self.instances {
             if let Condition::Hub { hub_metric, .. } = alert.rule.condition {
                 let value = metrics.iter().find(|(metric, _)| *metric == hub_metric).map(|(_, value)| *value);
-                events.extend(alert.observe(value, time));
+                events.extend(alert.evaluate(value, time));
             }
         }
     }
@@ -342,14 +342,19 @@ mod tests {
             ("filesystem.used_percent", "/srv"),
         ];
         let full_shape = shape(&columns);
-        evaluator.observe(&snapshot(&full_shape, 0, &[950, 990, 100]), Some(-9_000), 0, &mut events);
+        evaluator.evaluate_snapshot(
+            &snapshot(&full_shape, 0, &[950, 990, 100]),
+            Some(-9_000),
+            0,
+            &mut events,
+        );
         let fired: Vec<&str> = events.iter().map(|event| &*event.instance).collect();
         assert_eq!(fired, ["/", ""]);
         // An unmounted filesystem resolves its alert after the timeout.
         events.clear();
         let reduced_shape = shape(&columns[2..]);
         for s in 1..400 {
-            evaluator.observe(&snapshot(&reduced_shape, s, &[100]), None, 0, &mut events);
+            evaluator.evaluate_snapshot(&snapshot(&reduced_shape, s, &[100]), None, 0, &mut events);
         }
         assert_eq!(events.len(), 1);
         assert_eq!(
@@ -366,15 +371,15 @@ mod tests {
         let (mut evaluator, mut events) = (HostEvaluator::default(), Vec::new());
         evaluator.set_rules(vec![cpu(50.0)], 0, &mut events);
         let shape = shape(&[("cpu.usage", "")]);
-        evaluator.observe(&snapshot(&shape, 0, &[700]), None, 0, &mut events);
+        evaluator.evaluate_snapshot(&snapshot(&shape, 0, &[700]), None, 0, &mut events);
         assert_eq!(events.pop().unwrap().kind, TransitionKind::Fired);
         evaluator.set_rules(vec![cpu(60.0)], 0, &mut events);
-        evaluator.observe(&snapshot(&shape, 1, &[700]), None, 0, &mut events);
+        evaluator.evaluate_snapshot(&snapshot(&shape, 1, &[700]), None, 0, &mut events);
         assert!(events.is_empty(), "still firing");
         evaluator.set_rules(vec![cpu(80.0)], 0, &mut events);
-        evaluator.observe(&snapshot(&shape, 2, &[700]), None, 0, &mut events);
+        evaluator.evaluate_snapshot(&snapshot(&shape, 2, &[700]), None, 0, &mut events);
         assert_eq!(events.pop().unwrap().kind, TransitionKind::Resolved(ResolveReason::ConditionCleared));
-        evaluator.observe(&snapshot(&shape, 3, &[900]), None, 0, &mut events);
+        evaluator.evaluate_snapshot(&snapshot(&shape, 3, &[900]), None, 0, &mut events);
         events.clear();
         evaluator.set_rules(Vec::new(), 0, &mut events);
         assert_eq!(events.pop().unwrap().kind, TransitionKind::Resolved(ResolveReason::RuleDeleted));
@@ -391,7 +396,7 @@ mod tests {
                 evaluator.restore(cpu.id, "", (1_000_000_000, 1_000_000_000), None);
             }
             for (s, value) in (1..).zip(values) {
-                evaluator.observe(&snapshot(&shape, s, &[*value]), None, 0, &mut events);
+                evaluator.evaluate_snapshot(&snapshot(&shape, s, &[*value]), None, 0, &mut events);
             }
             retain_active_transitions(&mut events, recorded_until_ms);
             events.iter().map(|event| event.kind).collect::<Vec<_>>()
@@ -411,11 +416,11 @@ mod tests {
         let (mut evaluator, mut events) = (HostEvaluator::default(), Vec::new());
         evaluator.set_rules(vec![rule(1, r#"{"kind":"no_data","grace":"30s"}"#)], 0, &mut events);
         for s in 0..100_i64 {
-            evaluator.observe_no_data(s * 1_000, true, 1_000_000 + s * 1_000, &mut events);
+            evaluator.evaluate_no_data(s * 1_000, true, 1_000_000 + s * 1_000, &mut events);
         }
         assert_eq!(events.len(), 1);
         assert_eq!(events[0].observed_at_ms, 1_031_000);
-        evaluator.observe_no_data(500, true, 1_200_000, &mut events);
+        evaluator.evaluate_no_data(500, true, 1_200_000, &mut events);
         assert_eq!(events[1].kind, TransitionKind::Resolved(ResolveReason::ConditionCleared));
         assert!(
             evaluator.restore(Uuid::from_u128(1), "", (5, 6), None)

@@ -115,7 +115,7 @@ pub struct ChannelKind {
 pub enum SendError {
     /// Temporary failure; delivery is retried.
     #[error("{reason}")]
-    Retry {
+    Transient {
         /// Message for an operator, without secrets.
         reason: String,
         /// Delay that the receiver requested before the next attempt.

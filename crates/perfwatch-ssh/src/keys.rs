@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Verifies the offered host key (`ssh-ed25519 SHA256:…`) and records a disconnect by the server.
+///
+/// Without a pinned key, any key is accepted: trust on first use (TOFU), as with an empty `known_hosts`.
+/// The caller pins the key afterwards.
 #[derive(Clone, Default)]
 pub(crate) struct HostKeyVerifier {
     pinned: Option<String>,

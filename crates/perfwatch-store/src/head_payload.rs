@@ -1,7 +1,7 @@
 //! Payload of a head row: the snapshots of a group commit in wire format, compressed.
 
 use crate::error::StoreError;
-use crate::store::{HeadRow, SnapshotRow};
+use crate::store::{HeadSnapshot, SnapshotRow};
 use perfwatch_model::wire::{self, WireError};
 use perfwatch_model::{HostId, Shape, ShapeId, StringInterner};
 use std::sync::Arc;
@@ -13,8 +13,8 @@ const ZSTD_LEVEL: i32 = 1;
 /// Maximum decompressed size. A group commit has some thousand snapshots at most.
 const MAX_PAYLOAD_BYTES: usize = 1 << 30;
 
-/// Appends the encoded row to `out`.
-pub(crate) fn write_row(out: &mut Vec<u8>, row: &SnapshotRow) {
+/// Appends the encoded snapshot with its host to the payload of a group commit.
+pub(crate) fn encode_snapshot(out: &mut Vec<u8>, row: &SnapshotRow) {
     let encoded = wire::encode_snapshot(&row.snapshot);
     out.extend_from_slice(&row.host.to_bytes());
     out.extend_from_slice(&u32::try_from(encoded.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -22,7 +22,7 @@ pub(crate) fn write_row(out: &mut Vec<u8>, row: &SnapshotRow) {
 }
 
 /// Payload of rows that [`write_row`] encoded.
-pub(crate) fn compress_rows(rows: &[u8]) -> Vec<u8> {
+pub(crate) fn compress_payload(rows: &[u8]) -> Vec<u8> {
     let mut payload = vec![VERSION];
     payload.extend_from_slice(&u32::try_from(rows.len()).unwrap_or(u32::MAX).to_le_bytes());
     // Compression into memory cannot fail.
@@ -34,12 +34,12 @@ pub(crate) fn compress_rows(rows: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// Returns [`StoreError::Rejected`] for bytes that [`compress_rows`] did not write.
-pub(crate) fn decompress_rows(
+pub(crate) fn decode_payload(
     arrival: i64,
     payload: &[u8],
     shapes: &dyn Fn(ShapeId) -> Option<Arc<Shape>>,
     texts: &StringInterner,
-) -> Result<Vec<HeadRow>, StoreError> {
+) -> Result<Vec<HeadSnapshot>, StoreError> {
     let unreadable =
         |reason: &str| StoreError::Rejected(format!("head row {arrival} is unreadable: {reason}"));
     let (Some(&VERSION), Some(length)) = (payload.first(), payload.get(1..5)) else {
@@ -66,7 +66,7 @@ pub(crate) fn decompress_rows(
         };
         match wire::decode_snapshot(encoded.to_vec().into(), shapes, &|text| texts.intern(text)) {
             Ok(snapshot) => {
-                rows.push(HeadRow { arrival, row: SnapshotRow { host, snapshot: Arc::new(snapshot) } });
+                rows.push(HeadSnapshot { arrival, row: SnapshotRow { host, snapshot: Arc::new(snapshot) } });
             }
             Err(error @ WireError::UnknownShape(_)) => {
                 tracing::error!(%error, arrival, "head row is unreadable; skipping it");

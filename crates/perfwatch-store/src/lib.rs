@@ -43,7 +43,7 @@ pub use range_set::RangeSet;
 pub use sql::SqlValue;
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{
-    BlockContent, BlockSlice, BoxFuture, DiskUsage, HeadRow, Query, QueryResult, SnapshotRow, Store,
+    BlockContent, BlockSlice, BoxFuture, DiskUsage, HeadSnapshot, Query, QueryResult, SnapshotRow, Store,
 };
 pub use transaction::Transaction;
 pub use write::{BlockId, BlockInfo, DirtyWindow, RetentionWatermarks, SealWatermark, SequenceRanges, Write};

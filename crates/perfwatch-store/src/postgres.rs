@@ -105,7 +105,7 @@ impl Store for PostgresStore {
         })
     }
 
-    fn read_head(&self, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>> {
+    fn read_head(&self, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<HeadSnapshot>, StoreError>> {
         Box::pin(read::head(&self.inner, after, limit))
     }
 

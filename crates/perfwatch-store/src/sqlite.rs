@@ -213,7 +213,7 @@ impl Store for SqliteStore {
         Box::pin(async move { self.send(|reply| WriterJob::Append(Append::new(&rows, reply))).await? })
     }
 
-    fn read_head(&self, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>> {
+    fn read_head(&self, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<HeadSnapshot>, StoreError>> {
         Box::pin(self.read(move |connection, inner| read::head(connection, inner, after, limit)))
     }
 

@@ -32,7 +32,7 @@ pub struct SnapshotRow {
 
 /// A snapshot that is read back from the head after a start.
 #[derive(Debug, Clone)]
-pub struct HeadRow {
+pub struct HeadSnapshot {
     /// Number of the commit that contains the snapshot.
     pub arrival: i64,
     /// Snapshot with its host.
@@ -94,8 +94,9 @@ pub struct DiskUsage {
     pub disk_bytes: u64,
     /// Bytes of `disk_bytes` that are in use. The remaining bytes are reused before the files grow.
     pub used_bytes: u64,
-    /// Limit of `used_bytes` above which appends are rejected, so that the budget holds.
-    pub append_limit_bytes: u64,
+    /// Value of `used_bytes` that history should not exceed; retention deletes detail close to it. SQLite
+    /// rejects appends above it, PostgreSQL above a higher share of the budget.
+    pub target_bytes: u64,
     /// Size of the blocks by tier.
     pub tier_bytes: [u64; 3],
     /// Size of the head rows.
@@ -114,7 +115,7 @@ pub trait Store: Send + Sync {
     /// calls share a commit, whose arrival number is returned.
     fn append(&self, rows: Vec<SnapshotRow>) -> BoxFuture<'_, Result<i64, StoreError>>;
     /// Reads about `limit` of this hub's head rows after an arrival number, in order; empty at the end.
-    fn read_head(&self, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>>;
+    fn read_head(&self, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<HeadSnapshot>, StoreError>>;
     /// Returns whether the head is so large that rows should be sealed before they are due.
     fn is_head_over_limit(&self) -> bool;
     /// Deletes this hub's head rows with a lower arrival number.

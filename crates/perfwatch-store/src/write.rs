@@ -68,6 +68,18 @@ pub struct RetentionWatermarks {
     pub ms: [i64; 3],
 }
 
+impl RetentionWatermarks {
+    /// Watermark of a tier, Unix milliseconds.
+    pub fn tier_ms(&self, tier: Tier) -> i64 {
+        let [raw, minute, hour] = self.ms;
+        match tier {
+            Tier::Raw => raw,
+            Tier::Minute => minute,
+            Tier::Hour => hour,
+        }
+    }
+}
+
 /// Change of history in a commit. Some fail with a [`crate::CommitError::Conflict`].
 #[derive(Debug, Clone)]
 pub enum Write {

@@ -27,7 +27,7 @@ async fn random_walk(hub: &mut TestHub) {
             continue;
         }
         let snapshot = hub.next_snapshot(SNAPSHOT_INTERVAL_MS, [cpu, memory], 0);
-        hub.alerting.observe(host(1), &snapshot, Some(0));
+        hub.alerting.evaluate_snapshot(host(1), &snapshot, Some(0));
         rows.push(snapshot);
         if rows.len() == ROWS_PER_COMMIT {
             let _append_lock = hub.history.append(host(1), std::mem::take(&mut rows)).await.unwrap();

@@ -32,7 +32,7 @@ async fn plaintext_settings_are_encrypted_at_startup() {
     // Settings that cannot be decrypted are retried, because the key may be added.
     let result = hub.alerting.send(&other, &hub.alerting.test_notification()).await;
     let is_settings_error = |reason: &str| reason.starts_with("channel settings: ");
-    assert!(matches!(result, Err(SendError::Retry { reason, .. }) if is_settings_error(&reason)));
+    assert!(matches!(result, Err(SendError::Transient { reason, .. }) if is_settings_error(&reason)));
     assert!(hub.alerting.send(&cached, &hub.alerting.test_notification()).await.is_ok());
     hub.crash().await;
 }

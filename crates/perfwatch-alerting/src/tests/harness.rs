@@ -68,7 +68,7 @@ impl RecordingNotifier {
 
 /// Error of a receiver that is unavailable.
 pub(super) fn unavailable(reason: &str) -> SendError {
-    SendError::Retry { reason: reason.to_owned(), retry_after: None }
+    SendError::Transient { reason: reason.to_owned(), retry_after: None }
 }
 
 impl Notifier for RecordingNotifier {
@@ -308,7 +308,7 @@ impl TestHub {
         let name = host_ref.name.as_str().into();
         let published = PublishedSnapshot::new(host, name, snapshot.clone(), self.clock.monotonic());
         self.live_feed.publish(Arc::new(published), now_ms);
-        self.alerting.observe(host, &snapshot, Some(0));
+        self.alerting.evaluate_snapshot(host, &snapshot, Some(0));
     }
 
     /// Ingests a snapshot of a host every two seconds.

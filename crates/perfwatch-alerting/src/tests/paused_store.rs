@@ -2,7 +2,7 @@
 
 use perfwatch_model::HostId;
 use perfwatch_store::{
-    BlockInfo, BlockSlice, BoxFuture, CommitError, DirtyWindow, DiskUsage, HeadRow, HostRecord, Query,
+    BlockInfo, BlockSlice, BoxFuture, CommitError, DirtyWindow, DiskUsage, HeadSnapshot, HostRecord, Query,
     QueryResult, RetentionWatermarks, SealWatermark, SequenceRanges, SnapshotRow, SqlValue, SqliteStore,
     Store, StoreError, Transaction,
 };
@@ -41,7 +41,7 @@ impl Store for PausedStore {
         hold_time(self.0.append(rows))
     }
 
-    fn read_head(&self, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<HeadRow>, StoreError>> {
+    fn read_head(&self, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<HeadSnapshot>, StoreError>> {
         self.0.read_head(after, limit)
     }
 

@@ -310,7 +310,7 @@ pub(crate) struct TestNotificationResponse {
 async fn send_test(app: &App, channel: &Channel) -> TestNotificationResponse {
     let error = app.alerting.send(channel, &app.alerting.test_notification()).await.err();
     let error = error.map(|error| match error {
-        SendError::Retry { reason, .. } => format!("temporary failure: {reason}"),
+        SendError::Transient { reason, .. } => format!("temporary failure: {reason}"),
         SendError::Permanent(reason) => format!("permanent failure: {reason}"),
     });
     TestNotificationResponse { delivered: error.is_none(), error }

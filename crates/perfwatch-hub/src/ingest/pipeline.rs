@@ -147,7 +147,7 @@ impl Pipeline {
                         now_ms,
                     );
                     // After publication: the snapshot of a new alert is visible in the recent window.
-                    self.deps.alerting.observe(id, &snapshot, submission.clock_skew_ms);
+                    self.deps.alerting.evaluate_snapshot(id, &snapshot, submission.clock_skew_ms);
                 }
             }
         }

@@ -56,7 +56,7 @@ impl Appender {
         apply::touch_shapes(&self.inner, &client, &shapes).await.map_err(|error| unavailable(&error))?;
         let sql = "INSERT INTO head (hub, payload) VALUES ($1, $2) RETURNING arrival";
         let statement = client.prepare_cached(sql).await.map_err(|error| unavailable(&error))?;
-        let payload = head_payload::compress_rows(&rows);
+        let payload = head_payload::compress_payload(&rows);
         let row = client.query_one(&statement, &[&self.inner.hub, &payload]).await;
         let row = row.map_err(|error| unavailable(&error))?;
         self.inner.head_live_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);

@@ -16,9 +16,9 @@ use std::time::Duration;
 const MAX_CONNECTIONS: usize = 8;
 /// Maximum time to wait for a connection.
 const POOL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Use of the budget above which the hub deletes detail. The rest is for space of deleted rows until a
-/// vacuum.
-pub(super) const EVICT_ABOVE_PERCENT: u64 = 70;
+/// Share of the budget that history should use, percent: the base of the eviction thresholds of
+/// retention. The rest is for space of deleted rows until a vacuum.
+pub(super) const TARGET_USE_PERCENT: u64 = 70;
 /// Size in percent of the budget above which appends are rejected.
 pub(super) const REJECT_ABOVE_PERCENT: u64 = 85;
 

@@ -2,7 +2,7 @@
 //! then the requested parts.
 
 use super::error::unavailable;
-use super::inner::{EVICT_ABOVE_PERCENT, PostgresInner, REJECT_ABOVE_PERCENT};
+use super::inner::{PostgresInner, REJECT_ABOVE_PERCENT, TARGET_USE_PERCENT};
 use crate::block_reader::BlockFetch;
 use crate::error::StoreError;
 use crate::head_payload;
@@ -24,7 +24,7 @@ pub(super) async fn head(
     inner: &PostgresInner,
     after: i64,
     limit: usize,
-) -> Result<Vec<HeadRow>, StoreError> {
+) -> Result<Vec<HeadSnapshot>, StoreError> {
     let client = inner.client().await?;
     let mut rows = Vec::new();
     let texts = StringInterner::default();
@@ -44,7 +44,7 @@ pub(super) async fn head(
             continue;
         }
         inner.load_shapes(&client, missing.into_iter()).await.map_err(|error| unavailable(&error))?;
-        rows.extend(head_payload::decompress_rows(after, payload, &|id| inner.shapes.get(id), &texts)?);
+        rows.extend(head_payload::decode_payload(after, payload, &|id| inner.shapes.get(id), &texts)?);
     }
     Ok(rows)
 }
@@ -55,7 +55,7 @@ fn decompress_cached(
     arrival: i64,
     payload: &[u8],
     texts: &StringInterner,
-) -> Result<(Vec<HeadRow>, Vec<ShapeId>), StoreError> {
+) -> Result<(Vec<HeadSnapshot>, Vec<ShapeId>), StoreError> {
     let missing = RefCell::new(Vec::new());
     let shapes = |id| {
         let cached = inner.shapes.get(id);
@@ -64,7 +64,7 @@ fn decompress_cached(
         }
         cached
     };
-    let rows = head_payload::decompress_rows(arrival, payload, &shapes, texts)?;
+    let rows = head_payload::decode_payload(arrival, payload, &shapes, texts)?;
     Ok((rows, missing.into_inner()))
 }
 
@@ -240,7 +240,7 @@ pub(super) async fn usage(inner: &PostgresInner) -> Result<DiskUsage, StoreError
     // partition is dropped, so a partition counts in full.
     let live_bytes = tier_bytes[1] + tier_bytes[2] + head_bytes;
     let used_bytes = live_bytes + live_bytes / 10 + partition_bytes;
-    let append_limit_bytes = inner.budget_bytes / 100 * EVICT_ABOVE_PERCENT;
+    let append_limit_bytes = inner.budget_bytes / 100 * TARGET_USE_PERCENT;
     // Above this size, free space is fragmented: data must be deleted even if its use is below the limit.
     let excess_bytes = disk_bytes.saturating_sub(inner.budget_bytes / 100 * REJECT_ABOVE_PERCENT);
     Ok(DiskUsage {
@@ -250,7 +250,7 @@ pub(super) async fn usage(inner: &PostgresInner) -> Result<DiskUsage, StoreError
         } else {
             used_bytes
         },
-        append_limit_bytes,
+        target_bytes: append_limit_bytes,
         tier_bytes,
         head_bytes,
     })

@@ -22,7 +22,7 @@ pub(super) fn head(
     inner: &SqliteInner,
     after: i64,
     limit: usize,
-) -> Result<Vec<HeadRow>, StoreError> {
+) -> Result<Vec<HeadSnapshot>, StoreError> {
     let mut statement = connection
         .prepare_cached("SELECT arrival, payload FROM head WHERE hub = ?1 AND arrival > ?2 ORDER BY arrival")
         .map_err(unavailable)?;
@@ -35,7 +35,7 @@ pub(super) fn head(
         let arrival = commit.get(0).map_err(unavailable)?;
         let payload: Vec<u8> = commit.get(1).map_err(unavailable)?;
         let shapes = |id| inner.shape(connection, id).ok().flatten();
-        rows.extend(head_payload::decompress_rows(arrival, &payload, &shapes, &texts)?);
+        rows.extend(head_payload::decode_payload(arrival, &payload, &shapes, &texts)?);
     }
     Ok(rows)
 }
@@ -203,7 +203,7 @@ pub(super) fn usage(connection: &Connection, inner: &SqliteInner) -> rusqlite::R
     let mut usage = DiskUsage {
         disk_bytes: inner.file_bytes(),
         used_bytes: ((pragma("page_count")? - pragma("freelist_count")?) * page_bytes).cast_unsigned(),
-        append_limit_bytes: inner.append_limit_pages * page_bytes.cast_unsigned(),
+        target_bytes: inner.append_limit_pages * page_bytes.cast_unsigned(),
         head_bytes: sum("SELECT coalesce(sum(length(payload)), 0) FROM head")?,
         tier_bytes: [0; 3],
     };

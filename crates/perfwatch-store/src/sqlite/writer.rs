@@ -234,7 +234,7 @@ impl Batch<'_> {
         }
         let mut arrival = 0;
         if !self.rows.is_empty() {
-            let payload = head_payload::compress_rows(&self.rows);
+            let payload = head_payload::compress_payload(&self.rows);
             transaction
                 .prepare_cached("INSERT INTO head (hub, payload) VALUES (?1, ?2)")?
                 .execute((LOCAL_HUB_ID, &payload))?;
