@@ -1,4 +1,6 @@
-// Routes with their access and title. Pages load on first use.
+// Routes with their access, title and link. Pages load on first use.
+import { Bot, KeyRound, ScrollText, UserRound, Users } from '@lucide/vue'
+import type { Component } from 'vue'
 import { createRouter, createWebHistory, type RouteRecordRaw } from 'vue-router'
 import type { Role } from './api/types'
 import { type PlainMessageKey, t } from './i18n'
@@ -11,12 +13,24 @@ declare module 'vue-router' {
     access?: Role | 'public'
     /** Title of the browser tab. Pages of an entity set its name themselves. */
     title?: PlainMessageKey
+    /** Text of the link in the layout of the page. Default: title. */
+    label?: PlainMessageKey
+    /** Icon of the link in the layout of the page. */
+    icon?: Component
   }
 }
 
 const alertPages: RouteRecordRaw[] = [
-  { path: '', component: () => import('./features/alerts/ActiveIncidentsPage.vue'), meta: { title: 'alerts.title' } },
-  { path: 'history', component: () => import('./features/alerts/IncidentHistoryPage.vue'), meta: { title: 'alerts.history.title' } },
+  {
+    path: '',
+    component: () => import('./features/alerts/ActiveIncidentsPage.vue'),
+    meta: { title: 'alerts.title', label: 'alerts.tabs.active' },
+  },
+  {
+    path: 'history',
+    component: () => import('./features/alerts/IncidentHistoryPage.vue'),
+    meta: { title: 'alerts.history.title', label: 'alerts.tabs.history' },
+  },
   { path: 'rules', component: () => import('./features/alerts/RulesPage.vue'), meta: { title: 'alerts.rules.title' } },
   { path: 'silences', component: () => import('./features/alerts/SilencesPage.vue'), meta: { title: 'alerts.silences.title' } },
   {
@@ -27,15 +41,31 @@ const alertPages: RouteRecordRaw[] = [
 ]
 
 const settingsPages: RouteRecordRaw[] = [
-  { path: 'account', component: () => import('./features/settings/AccountPage.vue'), meta: { title: 'settings.account.title' } },
-  { path: 'tokens', component: () => import('./features/settings/TokensPage.vue'), meta: { title: 'settings.tokens.title' } },
+  {
+    path: 'account',
+    component: () => import('./features/settings/AccountPage.vue'),
+    meta: { title: 'settings.account.title', icon: UserRound },
+  },
+  {
+    path: 'tokens',
+    component: () => import('./features/settings/TokensPage.vue'),
+    meta: { title: 'settings.tokens.title', icon: KeyRound },
+  },
   {
     path: 'agents',
     component: () => import('./features/settings/AgentsPage.vue'),
-    meta: { access: 'operator', title: 'settings.agents.title' },
+    meta: { access: 'operator', title: 'settings.agents.title', icon: Bot },
   },
-  { path: 'users', component: () => import('./features/settings/UsersPage.vue'), meta: { access: 'admin', title: 'settings.users.title' } },
-  { path: 'audit', component: () => import('./features/settings/AuditPage.vue'), meta: { access: 'admin', title: 'settings.audit.title' } },
+  {
+    path: 'users',
+    component: () => import('./features/settings/UsersPage.vue'),
+    meta: { access: 'admin', title: 'settings.users.title', icon: Users },
+  },
+  {
+    path: 'audit',
+    component: () => import('./features/settings/AuditPage.vue'),
+    meta: { access: 'admin', title: 'settings.audit.title', icon: ScrollText },
+  },
 ]
 
 export const routes: RouteRecordRaw[] = [
@@ -66,8 +96,16 @@ export const routes: RouteRecordRaw[] = [
     path: '/servers',
     component: () => import('./features/servers/ServersLayout.vue'),
     children: [
-      { path: '', component: () => import('./features/servers/ServersPage.vue'), meta: { title: 'servers.title' } },
-      { path: 'queue', component: () => import('./features/servers/QueuePage.vue'), meta: { title: 'servers.queue.title' } },
+      {
+        path: '',
+        component: () => import('./features/servers/ServersPage.vue'),
+        meta: { title: 'servers.title', label: 'servers.tabs.hosts' },
+      },
+      {
+        path: 'queue',
+        component: () => import('./features/servers/QueuePage.vue'),
+        meta: { title: 'servers.queue.title', label: 'servers.tabs.queue' },
+      },
     ],
   },
   {

@@ -4,9 +4,6 @@ export const alerts = {
   tabs: {
     active: 'Active',
     history: 'History',
-    rules: 'Rules',
-    silences: 'Silences',
-    channels: 'Channels',
   },
   active: {
     none: 'No active incidents',
