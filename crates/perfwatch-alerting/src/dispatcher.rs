@@ -103,19 +103,22 @@ impl NotificationDispatcher {
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_CHANNELS));
         let in_flight: Arc<Mutex<HashSet<Uuid>>> = Arc::default();
+        // Only the first failure of a row is logged.
+        let mut is_failing = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
-            let channels = match self.channels_due().await {
-                Ok(channels) => channels,
-                Err(error) => {
-                    tracing::warn!(%error, "failed to load due notifications");
-                    continue;
-                }
-            };
+            let due = self.channels_due().await;
+            if let Err(error) = &due
+                && !is_failing
+            {
+                tracing::warn!(%error, "failed to load due notifications");
+            }
+            is_failing = due.is_err();
+            let Ok(channels) = due else { continue };
             for channel in channels {
                 let Some(guard) = InFlightGuard::try_acquire(&in_flight, channel) else { continue };
                 let (dispatcher, permits) = (self.clone(), permits.clone());

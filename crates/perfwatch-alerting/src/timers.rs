@@ -97,6 +97,8 @@ impl Timers {
         let mut auth_snapshot = self.directory.snapshot();
         let mut previous = self.read_clocks();
         let mut peers = PeerState::default();
+        // Only the first failure of a row is logged.
+        let mut is_failing = false;
         for tick in 0_u64.. {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -114,9 +116,13 @@ impl Timers {
                 }
                 auth_snapshot = current;
             }
-            if let Err(error) = self.tick(tick, &mut peers).await {
+            let refreshed = self.tick(tick, &mut peers).await;
+            if let Err(error) = &refreshed
+                && !is_failing
+            {
                 tracing::warn!(%error, "failed to refresh alerting state; using the cached copy");
             }
+            is_failing = refreshed.is_err();
         }
     }
 
