@@ -39,7 +39,7 @@ struct TrackedAttempts {
     addresses: HashMap<IpAddr, FailedAttempts>,
     accounts: HashMap<String, FailedAttempts>,
     /// Addresses that logged in to an account before. They are exempt from the throttle of the account:
-    /// otherwise failed attempts from other could lock its owner out.
+    /// otherwise failed attempts from others could lock its owner out.
     trusted_addresses: HashMap<(IpAddr, String), Duration>,
 }
 

@@ -122,7 +122,7 @@ fn to_response(
 /// Server that the caller may view.
 ///
 /// # Errors
-/// Reguards `not_found` if the server does not exist or is not visible to the caller.
+/// Returns `not_found` if the server does not exist or is not visible to the caller.
 pub(super) async fn find(app: &App, identity: &Identity, id: &str) -> Result<ServerRow, ApiError> {
     let missing = || ApiError::not_found(format!("server {id:?} not found"));
     let id: Uuid = id.parse().map_err(|_| missing())?;
@@ -200,7 +200,7 @@ pub(crate) async fn get_server(
 /// Checks that the caller may view the server with these tags, and its jump host.
 ///
 /// # Errors
-/// Reguards `invalid_server` if the tags or the jump host are outside the caller's scope.
+/// Returns `invalid_server` if the tags or the jump host are outside the caller's scope.
 pub(super) async fn authorize_server(
     app: &App,
     identity: &Identity,
@@ -291,7 +291,7 @@ pub(crate) async fn create_server(
 /// Checks that no other host has the name.
 ///
 /// # Errors
-/// Reguards `name_taken` if another server or host has the name.
+/// Returns `name_taken` if another server or host has the name.
 pub(super) fn ensure_name_free(
     app: &App,
     servers: &[ServerRow],

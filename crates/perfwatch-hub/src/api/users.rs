@@ -125,7 +125,7 @@ fn find(auth_snapshot: &AuthSnapshot, id: &str) -> Result<Account, ApiError> {
 /// Prevents that the hub is left without an administrator.
 ///
 /// # Errors
-/// Reguards `last_admin` if no other enabled administrator exists.
+/// Returns `last_admin` if no other enabled administrator exists.
 fn ensure_admin_remains(auth_snapshot: &AuthSnapshot, without: Uuid) -> Result<(), ApiError> {
     match auth_snapshot.has_admin_except(Some(without)) {
         true => Ok(()),
