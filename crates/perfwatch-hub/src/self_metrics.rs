@@ -1,5 +1,7 @@
 //! Self-metrics of the hub in the OpenMetrics text format, served at `/metrics`.
 
+pub(crate) mod text_format;
+
 use perfwatch_agentless::AgentlessMetrics;
 use perfwatch_alerting::AlertingMetrics;
 use perfwatch_history::HistoryMetrics;
@@ -231,7 +233,7 @@ impl SelfMetrics {
         self.snapshots.get_or_create(&OutcomeLabel { outcome: "accepted" }).get()
     }
 
-    /// Content of `/metrics`.
+    /// Content of `/metrics` in OpenMetrics format.
     pub(crate) fn render(&self, hosts: usize) -> String {
         self.hosts.set(i64::try_from(hosts).unwrap_or(i64::MAX));
         let mut text = String::new();

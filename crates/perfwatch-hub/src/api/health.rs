@@ -1,8 +1,9 @@
 //! `/healthz` (liveness), `/readyz` (readiness for ingestion) and `/metrics` (self-metrics).
 
 use crate::app::App;
+use crate::self_metrics::text_format;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use perfwatch_http::ApiError;
 use std::sync::Arc;
@@ -35,9 +36,15 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
 /// Hub metrics (Prometheus)
 #[utoipa::path(
     get, path = "/metrics", tag = "hub",
-    responses((status = 200, body = String, content_type = "application/openmetrics-text")),
+    responses((status = 200, description = "OpenMetrics if the client accepts it, else Prometheus text",
+        content((String = "application/openmetrics-text"), (String = "text/plain")))),
 )]
-pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], app.metrics.render(app.hosts.count()))
+pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> impl IntoResponse {
+    let openmetrics = app.metrics.render(app.hosts.count());
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accept.contains("application/openmetrics-text") {
+        let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        return ([(header::CONTENT_TYPE, content_type)], openmetrics);
+    }
+    ([(header::CONTENT_TYPE, text_format::CONTENT_TYPE)], text_format::from_openmetrics(&openmetrics))
 }
