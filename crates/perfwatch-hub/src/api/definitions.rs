@@ -217,7 +217,8 @@ async fn save<D: Definition>(
         let mut tx = Transaction::default();
         obsolete.for_each(|stored| tx.definitions(D::KIND).delete(stored.id()));
         list.retain(|stored| !is_obsolete(stored));
-        if list.len() > D::MAX_COUNT {
+        // Managed rules may exceed the limit; existing definitions remain editable.
+        if is_new && list.len() > D::MAX_COUNT {
             return Err(limit_reached::<D>());
         }
         tx.definitions(D::KIND).upsert(saved.id(), &to_json(&*saved));
