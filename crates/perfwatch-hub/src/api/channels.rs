@@ -214,11 +214,11 @@ fn validate(
         return Err(invalid("quiet_hours", &message));
     }
     let week = HumanDuration::from_s(7 * 86_400);
-    if request.escalate_after > week
-        || request.repeat_interval > week
-        || (1..60_000).contains(&request.repeat_interval.ms())
-    {
-        return Err(invalid("repeat_interval", "must be between 1m and 7d"));
+    if request.escalate_after > week {
+        return Err(invalid("escalate_after", "must be at most 7d"));
+    }
+    if request.repeat_interval > week || (1..60_000).contains(&request.repeat_interval.ms()) {
+        return Err(invalid("repeat_interval", "must be between 1m and 7d, or 0s"));
     }
     let matcher = &request.filter.matcher;
     if matcher.hosts.len() > 1_000 || matcher.tags.len() > 100 || matcher.rules.len() > 500 {
