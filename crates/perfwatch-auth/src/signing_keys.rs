@@ -5,8 +5,6 @@ use crate::secret;
 use data_encoding::HEXLOWER;
 use perfwatch_store::{Store, StoreError, Transaction, settings};
 
-/// Name of the setting that stores the keys: creation time in ms, then the keys, newest first.
-const SIGNING_KEYS_SETTING: &str = "signing_keys";
 /// Age at which a new key is created.
 const KEY_ROTATION_MS: i64 = 24 * 3_600_000;
 /// Maximum number of keys kept, so that hubs that rotate at the same time invalidate no token.
@@ -28,7 +26,7 @@ impl SigningKeys {
     /// # Errors
     /// Returns [`StoreError::Unavailable`] if the database cannot be reached.
     pub async fn load(store: &dyn Store) -> Result<Self, StoreError> {
-        let setting = settings::get_setting(store, SIGNING_KEYS_SETTING).await?.unwrap_or_default();
+        let setting = settings::get_setting(store, settings::SIGNING_KEYS).await?.unwrap_or_default();
         let mut fields = setting.split_ascii_whitespace();
         let since_ms = fields.next().and_then(|ms| ms.parse().ok()).unwrap_or_default();
         Ok(Self { since_ms, keys: fields.map(str::to_owned).collect() })
@@ -57,7 +55,7 @@ impl SigningKeys {
         }
         let mut setting = vec![now_ms.to_string(), HEXLOWER.encode(&secret::random_bytes::<32>())];
         setting.extend(self.keys.iter().take(MAX_SIGNING_KEYS - 1).cloned());
-        Some(Transaction::build(|tx| tx.settings().put(SIGNING_KEYS_SETTING, &setting.join(" "))))
+        Some(Transaction::build(|tx| tx.settings().put(settings::SIGNING_KEYS, &setting.join(" "))))
     }
 
     /// A single key, for tests.

@@ -136,7 +136,8 @@ fn errors_share_one_envelope_and_loopback_is_the_default() {
     assert_eq!(hub.get("/healthz").text, "ok\n");
     assert_eq!(hub.get("/readyz").text, "ready\n");
     let metrics = hub.get("/metrics").text;
-    assert!(metrics.contains("perfwatch_hosts 0") && metrics.ends_with("# EOF\n"), "{metrics}");
+    assert!(metrics.contains("perfwatch_hosts 0"), "{metrics}");
+    assert!(metrics.contains("# TYPE perfwatch_ingest_samples_total counter"), "{metrics}");
     assert!(hub.get("/api/v1/catalog").body["metrics"].as_array().unwrap().len() > 100);
     assert_eq!(hub.get("/api/v1/system").body["version"], env!("CARGO_PKG_VERSION"));
     for (path, status, code) in [
