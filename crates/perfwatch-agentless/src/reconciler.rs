@@ -13,7 +13,7 @@ use perfwatch_live::host_registry::{HostRegistry, PollSchedule};
 use perfwatch_model::{Clock, HostId};
 use perfwatch_store::collection_jobs::CollectionJobs;
 use perfwatch_store::servers::ServerRow;
-use perfwatch_store::{Store, StoreError, Transaction};
+use perfwatch_store::{FailureStreak, Store, StoreError, Transaction};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -65,14 +65,15 @@ impl Reconciler {
         let mut ticks = interval(RECONCILE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut purged: Option<Instant> = None;
+        let mut failures = FailureStreak::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
                 () = self.servers_changed.notified() => {}
             }
-            if let Err(error) = self.reconcile().await {
-                tracing::warn!(error = %error, "failed to reconcile servers");
+            if let Some(error) = failures.first_error(&self.reconcile().await) {
+                tracing::warn!(%error, "failed to reconcile servers");
             }
             if purged.is_none_or(|time| time.elapsed() >= PURGE_INTERVAL) {
                 purged = Some(Instant::now());

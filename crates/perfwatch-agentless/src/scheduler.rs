@@ -6,7 +6,7 @@ use crate::types::{MAX_COLLECTION_TIME, ignore_conflict};
 use crate::worker::{Worker, WorkerPool};
 use perfwatch_model::Clock;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, Lease};
-use perfwatch_store::{Store, StoreError, Transaction};
+use perfwatch_store::{FailureStreak, Store, StoreError, Transaction};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -52,14 +52,13 @@ impl CollectionScheduler {
     /// Claims and starts jobs until the hub stops.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken, tasks: TaskTracker) {
         let mut released = false;
+        let mut failures = FailureStreak::default();
         while !stop.is_cancelled() {
-            let delay = match self.poll_queue(&mut released, &stop, &tasks).await {
-                Ok(delay) => delay,
-                Err(error) => {
-                    tracing::warn!(error = %error, "failed to claim collection jobs");
-                    ERROR_BACKOFF
-                }
-            };
+            let polled = self.poll_queue(&mut released, &stop, &tasks).await;
+            if let Some(error) = failures.first_error(&polled) {
+                tracing::warn!(%error, "failed to claim collection jobs");
+            }
+            let delay = polled.unwrap_or(ERROR_BACKOFF);
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(delay) => {}

@@ -19,7 +19,7 @@ use perfwatch_rules::rule::Severity;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::incidents::IncidentEventKind;
 use perfwatch_store::outbox::{NotificationRow, NotificationState, Outbox};
-use perfwatch_store::{CommitError, Store, StoreError, Transaction};
+use perfwatch_store::{CommitError, FailureStreak, Store, StoreError, Transaction};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -103,8 +103,7 @@ impl NotificationDispatcher {
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_CHANNELS));
         let in_flight: Arc<Mutex<HashSet<Uuid>>> = Arc::default();
-        // Only the first failure of a row is logged.
-        let mut is_failing = false;
+        let mut failures = FailureStreak::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -112,12 +111,9 @@ impl NotificationDispatcher {
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
             let due = self.channels_due().await;
-            if let Err(error) = &due
-                && !is_failing
-            {
+            if let Some(error) = failures.first_error(&due) {
                 tracing::warn!(%error, "failed to load due notifications");
             }
-            is_failing = due.is_err();
             let Ok(channels) = due else { continue };
             for channel in channels {
                 let Some(guard) = InFlightGuard::try_acquire(&in_flight, channel) else { continue };

@@ -17,7 +17,7 @@ use perfwatch_rules::incident::{CloseOutcome, NotificationReason};
 use perfwatch_store::host_last_seen::HostLastSeen;
 use perfwatch_store::incidents::IncidentEventKind;
 use perfwatch_store::outbox::Outbox;
-use perfwatch_store::{CommitError, Store, Transaction};
+use perfwatch_store::{CommitError, FailureStreak, Store, Transaction};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,8 +97,7 @@ impl Timers {
         let mut auth_snapshot = self.directory.snapshot();
         let mut previous = self.read_clocks();
         let mut peers = PeerState::default();
-        // Only the first failure of a row is logged.
-        let mut is_failing = false;
+        let mut failures = FailureStreak::default();
         for tick in 0_u64.. {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -116,13 +115,9 @@ impl Timers {
                 }
                 auth_snapshot = current;
             }
-            let refreshed = self.tick(tick, &mut peers).await;
-            if let Err(error) = &refreshed
-                && !is_failing
-            {
+            if let Some(error) = failures.first_error(&self.tick(tick, &mut peers).await) {
                 tracing::warn!(%error, "failed to refresh alerting state; using the cached copy");
             }
-            is_failing = refreshed.is_err();
         }
     }
 

@@ -13,7 +13,7 @@ use perfwatch_store::accounts::{Account, Role, SecretHash, Session};
 use perfwatch_store::agents::Agent;
 use perfwatch_store::audit::{AuditEntry, AuditFilter, list_audit_entries};
 use perfwatch_store::revision::Revision;
-use perfwatch_store::{CommitError, Store, StoreError, Transaction};
+use perfwatch_store::{CommitError, FailureStreak, Store, StoreError, Transaction};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -300,21 +300,17 @@ impl AuthDirectory {
         let mut ticks = tokio::time::interval(REFRESH_INTERVAL);
         let mut flushed_at = self.clock.monotonic();
         let mut purged_at: Option<Duration> = None;
-        // Only the first failure of a row is logged as a warning.
-        let mut is_failing = false;
+        let mut failures = FailureStreak::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = ticks.tick() => {}
             }
             let refreshed = self.refresh().await;
-            if let Err(error) = &refreshed
-                && !is_failing
-            {
+            if let Some(error) = failures.first_error(&refreshed) {
                 tracing::warn!(%error, "failed to refresh accounts; using the cached copy");
             }
-            is_failing = refreshed.is_err();
-            if is_failing {
+            if refreshed.is_err() {
                 continue;
             }
             let now = self.clock.monotonic();

@@ -35,7 +35,7 @@ mod store;
 mod transaction;
 mod write;
 
-pub use error::{CommitError, StoreError};
+pub use error::{CommitError, FailureStreak, StoreError};
 pub use hosts::{HostRecord, HostRepository};
 pub use location::{StoreUrl, StoreUrlError};
 pub use postgres::PostgresStore;
