@@ -1,33 +1,105 @@
-//! Runs statvfs with a timeout: each call gets a thread, and a mount that did not respond is
-//! skipped until its thread returns.
+//! Runs statvfs with a timeout. Calls run concurrently on a few threads, so that all unresponsive mounts
+//! together cost one timeout, and a mount that did not respond is skipped until its thread returns.
 
 use perfwatch_collect::{FsUsage, LocalRoot, Source};
 use std::collections::HashSet;
 use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Timeout of a statvfs call. A healthy network mount responds in milliseconds.
+/// Time for all statvfs calls of a reading. A healthy network mount responds in milliseconds.
 const STATVFS_TIMEOUT: Duration = Duration::from_secs(1);
-/// Stack of the thread that calls statvfs.
+/// Time without any result after which further threads start, because all running ones may hang.
+const STALL_TIMEOUT: Duration = Duration::from_millis(20);
+/// Number of threads that start at once.
+const THREADS_PER_START: usize = 8;
+/// Maximum number of threads, hanging ones of earlier readings included.
+const MAX_THREADS: usize = 512;
+/// Stack of a thread that calls statvfs.
 const STACK_BYTES: usize = 64 << 10;
 
 /// [`LocalRoot`] whose statvfs calls have a timeout.
 pub struct TimeoutSource {
     root: Arc<dyn Source>,
-    unresponsive_mounts: Arc<Mutex<HashSet<String>>>,
+    calls: Arc<Calls>,
     timeout: Duration,
+}
+
+/// Calls in progress.
+#[derive(Default)]
+struct Calls {
+    /// Mounts that are being queried, those that hang included.
+    mounts: Mutex<HashSet<PathBuf>>,
+    threads: AtomicUsize,
+}
+
+impl Calls {
+    fn mounts(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.mounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl TimeoutSource {
     /// Wraps a root with the default timeout of 1 s.
     pub fn new(root: LocalRoot) -> Self {
-        Self { root: Arc::new(root), unresponsive_mounts: Arc::default(), timeout: STATVFS_TIMEOUT }
+        Self { root: Arc::new(root), calls: Arc::default(), timeout: STATVFS_TIMEOUT }
+    }
+
+    /// Starts threads that take mounts from the queue; returns false if none could be started.
+    fn start_threads(&self, queue: &Arc<CallQueue>, results: &mpsc::Sender<CallResult>) -> bool {
+        let remaining = queue.mounts.len().saturating_sub(queue.next.load(Ordering::Relaxed));
+        let mut is_started = false;
+        for _ in 0..remaining.min(THREADS_PER_START) {
+            if self.calls.threads.fetch_add(1, Ordering::Relaxed) >= MAX_THREADS {
+                self.calls.threads.fetch_sub(1, Ordering::Relaxed);
+                break;
+            }
+            let (root, calls) = (self.root.clone(), self.calls.clone());
+            let (queue, results) = (queue.clone(), results.clone());
+            let run = move || {
+                while let Some((index, mount)) = queue.take() {
+                    let usage = root.usage(mount);
+                    calls.mounts().remove(mount);
+                    // The receiver is gone after the timeout.
+                    let _ = results.send((index, usage));
+                }
+                calls.threads.fetch_sub(1, Ordering::Relaxed);
+            };
+            let thread = std::thread::Builder::new().name("statvfs".into()).stack_size(STACK_BYTES);
+            match thread.spawn(run) {
+                Ok(_) => is_started = true,
+                Err(_) => {
+                    self.calls.threads.fetch_sub(1, Ordering::Relaxed);
+                    break;
+                }
+            }
+        }
+        is_started
     }
 }
 
-fn lock(mounts: &Mutex<HashSet<String>>) -> MutexGuard<'_, HashSet<String>> {
-    mounts.lock().unwrap_or_else(PoisonError::into_inner)
+/// Mounts of a reading; each is taken once.
+struct CallQueue {
+    /// Mounts with their index in the results.
+    mounts: Vec<(usize, PathBuf)>,
+    next: AtomicUsize,
+    deadline: Instant,
+}
+
+/// Index of a mount and its result.
+type CallResult = (usize, io::Result<FsUsage>);
+
+impl CallQueue {
+    fn take(&self) -> Option<(usize, &Path)> {
+        // After the deadline nobody reads the results.
+        if Instant::now() >= self.deadline {
+            return None;
+        }
+        let (index, mount) = self.mounts.get(self.next.fetch_add(1, Ordering::Relaxed))?;
+        Some((*index, mount))
+    }
 }
 
 impl Source for TimeoutSource {
@@ -43,25 +115,50 @@ impl Source for TimeoutSource {
         self.root.count(path)
     }
 
-    fn usage(&self, mount: &str) -> io::Result<FsUsage> {
-        // Marked as unresponsive before the call, so that at most one thread hangs on a mount.
-        if !lock(&self.unresponsive_mounts).insert(mount.to_owned()) {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let (root, mounts, path) = (self.root.clone(), self.unresponsive_mounts.clone(), mount.to_owned());
-        let call = move || {
-            let usage = root.usage(&path);
-            lock(&mounts).remove(&path);
-            // The receiver is gone after a timeout.
-            let _ = sender.send(usage);
+    fn link(&self, path: &str) -> io::Result<String> {
+        self.root.link(path)
+    }
+
+    fn usage(&self, mount: &Path) -> io::Result<FsUsage> {
+        self.usages(&[mount.to_owned()]).pop().unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn usages(&self, mounts: &[PathBuf]) -> Vec<io::Result<FsUsage>> {
+        let mut usages: Vec<io::Result<FsUsage>> =
+            mounts.iter().map(|_| Err(io::ErrorKind::TimedOut.into())).collect();
+        // Marked before the call, so that at most one thread hangs on a mount.
+        let mut in_progress = self.calls.mounts();
+        let is_new = |(index, mount): (usize, &PathBuf)| {
+            in_progress.insert(mount.clone()).then(|| (index, mount.clone()))
         };
-        let thread = std::thread::Builder::new().name("statvfs".into()).stack_size(STACK_BYTES);
-        if let Err(error) = thread.spawn(call) {
-            lock(&self.unresponsive_mounts).remove(mount);
-            return Err(error);
+        let new: Vec<(usize, PathBuf)> = mounts.iter().enumerate().filter_map(is_new).collect();
+        drop(in_progress);
+        let deadline = Instant::now() + self.timeout;
+        let mut missing = new.len();
+        let queue = Arc::new(CallQueue { mounts: new, next: AtomicUsize::new(0), deadline });
+        let (sender, results) = mpsc::channel();
+        let mut can_start = self.start_threads(&queue, &sender);
+        while missing > 0 {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
+                break;
+            }
+            let wait = if can_start { remaining.min(STALL_TIMEOUT) } else { remaining };
+            match results.recv_timeout(wait) {
+                Ok((index, usage)) => {
+                    usages[index] = usage;
+                    missing -= 1;
+                }
+                Err(_) => can_start = self.start_threads(&queue, &sender),
+            }
         }
-        receiver.recv_timeout(self.timeout).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        // Mounts that no thread took are not hanging.
+        let taken = queue.next.fetch_add(queue.mounts.len(), Ordering::Relaxed).min(queue.mounts.len());
+        let mut in_progress = self.calls.mounts();
+        for (_, mount) in &queue.mounts[taken..] {
+            in_progress.remove(mount);
+        }
+        usages
     }
 
     fn page_size(&self) -> u64 {
@@ -72,9 +169,14 @@ impl Source for TimeoutSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Barrier;
+    use std::sync::Condvar;
 
-    struct HangingSource(Barrier);
+    /// Source on which every mount below `/nfs` hangs until it is released.
+    #[derive(Default)]
+    struct HangingSource {
+        released: Mutex<bool>,
+        wake: Condvar,
+    }
 
     impl Source for HangingSource {
         fn read(&self, _: &str, _: &mut Vec<u8>) -> io::Result<()> {
@@ -86,9 +188,13 @@ mod tests {
         fn count(&self, _: &str) -> io::Result<u64> {
             Ok(0)
         }
-        fn usage(&self, mount: &str) -> io::Result<FsUsage> {
-            if mount == "/nfs" {
-                self.0.wait();
+        fn link(&self, _: &str) -> io::Result<String> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+        fn usage(&self, mount: &Path) -> io::Result<FsUsage> {
+            if mount.starts_with("/nfs") {
+                let guard = self.released.lock().unwrap();
+                drop(self.wake.wait_while(guard, |released| !*released).unwrap());
             }
             Ok(FsUsage { size: 1, ..FsUsage::default() })
         }
@@ -98,22 +204,29 @@ mod tests {
     }
 
     #[test]
-    fn unresponsive_mount_costs_one_thread_and_recovers() {
-        let root = Arc::new(HangingSource(Barrier::new(2)));
-        let source = TimeoutSource {
-            root: root.clone(),
-            unresponsive_mounts: Arc::default(),
-            timeout: Duration::from_millis(30),
-        };
-        for _ in 0..5 {
-            assert_eq!(source.usage("/nfs").unwrap_err().kind(), io::ErrorKind::TimedOut);
-            assert_eq!(source.usage("/").unwrap().size, 1);
+    fn unresponsive_mounts_cost_one_thread_each_and_recover() {
+        let root = Arc::new(HangingSource::default());
+        let source =
+            TimeoutSource { root: root.clone(), calls: Arc::default(), timeout: Duration::from_millis(400) };
+        // More hanging mounts than threads that start at once.
+        let mut mounts: Vec<PathBuf> = (0..20).map(|n| PathBuf::from(format!("/nfs/{n}"))).collect();
+        mounts.extend((0..20).map(|n| PathBuf::from(format!("/local/{n}"))));
+        for _ in 0..3 {
+            let usages = source.usages(&mounts);
+            for (mount, usage) in mounts.iter().zip(&usages) {
+                let timed_out = usage.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
+                assert_eq!(timed_out, mount.starts_with("/nfs"), "{mount:?} {usage:?}");
+            }
+            assert_eq!(source.calls.mounts().len(), 20);
+            assert!(source.calls.threads.load(Ordering::Relaxed) <= 20 + THREADS_PER_START);
         }
-        assert_eq!(source.unresponsive_mounts.lock().unwrap().len(), 1);
-        // The barrier releases the hanging thread; further threads would keep hanging.
-        root.0.wait();
-        while !source.unresponsive_mounts.lock().unwrap().is_empty() {
+        assert_eq!(source.usage(Path::new("/nfs/0")).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        *root.released.lock().unwrap() = true;
+        root.wake.notify_all();
+        while source.calls.threads.load(Ordering::Relaxed) > 0 {
             std::thread::yield_now();
         }
+        assert!(source.usages(&mounts).iter().all(Result::is_ok));
+        assert!(source.calls.mounts().is_empty());
     }
 }

@@ -3,12 +3,13 @@
 //!
 //! Each entry starts with a header, `=== PATH` or `=== PATH KIND`. A space in a path is written as
 //! `\040`, as in proc_pid_mountinfo(5). Kinds: none (text), `hex`, `list` (names in a directory),
-//! `count`, `usage` (five numbers of statvfs), `error` (`denied`, `timed out` or a message). A line
+//! `count`, `link` (target of a symbolic link), `usage` (five numbers of statvfs), `error` (`denied`, `timed out` or a message). A line
 //! of text that starts with `===` after any number of `\` is escaped by a further `\`.
 //!
 //! Paths that start with `@` describe the capture itself: `@page_size`, `@wall_ms`,
-//! `@monotonic_ms`. Three sections combine many small files at lower cost: in `@files`, each line
-//! is `PATH:LINE` (the output of `grep '' FILE…`); in `@counts`, `NUMBER PATH`; in `@statfs`, either
+//! `@monotonic_ms`. Four sections combine many small files at lower cost: in `@files`, each line
+//! is `PATH:LINE` (the output of `grep '' FILE…`); in `@counts`, `NUMBER PATH`; in `@links`, `PATH -> TARGET`
+//! after any other words (the output of `ls -ld LINK…`); in `@statfs`, either
 //! `SIZE BLOCKS FREE AVAILABLE INODES FREE MOUNT` of statvfs, `df ` and a line of `df -Pk`,
 //! `? MOUNT` before a mount is queried (timed out if no result follows), or `! MOUNT` after a failed
 //! query (the mount is omitted). File content inside a section cannot be mistaken for another file.
@@ -18,6 +19,7 @@ use perfwatch_model::Clock;
 use perfwatch_model::limits::{MAX_CAPTURE_BYTES, MAX_CAPTURE_ENTRIES};
 use std::collections::BTreeMap;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -30,7 +32,7 @@ enum Entry {
 /// Named file contents, readable as a [`Source`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Capture {
-    /// Entries by path and kind (`""`, `list`, `count`, `usage`).
+    /// Entries by path and kind (`""`, `list`, `count`, `link`, `usage`).
     entries: BTreeMap<(String, &'static str), Entry>,
 }
 
@@ -64,9 +66,10 @@ pub struct CaptureError {
 /// Sections that combine many files.
 const FILES_SECTION: &str = "@files";
 const COUNTS_SECTION: &str = "@counts";
+const LINKS_SECTION: &str = "@links";
 const STATFS_SECTION: &str = "@statfs";
 
-const ENTRY_KINDS: [&str; 4] = ["", "list", "count", "usage"];
+const ENTRY_KINDS: [&str; 5] = ["", "list", "count", "link", "usage"];
 
 impl Capture {
     /// Parses the text form.
@@ -116,6 +119,7 @@ impl Capture {
         match kind.as_str() {
             "" if path == FILES_SECTION => self.add_files(&content),
             "" if path == COUNTS_SECTION => self.add_counts(&text),
+            "" if path == LINKS_SECTION => self.add_links(&text),
             "" if path == STATFS_SECTION => self.add_mounts(&text),
             _ if self.entries.len() > MAX_CAPTURE_ENTRIES => {}
             "hex" => {
@@ -165,6 +169,17 @@ impl Capture {
                 self.entries
                     .insert((path.to_owned(), "count"), Entry::Bytes(format!("{count}\n").into_bytes()));
             }
+        }
+    }
+
+    fn add_links(&mut self, lines: &str) {
+        let link = |line: &str| {
+            let (before, target) = line.split_once(" -> ")?;
+            let path = before.rsplit(' ').next().filter(|path| path.starts_with('/'))?;
+            Some((path.to_owned(), target.to_owned()))
+        };
+        for (path, target) in lines.lines().filter_map(link).take(MAX_CAPTURE_ENTRIES) {
+            self.entries.insert((path, "link"), Entry::Bytes(format!("{target}\n").into_bytes()));
         }
     }
 
@@ -324,8 +339,12 @@ impl Source for Capture {
         self.text("count", path)?.trim().parse().map_err(|_| io::Error::other("not a number"))
     }
 
-    fn usage(&self, mount: &str) -> io::Result<FsUsage> {
-        let text = self.text("usage", mount)?;
+    fn link(&self, path: &str) -> io::Result<String> {
+        Ok(self.text("link", path)?.trim_end_matches('\n').to_owned())
+    }
+
+    fn usage(&self, mount: &Path) -> io::Result<FsUsage> {
+        let text = self.text("usage", &mount.to_string_lossy())?;
         let numbers: Vec<u64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         let [size, free, available, inodes, inodes_free] = numbers[..] else {
             return Err(io::Error::other("expected five numbers"));
@@ -358,6 +377,13 @@ impl<'a> RecordingSource<'a> {
         capture.insert("@wall_ms", wall_ms.to_string().as_bytes());
         capture.insert("@monotonic_ms", monotonic_ms.to_string().as_bytes());
         capture
+    }
+
+    fn record_usage(&self, mount: &Path, result: &io::Result<FsUsage>) {
+        let text =
+            |u: &FsUsage| format!("{} {} {} {} {}", u.size, u.free, u.available, u.inodes, u.inodes_free);
+        let mount = mount.to_string_lossy();
+        self.record("usage", &mount, result.as_ref().map(|usage| text(usage).into_bytes()));
     }
 
     fn record(&self, kind: &'static str, path: &str, result: Result<Vec<u8>, &io::Error>) {
@@ -400,12 +426,22 @@ impl Source for RecordingSource<'_> {
         result
     }
 
-    fn usage(&self, mount: &str) -> io::Result<FsUsage> {
-        let result = self.source.usage(mount);
-        let text =
-            |u: &FsUsage| format!("{} {} {} {} {}", u.size, u.free, u.available, u.inodes, u.inodes_free);
-        self.record("usage", mount, result.as_ref().map(|usage| text(usage).into_bytes()));
+    fn link(&self, path: &str) -> io::Result<String> {
+        let result = self.source.link(path);
+        self.record("link", path, result.as_ref().map(|target| target.clone().into_bytes()));
         result
+    }
+
+    fn usage(&self, mount: &Path) -> io::Result<FsUsage> {
+        let result = self.source.usage(mount);
+        self.record_usage(mount, &result);
+        result
+    }
+
+    fn usages(&self, mounts: &[PathBuf]) -> Vec<io::Result<FsUsage>> {
+        let results = self.source.usages(mounts);
+        mounts.iter().zip(&results).for_each(|(mount, result)| self.record_usage(mount, result));
+        results
     }
 
     fn page_size(&self) -> u64 {
@@ -414,77 +450,5 @@ impl Source for RecordingSource<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn reads_every_entry_kind() {
-        let capture = Capture::parse(
-            b"=== /proc/stat\ncpu 1\n\\=== not a header\n=== /proc/1/cmdline hex\n6100\n=== /sys/block list\nsda\nvda\n\
-              === /proc/1/fd count\n7\n=== /mnt/a\\040b usage\n9 8 7 6 5\n=== /proc/1/io error\ndenied\n=== @page_size\n65536\n",
-        )
-        .unwrap();
-        let mut out = Vec::new();
-        capture.read("/proc/stat", &mut out).unwrap();
-        assert_eq!(out, b"cpu 1\n=== not a header\n");
-        capture.read("/proc/1/cmdline", &mut out).unwrap();
-        assert_eq!(out, b"a\0");
-        assert_eq!(capture.list("/sys/block").unwrap(), ["sda", "vda"]);
-        assert_eq!(capture.count("/proc/1/fd").unwrap(), 7);
-        assert_eq!(capture.usage("/mnt/a b").unwrap().available, 7);
-        assert_eq!(capture.read("/proc/1/io", &mut out).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
-        assert_eq!(capture.read("/nothing", &mut out).unwrap_err().kind(), io::ErrorKind::NotFound);
-        assert_eq!(capture.page_size(), 65536);
-        assert_eq!(Capture::parse(&capture.to_text()).unwrap(), capture);
-    }
-
-    #[test]
-    fn file_sections_cannot_be_spoofed() {
-        let capture = Capture::parse(
-            b"=== @files\n/proc/1/stat:1 (a\n/proc/1/stat:=== /proc/stat) S\n/proc/2/cmdline:b\0c\nnoise\nx:y\n/sys/a:1:2\n\
-              === @counts\n12 /proc/1/fd\nx\n=== @statfs\n? /nfs\n? /gone\n? /far away\n512 10 5 4 3 2 /far away\n! /gone\n\
-              512 1 2 x\ndf Filesystem 1024-blocks Used Available Capacity Mounted on\ndf /dev/sd a 100 40 50 45% /data\n",
-        )
-        .unwrap();
-        let read = |path: &str| {
-            let mut out = Vec::new();
-            capture.read(path, &mut out).map(|()| String::from_utf8(out).unwrap())
-        };
-        assert_eq!(read("/proc/1/stat").unwrap(), "1 (a\n=== /proc/stat) S\n");
-        assert_eq!(read("/proc/2/cmdline").unwrap(), "b\0c\n");
-        assert_eq!(read("/sys/a").unwrap(), "1:2\n");
-        assert!(read("/proc/stat").is_err() && read("x").is_err());
-        assert_eq!(capture.count("/proc/1/fd").unwrap(), 12);
-        assert_eq!(capture.usage("/nfs").unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(capture.usage("/gone").unwrap_err().kind(), io::ErrorKind::NotFound);
-        let far = FsUsage { size: 5120, free: 2560, available: 2048, inodes: 3, inodes_free: 2 };
-        assert_eq!(capture.usage("/far away").unwrap(), far);
-        let data = FsUsage { size: 102_400, free: 61_440, available: 51_200, inodes: 0, inodes_free: 0 };
-        assert_eq!(capture.usage("/data").unwrap(), data);
-        assert_eq!(Capture::parse(&capture.to_text()).unwrap(), capture);
-    }
-
-    #[test]
-    fn parse_errors_name_the_line() {
-        for (text, line) in
-            [("hello\n", 1), ("=== proc/stat\n", 1), ("=== /a\nx\n=== /b odd\n", 3), ("=== /a hex\nxyz\n", 1)]
-        {
-            assert_eq!(Capture::parse(text.as_bytes()).unwrap_err().line, line, "{text:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_parse_or_fail_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = Capture::parse(&bytes);
-        }
-
-        #[test]
-        fn capture_round_trips(path in "/[a-z ]{1,9}", text in "(\\\\{0,2}={0,4} ?[a-z\\x00-\\x1f]{0,5}\n){0,6}") {
-            let mut capture = Capture::default();
-            capture.insert(&path, text.as_bytes());
-            prop_assert_eq!(Capture::parse(&capture.to_text()).unwrap(), capture);
-        }
-    }
-}
+#[path = "capture_tests.rs"]
+mod tests;

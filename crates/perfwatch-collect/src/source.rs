@@ -41,11 +41,21 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// Returns the I/O error unchanged.
     fn count(&self, path: &str) -> io::Result<u64>;
-    /// Returns the size of the filesystem mounted at a path.
+    /// Reads the target of a symbolic link, relative or absolute as the kernel wrote it.
+    ///
+    /// # Errors
+    /// Returns the I/O error unchanged; an entry that is not a link is an error too.
+    fn link(&self, path: &str) -> io::Result<String>;
+    /// Returns the size of the filesystem mounted at a path. Mount points need not be UTF-8.
     ///
     /// # Errors
     /// Returns the I/O error unchanged, and [`io::ErrorKind::TimedOut`] for an unresponsive mount.
-    fn usage(&self, mount: &str) -> io::Result<FsUsage>;
+    fn usage(&self, mount: &Path) -> io::Result<FsUsage>;
+    /// Returns the sizes of several filesystems, in the given order. A source on which a mount can hang
+    /// queries them concurrently, so that all unresponsive mounts together cost one timeout.
+    fn usages(&self, mounts: &[PathBuf]) -> Vec<io::Result<FsUsage>> {
+        mounts.iter().map(|mount| self.usage(mount)).collect()
+    }
     /// Size of a memory page in bytes.
     fn page_size(&self) -> u64;
 }
@@ -124,14 +134,15 @@ impl LocalRoot {
         }
     }
 
-    fn resolve(&self, path: &str) -> PathBuf {
-        if let Some(remaining) = path.strip_prefix("/proc/") {
-            self.procfs.join(remaining)
-        } else if let Some(remaining) = path.strip_prefix("/sys/") {
-            self.sysfs.join(remaining)
-        } else {
-            self.rootfs.join(path.trim_start_matches('/'))
+    fn resolve(&self, path: &Path) -> PathBuf {
+        for (prefix, root) in [("/proc", &self.procfs), ("/sys", &self.sysfs), ("/", &self.rootfs)] {
+            if let Ok(remaining) = path.strip_prefix(prefix) {
+                // Joining an empty path would add a slash.
+                let is_root = remaining.as_os_str().is_empty();
+                return if is_root { root.clone() } else { root.join(remaining) };
+            }
         }
+        self.rootfs.join(path)
     }
 
     /// Path of the same file in `/proc/1`. In a container, `/proc/net` and `/proc/self` of the
@@ -165,7 +176,7 @@ impl Source for LocalRoot {
             if open_files.read(path, out) {
                 return Ok(());
             }
-            let file = read_file(&self.resolve(path), out)?;
+            let file = read_file(&self.resolve(Path::new(path)), out)?;
             open_files.insert(path, file);
             return Ok(());
         }
@@ -174,7 +185,7 @@ impl Source for LocalRoot {
         {
             return Ok(());
         }
-        let result = read_file(&self.resolve(path), out).map(drop);
+        let result = read_file(&self.resolve(Path::new(path)), out).map(drop);
         if result.is_err() && path == "/proc/sys/kernel/arch" {
             // Kernels before 6.1 do not have the file; the build knows its architecture.
             out.clear();
@@ -189,7 +200,7 @@ impl Source for LocalRoot {
             self.open_files.lock().unwrap_or_else(PoisonError::into_inner).start_generation();
         }
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(self.resolve(path))? {
+        for entry in std::fs::read_dir(self.resolve(Path::new(path)))? {
             // Names that are not UTF-8 cannot be instances; /proc and /sys have none.
             if let Ok(name) = entry?.file_name().into_string() {
                 names.push(name);
@@ -199,7 +210,7 @@ impl Source for LocalRoot {
     }
 
     fn count(&self, path: &str) -> io::Result<u64> {
-        let path = self.resolve(path);
+        let path = self.resolve(Path::new(path));
         // Since Linux 6.2 the size of /proc/PID/fd is the number of open descriptors.
         let size = std::fs::metadata(&path)?.len();
         if size > 0 {
@@ -208,7 +219,12 @@ impl Source for LocalRoot {
         std::fs::read_dir(path)?.try_fold(0, |count, entry| entry.map(|_| count + 1))
     }
 
-    fn usage(&self, mount: &str) -> io::Result<FsUsage> {
+    fn link(&self, path: &str) -> io::Result<String> {
+        let target = std::fs::read_link(self.resolve(Path::new(path)))?;
+        target.into_os_string().into_string().map_err(|_| io::Error::other("link target is not UTF-8"))
+    }
+
+    fn usage(&self, mount: &Path) -> io::Result<FsUsage> {
         let stat = rustix::fs::statvfs(self.resolve(mount))?;
         let unit = if stat.f_frsize > 0 { stat.f_frsize } else { stat.f_bsize };
         Ok(FsUsage {
@@ -250,8 +266,11 @@ mod tests {
         assert_eq!(out, b"container");
         assert_eq!(source.read("/proc/nothing", &mut out).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(
-            source.usage("/").unwrap().size,
-            LocalRoot::new(Path::new("/proc"), Path::new("/sys"), root.path()).usage("/").unwrap().size
+            source.usage(Path::new("/")).unwrap().size,
+            LocalRoot::new(Path::new("/proc"), Path::new("/sys"), root.path())
+                .usage(Path::new("/"))
+                .unwrap()
+                .size
         );
     }
 

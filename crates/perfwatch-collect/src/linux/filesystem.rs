@@ -86,7 +86,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     }
     for mount in select_mounts(mounts, &cx.options.exclude_mounts) {
         let name = truncate_instance(&mount.path);
-        match cx.source.usage(&mount.path) {
+        match cx.source.usage(std::path::Path::new(&mount.path)) {
             Ok(usage) if usage.size > 0 => push_samples(cx, &name, &mount, usage),
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {

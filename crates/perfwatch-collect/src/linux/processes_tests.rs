@@ -67,7 +67,10 @@ impl Source for PathRecorder<'_> {
     fn count(&self, path: &str) -> std::io::Result<u64> {
         self.0.count(path)
     }
-    fn usage(&self, mount: &str) -> std::io::Result<crate::FsUsage> {
+    fn link(&self, path: &str) -> std::io::Result<String> {
+        self.0.link(path)
+    }
+    fn usage(&self, mount: &std::path::Path) -> std::io::Result<crate::FsUsage> {
         self.0.usage(mount)
     }
     fn page_size(&self) -> u64 {
