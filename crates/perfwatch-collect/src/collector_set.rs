@@ -4,14 +4,16 @@ use crate::cache::CollectorCache;
 use crate::collector::{CollectContext, Collector, CollectorOptions, SampleSink};
 use crate::linux::COLLECTORS;
 use crate::reading::{PartReading, Reading};
+use crate::snapshot::SNAPSHOT_METRICS;
 use crate::{CollectError, Part, Source};
 use perfwatch_model::{BootId, Catalog, Clock, MetricDef};
 use std::sync::Arc;
 
-/// Joins the tables of all collectors and `additional` definitions, such as the agent's
-/// self-metrics.
+/// Joins the tables of all collectors, the metrics of snapshots, and `additional` definitions, such as the
+/// agent's self-metrics.
 pub fn catalog(additional: &'static [MetricDef]) -> Catalog {
-    Catalog::new(COLLECTORS.iter().flat_map(|collector| collector.metrics).chain(additional).copied())
+    let collected = COLLECTORS.iter().flat_map(|collector| collector.metrics);
+    Catalog::new(collected.chain(SNAPSHOT_METRICS).chain(additional).copied())
 }
 
 /// Enabled collectors and their options.
@@ -106,6 +108,6 @@ mod tests {
             let nested: Vec<_> = names.iter().filter(|other| other.starts_with(&group)).collect();
             assert!(nested.is_empty(), "{name} is a metric and a group of {nested:?}");
         }
-        assert_eq!(catalog(&[]).metrics().len(), names.len());
+        assert_eq!(catalog(&[]).metrics().len(), names.len() + SNAPSHOT_METRICS.len());
     }
 }

@@ -29,5 +29,5 @@ pub use derive::{Derived, Deriver, Sample};
 pub use error::CollectError;
 pub use linux::COLLECTORS;
 pub use reading::{Part, PartReading, ProcessDetail, Raw, RawProcess, RawSample, Reading};
-pub use snapshot::SnapshotBuilder;
+pub use snapshot::{SNAPSHOT_METRICS, SnapshotBuilder};
 pub use source::{FsUsage, LocalRoot, Source};

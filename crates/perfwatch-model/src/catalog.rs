@@ -82,6 +82,9 @@ pub struct MetricDef {
     /// instance appears or disappears.
     #[serde(skip)]
     pub summed: bool,
+    /// Kept for every instance even if the snapshot has more columns than allowed.
+    #[serde(skip)]
+    pub essential: bool,
     /// Minimum value; lower samples are clamped.
     pub min: f64,
     /// Maximum value, if the metric is bounded; higher samples are clamped.
@@ -106,6 +109,7 @@ impl MetricDef {
             rollup: Rollup::Mean,
             factor: 1.0,
             summed: false,
+            essential: false,
             min: 0.0,
             max,
             help,
@@ -154,6 +158,12 @@ impl MetricDef {
     /// Sums the increases of all instances into a single series.
     pub const fn summed(mut self) -> Self {
         self.summed = true;
+        self
+    }
+
+    /// Keeps every instance if a snapshot has more columns than allowed.
+    pub const fn essential(mut self) -> Self {
+        self.essential = true;
         self
     }
 

@@ -9,26 +9,26 @@ pub const MISSING: i64 = i64::MIN;
 /// Maximum number of decimals of a metric.
 pub const MAX_DECIMALS: u8 = 6;
 
-/// Largest scaled magnitude (2^53): a browser represents larger integers inexactly.
-const MAX_MAGNITUDE: f64 = 9_007_199_254_740_992.0;
+/// Largest scaled magnitude, 2^62 − 1: the difference of any two values fits into 64 bits. For bytes
+/// this is 4 EiB. Above 2^53 a floating-point number does not represent every integer; sizes of
+/// filesystems are multiples of a large power of two and stay exact.
+const MAX_MAGNITUDE: i64 = (1 << 62) - 1;
 
 const POWERS_OF_TEN: [f64; MAX_DECIMALS as usize + 1] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6];
 const INTEGER_POWERS_OF_TEN: [u64; MAX_DECIMALS as usize + 1] =
     [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
 
-/// Rounds a value to the given decimals and scales it; [`MISSING`] for NaN and infinities.
+/// Rounds a value to the given decimals and scales it; [`MISSING`] for NaN, infinities and values of more
+/// than 2^62 units of precision.
 pub fn scale(value: f64, decimals: u8) -> i64 {
     let scaled = value * POWERS_OF_TEN[usize::from(decimals.min(MAX_DECIMALS))];
-    if !scaled.is_finite() {
-        return MISSING;
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "clamped to 2^53")]
-    let integer = scaled.round().clamp(-MAX_MAGNITUDE, MAX_MAGNITUDE) as i64;
-    integer
+    #[expect(clippy::cast_possible_truncation, reason = "`as` saturates; the range is checked below")]
+    let integer = scaled.round() as i64;
+    if scaled.is_nan() || integer.unsigned_abs() > MAX_MAGNITUDE.unsigned_abs() { MISSING } else { integer }
 }
 
 /// Reverses [`scale`]; `None` for [`MISSING`].
-#[expect(clippy::cast_precision_loss, reason = "scaled values are below 2^53")]
+#[expect(clippy::cast_precision_loss, reason = "a larger value than 2^53 is rounded to 53 bits")]
 pub fn unscale(scaled: i64, decimals: u8) -> Option<f64> {
     (scaled != MISSING).then(|| scaled as f64 / POWERS_OF_TEN[usize::from(decimals.min(MAX_DECIMALS))])
 }
@@ -78,7 +78,10 @@ mod tests {
             (-0.5, 1, "-0.5"),
             (0.0, 0, "0"),
             (-0.001, 1, "0"),
-            (1e18, 0, "9007199254740992"),
+            (22_517_998_136_852_480.0, 0, "22517998136852480"),
+            (-4e18, 0, "-4000000000000000000"),
+            (5e18, 0, "null"),
+            (1e15, 6, "null"),
         ] {
             let mut out = String::new();
             write_scaled(&mut out, scale(value, decimals), decimals);

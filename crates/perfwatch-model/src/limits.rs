@@ -9,9 +9,11 @@ pub const MAX_DECOMPRESSED_BYTES: usize = 8 << 20;
 pub const MAX_ZSTD_WINDOW_LOG: u32 = 23;
 /// Maximum number of snapshots in one request: a backfill batch is ingested in a few milliseconds.
 pub const MAX_BATCH_SNAPSHOTS: usize = 500;
-/// Maximum size of an encoded snapshot; 8,192 columns and 200 processes take less.
+/// Maximum size of an encoded snapshot; 8,192 columns and 200 processes take less. Senders leave out
+/// what exceeds it.
 pub const MAX_SNAPSHOT_BYTES: usize = 512 << 10;
-/// Maximum size of the encoded columns of a shape: 8,192 columns with names of 120 bytes.
+/// Maximum size of the encoded columns of a shape: 8,192 columns with names of 120 bytes. Senders leave
+/// out what exceeds it.
 pub const MAX_SHAPE_BYTES: usize = 1 << 20;
 /// Maximum number of requests that are decompressed at the same time.
 pub const MAX_CONCURRENT_DECOMPRESSIONS: usize = 8;

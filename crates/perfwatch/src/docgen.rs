@@ -45,6 +45,7 @@ fn metric_row(def: &MetricDef) -> String {
 /// Renders `docs/METRICS.md`, one section per collector.
 fn metrics_page() -> String {
     let mut page = METRICS_INTRODUCTION.to_owned();
+    let snapshot = ("snapshot", perfwatch_collect::SNAPSHOT_METRICS, "at every tick".to_owned());
     let agent = ("agent", perfwatch_agent::METRICS, "at every tick".to_owned());
     let collectors = COLLECTORS.iter().filter(|collector| !collector.metrics.is_empty()).map(|collector| {
         let interval = collector.cadence.min_interval();
@@ -55,7 +56,7 @@ fn metrics_page() -> String {
         };
         (collector.name, collector.metrics, schedule)
     });
-    for (name, metrics, schedule) in collectors.chain([agent]) {
+    for (name, metrics, schedule) in collectors.chain([snapshot, agent]) {
         let _ = write!(
             page,
             "\n## {name}\n\nCollected {schedule}.\n\n\
