@@ -73,11 +73,14 @@ impl Default for CollectorOptions {
         Self {
             top_processes: 10,
             command_line: CommandLine::default(),
-            exclude_interfaces: strings(&["veth*", "cali*", "ifb*"]),
+            exclude_interfaces: strings(&[
+                "veth*", "cali*", "lxc*", "ifb*", "tap*", "vnet*", "fwbr*", "fwpr*", "fwln*",
+            ]),
             exclude_devices: strings(&["loop*", "ram*"]),
             exclude_mounts: strings(&[
                 "/var/lib/docker/*",
                 "/var/lib/containers/*",
+                "*/containers/storage/*",
                 "/var/lib/kubelet/*",
                 "/snap/*",
             ]),
@@ -125,10 +128,11 @@ impl SampleSink {
         self.push_instance(name, &none, Raw::Counter(value));
     }
 
-    /// Pushes a quotient of two counters of a metric without instances.
-    pub fn ratio(&mut self, name: &str, numerator: u64, denominator: u64) {
+    /// Pushes a quotient of two counters of a metric without instances; `max_rate` as in
+    /// [`Raw::Ratio`].
+    pub fn ratio(&mut self, name: &str, numerator: u64, denominator: u64, max_rate: u64) {
         let none = self.no_instance.clone();
-        self.push_instance(name, &none, Raw::Ratio { numerator, denominator });
+        self.push_instance(name, &none, Raw::Ratio { numerator, denominator, max_rate });
     }
 
     /// Pushes a raw value of an instance. The metric must be in the collector's table.
@@ -153,19 +157,13 @@ impl SampleSink {
     }
 }
 
-/// Truncates an instance to [`limits::MAX_INSTANCE_BYTES`], at a character boundary.
-pub(crate) fn truncate_instance(name: &str) -> Arc<str> {
-    let end = (0..=limits::MAX_INSTANCE_BYTES.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
-    Arc::from(&name[..end.unwrap_or_default()])
-}
-
 /// Returns whether `name` matches any of the patterns.
 pub(crate) fn is_excluded(patterns: &[String], name: &str) -> bool {
     patterns.iter().any(|pattern| glob::matches(pattern, name))
 }
 
-/// Converts an integer to a sample; exact below 2^53, that is 8 PiB for bytes.
-#[expect(clippy::cast_precision_loss, reason = "samples are below 2^53 by the scale's own clamp")]
+/// Converts an integer to a sample; exact below 2^53, and above for multiples of large powers of two.
+#[expect(clippy::cast_precision_loss, reason = "53 bits are more than any sample needs")]
 pub(crate) fn to_f64(value: u64) -> f64 {
     value as f64
 }

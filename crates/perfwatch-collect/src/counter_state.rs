@@ -64,7 +64,7 @@ impl CounterState {
                 let metric = collector.metrics.iter().find(|metric| metric.name == name)?;
                 let raw = match *denominator {
                     None => Raw::Counter(*count),
-                    Some(denominator) => Raw::Ratio { numerator: *count, denominator },
+                    Some(denominator) => Raw::Ratio { numerator: *count, denominator, max_rate: u64::MAX },
                 };
                 Some(RawSample { metric, instance: instance.as_str().into(), raw })
             });
@@ -91,7 +91,7 @@ fn counter_tuple(sample: &RawSample) -> Option<(String, String, u64, Option<u64>
     let (count, denominator) = match sample.raw {
         Raw::Gauge(_) => return None,
         Raw::Counter(count) => (count, None),
-        Raw::Ratio { numerator, denominator } => (numerator, Some(denominator)),
+        Raw::Ratio { numerator, denominator, .. } => (numerator, Some(denominator)),
     };
     Some((sample.metric.name.to_owned(), sample.instance.to_string(), count, denominator))
 }

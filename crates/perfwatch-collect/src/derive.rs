@@ -1,8 +1,8 @@
 //! Derives samples from two readings; the only place where counters become rates.
 //!
 //! A rate requires two counters of the same boot and instance, the second not smaller than the
-//! first. After a reset, a wrap, a hot-plug, a reboot or the first reading, the sample is missing
-//! for one tick; an estimate would be a spike. Durations come from the monotonic clock, so jumps
+//! first and not implausibly larger. After a reset, a wrap, a jump, a hot-plug, a reboot or the first
+//! reading, the sample is missing for one tick; an estimate would be a spike. Durations come from the monotonic clock, so jumps
 //! of the wall clock have no effect.
 
 use crate::collector::{is_excluded, to_f64};
@@ -129,67 +129,134 @@ fn derive_samples(
     let mut samples: Vec<Sample> = Vec::with_capacity(current.len());
     let mut lookup = SampleLookup::new(previous.map_or(&[], |(part, _)| &part.samples));
     let elapsed = previous.map_or(Duration::ZERO, |(_, elapsed)| elapsed);
-    let mut sums: Vec<(usize, &'static str)> = Vec::new();
+    let mut sums: Vec<(usize, Sum)> = Vec::new();
     for sample in current {
         if is_excluded(&options.exclude_metrics, sample.metric.name) {
             continue;
         }
         let value = derive_value(sample.metric, lookup.find(sample).map(|s| s.raw), sample.raw, elapsed);
         if !sample.metric.summed {
+            let value = value.unwrap_or(f64::NAN);
             samples.push(Sample { metric: sample.metric, instance: sample.instance.clone(), value });
             continue;
         }
-        match sums.iter().find(|(_, name)| *name == sample.metric.name) {
-            // An instance without a rate yet adds nothing to the sum.
-            Some(&(index, _)) => {
-                let sum: &mut f64 = &mut samples[index].value;
-                *sum = if sum.is_nan() {
-                    value
-                } else if value.is_nan() {
-                    *sum
-                } else {
-                    *sum + value
-                };
-            }
+        match sums.iter_mut().find(|(index, _)| samples[*index].metric.name == sample.metric.name) {
+            Some((_, sum)) => sum.add(&value),
             None => {
-                sums.push((samples.len(), sample.metric.name));
-                samples.push(Sample { metric: sample.metric, instance: "".into(), value });
+                let mut sum = Sum::default();
+                sum.add(&value);
+                sums.push((samples.len(), sum));
+                samples.push(Sample { metric: sample.metric, instance: "".into(), value: f64::NAN });
             }
         }
+    }
+    for (index, sum) in sums {
+        samples[index].value = sum.value();
     }
     samples
 }
 
-fn derive_value(metric: &MetricDef, previous: Option<Raw>, current: Raw, elapsed: Duration) -> f64 {
-    let increase = |from: u64, to: u64| to.checked_sub(from).map(to_f64);
-    let seconds = elapsed.as_secs_f64();
-    let value = match (metric.kind, previous, current) {
-        (_, _, Raw::Gauge(value)) => Some(value),
-        (MetricKind::Rate, Some(Raw::Counter(from)), Raw::Counter(to)) if seconds > 0.0 => {
-            increase(from, to).map(|increase| increase / seconds * metric.factor)
+/// Sum of the instances of a metric.
+#[derive(Default)]
+struct Sum {
+    value: Option<f64>,
+    is_incomplete: bool,
+}
+
+impl Sum {
+    fn add(&mut self, value: &Result<f64, MissingReason>) {
+        match value {
+            Ok(value) => self.value = Some(self.value.unwrap_or(0.0) + value),
+            // An instance without a rate yet adds nothing.
+            Err(MissingReason::New) => {}
+            // Without an instance that was part of the last sum, the sum would drop.
+            Err(MissingReason::Implausible) => self.is_incomplete = true,
         }
-        (MetricKind::Events, Some(Raw::Counter(from)), Raw::Counter(to)) => increase(from, to),
+    }
+
+    fn value(&self) -> f64 {
+        if self.is_incomplete { f64::NAN } else { self.value.unwrap_or(f64::NAN) }
+    }
+}
+
+/// Reason why two readings give no sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MissingReason {
+    /// No earlier counter of the same series.
+    New,
+    /// The counter was reset, wrapped or jumped.
+    Implausible,
+}
+
+/// Increase of any counter between two readings at most; a larger one is a wrap below zero.
+const MAX_INCREASE: u64 = 1 << 53;
+/// Factor above the maximum of a metric up to which a rate is clamped: the time between two readings is
+/// only as exact as the start of a thread. Above, the counter jumped.
+const CLAMPED_FACTOR: f64 = 2.0;
+/// Added to the elapsed time for the same reason when a jump is detected.
+const ELAPSED_TOLERANCE_S: f64 = 1.0;
+
+fn derive_value(
+    metric: &MetricDef,
+    previous: Option<Raw>,
+    current: Raw,
+    elapsed: Duration,
+) -> Result<f64, MissingReason> {
+    let seconds = elapsed.as_secs_f64();
+    let increase = |from: u64, to: u64| {
+        let increase = to.checked_sub(from).filter(|&increase| increase <= MAX_INCREASE);
+        increase.map(to_f64).ok_or(MissingReason::Implausible)
+    };
+    let value = match (metric.kind, previous, current) {
+        (_, _, Raw::Gauge(value)) => value,
+        (_, None, _) => return Err(MissingReason::New),
+        (MetricKind::Rate, Some(Raw::Counter(from)), Raw::Counter(to)) if seconds > 0.0 => {
+            let rate = increase(from, to)? / seconds * metric.factor;
+            if metric.max.is_some_and(|max| rate > max * CLAMPED_FACTOR) {
+                return Err(MissingReason::Implausible);
+            }
+            rate
+        }
+        (MetricKind::Events, Some(Raw::Counter(from)), Raw::Counter(to)) => increase(from, to)?,
         (
             MetricKind::Ratio,
-            Some(Raw::Ratio { numerator: old_numerator, denominator: old_denominator }),
-            Raw::Ratio { numerator, denominator },
+            Some(Raw::Ratio { numerator: old_numerator, denominator: old_denominator, .. }),
+            Raw::Ratio { numerator, denominator, max_rate },
         ) => {
-            // The numerator may decrease slightly while the denominator increases, because iowait
-            // is an estimate (proc_stat(5)): the ratio is zero. A smaller denominator is a reset.
-            let numerator = to_f64(numerator.saturating_sub(old_numerator));
-            match increase(old_denominator, denominator) {
-                Some(denominator) if denominator > 0.0 => Some(numerator / denominator * metric.factor),
+            let total = increase(old_denominator, denominator)?;
+            if total > to_f64(max_rate) * CLAMPED_FACTOR * (seconds + ELAPSED_TOLERANCE_S) {
+                return Err(MissingReason::Implausible);
+            }
+            let part = match increase(old_numerator, numerator) {
+                Ok(part) => part,
+                // A share of time may decrease slightly while time passes, because iowait is an estimate
+                // (proc_stat(5)): it is zero. A larger decrease is a reset.
+                Err(_)
+                    if metric.max.is_some() && to_f64(old_numerator.saturating_sub(numerator)) <= total =>
+                {
+                    0.0
+                }
+                Err(error) => return Err(error),
+            };
+            if total > 0.0 {
+                let ratio = part / total * metric.factor;
+                if metric.max.is_some_and(|max| ratio > max * CLAMPED_FACTOR) {
+                    return Err(MissingReason::Implausible);
+                }
+                ratio
+            } else if part > 0.0 {
+                return Err(MissingReason::Implausible);
+            } else {
                 // No activity: the share or latency is zero.
-                Some(_) if numerator == 0.0 => Some(0.0),
-                _ => None,
+                0.0
             }
         }
-        _ => None,
+        _ => return Err(MissingReason::Implausible),
     };
-    let Some(value) = value.filter(|value| value.is_finite()) else {
-        return f64::NAN;
-    };
-    value.clamp(metric.min, metric.max.unwrap_or(f64::MAX))
+    if !value.is_finite() {
+        return Err(MissingReason::Implausible);
+    }
+    Ok(value.clamp(metric.min, metric.max.unwrap_or(f64::MAX)))
 }
 
 /// Finds the sample of the same metric and instance in the previous reading. The order is nearly

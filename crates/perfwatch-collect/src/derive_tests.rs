@@ -8,6 +8,8 @@ use proptest::prelude::*;
 static GAUGE: MetricDef = MetricDef::gauge("t.gauge", Unit::Count, 0, "");
 static RATE: MetricDef = MetricDef::rate("t.rate", Unit::PerSecond, 0, "").with_dimension("x");
 static SHARE: MetricDef = MetricDef::ratio("t.share", Unit::Percent, 2, "").with_dimension("x");
+static UTILIZATION: MetricDef =
+    MetricDef::rate("t.utilization", Unit::Percent, 1, "").with_dimension("x").with_factor(0.1);
 static LATENCY: MetricDef = MetricDef::ratio("t.latency", Unit::Milliseconds, 2, "").with_dimension("x");
 static EVENTS: MetricDef = MetricDef::events("t.events", "");
 static TOTAL: MetricDef = MetricDef::rate("t.total", Unit::PerSecond, 0, "").summed();
@@ -49,7 +51,7 @@ fn check(metric: &'static MetricDef, from: Raw, to: Raw, expected: Option<f64>) 
 
 #[test]
 fn each_metric_kind_is_derived() {
-    let ratio = |numerator, denominator| Raw::Ratio { numerator, denominator };
+    let ratio = |numerator, denominator| Raw::Ratio { numerator, denominator, max_rate: 100 };
     check(&GAUGE, Raw::Gauge(1.0), Raw::Gauge(-5.0), Some(0.0));
     check(&GAUGE, Raw::Gauge(1.0), Raw::Gauge(f64::INFINITY), None);
     check(&RATE, Raw::Counter(100), Raw::Counter(300), Some(100.0));
@@ -60,13 +62,23 @@ fn each_metric_kind_is_derived() {
     check(&RATE, Raw::Counter(u64::MAX), Raw::Counter(1), None);
     check(&EVENTS, Raw::Counter(3), Raw::Counter(5), Some(2.0));
     check(&SHARE, ratio(10, 100), ratio(60, 300), Some(25.0));
-    check(&SHARE, ratio(10, 100), ratio(500, 110), Some(100.0));
+    // Slightly above the maximum: the counters were read at different moments.
+    check(&SHARE, ratio(10, 100), ratio(27, 110), Some(100.0));
+    check(&UTILIZATION, Raw::Counter(100), Raw::Counter(2_400), Some(100.0));
+    // Far above: a counter jumped.
+    check(&SHARE, ratio(10, 100), ratio(500, 110), None);
+    check(&SHARE, ratio(10, 100), ratio(1_844_674_407_370, 1_844_674_407_460), None);
+    check(&UTILIZATION, Raw::Counter(100), Raw::Counter(1 << 32), None);
+    check(&RATE, Raw::Counter(100), Raw::Counter(u64::MAX - 5), None);
     // iowait decreased while total time increased; then all counters were reset.
     check(&SHARE, ratio(10, 100), ratio(8, 300), Some(0.0));
     check(&SHARE, ratio(10, 100), ratio(0, 5), None);
+    check(&SHARE, ratio(10_000, 20_000), ratio(10, 20_100), None);
     check(&LATENCY, ratio(10, 100), ratio(10, 100), Some(0.0));
     check(&LATENCY, ratio(10, 100), ratio(40, 110), Some(3.0));
     check(&LATENCY, ratio(10, 100), ratio(40, 100), None);
+    // The kernel's milliseconds wrapped at 32 bits.
+    check(&LATENCY, ratio(u64::from(u32::MAX), 100), ratio(40, 110), None);
 }
 
 #[test]
@@ -88,6 +100,11 @@ fn totals_do_not_jump_when_instances_change() {
     assert_eq!(values(&mut deriver, &replaced), [10.0]);
     let reordered = reading(boot(), 3.0, vec![(&TOTAL, "c", c((1 << 60) + 7)), (&TOTAL, "a", c(121))]);
     assert_eq!(values(&mut deriver, &reordered), [8.0]);
+    // A counter of the sum wrapped: without it, the sum would drop.
+    let wrapped = reading(boot(), 4.0, vec![(&TOTAL, "c", c(3)), (&TOTAL, "a", c(130))]);
+    assert!(values(&mut deriver, &wrapped)[0].is_nan());
+    let after = reading(boot(), 5.0, vec![(&TOTAL, "c", c(4)), (&TOTAL, "a", c(131))]);
+    assert_eq!(values(&mut deriver, &after), [2.0]);
 }
 
 #[test]
@@ -184,7 +201,7 @@ fn any_reading() -> impl Strategy<Value = Reading> {
             let metric = [&GAUGE, &RATE, &SHARE, &LATENCY, &EVENTS, &TOTAL][metric];
             let raw = match metric.kind {
                 MetricKind::Gauge => Raw::Gauge(gauge),
-                MetricKind::Ratio => Raw::Ratio { numerator: a, denominator: b },
+                MetricKind::Ratio => Raw::Ratio { numerator: a, denominator: b, max_rate: u64::MAX },
                 _ => Raw::Counter(a),
             };
             (metric, ["", "a", "b", "c"][usize::from(instance)], raw)

@@ -3,11 +3,14 @@
 pub(crate) mod command_line;
 pub(crate) mod cpu;
 pub(crate) mod disk;
+pub(crate) mod disk_topology;
 pub(crate) mod facts;
 pub(crate) mod filesystem;
 pub(crate) mod frequency;
+pub(crate) mod interface_topology;
 pub(crate) mod load;
 pub(crate) mod memory;
+pub(crate) mod mounts;
 pub(crate) mod network;
 pub(crate) mod pressure;
 pub(crate) mod processes;

@@ -41,9 +41,8 @@ pub(crate) fn numbers(line: &str) -> Vec<u64> {
 
 /// Decodes octal escapes such as `\040`, with which proc_pid_mountinfo(5) writes spaces, tabs,
 /// newlines and backslashes.
-pub(crate) fn unescape(word: &str) -> String {
-    let mut out = Vec::with_capacity(word.len());
-    let bytes = word.as_bytes();
+pub(crate) fn unescape(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
     let mut index = 0;
     while index < bytes.len() {
         let octal = bytes
@@ -58,7 +57,7 @@ pub(crate) fn unescape(word: &str) -> String {
             index += 1;
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    out
 }
 
 #[cfg(test)]
@@ -70,7 +69,7 @@ mod tests {
         for (word, expected) in
             [("/a\\040b", "/a b"), ("/a\\b", "/a\\b"), ("\\134", "\\"), ("\\04", "\\04"), ("\\777", "?")]
         {
-            assert_eq!(unescape(word), expected);
+            assert_eq!(unescape(word.as_bytes()), expected.as_bytes());
         }
     }
 }

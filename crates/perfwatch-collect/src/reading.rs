@@ -18,6 +18,9 @@ pub enum Raw {
         numerator: u64,
         /// Dividing counter, for example total time.
         denominator: u64,
+        /// Increase per second of the dividing counter at most, `u64::MAX` if unknown. A larger increase
+        /// is a jump of the counter, not a measurement.
+        max_rate: u64,
     },
 }
 

@@ -1,6 +1,5 @@
 //! CPU time, context switches and interrupts from `/proc/stat` (proc_stat(5)).
 
-use crate::collector::truncate_instance;
 use crate::parse::{first_word, numbers, parse_error, text};
 use crate::reading::Raw;
 use crate::{Cadence, CollectContext, CollectError, Collector, SampleSink};
@@ -30,13 +29,25 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     parse(&text(cx.source, "/proc/stat")?, &mut cx.out)
 }
 
+/// Clock ticks of a core in a second (USER_HZ), on every architecture.
+const TICKS_PER_SECOND: u64 = 100;
+
+fn core_number(name: &str) -> Option<&str> {
+    name.strip_prefix("cpu").filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
 fn parse(stat: &str, out: &mut SampleSink) -> Result<(), CollectError> {
+    // The lines of the cores follow the line of their sum.
+    let cores_in_sum = stat.lines().filter(|line| core_number(first_word(line).0).is_some()).count();
+    let max_rate = TICKS_PER_SECOND * (cores_in_sum as u64).max(1);
     let mut cores = 0_u32;
     let mut has_total = false;
     for line in stat.lines() {
         let (name, remaining) = first_word(line);
         match name {
-            "cpu" => has_total |= parse_times(remaining, out),
+            // The first line counts: another one would be the same series.
+            "cpu" if has_total => {}
+            "cpu" => has_total = parse_times(remaining, max_rate, out),
             "ctxt" | "intr" | "processes" => {
                 let metric = match name {
                     "ctxt" => "cpu.context_switches",
@@ -49,8 +60,7 @@ fn parse(stat: &str, out: &mut SampleSink) -> Result<(), CollectError> {
                 }
             }
             _ => {
-                let Some(core) = name.strip_prefix("cpu").filter(|n| n.bytes().all(|b| b.is_ascii_digit()))
-                else {
+                let Some(core) = core_number(name) else {
                     continue;
                 };
                 let Some((busy, total)) = busy_and_total(remaining) else {
@@ -60,8 +70,8 @@ fn parse(stat: &str, out: &mut SampleSink) -> Result<(), CollectError> {
                 cores += 1;
                 out.push_instance(
                     "cpu.core.usage",
-                    &truncate_instance(core),
-                    Raw::Ratio { numerator: busy, denominator: total },
+                    &core.into(),
+                    Raw::Ratio { numerator: busy, denominator: total, max_rate: TICKS_PER_SECOND },
                 );
             }
         }
@@ -75,12 +85,12 @@ fn parse(stat: &str, out: &mut SampleSink) -> Result<(), CollectError> {
 
 /// Parses `user nice system idle iowait irq softirq steal`; user time includes guest time. Returns
 /// false if the line is invalid.
-fn parse_times(line: &str, out: &mut SampleSink) -> bool {
+fn parse_times(line: &str, max_rate: u64, out: &mut SampleSink) -> bool {
     let times = numbers(line);
     let Some((busy, total)) = busy_and_total(line) else {
         return false;
     };
-    out.ratio("cpu.usage", busy, total);
+    out.ratio("cpu.usage", busy, total, max_rate);
     // Kernels before 2.6.11 have fewer columns; missing columns are absent, not zero.
     for (name, column) in [
         ("cpu.user", 0),
@@ -93,7 +103,7 @@ fn parse_times(line: &str, out: &mut SampleSink) -> bool {
         ("cpu.steal", 7),
     ] {
         if let Some(&time) = times.get(column) {
-            out.ratio(name, time, total);
+            out.ratio(name, time, total, max_rate);
         }
     }
     true

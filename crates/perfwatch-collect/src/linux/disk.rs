@@ -1,21 +1,35 @@
 //! Block devices from `/proc/diskstats` (kernel document admin-guide/iostats.rst).
 //! Partitions are skipped, because their device counts the same requests.
 
-use crate::collector::{is_excluded, truncate_instance};
+use crate::collector::is_excluded;
+use crate::linux::disk_topology::DiskTopology;
 use crate::parse::{parse_error, text};
 use crate::reading::Raw;
 use crate::{Cadence, CollectContext, CollectError, Collector};
 use perfwatch_model::{MetricDef, Unit::*};
+use std::sync::Arc;
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::rate("disk.total.read_bytes", BytesPerSecond, 0, "Bytes read from all physical devices.")
-        .summed(),
-    MetricDef::rate("disk.total.write_bytes", BytesPerSecond, 0, "Bytes written to all physical devices.")
-        .summed(),
+    MetricDef::rate(
+        "disk.total.read_bytes",
+        BytesPerSecond,
+        0,
+        "Bytes read from all disks, each counted once.",
+    )
+    .summed(),
+    MetricDef::rate(
+        "disk.total.write_bytes",
+        BytesPerSecond,
+        0,
+        "Bytes written to all disks, each counted once.",
+    )
+    .summed(),
     MetricDef::rate("disk.read_bytes", BytesPerSecond, 0, "Bytes read from the device.")
-        .with_dimension("device"),
+        .with_dimension("device")
+        .essential(),
     MetricDef::rate("disk.write_bytes", BytesPerSecond, 0, "Bytes written to the device.")
-        .with_dimension("device"),
+        .with_dimension("device")
+        .essential(),
     MetricDef::rate("disk.read_iops", PerSecond, 1, "Completed reads.").with_dimension("device"),
     MetricDef::rate("disk.write_iops", PerSecond, 1, "Completed writes.").with_dimension("device"),
     MetricDef::ratio(
@@ -50,46 +64,48 @@ const SECTOR_BYTES: u64 = 512;
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     const PATH: &str = "/proc/diskstats";
     let text = text(cx.source, PATH)?;
-    let whole_devices = cx.source.list("/sys/block").ok();
+    let mut devices: Vec<(&str, &str)> = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let Some(name) = words.get(2) else {
-            cx.out.record_error(parse_error(PATH, line).to_string());
-            continue;
-        };
-        let is_whole = match &whole_devices {
-            // In /sys, a slash in a name (cciss/c0d0) is written as an exclamation mark.
-            Some(devices) => devices.iter().any(|device| device.replace('!', "/") == *name),
-            None => !is_partition_name(name),
-        };
-        if !is_whole || is_excluded(&cx.options.exclude_devices, name) {
+        match line.split_ascii_whitespace().nth(2) {
+            Some(name) => devices.push((name, line)),
+            None => cx.out.record_error(parse_error(PATH, line).to_string()),
+        }
+    }
+    let names: Vec<&str> = devices.iter().map(|(name, _)| *name).collect();
+    let (source, exclude) = (cx.source, &cx.options.exclude_devices);
+    let is_included = |name: &str| !is_excluded(exclude, name);
+    let topology = cx.cache.disks.get(&names, || DiskTopology::read(source, &names, is_included)).clone();
+    for (index, (name, line)) in devices.iter().enumerate() {
+        if !topology.whole[index] || !is_included(name) {
             continue;
         }
-        let counters: Vec<u64> = words[3..].iter().map_while(|word| word.parse().ok()).collect();
+        let counters: Vec<u64> =
+            line.split_ascii_whitespace().skip(3).map_while(|word| word.parse().ok()).collect();
         let [reads, _, read_sectors, read_ms, writes, _, write_sectors, write_ms, _, busy_ms, queue_ms, ..] =
             counters[..]
         else {
             cx.out.record_error(parse_error(PATH, line).to_string());
             continue;
         };
-        // Drives without a medium and unused virtual devices would only add constant zeros.
-        if reads == 0 && writes == 0 {
-            continue;
-        }
         let (read, written) =
             (read_sectors.saturating_mul(SECTOR_BYTES), write_sectors.saturating_mul(SECTOR_BYTES));
-        let device = truncate_instance(name);
-        if !is_stacked(name) {
+        let device: Arc<str> = Arc::from(*name);
+        if topology.counted[index] {
             cx.out.push_instance("disk.total.read_bytes", &device, Raw::Counter(read));
             cx.out.push_instance("disk.total.write_bytes", &device, Raw::Counter(written));
         }
+        // Drives without a medium and unused virtual devices would only add constant zeros.
+        if reads == 0 && writes == 0 && !topology.has_medium[index] {
+            continue;
+        }
+        let latency = |numerator, denominator| Raw::Ratio { numerator, denominator, max_rate: u64::MAX };
         for (metric, raw) in [
             ("disk.read_bytes", Raw::Counter(read)),
             ("disk.write_bytes", Raw::Counter(written)),
             ("disk.read_iops", Raw::Counter(reads)),
             ("disk.write_iops", Raw::Counter(writes)),
-            ("disk.read_latency", Raw::Ratio { numerator: read_ms, denominator: reads }),
-            ("disk.write_latency", Raw::Ratio { numerator: write_ms, denominator: writes }),
+            ("disk.read_latency", latency(read_ms, reads)),
+            ("disk.write_latency", latency(write_ms, writes)),
             ("disk.queue_length", Raw::Counter(queue_ms)),
             ("disk.utilization", Raw::Counter(busy_ms)),
         ] {
@@ -97,24 +113,6 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
         }
     }
     Ok(())
-}
-
-/// Returns whether the requests of a device are counted again by underlying devices.
-fn is_stacked(name: &str) -> bool {
-    ["dm-", "md", "drbd", "bcache", "zram", "nbd"].iter().any(|prefix| name.starts_with(prefix))
-}
-
-/// Returns whether a name is that of a partition: sda1, vdb2, nvme0n1p3, mmcblk0p1. Used only if
-/// `/sys` cannot be listed.
-fn is_partition_name(name: &str) -> bool {
-    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    if stem.len() == name.len() {
-        return false;
-    }
-    if name.starts_with("nvme") || name.starts_with("mmcblk") {
-        return stem.ends_with('p');
-    }
-    ["sd", "vd", "hd", "xvd"].iter().any(|prefix| stem.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -144,7 +142,7 @@ mod tests {
         assert!(
             text.contains("disk.read_iops{dm-0}")
                 && !text.contains("sda1")
-                && !text.contains("sr0")
+                && !text.contains("disk.read_iops{sr0}")
                 && !text.contains("loop")
         );
         assert!(!text.contains("disk.total.read_bytes{dm-0}"), "{text}");
@@ -152,20 +150,23 @@ mod tests {
     }
 
     #[test]
+    fn idle_disks_are_there_before_their_first_request() {
+        let stats = " 8 0 sda 0 0 0 0 0 0 0 0 0 0 0\n 11 0 sr0 0 0 0 0 0 0 0 0 0 0 0\n 43 0 nbd7 0 0 0 0 0 0 0 0 0 0 0\n";
+        let sysfs = "=== /sys/block list\nsda\nsr0\nnbd7\n=== /sys/block/sda/size\n2048\n=== /sys/block/nbd7/size\n0\n\
+                     === /sys/block/sr0/size\n2097151\n=== /sys/block/sr0/removable\n1\n";
+        let capture = Capture::parse(format!("=== /proc/diskstats\n{stats}{sysfs}").as_bytes()).unwrap();
+        let with_sysfs =
+            format_part(&collect_capture(&COLLECTOR, &capture, &CollectorOptions::default()).unwrap());
+        let without = format_part(&collect_files(&COLLECTOR, &[("/proc/diskstats", stats)]).unwrap());
+        for text in [with_sysfs, without] {
+            assert!(text.contains("disk.read_bytes{sda} +0\n"), "{text}");
+            assert!(!text.contains("disk.read_bytes{sr0}") && !text.contains("{nbd7}"), "{text}");
+        }
+    }
+
+    #[test]
     fn partitions_are_detected_by_name_without_sysfs() {
         let text = format_part(&collect_files(&COLLECTOR, &[("/proc/diskstats", STATS)]).unwrap());
         assert!(text.contains("{sda}") && !text.contains("{sda1}"), "{text}");
-        for (name, expected) in [
-            ("nvme0n1", false),
-            ("nvme0n1p2", true),
-            ("mmcblk0", false),
-            ("mmcblk0p1", true),
-            ("xvda", false),
-            ("xvda1", true),
-            ("dm-1", false),
-            ("md127", false),
-        ] {
-            assert_eq!(is_partition_name(name), expected, "{name}");
-        }
     }
 }

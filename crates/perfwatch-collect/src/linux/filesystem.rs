@@ -1,21 +1,28 @@
 //! Mounted filesystems from `/proc/self/mountinfo` (proc_pid_mountinfo(5)) and statvfs(3).
 //! The source reports an unresponsive mount as timed out; the collector skips it.
 
-use crate::collector::{is_excluded, to_f64, truncate_instance};
-use crate::parse::{parse_error, text, unescape};
+use crate::collector::{is_excluded, to_f64};
+use crate::linux::mounts::{self, Mount};
+use crate::parse::parse_error;
 use crate::reading::Raw;
 use crate::source::FsUsage;
 use crate::{Cadence, CollectContext, CollectError, Collector};
 use perfwatch_model::{MetricDef, Unit::*};
-use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::gauge("filesystem.size", Bytes, 0, "Filesystem size.").with_dimension("mount").rollup_last(),
+    MetricDef::gauge("filesystem.size", Bytes, 0, "Filesystem size.")
+        .with_dimension("mount")
+        .rollup_last()
+        .essential(),
     MetricDef::gauge("filesystem.used", Bytes, 0, "Used space.").with_dimension("mount"),
     MetricDef::gauge("filesystem.available", Bytes, 0, "Space available to unprivileged users.")
         .with_dimension("mount"),
     MetricDef::gauge("filesystem.used_percent", Percent, 2, "Used space in percent, as reported by df(1).")
-        .with_dimension("mount"),
+        .with_dimension("mount")
+        .essential(),
     MetricDef::gauge(
         "filesystem.inodes_used_percent",
         Percent,
@@ -34,78 +41,50 @@ const METRICS: &[MetricDef] = &[
 pub(crate) const COLLECTOR: Collector =
     Collector { name: "filesystem", metrics: METRICS, cadence: Cadence::AtMostEvery(10), read };
 
-/// Types of filesystems that store no files or are full by design.
-const PSEUDO_FILESYSTEMS: &[&str] = &[
-    "autofs",
-    "binfmt_misc",
-    "bpf",
-    "cgroup",
-    "cgroup2",
-    "configfs",
-    "debugfs",
-    "devpts",
-    "devtmpfs",
-    "efivarfs",
-    "fusectl",
-    "fuse.gvfsd-fuse",
-    "fuse.lxcfs",
-    "fuse.portal",
-    "fuse.snapfuse",
-    "hugetlbfs",
-    "iso9660",
-    "mqueue",
-    "nfsd",
-    "nsfs",
-    "proc",
-    "pstore",
-    "ramfs",
-    "rootfs",
-    "rpc_pipefs",
-    "securityfs",
-    "selinuxfs",
-    "squashfs",
-    "sysfs",
-    "tmpfs",
-    "tracefs",
-    "udf",
-];
-
-#[derive(Debug, PartialEq)]
-struct Mount {
-    device: String,
-    path: String,
-    fs_type: String,
-    read_only: bool,
-}
-
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     const PATH: &str = "/proc/self/mountinfo";
-    let (mounts, invalid) = parse(&text(cx.source, PATH)?);
+    let mut mountinfo = Vec::new();
+    cx.source.read(PATH, &mut mountinfo).map_err(|error| CollectError::from_io(PATH, &error))?;
+    let (mounts, invalid) = mounts::parse(&mountinfo);
     if let Some(line) = invalid {
         cx.out.record_error(parse_error(PATH, &line).to_string());
     }
-    for mount in select_mounts(mounts, &cx.options.exclude_mounts) {
-        let name = truncate_instance(&mount.path);
-        match cx.source.usage(std::path::Path::new(&mount.path)) {
-            Ok(usage) if usage.size > 0 => push_samples(cx, &name, &mount, usage),
+    let exclude = &cx.options.exclude_mounts;
+    let mounts = mounts::select(mounts, |mount| !is_excluded(exclude, &mount.name()));
+    let paths: Vec<PathBuf> = mounts.iter().map(|mount| mount.path.clone()).collect();
+    let mut unresponsive = Vec::new();
+    for (mount, usage) in mounts.iter().zip(cx.source.usages(&paths)) {
+        let name: Arc<str> = mount.name().into();
+        match usage {
+            Ok(usage) if usage.size > 0 && mount.is_shown(usage.size) => {
+                push_samples(cx, &name, mount, usage)
+            }
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
                 cx.out.push_instance("filesystem.unresponsive", &name, Raw::Gauge(1.0));
-                cx.out.record_error(format!("{}: mount is unresponsive; skipped", mount.path));
+                unresponsive.push(name);
             }
             // Mounted in another namespace, or no permission.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied
-                ) => {}
-            Err(error) => cx.out.record_error(format!("{}: {error}", mount.path)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
+            Err(error) => cx.out.record_error(format!("{name:?}: {error}")),
         }
+    }
+    if !unresponsive.is_empty() {
+        let names: Vec<String> =
+            unresponsive.iter().take(MAX_NAMED_MOUNTS).map(|name| format!("{name:?}")).collect();
+        let others = match unresponsive.len().saturating_sub(MAX_NAMED_MOUNTS) {
+            0 => String::new(),
+            others => format!(" and {others} others"),
+        };
+        cx.out.record_error(format!("no response from {}{others}; skipped", names.join(", ")));
     }
     Ok(())
 }
 
-fn push_samples(cx: &mut CollectContext<'_>, name: &std::sync::Arc<str>, mount: &Mount, usage: FsUsage) {
+/// Maximum number of unresponsive mounts that the error names.
+const MAX_NAMED_MOUNTS: usize = 8;
+
+fn push_samples(cx: &mut CollectContext<'_>, name: &Arc<str>, mount: &Mount, usage: FsUsage) {
     let used = usage.size.saturating_sub(usage.free);
     let usable = used.saturating_add(usage.available);
     let mut gauge = |metric, value| cx.out.push_instance(metric, name, Raw::Gauge(value));
@@ -121,69 +100,6 @@ fn push_samples(cx: &mut CollectContext<'_>, name: &std::sync::Arc<str>, mount: 
     }
     gauge("filesystem.read_only", f64::from(u8::from(mount.read_only)));
     gauge("filesystem.unresponsive", 0.0);
-}
-
-/// Parses mounts; also returns the first invalid line.
-fn parse(mountinfo: &str) -> (Vec<Mount>, Option<String>) {
-    let (mut mounts, mut invalid) = (Vec::new(), None);
-    for line in mountinfo.lines().filter(|line| !line.trim().is_empty()) {
-        match parse_line(line) {
-            Some(mount) => mounts.push(mount),
-            None => invalid = invalid.or_else(|| Some(line.to_owned())),
-        }
-    }
-    (mounts, invalid)
-}
-
-/// Parses `36 35 98:0 /root /path options optional… - type source super-options`.
-fn parse_line(line: &str) -> Option<Mount> {
-    let (left, right) = line.split_once(" - ")?;
-    let left: Vec<&str> = left.split(' ').collect();
-    let (device, path) = (*left.get(2)?, *left.get(4)?);
-    left.get(5)?;
-    let mut right = right.split(' ');
-    let (fs_type, super_options) = (right.next()?, right.nth(1).unwrap_or_default());
-    Some(Mount {
-        device: device.to_owned(),
-        path: unescape(path),
-        fs_type: fs_type.to_owned(),
-        // Options of the filesystem, not of the mount: in a sandboxed service, every mount is
-        // read-only.
-        read_only: super_options.split(',').any(|option| option == "ro"),
-    })
-}
-
-/// Selects real filesystems, each device once at its shortest mount point. A later mount hides an
-/// earlier mount at the same path.
-fn select_mounts(mounts: Vec<Mount>, exclude: &[String]) -> Vec<Mount> {
-    let mut by_path: HashMap<String, Mount> = HashMap::new();
-    for mount in mounts {
-        by_path.insert(mount.path.clone(), mount);
-    }
-    let mut by_device: HashMap<String, Mount> = HashMap::new();
-    for mount in by_path.into_values() {
-        let is_nested_overlay = mount.fs_type == "overlay" && mount.path != "/";
-        // Container runtimes bind-mount these files.
-        let is_single_file =
-            matches!(mount.path.as_str(), "/etc/hosts" | "/etc/hostname" | "/etc/resolv.conf");
-        if PSEUDO_FILESYSTEMS.contains(&mount.fs_type.as_str())
-            || is_nested_overlay
-            || is_single_file
-            || is_excluded(exclude, &mount.path)
-        {
-            continue;
-        }
-        let rank = |m: &Mount| (m.path.len(), m.path.clone());
-        match by_device.get(&mount.device) {
-            Some(existing) if rank(existing) <= rank(&mount) => {}
-            _ => {
-                by_device.insert(mount.device.clone(), mount);
-            }
-        }
-    }
-    let mut mounts: Vec<Mount> = by_device.into_values().collect();
-    mounts.sort_by(|a, b| a.path.cmp(&b.path));
-    mounts
 }
 
 #[cfg(test)]
@@ -211,6 +127,9 @@ mod tests {
              filesystem.size{/mnt/my disk} 100\nfilesystem.used{/mnt/my disk} 100\nfilesystem.available{/mnt/my disk} 0\n\
              filesystem.used_percent{/mnt/my disk} 100\nfilesystem.read_only{/mnt/my disk} 1\nfilesystem.unresponsive{/mnt/my disk} 0\n"
         );
-        assert_eq!(part.errors, ["/proc/self/mountinfo: unexpected value \"garbage\"", "/nfs: I/O error"]);
+        assert_eq!(
+            part.errors,
+            ["/proc/self/mountinfo: unexpected value \"garbage\"", "\"/nfs\": I/O error"]
+        );
     }
 }

@@ -1,17 +1,18 @@
 //! Network interfaces from `/proc/net/dev` (proc_net(5)) and `/sys/class/net` (kernel
 //! document ABI/testing/sysfs-class-net).
 
-use crate::collector::{is_excluded, to_f64, truncate_instance};
+use crate::collector::{is_excluded, to_f64};
+use crate::linux::interface_topology::counted_interfaces;
 use crate::parse::{number, numbers, parse_error, text};
 use crate::reading::Raw;
-use crate::{Cadence, CollectContext, CollectError, Collector, Source};
+use crate::{Cadence, CollectContext, CollectError, Collector};
 use perfwatch_model::{MetricDef, Unit::*};
+use std::sync::Arc;
 
 const METRICS: &[MetricDef] = &[
-    MetricDef::rate("network.total.rx_bytes", BytesPerSecond, 0, "Bytes received, all physical interfaces.")
+    MetricDef::rate("network.total.rx_bytes", BytesPerSecond, 0, "Bytes received, each counted once.")
         .summed(),
-    MetricDef::rate("network.total.tx_bytes", BytesPerSecond, 0, "Bytes sent, all physical interfaces.")
-        .summed(),
+    MetricDef::rate("network.total.tx_bytes", BytesPerSecond, 0, "Bytes sent, each counted once.").summed(),
     MetricDef::rate("network.rx_bytes", BytesPerSecond, 0, "Bytes received.").with_dimension("interface"),
     MetricDef::rate("network.tx_bytes", BytesPerSecond, 0, "Bytes sent.").with_dimension("interface"),
     MetricDef::rate("network.rx_packets", PerSecond, 0, "Packets received.").with_dimension("interface"),
@@ -31,10 +32,16 @@ const METRICS: &[MetricDef] = &[
 pub(crate) const COLLECTOR: Collector =
     Collector { name: "network", metrics: METRICS, cadence: Cadence::EveryTick, read };
 
+/// Prefixes of interfaces of dial-in clients. A server has one per client.
+const DIAL_IN_PREFIXES: [&str; 3] = ["ppp", "l2tp", "ipoe"];
+/// Number of dial-in interfaces up to which each has its own series. A host with more is an access server,
+/// whose clients come and go.
+const MAX_DIAL_IN_INTERFACES: usize = 16;
+
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     const PATH: &str = "/proc/net/dev";
     let text = text(cx.source, PATH)?;
-    let (mut not_virtual, mut physical) = (Vec::new(), Vec::new());
+    let mut interfaces: Vec<(&str, Vec<u64>)> = Vec::new();
     let mut has_interface = false;
     // Two header lines follow; there may be no space after the name: "eth0:123".
     for line in text.lines().skip(2).filter(|line| !line.trim().is_empty()) {
@@ -49,30 +56,34 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
             continue;
         }
         has_interface = true;
-        if is_excluded(&cx.options.exclude_interfaces, name) {
-            continue;
+        if !is_excluded(&cx.options.exclude_interfaces, name) {
+            interfaces.push((name, counters));
         }
-        let bytes = (truncate_instance(name), counters[0], counters[8]);
-        if is_physical(cx.source, name) {
-            physical.push(bytes);
-        } else if !is_virtual(name) {
-            not_virtual.push(bytes);
-        }
-        push_samples(cx, name, &counters);
     }
     if !has_interface && cx.out.part.errors.is_empty() {
         return Err(CollectError::NotAvailable);
     }
-    // In guests and containers, interfaces have no device.
-    for (interface, received, sent) in if physical.is_empty() { not_virtual } else { physical } {
-        cx.out.push_instance("network.total.rx_bytes", &interface, Raw::Counter(received));
-        cx.out.push_instance("network.total.tx_bytes", &interface, Raw::Counter(sent));
+    let names: Vec<&str> = interfaces.iter().map(|(name, _)| *name).collect();
+    let counted = cx.cache.interfaces.get(&names, || counted_interfaces(cx.source, &names)).clone();
+    let is_dial_in = |name: &str| {
+        let number = DIAL_IN_PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix));
+        number.is_some_and(|number| number.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let is_access_server = names.iter().filter(|name| is_dial_in(name)).count() > MAX_DIAL_IN_INTERFACES;
+    for ((name, counters), counted) in interfaces.iter().zip(counted) {
+        let interface = Arc::from(*name);
+        if counted {
+            cx.out.push_instance("network.total.rx_bytes", &interface, Raw::Counter(counters[0]));
+            cx.out.push_instance("network.total.tx_bytes", &interface, Raw::Counter(counters[8]));
+        }
+        if !is_access_server || !is_dial_in(name) {
+            push_samples(cx, &interface, counters);
+        }
     }
     Ok(())
 }
 
-fn push_samples(cx: &mut CollectContext<'_>, name: &str, counters: &[u64]) {
-    let interface = truncate_instance(name);
+fn push_samples(cx: &mut CollectContext<'_>, interface: &Arc<str>, counters: &[u64]) {
     for (metric, column) in [
         ("network.rx_bytes", 0),
         ("network.tx_bytes", 8),
@@ -83,35 +94,26 @@ fn push_samples(cx: &mut CollectContext<'_>, name: &str, counters: &[u64]) {
         ("network.rx_drops", 3),
         ("network.tx_drops", 11),
     ] {
-        cx.out.push_instance(metric, &interface, Raw::Counter(counters[column]));
+        cx.out.push_instance(metric, interface, Raw::Counter(counters[column]));
     }
     // Links without a carrier state (tun, loopback) report "unknown" while they work.
-    if let Ok(state) = text(cx.source, &format!("/sys/class/net/{name}/operstate")) {
+    if let Ok(state) = text(cx.source, &format!("/sys/class/net/{interface}/operstate")) {
         let up = matches!(state.trim(), "up" | "unknown");
-        cx.out.push_instance("network.up", &interface, Raw::Gauge(f64::from(u8::from(up))));
+        cx.out.push_instance("network.up", interface, Raw::Gauge(f64::from(u8::from(up))));
     }
-    // -1 or an error if the link is down or has no speed.
-    if let Ok(megabits) = number::<i64>(cx.source, &format!("/sys/class/net/{name}/speed"))
-        && let Ok(megabits @ 1..) = u64::try_from(megabits)
+    // An error if the link is down or has no speed.
+    if let Ok(speed) = number::<i64>(cx.source, &format!("/sys/class/net/{interface}/speed"))
+        && let Some(megabits) = known_speed(speed)
     {
-        cx.out.push_instance("network.speed", &interface, Raw::Gauge(to_f64(megabits) * 1e6));
+        cx.out.push_instance("network.speed", interface, Raw::Gauge(to_f64(megabits) * 1e6));
     }
 }
 
-fn is_physical(source: &dyn Source, name: &str) -> bool {
-    source.list(&format!("/sys/class/net/{name}/device")).is_ok()
-}
-
-/// Returns whether the traffic of an interface is counted by another interface too, or never
-/// leaves the host.
-fn is_virtual(name: &str) -> bool {
-    [
-        "lo", "docker", "br-", "virbr", "veth", "cni", "flannel", "cali", "tun", "tap", "wg", "dummy", "ifb",
-        "bond", "vlan",
-    ]
-    .iter()
-    .any(|prefix| name.starts_with(prefix))
-        || name.contains('.')
+/// Returns the speed in megabits per second if the driver knows it. An unknown speed is -1, which drivers
+/// also print as an unsigned number of 16 or 32 bits.
+fn known_speed(megabits: i64) -> Option<u64> {
+    const UNKNOWN: [i64; 3] = [u16::MAX as i64, i32::MAX as i64, u32::MAX as i64];
+    u64::try_from(megabits).ok().filter(|&speed| speed > 0 && !UNKNOWN.contains(&megabits))
 }
 
 #[cfg(test)]
@@ -148,7 +150,8 @@ mod tests {
                 && !text.contains("speed{docker0}")
                 && !text.contains("veth1")
         );
-        assert!(text.ends_with("network.total.rx_bytes{eth0} +100\nnetwork.total.tx_bytes{eth0} +200\n"));
+        assert!(text.contains("network.total.rx_bytes{eth0} +100\nnetwork.total.tx_bytes{eth0} +200\n"));
+        assert_eq!(text.matches("network.total.rx_bytes").count(), 1);
         assert_eq!(part.errors.len(), 1);
     }
 
@@ -159,9 +162,39 @@ mod tests {
         );
         let text = format_part(&collect_files(&COLLECTOR, &[("/proc/net/dev", &input)]).unwrap());
         assert!(
-            text.ends_with("network.total.rx_bytes{ens3} +7\nnetwork.total.tx_bytes{ens3} +8\n"),
+            text.contains("network.total.rx_bytes{ens3} +7\nnetwork.total.tx_bytes{ens3} +8\n"),
             "{text}"
         );
+        assert_eq!(text.matches("network.total.rx_bytes").count(), 1);
         assert_eq!(collect_files(&COLLECTOR, &[("/proc/net/dev", HEADER)]), Err(CollectError::NotAvailable));
+    }
+
+    #[test]
+    fn unknown_speeds_are_absent() {
+        for (speed, expected) in [
+            (-1, None),
+            (0, None),
+            (65_535, None),
+            (2_147_483_647, None),
+            (4_294_967_295, None),
+            (10, Some(10)),
+            (400_000, Some(400_000)),
+        ] {
+            assert_eq!(known_speed(speed), expected, "{speed}");
+        }
+    }
+
+    #[test]
+    fn clients_of_an_access_server_have_no_series() {
+        use std::fmt::Write as _;
+        let counters = "7 2 3 4 0 0 0 0 8 5 6 7 0 0 0 0";
+        for (clients, expected) in [(2, 3), (17, 1)] {
+            let mut input = format!("{HEADER}eth0: {counters}\n");
+            for client in 0..clients {
+                let _ = writeln!(input, "ppp{client}: {counters}");
+            }
+            let text = format_part(&collect_files(&COLLECTOR, &[("/proc/net/dev", &input)]).unwrap());
+            assert_eq!(text.matches("network.rx_bytes").count(), expected, "{text}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! Every process costs a small file per tick. Owner, command line, I/O and open files are read only
 //! for candidates of the top processes: those that recently used CPU, and the largest in memory.
 
-use crate::cache::{CachedProcess, ProcessCache};
+use crate::cache::{CachedProcess, ProcessCache, REFRESH_RUNS, UserNames};
 use crate::collector::to_f64;
 use crate::linux::command_line::mask_secrets;
 use crate::parse::parse_error;
@@ -33,7 +33,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let mut pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
     pids.sort_unstable();
     let (page_size, mut buffer, mut path) = (cx.source.page_size(), Vec::with_capacity(1024), String::new());
-    let boot_ms = *cx.cache.processes.boot_ms.get_or_insert_with(|| boot_ms(cx.source));
+    let boot_ms = cx.cache.processes.boot_ms(cx.source);
     let mut processes = Vec::with_capacity(pids.len());
     for pid in pids {
         use std::fmt::Write as _;
@@ -57,7 +57,13 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
         let first_error = cx.out.part.errors.first().cloned();
         return Err(first_error.map_or(CollectError::NotAvailable, CollectError::Failed));
     }
-    push_state_counts(cx, &processes);
+    if hides_processes(cx.source, &processes) {
+        cx.out.record_error(
+            "/proc is mounted with hidepid: only own processes are visible, so the totals are absent",
+        );
+    } else {
+        push_state_counts(cx, &processes);
+    }
     read_details(cx, &mut processes);
     cx.out.part.processes = processes;
     Ok(())
@@ -79,11 +85,45 @@ fn push_state_counts(cx: &mut CollectContext<'_>, processes: &[RawProcess]) {
     }
 }
 
-/// Boot time from `/proc/stat`, milliseconds since 1970; 0 if unknown.
-fn boot_ms(source: &dyn Source) -> i64 {
-    let stat = crate::parse::text(source, "/proc/stat").unwrap_or_default();
-    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<i64>().ok());
-    seconds.unwrap_or_default().saturating_mul(1000)
+/// Returns whether the kernel hides processes of other users (mount option `hidepid` of proc(5)). Process 1
+/// belongs to root; where it is visible, all are.
+fn hides_processes(source: &dyn Source, processes: &[RawProcess]) -> bool {
+    if processes.first().is_some_and(|process| process.pid == 1) {
+        return false;
+    }
+    let mounts = crate::parse::text(source, "/proc/self/mountinfo").unwrap_or_default();
+    let is_hidden = |line: &str| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let is_proc = mount.split(' ').nth(4)? == "/proc" && filesystem.starts_with("proc ");
+        let mut options = filesystem.split([' ', ',']).filter_map(|option| option.strip_prefix("hidepid="));
+        Some(is_proc && options.any(|mode| !matches!(mode, "0" | "off")))
+    };
+    mounts.lines().any(|line| is_hidden(line) == Some(true))
+}
+
+/// Change of the boot time that is a step of the clock, milliseconds. The kernel computes the boot time
+/// from the wall clock, so it moves slightly while the clock is disciplined, and must not: the start time
+/// identifies a process.
+const MIN_CLOCK_STEP_MS: u64 = 2_000;
+
+impl ProcessCache {
+    /// Boot time from `/proc/stat`, milliseconds since 1970; 0 if unknown. A machine without a battery sets
+    /// its clock soon after the boot, so the time is read again often in the first minute, then rarely: the
+    /// kernel sums all interrupts for this file.
+    fn boot_ms(&mut self, source: &dyn Source) -> i64 {
+        let is_due = self.runs < REFRESH_RUNS || self.runs.is_multiple_of(REFRESH_RUNS);
+        self.runs = self.runs.wrapping_add(1);
+        if is_due {
+            let stat = crate::parse::text(source, "/proc/stat").unwrap_or_default();
+            let seconds =
+                stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<i64>().ok());
+            let current = seconds.unwrap_or_default().saturating_mul(1000);
+            if self.boot_ms.is_none_or(|previous| previous.abs_diff(current) > MIN_CLOCK_STEP_MS) {
+                self.boot_ms = Some(current);
+            }
+        }
+        self.boot_ms.unwrap_or_default()
+    }
 }
 
 /// Parses `pid (comm) S ppid …`. The name may contain spaces and parentheses; the last closing
@@ -126,6 +166,7 @@ fn read_details(cx: &mut CollectContext<'_>, processes: &mut [RawProcess]) {
         processes.iter().map(|p| is_first_run || p.state == 'D' || used_ticks(cache, p) > 0).collect();
     let candidates = top_candidates(cache, processes, cx.options.top_processes);
     let mut cached = HashMap::with_capacity(processes.len());
+    cache.users.start_run();
     for (index, process) in processes.iter_mut().enumerate() {
         let previous = cache.processes.remove(&process.pid).filter(|p| p.start_ticks == process.start_ticks);
         process.io = match &previous {
@@ -195,7 +236,7 @@ fn read_detail(
     source: &dyn Source,
     command_line: CommandLine,
     pid: u32,
-    users: &mut HashMap<u32, String>,
+    users: &mut UserNames,
 ) -> ProcessDetail {
     let mut buffer = Vec::new();
     let uid = source.read(&format!("/proc/{pid}/status"), &mut buffer).ok().and_then(|()| {
@@ -203,10 +244,7 @@ fn read_detail(
         text.lines()
             .find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().next()?.parse::<u32>().ok())
     });
-    if users.is_empty() {
-        *users = read_users(source);
-    }
-    let user = uid.map(|uid| users.get(&uid).cloned().unwrap_or_else(|| uid.to_string())).unwrap_or_default();
+    let user = uid.map(|uid| users.name(source, uid)).unwrap_or_default();
     let command = match command_line {
         CommandLine::None => String::new(),
         _ if source.read(&format!("/proc/{pid}/cmdline"), &mut buffer).is_err() => String::new(),
@@ -216,15 +254,26 @@ fn read_detail(
     ProcessDetail { user: user.into(), command: command.into() }
 }
 
-/// Reads user names by user id from passwd(5). Users of a directory service have no name here.
-fn read_users(source: &dyn Source) -> HashMap<u32, String> {
-    let passwd = crate::parse::text(source, "/etc/passwd").unwrap_or_default();
-    let user = |line: &str| {
-        let mut fields = line.split(':');
-        let name = fields.next().filter(|name| !name.is_empty())?;
-        Some((fields.nth(1)?.parse().ok()?, name.to_owned()))
-    };
-    passwd.lines().filter_map(user).collect()
+impl UserNames {
+    fn start_run(&mut self) {
+        self.is_fresh = false;
+    }
+
+    /// Name of a user, or the user id as text. An unknown user may have been added since the last read, so
+    /// passwd(5) is read again, once in a run. Users of a directory service have no name here.
+    fn name(&mut self, source: &dyn Source, uid: u32) -> String {
+        if !self.names.contains_key(&uid) && !self.is_fresh {
+            self.is_fresh = true;
+            let passwd = crate::parse::text(source, "/etc/passwd").unwrap_or_default();
+            let user = |line: &str| {
+                let mut fields = line.split(':');
+                let name = fields.next().filter(|name| !name.is_empty())?;
+                Some((fields.nth(1)?.parse().ok()?, name.to_owned()))
+            };
+            self.names = passwd.lines().filter_map(user).collect();
+        }
+        self.names.get(&uid).cloned().unwrap_or_else(|| uid.to_string())
+    }
 }
 
 #[cfg(test)]

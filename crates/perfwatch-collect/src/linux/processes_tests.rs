@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::linux::test_util::{collect_capture, format_part};
-use crate::{Capture, CollectorOptions, SampleSink};
+use crate::{Capture, CollectorOptions, Part, SampleSink};
 
 fn stat(pid: u32, name: &str, state: char, ticks: u64, rss: u64) -> String {
     format!(
@@ -109,4 +109,74 @@ fn idle_processes_read_one_file() {
     assert_eq!(opened, ["/proc/7/io"]);
     // Values that were not read again are retained.
     assert_eq!((part.processes[6].io, part.processes[5].io), (Some((9, 0)), Some((1, 0))));
+}
+
+/// Runs the collector over several captures with the same cache.
+fn collect_in_sequence(captures: &[String]) -> Vec<Part> {
+    let mut cache = crate::CollectorCache::default();
+    let options = CollectorOptions::default();
+    let run = |text: &String| {
+        let source = capture(text);
+        let mut cx = CollectContext {
+            source: &source,
+            options: &options,
+            cache: &mut cache,
+            out: SampleSink::new(COLLECTOR.metrics),
+        };
+        (COLLECTOR.read)(&mut cx).unwrap();
+        cx.out.part
+    };
+    captures.iter().map(run).collect()
+}
+
+#[test]
+fn start_times_follow_a_step_of_the_clock_but_not_its_jitter() {
+    let at = |btime: u64| {
+        format!("=== /proc list\n1\n{}=== /proc/stat\nbtime {btime}\n", stat(1, "init", 'S', 5, 100))
+    };
+    let parts = collect_in_sequence(&[at(3_600), at(1_790_000_000), at(1_790_000_001), at(1_789_999_999)]);
+    let started: Vec<i64> = parts.iter().map(|part| part.processes[0].started_ms).collect();
+    let stepped = 1_790_000_005_000;
+    assert_eq!(started, [3_605_000, stepped, stepped, stepped]);
+}
+
+#[test]
+fn users_added_later_have_a_name() {
+    let host = |passwd: &str, pids: &[u32]| {
+        let mut text = format!("=== /etc/passwd\n{passwd}=== /proc list\n");
+        pids.iter().for_each(|pid| text.push_str(&format!("{pid}\n")));
+        for &pid in pids {
+            text.push_str(&stat(pid, "app", 'S', 5, 100));
+            text.push_str(&format!("=== /proc/{pid}/status\nUid:\t{}\t0\t0\t0\n", 1000 + pid));
+        }
+        text
+    };
+    let before = "ann:x:1001:1::/:\n";
+    let after = "ann:x:1001:1::/:\nbob:x:1002:1::/:\n";
+    let parts = collect_in_sequence(&[host(before, &[1]), host(after, &[1, 2, 3])]);
+    let user = |part: &Part, index: usize| part.processes[index].detail.as_ref().unwrap().user.to_string();
+    assert_eq!(user(&parts[0], 0), "ann");
+    assert_eq!([1, 2].map(|index| user(&parts[1], index)), ["bob", "1003"]);
+}
+
+#[test]
+fn totals_are_absent_if_processes_are_hidden() {
+    let host = |pid: u32, options: &str| {
+        format!(
+            "=== /proc list\n{pid}\n{}=== /proc/self/mountinfo\n22 1 0:21 / /proc rw - proc proc rw{options}\n",
+            stat(pid, "own", 'S', 5, 100)
+        )
+    };
+    for (pid, options, is_hidden) in [
+        (1, ",hidepid=2", false),
+        (7, "", false),
+        (7, ",hidepid=off", false),
+        (7, ",gid=4,hidepid=invisible", true),
+        (7, ",hidepid=1", true),
+    ] {
+        let part = collect_in_sequence(&[host(pid, options)]).remove(0);
+        assert_eq!(part.samples.is_empty(), is_hidden, "{pid} {options}");
+        assert_eq!(part.errors.len(), usize::from(is_hidden));
+        assert_eq!(part.processes.len(), 1);
+    }
 }

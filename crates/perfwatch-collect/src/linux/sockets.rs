@@ -1,8 +1,9 @@
-//! Sockets and TCP errors from `/proc/net/{sockstat,sockstat6,snmp,netstat}` (proc_net(5); RFC 4022
-//! and RFC 4113 define the SNMP names).
+//! Sockets and TCP errors from `/proc/net/{sockstat,sockstat6,snmp,snmp6,netstat}` (proc_net(5); RFC
+//! 4022 and RFC 4113 define the SNMP names). TCP counters include both IP versions, those of UDP are
+//! separate.
 
 use crate::collector::to_f64;
-use crate::parse::text;
+use crate::parse::{first_word, text};
 use crate::{Cadence, CollectContext, CollectError, Collector, Source};
 use perfwatch_model::{MetricDef, Unit::*};
 
@@ -47,6 +48,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
         }
     }
     let snmp = read_optional(cx.source, "/proc/net/snmp");
+    let snmp6 = read_optional(cx.source, "/proc/net/snmp6");
     let netstat = read_optional(cx.source, "/proc/net/netstat");
     if let Some(established) = snmp_value(&snmp, "Tcp", "CurrEstab") {
         cx.out.gauge("tcp.established", to_f64(established));
@@ -60,7 +62,11 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
         ),
         ("tcp.resets", snmp_value(&snmp, "Tcp", "EstabResets")),
         ("tcp.listen_drops", snmp_value(&netstat, "TcpExt", "ListenDrops")),
-        ("udp.errors", snmp_value(&snmp, "Udp", "InErrors")),
+        (
+            "udp.errors",
+            snmp_value(&snmp, "Udp", "InErrors")
+                .map(|errors| errors.saturating_add(snmp6_value(&snmp6, "Udp6InErrors").unwrap_or(0))),
+        ),
     ] {
         if let Some(value) = value {
             cx.out.counter(metric, value);
@@ -99,6 +105,12 @@ fn snmp_value(text: &str, line: &str, key: &str) -> Option<u64> {
     lines.next()?.split_ascii_whitespace().nth(column)?.parse().ok()
 }
 
+/// Reads a value of `/proc/net/snmp6`: a line per value.
+fn snmp6_value(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find(|line| first_word(line).0 == key)?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,13 +122,14 @@ mod tests {
             ("/proc/net/sockstat", "sockets: used 40\nTCP: inuse 5 orphan 1 tw 2 alloc 6 mem 3\nUDP: inuse 3 mem 2\n"),
             ("/proc/net/sockstat6", "TCP6: inuse 7\nUDP6: inuse 1\n"),
             ("/proc/net/snmp", "Tcp: RtoAlgorithm MaxConn ActiveOpens PassiveOpens EstabResets CurrEstab RetransSegs\nTcp: 1 -1 10 20 3 4 5\nUdp: InDatagrams InErrors\nUdp: 9 8\n"),
+            ("/proc/net/snmp6", "Udp6InErrors                    \t90\nUdp6InErrorsOfNothing 7\n"),
             ("/proc/net/netstat", "TcpExt: SyncookiesSent ListenDrops\nTcpExt: 0 6\nIpExt: A\nIpExt: 1\n"),
         ])
         .unwrap();
         assert_eq!(
             format_part(&part),
             "sockets.used 40\ntcp.sockets 12\ntcp.time_wait 2\ntcp.orphans 1\nudp.sockets 4\ntcp.established 4\n\
-             tcp.retransmits +5\ntcp.opened +30\ntcp.resets +3\ntcp.listen_drops +6\nudp.errors +8\n"
+             tcp.retransmits +5\ntcp.opened +30\ntcp.resets +3\ntcp.listen_drops +6\nudp.errors +98\n"
         );
     }
 

@@ -3,7 +3,7 @@
 //! collector always provides established and TIME_WAIT connections.
 
 use crate::parse::text;
-use crate::{Cadence, CollectContext, CollectError, Collector};
+use crate::{Cadence, CollectContext, CollectError, Collector, Source};
 use perfwatch_model::limits::MAX_COUNTED_SOCKETS;
 use perfwatch_model::{MetricDef, Unit::*};
 
@@ -22,21 +22,19 @@ pub(crate) const COLLECTOR: Collector =
     Collector { name: "tcp_states", metrics: METRICS, cadence: Cadence::AtMostEvery(30), read };
 
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
-    let sockstat = text(cx.source, "/proc/net/sockstat").unwrap_or_default();
-    let line = sockstat.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
-    let sockets: u64 = ["inuse", "tw"]
-        .iter()
-        .filter_map(|key| {
-            line.split_ascii_whitespace().skip_while(|word| word != key).nth(1)?.parse::<u64>().ok()
-        })
-        .sum();
-    if sockets > MAX_COUNTED_SOCKETS {
+    if open_sockets(cx.source) > MAX_COUNTED_SOCKETS {
         return Err(CollectError::NotAvailable);
     }
     let mut states = [0_u32; 16];
     let mut tables_read = 0;
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let Ok(text) = text(cx.source, path) else { continue };
+        let text = match text(cx.source, path) {
+            Ok(text) => text,
+            // A kernel without IPv6.
+            Err(CollectError::NotAvailable) => continue,
+            // Without one table, the numbers would be too small.
+            Err(error) => return Err(error),
+        };
         tables_read += 1;
         for line in text.lines().skip(1) {
             // sl local_address rem_address st …
@@ -64,10 +62,28 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     Ok(())
 }
 
+/// Number of lines of both tables: sockets in use and in TIME_WAIT, IPv4 and IPv6.
+fn open_sockets(source: &dyn Source) -> u64 {
+    let value = |path: &str, prefix: &str, key: &str| {
+        let text = text(source, path).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(prefix))?;
+        line.split_ascii_whitespace().skip_while(|word| *word != key).nth(1)?.parse::<u64>().ok()
+    };
+    [
+        value("/proc/net/sockstat", "TCP:", "inuse"),
+        value("/proc/net/sockstat", "TCP:", "tw"),
+        value("/proc/net/sockstat6", "TCP6:", "inuse"),
+    ]
+    .into_iter()
+    .flatten()
+    .fold(0, u64::saturating_add)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::test_util::{collect_files, format_part};
+    use crate::linux::test_util::{collect_capture, collect_files, format_part};
+    use crate::{Capture, CollectorOptions};
 
     #[test]
     fn counts_by_state() {
@@ -88,5 +104,20 @@ mod tests {
         let files =
             [("/proc/net/sockstat", "TCP: inuse 9000 orphan 0 tw 2000 alloc 1\n"), ("/proc/net/tcp", "h\n")];
         assert_eq!(collect_files(&COLLECTOR, &files), Err(CollectError::NotAvailable));
+        let files = [
+            ("/proc/net/sockstat", "TCP: inuse 5 orphan 0 tw 20 alloc 1\n"),
+            ("/proc/net/sockstat6", "TCP6: inuse 120000\n"),
+            ("/proc/net/tcp", "h\n"),
+        ];
+        assert_eq!(collect_files(&COLLECTOR, &files), Err(CollectError::NotAvailable));
+    }
+
+    #[test]
+    fn unreadable_table_is_an_error() {
+        let capture =
+            b"=== /proc/net/tcp\nh\n 0: a b 0A\n=== /proc/net/tcp6 error\nlarger than 16 MiB\n".as_slice();
+        let result =
+            collect_capture(&COLLECTOR, &Capture::parse(capture).unwrap(), &CollectorOptions::default());
+        assert_eq!(result, Err(CollectError::Failed("/proc/net/tcp6: larger than 16 MiB".into())));
     }
 }

@@ -1,7 +1,6 @@
 //! Temperature and fan sensors from `/sys/class/hwmon` (kernel document hwmon/sysfs-interface.rst)
 //! or, if there are none, from `/sys/class/thermal` (driver-api/thermal/sysfs-api.rst).
 
-use crate::collector::truncate_instance;
 use crate::parse::{number, text};
 use crate::reading::Raw;
 use crate::{Cadence, CollectContext, CollectError, Collector, Source};
@@ -66,7 +65,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
                 update_hottest(&name, value);
             }
             let label = sensor_label(cx.source, &folder, input);
-            cx.out.push_instance(metric, &truncate_instance(&format!("{name} {label}")), Raw::Gauge(value));
+            cx.out.push_instance(metric, &format!("{name} {label}").into(), Raw::Gauge(value));
         }
     }
     if cx.out.part.samples.is_empty() {
@@ -100,7 +99,7 @@ fn read_thermal_zones(cx: &mut CollectContext<'_>, update_hottest: &mut dyn FnMu
         update_hottest(&kind, celsius);
         cx.out.push_instance(
             "temperature.sensor",
-            &truncate_instance(&format!("{kind} {}", &zone[12..])),
+            &format!("{kind} {}", &zone[12..]).into(),
             Raw::Gauge(celsius),
         );
     }

@@ -41,7 +41,7 @@ pub(crate) fn format_part(part: &Part) -> String {
         let _ = match sample.raw {
             Raw::Gauge(value) => writeln!(text, " {value}"),
             Raw::Counter(value) => writeln!(text, " +{value}"),
-            Raw::Ratio { numerator, denominator } => writeln!(text, " {numerator}/{denominator}"),
+            Raw::Ratio { numerator, denominator, .. } => writeln!(text, " {numerator}/{denominator}"),
         };
     }
     text
