@@ -7,7 +7,6 @@
 use crate::parse::{number, text};
 use crate::reading::Raw;
 use crate::{Cadence, CollectContext, CollectError, Collector, Source};
-use perfwatch_model::limits::MAX_INSTANCE_BYTES;
 use perfwatch_model::{MetricDef, Unit::*};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -408,8 +407,8 @@ fn clean(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ").trim().to_owned()
 }
 
-/// Assigns a unique instance to each sensor. Equal names are extended by the input, and by the
-/// directory if the names of two chips are equal.
+/// Assigns a unique instance to each sensor, the same for its value and its limits. Equal names are
+/// extended by the input, and by the directory if the names of two chips are equal.
 fn assign_instances(sensors: &mut [Sensor]) {
     // A sensor without a label has its input in its name.
     let input = |sensor: &Sensor| match sensor.name.ends_with(&sensor.input) {
@@ -422,7 +421,7 @@ fn assign_instances(sensors: &mut [Sensor]) {
     for (step, extension) in extensions.into_iter().enumerate() {
         for sensor in sensors.iter_mut() {
             if step == 0 || counts[&(sensor.kind, sensor.instance.clone())] > 1 {
-                sensor.instance = extend_name(&sensor.name, &extension(sensor));
+                sensor.instance = format!("{}{}", sensor.name, extension(sensor)).into();
             }
         }
         counts.clear();
@@ -436,16 +435,9 @@ fn assign_instances(sensors: &mut [Sensor]) {
         let mut number = 1;
         while !assigned.insert((sensor.kind, sensor.instance.clone())) {
             number += 1;
-            sensor.instance = extend_name(&sensor.name, &format!(" {number}"));
+            sensor.instance = format!("{} {number}", sensor.name).into();
         }
     }
-}
-
-/// Appends an extension to a name; a long name is truncated, not the extension.
-fn extend_name(name: &str, extension: &str) -> Arc<str> {
-    let max_bytes = MAX_INSTANCE_BYTES.saturating_sub(extension.len());
-    let end = (0..=max_bytes.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
-    truncate_instance(&format!("{}{extension}", &name[..end.unwrap_or_default()]))
 }
 
 /// Sort key by which `temp2` precedes `temp10`: alternating text and numbers, numbers by length first.
