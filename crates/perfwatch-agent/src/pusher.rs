@@ -4,7 +4,7 @@
 use crate::config::{AgentConfig, MAX_INTERVAL, MIN_INTERVAL};
 use crate::error::AgentConfigError;
 use crate::hub_client::{ENROLLMENT_TOKEN_PREFIX, HubClient, HubResponse, load_secret, save_secret};
-use crate::spool::{self, Spool, SpoolBatch};
+use crate::spool::{self, Spool, SpoolBatch, SpoolEntry};
 use bytes::Bytes;
 use perfwatch_model::wire::{self, Batch, FactsMessage, IngestResponse};
 use perfwatch_model::{Clock, HostId, limits};
@@ -210,6 +210,13 @@ impl Pusher {
     fn send_and_ack(&mut self, batch: &SpoolBatch) -> Option<Duration> {
         match self.send(batch) {
             PushOutcome::Acked(response) => {
+                for rejected in
+                    response.rejected.iter().filter(|rejected| is_rejected_for_form(&rejected.code))
+                {
+                    if let Some(entry) = batch.entries.get(rejected.index) {
+                        self.send_reduced(batch, entry, &rejected.message);
+                    }
+                }
                 if self.failures > 0 {
                     tracing::info!(
                         hub.url = self.hub.base(),
@@ -235,11 +242,7 @@ impl Pusher {
                 None
             }
             PushOutcome::Rejected(reason) if batch.entries.len() == 1 => {
-                tracing::warn!(
-                    seq = batch.entries[0].seq,
-                    reason,
-                    "hub rejected a snapshot permanently; dropping it"
-                );
+                self.send_reduced(batch, &batch.entries[0], &reason);
                 self.batch_size = limits::MAX_BATCH_SNAPSHOTS;
                 self.shared.lock().ack(batch);
                 None
@@ -304,12 +307,32 @@ impl Pusher {
             return PushOutcome::Retry(error, None);
         }
         let shapes = if self.send_shapes { batch.shapes() } else { Vec::new() };
+        let snapshots = batch.entries.iter().map(|entry| entry.bytes.clone()).collect();
+        self.post(shapes, snapshots)
+    }
+
+    /// Sends what a hub may accept of a permanently rejected snapshot, once; the rest is dropped. The hub
+    /// shows the reason on the host page.
+    fn send_reduced(&mut self, batch: &SpoolBatch, entry: &SpoolEntry, reason: &str) {
+        let is_shape_of_entry = |shape: &Bytes| wire::shape_id(shape.clone()).ok() == Some(entry.shape);
+        let shape = batch.shapes().into_iter().find(is_shape_of_entry);
+        let reduced = shape.and_then(|shape| wire::reduce_snapshot(entry.bytes.clone(), shape, reason).ok());
+        let outcome = reduced.map(|snapshot| {
+            self.post(vec![wire::encode_shape(&snapshot.shape)], vec![wire::encode_snapshot(&snapshot)])
+        });
+        let is_accepted =
+            matches!(outcome, Some(PushOutcome::Acked(response)) if response.rejected.is_empty());
+        let action = if is_accepted { "sent the valid part" } else { "dropping it" };
+        tracing::warn!(seq = entry.seq, reason, "hub rejected a snapshot permanently; {action}");
+    }
+
+    fn post(&self, shapes: Vec<Bytes>, snapshots: Vec<Bytes>) -> PushOutcome {
         let facts = self.shared.facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let message = Batch {
             host_id: Bytes::copy_from_slice(&self.host.to_bytes()),
             host_name: self.name.clone(),
             shapes,
-            snapshots: batch.entries.iter().map(|entry| entry.bytes.clone()).collect(),
+            snapshots,
             sent_at_ms: self.clock.wall_ms(),
             facts: facts.filter(|_| self.send_shapes || self.send_facts),
         };
@@ -344,6 +367,11 @@ impl Pusher {
     }
 }
 
+/// Returns whether a rejected snapshot may be accepted in part: not if its time is wrong.
+fn is_rejected_for_form(code: &str) -> bool {
+    matches!(code, "malformed_batch" | "value_out_of_range")
+}
+
 /// Outcome of an ingest request. Only a rejection by the hub itself drops snapshots: a proxy between
 /// agent and hub may respond with any status.
 fn classify(response: &HubResponse) -> PushOutcome {
@@ -369,40 +397,5 @@ fn classify(response: &HubResponse) -> PushOutcome {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_hub_rejections_drop_snapshots() {
-        let rejection = r#"{"error":{"code":"malformed","message":"x"}}"#;
-        for (status, body, expected) in [
-            (200, r#"{"accepted":1,"duplicates":0,"rejected":[]}"#, "acked"),
-            (200, "<html>captive portal</html>", "retry"),
-            (200, "null", "retry"),
-            (204, "", "retry"),
-            (409, r#"{"error":{"code":"unknown_shape"}}"#, "shapes"),
-            (409, "{}", "retry"),
-            (400, rejection, "rejected"),
-            (413, "<html>nginx</html>", "retry"),
-            (413, rejection, "rejected"),
-            (401, rejection, "retry"),
-            (401, r#"{"error":{"code":"unknown_agent"}}"#, "unknown_agent"),
-            (401, "<html>log in</html>", "retry"),
-            (403, r#"{"error":{"code":"agent_revoked"}}"#, "revoked"),
-            (403, "<html>no</html>", "retry"),
-            (404, rejection, "retry"),
-            (429, rejection, "retry"),
-            (503, rejection, "retry"),
-        ] {
-            let outcome = match classify(&HubResponse { status, body: body.to_owned(), retry_after: None }) {
-                PushOutcome::Acked(_) => "acked",
-                PushOutcome::ShapesRequested => "shapes",
-                PushOutcome::Rejected(_) => "rejected",
-                PushOutcome::Retry(..) => "retry",
-                PushOutcome::UnknownAgent(_) => "unknown_agent",
-                PushOutcome::Revoked => "revoked",
-            };
-            assert_eq!(outcome, expected, "{status} {body}");
-        }
-    }
-}
+#[path = "pusher_tests.rs"]
+mod tests;

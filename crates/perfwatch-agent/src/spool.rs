@@ -16,13 +16,13 @@ mod frame;
 mod segment_log;
 
 use bytes::Bytes;
-use frame::SpoolEntry;
 use perfwatch_model::{BootId, ShapeId, Snapshot, wire};
 use segment_log::{ReadPlan, SegmentLog};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub(crate) use frame::SpoolEntry;
 pub(crate) use segment_log::Position;
 
 /// Maximum number of snapshots in memory while the disk is not writable: 10 minutes at 2 s.

@@ -12,7 +12,7 @@ pub const MAX_DECIMALS: u8 = 6;
 /// Largest scaled magnitude, 2^62 − 1: the difference of any two values fits into 64 bits. For bytes
 /// this is 4 EiB. Above 2^53 a floating-point number does not represent every integer; sizes of
 /// filesystems are multiples of a large power of two and stay exact.
-const MAX_MAGNITUDE: i64 = (1 << 62) - 1;
+pub const MAX_SCALED: i64 = (1 << 62) - 1;
 
 const POWERS_OF_TEN: [f64; MAX_DECIMALS as usize + 1] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6];
 const INTEGER_POWERS_OF_TEN: [u64; MAX_DECIMALS as usize + 1] =
@@ -24,7 +24,7 @@ pub fn scale(value: f64, decimals: u8) -> i64 {
     let scaled = value * POWERS_OF_TEN[usize::from(decimals.min(MAX_DECIMALS))];
     #[expect(clippy::cast_possible_truncation, reason = "`as` saturates; the range is checked below")]
     let integer = scaled.round() as i64;
-    if scaled.is_nan() || integer.unsigned_abs() > MAX_MAGNITUDE.unsigned_abs() { MISSING } else { integer }
+    if scaled.is_nan() || integer.unsigned_abs() > MAX_SCALED.unsigned_abs() { MISSING } else { integer }
 }
 
 /// Reverses [`scale`]; `None` for [`MISSING`].

@@ -25,7 +25,7 @@ pub use catalog::{Catalog, MetricDef, MetricKind, Rollup, Unit};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use column::Column;
 pub use duration::HumanDuration;
-pub use fixed_point::{MISSING, scale, unscale};
+pub use fixed_point::{MAX_SCALED, MISSING, scale, unscale};
 pub use id::{BootId, HostId};
 pub use interner::StringInterner;
 pub use selector::SeriesSelector;

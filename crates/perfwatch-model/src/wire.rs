@@ -6,6 +6,10 @@
 //! Snapshots stay encoded inside a batch, so the agent's spool contains the bytes that are sent,
 //! and a snapshot that cannot be decoded does not affect the others.
 
+mod reduce;
+
+pub use reduce::reduce_snapshot;
+
 use crate::fixed_point::MAX_DECIMALS;
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
 use crate::{BootId, Column, HostId, Shape, ShapeId, limits};
@@ -262,34 +266,50 @@ pub fn decode_shape(bytes: Bytes) -> Result<Shape, WireError> {
             limits::MAX_COLUMNS
         ));
     }
-    let mut columns = Vec::with_capacity(message.columns.len());
-    for column in message.columns {
-        if !is_metric_name(&column.metric) {
-            return invalid(format!("invalid metric name {:?}", column.metric));
-        }
-        if column.instance.len() > limits::MAX_INSTANCE_BYTES
-            || column.dimension.len() > limits::MAX_METRIC_NAME_BYTES
-        {
-            return invalid(format!("instance or dimension of {} too long", column.metric));
-        }
-        let Some(decimals) = u8::try_from(column.decimals).ok().filter(|&d| d <= MAX_DECIMALS) else {
-            return invalid(format!(
-                "invalid decimals {} of {}; expected at most {MAX_DECIMALS}",
-                column.decimals, column.metric
-            ));
-        };
-        columns.push(Column {
-            metric: column.metric.into(),
-            dimension: column.dimension.into(),
-            instance: column.instance.into(),
-            decimals,
-        });
-    }
+    let columns = message.columns.into_iter().map(decode_column).collect::<Result<Vec<_>, _>>()?;
     let mut seen = HashSet::with_capacity(columns.len());
     if let Some(duplicate) = columns.iter().find(|c: &&Column| !seen.insert((&c.metric, &c.instance))) {
         return invalid(format!("duplicate {} {:?} in one shape", duplicate.metric, duplicate.instance));
     }
     Ok(Shape::new(columns))
+}
+
+/// Computes the id of an encoded shape, valid or not.
+///
+/// # Errors
+/// Returns [`WireError::Malformed`] if the bytes are not a shape.
+pub fn shape_id(bytes: Bytes) -> Result<ShapeId, WireError> {
+    let message = ShapeMessage::decode(bytes).map_err(|error| malformed(&error))?;
+    let column = |column: ColumnMessage| Column {
+        metric: column.metric.into(),
+        dimension: column.dimension.into(),
+        instance: column.instance.into(),
+        decimals: u8::try_from(column.decimals).unwrap_or(u8::MAX),
+    };
+    Ok(Shape::new(message.columns.into_iter().map(column).collect()).id())
+}
+
+fn decode_column(column: ColumnMessage) -> Result<Column, WireError> {
+    if !is_metric_name(&column.metric) {
+        return invalid(format!("invalid metric name {:?}", column.metric));
+    }
+    if column.instance.len() > limits::MAX_INSTANCE_BYTES
+        || column.dimension.len() > limits::MAX_METRIC_NAME_BYTES
+    {
+        return invalid(format!("instance or dimension of {} too long", column.metric));
+    }
+    let Some(decimals) = u8::try_from(column.decimals).ok().filter(|&d| d <= MAX_DECIMALS) else {
+        return invalid(format!(
+            "invalid decimals {} of {}; expected at most {MAX_DECIMALS}",
+            column.decimals, column.metric
+        ));
+    };
+    Ok(Column {
+        metric: column.metric.into(),
+        dimension: column.dimension.into(),
+        instance: column.instance.into(),
+        decimals,
+    })
 }
 
 /// Encodes a snapshot with the id of its shape.

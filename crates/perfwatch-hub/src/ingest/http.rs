@@ -1,6 +1,7 @@
 //! `POST /ingest/metrics`: JSON of scripts and protobuf batches of agents.
 
 use super::pipeline::{Submission, SubmitError};
+use super::validate::remove_invalid_values;
 use crate::app::App;
 use crate::openapi::schemas;
 use axum::Json;
@@ -117,7 +118,10 @@ async fn ingest_protobuf(
             wire::decode_snapshot(bytes, &shapes, &texts)
         };
         match decoded {
-            Ok(snapshot) => snapshots.push((index, snapshot)),
+            Ok(mut snapshot) => {
+                remove_invalid_values(&mut snapshot, &app.catalog);
+                snapshots.push((index, snapshot));
+            }
             Err(WireError::UnknownShape(id)) => {
                 let message = format!("unknown shape {id}; resend with shapes and host facts");
                 return Err(ApiError::new(StatusCode::CONFLICT, wire::ERROR_UNKNOWN_SHAPE, message));

@@ -1,6 +1,8 @@
 //! Validation of snapshots: timestamp, interval, and values against the ranges of the catalog.
 
-use perfwatch_model::{Catalog, MISSING, MetricDef, Snapshot, limits, unscale};
+use perfwatch_model::{
+    Catalog, CollectorError, Column, MAX_SCALED, MISSING, MetricDef, Snapshot, limits, unscale,
+};
 
 /// Reason for the rejection of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,23 +33,93 @@ pub(super) fn validate_snapshot(
         return reject("interval_too_long", "interval exceeds one day".to_owned());
     }
     for (column, &value) in snapshot.shape.columns().iter().zip(&snapshot.values) {
-        if value == MISSING {
-            continue;
-        }
-        let def = catalog.get(&column.metric);
-        let (min, max) = def.map_or((f64::MIN, None), |def: &MetricDef| (def.min, def.max));
-        let Some(number) = unscale(value, column.decimals) else {
-            continue;
-        };
-        if number < min || max.is_some_and(|max| number > max) {
-            let instance =
-                if column.instance.is_empty() { String::new() } else { format!("{{{}}}", column.instance) };
-            let range = max.map_or_else(|| format!("{min} or more"), |max| format!("{min} to {max}"));
-            return reject(
-                "value_out_of_range",
-                format!("{}{instance} is {number}; allowed range is {range}", column.metric),
-            );
+        if let Some(message) = check_value(column, value, catalog) {
+            return reject("value_out_of_range", message);
         }
     }
     Ok(())
+}
+
+/// Replaces values outside of their metric's range by missing ones and adds a collector error, which the host
+/// page shows: a single wrong sensor must not cost the whole snapshot of an agent.
+pub(super) fn remove_invalid_values(snapshot: &mut Snapshot, catalog: &Catalog) {
+    let mut reasons = Vec::new();
+    for (column, value) in snapshot.shape.columns().iter().zip(&mut snapshot.values) {
+        if let Some(reason) = check_value(column, *value, catalog) {
+            *value = MISSING;
+            reasons.push(reason);
+        }
+    }
+    if reasons.is_empty() {
+        return;
+    }
+    let mut message = format!("{} values rejected: {}", reasons.len(), reasons.join(", "));
+    message.truncate(message.floor_char_boundary(limits::MAX_TEXT_BYTES));
+    snapshot.errors.truncate(limits::MAX_COLLECTOR_ERRORS - 1);
+    snapshot.errors.insert(0, CollectorError { collector: "hub".to_owned(), message });
+}
+
+/// Returns the reason why a value is invalid.
+fn check_value(column: &Column, value: i64, catalog: &Catalog) -> Option<String> {
+    // A missing value is valid.
+    let number = unscale(value, column.decimals)?;
+    let def = catalog.get(&column.metric);
+    let (min, max) = def.map_or((f64::MIN, None), |def: &MetricDef| (def.min, def.max));
+    if value.unsigned_abs() <= MAX_SCALED.unsigned_abs()
+        && number >= min
+        && max.is_none_or(|max| number <= max)
+    {
+        return None;
+    }
+    let instance =
+        if column.instance.is_empty() { String::new() } else { format!("{{{}}}", column.instance) };
+    let range = match max {
+        Some(max) => format!("{min} to {max}"),
+        None if number < min => format!("{min} or more"),
+        None => "below 2^62 units of its precision".to_owned(),
+    };
+    Some(format!("{}{instance} is {number}; allowed range is {range}", column.metric))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perfwatch_model::{BootId, Shape, Unit};
+    use std::sync::Arc;
+
+    #[test]
+    fn invalid_values_are_removed_and_reported() {
+        let catalog = Catalog::new([MetricDef::gauge("cpu.usage", Unit::Percent, 2, "")]);
+        let column = |metric: &'static str, instance: &str| Column {
+            metric: metric.into(),
+            dimension: "".into(),
+            instance: instance.into(),
+            decimals: 2,
+        };
+        let columns = vec![
+            column("cpu.usage", ""),
+            column("cpu.usage", "x"),
+            column("other", ""),
+            column("other", "y"),
+        ];
+        let mut snapshot = Snapshot {
+            boot: BootId::default(),
+            seq: 1,
+            at_ms: 1_790_000_000_000,
+            interval_ms: 1,
+            shape: Arc::new(Shape::new(columns)),
+            values: vec![10_000, 10_050, -5, i64::MAX],
+            processes: Vec::new(),
+            facts: None,
+            errors: Vec::new(),
+        };
+        let reason = validate_snapshot(&snapshot, &catalog, snapshot.at_ms).unwrap_err();
+        assert_eq!(reason.message, "cpu.usage{x} is 100.5; allowed range is 0 to 100");
+        remove_invalid_values(&mut snapshot, &catalog);
+        assert_eq!(snapshot.values, [10_000, MISSING, -5, MISSING]);
+        assert!(snapshot.errors[0].message.starts_with("2 values rejected: cpu.usage{x} is 100.5;"));
+        assert_eq!(validate_snapshot(&snapshot, &catalog, snapshot.at_ms), Ok(()));
+        remove_invalid_values(&mut snapshot, &catalog);
+        assert_eq!(snapshot.errors.len(), 1);
+    }
 }

@@ -1,0 +1,131 @@
+//! Tests of the pusher.
+
+use super::*;
+
+#[test]
+fn only_hub_rejections_drop_snapshots() {
+    let rejection = r#"{"error":{"code":"malformed","message":"x"}}"#;
+    for (status, body, expected) in [
+        (200, r#"{"accepted":1,"duplicates":0,"rejected":[]}"#, "acked"),
+        (200, "<html>captive portal</html>", "retry"),
+        (200, "null", "retry"),
+        (204, "", "retry"),
+        (409, r#"{"error":{"code":"unknown_shape"}}"#, "shapes"),
+        (409, "{}", "retry"),
+        (400, rejection, "rejected"),
+        (413, "<html>nginx</html>", "retry"),
+        (413, rejection, "rejected"),
+        (401, rejection, "retry"),
+        (401, r#"{"error":{"code":"unknown_agent"}}"#, "unknown_agent"),
+        (401, "<html>log in</html>", "retry"),
+        (403, r#"{"error":{"code":"agent_revoked"}}"#, "revoked"),
+        (403, "<html>no</html>", "retry"),
+        (404, rejection, "retry"),
+        (429, rejection, "retry"),
+        (503, rejection, "retry"),
+    ] {
+        let outcome = match classify(&HubResponse { status, body: body.to_owned(), retry_after: None }) {
+            PushOutcome::Acked(_) => "acked",
+            PushOutcome::ShapesRequested => "shapes",
+            PushOutcome::Rejected(_) => "rejected",
+            PushOutcome::Retry(..) => "retry",
+            PushOutcome::UnknownAgent(_) => "unknown_agent",
+            PushOutcome::Revoked => "revoked",
+        };
+        assert_eq!(outcome, expected, "{status} {body}");
+    }
+}
+
+/// Hub that responds to each request with the next of the given responses and returns the batches.
+fn fake_hub(responses: &'static [(u16, &'static str)]) -> (String, std::thread::JoinHandle<Vec<Batch>>) {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let serve = move || {
+        let (mut batches, mut connection) = (Vec::new(), None);
+        for (status, body) in responses {
+            let reader = connection.get_or_insert_with(|| BufReader::new(listener.accept().unwrap().0));
+            let mut length = 0;
+            for line in reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()) {
+                if let Some((name, value)) = line.split_once(':')
+                    && name.eq_ignore_ascii_case("content-length")
+                {
+                    length = value.trim().parse().unwrap();
+                }
+            }
+            let mut bytes = vec![0; length];
+            reader.read_exact(&mut bytes).unwrap();
+            let bytes = zstd::bulk::decompress(&bytes, limits::MAX_DECOMPRESSED_BYTES).unwrap();
+            batches.push(wire::decode_batch(bytes.into()).unwrap());
+            let head = format!("HTTP/1.1 {status} -\r\nContent-Length: {}\r\n\r\n", body.len());
+            reader.get_mut().write_all(format!("{head}{body}").as_bytes()).unwrap();
+        }
+        batches
+    };
+    (url, std::thread::spawn(serve))
+}
+
+#[test]
+fn valid_part_of_a_rejected_snapshot_is_sent() {
+    use perfwatch_model::{BootId, Column, Shape, Snapshot};
+    let column = |metric: &'static str, instance: &str| Column {
+        metric: metric.into(),
+        dimension: "sensor".into(),
+        instance: instance.into(),
+        decimals: 0,
+    };
+    let columns = vec![column("system.uptime", ""), column("fan.speed", "a"), column("fan.speed", "a")];
+    let snapshot = Snapshot {
+        boot: BootId::generate(),
+        seq: 5,
+        at_ms: 1,
+        interval_ms: 1,
+        shape: Arc::new(Shape::new(columns)),
+        values: vec![7, 8, 9],
+        processes: Vec::new(),
+        facts: None,
+        errors: Vec::new(),
+    };
+    let rejected = r#"{"error":{"code":"malformed_batch","message":"duplicate fan.speed"}}"#;
+    let accepted = r#"{"accepted":1,"duplicates":0,"rejected":[]}"#;
+    let (url, hub) = fake_hub(Box::leak(Box::new([(400, rejected), (200, accepted)])));
+    let folder = tempfile::tempdir().unwrap();
+    let config = AgentConfig {
+        hub: url,
+        token: Some("secret".to_owned()),
+        ca: None,
+        name: None,
+        state: folder.path().to_owned(),
+        interval: MIN_INTERVAL,
+        procfs: "/proc".into(),
+        sysfs: "/sys".into(),
+        rootfs: "/".into(),
+        disabled_collectors: Vec::new(),
+        collector_intervals: std::collections::BTreeMap::new(),
+        options: perfwatch_collect::CollectorOptions::default(),
+        max_spool_bytes: 4 << 20,
+        max_backoff: MAX_INTERVAL,
+    };
+    let mut spool = Spool::open(&folder.path().join("spool"), 1 << 20);
+    spool.append(&snapshot);
+    let shared = Arc::new(AgentState {
+        spool: Mutex::new(spool),
+        facts: Mutex::new(None),
+        wake: Condvar::new(),
+        stop: AtomicBool::new(false),
+        revoked: AtomicBool::new(false),
+        interval_ms: AtomicU64::new(1_000),
+    });
+    let clock: Arc<dyn Clock> = Arc::new(perfwatch_model::SystemClock::new());
+    let mut pusher = Pusher::new(shared.clone(), clock, &config, HostId::generate(), "x".to_owned()).unwrap();
+    let pending = shared.lock().pending_batch(10).unwrap();
+    let batch = spool::read_batch(pending, 10, MAX_BATCH_BYTES);
+    assert_eq!(pusher.send_and_ack(&batch), None);
+    assert_eq!(shared.lock().pending(), 0);
+    let reduced = hub.join().unwrap().pop().unwrap();
+    let shape = Arc::new(wire::decode_shape(reduced.shapes[0].clone()).unwrap());
+    let shapes = |_| Some(shape.clone());
+    let sent = wire::decode_snapshot(reduced.snapshots[0].clone(), &shapes, &|text| text.into()).unwrap();
+    assert_eq!((sent.seq, &sent.values[..]), (5, &[7, 8][..]));
+    assert!(sent.errors[0].message.contains("duplicate fan.speed"), "{:?}", sent.errors);
+}
