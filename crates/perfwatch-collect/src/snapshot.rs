@@ -208,11 +208,14 @@ fn unique_columns(samples: &[Sample]) -> (Vec<(usize, Column)>, Vec<&'static Met
     (columns, doubled)
 }
 
+/// Rank of essential metrics of disks and filesystems.
+const ESSENTIAL_RANK: u8 = 1;
+
 /// Importance of a column; columns of higher numbers are left out first.
 fn rank(metric: &MetricDef, column: &Column) -> u8 {
     match &*column.dimension {
         "" | "collector" => 0,
-        _ if metric.essential => 1,
+        _ if metric.essential => ESSENTIAL_RANK,
         "device" => 2,
         "mount" => 3,
         "sensor" => 4,
@@ -233,20 +236,27 @@ fn leave_out(
     for (position, column) in columns.iter().enumerate() {
         first_position.entry(metric_of(column).name).or_insert(position);
     }
-    // Within a rank, the instances of a metric stay together: all of them or none, as far as possible.
-    let mut order: Vec<usize> = (0..columns.len()).collect();
-    order.sort_by_key(|&position| {
-        let metric = metric_of(&columns[position]);
-        (rank(metric, &columns[position].1), first_position[metric.name])
-    });
-    let (mut count, mut bytes) = (0, 0);
+    let mut groups: BTreeMap<(u8, usize), Vec<usize>> = BTreeMap::new();
+    for (position, column) in columns.iter().enumerate() {
+        let metric = metric_of(column);
+        let key = (rank(metric, &column.1), first_position[metric.name]);
+        groups.entry(key).or_default().push(position);
+    }
+    let (mut free_columns, mut free_bytes) = (max_columns, max_bytes);
     let mut is_kept = vec![false; columns.len()];
-    for position in order {
-        let size = column_bytes(&columns[position].1);
-        if count < max_columns && bytes + size <= max_bytes {
-            count += 1;
-            bytes += size;
-            is_kept[position] = true;
+    for ((rank, _), positions) in groups {
+        let bytes: usize = positions.iter().map(|&position| column_bytes(&columns[position].1)).sum();
+        // All instances of a metric or none, but for essential metrics as many as fit.
+        if rank > ESSENTIAL_RANK && (positions.len() > free_columns || bytes > free_bytes) {
+            continue;
+        }
+        for position in positions {
+            let bytes = column_bytes(&columns[position].1);
+            if free_columns > 0 && bytes <= free_bytes {
+                free_columns -= 1;
+                free_bytes -= bytes;
+                is_kept[position] = true;
+            }
         }
     }
     let left_out = columns

@@ -24,6 +24,41 @@ pw_list() {
   done
 }
 
+# Interfaces: the entries that tell whether an interface repeats the traffic of another.
+pw_interfaces() {
+  for pw_dir in /sys/class/net/*; do
+    echo "=== $pw_dir list"
+    for pw_entry in "$pw_dir"/device "$pw_dir"/bridge "$pw_dir"/bonding "$pw_dir"/tun_flags \
+      "$pw_dir"/lower_* "$pw_dir"/upper_*; do
+      [ -e "$pw_entry" ] && echo "${pw_entry##*/}"
+    done
+  done
+}
+
+# Block devices: their partitions, and the devices below and above them.
+pw_disks() {
+  for pw_dir in /sys/block/*; do
+    pw_disk=${pw_dir##*/}
+    case $pw_disk in loop* | ram*) continue ;; esac
+    echo "=== $pw_dir list"
+    for pw_entry in "$pw_dir/$pw_disk"*; do
+      [ -e "$pw_entry" ] && echo "${pw_entry##*/}"
+    done
+    pw_list "$pw_dir"/slaves "$pw_dir"/holders "$pw_dir/$pw_disk"*/holders
+  done
+}
+
+# Sensor chips: the names of their attributes, which older drivers create in the parent device.
+pw_sensors() {
+  for pw_dir in /sys/class/hwmon/hwmon* /sys/class/hwmon/hwmon*/device; do
+    [ -d "$pw_dir" ] || continue
+    echo "=== $pw_dir list"
+    for pw_entry in "$pw_dir"/name "$pw_dir"/temp* "$pw_dir"/fan*; do
+      [ -e "$pw_entry" ] && echo "${pw_entry##*/}"
+    done
+  done
+}
+
 # Lines of files, each with the file name as prefix. Errors of files that were deleted or are not
 # readable are ignored.
 pw_files() {
@@ -114,7 +149,9 @@ pw_mounts() {
       nfs* | cifs | smb* | ceph | fuse* | 9p | afs | glusterfs | lustre | gfs* | ocfs2 | beegfs)
         pw_remote "$pw_point" "$pw_until" ;;
       autofs | bpf | *cgroup* | configfs | debugfs | devpts | devtmpfs | efivarfs | hugetlbfs | mqueue | \
-        nsfs | proc | pstore | ramfs | securityfs | selinuxfs | squashfs | sysfs | tmpfs | tracefs) ;;
+        nsfs | proc | pstore | ramfs | securityfs | selinuxfs | squashfs | sysfs | tracefs) ;;
+      tmpfs)
+        case $pw_point in /dev* | /proc* | /run* | /sys*) ;; *) set -- "$@" "$pw_point" ;; esac ;;
       *) set -- "$@" "$pw_point" ;;
     esac
   done </proc/self/mountinfo
@@ -135,18 +172,30 @@ pw_probe() {
   pw_clocks
   echo "=== @files"
   pw_files '' /proc/stat /proc/meminfo /proc/vmstat /proc/loadavg /proc/uptime /proc/diskstats \
-    /proc/pressure/* /proc/net/dev /proc/net/sockstat /proc/net/sockstat6 /proc/net/snmp /proc/net/netstat \
+    /proc/pressure/* /proc/net/dev /proc/net/sockstat /proc/net/sockstat6 /proc/net/snmp /proc/net/snmp6 \
+    /proc/net/netstat /proc/spl/kstat/zfs/arcstats /proc/sys/vm/min_free_kbytes \
+    /sys/kernel/mm/hugepages/hugepages-*/*_hugepages \
     /proc/self/mountinfo /proc/sys/fs/file-nr /proc/sys/kernel/random/boot_id \
     /proc/sys/kernel/random/entropy_avail /proc/sys/kernel/osrelease /proc/sys/kernel/arch \
     /proc/sys/kernel/hostname /etc/os-release /usr/lib/os-release /etc/passwd \
-    /sys/class/net/*/operstate /sys/class/net/*/speed \
+    /sys/class/net/*/operstate /sys/class/net/*/speed /sys/class/net/*/type /sys/class/net/*/uevent \
+    /sys/class/net/*/ifindex /sys/class/net/*/iflink /sys/class/net/*/phys_port_name \
+    /sys/block/*/hidden /sys/block/*/removable /sys/block/*/size \
     /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq \
-    /sys/class/hwmon/hwmon*/name /sys/class/hwmon/hwmon*/temp*_input /sys/class/hwmon/hwmon*/temp*_label \
+    /sys/class/hwmon/hwmon*/name /sys/class/hwmon/hwmon*/device/name \
+    /sys/class/hwmon/hwmon*/temp*_* /sys/class/hwmon/hwmon*/device/temp*_* \
+    /sys/class/hwmon/hwmon*/fan*_* /sys/class/hwmon/hwmon*/device/fan*_* \
     /sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp \
+    /sys/class/thermal/thermal_zone*/trip_point_*_type /sys/class/thermal/thermal_zone*/trip_point_*_temp \
     /run/systemd/sessions/*
   grep -asHE '^(model name|Model|Hardware|cpu|vendor_id|cpu MHz)[[:space:]]*:' /proc/cpuinfo </dev/null
-  pw_list /sys/block /sys/devices/system/cpu /sys/class/hwmon /sys/class/hwmon/hwmon* /sys/class/thermal \
-    /sys/class/net/*/device /run/systemd/sessions /run/systemd/timesync
+  pw_list /sys/block /sys/devices/system/cpu /sys/kernel/mm/hugepages /sys/class/hwmon /sys/class/thermal \
+    /sys/class/thermal/thermal_zone* /run/systemd/sessions /run/systemd/timesync
+  pw_interfaces
+  pw_disks
+  pw_sensors
+  echo "=== @links"
+  ls -ld /sys/class/hwmon/hwmon*/device /sys/class/net/*/device/subsystem 2>/dev/null </dev/null
   if [ -r /run/utmp ]; then
     echo "=== /run/utmp hex"
     od -An -v -tx1 /run/utmp 2>/dev/null </dev/null
