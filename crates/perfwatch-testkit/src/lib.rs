@@ -3,11 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test cannot continue without its services")]
 
+mod corruption;
 mod postgres;
 pub mod recorder;
 pub mod redis;
 pub mod sshd;
 
+pub use corruption::{Mutation, corrupt};
 pub use postgres::Postgres;
 
 use std::time::Duration;

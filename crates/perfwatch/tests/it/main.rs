@@ -11,6 +11,7 @@ mod access;
 mod agentless;
 mod alerting;
 mod cli;
+mod collect;
 mod crash;
 mod encryption;
 mod history;
