@@ -224,7 +224,9 @@ fn derive_value(
             Raw::Ratio { numerator, denominator, max_rate },
         ) => {
             let total = increase(old_denominator, denominator)?;
-            if total > to_f64(max_rate) * CLAMPED_FACTOR * (seconds + ELAPSED_TOLERANCE_S) {
+            // Without clocks in the captures, the elapsed time is unknown.
+            let max = to_f64(max_rate) * CLAMPED_FACTOR * (seconds + ELAPSED_TOLERANCE_S);
+            if seconds > 0.0 && total > max {
                 return Err(MissingReason::Implausible);
             }
             let part = match increase(old_numerator, numerator) {
