@@ -2,7 +2,7 @@
 
 export type Unit = 'percent' | 'bytes' | 'bytes_per_second' | 'per_second' | 'count' | 'milliseconds' | 'celsius' | 'megahertz'
 
-const BINARY = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
+const BINARY = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB']
 const DECIMAL = ['', 'k', 'M', 'G']
 
 function scaled(value: number, step: number, units: string[]): [string, string] {

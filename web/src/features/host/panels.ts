@@ -33,6 +33,7 @@ export const METRICS = [
   'processes.*',
   'file_descriptors.*',
   'temperature.*',
+  'fan.*',
   'system.*',
   'agent.spool.*',
 ]

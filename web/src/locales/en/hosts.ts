@@ -234,5 +234,12 @@ export const host = {
     errors: 'Errors and drops',
     down: 'down',
     speed: '{speed}bit/s',
+    sensors: 'Sensors',
+    sensorTable: 'Sensor table',
+    sensor: 'Sensor',
+    value: 'Value',
+    highLimit: 'High limit',
+    criticalLimit: 'Critical limit',
+    rpm: '{speed} rpm',
   },
 } as const
