@@ -95,7 +95,10 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("agent.collectors.intervals", "Minimum interval per collector: `filesystem: 30s`."),
     ("agent.processes.top", "Top processes by CPU; half as many by memory and by I/O are added."),
     ("agent.processes.command_line", "`masked` (secrets replaced by `***`), `full` or `none`."),
-    ("agent.exclude.interfaces", "Excluded network interfaces (`*` matches any text); not part of the totals."),
+    (
+        "agent.exclude.interfaces",
+        "Excluded network interfaces (`*` matches any text); not part of the totals.",
+    ),
     ("agent.exclude.devices", "Excluded block devices; not part of the totals."),
     ("agent.exclude.mounts", "Excluded mount points."),
     ("agent.exclude.metrics", "Excluded metrics: `tcp.*`."),
