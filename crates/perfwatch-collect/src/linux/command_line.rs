@@ -1,63 +1,57 @@
 //! Command lines of processes with secrets masked, for snapshots and captures.
+//!
+//! Masking knows the names of secrets, the forms of secrets inside a text, and programs with options such
+//! as `mysql -pSECRET`. It prefers to mask too much over showing a secret.
+
+mod programs;
+mod secret_names;
+mod secret_text;
 
 use perfwatch_model::limits::MAX_COMMAND_CHARS;
+use programs::{Program, SecretArgument, SecretForm, SecretOption, ValuePosition, find_program};
+use secret_names::{NameKind, classify};
+use secret_text::{MASK, address_password, mask_text};
 
-/// Parts of argument names whose value is a secret (`--token VALUE`, `PASSWORD=VALUE`).
-const SECRET_WORDS: &[&str] =
-    &["pass", "pwd", "secret", "token", "apikey", "api-key", "api_key", "credential", "auth", "private"];
+/// Maximum length of an argument that is searched for secrets. Only the first [`MAX_COMMAND_CHARS`] of the
+/// result are used, but the end of a URL decides whether its start contains a password.
+const MAX_ARGUMENT_BYTES: usize = 64 << 10;
 
-const MASK: &str = "***";
+/// Long options whose value names a host or user, which can be called like a program
+/// (`docker run --name mongo -p 27017:27017`).
+const NAMING_OPTIONS: &[&str] =
+    &["--name", "--hostname", "--host", "-h", "--network", "--network-alias", "--net", "--link"];
+
+/// Maximum number of command lines inside each other (`sh -c "sh -c '…'"`).
+const MAX_NESTED_SCRIPTS: usize = 4;
 
 /// Joins the arguments of `/proc/PID/cmdline` with spaces, without masking.
 pub(crate) fn unmasked(cmdline: &[u8]) -> String {
-    truncate(&split_arguments(cmdline).join(" "))
+    truncate(&split_arguments(cmdline).collect::<Vec<_>>().join(" "))
 }
 
 /// Joins the arguments of `/proc/PID/cmdline` with spaces and replaces secrets by `***`.
 pub(crate) fn mask_secrets(cmdline: &[u8]) -> String {
-    let mut masked = Vec::new();
-    let mut next_is_secret = false;
-    for word in split_arguments(cmdline) {
-        if std::mem::take(&mut next_is_secret) && !word.starts_with('-') {
-            masked.push(MASK.to_owned());
-            continue;
+    let mut masker = Masker::default();
+    let mut out = String::new();
+    for (index, argument) in split_arguments(cmdline).enumerate() {
+        if index > 0 {
+            out.push(' ');
         }
-        let separator = word.find(['=', ':']).filter(|&index| index > 0 && !word[index..].starts_with("://"));
-        match separator {
-            Some(end) if is_secret_name(&word[..end]) => masked.push(format!("{}{MASK}", &word[..=end])),
-            _ => {
-                next_is_secret = word.starts_with('-') && is_secret_name(&word);
-                masked.push(mask_url_password(&word));
-            }
+        out.push_str(&masker.mask_argument(&argument, index == 0));
+        // The remaining arguments are cut off. The comparison counts bytes, at most four per character.
+        if out.len() > MAX_COMMAND_CHARS * 4 {
+            break;
         }
     }
-    truncate(&masked.join(" "))
+    truncate(&out)
 }
 
-fn split_arguments(cmdline: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(cmdline);
-    let clean = |word: &str| word.trim().replace(|c: char| c.is_control(), " ");
-    text.split('\0').filter(|word| !word.trim().is_empty()).map(clean).collect()
-}
-
-fn is_secret_name(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    SECRET_WORDS.iter().any(|word| name.contains(word))
-}
-
-/// Masks the password of a URL: `postgres://user:password@host` → `postgres://user:***@host`.
-fn mask_url_password(word: &str) -> String {
-    let Some((scheme, remaining)) = word.split_once("://") else {
-        return word.to_owned();
-    };
-    let authority_end = remaining.find('/').unwrap_or(remaining.len());
-    let Some(at) = remaining[..authority_end].rfind('@') else {
-        return word.to_owned();
-    };
-    match remaining[..at].find(':') {
-        Some(colon) => format!("{scheme}://{}:{MASK}{}", &remaining[..colon], &remaining[at..]),
-        None => word.to_owned(),
-    }
+fn split_arguments(cmdline: &[u8]) -> impl Iterator<Item = String> {
+    let arguments = cmdline.split(|&byte| byte == 0).map(|argument| {
+        let argument = &argument[..argument.len().min(MAX_ARGUMENT_BYTES)];
+        String::from_utf8_lossy(argument).trim().replace(|c: char| c.is_control(), " ")
+    });
+    arguments.filter(|argument| !argument.trim().is_empty())
 }
 
 fn truncate(command: &str) -> String {
@@ -67,27 +61,299 @@ fn truncate(command: &str) -> String {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Secret that is expected in the next word.
+#[derive(Debug, Clone, Copy)]
+struct PendingSecret {
+    form: SecretForm,
+    /// False if the option may have no value, so that a following option is not its value.
+    has_value: bool,
+}
 
-    #[test]
-    fn secrets_are_masked() {
-        for (line, expected) in [
-            ("mysqld\0--user=root\0--password=hunter2\0", "mysqld --user=root --password=***"),
-            ("app\0--token\0abc\0--port\080\0", "app --token *** --port\080"),
-            ("curl\0-u\0x\0API_KEY=abc\0", "curl -u x API_KEY=***"),
-            ("psql\0postgres://bob:s3cret@db/x\0", "psql postgres://bob:***@db/x"),
-            ("psql\0postgres://db/x:y@z\0", "psql postgres://db/x:y@z"),
-            ("a\0--no-password\0--force\0", "a --no-password --force"),
-            ("x\0Authorization: Bearer abc\0", "x Authorization:***"),
-            ("", ""),
-            ("\0\0", ""),
-            ("line\nbreak\0", "line break"),
-        ] {
-            assert_eq!(mask_secrets(line.as_bytes()), expected.replace('\0', " "));
+/// State of masking between the words of a command line.
+#[derive(Debug, Default)]
+struct Masker {
+    /// Latest known program: that of `sudo`, `docker exec` or `sh -c` too.
+    program: Option<&'static Program>,
+    pending: Option<PendingSecret>,
+    /// Number of arguments until the arguments of the program are secrets.
+    until_secret: Option<usize>,
+    has_subcommand: bool,
+    /// True if the options of `htpasswd` contain `n`, which leaves out the name of the file.
+    has_no_file: bool,
+    /// Previous word, unless it was masked.
+    previous: String,
+    /// Number of scripts around the current word.
+    depth: usize,
+}
+
+impl Masker {
+    /// Masks an argument. The first argument can be the title of a process, with all its words.
+    fn mask_argument(&mut self, argument: &str, is_title: bool) -> String {
+        if !argument.contains(char::is_whitespace) {
+            return self.mask_word(argument);
         }
-        assert_eq!(unmasked(b"a\0--password=x\0"), "a --password=x");
-        assert_eq!(unmasked("ä".repeat(500).as_bytes()).chars().count(), MAX_COMMAND_CHARS + 1);
+        if let Some(pending) = self.pending.take()
+            && (pending.has_value || !argument.starts_with('-'))
+        {
+            self.previous.clear();
+            return mask_form(argument, pending.form);
+        }
+        // A single word with spaces (`-pmy secret`), or else several words.
+        if !is_title && let Some(masked) = self.mask_option(argument) {
+            self.previous.clear();
+            return masked;
+        }
+        // `-c` and clusters such as `-lc` precede a script, where a space ends the value of a variable.
+        let is_script = self.previous.starts_with('-') && self.previous.ends_with('c');
+        let text = mask_text(argument, !is_title && !is_script);
+        self.mask_script(&text)
+    }
+
+    /// Masks the words of a text that can contain a command line.
+    fn mask_script(&mut self, text: &str) -> String {
+        self.depth += 1;
+        let mut out = String::with_capacity(text.len());
+        for (space, word) in split_words(text) {
+            out.push_str(space);
+            let quote = word.chars().next().filter(|c| word.len() > 1 && matches!(c, '"' | '\''));
+            let inner = quote.and_then(|quote| word.strip_prefix(quote)?.strip_suffix(quote));
+            match (quote, inner) {
+                (Some(quote), Some(inner)) if self.depth < MAX_NESTED_SCRIPTS => {
+                    out.push(quote);
+                    out.push_str(&self.mask_argument(inner, false));
+                    out.push(quote);
+                }
+                _ => out.push_str(&self.mask_word(word)),
+            }
+        }
+        self.depth -= 1;
+        out
+    }
+
+    fn mask_word(&mut self, word: &str) -> String {
+        if let Some(pending) = self.pending.take()
+            && (pending.has_value || !word.starts_with('-'))
+        {
+            self.previous.clear();
+            return mask_form(word, pending.form);
+        }
+        let masked = if let Some(masked) = self.mask_option(word) {
+            masked
+        } else if word.starts_with('-') {
+            mask_text(word, true)
+        } else {
+            self.mask_operand(word)
+        };
+        word.clone_into(&mut self.previous);
+        masked
+    }
+
+    /// Masks an option whose value is secret, or expects its value in the next word.
+    fn mask_option(&mut self, word: &str) -> Option<String> {
+        self.program_option(word).or_else(|| self.general_option(word))
+    }
+
+    fn program_option(&mut self, word: &str) -> Option<String> {
+        let program = self.program?;
+        self.observe_flag(program, word);
+        let is_active = |option: &&SecretOption| {
+            option.form == SecretForm::Nothing || program.subcommand.is_empty() || self.has_subcommand
+        };
+        let (option, value_start) = program
+            .options
+            .iter()
+            .filter(is_active)
+            .find_map(|option| Some((option, option_end(program, option, word)?)))?;
+        let (name, value) = word.split_at(value_start);
+        if value.is_empty() {
+            if option.position != ValuePosition::Attached {
+                self.pending = Some(PendingSecret { form: option.form, has_value: true });
+            }
+            return Some(word.to_owned());
+        }
+        Some(format!("{name}{}", mask_form(value, option.form)))
+    }
+
+    fn observe_flag(&mut self, program: &Program, word: &str) {
+        let letters = word.strip_prefix('-').filter(|letters| !letters.starts_with('-')).unwrap_or_default();
+        if let SecretArgument::Flag(letter, count) = program.argument {
+            self.has_no_file |= letters.contains('n');
+            if letters.contains(letter) || self.until_secret == Some(count) {
+                self.until_secret = Some(count - usize::from(self.has_no_file));
+            }
+        }
+    }
+
+    /// Handles the options that have the same meaning for most programs.
+    fn general_option(&mut self, word: &str) -> Option<String> {
+        if let "-u" | "--user" = word {
+            self.pending = Some(PendingSecret { form: SecretForm::User, has_value: false });
+            return Some(word.to_owned());
+        }
+        if let Some(value) = word.strip_prefix("--user=") {
+            return Some(format!("--user={}", mask_form(value, SecretForm::User)));
+        }
+        if word == "--proxy" {
+            self.pending = Some(PendingSecret { form: SecretForm::BeforeHost, has_value: false });
+            return Some(word.to_owned());
+        }
+        let is_name = word.starts_with('-') && word.len() > 2 && !word.contains(['=', ':', ' ', '/']);
+        if is_name && classify(word) != NameKind::Harmless {
+            let is_weak = classify(word) == NameKind::Weak;
+            let form = if is_weak { SecretForm::Unless('/') } else { SecretForm::Whole };
+            self.pending = Some(PendingSecret { form, has_value: false });
+            return Some(word.to_owned());
+        }
+        None
+    }
+
+    /// Masks a word that is not an option: the name of a program or an argument.
+    fn mask_operand(&mut self, word: &str) -> String {
+        let text = mask_text(word, true);
+        if text != word {
+            return text;
+        }
+        // `password:` and `SECRET` in separate arguments; inside an argument, `mask_text` handles both.
+        let is_name =
+            self.depth == 0 && word.strip_suffix(':').is_some_and(|name| classify(name) == NameKind::Secret);
+        if is_name || word.eq_ignore_ascii_case("bearer") {
+            self.pending = Some(PendingSecret { form: SecretForm::Whole, has_value: false });
+            return text;
+        }
+        if matches!(word, "&&" | "||" | "|" | "&" | ";") {
+            self.enter_program(None);
+        } else if !NAMING_OPTIONS.contains(&self.previous.as_str())
+            && let Some(program) = find_program(word.trim_start_matches(['(', '{', '`', '$', '"', '\'']))
+        {
+            self.enter_program(Some(program));
+        } else if let Some(program) = self.program {
+            return self.mask_program_argument(program, word);
+        }
+        if word.ends_with(';') {
+            self.enter_program(None);
+        }
+        text
+    }
+
+    fn enter_program(&mut self, program: Option<&'static Program>) {
+        self.program = program;
+        self.has_subcommand = false;
+        self.has_no_file = false;
+        self.until_secret = match program.map(|program| program.argument) {
+            Some(SecretArgument::After(count)) => Some(count),
+            _ => None,
+        };
+    }
+
+    fn mask_program_argument(&mut self, program: &Program, word: &str) -> String {
+        self.has_subcommand |= word == program.subcommand;
+        match (program.argument, self.until_secret) {
+            (_, Some(0)) => return MASK.to_owned(),
+            (_, Some(count)) => self.until_secret = Some(count - 1),
+            (SecretArgument::Subcommand(names, count), None) if names.contains(&word) => {
+                self.until_secret = Some(count);
+            }
+            (SecretArgument::Login, None) if !word.starts_with(['/', '@', '.']) => {
+                return mask_login(word);
+            }
+            (SecretArgument::Named, None) if classify(word) != NameKind::Harmless => {
+                self.pending = Some(PendingSecret { form: SecretForm::Whole, has_value: false });
+            }
+            _ => {}
+        }
+        word.to_owned()
     }
 }
+
+/// Returns the index in the word at which the value of an option starts, or `None` for another option.
+fn option_end(program: &Program, option: &SecretOption, word: &str) -> Option<usize> {
+    if word == option.name {
+        return Some(word.len());
+    }
+    if option.position == ValuePosition::Separate && option.name.len() > 2 {
+        return None;
+    }
+    if option.name.starts_with("--") {
+        return word.strip_prefix(option.name)?.starts_with('=').then_some(option.name.len() + 1);
+    }
+    if word.starts_with("--") {
+        return None;
+    }
+    let letters = option.name.strip_prefix('-').filter(|letters| letters.len() == 1);
+    let end = match letters {
+        Some(letter) => {
+            let value = word.strip_prefix('-')?.trim_start_matches(|c| program.flags.contains(c));
+            word.len() - value.strip_prefix(letter)?.len()
+        }
+        None => word.starts_with(option.name).then_some(option.name.len())?,
+    };
+    let is_allowed = option.position != ValuePosition::Separate || end == word.len();
+    is_allowed.then_some(end)
+}
+
+/// Masks the password of `user/password@database`.
+fn mask_login(word: &str) -> String {
+    let end = word.rfind('@').unwrap_or(word.len());
+    match word[..end].find('/') {
+        Some(slash) => format!("{}{MASK}{}", &word[..=slash], &word[end..]),
+        None => word.to_owned(),
+    }
+}
+
+/// Masks the secret part of a value. A value without the expected form is searched like any text.
+fn mask_form(value: &str, form: SecretForm) -> String {
+    let after = |separator: char| {
+        let index = value.find(separator).filter(|index| index + separator.len_utf8() < value.len())?;
+        Some(format!("{}{MASK}", &value[..index + separator.len_utf8()]))
+    };
+    let masked = match form {
+        SecretForm::Whole => Some(MASK.to_owned()),
+        SecretForm::Unless(start) => (!value.starts_with(start)).then(|| MASK.to_owned()),
+        SecretForm::After(separator) => after(separator),
+        SecretForm::AfterOrWhole(separator) => after(separator).or_else(|| Some(MASK.to_owned())),
+        SecretForm::BeforeHost => {
+            address_password(value).map(|(start, end)| format!("{}{MASK}{}", &value[..start], &value[end..]))
+        }
+        SecretForm::User => value.split_once(':').and_then(|(user, password)| {
+            let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+            let is_user = user.chars().all(|c| c.is_alphanumeric() || "_.@\\-+".contains(c));
+            let is_login = is_user && !password.starts_with('/') && !password.is_empty();
+            (is_login && !(is_number(user) && is_number(password))).then(|| format!("{user}:{MASK}"))
+        }),
+        SecretForm::Assignment => value.contains('=').then(|| MASK.to_owned()),
+        SecretForm::Nothing => None,
+    };
+    masked.unwrap_or_else(|| mask_text(value, true))
+}
+
+/// Splits a text at spaces outside of quotes; each word has the space before it. A quote without an end,
+/// such as an apostrophe, is an ordinary character.
+fn split_words(text: &str) -> Vec<(&str, &str)> {
+    let mut words = Vec::new();
+    let mut remaining = text;
+    loop {
+        let trimmed = remaining.trim_start();
+        if trimmed.is_empty() {
+            return words;
+        }
+        let space = &remaining[..remaining.len() - trimmed.len()];
+        let mut end = 0;
+        // A quote without an end is not searched for again, so that the cost is linear.
+        let mut unclosed = String::new();
+        while let Some(character) = trimmed[end..].chars().next().filter(|c| !c.is_whitespace()) {
+            end += character.len_utf8();
+            if matches!(character, '"' | '\'') && !unclosed.contains(character) {
+                match trimmed[end..].find(character) {
+                    Some(closing) => end += closing + 1,
+                    None => unclosed.push(character),
+                }
+            }
+        }
+        words.push((space, &trimmed[..end]));
+        remaining = &trimmed[end..];
+    }
+}
+
+#[cfg(test)]
+#[path = "command_line_tests.rs"]
+mod tests;

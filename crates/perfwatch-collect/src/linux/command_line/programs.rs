@@ -1,0 +1,185 @@
+//! Programs whose options or arguments are secrets without a name that says so.
+
+/// Part of a value that is masked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SecretForm {
+    /// The whole value.
+    Whole,
+    /// The text after the first occurrence of this character; nothing without it.
+    After(char),
+    /// The text after the first occurrence of this character; the whole value without it.
+    AfterOrWhole(char),
+    /// The password of `user:password@host`.
+    BeforeHost,
+    /// The text after the colon of `user:password`, unless both are numbers (`docker run -u 1000:1000`).
+    User,
+    /// The whole value if it contains `=`; otherwise it is the name of a file.
+    Assignment,
+    /// The whole value, unless it starts with this character.
+    Unless(char),
+    /// Nothing: overrides the rules for any program.
+    Nothing,
+}
+
+/// Position of the value of an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ValuePosition {
+    /// The next argument.
+    Separate,
+    /// The same argument; without a value the program prompts.
+    Attached,
+    /// The same argument if it has more characters, otherwise the next argument.
+    Either,
+}
+
+/// Option of a program. The value of a long option is attached with `=`.
+#[derive(Debug)]
+pub(super) struct SecretOption {
+    /// Option with its dashes.
+    pub(super) name: &'static str,
+    /// Position of the value.
+    pub(super) position: ValuePosition,
+    /// Masked part of the value.
+    pub(super) form: SecretForm,
+}
+
+/// Argument without an option that is a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SecretArgument {
+    /// None.
+    Never,
+    /// Arguments after this number of arguments.
+    After(usize),
+    /// Arguments after one of these subcommands and this number of further arguments.
+    Subcommand(&'static [&'static str], usize),
+    /// Arguments after a short option with this letter and a number of arguments; one less if an option
+    /// contains `n` (`htpasswd -nb USER PASSWORD` has no file).
+    Flag(char, usize),
+    /// Each argument of the form `user/password@database`.
+    Login,
+    /// The argument after each secret name (`nmcli … password VALUE`).
+    Named,
+}
+
+/// Programs with the same options.
+#[derive(Debug)]
+pub(super) struct Program {
+    /// Names of the executables; a trailing `*` stands for any end.
+    names: &'static [&'static str],
+    /// Subcommand that must come first, or an empty text.
+    pub(super) subcommand: &'static str,
+    /// Letters of options without a value, which can precede another option in a word (`-xw VALUE`).
+    pub(super) flags: &'static str,
+    /// Options with a secret.
+    pub(super) options: &'static [SecretOption],
+    /// Secrets without an option.
+    pub(super) argument: SecretArgument,
+}
+
+use SecretArgument::{Flag, Login, Named, Never, Subcommand};
+use SecretForm::{After, AfterOrWhole, Assignment, BeforeHost, Nothing, User, Whole};
+use ValuePosition::{Attached, Either, Separate};
+
+const fn option(name: &'static str, position: ValuePosition, form: SecretForm) -> SecretOption {
+    SecretOption { name, position, form }
+}
+
+const fn program(
+    names: &'static [&'static str],
+    flags: &'static str,
+    options: &'static [SecretOption],
+) -> Program {
+    Program { names, subcommand: "", flags, options, argument: Never }
+}
+
+const fn with_argument(names: &'static [&'static str], argument: SecretArgument) -> Program {
+    Program { names, subcommand: "", flags: "", options: &[], argument }
+}
+
+/// Known programs; the first match counts. Sources: the manual page of each program.
+#[rustfmt::skip]
+const PROGRAMS: &[Program] = &[
+    program(&["mycli", "mydumper", "myloader", "pt-*", "mongo", "mongosh", "mongodump", "mongorestore",
+        "mongoexport", "mongoimport", "mongostat", "mongotop", "mongofiles", "cqlsh", "rdesktop", "ncftp*",
+        "ipmi-*", "ipmipower", "ipmiconsole", "evil-winrm", "hydra", "medusa", "crackmapexec", "netexec",
+        "veracrypt",
+        "truecrypt", "steghide", "fence_*", "useradd", "usermod", "doveadm", "megacopy", "megadl", "megaget",
+        "megals", "megaput", "twine", "hdbsql", "beeline", "rabbitmqadmin", "check_mysql*", "check_pgsql"],
+        "", &[option("-p", Either, Whole)]),
+    program(&["mysql*", "mariadb*", "xtrabackup", "innobackupex"], "ABCEGHLNQRTUVbfginoqrstvwX",
+        &[option("-p", Attached, Whole)]),
+    program(&["sshpass"], "v", &[option("-p", Either, Whole)]),
+    program(&["redis-cli", "valkey-cli", "keydb-cli"], "", &[option("-a", Either, Whole)]),
+    program(&["ldappasswd"], "WxZnvyASIOQU", &[option("-w", Either, Whole), option("-s", Either, Whole),
+        option("-a", Either, Whole)]),
+    program(&["ldap*"], "xZLvnWcrtuACFMNQIOST", &[option("-w", Either, Whole)]),
+    program(&["kadmin*"], "mlq", &[option("-w", Either, Whole)]),
+    program(&["mosquitto_pub", "mosquitto_sub", "mosquitto_rr"], "", &[option("-P", Separate, Whole)]),
+    program(&["sqlcmd", "bcp", "osql", "isql", "tsql", "sqsh", "mssql-cli"], "", &[option("-P", Either,
+        Whole)]),
+    program(&["ipmitool"], "vcah", &[option("-P", Either, Whole), option("-k", Either, Whole),
+        option("-y", Either, Whole)]),
+    program(&["smbclient", "rpcclient", "net", "smbget", "smbtree", "smbcacls", "smbcquotas", "nmblookup",
+        "winexe", "samba-tool"], "Nkgq", &[option("-U", Either, After('%')), option("--user", Either,
+        After('%'))]),
+    program(&["snmpd", "snmptrapd"], "", &[]),
+    program(&["snmp*"], "", &[option("-A", Either, Whole), option("-X", Either, Whole),
+        option("-c", Either, Whole), option("-3m", Separate, Whole), option("-3M", Separate, Whole)]),
+    program(&["unzip", "zip", "zipcloak", "funzip"], "rqjovmnlXe9", &[option("-P", Either, Whole)]),
+    program(&["7z", "7za", "7zr", "7zz", "rar", "unrar"], "", &[option("-p", Attached, Whole),
+        option("-hp", Attached, Whole)]),
+    Program { names: &["docker", "podman", "nerdctl", "buildah", "skopeo", "helm", "oras", "crane", "oc",
+        "az",
+        "docker-compose"], subcommand: "login", flags: "", options: &[option("-p", Either, Whole),
+        option("-u", Either, Nothing), option("--user", Either, Nothing)], argument: Never },
+    program(&["xfreerdp*", "wlfreerdp*", "sdl-freerdp*"], "", &[option("/p:", Attached, Whole),
+        option("/gp:", Attached, Whole), option("-p", Separate, Whole)]),
+    Program { names: &["openssl"], subcommand: "", flags: "", options: &[option("-k", Separate, Whole),
+        option("-K", Separate, Whole)], argument: Subcommand(&["passwd"], 0) },
+    program(&["ssh-keygen"], "q", &[option("-N", Either, Whole), option("-P", Either, Whole)]),
+    program(&["slappasswd"], "nuv", &[option("-s", Either, Whole)]),
+    program(&["vsql"], "", &[option("-w", Either, Whole)]),
+    program(&["nsupdate", "dig", "delv"], "dDgloprv", &[option("-y", Either, Whole)]),
+    program(&["pdftotext", "pdftoppm", "pdfimages", "pdfinfo", "pdftocairo", "pdftohtml"], "",
+        &[option("-upw", Separate, Whole), option("-opw", Separate, Whole)]),
+    program(&["check_http*", "check_curl"], "", &[option("-a", Either, After(':')),
+        option("-b", Either, After(':'))]),
+    program(&["check_snmp*"], "", &[option("-C", Either, Whole), option("-A", Either, Whole),
+        option("-X", Either, Whole)]),
+    program(&["caddy"], "", &[option("--plaintext", Either, Whole)]),
+    program(&["dotnet", "nuget"], "", &[option("-k", Separate, Whole)]),
+    program(&["keytool", "jarsigner"], "", &[option("-new", Separate, Whole)]),
+    program(&["curl"], "sSkLfvgGIiNj#0123456aBhlnpqRJO:Z", &[option("-u", Either, User),
+        option("--user", Either, User), option("-U", Either, After(':')),
+        option("--proxy-user", Either, After(':')), option("-E", Either, After(':')),
+        option("--cert", Either, After(':')), option("--proxy-cert", Either, After(':')),
+        option("-x", Either, BeforeHost), option("--proxy", Either, BeforeHost),
+        option("--preproxy", Either, BeforeHost), option("-b", Either, Assignment),
+        option("--cookie", Either, Assignment)]),
+    program(&["http", "https", "httpie", "xh", "xhs"], "", &[option("-a", Either, AfterOrWhole(':')),
+        option("--auth", Either, AfterOrWhole(':'))]),
+    program(&["lftp"], "", &[option("-u", Either, After(','))]),
+    program(&["kubectl"], "", &[option("--from-literal", Either, After('='))]),
+    program(&["swaks"], "", &[option("-ap", Separate, Whole)]),
+    program(&["sendemail", "sendEmail"], "", &[option("-xp", Separate, Whole)]),
+    program(&["vmrun"], "", &[option("-gp", Separate, Whole), option("-vp", Separate, Whole)]),
+    with_argument(&["htpasswd", "mosquitto_passwd"], Flag('b', 2)),
+    with_argument(&["rabbitmqctl"], Subcommand(&["add_user", "change_password", "authenticate_user"], 1)),
+    with_argument(&["wpa_passphrase"], SecretArgument::After(1)),
+    with_argument(&["mkpasswd"], SecretArgument::After(0)),
+    with_argument(&["rclone"], Subcommand(&["obscure"], 0)),
+    with_argument(&["cargo", "vault"], Subcommand(&["login"], 0)),
+    with_argument(&["mc"], Subcommand(&["set", "add"], 3)),
+    with_argument(&["sqlplus", "sqlldr", "rman", "exp", "imp", "expdp", "impdp", "sqlcl"], Login),
+    with_argument(&["nmcli", "aws", "iwctl", "pppd", "pdftk", "teamviewer"], Named),
+];
+
+/// Finds a program by the base name of its path.
+pub(super) fn find_program(word: &str) -> Option<&'static Program> {
+    let name = word.rsplit('/').next().filter(|_| !word.contains("://"))?;
+    let is_match = |pattern: &&str| match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == *pattern,
+    };
+    PROGRAMS.iter().find(|program| program.names.iter().any(is_match))
+}
