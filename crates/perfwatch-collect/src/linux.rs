@@ -2,6 +2,7 @@
 
 pub(crate) mod command_line;
 pub(crate) mod cpu;
+pub(crate) mod cpu_model;
 pub(crate) mod disk;
 pub(crate) mod disk_topology;
 pub(crate) mod facts;

@@ -1,5 +1,6 @@
 //! Host facts, which change rarely: distribution, kernel, processor, memory, boot time.
 
+use crate::linux::cpu_model::cpu_model;
 use crate::parse::text;
 use crate::{Cadence, CollectContext, CollectError, Collector};
 use perfwatch_model::HostFacts;
@@ -43,21 +44,6 @@ fn os_name(os_release: &str) -> String {
     get("PRETTY_NAME").or_else(|| get("NAME")).unwrap_or("Linux").trim().trim_matches(['"', '\'']).to_owned()
 }
 
-/// Reads the processor name: `model name` on x86, `Model` or `Hardware` on ARM boards, `cpu` on
-/// PowerPC, `vendor_id` on s390.
-fn cpu_model(cpuinfo: &str) -> String {
-    let get = |key: &str| {
-        let line =
-            cpuinfo.lines().find(|line| line.split(':').next().is_some_and(|name| name.trim() == key))?;
-        let value = line.split_once(':')?.1.trim();
-        (!value.is_empty()).then(|| value.to_owned())
-    };
-    ["model name", "Model", "Hardware", "cpu", "vendor_id"]
-        .iter()
-        .find_map(|key| get(key))
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +70,5 @@ mod tests {
         assert_eq!((facts.cores, facts.memory_bytes, facts.boot_time_ms), (2, 2_097_152, 1_700_000_000_000));
         let defaults = collect_files(&COLLECTOR, &[]).unwrap().facts.unwrap();
         assert_eq!(defaults.os, "Linux");
-        assert_eq!(cpu_model("Hardware\t: BCM2835\nModel\t\t: Raspberry Pi 4\n"), "Raspberry Pi 4");
     }
 }
