@@ -38,16 +38,60 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     Ok(())
 }
 
-/// Reads `PRETTY_NAME` of os-release(5), without quotes.
+/// Name of the distribution by os-release(5): `PRETTY_NAME`, or else `NAME` and `VERSION`. The last
+/// assignment of a variable counts, as in a shell.
 fn os_name(os_release: &str) -> String {
-    let get = |key: &str| os_release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    get("PRETTY_NAME").or_else(|| get("NAME")).unwrap_or("Linux").trim().trim_matches(['"', '\'']).to_owned()
+    let get = |key: &str| {
+        let mut values = os_release
+            .trim_start_matches('\u{feff}')
+            .lines()
+            .filter_map(|line| line.trim_start().strip_prefix(key)?.strip_prefix('=').map(unquote_shell));
+        values.next_back().filter(|value| !value.is_empty())
+    };
+    let name_and_version = || {
+        let name = get("NAME")?;
+        let version = get("VERSION").or_else(|| get("VERSION_ID"));
+        Some(version.map_or_else(|| name.clone(), |version| format!("{name} {version}")))
+    };
+    get("PRETTY_NAME").or_else(name_and_version).unwrap_or_else(|| "Linux".to_owned())
+}
+
+/// Value of a shell assignment: single quotes are literal, a backslash in double quotes escapes `"`, `$`,
+/// a backslash and a grave accent, and elsewhere any character. Spaces outside of quotes, which a shell does
+/// not accept, are kept. A comment ends the value.
+fn unquote_shell(text: &str) -> String {
+    let mut value = String::new();
+    // Length without trailing spaces that are outside of quotes.
+    let mut length = 0;
+    let mut quote = None;
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match (quote, character) {
+            (None, '"' | '\'') => quote = Some(character),
+            (Some(open), close) if open == close => quote = None,
+            (None, '#') if value.ends_with([' ', '\t']) && length < value.len() => break,
+            (None, space) if space.is_whitespace() => {
+                value.push(space);
+                continue;
+            }
+            (None, '\\') => value.extend(characters.next()),
+            (Some('"'), '\\') => match characters.next_if(|next| "\"$\\`".contains(*next)) {
+                Some(escaped) => value.push(escaped),
+                None => value.push('\\'),
+            },
+            _ => value.push(character),
+        }
+        length = value.len();
+    }
+    value.truncate(length);
+    value.trim().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::linux::test_util::collect_files;
+    use proptest::prelude::*;
 
     #[test]
     fn reads_facts() {
@@ -70,5 +114,46 @@ mod tests {
         assert_eq!((facts.cores, facts.memory_bytes, facts.boot_time_ms), (2, 2_097_152, 1_700_000_000_000));
         let defaults = collect_files(&COLLECTOR, &[]).unwrap().facts.unwrap();
         assert_eq!(defaults.os, "Linux");
+    }
+
+    #[test]
+    fn os_name_follows_shell_quoting() {
+        for (text, expected) in [
+            ("# c\nNAME='Some OS'\nPRETTY_NAME=\"Some \\\"OS\\\" 1.2\"\r\n", "Some \"OS\" 1.2"),
+            ("PRETTY_NAME='a \\\"b\\\" $c'\n", "a \\\"b\\\" $c"),
+            ("PRETTY_NAME=\"\\$a \\`b\\` \\\\ \\n\"", "$a `b` \\ \\n"),
+            ("PRETTY_NAME=a\\ b", "a b"),
+            ("PRETTY_NAME=\"a\"' b'c # comment", "a bc"),
+            ("PRETTY_NAME=Alpine#1  \r\n", "Alpine#1"),
+            ("  PRETTY_NAME=\"a # b\" # comment\n", "a # b"),
+            ("PRETTY_NAME=My Linux\n", "My Linux"),
+            ("PRETTY_NAME=old\n#PRETTY_NAME=no\nPRETTY_NAME=\"new\"\n", "new"),
+            ("PRETTY_NAME=old\nPRETTY_NAME=\"\"\nNAME=Void\n", "Void"),
+            (
+                "NAME=\"Debian GNU/Linux\"\nVERSION=\"12 (bookworm)\"\nPRETTY_NAME=''\n",
+                "Debian GNU/Linux 12 (bookworm)",
+            ),
+            ("NAME=Alpine\nVERSION_ID=3.20\n", "Alpine 3.20"),
+            ("PRETTY_NAME=\"unterminated", "unterminated"),
+            ("\u{feff}PRETTY_NAME=x\\", "x"),
+            ("XPRETTY_NAME=a\nPRETTY_NAME2=b\n", "Linux"),
+        ] {
+            assert_eq!(os_name(text), expected, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn os_name_inverts_double_quotes(name in "[ -~]{1,30}") {
+            let name = format!("x{}", name.trim());
+            let quoted: String =
+                name.chars().flat_map(|c| "\"$\\`".contains(c).then_some('\\').into_iter().chain([c])).collect();
+            prop_assert_eq!(os_name(&format!("PRETTY_NAME=\"{quoted}\"\r\n")), name);
+        }
+
+        #[test]
+        fn any_os_release_has_a_name(text in "(PRETTY_NAME=|NAME=)?[ -~\\n]{0,40}") {
+            prop_assert!(!os_name(&text).is_empty());
+        }
     }
 }
