@@ -63,8 +63,10 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
 
 fn logged_in_users(source: &dyn Source) -> Option<u64> {
     let mut utmp = Vec::new();
-    if source.read("/run/utmp", &mut utmp).is_ok() {
-        return Some(utmp_logins(&utmp));
+    if source.read("/run/utmp", &mut utmp).is_ok()
+        && let Some(logins) = utmp_logins(&utmp)
+    {
+        return Some(logins);
     }
     let names = source.list("/run/systemd/sessions").ok()?;
     let is_login = |name: &&String| {
@@ -75,10 +77,49 @@ fn logged_in_users(source: &dyn Source) -> Option<u64> {
     Some(names.iter().filter(is_login).count() as u64)
 }
 
-/// Counts utmp records of type 7 (login). A record has 384 bytes on 64-bit Linux; its first two
-/// bytes are the type.
-fn utmp_logins(utmp: &[u8]) -> u64 {
-    utmp.chunks_exact(384).filter(|record| record[..2] == [7, 0]).count() as u64
+/// Layout of the records of utmp(5), which depends on the architecture and C library.
+#[derive(Debug, Clone, Copy)]
+struct UtmpLayout {
+    /// Size of a record in bytes.
+    record: usize,
+    is_big_endian: bool,
+}
+
+/// Known layouts. Records have 384 bytes where `ut_tv` has 32-bit fields (x86, s390, PowerPC), and 400
+/// bytes otherwise (64-bit ARM, RISC-V, LoongArch).
+const UTMP_LAYOUTS: [UtmpLayout; 4] = [
+    UtmpLayout { record: 384, is_big_endian: false },
+    UtmpLayout { record: 400, is_big_endian: false },
+    UtmpLayout { record: 384, is_big_endian: true },
+    UtmpLayout { record: 400, is_big_endian: true },
+];
+
+/// Largest value of `ut_type`, `ACCOUNTING`.
+const MAX_UTMP_TYPE: u16 = 9;
+
+impl UtmpLayout {
+    /// Types of the complete records: their first two bytes.
+    fn types(self, utmp: &[u8]) -> impl Iterator<Item = u16> {
+        utmp.chunks_exact(self.record).map(move |record| match self.is_big_endian {
+            true => u16::from_be_bytes([record[0], record[1]]),
+            false => u16::from_le_bytes([record[0], record[1]]),
+        })
+    }
+}
+
+/// Counts the logins of a utmp(5) file. The host may have another architecture than this program, so the
+/// layout is the one in which every record has a valid type. A file that has none is not a utmp file.
+fn utmp_logins(utmp: &[u8]) -> Option<u64> {
+    let is_valid = |layout: &UtmpLayout| layout.types(utmp).all(|record_type| record_type <= MAX_UTMP_TYPE);
+    // Records of the wrong size mostly start in unused bytes, whose type 0 is valid too: the layout with
+    // the most types counts, then that without a partial record, then the most frequent.
+    let rank = |layout: &UtmpLayout| {
+        let used = layout.types(utmp).filter(|&record_type| record_type != 0).count();
+        (used, utmp.len().is_multiple_of(layout.record))
+    };
+    let layout = UTMP_LAYOUTS.into_iter().rev().filter(is_valid).max_by_key(rank)?;
+    // `USER_PROCESS`, a login.
+    Some(layout.types(utmp).filter(|&record_type| record_type == 7).count() as u64)
 }
 
 #[cfg(test)]
@@ -86,6 +127,7 @@ mod tests {
     use super::*;
     use crate::linux::test_util::{collect_capture, collect_files, format_part};
     use crate::{Capture, CollectorOptions};
+    use proptest::prelude::*;
 
     #[test]
     fn missing_files_are_optional() {
@@ -121,5 +163,74 @@ mod tests {
             format_part(&collect_capture(&COLLECTOR, &sessions, &CollectorOptions::default()).unwrap())
                 .contains("system.logged_in_users 1")
         );
+    }
+
+    /// Writes records of a layout with text in the fields that a login fills.
+    fn utmp(layout: UtmpLayout, types: &[u16]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for &record_type in types {
+            let mut record = vec![0; layout.record];
+            let encode = if layout.is_big_endian { u16::to_be_bytes } else { u16::to_le_bytes };
+            record[..2].copy_from_slice(&encode(record_type));
+            if record_type != 0 {
+                for (field, text) in [(8, "pts/0"), (40, "ts/0"), (44, "alice"), (76, "192.0.2.1")] {
+                    record[field..field + text.len()].copy_from_slice(text.as_bytes());
+                }
+                // Seconds, microseconds and address are arbitrary bytes.
+                record[layout.record - 48..layout.record - 36].fill(0xb5);
+            }
+            bytes.extend(record);
+        }
+        bytes
+    }
+
+    #[test]
+    fn utmp_layouts_are_recognized() {
+        for layout in UTMP_LAYOUTS {
+            for (types, expected) in [
+                (&[7][..], 1),
+                (&[2, 7, 7], 2),
+                (&[2, 1, 8, 6, 5, 0, 7], 1),
+                (&[0, 0, 7, 0], 1),
+                (&[2, 1, 8], 0),
+                (&[7; 50], 50),
+            ] {
+                let mut bytes = utmp(layout, types);
+                assert_eq!(utmp_logins(&bytes), Some(expected), "{layout:?} {types:?}");
+                // A record that is being written is left out.
+                bytes.extend([7; 100]);
+                assert_eq!(utmp_logins(&bytes), Some(expected), "{layout:?} {types:?} partial");
+            }
+        }
+    }
+
+    #[test]
+    fn utmp_without_records_has_no_logins() {
+        assert_eq!(utmp_logins(b""), Some(0));
+        assert_eq!(utmp_logins(&[7; 383]), Some(0));
+        assert_eq!(utmp_logins(&[0xff; 5000]), None);
+        assert_eq!(utmp_logins("text, not records\n".repeat(100).as_bytes()), None);
+        let types_only: Vec<u8> = [2_u8, 7, 7]
+            .iter()
+            .flat_map(|&first| {
+                let mut record = vec![0; 400];
+                record[0] = first;
+                record
+            })
+            .collect();
+        assert_eq!(utmp_logins(&types_only), Some(2));
+    }
+
+    proptest! {
+        #[test]
+        fn utmp_logins_are_counted(layout in 0..4_usize, types in proptest::collection::vec(0..=9_u16, 1..40)) {
+            let expected = types.iter().filter(|&&record_type| record_type == 7).count() as u64;
+            prop_assert_eq!(utmp_logins(&utmp(UTMP_LAYOUTS[layout], &types)), Some(expected));
+        }
+
+        #[test]
+        fn any_utmp_is_counted_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            utmp_logins(&bytes);
+        }
     }
 }
