@@ -41,7 +41,7 @@ impl Agent {
             Arc::new(TimeoutSource::new(LocalRoot::new(&config.procfs, &config.sysfs, &config.rootfs)));
         let lock = identity::lock_state_dir(&config.state)?;
         let host = identity::host_id(&config.state);
-        let name = identity::host_name(config.name.as_deref(), &*source);
+        let name = identity::host_name(config.name.as_deref(), &*source, &config.rootfs);
         let spool = Spool::open(&config.state.join("spool"), config.max_spool_bytes);
         let set = CollectorSet::new(&config.disabled_collectors, config.options.clone());
         let interval_ms = u64::try_from(config.interval.as_millis()).unwrap_or(u64::MAX);

@@ -50,12 +50,52 @@ pub fn host_id(state: &Path) -> HostId {
     id
 }
 
-/// Display name of the host: the configured name, or the kernel's host name.
-pub fn host_name(configured: Option<&str>, source: &dyn Source) -> String {
-    let mut bytes = Vec::new();
-    let kernel_name =
-        source.read("/proc/sys/kernel/hostname", &mut bytes).ok().map(|()| String::from_utf8_lossy(&bytes));
-    let name = configured.map(str::to_owned).or_else(|| kernel_name.map(|name| name.trim().to_owned()));
-    let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| "unnamed".to_owned());
+/// Display name of the host: the configured name, or the host name of the machine.
+///
+/// If the root of the host is mounted at another path, this program runs in a container, whose kernel host
+/// name is that of the container whichever procfs is read (uts_namespaces(7)). The name of the host is then
+/// that of hostname(5), and the kernel name only without that file.
+pub fn host_name(configured: Option<&str>, source: &dyn Source, rootfs: &Path) -> String {
+    let read_name = |path: &str| {
+        let mut bytes = Vec::new();
+        source.read(path, &mut bytes).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        let name = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+        Some(name.to_owned())
+    };
+    let static_name = || if rootfs == Path::new("/") { None } else { read_name("/etc/hostname") };
+    let name = configured
+        .map(str::to_owned)
+        .or_else(static_name)
+        .or_else(|| read_name("/proc/sys/kernel/hostname"))
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "unnamed".to_owned());
     name.chars().take(limits::MAX_HOST_NAME_BYTES / 4).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perfwatch_collect::LocalRoot;
+
+    #[test]
+    fn host_name_of_a_relocated_root_is_that_of_the_host() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let source = LocalRoot::new(&root.path().join("proc"), &root.path().join("sys"), root.path());
+        let relocated = |configured| host_name(configured, &source, root.path());
+        assert_eq!(relocated(None), "unnamed");
+        write("proc/sys/kernel/hostname", "0123456789ab\n");
+        assert_eq!(relocated(None), "0123456789ab");
+        write("etc/hostname", "\n# static name\n web-1 \n");
+        assert_eq!(relocated(None), "web-1");
+        assert_eq!(relocated(Some("configured")), "configured");
+        assert_eq!(host_name(None, &source, Path::new("/")), "0123456789ab");
+        write("etc/hostname", "# empty\n");
+        assert_eq!(relocated(None), "0123456789ab");
+    }
 }

@@ -100,8 +100,9 @@ pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Progra
 /// Stores a secret that the hub accepts; returns the name of the host. A token is not needed for
 /// an upgrade, where the stored secret is still valid.
 fn enroll(config: &AgentConfig, hub: &HubClient, state: &Path) -> anyhow::Result<String> {
-    let (host, source) = (host_id(state), LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), "/".as_ref()));
-    let name = host_name(config.name.as_deref(), &source);
+    let (host, root) = (host_id(state), Path::new("/"));
+    let source = LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), root);
+    let name = host_name(config.name.as_deref(), &source, root);
     let is_enrolled = load_secret(state).is_some_and(|secret| is_secret_valid(hub, &secret));
     match &config.token {
         _ if is_enrolled => {}
