@@ -4,6 +4,7 @@
 
 use crate::config::{self, Settings};
 use crate::program::Program;
+use crate::stdout::printable;
 use anyhow::Context as _;
 use perfwatch_agent::{
     AgentConfig, ENROLLMENT_TOKEN_PREFIX, HubClient, host_id, host_name, load_secret, save_secret,
@@ -85,7 +86,7 @@ pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Progra
     };
     let unit = UNIT.replace("ExecStart=/usr/local/bin/perfwatch-agent", &format!("ExecStart={command}"));
     write_atomic(&paths.unit, unit.as_bytes())?;
-    println!("{name} is enrolled at {}. Start the agent with", hub.base());
+    println!("{} is enrolled at {}. Start the agent with", printable(&name), hub.base());
     if Path::new("/run/systemd/system").exists() {
         println!("\n    systemctl daemon-reload && systemctl enable --now perfwatch-agent\n");
     } else {
