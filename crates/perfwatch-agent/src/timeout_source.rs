@@ -2,19 +2,20 @@
 //! together cost one timeout, and a mount that did not respond is skipped until its thread returns.
 
 use perfwatch_collect::{FsUsage, LocalRoot, Source};
+use perfwatch_model::{Clock, SystemClock};
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Time for all statvfs calls of a reading. A healthy network mount responds in milliseconds.
 const STATVFS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time without any result after which further threads start, because all running ones may hang.
 const STALL_TIMEOUT: Duration = Duration::from_millis(20);
 /// Number of threads that start at once.
-const THREADS_PER_START: usize = 8;
+const START_BATCH_SIZE: usize = 8;
 /// Maximum number of threads, hanging ones of earlier readings included.
 const MAX_THREADS: usize = 512;
 /// Stack of a thread that calls statvfs.
@@ -24,6 +25,7 @@ const STACK_BYTES: usize = 64 << 10;
 pub struct TimeoutSource {
     root: Arc<dyn Source>,
     calls: Arc<Calls>,
+    clock: Arc<dyn Clock>,
     timeout: Duration,
 }
 
@@ -44,22 +46,27 @@ impl Calls {
 impl TimeoutSource {
     /// Wraps a root with the default timeout of 1 s.
     pub fn new(root: LocalRoot) -> Self {
-        Self { root: Arc::new(root), calls: Arc::default(), timeout: STATVFS_TIMEOUT }
+        Self {
+            root: Arc::new(root),
+            calls: Arc::default(),
+            clock: Arc::new(SystemClock::new()),
+            timeout: STATVFS_TIMEOUT,
+        }
     }
 
-    /// Starts threads that take mounts from the queue; returns false if none could be started.
+    /// Starts threads that pop mounts from the queue; returns false if none could be started.
     fn start_threads(&self, queue: &Arc<CallQueue>, results: &mpsc::Sender<CallResult>) -> bool {
         let remaining = queue.mounts.len().saturating_sub(queue.next.load(Ordering::Relaxed));
         let mut is_started = false;
-        for _ in 0..remaining.min(THREADS_PER_START) {
+        for _ in 0..remaining.min(START_BATCH_SIZE) {
             if self.calls.threads.fetch_add(1, Ordering::Relaxed) >= MAX_THREADS {
                 self.calls.threads.fetch_sub(1, Ordering::Relaxed);
                 break;
             }
             let (root, calls) = (self.root.clone(), self.calls.clone());
-            let (queue, results) = (queue.clone(), results.clone());
+            let (queue, results, clock) = (queue.clone(), results.clone(), self.clock.clone());
             let run = move || {
-                while let Some((index, mount)) = queue.take() {
+                while let Some((index, mount)) = queue.pop(clock.monotonic()) {
                     let usage = root.usage(mount);
                     calls.mounts().remove(mount);
                     // The receiver is gone after the timeout.
@@ -80,21 +87,21 @@ impl TimeoutSource {
     }
 }
 
-/// Mounts of a reading; each is taken once.
+/// Mounts of a reading; each is popped once.
 struct CallQueue {
     /// Mounts with their index in the results.
     mounts: Vec<(usize, PathBuf)>,
     next: AtomicUsize,
-    deadline: Instant,
+    /// Monotonic time after which nobody reads the results.
+    deadline: Duration,
 }
 
 /// Index of a mount and its result.
 type CallResult = (usize, io::Result<FsUsage>);
 
 impl CallQueue {
-    fn take(&self) -> Option<(usize, &Path)> {
-        // After the deadline nobody reads the results.
-        if Instant::now() >= self.deadline {
+    fn pop(&self, now: Duration) -> Option<(usize, &Path)> {
+        if now >= self.deadline {
             return None;
         }
         let (index, mount) = self.mounts.get(self.next.fetch_add(1, Ordering::Relaxed))?;
@@ -133,13 +140,13 @@ impl Source for TimeoutSource {
         };
         let new: Vec<(usize, PathBuf)> = mounts.iter().enumerate().filter_map(is_new).collect();
         drop(in_progress);
-        let deadline = Instant::now() + self.timeout;
+        let deadline = self.clock.monotonic() + self.timeout;
         let mut missing = new.len();
         let queue = Arc::new(CallQueue { mounts: new, next: AtomicUsize::new(0), deadline });
         let (sender, results) = mpsc::channel();
         let mut can_start = self.start_threads(&queue, &sender);
         while missing > 0 {
-            let remaining = deadline.saturating_duration_since(Instant::now());
+            let remaining = deadline.saturating_sub(self.clock.monotonic());
             if remaining.is_zero() {
                 break;
             }
@@ -152,10 +159,10 @@ impl Source for TimeoutSource {
                 Err(_) => can_start = self.start_threads(&queue, &sender),
             }
         }
-        // Mounts that no thread took are not hanging.
-        let taken = queue.next.fetch_add(queue.mounts.len(), Ordering::Relaxed).min(queue.mounts.len());
+        // Mounts that no thread popped are not hanging.
+        let popped = queue.next.fetch_add(queue.mounts.len(), Ordering::Relaxed).min(queue.mounts.len());
         let mut in_progress = self.calls.mounts();
-        for (_, mount) in &queue.mounts[taken..] {
+        for (_, mount) in &queue.mounts[popped..] {
             in_progress.remove(mount);
         }
         usages
@@ -206,8 +213,12 @@ mod tests {
     #[test]
     fn unresponsive_mounts_cost_one_thread_each_and_recover() {
         let root = Arc::new(HangingSource::default());
-        let source =
-            TimeoutSource { root: root.clone(), calls: Arc::default(), timeout: Duration::from_millis(400) };
+        let source = TimeoutSource {
+            root: root.clone(),
+            calls: Arc::default(),
+            clock: Arc::new(SystemClock::new()),
+            timeout: Duration::from_millis(400),
+        };
         // More hanging mounts than threads that start at once.
         let mut mounts: Vec<PathBuf> = (0..20).map(|n| PathBuf::from(format!("/nfs/{n}"))).collect();
         mounts.extend((0..20).map(|n| PathBuf::from(format!("/local/{n}"))));
@@ -218,7 +229,7 @@ mod tests {
                 assert_eq!(timed_out, mount.starts_with("/nfs"), "{mount:?} {usage:?}");
             }
             assert_eq!(source.calls.mounts().len(), 20);
-            assert!(source.calls.threads.load(Ordering::Relaxed) <= 20 + THREADS_PER_START);
+            assert!(source.calls.threads.load(Ordering::Relaxed) <= 20 + START_BATCH_SIZE);
         }
         assert_eq!(source.usage(Path::new("/nfs/0")).unwrap_err().kind(), io::ErrorKind::TimedOut);
         *root.released.lock().unwrap() = true;

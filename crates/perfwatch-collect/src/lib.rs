@@ -27,7 +27,7 @@ pub use collector_set::{CollectorSet, boot_id, catalog, read_all, read_one};
 pub use counter_state::CounterState;
 pub use derive::{Derived, Deriver, Sample};
 pub use error::CollectError;
-pub use linux::COLLECTORS;
+pub use linux::{COLLECTORS, CPUINFO_KEYS};
 pub use reading::{Part, PartReading, ProcessDetail, Raw, RawProcess, RawSample, Reading};
 pub use snapshot::{SNAPSHOT_METRICS, SnapshotBuilder};
 pub use source::{FsUsage, LocalRoot, Source};

@@ -23,6 +23,8 @@ pub(crate) mod temperature;
 pub(crate) mod test_util;
 pub(crate) mod vmstat;
 
+pub use cpu_model::CPUINFO_KEYS;
+
 use crate::Collector;
 
 /// All collectors, in the order of the catalog.

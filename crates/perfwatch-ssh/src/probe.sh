@@ -13,6 +13,9 @@ if [ -z "$pw_page" ]; then
 fi
 pw_arch=$(uname -m </dev/null)
 
+pw_cpuinfo='model name|Model Name|Processor|Model|Hardware|CPU implementer|CPU part|cpu model|system type'
+pw_cpuinfo="$pw_cpuinfo|cpu|cpu type|CPU|uarch|mvendorid|isa|vendor_id|processor 0|cpu MHz"
+
 # Names of the entries of directories.
 pw_list() {
   for pw_dir; do
@@ -188,7 +191,8 @@ pw_probe() {
     /sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp \
     /sys/class/thermal/thermal_zone*/trip_point_*_type /sys/class/thermal/thermal_zone*/trip_point_*_temp \
     /run/systemd/sessions/*
-  grep -asHE '^(model name|Model|Hardware|cpu|vendor_id|cpu MHz)[[:space:]]*:' /proc/cpuinfo </dev/null
+  # Keys of cpu_model.rs and frequency.rs; a server may have thousands of processors.
+  grep -asHE "^($pw_cpuinfo)[[:space:]]*:" /proc/cpuinfo </dev/null
   pw_list /sys/block /sys/devices/system/cpu /sys/kernel/mm/hugepages /sys/class/hwmon /sys/class/thermal \
     /sys/class/thermal/thermal_zone* /run/systemd/sessions /run/systemd/timesync
   pw_interfaces

@@ -1,6 +1,6 @@
 //! Name of the processor from `/proc/cpuinfo`, whose lines differ by architecture.
 
-/// Names of the lines of `/proc/cpuinfo` that [`cpu_model`] uses; all other lines can be left out.
+/// Names of the lines of `/proc/cpuinfo` that tell the processor; all other lines can be left out.
 ///
 /// - `model name` (x86, parisc), `Model Name` (LoongArch): the marketing name. On 32-bit ARM it only has
 ///   the architecture, as has `Processor` of kernels before 3.8.
@@ -10,7 +10,7 @@
 /// - `uarch`, `mvendorid`, `isa` (RISC-V).
 /// - `vendor_id`, `processor 0` (s390, the latter with the machine type).
 #[rustfmt::skip]
-pub(crate) const CPUINFO_KEYS: &[&str] = &[
+pub const CPUINFO_KEYS: &[&str] = &[
     "model name", "Model Name", "Processor", "Model", "Hardware", "CPU implementer", "CPU part", "cpu model",
     "system type", "cpu", "cpu type", "CPU", "uarch", "mvendorid", "isa", "vendor_id", "processor 0",
 ];

@@ -57,7 +57,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
         let name: Arc<str> = mount.name().into();
         match usage {
             Ok(usage) if usage.size > 0 && mount.is_shown(usage.size) => {
-                push_samples(cx, &name, mount, usage)
+                push_samples(cx, &name, mount, usage);
             }
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::TimedOut => {
