@@ -15,7 +15,7 @@ const STATVFS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time without any result after which further threads start, because all running ones may hang.
 const STALL_TIMEOUT: Duration = Duration::from_millis(20);
 /// Number of threads that start at once.
-const START_BATCH_SIZE: usize = 8;
+const MAX_NEW_THREADS: usize = 8;
 /// Maximum number of threads, hanging ones of earlier readings included.
 const MAX_THREADS: usize = 512;
 /// Stack of a thread that calls statvfs.
@@ -58,7 +58,7 @@ impl TimeoutSource {
     fn start_threads(&self, queue: &Arc<CallQueue>, results: &mpsc::Sender<CallResult>) -> bool {
         let remaining = queue.mounts.len().saturating_sub(queue.next.load(Ordering::Relaxed));
         let mut is_started = false;
-        for _ in 0..remaining.min(START_BATCH_SIZE) {
+        for _ in 0..remaining.min(MAX_NEW_THREADS) {
             if self.calls.threads.fetch_add(1, Ordering::Relaxed) >= MAX_THREADS {
                 self.calls.threads.fetch_sub(1, Ordering::Relaxed);
                 break;
@@ -229,7 +229,7 @@ mod tests {
                 assert_eq!(timed_out, mount.starts_with("/nfs"), "{mount:?} {usage:?}");
             }
             assert_eq!(source.calls.mounts().len(), 20);
-            assert!(source.calls.threads.load(Ordering::Relaxed) <= 20 + START_BATCH_SIZE);
+            assert!(source.calls.threads.load(Ordering::Relaxed) <= 20 + MAX_NEW_THREADS);
         }
         assert_eq!(source.usage(Path::new("/nfs/0")).unwrap_err().kind(), io::ErrorKind::TimedOut);
         *root.released.lock().unwrap() = true;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// State that a collector retains between runs. It affects cost only: with an empty cache, a
 /// collector produces the same samples. What changes rarely is read again after
-/// [`REFRESH_RUNS`] runs at the latest.
+/// [`MAX_CACHED_RUNS`] runs at the latest.
 #[derive(Default)]
 pub struct CollectorCache {
     pub(crate) processes: ProcessCache,
@@ -18,7 +18,7 @@ pub struct CollectorCache {
 
 /// Number of runs after which cached properties of interfaces, disks and the boot time are read again;
 /// a minute at the default interval.
-pub(crate) const REFRESH_RUNS: u32 = 30;
+pub(crate) const MAX_CACHED_RUNS: u32 = 30;
 
 /// Properties of a list of names, valid while the list stays the same.
 #[derive(Default)]
@@ -33,7 +33,7 @@ impl<T> NamedCache<T> {
     /// are old.
     pub(crate) fn get(&mut self, names: &[&str], read: impl FnOnce() -> T) -> &T {
         self.runs += 1;
-        if self.runs > REFRESH_RUNS || !self.names.iter().eq(names.iter()) {
+        if self.runs > MAX_CACHED_RUNS || !self.names.iter().eq(names.iter()) {
             self.value = None;
         }
         if self.value.is_none() {

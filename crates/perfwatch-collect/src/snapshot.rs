@@ -63,7 +63,7 @@ impl SnapshotBuilder {
             let sample = &derived.samples[index];
             scale(sample.value, sample.metric.decimals)
         };
-        let mut values: Vec<i64> = self.layout.kept.iter().map(value).collect();
+        let mut values: Vec<i64> = self.layout.retained.iter().map(value).collect();
         values.push(i64::try_from(self.layout.dropped).unwrap_or(i64::MAX));
         let facts = derived.facts.map(shorten_facts);
         let changed = facts.filter(|facts| self.facts.as_deref() != Some(facts)).map(Arc::new);
@@ -108,7 +108,7 @@ struct Layout {
     /// Metric and instance of each sample that the layout was made for.
     series: Vec<(&'static str, Arc<str>)>,
     /// Index of the sample of each column.
-    kept: Vec<usize>,
+    retained: Vec<usize>,
     shape: Arc<Shape>,
     /// Number of samples without a column.
     dropped: usize,
@@ -143,11 +143,11 @@ impl Layout {
             }
             CollectorError { collector: COLLECTOR.to_owned(), message: parts.join("; ") }
         });
-        let (kept, mut columns): (Vec<usize>, Vec<Column>) = columns.into_iter().unzip();
+        let (retained, mut columns): (Vec<usize>, Vec<Column>) = columns.into_iter().unzip();
         columns.extend(SNAPSHOT_METRICS.iter().map(|metric| column(metric, "")));
         Self {
             series: samples.iter().map(|sample| (sample.metric.name, sample.instance.clone())).collect(),
-            kept,
+            retained,
             shape: Arc::new(Shape::new(columns)),
             dropped,
             error,
@@ -209,13 +209,13 @@ fn unique_columns(samples: &[Sample]) -> (Vec<(usize, Column)>, Vec<&'static Met
 }
 
 /// Rank of essential metrics of disks and filesystems.
-const ESSENTIAL_RANK: u8 = 1;
+const MAX_ESSENTIAL_RANK: u8 = 1;
 
 /// Importance of a column; columns of higher numbers are left out first.
 fn rank(metric: &MetricDef, column: &Column) -> u8 {
     match &*column.dimension {
         "" | "collector" => 0,
-        _ if metric.essential => ESSENTIAL_RANK,
+        _ if metric.essential => MAX_ESSENTIAL_RANK,
         "device" => 2,
         "mount" => 3,
         "sensor" => 4,
@@ -243,11 +243,11 @@ fn leave_out(
         groups.entry(key).or_default().push(position);
     }
     let (mut free_columns, mut free_bytes) = (max_columns, max_bytes);
-    let mut is_kept = vec![false; columns.len()];
+    let mut is_retained = vec![false; columns.len()];
     for ((rank, _), positions) in groups {
         let bytes: usize = positions.iter().map(|&position| column_bytes(&columns[position].1)).sum();
         // All instances of a metric or none, but for essential metrics as many as fit.
-        if rank > ESSENTIAL_RANK && (positions.len() > free_columns || bytes > free_bytes) {
+        if rank > MAX_ESSENTIAL_RANK && (positions.len() > free_columns || bytes > free_bytes) {
             continue;
         }
         for position in positions {
@@ -255,20 +255,20 @@ fn leave_out(
             if free_columns > 0 && bytes <= free_bytes {
                 free_columns -= 1;
                 free_bytes -= bytes;
-                is_kept[position] = true;
+                is_retained[position] = true;
             }
         }
     }
     let left_out = columns
         .iter()
-        .zip(&is_kept)
-        .filter(|(_, kept)| !**kept)
+        .zip(&is_retained)
+        .filter(|(_, retained)| !**retained)
         .map(|(column, _)| metric_of(column))
         .collect();
     let mut position = 0;
     columns.retain(|_| {
         position += 1;
-        is_kept[position - 1]
+        is_retained[position - 1]
     });
     left_out
 }

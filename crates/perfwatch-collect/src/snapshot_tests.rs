@@ -77,7 +77,7 @@ fn layout_is_reused_while_the_series_stay_the_same() {
 }
 
 #[test]
-fn the_most_important_columns_of_a_large_host_are_kept() {
+fn columns_of_a_large_host_are_dropped_by_rank() {
     let mut samples =
         vec![sample("cpu.usage", ""), sample("disk.total.read_bytes", ""), sample("system.uptime", "")];
     samples.extend([sample("temperature.sensor", "a"), sample("temperature.sensor", "b")]);

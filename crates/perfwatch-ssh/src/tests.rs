@@ -314,7 +314,7 @@ async fn fixture_hosts_match_agent_output() {
 }
 
 #[test]
-fn probe_prints_the_lines_of_cpuinfo_that_tell_the_processor() {
+fn probe_prints_the_processor_lines_of_cpuinfo() {
     let lines = crate::PROBE.lines().filter(|line| line.starts_with("pw_cpuinfo="));
     let keys = lines.flat_map(|line| line.split(['|', '\'', '"', '='])).collect::<Vec<_>>();
     for key in perfwatch_collect::CPUINFO_KEYS {

@@ -19,3 +19,4 @@ mod stdout;
 #[cfg(feature = "hub")]
 mod store;
 mod telemetry;
+mod terminal;

@@ -30,7 +30,7 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
 }
 
 /// Clock ticks of a core in a second (USER_HZ), on every architecture.
-const TICKS_PER_SECOND: u64 = 100;
+const MAX_TICKS_PER_S: u64 = 100;
 
 fn core_number(name: &str) -> Option<&str> {
     name.strip_prefix("cpu").filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
@@ -39,7 +39,7 @@ fn core_number(name: &str) -> Option<&str> {
 fn parse(stat: &str, out: &mut SampleSink) -> Result<(), CollectError> {
     // The lines of the cores follow the line of their sum.
     let cores_in_sum = stat.lines().filter(|line| core_number(first_word(line).0).is_some()).count();
-    let max_rate = TICKS_PER_SECOND * (cores_in_sum as u64).max(1);
+    let max_rate = MAX_TICKS_PER_S * (cores_in_sum as u64).max(1);
     let mut cores = 0_u32;
     let mut has_total = false;
     for line in stat.lines() {
@@ -71,7 +71,7 @@ fn parse(stat: &str, out: &mut SampleSink) -> Result<(), CollectError> {
                 out.push_instance(
                     "cpu.core.usage",
                     &core.into(),
-                    Raw::Ratio { numerator: busy, denominator: total, max_rate: TICKS_PER_SECOND },
+                    Raw::Ratio { numerator: busy, denominator: total, max_rate: MAX_TICKS_PER_S },
                 );
             }
         }

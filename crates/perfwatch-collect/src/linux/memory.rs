@@ -110,14 +110,14 @@ fn estimate_available(meminfo: &str, free: u64, source: &dyn Source) -> u64 {
             .saturating_sub(get("Shmem").unwrap_or(0)),
     };
     let slab = get("SReclaimable").unwrap_or(0);
-    // The low watermark is 5/4 of the minimum (mm/page_alloc.c). Unknown, half is kept.
+    // The low watermark is 5/4 of the minimum (mm/page_alloc.c). Unknown, half is reserved.
     let min_free_kb = number::<u64>(source, "/proc/sys/vm/min_free_kbytes").ok();
     let watermark = min_free_kb.map(|kb| kb.saturating_mul(1024) / 4 * 5);
-    let kept = |pages: u64| watermark.unwrap_or(u64::MAX).min(pages / 2);
-    let file_kept = watermark.map_or(0, |_| kept(file_pages));
+    let reserve = |pages: u64| watermark.unwrap_or(u64::MAX).min(pages / 2);
+    let file_reserve = watermark.map_or(0, |_| reserve(file_pages));
     free.saturating_sub(watermark.unwrap_or(0))
-        .saturating_add(file_pages - file_kept)
-        .saturating_add(slab - kept(slab))
+        .saturating_add(file_pages - file_reserve)
+        .saturating_add(slab - reserve(slab))
 }
 
 /// Adaptive replacement cache of ZFS, in bytes.

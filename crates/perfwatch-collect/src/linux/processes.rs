@@ -4,7 +4,7 @@
 //! Every process costs a small file per tick. Owner, command line, I/O and open files are read only
 //! for candidates of the top processes: those that recently used CPU, and the largest in memory.
 
-use crate::cache::{CachedProcess, ProcessCache, REFRESH_RUNS, UserNames};
+use crate::cache::{CachedProcess, MAX_CACHED_RUNS, ProcessCache, UserNames};
 use crate::collector::to_f64;
 use crate::linux::command_line::mask_secrets;
 use crate::parse::parse_error;
@@ -111,7 +111,7 @@ impl ProcessCache {
     /// its clock soon after the boot, so the time is read again often in the first minute, then rarely: the
     /// kernel sums all interrupts for this file.
     fn boot_ms(&mut self, source: &dyn Source) -> i64 {
-        let is_due = self.runs < REFRESH_RUNS || self.runs.is_multiple_of(REFRESH_RUNS);
+        let is_due = self.runs < MAX_CACHED_RUNS || self.runs.is_multiple_of(MAX_CACHED_RUNS);
         self.runs = self.runs.wrapping_add(1);
         if is_due {
             let stat = crate::parse::text(source, "/proc/stat").unwrap_or_default();

@@ -35,7 +35,7 @@ const HWMON: &str = "/sys/class/hwmon";
 const THERMAL: &str = "/sys/class/thermal";
 
 /// Fan speed of a 16-bit register whose bits are all set: the fan is not connected.
-const FAN_NOT_CONNECTED_RPM: i32 = 65_535;
+const MAX_FAN_REGISTER: i32 = 65_535;
 
 /// Temperatures of an 8-bit register without a connected input, signed and unsigned. Chips give
 /// them with and without a `fault` attribute. The value of a chip that reports `fault` = 0 is real.
@@ -207,7 +207,7 @@ impl Chip {
         }
         let raw = self.number(source, input, "input")?;
         match kind {
-            SensorKind::Fan => (0..FAN_NOT_CONNECTED_RPM).contains(&raw).then(|| f64::from(raw)),
+            SensorKind::Fan => (0..MAX_FAN_REGISTER).contains(&raw).then(|| f64::from(raw)),
             SensorKind::Temperature if fault.is_none() && NOT_CONNECTED_MILLIDEGREES.contains(&raw) => None,
             SensorKind::Temperature => plausible_temperature(f64::from(raw) / 1000.0),
         }

@@ -1,3 +1,5 @@
+//! Tests of the temperature collector.
+
 use super::*;
 use crate::linux::test_util::{collect_capture, collect_files, format_part};
 use crate::{Capture, CollectorOptions};

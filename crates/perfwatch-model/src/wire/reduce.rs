@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_valid_part_is_kept() {
+    fn valid_part_is_retained() {
         for (columns, expected) in [
             (&[("a.b", ""), ("c.d", "x"), ("c.d", "x")][..], &[("a.b", "", 1), ("c.d", "x", 2)][..]),
             (&[("a.b", ""), ("Invalid", "x"), ("c.d", "y")], &[("a.b", "", 1), ("c.d", "y", 3)]),
@@ -90,14 +90,14 @@ mod tests {
         ] {
             let (snapshot, shape) = message(columns);
             let reduced = reduce_snapshot(snapshot, shape, "too new").unwrap();
-            let kept: Vec<(&str, &str, i64)> = reduced
+            let retained: Vec<(&str, &str, i64)> = reduced
                 .shape
                 .columns()
                 .iter()
                 .zip(&reduced.values)
                 .map(|(column, value)| (&*column.metric, &*column.instance, *value))
                 .collect();
-            assert_eq!(kept, expected);
+            assert_eq!(retained, expected);
             assert!(reduced.errors[0].message.ends_with("columns: too new"), "{:?}", reduced.errors);
             assert!(decode_shape(encode_shape(&reduced.shape)).is_ok());
             assert!(!encode_snapshot(&reduced).is_empty());

@@ -4,7 +4,7 @@
 
 use crate::config::{self, Settings};
 use crate::program::Program;
-use crate::stdout::printable;
+use crate::terminal::printable;
 use anyhow::Context as _;
 use perfwatch_agent::{
     AgentConfig, ENROLLMENT_TOKEN_PREFIX, HubClient, host_id, host_name, load_secret, save_secret,

@@ -1,6 +1,6 @@
 //! Renders a snapshot as text for a terminal.
 
-use crate::stdout::printable;
+use crate::terminal::printable;
 use perfwatch_model::Snapshot;
 use std::fmt::Write as _;
 
