@@ -29,8 +29,6 @@ use tokio_util::sync::CancellationToken;
 const MAX_CONCURRENT_REPLAYS: usize = 4;
 /// Delay before a failed replay is retried.
 const REPLAY_RETRY_DELAY: Duration = Duration::from_millis(200);
-/// Upper limit of the interval that extends the grace period of an agent. An agentless host has no limit.
-const MAX_AGENT_SLACK_INTERVAL_MS: i64 = 3_600_000;
 /// Minimum slack, of two intervals, that extends the grace period. Shorter intervals need none.
 const MIN_SLACK_MS: i64 = 20_000;
 
@@ -51,14 +49,56 @@ pub(crate) struct EvaluatorPool {
     transitions_tx: mpsc::Sender<HostTransition>,
     /// Start of this hub: silence before it does not count. Milliseconds since 1970.
     started_ms: i64,
+    /// Time before the start in which no hub received anything: it is no silence of a host.
+    downtime_ms: i64,
     /// Latest time at which the hub could not ingest: silence before it does not count.
     ingest_blocked_until_ms: AtomicI64,
 }
 
+/// Times at which the hub could receive snapshots.
+#[derive(Debug, Clone, Copy)]
+struct Receiving {
+    /// Start of this hub.
+    started_ms: i64,
+    /// Time before the start in which no hub received anything.
+    downtime_ms: i64,
+    /// End of the last time in which this hub could not receive.
+    blocked_until_ms: i64,
+}
+
+impl Receiving {
+    fn since_ms(&self) -> i64 {
+        self.started_ms.max(self.blocked_until_ms)
+    }
+
+    /// Time by which the next snapshot of a host is late, in milliseconds: two intervals are due. `None` if
+    /// the interval (0) is unknown.
+    fn silent_ms(&self, last_seen_ms: Option<i64>, interval_ms: u32, now_ms: i64) -> Option<i64> {
+        let slack_ms = match 2 * i64::from(interval_ms) {
+            0 => return None,
+            // A host that sends every quarter of an hour is not silent after a minute.
+            slack_ms if slack_ms > MIN_SLACK_MS => slack_ms,
+            _ => 0,
+        };
+        let last_seen_ms = last_seen_ms.unwrap_or(self.started_ms);
+        let downtime_ms = if last_seen_ms < self.started_ms { self.downtime_ms } else { 0 };
+        let since_ms = last_seen_ms.saturating_add(downtime_ms).max(self.blocked_until_ms);
+        Some((now_ms - since_ms - slack_ms).max(0))
+    }
+}
+
 impl EvaluatorPool {
-    pub(crate) fn new(deps: EvaluatorDeps, transitions_tx: mpsc::Sender<HostTransition>) -> Self {
+    /// Creates the evaluators. `last_alive_ms` is when a hub of the store was last running, Unix
+    /// milliseconds; `None` before the first run.
+    pub(crate) fn new(
+        deps: EvaluatorDeps,
+        transitions_tx: mpsc::Sender<HostTransition>,
+        last_alive_ms: Option<i64>,
+    ) -> Self {
+        let started_ms = deps.clock.wall_ms();
         Self {
-            started_ms: deps.clock.wall_ms(),
+            started_ms,
+            downtime_ms: last_alive_ms.map_or(0, |alive_ms| (started_ms - alive_ms).max(0)),
             deps,
             slots: EvaluatorSlots::default(),
             transitions_tx,
@@ -127,15 +167,16 @@ impl EvaluatorPool {
     /// Evaluates an accepted and published snapshot. Callers hold the append lock of the host, so that
     /// its snapshots arrive in order.
     pub(crate) fn evaluate_snapshot(&self, host: HostId, snapshot: &Snapshot, skew_ms: Option<i64>) {
-        let age_ms = self.observation_age_ms(snapshot, skew_ms);
+        let age_ms = self.observation_age_ms(host, snapshot);
         self.evaluate_if_current(host, |evaluator, events| {
             evaluator.evaluate_snapshot(snapshot, skew_ms, age_ms, events);
         });
     }
 
-    /// Age of a snapshot by the clock of the hub.
-    fn observation_age_ms(&self, snapshot: &Snapshot, skew_ms: Option<i64>) -> i64 {
-        self.now_ms().saturating_sub(snapshot.at_ms.saturating_sub(skew_ms.unwrap_or_default()))
+    /// Age of a snapshot by the clock of the hub, to which its time was corrected. The usual delay of the
+    /// sender does not count.
+    fn observation_age_ms(&self, host: HostId, snapshot: &Snapshot) -> i64 {
+        self.now_ms().saturating_sub(snapshot.at_ms).saturating_sub(self.deps.hosts.lag_ms(host))
     }
 
     /// Queues transitions for the incident service. If the queue is full, the evaluator is discarded:
@@ -175,16 +216,14 @@ impl EvaluatorPool {
     /// received data of a host.
     pub(crate) fn evaluate_no_data(&self, last_seen_by_peers: &HashMap<HostId, i64>) {
         let now_ms = self.now_ms();
-        let receiving_since_ms = self.started_ms.max(self.ingest_blocked_until_ms.load(Ordering::Relaxed));
-        for Heartbeat { host, last_seen_ms, interval_ms, is_agentless } in self.deps.hosts.heartbeats() {
+        let blocked_until_ms = self.ingest_blocked_until_ms.load(Ordering::Relaxed);
+        let receiving =
+            Receiving { started_ms: self.started_ms, downtime_ms: self.downtime_ms, blocked_until_ms };
+        for Heartbeat { host, last_seen_ms, interval_ms, .. } in self.deps.hosts.heartbeats() {
             let last_seen_ms = last_seen_ms.max(last_seen_by_peers.get(&host).copied());
-            let has_reported = last_seen_ms.is_some_and(|at_ms| at_ms >= receiving_since_ms);
-            // A host that sends every quarter of an hour is not silent after a minute.
-            let max_interval_ms = if is_agentless { i64::MAX } else { MAX_AGENT_SLACK_INTERVAL_MS };
-            let slack_ms = 2 * i64::from(interval_ms).min(max_interval_ms);
-            let slack_ms = if slack_ms > MIN_SLACK_MS { slack_ms } else { 0 };
-            let since_ms = last_seen_ms.unwrap_or_default().max(receiving_since_ms);
-            let silent_ms = (now_ms - since_ms - slack_ms).max(0);
+            let has_reported = last_seen_ms.is_some_and(|at_ms| at_ms >= receiving.since_ms());
+            // Without a known interval, nothing is late.
+            let Some(silent_ms) = receiving.silent_ms(last_seen_ms, interval_ms, now_ms) else { continue };
             self.evaluate_if_current(host, |evaluator, events| {
                 evaluator.evaluate_no_data(silent_ms, has_reported, now_ms, events);
             });
@@ -276,7 +315,7 @@ impl EvaluatorPool {
         rows: &[Arc<Snapshot>],
         target_revision: i64,
     ) {
-        let skew_ms = self.deps.hosts.get(host).and_then(|host| host.clock_skew_ms);
+        let skew_ms = self.deps.hosts.clock_skew_ms(host);
         let now_ms = self.now_ms();
         let (mut evaluator, evaluated_until_ms) = {
             let mut slot = lock_slot(slot);
@@ -294,7 +333,7 @@ impl EvaluatorPool {
         let state = self.deps.state.snapshot();
         events.extend(replay::restore_firing(&mut evaluator, &state, host, now_ms));
         for row in rows {
-            evaluator.evaluate_snapshot(row, skew_ms, self.observation_age_ms(row, skew_ms), &mut replayed);
+            evaluator.evaluate_snapshot(row, skew_ms, self.observation_age_ms(host, row), &mut replayed);
         }
         let loaded_until_ms = rows.last().map_or(i64::MIN, |row| row.at_ms);
         let mut slot = lock_slot(slot);
@@ -302,7 +341,7 @@ impl EvaluatorPool {
         let recent = self.deps.live_feed.recent(host, now_ms);
         let recent = recent.iter().map(|published| &published.snapshot);
         for row in recent.filter(|row| row.at_ms > loaded_until_ms) {
-            evaluator.evaluate_snapshot(row, skew_ms, self.observation_age_ms(row, skew_ms), &mut replayed);
+            evaluator.evaluate_snapshot(row, skew_ms, self.observation_age_ms(host, row), &mut replayed);
         }
         retain_active_transitions(&mut replayed, evaluated_until_ms);
         events.extend(replayed);

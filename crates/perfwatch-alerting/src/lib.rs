@@ -51,17 +51,19 @@ use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::{Notification, Notifier, SendError};
 use perfwatch_rules::rule::Rule;
 use perfwatch_store::audit::AuditEntry;
+use perfwatch_store::host_last_seen::HostLastSeen;
 use perfwatch_store::incidents::{IncidentEventRow, IncidentRow};
 use perfwatch_store::{CommitError, Store, StoreError};
 use revalidation::Revalidator;
 use sender::NotificationSender;
 use state::AlertingState;
 use std::sync::Arc;
-use timers::Timers;
+use timers::{LAST_SEEN_WRITE_INTERVAL_MS, Timers};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transition::TRANSITION_QUEUE_CAPACITY;
+use transition::hub_host_id;
 use uuid::Uuid;
 
 /// Façade of the alerting services.
@@ -92,7 +94,9 @@ impl Alerting {
         let state: Arc<AlertingState> = Arc::default();
         let outbox_changed: Arc<Notify> = Arc::default();
         let (transitions_tx, transitions_rx) = mpsc::channel(TRANSITION_QUEUE_CAPACITY);
-        let evaluators = Arc::new(EvaluatorPool::new(evaluator_deps(&deps, &state), transitions_tx));
+        let last_alive_ms = restore_last_seen(&deps).await?;
+        let evaluators = EvaluatorPool::new(evaluator_deps(&deps, &state), transitions_tx, last_alive_ms);
+        let evaluators = Arc::new(evaluators);
         let builder = NotificationBuilder::new(&deps.base_url);
         let outbox = OutboxWriter { directory: deps.directory.clone(), builder: builder.clone() };
         let incident_deps = IncidentDeps {
@@ -287,6 +291,20 @@ impl Alerting {
     ) -> Result<BacktestResult, StoreError> {
         self.backtester.run(rule, hosts, range).await
     }
+}
+
+/// Restores when each host was last seen by an earlier run. Returns when a hub was last running, Unix
+/// milliseconds.
+async fn restore_last_seen(deps: &AlertingDeps) -> Result<Option<i64>, StoreError> {
+    let rows = HostLastSeen::list(&*deps.store).await?;
+    let hub = rows.iter().find(|row| row.host == hub_host_id().0);
+    let Some(last_alive_ms) = hub.map(|row| row.last_seen_ms) else { return Ok(None) };
+    for row in rows {
+        // The host may have been seen again after the last write.
+        let last_seen_ms = (row.last_seen_ms + LAST_SEEN_WRITE_INTERVAL_MS).min(last_alive_ms);
+        deps.hosts.restore_last_seen(HostId(row.host), last_seen_ms, row.interval_ms);
+    }
+    Ok(Some(last_alive_ms))
 }
 
 fn evaluator_deps(deps: &AlertingDeps, state: &Arc<AlertingState>) -> EvaluatorDeps {

@@ -8,6 +8,7 @@ use crate::incident_service::IncidentService;
 use crate::outbox_writer::{OutboxWriter, PendingNotice};
 use crate::state::{AlertingSnapshot, StateChange};
 use crate::timeline::timeline_event;
+use crate::transition::hub_host_id;
 use perfwatch_auth::AuthDirectory;
 use perfwatch_history::History;
 use perfwatch_live::host_registry::{Heartbeat, HostRegistry};
@@ -38,6 +39,8 @@ const FAILED_NOTIFICATION_PERIOD_MS: i64 = 86_400_000;
 const LAST_SEEN_SYNC_INTERVAL: u64 = 10;
 /// Maximum delay of the last-seen time of another hub. Such a time counts as later by this delay.
 const LAST_SEEN_STALENESS_MS: i64 = 20_000;
+/// Interval between writes of a last-seen time if no other hub uses it.
+pub(crate) const LAST_SEEN_WRITE_INTERVAL_MS: i64 = 60_000;
 /// Maximum number of last-seen times in a commit.
 const MAX_LAST_SEEN_ROWS: usize = 500;
 /// Interval between renewals of the lease, in ticks. Each renewal is a write.
@@ -71,6 +74,8 @@ struct PeerState {
     evaluates_no_data: bool,
     /// Last-seen time of each host at any hub, in milliseconds since 1970.
     last_seen_by_peers: HashMap<HostId, i64>,
+    /// Last-seen time of each host that this hub wrote.
+    written: HashMap<HostId, i64>,
 }
 
 /// Reading of all clocks at a tick.
@@ -169,7 +174,8 @@ impl Timers {
         Ok(())
     }
 
-    /// Refreshes the hosts, and exchanges their last-seen times with other hubs.
+    /// Refreshes the hosts, writes their last-seen times for the next start, and exchanges them with other
+    /// hubs.
     async fn sync_last_seen(&self, peers: &mut PeerState) -> Result<(), CommitError> {
         let now_ms = self.clock.wall_ms();
         // An embedded database has a single hub.
@@ -179,23 +185,30 @@ impl Timers {
         }
         let heartbeats = self.hosts.heartbeats();
         self.evaluators.resolve_removed_hosts(&heartbeats.iter().map(|heartbeat| heartbeat.host).collect());
+        // Other hubs need the times soon; the next start of a single hub does not.
+        let min_change_ms = if is_single_hub { LAST_SEEN_WRITE_INTERVAL_MS } else { 1 };
+        let changed = |heartbeat: &Heartbeat| {
+            let last_seen_ms = heartbeat.last_seen_ms?;
+            let written_ms = peers.written.get(&heartbeat.host).copied().unwrap_or_default();
+            let row =
+                HostLastSeen { host: heartbeat.host.0, last_seen_ms, interval_ms: heartbeat.interval_ms };
+            (last_seen_ms - written_ms >= min_change_ms).then_some(row)
+        };
+        let hub = HostLastSeen { host: hub_host_id().0, last_seen_ms: now_ms, interval_ms: 0 };
+        let rows: Vec<HostLastSeen> = heartbeats.iter().filter_map(changed).chain([hub]).collect();
+        for chunk in rows.chunks(MAX_LAST_SEEN_ROWS) {
+            let mut tx = Transaction::default();
+            chunk.iter().for_each(|row| tx.host_last_seen().upsert(row));
+            self.store.commit(tx).await?;
+            peers.written.extend(chunk.iter().map(|row| (HostId(row.host), row.last_seen_ms)));
+        }
+        peers.written.retain(|host, _| self.hosts.contains(*host));
         if is_single_hub {
             return Ok(());
         }
-        let recently_seen = |heartbeat: &Heartbeat| {
-            let last_seen_ms = heartbeat.last_seen_ms?;
-            let is_recent = now_ms - last_seen_ms < LAST_SEEN_STALENESS_MS;
-            is_recent.then_some((heartbeat.host.0, last_seen_ms))
-        };
-        let rows: Vec<(Uuid, i64)> = heartbeats.iter().filter_map(recently_seen).collect();
-        for chunk in rows.chunks(MAX_LAST_SEEN_ROWS) {
-            let mut tx = Transaction::default();
-            chunk.iter().for_each(|(host, last_seen_ms)| tx.host_last_seen().upsert(*host, *last_seen_ms));
-            self.store.commit(tx).await?;
-        }
         let last_seen = HostLastSeen::list(&*self.store).await?.into_iter();
         peers.last_seen_by_peers = last_seen
-            .map(|(host, at_ms)| (HostId(host), (at_ms + LAST_SEEN_STALENESS_MS).min(now_ms)))
+            .map(|row| (HostId(row.host), (row.last_seen_ms + LAST_SEEN_STALENESS_MS).min(now_ms)))
             .collect();
         Ok(())
     }

@@ -232,9 +232,12 @@ fn gap_markers(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), interval_ms:
     let mut add_rows = |table: &Table, from_ms: i64, to_ms: i64| {
         for row in 0..table.len() {
             if (from_ms..to_ms).contains(&table.at_ms[row]) {
-                let sequence = Some((table.boots[row], table.seqs[row]));
-                let (at_ms, interval_ms) = (table.at_ms[row], table.interval_ms[row]);
-                markers.push(GapMarker { at_ms, interval_ms, sequence });
+                // Scripts have no boot; their sequence numbers are times.
+                let boot = table.boots[row];
+                let sequence = (boot != BootId::default()).then_some((boot, table.seqs[row]));
+                let row_interval_ms = table.interval_ms[row];
+                let interval_ms = if row_interval_ms > 0 { row_interval_ms } else { interval_ms };
+                markers.push(GapMarker { at_ms: table.at_ms[row], interval_ms, sequence });
             }
         }
     };

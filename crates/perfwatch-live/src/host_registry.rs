@@ -1,12 +1,12 @@
-//! Registry of known hosts: id, name, last seen, poll schedule.
+//! Registry of known hosts: id, name, last seen, rhythm, clock, poll schedule.
 
+use crate::rhythm::Rhythm;
+use crate::sender_clock::SenderClock;
 use perfwatch_model::{HostFacts, HostId, HostRef, limits};
 use perfwatch_store::{HostRecord, Store, StoreError};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Maximum interval that is derived from the times of two snapshots.
-const MAX_DERIVED_INTERVAL_MS: i64 = 3_600_000;
 /// Time after a snapshot in which a host that another hub deleted stays in the registry.
 const RECENTLY_SEEN_MS: i64 = 60_000;
 
@@ -21,12 +21,12 @@ pub struct Host {
     pub last_at_ms: Option<i64>,
     /// Time at which the last snapshot was accepted, clock of the hub, Unix milliseconds.
     pub last_seen_ms: Option<i64>,
-    /// Interval of the newest snapshots in milliseconds; 0 if unknown.
-    pub interval_ms: u32,
+    /// Expected time between snapshots.
+    rhythm: Rhythm,
+    /// Clock of the sender.
+    clock: SenderClock,
     /// Poll schedule of an agentless host.
     pub poll_schedule: Option<PollSchedule>,
-    /// Offset of the host's clock from the hub's clock in milliseconds, if the agent reports its time.
-    pub clock_skew_ms: Option<i64>,
 }
 
 /// Time of the last snapshot of a host, and the expected interval.
@@ -36,22 +36,26 @@ pub struct Heartbeat {
     pub host: HostId,
     /// Time at which the last snapshot was accepted, clock of the hub, Unix milliseconds.
     pub last_seen_ms: Option<i64>,
-    /// Expected interval between snapshots in milliseconds; 0 if unknown.
+    /// Expected time between two arrivals in milliseconds; 0 if unknown.
     pub interval_ms: u32,
     /// Set for agentless hosts, which the hub collects over SSH.
     pub is_agentless: bool,
 }
 
 impl Host {
-    /// Expected interval between snapshots in milliseconds; before the first snapshot, the stored interval.
+    /// Expected time between the times of two snapshots in milliseconds; 0 if unknown.
     pub fn interval_ms(&self) -> u32 {
-        self.interval_for_ms(self.poll_schedule)
+        scheduled_interval_ms(self.rhythm.interval_ms(), self.poll_schedule)
     }
 
-    fn interval_for_ms(&self, schedule: Option<PollSchedule>) -> u32 {
-        let observed_ms = if self.interval_ms > 0 { self.interval_ms } else { self.record.interval_ms };
-        // While on-demand polling runs, the interval is shorter. It can end at any time.
-        schedule.map_or(observed_ms, |schedule| observed_ms.max(schedule.interval_ms))
+    /// Expected time between two arrivals in milliseconds; 0 if unknown.
+    pub fn arrival_interval_ms(&self) -> u32 {
+        scheduled_interval_ms(self.rhythm.arrival_interval_ms(), self.poll_schedule)
+    }
+
+    /// Offset of the host's clock from the hub's clock in milliseconds, if known.
+    pub fn clock_skew_ms(&self) -> Option<i64> {
+        self.clock.skew_ms()
     }
 
     /// Time of the last snapshot, also of collections that another hub ran.
@@ -62,15 +66,21 @@ impl Host {
     /// State of a stored host before its first snapshot.
     fn from_record(record: HostRecord) -> Self {
         Self {
+            rhythm: Rhythm::from_stored(record.interval_ms),
             record,
             persisted: true,
             last_at_ms: None,
             last_seen_ms: None,
-            interval_ms: 0,
+            clock: SenderClock::default(),
             poll_schedule: None,
-            clock_skew_ms: None,
         }
     }
+}
+
+/// Expected interval of a host with a poll schedule. While on-demand polling runs, the observed interval is
+/// shorter; the polling can end at any time.
+fn scheduled_interval_ms(interval_ms: u32, schedule: Option<PollSchedule>) -> u32 {
+    schedule.map_or(interval_ms, |schedule| interval_ms.max(schedule.interval_ms))
 }
 
 /// Reason why the host of a snapshot is rejected.
@@ -214,25 +224,63 @@ impl HostRegistry {
         Ok(id)
     }
 
-    /// Records the times of an accepted snapshot. An `interval_ms` of 0 is derived from the snapshots.
-    pub fn record_snapshot(
+    /// Restores what earlier runs of the hubs knew: when a host was last seen, Unix milliseconds, and its
+    /// interval.
+    pub fn restore_last_seen(&self, id: HostId, last_seen_ms: i64, interval_ms: u32) {
+        if let Some(host) = self.write().hosts.get_mut(&id) {
+            host.last_seen_ms = host.last_seen_ms.max(Some(last_seen_ms));
+            if interval_ms > 0 {
+                host.rhythm = Rhythm::from_stored(interval_ms);
+            }
+        }
+    }
+
+    /// Corrects the times of snapshots of a sender to the clock of the hub. `skew_ms` is the offset of the
+    /// sender if it stated its own time.
+    pub fn correct_clock(
         &self,
-        id: HostId,
-        at_ms: i64,
-        interval_ms: u32,
-        now_ms: i64,
+        host: &HostRef,
+        times_ms: &mut [&mut i64],
         skew_ms: Option<i64>,
+        now_ms: i64,
     ) {
+        let mut inner = self.write();
+        let id = host.id.or_else(|| inner.by_name.get(&host.name).copied());
+        match id.and_then(|id| inner.hosts.get_mut(&id)) {
+            Some(host) => host.clock.correct(times_ms, skew_ms, now_ms),
+            None => SenderClock::default().correct(times_ms, skew_ms, now_ms),
+        }
+    }
+
+    /// Records the offset of the clock of a host whose times are those of the hub, milliseconds.
+    pub fn record_clock_skew(&self, id: HostId, skew_ms: i64) {
+        if let Some(host) = self.write().hosts.get_mut(&id) {
+            host.clock.set_skew(skew_ms);
+        }
+    }
+
+    /// Offset of the clock of a host from the clock of the hub in milliseconds, if known.
+    pub fn clock_skew_ms(&self, id: HostId) -> Option<i64> {
+        self.read().hosts.get(&id)?.clock.skew_ms()
+    }
+
+    /// Usual age of the newest snapshots of a host when they arrive, in milliseconds.
+    pub fn lag_ms(&self, id: HostId) -> i64 {
+        self.read().hosts.get(&id).map_or(0, |host| host.clock.lag_ms())
+    }
+
+    /// Expected time between the snapshots of a host in milliseconds; 0 if unknown.
+    pub fn interval_ms(&self, id: HostId) -> u32 {
+        self.read().hosts.get(&id).map_or(0, |host| host.rhythm.interval_ms())
+    }
+
+    /// Records the times of an accepted snapshot. A `declared_ms` of 0 is the interval of a sender that
+    /// does not declare one.
+    pub fn record_snapshot(&self, id: HostId, at_ms: i64, declared_ms: u32, now_ms: i64) {
         if let Some(host) = self.write().hosts.get_mut(&id) {
             host.last_seen_ms = Some(now_ms);
-            if host.last_at_ms.is_none_or(|last| last <= at_ms) {
-                // Scripts that send JSON do not report their interval.
-                let elapsed_ms = host.last_at_ms.map_or(0, |last| at_ms - last);
-                let derived_ms = u32::try_from(elapsed_ms.clamp(0, MAX_DERIVED_INTERVAL_MS));
-                host.last_at_ms = Some(at_ms);
-                host.interval_ms = if interval_ms > 0 { interval_ms } else { derived_ms.unwrap_or_default() };
-            }
-            host.clock_skew_ms = skew_ms.or(host.clock_skew_ms);
+            host.last_at_ms = host.last_at_ms.max(Some(at_ms));
+            host.rhythm.record(at_ms, now_ms, declared_ms);
         }
     }
 
@@ -331,11 +379,16 @@ impl HostRegistry {
             is_expected.then(|| Heartbeat {
                 host: *id,
                 last_seen_ms: host.last_seen_for_ms(schedule),
-                interval_ms: host.interval_for_ms(schedule),
+                interval_ms: scheduled_interval_ms(host.rhythm.arrival_interval_ms(), schedule),
                 is_agentless: schedule.is_some(),
             })
         };
         inner.hosts.iter().filter_map(heartbeat).collect()
+    }
+
+    /// Returns whether the host is known.
+    pub fn contains(&self, id: HostId) -> bool {
+        self.read().hosts.contains_key(&id)
     }
 
     /// Number of known hosts.
@@ -400,7 +453,7 @@ mod tests {
         assert_eq!(registry.replace_poll_schedules(schedules.into()), [ids[2]]);
         // After on-demand polling every five seconds, the interval of the schedule is expected.
         for id in &ids {
-            registry.record_snapshot(*id, 5_000, 5_000, 5_000, None);
+            registry.record_snapshot(*id, 5_000, 5_000, 5_000);
         }
         let heartbeat = |id: HostId| registry.heartbeats().into_iter().find(|heartbeat| heartbeat.host == id);
         let expected =

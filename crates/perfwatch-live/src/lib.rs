@@ -9,7 +9,9 @@ pub mod host_registry;
 pub mod message;
 mod published;
 mod recent_window;
+pub mod rhythm;
 pub mod selection;
+pub mod sender_clock;
 pub mod viewers;
 
 pub use cache::Cache;

@@ -65,9 +65,9 @@ pub struct TransitionEvent {
 /// Time, interval and age of an observation.
 #[derive(Debug, Clone, Copy)]
 pub struct ObservationTime {
-    /// Milliseconds since 1970, by the clock of the observed host.
+    /// Milliseconds since 1970.
     pub at_ms: i64,
-    /// Usual time until the next observation, in milliseconds.
+    /// Usual time until the next observation, in milliseconds; 0 if unknown.
     pub interval_ms: i64,
     /// Age at the time of evaluation, in milliseconds.
     pub age_ms: i64,
@@ -234,13 +234,18 @@ impl AlertInstance {
     }
 
     fn advance(&mut self, evaluation: Evaluation, time: ObservationTime) -> Option<TransitionEvent> {
-        let max_gap_ms = time.interval_ms.saturating_mul(5).max(MIN_GAP_MS);
+        // While the interval of a script is unknown, no gap interrupts the hold time.
+        let max_gap_ms = match time.interval_ms {
+            0 => i64::MAX,
+            interval_ms => interval_ms.saturating_mul(5).max(MIN_GAP_MS),
+        };
         let policy = HoldPolicy { for_ms: self.rule.hold_for.ms(), max_gap_ms };
         let previous = self.state.phase;
         let (state, transition) = advance(self.state, evaluation, time.at_ms, policy);
         self.state = state;
         let threshold = self.rule.condition.threshold();
-        let is_backfill = time.age_ms > BACKFILL_AGE_MS;
+        // A sender that delivers every half an hour is not late with what it took since.
+        let is_backfill = time.age_ms > BACKFILL_AGE_MS.max(time.interval_ms.saturating_mul(2));
         match (transition, state.phase) {
             (Some(Transition::Fired), AlertPhase::Firing { since_ms, fired_ms }) => {
                 self.peak_value = self.value;

@@ -37,13 +37,9 @@ pub struct HostEvaluator {
     absent: Vec<usize>,
     /// Index in `instances` by rule and instance.
     index: HashMap<(Uuid, Box<str>), usize>,
-    /// Time of the newest snapshot, and the time between the last two snapshots.
+    /// Time of the newest snapshot, in milliseconds since 1970.
     last_ms: i64,
-    interval_ms: i64,
 }
-
-/// Upper limit of the interval that is derived from the times of snapshots.
-const MAX_INTERVAL_MS: i64 = 3_600_000;
 
 impl HostEvaluator {
     /// Replaces the rules. Alerts of unchanged rules keep their state; alerts of deleted rules are
@@ -191,14 +187,8 @@ impl HostEvaluator {
         if self.shape.as_ref().is_none_or(|shape| !Arc::ptr_eq(shape, &snapshot.shape)) {
             self.bind_shape(&snapshot.shape);
         }
-        let distance_ms = snapshot.at_ms.saturating_sub(self.last_ms);
-        if self.last_ms > 0 && distance_ms > 0 {
-            self.interval_ms = distance_ms.min(MAX_INTERVAL_MS);
-        }
         self.last_ms = self.last_ms.max(snapshot.at_ms);
-        // Scripts do not declare an interval: the time between snapshots is used.
-        let declared_ms = i64::from(snapshot.interval_ms);
-        let interval_ms = if declared_ms > 0 { declared_ms } else { self.interval_ms };
+        let interval_ms = i64::from(snapshot.interval_ms);
         let time = ObservationTime { at_ms: snapshot.at_ms, interval_ms, age_ms };
         let columns = snapshot.shape.columns();
         let column = |index: usize| unscale(*snapshot.values.get(index)?, columns[index].decimals);

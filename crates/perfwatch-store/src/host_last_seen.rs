@@ -1,4 +1,4 @@
-//! Last-seen time of each host, shared between hubs.
+//! Last-seen time and interval of each host, shared between hubs and known after a restart.
 
 use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement};
@@ -6,22 +6,31 @@ use crate::store::Store;
 use crate::transaction::Transaction;
 use uuid::Uuid;
 
-/// Time at which any hub last received a snapshot of a host. Hubs write it every few seconds, so it is
-/// inexact.
-#[derive(Debug)]
-pub struct HostLastSeen;
+/// Time at which any hub last received a snapshot of a host, and the interval of its snapshots. Hubs write
+/// it from time to time, so it is inexact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostLastSeen {
+    /// Host, or the nil UUID for the hubs themselves.
+    pub host: Uuid,
+    /// Time of the last snapshot by the clock of the hub, Unix milliseconds.
+    pub last_seen_ms: i64,
+    /// Expected interval between arrivals in milliseconds; 0 if unknown.
+    pub interval_ms: u32,
+}
 
 impl HostLastSeen {
-    /// Lists the last-seen times of all hosts, Unix milliseconds.
+    /// Lists the last-seen times of all hosts.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
-    pub async fn list(store: &dyn Store) -> Result<Vec<(Uuid, i64)>, StoreError> {
+    pub async fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
         let read = |row| {
             let mut row = RowReader::new(row);
-            Ok((row.id()?, row.int()?))
+            let (host, last_seen_ms) = (row.id()?, row.int()?);
+            let interval_ms = u32::try_from(row.int()?).unwrap_or_default();
+            Ok(Self { host, last_seen_ms, interval_ms })
         };
-        let sql = "SELECT host, last_seen_ms FROM host_last_seen";
+        let sql = "SELECT host, last_seen_ms, interval_ms FROM host_last_seen";
         store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
     }
 }
@@ -31,11 +40,13 @@ impl HostLastSeen {
 pub struct HostLastSeenRepository<'a>(&'a mut Transaction);
 
 impl HostLastSeenRepository<'_> {
-    /// Writes the last-seen time of a host, Unix milliseconds.
-    pub fn upsert(&mut self, host: Uuid, last_seen_ms: i64) {
-        let sql = "INSERT INTO host_last_seen (host, last_seen_ms) VALUES ($1, $2) \
-             ON CONFLICT (host) DO UPDATE SET last_seen_ms = excluded.last_seen_ms";
-        self.0.push(SqlStatement::new(sql, [host.into(), last_seen_ms.into()]));
+    /// Writes the last-seen time and the interval of a host.
+    pub fn upsert(&mut self, row: &HostLastSeen) {
+        let sql = "INSERT INTO host_last_seen (host, last_seen_ms, interval_ms) VALUES ($1, $2, $3) \
+             ON CONFLICT (host) DO UPDATE SET last_seen_ms = excluded.last_seen_ms, \
+             interval_ms = excluded.interval_ms";
+        let values = [row.host.into(), row.last_seen_ms.into(), i64::from(row.interval_ms).into()];
+        self.0.push(SqlStatement::new(sql, values));
     }
 
     /// Deletes the last-seen time of a deleted host.

@@ -230,17 +230,24 @@ pub struct Gap {
 pub struct GapMarker {
     /// Time of the row, in milliseconds since 1970.
     pub at_ms: i64,
-    /// Collection interval or bucket width, in milliseconds.
+    /// Expected time to the next row, or bucket width, in milliseconds; 0 if unknown.
     pub interval_ms: i64,
-    /// Boot and sequence number; `None` for buckets.
+    /// Boot and sequence number; `None` for buckets, and for rows of scripts, which state none.
     pub sequence: Option<(BootId, u64)>,
 }
 
-/// Finds gaps of more than 2.5 intervals between rows, which must be sorted by time.
+/// Finds gaps of more than 2.5 intervals between rows, which must be sorted by time. Between rows whose
+/// interval is unknown there is no gap.
 pub fn find_gaps(markers: &[GapMarker]) -> Vec<Gap> {
     let gap = |pair: &[GapMarker]| {
         let (before, after) = (pair[0], pair[1]);
-        let interval_ms = before.interval_ms.min(after.interval_ms).max(before.interval_ms.min(1_000)).max(1);
+        let interval_ms = match (before.interval_ms, after.interval_ms) {
+            (before_ms @ 1.., after_ms @ 1..) => before_ms.min(after_ms).max(before_ms.min(1_000)),
+            (before_ms, after_ms) => before_ms.max(after_ms),
+        };
+        if interval_ms <= 0 {
+            return None;
+        }
         (after.at_ms - before.at_ms > interval_ms * 5 / 2).then(|| {
             let kind = match (before.sequence, after.sequence) {
                 (Some((boot, _)), Some((other, _))) if boot != other => GapKind::HostRestarted,

@@ -304,7 +304,7 @@ impl TestHub {
         let host_ref = HostRef { id: Some(host), name: format!("host-{}", host.0.as_u128()) };
         self.hosts.resolve(&host_ref, None, now_ms).await.unwrap();
         let _append_lock = self.history.append(host, vec![snapshot.clone()]).await.unwrap();
-        self.hosts.record_snapshot(host, snapshot.at_ms, 2_000, now_ms, Some(0));
+        self.hosts.record_snapshot(host, snapshot.at_ms, snapshot.interval_ms, now_ms);
         let name = host_ref.name.as_str().into();
         let published = PublishedSnapshot::new(host, name, snapshot.clone(), self.clock.monotonic());
         self.live_feed.publish(Arc::new(published), now_ms);

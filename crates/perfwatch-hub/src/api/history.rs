@@ -135,7 +135,7 @@ pub(crate) async fn series(
     }
     let range = params::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
     let points = request.points.unwrap_or(DEFAULT_SERIES_LEN);
-    let interval_ms = i64::from(host.interval_ms.max(host.record.interval_ms));
+    let interval_ms = i64::from(host.interval_ms());
     let result = app
         .history
         .series(host.record.id, request.names, range, points, interval_ms)

@@ -202,8 +202,11 @@ pub(super) fn evict_host(app: &App, id: HostId) {
 }
 
 fn to_response(host: Host, auth_snapshot: &AuthSnapshot, now_ms: i64) -> HostResponse {
-    // Grace period: three intervals, at least ten seconds.
-    let grace_ms = (3 * i64::from(host.interval_ms())).max(10_000);
+    // Grace period: three intervals, at least ten seconds; an hour while the interval is unknown.
+    let grace_ms = match host.arrival_interval_ms() {
+        0 => 3_600_000,
+        interval_ms => (3 * i64::from(interval_ms)).max(10_000),
+    };
     let status = match host.last_seen_ms {
         _ if host.poll_schedule.is_some_and(|schedule| !schedule.enabled) => HostStatus::Disabled,
         // Has history, but sent nothing since this hub started.
@@ -212,7 +215,7 @@ fn to_response(host: Host, auth_snapshot: &AuthSnapshot, now_ms: i64) -> HostRes
         Some(seen_ms) if now_ms - seen_ms <= grace_ms => HostStatus::Online,
         Some(_) => HostStatus::NoData,
     };
-    let interval_ms = host.interval_ms();
+    let (interval_ms, clock_skew_ms) = (host.interval_ms(), host.clock_skew_ms());
     HostResponse {
         id: host.record.id,
         name: host.record.name,
@@ -228,6 +231,6 @@ fn to_response(host: Host, auth_snapshot: &AuthSnapshot, now_ms: i64) -> HostRes
         last_seen_ms: host.last_seen_ms.or(host.record.last_snapshot_ms),
         last_snapshot_ms: host.last_at_ms.or(host.record.last_snapshot_ms),
         interval_ms,
-        clock_skew_ms: host.clock_skew_ms,
+        clock_skew_ms,
     }
 }

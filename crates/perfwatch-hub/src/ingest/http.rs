@@ -1,6 +1,6 @@
 //! `POST /ingest/metrics`: JSON of scripts and protobuf batches of agents.
 
-use super::pipeline::{Submission, SubmitError};
+use super::pipeline::{SnapshotClock, Submission, SubmitError};
 use super::validate::remove_invalid_values;
 use crate::app::App;
 use crate::openapi::schemas;
@@ -139,7 +139,8 @@ async fn ingest_protobuf(
         batch.sent_at_ms.saturating_sub(app.clock.wall_ms()).clamp(-MAX_CLOCK_SKEW_MS, MAX_CLOCK_SKEW_MS)
     });
     let mut response =
-        submit(app, permit, Submission { host, snapshots, facts, clock_skew_ms: skew_ms }).await?;
+        submit(app, permit, Submission { host, snapshots, facts, clock: SnapshotClock::Sender { skew_ms } })
+            .await?;
     response.rejected.extend(rejected);
     Ok(response)
 }
@@ -181,7 +182,8 @@ async fn ingest_json(
     app.metrics.rejected(response.rejected.len());
     by_host.keys().try_for_each(|host| authorize_host(app, identity, host))?;
     for (host, snapshots) in by_host {
-        let submission = Submission { host, snapshots, facts: None, clock_skew_ms: None };
+        let clock = SnapshotClock::Sender { skew_ms: None };
+        let submission = Submission { host, snapshots, facts: None, clock };
         let host_response = submit(app, permit, submission).await?;
         response.accepted += host_response.accepted;
         response.duplicates += host_response.duplicates;

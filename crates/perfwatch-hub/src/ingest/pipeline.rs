@@ -20,8 +20,23 @@ pub(crate) struct Submission {
     /// Snapshots in the order of the sender, with their index in its batch.
     pub(crate) snapshots: Vec<(usize, Snapshot)>,
     pub(crate) facts: Option<Arc<HostFacts>>,
-    /// Clock of the sender minus clock of the hub, if known.
-    pub(crate) clock_skew_ms: Option<i64>,
+    /// Clock that the times of the snapshots are from.
+    pub(crate) clock: SnapshotClock,
+}
+
+/// Clock that the times of snapshots are from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SnapshotClock {
+    /// Clock of the hub; the offset of the host's clock is measured separately.
+    Hub {
+        /// Clock of the host minus clock of the hub, milliseconds.
+        host_skew_ms: i64,
+    },
+    /// Clock of the sender.
+    Sender {
+        /// Clock of the sender minus clock of the hub, milliseconds, if the sender stated its time.
+        skew_ms: Option<i64>,
+    },
 }
 
 /// Error that rejects a whole submission.
@@ -92,21 +107,22 @@ impl Pipeline {
             // Valid snapshots would be rejected as in the future.
             return Err(SubmitError::ClockNotSet);
         }
-        // Snapshots of a sender whose clock is far ahead are corrected by its skew.
-        let ahead_ms = submission.clock_skew_ms.filter(|&skew| skew > limits::MAX_CLOCK_LEAD_MS);
         let mut response = IngestResponse {
             interval_ms: self.deps.interval.and_then(|interval| u32::try_from(interval.as_millis()).ok()),
             ..IngestResponse::default()
         };
-        let mut valid = Vec::with_capacity(submission.snapshots.len());
-        for (index, mut snapshot) in submission.snapshots {
-            if let Some(ahead_ms) = ahead_ms.filter(|_| snapshot.at_ms > now_ms + limits::MAX_CLOCK_LEAD_MS) {
-                snapshot.at_ms -= ahead_ms;
-            }
+        let mut snapshots = submission.snapshots;
+        if let SnapshotClock::Sender { skew_ms } = submission.clock {
+            let mut times: Vec<&mut i64> =
+                snapshots.iter_mut().map(|(_, snapshot)| &mut snapshot.at_ms).collect();
+            self.deps.hosts.correct_clock(&submission.host, &mut times, skew_ms, now_ms);
+        }
+        let mut valid = Vec::with_capacity(snapshots.len());
+        for (index, mut snapshot) in snapshots {
             match validate_snapshot(&snapshot, &self.deps.catalog, now_ms) {
                 Ok(()) => {
                     snapshot.shape = self.shapes.intern(snapshot.shape);
-                    valid.push(Arc::new(snapshot));
+                    valid.push(snapshot);
                 }
                 Err(reason) => response.rejected.push(RejectedSnapshot {
                     index,
@@ -121,22 +137,27 @@ impl Pipeline {
         }
         let facts = valid.iter().rev().find_map(|snapshot| snapshot.facts.clone()).or(submission.facts);
         let id = self.deps.hosts.resolve(&submission.host, facts, now_ms).await?;
+        if let SnapshotClock::Hub { host_skew_ms } = submission.clock {
+            self.deps.hosts.record_clock_skew(id, host_skew_ms);
+        }
+        let skew_ms = self.deps.hosts.clock_skew_ms(id);
+        let learned_ms = self.deps.hosts.interval_ms(id);
+        // The interval that a sender declares; scripts declare none, and get the learned one.
+        let declared_ms: Vec<u32> = valid.iter().map(|snapshot| snapshot.interval_ms).collect();
+        for snapshot in valid.iter_mut().filter(|snapshot| snapshot.interval_ms == 0) {
+            snapshot.interval_ms = learned_ms;
+        }
+        let valid: Vec<Arc<Snapshot>> = valid.into_iter().map(Arc::new).collect();
         // Blocks further appends of the host until dropped, so that snapshots are published in order.
         let appended = self.deps.history.append(id, valid.clone()).await?;
         let name: Arc<str> = self.deps.hosts.name(id).into();
-        for (snapshot, is_new) in valid.into_iter().zip(&appended.is_new) {
+        for ((snapshot, declared_ms), is_new) in valid.into_iter().zip(declared_ms).zip(&appended.is_new) {
             match is_new {
                 false => response.duplicates += 1,
                 true => {
                     response.accepted += 1;
                     self.deps.metrics.accepted(snapshot.sample_count());
-                    self.deps.hosts.record_snapshot(
-                        id,
-                        snapshot.at_ms,
-                        snapshot.interval_ms,
-                        now_ms,
-                        submission.clock_skew_ms,
-                    );
+                    self.deps.hosts.record_snapshot(id, snapshot.at_ms, declared_ms, now_ms);
                     self.deps.live_feed.publish(
                         Arc::new(PublishedSnapshot::new(
                             id,
@@ -147,7 +168,7 @@ impl Pipeline {
                         now_ms,
                     );
                     // After publication: the snapshot of a new alert is visible in the recent window.
-                    self.deps.alerting.evaluate_snapshot(id, &snapshot, submission.clock_skew_ms);
+                    self.deps.alerting.evaluate_snapshot(id, &snapshot, skew_ms);
                 }
             }
         }
@@ -164,7 +185,7 @@ impl SnapshotSink for Pipeline {
                 host: collected.host,
                 snapshots: vec![(0, collected.snapshot)],
                 facts: None,
-                clock_skew_ms: Some(collected.clock_skew_ms),
+                clock: SnapshotClock::Hub { host_skew_ms: collected.clock_skew_ms },
             };
             let response = Self::submit(self, submission).await;
             let response = response.map_err(|error| SinkError::Unavailable(error.to_string()))?;

@@ -305,7 +305,8 @@ CREATE INDEX notification_incident ON notification (incident);
 -- Last-seen time of each host, shared between hubs.
 CREATE TABLE host_last_seen (
     host BYTEA PRIMARY KEY,
-    last_seen_ms BIGINT NOT NULL
+    last_seen_ms BIGINT NOT NULL,
+    interval_ms BIGINT NOT NULL
 );
 
 -- Agentless hosts: address, credentials, schedule, last result.

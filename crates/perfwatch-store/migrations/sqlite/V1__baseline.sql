@@ -300,7 +300,8 @@ CREATE INDEX notification_incident ON notification (incident);
 -- Last-seen time of each host, shared between hubs.
 CREATE TABLE host_last_seen (
     host BLOB PRIMARY KEY,
-    last_seen_ms INTEGER NOT NULL
+    last_seen_ms INTEGER NOT NULL,
+    interval_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 -- Agentless hosts: address, credentials, schedule, last result.

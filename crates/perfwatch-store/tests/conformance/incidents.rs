@@ -234,12 +234,13 @@ async fn notifications_are_delivered_in_order(store: &Arc<dyn Store>) {
 async fn host_last_seen_is_replaced(store: &Arc<dyn Store>) {
     let store = &**store;
     let host = Uuid::now_v7();
+    let row = HostLastSeen { host, last_seen_ms: 7, interval_ms: 300_000 };
     apply(store, |tx| {
-        tx.host_last_seen().upsert(host, 5);
-        tx.host_last_seen().upsert(host, 7);
+        tx.host_last_seen().upsert(&HostLastSeen { host, last_seen_ms: 5, interval_ms: 1 });
+        tx.host_last_seen().upsert(&row);
     })
     .await;
-    assert_eq!(HostLastSeen::list(store).await.unwrap(), [(host, 7)]);
+    assert_eq!(HostLastSeen::list(store).await.unwrap(), [row]);
     apply(store, |tx| tx.host_last_seen().delete(host)).await;
     assert!(HostLastSeen::list(store).await.unwrap().is_empty());
 }

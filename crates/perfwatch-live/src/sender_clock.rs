@@ -1,0 +1,151 @@
+//! Clock of a sender, compared with the clock of the hub. The only place where times of snapshots are
+//! corrected.
+
+use std::collections::VecDeque;
+
+/// Offset up to which a clock is not corrected, and jitter up to which a correction stays the same: a
+/// request takes that long on a slow network.
+const MAX_JITTER_MS: i64 = 2_000;
+/// Lead of a snapshot over the hub's clock that is not corrected if the sender does not state its own time:
+/// scripts round to minutes.
+const MAX_UNSTATED_LEAD_MS: i64 = 60_000;
+/// Lead that is a wrong clock or time zone. A longer one is no time at all and is rejected.
+pub const MAX_CORRECTED_LEAD_MS: i64 = 26 * 3_600_000;
+/// Number of deliveries whose delay must be equal before it counts as the usual one.
+const MIN_EQUAL_LAGS: usize = 3;
+/// Difference up to which delays are equal.
+const MAX_LAG_JITTER_MS: i64 = 10_000;
+
+/// Clock of a sender.
+#[derive(Debug, Clone, Default)]
+pub struct SenderClock {
+    /// Measured offset from the hub's clock in milliseconds; positive if the sender is ahead.
+    skew_ms: Option<i64>,
+    /// Offset that is subtracted from the times of snapshots.
+    correction_ms: i64,
+    /// Ages of the newest snapshots of recent deliveries, after the correction.
+    lags: VecDeque<i64>,
+}
+
+impl SenderClock {
+    /// Records the offset of a sender that stated its own time. A clock behind is corrected as one ahead.
+    fn measure(&mut self, skew_ms: i64) {
+        self.skew_ms = Some(skew_ms);
+        if (skew_ms - self.correction_ms).abs() > MAX_JITTER_MS {
+            self.correction_ms = if skew_ms.abs() > MAX_JITTER_MS { skew_ms } else { 0 };
+        }
+    }
+
+    /// Corrects the times of a delivery to the clock of the hub. `skew_ms` is the offset of the sender if it
+    /// stated its own time.
+    ///
+    /// A snapshot from the future shows a wrong clock also without that: of a script, or of an agent that
+    /// took it before its clock was set.
+    pub fn correct(&mut self, times_ms: &mut [&mut i64], skew_ms: Option<i64>, now_ms: i64) {
+        if let Some(skew_ms) = skew_ms {
+            self.measure(skew_ms);
+            times_ms.iter_mut().for_each(|at_ms| **at_ms = at_ms.saturating_sub(self.correction_ms));
+        }
+        let newest_ms = times_ms.iter().map(|at_ms| **at_ms).max().unwrap_or(now_ms);
+        let lead_ms = newest_ms.saturating_sub(now_ms);
+        if (MAX_UNSTATED_LEAD_MS + 1..=MAX_CORRECTED_LEAD_MS).contains(&lead_ms) {
+            let is_ahead = |at_ms: &&mut &mut i64| ***at_ms > now_ms + MAX_UNSTATED_LEAD_MS;
+            times_ms.iter_mut().filter(is_ahead).for_each(|at_ms| **at_ms -= lead_ms);
+        }
+        if skew_ms.is_none() {
+            let is_ahead = lead_ms > MAX_UNSTATED_LEAD_MS;
+            self.skew_ms =
+                is_ahead.then_some(lead_ms).or_else(|| (lead_ms.abs() <= MAX_UNSTATED_LEAD_MS).then_some(0));
+        }
+        let newest_ms = times_ms.iter().map(|at_ms| **at_ms).max().unwrap_or(now_ms);
+        self.lags.push_back(now_ms.saturating_sub(newest_ms).max(0));
+        if self.lags.len() > MIN_EQUAL_LAGS {
+            self.lags.pop_front();
+        }
+    }
+
+    /// Records the offset of a host whose snapshots have the times of the hub.
+    pub fn set_skew(&mut self, skew_ms: i64) {
+        self.skew_ms = Some(skew_ms);
+    }
+
+    /// Measured offset from the hub's clock in milliseconds, if known.
+    pub fn skew_ms(&self) -> Option<i64> {
+        self.skew_ms
+    }
+
+    /// Usual age of the newest snapshot of a delivery in milliseconds. A script whose snapshots are always
+    /// ten minutes old has a clock behind or a delay; its snapshots are not a backfill.
+    pub fn lag_ms(&self) -> i64 {
+        let (min, max) = (self.lags.iter().min(), self.lags.iter().max());
+        match (min, max) {
+            (Some(min), Some(max)) if self.lags.len() == MIN_EQUAL_LAGS && max - min <= MAX_LAG_JITTER_MS => {
+                *min
+            }
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_790_000_000_000;
+    const MINUTE: i64 = 60_000;
+
+    fn correct(clock: &mut SenderClock, offsets_ms: &[i64], skew_ms: Option<i64>) -> Vec<i64> {
+        let mut times: Vec<i64> = offsets_ms.iter().map(|offset| NOW + offset).collect();
+        clock.correct(&mut times.iter_mut().collect::<Vec<_>>(), skew_ms, NOW);
+        times.iter().map(|at_ms| at_ms - NOW).collect()
+    }
+
+    #[test]
+    fn clocks_ahead_and_behind_are_corrected_alike() {
+        for skew in [130_000, -600_000, -3_600_000, 7_200_000, -56 * 365 * 86_400_000] {
+            let mut clock = SenderClock::default();
+            let delivered = correct(&mut clock, &[skew - 2_000, skew], Some(skew));
+            assert_eq!(delivered, [-2_000, 0], "{skew}");
+            // The measurement varies with the network, the correction does not.
+            assert_eq!(correct(&mut clock, &[skew], Some(skew - 900)), [0], "{skew}");
+            assert_eq!(clock.skew_ms(), Some(skew - 900));
+            // The clock was set.
+            assert_eq!(correct(&mut clock, &[-5], Some(-300)), [-5], "{skew}");
+        }
+    }
+
+    #[test]
+    fn small_offsets_are_not_corrected() {
+        let mut clock = SenderClock::default();
+        assert_eq!(correct(&mut clock, &[1_500], Some(1_500)), [1_500]);
+        assert_eq!(correct(&mut clock, &[50_000], None), [50_000]);
+    }
+
+    #[test]
+    fn snapshots_from_the_future_show_a_wrong_clock() {
+        let mut clock = SenderClock::default();
+        assert_eq!(correct(&mut clock, &[119 * MINUTE, 120 * MINUTE], None), [-MINUTE, 0]);
+        assert_eq!(clock.skew_ms(), Some(120 * MINUTE));
+        assert_eq!(correct(&mut clock, &[0], None), [0]);
+        assert_eq!(clock.skew_ms(), Some(0));
+        // Taken by an agent before its clock was set, sent afterwards.
+        assert_eq!(correct(&mut clock, &[130_000, 132_000, 0], Some(0)), [-2_000, 0, 0]);
+        // No time at all.
+        assert_eq!(correct(&mut clock, &[900 * 86_400_000], None), [900 * 86_400_000]);
+    }
+
+    #[test]
+    fn equal_delays_are_usual_and_a_backfill_is_not() {
+        let mut clock = SenderClock::default();
+        for delay in [-120 * MINUTE, -120 * MINUTE - 3_000, -120 * MINUTE + 2_000] {
+            assert_eq!(clock.lag_ms(), 0);
+            assert_eq!(correct(&mut clock, &[delay], None), [delay]);
+        }
+        assert_eq!(clock.lag_ms(), 120 * MINUTE - 2_000);
+        // History that is imported comes closer with each request.
+        for hours in [20, 12, 4] {
+            correct(&mut clock, &[-hours * 60 * MINUTE], None);
+        }
+        assert_eq!(clock.lag_ms(), 0);
+    }
+}
