@@ -5,6 +5,7 @@ mod channel_secrets;
 mod fairness;
 mod harness;
 mod paused_store;
+mod simulated_fleet;
 mod timing;
 
 use crate::OpenIncident;

@@ -235,6 +235,14 @@ impl HostRegistry {
         }
     }
 
+    /// Learns the rhythm of a host from the times of its stored snapshots.
+    pub fn restore_times(&self, id: HostId, mut times_ms: Vec<i64>) {
+        times_ms.sort_unstable();
+        if let Some(host) = self.write().hosts.get_mut(&id) {
+            times_ms.iter().for_each(|&at_ms| host.rhythm.record(at_ms, at_ms, 0));
+        }
+    }
+
     /// Corrects the times of snapshots of a sender to the clock of the hub. `skew_ms` is the offset of the
     /// sender if it stated its own time.
     pub fn correct_clock(

@@ -7,7 +7,7 @@ use crate::{
 use perfwatch_auth::encryption::Keyring;
 use perfwatch_auth::{AuthDirectory, SessionLifetimes};
 use perfwatch_history::{History, HistoryConfig, HistoryMetrics};
-use perfwatch_live::host_registry::HostRegistry;
+use perfwatch_live::host_registry::{HostRegistry, PollSchedule};
 use perfwatch_live::{LiveFeed, PublishedSnapshot};
 use perfwatch_model::{
     BootId, Catalog, Clock, Column, HostId, HostRef, HumanDuration, ManualClock, Shape, Snapshot,
@@ -23,6 +23,7 @@ use perfwatch_store::definitions::DefinitionKind;
 use perfwatch_store::outbox::{NotificationFilter, NotificationRow, NotificationState, Outbox};
 use perfwatch_store::{CommitError, SqliteOptions, SqliteStore, Store, Transaction};
 use serde_json::json;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -288,27 +289,58 @@ impl TestHub {
             boot: BootId::from_bytes(&[1; 16]).unwrap(),
             seq: self.last_seq,
             at_ms: self.clock.wall_ms() - ago_ms,
+            ..self.template(interval_ms, values)
+        })
+    }
+
+    /// Snapshot without identity and time, with values of both metrics.
+    pub(super) fn template(&self, interval_ms: u32, values: [i64; 2]) -> Snapshot {
+        Snapshot {
+            boot: BootId::default(),
+            seq: 0,
+            at_ms: 0,
             interval_ms,
             shape: self.shape.clone(),
             values: values.to_vec(),
             processes: vec![],
             facts: None,
             errors: vec![],
-        })
+        }
     }
 
     /// Ingests a snapshot of a host that was taken some time ago.
     pub(super) async fn send(&mut self, host: HostId, values: [i64; 2], ago_ms: i64) {
-        let now_ms = self.clock.wall_ms();
         let snapshot = self.next_snapshot(2_000, values, ago_ms);
+        self.ingest(host, vec![(*snapshot).clone()], Some(0)).await;
+    }
+
+    /// Ingests the snapshots of a delivery, with the steps of the hub's pipeline. `skew_ms` is the offset of
+    /// the sender's clock if it states its time.
+    pub(super) async fn ingest(&self, host: HostId, mut snapshots: Vec<Snapshot>, skew_ms: Option<i64>) {
+        let now_ms = self.clock.wall_ms();
         let host_ref = HostRef { id: Some(host), name: format!("host-{}", host.0.as_u128()) };
+        let mut times: Vec<&mut i64> = snapshots.iter_mut().map(|snapshot| &mut snapshot.at_ms).collect();
+        self.hosts.correct_clock(&host_ref, &mut times, skew_ms, now_ms);
         self.hosts.resolve(&host_ref, None, now_ms).await.unwrap();
-        let _append_lock = self.history.append(host, vec![snapshot.clone()]).await.unwrap();
-        self.hosts.record_snapshot(host, snapshot.at_ms, snapshot.interval_ms, now_ms);
-        let name = host_ref.name.as_str().into();
-        let published = PublishedSnapshot::new(host, name, snapshot.clone(), self.clock.monotonic());
-        self.live_feed.publish(Arc::new(published), now_ms);
-        self.alerting.evaluate_snapshot(host, &snapshot, Some(0));
+        let (skew_ms, learned_ms) = (self.hosts.clock_skew_ms(host), self.hosts.interval_ms(host));
+        for mut snapshot in snapshots {
+            let declared_ms = snapshot.interval_ms;
+            if declared_ms == 0 {
+                snapshot.interval_ms = learned_ms;
+            }
+            let snapshot = Arc::new(snapshot);
+            let _append_lock = self.history.append(host, vec![snapshot.clone()]).await.unwrap();
+            self.hosts.record_snapshot(host, snapshot.at_ms, declared_ms, now_ms);
+            let name = host_ref.name.as_str().into();
+            let published = PublishedSnapshot::new(host, name, snapshot.clone(), self.clock.monotonic());
+            self.live_feed.publish(Arc::new(published), now_ms);
+            self.alerting.evaluate_snapshot(host, &snapshot, skew_ms);
+        }
+    }
+
+    /// Sets the poll schedules of agentless hosts.
+    pub(super) fn schedule(&self, schedules: HashMap<HostId, PollSchedule>) {
+        self.hosts.replace_poll_schedules(schedules);
     }
 
     /// Ingests a snapshot of a host every two seconds.
