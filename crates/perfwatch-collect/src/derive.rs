@@ -8,7 +8,7 @@
 use crate::collector::{is_excluded, to_f64};
 use crate::reading::{Part, PartReading, Raw, RawProcess, RawSample, Reading};
 use crate::{CollectError, CollectorOptions};
-use perfwatch_model::{BootId, CollectorError, HostFacts, MetricDef, MetricKind, ProcessRow};
+use perfwatch_model::{BootId, CollectorError, HostFacts, MetricDef, MetricKind, ProcessRow, Unit};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,6 +193,12 @@ const MAX_INCREASE: u64 = 1 << 53;
 /// Factor above the maximum of a metric up to which a rate is clamped: the time between two readings is
 /// only as exact as the start of a thread. Above, the counter jumped.
 const CLAMPED_FACTOR: f64 = 2.0;
+/// The same for a share of two counters that are read together.
+const CLAMPED_SHARE_FACTOR: f64 = 1.1;
+/// Rate of a device at most: 10 TB/s.
+const MAX_BYTES_PER_SECOND: f64 = 1e13;
+/// Events in a tick at most.
+const MAX_EVENTS: f64 = 1e6;
 /// Added to the elapsed time for the same reason when a jump is detected.
 const ELAPSED_TOLERANCE_S: f64 = 1.0;
 
@@ -212,12 +218,22 @@ fn derive_value(
         (_, None, _) => return Err(MissingReason::New),
         (MetricKind::Rate, Some(Raw::Counter(from)), Raw::Counter(to)) if seconds > 0.0 => {
             let rate = increase(from, to)? / seconds * metric.factor;
-            if metric.max.is_some_and(|max| rate > max * CLAMPED_FACTOR) {
+            let max = match metric.unit {
+                Unit::BytesPerSecond => Some(MAX_BYTES_PER_SECOND),
+                _ => metric.max.map(|max| max * CLAMPED_FACTOR),
+            };
+            if max.is_some_and(|max| rate > max) {
                 return Err(MissingReason::Implausible);
             }
             rate
         }
-        (MetricKind::Events, Some(Raw::Counter(from)), Raw::Counter(to)) => increase(from, to)?,
+        (MetricKind::Events, Some(Raw::Counter(from)), Raw::Counter(to)) => {
+            let events = increase(from, to)?;
+            if events > MAX_EVENTS {
+                return Err(MissingReason::Implausible);
+            }
+            events
+        }
         (
             MetricKind::Ratio,
             Some(Raw::Ratio { numerator: old_numerator, denominator: old_denominator, .. }),
@@ -242,7 +258,9 @@ fn derive_value(
             };
             if total > 0.0 {
                 let ratio = part / total * metric.factor;
-                if metric.max.is_some_and(|max| ratio > max * CLAMPED_FACTOR) {
+                // Both counters are read together, so that a share exceeds the maximum slightly at most: when
+                // the estimate of iowait decreased.
+                if metric.max.is_some_and(|max| ratio > max * CLAMPED_SHARE_FACTOR) {
                     return Err(MissingReason::Implausible);
                 }
                 ratio
@@ -331,14 +349,20 @@ struct ProcessRates {
 impl ProcessRates {
     fn between(previous: Option<&RawProcess>, current: &RawProcess, elapsed: Duration) -> Self {
         let seconds = elapsed.as_secs_f64();
-        let rate =
-            |from: u64, to: u64| if seconds > 0.0 { to_f64(to.saturating_sub(from)) / seconds } else { 0.0 };
+        let increase = |from: u64, to: u64| to.checked_sub(from).filter(|&increase| increase <= MAX_INCREASE);
+        let rate = |from: u64, to: u64| {
+            let rate = if seconds > 0.0 { to_f64(increase(from, to)?) / seconds } else { 0.0 };
+            (rate <= MAX_BYTES_PER_SECOND).then_some(rate)
+        };
         let io = previous.and_then(|previous| Some((previous.io?, current.io?)));
+        // A process cannot use more than a core per thread.
+        let max_cpu = 100.0 * f64::from(current.threads.max(1)) * CLAMPED_FACTOR;
+        let cpu = previous.and_then(|previous| rate(previous.cpu_ticks, current.cpu_ticks));
         Self {
             // 100 ticks are a second of CPU time, so ticks per second are percent of a core.
-            cpu: previous.map_or(0.0, |previous| rate(previous.cpu_ticks, current.cpu_ticks)),
-            read: io.map(|(previous, current)| rate(previous.0, current.0)),
-            written: io.map(|(previous, current)| rate(previous.1, current.1)),
+            cpu: cpu.filter(|&cpu| cpu <= max_cpu || seconds < ELAPSED_TOLERANCE_S).unwrap_or(0.0),
+            read: io.and_then(|(previous, current)| rate(previous.0, current.0)),
+            written: io.and_then(|(previous, current)| rate(previous.1, current.1)),
         }
     }
 }

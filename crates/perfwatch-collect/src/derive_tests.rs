@@ -63,10 +63,12 @@ fn each_metric_kind_is_derived() {
     check(&EVENTS, Raw::Counter(3), Raw::Counter(5), Some(2.0));
     check(&SHARE, ratio(10, 100), ratio(60, 300), Some(25.0));
     // Slightly above the maximum: the counters were read at different moments.
-    check(&SHARE, ratio(10, 100), ratio(27, 110), Some(100.0));
+    check(&SHARE, ratio(10, 100), ratio(115, 200), Some(100.0));
     check(&UTILIZATION, Raw::Counter(100), Raw::Counter(2_400), Some(100.0));
     // Far above: a counter jumped.
     check(&SHARE, ratio(10, 100), ratio(500, 110), None);
+    check(&SHARE, ratio(10, 100), ratio(80, 150), None);
+    check(&EVENTS, Raw::Counter(0), Raw::Counter(u64::from(u32::MAX)), None);
     check(&SHARE, ratio(10, 100), ratio(1_844_674_407_370, 1_844_674_407_460), None);
     check(&UTILIZATION, Raw::Counter(100), Raw::Counter(1 << 32), None);
     check(&RATE, Raw::Counter(100), Raw::Counter(u64::MAX - 5), None);

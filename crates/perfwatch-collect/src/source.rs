@@ -3,10 +3,11 @@
 
 use perfwatch_model::limits::MAX_COLLECTED_FILE_BYTES;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// Size of a mounted filesystem, from statvfs(3).
@@ -145,6 +146,17 @@ impl LocalRoot {
         self.rootfs.join(path)
     }
 
+    /// Path of a file. Symbolic links of another root lead within that root.
+    fn resolve_file(&self, path: &str) -> PathBuf {
+        let path = Path::new(path);
+        let is_of_root = !path.starts_with("/proc") && !path.starts_with("/sys");
+        if is_of_root && self.rootfs != Path::new("/") {
+            resolve_in_root(&self.rootfs, path)
+        } else {
+            self.resolve(path)
+        }
+    }
+
     /// Path of the same file in `/proc/1`. In a container, `/proc/net` and `/proc/self` of the
     /// host's procfs still refer to the container; those of process 1 refer to the host.
     fn through_init(&self, path: &str) -> Option<PathBuf> {
@@ -156,6 +168,40 @@ impl LocalRoot {
             remaining.strip_prefix("self/").or_else(|| remaining.starts_with("net/").then_some(remaining))?;
         Some(self.procfs.join("1").join(remaining))
     }
+}
+
+/// Maximum number of symbolic links in a path, as in the kernel (path_resolution(7)).
+const MAX_SYMLINKS: usize = 40;
+
+/// Resolves a path as a process does whose root directory is `root` (chroot(2)).
+fn resolve_in_root(root: &Path, path: &Path) -> PathBuf {
+    let parts = |path: &Path| -> Vec<OsString> {
+        path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
+    };
+    let mut remaining = parts(path);
+    let (mut resolved, mut links) = (PathBuf::new(), 0);
+    while let Some(part) = remaining.pop() {
+        match Path::new(&part).components().next() {
+            Some(Component::Normal(_)) => {
+                let target = std::fs::read_link(root.join(&resolved).join(&part));
+                match target.ok().filter(|_| links < MAX_SYMLINKS) {
+                    Some(target) => {
+                        links += 1;
+                        if target.is_absolute() {
+                            resolved = PathBuf::new();
+                        }
+                        remaining.extend(parts(&target));
+                    }
+                    None => resolved.push(part),
+                }
+            }
+            Some(Component::ParentDir) => {
+                resolved.pop();
+            }
+            _ => {}
+        }
+    }
+    root.join(resolved)
 }
 
 fn read_file(path: &Path, out: &mut Vec<u8>) -> io::Result<File> {
@@ -185,7 +231,7 @@ impl Source for LocalRoot {
         {
             return Ok(());
         }
-        let result = read_file(&self.resolve(Path::new(path)), out).map(drop);
+        let result = read_file(&self.resolve_file(path), out).map(drop);
         if result.is_err() && path == "/proc/sys/kernel/arch" {
             // Kernels before 6.1 do not have the file; the build knows its architecture.
             out.clear();
@@ -200,7 +246,7 @@ impl Source for LocalRoot {
             self.open_files.lock().unwrap_or_else(PoisonError::into_inner).start_generation();
         }
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(self.resolve(Path::new(path)))? {
+        for entry in std::fs::read_dir(self.resolve_file(path))? {
             // Names that are not UTF-8 cannot be instances; /proc and /sys have none.
             if let Ok(name) = entry?.file_name().into_string() {
                 names.push(name);
@@ -225,7 +271,12 @@ impl Source for LocalRoot {
     }
 
     fn usage(&self, mount: &Path) -> io::Result<FsUsage> {
-        let stat = rustix::fs::statvfs(self.resolve(mount))?;
+        let path = self.resolve(mount);
+        // Container runtimes mount single files of a disk.
+        if !std::fs::metadata(&path)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let stat = rustix::fs::statvfs(&path)?;
         let unit = if stat.f_frsize > 0 { stat.f_frsize } else { stat.f_bsize };
         Ok(FsUsage {
             size: stat.f_blocks.saturating_mul(unit),
@@ -272,6 +323,30 @@ mod tests {
                 .unwrap()
                 .size
         );
+    }
+
+    #[test]
+    fn symbolic_links_lead_within_the_root() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("etc/static")).unwrap();
+        std::fs::create_dir_all(root.path().join("usr/lib")).unwrap();
+        std::fs::write(root.path().join("usr/lib/os-release"), "host").unwrap();
+        for (link, target) in [
+            ("etc/absolute", "/usr/lib/os-release"),
+            ("etc/relative", "../usr/lib/os-release"),
+            ("etc/above", "../../../usr/lib/os-release"),
+            ("etc/static/chain", "/etc/absolute"),
+            ("etc/endless", "/etc/endless"),
+        ] {
+            std::os::unix::fs::symlink(target, root.path().join(link)).unwrap();
+        }
+        let source = LocalRoot::new(Path::new("/proc"), Path::new("/sys"), root.path());
+        let mut out = Vec::new();
+        for path in ["/etc/absolute", "/etc/relative", "/etc/above", "/etc/static/chain"] {
+            source.read(path, &mut out).unwrap();
+            assert_eq!(out, b"host", "{path}");
+        }
+        assert!(source.read("/etc/endless", &mut out).is_err());
     }
 
     #[test]

@@ -38,6 +38,7 @@ const METRICS: &[MetricDef] = &[
         2,
         "Mean read latency, queueing included; 0 without reads.",
     )
+    .with_range(0.0, Some(MAX_LATENCY_MS))
     .with_dimension("device"),
     MetricDef::ratio(
         "disk.write_latency",
@@ -45,10 +46,12 @@ const METRICS: &[MetricDef] = &[
         2,
         "Mean write latency, queueing included; 0 without writes.",
     )
+    .with_range(0.0, Some(MAX_LATENCY_MS))
     .with_dimension("device"),
     // The raw rate is milliseconds per second; 1,000 equals a constant queue length of 1.
     MetricDef::rate("disk.queue_length", Count, 2, "Average number of requests in flight.")
         .with_dimension("device")
+        .with_range(0.0, Some(MAX_QUEUE_LENGTH))
         .with_factor(1e-3),
     MetricDef::rate("disk.utilization", Percent, 1, "Time with at least one request in flight.")
         .with_dimension("device")
@@ -57,6 +60,11 @@ const METRICS: &[MetricDef] = &[
 
 pub(crate) const COLLECTOR: Collector =
     Collector { name: "disk", metrics: METRICS, cadence: Cadence::EveryTick, read };
+
+/// Queue length above which a counter jumped.
+const MAX_QUEUE_LENGTH: f64 = 100_000.0;
+/// Latency above which a counter jumped: an hour.
+const MAX_LATENCY_MS: f64 = 3_600_000.0;
 
 /// Unit of the kernel's sector counters, independent of the device's sector size.
 const SECTOR_BYTES: u64 = 512;
@@ -75,22 +83,26 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let (source, exclude) = (cx.source, &cx.options.exclude_devices);
     let is_included = |name: &str| !is_excluded(exclude, name);
     let topology = cx.cache.disks.get(&names, || DiskTopology::read(source, &names, is_included)).clone();
+    // Before Linux 6.4, only the hidden paths of an NVMe device count its requests.
+    let is_idle = |index: usize| {
+        counters_of(devices[index].1).is_some_and(|counters| counters.iter().all(|&count| count == 0))
+    };
     for (index, (name, line)) in devices.iter().enumerate() {
         if !topology.whole[index] || !is_included(name) {
             continue;
         }
-        let counters: Vec<u64> =
-            line.split_ascii_whitespace().skip(3).map_while(|word| word.parse().ok()).collect();
-        let [reads, _, read_sectors, read_ms, writes, _, write_sectors, write_ms, _, busy_ms, queue_ms, ..] =
-            counters[..]
-        else {
+        let Some(counters) = counters_of(line) else {
             cx.out.record_error(parse_error(PATH, line).to_string());
             continue;
         };
+        let [reads, _, read_sectors, read_ms, writes, _, write_sectors, write_ms, _, busy_ms, queue_ms] =
+            counters;
         let (read, written) =
             (read_sectors.saturating_mul(SECTOR_BYTES), write_sectors.saturating_mul(SECTOR_BYTES));
         let device: Arc<str> = Arc::from(*name);
-        if topology.counted[index] {
+        let is_counted_path =
+            topology.head_of[index].is_some_and(|head| topology.counted[head] && is_idle(head));
+        if topology.counted[index] || is_counted_path {
             cx.out.push_instance("disk.total.read_bytes", &device, Raw::Counter(read));
             cx.out.push_instance("disk.total.write_bytes", &device, Raw::Counter(written));
         }
@@ -113,6 +125,16 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
         }
     }
     Ok(())
+}
+
+/// Number of counters of a device that every kernel since 2.6 has.
+const COUNTERS_LEN: usize = 11;
+
+/// Parses the counters of a line of `/proc/diskstats`.
+fn counters_of(line: &str) -> Option<[u64; COUNTERS_LEN]> {
+    let words = line.split_ascii_whitespace().skip(3).take(COUNTERS_LEN);
+    let counters: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
+    counters.try_into().ok()
 }
 
 #[cfg(test)]
@@ -147,6 +169,27 @@ mod tests {
         );
         assert!(!text.contains("disk.total.read_bytes{dm-0}"), "{text}");
         assert_eq!(part.errors.len(), 1);
+    }
+
+    #[test]
+    fn paths_are_counted_if_their_device_counts_nothing() {
+        let sysfs = "=== /sys/block list\nnvme0n1\nnvme0c0n1\nnvme0c1n1\n=== /sys/block/nvme0c0n1/hidden\n1\n\
+                     === /sys/block/nvme0c1n1/hidden\n1\n";
+        let path = |name: &str| format!("259 1 {name} 5 0 100 5 0 0 0 0 0 5 5\n");
+        for (head, expected) in [
+            (
+                "259 0 nvme0n1 0 0 0 0 0 0 0 0 0 0 0\n".to_owned(),
+                "{nvme0n1} +0 {nvme0c0n1} +51200 {nvme0c1n1} +51200",
+            ),
+            (path("nvme0n1"), "{nvme0n1} +51200"),
+        ] {
+            let stats = head + &path("nvme0c0n1") + &path("nvme0c1n1");
+            let capture = Capture::parse(format!("=== /proc/diskstats\n{stats}{sysfs}").as_bytes()).unwrap();
+            let part = collect_capture(&COLLECTOR, &capture, &CollectorOptions::default()).unwrap();
+            let text = format_part(&part);
+            let totals = text.lines().filter_map(|line| line.strip_prefix("disk.total.read_bytes"));
+            assert_eq!(totals.collect::<Vec<_>>().join(" "), expected);
+        }
     }
 
     #[test]

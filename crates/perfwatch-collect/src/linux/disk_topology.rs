@@ -13,14 +13,18 @@ pub(crate) struct DiskTopology {
     pub(crate) whole: Vec<bool>,
     /// Devices that are part of the totals.
     pub(crate) counted: Vec<bool>,
+    /// Device that a hidden path belongs to.
+    pub(crate) head_of: Vec<Option<usize>>,
     /// Devices with a medium; others are unused numbers (nbd) and drives without a disk.
     pub(crate) has_medium: Vec<bool>,
 }
 
 /// Prefixes of devices in memory or in a file of another device, or that replicate one without a link.
-const BACKED_PREFIXES: [&str; 5] = ["loop", "ram", "zram", "zd", "drbd"];
+const BACKED_PREFIXES: [&str; 6] = ["loop", "ram", "zram", "zd", "drbd", "nullb"];
 /// Prefixes of devices that usually have others below; used if the kernel does not list them.
 const STACKED_PREFIXES: [&str; 4] = ["dm-", "md", "bcache", "nbd"];
+/// Prefixes of drives that report a size without a medium.
+const DISC_PREFIXES: [&str; 2] = ["sr", "fd"];
 /// Prefixes of devices that exist without a medium; used if their size is unknown.
 const REMOVABLE_PREFIXES: [&str; 6] = ["sr", "fd", "nbd", "loop", "ram", "zram"];
 
@@ -38,7 +42,7 @@ impl DiskTopology {
             listed.map(|names| names.into_iter().map(|name| name.replace('!', "/")).collect());
         let is_whole = |name: &&str| match &listed {
             Some(listed) => listed.contains(*name),
-            None => !is_partition_name(name, names),
+            None => !is_partition_name(name, names) && multipath_head(name).is_none(),
         };
         let whole: Vec<bool> = names.iter().map(is_whole).collect();
         let devices: Vec<Option<Device>> =
@@ -66,12 +70,25 @@ impl DiskTopology {
                 || holders.contains(names[index])
                 || is_unlisted && has_prefix(names[index], &STACKED_PREFIXES)
         };
+        let has_medium = |(name, device): (&&str, &Option<Device>)| match device {
+            Some(Device { sectors: Some(sectors), is_removable, .. }) => {
+                *sectors > 0 && !(*is_removable && has_prefix(name, &DISC_PREFIXES))
+            }
+            _ => !has_prefix(name, &REMOVABLE_PREFIXES),
+        };
+        let has_medium: Vec<bool> = names.iter().zip(&devices).map(has_medium).collect();
         let select = |condition: &dyn Fn(usize, &Device) -> bool| -> Option<Vec<bool>> {
             let is_selected = |(index, device): (usize, &Option<Device>)| {
                 device.as_ref().is_some_and(|device| is_included(names[index]) && condition(index, device))
             };
             let selected: Vec<bool> = devices.iter().enumerate().map(is_selected).collect();
-            selected.contains(&true).then_some(selected)
+            // An empty drive is not the disk of a host.
+            let is_disk = |(index, selected): (usize, &bool)| {
+                let device = devices[index].as_ref();
+                let is_empty = device.is_some_and(|device| device.sectors == Some(0));
+                *selected && !is_empty && !has_prefix(names[index], &DISC_PREFIXES)
+            };
+            selected.iter().enumerate().any(is_disk).then_some(selected)
         };
         let counted = select(&|index, device| {
             !is_stacked(index, device)
@@ -83,13 +100,24 @@ impl DiskTopology {
         .or_else(|| select(&|index, device| !is_stacked(index, device)))
         .or_else(|| select(&|_, device| !device.is_hidden))
         .unwrap_or_else(|| vec![false; names.len()]);
-        let has_medium = |(name, device): (&&str, &Option<Device>)| match device {
-            Some(Device { sectors: Some(sectors), is_removable, .. }) => *sectors > 0 && !is_removable,
-            _ => !has_prefix(name, &REMOVABLE_PREFIXES),
+        let head_of = |(name, device): (&&str, &Option<Device>)| {
+            device.as_ref().filter(|device| device.is_hidden)?;
+            owner.get(multipath_head(name)?.as_str()).copied()
         };
-        let has_medium = names.iter().zip(&devices).map(has_medium).collect();
-        Self { whole, counted, has_medium }
+        let head_of = names.iter().zip(&devices).map(head_of).collect();
+        Self { whole, counted, head_of, has_medium }
     }
+}
+
+/// Name of the NVMe device that a path belongs to: `nvme0c1n1` → `nvme0n1`.
+fn multipath_head(path: &str) -> Option<String> {
+    let numbers = path.strip_prefix("nvme")?;
+    let (subsystem, remaining) = numbers.split_once('c')?;
+    let (controller, namespace) = remaining.split_once('n')?;
+    let are_numbers = [subsystem, controller, namespace]
+        .iter()
+        .all(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()));
+    are_numbers.then(|| format!("nvme{subsystem}n{namespace}"))
 }
 
 /// Entries of a device in `/sys/block`.
@@ -200,6 +228,7 @@ mod tests {
             ("root on a network block device", "nbd0:", "nbd0"),
             ("RADOS block devices", "sda: device\nrbd0:", "sda rbd0"),
             ("swap in memory", "vda: device\nzram0:", "vda"),
+            ("an empty drive beside the only disk", "nbd0:\nsr0: size=2097151 removable=1\nfd0:", "nbd0"),
             ("excluded disks below", "loop0:\ndm-0: slaves/loop0", "dm-0"),
         ] {
             assert_eq!(counted(sysfs), expected, "{kind}");

@@ -64,8 +64,12 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
                 cx.out.push_instance("filesystem.unresponsive", &name, Raw::Gauge(1.0));
                 unresponsive.push(name);
             }
-            // Mounted in another namespace, or no permission.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
+            // Mounted in another namespace, no permission, or a mounted file.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory
+                ) => {}
             Err(error) => cx.out.record_error(format!("{name:?}: {error}")),
         }
     }

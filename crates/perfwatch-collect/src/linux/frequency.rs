@@ -13,6 +13,9 @@ const METRICS: &[MetricDef] =
 pub(crate) const COLLECTOR: Collector =
     Collector { name: "frequency", metrics: METRICS, cadence: Cadence::AtMostEvery(10), read };
 
+/// Frequency that no processor has, 100 GHz: the driver does not know it.
+const MAX_KHZ: u64 = 100_000_000;
+
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     const FOLDER: &str = "/sys/devices/system/cpu";
     let (mut sum, mut count) = (0.0, 0.0);
@@ -22,13 +25,20 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
         if is_core
             && let Ok(khz) = number::<u64>(cx.source, &format!("{FOLDER}/{name}/cpufreq/scaling_cur_freq"))
         {
-            sum += to_f64(khz) / 1000.0;
-            count += 1.0;
+            if (1..MAX_KHZ).contains(&khz) {
+                sum += to_f64(khz) / 1000.0;
+                count += 1.0;
+            }
         }
     }
     if count == 0.0 {
-        for line in text(cx.source, "/proc/cpuinfo")?.lines().filter(|line| line.starts_with("cpu MHz")) {
-            let mhz = line.split_once(':').and_then(|(_, mhz)| mhz.trim().parse::<f64>().ok());
+        let cpuinfo = text(cx.source, "/proc/cpuinfo")?;
+        for (key, value) in cpuinfo.lines().filter_map(|line| line.split_once(':')) {
+            // x86, s390, LoongArch, PowerPC.
+            if !matches!(key.trim(), "cpu MHz" | "cpu MHz dynamic" | "CPU MHz" | "clock") {
+                continue;
+            }
+            let mhz = value.trim().trim_end_matches("MHz").parse::<f64>().ok();
             if let Some(mhz) = mhz.filter(|mhz| mhz.is_finite() && *mhz > 0.0) {
                 sum += mhz;
                 count += 1.0;

@@ -57,11 +57,11 @@ struct Interface {
     iflink: Option<u64>,
 }
 
-/// Interface types (`ARPHRD_*`, include/uapi/linux/if_arp.h) of tunnels and the loopback device: PPP,
-/// IPIP, IPv6 tunnel, loopback, SIT, GRE, GRE over IPv6, and none (TUN, WireGuard).
-const TUNNEL_TYPES: [u64; 8] = [512, 768, 769, 772, 776, 778, 823, 65534];
+/// Interface types (`ARPHRD_*`, include/uapi/linux/if_arp.h) of tunnels, buses and the loopback device:
+/// CAN, PPP, IPIP, IPv6 tunnel, loopback, SIT, GRE, GRE over IPv6, and none (TUN, WireGuard).
+const TUNNEL_TYPES: [u64; 9] = [280, 512, 768, 769, 772, 776, 778, 823, 65534];
 /// Interface types of wireless monitors, which repeat the frames of the interface they belong to.
-const MONITOR_TYPES: [u64; 3] = [801, 802, 803];
+const MONITOR_TYPES: [u64; 4] = [801, 802, 803, 805];
 /// Device types in `uevent` of interfaces that carry traffic of other interfaces.
 const VIRTUAL_DEVTYPES: [&str; 9] =
     ["bridge", "bond", "vlan", "vxlan", "geneve", "wireguard", "hsr", "macvtap", "ppp"];
@@ -97,11 +97,15 @@ impl Interface {
 }
 
 /// Returns whether an interface with a device is the host's end of a guest's interface: the representor of a
-/// virtual function (`phys_port_name` is `pf0vf1`), or the backend of a Xen guest. The guest's traffic is
+/// function (`phys_port_name` is `pf0vf1`), or the backend of a Xen guest. The guest's traffic is
 /// counted again where it leaves the host.
 fn is_port_of_guest(source: &dyn Source, folder: &str) -> bool {
     let port = text(source, &format!("{folder}/phys_port_name")).unwrap_or_default();
-    let is_representor = port.trim().contains("pf") && (port.contains("vf") || port.contains("sf"));
+    // `pf0`, `pf0vf1`, `pf0hpf` or `c1pf0sf3`; the port itself is `p0`.
+    let port = port.trim();
+    let without_controller =
+        port.strip_prefix('c').map(|c| c.trim_start_matches(|c: char| c.is_ascii_digit()));
+    let is_representor = without_controller.unwrap_or(port).starts_with("pf");
     let bus = source.link(&format!("{folder}/device/subsystem")).unwrap_or_default();
     is_representor || bus.ends_with("/xen-backend")
 }
@@ -156,6 +160,18 @@ const VIRTUAL_PREFIXES: &[&str] = &[
     "weave",
     "datapath",
     "macvtap",
+    "macsec",
+    "xfrm",
+    "vti",
+    "ipsec",
+    "bat",
+    "utun",
+    "proton",
+    "nordlynx",
+    "outline-tun",
+    "ham",
+    "ovpn",
+    "svpn",
     "nlmon",
     "teql",
     "vif",
@@ -170,6 +186,7 @@ const VIRTUAL_PREFIXES: &[&str] = &[
 fn is_virtual_name(name: &str) -> bool {
     VIRTUAL_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || name.strip_prefix("br").is_some_and(|number| number.starts_with(|c: char| c.is_ascii_digit()))
+        || name.ends_with("-vrf")
         // A VLAN: eth0.7.
         || name.contains('.')
 }
@@ -239,8 +256,9 @@ mod tests {
                 "eth0",
             ),
             (
-                "representors of virtual functions",
-                "p0: device phys_port_name=p0\npf0vf0: device phys_port_name=pf0vf0",
+                "representors of functions",
+                "p0: device phys_port_name=p0\na: device phys_port_name=pf0vf0\nb: device phys_port_name=pf0hpf\n\
+                 c: device phys_port_name=c1pf0sf3\nd: device phys_port_name=pf0",
                 "p0",
             ),
             (

@@ -130,6 +130,12 @@ struct ZfsCache {
 
 fn read_arc(source: &dyn Source) -> Option<ZfsCache> {
     let stats = text(source, "/proc/spl/kstat/zfs/arcstats").ok()?;
+    // In a container whose meminfo is replaced, arcstats is still that of the machine.
+    let mounts = text(source, "/proc/self/mountinfo").unwrap_or_default();
+    let is_replaced = |line: &str| line.split(' ').nth(4) == Some("/proc/meminfo");
+    if mounts.lines().any(is_replaced) {
+        return None;
+    }
     // name type data
     let get = |name: &str| {
         let line = stats.lines().find(|line| first_word(line).0 == name)?;
@@ -155,7 +161,7 @@ fn push_huge_pages(meminfo: &str, source: &dyn Source, out: &mut SampleSink) {
     let get = |name| field(meminfo, name);
     let all_sizes = get("Hugetlb");
     let default_pages = get("HugePages_Total").unwrap_or(0);
-    if all_sizes.unwrap_or(default_pages) == 0 {
+    if all_sizes == Some(0) {
         return;
     }
     let (mut total, mut free) = (0_u64, 0_u64);
@@ -173,6 +179,9 @@ fn push_huge_pages(meminfo: &str, source: &dyn Source, out: &mut SampleSink) {
         let size = get("Hugepagesize").unwrap_or(0);
         let default_total = default_pages.saturating_mul(size);
         total = all_sizes.unwrap_or(default_total);
+        if total == 0 {
+            return;
+        }
         // The free pages of other sizes are unknown.
         free = get("HugePages_Free").unwrap_or(0).saturating_mul(size);
         if total != default_total {

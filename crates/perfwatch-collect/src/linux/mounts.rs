@@ -47,7 +47,7 @@ const PSEUDO_FILESYSTEMS: &[&str] = &[
 ];
 
 /// Types of images: read-only and full by design.
-const IMAGE_FILESYSTEMS: &[&str] = &["composefs", "cramfs", "erofs", "iso9660", "romfs", "squashfs", "udf"];
+const IMAGE_FILESYSTEMS: &[&str] = &["composefs", "cramfs", "erofs", "iso9660", "romfs", "squashfs"];
 /// Parts of the names of FUSE programs that mount images.
 const IMAGE_PROGRAMS: &[&str] =
     &["squash", "snapfuse", "appimage", "erofsfuse", "fuseiso", "archivemount", "dwarfs"];
@@ -55,7 +55,8 @@ const IMAGE_PROGRAMS: &[&str] =
 /// Smallest size of a tmpfs that is shown: a smaller one cannot fill up the memory.
 const MIN_TMPFS_BYTES: u64 = 64 << 20;
 /// Directories of the system's own tmpfs mounts.
-const SYSTEM_TMPFS_DIRECTORIES: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
+const SYSTEM_TMPFS_DIRECTORIES: [&str; 7] =
+    ["/dev", "/lib/init/rw", "/proc", "/run", "/sys", "/var/lock", "/var/run"];
 
 /// Filesystem mounted at a path.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +97,8 @@ impl Mount {
             || IMAGE_PROGRAMS.iter().any(|part| program.contains(part))
             // AppImages of older runtimes.
             || self.fs_type.starts_with("fuse") && self.has_name_prefix(".mount_")
+            // A disc; a disk with this filesystem is writable.
+            || self.fs_type == "udf" && self.read_only
             // An overlay without a writable layer is an image (composefs), and its layers are shown elsewhere.
             || self.fs_type == "overlay" && self.read_only && self.option("upperdir").is_none()
     }
@@ -107,7 +110,9 @@ impl Mount {
     /// Returns whether the mount has no space of its own that somebody could want to watch.
     fn is_pseudo(&self) -> bool {
         let is_below = |folder: &str| self.path.starts_with(folder);
-        let is_nested_overlay = self.fs_type == "overlay" && self.path != Path::new("/");
+        let is_union =
+            matches!(self.fs_type.as_str(), "overlay" | "aufs" | "unionfs" | "fuse.fuse-overlayfs");
+        let is_nested_union = is_union && self.path != Path::new("/");
         let is_system_tmpfs =
             self.fs_type == "tmpfs" && SYSTEM_TMPFS_DIRECTORIES.iter().any(|folder| is_below(folder));
         // Windows Subsystem for Linux: tools and drivers of the Windows side, each on a device of its own.
@@ -115,7 +120,7 @@ impl Mount {
             || is_below("/mnt/wsl")
             || self.fs_type == "9p" && (is_below("/usr/lib/wsl") || self.path == Path::new("/init"));
         PSEUDO_FILESYSTEMS.contains(&self.fs_type.as_str())
-            || is_nested_overlay
+            || is_nested_union
             || is_system_tmpfs
             || is_wsl_internal
             || self.is_single_file()
@@ -204,8 +209,11 @@ fn visible(mounts: &[Mount]) -> Vec<bool> {
         mounts.iter().enumerate().map(|(index, mount)| ((mount.parent, &*mount.path), index)).collect();
     let is_covered = |index: usize| {
         let mount = &mounts[index];
+        let parent = by_id.get(&mount.parent).copied();
         let by_sibling = mount.path.ancestors().any(|path| {
-            let sibling = by_place.get(&(mount.parent, path)).filter(|&&other| other != index);
+            // The root mount may be its own parent.
+            let sibling = by_place.get(&(mount.parent, path));
+            let sibling = sibling.filter(|&&other| other != index && Some(other) != parent);
             sibling.is_some_and(|&other| path != mount.path || other > index)
         });
         let by_child = by_place.get(&(mount.id, &*mount.path)).is_some_and(|&child| child != index);
@@ -216,14 +224,13 @@ fn visible(mounts: &[Mount]) -> Vec<bool> {
         let (mut index, mut seen) = (start, HashSet::from([start]));
         // A mount on a covered one is not visible either.
         while !covered[index] {
-            let place = &mounts[index].path;
-            let parent = by_id.get(&mounts[index].parent).copied();
-            // What covers its parent is in the parent's place.
-            let below = match parent.filter(|&parent| mounts[parent].path == *place) {
-                Some(parent) => by_id.get(&mounts[parent].parent).copied(),
-                None => parent,
-            };
-            match below.filter(|&below| seen.insert(below)) {
+            let parent_of = |index: usize| by_id.get(&mounts[index].parent).copied();
+            let mut below = parent_of(index).filter(|&below| seen.insert(below));
+            // What covers its parent is in the parent's place, however many are stacked there.
+            while let Some(covered) = below.filter(|&below| mounts[below].path == mounts[index].path) {
+                below = parent_of(covered).filter(|&below| seen.insert(below));
+            }
+            match below {
                 Some(below) => index = below,
                 None => return true,
             }
@@ -314,10 +321,22 @@ mod tests {
                 "30 27 8:2 / /mnt2 rw - ext4 a rw; 31 27 8:3 / /mnt rw - ext4 b rw",
                 "/ /mnt /mnt2",
             ),
+            (
+                "three at the same path",
+                "30 27 0:40 / /efi rw - autofs a rw; 31 30 8:5 / /efi rw - vfat x rw; 32 31 8:6 / /efi rw - vfat y rw; \
+                 33 32 8:7 / /efi/x rw - ext4 z rw",
+                "/ /efi /efi/x",
+            ),
             ("without end", "30 31 8:2 / /a rw - ext4 a rw; 31 30 8:3 / /b rw - ext4 b rw", "/ /a /b"),
         ] {
             assert_eq!(selected(&format!("{root}{mounts}")), expected, "{kind}");
         }
+    }
+
+    #[test]
+    fn root_mount_may_be_its_own_parent() {
+        let mounts = "1 1 0:2 / / rw - rootfs rootfs rw; 20 1 8:1 / /boot rw - vfat a rw; 21 1 9:1 / /mnt rw - xfs b rw";
+        assert_eq!(selected(mounts), "/boot /mnt");
     }
 
     #[test]

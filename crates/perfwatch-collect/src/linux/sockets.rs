@@ -4,6 +4,7 @@
 
 use crate::collector::to_f64;
 use crate::parse::{first_word, text};
+use crate::reading::Raw;
 use crate::{Cadence, CollectContext, CollectError, Collector, Source};
 use perfwatch_model::{MetricDef, Unit::*};
 
@@ -23,18 +24,22 @@ const METRICS: &[MetricDef] = &[
         1,
         "Connections dropped because the accept queue was full.",
     ),
-    MetricDef::rate("udp.errors", PerSecond, 1, "Datagrams lost to buffer overflow or bad checksums."),
+    MetricDef::rate("udp.errors", PerSecond, 1, "Datagrams lost to buffer overflow or bad checksums.")
+        .summed(),
 ];
 
 pub(crate) const COLLECTOR: Collector =
     Collector { name: "sockets", metrics: METRICS, cadence: Cadence::EveryTick, read };
+
+/// Number of connections above which the kernel's 32-bit gauge went below zero.
+const MAX_CONNECTIONS: u64 = 1 << 31;
 
 fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let sockets = text(cx.source, "/proc/net/sockstat")?;
     let sockets6 = read_optional(cx.source, "/proc/net/sockstat6");
     let in_use = |v4: &str, v6: &str| {
         let v6_sockets = sockstat_value(&sockets6, v6, "inuse").unwrap_or(0);
-        Some(sockstat_value(&sockets, v4, "inuse")? + v6_sockets)
+        Some(sockstat_value(&sockets, v4, "inuse")?.saturating_add(v6_sockets))
     };
     for (metric, value) in [
         ("sockets.used", sockstat_value(&sockets, "sockets", "used")),
@@ -50,10 +55,13 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
     let snmp = read_optional(cx.source, "/proc/net/snmp");
     let snmp6 = read_optional(cx.source, "/proc/net/snmp6");
     let netstat = read_optional(cx.source, "/proc/net/netstat");
-    if let Some(established) = snmp_value(&snmp, "Tcp", "CurrEstab") {
+    if let Some(established) = snmp_value(&snmp, "Tcp", "CurrEstab").filter(|&count| count <= MAX_CONNECTIONS)
+    {
         cx.out.gauge("tcp.established", to_f64(established));
     }
-    let sum = |columns: &[Option<u64>]| columns.iter().copied().sum::<Option<u64>>();
+    let sum = |columns: &[Option<u64>]| {
+        columns.iter().copied().try_fold(0_u64, |sum, column| Some(sum.saturating_add(column?)))
+    };
     for (metric, value) in [
         ("tcp.retransmits", snmp_value(&snmp, "Tcp", "RetransSegs")),
         (
@@ -62,14 +70,17 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
         ),
         ("tcp.resets", snmp_value(&snmp, "Tcp", "EstabResets")),
         ("tcp.listen_drops", snmp_value(&netstat, "TcpExt", "ListenDrops")),
-        (
-            "udp.errors",
-            snmp_value(&snmp, "Udp", "InErrors")
-                .map(|errors| errors.saturating_add(snmp6_value(&snmp6, "Udp6InErrors").unwrap_or(0))),
-        ),
     ] {
         if let Some(value) = value {
             cx.out.counter(metric, value);
+        }
+    }
+    // Summed by instance: an IP version that becomes readable later adds nothing at first.
+    for (version, errors) in
+        [("4", snmp_value(&snmp, "Udp", "InErrors")), ("6", snmp6_value(&snmp6, "Udp6InErrors"))]
+    {
+        if let Some(errors) = errors {
+            cx.out.push_instance("udp.errors", &version.into(), Raw::Counter(errors));
         }
     }
     if cx.out.part.samples.is_empty() {
@@ -129,7 +140,7 @@ mod tests {
         assert_eq!(
             format_part(&part),
             "sockets.used 40\ntcp.sockets 12\ntcp.time_wait 2\ntcp.orphans 1\nudp.sockets 4\ntcp.established 4\n\
-             tcp.retransmits +5\ntcp.opened +30\ntcp.resets +3\ntcp.listen_drops +6\nudp.errors +98\n"
+             tcp.retransmits +5\ntcp.opened +30\ntcp.resets +3\ntcp.listen_drops +6\nudp.errors{4} +8\nudp.errors{6} +90\n"
         );
     }
 

@@ -63,16 +63,21 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
 
 fn logged_in_users(source: &dyn Source) -> Option<u64> {
     let mut utmp = Vec::new();
-    if source.read("/run/utmp", &mut utmp).is_ok()
-        && let Some(logins) = utmp_logins(&utmp)
-    {
-        return Some(logins);
+    // Distributions of before 2011 have no /run.
+    let is_read = ["/run/utmp", "/var/run/utmp"].iter().any(|path| source.read(path, &mut utmp).is_ok());
+    let logins = is_read.then(|| utmp_logins(&utmp)).flatten();
+    // systemd creates an empty file on systems whose programs write no records.
+    if logins.is_some() && !utmp.is_empty() {
+        return logins;
     }
-    let names = source.list("/run/systemd/sessions").ok()?;
+    let Ok(names) = source.list("/run/systemd/sessions") else { return logins };
     let is_login = |name: &&String| {
+        let session = text(source, &format!("/run/systemd/sessions/{name}")).unwrap_or_default();
+        let get = |key: &str| session.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        // `user`, and `user-early` and `user-light` of pam_systemd(8).
         !name.ends_with(".ref")
-            && text(source, &format!("/run/systemd/sessions/{name}"))
-                .is_ok_and(|s| s.lines().any(|l| l == "CLASS=user"))
+            && get("CLASS").is_some_and(|class| class.starts_with("user"))
+            && get("STATE") != Some("closing")
     };
     Some(names.iter().filter(is_login).count() as u64)
 }
