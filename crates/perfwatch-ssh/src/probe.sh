@@ -155,7 +155,8 @@ pw_mounts() {
         nsfs | proc | pstore | ramfs | securityfs | selinuxfs | squashfs | sysfs | tracefs) ;;
       tmpfs)
         case $pw_point in /dev* | /proc* | /run* | /sys*) ;; *) set -- "$@" "$pw_point" ;; esac ;;
-      *) set -- "$@" "$pw_point" ;;
+      # Container runtimes mount single files.
+      *) [ -d "$pw_point" ] && set -- "$@" "$pw_point" ;;
     esac
   done </proc/self/mountinfo
   if [ $# -gt 0 ] && ! stat -f -c '%S %b %f %a %c %d %n' "$@" 2>/dev/null </dev/null; then
@@ -200,10 +201,12 @@ pw_probe() {
   pw_sensors
   echo "=== @links"
   ls -ld /sys/class/hwmon/hwmon*/device /sys/class/net/*/device/subsystem 2>/dev/null </dev/null
-  if [ -r /run/utmp ]; then
-    echo "=== /run/utmp hex"
-    od -An -v -tx1 /run/utmp 2>/dev/null </dev/null
-  fi
+  for pw_file in /run/utmp /var/run/utmp; do
+    [ -r "$pw_file" ] || continue
+    echo "=== $pw_file hex"
+    od -An -v -tx1 "$pw_file" 2>/dev/null </dev/null
+    break
+  done
   pw_tcp
   pw_mounts
   pw_processes

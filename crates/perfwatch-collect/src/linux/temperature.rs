@@ -209,7 +209,7 @@ impl Chip {
         match kind {
             SensorKind::Fan => (0..MAX_FAN_REGISTER).contains(&raw).then(|| f64::from(raw)),
             SensorKind::Temperature if fault.is_none() && NOT_CONNECTED_MILLIDEGREES.contains(&raw) => None,
-            SensorKind::Temperature => plausible_temperature(f64::from(raw) / 1000.0),
+            SensorKind::Temperature => plausible_temperature(f64::from(zone_millidegrees(raw)) / 1000.0),
         }
     }
 }
@@ -302,7 +302,7 @@ fn read_zone(source: &dyn Source, directory: String, zone_type: Option<String>) 
     Sensor { kind, instance, name, input, directory, value, max, critical, is_processor }
 }
 
-/// Converts a zone's number to millidegrees. Old vendor kernels give whole degrees. Millidegrees
+/// Converts the number of a sensor to millidegrees. Old vendor kernels give whole degrees. Millidegrees
 /// from 0.001 to 0.2 °C are much less likely.
 fn zone_millidegrees(raw: i32) -> i32 {
     if (1..=200).contains(&raw) { raw * 1000 } else { raw }
