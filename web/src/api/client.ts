@@ -1,5 +1,6 @@
 // Typed client of the HTTP API, from the generated `schema.ts`.
 import createClient, { type Middleware } from 'openapi-fetch'
+import { compareClocks } from '../lib/hubClock'
 import { endSession, isSessionError, readError } from './errors'
 import type { paths } from './schema'
 
@@ -22,7 +23,12 @@ function createApi(...middleware: Middleware[]) {
   const api = createClient<paths>({
     baseUrl: location.origin,
     headers: { accept: 'application/json' },
-    fetch: (request) => fetch(request),
+    fetch: async (request) => {
+      const sentMs = Date.now()
+      const response = await fetch(request)
+      compareClocks(response, sentMs)
+      return response
+    },
   })
   // Response middleware runs in reverse order: errors are thrown last.
   api.use(throwErrors, ...middleware)

@@ -1,6 +1,7 @@
 // Ranges, ticks, labels and gaps of a chart's axes.
 import type uPlot from 'uplot'
 import { clock, clockShort, day, format, month, type Unit, year } from '../lib/format'
+import { hubNow } from '../lib/hubClock'
 
 /** Tick distances of the y axis: powers of two for bytes, 1-2-5 for other units. */
 export function steps(unit: Unit): number[] {
@@ -63,7 +64,7 @@ export function merged(gaps: [number, number][]): [number, number][] {
 
 /** Time range of a live chart: the last `window` seconds, less for a new host, at least one minute. */
 export function liveRange(times: ArrayLike<number>, window: number): [number, number] {
-  const last = times[times.length - 1] ?? Date.now() / 1000
+  const last = times[times.length - 1] ?? hubNow() / 1000
   const first = times[0] ?? last
   return [Math.max(last - window, Math.min(first, last - 60)), last]
 }

@@ -38,6 +38,8 @@ export interface Columns extends LatestSnapshot {
   readonly gaps?: Gap[]
   get(metric: string, instance?: string): Value[]
   has(metric: string, instance?: string): boolean
+  /** All metrics, in alphabetical order. */
+  metrics(): string[]
   /** Minimum and maximum per row; null where a row is a single tick. */
   band?(metric: string, instance?: string): { min: Value[]; max: Value[] } | null
 }
@@ -72,6 +74,11 @@ export class HostColumns implements Columns {
   /** Newest value of a column, null if it has none. */
   last(metric: string, instance = ''): Value {
     return this.columns.get(keyOf(metric, instance))?.at(-1) ?? null
+  }
+
+  /** All metrics, in alphabetical order. */
+  metrics(): string[] {
+    return [...new Set([...this.columns.keys()].map((key) => key.split('|')[0]!))].sort()
   }
 
   /** Instances of a metric that have recent values, in natural order. */
@@ -121,7 +128,9 @@ export class HostColumns implements Columns {
     if (entry.seq > this.lastSeq && entry.t < this.lastMs && this.lastSeq > 0) this.dropAfter(entry.t / 1000)
     this.lastSeq = Math.max(this.lastSeq, entry.seq)
     const isNewest = entry.t >= this.lastMs
-    this.insert(entry.t, entry.shape, entry.interval_ms / 1000, (column) => entry.v[column]!)
+    // Until the hub knows the rhythm of a script, a row covers the time since the one before.
+    const stepMs = entry.interval_ms || Math.max(entry.t - this.lastMs, 0)
+    this.insert(entry.t, entry.shape, stepMs / 1000, (column) => entry.v[column]!)
     this.lastSeenMs = Date.now()
     if (isNewest) {
       this.intervalMs = entry.interval_ms || this.intervalMs

@@ -50,6 +50,10 @@ export class HistoryColumns implements Columns {
     return null
   }
 
+  metrics(): string[] {
+    return [...new Set([...this.columns.keys()].map((key) => key.split('|')[0]!))].sort()
+  }
+
   instances(metric: string): string[] {
     return [...(this.names.get(metric) ?? [])].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }))
   }

@@ -209,7 +209,7 @@ impl Chip {
         match kind {
             SensorKind::Fan => (0..MAX_FAN_REGISTER).contains(&raw).then(|| f64::from(raw)),
             SensorKind::Temperature if fault.is_none() && NOT_CONNECTED_MILLIDEGREES.contains(&raw) => None,
-            SensorKind::Temperature => plausible_temperature(f64::from(zone_millidegrees(raw)) / 1000.0),
+            SensorKind::Temperature => plausible_temperature(f64::from(to_millidegrees(raw)) / 1000.0),
         }
     }
 }
@@ -276,7 +276,7 @@ fn covered_zone_types(chips: &[Chip], zones: &[(String, Option<String>)]) -> Has
 fn read_zone(source: &dyn Source, directory: String, zone_type: Option<String>) -> Sensor {
     let folder = format!("{THERMAL}/{directory}");
     let raw = number::<i32>(source, &format!("{folder}/temp")).ok();
-    let value = raw.and_then(|raw| plausible_temperature(f64::from(zone_millidegrees(raw)) / 1000.0));
+    let value = raw.and_then(|raw| plausible_temperature(f64::from(to_millidegrees(raw)) / 1000.0));
     let name = match &zone_type {
         Some(zone_type) => format!("{zone_type} {}", &directory["thermal_zone".len()..]),
         None => directory.clone(),
@@ -292,7 +292,7 @@ fn read_zone(source: &dyn Source, directory: String, zone_type: Option<String>) 
                 _ => continue,
             };
             let raw = number::<i32>(source, &format!("{folder}/{trip}_temp")).ok();
-            let celsius = raw.and_then(|raw| plausible_limit(zone_millidegrees(raw)));
+            let celsius = raw.and_then(|raw| plausible_limit(to_millidegrees(raw)));
             *limit = (*limit).into_iter().chain(celsius).reduce(f64::min);
         }
     }
@@ -304,7 +304,7 @@ fn read_zone(source: &dyn Source, directory: String, zone_type: Option<String>) 
 
 /// Converts the number of a sensor to millidegrees. Old vendor kernels give whole degrees. Millidegrees
 /// from 0.001 to 0.2 °C are much less likely.
-fn zone_millidegrees(raw: i32) -> i32 {
+fn to_millidegrees(raw: i32) -> i32 {
     if (1..=200).contains(&raw) { raw * 1000 } else { raw }
 }
 

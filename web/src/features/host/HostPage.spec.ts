@@ -16,7 +16,7 @@ const HOST = {
   clock_skew_ms: -5_000,
   collection_method: 'agent',
   first_seen_ms: 0,
-  interval_ms: 60_000,
+  interval_ms: 2_000,
   last_seen_ms: NOW_MS - 3_600_000,
   last_snapshot_ms: NOW_MS - 3_600_000,
 }
@@ -107,7 +107,7 @@ describe('HostPage', () => {
   })
 
   it('agentless host opens with one day, unless the URL has a range', async () => {
-    host = { ...HOST, collection_method: 'ssh' }
+    host = { ...HOST, collection_method: 'ssh', interval_ms: 60_000 }
     const first = await start()
     await vi.waitFor(() => expect(first.query()).toEqual({ range: '24h' }))
     expect(first.wrapper.text()).toContain('Collected over SSH every 1 min; every 5 s while this page is live.')

@@ -16,27 +16,19 @@ export interface Panel {
   peak?: string
 }
 
-/** Metrics of the live subscription. */
-export const METRICS = [
-  'cpu.*',
-  'cpu.core.*',
-  'load.*',
-  'memory.*',
-  'swap.*',
-  'pressure.*',
-  'network.*',
-  'disk.*',
-  'filesystem.*',
-  'tcp.*',
-  'udp.*',
-  'sockets.*',
-  'processes.*',
-  'file_descriptors.*',
-  'temperature.*',
-  'fan.*',
-  'system.*',
-  'agent.spool.*',
-]
+/** Metrics of the live subscription: all, because scripts send metrics of any name. */
+export const METRICS = ['*']
+
+/** Groups of the metrics of collectors. */
+const KNOWN_GROUPS = new Set(
+  (
+    'agent cpu disk fan file_descriptors filesystem hugepages load memory network pressure ' +
+    'processes snapshot sockets swap system tcp temperature udp'
+  ).split(' '),
+)
+
+/** Metrics of the history request of a host that only scripts send: all that came. */
+export const SCRIPT_METRICS = ['*']
 
 /** Metrics of the history request: those of charts, cards and the filesystem table. */
 export const HISTORY_METRICS = [
@@ -89,6 +81,10 @@ export const MAX_CORE_LINES = 8
 const RARE_CPU_MODES = ['cpu.nice', 'cpu.irq', 'cpu.steal']
 
 function cpu(columns: Columns): Panel[] {
+  if (columns.has('cpu.usage') && !columns.has('cpu.user')) {
+    const series = [{ ...lineSeries('cpu.usage', 'cpu', 'blue', true) }]
+    return [{ title: t('host.panels.cpu'), unit: 'percent', max: 100, series }]
+  }
   const panels: Panel[] = [
     {
       title: t('host.panels.cpu'),
@@ -131,6 +127,30 @@ function pressure(columns: Columns): Panel[] {
     lineSeries('pressure.io.full', 'ioFull', 'red'),
   ]
   return [{ title: t('host.panels.pressure'), unit: 'percent', hint: t('host.panels.pressureHint'), series }]
+}
+
+/** Metric that only hosts with an agent and agentless hosts have. */
+const COLLECTED_METRIC = 'system.uptime'
+
+/** Unit of a metric without a panel, by its name. */
+function unitOf(metric: string): Unit {
+  if (/percent$|\.usage$/.test(metric)) return 'percent'
+  if (/bytes$/.test(metric)) return 'bytes'
+  return 'count'
+}
+
+/** Panels of metrics that scripts send and no other panel shows, one each. */
+function scriptPanels(columns: Columns, shown: Panel[]): Panel[] {
+  const covered = new Set(shown.flatMap(({ peak, series }) => [peak, ...series.map(({ metric }) => metric)]))
+  const isCustom = (metric: string) => !KNOWN_GROUPS.has(metric.split('.')[0]!) || !columns.has(COLLECTED_METRIC)
+  return columns
+    .metrics()
+    .filter((metric) => isCustom(metric) && !covered.has(metric))
+    .map((metric) => {
+      const series = columns.has(metric) ? [{ metric, label: metric, color: COLORS[0]!, area: true }] : byInstance(columns, metric)
+      return { title: panelTitle(metric, columns, metric, series), unit: unitOf(metric), series }
+    })
+    .filter(({ series }) => series.some(({ metric, instance }) => columns.has(metric, instance)))
 }
 
 /** Charts of the metrics that a host has. */
@@ -193,7 +213,8 @@ export function panels(columns: Columns): Panel[] {
   ]
   // A live metric without values may arrive with the next tick; in history it does not.
   const isHistory = columns.gaps !== undefined
-  return all.filter(
-    (panel) => panel.series.length > 0 && (!isHistory || panel.series.some(({ metric, instance }) => columns.has(metric, instance))),
-  )
+  const hasValues = (panel: Panel) => panel.series.some(({ metric, instance }) => columns.has(metric, instance))
+  const isCollected = columns.has(COLLECTED_METRIC) || columns.times.length === 0
+  const shown = all.filter((panel) => panel.series.length > 0 && ((isCollected && !isHistory) || hasValues(panel)))
+  return [...shown, ...scriptPanels(columns, shown)]
 }

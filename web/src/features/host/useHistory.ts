@@ -5,8 +5,9 @@ import type { ProcessRow } from '../../api/types'
 import { t } from '../../i18n'
 import type { LatestSnapshot } from '../../live/columns'
 import { loadHistory, type HistoryColumns, loadSnapshotAt, loadTopProcesses } from '../../live/history'
-import { HISTORY_METRICS } from './panels'
+import { HISTORY_METRICS, SCRIPT_METRICS } from './panels'
 import type { Range } from './range'
+import { hubNow } from '../../lib/hubClock'
 
 /** Seconds between two requests of a moving range; the distance of two points in between. */
 const MIN_REFRESH_S = 5
@@ -15,7 +16,7 @@ const MAX_REFRESH_S = 60
 const MAX_POINTS = 400
 
 /** Columns of the visible range, reloaded when the range changes and periodically while it moves. */
-export function useHistory(id: string, range: Ref<Range>) {
+export function useHistory(id: string, range: Ref<Range>, isScript: Ref<boolean>) {
   /** Null if the range is shown from the live stream. */
   const columns = shallowRef<HistoryColumns | null>(null)
   /** Bounds of `columns` in Unix seconds. */
@@ -39,11 +40,11 @@ export function useHistory(id: string, range: Ref<Range>) {
       problem.value = ''
       return
     }
-    const now = Date.now() / 1000
+    const now = hubNow() / 1000
     const { from, to } = fixed ?? { from: now - preset.seconds, to: now }
     loading.value = !isRefresh
     try {
-      columns.value = await loadHistory(id, HISTORY_METRICS, from, to, MAX_POINTS, signal)
+      columns.value = await loadHistory(id, isScript.value ? SCRIPT_METRICS : HISTORY_METRICS, from, to, MAX_POINTS, signal)
       shown.value = { from, to }
       problem.value = ''
       version.value++
@@ -57,7 +58,7 @@ export function useHistory(id: string, range: Ref<Range>) {
   }
 
   watch(
-    () => [range.value.preset.key, range.value.fixed?.from, range.value.fixed?.to],
+    () => [range.value.preset.key, range.value.fixed?.from, range.value.fixed?.to, isScript.value],
     () => void load(),
     { immediate: true },
   )

@@ -1,5 +1,5 @@
 // Visible time range of the host page: the URL is its state, so that a reload shows the same.
-import { computed, ref, shallowRef } from 'vue'
+import { computed, ref, shallowRef, type Ref } from 'vue'
 import { useRoute, useRouter } from 'vue-router'
 import { liveRange } from '../../charts/axes'
 import type { View } from '../../charts/TimeChart.vue'
@@ -10,11 +10,12 @@ import { useHistory } from './useHistory'
 /** Minimum width of a zoom, in seconds. */
 const MIN_ZOOM_S = 2
 
-export function useTimeRange(id: string, live: LiveHost) {
+/** `isScript` is true for a host that only scripts send. */
+export function useTimeRange(id: string, live: LiveHost, isScript: Ref<boolean>) {
   const router = useRouter()
   const route = useRoute()
   const range = computed(() => fromQuery(route.query))
-  const history = useHistory(id, range)
+  const history = useHistory(id, range, isScript)
   const isHistory = computed(() => history.columns.value !== null)
   /** Time under the cursor in Unix seconds. */
   const hoveredTime = ref<number | null>(null)

@@ -26,6 +26,8 @@ export const common = {
   host: 'Host',
   hosts: 'Hosts',
   allHosts: 'All hosts',
+  clockAhead: 'The clock of this device is {duration} ahead; all times are those of the hub.',
+  clockBehind: 'The clock of this device is {duration} behind; all times are those of the hub.',
   password: 'Password',
   role: {
     viewer: 'viewer',

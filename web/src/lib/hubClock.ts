@@ -1,0 +1,25 @@
+// Time of the hub. The clock of the browser may be wrong; ranges, silences and ages use this time.
+import { computed, ref } from 'vue'
+
+/** Offset of the browser's clock that is ignored: the hub states its time in whole seconds. */
+const MAX_JITTER_MS = 2_000
+/** Offset from which a note is shown. */
+const MIN_NOTED_MS = 60_000
+
+const offsetMs = ref(0)
+
+/** Current time of the hub in Unix milliseconds. */
+export const hubNow = (): number => Date.now() + offsetMs.value
+
+/** Offset of the browser's clock from the hub's in milliseconds if it is worth a note, otherwise 0. */
+export const notedOffsetMs = computed(() => (Math.abs(offsetMs.value) >= MIN_NOTED_MS ? -offsetMs.value : 0))
+
+/** Compares the clocks by the `Date` header of an answer to a request that was sent at `sentMs`. */
+export function compareClocks(response: Response, sentMs: number): void {
+  const hubMs = Date.parse(response.headers.get('date') ?? '')
+  const receivedMs = Date.now()
+  // An answer from a cache has an old date; a slow one says little.
+  if (Number.isNaN(hubMs) || receivedMs - sentMs > MAX_JITTER_MS || response.headers.has('age')) return
+  const measured = hubMs + 500 - (sentMs + receivedMs) / 2
+  if (Math.abs(measured - offsetMs.value) > MAX_JITTER_MS) offsetMs.value = Math.abs(measured) > MAX_JITTER_MS ? Math.round(measured) : 0
+}
