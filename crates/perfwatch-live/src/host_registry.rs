@@ -244,19 +244,31 @@ impl HostRegistry {
     }
 
     /// Corrects the times of snapshots of a sender to the clock of the hub. `skew_ms` is the offset of the
-    /// sender if it stated its own time.
+    /// sender if it stated its own time. Returns the clock of a host that is not known yet, for
+    /// [`HostRegistry::set_clock`].
     pub fn correct_clock(
         &self,
         host: &HostRef,
         times_ms: &mut [&mut i64],
         skew_ms: Option<i64>,
         now_ms: i64,
-    ) {
+    ) -> Option<SenderClock> {
         let mut inner = self.write();
         let id = host.id.or_else(|| inner.by_name.get(&host.name).copied());
-        match id.and_then(|id| inner.hosts.get_mut(&id)) {
-            Some(host) => host.clock.correct(times_ms, skew_ms, now_ms),
-            None => SenderClock::default().correct(times_ms, skew_ms, now_ms),
+        if let Some(host) = id.and_then(|id| inner.hosts.get_mut(&id)) {
+            host.clock.correct(times_ms, skew_ms, now_ms);
+            return None;
+        }
+        drop(inner);
+        let mut clock = SenderClock::default();
+        clock.correct(times_ms, skew_ms, now_ms);
+        Some(clock)
+    }
+
+    /// Sets the clock of a host that was registered after its times were corrected.
+    pub fn set_clock(&self, id: HostId, clock: SenderClock) {
+        if let Some(host) = self.write().hosts.get_mut(&id) {
+            host.clock = clock;
         }
     }
 

@@ -191,7 +191,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Decimals of a metric without definition.
+    /// Decimals of a metric without definition; less for very large and more for small values.
     pub const UNKNOWN_DECIMALS: u8 = 3;
 
     /// Joins the collectors' tables. The first definition of a name wins; a test of the collectors'

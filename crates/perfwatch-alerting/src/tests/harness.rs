@@ -320,8 +320,9 @@ impl TestHub {
         let now_ms = self.clock.wall_ms();
         let host_ref = HostRef { id: Some(host), name: format!("host-{}", host.0.as_u128()) };
         let mut times: Vec<&mut i64> = snapshots.iter_mut().map(|snapshot| &mut snapshot.at_ms).collect();
-        self.hosts.correct_clock(&host_ref, &mut times, skew_ms, now_ms);
+        let new_clock = self.hosts.correct_clock(&host_ref, &mut times, skew_ms, now_ms);
         self.hosts.resolve(&host_ref, None, now_ms).await.unwrap();
+        new_clock.into_iter().for_each(|clock| self.hosts.set_clock(host, clock));
         let (skew_ms, learned_ms) = (self.hosts.clock_skew_ms(host), self.hosts.interval_ms(host));
         for mut snapshot in snapshots {
             let declared_ms = snapshot.interval_ms;

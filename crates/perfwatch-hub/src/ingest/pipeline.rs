@@ -112,10 +112,11 @@ impl Pipeline {
             ..IngestResponse::default()
         };
         let mut snapshots = submission.snapshots;
+        let mut new_clock = None;
         if let SnapshotClock::Sender { skew_ms } = submission.clock {
             let mut times: Vec<&mut i64> =
                 snapshots.iter_mut().map(|(_, snapshot)| &mut snapshot.at_ms).collect();
-            self.deps.hosts.correct_clock(&submission.host, &mut times, skew_ms, now_ms);
+            new_clock = self.deps.hosts.correct_clock(&submission.host, &mut times, skew_ms, now_ms);
         }
         let mut valid = Vec::with_capacity(snapshots.len());
         for (index, mut snapshot) in snapshots {
@@ -137,8 +138,10 @@ impl Pipeline {
         }
         let facts = valid.iter().rev().find_map(|snapshot| snapshot.facts.clone()).or(submission.facts);
         let id = self.deps.hosts.resolve(&submission.host, facts, now_ms).await?;
-        if let SnapshotClock::Hub { host_skew_ms } = submission.clock {
-            self.deps.hosts.record_clock_skew(id, host_skew_ms);
+        match (submission.clock, new_clock) {
+            (SnapshotClock::Hub { host_skew_ms }, _) => self.deps.hosts.record_clock_skew(id, host_skew_ms),
+            (SnapshotClock::Sender { .. }, Some(clock)) => self.deps.hosts.set_clock(id, clock),
+            _ => {}
         }
         let skew_ms = self.deps.hosts.clock_skew_ms(id);
         let learned_ms = self.deps.hosts.interval_ms(id);

@@ -1,7 +1,7 @@
 //! Parses snapshot JSON that scripts post. Every error names the path of the invalid value.
 
 use super::RESERVED;
-use crate::fixed_point::{MISSING, scale};
+use crate::fixed_point::{MAX_DECIMALS, MAX_SCALED, MISSING, scale};
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
 use crate::{BootId, Catalog, Column, HostId, Shape, limits};
 use serde_json::{Map, Value};
@@ -171,12 +171,18 @@ impl SnapshotReader<'_> {
             return json_error(path, format!("instance longer than {} bytes", limits::MAX_INSTANCE_BYTES));
         }
         let def = self.catalog.get(metric);
-        let decimals = def.map_or(Catalog::UNKNOWN_DECIMALS, |def| def.decimals);
+        let decimals = match (def, value.as_f64()) {
+            (Some(def), _) => def.decimals,
+            (None, value) => custom_decimals(value.unwrap_or_default()),
+        };
         let scaled = match value {
             Value::Null => MISSING,
-            Value::Number(number) => match number.as_f64().filter(|value| value.is_finite()) {
-                Some(value) => scale(value, decimals),
-                None => return json_error(path, format!("expected a finite number, found {number}")),
+            Value::Number(number) => match scale_number(number, decimals) {
+                MISSING => {
+                    let message = format!("{number} is too large for the {decimals} decimals of the metric");
+                    return json_error(path, message);
+                }
+                scaled => scaled,
             },
             Value::Bool(flag) => scale(f64::from(u8::from(*flag)), decimals),
             _ => return json_error(path, format!("expected a number, found {}", json_type_name(value))),
@@ -194,6 +200,25 @@ impl SnapshotReader<'_> {
         });
         self.values.push(scaled);
         Ok(())
+    }
+}
+
+/// Decimals of a metric without definition: as many as a value of this magnitude can have. Microseconds keep
+/// their precision, and petabytes are exact. The magnitude alone decides, so that the shape of a host rarely
+/// changes.
+fn custom_decimals(value: f64) -> u8 {
+    let is_exact = |decimals: &u8| scale(value, *decimals) != MISSING;
+    [MAX_DECIMALS, Catalog::UNKNOWN_DECIMALS].into_iter().find(is_exact).unwrap_or(0)
+}
+
+/// Scales a number; [`MISSING`] if it is too large. Integers stay exact above 2^53.
+fn scale_number(number: &serde_json::Number, decimals: u8) -> i64 {
+    match number.as_i64() {
+        Some(integer) => {
+            let scaled = integer.checked_mul(10_i64.pow(u32::from(decimals)));
+            scaled.filter(|scaled| scaled.unsigned_abs() <= MAX_SCALED.unsigned_abs()).unwrap_or(MISSING)
+        }
+        None => number.as_f64().map_or(MISSING, |value| scale(value, decimals)),
     }
 }
 

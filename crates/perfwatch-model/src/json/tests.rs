@@ -126,3 +126,30 @@ fn errors_name_the_path() {
         }
     }
 }
+
+#[test]
+fn numbers_are_exact_or_rejected() {
+    let value = |metric: &str, number: &str| -> Result<Option<f64>, String> {
+        let json: Value = serde_json::from_str(&format!(r#"{{"host":"a","{metric}":{number}}}"#)).unwrap();
+        parse(&json).map(|parsed| parsed.snapshot.value(metric, "")).map_err(|error| error.to_string())
+    };
+    for (number, expected) in [
+        ("0.000001", 1e-6),
+        ("-273.15", -273.15),
+        ("1e15", 1e15),
+        ("22517998136852480", 22_517_998_136_852_480.0),
+        ("-4000000000000000000", -4e18),
+        ("123456.789012", 123_456.789_012),
+    ] {
+        assert_eq!(value("custom", number), Ok(Some(expected)), "{number}");
+    }
+    for (metric, number, decimals) in [
+        ("custom", "5000000000000000000", 0),
+        ("custom", "18446744073709551615", 0),
+        ("custom", "-1e300", 0),
+        ("cpu.usage", "1e17", 2),
+    ] {
+        let message = value(metric, number).unwrap_err();
+        assert!(message.contains(&format!("too large for the {decimals} decimals")), "{message}");
+    }
+}
