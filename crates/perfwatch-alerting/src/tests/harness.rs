@@ -157,7 +157,7 @@ fn shape() -> Arc<Shape> {
 impl TestHub {
     async fn open(folder: &Path, clock: Arc<ManualClock>, notifier: Arc<RecordingNotifier>) -> Self {
         let clock_port: Arc<dyn Clock> = clock.clone();
-        let options = SqliteOptions { folder: folder.to_owned(), budget_bytes: 64 << 20 };
+        let options = SqliteOptions { folder: folder.to_owned(), budget_bytes: 8 << 30 };
         let store = PausedStore(SqliteStore::open(&options, clock_port.clone()).unwrap());
         let store: Arc<dyn Store> = Arc::new(store);
         let keyring = Arc::new(Keyring::new(&[[7; 32]]));
