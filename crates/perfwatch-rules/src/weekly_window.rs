@@ -1,11 +1,14 @@
 //! Weekly time windows of quiet hours and maintenance.
 
-use jiff::civil::{Time, Weekday};
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan as _, Zoned};
+use jiff::civil::{DateTime, Time, Weekday};
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{Timestamp, ToSpan as _};
 use serde::{Deserialize, Serialize};
 
 /// Daily time range on some days of the week, in a time zone.
+///
+/// A time that the clock skips is replaced by the next time that exists, so a window is never lost. If
+/// the clock shows a time twice, the window starts at the first and ends at the second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -45,6 +48,28 @@ fn parse_time_of_day(text: &str) -> Option<Time> {
     Time::new(hour.parse().ok()?, minute.parse().ok()?, 0, 0).ok()
 }
 
+/// First instant at which the clock shows `time`, or has skipped it.
+fn first_instant(zone: &TimeZone, time: DateTime) -> Option<Timestamp> {
+    let ambiguous = zone.to_ambiguous_timestamp(time);
+    let is_skipped = matches!(ambiguous.offset(), AmbiguousOffset::Gap { .. });
+    let instant = ambiguous.compatible().ok()?;
+    if !is_skipped {
+        return Some(instant);
+    }
+    // The time is inside the gap, so `instant` is at or after the transition; `preceding` excludes its
+    // argument.
+    zone.preceding(instant.checked_add(1.nanosecond()).ok()?).next().map(|gap| gap.timestamp())
+}
+
+/// Start and end of the window between two times of the clock.
+fn window_range(zone: &TimeZone, from: DateTime, to: DateTime) -> Option<(Timestamp, Timestamp)> {
+    let start = first_instant(zone, from)?;
+    let end = zone.to_ambiguous_timestamp(to).later().ok()?;
+    // The skipped hour contains the whole window: the window takes place after it.
+    let end = if end > start { end } else { start.checked_add(from.duration_until(to)).ok()? };
+    Some((start, end))
+}
+
 impl WeeklyWindow {
     fn time_zone(&self) -> Result<TimeZone, String> {
         match self.timezone.as_str() {
@@ -82,12 +107,9 @@ impl WeeklyWindow {
                 return None;
             }
             let end_date = if to > from { start_date } else { start_date.checked_add(1.day()).ok()? };
-            let zone = now.time_zone();
-            let [from, to]: [Zoned; 2] = [
-                start_date.to_datetime(from).to_zoned(zone.clone()).ok()?,
-                end_date.to_datetime(to).to_zoned(zone.clone()).ok()?,
-            ];
-            (from <= now && now < to).then(|| to.timestamp().as_millisecond())
+            let (from, to) = (start_date.to_datetime(from), end_date.to_datetime(to));
+            let (start, end) = window_range(now.time_zone(), from, to)?;
+            (start <= now.timestamp() && now.timestamp() < end).then(|| end.as_millisecond())
         })
     }
 }
@@ -123,6 +145,45 @@ mod tests {
             (&summer, "2026-03-29T00:30:00Z", Some("2026-03-29T03:00:00Z")),
         ] {
             assert_eq!(weekly.active_until(ms(now)), until.map(ms), "{now}");
+        }
+    }
+
+    #[test]
+    fn window_in_a_clock_change_is_kept() {
+        const BERLIN: &str = "Europe/Berlin";
+        const NEW_YORK: &str = "America/New_York";
+        const LORD_HOWE: &str = "Australia/Lord_Howe";
+        for (zone, from, to, start, end) in [
+            // Spring: 02:00 to 03:00 is skipped in Berlin and New York.
+            (BERLIN, "02:30", "03:30", "2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"),
+            (BERLIN, "02:00", "03:00", "2026-03-29T01:00:00Z", "2026-03-29T02:00:00Z"),
+            (BERLIN, "02:15", "02:45", "2026-03-29T01:00:00Z", "2026-03-29T01:45:00Z"),
+            (BERLIN, "01:30", "02:30", "2026-03-29T00:30:00Z", "2026-03-29T01:30:00Z"),
+            (BERLIN, "23:00", "02:30", "2026-03-28T22:00:00Z", "2026-03-29T01:30:00Z"),
+            (NEW_YORK, "02:30", "03:30", "2026-03-08T07:00:00Z", "2026-03-08T07:30:00Z"),
+            (NEW_YORK, "02:00", "03:00", "2026-03-08T07:00:00Z", "2026-03-08T08:00:00Z"),
+            // Lord Howe skips half an hour, from 02:00 to 02:30.
+            (LORD_HOWE, "02:15", "02:45", "2026-10-03T15:30:00Z", "2026-10-03T15:45:00Z"),
+            (LORD_HOWE, "02:00", "02:30", "2026-10-03T15:30:00Z", "2026-10-03T16:00:00Z"),
+            // Autumn: 02:00 to 03:00 occurs twice, on Lord Howe 01:30 to 02:00.
+            (BERLIN, "02:30", "03:30", "2026-10-25T00:30:00Z", "2026-10-25T02:30:00Z"),
+            (BERLIN, "02:15", "02:45", "2026-10-25T00:15:00Z", "2026-10-25T01:45:00Z"),
+            (BERLIN, "01:30", "02:30", "2026-10-24T23:30:00Z", "2026-10-25T01:30:00Z"),
+            (NEW_YORK, "01:30", "02:30", "2026-11-01T05:30:00Z", "2026-11-01T07:30:00Z"),
+            (NEW_YORK, "01:15", "01:45", "2026-11-01T05:15:00Z", "2026-11-01T06:45:00Z"),
+            (LORD_HOWE, "01:40", "01:50", "2026-04-04T14:40:00Z", "2026-04-04T15:20:00Z"),
+        ] {
+            let weekly = weekly(&[], from, to, zone);
+            let (start_ms, end_ms) = (ms(start), ms(end));
+            for (at_ms, expected) in [
+                (start_ms - 1, None),
+                (start_ms, Some(end_ms)),
+                (start_ms.midpoint(end_ms), Some(end_ms)),
+                (end_ms - 1, Some(end_ms)),
+                (end_ms, None),
+            ] {
+                assert_eq!(weekly.active_until(at_ms), expected, "{zone} {from}-{to} {}", at_ms - start_ms);
+            }
         }
     }
 
