@@ -6,48 +6,9 @@ use crate::incident::NotificationReason;
 use crate::notification::{AlertSummary, Notification};
 use crate::rule::Rule;
 use crate::window::Aggregate;
+use perfwatch_model::value_format::{format_duration, format_value};
 use perfwatch_model::{Catalog, HumanDuration, Unit};
 use std::fmt::Write as _;
-
-/// Formats a value with its unit: `97.2 %`, `1.5 GB`, `12 ms`.
-pub fn format_value(value: f64, unit: Option<Unit>) -> String {
-    match unit {
-        Some(Unit::Percent) => format!("{} %", format_short(value)),
-        Some(Unit::Bytes) => format_scaled(value, "B"),
-        Some(Unit::BytesPerSecond) => format_scaled(value, "B/s"),
-        Some(Unit::PerSecond) => format!("{}/s", format_short(value)),
-        Some(Unit::Milliseconds) => format!("{} ms", format_short(value)),
-        Some(Unit::Seconds) => format!("{} s", format_short(value)),
-        Some(Unit::Celsius) => format!("{} °C", format_short(value)),
-        Some(Unit::Megahertz) => format!("{} MHz", format_short(value)),
-        Some(Unit::BitsPerSecond) => format_scaled(value, "bit/s"),
-        Some(Unit::Rpm) => format!("{} rpm", format_short(value)),
-        Some(Unit::Flag) => (if value == 0.0 { "no" } else { "yes" }).to_owned(),
-        Some(Unit::Count) | None => format_short(value),
-    }
-}
-
-/// Formats a value with about three significant digits.
-fn format_short(value: f64) -> String {
-    let digits = match value.abs() {
-        magnitude if magnitude >= 100.0 || magnitude == magnitude.trunc() => 0,
-        magnitude if magnitude >= 1.0 => 1,
-        magnitude if magnitude >= 0.01 => 2,
-        _ => 4,
-    };
-    format!("{value:.digits$}")
-}
-
-fn format_scaled(value: f64, unit: &str) -> String {
-    let (mut value, mut prefix) = (value, "");
-    for next in ["k", "M", "G", "T", "P"] {
-        if value.abs() < 1_000.0 {
-            break;
-        }
-        (value, prefix) = (value / 1_000.0, next);
-    }
-    format!("{} {prefix}{unit}", format_short(value))
-}
 
 /// Unit of the evaluated value of a condition; `None` for plain numbers.
 pub fn condition_unit(condition: &Condition, catalog: &Catalog) -> Option<Unit> {
@@ -137,9 +98,8 @@ fn forecast_verb(compare: Comparison) -> &'static str {
 }
 
 /// Renders the current value of an alert: `cpu.usage is 97.2 % (above 90 % for 10s)`.
-#[expect(clippy::cast_possible_truncation, reason = "durations are at most days")]
 pub fn render_summary(rule: &Rule, instance: &str, value: Option<f64>, catalog: &Catalog) -> String {
-    let duration = |seconds: f64| HumanDuration::from_s(seconds.round() as i64);
+    let duration = |seconds: f64| format_duration(seconds.round());
     let subject = render_subject(&rule.condition, instance);
     let Some(value) = value else { return format!("{subject}{}", render_expectation(rule, catalog)) };
     match &rule.condition {
@@ -268,22 +228,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_formatted_with_units() {
-        for (value, unit, expected) in [
-            (97.23, Some(Unit::Percent), "97.2 %"),
-            (100.0, Some(Unit::Percent), "100 %"),
-            (1_532_000_000.0, Some(Unit::Bytes), "1.5 GB"),
-            (999.0, Some(Unit::BytesPerSecond), "999 B/s"),
-            (0.004, Some(Unit::PerSecond), "0.0040/s"),
-            (1.0, Some(Unit::Flag), "yes"),
-            (-12_500.0, Some(Unit::BitsPerSecond), "-12.5 kbit/s"),
-            (3.0, None, "3"),
-        ] {
-            assert_eq!(format_value(value, unit), expected);
-        }
-    }
-
-    #[test]
     fn rules_and_summaries_are_rendered() {
         let catalog = Catalog::new([
             perfwatch_model::MetricDef::ratio("cpu.usage", Unit::Percent, 1, "x"),
@@ -310,7 +254,7 @@ mod tests {
                 "average of cpu.usage over 5m above 90 %",
                 "average of cpu.usage over 5m is 95 % (above 90 %)",
             ),
-            (r#"{"kind":"no_data","grace":"1m"}"#, 0, "", 61.4, "no data for 1m", "no data for 1m1s"),
+            (r#"{"kind":"no_data","grace":"1m"}"#, 0, "", 61.4, "no data for 1m", "no data for 1 min 1 s"),
             (
                 r#"{"kind":"forecast","metric":"filesystem.used_percent","lookback":"6h",
                     "horizon":"1d","target":100}"#,
@@ -318,7 +262,7 @@ mod tests {
                 "/srv",
                 5.51,
                 "filesystem.used_percent reaches 100 % within 1d",
-                "filesystem.used_percent{/srv} reaches 100 % in 5h31m",
+                "filesystem.used_percent{/srv} reaches 100 % in 5 h 31 min",
             ),
             (
                 r#"{"kind":"change","metric":"cpu.usage","window":"5m","offset":"1d","threshold":50}"#,
@@ -334,7 +278,7 @@ mod tests {
                 "",
                 90.0,
                 "cpu.usage absent for 1m",
-                "cpu.usage absent for 1m30s",
+                "cpu.usage absent for 1 min 30 s",
             ),
         ] {
             let rule = Rule {

@@ -21,7 +21,7 @@ export function parts(value: number | null | undefined, unit: Unit): [string, st
   if (value === null || value === undefined || !Number.isFinite(value)) return ['–', '']
   switch (unit) {
     case 'percent':
-      return [value.toFixed(value >= 99.95 ? 0 : 1), '%']
+      return [value.toFixed(Math.abs(value) >= 99.95 ? 0 : 1), '%']
     case 'bytes':
       return scaled(value, 1024, BINARY)
     case 'bytes_per_second': {
@@ -29,16 +29,17 @@ export function parts(value: number | null | undefined, unit: Unit): [string, st
       return [number, `${name}/s`]
     }
     case 'milliseconds':
-      return value >= 1000 ? [(value / 1000).toFixed(2), 's'] : [value.toFixed(value >= 10 ? 0 : 2), 'ms']
+      if (Math.abs(value) >= 59_950) return [(value < 0 ? '-' : '') + duration(Math.round(Math.abs(value) / 1000)), '']
+      return Math.abs(value) >= 1000 ? [(value / 1000).toFixed(2), 's'] : [value.toFixed(Math.abs(value) >= 10 ? 0 : 2), 'ms']
     case 'celsius':
       return [value.toFixed(0), '°C']
     case 'megahertz':
-      return value >= 1000 ? [(value / 1000).toFixed(2), 'GHz'] : [value.toFixed(0), 'MHz']
+      return Math.abs(value) >= 1000 ? [(value / 1000).toFixed(2), 'GHz'] : [value.toFixed(0), 'MHz']
     case 'per_second':
     case 'count': {
       const suffix = unit === 'per_second' ? '/s' : ''
       if (Math.abs(value) < 10_000)
-        return [Number.isInteger(value) ? String(value) : value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2), suffix]
+        return [Number.isInteger(value) ? String(value) : value.toFixed(Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2), suffix]
       const [number, name] = scaled(value, 1000, DECIMAL)
       return [number, name + suffix]
     }

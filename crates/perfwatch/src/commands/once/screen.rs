@@ -1,19 +1,12 @@
 //! Renders a snapshot as text for a terminal.
 
 use crate::terminal::printable;
-use perfwatch_model::Snapshot;
+use perfwatch_model::value_format::{format_duration, format_value};
+use perfwatch_model::{Snapshot, Unit};
 use std::fmt::Write as _;
 
 fn format_bytes(value: Option<f64>) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let Some(mut value) = value else { return "–".to_owned() };
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let digits = usize::from(unit > 0 && value < 100.0);
-    format!("{value:.digits$} {}", UNITS[unit])
+    format_value(value.unwrap_or(f64::NAN), Some(Unit::Bytes))
 }
 
 fn format_number(value: Option<f64>, digits: usize) -> String {
@@ -54,9 +47,8 @@ pub(super) fn render_screen(name: &str, snapshot: &Snapshot) -> String {
     let uptime = get("system.uptime").unwrap_or_default();
     let _ = writeln!(
         out,
-        "up {:.0} d {:.0} h   load {} {} {}   {} processes, {} threads\n",
-        (uptime / 86400.0).floor(),
-        (uptime % 86400.0 / 3600.0).floor(),
+        "up {}   load {} {} {}   {} processes, {} threads\n",
+        format_duration(uptime),
         format_number(get("load.1m"), 2),
         format_number(get("load.5m"), 2),
         format_number(get("load.15m"), 2),
