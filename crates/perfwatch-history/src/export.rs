@@ -10,6 +10,7 @@ use perfwatch_model::{
 use perfwatch_store::{BlockContent, HostRecord, Store, StoreError};
 use perfwatch_tsdb::rollup::bucket_start;
 use perfwatch_tsdb::{Buckets, Projection, SeriesSelector, Table, Tier, query};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Columns of a CSV export.
@@ -230,6 +231,15 @@ impl Export {
     }
 }
 
+/// Cell that spreadsheets show as text. A cell that begins like a formula gets an apostrophe, because
+/// instances contain names that a host chooses (CWE-1236).
+fn escape_formula(text: &str) -> Cow<'_, str> {
+    // Spreadsheets also evaluate full-width operators, and skip leading tabs and line breaks.
+    const FORMULA_STARTS: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+    let is_formula = text.trim_start_matches(' ').starts_with(FORMULA_STARTS);
+    if is_formula { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
+}
+
 /// CSV records in memory. Writing to memory cannot fail.
 struct CsvText(csv::Writer<Vec<u8>>);
 
@@ -244,13 +254,19 @@ impl CsvText {
         let _ = self.0.write_record(fields);
     }
 
+    /// Writes a value with its time, minimum and maximum. Numbers may be negative and are not escaped.
+    fn write_value(&mut self, time: &str, column: &Column, [value, min, max]: [&str; 3]) {
+        let (metric, instance) = (escape_formula(&column.metric), escape_formula(&column.instance));
+        self.write([time, &metric, &instance, value, min, max]);
+    }
+
     fn write_rows(&mut self, table: &Table, to_ms: i64) {
         for row in rows_before(table, to_ms) {
             let time = time_text(table.at_ms[row]);
             for (column, values) in table.shape.columns().iter().zip(&table.columns) {
                 if values[row] != MISSING {
                     let value = scaled_text(values[row], column);
-                    self.write([&time, &column.metric, &column.instance, &value, "", ""]);
+                    self.write_value(&time, column, [&value, "", ""]);
                 }
             }
         }
@@ -266,7 +282,7 @@ impl CsvText {
                 };
                 let average = format!("{average:.*}", usize::from(column.decimals) + 2);
                 let (min, max) = (scaled_text(stats.min, column), scaled_text(stats.max, column));
-                self.write([&time, &column.metric, &column.instance, &average, &min, &max]);
+                self.write_value(&time, column, [&average, &min, &max]);
             }
         }
     }
@@ -301,22 +317,21 @@ mod tests {
     use super::*;
     use perfwatch_model::{BootId, Shape};
 
-    #[test]
-    fn csv_fields_are_quoted_if_necessary() {
-        let column = |instance: &str| Column {
+    /// Rows of a snapshot at 1 s with a column per instance.
+    fn csv_rows(instances: &[&str], values: &[i64]) -> String {
+        let column = |instance: &&str| Column {
             metric: "disk.usage".into(),
             dimension: "mount".into(),
-            instance: instance.into(),
+            instance: (*instance).into(),
             decimals: 2,
         };
-        let instances = ["/", "a,b", "say \"x\"", "two\nlines", " space ", ""];
         let snapshot = Snapshot {
             boot: BootId::default(),
             seq: 0,
             at_ms: 1_000,
             interval_ms: 0,
-            shape: Arc::new(Shape::new(instances.map(column).into())),
-            values: vec![1_234, 1, 2, 3, MISSING, 0],
+            shape: Arc::new(Shape::new(instances.iter().map(column).collect())),
+            values: values.to_vec(),
             processes: vec![],
             facts: None,
             errors: vec![],
@@ -327,8 +342,34 @@ mod tests {
         }
         let mut text = String::new();
         csv.append_to(&mut text);
+        text
+    }
+
+    #[test]
+    fn csv_cells_like_formulas_are_escaped() {
+        for (instance, cell) in [
+            ("=1+1", "'=1+1"),
+            ("=HYPERLINK(\"x\")", "\"'=HYPERLINK(\"\"x\"\")\""),
+            ("+1", "'+1"),
+            ("-1", "'-1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("\t=1", "'\t=1"),
+            ("\r=1", "\"'\r=1\""),
+            (" =1", "' =1"),
+            ("＝1", "'＝1"),
+            ("a=1", "a=1"),
+            ("'x", "'x"),
+        ] {
+            let expected = format!("1970-01-01T00:00:01.000Z,disk.usage,{cell},-0.5,,\n");
+            assert_eq!(csv_rows(&[instance], &[-50]), expected, "{instance:?}");
+        }
+    }
+
+    #[test]
+    fn csv_fields_are_quoted_if_necessary() {
+        let instances = ["/", "a,b", "say \"x\"", "two\nlines", " space ", ""];
         assert_eq!(
-            text,
+            csv_rows(&instances, &[1_234, 1, 2, 3, MISSING, 0]),
             "1970-01-01T00:00:01.000Z,disk.usage,/,12.34,,\n\
              1970-01-01T00:00:01.000Z,disk.usage,\"a,b\",0.01,,\n\
              1970-01-01T00:00:01.000Z,disk.usage,\"say \"\"x\"\"\",0.02,,\n\
