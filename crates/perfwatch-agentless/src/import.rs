@@ -137,35 +137,111 @@ pub fn parse_ssh_config(text: &str) -> Vec<ImportEntry> {
     entries
 }
 
+/// Delimiters of CSV tables: spreadsheets write the list separator of their language, or tabs.
+const CSV_DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+
+/// CSV table without byte order mark, with its delimiter and the number of lines before its header.
+struct CsvDialect<'a> {
+    table: &'a str,
+    delimiter: u8,
+    skipped_lines: usize,
+}
+
+impl<'a> CsvDialect<'a> {
+    /// Detects the delimiter: the one of a `sep=` line, else the one that splits the header into the
+    /// most known columns.
+    fn detect(text: &'a str) -> Self {
+        let text = text.trim_start_matches('\u{feff}');
+        let table = text.trim_start_matches(['\r', '\n']);
+        let mut skipped_lines = count_line_breaks(&text[..text.len() - table.len()]);
+        let (first, rest) = table.split_once('\n').unwrap_or((table, ""));
+        let first = first.trim_end_matches('\r').trim_matches('"');
+        if let Some([delimiter]) = first.strip_prefix("sep=").map(str::as_bytes) {
+            skipped_lines += 1;
+            return Self { table: rest, delimiter: *delimiter, skipped_lines };
+        }
+        let known_columns = |delimiter: &u8| {
+            let header = parse_header(&mut reader(table, *delimiter)).unwrap_or_default();
+            header.iter().filter(|column| CSV_COLUMNS.contains(&column.as_str())).count()
+        };
+        // `max_by_key` returns the last maximum: the comma wins if no delimiter fits.
+        let delimiter = CSV_DELIMITERS.into_iter().rev().max_by_key(known_columns).unwrap_or(b',');
+        Self { table, delimiter, skipped_lines }
+    }
+}
+
+/// Number of line breaks: LF, CR LF, or CR alone.
+fn count_line_breaks(text: &str) -> usize {
+    let is_break =
+        |(index, c): &(usize, char)| *c == '\n' || (*c == '\r' && !text[index + 1..].starts_with('\n'));
+    text.char_indices().filter(is_break).count()
+}
+
+/// Line numbers of rows, counted forward from the last row.
+#[derive(Default)]
+struct LineCounter {
+    offset: usize,
+    line_breaks: usize,
+}
+
+impl LineCounter {
+    /// Line number of the row whose record starts at a byte offset. The offset may precede line breaks,
+    /// which the CSV reader skips.
+    fn row_line(&mut self, table: &str, offset: usize) -> usize {
+        let rest = table.get(offset..).unwrap_or_default();
+        let start = table.len() - rest.trim_start_matches(['\r', '\n']).len();
+        self.line_breaks += count_line_breaks(table.get(self.offset..start).unwrap_or_default());
+        self.offset = start;
+        self.line_breaks + 1
+    }
+}
+
+fn reader(table: &str, delimiter: u8) -> csv::Reader<&[u8]> {
+    let mut builder = csv::ReaderBuilder::new();
+    builder.delimiter(delimiter).flexible(true).has_headers(false).from_reader(table.as_bytes())
+}
+
+/// Names of the columns, in lower case.
+fn parse_header(reader: &mut csv::Reader<&[u8]>) -> Result<Vec<String>, csv::Error> {
+    let mut header = csv::StringRecord::new();
+    reader.read_record(&mut header)?;
+    let mut columns: Vec<String> = header.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
+    // A delimiter at the end of each line makes an empty last column.
+    while columns.last().is_some_and(String::is_empty) {
+        columns.pop();
+    }
+    Ok(columns)
+}
+
 /// Parses a CSV table. The header names the columns: `address`, and any of `name`, `port`, `user`,
-/// `password`, `jump`, `tags` (separated by spaces or semicolons), `interval`.
+/// `password`, `jump`, `tags` (separated by spaces, commas or semicolons), `interval`. The delimiter is
+/// detected from the header.
 ///
 /// # Errors
 /// Returns an [`ImportError`] for the first line that is malformed or has no address.
 pub fn parse_csv(text: &str) -> Result<Vec<ImportEntry>, ImportError> {
     let malformed = |error: csv::Error| ImportError::Malformed(error.to_string());
-    let mut reader =
-        csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(text.as_bytes());
-    let columns: Vec<String> = reader
-        .headers()
-        .map_err(malformed)?
-        .iter()
-        .map(|column| column.trim_start_matches('\u{feff}').to_ascii_lowercase())
-        .collect();
+    let CsvDialect { table, delimiter, skipped_lines } = CsvDialect::detect(text);
+    let mut reader = reader(table, delimiter);
+    let columns = parse_header(&mut reader).map_err(malformed)?;
     if let Some(column) = columns.iter().find(|column| !CSV_COLUMNS.contains(&column.as_str())) {
         return Err(ImportError::UnknownColumn(column.clone()));
     }
     if !columns.iter().any(|column| column == "address") {
         return Err(ImportError::MissingAddressColumn);
     }
-    let mut entries = Vec::new();
-    for (index, row) in reader.records().enumerate() {
+    let (mut entries, mut lines) = (Vec::new(), LineCounter::default());
+    for row in reader.records() {
         let row = row.map_err(malformed)?;
-        let line = row.position().and_then(|position| usize::try_from(position.line()).ok());
-        let line = line.unwrap_or(index + 2);
+        // Spreadsheets write empty rows as delimiters only.
+        if row.iter().all(|field| field.trim().is_empty()) {
+            continue;
+        }
+        let offset = row.position().and_then(|position| usize::try_from(position.byte()).ok());
+        let line = lines.row_line(table, offset.unwrap_or_default()) + skipped_lines;
         let value = |name: &str| {
             let index = columns.iter().position(|column| column == name)?;
-            row.get(index).filter(|text| !text.is_empty()).map(str::to_owned)
+            row.get(index).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
         };
         let address = value("address").ok_or(ImportError::MissingAddress(line))?;
         let tags = value("tags").unwrap_or_default();
@@ -177,7 +253,7 @@ pub fn parse_csv(text: &str) -> Result<Vec<ImportEntry>, ImportError> {
             user: value("user"),
             password: value("password"),
             jump: value("jump"),
-            tags: tags.split([' ', ';']).filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
+            tags: tags.split([' ', ',', ';']).filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
             interval: value("interval"),
         });
     }
@@ -234,7 +310,9 @@ mod tests {
         assert_eq!(first.password.as_deref(), Some("a,b"));
         assert_eq!((second.name.as_str(), second.password.as_deref()), ("192.0.2.2", None));
         for (text, expected) in [
+            ("", ImportError::MissingAddressColumn),
             ("name\nx\n", ImportError::MissingAddressColumn),
+            ("sep=;\r\naddress;name\r\n\r\n;x\r\n", ImportError::MissingAddress(4)),
             ("address,color\nx,y\n", ImportError::UnknownColumn("color".to_owned())),
             ("address,name\n,x\n", ImportError::MissingAddress(2)),
         ] {
@@ -242,5 +320,34 @@ mod tests {
         }
         let error = ImportError::UnknownColumn("color".to_owned()).to_string();
         assert!(error.starts_with("line 1: unknown column \"color\"; expected name, address,"), "{error}");
+    }
+    #[test]
+    fn csv_dialects_of_spreadsheets_are_detected() {
+        let expected = |line| ImportEntry {
+            line,
+            name: "db, 1".to_owned(),
+            address: "192.0.2.1".to_owned(),
+            password: Some("a;b\"c\td|e".to_owned()),
+            tags: vec!["env=prod".to_owned(), "db".to_owned()],
+            ..ImportEntry::default()
+        };
+        let row = |delimiter: &str| {
+            ["\"db, 1\"", "192.0.2.1", "\"a;b\"\"c\td|e\"", "\"env=prod;db\""].join(delimiter)
+        };
+        for delimiter in [",", ";", "\t", "|"] {
+            let header = ["Name", "ADDRESS", " password ", "tags"].join(delimiter);
+            let quoted = ["\"name\"", "\"address\"", "\"password\"", "\"tags\""].join(delimiter);
+            let row = row(delimiter);
+            for (text, line) in [
+                (format!("{header}\n{row}\n"), 2),
+                (format!("{header}\r\n{row}"), 2),
+                (format!("{header}\r{row}\r"), 2),
+                (format!("\u{feff}{quoted}\r\n{row}\r\n"), 2),
+                (format!("\u{feff}sep={delimiter}\r\n{header}\r\n{row}\r\n"), 3),
+                (format!("{header}{delimiter}\n{row}{delimiter}\n{}\n", delimiter.repeat(4)), 2),
+            ] {
+                assert_eq!(parse_csv(&text), Ok(vec![expected(line)]), "{text:?}");
+            }
+        }
     }
 }
