@@ -1,5 +1,6 @@
 //! HTTP and SMTP servers that record what they receive, each on a free port.
 
+use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -33,7 +34,16 @@ impl ReceivedRequest {
 pub struct HttpRecorder {
     port: u16,
     requests: Mutex<Receiver<ReceivedRequest>>,
-    respond_with: Arc<Mutex<(u16, String)>>,
+    respond_with: Arc<Mutex<TestResponse>>,
+}
+
+/// Response of an [`HttpRecorder`].
+#[derive(Clone)]
+struct TestResponse {
+    status: u16,
+    headers: String,
+    /// Body, in which `{path}` is replaced by the path of the request.
+    text: String,
 }
 
 /// Listens on a free port and handles each connection in its own thread; returns the port.
@@ -73,19 +83,21 @@ impl HttpRecorder {
     /// Starts the server on a free port.
     pub fn start() -> Self {
         let (sender, requests) = channel();
-        let respond_with = Arc::new(Mutex::new((200, String::new())));
+        let respond_with = Arc::new(Mutex::new(TestResponse {
+            status: 200,
+            headers: "retry-after: 7\r\n".to_owned(),
+            text: String::new(),
+        }));
         let (sender, response) = (Mutex::new(sender), respond_with.clone());
         let port = serve(move |stream| {
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             let mut stream = stream;
             while let Some(request) = read_request(&mut reader) {
-                let (status, text) = response.lock().unwrap().clone();
+                let TestResponse { status, headers, text } = response.lock().unwrap().clone();
+                let text = text.replace("{path}", &request.path);
                 // The receiver is closed once the recorder was dropped.
                 let _ = sender.lock().unwrap().send(request);
-                let head = format!(
-                    "HTTP/1.1 {status} x\r\nretry-after: 7\r\ncontent-length: {}\r\n\r\n",
-                    text.len()
-                );
+                let head = format!("HTTP/1.1 {status} x\r\n{headers}content-length: {}\r\n\r\n", text.len());
                 if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(text.as_bytes())).is_err()
                 {
                     return;
@@ -100,9 +112,16 @@ impl HttpRecorder {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Sets status and body of all later responses.
+    /// Sets status and body of all later responses. `{path}` in the body becomes the path of the request.
     pub fn respond_with(&self, status: u16, text: &str) {
-        *self.respond_with.lock().unwrap() = (status, text.to_owned());
+        let mut response = self.respond_with.lock().unwrap();
+        (response.status, response.text) = (status, text.to_owned());
+    }
+
+    /// Replaces the headers of all later responses, initially `retry-after: 7`.
+    pub fn respond_with_headers(&self, headers: &[(&str, &str)]) {
+        let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        self.respond_with.lock().unwrap().headers = lines.collect();
     }
 
     /// Returns the next request; panics after 30 s without a request.
@@ -129,11 +148,24 @@ pub struct Mail {
 pub struct SmtpRecorder {
     port: u16,
     mails: Mutex<Receiver<Mail>>,
-    rejection: Arc<Mutex<Option<String>>>,
+    rejections: Arc<Mutex<Rejections>>,
 }
 
-/// Handles one SMTP connection; `rejection` is the reply to every recipient.
-fn handle_smtp(stream: TcpStream, mails: &Sender<Mail>, rejection: Option<&str>) -> Option<()> {
+/// Negative replies to recipients.
+#[derive(Clone, Default)]
+struct Rejections {
+    all: Option<String>,
+    by_address: HashMap<String, String>,
+}
+
+impl Rejections {
+    fn find(&self, address: &str) -> Option<&str> {
+        self.by_address.get(address).or(self.all.as_ref()).map(String::as_str)
+    }
+}
+
+/// Handles one SMTP connection.
+fn handle_smtp(stream: TcpStream, mails: &Sender<Mail>, rejections: &Rejections) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut stream = stream;
     let mut reply = move |text: &str| stream.write_all(format!("{text}\r\n").as_bytes()).ok();
@@ -144,11 +176,12 @@ fn handle_smtp(stream: TcpStream, mails: &Sender<Mail>, rejection: Option<&str>)
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
         let command = line.to_uppercase();
         if command.starts_with("RCPT TO:") {
-            if let Some(rejection) = rejection {
+            let address = line["RCPT TO:".len()..].trim().trim_matches(['<', '>']);
+            if let Some(rejection) = rejections.find(address) {
                 reply(rejection)?;
                 continue;
             }
-            to.push(line["RCPT TO:".len()..].trim().trim_matches(['<', '>']).to_owned());
+            to.push(address.to_owned());
         }
         if command.starts_with("DATA") {
             reply("354 continue")?;
@@ -176,13 +209,13 @@ impl SmtpRecorder {
     /// Starts the server on a free port.
     pub fn start() -> Self {
         let (sender, mails) = channel();
-        let rejection = Arc::new(Mutex::new(None));
-        let (sender, current) = (Mutex::new(sender), rejection.clone());
+        let rejections: Arc<Mutex<Rejections>> = Arc::default();
+        let (sender, current) = (Mutex::new(sender), rejections.clone());
         let port = serve(move |stream| {
-            let (sender, rejection) = (sender.lock().unwrap().clone(), current.lock().unwrap().clone());
-            handle_smtp(stream, &sender, rejection.as_deref());
+            let (sender, rejections) = (sender.lock().unwrap().clone(), current.lock().unwrap().clone());
+            handle_smtp(stream, &sender, &rejections);
         });
-        Self { port, mails: Mutex::new(mails), rejection }
+        Self { port, mails: Mutex::new(mails), rejections }
     }
 
     /// Port of the server on 127.0.0.1.
@@ -192,11 +225,37 @@ impl SmtpRecorder {
 
     /// Rejects all recipients of later connections with a reply such as `550 no such user`.
     pub fn refuse(&self, text: &str) {
-        *self.rejection.lock().unwrap() = Some(text.to_owned());
+        self.rejections.lock().unwrap().all = Some(text.to_owned());
+    }
+
+    /// Rejects one recipient of later connections; other recipients are accepted.
+    pub fn refuse_recipient(&self, address: &str, text: &str) {
+        self.rejections.lock().unwrap().by_address.insert(address.to_owned(), text.to_owned());
+    }
+
+    /// Accepts all recipients of later connections.
+    pub fn accept_all(&self) {
+        *self.rejections.lock().unwrap() = Rejections::default();
+    }
+
+    /// Returns the next mail, or none after the given time.
+    pub fn next_within(&self, time: Duration) -> Option<Mail> {
+        self.mails.lock().unwrap().recv_timeout(time).ok()
     }
 
     /// Returns the next mail; panics after 30 s without a mail.
     pub fn next(&self) -> Mail {
         self.mails.lock().unwrap().recv_timeout(RECEIVE_TIMEOUT).expect("no mail was received")
     }
+}
+
+/// Starts a server that waits for the client to speak first, as a TLS port does; returns its port. After
+/// `close_after`, the connection is closed.
+pub fn start_silent_server(close_after: Duration) -> u16 {
+    serve(move |stream| {
+        // Errors end the connection, too.
+        let _ = stream.set_read_timeout(Some(close_after));
+        let mut buffer = [0; 1_024];
+        let _ = (&stream).read(&mut buffer);
+    })
 }
