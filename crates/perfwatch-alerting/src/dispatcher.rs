@@ -8,16 +8,17 @@ use crate::definitions::to_json;
 use crate::incident_service::IncidentService;
 use crate::metrics::AlertingMetrics;
 use crate::notification_builder::NotificationBuilder;
+use crate::recipients::{continuation, deferred_row, recorded_body};
 use crate::revalidation::{Revalidation, Revalidator};
 use crate::sender::NotificationSender;
 use crate::timeline::timeline_event;
 use perfwatch_model::Clock;
 use perfwatch_rules::channel::Channel;
 use perfwatch_rules::incident::NotificationReason;
-use perfwatch_rules::notification::{self, Notification, SendError};
+use perfwatch_rules::notification::{self, Delivery, Notification, SendError};
 use perfwatch_rules::rule::Severity;
 use perfwatch_store::audit::AuditEntry;
-use perfwatch_store::incidents::IncidentEventKind;
+use perfwatch_store::incidents::{IncidentEventKind, IncidentEventRow};
 use perfwatch_store::outbox::{NotificationRow, NotificationState, Outbox};
 use perfwatch_store::{CommitError, FailureStreak, Store, StoreError, Transaction};
 use std::collections::HashSet;
@@ -73,10 +74,12 @@ impl Drop for InFlightGuard {
 /// Outcome of an attempt to deliver a notification.
 #[derive(Clone)]
 enum DeliveryOutcome {
-    Sent,
+    /// Accepted, by at least one recipient.
+    Sent(Delivery),
     /// Notification is obsolete, for the given reason.
     Suppressed(&'static str),
-    Failed(SendError),
+    /// No recipient accepted it. The results by recipient are empty if all are treated alike.
+    Failed(SendError, Delivery),
 }
 
 /// Due notifications of a channel, divided by how they are delivered.
@@ -159,12 +162,20 @@ impl NotificationDispatcher {
         // The query has three parameters: the last severity is repeated.
         let severities = [0, 1, 2].map(|index| *deliverable.get(index).unwrap_or(last));
         let rows = Outbox::due(&*self.store, id, severities, now_ms, MAX_ROWS_PER_CHANNEL).await?;
+        if !channel.enabled {
+            return self.expire(&rows, now_ms).await;
+        }
+        // Recipients that were deferred do not delay the notifications to the others.
+        let (continuations, rows): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| continuation(row).is_some());
+        for row in continuations.iter().filter(|row| row.retry_at_ms <= now_ms) {
+            if !self.deliver(channel, row).await? {
+                break;
+            }
+        }
         // Order is kept: a notification that waits for its retry blocks the later ones of the channel.
         if rows.first().is_some_and(|first| first.retry_at_ms > now_ms) {
             return Ok(());
-        }
-        if !channel.enabled {
-            return self.expire(&rows, now_ms).await;
         }
         let DeliveryPlan { mut digest, separate } = self.plan_delivery(channel, rows);
         if digest.len() > 1 {
@@ -223,10 +234,10 @@ impl NotificationDispatcher {
                     notifications.push(*notification);
                 }
                 Revalidation::Suppress(reason) => {
-                    self.record_outcome(channel, row, DeliveryOutcome::Suppressed(reason)).await?;
+                    self.record_outcome(channel, row, DeliveryOutcome::Suppressed(reason), None).await?;
                 }
                 Revalidation::Unreadable => {
-                    self.record_outcome(channel, row, unreadable()).await?;
+                    self.record_outcome(channel, row, unreadable(), None).await?;
                 }
             }
         }
@@ -240,9 +251,12 @@ impl NotificationDispatcher {
             },
         };
         let outcome = self.try_send(channel, &digest).await;
-        for row in included_rows {
+        let is_sent = matches!(outcome, DeliveryOutcome::Sent(_));
+        for (index, row) in included_rows.into_iter().enumerate() {
+            // The digest continues once, with its first row.
+            let sent = (index == 0 && is_sent).then_some(&digest);
             // If the digest is retried, the first row alone records the time of the retry.
-            if !self.record_outcome(channel, row, outcome.clone()).await? {
+            if !self.record_outcome(channel, row, outcome.clone(), sent).await? {
                 return Ok(false);
             }
         }
@@ -251,27 +265,42 @@ impl NotificationDispatcher {
 
     /// Delivers a notification. Returns whether the next notification may follow.
     async fn deliver(&self, channel: &Channel, row: &NotificationRow) -> Result<bool, CommitError> {
-        let outcome = match self.revalidator.revalidate(channel, row).await? {
-            Revalidation::Send(notification) => self.try_send(channel, &notification).await,
-            Revalidation::Suppress(reason) => DeliveryOutcome::Suppressed(reason),
-            Revalidation::Unreadable => unreadable(),
+        // A continuation has the content that the other recipients received.
+        let revalidation = match continuation(row) {
+            Some(notification) => Revalidation::Send(Box::new(notification)),
+            None => self.revalidator.revalidate(channel, row).await?,
         };
-        self.record_outcome(channel, row, outcome).await
+        match revalidation {
+            Revalidation::Send(notification) => {
+                let outcome = self.try_send(channel, &notification).await;
+                self.record_outcome(channel, row, outcome, Some(&notification)).await
+            }
+            Revalidation::Suppress(reason) => {
+                self.record_outcome(channel, row, DeliveryOutcome::Suppressed(reason), None).await
+            }
+            Revalidation::Unreadable => self.record_outcome(channel, row, unreadable(), None).await,
+        }
     }
 
     async fn try_send(&self, channel: &Channel, notification: &Notification) -> DeliveryOutcome {
         match self.sender.send(channel, notification).await {
-            Ok(()) => DeliveryOutcome::Sent,
-            Err(error) => DeliveryOutcome::Failed(error),
+            Ok(delivery) if delivery.is_sent() => DeliveryOutcome::Sent(delivery),
+            Ok(delivery) => {
+                let reason = delivery.problem().unwrap_or_default();
+                DeliveryOutcome::Failed(SendError::Transient { reason, retry_after: None }, delivery)
+            }
+            Err(error) => DeliveryOutcome::Failed(error, Delivery::default()),
         }
     }
 
-    /// Records the outcome of a delivery. Returns whether the next notification may follow.
+    /// Records the outcome of a delivery. Returns whether the next notification may follow. `sent` is the
+    /// content that is sent to deferred recipients, too.
     async fn record_outcome(
         &self,
         channel: &Channel,
         row: &NotificationRow,
         outcome: DeliveryOutcome,
+        sent: Option<&Notification>,
     ) -> Result<bool, CommitError> {
         let now_ms = self.clock.wall_ms();
         let event = |kind: IncidentEventKind, text: &str| {
@@ -280,10 +309,13 @@ impl NotificationDispatcher {
         };
         let mut tx = Transaction::default();
         let state = match outcome {
-            DeliveryOutcome::Sent => {
-                tx.notifications().finish(row.id, NotificationState::Sent, None, now_ms);
-                let notified = event(IncidentEventKind::Notified, &format!("notified: {}", row.reason));
-                tx.incident_events().insert(&notified);
+            DeliveryOutcome::Sent(delivery) => {
+                record_sent(&mut tx, &event, row, &delivery, now_ms);
+                let backoff_ms = backoff_ms(row.attempts, None);
+                let deferred = sent.and_then(|sent| deferred_row(row, sent, &delivery, now_ms + backoff_ms));
+                if let Some(deferred) = deferred {
+                    tx.notifications().enqueue(&deferred, None);
+                }
                 schedule_reminder(&mut tx, channel, row, now_ms);
                 NotificationState::Sent
             }
@@ -292,13 +324,15 @@ impl NotificationDispatcher {
                 tx.notifications().finish(row.id, state, Some(reason), now_ms);
                 state
             }
-            DeliveryOutcome::Failed(SendError::Transient { reason: error, retry_after })
+            DeliveryOutcome::Failed(SendError::Transient { reason: error, retry_after }, delivery)
                 if now_ms - row.created_ms < MAX_PENDING_AGE_MS =>
             {
                 let retry_in_ms = backoff_ms(row.attempts, retry_after);
                 let channel = &channel.name;
                 tracing::info!(channel, error, retry_in_ms, "notification delivery failed; retrying");
-                tx.notifications().retry_at(row.id, now_ms + retry_in_ms, &error);
+                // A digest is repeated for all recipients, because its rows are retried together.
+                let delivery = sent.map(|_| delivery).unwrap_or_default();
+                record_retry(&mut tx, row, &delivery, now_ms + retry_in_ms, &error);
                 if row.attempts == 0 {
                     let text = format!("delivery failed, retrying: {error}");
                     tx.incident_events().insert(&event(IncidentEventKind::NotificationRetrying, &text));
@@ -306,7 +340,7 @@ impl NotificationDispatcher {
                 self.metrics.notification_retries.inc();
                 NotificationState::Pending
             }
-            DeliveryOutcome::Failed(error) => {
+            DeliveryOutcome::Failed(error, _) => {
                 let error = error.to_string();
                 tracing::warn!(channel = channel.name, error, "notification failed permanently");
                 let state = NotificationState::Failed;
@@ -343,7 +377,11 @@ impl NotificationDispatcher {
     ///
     /// # Errors
     /// Returns the [`SendError`] of the delivery.
-    pub(crate) async fn send(&self, channel: &Channel, notification: &Notification) -> Result<(), SendError> {
+    pub(crate) async fn send(
+        &self,
+        channel: &Channel,
+        notification: &Notification,
+    ) -> Result<Delivery, SendError> {
         self.sender.send(channel, notification).await
     }
 
@@ -360,6 +398,45 @@ impl NotificationDispatcher {
             Some(newest) => self.builder.build_notification(newest, NotificationReason::Opened, now_ms),
             None => self.builder.example_notification(now_ms),
         }
+    }
+}
+
+/// Records that a notification was sent, and the recipients that did not accept it.
+fn record_sent(
+    tx: &mut Transaction,
+    event: &dyn Fn(IncidentEventKind, &str) -> IncidentEventRow,
+    row: &NotificationRow,
+    delivery: &Delivery,
+    now_ms: i64,
+) {
+    let problem = delivery.problem();
+    tx.notifications().finish(row.id, NotificationState::Sent, problem.as_deref(), now_ms);
+    if let Some(body) = recorded_body(row, delivery) {
+        tx.notifications().set_body(row.id, &body);
+    }
+    tx.incident_events().insert(&event(IncidentEventKind::Notified, &format!("notified: {}", row.reason)));
+    if let Some(problem) = problem {
+        tracing::warn!(channel = %row.channel, error = problem, "notification failed for some recipients");
+        let text = format!("not delivered to all recipients: {problem}");
+        tx.incident_events().insert(&event(IncidentEventKind::NotificationFailed, &text));
+    }
+}
+
+/// Schedules the next attempt, for the deferred recipients if the server distinguished them.
+fn record_retry(
+    tx: &mut Transaction,
+    row: &NotificationRow,
+    delivery: &Delivery,
+    retry_at_ms: i64,
+    error: &str,
+) {
+    if let Some(body) = recorded_body(row, delivery) {
+        tx.notifications().set_body(row.id, &body);
+    }
+    if continuation(row).is_some() {
+        tx.notifications().postpone(row.id, retry_at_ms, error);
+    } else {
+        tx.notifications().retry_at(row.id, retry_at_ms, error);
     }
 }
 
@@ -385,7 +462,8 @@ fn schedule_reminder(tx: &mut Transaction, channel: &Channel, row: &Notification
 }
 
 fn unreadable() -> DeliveryOutcome {
-    DeliveryOutcome::Failed(SendError::Permanent("notification is unreadable".to_owned()))
+    let error = SendError::Permanent("notification is unreadable".to_owned());
+    DeliveryOutcome::Failed(error, Delivery::default())
 }
 
 /// Delay before the next attempt, in milliseconds.
@@ -402,6 +480,7 @@ fn with_new_id(body: &str) -> String {
         Ok(notification) => to_json(&Notification {
             id: Uuid::now_v7(),
             reason: NotificationReason::Reminder,
+            recipients: Vec::new(),
             ..notification
         }),
         Err(_) => body.to_owned(),

@@ -19,6 +19,7 @@ mod incident_service;
 mod metrics;
 mod notification_builder;
 mod outbox_writer;
+mod recipients;
 mod replay;
 mod revalidation;
 mod sender;
@@ -48,7 +49,7 @@ use perfwatch_auth::encryption::DecryptError;
 use perfwatch_model::{HostId, Snapshot};
 use perfwatch_rules::channel::Channel;
 use perfwatch_rules::incident::NotificationReason;
-use perfwatch_rules::notification::{Notification, Notifier, SendError};
+use perfwatch_rules::notification::{Delivery, Notification, Notifier, SendError};
 use perfwatch_rules::rule::Rule;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::host_last_seen::HostLastSeen;
@@ -250,9 +251,9 @@ impl Alerting {
     /// Sends a notification immediately, without the outbox.
     ///
     /// # Errors
-    /// Returns [`SendError::Retry`] if the receiver is unavailable or the settings cannot be decrypted,
+    /// Returns [`SendError::Transient`] if the receiver is unavailable or the settings cannot be decrypted,
     /// [`SendError::Permanent`] if the receiver rejects the notification.
-    pub async fn send(&self, channel: &Channel, notification: &Notification) -> Result<(), SendError> {
+    pub async fn send(&self, channel: &Channel, notification: &Notification) -> Result<Delivery, SendError> {
         self.dispatcher.send(channel, notification).await
     }
 

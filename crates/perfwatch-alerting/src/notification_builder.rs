@@ -13,6 +13,8 @@ use uuid::Uuid;
 const MAX_ALERTS_LISTED: usize = 100;
 /// Maximum number of titles listed in a digest; the newest are listed.
 const MAX_DIGEST_TITLES: usize = 50;
+/// Characters that careless templates and services do not transmit, in the test notification.
+const TEST_CHARACTERS: &str = "(\"quotes\", \\backslash\\, {braces}, <tag> & ünïcödé 😀)";
 /// Time before and after the alert in the time range of a host link.
 const LINK_PADDING_MS: i64 = 300_000;
 
@@ -83,6 +85,7 @@ impl NotificationBuilder {
             alerts: alerts.iter().take(MAX_ALERTS_LISTED).map(|alert| self.alert_summary(alert)).collect(),
             omitted_alerts: alerts.len().saturating_sub(MAX_ALERTS_LISTED),
             digest: Vec::new(),
+            recipients: Vec::new(),
         }
     }
 
@@ -93,13 +96,14 @@ impl NotificationBuilder {
             reason: NotificationReason::Test,
             incident: Uuid::nil(),
             severity: Severity::Info,
-            subject: "Test notification from PerfWatch".to_owned(),
+            subject: format!("Test notification from PerfWatch {TEST_CHARACTERS}"),
             created_at: format_time(now_ms),
             opened_at: format_time(now_ms),
             url: format!("{}/alerts/channels", self.base_url),
             alerts: Vec::new(),
             omitted_alerts: 0,
             digest: Vec::new(),
+            recipients: Vec::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::channel_secrets::ChannelSecrets;
 use perfwatch_rules::channel::Channel;
-use perfwatch_rules::notification::{Notification, Notifier, RenderedNotification, SendError};
+use perfwatch_rules::notification::{Delivery, Notification, Notifier, RenderedNotification, SendError};
 use perfwatch_rules::render;
 use std::sync::Arc;
 
@@ -37,9 +37,13 @@ impl NotificationSender {
     /// Sends a notification, on a thread for blocking calls.
     ///
     /// # Errors
-    /// Returns [`SendError::Retry`] if the receiver is unavailable or the settings cannot be decrypted,
+    /// Returns [`SendError::Transient`] if the receiver is unavailable or the settings cannot be decrypted,
     /// [`SendError::Permanent`] if the receiver rejects the notification.
-    pub(crate) async fn send(&self, channel: &Channel, notification: &Notification) -> Result<(), SendError> {
+    pub(crate) async fn send(
+        &self,
+        channel: &Channel,
+        notification: &Notification,
+    ) -> Result<Delivery, SendError> {
         // The delivery is retried, because the missing key may be added.
         let channel =
             self.secrets.decrypt(channel).map_err(|error| retry(format!("channel settings: {error}")))?;

@@ -6,6 +6,7 @@ mod fairness;
 mod harness;
 mod paused_store;
 mod simulated_fleet;
+mod recipients;
 mod timing;
 
 use crate::OpenIncident;

@@ -4,7 +4,7 @@ use crate::http::{Http, Request};
 use crate::settings::{field, get, optional, secret};
 use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::{
-    AlertSummary, ChannelKind, ChannelSettings, RenderedNotification, SendError,
+    AlertSummary, ChannelKind, ChannelSettings, Delivery, RenderedNotification, SendError,
 };
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
     rendered: &RenderedNotification<'_>,
-) -> Result<(), SendError> {
+) -> Result<Delivery, SendError> {
     let notification = rendered.notification;
     let mut alerts: Vec<Value> = notification.alerts.iter().map(alert_json).collect();
     if notification.reason == NotificationReason::Test {

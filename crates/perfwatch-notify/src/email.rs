@@ -1,13 +1,15 @@
 //! E-mail through an SMTP server (RFC 5321). The mails of an incident form a thread.
 
-use crate::format::{severity_color, truncate};
+use crate::format::{TextLimit, severity_color, truncate};
 use crate::http::Http;
 use crate::settings::{field, get, get_or, optional, secret};
+use crate::smtp::{Envelope, Security, SmtpServer};
+use lettre::Address;
 use lettre::message::{Mailbox, MultiPart, header};
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
-use lettre::{SmtpTransport, Transport as _};
-use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
+use perfwatch_rules::notification::{
+    ChannelKind, ChannelSettings, Delivery, RecipientState, RenderedNotification, SendError,
+};
 use std::time::Duration;
 
 pub(crate) const KIND: ChannelKind = ChannelKind {
@@ -29,10 +31,21 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
 const SMTP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of recipients of a channel.
 const MAX_RECIPIENTS: usize = 50;
+/// Limit of the subject.
+const MAX_SUBJECT: TextLimit = TextLimit::Chars(250);
 
 fn recipients(settings: &ChannelSettings) -> Result<Vec<Mailbox>, String> {
     let addresses = get(settings, "to").split([',', ';']).map(str::trim).filter(|text| !text.is_empty());
     addresses.map(|text| text.parse().map_err(|_| format!("invalid e-mail address {text:?}"))).collect()
+}
+
+fn security(settings: &ChannelSettings) -> Result<Security, String> {
+    match get_or(settings, "security", "starttls") {
+        "starttls" => Ok(Security::StartTls),
+        "tls" => Ok(Security::Tls),
+        "none" => Ok(Security::None),
+        _ => Err("expected starttls, tls or none".to_owned()),
+    }
 }
 
 fn port(settings: &ChannelSettings) -> Result<u16, String> {
@@ -55,11 +68,11 @@ pub(crate) fn validate(settings: &ChannelSettings) -> Option<(&'static str, Stri
     if get(settings, "from").parse::<Mailbox>().is_err() {
         return Some(("from", "invalid e-mail address".to_owned()));
     }
-    let security = get_or(settings, "security", "starttls");
-    if !["starttls", "tls", "none"].contains(&security) {
-        return Some(("security", "expected starttls, tls or none".to_owned()));
-    }
-    if security == "none" && !get(settings, "password").is_empty() {
+    let security = match security(settings) {
+        Ok(security) => security,
+        Err(error) => return Some(("security", error)),
+    };
+    if security == Security::None && !get(settings, "password").is_empty() {
         let is_local = ["localhost", "127.0.0.1", "::1"].contains(&get(settings, "server"));
         if !is_local {
             return Some(("security", "a password requires TLS".to_owned()));
@@ -88,6 +101,39 @@ fn html(rendered: &RenderedNotification<'_>) -> String {
     )
 }
 
+fn raw_header(name: &'static str, value: &str) -> Result<header::HeaderValue, String> {
+    let name = header::HeaderName::new_from_ascii(name.to_owned()).map_err(|error| error.to_string())?;
+    Ok(header::HeaderValue::new(name, value.to_owned()))
+}
+
+/// Address for the envelope: the domain in ASCII (RFC 5891), because few servers support SMTPUTF8.
+fn envelope_address(mailbox: &Mailbox) -> Address {
+    let address = &mailbox.email;
+    match url::Host::parse(address.domain()) {
+        Ok(url::Host::Domain(domain)) => {
+            Address::new(address.user(), domain).unwrap_or_else(|_| address.clone())
+        }
+        _ => address.clone(),
+    }
+}
+
+/// Recipients of this attempt: all, or those that the server deferred before.
+fn pending_recipients(
+    settings: &ChannelSettings,
+    rendered: &RenderedNotification<'_>,
+) -> Result<Vec<Address>, String> {
+    let addresses = recipients(settings)?.iter().map(envelope_address).collect();
+    let earlier = &rendered.notification.recipients;
+    if earlier.is_empty() {
+        return Ok(addresses);
+    }
+    let is_pending = |address: &Address| {
+        let address = address.to_string();
+        earlier.iter().any(|result| result.state == RecipientState::Deferred && result.recipient == address)
+    };
+    Ok(addresses.into_iter().filter(is_pending).collect())
+}
+
 fn mail(settings: &ChannelSettings, rendered: &RenderedNotification<'_>) -> Result<lettre::Message, String> {
     let from: Mailbox =
         get(settings, "from").parse().map_err(|_| "from: invalid e-mail address".to_owned())?;
@@ -95,10 +141,14 @@ fn mail(settings: &ChannelSettings, rendered: &RenderedNotification<'_>) -> Resu
     let thread = format!("<{}@{domain}>", rendered.notification.incident);
     let mut builder = lettre::Message::builder()
         .from(from)
-        .subject(truncate(&rendered.title, 250))
+        .subject(truncate(&rendered.title, MAX_SUBJECT))
         .message_id(Some(format!("<{}@{domain}>", rendered.notification.id)))
         .in_reply_to(thread.clone())
         .references(thread)
+        // Mail servers must not answer with vacation notices (RFC 3834, 5); the second header is the one
+        // that Exchange observes.
+        .raw_header(raw_header("Auto-Submitted", "auto-generated")?)
+        .raw_header(raw_header("X-Auto-Response-Suppress", "All")?)
         .header(header::MIME_VERSION_1_0);
     for recipient in recipients(settings)? {
         builder = builder.to(recipient);
@@ -111,31 +161,27 @@ pub(crate) fn send(
     _: &Http,
     settings: &ChannelSettings,
     rendered: &RenderedNotification<'_>,
-) -> Result<(), SendError> {
+) -> Result<Delivery, SendError> {
     let mail = mail(settings, rendered).map_err(SendError::Permanent)?;
-    let server = get(settings, "server");
-    let parameters =
-        || TlsParameters::new(server.to_owned()).map_err(|error| SendError::Permanent(error.to_string()));
-    let tls = match get_or(settings, "security", "starttls") {
-        "none" => Tls::None,
-        "tls" => Tls::Wrapper(parameters()?),
-        _ => Tls::Required(parameters()?),
-    };
-    let mut transport = SmtpTransport::builder_dangerous(server)
-        .port(port(settings).map_err(SendError::Permanent)?)
-        .tls(tls)
-        .timeout(Some(SMTP_TIMEOUT));
-    if !get(settings, "user").is_empty() {
-        let (user, password) = (get(settings, "user").to_owned(), get(settings, "password").to_owned());
-        transport = transport.credentials(Credentials::new(user, password));
+    let from: Mailbox = get(settings, "from")
+        .parse()
+        .map_err(|_| SendError::Permanent("from: invalid e-mail address".to_owned()))?;
+    let to = pending_recipients(settings, rendered).map_err(SendError::Permanent)?;
+    if to.is_empty() {
+        return Err(SendError::Permanent("the recipients were removed from the channel".to_owned()));
     }
-    transport.build().send(&mail).map(|_| ()).map_err(|error| {
-        let reason = error.to_string();
-        // A reply 5yz is permanent (RFC 5321, 4.2.1).
-        if error.is_permanent() {
-            SendError::Permanent(reason)
-        } else {
-            SendError::Transient { reason, retry_after: None }
-        }
-    })
+    let (user, password) = (get(settings, "user"), get(settings, "password"));
+    let server = SmtpServer {
+        host: get(settings, "server"),
+        port: port(settings).map_err(SendError::Permanent)?,
+        security: security(settings).map_err(SendError::Permanent)?,
+        credentials: (!user.is_empty()).then(|| Credentials::new(user.to_owned(), password.to_owned())),
+        timeout: SMTP_TIMEOUT,
+    };
+    let envelope = Envelope { from: envelope_address(&from), to: &to, message: &mail.formatted() };
+    let mut results = server.send(&envelope)?;
+    // Results of earlier attempts that are final.
+    let earlier = rendered.notification.recipients.iter();
+    results.extend(earlier.filter(|result| result.state != RecipientState::Deferred).cloned());
+    Ok(Delivery { recipients: results })
 }

@@ -1,11 +1,13 @@
 //! Push notifications through a self-hosted Gotify server.
 
-use crate::format::truncate;
+use crate::format::{TextLimit, truncate};
 use crate::http::{Http, Request};
 use crate::settings::{field, get, secret};
 use perfwatch_rules::Severity;
 use perfwatch_rules::incident::NotificationReason;
-use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
+use perfwatch_rules::notification::{
+    ChannelKind, ChannelSettings, Delivery, RenderedNotification, SendError,
+};
 use serde_json::json;
 
 pub(crate) const KIND: ChannelKind = ChannelKind {
@@ -18,11 +20,16 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
     ],
 };
 
+/// Limit of the title; Gotify has none of its own.
+const MAX_TITLE: TextLimit = TextLimit::Chars(250);
+/// Limit of the message; Gotify has none of its own.
+const MAX_MESSAGE: TextLimit = TextLimit::Chars(4_000);
+
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
     rendered: &RenderedNotification<'_>,
-) -> Result<(), SendError> {
+) -> Result<Delivery, SendError> {
     let priority = match (rendered.notification.reason, rendered.notification.severity) {
         (NotificationReason::Resolved, _) => 2,
         (_, Severity::Critical) => 9,
@@ -30,8 +37,8 @@ pub(crate) fn send(
         (_, Severity::Info) => 3,
     };
     let body = json!({
-        "title": truncate(&rendered.title, 250),
-        "message": truncate(&rendered.text, 4_000),
+        "title": truncate(&rendered.title, MAX_TITLE),
+        "message": truncate(&rendered.text, MAX_MESSAGE),
         "priority": priority,
         "extras": { "client::notification": { "click": { "url": rendered.notification.url } } },
     });

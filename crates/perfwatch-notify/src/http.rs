@@ -1,7 +1,8 @@
 //! HTTP client of the channels; maps responses to success, retry or permanent failure.
 
-use crate::format::truncate;
-use perfwatch_rules::notification::SendError;
+use crate::retry_hint::HintSource;
+use perfwatch_model::Clock;
+use perfwatch_rules::notification::{Delivery, SendError};
 use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,7 @@ use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 /// Timeout of a whole request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum length of an error response that is read.
-const MAX_ERROR_BODY_BYTES: u64 = 2_000;
-/// Maximum length of an error message in characters.
-const MAX_REASON_CHARS: usize = 300;
+const MAX_ERROR_BODY_BYTES: u64 = 16_384;
 
 /// Returns true for an absolute HTTP or HTTPS URL.
 pub(crate) fn is_http_url(text: &str) -> bool {
@@ -46,10 +45,12 @@ impl<'a> Request<'a> {
 /// HTTP client with TLS verified by the system's certificates.
 pub(crate) struct Http {
     agent: ureq::Agent,
+    clock: Arc<dyn Clock>,
 }
 
 impl Http {
-    pub(crate) fn new() -> Self {
+    /// Creates the client. The clock is the reference of retry hints that are dates.
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -65,15 +66,16 @@ impl Http {
             .tls_config(tls)
             .build()
             .new_agent();
-        Self { agent }
+        Self { agent, clock }
     }
 
-    /// Sends a request. Any status 2xx is a success.
+    /// Sends a request. Any status 2xx is a success. The reason of an error contains the start of the
+    /// response, in which the secrets of the channel are not masked yet.
     ///
     /// # Errors
-    /// Returns [`SendError::Retry`] for connection errors and for the statuses 408, 425, 429 and 5xx,
+    /// Returns [`SendError::Transient`] for connection errors and for the statuses 408, 425, 429 and 5xx,
     /// [`SendError::Permanent`] for every other status.
-    pub(crate) fn send(&self, request: Request<'_>) -> Result<(), SendError> {
+    pub(crate) fn send(&self, request: Request<'_>) -> Result<Delivery, SendError> {
         let mut builder = ureq::http::Request::builder().method(request.method).uri(&request.url);
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
@@ -83,20 +85,19 @@ impl Http {
         let mut response = self.agent.run(request).map_err(|error| retry(error.to_string()))?;
         let status = response.status().as_u16();
         if (200..300).contains(&status) {
-            return Ok(());
+            return Ok(Delivery::default());
         }
-        let retry_after =
-            response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
         let mut body = Vec::new();
+        let headers = response.headers().clone();
         // The status is reported even if the body cannot be read.
         let _ = response.body_mut().as_reader().take(MAX_ERROR_BODY_BYTES).read_to_end(&mut body);
         let body = String::from_utf8_lossy(&body);
-        let words: Vec<&str> = body.split_whitespace().collect();
-        let reason = truncate(format!("HTTP {status} {}", words.join(" ")).trim(), MAX_REASON_CHARS);
+        let reason = format!("HTTP {status} {body}");
         match status {
             // Temporary conditions: RFC 9110, 15.5.9 and 15.6; RFC 8470, 5.2; RFC 6585, 4.
             408 | 425 | 429 | 500.. => {
-                Err(SendError::Transient { reason, retry_after: retry_after.map(Duration::from_secs) })
+                let hints = HintSource { headers: &headers, body: &body, now_ms: self.clock.wall_ms() };
+                Err(SendError::Transient { reason, retry_after: hints.delay() })
             }
             _ => Err(SendError::Permanent(reason)),
         }

@@ -7,13 +7,17 @@ mod email;
 mod format;
 mod gotify;
 mod http;
+mod json_body;
+mod mask;
 mod matrix;
 mod ntfy;
 mod opsgenie;
 mod pagerduty;
 mod pushover;
+mod retry_hint;
 mod settings;
 mod slack;
+mod smtp;
 mod teams;
 mod telegram;
 mod template;
@@ -21,19 +25,26 @@ mod template;
 mod tests;
 mod webhook;
 
+use format::{TextLimit, truncate};
 use http::Http;
+use mask::Masker;
+use perfwatch_model::{Clock, SystemClock};
 use perfwatch_rules::notification::{
-    ChannelKind, ChannelSettings, Notification, Notifier, RenderedNotification, SendError,
+    ChannelKind, ChannelSettings, Delivery, Notification, Notifier, RecipientResult, RenderedNotification,
+    SendError,
 };
 use settings::get;
+use std::sync::Arc;
 
 /// Maximum length of a setting in bytes.
 const MAX_SETTING_BYTES: usize = 20_000;
-/// Minimum length of a secret that is redacted: a shorter text occurs by chance in other words.
-const MIN_SECRET_LEN: usize = 4;
+/// Maximum length of the reason of a failure.
+const MAX_REASON: TextLimit = TextLimit::Chars(300);
+/// Length of a reason from which it may have been cut inside of a secret.
+const MIN_CUT_REASON_BYTES: usize = 16_000;
 
 /// Function that delivers a notification to one kind of channel.
-type SendFn = fn(&Http, &ChannelSettings, &RenderedNotification<'_>) -> Result<(), SendError>;
+type SendFn = fn(&Http, &ChannelSettings, &RenderedNotification<'_>) -> Result<Delivery, SendError>;
 /// Validation beyond that of the fields; returns the first invalid setting and its error.
 type ValidateFn = fn(&ChannelSettings) -> Option<(&'static str, String)>;
 
@@ -76,7 +87,7 @@ pub struct ChannelNotifier {
 impl ChannelNotifier {
     /// Notifier with one HTTP client for all channels.
     pub fn new() -> Self {
-        Self { http: Http::new() }
+        Self { http: Http::new(Arc::new(SystemClock::new()) as Arc<dyn Clock>) }
     }
 }
 
@@ -90,12 +101,17 @@ fn find_channel(kind: &str) -> Option<&'static (ChannelKind, SendFn, ValidateFn)
     CHANNELS.iter().find(|(candidate, ..)| candidate.name == kind)
 }
 
-/// Replaces the channel's secrets in an error text, which may contain the URL of the request.
-fn redact_secrets(text: &str, kind: &ChannelKind, settings: &ChannelSettings) -> String {
-    let secrets = kind.fields.iter().filter(|field| field.secret).map(|field| get(settings, field.name));
-    secrets
-        .filter(|secret| secret.len() >= MIN_SECRET_LEN)
-        .fold(text.to_owned(), |text, secret| text.replace(secret, "…"))
+/// Reason of a failure without the secrets of the channel, in one line of limited length. Servers repeat
+/// the path of a request, its headers or its body in their error pages.
+fn clean_reason(masker: &Masker, reason: &str) -> String {
+    let mut masked = masker.mask(reason);
+    if reason.len() >= MIN_CUT_REASON_BYTES {
+        let end = masked.floor_char_boundary(masked.len().saturating_sub(masker.longest()));
+        masked.truncate(end);
+    }
+    let words: Vec<&str> =
+        masked.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
+    truncate(&words.join(" "), MAX_REASON)
 }
 
 impl Notifier for ChannelNotifier {
@@ -137,15 +153,23 @@ impl Notifier for ChannelNotifier {
         kind: &str,
         settings: &ChannelSettings,
         rendered: &RenderedNotification<'_>,
-    ) -> Result<(), SendError> {
+    ) -> Result<Delivery, SendError> {
         let Some((kind, send, _)) = find_channel(kind) else {
             return Err(SendError::Permanent(format!("unknown channel kind {kind:?}")));
         };
-        send(&self.http, settings, rendered).map_err(|error| match error {
-            SendError::Transient { reason, retry_after } => {
-                SendError::Transient { reason: redact_secrets(&reason, kind, settings), retry_after }
+        // The only place where texts of a channel leave this crate.
+        let masker = Masker::new(kind, settings);
+        let clean = |reason: &str| clean_reason(&masker, reason);
+        match send(&self.http, settings, rendered) {
+            Ok(Delivery { recipients }) => {
+                let clean_result =
+                    |result: RecipientResult| RecipientResult { reason: clean(&result.reason), ..result };
+                Ok(Delivery { recipients: recipients.into_iter().map(clean_result).collect() })
             }
-            SendError::Permanent(reason) => SendError::Permanent(redact_secrets(&reason, kind, settings)),
-        })
+            Err(SendError::Transient { reason, retry_after }) => {
+                Err(SendError::Transient { reason: clean(&reason), retry_after })
+            }
+            Err(SendError::Permanent(reason)) => Err(SendError::Permanent(clean(&reason))),
+        }
     }
 }

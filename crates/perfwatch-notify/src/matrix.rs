@@ -1,10 +1,12 @@
 //! Messages to a room on Matrix.
 
-use crate::format::truncate;
+use crate::format::{TextLimit, truncate};
 use crate::http::{Http, Request};
 use crate::settings::{field, get, secret};
 use perfwatch_rules::incident::NotificationReason;
-use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
+use perfwatch_rules::notification::{
+    ChannelKind, ChannelSettings, Delivery, RenderedNotification, SendError,
+};
 use serde_json::json;
 
 pub(crate) const KIND: ChannelKind = ChannelKind {
@@ -18,11 +20,14 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
     ],
 };
 
+/// Limit of the text; an event has at most 65,536 bytes (client-server API, 3.5).
+const MAX_TEXT: TextLimit = TextLimit::JsonBytes(60_000);
+
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
     rendered: &RenderedNotification<'_>,
-) -> Result<(), SendError> {
+) -> Result<Delivery, SendError> {
     let server = get(settings, "server").trim_end_matches('/');
     let mut url = url::Url::parse(server).map_err(|error| SendError::Permanent(error.to_string()))?;
     // The transaction id makes a retry idempotent (client-server API, 8.4.1).
@@ -33,7 +38,7 @@ pub(crate) fn send(
     }
     let message_type =
         if rendered.notification.reason == NotificationReason::Resolved { "m.notice" } else { "m.text" };
-    let text = truncate(&format!("{}\n{}", rendered.title, rendered.text), 20_000);
+    let text = truncate(&format!("{}\n{}", rendered.title, rendered.text), MAX_TEXT);
     let body = json!({ "msgtype": message_type, "body": text });
     let request = Request::json(url.to_string(), &body);
     let request = Request { method: "PUT", ..request };

@@ -1,11 +1,13 @@
 //! PagerDuty, Events API v2: an incident becomes an alert there and is resolved with it.
 
-use crate::format::truncate;
+use crate::format::{TextLimit, truncate};
 use crate::http::{Http, Request};
 use crate::settings::{field, get, get_or, optional, secret};
 use perfwatch_rules::Severity;
 use perfwatch_rules::incident::NotificationReason;
-use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
+use perfwatch_rules::notification::{
+    ChannelKind, ChannelSettings, Delivery, RenderedNotification, SendError,
+};
 use serde_json::json;
 
 pub(crate) const KIND: ChannelKind = ChannelKind {
@@ -23,11 +25,16 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
     ],
 };
 
+/// Limit of the summary.
+const MAX_SUMMARY: TextLimit = TextLimit::Utf16(1_024);
+/// Limit of the text; an event has at most 512 KB, of which the other fields need little.
+const MAX_TEXT: TextLimit = TextLimit::JsonBytes(64_000);
+
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
     rendered: &RenderedNotification<'_>,
-) -> Result<(), SendError> {
+) -> Result<Delivery, SendError> {
     let notification = rendered.notification;
     let resolved = notification.reason == NotificationReason::Resolved;
     let severity = match notification.severity {
@@ -45,11 +52,11 @@ pub(crate) fn send(
         "dedup_key": format!("perfwatch-{dedup_id}"),
         "client": "PerfWatch",
         "payload": {
-            "summary": truncate(&rendered.title, 1_024),
+            "summary": truncate(&rendered.title, MAX_SUMMARY),
             "source": if source.is_empty() { "PerfWatch" } else { source },
             "severity": severity,
             "timestamp": notification.created_at,
-            "custom_details": { "text": truncate(&rendered.text, 8_000) },
+            "custom_details": { "text": truncate(&rendered.text, MAX_TEXT) },
         },
     });
     if !notification.url.is_empty() {

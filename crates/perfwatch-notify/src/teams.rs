@@ -1,11 +1,13 @@
 //! Microsoft Teams: an adaptive card through the webhook of a workflow.
 
-use crate::format::truncate;
+use crate::format::{TextLimit, truncate};
 use crate::http::{Http, Request};
 use crate::settings::{get, secret};
 use perfwatch_rules::Severity;
 use perfwatch_rules::incident::NotificationReason;
-use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
+use perfwatch_rules::notification::{
+    ChannelKind, ChannelSettings, Delivery, RenderedNotification, SendError,
+};
 use serde_json::{Value, json};
 
 pub(crate) const KIND: ChannelKind = ChannelKind {
@@ -20,21 +22,41 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
     )],
 };
 
+/// Limit of the title.
+const MAX_TITLE: TextLimit = TextLimit::JsonBytes(1_000);
+/// Maximum length of the lines of a card. A message has at most 28 KB.
+const MAX_LINES_BYTES: usize = 24_000;
+
+/// Text blocks of the lines, as many as fit; each line has the overhead of its block.
+fn text_blocks(text: &str) -> Vec<Value> {
+    let (mut available, mut blocks) = (MAX_LINES_BYTES, Vec::new());
+    for line in text.lines() {
+        let block =
+            |text: &str| json!({ "type": "TextBlock", "wrap": true, "spacing": "small", "text": text });
+        let overhead = block("").to_string().len() + 1;
+        let text = truncate(line, TextLimit::JsonBytes(available.saturating_sub(overhead)));
+        if text.is_empty() && !line.is_empty() {
+            break;
+        }
+        blocks.push(block(&text));
+        available = available.saturating_sub(overhead + TextLimit::JsonBytes(0).count(&text));
+    }
+    blocks
+}
+
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
     rendered: &RenderedNotification<'_>,
-) -> Result<(), SendError> {
+) -> Result<Delivery, SendError> {
     let color = match (rendered.notification.reason, rendered.notification.severity) {
         (NotificationReason::Resolved, _) => "good",
         (_, Severity::Critical) => "attention",
         (_, Severity::Warning) => "warning",
         _ => "accent",
     };
-    let title = json!({ "type": "TextBlock", "size": "medium", "weight": "bolder", "wrap": true, "color": color, "text": truncate(&rendered.title, 500) });
-    let line = |line: &str| json!({ "type": "TextBlock", "wrap": true, "spacing": "small", "text": line });
-    let text = truncate(&rendered.text, 8_000);
-    let body: Vec<Value> = [title].into_iter().chain(text.lines().map(line)).collect();
+    let title = json!({ "type": "TextBlock", "size": "medium", "weight": "bolder", "wrap": true, "color": color, "text": truncate(&rendered.title, MAX_TITLE) });
+    let body: Vec<Value> = [title].into_iter().chain(text_blocks(&rendered.text)).collect();
     let mut card = json!({
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard", "version": "1.4", "body": body,

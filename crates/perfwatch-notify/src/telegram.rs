@@ -1,9 +1,11 @@
 //! Messages of a Telegram bot.
 
-use crate::format::truncate;
+use crate::format::{TextLimit, truncate};
 use crate::http::{Http, Request};
 use crate::settings::{field, get, get_or, optional, secret};
-use perfwatch_rules::notification::{ChannelKind, ChannelSettings, RenderedNotification, SendError};
+use perfwatch_rules::notification::{
+    ChannelKind, ChannelSettings, Delivery, RenderedNotification, SendError,
+};
 use perfwatch_rules::{Severity, incident::NotificationReason};
 use serde_json::json;
 
@@ -19,17 +21,20 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
     ],
 };
 
+/// Limit of a message: UTF-16 code units, because entities are addressed in them.
+const MAX_TEXT: TextLimit = TextLimit::Utf16(4_096);
+
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
     rendered: &RenderedNotification<'_>,
-) -> Result<(), SendError> {
+) -> Result<Delivery, SendError> {
     let server = get_or(settings, "server", "https://api.telegram.org").trim_end_matches('/');
     let is_silent = rendered.notification.reason == NotificationReason::Resolved
         || rendered.notification.severity == Severity::Info;
     let mut body = json!({
         "chat_id": get(settings, "chat"),
-        "text": truncate(&format!("{}\n{}", rendered.title, rendered.text), 4_000),
+        "text": truncate(&format!("{}\n{}", rendered.title, rendered.text), MAX_TEXT),
         "disable_notification": is_silent,
         "link_preview_options": { "is_disabled": true },
     });

@@ -1,24 +1,78 @@
 //! Renders user-defined Jinja templates with a notification. Run time and output are limited.
 
-use minijinja::{Environment, UndefinedBehavior};
+use crate::json_body;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use perfwatch_rules::hostile::hostile_notification;
+use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::Notification;
 use perfwatch_rules::render;
+use std::borrow::Cow;
 
 /// Maximum number of instructions per rendering.
 const MAX_TEMPLATE_INSTRUCTIONS: u64 = 100_000;
 /// Maximum length of the output in bytes.
 const MAX_TEMPLATE_OUTPUT_BYTES: usize = 200_000;
 
+/// Treatment of inserted values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ValueEscape {
+    /// Values are inserted unchanged.
+    None,
+    /// Values are escaped for their place in a JSON text.
+    Json,
+}
+
+/// Body of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RequestBody {
+    Json(String),
+    Text(String),
+}
+
 /// Renders a template. Its variables are the fields of the notification, `title` and `text`.
 ///
 /// # Errors
 /// Returns the error of the template engine with its line, or the exceeded limit.
 pub(crate) fn render(template: &str, notification: &Notification) -> Result<String, String> {
+    render_escaped(template, notification, ValueEscape::None)
+}
+
+/// Text in the form of URLs and HTML forms.
+#[expect(clippy::needless_pass_by_value, reason = "signature of template filters")]
+fn urlencode(text: String) -> String {
+    let encoded: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+    // Valid in a path too, where a plus is a plus.
+    encoded.replace('+', "%20")
+}
+
+/// Notification without the characters that mark values in JSON bodies.
+fn without_marks(notification: &Notification) -> Cow<'_, Notification> {
+    let json = serde_json::to_string(notification).unwrap_or_default();
+    if !json.contains(json_body::is_mark) {
+        return Cow::Borrowed(notification);
+    }
+    let cleaned = serde_json::from_str(&json.replace(json_body::is_mark, "\u{fffd}"));
+    cleaned.map_or(Cow::Borrowed(notification), Cow::Owned)
+}
+
+fn render_escaped(
+    template: &str,
+    notification: &Notification,
+    escape: ValueEscape,
+) -> Result<String, String> {
     let mut environment = Environment::new();
     environment.set_fuel(Some(MAX_TEMPLATE_INSTRUCTIONS));
     // An unknown variable is an error: an empty text would hide a typo.
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.add_filter("urlencode", urlencode);
+    match escape {
+        ValueEscape::None => environment.set_auto_escape_callback(|_| AutoEscape::None),
+        ValueEscape::Json => {
+            environment.set_auto_escape_callback(|_| AutoEscape::Custom(json_body::ESCAPE_MODE.into()));
+            environment.set_formatter(json_body::write_marked);
+        }
+    }
+    let notification = &without_marks(notification);
     let texts = minijinja::context! {
         title => render::render_title(notification),
         text => render::render_text(notification),
@@ -30,9 +84,157 @@ pub(crate) fn render(template: &str, notification: &Notification) -> Result<Stri
         let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
         format!("{}{detail}{line}", error.kind())
     })?;
+    let output = if escape == ValueEscape::Json { json_body::insert_values(&output) } else { output };
     if output.len() > MAX_TEMPLATE_OUTPUT_BYTES {
         Err(format!("output exceeds {MAX_TEMPLATE_OUTPUT_BYTES} bytes"))
     } else {
         Ok(output)
+    }
+}
+
+/// Returns whether the body of a template has to be JSON: its content type, or its first character, says
+/// so.
+fn must_be_json(template: &str, content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let starts_json = template.starts_with(['{', '['])
+        && !["{{", "{%", "{#"].iter().any(|start| template.starts_with(start));
+    match media_type.as_str() {
+        "" => starts_json,
+        "application/json" | "text/json" => true,
+        media_type => media_type.ends_with("+json"),
+    }
+}
+
+/// Renders the body of a request. The values in a JSON body are escaped; in other bodies the template
+/// applies a filter such as `urlencode` or `escape`.
+///
+/// # Errors
+/// Returns the error of the template engine, or the place where a body that has to be JSON is not.
+pub(crate) fn render_body(
+    template: &str,
+    content_type: &str,
+    notification: &Notification,
+) -> Result<RequestBody, String> {
+    let template = template.trim();
+    let json = render_escaped(template, notification, ValueEscape::Json)?;
+    match json_body::validate(&json) {
+        Ok(()) => Ok(RequestBody::Json(json)),
+        Err(error) if must_be_json(template, content_type) => Err(error),
+        Err(_) => render(template, notification).map(RequestBody::Text),
+    }
+}
+
+/// Notifications with hostile text, for each kind of content.
+pub(crate) fn hostile_notifications() -> Vec<Notification> {
+    let opened = hostile_notification(NotificationReason::Opened);
+    let digest = Notification { digest: vec![opened.subject.clone()], alerts: vec![], ..opened.clone() };
+    vec![opened, hostile_notification(NotificationReason::Resolved), digest]
+}
+
+/// Tries the body of a request with hostile text.
+///
+/// # Errors
+/// Returns the error of [`render_body`], or that the form of the body depends on its values.
+pub(crate) fn validate_body(template: &str, content_type: &str) -> Result<(), String> {
+    let plain = Notification {
+        subject: "web-1: High CPU usage".to_owned(),
+        alerts: vec![],
+        ..hostile_notification(NotificationReason::Test)
+    };
+    let is_json = |body: &RequestBody| matches!(body, RequestBody::Json(_));
+    let expects_json = is_json(&render_body(template, content_type, &plain)?);
+    for notification in hostile_notifications() {
+        let body = render_body(template, content_type, &notification)
+            .map_err(|error| format!("with quotes, backslashes and line breaks in names, {error}"))?;
+        if expects_json && !is_json(&body) {
+            return Err("with quotes, backslashes and line breaks in names, the body is not JSON; insert \
+                        values without the filter safe"
+                .to_owned());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn hostile() -> Notification {
+        hostile_notification(NotificationReason::Opened)
+    }
+
+    #[test]
+    fn json_bodies_escape_values_where_they_are_inserted() {
+        let title = render::render_title(&hostile()).replace(json_body::is_mark, "\u{fffd}");
+        for (template, pointer, expected) in [
+            ("{\"text\": \"{{ title }}\"}", "/text", title.clone()),
+            ("{\"text\": {{ title }}}", "/text", title.clone()),
+            ("{\"text\": {{ title|tojson }}}", "/text", title.clone()),
+            ("{\"text\": \"a \\\" {{ title }} b\"}", "/text", format!("a \" {title} b")),
+            ("{\"{{ severity }}\": {\"n\": {{ alerts|length }}}}", "/critical/n", "2".into()),
+            ("{\"n\": \"{{ alerts|length }}\"}", "/n", "2".into()),
+            ("{\"ok\": {{ subject == title }}}", "/ok", "false".into()),
+            ("{\"at\": {{ none }}}", "/at", "null".into()),
+            (
+                "{\"a\": {{ [subject, 1] }}}",
+                "/a/0",
+                hostile().subject.replace(json_body::is_mark, "\u{fffd}"),
+            ),
+            (
+                "[{% for a in alerts %}\"{{ a.severity }}\"{% if not loop.last %},{% endif %}{% endfor %}]",
+                "/1",
+                "critical".into(),
+            ),
+            ("{% set t = title ~ '!' %}{\"t\": \"{{ t }}\"}", "/t", format!("{title}!")),
+            (
+                "{% macro m(x) %}<{{ x }}>{% endmacro %}{\"t\": \"{{ m(title) }}\"}",
+                "/t",
+                format!("<{title}>"),
+            ),
+            ("{\"t\": \"{{ severity|upper }}\"}", "/t", "CRITICAL".into()),
+        ] {
+            assert_eq!(validate_body(template, ""), Ok(()), "{template}");
+            let RequestBody::Json(body) = render_body(template, "", &hostile()).unwrap() else {
+                panic!("{template}")
+            };
+            let body: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} {body}"));
+            let value = body.pointer(pointer).unwrap_or_else(|| panic!("{template} {body}"));
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            assert_eq!(value, expected, "{template}");
+        }
+    }
+
+    #[test]
+    fn bodies_in_other_forms_use_filters() {
+        let text = |template, content_type| match render_body(template, content_type, &hostile()) {
+            Ok(RequestBody::Text(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(text("{{ severity }}: \"x\"", ""), "critical: \"x\"");
+        let form = text("title={{ title|urlencode }}&x=1", "application/x-www-form-urlencoded");
+        let pairs: Vec<_> = url::form_urlencoded::parse(form.as_bytes()).collect();
+        assert_eq!((pairs.len(), &*pairs[1].0), (2, "x"));
+        assert!(pairs[0].1.contains("\"double\"") && pairs[0].1.contains("a=1&b=2"), "{form}");
+        // Text that contains JSON is text.
+        assert!(text("{{ title }} {\"a\": 1}", "text/plain").contains("\"double\""));
+    }
+
+    #[test]
+    fn invalid_bodies_name_the_place() {
+        for (template, content_type, expected) in [
+            ("{\"text\": \"{{ title|safe }}\"}", "", "with quotes, backslashes and line breaks in names"),
+            ("{\"text\": \"{{ title|tojson }}\"}", "", "line 1 column 12"),
+            ("{\"text\": {{ title }}", "", "EOF"),
+            ("{\"text\": {{ title }},}", "", "line 1 column 41, near"),
+            ("hello {{ title }}", "application/json", "starts with \"hello"),
+            ("hello {{ title }}", "application/vnd.x+json; charset=utf-8", "not JSON"),
+            ("{\n\"a\": x {{ title }}}", "", "near \"\\\"a\\\": x"),
+            ("{\"t\": {{ nothing }}}", "", "undefined"),
+            ("{\"t\": {{ title }", "", "line 1"),
+        ] {
+            let error = validate_body(template, content_type).unwrap_err();
+            assert!(error.contains(expected), "{template}: {error}");
+        }
     }
 }

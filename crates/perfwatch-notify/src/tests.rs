@@ -1,7 +1,8 @@
 //! Tests of every channel against local servers that record requests and mails.
 
+mod delivery;
+
 use super::*;
-use format::truncate;
 use perfwatch_rules::Severity;
 use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::{AlertSummary, ChannelField};
@@ -38,6 +39,7 @@ fn notification(reason: NotificationReason) -> Notification {
         alerts: vec![alert],
         omitted_alerts: 0,
         digest: vec![],
+        recipients: vec![],
     }
 }
 
@@ -56,7 +58,11 @@ fn settings(kind: &ChannelKind, server: &str) -> ChannelSettings {
         .collect()
 }
 
-fn send_to(kind: &str, settings: &ChannelSettings, notification: &Notification) -> Result<(), SendError> {
+fn send_to(
+    kind: &str,
+    settings: &ChannelSettings,
+    notification: &Notification,
+) -> Result<Delivery, SendError> {
     let rendered = RenderedNotification {
         notification,
         title: render::render_title(notification),
@@ -193,6 +199,7 @@ fn invalid_settings_are_reported() {
         ),
         ("email", email_settings(&[("to", "not-an-address")]), "to"),
         ("email", email_settings(&[("from", "not-an-address")]), "from"),
+        ("webhook", settings(&[("url", "https://x.org"), ("body", "{\"a\": \"{{ title|safe }}\"}")]), "body"),
         ("email", email_settings(&[("port", "99999")]), "port"),
         ("email", email_settings(&[("security", "ssl")]), "security"),
         ("email", email_settings(&[("security", "none"), ("user", "u"), ("password", "p")]), "security"),
@@ -223,14 +230,6 @@ fn template_errors_and_limits() {
         let error = render(template).unwrap_err();
         assert!(error.contains(expected), "{template}: {error}");
     }
-}
-
-#[test]
-fn truncation_respects_char_boundaries() {
-    assert_eq!(
-        (truncate("äöü", 3), truncate("äöüß", 3), truncate("", 3)),
-        ("äöü".to_owned(), "äö…".to_owned(), String::new())
-    );
 }
 
 #[test]

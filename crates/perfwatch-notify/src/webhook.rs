@@ -3,10 +3,10 @@
 
 use crate::http::{Http, Request};
 use crate::settings::{field, get, get_or, optional, secret};
-use crate::template;
+use crate::template::{self, RequestBody};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use perfwatch_rules::notification::{
-    ChannelField, ChannelKind, ChannelSettings, RenderedNotification, SendError,
+    ChannelField, ChannelKind, ChannelSettings, Delivery, RenderedNotification, SendError,
 };
 use sha2::Sha256;
 use std::fmt::Write as _;
@@ -30,17 +30,31 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
             ..field(
                 "body",
                 "Body",
-                "{\"text\": {{ title|tojson }}}",
-                "Jinja template; default: the notification as JSON",
+                "{\"text\": \"{{ title }}\"}",
+                "Jinja template; default: the notification as JSON. Values in JSON are escaped; other forms use \
+                 the filters urlencode or escape",
             )
         }),
-        optional(field("content_type", "Content-Type", "application/json", "Content type of the body")),
+        optional(field(
+            "content_type",
+            "Content-Type",
+            "application/json",
+            "Content type of the body; default: application/json for JSON, else text/plain",
+        )),
     ],
 };
 
 pub(crate) fn validate(settings: &ChannelSettings) -> Option<(&'static str, String)> {
-    let name = ["authorization", "content_type"].into_iter().find(|name| !get(settings, name).is_ascii())?;
-    Some((name, "ASCII characters only".to_owned()))
+    if let Some(name) =
+        ["authorization", "content_type"].into_iter().find(|name| !get(settings, name).is_ascii())
+    {
+        return Some((name, "ASCII characters only".to_owned()));
+    }
+    let body = get(settings, "body");
+    if body.is_empty() {
+        return None;
+    }
+    template::validate_body(body, get(settings, "content_type")).err().map(|error| ("body", error))
 }
 
 /// Signature of a timestamp and a body, as the value of `X-PerfWatch-Signature`.
@@ -60,23 +74,29 @@ pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
     rendered: &RenderedNotification<'_>,
-) -> Result<(), SendError> {
+) -> Result<Delivery, SendError> {
     let default_body = || {
         let mut json = serde_json::to_value(rendered.notification).unwrap_or_default();
         json["title"] = rendered.title.as_str().into();
         json["text"] = rendered.text.as_str().into();
         json.to_string()
     };
+    let content_type = get(settings, "content_type");
     let body = match get(settings, "body") {
-        "" => default_body(),
+        "" => Ok(RequestBody::Json(default_body())),
+        template => template::render_body(template, content_type, rendered.notification),
+    };
+    let (body, default_type) = match body {
+        Ok(RequestBody::Json(body)) => (body, "application/json"),
+        Ok(RequestBody::Text(body)) => (body, "text/plain; charset=utf-8"),
         // A template that fails for this notification must not prevent its delivery.
-        template => template::render(template, rendered.notification).unwrap_or_else(|_| default_body()),
+        Err(_) => (default_body(), "application/json"),
     };
     let mut request = Request {
         method: "POST",
         url: get(settings, "url").to_owned(),
         headers: vec![
-            ("content-type", get_or(settings, "content_type", "application/json").to_owned()),
+            ("content-type", get_or(settings, "content_type", default_type).to_owned()),
             // Delivery is at least once; receivers recognize duplicates by this key.
             ("idempotency-key", rendered.notification.id.to_string()),
         ],

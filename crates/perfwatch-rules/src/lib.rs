@@ -15,6 +15,7 @@ pub mod condition;
 pub mod explain;
 pub mod forecast;
 pub mod host_evaluator;
+pub mod hostile;
 pub mod incident;
 pub mod managed_rule;
 pub mod notification;

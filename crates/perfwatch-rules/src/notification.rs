@@ -63,6 +63,67 @@ pub struct Notification {
     pub omitted_alerts: usize,
     /// Titles of the collected notifications, if this is a digest.
     pub digest: Vec<String>,
+    /// Results by recipient of the attempts so far. A delivery is attempted for the deferred recipients,
+    /// or for all recipients if the list is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<RecipientResult>,
+}
+
+/// State of the delivery to one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum RecipientState {
+    /// Accepted by the server.
+    Sent,
+    /// Rejected permanently; the delivery to this recipient is not retried.
+    Refused,
+    /// Rejected temporarily; the delivery to this recipient is retried.
+    Deferred,
+}
+
+/// Result of the delivery to one recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RecipientResult {
+    /// Address of the recipient.
+    pub recipient: String,
+    /// State of the delivery.
+    pub state: RecipientState,
+    /// Reply of the server, without secrets; empty if sent.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Outcome of a delivery that did not fail for every recipient.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Results by recipient; empty for channels with one receiver.
+    pub recipients: Vec<RecipientResult>,
+}
+
+impl Delivery {
+    /// Returns whether at least one recipient accepted the notification.
+    pub fn is_sent(&self) -> bool {
+        self.recipients.is_empty() || self.has(RecipientState::Sent)
+    }
+
+    /// Returns whether a recipient has a state.
+    pub fn has(&self, state: RecipientState) -> bool {
+        self.recipients.iter().any(|result| result.state == state)
+    }
+
+    /// Recipients that did not accept the notification, with their reasons; `None` if all accepted it.
+    pub fn problem(&self) -> Option<String> {
+        let lines =
+            self.recipients.iter().filter_map(|RecipientResult { recipient, state, reason }| match state {
+                RecipientState::Sent => None,
+                RecipientState::Refused => Some(format!("{recipient} refused: {reason}")),
+                RecipientState::Deferred => Some(format!("{recipient} deferred: {reason}")),
+            });
+        let lines: Vec<String> = lines.collect();
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
 }
 
 /// Notification with its rendered title and text.
@@ -140,17 +201,17 @@ pub trait Notifier: Send + Sync {
     /// # Errors
     /// Returns the message of the template engine if the template is invalid or exceeds its budget.
     fn render(&self, template: &str, notification: &Notification) -> Result<String, String>;
-    /// Delivers a notification to a channel.
+    /// Delivers a notification to a channel. Returns the results of its recipients.
     ///
     /// # Errors
-    /// Returns [`SendError::Retry`] if the receiver is unavailable, [`SendError::Permanent`] if it
-    /// rejects the notification.
+    /// Returns [`SendError::Transient`] if the receiver is unavailable, [`SendError::Permanent`] if it
+    /// rejects the notification for all recipients.
     fn send(
         &self,
         kind: &str,
         settings: &ChannelSettings,
         notification: &RenderedNotification<'_>,
-    ) -> Result<(), SendError>;
+    ) -> Result<Delivery, SendError>;
 }
 
 /// Finds a channel kind by its name.

@@ -210,11 +210,25 @@ impl NotificationRepository<'_> {
         );
     }
 
+    /// Replaces the content of a notification, which contains the results of its recipients.
+    pub fn set_body(&mut self, id: i64, body: &str) {
+        let sql = "UPDATE notification SET body = $2 WHERE id = $1";
+        self.0.push(SqlStatement::new(sql, [id.into(), body.into()]));
+    }
+
     /// Schedules the next attempt after a failed delivery.
     pub fn retry_at(&mut self, id: i64, retry_at_ms: i64, error: &str) {
         let sql = "UPDATE notification SET attempts = attempts + 1, retry_at_ms = $2, error = $3 \
              WHERE id = $1 AND state = 'pending'";
         self.0.push(SqlStatement::new(sql, [id.into(), retry_at_ms.into(), error.into()]));
+    }
+
+    /// Schedules the next attempt after a failed delivery, without blocking the notifications that are due
+    /// before it.
+    pub fn postpone(&mut self, id: i64, due_ms: i64, error: &str) {
+        let sql = "UPDATE notification SET attempts = attempts + 1, due_ms = $2, retry_at_ms = $2, error = $3 \
+             WHERE id = $1 AND state = 'pending'";
+        self.0.push(SqlStatement::new(sql, [id.into(), due_ms.into(), error.into()]));
     }
 
     /// Makes a failed notification pending again; a conflict if it is not failed.

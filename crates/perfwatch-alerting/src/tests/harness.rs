@@ -15,7 +15,7 @@ use perfwatch_model::{
 use perfwatch_rules::channel::{Channel, ChannelFilter, NotificationTemplate};
 use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::{
-    ChannelKind, ChannelSettings, Notification, Notifier, RenderedNotification, SendError,
+    ChannelKind, ChannelSettings, Delivery, Notification, Notifier, RenderedNotification, SendError,
 };
 use perfwatch_rules::rule::{GroupBy, HostSelector, Rule, Severity};
 use perfwatch_rules::silence::{Matcher, Silence};
@@ -51,6 +51,8 @@ pub(super) struct SentNotification {
 pub(super) struct RecordingNotifier {
     sent: Mutex<Vec<SentNotification>>,
     failures: Mutex<Vec<(String, SendError)>>,
+    /// Result of each successful delivery.
+    pub(super) delivery: Mutex<Delivery>,
 }
 
 impl RecordingNotifier {
@@ -90,14 +92,14 @@ impl Notifier for RecordingNotifier {
         kind: &str,
         _: &ChannelSettings,
         rendered: &RenderedNotification<'_>,
-    ) -> Result<(), SendError> {
+    ) -> Result<Delivery, SendError> {
         if let Some((_, error)) = self.failures.lock().unwrap().iter().find(|(failing, _)| failing == kind) {
             return Err(error.clone());
         }
         let Notification { reason, subject, .. } = rendered.notification;
         let sent = SentNotification { kind: kind.to_owned(), reason: *reason, subject: subject.clone() };
         self.sent.lock().unwrap().push(sent);
-        Ok(())
+        Ok(self.delivery.lock().unwrap().clone())
     }
 }
 

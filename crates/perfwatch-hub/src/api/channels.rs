@@ -11,7 +11,9 @@ use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, params};
 use perfwatch_model::HumanDuration;
 use perfwatch_rules::channel::{Channel, ChannelFilter, NotificationTemplate, QuietHours};
-use perfwatch_rules::notification::{self, ChannelKind, Notification, SendError};
+use perfwatch_rules::hostile::hostile_notification;
+use perfwatch_rules::incident::NotificationReason;
+use perfwatch_rules::notification::{self, ChannelKind, Notification, RecipientResult, SendError};
 use perfwatch_rules::render;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -180,8 +182,10 @@ fn validate_template(app: &App, template: &NotificationTemplate) -> Result<(), A
         if text.len() > MAX_TEMPLATE_BYTES {
             return Err(invalid(field, "at most 20,000 bytes"));
         }
-        let example = app.alerting.example_notification();
-        app.alerting.notifier().render(text, &example).map_err(|error| invalid(field, &error))?;
+        let hostile = hostile_notification(NotificationReason::Opened);
+        for example in [app.alerting.example_notification(), hostile] {
+            app.alerting.notifier().render(text, &example).map_err(|error| invalid(field, &error))?;
+        }
     }
     Ok(())
 }
@@ -303,17 +307,30 @@ pub(crate) async fn delete_channel(
 #[derive(Serialize, ToSchema)]
 pub(crate) struct TestNotificationResponse {
     delivered: bool,
-    /// Delivery error; `null` if delivered.
+    /// Delivery error, or the recipients that did not accept the notification; `null` if all did.
     error: Option<String>,
+    /// Results by recipient; empty for channels with one receiver.
+    recipients: Vec<RecipientResult>,
 }
 
 async fn send_test(app: &App, channel: &Channel) -> TestNotificationResponse {
-    let error = app.alerting.send(channel, &app.alerting.test_notification()).await.err();
-    let error = error.map(|error| match error {
-        SendError::Transient { reason, .. } => format!("temporary failure: {reason}"),
-        SendError::Permanent(reason) => format!("permanent failure: {reason}"),
-    });
-    TestNotificationResponse { delivered: error.is_none(), error }
+    let failed =
+        |error: String| TestNotificationResponse { delivered: false, error: Some(error), recipients: vec![] };
+    // A channel that was saved before a check existed.
+    if let Ok(channel) = app.alerting.decrypt(channel)
+        && let Some((field, error)) = app.alerting.notifier().validate(&channel.kind, &channel.settings)
+    {
+        return failed(format!("permanent failure: {field}: {error}"));
+    }
+    match app.alerting.send(channel, &app.alerting.test_notification()).await {
+        Ok(delivery) => TestNotificationResponse {
+            delivered: delivery.is_sent(),
+            error: delivery.problem(),
+            recipients: delivery.recipients,
+        },
+        Err(SendError::Transient { reason, .. }) => failed(format!("temporary failure: {reason}")),
+        Err(SendError::Permanent(reason)) => failed(format!("permanent failure: {reason}")),
+    }
 }
 
 /// Send a test notification

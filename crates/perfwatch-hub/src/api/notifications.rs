@@ -7,7 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use perfwatch_http::{ApiError, Audited};
-use perfwatch_rules::notification::Notification;
+use perfwatch_rules::notification::{Notification, RecipientResult};
 use perfwatch_store::outbox::{NotificationFilter, NotificationRow, NotificationState, Outbox};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -32,8 +32,10 @@ pub(crate) struct NotificationResponse {
     finished_ms: Option<i64>,
     /// Number of delivery attempts.
     attempts: i64,
-    /// Error of the last attempt.
+    /// Error of the last attempt, or the recipients that did not accept the notification.
     error: Option<String>,
+    /// Results by recipient; empty before the first attempt and for channels with one receiver.
+    recipients: Vec<RecipientResult>,
 }
 
 /// Notifications, newest first.
@@ -75,26 +77,30 @@ pub(crate) async fn list_notifications(
     };
     let state = app.alerting.snapshot();
     let rows = Outbox::list(app.alerting.store(), filter).await?.into_iter();
-    let to_response = |row: NotificationRow| NotificationResponse {
-        channel_name: state
-            .definitions
-            .channel(row.channel)
-            .map_or("deleted channel", |channel| &channel.name)
-            .to_owned(),
-        subject: serde_json::from_str::<Notification>(&row.body)
-            .map(|notification| notification.subject)
-            .unwrap_or_default(),
-        id: row.id,
-        channel: row.channel,
-        incident: row.incident,
-        reason: row.reason,
-        severity: row.severity,
-        state: row.state,
-        created_ms: row.created_ms,
-        due_ms: row.due_ms.max(row.retry_at_ms),
-        finished_ms: row.finished_ms,
-        attempts: row.attempts,
-        error: row.error,
+    let to_response = |row: NotificationRow| {
+        let content = serde_json::from_str::<Notification>(&row.body).ok();
+        let (subject, recipients) =
+            content.map(|content| (content.subject, content.recipients)).unwrap_or_default();
+        NotificationResponse {
+            channel_name: state
+                .definitions
+                .channel(row.channel)
+                .map_or("deleted channel", |channel| &channel.name)
+                .to_owned(),
+            subject,
+            recipients,
+            id: row.id,
+            channel: row.channel,
+            incident: row.incident,
+            reason: row.reason,
+            severity: row.severity,
+            state: row.state,
+            created_ms: row.created_ms,
+            due_ms: row.due_ms.max(row.retry_at_ms),
+            finished_ms: row.finished_ms,
+            attempts: row.attempts,
+            error: row.error,
+        }
     };
     Ok(Json(NotificationListResponse { notifications: rows.map(to_response).collect() }))
 }
