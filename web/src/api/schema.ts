@@ -2851,7 +2851,7 @@ export interface components {
              * @description Earliest time of the next attempt.
              */
             due_ms: number;
-            /** @description Error of the last attempt. */
+            /** @description Error of the last attempt, or the recipients that did not accept the notification. */
             error: string | null;
             /** Format: int64 */
             finished_ms: number | null;
@@ -2861,6 +2861,8 @@ export interface components {
             incident: string;
             /** @description Event of the incident that caused the notification. */
             reason: string;
+            /** @description Results by recipient; empty before the first attempt and for channels with one receiver. */
+            recipients: components["schemas"]["RecipientResult"][];
             severity: string;
             state: components["schemas"]["NotificationState"];
             subject: string;
@@ -3034,6 +3036,20 @@ export interface components {
             unit: string | null;
             values: (number | null)[];
         };
+        /** @description Result of the delivery to one recipient. */
+        RecipientResult: {
+            /** @description Reply of the server, without secrets; empty if sent. */
+            reason?: string;
+            /** @description Address of the recipient. */
+            recipient: string;
+            /** @description State of the delivery. */
+            state: components["schemas"]["RecipientState"];
+        };
+        /**
+         * @description State of the delivery to one recipient.
+         * @enum {string}
+         */
+        RecipientState: "sent" | "refused" | "deferred";
         /** @description Recovery codes, shown only in this response. */
         RecoveryCodes: {
             recovery_codes: string[];
@@ -3532,8 +3548,10 @@ export interface components {
         /** @description Outcome of a test notification. */
         TestNotificationResponse: {
             delivered: boolean;
-            /** @description Delivery error; `null` if delivered. */
+            /** @description Delivery error, or the recipients that did not accept the notification; `null` if all did. */
             error: string | null;
+            /** @description Results by recipient; empty for channels with one receiver. */
+            recipients: components["schemas"]["RecipientResult"][];
         };
         /** @description Unsaved server to test. */
         TestServerRequest: {
@@ -3721,7 +3739,12 @@ export interface components {
             /** @description Two-factor authentication is enabled. */
             totp_enabled: boolean;
         };
-        /** @description Daily time range on some days of the week, in a time zone. */
+        /**
+         * @description Daily time range on some days of the week, in a time zone.
+         *
+         *     A time that the clock skips is replaced by the next time that exists, so a window is never lost. If
+         *     the clock shows a time twice, the window starts at the first and ends at the second.
+         */
         WeeklyWindow: {
             /** @description Days on which the window starts, `mon` to `sun`; every day if empty. */
             days?: string[];

@@ -44,6 +44,7 @@ export type Channel = Schemas['ChannelResponse']
 export type ChannelRequest = Schemas['ChannelRequest']
 export type Preview = Schemas['TemplatePreviewResponse']
 export type Notification = Schemas['NotificationResponse']
+export type RecipientResult = Schemas['RecipientResult']
 export type MetricDef = Schemas['MetricDef']
 
 export type Server = Schemas['ServerResponse']

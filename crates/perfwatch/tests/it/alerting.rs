@@ -34,7 +34,7 @@ impl Drop for BusyProcess {
 }
 
 /// Replaces all rules by one rule, and creates the channels.
-fn set_up(hub: &TestHub, rule: &Value, channels: &[Value]) {
+pub(crate) fn set_up(hub: &TestHub, rule: &Value, channels: &[Value]) {
     let rules = hub.get("/api/v1/rules");
     assert!(rules.body["rules"].as_array().unwrap().len() > 15, "built-in rules: {}", rules.text);
     for existing in rules.body["rules"].as_array().unwrap() {
@@ -54,7 +54,7 @@ fn webhook(recorder: &HttpRecorder) -> Value {
     json!({ "name": "hook", "kind": "webhook", "settings": settings })
 }
 
-fn cpu_rule(threshold: f64, hold_for: &str) -> Value {
+pub(crate) fn cpu_rule(threshold: f64, hold_for: &str) -> Value {
     json!({
         "name": "High CPU usage", "runbook": "Check the top consumers.", "for": hold_for,
         "condition": { "kind": "threshold", "metric": "cpu.usage", "threshold": threshold },

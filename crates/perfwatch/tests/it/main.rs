@@ -19,6 +19,7 @@ mod ingest;
 mod jump_hosts;
 mod live;
 mod multi_hub;
+mod notifications;
 mod oidc;
 mod support;
 mod tls;

@@ -1,11 +1,28 @@
 // Texts, colors and links that several alert pages share.
-import { messageText } from '../../i18n'
+import type { Notification, RecipientResult } from '../../api/types'
+import { messageText, t } from '../../i18n'
 
 /** Name of the user in an actor such as `user alice`; other actors are unchanged. */
 export const actorName = (actor: string) => actor.replace(/^user /, '')
 
+type Delivered = Pick<Notification, 'state' | 'recipients'>
+
+/** Returns whether a sent notification did not reach all of its recipients. */
+const isPartlySent = ({ state, recipients }: Delivered) => state === 'sent' && recipients.some((result) => result.state !== 'sent')
+
 /** Text of a notification's state; states without a translation are shown as received. */
 export const notificationState = (state: string) => messageText(`alerts.notification.state.${state}`) ?? state
+
+/** Text of a notification's state and of its recipients. */
+export const deliveryState = (row: Delivered) =>
+  isPartlySent(row) ? t('alerts.notification.state.partlySent') : notificationState(row.state)
+
+/** Color of the dot in front of a delivery state. */
+export const deliveryTone = (row: Delivered) => (isPartlySent(row) ? 'warn' : notificationTone(row.state))
+
+/** Result of the delivery to one recipient: address, state and the reply of the server. */
+export const recipientText = ({ state, recipient, reason }: RecipientResult) =>
+  t(`alerts.notification.recipient.${state}`, { recipient, reason: reason ?? '' })
 
 /** Text of the event that a notification reports. */
 export const notificationReason = (reason: string) => messageText(`alerts.notification.reason.${reason}`) ?? reason

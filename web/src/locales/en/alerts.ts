@@ -81,6 +81,12 @@ export const alerts = {
       sent: 'Sent',
       failed: 'Failed',
       suppressed: 'Skipped',
+      partlySent: 'Sent to some',
+    },
+    recipient: {
+      sent: '{recipient}: sent',
+      refused: '{recipient}: refused, {reason}',
+      deferred: '{recipient}: deferred, {reason}',
     },
     reason: {
       opened: 'opened',
@@ -280,6 +286,7 @@ export const alerts = {
     test: 'Send test',
     sending: 'Sending…',
     accepted: 'Accepted by the service',
+    partlyAccepted: 'Accepted for some recipients. {error}',
     notifications: 'Notifications',
     notification: 'Notification',
     state: 'State',
@@ -312,10 +319,12 @@ export const alerts = {
     templateText: 'Text',
     templateHelp:
       'Jinja variables: title, text, subject, severity, reason, url, opened_at, ' +
-      'alerts (each with host, rule, instance, summary, runbook, consumers, movers, url).',
+      'alerts (each with host, rule, instance, summary, runbook, consumers, movers, url). ' +
+      'Filters: tojson, urlencode, escape.',
     preview: 'Preview',
     test: 'Send test',
     accepted: 'Accepted by the service. Check that it arrived.',
+    partlyAccepted: 'Accepted for some recipients only. {error}',
     failed: 'Delivery failed: {error}',
     create: 'Create channel',
   },
