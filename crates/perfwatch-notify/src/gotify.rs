@@ -20,9 +20,9 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
     ],
 };
 
-/// Limit of the title; Gotify has none of its own.
+/// Limit of the title; Gotify itself has none.
 const MAX_TITLE: TextLimit = TextLimit::Chars(250);
-/// Limit of the message; Gotify has none of its own.
+/// Limit of the message; Gotify itself has none.
 const MAX_MESSAGE: TextLimit = TextLimit::Chars(4_000);
 
 pub(crate) fn send(

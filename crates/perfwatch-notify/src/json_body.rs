@@ -17,7 +17,7 @@ const MARK_JSON: char = '\u{fdd1}';
 /// End of a marked value.
 const MARK_END: char = '\u{fdd2}';
 /// Number of characters around an error that its message shows.
-const EXCERPT_CHARS: usize = 24;
+const MAX_EXCERPT_CHARS: usize = 24;
 
 /// Returns true for a character that marks values. Texts that are inserted must not contain it.
 pub(crate) fn is_mark(c: char) -> bool {
@@ -92,6 +92,6 @@ pub(crate) fn validate(body: &str) -> Result<(), String> {
 fn excerpt(text: &str, line: usize, column: usize) -> String {
     let line = text.split('\n').nth(line.saturating_sub(1)).unwrap_or_default();
     let index = line.floor_char_boundary(column.saturating_sub(1));
-    let before: Vec<char> = line[..index].chars().rev().take(EXCERPT_CHARS).collect();
-    before.into_iter().rev().chain(line[index..].chars().take(EXCERPT_CHARS)).collect()
+    let before: Vec<char> = line[..index].chars().rev().take(MAX_EXCERPT_CHARS).collect();
+    before.into_iter().rev().chain(line[index..].chars().take(MAX_EXCERPT_CHARS)).collect()
 }

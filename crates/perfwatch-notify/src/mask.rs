@@ -2,6 +2,7 @@
 //! libraries repeat them.
 
 use crate::settings::get;
+use data_encoding::BASE64_NOPAD;
 use perfwatch_rules::notification::{ChannelKind, ChannelSettings};
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -115,11 +116,27 @@ impl Secrets {
         Masker { needles: by_length(self.needles), words: by_length(self.words) }
     }
 
-    /// Adds a secret with its encodings. A value such as `Bearer abc` consists of several secrets.
+    /// Adds a secret with its encodings. A value such as `Bearer abc` consists of several secrets, and
+    /// `Basic …` contains user and password.
     fn add_value(&mut self, value: &str) {
         self.add_encoded(value);
-        for part in value.split_whitespace().filter(|part| *part != value && !is_scheme(part)) {
+        for part in value.split_whitespace().filter(|part| !is_scheme(part)) {
             self.add_encoded(part);
+            self.add_halves(part);
+            let decoded = BASE64_NOPAD.decode(part.trim_end_matches('=').as_bytes()).unwrap_or_default();
+            if let Ok(decoded) = String::from_utf8(decoded)
+                && decoded.contains(':')
+            {
+                self.add_encoded(&decoded);
+                self.add_halves(&decoded);
+            }
+        }
+    }
+
+    /// Adds the second half of `user:password` or of a bot token.
+    fn add_halves(&mut self, text: &str) {
+        if let Some((_, secret)) = text.split_once(':') {
+            self.add_encoded(secret);
         }
     }
 
@@ -264,8 +281,6 @@ fn percent_decode(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
 /// Characters that bytes contribute to base64 text at each of the three alignments, in the standard
 /// and the URL alphabet. They occur in the encoding of any text that contains the bytes, such as
 /// `user:password`.
@@ -273,18 +288,12 @@ fn base64_forms(bytes: &[u8]) -> Vec<String> {
     let mut forms = Vec::new();
     for offset in 0..3 {
         let padded: Vec<u8> = std::iter::repeat_n(0, offset).chain(bytes.iter().copied()).collect();
-        let sextet = |index: usize| {
-            let byte = |index: usize| u32::from(padded.get(index).copied().unwrap_or_default());
-            let start = index / 4 * 3;
-            let group = byte(start) << 16 | byte(start + 1) << 8 | byte(start + 2);
-            let value = group >> (18 - 6 * (index % 4)) & 63;
-            char::from(BASE64[usize::try_from(value).unwrap_or_default()])
-        };
+        let encoded = BASE64_NOPAD.encode(&padded);
         // The first and the last character also contain bits of the neighbors.
         let (first, end) = ((offset * 8).div_ceil(6), padded.len() * 8 / 6);
-        let inner: String = (first..end).map(sextet).collect();
+        let inner = encoded.get(first..end).unwrap_or_default().to_owned();
         // At the end of the encoded text, the last character and the padding belong to the bytes.
-        let last: String = (first..(padded.len() * 8).div_ceil(6)).map(sextet).collect();
+        let last = encoded.get(first..).unwrap_or_default().to_owned();
         let padding = "=".repeat((3 - padded.len() % 3) % 3);
         for form in [format!("{last}{padding}"), last, inner] {
             forms.push(form.replace('+', "-").replace('/', "_"));
@@ -363,6 +372,16 @@ mod tests {
                 assert!(visible.len() <= 18, "{plain:?}: {masked}");
             }
         }
+    }
+
+    #[test]
+    fn parts_of_credentials_are_masked() {
+        let basic = format!("Basic {}", STANDARD.encode("joe:hunter22"));
+        let masker = masker(&webhook::KIND, &[("url", "https://h.example"), ("authorization", &basic)]);
+        assert_eq!(masker.mask("joe has password hunter22"), "joe has password …");
+        assert_eq!(masker.mask(&format!("Authorization: {basic}")), "Authorization: …");
+        let telegram = self::masker(&telegram::KIND, &[("token", "123456:AAbbCC"), ("chat", "42")]);
+        assert_eq!(telegram.mask("bot123456:AAbbCC, 123456%3AAAbbCC, AAbbCC"), "bot…, …, …");
     }
 
     #[test]

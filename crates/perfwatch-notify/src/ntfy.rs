@@ -26,7 +26,7 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
     ],
 };
 
-/// Limit of the title; ntfy has none of its own, but the phone shows few lines.
+/// Limit of the title; ntfy itself has none, but the phone shows few lines.
 const MAX_TITLE: TextLimit = TextLimit::Bytes(250);
 /// Limit of a message. A longer one becomes an attachment, which servers may reject.
 const MAX_MESSAGE: TextLimit = TextLimit::Bytes(4_096);

@@ -27,6 +27,8 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
 
 /// Limit of the summary.
 const MAX_SUMMARY: TextLimit = TextLimit::Utf16(1_024);
+/// Limit of the name of the host.
+const MAX_SOURCE: TextLimit = TextLimit::Utf16(255);
 /// Limit of the text; an event has at most 512 KB, of which the other fields need little.
 const MAX_TEXT: TextLimit = TextLimit::JsonBytes(64_000);
 
@@ -53,7 +55,7 @@ pub(crate) fn send(
         "client": "PerfWatch",
         "payload": {
             "summary": truncate(&rendered.title, MAX_SUMMARY),
-            "source": if source.is_empty() { "PerfWatch" } else { source },
+            "source": truncate(if source.is_empty() { "PerfWatch" } else { source }, MAX_SOURCE),
             "severity": severity,
             "timestamp": notification.created_at,
             "custom_details": { "text": truncate(&rendered.text, MAX_TEXT) },

@@ -105,11 +105,11 @@ pub struct Delivery {
 impl Delivery {
     /// Returns whether at least one recipient accepted the notification.
     pub fn is_sent(&self) -> bool {
-        self.recipients.is_empty() || self.has(RecipientState::Sent)
+        self.recipients.is_empty() || self.has_state(RecipientState::Sent)
     }
 
     /// Returns whether a recipient has a state.
-    pub fn has(&self, state: RecipientState) -> bool {
+    pub fn has_state(&self, state: RecipientState) -> bool {
         self.recipients.iter().any(|result| result.state == state)
     }
 

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn window_in_a_clock_change_is_kept() {
+    fn window_in_a_clock_change_is_never_empty() {
         const BERLIN: &str = "Europe/Berlin";
         const NEW_YORK: &str = "America/New_York";
         const LORD_HOWE: &str = "Australia/Lord_Howe";

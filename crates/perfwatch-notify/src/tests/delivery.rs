@@ -50,7 +50,7 @@ fn refused_recipient_does_not_stop_the_others() {
     recorder.refuse_recipient("b@x.org", "551 gone");
     recorder.refuse_recipient("c@x.org", "451 later");
     let delivery = send_to("email", &settings, &notification(NotificationReason::Opened)).unwrap();
-    assert!(!delivery.is_sent() && delivery.has(RecipientState::Deferred), "{delivery:?}");
+    assert!(!delivery.is_sent() && delivery.has_state(RecipientState::Deferred), "{delivery:?}");
     recorder.refuse_recipient("c@x.org", "550 never");
     let error = send_to("email", &settings, &notification(NotificationReason::Opened)).unwrap_err();
     let SendError::Permanent(reason) = error else { panic!("{error:?}") };
