@@ -44,6 +44,22 @@ pub struct ExportRequest {
     pub to: String,
 }
 
+/// Finds the host with this id or name. An id takes precedence.
+fn find_host(hosts: Vec<HostRecord>, id_or_name: &str) -> Result<HostRecord, String> {
+    let id: Option<HostId> = id_or_name.parse().ok();
+    if let Some(host) = hosts.iter().find(|host| Some(host.id) == id) {
+        return Ok(host.clone());
+    }
+    let mut named: Vec<HostRecord> = hosts.into_iter().filter(|host| host.name == id_or_name).collect();
+    match named.len() {
+        0 | 1 => named.pop().ok_or_else(|| format!("host {id_or_name:?} not found")),
+        _ => {
+            let ids: Vec<HostId> = named.iter().map(|host| host.id).collect();
+            Err(perfwatch_model::ambiguous_host_name(id_or_name, &ids))
+        }
+    }
+}
+
 /// Writes the history of a host from a store, without a running hub.
 ///
 /// # Errors
@@ -56,10 +72,7 @@ pub async fn export(
     out: &mut (dyn std::io::Write + Send),
 ) -> Result<(), ExportError> {
     let invalid = |message: String| ExportError::Request(message);
-    let hosts = store.list_hosts().await?;
-    let is_requested = |host: &&HostRecord| host.name == request.host || host.id.to_string() == request.host;
-    let host = hosts.iter().find(is_requested);
-    let host = host.ok_or_else(|| invalid(format!("host {:?} not found", request.host)))?.clone();
+    let host = find_host(store.list_hosts().await?, &request.host).map_err(invalid)?;
     let now_ms = clock.wall_ms();
     let time = |key, text: &str| {
         time_expression::parse(text, now_ms).ok_or_else(|| {

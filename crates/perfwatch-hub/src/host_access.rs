@@ -4,14 +4,27 @@ use crate::app::App;
 use perfwatch_auth::Identity;
 use perfwatch_http::ApiError;
 use perfwatch_live::host_registry::Host;
+use perfwatch_model::HostId;
 
 /// Host with this id or name.
 ///
 /// # Errors
-/// Returns `not_found` if the host does not exist or is not visible to the caller.
+/// Returns `not_found` if the host does not exist or is not visible to the caller, and `ambiguous_host` with
+/// the ids if several visible hosts have the name.
 pub(crate) fn host(app: &App, identity: &Identity, id: &str) -> Result<Host, ApiError> {
-    let host = app.hosts.find(id).filter(|host| identity.can_view(&app.directory.snapshot(), host.record.id));
-    host.ok_or_else(|| ApiError::not_found(format!("host {id:?} not found")))
+    let auth_snapshot = app.directory.snapshot();
+    let mut hosts = app.hosts.find(id);
+    hosts.retain(|host| identity.can_view(&auth_snapshot, host.record.id));
+    match hosts.len() {
+        0 | 1 => hosts.pop().ok_or_else(|| ApiError::not_found(format!("host {id:?} not found"))),
+        _ => Err(ambiguous(id, &hosts)),
+    }
+}
+
+/// `409` with the ids of the hosts that have the name.
+pub(crate) fn ambiguous(name: &str, hosts: &[Host]) -> ApiError {
+    let ids: Vec<HostId> = hosts.iter().map(|host| host.record.id).collect();
+    ApiError::conflict("ambiguous_host", perfwatch_model::ambiguous_host_name(name, &ids))
 }
 
 /// Hosts visible to the caller, sorted by name.

@@ -5,6 +5,7 @@
 //! socket's buffers and a send timeout, and clients that do not answer pings are disconnected.
 
 use crate::app::App;
+use crate::host_access;
 use crate::self_metrics::{ConnectionGauge, ConnectionState};
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -309,19 +310,13 @@ impl Connection {
         }
         let mut hosts = HashSet::new();
         for name in &request.hosts {
-            match self
-                .app
-                .hosts
-                .find(name)
-                .filter(|host| self.identity.can_view(&self.auth_snapshot, host.record.id))
-            {
-                Some(host) => {
-                    hosts.insert(host.record.id);
+            match host_access::host(&self.app, &self.identity, name) {
+                Ok(host) => hosts.insert(host.record.id),
+                Err(error) if error.code() == "not_found" => {
+                    return self.send_error("unknown_host", error.message()).await;
                 }
-                None => {
-                    return self.send_error("unknown_host", &format!("host {name:?} not found")).await;
-                }
-            }
+                Err(error) => return self.send_error(error.code(), error.message()).await,
+            };
         }
         self.full_snapshots = false;
         let selection = self.app.live_feed.selections().get(request.metrics, request.processes);

@@ -89,6 +89,9 @@ pub enum HostRegistryError {
     /// Name that a host cannot have.
     #[error("{0}")]
     InvalidName(String),
+    /// Name of several hosts, where the id is missing.
+    #[error("{0}")]
+    AmbiguousName(String),
     /// New host although the maximum number of hosts is reached.
     #[error("the limit of {} hosts is reached", limits::MAX_HOSTS)]
     LimitReached,
@@ -112,7 +115,8 @@ pub struct PollSchedule {
 #[derive(Default)]
 struct HostRegistryInner {
     hosts: HashMap<HostId, Host>,
-    by_name: HashMap<String, HostId>,
+    /// Hosts of every name: names are not unique.
+    by_name: HashMap<String, Vec<HostId>>,
     /// Schedules of all agentless hosts.
     poll_schedules: HashMap<HostId, PollSchedule>,
 }
@@ -127,12 +131,33 @@ impl HostRegistryInner {
     /// Assigns a name to a host and releases its previous name.
     fn assign_name(&mut self, name: &str, id: HostId) {
         let previous = self.hosts.get(&id).map(|host| host.record.name.clone());
-        if let Some(previous) = previous.filter(|previous| previous != name)
-            && self.by_name.get(&previous) == Some(&id)
-        {
-            self.by_name.remove(&previous);
+        if let Some(previous) = previous.filter(|previous| previous != name) {
+            self.release_name(&previous, id);
         }
-        self.by_name.insert(name.to_owned(), id);
+        let ids = self.by_name.entry(name.to_owned()).or_default();
+        if let Err(position) = ids.binary_search(&id) {
+            ids.insert(position, id);
+        }
+    }
+
+    fn release_name(&mut self, name: &str, id: HostId) {
+        if let Some(ids) = self.by_name.get_mut(name) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_name.remove(name);
+            }
+        }
+    }
+
+    /// The only host of a name; `None` for a new name.
+    fn unique_host(&self, name: &str) -> Result<Option<HostId>, HostRegistryError> {
+        match self.by_name.get(name).map(Vec::as_slice) {
+            None | Some([]) => Ok(None),
+            Some([id]) => Ok(Some(*id)),
+            Some(ids) => {
+                Err(HostRegistryError::AmbiguousName(perfwatch_model::ambiguous_host_name(name, ids)))
+            }
+        }
     }
 }
 
@@ -150,7 +175,7 @@ impl HostRegistry {
     pub async fn open(store: Arc<dyn Store>) -> Result<Self, StoreError> {
         let mut inner = HostRegistryInner::default();
         for record in store.list_hosts().await? {
-            inner.by_name.insert(record.name.clone(), record.id);
+            inner.assign_name(&record.name, record.id);
             inner.hosts.insert(record.id, Host::from_record(record));
         }
         Ok(Self { store, inner: RwLock::new(inner) })
@@ -169,6 +194,7 @@ impl HostRegistry {
     ///
     /// # Errors
     /// Returns [`HostRegistryError::InvalidName`] for an empty, long or unprintable name,
+    /// [`HostRegistryError::AmbiguousName`] for the name of several hosts without an id,
     /// [`HostRegistryError::LimitReached`] for a new host above the limit, and
     /// [`HostRegistryError::Store`] if the host cannot be stored.
     pub async fn resolve(
@@ -180,7 +206,10 @@ impl HostRegistry {
         validate_host_name(&host.name)?;
         let changed_record = {
             let mut inner = self.write();
-            let id = host.id.or_else(|| inner.by_name.get(&host.name).copied());
+            let id = match host.id {
+                Some(id) => Some(id),
+                None => inner.unique_host(&host.name)?,
+            };
             if id.is_none_or(|id| !inner.hosts.contains_key(&id)) && inner.hosts.len() >= limits::MAX_HOSTS {
                 return Err(HostRegistryError::LimitReached);
             }
@@ -335,10 +364,8 @@ impl HostRegistry {
     /// Removes a host from the registry. The caller deletes its row in the store.
     pub fn remove(&self, id: HostId) {
         let mut inner = self.write();
-        if let Some(host) = inner.hosts.remove(&id)
-            && inner.by_name.get(&host.record.name) == Some(&id)
-        {
-            inner.by_name.remove(&host.record.name);
+        if let Some(host) = inner.hosts.remove(&id) {
+            inner.release_name(&host.record.name, id);
         }
     }
 
@@ -368,11 +395,15 @@ impl HostRegistry {
         self.read().poll_schedules.contains_key(&id)
     }
 
-    /// Finds a host by its id or name.
-    pub fn find(&self, id_or_name: &str) -> Option<Host> {
+    /// Finds the hosts with this id or name, ordered by id. An id selects one host, also if it is the name
+    /// of another host.
+    pub fn find(&self, id_or_name: &str) -> Vec<Host> {
         let inner = self.read();
-        let id = id_or_name.parse().ok().or_else(|| inner.by_name.get(id_or_name).copied())?;
-        inner.host(id)
+        if let Some(host) = id_or_name.parse().ok().and_then(|id| inner.host(id)) {
+            return vec![host];
+        }
+        let ids = inner.by_name.get(id_or_name).map(Vec::as_slice).unwrap_or_default();
+        ids.iter().filter_map(|id| inner.host(*id)).collect()
     }
 
     /// State of the host with this id.
@@ -487,6 +518,31 @@ mod tests {
         assert_eq!(heartbeat(ids[1]).and_then(|heartbeat| heartbeat.last_seen_ms), Some(60_000));
         assert_eq!(registry.get(ids[1]).and_then(|host| host.last_seen_ms), Some(60_000));
         assert!(registry.get(ids[3]).is_none() && heartbeat(ids[3]).is_none());
-        assert!(registry.find("deleted").is_none());
+        assert!(registry.find("deleted").is_empty());
+    }
+
+    #[tokio::test]
+    async fn name_of_two_hosts_is_ambiguous_until_one_is_renamed() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteOptions { folder: folder.path().to_owned(), budget_bytes: 64 << 20 };
+        let store = SqliteStore::open(&options, Arc::new(ManualClock::starting_at(0))).unwrap();
+        let registry = HostRegistry::open(Arc::new(store)).await.unwrap();
+        let mut ids = [HostId::generate(), HostId::generate(), HostId::generate()];
+        ids.sort();
+        let [one, two, three] = ids;
+        let host = |id: HostId, name: &str| HostRef { id: Some(id), name: name.to_owned() };
+        let by_name = HostRef { id: None, name: "web".to_owned() };
+        for id in [two, one] {
+            registry.resolve(&host(id, "web"), None, 1_000).await.unwrap();
+        }
+        let found = |name: &str| registry.find(name).iter().map(|host| host.record.id).collect::<Vec<_>>();
+        assert_eq!((found("web"), found(&two.to_string())), (vec![one, two], vec![two]));
+        let error = registry.resolve(&by_name, None, 1_000).await.unwrap_err().to_string();
+        assert!(error.contains(&one.to_string()) && error.contains(&two.to_string()), "{error}");
+        registry.resolve(&host(one, "db"), None, 1_000).await.unwrap();
+        assert_eq!(registry.resolve(&by_name, None, 1_000).await.unwrap(), two);
+        // A host whose name is the id of another host.
+        registry.resolve(&host(three, &two.to_string()), None, 1_000).await.unwrap();
+        assert_eq!(found(&two.to_string()), [two]);
     }
 }

@@ -63,3 +63,9 @@ macro_rules! impl_uuid_display {
 }
 impl_uuid_display!(HostId);
 impl_uuid_display!(BootId);
+
+/// Error message for a host name that several hosts have.
+pub fn ambiguous_host_name(name: &str, ids: &[HostId]) -> String {
+    let ids: Vec<String> = ids.iter().map(HostId::to_string).collect();
+    format!("{} hosts are named {name:?}; use one of their ids: {}", ids.len(), ids.join(", "))
+}

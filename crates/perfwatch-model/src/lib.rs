@@ -27,7 +27,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use column::Column;
 pub use duration::HumanDuration;
 pub use fixed_point::{MAX_SCALED, MISSING, scale, unscale};
-pub use id::{BootId, HostId};
+pub use id::{BootId, HostId, ambiguous_host_name};
 pub use interner::StringInterner;
 pub use selector::SeriesSelector;
 pub use shape::{Shape, ShapeId};

@@ -108,7 +108,7 @@ fn json_text(text: String) -> Response {
         ("to" = Option<String>, Query, description = "End of the range; default: now"),
         ("points" = Option<usize>, Query, description = "Number of points: 10 to 10,000, default 600"),
     ),
-    responses((status = 200, body = schemas::SeriesResponse)),
+    responses((status = 200, body = schemas::SeriesResponse), (status = 409)),
 )]
 pub(crate) async fn series(
     State(app): State<Arc<App>>,
@@ -217,7 +217,7 @@ fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), result: &S
         ("id" = String, Path, description = "Id or name of the host"),
         ("at" = Option<String>, Query, description = "Point in time; default: now"),
     ),
-    responses((status = 200, body = schemas::SnapshotResponse)),
+    responses((status = 200, body = schemas::SnapshotResponse), (status = 409)),
 )]
 pub(crate) async fn snapshot(
     State(app): State<Arc<App>>,
@@ -257,7 +257,7 @@ pub(crate) async fn snapshot(
         ("to" = Option<String>, Query, description = "End of the range; default: now"),
         ("limit" = Option<usize>, Query, description = "Maximum number of processes: 1 to 1,000, default 50"),
     ),
-    responses((status = 200, body = schemas::ProcessesResponse)),
+    responses((status = 200, body = schemas::ProcessesResponse), (status = 409)),
 )]
 pub(crate) async fn processes(
     State(app): State<Arc<App>>,
@@ -312,7 +312,10 @@ fn process_json(process: &ProcessUsage, covered_ms: i64) -> serde_json::Value {
         ("to" = Option<String>, Query, description = "End of the range; default: now"),
         ("tier" = Option<String>, Query, description = "Resolution: `raw`, `1m` or `1h`"),
     ),
-    responses((status = 200, content((String = "text/csv"), (String = "application/jsonl")))),
+    responses(
+        (status = 200, content((String = "text/csv"), (String = "application/jsonl"))),
+        (status = 409),
+    ),
 )]
 pub(crate) async fn export(
     State(app): State<Arc<App>>,

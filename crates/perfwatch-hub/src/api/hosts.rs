@@ -115,7 +115,7 @@ pub(crate) async fn list_hosts(
 #[utoipa::path(
     get, path = "/api/v1/hosts/{id}", tag = "hosts",
     params(("id" = String, Path, description = "Id or name of the host")),
-    responses((status = 200, body = HostResponse)),
+    responses((status = 200, body = HostResponse), (status = 404), (status = 409)),
 )]
 pub(crate) async fn get_host(
     State(app): State<Arc<App>>,

@@ -13,6 +13,7 @@ use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::{AuthError, Identity};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller, params};
+use perfwatch_live::host_registry;
 use perfwatch_model::remote_collector::FailureCause;
 use perfwatch_model::{HostId, HumanDuration};
 use perfwatch_store::Transaction;
@@ -302,9 +303,8 @@ pub(super) fn ensure_name_free(
         Some(row.id) != except && Server::from_row(row).is_some_and(|server| server.name == name)
     };
     // Hosts of scripts are identified by name only.
-    let host = app.hosts.find(name);
-    let host = host.filter(|host| host.record.name == name && Some(host.record.id.0) != except);
-    match host.is_some() || servers.iter().any(has_name) {
+    let is_other = |host: &host_registry::Host| host.record.name == name && Some(host.record.id.0) != except;
+    match app.hosts.find(name).iter().any(is_other) || servers.iter().any(has_name) {
         true => {
             Err(ApiError::conflict("name_taken", format!("name: {name:?} is already used by another host")))
         }

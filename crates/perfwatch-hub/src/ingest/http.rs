@@ -3,6 +3,7 @@
 use super::pipeline::{SnapshotClock, Submission, SubmitError};
 use super::validate::remove_invalid_values;
 use crate::app::App;
+use crate::host_access;
 use crate::openapi::schemas;
 use axum::Json;
 use axum::body::Body;
@@ -15,7 +16,7 @@ use perfwatch_http::compressed_body;
 use perfwatch_http::{ApiError, Caller};
 use perfwatch_live::host_registry::HostRegistryError;
 use perfwatch_model::wire::{self, IngestResponse, RejectedSnapshot, WireError};
-use perfwatch_model::{HostRef, Snapshot, json, limits};
+use perfwatch_model::{HostId, HostRef, Snapshot, json, limits};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -97,7 +98,7 @@ async fn ingest_protobuf(
 ) -> Result<IngestResponse, ApiError> {
     let batch = wire::decode_batch(bytes).map_err(|error| malformed(&error))?;
     let host = batch.host().map_err(|error| malformed(&error))?;
-    authorize_host(app, identity, &host)?;
+    let host = authorize_host(app, identity, host)?;
     if batch.snapshots.len() > limits::MAX_BATCH_SNAPSHOTS {
         return Err(too_many());
     }
@@ -180,8 +181,28 @@ async fn ingest_json(
         }
     }
     app.metrics.rejected(response.rejected.len());
-    by_host.keys().try_for_each(|host| authorize_host(app, identity, host))?;
+    let mut authorized = Vec::with_capacity(by_host.len());
+    let mut ambiguous = None;
     for (host, snapshots) in by_host {
+        match authorize_host(app, identity, host) {
+            Ok(host) => authorized.push((host, snapshots)),
+            // Other hosts of the list are accepted.
+            Err(error) if error.code() == "ambiguous_host" => {
+                response.rejected.extend(snapshots.iter().map(|(index, _)| RejectedSnapshot {
+                    index: *index,
+                    code: error.code().to_owned(),
+                    message: error.message().to_owned(),
+                }));
+                app.metrics.rejected(snapshots.len());
+                ambiguous = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(error) = ambiguous.filter(|_| authorized.is_empty()) {
+        return Err(error);
+    }
+    for (host, snapshots) in authorized {
         let clock = SnapshotClock::Sender { skew_ms: None };
         let submission = Submission { host, snapshots, facts: None, clock };
         let host_response = submit(app, permit, submission).await?;
@@ -197,30 +218,35 @@ async fn ingest_json(
 }
 
 /// Checks that the credential may send for the host: agents for their own host only, callers limited by
-/// host tags for existing hosts in their scope.
+/// host tags for existing hosts in their scope. Adds the id of a host that is given by its name.
 ///
 /// # Errors
-/// Returns `host_mismatch` otherwise.
-fn authorize_host(app: &App, identity: &Identity, host: &HostRef) -> Result<(), ApiError> {
-    // The id takes precedence over the name, as in `HostRegistry::resolve`.
-    let existing_host = || match host.id {
-        Some(id) => Some(id),
-        None => app.hosts.find(&host.name).map(|host| host.record.id),
+/// Returns `ambiguous_host` for the name of several hosts in scope, and `host_mismatch` if the credential may
+/// not send.
+fn authorize_host(app: &App, identity: &Identity, mut host: HostRef) -> Result<HostRef, ApiError> {
+    let auth_snapshot = app.directory.snapshot();
+    let is_in_scope = |id: HostId| identity.is_in_scope(&auth_snapshot, id);
+    let is_allowed = match identity.ingest_scope() {
+        IngestScope::AnyHost => {
+            if host.id.is_none() {
+                let mut named = app.hosts.find(&host.name);
+                named.retain(|named| named.record.name == host.name && is_in_scope(named.record.id));
+                if named.len() > 1 {
+                    return Err(host_access::ambiguous(&host.name, &named));
+                }
+                host.id = named.first().map(|named| named.record.id);
+            }
+            // An identity that is limited to some hosts must not create others.
+            identity.host_tags.is_empty() || host.id.is_some_and(is_in_scope)
+        }
+        IngestScope::Host(agent_host) => host.id == Some(agent_host),
+        IngestScope::Denied => false,
     };
-    match identity.ingest_scope() {
-        IngestScope::AnyHost if identity.host_tags.is_empty() => Ok(()),
-        // An identity that is limited to some hosts must not create others.
-        IngestScope::AnyHost
-            if existing_host().is_some_and(|id| identity.is_in_scope(&app.directory.snapshot(), id)) =>
-        {
-            Ok(())
-        }
-        IngestScope::Host(agent_host) if host.id == Some(agent_host) => Ok(()),
-        _ => {
-            let message = "the credential is not allowed to send for this host";
-            Err(ApiError::new(StatusCode::FORBIDDEN, "host_mismatch", message))
-        }
+    if !is_allowed {
+        let message = "the credential is not allowed to send for this host";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "host_mismatch", message));
     }
+    Ok(host)
 }
 
 async fn submit(
@@ -245,6 +271,9 @@ async fn submit(
         SubmitError::ClockNotSet => ApiError::unavailable("hub_clock_not_set", error.to_string(), 10),
         SubmitError::HostRegistry(HostRegistryError::InvalidName(message)) => {
             ApiError::unprocessable("invalid_host", message)
+        }
+        SubmitError::HostRegistry(HostRegistryError::AmbiguousName(message)) => {
+            ApiError::conflict("ambiguous_host", message)
         }
         SubmitError::HostRegistry(error @ HostRegistryError::LimitReached) => {
             ApiError::new(StatusCode::FORBIDDEN, "too_many_hosts", error.to_string())

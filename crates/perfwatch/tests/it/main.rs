@@ -15,6 +15,7 @@ mod collect;
 mod crash;
 mod encryption;
 mod history;
+mod identity;
 mod ingest;
 mod jump_hosts;
 mod live;
