@@ -1,5 +1,6 @@
 //! Settings of an agent; the binary reads them from files, environment and flags.
 
+use crate::credential::AgentToken;
 use crate::error::AgentConfigError;
 use crate::url::HubUrl;
 use perfwatch_collect::CollectorOptions;
@@ -14,7 +15,7 @@ pub struct AgentConfig {
     /// Base URL of the hub, e.g. `https://hub.example:8000`.
     pub hub: String,
     /// Credential: an enrollment token, which is exchanged for an agent secret, or a secret.
-    pub token: Option<String>,
+    pub token: Option<AgentToken>,
     /// PEM file with the certificate authorities of the hub; default: those of the system.
     pub ca: Option<PathBuf>,
     /// Display name of this host; default: the host name of the kernel.

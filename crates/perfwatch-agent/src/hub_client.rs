@@ -13,7 +13,7 @@ use std::time::Duration;
 use ureq::tls::{TlsConfig, TlsProvider};
 
 /// Prefix of every enrollment token.
-pub const ENROLLMENT_TOKEN_PREFIX: &str = "pwe_";
+pub(crate) const ENROLLMENT_TOKEN_PREFIX: &str = "pwe_";
 /// Maximum length of a response body that is read. Responses of a hub are much smaller.
 const MAX_RESPONSE_BYTES: u64 = 1 << 20;
 /// Timeout of a connection attempt.
@@ -154,10 +154,45 @@ fn secret_path(state: &Path) -> PathBuf {
     state.join("secret")
 }
 
-/// Loads the stored agent secret; `None` if there is no file or it is empty.
-pub fn load_secret(state: &Path) -> Option<String> {
+/// Secret of the state directory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredSecret {
+    /// Credential of the agent.
+    pub secret: String,
+    /// SHA-256 of the enrollment token that was exchanged for the secret, if known.
+    token_hash: Option<String>,
+}
+
+impl std::fmt::Debug for StoredSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoredSecret(***)")
+    }
+}
+
+impl StoredSecret {
+    /// Secret that was received for an enrollment token, or configured.
+    pub fn new(secret: String, token: Option<&str>) -> Self {
+        Self { secret, token_hash: token.map(|token| sha256_hex(token.as_bytes())) }
+    }
+
+    /// Returns whether the secret was received for this enrollment token.
+    pub(crate) fn is_from(&self, token: &str) -> bool {
+        self.token_hash.as_deref() == Some(&sha256_hex(token.as_bytes()))
+    }
+}
+
+/// SHA-256 of the bytes as hexadecimal digits.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Loads the stored agent secret; `None` if there is no file or it is empty. The second line is the hash of
+/// the enrollment token.
+pub fn load_secret(state: &Path) -> Option<StoredSecret> {
     let text = std::fs::read_to_string(secret_path(state)).ok()?;
-    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
+    Some(StoredSecret { secret: lines.next()?, token_hash: lines.next() })
 }
 
 /// Stores the agent secret, readable by the owner only. The file is replaced atomically: a crash
@@ -165,12 +200,15 @@ pub fn load_secret(state: &Path) -> Option<String> {
 ///
 /// # Errors
 /// Fails if the directory is not writable.
-pub fn save_secret(state: &Path, secret: &str) -> io::Result<()> {
+pub fn save_secret(state: &Path, stored: &StoredSecret) -> io::Result<()> {
     std::fs::create_dir_all(state)?;
     let new_path = state.join("secret.new");
     let _ = std::fs::remove_file(&new_path);
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new_path)?;
-    file.write_all(format!("{secret}\n").as_bytes())?;
+    let lines = [Some(stored.secret.as_str()), stored.token_hash.as_deref()];
+    for line in lines.into_iter().flatten() {
+        writeln!(file, "{line}")?;
+    }
     file.sync_all()?;
     std::fs::rename(new_path, secret_path(state))
 }
@@ -185,9 +223,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("agent");
         assert_eq!(load_secret(&state), None);
-        save_secret(&state, "one").unwrap();
-        save_secret(&state, "two").unwrap();
-        assert_eq!(load_secret(&state).as_deref(), Some("two"));
+        save_secret(&state, &StoredSecret::new("one".to_owned(), Some("pwe_1"))).unwrap();
+        assert!(
+            load_secret(&state).is_some_and(|stored| stored.is_from("pwe_1") && !stored.is_from("pwe_2"))
+        );
+        let stored = StoredSecret::new("two".to_owned(), None);
+        save_secret(&state, &stored).unwrap();
+        assert_eq!(load_secret(&state), Some(stored));
         let mode = std::fs::metadata(state.join("secret")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

@@ -7,7 +7,9 @@
 mod agent;
 mod collector_pool;
 mod config;
+mod credential;
 mod error;
+mod failure_log;
 mod hub_client;
 mod identity;
 mod pusher;
@@ -19,10 +21,9 @@ mod url;
 
 pub use agent::{Agent, collect_once};
 pub use config::AgentConfig;
+pub use credential::AgentToken;
 pub use error::{AgentConfigError, AgentError};
-pub use hub_client::{
-    ENROLLMENT_TOKEN_PREFIX, EnrollError, HubClient, HubResponse, load_secret, save_secret,
-};
+pub use hub_client::{EnrollError, HubClient, HubResponse, StoredSecret, load_secret, save_secret};
 pub use identity::{host_id, host_name};
 pub use self_metrics::METRICS;
 pub use timeout_source::TimeoutSource;

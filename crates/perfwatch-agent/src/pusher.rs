@@ -1,14 +1,17 @@
 //! Sends spooled snapshots with backoff: reads the oldest, sends them, deletes them when the hub
 //! acknowledges, otherwise waits with jitter. Runs on a separate thread and never delays the ticker.
 
+mod oversized;
+
 use crate::config::{AgentConfig, MAX_INTERVAL, MIN_INTERVAL};
+use crate::credential::AgentCredential;
 use crate::error::AgentConfigError;
-use crate::hub_client::{ENROLLMENT_TOKEN_PREFIX, HubClient, HubResponse, load_secret, save_secret};
+use crate::failure_log::FailureLog;
+use crate::hub_client::{EnrollError, HubClient, HubResponse};
 use crate::spool::{self, Spool, SpoolBatch, SpoolEntry};
 use bytes::Bytes;
 use perfwatch_model::wire::{self, Batch, FactsMessage, IngestResponse};
 use perfwatch_model::{Clock, HostId, limits};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,22 +55,18 @@ pub(crate) struct Pusher {
     pub(crate) shared: Arc<AgentState>,
     pub(crate) clock: Arc<dyn Clock>,
     hub: HubClient,
-    state_dir: PathBuf,
-    /// Configured enrollment token, `None` if a secret is configured.
-    token: Option<String>,
-    /// Secret of this agent, `None` before enrollment.
-    agent_secret: Option<String>,
+    credential: AgentCredential,
     host: HostId,
     name: String,
     max_backoff: Duration,
-    /// Number of consecutive failed attempts.
-    failures: u32,
+    failures: FailureLog,
     /// Number of consecutive responses `unknown_agent`.
     unknown_agent_responses: u32,
     send_shapes: bool,
     send_facts: bool,
-    /// Maximum number of snapshots in the next request.
+    /// Maximum number of snapshots in the next request. Halved after a failure, doubled after a success.
     batch_size: usize,
+    body_limit: oversized::BodyLimit,
     /// Monotonic time of the last sync of the spool.
     last_sync: Duration,
     /// True while syncing the spool fails and the failure was logged.
@@ -88,15 +87,22 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after the spool could not be read.
 const SPOOL_RETRY_DELAY: Duration = Duration::from_secs(1);
 
+#[derive(Debug)]
 enum PushOutcome {
     Acked(IngestResponse),
     ShapesRequested,
     /// Permanent rejection of the batch with the reason.
     Rejected(String),
+    /// Body above the limit of the hub or of a proxy, with the reason and the size of the body.
+    TooLarge(String, usize),
+    /// Request without a response in time, with the reason.
+    Interrupted(String),
     /// Temporary failure with the reason and the delay that the hub requested.
     Retry(String, Option<Duration>),
     /// Secret unknown to the hub: another hub, or one whose store was replaced.
     UnknownAgent(String),
+    /// Credential missing or rejected, with the reason.
+    Unauthorized(String, Option<Duration>),
     /// Agent revoked by an administrator.
     Revoked,
 }
@@ -109,44 +115,31 @@ impl Pusher {
         host: HostId,
         name: String,
     ) -> Result<Self, AgentConfigError> {
-        let token = config.token.clone();
-        let enrolls = token.as_ref().is_some_and(|token| token.starts_with(ENROLLMENT_TOKEN_PREFIX));
-        // A configured secret has precedence over the stored secret of an enrollment.
-        let secret = if enrolls || token.is_none() { load_secret(&config.state) } else { token.clone() };
         Ok(Self {
             shared,
             clock,
             hub: HubClient::new(&config.hub, config.ca.as_deref())?,
-            state_dir: config.state.clone(),
-            token: token.filter(|_| enrolls),
-            agent_secret: secret,
+            credential: AgentCredential::load(&config.state, config.token.clone()),
             host,
             name,
             max_backoff: config.max_backoff,
-            failures: 0,
+            failures: FailureLog::default(),
             unknown_agent_responses: 0,
             send_shapes: false,
             send_facts: false,
             batch_size: limits::MAX_BATCH_SNAPSHOTS,
+            body_limit: oversized::BodyLimit::default(),
             last_sync: Duration::ZERO,
             sync_error_logged: false,
         })
     }
 
-    /// Exchanges the enrollment token, if any, for an agent secret. The current secret stays valid until
-    /// then.
-    fn enroll(&mut self) -> Result<(), String> {
-        let Some(token) = self.token.as_ref() else { return Ok(()) };
-        let secret = self.hub.enroll(token, self.host, &self.name).map_err(|error| error.to_string())?;
-        if let Err(error) = save_secret(&self.state_dir, &secret) {
-            tracing::warn!(
-                error = %error,
-                "failed to save the agent secret; the agent must enroll again after a restart"
-            );
-        }
-        self.agent_secret = Some(secret);
+    /// Exchanges an enrollment token for an agent secret. The current secret stays valid until then.
+    fn enroll(&mut self, token: &str) -> Result<(), EnrollError> {
+        let secret = self.hub.enroll(token, self.host, &self.name)?;
+        self.credential.enrolled(secret);
         self.unknown_agent_responses = 0;
-        tracing::info!(hub.url = self.hub.base(), "agent enrolled");
+        tracing::info!(hub.url = self.hub.base(), host.id = %self.host, "agent enrolled");
         Ok(())
     }
 
@@ -217,20 +210,7 @@ impl Pusher {
                         self.send_reduced(batch, entry, &rejected.message);
                     }
                 }
-                if self.failures > 0 {
-                    tracing::info!(
-                        hub.url = self.hub.base(),
-                        attempts = self.failures,
-                        "connection to the hub restored"
-                    );
-                }
-                self.failures = 0;
-                self.unknown_agent_responses = 0;
-                self.batch_size = limits::MAX_BATCH_SNAPSHOTS;
-                self.send_shapes = false;
-                self.send_facts = response.facts_requested;
-                self.apply_response(&response);
-                self.shared.lock().ack(batch);
+                self.on_ack(batch, &response);
                 None
             }
             // Requested again right after they were sent: another request would loop.
@@ -252,35 +232,86 @@ impl Pusher {
                 self.batch_size = batch.entries.len().div_ceil(2);
                 None
             }
-            PushOutcome::Retry(reason, retry_after) => self.on_failure(&reason, retry_after),
-            PushOutcome::UnknownAgent(reason) => {
-                self.unknown_agent_responses += 1;
-                if self.unknown_agent_responses >= MAX_UNKNOWN_AGENT_RESPONSES
-                    && let Err(error) = self.enroll()
-                {
-                    tracing::warn!(hub.url = self.hub.base(), error, "failed to enroll again");
-                }
+            PushOutcome::TooLarge(reason, bytes) => self.on_too_large(batch, &reason, bytes),
+            PushOutcome::Interrupted(reason) => {
+                // A slow or unstable connection may transfer a smaller batch.
+                self.batch_size = batch.entries.len().div_ceil(2);
                 self.on_failure(&reason, None)
             }
-            PushOutcome::Revoked => {
-                tracing::error!(hub.url = self.hub.base(), "agent revoked by the hub; stopping");
-                self.shared.revoked.store(true, Ordering::Release);
-                self.shared.wake.notify_all();
-                Some(Duration::ZERO)
-            }
+            PushOutcome::Retry(reason, retry_after) => self.on_failure(&reason, retry_after),
+            PushOutcome::Unauthorized(..) if self.credential.reload_token() => None,
+            PushOutcome::Unauthorized(reason, retry_after) => self.on_failure(&reason, retry_after),
+            PushOutcome::UnknownAgent(reason) => self.on_unknown_agent(&reason),
+            PushOutcome::Revoked => self.on_revoked(),
         }
+    }
+
+    /// Records an acknowledgment and deletes the snapshots from the spool.
+    fn on_ack(&mut self, batch: &SpoolBatch, response: &IngestResponse) {
+        let attempts = self.failures.reset();
+        if attempts > 0 {
+            tracing::info!(hub.url = self.hub.base(), attempts, "connection to the hub restored");
+        }
+        self.unknown_agent_responses = 0;
+        self.batch_size = (self.batch_size.max(batch.entries.len()) * 2).min(limits::MAX_BATCH_SNAPSHOTS);
+        self.send_shapes = false;
+        self.send_facts = response.facts_requested;
+        self.apply_response(response);
+        self.shared.lock().ack(batch);
+    }
+
+    /// Handles a secret that the hub does not know: enrolls again after several such responses.
+    fn on_unknown_agent(&mut self, reason: &str) -> Option<Duration> {
+        self.unknown_agent_responses += 1;
+        if self.credential.reload_token() {
+            return None;
+        }
+        let is_certain = self.unknown_agent_responses >= MAX_UNKNOWN_AGENT_RESPONSES;
+        match self.credential.enrollment_token().filter(|_| is_certain).map(str::to_owned) {
+            Some(token) => match self.enroll(&token) {
+                Ok(()) => None,
+                Err(error) => self.on_failure(&format!("{reason}; {error}"), None),
+            },
+            None => self.on_failure(reason, None),
+        }
+    }
+
+    /// Handles a revocation: enrolls with a token that was not used before, otherwise stops.
+    fn on_revoked(&mut self) -> Option<Duration> {
+        self.credential.reload_token();
+        if let Some(token) = self.credential.new_enrollment_token().map(str::to_owned) {
+            match self.enroll(&token) {
+                Ok(()) => return None,
+                Err(EnrollError::Retry(error)) => return self.on_failure(&error, None),
+                Err(error @ EnrollError::Rejected(_)) => {
+                    tracing::error!(
+                        hub.url = self.hub.base(), error = %error,
+                        "agent revoked by the hub, and its new token is not accepted; stopping"
+                    );
+                }
+            }
+        } else {
+            tracing::error!(hub.url = self.hub.base(), "agent revoked by the hub; stopping");
+        }
+        self.shared.revoked.store(true, Ordering::Release);
+        self.shared.wake.notify_all();
+        Some(Duration::ZERO)
     }
 
     /// Counts a failed attempt; returns the pause before the next attempt.
     fn on_failure(&mut self, error: &str, retry_after: Option<Duration>) -> Option<Duration> {
-        let (url, attempts) = (self.hub.base(), self.failures);
-        if attempts == 0 {
+        let url = self.hub.base();
+        let is_first = self.failures.attempts == 0;
+        let is_new = self.failures.record(error, self.clock.monotonic());
+        let attempts = self.failures.attempts;
+        if is_first {
             tracing::warn!(hub.url = url, error, "hub unreachable; spooling snapshots");
+        } else if is_new {
+            tracing::warn!(hub.url = url, error, attempts, "hub is unreachable for another reason");
         } else {
             tracing::debug!(hub.url = url, error, attempts, "hub is still unreachable");
         }
-        self.failures = self.failures.saturating_add(1);
-        let max_pause = INITIAL_BACKOFF.saturating_mul(1 << self.failures.min(16)).min(self.max_backoff);
+        let max_pause = INITIAL_BACKOFF.saturating_mul(1 << attempts.min(16)).min(self.max_backoff);
         // Half of the pause is random, so that many agents do not reconnect at the same moment.
         let pause = max_pause.mul_f64(0.5 + fastrand::f64() / 2.0);
         Some(retry_after.map_or(pause, |delay| delay.min(MAX_INTERVAL).max(pause)))
@@ -301,14 +332,18 @@ impl Pusher {
     }
 
     fn send(&mut self, batch: &SpoolBatch) -> PushOutcome {
-        if self.agent_secret.is_none()
-            && let Err(error) = self.enroll()
+        if self.credential.secret().is_none()
+            && let Some(token) = self.credential.enrollment_token().map(str::to_owned)
         {
-            return PushOutcome::Retry(error, None);
+            match self.enroll(&token) {
+                Ok(()) => {}
+                Err(EnrollError::Retry(error)) => return PushOutcome::Retry(error, None),
+                Err(error) => return PushOutcome::Unauthorized(error.to_string(), None),
+            }
         }
         let shapes = if self.send_shapes { batch.shapes() } else { Vec::new() };
         let snapshots = batch.entries.iter().map(|entry| entry.bytes.clone()).collect();
-        self.post(shapes, snapshots)
+        self.post(shapes, snapshots, self.send_shapes || self.send_facts)
     }
 
     /// Sends what a hub may accept of a permanently rejected snapshot, once; the rest is dropped. The hub
@@ -318,7 +353,8 @@ impl Pusher {
         let shape = batch.shapes().into_iter().find(is_shape_of_entry);
         let reduced = shape.and_then(|shape| wire::reduce_snapshot(entry.bytes.clone(), shape, reason).ok());
         let outcome = reduced.map(|snapshot| {
-            self.post(vec![wire::encode_shape(&snapshot.shape)], vec![wire::encode_snapshot(&snapshot)])
+            let snapshots = vec![wire::encode_snapshot(&snapshot)];
+            self.post(vec![wire::encode_shape(&snapshot.shape)], snapshots, false)
         });
         let is_accepted =
             matches!(outcome, Some(PushOutcome::Acked(response)) if response.rejected.is_empty());
@@ -326,7 +362,8 @@ impl Pusher {
         tracing::warn!(seq = entry.seq, reason, "hub rejected a snapshot permanently; {action}");
     }
 
-    fn post(&self, shapes: Vec<Bytes>, snapshots: Vec<Bytes>) -> PushOutcome {
+    fn post(&self, shapes: Vec<Bytes>, snapshots: Vec<Bytes>, with_facts: bool) -> PushOutcome {
+        let is_single = snapshots.len() == 1;
         let facts = self.shared.facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let message = Batch {
             host_id: Bytes::copy_from_slice(&self.host.to_bytes()),
@@ -334,16 +371,20 @@ impl Pusher {
             shapes,
             snapshots,
             sent_at_ms: self.clock.wall_ms(),
-            facts: facts.filter(|_| self.send_shapes || self.send_facts),
+            facts: facts.filter(|_| with_facts),
         };
         let body = match zstd::bulk::compress(&wire::encode_batch(&message), 1) {
             Ok(body) => body,
             Err(error) => return PushOutcome::Rejected(format!("failed to compress: {error}")),
         };
         let headers = [("Content-Type", wire::CONTENT_TYPE), ("Content-Encoding", "zstd")];
-        match self.hub.post("/ingest/metrics", &headers, self.agent_secret.as_deref(), &body) {
-            Ok(response) => classify(&response),
-            Err(error) => PushOutcome::Retry(error, None),
+        // A single snapshot is always sent: the limit may have been raised.
+        if !is_single && let Some(reason) = self.body_limit.exceeded_by(body.len(), self.clock.monotonic()) {
+            return PushOutcome::TooLarge(reason, body.len());
+        }
+        match self.hub.post("/ingest/metrics", &headers, self.credential.secret(), &body) {
+            Ok(response) => classify(&response, body.len()),
+            Err(error) => PushOutcome::Interrupted(error),
         }
     }
 
@@ -374,7 +415,7 @@ fn is_rejected_for_form(code: &str) -> bool {
 
 /// Outcome of an ingest request. Only a rejection by the hub itself drops snapshots: a proxy between
 /// agent and hub may respond with any status.
-fn classify(response: &HubResponse) -> PushOutcome {
+fn classify(response: &HubResponse, body_len: usize) -> PushOutcome {
     let (status, retry_after, code) = (response.status, response.retry_after, response.error("code"));
     let reason = || format!("HTTP {status} {}", response.error("message")).trim_end().to_owned();
     match status {
@@ -387,11 +428,16 @@ fn classify(response: &HubResponse) -> PushOutcome {
         },
         409 if code == wire::ERROR_UNKNOWN_SHAPE => PushOutcome::ShapesRequested,
         401 if code == "authentication_required" => {
-            PushOutcome::Retry("authentication required: start with --token TOKEN".to_owned(), retry_after)
+            let reason = "authentication required: start with --token TOKEN";
+            PushOutcome::Unauthorized(reason.to_owned(), retry_after)
         }
         401 if code == "unknown_agent" => PushOutcome::UnknownAgent(reason()),
         403 if code == "agent_revoked" => PushOutcome::Revoked,
-        400 | 413 | 422 if !code.is_empty() => PushOutcome::Rejected(reason()),
+        401 | 403 if !code.is_empty() => PushOutcome::Unauthorized(reason(), retry_after),
+        408 | 504 => PushOutcome::Interrupted(reason()),
+        // Also without the envelope of the hub: the limit may be that of a proxy.
+        413 => PushOutcome::TooLarge(reason(), body_len),
+        400 | 422 if !code.is_empty() => PushOutcome::Rejected(reason()),
         _ => PushOutcome::Retry(reason(), retry_after),
     }
 }

@@ -13,9 +13,12 @@ fn only_hub_rejections_drop_snapshots() {
         (409, r#"{"error":{"code":"unknown_shape"}}"#, "shapes"),
         (409, "{}", "retry"),
         (400, rejection, "rejected"),
-        (413, "<html>nginx</html>", "retry"),
-        (413, rejection, "rejected"),
-        (401, rejection, "retry"),
+        (408, "", "interrupted"),
+        (504, "<html>nginx</html>", "interrupted"),
+        (413, "<html>nginx</html>", "too_large"),
+        (413, rejection, "too_large"),
+        (401, rejection, "unauthorized"),
+        (403, rejection, "unauthorized"),
         (401, r#"{"error":{"code":"unknown_agent"}}"#, "unknown_agent"),
         (401, "<html>log in</html>", "retry"),
         (403, r#"{"error":{"code":"agent_revoked"}}"#, "revoked"),
@@ -24,10 +27,13 @@ fn only_hub_rejections_drop_snapshots() {
         (429, rejection, "retry"),
         (503, rejection, "retry"),
     ] {
-        let outcome = match classify(&HubResponse { status, body: body.to_owned(), retry_after: None }) {
+        let outcome = match classify(&HubResponse { status, body: body.to_owned(), retry_after: None }, 0) {
             PushOutcome::Acked(_) => "acked",
             PushOutcome::ShapesRequested => "shapes",
             PushOutcome::Rejected(_) => "rejected",
+            PushOutcome::TooLarge(..) => "too_large",
+            PushOutcome::Interrupted(_) => "interrupted",
+            PushOutcome::Unauthorized(..) => "unauthorized",
             PushOutcome::Retry(..) => "retry",
             PushOutcome::UnknownAgent(_) => "unknown_agent",
             PushOutcome::Revoked => "revoked",
@@ -92,7 +98,7 @@ fn valid_part_of_a_rejected_snapshot_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     let config = AgentConfig {
         hub: url,
-        token: Some("secret".to_owned()),
+        token: Some(crate::AgentToken::new("secret".to_owned())),
         ca: None,
         name: None,
         state: folder.path().to_owned(),

@@ -8,7 +8,7 @@
 
 mod reduce;
 
-pub use reduce::reduce_snapshot;
+pub use reduce::{reduce_snapshot, shrink_snapshot};
 
 use crate::fixed_point::MAX_DECIMALS;
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};

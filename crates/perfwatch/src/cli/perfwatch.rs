@@ -186,7 +186,7 @@ impl SimulateFlags {
         };
         Ok(Simulation {
             hub: self.hub,
-            token: settings.agent_config().map_err(anyhow::Error::msg)?.token,
+            token: settings.agent_config().map_err(anyhow::Error::msg)?.token.map(|token| token.text),
             hosts: self.hosts,
             interval: duration("--interval", &self.interval)?,
             seed: self.seed,

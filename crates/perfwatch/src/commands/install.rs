@@ -7,7 +7,7 @@ use crate::program::Program;
 use crate::terminal::printable;
 use anyhow::Context as _;
 use perfwatch_agent::{
-    AgentConfig, ENROLLMENT_TOKEN_PREFIX, HubClient, host_id, host_name, load_secret, save_secret,
+    AgentConfig, AgentToken, HubClient, StoredSecret, host_id, host_name, load_secret, save_secret,
 };
 use perfwatch_collect::LocalRoot;
 use std::io::Read as _;
@@ -65,7 +65,7 @@ pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Progra
     if flags.token_stdin {
         let mut text = String::new();
         std::io::stdin().take(MAX_TOKEN_BYTES).read_to_string(&mut text).context("standard input")?;
-        config.token = Some(text.trim().to_owned());
+        config.token = Some(AgentToken::new(text.trim().to_owned()));
     }
     config.validate().context("agent")?;
     let paths = InstallPaths::new(&flags.root, program);
@@ -104,14 +104,17 @@ fn enroll(config: &AgentConfig, hub: &HubClient, state: &Path) -> anyhow::Result
     let (host, root) = (host_id(state), Path::new("/"));
     let source = LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), root);
     let name = host_name(config.name.as_deref(), &source, root);
-    let is_enrolled = load_secret(state).is_some_and(|secret| is_secret_valid(hub, &secret));
+    let is_enrolled = load_secret(state).is_some_and(|stored| is_secret_valid(hub, &stored.secret));
     match &config.token {
         _ if is_enrolled => {}
-        Some(token) if token.starts_with(ENROLLMENT_TOKEN_PREFIX) => {
-            let secret = hub.enroll(token, host, &name)?;
-            save_secret(state, &secret).with_context(|| state.display().to_string())?;
+        Some(token) => {
+            let stored = if token.is_enrollment_token() {
+                StoredSecret::new(hub.enroll(&token.text, host, &name)?, Some(&token.text))
+            } else {
+                StoredSecret::new(token.text.clone(), None)
+            };
+            save_secret(state, &stored).with_context(|| state.display().to_string())?;
         }
-        Some(secret) => save_secret(state, secret).with_context(|| state.display().to_string())?,
         None => anyhow::ensure!(
             load_secret(state).is_some(),
             "an enrollment token is required: --token-stdin or --token; create one on the Agents page"

@@ -1,13 +1,13 @@
 //! Conversion of the settings to the configuration of agent and collectors.
 
 use super::settings::{CommandLineSetting, Settings};
-use super::values::Secret;
-use perfwatch_agent::AgentConfig;
 #[cfg(feature = "hub")]
 use perfwatch_agent::TimeoutSource;
+use perfwatch_agent::{AgentConfig, AgentToken};
 #[cfg(feature = "hub")]
 use perfwatch_collect::LocalRoot;
 use perfwatch_collect::{CollectorOptions, CommandLine};
+use std::path::Path;
 
 impl Settings {
     /// Returns the options of the collectors.
@@ -33,11 +33,16 @@ impl Settings {
     /// Fails if the file of `agent.token` cannot be read.
     pub fn agent_config(&self) -> Result<AgentConfig, String> {
         let agent = &self.agent;
-        let token = agent.token.as_ref().map(Secret::read).transpose();
+        let token = agent
+            .token
+            .as_ref()
+            .map(|token| Ok(AgentToken { text: token.read()?, file: token.file().map(Path::to_path_buf) }));
+        let token = token.transpose().map_err(|error: String| format!("agent.token: {error}"))?;
         let intervals = agent.collectors.intervals.iter();
         Ok(AgentConfig {
             hub: agent.hub.clone(),
-            token: token.map_err(|error| format!("agent.token: {error}"))?,
+            // Empty is the same as absent, as in `PERFWATCH_AGENT_TOKEN=`.
+            token: token.filter(|token| !token.text.is_empty()),
             ca: agent.ca.clone(),
             name: agent.name.clone(),
             state: self.data.join("agent"),

@@ -2,6 +2,7 @@
 
 use perfwatch_model::HumanDuration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::path::Path;
 use std::time;
 
 /// Duration in the format of [`HumanDuration`]: `500ms`, `2s`, `1h30m`.
@@ -84,6 +85,11 @@ impl Serialize for Bytes {
 pub struct Secret(String);
 
 impl Secret {
+    /// Path of the file that contains the secret, if the setting is `file:PATH`.
+    pub fn file(&self) -> Option<&Path> {
+        self.0.strip_prefix("file:").map(Path::new)
+    }
+
     /// Returns the secret, without line breaks at its end if it is read from a file.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 mod access;
 mod agentless;
 mod alerting;
+mod body_limit;
 mod cli;
 mod collect;
 mod crash;

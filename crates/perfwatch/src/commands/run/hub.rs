@@ -5,7 +5,7 @@ use crate::config::Settings;
 use crate::shutdown::Shutdown;
 use crate::store;
 use anyhow::Context as _;
-use perfwatch_agent::Agent;
+use perfwatch_agent::{Agent, AgentToken};
 use perfwatch_hub::{Hub, HubConfig, HubDependencies};
 use perfwatch_model::{Clock, SystemClock};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(crate) fn run_all(settings: &Settings) -> anyhow::Result<()> {
     let (runtime, hub) = start_hub(settings, clock.clone(), true)?;
     let mut config = settings.agent_config().map_err(anyhow::Error::msg)?;
     config.hub = hub.loopback_url();
-    config.token = Some(hub.embedded_agent_secret());
+    config.token = Some(AgentToken::new(hub.embedded_agent_secret()));
     config.ca = None;
     let agent = Agent::start(&config, clock, || {}).context("agent")?;
     print_url(&hub);
