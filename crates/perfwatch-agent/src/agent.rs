@@ -7,7 +7,7 @@ use crate::pusher::{AgentState, Pusher};
 use crate::self_metrics::{AgentCounters, SelfMetrics};
 use crate::spool::Spool;
 use crate::timeout_source::TimeoutSource;
-use crate::{identity, schedule};
+use crate::{identity, schedule, url};
 use perfwatch_collect::{CollectorSet, Deriver, LocalRoot, Reading, SnapshotBuilder, Source};
 use perfwatch_model::{BootId, Clock, HostId, Snapshot, wire};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,7 +53,7 @@ impl Agent {
             interval_ms: AtomicU64::new(interval_ms),
             spool: Mutex::new(spool),
         });
-        tracing::info!(host.id = %host, host.name = name, hub.url = config.hub, interval_ms, "agent started");
+        tracing::info!(host.id = %host, host.name = name, hub.url = url::redact_url(&config.hub), interval_ms, "agent started");
         let pool = CollectorPool::start(source, &set, &config.collector_intervals, clock.clone())?;
         let pusher = Pusher::new(shared.clone(), clock.clone(), config, host, name)?;
         let ticker = Ticker {

@@ -28,6 +28,7 @@ const MAX_ERROR_CHARS: usize = 300;
 pub struct HubClient {
     http: ureq::Agent,
     base: String,
+    label: String,
 }
 
 /// Response of the hub with its body as text.
@@ -66,7 +67,7 @@ impl HubClient {
     /// # Errors
     /// Fails if the URL is invalid or the file contains no certificate.
     pub fn new(url: &str, ca: Option<&Path>) -> Result<Self, AgentConfigError> {
-        let HubUrl { base, root_certs } = HubUrl::parse(url, ca)?;
+        let HubUrl { base, label, root_certs } = HubUrl::parse(url, ca)?;
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -85,12 +86,12 @@ impl HubClient {
             .user_agent(concat!("perfwatch-agent/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        Ok(Self { http, base })
+        Ok(Self { http, base, label })
     }
 
-    /// Base URL of the hub.
+    /// Base URL of the hub for logs, without user and password.
     pub fn base(&self) -> &str {
-        &self.base
+        &self.label
     }
 
     /// Sends one POST request, without retries.

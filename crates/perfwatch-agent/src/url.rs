@@ -9,6 +9,8 @@ use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
 pub(crate) struct HubUrl {
     /// Base URL without a trailing slash.
     pub(crate) base: String,
+    /// Base URL for logs, without user, password and query.
+    pub(crate) label: String,
     pub(crate) root_certs: RootCerts,
 }
 
@@ -24,6 +26,7 @@ impl HubUrl {
             Some(("http", authority)) if !authority.is_empty() => false,
             Some(("https", authority)) if !authority.is_empty() => true,
             _ => {
+                let url = redact_url(url);
                 let message = format!("invalid URL {url:?}; expected one such as https://hub.example:8000");
                 return fail("hub", message);
             }
@@ -38,7 +41,21 @@ impl HubUrl {
                 Err(error) => return fail("ca", format!("{}: {error}", path.display())),
             },
         };
-        Ok(Self { base: url.trim_end_matches('/').to_owned(), root_certs })
+        let base = url.trim_end_matches('/').to_owned();
+        Ok(Self { label: redact_url(&base), base, root_certs })
+    }
+}
+
+/// Replaces user, password and query of a URL, which may be secret.
+pub(crate) fn redact_url(url: &str) -> String {
+    let (scheme, remaining) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    let (address, query) = remaining.split_at(remaining.find(['?', '#']).unwrap_or(remaining.len()));
+    let query = if query.is_empty() { "" } else { "?***" };
+    // A password may contain slashes and at signs that are not encoded.
+    match address.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}{separator}***@{host}{query}"),
+        None => format!("{scheme}{separator}{address}{query}"),
     }
 }
 
@@ -56,6 +73,21 @@ fn load_ca_certificates(path: &Path) -> Result<Vec<Certificate<'static>>, String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_of_a_url_are_redacted() {
+        for (url, expected) in [
+            ("https://hub.example:8000/base", "https://hub.example:8000/base"),
+            ("https://alice:hunter2@hub:8000/base", "https://***@hub:8000/base"),
+            ("https://hunter2@hub", "https://***@hub"),
+            ("https://a:hun/ter@2@hub", "https://***@hub"),
+            ("alice:hunter2@hub", "***@hub"),
+            ("https://hub/?token=hunter2", "https://hub/?***"),
+            ("https://hub/#hunter2", "https://hub/?***"),
+        ] {
+            assert_eq!(redact_url(url), expected);
+        }
+    }
 
     #[test]
     fn url_and_ca_file_are_validated() {

@@ -80,8 +80,7 @@ impl Serialize for Bytes {
 
 /// Password, token or key, or `file:PATH` to read it from a file. `Debug` and `Serialize` write
 /// `***`, so that it never appears in a log.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
@@ -99,6 +98,41 @@ impl Secret {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
         let text = text.trim_end_matches(['\r', '\n']).to_owned();
         if text.is_empty() { Err(format!("{path} is empty")) } else { Ok(text) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Accepts text. The standard error of another type would contain the value.
+        struct SecretVisitor;
+        impl serde::de::Visitor<'_> for SecretVisitor {
+            type Value = Secret;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("text in quotation marks")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Secret, E> {
+                Ok(Secret(text.to_owned()))
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Secret, E> {
+                Err(E::custom("expected text in quotation marks, found a boolean"))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<Secret, E> {
+                Err(E::custom("expected text in quotation marks, found a number"))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<Secret, E> {
+                self.visit_i64(0)
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Secret, E> {
+                self.visit_i64(0)
+            }
+        }
+        deserializer.deserialize_str(SecretVisitor)
     }
 }
 
