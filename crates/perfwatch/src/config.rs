@@ -2,11 +2,12 @@
 //! error names the key and its location.
 
 mod convert;
+mod environment;
 mod load;
 mod settings;
 mod values;
 
-pub use load::{ConfigError, load};
+pub use load::{ConfigError, load, load_with_warnings};
 #[cfg(feature = "hub")]
 pub(crate) use settings::OidcSettings;
 pub use settings::{LogFormat, LogSettings, SETTINGS, Settings};

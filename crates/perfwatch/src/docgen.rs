@@ -25,6 +25,10 @@ extension), environment variables, flags. A dot in a key is a level in the file 
 environment. Lists are separated by commas, maps are written `name=value,name=value`. Durations: `500ms`, \
 `2s`, `5m`, `1h`. Unknown settings are errors that name the key and its location.
 
+An empty variable clears a list, a map or a setting without a default; otherwise it counts as absent. A variable that begins with `PERFWATCH_` and is no setting is an \
+error if it is similar to a setting, otherwise a warning. Variables that Kubernetes and Docker set for a \
+service named `perfwatch…` (`PERFWATCH_PORT=tcp://…`, `PERFWATCH_SERVICE_HOST`, …) are ignored.
+
 The default of `data` is `/var/lib/perfwatch` for root and `~/.local/state/perfwatch` for other users.
 
 | key | variable | default | description |

@@ -58,8 +58,12 @@ impl CommonFlags {
         let environment: Vec<(String, String)> = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let settings = config::load(self.config.as_deref(), &environment, &overrides)?;
+        let (settings, warnings) =
+            config::load_with_warnings(self.config.as_deref(), &environment, &overrides)?;
         telemetry::start(&settings.log)?;
+        for warning in &warnings {
+            tracing::warn!(warning, "ignored an environment variable");
+        }
         Ok(settings)
     }
 }

@@ -1,5 +1,6 @@
 //! Merges file, environment variables and flags into [`Settings`].
 
+use super::environment::{PREFIX, VariableKind, classify};
 use super::settings::Settings;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -32,10 +33,7 @@ fn config_error<T>(
     Err(ConfigError { location: location.into(), key: key.to_owned(), message: message.into() })
 }
 
-const PREFIX: &str = "PERFWATCH_";
-
-/// Reads the file (from the flag or `PERFWATCH_CONFIG`, optional), then `PERFWATCH_*` variables,
-/// then flags as `(key, value)`. Later sources override earlier sources.
+/// Reads the settings as [`load_with_warnings`], without the warnings.
 ///
 /// # Errors
 /// Returns the first unknown key or invalid value, with its location.
@@ -44,8 +42,26 @@ pub fn load(
     environment: &[(String, String)],
     flags: &[(&'static str, String)],
 ) -> Result<Settings, ConfigError> {
-    let named =
-        environment.iter().find(|(key, _)| key == "PERFWATCH_CONFIG").map(|(_, path)| PathBuf::from(path));
+    load_with_warnings(file, environment, flags).map(|(settings, _)| settings)
+}
+
+/// Reads the file (from the flag or `PERFWATCH_CONFIG`, optional), then `PERFWATCH_*` variables,
+/// then flags as `(key, value)`. Later sources override earlier sources. Returns the settings, and a warning
+/// for each variable that is no setting.
+///
+/// An empty variable clears a list, a map or an optional setting; otherwise it is the same as an absent
+/// variable. Variables of service links are ignored.
+///
+/// # Errors
+/// Returns the first unknown key or invalid value, with its location.
+pub fn load_with_warnings(
+    file: Option<&Path>,
+    environment: &[(String, String)],
+    flags: &[(&'static str, String)],
+) -> Result<(Settings, Vec<String>), ConfigError> {
+    let config = environment.iter().find(|(key, path)| key == "PERFWATCH_CONFIG" && !path.trim().is_empty());
+    let named = config.map(|(_, path)| PathBuf::from(path));
+    let mut warnings = Vec::new();
     let mut tree = match file.map(Path::to_owned).or(named) {
         Some(path) => read_file(&path)?,
         None => Value::Object(Map::new()),
@@ -56,18 +72,49 @@ pub fn load(
         let Some(suffix) = name.strip_prefix(PREFIX).filter(|suffix| *suffix != "CONFIG") else {
             continue;
         };
-        let Some(key) = keys.iter().find(|key| key.replace('.', "_").to_ascii_uppercase() == suffix) else {
-            return config_error(format!("environment, {name}"), "", "unknown setting; see docs/CONFIG.md");
-        };
-        apply_override(&mut tree, &defaults, key, text, &format!("environment, {name}"))?;
+        let location = format!("environment, {name}");
+        match classify(suffix, text, &keys) {
+            VariableKind::Setting(key) if text.trim().is_empty() && !can_be_empty(&defaults, key) => {}
+            VariableKind::Setting(key) => apply_override(&mut tree, &defaults, key, text, &location)?,
+            VariableKind::ServiceLink => {}
+            VariableKind::Misspelled(known) => {
+                return config_error(location, "", format!("unknown setting; did you mean {known}?"));
+            }
+            VariableKind::Unknown(None) => {
+                warnings.push(format!("{name}: unknown setting; see docs/CONFIG.md"))
+            }
+            VariableKind::Unknown(Some(known)) => {
+                warnings.push(format!("{name}: unknown setting; did you mean {known}?"));
+            }
+        }
     }
     for (key, text) in flags {
         apply_override(&mut tree, &defaults, key, text, "command line")?;
     }
-    serde_path_to_error::deserialize(tree).or_else(|error| {
+    let settings: Settings = serde_path_to_error::deserialize(tree).or_else(|error| {
         let key = error.path().to_string();
         config_error("settings", &key, error.inner().to_string())
-    })
+    })?;
+    // An empty path would be the current directory.
+    let agent = &settings.agent;
+    let paths = [
+        ("data", &settings.data),
+        ("agent.procfs", &agent.procfs),
+        ("agent.sysfs", &agent.sysfs),
+        ("agent.rootfs", &agent.rootfs),
+    ];
+    match paths.iter().find(|(_, path)| path.as_os_str().is_empty()) {
+        Some((key, _)) => {
+            config_error("settings", key, "must not be empty; expected the path of a directory")
+        }
+        None => Ok((settings, warnings)),
+    }
+}
+
+/// Returns whether the setting is a list, a map or optional.
+fn can_be_empty(defaults: &Value, key: &str) -> bool {
+    let default = key.split('.').try_fold(defaults, |value, part| value.get(part));
+    matches!(default, None | Some(Value::Array(_) | Value::Object(_) | Value::Null))
 }
 
 /// Returns the dotted keys of all settings. A list or a map is one setting.

@@ -105,3 +105,25 @@ fn invalid_variables_and_flags_are_named() {
         assert!(error.starts_with(expected), "{error}");
     }
 }
+
+#[test]
+fn empty_and_foreign_variables_are_ignored() {
+    let variables = env(&[
+        ("PERFWATCH_DATA", ""),
+        ("PERFWATCH_CONFIG", ""),
+        ("PERFWATCH_AGENT_PROCFS", " "),
+        ("PERFWATCH_LOG_LEVEL", ""),
+        ("PERFWATCH_AGENT_SPOOL_MAX_SIZE", ""),
+        ("PERFWATCH_AGENT_EXCLUDE_METRICS", ""),
+        ("PERFWATCH_PORT", "tcp://10.0.0.1:8000"),
+        ("PERFWATCH_SERVICE_HOST", "10.0.0.1"),
+        ("PERFWATCH_VERSION", "1.2"),
+    ]);
+    let (settings, warnings) = load_with_warnings(None, &variables, &[]).unwrap();
+    let mut expected = Settings::default();
+    expected.agent.exclude.metrics.clear();
+    assert_eq!(settings, expected);
+    assert_eq!(warnings, ["PERFWATCH_VERSION: unknown setting; see docs/CONFIG.md"]);
+    let error = load(None, &[], &[("data", String::new())]).unwrap_err().to_string();
+    assert_eq!(error, "settings: data: must not be empty; expected the path of a directory");
+}

@@ -132,7 +132,7 @@ impl<'de> Deserialize<'de> for Secret {
                 self.visit_i64(0)
             }
         }
-        deserializer.deserialize_str(SecretVisitor)
+        deserializer.deserialize_any(SecretVisitor)
     }
 }
 

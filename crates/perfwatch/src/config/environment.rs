@@ -1,0 +1,139 @@
+//! Environment variables with the prefix of the settings: settings, service links and unknown names.
+
+/// Prefix of the variables of all settings.
+pub(super) const PREFIX: &str = "PERFWATCH_";
+
+/// Meaning of a variable with the prefix.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum VariableKind<'a> {
+    /// Setting with its dotted key.
+    Setting(&'a str),
+    /// Variable that Kubernetes or Docker sets for a service or a linked container whose name begins with
+    /// `perfwatch`.
+    ServiceLink,
+    /// Probably a misspelled setting; the variable of the most similar setting.
+    Misspelled(String),
+    /// Neither a setting nor similar to one; the variable of a setting with the same end, if any.
+    Unknown(Option<String>),
+}
+
+/// Classifies a variable by its name without the prefix, and by its value.
+pub(super) fn classify<'a>(suffix: &str, value: &str, keys: &'a [String]) -> VariableKind<'a> {
+    let suffix_of = |key: &String| key.replace('.', "_").to_ascii_uppercase();
+    if let Some(key) = keys.iter().find(|key| suffix_of(key) == suffix) {
+        // Docker sets NAME=/container/alias for the link of a container such as `perfwatch_agent`.
+        let is_link_name = suffix.ends_with("_NAME") && value.starts_with('/');
+        return if is_link_name { VariableKind::ServiceLink } else { VariableKind::Setting(key) };
+    }
+    if is_service_link(suffix, value) {
+        return VariableKind::ServiceLink;
+    }
+    let variable = |suffix: &String| format!("{PREFIX}{suffix}");
+    let known: Vec<String> = keys.iter().map(suffix_of).chain(["CONFIG".to_owned()]).collect();
+    let distances = known.iter().map(|name| (edit_distance(suffix, name), name));
+    if let Some((_, name)) = distances
+        .filter(|(distance, name)| *distance <= max_distance(name))
+        .min_by_key(|(distance, _)| *distance)
+    {
+        return VariableKind::Misspelled(variable(name));
+    }
+    let end = format!("_{suffix}");
+    VariableKind::Unknown(known.iter().find(|name| name.ends_with(&end)).map(variable))
+}
+
+/// Maximum number of differing characters of a misspelled name.
+fn max_distance(name: &str) -> usize {
+    if name.len() < 8 { 1 } else { 2 }
+}
+
+/// Returns whether the variable is one of a service link: `…_SERVICE_HOST`, `…_SERVICE_PORT`, `…_PORT` with a
+/// URL, `…_PORT_8000_TCP…` (Kubernetes, Docker), `…_NAME` with a path and `…_ENV_…` (Docker).
+fn is_service_link(suffix: &str, value: &str) -> bool {
+    let parts: Vec<&str> = suffix.split('_').collect();
+    let ends_with = |end: &[&str]| parts.ends_with(end);
+    let is_port_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    let is_protocol = |part: &str| matches!(part, "TCP" | "UDP" | "SCTP");
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    // PORT, number, protocol, and an optional detail.
+    let has_port_triple =
+        parts.windows(3).any(|part| part[0] == "PORT" && is_number(part[1]) && is_protocol(part[2]));
+    let has_service_port = parts.windows(2).any(|part| part == ["SERVICE", "PORT"]);
+    ends_with(&["SERVICE", "HOST"])
+        || (has_service_port && (is_number(value) || value.is_empty()))
+        || (ends_with(&["PORT"]) && is_port_url)
+        || has_port_triple
+        || (ends_with(&["NAME"]) && value.starts_with('/'))
+        || parts.first() == Some(&"ENV")
+        || (parts.iter().skip(1).any(|part| *part == "ENV") && parts.contains(&"PERFWATCH"))
+}
+
+/// Edit distance in which a transposition of neighbors is one edit.
+fn edit_distance(left: &str, right: &str) -> usize {
+    let (left, right) = (left.as_bytes(), right.as_bytes());
+    let mut rows = vec![(0..=right.len()).collect::<Vec<usize>>()];
+    for i in 1..=left.len() {
+        let mut row = vec![i];
+        for j in 1..=right.len() {
+            let substitution = rows[i - 1][j - 1] + usize::from(left[i - 1] != right[j - 1]);
+            let mut distance = substitution.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
+                distance = distance.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(distance);
+        }
+        rows.push(row);
+    }
+    rows[left.len()][right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::config::load::leaf_keys;
+
+    #[test]
+    fn variables_are_classified() {
+        let keys = leaf_keys(&serde_json::to_value(Settings::default()).unwrap());
+        for (suffix, value, expected) in [
+            ("HUB_LISTEN", "x", "setting hub.listen"),
+            ("AGENT_NAME", "web-1", "setting agent.name"),
+            ("AGENT_NAME", "/web/perfwatch_agent", "link"),
+            ("PORT", "tcp://10.0.0.1:8000", "link"),
+            ("PORT_8000_TCP", "tcp://10.0.0.1:8000", "link"),
+            ("PORT_8000_TCP_ADDR", "10.0.0.1", "link"),
+            ("PORT_8000_TCP_PORT", "8000", "link"),
+            ("PORT_8000_TCP_PROTO", "tcp", "link"),
+            ("PORT_8000_TCP_PORT_START", "8000", "link"),
+            ("SERVICE_HOST", "10.0.0.1", "link"),
+            ("SERVICE_PORT", "8000", "link"),
+            ("SERVICE_PORT_HTTP", "8000", "link"),
+            ("HUB_SERVICE_HOST", "fd00::1", "link"),
+            ("HUB_SERVICE_PORT_HTTP_METRICS", "8000", "link"),
+            ("HUB_PORT", "tcp://[fd00::1]:8000", "link"),
+            ("HUB_PORT_53_UDP_ADDR", "10.0.0.1", "link"),
+            ("MY_POSTGRES_PORT_5432_TCP_PROTO", "tcp", "link"),
+            ("NAME", "/agent/perfwatch", "link"),
+            ("ENV_PERFWATCH_HUB_LISTEN", "0.0.0.0:8000", "link"),
+            ("HUB_ENV_PERFWATCH_DATA", "/data", "link"),
+            ("HUB_LISTN", "x", "misspelled PERFWATCH_HUB_LISTEN"),
+            ("HUB_LSITEN", "x", "misspelled PERFWATCH_HUB_LISTEN"),
+            ("HUB_PUBLICURL", "x", "misspelled PERFWATCH_HUB_PUBLIC_URL"),
+            ("HUB_DISK_BUDGETS", "x", "misspelled PERFWATCH_HUB_DISK_BUDGET"),
+            ("DATE", "x", "misspelled PERFWATCH_DATA"),
+            ("CONFG", "x", "misspelled PERFWATCH_CONFIG"),
+            ("TOKEN", "x", "unknown PERFWATCH_AGENT_TOKEN"),
+            ("PORT", "8000", "unknown -"),
+            ("VERSION", "1.2", "unknown -"),
+            ("IMAGE_TAG", "x", "unknown -"),
+        ] {
+            let found = match classify(suffix, value, &keys) {
+                VariableKind::Setting(key) => format!("setting {key}"),
+                VariableKind::ServiceLink => "link".to_owned(),
+                VariableKind::Misspelled(name) => format!("misspelled {name}"),
+                VariableKind::Unknown(name) => format!("unknown {}", name.unwrap_or("-".to_owned())),
+            };
+            assert_eq!(found, expected, "{suffix}={value}");
+        }
+    }
+}
