@@ -55,6 +55,8 @@ pub struct AuthDirectory {
     last_used: LastUsedBuffer,
     /// Revision of the newest snapshot.
     changes_tx: watch::Sender<i64>,
+    /// Monotonic time at which the last refresh for an unknown credential started.
+    missed_at: tokio::sync::Mutex<Option<Duration>>,
     /// Serializes changes, so that each is decided on the newest snapshot.
     write_lock: tokio::sync::Mutex<()>,
     /// Secret of the embedded agent, new at each start and never stored.
@@ -96,6 +98,7 @@ impl AuthDirectory {
             keyring,
             last_used: LastUsedBuffer::default(),
             changes_tx: watch::Sender::new(0),
+            missed_at: tokio::sync::Mutex::default(),
             write_lock: tokio::sync::Mutex::default(),
             embedded_agent_hash: secret::hash_secret(&embedded_agent_secret),
             embedded_agent_secret,
@@ -293,6 +296,20 @@ impl AuthDirectory {
             return Ok(());
         }
         self.reload().await
+    }
+
+    /// Loads changes that another hub or the command line made just now, because a credential is unknown or
+    /// wrong. Concurrent callers share one query. Returns true if there were changes.
+    pub async fn refresh_after_miss(&self) -> bool {
+        let (before, arrived) = (self.snapshot().revision, self.clock.monotonic());
+        let mut missed_at = self.missed_at.lock().await;
+        if missed_at.is_none_or(|at| at <= arrived) {
+            *missed_at = Some(self.clock.monotonic());
+            // A store that is unavailable is reported by the periodic refresh.
+            let _ = self.refresh().await;
+        }
+        drop(missed_at);
+        self.snapshot().revision != before
     }
 
     /// Loads changes of other hubs, stores last-used times and purges, until cancelled.

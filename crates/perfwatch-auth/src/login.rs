@@ -79,10 +79,22 @@ impl LoginService {
         if name.len() > MAX_LOGIN_NAME_BYTES || login.password.len() > password::MAX_PASSWORD_BYTES {
             return Err(AuthError::InvalidCredentials);
         }
-        let account =
-            self.directory.snapshot().account_by_name(&name).filter(|account| account.enabled).cloned();
-        let stored = account.as_ref().and_then(|account| account.password.clone());
-        let is_correct = password::verify(login.password, stored).await;
+        let find = || {
+            let snapshot = self.directory.snapshot();
+            snapshot.account_by_name(&name).filter(|account| account.enabled).cloned()
+        };
+        let stored =
+            |account: &Option<Account>| account.as_ref().and_then(|account| account.password.clone());
+        let mut account = find();
+        let mut is_correct = password::verify(login.password.clone(), stored(&account)).await;
+        // The account or its password may have been changed elsewhere a moment ago.
+        if !is_correct && self.directory.refresh_after_miss().await {
+            let current = find();
+            if stored(&current) != stored(&account) {
+                is_correct = password::verify(login.password, stored(&current)).await;
+            }
+            account = current;
+        }
         // Hashing takes long: attempts that failed in parallel count, too.
         self.check_throttle(client, &name)?;
         let Some(account) = account.filter(|_| is_correct) else {

@@ -23,6 +23,11 @@ impl ApiError {
         Self { status, code: code.into(), message: message.into(), retry_after_s: None }
     }
 
+    /// HTTP status of the error.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Stable code of the error, for programs.
     pub fn code(&self) -> &str {
         &self.code

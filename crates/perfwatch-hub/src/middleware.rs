@@ -27,7 +27,17 @@ pub(crate) async fn auth_middleware(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match check_request(&app, path.as_ref().map(MatchedPath::as_str), &mut request) {
+    let path = path.as_ref().map(MatchedPath::as_str);
+    let mut result = check_request(&app, path, &mut request);
+    // The credential may have been created a moment ago by another hub or by the command line.
+    let is_unknown = |error: &ApiError| error.status() == StatusCode::UNAUTHORIZED;
+    if result.as_ref().is_err_and(is_unknown)
+        && has_credentials(&request)
+        && app.directory.refresh_after_miss().await
+    {
+        result = check_request(&app, path, &mut request);
+    }
+    match result {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
@@ -92,6 +102,14 @@ fn check_request(app: &App, path: Option<&str>, request: &mut Request) -> Result
         extensions.insert(identity);
     }
     Ok(())
+}
+
+/// Returns whether the request has a credential, valid or not.
+fn has_credentials(request: &Request) -> bool {
+    let headers = request.headers();
+    headers.contains_key(header::AUTHORIZATION)
+        || cookies::get(headers, cookies::SESSION_COOKIE).is_some()
+        || query_token(QUERY_TOKEN_ROUTE, request.uri().query()).is_some()
 }
 
 fn cross_origin(message: &str) -> ApiError {
