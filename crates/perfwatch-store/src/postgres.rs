@@ -58,6 +58,33 @@ impl PostgresStore {
             return Err(StoreError::Rejected(message));
         }
         let inner = Arc::new(PostgresInner::new(url, hub, budget_bytes, clock)?);
+        Self::start(inner).await
+    }
+
+    /// Connects to a database that a hub has already used.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] as [`PostgresStore::connect`] does, and if the database has no tables.
+    pub async fn connect_existing(
+        url: &str,
+        hub: String,
+        budget_bytes: u64,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let inner = Arc::new(PostgresInner::new(url, hub, budget_bytes.max(MIN_BUDGET_BYTES), clock)?);
+        let client = inner.client().await?;
+        let sql = "SELECT to_regclass('refinery_schema_history') IS NOT NULL";
+        let has_tables: bool = client.query_one(sql, &[]).await.map_err(|error| unavailable(&error))?.get(0);
+        drop(client);
+        if !has_tables {
+            let message = "the database has no PerfWatch tables; check the name of the database (--store, \
+                PERFWATCH_HUB_STORE), or start the hub first";
+            return Err(StoreError::Rejected(message.to_owned()));
+        }
+        Self::start(inner).await
+    }
+
+    async fn start(inner: Arc<PostgresInner>) -> Result<Self, StoreError> {
         migrate::migrate(&inner).await?;
         let sql = "SELECT coalesce(sum(length(payload)), 0)::bigint FROM head WHERE hub = $1";
         let client = inner.client().await?;

@@ -24,7 +24,10 @@ use crate::store::*;
 use crate::transaction::Transaction;
 use crate::write::*;
 use file::{lock, migrate, prepare};
-use inner::{FILE_NAME, LOCAL_HUB_ID, PAGE_BYTES, SqliteInner, store_error, unavailable};
+use inner::{
+    FILE_NAME, LOCAL_HUB_ID, PAGE_BYTES, SqliteInner, corrupt_error, missing_database, open_error,
+    store_error, unavailable,
+};
 use perfwatch_model::{Clock, HostId};
 use perfwatch_tsdb::Tier;
 use rusqlite::Connection;
@@ -63,9 +66,11 @@ impl SqliteStore {
     /// # Errors
     /// Returns a [`StoreError`] as [`SqliteStore::open`] does, and if there is no database.
     pub fn open_shared(options: &SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        if !options.folder.join(FILE_NAME).exists() {
+            return Err(missing_database(&options.folder));
+        }
         match lock(&options.folder) {
             Ok(lock) => Self::open_with(options, clock, Some(lock)),
-            Err(error) if !options.folder.join(FILE_NAME).exists() => Err(error),
             Err(_) => Self::open_with(options, clock, None),
         }
     }
@@ -78,16 +83,16 @@ impl SqliteStore {
         let folder = &options.folder;
         let path = folder.join(FILE_NAME);
         file::restrict_permissions(folder).map_err(|error| store_error(folder, &error))?;
-        let mut connection = Connection::open(&path).map_err(|error| store_error(folder, &error))?;
-        prepare(&connection, options).map_err(|error| store_error(folder, &error))?;
+        let mut connection = Connection::open(&path).map_err(|error| open_error(folder, &error))?;
+        prepare(&connection, options).map_err(|error| open_error(folder, &error))?;
         if lock.is_some() {
             // The schema does not change under a running hub.
-            migrate(&mut connection).map_err(|error| store_error(folder, &error))?;
+            migrate(&mut connection).map_err(|error| corrupt_error(folder, error))?;
         }
         let sql = "SELECT coalesce(sum(length(payload)), 0) FROM head";
         let head_bytes = connection
             .query_row(sql, [], |row| row.get::<_, i64>(0))
-            .map_err(|error| store_error(folder, &error))?
+            .map_err(|error| open_error(folder, &error))?
             .cast_unsigned();
         let inner = Arc::new(SqliteInner {
             path,
@@ -115,7 +120,7 @@ impl SqliteStore {
     pub fn open_read_only(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let path = folder.join(FILE_NAME);
         if !path.exists() {
-            return Err(StoreError::Rejected(format!("no history in {}", folder.display())));
+            return Err(missing_database(folder));
         }
         let inner = SqliteInner {
             path,
@@ -127,7 +132,16 @@ impl SqliteStore {
             readers: Mutex::default(),
             _lock: None,
         };
-        inner.reader()?;
+        // Reads the header, which `open` does not.
+        let advise = |error| match error {
+            StoreError::Unavailable(message) => corrupt_error(folder, message),
+            error => error,
+        };
+        let reader = inner.reader().map_err(advise).and_then(|reader| {
+            let check = reader.query_row("SELECT count(*) FROM host", [], |row| row.get::<_, i64>(0));
+            check.map_err(|error| open_error(folder, &error)).map(|_| reader)
+        })?;
+        inner.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
         // The receiver is dropped, so writes are rejected.
         let (jobs, _) = mpsc::channel(1);
         Ok(Self {

@@ -2,6 +2,7 @@
 //! directory. They are never stored in the database.
 
 use crate::config::Settings;
+use crate::stdout::write_stdout;
 use anyhow::Context as _;
 use perfwatch_hub::EncryptionKeys;
 use perfwatch_store::StoreUrl;
@@ -85,7 +86,6 @@ pub(crate) fn load_or_create(settings: &Settings) -> anyhow::Result<EncryptionKe
 
 /// Inserts a new key before the existing keys. The hub re-encrypts all secrets with the new key
 /// at its next start.
-#[expect(clippy::print_stdout, reason = "the result of the command is its output")]
 pub(crate) fn rotate_key(settings: &Settings) -> anyhow::Result<()> {
     if settings.hub.encryption_key.is_some() {
         anyhow::bail!(
@@ -93,8 +93,14 @@ pub(crate) fn rotate_key(settings: &Settings) -> anyhow::Result<()> {
              of {KEY_HEX_LEN} hexadecimal digits before its first line"
         );
     }
-    load_or_create(settings)?;
     let path = key_path(settings);
+    anyhow::ensure!(
+        path.exists(),
+        "no encryption key in {}; pass the data directory of the hub (--data, PERFWATCH_DATA), or start the \
+         hub first",
+        settings.data.display()
+    );
+    load_or_create(settings)?;
     let existing = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let temporary = path.with_extension("key.new");
     let _ = std::fs::remove_file(&temporary);
@@ -105,8 +111,11 @@ pub(crate) fn rotate_key(settings: &Settings) -> anyhow::Result<()> {
     let owner = std::fs::metadata(&path)?;
     fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
     std::fs::rename(&temporary, &path)?;
-    println!("New key written to {}. Restart the hub to re-encrypt all secrets.", path.display());
-    println!("The other lines can be removed after that.");
+    write_stdout(
+        format!("New key written to {}. Restart the hub to re-encrypt all secrets.\n", path.display())
+            .as_bytes(),
+    )?;
+    write_stdout(format!("The other lines can be removed after that.\n").as_bytes())?;
     Ok(())
 }
 
@@ -118,6 +127,7 @@ mod tests {
     fn encryption_key_is_created_once_and_rotated() {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings { data: folder.path().join("data"), ..Settings::default() };
+        assert!(rotate_key(&settings).is_err() && !settings.data.exists(), "no key in a wrong directory");
         let created = load_or_create(&settings).unwrap().0;
         assert_eq!((created.len(), load_or_create(&settings).unwrap().0 == created), (1, true));
         assert_eq!(std::fs::metadata(key_path(&settings)).unwrap().mode() & 0o777, 0o600);

@@ -14,7 +14,6 @@ mod runtime;
 mod shutdown;
 #[cfg(feature = "hub")]
 pub mod simulate;
-#[cfg(feature = "hub")]
 mod stdout;
 #[cfg(feature = "hub")]
 mod store;

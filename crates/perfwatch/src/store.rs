@@ -45,11 +45,12 @@ pub(crate) async fn open_read_only(
 ) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match store_url(settings)? {
         StoreUrl::Sqlite(folder) => Arc::new(SqliteStore::open_read_only(&folder, clock)?),
-        StoreUrl::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
+        StoreUrl::Postgres(url) => Arc::new(existing_postgres(settings, &url, clock).await?),
     })
 }
 
-/// Opens the store to change accounts and tokens, but not history; a hub may run at the same time.
+/// Opens the store to change accounts and tokens, but not history; a hub may run at the same time. Fails if
+/// there is no database: a wrong data directory must not get one.
 pub(crate) async fn open_shared(
     settings: &Settings,
     clock: Arc<dyn Clock>,
@@ -57,11 +58,20 @@ pub(crate) async fn open_shared(
     let budget_bytes = settings.hub.disk_budget.0;
     Ok(match store_url(settings)? {
         StoreUrl::Sqlite(folder) => {
-            std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
             Arc::new(SqliteStore::open_shared(&SqliteOptions { folder, budget_bytes }, clock)?)
         }
-        StoreUrl::Postgres(url) => Arc::new(postgres(settings, &url, clock).await?),
+        StoreUrl::Postgres(url) => Arc::new(existing_postgres(settings, &url, clock).await?),
     })
+}
+
+/// Connects to the database of a hub, without creating anything in the data directory.
+async fn existing_postgres(
+    settings: &Settings,
+    url: &str,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<PostgresStore> {
+    let hub_id = uuid::Uuid::now_v7().to_string();
+    Ok(PostgresStore::connect_existing(url, hub_id, settings.hub.disk_budget.0, clock).await?)
 }
 
 /// Connects with the hub id of this data directory.

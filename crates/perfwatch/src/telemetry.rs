@@ -23,7 +23,7 @@ pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
             settings.level
         )
     })?;
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let layer = match settings.format {
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
         LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),

@@ -55,10 +55,14 @@ pub(super) fn restore(
     let mut previous = None;
     if path.exists() {
         let renamed = folder.join(format!("{FILE_NAME}.{}", clock.wall_ms() / 1_000));
-        // The log belongs to the previous database and is written into it before the rename.
+        // The log belongs to the previous database and is written into it before the rename. The log of a
+        // corrupt database is renamed with it.
         let checkpoint = Connection::open(&path)
             .and_then(|connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
-        checkpoint.map_err(unavailable)?;
+        if checkpoint.is_err() {
+            let (log, renamed_log) = (format!("{FILE_NAME}-wal"), format!("{}-wal", renamed.display()));
+            let _ = std::fs::rename(folder.join(log), renamed_log);
+        }
         std::fs::rename(&path, &renamed).map_err(|error| failed(&error))?;
         previous = Some(renamed);
     }

@@ -74,6 +74,40 @@ pub(super) fn store_error(folder: &Path, error: &dyn std::fmt::Display) -> Store
     StoreError::Rejected(format!("history in {}: {error}", folder.display()))
 }
 
+/// Error of a directory without a database. A command must not create one in a wrong directory.
+pub(super) fn missing_database(folder: &Path) -> StoreError {
+    let message = "no PerfWatch database; pass the data directory of the hub (--data, PERFWATCH_DATA), or \
+        start the hub first";
+    store_error(folder, &message)
+}
+
+/// Error of opening a database, with advice if the file is corrupt.
+pub(super) fn open_error(folder: &Path, error: &rusqlite::Error) -> StoreError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => corrupt_error(folder, error.to_string()),
+        _ => store_error(folder, error),
+    }
+}
+
+/// Adds advice to the message of a corrupt database.
+pub(super) fn corrupt_error(folder: &Path, message: String) -> StoreError {
+    let is_corrupt = ["malformed", "not a database", "corrupt"].iter().any(|text| message.contains(text));
+    if !is_corrupt {
+        return store_error(folder, &message);
+    }
+    let path = folder.join(FILE_NAME);
+    let path = path.display();
+    store_error(
+        folder,
+        &format!(
+            "the database is corrupt ({message}). Restore a backup: perfwatch restore FILE (the corrupt file \
+             is renamed); recover the readable part: sqlite3 {path} .recover; or move {path}* away and start \
+             with an empty database"
+        ),
+    )
+}
+
 impl SqliteInner {
     /// An idle read connection, or a new connection.
     pub(super) fn reader(&self) -> Result<Connection, StoreError> {

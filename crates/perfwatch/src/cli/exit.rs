@@ -1,18 +1,19 @@
 //! Exit code and error output of a command.
 
 use crate::commands::Revoked;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Exit code of a revoked agent: `EX_CONFIG` of sysexits(3). The systemd unit does not restart it.
 const EXIT_REVOKED: u8 = 78;
 
 /// Converts the result of a command to an exit code and prints its error.
-#[expect(clippy::print_stderr, reason = "an error of a command is printed to standard error")]
 pub(super) fn finish(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("perfwatch: {error:#}");
+            // Unlike `eprintln!`, not a panic if standard error cannot be written.
+            let _ = writeln!(std::io::stderr(), "perfwatch: {error:#}");
             if error.is::<Revoked>() { ExitCode::from(EXIT_REVOKED) } else { ExitCode::FAILURE }
         }
     }

@@ -1,6 +1,7 @@
 //! `perfwatch backup` and `perfwatch restore`.
 
 use crate::config::Settings;
+use crate::stdout::write_stdout;
 use crate::{runtime, store};
 use perfwatch_model::{Clock, SystemClock};
 use perfwatch_store::{SqliteOptions, SqliteStore, StoreUrl};
@@ -8,7 +9,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Writes the database to one file; a hub may run at the same time.
-#[expect(clippy::print_stdout, reason = "the result of the command is its output")]
 pub(crate) fn backup(settings: &Settings, to: &Path) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     runtime::current_thread()?.block_on(async {
@@ -16,21 +16,20 @@ pub(crate) fn backup(settings: &Settings, to: &Path) -> anyhow::Result<()> {
         store.backup(to).await?;
         anyhow::Ok(())
     })?;
-    println!("{}: {} MB", to.display(), std::fs::metadata(to)?.len() >> 20);
+    write_stdout(format!("{}: {} MB\n", to.display(), std::fs::metadata(to)?.len() >> 20).as_bytes())?;
     Ok(())
 }
 
 /// Replaces the database by a backup. An existing SQLite directory is renamed; a PostgreSQL
 /// database must be empty.
-#[expect(clippy::print_stdout, reason = "the result of the command is its output")]
 pub(crate) fn restore(settings: &Settings, from: &Path) -> anyhow::Result<()> {
     match store::store_url(settings)? {
         StoreUrl::Sqlite(folder) => {
             let options = SqliteOptions { folder, budget_bytes: settings.hub.disk_budget.0 };
             let previous = SqliteStore::restore(&options, from, &SystemClock::new())?;
-            println!("restored to {}", options.folder.display());
+            write_stdout(format!("restored to {}\n", options.folder.display()).as_bytes())?;
             if let Some(previous) = previous {
-                println!("previous data renamed to {}", previous.display());
+                write_stdout(format!("previous data renamed to {}\n", previous.display()).as_bytes())?;
             }
             Ok(())
         }
@@ -39,7 +38,7 @@ pub(crate) fn restore(settings: &Settings, from: &Path) -> anyhow::Result<()> {
             runtime::current_thread()?.block_on(async {
                 store::postgres(settings, &url, clock).await?.restore(from).await.map_err(anyhow::Error::from)
             })?;
-            println!("restored to the database");
+            write_stdout(format!("restored to the database\n").as_bytes())?;
             Ok(())
         }
     }

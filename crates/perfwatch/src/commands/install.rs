@@ -4,6 +4,7 @@
 
 use crate::config::{self, Settings};
 use crate::program::Program;
+use crate::stdout::write_stdout;
 use crate::terminal::printable;
 use anyhow::Context as _;
 use perfwatch_agent::{
@@ -59,7 +60,6 @@ impl InstallPaths {
 }
 
 /// Enrolls the agent, then writes program, configuration and systemd unit.
-#[expect(clippy::print_stdout, reason = "the result of the command is its output")]
 pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Program) -> anyhow::Result<()> {
     let mut config = settings.agent_config().map_err(anyhow::Error::msg)?;
     if flags.token_stdin {
@@ -86,14 +86,21 @@ pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Progra
     };
     let unit = UNIT.replace("ExecStart=/usr/local/bin/perfwatch-agent", &format!("ExecStart={command}"));
     write_atomic(&paths.unit, unit.as_bytes())?;
-    println!("{} is enrolled at {}. Start the agent with", printable(&name), hub.base());
+    write_stdout(
+        format!("{} is enrolled at {}. Start the agent with\n", printable(&name), hub.base()).as_bytes(),
+    )?;
     if Path::new("/run/systemd/system").exists() {
-        println!("\n    systemctl daemon-reload && systemctl enable --now perfwatch-agent\n");
+        write_stdout(
+            format!("\n    systemctl daemon-reload && systemctl enable --now perfwatch-agent\n\n").as_bytes(),
+        )?;
     } else {
-        println!(
-            "\n    PERFWATCH_CONFIG=/etc/perfwatch/agent.yaml {command}\n\n\
-             from the service manager of this system."
-        );
+        write_stdout(
+            format!(
+                "\n    PERFWATCH_CONFIG=/etc/perfwatch/agent.yaml {command}\n\n\
+             from the service manager of this system.\n"
+            )
+            .as_bytes(),
+        )?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `perfwatch user`: manages users without the API, for recovery and automation.
 
 use crate::config::Settings;
+use crate::stdout::write_stdout;
 use crate::{runtime, store};
 use anyhow::Context as _;
 use perfwatch_auth::admin::AdminCli;
@@ -21,6 +22,9 @@ pub(crate) enum UserCommand {
         /// viewer, operator or admin
         #[arg(long, default_value = "viewer")]
         role: String,
+        /// Create the database if there is none, before the first start of the hub
+        #[arg(long)]
+        create_database: bool,
     },
     /// Set a new password, end all sessions, disable two-factor authentication
     Password {
@@ -59,35 +63,42 @@ fn prompt_password() -> anyhow::Result<String> {
 }
 
 /// Executes the subcommand on the configured store; a hub may run at the same time.
-#[expect(clippy::print_stdout, reason = "the result of the command is its output")]
 pub(crate) fn manage_users(settings: &Settings, command: UserCommand) -> anyhow::Result<()> {
     runtime::current_thread()?.block_on(async {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let users = AdminCli::open(store::open_shared(settings, clock.clone()).await?, clock).await?;
+        let creates = matches!(command, UserCommand::Add { create_database: true, .. });
+        let store = match store::open_shared(settings, clock.clone()).await {
+            Err(_) if creates => {
+                drop(store::open(settings, clock.clone()).await?);
+                store::open_shared(settings, clock.clone()).await?
+            }
+            store => store?,
+        };
+        let users = AdminCli::open(store, clock).await?;
         match command {
             UserCommand::List => {
                 for user in users.list() {
                     let state = if user.enabled { "" } else { "  (disabled)" };
-                    println!("{:20} {}{state}", user.name, user.role.name());
+                    write_stdout(format!("{:20} {}{state}\n", user.name, user.role.name()).as_bytes())?;
                 }
             }
-            UserCommand::Add { name, role: text } => {
+            UserCommand::Add { name, role: text, .. } => {
                 let role = Role::parse(&text).with_context(|| {
                     format!("--role: invalid role {text:?}; expected viewer, operator or admin")
                 })?;
                 users.add(&name, role, prompt_password()?).await?;
-                println!("created user {name} ({text})");
+                write_stdout(format!("created user {name} ({text})\n").as_bytes())?;
             }
             UserCommand::Password { name } => {
                 users.set_password(&name, prompt_password()?).await?;
-                println!("password of {name} changed");
+                write_stdout(format!("password of {name} changed\n").as_bytes())?;
             }
             UserCommand::Remove { name } => {
                 users.remove(&name).await?;
-                println!("deleted user {name}");
+                write_stdout(format!("deleted user {name}\n").as_bytes())?;
             }
             UserCommand::Token { name, scope, purpose } => {
-                println!("{}", users.create_token(&name, &scope, &purpose).await?);
+                write_stdout(format!("{}\n", users.create_token(&name, &scope, &purpose).await?).as_bytes())?;
             }
         }
         Ok(())

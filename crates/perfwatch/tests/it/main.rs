@@ -23,5 +23,6 @@ mod live;
 mod multi_hub;
 mod notifications;
 mod oidc;
+mod operation;
 mod support;
 mod tls;

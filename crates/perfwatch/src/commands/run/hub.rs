@@ -3,6 +3,7 @@
 use super::hub_config::hub_config;
 use crate::config::Settings;
 use crate::shutdown::Shutdown;
+use crate::stdout::write_stdout;
 use crate::store;
 use anyhow::Context as _;
 use perfwatch_agent::{Agent, AgentToken};
@@ -56,10 +57,15 @@ fn start_hub(
     Ok((runtime, hub))
 }
 
-#[expect(clippy::print_stdout, reason = "the user opens the printed URL")]
+/// Prints the URL that the user opens. The hub runs without standard output, too: a full disk or a closed
+/// terminal must not end monitoring.
 fn print_url(hub: &Hub) {
-    println!("PerfWatch {} is listening on {}", env!("CARGO_PKG_VERSION"), hub.url());
+    let mut text = format!("PerfWatch {} is listening on {}\n", env!("CARGO_PKG_VERSION"), hub.url());
     if let Some(path) = hub.setup_path() {
-        println!("No users yet. Create the first administrator:\n\n    {}{path}\n", hub.url());
+        text += &format!("No users yet. Create the first administrator:\n\n    {}{path}\n\n", hub.url());
+    }
+    if let Err(error) = write_stdout(text.as_bytes()) {
+        let error = format!("{error:#}");
+        tracing::warn!(hub.url = hub.url(), error, "failed to print the address of the hub");
     }
 }
