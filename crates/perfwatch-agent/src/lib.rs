@@ -5,6 +5,7 @@
 //! socket; the only setting that a hub can change is the collection interval.
 
 mod agent;
+mod body_limit;
 mod collector_pool;
 mod config;
 mod credential;
@@ -12,6 +13,7 @@ mod error;
 mod failure_log;
 mod hub_client;
 mod identity;
+mod push_outcome;
 mod pusher;
 mod schedule;
 mod self_metrics;

@@ -1,13 +1,13 @@
 //! Sends spooled snapshots with backoff: reads the oldest, sends them, deletes them when the hub
 //! acknowledges, otherwise waits with jitter. Runs on a separate thread and never delays the ticker.
 
-mod oversized;
-
+use crate::body_limit::BodyLimit;
 use crate::config::{AgentConfig, MAX_INTERVAL, MIN_INTERVAL};
 use crate::credential::AgentCredential;
 use crate::error::AgentConfigError;
 use crate::failure_log::FailureLog;
-use crate::hub_client::{EnrollError, HubClient, HubResponse};
+use crate::hub_client::{EnrollError, HubClient};
+use crate::push_outcome::{PushOutcome, classify, is_rejected_for_form};
 use crate::spool::{self, Spool, SpoolBatch, SpoolEntry};
 use bytes::Bytes;
 use perfwatch_model::wire::{self, Batch, FactsMessage, IngestResponse};
@@ -66,7 +66,7 @@ pub(crate) struct Pusher {
     send_facts: bool,
     /// Maximum number of snapshots in the next request. Halved after a failure, doubled after a success.
     batch_size: usize,
-    body_limit: oversized::BodyLimit,
+    body_limit: BodyLimit,
     /// Monotonic time of the last sync of the spool.
     last_sync: Duration,
     /// True while syncing the spool fails and the failure was logged.
@@ -84,28 +84,10 @@ const INITIAL_BACKOFF: Duration = Duration::from_millis(250);
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum wait for a new snapshot before the stop flag is checked again.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Maximum number of reductions of a snapshot; one column remains long before.
+const MAX_SHRINK_LEVEL: u32 = 20;
 /// Pause after the spool could not be read.
 const SPOOL_RETRY_DELAY: Duration = Duration::from_secs(1);
-
-#[derive(Debug)]
-enum PushOutcome {
-    Acked(IngestResponse),
-    ShapesRequested,
-    /// Permanent rejection of the batch with the reason.
-    Rejected(String),
-    /// Body above the limit of the hub or of a proxy, with the reason and the size of the body.
-    TooLarge(String, usize),
-    /// Request without a response in time, with the reason.
-    Interrupted(String),
-    /// Temporary failure with the reason and the delay that the hub requested.
-    Retry(String, Option<Duration>),
-    /// Secret unknown to the hub: another hub, or one whose store was replaced.
-    UnknownAgent(String),
-    /// Credential missing or rejected, with the reason.
-    Unauthorized(String, Option<Duration>),
-    /// Agent revoked by an administrator.
-    Revoked,
-}
 
 impl Pusher {
     pub(crate) fn new(
@@ -128,7 +110,7 @@ impl Pusher {
             send_shapes: false,
             send_facts: false,
             batch_size: limits::MAX_BATCH_SNAPSHOTS,
-            body_limit: oversized::BodyLimit::default(),
+            body_limit: BodyLimit::default(),
             last_sync: Duration::ZERO,
             sync_error_logged: false,
         })
@@ -362,6 +344,90 @@ impl Pusher {
         tracing::warn!(seq = entry.seq, reason, "hub rejected a snapshot permanently; {action}");
     }
 
+    /// Halves a batch that is too large; sends less of a single snapshot. Returns the pause before the next
+    /// attempt if nothing can be sent.
+    fn on_too_large(&mut self, batch: &SpoolBatch, reason: &str, bytes: usize) -> Option<Duration> {
+        if self.body_limit.learn(bytes, reason, self.clock.monotonic()) {
+            tracing::warn!(
+                hub.url = self.hub.base(),
+                error = reason,
+                body_bytes = bytes,
+                snapshots = batch.entries.len(),
+                "request exceeds the body limit of the hub or of a proxy; sending smaller requests"
+            );
+        }
+        match &batch.entries[..] {
+            [entry] => self.send_shrunk(batch, entry, reason, bytes),
+            entries => {
+                self.batch_size = entries.len().div_ceil(2);
+                None
+            }
+        }
+    }
+
+    /// Sends as much of a single snapshot as fits into a request.
+    fn send_shrunk(
+        &mut self,
+        batch: &SpoolBatch,
+        entry: &SpoolEntry,
+        reason: &str,
+        bytes: usize,
+    ) -> Option<Duration> {
+        let is_shape_of_entry = |shape: &Bytes| wire::shape_id(shape.clone()).ok() == Some(entry.shape);
+        let shape = batch.shapes().into_iter().find(is_shape_of_entry);
+        if self.send_shapes || self.send_facts {
+            let shapes = if self.send_shapes { batch.shapes() } else { Vec::new() };
+            if let Some(pause) = self.handle_part(self.post(shapes, vec![entry.bytes.clone()], false), batch)
+            {
+                return pause;
+            }
+        }
+        for level in self.body_limit.level.max(1)..=MAX_SHRINK_LEVEL {
+            let shrunk =
+                shape.clone().map(|shape| wire::shrink_snapshot(entry.bytes.clone(), shape, level, reason));
+            let Some(Ok(Some(snapshot))) = shrunk else { break };
+            let shapes = vec![wire::encode_shape(&snapshot.shape)];
+            let outcome = self.post(shapes, vec![wire::encode_snapshot(&snapshot)], false);
+            let is_accepted = matches!(outcome, PushOutcome::Acked(_));
+            if let Some(pause) = self.handle_part(outcome, batch) {
+                if is_accepted && self.body_limit.level != level {
+                    self.body_limit.level = level;
+                    tracing::warn!(
+                        error = reason,
+                        body_bytes = bytes,
+                        columns = snapshot.values.len(),
+                        "a single snapshot exceeds the body limit; sending it without processes and \
+                         with fewer columns"
+                    );
+                }
+                return pause;
+            }
+        }
+        self.body_limit.level = 0;
+        // Nothing that could be left out remains. The snapshots wait until the limit is raised.
+        self.on_failure(&format!("{reason}; the body limit is too small for any snapshot"), None)
+    }
+
+    /// Handles the response to a part of a snapshot; `None` if a smaller part must be sent, otherwise the
+    /// pause.
+    fn handle_part(&mut self, outcome: PushOutcome, batch: &SpoolBatch) -> Option<Option<Duration>> {
+        match outcome {
+            PushOutcome::Acked(response) => {
+                self.on_ack(batch, &response);
+                // The next snapshot is probably as large.
+                self.batch_size = 1;
+                Some(None)
+            }
+            PushOutcome::TooLarge(..) | PushOutcome::Rejected(_) | PushOutcome::ShapesRequested => None,
+            PushOutcome::Interrupted(reason) => Some(self.on_failure(&reason, None)),
+            PushOutcome::Retry(reason, delay) | PushOutcome::Unauthorized(reason, delay) => {
+                Some(self.on_failure(&reason, delay))
+            }
+            PushOutcome::UnknownAgent(reason) => Some(self.on_unknown_agent(&reason)),
+            PushOutcome::Revoked => Some(self.on_revoked()),
+        }
+    }
+
     fn post(&self, shapes: Vec<Bytes>, snapshots: Vec<Bytes>, with_facts: bool) -> PushOutcome {
         let is_single = snapshots.len() == 1;
         let facts = self.shared.facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -405,40 +471,6 @@ impl Pusher {
             Some(Ok(())) => self.sync_error_logged = false,
             _ => {}
         }
-    }
-}
-
-/// Returns whether a rejected snapshot may be accepted in part: not if its time is wrong.
-fn is_rejected_for_form(code: &str) -> bool {
-    matches!(code, "malformed_batch" | "value_out_of_range")
-}
-
-/// Outcome of an ingest request. Only a rejection by the hub itself drops snapshots: a proxy between
-/// agent and hub may respond with any status.
-fn classify(response: &HubResponse, body_len: usize) -> PushOutcome {
-    let (status, retry_after, code) = (response.status, response.retry_after, response.error("code"));
-    let reason = || format!("HTTP {status} {}", response.error("message")).trim_end().to_owned();
-    match status {
-        200..=299 => match serde_json::from_str::<IngestResponse>(&response.body) {
-            Ok(response) => PushOutcome::Acked(response),
-            Err(_) => PushOutcome::Retry(
-                format!("HTTP {status}, but the response is not from a PerfWatch hub"),
-                retry_after,
-            ),
-        },
-        409 if code == wire::ERROR_UNKNOWN_SHAPE => PushOutcome::ShapesRequested,
-        401 if code == "authentication_required" => {
-            let reason = "authentication required: start with --token TOKEN";
-            PushOutcome::Unauthorized(reason.to_owned(), retry_after)
-        }
-        401 if code == "unknown_agent" => PushOutcome::UnknownAgent(reason()),
-        403 if code == "agent_revoked" => PushOutcome::Revoked,
-        401 | 403 if !code.is_empty() => PushOutcome::Unauthorized(reason(), retry_after),
-        408 | 504 => PushOutcome::Interrupted(reason()),
-        // Also without the envelope of the hub: the limit may be that of a proxy.
-        413 => PushOutcome::TooLarge(reason(), body_len),
-        400 | 422 if !code.is_empty() => PushOutcome::Rejected(reason()),
-        _ => PushOutcome::Retry(reason(), retry_after),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the pusher.
 
 use super::*;
+use crate::hub_client::HubResponse;
 
 #[test]
 fn only_hub_rejections_drop_snapshots() {
