@@ -90,7 +90,7 @@ impl HubClient {
     }
 
     /// Base URL of the hub for logs, without user and password.
-    pub fn base(&self) -> &str {
+    pub fn label(&self) -> &str {
         &self.label
     }
 

@@ -121,7 +121,7 @@ impl Pusher {
         let secret = self.hub.enroll(token, self.host, &self.name)?;
         self.credential.enrolled(secret);
         self.unknown_agent_responses = 0;
-        tracing::info!(hub.url = self.hub.base(), host.id = %self.host, "agent enrolled");
+        tracing::info!(hub.url = self.hub.label(), host.id = %self.host, "agent enrolled");
         Ok(())
     }
 
@@ -232,7 +232,7 @@ impl Pusher {
     fn on_ack(&mut self, batch: &SpoolBatch, response: &IngestResponse) {
         let attempts = self.failures.reset();
         if attempts > 0 {
-            tracing::info!(hub.url = self.hub.base(), attempts, "connection to the hub restored");
+            tracing::info!(hub.url = self.hub.label(), attempts, "connection to the hub restored");
         }
         self.unknown_agent_responses = 0;
         self.batch_size = (self.batch_size.max(batch.entries.len()) * 2).min(limits::MAX_BATCH_SNAPSHOTS);
@@ -267,13 +267,13 @@ impl Pusher {
                 Err(EnrollError::Retry(error)) => return self.on_failure(&error, None),
                 Err(error @ EnrollError::Rejected(_)) => {
                     tracing::error!(
-                        hub.url = self.hub.base(), error = %error,
+                        hub.url = self.hub.label(), error = %error,
                         "agent revoked by the hub, and its new token is not accepted; stopping"
                     );
                 }
             }
         } else {
-            tracing::error!(hub.url = self.hub.base(), "agent revoked by the hub; stopping");
+            tracing::error!(hub.url = self.hub.label(), "agent revoked by the hub; stopping");
         }
         self.shared.revoked.store(true, Ordering::Release);
         self.shared.wake.notify_all();
@@ -282,7 +282,7 @@ impl Pusher {
 
     /// Counts a failed attempt; returns the pause before the next attempt.
     fn on_failure(&mut self, error: &str, retry_after: Option<Duration>) -> Option<Duration> {
-        let url = self.hub.base();
+        let url = self.hub.label();
         let is_first = self.failures.attempts == 0;
         let is_new = self.failures.record(error, self.clock.monotonic());
         let attempts = self.failures.attempts;
@@ -349,7 +349,7 @@ impl Pusher {
     fn on_too_large(&mut self, batch: &SpoolBatch, reason: &str, bytes: usize) -> Option<Duration> {
         if self.body_limit.learn(bytes, reason, self.clock.monotonic()) {
             tracing::warn!(
-                hub.url = self.hub.base(),
+                hub.url = self.hub.label(),
                 error = reason,
                 body_bytes = bytes,
                 snapshots = batch.entries.len(),

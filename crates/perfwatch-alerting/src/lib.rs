@@ -294,7 +294,7 @@ impl Alerting {
     }
 }
 
-/// Period of stored snapshots from which an unknown rhythm is learned.
+/// Period of stored snapshots from which an unknown interval is learned.
 const LEARNING_PERIOD_MS: i64 = 86_400_000;
 
 /// Restores when each host was last seen by an earlier run. Returns when a hub was last running, Unix
@@ -308,7 +308,7 @@ async fn restore_last_seen(deps: &AlertingDeps) -> Result<Option<i64>, StoreErro
         let last_seen_ms = (row.last_seen_ms + LAST_SEEN_WRITE_INTERVAL_MS).min(last_alive_ms);
         deps.hosts.restore_last_seen(HostId(row.host), last_seen_ms, row.interval_ms);
     }
-    // Hosts that were seen too rarely so far: their rhythm is learned on from what is stored.
+    // Hosts that were seen too rarely so far: their interval is learned on from what is stored.
     let since_ms = last_alive_ms - LEARNING_PERIOD_MS;
     for host in deps.hosts.list().into_iter().filter(|host| host.arrival_interval_ms() == 0) {
         let rows = deps.history.recent(host.record.id, host.record.last_snapshot_ms, since_ms).await?;

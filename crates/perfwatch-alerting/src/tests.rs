@@ -5,8 +5,8 @@ mod channel_secrets;
 mod fairness;
 mod harness;
 mod paused_store;
-mod simulated_fleet;
 mod recipients;
+mod simulated_fleet;
 mod timing;
 
 use crate::OpenIncident;

@@ -4,7 +4,6 @@ pub(crate) mod http;
 mod limits;
 mod pipeline;
 mod shape_registry;
-mod validate;
 
 pub(crate) use limits::IngestLimits;
 pub(crate) use pipeline::{Pipeline, PipelineDeps};

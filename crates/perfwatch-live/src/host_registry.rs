@@ -1,6 +1,6 @@
-//! Registry of known hosts: id, name, last seen, rhythm, clock, poll schedule.
+//! Registry of known hosts: id, name, last seen, expected interval, clock, poll schedule.
 
-use crate::rhythm::Rhythm;
+use crate::expected_interval::ExpectedInterval;
 use crate::sender_clock::SenderClock;
 use perfwatch_model::{HostFacts, HostId, HostRef, limits};
 use perfwatch_store::{HostRecord, Store, StoreError};
@@ -22,7 +22,7 @@ pub struct Host {
     /// Time at which the last snapshot was accepted, clock of the hub, Unix milliseconds.
     pub last_seen_ms: Option<i64>,
     /// Expected time between snapshots.
-    rhythm: Rhythm,
+    expected_interval: ExpectedInterval,
     /// Clock of the sender.
     clock: SenderClock,
     /// Poll schedule of an agentless host.
@@ -45,12 +45,12 @@ pub struct Heartbeat {
 impl Host {
     /// Expected time between the times of two snapshots in milliseconds; 0 if unknown.
     pub fn interval_ms(&self) -> u32 {
-        scheduled_interval_ms(self.rhythm.interval_ms(), self.poll_schedule)
+        scheduled_interval_ms(self.expected_interval.interval_ms(), self.poll_schedule)
     }
 
     /// Expected time between two arrivals in milliseconds; 0 if unknown.
     pub fn arrival_interval_ms(&self) -> u32 {
-        scheduled_interval_ms(self.rhythm.arrival_interval_ms(), self.poll_schedule)
+        scheduled_interval_ms(self.expected_interval.arrival_interval_ms(), self.poll_schedule)
     }
 
     /// Offset of the host's clock from the hub's clock in milliseconds, if known.
@@ -66,7 +66,7 @@ impl Host {
     /// State of a stored host before its first snapshot.
     fn from_record(record: HostRecord) -> Self {
         Self {
-            rhythm: Rhythm::from_stored(record.interval_ms),
+            expected_interval: ExpectedInterval::from_stored(record.interval_ms),
             record,
             persisted: true,
             last_at_ms: None,
@@ -259,16 +259,16 @@ impl HostRegistry {
         if let Some(host) = self.write().hosts.get_mut(&id) {
             host.last_seen_ms = host.last_seen_ms.max(Some(last_seen_ms));
             if interval_ms > 0 {
-                host.rhythm = Rhythm::from_stored(interval_ms);
+                host.expected_interval = ExpectedInterval::from_stored(interval_ms);
             }
         }
     }
 
-    /// Learns the rhythm of a host from the times of its stored snapshots.
+    /// Learns the expected interval of a host from the times of its stored snapshots.
     pub fn restore_times(&self, id: HostId, mut times_ms: Vec<i64>) {
         times_ms.sort_unstable();
         if let Some(host) = self.write().hosts.get_mut(&id) {
-            times_ms.iter().for_each(|&at_ms| host.rhythm.record(at_ms, at_ms, 0));
+            times_ms.iter().for_each(|&at_ms| host.expected_interval.record(at_ms, at_ms, 0));
         }
     }
 
@@ -283,7 +283,8 @@ impl HostRegistry {
         now_ms: i64,
     ) -> Option<SenderClock> {
         let mut inner = self.write();
-        let id = host.id.or_else(|| inner.by_name.get(&host.name).copied());
+        let by_name = || inner.by_name.get(&host.name).and_then(|ids| ids.first().copied());
+        let id = host.id.or_else(by_name);
         if let Some(host) = id.and_then(|id| inner.hosts.get_mut(&id)) {
             host.clock.correct(times_ms, skew_ms, now_ms);
             return None;
@@ -320,7 +321,7 @@ impl HostRegistry {
 
     /// Expected time between the snapshots of a host in milliseconds; 0 if unknown.
     pub fn interval_ms(&self, id: HostId) -> u32 {
-        self.read().hosts.get(&id).map_or(0, |host| host.rhythm.interval_ms())
+        self.read().hosts.get(&id).map_or(0, |host| host.expected_interval.interval_ms())
     }
 
     /// Records the times of an accepted snapshot. A `declared_ms` of 0 is the interval of a sender that
@@ -329,7 +330,7 @@ impl HostRegistry {
         if let Some(host) = self.write().hosts.get_mut(&id) {
             host.last_seen_ms = Some(now_ms);
             host.last_at_ms = host.last_at_ms.max(Some(at_ms));
-            host.rhythm.record(at_ms, now_ms, declared_ms);
+            host.expected_interval.record(at_ms, now_ms, declared_ms);
         }
     }
 
@@ -430,7 +431,7 @@ impl HostRegistry {
             is_expected.then(|| Heartbeat {
                 host: *id,
                 last_seen_ms: host.last_seen_for_ms(schedule),
-                interval_ms: scheduled_interval_ms(host.rhythm.arrival_interval_ms(), schedule),
+                interval_ms: scheduled_interval_ms(host.expected_interval.arrival_interval_ms(), schedule),
                 is_agentless: schedule.is_some(),
             })
         };
@@ -474,75 +475,5 @@ pub fn validate_host_name(name: &str) -> Result<(), HostRegistryError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use perfwatch_model::ManualClock;
-    use perfwatch_store::{SqliteOptions, SqliteStore};
-
-    const MINUTE: u32 = 60_000;
-
-    async fn register(registry: &HostRegistry, names: &[&str]) -> Vec<HostId> {
-        let mut ids = Vec::new();
-        for name in names {
-            let host = HostRef { id: None, name: (*name).to_owned() };
-            ids.push(registry.resolve(&host, None, 1_000).await.unwrap());
-        }
-        ids
-    }
-
-    #[tokio::test]
-    async fn agentless_heartbeat_follows_schedule() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = SqliteOptions { folder: folder.path().to_owned(), budget_bytes: 64 << 20 };
-        let store = SqliteStore::open(&options, Arc::new(ManualClock::starting_at(0))).unwrap();
-        let registry = HostRegistry::open(Arc::new(store)).await.unwrap();
-        let ids = register(&registry, &["agent", "polled", "paused", "deleted"]).await;
-        let schedule =
-            |enabled, last_success_ms| PollSchedule { enabled, interval_ms: 15 * MINUTE, last_success_ms };
-        let schedules =
-            [(ids[1], schedule(true, None)), (ids[2], schedule(false, None)), (ids[3], schedule(true, None))];
-        assert_eq!(registry.replace_poll_schedules(schedules.into()), [ids[2]]);
-        // After on-demand polling every five seconds, the interval of the schedule is expected.
-        for id in &ids {
-            registry.record_snapshot(*id, 5_000, 5_000, 5_000);
-        }
-        let heartbeat = |id: HostId| registry.heartbeats().into_iter().find(|heartbeat| heartbeat.host == id);
-        let expected =
-            |id: HostId| heartbeat(id).map(|heartbeat| (heartbeat.interval_ms, heartbeat.is_agentless));
-        assert_eq!(expected(ids[0]), Some((5_000, false)));
-        assert_eq!(expected(ids[1]), Some((15 * MINUTE, true)));
-        assert!(heartbeat(ids[2]).is_none(), "no snapshots are expected from a paused host");
-        // Another hub collected a host and deleted a host. The deleted host is removed here.
-        let schedules = [(ids[1], schedule(true, Some(60_000))), (ids[2], schedule(false, None))];
-        assert_eq!(registry.replace_poll_schedules(schedules.into()), []);
-        assert_eq!(heartbeat(ids[1]).and_then(|heartbeat| heartbeat.last_seen_ms), Some(60_000));
-        assert_eq!(registry.get(ids[1]).and_then(|host| host.last_seen_ms), Some(60_000));
-        assert!(registry.get(ids[3]).is_none() && heartbeat(ids[3]).is_none());
-        assert!(registry.find("deleted").is_empty());
-    }
-
-    #[tokio::test]
-    async fn name_of_two_hosts_is_ambiguous_until_one_is_renamed() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = SqliteOptions { folder: folder.path().to_owned(), budget_bytes: 64 << 20 };
-        let store = SqliteStore::open(&options, Arc::new(ManualClock::starting_at(0))).unwrap();
-        let registry = HostRegistry::open(Arc::new(store)).await.unwrap();
-        let mut ids = [HostId::generate(), HostId::generate(), HostId::generate()];
-        ids.sort();
-        let [one, two, three] = ids;
-        let host = |id: HostId, name: &str| HostRef { id: Some(id), name: name.to_owned() };
-        let by_name = HostRef { id: None, name: "web".to_owned() };
-        for id in [two, one] {
-            registry.resolve(&host(id, "web"), None, 1_000).await.unwrap();
-        }
-        let found = |name: &str| registry.find(name).iter().map(|host| host.record.id).collect::<Vec<_>>();
-        assert_eq!((found("web"), found(&two.to_string())), (vec![one, two], vec![two]));
-        let error = registry.resolve(&by_name, None, 1_000).await.unwrap_err().to_string();
-        assert!(error.contains(&one.to_string()) && error.contains(&two.to_string()), "{error}");
-        registry.resolve(&host(one, "db"), None, 1_000).await.unwrap();
-        assert_eq!(registry.resolve(&by_name, None, 1_000).await.unwrap(), two);
-        // A host whose name is the id of another host.
-        registry.resolve(&host(three, &two.to_string()), None, 1_000).await.unwrap();
-        assert_eq!(found(&two.to_string()), [two]);
-    }
-}
+#[path = "host_registry_tests.rs"]
+mod tests;

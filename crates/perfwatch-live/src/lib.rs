@@ -5,11 +5,11 @@
 
 pub mod cache;
 mod encoding;
+pub mod expected_interval;
 pub mod host_registry;
 pub mod message;
 mod published;
 mod recent_window;
-pub mod rhythm;
 pub mod selection;
 pub mod sender_clock;
 pub mod viewers;

@@ -19,6 +19,7 @@ pub mod selector;
 pub mod shape;
 pub mod snapshot;
 pub mod time_expression;
+pub mod validation;
 pub mod value_format;
 pub mod wire;
 

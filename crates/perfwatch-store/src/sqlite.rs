@@ -87,7 +87,7 @@ impl SqliteStore {
         prepare(&connection, options).map_err(|error| open_error(folder, &error))?;
         if lock.is_some() {
             // The schema does not change under a running hub.
-            migrate(&mut connection).map_err(|error| corrupt_error(folder, error))?;
+            migrate(&mut connection).map_err(|error| corrupt_error(folder, &error))?;
         }
         let sql = "SELECT coalesce(sum(length(payload)), 0) FROM head";
         let head_bytes = connection
@@ -134,7 +134,7 @@ impl SqliteStore {
         };
         // Reads the header, which `open` does not.
         let advise = |error| match error {
-            StoreError::Unavailable(message) => corrupt_error(folder, message),
+            StoreError::Unavailable(message) => corrupt_error(folder, &message),
             error => error,
         };
         let reader = inner.reader().map_err(advise).and_then(|reader| {

@@ -115,7 +115,7 @@ pub(crate) fn rotate_key(settings: &Settings) -> anyhow::Result<()> {
         format!("New key written to {}. Restart the hub to re-encrypt all secrets.\n", path.display())
             .as_bytes(),
     )?;
-    write_stdout(format!("The other lines can be removed after that.\n").as_bytes())?;
+    write_stdout("The other lines can be removed after that.\n".to_string().as_bytes())?;
     Ok(())
 }
 

@@ -128,7 +128,7 @@ export class HostColumns implements Columns {
     if (entry.seq > this.lastSeq && entry.t < this.lastMs && this.lastSeq > 0) this.dropAfter(entry.t / 1000)
     this.lastSeq = Math.max(this.lastSeq, entry.seq)
     const isNewest = entry.t >= this.lastMs
-    // Until the hub knows the rhythm of a script, a row covers the time since the one before.
+    // Until the hub knows the interval of a script, a row covers the time since the one before.
     const stepMs = entry.interval_ms || Math.max(entry.t - this.lastMs, 0)
     this.insert(entry.t, entry.shape, stepMs / 1000, (column) => entry.v[column]!)
     this.lastSeenMs = Date.now()

@@ -69,7 +69,7 @@ impl Sender {
             2 => (SenderKind::ScriptWithTime, random.u64(1..=max_minutes) * 60),
             _ => (SenderKind::Ssh, (max_minutes * 60).min(MAX_SSH_INTERVAL_S)),
         };
-        // A rhythm is known after a few snapshots.
+        // An interval is known after a few snapshots.
         let learned_s = 6 * interval_s;
         let window = |length_s: u64, random: &mut fastrand::Rng| {
             let latest_s = duration_s.saturating_sub(length_s + interval_s).max(learned_s + 1);

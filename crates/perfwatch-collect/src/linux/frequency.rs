@@ -24,11 +24,10 @@ fn read(cx: &mut CollectContext<'_>) -> Result<(), CollectError> {
             name.strip_prefix("cpu").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
         if is_core
             && let Ok(khz) = number::<u64>(cx.source, &format!("{FOLDER}/{name}/cpufreq/scaling_cur_freq"))
+            && (1..MAX_KHZ).contains(&khz)
         {
-            if (1..MAX_KHZ).contains(&khz) {
-                sum += to_f64(khz) / 1000.0;
-                count += 1.0;
-            }
+            sum += to_f64(khz) / 1000.0;
+            count += 1.0;
         }
     }
     if count == 0.0 {

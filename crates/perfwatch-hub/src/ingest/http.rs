@@ -1,7 +1,6 @@
 //! `POST /ingest/metrics`: JSON of scripts and protobuf batches of agents.
 
 use super::pipeline::{SnapshotClock, Submission, SubmitError};
-use super::validate::remove_invalid_values;
 use crate::app::App;
 use crate::host_access;
 use crate::openapi::schemas;
@@ -15,6 +14,7 @@ use perfwatch_auth::identity::IngestScope;
 use perfwatch_http::compressed_body;
 use perfwatch_http::{ApiError, Caller};
 use perfwatch_live::host_registry::HostRegistryError;
+use perfwatch_model::validation::remove_invalid_values;
 use perfwatch_model::wire::{self, IngestResponse, RejectedSnapshot, WireError};
 use perfwatch_model::{HostId, HostRef, Snapshot, json, limits};
 use std::collections::HashMap;

@@ -1,13 +1,14 @@
 //! Ingestion pipeline of all sources: validation, durable append, acknowledgment, publication.
 
 use super::shape_registry::ShapeRegistry;
-use super::validate::validate_snapshot;
 use crate::self_metrics::SelfMetrics;
 use perfwatch_agentless::sink::{CollectedSnapshot, SinkError, SnapshotSink};
 use perfwatch_alerting::Alerting;
 use perfwatch_history::History;
 use perfwatch_live::host_registry::{HostRegistry, HostRegistryError};
+use perfwatch_live::sender_clock::SenderClock;
 use perfwatch_live::{LiveFeed, PublishedSnapshot};
+use perfwatch_model::validation::validate_snapshot;
 use perfwatch_model::wire::{IngestResponse, RejectedSnapshot};
 use perfwatch_model::{Catalog, Clock, HostFacts, HostRef, Shape, ShapeId, Snapshot, StringInterner, limits};
 use perfwatch_store::{BoxFuture, StoreError};
@@ -96,22 +97,15 @@ impl Pipeline {
         self.texts.prune();
     }
 
-    /// Validates, stores and publishes the snapshots; duplicates are ignored. Accepted snapshots are durable
-    /// and published when this returns.
-    ///
-    /// # Errors
-    /// Returns an error if the hub's clock is not set, the host is not accepted, or the store is unavailable.
-    pub(crate) async fn submit(&self, submission: Submission) -> Result<IngestResponse, SubmitError> {
-        let now_ms = self.deps.clock.wall_ms();
-        if now_ms < limits::MIN_TIMESTAMP_MS {
-            // Valid snapshots would be rejected as in the future.
-            return Err(SubmitError::ClockNotSet);
-        }
-        let mut response = IngestResponse {
-            interval_ms: self.deps.interval.and_then(|interval| u32::try_from(interval.as_millis()).ok()),
-            ..IngestResponse::default()
-        };
-        let mut snapshots = submission.snapshots;
+    /// Corrects the times of a submission to the clock of the hub, and validates its snapshots. Returns the
+    /// valid ones, and the clock of a host that is not known yet.
+    fn correct_and_validate(
+        &self,
+        submission: &mut Submission,
+        now_ms: i64,
+        rejected: &mut Vec<RejectedSnapshot>,
+    ) -> (Vec<Snapshot>, Option<SenderClock>) {
+        let mut snapshots = std::mem::take(&mut submission.snapshots);
         let mut new_clock = None;
         if let SnapshotClock::Sender { skew_ms } = submission.clock {
             let mut times: Vec<&mut i64> =
@@ -125,13 +119,33 @@ impl Pipeline {
                     snapshot.shape = self.shapes.intern(snapshot.shape);
                     valid.push(snapshot);
                 }
-                Err(reason) => response.rejected.push(RejectedSnapshot {
+                Err(reason) => rejected.push(RejectedSnapshot {
                     index,
                     code: reason.code.to_owned(),
                     message: reason.message,
                 }),
             }
         }
+        (valid, new_clock)
+    }
+
+    /// Validates, stores and publishes the snapshots; duplicates are ignored. Accepted snapshots are durable
+    /// and published when this returns.
+    ///
+    /// # Errors
+    /// Returns an error if the hub's clock is not set, the host is not accepted, or the store is unavailable.
+    pub(crate) async fn submit(&self, mut submission: Submission) -> Result<IngestResponse, SubmitError> {
+        let now_ms = self.deps.clock.wall_ms();
+        if now_ms < limits::MIN_TIMESTAMP_MS {
+            // Valid snapshots would be rejected as in the future.
+            return Err(SubmitError::ClockNotSet);
+        }
+        let mut response = IngestResponse {
+            interval_ms: self.deps.interval.and_then(|interval| u32::try_from(interval.as_millis()).ok()),
+            ..IngestResponse::default()
+        };
+        let (mut valid, new_clock) =
+            self.correct_and_validate(&mut submission, now_ms, &mut response.rejected);
         self.deps.metrics.rejected(response.rejected.len());
         if valid.is_empty() {
             return Ok(response);

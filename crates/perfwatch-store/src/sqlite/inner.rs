@@ -85,13 +85,13 @@ pub(super) fn missing_database(folder: &Path) -> StoreError {
 pub(super) fn open_error(folder: &Path, error: &rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     match error.sqlite_error_code() {
-        Some(DatabaseCorrupt | NotADatabase) => corrupt_error(folder, error.to_string()),
+        Some(DatabaseCorrupt | NotADatabase) => corrupt_error(folder, &error.to_string()),
         _ => store_error(folder, error),
     }
 }
 
 /// Adds advice to the message of a corrupt database.
-pub(super) fn corrupt_error(folder: &Path, message: String) -> StoreError {
+pub(super) fn corrupt_error(folder: &Path, message: &str) -> StoreError {
     let is_corrupt = ["malformed", "not a database", "corrupt"].iter().any(|text| message.contains(text));
     if !is_corrupt {
         return store_error(folder, &message);

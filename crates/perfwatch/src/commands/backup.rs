@@ -38,7 +38,7 @@ pub(crate) fn restore(settings: &Settings, from: &Path) -> anyhow::Result<()> {
             runtime::current_thread()?.block_on(async {
                 store::postgres(settings, &url, clock).await?.restore(from).await.map_err(anyhow::Error::from)
             })?;
-            write_stdout(format!("restored to the database\n").as_bytes())?;
+            write_stdout("restored to the database\n".to_string().as_bytes())?;
             Ok(())
         }
     }

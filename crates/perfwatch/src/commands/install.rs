@@ -87,11 +87,13 @@ pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Progra
     let unit = UNIT.replace("ExecStart=/usr/local/bin/perfwatch-agent", &format!("ExecStart={command}"));
     write_atomic(&paths.unit, unit.as_bytes())?;
     write_stdout(
-        format!("{} is enrolled at {}. Start the agent with\n", printable(&name), hub.base()).as_bytes(),
+        format!("{} is enrolled at {}. Start the agent with\n", printable(&name), hub.label()).as_bytes(),
     )?;
     if Path::new("/run/systemd/system").exists() {
         write_stdout(
-            format!("\n    systemctl daemon-reload && systemctl enable --now perfwatch-agent\n\n").as_bytes(),
+            "\n    systemctl daemon-reload && systemctl enable --now perfwatch-agent\n\n"
+                .to_string()
+                .as_bytes(),
         )?;
     } else {
         write_stdout(

@@ -81,7 +81,7 @@ pub fn load_with_warnings(
                 return config_error(location, "", format!("unknown setting; did you mean {known}?"));
             }
             VariableKind::Unknown(None) => {
-                warnings.push(format!("{name}: unknown setting; see docs/CONFIG.md"))
+                warnings.push(format!("{name}: unknown setting; see docs/CONFIG.md"));
             }
             VariableKind::Unknown(Some(known)) => {
                 warnings.push(format!("{name}: unknown setting; did you mean {known}?"));

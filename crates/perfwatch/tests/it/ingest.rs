@@ -88,13 +88,7 @@ fn invalid_bodies_return_specific_errors() {
         ("control characters", changed(&|v| v["host"] = json!("a\u{1b}[31m")), &none, 422, "invalid_host"),
         ("negative", changed(&|v| v["cpu"]["usage"] = json!(-3)), &none, 422, "value_out_of_range"),
         ("over 100 %", changed(&|v| v["cpu"]["usage"] = json!(100.5)), &none, 422, "value_out_of_range"),
-        (
-            "future",
-            changed(&|v| v["timestamp"] = json!(at + 30 * 3_600_000)),
-            &none,
-            422,
-            "timestamp_in_future",
-        ),
+        ("future", changed(&|v| v["timestamp"] = json!(at + 100_000_000)), &none, 422, "timestamp_in_future"),
         (
             "too old",
             changed(&|v| v["timestamp"] = json!("1999-01-01T00:00:00Z")),

@@ -1,25 +1,21 @@
 //! Validation of snapshots: timestamp, interval, and values against the ranges of the catalog.
 
-use perfwatch_model::{
-    Catalog, CollectorError, Column, MAX_SCALED, MISSING, MetricDef, Snapshot, limits, unscale,
-};
+use crate::{Catalog, CollectorError, Column, MAX_SCALED, MISSING, MetricDef, Snapshot, limits, unscale};
 
 /// Reason for the rejection of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RejectReason {
-    pub(super) code: &'static str,
-    pub(super) message: String,
+pub struct RejectReason {
+    /// Stable code for programs.
+    pub code: &'static str,
+    /// Human-readable reason.
+    pub message: String,
 }
 
 /// Validates a snapshot at the hub's current time.
 ///
 /// # Errors
 /// Returns the first violated limit.
-pub(super) fn validate_snapshot(
-    snapshot: &Snapshot,
-    catalog: &Catalog,
-    now_ms: i64,
-) -> Result<(), RejectReason> {
+pub fn validate_snapshot(snapshot: &Snapshot, catalog: &Catalog, now_ms: i64) -> Result<(), RejectReason> {
     let reject = |code, message| Err(RejectReason { code, message });
     let ahead_ms = snapshot.at_ms.saturating_sub(now_ms);
     if ahead_ms > limits::MAX_CLOCK_LEAD_MS {
@@ -42,7 +38,7 @@ pub(super) fn validate_snapshot(
 
 /// Replaces values outside of their metric's range by missing ones and adds a collector error, which the host
 /// page shows: a single wrong sensor must not cost the whole snapshot of an agent.
-pub(super) fn remove_invalid_values(snapshot: &mut Snapshot, catalog: &Catalog) {
+pub fn remove_invalid_values(snapshot: &mut Snapshot, catalog: &Catalog) {
     let mut reasons = Vec::new();
     for (column, value) in snapshot.shape.columns().iter().zip(&mut snapshot.values) {
         if let Some(reason) = check_value(column, *value, catalog) {
@@ -84,7 +80,7 @@ fn check_value(column: &Column, value: i64, catalog: &Catalog) -> Option<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use perfwatch_model::{BootId, Shape, Unit};
+    use crate::{BootId, Shape, Unit};
     use std::sync::Arc;
 
     #[test]

@@ -1,4 +1,4 @@
-//! Rhythm of a host: the expected time between its snapshots. Gaps, silence, charts and alerts use it.
+//! Expected time between the snapshots of a host. Gaps, silence, charts and alerts use it.
 //!
 //! Agents declare their interval. Scripts do not: their interval is learned from the times of their
 //! snapshots, and is unknown until a few of them arrived.
@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 const MIN_DISTANCES: usize = 3;
 /// Number of recent distances that are used.
 const MAX_DISTANCES: usize = 8;
-/// Factor of the median up to which a distance belongs to the rhythm. A longer one is an outage.
+/// Factor of the median up to which a distance belongs to the interval. A longer one is an outage.
 const MAX_JITTER_FACTOR: i64 = 2;
 /// Maximum learned interval: one day.
 const MAX_INTERVAL_MS: i64 = 86_400_000;
@@ -42,9 +42,9 @@ impl Distances {
     }
 }
 
-/// Rhythm of a host.
+/// ExpectedInterval of a host.
 #[derive(Debug, Clone, Default)]
-pub struct Rhythm {
+pub struct ExpectedInterval {
     /// Interval that the newest snapshot declared; 0 for none.
     declared_ms: u32,
     /// Interval known from before a restart of the hub; 0 if unknown.
@@ -57,8 +57,8 @@ pub struct Rhythm {
     last_arrival_ms: Option<i64>,
 }
 
-impl Rhythm {
-    /// Rhythm of a host whose interval was stored; 0 if it is unknown.
+impl ExpectedInterval {
+    /// ExpectedInterval of a host whose interval was stored; 0 if it is unknown.
     pub fn from_stored(stored_ms: u32) -> Self {
         Self { stored_ms, ..Self::default() }
     }
@@ -101,11 +101,11 @@ mod tests {
 
     const MINUTE: i64 = 60_000;
 
-    /// Rhythm after snapshots at these minutes, each delivered at once.
-    fn rhythm(minutes: &[i64]) -> Rhythm {
-        let mut rhythm = Rhythm::default();
-        minutes.iter().for_each(|minute| rhythm.record(minute * MINUTE, minute * MINUTE, 0));
-        rhythm
+    /// ExpectedInterval after snapshots at these minutes, each delivered at once.
+    fn expected_interval(minutes: &[i64]) -> ExpectedInterval {
+        let mut expected_interval = ExpectedInterval::default();
+        minutes.iter().for_each(|minute| expected_interval.record(minute * MINUTE, minute * MINUTE, 0));
+        expected_interval
     }
 
     #[test]
@@ -117,40 +117,44 @@ mod tests {
             (&[0, 1, 6], 0),
             (&[0, 5, 10, 15], 5),
             (&[0, 1, 6, 11, 16], 5),
-            // An outage of an hour is not the rhythm.
+            // An outage of an hour is not the interval.
             (&[0, 5, 10, 15, 75, 80], 5),
             // Another schedule.
             (&[0, 1, 2, 3, 4, 34, 64, 94, 124, 154], 30),
             (&[0, 4, 10, 14, 20], 6),
         ] {
-            let rhythm = rhythm(minutes);
-            assert_eq!(i64::from(rhythm.interval_ms()), expected * MINUTE, "{minutes:?}");
-            assert_eq!(i64::from(rhythm.arrival_interval_ms()), expected * MINUTE, "{minutes:?}");
+            let expected_interval = expected_interval(minutes);
+            assert_eq!(i64::from(expected_interval.interval_ms()), expected * MINUTE, "{minutes:?}");
+            assert_eq!(i64::from(expected_interval.arrival_interval_ms()), expected * MINUTE, "{minutes:?}");
         }
     }
 
     #[test]
     fn declared_and_stored_intervals_are_used() {
-        let mut rhythm = Rhythm::from_stored(300_000);
-        assert_eq!(rhythm.interval_ms(), 300_000);
-        rhythm.record(0, 0, 0);
-        assert_eq!(rhythm.arrival_interval_ms(), 300_000);
-        rhythm.record(MINUTE, MINUTE, 2_000);
-        assert_eq!((rhythm.interval_ms(), rhythm.arrival_interval_ms()), (2_000, 2_000));
+        let mut expected_interval = ExpectedInterval::from_stored(300_000);
+        assert_eq!(expected_interval.interval_ms(), 300_000);
+        expected_interval.record(0, 0, 0);
+        assert_eq!(expected_interval.arrival_interval_ms(), 300_000);
+        expected_interval.record(MINUTE, MINUTE, 2_000);
+        assert_eq!(
+            (expected_interval.interval_ms(), expected_interval.arrival_interval_ms()),
+            (2_000, 2_000)
+        );
         // A late row does not change the interval.
-        rhythm.record(0, MINUTE, 9_000);
-        assert_eq!(rhythm.interval_ms(), 2_000);
+        expected_interval.record(0, MINUTE, 9_000);
+        assert_eq!(expected_interval.interval_ms(), 2_000);
     }
 
     #[test]
     fn deliveries_may_be_rarer_than_rows() {
-        let mut rhythm = Rhythm::default();
+        let mut expected_interval = ExpectedInterval::default();
         for hour in 0..4 {
-            (0..60)
-                .for_each(|minute| rhythm.record((hour * 60 + minute) * MINUTE, (hour + 1) * 60 * MINUTE, 0));
+            (0..60).for_each(|minute| {
+                expected_interval.record((hour * 60 + minute) * MINUTE, (hour + 1) * 60 * MINUTE, 0);
+            });
         }
-        assert_eq!(i64::from(rhythm.interval_ms()), MINUTE);
-        assert_eq!(i64::from(rhythm.arrival_interval_ms()), 60 * MINUTE);
+        assert_eq!(i64::from(expected_interval.interval_ms()), MINUTE);
+        assert_eq!(i64::from(expected_interval.arrival_interval_ms()), 60 * MINUTE);
     }
 
     proptest! {
@@ -158,14 +162,14 @@ mod tests {
         fn regular_sender_is_within_two_intervals(
             interval_ms in 1_000_i64..1_800_000, jitter in prop::collection::vec(-20_i64..20, 4..40),
         ) {
-            let mut rhythm = Rhythm::default();
+            let mut expected_interval = ExpectedInterval::default();
             for (number, percent) in jitter.iter().enumerate() {
                 let at_ms = i64::try_from(number).unwrap() * interval_ms + interval_ms * percent / 100;
-                rhythm.record(at_ms, at_ms, 0);
+                expected_interval.record(at_ms, at_ms, 0);
             }
             // The next snapshot comes at most 40 % late.
-            prop_assert!(i64::from(rhythm.arrival_interval_ms()) * 2 > interval_ms * 14 / 10);
-            prop_assert!(i64::from(rhythm.interval_ms()) <= interval_ms * 14 / 10);
+            prop_assert!(i64::from(expected_interval.arrival_interval_ms()) * 2 > interval_ms * 14 / 10);
+            prop_assert!(i64::from(expected_interval.interval_ms()) <= interval_ms * 14 / 10);
         }
     }
 }
