@@ -167,12 +167,50 @@ fn schedules(senders: &[Sender]) -> HashMap<HostId, PollSchedule> {
 }
 
 /// Adds the alerts of open incidents: host and rule, and the time of firing by the alert's id.
-fn collect_alerts(hub: &TestHub, alerts: &mut BTreeMap<Uuid, (HostId, u128, i64)>) {
+fn collect_alerts(hub: &TestHub, alerts: &mut BTreeMap<Uuid, FiredAlert>) {
     for open in hub.alerting.snapshot().incidents.iter() {
         for alert in &open.alerts {
             alerts.insert(alert.id, (alert.host, alert.rule.as_u128() - 1_000, alert.fired_ms));
         }
     }
+}
+
+/// Alert of the simulation: host, rule and time of firing.
+type FiredAlert = (HostId, u128, i64);
+
+/// Rule, times of firing, and sender that disagree.
+type Disagreement<'a> = (u128, Vec<i64>, &'a Sender);
+
+/// Compares the alerts with the planted ones; returns the false and the missed ones.
+fn compare<'a>(
+    senders: &'a [Sender],
+    alerts: &BTreeMap<Uuid, FiredAlert>,
+) -> (Vec<Disagreement<'a>>, Vec<Disagreement<'a>>) {
+    let (mut false_alerts, mut missed) = (Vec::new(), Vec::new());
+    for sender in senders {
+        let fired = |rule: u128| -> Vec<i64> {
+            let of_rule = alerts.values().filter(|alert| alert.0 == sender.host && alert.1 == rule);
+            of_rule.map(|alert| alert.2).collect()
+        };
+        // The first snapshot after an outage comes up to an interval later.
+        let grace_ms = sender.interval_ms() + 5_000;
+        // Times of a script are its own, if it is behind.
+        let own_ms = if sender.kind == SenderKind::ScriptWithTime { sender.skew_ms.min(0) } else { 0 };
+        let load = (sender.load.0 + own_ms, sender.load.1 + own_ms);
+        for (rule, window, is_expected) in
+            [(RULE_NO_DATA, sender.outage, true), (RULE_LOAD, load, sender.has_visible_load())]
+        {
+            let fired = fired(rule);
+            let is_planted = |at_ms: &i64| (window.0..=window.1 + grace_ms).contains(at_ms);
+            if fired.iter().any(|at_ms| !is_planted(at_ms)) {
+                false_alerts.push((rule, fired.clone(), sender));
+            }
+            if is_expected && !fired.iter().any(is_planted) {
+                missed.push((rule, fired, sender));
+            }
+        }
+    }
+    (false_alerts, missed)
 }
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -226,30 +264,7 @@ async fn fleet_of_mixed_senders_has_the_planted_alerts_only() {
         }
     }
     collect_alerts(&hub, &mut alerts);
-    let (mut false_alerts, mut missed) = (Vec::new(), Vec::new());
-    for sender in &senders {
-        let fired = |rule: u128| -> Vec<i64> {
-            let of_rule = alerts.values().filter(|alert| alert.0 == sender.host && alert.1 == rule);
-            of_rule.map(|alert| alert.2).collect()
-        };
-        // The first snapshot after an outage comes up to an interval later.
-        let grace_ms = sender.interval_ms() + 5_000;
-        // Times of a script are its own, if it is behind.
-        let own_ms = if sender.kind == SenderKind::ScriptWithTime { sender.skew_ms.min(0) } else { 0 };
-        let load = (sender.load.0 + own_ms, sender.load.1 + own_ms);
-        for (rule, window, is_expected) in
-            [(RULE_NO_DATA, sender.outage, true), (RULE_LOAD, load, sender.has_visible_load())]
-        {
-            let fired = fired(rule);
-            let is_planted = |at_ms: &i64| (window.0..=window.1 + grace_ms).contains(at_ms);
-            if fired.iter().any(|at_ms| !is_planted(at_ms)) {
-                false_alerts.push((rule, fired.clone(), sender));
-            }
-            if is_expected && !fired.iter().any(is_planted) {
-                missed.push((rule, fired, sender));
-            }
-        }
-    }
+    let (false_alerts, missed) = compare(&senders, &alerts);
     println!(
         "{hosts} hosts, {hours} h: {} alerts, {} false, {} missed",
         alerts.len(),
