@@ -13,6 +13,10 @@ const MASK: &str = "…";
 const MIN_SECRET_LEN: usize = 4;
 /// Minimum length of an encoded form that is masked.
 const MIN_ENCODED_LEN: usize = 6;
+/// Minimum length of a token of which a part is masked, too: servers shorten paths in their errors.
+const MIN_CUT_TOKEN_LEN: usize = 12;
+/// Minimum length of the start of a token that is masked.
+const MIN_TOKEN_START_LEN: usize = 8;
 /// Parts of webhook URLs that are the same for all users of a service, and words of error messages.
 const PUBLIC_WORDS: [&str; 24] = [
     "alert",
@@ -47,6 +51,8 @@ pub(crate) struct Masker {
     needles: Vec<String>,
     /// Secrets that are replaced only as whole words.
     words: Vec<String>,
+    /// Secrets of which the start is replaced, too.
+    tokens: Vec<String>,
 }
 
 impl Masker {
@@ -73,16 +79,39 @@ impl Masker {
         secrets.into_masker()
     }
 
-    /// Text with all secrets replaced by an ellipsis.
+    /// Text with all secrets replaced by an ellipsis, in upper and lower case.
     pub(crate) fn mask(&self, text: &str) -> String {
-        let masked = self.needles.iter().fold(text.to_owned(), |text, needle| text.replace(needle, MASK));
-        self.words.iter().fold(masked, |text, word| replace_word(&text, word))
+        let mut text = text.to_owned();
+        for needle in &self.needles {
+            text = replace_matches(&text, needle, needle.len());
+        }
+        for token in &self.tokens {
+            text = replace_matches(&text, token, token.floor_char_boundary(MIN_TOKEN_START_LEN));
+        }
+        self.words.iter().fold(text, |text, word| replace_word(&text, word))
     }
 
     /// Length of the longest secret in bytes: a text that was cut may end with a part of it.
     pub(crate) fn longest(&self) -> usize {
         self.needles.first().map_or(0, String::len)
     }
+}
+
+/// Replaces occurrences of a secret, of which at least the first `min_len` bytes must match.
+fn replace_matches(text: &str, secret: &str, min_len: usize) -> String {
+    let (lower_text, lower_secret) = (text.to_ascii_lowercase(), secret.to_ascii_lowercase());
+    let Some(start) = lower_secret.get(..min_len).filter(|start| !start.is_empty()) else {
+        return text.to_owned();
+    };
+    let (mut out, mut end) = (String::new(), 0);
+    while let Some(index) = lower_text[end..].find(start).map(|index| end + index) {
+        out.push_str(&text[end..index]);
+        out.push_str(MASK);
+        let is_equal = |(a, b): &((usize, char), char)| a.1 == *b;
+        let matching = lower_text[index..].char_indices().zip(lower_secret.chars()).take_while(is_equal);
+        end = index + matching.last().map_or(min_len, |((offset, c), _)| offset + c.len_utf8());
+    }
+    out + &text[end..]
 }
 
 /// Replaces occurrences of a word that are not part of a longer word.
@@ -104,6 +133,7 @@ fn replace_word(text: &str, word: &str) -> String {
 struct Secrets {
     needles: HashSet<String>,
     words: HashSet<String>,
+    tokens: HashSet<String>,
 }
 
 impl Secrets {
@@ -113,7 +143,11 @@ impl Secrets {
             texts.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
             texts
         };
-        Masker { needles: by_length(self.needles), words: by_length(self.words) }
+        Masker {
+            needles: by_length(self.needles),
+            words: by_length(self.words),
+            tokens: by_length(self.tokens),
+        }
     }
 
     /// Adds a secret with its encodings. A value such as `Bearer abc` consists of several secrets, and
@@ -121,7 +155,7 @@ impl Secrets {
     fn add_value(&mut self, value: &str) {
         self.add_encoded(value);
         for part in value.split_whitespace().filter(|part| !is_scheme(part)) {
-            self.add_encoded(part);
+            self.add_token(part);
             self.add_halves(part);
             let decoded = BASE64_NOPAD.decode(part.trim_end_matches('=').as_bytes()).unwrap_or_default();
             if let Ok(decoded) = String::from_utf8(decoded)
@@ -133,10 +167,20 @@ impl Secrets {
         }
     }
 
+    /// Adds a secret of which servers may repeat a part.
+    fn add_token(&mut self, token: &str) {
+        self.add_encoded(token);
+        for text in [token.to_owned(), percent_decode(token)] {
+            if text.len() >= MIN_CUT_TOKEN_LEN {
+                self.tokens.insert(text);
+            }
+        }
+    }
+
     /// Adds the second half of `user:password` or of a bot token.
     fn add_halves(&mut self, text: &str) {
         if let Some((_, secret)) = text.split_once(':') {
-            self.add_encoded(secret);
+            self.add_token(secret);
         }
     }
 
@@ -203,7 +247,7 @@ impl Secrets {
     fn add_part(&mut self, part: &str) {
         let is_public = |text: &str| PUBLIC_WORDS.contains(&text.to_ascii_lowercase().as_str());
         if part.len() >= MIN_SECRET_LEN && !is_public(part) {
-            self.add_encoded(part);
+            self.add_token(part);
         }
     }
 }
@@ -234,8 +278,6 @@ fn encoded_forms(text: &str) -> Vec<String> {
             hex
         }),
     ];
-    let lower: Vec<String> = forms[..3].iter().map(|form| lower_case_escapes(form)).collect();
-    forms.extend(lower);
     forms.extend(base64_forms(text.as_bytes()));
     forms
 }
@@ -250,16 +292,6 @@ fn percent_encode(text: &str, is_literal: impl Fn(u8) -> bool) -> String {
         }
         out
     })
-}
-
-/// Text with `%2F` replaced by `%2f`.
-fn lower_case_escapes(text: &str) -> String {
-    let mut remaining = 0;
-    let lower = |c: char| {
-        remaining = if c == '%' { 2 } else { i32::max(remaining - 1, -1) };
-        if remaining >= 0 { c.to_ascii_lowercase() } else { c }
-    };
-    text.chars().map(lower).collect()
 }
 
 fn percent_decode(text: &str) -> String {
@@ -382,6 +414,21 @@ mod tests {
         assert_eq!(masker.mask(&format!("Authorization: {basic}")), "Authorization: …");
         let telegram = self::masker(&telegram::KIND, &[("token", "123456:AAbbCC"), ("chat", "42")]);
         assert_eq!(telegram.mask("bot123456:AAbbCC, 123456%3AAAbbCC, AAbbCC"), "bot…, …, …");
+    }
+
+    #[test]
+    fn cut_secrets_and_other_cases_are_masked() {
+        let url = "https://h.example/services/T00000000/B00000000/XyzzyXyzzyXyzzy0123?sig=a%2Fbcdefghijklmno";
+        let masker = masker(&slack::KIND, &[("url", url)]);
+        for (text, expected) in [
+            ("no route /SERVICES/t00000000/b00000000/xyzzyxyzzyxyzzy0123", "no route …"),
+            ("unknown token XyzzyXyzzyXy...", "unknown token ……"),
+            ("unknown token XyzzyXyzzy", "unknown token …"),
+            ("signature a/bcdefghij is wrong", "signature … is wrong"),
+            ("Xyzzy is a word", "Xyzzy is a word"),
+        ] {
+            assert_eq!(masker.mask(text).replace("...", "…"), expected, "{text}");
+        }
     }
 
     #[test]

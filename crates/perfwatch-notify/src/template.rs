@@ -1,7 +1,7 @@
 //! Renders user-defined Jinja templates with a notification. Run time and output are limited.
 
 use crate::json_body;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, Error, Output, State, UndefinedBehavior, Value};
 use perfwatch_rules::hostile::hostile_notification;
 use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::Notification;
@@ -20,6 +20,10 @@ enum ValueEscape {
     None,
     /// Values are escaped for their place in a JSON text.
     Json,
+    /// Characters with a meaning in HTML and XML are escaped.
+    Html,
+    /// Values are percent-encoded.
+    Form,
 }
 
 /// Body of a request.
@@ -38,11 +42,16 @@ pub(crate) fn render(template: &str, notification: &Notification) -> Result<Stri
 }
 
 /// Text in the form of URLs and HTML forms.
-#[expect(clippy::needless_pass_by_value, reason = "signature of template filters")]
-fn urlencode(text: String) -> String {
-    let encoded: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+fn urlencode(value: &Value) -> Value {
+    let encoded: String = url::form_urlencoded::byte_serialize(value.to_string().as_bytes()).collect();
     // Valid in a path too, where a plus is a plus.
-    encoded.replace('+', "%20")
+    Value::from_safe_string(encoded.replace('+', "%20"))
+}
+
+/// Formatter of the template engine that percent-encodes values.
+fn write_form(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    let value = if value.is_safe() { value.clone() } else { urlencode(value) };
+    write!(out, "{value}").map_err(Error::from)
 }
 
 /// Notification without the characters that mark values in JSON bodies.
@@ -71,13 +80,18 @@ fn render_escaped(
             environment.set_auto_escape_callback(|_| AutoEscape::Custom(json_body::ESCAPE_MODE.into()));
             environment.set_formatter(json_body::write_marked);
         }
+        ValueEscape::Html => environment.set_auto_escape_callback(|_| AutoEscape::Html),
+        ValueEscape::Form => {
+            environment.set_auto_escape_callback(|_| AutoEscape::Custom("form".into()));
+            environment.set_formatter(write_form);
+        }
     }
     let notification = &without_marks(notification);
     let texts = minijinja::context! {
         title => render::render_title(notification),
         text => render::render_text(notification),
     };
-    let fields = minijinja::Value::from(minijinja::value::Serde(notification));
+    let fields = Value::from(minijinja::value::Serde(notification));
     let variables = minijinja::context! { ..texts, ..fields };
     let output = environment.render_str(template, variables).map_err(|error| {
         let line = error.line().map(|line| format!(", line {line}")).unwrap_or_default();
@@ -92,10 +106,25 @@ fn render_escaped(
     }
 }
 
+/// Type and subtype of a content type, in lower case.
+fn media_type(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Treatment of values in a body that is not JSON.
+fn text_escape(content_type: &str) -> ValueEscape {
+    match media_type(content_type).as_str() {
+        "application/x-www-form-urlencoded" => ValueEscape::Form,
+        "text/html" | "text/xml" | "application/xml" => ValueEscape::Html,
+        media_type if media_type.ends_with("+xml") => ValueEscape::Html,
+        _ => ValueEscape::None,
+    }
+}
+
 /// Returns whether the body of a template has to be JSON: its content type, or its first character, says
 /// so.
 fn must_be_json(template: &str, content_type: &str) -> bool {
-    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let media_type = media_type(content_type);
     let starts_json = template.starts_with(['{', '['])
         && !["{{", "{%", "{#"].iter().any(|start| template.starts_with(start));
     match media_type.as_str() {
@@ -105,8 +134,8 @@ fn must_be_json(template: &str, content_type: &str) -> bool {
     }
 }
 
-/// Renders the body of a request. The values in a JSON body are escaped; in other bodies the template
-/// applies a filter such as `urlencode` or `escape`.
+/// Renders the body of a request. Values are escaped in JSON, forms, HTML and XML; in other bodies the
+/// template applies a filter such as `urlencode` or `escape`.
 ///
 /// # Errors
 /// Returns the error of the template engine, or the place where a body that has to be JSON is not.
@@ -120,7 +149,7 @@ pub(crate) fn render_body(
     match json_body::validate(&json) {
         Ok(()) => Ok(RequestBody::Json(json)),
         Err(error) if must_be_json(template, content_type) => Err(error),
-        Err(_) => render(template, notification).map(RequestBody::Text),
+        Err(_) => render_escaped(template, notification, text_escape(content_type)).map(RequestBody::Text),
     }
 }
 
@@ -212,10 +241,24 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(text("{{ severity }}: \"x\"", ""), "critical: \"x\"");
-        let form = text("title={{ title|urlencode }}&x=1", "application/x-www-form-urlencoded");
-        let pairs: Vec<_> = url::form_urlencoded::parse(form.as_bytes()).collect();
-        assert_eq!((pairs.len(), &*pairs[1].0), (2, "x"));
-        assert!(pairs[0].1.contains("\"double\"") && pairs[0].1.contains("a=1&b=2"), "{form}");
+        for (template, content_type) in [
+            ("title={{ title|urlencode }}&x=1", "text/plain"),
+            ("title={{ title|urlencode }}&x=1", "application/x-www-form-urlencoded"),
+            ("title={{ title }}&x=1", "application/x-www-form-urlencoded; charset=utf-8"),
+        ] {
+            let form = text(template, content_type);
+            let pairs: Vec<_> = url::form_urlencoded::parse(form.as_bytes()).collect();
+            assert_eq!((pairs.len(), &*pairs[1].0), (2, "x"));
+            assert!(pairs[0].1.contains("\"double\"") && pairs[0].1.contains("a=1&b=2"), "{form}");
+        }
+        for (template, content_type) in [
+            ("<t>{{ title }}</t>", "application/xml"),
+            ("<t>{{ title|escape }}</t>", "text/xml"),
+            ("<t>{{ title|escape }}</t>", ""),
+        ] {
+            let xml = text(template, content_type);
+            assert!(xml.contains("&lt;b&gt;&amp;amp;&lt;") && !xml.contains("<b>"), "{xml}");
+        }
         // Text that contains JSON is text.
         assert!(text("{{ title }} {\"a\": 1}", "text/plain").contains("\"double\""));
     }

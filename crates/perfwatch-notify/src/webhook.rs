@@ -31,7 +31,7 @@ pub(crate) const KIND: ChannelKind = ChannelKind {
                 "body",
                 "Body",
                 "{\"text\": \"{{ title }}\"}",
-                "Jinja template; default: the notification as JSON. Values in JSON are escaped; other forms use \
+                "Jinja template; default: the notification as JSON. Values in JSON, forms and XML are escaped; other forms use \
                  the filters urlencode or escape",
             )
         }),
