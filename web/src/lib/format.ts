@@ -1,9 +1,20 @@
 // Display of numbers, durations and times: units from the metric catalog, times in the browser's zone.
 
-export type Unit = 'percent' | 'bytes' | 'bytes_per_second' | 'per_second' | 'count' | 'milliseconds' | 'celsius' | 'megahertz'
+export type Unit =
+  | 'percent'
+  | 'bytes'
+  | 'bytes_per_second'
+  | 'bits_per_second'
+  | 'per_second'
+  | 'count'
+  | 'milliseconds'
+  | 'seconds'
+  | 'celsius'
+  | 'megahertz'
+  | 'rpm'
 
 const BINARY = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB']
-const DECIMAL = ['', 'k', 'M', 'G']
+const DECIMAL = ['', 'k', 'M', 'G', 'T', 'P']
 
 function scaled(value: number, step: number, units: string[]): [string, string] {
   let unit = 0
@@ -28,6 +39,16 @@ export function parts(value: number | null | undefined, unit: Unit): [string, st
       const [number, name] = scaled(value, 1024, BINARY)
       return [number, `${name}/s`]
     }
+    case 'bits_per_second': {
+      const [number, name] = scaled(value, 1000, DECIMAL)
+      return [number, `${name}bit/s`]
+    }
+    case 'seconds':
+      return Math.abs(value) >= 59.95
+        ? [(value < 0 ? '-' : '') + duration(Math.round(Math.abs(value))), '']
+        : [value.toFixed(Number.isInteger(value) ? 0 : 2), 's']
+    case 'rpm':
+      return [value.toFixed(0), 'rpm']
     case 'milliseconds':
       if (Math.abs(value) >= 59_950) return [(value < 0 ? '-' : '') + duration(Math.round(Math.abs(value) / 1000)), '']
       return Math.abs(value) >= 1000 ? [(value / 1000).toFixed(2), 's'] : [value.toFixed(Math.abs(value) >= 10 ? 0 : 2), 'ms']

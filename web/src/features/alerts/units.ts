@@ -2,7 +2,19 @@
 import { messageText } from '../../i18n'
 import type { Unit } from '../../lib/format'
 
-const CHART_UNITS: Unit[] = ['percent', 'bytes', 'bytes_per_second', 'per_second', 'count', 'milliseconds', 'celsius', 'megahertz']
+const CHART_UNITS: Unit[] = [
+  'percent',
+  'bytes',
+  'bytes_per_second',
+  'bits_per_second',
+  'per_second',
+  'count',
+  'milliseconds',
+  'seconds',
+  'celsius',
+  'megahertz',
+  'rpm',
+]
 
 /** Unit of a chart's values; units without a format of their own are shown as counts. */
 export function chartUnit(unit: string | undefined): Unit {
