@@ -24,6 +24,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,8 @@ pub struct ListenerConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// Time limit for open requests after the stop.
     pub drain_timeout: Duration,
+    /// Notified to load the certificate again, also if its files seem unchanged.
+    pub reload: Arc<Notify>,
 }
 
 /// Connection of a request, as a request extension.
@@ -187,16 +190,22 @@ fn certificate_mtime(files: &TlsFiles) -> Option<(SystemTime, SystemTime)> {
 }
 
 /// Reloads the certificate when its files change.
-async fn reload_certificates(config: RustlsConfig, files: TlsFiles, stop: CancellationToken) {
+async fn reload_certificates(
+    config: RustlsConfig,
+    files: TlsFiles,
+    reload: Arc<Notify>,
+    stop: CancellationToken,
+) {
     let mut loaded = certificate_mtime(&files);
     let mut ticks = tokio::time::interval(CERTIFICATE_POLL_INTERVAL);
     loop {
-        tokio::select! {
+        let is_requested = tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+            () = reload.notified() => true,
+            _ = ticks.tick() => false,
+        };
         let current = certificate_mtime(&files);
-        if current.is_none() || current == loaded {
+        if !is_requested && (current.is_none() || current == loaded) {
             continue;
         }
         loaded = current;
@@ -236,7 +245,7 @@ pub fn serve(
     let tls = match config.tls {
         Some(files) if kind == Listener::Public => {
             let tls = RustlsConfig::from_config(load_certificate(&files)?);
-            tokio::spawn(reload_certificates(tls.clone(), files, stop.clone()));
+            tokio::spawn(reload_certificates(tls.clone(), files, config.reload, stop.clone()));
             Some(RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_TIMEOUT))
         }
         _ => None,

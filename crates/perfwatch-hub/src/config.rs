@@ -10,7 +10,9 @@ use perfwatch_http::rate_limit::RateLimitConfig;
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Settings of a hub.
 #[derive(Debug, Clone)]
@@ -131,13 +133,14 @@ pub struct HubConfigError {
 
 impl HubConfig {
     /// Settings of the listeners, which finish open requests for at most `drain_timeout` after the stop.
-    pub(crate) fn listener(&self, drain_timeout: Duration) -> ListenerConfig {
+    pub(crate) fn listener(&self, drain_timeout: Duration, reload: Arc<Notify>) -> ListenerConfig {
         ListenerConfig {
             tls: self.tls.clone(),
             max_connections: self.max_connections,
             max_connections_per_address: self.max_connections_per_address,
             trusted_proxies: self.trusted_proxies.clone(),
             drain_timeout,
+            reload,
         }
     }
 

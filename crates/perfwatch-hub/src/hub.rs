@@ -27,6 +27,7 @@ use secrecy::ExposeSecret;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -76,6 +77,8 @@ pub struct Hub {
     tasks: TaskTracker,
     directory: Arc<AuthDirectory>,
     tls: bool,
+    /// Notified to load the TLS certificate again.
+    reload: Arc<Notify>,
     server: JoinHandle<std::io::Result<()>>,
 }
 
@@ -129,11 +132,18 @@ impl Hub {
             true => Some(open_loopback_listener(router.clone(), &config, &stop, &tasks)?),
             false => None,
         };
-        let serving = serve(listener, Listener::Public, router, config.listener(DRAIN_TIMEOUT), &stop)
-            .map_err(HubError::Tls)?;
+        let reload = Arc::new(Notify::new());
+        let listener_config = config.listener(DRAIN_TIMEOUT, reload.clone());
+        let serving =
+            serve(listener, Listener::Public, router, listener_config, &stop).map_err(HubError::Tls)?;
         let server = tokio::spawn(serving);
         tracing::info!(%address, tls, "hub started");
-        Ok(Self { address, loopback_address, stop, tasks, directory, tls, server })
+        Ok(Self { address, loopback_address, stop, tasks, directory, tls, server, reload })
+    }
+
+    /// Loads the TLS certificate again, without waiting for the periodic check of its files.
+    pub fn reload(&self) {
+        self.reload.notify_one();
     }
 
     /// Address of the public listener.
@@ -300,7 +310,7 @@ fn open_loopback_listener(
     let listener = TcpListener::bind(loopback).map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
     tasks.spawn(
-        serve(listener, Listener::Loopback, router, config.listener(DRAIN_TIMEOUT), stop)
+        serve(listener, Listener::Loopback, router, config.listener(DRAIN_TIMEOUT, Arc::default()), stop)
             .map_err(HubError::Tls)?,
     );
     Ok(address)

@@ -9,6 +9,7 @@ mod docgen;
 #[cfg(feature = "hub")]
 mod encryption_keys;
 mod program;
+mod reload;
 #[cfg(feature = "hub")]
 mod runtime;
 mod shutdown;

@@ -1,25 +1,28 @@
-//! Shutdown on SIGINT or SIGTERM: the first signal shuts down in order, the second exits at once.
+//! Signals of the long-running commands. SIGINT and SIGTERM shut down: the first signal in order, the second
+//! at once. SIGHUP reloads. SIGUSR1 and SIGUSR2, whose default action ends a process, are ignored. The
+//! standard library ignores SIGPIPE.
 
 use anyhow::Context as _;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
 
-/// Installed handlers of SIGINT and SIGTERM.
+/// Installed signal handlers.
 pub(crate) struct Shutdown(Signals);
 
 impl Shutdown {
     /// Installs the handlers. Must run before other threads start: a signal that arrives earlier
     /// ends the process.
     pub(crate) fn install() -> anyhow::Result<Self> {
-        Ok(Self(Signals::new([SIGINT, SIGTERM]).context("signals")?))
+        Ok(Self(Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2]).context("signals")?))
     }
 
-    /// Sets the flag at the first signal, for loops that poll it.
+    /// Sets the flag at the first signal that shuts down, for loops that poll it.
     #[cfg(feature = "hub")]
     pub(crate) fn set_flag(self, flag: &std::sync::Arc<std::sync::atomic::AtomicBool>) {
         let flag = flag.clone();
         std::thread::spawn(move || {
-            self.wait();
+            self.wait(|| {});
             flag.store(true, std::sync::atomic::Ordering::Relaxed);
         });
     }
@@ -30,16 +33,25 @@ impl Shutdown {
         move || handle.close()
     }
 
-    /// Blocks until the first signal or until [`Self::trigger`].
-    pub(crate) fn wait(mut self) {
-        if let Some(signal) = self.0.forever().next() {
-            tracing::info!(
-                signal = signal_hook::low_level::signal_name(signal),
-                "signal received; shutting down"
-            );
+    /// Blocks until the first signal that shuts down, or until [`Self::trigger`]. Calls `reload` at SIGHUP.
+    pub(crate) fn wait(mut self, reload: impl Fn()) {
+        let mut signals = self.0.forever();
+        while let Some(signal) = signals.next() {
+            match signal {
+                SIGHUP => {
+                    tracing::info!(signal = "SIGHUP", "signal received; reloading");
+                    crate::reload::reload_log_level();
+                    reload();
+                }
+                SIGINT | SIGTERM => {
+                    tracing::info!(signal = signal_name(signal), "signal received; shutting down");
+                    break;
+                }
+                _ => tracing::info!(signal = signal_name(signal), "signal ignored"),
+            }
         }
         std::thread::spawn(move || {
-            if self.0.forever().next().is_some() {
+            if self.0.forever().any(|signal| matches!(signal, SIGINT | SIGTERM)) {
                 std::process::exit(130);
             }
         });

@@ -3,13 +3,18 @@
 use crate::config::{LogFormat, LogSettings};
 use anyhow::Context as _;
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Layer as _, fmt};
+use tracing_subscriber::{Layer as _, Registry, fmt};
 
-/// Installs the subscriber; may be called once per process.
-pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
+/// Level filter of the installed subscriber.
+static FILTER: OnceLock<Handle<Targets, Registry>> = OnceLock::new();
+
+/// Parses the levels of a setting.
+fn parse_levels(settings: &LogSettings) -> anyhow::Result<Targets> {
     // `Targets` parses a word that is not a level as a module name, which would disable all other
     // modules.
     let is_level = |text: &str| text.trim().parse::<tracing::Level>().is_ok() || text.trim() == "off";
@@ -17,16 +22,32 @@ pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
         |text: &str| text.rsplit_once('=').map_or(is_level(text), |(_, level)| is_level(level));
     let levels: Option<Targets> =
         settings.level.split(',').all(is_directive).then(|| settings.level.parse().ok()).flatten();
-    let levels = levels.with_context(|| {
+    levels.with_context(|| {
         format!(
             "log.level: invalid level {:?}; expected a level or a list such as info,perfwatch_hub=debug",
             settings.level
         )
-    })?;
+    })
+}
+
+/// Applies the level of changed settings.
+///
+/// # Errors
+/// Fails if the level is invalid.
+pub(crate) fn set_level(settings: &LogSettings) -> anyhow::Result<()> {
+    let levels = parse_levels(settings)?;
+    FILTER.get().map_or(Ok(()), |filter| filter.reload(levels)).context("logging")
+}
+
+/// Installs the subscriber; may be called once per process.
+pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
+    let (levels, handle) = reload::Layer::new(parse_levels(settings)?);
     let layer = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let layer = match settings.format {
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
         LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(levels)).try_init().context("logging")
+    tracing_subscriber::registry().with(layer.with_filter(levels)).try_init().context("logging")?;
+    let _ = FILTER.set(handle);
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Flags shared by several commands, and their overrides of the configuration.
 
 use crate::config::{self, Settings};
+use crate::reload::{self, ConfigSource};
 use crate::telemetry;
 use clap::Args;
 use std::path::PathBuf;
@@ -64,6 +65,12 @@ impl CommonFlags {
         for warning in &warnings {
             tracing::warn!(warning, "ignored an environment variable");
         }
+        reload::set_source(ConfigSource {
+            file: self.config,
+            environment,
+            overrides,
+            settings: settings.clone(),
+        });
         Ok(settings)
     }
 }

@@ -184,3 +184,39 @@ fn secrets_of_settings_are_not_logged() {
     let output = run(folder.path(), &["agent", "--hub", "htp://alice:hunter2secret@hub"]);
     assert!(text(&output).contains("invalid URL") && !text(&output).contains("hunter2"), "{}", text(&output));
 }
+
+#[test]
+fn signals_reload_or_are_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.yaml");
+    std::fs::write(&config, "log: {level: warn}\n").unwrap();
+    let config = config.to_str().unwrap();
+    let hub_args = ["hub", "--listen", "127.0.0.1:0", "--config", config];
+    let hub = TestHub::start_with_env(folder.path(), &hub_args, &[("PERFWATCH_LOG_LEVEL", "")]);
+    let url = hub.url("");
+    let agent_args =
+        ["--hub", &url, "--interval", "250ms", "--token", &hub.token, "--name", "it", "--config", config];
+    let variables = [("PERFWATCH_LOG_LEVEL", "")];
+    let agent = Process::spawn_with(AGENT, folder.path(), "agent", &agent_args, &variables);
+    eventually("the agent sends", || hub.seqs("it").len() > 1);
+    std::fs::write(config, "log: {level: info}\n").unwrap();
+    for process in [&hub.process, &agent] {
+        assert!(!process.log().contains("INFO"), "{}", process.log());
+        process.signal("HUP");
+        eventually("the level is reloaded", || process.log().contains("log level reloaded level=\"info\""));
+        for signal in ["USR1", "USR2", "PIPE"] {
+            process.signal(signal);
+        }
+        eventually("the signals are logged", || process.log().contains("signal ignored signal=\"SIGUSR2\""));
+    }
+    std::fs::write(config, "log: {level: loud}\n").unwrap();
+    hub.process.signal("HUP");
+    eventually("an invalid file is reported", || hub.process.log().contains("keeping the current level"));
+    std::fs::write(config, "log: [\n").unwrap();
+    hub.process.signal("HUP");
+    eventually("an invalid file is reported", || hub.process.log().contains("keeping the current settings"));
+    let sent = hub.seqs("it").len();
+    eventually("both still run", || hub.seqs("it").len() > sent + 2);
+    let (mut agent, mut hub) = (agent, hub.process);
+    assert_eq!((agent.terminate(), hub.terminate()), (0, 0));
+}

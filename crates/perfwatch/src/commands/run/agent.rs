@@ -12,7 +12,8 @@ pub(crate) fn run_agent(settings: &Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::install()?;
     let config = settings.agent_config().map_err(anyhow::Error::msg)?;
     let agent = Agent::start(&config, Arc::new(SystemClock::new()), shutdown.trigger()).context("agent")?;
-    shutdown.wait();
+    // The pusher reads the token file again when the hub rejects the credential.
+    shutdown.wait(|| {});
     let revoked = agent.is_revoked();
     agent.stop();
     if revoked { Err(Revoked.into()) } else { Ok(()) }

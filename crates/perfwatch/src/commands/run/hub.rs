@@ -17,7 +17,7 @@ pub(crate) fn run_hub(settings: &Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::install()?;
     let (runtime, hub) = start_hub(settings, Arc::new(SystemClock::new()), false)?;
     print_url(&hub);
-    shutdown.wait();
+    shutdown.wait(|| hub.reload());
     runtime.block_on(hub.stop());
     Ok(())
 }
@@ -34,7 +34,7 @@ pub(crate) fn run_all(settings: &Settings) -> anyhow::Result<()> {
     config.ca = None;
     let agent = Agent::start(&config, clock, || {}).context("agent")?;
     print_url(&hub);
-    shutdown.wait();
+    shutdown.wait(|| hub.reload());
     // The agent stops first, so that the hub still accepts its last snapshot.
     agent.stop();
     runtime.block_on(hub.stop());
