@@ -1,6 +1,6 @@
 // Alerts in a real browser: channel, rule with backtest, incident, silence; each page wide and narrow.
 import { createServer, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer as createTcpServer, type Server as TcpServer } from 'node:net'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { pageErrors, openBrowser, TestSite, checkPage } from './support'
@@ -8,9 +8,26 @@ import { pageErrors, openBrowser, TestSite, checkPage } from './support'
 let browser: Browser
 let site: TestSite
 let sink: Server
+let mailSink: TcpServer
 let page: Page
 const errors: unknown[] = []
 const received: { title: string; reason: string }[] = []
+
+/** SMTP server that refuses the recipients whose address starts with "gone". */
+function createMailSink(): TcpServer {
+  return createTcpServer((socket) => {
+    let inData = false
+    socket.write('220 sink\r\n')
+    socket.on('error', () => socket.destroy())
+    socket.on('data', (chunk) => {
+      const text = chunk.toString()
+      if (inData && !text.endsWith('\r\n.\r\n')) return
+      const reply = inData ? '250 ok' : text.startsWith('DATA') ? '354 continue' : text.includes('<gone@') ? '550 no such user' : '250 ok'
+      inData = reply.startsWith('354')
+      socket.write(`${reply}\r\n`)
+    })
+  })
+}
 
 beforeAll(async () => {
   sink = createServer((request, response) => {
@@ -22,6 +39,8 @@ beforeAll(async () => {
     })
   })
   await new Promise<void>((done) => sink.listen(0, '127.0.0.1', done))
+  mailSink = createMailSink()
+  await new Promise<void>((done) => mailSink.listen(0, '127.0.0.1', done))
   browser = await openBrowser()
   site = new TestSite()
   await site.startHub()
@@ -38,6 +57,7 @@ afterAll(async () => {
   await browser?.close()
   await site?.stop()
   sink?.close()
+  mailSink?.close()
 })
 
 const badge = () => page.locator('header a[href="/alerts"]').first()
@@ -69,6 +89,20 @@ describe('alerts', () => {
     await page.getByLabel('Signing secret').waitFor()
     expect(await page.content()).not.toContain('a secret of mine')
     await page.getByRole('button', { name: 'Cancel' }).click()
+  })
+
+  it('recipients that refuse a test mail are named', async () => {
+    const settings = {
+      to: 'ops@example.org, gone@example.org',
+      from: 'perfwatch@example.org',
+      server: '127.0.0.1',
+      port: String((mailSink.address() as AddressInfo).port),
+      security: 'none',
+    }
+    await site.request('POST', '/api/v1/channels', { name: 'Mail', kind: 'email', settings, filter: { min_severity: 'info' } })
+    await page.reload()
+    await page.getByRole('row', { name: /Mail/ }).getByRole('button', { name: 'Send test' }).click()
+    await page.getByText('Accepted for some recipients. gone@example.org refused: 550 no such user').waitFor()
   })
 
   it('rule form shows a backtest', async () => {
@@ -137,7 +171,11 @@ describe('alerts', () => {
     await page.getByText('everything').waitFor()
     await page.goto(`${site.url}/alerts/channels`)
     await page.getByText('My program').first().waitFor()
+    await page.getByText('gone@example.org: refused, 550 no such user').first().waitFor()
+    await page.getByText('Sent to some').first().waitFor()
     await checkPage(page, 'alerts-channels-phone')
+    await page.setViewportSize({ width: 1280, height: 900 })
+    await checkPage(page, 'alerts-channels')
     expect(errors.map(String)).toEqual([''])
   })
 })

@@ -7,8 +7,10 @@ export const actorName = (actor: string) => actor.replace(/^user /, '')
 
 type Delivered = Pick<Notification, 'state' | 'recipients'>
 
-/** Returns whether a sent notification did not reach all of its recipients. */
-const isPartlySent = ({ state, recipients }: Delivered) => state === 'sent' && recipients.some((result) => result.state !== 'sent')
+/** Returns whether a recipient refused or deferred the notification. */
+export const isPartlyDelivered = ({ recipients }: Delivered) => recipients.some((result) => result.state !== 'sent')
+
+const isPartlySent = (row: Delivered) => row.state === 'sent' && isPartlyDelivered(row)
 
 /** Text of a notification's state; states without a translation are shown as received. */
 export const notificationState = (state: string) => messageText(`alerts.notification.state.${state}`) ?? state
