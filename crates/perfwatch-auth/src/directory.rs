@@ -6,7 +6,7 @@ use crate::encryption::{DecryptError, Keyring, SecretRotation, StoredSecret};
 use crate::error::AuthError;
 use crate::last_used::LastUsedBuffer;
 pub use crate::snapshot::AuthSnapshot;
-use crate::{password, secret, totp};
+use crate::{account_name, password, secret, totp};
 use data_encoding::HEXLOWER;
 use perfwatch_model::Clock;
 use perfwatch_store::accounts::{Account, Role, SecretHash, Session};
@@ -34,12 +34,6 @@ const AUDIT_RETENTION_MS: i64 = 2 * 366 * 86_400_000;
 const MAX_AUDIT_ENTRIES: i64 = 200_000;
 /// Maximum number of attempts to re-encrypt secrets while other changes interfere.
 const MAX_REENCRYPT_ATTEMPTS: usize = 5;
-
-fn validate_account_name(name: &str) -> Option<String> {
-    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-@+".contains(c);
-    let is_valid = (1..=64).contains(&name.len()) && name.chars().all(is_allowed);
-    (!is_valid).then(|| "name must have 1 to 64 characters of a-z 0-9 . _ - @ +".to_owned())
-}
 
 /// Additional authenticated data of a two-factor secret: binds it to its account.
 fn totp_aad(account: Uuid) -> Vec<u8> {
@@ -133,8 +127,8 @@ impl AuthDirectory {
     /// # Errors
     /// Returns [`AuthError::InvalidAccount`] for a name or password that violates the rules.
     pub async fn new_account(&self, name: &str, role: Role, password: String) -> Result<Account, AuthError> {
-        let name = name.trim().to_lowercase();
-        if let Some(error) = validate_account_name(&name).or_else(|| password::validate(&password, &name)) {
+        let name = account_name::normalize(name);
+        if let Some(error) = account_name::validate(&name).or_else(|| password::validate(&password, &name)) {
             return Err(AuthError::InvalidAccount(error));
         }
         let password = Some(password::hash(password).await?);

@@ -5,6 +5,7 @@
 //! working while the database is unavailable. A change of rights is one commit with its audit entry.
 
 pub mod access;
+pub mod account_name;
 pub mod actor;
 pub mod admin;
 pub mod client_addr;

@@ -5,7 +5,7 @@ use crate::client_addr::ClientAddr;
 use crate::directory::{AuthDirectory, WriteGuard};
 use crate::error::AuthError;
 use crate::login_throttle::LoginThrottle;
-use crate::{password, secret, totp};
+use crate::{account_name, password, secret, totp};
 use perfwatch_model::Clock;
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Session};
@@ -32,7 +32,7 @@ const MAX_SESSIONS_PER_ACCOUNT: usize = 50;
 /// Maximum length of the stored `User-Agent`, in characters.
 const MAX_USER_AGENT_CHARS: usize = 200;
 /// Maximum length of an account name in a login, in bytes.
-const MAX_LOGIN_NAME_BYTES: usize = 200;
+const MAX_LOGIN_NAME_BYTES: usize = 2 * account_name::MAX_NAME_BYTES;
 
 /// Account whose name and password were verified, before the two-factor code.
 pub struct VerifiedPassword {
@@ -59,6 +59,11 @@ pub struct LoginService {
     clock: Arc<dyn Clock>,
 }
 
+/// Spellings of one name share their failed attempts. The length is limited, because the name may be any text.
+fn throttle_key(name: &str) -> String {
+    account_name::comparison_key(&name.chars().take(MAX_LOGIN_NAME_BYTES).collect::<String>())
+}
+
 impl LoginService {
     /// Service on the accounts of a directory, without failed attempts.
     pub fn new(directory: Arc<AuthDirectory>, clock: Arc<dyn Clock>) -> Self {
@@ -74,14 +79,14 @@ impl LoginService {
         client: &ClientAddr,
         login: LoginRequest,
     ) -> Result<VerifiedPassword, AuthError> {
-        let name = login.name.trim().to_lowercase();
-        self.check_throttle(client, &name)?;
-        if name.len() > MAX_LOGIN_NAME_BYTES || login.password.len() > password::MAX_PASSWORD_BYTES {
+        let (name, password_len) = (login.name.trim(), password::normalize(&login.password).len());
+        self.check_throttle(client, name)?;
+        if name.len() > MAX_LOGIN_NAME_BYTES || password_len > password::MAX_PASSWORD_BYTES {
             return Err(AuthError::InvalidCredentials);
         }
         let find = || {
             let snapshot = self.directory.snapshot();
-            snapshot.account_by_name(&name).filter(|account| account.enabled).cloned()
+            snapshot.account_by_name(name).filter(|account| account.enabled).cloned()
         };
         let stored =
             |account: &Option<Account>| account.as_ref().and_then(|account| account.password.clone());
@@ -96,9 +101,9 @@ impl LoginService {
             account = current;
         }
         // Hashing takes long: attempts that failed in parallel count, too.
-        self.check_throttle(client, &name)?;
+        self.check_throttle(client, name)?;
         let Some(account) = account.filter(|_| is_correct) else {
-            self.record_failure(client, &name, "password").await;
+            self.record_failure(client, name, "password").await;
             return Err(AuthError::InvalidCredentials);
         };
         let code = login.code.filter(|code| !code.trim().is_empty());
@@ -152,7 +157,7 @@ impl LoginService {
                 }
             }
         }
-        self.throttle.record_success(client.address, &account.name, self.clock.monotonic());
+        self.throttle.record_success(client.address, &throttle_key(&account.name), self.clock.monotonic());
         Ok(account)
     }
 
@@ -182,7 +187,7 @@ impl LoginService {
     /// # Errors
     /// Returns [`AuthError::Throttled`] after too many failed attempts.
     pub fn check_throttle(&self, client: &ClientAddr, name: &str) -> Result<(), AuthError> {
-        match self.throttle.delay(client.address, name, self.clock.monotonic()) {
+        match self.throttle.delay(client.address, &throttle_key(name), self.clock.monotonic()) {
             Some(delay) => Err(AuthError::Throttled(delay)),
             None => Ok(()),
         }
@@ -194,7 +199,7 @@ impl LoginService {
     }
 
     async fn record_failure(&self, client: &ClientAddr, name: &str, reason: &str) {
-        self.throttle.record_failure(client.address, name, self.clock.monotonic());
+        self.throttle.record_failure(client.address, &throttle_key(name), self.clock.monotonic());
         // An unknown name may be a password typed into the wrong field: it is not recorded.
         let account_exists = self.directory.snapshot().account_by_name(name).is_some();
         let object = if account_exists { format!("user {name}") } else { "user ?".to_owned() };

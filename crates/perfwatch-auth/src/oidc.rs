@@ -2,11 +2,11 @@
 //! 7636). The state of a login is kept in a signed cookie of the browser, so that any hub can handle
 //! the callback. Claims are accepted only from an ID token with a valid signature.
 
-use super::{jwt, secret};
+use super::{account_name, jwt, secret};
 use crate::error::AuthError;
 use crate::snapshot::AuthSnapshot;
 use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use perfwatch_store::accounts::Role;
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
-use url::Url;
+use url::{Url, form_urlencoded};
 
 /// Identity provider and the mapping of its claims to roles.
 #[derive(Clone)]
@@ -87,6 +87,37 @@ struct ProviderMetadata {
     token_endpoint: String,
     jwks_uri: String,
     userinfo_endpoint: Option<String>,
+    token_endpoint_auth_methods_supported: Option<Vec<String>>,
+}
+
+/// Authentication of the client at the token endpoint (OpenID Connect Core 1.0, section 9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientAuth {
+    /// `client_secret_basic`: header `Authorization`.
+    Basic,
+    /// `client_secret_post`: form fields.
+    Post,
+    /// `none`: public client.
+    Public,
+}
+
+impl ProviderMetadata {
+    /// Method for a client with or without a secret. A provider that states none supports
+    /// `client_secret_basic` (OpenID Connect Discovery 1.0, section 3).
+    fn client_auth(&self, has_secret: bool) -> Result<ClientAuth, String> {
+        let stated = self.token_endpoint_auth_methods_supported.as_deref().filter(|list| !list.is_empty());
+        let supports = |method: &str| stated.is_none_or(|list| list.iter().any(|name| name == method));
+        match has_secret {
+            false => Ok(ClientAuth::Public),
+            true if supports("client_secret_basic") => Ok(ClientAuth::Basic),
+            true if supports("client_secret_post") => Ok(ClientAuth::Post),
+            true if supports("none") => Ok(ClientAuth::Public),
+            true => Err(format!(
+                "token endpoint supports only {}; expected client_secret_basic or client_secret_post",
+                stated.unwrap_or_default().join(", ")
+            )),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -111,7 +142,7 @@ pub struct LoginState {
 pub struct OidcUser {
     /// Stable identifier: issuer and subject.
     pub subject: String,
-    /// Proposed account name, normalized to the allowed characters.
+    /// Proposed account name, normalized to the allowed characters. Another account may have it.
     pub name: String,
     /// Mapped role; `None` if no claim value matches and there is no default.
     pub role: Option<Role>,
@@ -266,16 +297,13 @@ impl OidcProvider {
         let task = move || {
             let discovery = oidc.metadata(now, None)?;
             let config = &oidc.config;
-            let mut form = vec![
+            let grant = [
                 ("grant_type", "authorization_code"),
                 ("code", code.as_str()),
                 ("redirect_uri", redirect.as_str()),
-                ("client_id", config.client_id.as_str()),
                 ("code_verifier", login.verifier.as_str()),
             ];
-            form.extend(config.client_secret.as_deref().map(|secret| ("client_secret", secret)));
-            let response = oidc.http.post(&discovery.metadata.token_endpoint).send_form(form);
-            let tokens: Tokens = read_json(response.map_err(|error| error.to_string())?)?;
+            let tokens = oidc.request_tokens(&discovery.metadata, &grant)?;
             let mut claims = oidc.verify(&tokens.id_token, &login.nonce, now)?;
             if let (Value::Null, Some(url), Some(token)) = (
                 claim(&claims, &config.role_claim),
@@ -296,6 +324,40 @@ impl OidcProvider {
             user_from_claims(config, &claims)
         };
         self.blocking(task).await.map_err(|error| oidc_error("callback", &error))
+    }
+
+    /// Sends an authorization grant to the token endpoint.
+    fn request_tokens(&self, metadata: &ProviderMetadata, grant: &[(&str, &str)]) -> Result<Tokens, String> {
+        let secret = self.config.client_secret.as_deref();
+        let auth = metadata.client_auth(secret.is_some())?;
+        let result = self.post_grant(metadata, grant, auth);
+        // Providers that state no method may support only the other one.
+        let is_stated = metadata.token_endpoint_auth_methods_supported.is_some();
+        let is_unauthenticated = result.as_ref().is_err_and(|error| error.ends_with("invalid_client"));
+        if auth == ClientAuth::Basic && !is_stated && is_unauthenticated {
+            return self.post_grant(metadata, grant, ClientAuth::Post);
+        }
+        result
+    }
+
+    fn post_grant(
+        &self,
+        metadata: &ProviderMetadata,
+        grant: &[(&str, &str)],
+        auth: ClientAuth,
+    ) -> Result<Tokens, String> {
+        let OidcConfig { client_id, client_secret, .. } = &self.config;
+        let secret = client_secret.as_deref().unwrap_or_default();
+        let mut request = self.http.post(&metadata.token_endpoint);
+        let mut form = grant.to_vec();
+        match auth {
+            ClientAuth::Basic => {
+                request = request.header("Authorization", basic_credentials(client_id, secret))
+            }
+            ClientAuth::Post => form.extend([("client_id", client_id.as_str()), ("client_secret", secret)]),
+            ClientAuth::Public => form.push(("client_id", client_id)),
+        }
+        read_json(request.send_form(form).map_err(|error| error.to_string())?)
     }
 
     async fn blocking<T: Send + 'static>(
@@ -339,6 +401,13 @@ impl OidcProvider {
     }
 }
 
+/// Value of the header `Authorization` for a client. Id and secret are encoded as form fields first
+/// (RFC 6749, section 2.3.1).
+fn basic_credentials(client_id: &str, secret: &str) -> String {
+    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    format!("Basic {}", BASE64_STANDARD.encode(format!("{}:{}", encode(client_id), encode(secret))))
+}
+
 #[derive(Deserialize)]
 struct Tokens {
     id_token: String,
@@ -372,11 +441,10 @@ fn claim<'a>(claims: &'a Value, name: &str) -> &'a Value {
 fn user_from_claims(config: &OidcConfig, claims: &Value) -> Result<OidcUser, String> {
     let text = |name: &str| claims[name].as_str().filter(|text| !text.is_empty());
     let subject = text("sub").ok_or("no subject")?;
-    let preferred = ["preferred_username", "email", "sub"].into_iter().find_map(text).unwrap_or(subject);
-    // Names of other systems are normalized to the characters of account names.
-    let normalize =
-        |c: char| if c.is_ascii_alphanumeric() || "._-@+".contains(c) { c.to_ascii_lowercase() } else { '-' };
-    let name: String = preferred.chars().map(normalize).take(64).collect();
+    let name = ["preferred_username", "email", "sub"].into_iter().find_map(|claim| {
+        text(claim).map(account_name::from_foreign).filter(|name| name.contains(char::is_alphanumeric))
+    });
+    let name = name.unwrap_or_else(|| "user".to_owned());
     let value = claim(claims, &config.role_claim);
     let values: Vec<&str> = match value {
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
@@ -417,7 +485,9 @@ mod tests {
             default_role: None,
         };
         for (claims, name, role) in [
-            (json!({ "sub": "1", "preferred_username": "Åsa Lind" }), "-sa-lind", None),
+            (json!({ "sub": "1", "preferred_username": "Åsa Lind" }), "åsa-lind", None),
+            (json!({ "sub": "1", "preferred_username": "山田" }), "山田", None),
+            (json!({ "sub": "1", "preferred_username": "😀", "email": "mu\u{308}ller@b" }), "müller@b", None),
             (
                 json!({ "sub": "1", "email": "A@b.c", "realm_access": { "roles": ["x", "ops"] } }),
                 "a@b.c",
@@ -432,6 +502,31 @@ mod tests {
             assert_eq!(found.subject, "https://id.example 1");
         }
         assert!(user_from_claims(&config, &json!({ "email": "a@b.c" })).is_err());
+    }
+
+    #[test]
+    fn client_authentication_follows_the_provider() {
+        for (stated, has_secret, expected) in [
+            (None, true, Some(ClientAuth::Basic)),
+            (Some(&[][..]), true, Some(ClientAuth::Basic)),
+            (Some(&["client_secret_basic"]), true, Some(ClientAuth::Basic)),
+            (Some(&["client_secret_post"]), true, Some(ClientAuth::Post)),
+            (Some(&["client_secret_post", "client_secret_basic"]), true, Some(ClientAuth::Basic)),
+            (Some(&["private_key_jwt", "client_secret_post"]), true, Some(ClientAuth::Post)),
+            (Some(&["none"]), true, Some(ClientAuth::Public)),
+            (Some(&["private_key_jwt"]), true, None),
+            (Some(&["client_secret_basic"]), false, Some(ClientAuth::Public)),
+        ] {
+            let metadata: ProviderMetadata = serde_json::from_value(json!({
+                "issuer": "", "authorization_endpoint": "", "token_endpoint": "", "jwks_uri": "",
+                "token_endpoint_auth_methods_supported": stated,
+            }))
+            .unwrap();
+            assert_eq!(metadata.client_auth(has_secret).ok(), expected, "{stated:?}");
+        }
+        // `perf%3Awatch:a+b%2F%25%C3%BC%2B%3D`
+        let expected = "Basic cGVyZiUzQXdhdGNoOmErYiUyRiUyNSVDMyVCQyUyQiUzRA==";
+        assert_eq!(basic_credentials("perf:watch", "a b/%ü+="), expected);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use argon2::Argon2;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash};
 use std::sync::{Arc, LazyLock};
 use tokio::sync::Semaphore;
+use unicode_normalization::UnicodeNormalization as _;
 
 /// Maximum number of concurrent hashes.
 const MAX_CONCURRENT_HASHES: usize = 2;
@@ -20,8 +21,16 @@ static HASH_PERMITS: LazyLock<Arc<Semaphore>> =
 static DUMMY_HASH: LazyLock<String> =
     LazyLock::new(|| hash_now("placeholder of unknown accounts").unwrap_or_default());
 
+/// Form in which passwords are hashed: other spaces become U+0020, and characters are composed (RFC 8265,
+/// section 4.2, OpaqueString). Keyboards and systems produce different forms of one text.
+pub fn normalize(password: &str) -> String {
+    let is_other_space = |c: char| c.is_whitespace() && !c.is_control();
+    password.chars().map(|c| if is_other_space(c) { ' ' } else { c }).nfc().collect()
+}
+
 /// Validates a new password; returns the violated rule.
 pub fn validate(password: &str, name: &str) -> Option<String> {
+    let password = normalize(password);
     let length = password.chars().count();
     if length < MIN_PASSWORD_CHARS {
         return Some(format!("password must have at least {MIN_PASSWORD_CHARS} characters"));
@@ -58,7 +67,7 @@ async fn blocking<T: Send + 'static>(task: impl FnOnce() -> T + Send + 'static) 
 /// # Errors
 /// Returns [`AuthError::HashingFailed`] if the hash cannot be computed.
 pub async fn hash(password: String) -> Result<String, AuthError> {
-    blocking(move || hash_now(&password)).await.flatten().ok_or(AuthError::HashingFailed)
+    blocking(move || hash_now(&normalize(&password))).await.flatten().ok_or(AuthError::HashingFailed)
 }
 
 /// Verifies a password against a stored PHC string; takes as long without one.
@@ -66,8 +75,13 @@ pub async fn verify(password: String, stored: Option<String>) -> bool {
     let task = move || {
         let exists = stored.is_some();
         let stored = stored.unwrap_or_else(|| DUMMY_HASH.clone());
-        let is_match = PasswordHash::new(&stored)
-            .is_ok_and(|stored| Argon2::default().verify_password(password.as_bytes(), &stored).is_ok());
+        let matches = |password: &str| {
+            PasswordHash::new(&stored)
+                .is_ok_and(|stored| Argon2::default().verify_password(password.as_bytes(), &stored).is_ok())
+        };
+        let normalized = normalize(&password);
+        // Earlier versions hashed the text as it was typed.
+        let is_match = matches(&normalized) || (normalized != password && matches(&password));
         is_match && exists
     };
     blocking(task).await.unwrap_or(false)
@@ -85,6 +99,17 @@ mod tests {
         assert!(!verify("correct house".to_owned(), Some(stored)).await);
         assert!(!verify("placeholder of unknown accounts".to_owned(), None).await);
         assert!(!verify("x".to_owned(), Some("no PHC string".to_owned())).await);
+    }
+
+    #[tokio::test]
+    async fn unicode_forms_of_a_password_are_equal() {
+        let (composed, decomposed) = ("Gru\u{308}ße aus Köln", "Grüße\u{a0}aus Ko\u{308}ln");
+        let stored = hash(composed.to_owned()).await.unwrap();
+        assert!(verify(decomposed.to_owned(), Some(stored.clone())).await);
+        assert!(!verify("Grusse aus Koln".to_owned(), Some(stored)).await);
+        // Hash of an earlier version, of the text as it was typed.
+        let earlier = hash_now(decomposed).unwrap();
+        assert!(verify(decomposed.to_owned(), Some(earlier)).await);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Immutable copy of all credentials, shared by concurrent requests.
 
+use crate::account_name;
 use crate::signing_keys::SigningKeys;
 use perfwatch_model::HostId;
 use perfwatch_store::accounts::{Account, Role, SecretHash, Session, Token};
@@ -64,10 +65,10 @@ impl AuthSnapshot {
         self.host_tags.get(&host).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Account by name; case and surrounding spaces are ignored.
+    /// Account by name; case, Unicode composition and surrounding spaces are ignored.
     pub fn account_by_name(&self, name: &str) -> Option<&Account> {
-        let name = name.trim().to_lowercase();
-        self.accounts.values().find(|account| account.name == name)
+        let key = account_name::comparison_key(name);
+        self.accounts.values().find(|account| account_name::comparison_key(&account.name) == key)
     }
 
     /// Returns whether an enabled administrator exists besides the excepted account.

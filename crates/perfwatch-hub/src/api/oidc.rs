@@ -7,7 +7,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use perfwatch_auth::oidc::{LOGIN_TTL_S, LoginState, OidcProvider, OidcUser};
-use perfwatch_auth::{ClientAddr, actor};
+use perfwatch_auth::{ClientAddr, account_name, actor};
 use perfwatch_http::{ApiError, Client, cookies, params};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
@@ -151,17 +151,15 @@ async fn login_user(
         }
         None => {
             let role = user.role.ok_or_else(role_missing)?;
-            // Never matched by name: users may choose their name at the provider.
-            if auth_snapshot.account_by_name(&user.name).is_some() {
-                return Err(ApiError::conflict(
-                    "sso_name_taken",
-                    "user name is already taken by a local account",
-                ));
-            }
+            // Never matched by name: users may choose their name at the provider. A taken name is numbered.
+            let is_taken = |name: &str| auth_snapshot.account_by_name(name).is_some();
+            let Some(name) = account_name::first_free(&user.name, is_taken) else {
+                return Err(ApiError::conflict("sso_name_taken", "user name is already taken"));
+            };
             let account = Account {
                 oidc_subject: Some(user.subject),
                 last_login_ms: Some(now_ms),
-                ..Account::new(user.name, role, now_ms)
+                ..Account::new(name, role, now_ms)
             };
             tx.accounts().insert(&account);
             (account, "user.create")

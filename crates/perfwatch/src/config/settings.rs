@@ -11,7 +11,10 @@ use std::time;
 /// test compares the keys with [`Settings`].
 pub const SETTINGS: &[(&str, &str)] = &[
     ("data", "Data directory: agent identity, spool, embedded database."),
-    ("log.level", "`error`, `warn`, `info`, `debug` or `trace`; per module: `info,perfwatch_hub=debug`; reloaded from the file at SIGHUP."),
+    (
+        "log.level",
+        "`error`, `warn`, `info`, `debug` or `trace`; per module: `info,perfwatch_hub=debug`; reloaded from the file at SIGHUP.",
+    ),
     ("log.format", "`text` or `json`."),
     ("hub.listen", "Listen address; use `0.0.0.0:8000` or `[::]:8000` to accept remote connections."),
     (

@@ -14,12 +14,14 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 /// Client secret of the hub.
-const SECRET: &str = "oidc-client-secret";
+const SECRET: &str = "oidc client:secret/%+ü&=";
 
 /// OpenID Connect issuer on a loopback port.
 struct Issuer {
     address: String,
     key: KeyPair,
+    /// Value of `token_endpoint_auth_methods_supported`, and the methods that are accepted.
+    auth_methods: (Option<&'static [&'static str]>, &'static [&'static str]),
     /// Claims of the next login.
     claims: Mutex<Value>,
     /// Parameters of the authorization requests, by code.
@@ -48,10 +50,15 @@ fn parse_query(text: &str) -> HashMap<String, String> {
 
 impl Issuer {
     fn start() -> Arc<Self> {
+        Self::start_with((None, &["client_secret_basic"]))
+    }
+
+    fn start_with(auth_methods: (Option<&'static [&'static str]>, &'static [&'static str])) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let issuer = Arc::new(Self {
             address: listener.local_addr().unwrap().to_string(),
             key: KeyPair::generate().unwrap(),
+            auth_methods,
             claims: Mutex::new(json!({})),
             authorizations: Mutex::default(),
         });
@@ -77,12 +84,15 @@ impl Issuer {
         let mut reader = BufReader::new(stream);
         let mut request_line = String::new();
         reader.read_line(&mut request_line).unwrap();
-        let mut length = 0;
+        let (mut length, mut authorization) = (0, String::new());
         loop {
             let mut line = String::new();
             reader.read_line(&mut line).unwrap();
             if line.trim().is_empty() {
                 break;
+            }
+            if line.to_lowercase().starts_with("authorization:") {
+                line.trim().split_once(": ").unwrap().1.clone_into(&mut authorization);
             }
             if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap();
@@ -92,22 +102,43 @@ impl Issuer {
         reader.read_exact(&mut body).unwrap();
         let target = request_line.split(' ').nth(1).unwrap();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let (status, location, text) = self.respond(path, query, &String::from_utf8(body).unwrap());
+        let (status, location, text) =
+            self.respond(path, query, &String::from_utf8(body).unwrap(), &authorization);
         let head =
             format!("HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nLocation: {location}\r\n");
         let response = format!("{head}Content-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len());
         reader.get_mut().write_all(response.as_bytes()).unwrap();
     }
 
-    fn respond(&self, path: &str, query: &str, body: &str) -> (u16, String, String) {
+    /// Returns whether the client authenticated by an accepted method (RFC 6749, section 2.3.1).
+    fn authenticates(&self, authorization: &str, parameters: &HashMap<String, String>) -> bool {
+        let accepts = |method: &str| self.auth_methods.1.contains(&method);
+        if let Some(encoded) = authorization.strip_prefix("Basic ") {
+            let decoded =
+                String::from_utf8(base64::prelude::BASE64_STANDARD.decode(encoded).unwrap()).unwrap();
+            let credentials = parse_query(&decoded.replacen(':', "=", 1));
+            let is_valid = credentials.get("perfwatch").map(String::as_str) == Some(SECRET);
+            return accepts("client_secret_basic") && is_valid && !parameters.contains_key("client_secret");
+        }
+        let has_id = parameters.get("client_id").map(String::as_str) == Some("perfwatch");
+        match parameters.get("client_secret") {
+            Some(secret) => accepts("client_secret_post") && has_id && secret == SECRET,
+            None => accepts("none") && has_id,
+        }
+    }
+
+    fn respond(&self, path: &str, query: &str, body: &str, authorization: &str) -> (u16, String, String) {
         let url = self.url();
         match path {
             "/.well-known/openid-configuration" => {
-                let metadata = json!({
+                let mut metadata = json!({
                     "issuer": url, "authorization_endpoint": format!("{url}/authorize"),
                     "token_endpoint": format!("{url}/token"), "jwks_uri": format!("{url}/keys"),
                     "userinfo_endpoint": format!("{url}/userinfo"),
                 });
+                if let Some(methods) = self.auth_methods.0 {
+                    metadata["token_endpoint_auth_methods_supported"] = json!(methods);
+                }
                 (200, String::new(), metadata.to_string())
             }
             "/keys" => {
@@ -135,6 +166,9 @@ impl Issuer {
             }
             "/token" => {
                 let parameters = parse_query(body);
+                if !self.authenticates(authorization, &parameters) {
+                    return (401, String::new(), json!({ "error": "invalid_client" }).to_string());
+                }
                 let Some(authorization) = self.authorizations.lock().unwrap().remove(&parameters["code"])
                 else {
                     return (400, String::new(), json!({ "error": "invalid_grant" }).to_string());
@@ -143,8 +177,7 @@ impl Issuer {
                     BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(parameters["code_verifier"].as_bytes()));
                 let is_valid = proof == authorization["code_challenge"]
                     && parameters["redirect_uri"] == authorization["redirect_uri"]
-                    && parameters["client_secret"] == SECRET
-                    && parameters["client_id"] == authorization["client_id"];
+                    && authorization["client_id"] == "perfwatch";
                 if !is_valid {
                     return (400, String::new(), json!({ "error": "invalid_grant" }).to_string());
                 }
@@ -264,7 +297,6 @@ fn oidc_rejects_unverified_claims() {
     };
     for (claims, code) in [
         (json!({ "sub": "44", "preferred_username": "eve", "groups": ["guests"] }), "sso_no_role"),
-        (json!({ "sub": "45", "preferred_username": "admin", "groups": ["staff"] }), "sso_name_taken"),
         (staff_claims(json!({ "aud": "another" })), "sso_failed"),
         (staff_claims(json!({ "iss": "http://evil" })), "sso_failed"),
         (staff_claims(json!({ "exp": 1_000 })), "sso_failed"),
@@ -297,4 +329,60 @@ fn oidc_rejects_foreign_state() {
     assert_eq!(role(&hub, &victim), Value::Null);
     eventually("the failure is logged", || hub.process.log().contains("OIDC login failed"));
     assert!(!hub.process.log().contains(SECRET));
+}
+
+#[test]
+fn oidc_client_authenticates_by_a_stated_method() {
+    for (stated, accepted) in [
+        (Some(&["client_secret_basic"][..]), &["client_secret_basic"][..]),
+        (Some(&["client_secret_post"]), &["client_secret_post"]),
+        (Some(&["private_key_jwt", "client_secret_post"]), &["client_secret_post"]),
+        (Some(&["client_secret_post", "client_secret_basic"]), &["client_secret_basic"]),
+        (Some(&["none"]), &["none"]),
+        (None, &["client_secret_basic"]),
+        // Without a statement, the other method is tried after a rejection.
+        (None, &["client_secret_post"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let issuer = Issuer::start_with((stated, accepted));
+        let hub = start(&issuer, folder.path());
+        issuer.set_claims(json!({ "sub": "42", "groups": ["staff"] }));
+        assert_eq!(Browser::default().log_in(&hub), "/hosts/x", "{stated:?} {}", hub.process.log());
+    }
+}
+
+#[test]
+fn oidc_names_are_kept_and_numbered_if_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let issuer = Issuer::start();
+    let hub = start(&issuer, folder.path());
+    for (subject, name, expected) in [
+        ("1", "müller", "müller"),
+        ("2", "möller", "möller"),
+        ("3", "山田", "山田"),
+        ("4", "田中", "田中"),
+        ("5", "Mu\u{308}ller", "müller-2"),
+        ("6", "MÜLLER", "müller-3"),
+        // Never the account of the local administrator.
+        ("7", "admin", "admin-2"),
+        ("1", "renamed", "müller"),
+    ] {
+        issuer.set_claims(json!({ "sub": subject, "preferred_username": name, "groups": ["staff"] }));
+        let mut browser = Browser::default();
+        assert_eq!(browser.log_in(&hub), "/hosts/x", "{name}");
+        let session = browser.0["perfwatch_session"].clone();
+        let me =
+            ureq::get(hub.url("/api/v1/auth/me")).header("Cookie", format!("perfwatch_session={session}"));
+        let me: Value =
+            serde_json::from_str(&me.call().unwrap().body_mut().read_to_string().unwrap()).unwrap();
+        assert_eq!((me["name"].as_str(), me["role"].as_str()), (Some(expected), Some("viewer")), "{me}");
+    }
+    // Local users have the same names, and passwords in any composition.
+    let user =
+        |name: &str| json!({ "name": name, "role": "viewer", "password": "Gru\u{308}ße aus Ko\u{308}ln" });
+    let create = |name: &str| hub.request("POST", "/api/v1/users", &hub.token, &user(name));
+    assert_eq!(create("Mü\u{0}x").status, 422);
+    assert_eq!(create("MO\u{308}LLER").code(), "name_taken");
+    assert_eq!(create("Jürgen").body["name"], "jürgen");
+    hub.log_in("JU\u{308}RGEN", "Grüße aus Köln");
 }
