@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_other_systems_are_kept_as_far_as_allowed() {
+    fn foreign_names_retain_allowed_characters() {
         for (name, expected) in
             [("Åsa Lind", "åsa-lind"), ("山田", "山田"), ("a\u{202e}b", "a-b"), ("नमस्ते", "नमस्ते")]
         {

@@ -9,6 +9,7 @@ pub mod account_name;
 pub mod actor;
 pub mod admin;
 pub mod client_addr;
+mod client_auth;
 pub mod config;
 pub mod directory;
 pub mod encryption;

@@ -3,10 +3,11 @@
 //! the callback. Claims are accepted only from an ID token with a valid signature.
 
 use super::{account_name, jwt, secret};
+use crate::client_auth::{ClientAuth, basic_credentials};
 use crate::error::AuthError;
 use crate::snapshot::AuthSnapshot;
 use base64::Engine as _;
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use perfwatch_store::accounts::Role;
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
-use url::{Url, form_urlencoded};
+use url::Url;
 
 /// Identity provider and the mapping of its claims to roles.
 #[derive(Clone)]
@@ -88,36 +89,6 @@ struct ProviderMetadata {
     jwks_uri: String,
     userinfo_endpoint: Option<String>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
-}
-
-/// Authentication of the client at the token endpoint (OpenID Connect Core 1.0, section 9).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ClientAuth {
-    /// `client_secret_basic`: header `Authorization`.
-    Basic,
-    /// `client_secret_post`: form fields.
-    Post,
-    /// `none`: public client.
-    Public,
-}
-
-impl ProviderMetadata {
-    /// Method for a client with or without a secret. A provider that states none supports
-    /// `client_secret_basic` (OpenID Connect Discovery 1.0, section 3).
-    fn client_auth(&self, has_secret: bool) -> Result<ClientAuth, String> {
-        let stated = self.token_endpoint_auth_methods_supported.as_deref().filter(|list| !list.is_empty());
-        let supports = |method: &str| stated.is_none_or(|list| list.iter().any(|name| name == method));
-        match has_secret {
-            false => Ok(ClientAuth::Public),
-            true if supports("client_secret_basic") => Ok(ClientAuth::Basic),
-            true if supports("client_secret_post") => Ok(ClientAuth::Post),
-            true if supports("none") => Ok(ClientAuth::Public),
-            true => Err(format!(
-                "token endpoint supports only {}; expected client_secret_basic or client_secret_post",
-                stated.unwrap_or_default().join(", ")
-            )),
-        }
-    }
 }
 
 #[derive(Clone)]
@@ -329,12 +300,12 @@ impl OidcProvider {
     /// Sends an authorization grant to the token endpoint.
     fn request_tokens(&self, metadata: &ProviderMetadata, grant: &[(&str, &str)]) -> Result<Tokens, String> {
         let secret = self.config.client_secret.as_deref();
-        let auth = metadata.client_auth(secret.is_some())?;
+        let stated = metadata.token_endpoint_auth_methods_supported.as_deref();
+        let auth = ClientAuth::select(stated, secret.is_some())?;
         let result = self.post_grant(metadata, grant, auth);
         // Providers that state no method may support only the other one.
-        let is_stated = metadata.token_endpoint_auth_methods_supported.is_some();
         let is_unauthenticated = result.as_ref().is_err_and(|error| error.ends_with("invalid_client"));
-        if auth == ClientAuth::Basic && !is_stated && is_unauthenticated {
+        if auth == ClientAuth::Basic && stated.is_none() && is_unauthenticated {
             return self.post_grant(metadata, grant, ClientAuth::Post);
         }
         result
@@ -399,13 +370,6 @@ impl OidcProvider {
         }
         Ok(claims)
     }
-}
-
-/// Value of the header `Authorization` for a client. Id and secret are encoded as form fields first
-/// (RFC 6749, section 2.3.1).
-fn basic_credentials(client_id: &str, secret: &str) -> String {
-    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    format!("Basic {}", BASE64_STANDARD.encode(format!("{}:{}", encode(client_id), encode(secret))))
 }
 
 #[derive(Deserialize)]
@@ -502,31 +466,6 @@ mod tests {
             assert_eq!(found.subject, "https://id.example 1");
         }
         assert!(user_from_claims(&config, &json!({ "email": "a@b.c" })).is_err());
-    }
-
-    #[test]
-    fn client_authentication_follows_the_provider() {
-        for (stated, has_secret, expected) in [
-            (None, true, Some(ClientAuth::Basic)),
-            (Some(&[][..]), true, Some(ClientAuth::Basic)),
-            (Some(&["client_secret_basic"]), true, Some(ClientAuth::Basic)),
-            (Some(&["client_secret_post"]), true, Some(ClientAuth::Post)),
-            (Some(&["client_secret_post", "client_secret_basic"]), true, Some(ClientAuth::Basic)),
-            (Some(&["private_key_jwt", "client_secret_post"]), true, Some(ClientAuth::Post)),
-            (Some(&["none"]), true, Some(ClientAuth::Public)),
-            (Some(&["private_key_jwt"]), true, None),
-            (Some(&["client_secret_basic"]), false, Some(ClientAuth::Public)),
-        ] {
-            let metadata: ProviderMetadata = serde_json::from_value(json!({
-                "issuer": "", "authorization_endpoint": "", "token_endpoint": "", "jwks_uri": "",
-                "token_endpoint_auth_methods_supported": stated,
-            }))
-            .unwrap();
-            assert_eq!(metadata.client_auth(has_secret).ok(), expected, "{stated:?}");
-        }
-        // `perf%3Awatch:a+b%2F%25%C3%BC%2B%3D`
-        let expected = "Basic cGVyZiUzQXdhdGNoOmErYiUyRiUyNSVDMyVCQyUyQiUzRA==";
-        assert_eq!(basic_credentials("perf:watch", "a b/%ü+="), expected);
     }
 
     #[test]

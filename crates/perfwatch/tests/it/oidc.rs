@@ -352,7 +352,7 @@ fn oidc_client_authenticates_by_a_stated_method() {
 }
 
 #[test]
-fn oidc_names_are_kept_and_numbered_if_taken() {
+fn oidc_name_that_is_taken_is_numbered() {
     let folder = tempfile::tempdir().unwrap();
     let issuer = Issuer::start();
     let hub = start(&issuer, folder.path());
