@@ -15,6 +15,8 @@ pub const MAX_CORRECTED_LEAD_MS: i64 = 26 * 3_600_000;
 const MIN_EQUAL_LAGS: usize = 3;
 /// Difference up to which delays are equal.
 const MAX_LAG_JITTER_MS: i64 = 10_000;
+/// Time that equal delays must span: an import delivers many old snapshots within seconds.
+const MIN_LAG_PERIOD_MS: i64 = 60_000;
 
 /// Clock of a sender.
 #[derive(Debug, Clone, Default)]
@@ -23,8 +25,9 @@ pub struct SenderClock {
     skew_ms: Option<i64>,
     /// Offset that is subtracted from the times of snapshots.
     correction_ms: i64,
-    /// Ages of the newest snapshots of recent deliveries, after the correction.
-    lags: VecDeque<i64>,
+    /// Times of recent deliveries of a sender that does not state its time, and the ages of their newest
+    /// snapshots.
+    lags: VecDeque<(i64, i64)>,
 }
 
 impl SenderClock {
@@ -57,8 +60,12 @@ impl SenderClock {
             self.skew_ms =
                 is_ahead.then_some(lead_ms).or_else(|| (lead_ms.abs() <= MAX_UNSTATED_LEAD_MS).then_some(0));
         }
+        if skew_ms.is_some() {
+            self.lags.clear();
+            return;
+        }
         let newest_ms = times_ms.iter().map(|at_ms| **at_ms).max().unwrap_or(now_ms);
-        self.lags.push_back(now_ms.saturating_sub(newest_ms).max(0));
+        self.lags.push_back((now_ms, now_ms.saturating_sub(newest_ms).max(0)));
         if self.lags.len() > MIN_EQUAL_LAGS {
             self.lags.pop_front();
         }
@@ -136,16 +143,21 @@ mod tests {
 
     #[test]
     fn equal_delays_are_usual_and_a_backfill_is_not() {
-        let mut clock = SenderClock::default();
-        for delay in [-120 * MINUTE, -120 * MINUTE - 3_000, -120 * MINUTE + 2_000] {
-            assert_eq!(clock.lag_ms(), 0);
-            assert_eq!(correct(&mut clock, &[delay], None), [delay]);
+        /// Usual lag after deliveries at these times with these delays.
+        fn lag(deliveries: &[(i64, i64)], skew_ms: Option<i64>) -> i64 {
+            let mut clock = SenderClock::default();
+            for (after_ms, delay_ms) in deliveries {
+                let now_ms = NOW + after_ms;
+                clock.correct(&mut [&mut (now_ms - delay_ms)], skew_ms, now_ms);
+            }
+            clock.lag_ms()
         }
-        assert_eq!(clock.lag_ms(), 120 * MINUTE - 2_000);
-        // History that is imported comes closer with each request.
-        for hours in [20, 12, 4] {
-            correct(&mut clock, &[-hours * 60 * MINUTE], None);
-        }
-        assert_eq!(clock.lag_ms(), 0);
+        let delayed = [(0, 7_200_000), (5 * MINUTE, 7_203_000), (10 * MINUTE, 7_198_000)];
+        assert_eq!(lag(&delayed[..2], None), 0);
+        assert_eq!(lag(&delayed, None), 7_198_000);
+        assert_eq!(lag(&delayed, Some(0)), 0, "an agent that sends what it collected during an outage");
+        // History that is imported: in large steps, or a row at a time.
+        assert_eq!(lag(&[(0, 1_200 * MINUTE), (100, 700 * MINUTE), (200, 200 * MINUTE)], None), 0);
+        assert_eq!(lag(&[(0, 900_000), (100, 898_000), (200, 896_000)], None), 0);
     }
 }
