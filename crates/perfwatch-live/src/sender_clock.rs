@@ -84,13 +84,16 @@ impl SenderClock {
     /// Usual age of the newest snapshot of a delivery in milliseconds. A script whose snapshots are always
     /// ten minutes old has a clock behind or a delay; its snapshots are not a backfill.
     pub fn lag_ms(&self) -> i64 {
-        let (min, max) = (self.lags.iter().min(), self.lags.iter().max());
-        match (min, max) {
-            (Some(min), Some(max)) if self.lags.len() == MIN_EQUAL_LAGS && max - min <= MAX_LAG_JITTER_MS => {
-                *min
-            }
-            _ => 0,
-        }
+        let ages = || self.lags.iter().map(|(_, age_ms)| *age_ms);
+        let (Some(min), Some(max), Some(first), Some(last)) =
+            (ages().min(), ages().max(), self.lags.front(), self.lags.back())
+        else {
+            return 0;
+        };
+        let is_usual = self.lags.len() == MIN_EQUAL_LAGS
+            && max - min <= MAX_LAG_JITTER_MS
+            && last.0 - first.0 >= MIN_LAG_PERIOD_MS;
+        if is_usual { min } else { 0 }
     }
 }
 
