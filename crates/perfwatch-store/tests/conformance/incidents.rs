@@ -14,6 +14,7 @@ conformance! {
     definitions_are_replaced_and_deleted,
     one_incident_is_open_per_group_key,
     notifications_are_delivered_in_order,
+    postponed_notification_blocks_no_other,
     host_last_seen_is_replaced,
     state_columns_accept_every_value,
 }
@@ -229,6 +230,27 @@ async fn notifications_are_delivered_in_order(store: &Arc<dyn Store>) {
     let of_second = NotificationFilter { channel: Some(second), limit: 9, ..NotificationFilter::default() };
     assert_eq!(Outbox::list(store, of_second).await.unwrap()[0].state, NotificationState::Suppressed);
     assert_eq!(due_at(T0 + 200, 10).await.unwrap().len(), 2);
+}
+
+async fn postponed_notification_blocks_no_other(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let (incident, channel) = (Uuid::now_v7(), Uuid::now_v7());
+    apply(store, |tx| {
+        tx.notifications().enqueue(&notification(incident, channel, T0, "first"), None);
+        tx.notifications().enqueue(&notification(incident, channel, T0 + 1, "second"), None);
+    })
+    .await;
+    let due_at = |now_ms| Outbox::due(store, channel, ["warning"; 3], now_ms, 10);
+    let id = due_at(T0).await.unwrap()[0].id;
+    apply(store, |tx| {
+        tx.notifications().set_body(id, "with results");
+        tx.notifications().postpone(id, T0 + 500, "greylisted");
+    })
+    .await;
+    assert_eq!(due_at(T0 + 499).await.unwrap().len(), 1);
+    let postponed = due_at(T0 + 500).await.unwrap().remove(1);
+    assert_eq!((postponed.id, postponed.attempts, postponed.body.as_str()), (id, 1, "with results"));
+    assert_eq!((postponed.retry_at_ms, postponed.error.as_deref()), (T0 + 500, Some("greylisted")));
 }
 
 async fn host_last_seen_is_replaced(store: &Arc<dyn Store>) {
