@@ -5,15 +5,16 @@ import { messageText, t } from '../../i18n'
 /** Name of the user in an actor such as `user alice`; other actors are unchanged. */
 export const actorName = (actor: string) => actor.replace(/^user /, '')
 
-type Delivered = Pick<Notification, 'state' | 'recipients'>
+type Delivered = Pick<Notification, 'state' | 'error'>
 
 /** Returns whether a recipient refused or deferred the notification. */
-export const isPartlyDelivered = ({ recipients }: Delivered) => recipients.some((result) => result.state !== 'sent')
+export const isPartlyDelivered = ({ recipients }: Notification) => recipients.some((result) => result.state !== 'sent')
 
-const isPartlySent = (row: Delivered) => row.state === 'sent' && isPartlyDelivered(row)
+/** A sent notification has an error if it did not reach all recipients. */
+const isPartlySent = ({ state, error }: Delivered) => state === 'sent' && Boolean(error)
 
 /** Text of a notification's state; states without a translation are shown as received. */
-export const notificationState = (state: string) => messageText(`alerts.notification.state.${state}`) ?? state
+const notificationState = (state: string) => messageText(`alerts.notification.state.${state}`) ?? state
 
 /** Text of a notification's state and of its recipients. */
 export const deliveryState = (row: Delivered) =>
@@ -30,7 +31,7 @@ export const recipientText = ({ state, recipient, reason }: RecipientResult) =>
 export const notificationReason = (reason: string) => messageText(`alerts.notification.reason.${reason}`) ?? reason
 
 /** Color of the dot in front of a notification's state. */
-export function notificationTone(state: string): '' | 'ok' | 'warn' | 'bad' {
+function notificationTone(state: string): '' | 'ok' | 'warn' | 'bad' {
   switch (state) {
     case 'pending':
       return 'warn'
