@@ -40,7 +40,7 @@ impl Agent {
         let source: Arc<dyn Source> =
             Arc::new(TimeoutSource::new(LocalRoot::new(&config.procfs, &config.sysfs, &config.rootfs)));
         let lock = identity::lock_state_dir(&config.state)?;
-        let host = identity::host_id(&config.state);
+        let host = identity::load_host_id(&config.state, &*source, config.token.is_some())?;
         let name = identity::host_name(config.name.as_deref(), &*source, &config.rootfs);
         let spool = Spool::open(&config.state.join("spool"), config.max_spool_bytes);
         let set = CollectorSet::new(&config.disabled_collectors, config.options.clone());

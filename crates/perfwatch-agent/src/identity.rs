@@ -1,6 +1,7 @@
 //! Host id and host name. The id is a UUID in the state directory, generated once.
 
 use crate::error::AgentError;
+use crate::machine::Fingerprint;
 use perfwatch_collect::Source;
 use perfwatch_model::{HostId, limits};
 use std::fs::{File, TryLockError};
@@ -22,10 +23,55 @@ pub(crate) fn lock_state_dir(state: &Path) -> Result<Option<File>, AgentError> {
     }
 }
 
+/// Loads the host id of the state directory, and stores the fingerprint of the machine. If the directory is
+/// that of another machine, as after cloning, a new host id is generated, and the secret and the spool of the
+/// other machine are deleted.
+///
+/// # Errors
+/// Returns [`AgentError::ForeignState`] for the directory of another machine if there is no token to enroll
+/// with, or if the directory is not writable.
+pub fn load_host_id(state: &Path, source: &dyn Source, has_token: bool) -> Result<HostId, AgentError> {
+    let machine = Fingerprint::read(source);
+    let stored = Fingerprint::load(state);
+    if let Some(identifier) = stored.difference(&machine) {
+        let foreign = || AgentError::ForeignState {
+            state: state.display().to_string(),
+            identifier: identifier.to_owned(),
+        };
+        if !has_token {
+            return Err(foreign());
+        }
+        tracing::warn!(
+            path = %state.display(), identifier,
+            "state directory belongs to another machine; starting as a new host without its snapshots"
+        );
+        delete_foreign_state(state).map_err(|_| foreign())?;
+    }
+    let host = host_id(state);
+    if let Err(error) = machine.save(state) {
+        tracing::debug!(error = %error, "failed to save the fingerprint of the machine");
+    }
+    Ok(host)
+}
+
+/// Deletes what belongs to another machine. The fingerprint is deleted last: after an interruption, the next
+/// start continues.
+fn delete_foreign_state(state: &Path) -> std::io::Result<()> {
+    let ignore_missing = |result: std::io::Result<()>| match result {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    };
+    ignore_missing(std::fs::remove_dir_all(state.join("spool")))?;
+    for file in ["secret", "host-id", "machine"] {
+        ignore_missing(std::fs::remove_file(state.join(file)))?;
+    }
+    Ok(())
+}
+
 /// Loads the host id of the state directory, or generates and stores a new id. In a directory that
 /// is not writable the id lasts as long as the process: a new host on the dashboard is better than
 /// no host.
-pub fn host_id(state: &Path) -> HostId {
+fn host_id(state: &Path) -> HostId {
     let path = state.join("host-id");
     match std::fs::read_to_string(&path).map(|text| text.parse::<HostId>()) {
         Ok(Ok(id)) => return id,

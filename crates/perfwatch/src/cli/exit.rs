@@ -1,10 +1,11 @@
 //! Exit code and error output of a command.
 
 use crate::commands::Revoked;
+use perfwatch_agent::AgentError;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// Exit code of a revoked agent: `EX_CONFIG` of sysexits(3). The systemd unit does not restart it.
+/// Exit code of an agent that needs a new token: `EX_CONFIG` of sysexits(3). The systemd unit does not restart it.
 const EXIT_REVOKED: u8 = 78;
 
 /// Converts the result of a command to an exit code and prints its error.
@@ -14,7 +15,12 @@ pub(super) fn finish(result: anyhow::Result<()>) -> ExitCode {
         Err(error) => {
             // Unlike `eprintln!`, not a panic if standard error cannot be written.
             let _ = writeln!(std::io::stderr(), "perfwatch: {error:#}");
-            if error.is::<Revoked>() { ExitCode::from(EXIT_REVOKED) } else { ExitCode::FAILURE }
+            let is_foreign_state = matches!(error.downcast_ref(), Some(AgentError::ForeignState { .. }));
+            if error.is::<Revoked>() || is_foreign_state {
+                ExitCode::from(EXIT_REVOKED)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

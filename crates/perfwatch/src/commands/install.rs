@@ -8,7 +8,7 @@ use crate::stdout::write_stdout;
 use crate::terminal::printable;
 use anyhow::Context as _;
 use perfwatch_agent::{
-    AgentConfig, AgentToken, HubClient, StoredSecret, host_id, host_name, load_secret, save_secret,
+    AgentConfig, AgentToken, HubClient, StoredSecret, host_name, load_host_id, load_secret, save_secret,
 };
 use perfwatch_collect::LocalRoot;
 use std::io::Read as _;
@@ -110,8 +110,9 @@ pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Progra
 /// Stores a secret that the hub accepts; returns the name of the host. A token is not needed for
 /// an upgrade, where the stored secret is still valid.
 fn enroll(config: &AgentConfig, hub: &HubClient, state: &Path) -> anyhow::Result<String> {
-    let (host, root) = (host_id(state), Path::new("/"));
+    let root = Path::new("/");
     let source = LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), root);
+    let host = load_host_id(state, &source, config.token.is_some())?;
     let name = host_name(config.name.as_deref(), &source, root);
     let is_enrolled = load_secret(state).is_some_and(|stored| is_secret_valid(hub, &stored.secret));
     match &config.token {
@@ -180,7 +181,7 @@ fn write_atomic(to: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 fn chown_to_service_user(data: &Path) -> anyhow::Result<()> {
     let owner = std::fs::metadata(data).with_context(|| data.display().to_string())?;
     let agent = data.join("agent");
-    for path in [agent.clone(), agent.join("secret"), agent.join("host-id")] {
+    for path in [agent.clone(), agent.join("secret"), agent.join("host-id"), agent.join("machine")] {
         if path.exists() {
             lchown(&path, Some(owner.uid()), Some(owner.gid()))
                 .with_context(|| path.display().to_string())?;
@@ -192,7 +193,9 @@ fn chown_to_service_user(data: &Path) -> anyhow::Result<()> {
 /// Refuses symbolic links in the state directory. It may belong to the unprivileged service
 /// user: a link could redirect the writes of root.
 fn reject_symlinks(state: &Path) -> anyhow::Result<()> {
-    for path in [state.to_owned(), state.join("secret"), state.join("secret.new"), state.join("host-id")] {
+    for path in ["", "secret", "secret.new", "host-id", "host-id.new", "machine", "machine.new"]
+        .map(|name| state.join(name))
+    {
         let is_link = std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_symlink());
         anyhow::ensure!(!is_link, "{} is a symbolic link; remove it first", path.display());
     }

@@ -137,3 +137,66 @@ fn changed_token_file_is_used_without_a_restart() {
         assert!(log.lines().filter(|line| line.contains("WARN")).count() < 3, "{log}");
     }
 }
+
+/// Root directory of a machine with an id, for `--rootfs`.
+fn machine(folder: &Path, name: &str, machine_id: &str) -> String {
+    let root = folder.join(name);
+    std::fs::create_dir_all(root.join("etc")).unwrap();
+    std::fs::write(root.join("etc/machine-id"), machine_id).unwrap();
+    root.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn clone_of_an_agent_becomes_another_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let token = enrollment_token(&hub, 5);
+    let original = machine(folder.path(), "original", "11111111111111111111111111111111\n");
+    let clone = machine(folder.path(), "clone", "22222222222222222222222222222222\n");
+    let mut agent = start_agent(folder.path(), &hub, &token, &["--rootfs", &original]);
+    eventually("the original sends", || hub.seqs("it").len() > 1);
+    let first = hosts(&hub)[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(agent.terminate(), 0);
+    // Offline snapshots of the original stay in its spool.
+    let offline = ["--hub", "http://127.0.0.1:9", "--interval", "250ms", "--rootfs", &original];
+    let mut spooling = Process::spawn(AGENT, folder.path(), "agent", &offline);
+    eventually("the outage is logged", || spooling.log().contains("hub unreachable"));
+    assert_eq!(spooling.terminate(), 0);
+    // Without a token: an error that changes nothing.
+    let state = folder.path().join("agent/agent");
+    let read = |name: &str| std::fs::read_to_string(state.join(name)).unwrap();
+    let before = (read("host-id"), read("secret"));
+    let without_token = ["--hub", &hub.url(""), "--rootfs", &clone];
+    let mut refused = Process::spawn(AGENT, folder.path(), "agent", &without_token);
+    assert_eq!(refused.child.wait().unwrap().code(), Some(78));
+    assert!(refused.log().contains("belongs to another machine (machine-id differs)"), "{}", refused.log());
+    assert_eq!((read("host-id"), read("secret")), before);
+    // With a token: a new host without the snapshots of the original.
+    let args = ["--rootfs", &clone, "--name", "clone"];
+    let url = hub.url("");
+    let common = ["--hub", &url, "--interval", "250ms", "--token", &token];
+    let mut cloned = Process::spawn(AGENT, folder.path(), "agent", &[&common[..], &args].concat());
+    eventually("the clone sends", || hub.seqs("clone").len() > 3);
+    let ids: Vec<String> = hosts(&hub).iter().map(|host| host["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!((ids.len(), ids.contains(&first)), (2, true), "{ids:?}");
+    let started = cloned.log();
+    assert_eq!(started.matches("starting as a new host").count(), 1, "{started}");
+    assert_eq!(cloned.terminate(), 0);
+    // The new identity persists, also under another name, and without a readable machine-id.
+    for (machine_id, name) in
+        [("22222222222222222222222222222222\n", "renamed"), ("uninitialized\n", "again"), ("", "empty")]
+    {
+        let root = machine(folder.path(), "clone", machine_id);
+        let args = ["--rootfs", &root, "--name", name, "--hub", &url, "--interval", "250ms"];
+        let mut agent = Process::spawn(AGENT, folder.path(), "agent", &args);
+        eventually("the host is renamed", || hosts(&hub).iter().any(|host| host["name"] == name));
+        assert_eq!(hosts(&hub).len(), 2);
+        assert_eq!(agent.terminate(), 0);
+    }
+    // The operator decides that the machine replaces the original.
+    std::fs::remove_file(state.join("machine")).unwrap();
+    let args = ["--rootfs", &original, "--name", "replaced", "--hub", &url, "--interval", "250ms"];
+    let _replaced = Process::spawn(AGENT, folder.path(), "agent", &args);
+    eventually("the host is kept", || hosts(&hub).iter().any(|host| host["name"] == "replaced"));
+    assert_eq!(hosts(&hub).len(), 2);
+}
