@@ -2529,7 +2529,7 @@ export interface components {
         HostListResponse: {
             hosts: components["schemas"]["HostResponse"][];
             /** @description Value of `after` for the next page; `null` on the last page. */
-            next: number | null;
+            next: string | null;
             /**
              * Format: int64
              * @description Current time of the hub.
@@ -4908,8 +4908,8 @@ export interface operations {
     get_hosts: {
         parameters: {
             query?: {
-                /** @description Offset: `next` of the previous page. */
-                after?: number;
+                /** @description `next` of the previous page. */
+                after?: string;
                 /** @description Maximum number of hosts: 1 to 1,000, default 500. */
                 limit?: number;
             };

@@ -5,6 +5,7 @@ use crate::host_access;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use data_encoding::BASE64URL_NOPAD;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller, params};
@@ -14,6 +15,7 @@ use perfwatch_store::Transaction;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 /// Status of a host, derived from its last snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -70,18 +72,31 @@ pub(crate) struct HostListResponse {
     /// Current time of the hub.
     now_ms: i64,
     /// Value of `after` for the next page; `null` on the last page.
-    next: Option<usize>,
+    next: Option<String>,
 }
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct HostsQuery {
-    /// Offset: `next` of the previous page.
-    #[serde(default)]
-    after: usize,
+    /// `next` of the previous page.
+    after: Option<String>,
     /// Maximum number of hosts: 1 to 1,000, default 500.
     limit: Option<usize>,
+}
+
+/// Cursor of a page of hosts: name and id of its last host. Hosts that are added or removed between two pages
+/// neither move others to another page nor repeat them.
+fn page_cursor(host: &Host) -> String {
+    let bytes = [&host.record.id.to_bytes()[..], host.record.name.as_bytes()].concat();
+    BASE64URL_NOPAD.encode(&bytes)
+}
+
+/// Name and id of a cursor.
+fn parse_cursor(cursor: &str) -> Option<(String, HostId)> {
+    let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok()?;
+    let (id, name) = bytes.split_at_checked(size_of::<Uuid>())?;
+    Some((String::from_utf8(name.to_vec()).ok()?, HostId::from_bytes(id)?))
 }
 
 /// List hosts
@@ -98,17 +113,20 @@ pub(crate) async fn list_hosts(
     let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
     let limit = query.limit.unwrap_or(500).clamp(1, 1_000);
     let auth_snapshot = app.directory.snapshot();
-    let hosts = host_access::hosts(&app, &identity);
+    let mut hosts = host_access::hosts(&app, &identity);
     let total = hosts.len();
     let now_ms = app.clock.wall_ms();
-    let hosts = hosts
-        .into_iter()
-        .skip(query.after)
-        .take(limit)
-        .map(|host| to_response(host, &auth_snapshot, now_ms))
-        .collect();
-    let end = query.after.saturating_add(limit);
-    Ok(Json(HostListResponse { hosts, total, now_ms, next: (end < total).then_some(end) }))
+    if let Some(after) = &query.after {
+        let (name, id) = parse_cursor(after).ok_or_else(|| {
+            ApiError::bad_request("invalid_query", "after: must be the `next` value of the previous page")
+        })?;
+        let is_before = |host: &Host| (&host.record.name, host.record.id) <= (&name, id);
+        hosts.drain(..hosts.partition_point(is_before));
+    }
+    let next = (hosts.len() > limit).then(|| page_cursor(&hosts[limit - 1]));
+    hosts.truncate(limit);
+    let hosts = hosts.into_iter().map(|host| to_response(host, &auth_snapshot, now_ms)).collect();
+    Ok(Json(HostListResponse { hosts, total, now_ms, next }))
 }
 
 /// Get a host

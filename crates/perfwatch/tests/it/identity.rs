@@ -200,3 +200,46 @@ fn clone_of_an_agent_becomes_another_host() {
     eventually("the host is kept", || hosts(&hub).iter().any(|host| host["name"] == "replaced"));
     assert_eq!(hosts(&hub).len(), 2);
 }
+
+#[test]
+fn pages_of_hosts_neither_skip_nor_repeat() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let post = |names: &[String]| {
+        let snapshots: Vec<Value> = names
+            .iter()
+            .map(|name| json!({ "host": name, "timestamp": now_ms(), "cpu": { "usage": 1 } }))
+            .collect();
+        assert_eq!(hub.post_json(&json!(snapshots)).body["accepted"], names.len());
+    };
+    let names: Vec<String> = (0..90).map(|number| format!("host ü/{number:03}")).collect();
+    post(&names);
+    // Two hosts of one name on a page border.
+    for id in [1_u128, 2] {
+        let id = uuid::Uuid::from_u128(id).to_string();
+        assert_eq!(hub.post_json(&snapshot(&id, "host ü/009x", now_ms())).status, 200);
+    }
+    let (mut found, mut after, mut page) = (Vec::new(), String::new(), 0);
+    loop {
+        let response = hub.get(&format!("/api/v1/hosts?limit=11{after}"));
+        assert_eq!(response.status, 200, "{}", response.text);
+        let hosts = response.body["hosts"].as_array().unwrap().clone();
+        found.extend(hosts.iter().map(|host| host["name"].as_str().unwrap().to_owned()));
+        let Some(next) = response.body["next"].as_str() else { break };
+        assert!(next.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{next}");
+        after = format!("&after={next}");
+        // Hosts are added and removed on earlier pages, the last host of the page among them.
+        post(&[format!("a-{page}"), format!("host ü/000-{page}")]);
+        let last = hosts.last().unwrap()["id"].as_str().unwrap().to_owned();
+        for id in [hosts[0]["id"].as_str().unwrap(), &last] {
+            assert_eq!(
+                hub.request("DELETE", &format!("/api/v1/hosts/{id}"), &hub.token, &Value::Null).status,
+                204
+            );
+        }
+        page += 1;
+    }
+    assert_eq!((found.len(), page), (92, 8));
+    assert!(names.iter().all(|name| found.iter().filter(|found| *found == name).count() == 1));
+    assert_eq!(hub.get("/api/v1/hosts?after=11").code(), "invalid_query");
+}

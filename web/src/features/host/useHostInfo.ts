@@ -2,6 +2,7 @@
 import { computed, watch } from 'vue'
 import { useRoute } from 'vue-router'
 import { ApiError } from '../../api/errors'
+import { useHosts } from '../../api/hosts'
 import { useApiQuery } from '../../api/query'
 import { setTitle } from '../../lib/title'
 import type { HostColumns } from '../../live/columns'
@@ -12,7 +13,7 @@ export function useHostInfo(id: string, live: HostColumns) {
   const route = useRoute()
   const options = { refetchInterval: REFRESH_INTERVAL_MS }
   const hostQuery = useApiQuery('/api/v1/hosts/{id}', { params: { path: { id } } }, options)
-  const listQuery = useApiQuery('/api/v1/hosts', { params: { query: { limit: 1000 } } }, options)
+  const listQuery = useHosts(options)
   const systemQuery = useApiQuery('/api/v1/system', undefined, options)
   const host = hostQuery.data
   const system = systemQuery.data
