@@ -220,7 +220,11 @@ impl Timers {
         let used_percent = self.history.metrics.usage().used_bytes as f64 / budget_bytes as f64 * 100.0;
         let mut metrics =
             vec![(HubMetric::IngestBlocked, is_blocked), (HubMetric::DiskBudgetUsed, used_percent)];
-        let since_ms = self.clock.wall_ms() - FAILED_NOTIFICATION_PERIOD_MS;
+        let now_ms = self.clock.wall_ms();
+        let since_ms = now_ms - FAILED_NOTIFICATION_PERIOD_MS;
+        #[expect(clippy::cast_precision_loss, reason = "a count")]
+        let conflicts = self.hosts.sender_conflicts().count(now_ms) as f64;
+        metrics.push((HubMetric::SenderConflicts, conflicts));
         #[expect(clippy::cast_precision_loss, reason = "a count")]
         if let Ok(count) = Outbox::failed_since(&*self.store, since_ms).await {
             metrics.push((HubMetric::FailedNotifications, count as f64));

@@ -2,6 +2,7 @@
 
 use crate::expected_interval::ExpectedInterval;
 use crate::sender_clock::SenderClock;
+use crate::sender_conflicts::SenderConflicts;
 use perfwatch_model::{HostFacts, HostId, HostRef, limits};
 use perfwatch_store::{HostRecord, Store, StoreError};
 use std::collections::{HashMap, HashSet};
@@ -165,6 +166,7 @@ impl HostRegistryInner {
 pub struct HostRegistry {
     store: Arc<dyn Store>,
     inner: RwLock<HostRegistryInner>,
+    sender_conflicts: SenderConflicts,
 }
 
 impl HostRegistry {
@@ -178,7 +180,7 @@ impl HostRegistry {
             inner.assign_name(&record.name, record.id);
             inner.hosts.insert(record.id, Host::from_record(record));
         }
-        Ok(Self { store, inner: RwLock::new(inner) })
+        Ok(Self { store, inner: RwLock::new(inner), sender_conflicts: SenderConflicts::default() })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HostRegistryInner> {
@@ -334,6 +336,11 @@ impl HostRegistry {
         }
     }
 
+    /// Senders that share a host id.
+    pub fn sender_conflicts(&self) -> &SenderConflicts {
+        &self.sender_conflicts
+    }
+
     /// Applies the hosts that other hubs added and deleted. A deleted host that recently sent a snapshot to
     /// this hub stays.
     ///
@@ -364,6 +371,7 @@ impl HostRegistry {
 
     /// Removes a host from the registry. The caller deletes its row in the store.
     pub fn remove(&self, id: HostId) {
+        self.sender_conflicts.remove(id);
         let mut inner = self.write();
         if let Some(host) = inner.hosts.remove(&id) {
             inner.release_name(&host.record.name, id);

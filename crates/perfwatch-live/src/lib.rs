@@ -12,6 +12,7 @@ mod published;
 mod recent_window;
 pub mod selection;
 pub mod sender_clock;
+mod sender_conflicts;
 pub mod viewers;
 
 pub use cache::Cache;

@@ -222,6 +222,13 @@ fn builtin_table() -> Vec<BuiltinRule> {
             0,
             hub_metric_positive(HubMetric::FailedNotifications),
         ),
+        rule(
+            "Several machines with one host id",
+            "Start one of them with a new enrollment token, or delete the host-id file of its agent.",
+            Warning,
+            0,
+            hub_metric_positive(HubMetric::SenderConflicts),
+        ),
     ]
 }
 

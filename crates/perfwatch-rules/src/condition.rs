@@ -39,6 +39,8 @@ pub enum HubMetric {
     DiskBudgetUsed,
     /// Number of notifications that failed permanently in the last 24 hours.
     FailedNotifications,
+    /// Number of hosts with several senders in the last hour.
+    SenderConflicts,
 }
 
 /// Condition that a rule evaluates.

@@ -46,6 +46,7 @@ fn render_subject(condition: &Condition, instance: &str) -> String {
             HubMetric::IngestBlocked => "ingestion blocked".to_owned(),
             HubMetric::DiskBudgetUsed => "disk budget used".to_owned(),
             HubMetric::FailedNotifications => "failed notifications".to_owned(),
+            HubMetric::SenderConflicts => "hosts with several senders".to_owned(),
         },
         Condition::Threshold { metric, aggregate, window, .. } => {
             let name = format_series(metric, instance);

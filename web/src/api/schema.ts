@@ -2564,6 +2564,12 @@ export interface components {
              */
             last_snapshot_ms: number | null;
             name: string;
+            /**
+             * Format: int64
+             * @description Time at which snapshots of several machines with this host id were last mixed; `null` if that was more
+             *     than an hour ago or never.
+             */
+            sender_conflict_ms: number | null;
             status: components["schemas"]["HostStatus"];
             /** @description Tags such as `environment=production`. */
             tags: string[];
@@ -2586,7 +2592,7 @@ export interface components {
          * @description Self-metric of the hub that a rule can evaluate.
          * @enum {string}
          */
-        HubMetric: "ingest_blocked" | "disk_budget_used" | "failed_notifications";
+        HubMetric: "ingest_blocked" | "disk_budget_used" | "failed_notifications" | "sender_conflicts";
         /**
          * @description Duration, for example `10s`, `5m`, `1h30m` or `7d`
          * @example 5m

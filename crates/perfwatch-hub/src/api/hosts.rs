@@ -61,6 +61,9 @@ pub(crate) struct HostResponse {
     interval_ms: u32,
     /// Clock of the host minus clock of the hub.
     clock_skew_ms: Option<i64>,
+    /// Time at which snapshots of several machines with this host id were last mixed; `null` if that was more
+    /// than an hour ago or never.
+    sender_conflict_ms: Option<i64>,
 }
 
 /// Page of hosts, sorted by name.
@@ -125,7 +128,7 @@ pub(crate) async fn list_hosts(
     }
     let next = (hosts.len() > limit).then(|| page_cursor(&hosts[limit - 1]));
     hosts.truncate(limit);
-    let hosts = hosts.into_iter().map(|host| to_response(host, &auth_snapshot, now_ms)).collect();
+    let hosts = hosts.into_iter().map(|host| to_response(&app, host, &auth_snapshot, now_ms)).collect();
     Ok(Json(HostListResponse { hosts, total, now_ms, next }))
 }
 
@@ -141,6 +144,7 @@ pub(crate) async fn get_host(
     Path(id): Path<String>,
 ) -> Result<Json<HostResponse>, ApiError> {
     Ok(Json(to_response(
+        &app,
         host_access::host(&app, &identity, &id)?,
         &app.directory.snapshot(),
         app.clock.wall_ms(),
@@ -175,7 +179,7 @@ pub(crate) async fn set_host_tags(
     let entry = actor.audit_change("host.set_tags", object, Some(&before), Some(&after));
     let tx = Transaction::build(|tx| tx.host_tags().set(host.record.id, &after.tags));
     guard.commit(tx, Some(entry)).await?;
-    Ok(Json(to_response(host, &app.directory.snapshot(), app.clock.wall_ms())))
+    Ok(Json(to_response(&app, host, &app.directory.snapshot(), app.clock.wall_ms())))
 }
 
 /// Delete a host and revoke its agents
@@ -219,7 +223,7 @@ pub(super) fn evict_host(app: &App, id: HostId) {
     app.alerting.remove_host(id);
 }
 
-fn to_response(host: Host, auth_snapshot: &AuthSnapshot, now_ms: i64) -> HostResponse {
+fn to_response(app: &App, host: Host, auth_snapshot: &AuthSnapshot, now_ms: i64) -> HostResponse {
     // Grace period: three intervals, at least ten seconds; an hour while the interval is unknown.
     let grace_ms = match host.arrival_interval_ms() {
         0 => 3_600_000,
@@ -234,6 +238,7 @@ fn to_response(host: Host, auth_snapshot: &AuthSnapshot, now_ms: i64) -> HostRes
         Some(_) => HostStatus::NoData,
     };
     let (interval_ms, clock_skew_ms) = (host.interval_ms(), host.clock_skew_ms());
+    let sender_conflict_ms = app.hosts.sender_conflicts().last_conflict_ms(host.record.id, now_ms);
     HostResponse {
         id: host.record.id,
         name: host.record.name,
@@ -250,5 +255,6 @@ fn to_response(host: Host, auth_snapshot: &AuthSnapshot, now_ms: i64) -> HostRes
         last_snapshot_ms: host.last_at_ms.or(host.record.last_snapshot_ms),
         interval_ms,
         clock_skew_ms,
+        sender_conflict_ms,
     }
 }

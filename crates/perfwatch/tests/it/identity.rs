@@ -243,3 +243,34 @@ fn pages_of_hosts_neither_skip_nor_repeat() {
     assert!(names.iter().all(|name| found.iter().filter(|found| *found == name).count() == 1));
     assert_eq!(hub.get("/api/v1/hosts?after=11").code(), "invalid_query");
 }
+
+#[test]
+fn machines_with_one_host_id_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let id = uuid::Uuid::from_u128(7).to_string();
+    let at = now_ms() - 60_000;
+    let send = |boot: u128, seq: u64, at_ms: i64| {
+        let mut snapshot = snapshot(&id, "web", at_ms);
+        snapshot["boot"] = json!(uuid::Uuid::from_u128(boot).to_string());
+        snapshot["seq"] = json!(seq);
+        assert_eq!(hub.post_json(&snapshot).body["accepted"], 1);
+    };
+    // A reboot with snapshots that arrive late.
+    send(1, 1, at);
+    send(2, 1, at + 2_000);
+    send(1, 2, at + 1_000);
+    send(2, 2, at + 3_000);
+    assert_eq!(hub.get("/api/v1/hosts/web").body["sender_conflict_ms"], Value::Null);
+    // Another machine with the same host id.
+    for seq in 3..8 {
+        send(1, seq, at + 10_000 + i64::try_from(seq).unwrap() * 1_000);
+        send(2, seq, at + 10_500 + i64::try_from(seq).unwrap() * 1_000);
+    }
+    assert!(hub.get("/api/v1/hosts/web").body["sender_conflict_ms"].is_i64());
+    let log = hub.process.log();
+    assert_eq!(log.matches("several machines send with one host id").count(), 1, "{log}");
+    eventually("an alert fires", || {
+        hub.get("/api/v1/incidents").text.contains("Several machines with one host id")
+    });
+}

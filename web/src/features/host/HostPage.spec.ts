@@ -14,6 +14,7 @@ const HOST = {
   tags: [],
   facts: null,
   clock_skew_ms: -5_000,
+  sender_conflict_ms: null,
   collection_method: 'agent',
   first_seen_ms: 0,
   interval_ms: 2_000,

@@ -14,6 +14,7 @@ const host = (id: string, status: string, seconds: number) => ({
   tags: ['web'],
   facts: null,
   clock_skew_ms: null,
+  sender_conflict_ms: null,
   collection_method: 'agent',
   first_seen_ms: 0,
   interval_ms: 2_000,

@@ -154,6 +154,7 @@ export const alerts = {
       ingest_blocked: 'Ingest stopped (1 while stopped)',
       disk_budget_used: 'Disk budget used',
       failed_notifications: 'Undelivered notifications (24 h)',
+      sender_conflicts: 'Hosts with several senders (1 h)',
     },
     aggregation: 'Aggregation',
     aggregations: {

@@ -41,6 +41,7 @@ export const host = {
   spooled: { one: '{count} spooled snapshot is being backfilled.', other: '{count} spooled snapshots are being backfilled.' },
   clockAhead: "This host's clock is {duration} ahead of the hub's.",
   clockBehind: "This host's clock is {duration} behind the hub's.",
+  senderConflict: 'Several machines send with the id of this host, and their data is mixed. Enroll one of them again.',
   notRecorded: 'Not recorded',
   notRecordedText: 'The host was not monitored then, or the range exceeds retention.',
   retention: 'The host was not monitored then, or the range exceeds retention (raw {raw}, 1-minute {minute}, 1-hour {hour}).',
