@@ -120,6 +120,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-live",
             "perfwatch-alerting",
             "perfwatch-agentless",
+            "perfwatch-http",
             "perfwatch-hub",
         ],
     ),
