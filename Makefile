@@ -24,6 +24,7 @@ test: check
 	scripts/ensure-postgres
 	scripts/ensure-sshd
 	scripts/ensure-redis
+	scripts/ensure-proxies
 	$(CARGO) test --locked --workspace
 	cd web && $(NPM) run -s test
 	scripts/ensure-browser

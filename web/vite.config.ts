@@ -23,7 +23,7 @@ function precompress(): Plugin {
     },
     closeBundle() {
       each(folder, (path) => {
-        if (!/\.(html|js|css|svg|json)$/.test(path)) return
+        if (!/\.(js|css|svg|json)$/.test(path)) return
         const bytes = readFileSync(path)
         writeFileSync(`${path}.br`, brotliCompressSync(bytes, { params: { [constants.BROTLI_PARAM_QUALITY]: 11 } }))
         writeFileSync(`${path}.gz`, gzipSync(bytes, { level: 9 }))
@@ -35,6 +35,8 @@ function precompress(): Plugin {
 const hub = process.env.DEV_HUB ?? 'http://127.0.0.1:8000'
 
 export default defineConfig({
+  // URLs relative to the files: the hub may be mounted below any path.
+  base: './',
   plugins: [vue(), precompress()],
   build: { target: 'es2022', chunkSizeWarningLimit: 300 },
   server: {

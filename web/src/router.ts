@@ -4,6 +4,7 @@ import type { Component } from 'vue'
 import { createRouter, createWebHistory, type RouteRecordRaw } from 'vue-router'
 import type { Role } from './api/types'
 import { type PlainMessageKey, t } from './i18n'
+import { basePath } from './lib/base'
 import { setTitle } from './lib/title'
 import { guardRoutes } from './session'
 
@@ -130,6 +131,6 @@ export const routes: RouteRecordRaw[] = [
   },
 ]
 
-export const router = createRouter({ history: createWebHistory(), routes })
+export const router = createRouter({ history: createWebHistory(basePath), routes })
 router.afterEach((to) => setTitle(to.meta.title && t(to.meta.title)))
 guardRoutes(router)

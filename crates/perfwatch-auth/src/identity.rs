@@ -168,8 +168,9 @@ impl Identity {
 pub struct RequestCredentials<'a> {
     /// Value of the `Authorization` header.
     pub authorization: Option<&'a str>,
-    /// Value of the session cookie.
-    pub session_cookie: Option<&'a str>,
+    /// Values of the session cookies; the first valid one counts. Hubs that share a host name receive each
+    /// other's cookies.
+    pub session_cookies: &'a [&'a str],
     /// Value of the query parameter `token`.
     pub query_token: Option<&'a str>,
 }
@@ -198,10 +199,9 @@ pub fn identify(
     if let Some(bearer) = bearer {
         return resolve(directory, &Credential::Bearer(bearer)).map(Some);
     }
-    let Some(cookie) = request.session_cookie else {
-        return Ok(None);
-    };
-    Ok(resolve(directory, &Credential::Session(secret::hash_secret(cookie))).ok())
+    let credentials =
+        request.session_cookies.iter().map(|cookie| Credential::Session(secret::hash_secret(cookie)));
+    Ok(credentials.filter_map(|credential| resolve(directory, &credential).ok()).next())
 }
 
 /// Resolves a credential to the identity it has now.

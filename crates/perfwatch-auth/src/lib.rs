@@ -14,6 +14,7 @@ pub mod config;
 pub mod directory;
 pub mod encryption;
 pub mod error;
+pub mod forwarded;
 pub mod identity;
 pub mod jwt;
 mod last_used;

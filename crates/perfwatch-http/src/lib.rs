@@ -2,19 +2,23 @@
 //! routes or the state of the hub.
 //!
 //! A request passes [`listener`] (limits of connections, TLS), [`layers`] (security headers, panics) and the
-//! hub's middleware, which uses [`origin`] and [`rate_limit`]. Handlers read it with [`extract`], [`body`],
+//! hub's middleware, which uses [`origin`] and [`rate_limit`]. [`base_path`] nests all routes below a path. Handlers read it with [`extract`], [`body`],
 //! [`compressed_body`], [`cookies`] and [`params`]. Each failure becomes an [`ApiError`].
 
+pub mod base_path;
 pub mod body;
 pub mod compressed_body;
 pub mod cookies;
 pub mod error;
 pub mod extract;
+pub mod first_seen;
 pub mod layers;
 pub mod listener;
 pub mod origin;
 pub mod params;
 pub mod process_metrics;
+pub mod proxy_check;
+pub mod public_address;
 pub mod rate_limit;
 pub mod ui;
 

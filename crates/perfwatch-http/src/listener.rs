@@ -3,7 +3,7 @@
 
 use axum::Extension;
 use axum::extract::Request;
-use axum::http::{HeaderValue, Uri, header};
+use axum::http::{Uri, header};
 use axum::middleware::{AddExtension, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_server::accept::Accept;
@@ -281,11 +281,7 @@ pub async fn redirect_to_https(request: Request, next: Next) -> Response {
     let is_plain = request.extensions().get::<Transport>().is_some_and(|transport| !transport.tls);
     let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
     if !is_plain || is_probe {
-        let mut response = next.run(request).await;
-        // HTTP Strict Transport Security (RFC 6797) for one year.
-        let policy = HeaderValue::from_static("max-age=31536000");
-        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, policy);
-        return response;
+        return next.run(request).await;
     }
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());

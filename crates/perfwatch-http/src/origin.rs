@@ -1,8 +1,94 @@
 //! Origin of the page that made a request, which protects browser sessions from requests of other sites.
 
 use axum::http::{HeaderMap, header};
+use std::fmt;
+use std::net::Ipv6Addr;
 
-/// Origin of the page that made the request. Pages cannot forge the `Origin` header (RFC 6454).
+/// Host name and port of a URL or of the `Host` header, normalized for comparison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// Lower-case name or address; IPv6 addresses are in brackets.
+    pub host: String,
+    /// Port, if the text contains one.
+    pub port: Option<u16>,
+}
+
+impl HostPort {
+    /// Parses `watch.example`, `watch.example:8443`, `192.0.2.1:80` or `[2001:db8::1]:443`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let split = text.rfind(':').filter(|at| !text[*at..].contains(']'));
+        let (host, port) = match split {
+            Some(at) => (&text[..at], Some(text[at + 1..].parse().ok()?)),
+            None => (text, None),
+        };
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(address) => format!("[{}]", address.parse::<Ipv6Addr>().ok()?),
+            None => host.trim_end_matches('.').to_ascii_lowercase(),
+        };
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        let is_valid = host.starts_with('[') || (!host.is_empty() && host.chars().all(is_name));
+        is_valid.then_some(Self { host, port })
+    }
+
+    /// Port, or the default port of the scheme.
+    fn effective_port(&self, scheme: &str) -> u16 {
+        self.port.unwrap_or(default_port(scheme))
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+fn default_port(scheme: &str) -> u16 {
+    if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 }
+}
+
+/// Scheme, host and port of a web page (RFC 6454).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageOrigin {
+    /// `http` or `https`.
+    pub scheme: String,
+    /// Host and port of the page.
+    pub host: HostPort,
+}
+
+impl PageOrigin {
+    /// Parses the beginning of a URL up to the path; `None` for `null` and for other schemes.
+    pub fn parse(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let scheme = scheme.to_ascii_lowercase();
+        let host = HostPort::parse(rest.split(['/', '?', '#']).next()?)?;
+        matches!(&*scheme, "http" | "https").then_some(Self { scheme, host })
+    }
+
+    /// Whether a host names this origin. A host without a port means the default port of the scheme.
+    pub fn has_host(&self, host: &HostPort) -> bool {
+        self.host.host == host.host && self.port() == host.effective_port(&self.scheme)
+    }
+
+    /// Port, which may be the default port of the scheme.
+    pub fn port(&self) -> u16 {
+        self.host.effective_port(&self.scheme)
+    }
+
+    /// Whether scheme, host and port are equal.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.scheme == other.scheme && self.has_host(&other.host)
+    }
+}
+
+impl fmt::Display for PageOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.host)
+    }
+}
+
+/// Relation of the page that made a request to the hub. Pages cannot forge the `Origin` header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// Page of this hub.
@@ -14,21 +100,23 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Compares the `Origin` header with the host of the request and with the host of the public URL.
-    pub fn from_headers(headers: &HeaderMap, host: Option<&str>, public: Option<&str>) -> Self {
-        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-        let Some(origin) = text(header::ORIGIN) else {
-            // Fetch metadata, which pages cannot forge.
-            return match headers.get("sec-fetch-site").map(|site| site.as_bytes()) {
-                Some(b"same-origin") => Self::Same,
-                _ => Self::Unknown,
-            };
+    /// Compares the `Origin` header with the hosts by which the hub is known: that of the request, those that
+    /// trusted proxies forward, and that of the public URL.
+    pub fn from_headers(headers: &HeaderMap, hosts: &[HostPort]) -> Self {
+        // Fetch metadata: the browser's own comparison of page and URL. Pages cannot set the header, and
+        // proxies that change the host do not affect it.
+        if headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin") {
+            return Self::Same;
+        }
+        let Some(origin) = headers.get(header::ORIGIN) else {
+            return Self::Unknown;
         };
-        // Either name of the hub matches: the host of the request or the public URL.
-        let is_same = origin.split_once("://").is_some_and(|(_, from)| {
-            [host, public].into_iter().flatten().any(|name| from.eq_ignore_ascii_case(name))
-        });
-        if is_same { Self::Same } else { Self::Cross }
+        let origin = origin.to_str().ok().and_then(PageOrigin::parse);
+        if origin.is_some_and(|origin| hosts.iter().any(|host| origin.has_host(host))) {
+            Self::Same
+        } else {
+            Self::Cross
+        }
     }
 }
 
@@ -36,31 +124,67 @@ impl Origin {
 mod tests {
     use super::*;
 
+    fn relation(host: &str, origin: Option<&str>) -> Origin {
+        let mut headers = HeaderMap::new();
+        if let Some(origin) = origin {
+            headers.insert(header::ORIGIN, origin.parse().unwrap());
+        }
+        let hosts: Vec<HostPort> = [host, "watch.example"].into_iter().filter_map(HostPort::parse).collect();
+        Origin::from_headers(&headers, &hosts)
+    }
+
+    #[test]
+    fn origin_is_compared_with_default_ports() {
+        for (host, origin) in [
+            ("[::1]:8000", "http://[::1]:8000"),
+            ("[0:0:0:0:0:0:0:1]:8000", "http://[::1]:8000"),
+            ("[2001:DB8::1]", "https://[2001:db8::1]"),
+            ("[2001:db8::1]:443", "https://[2001:db8::1]"),
+            ("LOCALHOST:8000", "http://localhost:8000"),
+            ("hub.example", "https://hub.example"),
+            ("hub.example.", "https://hub.example"),
+            ("hub.example:443", "https://hub.example"),
+            ("hub.example", "https://HUB.example:443"),
+            ("hub.example:80", "http://hub.example"),
+            ("hub.example", "http://hub.example:80"),
+            ("hub.example:8443", "https://hub.example:8443"),
+            ("10.0.0.9:8000", "https://watch.example"),
+            ("10.0.0.9:8000", "https://watch.example:443"),
+        ] {
+            assert_eq!(relation(host, Some(origin)), Origin::Same, "{host} {origin}");
+        }
+    }
+
     #[test]
     fn cross_origin_requests_are_rejected() {
-        for (host, origin, want) in [
-            ("127.0.0.1:8000", None, Origin::Unknown),
-            ("[::1]:8000", Some("http://[::1]:8000"), Origin::Same),
-            ("LOCALHOST:8000", Some("http://localhost:8000"), Origin::Same),
-            ("hub.example", Some("https://hub.example"), Origin::Same),
-            ("10.0.0.9:8000", Some("https://watch.example"), Origin::Same),
-            ("127.0.0.1:8000", Some("http://127.0.0.1:9000"), Origin::Cross),
-            ("127.0.0.1:8000", Some("https://evil.example"), Origin::Cross),
-            ("127.0.0.1:8000", Some("null"), Origin::Cross),
-            ("hub.example", Some("https://hub.example.evil.example"), Origin::Cross),
+        for (host, origin) in [
+            ("127.0.0.1:8000", "http://127.0.0.1:9000"),
+            ("127.0.0.1:8000", "https://evil.example"),
+            ("127.0.0.1:8000", "null"),
+            ("127.0.0.1:8000", ""),
+            ("hub.example", "https://hub.example.evil.example"),
+            ("hub.example", "https://hub.example:8443"),
+            ("hub.example:443", "http://hub.example"),
+            ("hub.example:80", "https://hub.example"),
+            ("hub.example", "ftp://hub.example"),
+            ("hub.example", "https://hub.example:"),
+            ("hub.example", "https://user@hub.example"),
+            ("[::1]:8000", "http://[::2]:8000"),
+            ("", "https://evil.example"),
         ] {
-            let mut headers = HeaderMap::new();
-            if let Some(origin) = origin {
-                headers.insert(header::ORIGIN, origin.parse().unwrap());
-            }
-            assert_eq!(
-                Origin::from_headers(&headers, Some(host), Some("watch.example")),
-                want,
-                "{host} {origin:?}"
-            );
+            assert_eq!(relation(host, Some(origin)), Origin::Cross, "{host} {origin}");
         }
+        assert_eq!(relation("127.0.0.1:8000", None), Origin::Unknown);
+    }
+
+    #[test]
+    fn fetch_metadata_overrides_a_changed_host() {
         let mut headers = HeaderMap::new();
         headers.insert("sec-fetch-site", "same-origin".parse().unwrap());
-        assert_eq!(Origin::from_headers(&headers, None, None), Origin::Same);
+        assert_eq!(Origin::from_headers(&headers, &[]), Origin::Same);
+        headers.insert(header::ORIGIN, "https://watch.example:8443".parse().unwrap());
+        assert_eq!(Origin::from_headers(&headers, &[]), Origin::Same);
+        headers.insert("sec-fetch-site", "same-site".parse().unwrap());
+        assert_eq!(Origin::from_headers(&headers, &[]), Origin::Cross);
     }
 }

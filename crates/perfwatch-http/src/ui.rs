@@ -2,6 +2,7 @@
 //! them.
 
 use crate::error::ApiError;
+use axum::Extension;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
@@ -14,8 +15,34 @@ struct Dist;
 /// Page of a hub that was built without the dashboard.
 const STUB: &str = include_str!("ui_stub.html");
 
+/// Element of the page with the base of all its URLs; the hub writes the base.
+const BASE_ELEMENT: &str = "<base href=\"/\" />";
+
+/// Base path of the public URL; `None` without a public URL.
+#[derive(Debug, Clone)]
+pub struct PageBase(pub Option<String>);
+
+impl PageBase {
+    /// Base of the page's URLs. Without a public URL it is relative to the request's path, so that a proxy
+    /// may strip a prefix which the hub does not know.
+    fn href(&self, path: &str) -> String {
+        match &self.0 {
+            Some(base_path) => format!("{base_path}/"),
+            None => match path.trim_start_matches('/').matches('/').count() {
+                0 => "./".to_owned(),
+                depth => "../".repeat(depth),
+            },
+        }
+    }
+}
+
 /// Fallback of the router: assets, pages, and errors for unknown routes.
-pub async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+pub async fn serve(
+    Extension(base): Extension<PageBase>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let path = uri.path().trim_start_matches('/');
     if path.starts_with("api/") || path.starts_with("ingest/") {
         return ApiError::not_found(format!("{method} /{path} not found")).into_response();
@@ -31,15 +58,24 @@ pub async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
         .and_then(|value| value.to_str().ok())
         .is_none_or(|value| value.contains("html") || value.contains("*/*"));
     let is_file = path.rsplit('/').next().is_some_and(|name| name.contains('.'));
-    if is_file || !accepts_html {
+    if (is_file && path != "index.html") || !accepts_html {
         return ApiError::not_found(format!("/{path} not found")).into_response();
     }
-    asset("index.html", &headers).unwrap_or_else(|| Html(STUB).into_response())
+    page(&base.href(uri.path()))
+}
+
+/// The page with its base. Deep links load it from any path.
+fn page(base_href: &str) -> Response {
+    let Some(file) = Dist::get("index.html") else { return Html(STUB).into_response() };
+    let html =
+        String::from_utf8_lossy(&file.data).replace(BASE_ELEMENT, &format!("<base href=\"{base_href}\" />"));
+    let headers = [(header::CONTENT_TYPE, mime_of("index.html")), (header::CACHE_CONTROL, "no-cache")];
+    (headers, html).into_response()
 }
 
 fn asset(path: &str, headers: &HeaderMap) -> Option<Response> {
-    // Compressed copies are served only by content negotiation.
-    if path.is_empty() || path.ends_with(".br") || path.ends_with(".gz") {
+    // Compressed copies are served only by content negotiation; the page needs its base.
+    if path.is_empty() || path == "index.html" || path.ends_with(".br") || path.ends_with(".gz") {
         return None;
     }
     let accepted =
@@ -90,5 +126,24 @@ fn mime_of(path: &str) -> &'static str {
         "json" | "webmanifest" => "application/json",
         "txt" => "text/plain; charset=utf-8",
         _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_base_is_absolute_with_a_public_url() {
+        for (base_path, path, want) in [
+            (Some(""), "/hosts/a", "/"),
+            (Some("/perfwatch"), "/hosts/a", "/perfwatch/"),
+            (None, "/", "./"),
+            (None, "/login", "./"),
+            (None, "/hosts/a", "../"),
+            (None, "/alerts/rules/x", "../../"),
+        ] {
+            assert_eq!(PageBase(base_path.map(str::to_owned)).href(path), want, "{base_path:?} {path}");
+        }
     }
 }

@@ -17,8 +17,10 @@ pub(crate) mod history;
 pub(crate) mod hosts;
 pub(crate) mod incidents;
 pub(crate) mod install;
+pub(crate) mod live_poll;
 pub(crate) mod notifications;
 pub(crate) mod oidc;
+pub(crate) mod proxy_check;
 pub(crate) mod recent;
 pub(crate) mod rules;
 pub(crate) mod servers;
@@ -37,6 +39,7 @@ use utoipa_axum::routes;
 pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(recent::recent))
+        .routes(routes!(live_poll::live_poll))
         .routes(routes!(catalog::list_metrics))
         .routes(routes!(hosts::list_hosts))
         .routes(routes!(hosts::get_host, hosts::delete_host))
@@ -67,6 +70,8 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(notifications::list_notifications))
         .routes(routes!(notifications::retry_notification))
         .routes(routes!(system::system))
+        .routes(routes!(proxy_check::proxy_check))
+        .routes(routes!(proxy_check::websocket_probe))
         .routes(routes!(auth::login_options))
         .routes(routes!(auth::setup))
         .routes(routes!(auth::login))

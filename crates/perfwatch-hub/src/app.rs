@@ -9,6 +9,7 @@ use perfwatch_auth::AuthDirectory;
 use perfwatch_auth::login::LoginService;
 use perfwatch_auth::oidc::OidcProvider;
 use perfwatch_history::History;
+use perfwatch_http::public_address::PublicAddress;
 use perfwatch_http::rate_limit::RateLimiters;
 use perfwatch_live::LiveFeed;
 use perfwatch_live::host_registry::HostRegistry;
@@ -21,6 +22,8 @@ use tokio_util::task::TaskTracker;
 /// Services of one hub.
 pub(crate) struct App {
     pub(crate) config: HubConfig,
+    /// Addresses of the hub, and conditions of requests that are logged once.
+    pub(crate) public_address: PublicAddress,
     /// Source of wall and monotonic time.
     pub(crate) clock: Arc<dyn Clock>,
     /// Monotonic time at the start of the hub.

@@ -1,11 +1,12 @@
 //! Configuration of a hub; the binary reads it from file, environment and flags.
 
-use axum::http::Uri;
 use ipnet::IpNet;
 use perfwatch_auth::SessionLifetimes;
 use perfwatch_auth::oidc::OidcConfig;
 use perfwatch_history::HistoryConfig;
+use perfwatch_http::base_path::RESERVED_SEGMENTS;
 use perfwatch_http::listener::{ListenerConfig, TlsFiles};
+use perfwatch_http::public_address::PublicUrl;
 use perfwatch_http::rate_limit::RateLimitConfig;
 use secrecy::SecretString;
 use std::net::SocketAddr;
@@ -23,10 +24,12 @@ pub struct HubConfig {
     pub interval: Option<Duration>,
     /// Retention and disk budget of the history.
     pub history: HistoryConfig,
-    /// Public URL of the hub, if requests do not contain it: `https://watch.example`.
+    /// Public URL of the hub, with the path if a proxy mounts it below one: `https://watch.example/perfwatch/`.
     pub public_url: Option<String>,
-    /// Proxies whose `X-Forwarded-…` headers are trusted.
+    /// Proxies whose forwarding headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
+    /// `max-age` of HTTP Strict Transport Security; `None` sends no such header.
+    pub hsts: Option<Duration>,
     /// Certificate and key; without them the hub serves plain HTTP.
     pub tls: Option<TlsFiles>,
     /// Whether an agent runs in the same process.
@@ -87,14 +90,6 @@ impl std::fmt::Debug for InitialAdmin {
 #[derive(Debug, Clone)]
 pub(crate) struct BaseUrl(pub(crate) String);
 
-/// Host and port of an HTTP URL without a path.
-fn public_host(url: &str) -> Option<&str> {
-    let uri: Uri = url.parse().ok()?;
-    let host = url.split_once("://").map(|(_, address)| address.trim_end_matches('/'))?;
-    let is_valid = matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority()?.as_str() == host;
-    is_valid.then_some(host)
-}
-
 impl Default for HubConfig {
     fn default() -> Self {
         Self {
@@ -103,6 +98,7 @@ impl Default for HubConfig {
             history: HistoryConfig::default(),
             public_url: None,
             trusted_proxies: Vec::new(),
+            hsts: None,
             tls: None,
             initial_admin: None,
             oidc: None,
@@ -144,18 +140,23 @@ impl HubConfig {
         }
     }
 
-    /// Host and port of the public URL.
-    pub(crate) fn public_host(&self) -> Option<&str> {
-        self.public_url.as_deref().and_then(public_host)
+    /// Parts of the public URL.
+    pub(crate) fn parse_public_url(&self) -> Option<PublicUrl> {
+        self.public_url.as_deref().and_then(PublicUrl::parse)
     }
 
-    /// URL of the hub for a caller that used this `Host` header.
-    pub(crate) fn base_url(&self, host: Option<&str>, secure: bool) -> BaseUrl {
-        let scheme = if secure { "https" } else { "http" };
-        BaseUrl(match &self.public_url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
-            None => format!("{scheme}://{}", host.unwrap_or("localhost")),
-        })
+    fn validate_public_url(&self, url: &str) -> Result<(), HubConfigError> {
+        let error = |message| Err(HubConfigError { key: "public_url", message });
+        let Some(public_url) = self.parse_public_url() else {
+            return error(format!(
+                "{url:?} is not a URL such as https://watch.example or https://x/perfwatch/"
+            ));
+        };
+        let segment = public_url.base_path.split('/').nth(1).unwrap_or_default();
+        if RESERVED_SEGMENTS.contains(&segment) {
+            return error(format!("the path must not start with /{segment}, which is a path of the hub"));
+        }
+        Ok(())
     }
 
     /// Validates the combination of settings.
@@ -163,11 +164,8 @@ impl HubConfig {
     /// # Errors
     /// Returns the first invalid setting.
     pub fn validate(&self) -> Result<(), HubConfigError> {
-        if let Some(url) = &self.public_url
-            && public_host(url).is_none()
-        {
-            let message = format!("{url:?} is not a URL such as https://watch.example");
-            return Err(HubConfigError { key: "public_url", message });
+        if let Some(url) = &self.public_url {
+            self.validate_public_url(url)?;
         }
         let history = &self.history;
         if history.raw_retention < Duration::from_secs(3_600)

@@ -13,6 +13,8 @@ use perfwatch_auth::login::LoginService;
 use perfwatch_auth::oidc::OidcProvider;
 use perfwatch_history::History;
 use perfwatch_http::listener::{Listener, serve};
+use perfwatch_http::proxy_check::local_links;
+use perfwatch_http::public_address::PublicAddress;
 use perfwatch_http::rate_limit::RateLimiters;
 use perfwatch_live::LiveFeed;
 use perfwatch_live::cache::Cache;
@@ -73,6 +75,7 @@ pub struct Hub {
     address: SocketAddr,
     /// Plain-text listener for the embedded agent, if the public listener uses TLS.
     loopback_address: Option<SocketAddr>,
+    public_url: Option<String>,
     stop: CancellationToken,
     tasks: TaskTracker,
     directory: Arc<AuthDirectory>,
@@ -126,7 +129,11 @@ impl Hub {
                 "TLS is disabled; passwords and data are sent unencrypted. Set hub.tls or use a TLS proxy"
             );
         }
+        if let Some(fault) = local_links(&app.public_address) {
+            tracing::warn!(base_url = %fault.received, "notification links are limited to this machine; set hub.public_url");
+        }
         let config = app.config.clone();
+        let public_url = app.public_address.public_url.as_ref().map(ToString::to_string);
         let router = router(app);
         let loopback_address = match tls && config.embedded_agent {
             true => Some(open_loopback_listener(router.clone(), &config, &stop, &tasks)?),
@@ -138,7 +145,7 @@ impl Hub {
             serve(listener, Listener::Public, router, listener_config, &stop).map_err(HubError::Tls)?;
         let server = tokio::spawn(serving);
         tracing::info!(%address, tls, "hub started");
-        Ok(Self { address, loopback_address, stop, tasks, directory, tls, server, reload })
+        Ok(Self { address, loopback_address, public_url, stop, tasks, directory, tls, server, reload })
     }
 
     /// Loads the TLS certificate again, without waiting for the periodic check of its files.
@@ -166,10 +173,12 @@ impl Hub {
         self.directory.embedded_agent_secret().to_owned()
     }
 
-    /// Path of the setup page for the first administrator; `None` if an administrator exists. The secret is
-    /// in the fragment, which browsers do not send, so that no proxy logs it.
-    pub fn setup_path(&self) -> Option<String> {
-        self.directory.setup_secret().map(|secret| format!("/setup#{secret}"))
+    /// Setup page for the first administrator; `None` if an administrator exists. The secret is in the
+    /// fragment, which browsers do not send, so that no proxy logs it.
+    pub fn setup_url(&self) -> Option<String> {
+        let secret = self.directory.setup_secret()?;
+        let base_url = self.public_url.clone().unwrap_or_else(|| self.url());
+        Some(format!("{base_url}/setup#{secret}"))
     }
 
     /// Stops accepting requests, closes WebSockets, and waits for both at most `DRAIN_TIMEOUT`.
@@ -204,6 +213,7 @@ async fn build_app(
     let history =
         History::open(store.clone(), clock.clone(), config.history.clone(), metrics.history.clone()).await?;
     restore_recent_window(&history, &hosts, &live_feed, clock.wall_ms()).await?;
+    let public_address = public_address(&config, address);
     let alerting_deps = AlertingDeps {
         store: store.clone(),
         clock: clock.clone(),
@@ -214,7 +224,7 @@ async fn build_app(
         history: history.clone(),
         notifier,
         keyring: keyring.clone(),
-        base_url: notification_base_url(&config, address),
+        base_url: public_address.notification_base_url.clone(),
     };
     let alerting = Alerting::open(alerting_deps, metrics.alerts.clone()).await?;
     let pipeline = Arc::new(Pipeline::new(PipelineDeps {
@@ -241,14 +251,14 @@ async fn build_app(
     let agentless = Agentless::new(agentless_deps, metrics.servers.clone(), config.collection_workers);
     agentless.reencrypt().await?;
     agentless.reconcile().await?;
-    let login = LoginService::new(directory.clone(), clock.clone());
     let app = Arc::new(App {
         started: clock.monotonic(),
+        login: LoginService::new(directory.clone(), clock.clone()),
         directory,
-        login,
         rate_limiters: RateLimiters::new(config.rate_limits),
         oidc: config.oidc.clone().map(|oidc| Arc::new(OidcProvider::new(oidc))),
         config,
+        public_address,
         clock,
         catalog,
         hosts,
@@ -263,6 +273,12 @@ async fn build_app(
         tasks,
     });
     Ok((app, cache))
+}
+
+/// Addresses by which browsers reach a hub that listens here.
+fn public_address(config: &HubConfig, address: SocketAddr) -> PublicAddress {
+    let local_url = local_url(address, config.tls.is_some());
+    PublicAddress::new(config.parse_public_url(), &local_url, address.port())
 }
 
 /// Opens the cache, shared through Redis by all hubs of this store.
@@ -289,12 +305,6 @@ fn local_url(mut address: SocketAddr, tls: bool) -> String {
         });
     }
     format!("{}://{address}", if tls { "https" } else { "http" })
-}
-
-/// Base URL of links in notifications.
-fn notification_base_url(config: &HubConfig, address: SocketAddr) -> String {
-    let local = || local_url(address, config.tls.is_some());
-    config.public_url.as_deref().map_or_else(local, |url| url.trim_end_matches('/').to_owned())
 }
 
 /// Starts a plain-text listener on a loopback address for the embedded agent, which cannot verify the

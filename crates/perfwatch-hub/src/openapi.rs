@@ -5,7 +5,6 @@ pub(crate) mod schemas;
 
 use axum::http::{Method, StatusCode};
 use perfwatch_auth::access::{Access, ROUTES};
-use perfwatch_http::cookies::SESSION_COOKIE;
 use serde_json::Value;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Operation, PathItem};
@@ -171,7 +170,7 @@ fn finish_document(mut document: OpenApi) -> OpenApi {
         let response = ResponseBuilder::new().description(*description).content("application/json", body);
         components.responses.insert(format!("Error{}", status.as_u16()), response.build().into());
     }
-    let cookie = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(SESSION_COOKIE)));
+    let cookie = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new("perfwatch_session_PORT")));
     components.add_security_scheme("session", cookie);
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     components.add_security_scheme("bearer", bearer);

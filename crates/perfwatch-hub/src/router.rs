@@ -4,9 +4,9 @@ use crate::app::App;
 use crate::{api, ingest, middleware, openapi, ws};
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::{Json, Router};
-use perfwatch_http::{ApiError, layers, listener, ui};
-use serde_json::Value;
+use axum::{Extension, Json, Router};
+use perfwatch_http::{ApiError, base_path, layers, listener, ui};
+use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tower_http::compression::CompressionLayer;
@@ -46,23 +46,28 @@ pub(crate) fn openapi_document() -> &'static Value {
 
 /// OpenAPI document
 #[utoipa::path(get, path = "/api/openapi.json", tag = "hub", responses((status = 200, body = Object)))]
-async fn openapi_json() -> Json<&'static Value> {
-    Json(openapi_document())
+async fn openapi_json() -> Json<Value> {
+    let mut document = openapi_document().clone();
+    // Paths of the API browser are relative to the hub, whatever path the hub is mounted at.
+    document["servers"] = json!([{ "url": ".." }]);
+    Json(document)
 }
 
 /// Router of all routes, the API browser and the dashboard.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let (routes, _) = routes().split_for_parts();
-    let docs = SwaggerUi::new("/api/docs").config(utoipa_swagger_ui::Config::from("/api/openapi.json"));
+    let docs = SwaggerUi::new("/api/docs").config(utoipa_swagger_ui::Config::from("../openapi.json"));
     let docs = Router::from(docs).layer(CompressionLayer::new());
     let router = Router::new()
         .merge(routes)
         .merge(docs)
         .fallback(ui::serve)
+        .layer(Extension(app.public_address.page_base.clone()))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(from_fn_with_state(app.clone(), middleware::auth_middleware));
     let router = layers::security_headers(router);
     let router =
         if app.config.tls.is_some() { router.layer(from_fn(listener::redirect_to_https)) } else { router };
-    layers::catch_panics(router).with_state(app)
+    let base_path = app.public_address.base_path().to_owned();
+    base_path::nest(layers::catch_panics(router).with_state(app), &base_path)
 }

@@ -1,6 +1,7 @@
 // Typed client of the HTTP API, from the generated `schema.ts`.
 import createClient, { type Middleware } from 'openapi-fetch'
 import { compareClocks } from '../lib/hubClock'
+import { dashboardUrl } from '../lib/base'
 import { endSession, isSessionError, readError } from './errors'
 import type { paths } from './schema'
 
@@ -21,7 +22,7 @@ const watchSession: Middleware = {
 function createApi(...middleware: Middleware[]) {
   // The global `fetch` is looked up per request, so that tests can replace it.
   const api = createClient<paths>({
-    baseUrl: location.origin,
+    baseUrl: dashboardUrl,
     headers: { accept: 'application/json' },
     fetch: async (request) => {
       const sentMs = Date.now()

@@ -852,6 +852,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/live": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Live messages over HTTP
+         * @description Returns the messages that a new WebSocket subscription receives: the backfill since a time, and the
+         *     numbers of open incidents.
+         *
+         *     Requires the role viewer or higher.
+         */
+        get: operations["get_live"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/notifications": {
         parameters: {
             query?: never;
@@ -886,6 +909,28 @@ export interface paths {
          * @description Requires the role operator or higher.
          */
         post: operations["post_notifications_id_retry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/proxy-check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Reverse proxy check
+         * @description Compares the address of the dashboard in the browser with the address that the hub sees.
+         *
+         *     No authentication.
+         */
+        get: operations["get_proxy_check"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1516,6 +1561,28 @@ export interface paths {
          *     Requires the role viewer or higher.
          */
         get: operations["get_ws_metrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/ws/probe": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * WebSocket probe
+         * @description Accepts a WebSocket and closes it: shows whether proxies pass the headers of the handshake.
+         *
+         *     No authentication.
+         */
+        get: operations["get_ws_probe"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2788,6 +2855,10 @@ export interface components {
             /** @enum {string} */
             type: "error";
         };
+        /** @description Messages that a new WebSocket subscription would receive. */
+        LivePollResponse: {
+            messages: components["schemas"]["LiveMessage"][];
+        };
         /** @description Options of the login page. */
         LoginOptionsResponse: {
             /** @description Minimum length of a password in characters. */
@@ -2964,6 +3035,40 @@ export interface components {
             /** @description Number of processes before `limit`. */
             total: number;
         };
+        /** @description Address of the hub in this request, and what a proxy does wrong. */
+        ProxyCheckResponse: {
+            /** @description Base path of the dashboard's URLs, with a slash at its end. */
+            base_path: string;
+            faults: components["schemas"]["ProxyFault"][];
+            /** @description Host of the request as the hub sees it. */
+            host: string | null;
+            public_url: string | null;
+            /** @description Scheme of the request as the hub sees it: `http` or `https`. */
+            scheme: string;
+        };
+        /** @description Fault with the address of the hub, with its fix. */
+        ProxyFault: {
+            /** @description Kind of the fault. */
+            code: components["schemas"]["ProxyFaultCode"];
+            /** @description Address that would be right. */
+            expected: string;
+            /** @description What is wrong, and what to change. */
+            message: string;
+            /** @description Address that the hub sees or uses. */
+            received: string;
+            /** @description Consequence of the fault. */
+            severity: components["schemas"]["ProxyFaultSeverity"];
+        };
+        /**
+         * @description Kind of a fault with the address of the hub.
+         * @enum {string}
+         */
+        ProxyFaultCode: "host_mismatch" | "proto_missing" | "proto_mismatch" | "untrusted_proxy" | "base_path_mismatch" | "public_url_mismatch" | "upgrade_missing" | "local_links";
+        /**
+         * @description Consequence of a fault.
+         * @enum {string}
+         */
+        ProxyFaultSeverity: "info" | "warning" | "critical";
         /** @description Statistics of the collection queue. */
         QueueStatsResponse: {
             /** Format: int64 */
@@ -3511,6 +3616,8 @@ export interface components {
              * @description Snapshots accepted since the start.
              */
             accepted_snapshots: number;
+            /** @description Faults of reverse proxies, and links that lead to the machine of their reader. */
+            address_faults: components["schemas"]["ProxyFault"][];
             /**
              * Format: double
              * @description CPU time of the process since its start.
@@ -3523,6 +3630,8 @@ export interface components {
              * @description Resident memory of the process.
              */
             memory_bytes: number | null;
+            /** @description Base URL of links in notifications. */
+            notification_base_url: string;
             /** Format: int64 */
             now_ms: number;
             storage: components["schemas"]["StorageResponse"];
@@ -5446,6 +5555,43 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_live: {
+        parameters: {
+            query?: {
+                /** @description Id or name of a host; without it, no backfill */
+                host?: string;
+                /** @description Metrics: `cpu.*,memory.used`; empty for all */
+                metric?: string;
+                /** @description Whether to include the top processes */
+                processes?: boolean;
+                /** @description Only snapshots after this time (ms since 1970) */
+                since?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LivePollResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     get_notifications: {
         parameters: {
             query?: {
@@ -5505,6 +5651,35 @@ export interface operations {
             404: components["responses"]["Error404"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_proxy_check: {
+        parameters: {
+            query?: {
+                /** @description URL of the dashboard in the browser */
+                location?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProxyCheckResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6472,7 +6647,10 @@ export interface operations {
     };
     get_system: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description URL of the dashboard in the browser */
+                location?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -6740,6 +6918,31 @@ export interface operations {
             };
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            426: components["responses"]["Error426"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_ws_probe: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description WebSocket */
+            101: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
             403: components["responses"]["Error403"];
             408: components["responses"]["Error408"];
             426: components["responses"]["Error426"];

@@ -10,7 +10,7 @@ use perfwatch_auth::identity::{Credential, Principal};
 use perfwatch_auth::login::LoginRequest;
 use perfwatch_auth::{AuthError, Identity, actor, jwt, password, secret};
 use perfwatch_http::body::{JsonBody, OptionalBody};
-use perfwatch_http::{ApiError, Caller, Client, cookies};
+use perfwatch_http::{ApiError, Caller, Client};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use serde::{Deserialize, Serialize};
@@ -132,7 +132,7 @@ pub(crate) async fn logout(
         let tx = Transaction::build(|tx| tx.sessions().delete(hash));
         app.directory.begin_write().await?.commit(tx, Some(entry)).await?;
     }
-    Ok((StatusCode::NO_CONTENT, [cookies::session("", client.is_tls, 0)]))
+    Ok((StatusCode::NO_CONTENT, [app.public_address.cookies.session.set("", client.is_tls, 0)]))
 }
 
 /// Signed token (JWT) with a lifetime of minutes.

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use perfwatch_auth::ClientAddr;
 use perfwatch_auth::directory::WriteGuard;
 use perfwatch_auth::login::Browser;
-use perfwatch_http::{ApiError, cookies};
+use perfwatch_http::ApiError;
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::Account;
 use perfwatch_store::audit::AuditEntry;
@@ -21,8 +21,9 @@ pub(super) async fn create_session(
 ) -> Result<(HeaderName, HeaderValue), ApiError> {
     let user_agent =
         headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let previous_cookie = cookies::get(headers, cookies::SESSION_COOKIE);
+    let session_cookie = &app.public_address.cookies.session;
+    let previous_cookie = session_cookie.values(headers).first().copied();
     let browser = Browser { client, user_agent, previous_cookie };
     let cookie = app.login.create_session(guard, account, browser, tx, entry).await?;
-    Ok(cookies::session(&cookie, client.is_tls, app.directory.session_lifetimes().max_age.as_secs()))
+    Ok(session_cookie.set(&cookie, client.is_tls, app.directory.session_lifetimes().max_age.as_secs()))
 }

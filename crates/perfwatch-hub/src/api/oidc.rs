@@ -8,13 +8,10 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use perfwatch_auth::oidc::{LOGIN_TTL_S, LoginState, OidcProvider, OidcUser};
 use perfwatch_auth::{ClientAddr, account_name, actor};
-use perfwatch_http::{ApiError, Client, cookies, params};
+use perfwatch_http::{ApiError, Client, params};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use std::sync::Arc;
-
-/// Cookie with the state of a started login.
-const COOKIE: &str = "perfwatch_sso";
 
 fn require_provider(app: &App) -> Result<Arc<OidcProvider>, ApiError> {
     app.oidc.clone().ok_or_else(|| ApiError::not_found("single sign-on is not configured"))
@@ -24,8 +21,8 @@ fn redirect_uri(base_url: &BaseUrl) -> String {
     format!("{}/api/v1/auth/oidc/callback", base_url.0)
 }
 
-fn set_state_cookie(response: &mut Response, text: &str, secure: bool) {
-    let (name, value) = cookies::set(COOKIE, text, "/api/v1/auth/oidc", secure, LOGIN_TTL_S);
+fn set_state_cookie(app: &App, response: &mut Response, text: &str, secure: bool) {
+    let (name, value) = app.public_address.cookies.login_state.set(text, secure, LOGIN_TTL_S);
     response.headers_mut().append(name, value);
 }
 
@@ -52,7 +49,7 @@ pub(crate) async fn begin(
         oidc.authorization_url(redirect_uri(&base_url), next, app.clock.monotonic()).await?;
     let mut response = Redirect::to(&location).into_response();
     let cookie = pending.to_cookie(&app.directory.snapshot(), app.clock.wall_ms()).unwrap_or_default();
-    set_state_cookie(&mut response, &cookie, client.is_tls);
+    set_state_cookie(&app, &mut response, &cookie, client.is_tls);
     Ok(response)
 }
 
@@ -91,7 +88,7 @@ pub(crate) async fn callback(
         // The response is shown in a browser: the login page explains the code.
         Err(error) => Redirect::to(&format!("/login?error={}", error.code())).into_response(),
     };
-    set_state_cookie(&mut response, "", client.is_tls);
+    set_state_cookie(&app, &mut response, "", client.is_tls);
     Ok(response)
 }
 
@@ -106,9 +103,10 @@ async fn complete_login(
     let denied = || ApiError::bad_request("sso_denied", "login denied by the identity provider");
     let pairs: Vec<(String, String)> = params::query_pairs(query).collect();
     let parameter = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let pending = cookies::get(headers, COOKIE);
-    let pending = pending
-        .and_then(|text| LoginState::from_cookie(&app.directory.snapshot(), text, app.clock.wall_ms()));
+    let cookies = app.public_address.cookies.login_state.values(headers);
+    let pending = cookies
+        .into_iter()
+        .find_map(|text| LoginState::from_cookie(&app.directory.snapshot(), text, app.clock.wall_ms()));
     let pending = pending.ok_or_else(denied)?;
     let (Some(code), Some(state)) = (parameter("code"), parameter("state")) else { return Err(denied()) };
     let next = pending.next.clone();

@@ -1,9 +1,13 @@
 //! `GET /api/v1/system`: status of the hub.
 
+use super::proxy_check::location;
 use crate::app::App;
+use axum::Extension;
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use perfwatch_http::process_metrics::ProcessMetrics;
+use perfwatch_http::proxy_check::{ProxyFault, ProxyFaultCode, find_faults, local_links};
+use perfwatch_http::public_address::RequestAddress;
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -24,6 +28,10 @@ pub(crate) struct SystemResponse {
     memory_bytes: Option<u64>,
     /// CPU time of the process since its start.
     cpu_seconds: Option<f64>,
+    /// Base URL of links in notifications.
+    notification_base_url: String,
+    /// Faults of reverse proxies, and links that lead to the machine of their reader.
+    address_faults: Vec<ProxyFault>,
 }
 
 /// Disk usage and retention of the history.
@@ -60,9 +68,31 @@ fn storage_response(app: &App) -> StorageResponse {
     }
 }
 
+fn address_faults(app: &App, request: &RequestAddress, location: Option<&str>) -> Vec<ProxyFault> {
+    let hub = &app.public_address;
+    let mut faults = find_faults(hub, request, location);
+    // Users may see the address of the proxy, which anonymous callers do not.
+    if let Some(address) = request.untrusted_proxy {
+        faults.retain(|fault| fault.code != ProxyFaultCode::UntrustedProxy);
+        faults.push(ProxyFault::new(ProxyFaultCode::UntrustedProxy, "", &address.to_string()));
+    }
+    let upgrade_missing = || ProxyFault::new(ProxyFaultCode::UpgradeMissing, "Upgrade", "");
+    faults.extend(hub.is_upgrade_missing().then(upgrade_missing));
+    faults.extend(local_links(hub));
+    faults
+}
+
 /// Hub status
-#[utoipa::path(get, path = "/api/v1/system", tag = "hub", responses((status = 200, body = SystemResponse)))]
-pub(crate) async fn system(State(app): State<Arc<App>>) -> Json<SystemResponse> {
+#[utoipa::path(
+    get, path = "/api/v1/system", tag = "hub",
+    params(("location" = Option<String>, Query, description = "URL of the dashboard in the browser")),
+    responses((status = 200, body = SystemResponse)),
+)]
+pub(crate) async fn system(
+    State(app): State<Arc<App>>,
+    Extension(request): Extension<RequestAddress>,
+    RawQuery(query): RawQuery,
+) -> Json<SystemResponse> {
     let process = ProcessMetrics::read();
     Json(SystemResponse {
         version: env!("CARGO_PKG_VERSION"),
@@ -74,5 +104,7 @@ pub(crate) async fn system(State(app): State<Arc<App>>) -> Json<SystemResponse> 
         storage: storage_response(&app),
         memory_bytes: process.as_ref().map(|process| process.resident_bytes),
         cpu_seconds: process.map(|process| process.cpu_seconds),
+        notification_base_url: app.public_address.notification_base_url.clone(),
+        address_faults: address_faults(&app, &request, location(query.as_deref()).as_deref()),
     })
 }

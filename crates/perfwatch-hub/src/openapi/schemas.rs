@@ -248,6 +248,12 @@ pub(crate) enum LiveMessage {
     Error { error: ErrorDetail },
 }
 
+/// Messages that a new WebSocket subscription would receive.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LivePollResponse {
+    messages: Vec<LiveMessage>,
+}
+
 /// Recent snapshots of a host, in columns.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HostBackfill {

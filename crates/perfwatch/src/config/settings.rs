@@ -19,12 +19,18 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("hub.listen", "Listen address; use `0.0.0.0:8000` or `[::]:8000` to accept remote connections."),
     (
         "hub.public_url",
-        "Public URL of the hub, used in links and behind a reverse proxy: `https://watch.example`.",
+        "Public URL of the hub, used in links and behind a reverse proxy: `https://watch.example`; with the path \
+         if the proxy mounts the hub below one: `https://watch.example/perfwatch/`.",
     ),
     (
         "hub.trusted_proxies",
-        "Proxies (addresses or CIDR ranges) whose `X-Forwarded-For`, `-Proto` and \
-         `-Host` headers are trusted.",
+        "Proxies (addresses or CIDR ranges) whose `X-Forwarded-For`, `-Proto`, `-Host` and `-Port` headers, or \
+         `Forwarded` header, are trusted.",
+    ),
+    (
+        "hub.hsts",
+        "`max-age` of HTTP Strict Transport Security, such as `365d`, sent over HTTPS. Browsers then refuse \
+         plain HTTP on every port of the host name, other hubs included; empty: not sent.",
     ),
     ("hub.tls.cert", "TLS certificate chain (PEM); reloaded on change."),
     ("hub.tls.key", "TLS private key (PEM)."),
@@ -147,6 +153,7 @@ pub struct HubSettings {
     pub listen: String,
     pub public_url: Option<String>,
     pub trusted_proxies: Vec<String>,
+    pub hsts: Option<Duration>,
     pub tls: TlsSettings,
     pub admin: AdminSettings,
     pub oidc: OidcSettings,
@@ -317,6 +324,7 @@ impl Default for HubSettings {
             listen: "127.0.0.1:8000".to_owned(),
             public_url: None,
             trusted_proxies: Vec::new(),
+            hsts: None,
             tls: TlsSettings::default(),
             admin: AdminSettings::default(),
             oidc: OidcSettings::default(),

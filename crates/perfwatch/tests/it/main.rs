@@ -24,5 +24,6 @@ mod multi_hub;
 mod notifications;
 mod oidc;
 mod operation;
+mod proxies;
 mod support;
 mod tls;

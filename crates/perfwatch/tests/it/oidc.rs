@@ -253,9 +253,10 @@ fn start(issuer: &Issuer, folder: &std::path::Path) -> TestHub {
 
 /// Returns the role of the logged-in user; null without a session.
 fn role(hub: &TestHub, browser: &Browser) -> Value {
-    let session = browser.0.get("perfwatch_session").cloned().unwrap_or_default();
-    let response =
-        ureq::get(hub.url("/api/v1/auth/me")).header("Cookie", format!("perfwatch_session={session}")).call();
+    let is_session = |name: &str| name.starts_with("perfwatch_session_");
+    let session = browser.0.iter().find(|(name, _)| is_session(name));
+    let session = session.map(|(name, value)| format!("{name}={value}")).unwrap_or_default();
+    let response = ureq::get(hub.url("/api/v1/auth/me")).header("Cookie", session).call();
     response.map_or(Value::Null, |mut response| {
         serde_json::from_str::<Value>(&response.body_mut().read_to_string().unwrap()).unwrap()["role"].clone()
     })

@@ -61,8 +61,8 @@ fn start_hub(
 /// terminal must not end monitoring.
 fn print_url(hub: &Hub) {
     let mut text = format!("PerfWatch {} is listening on {}\n", env!("CARGO_PKG_VERSION"), hub.url());
-    if let Some(path) = hub.setup_path() {
-        text += &format!("No users yet. Create the first administrator:\n\n    {}{path}\n\n", hub.url());
+    if let Some(url) = hub.setup_url() {
+        text += &format!("No users yet. Create the first administrator:\n\n    {url}\n\n");
     }
     if let Err(error) = write_stdout(text.as_bytes()) {
         let error = format!("{error:#}");

@@ -44,6 +44,7 @@ pub(super) fn hub_config(settings: &Settings) -> anyhow::Result<HubConfig> {
             .iter()
             .map(|text| parse_network(text))
             .collect::<Result<_, _>>()?,
+        hsts: hub.hsts.map(|max_age| max_age.0).filter(|max_age| !max_age.is_zero()),
         tls,
         initial_admin,
         session_lifetimes: SessionLifetimes {
