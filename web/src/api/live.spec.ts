@@ -28,6 +28,8 @@ class FakeSocket {
   }
 }
 
+/** Reader of a hub that does not answer. */
+const unreachable = () => Promise.reject(new TypeError('unreachable'))
 const request = { hosts: ['a'], metrics: ['cpu.usage'], processes: false, backfill_s: 300 }
 
 describe('LiveSocket', () => {
@@ -42,7 +44,7 @@ describe('LiveSocket', () => {
   })
 
   it('reconnects with backoff and resubscribes', () => {
-    const live = new LiveSocket('ws://x')
+    const live = new LiveSocket('ws://x', unreachable)
     live.subscribe(request, () => {})
     FakeSocket.all[0]!.open()
     expect(FakeSocket.all[0]!.sent).toEqual([{ subscribe: { id: 1, ...request } }])
@@ -67,7 +69,7 @@ describe('LiveSocket', () => {
   })
 
   it('routes messages by subscription and resubscribes after lag', () => {
-    const live = new LiveSocket('ws://x')
+    const live = new LiveSocket('ws://x', unreachable)
     const first = vi.fn()
     const second = vi.fn()
     live.subscribe(request, first)
@@ -86,7 +88,7 @@ describe('LiveSocket', () => {
   })
 
   it('closes without subscribers and reopens', () => {
-    const live = new LiveSocket('ws://x')
+    const live = new LiveSocket('ws://x', unreachable)
     live.subscribe(request, () => {})()
     // The next page subscribes in time and keeps the connection.
     vi.advanceTimersByTime(1_000)
@@ -103,7 +105,7 @@ describe('LiveSocket', () => {
   })
 
   it('pings idle connections and drops dead ones', () => {
-    const live = new LiveSocket('ws://x')
+    const live = new LiveSocket('ws://x', unreachable)
     live.subscribe(request, () => {})
     const first = FakeSocket.all[0]!
     first.open()
@@ -119,9 +121,60 @@ describe('LiveSocket', () => {
   })
 
   it('times out a pending connection', () => {
-    const live = new LiveSocket('ws://x')
+    const live = new LiveSocket('ws://x', unreachable)
     live.subscribe(request, () => {})
     vi.advanceTimersByTime(11_000)
     expect(FakeSocket.all.length).toBeGreaterThan(1)
+  })
+
+  it('polls while no WebSocket opens, and stops when one does', async () => {
+    const queries: object[] = []
+    const backfill = {
+      type: 'backfill' as const,
+      id: 0,
+      hosts: [{ host: 'a', shape: 's', interval_ms: 1_000, columns: [], t: [1_000, 2_000], v: [[1, 2]] }],
+    }
+    const counts = { type: 'incident_counts' as const, revision: 1, info: 0, warning: 2, critical: 0 }
+    const live = new LiveSocket('ws://x', async (query) => {
+      queries.push(query)
+      return [backfill, counts]
+    })
+    const received: any[] = []
+    const warnings: number[] = []
+    live.subscribe(request, (message) => received.push(message))
+    live.onIncidentCounts(({ warning }) => warnings.push(warning))
+    FakeSocket.all[0]!.close()
+    expect(live.state.value.kind).toBe('reconnecting')
+    await vi.advanceTimersByTimeAsync(500)
+    FakeSocket.all[1]!.close()
+    await vi.advanceTimersByTimeAsync(1)
+    expect(live.state.value.kind).toBe('polling')
+    expect(received.map(({ type }) => type)).toEqual(['backfill', 'tick'])
+    expect(received[1].hosts[0]).toMatchObject({ host: 'a', t: 2_000, v: [2] })
+    expect(warnings).toEqual([2])
+    await vi.advanceTimersByTimeAsync(2_000)
+    expect(queries).toEqual([
+      { host: 'a', metric: 'cpu.usage', processes: false, since: undefined },
+      { host: 'a', metric: 'cpu.usage', processes: false, since: 2_000 },
+    ])
+    FakeSocket.all[2]!.close()
+    expect(live.state.value.kind).toBe('polling')
+    await vi.advanceTimersByTimeAsync(20_000)
+    FakeSocket.all[3]!.open()
+    expect(live.state.value.kind).toBe('live')
+    const count = queries.length
+    await vi.advanceTimersByTimeAsync(10_000)
+    expect(queries.length).toBe(count)
+  })
+
+  it('polls while an attempt is pending, and shows when the hub stops answering', async () => {
+    let answers = true
+    const live = new LiveSocket('ws://x', async () => (answers ? [] : unreachable()))
+    live.subscribe(request, () => {})
+    await vi.advanceTimersByTimeAsync(3_100)
+    expect(live.state.value.kind).toBe('polling')
+    answers = false
+    await vi.advanceTimersByTimeAsync(2_000)
+    expect(live.state.value.kind).toBe('reconnecting')
   })
 })

@@ -1,9 +1,12 @@
-// The WebSocket of the dashboard: one connection for all subscriptions, with reconnection.
+// The WebSocket of the dashboard: one connection for all subscriptions, with reconnection. While no WebSocket
+// can be opened, data is polled over HTTP.
 //
 // Every connection and every `lagged` message repeats all subscriptions with their backfill. Columns
 // identify a tick by its time, so that repeated ticks are not duplicated and missed ticks arrive.
 import { shallowRef } from 'vue'
+import { webSocketUrl } from '../lib/base'
 import { endSession } from './errors'
+import { LivePoller, type ReadLive } from './livePoll'
 import type { IncidentCounts, LiveMessage } from './types'
 
 export interface SubscriptionRequest {
@@ -16,11 +19,21 @@ export interface SubscriptionRequest {
 export type Handler = (message: LiveMessage) => void
 
 export type LiveState =
-  { kind: 'connecting' } | { kind: 'live' } | { kind: 'reconnecting'; attempt: number; retryAt: number; since: number }
+  | { kind: 'connecting' }
+  | { kind: 'live' }
+  /** No WebSocket can be opened, but the hub answers over HTTP. */
+  | { kind: 'polling' }
+  | { kind: 'reconnecting'; attempt: number; retryAt: number; since: number }
 
 /** Delay before the first reconnection; doubles up to the maximum. */
 const MIN_BACKOFF_MS = 500
 const MAX_BACKOFF_MS = 8_000
+/** Delay between attempts while data is polled over HTTP. */
+const POLLING_BACKOFF_MS = 20_000
+/** Failed attempts after which polling starts; a restarted hub may answer requests before the next attempt. */
+const POLL_AFTER_ATTEMPTS = 2
+/** Time after which polling starts while an attempt is pending. */
+const POLL_AFTER_MS = 3_000
 /** Time without a message after which a ping is sent. */
 const PING_AFTER_MS = 20_000
 /** Close code of the hub for a session that is no longer valid. */
@@ -47,9 +60,12 @@ export class LiveSocket {
   private watchdog: ReturnType<typeof setInterval> | undefined
   private receivedAt = 0
   private readonly url: string
+  private readonly poller: LivePoller
 
-  constructor(url: string) {
+  constructor(url: string, read?: ReadLive) {
     this.url = url
+    const target = { subscriptions: this.subscriptions, onCounts: this.dispatch.bind(this), onResult: this.onPolled.bind(this) }
+    this.poller = new LivePoller(target, read)
     // After suspend or a network change, reconnect without waiting for the backoff.
     window.addEventListener('online', this.reconnectNow)
     document.addEventListener('visibilitychange', this.reconnectNow)
@@ -99,6 +115,7 @@ export class LiveSocket {
     clearTimeout(this.retry)
     clearTimeout(this.idleTimer)
     clearInterval(this.watchdog)
+    this.poller.stop()
     this.retry = undefined
     const socket = this.socket
     this.socket = null
@@ -114,9 +131,12 @@ export class LiveSocket {
     const socket = new WebSocket(this.url)
     this.socket = socket
     const timeout = setTimeout(() => this.abandon(socket), RESPONSE_TIMEOUT_MS)
+    const pollTimeout = setTimeout(() => this.socket === socket && this.poller.start(), POLL_AFTER_MS)
     socket.onopen = () => {
       clearTimeout(timeout)
+      clearTimeout(pollTimeout)
       if (this.socket !== socket) return
+      this.poller.stop()
       this.attempt = 0
       this.lostAt = 0
       this.receivedAt = Date.now()
@@ -132,6 +152,7 @@ export class LiveSocket {
     }
     socket.onclose = (event) => {
       clearTimeout(timeout)
+      clearTimeout(pollTimeout)
       if (this.socket !== socket) return
       this.scheduleReconnect()
       if (event?.code === CLOSE_UNAUTHENTICATED) endSession()
@@ -157,10 +178,26 @@ export class LiveSocket {
     const now = Date.now()
     this.lostAt ||= now
     this.attempt += 1
-    const backoff = Math.min(MIN_BACKOFF_MS * 2 ** (this.attempt - 1), MAX_BACKOFF_MS)
+    const isPolling = this.state.value.kind === 'polling'
+    const backoff = isPolling ? POLLING_BACKOFF_MS : Math.min(MIN_BACKOFF_MS * 2 ** (this.attempt - 1), MAX_BACKOFF_MS)
     const delay = backoff * (0.5 + Math.random() / 2)
-    this.state.value = { kind: 'reconnecting', attempt: this.attempt, retryAt: now + delay, since: this.lostAt }
+    if (!isPolling) this.showReconnecting(now + delay)
     this.retry = setTimeout(() => this.connect(), delay)
+    if (this.attempt >= POLL_AFTER_ATTEMPTS) this.poller.start()
+  }
+
+  private showReconnecting(retryAt: number) {
+    this.state.value = { kind: 'reconnecting', attempt: this.attempt, retryAt, since: this.lostAt }
+  }
+
+  private onPolled(succeeded: boolean) {
+    const isPolling = this.state.value.kind === 'polling'
+    if (succeeded && !isPolling) {
+      this.state.value = { kind: 'polling' }
+    } else if (!succeeded && isPolling) {
+      this.lostAt = Date.now()
+      this.showReconnecting(this.lostAt)
+    }
   }
 
   private reconnectNow = () => {
@@ -200,7 +237,6 @@ export function closeLive() {
 
 /** The connection that all pages share. */
 export function liveSocket(): LiveSocket {
-  const scheme = location.protocol === 'https:' ? 'wss' : 'ws'
-  shared ??= new LiveSocket(`${scheme}://${location.host}/api/ws/metrics`)
+  shared ??= new LiveSocket(webSocketUrl('/api/ws/metrics'))
   return shared
 }
