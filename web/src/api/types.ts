@@ -6,6 +6,7 @@ type Schemas = components['schemas']
 
 export type Host = Schemas['HostResponse']
 export type System = Schemas['SystemResponse']
+export type ProxyFault = Schemas['ProxyFault']
 export type ProcessRow = Schemas['ProcessRow']
 export type SeriesResponse = Schemas['SeriesResponse']
 export type Column = Schemas['Column']

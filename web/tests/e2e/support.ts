@@ -12,11 +12,11 @@ const BROWSER = ['/usr/bin/chromium-headless-shell', '/usr/bin/chromium'].find((
 /** Directory of the screenshots. */
 export const SCREENSHOTS = join(import.meta.dirname, '../../test-results')
 
-export async function openBrowser(): Promise<Browser> {
+export async function openBrowser(...options: string[]): Promise<Browser> {
   if (!BROWSER) throw new Error('no Chromium: run scripts/ensure-browser')
   mkdirSync(SCREENSHOTS, { recursive: true })
   const args = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking']
-  args.push('--disable-component-update', '--disable-sync', '--disable-dev-shm-usage')
+  args.push('--disable-component-update', '--disable-sync', '--disable-dev-shm-usage', ...options)
   return chromium.launch({ executablePath: BROWSER, args })
 }
 
@@ -29,7 +29,10 @@ export class TestSite {
   /** Standard output of the hub. */
   output = ''
   /** `withAdmin` creates an administrator at the start; otherwise the hub prints a setup link. */
-  constructor(private readonly withAdmin = true) {}
+  constructor(
+    private readonly withAdmin = true,
+    private readonly hubEnv: Record<string, string> = {},
+  ) {}
   readonly folder = mkdtempSync(join(tmpdir(), 'perfwatch-e2e-'))
   address = '127.0.0.1:0'
   private hub?: ChildProcess
@@ -37,6 +40,7 @@ export class TestSite {
 
   private start(name: string, args: string[]): ChildProcess {
     const env: NodeJS.ProcessEnv = { ...process.env, PERFWATCH_DATA: join(this.folder, name) }
+    if (name === 'hub') Object.assign(env, this.hubEnv)
     if (this.withAdmin && name === 'hub') env.PERFWATCH_HUB_ADMIN_PASSWORD = ADMIN.password
     return spawn(BINARY, args, { env, stdio: ['ignore', 'pipe', process.env.E2E_LOGS ? 'inherit' : 'ignore'] })
   }

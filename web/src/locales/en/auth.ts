@@ -18,6 +18,19 @@ export const auth = {
       sso_disabled: 'Your account is disabled.',
     },
   },
+  proxy: {
+    heading: 'Reverse proxy settings',
+    hostMismatch: 'Requests reach the hub for {received}. Pass the Host header through the proxy, or set hub.public_url to {expected}.',
+    protoMissing: 'The hub receives plain HTTP requests. Send X-Forwarded-Proto: https from the proxy, and list it in hub.trusted_proxies.',
+    protoMismatch:
+      'The proxy reports HTTPS, so the browser drops the session cookie. Open {expected}, or correct X-Forwarded-Proto in the proxy.',
+    untrustedProxy: 'The hub ignores the X-Forwarded headers of the proxy. Add its address, which the hub logs, to hub.trusted_proxies.',
+    basePathMismatch: 'This page is at the path {expected}, but the hub expects {received}. Set hub.public_url to {url}.',
+    localLinks: 'Links in notifications lead to {received}, which only works on the machine of the hub. Set hub.public_url.',
+    webSocketBlocked: 'WebSocket connections fail, so pages poll. Pass the headers Upgrade and Connection through the proxy.',
+    noApi: 'The API does not answer below {url}. If the proxy mounts the hub at this path, set hub.public_url to {url}.',
+    cookieDropped: 'The browser did not keep the session cookie. Allow cookies for this address, and correct the reverse proxy settings.',
+  },
   setup: {
     title: 'Setup',
     heading: 'Welcome to PerfWatch',
