@@ -38,7 +38,7 @@ impl PublicUrl {
         let origin = PageOrigin::parse(url)?;
         let (_, rest) = url.split_once("://")?;
         let base_path = rest.find('/').map_or("", |at| rest[at..].trim_end_matches('/')).to_owned();
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         let is_segment =
             |text: &str| !text.is_empty() && text != "." && text != ".." && text.chars().all(is_plain);
         let is_valid = base_path.is_empty() || base_path[1..].split('/').all(is_segment);
@@ -87,9 +87,9 @@ impl PublicAddress {
     /// Addresses of a hub with this URL and port of its listener.
     pub fn new(public_url: Option<PublicUrl>, local_url: &str, local_port: u16) -> Self {
         let base_path = public_url.as_ref().map(|url| url.base_path.clone());
-        let port = public_url.as_ref().map_or(local_port, |url| url.origin.port());
+        let public_port = public_url.as_ref().map(|url| url.origin.port());
         Self {
-            cookies: HubCookies::new(port, base_path.as_deref().unwrap_or_default()),
+            cookies: HubCookies::new(public_port, local_port, base_path.as_deref().unwrap_or_default()),
             page_base: PageBase(base_path),
             notification_base_url: public_url
                 .as_ref()
@@ -113,8 +113,10 @@ impl PublicAddress {
             return public_url.to_string();
         }
         let scheme = if request.client_addr.is_tls { "https" } else { "http" };
-        let host = request.hosts.first().map_or_else(|| "localhost".to_owned(), ToString::to_string);
-        format!("{scheme}://{host}")
+        match request.hosts.first() {
+            Some(host) => format!("{scheme}://{host}"),
+            None => self.notification_base_url.clone(),
+        }
     }
 
     /// Reads the address of a request. Forwarding headers count only from trusted proxies.
@@ -262,8 +264,8 @@ mod tests {
             ("10.0.0.1:1", &rfc, "https://x.example:81"),
             ("192.0.2.1:1", &proxied, "http://hub:8000"),
             ("192.0.2.1:1", &rfc, "http://hub:8000"),
-            ("192.0.2.1:1", &[("host", "a b")], "http://localhost"),
-            ("192.0.2.1:1", &[], "http://localhost"),
+            ("192.0.2.1:1", &[("host", "a b")], "http://127.0.0.1:8000"),
+            ("192.0.2.1:1", &[], "http://127.0.0.1:8000"),
         ] {
             assert_eq!(base_url(None, peer, headers), want, "{peer} {headers:?}");
             let public_url = base_url(Some("https://watch.example/perfwatch/"), peer, headers);

@@ -126,13 +126,14 @@ pub(crate) async fn logout(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
     Client(client): Client,
+    headers: HeaderMap,
 ) -> Result<(StatusCode, [(HeaderName, HeaderValue); 1]), ApiError> {
     if let Credential::Session(hash) = &identity.credential {
         let entry = actor::audit_entry(identity.actor_name(), &client, "logout", identity.actor_name());
         let tx = Transaction::build(|tx| tx.sessions().delete(hash));
         app.directory.begin_write().await?.commit(tx, Some(entry)).await?;
     }
-    Ok((StatusCode::NO_CONTENT, [app.public_address.cookies.session.set("", client.is_tls, 0)]))
+    Ok((StatusCode::NO_CONTENT, [app.public_address.cookies.session.set(&headers, "", client.is_tls, 0)]))
 }
 
 /// Signed token (JWT) with a lifetime of minutes.

@@ -25,5 +25,10 @@ pub(super) async fn create_session(
     let previous_cookie = session_cookie.values(headers).first().copied();
     let browser = Browser { client, user_agent, previous_cookie };
     let cookie = app.login.create_session(guard, account, browser, tx, entry).await?;
-    Ok(session_cookie.set(&cookie, client.is_tls, app.directory.session_lifetimes().max_age.as_secs()))
+    Ok(session_cookie.set(
+        headers,
+        &cookie,
+        client.is_tls,
+        app.directory.session_lifetimes().max_age.as_secs(),
+    ))
 }

@@ -22,7 +22,8 @@ fn redirect_uri(base_url: &BaseUrl) -> String {
 }
 
 fn set_state_cookie(app: &App, response: &mut Response, text: &str, secure: bool) {
-    let (name, value) = app.public_address.cookies.login_state.set(text, secure, LOGIN_TTL_S);
+    let (name, value) =
+        app.public_address.cookies.login_state.set(&HeaderMap::new(), text, secure, LOGIN_TTL_S);
     response.headers_mut().append(name, value);
 }
 
