@@ -89,10 +89,11 @@ fn check_request(
     }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let origin = Origin::from_headers(request.headers(), &address.hosts);
-    if origin == Origin::Cross && !(is_read && access == Access::Public) {
+    let token = query_token(path, request.uri().query());
+    // A signed token in the URL is not sent by browsers themselves, unlike cookies.
+    if origin == Origin::Cross && token.is_none() && !(is_read && access == Access::Public) {
         return Err(cross_origin(&app.public_address.reject_origin(request.headers(), &address)));
     }
-    let token = query_token(path, request.uri().query());
     let cookies = app.public_address.cookies.session.values(request.headers());
     let credentials = request_credentials(request.headers(), &cookies, token.as_deref());
     let identity = match identify(&app.directory, credentials) {

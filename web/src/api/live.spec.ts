@@ -135,10 +135,14 @@ describe('LiveSocket', () => {
       hosts: [{ host: 'a', shape: 's', interval_ms: 1_000, columns: [], t: [1_000, 2_000], v: [[1, 2]] }],
     }
     const counts = { type: 'incident_counts' as const, revision: 1, info: 0, warning: 2, critical: 0 }
-    const live = new LiveSocket('ws://x', async (query) => {
-      queries.push(query)
-      return [backfill, counts]
-    })
+    const live = new LiveSocket(
+      'ws://x',
+      async (query) => {
+        queries.push(query)
+        return [backfill, counts]
+      },
+      unreachable,
+    )
     const received: any[] = []
     const warnings: number[] = []
     live.subscribe(request, (message) => received.push(message))
@@ -169,12 +173,28 @@ describe('LiveSocket', () => {
 
   it('polls while an attempt is pending, and shows when the hub stops answering', async () => {
     let answers = true
-    const live = new LiveSocket('ws://x', async () => (answers ? [] : unreachable()))
+    const live = new LiveSocket('ws://x', async () => (answers ? [] : unreachable()), unreachable)
     live.subscribe(request, () => {})
     await vi.advanceTimersByTimeAsync(3_100)
     expect(live.state.value.kind).toBe('polling')
     answers = false
     await vi.advanceTimersByTimeAsync(2_000)
     expect(live.state.value.kind).toBe('reconnecting')
+  })
+
+  it('authenticates with a token if the hub rejects the origin', async () => {
+    const live = new LiveSocket(
+      'ws://x',
+      async () => [],
+      async () => 'signed',
+    )
+    live.subscribe(request, () => {})
+    FakeSocket.all[0]!.close()
+    await vi.advanceTimersByTimeAsync(500)
+    FakeSocket.all[1]!.close()
+    await vi.advanceTimersByTimeAsync(1)
+    expect(FakeSocket.all.map(({ url }) => url)).toEqual(['ws://x', 'ws://x', 'ws://x?token=signed'])
+    FakeSocket.all[2]!.open()
+    expect(live.state.value.kind).toBe('live')
   })
 })

@@ -5,6 +5,7 @@
 // identify a tick by its time, so that repeated ticks are not duplicated and missed ticks arrive.
 import { shallowRef } from 'vue'
 import { webSocketUrl } from '../lib/base'
+import { api, unwrap } from './client'
 import { endSession } from './errors'
 import { LivePoller, type ReadLive } from './livePoll'
 import type { IncidentCounts, LiveMessage } from './types'
@@ -47,6 +48,9 @@ const WATCHDOG_INTERVAL_MS = 5_000
 /** Delay before a rejected subscription is repeated. */
 const RESUBSCRIBE_DELAY_MS = 1_000
 
+/** Creates a token that authenticates a WebSocket whose origin the hub does not accept. */
+const createToken = async () => (await unwrap(api.POST('/api/v1/auth/token'))).token
+
 export class LiveSocket {
   readonly state = shallowRef<LiveState>({ kind: 'connecting' })
   private socket: WebSocket | null = null
@@ -61,9 +65,13 @@ export class LiveSocket {
   private receivedAt = 0
   private readonly url: string
   private readonly poller: LivePoller
+  /** Token of the next attempt; empty to authenticate with the session cookie. */
+  private token = ''
+  private readonly createToken: () => Promise<string>
 
-  constructor(url: string, read?: ReadLive) {
+  constructor(url: string, read?: ReadLive, readToken = createToken) {
     this.url = url
+    this.createToken = readToken
     const target = { subscriptions: this.subscriptions, onCounts: this.dispatch.bind(this), onResult: this.onPolled.bind(this) }
     this.poller = new LivePoller(target, read)
     // After suspend or a network change, reconnect without waiting for the backoff.
@@ -117,6 +125,7 @@ export class LiveSocket {
     clearInterval(this.watchdog)
     this.poller.stop()
     this.retry = undefined
+    this.token = ''
     const socket = this.socket
     this.socket = null
     socket?.close()
@@ -128,7 +137,9 @@ export class LiveSocket {
   private connect() {
     clearTimeout(this.retry)
     this.retry = undefined
-    const socket = new WebSocket(this.url)
+    const { token } = this
+    this.token = ''
+    const socket = new WebSocket(token ? `${this.url}?token=${token}` : this.url)
     this.socket = socket
     const timeout = setTimeout(() => this.abandon(socket), RESPONSE_TIMEOUT_MS)
     const pollTimeout = setTimeout(() => this.socket === socket && this.poller.start(), POLL_AFTER_MS)
@@ -190,10 +201,20 @@ export class LiveSocket {
     this.state.value = { kind: 'reconnecting', attempt: this.attempt, retryAt, since: this.lostAt }
   }
 
+  /**
+   * Browsers report the origin of WebSockets, but not that it is the hub's own: a proxy that changes the host lets
+   * requests pass, but no WebSocket with a cookie.
+   */
+  private async connectWithToken() {
+    this.token = await this.createToken().catch(() => '')
+    if (this.token && this.retry !== undefined) this.connect()
+  }
+
   private onPolled(succeeded: boolean) {
     const isPolling = this.state.value.kind === 'polling'
     if (succeeded && !isPolling) {
       this.state.value = { kind: 'polling' }
+      void this.connectWithToken()
     } else if (!succeeded && isPolling) {
       this.lostAt = Date.now()
       this.showReconnecting(this.lostAt)

@@ -159,7 +159,7 @@ describe('behind nginx', () => {
     const { page } = await openPage(`https://${HOST}:${port}/`)
     await expect.poll(() => notices(page).textContent()).toContain('hub.public_url')
     await logIn(page)
-    await expect.poll(() => state(page)).toMatch(/live|polling/)
+    await expect.poll(() => state(page)).toBe('live')
     await page.context().close()
   })
 
@@ -196,6 +196,15 @@ describe('behind nginx', () => {
     await expect.poll(() => notices(page).textContent()).toContain(`Open https://${HOST}:${port}`)
     await logIn(page)
     await expect.poll(() => page.locator('[role=alert]').textContent()).toContain('did not keep the session cookie')
+    await page.context().close()
+  })
+
+  it('warns about local links where channels are configured', async () => {
+    const { page } = await openPage(site.url, 390)
+    await site.logIn(page.context())
+    await page.goto(`${site.url}/alerts/channels`)
+    await page.getByText(`Links in notifications lead to ${site.url}`).waitFor()
+    await checkPage(page, 'channels-local-links-phone')
     await page.context().close()
   })
 })

@@ -476,3 +476,24 @@ fn hsts_is_sent_over_https_if_configured() {
     assert_eq!(policy(&hubs[0], "http"), None);
     assert_eq!(policy(&hubs[1], "https"), None);
 }
+
+#[test]
+fn websocket_from_another_origin_needs_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = start_hub(folder.path(), &[]);
+    let handshake = |query: &str, cookie: &str| {
+        let mut stream = TcpStream::connect(&hub.address).unwrap();
+        let head = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: https://another.example";
+        let target = format!("/api/ws/metrics{query} HTTP/1.1\r\nHost: hub");
+        write!(stream, "GET {target}\r\nCookie: {cookie}\r\n{head}\r\n\r\n").unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        String::from_utf8_lossy(&status).into_owned()
+    };
+    let cookie = hub.log_in(ADMIN.0, ADMIN.1);
+    let token = hub.sign_token(ADMIN.0, ADMIN.1);
+    assert_eq!(handshake("", &cookie), "HTTP/1.1 403");
+    assert_eq!(handshake("?token=", &cookie), "HTTP/1.1 401");
+    assert_eq!(handshake(&format!("?token={token}"), ""), "HTTP/1.1 101");
+}
