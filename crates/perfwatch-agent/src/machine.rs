@@ -93,7 +93,9 @@ mod tests {
         {
             let path = root.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            text.map(|text| std::fs::write(path, text).unwrap());
+            if let Some(text) = text {
+                std::fs::write(path, text).unwrap();
+            }
         }
         let source = LocalRoot::new(&root.path().join("proc"), &root.path().join("sys"), root.path());
         Fingerprint::read(&source)

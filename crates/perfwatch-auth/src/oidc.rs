@@ -323,7 +323,7 @@ impl OidcProvider {
         let mut form = grant.to_vec();
         match auth {
             ClientAuth::Basic => {
-                request = request.header("Authorization", basic_credentials(client_id, secret))
+                request = request.header("Authorization", basic_credentials(client_id, secret));
             }
             ClientAuth::Post => form.extend([("client_id", client_id.as_str()), ("client_secret", secret)]),
             ClientAuth::Public => form.push(("client_id", client_id)),

@@ -1,7 +1,8 @@
 //! Parameters of requests: pairs of a query string, times and ranges, names and tags.
 
 use crate::error::ApiError;
-use perfwatch_model::time_expression;
+use perfwatch_model::{HostId, time_expression};
+use perfwatch_store::HostRecord;
 
 /// Maximum number of tags of a host or an account.
 const MAX_TAGS: usize = 32;
@@ -68,6 +69,21 @@ pub fn range(from: Option<&str>, to: Option<&str>, now_ms: i64) -> Result<(i64, 
         ));
     }
     Ok((from_ms, to_ms))
+}
+
+/// Cursor of a page of hosts: id and name of its last host as hexadecimal digits. Hosts that are added or
+/// removed between two pages neither move others to another page nor repeat them.
+pub fn host_cursor(host: &HostRecord) -> String {
+    let bytes = host.id.to_bytes().into_iter().chain(host.name.bytes());
+    bytes.map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Name and id of a cursor; `None` for other text.
+pub fn parse_host_cursor(cursor: &str) -> Option<(String, HostId)> {
+    let byte = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+    let bytes: Vec<u8> = cursor.as_bytes().chunks(2).map(byte).collect::<Option<_>>()?;
+    let (id, name) = bytes.split_at_checked(16)?;
+    Some((String::from_utf8(name.to_vec()).ok()?, HostId::from_bytes(id)?))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::expected_interval::ExpectedInterval;
 use crate::sender_clock::SenderClock;
 use crate::sender_conflicts::SenderConflicts;
-use perfwatch_model::{HostFacts, HostId, HostRef, limits};
+use perfwatch_model::{BootId, HostFacts, HostId, HostRef, limits};
 use perfwatch_store::{HostRecord, Store, StoreError};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -333,6 +333,16 @@ impl HostRegistry {
             host.last_seen_ms = Some(now_ms);
             host.last_at_ms = host.last_at_ms.max(Some(at_ms));
             host.expected_interval.record(at_ms, now_ms, declared_ms);
+        }
+    }
+
+    /// Records the boot of an accepted snapshot, and logs a new conflict of senders.
+    pub fn record_boot(&self, id: HostId, boot: BootId, at_ms: i64, now_ms: i64) {
+        if self.sender_conflicts.record(id, boot, at_ms, now_ms) {
+            tracing::warn!(
+                host.id = %id, host.name = self.name(id),
+                "several machines are sending with one host id; see docs/IDENTITY.md"
+            );
         }
     }
 

@@ -5,7 +5,6 @@ use crate::host_access;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use data_encoding::BASE64URL_NOPAD;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller, params};
@@ -15,7 +14,6 @@ use perfwatch_store::Transaction;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
 
 /// Status of a host, derived from its last snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -88,20 +86,6 @@ pub(crate) struct HostsQuery {
     limit: Option<usize>,
 }
 
-/// Cursor of a page of hosts: name and id of its last host. Hosts that are added or removed between two pages
-/// neither move others to another page nor repeat them.
-fn page_cursor(host: &Host) -> String {
-    let bytes = [&host.record.id.to_bytes()[..], host.record.name.as_bytes()].concat();
-    BASE64URL_NOPAD.encode(&bytes)
-}
-
-/// Name and id of a cursor.
-fn parse_cursor(cursor: &str) -> Option<(String, HostId)> {
-    let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok()?;
-    let (id, name) = bytes.split_at_checked(size_of::<Uuid>())?;
-    Some((String::from_utf8(name.to_vec()).ok()?, HostId::from_bytes(id)?))
-}
-
 /// List hosts
 #[utoipa::path(
     get, path = "/api/v1/hosts", tag = "hosts",
@@ -120,13 +104,13 @@ pub(crate) async fn list_hosts(
     let total = hosts.len();
     let now_ms = app.clock.wall_ms();
     if let Some(after) = &query.after {
-        let (name, id) = parse_cursor(after).ok_or_else(|| {
+        let (name, id) = params::parse_host_cursor(after).ok_or_else(|| {
             ApiError::bad_request("invalid_query", "after: must be the `next` value of the previous page")
         })?;
         let is_before = |host: &Host| (&host.record.name, host.record.id) <= (&name, id);
         hosts.drain(..hosts.partition_point(is_before));
     }
-    let next = (hosts.len() > limit).then(|| page_cursor(&hosts[limit - 1]));
+    let next = (hosts.len() > limit).then(|| params::host_cursor(&hosts[limit - 1].record));
     hosts.truncate(limit);
     let hosts = hosts.into_iter().map(|host| to_response(&app, host, &auth_snapshot, now_ms)).collect();
     Ok(Json(HostListResponse { hosts, total, now_ms, next }))

@@ -173,12 +173,7 @@ impl Pipeline {
                 false => response.duplicates += 1,
                 true => {
                     response.accepted += 1;
-                    if self.deps.hosts.sender_conflicts().record(id, snapshot.boot, snapshot.at_ms, now_ms) {
-                        tracing::warn!(
-                            host.id = %id, host.name = %name,
-                            "several machines send with one host id; see docs/IDENTITY.md"
-                        );
-                    }
+                    self.deps.hosts.record_boot(id, snapshot.boot, snapshot.at_ms, now_ms);
                     self.deps.metrics.accepted(snapshot.sample_count());
                     self.deps.hosts.record_snapshot(id, snapshot.at_ms, declared_ms, now_ms);
                     self.deps.live_feed.publish(

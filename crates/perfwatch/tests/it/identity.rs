@@ -269,7 +269,7 @@ fn machines_with_one_host_id_are_reported() {
     }
     assert!(hub.get("/api/v1/hosts/web").body["sender_conflict_ms"].is_i64());
     let log = hub.process.log();
-    assert_eq!(log.matches("several machines send with one host id").count(), 1, "{log}");
+    assert_eq!(log.matches("several machines are sending with one host id").count(), 1, "{log}");
     eventually("an alert fires", || {
         hub.get("/api/v1/incidents").text.contains("Several machines with one host id")
     });
