@@ -3,14 +3,20 @@
 //! Masking knows the names of secrets, the forms of secrets inside a text, and programs with options such
 //! as `mysql -pSECRET`. It prefers to mask too much over showing a secret.
 
+mod addresses;
+mod pipelines;
 mod programs;
 mod secret_names;
 mod secret_text;
+mod statements;
+mod tokens;
 
+use addresses::address_password;
 use perfwatch_model::limits::MAX_COMMAND_CHARS;
+use pipelines::mask_pipelines;
 use programs::{Program, SecretArgument, SecretForm, SecretOption, ValuePosition, find_program};
-use secret_names::{NameKind, classify};
-use secret_text::{MASK, address_password, mask_text};
+use secret_names::{NameKind, classify, is_key_header, is_phrase};
+use secret_text::{MASK, is_name_character, mask_text};
 
 /// Maximum length of an argument that is searched for secrets. Only the first [`MAX_COMMAND_CHARS`] of the
 /// result are used, but the end of a URL decides whether its start contains a password.
@@ -20,6 +26,15 @@ const MAX_ARGUMENT_BYTES: usize = 64 << 10;
 /// (`docker run --name mongo -p 27017:27017`).
 const NAMING_OPTIONS: &[&str] =
     &["--name", "--hostname", "--host", "-h", "--network", "--network-alias", "--net", "--link"];
+
+/// Separators between a name and its value, the longest first.
+const SEPARATORS: &[&str] = &["=>", ":=", "=", ":"];
+
+/// Options of a single dash that are no cluster of letters.
+const WORD_OPTIONS: &[&str] = &["-pass", "-passphrase", "-passwd", "-password", "-passwords"];
+
+/// Options of Windows with a secret in the next argument.
+const SLASH_OPTIONS: &[&str] = &["/pass", "/passwd", "/password", "/pwd"];
 
 /// Maximum number of command lines inside each other (`sh -c "sh -c '…'"`).
 const MAX_NESTED_SCRIPTS: usize = 4;
@@ -75,9 +90,11 @@ struct Masker {
     /// Latest known program: that of `sudo`, `docker exec` or `sh -c` too.
     program: Option<&'static Program>,
     pending: Option<PendingSecret>,
-    /// Number of arguments until the arguments of the program are secrets.
-    until_secret: Option<usize>,
+    /// Number of arguments until the arguments of the program are secrets, and the form of those.
+    until_secret: Option<(usize, SecretForm)>,
     has_subcommand: bool,
+    /// True after the subcommand from which on names are followed by their values.
+    has_named: bool,
     /// True if the options of `htpasswd` contain `n`, which leaves out the name of the file.
     has_no_file: bool,
     /// Previous word, unless it was masked.
@@ -105,7 +122,7 @@ impl Masker {
         }
         // `-c` and clusters such as `-lc` precede a script, where a space ends the value of a variable.
         let is_script = self.previous.starts_with('-') && self.previous.ends_with('c');
-        let text = mask_text(argument, !is_title && !is_script);
+        let text = mask_text(&mask_pipelines(argument), !is_title && !is_script);
         self.mask_script(&text)
     }
 
@@ -131,6 +148,10 @@ impl Masker {
     }
 
     fn mask_word(&mut self, word: &str) -> String {
+        if SEPARATORS.contains(&word) && (self.pending.is_some() || self.is_name(&self.previous, word)) {
+            self.pending.get_or_insert(PendingSecret { form: SecretForm::Whole, has_value: false });
+            return word.to_owned();
+        }
         if let Some(pending) = self.pending.take()
             && (pending.has_value || !word.starts_with('-'))
         {
@@ -144,8 +165,38 @@ impl Masker {
         } else {
             self.mask_operand(word)
         };
+        if self.pending.is_none()
+            && let Some(separator) = SEPARATORS.iter().find(|separator| word.ends_with(**separator))
+            && masked == word
+            && self.is_name(&word[..word.len() - separator.len()], separator)
+            && !self.is_empty_variable(word)
+        {
+            self.pending = Some(PendingSecret { form: SecretForm::Whole, has_value: false });
+        }
         word.clone_into(&mut self.previous);
         masked
+    }
+
+    /// Returns whether a text before a separator is a secret name without a value, so that the value is the
+    /// next word. Inside an argument, `mask_text` handles colons.
+    fn is_name(&self, text: &str, separator: &str) -> bool {
+        let name = text.trim_start_matches(['-', '{', '"', '\'']).trim_end_matches(['"', '\'']);
+        let is_colon = separator == ":";
+        if !name.chars().all(is_name_character) || (is_colon && self.depth > 0) {
+            return false;
+        }
+        match classify(name) {
+            NameKind::Secret => true,
+            NameKind::Weak => !is_colon,
+            NameKind::Phrase => false,
+            NameKind::Harmless => is_colon && is_key_header(name),
+        }
+    }
+
+    /// Returns whether a word assigns an empty value to a variable (`PASSWORD= ./run`).
+    fn is_empty_variable(&self, word: &str) -> bool {
+        let is_constant = !word.contains(|c: char| c.is_lowercase());
+        word.ends_with('=') && !word.starts_with('-') && (is_constant || self.depth > 0)
     }
 
     /// Masks an option whose value is secret, or expects its value in the next word.
@@ -176,58 +227,71 @@ impl Masker {
 
     fn observe_flag(&mut self, program: &Program, word: &str) {
         let letters = word.strip_prefix('-').filter(|letters| !letters.starts_with('-')).unwrap_or_default();
-        if let SecretArgument::Flag(letter, count) = program.argument {
-            self.has_no_file |= letters.contains('n');
-            if letters.contains(letter) || self.until_secret == Some(count) {
-                self.until_secret = Some(count - usize::from(self.has_no_file));
+        for argument in program.arguments {
+            if let SecretArgument::Flag(letter, count) = *argument {
+                self.has_no_file |= letters.contains('n');
+                if letters.contains(letter) || self.until_secret == Some((count, SecretForm::Whole)) {
+                    self.until_secret = Some((count - usize::from(self.has_no_file), SecretForm::Whole));
+                }
             }
         }
     }
 
     /// Handles the options that have the same meaning for most programs.
     fn general_option(&mut self, word: &str) -> Option<String> {
-        if let "-u" | "--user" = word {
+        let is_login = |name: &str| name == "--user" || (name.starts_with('-') && name.ends_with("-login"));
+        if word == "-u" || is_login(word) {
             self.pending = Some(PendingSecret { form: SecretForm::User, has_value: false });
             return Some(word.to_owned());
         }
-        if let Some(value) = word.strip_prefix("--user=") {
-            return Some(format!("--user={}", mask_form(value, SecretForm::User)));
+        if let Some((name, value)) = word.split_once('=').filter(|(name, _)| is_login(name)) {
+            return Some(format!("{name}={}", mask_form(value, SecretForm::User)));
+        }
+        if SLASH_OPTIONS.iter().any(|option| word.eq_ignore_ascii_case(option)) {
+            self.pending = Some(PendingSecret { form: SecretForm::Whole, has_value: false });
+            return Some(word.to_owned());
         }
         if word == "--proxy" {
             self.pending = Some(PendingSecret { form: SecretForm::BeforeHost, has_value: false });
             return Some(word.to_owned());
         }
         let is_name = word.starts_with('-') && word.len() > 2 && !word.contains(['=', ':', ' ', '/']);
-        if is_name && classify(word) != NameKind::Harmless {
-            let is_weak = classify(word) == NameKind::Weak;
-            let form = if is_weak { SecretForm::Unless('/') } else { SecretForm::Whole };
-            self.pending = Some(PendingSecret { form, has_value: false });
-            return Some(word.to_owned());
-        }
-        None
+        let form = match classify(word) {
+            _ if !is_name => return None,
+            NameKind::Harmless => return None,
+            NameKind::Weak => SecretForm::Unless('/'),
+            NameKind::Phrase => SecretForm::Phrase,
+            NameKind::Secret => SecretForm::Whole,
+        };
+        self.pending = Some(PendingSecret { form, has_value: false });
+        Some(word.to_owned())
     }
 
     /// Masks a word that is not an option: the name of a program or an argument.
     fn mask_operand(&mut self, word: &str) -> String {
-        let text = mask_text(word, true);
-        if text != word {
-            return text;
-        }
-        // `password:` and `SECRET` in separate arguments; inside an argument, `mask_text` handles both.
-        let is_name =
-            self.depth == 0 && word.strip_suffix(':').is_some_and(|name| classify(name) == NameKind::Secret);
-        if is_name || word.eq_ignore_ascii_case("bearer") {
-            self.pending = Some(PendingSecret { form: SecretForm::Whole, has_value: false });
-            return text;
-        }
-        if matches!(word, "&&" | "||" | "|" | "&" | ";") {
-            self.enter_program(None);
-        } else if !NAMING_OPTIONS.contains(&self.previous.as_str())
-            && let Some(program) = find_program(word.trim_start_matches(['(', '{', '`', '$', '"', '\'']))
-        {
-            self.enter_program(Some(program));
-        } else if let Some(program) = self.program {
-            return self.mask_program_argument(program, word);
+        let is_operator = matches!(word, "&&" | "||" | "|" | "&" | ";");
+        let text = match self.program.filter(|_| self.until_secret.is_some() && !is_operator) {
+            Some(program) => self.mask_program_argument(program, word),
+            None => mask_text(word, true),
+        };
+        if self.until_secret.is_none() || is_operator {
+            if text != word {
+                return text;
+            }
+            if word.eq_ignore_ascii_case("bearer") {
+                self.pending = Some(PendingSecret { form: SecretForm::Whole, has_value: false });
+                return text;
+            }
+            let name = word.trim_start_matches(['(', '{', '`', '$', '"', '\'']);
+            if is_operator {
+                self.enter_program(None);
+            } else if !NAMING_OPTIONS.contains(&self.previous.as_str())
+                && let Some(program) = find_program(name)
+            {
+                self.enter_program(Some(program));
+            } else if let Some(program) = self.program {
+                return self.mask_program_argument(program, word);
+            }
         }
         if word.ends_with(';') {
             self.enter_program(None);
@@ -238,31 +302,65 @@ impl Masker {
     fn enter_program(&mut self, program: Option<&'static Program>) {
         self.program = program;
         self.has_subcommand = false;
+        self.has_named = false;
         self.has_no_file = false;
-        self.until_secret = match program.map(|program| program.argument) {
-            Some(SecretArgument::After(count)) => Some(count),
+        let arguments = program.map_or(&[] as &[SecretArgument], |program| program.arguments);
+        self.until_secret = arguments.iter().find_map(|argument| match argument {
+            SecretArgument::After(count) => Some((*count, SecretForm::Whole)),
             _ => None,
-        };
+        });
     }
 
     fn mask_program_argument(&mut self, program: &Program, word: &str) -> String {
         self.has_subcommand |= word == program.subcommand;
-        match (program.argument, self.until_secret) {
-            (_, Some(0)) => return MASK.to_owned(),
-            (_, Some(count)) => self.until_secret = Some(count - 1),
-            (SecretArgument::Subcommand(names, count), None) if names.contains(&word) => {
-                self.until_secret = Some(count);
+        match self.until_secret {
+            Some((0, form)) => return mask_form(word, form),
+            Some((count, form)) => {
+                self.until_secret = Some((count - 1, form));
+                return mask_text(word, true);
             }
-            (SecretArgument::Login, None) if !word.starts_with(['/', '@', '.']) => {
-                return mask_login(word);
+            None => {}
+        }
+        for argument in program.arguments {
+            match *argument {
+                SecretArgument::Subcommand(names, count) if self.is_subcommand(names, word) => {
+                    self.until_secret = Some((count, SecretForm::Whole));
+                    break;
+                }
+                SecretArgument::Values(names, count) if self.is_subcommand(names, word) => {
+                    self.until_secret = Some((count, SecretForm::After('=')));
+                    break;
+                }
+                SecretArgument::Login if !word.starts_with(['/', '@', '.']) => return mask_login(word),
+                SecretArgument::Named(subcommand) => {
+                    self.has_named |= subcommand.is_empty() || word == subcommand;
+                    if self.has_named && classify(word) != NameKind::Harmless {
+                        self.pending = Some(PendingSecret { form: SecretForm::Whole, has_value: false });
+                    }
+                }
+                SecretArgument::DataSource => return mask_data_source(word),
+                _ => {}
             }
-            (SecretArgument::Named, None) if classify(word) != NameKind::Harmless => {
-                self.pending = Some(PendingSecret { form: SecretForm::Whole, has_value: false });
-            }
-            _ => {}
         }
         word.to_owned()
     }
+
+    /// Returns whether a word, with the previous word if necessary, is one of the subcommands.
+    fn is_subcommand(&self, names: &[&str], word: &str) -> bool {
+        names.iter().any(|name| match name.split_once(' ') {
+            Some((first, second)) => self.previous == first && word == second,
+            None => word.eq_ignore_ascii_case(name),
+        })
+    }
+}
+
+/// Masks the value of `p` in `h=HOST,p=PASSWORD`.
+fn mask_data_source(word: &str) -> String {
+    let parts = word.split(',').map(|part| match part.strip_prefix("p=") {
+        Some(password) if !password.is_empty() => format!("p={MASK}"),
+        _ => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join(",")
 }
 
 /// Returns the index in the word at which the value of an option starts, or `None` for another option.
@@ -276,7 +374,8 @@ fn option_end(program: &Program, option: &SecretOption, word: &str) -> Option<us
     if option.name.starts_with("--") {
         return word.strip_prefix(option.name)?.starts_with('=').then_some(option.name.len() + 1);
     }
-    if word.starts_with("--") {
+    // Some programs have `-p` and `-password`.
+    if word.starts_with("--") || WORD_OPTIONS.contains(&word) {
         return None;
     }
     let letters = option.name.strip_prefix('-').filter(|letters| letters.len() == 1);
@@ -285,7 +384,13 @@ fn option_end(program: &Program, option: &SecretOption, word: &str) -> Option<us
             let value = word.strip_prefix('-')?.trim_start_matches(|c| program.flags.contains(c));
             word.len() - value.strip_prefix(letter)?.len()
         }
-        None => word.starts_with(option.name).then_some(option.name.len())?,
+        // `-encrypt=VALUE` and `-encrypt VALUE`, but not `-encrypt-verify`.
+        None => match word.strip_prefix(option.name)? {
+            "" => word.len(),
+            value if value.starts_with('=') => option.name.len() + 1,
+            _ if option.position == ValuePosition::Attached => option.name.len(),
+            _ => return None,
+        },
     };
     let is_allowed = option.position != ValuePosition::Separate || end == word.len();
     is_allowed.then_some(end)
@@ -304,7 +409,8 @@ fn mask_login(word: &str) -> String {
 fn mask_form(value: &str, form: SecretForm) -> String {
     let after = |separator: char| {
         let index = value.find(separator).filter(|index| index + separator.len_utf8() < value.len())?;
-        Some(format!("{}{MASK}", &value[..index + separator.len_utf8()]))
+        let before = mask_text(&value[..index + separator.len_utf8()], true);
+        Some(format!("{}{MASK}", before.strip_suffix(MASK).unwrap_or(&before)))
     };
     let masked = match form {
         SecretForm::Whole => Some(MASK.to_owned()),
@@ -316,11 +422,15 @@ fn mask_form(value: &str, form: SecretForm) -> String {
         }
         SecretForm::User => value.split_once(':').and_then(|(user, password)| {
             let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-            let is_user = user.chars().all(|c| c.is_alphanumeric() || "_.@\\-+".contains(c));
+            let is_user = user.chars().all(|c| c.is_alphanumeric() || "_.@\\-+%'\"".contains(c));
             let is_login = is_user && !password.starts_with('/') && !password.is_empty();
-            (is_login && !(is_number(user) && is_number(password))).then(|| format!("{user}:{MASK}"))
+            // `+%H:%M` is a format of times.
+            let is_format = user.contains('%') && password.starts_with('%');
+            (is_login && !is_format && !(is_number(user) && is_number(password)))
+                .then(|| format!("{user}:{MASK}"))
         }),
         SecretForm::Assignment => value.contains('=').then(|| MASK.to_owned()),
+        SecretForm::Phrase => is_phrase(value).then(|| MASK.to_owned()),
         SecretForm::Nothing => None,
     };
     masked.unwrap_or_else(|| mask_text(value, true))

@@ -17,6 +17,8 @@ pub(super) enum SecretForm {
     Assignment,
     /// The whole value, unless it starts with this character.
     Unless(char),
+    /// The whole value, unless it is a number or an absolute path.
+    Phrase,
     /// Nothing: overrides the rules for any program.
     Nothing,
 }
@@ -46,19 +48,22 @@ pub(super) struct SecretOption {
 /// Argument without an option that is a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SecretArgument {
-    /// None.
-    Never,
     /// Arguments after this number of arguments.
     After(usize),
-    /// Arguments after one of these subcommands and this number of further arguments.
+    /// Arguments after one of these subcommands and this number of further arguments. A subcommand can have
+    /// two words. Capital letters are ignored.
     Subcommand(&'static [&'static str], usize),
+    /// The values of `name=value` after one of these subcommands and this number of further arguments.
+    Values(&'static [&'static str], usize),
     /// Arguments after a short option with this letter and a number of arguments; one less if an option
     /// contains `n` (`htpasswd -nb USER PASSWORD` has no file).
     Flag(char, usize),
     /// Each argument of the form `user/password@database`.
     Login,
-    /// The argument after each secret name (`nmcli … password VALUE`).
-    Named,
+    /// The argument after each secret name (`nmcli … password VALUE`), after this subcommand if not empty.
+    Named(&'static str),
+    /// The value of `p` in `h=HOST,p=PASSWORD`.
+    DataSource,
 }
 
 /// Programs with the same options.
@@ -72,12 +77,12 @@ pub(super) struct Program {
     pub(super) flags: &'static str,
     /// Options with a secret.
     pub(super) options: &'static [SecretOption],
-    /// Secrets without an option.
-    pub(super) argument: SecretArgument,
+    /// Secrets without an option; the first match counts.
+    pub(super) arguments: &'static [SecretArgument],
 }
 
-use SecretArgument::{Flag, Login, Named, Never, Subcommand};
-use SecretForm::{After, AfterOrWhole, Assignment, BeforeHost, Nothing, User, Whole};
+use SecretArgument::{DataSource, Flag, Login, Named, Subcommand, Values};
+use SecretForm::{After, AfterOrWhole, Assignment, BeforeHost, Nothing, Whole};
 use ValuePosition::{Attached, Either, Separate};
 
 const fn option(name: &'static str, position: ValuePosition, form: SecretForm) -> SecretOption {
@@ -89,38 +94,83 @@ const fn program(
     flags: &'static str,
     options: &'static [SecretOption],
 ) -> Program {
-    Program { names, subcommand: "", flags, options, argument: Never }
+    Program { names, subcommand: "", flags, options, arguments: &[] }
 }
 
-const fn with_argument(names: &'static [&'static str], argument: SecretArgument) -> Program {
-    Program { names, subcommand: "", flags: "", options: &[], argument }
+const fn with_arguments(names: &'static [&'static str], arguments: &'static [SecretArgument]) -> Program {
+    Program { names, subcommand: "", flags: "", options: &[], arguments }
+}
+
+const fn with_both(
+    names: &'static [&'static str],
+    flags: &'static str,
+    options: &'static [SecretOption],
+    arguments: &'static [SecretArgument],
+) -> Program {
+    Program { names, subcommand: "", flags, options, arguments }
 }
 
 /// Known programs; the first match counts. Sources: the manual page of each program.
 #[rustfmt::skip]
 const PROGRAMS: &[Program] = &[
-    program(&["mycli", "mydumper", "myloader", "pt-*", "mongo", "mongosh", "mongodump", "mongorestore",
+    program(&["mycli", "mydumper", "myloader", "mongo", "mongosh", "mongodump", "mongorestore",
         "mongoexport", "mongoimport", "mongostat", "mongotop", "mongofiles", "cqlsh", "rdesktop", "ncftp*",
         "ipmi-*", "ipmipower", "ipmiconsole", "evil-winrm", "hydra", "medusa", "crackmapexec", "netexec",
-        "veracrypt",
-        "truecrypt", "steghide", "fence_*", "useradd", "usermod", "doveadm", "megacopy", "megadl", "megaget",
-        "megals", "megaput", "twine", "hdbsql", "beeline", "rabbitmqadmin", "check_mysql*", "check_pgsql"],
+        "nxc", "veracrypt", "truecrypt", "steghide", "fence_*", "useradd", "usermod", "megacopy", "megadl",
+        "megaget", "megals", "megaput", "twine", "hdbsql", "beeline", "rabbitmqadmin", "regctl", "racadm",
+        "check_mysql*", "check_pgsql", "check_vmware*", "check_esx*", "check_wmi*", "check_radius",
+        "check_mongo*", "check_mssql*", "check_oracle*", "check_dbi", "cypher-shell", "couchbase-cli", "cbq",
+        "cbbackup", "cbrestore", "cbbackupmgr", "cbimport", "cbexport", "jmxterm*", "openfortivpn", "fs_cli",
+        "xmrig*", "yt-dlp*", "youtube-dl*", "cntlm", "certipy*", "bloodhound*"],
         "", &[option("-p", Either, Whole)]),
     program(&["mysql*", "mariadb*", "xtrabackup", "innobackupex"], "ABCEGHLNQRTUVbfginoqrstvwX",
         &[option("-p", Attached, Whole)]),
     program(&["sshpass"], "v", &[option("-p", Either, Whole)]),
-    program(&["redis-cli", "valkey-cli", "keydb-cli"], "", &[option("-a", Either, Whole)]),
+    with_both(&["redis-cli*", "valkey-cli*", "keydb-cli*"], "", &[option("-a", Either, Whole)],
+        &[Subcommand(&["auth"], 0), Named("")]),
+    with_both(&["pt-*"], "", &[option("-p", Either, Whole)], &[DataSource]),
+    with_both(&["doveadm"], "", &[option("-p", Either, Whole)], &[Subcommand(&["auth test", "auth login"], 1)]),
+    program(&["check_ldap*"], "", &[option("-P", Either, Whole)]),
+    program(&["check_nt", "check_nscp*"], "", &[option("-s", Either, Whole)]),
+    program(&["ipa-client-install"], "", &[option("-w", Either, Whole)]),
+    program(&["ipa-*"], "", &[option("-w", Either, Whole), option("-p", Either, Whole),
+        option("-a", Either, Whole)]),
+    program(&["influx"], "", &[option("-t", Either, Whole), option("-p", Either, Whole)]),
+    program(&["consul", "serf", "nomad"], "", &[option("-encrypt", Either, Whole),
+        option("-join-wan-key", Either, Whole)]),
+    program(&["ss-server", "ss-local", "ss-redir", "ss-tunnel", "ss-manager", "ssserver", "sslocal"], "uv",
+        &[option("-k", Either, Whole)]),
+    program(&["ttyd", "gotty"], "", &[option("-c", Either, After(':')),
+        option("--credential", Either, After(':'))]),
+    program(&["transmission-remote"], "", &[option("-n", Either, After(':')),
+        option("--auth", Either, After(':'))]),
+    program(&["transmission-daemon"], "", &[option("-v", Either, Whole)]),
+    program(&["openconnect"], "", &[option("-C", Either, Whole)]),
+    program(&["proxytunnel"], "", &[option("-P", Either, After(':')), option("-R", Either, After(':'))]),
+    program(&["frpc", "frps"], "", &[option("-t", Either, Whole)]),
+    program(&["sipp"], "", &[option("-ap", Separate, Whole)]),
+    program(&["kcptun*", "client_linux_*", "server_linux_*"], "", &[option("-key", Either, Whole),
+        option("--key", Either, Whole)]),
+    program(&["hysteria"], "", &[option("-obfs", Either, Whole)]),
+    program(&["ffmpeg", "ffplay", "ffprobe"], "", &[option("-decryption_key", Separate, Whole),
+        option("-encryption_key", Separate, Whole)]),
+    program(&["mount.cifs", "mount.smb3", "smbmount"], "", &[option("-o", Either, After('%'))]),
+    program(&["signtool"], "", &[option("/p", Separate, Whole)]),
+    with_both(&["smbpasswd"], "", &[option("-w", Either, Whole)], &[SecretArgument::After(1)]),
+    with_both(&["isql"], "vb", &[option("-P", Either, Whole)], &[SecretArgument::After(2)]),
+    with_both(&["samba-tool"], "", &[option("-U", Either, After('%')), option("--user", Either, After('%'))],
+        &[Subcommand(&["user create", "user add"], 1)]),
     program(&["ldappasswd"], "WxZnvyASIOQU", &[option("-w", Either, Whole), option("-s", Either, Whole),
         option("-a", Either, Whole)]),
     program(&["ldap*"], "xZLvnWcrtuACFMNQIOST", &[option("-w", Either, Whole)]),
     program(&["kadmin*"], "mlq", &[option("-w", Either, Whole)]),
     program(&["mosquitto_pub", "mosquitto_sub", "mosquitto_rr"], "", &[option("-P", Separate, Whole)]),
-    program(&["sqlcmd", "bcp", "osql", "isql", "tsql", "sqsh", "mssql-cli"], "", &[option("-P", Either,
+    program(&["sqlcmd", "bcp", "osql", "tsql", "sqsh", "mssql-cli"], "", &[option("-P", Either,
         Whole)]),
-    program(&["ipmitool"], "vcah", &[option("-P", Either, Whole), option("-k", Either, Whole),
-        option("-y", Either, Whole)]),
+    with_both(&["ipmitool"], "vcah", &[option("-P", Either, Whole), option("-k", Either, Whole),
+        option("-y", Either, Whole)], &[Subcommand(&["set password"], 1)]),
     program(&["smbclient", "rpcclient", "net", "smbget", "smbtree", "smbcacls", "smbcquotas", "nmblookup",
-        "winexe", "samba-tool"], "Nkgq", &[option("-U", Either, After('%')), option("--user", Either,
+        "winexe"], "Nkgq", &[option("-U", Either, After('%')), option("--user", Either,
         After('%'))]),
     program(&["snmpd", "snmptrapd"], "", &[]),
     program(&["snmp*"], "", &[option("-A", Either, Whole), option("-X", Either, Whole),
@@ -131,11 +181,12 @@ const PROGRAMS: &[Program] = &[
     Program { names: &["docker", "podman", "nerdctl", "buildah", "skopeo", "helm", "oras", "crane", "oc",
         "az",
         "docker-compose"], subcommand: "login", flags: "", options: &[option("-p", Either, Whole),
-        option("-u", Either, Nothing), option("--user", Either, Nothing)], argument: Never },
+        option("-u", Either, Nothing), option("--user", Either, Nothing)], arguments: &[] },
     program(&["xfreerdp*", "wlfreerdp*", "sdl-freerdp*"], "", &[option("/p:", Attached, Whole),
         option("/gp:", Attached, Whole), option("-p", Separate, Whole)]),
-    Program { names: &["openssl"], subcommand: "", flags: "", options: &[option("-k", Separate, Whole),
-        option("-K", Separate, Whole)], argument: Subcommand(&["passwd"], 0) },
+    with_both(&["openssl"], "", &[option("-k", Separate, Whole), option("-K", Separate, Whole),
+        option("-hmac", Separate, Whole), option("-macopt", Separate, After(':'))],
+        &[Subcommand(&["passwd"], 0)]),
     program(&["ssh-keygen"], "q", &[option("-N", Either, Whole), option("-P", Either, Whole)]),
     program(&["slappasswd"], "nuv", &[option("-s", Either, Whole)]),
     program(&["vsql"], "", &[option("-w", Either, Whole)]),
@@ -149,8 +200,8 @@ const PROGRAMS: &[Program] = &[
     program(&["caddy"], "", &[option("--plaintext", Either, Whole)]),
     program(&["dotnet", "nuget"], "", &[option("-k", Separate, Whole)]),
     program(&["keytool", "jarsigner"], "", &[option("-new", Separate, Whole)]),
-    program(&["curl"], "sSkLfvgGIiNj#0123456aBhlnpqRJO:Z", &[option("-u", Either, User),
-        option("--user", Either, User), option("-U", Either, After(':')),
+    program(&["curl"], "sSkLfvgGIiNj#0123456aBhlnpqRJO:Z", &[option("-u", Either, After(':')),
+        option("--user", Either, After(':')), option("-U", Either, After(':')),
         option("--proxy-user", Either, After(':')), option("-E", Either, After(':')),
         option("--cert", Either, After(':')), option("--proxy-cert", Either, After(':')),
         option("-x", Either, BeforeHost), option("--proxy", Either, BeforeHost),
@@ -163,15 +214,31 @@ const PROGRAMS: &[Program] = &[
     program(&["swaks"], "", &[option("-ap", Separate, Whole)]),
     program(&["sendemail", "sendEmail"], "", &[option("-xp", Separate, Whole)]),
     program(&["vmrun"], "", &[option("-gp", Separate, Whole), option("-vp", Separate, Whole)]),
-    with_argument(&["htpasswd", "mosquitto_passwd"], Flag('b', 2)),
-    with_argument(&["rabbitmqctl"], Subcommand(&["add_user", "change_password", "authenticate_user"], 1)),
-    with_argument(&["wpa_passphrase"], SecretArgument::After(1)),
-    with_argument(&["mkpasswd"], SecretArgument::After(0)),
-    with_argument(&["rclone"], Subcommand(&["obscure"], 0)),
-    with_argument(&["cargo", "vault"], Subcommand(&["login"], 0)),
-    with_argument(&["mc"], Subcommand(&["set", "add"], 3)),
-    with_argument(&["sqlplus", "sqlldr", "rman", "exp", "imp", "expdp", "impdp", "sqlcl"], Login),
-    with_argument(&["nmcli", "aws", "iwctl", "pppd", "pdftk", "teamviewer"], Named),
+    with_arguments(&["htpasswd", "mosquitto_passwd"], &[Flag('b', 2)]),
+    with_arguments(&["rabbitmqctl"], &[Subcommand(&["add_user", "change_password", "authenticate_user"], 1)]),
+    with_arguments(&["wpa_passphrase"], &[SecretArgument::After(1)]),
+    with_arguments(&["mkpasswd"], &[SecretArgument::After(0)]),
+    with_arguments(&["rclone"], &[Subcommand(&["obscure"], 0), Named("config")]),
+    with_arguments(&["cargo"], &[Subcommand(&["login"], 0)]),
+    with_arguments(&["vault", "bao"], &[Subcommand(&["login", "unseal"], 0),
+        Values(&["put", "patch", "write"], 1)]),
+    with_arguments(&["mc", "mcli"], &[Subcommand(&["user add", "svcacct add"], 2),
+        Subcommand(&["set", "add"], 3)]),
+    with_arguments(&["neo4j-admin"], &[Subcommand(&["set-initial-password"], 0)]),
+    with_arguments(&["radtest", "add-user.sh"], &[SecretArgument::After(1)]),
+    with_arguments(&["radclient"], &[SecretArgument::After(2)]),
+    with_arguments(&["ngrok"], &[Subcommand(&["authtoken", "add-authtoken"], 0)]),
+    with_arguments(&["iwconfig", "iw"], &[Subcommand(&["key", "keys", "enc"], 0)]),
+    with_arguments(&["bitcoin-cli", "litecoin-cli", "dogecoin-cli"], &[Subcommand(&["walletpassphrase",
+        "walletpassphrasechange", "encryptwallet", "importprivkey", "sethdseed"], 0)]),
+    with_arguments(&["ansible-vault"], &[Subcommand(&["encrypt_string"], 0)]),
+    with_arguments(&["db2"], &[Subcommand(&["using"], 0)]),
+    with_arguments(&["deluge-console"], &[Subcommand(&["connect"], 2)]),
+    with_arguments(&["npm", "pnpm", "yarn"], &[Named("set")]),
+    with_arguments(&["sqlplus", "sqlldr", "rman", "exp", "imp", "expdp", "impdp", "sqlcl"], &[Login]),
+    Program { names: &["aws"], subcommand: "put-parameter", flags: "",
+        options: &[option("--value", Either, Whole)], arguments: &[Named("")] },
+    with_arguments(&["nmcli", "iwctl", "pppd", "pdftk", "teamviewer", "wpa_cli", "lsnrctl", "asterisk"], &[Named("")]),
 ];
 
 /// Finds a program by the base name of its path.

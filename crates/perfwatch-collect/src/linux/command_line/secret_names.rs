@@ -11,6 +11,8 @@ pub(super) enum NameKind {
     /// The value is a secret unless it is an absolute path. The name needs `=` or an option, since such
     /// words are common before a colon.
     Weak,
+    /// The value is a secret unless it is a number or an absolute path (`--seed`).
+    Phrase,
     /// The value is a secret.
     Secret,
 }
@@ -26,20 +28,27 @@ const SECRET_SEGMENTS: &[&str] = &[
 #[rustfmt::skip]
 const WEAK_SEGMENTS: &[&str] = &[
     "auth", "basicauth", "cookie", "cookies", "credential", "credentials", "cred", "creds", "httpauth",
-    "masterauth", "otp", "pin", "private", "proxyauth", "pw", "sas", "setcookie", "sig", "totp",
-    "userauth",
+    "jwt", "masterauth", "otp", "pin", "private", "privkey", "proxyauth", "pw", "sas", "setcookie", "sig",
+    "totp", "userauth",
 ];
+
+/// Last segments of names of secret words, from which keys are derived. `--seed 42` is no secret.
+const PHRASE_SEGMENTS: &[&str] = &["mnemonic", "seed"];
 
 /// Parts of a secret name after its segments are joined. None of them is a part of another word.
 #[rustfmt::skip]
 const SECRET_PARTS: &[&str] = &[
-    "accesskey", "accountkey", "apikey", "appkey", "authkey", "encryptionkey", "hmackey", "jwtkey",
-    "masterkey", "passphrase", "passwd", "password", "presharedkey", "privatekey", "secretkey",
+    "accesskey", "accountkey", "apikey", "appkey", "authkey", "contrasena", "encryptionkey", "hmackey",
+    "jwtkey", "kennwort", "licensekey", "masterkey", "motdepasse", "passphrase", "passwd", "password", "presharedkey", "privatekey", "secretkey",
     "servicekey", "sessionkey", "sharedkey", "signingkey", "storagekey",
 ];
 
 /// Ends of a segment that make a name secret (`requirepass`, `dbpwd`, `authtoken`).
-const SECRET_ENDS: &[&str] = &["pass", "pwd", "secret", "token", "apikey", "sessid", "sessionid"];
+#[rustfmt::skip]
+const SECRET_ENDS: &[&str] = &[
+    "adminpw", "apikey", "bindpw", "dbpw", "pass", "pwd", "rootpw", "secret", "sessid", "sessionid", "token",
+    "userpw",
+];
 
 /// Words that end like a secret and are none.
 #[rustfmt::skip]
@@ -73,7 +82,7 @@ pub(super) fn classify(name: &str) -> NameKind {
     let segments = segments(name);
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return NameKind::Harmless };
     let joined = segments.concat();
-    let is_session = joined.ends_with("sessionid");
+    let is_session = joined.ends_with("sessionid") || joined.ends_with("secretid");
     let is_file = ["file", "path", "dir"].iter().any(|end| last.ends_with(end));
     if (HARMLESS_STARTS.contains(&first.as_str()) && segments.len() > 1)
         || (!is_session && (is_file || HARMLESS_ENDS.contains(&last.as_str())))
@@ -93,7 +102,24 @@ pub(super) fn classify(name: &str) -> NameKind {
     {
         return NameKind::Secret;
     }
-    if is_pwd || WEAK_SEGMENTS.contains(&last.as_str()) { NameKind::Weak } else { NameKind::Harmless }
+    match last.as_str() {
+        _ if is_pwd => NameKind::Weak,
+        last if WEAK_SEGMENTS.contains(&last) => NameKind::Weak,
+        last if PHRASE_SEGMENTS.contains(&last) => NameKind::Phrase,
+        _ => NameKind::Harmless,
+    }
+}
+
+/// Returns whether the value of a [`NameKind::Phrase`] can be a secret.
+pub(super) fn is_phrase(value: &str) -> bool {
+    let word = value.split(|c: char| c.is_whitespace() || ",;&)}".contains(c)).next().unwrap_or_default();
+    !value.starts_with('/') && word.parse::<f64>().is_err() && !word.is_empty()
+}
+
+/// Returns whether a header of this name contains a key (`x-functions-key`).
+pub(super) fn is_key_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["-key", "-token", "-secret"].iter().any(|end| name.ends_with(end))
 }
 
 /// Returns whether a header of this name contains spaces in its value, so that it has no other end than

@@ -1,90 +1,21 @@
-//! Secrets inside a text, whatever program it belongs to: passwords of URLs, assignments, known tokens.
+//! Secrets inside a text, whatever program it belongs to: the values of secret names.
 
-use super::secret_names::{NameKind, classify, is_header};
+use super::addresses::{address_password, is_address, mask_addresses, mask_urls};
+use super::secret_names::{NameKind, classify, is_header, is_key_header, is_phrase};
+use super::statements::{mask_elements, mask_statements};
+use super::tokens::mask_tokens;
 
 /// Replacement of a secret.
 pub(super) const MASK: &str = "***";
 
-/// Starts of tokens of well-known services, with the minimum number of further characters. The last row
-/// has the tokens of this program.
-#[rustfmt::skip]
-const TOKEN_PREFIXES: &[(&str, usize)] = &[
-    ("ghp_", 6), ("gho_", 6), ("ghu_", 6), ("ghs_", 6), ("ghr_", 6), ("github_pat_", 6), ("glpat-", 6),
-    ("glrt-", 6), ("gldt-", 6), ("xoxa-", 6), ("xoxb-", 6), ("xoxp-", 6), ("xoxr-", 6), ("xoxs-", 6),
-    ("xapp-", 6), ("AKIA", 12), ("ASIA", 12), ("sk-", 16), ("sk_live_", 6), ("rk_live_", 6), ("eyJ", 12),
-    ("npm_", 16), ("pypi-", 16), ("hvs.", 12), ("AIza", 20), ("ya29.", 12), ("SG.", 20), ("tskey-", 6),
-    ("glsa_", 6), ("hf_", 16), ("dckr_pat_", 6), ("dop_v1_", 6), ("shpat_", 6), ("whsec_", 6),
-    ("AGE-SECRET-KEY-", 6), ("pwa_", 6), ("pwe_", 6), ("pws_", 6), ("pwt_", 6), ("pwu_", 6),
-];
-
 /// Masks all secrets that a text shows by itself. `is_value_whole` is true if a secret name at the start
 /// has the remaining text as its value, spaces included.
 pub(super) fn mask_text(text: &str, is_value_whole: bool) -> String {
-    mask_tokens(&mask_assignments(&mask_urls(text), is_value_whole))
+    let text = mask_assignments(&mask_urls(text), is_value_whole);
+    mask_tokens(&mask_addresses(&mask_statements(&mask_elements(&mask_encoded(&text)))))
 }
 
-/// Masks the passwords of URLs at any position. A password may contain `/` and `@`.
-fn mask_urls(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut remaining = text;
-    while let Some(start) = remaining.find("://") {
-        let (scheme, url) = remaining.split_at(start + 3);
-        out.push_str(scheme);
-        // The next URL of the word is not a part of this password.
-        let limit = url.find("://").map_or(url.len(), |next| {
-            url[..next].rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |index| index + 1)
-        });
-        let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`');
-        let end = url[..limit].find(is_end).unwrap_or(limit);
-        out.push_str(&mask_userinfo(&url[..end]));
-        remaining = &url[end..];
-    }
-    out.push_str(remaining);
-    mask_driver_address(out)
-}
-
-/// Masks `user:password@host/path`, the text of a URL after its scheme (RFC 3986, section 3.2.1).
-fn mask_userinfo(url: &str) -> String {
-    let authority = &url[..url.find(['/', '?', '#']).unwrap_or(url.len())];
-    let has_query = |index: &usize| {
-        let query = url[*index + 1..].trim_start_matches(is_name_character);
-        query.starts_with('=') && !url[*index + 1..].starts_with('=')
-    };
-    let end = url.match_indices('?').map(|(index, _)| index).find(has_query).unwrap_or(url.len());
-    let Some(at) = url[..end].rfind('@') else { return url.to_owned() };
-    let Some(colon) = authority.find(':').filter(|&colon| colon < at) else {
-        let user = authority.split('@').next().unwrap_or_default();
-        // A user name of this kind is a token: `https://TOKEN@host`.
-        let is_token = user.len() >= 20
-            && user.len() < authority.len()
-            && user.contains(|c: char| c.is_ascii_digit())
-            && user.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-        return if is_token { format!("{MASK}{}", &url[user.len()..]) } else { url.to_owned() };
-    };
-    // Without `@` before the path, the text after the colon is a port, or a password with a slash. The
-    // path can contain an `@` that has nothing to do with a password, as in `db/x:y@z`.
-    let is_port = url[colon + 1..authority.len()].bytes().all(|b| b.is_ascii_digit());
-    if !authority.contains('@') && is_port {
-        return url.to_owned();
-    }
-    // `user@host:22`, with an `@` in the path.
-    if authority[..colon].contains('@') && !authority[colon..].contains('@') {
-        return url.to_owned();
-    }
-    format!("{}:{MASK}{}", &url[..colon], &url[at..])
-}
-
-/// Masks `user:password@tcp(host)`, the address of the MySQL driver of Go.
-fn mask_driver_address(text: String) -> String {
-    let Some(at) = ["@tcp(", "@unix("].iter().find_map(|mark| text.find(mark)) else { return text };
-    let word = text[..at].rfind([' ', '=', '"', '\'']).map_or(0, |index| index + 1);
-    match text[word..at].find(':') {
-        Some(colon) => format!("{}:{MASK}{}", &text[..word + colon], &text[at..]),
-        None => text,
-    }
-}
-
-fn is_name_character(character: char) -> bool {
+pub(super) fn is_name_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || "_-.[]".contains(character)
 }
 
@@ -108,7 +39,7 @@ fn mask_assignments(text: &str, is_value_whole: bool) -> String {
 /// Finds the value of the secret whose separator is at `index`. The name cannot start before `first`.
 fn secret_value(text: &str, first: usize, index: usize, is_value_whole: bool) -> Option<(usize, usize)> {
     let is_colon = text.as_bytes()[index] == b':';
-    let unspaced = if is_colon { &text[first..index] } else { text[first..index].trim_end_matches(' ') };
+    let unspaced = text[first..index].trim_end_matches(' ');
     let is_spaced = first + unspaced.len() < index;
     let before = unspaced.trim_end_matches(['"', '\'', '\\']);
     let is_quoted = before.len() < unspaced.len();
@@ -118,28 +49,52 @@ fn secret_value(text: &str, first: usize, index: usize, is_value_whole: bool) ->
             .map_or(0, |last| last + before[last..].chars().next().map_or(1, char::len_utf8));
     let name = &text[start..first + before.len()];
     let previous = text[..start].chars().next_back();
-    let after = &text[index + 1..];
-    let in_query = previous.is_some_and(|c| matches!(c, '?' | '&' | '#'));
+    let is_arrow = text[index..].starts_with("=>");
+    let separator_end = index + if is_arrow { 2 } else { 1 };
+    let after = &text[separator_end..];
+    let value_start =
+        separator_end + if is_colon || is_spaced || is_arrow { leading_spaces(after) } else { 0 };
+    let value = &text[value_start..];
     let kind = match classify(name) {
-        // Image names (`registry/token:1`) and the users of URLs are no assignments.
+        // `/password:` is an option of Windows. Image names (`registry/token:1`) and the users of URLs are
+        // no assignments.
+        kind if is_colon && is_slash_option(&text[..start]) => kind,
         _ if is_colon && (previous == Some('/') || after.starts_with("//")) => NameKind::Harmless,
-        NameKind::Weak if is_colon && !is_quoted && !is_header(name) => NameKind::Harmless,
-        NameKind::Harmless if in_query && name == "key" => NameKind::Secret,
+        NameKind::Weak if is_colon && !is_quoted && !is_header(name) && !value.starts_with(['"', '\'']) => {
+            NameKind::Harmless
+        }
+        NameKind::Harmless if name == "key" && previous.is_some_and(|c| matches!(c, '?' | '&' | '#')) => {
+            NameKind::Secret
+        }
+        NameKind::Harmless if is_pragma_key(&text[..start], name) => NameKind::Secret,
+        NameKind::Harmless
+            if is_colon && is_key_header(name) && matches!(previous, None | Some('"' | '\'')) =>
+        {
+            NameKind::Weak
+        }
         kind => kind,
     };
-    let value_start = index + 1 + if is_colon || is_spaced { leading_spaces(after) } else { 0 };
-    let value = &text[value_start..];
     let is_switch = ["true", "false", "yes", "no", "on", "off", "0", "1"].contains(&value);
     if kind == NameKind::Harmless && is_address(name) {
         let word = &value[..value.find(char::is_whitespace).unwrap_or(value.len())];
         let (colon, at) = address_password(word)?;
         return Some((value_start + colon, value_start + at));
     }
-    if kind == NameKind::Harmless
-        || value.is_empty()
-        || is_switch
-        || value.starts_with(MASK)
-        || (kind == NameKind::Weak && value.starts_with('/'))
+    let is_harmless_value = match kind {
+        NameKind::Harmless => true,
+        NameKind::Weak => value.starts_with('/'),
+        NameKind::Phrase => !is_phrase(value),
+        NameKind::Secret => false,
+    };
+    if is_harmless_value || value.is_empty() || is_switch || value.starts_with(MASK) {
+        return None;
+    }
+    // `"password: "`: the quote before the name ends here and starts no value.
+    let closed = previous
+        .filter(|c| !is_quoted && matches!(c, '"' | '\''))
+        .and_then(|quote| value.strip_prefix(quote));
+    if closed
+        .is_some_and(|rest| rest.chars().next().is_none_or(|c| c.is_whitespace() || ";,)]}+.".contains(c)))
     {
         return None;
     }
@@ -147,17 +102,79 @@ fn secret_value(text: &str, first: usize, index: usize, is_value_whole: bool) ->
     (end > start).then_some((value_start + start, value_start + end))
 }
 
-/// Returns whether the value of a name can be `user:password@host` without a scheme.
-fn is_address(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["proxy", "dsn", "broker"].iter().any(|end| name.ends_with(end))
+/// Returns whether a name after this text is an option such as `/password:`.
+fn is_slash_option(before: &str) -> bool {
+    before.strip_suffix('/').is_some_and(|text| text.is_empty() || text.ends_with(char::is_whitespace))
 }
 
-/// Range of the password in `user:password@host`; `None` for a URL and for an address without password.
-pub(super) fn address_password(value: &str) -> Option<(usize, usize)> {
-    let at = value.rfind('@').filter(|_| !value.contains("://"))?;
-    let colon = value[..at].find(':').filter(|colon| !value[..*colon].contains(MASK))?;
-    (colon + 1 < at && &value[colon + 1..at] != MASK).then_some((colon + 1, at))
+/// Returns whether a name is the key of an encrypted SQLite database (`PRAGMA key = 'SECRET'`).
+fn is_pragma_key(before: &str, name: &str) -> bool {
+    if !["key", "rekey", "hexkey", "hexrekey"].iter().any(|key| name.eq_ignore_ascii_case(key)) {
+        return false;
+    }
+    let end = before.trim_end().len();
+    end >= 6 && before.get(end - 6..end).is_some_and(|word| word.eq_ignore_ascii_case("pragma"))
+}
+
+/// Masks the values of percent-encoded assignments (`password%3DSECRET`, `%22password%22%3A%22SECRET%22`).
+fn mask_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut copied, mut from) = (0, 0);
+    while let Some(index) = text[from..].find("%3").map(|index| from + index) {
+        from = index + 2;
+        let Some(separator) = text[from..].chars().next().filter(|c| "DdAa".contains(*c)) else { continue };
+        from += 1;
+        let before = text[copied..index].trim_end_matches("%22").trim_end_matches("%27");
+        let name_start = before.rfind(|c| !is_name_character(c)).map_or(0, |last| {
+            let character = before[last..].chars().next().unwrap_or_default();
+            // The digits of an encoded character are no part of the name.
+            let skipped = if character == '%' { 3 } else { character.len_utf8() };
+            (last + skipped).min(before.len())
+        });
+        let kind = before.get(name_start..).map_or(NameKind::Harmless, classify);
+        let is_equals = separator.eq_ignore_ascii_case(&'d');
+        if kind != NameKind::Secret && !(kind == NameKind::Weak && is_equals) {
+            continue;
+        }
+        let mut start = from;
+        while let Some(space) =
+            ["%20", "%22", "%27", "+"].iter().find(|space| text[start..].starts_with(**space))
+        {
+            start += space.len();
+        }
+        let ends = ["%26", "%22", "%27", "%2C", "%2c", "%7D", "%7d"];
+        let is_end = |&(index, character): &(usize, char)| match character {
+            '%' => ends.iter().any(|end| text[start + index..].starts_with(end)),
+            _ => character.is_whitespace() || matches!(character, '&' | '"' | '\''),
+        };
+        let end = text[start..].char_indices().find(is_end).map_or(text.len(), |(end, _)| start + end);
+        if end > start {
+            out.push_str(&text[copied..start]);
+            out.push_str(MASK);
+            copied = end;
+        }
+        from = end;
+    }
+    out.push_str(&text[copied..]);
+    out
+}
+
+/// Range of the content of a quoted text, whose quotes can be escaped or nested (`\"x\"`, `'"'"'x'"'"'`).
+/// `None` without a quote at the start.
+pub(super) fn quoted_range(text: &str) -> Option<(usize, usize)> {
+    let is_quote = |c: char| matches!(c, '"' | '\'' | '\\' | '`');
+    let start = text.find(|c| !is_quote(c)).unwrap_or(text.len());
+    let quote = text[..start].chars().find(|c| *c != '\\')?;
+    if start == 1 {
+        let is_closing = |(index, _): &(usize, &str)| *index == 0 || !text[1..][..*index].ends_with('\\');
+        let closing = text[1..].match_indices(quote).find(is_closing);
+        return Some((1, closing.map_or(text.len(), |(index, _)| index + 1)));
+    }
+    // An empty text is followed by the remaining statement.
+    if text[start..].starts_with(|c: char| c.is_whitespace() || ";,)]}".contains(c)) {
+        return Some((start, start));
+    }
+    Some((start, text[start..].find(is_quote).map_or(text.len(), |end| start + end)))
 }
 
 fn leading_spaces(text: &str) -> usize {
@@ -174,6 +191,12 @@ fn value_range(
     is_value_whole: bool,
 ) -> (usize, usize) {
     let opening = value.trim_start_matches('\\');
+    // Quotes inside quotes of the other kind.
+    if ["'\"'", "'\\''"].iter().any(|nested| value.starts_with(nested))
+        && let Some(range) = quoted_range(value)
+    {
+        return range;
+    }
     if let Some(quote) = opening.chars().next().filter(|c| matches!(c, '"' | '\'')) {
         let start = value.len() - opening.len() + 1;
         // A quote after a backslash is a part of the value, unless all quotes of the text are escaped.
@@ -202,33 +225,4 @@ fn value_range(
         _ => value.find(char::is_whitespace),
     };
     (0, end.unwrap_or(value.len()))
-}
-
-/// Masks tokens with a well-known start.
-fn mask_tokens(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let (mut copied, mut is_inside_word) = (0, false);
-    for (index, character) in text.char_indices() {
-        if index < copied {
-            continue;
-        }
-        if !is_inside_word && let Some((prefix, length)) = token_at(&text[index..]) {
-            out.push_str(&text[copied..index + prefix]);
-            out.push_str(MASK);
-            copied = index + length;
-        }
-        is_inside_word = character.is_alphanumeric();
-    }
-    out.push_str(&text[copied..]);
-    out
-}
-
-/// Lengths of the prefix and of the whole token at the start of a text.
-fn token_at(text: &str) -> Option<(usize, usize)> {
-    let is_token = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    TOKEN_PREFIXES.iter().find_map(|&(prefix, min_chars)| {
-        let token = text.strip_prefix(prefix)?;
-        let length = token.find(|c| !is_token(c)).unwrap_or(token.len());
-        (length >= min_chars).then_some((prefix.len(), prefix.len() + length))
-    })
 }
