@@ -9,6 +9,7 @@ mod programs;
 mod secret_names;
 mod secret_text;
 mod statements;
+mod text_parts;
 mod tokens;
 
 use addresses::address_password;
@@ -16,7 +17,8 @@ use perfwatch_model::limits::MAX_COMMAND_CHARS;
 use pipelines::mask_pipelines;
 use programs::{Program, SecretArgument, SecretForm, SecretOption, ValuePosition, find_program};
 use secret_names::{NameKind, classify, is_key_header, is_phrase};
-use secret_text::{MASK, is_name_character, mask_text};
+use secret_text::mask_text;
+use text_parts::{MASK, is_name_character};
 
 /// Maximum length of an argument that is searched for secrets. Only the first [`MAX_COMMAND_CHARS`] of the
 /// result are used, but the end of a URL decides whether its start contains a password.

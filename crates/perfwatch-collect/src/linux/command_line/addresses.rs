@@ -1,6 +1,6 @@
 //! Passwords in URLs and in addresses, and URLs whose path is a secret.
 
-use super::secret_text::{MASK, is_name_character};
+use super::text_parts::{MASK, is_name_character};
 
 /// Masks the passwords of URLs at any position. A password may contain `/` and `@`.
 pub(super) fn mask_urls(text: &str) -> String {

@@ -1,6 +1,6 @@
 //! Passwords that a shell script writes to the input of a program (`echo SECRET | passwd --stdin`).
 
-use super::secret_text::{MASK, quoted_range};
+use super::text_parts::{MASK, quoted_range};
 
 /// Programs that read a secret from their input. Other programs say so by an option.
 #[rustfmt::skip]

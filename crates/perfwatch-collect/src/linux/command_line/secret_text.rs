@@ -3,20 +3,14 @@
 use super::addresses::{address_password, is_address, mask_addresses, mask_urls};
 use super::secret_names::{NameKind, classify, is_header, is_key_header, is_phrase};
 use super::statements::{mask_elements, mask_statements};
+use super::text_parts::{MASK, is_name_character, quoted_range};
 use super::tokens::mask_tokens;
 
-/// Replacement of a secret.
-pub(super) const MASK: &str = "***";
-
-/// Masks all secrets that a text shows by itself. `is_value_whole` is true if a secret name at the start
+/// Masks all secrets of a text that need no context. `is_value_whole` is true if a secret name at the start
 /// has the remaining text as its value, spaces included.
 pub(super) fn mask_text(text: &str, is_value_whole: bool) -> String {
     let text = mask_assignments(&mask_urls(text), is_value_whole);
     mask_tokens(&mask_addresses(&mask_statements(&mask_elements(&mask_encoded(&text)))))
-}
-
-pub(super) fn is_name_character(character: char) -> bool {
-    character.is_ascii_alphanumeric() || "_-.[]".contains(character)
 }
 
 /// Masks the values of `name=value`, `name: value` and `"name":"value"` if the name is secret.
@@ -157,24 +151,6 @@ fn mask_encoded(text: &str) -> String {
     }
     out.push_str(&text[copied..]);
     out
-}
-
-/// Range of the content of a quoted text, whose quotes can be escaped or nested (`\"x\"`, `'"'"'x'"'"'`).
-/// `None` without a quote at the start.
-pub(super) fn quoted_range(text: &str) -> Option<(usize, usize)> {
-    let is_quote = |c: char| matches!(c, '"' | '\'' | '\\' | '`');
-    let start = text.find(|c| !is_quote(c)).unwrap_or(text.len());
-    let quote = text[..start].chars().find(|c| *c != '\\')?;
-    if start == 1 {
-        let is_closing = |(index, _): &(usize, &str)| *index == 0 || !text[1..][..*index].ends_with('\\');
-        let closing = text[1..].match_indices(quote).find(is_closing);
-        return Some((1, closing.map_or(text.len(), |(index, _)| index + 1)));
-    }
-    // An empty text is followed by the remaining statement.
-    if text[start..].starts_with(|c: char| c.is_whitespace() || ";,)]}".contains(c)) {
-        return Some((start, start));
-    }
-    Some((start, text[start..].find(is_quote).map_or(text.len(), |end| start + end)))
 }
 
 fn leading_spaces(text: &str) -> usize {

@@ -1,7 +1,7 @@
 //! Secrets in statements of SQL, JavaScript and Expect, and in XML elements.
 
 use super::secret_names::{NameKind, classify};
-use super::secret_text::{MASK, is_name_character, quoted_range};
+use super::text_parts::{MASK, is_name_character, quoted_range};
 
 /// Words of SQL between `IDENTIFIED` and the password.
 const AUTHENTICATION_WORDS: &[&str] = &["by", "as", "using", "password", "values"];

@@ -1,6 +1,6 @@
 //! Tokens of well-known services and private keys, which are recognized without a name.
 
-use super::secret_text::MASK;
+use super::text_parts::MASK;
 
 /// Starts of tokens of well-known services, with the minimum number of further characters. The last row
 /// has the tokens of this program.
