@@ -12,7 +12,7 @@ mod statements;
 mod text_parts;
 mod tokens;
 
-use addresses::address_password;
+use addresses::{address_password, is_webhook, webhook_path};
 use perfwatch_model::limits::MAX_COMMAND_CHARS;
 use pipelines::mask_pipelines;
 use programs::{Program, SecretArgument, SecretForm, SecretOption, ValuePosition, find_program};
@@ -34,6 +34,9 @@ const SEPARATORS: &[&str] = &["=>", ":=", "=", ":"];
 
 /// Options of a single dash that are no cluster of letters.
 const WORD_OPTIONS: &[&str] = &["-pass", "-passphrase", "-passwd", "-password", "-passwords"];
+
+/// Words before the name of a setting, whose value is the next word.
+const SETTERS: &[&str] = &["set", "--set", "config", "--global"];
 
 /// Options of Windows with a secret in the next argument.
 const SLASH_OPTIONS: &[&str] = &["/pass", "/passwd", "/password", "/pwd"];
@@ -260,6 +263,7 @@ impl Masker {
         let is_name = word.starts_with('-') && word.len() > 2 && !word.contains(['=', ':', ' ', '/']);
         let form = match classify(word) {
             _ if !is_name => return None,
+            NameKind::Harmless if is_webhook(word) => SecretForm::Path,
             NameKind::Harmless => return None,
             NameKind::Weak => SecretForm::Unless('/'),
             NameKind::Phrase => SecretForm::Phrase,
@@ -285,14 +289,23 @@ impl Masker {
                 return text;
             }
             let name = word.trim_start_matches(['(', '{', '`', '$', '"', '\'']);
+            let is_setting = SETTERS.contains(&self.previous.as_str())
+                && classify(word) == NameKind::Secret
+                && self.is_name(word, "=");
             if is_operator {
                 self.enter_program(None);
             } else if !NAMING_OPTIONS.contains(&self.previous.as_str())
                 && let Some(program) = find_program(name)
             {
                 self.enter_program(Some(program));
-            } else if let Some(program) = self.program {
-                return self.mask_program_argument(program, word);
+            } else {
+                let masked = self.program.map(|program| self.mask_program_argument(program, word));
+                if is_setting && self.until_secret.is_none() {
+                    self.pending = Some(PendingSecret { form: SecretForm::Whole, has_value: false });
+                }
+                if let Some(masked) = masked {
+                    return masked;
+                }
             }
         }
         if word.ends_with(';') {
@@ -336,10 +349,12 @@ impl Masker {
                 SecretArgument::Login if !word.starts_with(['/', '@', '.']) => return mask_login(word),
                 SecretArgument::Named(subcommand) => {
                     self.has_named |= subcommand.is_empty() || word == subcommand;
-                    if self.has_named && classify(word) != NameKind::Harmless {
+                    let is_secret = classify(word) != NameKind::Harmless && !word.contains(['"', ',', '=']);
+                    if self.has_named && is_secret {
                         self.pending = Some(PendingSecret { form: SecretForm::Whole, has_value: false });
                     }
                 }
+                SecretArgument::Share if self.previous.starts_with("//") => return MASK.to_owned(),
                 SecretArgument::DataSource => return mask_data_source(word),
                 _ => {}
             }
@@ -432,6 +447,9 @@ fn mask_form(value: &str, form: SecretForm) -> String {
                 .then(|| format!("{user}:{MASK}"))
         }),
         SecretForm::Assignment => value.contains('=').then(|| MASK.to_owned()),
+        SecretForm::Path => {
+            webhook_path(value).map(|(start, end)| format!("{}{MASK}{}", &value[..start], &value[end..]))
+        }
         SecretForm::Phrase => is_phrase(value).then(|| MASK.to_owned()),
         SecretForm::Nothing => None,
     };

@@ -52,6 +52,19 @@ const fn secret_path(start: &'static str, skipped: usize) -> SecretPath {
     SecretPath { start, skipped }
 }
 
+/// Returns whether the value of a name is a URL whose path is a secret.
+pub(super) fn is_webhook(name: &str) -> bool {
+    name.to_ascii_lowercase().contains("webhook")
+}
+
+/// Range of the path of a URL.
+pub(super) fn webhook_path(url: &str) -> Option<(usize, usize)> {
+    let url = url.split(char::is_whitespace).next()?;
+    let host = url.find("://").filter(|scheme| *scheme < 8)? + 3;
+    let path = host + url[host..].find('/')? + 1;
+    (path < url.len() && !url[path..].contains(MASK)).then_some((path, url.len()))
+}
+
 /// Masks the secret paths of webhooks.
 fn mask_paths(text: &str) -> String {
     let mut text = text.to_owned();
@@ -127,11 +140,15 @@ fn bare_address_password(word: &str) -> Option<(usize, usize)> {
         if is_user(character) {
             continue;
         }
-        let previous = word[..user_start].chars().next_back();
+        let before = &word[..user_start];
+        let previous = before.chars().next_back();
         let user = &word[user_start..index];
         user_start = index + character.len_utf8();
         // After `@` there is a host with its port.
-        if character != ':' || user.is_empty() || previous == Some('@') {
+        // A path can contain `:` and `@`; `//user:password@host` and `DOMAIN/user:password@host` are no paths.
+        let path = before.rsplit('=').next().unwrap_or_default();
+        let is_path = path.starts_with(['/', '.']) && !path.starts_with("//");
+        if character != ':' || user.is_empty() || previous == Some('@') || is_path {
             continue;
         }
         colons += 1;

@@ -33,9 +33,12 @@ enum Element<'a> {
 /// Maximum number of commands before a pipe that are searched, so that the cost is linear.
 const MAX_PIPELINE_COMMANDS: usize = 16;
 
+/// Maximum number of words of a here document, so that the cost is linear.
+const MAX_HERE_DOCUMENT_WORDS: usize = 64;
+
 /// Masks the secrets that a script writes to the input of a program.
 pub(super) fn mask_pipelines(script: &str) -> String {
-    if !script.contains('|') && !script.contains("<<<") {
+    if !script.contains('|') && !script.contains("<<") {
         return script.to_owned();
     }
     let elements = split_elements(script);
@@ -46,6 +49,7 @@ pub(super) fn mask_pipelines(script: &str) -> String {
             let command = &elements[command_start..index];
             if is_reader(command) {
                 find_here_string(command, &mut masked);
+                find_here_document(&elements[..index], command_start, &mut masked);
                 find_written(&elements[..command_start], &mut masked);
             }
             command_start = index + 1;
@@ -95,6 +99,27 @@ fn find_here_string(command: &[(usize, Element<'_>)], masked: &mut Vec<(usize, u
             None => {}
         }
     }
+}
+
+/// Finds the text of `program <<END text END` and of `cat <<END | program text END`. The program starts at an
+/// index of the elements.
+fn find_here_document(elements: &[(usize, Element<'_>)], program: usize, masked: &mut Vec<(usize, usize)>) {
+    let recent = elements.len().saturating_sub(MAX_HERE_DOCUMENT_WORDS);
+    let mark = elements[recent..].iter().rposition(|(_, element)| {
+        matches!(element, Element::Word(word) if word.starts_with("<<") && !word.starts_with("<<<"))
+    });
+    let Some((mark, (_, Element::Word(word)))) = mark.map(|mark| (recent + mark, elements[recent + mark]))
+    else {
+        return;
+    };
+    let end = word.trim_start_matches(['<', '-', '"', '\'', '\\']).trim_end_matches(['"', '\'']);
+    // The name of the program precedes a text after a pipe.
+    let text = elements[(mark + 1).max(program + usize::from(mark < program))..].iter();
+    let words = text.map_while(|&(start, element)| match element {
+        Element::Word(word) if word != end => Some((start, word)),
+        _ => None,
+    });
+    masked.extend(words.map(|(start, word)| secret_range(start, word)));
 }
 
 /// Finds the texts that the commands before a pipe print.

@@ -19,6 +19,8 @@ pub(super) enum SecretForm {
     Unless(char),
     /// The whole value, unless it is a number or an absolute path.
     Phrase,
+    /// The path of a URL.
+    Path,
     /// Nothing: overrides the rules for any program.
     Nothing,
 }
@@ -62,6 +64,8 @@ pub(super) enum SecretArgument {
     Login,
     /// The argument after each secret name (`nmcli … password VALUE`), after this subcommand if not empty.
     Named(&'static str),
+    /// The argument after the name of a share (`//host/share`).
+    Share,
     /// The value of `p` in `h=HOST,p=PASSWORD`.
     DataSource,
 }
@@ -81,7 +85,7 @@ pub(super) struct Program {
     pub(super) arguments: &'static [SecretArgument],
 }
 
-use SecretArgument::{DataSource, Flag, Login, Named, Subcommand, Values};
+use SecretArgument::{DataSource, Flag, Login, Named, Share, Subcommand, Values};
 use SecretForm::{After, AfterOrWhole, Assignment, BeforeHost, Nothing, Whole};
 use ValuePosition::{Attached, Either, Separate};
 
@@ -169,7 +173,9 @@ const PROGRAMS: &[Program] = &[
         Whole)]),
     with_both(&["ipmitool"], "vcah", &[option("-P", Either, Whole), option("-k", Either, Whole),
         option("-y", Either, Whole)], &[Subcommand(&["set password"], 1)]),
-    program(&["smbclient", "rpcclient", "net", "smbget", "smbtree", "smbcacls", "smbcquotas", "nmblookup",
+    with_both(&["smbclient"], "NkgqE", &[option("-U", Either, After('%')),
+        option("--user", Either, After('%'))], &[Share]),
+    program(&["rpcclient", "net", "smbget", "smbtree", "smbcacls", "smbcquotas", "nmblookup",
         "winexe"], "Nkgq", &[option("-U", Either, After('%')), option("--user", Either,
         After('%'))]),
     program(&["snmpd", "snmptrapd"], "", &[]),

@@ -21,7 +21,7 @@ pub(super) enum NameKind {
 #[rustfmt::skip]
 const SECRET_SEGMENTS: &[&str] = &[
     "authorization", "bearer", "pass", "passcode", "passphrase", "passwd", "password", "passwords", "psk",
-    "secret", "secrets", "sessid", "sessionid", "signature", "token", "tokens",
+    "secret", "secrets", "senha", "sessid", "sessionid", "signature", "token", "tokens", "пароль",
 ];
 
 /// Segments that make a name secret only at its end, because they are also parts of harmless names.
@@ -39,7 +39,7 @@ const PHRASE_SEGMENTS: &[&str] = &["mnemonic", "seed"];
 #[rustfmt::skip]
 const SECRET_PARTS: &[&str] = &[
     "accesskey", "accountkey", "apikey", "appkey", "authkey", "contrasena", "encryptionkey", "hmackey",
-    "jwtkey", "kennwort", "licensekey", "masterkey", "motdepasse", "passphrase", "passwd", "password", "presharedkey", "privatekey", "secretkey",
+    "jwtkey", "kennwort", "licensekey", "masterkey", "motdepasse", "passphrase", "passwd", "password", "passwort", "presharedkey", "privatekey", "secretkey",
     "servicekey", "sessionkey", "sharedkey", "signingkey", "storagekey",
 ];
 
@@ -119,7 +119,7 @@ pub(super) fn is_phrase(value: &str) -> bool {
 /// Returns whether a header of this name contains a key (`x-functions-key`).
 pub(super) fn is_key_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["-key", "-token", "-secret"].iter().any(|end| name.ends_with(end))
+    ["-key", "-token", "-secret"].iter().any(|end| name.ends_with(end)) && !name.contains("public")
 }
 
 /// Returns whether a header of this name contains spaces in its value, so that it has no other end than

@@ -1,6 +1,6 @@
 //! Secrets inside a text, whatever program it belongs to: the values of secret names.
 
-use super::addresses::{address_password, is_address, mask_addresses, mask_urls};
+use super::addresses::{address_password, is_address, is_webhook, mask_addresses, mask_urls, webhook_path};
 use super::secret_names::{NameKind, classify, is_header, is_key_header, is_phrase};
 use super::statements::{mask_elements, mask_statements};
 use super::text_parts::{MASK, is_name_character, quoted_range};
@@ -35,8 +35,9 @@ fn secret_value(text: &str, first: usize, index: usize, is_value_whole: bool) ->
     let is_colon = text.as_bytes()[index] == b':';
     let unspaced = text[first..index].trim_end_matches(' ');
     let is_spaced = first + unspaced.len() < index;
-    let before = unspaced.trim_end_matches(['"', '\'', '\\']);
-    let is_quoted = before.len() < unspaced.len();
+    // `"password"` and `ENV['password']`
+    let before = unspaced.trim_end_matches(['"', '\'', '\\', ']', '}']);
+    let is_quoted = unspaced[before.len()..].contains(['"', '\'']);
     let start = first
         + before
             .rfind(|c| !is_name_character(c))
@@ -60,15 +61,22 @@ fn secret_value(text: &str, first: usize, index: usize, is_value_whole: bool) ->
         NameKind::Harmless if name == "key" && previous.is_some_and(|c| matches!(c, '?' | '&' | '#')) => {
             NameKind::Secret
         }
+        NameKind::Harmless if is_value_of_secret(&text[..start], name) => NameKind::Secret,
         NameKind::Harmless if is_pragma_key(&text[..start], name) => NameKind::Secret,
         NameKind::Harmless
-            if is_colon && is_key_header(name) && matches!(previous, None | Some('"' | '\'')) =>
+            if is_colon && is_key_header(name) && matches!(previous, None | Some('"' | '\'' | '=')) =>
         {
             NameKind::Weak
         }
         kind => kind,
     };
     let is_switch = ["true", "false", "yes", "no", "on", "off", "0", "1"].contains(&value);
+    if kind == NameKind::Harmless
+        && is_webhook(name)
+        && let Some((start, end)) = webhook_path(value)
+    {
+        return Some((value_start + start, value_start + end));
+    }
     if kind == NameKind::Harmless && is_address(name) {
         let word = &value[..value.find(char::is_whitespace).unwrap_or(value.len())];
         let (colon, at) = address_password(word)?;
@@ -99,6 +107,20 @@ fn secret_value(text: &str, first: usize, index: usize, is_value_whole: bool) ->
 /// Returns whether a name after this text is an option such as `/password:`.
 fn is_slash_option(before: &str) -> bool {
     before.strip_suffix('/').is_some_and(|text| text.is_empty() || text.ends_with(char::is_whitespace))
+}
+
+/// Returns whether a name belongs to the value of the name before it (`"name":"PASSWORD","value":"SECRET"`,
+/// `ParameterKey=PASSWORD,ParameterValue=SECRET`).
+fn is_value_of_secret(before: &str, name: &str) -> bool {
+    if !name.to_ascii_lowercase().ends_with("value") {
+        return false;
+    }
+    let is_gap = |c: char| c.is_whitespace() || "\"'\\,;:={".contains(c);
+    let before = before.trim_end_matches(is_gap);
+    let secret_start = before.rfind(|c| !is_name_character(c)).map_or(0, |last| last + 1);
+    let Some(secret) = before.get(secret_start..) else { return false };
+    let label = before[..secret_start].trim_end_matches(is_gap).to_ascii_lowercase();
+    classify(secret) == NameKind::Secret && (label.ends_with("name") || label.ends_with("key"))
 }
 
 /// Returns whether a name is the key of an encrypted SQLite database (`PRAGMA key = 'SECRET'`).
@@ -185,6 +207,10 @@ fn value_range(
         return (start, if start > 1 { closing - escape } else { closing });
     }
     let end = match previous {
+        // `auth=('user', 'password')`
+        _ if ["(", "$(", "HTTP"].iter().any(|start| value.starts_with(start)) => {
+            value.find(')').map(|end| end + 1)
+        }
         _ if is_header => previous.filter(|c| matches!(c, '"' | '\'')).and_then(|quote| value.find(quote)),
         None if is_value_whole => None,
         Some('?' | '&' | '#') => value.find(|c: char| c == '&' || c.is_whitespace()),

@@ -7,7 +7,10 @@ use super::text_parts::{MASK, is_name_character, quoted_range};
 const AUTHENTICATION_WORDS: &[&str] = &["by", "as", "using", "password", "values"];
 
 /// Functions whose first text is a user if there are several texts.
-const LOGIN_FUNCTIONS: &[&str] = &["auth", "authenticate", "login", "createuser", "adduser", "ezconnect"];
+const LOGIN_FUNCTIONS: &[&str] = &["auth", "authenticate", "login", "createuser", "adduser"];
+
+/// Ends of names of functions whose first text is an address and the next texts are a user and a password.
+const CONNECT_FUNCTIONS: &[&str] = &["connect", "getconnection", "mysqli", "pdo"];
 
 /// Parts of names of functions whose texts are all secrets.
 const CIPHER_FUNCTIONS: &[&str] = &["encrypt", "decrypt", "hashpw", "getpass"];
@@ -130,9 +133,9 @@ fn identified_by(text: &str, start: usize) -> Option<(usize, usize)> {
 fn call_secrets(function: &str, arguments: &str, offset: usize) -> Vec<(usize, usize)> {
     let name = function.to_ascii_lowercase();
     let is_cipher = CIPHER_FUNCTIONS.iter().any(|part| name.contains(part)) || name == "crypt";
-    if !is_cipher && !LOGIN_FUNCTIONS.contains(&name.as_str()) && classify(function) != NameKind::Secret {
-        return Vec::new();
-    }
+    let is_connect = CONNECT_FUNCTIONS.iter().any(|end| name.ends_with(end));
+    let is_login =
+        LOGIN_FUNCTIONS.iter().any(|end| name.ends_with(end)) || classify(function) == NameKind::Secret;
     let mut limit = arguments.len().min(MAX_CALL_BYTES);
     while !arguments.is_char_boundary(limit) {
         limit -= 1;
@@ -152,7 +155,15 @@ fn call_secrets(function: &str, arguments: &str, offset: usize) -> Vec<(usize, u
         from = closing.map_or(arguments.len(), |length| index + end + length);
     }
     // The remaining arguments can be in the next word.
-    let has_more = texts.len() > 1 || arguments[from..].trim_start().starts_with(',');
+    let first = texts.first().and_then(|(start, end)| arguments.get(start - offset..end - offset));
+    // `setdefault("PASSWORD", "SECRET")`
+    let is_setter =
+        first.is_some_and(|name| classify(name) == NameKind::Secret && name.chars().all(is_name_character));
+    if !is_cipher && !is_login && !is_connect && !is_setter {
+        return Vec::new();
+    }
+    let has_more =
+        is_connect || is_setter || texts.len() > 1 || arguments[from..].trim_start().starts_with(',');
     let skipped = usize::from(!is_cipher && has_more).min(texts.len());
     texts.split_off(skipped)
 }
