@@ -4,6 +4,7 @@
 //! as `mysql -pSECRET`. It prefers to mask too much over showing a secret.
 
 mod addresses;
+mod forms;
 mod pipelines;
 mod programs;
 mod secret_names;
@@ -12,11 +13,12 @@ mod statements;
 mod text_parts;
 mod tokens;
 
-use addresses::{address_password, is_webhook, webhook_path};
+use addresses::is_webhook;
+use forms::{mask_data_source, mask_form, mask_login};
 use perfwatch_model::limits::MAX_COMMAND_CHARS;
 use pipelines::mask_pipelines;
 use programs::{Program, SecretArgument, SecretForm, SecretOption, ValuePosition, find_program};
-use secret_names::{NameKind, classify, is_key_header, is_phrase};
+use secret_names::{NameKind, classify, is_key_header};
 use secret_text::mask_text;
 use text_parts::{MASK, is_name_character};
 
@@ -291,10 +293,11 @@ impl Masker {
             let name = word.trim_start_matches(['(', '{', '`', '$', '"', '\'']);
             let is_setting = SETTERS.contains(&self.previous.as_str())
                 && classify(word) == NameKind::Secret
-                && self.is_name(word, "=");
+                && word.chars().all(|c| is_name_character(c) || c == ':');
             if is_operator {
                 self.enter_program(None);
-            } else if !NAMING_OPTIONS.contains(&self.previous.as_str())
+            } else if !is_setting
+                && !NAMING_OPTIONS.contains(&self.previous.as_str())
                 && let Some(program) = find_program(name)
             {
                 self.enter_program(Some(program));
@@ -327,7 +330,7 @@ impl Masker {
     }
 
     fn mask_program_argument(&mut self, program: &Program, word: &str) -> String {
-        self.has_subcommand |= word == program.subcommand;
+        self.has_subcommand |= program.subcommand.split(' ').any(|subcommand| subcommand == word);
         match self.until_secret {
             Some((0, form)) => return mask_form(word, form),
             Some((count, form)) => {
@@ -344,6 +347,10 @@ impl Masker {
                 }
                 SecretArgument::Values(names, count) if self.is_subcommand(names, word) => {
                     self.until_secret = Some((count, SecretForm::After('=')));
+                    break;
+                }
+                SecretArgument::Users(names, count) if self.is_subcommand(names, word) => {
+                    self.until_secret = Some((count, SecretForm::After(':')));
                     break;
                 }
                 SecretArgument::Login if !word.starts_with(['/', '@', '.']) => return mask_login(word),
@@ -369,15 +376,6 @@ impl Masker {
             None => word.eq_ignore_ascii_case(name),
         })
     }
-}
-
-/// Masks the value of `p` in `h=HOST,p=PASSWORD`.
-fn mask_data_source(word: &str) -> String {
-    let parts = word.split(',').map(|part| match part.strip_prefix("p=") {
-        Some(password) if !password.is_empty() => format!("p={MASK}"),
-        _ => part.to_owned(),
-    });
-    parts.collect::<Vec<_>>().join(",")
 }
 
 /// Returns the index in the word at which the value of an option starts, or `None` for another option.
@@ -411,49 +409,6 @@ fn option_end(program: &Program, option: &SecretOption, word: &str) -> Option<us
     };
     let is_allowed = option.position != ValuePosition::Separate || end == word.len();
     is_allowed.then_some(end)
-}
-
-/// Masks the password of `user/password@database`.
-fn mask_login(word: &str) -> String {
-    let end = word.rfind('@').unwrap_or(word.len());
-    match word[..end].find('/') {
-        Some(slash) => format!("{}{MASK}{}", &word[..=slash], &word[end..]),
-        None => word.to_owned(),
-    }
-}
-
-/// Masks the secret part of a value. A value without the expected form is searched like any text.
-fn mask_form(value: &str, form: SecretForm) -> String {
-    let after = |separator: char| {
-        let index = value.find(separator).filter(|index| index + separator.len_utf8() < value.len())?;
-        let before = mask_text(&value[..index + separator.len_utf8()], true);
-        Some(format!("{}{MASK}", before.strip_suffix(MASK).unwrap_or(&before)))
-    };
-    let masked = match form {
-        SecretForm::Whole => Some(MASK.to_owned()),
-        SecretForm::Unless(start) => (!value.starts_with(start)).then(|| MASK.to_owned()),
-        SecretForm::After(separator) => after(separator),
-        SecretForm::AfterOrWhole(separator) => after(separator).or_else(|| Some(MASK.to_owned())),
-        SecretForm::BeforeHost => {
-            address_password(value).map(|(start, end)| format!("{}{MASK}{}", &value[..start], &value[end..]))
-        }
-        SecretForm::User => value.split_once(':').and_then(|(user, password)| {
-            let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-            let is_user = user.chars().all(|c| c.is_alphanumeric() || "_.@\\-+%'\"".contains(c));
-            let is_login = is_user && !password.starts_with('/') && !password.is_empty();
-            // `+%H:%M` is a format of times.
-            let is_format = user.contains('%') && password.starts_with('%');
-            (is_login && !is_format && !(is_number(user) && is_number(password)))
-                .then(|| format!("{user}:{MASK}"))
-        }),
-        SecretForm::Assignment => value.contains('=').then(|| MASK.to_owned()),
-        SecretForm::Path => {
-            webhook_path(value).map(|(start, end)| format!("{}{MASK}{}", &value[..start], &value[end..]))
-        }
-        SecretForm::Phrase => is_phrase(value).then(|| MASK.to_owned()),
-        SecretForm::Nothing => None,
-    };
-    masked.unwrap_or_else(|| mask_text(value, true))
 }
 
 /// Splits a text at spaces outside of quotes; each word has the space before it. A quote without an end,

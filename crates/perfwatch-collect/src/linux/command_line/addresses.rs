@@ -213,6 +213,10 @@ fn mask_userinfo(url: &str) -> String {
     if authority[..colon].contains('@') && !authority[colon..].contains('@') {
         return url.to_owned();
     }
+    // A user without a password is a token.
+    if matches!(&url[colon + 1..at], "" | "x-oauth-basic") && colon > 0 {
+        return format!("{MASK}{}", &url[colon..]);
+    }
     format!("{}:{MASK}{}", &url[..colon], &url[at..])
 }
 

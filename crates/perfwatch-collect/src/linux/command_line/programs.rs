@@ -57,6 +57,8 @@ pub(super) enum SecretArgument {
     Subcommand(&'static [&'static str], usize),
     /// The values of `name=value` after one of these subcommands and this number of further arguments.
     Values(&'static [&'static str], usize),
+    /// The passwords of `user:password` after one of these subcommands and this number of further arguments.
+    Users(&'static [&'static str], usize),
     /// Arguments after a short option with this letter and a number of arguments; one less if an option
     /// contains `n` (`htpasswd -nb USER PASSWORD` has no file).
     Flag(char, usize),
@@ -75,7 +77,7 @@ pub(super) enum SecretArgument {
 pub(super) struct Program {
     /// Names of the executables; a trailing `*` stands for any end.
     names: &'static [&'static str],
-    /// Subcommand that must come first, or an empty text.
+    /// Subcommands of which one must come first, separated by spaces, or an empty text.
     pub(super) subcommand: &'static str,
     /// Letters of options without a value, which can precede another option in a word (`-xw VALUE`).
     pub(super) flags: &'static str,
@@ -85,7 +87,7 @@ pub(super) struct Program {
     pub(super) arguments: &'static [SecretArgument],
 }
 
-use SecretArgument::{DataSource, Flag, Login, Named, Share, Subcommand, Values};
+use SecretArgument::{DataSource, Flag, Login, Named, Share, Subcommand, Users, Values};
 use SecretForm::{After, AfterOrWhole, Assignment, BeforeHost, Nothing, Whole};
 use ValuePosition::{Attached, Either, Separate};
 
@@ -125,12 +127,14 @@ const PROGRAMS: &[Program] = &[
         "check_mysql*", "check_pgsql", "check_vmware*", "check_esx*", "check_wmi*", "check_radius",
         "check_mongo*", "check_mssql*", "check_oracle*", "check_dbi", "cypher-shell", "couchbase-cli", "cbq",
         "cbbackup", "cbrestore", "cbbackupmgr", "cbimport", "cbexport", "jmxterm*", "openfortivpn", "fs_cli",
-        "xmrig*", "yt-dlp*", "youtube-dl*", "cntlm", "certipy*", "bloodhound*"],
+        "xmrig*", "idracadm*", "esxcli", "altool", "security", "yt-dlp*", "youtube-dl*", "cntlm", "certipy*", "bloodhound*"],
         "", &[option("-p", Either, Whole)]),
+    with_both(&["mysqladmin", "mariadb-admin"], "ABCEGHLNQRTUVbfginoqrstvwX", &[option("-p", Attached, Whole)],
+        &[Subcommand(&["password"], 0)]),
     program(&["mysql*", "mariadb*", "xtrabackup", "innobackupex"], "ABCEGHLNQRTUVbfginoqrstvwX",
         &[option("-p", Attached, Whole)]),
     program(&["sshpass"], "v", &[option("-p", Either, Whole)]),
-    with_both(&["redis-cli*", "valkey-cli*", "keydb-cli*"], "", &[option("-a", Either, Whole)],
+    with_both(&["redis-cli*", "valkey-cli*", "keydb-cli*", "redis-benchmark"], "", &[option("-a", Either, Whole)],
         &[Subcommand(&["auth"], 0), Named("")]),
     with_both(&["pt-*"], "", &[option("-p", Either, Whole)], &[DataSource]),
     with_both(&["doveadm"], "", &[option("-p", Either, Whole)], &[Subcommand(&["auth test", "auth login"], 1)]),
@@ -168,7 +172,7 @@ const PROGRAMS: &[Program] = &[
         option("-a", Either, Whole)]),
     program(&["ldap*"], "xZLvnWcrtuACFMNQIOST", &[option("-w", Either, Whole)]),
     program(&["kadmin*"], "mlq", &[option("-w", Either, Whole)]),
-    program(&["mosquitto_pub", "mosquitto_sub", "mosquitto_rr"], "", &[option("-P", Separate, Whole)]),
+    program(&["mosquitto_pub", "mosquitto_sub", "mosquitto_rr", "mosquitto_ctrl", "p4", "ipmiutil"], "", &[option("-P", Either, Whole)]),
     program(&["sqlcmd", "bcp", "osql", "tsql", "sqsh", "mssql-cli"], "", &[option("-P", Either,
         Whole)]),
     with_both(&["ipmitool"], "vcah", &[option("-P", Either, Whole), option("-k", Either, Whole),
@@ -185,9 +189,9 @@ const PROGRAMS: &[Program] = &[
     program(&["7z", "7za", "7zr", "7zz", "rar", "unrar"], "", &[option("-p", Attached, Whole),
         option("-hp", Attached, Whole)]),
     Program { names: &["docker", "podman", "nerdctl", "buildah", "skopeo", "helm", "oras", "crane", "oc",
-        "az",
-        "docker-compose"], subcommand: "login", flags: "", options: &[option("-p", Either, Whole),
-        option("-u", Either, Nothing), option("--user", Either, Nothing)], arguments: &[] },
+        "az", "docker-compose"], subcommand: "login secret", flags: "", options: &[option("-p", Either, Whole),
+        option("-u", Either, Nothing), option("--user", Either, Nothing), option("--value", Either, Whole)],
+        arguments: &[] },
     program(&["xfreerdp*", "wlfreerdp*", "sdl-freerdp*"], "", &[option("/p:", Attached, Whole),
         option("/gp:", Attached, Whole), option("-p", Separate, Whole)]),
     with_both(&["openssl"], "", &[option("-k", Separate, Whole), option("-K", Separate, Whole),
@@ -195,7 +199,7 @@ const PROGRAMS: &[Program] = &[
         &[Subcommand(&["passwd"], 0)]),
     program(&["ssh-keygen"], "q", &[option("-N", Either, Whole), option("-P", Either, Whole)]),
     program(&["slappasswd"], "nuv", &[option("-s", Either, Whole)]),
-    program(&["vsql"], "", &[option("-w", Either, Whole)]),
+    program(&["vsql", "dsconf", "dsctl", "dsidm"], "", &[option("-w", Either, Whole)]),
     program(&["nsupdate", "dig", "delv"], "dDgloprv", &[option("-y", Either, Whole)]),
     program(&["pdftotext", "pdftoppm", "pdfimages", "pdfinfo", "pdftocairo", "pdftohtml"], "",
         &[option("-upw", Separate, Whole), option("-opw", Separate, Whole)]),
@@ -204,7 +208,18 @@ const PROGRAMS: &[Program] = &[
     program(&["check_snmp*"], "", &[option("-C", Either, Whole), option("-A", Either, Whole),
         option("-X", Either, Whole)]),
     program(&["caddy"], "", &[option("--plaintext", Either, Whole)]),
-    program(&["dotnet", "nuget"], "", &[option("-k", Separate, Whole)]),
+    with_both(&["dotnet", "nuget"], "", &[option("-k", Separate, Whole)], &[Subcommand(&["setapikey"], 0)]),
+    Program { names: &["gh"], subcommand: "secret", flags: "", options: &[option("-b", Either, Whole),
+        option("--body", Either, Whole)], arguments: &[] },
+    Program { names: &["poetry"], subcommand: "publish", flags: "", options: &[option("-p", Either, Whole)],
+        arguments: &[] },
+    Program { names: &["glab"], subcommand: "auth", flags: "", options: &[option("-t", Either, Whole)],
+        arguments: &[] },
+    Program { names: &["gitlab-runner"], subcommand: "register", flags: "",
+        options: &[option("-r", Either, Whole), option("-t", Either, Whole)], arguments: &[] },
+    program(&["doctl"], "", &[option("-t", Either, Whole)]),
+    program(&["lego"], "", &[option("--hmac", Either, Whole)]),
+    program(&["icinga2"], "", &[option("--ticket", Either, Whole)]),
     program(&["keytool", "jarsigner"], "", &[option("-new", Separate, Whole)]),
     program(&["curl"], "sSkLfvgGIiNj#0123456aBhlnpqRJO:Z", &[option("-u", Either, After(':')),
         option("--user", Either, After(':')), option("-U", Either, After(':')),
@@ -226,6 +241,14 @@ const PROGRAMS: &[Program] = &[
     with_arguments(&["mkpasswd"], &[SecretArgument::After(0)]),
     with_arguments(&["rclone"], &[Subcommand(&["obscure"], 0), Named("config")]),
     with_arguments(&["cargo"], &[Subcommand(&["login"], 0)]),
+    with_arguments(&["etcdctl"], &[Users(&["user add"], 0)]),
+    with_arguments(&["zookeeper-shell*", "zkCli*"], &[Users(&["digest"], 0)]),
+    with_arguments(&["fly", "flyctl"], &[Values(&["set", "import"], 0)]),
+    with_arguments(&["grafana*"], &[Subcommand(&["reset-admin-password"], 0)]),
+    with_arguments(&["filebrowser"], &[Subcommand(&["users add"], 1)]),
+    with_arguments(&["snyk"], &[Subcommand(&["auth"], 0)]),
+    with_arguments(&["virsh"], &[Subcommand(&["secret-set-value"], 1)]),
+    with_arguments(&["drush"], &[Subcommand(&["user:password", "upwd"], 1)]),
     with_arguments(&["vault", "bao"], &[Subcommand(&["login", "unseal"], 0),
         Values(&["put", "patch", "write"], 1)]),
     with_arguments(&["mc", "mcli"], &[Subcommand(&["user add", "svcacct add"], 2),
@@ -244,7 +267,7 @@ const PROGRAMS: &[Program] = &[
     with_arguments(&["sqlplus", "sqlldr", "rman", "exp", "imp", "expdp", "impdp", "sqlcl"], &[Login]),
     Program { names: &["aws"], subcommand: "put-parameter", flags: "",
         options: &[option("--value", Either, Whole)], arguments: &[Named("")] },
-    with_arguments(&["nmcli", "iwctl", "pppd", "pdftk", "teamviewer", "wpa_cli", "lsnrctl", "asterisk"], &[Named("")]),
+    with_arguments(&["nmcli", "iwctl", "pppd", "pdftk", "teamviewer", "wpa_cli", "hostapd_cli", "lsnrctl", "asterisk"], &[Named("")]),
 ];
 
 /// Finds a program by the base name of its path.

@@ -27,7 +27,7 @@ const SECRET_SEGMENTS: &[&str] = &[
 /// Segments that make a name secret only at its end, because they are also parts of harmless names.
 #[rustfmt::skip]
 const WEAK_SEGMENTS: &[&str] = &[
-    "auth", "basicauth", "cookie", "cookies", "credential", "credentials", "cred", "creds", "httpauth",
+    "assertion", "auth", "basicauth", "cookie", "cookies", "credential", "credentials", "cred", "creds", "httpauth",
     "jwt", "masterauth", "otp", "pin", "private", "privkey", "proxyauth", "pw", "sas", "setcookie", "sig",
     "totp", "userauth",
 ];
@@ -40,7 +40,7 @@ const PHRASE_SEGMENTS: &[&str] = &["mnemonic", "seed"];
 const SECRET_PARTS: &[&str] = &[
     "accesskey", "accountkey", "apikey", "appkey", "authkey", "contrasena", "encryptionkey", "hmackey",
     "jwtkey", "kennwort", "licensekey", "masterkey", "motdepasse", "passphrase", "passwd", "password", "passwort", "presharedkey", "privatekey", "secretkey",
-    "servicekey", "sessionkey", "sharedkey", "signingkey", "storagekey",
+    "servicekey", "sessionkey", "sharedkey", "signingkey", "sonarlogin", "storagekey",
 ];
 
 /// Ends of a segment that make a name secret (`requirepass`, `dbpwd`, `authtoken`).

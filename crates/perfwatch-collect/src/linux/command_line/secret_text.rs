@@ -62,6 +62,8 @@ fn secret_value(text: &str, first: usize, index: usize, is_value_whole: bool) ->
             NameKind::Secret
         }
         NameKind::Harmless if is_value_of_secret(&text[..start], name) => NameKind::Secret,
+        // Objects of QEMU.
+        NameKind::Harmless if name == "data" && text.starts_with("secret,") => NameKind::Secret,
         NameKind::Harmless if is_pragma_key(&text[..start], name) => NameKind::Secret,
         NameKind::Harmless
             if is_colon && is_key_header(name) && matches!(previous, None | Some('"' | '\'' | '=')) =>
@@ -119,8 +121,12 @@ fn is_value_of_secret(before: &str, name: &str) -> bool {
     let before = before.trim_end_matches(is_gap);
     let secret_start = before.rfind(|c| !is_name_character(c)).map_or(0, |last| last + 1);
     let Some(secret) = before.get(secret_start..) else { return false };
-    let label = before[..secret_start].trim_end_matches(is_gap).to_ascii_lowercase();
-    classify(secret) == NameKind::Secret && (label.ends_with("name") || label.ends_with("key"))
+    let label = before[..secret_start].trim_end_matches(is_gap);
+    let is_label = ["name", "key"].iter().any(|end| {
+        let start = label.len().checked_sub(end.len());
+        start.and_then(|start| label.get(start..)).is_some_and(|last| last.eq_ignore_ascii_case(end))
+    });
+    is_label && classify(secret) == NameKind::Secret
 }
 
 /// Returns whether a name is the key of an encrypted SQLite database (`PRAGMA key = 'SECRET'`).

@@ -85,6 +85,16 @@ fn statement_secrets(text: &str, start: usize, end: usize, is_expect: bool) -> V
     {
         return password_for(value).map(shifted).unwrap_or_default();
     }
+    // `login USER password SECRET` and `USER x PASS SECRET`
+    let mut words = text[..start].rsplit(char::is_whitespace).filter(|word| !word.is_empty());
+    let is_login = matches!(word, "password" | "passwd" | "pass")
+        && words.nth(1).is_some_and(|label| matches!(label, "login" | "user" | "username"));
+    if is_login || (word == "PASS" && text[..start].contains("USER ")) {
+        let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ';');
+        let length = value.trim_start_matches(['"', '\'']).find(is_end).unwrap_or(value.len());
+        let quotes = value.len() - value.trim_start_matches(['"', '\'']).len();
+        return shifted((quotes, (quotes + length).min(value.len())));
+    }
     // `PASSWORD 'SECRET'`; a word after a quote has its own end.
     if classify(word) == NameKind::Secret && !matches!(previous, Some('"' | '\'')) {
         let value_text = value.strip_prefix(['E', 'e', 'N']).filter(|rest| rest.starts_with('\''));
@@ -175,12 +185,16 @@ pub(super) fn mask_elements(text: &str) -> String {
     for (index, _) in text.match_indices("</") {
         let name = &text[index + 2..];
         let name = &name[..name.find(|c| !is_name_character(c) && c != ':').unwrap_or(name.len())];
-        let is_secret = matches!(classify(name), NameKind::Secret | NameKind::Weak);
-        if index < copied || !is_secret {
+        if index < copied {
             continue;
         }
         let Some(start) = text[copied..index].rfind('>').map(|start| copied + start + 1) else { continue };
-        if start < index && &text[start..index] != MASK {
+        // `<value name="password">`
+        let tag = text[..start].rfind('<').map_or("", |tag| &text[tag..start]);
+        let mut attributes = tag.split(['"', '\'']).skip(1).step_by(2);
+        let is_secret = matches!(classify(name), NameKind::Secret | NameKind::Weak)
+            || attributes.any(|value| value.len() < 64 && classify(value) == NameKind::Secret);
+        if is_secret && start < index && &text[start..index] != MASK {
             out.push_str(&text[copied..start]);
             out.push_str(MASK);
             copied = index;
