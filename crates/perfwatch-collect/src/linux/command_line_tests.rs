@@ -58,6 +58,11 @@ fn only_the_secret_is_masked() {
         ("sh|-c|echo bob:x ¦ sudo chpasswd", "sh -c echo bob:*** | sudo chpasswd"),
         ("curl|https://api.telegram.org/bot1:x/send", "curl https://api.telegram.org/bot***/send"),
         ("mysqlsh|root:x@h:3306|a@b.c", "mysqlsh root:***@h:3306 a@b.c"),
+        ("sh|-c|ipmitool user set password 2 x", "sh -c ipmitool user set password 2 ***"),
+        (
+            "sh|-c|expect <<E spawn x expect \"password:\" send \"y\" E",
+            "sh -c expect <<E spawn x expect \"password:\" send \"***\" E",
+        ),
         ("vault|kv|put|secret/x|a=x", "vault kv put secret/x a=***"),
         ("kubectl|config|set-credentials|a", "kubectl config set-credentials a"),
         ("", ""),

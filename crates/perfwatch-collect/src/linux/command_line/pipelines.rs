@@ -79,7 +79,10 @@ fn command_words<'a>(command: &[(usize, Element<'a>)]) -> Vec<(usize, &'a str)> 
 }
 
 fn is_reader(command: &[(usize, Element<'_>)]) -> bool {
-    let words = command_words(command);
+    let mut words = command_words(command);
+    // The text of a here document is no option.
+    let end = words.iter().position(|(_, word)| word.starts_with("<<") && !word.starts_with("<<<"));
+    words.truncate(end.unwrap_or(words.len()));
     words.iter().enumerate().any(|(index, (_, word))| {
         let name = word.rsplit('/').next().unwrap_or_default();
         let is_program = READERS.contains(&name);

@@ -3,6 +3,9 @@
 use super::secret_names::{NameKind, classify};
 use super::text_parts::{MASK, is_name_character, quoted_range};
 
+/// Verbs of SQL before `IDENTIFIED`.
+const SQL_VERBS: &[&str] = &["create ", "CREATE ", "alter ", "ALTER ", "grant ", "GRANT "];
+
 /// Words of SQL between `IDENTIFIED` and the password.
 const AUTHENTICATION_WORDS: &[&str] = &["by", "as", "using", "password", "values"];
 
@@ -87,8 +90,10 @@ fn statement_secrets(text: &str, start: usize, end: usize, is_expect: bool) -> V
     }
     // `login USER password SECRET` and `USER x PASS SECRET`
     let mut words = text[..start].rsplit(char::is_whitespace).filter(|word| !word.is_empty());
+    let (user, label) = (words.next(), words.next());
     let is_login = matches!(word, "password" | "passwd" | "pass")
-        && words.nth(1).is_some_and(|label| matches!(label, "login" | "user" | "username"));
+        && !matches!(user, Some("set" | "change" | "reset"))
+        && matches!(label, Some("login" | "user" | "username"));
     if is_login || (word == "PASS" && text[..start].contains("USER ")) {
         let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ';');
         let length = value.trim_start_matches(['"', '\'']).find(is_end).unwrap_or(value.len());
@@ -99,7 +104,10 @@ fn statement_secrets(text: &str, start: usize, end: usize, is_expect: bool) -> V
     if classify(word) == NameKind::Secret && !matches!(previous, Some('"' | '\'')) {
         let value_text = value.strip_prefix(['E', 'e', 'N']).filter(|rest| rest.starts_with('\''));
         let skipped = value.len() - value_text.unwrap_or(value).len();
-        if let Some((first, last)) = quoted_range(value_text.unwrap_or(value)) {
+        // A variable is no secret.
+        if let Some((first, last)) = quoted_range(value_text.unwrap_or(value))
+            && !value[skipped + first..].starts_with('$')
+        {
             return shifted((skipped + first, skipped + last));
         }
         if let Some(text) = value.strip_prefix("$$") {
@@ -131,7 +139,9 @@ fn identified_by(text: &str, start: usize) -> Option<(usize, usize)> {
         if AUTHENTICATION_WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)) {
             is_password_next = true;
         } else if is_password_next {
-            let (first, last) = quoted_range(&text[from..]).unwrap_or((0, word.len()));
+            let quoted = quoted_range(&text[from..]);
+            let is_sql = || SQL_VERBS.iter().any(|verb| text[..start].contains(verb));
+            let (first, last) = quoted.or_else(|| is_sql().then_some((0, word.len())))?;
             return (!word.is_empty()).then_some((from + first, from + last));
         }
         from = end;
