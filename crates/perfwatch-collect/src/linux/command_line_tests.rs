@@ -63,6 +63,7 @@ fn only_the_secret_is_masked() {
             "sh|-c|expect <<E spawn x expect \"password:\" send \"y\" E",
             "sh -c expect <<E spawn x expect \"password:\" send \"***\" E",
         ),
+        ("app|s.0123456789abcdefghijklmn|key-word-word", "app s.*** key-word-word"),
         ("vault|kv|put|secret/x|a=x", "vault kv put secret/x a=***"),
         ("kubectl|config|set-credentials|a", "kubectl config set-credentials a"),
         ("", ""),

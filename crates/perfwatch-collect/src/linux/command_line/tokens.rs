@@ -20,6 +20,9 @@ const TOKEN_PREFIXES: &[(&str, usize)] = &[
     ("pwa_", 6), ("pwe_", 6), ("pws_", 6), ("pwt_", 6), ("pwu_", 6),
 ];
 
+/// Starts of tokens that other words can have, too; the further characters are letters and digits.
+const SHORT_PREFIXES: &[(&str, usize)] = &[("s.", 24), ("key-", 30)];
+
 /// Start and end of the first line of a private key in PEM format (RFC 7468), and start of the last line.
 const PRIVATE_KEY_MARKS: [&str; 3] = ["-----BEGIN ", "PRIVATE KEY-----", "-----END "];
 
@@ -72,9 +75,17 @@ fn mask_prefixed_tokens(text: &str) -> String {
 /// Lengths of the prefix and of the whole token at the start of a text.
 fn token_at(text: &str) -> Option<(usize, usize)> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    TOKEN_PREFIXES.iter().find_map(|&(prefix, min_chars)| {
+    let prefixed = TOKEN_PREFIXES.iter().find_map(|&(prefix, min_chars)| {
         let token = text.strip_prefix(prefix)?;
         let length = token.find(|c| !is_token(c)).unwrap_or(token.len());
         (length >= min_chars).then_some((prefix.len(), prefix.len() + length))
+    });
+    prefixed.or_else(|| {
+        SHORT_PREFIXES.iter().find_map(|&(prefix, min_chars)| {
+            let token = text.strip_prefix(prefix)?;
+            let length = token.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(token.len());
+            let has_digit = token[..length].contains(|c: char| c.is_ascii_digit());
+            (length >= min_chars && has_digit).then_some((prefix.len(), prefix.len() + length))
+        })
     })
 }
