@@ -225,7 +225,7 @@ fn mask_oracle_address(text: &str) -> Option<String> {
     let user = text.find("jdbc:oracle:")? + "jdbc:oracle:".len();
     let end = text[user..].find(char::is_whitespace).map_or(text.len(), |end| user + end);
     let slash = user + text[user..end].find('/').filter(|slash| !text[user..user + slash].contains('@'))?;
-    let at = slash + text[slash..end].find('@')?;
+    let at = slash + text[slash..end].rfind('@')?;
     Some(format!("{}/{MASK}{}", &text[..slash], &text[at..]))
 }
 
