@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 /// Characters per line of a web source.
 const MAX_WEB_LINE_LEN: usize = 140;
 /// Lines of the largest crate, below its `src`.
-const MAX_CRATE_LINES: usize = 9_500;
+const MAX_CRATE_LINES: usize = 9_000;
 /// Fields of a type that are shared or dynamically dispatched.
 const MAX_DEPENDENCIES: usize = 10;
 

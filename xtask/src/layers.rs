@@ -9,7 +9,8 @@ type Dependencies = &'static [(&'static str, &'static [&'static str])];
 /// Crates of the workspace, each with those it may depend on (ARCHITECTURE.md draws them).
 const ALLOWED_DEPENDENCIES: Dependencies = &[
     ("perfwatch-model", &[]),
-    ("perfwatch-collect", &["perfwatch-model"]),
+    ("perfwatch-redact", &["perfwatch-model"]),
+    ("perfwatch-collect", &["perfwatch-model", "perfwatch-redact"]),
     ("perfwatch-tsdb", &["perfwatch-model"]),
     ("perfwatch-rules", &["perfwatch-model"]),
     ("perfwatch-agent", &["perfwatch-model", "perfwatch-collect"]),
@@ -44,8 +45,19 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
         ],
     ),
     (
+        "perfwatch-metrics",
+        &[
+            "perfwatch-history",
+            "perfwatch-live",
+            "perfwatch-alerting",
+            "perfwatch-agentless",
+            "perfwatch-http",
+        ],
+    ),
+    (
         "perfwatch-hub",
         &[
+            "perfwatch-metrics",
             "perfwatch-model",
             "perfwatch-tsdb",
             "perfwatch-rules",
@@ -81,6 +93,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-alerting",
             "perfwatch-agentless",
             "perfwatch-http",
+            "perfwatch-metrics",
             "perfwatch-hub",
             "perfwatch",
             "perfwatch-bench",

@@ -148,7 +148,7 @@ struct CsvDialect<'a> {
 }
 
 impl<'a> CsvDialect<'a> {
-    /// Detects the delimiter: the one of a `sep=` line, else the one that splits the header into the
+    /// Detects the delimiter: from a `sep=` line, else the character that splits the header into the
     /// most known columns.
     fn detect(text: &'a str) -> Self {
         let text = text.trim_start_matches('\u{feff}');

@@ -407,7 +407,7 @@ impl Source for RecordingSource<'_> {
         let result = self.source.read(path, out);
         // Captures are shared in bug reports, so secrets in command lines are masked.
         let masked = |bytes: &[u8]| match path.ends_with("/cmdline") {
-            true => crate::linux::command_line::mask_secrets(bytes).into_bytes(),
+            true => perfwatch_redact::mask_secrets(bytes).into_bytes(),
             false => bytes.to_vec(),
         };
         self.record("", path, result.as_ref().map(|()| masked(out)));

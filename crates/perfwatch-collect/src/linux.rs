@@ -1,6 +1,5 @@
 //! Registry of the Linux collectors. Each has a file: metric table, read function, pure parser, tests.
 
-pub(crate) mod command_line;
 pub(crate) mod cpu;
 pub(crate) mod cpu_model;
 pub(crate) mod disk;

@@ -2,7 +2,6 @@
 
 use crate::config::HubConfig;
 use crate::ingest::{IngestLimits, Pipeline};
-use crate::self_metrics::SelfMetrics;
 use perfwatch_agentless::Agentless;
 use perfwatch_alerting::Alerting;
 use perfwatch_auth::AuthDirectory;
@@ -13,6 +12,7 @@ use perfwatch_http::public_address::PublicAddress;
 use perfwatch_http::rate_limit::RateLimiters;
 use perfwatch_live::LiveFeed;
 use perfwatch_live::host_registry::HostRegistry;
+use perfwatch_metrics::SelfMetrics;
 use perfwatch_model::{Catalog, Clock};
 use std::sync::Arc;
 use std::time::Duration;

@@ -14,7 +14,6 @@ mod ingest;
 mod middleware;
 mod openapi;
 mod router;
-mod self_metrics;
 mod ws;
 
 pub use config::{EncryptionKeys, HubConfig, HubConfigError, InitialAdmin};

@@ -6,7 +6,6 @@
 
 use crate::app::App;
 use crate::host_access;
-use crate::self_metrics::{ConnectionGauge, ConnectionState};
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
@@ -19,6 +18,7 @@ use perfwatch_live::PublishedSnapshot;
 use perfwatch_live::message::{self, ClientMessage, SubscribeRequest};
 use perfwatch_live::selection::Selection;
 use perfwatch_live::viewers::ViewerGuard;
+use perfwatch_metrics::{ConnectionGauge, ConnectionState};
 use perfwatch_model::{HostId, ShapeId, limits};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

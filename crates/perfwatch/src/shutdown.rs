@@ -35,8 +35,7 @@ impl Shutdown {
 
     /// Blocks until the first signal that shuts down, or until [`Self::trigger`]. Calls `reload` at SIGHUP.
     pub(crate) fn wait(mut self, reload: impl Fn()) {
-        let mut signals = self.0.forever();
-        while let Some(signal) = signals.next() {
+        for signal in self.0.forever() {
             match signal {
                 SIGHUP => {
                     tracing::info!(signal = "SIGHUP", "signal received; reloading");

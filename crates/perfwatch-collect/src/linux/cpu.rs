@@ -45,7 +45,7 @@ fn parse(stat: &str, out: &mut SampleSink) -> Result<(), CollectError> {
     for line in stat.lines() {
         let (name, remaining) = first_word(line);
         match name {
-            // The first line counts: another one would be the same series.
+            // The first line counts: further lines would be the same series.
             "cpu" if has_total => {}
             "cpu" => has_total = parse_times(remaining, max_rate, out),
             "ctxt" | "intr" | "processes" => {

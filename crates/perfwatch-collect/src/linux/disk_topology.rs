@@ -131,7 +131,7 @@ struct Device {
     /// True if the kernel lists the devices below.
     lists_slaves: bool,
     slaves: Vec<String>,
-    /// Devices on top of this one and its partitions.
+    /// Devices on top of this device and its partitions.
     holders: Vec<String>,
 }
 

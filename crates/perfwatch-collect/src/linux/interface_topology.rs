@@ -9,7 +9,7 @@ use std::collections::HashMap;
 /// Returns for each interface whether it is part of the totals: every byte that enters or leaves the host
 /// is counted once.
 ///
-/// These are the interfaces with a device that are not below another one: the virtual function of a cloud
+/// These are the interfaces with a device that are not below another device: the virtual function of a cloud
 /// adapter counts its traffic in the adapter, a switch port in the conduit or the other way around.
 /// Bridges, bonds, VLANs and tunnels have no device. In a container no interface has one; there all are
 /// counted that are not virtual.

@@ -52,7 +52,7 @@ const IMAGE_FILESYSTEMS: &[&str] = &["composefs", "cramfs", "erofs", "iso9660", 
 const IMAGE_PROGRAMS: &[&str] =
     &["squash", "snapfuse", "appimage", "erofsfuse", "fuseiso", "archivemount", "dwarfs"];
 
-/// Smallest size of a tmpfs that is shown: a smaller one cannot fill up the memory.
+/// Minimum size of a shown tmpfs. Smaller filesystems cannot fill up the memory.
 const MIN_TMPFS_BYTES: u64 = 64 << 20;
 /// Directories of the system's own tmpfs mounts.
 const SYSTEM_TMPFS_DIRECTORIES: [&str; 7] =
@@ -62,7 +62,7 @@ const SYSTEM_TMPFS_DIRECTORIES: [&str; 7] =
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Mount {
     id: u64,
-    /// Id of the mount that this one is mounted on.
+    /// Id of the parent mount.
     parent: u64,
     /// Device number, `MAJOR:MINOR`.
     device: String,
@@ -190,7 +190,7 @@ pub(crate) fn select(mounts: Vec<Mount>, is_included: impl Fn(&Mount) -> bool) -
 }
 
 /// Key of a filesystem. The device number identifies it, except on Windows Subsystem for Linux: each mount of
-/// a directory of a Windows drive has another one.
+/// a directory of a Windows drive has its own.
 fn filesystem_key(mount: &Mount) -> String {
     let drive = mount.option("path").filter(|_| mount.fs_type == "9p").and_then(|path| path.get(..2));
     match drive.filter(|drive| drive.ends_with(':')) {
@@ -200,7 +200,7 @@ fn filesystem_key(mount: &Mount) -> String {
 }
 
 /// Returns for each mount whether its mount point leads to it. A mount at the same path or at a path above
-/// covers an earlier one: statvfs would return the numbers of the other filesystem.
+/// covers an earlier mount: statvfs would return the numbers of the other filesystem.
 fn visible(mounts: &[Mount]) -> Vec<bool> {
     let by_id: HashMap<u64, usize> =
         mounts.iter().enumerate().map(|(index, mount)| (mount.id, index)).collect();
@@ -222,7 +222,7 @@ fn visible(mounts: &[Mount]) -> Vec<bool> {
     let covered: Vec<bool> = (0..mounts.len()).map(is_covered).collect();
     let is_visible = |start: usize| {
         let (mut index, mut seen) = (start, HashSet::from([start]));
-        // A mount on a covered one is not visible either.
+        // Mounts below a covered mount are not visible either.
         while !covered[index] {
             let parent_of = |index: usize| by_id.get(&mounts[index].parent).copied();
             let mut below = parent_of(index).filter(|&below| seen.insert(below));

@@ -6,7 +6,6 @@
 
 use crate::cache::{CachedProcess, MAX_CACHED_RUNS, ProcessCache, UserNames};
 use crate::collector::to_f64;
-use crate::linux::command_line::mask_secrets;
 use crate::parse::parse_error;
 use crate::reading::{ProcessDetail, RawProcess};
 use crate::{Cadence, CollectContext, CollectError, Collector, CommandLine, Source};
@@ -248,8 +247,8 @@ fn read_detail(
     let command = match command_line {
         CommandLine::None => String::new(),
         _ if source.read(&format!("/proc/{pid}/cmdline"), &mut buffer).is_err() => String::new(),
-        CommandLine::Masked => mask_secrets(&buffer),
-        CommandLine::Full => crate::linux::command_line::unmasked(&buffer),
+        CommandLine::Masked => perfwatch_redact::mask_secrets(&buffer),
+        CommandLine::Full => perfwatch_redact::unmasked(&buffer),
     };
     ProcessDetail { user: user.into(), command: command.into() }
 }

@@ -1,11 +1,11 @@
 //! `/healthz` (liveness), `/readyz` (readiness for ingestion) and `/metrics` (self-metrics).
 
 use crate::app::App;
-use crate::self_metrics::text_format;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use perfwatch_http::ApiError;
+use perfwatch_metrics::text_format;
 use std::sync::Arc;
 
 /// Liveness

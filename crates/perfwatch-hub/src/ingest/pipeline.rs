@@ -1,13 +1,13 @@
 //! Ingestion pipeline of all sources: validation, durable append, acknowledgment, publication.
 
 use super::shape_registry::ShapeRegistry;
-use crate::self_metrics::SelfMetrics;
 use perfwatch_agentless::sink::{CollectedSnapshot, SinkError, SnapshotSink};
 use perfwatch_alerting::Alerting;
 use perfwatch_history::History;
 use perfwatch_live::host_registry::{HostRegistry, HostRegistryError};
 use perfwatch_live::sender_clock::SenderClock;
 use perfwatch_live::{LiveFeed, PublishedSnapshot};
+use perfwatch_metrics::SelfMetrics;
 use perfwatch_model::validation::validate_snapshot;
 use perfwatch_model::wire::{IngestResponse, RejectedSnapshot};
 use perfwatch_model::{Catalog, Clock, HostFacts, HostRef, Shape, ShapeId, Snapshot, StringInterner, limits};

@@ -4,10 +4,10 @@ use super::*;
 use proptest::prelude::*;
 
 /// Command lines in which `{}` is a secret. The remaining text is not checked.
-const FORMS: &str = include_str!("command_line/secret_lines.txt");
+const FORMS: &str = include_str!("secret_lines.txt");
 
 /// Command lines that stay as they are.
-const HARMLESS: &str = include_str!("command_line/harmless_lines.txt");
+const HARMLESS: &str = include_str!("harmless_lines.txt");
 
 /// Lines of a table without its comments.
 fn rows(table: &'static str) -> impl Iterator<Item = &'static str> {

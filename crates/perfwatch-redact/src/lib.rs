@@ -47,12 +47,12 @@ const SLASH_OPTIONS: &[&str] = &["/pass", "/passwd", "/password", "/pwd"];
 const MAX_NESTED_SCRIPTS: usize = 4;
 
 /// Joins the arguments of `/proc/PID/cmdline` with spaces, without masking.
-pub(crate) fn unmasked(cmdline: &[u8]) -> String {
+pub fn unmasked(cmdline: &[u8]) -> String {
     truncate(&split_arguments(cmdline).collect::<Vec<_>>().join(" "))
 }
 
 /// Joins the arguments of `/proc/PID/cmdline` with spaces and replaces secrets by `***`.
-pub(crate) fn mask_secrets(cmdline: &[u8]) -> String {
+pub fn mask_secrets(cmdline: &[u8]) -> String {
     let mut masker = Masker::default();
     let mut out = String::new();
     for (index, argument) in split_arguments(cmdline).enumerate() {
@@ -440,5 +440,4 @@ fn split_words(text: &str) -> Vec<(&str, &str)> {
 }
 
 #[cfg(test)]
-#[path = "command_line_tests.rs"]
 mod tests;

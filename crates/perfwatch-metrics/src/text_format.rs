@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 
 /// Content type of the text format.
-pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Converts an OpenMetrics exposition.
-pub(crate) fn from_openmetrics(text: &str) -> String {
+pub fn from_openmetrics(text: &str) -> String {
     let types: HashMap<&str, &str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     let mut converted = String::with_capacity(text.len());

@@ -1,6 +1,6 @@
 //! Self-metrics of the hub in the OpenMetrics text format, served at `/metrics`.
 
-pub(crate) mod text_format;
+pub mod text_format;
 
 use perfwatch_agentless::AgentlessMetrics;
 use perfwatch_alerting::AlertingMetrics;
@@ -40,10 +40,14 @@ struct OutcomeLabel {
 
 /// State of a WebSocket connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ConnectionState {
+pub enum ConnectionState {
+    /// Waits for the credential.
     Connecting,
+    /// Has a valid credential and no subscription yet.
     Authenticated,
+    /// Receives snapshots.
     Live,
+    /// Closes because the hub shuts down.
     Draining,
 }
 
@@ -60,7 +64,7 @@ impl ConnectionState {
 }
 
 /// Metrics of the hub and its components.
-pub(crate) struct SelfMetrics {
+pub struct SelfMetrics {
     registry: Registry,
     snapshots: Family<OutcomeLabel, Counter>,
     samples: Counter,
@@ -77,13 +81,13 @@ pub(crate) struct SelfMetrics {
     dropped_snapshots: Counter,
     publish_delay_seconds: Histogram,
     /// Metrics of storage and its maintenance tasks.
-    pub(crate) history: HistoryMetrics,
+    pub history: HistoryMetrics,
     /// Metrics of alerts and notifications.
-    pub(crate) alerts: AlertingMetrics,
+    pub alerts: AlertingMetrics,
     /// Metrics of the cache in Redis.
-    pub(crate) cache: cache::CacheMetrics,
+    pub cache: cache::CacheMetrics,
     /// Metrics of SSH collections.
-    pub(crate) servers: AgentlessMetrics,
+    pub servers: AgentlessMetrics,
     hosts: Gauge,
 }
 
@@ -94,7 +98,9 @@ const LATENCY_BUCKETS: [f64; 12] =
 const LIFETIME_BUCKETS: [f64; 6] = [1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0];
 
 impl SelfMetrics {
-    pub(crate) fn new() -> Self {
+    /// Creates and registers all metrics.
+    #[expect(clippy::new_without_default, reason = "metrics are created once")]
+    pub fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
             snapshots: Family::default(),
@@ -185,56 +191,65 @@ impl SelfMetrics {
         }
     }
 
-    pub(crate) fn accepted(&self, samples: usize) {
+    /// Counts an accepted snapshot and its samples.
+    pub fn accepted(&self, samples: usize) {
         self.count_snapshots("accepted", 1);
         self.samples.inc_by(samples as u64);
     }
 
-    pub(crate) fn duplicates(&self, count: usize) {
+    /// Counts snapshots that were stored before.
+    pub fn duplicates(&self, count: usize) {
         self.count_snapshots("duplicate", count);
     }
 
-    pub(crate) fn rejected(&self, count: usize) {
+    /// Counts permanently rejected snapshots.
+    pub fn rejected(&self, count: usize) {
         self.count_snapshots("rejected", count);
     }
 
-    pub(crate) fn ingest_bytes(&self, bytes: usize) {
+    /// Counts the bytes of a request as received.
+    pub fn ingest_bytes(&self, bytes: usize) {
         self.received_bytes.inc_by(bytes as u64);
     }
 
     /// Counts a failed request. Error codes are constants of the hub, which bounds the number of labels.
-    pub(crate) fn ingest_failed(&self, code: &str) {
+    pub fn ingest_failed(&self, code: &str) {
         self.ingest_errors.get_or_create(&CodeLabel { code: code.to_owned() }).inc();
     }
 
-    pub(crate) fn record_ingest_duration(&self, time: Duration) {
+    /// Records the duration of an ingest request.
+    pub fn record_ingest_duration(&self, time: Duration) {
         self.ingest_seconds.observe(time.as_secs_f64());
     }
 
-    pub(crate) fn websocket_clients(&self) -> usize {
+    /// Number of open WebSocket connections.
+    pub fn websocket_clients(&self) -> usize {
         usize::try_from(self.open_connections.get()).unwrap_or_default()
     }
 
-    pub(crate) fn record_message(&self, bytes: usize) {
+    /// Counts a message to a WebSocket client and its bytes.
+    pub fn record_message(&self, bytes: usize) {
         self.messages_sent.inc();
         self.sent_bytes.inc_by(bytes as u64);
     }
 
-    pub(crate) fn record_dropped(&self, dropped: u64) {
+    /// Counts snapshots that a slow WebSocket client did not receive.
+    pub fn record_dropped(&self, dropped: u64) {
         self.dropped_snapshots.inc_by(dropped);
     }
 
-    pub(crate) fn record_publish_delay(&self, time: Duration) {
+    /// Records the time from acceptance to the message to a client.
+    pub fn record_publish_delay(&self, time: Duration) {
         self.publish_delay_seconds.observe(time.as_secs_f64());
     }
 
     /// Number of snapshots accepted since the start.
-    pub(crate) fn accepted_total(&self) -> u64 {
+    pub fn accepted_total(&self) -> u64 {
         self.snapshots.get_or_create(&OutcomeLabel { outcome: "accepted" }).get()
     }
 
     /// Content of `/metrics` in OpenMetrics format.
-    pub(crate) fn render(&self, hosts: usize) -> String {
+    pub fn render(&self, hosts: usize) -> String {
         self.hosts.set(i64::try_from(hosts).unwrap_or(i64::MAX));
         let mut text = String::new();
         // Writing to a String cannot fail.
@@ -244,7 +259,7 @@ impl SelfMetrics {
 }
 
 /// Guard that counts one WebSocket connection until it is dropped.
-pub(crate) struct ConnectionGauge {
+pub struct ConnectionGauge {
     metrics: Arc<SelfMetrics>,
     state: ConnectionState,
     started: tokio::time::Instant,
@@ -252,20 +267,23 @@ pub(crate) struct ConnectionGauge {
 }
 
 impl ConnectionGauge {
-    pub(crate) fn new(metrics: Arc<SelfMetrics>) -> Self {
+    /// Counts a connection that opens.
+    pub fn new(metrics: Arc<SelfMetrics>) -> Self {
         let state = ConnectionState::Connecting;
         metrics.websocket_connections.get_or_create(&state.label()).inc();
         metrics.open_connections.inc();
         Self { metrics, state, started: tokio::time::Instant::now(), reason: "aborted" }
     }
 
-    pub(crate) fn set(&mut self, state: ConnectionState) {
+    /// Changes the state of the connection.
+    pub fn set(&mut self, state: ConnectionState) {
         self.metrics.websocket_connections.get_or_create(&self.state.label()).dec();
         self.metrics.websocket_connections.get_or_create(&state.label()).inc();
         self.state = state;
     }
 
-    pub(crate) fn close(mut self, reason: &'static str) {
+    /// Closes the connection with a reason for the metrics.
+    pub fn close(mut self, reason: &'static str) {
         self.reason = reason;
     }
 }
