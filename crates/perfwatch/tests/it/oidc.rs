@@ -371,7 +371,8 @@ fn oidc_name_that_is_taken_is_numbered() {
         issuer.set_claims(json!({ "sub": subject, "preferred_username": name, "groups": ["staff"] }));
         let mut browser = Browser::default();
         assert_eq!(browser.log_in(&hub), "/hosts/x", "{name}");
-        let session = browser.0["perfwatch_session"].clone();
+        let (name, session) =
+            browser.0.iter().find(|(name, _)| name.starts_with("perfwatch_session_")).unwrap();
         let me =
             ureq::get(hub.url("/api/v1/auth/me")).header("Cookie", format!("perfwatch_session={session}"));
         let me: Value =
