@@ -73,17 +73,23 @@ impl Receiving {
 
     /// Time by which the next snapshot of a host is late, in milliseconds: two intervals are due. `None` if
     /// the interval (0) is unknown.
+    ///
+    /// A script does not repeat what it sent while the hub was down, and may have met two restarts in a row.
+    /// So it is late only after an interval in which the hub received without interruption.
     fn silent_ms(&self, last_seen_ms: Option<i64>, interval_ms: u32, now_ms: i64) -> Option<i64> {
-        let slack_ms = match 2 * i64::from(interval_ms) {
+        let interval_ms = i64::from(interval_ms);
+        let (slack_ms, receiving_slack_ms) = match 2 * interval_ms {
             0 => return None,
             // A host that sends every quarter of an hour is not silent after a minute.
-            slack_ms if slack_ms > MIN_SLACK_MS => slack_ms,
-            _ => 0,
+            slack_ms if slack_ms > MIN_SLACK_MS => (slack_ms, interval_ms + interval_ms / 4),
+            _ => (0, 0),
         };
         let last_seen_ms = last_seen_ms.unwrap_or(self.started_ms);
         let downtime_ms = if last_seen_ms < self.started_ms { self.downtime_ms } else { 0 };
         let since_ms = last_seen_ms.saturating_add(downtime_ms).max(self.blocked_until_ms);
-        Some((now_ms - since_ms - slack_ms).max(0))
+        let late_ms = now_ms - since_ms - slack_ms;
+        let received_ms = now_ms - self.since_ms() - receiving_slack_ms;
+        Some(late_ms.min(received_ms).max(0))
     }
 }
 
@@ -347,5 +353,35 @@ impl EvaluatorPool {
         events.extend(replayed);
         (slot.evaluator, slot.revision) = (evaluator, target_revision);
         self.emit(host, &mut slot, events);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_counts_after_an_interval_of_receiving() {
+        const MINUTE: i64 = 60_000;
+        let silent_min = |receiving: Receiving, seen_min: i64, interval_min: u32, now_min: i64| {
+            let silent = receiving.silent_ms(Some(seen_min * MINUTE), interval_min * 60_000, now_min * MINUTE);
+            silent.map(|silent_ms| silent_ms / MINUTE)
+        };
+        let started = |min: i64| Receiving {
+            started_ms: min * MINUTE,
+            downtime_ms: 2 * MINUTE,
+            blocked_until_ms: 0,
+        };
+        // Without a restart in between: two intervals.
+        assert_eq!(silent_min(started(0), 100, 20, 139), Some(0));
+        assert_eq!(silent_min(started(0), 100, 20, 143), Some(3));
+        // Both missing snapshots met a restart; the next one is due at minute 160.
+        assert_eq!(silent_min(started(141), 100, 20, 159), Some(0));
+        assert_eq!(silent_min(started(141), 100, 20, 165), Some(0));
+        assert_eq!(silent_min(started(141), 100, 20, 169), Some(3));
+        // The hub could not store what it received.
+        let blocked = Receiving { blocked_until_ms: 141 * MINUTE, ..started(0) };
+        assert_eq!(silent_min(blocked, 100, 20, 182), Some(1));
+        assert_eq!(silent_min(started(0), 100, 0, 900), None);
     }
 }

@@ -64,7 +64,7 @@ impl Sender {
         // Outages are longer than a few intervals, and both fit into the duration.
         let max_minutes = (duration_s / 60 / 24).min(30);
         let (kind, interval_s) = match number % 4 {
-            0 => (SenderKind::Agent, random.u64(5..=10)),
+            0 => (SenderKind::Agent, random.u64(1..=10)),
             1 => (SenderKind::Script, random.u64(1..=max_minutes) * 60),
             2 => (SenderKind::ScriptWithTime, random.u64(1..=max_minutes) * 60),
             _ => (SenderKind::Ssh, (max_minutes * 60).min(MAX_SSH_INTERVAL_S)),
