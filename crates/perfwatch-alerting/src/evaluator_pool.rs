@@ -364,14 +364,12 @@ mod tests {
     fn silence_counts_after_an_interval_of_receiving() {
         const MINUTE: i64 = 60_000;
         let silent_min = |receiving: Receiving, seen_min: i64, interval_min: u32, now_min: i64| {
-            let silent = receiving.silent_ms(Some(seen_min * MINUTE), interval_min * 60_000, now_min * MINUTE);
+            let silent =
+                receiving.silent_ms(Some(seen_min * MINUTE), interval_min * 60_000, now_min * MINUTE);
             silent.map(|silent_ms| silent_ms / MINUTE)
         };
-        let started = |min: i64| Receiving {
-            started_ms: min * MINUTE,
-            downtime_ms: 2 * MINUTE,
-            blocked_until_ms: 0,
-        };
+        let started =
+            |min: i64| Receiving { started_ms: min * MINUTE, downtime_ms: 2 * MINUTE, blocked_until_ms: 0 };
         // Without a restart in between: two intervals.
         assert_eq!(silent_min(started(0), 100, 20, 139), Some(0));
         assert_eq!(silent_min(started(0), 100, 20, 143), Some(3));

@@ -371,10 +371,9 @@ fn oidc_name_that_is_taken_is_numbered() {
         issuer.set_claims(json!({ "sub": subject, "preferred_username": name, "groups": ["staff"] }));
         let mut browser = Browser::default();
         assert_eq!(browser.log_in(&hub), "/hosts/x", "{name}");
-        let (name, session) =
+        let (cookie, session) =
             browser.0.iter().find(|(name, _)| name.starts_with("perfwatch_session_")).unwrap();
-        let me =
-            ureq::get(hub.url("/api/v1/auth/me")).header("Cookie", format!("perfwatch_session={session}"));
+        let me = ureq::get(hub.url("/api/v1/auth/me")).header("Cookie", format!("{cookie}={session}"));
         let me: Value =
             serde_json::from_str(&me.call().unwrap().body_mut().read_to_string().unwrap()).unwrap();
         assert_eq!((me["name"].as_str(), me["role"].as_str()), (Some(expected), Some("viewer")), "{me}");
