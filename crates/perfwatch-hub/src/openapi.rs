@@ -7,7 +7,7 @@ use axum::http::{Method, StatusCode};
 use perfwatch_auth::access::{Access, ROUTES};
 use serde_json::Value;
 use utoipa::OpenApi as _;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, PathItem};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
@@ -144,6 +144,13 @@ fn finish_operation(path: &str, method: &Method, operation: &mut Operation) {
     }
     for status in common_errors(access, path, operation.request_body.is_some()) {
         responses.insert(status.as_str().to_owned(), error(status));
+    }
+    // Hosts are selected by id or name, and a name may be that of several hosts.
+    let is_host = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(of) if of.name == "host");
+    if operation.parameters.iter().flatten().any(is_host) || path.starts_with("/api/v1/hosts/{id}") {
+        for status in [StatusCode::NOT_FOUND, StatusCode::CONFLICT] {
+            responses.insert(status.as_str().to_owned(), error(status));
+        }
     }
     let access_note = access_description(access);
     operation.description = Some(match operation.description.take() {

@@ -88,7 +88,7 @@ pub(crate) struct TestServerRequest {
 #[utoipa::path(
     post, path = "/api/v1/servers/test", tag = "servers",
     request_body = TestServerRequest,
-    responses((status = 200, body = ConnectionTestResponse), (status = 422), (status = 429)),
+    responses((status = 200, body = ConnectionTestResponse), (status = 404), (status = 422), (status = 429)),
 )]
 pub(crate) async fn test_unsaved(
     State(app): State<Arc<App>>,
