@@ -47,6 +47,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
     (
         "perfwatch-metrics",
         &[
+            "perfwatch-model",
             "perfwatch-history",
             "perfwatch-live",
             "perfwatch-alerting",

@@ -4,7 +4,7 @@ use crate::error::ApiError;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
-use perfwatch_model::limits;
+use perfwatch_model::{limit_table, limits};
 use std::io::{self, Read};
 
 /// Reads the body without decompression.
@@ -16,6 +16,7 @@ pub async fn read(body: Body) -> Result<Bytes, ApiError> {
         let mut cause: Option<&dyn std::error::Error> = Some(&error);
         while let Some(inner) = cause {
             if inner.to_string().contains("length limit") {
+                limit_table::BODY_BYTES.refuse();
                 let message = format!("body exceeds {} bytes", limits::MAX_BODY_BYTES);
                 return ApiError::too_large("body_too_large", message);
             }
@@ -60,6 +61,7 @@ fn read_bounded(kind: &str, decoder: impl Read) -> Result<Bytes, ApiError> {
         .read_to_end(&mut out)
         .map_err(|error| decompression_error(kind, &error))?;
     if out.len() > limits::MAX_DECOMPRESSED_BYTES {
+        limit_table::DECOMPRESSED_BYTES.refuse();
         let message = format!("decompressed body exceeds {} bytes", limits::MAX_DECOMPRESSED_BYTES);
         return Err(ApiError::too_large("decompressed_too_large", message));
     }

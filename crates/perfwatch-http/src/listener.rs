@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use ipnet::IpNet;
 use perfwatch_auth::login_throttle::address_group;
+use perfwatch_model::limit_table;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -95,7 +96,12 @@ impl ConnectionLimiter {
         let address = address_group(address.to_canonical());
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let of_address = counts.1.get(&address).copied().unwrap_or_default();
-        if (of_address >= self.max_per_address && !is_proxy) || counts.0 >= self.max {
+        if of_address >= self.max_per_address && !is_proxy {
+            limit_table::CONNECTIONS_PER_ADDRESS.refuse();
+            return None;
+        }
+        if counts.0 >= self.max {
+            limit_table::CONNECTIONS.refuse();
             return None;
         }
         counts.0 += 1;

@@ -5,6 +5,7 @@ use crate::error::ApiError;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
 use perfwatch_auth::identity::{Identity, Principal};
+use perfwatch_model::limit_table::{self, Limit};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use uuid::Uuid;
@@ -57,7 +58,8 @@ impl RateLimiters {
         }
     }
 
-    fn too_many_requests(&self, until: &NotUntil<governor::clock::QuantaInstant>) -> ApiError {
+    fn too_many_requests(&self, limit: &Limit, until: &NotUntil<governor::clock::QuantaInstant>) -> ApiError {
+        limit.refuse();
         let wait = until.wait_time_from(self.clock.now());
         ApiError::too_many("rate limit exceeded", wait)
     }
@@ -67,12 +69,16 @@ impl RateLimiters {
     /// # Errors
     /// Returns `too_many_requests` above the client's limit or the common limit.
     pub fn check_ingest(&self, identity: &Identity) -> Result<(), ApiError> {
-        let client_result = match &identity.principal {
-            Principal::Agent { id, .. } => self.agents.check_key(id),
-            Principal::Token { id, .. } | Principal::Account { id, .. } => self.tokens.check_key(id),
-            Principal::EmbeddedAgent => Ok(()),
+        let (limit, client_result) = match &identity.principal {
+            Principal::Agent { id, .. } => (&limit_table::AGENT_REQUESTS, self.agents.check_key(id)),
+            Principal::Token { id, .. } | Principal::Account { id, .. } => {
+                (&limit_table::INGEST_CLIENT_REQUESTS, self.tokens.check_key(id))
+            }
+            Principal::EmbeddedAgent => (&limit_table::AGENT_REQUESTS, Ok(())),
         };
-        client_result.and_then(|()| self.ingest.check()).map_err(|until| self.too_many_requests(&until))
+        client_result.map_err(|until| self.too_many_requests(limit, &until))?;
+        let common = self.ingest.check();
+        common.map_err(|until| self.too_many_requests(&limit_table::INGEST_REQUESTS, &until))
     }
 
     /// Counts a request of an authenticated caller.
@@ -84,7 +90,8 @@ impl RateLimiters {
             Principal::Account { id, .. } | Principal::Token { id, .. } | Principal::Agent { id, .. } => *id,
             Principal::EmbeddedAgent => Uuid::nil(),
         };
-        self.authenticated.check_key(&id).map_err(|until| self.too_many_requests(&until))
+        let result = self.authenticated.check_key(&id);
+        result.map_err(|until| self.too_many_requests(&limit_table::API_REQUESTS, &until))
     }
 
     /// Counts a request without credentials.
@@ -92,9 +99,8 @@ impl RateLimiters {
     /// # Errors
     /// Returns `too_many_requests` above the limit of the address.
     pub fn check_anonymous(&self, address: IpAddr) -> Result<(), ApiError> {
-        self.anonymous
-            .check_key(&perfwatch_auth::login_throttle::address_group(address))
-            .map_err(|until| self.too_many_requests(&until))
+        let result = self.anonymous.check_key(&perfwatch_auth::login_throttle::address_group(address));
+        result.map_err(|until| self.too_many_requests(&limit_table::ANONYMOUS_REQUESTS, &until))
     }
 
     /// Drops the state of clients without recent requests.

@@ -19,7 +19,7 @@ use perfwatch_live::message::{self, ClientMessage, SubscribeRequest};
 use perfwatch_live::selection::Selection;
 use perfwatch_live::viewers::ViewerGuard;
 use perfwatch_metrics::{ConnectionGauge, ConnectionState};
-use perfwatch_model::{HostId, ShapeId, limits};
+use perfwatch_model::{HostId, ShapeId, limit_table, limits};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,7 @@ pub(crate) async fn upgrade(
         ApiError::new(error.status(), "upgrade_required", error.body_text())
     })?;
     if app.metrics.websocket_clients() >= limits::MAX_WEBSOCKET_CLIENTS {
+        limit_table::WEBSOCKET_CLIENTS.refuse();
         return Err(ApiError::unavailable(
             "too_many_clients",
             "the limit of WebSocket clients is reached",
@@ -301,11 +302,13 @@ impl Connection {
 
     async fn subscribe(&mut self, request: SubscribeRequest) -> Result<(), CloseReason> {
         if request.hosts.len() > limits::MAX_SELECTORS || request.metrics.len() > limits::MAX_SELECTORS {
+            limit_table::SELECTORS.refuse();
             return self.send_error("limit_reached", "too many hosts or metrics in one subscription").await;
         }
         if self.subscriptions.len() >= limits::MAX_SUBSCRIPTIONS
             && !self.subscriptions.contains_key(&request.id)
         {
+            limit_table::SUBSCRIPTIONS.refuse();
             return self.send_error("limit_reached", "too many subscriptions on one connection").await;
         }
         let mut hosts = HashSet::new();

@@ -3,7 +3,7 @@
 use crate::expected_interval::ExpectedInterval;
 use crate::sender_clock::SenderClock;
 use crate::sender_conflicts::SenderConflicts;
-use perfwatch_model::{BootId, HostFacts, HostId, HostRef, limits};
+use perfwatch_model::{BootId, HostFacts, HostId, HostRef, limit_table, limits};
 use perfwatch_store::{HostRecord, Store, StoreError};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -213,6 +213,7 @@ impl HostRegistry {
                 None => inner.unique_host(&host.name)?,
             };
             if id.is_none_or(|id| !inner.hosts.contains_key(&id)) && inner.hosts.len() >= limits::MAX_HOSTS {
+                limit_table::HOSTS.refuse();
                 return Err(HostRegistryError::LimitReached);
             }
             let id = id.unwrap_or_else(HostId::generate);

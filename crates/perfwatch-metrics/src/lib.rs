@@ -1,5 +1,6 @@
 //! Self-metrics of the hub in the OpenMetrics text format, served at `/metrics`.
 
+mod limits;
 pub mod text_format;
 
 use perfwatch_agentless::AgentlessMetrics;
@@ -128,6 +129,7 @@ impl SelfMetrics {
 
     fn register(&mut self) {
         self.registry.register_collector(Box::new(ProcessCollector));
+        self.registry.register_collector(Box::new(limits::LimitCollector));
         let r = self.registry.sub_registry_with_prefix("perfwatch");
         // The registry appends a period to each description.
         let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
@@ -353,6 +355,7 @@ mod tests {
             "perfwatch_build_info{version=\"",
             "perfwatch_hosts 2",
             "perfwatch_ingest_request_duration_seconds_bucket",
+            "perfwatch_limit_refusals_total{limit=\"body_bytes\"} ",
             "perfwatch_ingest_snapshots_total{outcome=\"accepted\"} 1",
             "perfwatch_websocket_disconnects_total{reason=\"client_closed\"} 1",
             "perfwatch_websocket_sent_bytes_total 0",

@@ -13,6 +13,7 @@ pub mod glob;
 pub mod id;
 pub mod interner;
 pub mod json;
+pub mod limit_table;
 pub mod limits;
 pub mod remote_collector;
 pub mod selector;

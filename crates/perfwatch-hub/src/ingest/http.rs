@@ -16,7 +16,7 @@ use perfwatch_http::{ApiError, Caller};
 use perfwatch_live::host_registry::HostRegistryError;
 use perfwatch_model::validation::remove_invalid_values;
 use perfwatch_model::wire::{self, IngestResponse, RejectedSnapshot, WireError};
-use perfwatch_model::{HostId, HostRef, Snapshot, json, limits};
+use perfwatch_model::{HostId, HostRef, Snapshot, json, limit_table, limits};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -291,6 +291,7 @@ fn malformed(error: &WireError) -> ApiError {
 }
 
 fn too_many() -> ApiError {
+    limit_table::BATCH_SNAPSHOTS.refuse();
     ApiError::too_large(
         "too_many_snapshots",
         format!("more than {} snapshots in one request", limits::MAX_BATCH_SNAPSHOTS),

@@ -1,0 +1,175 @@
+//! Table of the limits on shared resources, from which `docs/LIMITS.md` is generated, and the counters of
+//! their refusals.
+//!
+//! Every resource that one principal can use up has a limit per principal. A [`Limit`] is a static, so that
+//! any crate counts a refusal with [`Limit::refuse`] and `perfwatch-metrics` reports all of them as
+//! `perfwatch_limit_refusals_total{limit="…"}`.
+
+use crate::limits;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Value of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitValue {
+    /// Number of items.
+    Count(u64),
+    /// Size in bytes.
+    Bytes(u64),
+    /// Number of items per second.
+    PerSecond(u64),
+    /// Number of items per hour.
+    PerHour(u64),
+    /// Number of items per day.
+    PerDay(u64),
+    /// Duration in milliseconds.
+    Milliseconds(u64),
+    /// Percentage of the total.
+    Percent(u64),
+    /// Key of a setting, and its default.
+    Setting(&'static str, &'static str),
+}
+
+/// Principal or place that a limit counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitScope {
+    /// A monitored host.
+    Host,
+    /// An agent, an API token, or an account that sends snapshots.
+    Sender,
+    /// An API token.
+    Token,
+    /// A user account, with its sessions and tokens.
+    Account,
+    /// A network address, or the group of IPv6 addresses of one site.
+    Address,
+    /// An open connection.
+    Connection,
+    /// A single request or message.
+    Request,
+    /// The whole hub.
+    Hub,
+}
+
+/// A limit on a resource, with the counter of its refusals.
+#[derive(Debug)]
+pub struct Limit {
+    /// Name in `docs/LIMITS.md` and in the label `limit` of the counter, `snake_case`.
+    pub name: &'static str,
+    /// Largest accepted value.
+    pub value: LimitValue,
+    /// Principal or place that the limit counts for.
+    pub scope: LimitScope,
+    /// Effect above the limit, for readers of the page.
+    pub effect: &'static str,
+    refusals: AtomicU64,
+}
+
+impl Limit {
+    /// A limit without refusals.
+    pub const fn new(name: &'static str, value: LimitValue, scope: LimitScope, effect: &'static str) -> Self {
+        Self { name, value, scope, effect, refusals: AtomicU64::new(0) }
+    }
+
+    /// Counts a refusal, or another effect of the limit.
+    pub fn refuse(&self) {
+        self.refuse_many(1);
+    }
+
+    /// Counts several refusals.
+    pub fn refuse_many(&self, count: u64) {
+        self.refusals.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Number of refusals since the start of the process.
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
+    }
+}
+
+const fn bytes(size: usize) -> LimitValue {
+    LimitValue::Bytes(size as u64)
+}
+
+const fn count(number: usize) -> LimitValue {
+    LimitValue::Count(number as u64)
+}
+
+/// Declares limits as statics and lists them in [`LIMITS`], in the order of the page.
+macro_rules! limits {
+    ($($(#[$attribute:meta])* $id:ident: $name:literal, $value:expr, $scope:ident, $effect:literal;)*) => {
+        $(
+            $(#[$attribute])*
+            pub static $id: Limit = Limit::new($name, $value, LimitScope::$scope, $effect);
+        )*
+        /// All limits, in the order of `docs/LIMITS.md`.
+        pub static LIMITS: &[&Limit] = &[$(&$id),*];
+    };
+}
+
+limits! {
+    // Ingestion.
+    /// Size of an ingest body as received.
+    BODY_BYTES: "body_bytes", bytes(limits::MAX_BODY_BYTES), Request,
+        "413 `body_too_large`; agents send smaller batches";
+    /// Size of an ingest body after decompression.
+    DECOMPRESSED_BYTES: "decompressed_bytes", bytes(limits::MAX_DECOMPRESSED_BYTES), Request,
+        "413 `decompressed_too_large`; agents send smaller batches";
+    /// Snapshots of an ingest body.
+    BATCH_SNAPSHOTS: "batch_snapshots", count(limits::MAX_BATCH_SNAPSHOTS), Request,
+        "413 `too_many_snapshots`";
+    /// Known hosts.
+    HOSTS: "hosts", count(limits::MAX_HOSTS), Hub, "403 `too_many_hosts` for new hosts";
+
+    // Requests and connections.
+    /// Ingest requests of an agent.
+    AGENT_REQUESTS: "agent_requests",
+        LimitValue::Setting("hub.limits.agent_requests_per_second", "20 per second"), Sender,
+        "429 with `Retry-After`; the agent keeps its snapshots";
+    /// Ingest requests of a token or an account.
+    INGEST_CLIENT_REQUESTS: "ingest_client_requests",
+        LimitValue::Setting("hub.limits.ingest_requests_per_second", "half of 10,000 per second"), Sender,
+        "429 with `Retry-After`";
+    /// Ingest requests of all senders.
+    INGEST_REQUESTS: "ingest_requests",
+        LimitValue::Setting("hub.limits.ingest_requests_per_second", "10,000 per second"), Hub,
+        "429 with `Retry-After`";
+    /// Other requests of an account or a token.
+    API_REQUESTS: "api_requests",
+        LimitValue::Setting("hub.limits.api_requests_per_second", "100 per second"), Account,
+        "429 with `Retry-After`; each API token counts separately";
+    /// Requests without credentials.
+    ANONYMOUS_REQUESTS: "anonymous_requests",
+        LimitValue::Setting("hub.limits.api_requests_per_second", "100 per second"), Address,
+        "429 with `Retry-After`";
+    /// Open connections of an address.
+    CONNECTIONS_PER_ADDRESS: "connections_per_address",
+        LimitValue::Setting("hub.limits.max_connections_per_address", "2,000"), Address,
+        "the connection is closed; trusted proxies are exempt";
+    /// Open connections of all clients.
+    CONNECTIONS: "connections", LimitValue::Setting("hub.limits.max_connections", "20,000"), Hub,
+        "the connection is closed";
+    /// Clients of the live stream.
+    WEBSOCKET_CLIENTS: "websocket_clients", count(limits::MAX_WEBSOCKET_CLIENTS), Hub,
+        "503 `too_many_clients`";
+    /// Subscriptions of a WebSocket.
+    SUBSCRIPTIONS: "subscriptions", count(limits::MAX_SUBSCRIPTIONS), Connection,
+        "error message `limit_reached`";
+    /// Hosts or metrics of a subscription.
+    SELECTORS: "selectors", count(limits::MAX_SELECTORS), Request, "error message `limit_reached`";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn limits_have_unique_metric_labels() {
+        let mut names = HashSet::new();
+        for limit in LIMITS {
+            let is_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            assert!(names.insert(limit.name) && limit.name.chars().all(is_label), "{}", limit.name);
+            assert!(!limit.effect.is_empty() && !limit.effect.contains('|'), "{}", limit.name);
+        }
+    }
+}
