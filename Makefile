@@ -20,7 +20,7 @@ web/dist/index.html: web/node_modules/.installed web/index.html web/vite.config.
 	touch $@
 
 # Fast checks run first, browser tests last.
-test: check
+test: check deny
 	scripts/ensure-postgres
 	scripts/ensure-sshd
 	scripts/ensure-redis
@@ -60,9 +60,10 @@ docs: web/node_modules/.installed
 release: web
 	$(CARGO) build --locked --release -p perfwatch
 
-# Checks licenses, sources and banned crates of dependencies; needs `cargo install cargo-deny`.
+# Checks dependencies: security advisories, licenses, sources and banned crates.
 deny:
-	$(CARGO) deny check bans licenses sources
+	scripts/ensure-cargo-deny
+	scripts/deny
 
 clean:
 	rm -rf target web/dist web/node_modules
