@@ -11,7 +11,7 @@ pub(super) fn mask_urls(text: &str) -> String {
         out.push_str(scheme);
         // The next URL of the word is not a part of this password.
         let limit = url.find("://").map_or(url.len(), |next| {
-            url[..next].rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |index| index + 1)
+            url[..next].trim_end_matches(|c: char| c.is_ascii_alphanumeric()).len()
         });
         let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`');
         let end = url[..limit].find(is_end).unwrap_or(limit);

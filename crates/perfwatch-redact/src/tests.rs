@@ -29,6 +29,13 @@ fn harmless_command_lines_are_unchanged() {
     }
 }
 
+/// Found by fuzzing: a user of a watched host ended the collector with a command line.
+#[test]
+fn urls_after_wide_characters_are_masked() {
+    assert_eq!(mask_line("app|a://bé://u:pw@h|"), "app a://bé://u:***@h");
+    assert_eq!(mask_line("app|postgres://u:pwé1://x|"), "app postgres://u:pwé1://x");
+}
+
 #[test]
 fn only_the_secret_is_masked() {
     for (line, expected) in [
