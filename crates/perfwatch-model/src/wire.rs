@@ -6,6 +6,7 @@
 //! Snapshots stay encoded inside a batch, so the agent's spool contains the bytes that are sent,
 //! and a snapshot that cannot be decoded does not affect the others.
 
+mod count;
 mod reduce;
 
 pub use reduce::{reduce_snapshot, shrink_snapshot};
@@ -14,11 +15,16 @@ use crate::fixed_point::MAX_DECIMALS;
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
 use crate::{BootId, Column, HostId, Shape, ShapeId, limits};
 use bytes::Bytes;
+use count::count_fields;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::sync::Arc;
 use uuid::Uuid;
+
+/// Maximum number of snapshots or shapes of a decoded batch; a hub accepts
+/// [`limits::MAX_BATCH_SNAPSHOTS`].
+const MAX_BATCH_ENTRIES: usize = 4_096;
 
 /// Content type of a protobuf batch.
 pub const CONTENT_TYPE: &str = "application/vnd.perfwatch.batch.v1+protobuf";
@@ -233,8 +239,12 @@ pub fn encode_batch(batch: &Batch) -> Vec<u8> {
 /// Decodes the envelope of a batch; shapes and snapshots stay encoded.
 ///
 /// # Errors
-/// Returns [`WireError::Malformed`] if the bytes are not a batch.
+/// Returns [`WireError::Malformed`] if the bytes are not a batch, and [`WireError::Invalid`] for several times
+/// more snapshots than a hub accepts.
 pub fn decode_batch(bytes: Bytes) -> Result<Batch, WireError> {
+    if [3, 4].iter().any(|tag| count_fields(&bytes, *tag) > MAX_BATCH_ENTRIES) {
+        return invalid(format!("more than {MAX_BATCH_ENTRIES} snapshots or shapes"));
+    }
     Batch::decode(bytes).map_err(|error| malformed(&error))
 }
 
@@ -258,14 +268,11 @@ pub fn decode_shape(bytes: Bytes) -> Result<Shape, WireError> {
     if bytes.len() > limits::MAX_SHAPE_BYTES {
         return invalid(format!("shape larger than {} bytes", limits::MAX_SHAPE_BYTES));
     }
-    let message = ShapeMessage::decode(bytes).map_err(|error| malformed(&error))?;
-    if message.columns.len() > limits::MAX_COLUMNS {
-        return invalid(format!(
-            "shape with {} columns; expected at most {}",
-            message.columns.len(),
-            limits::MAX_COLUMNS
-        ));
+    let columns = count_fields(&bytes, 1);
+    if columns > limits::MAX_COLUMNS {
+        return invalid(format!("shape with {columns} columns; expected at most {}", limits::MAX_COLUMNS));
     }
+    let message = ShapeMessage::decode(bytes).map_err(|error| malformed(&error))?;
     let columns = message.columns.into_iter().map(decode_column).collect::<Result<Vec<_>, _>>()?;
     let mut seen = HashSet::with_capacity(columns.len());
     if let Some(duplicate) = columns.iter().find(|c: &&Column| !seen.insert((&c.metric, &c.instance))) {
@@ -357,6 +364,15 @@ pub fn decode_snapshot(
     shapes: &dyn Fn(ShapeId) -> Option<Arc<Shape>>,
     intern: &dyn Fn(&str) -> Arc<str>,
 ) -> Result<Snapshot, WireError> {
+    if count_fields(&bytes, 7) > limits::MAX_PROCESSES
+        || count_fields(&bytes, 9) > limits::MAX_COLLECTOR_ERRORS
+    {
+        return invalid(format!(
+            "too many processes or errors; expected at most {} and {}",
+            limits::MAX_PROCESSES,
+            limits::MAX_COLLECTOR_ERRORS
+        ));
+    }
     let message = SnapshotMessage::decode(bytes).map_err(|error| malformed(&error))?;
     let Ok(id) = <[u8; 16]>::try_from(&message.shape[..]) else {
         return invalid("shape id is not 16 bytes");
@@ -367,14 +383,6 @@ pub fn decode_snapshot(
     let shape = shapes(ShapeId(id)).ok_or(WireError::UnknownShape(ShapeId(id)))?;
     if shape.columns().len() != message.values.len() {
         return invalid(format!("{} values for {} columns", message.values.len(), shape.columns().len()));
-    }
-    if message.processes.len() > limits::MAX_PROCESSES || message.errors.len() > limits::MAX_COLLECTOR_ERRORS
-    {
-        return invalid(format!(
-            "too many processes or errors; expected at most {} and {}",
-            limits::MAX_PROCESSES,
-            limits::MAX_COLLECTOR_ERRORS
-        ));
     }
     let is_long = |text: &str| text.len() > limits::MAX_TEXT_BYTES;
     if message.errors.iter().any(|e| is_long(&e.collector) || is_long(&e.message)) {
