@@ -73,11 +73,12 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
     ),
     ("perfwatch", EVERY_CRATE),
     ("perfwatch-bench", EVERY_CRATE),
+    ("perfwatch-fuzz", EVERY_CRATE),
     ("perfwatch-testkit", &[]),
     ("xtask", &[]),
 ];
 
-/// Dependencies of the binary and the benchmarks.
+/// Dependencies of the binary, the benchmarks and the fuzz targets.
 const EVERY_CRATE: &[&str] = &["*"];
 
 /// Heavy dependencies, each with the crates that may use it.
@@ -144,7 +145,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
 
 /// Dependencies of every manifest, by crate.
 fn manifests() -> BTreeMap<String, Vec<String>> {
-    let mut folders = vec![root().join("xtask"), root().join("bench")];
+    let mut folders = vec![root().join("xtask"), root().join("bench"), root().join("fuzz")];
     folders.extend(std::fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().path()));
     let mut all = BTreeMap::new();
     for folder in folders.iter().filter(|folder| folder.join("Cargo.toml").exists()) {

@@ -17,5 +17,13 @@ mod tests;
 
 pub use collector::SshCollector;
 
+/// Returns whether a private key can be opened; the entry of the fuzz target.
+#[doc(hidden)]
+pub fn can_open_private_key(key: &str, passphrase: Option<&str>) -> bool {
+    use perfwatch_model::remote_collector::SshAuth;
+    let auth = SshAuth::Key { key: key.into(), passphrase: passphrase.map(Into::into) };
+    keys::load_private_key(&auth).is_ok()
+}
+
 /// Shell script that runs on the host and prints a capture for each line `capture` it reads.
 pub const PROBE: &str = include_str!("probe.sh");

@@ -7,7 +7,7 @@ mod load;
 mod settings;
 mod values;
 
-pub use load::{ConfigError, load, load_with_warnings};
+pub use load::{ConfigError, load, load_with_warnings, parse_text};
 #[cfg(feature = "hub")]
 pub(crate) use settings::OidcSettings;
 pub use settings::{LogFormat, LogSettings, SETTINGS, Settings};

@@ -190,23 +190,37 @@ struct ParseError {
     message: String,
 }
 
+/// Settings of the text of a configuration file, by the extension of its name.
+///
+/// # Errors
+/// Returns the first unknown key or invalid value, with its line after `location`.
+pub fn parse_text(location: &str, extension: &str, text: &str) -> Result<Settings, ConfigError> {
+    let tree = parse_tree(location, extension, text)?;
+    serde_path_to_error::deserialize(tree)
+        .or_else(|error| config_error(location, &error.path().to_string(), error.inner().to_string()))
+}
+
 fn read_file(path: &Path) -> Result<Value, ConfigError> {
     let location = path.display().to_string();
     let text =
         std::fs::read_to_string(path).or_else(|error| config_error(&location, "", error.to_string()))?;
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    parse_tree(&location, extension, &text)
+}
+
+fn parse_tree(location: &str, extension: &str, text: &str) -> Result<Value, ConfigError> {
     let checked = match extension {
-        "yaml" | "yml" => yaml::<Settings>(&text).map(|_| ()),
-        "json" => json::<Settings>(&text).map(|_| ()),
-        "toml" => from_toml::<Settings>(&text).map(|_| ()),
+        "yaml" | "yml" => yaml::<Settings>(text).map(|_| ()),
+        "json" => json::<Settings>(text).map(|_| ()),
+        "toml" => from_toml::<Settings>(text).map(|_| ()),
         _ => {
             return config_error(location, "", "a configuration file ends in .yaml, .yml, .json or .toml");
         }
     };
     let tree = match extension {
-        "json" => json::<Value>(&text),
-        "toml" => from_toml::<Value>(&text),
-        _ => yaml::<Value>(&text),
+        "json" => json::<Value>(text),
+        "toml" => from_toml::<Value>(text),
+        _ => yaml::<Value>(text),
     };
     // An empty YAML file is an empty configuration.
     let tree = tree.map(|tree| if tree.is_null() { Value::Object(Map::new()) } else { tree });
@@ -224,7 +238,7 @@ fn read_file(path: &Path) -> Result<Value, ConfigError> {
                 .unwrap_or_default();
             let message = typed.map_or(error.message, |error| error.inner().to_string());
             config_error(
-                error.line.map_or(location.clone(), |line| format!("{location}, line {line}")),
+                error.line.map_or(location.to_owned(), |line| format!("{location}, line {line}")),
                 &key,
                 message,
             )

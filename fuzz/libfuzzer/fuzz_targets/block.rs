@@ -1,0 +1,4 @@
+//! libFuzzer program of the target `block`.
+#![no_main]
+
+perfwatch_libfuzzer::program!("block");

@@ -1,0 +1,4 @@
+//! libFuzzer program of the target `capture`.
+#![no_main]
+
+perfwatch_libfuzzer::program!("capture");

@@ -1,0 +1,4 @@
+//! libFuzzer program of the target `command_line`.
+#![no_main]
+
+perfwatch_libfuzzer::program!("command_line");

@@ -1,0 +1,4 @@
+//! libFuzzer program of the target `compressed_body`.
+#![no_main]
+
+perfwatch_libfuzzer::program!("compressed_body");

@@ -1,0 +1,4 @@
+//! libFuzzer program of the target `expressions`.
+#![no_main]
+
+perfwatch_libfuzzer::program!("expressions");

@@ -1,0 +1,4 @@
+//! libFuzzer program of the target `glob`.
+#![no_main]
+
+perfwatch_libfuzzer::program!("glob");

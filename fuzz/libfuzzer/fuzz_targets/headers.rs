@@ -1,0 +1,4 @@
+//! libFuzzer program of the target `headers`.
+#![no_main]
+
+perfwatch_libfuzzer::program!("headers");
