@@ -13,6 +13,8 @@
 //! - `ingest`: snapshots per second through HTTP, decoding and a durable commit.
 //! - `history`: backfill of a fleet at maximum rate, on SQLite and PostgreSQL: rates, bytes per
 //!   sample, query latency; compared with VictoriaMetrics and Prometheus with the same series.
+//! - `hostile`: a hostile agent, viewer and operator beside honest ones: what the honest ones lose, latency,
+//!   memory and end of the hub.
 //! - `budget`: a disk budget that is too small for its fleet: size on disk, retained time range.
 
 #![expect(clippy::print_stdout, reason = "the results are the output of the program")]
@@ -26,6 +28,7 @@ mod competitors;
 mod counting_allocator;
 mod fleet;
 mod history;
+mod hostile;
 mod ingest;
 mod live;
 mod process;
@@ -36,7 +39,8 @@ use counting_allocator::CountingAllocator;
 
 const USAGE: &str = "usage: perfwatch-bench alerts [HOSTS] [RULES] | collect [PROCESSES] | agent [SECONDS] | \
     live [CLIENTS] [TICKS] | ingest [SECONDS] | rate-limits [AGENTS] [SECONDS] | \
-    agentless [SERVERS] [SECONDS] [WORKERS] | history [SECONDS] [BACKEND] | budget [SECONDS] [BACKEND]";
+    agentless [SERVERS] [SECONDS] [WORKERS] | history [SECONDS] [BACKEND] | budget [SECONDS] [BACKEND] | \
+    hostile [SECONDS] [HOSTS] [VIEWERS]";
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -56,6 +60,8 @@ fn main() -> anyhow::Result<()> {
         Some("budget") => budget::run(number(1, 60), arguments.get(2).map(String::as_str)),
         Some("rate-limits") => rate_limits::run(number(1, 1_000), number(2, 20)),
         Some("agentless") => agentless::run(number(1, 500), number(2, 180), number(3, 5)),
+        Some("hostile") => hostile::run(number(1, 300), number(2, 200), number(3, 20)),
+        Some("hostile-attack") => hostile::attack(),
         Some("ingest") => ingest::run(number(1, 20)),
         _ => anyhow::bail!(USAGE),
     }

@@ -1,0 +1,181 @@
+//! Hostile senders beside honest ones: an agent, a viewer and an operator that do everything at once which
+//! once harmed a hub, beside honest agents and viewers. Prints what the honest ones lost, the responses to
+//! the hostile ones, and the health of the hub.
+//!
+//! The hub and the hostile senders are processes of their own. Requests go to this machine only.
+
+mod agent;
+mod attack;
+mod honest;
+mod operator;
+mod process;
+mod viewer;
+
+use crate::process::percentiles;
+use crate::store::Scratch;
+use anyhow::Context as _;
+use attack::Attacker;
+use honest::{HonestAgents, HonestViewers};
+use perfwatch_model::{Clock, SystemClock};
+use process::HubProcess;
+use serde_json::json;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Time of honest load before the attack; the memory at its end is the idle size.
+const WARM_UP: Duration = Duration::from_secs(20);
+/// Time after the attack in which honest agents send what was refused.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+/// Timeout of a health probe; longer ones count as this.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Seconds after the attack in which open hostile requests end.
+const ATTACK_END_S: u64 = 25;
+/// Longest time to wait for the end of the hub.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Disk budget in which the history of the honest hosts fits several times.
+const DISK_BUDGET: &str = "256MB";
+
+/// Health of the hub, sampled beside the load.
+#[derive(Default)]
+struct Health {
+    latencies_ms: Mutex<Vec<f64>>,
+    failures: Mutex<u64>,
+    max_resident_mb: Mutex<f64>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Health {
+    fn probe(&self, hub: &HubProcess, clock: &dyn Clock, stop: &AtomicBool) {
+        let config = ureq::Agent::config_builder().timeout_global(Some(PROBE_TIMEOUT));
+        let http = config.http_status_as_error(false).build().new_agent();
+        while !stop.load(Ordering::Relaxed) {
+            let started = clock.monotonic();
+            let result = http.get(format!("{}/healthz", hub.url)).call();
+            let elapsed = clock.monotonic().saturating_sub(started);
+            lock(&self.latencies_ms).push(elapsed.as_secs_f64() * 1e3);
+            *lock(&self.failures) += u64::from(!result.is_ok_and(|response| response.status() == 200));
+            if let Ok(resident_mb) = hub.resident_mb() {
+                let mut max = lock(&self.max_resident_mb);
+                *max = max.max(resident_mb);
+            }
+            std::thread::sleep(PROBE_INTERVAL.saturating_sub(elapsed));
+        }
+    }
+
+    /// Starts a new measurement.
+    fn reset(&self) {
+        lock(&self.latencies_ms).clear();
+        *lock(&self.failures) = 0;
+        *lock(&self.max_resident_mb) = 0.0;
+    }
+
+    fn print(&self, name: &str) {
+        let latencies = lock(&self.latencies_ms).clone();
+        let (count, (p50, p99, max)) = (latencies.len(), percentiles(latencies));
+        println!(
+            "  /healthz {name}: p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms; {} of {count} failed",
+            lock(&self.failures)
+        );
+    }
+}
+
+/// Runs the hostile senders for `seconds` beside `hosts` agents and `viewers` WebSocket clients.
+pub(crate) fn run(seconds: u64, hosts: u64, viewers: u64) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let scratch = Scratch::new("hostile")?;
+    let mut hub = HubProcess::start(&scratch.0, DISK_BUDGET)?;
+    let admin = hub.create_user("root-admin", "admin")?;
+    let mallory =
+        [hub.create_user("mallory-viewer", "viewer")?, hub.create_user("mallory-operator", "operator")?];
+    let agents = HonestAgents::enroll(&hub, &admin, hosts)?;
+    let names: Vec<String> = agents.names();
+    let credentials = hub.enroll(&admin, agent::HOST_ID, agent::HOST_NAME)?;
+    println!("{hosts} honest agents at 1/s, {viewers} honest viewers; attack of {seconds} s");
+    let (health, stop) = (Health::default(), AtomicBool::new(false));
+    let watching = HonestViewers::connect(&hub.address, &admin, viewers)?;
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        scope.spawn(|| health.probe(&hub, &*clock, &stop));
+        let sending = scope.spawn(|| agents.send_until(&hub.url, &*clock, &stop));
+        std::thread::sleep(WARM_UP);
+        let idle_mb = hub.resident_mb()?;
+        health.print("before");
+        health.reset();
+        let status = attack_process(&hub, &credentials, &mallory, &names, seconds);
+        health.print("under attack");
+        println!("  memory: idle {idle_mb:.0} MB, maximum {:.0} MB", lock(&health.max_resident_mb));
+        let drained = clock.monotonic() + DRAIN_TIMEOUT;
+        while agents.backlog() > 1 && clock.monotonic() < drained && hub.is_running() {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        stop.store(true, Ordering::Relaxed);
+        let _ = sending.join();
+        status
+    })?;
+    agents.report(&hub, &admin);
+    watching.report(agents.accepted(), viewers);
+    match hub.stop(STOP_TIMEOUT, &*clock)? {
+        Some(elapsed) => println!("  ended {:.1} s after SIGTERM", elapsed.as_secs_f64()),
+        None => println!("  NOT ended {} s after SIGTERM", STOP_TIMEOUT.as_secs()),
+    }
+    Ok(())
+}
+
+/// Runs the hostile senders in a process with a lower priority: elsewhere they have their own processors.
+fn attack_process(
+    hub: &HubProcess,
+    (secret, enrollment): &(String, String),
+    [viewer, operator]: &[String; 2],
+    names: &[String],
+    seconds: u64,
+) -> anyhow::Result<()> {
+    let config = json!({ "url": hub.url, "address": hub.address, "agent": secret, "enrollment": enrollment,
+        "viewer": viewer, "operator": operator, "names": names, "seconds": seconds });
+    let mut child = Command::new("nice")
+        .args(["-n", "10"])
+        .arg(std::env::current_exe()?)
+        .arg("hostile-attack")
+        .env("BENCH_ATTACK", config.to_string())
+        .stdin(Stdio::null())
+        .spawn()?;
+    // Threads of the attack have timeouts of their own; this ends one that hangs.
+    for _ in 0..seconds + 60 {
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    child.kill()?;
+    child.wait().context("attack")?;
+    println!("  the attack did not end in time");
+    Ok(())
+}
+
+/// Process of the hostile senders, configured by the environment.
+pub(crate) fn attack() -> anyhow::Result<()> {
+    let config: serde_json::Value = serde_json::from_str(&std::env::var("BENCH_ATTACK")?)?;
+    let attacker = Arc::new(Attacker::new(&config)?);
+    let attacks = agent::ATTACKS.iter().chain(viewer::ATTACKS).chain(operator::ATTACKS);
+    let spawn = |(name, function): &'static attack::Attack| {
+        let attacker = attacker.clone();
+        std::thread::spawn(move || function(&attacker, name))
+    };
+    let threads: Vec<_> = attacks.map(spawn).collect();
+    while !attacker.is_over() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // A thread whose request hangs ends with the process.
+    for _ in 0..ATTACK_END_S {
+        if threads.iter().all(std::thread::JoinHandle::is_finished) {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    attacker.print();
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Hub process under attack.
+
+use anyhow::Context as _;
+use perfwatch_model::Clock;
+use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Password of the initial administrator and of all users.
+const PASSWORD: &str = "initial-password-1";
+
+/// Hub with a data directory of its own; killed on drop.
+pub(crate) struct HubProcess {
+    child: Child,
+    program: PathBuf,
+    data: PathBuf,
+    pub(crate) url: String,
+    /// Listen address, without a scheme.
+    pub(crate) address: String,
+}
+
+impl Drop for HubProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Program next to this one.
+fn program() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name("perfwatch");
+    anyhow::ensure!(
+        program.exists(),
+        "{}: not built; build perfwatch in the same profile",
+        program.display()
+    );
+    Ok(program)
+}
+
+impl HubProcess {
+    pub(crate) fn start(folder: &Path, disk_budget: &str) -> anyhow::Result<Self> {
+        let (program, data) = (program()?, folder.join("hub"));
+        let log = std::fs::File::create(folder.join("hub.log"))?;
+        let mut child = Command::new(&program)
+            .args(["hub", "--listen", "127.0.0.1:0"])
+            .env("PERFWATCH_DATA", &data)
+            .env("PERFWATCH_HUB_ADMIN_PASSWORD", PASSWORD)
+            .env("PERFWATCH_HUB_DISK_BUDGET", disk_budget)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
+        let address = line.trim().rsplit("://").next().unwrap_or_default().to_owned();
+        anyhow::ensure!(address.contains(':'), "the hub did not start: {line:?}");
+        Ok(Self { child, program, data, url: format!("http://{address}"), address })
+    }
+
+    fn user_command(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
+        let mut child = Command::new(&self.program)
+            .arg("user")
+            .args(arguments)
+            .env("PERFWATCH_DATA", &self.data)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        child.stdin.take().context("no input")?.write_all(input.as_bytes())?;
+        let output = child.wait_with_output()?;
+        anyhow::ensure!(output.status.success(), "user {arguments:?} failed");
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    /// Creates a user and returns an API token of the same role, as a header.
+    pub(crate) fn create_user(&self, name: &str, role: &str) -> anyhow::Result<String> {
+        self.user_command(&["add", name, "--role", role], &format!("{PASSWORD}\n"))?;
+        Ok(format!("Bearer {}", self.user_command(&["token", name, "--scope", role], "")?))
+    }
+
+    /// Sends a request and returns its JSON.
+    pub(crate) fn request(&self, path: &str, bearer: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let text = self.text(path, bearer, body)?;
+        serde_json::from_str(&text).with_context(|| format!("{path}: {text}"))
+    }
+
+    /// Sends a request and returns the body of its response.
+    pub(crate) fn text(&self, path: &str, bearer: &str, body: Option<&Value>) -> anyhow::Result<String> {
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(60)));
+        let http = config.http_status_as_error(false).build().new_agent();
+        let url = format!("{}{path}", self.url);
+        let mut response = match body {
+            Some(body) => {
+                let post = http.post(url).header("Authorization", bearer).content_type("application/json");
+                post.send(body.to_string())?
+            }
+            None => http.get(url).header("Authorization", bearer).call()?,
+        };
+        Ok(response.body_mut().read_to_string()?)
+    }
+
+    /// Enrolls one agent and returns its secret as a header, and the used enrollment token.
+    pub(crate) fn enroll(&self, admin: &str, id: &str, name: &str) -> anyhow::Result<(String, String)> {
+        let token = json!({ "name": format!("token of {name}"), "uses": 1 });
+        let created = self.request("/api/v1/enrollment-tokens", admin, Some(&token))?;
+        let token = created["token"].as_str().with_context(|| created.to_string())?;
+        let enrollment = json!({ "token": token, "host_id": id, "host_name": name });
+        let enrolled = self.request("/api/v1/agents/enroll", admin, Some(&enrollment))?;
+        let secret = enrolled["secret"].as_str().with_context(|| enrolled.to_string())?;
+        Ok((format!("Bearer {secret}"), token.to_owned()))
+    }
+
+    pub(crate) fn resident_mb(&self) -> anyhow::Result<f64> {
+        crate::process::resident_mb(&self.child.id().to_string())
+    }
+
+    /// Returns whether the process has not ended.
+    pub(crate) fn is_running(&self) -> bool {
+        self.resident_mb().is_ok_and(|resident_mb| resident_mb > 0.0)
+    }
+
+    /// Sends SIGTERM and returns the time until the end; `None` after the timeout.
+    pub(crate) fn stop(&mut self, timeout: Duration, clock: &dyn Clock) -> anyhow::Result<Option<Duration>> {
+        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        let started = clock.monotonic();
+        loop {
+            let elapsed = clock.monotonic().saturating_sub(started);
+            if self.child.try_wait()?.is_some() {
+                return Ok(Some(elapsed));
+            }
+            if elapsed > timeout {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
