@@ -1,8 +1,8 @@
-//! Hostile senders beside honest ones: an agent, a viewer and an operator that do everything at once which
-//! once harmed a hub, beside honest agents and viewers. Prints what the honest ones lost, the responses to
-//! the hostile ones, and the health of the hub.
+//! Hostile clients: an agent, a viewer and an operator that do everything at once which once harmed a hub,
+//! beside an honest fleet with viewers. Prints the losses of honest clients, the responses to hostile
+//! clients, and the health of the hub.
 //!
-//! The hub and the hostile senders are processes of their own. Requests go to this machine only.
+//! The hub and the hostile clients are processes of their own. Requests go to this machine only.
 
 mod agent;
 mod attack;
@@ -29,7 +29,7 @@ const WARM_UP: Duration = Duration::from_secs(20);
 /// Time after the attack in which honest agents send what was refused.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
-/// Timeout of a health probe; longer ones count as this.
+/// Timeout of a health probe, and the maximum latency that is reported.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Seconds after the attack in which open hostile requests end.
 const ATTACK_END_S: u64 = 25;
@@ -143,7 +143,7 @@ fn attack_process(
         .env("BENCH_ATTACK", config.to_string())
         .stdin(Stdio::null())
         .spawn()?;
-    // Threads of the attack have timeouts of their own; this ends one that hangs.
+    // Requests have timeouts; a thread that hangs in spite of them ends with its process.
     for _ in 0..seconds + 60 {
         if child.try_wait()?.is_some() {
             return Ok(());

@@ -13,8 +13,8 @@
 //! - `ingest`: snapshots per second through HTTP, decoding and a durable commit.
 //! - `history`: backfill of a fleet at maximum rate, on SQLite and PostgreSQL: rates, bytes per
 //!   sample, query latency; compared with VictoriaMetrics and Prometheus with the same series.
-//! - `hostile`: a hostile agent, viewer and operator beside honest ones: what the honest ones lose, latency,
-//!   memory and end of the hub.
+//! - `hostile`: a hostile agent, viewer and operator beside an honest fleet: losses of the fleet,
+//!   latency, memory and end of the hub.
 //! - `budget`: a disk budget that is too small for its fleet: size on disk, retained time range.
 
 #![expect(clippy::print_stdout, reason = "the results are the output of the program")]

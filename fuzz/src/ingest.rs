@@ -59,7 +59,7 @@ pub(crate) const CLIENT_MESSAGE: Target = Target {
     run: client_message,
     seeds: || {
         [
-            r#"{"subscribe":{"id":1,"hosts":["web-1"],"metrics":["cpu.*"],"processes":true,"backfill_s":300}}"#,
+            r#"{"subscribe":{"hosts":["web-1"],"metrics":["cpu.*"],"processes":true,"backfill_s":300}}"#,
             r#"{"subscribe":{"since":{"019aa3b0-0000-7000-8000-000000000001":1795263132344}}}"#,
             r#"{"unsubscribe":1}"#,
             r#"{"ping":7}"#,

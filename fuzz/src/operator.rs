@@ -274,8 +274,8 @@ fn rule_seeds() -> Vec<Vec<u8>> {
         .filter_map(|rule| serde_saphyr::to_string(rule).ok())
         .map(String::into_bytes)
         .collect();
-    let silence = "comment: x\nstarts_ms: 0\nends_ms: null\nmatchers: []\nweekly: {days: [monday], from: 22:00, \
-        to: 06:00, timezone: Europe/Berlin}\n";
+    let silence = "comment: x\nstarts_ms: 0\nends_ms: null\nmatchers: []\n\
+        weekly: {days: [monday], from: 22:00, to: 06:00, timezone: Europe/Berlin}\n";
     seeds.push(silence.as_bytes().to_vec());
     seeds
 }

@@ -1,7 +1,7 @@
 //! Smoke run of every fuzz target: `FUZZ_RUNS` mutated inputs each (default 2,000), and the corpus.
 
-use perfwatch_fuzz::measure::MeasuringAllocator;
-use perfwatch_fuzz::{Mutator, corpus_dir, find_target, inputs, run};
+use perfwatch_fuzz::measure::{MeasuringAllocator, total_bytes};
+use perfwatch_fuzz::{Mutator, TARGETS, corpus_dir, find_target, inputs, run};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 #[global_allocator]
@@ -32,6 +32,26 @@ fn smoke(name: &str) {
     println!("{name}: {} inputs, {accepted} accepted", runs());
 }
 
+/// Allocated bytes stand for work, which a test can count: four times the input may allocate six times as
+/// much, and a fixed amount.
+#[test]
+fn repeated_inputs_take_linear_allocations() {
+    const FIXED_BYTES: u64 = 4 << 20;
+    for target in TARGETS {
+        for seed in inputs(target).unwrap() {
+            let allocated = |len: usize| {
+                let mut input = seed.repeat(len.div_ceil(seed.len().max(1)));
+                input.truncate(len);
+                let before = total_bytes();
+                check(target.name, &input);
+                total_bytes() - before
+            };
+            let (small, large) = (allocated(target.max_len / 4), allocated(target.max_len));
+            assert!(large <= 6 * small + FIXED_BYTES, "{}: {small} bytes, then {large}", target.name);
+        }
+    }
+}
+
 macro_rules! smoke_tests {
     ($($name:ident),* $(,)?) => {
         $(
@@ -43,7 +63,7 @@ macro_rules! smoke_tests {
 
         #[test]
         fn every_target_has_a_smoke_test_and_a_program() {
-            let names: Vec<&str> = perfwatch_fuzz::TARGETS.iter().map(|target| target.name).collect();
+            let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
             assert_eq!(names, [$(stringify!($name)),*]);
             let programs = concat!(env!("CARGO_MANIFEST_DIR"), "/libfuzzer/fuzz_targets");
             for name in names {

@@ -148,7 +148,8 @@ fn incident_searches(attacker: &Attacker, attack: &'static str) {
 
 fn slow_reads(attacker: &Attacker, attack: &'static str) {
     let request = format!(
-        "GET /api/v1/hosts/{HOST_NAME}/series?metric=*&from=-1h HTTP/1.1\r\nHost: hub\r\nAuthorization: {}\r\n\r\n",
+        "GET /api/v1/hosts/{HOST_NAME}/series?metric=*&from=-1h HTTP/1.1\r\n\
+         Host: hub\r\nAuthorization: {}\r\n\r\n",
         attacker.viewer
     );
     attacker.hold_connections(attack, SLOW_READERS, &request, b'\n');
