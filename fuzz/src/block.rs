@@ -16,7 +16,7 @@ pub(crate) const BLOCK: Target = Target {
     dictionary: &["PWB\x1a"],
     max_len: 32 << 10,
     // A column has 65,536 rows, the names of a section 64 MiB.
-    memory: MemoryBound { fixed_bytes: 300 << 20, per_byte: 64 },
+    memory: MemoryBound { fixed_bytes: 16 << 20, per_byte: 64 },
 };
 
 /// Bytes of the length of the header in front of an input. Stores keep it beside the block.

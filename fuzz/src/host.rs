@@ -49,7 +49,7 @@ pub(crate) const CAPTURE: Target = Target {
         "kB",
     ],
     max_len: 64 << 10,
-    memory: MemoryBound { fixed_bytes: 8 << 20, per_byte: 400 },
+    memory: MemoryBound { fixed_bytes: 2 << 20, per_byte: 60 },
 };
 
 pub(crate) const COMMAND_LINE: Target = Target {

@@ -41,7 +41,7 @@ pub(crate) const SNAPSHOT_JSON: Target = Target {
         "\\u0000",
     ],
     max_len: 64 << 10,
-    memory: MemoryBound { fixed_bytes: 2 << 20, per_byte: 200 },
+    memory: MemoryBound { fixed_bytes: 1 << 20, per_byte: 60 },
 };
 
 pub(crate) const COMPRESSED_BODY: Target = Target {
@@ -70,7 +70,7 @@ pub(crate) const CLIENT_MESSAGE: Target = Target {
     },
     dictionary: &["{\"", "\":", "null", "\"\",", "[", "]", "subscribe", "4294967296"],
     max_len: limits::MAX_CLIENT_MESSAGE_BYTES,
-    memory: MemoryBound { fixed_bytes: 64 << 10, per_byte: 64 },
+    memory: MemoryBound { fixed_bytes: 16 << 10, per_byte: 24 },
 };
 
 static CATALOG: LazyLock<Catalog> = LazyLock::new(|| perfwatch_collect::catalog(&[]));

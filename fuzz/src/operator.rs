@@ -42,7 +42,7 @@ pub(crate) const CONFIGURATION: Target = Target {
         "---\n",
     ],
     max_len: 16 << 10,
-    memory: MemoryBound { fixed_bytes: 4 << 20, per_byte: 2_000 },
+    memory: MemoryBound { fixed_bytes: 1 << 20, per_byte: 200 },
 };
 
 pub(crate) const SSH_CONFIG: Target = Target {
@@ -73,7 +73,7 @@ pub(crate) const SSH_CONFIG: Target = Target {
     ],
     max_len: 8 << 10,
     // Every host of a list repeats the settings of its section.
-    memory: MemoryBound { fixed_bytes: 64 << 20, per_byte: 400 },
+    memory: MemoryBound { fixed_bytes: 1 << 20, per_byte: 100 },
 };
 
 pub(crate) const CSV: Target = Target {
@@ -93,7 +93,7 @@ pub(crate) const CSV: Target = Target {
         "address", "name", "password", "\"", "\"\"", ",", ";", "\t", "|", "\r\n", "sep=", "\u{feff}",
     ],
     max_len: 64 << 10,
-    memory: MemoryBound { fixed_bytes: 1 << 20, per_byte: 400 },
+    memory: MemoryBound { fixed_bytes: 256 << 10, per_byte: 100 },
 };
 
 pub(crate) const PRIVATE_KEY: Target = Target {
@@ -160,7 +160,7 @@ pub(crate) const TEMPLATE: Target = Target {
     ],
     max_len: 4 << 10,
     // The output of an expression is bounded only when the whole text is rendered.
-    memory: MemoryBound { fixed_bytes: 256 << 20, per_byte: 2_000 },
+    memory: MemoryBound { fixed_bytes: 4 << 20, per_byte: 200 },
 };
 
 pub(crate) const RULE: Target = Target {
@@ -183,7 +183,7 @@ pub(crate) const RULE: Target = Target {
         "group_by: ",
     ],
     max_len: 8 << 10,
-    memory: MemoryBound { fixed_bytes: 4 << 20, per_byte: 2_000 },
+    memory: MemoryBound { fixed_bytes: 1 << 20, per_byte: 200 },
 };
 
 fn configuration(data: &[u8]) -> bool {

@@ -11,7 +11,7 @@ use perfwatch_http::params;
 use perfwatch_http::public_address::PublicUrl;
 use perfwatch_model::{HumanDuration, SeriesSelector, glob, time_expression};
 
-const SMALL: MemoryBound = MemoryBound { fixed_bytes: 1 << 20, per_byte: 100 };
+const SMALL: MemoryBound = MemoryBound { fixed_bytes: 128 << 10, per_byte: 32 };
 
 pub(crate) const GLOB: Target = Target {
     name: "glob",
