@@ -4,7 +4,15 @@
 //! `Include` names and has no line numbers, `russh-config` cannot list the hosts of a text.
 
 use perfwatch_model::glob;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// Maximum number of servers in a text, that of a hub.
+pub const MAX_ENTRIES: usize = 10_000;
+/// Maximum number of patterns with wildcards or exclusions in an ssh_config. Each is compared with every
+/// host.
+const MAX_WILDCARD_PATTERNS: usize = 500;
+/// Maximum length of a value in an ssh_config. A value applies to any number of hosts.
+const MAX_VALUE_BYTES: usize = 1_024;
 
 /// Columns of a CSV import.
 const CSV_COLUMNS: [&str; 8] = ["name", "address", "port", "user", "password", "jump", "tags", "interval"];
@@ -32,7 +40,7 @@ pub struct ImportEntry {
     pub interval: Option<String>,
 }
 
-/// Reason why a CSV text cannot be imported.
+/// Reason why a text cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
     /// The header contains an unknown column.
@@ -47,32 +55,59 @@ pub enum ImportError {
     /// The text is not CSV.
     #[error("{0}")]
     Malformed(String),
+    /// The text contains too many servers.
+    #[error("too many servers; at most {MAX_ENTRIES} are allowed")]
+    TooManyEntries,
+    /// The ssh_config contains too many patterns.
+    #[error("too many patterns with wildcards; at most {MAX_WILDCARD_PATTERNS} are allowed")]
+    TooManyPatterns,
+    /// A value of the ssh_config is too long.
+    #[error("line {0}: value exceeds {MAX_VALUE_BYTES} bytes")]
+    ValueTooLong(usize),
 }
 
 /// `Host` section of an ssh_config.
-struct HostSection {
+struct HostSection<'a> {
     line: usize,
-    patterns: Vec<String>,
-    settings: HashMap<String, String>,
+    /// Hosts that are named literally.
+    names: Vec<&'a str>,
+    /// Patterns with wildcards.
+    wildcards: Vec<&'a str>,
+    /// Patterns of hosts that the section does not apply to, without `!`.
+    exclusions: Vec<&'a str>,
+    settings: HashMap<String, &'a str>,
 }
 
-impl HostSection {
-    fn new(line: usize, patterns: Vec<String>) -> Self {
-        Self { line, patterns, settings: HashMap::new() }
+impl<'a> HostSection<'a> {
+    fn new(line: usize, patterns: impl Iterator<Item = &'a str>) -> Self {
+        let (mut names, mut wildcards, mut exclusions) = (Vec::new(), Vec::new(), Vec::new());
+        for pattern in patterns {
+            match pattern.strip_prefix('!') {
+                Some(exclusion) => exclusions.push(exclusion),
+                None if pattern.contains(['*', '?']) => wildcards.push(pattern),
+                None if pattern.contains('!') => {}
+                None => names.push(pattern),
+            }
+        }
+        Self { line, names, wildcards, exclusions, settings: HashMap::new() }
     }
 
-    /// Returns whether the section applies to a host. As in ssh(1), exclusions alone match no host.
-    fn matches(&self, host: &str) -> bool {
-        let patterns = || self.patterns.iter().map(String::as_str);
-        patterns().any(|pattern| !pattern.starts_with('!')) && glob::matches_list(patterns(), host)
+    fn is_excluded(&self, host: &str) -> bool {
+        self.exclusions.iter().any(|pattern| glob::matches(pattern, host))
+    }
+
+    /// Returns whether a pattern with wildcards matches a host. As in ssh(1), exclusions alone match no
+    /// host.
+    fn matches_wildcard(&self, host: &str) -> bool {
+        self.wildcards.iter().any(|pattern| glob::matches(pattern, host))
     }
 }
 
 /// Splits a text into its sections. The first section contains the settings before any `Host`.
-fn parse_sections(text: &str) -> Vec<HostSection> {
+fn parse_sections(text: &str) -> Result<Vec<HostSection<'_>>, ImportError> {
     let is_separator = |c: char| c.is_whitespace() || c == '=';
     let mut sections = Vec::new();
-    let mut section = HostSection::new(0, vec!["*".to_owned()]);
+    let mut section = HostSection::new(0, std::iter::once("*"));
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -81,19 +116,63 @@ fn parse_sections(text: &str) -> Vec<HostSection> {
         let (key, value) = line.split_once(is_separator).unwrap_or((line, ""));
         let value = value.trim_start_matches(is_separator).trim().trim_matches('"');
         let key = key.to_ascii_lowercase();
-        let patterns = match key.as_str() {
-            "host" => value.split_whitespace().map(str::to_owned).collect(),
+        let next = match key.as_str() {
+            "host" => HostSection::new(index + 1, value.split_whitespace()),
             // Conditions are not evaluated: the section applies to no host.
-            "match" => Vec::new(),
-            _ => {
-                section.settings.entry(key).or_insert_with(|| value.to_owned());
+            "match" => HostSection::new(index + 1, std::iter::empty()),
+            "hostname" | "port" | "user" | "proxyjump" => {
+                if value.len() > MAX_VALUE_BYTES {
+                    return Err(ImportError::ValueTooLong(index + 1));
+                }
+                section.settings.entry(key).or_insert(value);
                 continue;
             }
+            _ => continue,
         };
-        sections.push(std::mem::replace(&mut section, HostSection::new(index + 1, patterns)));
+        sections.push(std::mem::replace(&mut section, next));
     }
     sections.push(section);
-    sections
+    Ok(sections)
+}
+
+/// Sections by host: those that name a host, and those with wildcards.
+struct SectionIndex<'a> {
+    sections: Vec<HostSection<'a>>,
+    by_name: HashMap<&'a str, Vec<usize>>,
+    with_wildcards: Vec<usize>,
+}
+
+impl<'a> SectionIndex<'a> {
+    fn new(sections: Vec<HostSection<'a>>) -> Result<Self, ImportError> {
+        let patterns = |section: &HostSection<'_>| section.wildcards.len() + section.exclusions.len();
+        // Without the first section, which is not in the text.
+        if sections.iter().skip(1).map(patterns).sum::<usize>() > MAX_WILDCARD_PATTERNS {
+            return Err(ImportError::TooManyPatterns);
+        }
+        let (mut by_name, mut with_wildcards): (HashMap<_, Vec<_>>, _) = (HashMap::new(), Vec::new());
+        for (index, section) in sections.iter().enumerate() {
+            for name in &section.names {
+                by_name.entry(*name).or_default().push(index);
+            }
+            if !section.wildcards.is_empty() {
+                with_wildcards.push(index);
+            }
+        }
+        if by_name.len() > MAX_ENTRIES {
+            return Err(ImportError::TooManyEntries);
+        }
+        Ok(Self { sections, by_name, with_wildcards })
+    }
+
+    /// Sections that apply to a host, in the order of the text.
+    fn find(&self, host: &str) -> Vec<&HostSection<'a>> {
+        let with_wildcards = self.with_wildcards.iter().copied();
+        let matching = with_wildcards.filter(|index| self.sections[*index].matches_wildcard(host));
+        let named = self.by_name.get(host).into_iter().flatten().copied();
+        let indexes: BTreeSet<usize> = matching.chain(named).collect();
+        let sections = indexes.into_iter().map(|index| &self.sections[index]);
+        sections.filter(|section| !section.is_excluded(host)).collect()
+    }
 }
 
 /// Name of the jump host in a `ProxyJump` value (`[user@]host[:port]`). Of several, the last is used,
@@ -111,30 +190,40 @@ fn jump_host(proxy_jump: &str) -> Option<String> {
 ///
 /// As in ssh(1), the first value of a setting is used if several sections match a host. `Match` and
 /// `Include` are ignored.
-pub fn parse_ssh_config(text: &str) -> Vec<ImportEntry> {
-    let sections = parse_sections(text);
+///
+/// # Errors
+/// Returns an [`ImportError`] for too many hosts or patterns, and for a value that is too long.
+pub fn parse_ssh_config(text: &str) -> Result<Vec<ImportEntry>, ImportError> {
+    let index = SectionIndex::new(parse_sections(text)?)?;
     let (mut entries, mut names) = (Vec::new(), HashSet::new());
-    for section in &sections {
-        for name in section.patterns.iter().filter(|name| !name.contains(['*', '?', '!'])) {
+    for section in &index.sections {
+        for name in section.names.iter().copied() {
             if !names.insert(name) {
                 continue;
             }
-            let setting = |key: &str| {
-                let mut matching = sections.iter().filter(|section| section.matches(name));
-                matching.find_map(|section| section.settings.get(key)).cloned()
-            };
+            let matching = index.find(name);
+            let setting = |key: &str| matching.iter().find_map(|section| section.settings.get(key).copied());
             entries.push(ImportEntry {
                 line: section.line,
-                name: name.clone(),
-                address: setting("hostname").map_or_else(|| name.clone(), |host| host.replace("%h", name)),
-                port: setting("port"),
-                user: setting("user"),
-                jump: setting("proxyjump").as_deref().and_then(jump_host),
+                name: name.to_owned(),
+                address: setting("hostname").map_or_else(|| name.to_owned(), |host| expand(host, name)),
+                port: setting("port").map(str::to_owned),
+                user: setting("user").map(str::to_owned),
+                jump: setting("proxyjump").and_then(jump_host),
                 ..ImportEntry::default()
             });
         }
     }
-    entries
+    Ok(entries)
+}
+
+/// Replaces `%h` in a `HostName` by the name of the host. A result above the maximum length of a value is
+/// not expanded; no address is that long.
+fn expand(host: &str, name: &str) -> String {
+    if host.matches("%h").count() * name.len() > MAX_VALUE_BYTES {
+        return host.to_owned();
+    }
+    host.replace("%h", name)
 }
 
 /// Delimiters of CSV tables: spreadsheets write the list separator of their language, or tabs.
@@ -230,6 +319,8 @@ pub fn parse_csv(text: &str) -> Result<Vec<ImportEntry>, ImportError> {
     if !columns.iter().any(|column| column == "address") {
         return Err(ImportError::MissingAddressColumn);
     }
+    // Found once: a header may repeat columns.
+    let positions = CSV_COLUMNS.map(|name| columns.iter().position(|column| column == name));
     let (mut entries, mut lines) = (Vec::new(), LineCounter::default());
     for row in reader.records() {
         let row = row.map_err(malformed)?;
@@ -240,10 +331,13 @@ pub fn parse_csv(text: &str) -> Result<Vec<ImportEntry>, ImportError> {
         let offset = row.position().and_then(|position| usize::try_from(position.byte()).ok());
         let line = lines.row_line(table, offset.unwrap_or_default()) + skipped_lines;
         let value = |name: &str| {
-            let index = columns.iter().position(|column| column == name)?;
-            row.get(index).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+            let column = CSV_COLUMNS.iter().position(|column| *column == name)?;
+            row.get(positions[column]?).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
         };
         let address = value("address").ok_or(ImportError::MissingAddress(line))?;
+        if entries.len() >= MAX_ENTRIES {
+            return Err(ImportError::TooManyEntries);
+        }
         let tags = value("tags").unwrap_or_default();
         entries.push(ImportEntry {
             line,
@@ -269,7 +363,7 @@ mod tests {
         let text = "User default-user\n# comment\nHost web-* !web-9\n  Port 2222\nHost web-1 web-9\n  \
              HostName=10.0.0.%h\n  User \"deploy\"\nHost db\n\tHostName db.example\n\
              \tProxyJump admin@gate:22,web-1\nHost *\n  User late\n  Port 1\nMatch host x\n  Port 7\n";
-        let entries: Vec<ImportEntry> = parse_ssh_config(text);
+        let entries = parse_ssh_config(text).unwrap();
         let entry = |line, name: &str, address: &str, port: &str, jump: Option<&str>| ImportEntry {
             line,
             name: name.to_owned(),
@@ -287,15 +381,41 @@ mod tests {
                 entry(8, "db", "db.example", "1", Some("web-1")),
             ]
         );
-        assert!(parse_ssh_config("garbage\n=\nHost *\n").is_empty());
+        assert_eq!(parse_ssh_config("garbage\n=\nHost *\n"), Ok(vec![]));
     }
 
     #[test]
     fn ssh_config_exclusions_alone_match_no_host() {
-        let entries =
-            parse_ssh_config("Host db\n  Port 22\nHost !web\n  User admin\nHost * !web\n  User other\n");
+        let text = "Host db\n  Port 22\nHost !web\n  User admin\nHost * !web\n  User other\n";
+        let entries = parse_ssh_config(text).unwrap();
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].user.as_deref(), Some("other"));
+    }
+
+    /// Finding H2: few bytes must not cause much work or output.
+    #[test]
+    fn ssh_config_amplification_is_bounded() {
+        let hosts = |count: usize| (0..count).map(|n| format!("Host h{n}\n")).collect::<String>();
+        let wildcards = |count: usize| (0..count).map(|n| format!("Host *{n}\n")).collect::<String>();
+        for (text, expected) in [
+            (hosts(10_000), Ok(10_000)),
+            (hosts(10_001), Err(ImportError::TooManyEntries)),
+            (format!("Host a\n{}", wildcards(500)), Ok(1)),
+            (format!("Host a\n{}", wildcards(501)), Err(ImportError::TooManyPatterns)),
+            (format!("Host a {}\n", "!b ".repeat(501)), Err(ImportError::TooManyPatterns)),
+            (format!("Host a\nHost *\nUser {}\n", "u".repeat(1_025)), Err(ImportError::ValueTooLong(3))),
+            (format!("Host a\nProxyCommand {}\n", "u".repeat(100_000)), Ok(1)),
+            (hosts(20_000).replace("\nHost", ""), Err(ImportError::TooManyEntries)),
+            ("Host a\n".repeat(37_000), Ok(1)),
+        ] {
+            let start = text[..text.len().min(40)].to_owned();
+            assert_eq!(parse_ssh_config(&text).map(|entries| entries.len()), expected, "{start}");
+        }
+        let name = "n".repeat(100_000);
+        let text = format!("Host {name}\nHostName {}\n", "%h".repeat(500));
+        assert_eq!(parse_ssh_config(&text).unwrap()[0].address, "%h".repeat(500));
+        let table = format!("address\n{}", "a\n".repeat(10_001));
+        assert_eq!(parse_csv(&table), Err(ImportError::TooManyEntries));
     }
 
     #[test]
