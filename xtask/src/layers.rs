@@ -13,9 +13,10 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
     ("perfwatch-collect", &["perfwatch-model", "perfwatch-redact"]),
     ("perfwatch-tsdb", &["perfwatch-model"]),
     ("perfwatch-rules", &["perfwatch-model"]),
+    ("perfwatch-workers", &["perfwatch-model"]),
     ("perfwatch-agent", &["perfwatch-model", "perfwatch-collect"]),
-    ("perfwatch-ssh", &["perfwatch-model", "perfwatch-collect"]),
-    ("perfwatch-notify", &["perfwatch-model", "perfwatch-rules"]),
+    ("perfwatch-ssh", &["perfwatch-model", "perfwatch-collect", "perfwatch-workers"]),
+    ("perfwatch-notify", &["perfwatch-model", "perfwatch-rules", "perfwatch-workers"]),
     ("perfwatch-store", &["perfwatch-model", "perfwatch-tsdb"]),
     ("perfwatch-auth", &["perfwatch-model", "perfwatch-store"]),
     ("perfwatch-history", &["perfwatch-model", "perfwatch-tsdb", "perfwatch-store"]),
@@ -31,6 +32,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
             "perfwatch-auth",
             "perfwatch-history",
             "perfwatch-live",
+            "perfwatch-workers",
         ],
     ),
     (
@@ -42,6 +44,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
             "perfwatch-auth",
             "perfwatch-live",
             "perfwatch-alerting",
+            "perfwatch-workers",
         ],
     ),
     (
@@ -53,6 +56,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
             "perfwatch-alerting",
             "perfwatch-agentless",
             "perfwatch-http",
+            "perfwatch-workers",
         ],
     ),
     (
@@ -69,6 +73,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
             "perfwatch-alerting",
             "perfwatch-agentless",
             "perfwatch-http",
+            "perfwatch-workers",
         ],
     ),
     ("perfwatch", EVERY_CRATE),
@@ -87,6 +92,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
     (
         "tokio",
         &[
+            "perfwatch-workers",
             "perfwatch-ssh",
             "perfwatch-store",
             "perfwatch-auth",

@@ -124,6 +124,8 @@ pub enum FailureCause {
     OutputTooLarge,
     /// Output is not a capture of a Linux host.
     UnparseableOutput,
+    /// Stored password was deleted, because the path to the server changed.
+    CredentialsRequired,
     /// Fault of the hub, independent of the server.
     Internal,
 }
@@ -132,7 +134,13 @@ impl FailureCause {
     /// Returns whether the server is blocked until an operator acts: repeated wrong passwords lock
     /// accounts, and a changed host key may belong to an attacker.
     pub fn is_permanent(self) -> bool {
-        matches!(self, Self::HostKeyChanged | Self::AuthenticationFailed | Self::InvalidPrivateKey)
+        matches!(
+            self,
+            Self::HostKeyChanged
+                | Self::AuthenticationFailed
+                | Self::InvalidPrivateKey
+                | Self::CredentialsRequired
+        )
     }
 }
 
@@ -189,6 +197,17 @@ pub trait RemoteCollector: Send + Sync {
         &self,
         request: CollectRequest,
     ) -> Pin<Box<dyn Future<Output = CollectionOutcome> + Send + '_>>;
+    /// Opens a private key: decrypts it with its passphrase and returns it without encryption, so that
+    /// connections do not pay for the key derivation. Expensive; runs in a worker pool.
+    ///
+    /// # Errors
+    /// Returns the reason if the key is malformed or too expensive to open, or the passphrase is missing
+    /// or wrong.
+    fn open_private_key(
+        &self,
+        key: &SecretString,
+        passphrase: Option<&SecretString>,
+    ) -> Result<SecretString, String>;
     /// Closes the open connection to a server, if there is any.
     fn close_connection(&self, server_id: Uuid);
     /// Number of open connections.

@@ -2,6 +2,7 @@
 //! server.
 
 use crate::connect_trace::{ConnectTrace, StageTimeouts, failure};
+use crate::keys;
 use crate::session::Session;
 use crate::snapshot::{self, CaptureReading, PreviousReading, RATE_INTERVAL};
 use perfwatch_model::Clock;
@@ -9,18 +10,15 @@ use perfwatch_model::remote_collector::{
     CollectRequest, Collected, CollectionFailure, CollectionOutcome, CollectionStage, FailureCause,
     RemoteCollector, SshAuth, SshTarget,
 };
-use secrecy::ExposeSecret as _;
+use perfwatch_workers::{PoolConfig, WorkError, WorkKind, WorkRequest, WorkerPool};
+use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use uuid::Uuid;
-
-/// Maximum number of captures parsed at the same time. A malicious capture uses much memory.
-const MAX_CONCURRENT_PARSES: usize = 2;
 
 /// SSH implementation of [`RemoteCollector`]. Keeps a connection open if the next collection is near.
 pub struct SshCollector {
@@ -28,7 +26,7 @@ pub struct SshCollector {
     pub(crate) timeouts: StageTimeouts,
     slots: Mutex<HashMap<Uuid, Arc<HostSlot>>>,
     open_connections: Arc<AtomicUsize>,
-    parse_permits: Semaphore,
+    workers: Arc<WorkerPool>,
 }
 
 /// Cached connection of a server; its lock is held during a collection.
@@ -55,14 +53,21 @@ impl Drop for CachedConnection {
 }
 
 impl SshCollector {
-    /// Collector without open connections and with default timeouts.
+    /// Collector with a worker pool of its own.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let workers = Arc::new(WorkerPool::new(clock.clone(), PoolConfig::default()));
+        Self::with_workers(clock, workers)
+    }
+
+    /// Collector without open connections and with default timeouts. Keys are opened and captures are
+    /// parsed in the worker pool.
+    pub fn with_workers(clock: Arc<dyn Clock>, workers: Arc<WorkerPool>) -> Self {
         Self {
             clock,
             timeouts: StageTimeouts::default(),
             slots: Mutex::default(),
             open_connections: Arc::default(),
-            parse_permits: Semaphore::new(MAX_CONCURRENT_PARSES),
+            workers,
         }
     }
 
@@ -100,7 +105,7 @@ impl SshCollector {
         trace: &mut ConnectTrace<'_>,
     ) -> Result<Collected, CollectionFailure> {
         if request.force_new_connection {
-            let mut session = Session::open(&request.target, trace).await?;
+            let mut session = Session::open(&request.target, &self.workers, trace).await?;
             return self.collect_on(&mut session, request, trace).await;
         }
         let slot = self.slots().entry(request.target.server_id).or_default().clone();
@@ -115,7 +120,7 @@ impl SshCollector {
                     Err(failure) if failure.cause == FailureCause::ConnectionClosed => {
                         trace.steps.clear();
                         drop(connection);
-                        Session::open(&request.target, trace).await?
+                        Session::open(&request.target, &self.workers, trace).await?
                     }
                     result => {
                         if result.is_ok() {
@@ -127,7 +132,7 @@ impl SshCollector {
             }
             other => {
                 drop(other);
-                Session::open(&request.target, trace).await?
+                Session::open(&request.target, &self.workers, trace).await?
             }
         };
         let collected = self.collect_on(&mut session, request, trace).await?;
@@ -179,43 +184,52 @@ impl SshCollector {
         request: &CollectRequest,
         trace: &mut ConnectTrace<'_>,
     ) -> Result<Collected, CollectionFailure> {
-        let (mut reading, mut now_ms) = self.read_capture(session, trace).await?;
+        let (mut reading, mut now_ms) = self.read_capture(session, request, trace).await?;
         let previous = request.counter_state.as_deref().and_then(PreviousReading::decode);
         let mut previous =
             previous.filter(|previous| reading.can_derive_from(previous, request.max_counter_age));
         if previous.is_none() {
             previous = Some(reading.to_previous());
             tokio::time::sleep(RATE_INTERVAL).await;
-            (reading, now_ms) = self.read_capture(session, trace).await?;
+            (reading, now_ms) = self.read_capture(session, request, trace).await?;
         }
         let interval_ms = u32::try_from(request.interval.as_millis()).unwrap_or(u32::MAX);
-        run_blocking(move || reading.to_collected(previous, now_ms, interval_ms)).await
+        let work = move || reading.to_collected(previous, now_ms, interval_ms);
+        self.run_work(request.target.server_id, 0, work).await
     }
 
     async fn read_capture(
         &self,
         session: &mut Session,
+        request: &CollectRequest,
         trace: &mut ConnectTrace<'_>,
     ) -> Result<(CaptureReading, i64), CollectionFailure> {
         let now_ms = self.clock.wall_ms();
         let output = session.run_probe(trace).await?;
-        let _permit = self.parse_permits.acquire().await;
-        Ok((run_blocking(move || snapshot::parse_capture(&output)).await?, now_ms))
+        let input_bytes = output.len();
+        let work = move || snapshot::parse_capture(&output);
+        Ok((self.run_work(request.target.server_id, input_bytes, work).await?, now_ms))
     }
-}
 
-/// Runs parsing on a blocking thread, where it delays no other task. A panic fails one collection only.
-async fn run_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, CollectionFailure> + Send + 'static,
-) -> Result<T, CollectionFailure> {
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.unwrap_or_else(|_| {
-        Err(failure(
-            CollectionStage::Read,
-            FailureCause::Internal,
-            "parsing the capture panicked; please report this",
-        ))
-    })
+    /// Runs parsing in the worker pool, where it delays no other task. A panic fails one collection only.
+    async fn run_work<T: Send + 'static>(
+        &self,
+        server_id: Uuid,
+        input_bytes: usize,
+        work: impl FnOnce() -> Result<T, CollectionFailure> + Send + 'static,
+    ) -> Result<T, CollectionFailure> {
+        let principal = server_id.to_string();
+        let request = WorkRequest { kind: WorkKind::Capture, principal: &principal, input_bytes };
+        let result = self.workers.run(request, |_| work()).await;
+        result.unwrap_or_else(|error| {
+            let cause = match error {
+                WorkError::TimedOut(_) | WorkError::Busy | WorkError::ShareExceeded => FailureCause::TimedOut,
+                WorkError::InputTooLarge(_) => FailureCause::OutputTooLarge,
+                WorkError::Failed => FailureCause::Internal,
+            };
+            Err(failure(CollectionStage::Read, cause, format!("parsing the capture: {error}")))
+        })
+    }
 }
 
 /// Hash of addresses and credentials: distinguishes targets without storing their secrets.
@@ -242,6 +256,14 @@ impl RemoteCollector for SshCollector {
         request: CollectRequest,
     ) -> Pin<Box<dyn Future<Output = CollectionOutcome> + Send + '_>> {
         Box::pin(self.collect(request))
+    }
+
+    fn open_private_key(
+        &self,
+        key: &SecretString,
+        passphrase: Option<&SecretString>,
+    ) -> Result<SecretString, String> {
+        keys::open_private_key(key, passphrase)
     }
 
     fn close_connection(&self, server_id: Uuid) {

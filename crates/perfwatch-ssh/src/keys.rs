@@ -1,11 +1,14 @@
 //! Host key verification and private key loading.
 
+use crate::key_cost;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use perfwatch_model::remote_collector::SshAuth;
 use russh::client::{DisconnectReason, Handler};
 use russh::keys::ssh_encoding::{Decode as _, Encode as _};
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKeyOrCertificate, decode_secret_key};
-use secrecy::ExposeSecret as _;
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::private::KeypairData;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -77,19 +80,48 @@ pub(crate) fn preferred_host_key_algorithms(pinned: Option<&str>, defaults: &[Al
     algorithms
 }
 
+/// Maximum size of an RSA key. Each connection computes a signature, whose cost is cubic in the size.
+const MAX_RSA_BITS: u32 = 8_192;
+
 /// Decodes the private key of the credential; `None` if the credential is a password.
 ///
 /// # Errors
-/// Returns the reason if the key is malformed or its passphrase is missing or wrong.
+/// Returns the reason if the key is malformed or too expensive, or its passphrase is missing or wrong.
 pub(crate) fn load_private_key(auth: &SshAuth) -> Result<Option<Arc<PrivateKey>>, String> {
-    let SshAuth::Key { key, passphrase } = auth else { return Ok(None) };
-    let passphrase = passphrase.as_ref().map(|text| text.expose_secret());
+    match auth {
+        SshAuth::Password(_) => Ok(None),
+        SshAuth::Key { key, passphrase } => decode(key, passphrase.as_ref()).map(|key| Some(Arc::new(key))),
+    }
+}
+
+/// Opens a private key: decrypts it with its passphrase, and returns it without encryption.
+///
+/// # Errors
+/// Returns the reason if the key is malformed or too expensive, or its passphrase is missing or wrong.
+pub(crate) fn open_private_key(
+    key: &SecretString,
+    passphrase: Option<&SecretString>,
+) -> Result<SecretString, String> {
+    let decoded = decode(key, passphrase)?;
+    let text = decoded.to_openssh(LineEnding::LF).map_err(|_| "private key cannot be stored".to_owned())?;
+    Ok(text.as_str().into())
+}
+
+fn decode(key: &SecretString, passphrase: Option<&SecretString>) -> Result<PrivateKey, String> {
+    key_cost::check(key.expose_secret())?;
+    let passphrase = passphrase.map(|text| text.expose_secret());
     let decoded = decode_secret_key(key.expose_secret(), passphrase.filter(|text| !text.is_empty()));
     let decoded = decoded.or_else(|error| {
         pad_ecdsa_scalar(key.expose_secret()).and_then(|key| decode_secret_key(&key, None).ok()).ok_or(error)
     });
     match decoded {
-        Ok(key) => Ok(Some(Arc::new(key))),
+        Ok(key) if key.is_encrypted() => Err("private key is encrypted; passphrase required".to_owned()),
+        Ok(key) => match key.key_data() {
+            KeypairData::Rsa(rsa) if rsa.public().key_size() > MAX_RSA_BITS => {
+                Err(format!("RSA key exceeds {MAX_RSA_BITS} bits"))
+            }
+            _ => Ok(key),
+        },
         Err(russh::keys::Error::KeyIsEncrypted) => {
             Err("private key is encrypted; passphrase required".to_owned())
         }

@@ -8,6 +8,7 @@
 mod abortable_stream;
 mod collector;
 mod connect_trace;
+mod key_cost;
 mod keys;
 mod session;
 mod shell;

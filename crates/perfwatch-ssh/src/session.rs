@@ -8,6 +8,7 @@ use crate::shell::Shell;
 use perfwatch_model::remote_collector::{
     CollectionFailure, CollectionStage, FailureCause, SshAuth, SshTarget,
 };
+use perfwatch_workers::{WorkKind, WorkRequest, WorkerPool};
 use russh::client::{self, AuthResult, Handle, KeyboardInteractiveAuthResponse as Interactive};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
 use russh::{MethodKind, MethodSet, Preferred};
@@ -47,20 +48,23 @@ impl Session {
     /// Connects to the target, through its jump hosts if any, and authenticates.
     pub(crate) async fn open(
         target: &SshTarget,
+        workers: &WorkerPool,
         trace: &mut ConnectTrace<'_>,
     ) -> Result<Self, CollectionFailure> {
-        let opened = Self::connect(target, trace).await;
+        let opened = Self::connect(target, workers, trace).await;
         opened.map_err(|failure| CollectionFailure {
             server_id: failure.server_id.or(Some(target.server_id)),
             ..failure
         })
     }
 
-    async fn connect(target: &SshTarget, trace: &mut ConnectTrace<'_>) -> Result<Self, CollectionFailure> {
-        let key = keys::load_private_key(&target.auth).map_err(|reason| {
-            failure(CollectionStage::Authenticate, FailureCause::InvalidPrivateKey, reason)
-        })?;
-        let (stream, jump) = open_stream(target, trace).await?;
+    async fn connect(
+        target: &SshTarget,
+        workers: &WorkerPool,
+        trace: &mut ConnectTrace<'_>,
+    ) -> Result<Self, CollectionFailure> {
+        let key = load_private_key(target, workers).await?;
+        let (stream, jump) = open_stream(target, workers, trace).await?;
         let handler = HostKeyVerifier::new(target.pinned_host_key.clone());
         let verifier = handler.clone();
         let (config, token) = (Arc::new(client_config(target)), CancellationToken::new());
@@ -113,6 +117,23 @@ impl Session {
     }
 }
 
+/// Decodes the private key of a target in the worker pool.
+async fn load_private_key(
+    target: &SshTarget,
+    workers: &WorkerPool,
+) -> Result<Option<Arc<PrivateKey>>, CollectionFailure> {
+    let SshAuth::Key { key, .. } = &target.auth else { return Ok(None) };
+    let (principal, input_bytes) = (target.server_id.to_string(), key.expose_secret().len());
+    let request = WorkRequest { kind: WorkKind::PrivateKey, principal: &principal, input_bytes };
+    let auth = target.auth.clone();
+    let failed = |cause, reason| failure(CollectionStage::Authenticate, cause, reason);
+    match workers.run(request, move |_| keys::load_private_key(&auth)).await {
+        Ok(decoded) => decoded.map_err(|reason| failed(FailureCause::InvalidPrivateKey, reason)),
+        // Another attempt may succeed, so that the server is not blocked.
+        Err(error) => Err(failed(FailureCause::TimedOut, format!("opening the private key: {error}"))),
+    }
+}
+
 /// Client configuration with the default algorithms, the pinned host key's algorithm first.
 fn client_config(target: &SshTarget) -> client::Config {
     let defaults = Preferred::default();
@@ -152,6 +173,7 @@ fn host_key_changed(target: &SshTarget, offered: Option<String>) -> CollectionFa
 /// Opens a stream to the target; returns it with the connection to the jump host, if any.
 async fn open_stream(
     target: &SshTarget,
+    workers: &WorkerPool,
     trace: &mut ConnectTrace<'_>,
 ) -> Result<(Box<dyn Stream>, Option<Box<Session>>), CollectionFailure> {
     let Some(jump) = &target.jump else {
@@ -163,7 +185,7 @@ async fn open_stream(
         return Ok((Box::new(stream), None));
     };
     let name = &jump.address;
-    let session = Box::pin(Session::open(jump, trace)).await.map_err(|failure| CollectionFailure {
+    let session = Box::pin(Session::open(jump, workers, trace)).await.map_err(|failure| CollectionFailure {
         message: format!("jump host {name}: {}", failure.message),
         ..failure
     })?;
