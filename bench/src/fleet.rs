@@ -8,6 +8,7 @@ use perfwatch_hub::{Hub, HubConfig, HubDependencies, InitialAdmin, RateLimitConf
 use perfwatch_model::wire::{self, Batch};
 use perfwatch_model::{Catalog, Clock, Snapshot};
 use perfwatch_store::Store;
+use perfwatch_workers::{PoolConfig, WorkerPool};
 use std::collections::HashSet;
 use std::io::Read as _;
 use std::sync::Arc;
@@ -149,12 +150,17 @@ impl<'a> BenchHub<'a> {
             initial_admin: Some(InitialAdmin { name: "admin".to_owned(), password: PASSWORD.to_owned() }),
             ..config
         };
+        let workers = Arc::new(WorkerPool::new(clock.clone(), PoolConfig::default()));
         let deps = HubDependencies {
             store,
             clock: clock.clone(),
             catalog: Arc::new(catalog()),
             notifier: Arc::new(perfwatch_notify::ChannelNotifier::new()),
-            remote_collector: Arc::new(perfwatch_ssh::SshCollector::new(clock.clone())),
+            remote_collector: Arc::new(perfwatch_ssh::SshCollector::with_workers(
+                clock.clone(),
+                workers.clone(),
+            )),
+            workers,
         };
         let hub = runtime.block_on(Hub::start(config, deps))?;
         let url = hub.url();

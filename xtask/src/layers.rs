@@ -21,7 +21,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
     ("perfwatch-auth", &["perfwatch-model", "perfwatch-store"]),
     ("perfwatch-history", &["perfwatch-model", "perfwatch-tsdb", "perfwatch-store"]),
     ("perfwatch-live", &["perfwatch-model", "perfwatch-store"]),
-    ("perfwatch-http", &["perfwatch-model", "perfwatch-store", "perfwatch-auth"]),
+    ("perfwatch-http", &["perfwatch-model", "perfwatch-store", "perfwatch-auth", "perfwatch-workers"]),
     (
         "perfwatch-alerting",
         &[

@@ -9,6 +9,7 @@ use perfwatch_live::host_registry::HostRegistry;
 use perfwatch_model::Clock;
 use perfwatch_model::remote_collector::RemoteCollector;
 use perfwatch_store::Store;
+use perfwatch_workers::WorkerPool;
 use std::sync::Arc;
 
 /// Dependencies of [`Agentless`](crate::Agentless); each service receives those that it uses.
@@ -29,6 +30,8 @@ pub struct AgentlessDeps {
     pub collector: Arc<dyn RemoteCollector>,
     /// Keys that encrypt the credentials.
     pub keyring: Arc<Keyring>,
+    /// Pool that opens private keys and parses imports.
+    pub workers: Arc<WorkerPool>,
     /// Cache of summaries and totals.
     pub cache: Arc<Cache>,
 }

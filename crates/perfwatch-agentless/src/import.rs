@@ -58,6 +58,9 @@ pub enum ImportError {
     /// The text contains too many servers.
     #[error("too many servers; at most {MAX_ENTRIES} are allowed")]
     TooManyEntries,
+    /// The key is stored with each server, and all copies together are too large.
+    #[error("credentials: the key is too large for this number of servers")]
+    KeyTooLarge,
     /// The ssh_config contains too many patterns.
     #[error("too many patterns with wildcards; at most {MAX_WILDCARD_PATTERNS} are allowed")]
     TooManyPatterns,

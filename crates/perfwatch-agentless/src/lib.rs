@@ -12,6 +12,7 @@ pub mod credentials;
 mod deps;
 mod disconnects;
 pub mod import;
+pub mod import_plan;
 mod jumps;
 mod metrics;
 mod on_demand;
@@ -20,10 +21,14 @@ mod runner;
 mod schedule;
 mod scheduler;
 pub mod server;
+pub mod server_change;
 pub mod server_request;
+pub mod server_table;
 pub mod sink;
+mod ssh_path;
 pub mod summary;
 mod target;
+mod test_slots;
 mod threshold_rules;
 mod types;
 mod worker;
@@ -33,13 +38,16 @@ pub use deps::AgentlessDeps;
 pub use metrics::AgentlessMetrics;
 pub use schedule::next_run_ms;
 pub use server::Server;
+pub use server_change::{ServerChange, ServerChangeError, ServerEditor};
+pub use server_table::ServerTable;
 pub use sink::SnapshotSink;
 pub use types::{CollectionReport, ConnectionTestError};
 
-use credentials::{decrypt_credentials, encrypt_credentials};
+use import_plan::{ImportAccess, ImportPlan, ImportRequest, plan_import};
 use on_demand::OnDemandPoller;
 use perfwatch_store::servers::ServerRow;
 use perfwatch_store::{CommitError, Store, StoreError, Transaction};
+use perfwatch_workers::{WorkError, WorkKind, WorkRequest};
 use reconciler::Reconciler;
 use runner::CollectionRunner;
 use scheduler::CollectionScheduler;
@@ -49,6 +57,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 use worker::Worker;
+
+/// Reason why a text was not imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportFailure {
+    /// The text cannot be imported.
+    #[error(transparent)]
+    Text(#[from] import::ImportError),
+    /// The default credentials cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] ServerChangeError),
+    /// The text was not parsed in time.
+    #[error("parsing the text: {0}")]
+    Work(WorkError),
+}
 
 /// Agentless collection of a hub: owns the services and starts them.
 pub struct Agentless {
@@ -122,33 +144,52 @@ impl Agentless {
         &self.summaries
     }
 
-    /// Decrypts the credentials of a server.
-    ///
-    /// # Errors
-    /// Returns a [`CredentialsError`] if there are none, or they were encrypted with an unknown key or
-    /// for another address.
-    pub fn decrypt_credentials(&self, row: &ServerRow) -> Result<Credentials, CredentialsError> {
-        decrypt_credentials(&self.deps.keyring, row)
+    /// Returns the planner of changes that concern credentials.
+    pub fn editor(&self) -> ServerEditor {
+        ServerEditor {
+            keyring: self.deps.keyring.clone(),
+            collector: self.deps.collector.clone(),
+            workers: self.deps.workers.clone(),
+        }
     }
 
-    /// Encrypts credentials for a server; `None` without an encryption key.
-    pub fn encrypt_credentials(
+    /// Opens the default credentials of an import, parses its text and plans its servers in the worker
+    /// pool, without a lock.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the servers cannot be read.
+    pub async fn plan_import(
         &self,
-        id: Uuid,
-        server: &Server,
-        credentials: &Credentials,
-    ) -> Option<Vec<u8>> {
-        encrypt_credentials(&self.deps.keyring, id, server, credentials)
+        principal: &str,
+        mut request: ImportRequest,
+        access: impl ImportAccess + Send + 'static,
+    ) -> Result<Result<ImportPlan, ImportFailure>, StoreError> {
+        let (editor, table) = (self.editor(), ServerTable::load(self.store()).await?);
+        if let Some(credentials) = request.credentials.take() {
+            match editor.open(principal, credentials).await {
+                Ok(opened) => request.credentials = Some(opened),
+                Err(error) => return Ok(Err(error.into())),
+            }
+        }
+        let input_bytes = request.text.len();
+        let work = WorkRequest { kind: WorkKind::Import, principal, input_bytes };
+        let plan = move |cancellation: &_| plan_import(&editor, &access, &request, table, cancellation);
+        let planned = self.deps.workers.run(work, plan).await;
+        Ok(planned.map_err(ImportFailure::Work).and_then(|plan| plan.map_err(ImportFailure::Text)))
     }
 
     /// Tests the connection to a server, which may be unsaved. The snapshot is discarded; the result is
     /// recorded by [`Self::record`].
     ///
     /// # Errors
-    /// Returns [`ConnectionTestError::TooManyTests`] if no test ended within 10 s, and
+    /// Returns [`ConnectionTestError::TooManyTests`] if the share of the principal is used, and
     /// [`ConnectionTestError::Store`] if the store cannot be read.
-    pub async fn test_connection(&self, row: &ServerRow) -> Result<CollectionReport, ConnectionTestError> {
-        self.runner.test_connection(row).await
+    pub async fn test_connection(
+        &self,
+        principal: &str,
+        row: &ServerRow,
+    ) -> Result<CollectionReport, ConnectionTestError> {
+        self.runner.test_connection(principal, row).await
     }
 
     /// Records a connection test in the collection history.

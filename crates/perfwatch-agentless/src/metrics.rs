@@ -17,6 +17,7 @@ const FAILURE: OutcomeLabel = OutcomeLabel { outcome: "failure" };
 #[derive(Clone, Default)]
 pub struct AgentlessMetrics {
     collections: Family<OutcomeLabel, Counter>,
+    refused_tests: Counter,
 }
 
 impl AgentlessMetrics {
@@ -27,6 +28,13 @@ impl AgentlessMetrics {
         }
         let help = "SSH collections by outcome, tests and retries included";
         registry.register("ssh_collections", help, self.collections.clone());
+        let help = "Connection tests that exceeded the share of their principal";
+        registry.register("ssh_tests_refused", help, self.refused_tests.clone());
+    }
+
+    /// Counts a connection test that was refused.
+    pub(crate) fn record_refused_test(&self) {
+        self.refused_tests.inc();
     }
 
     /// Increments the counter of an outcome.

@@ -1,14 +1,15 @@
 //! Periodically reconciles hosts, schedules and rules with the stored servers.
 
-use crate::credentials::credentials_aad;
+use crate::credentials::endpoint_bytes;
 use crate::deps::AgentlessDeps;
 use crate::schedule::next_run_ms;
 use crate::scheduler::CollectionScheduler;
 use crate::server::Server;
+use crate::server_table::ServerTable;
 use crate::threshold_rules::sync_threshold_rules;
 use crate::types::ignore_conflict;
 use perfwatch_alerting::Alerting;
-use perfwatch_auth::encryption::{Keyring, SecretRotation, StoredSecret};
+use perfwatch_auth::encryption::{Keyring, SecretRotation};
 use perfwatch_live::host_registry::{HostRegistry, PollSchedule};
 use perfwatch_model::{Clock, HostId};
 use perfwatch_store::collection_jobs::CollectionJobs;
@@ -133,13 +134,18 @@ impl Reconciler {
     /// orders of keys would re-encrypt forever.
     pub(crate) async fn reencrypt(&self) -> Result<(), StoreError> {
         let rows = ServerRow::list(&*self.store).await?;
+        let table = ServerTable::new(rows.clone());
         let mut rotation = SecretRotation::new(&self.keyring, "server credentials");
         let mut tx = Transaction::default();
         for row in &rows {
             let Some(encrypted) = row.encrypted_credentials.as_deref() else { continue };
             let Some(server) = Server::from_row(row) else { continue };
-            let stored = StoredSecret::Encrypted(encrypted);
-            if let Some(reencrypted) = rotation.rotate(&credentials_aad(row.id, &server), stored) {
+            let Some(path) = table.path(row, &server) else { continue };
+            let aad = path.aad(row.id, &server.user);
+            let earlier = path.before_pinning().map(|path| path.aad(row.id, &server.user));
+            // Of versions that did not bind credentials to the path.
+            let former = earlier.chain([endpoint_bytes(row.id, &server)]);
+            if let Some(reencrypted) = rotation.rebind(&aad, former, encrypted) {
                 tx.servers().reencrypt(row.id, encrypted, &reencrypted);
             }
         }

@@ -8,7 +8,8 @@ use crate::metrics::AgentlessMetrics;
 use crate::server::Server;
 use crate::sink::{CollectedSnapshot, SinkError, SnapshotSink};
 use crate::summary::{ServerSummaries, ServerSummary};
-use crate::target::{ResolveError, ResolvedTarget, TargetResolver};
+use crate::target::{ReboundCredentials, ResolveError, ResolvedTarget, TargetResolver};
+use crate::test_slots::TestSlots;
 use crate::types::{
     CollectOptions, CollectionReport, ConnectionTestError, MAX_COLLECTION_TIME, ServerVersions, block_server,
     cause_name, collection_failure, ignore_conflict,
@@ -23,13 +24,8 @@ use perfwatch_store::servers::ServerRow;
 use perfwatch_store::{CommitError, Store, StoreError, Transaction};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-/// Maximum number of concurrent connection tests; they do not occupy workers.
-const MAX_CONCURRENT_TESTS: usize = 5;
-/// Maximum time for which a connection test waits for a permit.
-const TEST_QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Minimum of the maximum age of the previous counters. Normally three intervals; 15 minutes when workers
 /// are saturated, because collecting twice would increase the backlog.
 const MAX_COUNTER_AGE: Duration = Duration::from_secs(900);
@@ -38,6 +34,7 @@ const MAX_COUNTER_AGE: Duration = Duration::from_secs(900);
 struct CollectionAttempt {
     outcome: CollectionOutcome,
     versions: ServerVersions,
+    rebound: Vec<ReboundCredentials>,
 }
 
 /// Completed collection before it is recorded.
@@ -48,6 +45,7 @@ struct CompletedCollection<'a> {
     duration_ms: u64,
     steps: &'a [CollectionStep],
     host_keys: &'a [(Uuid, String)],
+    rebound: &'a [ReboundCredentials],
     /// Counter state, or the failure.
     result: Result<&'a [u8], &'a CollectionFailure>,
 }
@@ -66,7 +64,7 @@ pub(crate) struct CollectionRunner {
     summaries: Arc<ServerSummaries>,
     metrics: AgentlessMetrics,
     resolver: TargetResolver,
-    test_permits: Semaphore,
+    test_slots: TestSlots,
     verified_jumps: VerifiedJumps,
     disconnects: DisconnectTracker,
 }
@@ -85,7 +83,7 @@ impl CollectionRunner {
             summaries,
             metrics,
             resolver: TargetResolver { store: deps.store.clone(), keyring: deps.keyring.clone() },
-            test_permits: Semaphore::new(MAX_CONCURRENT_TESTS),
+            test_slots: TestSlots::default(),
             verified_jumps: VerifiedJumps::default(),
             disconnects: DisconnectTracker::default(),
         }
@@ -94,6 +92,7 @@ impl CollectionRunner {
     /// Tests the connection to a server, which may be unsaved. The snapshot is discarded.
     pub(crate) async fn test_connection(
         &self,
+        principal: &str,
         row: &ServerRow,
     ) -> Result<CollectionReport, ConnectionTestError> {
         let options = CollectOptions {
@@ -103,11 +102,9 @@ impl CollectionRunner {
             keep_alive: Duration::ZERO,
             counter_state: None,
         };
-        let permit = tokio::time::timeout(TEST_QUEUE_TIMEOUT, self.test_permits.acquire()).await;
-        match permit {
-            Ok(Ok(_permit)) => Ok(self.collect(row, options).await?),
-            Ok(Err(_)) | Err(_) => Err(ConnectionTestError::TooManyTests),
-        }
+        let slot = self.test_slots.acquire(principal, self.clock.monotonic());
+        let _slot = slot.inspect_err(|_| self.metrics.record_refused_test())?;
+        Ok(self.collect(row, options).await?)
     }
 
     /// Runs one collection and ingests its snapshot.
@@ -117,7 +114,7 @@ impl CollectionRunner {
         options: CollectOptions,
     ) -> Result<CollectionReport, StoreError> {
         let started = self.clock.monotonic();
-        let CollectionAttempt { outcome, versions } = self.collect_via_jumps(row, &options).await?;
+        let CollectionAttempt { outcome, versions, rebound } = self.collect_via_jumps(row, &options).await?;
         let CollectionOutcome { steps, host_keys, result } = outcome;
         let result = match result {
             Ok(mut collected) => {
@@ -139,6 +136,7 @@ impl CollectionRunner {
             duration_ms,
             steps: &steps,
             host_keys: &host_keys,
+            rebound: &rebound,
             result: result.as_deref(),
         });
         let host_key = host_keys.into_iter().find(|(server, _)| *server == row.id).map(|(_, key)| key);
@@ -181,6 +179,11 @@ impl CollectionRunner {
                 tx.servers().pin_host_key(server.id, server.version, key);
             }
         }
+        for ReboundCredentials { server_id, before, after } in
+            collection.rebound.iter().filter(|_| failure.is_none())
+        {
+            tx.servers().reencrypt(*server_id, before, after);
+        }
         // Rejected credentials are not sent again, neither for this server nor for those behind it.
         if let Some(failure) = failure.filter(|failure| failure.cause.is_permanent())
             && let Some(failed) = versions.find_failed(failure)
@@ -200,7 +203,7 @@ impl CollectionRunner {
             Ok(attempt) => Ok(attempt),
             Err(ResolveError::Failed(failure)) => {
                 let versions = ServerVersions::of_target(row);
-                Ok(CollectionAttempt { outcome: failed_outcome(failure), versions })
+                Ok(CollectionAttempt { outcome: failed_outcome(failure), versions, rebound: Vec::new() })
             }
             Err(ResolveError::Store(error)) => Err(error),
         }
@@ -223,7 +226,7 @@ impl CollectionRunner {
             // The collection that held the lock may have blocked a jump host.
             resolved = self.resolver.resolve(row).await?;
         }
-        let ResolvedTarget { target, versions } = resolved;
+        let ResolvedTarget { target, versions, rebound } = resolved;
         let mut outcome = self.run_collector(target, options).await;
         outcome.result = outcome.result.map_err(|failure| self.disconnects.classify(failure, &versions));
         let target_reached = outcome.host_keys.iter().any(|(server, _)| *server == row.id);
@@ -238,7 +241,7 @@ impl CollectionRunner {
             self.block_jump(failure, &versions).await?;
         }
         drop(verification);
-        Ok(CollectionAttempt { outcome, versions })
+        Ok(CollectionAttempt { outcome, versions, rebound })
     }
 
     /// Blocks the server that a failure names.

@@ -2,6 +2,7 @@
 
 use crate::credentials::Credentials;
 use crate::server::{AuthMethod, Server, Thresholds};
+use crate::server_change::DependentPasswords;
 use perfwatch_live::host_registry::validate_host_name;
 use perfwatch_model::HumanDuration;
 use serde::Deserialize;
@@ -42,6 +43,20 @@ pub enum CredentialsRequest {
 }
 
 impl CredentialsRequest {
+    /// Credentials of a request that must contain a password or key.
+    ///
+    /// # Errors
+    /// Returns the field of a missing or invalid secret.
+    pub fn into_credentials(self) -> Result<Credentials, InvalidServer> {
+        validate_credentials(&self)?;
+        match self {
+            Self::Password { password: Some(password) } => Ok(Credentials::Password { password }),
+            Self::Key { key: Some(key), passphrase } => Ok(Credentials::Key { key, passphrase }),
+            Self::Password { .. } => Err(invalid_field("credentials.password", "required")),
+            Self::Key { .. } => Err(invalid_field("credentials.key", "required")),
+        }
+    }
+
     /// Returns whether the request contains a new password or key.
     pub fn has_secret(&self) -> bool {
         matches!(self, Self::Password { password: Some(_) } | Self::Key { key: Some(_), .. })
@@ -93,6 +108,11 @@ pub struct ServerRequest {
     /// omitted.
     #[serde(default)]
     pub version: Option<i64>,
+    /// Passwords of servers behind this one, by id, if its address, port or jump host changes: they are
+    /// bound to the former path. `null` deletes a stored password.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::HashMap<String, Option<String>>))]
+    pub passwords: DependentPasswords,
 }
 
 /// Server request that violates a rule.
@@ -158,12 +178,22 @@ fn validate_thresholds(thresholds: &Thresholds) -> Result<(), InvalidServer> {
     Ok(())
 }
 
+/// Validates a password that is entered in a field of a request.
+///
+/// # Errors
+/// Returns the field if the password is empty or too long.
+pub fn validate_password(field: &str, password: &str) -> Result<(), InvalidServer> {
+    if (1..=MAX_PASSWORD_BYTES).contains(&password.len()) {
+        return Ok(());
+    }
+    Err(invalid_field(field, "must be 1 to 1,024 bytes"))
+}
+
 fn validate_credentials(credentials: &CredentialsRequest) -> Result<AuthMethod, InvalidServer> {
     match credentials {
         CredentialsRequest::Password { password } => {
-            let is_invalid = |text: &String| text.is_empty() || text.len() > MAX_PASSWORD_BYTES;
-            if password.as_ref().is_some_and(is_invalid) {
-                return Err(invalid_field("credentials.password", "must be 1 to 1,024 bytes"));
+            if let Some(password) = password {
+                validate_password("credentials.password", password)?;
             }
             Ok(AuthMethod::Password)
         }
@@ -193,6 +223,9 @@ impl ServerRequest {
         validate_user(user)?;
         validate_interval(self.interval)?;
         validate_thresholds(&self.thresholds)?;
+        for password in self.passwords.values().flatten() {
+            validate_password("passwords", password)?;
+        }
         Ok(Server {
             name: self.name.trim().to_owned(),
             address: address.trim_matches(['[', ']']).to_owned(),

@@ -1,6 +1,6 @@
 //! Last values of each agentless host and the totals of all of them, cached for lists and overviews.
 
-use crate::credentials::credentials_aad;
+use crate::credentials::endpoint_bytes;
 use crate::server::Server;
 use data_encoding::HEXLOWER;
 use perfwatch_auth::secret::hash_secret;
@@ -188,7 +188,7 @@ impl FleetTotals {
 /// Cache key of a summary. It contains a hash of address, user and jump host: after a change of the
 /// address, the values of the former host are not shown.
 fn cache_key(id: Uuid, server: &Server) -> String {
-    let address = String::from_utf8_lossy(&credentials_aad(id, server)).into_owned();
+    let address = String::from_utf8_lossy(&endpoint_bytes(id, server)).into_owned();
     format!("latest:{id}:{}", &HEXLOWER.encode(&hash_secret(&address))[..16])
 }
 

@@ -2,21 +2,31 @@
 
 use crate::credentials::decrypt_credentials;
 use crate::server::Server;
+use crate::server_table::MAX_JUMP_HOSTS;
+use crate::ssh_path::SshPath;
 use crate::types::{ServerVersion, ServerVersions, collection_failure};
 use perfwatch_auth::encryption::Keyring;
 use perfwatch_model::remote_collector::{CollectionFailure, CollectionStage, FailureCause, SshTarget};
 use perfwatch_store::servers::ServerRow;
 use perfwatch_store::{Store, StoreError};
 use std::sync::Arc;
+use uuid::Uuid;
 
-/// Maximum number of jump hosts on the path to a server.
-const MAX_JUMP_HOSTS: usize = 3;
+/// Credentials that are bound to host keys which were pinned since they were encrypted.
+#[derive(Debug, Clone)]
+pub(crate) struct ReboundCredentials {
+    pub(crate) server_id: Uuid,
+    pub(crate) before: Vec<u8>,
+    pub(crate) after: Vec<u8>,
+}
 
 /// SSH target, and the versions of the servers on its path.
 #[derive(Debug)]
 pub(crate) struct ResolvedTarget {
     pub(crate) target: SshTarget,
     pub(crate) versions: ServerVersions,
+    /// To store if the collection succeeds: only then the hosts have the pinned keys.
+    pub(crate) rebound: Vec<ReboundCredentials>,
 }
 
 /// Reason why a collection ended without an outcome of the collector.
@@ -52,13 +62,14 @@ impl TargetResolver {
     /// Reads the jump hosts of a server and decrypts the credentials of the whole path.
     pub(crate) async fn resolve(&self, row: &ServerRow) -> Result<ResolvedTarget, ResolveError> {
         let jumps = self.load_jumps(row).await?;
-        let mut jump = None;
-        for row in jumps.iter().rev() {
-            jump = Some(Box::new(self.ssh_target(row, jump)?));
+        let (mut jump, mut rebound) = (None, Vec::new());
+        for (index, row) in jumps.iter().enumerate().rev() {
+            jump = Some(Box::new(self.ssh_target(row, &jumps[index + 1..], jump, &mut rebound)?));
         }
-        let target = self.ssh_target(row, jump)?;
+        let target = self.ssh_target(row, &jumps, jump, &mut rebound)?;
         let jumps = jumps.iter().map(ServerVersion::from_row).collect();
-        Ok(ResolvedTarget { target, versions: ServerVersions { jumps, ..ServerVersions::of_target(row) } })
+        let versions = ServerVersions { jumps, ..ServerVersions::of_target(row) };
+        Ok(ResolvedTarget { target, versions, rebound })
     }
 
     /// Jump hosts of a server, beginning with the adjacent host.
@@ -80,14 +91,24 @@ impl TargetResolver {
         Ok(jumps)
     }
 
-    fn ssh_target(&self, row: &ServerRow, jump: Option<Box<SshTarget>>) -> Result<SshTarget, ResolveError> {
-        let Some(server) = Server::from_row(row) else {
-            return Err(internal(CollectionStage::Resolve, "server record is unreadable"));
-        };
-        let credentials = decrypt_credentials(&self.keyring, row).map_err(|error| {
+    fn ssh_target(
+        &self,
+        row: &ServerRow,
+        jumps: &[ServerRow],
+        jump: Option<Box<SshTarget>>,
+        rebound: &mut Vec<ReboundCredentials>,
+    ) -> Result<SshTarget, ResolveError> {
+        let unreadable = || internal(CollectionStage::Resolve, "server record is unreadable");
+        let server = Server::from_row(row).ok_or_else(unreadable)?;
+        let path = SshPath::new(row, jumps).ok_or_else(unreadable)?;
+        let decrypted = decrypt_credentials(&self.keyring, row, &path).map_err(|error| {
             let message = format!("credentials of {}: {error}", server.name);
             internal(CollectionStage::Authenticate, message)
         })?;
+        if let (Some(before), Some(after)) = (row.encrypted_credentials.clone(), decrypted.rebound) {
+            rebound.push(ReboundCredentials { server_id: row.id, before, after });
+        }
+        let credentials = decrypted.credentials;
         Ok(SshTarget {
             server_id: row.id,
             address: server.address,
@@ -105,10 +126,10 @@ mod tests {
     use super::*;
     use crate::credentials::{Credentials, encrypt_credentials};
     use crate::server::{AuthMethod, Thresholds};
+    use crate::server_table::ServerTable;
     use perfwatch_model::{HumanDuration, ManualClock};
     use perfwatch_store::{SqliteOptions, SqliteStore, Transaction};
     use tempfile::TempDir;
-    use uuid::Uuid;
 
     /// Resolver of a store with servers 1, 2, …; each is given its jump host.
     async fn resolver(jumps: &[Option<u128>]) -> (TempDir, TargetResolver) {
@@ -116,11 +137,17 @@ mod tests {
         let options = SqliteOptions { folder: folder.path().to_owned(), budget_bytes: 64 << 20 };
         let store = SqliteStore::open(&options, Arc::new(ManualClock::starting_at(0))).unwrap();
         let resolver = TargetResolver { store: Arc::new(store), keyring: Arc::new(Keyring::new(&[[1; 32]])) };
+        let rows = (1..).zip(jumps).map(|(number, jump)| {
+            ServerRow::new(Uuid::from_u128(number), server(number, *jump).to_body(), None)
+        });
+        let table = ServerTable::new(rows.collect());
         for (number, jump) in (1..).zip(jumps) {
             let (id, server) = (Uuid::from_u128(number), server(number, *jump));
             let credentials = Credentials::Password { password: "secret".to_owned() };
-            let encrypted = encrypt_credentials(&resolver.keyring, id, &server, &credentials);
-            let row = ServerRow::new(id, server.to_body(), encrypted);
+            let row = ServerRow::new(id, server.to_body(), None);
+            let path = table.path(&row, &server).unwrap();
+            let encrypted = encrypt_credentials(&resolver.keyring, id, &server.user, &path, &credentials);
+            let row = ServerRow { encrypted_credentials: encrypted, ..row };
             let tx = Transaction::build(|tx| tx.servers().insert(&row));
             resolver.store.commit(tx).await.unwrap();
         }
@@ -152,7 +179,7 @@ mod tests {
     #[tokio::test]
     async fn jump_hosts_are_resolved_up_to_three() {
         let (_folder, resolver) = resolver(&[Some(2), Some(3), Some(4), Some(5), None]).await;
-        let ResolvedTarget { target, versions } = resolve(&resolver, 2).await.unwrap();
+        let ResolvedTarget { target, versions, .. } = resolve(&resolver, 2).await.unwrap();
         let mut addresses = Vec::new();
         let mut next = Some(&target);
         while let Some(target) = next {

@@ -43,8 +43,8 @@ pub struct CollectionReport {
 /// Reason why a connection was not tested.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectionTestError {
-    /// The maximum number of concurrent tests is running.
-    #[error("too many connection tests are running")]
+    /// The principal has as many running or recent tests as its share allows.
+    #[error("too many connection tests; wait until others end")]
     TooManyTests,
     /// The server could not be read.
     #[error(transparent)]

@@ -126,6 +126,27 @@ impl<'a> SecretRotation<'a> {
         encrypted
     }
 
+    /// Ciphertext that is bound to `aad` and replaces a ciphertext that may be bound to a former value;
+    /// `None` if the stored secret has to stay.
+    pub fn rebind(
+        &mut self,
+        aad: &[u8],
+        former: impl IntoIterator<Item = Vec<u8>>,
+        ciphertext: &[u8],
+    ) -> Option<Vec<u8>> {
+        if self.keyring.decrypt(aad, ciphertext).is_ok() {
+            return self.rotate(aad, StoredSecret::Encrypted(ciphertext));
+        }
+        let secret = former.into_iter().find_map(|aad| self.keyring.decrypt(&aad, ciphertext).ok());
+        match secret.and_then(|secret| self.keyring.encrypt(aad, &secret)) {
+            Some(encrypted) => {
+                self.reencrypted += 1;
+                Some(encrypted)
+            }
+            None => self.rotate(aad, StoredSecret::Encrypted(ciphertext)),
+        }
+    }
+
     /// Logs the numbers of re-encrypted and undecryptable secrets after the commit.
     pub fn log(&self) {
         let Self { kind, reencrypted, undecryptable, .. } = self;
@@ -188,6 +209,10 @@ mod tests {
         assert_eq!(rotate(StoredSecret::Encrypted(&current)), None);
         assert_eq!(rotate(StoredSecret::Encrypted(&lost)), None);
         assert_eq!((rotation.reencrypted, rotation.undecryptable), (2, 1));
+        let rebound = rotation.rebind(b"b", [b"x".to_vec(), b"a".to_vec()], &current).unwrap();
+        assert_eq!(new.decrypt(b"b", &rebound).as_deref(), Ok(&b"x"[..]));
+        assert!(rotation.rebind(b"b", [b"a".to_vec()], &rebound).is_none());
+        assert!(rotation.rebind(b"b", [b"x".to_vec()], &current).is_none());
         let empty = Keyring::new(&[]);
         assert_eq!(SecretRotation::new(&empty, "test").rotate(b"a", StoredSecret::Plain(b"x")), None);
     }

@@ -131,6 +131,11 @@ impl Identity {
         }
     }
 
+    /// Key of the shares of the principal: tokens share with their account.
+    pub fn share_key(&self) -> String {
+        self.account_id().map_or_else(|| self.actor_name(), |account| format!("account {account}"))
+    }
+
     /// Account of a user or of a token.
     pub fn account_id(&self) -> Option<Uuid> {
         match &self.principal {

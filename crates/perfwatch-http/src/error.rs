@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use perfwatch_auth::AuthError;
 use perfwatch_store::{CommitError, StoreError};
+use perfwatch_workers::WorkError;
 use serde_json::json;
 use std::borrow::Cow;
 
@@ -89,6 +90,19 @@ impl From<StoreError> for ApiError {
         tracing::warn!(error = %error, "store request failed");
         // The message may contain internals and the caller may be anonymous: details are in the log only.
         Self::unavailable("store_unavailable", "store unavailable; see the hub log", 5)
+    }
+}
+
+impl From<WorkError> for ApiError {
+    fn from(error: WorkError) -> Self {
+        let message = error.to_string();
+        match error {
+            WorkError::InputTooLarge(_) => Self::too_large("body_too_large", message),
+            WorkError::ShareExceeded => Self::too_many(message, std::time::Duration::from_secs(5)),
+            WorkError::Busy => Self::unavailable("busy", message, 5),
+            WorkError::TimedOut(_) => Self::unprocessable("too_complex", message),
+            WorkError::Failed => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message),
+        }
     }
 }
 

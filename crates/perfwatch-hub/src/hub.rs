@@ -25,6 +25,7 @@ use perfwatch_rules::notification::Notifier;
 use perfwatch_store::accounts::Role;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::{CommitError, Store, StoreError, Transaction, settings};
+use perfwatch_workers::WorkerPool;
 use secrecy::ExposeSecret;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub struct HubDependencies {
     pub notifier: Arc<dyn Notifier>,
     /// SSH collection of agentless hosts.
     pub remote_collector: Arc<dyn RemoteCollector>,
+    /// Threads for untrusted computation.
+    pub workers: Arc<WorkerPool>,
 }
 
 /// Error at the start of a hub.
@@ -205,8 +208,8 @@ async fn build_app(
     (directory, keyring): (Arc<AuthDirectory>, Arc<Keyring>),
     (address, stop, tasks): (SocketAddr, CancellationToken, TaskTracker),
 ) -> Result<(Arc<App>, Arc<Cache>), HubError> {
-    let HubDependencies { store, clock, catalog, notifier, remote_collector } = deps;
-    let metrics = Arc::new(SelfMetrics::new());
+    let HubDependencies { store, clock, catalog, notifier, remote_collector, workers } = deps;
+    let metrics = Arc::new(SelfMetrics::new(workers.metrics().clone()));
     let live_feed = Arc::new(LiveFeed::new());
     let cache = open_cache(&config, &*store, clock.clone(), &metrics).await?;
     let hosts = Arc::new(HostRegistry::open(store.clone()).await?);
@@ -246,6 +249,7 @@ async fn build_app(
         sink: pipeline.clone(),
         collector: remote_collector,
         keyring,
+        workers: workers.clone(),
         cache: cache.clone(),
     };
     let agentless = Agentless::new(agentless_deps, metrics.servers.clone(), config.collection_workers);
@@ -268,6 +272,7 @@ async fn build_app(
         alerting,
         agentless,
         metrics,
+        workers,
         ingest_limits: IngestLimits::default(),
         stop,
         tasks,

@@ -8,6 +8,7 @@ use perfwatch_alerting::AlertingMetrics;
 use perfwatch_history::HistoryMetrics;
 use perfwatch_http::process_metrics::ProcessCollector;
 use perfwatch_live::cache;
+use perfwatch_workers::WorkerMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -89,6 +90,7 @@ pub struct SelfMetrics {
     pub cache: cache::CacheMetrics,
     /// Metrics of SSH collections.
     pub servers: AgentlessMetrics,
+    workers: WorkerMetrics,
     hosts: Gauge,
 }
 
@@ -99,9 +101,8 @@ const LATENCY_BUCKETS: [f64; 12] =
 const LIFETIME_BUCKETS: [f64; 6] = [1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0];
 
 impl SelfMetrics {
-    /// Creates and registers all metrics.
-    #[expect(clippy::new_without_default, reason = "metrics are created once")]
-    pub fn new() -> Self {
+    /// Creates and registers all metrics, with those of the worker pool.
+    pub fn new(workers: WorkerMetrics) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
             snapshots: Family::default(),
@@ -121,6 +122,7 @@ impl SelfMetrics {
             alerts: AlertingMetrics::default(),
             cache: cache::CacheMetrics::default(),
             servers: AgentlessMetrics::default(),
+            workers,
             hosts: Gauge::default(),
         };
         metrics.register();
@@ -160,6 +162,7 @@ impl SelfMetrics {
         self.cache.register(r);
         self.alerts.register(r);
         self.servers.register(r);
+        self.workers.register(r);
     }
 
     fn register_websocket(&mut self) {
@@ -311,7 +314,7 @@ mod tests {
 
     #[test]
     fn exposition_follows_the_naming_rules() {
-        let metrics = Arc::new(SelfMetrics::new());
+        let metrics = Arc::new(SelfMetrics::new(WorkerMetrics::default()));
         metrics.accepted(3);
         metrics.ingest_failed("malformed_json");
         metrics.record_ingest_duration(Duration::from_millis(1));
@@ -361,6 +364,10 @@ mod tests {
             "perfwatch_websocket_sent_bytes_total 0",
             "perfwatch_redis_errors_total",
             "perfwatch_ssh_collections_total",
+            "perfwatch_ssh_tests_refused_total",
+            "perfwatch_worker_queued_jobs 0",
+            "perfwatch_worker_run_duration_seconds_bucket",
+            "perfwatch_worker_timeouts_total{kind=\"private_key\"} 0",
             "perfwatch_tsdb_blocks_sealed_total",
         ] {
             assert!(text.lines().any(|line| line.starts_with(name)), "{name} in {text}");

@@ -125,7 +125,10 @@ mod tests {
     use russh::keys::ssh_encoding::Encode as _;
 
     fn pem(label: &str, bytes: &[u8]) -> String {
-        format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", BASE64_MIME.encode(bytes).replace("\r\n", "\n"))
+        format!(
+            "-----BEGIN {label}-----\n{}-----END {label}-----\n",
+            BASE64_MIME.encode(bytes).replace("\r\n", "\n")
+        )
     }
 
     /// Header of an OpenSSH key with a number of bcrypt rounds.
@@ -161,11 +164,8 @@ mod tests {
     fn pkcs8(kdf_oid: &[u8], parameters: &[Vec<u8>]) -> Vec<u8> {
         let aes256_cbc = der(
             0x30,
-            &[
-                der(0x06, &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x01, 0x2a]),
-                der(0x04, &[0; 16]),
-            ]
-            .concat(),
+            &[der(0x06, &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x01, 0x2a]), der(0x04, &[0; 16])]
+                .concat(),
         );
         let salted = [vec![der(0x04, &[1; 16])], parameters.to_vec()].concat().concat();
         let kdf = der(0x30, &[der(0x06, kdf_oid), der(0x30, &salted)].concat());

@@ -185,9 +185,8 @@ async fn open_stream(
         return Ok((Box::new(stream), None));
     };
     let name = &jump.address;
-    let session = Box::pin(Session::open(jump, workers, trace)).await.map_err(|failure| CollectionFailure {
-        message: format!("jump host {name}: {}", failure.message),
-        ..failure
+    let session = Box::pin(Session::open(jump, workers, trace)).await.map_err(|failure| {
+        CollectionFailure { message: format!("jump host {name}: {}", failure.message), ..failure }
     })?;
     let limit = trace.timeouts.connect;
     let channel = trace.run_stage(CollectionStage::Connect, limit, async {

@@ -194,6 +194,28 @@ impl ServerRepository<'_> {
         self.0.push(SqlStatement::new(sql, [id.into(), before.into(), after.into()]));
     }
 
+    /// Replaces credentials after a change of the path to the server. A new version: collections that run
+    /// with the former path have no effect. No effect if the credentials were changed concurrently.
+    pub fn replace_credentials(&mut self, id: Uuid, before: &[u8], after: &[u8]) {
+        let sql = "UPDATE server SET encrypted_credentials = $3, version = version + 1 \
+             WHERE id = $1 AND encrypted_credentials = $2";
+        self.0.push(SqlStatement::new(sql, [id.into(), before.into(), after.into()]));
+    }
+
+    /// Deletes credentials and blocks the server until they are entered again. No effect if the credentials
+    /// were changed concurrently.
+    pub fn drop_credentials(&mut self, id: Uuid, before: &[u8], cause: &str) {
+        let sql = "UPDATE server SET encrypted_credentials = NULL, version = version + 1, \
+             blocked_reason = $3, offered_host_key = NULL WHERE id = $1 AND encrypted_credentials = $2";
+        self.0.push(SqlStatement::new(sql, [id.into(), before.into(), cause.into()]));
+    }
+
+    /// Blocks a server that was changed in the same transaction, until its credentials are entered again.
+    pub fn require_credentials(&mut self, id: Uuid, cause: &str) {
+        let sql = "UPDATE server SET blocked_reason = $2 WHERE id = $1 AND encrypted_credentials IS NULL";
+        self.0.push(SqlStatement::new(sql, [id.into(), cause.into()]));
+    }
+
     /// Pins the host key presented at first use. No effect on another version or a server with a pinned key.
     pub fn pin_host_key(&mut self, id: Uuid, version: i64, key: &str) {
         let sql = "UPDATE server SET host_key = $2 WHERE id = $1 AND version = $3 AND host_key IS NULL";

@@ -28,8 +28,7 @@ pub struct WorkLimits {
 
 impl WorkKind {
     /// All kinds, in the order of the metrics.
-    pub const ALL: [Self; 5] =
-        [Self::Import, Self::PrivateKey, Self::Template, Self::Capture, Self::Bundle];
+    pub const ALL: [Self; 5] = [Self::Import, Self::PrivateKey, Self::Template, Self::Capture, Self::Bundle];
 
     /// Name of the kind in metrics.
     pub fn name(self) -> &'static str {

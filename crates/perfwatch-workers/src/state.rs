@@ -153,7 +153,8 @@ impl PoolState {
             let id = self.next_id;
             self.next_id += 1;
             let fail = Some(fail);
-            let running = RunningJob { principal, kind, cancellation: cancellation.clone(), started_at: now, fail };
+            let running =
+                RunningJob { principal, kind, cancellation: cancellation.clone(), started_at: now, fail };
             self.running.insert(id, running);
             return Some(StartedJob { id, cancellation, run });
         }

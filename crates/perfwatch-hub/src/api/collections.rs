@@ -1,14 +1,14 @@
 //! `/api/v1/servers/…/test` and `…/collections`: connection tests and the collection history.
 
-use super::servers::{authorize_server, find, invalid_server};
+use super::servers::{change_error, find, validate_request};
 use crate::app::App;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use perfwatch_agentless::server_request::ServerRequest;
-use perfwatch_agentless::{CollectionReport, ConnectionTestError, Server};
-use perfwatch_auth::AuthError;
+use perfwatch_agentless::{CollectionReport, ConnectionTestError, ServerTable};
+use perfwatch_auth::Actor;
 use perfwatch_http::body::JsonBody;
-use perfwatch_http::{ApiError, Audited, Caller, params};
+use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_model::remote_collector::{CollectionStage, CollectionStep, FailureCause};
 use perfwatch_store::collections::{CollectTrigger, CollectionRow};
 use perfwatch_store::servers::ServerRow;
@@ -37,11 +37,20 @@ pub(crate) struct ConnectionTestResponse {
 fn connection_test_error(error: ConnectionTestError) -> ApiError {
     match error {
         ConnectionTestError::TooManyTests => {
-            let message = "too many connection tests are running; retry";
+            let message = "too many connection tests of your account; wait until others end";
             ApiError::too_many(message, std::time::Duration::from_secs(10))
         }
         ConnectionTestError::Store(error) => error.into(),
     }
+}
+
+/// Tests a connection on behalf of the caller. The audit log contains each address that was reached out to.
+async fn run_test(app: &App, actor: &Actor, row: &ServerRow) -> Result<CollectionReport, ApiError> {
+    let server = perfwatch_agentless::Server::from_row(row);
+    let object = server.map(|server| format!("server {} ({}:{})", server.name, server.address, server.port));
+    app.directory.record_audit(actor.audit("server.test", object.unwrap_or_default())).await;
+    let tested = app.agentless.test_connection(&actor.identity.share_key(), row).await;
+    tested.map_err(connection_test_error)
 }
 
 fn to_test_response(outcome: CollectionReport) -> ConnectionTestResponse {
@@ -69,7 +78,7 @@ pub(crate) async fn test(
     Path(id): Path<String>,
 ) -> Result<Json<ConnectionTestResponse>, ApiError> {
     let row = find(&app, &actor.identity, &id).await?;
-    let outcome = app.agentless.test_connection(&row).await.map_err(connection_test_error)?;
+    let outcome = run_test(&app, &actor, &row).await?;
     app.agentless.record(&outcome).await?;
     app.agentless.notify_changed(None);
     Ok(Json(to_test_response(outcome)))
@@ -99,31 +108,12 @@ pub(crate) async fn test_unsaved(
         Some(id) => Some(find(&app, &actor.identity, &id.to_string()).await?),
         None => None,
     };
-    let (server, tags) = (
-        request.server.validate().map_err(|error| invalid_server(&error))?,
-        params::validate_tags(&request.server.tags)?,
-    );
-    authorize_server(&app, &actor.identity, &tags, &server).await?;
-    let has_same_address = |row: &&ServerRow| {
-        Server::from_row(row).is_some_and(|saved| {
-            (&saved.address, saved.port, &saved.user, saved.jump)
-                == (&server.address, server.port, &server.user, server.jump)
-        })
-    };
-    // Saved credentials must not be sent to another server.
-    let saved_credentials =
-        before.as_ref().filter(has_same_address).and_then(|row| app.agentless.decrypt_credentials(row).ok());
-    let credentials =
-        request.server.merge_credentials(saved_credentials).map_err(|error| invalid_server(&error))?;
-    let id = before.as_ref().map_or_else(Uuid::now_v7, |row| row.id);
-    let body = server.to_body();
-    let encrypted = app
-        .agentless
-        .encrypt_credentials(id, &server, &credentials)
-        .ok_or(AuthError::EncryptionKeyMissing)?;
-    let host_key = before.as_ref().filter(has_same_address).and_then(|row| row.host_key.clone());
-    let row = ServerRow { host_key, ..ServerRow::new(id, body, Some(encrypted)) };
-    Ok(Json(to_test_response(app.agentless.test_connection(&row).await.map_err(connection_test_error)?)))
+    validate_request(&app, &actor.identity, &request.server).await?;
+    let table = ServerTable::load(app.agentless.store()).await?;
+    let (principal, saved) = (actor.identity.share_key(), before.map(|row| row.id));
+    let planned = app.agentless.editor().plan_test(&principal, &table, saved, &request.server).await;
+    let row = planned.map_err(change_error)?;
+    Ok(Json(to_test_response(run_test(&app, &actor, &row).await?)))
 }
 
 /// Result of a collection or a connection test.

@@ -15,6 +15,7 @@ use perfwatch_rules::rule::{Rule, RuleError};
 use perfwatch_rules::{builtin_rules, managed_rule, render};
 use perfwatch_store::Transaction;
 use perfwatch_store::definitions::DefinitionKind;
+use perfwatch_workers::{WorkKind, WorkRequest};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -194,6 +195,17 @@ struct RuleImport {
     rules: Vec<Rule>,
 }
 
+/// Parses and validates rules in YAML.
+fn parse_rules(text: &str) -> Result<RuleImport, ApiError> {
+    let file: RuleImport = serde_saphyr::from_str(text)
+        .map_err(|error| ApiError::unprocessable("invalid_rules", error.to_string()))?;
+    for rule in &file.rules {
+        rule.validate()
+            .map_err(|error| ApiError::unprocessable("invalid_rule", format!("{:?}: {error}", rule.name)))?;
+    }
+    Ok(file)
+}
+
 /// Import rules from YAML
 ///
 /// Rules with an existing name are replaced, others are created. The import is atomic.
@@ -208,12 +220,9 @@ pub(crate) async fn import(
     YamlBody(text): YamlBody,
 ) -> Result<Json<RuleImportResponse>, ApiError> {
     host_access::require_all_hosts(&actor.identity)?;
-    let file: RuleImport = serde_saphyr::from_str(&text)
-        .map_err(|error| ApiError::unprocessable("invalid_rules", error.to_string()))?;
-    for rule in &file.rules {
-        rule.validate()
-            .map_err(|error| ApiError::unprocessable("invalid_rule", format!("{:?}: {error}", rule.name)))?;
-    }
+    let principal = actor.identity.share_key();
+    let work = WorkRequest { kind: WorkKind::Bundle, principal: &principal, input_bytes: text.len() };
+    let file = app.workers.run(work, move |_| parse_rules(&text)).await??;
     let entry = actor.audit("rule.import", format!("{} rules", file.rules.len()));
     let change = |state: &AlertingSnapshot, _: i64| {
         let (mut definitions, mut tx) = (state.definitions.clone(), Transaction::default());

@@ -6,9 +6,10 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_agentless::server::{AuthMethod, Thresholds};
-use perfwatch_agentless::server_request::{InvalidServer, ServerRequest};
+use perfwatch_agentless::server_change::{CREDENTIALS_REQUIRED, DependentPasswords};
+use perfwatch_agentless::server_request::{ServerRequest, validate_password};
 use perfwatch_agentless::summary::{FleetTotals, ServerSummary};
-use perfwatch_agentless::{Server, next_run_ms};
+use perfwatch_agentless::{Server, ServerChange, ServerChangeError, ServerTable, next_run_ms};
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::{AuthError, Identity};
 use perfwatch_http::body::JsonBody;
@@ -24,7 +25,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Maximum number of servers per hub.
-pub(crate) const MAX_SERVERS: usize = 10_000;
+const MAX_SERVERS: usize = perfwatch_agentless::import::MAX_ENTRIES;
 
 /// Result of the last collection.
 #[derive(Serialize, ToSchema)]
@@ -198,22 +199,29 @@ pub(crate) async fn get_server(
     Ok(Json(to_response_with_summary(find(&app, &identity, &id).await?, &app).await?))
 }
 
+/// Checks that the caller may view a host with these tags.
+///
+/// # Errors
+/// Returns `invalid_server` if the tags are outside the caller's scope.
+pub(super) fn ensure_in_scope(identity: &Identity, tags: &[String]) -> Result<(), ApiError> {
+    if identity.host_tags.is_empty() || tags.iter().any(|tag| identity.host_tags.contains(tag)) {
+        return Ok(());
+    }
+    let message = format!("tags: must include one of your host tags ({})", identity.host_tags.join(", "));
+    Err(ApiError::unprocessable("invalid_server", message))
+}
+
 /// Checks that the caller may view the server with these tags, and its jump host.
 ///
 /// # Errors
 /// Returns `invalid_server` if the tags or the jump host are outside the caller's scope.
-pub(super) async fn authorize_server(
+async fn authorize_server(
     app: &App,
     identity: &Identity,
     tags: &[String],
     server: &Server,
 ) -> Result<(), ApiError> {
-    let is_in_scope =
-        identity.host_tags.is_empty() || tags.iter().any(|tag| identity.host_tags.contains(tag));
-    if !is_in_scope {
-        let message = format!("tags: must include one of your host tags ({})", identity.host_tags.join(", "));
-        return Err(ApiError::unprocessable("invalid_server", message));
-    }
+    ensure_in_scope(identity, tags)?;
     if let Some(jump) = server.jump {
         let jump_host = find(app, identity, &jump.to_string()).await;
         jump_host.map_err(|_| ApiError::unprocessable("invalid_server", "jump: server not found"))?;
@@ -221,33 +229,45 @@ pub(super) async fn authorize_server(
     Ok(())
 }
 
-/// Row and tags of a new server.
-pub(super) async fn build_server(
+/// Configuration and tags of a request that the caller may save.
+pub(super) async fn validate_request(
     app: &App,
     identity: &Identity,
     request: &ServerRequest,
-) -> Result<(ServerRow, Server, Vec<String>), ApiError> {
-    let (server, tags) =
-        (request.validate().map_err(|error| invalid_server(&error))?, params::validate_tags(&request.tags)?);
+) -> Result<(Server, Vec<String>), ApiError> {
+    let server = request.validate().map_err(|error| change_error(error.into()))?;
+    let tags = params::validate_tags(&request.tags)?;
     authorize_server(app, identity, &tags, &server).await?;
-    let credentials = request.merge_credentials(None).map_err(|error| invalid_server(&error))?;
-    let id = Uuid::now_v7();
-    let encrypted = app
-        .agentless
-        .encrypt_credentials(id, &server, &credentials)
-        .ok_or(AuthError::EncryptionKeyMissing)?;
-    let body = server.to_body();
-    let row = ServerRow {
-        enabled: request.enabled,
-        interval_ms: server.interval.ms(),
-        ..ServerRow::new(id, body, Some(encrypted))
-    };
-    Ok((row, server, tags))
+    Ok((server, tags))
 }
 
-/// Error of a server request that violates a rule.
-pub(super) fn invalid_server(error: &InvalidServer) -> ApiError {
-    ApiError::unprocessable("invalid_server", error.to_string())
+/// Error of a change that was not planned.
+pub(super) fn change_error(error: ServerChangeError) -> ApiError {
+    let message = error.to_string();
+    match error {
+        ServerChangeError::Invalid(_) => ApiError::unprocessable("invalid_server", message),
+        ServerChangeError::PasswordsRequired(_) => ApiError::conflict("passwords_required", message),
+        ServerChangeError::EncryptionKeyMissing => AuthError::EncryptionKeyMissing.into(),
+        ServerChangeError::Work(error) => error.into(),
+    }
+}
+
+/// Checks that the caller may view all servers whose path leads through a server.
+///
+/// # Errors
+/// Returns `forbidden` if a hidden server is behind it: its password would be deleted or sent elsewhere.
+fn authorize_dependents(
+    app: &App,
+    identity: &Identity,
+    table: &ServerTable,
+    id: Uuid,
+) -> Result<(), ApiError> {
+    let auth_snapshot = app.directory.snapshot();
+    if table.dependents(id).into_iter().all(|id| identity.can_view(&auth_snapshot, HostId(id))) {
+        return Ok(());
+    }
+    let message = "the server is a jump host of servers that you may not view";
+    Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
 }
 
 /// Inserts a new server with its tags and its first job.
@@ -271,16 +291,19 @@ pub(crate) async fn create_server(
     Audited(actor): Audited,
     JsonBody(request): JsonBody<ServerRequest>,
 ) -> Result<(StatusCode, Json<ServerResponse>), ApiError> {
+    let (server, tags) = validate_request(&app, &actor.identity, &request).await?;
+    let table = ServerTable::load(app.agentless.store()).await?;
+    let planned = app.agentless.editor().plan_create(&actor.identity.share_key(), &table, &request).await;
+    let row = planned.map_err(change_error)?;
     let guard = app.directory.begin_write().await?;
-    let servers = ServerRow::list(app.agentless.store()).await?;
-    if servers.len() >= MAX_SERVERS {
+    let table = ServerTable::load(app.agentless.store()).await?;
+    if table.count() >= MAX_SERVERS {
         return Err(ApiError::conflict(
             "limit_reached",
             format!("at most {MAX_SERVERS} servers are allowed"),
         ));
     }
-    let (row, server, tags) = build_server(&app, &actor.identity, &request).await?;
-    ensure_name_free(&app, &servers, &server.name, None)?;
+    ensure_name_free(&app, &table, &server.name, None)?;
     let entry = actor.audit_change("server.create", format!("server {}", server.name), None, Some(&server));
     let tx = Transaction::build(|tx| insert_server(tx, &row, &tags, app.clock.wall_ms()));
     guard.commit(tx, Some(entry)).await?;
@@ -293,18 +316,16 @@ pub(crate) async fn create_server(
 ///
 /// # Errors
 /// Returns `name_taken` if another server or host has the name.
-pub(super) fn ensure_name_free(
+fn ensure_name_free(
     app: &App,
-    servers: &[ServerRow],
+    servers: &ServerTable,
     name: &str,
     except: Option<Uuid>,
 ) -> Result<(), ApiError> {
-    let has_name = |row: &ServerRow| {
-        Some(row.id) != except && Server::from_row(row).is_some_and(|server| server.name == name)
-    };
+    let is_server = servers.find_name(name).is_some_and(|id| Some(id) != except);
     // Hosts of scripts are identified by name only.
     let is_other = |host: &host_registry::Host| host.record.name == name && Some(host.record.id.0) != except;
-    match app.hosts.find(name).iter().any(is_other) || servers.iter().any(has_name) {
+    match is_server || app.hosts.find(name).iter().any(is_other) {
         true => {
             Err(ApiError::conflict("name_taken", format!("name: {name:?} is already used by another host")))
         }
@@ -312,26 +333,10 @@ pub(super) fn ensure_name_free(
     }
 }
 
-/// Returns whether the jump hosts of a server lead back to the server.
-fn has_jump_cycle(servers: &[ServerRow], id: Uuid, server: &Server) -> bool {
-    let (mut next, mut steps) = (server.jump, 0);
-    while let Some(jump) = next {
-        steps += 1;
-        if jump == id || steps > servers.len() {
-            return true;
-        }
-        next = servers
-            .iter()
-            .find(|row| row.id == jump)
-            .and_then(Server::from_row)
-            .and_then(|server| server.jump);
-    }
-    false
-}
-
 /// Replace an agentless host
 ///
 /// Clears the blocked state. If the address changes, the host key is pinned again on the next connection.
+/// Another address, port, user or jump host requires the password again, and those of servers behind it.
 #[utoipa::path(
     put, path = "/api/v1/servers/{id}", tag = "servers",
     params(("id" = String, Path, description = "Id of the server")),
@@ -344,44 +349,33 @@ pub(crate) async fn update_server(
     Path(id): Path<String>,
     JsonBody(request): JsonBody<ServerRequest>,
 ) -> Result<Json<ServerResponse>, ApiError> {
-    let guard = app.directory.begin_write().await?;
     let before = find(&app, &actor.identity, &id).await?;
-    let (server, tags) =
-        (request.validate().map_err(|error| invalid_server(&error))?, params::validate_tags(&request.tags)?);
-    authorize_server(&app, &actor.identity, &tags, &server).await?;
-    let servers = ServerRow::list(app.agentless.store()).await?;
-    ensure_name_free(&app, &servers, &server.name, Some(before.id))?;
-    if has_jump_cycle(&servers, before.id, &server) {
+    let (server, tags) = validate_request(&app, &actor.identity, &request).await?;
+    let table = ServerTable::load(app.agentless.store()).await?;
+    if table.is_moved(before.id, &server) {
+        authorize_dependents(&app, &actor.identity, &table, before.id)?;
+    }
+    let (editor, principal) = (app.agentless.editor(), actor.identity.share_key());
+    let planned = editor.plan_update(&principal, table.clone(), &before, server.clone(), &request).await;
+    let change = planned.map_err(change_error)?;
+    let guard = app.directory.begin_write().await?;
+    let table = ServerTable::load(app.agentless.store()).await?;
+    ensure_name_free(&app, &table, &server.name, Some(before.id))?;
+    if table.has_jump_cycle(before.id, &server) {
         return Err(ApiError::unprocessable("invalid_server", "jump: jump hosts form a cycle"));
     }
-    let saved_server = Server::from_row(&before);
-    let endpoint = |server: &Server| (server.address.clone(), server.port, server.jump);
-    let is_moved = saved_server.as_ref().is_none_or(|saved| endpoint(saved) != endpoint(&server));
-    // Undecryptable credentials count as missing. A password must not be sent to another host.
-    let saved = app.agentless.decrypt_credentials(&before).ok();
-    let saved = saved.filter(|saved| !is_moved || saved.auth_method() == AuthMethod::Key);
-    let credentials = request.merge_credentials(saved).map_err(|error| invalid_server(&error))?;
-    let row = ServerRow {
-        body: server.to_body(),
-        enabled: request.enabled,
-        interval_ms: server.interval.ms(),
-        encrypted_credentials: Some(
-            app.agentless
-                .encrypt_credentials(before.id, &server, &credentials)
-                .ok_or(AuthError::EncryptionKeyMissing)?,
-        ),
-        ..before.clone()
-    };
+    let (row, saved_server) = (&change.row, Server::from_row(&before));
     let now_ms = app.clock.wall_ms();
     // Immediately if the server was disabled or blocked, else at its phase of the interval.
     let is_resumed = !before.enabled || before.blocked_reason.is_some();
     let run_ms = if is_resumed { now_ms } else { next_run_ms(row.id, row.interval_ms, now_ms) };
     let mut tx = Transaction::default();
-    tx.servers().update(&row, request.version.unwrap_or(before.version));
-    if is_moved {
+    tx.servers().update(row, request.version.unwrap_or(before.version));
+    if change.is_moved {
         // Host key and counters belong to the previous address.
         tx.servers().reset_host_state(row.id);
     }
+    change.write_dependents(&mut tx);
     if tags.is_empty() {
         tx.host_tags().delete(HostId(row.id));
     } else {
@@ -398,8 +392,13 @@ pub(crate) async fn update_server(
     let entry =
         actor.audit_change(action, format!("server {}", server.name), saved_server.as_ref(), Some(&server));
     guard.commit(tx, Some(entry)).await?;
-    app.agentless.notify_changed(Some(row.id));
+    notify_changed(&app, &change);
     Ok(Json(to_response_with_summary(find(&app, &actor.identity, &id).await?, &app).await?))
+}
+
+/// Applies a change of a server, and of those behind it, without delay.
+fn notify_changed(app: &App, change: &ServerChange) {
+    change.dependents().chain([change.row.id]).for_each(|id| app.agentless.notify_changed(Some(id)));
 }
 
 /// Delete an agentless host
@@ -449,9 +448,18 @@ pub(crate) async fn delete_server(
 pub(crate) struct AcceptHostKeyRequest {
     /// Offered host key: `ssh-ed25519 SHA256:…`.
     host_key: String,
+    /// Password of the server; without it, the stored password is deleted. Keys are kept.
+    #[schema(format = Password)]
+    password: Option<String>,
+    /// Passwords of servers behind this one, by id; `null` deletes a stored password.
+    #[serde(default)]
+    #[schema(value_type = std::collections::HashMap<String, Option<String>>)]
+    passwords: DependentPasswords,
 }
 
 /// Accept a new host key
+///
+/// Passwords are bound to the host keys of the path to their server: they have to be sent along.
 #[utoipa::path(
     put, path = "/api/v1/servers/{id}/host-key", tag = "servers",
     params(("id" = String, Path, description = "Id of the server")),
@@ -464,24 +472,28 @@ pub(crate) async fn accept_host_key(
     Path(id): Path<String>,
     JsonBody(request): JsonBody<AcceptHostKeyRequest>,
 ) -> Result<Json<ServerResponse>, ApiError> {
+    for password in request.password.iter().chain(request.passwords.values().flatten()) {
+        validate_password("password", password).map_err(|error| change_error(error.into()))?;
+    }
     let guard = app.directory.begin_write().await?;
     let row = find(&app, &actor.identity, &id).await?;
     if row.offered_host_key.as_deref() != Some(request.host_key.as_str()) {
         return Err(ApiError::conflict("conflict", "host_key does not match the last offered key; reload"));
     }
-    let after = ServerRow { host_key: row.offered_host_key.clone(), ..row.clone() };
-    let name = Server::from_row(&row).map(|server| server.name).unwrap_or_default();
-    let entry = actor.audit_change(
-        "server.accept_host_key",
-        format!("server {name}"),
-        row.host_key.as_ref(),
-        after.host_key.as_ref(),
-    );
+    let table = ServerTable::load(app.agentless.store()).await?;
+    authorize_dependents(&app, &actor.identity, &table, row.id)?;
+    let name = table.name(row.id).unwrap_or_default().to_owned();
+    let planned = app.agentless.editor().plan_host_key(table, &row, request.password, &request.passwords);
+    let change = planned.map_err(change_error)?;
+    let (before, after) = (row.host_key.as_ref(), change.row.host_key.as_ref());
+    let entry = actor.audit_change("server.accept_host_key", format!("server {name}"), before, after);
     let mut tx = Transaction::default();
-    tx.servers().update(&after, row.version);
+    tx.servers().update(&change.row, row.version);
     tx.servers().accept_host_key(row.id, &request.host_key);
+    tx.servers().require_credentials(row.id, CREDENTIALS_REQUIRED);
+    change.write_dependents(&mut tx);
     tx.collection_jobs().reschedule(row.id, app.clock.wall_ms());
     guard.commit(tx, Some(entry)).await?;
-    app.agentless.notify_changed(Some(row.id));
+    notify_changed(&app, &change);
     Ok(Json(to_response_with_summary(find(&app, &actor.identity, &id).await?, &app).await?))
 }

@@ -1,35 +1,25 @@
 //! `/api/v1/servers/import`: atomic import of agentless hosts from an ssh_config or a CSV table.
 
-use super::servers::{MAX_SERVERS, build_server, ensure_name_free, insert_server};
+use super::servers::{change_error, ensure_in_scope, insert_server};
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
-use perfwatch_agentless::Server;
-use perfwatch_agentless::import::{self, ImportEntry};
-use perfwatch_agentless::server::Thresholds;
-use perfwatch_agentless::server_request::{CredentialsRequest, ServerRequest};
-use perfwatch_auth::Actor;
+use perfwatch_agentless::import::ImportError;
+use perfwatch_agentless::import_plan::{
+    ImportAccess, ImportFormat, ImportPlan, ImportRequest, PlannedEntry, PlannedServer,
+};
+use perfwatch_agentless::server_request::CredentialsRequest;
+use perfwatch_agentless::{ImportFailure, ServerTable};
+use perfwatch_auth::directory::AuthSnapshot;
+use perfwatch_auth::{Actor, Identity};
 use perfwatch_http::body::JsonBody;
-use perfwatch_http::{ApiError, Audited};
-use perfwatch_model::HumanDuration;
+use perfwatch_http::{ApiError, Audited, params};
+use perfwatch_model::{HostId, HumanDuration};
 use perfwatch_store::Transaction;
-use perfwatch_store::servers::ServerRow;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
-
-/// Format of the imported text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum ImportFormat {
-    /// OpenSSH client configuration (`~/.ssh/config`).
-    SshConfig,
-    /// CSV with the column `address` and any of `name`, `port`, `user`, `password`, `jump`, `tags`,
-    /// `interval`.
-    Csv,
-}
 
 /// Text to import, with defaults for all entries.
 #[derive(Deserialize, ToSchema)]
@@ -77,41 +67,27 @@ pub(crate) struct ServerImportResponse {
     created: usize,
 }
 
-fn request_from_entry(
-    entry: &ImportEntry,
-    defaults: &ServerImportRequest,
-    names: &HashMap<String, Uuid>,
-) -> Result<ServerRequest, ApiError> {
-    let invalid = |message: String| ApiError::unprocessable("invalid_server", message);
-    let credentials = match (&entry.password, &defaults.credentials) {
-        (Some(password), _) => CredentialsRequest::Password { password: Some(password.clone()) },
-        (None, Some(credentials)) => credentials.clone(),
-        (None, None) => return Err(invalid("credentials: required".to_owned())),
-    };
-    let port = entry
-        .port
-        .as_ref()
-        .map(|port| port.parse().map_err(|_| invalid(format!("port: invalid value {port:?}"))));
-    let interval = entry.interval.as_ref().map(|text| {
-        HumanDuration::parse(text).ok_or_else(|| invalid(format!("interval: invalid value {text:?}")))
-    });
-    let jump = entry.jump.as_ref().map(|name| {
-        names.get(name).copied().ok_or_else(|| invalid(format!("jump: server {name:?} not found")))
-    });
-    let user = entry.user.clone().or_else(|| defaults.user.clone());
-    Ok(ServerRequest {
-        name: entry.name.clone(),
-        address: entry.address.clone(),
-        port: port.transpose()?.unwrap_or(22),
-        user: user.ok_or_else(|| invalid("user: required".to_owned()))?,
-        credentials,
-        jump: jump.transpose()?,
-        tags: entry.tags.iter().chain(&defaults.tags).cloned().collect(),
-        interval: interval.transpose()?.or(defaults.interval).unwrap_or(HumanDuration::from_s(900)),
-        thresholds: Thresholds::default(),
-        enabled: defaults.enabled,
-        version: None,
-    })
+/// Checks of an import on behalf of the caller.
+struct CallerAccess {
+    app: Arc<App>,
+    identity: Identity,
+    auth_snapshot: Arc<AuthSnapshot>,
+}
+
+impl ImportAccess for CallerAccess {
+    fn is_name_taken(&self, name: &str) -> bool {
+        self.app.hosts.find(name).iter().any(|host| host.record.name == name)
+    }
+
+    fn validate_tags(&self, tags: &[String]) -> Result<Vec<String>, String> {
+        let tags = params::validate_tags(tags).map_err(|error| error.message().to_owned())?;
+        ensure_in_scope(&self.identity, &tags).map_err(|error| error.message().to_owned())?;
+        Ok(tags)
+    }
+
+    fn can_view(&self, server: Uuid) -> bool {
+        self.identity.can_view(&self.auth_snapshot, HostId(server))
+    }
 }
 
 /// Import agentless hosts
@@ -129,77 +105,67 @@ pub(crate) async fn import(
     JsonBody(request): JsonBody<ServerImportRequest>,
 ) -> Result<Json<ServerImportResponse>, ApiError> {
     let invalid = |message: String| ApiError::unprocessable("invalid_import", message);
-    let entries = match request.format {
-        ImportFormat::SshConfig => import::parse_ssh_config(&request.text),
-        ImportFormat::Csv => import::parse_csv(&request.text).map_err(|error| invalid(error.to_string()))?,
+    let dry_run = request.dry_run;
+    let credentials = request.credentials.map(CredentialsRequest::into_credentials).transpose();
+    let request = ImportRequest {
+        format: request.format,
+        text: request.text,
+        user: request.user,
+        credentials: credentials.map_err(|error| change_error(error.into()))?,
+        tags: request.tags,
+        interval: request.interval,
+        enabled: request.enabled,
     };
-    let guard = app.directory.begin_write().await?;
-    let servers = ServerRow::list(app.agentless.store()).await?;
-    if servers.len() + entries.len() > MAX_SERVERS {
-        return Err(ApiError::conflict(
+    let (identity, auth_snapshot) = (actor.identity.clone(), app.directory.snapshot());
+    let access = CallerAccess { app: app.clone(), identity, auth_snapshot };
+    let plan = app.agentless.plan_import(&actor.identity.share_key(), request, access).await?;
+    let plan = plan.map_err(|failure| match failure {
+        ImportFailure::Text(ImportError::TooManyEntries) => ApiError::conflict(
             "limit_reached",
-            format!("at most {MAX_SERVERS} servers are allowed"),
-        ));
-    }
-    let name_and_id = |row: &ServerRow| Some((Server::from_row(row)?.name, row.id));
-    let mut names: HashMap<String, Uuid> = servers.iter().filter_map(name_and_id).collect();
-    let (mut results, mut tx, mut created) = (Vec::new(), Transaction::default(), 0);
-    // Jump hosts must be prepared before the servers behind them.
-    let (direct, jumping): (Vec<ImportEntry>, Vec<ImportEntry>) =
-        entries.into_iter().partition(|entry| entry.jump.is_none());
-    for entry in direct.into_iter().chain(jumping) {
-        let exists = ensure_name_free(&app, &servers, &entry.name, None).is_err();
-        let error = match exists {
-            true => None,
-            false => match prepare(&app, &actor, &entry, &request, &names).await {
-                Err(error) => Some(error.message().to_owned()),
-                Ok(_) if names.contains_key(&entry.name) => Some("name: duplicate entry".to_owned()),
-                Ok((row, server, tags)) => {
-                    names.insert(server.name, row.id);
-                    insert_server(&mut tx, &row, &tags, app.clock.wall_ms());
-                    created += 1;
-                    None
-                }
-            },
-        };
-        let ImportEntry { line, name, address, .. } = entry;
-        results.push(ServerImportEntry { line, name, address, error, exists });
-    }
-    results.sort_by_key(|entry| entry.line);
-    if !request.dry_run {
-        if let Some(entry) = results.iter().find(|entry| entry.error.is_some()) {
+            format!("at most {} servers are allowed", perfwatch_agentless::import::MAX_ENTRIES),
+        ),
+        ImportFailure::Text(error) => invalid(error.to_string()),
+        ImportFailure::Credentials(error) => change_error(error),
+        ImportFailure::Work(error) => error.into(),
+    })?;
+    if !dry_run {
+        if let Some(entry) = plan.entries.iter().find(|entry| entry.error.is_some()) {
             let error = entry.error.as_deref().unwrap_or_default();
             return Err(invalid(format!("line {}, {}: {error}", entry.line, entry.name)));
         }
-        if created > 0 {
-            let entry = actor.audit("server.import", format!("{created} servers"));
-            guard.commit(tx, Some(entry)).await?;
-            app.agentless.notify_changed(None);
-        }
+        create_servers(&app, &actor, &plan).await?;
     }
-    Ok(Json(ServerImportResponse { servers: results, created }))
+    let created = plan.servers.len();
+    let to_response = |entry: PlannedEntry| {
+        let PlannedEntry { line, name, address, error, exists } = entry;
+        ServerImportEntry { line, name, address, error, exists }
+    };
+    Ok(Json(ServerImportResponse { servers: plan.entries.into_iter().map(to_response).collect(), created }))
 }
 
-/// Row and tags of an entry. A jump host of the same import is not in the store yet: its access was checked
-/// with its own entry.
-async fn prepare(
-    app: &App,
-    actor: &Actor,
-    entry: &ImportEntry,
-    defaults: &ServerImportRequest,
-    names: &HashMap<String, Uuid>,
-) -> Result<(ServerRow, Server, Vec<String>), ApiError> {
-    let mut request = request_from_entry(entry, defaults, names)?;
-    let jump = request.jump.filter(|jump| names.values().any(|id| id == jump));
-    let is_stored = match jump {
-        Some(jump) => ServerRow::get(app.agentless.store(), jump).await?.is_some(),
-        None => true,
-    };
-    if is_stored {
-        return build_server(app, &actor.identity, &request).await;
+/// Creates the planned servers. The write lock, which logins wait for, is held for the commit only.
+///
+/// # Errors
+/// Returns `conflict` if servers were changed since the import was planned.
+async fn create_servers(app: &App, actor: &Actor, plan: &ImportPlan) -> Result<(), ApiError> {
+    if plan.servers.is_empty() {
+        return Ok(());
     }
-    request.jump = None;
-    let (row, server, tags) = build_server(app, &actor.identity, &request).await?;
-    let server = Server { jump, ..server };
-    Ok((ServerRow { body: server.to_body(), ..row }, server, tags))
+    let now_ms = app.clock.wall_ms();
+    let insert = |tx: &mut Transaction| {
+        for PlannedServer { row, tags } in &plan.servers {
+            insert_server(tx, row, tags, now_ms);
+        }
+    };
+    let (tx, entry) =
+        (Transaction::build(insert), actor.audit("server.import", format!("{} servers", plan.servers.len())));
+    let guard = app.directory.begin_write().await?;
+    let table = ServerTable::load(app.agentless.store()).await?;
+    let is_unchanged = plan.is_current(&table);
+    if !is_unchanged {
+        return Err(ApiError::conflict("conflict", "servers were modified concurrently; retry"));
+    }
+    guard.commit(tx, Some(entry)).await?;
+    app.agentless.notify_changed(None);
+    Ok(())
 }

@@ -25,5 +25,6 @@ mod notifications;
 mod oidc;
 mod operation;
 mod proxies;
+mod ssh_secrets;
 mod support;
 mod tls;

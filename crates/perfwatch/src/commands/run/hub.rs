@@ -9,6 +9,8 @@ use anyhow::Context as _;
 use perfwatch_agent::{Agent, AgentToken};
 use perfwatch_hub::{Hub, HubConfig, HubDependencies};
 use perfwatch_model::{Clock, SystemClock};
+use perfwatch_ssh::SshCollector;
+use perfwatch_workers::{PoolConfig, WorkerPool};
 use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 
@@ -51,8 +53,9 @@ fn start_hub(
     let runtime = Builder::new_multi_thread().enable_all().build().context("runtime")?;
     let store = runtime.block_on(store::open(settings, clock.clone()))?;
     let notifier = Arc::new(perfwatch_notify::ChannelNotifier::new());
-    let remote_collector = Arc::new(perfwatch_ssh::SshCollector::new(clock.clone()));
-    let deps = HubDependencies { store, clock, catalog, notifier, remote_collector };
+    let workers = Arc::new(WorkerPool::new(clock.clone(), PoolConfig::default()));
+    let remote_collector = Arc::new(SshCollector::with_workers(clock.clone(), workers.clone()));
+    let deps = HubDependencies { store, clock, catalog, notifier, remote_collector, workers };
     let hub = runtime.block_on(Hub::start(config, deps)).context("hub")?;
     Ok((runtime, hub))
 }
