@@ -31,6 +31,11 @@ impl Actor {
         audit_entry(self.identity.actor_name(), &self.client_addr, action, object)
     }
 
+    /// Audit entry of an action on the caller's own account.
+    pub fn audit_self(&self, action: &str) -> AuditEntry {
+        self.audit(action, self.identity.actor_name())
+    }
+
     /// Audit entry with the object before and after the change; neither may contain a secret.
     pub fn audit_change<T: Serialize>(
         &self,

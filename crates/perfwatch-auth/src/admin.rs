@@ -6,6 +6,7 @@ use super::directory::AuthDirectory;
 use super::{identity, password, secret};
 use crate::encryption::Keyring;
 use crate::error::AuthError;
+use crate::revocation::{revoke_derived, revoke_enrollment_tokens};
 use perfwatch_model::Clock;
 use perfwatch_store::accounts::{Account, Role, Token};
 use perfwatch_store::audit::AuditEntry;
@@ -93,8 +94,8 @@ impl AdminCli {
         self.commit("user.create", &account.name, insert).await
     }
 
-    /// Sets a password. Ends the sessions of the user, disables two-factor authentication and enables
-    /// the account: the command is the way back for a user who lost both factors.
+    /// Sets a password. Ends the sessions and tokens of the user, disables two-factor authentication and
+    /// enables the account: the command is the way back for a user who lost both factors.
     ///
     /// # Errors
     /// Rejects an unknown user and an invalid password.
@@ -105,17 +106,10 @@ impl AdminCli {
         let password = Some(password::hash(new).await?);
         let update = |users: &Self, tx: &mut Transaction| {
             let account = users.find(name)?;
-            let epoch = account.token_epoch + 1;
-            let updated = Account {
-                password,
-                totp_secret: None,
-                recovery_codes: Vec::new(),
-                enabled: true,
-                token_epoch: epoch,
-                ..account
-            };
+            let mut updated =
+                Account { password, totp_secret: None, recovery_codes: Vec::new(), enabled: true, ..account };
+            revoke_derived(&users.0.snapshot(), &mut updated, tx);
             tx.accounts().update(&updated);
-            tx.sessions().delete_for_account(updated.id);
             Ok(())
         };
         self.commit("user.change_password", name, update).await
@@ -128,7 +122,9 @@ impl AdminCli {
     /// Rejects an unknown user.
     pub async fn remove(&self, name: &str) -> Result<(), AdminError> {
         let delete = |users: &Self, tx: &mut Transaction| {
-            tx.accounts().delete(users.find(name)?.id);
+            let account = users.find(name)?;
+            revoke_enrollment_tokens(&users.0.snapshot(), &account, tx);
+            tx.accounts().delete(account.id);
             Ok(())
         };
         self.commit("user.delete", name, delete).await

@@ -12,9 +12,12 @@ pub enum AuthError {
     /// The `Authorization` header is not of the form `Bearer TOKEN` (RFC 6750, section 2.1).
     #[error("invalid Authorization header; expected Bearer TOKEN")]
     InvalidAuthorizationHeader,
-    /// A long-lived token in a URL, where proxies and browsers log it.
-    #[error("?token= accepts only signed tokens; create one with POST /api/v1/auth/token")]
+    /// A token other than a WebSocket token in a URL, where proxies and browsers log it.
+    #[error("?token= accepts only WebSocket tokens; create one with POST /api/v1/auth/websocket-token")]
     TokenInQuery,
+    /// A session whose user must enter the password again before a lasting change.
+    #[error("enter your password again: POST /api/v1/auth/confirm")]
+    ConfirmationRequired,
     /// The browser session has ended.
     #[error("session expired")]
     SessionExpired,
@@ -57,6 +60,9 @@ pub enum AuthError {
     /// The password hash could not be computed.
     #[error("password hashing failed")]
     HashingFailed,
+    /// No key is available to sign a token with.
+    #[error("no signing key is available")]
+    SigningKeyMissing,
     /// The identity provider failed; the cause is in the log.
     #[error("identity provider error")]
     IdentityProvider,

@@ -1,10 +1,12 @@
 //! Resolves the credential of a request to an identity. WebSockets refresh their identity when access
 //! data changes.
 
+use crate::confirmation::{self, Confirmation};
 use crate::directory::AuthDirectory;
 use crate::error::AuthError;
 use crate::snapshot::AuthSnapshot;
 use crate::{jwt, secret};
+use data_encoding::HEXLOWER;
 use perfwatch_model::HostId;
 use perfwatch_store::accounts::{Account, Role, SecretHash, Session, Token};
 use std::time::Duration;
@@ -12,6 +14,9 @@ use uuid::Uuid;
 
 /// Scope of an API token that may only send snapshots, of any host.
 pub const SCOPE_INGEST: &str = "ingest";
+
+/// Time since the last login at the identity provider after which API tokens of the user pause.
+const SSO_LOGIN_VALIDITY_MS: i64 = 90 * 86_400_000;
 
 /// Validates the scope of a new API token; returns the reason if the role may not create it.
 pub fn validate_scope(scope: &str, role: Role) -> Option<String> {
@@ -55,6 +60,18 @@ pub enum Principal {
     EmbeddedAgent,
 }
 
+impl Principal {
+    /// Name of the account of an actor, as the audit log names users and their tokens. Account names contain
+    /// neither spaces nor parentheses, so that no label of a token can imitate one.
+    pub fn account_of_actor(actor: &str) -> Option<&str> {
+        if let Some(name) = actor.strip_prefix("user ") {
+            return Some(name);
+        }
+        let (_, name) = actor.strip_prefix("token ")?.strip_suffix(')')?.rsplit_once(" (user ")?;
+        Some(name)
+    }
+}
+
 /// Credential that an identity was resolved from; kept for [`Identity::refresh`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
@@ -62,6 +79,38 @@ pub enum Credential {
     Session(SecretHash),
     /// API token, signed token or agent secret.
     Bearer(String),
+    /// Claims of a WebSocket token, which was valid when the WebSocket was opened.
+    WebSocketToken(Box<jwt::Claims>),
+}
+
+/// Kind of a credential, which limits what a caller may create.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// Cookie of a browser session.
+    Session,
+    /// API token of a script.
+    ApiToken,
+    /// Signed token in a header.
+    SignedToken,
+    /// Token in the address of a WebSocket.
+    WebSocketToken,
+    /// Secret of an agent.
+    AgentSecret,
+}
+
+impl Credential {
+    /// Kind of the credential.
+    pub fn kind(&self) -> CredentialKind {
+        match self {
+            Self::Session(_) => CredentialKind::Session,
+            Self::Bearer(text) if jwt::has_jwt_shape(text) => CredentialKind::SignedToken,
+            Self::Bearer(text) if secret::has_prefix(secret::SecretKind::Agent, text) => {
+                CredentialKind::AgentSecret
+            }
+            Self::Bearer(_) => CredentialKind::ApiToken,
+            Self::WebSocketToken(_) => CredentialKind::WebSocketToken,
+        }
+    }
 }
 
 /// Hosts that an identity may send snapshots for.
@@ -86,39 +135,26 @@ pub struct Identity {
     pub host_tags: Vec<String>,
     /// Credential of the request.
     pub credential: Credential,
-    /// Token epoch of the account when the identity was resolved.
-    epoch: i64,
+    /// Proof that the user of a session is present.
+    pub confirmation: Confirmation,
 }
 
 impl Identity {
     fn for_account(account: &Account, role: Role, principal: Principal, credential: Credential) -> Self {
         let (role, host_tags) = (Some(role.min(account.role)), account.host_tags.clone());
-        Self { principal, role, host_tags, credential, epoch: account.token_epoch }
+        Self { principal, role, host_tags, credential, confirmation: Confirmation::None }
     }
 
     /// Identity that may only send snapshots.
     pub fn for_ingest(principal: Principal, credential: Credential) -> Self {
-        Self { principal, role: None, host_tags: Vec::new(), credential, epoch: 0 }
+        let confirmation = Confirmation::None;
+        Self { principal, role: None, host_tags: Vec::new(), credential, confirmation }
     }
 
-    /// Resolves the identity of an open connection again; `None` if its access was revoked. The
-    /// expiry of a signed token is not checked: it limits when a connection may be opened.
+    /// Resolves the identity of an open connection again; `None` if its credential ended. The minute of a
+    /// WebSocket token limits only when the connection may be opened.
     pub fn refresh(&self, directory: &AuthDirectory) -> Option<Self> {
-        let snapshot = directory.snapshot();
-        match (&self.credential, &self.principal) {
-            (Credential::Bearer(_), Principal::Account { id, .. }) => {
-                let account = snapshot.enabled_account(*id);
-                let account = account.filter(|account| account.token_epoch == self.epoch)?;
-                let (principal, credential) = (self.principal.clone(), self.credential.clone());
-                Some(Self::for_account(account, account.role, principal, credential))
-            }
-            (Credential::Bearer(_), Principal::Token { id, account, .. }) => {
-                let is_match = |token: &&Token| token.id == *id && token.is_valid(directory.now_ms());
-                let token = snapshot.tokens.values().find(is_match)?;
-                from_token(token, snapshot.enabled_account(*account)?, self.credential.clone()).ok()
-            }
-            _ => resolve(directory, &self.credential).ok(),
-        }
+        resolve(directory, &self.credential).ok()
     }
 
     /// Name of the identity in the audit log.
@@ -134,6 +170,46 @@ impl Identity {
     /// Key of the shares of the principal: tokens share with their account.
     pub fn share_key(&self) -> String {
         self.account_id().map_or_else(|| self.actor_name(), |account| format!("account {account}"))
+    }
+
+    /// Account and credential for which a signed token is created.
+    ///
+    /// # Errors
+    /// Rejects a signed token, which must not extend its own lifetime, and agents.
+    pub fn token_parent(&self) -> Result<(Uuid, jwt::TokenParent), AuthError> {
+        match (&self.principal, &self.credential) {
+            (Principal::Account { id, .. }, Credential::Session(hash)) => {
+                Ok((*id, jwt::TokenParent::Session(HEXLOWER.encode(hash))))
+            }
+            (Principal::Token { id, account, .. }, credential)
+                if credential.kind() == CredentialKind::ApiToken =>
+            {
+                Ok((*account, jwt::TokenParent::ApiToken(*id)))
+            }
+            _ => {
+                let message = "a signed token cannot create another; authenticate with name and password or an \
+                               API token";
+                Err(AuthError::Forbidden(message.to_owned()))
+            }
+        }
+    }
+
+    /// Signs a token for the address of a WebSocket.
+    ///
+    /// # Errors
+    /// Rejects agents, and credentials that have just ended.
+    pub fn sign_websocket_token(&self, directory: &AuthDirectory) -> Result<String, AuthError> {
+        let (snapshot, now_ms) = (directory.snapshot(), directory.now_ms());
+        let (account, parent, until) = match &self.credential {
+            Credential::Bearer(text) if jwt::has_jwt_shape(text) => {
+                let claims = jwt::verify(&snapshot, text, now_ms);
+                let claims = claims.ok_or(AuthError::TokenExpired("invalid or expired token"))?;
+                (claims.sub, claims.parent, Some(claims.exp))
+            }
+            _ => self.token_parent().map(|(account, parent)| (account, parent, None))?,
+        };
+        let account = snapshot.enabled_account(account).ok_or(AuthError::Unauthenticated)?;
+        jwt::sign_websocket(&snapshot, account, parent, until, now_ms).ok_or(AuthError::SigningKeyMissing)
     }
 
     /// Account of a user or of a token.
@@ -168,7 +244,7 @@ impl Identity {
     }
 }
 
-/// Credentials of a request, unverified. Only signed tokens are accepted in the query.
+/// Credentials of a request, unverified. Only WebSocket tokens are accepted in the query.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RequestCredentials<'a> {
     /// Value of the `Authorization` header.
@@ -176,6 +252,8 @@ pub struct RequestCredentials<'a> {
     /// Values of the session cookies; the first valid one counts. Hubs that share a host name receive each
     /// other's cookies.
     pub session_cookies: &'a [&'a str],
+    /// Values of the confirmation cookies.
+    pub confirmation_cookies: &'a [&'a str],
     /// Value of the query parameter `token`.
     pub query_token: Option<&'a str>,
 }
@@ -189,12 +267,8 @@ pub fn identify(
     directory: &AuthDirectory,
     request: RequestCredentials<'_>,
 ) -> Result<Option<Identity>, AuthError> {
-    // URLs are logged by proxies, and long-lived tokens are not accepted there.
-    if request.query_token.is_some_and(|token| !jwt::has_jwt_shape(token)) {
-        return Err(AuthError::TokenInQuery);
-    }
     let bearer = match request.authorization {
-        None => request.query_token.map(str::to_owned),
+        None => None,
         Some(header) => {
             let token = header.split_once(' ').filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
             let (_, token) = token.ok_or(AuthError::InvalidAuthorizationHeader)?;
@@ -204,9 +278,35 @@ pub fn identify(
     if let Some(bearer) = bearer {
         return resolve(directory, &Credential::Bearer(bearer)).map(Some);
     }
+    if let Some(token) = request.query_token {
+        return from_websocket_token(directory, token).map(Some);
+    }
     let credentials =
         request.session_cookies.iter().map(|cookie| Credential::Session(secret::hash_secret(cookie)));
-    Ok(credentials.filter_map(|credential| resolve(directory, &credential).ok()).next())
+    let identity = credentials.filter_map(|credential| resolve(directory, &credential).ok()).next();
+    Ok(identity.map(|identity| {
+        let confirmation = match &identity.credential {
+            Credential::Session(hash) => {
+                confirmation::of_session(directory, hash, request.confirmation_cookies)
+            }
+            Credential::Bearer(_) | Credential::WebSocketToken(_) => Confirmation::None,
+        };
+        Identity { confirmation, ..identity }
+    }))
+}
+
+/// Identity of a token in the address of a WebSocket.
+fn from_websocket_token(directory: &AuthDirectory, token: &str) -> Result<Identity, AuthError> {
+    // URLs are logged by proxies: tokens with more rights or a longer lifetime are not accepted there.
+    if !jwt::has_jwt_shape(token) {
+        return Err(AuthError::TokenInQuery);
+    }
+    let (snapshot, now_ms) = (directory.snapshot(), directory.now_ms());
+    match jwt::verify_websocket(&snapshot, token, now_ms) {
+        Some(claims) => resolve(directory, &Credential::WebSocketToken(Box::new(claims))),
+        None if jwt::verify(&snapshot, token, now_ms).is_some() => Err(AuthError::TokenInQuery),
+        None => Err(AuthError::TokenExpired("invalid or expired token")),
+    }
 }
 
 /// Resolves a credential to the identity it has now.
@@ -228,6 +328,46 @@ pub fn resolve(directory: &AuthDirectory, credential: &Credential) -> Result<Ide
             Ok(Identity::for_account(account, account.role, principal, credential.clone()))
         }
         Credential::Bearer(text) => from_bearer(directory, &snapshot, text, now_ms),
+        Credential::WebSocketToken(claims) => {
+            let is_over = claims.until.is_some_and(|until_s| until_s <= now_ms / 1_000);
+            let claims = Some(&**claims).filter(|_| !is_over);
+            from_claims(directory, &snapshot, claims, credential.clone())
+        }
+    }
+}
+
+/// Identity of a signed token or WebSocket token: that of the credential that it was created with.
+fn from_claims(
+    directory: &AuthDirectory,
+    snapshot: &AuthSnapshot,
+    claims: Option<&jwt::Claims>,
+    credential: Credential,
+) -> Result<Identity, AuthError> {
+    let expired = AuthError::TokenExpired("invalid or expired token");
+    let account = claims.and_then(|claims| snapshot.enabled_account(claims.sub));
+    let (Some(claims), Some(account)) = (claims, account) else { return Err(expired) };
+    if account.token_epoch != claims.epoch {
+        return Err(expired);
+    }
+    match &claims.parent {
+        jwt::TokenParent::ApiToken(id) => {
+            let is_match = |token: &&Token| token.id == *id && token.account == account.id;
+            let token = snapshot.tokens.values().find(is_match).ok_or(expired)?;
+            from_token(directory, token, account, credential)
+        }
+        jwt::TokenParent::Session(hash) => {
+            let hash = HEXLOWER.decode(hash.as_bytes()).ok().and_then(|hash| SecretHash::try_from(hash).ok());
+            let session = hash.and_then(|hash| snapshot.sessions.get(&hash)).ok_or(expired.clone())?;
+            if session.account != account.id || !is_session_valid(directory, session) {
+                return Err(expired);
+            }
+            let principal = Principal::Account { id: account.id, name: account.name.clone() };
+            Ok(Identity::for_account(account, account.role, principal, credential))
+        }
+        jwt::TokenParent::Password => {
+            let principal = Principal::Account { id: account.id, name: account.name.clone() };
+            Ok(Identity::for_account(account, account.role, principal, credential))
+        }
     }
 }
 
@@ -252,27 +392,32 @@ fn from_bearer(
     }
     let credential = Credential::Bearer(text.to_owned());
     if jwt::has_jwt_shape(text) {
-        let verified =
-            jwt::verify(snapshot, text, now_ms).ok_or(AuthError::TokenExpired("invalid or expired token"))?;
-        return match verified.token {
-            Some(token) => from_token(token, verified.account, credential),
-            None => {
-                let account = verified.account;
-                let principal = Principal::Account { id: account.id, name: account.name.clone() };
-                Ok(Identity::for_account(account, account.role, principal, credential))
-            }
-        };
+        let claims = jwt::verify(snapshot, text, now_ms);
+        return from_claims(directory, snapshot, claims.as_ref(), credential);
     }
     let token = snapshot.tokens.get(&secret::hash_secret(text)).ok_or(AuthError::UnknownToken)?;
+    let account = snapshot.enabled_account(token.account).ok_or(AuthError::UnknownToken)?;
+    let identity = from_token(directory, token, account, credential)?;
+    directory.last_used().touch_token(token.id, now_ms);
+    Ok(identity)
+}
+
+fn from_token(
+    directory: &AuthDirectory,
+    token: &Token,
+    account: &Account,
+    credential: Credential,
+) -> Result<Identity, AuthError> {
+    let now_ms = directory.now_ms();
     if !token.is_valid(now_ms) {
         return Err(AuthError::TokenExpired("token expired"));
     }
-    let account = snapshot.enabled_account(token.account).ok_or(AuthError::UnknownToken)?;
-    directory.last_used().touch_token(token.id, now_ms);
-    from_token(token, account, credential)
-}
-
-fn from_token(token: &Token, account: &Account, credential: Credential) -> Result<Identity, AuthError> {
+    // The end of a role at the identity provider is seen only at a login.
+    let is_sso_only = account.oidc_subject.is_some() && account.password.is_none();
+    let last_login_ms = account.last_login_ms.unwrap_or(account.created_ms);
+    if is_sso_only && now_ms.saturating_sub(last_login_ms) > SSO_LOGIN_VALIDITY_MS {
+        return Err(AuthError::TokenExpired("token paused: its user must log in at the identity provider"));
+    }
     let principal = Principal::Token {
         id: token.id,
         name: token.name.clone(),

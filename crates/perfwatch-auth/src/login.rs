@@ -1,9 +1,12 @@
 //! Login by name and password, with a two-factor code where the account requires one. Failed
 //! attempts are throttled; a successful login creates a browser session.
 
+use crate::actor::Actor;
 use crate::client_addr::ClientAddr;
+use crate::confirmation;
 use crate::directory::{AuthDirectory, WriteGuard};
 use crate::error::AuthError;
+use crate::identity::Credential;
 use crate::login_throttle::LoginThrottle;
 use crate::{account_name, password, secret, totp};
 use perfwatch_model::Clock;
@@ -126,10 +129,12 @@ impl LoginService {
         let previous = verified.account;
         let current = self.directory.snapshot().enabled_account(previous.id).cloned();
         let current = current.ok_or(AuthError::InvalidCredentials)?;
-        if (current.token_epoch, &current.password, &current.totp_secret)
-            != (previous.token_epoch, &previous.password, &previous.totp_secret)
-        {
+        if (&current.password, &current.totp_secret) != (&previous.password, &previous.totp_secret) {
             return Err(AuthError::InvalidCredentials);
+        }
+        if current.token_epoch != previous.token_epoch {
+            // Rights changed during the login: the client may repeat it.
+            return Err(AuthError::Conflict);
         }
         let now_ms = self.clock.wall_ms();
         let mut account = Account { last_login_ms: Some(now_ms), ..current };
@@ -180,6 +185,34 @@ impl LoginService {
         }
         self.record_failure(client, &account.name, "current password").await;
         Err(AuthError::WrongPassword)
+    }
+
+    /// Confirms the lasting changes of a session with the password of its user. Returns the value of the
+    /// confirmation cookie.
+    ///
+    /// # Errors
+    /// Rejects a wrong password, throttled clients, and credentials other than a session.
+    pub async fn confirm(
+        &self,
+        actor: &Actor,
+        account: &Account,
+        password: String,
+    ) -> Result<String, AuthError> {
+        self.reauthenticate(&actor.client_addr, account, password).await?;
+        self.record_confirmation(actor).await
+    }
+
+    /// Confirms the lasting changes of a session whose user logged in at the identity provider again.
+    ///
+    /// # Errors
+    /// Rejects credentials other than a session.
+    pub async fn record_confirmation(&self, actor: &Actor) -> Result<String, AuthError> {
+        let Credential::Session(session) = &actor.identity.credential else {
+            return Err(AuthError::SessionExpired);
+        };
+        let cookie = confirmation::sign(&self.directory, session).ok_or(AuthError::SigningKeyMissing)?;
+        self.directory.record_audit(actor.audit_self("session.confirm")).await;
+        Ok(cookie)
     }
 
     /// Checks whether a client may attempt a login; `name` may be empty.

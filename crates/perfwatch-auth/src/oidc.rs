@@ -2,15 +2,16 @@
 //! 7636). The state of a login is kept in a signed cookie of the browser, so that any hub can handle
 //! the callback. Claims are accepted only from an ID token with a valid signature.
 
-use super::{account_name, jwt, secret};
+use super::{jwt, secret};
 use crate::client_auth::{ClientAuth, basic_credentials};
 use crate::error::AuthError;
+pub use crate::oidc_user::{OidcConfig, OidcUser};
+use crate::oidc_user::{claim, user_from_claims};
 use crate::snapshot::AuthSnapshot;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use perfwatch_store::accounts::Role;
 use rustls::crypto::aws_lc_rs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,37 +22,6 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 use url::Url;
-
-/// Identity provider and the mapping of its claims to roles.
-#[derive(Clone)]
-pub struct OidcConfig {
-    /// Issuer URL, as in the discovery document.
-    pub issuer: String,
-    /// Client ID of the hub.
-    pub client_id: String,
-    /// Client secret; `None` for a public client.
-    pub client_secret: Option<String>,
-    /// Label of the sign-in button.
-    pub name: String,
-    /// Scopes requested in addition to `openid`.
-    pub scopes: Vec<String>,
-    /// Claim that contains the roles; dots separate nested claims.
-    pub role_claim: String,
-    /// Claim values mapped to the role admin.
-    pub admins: Vec<String>,
-    /// Claim values mapped to the role operator.
-    pub operators: Vec<String>,
-    /// Claim values mapped to the role viewer.
-    pub viewers: Vec<String>,
-    /// Role of users without a matching value; `None` denies their login.
-    pub default_role: Option<Role>,
-}
-
-impl std::fmt::Debug for OidcConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "OidcConfig({})", self.issuer)
-    }
-}
 
 /// Maximum duration of a login at the identity provider, seconds.
 pub const LOGIN_TTL_S: u64 = 10 * 60;
@@ -99,24 +69,16 @@ struct CachedDiscovery {
 }
 
 /// State of a login between the redirect and the callback.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct LoginState {
     state: String,
     nonce: String,
     verifier: String,
     /// Dashboard page to open after the login.
     pub next: String,
-}
-
-/// User as described by the identity provider.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OidcUser {
-    /// Stable identifier: issuer and subject.
-    pub subject: String,
-    /// Proposed account name, normalized to the allowed characters. Another account may have it.
-    pub name: String,
-    /// Mapped role; `None` if no claim value matches and there is no default.
-    pub role: Option<Role>,
+    /// Start of a login that confirms lasting changes of an existing session, seconds since 1970.
+    #[serde(default)]
+    pub confirms_since_s: Option<i64>,
 }
 
 /// Client of the identity provider.
@@ -139,9 +101,17 @@ fn oidc_error(stage: &str, error: &dyn std::fmt::Display) -> AuthError {
 const PURPOSE: &str = "perfwatch-single-sign-on";
 
 impl LoginState {
-    fn new(next: String) -> Self {
+    fn new(next: String, confirms_since_s: Option<i64>) -> Self {
         let random = || BASE64_URL_SAFE_NO_PAD.encode(secret::random_bytes::<32>());
-        Self { state: random(), nonce: random(), verifier: random(), next }
+        Self { state: random(), nonce: random(), verifier: random(), next, confirms_since_s }
+    }
+
+    /// Returns whether the user authenticated after the start of this login. Providers that do not state the
+    /// time (OpenID Connect Core 1.0, section 2) were asked to authenticate the user again.
+    pub fn is_confirmed_by(&self, user: &OidcUser) -> bool {
+        let drift_s = MAX_CLOCK_DRIFT_S.cast_signed();
+        self.confirms_since_s
+            .is_some_and(|since_s| user.auth_time_s.is_none_or(|at_s| at_s + drift_s >= since_s))
     }
 
     /// Signed cookie value, so that a client cannot forge the state of a login.
@@ -223,13 +193,13 @@ impl OidcProvider {
     pub async fn authorization_url(
         self: Arc<Self>,
         redirect: String,
-        next: String,
+        (next, confirms_since_s): (String, Option<i64>),
         now: Duration,
     ) -> Result<(String, LoginState), AuthError> {
         let oidc = self.clone();
         let task = move || {
             let discovery = oidc.metadata(now, None)?;
-            let login = LoginState::new(next);
+            let login = LoginState::new(next, confirms_since_s);
             let mut url =
                 Url::parse(&discovery.metadata.authorization_endpoint).map_err(|e| e.to_string())?;
             let scopes = [&["openid".to_owned()], &oidc.config.scopes[..]].concat().join(" ");
@@ -243,6 +213,9 @@ impl OidcProvider {
                 .append_pair("nonce", &login.nonce)
                 .append_pair("code_challenge", &challenge)
                 .append_pair("code_challenge_method", "S256");
+            if confirms_since_s.is_some() {
+                url.query_pairs_mut().append_pair("prompt", "login").append_pair("max_age", "0");
+            }
             Ok::<_, String>((url.into(), login))
         };
         self.blocking(task).await.map_err(|error| oidc_error("discovery", &error))
@@ -354,6 +327,7 @@ impl OidcProvider {
         let key = DecodingKey::from_jwk(key.ok_or("signed with an unknown key")?);
         let mut validation = Validation::new(header.alg);
         validation.leeway = MAX_CLOCK_DRIFT_S;
+        validation.validate_nbf = true;
         validation.set_issuer(&[&discovery.metadata.issuer]);
         validation.set_audience(&[&self.config.client_id]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
@@ -393,85 +367,15 @@ fn read_json<T: serde::de::DeserializeOwned>(
     serde_json::from_slice(&bytes).map_err(|error| error.to_string())
 }
 
-/// Claim by name; dots separate nested claims, such as `realm_access.roles`.
-fn claim<'a>(claims: &'a Value, name: &str) -> &'a Value {
-    const NONE: &Value = &Value::Null;
-    match claims.get(name) {
-        Some(value) => value,
-        None => name.split('.').try_fold(claims, |value, part| value.get(part)).unwrap_or(NONE),
-    }
-}
-
-fn user_from_claims(config: &OidcConfig, claims: &Value) -> Result<OidcUser, String> {
-    let text = |name: &str| claims[name].as_str().filter(|text| !text.is_empty());
-    let subject = text("sub").ok_or("no subject")?;
-    let name = ["preferred_username", "email", "sub"].into_iter().find_map(|claim| {
-        text(claim).map(account_name::from_foreign).filter(|name| name.contains(char::is_alphanumeric))
-    });
-    let name = name.unwrap_or_else(|| "user".to_owned());
-    let value = claim(claims, &config.role_claim);
-    let values: Vec<&str> = match value {
-        Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
-        Value::String(text) => text.split_ascii_whitespace().collect(),
-        _ => Vec::new(),
-    };
-    let any = |mapped: &[String]| mapped.iter().any(|value| values.contains(&value.as_str()));
-    let role = if any(&config.admins) {
-        Some(Role::Admin)
-    } else if any(&config.operators) {
-        Some(Role::Operator)
-    } else if any(&config.viewers) {
-        Some(Role::Viewer)
-    } else {
-        config.default_role
-    };
-    Ok(OidcUser { subject: format!("{} {subject}", config.issuer.trim_end_matches('/')), name, role })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::signing_keys::SigningKeys;
-    use serde_json::json;
-
-    #[test]
-    fn role_claims_may_be_nested() {
-        let config = OidcConfig {
-            issuer: "https://id.example/".to_owned(),
-            client_id: "perfwatch".to_owned(),
-            client_secret: None,
-            name: "Example".to_owned(),
-            scopes: Vec::new(),
-            role_claim: "realm_access.roles".to_owned(),
-            admins: vec!["sre".to_owned()],
-            operators: vec!["ops".to_owned()],
-            viewers: vec!["staff".to_owned()],
-            default_role: None,
-        };
-        for (claims, name, role) in [
-            (json!({ "sub": "1", "preferred_username": "Åsa Lind" }), "åsa-lind", None),
-            (json!({ "sub": "1", "preferred_username": "山田" }), "山田", None),
-            (json!({ "sub": "1", "preferred_username": "😀", "email": "mu\u{308}ller@b" }), "müller@b", None),
-            (
-                json!({ "sub": "1", "email": "A@b.c", "realm_access": { "roles": ["x", "ops"] } }),
-                "a@b.c",
-                Some(Role::Operator),
-            ),
-            (json!({ "sub": "1", "realm_access.roles": "staff sre" }), "1", Some(Role::Admin)),
-            (json!({ "sub": "1", "realm_access": { "roles": [5, "staff"] } }), "1", Some(Role::Viewer)),
-            (json!({ "sub": "1", "realm_access": "sre" }), "1", None),
-        ] {
-            let found = user_from_claims(&config, &claims).unwrap();
-            assert_eq!((found.name.as_str(), found.role), (name, role), "{claims}");
-            assert_eq!(found.subject, "https://id.example 1");
-        }
-        assert!(user_from_claims(&config, &json!({ "email": "a@b.c" })).is_err());
-    }
 
     #[test]
     fn login_state_cookie_is_tamper_proof() {
         let state = AuthSnapshot { signing_keys: SigningKeys::from_key("a key"), ..AuthSnapshot::default() };
-        let login = LoginState::new("/hosts/x".to_owned());
+        let login = LoginState::new("/hosts/x".to_owned(), None);
         let cookie = login.to_cookie(&state, 0).unwrap();
         let back = LoginState::from_cookie(&state, &cookie, 0).unwrap();
         assert_eq!((back.state, back.verifier, back.next), (login.state, login.verifier, login.next));

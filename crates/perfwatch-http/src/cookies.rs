@@ -10,6 +10,8 @@ use cookie::{Cookie, SameSite};
 
 /// Prefix of the cookie of a browser session.
 const SESSION_PREFIX: &str = "perfwatch_session";
+/// Prefix of the cookie that confirms lasting changes of a session.
+const CONFIRMATION_PREFIX: &str = "perfwatch_confirm";
 /// Prefix of the cookie with the state of a started login at an identity provider.
 const LOGIN_STATE_PREFIX: &str = "perfwatch_sso";
 /// Maximum number of cookies of other hubs that are read.
@@ -20,6 +22,8 @@ const MAX_CANDIDATES: usize = 16;
 pub struct HubCookies {
     /// Cookie of a browser session.
     pub session: CookieName,
+    /// Cookie that confirms lasting changes of a session.
+    pub confirmation: CookieName,
     /// Cookie with the state of a started login at an identity provider.
     pub login_state: CookieName,
 }
@@ -30,7 +34,11 @@ impl HubCookies {
     pub fn new(public_port: Option<u16>, local_port: u16, base_path: &str) -> Self {
         let path = if base_path.is_empty() { "/" } else { base_path };
         let name = |prefix| CookieName { prefix, public_port, local_port, path: path.to_owned() };
-        Self { session: name(SESSION_PREFIX), login_state: name(LOGIN_STATE_PREFIX) }
+        Self {
+            session: name(SESSION_PREFIX),
+            confirmation: name(CONFIRMATION_PREFIX),
+            login_state: name(LOGIN_STATE_PREFIX),
+        }
     }
 }
 

@@ -120,6 +120,7 @@ impl From<AuthError> for ApiError {
             AuthError::UnknownAgent => (StatusCode::UNAUTHORIZED, "unknown_agent"),
             AuthError::AgentRevoked => (StatusCode::FORBIDDEN, "agent_revoked"),
             AuthError::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            AuthError::ConfirmationRequired => (StatusCode::FORBIDDEN, "confirmation_required"),
             AuthError::InvalidCredentials | AuthError::TotpUnavailable => {
                 (StatusCode::UNAUTHORIZED, "invalid_credentials")
             }
@@ -129,7 +130,9 @@ impl From<AuthError> for ApiError {
             AuthError::EncryptionKeyMissing => (StatusCode::UNPROCESSABLE_ENTITY, "encryption_key_missing"),
             AuthError::IdentityProvider => (StatusCode::BAD_GATEWAY, "sso_failed"),
             AuthError::Throttled(delay) => return Self::too_many(error.to_string(), *delay),
-            AuthError::HashingFailed => return Self::unavailable("internal_error", error.to_string(), 5),
+            AuthError::HashingFailed | AuthError::SigningKeyMissing => {
+                return Self::unavailable("internal_error", error.to_string(), 5);
+            }
             AuthError::Conflict => return CommitError::Conflict.into(),
             AuthError::Store(error) => return error.clone().into(),
         };

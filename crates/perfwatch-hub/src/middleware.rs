@@ -74,8 +74,8 @@ fn check_request(
         app.rate_limiters.check_anonymous(client_addr.address)?;
         return Ok(());
     };
-    let access = match access::match_route(request.method().as_str(), path) {
-        RouteMatch::Matched(access) => access,
+    let (access, accepts) = match access::match_route(request.method().as_str(), path) {
+        RouteMatch::Matched(access, accepts) => (access, accepts),
         RouteMatch::MethodNotAllowed => {
             return Err(ApiError::method_not_allowed());
         }
@@ -95,7 +95,8 @@ fn check_request(
         return Err(cross_origin(&app.public_address.reject_origin(request.headers(), &address)));
     }
     let cookies = app.public_address.cookies.session.values(request.headers());
-    let credentials = request_credentials(request.headers(), &cookies, token.as_deref());
+    let confirmations = app.public_address.cookies.confirmation.values(request.headers());
+    let credentials = request_credentials(request.headers(), (&cookies, &confirmations), token.as_deref());
     let identity = match identify(&app.directory, credentials) {
         Err(error) if access != Access::Public => {
             app.rate_limiters.check_anonymous(client_addr.address)?;
@@ -110,7 +111,7 @@ fn check_request(
             return Err(cross_origin("state-changing requests with a session cookie need an Origin header"));
         }
     }
-    access::authorize(access, identity.as_ref())?;
+    access::authorize(access, accepts, identity.as_ref())?;
     match &identity {
         Some(identity) if access == Access::Ingest => app.rate_limiters.check_ingest(identity)?,
         Some(identity) => app.rate_limiters.check_authenticated(identity)?,
@@ -141,12 +142,12 @@ fn cross_origin(message: &str) -> ApiError {
 
 fn request_credentials<'a>(
     headers: &'a HeaderMap,
-    session_cookies: &'a [&'a str],
+    (session_cookies, confirmation_cookies): (&'a [&'a str], &'a [&'a str]),
     query_token: Option<&'a str>,
 ) -> RequestCredentials<'a> {
     // A header that is not text is invalid; it must not count as absent.
     let authorization = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
-    RequestCredentials { authorization, session_cookies, query_token }
+    RequestCredentials { authorization, session_cookies, confirmation_cookies, query_token }
 }
 
 fn query_token(path: &str, query: Option<&str>) -> Option<String> {

@@ -4,7 +4,7 @@
 pub(crate) mod schemas;
 
 use axum::http::{Method, StatusCode};
-use perfwatch_auth::access::{Access, ROUTES};
+use perfwatch_auth::access::{Accepts, Access, ROUTES};
 use serde_json::Value;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Operation, Parameter, PathItem};
@@ -112,19 +112,19 @@ fn operations_mut(item: &mut PathItem) -> Vec<(Method, &mut Operation)> {
     .collect()
 }
 
-fn access_description(access: Access) -> String {
-    match access {
+fn access_description(access: Access, accepts: Accepts) -> String {
+    let access = match access {
         Access::Public => "No authentication.".to_owned(),
         Access::Authenticated => "Any authenticated caller.".to_owned(),
-        Access::BrowserSession => "Browser session only; API tokens are not accepted.".to_owned(),
         Access::MinRole(role) => format!("Requires the role {} or higher.", role.name()),
         Access::Ingest => "Agents, tokens with the scope `ingest`, and operators.".to_owned(),
-    }
+    };
+    format!("{access}{}", accepts.note())
 }
 
 fn finish_operation(path: &str, method: &Method, operation: &mut Operation) {
-    let access = ROUTES.iter().find(|(m, p, _)| *m == method.as_str() && *p == path);
-    let access = access.map_or(Access::Public, |(.., access)| *access);
+    let route = ROUTES.iter().find(|(m, p, ..)| *m == method.as_str() && *p == path);
+    let (access, accepts) = route.map_or((Access::Public, Accepts::NoCredential), |(.., a, b)| (*a, *b));
     // Names of handlers are not unique; method and path are.
     let path_name = path.trim_start_matches("/api").trim_start_matches("/v1");
     let words = path_name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
@@ -152,7 +152,7 @@ fn finish_operation(path: &str, method: &Method, operation: &mut Operation) {
             responses.insert(status.as_str().to_owned(), error(status));
         }
     }
-    let access_note = access_description(access);
+    let access_note = access_description(access, accepts);
     operation.description = Some(match operation.description.take() {
         Some(description) => format!("{description}\n\n{access_note}"),
         None => access_note,
@@ -264,11 +264,11 @@ mod tests {
         }
         for (method, path) in &documented {
             assert!(
-                ROUTES.iter().any(|(m, p, _)| m == method && p == path),
+                ROUTES.iter().any(|(m, p, ..)| m == method && p == path),
                 "{method} {path}: not in the table"
             );
         }
-        for (method, path, _) in ROUTES.iter().filter(|(_, path, _)| !path.starts_with("/api/docs")) {
+        for (method, path, ..) in ROUTES.iter().filter(|(_, path, ..)| !path.starts_with("/api/docs")) {
             let is_documented = documented.iter().any(|(m, p)| m == method && p == path);
             assert!(is_documented, "{method} {path}: not in the document");
         }

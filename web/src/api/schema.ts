@@ -146,6 +146,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/auth/confirm": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Confirm lasting changes
+         * @description Sets a cookie with which the session may create users and tokens for 10 minutes. Accounts of an identity
+         *     provider confirm with a new login there: `/api/v1/auth/oidc/login?confirm=true`.
+         *
+         *     Any authenticated caller. Browser session only.
+         */
+        post: operations["post_auth_confirm"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/login": {
         parameters: {
             query?: never;
@@ -179,7 +202,7 @@ export interface paths {
         put?: never;
         /**
          * Log out
-         * @description Browser session only; API tokens are not accepted.
+         * @description Any authenticated caller. Browser session only.
          */
         post: operations["post_auth_logout"];
         delete?: never;
@@ -258,9 +281,9 @@ export interface paths {
         get?: never;
         /**
          * Change your password
-         * @description Ends all other sessions and invalidates signed tokens.
+         * @description Ends all other sessions, API tokens, signed tokens, and the enrollment tokens that you created.
          *
-         *     Browser session only; API tokens are not accepted.
+         *     Any authenticated caller. Browser session only.
          */
         put: operations["put_auth_password"];
         post?: never;
@@ -279,16 +302,16 @@ export interface paths {
         };
         /**
          * List your sessions
-         * @description Browser session only; API tokens are not accepted.
+         * @description Any authenticated caller. Browser session only.
          */
         get: operations["get_auth_sessions"];
         put?: never;
         post?: never;
         /**
-         * End all other sessions
-         * @description Ends all other sessions and invalidates signed tokens.
+         * Log out everywhere
+         * @description Ends all other sessions, API tokens, signed tokens, and the enrollment tokens that you created.
          *
-         *     Browser session only; API tokens are not accepted.
+         *     Any authenticated caller. Browser session only.
          */
         delete: operations["delete_auth_sessions"];
         options?: never;
@@ -368,21 +391,43 @@ export interface paths {
         get?: never;
         /**
          * Enable two-factor authentication
-         * @description Browser session only; API tokens are not accepted.
+         * @description Any authenticated caller. Browser session only, with a confirmation.
          */
         put: operations["put_auth_totp"];
         /**
          * Start two-factor setup
          * @description Two-factor authentication is enabled by a `PUT` with a valid code.
          *
-         *     Browser session only; API tokens are not accepted.
+         *     Any authenticated caller. Browser session only, with a confirmation.
          */
         post: operations["post_auth_totp"];
         /**
          * Disable two-factor authentication
-         * @description Browser session only; API tokens are not accepted.
+         * @description Any authenticated caller. Browser session only.
          */
         delete: operations["delete_auth_totp"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/websocket-token": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create a WebSocket token (1 minute)
+         * @description For `/api/ws/metrics?token=`; nothing else accepts it. The WebSocket ends with the credential of this request.
+         *
+         *     Requires the role viewer or higher.
+         */
+        post: operations["post_auth_websocket_token"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -423,7 +468,7 @@ export interface paths {
         put?: never;
         /**
          * Create a channel
-         * @description Requires the role admin or higher.
+         * @description Requires the role admin or higher. API token, or a session with a recent login or confirmation.
          */
         post: operations["post_channels"];
         delete?: never;
@@ -502,7 +547,7 @@ export interface paths {
         get?: never;
         /**
          * Replace a channel
-         * @description Requires the role admin or higher.
+         * @description Requires the role admin or higher. API token, or a session with a recent login or confirmation.
          */
         put: operations["put_channels_id"];
         post?: never;
@@ -551,7 +596,7 @@ export interface paths {
         put?: never;
         /**
          * Create an enrollment token
-         * @description Requires the role operator or higher.
+         * @description Requires the role operator or higher. API token, or a session with a recent login or confirmation.
          */
         post: operations["post_enrollment_tokens"];
         delete?: never;
@@ -1062,7 +1107,7 @@ export interface paths {
         put?: never;
         /**
          * Create an agentless host
-         * @description Requires the role operator or higher.
+         * @description Requires the role operator or higher. API token, or a session with a recent login or confirmation.
          */
         post: operations["post_servers"];
         delete?: never;
@@ -1085,7 +1130,7 @@ export interface paths {
          * @description Existing names are left unchanged. Jump hosts may be existing servers or earlier entries of the same
          *     import.
          *
-         *     Requires the role operator or higher.
+         *     Requires the role operator or higher. API token, or a session with a recent login or confirmation.
          */
         post: operations["post_servers_import"];
         delete?: never;
@@ -1290,7 +1335,7 @@ export interface paths {
          * Replace an agentless host
          * @description Clears the blocked state. If the address changes, the host key is pinned again on the next connection.
          *
-         *     Requires the role operator or higher.
+         *     Requires the role operator or higher. API token, or a session with a recent login or confirmation.
          */
         put: operations["put_servers_id"];
         post?: never;
@@ -1356,7 +1401,7 @@ export interface paths {
         get?: never;
         /**
          * Accept a new host key
-         * @description Requires the role operator or higher.
+         * @description Requires the role operator or higher. API token, or a session with a recent login or confirmation.
          */
         put: operations["put_servers_id_host_key"];
         post?: never;
@@ -1463,13 +1508,13 @@ export interface paths {
         };
         /**
          * List your API tokens
-         * @description Browser session only; API tokens are not accepted.
+         * @description Any authenticated caller. Browser session only.
          */
         get: operations["get_tokens"];
         put?: never;
         /**
          * Create an API token
-         * @description Browser session only; API tokens are not accepted.
+         * @description Any authenticated caller. Browser session only, with a recent login or confirmation.
          */
         post: operations["post_tokens"];
         delete?: never;
@@ -1490,7 +1535,7 @@ export interface paths {
         post?: never;
         /**
          * Revoke an API token
-         * @description Browser session only; API tokens are not accepted.
+         * @description Any authenticated caller. Browser session only.
          */
         delete: operations["delete_tokens_id"];
         options?: never;
@@ -1513,7 +1558,7 @@ export interface paths {
         put?: never;
         /**
          * Create a user
-         * @description Requires the role admin or higher.
+         * @description Requires the role admin or higher. Browser session only, with a confirmation.
          */
         post: operations["post_users"];
         delete?: never;
@@ -1534,14 +1579,14 @@ export interface paths {
         post?: never;
         /**
          * Delete a user and their tokens
-         * @description Requires the role admin or higher.
+         * @description Requires the role admin or higher. Browser session only, with a confirmation.
          */
         delete: operations["delete_users_id"];
         options?: never;
         head?: never;
         /**
          * Update a user
-         * @description Requires the role admin or higher.
+         * @description Requires the role admin or higher. Browser session only, with a confirmation.
          */
         patch: operations["patch_users_id"];
         trace?: never;
@@ -1558,7 +1603,7 @@ export interface paths {
          * @description Sends full snapshots of all visible hosts until the first `subscribe`; see ClientMessage and LiveMessage.
          *     Authenticate with the session cookie, the `Authorization` header, or `?token=` with a signed token.
          *
-         *     Requires the role viewer or higher.
+         *     Requires the role viewer or higher. Also by a WebSocket token in the address.
          */
         get: operations["get_ws_metrics"];
         put?: never;
@@ -3459,7 +3504,7 @@ export interface components {
         SignedTokenResponse: {
             /** Format: int64 */
             expires_in_s: number;
-            /** @description Token for `Authorization: Bearer`, or for `?token=` of the WebSocket. */
+            /** @description Token for `Authorization: Bearer`; a WebSocket token for `?token=`. */
             token: string;
         };
         /** @description Time in which matching alerts send no notifications. Alerts are recorded nevertheless. */
@@ -3823,7 +3868,7 @@ export interface components {
         UpdateUserRequest: {
             enabled?: boolean | null;
             host_tags?: string[] | null;
-            /** @description New password; ends all sessions of the user. */
+            /** @description New password. Like fewer rights, it ends all sessions and tokens of the user. */
             password?: string | null;
             role?: components["schemas"]["Role"] | null;
             /** @description `false` disables two-factor authentication, for users who lost their device. */
@@ -4226,6 +4271,38 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    post_auth_confirm: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PasswordRequest"];
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     post_auth_login: {
         parameters: {
             query?: never;
@@ -4349,6 +4426,8 @@ export interface operations {
             query?: {
                 /** @description Dashboard page to open after login */
                 next?: string;
+                /** @description Confirm lasting changes of the session */
+                confirm?: boolean;
             };
             header?: never;
             path?: never;
@@ -4641,6 +4720,33 @@ export interface operations {
             413: components["responses"]["Error413"];
             415: components["responses"]["Error415"];
             422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_auth_websocket_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SignedTokenResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];

@@ -1,12 +1,14 @@
-//! `/api/v1/auth/{me,password,totp,sessions}`: account settings of the current user.
+//! `/api/v1/auth/{me,confirm,password,totp,sessions}`: account settings of the current user.
 
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use data_encoding::HEXLOWER;
+use perfwatch_auth::confirmation::CONFIRMATION_TTL;
 use perfwatch_auth::directory::WriteGuard;
 use perfwatch_auth::identity::{Credential, is_session_valid};
+use perfwatch_auth::revocation::revoke_derived;
 use perfwatch_auth::{Actor, Identity, jwt, password, totp};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller};
@@ -68,6 +70,28 @@ pub(crate) async fn me(
     Ok(Json(to_current_user_response(&app, &current_account(&app, &identity)?, role)))
 }
 
+/// Confirm lasting changes
+///
+/// Sets a cookie with which the session may create users and tokens for 10 minutes. Accounts of an identity
+/// provider confirm with a new login there: `/api/v1/auth/oidc/login?confirm=true`.
+#[utoipa::path(
+    post, path = "/api/v1/auth/confirm", tag = "account",
+    request_body = PasswordRequest,
+    responses((status = 204), (status = 422)),
+)]
+pub(crate) async fn confirm(
+    State(app): State<Arc<App>>,
+    Audited(actor): Audited,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<PasswordRequest>,
+) -> Result<CookieReply, ApiError> {
+    let account = current_account(&app, &actor.identity)?;
+    let cookie = app.login.confirm(&actor, &account, request.password).await?;
+    let name = &app.public_address.cookies.confirmation;
+    let is_tls = actor.client_addr.is_tls;
+    Ok((StatusCode::NO_CONTENT, [name.set(&headers, &cookie, is_tls, CONFIRMATION_TTL.as_secs())]))
+}
+
 /// Request to change the password of the current user.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -79,7 +103,7 @@ pub(crate) struct ChangePasswordRequest {
 
 type CookieReply = (StatusCode, [(HeaderName, HeaderValue); 1]);
 
-/// Ends all sessions and signed tokens of the account and creates a new session for this browser.
+/// Ends everything derived from the account and creates a new session for this browser.
 async fn rotate_sessions(
     app: &App,
     guard: &WriteGuard<'_>,
@@ -88,10 +112,9 @@ async fn rotate_sessions(
     account: Account,
     action: &str,
 ) -> Result<CookieReply, ApiError> {
-    let account = Account { token_epoch: account.token_epoch + 1, ..account };
-    let mut tx = Transaction::default();
+    let (mut account, mut tx) = (account, Transaction::default());
+    revoke_derived(&app.directory.snapshot(), &mut account, &mut tx);
     tx.accounts().update(&account);
-    tx.sessions().delete_for_account(account.id);
     let entry = actor.audit(action, format!("user {}", account.name));
     let cookie = super::browser_session::create_session(
         app,
@@ -107,7 +130,7 @@ async fn rotate_sessions(
 
 /// Change your password
 ///
-/// Ends all other sessions and invalidates signed tokens.
+/// Ends all other sessions, API tokens, signed tokens, and the enrollment tokens that you created.
 #[utoipa::path(
     put, path = "/api/v1/auth/password", tag = "account",
     request_body = ChangePasswordRequest,
@@ -329,9 +352,9 @@ pub(crate) async fn sessions(
     Ok(Json(SessionListResponse { sessions }))
 }
 
-/// End all other sessions
+/// Log out everywhere
 ///
-/// Ends all other sessions and invalidates signed tokens.
+/// Ends all other sessions, API tokens, signed tokens, and the enrollment tokens that you created.
 #[utoipa::path(delete, path = "/api/v1/auth/sessions", tag = "account", responses((status = 204)))]
 pub(crate) async fn end_sessions(
     State(app): State<Arc<App>>,

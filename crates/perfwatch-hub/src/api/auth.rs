@@ -6,17 +6,17 @@ use crate::app::App;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use perfwatch_auth::identity::{Credential, Principal};
+use perfwatch_auth::identity::Credential;
+use perfwatch_auth::jwt::TokenParent;
 use perfwatch_auth::login::LoginRequest;
-use perfwatch_auth::{AuthError, Identity, actor, jwt, password, secret};
+use perfwatch_auth::{Actor, AuthError, Identity, actor, jwt, password, secret};
 use perfwatch_http::body::{JsonBody, OptionalBody};
-use perfwatch_http::{ApiError, Caller, Client};
+use perfwatch_http::{ApiError, Audited, Caller, Client};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 /// Options of the login page.
 #[derive(Serialize, ToSchema)]
@@ -139,7 +139,7 @@ pub(crate) async fn logout(
 /// Signed token (JWT) with a lifetime of minutes.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SignedTokenResponse {
-    /// Token for `Authorization: Bearer`, or for `?token=` of the WebSocket.
+    /// Token for `Authorization: Bearer`; a WebSocket token for `?token=`.
     token: String,
     expires_in_s: u64,
 }
@@ -158,7 +158,7 @@ pub(crate) async fn token(
     Client(client): Client,
     OptionalBody(request): OptionalBody<LoginRequest>,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<SignedTokenResponse>), ApiError> {
-    let (account_id, token_id) = match (request, identity) {
+    let (account_id, parent) = match (request, identity) {
         (Some(request), _) => {
             let verified = app.login.verify_password(&client, request).await?;
             let guard = app.directory.begin_write().await?;
@@ -167,34 +167,37 @@ pub(crate) async fn token(
             let entry = actor::audit_entry(actor.clone(), &client, "token.sign", actor);
             let tx = Transaction::build(|tx| tx.accounts().update(&account));
             guard.commit(tx, Some(entry)).await?;
-            (account.id, None)
+            (account.id, TokenParent::Password)
         }
-        (None, Some(identity)) => token_owner(&identity)?,
+        (None, Some(axum::Extension(identity))) => {
+            let owner = identity.token_parent()?;
+            app.directory
+                .record_audit(Actor { identity, client_addr: client }.audit_self("token.sign"))
+                .await;
+            owner
+        }
         (None, None) => return Err(AuthError::Unauthenticated.into()),
     };
     let auth_snapshot = app.directory.snapshot();
     let account = auth_snapshot.enabled_account(account_id).ok_or(AuthError::InvalidCredentials)?;
-    let signed = jwt::sign(&auth_snapshot, account, token_id, app.clock.wall_ms());
-    let token =
-        signed.ok_or_else(|| ApiError::unavailable("internal_error", "no signing key is available", 5))?;
+    let signed = jwt::sign(&auth_snapshot, account, parent, app.clock.wall_ms());
+    let token = signed.ok_or(AuthError::SigningKeyMissing)?;
     let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(([no_store], Json(SignedTokenResponse { token, expires_in_s: jwt::TOKEN_TTL.as_secs() })))
 }
 
-/// Account and API token, if any, for which a signed token is created.
-fn token_owner(identity: &Identity) -> Result<(Uuid, Option<Uuid>), ApiError> {
-    // A signed token must not extend its own lifetime.
-    let is_long_lived = match &identity.credential {
-        Credential::Session(_) => true,
-        Credential::Bearer(text) => !jwt::has_jwt_shape(text),
-    };
-    match &identity.principal {
-        Principal::Account { id, .. } if is_long_lived => Ok((*id, None)),
-        Principal::Token { id, account, .. } if is_long_lived => Ok((*account, Some(*id))),
-        _ => {
-            let message =
-                "a signed token cannot create another; authenticate with name and password or an API token";
-            Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
-        }
-    }
+/// Create a WebSocket token (1 minute)
+///
+/// For `/api/ws/metrics?token=`; nothing else accepts it. The WebSocket ends with the credential of this request.
+#[utoipa::path(
+    post, path = "/api/v1/auth/websocket-token", tag = "auth",
+    responses((status = 200, body = SignedTokenResponse)),
+)]
+pub(crate) async fn websocket_token(
+    State(app): State<Arc<App>>,
+    Audited(actor): Audited,
+) -> Result<Json<SignedTokenResponse>, ApiError> {
+    let token = actor.identity.sign_websocket_token(&app.directory)?;
+    app.directory.record_audit(actor.audit_self("token.sign_websocket")).await;
+    Ok(Json(SignedTokenResponse { token, expires_in_s: jwt::WEBSOCKET_TOKEN_TTL.as_secs() }))
 }

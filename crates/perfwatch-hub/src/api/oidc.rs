@@ -6,8 +6,10 @@ use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
+use perfwatch_auth::confirmation::CONFIRMATION_TTL;
 use perfwatch_auth::oidc::{LOGIN_TTL_S, LoginState, OidcProvider, OidcUser};
-use perfwatch_auth::{ClientAddr, account_name, actor};
+use perfwatch_auth::revocation::{ends_credentials, revoke_derived};
+use perfwatch_auth::{Actor, ClientAddr, Identity, account_name, actor};
 use perfwatch_http::{ApiError, Client, params};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
@@ -30,7 +32,10 @@ fn set_state_cookie(app: &App, response: &mut Response, text: &str, secure: bool
 /// Start an OpenID Connect login
 #[utoipa::path(
     get, path = "/api/v1/auth/oidc/login", tag = "auth",
-    params(("next" = Option<String>, Query, description = "Dashboard page to open after login")),
+    params(
+        ("next" = Option<String>, Query, description = "Dashboard page to open after login"),
+        ("confirm" = Option<bool>, Query, description = "Confirm lasting changes of the session"),
+    ),
     responses(
         (status = 303, description = "Redirect to the identity provider"),
         (status = 404),
@@ -44,10 +49,13 @@ pub(crate) async fn begin(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let oidc = require_provider(&app)?;
-    let next = params::query_pairs(query.as_deref()).find(|(name, _)| name == "next");
-    let next = next.map_or_else(|| "/".to_owned(), |(_, next)| local_path(next));
-    let (location, pending) =
-        oidc.authorization_url(redirect_uri(&base_url), next, app.clock.monotonic()).await?;
+    let parameter = |key: &str| params::query_pairs(query.as_deref()).find(|(name, _)| name == key);
+    let next = parameter("next").map_or_else(|| "/".to_owned(), |(_, next)| local_path(next));
+    let confirms = parameter("confirm").is_some_and(|(_, value)| value == "true");
+    let confirms_since_s = confirms.then(|| app.clock.wall_ms() / 1_000);
+    let (location, pending) = oidc
+        .authorization_url(redirect_uri(&base_url), (next, confirms_since_s), app.clock.monotonic())
+        .await?;
     let mut response = Redirect::to(&location).into_response();
     let cookie = pending.to_cookie(&app.directory.snapshot(), app.clock.wall_ms()).unwrap_or_default();
     set_state_cookie(&app, &mut response, &cookie, client.is_tls);
@@ -79,12 +87,14 @@ pub(crate) async fn callback(
     State(app): State<Arc<App>>,
     Client(client): Client,
     Extension(base_url): Extension<BaseUrl>,
+    identity: Option<Extension<Identity>>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let oidc = require_provider(&app)?;
-    let mut response = match complete_login(&app, oidc, &client, &base_url, &headers, query.as_deref()).await
-    {
+    let actor = identity.map(|Extension(identity)| Actor { identity, client_addr: client });
+    let request = (&client, actor, &headers, query.as_deref());
+    let mut response = match complete_login(&app, oidc, &base_url, request).await {
         Ok(response) => response,
         // The response is shown in a browser: the login page explains the code.
         Err(error) => Redirect::to(&format!("/login?error={}", error.code())).into_response(),
@@ -96,10 +106,8 @@ pub(crate) async fn callback(
 async fn complete_login(
     app: &App,
     oidc: Arc<OidcProvider>,
-    client: &ClientAddr,
     base_url: &BaseUrl,
-    headers: &HeaderMap,
-    query: Option<&str>,
+    (client, actor, headers, query): (&ClientAddr, Option<Actor>, &HeaderMap, Option<&str>),
 ) -> Result<Response, ApiError> {
     let denied = || ApiError::bad_request("sso_denied", "login denied by the identity provider");
     let pairs: Vec<(String, String)> = params::query_pairs(query).collect();
@@ -110,13 +118,37 @@ async fn complete_login(
         .find_map(|text| LoginState::from_cookie(&app.directory.snapshot(), text, app.clock.wall_ms()));
     let pending = pending.ok_or_else(denied)?;
     let (Some(code), Some(state)) = (parameter("code"), parameter("state")) else { return Err(denied()) };
-    let next = pending.next.clone();
+    let login = pending.clone();
     let user =
         oidc.exchange_code(redirect_uri(base_url), code, &state, pending, app.clock.monotonic()).await?;
-    let session = login_user(app, user, client, headers).await?;
-    let mut response = Redirect::to(&local_path(next)).into_response();
-    response.headers_mut().append(session.0, session.1);
+    let (name, value) = match login.confirms_since_s {
+        Some(_) => confirm_session(app, actor, login.is_confirmed_by(&user), &user, headers).await?,
+        None => login_user(app, user, client, headers).await?,
+    };
+    let mut response = Redirect::to(&local_path(login.next)).into_response();
+    response.headers_mut().append(name, value);
     Ok(response)
+}
+
+/// Confirms lasting changes of a session, whose user logged in at the identity provider again.
+async fn confirm_session(
+    app: &App,
+    actor: Option<Actor>,
+    is_confirmed: bool,
+    user: &OidcUser,
+    headers: &HeaderMap,
+) -> Result<(header::HeaderName, HeaderValue), ApiError> {
+    let denied = || ApiError::bad_request("sso_denied", "login denied by the identity provider");
+    let actor = actor.ok_or_else(denied)?;
+    let snapshot = app.directory.snapshot();
+    let account = actor.identity.account_id().and_then(|id| snapshot.enabled_account(id));
+    let is_same = account.is_some_and(|account| account.oidc_subject.as_deref() == Some(&user.subject));
+    if !is_confirmed || !is_same {
+        return Err(denied());
+    }
+    let cookie = app.login.record_confirmation(&actor).await?;
+    let (name, is_tls) = (&app.public_address.cookies.confirmation, actor.client_addr.is_tls);
+    Ok(name.set(headers, &cookie, is_tls, CONFIRMATION_TTL.as_secs()))
 }
 
 /// Creates a session for a user of the identity provider. Accounts are matched by subject; an unknown
@@ -139,13 +171,19 @@ async fn login_user(
             return Err(ApiError::bad_request("sso_disabled", "this account is disabled"));
         }
         Some(existing) => {
-            let mut role = user.role.ok_or_else(role_missing)?;
-            if existing.role == Role::Admin && !auth_snapshot.has_admin_except(Some(existing.id)) {
-                // At least one administrator must remain.
-                role = Role::Admin;
+            // At least one administrator must remain.
+            let is_last = existing.role == Role::Admin && !auth_snapshot.has_admin_except(Some(existing.id));
+            let role = if is_last { Role::Admin } else { user.role.unwrap_or(Role::Viewer) };
+            let mut account = Account { role, last_login_ms: Some(now_ms), ..existing.clone() };
+            if user.role.is_none() || ends_credentials(existing, &account) {
+                revoke_derived(&auth_snapshot, &mut account, &mut tx);
             }
-            let account = Account { role, last_login_ms: Some(now_ms), ..existing.clone() };
             tx.accounts().update(&account);
+            if user.role.is_none() {
+                let entry = actor::audit_entry(actor.clone(), client, "user.end_role", actor);
+                guard.commit(tx, Some(entry)).await?;
+                return Err(role_missing());
+            }
             (account, "login")
         }
         None => {

@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::password;
+use perfwatch_auth::revocation::{ends_credentials, revoke_derived, revoke_enrollment_tokens};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, params};
 use perfwatch_store::Transaction;
@@ -111,7 +112,7 @@ pub(crate) struct UpdateUserRequest {
     role: Option<Role>,
     host_tags: Option<Vec<String>>,
     enabled: Option<bool>,
-    /// New password; ends all sessions of the user.
+    /// New password. Like fewer rights, it ends all sessions and tokens of the user.
     password: Option<String>,
     /// `false` disables two-factor authentication, for users who lost their device.
     totp_enabled: Option<bool>,
@@ -173,11 +174,10 @@ pub(crate) async fn update_user(
     if after.role != Role::Admin || !after.enabled {
         ensure_admin_remains(&auth_snapshot, after.id)?;
     }
+    after.password = hash.or(after.password);
     let mut tx = Transaction::default();
-    if hash.is_some() || !after.enabled {
-        after.password = hash.or(after.password);
-        after.token_epoch += 1;
-        tx.sessions().delete_for_account(after.id);
+    if ends_credentials(&before, &after) {
+        revoke_derived(&auth_snapshot, &mut after, &mut tx);
     }
     let (name, before, after_response) = (&after.name, to_response(&before), to_response(&after));
     let entry =
@@ -204,6 +204,9 @@ pub(crate) async fn delete_user(
     ensure_admin_remains(&auth_snapshot, account.id)?;
     let before = to_response(&account);
     let entry = actor.audit_change("user.delete", format!("user {}", account.name), Some(&before), None);
-    guard.commit(Transaction::build(|tx| tx.accounts().delete(account.id)), Some(entry)).await?;
+    let mut tx = Transaction::default();
+    revoke_enrollment_tokens(&auth_snapshot, &account, &mut tx);
+    tx.accounts().delete(account.id);
+    guard.commit(tx, Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -17,7 +17,7 @@ const OPERATOR: (&str, &str) = ("oscar", "operator-password-1");
 
 pub(crate) fn add_user(hub: &TestHub, (name, password): (&str, &str), role: &str, tags: &[&str]) -> String {
     let body = json!({ "name": name, "password": password, "role": role, "host_tags": tags });
-    let created = hub.request("POST", "/api/v1/users", &hub.token, &body);
+    let created = hub.admin_request("POST", "/api/v1/users", &body);
     assert_eq!(created.status, 201, "{}", created.text);
     created.body["id"].as_str().unwrap().to_owned()
 }
@@ -63,9 +63,10 @@ fn is_allowed(description: &str, credential: &str, role: Option<usize>) -> bool 
     let authenticated = !["anonymous", "a wrong token", "a forged token"].contains(&credential);
     match description.lines().last().unwrap_or_default() {
         "No authentication." => true,
-        "Any authenticated caller." => role.is_some(),
         // No credential of this test is a session.
-        "Browser session only; API tokens are not accepted." => false,
+        text if text.contains("Browser session only") => false,
+        text if text.contains("API token, or a session") && credential.contains("signed") => false,
+        "Any authenticated caller." => role.is_some(),
         "Agents, tokens with the scope `ingest`, and operators." => {
             authenticated && (role.is_none() || role >= Some(1))
         }
@@ -112,14 +113,15 @@ fn every_route_matches_the_openapi_document() {
         }
     }
     assert!(checked > 300, "{checked}");
-    // The live stream accepts a signed token in the query, but no API token.
+    // The live stream accepts a WebSocket token in the query, but no API token.
     let connect = |query: String| run(connect_async(format!("ws://{}/api/ws/metrics{query}", hub.address)));
     assert!(connect(String::new()).is_err());
     assert!(connect(format!("?token={}", hub.token)).is_err(), "API token in the query");
     assert!(connect(format!("?token={}x", hub.sign_token(VIEWER.0, VIEWER.1))).is_err());
     let created = hub.request("POST", "/api/v1/auth/token", &credentials[5].1, &Value::Null);
     let signed = created.body["token"].as_str().unwrap();
-    assert!(connect(format!("?token={signed}")).is_ok());
+    assert!(connect(format!("?token={signed}")).is_err(), "signed token in the query");
+    assert!(run(connect_async(hub.websocket_url(signed))).is_ok());
     assert_eq!(
         hub.request("POST", "/api/v1/auth/token", signed, &Value::Null).status,
         403,
@@ -130,8 +132,7 @@ fn every_route_matches_the_openapi_document() {
 /// Opens a stream, revokes its credential, and returns the milliseconds until the hub closes the
 /// stream, with the close code.
 async fn close_after_revocation(hub: &TestHub, signed: String, revoke: impl FnOnce()) -> (i64, u16) {
-    let address = format!("ws://{}/api/ws/metrics?token={signed}", hub.address);
-    let (mut socket, _) = connect_async(address).await.unwrap();
+    let (mut socket, _) = connect_async(hub.websocket_url(&signed)).await.unwrap();
     revoke();
     let started = now_ms();
     loop {
@@ -170,11 +171,11 @@ fn revoked_credentials_are_rejected_immediately() {
     // Disabling a user revokes their signed tokens for good.
     let path = format!("/api/v1/users/{user_id}");
     let (duration_ms, code) = run(close_after_revocation(&hub, signed.clone(), || {
-        assert_eq!(hub.request("PATCH", &path, &hub.token, &json!({ "enabled": false })).status, 200);
+        assert_eq!(hub.admin_request("PATCH", &path, &json!({ "enabled": false })).status, 200);
     }));
     assert!(code == 4401 && duration_ms < 5_000, "{code} after {duration_ms} ms");
     assert_eq!(hub.request("GET", "/api/v1/hosts", &signed, &Value::Null).status, 401);
-    assert_eq!(hub.request("PATCH", &path, &hub.token, &json!({ "enabled": true })).status, 200);
+    assert_eq!(hub.admin_request("PATCH", &path, &json!({ "enabled": true })).status, 200);
     assert_eq!(
         hub.request("GET", "/api/v1/hosts", &signed, &Value::Null).status,
         401,
@@ -183,11 +184,9 @@ fn revoked_credentials_are_rejected_immediately() {
     // The last administrator cannot be deleted or demoted.
     let admin_id = hub.request("GET", "/api/v1/auth/me", &hub.token, &Value::Null).body["id"].clone();
     let admin_path = format!("/api/v1/users/{}", admin_id.as_str().unwrap());
-    assert_eq!(hub.request("DELETE", &admin_path, &hub.token, &Value::Null).code(), "last_admin");
-    assert_eq!(
-        hub.request("PATCH", &admin_path, &hub.token, &json!({ "role": "viewer" })).code(),
-        "last_admin"
-    );
+    assert_eq!(hub.admin_request("DELETE", &admin_path, &Value::Null).code(), "last_admin");
+    let demoted = hub.admin_request("PATCH", &admin_path, &json!({ "role": "viewer" }));
+    assert_eq!(demoted.code(), "last_admin");
 }
 
 #[test]
@@ -217,8 +216,7 @@ fn host_tags_limit_visible_hosts() {
     }
     let signed = hub.sign_token(VIEWER.0, VIEWER.1);
     run(async {
-        let address = format!("ws://{}/api/ws/metrics?token={signed}", hub.address);
-        let (mut socket, _) = connect_async(address).await.unwrap();
+        let (mut socket, _) = connect_async(hub.websocket_url(&signed)).await.unwrap();
         for (host, seq) in [("hidden", 5), ("visible", 6)] {
             let at = now_ms() + seq;
             hub.post_json(&json!({ "host": host, "timestamp": at, "seq": seq, "cpu": { "usage": 2 } }));
@@ -336,7 +334,7 @@ fn logs_and_database_contain_no_secrets() {
     let trace = [("PERFWATCH_LOG_LEVEL", "trace")];
     let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &trace);
     let signed = hub.sign_token(ADMIN.0, ADMIN.1);
-    let (_, _) = run(connect_async(format!("ws://{}/api/ws/metrics?token={signed}", hub.address))).unwrap();
+    let (_, _) = run(connect_async(hub.websocket_url(&signed))).unwrap();
     let enrollment_token = create_enrollment_token(&hub, 1);
     let agent = enroll(&hub, &enrollment_token, "01a1ffe1-afde-72f9-853f-a45c90cff753");
     let agent = agent.body["secret"].as_str().unwrap().to_owned();
@@ -448,12 +446,8 @@ fn concurrent_account_change_survives_login() {
         }
         for round in 0..30 {
             let role = ["viewer", "operator"][round % 2];
-            let changed = hub.request(
-                "PATCH",
-                &path,
-                &hub.token,
-                &json!({ "role": role, "host_tags": [format!("t{round}")] }),
-            );
+            let body = json!({ "role": role, "host_tags": [format!("t{round}")] });
+            let changed = hub.admin_request("PATCH", &path, &body);
             assert_eq!(changed.status, 200, "{}", changed.text);
             let users = hub.get("/api/v1/users").body;
             let user = users["users"]

@@ -257,7 +257,7 @@ fn scoped_user_sees_own_alerts_and_cannot_change_rules() {
     });
     let body = json!({ "name": "olga", "password": "operator-password-1", "role": "operator",
                        "host_tags": ["team=a"] });
-    assert_eq!(hub.request("POST", "/api/v1/users", &hub.token, &body).status, 201);
+    assert_eq!(hub.admin_request("POST", "/api/v1/users", &body).status, 201);
     let operator = hub.sign_token("olga", "operator-password-1");
     let visible = hub.request("GET", "/api/v1/incidents", &operator, &Value::Null);
     assert_eq!(visible.body["incidents"].as_array().unwrap().len(), 1, "{}", visible.text);

@@ -58,7 +58,7 @@ fn secrets_are_encrypted_rotated_and_unreadable_without_key() {
     let id = created.body["id"].as_str().unwrap().to_owned();
     assert_eq!(test_delivery(&hub, &id), (true.into(), Value::Null));
     add_user(&hub, USER, "viewer", &[]);
-    let cookie = hub.log_in(USER.0, USER.1);
+    let cookie = hub.log_in_confirmed(USER.0, USER.1);
     let setup = hub.browser_request("POST", "/api/v1/auth/totp", &cookie, &Value::Null);
     let secret = setup.body["secret"].as_str().unwrap().to_owned();
     let request = json!({ "setup_token": setup.body["setup_token"], "code": totp_code(&secret, 0) });

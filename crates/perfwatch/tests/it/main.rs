@@ -25,6 +25,7 @@ mod notifications;
 mod oidc;
 mod operation;
 mod proxies;
+mod rights;
 mod ssh_secrets;
 mod support;
 mod tls;

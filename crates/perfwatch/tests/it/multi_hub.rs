@@ -33,7 +33,7 @@ fn changes_propagate_between_hubs() {
     let (install, a, b) = TestInstall::start();
     // A user created at one hub logs in at the other.
     let body = json!({ "name": "vera", "password": "viewer-password-1", "role": "viewer" });
-    let user_id = a.request("POST", "/api/v1/users", &a.token, &body).body["id"].as_str().unwrap().to_owned();
+    let user_id = a.admin_request("POST", "/api/v1/users", &body).body["id"].as_str().unwrap().to_owned();
     let login = json!({ "name": "vera", "password": "viewer-password-1" });
     let mut signed = String::new();
     eventually("the other hub knows the user", || {
@@ -49,10 +49,9 @@ fn changes_propagate_between_hubs() {
     // Disabling the user at one hub closes their stream at the other.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let stream = format!("ws://{}/api/ws/metrics?token={signed}", b.address);
-        let (mut socket, _) = connect_async(stream).await.unwrap();
+        let (mut socket, _) = connect_async(b.websocket_url(&signed)).await.unwrap();
         let path = format!("/api/v1/users/{user_id}");
-        assert_eq!(a.request("PATCH", &path, &a.token, &json!({ "enabled": false })).status, 200);
+        assert_eq!(a.admin_request("PATCH", &path, &json!({ "enabled": false })).status, 200);
         let started = now_ms();
         let code = loop {
             match tokio::time::timeout(Duration::from_secs(20), socket.next()).await.unwrap() {
@@ -84,13 +83,13 @@ fn changes_propagate_between_hubs() {
 fn concurrent_changes_conflict_or_apply_once() {
     let (install, a, b) = TestInstall::start();
     let body = json!({ "name": "vera", "password": "viewer-password-1", "role": "viewer" });
-    let user_id = a.request("POST", "/api/v1/users", &a.token, &body).body["id"].as_str().unwrap().to_owned();
+    let user_id = a.admin_request("POST", "/api/v1/users", &body).body["id"].as_str().unwrap().to_owned();
     eventually("the other hub knows the user", || b.get("/api/v1/users").text.contains("vera"));
     // Concurrent changes of a user are applied or rejected as a whole.
     let path = format!("/api/v1/users/{user_id}");
     for round in 0..10 {
         let tags = |hub: &str| json!({ "host_tags": [format!("{hub}{round}")], "enabled": true });
-        let change = |hub: &TestHub, name: &str| hub.request("PATCH", &path, &hub.token, &tags(name)).status;
+        let change = |hub: &TestHub, name: &str| hub.admin_request("PATCH", &path, &tags(name)).status;
         let codes = std::thread::scope(|scope| {
             let (first, second) = (scope.spawn(|| change(&a, "a")), scope.spawn(|| change(&b, "b")));
             [first.join().unwrap(), second.join().unwrap()]
@@ -99,21 +98,19 @@ fn concurrent_changes_conflict_or_apply_once() {
     }
     // If two administrators delete each other at the same time, exactly one remains.
     let body = json!({ "name": "root", "password": "initial-password-2", "role": "admin" });
-    let root_id = a.request("POST", "/api/v1/users", &a.token, &body).body["id"].as_str().unwrap().to_owned();
+    let root_id = a.admin_request("POST", "/api/v1/users", &body).body["id"].as_str().unwrap().to_owned();
     let admin_id =
         a.request("GET", "/api/v1/auth/me", &a.token, &Value::Null).body["id"].as_str().unwrap().to_owned();
-    let mut root_token = String::new();
     eventually("root logs in at the other hub", || {
         let login = json!({ "name": "root", "password": "initial-password-2" });
-        root_token = b.request("POST", "/api/v1/auth/token", "", &login).body["token"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
-        !root_token.is_empty()
+        b.request("POST", "/api/v1/auth/token", "", &login).status == 200
     });
+    let root = b.log_in_confirmed("root", "initial-password-2");
     std::thread::scope(|scope| {
-        scope.spawn(|| a.request("DELETE", &format!("/api/v1/users/{root_id}"), &a.token, &Value::Null));
-        scope.spawn(|| b.request("DELETE", &format!("/api/v1/users/{admin_id}"), &root_token, &Value::Null));
+        let (b, root) = (&b, &root);
+        scope.spawn(|| a.admin_request("DELETE", &format!("/api/v1/users/{root_id}"), &Value::Null));
+        let path = format!("/api/v1/users/{admin_id}");
+        scope.spawn(move || b.browser_request("DELETE", &path, root, &Value::Null));
     });
     eventually("one administrator remains", || {
         let can_log_in = |name: &str, password: &str| {

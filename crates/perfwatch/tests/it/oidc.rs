@@ -220,14 +220,25 @@ impl Browser {
     fn get(&mut self, url: &str) -> (u16, String) {
         let agent =
             ureq::Agent::config_builder().max_redirects(0).http_status_as_error(false).build().new_agent();
-        let cookies: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let response = agent.get(url).header("Cookie", cookies.join("; ")).call().unwrap();
+        let response = agent.get(url).header("Cookie", self.cookies()).call().unwrap();
         for set in response.headers().get_all("set-cookie") {
             let (name, value) = set.to_str().unwrap().split(';').next().unwrap().split_once('=').unwrap();
             self.0.insert(name.to_owned(), value.to_owned());
         }
         let location = response.headers().get("location").map_or("", |to| to.to_str().unwrap());
         (response.status().as_u16(), location.to_owned())
+    }
+
+    /// Cookies of the next request.
+    fn cookies(&self) -> String {
+        let pairs: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        pairs.join("; ")
+    }
+
+    /// Cookie of the session.
+    fn session(&self) -> String {
+        let found = self.0.iter().find(|(name, _)| name.starts_with("perfwatch_session_"));
+        found.map(|(name, value)| format!("{name}={value}")).unwrap_or_default()
     }
 
     /// Completes a login; returns the final redirect location.
@@ -253,10 +264,7 @@ fn start(issuer: &Issuer, folder: &std::path::Path) -> TestHub {
 
 /// Returns the role of the logged-in user; null without a session.
 fn role(hub: &TestHub, browser: &Browser) -> Value {
-    let is_session = |name: &str| name.starts_with("perfwatch_session_");
-    let session = browser.0.iter().find(|(name, _)| is_session(name));
-    let session = session.map(|(name, value)| format!("{name}={value}")).unwrap_or_default();
-    let response = ureq::get(hub.url("/api/v1/auth/me")).header("Cookie", session).call();
+    let response = ureq::get(hub.url("/api/v1/auth/me")).header("Cookie", browser.session()).call();
     response.map_or(Value::Null, |mut response| {
         serde_json::from_str::<Value>(&response.body_mut().read_to_string().unwrap()).unwrap()["role"].clone()
     })
@@ -286,6 +294,7 @@ fn oidc_login_maps_role_claims() {
     assert_eq!(role(&hub, &other), "viewer");
 }
 
+/// L13, with others: claims are checked, the time before which the token is not valid (`nbf`) too.
 #[test]
 fn oidc_rejects_unverified_claims() {
     let folder = tempfile::tempdir().unwrap();
@@ -301,6 +310,7 @@ fn oidc_rejects_unverified_claims() {
         (staff_claims(json!({ "aud": "another" })), "sso_failed"),
         (staff_claims(json!({ "iss": "http://evil" })), "sso_failed"),
         (staff_claims(json!({ "exp": 1_000 })), "sso_failed"),
+        (staff_claims(json!({ "nbf": now_ms() / 1_000 + 3_600 })), "sso_failed"),
         (staff_claims(json!({ "nonce": "old" })), "sso_failed"),
         (staff_claims(json!({ "azp": "another" })), "sso_failed"),
     ] {
@@ -381,9 +391,61 @@ fn oidc_name_that_is_taken_is_numbered() {
     // Local users have the same names, and passwords in any composition.
     let user =
         |name: &str| json!({ "name": name, "role": "viewer", "password": "Gru\u{308}ße aus Ko\u{308}ln" });
-    let create = |name: &str| hub.request("POST", "/api/v1/users", &hub.token, &user(name));
+    let create = |name: &str| hub.admin_request("POST", "/api/v1/users", &user(name));
     assert_eq!(create("Mü\u{0}x").status, 422);
     assert_eq!(create("MO\u{308}LLER").code(), "name_taken");
     assert_eq!(create("Jürgen").body["name"], "jürgen");
     hub.log_in("JU\u{308}RGEN", "Grüße aus Köln");
+}
+
+/// M8: tokens of a user end with a lower role at the identity provider, and with no role.
+#[test]
+fn oidc_role_end_revokes_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let issuer = Issuer::start();
+    let hub = start(&issuer, folder.path());
+    for (groups, location) in [("staff", "/hosts/x"), ("guests", "/login?error=sso_no_role")] {
+        issuer.set_claims(json!({ "sub": "42", "preferred_username": "ada", "groups": ["sre"] }));
+        let mut browser = Browser::default();
+        assert_eq!(browser.log_in(&hub), "/hosts/x");
+        let cookies = browser.session();
+        let body = json!({ "name": "script", "scope": "admin" });
+        let created = hub.browser_request("POST", "/api/v1/tokens", &cookies, &body);
+        let token = created.body["token"].as_str().unwrap_or_else(|| panic!("{}", created.text));
+        assert_eq!(hub.request("GET", "/api/v1/hosts", token, &Value::Null).status, 200);
+        issuer.set_claims(json!({ "sub": "42", "preferred_username": "ada", "groups": [groups] }));
+        assert_eq!(Browser::default().log_in(&hub), location);
+        assert_eq!(hub.request("GET", "/api/v1/hosts", token, &Value::Null).status, 401, "{groups}");
+        assert_eq!(hub.browser_request("GET", "/api/v1/auth/me", &cookies, &Value::Null).status, 401);
+    }
+}
+
+/// H8: users of an identity provider confirm lasting changes by a new login there.
+#[test]
+fn oidc_login_confirms_lasting_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let issuer = Issuer::start();
+    let hub = start(&issuer, folder.path());
+    let set_claims = |sub: &str, auth_time: i64| {
+        issuer.set_claims(json!({ "sub": sub, "groups": ["sre"], "auth_time": auth_time }));
+    };
+    let now_s = now_ms() / 1_000;
+    set_claims("42", now_s);
+    let mut browser = Browser::default();
+    assert_eq!(browser.log_in(&hub), "/hosts/x");
+    let create = |browser: &Browser, name: &str| {
+        let user = json!({ "name": name, "role": "admin", "password": "a-third-password-1" });
+        hub.browser_request("POST", "/api/v1/users", &browser.cookies(), &user)
+    };
+    assert_eq!(create(&browser, "one").code(), "confirmation_required");
+    let mut confirm = |sub: &str, auth_time: i64| {
+        set_claims(sub, auth_time);
+        let (_, to) = browser.get(&hub.url("/api/v1/auth/oidc/login?confirm=true&next=%2Fsettings"));
+        assert!(to.contains("prompt=login") && to.contains("max_age=0"), "{to}");
+        let (_, callback) = browser.get(&to);
+        (browser.get(&callback).1, create(&browser, "one").status)
+    };
+    assert_eq!(confirm("42", now_s - 3_600), ("/login?error=sso_denied".to_owned(), 403), "an old login");
+    assert_eq!(confirm("43", now_s + 5), ("/login?error=sso_denied".to_owned(), 403), "another user");
+    assert_eq!(confirm("42", now_s + 5), ("/settings".to_owned(), 201));
 }

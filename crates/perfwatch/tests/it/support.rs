@@ -2,11 +2,12 @@
 //! killed at its end.
 
 use perfwatch_model::{Clock as _, SystemClock};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt::Debug;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Path of the full binary.
@@ -89,6 +90,8 @@ pub(crate) struct TestHub {
     pub(crate) address: String,
     /// API token of the administrator.
     pub(crate) token: String,
+    /// Session cookies of the administrator, created by the first request with them.
+    admin_cookies: OnceLock<String>,
 }
 
 /// Name and password of the administrator of every test hub.
@@ -127,7 +130,7 @@ impl TestHub {
         BufReader::new(process.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().rsplit("://").next().unwrap().to_owned();
         assert!(address.contains(':'), "{line:?} {}", process.log());
-        let mut hub = Self { process, address, token: String::new() };
+        let mut hub = Self { process, address, token: String::new(), admin_cookies: OnceLock::new() };
         if line.contains("http://") {
             hub.token = hub.create_token(ADMIN, "admin");
         }
@@ -147,6 +150,31 @@ impl TestHub {
         let post = ureq::post(self.url("/api/v1/auth/login")).header("Content-Type", "application/json");
         let response = post.send(body.to_string()).unwrap();
         response.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned()
+    }
+
+    /// Returns the address of the live stream with a WebSocket token of this credential.
+    pub(crate) fn websocket_url(&self, credential: &str) -> String {
+        let response = self.request("POST", "/api/v1/auth/websocket-token", credential, &Value::Null);
+        let token = response.body["token"].as_str().unwrap_or_else(|| panic!("{}", response.text));
+        format!("ws://{}/api/ws/metrics?token={token}", self.address)
+    }
+
+    /// Logs in and enters the password again; returns the cookies of the session and of the confirmation.
+    pub(crate) fn log_in_confirmed(&self, name: &str, password: &str) -> String {
+        let session = self.log_in(name, password);
+        let confirm = ureq::post(self.url("/api/v1/auth/confirm"))
+            .header("Content-Type", "application/json")
+            .header("Cookie", &session)
+            .header("Origin", self.url(""));
+        let response = confirm.send(json!({ "password": password }).to_string()).unwrap();
+        let confirmation = response.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap();
+        format!("{session}; {confirmation}")
+    }
+
+    /// Sends a request of the administrator's browser, after the password was entered again.
+    pub(crate) fn admin_request(&self, method: &str, path: &str, body: &Value) -> TestResponse {
+        let cookies = self.admin_cookies.get_or_init(|| self.log_in_confirmed(ADMIN.0, ADMIN.1));
+        self.browser_request(method, path, cookies, body)
     }
 
     /// Sends a request of a dashboard page: with session cookie and origin.

@@ -86,10 +86,9 @@ fn certificates_are_verified_and_reloaded() {
     };
     let https = client(&trusted);
     let login = json!({ "name": ADMIN.0, "password": ADMIN.1 });
-    let signed = post(&https, "/api/v1/auth/token", "", login.clone()).0["token"].clone();
-    let signed = signed.as_str().unwrap();
     let (_, cookie) = post(&https, "/api/v1/auth/login", "", login);
-    assert!(cookie.unwrap().split("; ").any(|attribute| attribute == "Secure"));
+    let cookie = cookie.unwrap();
+    assert!(cookie.split("; ").any(|attribute| attribute == "Secure"));
     assert!(client(&foreign).get(format!("{url}/healthz")).call().is_err());
     // HTTP to the same port is redirected, except for health checks.
     let plain = format!("http://{}", hub.address);
@@ -99,7 +98,10 @@ fn certificates_are_verified_and_reloaded() {
     assert_eq!(https.get(format!("{plain}/healthz")).call().unwrap().status(), 200);
 
     // An agent enrolls if it trusts the CA.
-    let token = post(&https, "/api/v1/enrollment-tokens", signed, json!({ "name": "x" })).0["token"].clone();
+    let session = cookie.split(';').next().unwrap();
+    let request = https.post(format!("{url}/api/v1/enrollment-tokens")).content_type("application/json");
+    let request = request.header("Cookie", session).header("Origin", &url);
+    let token = read(&mut request.send(json!({ "name": "x" }).to_string()).unwrap())["token"].clone();
     let token = token.as_str().unwrap();
     let (trusted_ca, foreign_ca) =
         (trusted.pem(folder.path(), "trusted.pem"), foreign.pem(folder.path(), "foreign.pem"));
@@ -122,8 +124,7 @@ fn certificates_are_verified_and_reloaded() {
     eventually("the agent logs the error", || untrusting.log().contains("hub unreachable"));
     assert!(untrusting.log().to_lowercase().contains("certificate"), "{}", untrusting.log());
     let total = |client: &ureq::Agent| {
-        let get =
-            client.get(format!("{url}/api/v1/system")).header("Authorization", format!("Bearer {signed}"));
+        let get = client.get(format!("{url}/api/v1/system")).header("Cookie", session);
         read(&mut get.call().unwrap())["accepted_snapshots"].as_u64().unwrap()
     };
     let trusting = start("trusting", &trusted_ca);
