@@ -2,6 +2,7 @@
 import createClient, { type Middleware } from 'openapi-fetch'
 import { compareClocks } from '../lib/hubClock'
 import { dashboardUrl } from '../lib/base'
+import { fetchConfirmed } from './confirmation'
 import { endSession, isSessionError, readError } from './errors'
 import type { paths } from './schema'
 
@@ -26,7 +27,7 @@ function createApi(...middleware: Middleware[]) {
     headers: { accept: 'application/json' },
     fetch: async (request) => {
       const sentMs = Date.now()
-      const response = await fetch(request)
+      const response = await fetchConfirmed(request)
       compareClocks(response, sentMs)
       return response
     },

@@ -49,7 +49,7 @@ const WATCHDOG_INTERVAL_MS = 5_000
 const RESUBSCRIBE_DELAY_MS = 1_000
 
 /** Creates a token that authenticates a WebSocket whose origin the hub does not accept. */
-const createToken = async () => (await unwrap(api.POST('/api/v1/auth/token'))).token
+const createToken = async () => (await unwrap(api.POST('/api/v1/auth/websocket-token'))).token
 
 export class LiveSocket {
   readonly state = shallowRef<LiveState>({ kind: 'connecting' })

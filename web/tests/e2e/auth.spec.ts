@@ -37,6 +37,14 @@ function codeOf(base32: string): string {
 const dialog = (page: Page) => page.getByRole('dialog')
 const PASSWORD = 'what a fine morning'
 
+/** Enters the password of the administrator again before a lasting change. */
+async function confirm(page: Page) {
+  const confirmation = page.getByRole('dialog', { name: 'Confirm with your password' })
+  await confirmation.getByLabel('Password').fill(PASSWORD)
+  await confirmation.getByRole('button', { name: 'Confirm' }).click()
+  await confirmation.waitFor({ state: 'detached' })
+}
+
 describe('auth', () => {
   it('setup link creates the administrator', async () => {
     const { page } = await tab()
@@ -86,6 +94,7 @@ describe('auth', () => {
     await dialog(admin).getByLabel('Name').fill('bob')
     await dialog(admin).getByLabel('Initial password').fill('short')
     await dialog(admin).getByRole('button', { name: 'Create user' }).click()
+    await confirm(admin)
     await expect.poll(() => dialog(admin).getByRole('alert').textContent()).toContain('10 characters')
     await dialog(admin).getByLabel('Initial password').fill('it rains all day')
     await dialog(admin).getByRole('button', { name: 'Create user' }).click()
@@ -131,6 +140,9 @@ describe('auth', () => {
     await site.logIn(page.context(), { name: 'alice', password: PASSWORD })
     await page.goto(`${site.url}/settings/account`)
     await page.getByRole('button', { name: 'Enable…' }).click()
+    await page.getByRole('dialog', { name: 'Confirm with your password' }).waitFor()
+    await checkPage(page, 'confirmation')
+    await confirm(page)
     const secret = await page.locator('.setup code').textContent()
     await checkPage(page, 'totp-setup')
     await page.getByLabel('Code', { exact: true }).fill(codeOf(secret!))

@@ -18,6 +18,13 @@ export const auth = {
       sso_disabled: 'Your account is disabled.',
     },
   },
+  confirmation: {
+    title: 'Confirm with your password',
+    note: 'Changes of users, tokens, stored passwords and two-factor authentication require your password again.',
+    submit: 'Confirm',
+    sso: 'Log in at the identity provider again, then repeat the change.',
+    logIn: 'Log in again',
+  },
   proxy: {
     heading: 'Reverse proxy settings',
     hostMismatch: 'Requests reach the hub for {received}. Pass the Host header through the proxy, or set hub.public_url to {expected}.',

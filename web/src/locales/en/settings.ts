@@ -13,8 +13,9 @@ export const settings = {
       new: 'New password',
       repeat: 'Repeat password',
       mismatch: 'The passwords do not match.',
+      note: 'A new password logs out all other sessions and revokes your API tokens and enrollment tokens.',
       change: 'Change password',
-      changed: 'Password changed. All other sessions were logged out.',
+      changed: 'Password changed. All other sessions were logged out, and your tokens revoked.',
     },
     totp: {
       title: 'Two-factor authentication',
@@ -33,7 +34,9 @@ export const settings = {
     },
     sessions: {
       title: 'Active sessions',
-      logOutOthers: 'Log out other sessions',
+      logOutOthers: 'Log out everywhere',
+      note: 'Logging out everywhere ends all other sessions and revokes your API tokens and enrollment tokens.',
+      logOutTitle: 'Log out everywhere?',
       browser: 'Browser',
       browserOn: '{browser} on {system}',
       unknown: 'unknown',
@@ -45,7 +48,7 @@ export const settings = {
   },
   tokens: {
     title: 'My API tokens',
-    note: 'For scripts: send as Authorization: Bearer. A token never has more rights than your account and is removed with it.',
+    note: 'For scripts: send as Authorization: Bearer. A token never has more rights than your account. It ends with your password.',
     create: 'Create token',
     new: 'New token',
     created: '{name} created. Copy it now; it is not shown again.',
@@ -115,7 +118,7 @@ export const settings = {
   },
   users: {
     title: 'Users',
-    note: 'Changes take effect immediately.',
+    note: 'Changes take effect immediately. A new password or fewer rights revoke all tokens of the user.',
     new: 'New user',
     role: 'Role',
     hosts: 'Hosts',
