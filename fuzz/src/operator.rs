@@ -218,7 +218,7 @@ fn text_bytes(entries: &[ImportEntry]) -> usize {
 
 fn ssh_config(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else { return false };
-    let entries = parse_ssh_config(text);
+    let Ok(entries) = parse_ssh_config(text) else { return false };
     let lines = text.lines().count();
     for entry in &entries {
         assert!((1..=lines).contains(&entry.line) && !entry.name.is_empty());
