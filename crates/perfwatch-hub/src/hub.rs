@@ -252,9 +252,7 @@ async fn build_app(
         workers: workers.clone(),
         cache: cache.clone(),
     };
-    let agentless = Agentless::new(agentless_deps, metrics.servers.clone(), config.collection_workers);
-    agentless.reencrypt().await?;
-    agentless.reconcile().await?;
+    let agentless = open_agentless(agentless_deps, &metrics, config.collection_workers).await?;
     let app = Arc::new(App {
         started: clock.monotonic(),
         login: LoginService::new(directory.clone(), clock.clone()),
@@ -278,6 +276,18 @@ async fn build_app(
         tasks,
     });
     Ok((app, cache))
+}
+
+/// Loads the servers and brings their secrets and jobs up to date.
+async fn open_agentless(
+    deps: AgentlessDeps,
+    metrics: &SelfMetrics,
+    collection_workers: usize,
+) -> Result<Arc<Agentless>, StoreError> {
+    let agentless = Agentless::new(deps, metrics.servers.clone(), collection_workers);
+    agentless.reencrypt().await?;
+    agentless.reconcile().await?;
+    Ok(agentless)
 }
 
 /// Addresses by which browsers reach a hub that listens here.

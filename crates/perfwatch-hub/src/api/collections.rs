@@ -112,7 +112,7 @@ pub(crate) async fn test_unsaved(
     let table = ServerTable::load(app.agentless.store()).await?;
     let (principal, saved) = (actor.identity.share_key(), before.map(|row| row.id));
     let planned = app.agentless.editor().plan_test(&principal, &table, saved, &request.server).await;
-    let row = planned.map_err(change_error)?;
+    let row = planned.map_err(|error| change_error(&error))?;
     Ok(Json(to_test_response(run_test(&app, &actor, &row).await?)))
 }
 

@@ -235,20 +235,20 @@ pub(super) async fn validate_request(
     identity: &Identity,
     request: &ServerRequest,
 ) -> Result<(Server, Vec<String>), ApiError> {
-    let server = request.validate().map_err(|error| change_error(error.into()))?;
+    let server = request.validate().map_err(|error| change_error(&error.into()))?;
     let tags = params::validate_tags(&request.tags)?;
     authorize_server(app, identity, &tags, &server).await?;
     Ok((server, tags))
 }
 
 /// Error of a change that was not planned.
-pub(super) fn change_error(error: ServerChangeError) -> ApiError {
+pub(super) fn change_error(error: &ServerChangeError) -> ApiError {
     let message = error.to_string();
     match error {
         ServerChangeError::Invalid(_) => ApiError::unprocessable("invalid_server", message),
         ServerChangeError::PasswordsRequired(_) => ApiError::conflict("passwords_required", message),
         ServerChangeError::EncryptionKeyMissing => AuthError::EncryptionKeyMissing.into(),
-        ServerChangeError::Work(error) => error.into(),
+        ServerChangeError::Work(error) => (*error).into(),
     }
 }
 
@@ -294,7 +294,7 @@ pub(crate) async fn create_server(
     let (server, tags) = validate_request(&app, &actor.identity, &request).await?;
     let table = ServerTable::load(app.agentless.store()).await?;
     let planned = app.agentless.editor().plan_create(&actor.identity.share_key(), &table, &request).await;
-    let row = planned.map_err(change_error)?;
+    let row = planned.map_err(|error| change_error(&error))?;
     let guard = app.directory.begin_write().await?;
     let table = ServerTable::load(app.agentless.store()).await?;
     if table.count() >= MAX_SERVERS {
@@ -357,7 +357,7 @@ pub(crate) async fn update_server(
     }
     let (editor, principal) = (app.agentless.editor(), actor.identity.share_key());
     let planned = editor.plan_update(&principal, table.clone(), &before, server.clone(), &request).await;
-    let change = planned.map_err(change_error)?;
+    let change = planned.map_err(|error| change_error(&error))?;
     let guard = app.directory.begin_write().await?;
     let table = ServerTable::load(app.agentless.store()).await?;
     ensure_name_free(&app, &table, &server.name, Some(before.id))?;
@@ -473,7 +473,7 @@ pub(crate) async fn accept_host_key(
     JsonBody(request): JsonBody<AcceptHostKeyRequest>,
 ) -> Result<Json<ServerResponse>, ApiError> {
     for password in request.password.iter().chain(request.passwords.values().flatten()) {
-        validate_password("password", password).map_err(|error| change_error(error.into()))?;
+        validate_password("password", password).map_err(|error| change_error(&error.into()))?;
     }
     let guard = app.directory.begin_write().await?;
     let row = find(&app, &actor.identity, &id).await?;
@@ -484,7 +484,7 @@ pub(crate) async fn accept_host_key(
     authorize_dependents(&app, &actor.identity, &table, row.id)?;
     let name = table.name(row.id).unwrap_or_default().to_owned();
     let planned = app.agentless.editor().plan_host_key(table, &row, request.password, &request.passwords);
-    let change = planned.map_err(change_error)?;
+    let change = planned.map_err(|error| change_error(&error))?;
     let (before, after) = (row.host_key.as_ref(), change.row.host_key.as_ref());
     let entry = actor.audit_change("server.accept_host_key", format!("server {name}"), before, after);
     let mut tx = Transaction::default();

@@ -111,7 +111,7 @@ pub(crate) async fn import(
         format: request.format,
         text: request.text,
         user: request.user,
-        credentials: credentials.map_err(|error| change_error(error.into()))?,
+        credentials: credentials.map_err(|error| change_error(&error.into()))?,
         tags: request.tags,
         interval: request.interval,
         enabled: request.enabled,
@@ -125,7 +125,7 @@ pub(crate) async fn import(
             format!("at most {} servers are allowed", perfwatch_agentless::import::MAX_ENTRIES),
         ),
         ImportFailure::Text(error) => invalid(error.to_string()),
-        ImportFailure::Credentials(error) => change_error(error),
+        ImportFailure::Credentials(error) => change_error(&error),
         ImportFailure::Work(error) => error.into(),
     })?;
     if !dry_run {
