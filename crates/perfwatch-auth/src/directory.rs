@@ -293,9 +293,10 @@ impl AuthDirectory {
     }
 
     /// Loads changes that another hub or the command line made just now, because a credential is unknown or
-    /// wrong. Concurrent callers share one query. Returns true if there were changes.
-    pub async fn refresh_after_miss(&self) -> bool {
-        let (before, arrived) = (self.snapshot().revision, self.clock.monotonic());
+    /// wrong in `seen`. Concurrent callers share one query. Returns true if there were changes since `seen`,
+    /// which another refresh may have loaded meanwhile: hashing a password takes long.
+    pub async fn refresh_after_miss(&self, seen: &AuthSnapshot) -> bool {
+        let arrived = self.clock.monotonic();
         let mut missed_at = self.missed_at.lock().await;
         if missed_at.is_none_or(|at| at <= arrived) {
             *missed_at = Some(self.clock.monotonic());
@@ -303,7 +304,7 @@ impl AuthDirectory {
             let _ = self.refresh().await;
         }
         drop(missed_at);
-        self.snapshot().revision != before
+        self.snapshot().revision != seen.revision
     }
 
     /// Loads changes of other hubs, stores last-used times and purges, until cancelled.
@@ -391,12 +392,34 @@ mod tests {
     use perfwatch_model::ManualClock;
     use perfwatch_store::{SqliteOptions, SqliteStore};
 
+    fn open_store(folder: &std::path::Path, clock: &Arc<dyn Clock>) -> Arc<dyn Store> {
+        let options = SqliteOptions { folder: folder.to_owned(), budget_bytes: 64 << 20 };
+        Arc::new(SqliteStore::open(&options, clock.clone()).unwrap())
+    }
+
+    /// The periodic refresh may load a change while the caller still hashes the password that it read before.
+    #[tokio::test]
+    async fn changes_since_a_miss_are_reported_whoever_loaded_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::starting_at(0));
+        let store = open_store(folder.path(), &clock);
+        let keyring = Arc::new(Keyring::new(&[]));
+        let directory =
+            AuthDirectory::open(store, clock, keyring, SessionLifetimes::default()).await.unwrap();
+        let seen = directory.snapshot();
+        assert!(!directory.refresh_after_miss(&seen).await);
+        let account = Account::new("vera".to_owned(), Role::Viewer, 0);
+        let tx = Transaction::build(|tx| tx.accounts().insert(&account));
+        directory.begin_write().await.unwrap().commit(tx, None).await.unwrap();
+        assert!(directory.refresh_after_miss(&seen).await);
+        assert!(!directory.refresh_after_miss(&directory.snapshot()).await);
+    }
+
     #[tokio::test]
     async fn plaintext_totp_secrets_are_encrypted_at_startup() {
-        let directory_path = tempfile::tempdir().unwrap();
-        let options = SqliteOptions { folder: directory_path.path().to_owned(), budget_bytes: 64 << 20 };
+        let folder = tempfile::tempdir().unwrap();
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::starting_at(0));
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options, clock.clone()).unwrap());
+        let store = open_store(folder.path(), &clock);
         let open = async |keys: &[[u8; 32]]| {
             let keyring = Arc::new(Keyring::new(keys));
             AuthDirectory::open(store.clone(), clock.clone(), keyring, SessionLifetimes::default())

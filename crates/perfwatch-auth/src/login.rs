@@ -8,6 +8,7 @@ use crate::directory::{AuthDirectory, WriteGuard};
 use crate::error::AuthError;
 use crate::identity::Credential;
 use crate::login_throttle::LoginThrottle;
+use crate::snapshot::AuthSnapshot;
 use crate::{account_name, password, secret, totp};
 use perfwatch_model::Clock;
 use perfwatch_store::Transaction;
@@ -87,17 +88,17 @@ impl LoginService {
         if name.len() > MAX_LOGIN_NAME_BYTES || password_len > password::MAX_PASSWORD_BYTES {
             return Err(AuthError::InvalidCredentials);
         }
-        let find = || {
-            let snapshot = self.directory.snapshot();
+        let find = |snapshot: &AuthSnapshot| {
             snapshot.account_by_name(name).filter(|account| account.enabled).cloned()
         };
         let stored =
             |account: &Option<Account>| account.as_ref().and_then(|account| account.password.clone());
-        let mut account = find();
+        let seen = self.directory.snapshot();
+        let mut account = find(&seen);
         let mut is_correct = password::verify(login.password.clone(), stored(&account)).await;
         // The account or its password may have been changed elsewhere a moment ago.
-        if !is_correct && self.directory.refresh_after_miss().await {
-            let current = find();
+        if !is_correct && self.directory.refresh_after_miss(&seen).await {
+            let current = find(&self.directory.snapshot());
             if stored(&current) != stored(&account) {
                 is_correct = password::verify(login.password, stored(&current)).await;
             }

@@ -31,12 +31,13 @@ pub(crate) async fn auth_middleware(
     let path = path.as_ref().map(MatchedPath::as_str);
     let address = request_address(&app, &request);
     let hsts = app.config.hsts.filter(|_| address.client_addr.is_tls);
+    let seen = app.directory.snapshot();
     let mut result = check_request(&app, path, address.clone(), &mut request);
     // The credential may have been created a moment ago by another hub or by the command line.
     let is_unknown = |error: &ApiError| error.status() == StatusCode::UNAUTHORIZED;
     if result.as_ref().is_err_and(is_unknown)
         && has_credentials(&app, &request)
-        && app.directory.refresh_after_miss().await
+        && app.directory.refresh_after_miss(&seen).await
     {
         result = check_request(&app, path, address, &mut request);
     }
