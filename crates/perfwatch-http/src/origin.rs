@@ -19,16 +19,15 @@ impl HostPort {
         let text = text.trim();
         let split = text.rfind(':').filter(|at| !text[*at..].contains(']'));
         let (host, port) = match split {
-            Some(at) => (&text[..at], Some(text[at + 1..].parse().ok()?)),
+            Some(at) => (&text[..at], Some(parse_port(&text[at + 1..])?)),
             None => (text, None),
         };
-        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            Some(address) => format!("[{}]", address.parse::<Ipv6Addr>().ok()?),
-            None => host.trim_end_matches('.').to_ascii_lowercase(),
-        };
+        if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            return Some(Self { host: format!("[{}]", address.parse::<Ipv6Addr>().ok()?), port });
+        }
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
         let is_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-        let is_valid = host.starts_with('[') || (!host.is_empty() && host.chars().all(is_name));
-        is_valid.then_some(Self { host, port })
+        (!host.is_empty() && host.chars().all(is_name)).then_some(Self { host, port })
     }
 
     /// Port, or the default port of the scheme.
@@ -42,6 +41,11 @@ impl fmt::Display for HostPort {
         f.write_str(&self.host)?;
         self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
     }
+}
+
+/// Parses digits only, where `str::parse` accepts a sign too.
+fn parse_port(text: &str) -> Option<u16> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 fn default_port(scheme: &str) -> u16 {
@@ -152,6 +156,15 @@ mod tests {
             ("10.0.0.9:8000", "https://watch.example:443"),
         ] {
             assert_eq!(relation(host, Some(origin)), Origin::Same, "{host} {origin}");
+        }
+    }
+
+    #[test]
+    fn malformed_hosts_are_rejected() {
+        for text in
+            ["", "[", "[  .", "[::1", "[]", "[::1]x", "a b", "a:+80", "a:65536", "a:x", "a/b", "..", "ü"]
+        {
+            assert_eq!(HostPort::parse(text), None, "{text}");
         }
     }
 
