@@ -15,8 +15,8 @@ pub(crate) const BLOCK: Target = Target {
     seeds,
     dictionary: &["PWB\x1a"],
     max_len: 32 << 10,
-    // A column has 65,536 rows, the names of a section 64 MiB.
-    memory: MemoryBound { fixed_bytes: 16 << 20, per_byte: 64 },
+    // The limits of a section: 64 MiB of names and 1,048,576 process rows of some 32 bytes.
+    memory: MemoryBound { fixed_bytes: 128 << 20, per_byte: 64 },
 };
 
 /// Bytes of the length of the header in front of an input. Stores keep it beside the block.
