@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Password of the initial administrator and of all users.
 const PASSWORD: &str = "initial-password-1";
 
-/// Hub with a data directory of its own; killed on drop.
+/// Hub with a temporary data directory; killed on drop.
 pub(crate) struct HubProcess {
     child: Child,
     program: PathBuf,

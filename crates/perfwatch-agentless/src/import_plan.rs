@@ -4,8 +4,8 @@
 use crate::credentials::Credentials;
 use crate::import::{self, ImportEntry, ImportError, MAX_ENTRIES};
 use crate::server::{Server, Thresholds};
-use crate::server_change::{DependentPasswords, ServerEditor};
-use crate::server_request::{CredentialsRequest, ServerRequest};
+use crate::server_change::ServerEditor;
+use crate::server_request::{CredentialsRequest, DependentPasswords, ServerRequest};
 use crate::server_table::ServerTable;
 use perfwatch_model::HumanDuration;
 use perfwatch_store::servers::ServerRow;

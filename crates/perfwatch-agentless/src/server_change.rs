@@ -3,19 +3,15 @@
 
 use crate::credentials::{Credentials, CredentialsError, decrypt_credentials, encrypt_credentials};
 use crate::server::{AuthMethod, Server};
-use crate::server_request::{InvalidServer, ServerRequest};
+use crate::server_request::{DependentPasswords, InvalidServer, ServerRequest};
 use crate::server_table::{ServerTable, TableEntry};
 use perfwatch_auth::encryption::Keyring;
 use perfwatch_model::remote_collector::RemoteCollector;
 use perfwatch_store::Transaction;
 use perfwatch_store::servers::ServerRow;
 use perfwatch_workers::{WorkError, WorkKind, WorkRequest, WorkerPool};
-use std::collections::HashMap;
 use std::sync::Arc;
 use uuid::Uuid;
-
-/// Passwords of servers behind a changed server, by id. `None` deletes the stored password.
-pub type DependentPasswords = HashMap<Uuid, Option<String>>;
 
 /// Name of [`FailureCause::CredentialsRequired`] in the store and the API.
 ///

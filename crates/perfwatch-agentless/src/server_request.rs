@@ -2,10 +2,10 @@
 
 use crate::credentials::Credentials;
 use crate::server::{AuthMethod, Server, Thresholds};
-use crate::server_change::DependentPasswords;
 use perfwatch_live::host_registry::validate_host_name;
 use perfwatch_model::HumanDuration;
 use serde::Deserialize;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use uuid::Uuid;
 
@@ -19,6 +19,9 @@ const MAX_PASSWORD_BYTES: usize = 1_024;
 const MAX_SECRET_BYTES: usize = 32 << 10;
 /// Maximum length of a login name.
 const MAX_USER_BYTES: usize = 64;
+
+/// Passwords of servers behind a changed server, by id. `None` deletes the stored password.
+pub type DependentPasswords = HashMap<Uuid, Option<String>>;
 
 /// Credentials of a server. Omitted secrets keep their stored value.
 #[derive(Clone, Deserialize)]

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 /// Maximum number of concurrent tests of all principals; tests do not occupy workers.
 const MAX_CONCURRENT_TESTS: usize = 50;
-/// Maximum number of concurrent tests of one principal.
+/// Maximum number of concurrent tests per principal.
 const MAX_CONCURRENT_TESTS_PER_PRINCIPAL: usize = 3;
 /// Number of tests that a principal may start at once.
 const MAX_TEST_BURST: u32 = 60;
 /// Time after which a principal may start another test beyond the burst.
 const TEST_REFILL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Tests of one principal.
+/// Tests of a principal.
 #[derive(Default)]
 struct PrincipalTests {
     running: usize,
@@ -91,7 +91,7 @@ impl Drop for TestSlot {
 mod tests {
     use super::*;
 
-    /// Finding L6: hanging tests of one operator took the places of all.
+    /// Finding L6: hanging tests of an operator took all slots.
     #[test]
     fn hanging_tests_of_one_principal_do_not_block_others() {
         let slots = TestSlots::default();

@@ -294,7 +294,7 @@ impl AuthDirectory {
 
     /// Loads changes that another hub or the command line made just now, because a credential is unknown or
     /// wrong in `seen`. Concurrent callers share one query. Returns true if there were changes since `seen`,
-    /// which another refresh may have loaded meanwhile: hashing a password takes long.
+    /// which the periodic refresh may have loaded during the hashing of a password.
     pub async fn refresh_after_miss(&self, seen: &AuthSnapshot) -> bool {
         let arrived = self.clock.monotonic();
         let mut missed_at = self.missed_at.lock().await;

@@ -99,7 +99,7 @@ impl From<WorkError> for ApiError {
         match error {
             WorkError::InputTooLarge(_) => Self::too_large("body_too_large", message),
             WorkError::ShareExceeded => Self::too_many(message, std::time::Duration::from_secs(5)),
-            WorkError::Busy => Self::unavailable("busy", message, 5),
+            WorkError::QueueFull => Self::unavailable("busy", message, 5),
             WorkError::TimedOut(_) => Self::unprocessable("too_complex", message),
             WorkError::Failed => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message),
         }

@@ -53,7 +53,7 @@ impl Drop for CachedConnection {
 }
 
 impl SshCollector {
-    /// Collector with a worker pool of its own.
+    /// Collector with a new worker pool.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let workers = Arc::new(WorkerPool::new(clock.clone(), PoolConfig::default()));
         Self::with_workers(clock, workers)
@@ -223,7 +223,9 @@ impl SshCollector {
         let result = self.workers.run(request, |_| work()).await;
         result.unwrap_or_else(|error| {
             let cause = match error {
-                WorkError::TimedOut(_) | WorkError::Busy | WorkError::ShareExceeded => FailureCause::TimedOut,
+                WorkError::TimedOut(_) | WorkError::QueueFull | WorkError::ShareExceeded => {
+                    FailureCause::TimedOut
+                }
                 WorkError::InputTooLarge(_) => FailureCause::OutputTooLarge,
                 WorkError::Failed => FailureCause::Internal,
             };

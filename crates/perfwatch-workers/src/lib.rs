@@ -30,7 +30,7 @@ pub enum WorkError {
     ShareExceeded,
     /// The queue of all principals is full, or no worker was free in time.
     #[error("the hub is busy; retry")]
-    Busy,
+    QueueFull,
     /// The job exceeded its time limit.
     #[error("not finished within {} s", .0.as_secs())]
     TimedOut(Duration),
@@ -42,7 +42,7 @@ pub enum WorkError {
 impl WorkError {
     /// Returns whether a later attempt with the same input may succeed.
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::ShareExceeded | Self::Busy)
+        matches!(self, Self::ShareExceeded | Self::QueueFull)
     }
 }
 

@@ -93,7 +93,7 @@ impl WorkerMetrics {
             }
             WorkError::InputTooLarge(_) => "input_too_large",
             WorkError::ShareExceeded => "share_exceeded",
-            WorkError::Busy => "busy",
+            WorkError::QueueFull => "queue_full",
             WorkError::Failed => "failed",
         };
         self.refusals.get_or_create(&RefusalLabel { kind, reason }).inc();

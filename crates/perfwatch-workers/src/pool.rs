@@ -80,7 +80,7 @@ impl Shared {
     }
 
     /// Runs jobs until the pool is closed or the thread was replaced.
-    fn work(&self) {
+    fn run_jobs(&self) {
         loop {
             let mut state = self.state();
             let job = loop {
@@ -117,7 +117,7 @@ impl Shared {
     fn start_thread(self: &Arc<Self>) {
         let shared = self.clone();
         let thread = std::thread::Builder::new().name("worker".into()).stack_size(STACK_BYTES);
-        if let Err(error) = thread.spawn(move || shared.work()) {
+        if let Err(error) = thread.spawn(move || shared.run_jobs()) {
             tracing::error!(error = %error, "failed to start a worker thread");
             self.state().thread_failed();
         }

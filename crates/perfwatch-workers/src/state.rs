@@ -106,7 +106,7 @@ impl PoolState {
             return Err(WorkError::ShareExceeded);
         }
         if self.is_closed || self.queued >= self.bounds.max_queued {
-            return Err(WorkError::Busy);
+            return Err(WorkError::QueueFull);
         }
         if of_principal == 0 {
             self.order.push_back(principal.to_owned());
@@ -189,7 +189,7 @@ impl PoolState {
             while queue.front().is_some_and(is_late) {
                 let Some(Job { kind, fail, .. }) = queue.pop_front() else { break };
                 self.queued -= 1;
-                failures.push(JobFailure { kind, error: WorkError::Busy, fail });
+                failures.push(JobFailure { kind, error: WorkError::QueueFull, fail });
             }
         }
         self.queues.retain(|_, queue| !queue.is_empty());

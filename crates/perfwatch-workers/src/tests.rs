@@ -21,7 +21,7 @@ struct HeldJob {
     result: std::thread::JoinHandle<Result<(), WorkError>>,
 }
 
-fn hold(pool: &Arc<WorkerPool>, principal: &'static str) -> HeldJob {
+fn start_blocked_job(pool: &Arc<WorkerPool>, principal: &'static str) -> HeldJob {
     let ((started_tx, started_rx), (release_tx, release_rx)) = (mpsc::channel(), mpsc::channel::<()>());
     let pool = pool.clone();
     let work = move |_: &crate::Cancellation| {
@@ -50,7 +50,7 @@ fn jobs_run_with_an_own_stack_and_return_their_result() {
 #[test]
 fn principal_with_a_hanging_job_does_not_block_others() {
     let (pool, _) = pool();
-    let hanging = hold(&pool, "hostile");
+    let hanging = start_blocked_job(&pool, "hostile");
     // Further jobs of the principal are queued up to its share, then refused.
     let waiting: Vec<_> = (0..8)
         .map(|_| {
@@ -72,7 +72,7 @@ fn principal_with_a_hanging_job_does_not_block_others() {
 #[test]
 fn stuck_jobs_time_out_and_are_replaced() {
     let (pool, clock) = pool();
-    let jobs = [hold(&pool, "a"), hold(&pool, "b")];
+    let jobs = [start_blocked_job(&pool, "a"), hold(&pool, "b")];
     clock.advance(WorkKind::Import.limits().timeout);
     pool.check_deadlines();
     let mut releases = Vec::new();
@@ -95,7 +95,7 @@ fn replacements_of_stuck_threads_are_bounded() {
     let (pool, clock) = pool();
     let mut jobs = Vec::new();
     for principal in ["a", "b", "c", "d", "e", "f"] {
-        jobs.push(hold(&pool, principal));
+        jobs.push(start_blocked_job(&pool, principal));
         clock.advance(WorkKind::Import.limits().timeout);
         pool.check_deadlines();
     }
@@ -109,7 +109,7 @@ fn replacements_of_stuck_threads_are_bounded() {
     }
     clock.advance(Duration::from_secs(20));
     pool.check_deadlines();
-    assert_eq!(waiting.join().unwrap(), Err(WorkError::Busy));
+    assert_eq!(waiting.join().unwrap(), Err(WorkError::QueueFull));
 }
 
 #[tokio::test]

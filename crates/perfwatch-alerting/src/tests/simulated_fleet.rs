@@ -30,7 +30,7 @@ enum SenderKind {
     Agent,
     /// Script that lets the hub set the time.
     Script,
-    /// Script that sends the time of its own clock.
+    /// Script that sends the time of its clock.
     ScriptWithTime,
     Ssh,
 }
@@ -120,7 +120,7 @@ impl Sender {
         }
     }
 
-    /// Takes a snapshot if one is due. Returns what is delivered if the hub runs.
+    /// Takes a snapshot when it is due. Returns the delivery if the hub runs.
     fn tick(
         &mut self,
         hub: &TestHub,
@@ -181,7 +181,7 @@ type FiredAlert = (HostId, u128, i64);
 /// Rule, times of firing, and sender that disagree.
 type Disagreement<'a> = (u128, Vec<i64>, &'a Sender);
 
-/// Compares the alerts with the planted ones; returns the false and the missed ones.
+/// Compares fired with planted alerts; returns false and missed alerts.
 fn compare<'a>(
     senders: &'a [Sender],
     alerts: &BTreeMap<Uuid, FiredAlert>,

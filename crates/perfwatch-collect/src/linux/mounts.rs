@@ -107,7 +107,7 @@ impl Mount {
         self.path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
     }
 
-    /// Returns whether the mount has no space of its own that somebody could want to watch.
+    /// Returns whether the mount has no space that is worth monitoring.
     fn is_pseudo(&self) -> bool {
         let is_below = |folder: &str| self.path.starts_with(folder);
         let is_union =
@@ -115,7 +115,7 @@ impl Mount {
         let is_nested_union = is_union && self.path != Path::new("/");
         let is_system_tmpfs =
             self.fs_type == "tmpfs" && SYSTEM_TMPFS_DIRECTORIES.iter().any(|folder| is_below(folder));
-        // Windows Subsystem for Linux: tools and drivers of the Windows side, each on a device of its own.
+        // Windows Subsystem for Linux: tools and drivers of the Windows side, each on a separate device.
         let is_wsl_internal = is_below("/mnt/wslg")
             || is_below("/mnt/wsl")
             || self.fs_type == "9p" && (is_below("/usr/lib/wsl") || self.path == Path::new("/init"));
