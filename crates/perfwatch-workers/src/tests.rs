@@ -72,7 +72,7 @@ fn principal_with_a_hanging_job_does_not_block_others() {
 #[test]
 fn stuck_jobs_time_out_and_are_replaced() {
     let (pool, clock) = pool();
-    let jobs = [start_blocked_job(&pool, "a"), hold(&pool, "b")];
+    let jobs = [start_blocked_job(&pool, "a"), start_blocked_job(&pool, "b")];
     clock.advance(WorkKind::Import.limits().timeout);
     pool.check_deadlines();
     let mut releases = Vec::new();
