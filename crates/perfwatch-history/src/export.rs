@@ -2,21 +2,28 @@
 //!
 //! The text is produced in chunks, window by window, so that a year needs little memory.
 
+use super::export_text::{CsvText, escape_terminal_codes};
 use super::read::{JoinedSeries, bucket_snapshot};
+use super::series::CancelOnDrop;
+use super::task::run_blocking;
 use super::{History, HistoryConfig, HistoryMetrics};
-use perfwatch_model::{
-    Clock, Column, HostId, HostRef, MISSING, Snapshot, fixed_point, json, time_expression,
-};
-use perfwatch_store::{BlockContent, HostRecord, Store, StoreError};
+use perfwatch_model::limits::MAX_READ_CELLS;
+use perfwatch_model::{Clock, HostId, HostRef, json, time_expression};
+use perfwatch_store::{BlockContent, HeldPermits, HostRecord, ReadBounds, Store, StoreError};
 use perfwatch_tsdb::rollup::bucket_start;
-use perfwatch_tsdb::{Buckets, Projection, SeriesSelector, Table, Tier, query};
-use std::borrow::Cow;
+use perfwatch_tsdb::{Buckets, Projection, SeriesSelector, Table, Tier};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Columns of a CSV export.
 const CSV_HEADER: [&str; 6] = ["time", "metric", "instance", "value", "min", "max"];
 /// Size of a chunk of text: windows are added until it is reached.
 const TARGET_CHUNK_BYTES: usize = 1 << 16;
+
+/// Maximum number of values in memory at the same time, unless a single second has more.
+const MAX_PART_CELLS: usize = 256 << 10;
+/// Memory in bytes that an export needs: the values of a part, their names, and a chunk of text.
+pub const EXPORT_MEMORY_BYTES: usize = 8 << 20;
 
 /// Text format of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,17 +93,9 @@ pub async fn export(
         .ok_or_else(|| invalid(format!("tier: invalid tier {:?}; expected raw, 1m or 1h", request.tier)))?;
     let selectors = request.metrics.iter().map(|selector| SeriesSelector::parse(selector)).collect();
     let history = History::open(store, clock, HistoryConfig::default(), HistoryMetrics::default()).await?;
-    let mut export = Export {
-        history,
-        host: host.id,
-        name: host.name,
-        tier,
-        projection: projection_for(selectors, format),
-        format,
-        from_ms: time("from", &request.from)?,
-        to_ms: time("to", &request.to)?,
-        header_written: false,
-    };
+    let range = (time("from", &request.from)?, time("to", &request.to)?);
+    let projection = projection_for(selectors, format);
+    let mut export = Export::new(history, (host.id, host.name), tier, projection, format, range);
     while let Some(chunk) = export.next().await {
         out.write_all(chunk?.as_bytes())?;
     }
@@ -147,61 +146,139 @@ pub fn projection_for(selectors: Vec<SeriesSelector>, format: Format) -> Arc<Pro
         sequences: true,
         processes: full,
         annotations: full,
+        group: None,
     })
 }
 
-/// Export in progress. Each call of [`Export::next`] advances `from_ms`.
+/// Rows that were read and are not written yet.
+enum PendingRows {
+    Rows(Table),
+    Buckets(Buckets),
+}
+
+/// Export in progress. It holds the rows of one part of the range at a time; each call of [`Export::next`]
+/// returns the next piece of text.
 pub struct Export {
-    /// History that is exported.
-    pub history: Arc<History>,
-    /// Host that is exported.
-    pub host: HostId,
-    /// Name of the host in JSON lines.
-    pub name: String,
-    /// Resolution of the rows.
-    pub tier: Tier,
-    /// Series and parts that are read; see [`projection_for`].
-    pub projection: Arc<Projection>,
-    /// Text format of the chunks.
-    pub format: Format,
-    /// Start of the remaining range, Unix milliseconds.
-    pub from_ms: i64,
-    /// End of the range (exclusive), Unix milliseconds.
-    pub to_ms: i64,
-    /// State of the CSV header: `true` after the first chunk, which contains it; initially `false`.
-    pub header_written: bool,
+    history: Arc<History>,
+    host: HostId,
+    tier: Tier,
+    projection: Arc<Projection>,
+    to_ms: i64,
+    /// Start of the range that is not read yet.
+    from_ms: i64,
+    /// Length of the parts that are read, once a window had too many values.
+    pub(crate) part_ms: Option<i64>,
+    cancel: CancelOnDrop,
+    held: Option<HeldPermits>,
+    /// Moves to the blocking thread pool while rows are written.
+    writer: Option<ExportWriter>,
 }
 
 impl Export {
-    /// Next chunk of text, or `None` at the end. An error ends the export.
+    /// Export of a host, with its name in JSON lines, over a range (exclusive end, Unix milliseconds).
+    pub fn new(
+        history: Arc<History>,
+        (host, name): (HostId, String),
+        tier: Tier,
+        projection: Arc<Projection>,
+        format: Format,
+        (from_ms, to_ms): (i64, i64),
+    ) -> Self {
+        let (pending, header_written) = (VecDeque::new(), false);
+        let writer = Some(ExportWriter { host, name, tier, format, pending, next_row: 0, header_written });
+        let cancel = CancelOnDrop(Arc::default());
+        let held = None;
+        Self { history, host, tier, projection, to_ms, from_ms, part_ms: None, cancel, held, writer }
+    }
+
+    /// Same export, which holds permits until it is dropped and its last read has ended.
+    pub fn with_permits(self, held: HeldPermits) -> Self {
+        Self { held: Some(held), ..self }
+    }
+
+    /// Next piece of text, or `None` at the end. An error ends the export.
     pub async fn next(&mut self) -> Option<Result<String, StoreError>> {
         let mut out = String::new();
-        if !std::mem::replace(&mut self.header_written, true) && self.format == Format::Csv {
-            let mut csv = CsvText::default();
-            csv.write(CSV_HEADER);
-            csv.append_to(&mut out);
-        }
-        while self.from_ms < self.to_ms && out.len() < TARGET_CHUNK_BYTES {
-            // Coarser tiers have longer windows: the number of rows per window is similar.
-            let to_ms = end_of_window(self.from_ms, self.tier).min(self.to_ms);
-            let range = (self.from_ms, to_ms);
-            match self.history.read(self.host, self.tier, range, &self.projection).await {
-                Ok(joined) => self.write(&mut out, &joined, to_ms),
-                Err(error) => {
-                    self.from_ms = self.to_ms;
-                    return Some(Err(error));
-                }
+        while out.len() < TARGET_CHUNK_BYTES {
+            let is_written = self.writer.as_ref()?.pending.is_empty();
+            let joined = match is_written && self.from_ms < self.to_ms {
+                true => match self.read_part().await {
+                    Ok(part) => Some(part),
+                    Err(error) => return self.fail(error),
+                },
+                false => None,
+            };
+            let mut writer = self.writer.take()?;
+            if is_written && joined.is_none() && writer.header_written {
+                self.writer = Some(writer);
+                break;
             }
-            self.from_ms = to_ms;
+            let write = move || {
+                if let Some((joined, range)) = joined {
+                    writer.add(joined, range);
+                }
+                writer.write(&mut out);
+                (writer, out)
+            };
+            match run_blocking(write).await {
+                Ok((writer, text)) => (self.writer, out) = (Some(writer), text),
+                Err(error) => return self.fail(error),
+            }
         }
         (!out.is_empty()).then_some(Ok(out))
     }
 
-    fn write(&self, out: &mut String, joined: &JoinedSeries, to_ms: i64) {
-        let (mut tables, mut buckets) = (joined.unsealed.clone(), Vec::new());
-        for slice in &joined.sealed.slices {
-            match &slice.content {
-                Ok(BlockContent::Raw(table)) => tables.push(table.clone()),
+    fn fail(&mut self, error: StoreError) -> Option<Result<String, StoreError>> {
+        self.writer = None;
+        Some(Err(error))
+    }
+
+    /// Reads the next part of the range: a window, or less if the window has too many values.
+    async fn read_part(&mut self) -> Result<(JoinedSeries, (i64, i64)), StoreError> {
+        let (from_ms, min_ms) = (self.from_ms, self.tier.width_ms().max(1_000));
+        // Coarser tiers have longer windows: the number of rows per window is similar.
+        let window_end_ms = end_of_window(from_ms, self.tier).min(self.to_ms);
+        loop {
+            let part_ms = self.part_ms.unwrap_or(i64::MAX).max(min_ms);
+            let to_ms = bucket_start(from_ms.saturating_add(part_ms), min_ms).min(window_end_ms);
+            let is_divisible = to_ms - from_ms > min_ms;
+            let max_cells = if is_divisible { MAX_PART_CELLS } else { MAX_READ_CELLS };
+            let (cancelled, held) = (self.cancel.0.clone(), self.held.clone());
+            let bounds = ReadBounds { max_cells, trim: true, cancelled, held, ..ReadBounds::default() };
+            let range = (from_ms, to_ms);
+            match self.history.read_bounded(self.host, self.tier, range, &self.projection, &bounds).await {
+                Err(StoreError::TooLarge(_)) if is_divisible => {
+                    self.part_ms = Some(((to_ms - from_ms) / 2).max(min_ms));
+                }
+                result => {
+                    self.from_ms = to_ms;
+                    return Ok((result?, range));
+                }
+            }
+        }
+    }
+}
+
+/// Writes rows as text.
+struct ExportWriter {
+    host: HostId,
+    /// Name of the host in JSON lines.
+    name: String,
+    tier: Tier,
+    format: Format,
+    pending: VecDeque<PendingRows>,
+    /// First row of the first pending rows that is not written.
+    next_row: usize,
+    header_written: bool,
+}
+
+impl ExportWriter {
+    /// Adds the rows of a part of the range.
+    fn add(&mut self, joined: JoinedSeries, (from_ms, to_ms): (i64, i64)) {
+        let (mut tables, mut buckets) = (joined.unsealed, Vec::new());
+        for slice in joined.sealed.slices {
+            match slice.content {
+                Ok(BlockContent::Raw(table)) => tables.push(table),
                 Ok(BlockContent::Buckets(stored)) => buckets.push(stored.slice(slice.from_ms, slice.to_ms)),
                 Err(_) => {}
             }
@@ -209,185 +286,59 @@ impl Export {
         if self.tier != Tier::Raw {
             // Rows that are not rolled up yet are rolled up for this export.
             let width_ms = self.tier.width_ms();
-            let computed = tables.iter().map(|table| Buckets::from_table(table, width_ms, self.from_ms));
-            buckets.extend(computed.map(|computed| computed.slice(self.from_ms, to_ms)));
+            let computed = tables.iter().map(|table| Buckets::from_table(table, width_ms, from_ms));
+            buckets.extend(computed.map(|computed| computed.slice(from_ms, to_ms)));
             buckets = buckets.iter().map(|buckets| buckets.downsample(width_ms)).collect();
             tables.clear();
         }
-        let (buckets, tables) = (Buckets::merge(&buckets), Table::merge(&tables, self.from_ms));
-        match self.format {
-            Format::Csv => {
-                let mut csv = CsvText::default();
-                buckets.iter().for_each(|buckets| csv.write_buckets(buckets));
-                tables.iter().for_each(|table| csv.write_rows(table, to_ms));
-                csv.append_to(out);
-            }
-            Format::JsonLines => {
-                for buckets in &buckets {
-                    for row in 0..buckets.len() {
-                        self.write_json_line(out, &bucket_snapshot(buckets, row, self.tier));
-                    }
-                }
-                for table in &tables {
-                    for row in rows_before(table, to_ms) {
-                        self.write_json_line(out, &table.snapshot(row));
-                    }
-                }
-            }
+        self.pending.extend(Buckets::merge(&buckets).into_iter().map(PendingRows::Buckets));
+        self.pending.extend(Table::merge(&tables, from_ms).into_iter().map(PendingRows::Rows));
+    }
+
+    /// Writes pending rows until the text is long enough.
+    fn write(&mut self, out: &mut String) {
+        if !std::mem::replace(&mut self.header_written, true) && self.format == Format::Csv {
+            let mut csv = CsvText::default();
+            csv.write(CSV_HEADER);
+            csv.append_to(out);
         }
-    }
-
-    fn write_json_line(&self, out: &mut String, snapshot: &Snapshot) {
-        let host = HostRef { id: Some(self.host), name: self.name.clone() };
-        json::write_snapshot(out, self.host, &host, snapshot);
-        out.push('\n');
-    }
-}
-
-/// Cell that spreadsheets show as text. A cell that begins like a formula gets an apostrophe, because
-/// instances contain names that a host chooses (CWE-1236).
-fn escape_formula(text: &str) -> Cow<'_, str> {
-    // Spreadsheets also evaluate full-width operators, and skip leading tabs and line breaks.
-    const FORMULA_STARTS: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
-    let is_formula = text.trim_start_matches(' ').starts_with(FORMULA_STARTS);
-    if is_formula { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
-}
-
-/// CSV records in memory. Writing to memory cannot fail.
-struct CsvText(csv::Writer<Vec<u8>>);
-
-impl Default for CsvText {
-    fn default() -> Self {
-        Self(csv::Writer::from_writer(Vec::new()))
-    }
-}
-
-impl CsvText {
-    fn write(&mut self, fields: [&str; 6]) {
-        let _ = self.0.write_record(fields);
-    }
-
-    /// Writes a value with its time, minimum and maximum. Numbers may be negative and are not escaped.
-    fn write_value(&mut self, time: &str, column: &Column, [value, min, max]: [&str; 3]) {
-        let (metric, instance) = (escape_formula(&column.metric), escape_formula(&column.instance));
-        self.write([time, &metric, &instance, value, min, max]);
-    }
-
-    fn write_rows(&mut self, table: &Table, to_ms: i64) {
-        for row in rows_before(table, to_ms) {
-            let time = time_text(table.at_ms[row]);
-            for (column, values) in table.shape.columns().iter().zip(&table.columns) {
-                if values[row] != MISSING {
-                    let value = scaled_text(values[row], column);
-                    self.write_value(&time, column, [&value, "", ""]);
-                }
+        while out.len() < TARGET_CHUNK_BYTES
+            && let Some(rows) = self.pending.front()
+        {
+            let row = self.next_row;
+            let len = match rows {
+                PendingRows::Rows(table) => table.len(),
+                PendingRows::Buckets(buckets) => buckets.len(),
+            };
+            if row >= len {
+                self.pending.pop_front();
+                self.next_row = 0;
+                continue;
             }
-        }
-    }
-
-    fn write_buckets(&mut self, buckets: &Buckets) {
-        for row in 0..buckets.len() {
-            let time = time_text(buckets.start_ms[row]);
-            for (column, values) in buckets.shape.columns().iter().zip(&buckets.columns) {
-                let stats = &values.0[row];
-                let Some(average) = query::average(stats, column.decimals) else {
+            self.next_row += 1;
+            let snapshot = match (self.format, rows) {
+                (Format::Csv, rows) => {
+                    let mut csv = CsvText::default();
+                    match rows {
+                        PendingRows::Rows(table) => csv.write_row(table, row),
+                        PendingRows::Buckets(buckets) => csv.write_bucket(buckets, row),
+                    }
+                    csv.append_to(out);
                     continue;
-                };
-                let average = format!("{average:.*}", usize::from(column.decimals) + 2);
-                let (min, max) = (scaled_text(stats.min, column), scaled_text(stats.max, column));
-                self.write_value(&time, column, [&average, &min, &max]);
-            }
+                }
+                (Format::JsonLines, PendingRows::Rows(table)) => table.snapshot(row),
+                (Format::JsonLines, PendingRows::Buckets(buckets)) => {
+                    bucket_snapshot(buckets, row, self.tier)
+                }
+            };
+            let (host, mut line) = (HostRef { id: Some(self.host), name: self.name.clone() }, String::new());
+            json::write_snapshot(&mut line, self.host, &host, &snapshot);
+            out.push_str(&escape_terminal_codes(&line));
+            out.push('\n');
         }
     }
-
-    fn append_to(self, out: &mut String) {
-        out.push_str(&String::from_utf8_lossy(&self.0.into_inner().unwrap_or_default()));
-    }
-}
-
-fn rows_before(table: &Table, to_ms: i64) -> impl Iterator<Item = usize> {
-    (0..table.len()).filter(move |row| table.at_ms[*row] < to_ms)
 }
 
 fn end_of_window(from_ms: i64, tier: Tier) -> i64 {
     bucket_start(from_ms, tier.window_ms()) + tier.window_ms()
-}
-
-fn time_text(at_ms: i64) -> String {
-    let mut text = String::new();
-    json::write_time(&mut text, at_ms);
-    text
-}
-
-fn scaled_text(value: i64, column: &Column) -> String {
-    let mut text = String::new();
-    fixed_point::write_scaled(&mut text, value, column.decimals);
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use perfwatch_model::{BootId, Shape};
-
-    /// Rows of a snapshot at 1 s with a column per instance.
-    fn csv_rows(instances: &[&str], values: &[i64]) -> String {
-        let column = |instance: &&str| Column {
-            metric: "disk.usage".into(),
-            dimension: "mount".into(),
-            instance: (*instance).into(),
-            decimals: 2,
-        };
-        let snapshot = Snapshot {
-            boot: BootId::default(),
-            seq: 0,
-            at_ms: 1_000,
-            interval_ms: 0,
-            shape: Arc::new(Shape::new(instances.iter().map(column).collect())),
-            values: values.to_vec(),
-            processes: vec![],
-            facts: None,
-            errors: vec![],
-        };
-        let mut csv = CsvText::default();
-        for table in Table::from_snapshots(&[Arc::new(snapshot)]) {
-            csv.write_rows(&table, 2_000);
-        }
-        let mut text = String::new();
-        csv.append_to(&mut text);
-        text
-    }
-
-    #[test]
-    fn csv_cells_like_formulas_are_escaped() {
-        for (instance, cell) in [
-            ("=1+1", "'=1+1"),
-            ("=HYPERLINK(\"x\")", "\"'=HYPERLINK(\"\"x\"\")\""),
-            ("+1", "'+1"),
-            ("-1", "'-1"),
-            ("@SUM(A1)", "'@SUM(A1)"),
-            ("\t=1", "'\t=1"),
-            ("\r=1", "\"'\r=1\""),
-            (" =1", "' =1"),
-            ("＝1", "'＝1"),
-            ("a=1", "a=1"),
-            ("'x", "'x"),
-        ] {
-            let expected = format!("1970-01-01T00:00:01.000Z,disk.usage,{cell},-0.5,,\n");
-            assert_eq!(csv_rows(&[instance], &[-50]), expected, "{instance:?}");
-        }
-    }
-
-    #[test]
-    fn csv_fields_are_quoted_if_necessary() {
-        let instances = ["/", "a,b", "say \"x\"", "two\nlines", " space ", ""];
-        assert_eq!(
-            csv_rows(&instances, &[1_234, 1, 2, 3, MISSING, 0]),
-            "1970-01-01T00:00:01.000Z,disk.usage,/,12.34,,\n\
-             1970-01-01T00:00:01.000Z,disk.usage,\"a,b\",0.01,,\n\
-             1970-01-01T00:00:01.000Z,disk.usage,\"say \"\"x\"\"\",0.02,,\n\
-             1970-01-01T00:00:01.000Z,disk.usage,\"two\nlines\",0.03,,\n\
-             1970-01-01T00:00:01.000Z,disk.usage,,0,,\n"
-        );
-    }
 }

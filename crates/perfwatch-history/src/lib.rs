@@ -5,12 +5,14 @@
 //! [`read`] joins them with the blocks.
 
 pub mod export;
+mod export_text;
 mod head;
 mod metrics;
 pub mod read;
 mod retention;
 mod rollup;
 mod seal;
+pub mod series;
 mod task;
 mod tasks;
 #[cfg(test)]

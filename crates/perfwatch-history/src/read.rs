@@ -1,18 +1,26 @@
 //! Reads a time range by joining blocks with unsealed rows.
 
 use super::History;
-use super::task::run_blocking;
-use perfwatch_model::{BootId, Column, HostId, MISSING, ProcessRow, Snapshot};
-use perfwatch_store::{BlockContent, BlockSlice, Query, QueryResult, StoreError};
+use super::series::{CancelOnDrop, MAX_PART_CELLS, add_to_grids, check_points, points_result};
+use super::task::run_held;
+use perfwatch_model::limits::MAX_READ_CELLS;
+use perfwatch_model::{BootId, HostId, MISSING, ProcessRow, Snapshot};
+use perfwatch_store::{BlockContent, HeldPermits, Query, QueryResult, ReadBounds, StoreError};
 use perfwatch_tsdb::query::{self, Gap, GapMarker, Points};
 use perfwatch_tsdb::rollup::bucket_start;
-use perfwatch_tsdb::{BucketColumn, Buckets, Projection, Projector, SeriesSelector, Table, Tier};
+use perfwatch_tsdb::{BucketColumn, Buckets, Projection, Projector, Table, Tier};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Maximum number of gaps in a result.
 const MAX_GAPS: usize = 1_000;
+
+/// Maximum number of processes whose usage is summed up; above, those with the least usage are left out.
+const MAX_SUMMED_PROCESSES: usize = 100_000;
+
+/// Minimum length of the parts in which processes are read.
+const MIN_PART_MS: i64 = 60_000;
 
 /// Rows of a time range, from blocks and from the head.
 pub struct JoinedSeries {
@@ -90,7 +98,8 @@ pub struct NearestSnapshot {
 }
 
 impl History {
-    /// Reads the rows of a host in `from_ms..to_ms`, each row once, from the tiers that fit.
+    /// Reads the rows of a host in `from_ms..to_ms`, each row once, from the tiers that fit. The read has no
+    /// limit: it serves the hub itself.
     ///
     /// # Errors
     /// Returns the error of the store if the blocks cannot be read.
@@ -98,41 +107,55 @@ impl History {
         &self,
         host: HostId,
         tier: Tier,
-        (from_ms, to_ms): (i64, i64),
+        range: (i64, i64),
         projection: &Arc<Projection>,
+    ) -> Result<JoinedSeries, StoreError> {
+        self.read_bounded(host, tier, range, projection, &ReadBounds::default()).await
+    }
+
+    /// Reads the rows of a host within bounds.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::TooLarge`] above the bounds, or another error of the store if the blocks cannot
+    /// be read.
+    pub async fn read_bounded(
+        &self,
+        host: HostId,
+        tier: Tier,
+        range: (i64, i64),
+        projection: &Arc<Projection>,
+        bounds: &ReadBounds,
     ) -> Result<JoinedSeries, StoreError> {
         let head = self.head(host);
         // While this lock is held, rows do not move into blocks.
         let _read_lock = head.lock_read().await;
-        let rows: Vec<Arc<Snapshot>> =
-            head.rows().into_iter().filter(|row| (from_ms..to_ms).contains(&row.at_ms)).collect();
-        let query = Query { host, tier, from_ms, to_ms, projection: projection.clone() };
-        let sealed = self.backend.read_range(query).await?;
-        self.log_corrupt_blocks(&sealed.slices);
-        let mut projector = Projector::new(projection);
-        let tables = Table::from_snapshots(&rows).into_iter();
-        let unsealed = tables.map(|table| table.project(projection, &mut projector)).collect();
+        let rows = self.unsealed_rows(host, range);
+        let sealed = self.read_sealed(host, tier, range, projection, bounds).await?;
+        let projection = projection.clone();
+        let unsealed = run_held(bounds, move || project_rows(&rows, &projection)).await?;
         Ok(JoinedSeries { sealed, unsealed })
     }
 
-    /// Reads series over a range: raw rows if there are at most `max_points`, otherwise points.
-    /// `interval_ms` is the expected interval between snapshots, for the detection of gaps.
-    ///
-    /// # Errors
-    /// Returns the error of the store if the blocks cannot be read.
-    pub async fn series(
+    /// Reads the blocks of a host.
+    pub(crate) async fn read_sealed(
         &self,
         host: HostId,
-        selectors: Vec<SeriesSelector>,
+        tier: Tier,
         (from_ms, to_ms): (i64, i64),
-        max_points: usize,
-        interval_ms: i64,
-    ) -> Result<SeriesResult, StoreError> {
-        let step_ms = query::step_ms(to_ms - from_ms, max_points);
-        let tier = query::tier_for(step_ms);
-        let projection = Arc::new(Projection { sequences: true, ..Projection::of_series(selectors) });
-        let joined = self.read(host, tier, (from_ms, to_ms), &projection).await?;
-        run_blocking(move || build_series(&joined, (from_ms, to_ms), step_ms, max_points, interval_ms)).await
+        projection: &Arc<Projection>,
+        bounds: &ReadBounds,
+    ) -> Result<QueryResult, StoreError> {
+        let (projection, bounds) = (projection.clone(), bounds.clone());
+        let query = Query { host, tier, from_ms, to_ms, projection, bounds };
+        let sealed = self.backend.read_range(query).await?;
+        self.log_corrupt_blocks(&sealed.slices);
+        Ok(sealed)
+    }
+
+    /// Unsealed rows of a host within a range.
+    pub(crate) fn unsealed_rows(&self, host: HostId, (from_ms, to_ms): (i64, i64)) -> Vec<Arc<Snapshot>> {
+        let rows = self.head(host).rows().into_iter();
+        rows.filter(|row| (from_ms..to_ms).contains(&row.at_ms)).collect()
     }
 
     /// Reads the newest snapshot at `at_ms`, or at most `max_age_ms` before it.
@@ -144,9 +167,13 @@ impl History {
         host: HostId,
         at_ms: i64,
         max_age_ms: i64,
+        held: Option<HeldPermits>,
     ) -> Result<Option<NearestSnapshot>, StoreError> {
         let range = (at_ms.saturating_sub(max_age_ms), at_ms.saturating_add(1));
-        let times = self.read(host, Tier::Raw, range, &Arc::new(Projection::default())).await?;
+        let bounds = ReadBounds { max_cells: MAX_READ_CELLS, trim: true, held, ..ReadBounds::default() };
+        let _cancel = CancelOnDrop(bounds.cancelled.clone());
+        let no_columns = Arc::new(Projection::default());
+        let times = self.read_bounded(host, Tier::Raw, range, &no_columns, &bounds).await?;
         let sealed_times = times.sealed.slices.iter().flat_map(|slice| match &slice.content {
             Ok(BlockContent::Raw(table)) => table.at_ms.clone(),
             Ok(BlockContent::Buckets(buckets)) => buckets.start_ms.clone(),
@@ -156,7 +183,8 @@ impl History {
         let Some(newest) = all_times.filter(|at| (range.0..range.1).contains(at)).max() else {
             return Ok(None);
         };
-        let joined = self.read(host, Tier::Raw, (newest, newest + 1), &Arc::new(Projection::full())).await?;
+        let (range, full) = ((newest, newest + 1), Arc::new(Projection::full()));
+        let joined = self.read_bounded(host, Tier::Raw, range, &full, &bounds).await?;
         let tables = joined.sealed.slices.iter().filter_map(|slice| match &slice.content {
             Ok(BlockContent::Raw(table)) => Some(table),
             _ => None,
@@ -181,24 +209,37 @@ impl History {
         &self,
         host: HostId,
         (from_ms, to_ms): (i64, i64),
+        held: Option<HeldPermits>,
     ) -> Result<(Vec<ProcessUsage>, i64), StoreError> {
         let projection = Arc::new(Projection { processes: true, ..Projection::default() });
+        let bounds = ReadBounds { max_cells: MAX_PART_CELLS, trim: true, held, ..ReadBounds::default() };
+        let _cancel = CancelOnDrop(bounds.cancelled.clone());
         let mut totals = ProcessTotals::default();
-        let mut at_ms = from_ms;
-        // Hour by hour, so that a month of rows is never in memory at once.
+        let (mut at_ms, mut part_ms) = (from_ms, Tier::Raw.window_ms());
+        // Hour by hour, or less if there are many rows, so that a month of rows is never in memory at once.
         while at_ms < to_ms {
-            let end_ms = (bucket_start(at_ms, Tier::Raw.window_ms()) + Tier::Raw.window_ms()).min(to_ms);
-            let joined = self.read(host, Tier::Raw, (at_ms, end_ms), &projection).await?;
-            totals = run_blocking(move || {
-                totals.add_all(&joined, (at_ms, end_ms));
+            let end_ms = (bucket_start(at_ms, part_ms) + part_ms).min(to_ms);
+            let range = (at_ms, end_ms);
+            let joined = match self.read_bounded(host, Tier::Raw, range, &projection, &bounds).await {
+                Err(StoreError::TooLarge(_)) if part_ms > MIN_PART_MS => {
+                    part_ms /= 2;
+                    continue;
+                }
+                joined => joined?,
+            };
+            totals = run_held(&bounds, move || {
+                totals.add_all(&joined, range);
                 totals
             })
             .await?;
             at_ms = end_ms;
         }
-        let mut processes: Vec<ProcessUsage> = totals.by_process.into_values().collect();
-        processes.sort_by_key(|usage| (Reverse(usage.cpu_tenths_ms), usage.last.pid));
-        Ok((processes, totals.covered_ms))
+        let sorted = move || {
+            let mut processes: Vec<ProcessUsage> = totals.by_process.into_values().collect();
+            processes.sort_by_key(|usage| (Reverse(usage.cpu_tenths_ms), usage.last.pid));
+            (processes, totals.covered_ms)
+        };
+        run_held(&bounds, sorted).await
     }
 }
 
@@ -227,7 +268,11 @@ pub fn bucket_snapshot(buckets: &Buckets, row: usize, tier: Tier) -> Snapshot {
     }
 }
 
-fn gap_markers(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), interval_ms: i64) -> Vec<GapMarker> {
+pub(crate) fn gap_markers(
+    joined: &JoinedSeries,
+    (from_ms, to_ms): (i64, i64),
+    interval_ms: i64,
+) -> Vec<GapMarker> {
     let mut markers = Vec::new();
     let mut add_rows = |table: &Table, from_ms: i64, to_ms: i64| {
         for row in 0..table.len() {
@@ -259,13 +304,17 @@ fn gap_markers(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), interval_ms:
     markers
 }
 
-fn build_series(
+/// Builds the result of a read: raw rows if there are at most `max_points`, otherwise points.
+///
+/// # Errors
+/// Returns [`StoreError::TooLarge`] above the limit of points.
+pub(crate) fn build_series(
     joined: &JoinedSeries,
     range: (i64, i64),
     step_ms: i64,
     max_points: usize,
     interval_ms: i64,
-) -> SeriesResult {
+) -> Result<SeriesResult, StoreError> {
     let markers = gap_markers(joined, range, interval_ms);
     let mut gaps = query::find_gaps(&markers);
     gaps.truncate(MAX_GAPS);
@@ -273,59 +322,35 @@ fn build_series(
     if tier == Tier::Raw && markers.len() <= max_points {
         return build_raw(joined, range, gaps);
     }
-    let grids = build_points(joined, range, step_ms);
-    let grid = Points::new(range.0, range.1 - 1, step_ms);
-    let has_values = |index: &usize| grids.values().any(|points| points.stats()[*index].count > 0);
-    let point_indices: Vec<usize> = (0..grid.len()).filter(has_values).collect();
-    let start = |index: &usize| grid.from_ms + i64::try_from(*index).unwrap_or_default() * step_ms;
-    let at_ms = point_indices.iter().map(start).collect();
-    let series = grids.into_iter().map(|((metric, instance), points)| SeriesPoints {
-        metric,
-        instance,
-        decimals: points.decimals(),
-        values: SeriesValues::Points(points),
-    });
-    SeriesResult { step_ms, at_ms, point_indices, series: series.collect(), gaps, tier }
+    let mut grids = BTreeMap::new();
+    add_to_grids(&mut grids, joined, range, range, step_ms)?;
+    Ok(points_result(grids, range, step_ms, gaps, tier))
 }
 
-/// Adds all rows and buckets to the grids of their series, ordered by metric and instance.
-fn build_points(
-    joined: &JoinedSeries,
-    range: (i64, i64),
-    step_ms: i64,
-) -> BTreeMap<(String, String), Points> {
-    let mut grids: BTreeMap<(String, String), Points> = BTreeMap::new();
-    let key = |column: &Column| (column.metric.to_string(), column.instance.to_string());
-    let new_grid = || Points::new(range.0, range.1 - 1, step_ms);
-    // The order of time: the last value of a point is that of the newest row.
-    for BlockSlice { content, from_ms, to_ms, .. } in &joined.sealed.slices {
-        match content {
-            Ok(BlockContent::Raw(table)) => {
-                for (index, column) in table.shape.columns().iter().enumerate() {
-                    let points = grids.entry(key(column)).or_insert_with(new_grid);
-                    points.add_ticks(table, index, *from_ms, *to_ms);
-                }
-            }
-            Ok(BlockContent::Buckets(buckets)) => {
-                for (index, column) in buckets.shape.columns().iter().enumerate() {
-                    let points = grids.entry(key(column)).or_insert_with(new_grid);
-                    points.add_buckets(buckets, index, *from_ms, *to_ms);
-                }
-            }
-            Err(_) => {}
+/// Tables of unsealed rows with the selected columns. Columns are selected first: rows with different
+/// columns would otherwise become large tables.
+fn project_rows(rows: &[Arc<Snapshot>], projection: &Projection) -> Vec<Table> {
+    let mut projector = Projector::new(projection);
+    let mut select = |row: &Arc<Snapshot>| {
+        let selected = projector.project(&row.shape);
+        if selected.indices.len() == row.shape.columns().len() {
+            return row.clone();
         }
-    }
-    for table in &joined.unsealed {
-        for (index, column) in table.shape.columns().iter().enumerate() {
-            let points = grids.entry(key(column)).or_insert_with(new_grid);
-            points.add_ticks(table, index, range.0, range.1);
-        }
-    }
-    grids
+        let value = |&index: &usize| row.values.get(index).copied().unwrap_or(MISSING);
+        let values = selected.indices.iter().map(value).collect();
+        Arc::new(Snapshot { shape: selected.shape.clone(), values, ..(**row).clone() })
+    };
+    let selected: Vec<Arc<Snapshot>> = rows.iter().map(&mut select).collect();
+    let tables = Table::from_snapshots(&selected).into_iter();
+    tables.map(|table| table.project(projection, &mut projector)).collect()
 }
 
 /// Builds a result of raw rows, without aggregation.
-fn build_raw(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), gaps: Vec<Gap>) -> SeriesResult {
+fn build_raw(
+    joined: &JoinedSeries,
+    (from_ms, to_ms): (i64, i64),
+    gaps: Vec<Gap>,
+) -> Result<SeriesResult, StoreError> {
     let mut tables: Vec<Table> = joined.unsealed.clone();
     for slice in &joined.sealed.slices {
         if let Ok(BlockContent::Raw(table)) = &slice.content {
@@ -348,6 +373,7 @@ fn build_raw(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), gaps: Vec<Gap>
         result.at_ms.extend(rows.iter().map(|row| table.at_ms[*row]));
         for (index, column) in table.shape.columns().iter().enumerate() {
             let key = (column.metric.to_string(), column.instance.to_string(), column.decimals);
+            check_points(result.series.len(), result.at_ms.len())?;
             let series_index = *series_indices.entry(key).or_insert_with(|| {
                 result.series.push(SeriesPoints {
                     metric: column.metric.to_string(),
@@ -369,7 +395,7 @@ fn build_raw(joined: &JoinedSeries, (from_ms, to_ms): (i64, i64), gaps: Vec<Gap>
             values.resize(len, MISSING);
         }
     }
-    result
+    Ok(result)
 }
 
 /// Usage summed up so far, by process.
@@ -388,6 +414,21 @@ impl ProcessTotals {
             }
         }
         joined.unsealed.iter().for_each(|table| self.add(table, from_ms, to_ms));
+        self.drop_smallest();
+    }
+
+    /// Drops the processes with the least usage if there are too many.
+    fn drop_smallest(&mut self) {
+        if self.by_process.len() <= MAX_SUMMED_PROCESSES {
+            return;
+        }
+        let mut usages: Vec<u64> = self.by_process.values().map(|usage| usage.cpu_tenths_ms).collect();
+        let (_, median, _) = usages.select_nth_unstable(MAX_SUMMED_PROCESSES / 2);
+        let (median, mut kept) = (*median, 0);
+        self.by_process.retain(|_, usage| {
+            kept += 1;
+            usage.cpu_tenths_ms > median && kept <= MAX_SUMMED_PROCESSES
+        });
     }
 
     fn add(&mut self, table: &Table, from_ms: i64, to_ms: i64) {

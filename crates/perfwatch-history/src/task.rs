@@ -1,6 +1,6 @@
 //! Names of the background tasks, and the thread pool for work that takes processor time.
 
-use perfwatch_store::StoreError;
+use perfwatch_store::{ReadBounds, StoreError};
 
 /// Background task of the history. Its name is a label of metrics and a field of log messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,4 +53,18 @@ pub async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Unavailable(error.to_string()))
+}
+
+/// Runs work of a read, which holds the permits of its request until it ends.
+pub(crate) async fn run_held<T: Send + 'static>(
+    bounds: &ReadBounds,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    let held = bounds.held.clone();
+    let work = move || {
+        let result = work();
+        drop(held);
+        result
+    };
+    run_blocking(work).await
 }

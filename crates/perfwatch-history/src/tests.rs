@@ -1,7 +1,13 @@
 //! Tests of the history on both databases with a manual clock. In any order of arrival and with any number
 //! of restarts, each row counts once, and roll-ups equal a recount of the rows that were sent.
 
+mod bounds;
+
 use super::*;
+use bounds::{
+    changing_columns_are_refused_before_they_are_read, export_in_parts_equals_export_at_once,
+    largest_host_is_read_in_parts_with_a_coarser_step,
+};
 use perfwatch_model::{BootId, Column, ManualClock, Shape};
 use perfwatch_store::{BlockContent, PostgresStore, SqliteOptions, SqliteStore, Write};
 use perfwatch_testkit::Postgres;
@@ -354,8 +360,8 @@ async fn corrupt_block_does_not_affect_others(backend: TestBackend) {
 
 impl TestHistory {
     async fn check_readable(&self) {
-        let names = vec![SeriesSelector { metric: "cpu.usage".into(), instance: None }];
-        let result = self.history.series(self.host, names, (T0, T0 + HOUR), 1_000, 0).await.unwrap();
+        let plan = self.history.plan_series(bounds::request(self, "cpu.usage", 1_000)).await.unwrap();
+        let result = self.history.read_series(plan).await.unwrap();
         assert_eq!(result.at_ms.len(), 360);
     }
 }
@@ -376,8 +382,10 @@ mod per_backend {
     }
     run_on!(sqlite: rollups_equal_recount_after_restarts_and_late_data
         retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
-        corrupt_block_does_not_affect_others);
+        corrupt_block_does_not_affect_others changing_columns_are_refused_before_they_are_read
+        largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once);
     run_on!(postgres: rollups_equal_recount_after_restarts_and_late_data
         retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
-        corrupt_block_does_not_affect_others);
+        corrupt_block_does_not_affect_others changing_columns_are_refused_before_they_are_read
+        largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once);
 }

@@ -87,6 +87,11 @@ impl ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
+        if let StoreError::TooLarge(_) = error {
+            perfwatch_model::limit_table::RESULT_SERIES.refuse();
+            let message = format!("{error}; select fewer metrics, single instances, or a shorter range");
+            return Self::unprocessable("too_many_series", message);
+        }
         tracing::warn!(error = %error, "store request failed");
         // The message may contain internals and the caller may be anonymous: details are in the log only.
         Self::unavailable("store_unavailable", "store unavailable; see the hub log", 5)

@@ -20,6 +20,7 @@ pub mod process_metrics;
 pub mod proxy_check;
 pub mod public_address;
 pub mod rate_limit;
+pub mod read_limiter;
 pub mod ui;
 
 pub use error::ApiError;

@@ -120,6 +120,28 @@ limits! {
     /// Known hosts.
     HOSTS: "hosts", count(limits::MAX_HOSTS), Hub, "403 `too_many_hosts` for new hosts";
 
+    // Reads.
+    /// Concurrent reads of history of all principals.
+    READS: "reads", count(limits::MAX_READS), Hub, "reads wait; 503 `busy` after 20 s";
+    /// Concurrent reads of history.
+    READS_PER_PRINCIPAL: "reads_per_principal", count(limits::MAX_READS_PER_PRINCIPAL), Account,
+        "reads wait; 503 `busy` after 20 s";
+    /// Waiting reads of history.
+    WAITING_READS: "waiting_reads", count(limits::MAX_WAITING_READS), Account, "429 with `Retry-After`";
+    /// Memory of all reads and their responses.
+    READ_MEMORY: "read_memory", bytes(limits::MAX_READ_BYTES), Hub, "reads wait; 503 `busy` after 20 s";
+    /// Memory of the reads of a principal and their responses.
+    READ_MEMORY_PER_PRINCIPAL: "read_memory_per_principal", bytes(limits::MAX_READ_BYTES_PER_PRINCIPAL),
+        Account, "reads wait; 503 `busy` after 20 s";
+    /// Points of all series of a response.
+    RESULT_POINTS: "result_points", count(limits::MAX_RESULT_POINTS), Request,
+        "the response has a coarser step";
+    /// Series of a response.
+    RESULT_SERIES: "result_series", count(limits::MAX_RESULT_SERIES), Request, "422 `too_many_series`";
+    /// Stored values that a request decodes.
+    READ_CELLS: "read_cells", count(limits::MAX_READ_CELLS), Request,
+        "a coarser tier is read; otherwise 422 `too_many_series`";
+
     // Requests and connections.
     /// Ingest requests of an agent.
     AGENT_REQUESTS: "agent_requests",

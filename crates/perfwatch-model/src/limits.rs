@@ -53,6 +53,24 @@ pub const MAX_INTERNED_STRINGS: usize = 500_000;
 /// does not exhaust memory.
 pub const MAX_SHAPES: usize = 20_000;
 
+/// Maximum number of concurrent reads of history: eight principals with their full share.
+pub const MAX_READS: usize = 32;
+/// Maximum number of concurrent reads of a principal. Most reads take milliseconds.
+pub const MAX_READS_PER_PRINCIPAL: usize = 4;
+/// Maximum number of waiting reads of a principal: a wall of ten screens that load at the same time.
+pub const MAX_WAITING_READS: usize = 128;
+/// Maximum memory of all reads of history and their responses.
+pub const MAX_READ_BYTES: usize = 256 << 20;
+/// Maximum memory of the reads of a principal: several charts of the largest host.
+pub const MAX_READ_BYTES_PER_PRINCIPAL: usize = 64 << 20;
+/// Maximum number of points of all series of a response: 600 points of 800 series.
+pub const MAX_RESULT_POINTS: usize = 500_000;
+/// Maximum number of series of a response, with the minimum of 10 points each.
+pub const MAX_RESULT_SERIES: usize = MAX_RESULT_POINTS / 10;
+/// Maximum number of stored values that a request decodes: an hour of raw rows of all 8,192 columns has half
+/// as many.
+pub const MAX_READ_CELLS: usize = 64 << 20;
+
 /// Length of the recent window that the hub holds in memory.
 pub const RECENT_WINDOW_MS: i64 = 300_000;
 /// Maximum number of snapshots of a host in the recent window: 5 minutes at half a second.

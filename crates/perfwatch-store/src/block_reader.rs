@@ -1,5 +1,7 @@
 //! Reads the requested parts of a block. Both engines fetch bytes only; directory and parts are decoded here.
 
+use crate::error::StoreError;
+use crate::read_bounds::{self, CellBudget};
 use crate::store::BlockContent;
 use perfwatch_model::Shape;
 use perfwatch_tsdb::{
@@ -80,24 +82,52 @@ impl BlockFetch {
         self.parts.iter().map(|(_, range)| range.clone()).collect()
     }
 
-    /// Decodes the rows from the bytes of [`BlockFetch::reads`], in that order.
-    pub(crate) fn decode(&self, reads: &[&[u8]]) -> Result<BlockContent, FormatError> {
+    /// Bytes of the requested parts, from the bytes of [`BlockFetch::reads`] in that order.
+    fn split<'b>(&self, reads: &[&'b [u8]]) -> Result<Vec<&'b [u8]>, FormatError> {
         if !self.reads_whole_block() {
             let complete = reads.len() == self.parts.len()
                 && self.parts.iter().zip(reads).all(|((_, range), bytes)| range.len() == bytes.len());
-            return if complete { self.decode_parts(reads) } else { Err(FormatError::Truncated) };
+            return if complete { Ok(reads.to_vec()) } else { Err(FormatError::Truncated) };
         }
         let block = reads.first().copied().unwrap_or_default();
         let part = |range: &Range<usize>| block.get(range.clone()).ok_or(FormatError::Truncated);
-        let parts: Vec<&[u8]> = self.parts.iter().map(|(_, range)| part(range)).collect::<Result<_, _>>()?;
-        self.decode_parts(&parts)
+        self.parts.iter().map(|(_, range)| part(range)).collect()
     }
 
-    fn decode_parts(&self, bytes: &[&[u8]]) -> Result<BlockContent, FormatError> {
+    /// Positions of the rows within a time range. Only the times are decoded.
+    pub(crate) fn rows_between(
+        &self,
+        reads: &[&[u8]],
+        (from_ms, to_ms): (i64, i64),
+    ) -> Result<Range<usize>, FormatError> {
+        let bytes = self.split(reads)?;
+        let time = self.parts.iter().position(|(part, _)| *part == BlockPart::Time);
+        let bytes = time.and_then(|index| bytes.get(index).copied()).unwrap_or_default();
+        let times = self.header.decode_column(BlockPart::Time, bytes)?;
+        Ok(times.partition_point(|&at| at < from_ms)..times.partition_point(|&at| at < to_ms))
+    }
+
+    /// Number of rows in the block.
+    pub(crate) fn rows(&self) -> usize {
+        self.header.rows()
+    }
+
+    /// Number of values per row that [`BlockFetch::decode`] decodes.
+    pub(crate) fn cells_per_row(&self) -> usize {
+        let is_raw = self.header.row_kind() == RowKind::Raw;
+        read_bounds::cells_per_row(self.projection.indices.len(), is_raw, self.processes)
+    }
+
+    /// Decodes rows from the bytes of [`BlockFetch::reads`], in that order.
+    pub(crate) fn decode(&self, reads: &[&[u8]], rows: Range<usize>) -> Result<BlockContent, FormatError> {
+        let bytes = self.split(reads)?;
         let fetched: HashMap<BlockPart, &[u8]> =
-            self.parts.iter().map(|(part, _)| *part).zip(bytes.iter().copied()).collect();
+            self.parts.iter().map(|(part, _)| *part).zip(bytes).collect();
         let bytes_of = |part: BlockPart| fetched.get(&part).copied().unwrap_or_default();
-        let column = |part: BlockPart| self.header.decode_column(part, bytes_of(part));
+        let column = |part: BlockPart| {
+            let values = self.header.decode_column(part, bytes_of(part))?;
+            Ok(select_rows(values, &rows))
+        };
         let shape = self.projection.shape.clone();
         let indices = self.projection.indices.iter();
         if self.header.row_kind() == RowKind::Buckets {
@@ -115,15 +145,43 @@ impl BlockFetch {
         table.interval_ms = column(BlockPart::Interval)?;
         table.columns = indices.map(|&index| column(BlockPart::Column(index))).collect::<Result<_, _>>()?;
         if self.sequences {
-            table.boots = self.header.decode_boots(bytes_of(BlockPart::Boot), bytes_of(BlockPart::Boots))?;
+            let boots = self.header.decode_boots(bytes_of(BlockPart::Boot), bytes_of(BlockPart::Boots))?;
+            table.boots = select_rows(boots, &rows);
             table.seqs = column(BlockPart::Seq)?.iter().map(|seq| seq.cast_unsigned()).collect();
         }
         if self.processes {
-            table.processes = self.header.decode_processes(bytes_of(BlockPart::Processes))?;
+            let processes = self.header.decode_processes(bytes_of(BlockPart::Processes))?;
+            table.processes = select_rows(processes, &rows);
         }
         if self.annotations {
-            (table.errors, table.facts) = self.header.decode_annotations(bytes_of(BlockPart::Annotations))?;
+            let (errors, facts) = self.header.decode_annotations(bytes_of(BlockPart::Annotations))?;
+            table.errors = select_rows(errors, &rows);
+            let facts = facts.into_iter().filter(|(row, _)| rows.contains(row));
+            table.facts = facts.map(|(row, facts)| (row - rows.start, facts)).collect();
         }
         Ok(BlockContent::Raw(table))
     }
+}
+
+/// Items of some rows; none if the block has no items.
+fn select_rows<T: Clone>(items: Vec<T>, rows: &Range<usize>) -> Vec<T> {
+    let is_complete = rows.start == 0 && rows.end >= items.len();
+    if is_complete { items } else { items.get(rows.clone()).unwrap_or_default().to_vec() }
+}
+
+/// Decodes the rows of a block within the bounds of a read; rows outside of the range only if the read does
+/// not trim.
+pub(crate) fn decode_within(
+    fetch: &BlockFetch,
+    reads: &[&[u8]],
+    range: (i64, i64),
+    budget: &mut CellBudget,
+) -> Result<Result<BlockContent, FormatError>, StoreError> {
+    let rows = if budget.trims() { fetch.rows_between(reads, range) } else { Ok(0..fetch.rows()) };
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(error) => return Ok(Err(error)),
+    };
+    budget.take(rows.len(), rows.len().saturating_mul(fetch.cells_per_row()))?;
+    Ok(fetch.decode(reads, rows))
 }

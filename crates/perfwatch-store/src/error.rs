@@ -1,5 +1,7 @@
 //! Errors of the store, and which of them a periodic task logs.
 
+use crate::read_bounds::ReadSize;
+
 /// Failure of a store operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -9,6 +11,9 @@ pub enum StoreError {
     /// Permanent failure until an operator acts.
     #[error("{0}")]
     Rejected(String),
+    /// The read exceeds its limits.
+    #[error("the result would have {} values of {} series", .0.cells, .0.series)]
+    TooLarge(ReadSize),
 }
 
 /// Failure of a commit ([`Store::commit`](crate::Store::commit)).

@@ -22,6 +22,7 @@ mod metadata;
 pub mod outbox;
 mod postgres;
 mod range_set;
+mod read_bounds;
 pub mod revision;
 mod schema;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use hosts::{HostRecord, HostRepository};
 pub use location::{StoreUrl, StoreUrlError};
 pub use postgres::PostgresStore;
 pub use range_set::RangeSet;
+pub use read_bounds::{HeldPermits, ReadBounds, ReadSize, SizeCounter};
 pub use sql::SqlValue;
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{

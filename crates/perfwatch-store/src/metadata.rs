@@ -82,7 +82,7 @@ pub(crate) fn tier_state(
 /// Result of a query without slices: the state, and the tier to read for each segment.
 pub(crate) fn plan_query(query: &Query, state: TierState) -> QueryResult {
     let plan = state.plan(query.tier, query.from_ms, query.to_ms);
-    QueryResult { plan, state, slices: Vec::new() }
+    QueryResult { plan, state, ..QueryResult::default() }
 }
 
 async fn query_rows<T>(

@@ -7,6 +7,7 @@
 
 use crate::error::{CommitError, StoreError};
 use crate::hosts::HostRecord;
+use crate::read_bounds::{ReadBounds, ReadSize};
 use crate::sql::SqlValue;
 use crate::transaction::Transaction;
 use crate::write::{BlockInfo, DirtyWindow, RetentionWatermarks, SealWatermark, SequenceRanges};
@@ -52,6 +53,8 @@ pub struct Query {
     pub to_ms: i64,
     /// Series and parts to read.
     pub projection: Arc<Projection>,
+    /// Limits of the read.
+    pub bounds: ReadBounds,
 }
 
 /// Decoded rows of a block.
@@ -85,6 +88,8 @@ pub struct QueryResult {
     pub slices: Vec<BlockSlice>,
     /// Watermarks and dirty windows of the host at the time of the read.
     pub state: TierState,
+    /// Size of the slices, or the estimate of a measurement.
+    pub size: ReadSize,
 }
 
 /// Disk space of a store in bytes.
@@ -136,7 +141,8 @@ pub trait Store: Send + Sync {
         values: Vec<SqlValue>,
     ) -> BoxFuture<'_, Result<Vec<Vec<SqlValue>>, StoreError>>;
 
-    /// Reads a time range of a host, consistent as of a single point in time.
+    /// Reads a time range of a host, consistent as of a single point in time, or only measures it; within
+    /// the bounds of the query.
     fn read_range(&self, query: Query) -> BoxFuture<'_, Result<QueryResult, StoreError>>;
     /// Reads all blocks of a host and tier that have rows in a range, with all parts.
     fn read_blocks(

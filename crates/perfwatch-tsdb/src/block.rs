@@ -18,7 +18,7 @@ const MAGIC: &[u8; 4] = b"PWB\x1a";
 /// Format version that this build writes, and the newest that it reads.
 pub const VERSION: u8 = 1;
 /// Bytes of the fixed header, in front of the directory.
-const FIXED_HEADER_BYTES: usize = 44;
+pub const FIXED_HEADER_BYTES: usize = 44;
 const CHECKSUM_BYTES: usize = 4;
 
 /// Kind of the rows of a block.
@@ -251,6 +251,13 @@ impl BlockHeader {
             return Err(FormatError::Invalid("directory is incomplete"));
         }
         Ok(Self { row_kind, shape, rows, first_ms, last_ms, entries })
+    }
+
+    /// Number of rows, from the first [`FIXED_HEADER_BYTES`] of a block; `None` if they are no header. It
+    /// serves to estimate the size of a read, and is verified when the block is decoded.
+    pub fn peek_rows(fixed_header: &[u8]) -> Option<usize> {
+        let rows = u32::from_le_bytes(fixed_header.get(24..28)?.try_into().ok()?);
+        fixed_header.starts_with(MAGIC).then_some(rows as usize)
     }
 
     /// Kind of the rows: raw or buckets.

@@ -17,7 +17,7 @@ pub mod table;
 pub use block::{Block, BlockHeader, BlockPart, RowKind};
 pub use bytes::FormatError;
 pub use column::CompressionLevel;
-pub use projection::{ColumnProjection, Projection, Projector, SeriesSelector};
+pub use projection::{ColumnProjection, Projection, Projector, SeriesCounter, SeriesGroup, SeriesSelector};
 pub use query::Tier;
 pub use rollup::{BUCKET_STATS_LEN, BucketColumn, BucketStats, Buckets};
 pub use table::Table;

@@ -9,15 +9,15 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
-use perfwatch_history::export::{Export, Format, parse_tier, projection_for};
+use perfwatch_history::export::{EXPORT_MEMORY_BYTES, Export, Format, parse_tier, projection_for};
 use perfwatch_history::read::{ProcessUsage, SeriesResult, SeriesValues};
+use perfwatch_history::series::SeriesRequest;
 use perfwatch_http::{ApiError, Caller, params};
-use perfwatch_live::host_registry::Host;
-use perfwatch_model::{HostRef, fixed_point, json};
-use perfwatch_store::StoreError;
+use perfwatch_model::{Catalog, HostId, HostRef, fixed_point, json};
 use perfwatch_tsdb::SeriesSelector;
 use perfwatch_tsdb::query::average;
 use serde_json::json;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -29,6 +29,10 @@ const MAX_POINTS: usize = 10_000;
 const MAX_SERIES: usize = 200;
 /// Maximum age of a snapshot at the requested time.
 const MAX_SNAPSHOT_AGE_MS: i64 = 3_600_000;
+/// Memory in bytes that a snapshot with its text needs, and the block that contains it.
+const SNAPSHOT_MEMORY_BYTES: usize = 32 << 20;
+/// Memory in bytes that process usage needs.
+const PROCESSES_MEMORY_BYTES: usize = 48 << 20;
 /// Maximum range of process usage: rows are read one by one, longer ranges would take too long.
 const MAX_PROCESS_RANGE_MS: i64 = 31 * 86_400_000;
 
@@ -77,6 +81,8 @@ fn parse_query(query: Option<&str>, allowed: &[&str]) -> Result<SeriesQuery, Api
             _ => request.tier = Some(value),
         }
     }
+    let mut seen = HashSet::new();
+    request.names.retain(|name| seen.insert(name.clone()));
     if request.names.len() > MAX_SERIES {
         return Err(ApiError::bad_request(
             "invalid_query",
@@ -84,16 +90,6 @@ fn parse_query(query: Option<&str>, allowed: &[&str]) -> Result<SeriesQuery, Api
         ));
     }
     Ok(request)
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "signature required by map_err")]
-fn store_error(error: StoreError) -> ApiError {
-    tracing::warn!(error = %error, "history query failed");
-    ApiError::unavailable("store_unavailable", error.to_string(), 5)
-}
-
-fn json_text(text: String) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 /// Query time series of a host
@@ -136,15 +132,28 @@ pub(crate) async fn series(
     let range = params::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
     let points = request.points.unwrap_or(DEFAULT_SERIES_LEN);
     let interval_ms = i64::from(host.interval_ms());
-    let result = app
-        .history
-        .series(host.record.id, request.names, range, points, interval_ms)
-        .await
-        .map_err(store_error)?;
-    Ok(json_text(write_series(&app, &host, range, &result)))
+    let read = app.reads.begin(&identity, 0).await?;
+    let request = SeriesRequest {
+        host: host.record.id,
+        selectors: request.names,
+        range,
+        max_points: points,
+        interval_ms,
+        held: Some(read.clone()),
+    };
+    let plan = app.history.plan_series(request).await?;
+    app.reads.reserve(&read, plan.memory_bytes()).await?;
+    let result = app.history.read_series(plan).await?;
+    let catalog = app.catalog.clone();
+    read.respond(move || Ok(write_series(&catalog, host.record.id, range, &result))).await
 }
 
-fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), result: &SeriesResult) -> String {
+fn write_series(
+    catalog: &Catalog,
+    host: HostId,
+    (from_ms, to_ms): (i64, i64),
+    result: &SeriesResult,
+) -> String {
     let mut out = String::with_capacity(256 + result.series.len() * result.at_ms.len() * 8);
     let list = |out: &mut String, key: &str, count: usize, item: &mut dyn FnMut(&mut String, usize)| {
         let _ = write!(out, ",\"{key}\":[");
@@ -159,8 +168,7 @@ fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), result: &S
     // Writing to a String cannot fail.
     let _ = write!(
         out,
-        "{{\"host_id\":\"{}\",\"from_ms\":{from_ms},\"to_ms\":{to_ms},\"tier\":\"{}\",\"step_ms\":{}",
-        host.record.id,
+        "{{\"host_id\":\"{host}\",\"from_ms\":{from_ms},\"to_ms\":{to_ms},\"tier\":\"{}\",\"step_ms\":{}",
         result.tier.name(),
         result.step_ms
     );
@@ -179,7 +187,7 @@ fn write_series(app: &App, host: &Host, (from_ms, to_ms): (i64, i64), result: &S
     });
     list(&mut out, "series", result.series.len(), &mut |out, at| {
         let series = &result.series[at];
-        let unit = app.catalog.get(&series.metric).map(|def| def.unit);
+        let unit = catalog.get(&series.metric).map(|def| def.unit);
         let name = json!({ "metric": series.metric, "instance": series.instance, "unit": unit }).to_string();
         out.push_str(name.trim_end_matches('}'));
         match &series.values {
@@ -229,23 +237,26 @@ pub(crate) async fn snapshot(
     let host = host_access::host(&app, &identity, &id)?;
     let now_ms = app.clock.wall_ms();
     let at_ms = request.at.as_deref().map_or(Ok(now_ms), |at| params::time_ms("at", at, now_ms))?;
+    let read = app.reads.begin(&identity, SNAPSHOT_MEMORY_BYTES).await?;
     let result = app
         .history
-        .snapshot_at(host.record.id, at_ms, MAX_SNAPSHOT_AGE_MS)
-        .await
-        .map_err(store_error)?
+        .snapshot_at(host.record.id, at_ms, MAX_SNAPSHOT_AGE_MS, Some(read.clone()))
+        .await?
         .ok_or_else(|| ApiError::not_found("no data for this host in the hour before that time"))?;
     let name = HostRef { id: Some(host.record.id), name: host.record.name };
-    let mut text = String::with_capacity(8 << 10);
-    let _ = write!(
-        text,
-        "{{\"at_ms\":{},\"resolution_ms\":{},\"snapshot\":",
-        result.snapshot.at_ms,
-        if result.width_ms > 0 { result.width_ms } else { i64::from(result.snapshot.interval_ms) }
-    );
-    json::write_snapshot(&mut text, host.record.id, &name, &result.snapshot);
-    text.push('}');
-    Ok(json_text(text))
+    let write = move || {
+        let mut text = String::with_capacity(8 << 10);
+        let _ = write!(
+            text,
+            "{{\"at_ms\":{},\"resolution_ms\":{},\"snapshot\":",
+            result.snapshot.at_ms,
+            if result.width_ms > 0 { result.width_ms } else { i64::from(result.snapshot.interval_ms) }
+        );
+        json::write_snapshot(&mut text, host.record.id, &name, &result.snapshot);
+        text.push('}');
+        Ok(text)
+    };
+    read.respond(write).await
 }
 
 /// Top processes over a time range
@@ -271,7 +282,8 @@ pub(crate) async fn processes(
     if range.1 - range.0 > MAX_PROCESS_RANGE_MS {
         return Err(ApiError::bad_request("invalid_range", "the range for processes is limited to 31 days"));
     }
-    let (processes, covered_ms) = app.history.processes(host.record.id, range).await.map_err(store_error)?;
+    let read = app.reads.begin(&identity, PROCESSES_MEMORY_BYTES).await?;
+    let (processes, covered_ms) = app.history.processes(host.record.id, range, Some(read.clone())).await?;
     let total = processes.len();
     let limit = request.limit.unwrap_or(50).min(1_000);
     let processes: Vec<_> =
@@ -280,7 +292,7 @@ pub(crate) async fn processes(
         "host_id": host.record.id, "from_ms": range.0, "to_ms": range.1,
         "covered_ms": covered_ms, "total": total, "processes": processes,
     });
-    Ok(json_text(body.to_string()))
+    read.respond(move || Ok(body.to_string())).await
 }
 
 /// Usage of one process. The mean is over the time covered by rows, including rows in which the process
@@ -334,17 +346,13 @@ pub(crate) async fn export(
         Format::Csv => ("text/csv; charset=utf-8", "csv"),
         Format::JsonLines => ("application/jsonl", "jsonl"),
     };
-    let export = Export {
-        history: app.history.clone(),
-        host: host.record.id,
-        name: host.record.name.clone(),
-        tier: parse_tier(request.tier.as_deref()).ok_or_else(|| invalid("tier: must be raw, 1m or 1h"))?,
-        projection: projection_for(request.names, format),
-        format,
-        from_ms,
-        to_ms,
-        header_written: false,
-    };
+    let tier = parse_tier(request.tier.as_deref()).ok_or_else(|| invalid("tier: must be raw, 1m or 1h"))?;
+    let read = app.reads.begin(&identity, EXPORT_MEMORY_BYTES).await?;
+    let projection = projection_for(request.names, format);
+    let exported = (host.record.id, host.record.name.clone());
+    let export = Export::new(app.history.clone(), exported, tier, projection, format, (from_ms, to_ms))
+        .with_permits(read.memory());
+    drop(read);
     let name: String = host
         .record
         .name
@@ -354,9 +362,20 @@ pub(crate) async fn export(
     let disposition = format!("attachment; filename=\"{name}.{extension}\"");
     let headers =
         [(header::CONTENT_TYPE, content_type.to_owned()), (header::CONTENT_DISPOSITION, disposition)];
-    let chunks = futures_util::stream::unfold(export, |mut export| async move {
-        let chunk = export.next().await?;
-        Some((chunk.map_err(|error| std::io::Error::other(error.to_string())), export))
+    let chunks = futures_util::stream::unfold(export, move |mut export| {
+        let (app, identity) = (app.clone(), identity.clone());
+        async move {
+            let chunk = match app.reads.begin(&identity, 0).await {
+                Ok(_read) => export.next().await?.map_err(|error| error.to_string()),
+                Err(error) => Err(error.message().to_owned()),
+            };
+            Some((chunk.map_err(std::io::Error::other), export))
+        }
+    });
+    // An error ends the download.
+    let chunks = chunks.scan(false, |has_failed, chunk: std::io::Result<String>| {
+        let is_last = std::mem::replace(has_failed, chunk.is_err());
+        std::future::ready((!is_last).then_some(chunk))
     });
     // The compression layer polls the stream again after its end.
     Ok((headers, Body::from_stream(chunks.fuse())).into_response())

@@ -3,21 +3,23 @@
 
 use super::error::unavailable;
 use super::inner::{PostgresInner, REJECT_ABOVE_PERCENT, TARGET_USE_PERCENT};
-use crate::block_reader::BlockFetch;
+use crate::block_reader::{BlockFetch, decode_within};
 use crate::error::StoreError;
 use crate::head_payload;
 use crate::metadata::{
     BlockRange, DIRTY_SQL, WATERMARKS_SQL, plan_query, select_blocks, tier_state, watermarks_from_rows,
 };
+use crate::read_bounds::{CellBudget, ReadBounds, ReadSize, SizeCounter, rows_in_range};
 use crate::schema::{TABLES, block_table};
 use crate::store::*;
 use crate::write::*;
 use deadpool_postgres::GenericClient;
-use perfwatch_model::{HostId, ShapeId, StringInterner};
-use perfwatch_tsdb::plan::TierState;
-use perfwatch_tsdb::{FormatError, Projection, Projector, Tier};
+use perfwatch_model::{HostId, Shape, ShapeId, StringInterner};
+use perfwatch_tsdb::plan::{PlanSegment, TierState};
+use perfwatch_tsdb::{BlockHeader, FormatError, Projection, Projector, Tier};
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 use tokio_postgres::{Error, IsolationLevel, Row as SqlRow};
 
 pub(super) async fn head(
@@ -90,14 +92,20 @@ struct BlockLocation {
     header: Vec<u8>,
 }
 
+/// Column with the header of a block and its directory.
+const WHOLE_HEADER: &str = "substring(data FROM 1 FOR header_bytes::int)";
+/// Column with the fixed header of a block.
+const FIXED_HEADER: &str = "substring(data FROM 1 FOR 44)";
+
 async fn block_locations(
     client: &impl GenericClient,
     tier: Tier,
     host: HostId,
     from_ms: i64,
     to_ms: i64,
+    header: &str,
 ) -> Result<Vec<BlockLocation>, Error> {
-    let sql = select_blocks(tier, "substring(data FROM 1 FOR header_bytes::int)");
+    let sql = select_blocks(tier, header);
     let range = BlockRange::new(tier, from_ms, to_ms);
     let host_bytes = host.to_bytes().to_vec();
     let rows =
@@ -123,23 +131,61 @@ fn substring_range(range: &Range<usize>) -> (i32, i32) {
     (int(range.start.saturating_add(1)), int(range.len()))
 }
 
+/// Runs work that takes processor time on the blocking thread pool.
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Unavailable(error.to_string()))
+}
+
+/// Blocks of a host and tier that have rows in a range.
+struct SliceQuery {
+    tier: Tier,
+    host: HostId,
+    range: (i64, i64),
+    projection: Arc<Projection>,
+}
+
+type Fetches = Vec<Result<BlockFetch, FormatError>>;
+
+/// Reads slices within the budget, and returns them with the remaining budget.
 async fn read_slices(
     inner: &PostgresInner,
     client: &impl GenericClient,
-    (tier, host): (Tier, HostId),
-    (from_ms, to_ms): (i64, i64),
-    projection: &Projection,
-) -> Result<Vec<BlockSlice>, Error> {
-    let locations = block_locations(client, tier, host, from_ms, to_ms).await?;
+    query: SliceQuery,
+    mut budget: CellBudget,
+) -> Result<Result<(Vec<BlockSlice>, CellBudget), StoreError>, Error> {
+    let SliceQuery { tier, host, range, projection } = query;
+    let locations = block_locations(client, tier, host, range.0, range.1, WHOLE_HEADER).await?;
     inner.load_shapes(client, locations.iter().map(|location| location.shape)).await?;
-    let mut projector = Projector::new(projection);
-    let mut fetch = |location: &BlockLocation| {
-        let shape = inner.shapes.get(location.shape);
-        BlockFetch::new(&location.header, shape.as_ref(), projection, &mut projector)
+    let shapes: Vec<_> = locations.iter().map(|location| inner.shapes.get(location.shape)).collect();
+    let project = move || {
+        let mut projector = Projector::new(&projection);
+        let mut fetch = |(location, shape): (&BlockLocation, &Option<Arc<Shape>>)| {
+            BlockFetch::new(&location.header, shape.as_ref(), &projection, &mut projector)
+        };
+        let fetches: Fetches = locations.iter().zip(&shapes).map(&mut fetch).collect();
+        (locations, fetches)
     };
-    let fetches: Vec<Result<BlockFetch, FormatError>> = locations.iter().map(&mut fetch).collect();
+    let (locations, fetches) = match run_blocking(project).await {
+        Ok(fetches) => fetches,
+        Err(error) => return Ok(Err(error)),
+    };
+    let rows = read_parts(client, (tier, host), &locations, &fetches).await?;
+    let decode = move || {
+        let slices = decode_slices(locations, fetches, &rows, range, &mut budget);
+        slices.map(|slices| (slices, budget))
+    };
+    Ok(run_blocking(decode).await.and_then(|decoded| decoded))
+}
+
+/// Reads the parts of all blocks, in the order of the blocks.
+async fn read_parts(
+    client: &impl GenericClient,
+    (tier, host): (Tier, HostId),
+    locations: &[BlockLocation],
+    fetches: &Fetches,
+) -> Result<Vec<SqlRow>, Error> {
     let (mut firsts, mut ids, mut offsets, mut lengths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (location, fetch) in locations.iter().zip(&fetches) {
+    for (location, fetch) in locations.iter().zip(fetches) {
         for range in fetch.as_ref().map(BlockFetch::reads).unwrap_or_default() {
             let (offset, length) = substring_range(&range);
             firsts.push(location.info.first_ms);
@@ -148,32 +194,70 @@ async fn read_slices(
             lengths.push(length);
         }
     }
-    let rows = match (firsts.first(), firsts.last()) {
-        (Some(first), Some(last)) => {
-            // The range of first_ms repeats what the join implies, so that the planner excludes partitions.
-            let sql = format!(
-                "SELECT substring(b.data FROM r.start FOR r.len) \
-                 FROM unnest($2::bigint[], $3::bigint[], $4::int[], $5::int[]) \
-                 WITH ORDINALITY AS r(first_ms, id, start, len, position) \
-                 JOIN {} b ON b.host = $1 AND b.first_ms = r.first_ms AND b.id = r.id \
-                 WHERE b.first_ms BETWEEN $6 AND $7 ORDER BY r.position",
-                block_table(tier)
-            );
-            let host = host.to_bytes().to_vec();
-            client.query(&sql, &[&host, &firsts, &ids, &offsets, &lengths, first, last]).await?
-        }
-        _ => Vec::new(),
+    let (Some(first), Some(last)) = (firsts.first(), firsts.last()) else {
+        return Ok(Vec::new());
     };
+    // The range of first_ms repeats what the join implies, so that the planner excludes partitions.
+    let sql = format!(
+        "SELECT substring(b.data FROM r.start FOR r.len) \
+         FROM unnest($2::bigint[], $3::bigint[], $4::int[], $5::int[]) \
+         WITH ORDINALITY AS r(first_ms, id, start, len, position) \
+         JOIN {} b ON b.host = $1 AND b.first_ms = r.first_ms AND b.id = r.id \
+         WHERE b.first_ms BETWEEN $6 AND $7 ORDER BY r.position",
+        block_table(tier)
+    );
+    let host = host.to_bytes().to_vec();
+    client.query(&sql, &[&host, &firsts, &ids, &offsets, &lengths, first, last]).await
+}
+
+fn decode_slices(
+    locations: Vec<BlockLocation>,
+    fetches: Fetches,
+    rows: &[SqlRow],
+    range: (i64, i64),
+    budget: &mut CellBudget,
+) -> Result<Vec<BlockSlice>, StoreError> {
     let mut parts = rows.iter().map(|row| row.get::<_, &[u8]>(0));
     let mut slices = Vec::with_capacity(locations.len());
     for (location, fetch) in locations.into_iter().zip(fetches) {
-        let content = fetch.and_then(|fetch| {
-            let reads: Vec<&[u8]> = parts.by_ref().take(fetch.reads().len()).collect();
-            fetch.decode(&reads)
-        });
-        slices.push(BlockSlice { block: location.info, from_ms, to_ms, content });
+        let content = match fetch {
+            Ok(fetch) => {
+                let reads: Vec<&[u8]> = parts.by_ref().take(fetch.reads().len()).collect();
+                decode_within(&fetch, &reads, range, budget)?
+            }
+            Err(error) => Err(error),
+        };
+        slices.push(BlockSlice { block: location.info, from_ms: range.0, to_ms: range.1, content });
     }
     Ok(slices)
+}
+
+/// Estimates the size of a read from the index of its blocks.
+async fn measure(
+    inner: &PostgresInner,
+    client: &impl GenericClient,
+    query: &Query,
+    plan: &[PlanSegment],
+) -> Result<Result<ReadSize, StoreError>, Error> {
+    let mut blocks = Vec::new();
+    for segment in plan {
+        let range = (segment.from_ms, segment.to_ms);
+        let locations =
+            block_locations(client, segment.tier, query.host, range.0, range.1, FIXED_HEADER).await?;
+        inner.load_shapes(client, locations.iter().map(|location| location.shape)).await?;
+        blocks.extend(locations.into_iter().filter_map(|location| {
+            let rows = BlockHeader::peek_rows(&location.header).unwrap_or_default();
+            let rows = rows_in_range(rows, (location.info.first_ms, location.info.last_ms), range);
+            Some((inner.shapes.get(location.shape)?, segment.tier, rows))
+        }));
+    }
+    let (projection, bounds) = (query.projection.clone(), query.bounds.clone());
+    let count = move || {
+        let mut counter = SizeCounter::new(&projection, &bounds);
+        let _ = blocks.iter().all(|(shape, tier, rows)| counter.add(shape, *tier, *rows));
+        counter.size()
+    };
+    Ok(run_blocking(count).await)
 }
 
 pub(super) async fn read_range(inner: &PostgresInner, query: Query) -> Result<QueryResult, StoreError> {
@@ -187,14 +271,27 @@ pub(super) async fn read_range(inner: &PostgresInner, query: Query) -> Result<Qu
             .start()
             .await?;
         let mut result = plan_query(&query, state(&tx, query.host).await?);
-        for segment in &result.plan {
-            let (blocks, range) = ((segment.tier, query.host), (segment.from_ms, segment.to_ms));
-            result.slices.extend(read_slices(inner, &tx, blocks, range, &query.projection).await?);
+        if query.bounds.measure {
+            let size = measure(inner, &tx, &query, &result.plan).await?;
+            return Ok(size.map(|size| QueryResult { size, ..result }));
         }
+        let mut budget = CellBudget::new(&query.bounds);
+        for segment in &result.plan {
+            let (range, projection) = ((segment.from_ms, segment.to_ms), query.projection.clone());
+            let blocks = SliceQuery { tier: segment.tier, host: query.host, range, projection };
+            match read_slices(inner, &tx, blocks, budget).await? {
+                Ok((slices, remaining)) => {
+                    result.slices.extend(slices);
+                    budget = remaining;
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        result.size = budget.size();
         tx.commit().await?;
-        Ok(result)
+        Ok(Ok(result))
     };
-    read.await.map_err(|error: Error| unavailable(&error))
+    read.await.map_err(|error: Error| unavailable(&error))?
 }
 
 pub(super) async fn blocks(
@@ -212,11 +309,14 @@ pub(super) async fn blocks(
             .read_only(true)
             .start()
             .await?;
-        let slices = read_slices(inner, &tx, (tier, host), (from_ms, to_ms), &Projection::full()).await?;
+        let (projection, range) = (Arc::new(Projection::full()), (from_ms, to_ms));
+        let budget = CellBudget::new(&ReadBounds::default());
+        let query = SliceQuery { tier, host, range, projection };
+        let slices = read_slices(inner, &tx, query, budget).await?;
         tx.commit().await?;
-        Ok(slices)
+        Ok(slices.map(|(slices, _)| slices))
     };
-    read.await.map_err(|error: Error| unavailable(&error))
+    read.await.map_err(|error: Error| unavailable(&error))?
 }
 
 pub(super) async fn usage(inner: &PostgresInner) -> Result<DiskUsage, StoreError> {

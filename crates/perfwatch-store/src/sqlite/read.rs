@@ -2,19 +2,21 @@
 
 use super::bind::bind;
 use super::inner::{LOCAL_HUB_ID, SqliteInner, unavailable};
-use crate::block_reader::BlockFetch;
+use crate::block_reader::{BlockFetch, decode_within};
 use crate::error::StoreError;
 use crate::head_payload;
 use crate::metadata::{
     BlockRange, DIRTY_SQL, WATERMARKS_SQL, plan_query, select_blocks, tier_state, watermarks_from_rows,
 };
+use crate::read_bounds::{CellBudget, ReadBounds, ReadSize, SizeCounter, rows_in_range};
 use crate::schema::block_table;
 use crate::sql::SqlValue;
 use crate::store::*;
 use crate::write::*;
 use perfwatch_model::{HostId, ShapeId, StringInterner};
-use perfwatch_tsdb::plan::TierState;
-use perfwatch_tsdb::{FormatError, Projection, Projector, Tier};
+use perfwatch_tsdb::block::FIXED_HEADER_BYTES;
+use perfwatch_tsdb::plan::{PlanSegment, TierState};
+use perfwatch_tsdb::{BlockHeader, FormatError, Projection, Projector, Tier};
 use rusqlite::{Connection, Params, Row as SqlRow};
 
 pub(super) fn head(
@@ -113,9 +115,11 @@ fn read_content(
     connection: &Connection,
     inner: &SqliteInner,
     location: &BlockLocation,
-    projection: &Projection,
+    query: (&Projection, (i64, i64)),
     projector: &mut Projector<'_>,
+    budget: &mut CellBudget,
 ) -> Result<Result<BlockContent, FormatError>, StoreError> {
+    let (projection, range) = query;
     let blob = connection
         .blob_open("main", block_table(location.info.tier), "data", location.rowid, true)
         .map_err(unavailable)?;
@@ -136,7 +140,35 @@ fn read_content(
         reads.push(bytes);
     }
     let reads: Vec<&[u8]> = reads.iter().map(Vec::as_slice).collect();
-    Ok(fetch.decode(&reads))
+    decode_within(&fetch, &reads, range, budget)
+}
+
+/// Estimates the size of a read from the index of its blocks.
+fn measure(
+    connection: &Connection,
+    inner: &SqliteInner,
+    query: &Query,
+    plan: &[PlanSegment],
+) -> Result<ReadSize, StoreError> {
+    let mut counter = SizeCounter::new(&query.projection, &query.bounds);
+    for segment in plan {
+        let range = (segment.from_ms, segment.to_ms);
+        let locations = block_locations(connection, segment.tier, query.host, range.0, range.1);
+        for location in locations.map_err(unavailable)? {
+            let table = block_table(segment.tier);
+            let blob =
+                connection.blob_open("main", table, "data", location.rowid, true).map_err(unavailable)?;
+            let mut header = vec![0; FIXED_HEADER_BYTES.min(blob.len())];
+            blob.read_at_exact(&mut header, 0).map_err(unavailable)?;
+            let rows = BlockHeader::peek_rows(&header).unwrap_or_default();
+            let rows = rows_in_range(rows, (location.info.first_ms, location.info.last_ms), range);
+            let shape = inner.shape(connection, location.shape)?;
+            if shape.is_some_and(|shape| !counter.add(&shape, segment.tier, rows)) {
+                return Ok(counter.size());
+            }
+        }
+    }
+    Ok(counter.size())
 }
 
 fn read_slices(
@@ -146,10 +178,12 @@ fn read_slices(
     (from_ms, to_ms): (i64, i64),
     projection: &Projection,
     projector: &mut Projector<'_>,
+    budget: &mut CellBudget,
 ) -> Result<Vec<BlockSlice>, StoreError> {
     let mut slices = Vec::new();
     for location in block_locations(connection, tier, host, from_ms, to_ms).map_err(unavailable)? {
-        let content = read_content(connection, inner, &location, projection, projector)?;
+        let query = (projection, (from_ms, to_ms));
+        let content = read_content(connection, inner, &location, query, projector, budget)?;
         slices.push(BlockSlice { block: location.info, from_ms, to_ms, content });
     }
     Ok(slices)
@@ -163,7 +197,12 @@ pub(super) fn read_range(
     // State and blocks are read in one transaction, as of the same point in time.
     let transaction = connection.transaction().map_err(unavailable)?;
     let mut result = plan_query(query, state(&transaction, query.host).map_err(unavailable)?);
+    if query.bounds.measure {
+        result.size = measure(&transaction, inner, query, &result.plan)?;
+        return Ok(result);
+    }
     let mut projector = Projector::new(&query.projection);
+    let mut budget = CellBudget::new(&query.bounds);
     for segment in &result.plan {
         let range = (segment.from_ms, segment.to_ms);
         let blocks = (segment.tier, query.host);
@@ -174,8 +213,10 @@ pub(super) fn read_range(
             range,
             &query.projection,
             &mut projector,
+            &mut budget,
         )?);
     }
+    result.size = budget.size();
     Ok(result)
 }
 
@@ -189,8 +230,10 @@ pub(super) fn blocks(
 ) -> Result<Vec<BlockSlice>, StoreError> {
     let transaction = connection.transaction().map_err(unavailable)?;
     let projection = Projection::full();
-    let mut projector = Projector::new(&projection);
-    read_slices(&transaction, inner, (tier, host), (from_ms, to_ms), &projection, &mut projector)
+    let (mut projector, bounds) = (Projector::new(&projection), ReadBounds::default());
+    let range = (from_ms, to_ms);
+    let mut budget = CellBudget::new(&bounds);
+    read_slices(&transaction, inner, (tier, host), range, &projection, &mut projector, &mut budget)
 }
 
 pub(super) fn usage(connection: &Connection, inner: &SqliteInner) -> rusqlite::Result<DiskUsage> {

@@ -91,7 +91,14 @@ pub(crate) fn raw_block(
 }
 
 pub(crate) fn query(host: HostId, tier: Tier, from_ms: i64, to_ms: i64) -> Query {
-    Query { host, tier, from_ms, to_ms, projection: Arc::new(Projection::full()) }
+    Query {
+        host,
+        tier,
+        from_ms,
+        to_ms,
+        projection: Arc::new(Projection::full()),
+        bounds: ReadBounds::default(),
+    }
 }
 
 pub(crate) async fn head_seqs(store: &dyn Store) -> Vec<u64> {

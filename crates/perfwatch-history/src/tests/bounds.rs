@@ -1,0 +1,116 @@
+//! Reads stay within their bounds, whatever columns a host sends.
+
+use super::*;
+use crate::export::{Export, Format, parse_tier, projection_for};
+use crate::read::SeriesValues;
+use crate::series::SeriesRequest;
+use perfwatch_model::limits;
+use perfwatch_model::limits::MAX_READ_CELLS;
+use perfwatch_store::ReadBounds;
+
+/// Row at `T0` plus `seq` seconds whose instances have a prefix.
+fn wide_row(host: &TestHistory, seq: u64, prefix: &str, columns: usize) -> Arc<Snapshot> {
+    let column = |index: usize| Column {
+        metric: "network.rx_bytes".into(),
+        dimension: "interface".into(),
+        instance: format!("{prefix}{index}").into(),
+        decimals: 0,
+    };
+    let shape = Arc::new(Shape::new((0..columns).map(column).collect()));
+    let at_ms = T0 + i64::try_from(seq).unwrap() * 1_000;
+    let values = (0..columns).map(|index| i64::try_from(index).unwrap()).collect();
+    Arc::new(Snapshot { interval_ms: 1_000, shape, values, ..(*host.row(1, seq, at_ms)).clone() })
+}
+
+pub(super) fn request(host: &TestHistory, selector: &str, max_points: usize) -> SeriesRequest {
+    let selectors = vec![SeriesSelector::parse(selector)];
+    let (host, range) = (host.host, (T0, T0 + HOUR));
+    SeriesRequest { host, selectors, range, max_points, interval_ms: 1_000, held: None }
+}
+
+/// Finding H4: a host whose columns change with each row.
+pub(super) async fn changing_columns_are_refused_before_they_are_read(backend: TestBackend) {
+    let mut host = TestHistory::new(backend, HistoryConfig::default()).await;
+    let rows = (0..8).map(|seq| wide_row(&host, seq, &format!("{seq}-"), limits::MAX_COLUMNS)).collect();
+    host.advance_to(T0 + HOUR);
+    host.send(rows).await;
+    for sealed in [false, true] {
+        if sealed {
+            host.history.seal(true).await.unwrap();
+        }
+        for selector in ["network.*", "network.rx_bytes", "*"] {
+            let Err(StoreError::TooLarge(size)) =
+                host.history.plan_series(request(&host, selector, 600)).await
+            else {
+                panic!("{selector} {sealed}")
+            };
+            assert!(size.series > 50_000, "{size:?}");
+        }
+        let plan = host.history.plan_series(request(&host, "network.rx_bytes{3-7}", 600)).await.unwrap();
+        let result = host.history.read_series(plan).await.unwrap();
+        assert_eq!(result.series.len(), 1);
+    }
+}
+
+/// Finding H4: the largest honest host is read in parts, with a coarser step instead of an error.
+pub(super) async fn largest_host_is_read_in_parts_with_a_coarser_step(backend: TestBackend) {
+    let mut host = TestHistory::new(backend, HistoryConfig::default()).await;
+    let columns = limits::MAX_COLUMNS;
+    let rows: Vec<Arc<Snapshot>> = (0..320).map(|seq| wide_row(&host, seq, "", columns)).collect();
+    host.advance_to(T0 + HOUR);
+    host.send(rows).await;
+    host.history.seal(true).await.unwrap();
+    let plan = host.history.plan_series(request(&host, "network.*", 10_000)).await.unwrap();
+    assert!(plan.memory_bytes() <= 64 << 20, "{}", plan.memory_bytes());
+    let result = host.history.read_series(plan).await.unwrap();
+    assert_eq!((result.series.len(), result.gaps.len(), result.tier), (columns, 0, Tier::Raw));
+    assert!(
+        result.step_ms >= 60_000 && result.at_ms.len() <= 10,
+        "{} {}",
+        result.step_ms,
+        result.at_ms.len()
+    );
+    for series in &result.series {
+        let SeriesValues::Points(points) = &series.values else { panic!("raw rows") };
+        let (count, sum) =
+            points.stats().iter().fold((0, 0), |(count, sum), s| (count + s.count, sum + s.sum));
+        let value: i128 = series.instance.parse().unwrap();
+        assert_eq!((count, sum), (320, value * 320), "{}", series.instance);
+    }
+    // A read of the hub itself has no bounds; another one fails before it decodes too much.
+    let all = Arc::new(Projection::of_series(vec![SeriesSelector::parse("*")]));
+    let bounds = ReadBounds { max_cells: 100_000, ..ReadBounds::default() };
+    let read = host.history.read_bounded(host.host, Tier::Raw, (T0, T0 + HOUR), &all, &bounds).await;
+    assert!(matches!(read, Err(StoreError::TooLarge(size)) if size.cells < MAX_READ_CELLS));
+    // What is no longer needed ends.
+    bounds.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+    let read = host.history.read_bounded(host.host, Tier::Raw, (T0, T0 + HOUR), &all, &bounds).await;
+    assert!(matches!(read, Err(StoreError::Unavailable(_))));
+}
+
+/// Finding H4: an export holds a part of the range at a time, and its text does not depend on the parts.
+pub(super) async fn export_in_parts_equals_export_at_once(backend: TestBackend) {
+    let mut host = TestHistory::new(backend, HistoryConfig::default()).await;
+    let rows = (0..200).map(|seq| wide_row(&host, seq, "eth", 3)).collect();
+    host.advance_to(T0 + HOUR);
+    host.send(rows).await;
+    for (tier, format) in [("raw", Format::Csv), ("raw", Format::JsonLines), ("1m", Format::Csv)] {
+        let mut texts = Vec::new();
+        for part_ms in [None, Some(60_000), Some(1)] {
+            let projection = projection_for(Vec::new(), format);
+            let (id, range) = ((host.host, "h".to_owned()), (T0 + 1_500, T0 + 190_000));
+            let tier = parse_tier(Some(tier)).unwrap();
+            let mut export = Export::new(host.history.clone(), id, tier, projection, format, range);
+            export.part_ms = part_ms;
+            let mut text = String::new();
+            while let Some(chunk) = export.next().await {
+                text += &chunk.unwrap();
+            }
+            texts.push(text);
+        }
+        assert!(
+            texts[0].lines().count() > 3 && texts.iter().all(|text| *text == texts[0]),
+            "{tier}: {texts:?}"
+        );
+    }
+}

@@ -1,0 +1,327 @@
+//! Limits on reads with long or large results: the number of concurrent reads and their memory, in total and
+//! per principal. Reads above a limit wait, in the order of their arrival.
+
+use crate::error::ApiError;
+use axum::body::{Body, Bytes};
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use perfwatch_auth::Identity;
+use perfwatch_model::limit_table::{self, Limit};
+use perfwatch_model::limits;
+use perfwatch_store::HeldPermits;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Maximum time that a read waits for a permit.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Size of a chunk of a large response body.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Sizes of the pools of permits.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimits {
+    /// Maximum number of concurrent reads.
+    pub reads: usize,
+    /// Maximum number of concurrent reads of a principal.
+    pub reads_per_principal: usize,
+    /// Maximum memory of all reads and their responses in bytes.
+    pub bytes: usize,
+    /// Maximum memory of the reads of a principal and their responses in bytes.
+    pub bytes_per_principal: usize,
+    /// Maximum number of waiting reads of a principal.
+    pub waiting_per_principal: usize,
+}
+
+impl Default for ReadLimits {
+    fn default() -> Self {
+        Self {
+            reads: limits::MAX_READS,
+            reads_per_principal: limits::MAX_READS_PER_PRINCIPAL,
+            bytes: limits::MAX_READ_BYTES,
+            bytes_per_principal: limits::MAX_READ_BYTES_PER_PRINCIPAL,
+            waiting_per_principal: limits::MAX_WAITING_READS,
+        }
+    }
+}
+
+/// Permits of reads and of their memory in KiB.
+#[derive(Debug)]
+struct Pool {
+    reads: Arc<Semaphore>,
+    kib: Arc<Semaphore>,
+}
+
+impl Pool {
+    fn new(reads: usize, bytes: usize) -> Self {
+        Self { reads: Arc::new(Semaphore::new(reads)), kib: Arc::new(Semaphore::new(bytes >> 10)) }
+    }
+}
+
+/// Share of a principal.
+#[derive(Debug)]
+struct Share {
+    pool: Pool,
+    /// One permit per read that waits or runs.
+    admitted: Arc<Semaphore>,
+}
+
+/// Admits reads within the limits.
+#[derive(Debug)]
+pub struct ReadLimiter {
+    limits: ReadLimits,
+    total: Pool,
+    shares: Mutex<HashMap<String, Weak<Share>>>,
+}
+
+impl Default for ReadLimiter {
+    fn default() -> Self {
+        Self::new(ReadLimits::default())
+    }
+}
+
+/// Permits of a running read, which are released when the last clone is dropped.
+#[derive(Debug)]
+pub struct ReadPermit {
+    _reads: [OwnedSemaphorePermit; 3],
+    memory: Arc<MemoryPermit>,
+}
+
+/// Permit for the memory of a read or of its response.
+#[derive(Debug)]
+struct MemoryPermit {
+    share: Arc<Share>,
+    /// Permits of the principal and of all principals.
+    permits: Mutex<Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>>,
+}
+
+impl MemoryPermit {
+    /// Releases what exceeds a size.
+    fn shrink(&self, bytes: usize) {
+        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((share, total)) = &mut *permits {
+            for permit in [share, total] {
+                let surplus = permit.num_permits().saturating_sub(bytes.div_ceil(1 << 10));
+                drop(permit.split(surplus));
+            }
+        }
+    }
+}
+
+/// Acquires permits, and counts the effect of the limit if they are not free.
+async fn acquire(semaphore: &Arc<Semaphore>, permits: usize, limit: &Limit) -> Option<OwnedSemaphorePermit> {
+    let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+    if let Ok(acquired) = semaphore.clone().try_acquire_many_owned(permits) {
+        return Some(acquired);
+    }
+    limit.refuse();
+    semaphore.clone().acquire_many_owned(permits).await.ok()
+}
+
+/// Waits for permits.
+///
+/// # Errors
+/// Returns `busy` after [`WAIT_TIMEOUT`].
+async fn wait<T>(permits: impl Future<Output = Option<T>>) -> Result<T, ApiError> {
+    let permits = tokio::time::timeout(WAIT_TIMEOUT, permits).await.ok().flatten();
+    permits.ok_or_else(|| ApiError::unavailable("busy", "too many large reads are running; retry", 5))
+}
+
+impl ReadLimiter {
+    /// Limiter without reads.
+    pub fn new(limits: ReadLimits) -> Self {
+        let total = Pool::new(limits.reads, limits.bytes);
+        Self { limits, total, shares: Mutex::default() }
+    }
+
+    fn share(&self, key: String) -> Arc<Share> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(&key).and_then(Weak::upgrade) {
+            return share;
+        }
+        shares.retain(|_, share| share.strong_count() > 0);
+        let ReadLimits { reads_per_principal, bytes_per_principal, waiting_per_principal, .. } = self.limits;
+        let pool = Pool::new(reads_per_principal, bytes_per_principal);
+        let admitted = Arc::new(Semaphore::new(reads_per_principal + waiting_per_principal));
+        let share = Arc::new(Share { pool, admitted });
+        shares.insert(key, Arc::downgrade(&share));
+        share
+    }
+
+    /// Admits a read of a principal, and waits for its turn. `bytes` is the memory of the read and its
+    /// response; more is reserved by [`Self::reserve`].
+    ///
+    /// # Errors
+    /// Returns `too_many_requests` if too many reads of the principal wait, and `busy` if the read waited
+    /// too long.
+    pub async fn begin(&self, identity: &Identity, bytes: usize) -> Result<Arc<ReadPermit>, ApiError> {
+        let share = self.share(identity.share_key());
+        let Ok(admitted) = share.admitted.clone().try_acquire_owned() else {
+            limit_table::WAITING_READS.refuse();
+            let message = "too many of your requests for history are waiting; retry";
+            return Err(ApiError::too_many(message, Duration::from_secs(1)));
+        };
+        let permits = async {
+            // The share first: reads that wait for their own share hold no permit of all principals.
+            let own = acquire(&share.pool.reads, 1, &limit_table::READS_PER_PRINCIPAL).await?;
+            Some([admitted, own, acquire(&self.total.reads, 1, &limit_table::READS).await?])
+        };
+        let permits = wait(permits).await?;
+        let memory = Arc::new(MemoryPermit { share, permits: Mutex::default() });
+        let permit = Arc::new(ReadPermit { _reads: permits, memory });
+        if bytes > 0 {
+            self.reserve(&permit, bytes).await?;
+        }
+        Ok(permit)
+    }
+
+    /// Reserves the memory of an admitted read and of its response, once. A read that needs more than the
+    /// share of a principal gets all of it.
+    ///
+    /// # Errors
+    /// Returns `busy` if the read waited too long.
+    pub async fn reserve(&self, permit: &ReadPermit, bytes: usize) -> Result<(), ApiError> {
+        let max_bytes = self.limits.bytes_per_principal.min(self.limits.bytes);
+        let kib = bytes.min(max_bytes).div_ceil(1 << 10);
+        let share = &permit.memory.share.pool.kib;
+        let permits = async {
+            let own = acquire(share, kib, &limit_table::READ_MEMORY_PER_PRINCIPAL).await?;
+            Some((own, acquire(&self.total.kib, kib, &limit_table::READ_MEMORY).await?))
+        };
+        let permits = wait(permits).await?;
+        *permit.memory.permits.lock().unwrap_or_else(PoisonError::into_inner) = Some(permits);
+        Ok(())
+    }
+}
+
+/// Chunks of a text, with the permit for its memory.
+struct TextBody {
+    text: Bytes,
+    _memory: Arc<MemoryPermit>,
+}
+
+impl ReadPermit {
+    /// Permit for the memory alone. A long download holds it, and begins a read for each of its parts, so
+    /// that slow clients do not delay reads.
+    pub fn memory(&self) -> HeldPermits {
+        self.memory.clone()
+    }
+
+    /// Writes a JSON response on the blocking thread pool.
+    ///
+    /// # Errors
+    /// Returns the error of `write`, and `internal_error` if it panics.
+    pub async fn respond(
+        self: Arc<Self>,
+        write: impl FnOnce() -> Result<String, ApiError> + Send + 'static,
+    ) -> Result<Response, ApiError> {
+        let held = self.clone();
+        let work = move || {
+            let text = write();
+            drop(held);
+            text
+        };
+        let failed = |error: tokio::task::JoinError| {
+            tracing::error!(error = %error, "failed to write a response; please report this");
+            let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
+            ApiError::new(status, "internal_error", "internal error; see the hub log")
+        };
+        Ok(self.into_json(tokio::task::spawn_blocking(work).await.map_err(failed)??))
+    }
+
+    /// Response with a JSON text. The read ends; memory of the size of the text is held until the client has
+    /// received it.
+    fn into_json(self: Arc<Self>, text: String) -> Response {
+        let memory = self.memory.clone();
+        drop(self);
+        memory.shrink(text.len());
+        let headers = [(header::CONTENT_TYPE, "application/json")];
+        if text.len() <= CHUNK_BYTES {
+            return (headers, text).into_response();
+        }
+        let body = TextBody { text: text.into(), _memory: memory };
+        let chunks = futures_util::stream::unfold(body, |mut body| async move {
+            let len = body.text.len().min(CHUNK_BYTES);
+            let chunk = body.text.split_to(len);
+            (len > 0).then(|| (Ok::<_, std::io::Error>(chunk), body))
+        });
+        (headers, Body::from_stream(futures_util::StreamExt::fuse(chunks))).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::StatusCode;
+    use perfwatch_auth::identity::{Credential, Principal};
+    use uuid::Uuid;
+
+    fn identity(name: &str) -> Identity {
+        let principal = Principal::Account { id: Uuid::now_v7(), name: name.to_owned() };
+        Identity::for_ingest(principal, Credential::Bearer(String::new()))
+    }
+
+    fn limiter() -> ReadLimiter {
+        ReadLimiter::new(ReadLimits {
+            reads: 3,
+            reads_per_principal: 2,
+            bytes: 96 << 10,
+            bytes_per_principal: 64 << 10,
+            waiting_per_principal: 1,
+        })
+    }
+
+    /// Returns whether a read has to wait.
+    async fn waits<T>(read: impl Future<Output = T>) -> bool {
+        tokio::select! {
+            biased;
+            _ = read => false,
+            () = tokio::task::yield_now() => true,
+        }
+    }
+
+    /// Finding H4: reads of a principal wait for each other, and not those of another principal.
+    #[tokio::test]
+    async fn reads_above_the_share_wait_and_others_run() {
+        let (limiter, one, other) = (limiter(), identity("one"), identity("other"));
+        let first = limiter.begin(&one, 0).await.unwrap();
+        let _second = limiter.begin(&one, 0).await.unwrap();
+        let third = limiter.begin(&one, 0);
+        tokio::pin!(third);
+        assert!(waits(&mut third).await);
+        let refused = limiter.begin(&one, 0).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        let _other = limiter.begin(&other, 0).await.unwrap();
+        drop(first);
+        third.await.unwrap();
+    }
+
+    /// Finding H4: memory is held until the response was received, and only the memory of its text.
+    #[tokio::test]
+    async fn memory_is_shared_and_held_by_responses() {
+        let (limiter, one, other) = (limiter(), identity("one"), identity("other"));
+        let read = limiter.begin(&one, 1 << 30).await.unwrap();
+        assert_eq!((limiter.total.kib.available_permits(), limiter.total.reads.available_permits()), (32, 2));
+        assert!(waits(limiter.begin(&one, 1)).await);
+        limiter.begin(&other, 32 << 10).await.unwrap();
+        // A read holds its permits as long as its last work needs them.
+        let held = read.clone();
+        let response = read.into_json("x".repeat(CHUNK_BYTES - 1));
+        assert_eq!(limiter.total.reads.available_permits(), 2);
+        drop((held, response));
+        assert_eq!((limiter.total.kib.available_permits(), limiter.total.reads.available_permits()), (96, 3));
+    }
+
+    #[tokio::test]
+    async fn large_responses_are_chunked_and_complete() {
+        let limiter = ReadLimiter::default();
+        let read = limiter.begin(&identity("one"), 1 << 20).await.unwrap();
+        let text = "x".repeat(3 * CHUNK_BYTES + 1);
+        let body = read.into_json(text.clone()).into_body();
+        let free = limits::MAX_READ_BYTES >> 10;
+        assert_eq!(limiter.total.kib.available_permits(), free - text.len().div_ceil(1 << 10));
+        assert_eq!(axum::body::to_bytes(body, usize::MAX).await.unwrap(), text);
+        assert_eq!(limiter.total.kib.available_permits(), free);
+    }
+}
