@@ -2,6 +2,7 @@
 //! delays only itself. A limit for all ingest requests together is checked last.
 
 use crate::error::ApiError;
+use crate::read_limiter::ReadLimiter;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
 use perfwatch_auth::identity::{Identity, Principal};
@@ -29,6 +30,8 @@ impl Default for RateLimitConfig {
 
 /// Rate limiters by kind of client.
 pub struct RateLimiters {
+    /// Limits on concurrent reads of history.
+    pub reads: ReadLimiter,
     agents: DefaultKeyedRateLimiter<Uuid>,
     /// Ingestion by API tokens and users: half of the common limit, because scripts may send for many hosts.
     tokens: DefaultKeyedRateLimiter<Uuid>,
@@ -49,6 +52,7 @@ impl RateLimiters {
     /// Limiters without any counted request.
     pub fn new(limits: RateLimitConfig) -> Self {
         Self {
+            reads: ReadLimiter::default(),
             agents: RateLimiter::keyed(quota_per_second(limits.agent_per_second, 5)),
             tokens: RateLimiter::keyed(quota_per_second(limits.ingest_per_second.div_ceil(2), 2)),
             ingest: RateLimiter::direct(quota_per_second(limits.ingest_per_second, 2)),

@@ -9,6 +9,7 @@ pub mod expected_interval;
 pub mod host_registry;
 pub mod message;
 mod published;
+pub mod recent_page;
 mod recent_window;
 pub mod selection;
 pub mod sender_clock;

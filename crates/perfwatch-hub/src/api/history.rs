@@ -132,7 +132,7 @@ pub(crate) async fn series(
     let range = params::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
     let points = request.points.unwrap_or(DEFAULT_SERIES_LEN);
     let interval_ms = i64::from(host.interval_ms());
-    let read = app.reads.begin(&identity, 0).await?;
+    let read = app.rate_limiters.reads.begin(&identity, 0).await?;
     let request = SeriesRequest {
         host: host.record.id,
         selectors: request.names,
@@ -142,7 +142,7 @@ pub(crate) async fn series(
         held: Some(read.clone()),
     };
     let plan = app.history.plan_series(request).await?;
-    app.reads.reserve(&read, plan.memory_bytes()).await?;
+    app.rate_limiters.reads.reserve(&read, plan.memory_bytes()).await?;
     let result = app.history.read_series(plan).await?;
     let catalog = app.catalog.clone();
     read.respond(move || Ok(write_series(&catalog, host.record.id, range, &result))).await
@@ -237,7 +237,7 @@ pub(crate) async fn snapshot(
     let host = host_access::host(&app, &identity, &id)?;
     let now_ms = app.clock.wall_ms();
     let at_ms = request.at.as_deref().map_or(Ok(now_ms), |at| params::time_ms("at", at, now_ms))?;
-    let read = app.reads.begin(&identity, SNAPSHOT_MEMORY_BYTES).await?;
+    let read = app.rate_limiters.reads.begin(&identity, SNAPSHOT_MEMORY_BYTES).await?;
     let result = app
         .history
         .snapshot_at(host.record.id, at_ms, MAX_SNAPSHOT_AGE_MS, Some(read.clone()))
@@ -282,7 +282,7 @@ pub(crate) async fn processes(
     if range.1 - range.0 > MAX_PROCESS_RANGE_MS {
         return Err(ApiError::bad_request("invalid_range", "the range for processes is limited to 31 days"));
     }
-    let read = app.reads.begin(&identity, PROCESSES_MEMORY_BYTES).await?;
+    let read = app.rate_limiters.reads.begin(&identity, PROCESSES_MEMORY_BYTES).await?;
     let (processes, covered_ms) = app.history.processes(host.record.id, range, Some(read.clone())).await?;
     let total = processes.len();
     let limit = request.limit.unwrap_or(50).min(1_000);
@@ -347,7 +347,7 @@ pub(crate) async fn export(
         Format::JsonLines => ("application/jsonl", "jsonl"),
     };
     let tier = parse_tier(request.tier.as_deref()).ok_or_else(|| invalid("tier: must be raw, 1m or 1h"))?;
-    let read = app.reads.begin(&identity, EXPORT_MEMORY_BYTES).await?;
+    let read = app.rate_limiters.reads.begin(&identity, EXPORT_MEMORY_BYTES).await?;
     let projection = projection_for(request.names, format);
     let exported = (host.record.id, host.record.name.clone());
     let export = Export::new(app.history.clone(), exported, tier, projection, format, (from_ms, to_ms))
@@ -365,7 +365,7 @@ pub(crate) async fn export(
     let chunks = futures_util::stream::unfold(export, move |mut export| {
         let (app, identity) = (app.clone(), identity.clone());
         async move {
-            let chunk = match app.reads.begin(&identity, 0).await {
+            let chunk = match app.rate_limiters.reads.begin(&identity, 0).await {
                 Ok(_read) => export.next().await?.map_err(|error| error.to_string()),
                 Err(error) => Err(error.message().to_owned()),
             };

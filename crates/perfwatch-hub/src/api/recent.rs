@@ -5,22 +5,21 @@ use crate::app::App;
 use crate::host_access;
 use crate::openapi::schemas;
 use axum::extract::{RawQuery, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use perfwatch_auth::Identity;
 use perfwatch_http::{ApiError, Caller, params};
-use perfwatch_live::PublishedSnapshot;
-use perfwatch_model::{HostId, unscale};
-use serde_json::json;
+use perfwatch_live::recent_page::{self, PAGE_MEMORY_BYTES};
+use perfwatch_model::HostId;
+use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Maximum number of snapshots in one response; older snapshots follow with `before`.
-const MAX_SNAPSHOTS: usize = 300;
+/// Maximum number of metrics in one request.
+const MAX_METRICS: usize = 200;
 
 #[derive(Default)]
 struct RecentQuery {
     host: Option<String>,
-    metrics: Vec<String>,
+    metrics: HashSet<String>,
     before: Option<i64>,
 }
 
@@ -45,15 +44,16 @@ pub(crate) async fn recent(
     let id = resolve_host(&app, &identity, request.host.as_deref())?;
     let mut window = app.live_feed.recent(id, app.clock.wall_ms());
     window.retain(|published| request.before.is_none_or(|before| published.snapshot.at_ms < before));
-    let skipped = window.len().saturating_sub(MAX_SNAPSHOTS);
-    let before = (skipped > 0).then(|| window[skipped].snapshot.at_ms);
-    let page = &window[skipped..];
-    let text = if request.metrics.is_empty() {
-        full_snapshots_json(id, page, before)
-    } else {
-        columns(&app, id, page, &request.metrics, before)?
+    let read = app.rate_limiters.reads.begin(&identity, PAGE_MEMORY_BYTES).await?;
+    let (metrics, catalog) = (request.metrics, app.catalog.clone());
+    let write = move || {
+        if metrics.is_empty() {
+            return Ok(recent_page::snapshots_page(id, &window));
+        }
+        recent_page::columns_page(id, &window, &metrics, &catalog)
+            .map_err(|name| ApiError::not_found(format!("unknown metric {name:?}; see /api/v1/catalog")))
     };
-    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+    read.respond(write).await
 }
 
 fn parse(query: &str) -> Result<RecentQuery, ApiError> {
@@ -77,6 +77,9 @@ fn parse(query: &str) -> Result<RecentQuery, ApiError> {
             }
         }
     }
+    if request.metrics.len() > MAX_METRICS {
+        return Err(invalid(format!("at most {MAX_METRICS} metrics per request")));
+    }
     Ok(request)
 }
 
@@ -92,49 +95,4 @@ fn resolve_host(app: &App, identity: &Identity, name: Option<&str>) -> Result<Ho
             )),
         },
     }
-}
-
-fn full_snapshots_json(id: HostId, page: &[Arc<PublishedSnapshot>], before: Option<i64>) -> String {
-    let texts: Vec<String> = page.iter().map(|published| published.to_json()).collect();
-    format!("{{\"host_id\":\"{id}\",\"snapshots\":[{}],\"before\":{}}}", texts.join(","), json!(before))
-}
-
-fn columns(
-    app: &App,
-    id: HostId,
-    page: &[Arc<PublishedSnapshot>],
-    metrics: &[String],
-    before: Option<i64>,
-) -> Result<String, ApiError> {
-    let mut series: Vec<(String, String, Vec<Option<f64>>)> = Vec::new();
-    for (row, published) in page.iter().enumerate() {
-        let snapshot = &published.snapshot;
-        for (column, &value) in snapshot.shape.columns().iter().zip(&snapshot.values) {
-            if !metrics.iter().any(|name| *name == column.metric) {
-                continue;
-            }
-            let existing = series
-                .iter()
-                .position(|(metric, instance, _)| *metric == column.metric && **instance == *column.instance);
-            let index = existing.unwrap_or_else(|| {
-                series.push((column.metric.to_string(), column.instance.to_string(), vec![None; page.len()]));
-                series.len() - 1
-            });
-            series[index].2[row] = unscale(value, column.decimals);
-        }
-    }
-    for name in metrics {
-        if app.catalog.get(name).is_none() && !series.iter().any(|(metric, ..)| metric == name) {
-            return Err(ApiError::not_found(format!("unknown metric {name:?}; see /api/v1/catalog")));
-        }
-    }
-    let times: Vec<i64> = page.iter().map(|published| published.snapshot.at_ms).collect();
-    let series: Vec<_> = series
-        .into_iter()
-        .map(|(metric, instance, values)| {
-            let unit = app.catalog.get(&metric).map(|def| def.unit);
-            json!({ "metric": metric, "instance": instance, "unit": unit, "values": values })
-        })
-        .collect();
-    Ok(json!({ "host_id": id, "times": times, "series": series, "before": before }).to_string())
 }
