@@ -128,7 +128,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
     ("redis", &["perfwatch-live"]),
     ("lettre", &["perfwatch-notify"]),
     ("minijinja", &["perfwatch-notify"]),
-    ("axum-server", &["perfwatch-http"]),
+    ("hyper", &["perfwatch-http"]),
     ("argon2", &["perfwatch-auth"]),
     ("jsonwebtoken", &["perfwatch-auth"]),
     (

@@ -1,7 +1,7 @@
 //! Login by name and password, with a two-factor code where the account requires one. Failed
 //! attempts are throttled; a successful login creates a browser session.
 
-use crate::actor::Actor;
+use crate::actor::{Actor, audit_entry};
 use crate::client_addr::ClientAddr;
 use crate::confirmation;
 use crate::directory::{AuthDirectory, WriteGuard};
@@ -31,6 +31,9 @@ pub struct LoginRequest {
     pub code: Option<String>,
 }
 
+/// Wrong setup links and enrollment tokens per address without a delay. They cannot be guessed; the delay bounds
+/// the audit entries of an agent whose token expired.
+const MAX_FREE_WRONG_SECRETS: u32 = 20;
 /// Maximum number of sessions per account; the least recently used session is ended.
 const MAX_SESSIONS_PER_ACCOUNT: usize = 50;
 /// Maximum length of the stored `User-Agent`, in characters.
@@ -60,6 +63,9 @@ pub struct Browser<'a> {
 pub struct LoginService {
     directory: Arc<AuthDirectory>,
     throttle: LoginThrottle,
+    /// Wrong setup links and enrollment tokens, apart from logins: an agent with an expired token must not keep
+    /// users of its network from logging in.
+    secret_throttle: LoginThrottle,
     clock: Arc<dyn Clock>,
 }
 
@@ -71,7 +77,12 @@ fn throttle_key(name: &str) -> String {
 impl LoginService {
     /// Service on the accounts of a directory, without failed attempts.
     pub fn new(directory: Arc<AuthDirectory>, clock: Arc<dyn Clock>) -> Self {
-        Self { directory, throttle: LoginThrottle::default(), clock }
+        Self {
+            directory,
+            throttle: LoginThrottle::default(),
+            secret_throttle: LoginThrottle::with_free_attempts(MAX_FREE_WRONG_SECRETS),
+            clock,
+        }
     }
 
     /// Verifies name and password. [`Self::confirm_login`] decides under the write lock.
@@ -227,13 +238,25 @@ impl LoginService {
         }
     }
 
-    /// Counts a wrong setup link against the address of the client.
-    pub fn record_failed_setup(&self, client: &ClientAddr) {
-        self.throttle.record_failure(client.address, "", self.clock.monotonic());
+    /// Counts a wrong setup link or enrollment token against the address of the client, and stores an audit
+    /// entry. A correct secret is accepted in any case: with 256 bits it cannot be guessed, and clients with
+    /// the same address must not be able to keep it from working.
+    ///
+    /// # Errors
+    /// Returns [`AuthError::Throttled`] after too many failed attempts.
+    pub async fn record_failed_secret(&self, client: &ClientAddr, action: &str) -> Result<(), AuthError> {
+        let now = self.clock.monotonic();
+        if let Some(delay) = self.secret_throttle.delay(client.address, "", now) {
+            return Err(AuthError::Throttled(delay));
+        }
+        self.secret_throttle.record_failure(client.address, None, now);
+        let entry = audit_entry("anonymous".to_owned(), client, action, "?".to_owned());
+        self.directory.record_audit(entry).await;
+        Ok(())
     }
 
     async fn record_failure(&self, client: &ClientAddr, name: &str, reason: &str) {
-        self.throttle.record_failure(client.address, &throttle_key(name), self.clock.monotonic());
+        self.throttle.record_failure(client.address, Some(&throttle_key(name)), self.clock.monotonic());
         // An unknown name may be a password typed into the wrong field: it is not recorded.
         let account_exists = self.directory.snapshot().account_by_name(name).is_some();
         let object = if account_exists { format!("user {name}") } else { "user ?".to_owned() };

@@ -36,7 +36,7 @@ impl FailedAttempts {
 
 #[derive(Default)]
 struct TrackedAttempts {
-    addresses: HashMap<IpAddr, FailedAttempts>,
+    addresses: HashMap<(IpAddr, u8), FailedAttempts>,
     accounts: HashMap<String, FailedAttempts>,
     /// Addresses that logged in to an account before. They are exempt from the throttle of the account:
     /// otherwise failed attempts from others could lock its owner out.
@@ -44,15 +44,47 @@ struct TrackedAttempts {
 }
 
 /// Failed login attempts by address and by account.
-#[derive(Default)]
-pub struct LoginThrottle(Mutex<TrackedAttempts>);
+pub struct LoginThrottle {
+    attempts: Mutex<TrackedAttempts>,
+    /// Failed attempts per address without a delay.
+    free_per_address: u32,
+}
 
-/// Address that attempts are counted by: IPv6 addresses by their /64 network, which is one site.
-pub fn address_group(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+impl Default for LoginThrottle {
+    fn default() -> Self {
+        Self::with_free_attempts(MAX_FREE_ATTEMPTS_PER_ADDRESS)
     }
+}
+
+/// Addresses that are limited together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressGroup {
+    /// Address, or network of an IPv6 address.
+    pub network: IpAddr,
+    /// Length of the network prefix in bits.
+    pub prefix_len: u8,
+    /// Multiple of the limit of one address that the group may use.
+    pub share: u32,
+}
+
+/// Prefix lengths of IPv6 networks that one client may have, with their shares: a link, a home, a site (RFC 6177).
+/// A site has 65,536 networks of 64 bits; limits per link alone would not limit it.
+const IPV6_GROUPS: [(u8, u32); 3] = [(64, 1), (56, 4), (48, 16)];
+
+/// Groups that the requests of an address count for.
+pub fn address_groups(address: IpAddr) -> [Option<AddressGroup>; 3] {
+    match address.to_canonical() {
+        network @ IpAddr::V4(_) => [Some(AddressGroup { network, prefix_len: 32, share: 1 }), None, None],
+        IpAddr::V6(v6) => IPV6_GROUPS.map(|(prefix_len, share)| {
+            let mask = u128::MAX << (128 - u32::from(prefix_len));
+            Some(AddressGroup { network: IpAddr::V6((v6.to_bits() & mask).into()), prefix_len, share })
+        }),
+    }
+}
+
+/// Smallest group of an address: the address itself, or the /64 network of an IPv6 address.
+fn address_group(address: IpAddr) -> IpAddr {
+    address_groups(address)[0].map_or(address, |group| group.network)
 }
 
 fn record_attempt<K: Hash + Eq + Clone>(attempts: &mut HashMap<K, FailedAttempts>, key: K, now: Duration) {
@@ -69,13 +101,19 @@ fn record_attempt<K: Hash + Eq + Clone>(attempts: &mut HashMap<K, FailedAttempts
 }
 
 impl LoginThrottle {
+    /// Throttle without failed attempts, which accepts this number of them per address without a delay.
+    pub fn with_free_attempts(free_per_address: u32) -> Self {
+        Self { attempts: Mutex::default(), free_per_address }
+    }
+
     /// Remaining delay before the next attempt is accepted.
     pub fn delay(&self, address: IpAddr, account: &str, now: Duration) -> Option<Duration> {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_address = inner
-            .addresses
-            .get(&address_group(address))
-            .and_then(|failed| failed.delay(MAX_FREE_ATTEMPTS_PER_ADDRESS, now));
+        let inner = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_group = |group: AddressGroup| {
+            let failed = inner.addresses.get(&(group.network, group.prefix_len))?;
+            failed.delay(self.free_per_address * group.share, now)
+        };
+        let of_address = address_groups(address).into_iter().flatten().filter_map(of_group).max();
         let trusted = inner.trusted_addresses.get(&(address_group(address), account.to_owned()));
         let of_account = match trusted.is_some_and(|at| now.saturating_sub(*at) < TRUSTED_ADDRESS_TTL) {
             true => None,
@@ -87,18 +125,31 @@ impl LoginThrottle {
         of_address.max(of_account)
     }
 
-    /// Counts a failed attempt.
-    pub fn record_failure(&self, address: IpAddr, account: &str, now: Duration) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        record_attempt(&mut inner.addresses, address_group(address), now);
-        record_attempt(&mut inner.accounts, account.to_owned(), now);
+    /// Counts a failed attempt on an account; of the address alone if there is no account.
+    pub fn record_failure(&self, address: IpAddr, account: Option<&str>, now: Duration) {
+        let mut inner = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        for group in address_groups(address).into_iter().flatten() {
+            record_attempt(&mut inner.addresses, (group.network, group.prefix_len), now);
+        }
+        if let Some(account) = account {
+            record_attempt(&mut inner.accounts, account.to_owned(), now);
+        }
     }
 
-    /// Clears the failed attempts of an address after a successful login. The count of the account
-    /// stays, so that the owner of an account cannot guess the password of another without limit.
+    /// Clears the failed attempts of an address after a successful login, also from the counts of its wider
+    /// networks. The count of the account stays, so that the owner of an account cannot guess the password of
+    /// another without limit.
     pub fn record_success(&self, address: IpAddr, account: &str, now: Duration) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.addresses.remove(&address_group(address));
+        let mut inner = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut groups = address_groups(address).into_iter().flatten();
+        let own = groups.next().and_then(|own| inner.addresses.remove(&(own.network, own.prefix_len)));
+        for group in groups {
+            if let (Some(own), Some(failed)) =
+                (&own, inner.addresses.get_mut(&(group.network, group.prefix_len)))
+            {
+                failed.count = failed.count.saturating_sub(own.count);
+            }
+        }
         if inner.trusted_addresses.len() >= MAX_TRACKED {
             inner.trusted_addresses.clear();
         }
@@ -119,16 +170,16 @@ mod tests {
         let mut now = Duration::from_secs(1_000);
         for _ in 0..5 {
             assert_eq!(throttle.delay(address, "alice", now), None);
-            throttle.record_failure(address, "alice", now);
+            throttle.record_failure(address, Some("alice"), now);
         }
         assert_eq!(throttle.delay(same_network, "bob", now), Some(INITIAL_DELAY), "the same network");
         assert_eq!(throttle.delay(other, "alice", now), None);
         now += INITIAL_DELAY;
         assert_eq!(throttle.delay(address, "alice", now), None);
-        throttle.record_failure(address, "alice", now);
+        throttle.record_failure(address, Some("alice"), now);
         assert_eq!(throttle.delay(address, "alice", now), Some(INITIAL_DELAY * 2));
         for _ in 0..40 {
-            throttle.record_failure(address, "alice", now);
+            throttle.record_failure(address, Some("alice"), now);
         }
         assert_eq!(throttle.delay(address, "alice", now), Some(MAX_DELAY));
         assert_eq!(throttle.delay(other, "alice", now), Some(MAX_DELAY), "one account from everywhere");
@@ -138,7 +189,7 @@ mod tests {
         throttle.record_success(address, "bob", now);
         assert_eq!(throttle.delay(address, "bob", now), None);
         now += ATTEMPT_TTL;
-        throttle.record_failure(other, "alice", now);
+        throttle.record_failure(other, Some("alice"), now);
         assert_eq!(throttle.delay("192.0.2.9".parse().unwrap(), "alice", now), None, "long ago");
     }
 
@@ -146,8 +197,39 @@ mod tests {
     fn tracked_addresses_are_bounded() {
         let throttle = LoginThrottle::default();
         for n in 0..MAX_TRACKED as u32 + 10 {
-            throttle.record_failure(IpAddr::V4(n.into()), "x", Duration::from_millis(n.into()));
+            throttle.record_failure(IpAddr::V4(n.into()), Some("x"), Duration::from_millis(n.into()));
         }
-        assert_eq!(throttle.0.lock().unwrap().addresses.len(), MAX_TRACKED);
+        assert_eq!(throttle.attempts.lock().unwrap().addresses.len(), MAX_TRACKED);
+    }
+
+    /// L5: a site with a /48 cannot guess from 65,536 networks.
+    #[test]
+    fn failed_attempts_of_an_ipv6_site_are_throttled() {
+        let now = Duration::from_secs(1_000);
+        for (first_bit, share) in [(48, 16), (56, 4), (64, 1)] {
+            let throttle = LoginThrottle::default();
+            let network = |n: u32| {
+                IpAddr::V6(((0x2001_0db8_u128 << 96) | (u128::from(n) << (128 - first_bit - 8))).into())
+            };
+            let mut free = 0;
+            for n in 0..256 {
+                if throttle.delay(network(n), &n.to_string(), now).is_none() {
+                    free += 1;
+                    throttle.record_failure(network(n), Some(&n.to_string()), now);
+                }
+            }
+            assert_eq!(free, 5 * share, "/{first_bit}");
+        }
+    }
+
+    /// L4: wrong setup links count for their addresses only.
+    #[test]
+    fn failures_without_an_account_do_not_throttle_others() {
+        let throttle = LoginThrottle::default();
+        let now = Duration::from_secs(1_000);
+        for n in 0..1_000_u32 {
+            throttle.record_failure(IpAddr::V4(n.into()), None, now);
+        }
+        assert_eq!(throttle.delay("192.0.2.1".parse().unwrap(), "", now), None);
     }
 }

@@ -8,6 +8,7 @@
 pub mod base_path;
 pub mod body;
 pub mod compressed_body;
+pub mod connections;
 pub mod cookies;
 pub mod error;
 pub mod extract;
@@ -21,6 +22,8 @@ pub mod proxy_check;
 pub mod public_address;
 pub mod rate_limit;
 pub mod read_limiter;
+mod timed;
+mod tls;
 pub mod ui;
 
 pub use error::ApiError;

@@ -6,6 +6,7 @@ use crate::read_limiter::ReadLimiter;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
 use perfwatch_auth::identity::{Identity, Principal};
+use perfwatch_auth::login_throttle::address_groups;
 use perfwatch_model::limit_table::{self, Limit};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -37,7 +38,8 @@ pub struct RateLimiters {
     tokens: DefaultKeyedRateLimiter<Uuid>,
     ingest: DefaultDirectRateLimiter,
     authenticated: DefaultKeyedRateLimiter<Uuid>,
-    anonymous: DefaultKeyedRateLimiter<IpAddr>,
+    /// Requests without credentials, by address and by the IPv6 networks around it.
+    anonymous: [DefaultKeyedRateLimiter<IpAddr>; 3],
     clock: DefaultClock,
 }
 
@@ -57,7 +59,9 @@ impl RateLimiters {
             tokens: RateLimiter::keyed(quota_per_second(limits.ingest_per_second.div_ceil(2), 2)),
             ingest: RateLimiter::direct(quota_per_second(limits.ingest_per_second, 2)),
             authenticated: RateLimiter::keyed(quota_per_second(limits.api_per_second, 5)),
-            anonymous: RateLimiter::keyed(quota_per_second(limits.api_per_second, 5)),
+            anonymous: [1, 4, 16].map(|share| {
+                RateLimiter::keyed(quota_per_second(limits.api_per_second.saturating_mul(share), 5))
+            }),
             clock: DefaultClock::default(),
         }
     }
@@ -103,8 +107,13 @@ impl RateLimiters {
     /// # Errors
     /// Returns `too_many_requests` above the limit of the address.
     pub fn check_anonymous(&self, address: IpAddr) -> Result<(), ApiError> {
-        let result = self.anonymous.check_key(&perfwatch_auth::login_throttle::address_group(address));
-        result.map_err(|until| self.too_many_requests(&limit_table::ANONYMOUS_REQUESTS, &until))
+        for (group, limiter) in address_groups(address).into_iter().zip(&self.anonymous) {
+            if let Some(group) = group {
+                let result = limiter.check_key(&group.network);
+                result.map_err(|until| self.too_many_requests(&limit_table::ANONYMOUS_REQUESTS, &until))?;
+            }
+        }
+        Ok(())
     }
 
     /// Drops the state of clients without recent requests.
@@ -112,7 +121,7 @@ impl RateLimiters {
         self.agents.retain_recent();
         self.tokens.retain_recent();
         self.authenticated.retain_recent();
-        self.anonymous.retain_recent();
+        self.anonymous.iter().for_each(RateLimiter::retain_recent);
     }
 }
 

@@ -5,7 +5,7 @@ use perfwatch_auth::SessionLifetimes;
 use perfwatch_auth::oidc::OidcConfig;
 use perfwatch_history::HistoryConfig;
 use perfwatch_http::base_path::RESERVED_SEGMENTS;
-use perfwatch_http::listener::{ListenerConfig, TlsFiles};
+use perfwatch_http::listener::{ConnectionTimeouts, ListenerConfig, TlsFiles};
 use perfwatch_http::public_address::PublicUrl;
 use perfwatch_http::rate_limit::RateLimitConfig;
 use secrecy::SecretString;
@@ -135,6 +135,7 @@ impl HubConfig {
             max_connections: self.max_connections,
             max_connections_per_address: self.max_connections_per_address,
             trusted_proxies: self.trusted_proxies.clone(),
+            timeouts: ConnectionTimeouts::default(),
             drain_timeout,
             reload,
         }

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::{api, ingest, middleware, openapi, ws};
 use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::{Extension, Json, Router};
 use perfwatch_http::{ApiError, base_path, layers, listener, ui};
 use serde_json::{Value, json};
@@ -66,8 +66,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(from_fn_with_state(app.clone(), middleware::auth_middleware));
     let router = layers::security_headers(router);
-    let router =
-        if app.config.tls.is_some() { router.layer(from_fn(listener::redirect_to_https)) } else { router };
+    let router = if app.config.tls.is_some() {
+        let public_url = app.public_address.public_url.clone();
+        router.layer(from_fn_with_state(public_url, listener::redirect_to_https))
+    } else {
+        router
+    };
     let base_path = app.public_address.base_path().to_owned();
     base_path::nest(layers::catch_panics(router).with_state(app), &base_path)
 }

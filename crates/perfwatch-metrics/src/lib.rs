@@ -6,6 +6,7 @@ pub mod text_format;
 use perfwatch_agentless::AgentlessMetrics;
 use perfwatch_alerting::AlertingMetrics;
 use perfwatch_history::HistoryMetrics;
+use perfwatch_http::connections::ConnectionCollector;
 use perfwatch_http::process_metrics::ProcessCollector;
 use perfwatch_live::cache;
 use perfwatch_workers::WorkerMetrics;
@@ -132,6 +133,7 @@ impl SelfMetrics {
     fn register(&mut self) {
         self.registry.register_collector(Box::new(ProcessCollector));
         self.registry.register_collector(Box::new(limits::LimitCollector));
+        self.registry.register_collector(Box::new(ConnectionCollector));
         let r = self.registry.sub_registry_with_prefix("perfwatch");
         // The registry appends a period to each description.
         let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);

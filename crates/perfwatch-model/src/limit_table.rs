@@ -7,6 +7,7 @@
 
 use crate::limits;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Value of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +95,10 @@ const fn count(number: usize) -> LimitValue {
     LimitValue::Count(number as u64)
 }
 
+const fn milliseconds(duration: Duration) -> LimitValue {
+    LimitValue::Milliseconds(duration.as_millis() as u64)
+}
+
 /// Declares limits as statics and lists them in [`LIMITS`], in the order of the page.
 macro_rules! limits {
     ($($(#[$attribute:meta])* $id:ident: $name:literal, $value:expr, $scope:ident, $effect:literal;)*) => {
@@ -170,6 +175,21 @@ limits! {
     /// Open connections of all clients.
     CONNECTIONS: "connections", LimitValue::Setting("hub.limits.max_connections", "20,000"), Hub,
         "the connection is closed";
+    /// First byte and TLS handshake of a connection.
+    HANDSHAKE_TIME: "handshake_time", milliseconds(limits::HANDSHAKE_TIMEOUT), Connection,
+        "the connection is closed";
+    /// Head of a request, including the idle time of a kept-alive connection.
+    REQUEST_HEAD_TIME: "request_head_time", milliseconds(limits::REQUEST_HEAD_TIMEOUT), Connection,
+        "the connection is closed";
+    /// Body of a request.
+    REQUEST_BODY_TIME: "request_body_time", milliseconds(limits::REQUEST_BODY_TIMEOUT), Request,
+        "the connection is closed";
+    /// Time in which a reader that does not keep up must accept 16 KiB.
+    RESPONSE_STALL_TIME: "response_stall_time", milliseconds(limits::RESPONSE_STALL_TIMEOUT), Connection,
+        "the connection is closed if the client accepted less than 16 KiB";
+    /// Time without a byte in either direction.
+    CONNECTION_IDLE_TIME: "connection_idle_time", milliseconds(limits::CONNECTION_IDLE_TIMEOUT), Connection,
+        "the connection is closed, also an upgraded WebSocket";
     /// Clients of the live stream.
     WEBSOCKET_CLIENTS: "websocket_clients", count(limits::MAX_WEBSOCKET_CLIENTS), Hub,
         "503 `too_many_clients`";
@@ -178,6 +198,11 @@ limits! {
         "error message `limit_reached`";
     /// Hosts or metrics of a subscription.
     SELECTORS: "selectors", count(limits::MAX_SELECTORS), Request, "error message `limit_reached`";
+
+    // Access.
+    /// Entries of the audit log.
+    AUDIT_ENTRIES: "audit_entries", count(limits::MAX_AUDIT_ENTRIES as usize), Hub,
+        "the oldest entries of the principal and action with the most are deleted; security acts count apart";
 }
 
 #[cfg(test)]

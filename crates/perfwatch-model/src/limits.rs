@@ -1,5 +1,22 @@
 //! Limits on external input, each with its reason.
 
+use std::time::Duration;
+
+/// Time limit for the first byte of a connection on a TLS port, and for the TLS handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit for the head of a request, including the idle time of a kept-alive connection: agents push
+/// every few seconds.
+pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time limit for the body of a request: a body of the maximum size needs 140 kB/s.
+pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time in which a reader that does not keep up must accept [`MIN_RESPONSE_PROGRESS_BYTES`].
+pub const RESPONSE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes that a slow reader must accept within [`RESPONSE_STALL_TIMEOUT`]: the slowest modem does.
+pub const MIN_RESPONSE_PROGRESS_BYTES: usize = 16 << 10;
+/// Time without a byte in either direction after which a connection is closed. The hub pings WebSockets
+/// several times as often.
+pub const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Maximum size of a request body as received. A batch of 250 snapshots of a large host fits.
 pub const MAX_BODY_BYTES: usize = 4 << 20;
 /// Maximum size of a request body after decompression. Real batches compress about 5 times,
@@ -101,3 +118,6 @@ pub const MAX_COUNTED_SOCKETS: u64 = 10_000;
 pub const MAX_COMMAND_CHARS: usize = 200;
 /// Maximum number of errors that a collector reports per reading.
 pub const MAX_ERRORS_PER_COLLECTOR: usize = 8;
+
+/// Maximum number of audit log entries of security acts, and of all others: years of a large team.
+pub const MAX_AUDIT_ENTRIES: i64 = 200_000;

@@ -73,10 +73,9 @@ pub(crate) async fn setup(
 ) -> Result<LoginReply, ApiError> {
     let already_set_up = || ApiError::conflict("already_set_up", "this hub is already set up; log in");
     let setup_secret = app.directory.setup_secret().ok_or_else(already_set_up)?;
-    app.login.check_throttle(&client, "")?;
     // Hashes are compared, so that the duration does not leak the secret.
     if secret::hash_secret(&request.secret) != secret::hash_secret(&setup_secret) {
-        app.login.record_failed_setup(&client);
+        app.login.record_failed_secret(&client, "setup.failed").await?;
         let message = "invalid or expired setup link";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_setup_link", message));
     }
