@@ -104,9 +104,10 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Compares the `Origin` header with the hosts by which the hub is known: that of the request, those that
-    /// trusted proxies forward, and that of the public URL.
-    pub fn from_headers(headers: &HeaderMap, hosts: &[HostPort]) -> Self {
+    /// Compares the `Origin` header with the addresses by which the hub is known: that of the request, those that
+    /// trusted proxies forward, and the public URL. The scheme counts: a page over plain HTTP can be forged by
+    /// anyone on the way, whatever its host.
+    pub fn from_headers(headers: &HeaderMap, hub: &[PageOrigin]) -> Self {
         // Fetch metadata: the browser's own comparison of page and URL. Pages cannot set the header, and
         // proxies that change the host do not affect it.
         if headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin") {
@@ -116,7 +117,7 @@ impl Origin {
             return Self::Unknown;
         };
         let origin = origin.to_str().ok().and_then(PageOrigin::parse);
-        if origin.is_some_and(|origin| hosts.iter().any(|host| origin.has_host(host))) {
+        if origin.is_some_and(|origin| hub.iter().any(|address| origin.is_same(address))) {
             Self::Same
         } else {
             Self::Cross
@@ -128,13 +129,15 @@ impl Origin {
 mod tests {
     use super::*;
 
-    fn relation(host: &str, origin: Option<&str>) -> Origin {
+    fn relation(scheme: &str, host: &str, origin: Option<&str>) -> Origin {
         let mut headers = HeaderMap::new();
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        let hosts: Vec<HostPort> = [host, "watch.example"].into_iter().filter_map(HostPort::parse).collect();
-        Origin::from_headers(&headers, &hosts)
+        let request = HostPort::parse(host).map(|host| PageOrigin { scheme: scheme.to_owned(), host });
+        let public_url = PageOrigin::parse("https://watch.example");
+        let hub: Vec<PageOrigin> = request.into_iter().chain(public_url).collect();
+        Origin::from_headers(&headers, &hub)
     }
 
     #[test]
@@ -155,7 +158,8 @@ mod tests {
             ("10.0.0.9:8000", "https://watch.example"),
             ("10.0.0.9:8000", "https://watch.example:443"),
         ] {
-            assert_eq!(relation(host, Some(origin)), Origin::Same, "{host} {origin}");
+            let (scheme, _) = origin.split_once("://").unwrap();
+            assert_eq!(relation(scheme, host, Some(origin)), Origin::Same, "{host} {origin}");
         }
     }
 
@@ -185,9 +189,28 @@ mod tests {
             ("[::1]:8000", "http://[::2]:8000"),
             ("", "https://evil.example"),
         ] {
-            assert_eq!(relation(host, Some(origin)), Origin::Cross, "{host} {origin}");
+            for scheme in ["http", "https"] {
+                assert_eq!(relation(scheme, host, Some(origin)), Origin::Cross, "{scheme} {host} {origin}");
+            }
         }
-        assert_eq!(relation("127.0.0.1:8000", None), Origin::Unknown);
+        assert_eq!(relation("http", "127.0.0.1:8000", None), Origin::Unknown);
+    }
+
+    /// L10: the scheme of the page counts, not only its host and port.
+    #[test]
+    fn pages_with_another_scheme_are_of_another_origin() {
+        for (scheme, host, origin) in [
+            ("https", "hub.example:8443", "http://hub.example:8443"),
+            ("https", "hub.example", "http://hub.example"),
+            ("https", "hub.example:443", "http://hub.example:443"),
+            ("https", "[::1]:8000", "http://[::1]:8000"),
+            ("http", "hub.example:8000", "https://hub.example:8000"),
+            ("http", "hub.example", "https://hub.example"),
+            ("http", "10.0.0.9:8000", "http://watch.example"),
+            ("http", "10.0.0.9:8000", "http://watch.example:443"),
+        ] {
+            assert_eq!(relation(scheme, host, Some(origin)), Origin::Cross, "{scheme} {host} {origin}");
+        }
     }
 
     #[test]

@@ -130,7 +130,8 @@ pub fn find_faults(hub: &PublicAddress, request: &RequestAddress, location: Opti
             faults.push(ProxyFault::new(Code::ProtoMissing, "https", scheme));
         }
         ("http", "https") => {
-            let https = format!("https://{}", page.host);
+            let public = hub.public_url.as_ref().map(|url| &url.origin).filter(|url| url.scheme == "https");
+            let https = public.map_or_else(|| format!("https://{}", page.host), ToString::to_string);
             faults.push(ProxyFault::new(Code::ProtoMismatch, &https, scheme));
         }
         _ => {}
@@ -222,8 +223,10 @@ mod tests {
                 &public,
                 "http://10.0.0.9:8000/perfwatch/",
                 &[("host", "10.0.0.9:8000")],
-                vec![PublicUrlMismatch],
+                vec![ProtoMismatch, PublicUrlMismatch],
             ),
+            // The cookie is `Secure` also if the proxy does not forward the scheme.
+            (&public, "https://x/perfwatch/", &[("host", "x")], vec![]),
             (&plain, "nonsense", &[("host", "x")], vec![]),
         ] {
             let found = codes(*public_url, proxies, location, headers);

@@ -73,8 +73,11 @@ pub struct PublicAddress {
 /// Address of one request as the hub sees it.
 #[derive(Debug, Clone)]
 pub struct RequestAddress {
-    /// Address of the client, and whether its connection is encrypted.
+    /// Address of the client, and whether its connection is encrypted. It counts as encrypted if the public URL
+    /// is `https`: the hub is reached only through it, whatever a proxy forwards.
     pub client_addr: ClientAddr,
+    /// Addresses of pages of the hub for this client.
+    pub origins: Vec<PageOrigin>,
     /// Hosts by which the request names the hub, the most specific first; the public URL is the last.
     pub hosts: Vec<HostPort>,
     /// Peer that sends forwarding headers without being trusted.
@@ -151,16 +154,30 @@ impl PublicAddress {
         if is_trusted {
             apply_forwarded_port(headers, &mut hosts, resolved.client_addr.is_tls);
         }
-        hosts.extend(self.public_url.as_ref().map(|url| url.origin.host.clone()));
+        let public = self.public_url.as_ref().map(|url| url.origin.clone());
+        let (is_encrypted, https) = (
+            resolved.client_addr.is_tls,
+            public.as_ref().filter(|public| public.scheme == "https").map(|public| public.host.host.clone()),
+        );
+        // A page over plain HTTP of a host that is reached by HTTPS can be forged by anyone on the way.
+        let page_of = |host: &HostPort| {
+            let is_https = is_encrypted || host.port == Some(443) || https.as_ref() == Some(&host.host);
+            let scheme = if is_https { "https" } else { "http" };
+            PageOrigin { scheme: scheme.to_owned(), host: host.clone() }
+        };
+        let origins = hosts.iter().map(page_of).chain(public.clone()).collect();
+        let is_tls = is_encrypted || https.is_some();
+        hosts.extend(public.map(|public| public.host));
+        let client_addr = ClientAddr { is_tls, ..resolved.client_addr };
         let has_fetch_metadata = headers.contains_key("sec-fetch-site");
-        RequestAddress { client_addr: resolved.client_addr, hosts, untrusted_proxy, has_fetch_metadata }
+        RequestAddress { client_addr, origins, hosts, untrusted_proxy, has_fetch_metadata }
     }
 
     /// Logs a request of a page with another origin, once per origin. Behind a proxy that changes the host, the
     /// page may be the dashboard itself: the returned message names both addresses and the fix.
     pub fn reject_origin(&self, headers: &HeaderMap, request: &RequestAddress) -> String {
         let origin = printable(text(headers, header::ORIGIN).unwrap_or("?"));
-        let expected: Vec<String> = request.hosts.iter().map(ToString::to_string).collect();
+        let expected: Vec<String> = request.origins.iter().map(ToString::to_string).collect();
         let expected = if expected.is_empty() { "no host".to_owned() } else { expected.join(" or ") };
         if self.rejected_origins.is_first(&origin) {
             tracing::warn!(
@@ -294,6 +311,32 @@ mod tests {
         ] {
             let parsed = PublicUrl::parse(url).map(|url| (url.origin.to_string(), url.base_path));
             assert_eq!(parsed, want.map(|(origin, path)| (origin.to_owned(), path.to_owned())), "{url}");
+        }
+    }
+
+    /// M10: with an `https` public URL alone, requests count as encrypted whatever a proxy forwards.
+    #[test]
+    fn https_public_url_makes_every_request_secure() {
+        for (public_url, is_tls) in
+            [(Some("https://watch.example"), true), (Some("http://watch.example"), false), (None, false)]
+        {
+            let public_url = public_url.and_then(PublicUrl::parse);
+            let address = PublicAddress::new(public_url, "http://127.0.0.1:8000", 8000);
+            let headers: HeaderMap =
+                [(header::HOST, "127.0.0.1:8000".parse().unwrap())].into_iter().collect();
+            let request = address.read_request(("127.0.0.1:1".parse().unwrap(), false), &headers, None, &[]);
+            assert_eq!(request.client_addr.is_tls, is_tls);
+            let page = |origin: &str| PageOrigin::parse(origin).unwrap();
+            let accepts = |origin: &str| request.origins.iter().any(|own| own.is_same(&page(origin)));
+            assert!(accepts("http://127.0.0.1:8000"), "the address of this hub without its proxy");
+            assert!(!accepts("https://127.0.0.1:8000") && !accepts("http://watch.example:443"));
+            let headers: HeaderMap = [(header::HOST, "watch.example".parse().unwrap())].into_iter().collect();
+            let request = address.read_request(("127.0.0.1:1".parse().unwrap(), false), &headers, None, &[]);
+            let accepts = |origin: &str| request.origins.iter().any(|own| own.is_same(&page(origin)));
+            assert_eq!(
+                (accepts("http://watch.example"), accepts("https://watch.example")),
+                (!is_tls, is_tls)
+            );
         }
     }
 }

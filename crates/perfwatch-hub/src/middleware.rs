@@ -89,7 +89,7 @@ fn check_request(
         app.public_address.record_handshake(request.headers());
     }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let origin = Origin::from_headers(request.headers(), &address.hosts);
+    let origin = Origin::from_headers(request.headers(), &address.origins);
     let token = query_token(path, request.uri().query());
     // A signed token in the URL is not sent by browsers themselves, unlike cookies.
     if origin == Origin::Cross && token.is_none() && !(is_read && access == Access::Public) {
