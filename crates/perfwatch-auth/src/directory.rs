@@ -1,6 +1,7 @@
 //! All accounts, sessions, tokens and agents in memory. The copy is reloaded after each change of this
 //! hub and, within a second, after changes of other hubs; open WebSockets are notified.
 
+use crate::audit_retention::{AUDIT_RETENTION_MS, AuditRetention};
 use crate::config::SessionLifetimes;
 use crate::encryption::{DecryptError, Keyring, SecretRotation, StoredSecret};
 use crate::error::AuthError;
@@ -28,10 +29,8 @@ const LAST_USED_FLUSH_INTERVAL: Duration = Duration::from_secs(30);
 const PURGE_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Age at which expired enrollment tokens are deleted; until then they are listed as expired.
 const ENROLLMENT_TOKEN_RETENTION_MS: i64 = 86_400_000;
-/// Age at which audit entries are deleted.
-const AUDIT_RETENTION_MS: i64 = 2 * 366 * 86_400_000;
-/// Maximum number of audit entries, because failed logins of anonymous clients create entries, too.
-const MAX_AUDIT_ENTRIES: i64 = 200_000;
+/// Interval at which the retention of the audit log is checked.
+const AUDIT_RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 /// Maximum number of attempts to re-encrypt secrets while other changes interfere.
 const MAX_REENCRYPT_ATTEMPTS: usize = 5;
 
@@ -47,6 +46,7 @@ pub struct AuthDirectory {
     keyring: Arc<Keyring>,
     snapshot: RwLock<Arc<AuthSnapshot>>,
     last_used: LastUsedBuffer,
+    audit_retention: AuditRetention,
     /// Revision of the newest snapshot.
     changes_tx: watch::Sender<i64>,
     /// Monotonic time at which the last refresh for an unknown credential started.
@@ -91,6 +91,7 @@ impl AuthDirectory {
             clock,
             keyring,
             last_used: LastUsedBuffer::default(),
+            audit_retention: AuditRetention::default(),
             changes_tx: watch::Sender::new(0),
             missed_at: tokio::sync::Mutex::default(),
             write_lock: tokio::sync::Mutex::default(),
@@ -201,7 +202,7 @@ impl AuthDirectory {
         let mut tx = Transaction::default();
         tx.sessions().delete_expired(before(idle_timeout), before(max_age));
         tx.enrollment_tokens().delete_expired(now_ms - ENROLLMENT_TOKEN_RETENTION_MS);
-        tx.audit().purge(now_ms - AUDIT_RETENTION_MS, MAX_AUDIT_ENTRIES);
+        tx.audit().delete_before(now_ms - AUDIT_RETENTION_MS);
         self.commit_and_reload(tx).await
     }
 
@@ -307,11 +308,18 @@ impl AuthDirectory {
         self.snapshot().revision != seen.revision
     }
 
+    /// Returns whether an enrollment token with this secret exists, valid or not.
+    pub async fn has_enrollment_token(&self, text: &str) -> bool {
+        let hash = secret::hash_secret(text);
+        let is_known = || self.snapshot().enrollment_tokens.contains_key(&hash);
+        is_known() || (self.refresh_after_miss().await && is_known())
+    }
+
     /// Loads changes of other hubs, stores last-used times and purges, until cancelled.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(REFRESH_INTERVAL);
         let mut flushed_at = self.clock.monotonic();
-        let mut purged_at: Option<Duration> = None;
+        let (mut purged_at, mut audited_at): (Option<Duration>, Option<Duration>) = (None, None);
         let mut failures = FailureStreak::default();
         loop {
             tokio::select! {
@@ -330,6 +338,12 @@ impl AuthDirectory {
                 flushed_at = now;
                 if let Err(error) = self.flush_last_used().await {
                     tracing::warn!(%error, "failed to save last-used times");
+                }
+            }
+            if audited_at.is_none_or(|at| now.saturating_sub(at) >= AUDIT_RETENTION_INTERVAL) {
+                audited_at = Some(now);
+                if let Err(error) = self.audit_retention.enforce(&*self.store).await {
+                    tracing::warn!(%error, "failed to delete old audit log entries");
                 }
             }
             if purged_at.is_none_or(|at| now.saturating_sub(at) >= PURGE_INTERVAL) {

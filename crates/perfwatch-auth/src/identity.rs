@@ -9,6 +9,7 @@ use crate::{jwt, secret};
 use data_encoding::HEXLOWER;
 use perfwatch_model::HostId;
 use perfwatch_store::accounts::{Account, Role, SecretHash, Session, Token};
+use perfwatch_store::audit::principal_of_actor;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -61,14 +62,9 @@ pub enum Principal {
 }
 
 impl Principal {
-    /// Name of the account of an actor, as the audit log names users and their tokens. Account names contain
-    /// neither spaces nor parentheses, so that no label of a token can imitate one.
+    /// Name of the account of an actor, as the audit log names users and their tokens.
     pub fn account_of_actor(actor: &str) -> Option<&str> {
-        if let Some(name) = actor.strip_prefix("user ") {
-            return Some(name);
-        }
-        let (_, name) = actor.strip_prefix("token ")?.strip_suffix(')')?.rsplit_once(" (user ")?;
-        Some(name)
+        principal_of_actor(actor).strip_prefix("user ")
     }
 }
 

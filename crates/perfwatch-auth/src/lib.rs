@@ -8,6 +8,7 @@ pub mod access;
 pub mod account_name;
 pub mod actor;
 pub mod admin;
+mod audit_retention;
 pub mod client_addr;
 mod client_auth;
 pub mod config;

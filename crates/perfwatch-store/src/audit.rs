@@ -1,9 +1,15 @@
 //! Audit log: each change with its actor, address, object and the values before and after.
 
 use crate::error::StoreError;
-use crate::sql::{RowReader, SqlStatement, like_pattern};
+use crate::sql::{RowReader, SqlStatement, escape_like, like_pattern};
 use crate::store::Store;
 use crate::transaction::Transaction;
+
+/// Maximum size of the values before or after a change; larger ones are replaced by their size. Definitions and
+/// servers take less than 2 KiB.
+pub const MAX_AUDIT_VALUE_BYTES: usize = 4 << 10;
+/// Principal of all enrollment tokens: their names are chosen by the users who create them.
+const ENROLLMENT_TOKENS: &str = "enrollment token";
 
 /// One entry of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -52,20 +58,48 @@ impl AuditRepository<'_> {
             entry.address.as_str().into(),
             entry.action.as_str().into(),
             entry.object.as_str().into(),
-            entry.before.as_deref().into(),
-            entry.after.as_deref().into(),
+            bounded_value(entry.before.as_deref()).as_deref().into(),
+            bounded_value(entry.after.as_deref()).as_deref().into(),
         ];
         self.0.push(SqlStatement::new(sql, values));
     }
 
-    /// Deletes entries older than a time, and all but the newest `max_entries`.
-    pub fn purge(&mut self, before_ms: i64, max_entries: i64) {
-        let excess = "DELETE FROM audit WHERE id <= (SELECT coalesce(max(id), 0) FROM audit) - $1";
-        self.0.push_all([
-            SqlStatement::new("DELETE FROM audit WHERE at_ms < $1", [before_ms.into()]),
-            SqlStatement::new(excess, [max_entries.into()]),
-        ]);
+    /// Deletes entries older than a time.
+    pub fn delete_before(&mut self, before_ms: i64) {
+        self.0.push(SqlStatement::new("DELETE FROM audit WHERE at_ms < $1", [before_ms.into()]));
     }
+
+    /// Deletes the entries of a principal with one action, except the newest ones.
+    pub fn keep_newest(&mut self, principal: &str, action: &str, entries: i64) {
+        let sql = "DELETE FROM audit WHERE action = $1 AND (actor = $2 OR actor LIKE $3 ESCAPE '!') AND id <= \
+             (SELECT id FROM audit WHERE action = $1 AND (actor = $2 OR actor LIKE $3 ESCAPE '!') \
+             ORDER BY id DESC LIMIT 1 OFFSET $4)";
+        let others = match principal {
+            ENROLLMENT_TOKENS => format!("{ENROLLMENT_TOKENS} %"),
+            _ => format!("token % ({})", escape_like(principal)),
+        };
+        let values = [action.into(), principal.into(), others.as_str().into(), entries.into()];
+        self.0.push(SqlStatement::new(sql, values));
+    }
+}
+
+/// Principal whose share an actor belongs to: tokens share with their user. Names of users contain neither spaces
+/// nor parentheses, so that no label of a token can imitate one.
+pub fn principal_of_actor(actor: &str) -> &str {
+    if actor.starts_with(ENROLLMENT_TOKENS) {
+        return ENROLLMENT_TOKENS;
+    }
+    let user =
+        actor.strip_prefix("token ").and_then(|token| Some(token.strip_suffix(')')?.rsplit_once(" (")?.1));
+    user.filter(|user| user.starts_with("user ")).unwrap_or(actor)
+}
+
+/// Value of an entry within the size limit.
+fn bounded_value(value: Option<&str>) -> Option<String> {
+    value.map(|value| match value.len() > MAX_AUDIT_VALUE_BYTES {
+        true => format!("{{\"omitted_bytes\":{}}}", value.len()),
+        false => value.to_owned(),
+    })
 }
 
 impl Transaction {
@@ -102,4 +136,37 @@ pub async fn list_audit_entries(
         })
     };
     store.query(sql, values).await?.into_iter().map(read).collect()
+}
+
+/// Number of the newest entry; 0 if there is none.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the database cannot be read.
+pub async fn newest_audit_id(store: &dyn Store) -> Result<i64, StoreError> {
+    let rows = store.query("SELECT coalesce(max(id), 0) FROM audit", Vec::new()).await?;
+    rows.into_iter().next().map_or(Ok(0), |row| RowReader::new(row).int())
+}
+
+/// Entries of one actor with one action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditCount {
+    /// Actor of the entries.
+    pub actor: String,
+    /// Action of the entries.
+    pub action: String,
+    /// Number of entries.
+    pub entries: i64,
+}
+
+/// Counts the entries by actor and action.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the database cannot be read.
+pub async fn count_audit_entries(store: &dyn Store) -> Result<Vec<AuditCount>, StoreError> {
+    let sql = "SELECT actor, action, count(*) FROM audit GROUP BY actor, action";
+    let read = |row| {
+        let mut row = RowReader::new(row);
+        Ok(AuditCount { actor: row.text()?, action: row.text()?, entries: row.int()? })
+    };
+    store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
 }

@@ -226,8 +226,12 @@ pub(crate) fn json_list(texts: &[String]) -> SqlValue {
 
 /// Pattern for `LIKE … ESCAPE '!'` that matches lower-cased text containing `text` literally.
 pub(crate) fn like_pattern(text: &str) -> SqlValue {
-    let escaped = text.to_lowercase().replace('!', "!!").replace('%', "!%").replace('_', "!_");
-    SqlValue::Text(format!("%{escaped}%"))
+    SqlValue::Text(format!("%{}%", escape_like(&text.to_lowercase())))
+}
+
+/// Text that `LIKE … ESCAPE '!'` matches literally.
+pub(crate) fn escape_like(text: &str) -> String {
+    text.replace('!', "!!").replace('%', "!%").replace('_', "!_")
 }
 
 /// Defines the enum of a state column: stored, and serialized, as the text given for each variant.

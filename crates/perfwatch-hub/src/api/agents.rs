@@ -4,7 +4,7 @@ use crate::app::App;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use perfwatch_auth::{Identity, actor, secret};
+use perfwatch_auth::{ClientAddr, Identity, actor, secret};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller, Client};
 use perfwatch_live::host_registry::{Host, validate_host_name};
@@ -141,10 +141,28 @@ pub(crate) async fn enroll_agent(
     Client(client): Client,
     JsonBody(request): JsonBody<EnrollRequest>,
 ) -> Result<(StatusCode, Json<EnrollResponse>), ApiError> {
-    let invalid_token = || {
-        let message = "invalid or expired enrollment token";
-        ApiError::new(StatusCode::UNAUTHORIZED, "invalid_enrollment_token", message)
-    };
+    // Unknown tokens must not occupy the write lock that logins wait for.
+    if !app.directory.has_enrollment_token(&request.token).await {
+        app.login.record_failed_secret(&client, "agent.enroll_failed").await?;
+        return Err(invalid_token());
+    }
+    let enrolled = enroll(&app, &client, request).await;
+    if enrolled.as_ref().is_err_and(|error| error.code() == invalid_token().code()) {
+        app.login.record_failed_secret(&client, "agent.enroll_failed").await?;
+    }
+    enrolled
+}
+
+fn invalid_token() -> ApiError {
+    let message = "invalid or expired enrollment token";
+    ApiError::new(StatusCode::UNAUTHORIZED, "invalid_enrollment_token", message)
+}
+
+async fn enroll(
+    app: &App,
+    client: &ClientAddr,
+    request: EnrollRequest,
+) -> Result<(StatusCode, Json<EnrollResponse>), ApiError> {
     validate_host_name(&request.host_name)
         .map_err(|error| ApiError::unprocessable("invalid_host", error.to_string()))?;
     let guard = app.directory.begin_write().await?;
@@ -174,7 +192,7 @@ pub(crate) async fn enroll_agent(
         ));
     }
     let host = app.hosts.get(request.host_id);
-    ensure_host_is_free(&app, &previous, host.as_ref(), now_ms)?;
+    ensure_host_is_free(app, &previous, host.as_ref(), now_ms)?;
     let secret = secret::generate(secret::SecretKind::Agent);
     let agent = Agent {
         id: Uuid::now_v7(),
@@ -199,7 +217,7 @@ pub(crate) async fn enroll_agent(
     }
     let object = format!("agent {} of {}", agent.id, request.host_name);
     let entry =
-        actor::audit_entry(format!("enrollment token {}", token.name), &client, "agent.enroll", object);
+        actor::audit_entry(format!("enrollment token {}", token.name), client, "agent.enroll", object);
     guard.commit(tx, Some(entry)).await.map_err(|error| match error {
         // Concurrent enrollments at several hubs; the agent retries.
         CommitError::Conflict => {

@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use perfwatch_auth::secret;
-use perfwatch_http::ApiError;
+use perfwatch_http::{ApiError, Client};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::io::ReaderStream;
@@ -51,6 +51,7 @@ pub(crate) async fn script(Extension(base_url): Extension<BaseUrl>) -> Result<Re
 )]
 pub(crate) async fn download(
     State(app): State<Arc<App>>,
+    Client(client): Client,
     Path(file): Path<String>,
     request_headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -59,6 +60,7 @@ pub(crate) async fn download(
     let auth_snapshot = app.directory.snapshot();
     let token = auth_snapshot.enrollment_tokens.get(&secret::hash_secret(token.trim()));
     if !token.is_some_and(|token| token.uses_left > 0 && token.expires_ms > app.clock.wall_ms()) {
+        app.login.record_failed_secret(&client, "agent.download_failed").await?;
         let message = "a valid enrollment token is required: Authorization: Bearer TOKEN";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_enrollment_token", message));
     }

@@ -18,6 +18,7 @@ conformance! {
     enrollment_uses_are_limited,
     revisions_detect_changes,
     audit_log_is_filtered_and_purged,
+    audit_entries_are_deleted_by_principal,
 }
 
 fn account(name: &str) -> Account {
@@ -244,8 +245,46 @@ async fn audit_log_is_filtered_and_purged(store: &Arc<dyn Store>) {
     assert_eq!(find("USER.", None).await.len(), 2);
     assert_eq!(find("50%_off!", None).await.len(), 2, "wildcards match literally");
     assert!(find("5%off", None).await.is_empty());
-    apply(store, |tx| tx.audit().purge(2, 10)).await;
+    apply(store, |tx| tx.audit().delete_before(2)).await;
     assert_eq!(find("", None).await.len(), 2);
-    apply(store, |tx| tx.audit().purge(0, 1)).await;
-    assert_eq!(find("", None).await.len(), 1, "the newest entry remains");
+    let large = AuditEntry { before: Some("x".repeat(MAX_AUDIT_VALUE_BYTES + 1)), ..entry(4, "rule.update") };
+    apply(store, |tx| tx.audit().insert(&large)).await;
+    assert_eq!(find("rule.update", None).await[0].before.as_deref(), Some("{\"omitted_bytes\":4097}"));
+}
+
+/// M7: entries of one principal are deleted without those of others.
+async fn audit_entries_are_deleted_by_principal(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let actors = [
+        "user a_b",
+        "user axb",
+        "token one (user a_b)",
+        "token two (user axb) (user a_b)",
+        "enrollment token x",
+        "enrollment token y",
+        "anonymous",
+    ];
+    for (n, actor) in actors.iter().flat_map(|actor| [*actor; 3]).enumerate() {
+        let entry = AuditEntry { at_ms: n as i64, actor: actor.to_owned(), ..AuditEntry::default() };
+        apply(store, |tx| {
+            tx.audit().insert(&AuditEntry { action: "login".to_owned(), ..entry.clone() });
+            tx.audit().insert(&AuditEntry { action: "logout".to_owned(), ..entry });
+        })
+        .await;
+    }
+    let newest = newest_audit_id(store).await.unwrap();
+    apply(store, |tx| {
+        tx.audit().keep_newest("user a_b", "login", 4);
+        tx.audit().keep_newest("enrollment token", "login", 2);
+        tx.audit().keep_newest("anonymous", "login", 9);
+    })
+    .await;
+    assert_eq!(newest_audit_id(store).await.unwrap(), newest);
+    let counts = count_audit_entries(store).await.unwrap();
+    let count = |actor: &str, action: &str| {
+        let of = |count: &&AuditCount| count.actor == actor && count.action == action;
+        counts.iter().find(of).map_or(0, |count| count.entries)
+    };
+    assert_eq!(actors.map(|actor| count(actor, "login")), [0, 3, 1, 3, 0, 2, 3]);
+    assert_eq!(actors.map(|actor| count(actor, "logout")), [3; 7]);
 }
