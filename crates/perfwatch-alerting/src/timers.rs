@@ -217,7 +217,11 @@ impl Timers {
         let budget_bytes = self.history.config().budget_bytes.max(1);
         let is_blocked = if self.history.ingest_blocked().is_some() { 1.0 } else { 0.0 };
         #[expect(clippy::cast_precision_loss, reason = "a ratio")]
-        let used_percent = self.history.metrics.usage().used_bytes as f64 / budget_bytes as f64 * 100.0;
+        let used_percent = match self.history.backend().append_rejection() {
+            // The store keeps the rest for sealing and roll-up.
+            Some(_) => 100.0,
+            None => self.history.metrics.usage().used_bytes as f64 / budget_bytes as f64 * 100.0,
+        };
         let mut metrics =
             vec![(HubMetric::IngestBlocked, is_blocked), (HubMetric::DiskBudgetUsed, used_percent)];
         let now_ms = self.clock.wall_ms();

@@ -1,5 +1,6 @@
 //! Unsealed rows of a host and its accepted sequence numbers.
 
+use super::share::{ShapeShare, row_bytes};
 use perfwatch_model::{BootId, HostId, Snapshot};
 use perfwatch_store::{RangeSet, SequenceRanges};
 use std::collections::BTreeMap;
@@ -16,7 +17,6 @@ const MAX_UNSEALED_AGE: Duration = Duration::from_secs(900);
 const MAX_TRACKED_BOOTS: usize = 64;
 
 /// Head of a host: its unsealed rows in memory, and the locks that order appends, reads and seals.
-#[derive(Default)]
 pub(super) struct HostHead {
     /// Serializes the appends of the host.
     append_lock: Arc<tokio::sync::Mutex<()>>,
@@ -24,6 +24,7 @@ pub(super) struct HostHead {
     /// returns a row twice.
     read_lock: tokio::sync::RwLock<()>,
     inner: Mutex<HostHeadInner>,
+    share: Mutex<ShapeShare>,
 }
 
 #[derive(Default)]
@@ -36,6 +37,8 @@ struct HostHeadInner {
     /// Rows of the next block. The first block of a host has a random size, so that hosts that
     /// started together are not sealed together.
     target_rows: usize,
+    /// Approximate size of the unsealed rows.
+    unsealed_bytes: u64,
 }
 
 /// Accepted sequence numbers of a boot.
@@ -61,6 +64,26 @@ impl HostHeadInner {
 }
 
 impl HostHead {
+    /// Head without rows, in a store with this disk budget.
+    pub(super) fn new(budget_bytes: u64) -> Self {
+        Self {
+            append_lock: Arc::default(),
+            read_lock: tokio::sync::RwLock::default(),
+            inner: Mutex::default(),
+            share: Mutex::new(ShapeShare::new(budget_bytes)),
+        }
+    }
+
+    /// Share of the host in new shapes.
+    pub(super) fn share(&self) -> MutexGuard<'_, ShapeShare> {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Approximate size of the unsealed rows.
+    pub(super) fn unsealed_bytes(&self) -> u64 {
+        self.lock().unsealed_bytes
+    }
+
     fn lock(&self) -> MutexGuard<'_, HostHeadInner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,6 +134,7 @@ impl HostHead {
             if inner.target_rows == 0 {
                 inner.target_rows = SEAL_ROWS / 2 + fastrand::usize(..SEAL_ROWS / 2);
             }
+            inner.unsealed_bytes += row_bytes(&snapshot);
             inner.unsealed.push((arrival, snapshot));
         }
     }
@@ -138,6 +162,7 @@ impl HostHead {
     pub(super) fn remove_sealed(&self, until: i64, now: Duration) {
         let mut inner = self.lock();
         inner.unsealed.retain(|(arrival, _)| *arrival > until);
+        inner.unsealed_bytes = inner.unsealed.iter().map(|(_, row)| row_bytes(row)).sum();
         inner.since = now;
         inner.target_rows = SEAL_ROWS;
     }
@@ -216,7 +241,7 @@ mod tests {
     fn seal_sees_whole_commits() {
         const COMMITS: i64 = 400;
         const ROWS: u64 = 50;
-        let head = HostHead::default();
+        let head = HostHead::new(1 << 30);
         let row = |seq: u64| {
             Arc::new(Snapshot {
                 boot: BootId::default(),

@@ -4,6 +4,7 @@
 //! hours) and `retention` (deleted). The head rows of each host are also in memory until they are sealed;
 //! [`read`] joins them with the blocks.
 
+mod eviction;
 pub mod export;
 mod export_text;
 mod head;
@@ -13,6 +14,7 @@ mod retention;
 mod rollup;
 mod seal;
 pub mod series;
+mod share;
 mod task;
 mod tasks;
 #[cfg(test)]
@@ -20,9 +22,11 @@ mod tests;
 
 use head::{HostHead, InFlightAppends};
 pub use metrics::HistoryMetrics;
-use perfwatch_model::{Clock, HostId, Snapshot};
-use perfwatch_store::{BlockContent, SnapshotRow, Store, StoreError};
+use perfwatch_model::{Clock, HostId, Snapshot, limit_table, limits};
+use perfwatch_store::{BlockContent, SnapshotRow, Store, StoreError, shares};
 use perfwatch_tsdb::{Projection, Tier};
+pub use share::ShareExceeded;
+use share::{STORAGE_RETRY_DELAY, row_bytes};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -78,12 +82,25 @@ pub struct History {
     low_space_error: Mutex<Option<String>>,
     /// Set while the head may contain sealed rows, also at the start.
     truncate_pending: AtomicBool,
+    /// Hosts above their share of the storage, while the disk budget is almost used up.
+    over_share: RwLock<HashSet<HostId>>,
     /// Last error of each task that currently fails.
     task_errors: Mutex<HashMap<HistoryTask, String>>,
     /// Notified when a host has enough rows for a block.
     seal_due: Notify,
     /// Prometheus metrics of the history tasks.
     pub metrics: HistoryMetrics,
+}
+
+/// Error of an append.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The host exceeds its share; other hosts are not affected.
+    #[error(transparent)]
+    Share(#[from] ShareExceeded),
+    /// Ingestion is blocked, or the store cannot write the rows.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Result of an append. Until it is dropped, no other rows of the host are appended: the caller publishes
@@ -113,6 +130,7 @@ impl History {
             in_flight: InFlightAppends::default(),
             low_space_error: Mutex::default(),
             truncate_pending: AtomicBool::new(true),
+            over_share: RwLock::default(),
             task_errors: Mutex::default(),
             seal_due: Notify::new(),
             metrics,
@@ -160,7 +178,12 @@ impl History {
         if let Some(head) = self.heads.read().unwrap_or_else(PoisonError::into_inner).get(&host) {
             return head.clone();
         }
-        self.heads.write().unwrap_or_else(PoisonError::into_inner).entry(host).or_default().clone()
+        self.heads
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(host)
+            .or_insert_with(|| Arc::new(HostHead::new(self.config.budget_bytes)))
+            .clone()
     }
 
     fn heads(&self) -> Vec<(HostId, Arc<HostHead>)> {
@@ -195,11 +218,12 @@ impl History {
         Ok(rows)
     }
 
-    /// Reason why ingestion is blocked (low disk space, or a store that rejects writes), if it is.
+    /// Reason why ingestion is blocked (low disk space, or a store that rejects writes or appends), if it is.
     pub fn ingest_blocked(&self) -> Option<String> {
         self.low_disk_space().or_else(|| {
             let errors = self.task_errors.lock().unwrap_or_else(PoisonError::into_inner);
-            errors.get(&HistoryTask::WriteCheck).cloned()
+            let write_error = errors.get(&HistoryTask::WriteCheck).cloned();
+            write_error.or_else(|| self.backend.append_rejection().map(|error| error.to_string()))
         })
     }
 
@@ -217,20 +241,55 @@ impl History {
         &self.config
     }
 
+    /// Checks the shares of a host before its rows are written, and takes their new shapes from them.
+    async fn check_share(
+        &self,
+        host: HostId,
+        head: &HostHead,
+        rows: &[SnapshotRow],
+    ) -> Result<(), AppendError> {
+        if self.over_share.read().unwrap_or_else(PoisonError::into_inner).contains(&host) {
+            return Err(ShareExceeded::new(&limit_table::STORAGE_REFUSAL, STORAGE_RETRY_DELAY).into());
+        }
+        let bytes: u64 = rows.iter().map(|row| row_bytes(&row.snapshot)).sum();
+        // A host without unsealed rows is never refused: its rows may be a single large batch.
+        let unsealed_bytes = head.unsealed_bytes();
+        if unsealed_bytes > 0 && unsealed_bytes + bytes > self.max_unsealed_bytes() {
+            self.seal_due.notify_one();
+            return Err(ShareExceeded::new(&limit_table::HEAD_SHARE, Duration::from_secs(1)).into());
+        }
+        let (new, should_count) = {
+            let share = head.share();
+            (share.new_shapes(rows.iter().map(|row| &row.snapshot)), share.should_count_stored())
+        };
+        if new.is_empty() {
+            return Ok(());
+        }
+        if should_count && shares::count_shapes(&*self.backend, host).await? >= limits::MAX_STORED_SHAPES {
+            return Err(ShareExceeded::new(&limit_table::STORED_SHAPES, Duration::from_secs(600)).into());
+        }
+        Ok(head.share().take(new, self.clock.monotonic())?)
+    }
+
+    /// Maximum size of the unsealed rows of one host.
+    fn max_unsealed_bytes(&self) -> u64 {
+        self.backend.max_head_bytes() / 100 * limits::MAX_HEAD_SHARE_PERCENT
+    }
+
     /// Appends rows of a host and skips duplicates. The new rows are durable when the future is ready.
     ///
     /// The future must be run to its end: otherwise rows can be durable, but missing in memory.
     ///
     /// # Errors
-    /// Returns [`StoreError::Unavailable`] if ingestion is blocked by low disk space, or the error of the
-    /// store if the rows cannot be written.
+    /// Returns [`AppendError::Share`] if the host is above one of its shares, [`StoreError::Unavailable`] if
+    /// ingestion is blocked by low disk space, or the error of the store if the rows cannot be written.
     pub async fn append(
         &self,
         host: HostId,
         snapshots: Vec<Arc<Snapshot>>,
-    ) -> Result<AppendOutcome, StoreError> {
+    ) -> Result<AppendOutcome, AppendError> {
         if let Some(reason) = self.low_disk_space() {
-            return Err(StoreError::Unavailable(reason));
+            return Err(StoreError::Unavailable(reason).into());
         }
         let head = self.head(host);
         let append_lock = head.lock_append().await;
@@ -243,6 +302,7 @@ impl History {
         let rows: Vec<SnapshotRow> =
             new_rows().map(|snapshot| SnapshotRow { host, snapshot: snapshot.clone() }).collect();
         if !rows.is_empty() {
+            self.check_share(host, &head, &rows).await?;
             let guard = self.in_flight.begin();
             // If the head is full, sealing makes space for the next attempt.
             let arrival = self.backend.append(rows).await.inspect_err(|_| self.seal_due.notify_one())?;
@@ -250,7 +310,7 @@ impl History {
             let now = self.clock.monotonic();
             head.append(arrival, new_rows().cloned(), now);
             drop(guard);
-            if head.should_seal(now) {
+            if self.is_seal_due(&head, now) {
                 self.seal_due.notify_one();
             }
         }

@@ -10,11 +10,11 @@ use perfwatch_store::{BlockInfo, CommitError, DiskUsage, StoreError, Write};
 use perfwatch_tsdb::{Tier, rollup::bucket_start};
 
 /// Maximum number of blocks that are deleted in one commit.
-const MAX_DROPS_PER_COMMIT: usize = 64;
+pub(super) const MAX_DROPS_PER_COMMIT: usize = 64;
 /// Disk usage, in percent of [`DiskUsage::target_bytes`], above which data is deleted.
 const EVICT_ABOVE_PERCENT: u64 = 88;
 /// Disk usage, in percent of [`DiskUsage::target_bytes`], down to which data is deleted.
-const EVICT_TO_PERCENT: u64 = 80;
+pub(super) const EVICT_TO_PERCENT: u64 = 80;
 /// Share of all blocks, in percent, above which the raw tier is deleted first.
 const RAW_SHARE_PERCENT: u64 = 40;
 /// Share of the minute and hour blocks, in percent, above which the minute tier is deleted next.
@@ -22,10 +22,10 @@ const MINUTE_SHARE_PERCENT: u64 = 60;
 /// Age in milliseconds of raw rows that the disk budget never deletes: live pages show them.
 const PROTECTED_MS: i64 = 120_000;
 /// Maximum number of blocks that are read to find the new watermark.
-const MAX_BLOCKS_PER_PASS: usize = 4_096;
+pub(super) const MAX_BLOCKS_PER_PASS: usize = 4_096;
 
 /// Step in which a tier's watermark advances. Each advance is a commit that other hubs must follow.
-fn watermark_step_ms(tier: Tier) -> i64 {
+pub(super) fn watermark_step_ms(tier: Tier) -> i64 {
     match tier {
         Tier::Raw => 60_000,
         Tier::Minute => 3_600_000,
@@ -61,6 +61,10 @@ impl History {
             return Ok(0);
         }
         let excess_bytes = used_bytes - limit_bytes / 100 * EVICT_TO_PERCENT;
+        let count = self.evict_over_share(limit_bytes, excess_bytes).await?;
+        if count > 0 {
+            return Ok(count);
+        }
         let first = tier_to_evict(&usage);
         // If the selected tier has no block that may be deleted, another tier is used.
         let others = Tier::ALL.into_iter().filter(|tier| *tier != first);
@@ -140,7 +144,11 @@ impl History {
         }
     }
 
-    async fn drop_blocks(&self, blocks: &[BlockInfo], reason: DeletionReason) -> Result<usize, StoreError> {
+    pub(super) async fn drop_blocks(
+        &self,
+        blocks: &[BlockInfo],
+        reason: DeletionReason,
+    ) -> Result<usize, StoreError> {
         let writes: Vec<Write> = blocks.iter().cloned().map(Write::DropBlock).collect();
         match self.backend.commit(writes.into()).await {
             Ok(()) => {
@@ -155,7 +163,7 @@ impl History {
 }
 
 /// Tier of which the oldest blocks are deleted when space is short.
-fn tier_to_evict(usage: &DiskUsage) -> Tier {
+pub(super) fn tier_to_evict(usage: &DiskUsage) -> Tier {
     let [_, minutes, hours] = usage.tier_bytes;
     // Includes the space that is allocated for raw blocks and not reused yet.
     let raw = usage.used_bytes.saturating_sub(minutes + hours + usage.head_bytes);

@@ -8,7 +8,7 @@ use super::History;
 use super::task::run_blocking;
 use perfwatch_model::HostId;
 use perfwatch_store::{
-    BlockContent, BlockSlice, CommitError, DirtyWindow, RetentionWatermarks, Store, StoreError, Write,
+    BlockContent, BlockSlice, CommitError, DirtyWindow, RetentionWatermarks, Store, StoreError, Write, shares,
 };
 use perfwatch_tsdb::{Buckets, CompressionLevel, Table, Tier, block, rollup::bucket_start};
 use std::collections::BTreeSet;
@@ -63,11 +63,28 @@ impl History {
         }
     }
 
+    /// Rolls up the dirty windows of a host that begin before `before_ms`, also windows that are not over.
+    pub(super) async fn roll_up_host(
+        &self,
+        tier: Tier,
+        host: HostId,
+        before_ms: i64,
+    ) -> Result<(), StoreError> {
+        let backend = &*self.backend;
+        for window in
+            shares::dirty_windows_of_host(backend, tier, host, before_ms, MAX_WINDOWS_PER_PASS).await?
+        {
+            self.roll_window(window).await?;
+        }
+        Ok(())
+    }
+
     /// Rolls up one window. Returns whether the commit succeeded without a conflict.
     async fn roll_window(&self, window: DirtyWindow) -> Result<bool, StoreError> {
         let DirtyWindow { tier, host, window_ms, .. } = window;
         let end_ms = window_ms + tier.window_ms();
         let watermarks = self.backend.retention_watermarks().await?;
+        let of_host = shares::host_watermarks(&*self.backend, host).await?;
         let slices = self.backend.read_blocks(tier, host, window_ms, end_ms).await?;
         let coarser = match tier.coarser() {
             Some(coarser) => self.backend.read_blocks(coarser, host, window_ms, end_ms).await?,
@@ -78,7 +95,7 @@ impl History {
         let should_rewrite = self.clock.wall_ms() >= end_ms + late_arrival_delay_ms(tier)
             && !self.lacks_space_to_rewrite(tier, &slices);
         let mut writes = vec![Write::ExpectWatermarks(watermarks), Write::ClearDirty(window)];
-        let rollup = move || rollup_writes(window, &slices, &coarser, watermarks, should_rewrite);
+        let rollup = move || rollup_writes(window, &slices, &coarser, of_host, should_rewrite);
         writes.extend(run_blocking(rollup).await?);
         match self.backend.commit(writes.into()).await {
             Ok(()) => Ok(true),

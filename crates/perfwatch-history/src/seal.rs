@@ -13,6 +13,7 @@ use perfwatch_tsdb::{Buckets, CompressionLevel, Table, Tier, block, rollup::buck
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Maximum number of hosts that are sealed in one commit.
 const MAX_HOSTS_PER_COMMIT: usize = 32;
@@ -35,7 +36,7 @@ impl History {
         let now = self.clock.monotonic();
         let mut block_count = 0;
         let mut heads: Vec<_> =
-            self.heads().into_iter().filter(|(_, head)| everything || head.should_seal(now)).collect();
+            self.heads().into_iter().filter(|(_, head)| everything || self.is_seal_due(head, now)).collect();
         // The oldest rows first: the head is truncated up to the oldest unsealed row.
         heads.sort_by_key(|(_, head)| head.oldest_arrival());
         for hosts in heads.chunks(MAX_HOSTS_PER_COMMIT) {
@@ -55,6 +56,11 @@ impl History {
         // Retries a truncation that failed earlier.
         self.truncate_head().await?;
         Ok(block_count)
+    }
+
+    /// Returns whether a host has rows that are old, many, or large.
+    pub(super) fn is_seal_due(&self, head: &HostHead, now: Duration) -> bool {
+        head.should_seal(now) || head.unsealed_bytes() > self.max_unsealed_bytes() / 2
     }
 
     /// Deletes head rows that are in blocks. A failed truncation stays pending.

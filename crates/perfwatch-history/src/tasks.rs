@@ -70,6 +70,7 @@ impl History {
             let usage = self.record_result(HistoryTask::DiskUsage, self.backend.disk_usage().await);
             if let Some(usage) = usage {
                 self.metrics.set_usage(usage);
+                self.record_result(HistoryTask::DiskUsage, self.update_over_share(usage).await);
             }
             let lease = self.backend.acquire_lease("history_maintenance", LEASE_MS).await;
             if self.record_result(HistoryTask::WriteCheck, lease) != Some(true) {

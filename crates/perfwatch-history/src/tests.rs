@@ -8,7 +8,7 @@ use bounds::{
     changing_columns_are_refused_before_they_are_read, export_in_parts_equals_export_at_once,
     largest_host_is_read_in_parts_with_a_coarser_step,
 };
-use perfwatch_model::{BootId, Column, ManualClock, Shape};
+use perfwatch_model::{BootId, CollectorError, Column, ManualClock, Shape};
 use perfwatch_store::{BlockContent, PostgresStore, SqliteOptions, SqliteStore, Write};
 use perfwatch_testkit::Postgres;
 use perfwatch_tsdb::query::Points;
@@ -331,6 +331,57 @@ async fn disk_budget_deletes_oldest_raw_data_first(backend: TestBackend) {
     assert_eq!(starts, usize::try_from((watermark_ms - T0) / MINUTE).unwrap());
 }
 
+/// Finding C1: a host that floods the store loses its own data, and no other host is refused.
+async fn disk_budget_is_shared_by_host(backend: TestBackend) {
+    let factor = if matches!(backend, TestBackend::Postgres(_)) { 4 } else { 1 };
+    let config = HistoryConfig { budget_bytes: factor << 24, ..HistoryConfig::default() };
+    let mut site = TestHistory::new(backend, config).await;
+    let (honest, hostile) = (HostId::generate(), HostId::generate());
+    let flood_shape = |first: u64| {
+        let column = |n: u64| Column {
+            metric: format!("flood.m{n}").into(),
+            dimension: "".into(),
+            instance: "".into(),
+            decimals: 0,
+        };
+        Arc::new(Shape::new((first..first + 30).map(column).collect()))
+    };
+    let mut refused = 0;
+    for minute in 0..60 {
+        site.advance_to(T0 + (i64::try_from(minute).unwrap() + 1) * MINUTE);
+        let at_ms = |second: u64| T0 + i64::try_from(minute * 60 + second).unwrap() * 1_000;
+        let rows: Vec<_> = (0..60).map(|second| site.row(1, minute * 60 + second, at_ms(second))).collect();
+        site.host = honest;
+        site.history.append(honest, rows.clone()).await.unwrap();
+        site.sent.extend(rows);
+        let rows = (0..20).map(|second| {
+            let mut row = Arc::unwrap_or_clone(site.row(2, minute * 60 + second, at_ms(second)));
+            row.shape = flood_shape(minute);
+            row.values = (0..30).collect();
+            // Random text does not compress.
+            let noise = || (0..1_000).map(|_| fastrand::alphanumeric()).collect();
+            let error = |_| CollectorError { collector: "x".into(), message: noise() };
+            row.errors = (0..15 * factor).map(error).collect();
+            Arc::new(row)
+        });
+        refused += u64::from(site.history.append(hostile, rows.collect()).await.is_err());
+        site.history.seal(true).await.unwrap();
+        let usage = site.history.backend.disk_usage().await.unwrap();
+        site.history.update_over_share(usage).await.unwrap();
+        site.history.enforce_disk_budget(usage).await.unwrap();
+        site.history.backend.vacuum(0).await.unwrap();
+        assert_eq!(site.history.ingest_blocked(), None, "minute {minute}");
+    }
+    let usage = perfwatch_store::shares::list_host_usage(site.history.backend()).await.unwrap();
+    assert!(usage[&hostile].total_bytes() < factor << 24, "{usage:?}");
+    let watermarks =
+        async |host| perfwatch_store::shares::host_watermarks(site.history.backend(), host).await;
+    assert_eq!(watermarks(honest).await.unwrap().ms, [0; 3], "no data of the honest host is deleted");
+    let of_hostile = watermarks(hostile).await.unwrap();
+    assert!(of_hostile.ms[0] > T0, "{of_hostile:?}, refused {refused} times, {usage:?}");
+    site.check("the honest host has all its rows").await;
+}
+
 async fn corrupt_block_does_not_affect_others(backend: TestBackend) {
     let mut site = TestHistory::new(backend, HistoryConfig::default()).await;
     site.run(1, T0, T0 + HOUR).await;
@@ -383,9 +434,11 @@ mod per_backend {
     run_on!(sqlite: rollups_equal_recount_after_restarts_and_late_data
         retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
         corrupt_block_does_not_affect_others changing_columns_are_refused_before_they_are_read
-        largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once);
+        largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once
+        disk_budget_is_shared_by_host);
     run_on!(postgres: rollups_equal_recount_after_restarts_and_late_data
         retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
         corrupt_block_does_not_affect_others changing_columns_are_refused_before_they_are_read
-        largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once);
+        largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once
+        disk_budget_is_shared_by_host);
 }

@@ -26,6 +26,8 @@ pub enum LimitValue {
     Milliseconds(u64),
     /// Percentage of the total.
     Percent(u64),
+    /// Value that depends on a setting.
+    Text(&'static str),
     /// Key of a setting, and its default.
     Setting(&'static str, &'static str),
 }
@@ -124,6 +126,30 @@ limits! {
         "413 `too_many_snapshots`";
     /// Known hosts.
     HOSTS: "hosts", count(limits::MAX_HOSTS), Hub, "403 `too_many_hosts` for new hosts";
+    /// Shapes of a host that are new.
+    NEW_SHAPES: "new_shapes", LimitValue::PerHour(limits::MAX_NEW_SHAPES_PER_HOUR as u64), Host,
+        "429 with `Retry-After` for snapshots with a new set of columns; others are accepted";
+    /// Size of the new shapes of a host.
+    NEW_SHAPE_BYTES: "new_shape_bytes", LimitValue::Text("1/20 of `hub.disk_budget` per hour, at least 16 MiB"), Host,
+        "429 with `Retry-After` for snapshots with a new set of columns; at once 1/64 of the budget, 2 to 64 MiB";
+    /// New columns of a host.
+    NEW_COLUMNS: "new_columns", LimitValue::PerDay(limits::MAX_NEW_COLUMNS_PER_DAY as u64), Host,
+        "429 with `Retry-After` for snapshots with a new set of columns";
+    /// Shapes in the blocks of a host.
+    STORED_SHAPES: "stored_shapes", LimitValue::Count(limits::MAX_STORED_SHAPES), Host,
+        "429 with `Retry-After` for snapshots with a new set of columns";
+    /// Unsealed rows of a host.
+    HEAD_SHARE: "head_share", LimitValue::Percent(limits::MAX_HEAD_SHARE_PERCENT), Host,
+        "429 with `Retry-After` until the rows are sealed; percent of the space for unsealed rows";
+    /// Snapshots of a host in the recent window.
+    RECENT_BYTES: "recent_bytes", bytes(limits::MAX_RECENT_BYTES), Host,
+        "its oldest snapshots leave the recent window";
+    /// Use of the storage by a host.
+    STORAGE_SHARE: "storage_share", LimitValue::Percent(limits::MAX_EQUAL_SHARE_PERCENT), Host,
+        "when `hub.disk_budget` is short, its data is deleted first; percent of an equal share of all hosts";
+    /// Appends of a host above its share of an almost used disk budget.
+    STORAGE_REFUSAL: "storage_refusal", LimitValue::Percent(limits::MAX_SHARED_USE_PERCENT), Host,
+        "429 with `Retry-After` for hosts above `storage_share`; percent of the usable `hub.disk_budget`";
 
     // Reads.
     /// Concurrent reads of history of all principals.

@@ -121,3 +121,32 @@ pub const MAX_ERRORS_PER_COLLECTOR: usize = 8;
 
 /// Maximum number of audit log entries of security acts, and of all others: years of a large team.
 pub const MAX_AUDIT_ENTRIES: i64 = 200_000;
+
+/// Maximum number of shapes of a host that are new within an hour. A host whose containers start and stop
+/// every five seconds needs 720.
+pub const MAX_NEW_SHAPES_PER_HOUR: usize = 1_024;
+/// Maximum number of columns of a host that are new within a day: eight times the largest snapshot.
+pub const MAX_NEW_COLUMNS_PER_DAY: usize = 8 * MAX_COLUMNS;
+/// Part of the disk budget that the new shapes of a host may take at once, two shapes of the maximum size at
+/// least.
+pub const SHAPE_BURST_FRACTION: u64 = 64;
+/// Maximum size of the new shapes of a host at once, whatever the disk budget is.
+pub const MAX_NEW_SHAPE_BYTES_BURST: u64 = 64 << 20;
+/// Part of the disk budget that the new shapes of a host may take within an hour. They are merged when their
+/// rows are sealed, and deleted.
+pub const SHAPE_HOUR_FRACTION: u64 = 20;
+/// Size of the new shapes of a host within an hour that a small disk budget allows, too.
+pub const MIN_NEW_SHAPE_BYTES_PER_HOUR: u64 = 16 << 20;
+/// Maximum number of shapes in the blocks of a host: an hour of small blocks, and a shape per hour and day
+/// of the retention.
+pub const MAX_STORED_SHAPES: u64 = 4_096;
+/// Share of the head that the unsealed rows of one host may take, in percent.
+pub const MAX_HEAD_SHARE_PERCENT: u64 = 50;
+/// Maximum size of the snapshots of a host in the recent window: 8,192 columns and 200 processes at one
+/// snapshot a second take 25 MB.
+pub const MAX_RECENT_BYTES: usize = 64 << 20;
+/// Use of the disk budget, in percent of its target, above which hosts above their share are refused.
+pub const MAX_SHARED_USE_PERCENT: u64 = 94;
+/// Use of the storage by a host, in percent of an equal share of all hosts, from which its data is deleted
+/// before that of other hosts.
+pub const MAX_EQUAL_SHARE_PERCENT: u64 = 125;

@@ -30,6 +30,8 @@ mod schema_tests;
 pub mod servers;
 pub mod settings;
 mod shape_cache;
+mod shape_use;
+pub mod shares;
 mod sql;
 mod sqlite;
 mod store;

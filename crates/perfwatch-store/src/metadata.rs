@@ -19,6 +19,9 @@ pub(crate) const WATERMARKS_SQL: &str = "SELECT tier, ms FROM retention_watermar
 pub(crate) const DIRTY_SQL: &str =
     "SELECT tier, window_ms FROM dirty_window WHERE host = $1 AND tier IN (0, 1)";
 
+/// Reads the watermarks of a host that is above its share of the disk budget.
+pub(crate) const HOST_WATERMARKS_SQL: &str = "SELECT tier, ms FROM host_watermark WHERE host = $1";
+
 /// Statement that reads the metadata of a host's blocks in a range, and further columns. `$1` is the host,
 /// see [`BlockRange`] for the other parameters.
 pub(crate) fn select_blocks(tier: Tier, columns: &str) -> String {
@@ -85,7 +88,7 @@ pub(crate) fn plan_query(query: &Query, state: TierState) -> QueryResult {
     QueryResult { plan, state, ..QueryResult::default() }
 }
 
-async fn query_rows<T>(
+pub(crate) async fn query_rows<T>(
     store: &dyn Store,
     sql: &'static str,
     values: Vec<SqlValue>,
@@ -95,7 +98,7 @@ async fn query_rows<T>(
     rows.into_iter().map(|row| read(&mut RowReader::new(row))).collect()
 }
 
-fn limit_value(limit: usize) -> SqlValue {
+pub(crate) fn limit_value(limit: usize) -> SqlValue {
     i64::try_from(limit).unwrap_or(i64::MAX).into()
 }
 

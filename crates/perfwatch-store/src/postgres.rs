@@ -11,6 +11,7 @@ mod inner;
 mod migrate;
 mod partitions;
 mod read;
+mod shapes;
 mod tls;
 
 use crate::append::{APPEND_QUEUE_CAPACITY, Append, disk_budget_exhausted, store_closed};
@@ -23,7 +24,7 @@ use crate::transaction::Transaction;
 use crate::write::*;
 use append::Appender;
 use error::unavailable;
-use inner::{PostgresInner, REJECT_ABOVE_PERCENT};
+use inner::PostgresInner;
 use perfwatch_model::{Clock, HostId};
 use perfwatch_tsdb::Tier;
 use std::path::Path;
@@ -91,6 +92,7 @@ impl PostgresStore {
         let live: i64 =
             client.query_one(sql, &[&inner.hub]).await.map_err(|error| unavailable(&error))?.get(0);
         inner.head_live_bytes.store(live.cast_unsigned(), Ordering::Relaxed);
+        shapes::load_head_shapes(&inner, &client).await.map_err(|error| unavailable(&error))?;
         drop(client);
         let (appends, queue) = mpsc::channel(APPEND_QUEUE_CAPACITY);
         tokio::spawn(Appender::new(inner.clone()).run(queue));
@@ -117,9 +119,7 @@ impl Store for PostgresStore {
 
     fn append(&self, rows: Vec<SnapshotRow>) -> BoxFuture<'_, Result<i64, StoreError>> {
         Box::pin(async move {
-            if self.inner.disk_bytes.load(Ordering::Relaxed)
-                > self.inner.budget_bytes / 100 * REJECT_ABOVE_PERCENT
-            {
+            if self.inner.is_over_budget() {
                 return Err(disk_budget_exhausted());
             }
             if self.inner.head_bytes() > self.inner.max_head_bytes() {
@@ -140,10 +140,20 @@ impl Store for PostgresStore {
         self.inner.head_bytes() > self.inner.max_head_bytes() / 2
     }
 
+    fn append_rejection(&self) -> Option<StoreError> {
+        self.inner.is_over_budget().then(disk_budget_exhausted)
+    }
+
+    fn max_head_bytes(&self) -> u64 {
+        self.inner.max_head_bytes()
+    }
+
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let client = self.inner.client().await?;
-            apply::truncate_head(&self.inner, &client, before).await.map_err(|error| unavailable(&error))
+            let pg = |error| unavailable(&error);
+            apply::truncate_head(&self.inner, &client, before).await.map_err(pg)?;
+            shapes::release_head_shapes(&self.inner, &client, before).await.map_err(pg)
         })
     }
 

@@ -25,6 +25,8 @@ pub(crate) enum BackupMode {
     Blocks,
     /// Rows of all hubs are copied and belong to the hub that restores them.
     Head,
+    /// The shapes that head rows of any hub use are copied and belong to the hub that restores them.
+    HeadShape,
     /// The lowest watermark of the hubs that share a host is copied. Rows that are restored twice are
     /// recognized by their sequence numbers.
     SealWatermark,
@@ -47,10 +49,11 @@ const fn table(name: &'static str, backup: BackupMode) -> TableInfo {
 }
 
 /// All tables of the schema. A test compares the list with the migrations of both engines.
-pub(crate) const TABLES: [TableInfo; 30] = [
+pub(crate) const TABLES: [TableInfo; 32] = [
     table("host", BackupMode::Full),
     table("shape", BackupMode::Full),
     table("head", BackupMode::Head),
+    table("head_shape", BackupMode::HeadShape),
     table("seal_watermark", BackupMode::SealWatermark),
     table("sequence_range", BackupMode::Full),
     table("block_raw", BackupMode::Blocks),
@@ -58,6 +61,7 @@ pub(crate) const TABLES: [TableInfo; 30] = [
     table("block_hour", BackupMode::Blocks),
     table("dirty_window", BackupMode::Full),
     table("retention_watermark", BackupMode::Updated),
+    table("host_watermark", BackupMode::Full),
     table("lease", BackupMode::Excluded),
     table("account", BackupMode::Full),
     table("session", BackupMode::Excluded),
@@ -89,7 +93,7 @@ pub(crate) fn excluded_tables() -> impl Iterator<Item = &'static str> {
 pub(crate) fn backup_columns(table: &TableInfo, columns: Vec<String>) -> Vec<String> {
     let omitted = match table.backup {
         BackupMode::Renumbered | BackupMode::Blocks => "id",
-        BackupMode::Head | BackupMode::SealWatermark => "hub",
+        BackupMode::Head | BackupMode::HeadShape | BackupMode::SealWatermark => "hub",
         _ => return columns,
     };
     columns.into_iter().filter(|column| column != omitted).collect()
@@ -99,6 +103,7 @@ pub(crate) fn backup_columns(table: &TableInfo, columns: Vec<String>) -> Vec<Str
 pub(crate) fn backup_select(table: &TableInfo, columns: &[String]) -> String {
     let (name, columns) = (table.name, columns.join(", "));
     match table.backup {
+        BackupMode::HeadShape => format!("SELECT DISTINCT shape FROM {name}"),
         BackupMode::SealWatermark => format!("SELECT host, min(arrival) FROM {name} GROUP BY host"),
         BackupMode::Renumbered => format!("SELECT {columns} FROM {name} ORDER BY id"),
         _ => format!("SELECT {columns} FROM {name}"),
@@ -128,5 +133,5 @@ pub(crate) fn backup_insert(table: &TableInfo, columns: &[String], mark: char) -
 
 /// Returns whether restored rows belong to the hub that restores them.
 pub(crate) fn has_hub(table: &TableInfo) -> bool {
-    matches!(table.backup, BackupMode::Head | BackupMode::SealWatermark)
+    matches!(table.backup, BackupMode::Head | BackupMode::HeadShape | BackupMode::SealWatermark)
 }

@@ -75,7 +75,7 @@ async fn backup_omits_only_assigned_columns() {
         let omitted: Vec<&String> = all.iter().filter(|column| !copied.contains(column)).collect();
         let expected: &[&str] = match table.backup {
             BackupMode::Renumbered | BackupMode::Blocks => &["id"],
-            BackupMode::Head | BackupMode::SealWatermark => &["hub"],
+            BackupMode::Head | BackupMode::HeadShape | BackupMode::SealWatermark => &["hub"],
             _ => &[],
         };
         assert_eq!(omitted, expected, "{}", table.name);

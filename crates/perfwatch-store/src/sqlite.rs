@@ -14,11 +14,12 @@ mod writer;
 pub(crate) use backup::{columns, new_file, open_backup, strip_secrets};
 pub use inner::SqliteOptions;
 
-use crate::append::{APPEND_QUEUE_CAPACITY, Append, store_closed};
+use crate::append::{APPEND_QUEUE_CAPACITY, Append, disk_budget_exhausted, store_closed};
 use crate::error::{CommitError, StoreError};
 use crate::hosts::HostRecord;
 use crate::metadata;
 use crate::shape_cache::ShapeCache;
+use crate::shape_use::ShapeUse;
 use crate::sql::SqlValue;
 use crate::store::*;
 use crate::transaction::Transaction;
@@ -33,7 +34,7 @@ use perfwatch_tsdb::Tier;
 use rusqlite::Connection;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use writer::WriterJob;
@@ -99,11 +100,14 @@ impl SqliteStore {
             append_limit_pages: options.pages() - options.reserve_pages(),
             head_bytes: AtomicU64::new(head_bytes),
             max_head_bytes: options.reserve_pages() * PAGE_BYTES / 2,
+            rejects_appends: AtomicBool::new(false),
+            shape_use: ShapeUse::default(),
             clock,
             shapes: ShapeCache::default(),
             readers: Mutex::default(),
             _lock: lock,
         });
+        apply::load_head_shapes(&connection, &inner).map_err(|error| open_error(folder, &error))?;
         let (jobs, queue) = mpsc::channel(APPEND_QUEUE_CAPACITY);
         let writer = writer::Writer::new(connection, inner.clone(), options.wal_bytes());
         let thread = std::thread::Builder::new()
@@ -127,6 +131,8 @@ impl SqliteStore {
             append_limit_pages: 0,
             head_bytes: AtomicU64::new(0),
             max_head_bytes: 0,
+            rejects_appends: AtomicBool::new(false),
+            shape_use: ShapeUse::default(),
             clock,
             shapes: ShapeCache::default(),
             readers: Mutex::default(),
@@ -235,6 +241,14 @@ impl Store for SqliteStore {
         self.inner.head_bytes.load(Ordering::Relaxed) > self.inner.max_head_bytes / 2
     }
 
+    fn append_rejection(&self) -> Option<StoreError> {
+        self.inner.rejects_appends.load(Ordering::Relaxed).then(disk_budget_exhausted)
+    }
+
+    fn max_head_bytes(&self) -> u64 {
+        self.inner.max_head_bytes
+    }
+
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {
         let inner = self.inner.clone();
         Box::pin(self.write(move |connection| {
@@ -247,7 +261,7 @@ impl Store for SqliteStore {
             // Only the writer thread, which runs this task, changes the value.
             let head_bytes = inner.head_bytes.load(Ordering::Relaxed);
             inner.head_bytes.store(head_bytes.saturating_sub(deleted.cast_unsigned()), Ordering::Relaxed);
-            Ok(())
+            apply::release_head_shapes(connection, &inner, before)
         }))
     }
 

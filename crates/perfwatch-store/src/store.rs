@@ -123,6 +123,14 @@ pub trait Store: Send + Sync {
     fn read_head(&self, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<HeadSnapshot>, StoreError>>;
     /// Returns whether the head is so large that rows should be sealed before they are due.
     fn is_head_over_limit(&self) -> bool;
+    /// Size of this hub's head above which appends are rejected.
+    fn max_head_bytes(&self) -> u64 {
+        u64::MAX
+    }
+    /// Error with which an append would be rejected because of the disk budget, if it would be.
+    fn append_rejection(&self) -> Option<StoreError> {
+        None
+    }
     /// Deletes this hub's head rows with a lower arrival number.
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>>;
 
@@ -180,8 +188,8 @@ pub trait Store: Send + Sync {
     fn free_bytes(&self) -> Option<u64>;
     /// Measures the disk space of the store.
     fn disk_usage(&self) -> BoxFuture<'_, Result<DiskUsage, StoreError>>;
-    /// Makes freed space reusable, in steps that block no other call. Deletes shapes and sequence numbers
-    /// that were not used since `before_ms`.
+    /// Makes freed space reusable, in steps that block no other call. Deletes the shapes that neither a block
+    /// nor a head row uses, and sequence numbers that were not used since `before_ms`.
     fn vacuum(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Writes a consistent copy of the store into a new SQLite file.
     fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -69,6 +69,11 @@ pub struct RetentionWatermarks {
 }
 
 impl RetentionWatermarks {
+    /// The later of two watermarks, per tier.
+    pub fn max(self, other: Self) -> Self {
+        Self { ms: std::array::from_fn(|tier| self.ms[tier].max(other.ms[tier])) }
+    }
+
     /// Watermark of a tier, Unix milliseconds.
     pub fn tier_ms(&self, tier: Tier) -> i64 {
         let [raw, minute, hour] = self.ms;
@@ -104,4 +109,7 @@ pub enum Write {
     /// Advances a retention watermark; a conflict while a window that begins before it has
     /// rows that are not rolled up.
     AdvanceWatermark(Tier, i64),
+    /// Advances the retention watermark of one host, which is above its share of the disk budget; a conflict
+    /// while a window of the host that begins before it has rows that are not rolled up.
+    AdvanceHostWatermark(Tier, HostId, i64),
 }

@@ -144,6 +144,7 @@ fn limits_page() -> String {
             }
             LimitValue::Milliseconds(number) => format!("{} ms", grouped(number)),
             LimitValue::Percent(number) => format!("{number} %"),
+            LimitValue::Text(text) => text.to_owned(),
             LimitValue::Setting(key, default) => format!("`{key}`, default {default}"),
         };
         let scope = match limit.scope {

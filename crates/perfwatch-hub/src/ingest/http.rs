@@ -39,7 +39,7 @@ type DecodedBytesPermit = Arc<OwnedSemaphorePermit>;
             (Vec<u8> = "application/vnd.perfwatch.batch.v1+protobuf"),
         ),
     ),
-    responses((status = 200, body = IngestResponse), (status = 409), (status = 422)),
+    responses((status = 200, body = IngestResponse), (status = 409), (status = 422), (status = 429)),
 )]
 pub(crate) async fn ingest(
     State(app): State<Arc<App>>,
@@ -278,6 +278,7 @@ async fn submit(
         SubmitError::HostRegistry(error @ HostRegistryError::LimitReached) => {
             ApiError::new(StatusCode::FORBIDDEN, "too_many_hosts", error.to_string())
         }
+        SubmitError::Share(exceeded) => ApiError::too_many(exceeded.to_string(), exceeded.retry_after),
         SubmitError::HostRegistry(HostRegistryError::Store(error)) | SubmitError::Store(error) => {
             // The store logs its failure and its recovery; each sender retries.
             tracing::debug!(error = %error, "ingest request failed");

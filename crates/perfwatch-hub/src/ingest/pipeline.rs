@@ -3,7 +3,7 @@
 use super::shape_registry::ShapeRegistry;
 use perfwatch_agentless::sink::{CollectedSnapshot, SinkError, SnapshotSink};
 use perfwatch_alerting::Alerting;
-use perfwatch_history::History;
+use perfwatch_history::{AppendError, History, ShareExceeded};
 use perfwatch_live::host_registry::{HostRegistry, HostRegistryError};
 use perfwatch_live::sender_clock::SenderClock;
 use perfwatch_live::{LiveFeed, PublishedSnapshot};
@@ -48,7 +48,18 @@ pub(crate) enum SubmitError {
     #[error(transparent)]
     HostRegistry(#[from] HostRegistryError),
     #[error(transparent)]
+    Share(ShareExceeded),
+    #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<AppendError> for SubmitError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Share(exceeded) => Self::Share(exceeded),
+            AppendError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 /// Services that the pipeline uses.

@@ -1,8 +1,8 @@
 //! Append task: combines queued calls into one head row, then replies to all of them.
 
-use super::apply;
 use super::error::unavailable;
 use super::inner::PostgresInner;
+use super::shapes;
 use crate::append::{Append, AppendResult, ErrorLatch, GROUP_COMMIT_DELAY, MAX_COMMIT_ROWS};
 use crate::head_payload;
 use perfwatch_model::Shape;
@@ -50,10 +50,13 @@ impl Appender {
     async fn commit(&self, appends: &[Append]) -> AppendResult {
         let mut rows = Vec::with_capacity(appends.iter().map(|append| append.bytes.len()).sum());
         appends.iter().for_each(|append| rows.extend_from_slice(&append.bytes));
-        let shapes: Vec<Arc<Shape>> = appends.iter().flat_map(|append| append.shapes.clone()).collect();
-        let client = self.inner.client().await?;
+        let head_shapes: Vec<Arc<Shape>> = appends.iter().flat_map(|append| append.shapes.clone()).collect();
+        let mut client = self.inner.client().await?;
+        // Until the commit is recorded, its shapes are not released.
+        let _lock = self.inner.head_shapes_lock.lock().await;
         // Not part of the commit: a shape without rows does no harm.
-        apply::touch_shapes(&self.inner, &client, &shapes).await.map_err(|error| unavailable(&error))?;
+        let added = shapes::add_head_shapes(&self.inner, &mut client, &head_shapes).await;
+        added.map_err(|error| unavailable(&error))?;
         let sql = "INSERT INTO head (hub, payload) VALUES ($1, $2) RETURNING arrival";
         let statement = client.prepare_cached(sql).await.map_err(|error| unavailable(&error))?;
         let payload = head_payload::compress_payload(&rows);
@@ -61,6 +64,8 @@ impl Appender {
         let row = row.map_err(|error| unavailable(&error))?;
         self.inner.head_live_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
         self.inner.disk_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
-        Ok(row.get(0))
+        let arrival = row.get(0);
+        self.inner.shape_use.record_append(head_shapes.iter().map(|shape| shape.id()), arrival);
+        Ok(arrival)
     }
 }

@@ -2,27 +2,23 @@
 
 use super::error::unavailable;
 use super::inner::PostgresInner;
-use super::{partitions, read};
+use super::{partitions, read, shapes};
 use crate::error::{CommitError, StoreError};
 use crate::hosts::HostRecord;
 use crate::range_set::RangeSet;
 use crate::schema::block_table;
 use crate::transaction::Change;
 use crate::write::{SequenceRanges, Write};
-use deadpool_postgres::{GenericClient, Object, Transaction};
-use perfwatch_model::{HostId, Shape, wire};
+use deadpool_postgres::{Object, Transaction};
+use perfwatch_model::{HostId, wire};
 use perfwatch_tsdb::{Block, Tier};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
-/// Minimum age of an unused shape before it is deleted.
-const UNUSED_SHAPE_TTL_MS: i64 = 2 * 86_400_000;
-/// Interval at which the last use of a shape is written.
-const SHAPE_TOUCH_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Minimum time between two vacuums.
 const VACUUM_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -46,29 +42,6 @@ pub(super) async fn upsert_host(client: &Object, host: &HostRecord) -> Result<()
         &i64::from(host.interval_ms),
     ];
     client.execute(sql, &values).await.map(|_| ())
-}
-
-/// Writes new shapes, and the last use of shapes whose interval elapsed.
-pub(super) async fn touch_shapes(
-    inner: &PostgresInner,
-    client: &impl GenericClient,
-    shapes: &[Arc<Shape>],
-) -> Result<(), Error> {
-    let now = inner.clock.monotonic();
-    for shape in shapes {
-        let touched =
-            inner.touched_shapes.lock().unwrap_or_else(PoisonError::into_inner).get(&shape.id()).copied();
-        if touched.is_some_and(|at| now.saturating_sub(at) < SHAPE_TOUCH_INTERVAL) {
-            continue;
-        }
-        let sql = "INSERT INTO shape (id, columns, last_used_ms) VALUES ($1, $2, $3) \
-             ON CONFLICT (id) DO UPDATE SET last_used_ms = excluded.last_used_ms";
-        let columns = wire::encode_shape(shape).to_vec();
-        client.execute(sql, &[&shape.id().0.to_vec(), &columns, &inner.clock.wall_ms()]).await?;
-        inner.shapes.insert(shape.clone());
-        inner.touched_shapes.lock().unwrap_or_else(PoisonError::into_inner).insert(shape.id(), now);
-    }
-    Ok(())
 }
 
 pub(super) async fn commit(inner: &PostgresInner, changes: Vec<Change>) -> Result<(), CommitError> {
@@ -116,8 +89,8 @@ async fn try_commit(inner: &PostgresInner, client: &mut Object, changes: &[Chang
             }
         }
     }
-    touch_shapes(inner, client, &shapes).await?;
     let transaction = client.transaction().await?;
+    shapes::add_shapes(inner, &transaction, &shapes).await?;
     for change in changes {
         if !apply(inner, &transaction, change).await? {
             transaction.rollback().await?;
@@ -149,14 +122,19 @@ async fn apply_write(inner: &PostgresInner, tx: &Transaction<'_>, write: &Write)
         Write::PutBlock(tier, host, _, block) => put_block(inner, tx, *tier, *host, block).await?,
         Write::DropBlock(block) => {
             let sql = format!(
-                "DELETE FROM {} WHERE host = $1 AND first_ms = $2 AND id = $3",
+                "DELETE FROM {} WHERE host = $1 AND first_ms = $2 AND id = $3 RETURNING shape",
                 block_table(block.tier)
             );
             inner.has_dead_rows.store(true, Ordering::Relaxed);
             if block.tier != Tier::Raw {
                 inner.block_dead_bytes.fetch_add(block.bytes, Ordering::Relaxed);
             }
-            return Ok(tx.execute(&sql, &[&id_bytes(block.host), &block.first_ms, &block.id.0]).await? == 1);
+            let key: Values<'_> = &[&id_bytes(block.host), &block.first_ms, &block.id.0];
+            let dropped = tx.query_opt(&sql, key).await?;
+            if let Some(shape) = dropped.as_ref().and_then(|row| shapes::shape_id(row.get(0))) {
+                inner.shape_use.record_dropped_block(shape);
+            }
+            return Ok(dropped.is_some());
         }
         Write::AdvanceSeal(watermark) => {
             let sql = "INSERT INTO seal_watermark (hub, host, arrival) VALUES ($1, $2, $3) \
@@ -185,6 +163,10 @@ async fn apply_write(inner: &PostgresInner, tx: &Transaction<'_>, write: &Write)
             return Ok(read::retention_watermarks(tx, "FOR SHARE").await? == *watermarks);
         }
         Write::AdvanceWatermark(tier, ms) => return advance_watermark(tx, *tier, *ms).await,
+        Write::AdvanceHostWatermark(tier, host, ms) => {
+            inner.compaction_due.store(true, Ordering::Relaxed);
+            return advance_host_watermark(tx, *tier, *host, *ms).await;
+        }
     }
     Ok(true)
 }
@@ -235,6 +217,27 @@ async fn advance_watermark(tx: &Transaction<'_>, tier: Tier, ms: i64) -> Result<
     Ok(true)
 }
 
+async fn advance_host_watermark(
+    tx: &Transaction<'_>,
+    tier: Tier,
+    host: HostId,
+    ms: i64,
+) -> Result<bool, Error> {
+    read::retention_watermarks(tx, "FOR UPDATE").await?;
+    let host = id_bytes(host);
+    if tier.coarser().is_some() {
+        let sql =
+            "SELECT EXISTS (SELECT 1 FROM dirty_window WHERE tier = $1 AND host = $2 AND window_ms < $3)";
+        if tx.query_one(sql, &[&tier.id(), &host, &ms]).await?.get(0) {
+            return Ok(false);
+        }
+    }
+    let sql = "INSERT INTO host_watermark (tier, host, ms) VALUES ($1, $2, $3) \
+         ON CONFLICT (tier, host) DO UPDATE SET ms = greatest(host_watermark.ms, excluded.ms)";
+    tx.execute(sql, &[&tier.id(), &host, &ms]).await?;
+    Ok(true)
+}
+
 /// Deletes this hub's head rows with a lower arrival number. Head rows are many, so their space is vacuumed
 /// often.
 pub(super) async fn truncate_head(inner: &PostgresInner, client: &Object, before: i64) -> Result<(), Error> {
@@ -258,8 +261,9 @@ pub(super) async fn truncate_head(inner: &PostgresInner, client: &Object, before
 pub(super) async fn vacuum(inner: &PostgresInner, before_ms: i64) -> Result<(), StoreError> {
     let now = inner.clock.monotonic();
     {
-        let client = inner.client().await?;
+        let mut client = inner.client().await?;
         drop_partitions(inner, &client).await.map_err(|error| unavailable(&error))?;
+        shapes::delete_unused(inner, &mut client).await.map_err(|error| unavailable(&error))?;
         let mut last_vacuum = inner.last_vacuum.lock().unwrap_or_else(PoisonError::into_inner);
         if *last_vacuum > Duration::ZERO && now.saturating_sub(*last_vacuum) < VACUUM_INTERVAL {
             return Ok(());
@@ -277,19 +281,26 @@ async fn drop_partitions(inner: &PostgresInner, client: &Object) -> Result<(), E
 
 async fn vacuum_with(inner: &PostgresInner, client: &Object, before_ms: i64) -> Result<(), Error> {
     client.execute("DELETE FROM sequence_range WHERE newest_ms < $1", &[&before_ms]).await?;
-    let unused_since_ms = before_ms.min(inner.clock.wall_ms() - UNUSED_SHAPE_TTL_MS);
-    let sql = "DELETE FROM shape WHERE last_used_ms < $1 \
-         AND NOT EXISTS (SELECT 1 FROM block_raw b WHERE b.shape = shape.id) \
-         AND NOT EXISTS (SELECT 1 FROM block_minute b WHERE b.shape = shape.id) \
-         AND NOT EXISTS (SELECT 1 FROM block_hour b WHERE b.shape = shape.id)";
-    client.execute(sql, &[&unused_since_ms]).await?;
+    let sql =
+        "DELETE FROM host_watermark h USING retention_watermark w WHERE w.tier = h.tier AND h.ms <= w.ms";
+    client.execute(sql, &[]).await?;
     if !inner.has_dead_rows.swap(false, Ordering::Relaxed) {
         return Ok(());
     }
-    for table in
-        ["block_raw", "block_minute", "block_hour", "dirty_window", "seal_watermark", "sequence_range"]
-    {
+    for table in [
+        "block_raw",
+        "block_minute",
+        "block_hour",
+        "dirty_window",
+        "head_shape",
+        "seal_watermark",
+        "sequence_range",
+        "shape",
+    ] {
         client.batch_execute(&format!("VACUUM {table}")).await?;
+    }
+    if inner.compaction_due.swap(false, Ordering::Relaxed) {
+        partitions::compact(inner, client).await?;
     }
     Ok(())
 }

@@ -4,9 +4,10 @@ use super::error::error_chain;
 use super::tls;
 use crate::error::StoreError;
 use crate::shape_cache::ShapeCache;
+use crate::shape_use::ShapeUse;
 use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Object, Pool, RecyclingMethod};
 use perfwatch_model::{Clock, ShapeId, wire};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,8 +31,9 @@ pub(super) struct PostgresInner {
     pub(super) disk_bytes: AtomicU64,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) shapes: ShapeCache,
-    /// Shapes in the database, and when their last use was written.
-    pub(super) touched_shapes: Mutex<HashMap<ShapeId, Duration>>,
+    pub(super) shape_use: ShapeUse,
+    /// Held while shapes are added to or deleted from `head_shape` of this hub.
+    pub(super) head_shapes_lock: tokio::sync::Mutex<()>,
     /// Time ranges of the existing partitions, Unix milliseconds.
     pub(super) partitions: Mutex<Vec<Range<i64>>>,
     /// Size of this hub's head rows.
@@ -42,6 +44,8 @@ pub(super) struct PostgresInner {
     pub(super) block_dead_bytes: AtomicU64,
     /// True if rows were deleted since the last vacuum.
     pub(super) has_dead_rows: AtomicBool,
+    /// True if blocks of a single host were deleted, whose partitions are not dropped.
+    pub(super) compaction_due: AtomicBool,
     pub(super) last_vacuum: Mutex<Duration>,
 }
 
@@ -74,18 +78,25 @@ impl PostgresInner {
             disk_bytes: AtomicU64::new(0),
             clock,
             shapes: ShapeCache::default(),
-            touched_shapes: Mutex::default(),
+            shape_use: ShapeUse::default(),
+            head_shapes_lock: tokio::sync::Mutex::default(),
             partitions: Mutex::default(),
             head_live_bytes: AtomicU64::new(0),
             head_dead_bytes: AtomicU64::new(0),
             block_dead_bytes: AtomicU64::new(0),
             has_dead_rows: AtomicBool::new(false),
+            compaction_due: AtomicBool::new(false),
             last_vacuum: Mutex::default(),
         })
     }
 
     pub(super) async fn client(&self) -> Result<Object, StoreError> {
         self.pool.get().await.map_err(|error| StoreError::Unavailable(error_chain(&error)))
+    }
+
+    /// Returns whether the disk budget has no space for appends.
+    pub(super) fn is_over_budget(&self) -> bool {
+        self.disk_bytes.load(Ordering::Relaxed) > self.budget_bytes / 100 * REJECT_ABOVE_PERCENT
     }
 
     /// Maximum disk space of the head: a quarter of the budget.

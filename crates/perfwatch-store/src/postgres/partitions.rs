@@ -7,6 +7,7 @@ use deadpool_postgres::Object;
 use perfwatch_tsdb::rollup::bucket_start;
 use std::ops::Range;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
@@ -19,6 +20,8 @@ const MIN_PARTITIONS: i64 = 16;
 /// Maximum time to wait for the lock that creating or dropping a partition needs. All other statements wait
 /// behind it.
 const LOCK_TIMEOUT_MS: u32 = 500;
+/// Minimum size of a partition that is rewritten.
+const MIN_COMPACTED_BYTES: i64 = 4 << 20;
 
 fn partition_name(range: &Range<i64>) -> String {
     format!("block_raw_{}_{}", range.start / MINUTE_MS, range.end / MINUTE_MS)
@@ -138,6 +141,34 @@ pub(super) async fn drop_empty(inner: &PostgresInner, client: &Object, before_ms
         }
     }
     *inner.partitions.lock().unwrap_or_else(PoisonError::into_inner) = list_partitions(client).await?;
+    Ok(())
+}
+
+/// Rewrites partitions that consist mostly of the space of deleted blocks: they have blocks of other hosts and
+/// cannot be dropped. A partition that still receives blocks reuses its space, unless it is too large.
+pub(super) async fn compact(inner: &PostgresInner, client: &Object) -> Result<(), Error> {
+    let now_ms = inner.clock.wall_ms();
+    let max_bytes = i64::try_from(inner.budget_bytes).unwrap_or(i64::MAX) / MIN_PARTITIONS;
+    for range in list_partitions(client).await?.iter() {
+        let name = partition_name(range);
+        let sql =
+            format!("SELECT pg_total_relation_size('{name}'), coalesce(sum(bytes), 0)::bigint FROM {name}");
+        let row = client.query_one(&sql, &[]).await?;
+        let (size, live): (i64, i64) = (row.get(0), row.get(1));
+        let min_bytes = if range.end <= now_ms { MIN_COMPACTED_BYTES } else { max_bytes };
+        if size < min_bytes || live > size / 2 {
+            continue;
+        }
+        client.batch_execute(&format!("SET lock_timeout = '{LOCK_TIMEOUT_MS}ms'")).await?;
+        let compacted = client.batch_execute(&format!("VACUUM FULL {name}")).await;
+        client.batch_execute("RESET lock_timeout").await?;
+        if let Err(error) = compacted {
+            // A long read, for example a backup, holds the lock. The next vacuum retries.
+            tracing::debug!(%error, name, "failed to compact a partition; retrying later");
+            inner.compaction_due.store(true, Ordering::Relaxed);
+            break;
+        }
+    }
     Ok(())
 }
 

@@ -7,7 +7,8 @@ use crate::block_reader::{BlockFetch, decode_within};
 use crate::error::StoreError;
 use crate::head_payload;
 use crate::metadata::{
-    BlockRange, DIRTY_SQL, WATERMARKS_SQL, plan_query, select_blocks, tier_state, watermarks_from_rows,
+    BlockRange, DIRTY_SQL, HOST_WATERMARKS_SQL, WATERMARKS_SQL, plan_query, select_blocks, tier_state,
+    watermarks_from_rows,
 };
 use crate::read_bounds::{CellBudget, ReadBounds, ReadSize, SizeCounter, rows_in_range};
 use crate::schema::{TABLES, block_table};
@@ -81,8 +82,11 @@ pub(super) async fn retention_watermarks(
 
 async fn state(client: &impl GenericClient, host: HostId) -> Result<TierState, Error> {
     let watermarks = retention_watermarks(client, "").await?;
-    let dirty = client.query(DIRTY_SQL, &[&host.to_bytes().to_vec()]).await?;
-    Ok(tier_state(watermarks, dirty.iter().map(|row| (row.get(0), row.get(1)))))
+    let host = host.to_bytes().to_vec();
+    let dirty = client.query(DIRTY_SQL, &[&host]).await?;
+    let of_host = client.query(HOST_WATERMARKS_SQL, &[&host]).await?;
+    let of_host = watermarks_from_rows(of_host.iter().map(|row| (row.get(0), row.get(1))));
+    Ok(tier_state(watermarks.max(of_host), dirty.iter().map(|row| (row.get(0), row.get(1)))))
 }
 
 /// A block with its directory.

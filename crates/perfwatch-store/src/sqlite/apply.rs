@@ -6,31 +6,30 @@ use super::read;
 use crate::hosts::HostRecord;
 use crate::range_set::RangeSet;
 use crate::schema::block_table;
+use crate::shape_use::{DELETE_UNUSED_SQL, LIST_UNUSED_SQL};
 use crate::sql::SqlStatement;
 use crate::transaction::Change;
 use crate::write::{DirtyWindow, SequenceRanges, Write};
-use perfwatch_model::{HostId, wire};
+use perfwatch_model::{HostId, ShapeId, wire};
 use perfwatch_tsdb::{Block, Tier};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, ToSql};
 
 /// Maximum number of pages returned to the file system per call of [`vacuum`]: some milliseconds of work.
 const MAX_VACUUM_PAGES: u32 = 512;
-/// Minimum age of an unused shape before it is deleted.
-const UNUSED_SHAPE_TTL_MS: i64 = 2 * 86_400_000;
 
 fn execute(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> rusqlite::Result<usize> {
     connection.prepare_cached(sql)?.execute(values)
 }
 
 /// Applies one change; false if it conflicts with the stored state.
-pub(super) fn apply(connection: &Connection, change: Change) -> rusqlite::Result<bool> {
+pub(super) fn apply(connection: &Connection, inner: &SqliteInner, change: Change) -> rusqlite::Result<bool> {
     match change {
-        Change::History(write) => apply_write(connection, write),
+        Change::History(write) => apply_write(connection, inner, write),
         Change::Entity(statement) => execute_statement(connection, &statement),
     }
 }
 
-fn apply_write(connection: &Connection, write: Write) -> rusqlite::Result<bool> {
+fn apply_write(connection: &Connection, inner: &SqliteInner, write: Write) -> rusqlite::Result<bool> {
     match write {
         Write::HostSeen(host, last_snapshot_ms, interval_ms) => {
             let sql = "UPDATE host SET last_snapshot_ms = max(coalesce(last_snapshot_ms, ?2), ?2), \
@@ -40,12 +39,14 @@ fn apply_write(connection: &Connection, write: Write) -> rusqlite::Result<bool> 
         Write::PutBlock(tier, host, _, block) => put_block(connection, tier, host, &block)?,
         Write::DropBlock(block) => {
             let sql = format!(
-                "DELETE FROM {} WHERE host = ?1 AND first_ms = ?2 AND id = ?3",
+                "DELETE FROM {} WHERE host = ?1 AND first_ms = ?2 AND id = ?3 RETURNING shape",
                 block_table(block.tier)
             );
-            return Ok(
-                execute(connection, &sql, &[&block.host.to_bytes(), &block.first_ms, &block.id.0])? == 1
-            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            let key = (block.host.to_bytes(), block.first_ms, block.id.0);
+            let shape: Option<[u8; 16]> = statement.query_row(key, |row| row.get(0)).optional()?;
+            shape.iter().for_each(|shape| inner.shape_use.record_dropped_block(ShapeId(*shape)));
+            return Ok(shape.is_some());
         }
         Write::AdvanceSeal(watermark) => {
             let sql = "INSERT INTO seal_watermark (hub, host, arrival) VALUES (?1, ?2, ?3) \
@@ -65,6 +66,9 @@ fn apply_write(connection: &Connection, write: Write) -> rusqlite::Result<bool> 
             return Ok(read::retention_watermarks(connection)? == watermarks);
         }
         Write::AdvanceWatermark(tier, ms) => return advance_watermark(connection, tier, ms),
+        Write::AdvanceHostWatermark(tier, host, ms) => {
+            return advance_host_watermark(connection, tier, host, ms);
+        }
     }
     Ok(true)
 }
@@ -138,6 +142,65 @@ fn advance_watermark(connection: &Connection, tier: Tier, ms: i64) -> rusqlite::
     Ok(true)
 }
 
+fn advance_host_watermark(
+    connection: &Connection,
+    tier: Tier,
+    host: HostId,
+    ms: i64,
+) -> rusqlite::Result<bool> {
+    if tier.coarser().is_some() {
+        let sql =
+            "SELECT EXISTS (SELECT 1 FROM dirty_window WHERE tier = ?1 AND host = ?2 AND window_ms < ?3)";
+        let values = (tier.id(), host.to_bytes(), ms);
+        if connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))? {
+            return Ok(false);
+        }
+    }
+    let sql = "INSERT INTO host_watermark (tier, host, ms) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (tier, host) DO UPDATE SET ms = max(host_watermark.ms, excluded.ms)";
+    execute(connection, sql, &[&tier.id(), &host.to_bytes(), &ms])?;
+    Ok(true)
+}
+
+/// Loads the shapes that the head uses. Their newest commit is not stored; it is at most that of the head.
+pub(super) fn load_head_shapes(connection: &Connection, inner: &SqliteInner) -> rusqlite::Result<()> {
+    let newest = connection.query_row("SELECT coalesce(max(arrival), 0) FROM head", [], |row| row.get(0))?;
+    let mut statement = connection.prepare("SELECT shape FROM head_shape WHERE hub = ?1")?;
+    let shapes = statement.query_map([LOCAL_HUB_ID], |row| Ok(ShapeId(row.get(0)?)))?;
+    inner.shape_use.record_append(shapes.collect::<rusqlite::Result<Vec<_>>>()?, newest);
+    Ok(())
+}
+
+/// Deletes the shapes that only head rows before an arrival number used from `head_shape`.
+pub(super) fn release_head_shapes(
+    connection: &Connection,
+    inner: &SqliteInner,
+    before: i64,
+) -> rusqlite::Result<()> {
+    let unused = inner.shape_use.unused_in_head(before);
+    for shape in &unused {
+        let sql = "DELETE FROM head_shape WHERE hub = ?1 AND shape = ?2";
+        execute(connection, sql, &[&LOCAL_HUB_ID, &shape.0])?;
+    }
+    inner.shape_use.release(&unused);
+    Ok(())
+}
+
+/// Deletes the shapes that neither a block nor a head row uses. Returns their number.
+fn delete_unused_shapes(connection: &Connection, inner: &SqliteInner) -> rusqlite::Result<usize> {
+    let mut candidates = inner.shape_use.take_candidates();
+    if inner.shape_use.is_sweep_due(inner.clock.monotonic()) {
+        let mut statement = connection.prepare(LIST_UNUSED_SQL)?;
+        let unused = statement.query_map([], |row| Ok(ShapeId(row.get(0)?)))?;
+        candidates.extend(unused.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
+    let mut count = 0;
+    for shape in candidates {
+        count += execute(connection, DELETE_UNUSED_SQL, &[&shape.0])?;
+    }
+    Ok(count)
+}
+
 pub(super) fn upsert_host(connection: &Connection, host: &HostRecord) -> rusqlite::Result<()> {
     let sql = "INSERT INTO host (id, name, facts, first_seen_ms, last_snapshot_ms, interval_ms) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
@@ -157,13 +220,12 @@ pub(super) fn upsert_host(connection: &Connection, host: &HostRecord) -> rusqlit
 /// many.
 pub(super) fn vacuum(connection: &Connection, inner: &SqliteInner, before_ms: i64) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM sequence_range WHERE newest_ms < ?1", [before_ms])?;
-    let count = connection.execute(
-        "DELETE FROM shape WHERE last_used_ms < ?1 \
-         AND NOT EXISTS (SELECT 1 FROM block_raw b WHERE b.shape = shape.id) \
-         AND NOT EXISTS (SELECT 1 FROM block_minute b WHERE b.shape = shape.id) \
-         AND NOT EXISTS (SELECT 1 FROM block_hour b WHERE b.shape = shape.id)",
-        [before_ms.min(inner.clock.wall_ms() - UNUSED_SHAPE_TTL_MS)],
+    connection.execute(
+        "DELETE FROM host_watermark \
+         WHERE ms <= (SELECT w.ms FROM retention_watermark w WHERE w.tier = host_watermark.tier)",
+        [],
     )?;
+    let count = delete_unused_shapes(connection, inner)?;
     if count > 0 {
         tracing::debug!(count, "deleted unused shapes");
     }

@@ -2,11 +2,12 @@
 
 use crate::error::StoreError;
 use crate::shape_cache::ShapeCache;
+use crate::shape_use::ShapeUse;
 use perfwatch_model::{Clock, Shape, ShapeId, wire};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +58,9 @@ pub(super) struct SqliteInner {
     /// Size of the head rows, and its limit: sealed rows must fit into the reserve.
     pub(super) head_bytes: AtomicU64,
     pub(super) max_head_bytes: u64,
+    /// True while appends are rejected because of the disk budget.
+    pub(super) rejects_appends: AtomicBool,
+    pub(super) shape_use: ShapeUse,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) shapes: ShapeCache,
     /// Read connections that are idle.

@@ -6,7 +6,8 @@ use crate::block_reader::{BlockFetch, decode_within};
 use crate::error::StoreError;
 use crate::head_payload;
 use crate::metadata::{
-    BlockRange, DIRTY_SQL, WATERMARKS_SQL, plan_query, select_blocks, tier_state, watermarks_from_rows,
+    BlockRange, DIRTY_SQL, HOST_WATERMARKS_SQL, WATERMARKS_SQL, plan_query, select_blocks, tier_state,
+    watermarks_from_rows,
 };
 use crate::read_bounds::{CellBudget, ReadBounds, ReadSize, SizeCounter, rows_in_range};
 use crate::schema::block_table;
@@ -69,7 +70,8 @@ pub(super) fn retention_watermarks(connection: &Connection) -> rusqlite::Result<
 
 fn state(connection: &Connection, host: HostId) -> rusqlite::Result<TierState> {
     let dirty = pairs(connection, DIRTY_SQL, [host.to_bytes()])?;
-    Ok(tier_state(retention_watermarks(connection)?, dirty))
+    let of_host = watermarks_from_rows(pairs(connection, HOST_WATERMARKS_SQL, [host.to_bytes()])?);
+    Ok(tier_state(retention_watermarks(connection)?.max(of_host), dirty))
 }
 
 /// A block, and the row that contains its data.

@@ -11,14 +11,12 @@ use crate::transaction::Change;
 use crate::write::Write;
 use perfwatch_model::{Shape, ShapeId, wire};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Interval at which the last use of a shape is written.
-const SHAPE_TOUCH_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Maximum time that a checkpoint waits for readers. A backup reads for long and must not delay writes.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(50);
 
@@ -41,8 +39,6 @@ pub(super) struct Writer {
     inner: Arc<SqliteInner>,
     wal_bytes: u64,
     error_latch: ErrorLatch,
-    /// Shapes in the database, and when their last use was written.
-    touched_shapes: HashMap<ShapeId, Duration>,
 }
 
 /// A call that receives its reply after the commit.
@@ -72,13 +68,12 @@ impl PendingReply {
 /// State of a commit.
 struct Batch<'a> {
     inner: &'a SqliteInner,
-    touched_shapes: &'a HashMap<ShapeId, Duration>,
-    now: Duration,
     /// True if appends are rejected because of the disk budget.
     over_budget: bool,
     /// Encoded rows of all appends.
     rows: Vec<u8>,
-    new_shapes: Vec<ShapeId>,
+    /// Shapes of the rows.
+    head_shapes: HashSet<ShapeId>,
     pending: Vec<PendingReply>,
     rejected: Vec<oneshot::Sender<AppendResult>>,
     /// Size of the head row.
@@ -87,13 +82,7 @@ struct Batch<'a> {
 
 impl Writer {
     pub(super) fn new(connection: Connection, inner: Arc<SqliteInner>, wal_bytes: u64) -> Self {
-        Self {
-            connection,
-            inner,
-            wal_bytes,
-            error_latch: ErrorLatch::default(),
-            touched_shapes: HashMap::new(),
-        }
+        Self { connection, inner, wal_bytes, error_latch: ErrorLatch::default() }
     }
 
     /// Runs until the store is closed.
@@ -134,6 +123,7 @@ impl Writer {
         for task in tasks {
             task(&mut self.connection);
         }
+        self.inner.rejects_appends.store(self.over_budget(), Ordering::Relaxed);
         self.limit_wal();
     }
 
@@ -141,19 +131,17 @@ impl Writer {
         let mut jobs = jobs.into_iter();
         let mut batch = Batch {
             inner: &self.inner,
-            touched_shapes: &self.touched_shapes,
-            now: self.inner.clock.monotonic(),
             over_budget: self.over_budget(),
             rows: Vec::new(),
-            new_shapes: Vec::new(),
+            head_shapes: HashSet::new(),
             pending: Vec::new(),
             rejected: Vec::new(),
             head_bytes: 0,
         };
         let result = batch.write(&mut self.connection, &mut jobs);
-        let Batch { now, new_shapes, mut pending, rejected, head_bytes, .. } = batch;
-        if result.is_ok() {
-            self.touched_shapes.extend(new_shapes.into_iter().map(|shape| (shape, now)));
+        let Batch { head_shapes, mut pending, rejected, head_bytes, .. } = batch;
+        if let Ok(arrival) = result {
+            self.inner.shape_use.record_append(head_shapes, arrival);
             self.inner.head_bytes.fetch_add(head_bytes, Ordering::Relaxed);
         }
         // Jobs that were not reached before an error fail with it.
@@ -213,17 +201,17 @@ impl Batch<'_> {
                     self.pending.push(PendingReply::Append(append.reply));
                     self.rows.extend_from_slice(&append.bytes);
                     for shape in append.shapes {
-                        self.touch_shape(&transaction, &shape)?;
+                        self.add_head_shape(&transaction, &shape)?;
                     }
                 }
                 WriterJob::Commit(changes, reply) => {
                     self.pending.push(PendingReply::Commit(reply));
                     for change in &changes {
                         if let Change::History(Write::PutBlock(_, _, shape, _)) = change {
-                            self.touch_shape(&transaction, shape)?;
+                            self.add_shape(&transaction, shape)?;
                         }
                     }
-                    if !apply_all(&transaction, changes)?
+                    if !apply_all(&transaction, self.inner, changes)?
                         && let Some(PendingReply::Commit(reply)) = self.pending.pop()
                     {
                         let _ = reply.send(Err(CommitError::Conflict));
@@ -245,31 +233,42 @@ impl Batch<'_> {
         Ok(arrival)
     }
 
-    /// Writes the shape if it is new, and its last use if the interval elapsed.
-    fn touch_shape(&mut self, transaction: &Transaction<'_>, shape: &Arc<Shape>) -> rusqlite::Result<()> {
+    /// Writes the shape of a head row if the head does not use it yet.
+    fn add_head_shape(&mut self, transaction: &Transaction<'_>, shape: &Arc<Shape>) -> rusqlite::Result<()> {
         let id = shape.id();
-        let touched = self.touched_shapes.get(&id);
-        let is_recent = touched.is_some_and(|at| self.now.saturating_sub(*at) < SHAPE_TOUCH_INTERVAL);
-        if is_recent || self.new_shapes.contains(&id) {
+        if !self.head_shapes.insert(id) || self.inner.shape_use.is_in_head(id) {
             return Ok(());
         }
+        self.add_shape(transaction, shape)?;
         transaction
-            .prepare_cached(
-                "INSERT INTO shape (id, columns, last_used_ms) VALUES (?1, ?2, ?3) \
-                 ON CONFLICT (id) DO UPDATE SET last_used_ms = excluded.last_used_ms",
-            )?
-            .execute((id.0, &wire::encode_shape(shape)[..], self.inner.clock.wall_ms()))?;
-        self.inner.shapes.insert(shape.clone());
-        self.new_shapes.push(id);
+            .prepare_cached("INSERT OR IGNORE INTO head_shape (hub, shape) VALUES (?1, ?2)")?
+            .execute((LOCAL_HUB_ID, id.0))?;
+        Ok(())
+    }
+
+    /// Writes the shape if it is new.
+    fn add_shape(&self, transaction: &Transaction<'_>, shape: &Arc<Shape>) -> rusqlite::Result<()> {
+        let id = shape.id();
+        let exists = transaction.prepare_cached("SELECT 1 FROM shape WHERE id = ?1")?.exists([id.0])?;
+        if !exists {
+            transaction
+                .prepare_cached("INSERT INTO shape (id, columns) VALUES (?1, ?2)")?
+                .execute((id.0, &wire::encode_shape(shape)[..]))?;
+            self.inner.shapes.insert(shape.clone());
+        }
         Ok(())
     }
 }
 
 /// Applies a list of changes; rolls all of them back and returns false if one conflicts.
-fn apply_all(transaction: &Transaction<'_>, changes: Vec<Change>) -> rusqlite::Result<bool> {
+fn apply_all(
+    transaction: &Transaction<'_>,
+    inner: &SqliteInner,
+    changes: Vec<Change>,
+) -> rusqlite::Result<bool> {
     transaction.execute_batch("SAVEPOINT writes")?;
     for change in changes {
-        if !apply::apply(transaction, change)? {
+        if !apply::apply(transaction, inner, change)? {
             transaction.execute_batch("ROLLBACK TO writes; RELEASE writes")?;
             return Ok(false);
         }

@@ -15,6 +15,9 @@ conformance! {
     watermarks_advance_only_past_rollups,
     sequence_ranges_merge,
     lease_is_renewed_by_its_holder,
+    unused_shapes_are_deleted_at_once,
+    watermark_of_a_host_affects_only_its_reads,
+    usage_counts_blocks_and_shapes_by_host,
 }
 
 async fn hosts_are_persisted(store: &Arc<dyn Store>) {
@@ -195,4 +198,94 @@ async fn sequence_ranges_merge(store: &Arc<dyn Store>) {
 async fn lease_is_renewed_by_its_holder(store: &Arc<dyn Store>) {
     assert!(store.acquire_lease("task", 60_000).await.unwrap());
     assert!(store.acquire_lease("task", 60_000).await.unwrap(), "the holder renews it");
+}
+
+async fn stored_shapes(store: &dyn Store) -> Vec<Vec<u8>> {
+    let rows = store.query("SELECT id FROM shape", Vec::new()).await.unwrap();
+    let id = |mut row: Vec<SqlValue>| match row.remove(0) {
+        SqlValue::Bytes(id) => id,
+        other => panic!("{other:?}"),
+    };
+    rows.into_iter().map(id).collect()
+}
+
+/// Finding C1.
+async fn unused_shapes_are_deleted_at_once(store: &Arc<dyn Store>) {
+    let names = ["shapes.a", "shapes.b", "shapes.c"];
+    let [sealed, unsealed, both] = names.map(|name| shape(&[name]));
+    let is_stored = async |shape: &Arc<perfwatch_model::Shape>| {
+        stored_shapes(&**store).await.contains(&shape.id().0.to_vec())
+    };
+    let id = host(9).id;
+    let first = store.append(vec![row(id, &sealed, 1, T0), row(id, &both, 2, T0)]).await.unwrap();
+    let last = store.append(vec![row(id, &unsealed, 3, T0)]).await.unwrap();
+    let (_, block) = raw_block(id, &both, 0..3, T0);
+    store.commit(vec![Write::PutBlock(Tier::Raw, id, both.clone(), block)].into()).await.unwrap();
+    store.vacuum(0).await.unwrap();
+    assert!(is_stored(&sealed).await && is_stored(&unsealed).await && is_stored(&both).await);
+    // The rows of the first commit are in blocks; the block of `sealed` has the columns of other rows.
+    store.truncate_head(first + 1).await.unwrap();
+    store.vacuum(0).await.unwrap();
+    assert!(!is_stored(&sealed).await, "neither a head row nor a block names it");
+    assert!(is_stored(&unsealed).await && is_stored(&both).await);
+    // A shape returns with its next row, also while it is deleted elsewhere.
+    let again = store.append(vec![row(id, &sealed, 4, T0)]).await.unwrap();
+    store.vacuum(0).await.unwrap();
+    assert!(is_stored(&sealed).await);
+    let rows = store.read_head(again - 1, 10).await.unwrap();
+    assert_eq!(rows.iter().find(|head| head.arrival == again).unwrap().row.snapshot.shape, sealed);
+    let block = store.read_blocks(Tier::Raw, id, T0, T0 + HOUR).await.unwrap().remove(0).block;
+    store.commit(vec![Write::DropBlock(block)].into()).await.unwrap();
+    store.truncate_head(last.max(again) + 1).await.unwrap();
+    store.vacuum(0).await.unwrap();
+    for shape in [&sealed, &unsealed, &both] {
+        assert!(!is_stored(shape).await);
+    }
+    store.append(vec![row(host(1).id, &shape(&["a"]), 99, T0)]).await.unwrap();
+}
+
+/// Finding C1.
+async fn watermark_of_a_host_affects_only_its_reads(store: &Arc<dyn Store>) {
+    let (id, other) = (host(10).id, host(11).id);
+    let from = T0 + 48 * HOUR;
+    let advance =
+        |ms| vec![Write::MarkDirty(Tier::Raw, other, from), Write::AdvanceHostWatermark(Tier::Raw, id, ms)];
+    store.commit(advance(from + HOUR).into()).await.unwrap();
+    store.commit(advance(from).into()).await.unwrap();
+    let watermark_ms = async |host| shares::host_watermarks(&**store, host).await.unwrap().ms[0];
+    assert_eq!(watermark_ms(id).await, from + HOUR, "a watermark never decreases");
+    assert_eq!(watermark_ms(other).await, store.retention_watermarks().await.unwrap().ms[0]);
+    let tiers = async |host| {
+        let result = store.read_range(query(host, Tier::Raw, from, from + 2 * HOUR)).await.unwrap();
+        result.plan.iter().map(|segment| (segment.tier, segment.from_ms)).collect::<Vec<_>>()
+    };
+    assert_eq!(tiers(id).await, [(Tier::Minute, from), (Tier::Raw, from + HOUR)]);
+    assert_eq!(tiers(other).await, [(Tier::Raw, from)]);
+    store.commit(vec![Write::MarkDirty(Tier::Raw, id, from + HOUR)].into()).await.unwrap();
+    let rows_are_not_rolled_up = store.commit(advance(from + 2 * HOUR).into()).await;
+    assert_eq!(rows_are_not_rolled_up, Err(CommitError::Conflict));
+    for host in [id, other] {
+        for window in shares::dirty_windows_of_host(&**store, Tier::Raw, host, i64::MAX, 9).await.unwrap() {
+            store.commit(vec![Write::ClearDirty(window)].into()).await.unwrap();
+        }
+    }
+}
+
+/// Finding C1.
+async fn usage_counts_blocks_and_shapes_by_host(store: &Arc<dyn Store>) {
+    let (small, large) = (host(12).id, host(13).id);
+    for (id, names) in [(small, vec!["usage.a"]), (large, vec!["usage.a", "usage.b", "usage.c"])] {
+        for name in names {
+            let shape = shape(&[name]);
+            let (_, block) = raw_block(id, &shape, 0..9, T0);
+            store.commit(vec![Write::PutBlock(Tier::Raw, id, shape, block)].into()).await.unwrap();
+        }
+    }
+    let usage = shares::list_host_usage(&**store).await.unwrap();
+    assert_eq!((usage[&small].shapes, usage[&large].shapes), (1, 3));
+    assert_eq!(usage[&large].shape_bytes, 3 * usage[&small].shape_bytes);
+    assert_eq!(usage[&large].tier_bytes, [3 * usage[&small].tier_bytes[0], 0, 0]);
+    assert_eq!(shares::count_shapes(&**store, large).await.unwrap(), 3);
+    let oldest = shares::oldest_blocks_of_host(&**store, Tier::Raw, large, i64::MAX, 9).await.unwrap();
+    assert!(oldest.len() == 3 && oldest.iter().all(|block| block.host == large));
 }

@@ -1,0 +1,198 @@
+//! Shares of the disk budget: above an equal share, the largest host gives first.
+//!
+//! A host that is above its share has retention watermarks of its own. Its oldest data is deleted past them as
+//! retention deletes the data of all hosts: detail first, and only after its roll-up.
+
+use super::History;
+use super::metrics::DeletionReason;
+use super::retention::{
+    EVICT_TO_PERCENT, MAX_BLOCKS_PER_PASS, MAX_DROPS_PER_COMMIT, tier_to_evict, watermark_step_ms,
+};
+use perfwatch_model::{HostId, limit_table, limits};
+use perfwatch_store::shares::{self, HostUsage};
+use perfwatch_store::{CommitError, DiskUsage, StoreError, Write};
+use perfwatch_tsdb::{Tier, rollup::bucket_start};
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::sync::PoisonError;
+
+/// Maximum number of hosts whose data is deleted in one pass, the largest first.
+const MAX_HOSTS_PER_PASS: usize = 16;
+
+/// Size from which a host is above its share: an equal part of what all hosts may use, with a tolerance.
+fn share_bytes(limit_bytes: u64, hosts: usize) -> u64 {
+    let equal = limit_bytes / 100 * EVICT_TO_PERCENT / hosts.max(1) as u64;
+    equal / 100 * limits::MAX_EQUAL_SHARE_PERCENT
+}
+
+/// Hosts above their share, largest first.
+fn hosts_over_share(usage: &HashMap<HostId, HostUsage>, limit_bytes: u64) -> Vec<(HostId, HostUsage)> {
+    let share = share_bytes(limit_bytes, usage.len());
+    let mut hosts: Vec<(HostId, HostUsage)> = usage
+        .iter()
+        .filter(|(_, usage)| usage.total_bytes() > share)
+        .map(|(host, usage)| (*host, *usage))
+        .collect();
+    hosts.sort_by_key(|(host, usage)| (Reverse(usage.total_bytes()), *host));
+    hosts
+}
+
+/// Size to which hosts above their share are reduced, so that together they give `excess_bytes`: the largest
+/// give first, down to the size of the next. None gives more than what is above its share.
+fn level_bytes(sorted: &[(HostId, HostUsage)], share: u64, excess_bytes: u64) -> u64 {
+    let mut sum = 0;
+    for (index, (_, usage)) in sorted.iter().enumerate() {
+        sum += usage.total_bytes();
+        let next = sorted.get(index + 1).map_or(share, |(_, usage)| usage.total_bytes());
+        let count = index as u64 + 1;
+        if sum - next * count >= excess_bytes {
+            return (sum - excess_bytes) / count;
+        }
+    }
+    share
+}
+
+impl History {
+    /// Deletes data of the hosts above their share, about `excess_bytes` in total. Returns the number of blocks.
+    pub(super) async fn evict_over_share(
+        &self,
+        limit_bytes: u64,
+        excess_bytes: u64,
+    ) -> Result<usize, StoreError> {
+        let usage = shares::list_host_usage(&*self.backend).await?;
+        // A single host shares with no other.
+        if usage.len() < 2 {
+            return Ok(0);
+        }
+        let mut hosts = hosts_over_share(&usage, limit_bytes);
+        hosts.truncate(MAX_HOSTS_PER_PASS);
+        let level = level_bytes(&hosts, share_bytes(limit_bytes, usage.len()), excess_bytes);
+        let mut count = 0;
+        for (host, usage) in hosts {
+            let give_bytes = usage.total_bytes().saturating_sub(level);
+            if give_bytes > 0 {
+                count += self.evict_host(host, usage, give_bytes).await?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Deletes the oldest blocks of a host, about `give_bytes` in total. Returns their number.
+    async fn evict_host(&self, host: HostId, usage: HostUsage, give_bytes: u64) -> Result<usize, StoreError> {
+        limit_table::STORAGE_SHARE.refuse();
+        let first = tier_to_evict(&DiskUsage {
+            tier_bytes: usage.tier_bytes,
+            used_bytes: usage.total_bytes(),
+            ..DiskUsage::default()
+        });
+        // Shapes are deleted with the last block that names them.
+        let others = Tier::ALL.into_iter().filter(|tier| *tier != first);
+        for tier in std::iter::once(first).chain(others) {
+            let count = self.evict_host_tier(tier, host, give_bytes).await?;
+            if count > 0 {
+                return Ok(count);
+            }
+        }
+        Ok(0)
+    }
+
+    async fn evict_host_tier(&self, tier: Tier, host: HostId, give_bytes: u64) -> Result<usize, StoreError> {
+        let backend = &*self.backend;
+        let oldest =
+            shares::oldest_blocks_of_host(backend, tier, host, i64::MAX, MAX_BLOCKS_PER_PASS).await?;
+        let mut sum = 0;
+        let last_needed = oldest.iter().find(|block| {
+            sum += block.bytes;
+            sum >= give_bytes
+        });
+        let Some(last) = last_needed.or(oldest.last()) else {
+            return Ok(0);
+        };
+        let watermarks = shares::host_watermarks(backend, host).await?;
+        let max_ms = match tier {
+            Tier::Raw => i64::MAX,
+            Tier::Minute => watermarks.tier_ms(Tier::Raw),
+            Tier::Hour => watermarks.tier_ms(Tier::Minute),
+        };
+        let step_ms = watermark_step_ms(tier);
+        let watermark_ms = (bucket_start(last.last_ms, step_ms) + step_ms).min(bucket_start(max_ms, step_ms));
+        tracing::info!(
+            host.id = %host,
+            tier = tier.name(),
+            watermark_ms,
+            "deleting data of a host above its share of the disk budget"
+        );
+        if watermark_ms > watermarks.tier_ms(tier) {
+            if tier.coarser().is_some() {
+                self.roll_up_host(tier, host, watermark_ms).await?;
+            }
+            match self
+                .backend
+                .commit(vec![Write::AdvanceHostWatermark(tier, host, watermark_ms)].into())
+                .await
+            {
+                Ok(()) => {}
+                // Rows below the new watermark arrived since the roll-up; the next run retries.
+                Err(CommitError::Conflict) => return Ok(0),
+                Err(CommitError::Store(error)) => return Err(error),
+            }
+        }
+        let before_ms = watermark_ms.max(watermarks.tier_ms(tier)) - tier.width_ms() + 1;
+        let mut count = 0;
+        loop {
+            let blocks =
+                shares::oldest_blocks_of_host(backend, tier, host, before_ms, MAX_DROPS_PER_COMMIT).await?;
+            let dropped = match blocks.is_empty() {
+                true => 0,
+                false => self.drop_blocks(&blocks, DeletionReason::DiskBudget).await?,
+            };
+            if dropped == 0 {
+                return Ok(count);
+            }
+            count += dropped;
+        }
+    }
+
+    /// Remembers the hosts above their share while the disk budget is almost used up: they are refused, so
+    /// that the rest of the budget is left to the others.
+    pub(super) async fn update_over_share(&self, usage: DiskUsage) -> Result<(), StoreError> {
+        let is_short = usage.used_bytes > usage.target_bytes / 100 * limits::MAX_SHARED_USE_PERCENT;
+        let hosts: HashSet<HostId> = match is_short {
+            true => {
+                let of_hosts = shares::list_host_usage(&*self.backend).await?;
+                let over = hosts_over_share(&of_hosts, usage.target_bytes);
+                over.into_iter().map(|(host, _)| host).filter(|_| of_hosts.len() > 1).collect()
+            }
+            false => HashSet::new(),
+        };
+        *self.over_share.write().unwrap_or_else(PoisonError::into_inner) = hosts;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(number: u8, bytes: u64) -> (HostId, HostUsage) {
+        let usage = HostUsage { tier_bytes: [bytes, 0, 0], ..HostUsage::default() };
+        (HostId::from_bytes(&[number; 16]).unwrap(), usage)
+    }
+
+    /// Finding C1.
+    #[test]
+    fn largest_host_gives_first() {
+        let usage: HashMap<_, _> = [host(1, 500), host(2, 60), host(3, 40), host(4, 300)].into();
+        let over = hosts_over_share(&usage, 1_000);
+        assert_eq!(over.iter().map(|(_, usage)| usage.total_bytes()).collect::<Vec<_>>(), [500, 300]);
+        let share = share_bytes(1_000, usage.len());
+        assert_eq!(share, 250);
+        // The largest alone, then both to one level, at most down to the share.
+        assert_eq!(level_bytes(&over, share, 100), 400);
+        assert_eq!(level_bytes(&over, share, 240), 280);
+        assert_eq!(level_bytes(&over, share, 1_000), share);
+        // Equal hosts are all within their share.
+        let equal: HashMap<_, _> = [host(1, 240), host(2, 250), host(3, 230), host(4, 245)].into();
+        assert!(hosts_over_share(&equal, 1_000).is_empty());
+    }
+}

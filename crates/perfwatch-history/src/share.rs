@@ -1,0 +1,261 @@
+//! Share of one host in what all hosts use: new shapes, unsealed rows, and the disk budget.
+//!
+//! A host above its share is refused alone and sends again later; the rows of other hosts are not affected.
+
+use perfwatch_model::limit_table::{self, Limit};
+use perfwatch_model::{Column, Shape, ShapeId, Snapshot, limits};
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Number of shapes of a host that do not count as new when it sends them again.
+const MAX_RECENT_SHAPES: usize = 64;
+/// Time after which a host sends again that is above a share of the storage.
+pub(super) const STORAGE_RETRY_DELAY: Duration = Duration::from_secs(10);
+/// Seconds of an hour and of a day.
+const HOUR_S: f64 = 3_600.0;
+const DAY_S: f64 = 86_400.0;
+
+/// Refusal of the rows of one host.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the host exceeds the limit `{}`; sending again later", limit.name)]
+pub struct ShareExceeded {
+    /// Limit that the host exceeds.
+    pub limit: &'static Limit,
+    /// Time after which the host may send again.
+    pub retry_after: Duration,
+}
+
+impl ShareExceeded {
+    /// Counts and returns a refusal.
+    pub(super) fn new(limit: &'static Limit, retry_after: Duration) -> Self {
+        limit.refuse();
+        Self { limit, retry_after }
+    }
+}
+
+/// Amount that refills at a constant rate.
+#[derive(Debug, Clone, Copy)]
+struct Allowance {
+    capacity: f64,
+    per_second: f64,
+    /// What the host took and did not get back yet.
+    taken: f64,
+    updated: Duration,
+}
+
+impl Allowance {
+    fn new(capacity: f64, per_second: f64) -> Self {
+        Self { capacity, per_second, taken: 0.0, updated: Duration::ZERO }
+    }
+
+    /// Time until `amount` is available; `None` if it is now. A request for more than the capacity, of a
+    /// batch that was spooled for long, is granted when the allowance is full.
+    fn wait(&mut self, amount: f64, now: Duration) -> Option<Duration> {
+        let elapsed = now.saturating_sub(self.updated).as_secs_f64();
+        self.taken = (self.taken - elapsed * self.per_second).max(0.0);
+        self.updated = now;
+        let missing = amount.min(self.capacity) - (self.capacity - self.taken);
+        (missing > 0.0).then(|| Duration::from_secs_f64((missing / self.per_second).max(1.0)))
+    }
+}
+
+/// Shapes that a host sent, and how many more it may send.
+#[derive(Debug)]
+pub(super) struct ShapeShare {
+    recent: VecDeque<ShapeId>,
+    newest: Option<Arc<Shape>>,
+    shapes: Allowance,
+    bytes: Allowance,
+    columns: Allowance,
+}
+
+/// Shapes of a batch that are new for the host.
+#[derive(Debug, Default)]
+pub(super) struct NewShapes {
+    ids: Vec<ShapeId>,
+    newest: Option<Arc<Shape>>,
+    bytes: f64,
+    columns: f64,
+}
+
+impl NewShapes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
+impl ShapeShare {
+    /// Share of a host in a store with this disk budget.
+    pub(super) fn new(budget_bytes: u64) -> Self {
+        let burst = (budget_bytes / limits::SHAPE_BURST_FRACTION)
+            .clamp(2 * limits::MAX_SHAPE_BYTES as u64, limits::MAX_NEW_SHAPE_BYTES_BURST);
+        let per_hour =
+            (budget_bytes / limits::SHAPE_HOUR_FRACTION).max(limits::MIN_NEW_SHAPE_BYTES_PER_HOUR) as f64;
+        let shapes = limits::MAX_NEW_SHAPES_PER_HOUR as f64;
+        let columns = limits::MAX_NEW_COLUMNS_PER_DAY as f64;
+        Self {
+            recent: VecDeque::new(),
+            newest: None,
+            shapes: Allowance::new(shapes, shapes / HOUR_S),
+            bytes: Allowance::new(burst as f64, per_hour / HOUR_S),
+            columns: Allowance::new(columns, columns / DAY_S),
+        }
+    }
+
+    /// Shapes of the rows that the host did not send lately.
+    pub(super) fn new_shapes<'a>(&self, rows: impl Iterator<Item = &'a Arc<Snapshot>>) -> NewShapes {
+        let mut new = NewShapes::default();
+        let mut known: HashSet<(&str, &str)> = HashSet::new();
+        for row in rows {
+            let shape = &row.shape;
+            if self.recent.contains(&shape.id()) || new.ids.contains(&shape.id()) {
+                continue;
+            }
+            if new.ids.is_empty() {
+                known.extend(self.newest.iter().flat_map(|shape| shape.columns()).map(key));
+            }
+            new.ids.push(shape.id());
+            new.bytes += shape_bytes(shape) as f64;
+            new.columns += shape.columns().iter().filter(|column| known.insert(key(column))).count() as f64;
+            new.newest = Some(shape.clone());
+        }
+        new
+    }
+
+    /// Returns whether the host sent so many new shapes that those in its blocks should be counted.
+    pub(super) fn should_count_stored(&self) -> bool {
+        self.shapes.taken > self.shapes.capacity / 8.0
+    }
+
+    /// Takes the new shapes from the allowances of the host, all or none.
+    pub(super) fn take(&mut self, new: NewShapes, now: Duration) -> Result<(), ShareExceeded> {
+        let amounts = [
+            (&mut self.shapes, new.ids.len() as f64, &limit_table::NEW_SHAPES),
+            (&mut self.bytes, new.bytes, &limit_table::NEW_SHAPE_BYTES),
+            (&mut self.columns, new.columns, &limit_table::NEW_COLUMNS),
+        ];
+        let mut granted = Vec::with_capacity(amounts.len());
+        for (allowance, amount, limit) in amounts {
+            if let Some(wait) = allowance.wait(amount, now) {
+                return Err(ShareExceeded::new(limit, wait));
+            }
+            granted.push((allowance, amount));
+        }
+        granted.into_iter().for_each(|(allowance, amount)| allowance.taken += amount);
+        self.recent.extend(new.ids);
+        while self.recent.len() > MAX_RECENT_SHAPES {
+            self.recent.pop_front();
+        }
+        self.newest = new.newest.or(self.newest.take());
+        Ok(())
+    }
+}
+
+fn key(column: &Column) -> (&str, &str) {
+    (&column.metric, &column.instance)
+}
+
+/// Approximate encoded size of a shape.
+fn shape_bytes(shape: &Shape) -> usize {
+    let column = |column: &Column| column.metric.len() + column.dimension.len() + column.instance.len() + 10;
+    shape.columns().iter().map(column).sum()
+}
+
+/// Approximate size of a row in the head.
+pub(super) fn row_bytes(row: &Snapshot) -> u64 {
+    let texts: usize = row.errors.iter().map(|error| error.message.len()).sum();
+    let processes: usize = row.processes.iter().map(|process| 60 + process.command.len() / 4).sum();
+    (row.values.len() * 3 + processes + texts + 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perfwatch_model::BootId;
+
+    fn row(first: usize, columns: usize) -> Arc<Snapshot> {
+        let column = |n: usize| Column {
+            metric: "disk.used".into(),
+            dimension: "device".into(),
+            instance: format!("d{n}").into(),
+            decimals: 0,
+        };
+        let shape = Arc::new(Shape::new((first..first + columns).map(column).collect()));
+        Arc::new(Snapshot {
+            boot: BootId::default(),
+            seq: 0,
+            at_ms: 0,
+            interval_ms: 0,
+            values: vec![0; columns],
+            shape,
+            processes: vec![],
+            facts: None,
+            errors: vec![],
+        })
+    }
+
+    /// Takes a row; returns the limit that it exceeds and the wait in seconds.
+    fn take(share: &mut ShapeShare, row: &Arc<Snapshot>, at_s: u64) -> Result<(), (&'static str, u64)> {
+        let new = share.new_shapes(std::iter::once(row));
+        let result = share.take(new, Duration::from_secs(at_s));
+        result.map_err(|exceeded| (exceeded.limit.name, exceeded.retry_after.as_secs()))
+    }
+
+    /// Finding C1.
+    #[test]
+    fn new_shapes_of_a_host_are_bounded_and_known_shapes_are_not() {
+        let mut share = ShapeShare::new(10 << 30);
+        let first = row(0, 2);
+        take(&mut share, &first, 0).unwrap();
+        for n in 1..limits::MAX_NEW_SHAPES_PER_HOUR {
+            take(&mut share, &row(n, 2), 0).unwrap();
+        }
+        assert_eq!(take(&mut share, &row(1 << 20, 2), 0).unwrap_err().0, "new_shapes");
+        // A shape that was sent lately is not new.
+        let last = row(limits::MAX_NEW_SHAPES_PER_HOUR - 1, 2);
+        assert!(take(&mut share, &last, 0).is_ok());
+        let wait = take(&mut share, &row(1 << 20, 2), 0).unwrap_err().1;
+        assert!(take(&mut share, &row(1 << 20, 2), wait + 1).is_ok(), "{wait}");
+    }
+
+    /// Finding C1.
+    #[test]
+    fn new_columns_of_a_host_are_bounded_per_day() {
+        let mut share = ShapeShare::new(100 << 30);
+        let mut accepted = 0;
+        while take(&mut share, &row(accepted * 8_000, 8_000), 0).is_ok() {
+            accepted += 1;
+        }
+        assert_eq!(accepted, limits::MAX_NEW_COLUMNS_PER_DAY / 8_000);
+        assert_eq!(take(&mut share, &row(1 << 30, 8_000), 0).unwrap_err().0, "new_columns");
+        assert!(take(&mut share, &row(1 << 30, 8_000), 86_400).is_ok());
+    }
+
+    /// Finding C1: the reported attack, 63 shapes of 8,000 columns on a budget of 64 MB.
+    #[test]
+    fn new_shape_bytes_of_a_host_follow_the_disk_budget() {
+        let mut share = ShapeShare::new(64 << 20);
+        let mut bytes = 0;
+        for n in 0..63 {
+            let row = row(n * 8_000, 8_000);
+            if take(&mut share, &row, 3).is_ok() {
+                bytes += shape_bytes(&row.shape);
+            }
+        }
+        assert!(bytes < 4 << 20, "{bytes}");
+    }
+
+    #[test]
+    fn honest_hosts_stay_within_their_share() {
+        // The largest host of the specification: one interface of 2,000 changes every five seconds.
+        let mut share = ShapeShare::new(10 << 30);
+        let mut at_s = 0;
+        for n in 0..700 {
+            let columns = row(n, 8_192);
+            take(&mut share, &columns, at_s).unwrap_or_else(|error| panic!("{n}: {error:?}"));
+            at_s += 5;
+        }
+    }
+}
