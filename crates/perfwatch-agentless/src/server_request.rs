@@ -4,6 +4,7 @@ use crate::credentials::Credentials;
 use crate::server::{AuthMethod, Server, Thresholds};
 use perfwatch_live::host_registry::validate_host_name;
 use perfwatch_model::HumanDuration;
+use perfwatch_model::printable::is_hidden;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -152,7 +153,7 @@ fn validate_address(address: &str) -> Result<(), InvalidServer> {
 }
 
 fn validate_user(user: &str) -> Result<(), InvalidServer> {
-    let is_forbidden = |c: char| c.is_control() || c.is_whitespace();
+    let is_forbidden = |c: char| is_hidden(c) || c.is_whitespace();
     if user.is_empty() || user.len() > MAX_USER_BYTES || user.contains(is_forbidden) {
         return Err(invalid_field("user", "must be 1 to 64 characters, without spaces"));
     }

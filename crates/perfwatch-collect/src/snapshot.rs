@@ -2,9 +2,11 @@
 //! of the wire format, and assigns a shape, which is reused while the series stay the same.
 
 use crate::derive::{Derived, Sample};
+use perfwatch_model::printable::{is_hidden, printable, printable_within};
 use perfwatch_model::{
     BootId, CollectorError, Column, HostFacts, MetricDef, ProcessRow, Shape, Snapshot, Unit, limits, scale,
 };
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -78,8 +80,8 @@ impl SnapshotBuilder {
             .chain(derived.errors)
             .take(limits::MAX_COLLECTOR_ERRORS)
             .map(|error| CollectorError {
-                collector: shorten(&error.collector, limits::MAX_TEXT_BYTES).to_owned(),
-                message: shorten(&error.message, limits::MAX_TEXT_BYTES).to_owned(),
+                collector: printable_within(&error.collector, limits::MAX_TEXT_BYTES).into_owned(),
+                message: printable_within(&error.message, limits::MAX_TEXT_BYTES).into_owned(),
             })
             .collect();
         let used = SNAPSHOT_OVERHEAD_BYTES
@@ -196,7 +198,8 @@ fn unique_columns(samples: &[Sample]) -> (Vec<(usize, Column)>, Vec<&'static Met
             loop {
                 *number += 1;
                 let suffix = format!(" #{number}");
-                let base = shorten(&sample.instance, limits::MAX_INSTANCE_BYTES - suffix.len());
+                let text = printable(&sample.instance);
+                let base = shorten(&text, limits::MAX_INSTANCE_BYTES - suffix.len());
                 instance = format!("{base}{suffix}");
                 if seen.insert((metric.name, instance.clone())) {
                     break;
@@ -290,6 +293,7 @@ fn shorten(text: &str, max_bytes: usize) -> &str {
 /// Shortens an instance to [`limits::MAX_INSTANCE_BYTES`]. The end becomes a hash of the whole text, so that two
 /// long mount points with equal beginnings stay different, and the same ones at every tick.
 fn shorten_instance(instance: &str) -> String {
+    let instance = &*printable(instance);
     if instance.len() <= limits::MAX_INSTANCE_BYTES {
         return instance.to_owned();
     }
@@ -302,7 +306,7 @@ fn shorten_instance(instance: &str) -> String {
 }
 
 fn shorten_facts(facts: HostFacts) -> HostFacts {
-    let shorten = |text: String| shorten(&text, limits::MAX_TEXT_BYTES).to_owned();
+    let shorten = |text: String| printable_within(&text, limits::MAX_TEXT_BYTES).into_owned();
     HostFacts {
         os: shorten(facts.os),
         kernel: shorten(facts.kernel),
@@ -320,15 +324,18 @@ fn facts_bytes(facts: &HostFacts) -> usize {
         .sum()
 }
 
-/// Shortens the texts of process rows and drops rows from the end until the rest is within the limits.
+/// Shortens the texts of process rows, escapes their hidden characters, and drops rows from the end until the rest is within the limits.
 fn limit_processes(mut rows: Vec<ProcessRow>, max_bytes: usize) -> Vec<ProcessRow> {
     rows.truncate(limits::MAX_PROCESSES);
     let (mut used, mut count) = (0, 0);
     for row in &mut rows {
         for text in [&mut row.name, &mut row.user, &mut row.command] {
-            if text.len() > limits::MAX_TEXT_BYTES {
-                *text = shorten(text, limits::MAX_TEXT_BYTES).into();
+            if let Cow::Owned(clean) = printable_within(text, limits::MAX_TEXT_BYTES) {
+                *text = clean.into();
             }
+        }
+        if is_hidden(row.state) {
+            row.state = '?';
         }
         used += row.name.len() + row.user.len() + row.command.len() + PROCESS_OVERHEAD_BYTES;
         count += usize::from(used <= max_bytes);

@@ -157,6 +157,36 @@ fn texts_are_within_the_limits() {
     assert_eq!(snapshot.interval_ms, limits::MAX_INTERVAL_MS);
 }
 
+/// Finding L8: texts of this host, or of an agentless host.
+#[test]
+fn hidden_characters_are_escaped() {
+    let hidden = "\x1b]0;x\u{202e}";
+    let text: Arc<str> = hidden.into();
+    let row = ProcessRow {
+        name: text.clone(),
+        user: text.clone(),
+        command: text,
+        state: '\u{9b}',
+        ..ProcessRow::default()
+    };
+    let derived = Derived {
+        samples: vec![sample("temperature.sensor", hidden), sample("temperature.sensor", hidden)],
+        processes: vec![row],
+        facts: Some(HostFacts { os: hidden.to_owned(), ..HostFacts::default() }),
+        errors: vec![CollectorError { collector: hidden.to_owned(), message: hidden.to_owned() }],
+    };
+    let snapshot = SnapshotBuilder::default().build(BootId::default(), 1, 0, 1_000, derived);
+    let escaped = "\\u{1b}]0;x\\u{202e}";
+    assert_eq!(instances(&snapshot, "temperature.sensor"), [escaped.to_owned(), format!("{escaped} #2")]);
+    let (row, error) = (&snapshot.processes[0], &snapshot.errors[0]);
+    let facts = snapshot.facts.as_ref().unwrap();
+    for text in [&*row.name, &row.user, &row.command, &error.collector, &error.message, &facts.os] {
+        assert_eq!(text, escaped);
+    }
+    assert_eq!(row.state, '?');
+    assert_eq!(decode(&snapshot).unwrap(), snapshot);
+}
+
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "[a-z0-9]{0,4}",

@@ -1,5 +1,6 @@
 //! Bounded set of texts, so that a condition that clients cause is logged once and not per request.
 
+use perfwatch_model::printable::is_hidden;
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
@@ -24,7 +25,7 @@ impl FirstSeen {
 /// Text of a client for a log line or a message: at most 200 bytes, control characters replaced.
 pub fn printable(text: &str) -> String {
     let text = &text[..text.floor_char_boundary(MAX_TEXT_BYTES)];
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Parameters of requests: pairs of a query string, times and ranges, names and tags.
 
 use crate::error::ApiError;
+use perfwatch_model::printable::is_hidden;
 use perfwatch_model::{HostId, time_expression};
 use perfwatch_store::HostRecord;
 
@@ -18,7 +19,7 @@ pub fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)
 /// Returns `invalid_name` for an empty name, a longer name, and control characters.
 pub fn validate_label(text: &str) -> Result<String, ApiError> {
     let label = text.trim();
-    if label.is_empty() || label.len() > 100 || label.contains(char::is_control) {
+    if label.is_empty() || label.len() > 100 || label.contains(is_hidden) {
         return Err(ApiError::unprocessable("invalid_name", "name must have 1 to 100 bytes"));
     }
     Ok(label.to_owned())

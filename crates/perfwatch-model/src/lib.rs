@@ -15,6 +15,7 @@ pub mod interner;
 pub mod json;
 pub mod limit_table;
 pub mod limits;
+pub mod printable;
 pub mod remote_collector;
 pub mod selector;
 pub mod shape;

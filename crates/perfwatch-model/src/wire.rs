@@ -6,12 +6,16 @@
 //! Snapshots stay encoded inside a batch, so the agent's spool contains the bytes that are sent,
 //! and a snapshot that cannot be decoded does not affect the others.
 
+mod clean;
 mod count;
 mod reduce;
 
+pub(crate) use clean::clean_facts;
+pub use clean::decode_sent_shape;
 pub use reduce::{reduce_snapshot, shrink_snapshot};
 
 use crate::fixed_point::MAX_DECIMALS;
+use crate::printable::{is_hidden, printable_within};
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
 use crate::{BootId, Column, HostId, Shape, ShapeId, limits};
 use bytes::Bytes;
@@ -401,14 +405,19 @@ pub fn decode_snapshot(
         errors: message
             .errors
             .into_iter()
-            .map(|error| CollectorError { collector: error.collector, message: error.message })
+            .map(|error| CollectorError {
+                collector: printable_within(&error.collector, limits::MAX_TEXT_BYTES).into_owned(),
+                message: printable_within(&error.message, limits::MAX_TEXT_BYTES).into_owned(),
+            })
             .collect(),
     })
 }
 
 fn process_row(message: &ProcessMessage, intern: &dyn Fn(&str) -> Arc<str>) -> Result<ProcessRow, WireError> {
     let text = |bytes: &Bytes| match std::str::from_utf8(bytes) {
-        Ok(text) if text.len() <= limits::MAX_TEXT_BYTES => Ok(intern(text)),
+        Ok(text) if text.len() <= limits::MAX_TEXT_BYTES => {
+            Ok(intern(&printable_within(text, limits::MAX_TEXT_BYTES)))
+        }
         Ok(_) => text_too_long(),
         Err(_) => invalid("process text is not UTF-8"),
     };
@@ -417,7 +426,7 @@ fn process_row(message: &ProcessMessage, intern: &dyn Fn(&str) -> Arc<str>) -> R
         name: text(&message.name)?,
         user: text(&message.user)?,
         command: text(&message.command)?,
-        state: char::from_u32(message.state).unwrap_or('?'),
+        state: char::from_u32(message.state).filter(|c| !is_hidden(*c)).unwrap_or('?'),
         cpu_tenths: message.cpu_tenths,
         memory_bytes: message.memory_bytes,
         threads: message.threads,
@@ -457,7 +466,7 @@ pub fn decode_facts(bytes: &[u8]) -> Result<HostFacts, WireError> {
 
 /// Converts received facts; each text is truncated to [`limits::MAX_TEXT_BYTES`].
 pub fn facts_from_message(message: FactsMessage) -> HostFacts {
-    truncate_facts(HostFacts {
+    clean_facts(HostFacts {
         os: message.os,
         kernel: message.kernel,
         arch: message.arch,
@@ -467,23 +476,6 @@ pub fn facts_from_message(message: FactsMessage) -> HostFacts {
         boot_time_ms: message.boot_time_ms,
         agent_version: message.agent_version,
     })
-}
-
-/// Truncates each text of received facts to [`limits::MAX_TEXT_BYTES`].
-pub(crate) fn truncate_facts(facts: HostFacts) -> HostFacts {
-    let truncate = |mut text: String| {
-        let end = (0..=limits::MAX_TEXT_BYTES.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
-        text.truncate(end.unwrap_or_default());
-        text
-    };
-    HostFacts {
-        os: truncate(facts.os),
-        kernel: truncate(facts.kernel),
-        arch: truncate(facts.arch),
-        cpu_model: truncate(facts.cpu_model),
-        agent_version: truncate(facts.agent_version),
-        ..facts
-    }
 }
 
 #[cfg(test)]

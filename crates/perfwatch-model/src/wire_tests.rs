@@ -102,6 +102,56 @@ fn invalid_shapes_are_rejected() {
     }
 }
 
+/// Finding L8: texts of an agent. The id of a shape is that of the columns as sent.
+#[test]
+fn hidden_characters_of_agents_are_escaped() {
+    let hidden = "\x1b]0;x\u{202e}";
+    let column = |instance: &str| Column {
+        metric: "disk.used".into(),
+        dimension: "device".into(),
+        instance: instance.into(),
+        decimals: 0,
+    };
+    let sent = Arc::new(Shape::new(vec![column(hidden), column("sda")]));
+    let (id, shape) = decode_sent_shape(encode_shape(&sent)).unwrap();
+    assert_eq!(id, sent.id());
+    let instances: Vec<&str> = shape.columns().iter().map(|column| &*column.instance).collect();
+    assert_eq!(instances, ["\\u{1b}]0;x\\u{202e}", "sda"]);
+    assert_eq!(decode_sent_shape(encode_shape(&shape)).unwrap().0, shape.id());
+    // A shape that was stored before is still read.
+    assert_eq!(decode_shape(encode_shape(&sent)).unwrap().id(), sent.id());
+    let doubled = Shape::new(vec![column("a\tb"), column("a b")]);
+    assert!(matches!(decode_sent_shape(encode_shape(&doubled)), Err(WireError::Invalid(_))));
+    let many =
+        Shape::new((0..limits::MAX_COLUMNS).map(|n| column(&format!("{n}{}", "\u{1}".repeat(90)))).collect());
+    assert!(
+        matches!(decode_sent_shape(encode_shape(&many)), Err(WireError::Invalid(_))),
+        "too large to store"
+    );
+
+    let mut snapshot = sample();
+    let row = ProcessRow {
+        name: hidden.into(),
+        user: hidden.into(),
+        command: hidden.into(),
+        state: '\u{9b}',
+        ..ProcessRow::default()
+    };
+    snapshot.processes = vec![row];
+    snapshot.errors = vec![CollectorError { collector: hidden.into(), message: hidden.repeat(100) }];
+    snapshot.facts = Some(Arc::new(HostFacts { os: hidden.into(), ..HostFacts::default() }));
+    let shape = snapshot.shape.clone();
+    let decoded =
+        decode_snapshot(encode_snapshot(&snapshot), &|_| Some(shape.clone()), &|text| text.into()).unwrap();
+    let (row, error) = (&decoded.processes[0], &decoded.errors[0]);
+    let facts = decoded.facts.as_ref().unwrap();
+    for text in [&*row.name, &row.user, &row.command, &error.collector, &error.message, &facts.os] {
+        assert!(text.starts_with("\\u{1b}]0;x\\u{202e}") && !text.contains(is_hidden), "{text:?}");
+    }
+    assert_eq!(row.state, '?');
+    assert!(error.message.len() <= limits::MAX_TEXT_BYTES);
+}
+
 #[test]
 fn values_must_fit_the_shape() {
     let mut snapshot = sample();

@@ -3,6 +3,7 @@
 use crate::condition::Condition;
 use crate::window::Aggregate;
 use perfwatch_model::HumanDuration;
+use perfwatch_model::printable::is_hidden;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -137,7 +138,7 @@ impl Rule {
     /// Returns a [`RuleError`] for the first invalid field.
     pub fn validate(&self) -> Result<(), RuleError> {
         let invalid = |field, message: &str| Err(RuleError { field, message: message.to_owned() });
-        if self.name.trim().is_empty() || self.name.len() > 100 || self.name.contains(char::is_control) {
+        if self.name.trim().is_empty() || self.name.len() > 100 || self.name.contains(is_hidden) {
             return invalid("name", "must have 1 to 100 bytes and no control characters");
         }
         if self.runbook.len() > 4_000 {

@@ -105,8 +105,8 @@ async fn ingest_protobuf(
     // Keeps the shapes of this batch alive if the registry is pruned concurrently.
     let mut batch_shapes = HashMap::new();
     for shape in batch.shapes.into_iter().take(limits::MAX_BATCH_SNAPSHOTS) {
-        let shape = app.pipeline.intern_shape(wire::decode_shape(shape).map_err(|error| malformed(&error))?);
-        batch_shapes.insert(shape.id(), shape);
+        let (id, shape) = wire::decode_sent_shape(shape).map_err(|error| malformed(&error))?;
+        batch_shapes.insert(id, app.pipeline.intern_shape(id, shape));
     }
     let shapes = |id| batch_shapes.get(&id).cloned().or_else(|| app.pipeline.shape(id));
     let texts = |text: &str| app.pipeline.intern_text(text);

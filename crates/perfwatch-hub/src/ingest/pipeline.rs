@@ -92,9 +92,9 @@ impl Pipeline {
         self.shapes.get(id)
     }
 
-    /// Shared copy of a shape.
-    pub(crate) fn intern_shape(&self, shape: Shape) -> Arc<Shape> {
-        self.shapes.intern(Arc::new(shape))
+    /// Shared copy of a shape that snapshots name by this id.
+    pub(crate) fn intern_shape(&self, id: ShapeId, shape: Shape) -> Arc<Shape> {
+        self.shapes.intern(id, Arc::new(shape))
     }
 
     /// Shared copy of a text.
@@ -127,7 +127,7 @@ impl Pipeline {
         for (index, mut snapshot) in snapshots {
             match validate_snapshot(&snapshot, &self.deps.catalog, now_ms) {
                 Ok(()) => {
-                    snapshot.shape = self.shapes.intern(snapshot.shape);
+                    snapshot.shape = self.shapes.intern(snapshot.shape.id(), snapshot.shape);
                     valid.push(snapshot);
                 }
                 Err(reason) => rejected.push(RejectedSnapshot {

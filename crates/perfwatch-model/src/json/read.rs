@@ -2,6 +2,7 @@
 
 use super::RESERVED;
 use crate::fixed_point::{MAX_DECIMALS, MAX_SCALED, MISSING, scale};
+use crate::printable::{is_hidden, printable, printable_within};
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
 use crate::{BootId, Catalog, Column, HostId, Shape, limits};
 use serde_json::{Map, Value};
@@ -85,7 +86,7 @@ pub fn read_snapshot(value: &Value, catalog: &Catalog, now_ms: i64) -> Result<Pa
     let facts = match object.get("facts") {
         None | Some(Value::Null) => None,
         Some(facts) => match serde_json::from_value::<HostFacts>(facts.clone()) {
-            Ok(facts) => Some(Arc::new(crate::wire::truncate_facts(facts))),
+            Ok(facts) => Some(Arc::new(crate::wire::clean_facts(facts))),
             Err(error) => return json_error("facts", error.to_string()),
         },
     };
@@ -167,6 +168,7 @@ impl SnapshotReader<'_> {
             return json_error(path, format!("more than {} values", limits::MAX_COLUMNS));
         }
         check_name(path, metric)?;
+        let (original, instance) = (instance, &*printable(instance));
         if instance.len() > limits::MAX_INSTANCE_BYTES {
             return json_error(path, format!("instance longer than {} bytes", limits::MAX_INSTANCE_BYTES));
         }
@@ -193,7 +195,7 @@ impl SnapshotReader<'_> {
                 Some(def) if !instance.is_empty() => def.dimension.into(),
                 Some(_) => "".into(),
                 None if instance.is_empty() => "".into(),
-                None => dimension_from_path(path, instance).into(),
+                None => dimension_from_path(path, original).into(),
             },
             instance: instance.into(),
             decimals,
@@ -269,6 +271,7 @@ fn read_process(index: usize, row: &Value) -> Result<ProcessRow, JsonError> {
             json_error(&path(key), format!("expected text of at most {} bytes", limits::MAX_TEXT_BYTES))
         }
     };
+    let printable_text = |key| text(key).map(|text| printable_within(text, limits::MAX_TEXT_BYTES));
     let Some(pid) = unsigned32("pid")? else {
         return json_error(&path("pid"), "pid is required");
     };
@@ -279,10 +282,10 @@ fn read_process(index: usize, row: &Value) -> Result<ProcessRow, JsonError> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "range checked above")]
     Ok(ProcessRow {
         pid,
-        name: text("name")?.into(),
-        user: text("user")?.into(),
-        command: text("command")?.into(),
-        state: text("state")?.chars().next().unwrap_or('?'),
+        name: printable_text("name")?.into(),
+        user: printable_text("user")?.into(),
+        command: printable_text("command")?.into(),
+        state: text("state")?.chars().next().filter(|c| !is_hidden(*c)).unwrap_or('?'),
         cpu_tenths: (cpu * 10.0).round() as u32,
         memory_bytes: unsigned("memory_bytes")?.unwrap_or_default(),
         threads: unsigned32("threads")?.unwrap_or_default(),
@@ -307,7 +310,10 @@ fn read_errors(errors: Option<&Value>) -> Result<Vec<CollectorError>, JsonError>
         Value::String(text)
             if text.len() <= limits::MAX_TEXT_BYTES && collector.len() <= limits::MAX_TEXT_BYTES =>
         {
-            Ok(CollectorError { collector: collector.clone(), message: text.clone() })
+            Ok(CollectorError {
+                collector: printable_within(collector, limits::MAX_TEXT_BYTES).into_owned(),
+                message: printable_within(text, limits::MAX_TEXT_BYTES).into_owned(),
+            })
         }
         _ => json_error(
             &format!("errors.{collector}"),

@@ -47,6 +47,27 @@ fn reads_nested_metrics_instances_and_processes() {
     assert_eq!(snapshot.errors[0].collector, "disk");
 }
 
+/// Finding L8: texts of a script.
+#[test]
+fn hidden_characters_of_scripts_are_escaped() {
+    let hidden = "\x1b]0;x\u{202e}";
+    let parsed = parse(&json!({
+        "host": "h", "network": {"interface": {hidden: {"rx_bytes": 1, "other": 2}}},
+        "facts": {"os": hidden}, "errors": {hidden: hidden},
+        "processes": {"top": [{"pid": 1, "name": hidden, "user": hidden, "command": hidden, "state": "\u{1b}"}]},
+    }));
+    let snapshot = parsed.unwrap().snapshot;
+    let (row, error, facts) = (&snapshot.processes[0], &snapshot.errors[0], snapshot.facts.as_ref().unwrap());
+    let columns = snapshot.shape.columns().iter().map(|column| &*column.instance);
+    for text in [&*row.name, &row.user, &row.command, &error.collector, &error.message, &facts.os]
+        .into_iter()
+        .chain(columns)
+    {
+        assert_eq!(text, "\\u{1b}]0;x\\u{202e}");
+    }
+    assert_eq!(row.state, '?');
+}
+
 #[test]
 fn json_round_trips() {
     let mut first = parse(&json!({
