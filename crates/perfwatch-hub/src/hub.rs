@@ -233,6 +233,7 @@ async fn build_app(
     let pipeline = Arc::new(Pipeline::new(PipelineDeps {
         history: history.clone(),
         hosts: hosts.clone(),
+        directory: directory.clone(),
         live_feed: live_feed.clone(),
         alerting: alerting.clone(),
         catalog: catalog.clone(),

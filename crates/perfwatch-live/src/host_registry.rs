@@ -1,6 +1,8 @@
 //! Registry of known hosts: id, name, last seen, expected interval, clock, poll schedule.
 
 use crate::expected_interval::ExpectedInterval;
+pub use crate::host_names::validate_host_name;
+use crate::host_names::{HostNames, HostRename, NameRight};
 use crate::sender_clock::SenderClock;
 use crate::sender_conflicts::SenderConflicts;
 use perfwatch_model::{BootId, HostFacts, HostId, HostRef, limit_table, limits};
@@ -116,8 +118,7 @@ pub struct PollSchedule {
 #[derive(Default)]
 struct HostRegistryInner {
     hosts: HashMap<HostId, Host>,
-    /// Hosts of every name: names are not unique.
-    by_name: HashMap<String, Vec<HostId>>,
+    names: HostNames,
     /// Schedules of all agentless hosts.
     poll_schedules: HashMap<HostId, PollSchedule>,
 }
@@ -131,34 +132,8 @@ impl HostRegistryInner {
 
     /// Assigns a name to a host and releases its previous name.
     fn assign_name(&mut self, name: &str, id: HostId) {
-        let previous = self.hosts.get(&id).map(|host| host.record.name.clone());
-        if let Some(previous) = previous.filter(|previous| previous != name) {
-            self.release_name(&previous, id);
-        }
-        let ids = self.by_name.entry(name.to_owned()).or_default();
-        if let Err(position) = ids.binary_search(&id) {
-            ids.insert(position, id);
-        }
-    }
-
-    fn release_name(&mut self, name: &str, id: HostId) {
-        if let Some(ids) = self.by_name.get_mut(name) {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
-                self.by_name.remove(name);
-            }
-        }
-    }
-
-    /// The only host of a name; `None` for a new name.
-    fn unique_host(&self, name: &str) -> Result<Option<HostId>, HostRegistryError> {
-        match self.by_name.get(name).map(Vec::as_slice) {
-            None | Some([]) => Ok(None),
-            Some([id]) => Ok(Some(*id)),
-            Some(ids) => {
-                Err(HostRegistryError::AmbiguousName(perfwatch_model::ambiguous_host_name(name, ids)))
-            }
-        }
+        let previous = self.hosts.get(&id).map(|host| host.record.name.as_str());
+        self.names.assign(name, previous, id);
     }
 }
 
@@ -205,22 +180,52 @@ impl HostRegistry {
         facts: Option<Arc<HostFacts>>,
         now_ms: i64,
     ) -> Result<HostId, HostRegistryError> {
+        self.resolve_named(host, facts, NameRight::AnyHost, now_ms).await.map(|(id, _)| id)
+    }
+
+    /// Resolves a host as [`HostRegistry::resolve`] does, with a name that the sender has a right to. Also
+    /// returns the change of the name of a known host.
+    ///
+    /// # Errors
+    /// Returns the errors of [`HostRegistry::resolve`].
+    pub async fn resolve_named(
+        &self,
+        host: &HostRef,
+        facts: Option<Arc<HostFacts>>,
+        right: NameRight,
+        now_ms: i64,
+    ) -> Result<(HostId, Option<HostRename>), HostRegistryError> {
         validate_host_name(&host.name)?;
+        let mut rename = None;
         let changed_record = {
             let mut inner = self.write();
             let id = match host.id {
                 Some(id) => Some(id),
-                None => inner.unique_host(&host.name)?,
+                None => inner.names.unique_host(&host.name)?,
             };
             if id.is_none_or(|id| !inner.hosts.contains_key(&id)) && inner.hosts.len() >= limits::MAX_HOSTS {
                 limit_table::HOSTS.refuse();
                 return Err(HostRegistryError::LimitReached);
             }
+            if id.is_none() && host.name.parse::<HostId>().is_ok() {
+                let message = "host name has the form of a host id; expected the id in host_id";
+                return Err(HostRegistryError::InvalidName(message.to_owned()));
+            }
             let id = id.unwrap_or_else(HostId::generate);
-            inner.assign_name(&host.name, id);
+            let current = inner.hosts.get(&id).map(|host| host.record.name.clone());
+            let mut name = inner.names.permitted(&host.name, current.as_deref(), id, right);
+            if let Some(before) = current.filter(|current| *current != name) {
+                if inner.names.try_rename(id, now_ms) {
+                    rename = Some(HostRename { before, after: name.clone() });
+                } else {
+                    limit_table::HOST_RENAMES.refuse();
+                    name = before;
+                }
+            }
+            inner.assign_name(&name, id);
             let record = HostRecord {
                 id,
-                name: host.name.clone(),
+                name: name.clone(),
                 facts: facts.clone(),
                 first_seen_ms: now_ms,
                 last_snapshot_ms: None,
@@ -229,18 +234,18 @@ impl HostRegistry {
             match inner.hosts.get_mut(&id) {
                 Some(existing) => {
                     let previous = existing.record.clone();
-                    existing.record.name.clone_from(&host.name);
+                    existing.record.name = name;
                     if facts.is_some() {
                         existing.record.facts = facts;
                     }
                     if existing.record == previous && existing.persisted {
-                        return Ok(id);
+                        return Ok((id, None));
                     }
                     existing.persisted = false;
                     existing.record.clone()
                 }
                 None => {
-                    tracing::info!(host.id = %id, host.name = host.name, "host registered");
+                    tracing::info!(host.id = %id, host.name = name, "host registered");
                     let host = Host { persisted: false, ..Host::from_record(record.clone()) };
                     inner.hosts.insert(id, host);
                     record
@@ -253,7 +258,7 @@ impl HostRegistry {
             // The record may have changed again during the write.
             host.persisted = host.record == changed_record;
         }
-        Ok(id)
+        Ok((id, rename))
     }
 
     /// Restores what earlier runs of the hubs knew: when a host was last seen, Unix milliseconds, and its
@@ -286,7 +291,7 @@ impl HostRegistry {
         now_ms: i64,
     ) -> Option<SenderClock> {
         let mut inner = self.write();
-        let by_name = || inner.by_name.get(&host.name).and_then(|ids| ids.first().copied());
+        let by_name = || inner.names.hosts(&host.name).first().copied();
         let id = host.id.or_else(by_name);
         if let Some(host) = id.and_then(|id| inner.hosts.get_mut(&id)) {
             host.clock.correct(times_ms, skew_ms, now_ms);
@@ -362,9 +367,20 @@ impl HostRegistry {
         let stored: HashSet<HostId> = records.iter().map(|record| record.id).collect();
         let mut inner = self.write();
         for record in records {
-            if !inner.hosts.contains_key(&record.id) {
-                inner.assign_name(&record.name, record.id);
-                inner.hosts.insert(record.id, Host::from_record(record));
+            let known = inner.hosts.get(&record.id).map(|host| (host.persisted, &host.record.name));
+            match known {
+                None => {
+                    inner.assign_name(&record.name, record.id);
+                    inner.hosts.insert(record.id, Host::from_record(record));
+                }
+                // Another hub renamed the host.
+                Some((true, name)) if *name != record.name => {
+                    inner.assign_name(&record.name, record.id);
+                    if let Some(host) = inner.hosts.get_mut(&record.id) {
+                        host.record.name = record.name;
+                    }
+                }
+                Some(_) => {}
             }
         }
         let is_recent =
@@ -385,7 +401,7 @@ impl HostRegistry {
         self.sender_conflicts.remove(id);
         let mut inner = self.write();
         if let Some(host) = inner.hosts.remove(&id) {
-            inner.release_name(&host.record.name, id);
+            inner.names.remove(&host.record.name, id);
         }
     }
 
@@ -422,8 +438,7 @@ impl HostRegistry {
         if let Some(host) = id_or_name.parse().ok().and_then(|id| inner.host(id)) {
             return vec![host];
         }
-        let ids = inner.by_name.get(id_or_name).map(Vec::as_slice).unwrap_or_default();
-        ids.iter().filter_map(|id| inner.host(*id)).collect()
+        inner.names.hosts(id_or_name).iter().filter_map(|id| inner.host(*id)).collect()
     }
 
     /// State of the host with this id.
@@ -476,21 +491,6 @@ impl HostRegistry {
     pub fn name(&self, id: HostId) -> String {
         self.read().hosts.get(&id).map(|host| host.record.name.clone()).unwrap_or_default()
     }
-}
-
-/// Checks the length and the characters of a host name.
-///
-/// # Errors
-/// Returns [`HostRegistryError::InvalidName`] if the name is empty, too long, or has control characters.
-pub fn validate_host_name(name: &str) -> Result<(), HostRegistryError> {
-    let invalid = |message: String| Err(HostRegistryError::InvalidName(message));
-    if name.is_empty() || name.len() > limits::MAX_HOST_NAME_BYTES {
-        return invalid(format!("host name must have 1 to {} bytes", limits::MAX_HOST_NAME_BYTES));
-    }
-    if name.contains(char::is_control) {
-        return invalid("host name must not contain control characters".to_owned());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 pub mod cache;
 mod encoding;
 pub mod expected_interval;
+pub mod host_names;
 pub mod host_registry;
 pub mod message;
 mod published;

@@ -126,6 +126,9 @@ limits! {
         "413 `too_many_snapshots`";
     /// Known hosts.
     HOSTS: "hosts", count(limits::MAX_HOSTS), Hub, "403 `too_many_hosts` for new hosts";
+    /// Renames of a host.
+    HOST_RENAMES: "host_renames", LimitValue::PerHour(limits::MAX_HOST_RENAMES_PER_HOUR as u64), Host,
+        "the host keeps its name";
     /// Shapes of a host that are new.
     NEW_SHAPES: "new_shapes", LimitValue::PerHour(limits::MAX_NEW_SHAPES_PER_HOUR as u64), Host,
         "429 with `Retry-After` for snapshots with a new set of columns; others are accepted";

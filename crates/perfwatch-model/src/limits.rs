@@ -64,6 +64,8 @@ pub const MAX_JSON_DEPTH: usize = 16;
 /// Maximum number of hosts that a hub without accounts accepts: enough for a fleet, and a bound
 /// for a script that posts new names in a loop.
 pub const MAX_HOSTS: usize = 10_000;
+/// Maximum number of renames of a host within an hour: each is recorded in the audit log.
+pub const MAX_HOST_RENAMES_PER_HOUR: usize = 10;
 /// Maximum number of process texts that a hub interns, about 100 bytes each.
 pub const MAX_INTERNED_STRINGS: usize = 500_000;
 /// Maximum number of shapes in memory. A host whose disks change at every tick evicts shapes but

@@ -139,9 +139,12 @@ async fn ingest_protobuf(
     let skew_ms = (batch.sent_at_ms != 0).then(|| {
         batch.sent_at_ms.saturating_sub(app.clock.wall_ms()).clamp(-MAX_CLOCK_SKEW_MS, MAX_CLOCK_SKEW_MS)
     });
-    let mut response =
-        submit(app, permit, Submission { host, snapshots, facts, clock: SnapshotClock::Sender { skew_ms } })
-            .await?;
+    let mut response = submit(
+        app,
+        permit,
+        Submission::new(identity, host, snapshots, facts, SnapshotClock::Sender { skew_ms }),
+    )
+    .await?;
     response.rejected.extend(rejected);
     Ok(response)
 }
@@ -204,7 +207,7 @@ async fn ingest_json(
     }
     for (host, snapshots) in authorized {
         let clock = SnapshotClock::Sender { skew_ms: None };
-        let submission = Submission { host, snapshots, facts: None, clock };
+        let submission = Submission::new(identity, host, snapshots, None, clock);
         let host_response = submit(app, permit, submission).await?;
         response.accepted += host_response.accepted;
         response.duplicates += host_response.duplicates;

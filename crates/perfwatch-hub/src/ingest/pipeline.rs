@@ -3,14 +3,20 @@
 use super::shape_registry::ShapeRegistry;
 use perfwatch_agentless::sink::{CollectedSnapshot, SinkError, SnapshotSink};
 use perfwatch_alerting::Alerting;
+use perfwatch_auth::identity::Principal;
+use perfwatch_auth::{AuthDirectory, Identity};
 use perfwatch_history::{AppendError, History, ShareExceeded};
+use perfwatch_live::host_names::{HostRename, NameRight};
 use perfwatch_live::host_registry::{HostRegistry, HostRegistryError};
 use perfwatch_live::sender_clock::SenderClock;
 use perfwatch_live::{LiveFeed, PublishedSnapshot};
 use perfwatch_metrics::SelfMetrics;
 use perfwatch_model::validation::validate_snapshot;
 use perfwatch_model::wire::{IngestResponse, RejectedSnapshot};
-use perfwatch_model::{Catalog, Clock, HostFacts, HostRef, Shape, ShapeId, Snapshot, StringInterner, limits};
+use perfwatch_model::{
+    Catalog, Clock, HostFacts, HostId, HostRef, Shape, ShapeId, Snapshot, StringInterner, limits,
+};
+use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::{BoxFuture, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +24,33 @@ use std::time::Duration;
 /// Snapshots of one host from one sender.
 pub(crate) struct Submission {
     pub(crate) host: HostRef,
+    /// Right of the sender to the names of other hosts.
+    pub(crate) name_right: NameRight,
+    /// Sender, as the audit log names it.
+    pub(crate) sender: String,
     /// Snapshots in the order of the sender, with their index in its batch.
     pub(crate) snapshots: Vec<(usize, Snapshot)>,
     pub(crate) facts: Option<Arc<HostFacts>>,
     /// Clock that the times of the snapshots are from.
     pub(crate) clock: SnapshotClock,
+}
+
+impl Submission {
+    /// Snapshots of an authorized sender.
+    pub(crate) fn new(
+        sender: &Identity,
+        host: HostRef,
+        snapshots: Vec<(usize, Snapshot)>,
+        facts: Option<Arc<HostFacts>>,
+        clock: SnapshotClock,
+    ) -> Self {
+        let sends_for_any = matches!(sender.principal, Principal::Token { .. } | Principal::Account { .. });
+        let name_right = match sends_for_any && sender.host_tags.is_empty() {
+            true => NameRight::AnyHost,
+            false => NameRight::OwnHost,
+        };
+        Self { host, name_right, sender: sender.actor_name(), snapshots, facts, clock }
+    }
 }
 
 /// Clock that the times of snapshots are from.
@@ -66,6 +94,8 @@ impl From<AppendError> for SubmitError {
 pub(crate) struct PipelineDeps {
     pub(crate) history: Arc<History>,
     pub(crate) hosts: Arc<HostRegistry>,
+    /// Records renames in the audit log.
+    pub(crate) directory: Arc<AuthDirectory>,
     pub(crate) live_feed: Arc<LiveFeed>,
     pub(crate) alerting: Arc<Alerting>,
     pub(crate) catalog: Arc<Catalog>,
@@ -140,6 +170,19 @@ impl Pipeline {
         (valid, new_clock)
     }
 
+    async fn record_rename(&self, id: HostId, rename: &HostRename, sender: String) {
+        let name = |name: &str| Some(serde_json::json!({ "name": name }).to_string());
+        let entry = AuditEntry {
+            actor: sender,
+            action: "host.rename".to_owned(),
+            object: format!("host {id}"),
+            before: name(&rename.before),
+            after: name(&rename.after),
+            ..AuditEntry::default()
+        };
+        self.deps.directory.record_audit(entry).await;
+    }
+
     /// Validates, stores and publishes the snapshots; duplicates are ignored. Accepted snapshots are durable
     /// and published when this returns.
     ///
@@ -162,7 +205,11 @@ impl Pipeline {
             return Ok(response);
         }
         let facts = valid.iter().rev().find_map(|snapshot| snapshot.facts.clone()).or(submission.facts);
-        let id = self.deps.hosts.resolve(&submission.host, facts, now_ms).await?;
+        let right = submission.name_right;
+        let (id, rename) = self.deps.hosts.resolve_named(&submission.host, facts, right, now_ms).await?;
+        if let Some(rename) = rename {
+            self.record_rename(id, &rename, submission.sender).await;
+        }
         match (submission.clock, new_clock) {
             (SnapshotClock::Hub { host_skew_ms }, _) => self.deps.hosts.record_clock_skew(id, host_skew_ms),
             (SnapshotClock::Sender { .. }, Some(clock)) => self.deps.hosts.set_clock(id, clock),
@@ -212,6 +259,8 @@ impl SnapshotSink for Pipeline {
         Box::pin(async move {
             let submission = Submission {
                 host: collected.host,
+                name_right: NameRight::OwnHost,
+                sender: "SSH collection".to_owned(),
                 snapshots: vec![(0, collected.snapshot)],
                 facts: None,
                 clock: SnapshotClock::Hub { host_skew_ms: collected.clock_skew_ms },

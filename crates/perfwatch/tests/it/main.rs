@@ -25,6 +25,7 @@ mod multi_hub;
 mod notifications;
 mod oidc;
 mod operation;
+mod ownership;
 mod proxies;
 mod rights;
 mod ssh_secrets;
