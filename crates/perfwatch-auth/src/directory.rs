@@ -311,8 +311,9 @@ impl AuthDirectory {
     /// Returns whether an enrollment token with this secret exists, valid or not.
     pub async fn has_enrollment_token(&self, text: &str) -> bool {
         let hash = secret::hash_secret(text);
-        let is_known = || self.snapshot().enrollment_tokens.contains_key(&hash);
-        is_known() || (self.refresh_after_miss().await && is_known())
+        let is_known = |snapshot: &AuthSnapshot| snapshot.enrollment_tokens.contains_key(&hash);
+        let seen = self.snapshot();
+        is_known(&seen) || (self.refresh_after_miss(&seen).await && is_known(&self.snapshot()))
     }
 
     /// Loads changes of other hubs, stores last-used times and purges, until cancelled.

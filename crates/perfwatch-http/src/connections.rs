@@ -20,8 +20,15 @@ pub(crate) struct ConnectionLimiter {
     max_per_address: usize,
     /// Trusted proxies are exempt from the limit per address.
     proxies: Vec<IpNet>,
-    /// Open connections: total, and by address group with its prefix length.
-    counts: Mutex<(usize, HashMap<(IpAddr, u8), usize>)>,
+    counts: Mutex<ConnectionCounts>,
+}
+
+/// Numbers of open connections.
+#[derive(Default)]
+struct ConnectionCounts {
+    total: usize,
+    /// By network and prefix length.
+    by_group: HashMap<(IpAddr, u8), usize>,
 }
 
 /// Slot of one open connection.
@@ -41,20 +48,20 @@ impl ConnectionLimiter {
         let is_proxy = self.proxies.iter().any(|net| net.contains(&address));
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = address_groups(address).into_iter().flatten().any(|group| {
-            let open = counts.1.get(&(group.network, group.prefix_len)).copied().unwrap_or_default();
+            let open = counts.by_group.get(&(group.network, group.prefix_len)).copied().unwrap_or_default();
             open >= self.max_per_address.saturating_mul(group.share as usize)
         });
         if is_full && !is_proxy {
             limit_table::CONNECTIONS_PER_ADDRESS.refuse();
             return None;
         }
-        if counts.0 >= self.max {
+        if counts.total >= self.max {
             limit_table::CONNECTIONS.refuse();
             return None;
         }
-        counts.0 += 1;
+        counts.total += 1;
         for group in address_groups(address).into_iter().flatten() {
-            *counts.1.entry((group.network, group.prefix_len)).or_default() += 1;
+            *counts.by_group.entry((group.network, group.prefix_len)).or_default() += 1;
         }
         OPEN.fetch_add(1, Ordering::Relaxed);
         Some(ConnectionPermit { limiter: self.clone(), address })
@@ -65,14 +72,14 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         OPEN.fetch_sub(1, Ordering::Relaxed);
         let mut counts = self.limiter.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.0 -= 1;
+        counts.total -= 1;
         for group in address_groups(self.address).into_iter().flatten() {
             let key = (group.network, group.prefix_len);
-            let open = counts.1.get(&key).copied().unwrap_or_default();
+            let open = counts.by_group.get(&key).copied().unwrap_or_default();
             if open > 1 {
-                counts.1.insert(key, open - 1);
+                counts.by_group.insert(key, open - 1);
             } else {
-                counts.1.remove(&key);
+                counts.by_group.remove(&key);
             }
         }
     }
@@ -106,8 +113,8 @@ mod tests {
         assert_eq!(proxied.iter().filter(|permit| permit.is_some()).count(), 3, "total limit");
         drop((first, second, proxied));
         assert!(limiter.try_acquire(address("192.0.2.1")).is_some());
-        assert_eq!(limiter.counts.lock().unwrap().0, 0);
-        assert!(limiter.counts.lock().unwrap().1.is_empty());
+        assert_eq!(limiter.counts.lock().unwrap().total, 0);
+        assert!(limiter.counts.lock().unwrap().by_group.is_empty());
     }
 
     /// L5: a site with a /48 has 65,536 networks of 64 bits.
@@ -120,6 +127,6 @@ mod tests {
         let other = limiter.try_acquire("2001:db8:1::1".parse().unwrap());
         assert!(other.is_some());
         drop((permits, other));
-        assert!(limiter.counts.lock().unwrap().1.is_empty());
+        assert!(limiter.counts.lock().unwrap().by_group.is_empty());
     }
 }

@@ -126,7 +126,7 @@ fn slow_readers_are_closed() {
     let (_runtime, address) = start(1, None);
     let slow = connect(address, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n");
     let other = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let deadline = std::time::Instant::now() + MAX_WAIT;
+    let mut attempts = 0;
     loop {
         // Rejected while the slow reader has the only slot.
         let mut stream = StdStream::connect(address).unwrap();
@@ -137,7 +137,8 @@ fn slow_readers_are_closed() {
         {
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "the slow reader keeps its connection");
+        attempts += 1;
+        assert!(attempts < 500, "the slow reader keeps its connection");
         std::thread::sleep(TIMEOUT / 10);
     }
     drop(slow);

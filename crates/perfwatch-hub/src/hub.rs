@@ -10,7 +10,7 @@ use perfwatch_auth::AuthDirectory;
 use perfwatch_auth::encryption::Keyring;
 use perfwatch_auth::login::LoginService;
 use perfwatch_auth::oidc::OidcProvider;
-use perfwatch_history::History;
+use perfwatch_history::{History, HistoryConfig, HistoryMetrics};
 use perfwatch_http::listener::{Listener, serve};
 use perfwatch_http::proxy_check::local_links;
 use perfwatch_http::public_address::PublicAddress;
@@ -213,9 +213,8 @@ async fn build_app(
     let live_feed = Arc::new(LiveFeed::new());
     let cache = open_cache(&config, &*store, clock.clone(), &metrics).await?;
     let hosts = Arc::new(HostRegistry::open(store.clone()).await?);
-    let history =
-        History::open(store.clone(), clock.clone(), config.history.clone(), metrics.history.clone()).await?;
-    restore_recent_window(&history, &hosts, &live_feed, clock.wall_ms()).await?;
+    let options = (config.history.clone(), metrics.history.clone());
+    let history = open_history(&store, &clock, options, &hosts, &live_feed).await?;
     let public_address = public_address(&config, address);
     let alerting_deps = AlertingDeps {
         store: store.clone(),
@@ -368,13 +367,16 @@ async fn create_initial_admin(directory: &Arc<AuthDirectory>, admin: &InitialAdm
     }
 }
 
-/// Fills the recent windows from the history.
-async fn restore_recent_window(
-    history: &History,
+/// Opens the history and fills the recent windows from it.
+async fn open_history(
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    (config, metrics): (HistoryConfig, HistoryMetrics),
     hosts: &HostRegistry,
     live_feed: &LiveFeed,
-    now_ms: i64,
-) -> Result<(), StoreError> {
+) -> Result<Arc<History>, StoreError> {
+    let history = History::open(store.clone(), clock.clone(), config, metrics).await?;
+    let now_ms = clock.wall_ms();
     let since_ms = now_ms - limits::RECENT_WINDOW_MS;
     for host in hosts.list() {
         let rows = history.recent(host.record.id, host.record.last_snapshot_ms, since_ms).await?;
@@ -383,7 +385,7 @@ async fn restore_recent_window(
             live_feed.restore(host.record.id, &name, row, now_ms);
         }
     }
-    Ok(())
+    Ok(history)
 }
 
 async fn prune_loop(app: Arc<App>, cache: Arc<Cache>) {
