@@ -10,6 +10,9 @@ pub struct HumanDuration(i64);
 const DURATION_UNITS: [(&str, i64); 6] =
     [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
+/// Bound of durations in texts: about 100,000 years.
+const MAX_PARSED_MS: i64 = 4_000_000_000_000_000;
+
 impl HumanDuration {
     /// Creates a duration of `ms` milliseconds; negative values become zero.
     pub const fn from_ms(ms: i64) -> Self {
@@ -44,16 +47,18 @@ impl HumanDuration {
                 unit => DURATION_UNITS.iter().find(|(name, _)| *name == unit)?.1,
             };
             remaining = remaining[letters..].trim_start();
-            ms = ms.checked_add(to_whole_ms(number * f64::from(i32::try_from(factor).ok()?))?)?;
+            ms += to_whole_ms(number * f64::from(i32::try_from(factor).ok()?))?;
+            if ms >= MAX_PARSED_MS {
+                return None;
+            }
         }
         Some(Self(ms))
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "range checked in the same line")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "below 2^53 ms")]
 fn to_whole_ms(ms: f64) -> Option<i64> {
-    // 4e15 ms are about 100,000 years.
-    (ms.is_finite() && ms < 4e15).then(|| ms.round() as i64)
+    (ms.is_finite() && ms < MAX_PARSED_MS as f64).then(|| ms.round() as i64)
 }
 
 impl fmt::Display for HumanDuration {
@@ -127,7 +132,9 @@ mod tests {
             assert_eq!((duration.ms(), duration.to_string().as_str()), (ms, formatted), "{text}");
             assert_eq!(HumanDuration::parse(formatted), Some(duration));
         }
-        for text in ["", "m", "-5s", "5 parsecs", "1e300d", "5..s", "99999999999999999999d", "s5"] {
+        for text in
+            ["", "m", "-5s", "5 parsecs", "1e300d", "5..s", "99999999999999999999d", "46296200d 1000d", "s5"]
+        {
             assert_eq!(HumanDuration::parse(text), None, "{text}");
         }
         assert_eq!(serde_json::from_str::<HumanDuration>("2.5").unwrap().ms(), 2_500);
