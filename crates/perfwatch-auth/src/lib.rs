@@ -25,6 +25,7 @@ pub mod login_throttle;
 pub mod oidc;
 mod oidc_user;
 pub mod password;
+mod resolver;
 pub mod revocation;
 pub mod secret;
 pub mod signing_keys;

@@ -7,11 +7,13 @@ use crate::client_auth::{ClientAuth, basic_credentials};
 use crate::error::AuthError;
 pub use crate::oidc_user::{OidcConfig, OidcUser};
 use crate::oidc_user::{claim, user_from_claims};
+use crate::resolver::PolicyResolver;
 use crate::snapshot::AuthSnapshot;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use perfwatch_model::OutboundPolicy;
 use rustls::crypto::aws_lc_rs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+use ureq::unversioned::transport::DefaultConnector;
 use url::Url;
 
 /// Maximum duration of a login at the identity provider, seconds.
@@ -126,20 +129,20 @@ impl LoginState {
 }
 
 impl OidcProvider {
-    /// Client without cached discovery.
-    pub fn new(config: OidcConfig) -> Self {
+    /// Client without cached discovery, which reaches the addresses of a policy.
+    pub fn new(config: OidcConfig, policy: OutboundPolicy) -> Self {
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
             .root_certs(RootCerts::PlatformVerifier)
             .build();
-        let http = ureq::Agent::config_builder()
+        let http_config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(REQUEST_TIMEOUT))
             .max_redirects(0)
             .tls_config(tls)
-            .build()
-            .new_agent();
+            .build();
+        let http = ureq::Agent::with_parts(http_config, DefaultConnector::default(), PolicyResolver(policy));
         let (discovery, last_failure) = (Mutex::default(), Mutex::default());
         Self { config, http, discovery, last_failure, slots: Semaphore::new(MAX_CONCURRENT_LOGINS) }
     }

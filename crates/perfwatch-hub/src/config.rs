@@ -8,6 +8,7 @@ use perfwatch_http::base_path::RESERVED_SEGMENTS;
 use perfwatch_http::listener::{ConnectionTimeouts, ListenerConfig, TlsFiles};
 use perfwatch_http::public_address::PublicUrl;
 use perfwatch_http::rate_limit::RateLimitConfig;
+use perfwatch_model::outbound::OutboundPolicy;
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ pub struct HubConfig {
     pub initial_admin: Option<InitialAdmin>,
     /// Identity provider for single sign-on.
     pub oidc: Option<OidcConfig>,
+    /// Addresses that single sign-on may reach.
+    pub outbound: OutboundPolicy,
     /// Lifetimes of browser sessions.
     pub session_lifetimes: SessionLifetimes,
     /// Rate limits of agents, callers and addresses.
@@ -102,6 +105,7 @@ impl Default for HubConfig {
             tls: None,
             initial_admin: None,
             oidc: None,
+            outbound: OutboundPolicy::default(),
             session_lifetimes: SessionLifetimes::default(),
             rate_limits: RateLimitConfig::default(),
             max_connections: 20_000,

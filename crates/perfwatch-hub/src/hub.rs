@@ -258,7 +258,7 @@ async fn build_app(
         login: LoginService::new(directory.clone(), clock.clone()),
         directory,
         rate_limiters: RateLimiters::new(config.rate_limits),
-        oidc: config.oidc.clone().map(|oidc| Arc::new(OidcProvider::new(oidc))),
+        oidc: config.oidc.clone().map(|oidc| Arc::new(OidcProvider::new(oidc, config.outbound.clone()))),
         config,
         public_address,
         clock,

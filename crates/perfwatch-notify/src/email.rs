@@ -158,7 +158,7 @@ fn mail(settings: &ChannelSettings, rendered: &RenderedNotification<'_>) -> Resu
 }
 
 pub(crate) fn send(
-    _: &Http,
+    http: &Http,
     settings: &ChannelSettings,
     rendered: &RenderedNotification<'_>,
 ) -> Result<Delivery, SendError> {
@@ -176,6 +176,7 @@ pub(crate) fn send(
         port: port(settings).map_err(SendError::Permanent)?,
         security: security(settings).map_err(SendError::Permanent)?,
         credentials: (!user.is_empty()).then(|| Credentials::new(user.to_owned(), password.to_owned())),
+        policy: &http.policy,
         timeout: SMTP_TIMEOUT,
     };
     let envelope = Envelope { from: envelope_address(&from), to: &to, message: &mail.formatted() };

@@ -1,12 +1,16 @@
 //! HTTP client of the channels; maps responses to success, retry or permanent failure.
 
+use crate::mask::Masker;
+use crate::resolver::PolicyResolver;
+use crate::response_reason;
 use crate::retry_hint::HintSource;
-use perfwatch_model::Clock;
+use perfwatch_model::{Clock, OutboundPolicy};
 use perfwatch_rules::notification::{Delivery, SendError};
 use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+use ureq::unversioned::transport::DefaultConnector;
 
 /// Timeout of a whole request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,20 +47,25 @@ impl<'a> Request<'a> {
 }
 
 /// HTTP client with TLS verified by the system's certificates.
+#[derive(Clone)]
 pub(crate) struct Http {
     agent: ureq::Agent,
     clock: Arc<dyn Clock>,
+    /// Addresses that may be reached; also for channels that do not use HTTP.
+    pub(crate) policy: OutboundPolicy,
+    /// Secrets that answers must not repeat.
+    masker: Arc<Masker>,
 }
 
 impl Http {
     /// Creates the client. The clock is the reference of retry hints that are dates.
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, policy: OutboundPolicy) -> Self {
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .root_certs(RootCerts::PlatformVerifier)
             .build();
-        let agent = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(REQUEST_TIMEOUT))
             // A redirect would send the notification and its secrets to another server.
@@ -64,13 +73,19 @@ impl Http {
             .max_redirects_will_error(false)
             .user_agent(concat!("PerfWatch/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls)
-            .build()
-            .new_agent();
-        Self { agent, clock }
+            .build();
+        let resolver = PolicyResolver(policy.clone());
+        let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), resolver);
+        Self { agent, clock, policy, masker: Arc::default() }
     }
 
-    /// Sends a request. Any status 2xx is a success. The reason of an error contains the start of the
-    /// response, in which the secrets of the channel are not masked yet.
+    /// Client that masks the secrets of a channel in answers.
+    pub(crate) fn with_masker(&self, masker: Arc<Masker>) -> Self {
+        Self { masker, ..self.clone() }
+    }
+
+    /// Sends a request. Any status 2xx is a success. The reason of an error contains a short text
+    /// of the response without the secrets of the channel.
     ///
     /// # Errors
     /// Returns [`SendError::Transient`] for connection errors and for the statuses 408, 425, 429 and 5xx,
@@ -92,7 +107,8 @@ impl Http {
         // The status is reported even if the body cannot be read.
         let _ = response.body_mut().as_reader().take(MAX_ERROR_BODY_BYTES).read_to_end(&mut body);
         let body = String::from_utf8_lossy(&body);
-        let reason = format!("HTTP {status} {body}");
+        // Before the text is shortened, which may cut a secret.
+        let reason = response_reason::describe(status, &self.masker.mask_cut(&body));
         match status {
             // Temporary conditions: RFC 9110, 15.5.9 and 15.6; RFC 8470, 5.2; RFC 6585, 4.
             408 | 425 | 429 | 500.. => {

@@ -14,6 +14,8 @@ mod ntfy;
 mod opsgenie;
 mod pagerduty;
 mod pushover;
+mod resolver;
+mod response_reason;
 mod retry_hint;
 mod settings;
 mod slack;
@@ -28,7 +30,7 @@ mod webhook;
 use format::{TextLimit, truncate};
 use http::Http;
 use mask::Masker;
-use perfwatch_model::{Clock, SystemClock};
+use perfwatch_model::{Clock, OutboundPolicy, SystemClock};
 use perfwatch_rules::notification::{
     ChannelKind, ChannelSettings, Delivery, Notification, Notifier, RecipientResult, RenderedNotification,
     SendError,
@@ -40,8 +42,6 @@ use std::sync::Arc;
 const MAX_SETTING_BYTES: usize = 20_000;
 /// Maximum length of the reason of a failure.
 const MAX_REASON: TextLimit = TextLimit::Chars(300);
-/// Length of a reason from which it may have been cut inside of a secret.
-const MIN_CUT_REASON_BYTES: usize = 16_000;
 
 /// Function that delivers a notification to one kind of channel.
 type SendFn = fn(&Http, &ChannelSettings, &RenderedNotification<'_>) -> Result<Delivery, SendError>;
@@ -85,9 +85,14 @@ pub struct ChannelNotifier {
 }
 
 impl ChannelNotifier {
-    /// Notifier with one HTTP client for all channels.
+    /// Notifier with one HTTP client for all channels, and no refused addresses.
     pub fn new() -> Self {
-        Self { http: Http::new(Arc::new(SystemClock::new()) as Arc<dyn Clock>) }
+        Self::with_policy(OutboundPolicy::unrestricted())
+    }
+
+    /// Notifier that reaches the addresses of a policy.
+    pub fn with_policy(policy: OutboundPolicy) -> Self {
+        Self { http: Http::new(Arc::new(SystemClock::new()) as Arc<dyn Clock>, policy) }
     }
 }
 
@@ -104,11 +109,7 @@ fn find_channel(kind: &str) -> Option<&'static (ChannelKind, SendFn, ValidateFn)
 /// Reason of a failure without the secrets of the channel, in one line of limited length. Servers repeat
 /// the path of a request, its headers or its body in their error pages.
 fn clean_reason(masker: &Masker, reason: &str) -> String {
-    let mut masked = masker.mask(reason);
-    if reason.len() >= MIN_CUT_REASON_BYTES {
-        let end = masked.floor_char_boundary(masked.len().saturating_sub(masker.longest()));
-        masked.truncate(end);
-    }
+    let masked = masker.mask_cut(reason);
     let words: Vec<&str> =
         masked.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
     truncate(&words.join(" "), MAX_REASON)
@@ -158,9 +159,9 @@ impl Notifier for ChannelNotifier {
             return Err(SendError::Permanent(format!("unknown channel kind {kind:?}")));
         };
         // The only place where texts of a channel leave this crate.
-        let masker = Masker::new(kind, settings);
+        let masker = Arc::new(Masker::new(kind, settings));
         let clean = |reason: &str| clean_reason(&masker, reason);
-        match send(&self.http, settings, rendered) {
+        match send(&self.http.with_masker(masker.clone()), settings, rendered) {
             Ok(Delivery { recipients }) => {
                 let clean_result =
                     |result: RecipientResult| RecipientResult { reason: clean(&result.reason), ..result };

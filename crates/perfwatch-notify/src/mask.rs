@@ -45,7 +45,11 @@ const PUBLIC_WORDS: [&str; 24] = [
     "workflows",
 ];
 
+/// Length of a text from which it may have been cut inside of a secret.
+const MIN_CUT_TEXT_BYTES: usize = 16_000;
+
 /// Texts that are replaced: the secret settings of a channel in all their forms.
+#[derive(Default)]
 pub(crate) struct Masker {
     /// Longest first, so that a secret is replaced before a part of it.
     needles: Vec<String>,
@@ -91,9 +95,14 @@ impl Masker {
         self.words.iter().fold(text, |text, word| replace_word(&text, word))
     }
 
-    /// Length of the longest secret in bytes: a text that was cut may end with a part of it.
-    pub(crate) fn longest(&self) -> usize {
-        self.needles.first().map_or(0, String::len)
+    /// Masks a text that may have been cut: a long text loses its end, which may be a part of a secret.
+    pub(crate) fn mask_cut(&self, text: &str) -> String {
+        let mut masked = self.mask(text);
+        if text.len() >= MIN_CUT_TEXT_BYTES {
+            let longest = self.needles.first().map_or(0, String::len);
+            masked.truncate(masked.floor_char_boundary(masked.len().saturating_sub(longest)));
+        }
+        masked
     }
 }
 

@@ -6,9 +6,11 @@ use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{SmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use perfwatch_model::OutboundPolicy;
 use perfwatch_rules::notification::{RecipientResult, RecipientState, SendError};
 use std::error::Error as _;
 use std::io::ErrorKind;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
 /// Use of TLS on a connection.
@@ -28,6 +30,8 @@ pub(crate) struct SmtpServer<'a> {
     pub(crate) port: u16,
     pub(crate) security: Security,
     pub(crate) credentials: Option<Credentials>,
+    /// Addresses that may be reached.
+    pub(crate) policy: &'a OutboundPolicy,
     /// Timeout of connecting and of each command.
     pub(crate) timeout: Duration,
 }
@@ -110,9 +114,9 @@ impl SmtpServer<'_> {
             ),
         };
         let wrapper = tls.as_ref().filter(|_| self.security == Security::Tls);
-        let address = (self.host, self.port);
-        let mut connection = SmtpConnection::connect(address, Some(self.timeout), &hello, wrapper, None)
-            .map_err(|error| self.failure(&error, Step::Connect))?;
+        let addresses = self.resolve()?;
+        let connected = SmtpConnection::connect(&addresses[..], Some(self.timeout), &hello, wrapper, None);
+        let mut connection = connected.map_err(|error| self.failure(&error, Step::Connect))?;
         if let Some(tls) = tls.as_ref().filter(|_| self.security == Security::StartTls) {
             if !connection.can_starttls() {
                 connection.abort();
@@ -135,6 +139,17 @@ impl SmtpServer<'_> {
             }
         }
         Ok(connection)
+    }
+
+    /// Addresses of the server that may be reached. The connection is made to these, so that the name is
+    /// not resolved again.
+    fn resolve(&self) -> Result<Vec<SocketAddr>, SendError> {
+        let transient = |reason| SendError::Transient { reason, retry_after: None };
+        let resolved = (self.host, self.port).to_socket_addrs().map_err(|error| {
+            let Self { host, port, .. } = self;
+            transient(format!("cannot connect to {host}:{port}: {error}; check server and port"))
+        })?;
+        self.policy.filter(resolved.collect()).map_err(|error| transient(error.to_string()))
     }
 
     fn transfer(

@@ -40,7 +40,8 @@ export class TestSite {
 
   private start(name: string, args: string[]): ChildProcess {
     const env: NodeJS.ProcessEnv = { ...process.env, PERFWATCH_DATA: join(this.folder, name) }
-    if (name === 'hub') Object.assign(env, this.hubEnv)
+    // Receivers of notifications and identity providers of tests listen on loopback addresses.
+    if (name === 'hub') Object.assign(env, { PERFWATCH_HUB_ALLOWED_TARGETS: '127.0.0.0/8,::1' }, this.hubEnv)
     if (this.withAdmin && name === 'hub') env.PERFWATCH_HUB_ADMIN_PASSWORD = ADMIN.password
     return spawn(BINARY, args, { env, stdio: ['ignore', 'pipe', process.env.E2E_LOGS ? 'inherit' : 'ignore'] })
   }

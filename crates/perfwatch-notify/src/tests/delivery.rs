@@ -1,6 +1,7 @@
 //! Tests of mail delivery per recipient, size limits, retry hints and masked errors.
 
 use super::*;
+use perfwatch_model::OutboundPolicy;
 use perfwatch_rules::hostile::hostile_notification;
 use perfwatch_rules::notification::{RecipientResult, RecipientState};
 use perfwatch_testkit::recorder::start_silent_server;
@@ -92,6 +93,7 @@ fn wrong_tls_settings_are_named() {
             port,
             security,
             credentials: None,
+            policy: &OutboundPolicy::unrestricted(),
             timeout: Duration::from_millis(300),
         };
         let to = ["a@x.org".parse().unwrap()];

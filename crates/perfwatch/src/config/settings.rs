@@ -28,6 +28,11 @@ pub const SETTINGS: &[(&str, &str)] = &[
          `Forwarded` header, are trusted.",
     ),
     (
+        "hub.allowed_targets",
+        "Addresses or CIDR ranges that notification channels and single sign-on may connect to although they \
+         are loopback, link-local or metadata addresses, such as `127.0.0.1` for a mail server on this machine.",
+    ),
+    (
         "hub.hsts",
         "`max-age` of HTTP Strict Transport Security, such as `365d`, sent over HTTPS. Browsers then refuse \
          plain HTTP on every port of the host name, other hubs included; empty: not sent.",
@@ -153,6 +158,7 @@ pub struct HubSettings {
     pub listen: String,
     pub public_url: Option<String>,
     pub trusted_proxies: Vec<String>,
+    pub allowed_targets: Vec<String>,
     pub hsts: Option<Duration>,
     pub tls: TlsSettings,
     pub admin: AdminSettings,
@@ -324,6 +330,7 @@ impl Default for HubSettings {
             listen: "127.0.0.1:8000".to_owned(),
             public_url: None,
             trusted_proxies: Vec::new(),
+            allowed_targets: Vec::new(),
             hsts: None,
             tls: TlsSettings::default(),
             admin: AdminSettings::default(),

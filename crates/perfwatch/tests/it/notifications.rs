@@ -180,3 +180,38 @@ fn retry_hint_of_a_service_delays_the_next_attempt() {
     assert!(delay_ms >= 9_000, "{pending}");
     http.next_request();
 }
+
+/// Finding L7: channels reached the services of the hub's machine and the metadata service, and showed their
+/// answers.
+#[test]
+fn loopback_and_metadata_addresses_are_refused_unless_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let env = [("PERFWATCH_HUB_ALLOWED_TARGETS", "")];
+    let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &env);
+    let http = HttpRecorder::start();
+    let mail = SmtpRecorder::start();
+    let port = http.url().rsplit(':').next().unwrap().to_owned();
+    let hosts = ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433", "0x7f.1"];
+    let mut channels: Vec<Value> = hosts
+        .iter()
+        .map(|host| webhook(&json!({ "url": format!("http://{host}:{port}/") })))
+        .chain([webhook(&json!({ "url": "http://169.254.169.254/latest/meta-data/" }))])
+        .collect();
+    channels.push(mail_channel(mail.port(), "a@example.org", "none"));
+    let url = http.url();
+    for (kind, settings) in [
+        ("ntfy", json!({ "topic": "t", "server": url })),
+        ("gotify", json!({ "server": url, "token": "x" })),
+        ("telegram", json!({ "token": "1:x", "chat": "1", "server": url })),
+        ("slack", json!({ "url": url })),
+    ] {
+        channels.push(json!({ "name": kind, "kind": kind, "settings": settings }));
+    }
+    for channel in &channels {
+        let result = test_channel(&hub, channel);
+        let error = result["error"].as_str().unwrap_or_default();
+        assert!(result["delivered"] == false && error.contains("hub.allowed_targets"), "{channel}: {result}");
+    }
+    // The recorders are reached as soon as the setting allows it.
+    assert!(http.next_request_within(Duration::ZERO).is_none() && mail.next_within(Duration::ZERO).is_none());
+}

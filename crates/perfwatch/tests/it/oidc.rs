@@ -262,6 +262,21 @@ fn start(issuer: &Issuer, folder: &std::path::Path) -> TestHub {
     TestHub::start_with_env(folder, &["hub", "--listen", "127.0.0.1:0"], &env)
 }
 
+/// Finding L7: the issuer was any service of the hub's machine.
+#[test]
+fn issuer_on_a_loopback_address_is_refused_unless_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let issuer = Issuer::start();
+    let url = issuer.url();
+    let env = [("PERFWATCH_HUB_OIDC_ISSUER", url.as_str()), ("PERFWATCH_HUB_ALLOWED_TARGETS", "::1")];
+    let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &env);
+    let agent =
+        ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().new_agent();
+    let response = agent.get(hub.url("/api/v1/auth/oidc/login")).call().unwrap();
+    assert!(!response.headers().get("location").is_some_and(|to| to.to_str().unwrap().starts_with(&url)));
+    assert!(hub.process.log().contains("hub.allowed_targets"), "{}", hub.process.log());
+}
+
 /// Returns the role of the logged-in user; null without a session.
 fn role(hub: &TestHub, browser: &Browser) -> Value {
     let response = ureq::get(hub.url("/api/v1/auth/me")).header("Cookie", browser.session()).call();

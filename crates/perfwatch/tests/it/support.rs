@@ -97,6 +97,9 @@ pub(crate) struct TestHub {
 /// Name and password of the administrator of every test hub.
 pub(crate) const ADMIN: (&str, &str) = ("admin", "initial-password-1");
 
+/// Addresses of the receivers of notifications and the identity providers of tests.
+const LOOPBACK_TARGETS: &str = "127.0.0.0/8,::1";
+
 pub(crate) struct TestResponse {
     pub(crate) status: u16,
     pub(crate) body: serde_json::Value,
@@ -124,7 +127,9 @@ impl TestHub {
 
     /// Starts a hub with additional environment variables.
     pub(crate) fn start_with_env(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let variables = [variables, &[("PERFWATCH_HUB_ADMIN_PASSWORD", ADMIN.1)]].concat();
+        let defaults =
+            [("PERFWATCH_HUB_ADMIN_PASSWORD", ADMIN.1), ("PERFWATCH_HUB_ALLOWED_TARGETS", LOOPBACK_TARGETS)];
+        let variables = [&defaults, variables].concat();
         let mut process = Process::spawn_with(BINARY, folder, "hub", args, &variables);
         let mut line = String::new();
         BufReader::new(process.child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -9,10 +9,15 @@ use anyhow::Context as _;
 use perfwatch_agent::{Agent, AgentToken};
 use perfwatch_hub::{Hub, HubConfig, HubDependencies};
 use perfwatch_model::{Clock, SystemClock};
+use perfwatch_notify::ChannelNotifier;
 use perfwatch_ssh::SshCollector;
 use perfwatch_workers::{PoolConfig, WorkerPool};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+
+/// Maximum time for threads of blocking calls to end after the hub stopped.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs the hub until a signal.
 pub(crate) fn run_hub(settings: &Settings) -> anyhow::Result<()> {
@@ -20,8 +25,14 @@ pub(crate) fn run_hub(settings: &Settings) -> anyhow::Result<()> {
     let (runtime, hub) = start_hub(settings, Arc::new(SystemClock::new()), false)?;
     print_url(&hub);
     shutdown.wait(|| hub.reload());
-    runtime.block_on(hub.stop());
+    stop_hub(runtime, hub);
     Ok(())
+}
+
+/// Stops the hub. Requests to other servers that hang do not delay the end of the process.
+fn stop_hub(runtime: Runtime, hub: Hub) {
+    runtime.block_on(hub.stop());
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
 }
 
 /// Runs hub and agent until a signal. The embedded agent is a normal agent that receives the
@@ -39,7 +50,7 @@ pub(crate) fn run_all(settings: &Settings) -> anyhow::Result<()> {
     shutdown.wait(|| hub.reload());
     // The agent stops first, so that the hub still accepts its last snapshot.
     agent.stop();
-    runtime.block_on(hub.stop());
+    stop_hub(runtime, hub);
     Ok(())
 }
 
@@ -52,8 +63,8 @@ fn start_hub(
     let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
     let runtime = Builder::new_multi_thread().enable_all().build().context("runtime")?;
     let store = runtime.block_on(store::open(settings, clock.clone()))?;
-    let notifier = Arc::new(perfwatch_notify::ChannelNotifier::new());
     let workers = Arc::new(WorkerPool::new(clock.clone(), PoolConfig::default()));
+    let notifier = Arc::new(ChannelNotifier::with_policy(config.outbound.clone()));
     let remote_collector = Arc::new(SshCollector::with_workers(clock.clone(), workers.clone()));
     let deps = HubDependencies { store, clock, catalog, notifier, remote_collector, workers };
     let hub = runtime.block_on(Hub::start(config, deps)).context("hub")?;

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use perfwatch_auth::SessionLifetimes;
 use perfwatch_auth::oidc::OidcConfig;
 use perfwatch_hub::{HubConfig, InitialAdmin, RateLimitConfig, TlsFiles};
+use perfwatch_model::OutboundPolicy;
 use perfwatch_store::accounts::Role;
 use std::net::IpAddr;
 
@@ -44,6 +45,7 @@ pub(super) fn hub_config(settings: &Settings) -> anyhow::Result<HubConfig> {
             .iter()
             .map(|text| parse_network(text))
             .collect::<Result<_, _>>()?,
+        outbound: outbound_policy(&hub.allowed_targets)?,
         hsts: hub.hsts.map(|max_age| max_age.0).filter(|max_age| !max_age.is_zero()),
         tls,
         initial_admin,
@@ -66,6 +68,11 @@ pub(super) fn hub_config(settings: &Settings) -> anyhow::Result<HubConfig> {
         history: store::history_config(settings),
         ..HubConfig::default()
     })
+}
+
+fn outbound_policy(allowed: &[String]) -> anyhow::Result<OutboundPolicy> {
+    OutboundPolicy::new(allowed.iter().map(String::as_str))
+        .map_err(|text| anyhow::anyhow!("hub.allowed_targets: {text:?} is not an address or CIDR range"))
 }
 
 fn parse_network(text: &str) -> anyhow::Result<IpNet> {
