@@ -8,6 +8,7 @@ use perfwatch_live::host_registry::HostRegistry;
 use perfwatch_model::{Catalog, Clock};
 use perfwatch_rules::notification::Notifier;
 use perfwatch_store::Store;
+use perfwatch_workers::WorkerPool;
 use std::sync::Arc;
 
 /// Components that [`crate::Alerting::open`] distributes among its services.
@@ -28,6 +29,8 @@ pub struct AlertingDeps {
     pub history: Arc<History>,
     /// Port that delivers notifications.
     pub notifier: Arc<dyn Notifier>,
+    /// Pool that renders templates.
+    pub workers: Arc<WorkerPool>,
     /// Keys that encrypt the settings of channels.
     pub keyring: Arc<Keyring>,
     /// Base URL of links in notifications: `hub.public_url` if it is set.

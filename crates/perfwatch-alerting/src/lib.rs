@@ -128,7 +128,11 @@ impl Alerting {
                 incidents: incidents.clone(),
                 builder: builder.clone(),
             },
-            sender: NotificationSender { notifier: deps.notifier.clone(), secrets: secrets.clone() },
+            sender: NotificationSender {
+                notifier: deps.notifier.clone(),
+                secrets: secrets.clone(),
+                workers: deps.workers.clone(),
+            },
             builder,
             metrics,
             wake: outbox_changed,

@@ -4,12 +4,14 @@ use crate::channel_secrets::ChannelSecrets;
 use perfwatch_rules::channel::Channel;
 use perfwatch_rules::notification::{Delivery, Notification, Notifier, RenderedNotification, SendError};
 use perfwatch_rules::render;
+use perfwatch_workers::{WorkKind, WorkRequest, WorkerPool};
 use std::sync::Arc;
 
 /// Sends notifications to channels with encrypted settings.
 pub(crate) struct NotificationSender {
     pub(crate) notifier: Arc<dyn Notifier>,
     pub(crate) secrets: Arc<ChannelSecrets>,
+    pub(crate) workers: Arc<WorkerPool>,
 }
 
 /// Temporary failure without a delay that the receiver requested.
@@ -33,8 +35,27 @@ fn render_notification(
     (title.split_whitespace().collect::<Vec<_>>().join(" "), text)
 }
 
+/// Renders a notification in the worker pool.
+fn render_in_pool(
+    workers: &WorkerPool,
+    notifier: &Arc<dyn Notifier>,
+    channel: &Channel,
+    notification: &Notification,
+) -> Result<(String, String), SendError> {
+    let principal = format!("channel {}", channel.id);
+    let input_bytes = channel.template.title.len() + channel.template.text.len();
+    let request = WorkRequest { kind: WorkKind::Template, principal: &principal, input_bytes };
+    let values = (notifier.clone(), channel.clone(), notification.clone());
+    match workers.run_blocking(request, move |_| render_notification(&*values.0, &values.1, &values.2)) {
+        Ok(texts) => Ok(texts),
+        Err(error) if error.is_retryable() => Err(retry(error.to_string())),
+        // As for an invalid template.
+        Err(_) => Ok((render::render_title(notification), render::render_text(notification))),
+    }
+}
+
 impl NotificationSender {
-    /// Sends a notification, on a thread for blocking calls.
+    /// Renders and sends a notification on a thread for blocking calls; templates run in the worker pool.
     ///
     /// # Errors
     /// Returns [`SendError::Transient`] if the receiver is unavailable or the settings cannot be decrypted,
@@ -47,9 +68,10 @@ impl NotificationSender {
         // The delivery is retried, because the missing key may be added.
         let channel =
             self.secrets.decrypt(channel).map_err(|error| retry(format!("channel settings: {error}")))?;
-        let (notifier, notification) = (self.notifier.clone(), notification.clone());
+        let (notifier, notification, workers) =
+            (self.notifier.clone(), notification.clone(), self.workers.clone());
         let send = move || {
-            let (title, text) = render_notification(&*notifier, &channel, &notification);
+            let (title, text) = render_in_pool(&workers, &notifier, &channel, &notification)?;
             let rendered = RenderedNotification { notification: &notification, title, text };
             notifier.send(&channel.kind, &channel.settings, &rendered)
         };

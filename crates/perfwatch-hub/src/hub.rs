@@ -225,6 +225,7 @@ async fn build_app(
         live_feed: live_feed.clone(),
         history: history.clone(),
         notifier,
+        workers: workers.clone(),
         keyring: keyring.clone(),
         base_url: public_address.notification_base_url.clone(),
     };

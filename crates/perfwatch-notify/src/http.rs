@@ -6,6 +6,7 @@ use crate::response_reason;
 use crate::retry_hint::HintSource;
 use perfwatch_model::{Clock, OutboundPolicy};
 use perfwatch_rules::notification::{Delivery, SendError};
+use perfwatch_workers::WorkerPool;
 use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,13 +54,15 @@ pub(crate) struct Http {
     clock: Arc<dyn Clock>,
     /// Addresses that may be reached; also for channels that do not use HTTP.
     pub(crate) policy: OutboundPolicy,
+    /// Pool that renders the bodies of requests.
+    pub(crate) workers: Arc<WorkerPool>,
     /// Secrets that answers must not repeat.
     masker: Arc<Masker>,
 }
 
 impl Http {
     /// Creates the client. The clock is the reference of retry hints that are dates.
-    pub(crate) fn new(clock: Arc<dyn Clock>, policy: OutboundPolicy) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, policy: OutboundPolicy, workers: Arc<WorkerPool>) -> Self {
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -76,7 +79,7 @@ impl Http {
             .build();
         let resolver = PolicyResolver(policy.clone());
         let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), resolver);
-        Self { agent, clock, policy, masker: Arc::default() }
+        Self { agent, clock, policy, workers, masker: Arc::default() }
     }
 
     /// Client that masks the secrets of a channel in answers.

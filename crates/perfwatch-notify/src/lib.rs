@@ -23,6 +23,8 @@ mod smtp;
 mod teams;
 mod telegram;
 mod template;
+mod template_guard;
+mod template_namespace;
 #[cfg(test)]
 mod tests;
 mod webhook;
@@ -35,6 +37,7 @@ use perfwatch_rules::notification::{
     ChannelKind, ChannelSettings, Delivery, Notification, Notifier, RecipientResult, RenderedNotification,
     SendError,
 };
+use perfwatch_workers::{PoolConfig, WorkerPool};
 use settings::get;
 use std::sync::Arc;
 
@@ -85,14 +88,17 @@ pub struct ChannelNotifier {
 }
 
 impl ChannelNotifier {
-    /// Notifier with one HTTP client for all channels, and no refused addresses.
+    /// Notifier with one HTTP client for all channels, a worker pool of its own, and no refused addresses.
     pub fn new() -> Self {
-        Self::with_policy(OutboundPolicy::unrestricted())
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let workers = Arc::new(WorkerPool::new(clock, PoolConfig::default()));
+        Self::with_policy(OutboundPolicy::unrestricted(), workers)
     }
 
-    /// Notifier that reaches the addresses of a policy.
-    pub fn with_policy(policy: OutboundPolicy) -> Self {
-        Self { http: Http::new(Arc::new(SystemClock::new()) as Arc<dyn Clock>, policy) }
+    /// Notifier that reaches the addresses of a policy and renders bodies in a worker pool.
+    pub fn with_policy(policy: OutboundPolicy, workers: Arc<WorkerPool>) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Self { http: Http::new(clock, policy, workers) }
     }
 }
 

@@ -1,15 +1,16 @@
 //! Renders user-defined Jinja templates with a notification. Run time and output are limited.
 
 use crate::json_body;
+use crate::template_guard::{self, Budget, GuardedTemplate};
+use minijinja::machinery::{eval, make_string_output};
 use minijinja::{AutoEscape, Environment, Error, Output, State, UndefinedBehavior, Value};
 use perfwatch_rules::hostile::hostile_notification;
 use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::Notification;
 use perfwatch_rules::render;
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
-/// Maximum number of instructions per rendering.
-const MAX_TEMPLATE_INSTRUCTIONS: u64 = 100_000;
 /// Maximum length of the output in bytes.
 const MAX_TEMPLATE_OUTPUT_BYTES: usize = 200_000;
 
@@ -25,6 +26,9 @@ enum ValueEscape {
     /// Values are percent-encoded.
     Form,
 }
+
+/// Function that writes a value to the output.
+type FormatFn = fn(&mut Output<'_>, &mut State<'_, '_>, &Value) -> Result<(), Error>;
 
 /// Body of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,23 +73,26 @@ fn render_escaped(
     notification: &Notification,
     escape: ValueEscape,
 ) -> Result<String, String> {
-    let mut environment = Environment::new();
-    environment.set_fuel(Some(MAX_TEMPLATE_INSTRUCTIONS));
+    let describe = |error: &Error| {
+        let line = error.line().map(|line| format!(", line {line}")).unwrap_or_default();
+        let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+        format!("{}{detail}{line}", error.kind())
+    };
+    let assignments = OnceCell::new();
+    let guarded = template_guard::compile(template, &assignments).map_err(|error| describe(&error))?;
+    let (mut environment, budget) = (Environment::new(), Budget::new());
+    environment.set_fuel(Some(guarded.fuel));
+    template_guard::restrict(&mut environment, &guarded, &budget);
     // An unknown variable is an error: an empty text would hide a typo.
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.add_filter("urlencode", urlencode);
-    match escape {
-        ValueEscape::None => environment.set_auto_escape_callback(|_| AutoEscape::None),
-        ValueEscape::Json => {
-            environment.set_auto_escape_callback(|_| AutoEscape::Custom(json_body::ESCAPE_MODE.into()));
-            environment.set_formatter(json_body::write_marked);
-        }
-        ValueEscape::Html => environment.set_auto_escape_callback(|_| AutoEscape::Html),
-        ValueEscape::Form => {
-            environment.set_auto_escape_callback(|_| AutoEscape::Custom("form".into()));
-            environment.set_formatter(write_form);
-        }
-    }
+    let (auto_escape, write): (_, FormatFn) = match escape {
+        ValueEscape::None => (AutoEscape::None, minijinja::escape_formatter),
+        ValueEscape::Json => (AutoEscape::Custom(json_body::ESCAPE_MODE.into()), json_body::write_marked),
+        ValueEscape::Html => (AutoEscape::Html, minijinja::escape_formatter),
+        ValueEscape::Form => (AutoEscape::Custom("form".into()), write_form),
+    };
+    environment.set_formatter(move |out, state, value| write(out, state, &budget.count(value.clone())?));
     let notification = &without_marks(notification);
     let texts = minijinja::context! {
         title => render::render_title(notification),
@@ -93,11 +100,11 @@ fn render_escaped(
     };
     let fields = Value::from(minijinja::value::Serde(notification));
     let variables = minijinja::context! { ..texts, ..fields };
-    let output = environment.render_str(template, variables).map_err(|error| {
-        let line = error.line().map(|line| format!(", line {line}")).unwrap_or_default();
-        let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
-        format!("{}{detail}{line}", error.kind())
-    })?;
+    let mut output = String::new();
+    let GuardedTemplate { instructions, blocks, .. } = &guarded;
+    let mut writer = make_string_output(&mut output);
+    eval(&environment, instructions, variables, blocks, &mut writer, auto_escape)
+        .map_err(|error| describe(&error))?;
     let output = if escape == ValueEscape::Json { json_body::insert_values(&output) } else { output };
     if output.len() > MAX_TEMPLATE_OUTPUT_BYTES {
         Err(format!("output exceeds {MAX_TEMPLATE_OUTPUT_BYTES} bytes"))

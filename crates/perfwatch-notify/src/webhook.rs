@@ -8,6 +8,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use perfwatch_rules::notification::{
     ChannelField, ChannelKind, ChannelSettings, Delivery, RenderedNotification, SendError,
 };
+use perfwatch_workers::{WorkKind, WorkRequest};
 use sha2::Sha256;
 use std::fmt::Write as _;
 
@@ -70,6 +71,27 @@ pub(crate) fn signature(secret: &str, timestamp: &str, body: &str) -> String {
     text
 }
 
+/// Renders the body in the worker pool; the calling thread has no stack of a known size.
+fn render_in_pool(
+    http: &Http,
+    settings: &ChannelSettings,
+    rendered: &RenderedNotification<'_>,
+) -> Result<Result<RequestBody, String>, SendError> {
+    let principal = format!("channel {}", get(settings, "url"));
+    let (template, content_type) = (get(settings, "body"), get(settings, "content_type"));
+    let request =
+        WorkRequest { kind: WorkKind::Template, principal: &principal, input_bytes: template.len() };
+    let (template, content_type) = (template.to_owned(), content_type.to_owned());
+    let notification = rendered.notification.clone();
+    let render = move |_: &_| template::render_body(&template, &content_type, &notification);
+    match http.workers.run_blocking(request, render) {
+        Err(error) if error.is_retryable() => {
+            Err(SendError::Transient { reason: error.to_string(), retry_after: None })
+        }
+        result => Ok(result.unwrap_or_else(|error| Err(error.to_string()))),
+    }
+}
+
 pub(crate) fn send(
     http: &Http,
     settings: &ChannelSettings,
@@ -81,10 +103,9 @@ pub(crate) fn send(
         json["text"] = rendered.text.as_str().into();
         json.to_string()
     };
-    let content_type = get(settings, "content_type");
     let body = match get(settings, "body") {
         "" => Ok(RequestBody::Json(default_body())),
-        template => template::render_body(template, content_type, rendered.notification),
+        _ => render_in_pool(http, settings, rendered)?,
     };
     let (body, default_type) = match body {
         Ok(RequestBody::Json(body)) => (body, "application/json"),

@@ -171,6 +171,10 @@ impl TestHub {
         let history = History::open(store.clone(), clock_port.clone(), config, metrics).await.unwrap();
         let live_feed = Arc::new(LiveFeed::new());
         let deps = AlertingDeps {
+            workers: Arc::new(perfwatch_workers::WorkerPool::new(
+                Arc::new(perfwatch_model::SystemClock::new()),
+                perfwatch_workers::PoolConfig::default(),
+            )),
             store,
             clock: clock_port,
             catalog: Arc::new(Catalog::default()),

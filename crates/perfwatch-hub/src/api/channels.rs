@@ -6,7 +6,7 @@ use crate::host_access;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use perfwatch_auth::AuthError;
+use perfwatch_auth::{AuthError, Identity};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, params};
 use perfwatch_model::HumanDuration;
@@ -15,6 +15,7 @@ use perfwatch_rules::hostile::hostile_notification;
 use perfwatch_rules::incident::NotificationReason;
 use perfwatch_rules::notification::{self, ChannelKind, Notification, RecipientResult, SendError};
 use perfwatch_rules::render;
+use perfwatch_workers::{WorkKind, WorkRequest};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -190,6 +191,18 @@ fn validate_template(app: &App, template: &NotificationTemplate) -> Result<(), A
     Ok(())
 }
 
+/// Runs work on templates of the caller in the worker pool.
+async fn run_work<T: Send + 'static>(
+    app: &Arc<App>,
+    identity: &Identity,
+    work: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let principal = identity.share_key();
+    let request = WorkRequest { kind: WorkKind::Template, principal: &principal, input_bytes: 0 };
+    let app_in_pool = app.clone();
+    app.workers.run(request, move |_| work(&app_in_pool)).await?
+}
+
 /// Channel of a request, with the secrets of the saved channel where the request has none.
 fn validate(
     app: &App,
@@ -260,7 +273,8 @@ pub(crate) async fn create_channel(
     JsonBody(request): JsonBody<ChannelRequest>,
 ) -> Result<(StatusCode, Json<ChannelResponse>), ApiError> {
     host_access::require_all_hosts(&actor.identity)?;
-    let channel = encrypt(&app, &validate(&app, request, Uuid::now_v7(), None)?)?;
+    let plan = |app: &App| encrypt(app, &validate(app, request, Uuid::now_v7(), None)?);
+    let channel = run_work(&app, &actor.identity, plan).await?;
     let to_audited = |channel: &Channel| to_response(&app, channel);
     let channel = definitions::create(&app, &actor, &channel, to_audited).await?;
     Ok((StatusCode::CREATED, Json(to_response(&app, &channel))))
@@ -281,7 +295,8 @@ pub(crate) async fn update_channel(
 ) -> Result<Json<ChannelResponse>, ApiError> {
     host_access::require_all_hosts(&actor.identity)?;
     let saved = definitions::find::<Channel>(&app, &id)?;
-    let channel = encrypt(&app, &validate(&app, request, saved.id, Some(&saved))?)?;
+    let plan = move |app: &App| encrypt(app, &validate(app, request, saved.id, Some(&saved))?);
+    let channel = run_work(&app, &actor.identity, plan).await?;
     let to_audited = |channel: &Channel| to_response(&app, channel);
     let channel = definitions::replace(&app, &actor, &channel, to_audited).await?;
     Ok(Json(to_response(&app, &channel)))
@@ -313,16 +328,21 @@ pub(crate) struct TestNotificationResponse {
     recipients: Vec<RecipientResult>,
 }
 
-async fn send_test(app: &App, channel: &Channel) -> TestNotificationResponse {
+async fn send_test(
+    app: &Arc<App>,
+    identity: &Identity,
+    channel: &Channel,
+) -> Result<TestNotificationResponse, ApiError> {
     let failed =
         |error: String| TestNotificationResponse { delivered: false, error: Some(error), recipients: vec![] };
     // A channel that was saved before a check existed.
-    if let Ok(channel) = app.alerting.decrypt(channel)
-        && let Some((field, error)) = app.alerting.notifier().validate(&channel.kind, &channel.settings)
-    {
-        return failed(format!("permanent failure: {field}: {error}"));
+    if let Ok(channel) = app.alerting.decrypt(channel) {
+        let check = move |app: &App| Ok(app.alerting.notifier().validate(&channel.kind, &channel.settings));
+        if let Some((field, error)) = run_work(app, identity, check).await? {
+            return Ok(failed(format!("permanent failure: {field}: {error}")));
+        }
     }
-    match app.alerting.send(channel, &app.alerting.test_notification()).await {
+    Ok(match app.alerting.send(channel, &app.alerting.test_notification()).await {
         Ok(delivery) => TestNotificationResponse {
             delivered: delivery.is_sent(),
             error: delivery.problem(),
@@ -330,7 +350,7 @@ async fn send_test(app: &App, channel: &Channel) -> TestNotificationResponse {
         },
         Err(SendError::Transient { reason, .. }) => failed(format!("temporary failure: {reason}")),
         Err(SendError::Permanent(reason)) => failed(format!("permanent failure: {reason}")),
-    }
+    })
 }
 
 /// Send a test notification
@@ -347,7 +367,7 @@ pub(crate) async fn test(
     host_access::require_all_hosts(&actor.identity)?;
     let channel = definitions::find::<Channel>(&app, &id)?;
     app.directory.record_audit(actor.audit("channel.test", format!("channel {}", channel.name))).await;
-    Ok(Json(send_test(&app, &channel).await))
+    Ok(Json(send_test(&app, &actor.identity, &channel).await?))
 }
 
 /// Unsaved channel to test.
@@ -372,11 +392,12 @@ pub(crate) async fn test_unsaved_channel(
 ) -> Result<Json<TestNotificationResponse>, ApiError> {
     host_access::require_all_hosts(&actor.identity)?;
     let state = app.alerting.snapshot();
-    let saved = request.id.and_then(|id| state.definitions.channel(id));
+    let saved = request.id.and_then(|id| state.definitions.channel(id)).cloned();
     let id = request.id.unwrap_or_default();
-    let channel = validate(&app, request.channel, id, saved.map(|saved| &**saved))?;
+    let plan = move |app: &App| validate(app, request.channel, id, saved.as_deref());
+    let channel = run_work(&app, &actor.identity, plan).await?;
     app.directory.record_audit(actor.audit("channel.test", format!("channel {}", channel.name))).await;
-    Ok(Json(send_test(&app, &channel).await))
+    Ok(Json(send_test(&app, &actor.identity, &channel).await?))
 }
 
 /// Rendered template with its variables.
@@ -401,7 +422,11 @@ pub(crate) async fn preview(
     JsonBody(template): JsonBody<NotificationTemplate>,
 ) -> Result<Json<TemplatePreviewResponse>, ApiError> {
     host_access::require_all_hosts(&actor.identity)?;
-    validate_template(&app, &template)?;
+    Ok(Json(run_work(&app, &actor.identity, move |app| render_preview(app, &template)).await?))
+}
+
+fn render_preview(app: &App, template: &NotificationTemplate) -> Result<TemplatePreviewResponse, ApiError> {
+    validate_template(app, template)?;
     let notification = app.alerting.example_notification();
     let render = |field: &str, template: &str, default: String| match template {
         "" => Ok(default),
@@ -412,5 +437,5 @@ pub(crate) async fn preview(
     };
     let title = render("template.title", &template.title, render::render_title(&notification))?;
     let text = render("template.text", &template.text, render::render_text(&notification))?;
-    Ok(Json(TemplatePreviewResponse { title, text, notification }))
+    Ok(TemplatePreviewResponse { title, text, notification })
 }

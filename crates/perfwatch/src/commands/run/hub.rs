@@ -64,7 +64,7 @@ fn start_hub(
     let runtime = Builder::new_multi_thread().enable_all().build().context("runtime")?;
     let store = runtime.block_on(store::open(settings, clock.clone()))?;
     let workers = Arc::new(WorkerPool::new(clock.clone(), PoolConfig::default()));
-    let notifier = Arc::new(ChannelNotifier::with_policy(config.outbound.clone()));
+    let notifier = Arc::new(ChannelNotifier::with_policy(config.outbound.clone(), workers.clone()));
     let remote_collector = Arc::new(SshCollector::with_workers(clock.clone(), workers.clone()));
     let deps = HubDependencies { store, clock, catalog, notifier, remote_collector, workers };
     let hub = runtime.block_on(Hub::start(config, deps)).context("hub")?;
