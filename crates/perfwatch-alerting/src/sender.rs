@@ -24,6 +24,7 @@ fn render_notification(
     channel: &Channel,
     notification: &Notification,
 ) -> (String, String) {
+    let notification = &notifier.escape_values(&channel.kind, notification);
     let render_template = |template: &str, default: String| match template {
         "" => default,
         // A notification with the default text is better than none because of an invalid template.
@@ -50,7 +51,10 @@ fn render_in_pool(
         Ok(texts) => Ok(texts),
         Err(error) if error.is_retryable() => Err(retry(error.to_string())),
         // As for an invalid template.
-        Err(_) => Ok((render::render_title(notification), render::render_text(notification))),
+        Err(_) => {
+            let escaped = notifier.escape_values(&channel.kind, notification);
+            Ok((render::render_title(&escaped), render::render_text(&escaped)))
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 mod alertmanager;
 mod discord;
 mod email;
+mod escape;
 mod format;
 mod gotify;
 mod http;
@@ -149,6 +150,10 @@ impl Notifier for ChannelNotifier {
             }
         }
         validate(settings).map(|(name, error)| (name.to_owned(), error))
+    }
+
+    fn escape_values(&self, kind: &str, notification: &Notification) -> Notification {
+        escape::escape_values(kind, notification)
     }
 
     fn render(&self, template: &str, notification: &Notification) -> Result<String, String> {

@@ -196,6 +196,11 @@ pub trait Notifier: Send + Sync {
     fn kinds(&self) -> &'static [ChannelKind];
     /// Validates the settings of a channel; returns name and error of the first invalid setting.
     fn validate(&self, kind: &str, settings: &ChannelSettings) -> Option<(String, String)>;
+    /// Notification whose values are escaped for the texts of a channel kind: names make neither links nor
+    /// mentions there.
+    fn escape_values(&self, _kind: &str, notification: &Notification) -> Notification {
+        notification.clone()
+    }
     /// Renders a template with a notification.
     ///
     /// # Errors
