@@ -55,6 +55,7 @@ use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::host_last_seen::HostLastSeen;
 use perfwatch_store::incidents::{IncidentEventRow, IncidentRow};
 use perfwatch_store::{CommitError, Store, StoreError};
+use perfwatch_workers::WorkerPool;
 use revalidation::Revalidator;
 use sender::NotificationSender;
 use state::AlertingState;
@@ -77,6 +78,7 @@ pub struct Alerting {
     dispatcher: Arc<NotificationDispatcher>,
     timers: Arc<Timers>,
     secrets: Arc<ChannelSecrets>,
+    workers: Arc<WorkerPool>,
     backtester: Backtester,
 }
 
@@ -141,6 +143,7 @@ impl Alerting {
         Ok(Arc::new(Self {
             store: deps.store.clone(),
             notifier: deps.notifier.clone(),
+            workers: deps.workers.clone(),
             state,
             timers: Arc::new(timers(deps, &evaluators, &incidents, outbox)),
             evaluators,
@@ -173,6 +176,11 @@ impl Alerting {
     /// Port that delivers notifications.
     pub fn notifier(&self) -> &Arc<dyn Notifier> {
         &self.notifier
+    }
+
+    /// Pool that parses rules and renders templates.
+    pub fn workers(&self) -> &WorkerPool {
+        &self.workers
     }
 
     /// Store of definitions, incidents and notifications.

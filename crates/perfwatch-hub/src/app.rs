@@ -14,7 +14,6 @@ use perfwatch_live::LiveFeed;
 use perfwatch_live::host_registry::HostRegistry;
 use perfwatch_metrics::SelfMetrics;
 use perfwatch_model::{Catalog, Clock};
-use perfwatch_workers::WorkerPool;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -53,8 +52,6 @@ pub(crate) struct App {
     pub(crate) agentless: Arc<Agentless>,
     /// Self-metrics of the hub.
     pub(crate) metrics: Arc<SelfMetrics>,
-    /// Threads for untrusted computation.
-    pub(crate) workers: Arc<WorkerPool>,
     /// Memory limits of ingest requests.
     pub(crate) ingest_limits: IngestLimits,
     /// Cancelled when the hub shuts down.

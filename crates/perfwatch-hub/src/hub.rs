@@ -250,7 +250,7 @@ async fn build_app(
         sink: pipeline.clone(),
         collector: remote_collector,
         keyring,
-        workers: workers.clone(),
+        workers,
         cache: cache.clone(),
     };
     let agentless = open_agentless(agentless_deps, &metrics, config.collection_workers).await?;
@@ -271,7 +271,6 @@ async fn build_app(
         alerting,
         agentless,
         metrics,
-        workers,
         ingest_limits: IngestLimits::default(),
         stop,
         tasks,

@@ -200,7 +200,7 @@ async fn run_work<T: Send + 'static>(
     let principal = identity.share_key();
     let request = WorkRequest { kind: WorkKind::Template, principal: &principal, input_bytes: 0 };
     let app_in_pool = app.clone();
-    app.workers.run(request, move |_| work(&app_in_pool)).await?
+    app.alerting.workers().run(request, move |_| work(&app_in_pool)).await?
 }
 
 /// Channel of a request, with the secrets of the saved channel where the request has none.

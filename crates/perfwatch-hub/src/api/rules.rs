@@ -222,7 +222,7 @@ pub(crate) async fn import(
     host_access::require_all_hosts(&actor.identity)?;
     let principal = actor.identity.share_key();
     let work = WorkRequest { kind: WorkKind::Bundle, principal: &principal, input_bytes: text.len() };
-    let file = app.workers.run(work, move |_| parse_rules(&text)).await??;
+    let file = app.alerting.workers().run(work, move |_| parse_rules(&text)).await??;
     let entry = actor.audit("rule.import", format!("{} rules", file.rules.len()));
     let change = |state: &AlertingSnapshot, _: i64| {
         let (mut definitions, mut tx) = (state.definitions.clone(), Transaction::default());
