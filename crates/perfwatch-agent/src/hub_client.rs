@@ -3,11 +3,11 @@
 
 use crate::error::AgentConfigError;
 use crate::url::HubUrl;
+use perfwatch_files::Directory;
 use perfwatch_model::HostId;
 use rustls::crypto::aws_lc_rs;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use ureq::tls::{TlsConfig, TlsProvider};
@@ -151,9 +151,8 @@ impl HubClient {
     }
 }
 
-fn secret_path(state: &Path) -> PathBuf {
-    state.join("secret")
-}
+/// File of the agent secret.
+const SECRET_FILE: &str = "secret";
 
 /// Secret of the state directory.
 #[derive(Clone, PartialEq, Eq)]
@@ -191,7 +190,7 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
 /// Loads the stored agent secret; `None` if there is no file or it is empty. The second line is the hash of
 /// the enrollment token.
 pub fn load_secret(state: &Path) -> Option<StoredSecret> {
-    let text = std::fs::read_to_string(secret_path(state)).ok()?;
+    let text = Directory::open(state).ok()?.read_to_string(SECRET_FILE).ok()?;
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
     Some(StoredSecret { secret: lines.next()?, token_hash: lines.next() })
 }
@@ -202,16 +201,9 @@ pub fn load_secret(state: &Path) -> Option<StoredSecret> {
 /// # Errors
 /// Fails if the directory is not writable.
 pub fn save_secret(state: &Path, stored: &StoredSecret) -> io::Result<()> {
-    std::fs::create_dir_all(state)?;
-    let new_path = state.join("secret.new");
-    let _ = std::fs::remove_file(&new_path);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new_path)?;
     let lines = [Some(stored.secret.as_str()), stored.token_hash.as_deref()];
-    for line in lines.into_iter().flatten() {
-        writeln!(file, "{line}")?;
-    }
-    file.sync_all()?;
-    std::fs::rename(new_path, secret_path(state))
+    let text: String = lines.into_iter().flatten().map(|line| format!("{line}\n")).collect();
+    Directory::create_private(state)?.write(SECRET_FILE, text.as_bytes())
 }
 
 #[cfg(test)]

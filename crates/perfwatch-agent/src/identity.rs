@@ -3,6 +3,7 @@
 use crate::error::AgentError;
 use crate::machine::Fingerprint;
 use perfwatch_collect::Source;
+use perfwatch_files::Directory;
 use perfwatch_model::{HostId, limits};
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -11,8 +12,9 @@ use std::path::Path;
 /// nothing is stored in it.
 pub(crate) fn lock_state_dir(state: &Path) -> Result<Option<File>, AgentError> {
     let open = || {
-        std::fs::create_dir_all(state)?;
-        File::create(state.join("lock"))
+        let directory = Directory::create_private(state)?;
+        directory.restrict_files(["host-id", "machine", "secret", "lock"]);
+        directory.open_or_create("lock")
     };
     let Ok(file) = open() else { return Ok(None) };
     match file.try_lock() {
@@ -61,11 +63,10 @@ fn delete_foreign_state(state: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         result => result,
     };
+    let directory = Directory::open(state)?;
+    // Directories are removed by descriptor: a link in their place is not followed.
     ignore_missing(std::fs::remove_dir_all(state.join("spool")))?;
-    for file in ["secret", "host-id", "machine"] {
-        ignore_missing(std::fs::remove_file(state.join(file)))?;
-    }
-    Ok(())
+    ["secret", "host-id", "machine"].into_iter().try_for_each(|file| directory.remove(file))
 }
 
 /// Loads the host id of the state directory, or generates and stores a new id. In a directory that
@@ -73,7 +74,8 @@ fn delete_foreign_state(state: &Path) -> std::io::Result<()> {
 /// no host.
 fn host_id(state: &Path) -> HostId {
     let path = state.join("host-id");
-    match std::fs::read_to_string(&path).map(|text| text.parse::<HostId>()) {
+    let read = || Directory::open(state)?.read_to_string("host-id");
+    match read().map(|text| text.parse::<HostId>()) {
         Ok(Ok(id)) => return id,
         Ok(Err(_)) => {
             tracing::warn!(path = %path.display(), "host id file is corrupt; generating a new host id");
@@ -81,12 +83,7 @@ fn host_id(state: &Path) -> HostId {
         Err(_) => {}
     }
     let id = HostId::generate();
-    let write = || {
-        std::fs::create_dir_all(state)?;
-        let new_path = state.join("host-id.new");
-        std::fs::write(&new_path, format!("{id}\n"))?;
-        std::fs::rename(new_path, &path)
-    };
+    let write = || Directory::create_private(state)?.write("host-id", format!("{id}\n").as_bytes());
     if let Err(error) = write() {
         tracing::warn!(
             path = %path.display(), error = %error,

@@ -3,9 +3,10 @@
 
 use crate::hub_client::sha256_hex;
 use perfwatch_collect::Source;
+use perfwatch_files::Directory;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Product UUIDs of firmware that was not personalized.
 const PLACEHOLDER_UUIDS: [&str; 3] = [
@@ -40,7 +41,8 @@ impl Fingerprint {
 
     /// Loads the fingerprint of a state directory; empty if there is none.
     pub(crate) fn load(state: &Path) -> Self {
-        let text = std::fs::read_to_string(path(state)).unwrap_or_default();
+        let text = Directory::open(state).and_then(|directory| directory.read_to_string(FILE));
+        let text = text.unwrap_or_default();
         let pairs = text.lines().filter_map(|line| line.trim().split_once(' '));
         Self(pairs.map(|(name, hash)| (name.to_owned(), hash.to_owned())).collect())
     }
@@ -62,16 +64,12 @@ impl Fingerprint {
             return Ok(());
         }
         let text: String = merged.0.iter().map(|(name, hash)| format!("{name} {hash}\n")).collect();
-        let new_path = state.join("machine.new");
-        std::fs::write(&new_path, text)?;
-        std::fs::rename(new_path, path(state))
+        Directory::open(state)?.write(FILE, text.as_bytes())
     }
 }
 
 /// File of the fingerprint.
-pub(crate) fn path(state: &Path) -> PathBuf {
-    state.join("machine")
-}
+const FILE: &str = "machine";
 
 /// Product UUID independent of the byte order of its first three fields, which depends on the kernel.
 fn byte_order_free(digits: &str) -> String {
@@ -134,7 +132,7 @@ mod tests {
             stored.difference(&fingerprint(Some(ID), Some(&uuid.replace('8', "9")))),
             Some("product-uuid")
         );
-        let text = std::fs::read_to_string(path(state.path())).unwrap();
+        let text = std::fs::read_to_string(state.path().join(FILE)).unwrap();
         assert!(!text.contains(ID) && text.lines().count() == 2, "{text}");
     }
 }

@@ -176,7 +176,7 @@ pub const ROUTES: &[(&str, &str, Access, Accepts)] = &[
 /// Result of a look-up in the access table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteMatch {
-    /// The route exists, and requires this access by one of these credentials.
+    /// The route exists, and requires this access by any of these credentials.
     Matched(Access, Accepts),
     /// The path exists with another method.
     MethodNotAllowed,
@@ -316,7 +316,7 @@ mod tests {
         let session = Credential::Session([0; 32]);
         let api_token = Credential::Bearer(format!("pwt_{}", "0".repeat(64)));
         let signed = Credential::Bearer("eyJ.a.b".to_owned());
-        // The last six routes change users and factors, the one before creates API tokens.
+        // The last six routes change users and factors, the route before them creates API tokens.
         let (users, tokens) = (&LASTING[8..], &LASTING[7..]);
         for (credential, confirmation, want) in [
             (&signed, C::None, sorted(&[&LASTING, &OWN_ACCOUNT])),

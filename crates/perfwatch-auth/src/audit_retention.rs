@@ -1,5 +1,5 @@
 //! Retention of the audit log, shared by principal: those with the most entries lose their oldest ones first, so
-//! that none can push out the entries of others, or its own of another kind.
+//! that no principal can push out the entries of others, or its own entries of another kind.
 
 use perfwatch_model::limit_table;
 use perfwatch_model::limits::MAX_AUDIT_ENTRIES;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 pub(crate) const AUDIT_RETENTION_MS: i64 = 2 * 366 * 86_400_000;
 /// Number of new entries after which the shares are computed again.
 const MIN_NEW_ENTRIES: i64 = 1_000;
-/// Maximum number of shares that one run reduces; each reads the whole log.
+/// Maximum number of shares that a run reduces; each reads the whole log.
 const MAX_REDUCED_SHARES: usize = 50;
 
 /// Objects whose changes are security acts: access to the hub, and secrets of other systems.
@@ -48,7 +48,7 @@ impl AuditRetention {
         let mut tx = Transaction::default();
         for share in excess_shares(&count_audit_entries(store).await?, MAX_AUDIT_ENTRIES) {
             limit_table::AUDIT_ENTRIES.refuse_many(share.excess.unsigned_abs());
-            tx.audit().keep_newest(share.principal, share.action, share.kept);
+            tx.audit().keep_newest(share.principal, share.action, share.retained);
         }
         match store.commit(tx).await {
             Ok(()) | Err(CommitError::Conflict) => Ok(()),
@@ -62,7 +62,7 @@ impl AuditRetention {
 struct ExcessShare<'a> {
     principal: &'a str,
     action: &'a str,
-    kept: i64,
+    retained: i64,
     excess: i64,
 }
 
@@ -74,13 +74,13 @@ fn excess_shares(counts: &[AuditCount], max: i64) -> Vec<ExcessShare<'_>> {
         for count in counts.iter().filter(|count| is_security_act(&count.action) == is_security) {
             *shares.entry((principal_of_actor(&count.actor), &count.action)).or_default() += count.entries;
         }
-        let Some(kept) = fair_share(shares.values().copied().collect(), max) else { continue };
-        let above = shares.into_iter().filter(|(_, entries)| *entries > kept);
+        let Some(retained) = fair_share(shares.values().copied().collect(), max) else { continue };
+        let above = shares.into_iter().filter(|(_, entries)| *entries > retained);
         excess.extend(above.map(|((principal, action), entries)| ExcessShare {
             principal,
             action,
-            kept,
-            excess: entries - kept,
+            retained,
+            excess: entries - retained,
         }));
     }
     excess.sort_by_key(|share| -share.excess);
@@ -123,7 +123,7 @@ mod tests {
             count("anonymous", "login.failed", 50_000),
         ];
         assert_eq!(excess_shares(&counts, 200_000), []);
-        let share = |principal, action, kept, excess| ExcessShare { principal, action, kept, excess };
+        let share = |principal, action, retained, excess| ExcessShare { principal, action, retained, excess };
         assert_eq!(
             excess_shares(&counts, 100_000),
             [
@@ -148,7 +148,7 @@ mod tests {
         }
         let counts = [count("user a", "user.create", 100), count("user a", "server.test", 1_000)];
         let excess = excess_shares(&counts, 100);
-        assert_eq!((excess.len(), excess[0].action, excess[0].kept), (1, "server.test", 100));
+        assert_eq!((excess.len(), excess[0].action, excess[0].retained), (1, "server.test", 100));
     }
 
     #[test]

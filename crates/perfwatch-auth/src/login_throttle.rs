@@ -63,11 +63,11 @@ pub struct AddressGroup {
     pub network: IpAddr,
     /// Length of the network prefix in bits.
     pub prefix_len: u8,
-    /// Multiple of the limit of one address that the group may use.
+    /// Multiple of the limit per address that the group may use.
     pub share: u32,
 }
 
-/// Prefix lengths of IPv6 networks that one client may have, with their shares: a link, a home, a site (RFC 6177).
+/// Prefix lengths of IPv6 networks that a client may have, with their shares: a link, a home, a site (RFC 6177).
 /// A site has 65,536 networks of 64 bits; limits per link alone would not limit it.
 const IPV6_GROUPS: [(u8, u32); 3] = [(64, 1), (56, 4), (48, 16)];
 

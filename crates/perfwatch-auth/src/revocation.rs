@@ -14,7 +14,7 @@ pub fn ends_credentials(before: &Account, after: &Account) -> bool {
 }
 
 /// Adds the writes that end everything derived from an account: sessions, API tokens, and enrollment tokens that
-/// the user or one of these API tokens created. The new token epoch of the account, which the caller stores, ends
+/// the user or these API tokens created. The new token epoch of the account, which the caller stores, ends
 /// signed tokens.
 pub fn revoke_derived(snapshot: &AuthSnapshot, account: &mut Account, tx: &mut Transaction) {
     account.token_epoch += 1;

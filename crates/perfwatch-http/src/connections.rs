@@ -31,7 +31,7 @@ struct ConnectionCounts {
     by_group: HashMap<(IpAddr, u8), usize>,
 }
 
-/// Slot of one open connection.
+/// Slot of an open connection.
 pub(crate) struct ConnectionPermit {
     limiter: Arc<ConnectionLimiter>,
     address: IpAddr,

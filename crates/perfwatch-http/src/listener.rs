@@ -38,7 +38,7 @@ const MAX_HEAD_BYTES: usize = 32 << 10;
 /// Delay after a failed accept: the process may have no file descriptor left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// Type of TLS records with a handshake (RFC 8446, 5.1).
-const TLS_HANDSHAKE_RECORD: u8 = 22;
+const TLS_HANDSHAKE: [u8; 1] = [22];
 
 /// Settings of a listener.
 #[derive(Debug, Clone)]
@@ -185,7 +185,7 @@ impl Server {
         }
         let mut first = [0];
         stream.peek(&mut first).await?;
-        Ok(first == [TLS_HANDSHAKE_RECORD])
+        Ok(first == TLS_HANDSHAKE)
     }
 
     /// Serves HTTP/1.1. HTTP/2 has no handler here: its preface is an invalid request line.

@@ -147,7 +147,7 @@ pub async fn newest_audit_id(store: &dyn Store) -> Result<i64, StoreError> {
     rows.into_iter().next().map_or(Ok(0), |row| RowReader::new(row).int())
 }
 
-/// Entries of one actor with one action.
+/// Entries of an actor with this action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditCount {
     /// Actor of the entries.

@@ -29,6 +29,7 @@ use inner::{
     FILE_NAME, LOCAL_HUB_ID, PAGE_BYTES, SqliteInner, corrupt_error, missing_database, open_error,
     store_error, unavailable,
 };
+use perfwatch_files::Directory;
 use perfwatch_model::{Clock, HostId};
 use perfwatch_tsdb::Tier;
 use rusqlite::Connection;
@@ -57,7 +58,8 @@ impl SqliteStore {
     /// Returns a [`StoreError`] if the data directory cannot be written or is in use by another hub, if the
     /// file is not a database, or if its schema is newer than this version supports.
     pub fn open(options: &SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(&options.folder).map_err(|error| store_error(&options.folder, &error))?;
+        let create = Directory::create_private(&options.folder);
+        create.map_err(|error| store_error(&options.folder, &error))?;
         let lock = lock(&options.folder)?;
         Self::open_with(options, clock, Some(lock))
     }

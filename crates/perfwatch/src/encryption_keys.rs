@@ -4,20 +4,22 @@
 use crate::config::Settings;
 use crate::stdout::write_stdout;
 use anyhow::Context as _;
+use perfwatch_files::Directory;
 use perfwatch_hub::EncryptionKeys;
 use perfwatch_store::StoreUrl;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Length of a key in text form: 32 bytes as hexadecimal digits.
 const KEY_HEX_LEN: usize = 64;
 
+/// Key file of the data directory.
+const KEY_FILE: &str = "encryption.key";
+
 /// Path of the key file that is created if `hub.encryption_key` is empty.
 fn key_path(settings: &Settings) -> PathBuf {
-    settings.data.join("encryption.key")
+    settings.data.join(KEY_FILE)
 }
 
 /// Parses one key per line; empty lines and lines with `#` are ignored. The first key encrypts,
@@ -49,12 +51,6 @@ fn generate_key() -> anyhow::Result<String> {
     }))
 }
 
-/// Creates a file that only its owner can read; fails if it exists.
-fn create_private(path: &Path) -> anyhow::Result<File> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.with_context(|| path.display().to_string())
-}
-
 /// Loads the keys of the configuration or of the key file; creates the file if there is neither.
 pub(crate) fn load_or_create(settings: &Settings) -> anyhow::Result<EncryptionKeys> {
     if let Some(secret) = &settings.hub.encryption_key {
@@ -66,9 +62,10 @@ pub(crate) fn load_or_create(settings: &Settings) -> anyhow::Result<EncryptionKe
     match std::fs::read_to_string(&path) {
         Ok(text) => parse(&text).map(EncryptionKeys).map_err(anyhow::Error::msg).with_context(context),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(&settings.data).with_context(|| settings.data.display().to_string())?;
+            let directory = Directory::create_private(&settings.data)
+                .with_context(|| settings.data.display().to_string())?;
             let text = generate_key()?;
-            let mut file = create_private(&path)?;
+            let mut file = directory.create_new(KEY_FILE).with_context(context)?;
             writeln!(file, "{text}").and_then(|()| file.sync_all()).with_context(context)?;
             let file = context();
             tracing::info!(file, "created an encryption key; store a copy separately from backups");
@@ -102,15 +99,10 @@ pub(crate) fn rotate_key(settings: &Settings) -> anyhow::Result<()> {
     );
     load_or_create(settings)?;
     let existing = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let temporary = path.with_extension("key.new");
-    let _ = std::fs::remove_file(&temporary);
-    let mut file = create_private(&temporary)?;
-    write!(file, "{}\n{existing}", generate_key()?)?;
-    file.sync_all()?;
-    // The user of the hub must be able to read the file, whichever user runs this command.
-    let owner = std::fs::metadata(&path)?;
-    fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-    std::fs::rename(&temporary, &path)?;
+    // The file belongs to the owner of the directory: the user of the hub, whichever user runs this command.
+    let directory = Directory::open(&settings.data).with_context(|| settings.data.display().to_string())?;
+    let text = format!("{}\n{existing}", generate_key()?);
+    directory.write(KEY_FILE, text.as_bytes()).with_context(|| path.display().to_string())?;
     write_stdout(
         format!("New key written to {}. Restart the hub to re-encrypt all secrets.\n", path.display())
             .as_bytes(),
@@ -122,6 +114,7 @@ pub(crate) fn rotate_key(settings: &Settings) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt as _;
 
     #[test]
     fn encryption_key_is_created_once_and_rotated() {

@@ -2,6 +2,7 @@
 
 use crate::config::Settings;
 use anyhow::Context as _;
+use perfwatch_files::Directory;
 use perfwatch_history::HistoryConfig;
 use perfwatch_model::Clock;
 use perfwatch_store::{PostgresStore, SqliteOptions, SqliteStore, Store, StoreUrl};
@@ -92,8 +93,10 @@ fn load_or_create_hub_id(settings: &Settings) -> anyhow::Result<String> {
     {
         return Ok(text.trim().to_owned());
     }
-    std::fs::create_dir_all(&settings.data).with_context(|| settings.data.display().to_string())?;
     let id = uuid::Uuid::now_v7().to_string();
-    std::fs::write(&path, format!("{id}\n")).with_context(|| path.display().to_string())?;
+    let directory = Directory::create_private(&settings.data);
+    directory
+        .and_then(|directory| directory.write("hub-id", format!("{id}\n").as_bytes()))
+        .with_context(|| path.display().to_string())?;
     Ok(id)
 }

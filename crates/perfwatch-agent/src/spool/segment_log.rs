@@ -4,12 +4,14 @@
 
 use super::frame::{FrameReader, MAGIC, Record, SpoolEntry};
 use bytes::Bytes;
+use perfwatch_files::Directory;
 use perfwatch_model::{BootId, ShapeId};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 /// Size at which a new segment is started.
 const SEGMENT_BYTES: u64 = 1 << 20;
@@ -31,7 +33,7 @@ struct Segment {
 }
 
 pub(super) struct SegmentLog {
-    directory: PathBuf,
+    directory: Arc<Directory>,
     max_bytes: u64,
     segments: VecDeque<Segment>,
     writer: File,
@@ -50,27 +52,28 @@ const COMPLETE_MARKER: &str = "complete";
 /// Segments to read, collected under the lock and read without it.
 pub(crate) struct ReadPlan {
     from: Position,
-    /// Ids, paths and lengths of the segments, oldest first.
-    segments: Vec<(u64, PathBuf, u64)>,
+    directory: Arc<Directory>,
+    /// Ids and lengths of the segments, oldest first.
+    segments: Vec<(u64, u64)>,
 }
 
-fn segment_path(directory: &Path, id: u64) -> PathBuf {
-    directory.join(format!("{id:020}.seg"))
+fn segment_name(id: u64) -> String {
+    format!("{id:020}.seg")
 }
 
 fn create_segment(
-    directory: &Path,
+    directory: &Directory,
     id: u64,
     last_sequence: Option<(BootId, u64)>,
 ) -> io::Result<(File, u64)> {
-    let path = segment_path(directory, id);
+    let name = segment_name(id);
     let mut header = MAGIC.to_vec();
     if let Some((boot, seq)) = last_sequence {
         header.extend(Record::LastSequence { boot, seq }.encode());
     }
-    let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+    let file = directory.create_new(&name)?;
     if let Err(error) = file.write_all_at(&header, 0) {
-        let _ = std::fs::remove_file(path);
+        let _ = directory.remove(&name);
         return Err(error);
     }
     Ok((file, header.len() as u64))
@@ -78,34 +81,32 @@ fn create_segment(
 
 impl SegmentLog {
     /// Recovers the existing segments and starts a new segment.
-    pub(super) fn open(directory: &Path, max_bytes: u64) -> io::Result<Self> {
-        std::fs::create_dir_all(directory)?;
-        let complete = directory.join(COMPLETE_MARKER);
-        let mut ids: Vec<u64> = Vec::new();
-        for entry in std::fs::read_dir(directory)? {
-            let name = entry?.file_name();
-            ids.extend(name.to_str().and_then(|name| name.strip_suffix(".seg")?.parse::<u64>().ok()));
-        }
+    pub(super) fn open(path: &Path, max_bytes: u64) -> io::Result<Self> {
+        let directory = Arc::new(Directory::create_private(path)?);
+        let names = directory.names()?;
+        directory.restrict_files(names.iter().map(String::as_str));
+        let id_of = |name: &String| name.strip_suffix(".seg")?.parse::<u64>().ok();
+        let mut ids: Vec<u64> = names.iter().filter_map(id_of).collect();
         ids.sort_unstable();
         let (mut segments, mut last_sequence) = (VecDeque::new(), None);
         let mut acked = Position { segment: 0, offset: 0 };
         for &id in &ids {
-            let segment = recover(directory, id, &mut last_sequence, &mut acked).unwrap_or_else(|error| {
+            let segment = recover(&directory, id, &mut last_sequence, &mut acked).unwrap_or_else(|error| {
                 tracing::warn!(error = %error, segment = id, "failed to read spool segment; skipping it");
                 Segment { id, bytes: 0, unacked_ends: VecDeque::new() }
             });
             segments.push_back(segment);
         }
-        if !complete.exists() {
+        if !directory.contains(COMPLETE_MARKER) {
             // An earlier run continued in memory: its last sequence number is unknown.
             last_sequence = None;
         }
         let next = ids.last().map_or(1, |id| id + 1);
-        let (writer, bytes) = create_segment(directory, next, last_sequence)?;
+        let (writer, bytes) = create_segment(&directory, next, last_sequence)?;
         segments.push_back(Segment { id: next, bytes, unacked_ends: VecDeque::new() });
-        File::create(&complete)?;
+        directory.open_or_create(COMPLETE_MARKER)?;
         let mut log = Self {
-            directory: directory.to_owned(),
+            directory,
             max_bytes,
             segments,
             writer,
@@ -128,22 +129,21 @@ impl SegmentLog {
     /// Appends a snapshot, and its shape if the current segment does not contain it.
     pub(super) fn append(&mut self, entry: &SpoolEntry, shape: &Bytes) -> io::Result<()> {
         let result = self.try_append(entry, shape);
-        let complete = self.directory.join(COMPLETE_MARKER);
         if result.is_err() {
             // Deleting works on a full disk. From now on the log does not contain the newest number.
-            let _ = std::fs::remove_file(complete);
+            let _ = self.directory.remove(COMPLETE_MARKER);
         } else if self.failed {
-            File::create(complete)?;
+            self.directory.open_or_create(COMPLETE_MARKER)?;
         }
         self.failed = result.is_err();
         result
     }
 
     fn try_append(&mut self, entry: &SpoolEntry, shape: &Bytes) -> io::Result<()> {
-        let current_path = self.segments.back().map(|segment| segment_path(&self.directory, segment.id));
-        if current_path.is_some_and(|path| !path.exists()) {
+        let current = self.segments.back().map(|segment| segment_name(segment.id));
+        if current.is_some_and(|name| !self.directory.contains(&name)) {
             // The directory was deleted from outside: earlier snapshots are lost, later snapshots are stored.
-            std::fs::create_dir_all(&self.directory)?;
+            self.directory = Arc::new(Directory::create_private(self.directory.path())?);
             self.rotate()?;
         }
         if self.segments.back().is_none_or(|segment| segment.bytes >= SEGMENT_BYTES) {
@@ -183,9 +183,8 @@ impl SegmentLog {
     }
 
     pub(super) fn read_plan(&self) -> ReadPlan {
-        let segments =
-            self.segments.iter().map(|s| (s.id, segment_path(&self.directory, s.id), s.bytes)).collect();
-        ReadPlan { from: self.acked, segments }
+        let segments = self.segments.iter().map(|segment| (segment.id, segment.bytes)).collect();
+        ReadPlan { from: self.acked, directory: self.directory.clone(), segments }
     }
 
     pub(super) fn pending(&self) -> u64 {
@@ -266,7 +265,7 @@ impl SegmentLog {
     }
 
     fn remove(&self, id: u64) {
-        if let Err(error) = std::fs::remove_file(segment_path(&self.directory, id)) {
+        if let Err(error) = self.directory.remove(&segment_name(id)) {
             tracing::warn!(error = %error, segment = id, "failed to delete spool segment");
         }
     }
@@ -274,17 +273,17 @@ impl SegmentLog {
 
 /// Reads one segment and truncates an incomplete record at its end.
 fn recover(
-    directory: &Path,
+    directory: &Directory,
     id: u64,
     last_sequence: &mut Option<(BootId, u64)>,
     acked: &mut Position,
 ) -> io::Result<Segment> {
-    let path = segment_path(directory, id);
-    let bytes = std::fs::read(&path)?;
+    let name = segment_name(id);
+    let bytes = directory.read(&name)?;
     let length = bytes.len() as u64;
     let mut unacked_ends = VecDeque::new();
     if !bytes.starts_with(MAGIC) {
-        tracing::warn!(path = %path.display(), "unsupported spool segment version; skipping it");
+        tracing::warn!(segment = id, "unsupported spool segment version; skipping it");
         return Ok(Segment { id, bytes: length, unacked_ends });
     }
     let mut frames = FrameReader::new(bytes.into(), MAGIC.len());
@@ -302,11 +301,11 @@ fn recover(
     let valid_length = frames.offset as u64;
     if !frames.at_end() {
         tracing::info!(
-            path = %path.display(),
+            segment = id,
             truncated_bytes = length - valid_length,
             "truncated an incomplete record at the end of the spool"
         );
-        OpenOptions::new().write(true).open(&path)?.set_len(valid_length)?;
+        directory.open_write(&name)?.set_len(valid_length)?;
     }
     Ok(Segment { id, bytes: valid_length, unacked_ends })
 }
@@ -318,24 +317,22 @@ impl ReadPlan {
     pub(super) fn read(&self, max_entries: usize, max_bytes: usize) -> (Vec<SpoolEntry>, Position) {
         let (mut entries, mut end, mut size) = (Vec::new(), self.from, 0);
         let newest = self.segments.last().map(|(id, ..)| *id);
-        for (id, path, length) in self.segments.iter().filter(|(id, ..)| *id >= self.from.segment) {
+        for (id, length) in self.segments.iter().filter(|(id, ..)| *id >= self.from.segment) {
             let magic = MAGIC.len() as u64;
             let start = if *id == self.from.segment { self.from.offset.max(magic) } else { magic };
             let segment_end = Position { segment: *id, offset: *length };
-            let bytes = match read_range(path, start, *length) {
+            let bytes = match read_range(&self.directory, *id, (start, *length)) {
                 Ok(bytes) => bytes,
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => {
                     // The segment being written is not skipped: the next append replaces it.
                     if Some(*id) != newest {
-                        tracing::warn!(
-                            path = %path.display(), error = %error, "spool segment is missing; skipping it"
-                        );
+                        tracing::warn!(segment = id, error = %error, "spool segment is missing; skipping it");
                         end = segment_end;
                     }
                     continue;
                 }
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), error = %error, "failed to read the spool; retrying");
+                    tracing::warn!(segment = id, error = %error, "failed to read the spool; retrying");
                     break;
                 }
             };
@@ -351,7 +348,7 @@ impl ReadPlan {
                 }
             }
             if !frames.at_end() {
-                tracing::warn!(path = %path.display(), "spool segment is corrupt; skipping the rest of it");
+                tracing::warn!(segment = id, "spool segment is corrupt; skipping the rest of it");
                 end = segment_end;
             }
         }
@@ -367,10 +364,9 @@ impl ReadPlan {
     /// of its snapshots. Needed only if the hub requests shapes.
     pub(super) fn shapes(&self, end: Position, ids: &HashSet<ShapeId>) -> HashMap<ShapeId, Bytes> {
         let mut shapes = HashMap::new();
-        for (_, path, _) in
-            self.segments.iter().filter(|(id, ..)| (self.from.segment..=end.segment).contains(id))
+        for (id, _) in self.segments.iter().filter(|(id, ..)| (self.from.segment..=end.segment).contains(id))
         {
-            let Ok(bytes) = std::fs::read(path) else { continue };
+            let Ok(bytes) = self.directory.read(&segment_name(*id)) else { continue };
             for (record, _) in FrameReader::new(bytes.into(), MAGIC.len()) {
                 if let Record::Shape(id, bytes) = record
                     && ids.contains(&id)
@@ -383,9 +379,9 @@ impl ReadPlan {
     }
 }
 
-fn read_range(path: &Path, start: u64, end: u64) -> io::Result<Bytes> {
+fn read_range(directory: &Directory, id: u64, (start, end): (u64, u64)) -> io::Result<Bytes> {
     let length = usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?;
     let mut bytes = vec![0; length];
-    File::open(path)?.read_exact_at(&mut bytes, start)?;
+    directory.open_read(&segment_name(id))?.read_exact_at(&mut bytes, start)?;
     Ok(bytes.into())
 }

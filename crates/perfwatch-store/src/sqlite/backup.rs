@@ -1,10 +1,11 @@
 //! Backup files: SQLite databases without secrets, for both engines.
 
-use super::file::{create_private, lock, migrate};
+use super::file::{lock, migrate};
 use super::inner::{FILE_NAME, PAGE_BYTES, SqliteOptions, unavailable};
 use crate::error::StoreError;
 use crate::schema::excluded_tables;
 use crate::settings::SIGNING_KEYS;
+use perfwatch_files::Directory;
 use perfwatch_model::Clock;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
@@ -14,13 +15,19 @@ fn file_error(path: &Path, error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Rejected(format!("{}: {error}", path.display()))
 }
 
+/// Creates the file of a backup, readable by the user of this process alone.
+fn create_file(path: &Path) -> std::io::Result<()> {
+    let (directory, name) = Directory::open_parent(path)?;
+    directory.create_own(name).map(drop)
+}
+
 /// Copies the database with SQLite's online backup while the writer continues.
 pub(super) fn backup(connection: &Connection, to: &Path) -> Result<(), StoreError> {
     let failed = |error: rusqlite::Error| file_error(to, &error);
     if to.exists() {
         return Err(StoreError::Rejected(format!("{} already exists", to.display())));
     }
-    create_private(to, true).map_err(|error| file_error(to, &error))?;
+    create_file(to).map_err(|error| file_error(to, &error))?;
     let mut copy = Connection::open(to).map_err(failed)?;
     {
         let backup = rusqlite::backup::Backup::new(connection, &mut copy).map_err(failed)?;
@@ -29,6 +36,17 @@ pub(super) fn backup(connection: &Connection, to: &Path) -> Result<(), StoreErro
     }
     copy.execute_batch("PRAGMA journal_mode=DELETE").map_err(failed)?;
     strip_secrets(&copy).map_err(failed)
+}
+
+/// File of the data directory that a backup is copied to before it replaces the database.
+const RESTORED_FILE: &str = "restore.db";
+
+/// Copies a backup into the data directory, readable by its owner alone.
+fn copy_to(from: &Path, directory: &Directory) -> std::io::Result<()> {
+    directory.remove(RESTORED_FILE)?;
+    let mut copy = directory.create_new(RESTORED_FILE)?;
+    std::io::copy(&mut std::fs::File::open(from)?, &mut copy)?;
+    copy.sync_all()
 }
 
 /// Replaces the database in the data directory by a backup. The previous database is renamed and its path
@@ -40,10 +58,10 @@ pub(super) fn restore(
 ) -> Result<Option<PathBuf>, StoreError> {
     let failed = |error: &dyn std::fmt::Display| file_error(from, error);
     let folder = &options.folder;
-    std::fs::create_dir_all(folder).map_err(|error| failed(&error))?;
-    let copy = folder.join("restore.db");
+    let directory = Directory::create_private(folder).map_err(|error| failed(&error))?;
+    let copy = folder.join(RESTORED_FILE);
     let lock = lock(folder)?;
-    std::fs::copy(from, &copy).map_err(|error| failed(&error))?;
+    copy_to(from, &directory).map_err(|error| failed(&error))?;
     if let Err(error) = open_backup(&copy) {
         // The previous database stays in place.
         let _ = std::fs::remove_file(&copy);
@@ -88,7 +106,7 @@ pub(crate) fn strip_secrets(copy: &Connection) -> rusqlite::Result<()> {
 /// Creates a file with an empty database of the current schema.
 pub(crate) fn new_file(path: &Path) -> Result<Connection, StoreError> {
     let failed = |error: &dyn std::fmt::Display| file_error(path, error);
-    create_private(path, true).map_err(|error| failed(&error))?;
+    create_file(path).map_err(|error| failed(&error))?;
     let mut connection = Connection::open(path).map_err(|error| failed(&error))?;
     let settings = format!("PRAGMA page_size={PAGE_BYTES}; PRAGMA auto_vacuum=INCREMENTAL");
     connection.execute_batch(&settings).map_err(|error| failed(&error))?;

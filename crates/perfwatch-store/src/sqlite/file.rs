@@ -2,6 +2,7 @@
 
 use super::inner::{BUSY_TIMEOUT, FILE_NAME, PAGE_BYTES, SqliteOptions, store_error};
 use crate::error::StoreError;
+use perfwatch_files::Directory;
 use rusqlite::{Connection, OptionalExtension as _};
 use std::fs::File;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -14,7 +15,8 @@ mod migrations {
 /// Locks the data directory for one hub. The kernel releases the lock when the process ends, also after a
 /// crash.
 pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
-    let lock = File::create(folder.join("hub.lock")).map_err(|error| store_error(folder, &error))?;
+    let open = || Directory::open(folder)?.open_or_create("hub.lock");
+    let lock = open().map_err(|error| store_error(folder, &error))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| store_error(folder, &"the data directory is in use by another hub"))?;
     Ok(lock)
@@ -23,9 +25,11 @@ pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
 /// Restricts the data directory and the database files to their owner, because they contain session hashes
 /// and signing keys. SQLite creates its log with the mode of the database file.
 pub(super) fn restrict_permissions(folder: &Path) -> std::io::Result<()> {
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
+    let directory = Directory::create_private(folder)?;
     for suffix in ["", "-wal", "-shm"] {
-        create_private(&folder.join(format!("{FILE_NAME}{suffix}")), suffix.is_empty())?;
+        let name = format!("{FILE_NAME}{suffix}");
+        directory.reject_foreign_link(&name)?;
+        create_private(&folder.join(name), suffix.is_empty())?;
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ pub(super) struct AgentFlags {
     /// URL of the hub [default: http://127.0.0.1:8000]
     #[arg(long, global = true, value_name = "URL")]
     hub: Option<String>,
-    /// Enrollment token from the Agents page; better in a file: file:/etc/perfwatch/token
+    /// Enrollment token from the Agents page; visible to other users unless in a file: file:PATH
     #[arg(long, global = true)]
     token: Option<String>,
     /// CA certificates (PEM) that may sign the hub's certificate
@@ -57,12 +57,19 @@ pub fn agent_main() -> ExitCode {
 pub(super) fn dispatch(common: CommonFlags, agent: AgentFlags, program: Program) -> anyhow::Result<()> {
     let mut overrides = Overrides::new();
     push_override(&mut overrides, "agent.hub", agent.hub);
+    let has_visible_token = agent.token.as_ref().is_some_and(|token| !token.starts_with("file:"));
     push_override(&mut overrides, "agent.token", agent.token);
     push_override(&mut overrides, "agent.ca", agent.ca);
     push_override(&mut overrides, "agent.name", agent.name);
     push_override(&mut overrides, "agent.interval", agent.interval);
     agent.roots.push_overrides(&mut overrides);
     let settings = common.load(overrides)?;
+    if has_visible_token {
+        tracing::warn!(
+            "token on the command line is visible to all users of this machine; use --token file:PATH, \
+             --token-stdin or PERFWATCH_AGENT_TOKEN"
+        );
+    }
     match agent.command {
         None => run_agent(&settings),
         Some(AgentCommand::Install(flags)) => install(&settings, &flags, program),

@@ -11,8 +11,8 @@ use perfwatch_agent::{
     AgentConfig, AgentToken, HubClient, StoredSecret, host_name, load_host_id, load_secret, save_secret,
 };
 use perfwatch_collect::LocalRoot;
+use perfwatch_files::Directory;
 use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 
 /// Systemd unit of the agent.
@@ -73,10 +73,11 @@ pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Progra
     reject_symlinks(&state)?;
     let hub = HubClient::new(&config.hub, config.ca.as_deref())?;
     let name = enroll(&config, &hub, &state)?;
-    chown_to_service_user(&paths.data)?;
+    give_to_service_user(&paths.data)?;
     copy_program(&paths.program)?;
     if let Some(from) = &config.ca {
-        write_atomic(&paths.ca, &std::fs::read(from).with_context(|| from.display().to_string())?)?;
+        let bytes = std::fs::read(from).with_context(|| from.display().to_string())?;
+        write_atomic(&paths.ca, &bytes, 0o644)?;
     }
     write_config(&paths.config, settings, config.ca.is_some())?;
     let command = match program {
@@ -85,7 +86,7 @@ pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Progra
         Program::Agent => "/usr/local/bin/perfwatch-agent",
     };
     let unit = UNIT.replace("ExecStart=/usr/local/bin/perfwatch-agent", &format!("ExecStart={command}"));
-    write_atomic(&paths.unit, unit.as_bytes())?;
+    write_atomic(&paths.unit, unit.as_bytes(), 0o644)?;
     write_stdout(
         format!("{} is enrolled at {}. Start the agent with\n", printable(&name), hub.label()).as_bytes(),
     )?;
@@ -144,8 +145,7 @@ fn copy_program(to: &Path) -> anyhow::Result<()> {
     let running = std::env::current_exe().context("path of the running program")?;
     if std::fs::canonicalize(to).ok().as_deref() != Some(running.as_path()) {
         let bytes = std::fs::read(&running).with_context(|| running.display().to_string())?;
-        write_atomic(to, &bytes)?;
-        std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o755))?;
+        write_atomic(to, &bytes, 0o755)?;
     }
     Ok(())
 }
@@ -160,38 +160,31 @@ fn write_config(path: &Path, settings: &Settings, has_ca: bool) -> anyhow::Resul
     if path.exists() {
         std::fs::rename(path, path.with_extension("yaml.before"))?;
     }
-    write_atomic(path, config_text(settings, has_ca.then_some(Path::new(CA_PATH))).as_bytes())
+    write_atomic(path, config_text(settings, has_ca.then_some(Path::new(CA_PATH))).as_bytes(), 0o644)
 }
 
 /// Writes a file by rename, so that a concurrent reader sees the old or the new content.
-fn write_atomic(to: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let context = || to.display().to_string();
-    if let Some(folder) = to.parent().filter(|folder| !folder.exists()) {
-        std::fs::create_dir_all(folder).with_context(context)?;
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).with_context(context)?;
-    }
-    let temporary = to.with_extension("new");
-    std::fs::write(&temporary, bytes).with_context(context)?;
-    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o644)).with_context(context)?;
-    std::fs::rename(&temporary, to).with_context(context)
+fn write_atomic(to: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    let write = || {
+        Directory::create_public(to.parent().unwrap_or(Path::new("/")))?;
+        let (directory, name) = Directory::open_parent(to)?;
+        directory.write_with_mode(name, bytes, mode)
+    };
+    write().with_context(|| to.display().to_string())
 }
 
 /// Gives the state written by this command to the owner of the data directory: the service user,
 /// if the service ran before.
-fn chown_to_service_user(data: &Path) -> anyhow::Result<()> {
-    let owner = std::fs::metadata(data).with_context(|| data.display().to_string())?;
-    let agent = data.join("agent");
-    for path in [agent.clone(), agent.join("secret"), agent.join("host-id"), agent.join("machine")] {
-        if path.exists() {
-            lchown(&path, Some(owner.uid()), Some(owner.gid()))
-                .with_context(|| path.display().to_string())?;
-        }
-    }
-    Ok(())
+fn give_to_service_user(data: &Path) -> anyhow::Result<()> {
+    let give = || {
+        let state = Directory::open(&data.join("agent"))?;
+        state.give_to_owner_of(&Directory::open(data)?, ["secret", "host-id", "machine", "lock"])
+    };
+    give().with_context(|| data.display().to_string())
 }
 
-/// Refuses symbolic links in the state directory. It may belong to the unprivileged service
-/// user: a link could redirect the writes of root.
+/// Refuses symbolic links in the state directory with a clear message. The writes do not follow them either: the
+/// directory may belong to the unprivileged service user.
 fn reject_symlinks(state: &Path) -> anyhow::Result<()> {
     for path in ["", "secret", "secret.new", "host-id", "host-id.new", "machine", "machine.new"]
         .map(|name| state.join(name))
@@ -230,7 +223,8 @@ mod tests {
         settings.agent.hub = "https://hub.example:8000".to_owned();
         settings.agent.name = Some("web \"1\": x".to_owned());
         let path = folder.path().join("agent.yaml");
-        write_atomic(&path, config_text(&settings, Some(Path::new("/etc/ca.pem"))).as_bytes()).unwrap();
+        write_atomic(&path, config_text(&settings, Some(Path::new("/etc/ca.pem"))).as_bytes(), 0o644)
+            .unwrap();
         let read = config::load(Some(&path), &[], &[]).unwrap();
         assert_eq!((read.agent.hub, read.agent.name), (settings.agent.hub, settings.agent.name));
         assert_eq!(read.agent.ca.as_deref(), Some(Path::new("/etc/ca.pem")));

@@ -26,6 +26,7 @@ mod notifications;
 mod oidc;
 mod operation;
 mod ownership;
+mod private_files;
 mod proxies;
 mod rights;
 mod ssh_secrets;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 pub(crate) fn run_agent(settings: &Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::install()?;
     let config = settings.agent_config().map_err(anyhow::Error::msg)?;
+    super::restrict_data(settings);
     let agent = Agent::start(&config, Arc::new(SystemClock::new()), shutdown.trigger()).context("agent")?;
     // The pusher reads the token file again when the hub rejects the credential.
     shutdown.wait(|| {});

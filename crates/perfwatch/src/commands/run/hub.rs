@@ -59,6 +59,7 @@ fn start_hub(
     clock: Arc<dyn Clock>,
     embedded_agent: bool,
 ) -> anyhow::Result<(Runtime, Hub)> {
+    super::restrict_data(settings);
     let config = HubConfig { embedded_agent, ..hub_config(settings)? };
     let catalog = Arc::new(perfwatch_collect::catalog(perfwatch_agent::METRICS));
     let runtime = Builder::new_multi_thread().enable_all().build().context("runtime")?;
