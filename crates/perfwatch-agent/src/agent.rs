@@ -54,6 +54,12 @@ impl Agent {
             spool: Mutex::new(spool),
         });
         tracing::info!(host.id = %host, host.name = name, hub.url = url::redact_url(&config.hub), interval_ms, "agent started");
+        if url::is_unencrypted(&config.hub) {
+            tracing::warn!(
+                hub.url = url::redact_url(&config.hub),
+                "connection to the hub is not encrypted: others can read and change what is sent; use https://"
+            );
+        }
         let pool = CollectorPool::start(source, &set, &config.collector_intervals, clock.clone())?;
         let pusher = Pusher::new(shared.clone(), clock.clone(), config, host, name)?;
         let ticker = Ticker {

@@ -30,3 +30,4 @@ pub use hub_client::{EnrollError, HubClient, HubResponse, StoredSecret, load_sec
 pub use identity::{host_name, load_host_id};
 pub use self_metrics::METRICS;
 pub use timeout_source::TimeoutSource;
+pub use url::is_unencrypted;

@@ -1,6 +1,7 @@
 //! URL of the hub and the certificate authorities that are trusted for it.
 
 use crate::error::AgentConfigError;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
@@ -46,6 +47,19 @@ impl HubUrl {
     }
 }
 
+/// Returns whether a URL leads to another machine without encryption.
+pub fn is_unencrypted(url: &str) -> bool {
+    let Some(authority) = url.strip_prefix("http://") else { return false };
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(address) => address.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let is_loopback = host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+    !is_loopback && !host.eq_ignore_ascii_case("localhost")
+}
+
 /// Replaces user, password and query of a URL, which may be secret.
 pub(crate) fn redact_url(url: &str) -> String {
     let (scheme, remaining) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
@@ -73,6 +87,26 @@ fn load_ca_certificates(path: &Path) -> Result<Vec<Certificate<'static>>, String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Agents whose hub is `http://` on another machine.
+    #[test]
+    fn plain_http_to_another_machine_is_unencrypted() {
+        for (url, expected) in [
+            ("http://hub.example:8000", true),
+            ("http://192.0.2.1/base", true),
+            ("http://[2001:db8::1]:8000", true),
+            ("http://user:127.0.0.1@hub.example", true),
+            ("http://127.0.0.1.example", true),
+            ("https://hub.example", false),
+            ("http://127.0.0.1:8000", false),
+            ("http://127.1.2.3", false),
+            ("http://LOCALHOST:8000/base", false),
+            ("http://[::1]:8000", false),
+            ("http://[::ffff:127.0.0.1]:8000", false),
+        ] {
+            assert_eq!(is_unencrypted(url), expected, "{url}");
+        }
+    }
 
     #[test]
     fn secrets_of_a_url_are_redacted() {

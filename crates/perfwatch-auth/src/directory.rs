@@ -5,7 +5,8 @@ use crate::audit_retention::{AUDIT_RETENTION_MS, AuditRetention};
 use crate::config::SessionLifetimes;
 use crate::encryption::{DecryptError, Keyring, SecretRotation, StoredSecret};
 use crate::error::AuthError;
-use crate::last_used::LastUsedBuffer;
+use crate::identity::{Identity, Principal};
+use crate::last_used::{LastUsedBuffer, UnencryptedAgents};
 pub use crate::snapshot::AuthSnapshot;
 use crate::{account_name, password, secret, totp};
 use data_encoding::HEXLOWER;
@@ -15,6 +16,7 @@ use perfwatch_store::agents::Agent;
 use perfwatch_store::audit::{AuditEntry, AuditFilter, list_audit_entries};
 use perfwatch_store::revision::Revision;
 use perfwatch_store::{CommitError, FailureStreak, Store, StoreError, Transaction};
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -47,6 +49,7 @@ pub struct AuthDirectory {
     snapshot: RwLock<Arc<AuthSnapshot>>,
     last_used: LastUsedBuffer,
     audit_retention: AuditRetention,
+    unencrypted_agents: UnencryptedAgents,
     /// Revision of the newest snapshot.
     changes_tx: watch::Sender<i64>,
     /// Monotonic time at which the last refresh for an unknown credential started.
@@ -92,6 +95,7 @@ impl AuthDirectory {
             keyring,
             last_used: LastUsedBuffer::default(),
             audit_retention: AuditRetention::default(),
+            unencrypted_agents: UnencryptedAgents::default(),
             changes_tx: watch::Sender::new(0),
             missed_at: tokio::sync::Mutex::default(),
             write_lock: tokio::sync::Mutex::default(),
@@ -275,6 +279,19 @@ impl AuthDirectory {
     /// Last request of an agent, milliseconds since 1970; not stored yet if recent.
     pub fn agent_last_seen_ms(&self, agent: &Agent) -> i64 {
         self.last_used.agent_ms(agent)
+    }
+
+    /// Notes how an agent sends. Requests from the machine of the hub need no encryption.
+    pub fn record_transport(&self, identity: &Identity, client: IpAddr, is_encrypted: bool) {
+        if let Principal::Agent { id, .. } = identity.principal {
+            self.unencrypted_agents.record(id, !is_encrypted && !client.to_canonical().is_loopback());
+        }
+    }
+
+    /// Returns whether the latest request of an agent came from another machine over a connection without
+    /// encryption. False before the first request since the start.
+    pub fn is_unencrypted(&self, agent: Uuid) -> bool {
+        self.unencrypted_agents.contains(agent)
     }
 
     pub(crate) fn last_used(&self) -> &LastUsedBuffer {

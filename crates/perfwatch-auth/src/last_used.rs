@@ -3,7 +3,7 @@
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{SecretHash, Session};
 use perfwatch_store::agents::Agent;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
@@ -18,6 +18,24 @@ struct LastUsed {
 /// Buffer of last-used times that are not stored yet.
 #[derive(Default)]
 pub(crate) struct LastUsedBuffer(Mutex<LastUsed>);
+
+/// Agents whose latest request came from another machine over a connection without encryption.
+#[derive(Default)]
+pub(crate) struct UnencryptedAgents(Mutex<HashSet<Uuid>>);
+
+impl UnencryptedAgents {
+    pub(crate) fn record(&self, agent: Uuid, is_unencrypted: bool) {
+        let mut agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match is_unencrypted {
+            true => agents.insert(agent),
+            false => agents.remove(&agent),
+        };
+    }
+
+    pub(crate) fn contains(&self, agent: Uuid) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&agent)
+    }
+}
 
 impl LastUsedBuffer {
     fn lock(&self) -> MutexGuard<'_, LastUsed> {

@@ -86,6 +86,13 @@ pub struct RequestAddress {
     pub has_fetch_metadata: bool,
 }
 
+impl RequestAddress {
+    /// Returns whether the connection of the client itself is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.origins.first().is_some_and(|origin| origin.scheme == "https")
+    }
+}
+
 impl PublicAddress {
     /// Addresses of a hub with this URL and port of its listener.
     pub fn new(public_url: Option<PublicUrl>, local_url: &str, local_port: u16) -> Self {

@@ -39,6 +39,8 @@ pub(crate) struct AgentResponse {
     last_seen_ms: i64,
     /// Time of the revocation.
     revoked_ms: Option<i64>,
+    /// The latest request came from another machine over plain HTTP.
+    unencrypted: bool,
 }
 
 /// Agents of the visible hosts.
@@ -61,6 +63,7 @@ fn to_response(app: &App, agent: &Agent) -> AgentResponse {
         created_ms: agent.created_ms,
         last_seen_ms: app.directory.agent_last_seen_ms(agent),
         revoked_ms: agent.revoked_ms,
+        unencrypted: app.directory.is_unencrypted(agent.id),
     }
 }
 

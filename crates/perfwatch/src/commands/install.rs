@@ -8,7 +8,8 @@ use crate::stdout::write_stdout;
 use crate::terminal::printable;
 use anyhow::Context as _;
 use perfwatch_agent::{
-    AgentConfig, AgentToken, HubClient, StoredSecret, host_name, load_host_id, load_secret, save_secret,
+    AgentConfig, AgentToken, HubClient, StoredSecret, host_name, is_unencrypted, load_host_id, load_secret,
+    save_secret,
 };
 use perfwatch_collect::LocalRoot;
 use perfwatch_files::Directory;
@@ -68,6 +69,9 @@ pub(crate) fn install(settings: &Settings, flags: &InstallFlags, program: Progra
         config.token = Some(AgentToken::new(text.trim().to_owned()));
     }
     config.validate().context("agent")?;
+    if is_unencrypted(&config.hub) {
+        tracing::warn!("connection to the hub is not encrypted: others can read the token; use https://");
+    }
     let paths = InstallPaths::new(&flags.root, program);
     let state = paths.data.join("agent");
     reject_symlinks(&state)?;
