@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the PerfWatch agent of this hub on this host:
 #   curl -fsSL @SITE@/install.sh | sudo sh -s -- TOKEN
-# TOKEN is an enrollment token of the page Settings > Agents. Further arguments are passed to `agent install`.
+# TOKEN is an enrollment token of the page Settings > Agents; with `-` it is read from standard input. Further
+# arguments are passed to `agent install`.
 set -eu
 
 hub='@SITE@'
@@ -9,6 +10,13 @@ hub='@SITE@'
 fail() {
     printf 'perfwatch: %s\n' "$1" >&2
     exit 1
+}
+
+# SHA-256 of the agent by architecture.
+checksum() {
+    case "$1" in
+@CHECKSUMS@
+    esac
 }
 
 # The token is passed by standard input or file, because other users can read command lines.
@@ -25,6 +33,9 @@ fetch() {
 
 main() {
     token="${1:-}"
+    if [ "$token" = - ]; then
+        IFS= read -r token || true
+    fi
     case "$token" in
     pwe_*) shift ;;
     *) fail "an enrollment token is required: … | sudo sh -s -- pwe_…" ;;
@@ -37,6 +48,10 @@ main() {
     arch="$(uname -m)"
     fetch "$hub/download/agent-linux-$arch" "$dir/perfwatch-agent" ||
         fail "failed to download the agent for $arch from $hub; check that the token is valid"
+    command -v sha256sum >/dev/null 2>&1 || fail "sha256sum is required"
+    actual="$(sha256sum <"$dir/perfwatch-agent")"
+    [ "${actual%% *}" = "$(checksum "$arch")" ] ||
+        fail "the downloaded agent is not that of the hub (SHA-256 mismatch); run the install command of a new token"
     chmod 755 "$dir/perfwatch-agent"
     version="$("$dir/perfwatch-agent" --version)" ||
         fail "the agent binary of the hub does not run on this host (older libc?); place a compatible one in the downloads directory of the hub as perfwatch-agent-$arch"

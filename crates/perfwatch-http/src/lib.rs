@@ -13,6 +13,7 @@ pub mod cookies;
 pub mod error;
 pub mod extract;
 pub mod first_seen;
+pub mod install_script;
 pub mod layers;
 pub mod listener;
 pub mod origin;

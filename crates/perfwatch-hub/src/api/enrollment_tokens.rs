@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use perfwatch_auth::{Identity, secret};
 use perfwatch_http::body::JsonBody;
+use perfwatch_http::install_script::{self, InstallCommands};
 use perfwatch_http::{ApiError, Audited, Caller, params};
 use perfwatch_model::limits;
 use perfwatch_store::Transaction;
@@ -116,6 +117,8 @@ pub(crate) struct CreatedEnrollmentToken {
     secret: String,
     /// Shell command that installs and enrolls the agent on a host.
     command: String,
+    /// The same with the SHA-256 of the script: for plain HTTP, where others could change it on the way.
+    verified_command: String,
     #[serde(flatten)]
     token: EnrollmentTokenResponse,
 }
@@ -146,6 +149,8 @@ pub(crate) async fn create_enrollment_token(
         return invalid(format!("tags must be among your host tags ({host_tags})"));
     }
     let secret = secret::generate(secret::SecretKind::EnrollmentToken);
+    let InstallCommands { command, verified_command } =
+        install_script::commands(&base_url.0, &app.config.downloads, &secret).await?;
     let now_ms = app.clock.wall_ms();
     let token = EnrollmentToken {
         id: Uuid::now_v7(),
@@ -172,8 +177,8 @@ pub(crate) async fn create_enrollment_token(
         Some(&response),
     );
     guard.commit(Transaction::build(|tx| tx.enrollment_tokens().insert(&token)), Some(entry)).await?;
-    let command = super::install::command(&base_url, &secret)?;
-    Ok((StatusCode::CREATED, Json(CreatedEnrollmentToken { secret, command, token: response })))
+    let created = CreatedEnrollmentToken { secret, command, verified_command, token: response };
+    Ok((StatusCode::CREATED, Json(created)))
 }
 
 /// Revoke an enrollment token

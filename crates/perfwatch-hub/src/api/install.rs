@@ -9,34 +9,20 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use perfwatch_auth::secret;
-use perfwatch_http::{ApiError, Client};
-use std::path::PathBuf;
+use perfwatch_http::{ApiError, Client, install_script};
 use std::sync::Arc;
 use tokio_util::io::ReaderStream;
-
-const SCRIPT: &str = include_str!("install.sh");
-
-/// The hub's URL if it is safe in a shell script; it may originate from a request header.
-fn shell_safe(base_url: &BaseUrl) -> Result<&str, ApiError> {
-    let is_safe = |c: char| c.is_ascii_alphanumeric() || "-._:/[]".contains(c);
-    if base_url.0.chars().all(is_safe) {
-        return Ok(&base_url.0);
-    }
-    Err(ApiError::bad_request("invalid_host_header", "invalid Host header"))
-}
-
-/// Shell command that installs and enrolls an agent.
-pub(super) fn command(base_url: &BaseUrl, token: &str) -> Result<String, ApiError> {
-    Ok(format!("curl -fsSL {}/install.sh | sudo sh -s -- {token}", shell_safe(base_url)?))
-}
 
 /// Agent install script
 #[utoipa::path(
     get, path = "/install.sh", tag = "agents",
     responses((status = 200, body = String, content_type = "text/x-shellscript")),
 )]
-pub(crate) async fn script(Extension(base_url): Extension<BaseUrl>) -> Result<Response, ApiError> {
-    let text = SCRIPT.replace("@SITE@", shell_safe(&base_url)?);
+pub(crate) async fn script(
+    State(app): State<Arc<App>>,
+    Extension(base_url): Extension<BaseUrl>,
+) -> Result<Response, ApiError> {
+    let text = install_script::script(&base_url.0, &app.config.downloads).await?;
     let content_type = (header::CONTENT_TYPE, "text/x-shellscript; charset=utf-8");
     Ok(([content_type, (header::CACHE_CONTROL, "no-store")], text).into_response())
 }
@@ -65,7 +51,7 @@ pub(crate) async fn download(
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_enrollment_token", message));
     }
     let arch = file.strip_prefix("agent-linux-").unwrap_or_default();
-    let path = agent_binary(&app, arch).ok_or_else(|| {
+    let path = install_script::find_binary(&app.config.downloads, arch).ok_or_else(|| {
         ApiError::not_found(format!(
             "no agent binary for {arch:?}; place one in {} as perfwatch-agent-{arch}",
             app.config.downloads.display()
@@ -79,19 +65,4 @@ pub(crate) async fn download(
         (header::CONTENT_LENGTH, size.to_string()),
     ];
     Ok((headers, Body::from_stream(ReaderStream::new(file))).into_response())
-}
-
-/// Binary for an architecture: from the downloads directory; for the hub's own architecture also
-/// `perfwatch-agent` beside the hub's binary, or the hub's binary.
-fn agent_binary(app: &App, arch: &str) -> Option<PathBuf> {
-    if arch.is_empty() || !arch.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        return None;
-    }
-    let provided = app.config.downloads.join(format!("perfwatch-agent-{arch}"));
-    if provided.is_file() {
-        return Some(provided);
-    }
-    let executable = PathBuf::from("/proc/self/exe");
-    let sibling = std::fs::read_link(&executable).ok().map(|path| path.with_file_name("perfwatch-agent"));
-    (arch == std::env::consts::ARCH).then(|| sibling.filter(|path| path.is_file()).unwrap_or(executable))
 }

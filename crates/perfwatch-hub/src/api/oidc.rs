@@ -97,7 +97,11 @@ pub(crate) async fn callback(
     let mut response = match complete_login(&app, oidc, &base_url, request).await {
         Ok(response) => response,
         // The response is shown in a browser: the login page explains the code.
-        Err(error) => Redirect::to(&format!("/login?error={}", error.code())).into_response(),
+        Err(error) => {
+            // Throttled entries are left out: the callback is public.
+            let _ = app.login.record_failed_secret(&client, "login.failed").await;
+            Redirect::to(&format!("/login?error={}", error.code())).into_response()
+        }
     };
     set_state_cookie(&app, &mut response, "", client.is_tls);
     Ok(response)

@@ -1,9 +1,10 @@
 //! Front door of a real hub: the address by which browsers know it, and requests of strangers.
 
-use crate::support::{ADMIN, BINARY, Process, TestHub};
+use crate::support::{ADMIN, AGENT, BINARY, Process, TestHub, eventually};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 
 /// Sends a request over plain HTTP as a proxy without forwarding headers does; returns the whole response.
 fn send(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> String {
@@ -92,4 +93,83 @@ fn wrong_enrollments_are_audited_and_throttled() {
     assert_eq!(download(token).status, 404, "no binary for this architecture");
     assert_eq!(enroll(token).status, 201);
     assert!(!hub.log_in(ADMIN.0, ADMIN.1).is_empty(), "logins are counted separately");
+}
+
+/// Information: an agent whose hub is `http://` on another machine says so, and the hub lists it.
+#[test]
+fn unencrypted_agents_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let variables = [("PERFWATCH_HUB_TRUSTED_PROXIES", "127.0.0.1")];
+    let hub = TestHub::start_with_env(folder.path(), &["hub", "--listen", "127.0.0.1:0"], &variables);
+    let created = hub.request("POST", "/api/v1/enrollment-tokens", &hub.token, &json!({ "name": "x" }));
+    let body = json!({
+        "token": created.body["token"],
+        "host_id": "01a1ffe1-afde-72f9-853f-a45c90cff753",
+        "host_name": "enrolled",
+    });
+    let enrolled = hub.request("POST", "/api/v1/agents/enroll", "", &body);
+    let secret = format!("Bearer {}", enrolled.body["secret"].as_str().unwrap());
+    for (client, scheme, unencrypted) in [
+        ("192.0.2.1", "http", true),
+        ("192.0.2.1", "https", false),
+        ("192.0.2.1", "http", true),
+        ("127.0.0.1", "http", false),
+    ] {
+        let headers =
+            [("Authorization", &*secret), ("X-Forwarded-For", client), ("X-Forwarded-Proto", scheme)];
+        let response = send(&hub.address, "POST", "/ingest/metrics", &headers, &json!([]));
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        let agents = hub.get("/api/v1/agents").body;
+        assert_eq!(agents["agents"][0]["unencrypted"], unencrypted, "{client} {scheme}");
+    }
+    for (url, is_reported) in [("http://192.0.2.1:9", true), ("http://127.0.0.1:9", false)] {
+        let name = format!("agent-{is_reported}");
+        let agent = Process::spawn(BINARY, folder.path(), &name, &["agent", "--hub", url]);
+        eventually("the agent starts", || agent.log().contains("agent started"));
+        let log = || agent.log().contains("connection to the hub is not encrypted");
+        if is_reported {
+            eventually("the agent warns", log);
+        } else {
+            assert!(!log());
+        }
+    }
+}
+
+/// Information: the verified install command runs only the script and the agent of the hub.
+#[test]
+fn verified_install_command_rejects_changed_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("hub");
+    let hub = TestHub::start(folder.path());
+    let created = hub.request("POST", "/api/v1/enrollment-tokens", &hub.token, &json!({ "name": "x" }));
+    let command = created.body["verified_command"].as_str().unwrap().to_owned();
+    // Instead of `sudo sh`: the script is only parsed.
+    let run = |command: &str| {
+        let command = command.replace("sudo sh", "sh -n");
+        Command::new("sh").args(["-c", &command]).stderr(Stdio::null()).output().unwrap().status.success()
+    };
+    assert!(run(&command), "{command}");
+    // Another agent in the downloads directory changes the script, as another machine in between does.
+    std::fs::create_dir_all(data.join("downloads")).unwrap();
+    let binary = data.join("downloads").join(format!("perfwatch-agent-{}", std::env::consts::ARCH));
+    std::fs::write(&binary, "#!/bin/sh\nexit 1\n").unwrap();
+    assert!(!run(&command), "{command}");
+    // The script itself checks the agent.
+    let script = hub.request("GET", "/install.sh", "", &Value::Null).text;
+    std::fs::copy(AGENT, &binary).unwrap();
+    let path = folder.path().join("install.sh");
+    std::fs::write(&path, script.replace("[ \"$(id -u)\" = 0 ]", "true")).unwrap();
+    let token = created.body["token"].as_str().unwrap();
+    let mut child = Command::new("sh")
+        .arg(&path)
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    writeln!(child.stdin.take().unwrap(), "{token}").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains("SHA-256 mismatch"), "{error}");
 }

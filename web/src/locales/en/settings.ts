@@ -90,12 +90,17 @@ export const settings = {
     revoke: 'Revoke',
     revokeTitle: 'Revoke agent?',
     revokeText: 'The agent of {host} is rejected and stops. Its history is kept.',
+    unencrypted: 'Not encrypted',
+    unencryptedHint: 'The agent sends over plain HTTP. Others on the network can read its secret; use an https:// address.',
     enroll: {
       title: 'Enroll agent',
       note: 'An agent enrolls with an enrollment token and then uses its own secret, which can be revoked.',
       new: 'New enrollment token',
       create: 'Create token',
       command: 'Install command',
+      verifiedCommand: 'Install command with checksum',
+      unencrypted:
+        'This page is not encrypted: others on the network can change the script before it runs as root. This command checks it first:',
       run: 'Run this on the host to monitor. The agent is downloaded from this hub; no internet access is needed:',
       localhost: 'This hub listens on localhost only. To reach it from other hosts, start it with {option} and open it by its address.',
       waiting: {
