@@ -51,6 +51,11 @@ impl AgentCredential {
         }
     }
 
+    /// Secret of an earlier enrollment.
+    pub(crate) fn stored_secret(&self) -> Option<&str> {
+        self.stored.as_ref().map(|stored| stored.secret.as_str())
+    }
+
     /// Configured enrollment token.
     pub(crate) fn enrollment_token(&self) -> Option<&str> {
         self.token.as_ref().filter(|token| token.is_enrollment_token()).map(|token| token.text.as_str())

@@ -124,12 +124,24 @@ impl HubClient {
         Ok(HubResponse { status: response.status().as_u16(), body, retry_after })
     }
 
-    /// Exchanges an enrollment token for an agent secret of this host.
+    /// Exchanges an enrollment token for an agent secret of this host. The secret of an earlier enrollment
+    /// shows that the host is the same.
     ///
     /// # Errors
     /// Fails if the hub rejects the token or is unreachable.
-    pub fn enroll(&self, token: &str, host: HostId, name: &str) -> Result<String, EnrollError> {
-        let body = serde_json::json!({ "token": token, "host_id": host, "host_name": name }).to_string();
+    pub fn enroll(
+        &self,
+        token: &str,
+        host: HostId,
+        name: &str,
+        previous_secret: Option<&str>,
+    ) -> Result<String, EnrollError> {
+        let mut body = serde_json::json!({ "token": token, "host_id": host, "host_name": name });
+        // Older hubs reject unknown fields.
+        if let Some(secret) = previous_secret {
+            body["previous_secret"] = secret.into();
+        }
+        let body = body.to_string();
         let headers = [("Content-Type", "application/json")];
         let response = self
             .post("/api/v1/agents/enroll", &headers, None, body.as_bytes())

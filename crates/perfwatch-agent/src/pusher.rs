@@ -118,7 +118,7 @@ impl Pusher {
 
     /// Exchanges an enrollment token for an agent secret. The current secret stays valid until then.
     fn enroll(&mut self, token: &str) -> Result<(), EnrollError> {
-        let secret = self.hub.enroll(token, self.host, &self.name)?;
+        let secret = self.hub.enroll(token, self.host, &self.name, self.credential.stored_secret())?;
         self.credential.enrolled(secret);
         self.unknown_agent_responses = 0;
         tracing::info!(hub.url = self.hub.label(), host.id = %self.host, "agent enrolled");

@@ -15,6 +15,7 @@ pub mod config;
 pub mod confirmation;
 pub mod directory;
 pub mod encryption;
+pub mod enrollment;
 pub mod error;
 pub mod forwarded;
 pub mod identity;

@@ -27,6 +27,8 @@ pub struct EnrollmentToken {
     pub created_ms: i64,
     /// Time of expiry, Unix milliseconds.
     pub expires_ms: i64,
+    /// Existing host that the token enrolls again; `None` for new hosts.
+    pub host: Option<HostId>,
 }
 
 impl EnrollmentToken {
@@ -35,7 +37,7 @@ impl EnrollmentToken {
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
-        let sql = "SELECT id, hash, name, tags, uses_left, created_by, created_ms, expires_ms \
+        let sql = "SELECT id, hash, name, tags, uses_left, created_by, created_ms, expires_ms, host \
              FROM enrollment_token ORDER BY created_ms";
         let read = |row| {
             let mut row = RowReader::new(row);
@@ -48,6 +50,7 @@ impl EnrollmentToken {
                 created_by: row.text()?,
                 created_ms: row.int()?,
                 expires_ms: row.int()?,
+                host: row.opt_bytes()?.and_then(|host| HostId::from_bytes(&host)),
             })
         };
         store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
@@ -62,8 +65,8 @@ impl EnrollmentTokenRepository<'_> {
     /// Inserts the token as a new row.
     pub fn insert(&mut self, token: &EnrollmentToken) {
         let sql = "INSERT INTO enrollment_token \
-             (id, hash, name, tags, uses_left, created_by, created_ms, expires_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+             (id, hash, name, tags, uses_left, created_by, created_ms, expires_ms, host) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
         let values = [
             token.id.into(),
             token.hash[..].into(),
@@ -73,6 +76,7 @@ impl EnrollmentTokenRepository<'_> {
             token.created_by.as_str().into(),
             token.created_ms.into(),
             token.expires_ms.into(),
+            token.host.map(|host| host.0).into(),
         ];
         self.0.push(SqlStatement::new(sql, values));
     }
@@ -110,6 +114,10 @@ pub struct Agent {
     pub host: HostId,
     /// Name of the enrollment token the agent used.
     pub enrollment_token: String,
+    /// Id of this token; `None` for agents of earlier versions. Names are not unique.
+    pub enrollment_token_id: Option<Uuid>,
+    /// Hash of the earlier secret with which the agent enrolled its host again.
+    pub previous_hash: Option<SecretHash>,
     /// Client address at enrollment.
     pub address: String,
     /// Time of enrollment, Unix milliseconds.
@@ -126,8 +134,8 @@ impl Agent {
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
-        let sql = "SELECT id, hash, host, enrollment_token, address, created_ms, last_seen_ms, revoked_ms \
-             FROM agent ORDER BY created_ms";
+        let sql = "SELECT id, hash, host, enrollment_token, address, created_ms, last_seen_ms, revoked_ms, \
+             enrollment_token_id, previous_hash FROM agent ORDER BY created_ms";
         let read = |row| {
             let mut row = RowReader::new(row);
             Ok(Self {
@@ -139,6 +147,8 @@ impl Agent {
                 created_ms: row.int()?,
                 last_seen_ms: row.int()?,
                 revoked_ms: row.opt_int()?,
+                enrollment_token_id: row.opt_bytes()?.and_then(|id| Uuid::from_slice(&id).ok()),
+                previous_hash: row.opt_bytes()?.and_then(|hash| hash.try_into().ok()),
             })
         };
         store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
@@ -153,8 +163,8 @@ impl AgentRepository<'_> {
     /// Inserts the agent after its enrollment.
     pub fn insert(&mut self, agent: &Agent) {
         let sql = "INSERT INTO agent \
-             (id, hash, host, enrollment_token, address, created_ms, last_seen_ms, revoked_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+             (id, hash, host, enrollment_token, address, created_ms, last_seen_ms, revoked_ms, \
+             enrollment_token_id, previous_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
         let values = [
             agent.id.into(),
             agent.hash[..].into(),
@@ -164,6 +174,8 @@ impl AgentRepository<'_> {
             agent.created_ms.into(),
             agent.last_seen_ms.into(),
             agent.revoked_ms.into(),
+            agent.enrollment_token_id.into(),
+            agent.previous_hash.as_ref().map(|hash| &hash[..]).into(),
         ];
         self.0.push(SqlStatement::new(sql, values));
     }

@@ -15,7 +15,7 @@ pub mod definitions;
 mod error;
 mod head_payload;
 pub mod host_last_seen;
-mod hosts;
+pub mod hosts;
 pub mod incidents;
 mod location;
 mod metadata;

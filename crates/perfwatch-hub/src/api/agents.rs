@@ -4,12 +4,14 @@ use crate::app::App;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use perfwatch_auth::enrollment::{AcceptedClaim, ClaimError, HostClaim};
 use perfwatch_auth::{ClientAddr, Identity, actor, secret};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller, Client};
 use perfwatch_live::host_registry::{Host, validate_host_name};
 use perfwatch_model::{HostId, limits};
 use perfwatch_store::agents::Agent;
+use perfwatch_store::hosts::is_stored;
 use perfwatch_store::{CommitError, Transaction};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -93,6 +95,9 @@ pub(crate) struct EnrollRequest {
     #[schema(value_type = String, format = Uuid)]
     host_id: HostId,
     host_name: String,
+    /// Secret of an earlier enrollment of this host, also if it is revoked.
+    #[serde(default)]
+    previous_secret: Option<String>,
 }
 
 /// Credential of the enrolled agent; the secret is returned only here.
@@ -100,6 +105,16 @@ pub(crate) struct EnrollRequest {
 pub(crate) struct EnrollResponse {
     agent_id: Uuid,
     secret: String,
+}
+
+fn claim_error(error: ClaimError) -> ApiError {
+    match error {
+        ClaimError::InvalidToken => {
+            ApiError::new(StatusCode::UNAUTHORIZED, "invalid_enrollment_token", error.to_string())
+        }
+        ClaimError::OtherHost => ApiError::new(StatusCode::FORBIDDEN, "host_mismatch", error.to_string()),
+        ClaimError::KnownHost => ApiError::conflict("host_already_enrolled", error.to_string()),
+    }
 }
 
 /// Checks that no online agent or script sends for the host.
@@ -147,18 +162,13 @@ pub(crate) async fn enroll_agent(
     // Unknown tokens must not occupy the write lock that logins wait for.
     if !app.directory.has_enrollment_token(&request.token).await {
         app.login.record_failed_secret(&client, "agent.enroll_failed").await?;
-        return Err(invalid_token());
+        return Err(claim_error(ClaimError::InvalidToken));
     }
     let enrolled = enroll(&app, &client, request).await;
-    if enrolled.as_ref().is_err_and(|error| error.code() == invalid_token().code()) {
+    if enrolled.as_ref().is_err_and(|error| error.status() == StatusCode::UNAUTHORIZED) {
         app.login.record_failed_secret(&client, "agent.enroll_failed").await?;
     }
     enrolled
-}
-
-fn invalid_token() -> ApiError {
-    let message = "invalid or expired enrollment token";
-    ApiError::new(StatusCode::UNAUTHORIZED, "invalid_enrollment_token", message)
 }
 
 async fn enroll(
@@ -173,20 +183,21 @@ async fn enroll(
     let token = auth_snapshot
         .enrollment_tokens
         .get(&secret::hash_secret(&request.token))
-        .ok_or_else(invalid_token)?;
+        .ok_or(ClaimError::InvalidToken)
+        .map_err(claim_error)?;
     let previous: Vec<&Agent> =
         auth_snapshot.agents.values().filter(|agent| agent.host == request.host_id).collect();
-    // The response of an earlier attempt got lost: same token, and the agent never sent a snapshot.
-    let is_retry = |agent: &&Agent| {
-        agent.enrollment_token == token.name
-            && agent.revoked_ms.is_none()
-            && agent.created_ms >= token.created_ms
-            && app.directory.agent_last_seen_ms(agent) == 0
+    let agents: Vec<_> =
+        previous.iter().map(|agent| (*agent, app.directory.agent_last_seen_ms(agent))).collect();
+    let host = app.hosts.get(request.host_id);
+    let claim = HostClaim {
+        host: request.host_id,
+        token,
+        previous_secret: request.previous_secret.as_deref(),
+        agents: &agents,
+        is_known_host: host.is_some() || is_stored(app.history.backend(), request.host_id).await?,
     };
-    let is_retry = previous.iter().any(is_retry);
-    if (token.uses_left <= 0 && !is_retry) || token.expires_ms <= now_ms {
-        return Err(invalid_token());
-    }
+    let is_retry = claim.check(now_ms).map_err(claim_error)? == AcceptedClaim::Retry;
     if auth_snapshot.agents.len() >= limits::MAX_HOSTS {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
@@ -194,7 +205,6 @@ async fn enroll(
             "the agent limit of this hub is reached",
         ));
     }
-    let host = app.hosts.get(request.host_id);
     ensure_host_is_free(app, &previous, host.as_ref(), now_ms)?;
     let secret = secret::generate(secret::SecretKind::Agent);
     let agent = Agent {
@@ -202,6 +212,8 @@ async fn enroll(
         hash: secret::hash_secret(&secret),
         host: request.host_id,
         enrollment_token: token.name.clone(),
+        enrollment_token_id: Some(token.id),
+        previous_hash: request.previous_secret.as_deref().map(secret::hash_secret),
         address: client.address.to_string(),
         created_ms: now_ms,
         // Set by the first snapshot.

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::config::BaseUrl;
+use crate::host_access;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -9,7 +10,7 @@ use perfwatch_auth::{Identity, secret};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::install_script::{self, InstallCommands};
 use perfwatch_http::{ApiError, Audited, Caller, params};
-use perfwatch_model::limits;
+use perfwatch_model::{HostId, limits};
 use perfwatch_store::Transaction;
 use perfwatch_store::agents::EnrollmentToken;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,9 @@ pub(crate) struct EnrollmentTokenResponse {
     created_by: String,
     created_ms: i64,
     expires_ms: i64,
+    /// Existing host that the token enrolls again; `null` for new hosts.
+    #[schema(value_type = Option<String>, format = Uuid)]
+    host: Option<HostId>,
 }
 
 /// Valid enrollment tokens, newest first.
@@ -53,6 +57,7 @@ fn to_response(token: &EnrollmentToken) -> EnrollmentTokenResponse {
         created_by: token.created_by.clone(),
         created_ms: token.created_ms,
         expires_ms: token.expires_ms,
+        host: token.host,
     }
 }
 
@@ -69,7 +74,7 @@ pub(crate) async fn list_enrollment_tokens(
     let auth_snapshot = app.directory.snapshot();
     let tokens = auth_snapshot.enrollment_tokens.values();
     let valid = tokens.filter(|token| token.uses_left > 0 && token.expires_ms > now_ms);
-    let visible = valid.filter(|token| tags_in_scope(&identity, &token.tags));
+    let visible = valid.filter(|token| is_in_scope(&app, &identity, token));
     let mut enrollment_tokens: Vec<EnrollmentTokenResponse> = visible.map(to_response).collect();
     enrollment_tokens.sort_by_key(|token| -token.created_ms);
     Json(EnrollmentTokenListResponse { enrollment_tokens })
@@ -80,6 +85,14 @@ pub(crate) async fn list_enrollment_tokens(
 fn tags_in_scope(identity: &Identity, tags: &[String]) -> bool {
     identity.host_tags.is_empty()
         || (!tags.is_empty() && tags.iter().all(|tag| identity.host_tags.contains(tag)))
+}
+
+/// Returns whether the caller may manage the token: for a host that the caller may see, or with tags in scope.
+fn is_in_scope(app: &App, identity: &Identity, token: &EnrollmentToken) -> bool {
+    match token.host {
+        Some(host) => identity.can_view(&app.directory.snapshot(), host),
+        None => tags_in_scope(identity, &token.tags),
+    }
 }
 
 fn default_uses() -> i64 {
@@ -107,6 +120,9 @@ pub(crate) struct CreateEnrollmentTokenRequest {
     #[serde(default = "default_expiry_hours")]
     #[schema(minimum = 1, maximum = 8784)]
     expires_in_hours: i64,
+    /// Id or name of an existing host to enroll again, for one use and without tags.
+    #[serde(default)]
+    host: Option<String>,
 }
 
 /// New enrollment token; the secret is returned only here.
@@ -123,11 +139,21 @@ pub(crate) struct CreatedEnrollmentToken {
     token: EnrollmentTokenResponse,
 }
 
+/// Host to enroll again: one that the caller may see, and whose agents the caller may therefore revoke. A
+/// deleted host is known by its agents.
+fn known_host(app: &App, identity: &Identity, host: &str) -> Result<HostId, ApiError> {
+    let auth_snapshot = app.directory.snapshot();
+    let of_agent = host.parse().ok().filter(|id: &HostId| {
+        auth_snapshot.agents.values().any(|agent| agent.host == *id) && identity.can_view(&auth_snapshot, *id)
+    });
+    of_agent.map_or_else(|| Ok(host_access::host(app, identity, host)?.record.id), Ok)
+}
+
 /// Create an enrollment token
 #[utoipa::path(
     post, path = "/api/v1/enrollment-tokens", tag = "agents",
     request_body = CreateEnrollmentTokenRequest,
-    responses((status = 201, body = CreatedEnrollmentToken), (status = 409), (status = 422)),
+    responses((status = 201, body = CreatedEnrollmentToken), (status = 404), (status = 409), (status = 422)),
 )]
 pub(crate) async fn create_enrollment_token(
     State(app): State<Arc<App>>,
@@ -144,7 +170,14 @@ pub(crate) async fn create_enrollment_token(
         return invalid(format!("expires_in_hours must be between 1 and {MAX_EXPIRY_HOURS}"));
     }
     let tags = params::validate_tags(&request.tags)?;
-    if !tags_in_scope(&actor.identity, &tags) {
+    let host = match &request.host {
+        Some(host) => Some(known_host(&app, &actor.identity, host)?),
+        None => None,
+    };
+    if host.is_some() && (request.uses != 1 || !tags.is_empty()) {
+        return invalid("a token for an existing host has one use and no tags".to_owned());
+    }
+    if host.is_none() && !tags_in_scope(&actor.identity, &tags) {
         let host_tags = actor.identity.host_tags.join(", ");
         return invalid(format!("tags must be among your host tags ({host_tags})"));
     }
@@ -161,6 +194,7 @@ pub(crate) async fn create_enrollment_token(
         created_by: actor.identity.actor_name(),
         created_ms: now_ms,
         expires_ms: now_ms + request.expires_in_hours * HOUR_MS,
+        host,
     };
     let guard = app.directory.begin_write().await?;
     if app.directory.snapshot().enrollment_tokens.len() >= MAX_ENROLLMENT_TOKENS {
@@ -195,7 +229,7 @@ pub(crate) async fn delete_enrollment_token(
     let guard = app.directory.begin_write().await?;
     let auth_snapshot = app.directory.snapshot();
     let token = auth_snapshot.enrollment_tokens.values().find(|token| token.id.to_string() == id);
-    let token = token.filter(|token| tags_in_scope(&actor.identity, &token.tags));
+    let token = token.filter(|token| is_in_scope(&app, &actor.identity, token));
     let token = token.ok_or_else(|| ApiError::not_found("enrollment token not found"))?;
     let before = to_response(token);
     let entry = actor.audit_change(

@@ -37,3 +37,5 @@ ALTER TABLE shape DROP COLUMN last_used_ms;
 ALTER TABLE enrollment_token ADD COLUMN host BLOB;
 -- Token that an agent used, by its id; NULL for agents that enrolled before this column existed.
 ALTER TABLE agent ADD COLUMN enrollment_token_id BLOB;
+-- Hash of the secret with which an agent enrolled its host again.
+ALTER TABLE agent ADD COLUMN previous_hash BLOB;

@@ -161,6 +161,7 @@ async fn enrollment_uses_are_limited(store: &Arc<dyn Store>) {
         created_by: "user alice".to_owned(),
         created_ms: 10,
         expires_ms: 100,
+        host: Some(HostId::generate()),
     };
     apply(store, |tx| tx.enrollment_tokens().insert(&token)).await;
     let agent = |number: u8| Agent {
@@ -172,6 +173,8 @@ async fn enrollment_uses_are_limited(store: &Arc<dyn Store>) {
         created_ms: 20,
         last_seen_ms: 20,
         revoked_ms: None,
+        enrollment_token_id: Some(token.id),
+        previous_hash: Some([9; 32]),
     };
     let enroll = |tx: &mut Transaction, agent: &Agent| {
         tx.enrollment_tokens().consume(token.id, 50);

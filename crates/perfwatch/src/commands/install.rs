@@ -119,12 +119,14 @@ fn enroll(config: &AgentConfig, hub: &HubClient, state: &Path) -> anyhow::Result
     let source = LocalRoot::new("/proc".as_ref(), "/sys".as_ref(), root);
     let host = load_host_id(state, &source, config.token.is_some())?;
     let name = host_name(config.name.as_deref(), &source, root);
-    let is_enrolled = load_secret(state).is_some_and(|stored| is_secret_valid(hub, &stored.secret));
+    let previous = load_secret(state);
+    let previous = previous.as_ref().map(|stored| stored.secret.as_str());
+    let is_enrolled = previous.is_some_and(|secret| is_secret_valid(hub, secret));
     match &config.token {
         _ if is_enrolled => {}
         Some(token) => {
             let stored = if token.is_enrollment_token() {
-                StoredSecret::new(hub.enroll(&token.text, host, &name)?, Some(&token.text))
+                StoredSecret::new(hub.enroll(&token.text, host, &name, previous)?, Some(&token.text))
             } else {
                 StoredSecret::new(token.text.clone(), None)
             };

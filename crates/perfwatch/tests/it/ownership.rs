@@ -114,3 +114,85 @@ fn limited_operator_creates_no_host_by_an_id_as_a_name() {
     assert_eq!((response.status, response.code()), (422, "invalid_host"), "{}", response.text);
     assert_eq!(hub.get("/api/v1/hosts").body["total"], 1);
 }
+
+/// Finding M4: an enrollment token took hosts that it did not know: silent, revoked, or without an agent.
+#[test]
+fn enrollment_token_does_not_take_a_known_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = TestHub::start(folder.path());
+    let at = now_ms() - 600_000;
+    let fleet = create_token(&hub, &json!({ "name": "fleet", "uses": 50 }));
+    let agent = enroll(&hub, &fleet, HOSTS[0], None);
+    let revoked = enroll(&hub, &fleet, HOSTS[1], None);
+    for (response, host) in [(&agent, HOSTS[0]), (&revoked, HOSTS[1])] {
+        assert_eq!(send(&hub, &secret(response), host, host, at).status, 200);
+    }
+    let path = format!("/api/v1/agents/{}/revoke", revoked.body["agent_id"].as_str().unwrap());
+    assert_eq!(hub.request("POST", &path, &hub.token, &Value::Null).status, 200);
+    let body = json!({ "timestamp": at, "host": "script", "host_id": HOSTS[2], "cpu": { "usage": 1 } });
+    assert_eq!(hub.post_json(&body).status, 200);
+    // A killed hub forgets what it did not store yet, such as when an agent was last seen.
+    let token = hub.token.clone();
+    for is_restarted in [false, true] {
+        if is_restarted {
+            hub.process.kill();
+            hub = TestHub::start(folder.path());
+        }
+        for host in HOSTS {
+            for previous in [None, Some("pwa_0000"), Some(token.as_str())] {
+                let taken = enroll(&hub, &fleet, host, previous);
+                assert_eq!(
+                    (taken.status, taken.code()),
+                    (409, "host_already_enrolled"),
+                    "{host} {}",
+                    taken.text
+                );
+            }
+        }
+    }
+    // The secret of the agent shows that the machine is the same, but does not undo a revocation.
+    assert_eq!(enroll(&hub, &fleet, HOSTS[1], Some(&secret(&revoked))).code(), "host_already_enrolled");
+    let fresh = create_token(&hub, &json!({ "name": "fleet" }));
+    assert_eq!(enroll(&hub, &fresh, HOSTS[1], Some(&secret(&revoked))).status, 201);
+    assert_eq!(enroll(&hub, &fresh, HOSTS[0], Some(&secret(&agent))).code(), "invalid_enrollment_token");
+}
+
+/// Finding M4: a known host is enrolled again by a token of a user who may revoke its agents.
+#[test]
+fn token_for_a_known_host_needs_the_right_to_revoke_its_agents() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let operator = ("oscar", "operator-password-1");
+    add_user(&hub, operator, "operator", &["team=a"]);
+    let fleet = create_token(&hub, &json!({ "name": "fleet", "uses": 2 }));
+    for (host, name) in HOSTS.into_iter().zip(["mine", "foreign"]) {
+        let agent = enroll(&hub, &fleet, host, None);
+        assert_eq!(send(&hub, &secret(&agent), host, name, now_ms()).status, 200);
+        // The host of a revoked agent is free at once.
+        let path = format!("/api/v1/agents/{}/revoke", agent.body["agent_id"].as_str().unwrap());
+        assert_eq!(hub.request("POST", &path, &hub.token, &Value::Null).status, 200);
+    }
+    let tags = json!({ "tags": ["team=a"] });
+    assert_eq!(hub.request("PUT", "/api/v1/hosts/mine/tags", &hub.token, &tags).status, 200);
+    let limited = hub.create_token(operator, "operator");
+    let create =
+        |credential: &str, body: Value| hub.request("POST", "/api/v1/enrollment-tokens", credential, &body);
+    for host in ["foreign", HOSTS[1], HOSTS[2]] {
+        let created = create(&limited, json!({ "name": "x", "host": host }));
+        assert_eq!(created.status, 404, "{host}: {}", created.text);
+    }
+    for body in [json!({ "uses": 2 }), json!({ "tags": ["team=a"] })] {
+        let mut request = json!({ "name": "x", "host": "mine" });
+        request.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        assert_eq!(create(&limited, request).code(), "invalid_enrollment_request");
+    }
+    for (credential, name, host) in [(&limited, "mine", HOSTS[0]), (&hub.token, HOSTS[1], HOSTS[1])] {
+        let created = create(credential, json!({ "name": "again", "host": name }));
+        assert_eq!((created.status, &created.body["host"]), (201, &json!(host)), "{}", created.text);
+        let token = created.body["token"].as_str().unwrap();
+        assert_eq!(enroll(&hub, token, HOSTS[2], None).code(), "host_mismatch");
+        let agent = enroll(&hub, token, host, None);
+        assert_eq!(send(&hub, &secret(&agent), host, name, now_ms()).status, 200);
+        assert_eq!(enroll(&hub, token, host, None).code(), "invalid_enrollment_token");
+    }
+}
