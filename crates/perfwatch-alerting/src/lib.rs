@@ -22,6 +22,7 @@ mod outbox_writer;
 mod recipients;
 mod replay;
 mod revalidation;
+mod rule_import;
 mod sender;
 mod state;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use active_incidents::{ActiveIncidents, Alert, AlertBody, OpenIncident, can_
 pub use definitions::{AlertDefinitions, MAX_CHANNELS, MAX_RULES, MAX_SILENCES, to_json};
 pub use deps::AlertingDeps;
 pub use metrics::AlertingMetrics;
+pub use rule_import::RuleImportCounts;
 pub use state::{AlertingSnapshot, StateChange};
 
 use backtester::{BacktestResult, Backtester};

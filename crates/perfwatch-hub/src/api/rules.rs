@@ -7,14 +7,13 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use perfwatch_alerting::{AlertingSnapshot, MAX_RULES, StateChange, to_json};
+use perfwatch_alerting::{AlertingSnapshot, MAX_RULES, RuleImportCounts, StateChange};
 use perfwatch_auth::{Actor, Identity};
 use perfwatch_http::body::{JsonBody, YamlBody};
 use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_rules::rule::{Rule, RuleError};
 use perfwatch_rules::{builtin_rules, managed_rule, render};
 use perfwatch_store::Transaction;
-use perfwatch_store::definitions::DefinitionKind;
 use perfwatch_workers::{WorkKind, WorkRequest};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -199,6 +198,10 @@ struct RuleImport {
 fn parse_rules(text: &str) -> Result<RuleImport, ApiError> {
     let file: RuleImport = serde_saphyr::from_str(text)
         .map_err(|error| ApiError::unprocessable("invalid_rules", error.to_string()))?;
+    // Before the lock of the definitions is taken.
+    if file.rules.len() > MAX_RULES {
+        return Err(definitions::limit_reached::<Rule>());
+    }
     for rule in &file.rules {
         rule.validate()
             .map_err(|error| ApiError::unprocessable("invalid_rule", format!("{:?}: {error}", rule.name)))?;
@@ -226,31 +229,12 @@ pub(crate) async fn import(
     let entry = actor.audit("rule.import", format!("{} rules", file.rules.len()));
     let change = |state: &AlertingSnapshot, _: i64| {
         let (mut definitions, mut tx) = (state.definitions.clone(), Transaction::default());
-        let mut response = RuleImportResponse { created: 0, updated: 0, unchanged: 0 };
-        for rule in &file.rules {
-            let position = definitions.rules.iter().position(|stored| stored.name == rule.name);
-            let id = position.map_or_else(Uuid::now_v7, |index| definitions.rules[index].id);
-            let rule = Arc::new(Rule { id, ..rule.clone() });
-            match position {
-                Some(index) if definitions.rules[index] == rule => {
-                    response.unchanged += 1;
-                    continue;
-                }
-                Some(index) => {
-                    definitions.rules[index] = rule.clone();
-                    response.updated += 1;
-                }
-                None => {
-                    definitions.rules.push(rule.clone());
-                    response.created += 1;
-                }
-            }
-            tx.definitions(DefinitionKind::Rule).upsert(id, &to_json(&*rule));
-        }
+        let counts = definitions.import_rules(&file.rules, &mut tx);
         if definitions.rules.len() > MAX_RULES {
             return Err(definitions::limit_reached::<Rule>());
         }
-        Ok((StateChange { definitions: Some(definitions), tx, incidents: None }, response))
+        Ok((StateChange { definitions: Some(definitions), tx, incidents: None }, counts))
     };
-    Ok(Json(app.alerting.update(Some(entry), change).await?))
+    let RuleImportCounts { created, updated, unchanged } = app.alerting.update(Some(entry), change).await?;
+    Ok(Json(RuleImportResponse { created, updated, unchanged }))
 }
