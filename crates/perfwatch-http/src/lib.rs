@@ -8,6 +8,7 @@
 pub mod base_path;
 pub mod body;
 pub mod compressed_body;
+pub mod compression;
 pub mod connections;
 pub mod cookies;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod layers;
 pub mod listener;
 pub mod origin;
 pub mod params;
+pub mod poll_times;
 pub mod process_metrics;
 pub mod proxy_check;
 pub mod public_address;

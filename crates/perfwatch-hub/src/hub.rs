@@ -10,7 +10,7 @@ use perfwatch_auth::AuthDirectory;
 use perfwatch_auth::encryption::Keyring;
 use perfwatch_auth::login::LoginService;
 use perfwatch_auth::oidc::OidcProvider;
-use perfwatch_history::{History, HistoryConfig, HistoryMetrics};
+use perfwatch_history::History;
 use perfwatch_http::listener::{Listener, serve};
 use perfwatch_http::proxy_check::local_links;
 use perfwatch_http::public_address::PublicAddress;
@@ -123,6 +123,7 @@ impl Hub {
         app.history.start(&tasks, &stop);
         app.alerting.start(&tasks, &stop);
         app.agentless.start(&tasks, &stop);
+        tasks.spawn(app.metrics.polls.clone().run_heartbeat(stop.clone()));
         tasks.spawn(prune_loop(app.clone(), cache));
         tasks.spawn(directory.clone().run(stop.clone()));
         let tls = app.config.tls.is_some();
@@ -209,12 +210,11 @@ async fn build_app(
     (address, stop, tasks): (SocketAddr, CancellationToken, TaskTracker),
 ) -> Result<(Arc<App>, Arc<Cache>), HubError> {
     let HubDependencies { store, clock, catalog, notifier, remote_collector, workers } = deps;
-    let metrics = Arc::new(SelfMetrics::new(workers.metrics().clone()));
+    let metrics = Arc::new(SelfMetrics::new(workers.metrics().clone(), clock.clone()));
     let live_feed = Arc::new(LiveFeed::new());
     let cache = open_cache(&config, &*store, clock.clone(), &metrics).await?;
     let hosts = Arc::new(HostRegistry::open(store.clone()).await?);
-    let options = (config.history.clone(), metrics.history.clone());
-    let history = open_history(&store, &clock, options, &hosts, &live_feed).await?;
+    let history = open_history(&store, &clock, (&config, &metrics), &hosts, &live_feed).await?;
     let public_address = public_address(&config, address);
     let alerting_deps = AlertingDeps {
         store: store.clone(),
@@ -241,7 +241,7 @@ async fn build_app(
         metrics: metrics.clone(),
         interval: config.interval,
     }));
-    let agentless_deps = AgentlessDeps {
+    let deps = AgentlessDeps {
         store,
         clock: clock.clone(),
         hosts: hosts.clone(),
@@ -253,8 +253,8 @@ async fn build_app(
         workers,
         cache: cache.clone(),
     };
-    let agentless = open_agentless(agentless_deps, &metrics, config.collection_workers).await?;
-    let app = Arc::new(App {
+    let agentless = open_agentless(deps, &metrics, config.collection_workers).await?;
+    let app = App {
         started: clock.monotonic(),
         login: LoginService::new(directory.clone(), clock.clone()),
         directory,
@@ -274,8 +274,8 @@ async fn build_app(
         ingest_limits: IngestLimits::default(),
         stop,
         tasks,
-    });
-    Ok((app, cache))
+    };
+    Ok((Arc::new(app), cache))
 }
 
 /// Loads the servers and brings their secrets and jobs up to date.
@@ -371,10 +371,11 @@ async fn create_initial_admin(directory: &Arc<AuthDirectory>, admin: &InitialAdm
 async fn open_history(
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
-    (config, metrics): (HistoryConfig, HistoryMetrics),
+    (config, metrics): (&HubConfig, &SelfMetrics),
     hosts: &HostRegistry,
     live_feed: &LiveFeed,
 ) -> Result<Arc<History>, StoreError> {
+    let (config, metrics) = (config.history.clone(), metrics.history.clone());
     let history = History::open(store.clone(), clock.clone(), config, metrics).await?;
     let now_ms = clock.wall_ms();
     let since_ms = now_ms - limits::RECENT_WINDOW_MS;

@@ -5,11 +5,12 @@ use crate::{api, ingest, middleware, openapi, ws};
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::{Extension, Json, Router};
+use perfwatch_http::compression::compression;
+use perfwatch_http::poll_times::measure_polls;
 use perfwatch_http::{ApiError, base_path, layers, listener, ui};
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use tower_http::compression::CompressionLayer;
 use tower_http::timeout::TimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -23,7 +24,7 @@ fn timed_routes() -> OpenApiRouter<Arc<App>> {
     api::timed_routes()
         .routes(routes!(ingest::http::ingest))
         .routes(routes!(openapi_json))
-        .layer(CompressionLayer::new())
+        .layer(compression())
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
 }
 
@@ -31,7 +32,7 @@ fn timed_routes() -> OpenApiRouter<Arc<App>> {
 fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(openapi::base())
         .merge(timed_routes())
-        .merge(api::streamed_routes().layer(CompressionLayer::new()))
+        .merge(api::streamed_routes().layer(compression()))
         .merge(api::untimed_routes())
         .routes(routes!(ws::upgrade))
 }
@@ -57,7 +58,7 @@ async fn openapi_json() -> Json<Value> {
 pub(crate) fn router(app: Arc<App>) -> Router {
     let (routes, _) = routes().split_for_parts();
     let docs = SwaggerUi::new("/api/docs").config(utoipa_swagger_ui::Config::from("../openapi.json"));
-    let docs = Router::from(docs).layer(CompressionLayer::new());
+    let docs = Router::from(docs).layer(compression());
     let router = Router::new()
         .merge(routes)
         .merge(docs)
@@ -73,5 +74,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         router
     };
     let base_path = app.public_address.base_path().to_owned();
-    base_path::nest(layers::catch_panics(router).with_state(app), &base_path)
+    let polls = app.metrics.polls.clone();
+    base_path::nest(measure_polls(layers::catch_panics(router).with_state(app), polls), &base_path)
 }

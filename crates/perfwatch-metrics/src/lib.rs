@@ -7,8 +7,10 @@ use perfwatch_agentless::AgentlessMetrics;
 use perfwatch_alerting::AlertingMetrics;
 use perfwatch_history::HistoryMetrics;
 use perfwatch_http::connections::ConnectionCollector;
+use perfwatch_http::poll_times::PollTimes;
 use perfwatch_http::process_metrics::ProcessCollector;
 use perfwatch_live::cache;
+use perfwatch_model::Clock;
 use perfwatch_workers::WorkerMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -92,6 +94,8 @@ pub struct SelfMetrics {
     /// Metrics of SSH collections.
     pub servers: AgentlessMetrics,
     workers: WorkerMetrics,
+    /// Poll times of requests.
+    pub polls: PollTimes,
     hosts: Gauge,
 }
 
@@ -102,8 +106,8 @@ const LATENCY_BUCKETS: [f64; 12] =
 const LIFETIME_BUCKETS: [f64; 6] = [1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0];
 
 impl SelfMetrics {
-    /// Creates and registers all metrics, with those of the worker pool.
-    pub fn new(workers: WorkerMetrics) -> Self {
+    /// Creates and registers all metrics, with those of the worker pool. Polls are timed by the clock.
+    pub fn new(workers: WorkerMetrics, clock: Arc<dyn Clock>) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
             snapshots: Family::default(),
@@ -124,6 +128,7 @@ impl SelfMetrics {
             cache: cache::CacheMetrics::default(),
             servers: AgentlessMetrics::default(),
             workers,
+            polls: PollTimes::new(clock),
             hosts: Gauge::default(),
         };
         metrics.register();
@@ -165,6 +170,7 @@ impl SelfMetrics {
         self.alerts.register(r);
         self.servers.register(r);
         self.workers.register(r);
+        self.polls.register(r);
     }
 
     fn register_websocket(&mut self) {
@@ -307,6 +313,7 @@ impl Drop for ConnectionGauge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use perfwatch_model::SystemClock;
     use std::collections::HashMap;
 
     /// Endings of names with a unit, and units that are no base units of Prometheus.
@@ -316,7 +323,7 @@ mod tests {
 
     #[test]
     fn exposition_follows_the_naming_rules() {
-        let metrics = Arc::new(SelfMetrics::new(WorkerMetrics::default()));
+        let metrics = Arc::new(SelfMetrics::new(WorkerMetrics::default(), Arc::new(SystemClock::new())));
         metrics.accepted(3);
         metrics.ingest_failed("malformed_json");
         metrics.record_ingest_duration(Duration::from_millis(1));
