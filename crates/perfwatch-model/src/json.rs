@@ -2,10 +2,12 @@
 //!
 //! Scripts post this format to `POST /ingest/metrics`; the API and the WebSocket return it.
 
+mod count;
 mod read;
 mod template;
 mod write;
 
+pub use count::{BodyCounts, count_body, for_each_snapshot};
 pub use read::{JsonError, ParsedSnapshot, read_snapshot};
 pub use template::JsonTemplate;
 pub use write::{process_json, write_snapshot};

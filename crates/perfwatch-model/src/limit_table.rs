@@ -124,6 +124,18 @@ limits! {
     /// Snapshots of an ingest body.
     BATCH_SNAPSHOTS: "batch_snapshots", count(limits::MAX_BATCH_SNAPSHOTS), Request,
         "413 `too_many_snapshots`";
+    /// Bodies that are being received from a sender.
+    RECEIVING_SHARE: "receiving_share",
+        LimitValue::Text("16 MiB of an agent, 64 MiB of an account"), Sender, "429 with `Retry-After`";
+    /// Bodies that are being received from all senders.
+    RECEIVING_BYTES: "receiving_bytes", bytes(limits::MAX_RECEIVING_BYTES), Hub,
+        "429 with `Retry-After` for senders that use more than is left for others, except bodies up to 64 KiB";
+    /// Memory of the decoded snapshots of a request.
+    DECODED_REQUEST: "decoded_request", bytes(limits::MAX_DECODED_REQUEST_BYTES), Request,
+        "413 `decoded_too_large`; agents send smaller batches";
+    /// Memory of the decoded snapshots of a sender.
+    DECODED_SHARE: "decoded_share", LimitValue::Text("64 MiB of an agent, 96 MiB of an account"), Sender,
+        "its requests wait for each other; 429 with `Retry-After` for a body that needs more than is left";
     /// Known hosts.
     HOSTS: "hosts", count(limits::MAX_HOSTS), Hub, "403 `too_many_hosts` for new hosts";
     /// Renames of a host.

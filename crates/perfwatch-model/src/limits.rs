@@ -34,9 +34,24 @@ pub const MAX_SNAPSHOT_BYTES: usize = 512 << 10;
 pub const MAX_SHAPE_BYTES: usize = 1 << 20;
 /// Maximum number of requests that are decompressed at the same time.
 pub const MAX_CONCURRENT_DECOMPRESSIONS: usize = 8;
-/// Maximum total size, after decompression, of the requests that are being decoded or wait to
-/// become durable.
-pub const MAX_DECODED_BYTES: usize = 64 << 20;
+/// Maximum size of all ingest bodies that are being received: 4,000 agents on slow networks need 40 MB.
+pub const MAX_RECEIVING_BYTES: usize = 128 << 20;
+/// Maximum size of the bodies that are being received from one agent, which sends one at a time.
+pub const MAX_RECEIVING_BYTES_PER_AGENT: usize = 16 << 20;
+/// Maximum size of the bodies that are being received from one account, whose tokens may send for a fleet.
+pub const MAX_RECEIVING_BYTES_PER_ACCOUNT: usize = 64 << 20;
+/// Maximum memory of all snapshots that are being decoded or wait to become durable.
+pub const MAX_DECODED_BYTES: usize = 192 << 20;
+/// Maximum memory of the snapshots of one request. A full batch of a host with 8,192 columns and 200 processes
+/// takes 50 MB.
+pub const MAX_DECODED_REQUEST_BYTES: usize = 64 << 20;
+/// Maximum memory of the snapshots of one agent.
+pub const MAX_DECODED_BYTES_PER_AGENT: usize = MAX_DECODED_REQUEST_BYTES;
+/// Maximum memory of the snapshots of one account.
+pub const MAX_DECODED_BYTES_PER_ACCOUNT: usize = 96 << 20;
+/// Size of a body above which it is decoded on a blocking thread: up to it, decoding takes less than a
+/// millisecond.
+pub const MAX_INLINE_BODY_BYTES: usize = 256 << 10;
 /// Maximum number of columns of a snapshot: 128 cores, 200 disks and 200 mounts fit.
 pub const MAX_COLUMNS: usize = 8_192;
 /// Maximum number of process rows of a snapshot.

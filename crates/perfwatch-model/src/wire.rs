@@ -12,6 +12,7 @@ mod reduce;
 
 pub(crate) use clean::clean_facts;
 pub use clean::decode_sent_shape;
+pub use count::decoded_bytes;
 pub use reduce::{reduce_snapshot, shrink_snapshot};
 
 use crate::fixed_point::MAX_DECIMALS;

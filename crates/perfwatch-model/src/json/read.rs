@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// Maximum length of a path: a metric, an instance, and separators. Each level of nesting copies it.
+const MAX_PATH_BYTES: usize = 512;
+
 /// Error of reading a snapshot from JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {message}")]
@@ -29,7 +32,11 @@ pub struct ParsedSnapshot {
 }
 
 fn json_error<T>(path: &str, message: impl Into<String>) -> Result<T, JsonError> {
-    Err(JsonError { path: path.to_owned(), message: message.into() })
+    let (mut path, mut message) = (path.to_owned(), message.into());
+    // Both may contain what the sender wrote.
+    path.truncate(path.floor_char_boundary(MAX_PATH_BYTES));
+    message.truncate(message.floor_char_boundary(limits::MAX_TEXT_BYTES));
+    Err(JsonError { path, message })
 }
 
 /// Reads a snapshot from a JSON object. `now_ms` is the timestamp if the object has none.
@@ -65,7 +72,7 @@ pub fn read_snapshot(value: &Value, catalog: &Catalog, now_ms: i64) -> Result<Pa
             format!("expected at most {}, found {interval_ms}", limits::MAX_INTERVAL_MS),
         );
     };
-    let mut reader = SnapshotReader { catalog, columns: Vec::new(), values: Vec::new() };
+    let mut reader = SnapshotReader { catalog, columns: Vec::new(), values: Vec::new(), shape_bytes: 0 };
     for (key, value) in object.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str())) {
         reader.visit(key, value, 1)?;
     }
@@ -110,12 +117,17 @@ struct SnapshotReader<'a> {
     catalog: &'a Catalog,
     columns: Vec<Column>,
     values: Vec<i64>,
+    /// Size of the columns as they are stored.
+    shape_bytes: usize,
 }
 
 impl SnapshotReader<'_> {
     fn visit(&mut self, path: &str, value: &Value, depth: usize) -> Result<(), JsonError> {
         if depth > limits::MAX_JSON_DEPTH {
             return json_error(path, "nested too deeply");
+        }
+        if path.len() > MAX_PATH_BYTES {
+            return json_error(path, format!("path longer than {MAX_PATH_BYTES} bytes"));
         }
         match value {
             // Process rows are not samples; `read_processes` reads them.
@@ -133,6 +145,12 @@ impl SnapshotReader<'_> {
 
     fn visit_instances(&mut self, path: &str, instances: &Map<String, Value>) -> Result<(), JsonError> {
         for (instance, metrics) in instances {
+            if instance.len() > limits::MAX_INSTANCE_BYTES {
+                return json_error(
+                    path,
+                    format!("instance longer than {} bytes", limits::MAX_INSTANCE_BYTES),
+                );
+            }
             let instance_path = format!("{path}.{instance}");
             let Value::Object(metrics) = metrics else {
                 return json_error(
@@ -141,6 +159,9 @@ impl SnapshotReader<'_> {
                 );
             };
             for (leaf, value) in metrics {
+                if leaf.len() > limits::MAX_METRIC_NAME_BYTES {
+                    return json_error(&instance_path, "metric name is too long");
+                }
                 let value_path = format!("{instance_path}.{leaf}");
                 // `cpu.core` contains cpu.core.usage, but `network.interface` contains
                 // network.rx_bytes.
@@ -189,7 +210,7 @@ impl SnapshotReader<'_> {
             Value::Bool(flag) => scale(f64::from(u8::from(*flag)), decimals),
             _ => return json_error(path, format!("expected a number, found {}", json_type_name(value))),
         };
-        self.columns.push(Column {
+        let column = Column {
             metric: def.map_or_else(|| metric.to_owned().into(), |def| def.name.into()),
             dimension: match def {
                 Some(def) if !instance.is_empty() => def.dimension.into(),
@@ -199,7 +220,13 @@ impl SnapshotReader<'_> {
             },
             instance: instance.into(),
             decimals,
-        });
+        };
+        // The encoding of a column adds at most 14 bytes to its texts.
+        self.shape_bytes += column.metric.len() + column.dimension.len() + column.instance.len() + 14;
+        if self.shape_bytes > limits::MAX_SHAPE_BYTES {
+            return json_error(path, format!("names take more than {} bytes", limits::MAX_SHAPE_BYTES));
+        }
+        self.columns.push(column);
         self.values.push(scaled);
         Ok(())
     }

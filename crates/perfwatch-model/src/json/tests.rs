@@ -68,6 +68,28 @@ fn hidden_characters_of_scripts_are_escaped() {
     assert_eq!(row.state, '?');
 }
 
+/// Finding M2: a snapshot is within the limits of what the store reads, and an error does not repeat the body.
+#[test]
+fn long_names_are_rejected_with_a_short_error() {
+    let long = "x".repeat(1 << 20);
+    let children: serde_json::Map<String, Value> =
+        (0..8_000).map(|n| (format!("{:a<90}{n}", ""), json!(1))).collect();
+    let instances: serde_json::Map<String, Value> =
+        (0..8_000).map(|n| (format!("{n}{}", "i".repeat(200)), json!({ "rx_bytes": 1 }))).collect();
+    for body in [
+        json!({ "host": "h", &*long: { "a": children } }),
+        json!({ "host": "h", "a": { &*long: children } }),
+        json!({ "host": "h", "network": { "interface": { &*long: { "a": 1 } } } }),
+        json!({ "host": "h", "network": { "interface": { "eth0": { &*long: 1 } } } }),
+        json!({ "host": "h", "a": long }),
+        json!({ "host": "h", "processes": { "top": [{ "pid": children }] } }),
+        json!({ "host": "h", "network": { "interface": instances } }),
+    ] {
+        let error = parse(&body).unwrap_err();
+        assert!(error.to_string().len() < 2_000, "{error}");
+    }
+}
+
 #[test]
 fn json_round_trips() {
     let mut first = parse(&json!({

@@ -1,20 +1,58 @@
 //! Counts the entries of a message before it is decoded. An empty entry takes two bytes of a message and a
 //! hundred bytes of memory, so that a limit after decoding is too late.
 
+use super::Batch;
 use bytes::{Buf as _, Bytes};
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
-/// Number of fields with a tag at the top level of a message. A malformed rest is not counted: decoding
-/// reports it.
-pub(super) fn count_fields(message: &Bytes, counted: u32) -> usize {
+/// Size of a decoded value of a snapshot, which takes a byte of the message at least.
+const VALUE_BYTES: usize = 8;
+/// Size of a decoded column beside its texts.
+const COLUMN_BYTES: usize = 176;
+/// Size of a decoded process row with its shared texts, beside their bytes.
+const PROCESS_BYTES: usize = 400;
+/// Size of a decoded collector error beside its texts.
+const ERROR_BYTES: usize = 96;
+
+/// Calls a function with the tag and the size of each field at the top level of a message. A malformed rest is
+/// left out: decoding reports it.
+fn for_each_field(message: &Bytes, each: &mut dyn FnMut(u32, usize)) {
     let mut remaining = message.as_ref();
-    let mut count = 0;
     while remaining.has_remaining() {
+        let before = remaining.remaining();
         let Ok((tag, wire_type)) = decode_key(&mut remaining) else { break };
-        count += usize::from(tag == counted);
-        if skip_field(wire_type, tag, &mut remaining, DecodeContext::default()).is_err() {
+        let skipped = skip_field(wire_type, tag, &mut remaining, DecodeContext::default());
+        each(tag, before - remaining.remaining());
+        if skipped.is_err() {
             break;
         }
     }
+}
+
+/// Number of fields with a tag at the top level of a message.
+pub(super) fn count_fields(message: &Bytes, counted: u32) -> usize {
+    let mut count = 0;
+    for_each_field(message, &mut |tag, _| count += usize::from(tag == counted));
     count
+}
+
+/// Size of a batch in memory after its shapes and snapshots are decoded, in bytes.
+pub fn decoded_bytes(batch: &Batch) -> usize {
+    let mut sum = 0;
+    for shape in &batch.shapes {
+        sum += shape.len();
+        for_each_field(shape, &mut |_, _| sum += COLUMN_BYTES);
+    }
+    for snapshot in &batch.snapshots {
+        sum += snapshot.len();
+        for_each_field(snapshot, &mut |tag, bytes| {
+            sum += match tag {
+                6 => VALUE_BYTES * bytes,
+                7 => PROCESS_BYTES,
+                9 => ERROR_BYTES,
+                _ => 0,
+            };
+        });
+    }
+    sum
 }
