@@ -184,6 +184,7 @@ fn json_seeds() -> Vec<Vec<u8>> {
 
 fn snapshot_json(data: &[u8]) -> bool {
     let Ok(value) = serde_json::from_slice(data) else { return false };
+    assert!(json::count_body(data).is_ok(), "JSON is counted");
     let Ok(parsed) = json::read_snapshot(&value, catalog(), NOW_MS) else { return false };
     let mut snapshot = parsed.snapshot;
     let encoded = wire::encode_snapshot(&snapshot);
@@ -217,7 +218,8 @@ fn compressed_body(data: &[u8]) -> bool {
     let Some((encoding, body)) = data.split_first() else { return false };
     let encoding = ["zstd", "gzip", "identity", "br"][usize::from(encoding % 4)];
     let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(encoding))]);
-    let decompressed = compressed_body::decompress(&headers, Bytes::copy_from_slice(body));
+    let decompressed =
+        compressed_body::decompress(&headers, Bytes::copy_from_slice(body), limits::MAX_DECOMPRESSED_BYTES);
     decompressed.is_ok_and(|bytes| {
         assert!(bytes.len() <= limits::MAX_DECOMPRESSED_BYTES);
         true

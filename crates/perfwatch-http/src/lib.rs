@@ -3,7 +3,7 @@
 //!
 //! A request passes [`listener`] (limits of connections, TLS), [`layers`] (security headers, panics) and the
 //! hub's middleware, which uses [`origin`] and [`rate_limit`]. [`base_path`] nests all routes below a path. Handlers read it with [`extract`], [`body`],
-//! [`compressed_body`], [`cookies`] and [`params`]. Each failure becomes an [`ApiError`].
+//! [`compressed_body`], [`ingest_body`], [`ingest_memory`], [`cookies`] and [`params`]. Each failure becomes an [`ApiError`].
 
 pub mod base_path;
 pub mod body;
@@ -14,6 +14,8 @@ pub mod cookies;
 pub mod error;
 pub mod extract;
 pub mod first_seen;
+pub mod ingest_body;
+pub mod ingest_memory;
 pub mod install_script;
 pub mod layers;
 pub mod listener;

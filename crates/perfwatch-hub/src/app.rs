@@ -1,13 +1,14 @@
 //! State shared by all handlers: services and limits of one hub.
 
 use crate::config::HubConfig;
-use crate::ingest::{IngestLimits, Pipeline};
+use crate::ingest::Pipeline;
 use perfwatch_agentless::Agentless;
 use perfwatch_alerting::Alerting;
 use perfwatch_auth::AuthDirectory;
 use perfwatch_auth::login::LoginService;
 use perfwatch_auth::oidc::OidcProvider;
 use perfwatch_history::History;
+use perfwatch_http::ingest_memory::IngestMemory;
 use perfwatch_http::public_address::PublicAddress;
 use perfwatch_http::rate_limit::RateLimiters;
 use perfwatch_live::LiveFeed;
@@ -53,7 +54,7 @@ pub(crate) struct App {
     /// Self-metrics of the hub.
     pub(crate) metrics: Arc<SelfMetrics>,
     /// Memory limits of ingest requests.
-    pub(crate) ingest_limits: IngestLimits,
+    pub(crate) ingest_memory: IngestMemory,
     /// Cancelled when the hub shuts down.
     pub(crate) stop: CancellationToken,
     /// WebSocket tasks, which outlive their HTTP request; shutdown waits for them.

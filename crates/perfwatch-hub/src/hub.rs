@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::config::{HubConfig, HubConfigError, InitialAdmin};
-use crate::ingest::{IngestLimits, Pipeline, PipelineDeps};
+use crate::ingest::{Pipeline, PipelineDeps};
 use crate::router::router;
 use perfwatch_agentless::{Agentless, AgentlessDeps};
 use perfwatch_alerting::{Alerting, AlertingDeps};
@@ -11,6 +11,7 @@ use perfwatch_auth::encryption::Keyring;
 use perfwatch_auth::login::LoginService;
 use perfwatch_auth::oidc::OidcProvider;
 use perfwatch_history::History;
+use perfwatch_http::ingest_memory::IngestMemory;
 use perfwatch_http::listener::{Listener, serve};
 use perfwatch_http::proxy_check::local_links;
 use perfwatch_http::public_address::PublicAddress;
@@ -271,7 +272,7 @@ async fn build_app(
         alerting,
         agentless,
         metrics,
-        ingest_limits: IngestLimits::default(),
+        ingest_memory: IngestMemory::default(),
         stop,
         tasks,
     };

@@ -15,6 +15,7 @@ mod recent_window;
 pub mod selection;
 pub mod sender_clock;
 mod sender_conflicts;
+pub mod shape_registry;
 pub mod viewers;
 
 pub use cache::Cache;

@@ -7,25 +7,31 @@ use crate::openapi::schemas;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use bytes::Bytes;
+use axum::http::{HeaderMap, StatusCode};
 use perfwatch_auth::Identity;
 use perfwatch_auth::identity::IngestScope;
-use perfwatch_http::compressed_body;
-use perfwatch_http::{ApiError, Caller};
+use perfwatch_http::ingest_body::{self, IngestContent};
+use perfwatch_http::ingest_memory::{DecodedPermit, ReceivedBody, Sender};
+use perfwatch_http::{ApiError, Caller, compressed_body};
 use perfwatch_live::host_registry::HostRegistryError;
+use perfwatch_model::json::{self, ParsedSnapshot};
 use perfwatch_model::validation::remove_invalid_values;
-use perfwatch_model::wire::{self, IngestResponse, RejectedSnapshot, WireError};
-use perfwatch_model::{HostId, HostRef, Snapshot, json, limit_table, limits};
+use perfwatch_model::wire::{self, Batch, IngestResponse, RejectedSnapshot, WireError};
+use perfwatch_model::{HostId, HostRef, Shape, ShapeId, Snapshot, limits};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Maximum recorded clock skew of a sender: one hundred years.
 const MAX_CLOCK_SKEW_MS: i64 = 100 * 366 * 86_400_000;
 
-/// Share of a request in the memory limit of all requests.
-type DecodedBytesPermit = Arc<OwnedSemaphorePermit>;
+/// Decoded snapshots of a request, by host.
+struct DecodedBody {
+    submissions: Vec<Submission>,
+    /// Response so far, with the snapshots that are rejected already.
+    response: IngestResponse,
+    /// Whether the rejection of the only snapshot is the error of the request.
+    is_single: bool,
+}
 
 /// Ingest snapshots
 ///
@@ -39,7 +45,13 @@ type DecodedBytesPermit = Arc<OwnedSemaphorePermit>;
             (Vec<u8> = "application/vnd.perfwatch.batch.v1+protobuf"),
         ),
     ),
-    responses((status = 200, body = IngestResponse), (status = 409), (status = 422), (status = 429)),
+    responses(
+        (status = 200, body = IngestResponse),
+        (status = 409),
+        (status = 413),
+        (status = 422),
+        (status = 429),
+    ),
 )]
 pub(crate) async fn ingest(
     State(app): State<Arc<App>>,
@@ -48,10 +60,11 @@ pub(crate) async fn ingest(
     body: Body,
 ) -> Result<Json<IngestResponse>, ApiError> {
     let started = app.clock.monotonic();
-    let bytes =
-        compressed_body::read(body).await.inspect_err(|error| app.metrics.ingest_failed(error.code()))?;
-    app.metrics.ingest_bytes(bytes.len());
-    let result = decode_and_submit(&app, &identity, &headers, bytes).await;
+    let sender = Sender::new(&identity);
+    let body = app.ingest_memory.receive(sender, &headers, body).await;
+    let body = body.inspect_err(|error| app.metrics.ingest_failed(error.code()))?;
+    app.metrics.ingest_bytes(body.bytes.len());
+    let result = decode_and_submit(&app, identity, sender, &headers, body).await;
     app.metrics.record_ingest_duration(app.clock.monotonic().saturating_sub(started));
     if let Err(error) = &result {
         app.metrics.ingest_failed(error.code());
@@ -61,52 +74,69 @@ pub(crate) async fn ingest(
 
 async fn decode_and_submit(
     app: &Arc<App>,
-    identity: &Identity,
+    identity: Identity,
+    sender: Sender,
     headers: &HeaderMap,
-    bytes: Bytes,
+    received: ReceivedBody,
 ) -> Result<IngestResponse, ApiError> {
-    let shutting_down = |_| ApiError::unavailable("shutting_down", "hub is shutting down", 5);
-    // Held until the memory permit is acquired, so that few decompressed bodies wait for memory.
-    let decompression = app.ingest_limits.decompressions.acquire().await.map_err(shutting_down)?;
-    let bytes = compressed_body::decompress(headers, bytes)?;
-    let kib = u32::try_from(bytes.len() >> 10).unwrap_or(u32::MAX) + 1;
-    let memory = app.ingest_limits.decoded_kib.clone();
-    let permit = Arc::new(memory.acquire_many_owned(kib).await.map_err(shutting_down)?);
-    drop(decompression);
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    match content_type.unwrap_or("application/json").split(';').next().unwrap_or_default().trim() {
-        wire::CONTENT_TYPE => ingest_protobuf(app, identity, bytes, &permit).await,
-        // Default content type of `curl -d`.
-        "application/json" | "application/x-www-form-urlencoded" => {
-            ingest_json(app, identity, &bytes, &permit).await
-        }
-        other => {
-            let message = format!(
-                "unsupported Content-Type {other:?}; expected application/json or {}",
-                wire::CONTENT_TYPE
-            );
-            Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type", message))
-        }
+    let memory = &app.ingest_memory;
+    let is_compressed = compressed_body::is_compressed(headers);
+    let size = if is_compressed { limits::MAX_DECOMPRESSED_BYTES } else { received.bytes.len() };
+    let share = memory.acquire_share(sender, size).await?;
+    let body = {
+        let _decompression = memory.decompression().await?;
+        ingest_body::open(headers, received.bytes.clone()).await?
+    };
+    drop(received);
+    let permit = Arc::new(memory.acquire_decoded(share, body.memory_bytes).await?);
+    let decoded = if body.is_large {
+        let app = app.clone();
+        let task = tokio::task::spawn_blocking(move || decode(&app, &identity, body.content));
+        task.await.map_err(|_| internal_error())??
+    } else {
+        decode(app, &identity, body.content)?
+    };
+    let DecodedBody { submissions, mut response, is_single } = decoded;
+    let mut failure = None;
+    for submission in submissions {
+        // A host above its share does not affect the others of a list; the sender repeats all of them.
+        let of_host = match submit(app, &permit, submission).await {
+            Ok(of_host) => of_host,
+            Err(error) => {
+                failure = failure.or(Some(error));
+                continue;
+            }
+        };
+        response.accepted += of_host.accepted;
+        response.duplicates += of_host.duplicates;
+        response.rejected.extend(of_host.rejected);
+        response.facts_requested |= of_host.facts_requested;
+        response.interval_ms = of_host.interval_ms;
+    }
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    match response.rejected.pop_if(|_| is_single) {
+        Some(rejected) => Err(ApiError::unprocessable(rejected.code, rejected.message)),
+        None => Ok(response),
     }
 }
 
-async fn ingest_protobuf(
-    app: &Arc<App>,
-    identity: &Identity,
-    bytes: Bytes,
-    permit: &DecodedBytesPermit,
-) -> Result<IngestResponse, ApiError> {
-    let batch = wire::decode_batch(bytes).map_err(|error| malformed(&error))?;
+fn decode(app: &App, identity: &Identity, content: IngestContent) -> Result<DecodedBody, ApiError> {
+    match content {
+        IngestContent::Batch(batch) => decode_batch(app, identity, *batch),
+        IngestContent::Json(bytes) => decode_json(app, identity, &bytes),
+    }
+}
+
+fn decode_batch(app: &App, identity: &Identity, batch: Batch) -> Result<DecodedBody, ApiError> {
     let host = batch.host().map_err(|error| malformed(&error))?;
     let host = authorize_host(app, identity, host)?;
-    if batch.snapshots.len() > limits::MAX_BATCH_SNAPSHOTS {
-        return Err(too_many());
-    }
     // Keeps the shapes of this batch alive if the registry is pruned concurrently.
     let mut batch_shapes = HashMap::new();
     for shape in batch.shapes.into_iter().take(limits::MAX_BATCH_SNAPSHOTS) {
         let (id, shape) = wire::decode_sent_shape(shape).map_err(|error| malformed(&error))?;
-        batch_shapes.insert(id, app.pipeline.intern_shape(id, shape));
+        batch_shapes.insert(id, app.pipeline.shape(id).unwrap_or_else(|| Arc::new(shape)));
     }
     let shapes = |id| batch_shapes.get(&id).cloned().or_else(|| app.pipeline.shape(id));
     let texts = |text: &str| app.pipeline.intern_text(text);
@@ -139,49 +169,37 @@ async fn ingest_protobuf(
     let skew_ms = (batch.sent_at_ms != 0).then(|| {
         batch.sent_at_ms.saturating_sub(app.clock.wall_ms()).clamp(-MAX_CLOCK_SKEW_MS, MAX_CLOCK_SKEW_MS)
     });
-    let mut response = submit(
-        app,
-        permit,
-        Submission::new(identity, host, snapshots, facts, SnapshotClock::Sender { skew_ms }),
-    )
-    .await?;
-    response.rejected.extend(rejected);
-    Ok(response)
+    let clock = SnapshotClock::Sender { skew_ms };
+    let submission = Submission::new(identity, host, snapshots, facts, clock);
+    let submissions = vec![Submission { shapes: batch_shapes, ..submission }];
+    let response = IngestResponse { rejected, ..IngestResponse::default() };
+    Ok(DecodedBody { submissions, response, is_single: false })
 }
 
-/// Ingests one snapshot or a list. The rejection of a single snapshot is the error of the request.
-async fn ingest_json(
-    app: &Arc<App>,
-    identity: &Identity,
-    bytes: &[u8],
-    permit: &DecodedBytesPermit,
-) -> Result<IngestResponse, ApiError> {
-    let value: serde_json::Value = serde_json::from_slice(bytes)
-        .map_err(|error| ApiError::bad_request("malformed_json", format!("body is not JSON: {error}")))?;
-    let (objects, is_single) = match value {
-        serde_json::Value::Array(objects) => (objects, false),
-        object => (vec![object], true),
-    };
-    if objects.len() > limits::MAX_BATCH_SNAPSHOTS {
-        return Err(too_many());
-    }
+/// Decodes one snapshot or a list. The rejection of a single snapshot is the error of the request.
+fn decode_json(app: &App, identity: &Identity, bytes: &[u8]) -> Result<DecodedBody, ApiError> {
+    let is_single = bytes.trim_ascii_start().first() != Some(&b'[');
     let now_ms = app.clock.wall_ms();
     let mut response = IngestResponse::default();
     let mut by_host: HashMap<HostRef, Vec<(usize, Snapshot)>> = HashMap::new();
-    for (index, object) in objects.iter().enumerate() {
-        match json::read_snapshot(object, &app.catalog, now_ms) {
-            Ok(parsed) => by_host.entry(parsed.host).or_default().push((index, parsed.snapshot)),
-            Err(error) if is_single => {
-                return Err(ApiError::unprocessable("invalid_snapshot", error.to_string()));
+    let mut shapes: HashMap<ShapeId, Arc<Shape>> = HashMap::new();
+    json::for_each_snapshot(bytes, &mut |index, object| {
+        match json::read_snapshot(&object, &app.catalog, now_ms) {
+            Ok(ParsedSnapshot { host, mut snapshot }) => {
+                // One copy of a shape for all snapshots of the body.
+                snapshot.shape = shapes.entry(snapshot.shape.id()).or_insert(snapshot.shape).clone();
+                by_host.entry(host).or_default().push((index, snapshot));
             }
-            Err(error) => {
-                response.rejected.push(RejectedSnapshot {
-                    index,
-                    code: "invalid_snapshot".into(),
-                    message: error.to_string(),
-                });
-            }
+            Err(error) => response.rejected.push(RejectedSnapshot {
+                index,
+                code: "invalid_snapshot".into(),
+                message: error.to_string(),
+            }),
         }
+    })
+    .map_err(|error| ingest_body::malformed_json(&error))?;
+    if let Some(rejected) = response.rejected.pop_if(|_| is_single) {
+        return Err(ApiError::unprocessable(rejected.code, rejected.message));
     }
     app.metrics.rejected(response.rejected.len());
     let mut authorized = Vec::with_capacity(by_host.len());
@@ -205,19 +223,10 @@ async fn ingest_json(
     if let Some(error) = ambiguous.filter(|_| authorized.is_empty()) {
         return Err(error);
     }
-    for (host, snapshots) in authorized {
-        let clock = SnapshotClock::Sender { skew_ms: None };
-        let submission = Submission::new(identity, host, snapshots, None, clock);
-        let host_response = submit(app, permit, submission).await?;
-        response.accepted += host_response.accepted;
-        response.duplicates += host_response.duplicates;
-        response.rejected.extend(host_response.rejected);
-        response.interval_ms = host_response.interval_ms;
-    }
-    match response.rejected.pop_if(|_| is_single) {
-        Some(rejected) => Err(ApiError::unprocessable(rejected.code, rejected.message)),
-        None => Ok(response),
-    }
+    let clock = SnapshotClock::Sender { skew_ms: None };
+    let submission = |(host, snapshots)| Submission::new(identity, host, snapshots, None, clock);
+    let submissions = authorized.into_iter().map(submission).collect();
+    Ok(DecodedBody { submissions, response, is_single })
 }
 
 /// Checks that the credential may send for the host: agents for their own host only, callers limited by
@@ -254,7 +263,7 @@ fn authorize_host(app: &App, identity: &Identity, mut host: HostRef) -> Result<H
 
 async fn submit(
     app: &Arc<App>,
-    permit: &DecodedBytesPermit,
+    permit: &Arc<DecodedPermit>,
     submission: Submission,
 ) -> Result<IngestResponse, ApiError> {
     // A separate task: a client that disconnects must not cancel between storing and publishing.
@@ -268,7 +277,7 @@ async fn submit(
     });
     let result = task.await.map_err(|error| {
         tracing::error!(error = %error, "ingest task panicked; please report this");
-        ApiError::unavailable("internal_error", "internal error; see the hub log", 5)
+        internal_error()
     })?;
     result.map_err(|error| match error {
         SubmitError::ClockNotSet => ApiError::unavailable("hub_clock_not_set", error.to_string(), 10),
@@ -294,10 +303,6 @@ fn malformed(error: &WireError) -> ApiError {
     ApiError::bad_request("malformed_batch", error.to_string())
 }
 
-fn too_many() -> ApiError {
-    limit_table::BATCH_SNAPSHOTS.refuse();
-    ApiError::too_large(
-        "too_many_snapshots",
-        format!("more than {} snapshots in one request", limits::MAX_BATCH_SNAPSHOTS),
-    )
+fn internal_error() -> ApiError {
+    ApiError::unavailable("internal_error", "internal error; see the hub log", 5)
 }

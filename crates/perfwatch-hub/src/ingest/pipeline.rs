@@ -1,6 +1,5 @@
 //! Ingestion pipeline of all sources: validation, durable append, acknowledgment, publication.
 
-use super::shape_registry::ShapeRegistry;
 use perfwatch_agentless::sink::{CollectedSnapshot, SinkError, SnapshotSink};
 use perfwatch_alerting::Alerting;
 use perfwatch_auth::identity::Principal;
@@ -9,6 +8,7 @@ use perfwatch_history::{AppendError, History, ShareExceeded};
 use perfwatch_live::host_names::{HostRename, NameRight};
 use perfwatch_live::host_registry::{HostRegistry, HostRegistryError};
 use perfwatch_live::sender_clock::SenderClock;
+use perfwatch_live::shape_registry::ShapeRegistry;
 use perfwatch_live::{LiveFeed, PublishedSnapshot};
 use perfwatch_metrics::SelfMetrics;
 use perfwatch_model::validation::validate_snapshot;
@@ -18,6 +18,7 @@ use perfwatch_model::{
 };
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::{BoxFuture, StoreError};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(crate) struct Submission {
     pub(crate) sender: String,
     /// Snapshots in the order of the sender, with their index in its batch.
     pub(crate) snapshots: Vec<(usize, Snapshot)>,
+    /// Shapes that the sender sent with them, by the ids that its snapshots name.
+    pub(crate) shapes: HashMap<ShapeId, Arc<Shape>>,
     pub(crate) facts: Option<Arc<HostFacts>>,
     /// Clock that the times of the snapshots are from.
     pub(crate) clock: SnapshotClock,
@@ -49,7 +52,8 @@ impl Submission {
             true => NameRight::AnyHost,
             false => NameRight::OwnHost,
         };
-        Self { host, name_right, sender: sender.actor_name(), snapshots, facts, clock }
+        let (sender, shapes) = (sender.actor_name(), HashMap::new());
+        Self { host, name_right, sender, snapshots, shapes, facts, clock }
     }
 }
 
@@ -122,11 +126,6 @@ impl Pipeline {
         self.shapes.get(id)
     }
 
-    /// Shared copy of a shape that snapshots name by this id.
-    pub(crate) fn intern_shape(&self, id: ShapeId, shape: Shape) -> Arc<Shape> {
-        self.shapes.intern(id, Arc::new(shape))
-    }
-
     /// Shared copy of a text.
     pub(crate) fn intern_text(&self, text: &str) -> Arc<str> {
         self.texts.intern(text)
@@ -157,7 +156,7 @@ impl Pipeline {
         for (index, mut snapshot) in snapshots {
             match validate_snapshot(&snapshot, &self.deps.catalog, now_ms) {
                 Ok(()) => {
-                    snapshot.shape = self.shapes.intern(snapshot.shape.id(), snapshot.shape);
+                    snapshot.shape = self.shapes.get(snapshot.shape.id()).unwrap_or(snapshot.shape);
                     valid.push(snapshot);
                 }
                 Err(reason) => rejected.push(RejectedSnapshot {
@@ -231,6 +230,8 @@ impl Pipeline {
                 false => response.duplicates += 1,
                 true => {
                     response.accepted += 1;
+                    // Not before: shapes of refused snapshots must not take the place of others.
+                    self.shapes.add(&snapshot.shape);
                     self.deps.hosts.record_boot(id, snapshot.boot, snapshot.at_ms, now_ms);
                     self.deps.metrics.accepted(snapshot.sample_count());
                     self.deps.hosts.record_snapshot(id, snapshot.at_ms, declared_ms, now_ms);
@@ -248,6 +249,9 @@ impl Pipeline {
                 }
             }
         }
+        for (id, shape) in submission.shapes {
+            self.shapes.add_sent_id(id, shape.id());
+        }
         self.deps.metrics.duplicates(response.duplicates);
         response.facts_requested = !self.deps.hosts.has_facts(id);
         Ok(response)
@@ -262,6 +266,7 @@ impl SnapshotSink for Pipeline {
                 name_right: NameRight::OwnHost,
                 sender: "SSH collection".to_owned(),
                 snapshots: vec![(0, collected.snapshot)],
+                shapes: HashMap::new(),
                 facts: None,
                 clock: SnapshotClock::Hub { host_skew_ms: collected.clock_skew_ms },
             };

@@ -15,6 +15,7 @@ mod cli;
 mod collect;
 mod crash;
 mod encryption;
+mod fair_shares;
 mod front_door;
 mod history;
 mod identity;
