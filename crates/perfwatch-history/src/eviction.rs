@@ -156,6 +156,7 @@ impl History {
     /// Remembers the hosts above their share while the disk budget is almost used up: they are refused, so
     /// that the rest of the budget is left to the others.
     pub(super) async fn update_over_share(&self, usage: DiskUsage) -> Result<(), StoreError> {
+        self.space_share.lock().unwrap_or_else(PoisonError::into_inner).measure(usage);
         let is_short = usage.used_bytes > usage.target_bytes / 100 * limits::MAX_SHARED_USE_PERCENT;
         let hosts: HashSet<HostId> = match is_short {
             true => {

@@ -26,7 +26,7 @@ use perfwatch_model::{Clock, HostId, Snapshot, limit_table, limits};
 use perfwatch_store::{BlockContent, SnapshotRow, Store, StoreError, shares};
 use perfwatch_tsdb::{Projection, Tier};
 pub use share::ShareExceeded;
-use share::{STORAGE_RETRY_DELAY, row_bytes};
+use share::{STORAGE_RETRY_DELAY, SpaceShare, row_bytes};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -84,6 +84,8 @@ pub struct History {
     truncate_pending: AtomicBool,
     /// Hosts above their share of the storage, while the disk budget is almost used up.
     over_share: RwLock<HashSet<HostId>>,
+    /// Space that rows may take until the disk usage is measured again.
+    space_share: Mutex<SpaceShare>,
     /// Last error of each task that currently fails.
     task_errors: Mutex<HashMap<HistoryTask, String>>,
     /// Notified when a host has enough rows for a block.
@@ -131,6 +133,7 @@ impl History {
             low_space_error: Mutex::default(),
             truncate_pending: AtomicBool::new(true),
             over_share: RwLock::default(),
+            space_share: Mutex::default(),
             task_errors: Mutex::default(),
             seal_due: Notify::new(),
             metrics,
@@ -263,12 +266,18 @@ impl History {
             (share.new_shapes(rows.iter().map(|row| &row.snapshot)), share.should_count_stored())
         };
         if new.is_empty() {
-            return Ok(());
+            return self.take_space(host, bytes, rows.len());
         }
         if should_count && shares::count_shapes(&*self.backend, host).await? >= limits::MAX_STORED_SHAPES {
             return Err(ShareExceeded::new(&limit_table::STORED_SHAPES, Duration::from_secs(600)).into());
         }
-        Ok(head.share().take(new, self.clock.monotonic())?)
+        head.share().take(new, self.clock.monotonic())?;
+        self.take_space(host, bytes, rows.len())
+    }
+
+    fn take_space(&self, host: HostId, bytes: u64, rows: usize) -> Result<(), AppendError> {
+        let mut space = self.space_share.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(space.take(host, bytes, rows)?)
     }
 
     /// Maximum size of the unsealed rows of one host.

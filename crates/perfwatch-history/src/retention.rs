@@ -12,7 +12,7 @@ use perfwatch_tsdb::{Tier, rollup::bucket_start};
 /// Maximum number of blocks that are deleted in one commit.
 pub(super) const MAX_DROPS_PER_COMMIT: usize = 64;
 /// Disk usage, in percent of [`DiskUsage::target_bytes`], above which data is deleted.
-const EVICT_ABOVE_PERCENT: u64 = 88;
+pub(super) const EVICT_ABOVE_PERCENT: u64 = 88;
 /// Disk usage, in percent of [`DiskUsage::target_bytes`], down to which data is deleted.
 pub(super) const EVICT_TO_PERCENT: u64 = 80;
 /// Share of all blocks, in percent, above which the raw tier is deleted first.

@@ -2,9 +2,11 @@
 //!
 //! A host above its share is refused alone and sends again later; the rows of other hosts are not affected.
 
+use super::retention::EVICT_ABOVE_PERCENT;
 use perfwatch_model::limit_table::{self, Limit};
-use perfwatch_model::{Column, Shape, ShapeId, Snapshot, limits};
-use std::collections::{HashSet, VecDeque};
+use perfwatch_model::{Column, HostId, ProcessRow, Shape, ShapeId, Snapshot, limits};
+use perfwatch_store::DiskUsage;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use std::time::Duration;
 const MAX_RECENT_SHAPES: usize = 64;
 /// Time after which a host sends again that is above a share of the storage.
 pub(super) const STORAGE_RETRY_DELAY: Duration = Duration::from_secs(10);
+/// Time after which a host sends again that took its share of what is left: the next measurement.
+const SPACE_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Seconds of an hour and of a day.
 const HOUR_S: f64 = 3_600.0;
 const DAY_S: f64 = 86_400.0;
@@ -22,15 +26,65 @@ const DAY_S: f64 = 86_400.0;
 pub struct ShareExceeded {
     /// Limit that the host exceeds.
     pub limit: &'static Limit,
-    /// Time after which the host may send again.
-    pub retry_after: Duration,
+    /// Time after which the host may send again; `None` if it must send smaller batches.
+    pub retry_after: Option<Duration>,
 }
 
 impl ShareExceeded {
     /// Counts and returns a refusal.
     pub(super) fn new(limit: &'static Limit, retry_after: Duration) -> Self {
         limit.refuse();
-        Self { limit, retry_after }
+        Self { limit, retry_after: Some(retry_after) }
+    }
+
+    /// Counts and returns the refusal of a batch that is never accepted.
+    pub(super) fn batch_too_large(limit: &'static Limit) -> Self {
+        limit.refuse();
+        Self { limit, retry_after: None }
+    }
+}
+
+/// Space of the disk budget that rows may take until the disk usage is measured again. A host takes at most half
+/// of what is left, so that hosts that flood the store leave space to the others.
+#[derive(Debug, Default)]
+pub(super) struct SpaceShare {
+    /// Space for rows and its free part when it was measured last; zero before.
+    target_bytes: u64,
+    free_bytes: u64,
+    /// Size of the rows since then.
+    taken_bytes: u64,
+    taken_by_host: HashMap<HostId, u64>,
+}
+
+impl SpaceShare {
+    /// Starts again with a new measurement.
+    pub(super) fn measure(&mut self, usage: DiskUsage) {
+        let free_bytes = usage.target_bytes.saturating_sub(usage.used_bytes);
+        *self = Self { target_bytes: usage.target_bytes, free_bytes, ..Self::default() };
+    }
+
+    /// Takes the space of rows.
+    ///
+    /// # Errors
+    /// Returns the refusal of rows that take more than half of what is left. The first row is always accepted,
+    /// and small batches.
+    pub(super) fn take(&mut self, host: HostId, bytes: u64, rows: usize) -> Result<(), ShareExceeded> {
+        let left = self.free_bytes.saturating_sub(self.taken_bytes);
+        let taken = self.taken_by_host.entry(host).or_default();
+        let is_small = *taken == 0 && (rows == 1 || bytes <= limits::MIN_SPACE_SHARE_BYTES);
+        if self.target_bytes > 0 && *taken + bytes > left / 100 * limits::MAX_SPACE_SHARE_PERCENT && !is_small
+        {
+            // The space that is left after old data was deleted.
+            let usual = self.target_bytes / 100 * (100 - EVICT_ABOVE_PERCENT);
+            return Err(if bytes > usual / 100 * limits::MAX_SPACE_SHARE_PERCENT {
+                ShareExceeded::batch_too_large(&limit_table::SPACE_SHARE)
+            } else {
+                ShareExceeded::new(&limit_table::SPACE_SHARE, SPACE_RETRY_DELAY)
+            });
+        }
+        *taken += bytes;
+        self.taken_bytes += bytes;
+        Ok(())
     }
 }
 
@@ -166,7 +220,8 @@ fn shape_bytes(shape: &Shape) -> usize {
 /// Approximate size of a row in the head.
 pub(super) fn row_bytes(row: &Snapshot) -> u64 {
     let texts: usize = row.errors.iter().map(|error| error.message.len()).sum();
-    let processes: usize = row.processes.iter().map(|process| 60 + process.command.len() / 4).sum();
+    let process = |row: &ProcessRow| 60 + row.name.len() + row.user.len() + row.command.len();
+    let processes: usize = row.processes.iter().map(process).sum();
     (row.values.len() * 3 + processes + texts + 64) as u64
 }
 
@@ -200,7 +255,7 @@ mod tests {
     fn take(share: &mut ShapeShare, row: &Arc<Snapshot>, at_s: u64) -> Result<(), (&'static str, u64)> {
         let new = share.new_shapes(std::iter::once(row));
         let result = share.take(new, Duration::from_secs(at_s));
-        result.map_err(|exceeded| (exceeded.limit.name, exceeded.retry_after.as_secs()))
+        result.map_err(|exceeded| (exceeded.limit.name, exceeded.retry_after.unwrap().as_secs()))
     }
 
     /// Finding C1.
@@ -245,6 +300,33 @@ mod tests {
             }
         }
         assert!(bytes < 4 << 20, "{bytes}");
+    }
+
+    /// Finding C1: rows between two measurements of the disk usage leave space to other hosts.
+    #[test]
+    fn rows_of_a_host_take_half_of_the_space_that_is_left() {
+        let hosts: Vec<HostId> = (1..=4).map(|n| HostId::from_bytes(&[n; 16]).unwrap()).collect();
+        let mut space = SpaceShare::default();
+        assert!(space.take(hosts[0], 1 << 40, 500).is_ok(), "not measured yet");
+        let usage = DiskUsage { target_bytes: 1_000 << 20, used_bytes: 880 << 20, ..DiskUsage::default() };
+        space.measure(usage);
+        for host in &hosts {
+            let mut accepted = 0;
+            while space.take(*host, 4 << 20, 100).is_ok() {
+                accepted += 1;
+            }
+            assert!(accepted >= 1, "{space:?}");
+        }
+        let left = space.free_bytes - space.taken_bytes;
+        assert!(left > space.free_bytes / 20, "{left}");
+        let refused = space.take(hosts[0], 4 << 20, 100).unwrap_err();
+        assert!(refused.retry_after.is_some());
+        // A batch that never fits must be smaller; a single row is accepted.
+        assert!(space.take(hosts[0], 100 << 20, 100).unwrap_err().retry_after.is_none());
+        let honest = HostId::from_bytes(&[9; 16]).unwrap();
+        assert!(space.take(honest, 200_000, 100).is_ok() && space.take(honest, 200_000, 100).is_ok());
+        space.measure(DiskUsage { used_bytes: usage.target_bytes, ..usage });
+        assert!(space.take(hosts[0], 100 << 20, 1).is_ok() && space.take(hosts[0], 1, 1).is_err());
     }
 
     #[test]

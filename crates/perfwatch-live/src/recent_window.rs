@@ -55,7 +55,12 @@ impl HostWindow {
 /// Approximate size of a snapshot in memory, with its shape unless the snapshot before it shares the shape.
 fn snapshot_bytes(snapshot: &Snapshot, shares_shape: bool) -> usize {
     let texts: usize = snapshot.errors.iter().map(|error| error.message.len() + 64).sum();
-    let processes = snapshot.processes.len() * size_of::<ProcessRow>();
+    // Texts that only this snapshot and the interner have; others are shared with earlier snapshots.
+    let text_bytes = |text: &Arc<str>| if Arc::strong_count(text) <= 2 { text.len() + 64 } else { 0 };
+    let process = |row: &ProcessRow| {
+        size_of::<ProcessRow>() + [&row.name, &row.user, &row.command].map(text_bytes).iter().sum::<usize>()
+    };
+    let processes: usize = snapshot.processes.iter().map(process).sum();
     let columns = if shares_shape { 0 } else { snapshot.shape.columns().len() };
     size_of_val(&snapshot.values[..]) + processes + texts + columns * (size_of::<Column>() + 32)
 }

@@ -162,6 +162,9 @@ limits! {
     /// Use of the storage by a host.
     STORAGE_SHARE: "storage_share", LimitValue::Percent(limits::MAX_EQUAL_SHARE_PERCENT), Host,
         "when `hub.disk_budget` is short, its data is deleted first; percent of an equal share of all hosts";
+    /// Rows of a host until the disk usage is measured again.
+    SPACE_SHARE: "space_share", LimitValue::Percent(limits::MAX_SPACE_SHARE_PERCENT), Host,
+        "429 with `Retry-After`, or 413 `batch_too_large`; percent of the free `hub.disk_budget`, measured every 2 s";
     /// Appends of a host above its share of an almost used disk budget.
     STORAGE_REFUSAL: "storage_refusal", LimitValue::Percent(limits::MAX_SHARED_USE_PERCENT), Host,
         "429 with `Retry-After` for hosts above `storage_share`; percent of the usable `hub.disk_budget`";

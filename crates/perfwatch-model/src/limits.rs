@@ -142,8 +142,9 @@ pub const MAX_AUDIT_ENTRIES: i64 = 200_000;
 /// Maximum number of shapes of a host that are new within an hour. A host whose containers start and stop
 /// every five seconds needs 720.
 pub const MAX_NEW_SHAPES_PER_HOUR: usize = 1_024;
-/// Maximum number of columns of a host that are new within a day: eight times the largest snapshot.
-pub const MAX_NEW_COLUMNS_PER_DAY: usize = 8 * MAX_COLUMNS;
+/// Maximum number of columns of a host that are new within a day: 30 for each container that starts every five
+/// seconds.
+pub const MAX_NEW_COLUMNS_PER_DAY: usize = 64 * MAX_COLUMNS;
 /// Part of the disk budget that the new shapes of a host may take at once, two shapes of the maximum size at
 /// least.
 pub const SHAPE_BURST_FRACTION: u64 = 64;
@@ -162,6 +163,11 @@ pub const MAX_HEAD_SHARE_PERCENT: u64 = 50;
 /// Maximum size of the snapshots of a host in the recent window: 8,192 columns and 200 processes at one
 /// snapshot a second take 25 MB.
 pub const MAX_RECENT_BYTES: usize = 64 << 20;
+/// Part of the space left of the disk budget, in percent, that the rows of one host may take until the next
+/// measurement.
+pub const MAX_SPACE_SHARE_PERCENT: u64 = 50;
+/// Size of rows that a host may send between two measurements although others took the space.
+pub const MIN_SPACE_SHARE_BYTES: u64 = 256 << 10;
 /// Use of the disk budget, in percent of its target, above which hosts above their share are refused.
 pub const MAX_SHARED_USE_PERCENT: u64 = 94;
 /// Use of the storage by a host, in percent of an equal share of all hosts, from which its data is deleted

@@ -290,7 +290,10 @@ async fn submit(
         SubmitError::HostRegistry(error @ HostRegistryError::LimitReached) => {
             ApiError::new(StatusCode::FORBIDDEN, "too_many_hosts", error.to_string())
         }
-        SubmitError::Share(exceeded) => ApiError::too_many(exceeded.to_string(), exceeded.retry_after),
+        SubmitError::Share(exceeded) => match exceeded.retry_after {
+            Some(retry_after) => ApiError::too_many(exceeded.to_string(), retry_after),
+            None => ApiError::too_large("batch_too_large", exceeded.to_string()),
+        },
         SubmitError::HostRegistry(HostRegistryError::Store(error)) | SubmitError::Store(error) => {
             // The store logs its failure and its recovery; each sender retries.
             tracing::debug!(error = %error, "ingest request failed");

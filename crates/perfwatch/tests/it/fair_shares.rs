@@ -108,3 +108,39 @@ fn column_sets_of_a_host_are_refused_for_this_host_alone() {
     assert_eq!(hub.get("/readyz").status, 200);
     assert_eq!(hub.seqs("honest").len(), 63);
 }
+
+/// Finding C1: rows that do not compress fill the disk budget faster than old data is deleted.
+#[test]
+fn rows_of_a_host_leave_the_disk_budget_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["hub", "--listen", "127.0.0.1:0"];
+    let hub = TestHub::start_with_env(folder.path(), &args, &[("PERFWATCH_HUB_DISK_BUDGET", "64MB")]);
+    let secret = enroll(&hub, HOST);
+    let (start, mut refused, mut accepted) = (now_ms() - 200_000, 0, 0);
+    let noise = |length: usize| (0..length).map(|_| fastrand::alphanumeric()).collect::<String>();
+    for batch in 0..60 {
+        let at_ms = start + batch * 1_000;
+        let snapshot = |n: i64| {
+            let row = |pid| json!({ "pid": pid, "command": noise(1_000) });
+            let rows: Vec<Value> = (0..100).map(row).collect();
+            json!({ "timestamp": at_ms + n, "host": "hostile", "host_id": HOST, "processes": { "top": rows } })
+        };
+        let snapshots: Vec<Value> = (0..20).map(snapshot).collect();
+        match hub.request("POST", "/ingest/metrics", &secret, &json!(snapshots)).status {
+            200 => accepted += 1,
+            status => {
+                assert!(status == 429 || status == 413, "{status}");
+                refused += 1;
+            }
+        }
+        let honest = json!({ "timestamp": at_ms, "host": "honest", "cpu": { "usage": 1 } });
+        let response = hub.post_json(&honest);
+        assert_eq!(response.status, 200, "batch {batch}, {accepted} accepted: {}", response.text);
+        assert_eq!(hub.get("/readyz").status, 200, "batch {batch}");
+    }
+    assert!(accepted > 0 && refused > 0, "{accepted} accepted, {refused} refused");
+    assert!(refusals(&hub, "space_share") > 0);
+    let path = format!("/api/v1/hosts/honest/series?metric=cpu.usage&from={start}&to={}", now_ms());
+    let series = hub.get(&path);
+    assert_eq!(series.status, 200, "{}", series.text);
+}
