@@ -152,6 +152,7 @@ fn ensure_host_is_free(
         (status = 403),
         (status = 409),
         (status = 422),
+        (status = 429),
     ),
 )]
 pub(crate) async fn enroll_agent(

@@ -63,7 +63,13 @@ fn login_response(app: &App, account: &Account, cookie: (HeaderName, HeaderValue
 #[utoipa::path(
     post, path = "/api/v1/auth/setup", tag = "auth",
     request_body = SetupRequest,
-    responses((status = 200, body = CurrentUserResponse), (status = 401), (status = 409), (status = 422)),
+    responses(
+        (status = 200, body = CurrentUserResponse),
+        (status = 401),
+        (status = 409),
+        (status = 422),
+        (status = 429),
+    ),
 )]
 pub(crate) async fn setup(
     State(app): State<Arc<App>>,

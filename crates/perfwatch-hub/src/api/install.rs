@@ -33,7 +33,11 @@ pub(crate) async fn script(
 #[utoipa::path(
     get, path = "/download/{file}", tag = "agents",
     params(("file" = String, Path, description = "`agent-linux-ARCH` with the architecture of `uname -m`")),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 401)),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 401),
+        (status = 429),
+    ),
 )]
 pub(crate) async fn download(
     State(app): State<Arc<App>>,
