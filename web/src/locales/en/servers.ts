@@ -61,6 +61,7 @@ export const servers = {
     timed_out: 'Check that the host is up; a firewall that drops packets causes timeouts.',
     not_ssh: 'The port does not speak SSH.',
     no_common_algorithm: 'The SSH server is too old or restricted to unsupported algorithms.',
+    credentials_required: 'The path to this server or its host key changed. Enter its password again.',
     host_key_changed: 'The host was reinstalled, or the connection is intercepted. Verify the key on the host before accepting it.',
     authentication_failed: 'Collection is paused until the credentials are changed, to avoid account lockout.',
     invalid_private_key: 'Collection is paused until the private key is replaced.',
