@@ -24,6 +24,7 @@ mod smtp;
 mod teams;
 mod telegram;
 mod template;
+mod template_budget;
 mod template_guard;
 mod template_namespace;
 #[cfg(test)]

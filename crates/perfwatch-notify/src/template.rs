@@ -1,7 +1,8 @@
 //! Renders user-defined Jinja templates with a notification. Run time and output are limited.
 
 use crate::json_body;
-use crate::template_guard::{self, Budget, GuardedTemplate};
+use crate::template_budget::Budget;
+use crate::template_guard::{self, GuardedTemplate};
 use minijinja::machinery::{eval, make_string_output};
 use minijinja::{AutoEscape, Environment, Error, Output, State, UndefinedBehavior, Value};
 use perfwatch_rules::hostile::hostile_notification;

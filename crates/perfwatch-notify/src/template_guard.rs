@@ -5,18 +5,17 @@
 //! has a maximum size. The engine has no such limit; its compiled instructions are accessible through its
 //! feature `unstable_machinery`.
 
+use crate::template_budget::{Budget, MAX_VALUE_BYTES, too_complex};
 use crate::template_namespace::{AttributeAssignment, add_namespace};
 use minijinja::machinery::{CodeGenerator, Instruction, Instructions, Token, parse, tokenize};
-use minijinja::value::{Kwargs, Rest, ValueKind};
+use minijinja::value::{Kwargs, Rest};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters, functions};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Maximum length of a template.
 pub(crate) const MAX_TEMPLATE_BYTES: usize = 20_000;
-/// Maximum number of tokens of one tag: the parser nests operators as deep as a tag is long.
+/// Maximum number of tokens per tag: the parser nests operators as deep as a tag is long.
 const MAX_TAG_TOKENS: usize = 400;
 /// Maximum depth of nested blocks.
 const MAX_BLOCK_DEPTH: usize = 32;
@@ -24,14 +23,6 @@ const MAX_BLOCK_DEPTH: usize = 32;
 const MAX_ELIFS: usize = 50;
 /// Maximum depth of macros and recursive loops.
 const MAX_CALL_DEPTH: usize = 32;
-/// Maximum size of a value, nested values included.
-const MAX_VALUE_BYTES: usize = 256 << 10;
-/// Maximum size of all values that a rendering creates or inserts.
-const MAX_TOTAL_BYTES: usize = 16 << 20;
-/// Maximum depth of nested lists and maps.
-const MAX_VALUE_DEPTH: usize = 16;
-/// Size of a value beside its text.
-const VALUE_BYTES: usize = 16;
 /// Maximum of a number that a filter receives, such as a width.
 const MAX_FILTER_NUMBER: i64 = 100;
 /// Maximum number of instructions per rendering.
@@ -52,10 +43,6 @@ pub(crate) struct GuardedTemplate<'s> {
     assignments: &'s [AttributeAssignment],
     /// Maximum number of instructions to run.
     pub(crate) fuel: u64,
-}
-
-pub(crate) fn too_complex(message: String) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message)
 }
 
 /// Checks a template before it is parsed, without recursion.
@@ -194,51 +181,6 @@ fn set<'s>(instructions: &mut Instructions<'s>, index: u32, replacement: Instruc
     }
 }
 
-/// Bytes that a rendering may still create or insert.
-#[derive(Clone)]
-pub(crate) struct Budget(Arc<AtomicUsize>);
-
-impl Budget {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(AtomicUsize::new(MAX_TOTAL_BYTES)))
-    }
-
-    fn charge(&self, bytes: usize) -> Result<(), Error> {
-        let remaining = self.0.load(Ordering::Relaxed);
-        let after = remaining.checked_sub(bytes);
-        let after = after.ok_or_else(|| too_complex("the template creates too much text".to_owned()))?;
-        self.0.store(after, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Counts a value, and returns it if it is not too large.
-    pub(crate) fn count(&self, value: Value) -> Result<Value, Error> {
-        let mut available = MAX_VALUE_BYTES;
-        measure(&value, MAX_VALUE_DEPTH, &mut available)?;
-        self.charge(MAX_VALUE_BYTES - available)?;
-        Ok(value)
-    }
-}
-
-/// Subtracts the size of a value, nested values included.
-fn measure(value: &Value, depth: usize, available: &mut usize) -> Result<(), Error> {
-    let text_bytes = value.as_str().map_or(0, str::len);
-    let rest = available.checked_sub(text_bytes + VALUE_BYTES);
-    *available = rest.ok_or_else(|| too_complex(format!("a value exceeds {MAX_VALUE_BYTES} bytes")))?;
-    let is_map = value.kind() == ValueKind::Map;
-    if !is_map && !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
-        return Ok(());
-    }
-    let depth = depth.checked_sub(1).ok_or_else(|| too_complex("a value is nested too deep".to_owned()))?;
-    for item in value.try_iter()? {
-        measure(&item, depth, available)?;
-        if is_map {
-            measure(&value.get_item(&item)?, depth, available)?;
-        }
-    }
-    Ok(())
-}
-
 fn defined(value: &Value) -> Result<&Value, Error> {
     if value.is_undefined() { Err(Error::from(ErrorKind::UndefinedError)) } else { Ok(value) }
 }
@@ -339,7 +281,7 @@ fn builtin_filters() -> Vec<(&'static str, Value)> {
     )
 }
 
-/// Size of the result of a filter that repeats one of its arguments.
+/// Size of the result of a filter that repeats an argument.
 fn repeated_bytes(name: &str, args: &[Value]) -> usize {
     let text = |index: usize| args.get(index).map(ToString::to_string).unwrap_or_default();
     match name {
@@ -368,7 +310,7 @@ fn has_large_number(args: &[Value]) -> bool {
     args.iter().skip(1).any(|value| value.is_number() && is_large(value) || is_large_in(value))
 }
 
-/// Replaces the filters of an environment by bounded ones, and adds the functions of the instrumentation.
+/// Bounds the filters of an environment, and adds the functions of the instrumentation.
 pub(crate) fn restrict(environment: &mut Environment<'_>, template: &GuardedTemplate<'_>, budget: &Budget) {
     environment.set_recursion_limit(MAX_CALL_DEPTH);
     REMOVED_FILTERS.into_iter().for_each(|name| environment.remove_filter(name));

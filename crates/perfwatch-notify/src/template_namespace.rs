@@ -1,7 +1,7 @@
 //! Variables that templates change in loops: `{% set n.total = n.total + 1 %}`. The namespaces of the engine
 //! may contain each other, which leaks their memory or nests them as deep as a loop runs.
 
-use crate::template_guard::{Budget, too_complex};
+use crate::template_budget::{Budget, too_complex};
 use minijinja::value::{Enumerator, Kwargs, Object, ValueKind};
 use minijinja::{Environment, Error, State, Value};
 use std::collections::BTreeMap;
