@@ -232,7 +232,8 @@ impl ServerEditor {
         Ok(ServerChange { row, is_moved: false, dependents })
     }
 
-    /// Credentials of the servers behind a server, before its change. Undecryptable ones stay so.
+    /// Credentials of the servers behind a server, before its change. Credentials that cannot be decrypted
+    /// are unchanged.
     fn dependent_credentials(&self, table: &ServerTable, id: Uuid) -> Vec<(Uuid, Credentials)> {
         let decrypt = |id: Uuid| Some((id, self.decrypt(table, table.get(id)?).ok()?));
         table.dependents(id).into_iter().filter_map(decrypt).collect()

@@ -2,16 +2,11 @@
 //! principal runs few at a time and few per hour.
 
 use crate::types::ConnectionTestError;
+use perfwatch_model::{limit_table, limits};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Maximum number of concurrent tests of all principals; tests do not occupy workers.
-const MAX_CONCURRENT_TESTS: usize = 50;
-/// Maximum number of concurrent tests per principal.
-const MAX_CONCURRENT_TESTS_PER_PRINCIPAL: usize = 3;
-/// Number of tests that a principal may start at once.
-const MAX_TEST_BURST: u32 = 60;
 /// Time after which a principal may start another test beyond the burst.
 const TEST_REFILL_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -64,10 +59,16 @@ impl TestSlots {
         });
         let running: usize = principals.values().map(|tests| tests.running).sum();
         let tests = principals.entry(principal.to_owned()).or_default();
-        if running >= MAX_CONCURRENT_TESTS
-            || tests.running >= MAX_CONCURRENT_TESTS_PER_PRINCIPAL
-            || tests.recent >= MAX_TEST_BURST
-        {
+        let exceeded = [
+            (running >= limits::MAX_CONNECTION_TESTS, &limit_table::CONNECTION_TESTS),
+            (
+                tests.running >= limits::MAX_CONNECTION_TESTS_PER_PRINCIPAL,
+                &limit_table::CONNECTION_TESTS_PER_PRINCIPAL,
+            ),
+            (tests.recent >= limits::MAX_CONNECTION_TEST_BURST, &limit_table::CONNECTION_TEST_BURST),
+        ];
+        if let Some((_, limit)) = exceeded.into_iter().find(|(is_exceeded, _)| *is_exceeded) {
+            limit.refuse();
             return Err(ConnectionTestError::TooManyTests);
         }
         if tests.recent == 0 {

@@ -243,6 +243,32 @@ limits! {
     /// Hosts or metrics of a subscription.
     SELECTORS: "selectors", count(limits::MAX_SELECTORS), Request, "error message `limit_reached`";
 
+    // Computation for untrusted input.
+    /// Jobs that wait for the worker pool.
+    WAITING_JOBS: "waiting_jobs", count(limits::MAX_WAITING_JOBS), Hub, "503 `busy`";
+    /// Jobs of a principal that wait for the worker pool.
+    WAITING_JOBS_PER_PRINCIPAL: "waiting_jobs_per_principal", count(limits::MAX_WAITING_JOBS_PER_PRINCIPAL),
+        Account, "429 with `Retry-After`; servers and notification channels count separately";
+    /// Input of a job of the worker pool.
+    JOB_BYTES: "job_bytes",
+        LimitValue::Text("64 KiB for keys and templates, 256 KiB for imports, 32 MiB for captures"), Request,
+        "413 `body_too_large`; captures fail";
+    /// Run time of a job of the worker pool.
+    JOB_TIME: "job_time",
+        LimitValue::Text("5 s for imports and templates, 10 s for keys, 20 s for captures"), Request,
+        "422 `too_complex`; the thread is replaced until the job ends";
+    /// Concurrent connection tests of all principals.
+    CONNECTION_TESTS: "connection_tests", count(limits::MAX_CONNECTION_TESTS), Hub, "429 with `Retry-After`";
+    /// Concurrent connection tests of a principal.
+    CONNECTION_TESTS_PER_PRINCIPAL: "connection_tests_per_principal",
+        count(limits::MAX_CONNECTION_TESTS_PER_PRINCIPAL), Account, "429 with `Retry-After`";
+    /// Connection tests that a principal starts at once.
+    CONNECTION_TEST_BURST: "connection_test_burst", count(limits::MAX_CONNECTION_TEST_BURST as usize),
+        Account, "429 with `Retry-After`; one more every 10 s";
+    /// Connections of notification channels and single sign-on.
+    REFUSED_TARGETS: "refused_targets", LimitValue::Setting("hub.allowed_targets", "none"), Hub,
+        "loopback, link-local and metadata addresses are not connected to";
+
     // Access.
     /// Entries of the audit log.
     AUDIT_ENTRIES: "audit_entries", count(limits::MAX_AUDIT_ENTRIES as usize), Hub,

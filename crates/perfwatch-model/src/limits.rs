@@ -136,6 +136,17 @@ pub const MAX_COMMAND_CHARS: usize = 200;
 /// Maximum number of errors that a collector reports per reading.
 pub const MAX_ERRORS_PER_COLLECTOR: usize = 8;
 
+/// Maximum number of jobs that wait for the worker pool: 100 servers per worker may deliver captures at once.
+pub const MAX_WAITING_JOBS: usize = 512;
+/// Maximum number of jobs of a principal that wait for the worker pool.
+pub const MAX_WAITING_JOBS_PER_PRINCIPAL: usize = 8;
+/// Maximum number of concurrent connection tests; tests do not occupy workers of collections.
+pub const MAX_CONNECTION_TESTS: usize = 50;
+/// Maximum number of concurrent connection tests of a principal.
+pub const MAX_CONNECTION_TESTS_PER_PRINCIPAL: usize = 3;
+/// Number of connection tests that a principal may start at once.
+pub const MAX_CONNECTION_TEST_BURST: u32 = 60;
+
 /// Maximum number of audit log entries of security acts, and of all others: years of a large team.
 pub const MAX_AUDIT_ENTRIES: i64 = 200_000;
 

@@ -1,6 +1,7 @@
 //! Addresses that requests on behalf of administrators must not reach: the hub's own machine, and the
 //! metadata services of clouds, which hand out credentials without authentication.
 
+use crate::limit_table;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Setting that allows refused addresses, named by errors.
@@ -77,6 +78,7 @@ impl OutboundPolicy {
         let is_allowed = |address| self.allowed.iter().any(|range| range.contains(address));
         match kind(embedded).or_else(|| kind(address)) {
             Some(kind) if !is_allowed(address) && !is_allowed(embedded) => {
+                limit_table::REFUSED_TARGETS.refuse();
                 Err(RefusedAddress { address, kind })
             }
             _ => Ok(()),

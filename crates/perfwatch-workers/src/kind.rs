@@ -17,7 +17,7 @@ pub enum WorkKind {
     Bundle,
 }
 
-/// Limits of one kind of work.
+/// Limits of a kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkLimits {
     /// Maximum run time of a job; afterwards its caller receives an error.

@@ -2,6 +2,7 @@
 
 use crate::WorkError;
 use crate::kind::WorkKind;
+use perfwatch_model::limit_table;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -88,6 +89,7 @@ impl WorkerMetrics {
         let kind = kind.name();
         let reason = match error {
             WorkError::TimedOut(_) => {
+                limit_table::JOB_TIME.refuse();
                 self.timeouts.get_or_create(&KindLabel { kind }).inc();
                 return;
             }
@@ -97,5 +99,11 @@ impl WorkerMetrics {
             WorkError::Failed => "failed",
         };
         self.refusals.get_or_create(&RefusalLabel { kind, reason }).inc();
+        match error {
+            WorkError::InputTooLarge(_) => limit_table::JOB_BYTES.refuse(),
+            WorkError::ShareExceeded => limit_table::WAITING_JOBS_PER_PRINCIPAL.refuse(),
+            WorkError::QueueFull => limit_table::WAITING_JOBS.refuse(),
+            WorkError::TimedOut(_) | WorkError::Failed => {}
+        }
     }
 }

@@ -4,7 +4,7 @@ use crate::kind::WorkKind;
 use crate::metrics::WorkerMetrics;
 use crate::state::{Bounds, Job, JobFailure, PoolState};
 use crate::{Cancellation, WorkError};
-use perfwatch_model::Clock;
+use perfwatch_model::{Clock, limits};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -12,10 +12,6 @@ use tokio::sync::oneshot;
 
 /// Maximum number of threads that replace stuck threads.
 const MAX_REPLACEMENTS: usize = 4;
-/// Maximum number of queued jobs of all principals: 100 servers per worker may deliver captures at once.
-const MAX_QUEUED_JOBS: usize = 512;
-/// Maximum number of queued jobs of one principal.
-const MAX_QUEUED_JOBS_PER_PRINCIPAL: usize = 8;
 /// Maximum time that a job waits for a thread.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Interval at which time limits are checked.
@@ -162,8 +158,8 @@ impl WorkerPool {
         let bounds = Bounds {
             threads,
             max_replacements: MAX_REPLACEMENTS,
-            max_queued: MAX_QUEUED_JOBS,
-            max_queued_per_principal: MAX_QUEUED_JOBS_PER_PRINCIPAL,
+            max_queued: limits::MAX_WAITING_JOBS,
+            max_queued_per_principal: limits::MAX_WAITING_JOBS_PER_PRINCIPAL,
             max_running_per_principal: threads / 2,
             max_queue_time: QUEUE_TIMEOUT,
         };
