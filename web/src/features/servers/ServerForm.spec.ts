@@ -41,8 +41,9 @@ afterEach(() => {
   vi.unstubAllGlobals()
 })
 
-async function open(edited: Server | null) {
-  const wrapper = mount(ServerForm, { props: { server: edited, servers: [server] }, attachTo: document.body })
+async function open(edited: Server | null, servers = [server]) {
+  document.body.innerHTML = ''
+  const wrapper = mount(ServerForm, { props: { server: edited, servers }, attachTo: document.body })
   await nextTick()
   return wrapper
 }
@@ -92,6 +93,30 @@ describe('ServerForm', () => {
       thresholds: { cpu: 80, memory: null, disk: 90 },
       version: 3,
     })
+  })
+
+  /** Finding H1: the stored password was sent to another address. */
+  it('asks for the password again when the server moves', async () => {
+    await open(server)
+    const password = () => dialog().querySelector<HTMLInputElement>('input[type=password]')!
+    expect([password().required, password().placeholder]).toEqual([false, 'unchanged'])
+    await fill('Address', '192.0.2.9')
+    expect([password().required, password().placeholder]).toEqual([true, ''])
+  })
+
+  /** Finding H1: moving a jump host sent the passwords behind it elsewhere. */
+  it('asks for the passwords behind a jump host that moves', async () => {
+    const gate: Server = { ...server, id: '1', name: 'gate', auth_method: 'key' }
+    const inner: Server = { ...server, id: '2', name: 'inner', auth_method: 'key', jump: '1' }
+    const behind = ['3', '4'].map((id): Server => ({ ...server, id, name: `db-${id}`, jump: '2' }))
+    await open(gate, [gate, inner, ...behind, server])
+    await submit()
+    expect(requests.pop()!.body).toMatchObject({ passwords: {} })
+    await open(gate, [gate, inner, ...behind, server])
+    await fill('Port', '2200')
+    await fill('Password of db-3', 'secret')
+    await submit()
+    expect(requests.pop()!.body).toMatchObject({ port: 2200, passwords: { 3: 'secret', 4: null } })
   })
 
   it('stays open with the error of the hub', async () => {
