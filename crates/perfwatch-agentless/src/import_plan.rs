@@ -233,3 +233,92 @@ pub fn plan_import(
     results.sort_by_key(|entry| entry.line);
     Ok(ImportPlan { servers, entries: results, jumps: planner.stored_jumps() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perfwatch_auth::encryption::Keyring;
+    use perfwatch_model::SystemClock;
+    use perfwatch_model::remote_collector::{CollectRequest, CollectionOutcome, RemoteCollector};
+    use perfwatch_workers::{PoolConfig, WorkerPool};
+    use secrecy::SecretString;
+    use std::fmt::Write as _;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    struct NoCollector;
+
+    impl RemoteCollector for NoCollector {
+        fn collect(&self, _: CollectRequest) -> Pin<Box<dyn Future<Output = CollectionOutcome> + Send + '_>> {
+            unreachable!("an import connects to no server")
+        }
+
+        fn open_private_key(
+            &self,
+            _: &SecretString,
+            _: Option<&SecretString>,
+        ) -> Result<SecretString, String> {
+            unreachable!("keys are opened before an import")
+        }
+
+        fn close_connection(&self, _: Uuid) {}
+
+        fn open_connections(&self) -> usize {
+            0
+        }
+    }
+
+    #[derive(Default)]
+    struct CountingAccess(AtomicUsize);
+
+    impl ImportAccess for CountingAccess {
+        fn is_name_taken(&self, name: &str) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            name == "host-7"
+        }
+
+        fn validate_tags(&self, tags: &[String]) -> Result<Vec<String>, String> {
+            Ok(tags.to_vec())
+        }
+
+        fn can_view(&self, _: Uuid) -> bool {
+            true
+        }
+    }
+
+    /// Finding M5: an import compared each entry with all others while it held the lock of logins. A plan
+    /// takes its servers by value, without a lock, and looks up each name once.
+    #[test]
+    fn plan_looks_up_each_name_once_and_takes_no_lock() {
+        let editor = ServerEditor {
+            keyring: Arc::new(Keyring::new(&[[7; 32]])),
+            collector: Arc::new(NoCollector),
+            workers: Arc::new(WorkerPool::new(Arc::new(SystemClock::new()), PoolConfig { threads: 2 })),
+        };
+        let count = 2_000;
+        let mut text = "name,address,password\n".to_owned();
+        for index in 0..count {
+            writeln!(text, "host-{index},10.0.{}.{},secret", index / 250, index % 250).unwrap();
+        }
+        text += "host-9,10.9.9.9,secret\n";
+        let request = ImportRequest {
+            format: ImportFormat::Csv,
+            text,
+            user: Some("perfwatch".to_owned()),
+            credentials: None,
+            tags: Vec::new(),
+            interval: None,
+            enabled: true,
+        };
+        let access = CountingAccess::default();
+        let cancellation = Cancellation::default();
+        let plan = plan_import(&editor, &access, &request, ServerTable::default(), &cancellation).unwrap();
+        assert_eq!(access.0.into_inner(), count + 1);
+        assert_eq!(plan.servers.len(), count - 1);
+        let result = |name: &str| plan.entries.iter().rfind(|entry| entry.name == name).unwrap();
+        assert!(result("host-7").exists);
+        assert_eq!(result("host-9").error.as_deref(), Some("name: duplicate entry"));
+        assert!(plan.is_current(&ServerTable::default()));
+    }
+}
