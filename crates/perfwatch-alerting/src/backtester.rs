@@ -5,7 +5,7 @@
 
 use perfwatch_history::History;
 use perfwatch_history::read::JoinedSeries;
-use perfwatch_model::{Clock, HostId, MISSING, unscale};
+use perfwatch_model::{Clock, HostId, MISSING, limit_table, unscale};
 use perfwatch_rules::Rule;
 use perfwatch_rules::backtest::{BacktestSeries, FiringInterval, run, suggest_threshold};
 use perfwatch_rules::condition::{Condition, instance_matches};
@@ -26,6 +26,9 @@ const MAX_TOTAL_TIME: Duration = Duration::from_millis(900);
 const MAX_RAW_RANGE_MS: i64 = 8 * 86_400_000;
 /// Maximum number of concurrent backtests. Further backtests wait.
 const MAX_CONCURRENT_BACKTESTS: usize = 2;
+/// Maximum number of stored values that are read of a host: eight days of 20 instances every two seconds.
+/// A host above it is evaluated by the minute, then skipped.
+const MAX_HOST_CELLS: usize = 8 << 20;
 /// Maximum number of listed firing intervals. All intervals are counted.
 const MAX_LISTED_INTERVALS: usize = 500;
 /// Maximum number of values, give or take a host, from which a threshold is suggested.
@@ -48,7 +51,7 @@ pub struct HostBacktest {
 pub struct BacktestResult {
     /// Evaluated hosts, in the order of the request.
     pub hosts: Vec<HostBacktest>,
-    /// Number of hosts that were skipped because of the time limit.
+    /// Number of hosts that were skipped because of the time limit, or because they have too many values.
     pub skipped_hosts: usize,
     /// Number of firing intervals of all hosts, listed or not.
     pub firing_count: usize,
@@ -213,18 +216,33 @@ impl Backtester {
         let start = self.clock.monotonic();
         let elapsed = || self.clock.monotonic().saturating_sub(start);
         let (mut results, mut input) = (Vec::new(), SuggestionInput::default());
-        let host_count = hosts.len();
+        let (mut skipped_hosts, mut hosts) = (0, hosts.into_iter());
         let mut max_host_time = Duration::ZERO;
-        for host in hosts {
+        while let Some(host) = hosts.next() {
             let host_start = elapsed();
             let expected_end = host_start + max_host_time;
             if expected_end > MAX_TOTAL_TIME && !results.is_empty() {
+                skipped_hosts += 1 + hosts.len();
                 break;
             }
-            let downsampled =
+            let mut downsampled =
                 (!results.is_empty() && expected_end > MAX_RAW_TIME) || to_ms - from_ms > MAX_RAW_RANGE_MS;
             let tier = if downsampled { Tier::Minute } else { Tier::Raw };
-            let host_run = self.run_host(&rule, host, range, tier).await?;
+            let host_run = match self.run_host(&rule, host, range, tier).await {
+                Err(StoreError::TooLarge(_)) if !downsampled => {
+                    downsampled = true;
+                    self.run_host(&rule, host, range, Tier::Minute).await
+                }
+                host_run => host_run,
+            };
+            let host_run = match host_run {
+                Err(StoreError::TooLarge(_)) => {
+                    limit_table::READ_CELLS.refuse();
+                    skipped_hosts += 1;
+                    continue;
+                }
+                host_run => host_run?,
+            };
             results.push(host_run.result);
             if input.values.len() < MAX_SUGGESTION_VALUES {
                 input.values.extend(host_run.evaluated_values);
@@ -233,7 +251,6 @@ impl Backtester {
             let host_time = elapsed() - host_start;
             max_host_time = if downsampled { host_time } else { max_host_time.max(host_time) };
         }
-        let skipped_hosts = host_count - results.len();
         let firing_count = results.iter().map(|result| result.firing_intervals.len()).sum();
         let days = usize::try_from((to_ms - from_ms) / DAY_MS).unwrap_or(1).max(1);
         let max_firings = days * results.len().max(1);
@@ -291,7 +308,8 @@ impl Backtester {
         };
         let range = TimeRange { from_ms: range.from_ms - rule.lookback().ms(), ..range };
         let projection = Arc::new(Projection::of_series(selectors));
-        let read = self.history.read(host, tier, (range.from_ms, range.to_ms), &projection).await?;
+        let range_ms = (range.from_ms, range.to_ms);
+        let read = self.history.read_limited(host, tier, range_ms, &projection, MAX_HOST_CELLS).await?;
         let rule = rule.clone();
         perfwatch_history::run_blocking(move || collect_series(&read, &rule, range)).await
     }

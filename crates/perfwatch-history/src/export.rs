@@ -4,8 +4,7 @@
 
 use super::export_text::{CsvText, escape_terminal_codes};
 use super::read::{JoinedSeries, bucket_snapshot};
-use super::series::CancelOnDrop;
-use super::task::run_blocking;
+use super::task::{CancelOnDrop, run_blocking};
 use super::{History, HistoryConfig, HistoryMetrics};
 use perfwatch_model::limits::MAX_READ_CELLS;
 use perfwatch_model::{Clock, HostId, HostRef, json, time_expression};

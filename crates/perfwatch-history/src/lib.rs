@@ -14,6 +14,8 @@ mod retention;
 mod rollup;
 mod seal;
 pub mod series;
+pub mod series_json;
+pub mod series_points;
 mod share;
 mod task;
 mod tasks;

@@ -1,20 +1,15 @@
 //! Reads a time range by joining blocks with unsealed rows.
 
 use super::History;
-use super::series::{CancelOnDrop, MAX_PART_CELLS, add_to_grids, check_points, points_result};
-use super::task::run_held;
+use super::task::{CancelOnDrop, MAX_PART_CELLS, run_held};
 use perfwatch_model::limits::MAX_READ_CELLS;
 use perfwatch_model::{BootId, HostId, MISSING, ProcessRow, Snapshot};
 use perfwatch_store::{BlockContent, HeldPermits, Query, QueryResult, ReadBounds, StoreError};
-use perfwatch_tsdb::query::{self, Gap, GapMarker, Points};
 use perfwatch_tsdb::rollup::bucket_start;
 use perfwatch_tsdb::{BucketColumn, Buckets, Projection, Projector, Table, Tier};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
-
-/// Maximum number of gaps in a result.
-const MAX_GAPS: usize = 1_000;
 
 /// Maximum number of processes whose usage is summed up; above, those with the least usage are left out.
 const MAX_SUMMED_PROCESSES: usize = 100_000;
@@ -28,42 +23,6 @@ pub struct JoinedSeries {
     pub sealed: QueryResult,
     /// Unsealed rows within the range, as tables.
     pub unsealed: Vec<Table>,
-}
-
-/// Values of a series in a result.
-pub struct SeriesPoints {
-    /// Dotted name of the metric.
-    pub metric: String,
-    /// Instance of the metric's dimension, empty if the metric has none.
-    pub instance: String,
-    /// Number of decimals of the scaled values.
-    pub decimals: u8,
-    /// Values at the times of the result.
-    pub values: SeriesValues,
-}
-
-/// Values of a series: rows, or points of a grid.
-pub enum SeriesValues {
-    /// Scaled value per row.
-    Raw(Vec<i64>),
-    /// Statistics of the samples per point.
-    Points(Points),
-}
-
-/// Series of a host over a common time axis.
-pub struct SeriesResult {
-    /// Width of a point in milliseconds; 0 if the values are raw rows.
-    pub step_ms: i64,
-    /// Times of the rows, or starts of the points that have values, Unix milliseconds.
-    pub at_ms: Vec<i64>,
-    /// Indices of these points in the grid; empty for raw rows.
-    pub point_indices: Vec<usize>,
-    /// Selected series, ordered by metric and instance for points.
-    pub series: Vec<SeriesPoints>,
-    /// Times without data, at most 1,000.
-    pub gaps: Vec<Gap>,
-    /// Coarsest tier that was read.
-    pub tier: Tier,
 }
 
 /// Resource usage of a process over a time range. It includes only rows in which the process is a top
@@ -111,6 +70,24 @@ impl History {
         projection: &Arc<Projection>,
     ) -> Result<JoinedSeries, StoreError> {
         self.read_bounded(host, tier, range, projection, &ReadBounds::default()).await
+    }
+
+    /// Reads the rows of a host within a number of values. The read ends if its future is dropped.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::TooLarge`] above the number of values, or another error of the store if the
+    /// blocks cannot be read.
+    pub async fn read_limited(
+        &self,
+        host: HostId,
+        tier: Tier,
+        range: (i64, i64),
+        projection: &Arc<Projection>,
+        max_cells: usize,
+    ) -> Result<JoinedSeries, StoreError> {
+        let bounds = ReadBounds { max_cells, ..ReadBounds::default() };
+        let _cancel = CancelOnDrop(bounds.cancelled.clone());
+        self.read_bounded(host, tier, range, projection, &bounds).await
     }
 
     /// Reads the rows of a host within bounds.
@@ -268,65 +245,6 @@ pub fn bucket_snapshot(buckets: &Buckets, row: usize, tier: Tier) -> Snapshot {
     }
 }
 
-pub(crate) fn gap_markers(
-    joined: &JoinedSeries,
-    (from_ms, to_ms): (i64, i64),
-    interval_ms: i64,
-) -> Vec<GapMarker> {
-    let mut markers = Vec::new();
-    let mut add_rows = |table: &Table, from_ms: i64, to_ms: i64| {
-        for row in 0..table.len() {
-            if (from_ms..to_ms).contains(&table.at_ms[row]) {
-                // Scripts have no boot; their sequence numbers are times.
-                let boot = table.boots[row];
-                let sequence = (boot != BootId::default()).then_some((boot, table.seqs[row]));
-                let row_interval_ms = table.interval_ms[row];
-                let interval_ms = if row_interval_ms > 0 { row_interval_ms } else { interval_ms };
-                markers.push(GapMarker { at_ms: table.at_ms[row], interval_ms, sequence });
-            }
-        }
-    };
-    joined.unsealed.iter().for_each(|table| add_rows(table, from_ms, to_ms));
-    for slice in &joined.sealed.slices {
-        if let Ok(BlockContent::Raw(table)) = &slice.content {
-            add_rows(table, slice.from_ms, slice.to_ms);
-        }
-    }
-    for slice in &joined.sealed.slices {
-        if let Ok(BlockContent::Buckets(buckets)) = &slice.content {
-            let interval_ms = slice.block.tier.width_ms().max(interval_ms);
-            let starts = buckets.start_ms.iter();
-            let starts = starts.filter(|start| (slice.from_ms..slice.to_ms).contains(start));
-            markers.extend(starts.map(|start| GapMarker { at_ms: *start, interval_ms, sequence: None }));
-        }
-    }
-    markers.sort_by_key(|marker| marker.at_ms);
-    markers
-}
-
-/// Builds the result of a read: raw rows if there are at most `max_points`, otherwise points.
-///
-/// # Errors
-/// Returns [`StoreError::TooLarge`] above the limit of points.
-pub(crate) fn build_series(
-    joined: &JoinedSeries,
-    range: (i64, i64),
-    step_ms: i64,
-    max_points: usize,
-    interval_ms: i64,
-) -> Result<SeriesResult, StoreError> {
-    let markers = gap_markers(joined, range, interval_ms);
-    let mut gaps = query::find_gaps(&markers);
-    gaps.truncate(MAX_GAPS);
-    let tier = joined.sealed.plan.iter().map(|segment| segment.tier).max().unwrap_or(Tier::Raw);
-    if tier == Tier::Raw && markers.len() <= max_points {
-        return build_raw(joined, range, gaps);
-    }
-    let mut grids = BTreeMap::new();
-    add_to_grids(&mut grids, joined, range, range, step_ms)?;
-    Ok(points_result(grids, range, step_ms, gaps, tier))
-}
-
 /// Tables of unsealed rows with the selected columns. Columns are selected first: rows with different
 /// columns would otherwise become large tables.
 fn project_rows(rows: &[Arc<Snapshot>], projection: &Projection) -> Vec<Table> {
@@ -343,59 +261,6 @@ fn project_rows(rows: &[Arc<Snapshot>], projection: &Projection) -> Vec<Table> {
     let selected: Vec<Arc<Snapshot>> = rows.iter().map(&mut select).collect();
     let tables = Table::from_snapshots(&selected).into_iter();
     tables.map(|table| table.project(projection, &mut projector)).collect()
-}
-
-/// Builds a result of raw rows, without aggregation.
-fn build_raw(
-    joined: &JoinedSeries,
-    (from_ms, to_ms): (i64, i64),
-    gaps: Vec<Gap>,
-) -> Result<SeriesResult, StoreError> {
-    let mut tables: Vec<Table> = joined.unsealed.clone();
-    for slice in &joined.sealed.slices {
-        if let Ok(BlockContent::Raw(table)) = &slice.content {
-            tables.push(table.clone());
-        }
-    }
-    let merged = Table::merge(&tables, from_ms);
-    let mut result = SeriesResult {
-        step_ms: 0,
-        at_ms: Vec::new(),
-        point_indices: Vec::new(),
-        series: Vec::new(),
-        gaps,
-        tier: Tier::Raw,
-    };
-    let mut series_indices: HashMap<(String, String, u8), usize> = HashMap::new();
-    for table in &merged {
-        let rows: Vec<usize> = (0..table.len()).filter(|row| table.at_ms[*row] < to_ms).collect();
-        let previous_len = result.at_ms.len();
-        result.at_ms.extend(rows.iter().map(|row| table.at_ms[*row]));
-        for (index, column) in table.shape.columns().iter().enumerate() {
-            let key = (column.metric.to_string(), column.instance.to_string(), column.decimals);
-            check_points(result.series.len(), result.at_ms.len())?;
-            let series_index = *series_indices.entry(key).or_insert_with(|| {
-                result.series.push(SeriesPoints {
-                    metric: column.metric.to_string(),
-                    instance: column.instance.to_string(),
-                    decimals: column.decimals,
-                    values: SeriesValues::Raw(Vec::new()),
-                });
-                result.series.len() - 1
-            });
-            if let SeriesValues::Raw(values) = &mut result.series[series_index].values {
-                values.resize(previous_len, MISSING);
-                values.extend(rows.iter().map(|row| table.columns[index][*row]));
-            }
-        }
-    }
-    let len = result.at_ms.len();
-    for series in &mut result.series {
-        if let SeriesValues::Raw(values) = &mut series.values {
-            values.resize(len, MISSING);
-        }
-    }
-    Ok(result)
 }
 
 /// Usage summed up so far, by process.
@@ -424,10 +289,10 @@ impl ProcessTotals {
         }
         let mut usages: Vec<u64> = self.by_process.values().map(|usage| usage.cpu_tenths_ms).collect();
         let (_, median, _) = usages.select_nth_unstable(MAX_SUMMED_PROCESSES / 2);
-        let (median, mut kept) = (*median, 0);
+        let (median, mut retained) = (*median, 0);
         self.by_process.retain(|_, usage| {
-            kept += 1;
-            usage.cpu_tenths_ms > median && kept <= MAX_SUMMED_PROCESSES
+            retained += 1;
+            usage.cpu_tenths_ms > median && retained <= MAX_SUMMED_PROCESSES
         });
     }
 

@@ -5,41 +5,25 @@
 //! and ends when its future is dropped.
 
 use super::History;
-use super::read::{JoinedSeries, SeriesPoints, SeriesResult, SeriesValues, build_series, gap_markers};
-use super::task::run_held;
+use super::read::JoinedSeries;
+use super::series_points::{
+    Grids, MAX_GAPS, SeriesResult, add_to_grids, build_series, gap_markers, points_result,
+};
+use super::task::{CancelOnDrop, MAX_PART_CELLS, run_held};
 use perfwatch_model::limits::{MAX_READ_CELLS, MAX_RESULT_POINTS, MAX_RESULT_SERIES};
 use perfwatch_model::{HostId, limit_table};
-use perfwatch_store::{BlockContent, BlockSlice, HeldPermits, ReadBounds, ReadSize, SizeCounter, StoreError};
-use perfwatch_tsdb::query::{self, Gap, GapMarker, Points};
+use perfwatch_store::{HeldPermits, ReadBounds, ReadSize, SizeCounter, StoreError};
+use perfwatch_tsdb::query::{self, Gap, GapMarker};
 use perfwatch_tsdb::rollup::bucket_start;
 use perfwatch_tsdb::{BucketStats, Projection, SeriesGroup, SeriesSelector, Tier};
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Maximum number of values in memory at the same time, give or take uneven groups.
-pub(crate) const MAX_PART_CELLS: usize = 2 << 20;
 /// Minimum number of points per series.
 const MIN_POINTS: usize = 10;
-/// Maximum number of gaps in a result.
-const MAX_GAPS: usize = 1_000;
 /// Bytes of a point in memory and in the JSON text.
-const BYTES_PER_POINT: usize = size_of::<BucketStats>() + 32;
+const POINT_BYTES: usize = size_of::<BucketStats>() + 32;
 /// Values per row beside those of the series.
-const CELLS_PER_ROW: usize = 7;
-
-/// Points by metric and instance.
-type Grids = BTreeMap<(String, String), Points>;
-
-/// Sets a flag when it is dropped, so that a read ends with the request that waits for it.
-pub(crate) struct CancelOnDrop(pub(crate) Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
+const ROW_LEN: usize = 7;
 
 /// Request for series of a host.
 #[derive(Debug)]
@@ -72,7 +56,7 @@ impl SeriesPlan {
     pub fn memory_bytes(&self) -> usize {
         let points = self.size.series.saturating_mul(self.request.max_points.min(self.size.rows));
         let cells = self.size.cells.min(2 * MAX_PART_CELLS);
-        cells * size_of::<i64>() + points.min(MAX_RESULT_POINTS) * BYTES_PER_POINT
+        cells * size_of::<i64>() + points.min(MAX_RESULT_POINTS) * POINT_BYTES
     }
 }
 
@@ -152,9 +136,9 @@ impl History {
         let SeriesPlan { request, tier, step_ms, size } = plan;
         let range = request.range;
         let (max_points, interval_ms) = (request.max_points, request.interval_ms);
-        let values = size.cells.saturating_sub(size.rows.saturating_mul(CELLS_PER_ROW));
+        let values = size.cells.saturating_sub(size.rows.saturating_mul(ROW_LEN));
         let groups = values.div_ceil(MAX_PART_CELLS).max(1) as u64;
-        let parts = size.rows.saturating_mul(CELLS_PER_ROW).div_ceil(MAX_PART_CELLS).max(1);
+        let parts = size.rows.saturating_mul(ROW_LEN).div_ceil(MAX_PART_CELLS).max(1);
         let held = request.held;
         let bounds = ReadBounds { max_cells: 4 * MAX_PART_CELLS, held, ..ReadBounds::default() };
         let _cancel = CancelOnDrop(bounds.cancelled.clone());
@@ -227,82 +211,6 @@ impl SeriesBuilder {
     fn finish(self) -> SeriesResult {
         points_result(self.grids, self.range, self.step_ms, self.gaps, self.tier)
     }
-}
-
-/// Result with the points of all grids.
-pub(crate) fn points_result(
-    grids: Grids,
-    range: (i64, i64),
-    step_ms: i64,
-    gaps: Vec<Gap>,
-    tier: Tier,
-) -> SeriesResult {
-    let grid = Points::new(range.0, range.1 - 1, step_ms);
-    let has_values = |index: &usize| grids.values().any(|points| points.stats()[*index].count > 0);
-    let point_indices: Vec<usize> = (0..grid.len()).filter(has_values).collect();
-    let start = |index: &usize| grid.from_ms + i64::try_from(*index).unwrap_or_default() * step_ms;
-    let at_ms = point_indices.iter().map(start).collect();
-    let series = grids.into_iter().map(|((metric, instance), points)| SeriesPoints {
-        metric,
-        instance,
-        decimals: points.decimals(),
-        values: SeriesValues::Points(points),
-    });
-    SeriesResult { step_ms, at_ms, point_indices, series: series.collect(), gaps, tier }
-}
-
-/// Checks that a result stays within the number of points; twice the limit, because series may have
-/// appeared since the plan.
-pub(crate) fn check_points(series: usize, points: usize) -> Result<(), StoreError> {
-    match series.saturating_mul(points) > 2 * MAX_RESULT_POINTS {
-        true => Err(StoreError::TooLarge(ReadSize { rows: points, cells: series * points, series })),
-        false => Ok(()),
-    }
-}
-
-/// Adds all rows and buckets of a part of a range to the grids of their series, ordered by metric and
-/// instance.
-pub(crate) fn add_to_grids(
-    grids: &mut Grids,
-    joined: &JoinedSeries,
-    range: (i64, i64),
-    part: (i64, i64),
-    step_ms: i64,
-) -> Result<(), StoreError> {
-    let mut with_points = |column: &perfwatch_model::Column, add: &mut dyn FnMut(&mut Points)| {
-        let series = grids.len() + 1;
-        match grids.entry((column.metric.to_string(), column.instance.to_string())) {
-            Entry::Occupied(points) => add(points.into_mut()),
-            Entry::Vacant(vacant) => {
-                let points = Points::new(range.0, range.1 - 1, step_ms);
-                check_points(series, points.len())?;
-                add(vacant.insert(points));
-            }
-        }
-        Ok(())
-    };
-    // The order of time: the last value of a point is that of the newest row.
-    for BlockSlice { content, from_ms, to_ms, .. } in &joined.sealed.slices {
-        match content {
-            Ok(BlockContent::Raw(table)) => {
-                for (index, column) in table.shape.columns().iter().enumerate() {
-                    with_points(column, &mut |points| points.add_ticks(table, index, *from_ms, *to_ms))?;
-                }
-            }
-            Ok(BlockContent::Buckets(buckets)) => {
-                for (index, column) in buckets.shape.columns().iter().enumerate() {
-                    with_points(column, &mut |points| points.add_buckets(buckets, index, *from_ms, *to_ms))?;
-                }
-            }
-            Err(_) => {}
-        }
-    }
-    for table in &joined.unsealed {
-        for (index, column) in table.shape.columns().iter().enumerate() {
-            with_points(column, &mut |points| points.add_ticks(table, index, part.0, part.1))?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

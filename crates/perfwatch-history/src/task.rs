@@ -1,6 +1,11 @@
 //! Names of the background tasks, and the thread pool for work that takes processor time.
 
 use perfwatch_store::{ReadBounds, StoreError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Maximum number of values in memory at the same time, give or take uneven groups.
+pub(crate) const MAX_PART_CELLS: usize = 2 << 20;
 
 /// Background task of the history. Its name is a label of metrics and a field of log messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +47,15 @@ impl HistoryTask {
             Self::Retention => "retention",
             Self::Vacuum => "vacuum",
         }
+    }
+}
+
+/// Sets a flag when it is dropped, so that a read ends with the request that waits for it.
+pub(crate) struct CancelOnDrop(pub(crate) Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -10,6 +10,7 @@ use perfwatch_auth::login_throttle::address_groups;
 use perfwatch_model::limit_table::{self, Limit};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Maximum numbers of requests per second.
@@ -32,7 +33,7 @@ impl Default for RateLimitConfig {
 /// Rate limiters by kind of client.
 pub struct RateLimiters {
     /// Limits on concurrent reads of history.
-    pub reads: ReadLimiter,
+    pub reads: Arc<ReadLimiter>,
     agents: DefaultKeyedRateLimiter<Uuid>,
     /// Ingestion by API tokens and users: half of the common limit, because scripts may send for many hosts.
     tokens: DefaultKeyedRateLimiter<Uuid>,
@@ -54,7 +55,7 @@ impl RateLimiters {
     /// Limiters without any counted request.
     pub fn new(limits: RateLimitConfig) -> Self {
         Self {
-            reads: ReadLimiter::default(),
+            reads: Arc::default(),
             agents: RateLimiter::keyed(quota_per_second(limits.agent_per_second, 5)),
             tokens: RateLimiter::keyed(quota_per_second(limits.ingest_per_second.div_ceil(2), 2)),
             ingest: RateLimiter::direct(quota_per_second(limits.ingest_per_second, 2)),

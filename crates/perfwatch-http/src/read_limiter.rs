@@ -3,8 +3,12 @@
 
 use crate::error::ApiError;
 use axum::body::{Body, Bytes};
-use axum::http::header;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{Method, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
 use perfwatch_auth::Identity;
 use perfwatch_model::limit_table::{self, Limit};
 use perfwatch_model::limits;
@@ -13,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 /// Maximum time that a read waits for a permit.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -125,7 +130,11 @@ async fn acquire(semaphore: &Arc<Semaphore>, permits: usize, limit: &Limit) -> O
 /// Returns `busy` after [`WAIT_TIMEOUT`].
 async fn wait<T>(permits: impl Future<Output = Option<T>>) -> Result<T, ApiError> {
     let permits = tokio::time::timeout(WAIT_TIMEOUT, permits).await.ok().flatten();
-    permits.ok_or_else(|| ApiError::unavailable("busy", "too many large reads are running; retry", 5))
+    permits.ok_or_else(busy_error)
+}
+
+fn busy_error() -> ApiError {
+    ApiError::unavailable("busy", "too many large reads are running; retry", 5)
 }
 
 impl ReadLimiter {
@@ -149,13 +158,12 @@ impl ReadLimiter {
         share
     }
 
-    /// Admits a read of a principal, and waits for its turn. `bytes` is the memory of the read and its
-    /// response; more is reserved by [`Self::reserve`].
+    /// Admits a read of a principal, and waits for its turn.
     ///
     /// # Errors
     /// Returns `too_many_requests` if too many reads of the principal wait, and `busy` if the read waited
     /// too long.
-    pub async fn begin(&self, identity: &Identity, bytes: usize) -> Result<Arc<ReadPermit>, ApiError> {
+    pub async fn begin(&self, identity: &Identity) -> Result<Arc<ReadPermit>, ApiError> {
         let share = self.share(identity.share_key());
         let Ok(admitted) = share.admitted.clone().try_acquire_owned() else {
             limit_table::WAITING_READS.refuse();
@@ -169,11 +177,7 @@ impl ReadLimiter {
         };
         let permits = wait(permits).await?;
         let memory = Arc::new(MemoryPermit { share, permits: Mutex::default() });
-        let permit = Arc::new(ReadPermit { _reads: permits, memory });
-        if bytes > 0 {
-            self.reserve(&permit, bytes).await?;
-        }
-        Ok(permit)
+        Ok(Arc::new(ReadPermit { _reads: permits, memory }))
     }
 
     /// Reserves the memory of an admitted read and of its response, once. A read that needs more than the
@@ -195,45 +199,87 @@ impl ReadLimiter {
     }
 }
 
-/// Chunks of a text, with the permit for its memory.
-struct TextBody {
-    text: Bytes,
-    _memory: Arc<MemoryPermit>,
+/// Reads with `POST`, because their request has a body.
+const POST_READS: [&str; 1] = ["/api/v1/rules/backtest"];
+
+/// Returns whether a path may have a long response. WebSocket handshakes and checks of the hub never wait for
+/// reads.
+fn is_api(path: &str) -> bool {
+    path.starts_with("/api/v1/") || path.starts_with("/api/metrics/") || path == "/metrics"
 }
 
-impl ReadPermit {
+/// Runs the handlers of reads on the blocking thread pool with a [`ReadPermit`], so that serving threads never
+/// compute for a response. A read ends with its request.
+pub async fn run_reads(limiter: Arc<ReadLimiter>, mut request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_read =
+        matches!(*request.method(), Method::GET | Method::HEAD) && is_api(path) || POST_READS.contains(&path);
+    let identity = request.extensions().get::<Identity>().filter(|_| is_read).cloned();
+    let Some(identity) = identity else {
+        return next.run(request).await;
+    };
+    let permit = match limiter.begin(&identity).await {
+        Ok(permit) => permit,
+        Err(error) => return error.into_response(),
+    };
+    request.extensions_mut().insert(Reader { limiter, permit: permit.clone() });
+    let (cancelled, runtime) = (CancellationToken::new(), tokio::runtime::Handle::current());
+    let _cancel = cancelled.clone().drop_guard();
+    let run = move || {
+        let response = runtime.block_on(cancelled.run_until_cancelled(next.run(request)));
+        drop(permit);
+        response
+    };
+    match tokio::task::spawn_blocking(run).await {
+        Ok(Some(response)) => response,
+        Ok(None) => busy_error().into_response(),
+        Err(error) => match error.try_into_panic() {
+            // The layer that catches panics of handlers logs and answers it.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => ApiError::unavailable("shutting_down", "hub is shutting down", 5).into_response(),
+        },
+    }
+}
+
+/// Permit of the request, for handlers that reserve memory.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    limiter: Arc<ReadLimiter>,
+    permit: Arc<ReadPermit>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Reader {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let missing = || ApiError::not_found("request did not pass the read middleware");
+        parts.extensions.get::<Self>().cloned().ok_or_else(missing)
+    }
+}
+
+impl Reader {
+    /// Reserves memory for the read and its response; see [`ReadLimiter::reserve`].
+    ///
+    /// # Errors
+    /// Returns `busy` if the read waited too long.
+    pub async fn reserve(&self, bytes: usize) -> Result<(), ApiError> {
+        self.limiter.reserve(&self.permit, bytes).await
+    }
+
+    /// Permits that the work of the read holds until it ends.
+    pub fn permit(&self) -> HeldPermits {
+        self.permit.clone()
+    }
+
     /// Permit for the memory alone. A long download holds it, and begins a read for each of its parts, so
     /// that slow clients do not delay reads.
     pub fn memory(&self) -> HeldPermits {
-        self.memory.clone()
+        self.permit.memory.clone()
     }
 
-    /// Writes a JSON response on the blocking thread pool.
-    ///
-    /// # Errors
-    /// Returns the error of `write`, and `internal_error` if it panics.
-    pub async fn respond(
-        self: Arc<Self>,
-        write: impl FnOnce() -> Result<String, ApiError> + Send + 'static,
-    ) -> Result<Response, ApiError> {
-        let held = self.clone();
-        let work = move || {
-            let text = write();
-            drop(held);
-            text
-        };
-        let failed = |error: tokio::task::JoinError| {
-            tracing::error!(error = %error, "failed to write a response; please report this");
-            let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
-            ApiError::new(status, "internal_error", "internal error; see the hub log")
-        };
-        Ok(self.into_json(tokio::task::spawn_blocking(work).await.map_err(failed)??))
-    }
-
-    /// Response with a JSON text. The read ends; memory of the size of the text is held until the client has
-    /// received it.
-    fn into_json(self: Arc<Self>, text: String) -> Response {
-        let memory = self.memory.clone();
+    /// Response with a JSON text. Memory of the size of the text is held until the client has received it.
+    pub fn respond(self, text: String) -> Response {
+        let memory = self.permit.memory.clone();
         drop(self);
         memory.shrink(text.len());
         let headers = [(header::CONTENT_TYPE, "application/json")];
@@ -246,8 +292,15 @@ impl ReadPermit {
             let chunk = body.text.split_to(len);
             (len > 0).then(|| (Ok::<_, std::io::Error>(chunk), body))
         });
-        (headers, Body::from_stream(futures_util::StreamExt::fuse(chunks))).into_response()
+        // The compression layer polls the stream again after its end.
+        (headers, Body::from_stream(chunks.fuse())).into_response()
     }
+}
+
+/// Chunks of a text, with the permit for its memory.
+struct TextBody {
+    text: Bytes,
+    _memory: Arc<MemoryPermit>,
 }
 
 #[cfg(test)]
@@ -262,14 +315,21 @@ mod tests {
         Identity::for_ingest(principal, Credential::Bearer(String::new()))
     }
 
-    fn limiter() -> ReadLimiter {
-        ReadLimiter::new(ReadLimits {
+    fn limiter() -> Arc<ReadLimiter> {
+        Arc::new(ReadLimiter::new(ReadLimits {
             reads: 3,
             reads_per_principal: 2,
             bytes: 96 << 10,
             bytes_per_principal: 64 << 10,
             waiting_per_principal: 1,
-        })
+        }))
+    }
+
+    async fn read(limiter: &Arc<ReadLimiter>, identity: &Identity, bytes: usize) -> Reader {
+        let permit = limiter.begin(identity).await.unwrap();
+        let reader = Reader { limiter: limiter.clone(), permit };
+        reader.reserve(bytes).await.unwrap();
+        reader
     }
 
     /// Returns whether a read has to wait.
@@ -281,18 +341,22 @@ mod tests {
         }
     }
 
+    fn free(limiter: &ReadLimiter) -> (usize, usize) {
+        (limiter.total.kib.available_permits(), limiter.total.reads.available_permits())
+    }
+
     /// Finding H4: reads of a principal wait for each other, and not those of another principal.
     #[tokio::test]
     async fn reads_above_the_share_wait_and_others_run() {
         let (limiter, one, other) = (limiter(), identity("one"), identity("other"));
-        let first = limiter.begin(&one, 0).await.unwrap();
-        let _second = limiter.begin(&one, 0).await.unwrap();
-        let third = limiter.begin(&one, 0);
+        let first = limiter.begin(&one).await.unwrap();
+        let _second = limiter.begin(&one).await.unwrap();
+        let third = limiter.begin(&one);
         tokio::pin!(third);
         assert!(waits(&mut third).await);
-        let refused = limiter.begin(&one, 0).await.unwrap_err();
+        let refused = limiter.begin(&one).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
-        let _other = limiter.begin(&other, 0).await.unwrap();
+        let _other = limiter.begin(&other).await.unwrap();
         drop(first);
         third.await.unwrap();
     }
@@ -301,27 +365,62 @@ mod tests {
     #[tokio::test]
     async fn memory_is_shared_and_held_by_responses() {
         let (limiter, one, other) = (limiter(), identity("one"), identity("other"));
-        let read = limiter.begin(&one, 1 << 30).await.unwrap();
-        assert_eq!((limiter.total.kib.available_permits(), limiter.total.reads.available_permits()), (32, 2));
-        assert!(waits(limiter.begin(&one, 1)).await);
-        limiter.begin(&other, 32 << 10).await.unwrap();
+        let reader = read(&limiter, &one, 1 << 30).await;
+        assert_eq!(free(&limiter), (32, 2));
+        assert!(waits(read(&limiter, &one, 1)).await);
+        drop(read(&limiter, &other, 32 << 10).await);
         // A read holds its permits as long as its last work needs them.
-        let held = read.clone();
-        let response = read.into_json("x".repeat(CHUNK_BYTES - 1));
-        assert_eq!(limiter.total.reads.available_permits(), 2);
+        let held = reader.permit();
+        let response = reader.respond("x".repeat(CHUNK_BYTES - 1));
+        assert_eq!(free(&limiter).1, 2);
         drop((held, response));
-        assert_eq!((limiter.total.kib.available_permits(), limiter.total.reads.available_permits()), (96, 3));
+        assert_eq!(free(&limiter), (96, 3));
     }
 
     #[tokio::test]
     async fn large_responses_are_chunked_and_complete() {
-        let limiter = ReadLimiter::default();
-        let read = limiter.begin(&identity("one"), 1 << 20).await.unwrap();
+        let limiter = Arc::new(ReadLimiter::default());
+        let reader = read(&limiter, &identity("one"), 1 << 20).await;
         let text = "x".repeat(3 * CHUNK_BYTES + 1);
-        let body = read.into_json(text.clone()).into_body();
-        let free = limits::MAX_READ_BYTES >> 10;
-        assert_eq!(limiter.total.kib.available_permits(), free - text.len().div_ceil(1 << 10));
+        let body = reader.respond(text.clone()).into_body();
+        let all = limits::MAX_READ_BYTES >> 10;
+        assert_eq!(free(&limiter).0, all - text.len().div_ceil(1 << 10));
         assert_eq!(axum::body::to_bytes(body, usize::MAX).await.unwrap(), text);
-        assert_eq!(limiter.total.kib.available_permits(), free);
+        assert_eq!(free(&limiter).0, all);
+    }
+
+    /// Findings H4 and H5: handlers of reads run off the serving threads, and end with their request.
+    #[tokio::test]
+    async fn reads_run_on_blocking_threads_and_end_with_their_request() {
+        use axum::routing::get;
+        let limiter = limiter();
+        let serving_thread = std::thread::current().id();
+        let handler = move || async move { (std::thread::current().id() != serving_thread).to_string() };
+        let with_identity = |mut request: Request, next: Next| {
+            request.extensions_mut().insert(identity("one"));
+            next.run(request)
+        };
+        let reads = limiter.clone();
+        let router = axum::Router::new()
+            .route("/api/v1/x", get(handler).post(handler))
+            .route("/api/v1/pending", get(std::future::pending::<()>))
+            .layer(axum::middleware::from_fn(move |request, next| run_reads(reads.clone(), request, next)))
+            .layer(axum::middleware::from_fn(with_identity));
+        let request = |method: Method, path: &str| {
+            let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+            tower::ServiceExt::oneshot(router.clone(), request)
+        };
+        for (method, expected) in [(Method::GET, "true"), (Method::POST, "false")] {
+            let response = request(method, "/api/v1/x").await.unwrap();
+            assert_eq!(axum::body::to_bytes(response.into_body(), 10).await.unwrap(), expected);
+        }
+        let pending = tokio::spawn(request(Method::GET, "/api/v1/pending"));
+        while free(&limiter).1 == 3 {
+            tokio::task::yield_now().await;
+        }
+        pending.abort();
+        while free(&limiter).1 != 3 {
+            tokio::task::yield_now().await;
+        }
     }
 }

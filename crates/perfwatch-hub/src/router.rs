@@ -2,12 +2,14 @@
 
 use crate::app::App;
 use crate::{api, ingest, middleware, openapi, ws};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::{Extension, Json, Router};
 use perfwatch_http::compression::compression;
 use perfwatch_http::poll_times::measure_polls;
-use perfwatch_http::{ApiError, base_path, layers, listener, ui};
+use perfwatch_http::{ApiError, base_path, layers, listener, read_limiter, ui};
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -54,6 +56,11 @@ async fn openapi_json() -> Json<Value> {
     Json(document)
 }
 
+/// Runs reads off the serving threads, within the limits of reads.
+async fn run_reads(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    read_limiter::run_reads(app.rate_limiters.reads.clone(), request, next).await
+}
+
 /// Router of all routes, the API browser and the dashboard.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let (routes, _) = routes().split_for_parts();
@@ -65,6 +72,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(ui::serve)
         .layer(Extension(app.public_address.page_base.clone()))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(from_fn_with_state(app.clone(), run_reads))
         .layer(from_fn_with_state(app.clone(), middleware::auth_middleware));
     let router = layers::security_headers(router);
     let router = if app.config.tls.is_some() {

@@ -182,6 +182,6 @@ pub(crate) fn decode_within(
         Ok(rows) => rows,
         Err(error) => return Ok(Err(error)),
     };
-    budget.take(rows.len(), rows.len().saturating_mul(fetch.cells_per_row()))?;
+    budget.consume(rows.len(), rows.len().saturating_mul(fetch.cells_per_row()))?;
     Ok(fetch.decode(reads, rows))
 }

@@ -1,6 +1,6 @@
 //! Errors of the store, and which of them a periodic task logs.
 
-use crate::read_bounds::ReadSize;
+use crate::read_size::ReadSize;
 
 /// Failure of a store operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -23,6 +23,7 @@ pub mod outbox;
 mod postgres;
 mod range_set;
 mod read_bounds;
+mod read_size;
 pub mod revision;
 mod schema;
 #[cfg(test)]
@@ -43,7 +44,8 @@ pub use hosts::{HostRecord, HostRepository};
 pub use location::{StoreUrl, StoreUrlError};
 pub use postgres::PostgresStore;
 pub use range_set::RangeSet;
-pub use read_bounds::{HeldPermits, ReadBounds, ReadSize, SizeCounter};
+pub use read_bounds::{HeldPermits, ReadBounds, SizeCounter};
+pub use read_size::ReadSize;
 pub use sql::SqlValue;
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{

@@ -1,28 +1,18 @@
 //! Size of a range read, computed before any value is decoded, and the limits that it must respect.
 
 use crate::error::StoreError;
+use crate::read_size::ReadSize;
 use perfwatch_tsdb::{BUCKET_STATS_LEN, Projection, SeriesCounter, Tier};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Values per row that every read decodes beside the selected columns: time, interval, boot and sequence.
-const CELLS_PER_ROW: usize = 6;
+const ROW_LEN: usize = 6;
 /// Values that stand for the processes of a row: 30 processes with 15 values each.
-const CELLS_PER_PROCESS_LIST: usize = 450;
-/// Maximum number of comparisons of columns with patterns, about a second.
-const MAX_COMPARISONS: usize = 20_000_000;
-
-/// Size of a read: an estimate, from the index of the blocks and their column schemas.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ReadSize {
-    /// Number of rows or buckets.
-    pub rows: usize,
-    /// Number of values to decode.
-    pub cells: usize,
-    /// Number of distinct series. Counting stops at the limit.
-    pub series: usize,
-}
+const PROCESS_LIST_LEN: usize = 450;
+/// Maximum number of comparisons of columns with patterns: six shapes of 8,192 columns with 200 patterns.
+const MAX_COMPARISONS: usize = 10_000_000;
 
 /// Permits of the request that a read works for. They are released when its last work has ended, which may
 /// be after the request was dropped.
@@ -74,7 +64,7 @@ impl CellBudget {
     ///
     /// # Errors
     /// Returns [`StoreError::TooLarge`] above the limit, and [`StoreError::Unavailable`] after a cancellation.
-    pub(crate) fn take(&mut self, rows: usize, cells: usize) -> Result<(), StoreError> {
+    pub(crate) fn consume(&mut self, rows: usize, cells: usize) -> Result<(), StoreError> {
         if self.bounds.cancelled.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable("the read was cancelled".to_owned()));
         }
@@ -96,7 +86,7 @@ impl CellBudget {
 /// Values per row of a block: its selected columns and the other parts of the projection.
 pub(crate) fn cells_per_row(columns: usize, is_raw: bool, processes: bool) -> usize {
     let values = if is_raw { columns } else { columns * (BUCKET_STATS_LEN + 1) };
-    values + CELLS_PER_ROW + if is_raw && processes { CELLS_PER_PROCESS_LIST } else { 0 }
+    values + ROW_LEN + if is_raw && processes { PROCESS_LIST_LEN } else { 0 }
 }
 
 /// Computes the size of a read block by block.
@@ -166,10 +156,10 @@ mod tests {
     fn cell_budget_rejects_what_exceeds_it() {
         let bounds = ReadBounds { max_cells: 10, ..ReadBounds::default() };
         let mut budget = CellBudget::new(&bounds);
-        assert_eq!(budget.take(1, 10), Ok(()));
+        assert_eq!(budget.consume(1, 10), Ok(()));
         let size = ReadSize { rows: 2, cells: 11, series: 0 };
-        assert_eq!(budget.take(1, 1), Err(StoreError::TooLarge(size)));
+        assert_eq!(budget.consume(1, 1), Err(StoreError::TooLarge(size)));
         bounds.cancelled.store(true, Ordering::Relaxed);
-        assert!(matches!(CellBudget::new(&bounds).take(0, 0), Err(StoreError::Unavailable(_))));
+        assert!(matches!(CellBudget::new(&bounds).consume(0, 0), Err(StoreError::Unavailable(_))));
     }
 }

@@ -7,7 +7,8 @@
 
 use crate::error::{CommitError, StoreError};
 use crate::hosts::HostRecord;
-use crate::read_bounds::{ReadBounds, ReadSize};
+use crate::read_bounds::ReadBounds;
+use crate::read_size::ReadSize;
 use crate::sql::SqlValue;
 use crate::transaction::Transaction;
 use crate::write::{BlockInfo, DirtyWindow, RetentionWatermarks, SealWatermark, SequenceRanges};

@@ -20,11 +20,11 @@ pub struct Projection {
     pub processes: bool,
     /// Collector errors and host facts.
     pub annotations: bool,
-    /// Limits the selection to one of several groups of series; `None` for all of them.
+    /// Limits the selection to a group of series; `None` for all series.
     pub group: Option<SeriesGroup>,
 }
 
-/// One of several groups that the series of a read are divided into, so that few columns are in memory at
+/// Group of series. The series of a read are divided into groups, so that few columns are in memory at
 /// the same time. The group of a series depends on its name only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeriesGroup {

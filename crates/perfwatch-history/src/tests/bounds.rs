@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::export::{Export, Format, parse_tier, projection_for};
-use crate::read::SeriesValues;
 use crate::series::SeriesRequest;
+use crate::series_points::SeriesValues;
 use perfwatch_model::limits;
 use perfwatch_model::limits::MAX_READ_CELLS;
 use perfwatch_store::ReadBounds;
@@ -77,7 +77,7 @@ pub(super) async fn largest_host_is_read_in_parts_with_a_coarser_step(backend: T
         let value: i128 = series.instance.parse().unwrap();
         assert_eq!((count, sum), (320, value * 320), "{}", series.instance);
     }
-    // A read of the hub itself has no bounds; another one fails before it decodes too much.
+    // Reads of the hub itself have no bounds; other reads fail before they decode too much.
     let all = Arc::new(Projection::of_series(vec![SeriesSelector::parse("*")]));
     let bounds = ReadBounds { max_cells: 100_000, ..ReadBounds::default() };
     let read = host.history.read_bounded(host.host, Tier::Raw, (T0, T0 + HOUR), &all, &bounds).await;

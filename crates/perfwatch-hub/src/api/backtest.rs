@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use perfwatch_alerting::backtester;
 use perfwatch_http::body::JsonBody;
+use perfwatch_http::read_limiter::Reader;
 use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_rules::backtest::FiringInterval;
 use perfwatch_rules::rule::Rule;
@@ -18,6 +19,8 @@ use uuid::Uuid;
 
 /// Maximum range of a backtest: 31 days.
 const MAX_RANGE_MS: i64 = 31 * 86_400_000;
+/// Memory in bytes that a backtest reserves.
+const BACKTEST_MEMORY_BYTES: usize = 64 << 20;
 
 /// Rule and range of a backtest.
 #[derive(Deserialize, ToSchema)]
@@ -51,7 +54,7 @@ pub(crate) struct BacktestResponse {
     firing_count: usize,
     /// Evaluated hosts, most firing intervals first.
     hosts: Vec<HostBacktestResponse>,
-    /// Number of hosts that were skipped because the time limit was reached.
+    /// Number of hosts that were skipped because the time limit was reached, or of too many values.
     skipped_hosts: usize,
     /// Threshold with at most about one firing interval per day and host; `null` if the rule meets this.
     suggested_threshold: Option<f64>,
@@ -67,6 +70,7 @@ pub(crate) struct BacktestResponse {
 pub(crate) async fn backtest(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
+    reader: Reader,
     JsonBody(request): JsonBody<BacktestRequest>,
 ) -> Result<Json<BacktestResponse>, ApiError> {
     let started = app.clock.monotonic();
@@ -79,6 +83,7 @@ pub(crate) async fn backtest(
     if range.1 - range.0 > MAX_RANGE_MS {
         return Err(ApiError::unprocessable("range_too_long", "the range must be at most 31 days"));
     }
+    reader.reserve(BACKTEST_MEMORY_BYTES).await?;
     let auth_snapshot = app.directory.snapshot();
     let mut hosts = host_access::hosts(&app, &identity);
     hosts

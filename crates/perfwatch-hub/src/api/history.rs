@@ -10,12 +10,13 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use perfwatch_history::export::{EXPORT_MEMORY_BYTES, Export, Format, parse_tier, projection_for};
-use perfwatch_history::read::{ProcessUsage, SeriesResult, SeriesValues};
+use perfwatch_history::read::ProcessUsage;
 use perfwatch_history::series::SeriesRequest;
+use perfwatch_history::series_json;
+use perfwatch_http::read_limiter::Reader;
 use perfwatch_http::{ApiError, Caller, params};
-use perfwatch_model::{Catalog, HostId, HostRef, fixed_point, json};
+use perfwatch_model::{HostRef, fixed_point, json};
 use perfwatch_tsdb::SeriesSelector;
-use perfwatch_tsdb::query::average;
 use serde_json::json;
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -109,6 +110,7 @@ fn parse_query(query: Option<&str>, allowed: &[&str]) -> Result<SeriesQuery, Api
 pub(crate) async fn series(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
+    reader: Reader,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
@@ -132,90 +134,18 @@ pub(crate) async fn series(
     let range = params::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
     let points = request.points.unwrap_or(DEFAULT_SERIES_LEN);
     let interval_ms = i64::from(host.interval_ms());
-    let read = app.rate_limiters.reads.begin(&identity, 0).await?;
     let request = SeriesRequest {
         host: host.record.id,
         selectors: request.names,
         range,
         max_points: points,
         interval_ms,
-        held: Some(read.clone()),
+        held: Some(reader.permit()),
     };
     let plan = app.history.plan_series(request).await?;
-    app.rate_limiters.reads.reserve(&read, plan.memory_bytes()).await?;
+    reader.reserve(plan.memory_bytes()).await?;
     let result = app.history.read_series(plan).await?;
-    let catalog = app.catalog.clone();
-    read.respond(move || Ok(write_series(&catalog, host.record.id, range, &result))).await
-}
-
-fn write_series(
-    catalog: &Catalog,
-    host: HostId,
-    (from_ms, to_ms): (i64, i64),
-    result: &SeriesResult,
-) -> String {
-    let mut out = String::with_capacity(256 + result.series.len() * result.at_ms.len() * 8);
-    let list = |out: &mut String, key: &str, count: usize, item: &mut dyn FnMut(&mut String, usize)| {
-        let _ = write!(out, ",\"{key}\":[");
-        for at in 0..count {
-            if at > 0 {
-                out.push(',');
-            }
-            item(out, at);
-        }
-        out.push(']');
-    };
-    // Writing to a String cannot fail.
-    let _ = write!(
-        out,
-        "{{\"host_id\":\"{host}\",\"from_ms\":{from_ms},\"to_ms\":{to_ms},\"tier\":\"{}\",\"step_ms\":{}",
-        result.tier.name(),
-        result.step_ms
-    );
-    list(&mut out, "t", result.at_ms.len(), &mut |out, at| {
-        let _ = write!(out, "{}", result.at_ms[at]);
-    });
-    list(&mut out, "gaps", result.gaps.len(), &mut |out, at| {
-        let gap = &result.gaps[at];
-        let _ = write!(
-            out,
-            "{{\"from_ms\":{},\"to_ms\":{},\"reason\":\"{}\"}}",
-            gap.from_ms,
-            gap.to_ms,
-            gap.kind.name()
-        );
-    });
-    list(&mut out, "series", result.series.len(), &mut |out, at| {
-        let series = &result.series[at];
-        let unit = catalog.get(&series.metric).map(|def| def.unit);
-        let name = json!({ "metric": series.metric, "instance": series.instance, "unit": unit }).to_string();
-        out.push_str(name.trim_end_matches('}'));
-        match &series.values {
-            SeriesValues::Raw(values) => list(out, "v", values.len(), &mut |out, row| {
-                fixed_point::write_scaled(out, values[row], series.decimals);
-            }),
-            SeriesValues::Points(points) => {
-                let stats = points.stats();
-                let decimals = points.decimals();
-                list(out, "v", result.point_indices.len(), &mut |out, at| {
-                    match average(&stats[result.point_indices[at]], decimals) {
-                        // Two more decimals than the samples.
-                        Some(mean) => fixed_point::write_rounded(out, mean, decimals + 2),
-                        None => out.push_str("null"),
-                    }
-                });
-                list(out, "min", result.point_indices.len(), &mut |out, at| {
-                    fixed_point::write_scaled(out, stats[result.point_indices[at]].min, decimals);
-                });
-                list(out, "max", result.point_indices.len(), &mut |out, at| {
-                    fixed_point::write_scaled(out, stats[result.point_indices[at]].max, decimals);
-                });
-            }
-        }
-        out.push('}');
-    });
-    out.push('}');
-    out
+    Ok(reader.respond(series_json::write(&app.catalog, host.record.id, range, &result)))
 }
 
 /// Get the snapshot at a point in time
@@ -230,6 +160,7 @@ fn write_series(
 pub(crate) async fn snapshot(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
+    reader: Reader,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
@@ -237,26 +168,23 @@ pub(crate) async fn snapshot(
     let host = host_access::host(&app, &identity, &id)?;
     let now_ms = app.clock.wall_ms();
     let at_ms = request.at.as_deref().map_or(Ok(now_ms), |at| params::time_ms("at", at, now_ms))?;
-    let read = app.rate_limiters.reads.begin(&identity, SNAPSHOT_MEMORY_BYTES).await?;
+    reader.reserve(SNAPSHOT_MEMORY_BYTES).await?;
     let result = app
         .history
-        .snapshot_at(host.record.id, at_ms, MAX_SNAPSHOT_AGE_MS, Some(read.clone()))
+        .snapshot_at(host.record.id, at_ms, MAX_SNAPSHOT_AGE_MS, Some(reader.permit()))
         .await?
         .ok_or_else(|| ApiError::not_found("no data for this host in the hour before that time"))?;
     let name = HostRef { id: Some(host.record.id), name: host.record.name };
-    let write = move || {
-        let mut text = String::with_capacity(8 << 10);
-        let _ = write!(
-            text,
-            "{{\"at_ms\":{},\"resolution_ms\":{},\"snapshot\":",
-            result.snapshot.at_ms,
-            if result.width_ms > 0 { result.width_ms } else { i64::from(result.snapshot.interval_ms) }
-        );
-        json::write_snapshot(&mut text, host.record.id, &name, &result.snapshot);
-        text.push('}');
-        Ok(text)
-    };
-    read.respond(write).await
+    let mut text = String::with_capacity(8 << 10);
+    let _ = write!(
+        text,
+        "{{\"at_ms\":{},\"resolution_ms\":{},\"snapshot\":",
+        result.snapshot.at_ms,
+        if result.width_ms > 0 { result.width_ms } else { i64::from(result.snapshot.interval_ms) }
+    );
+    json::write_snapshot(&mut text, host.record.id, &name, &result.snapshot);
+    text.push('}');
+    Ok(reader.respond(text))
 }
 
 /// Top processes over a time range
@@ -273,6 +201,7 @@ pub(crate) async fn snapshot(
 pub(crate) async fn processes(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
+    reader: Reader,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
@@ -282,8 +211,8 @@ pub(crate) async fn processes(
     if range.1 - range.0 > MAX_PROCESS_RANGE_MS {
         return Err(ApiError::bad_request("invalid_range", "the range for processes is limited to 31 days"));
     }
-    let read = app.rate_limiters.reads.begin(&identity, PROCESSES_MEMORY_BYTES).await?;
-    let (processes, covered_ms) = app.history.processes(host.record.id, range, Some(read.clone())).await?;
+    reader.reserve(PROCESSES_MEMORY_BYTES).await?;
+    let (processes, covered_ms) = app.history.processes(host.record.id, range, Some(reader.permit())).await?;
     let total = processes.len();
     let limit = request.limit.unwrap_or(50).min(1_000);
     let processes: Vec<_> =
@@ -292,7 +221,7 @@ pub(crate) async fn processes(
         "host_id": host.record.id, "from_ms": range.0, "to_ms": range.1,
         "covered_ms": covered_ms, "total": total, "processes": processes,
     });
-    read.respond(move || Ok(body.to_string())).await
+    Ok(reader.respond(body.to_string()))
 }
 
 /// Usage of one process. The mean is over the time covered by rows, including rows in which the process
@@ -332,6 +261,7 @@ fn process_json(process: &ProcessUsage, covered_ms: i64) -> serde_json::Value {
 pub(crate) async fn export(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
+    reader: Reader,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
@@ -347,12 +277,11 @@ pub(crate) async fn export(
         Format::JsonLines => ("application/jsonl", "jsonl"),
     };
     let tier = parse_tier(request.tier.as_deref()).ok_or_else(|| invalid("tier: must be raw, 1m or 1h"))?;
-    let read = app.rate_limiters.reads.begin(&identity, EXPORT_MEMORY_BYTES).await?;
+    reader.reserve(EXPORT_MEMORY_BYTES).await?;
     let projection = projection_for(request.names, format);
     let exported = (host.record.id, host.record.name.clone());
     let export = Export::new(app.history.clone(), exported, tier, projection, format, (from_ms, to_ms))
-        .with_permits(read.memory());
-    drop(read);
+        .with_permits(reader.memory());
     let name: String = host
         .record
         .name
@@ -365,7 +294,7 @@ pub(crate) async fn export(
     let chunks = futures_util::stream::unfold(export, move |mut export| {
         let (app, identity) = (app.clone(), identity.clone());
         async move {
-            let chunk = match app.rate_limiters.reads.begin(&identity, 0).await {
+            let chunk = match app.rate_limiters.reads.begin(&identity).await {
                 Ok(_read) => export.next().await?.map_err(|error| error.to_string()),
                 Err(error) => Err(error.message().to_owned()),
             };

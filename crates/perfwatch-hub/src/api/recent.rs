@@ -7,6 +7,7 @@ use crate::openapi::schemas;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use perfwatch_auth::Identity;
+use perfwatch_http::read_limiter::Reader;
 use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_live::recent_page::{self, PAGE_MEMORY_BYTES};
 use perfwatch_model::HostId;
@@ -38,22 +39,20 @@ struct RecentQuery {
 pub(crate) async fn recent(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
+    reader: Reader,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let request = parse(query.as_deref().unwrap_or_default())?;
     let id = resolve_host(&app, &identity, request.host.as_deref())?;
     let mut window = app.live_feed.recent(id, app.clock.wall_ms());
     window.retain(|published| request.before.is_none_or(|before| published.snapshot.at_ms < before));
-    let read = app.rate_limiters.reads.begin(&identity, PAGE_MEMORY_BYTES).await?;
-    let (metrics, catalog) = (request.metrics, app.catalog.clone());
-    let write = move || {
-        if metrics.is_empty() {
-            return Ok(recent_page::snapshots_page(id, &window));
-        }
-        recent_page::columns_page(id, &window, &metrics, &catalog)
-            .map_err(|name| ApiError::not_found(format!("unknown metric {name:?}; see /api/v1/catalog")))
+    reader.reserve(PAGE_MEMORY_BYTES).await?;
+    let text = match request.metrics.is_empty() {
+        true => recent_page::snapshots_page(id, &window),
+        false => recent_page::columns_page(id, &window, &request.metrics, &app.catalog)
+            .map_err(|name| ApiError::not_found(format!("unknown metric {name:?}; see /api/v1/catalog")))?,
     };
-    read.respond(write).await
+    Ok(reader.respond(text))
 }
 
 fn parse(query: &str) -> Result<RecentQuery, ApiError> {

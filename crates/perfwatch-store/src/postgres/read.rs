@@ -10,7 +10,8 @@ use crate::metadata::{
     BlockRange, DIRTY_SQL, HOST_WATERMARKS_SQL, WATERMARKS_SQL, plan_query, select_blocks, tier_state,
     watermarks_from_rows,
 };
-use crate::read_bounds::{CellBudget, ReadBounds, ReadSize, SizeCounter, rows_in_range};
+use crate::read_bounds::{CellBudget, ReadBounds, SizeCounter, rows_in_range};
+use crate::read_size::ReadSize;
 use crate::schema::{TABLES, block_table};
 use crate::store::*;
 use crate::write::*;
