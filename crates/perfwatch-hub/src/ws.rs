@@ -9,26 +9,23 @@ use crate::host_access;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
+use axum::http::StatusCode;
 use axum::response::Response;
 use perfwatch_alerting::open_incident_counts;
 use perfwatch_auth::Identity;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_http::{ApiError, Caller};
-use perfwatch_live::PublishedSnapshot;
-use perfwatch_live::message::{self, ClientMessage, SubscribeRequest};
-use perfwatch_live::selection::Selection;
-use perfwatch_live::viewers::ViewerGuard;
+use perfwatch_live::client_share::{ClientShare, LiveResource, Reservation};
+use perfwatch_live::message::{self, BackfillBuilder, ClientMessage, SubscribeRequest};
+use perfwatch_live::{PublishedSnapshot, Subscription};
 use perfwatch_metrics::{ConnectionGauge, ConnectionState};
-use perfwatch_model::{HostId, ShapeId, limit_table, limits};
+use perfwatch_model::{HostId, limit_table, limits};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
-
-/// Delay in which snapshots of several hosts are combined to one message.
-const COALESCE_DELAY: Duration = Duration::from_millis(200);
 
 /// Close code after the loss of access, from the range for applications (RFC 6455, 7.4.2).
 const CLOSE_UNAUTHORIZED: u16 = 4401;
@@ -59,6 +56,11 @@ pub(crate) async fn upgrade(
             30,
         ));
     }
+    let share = app.live_feed.client_shares().get(identity.share_key());
+    let Some(socket_slot) = share.reserve(LiveResource::Sockets, 1) else {
+        let message = format!("at most {} WebSockets per account", limits::MAX_WEBSOCKETS_PER_ACCOUNT);
+        return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_clients", message));
+    };
     if app.stop.is_cancelled() {
         return Err(ApiError::unavailable("shutting_down", "hub is shutting down", 5));
     }
@@ -73,7 +75,7 @@ pub(crate) async fn upgrade(
         .max_frame_size(limits::MAX_CLIENT_MESSAGE_BYTES);
     Ok(upgrade.on_upgrade(move |socket| {
         let tasks = app.tasks.clone();
-        tasks.track_future(Connection::run(app, identity, socket, state))
+        tasks.track_future(Connection::run(app, identity, socket, (state, share, socket_slot)))
     }))
 }
 
@@ -86,6 +88,8 @@ enum CloseReason {
     PingTimeout,
     /// The client did not receive a message in time.
     SendTimeout,
+    /// Clients of the account have too many unsent messages.
+    TooManyUnsent,
     /// The client violated the protocol.
     ProtocolError,
     /// Account, session or token lost access.
@@ -100,35 +104,11 @@ impl CloseReason {
             Self::ClientClosed => "client_closed",
             Self::PingTimeout => "ping_timeout",
             Self::SendTimeout => "send_timeout",
+            Self::TooManyUnsent => "too_many_unsent",
             Self::ProtocolError => "protocol_error",
             Self::Revoked => "revoked",
             Self::Shutdown => "shutdown",
         }
-    }
-}
-
-/// Subscription of a client to metrics of hosts.
-struct Subscription {
-    selection: Arc<Selection>,
-    /// Selected hosts; `None` for all.
-    hosts: Option<HashSet<HostId>>,
-    /// Shape of each host whose columns were sent.
-    sent_shapes: HashMap<HostId, ShapeId>,
-    /// Newest snapshot of each host for the next message.
-    pending: Vec<Arc<PublishedSnapshot>>,
-    /// Time of the next message.
-    flush_at: Option<Instant>,
-    /// Registers the client as a viewer of a single host.
-    _viewer: Option<ViewerGuard>,
-}
-
-impl Subscription {
-    fn includes(&self, host: HostId) -> bool {
-        self.hosts.as_ref().is_none_or(|hosts| hosts.contains(&host))
-    }
-
-    fn is_single_host(&self) -> bool {
-        self.hosts.as_ref().is_some_and(|hosts| hosts.len() == 1)
     }
 }
 
@@ -149,10 +129,18 @@ struct Connection {
     full_snapshots: bool,
     last_received: Instant,
     state: ConnectionGauge,
+    /// Share of the account.
+    share: Arc<ClientShare>,
+    _socket_slot: Reservation,
 }
 
 impl Connection {
-    async fn run(app: Arc<App>, identity: Identity, socket: WebSocket, mut state: ConnectionGauge) {
+    async fn run(
+        app: Arc<App>,
+        identity: Identity,
+        socket: WebSocket,
+        (mut state, share, socket_slot): (ConnectionGauge, Arc<ClientShare>, Reservation),
+    ) {
         state.set(ConnectionState::Authenticated);
         let broadcast_rx = app.live_feed.subscribe();
         let subscriptions = HashMap::new();
@@ -169,6 +157,8 @@ impl Connection {
             full_snapshots: true,
             last_received: Instant::now(),
             state,
+            share,
+            _socket_slot: socket_slot,
         };
         connection.state.set(ConnectionState::Live);
         let reason = match connection.run_live().await {
@@ -187,7 +177,7 @@ impl Connection {
         let mut ping = tokio::time::interval_at(Instant::now() + ping_interval, ping_interval);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let flush_at = self.subscriptions.values().filter_map(|s| s.flush_at).min();
+            let flush_at = self.subscriptions.values().filter_map(Subscription::flush_at).min();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(CloseReason::Shutdown),
@@ -221,7 +211,7 @@ impl Connection {
         self.auth_snapshot = self.app.directory.snapshot();
         let (identity, auth_snapshot) = (&self.identity, &self.auth_snapshot);
         for subscription in self.subscriptions.values_mut() {
-            subscription.pending.retain(|published| identity.can_view(auth_snapshot, published.host));
+            subscription.retain_hosts(|host| identity.can_view(auth_snapshot, host));
         }
         Ok(())
     }
@@ -300,7 +290,7 @@ impl Connection {
         self.send_text(message::error(code, message).into()).await
     }
 
-    async fn subscribe(&mut self, request: SubscribeRequest) -> Result<(), CloseReason> {
+    async fn subscribe(&mut self, mut request: SubscribeRequest) -> Result<(), CloseReason> {
         if request.hosts.len() > limits::MAX_SELECTORS || request.metrics.len() > limits::MAX_SELECTORS {
             limit_table::SELECTORS.refuse();
             return self.send_error("limit_reached", "too many hosts or metrics in one subscription").await;
@@ -322,54 +312,49 @@ impl Connection {
             };
         }
         self.full_snapshots = false;
-        let selection = self.app.live_feed.selections().get(request.metrics, request.processes);
         let hosts = (!request.hosts.is_empty()).then_some(hosts);
-        let single = hosts.as_ref().filter(|hosts| hosts.len() == 1).and_then(|hosts| hosts.iter().next());
-        let viewer = single.map(|host| self.app.live_feed.viewers().add(*host));
-        let mut subscription = Subscription {
-            selection,
-            hosts,
-            sent_shapes: HashMap::new(),
-            pending: Vec::new(),
-            flush_at: None,
-            _viewer: viewer,
+        let visible = if hosts.is_none() { self.app.hosts.count() } else { 0 };
+        // A replaced subscription releases its share first.
+        self.subscriptions.remove(&request.id);
+        let selected = (std::mem::take(&mut request.metrics), request.processes);
+        let subscription = Subscription::new(&self.app.live_feed, &self.share, selected, hosts, visible);
+        let Some(mut subscription) = subscription else {
+            return self.send_error("limit_reached", "too many subscriptions of your account").await;
         };
         if request.backfill_s > 0 {
-            let entries = self.backfill(&mut subscription, request.backfill_s, &request.since);
-            for text in message::backfill(request.id, &entries) {
-                self.send_text(text.into()).await?;
-            }
+            self.send_backfill(&mut subscription, &request).await?;
         }
         self.subscriptions.insert(request.id, subscription);
         Ok(())
     }
 
-    /// Recent snapshots for a new subscription. Snapshots that are also in the broadcast channel are sent
-    /// twice; clients identify a tick by its time.
-    fn backfill(
-        &self,
+    /// Sends recent snapshots, host by host, so that only a message of them is in memory.
+    async fn send_backfill(
+        &mut self,
         subscription: &mut Subscription,
-        backfill_s: u32,
-        since: &HashMap<HostId, i64>,
-    ) -> Vec<String> {
-        let now_ms = self.app.clock.wall_ms();
-        let from_ms = now_ms - i64::from(backfill_s) * 1000;
-        let hosts: Vec<HostId> = match &subscription.hosts {
+        request: &SubscribeRequest,
+    ) -> Result<(), CloseReason> {
+        let mut hosts: Vec<HostId> = match &subscription.hosts {
             Some(hosts) => hosts.iter().copied().collect(),
             None => self.app.hosts.list().iter().map(|host| host.record.id).collect(),
         };
-        let mut entries = Vec::new();
-        for host in hosts.into_iter().filter(|host| self.identity.can_view(&self.auth_snapshot, *host)) {
-            let since_ms = since.get(&host).map(|since_ms| since_ms.saturating_add(1));
-            let host_from_ms = since_ms.map_or(from_ms, |since_ms| since_ms.max(from_ms));
-            let mut recent = self.app.live_feed.recent(host, now_ms);
-            recent.retain(|published| published.snapshot.at_ms >= host_from_ms);
-            if let Some(last) = recent.last() {
-                subscription.sent_shapes.insert(host, last.snapshot.shape.id());
-                entries.extend(message::backfill_entries(&recent, &subscription.selection));
+        hosts.retain(|host| self.identity.can_view(&self.auth_snapshot, *host));
+        let mut builder = BackfillBuilder::new(request.id);
+        for host in hosts {
+            let now_ms = self.app.clock.wall_ms();
+            let recent = subscription.backfill(&self.app.live_feed, host, request, now_ms);
+            for entry in message::backfill_entries(&recent, &subscription.selection) {
+                if let Some(text) = builder.push(entry) {
+                    self.send_text(text.into()).await?;
+                }
+                // Other tasks of this thread go on while a long backfill is encoded.
+                tokio::task::yield_now().await;
             }
         }
-        entries
+        if let Some(text) = builder.finish() {
+            self.send_text(text.into()).await?;
+        }
+        Ok(())
     }
 
     async fn send_snapshot(&mut self, published: Arc<PublishedSnapshot>) -> Result<(), CloseReason> {
@@ -387,18 +372,7 @@ impl Connection {
         }
         let mut is_due = false;
         for subscription in self.subscriptions.values_mut().filter(|s| s.includes(published.host)) {
-            if subscription.is_single_host() {
-                subscription.flush_at = Some(Instant::now());
-                is_due = true;
-            } else {
-                // Only the newest snapshot of a host is sent; backfilled older snapshots do not replace it.
-                let is_replaced = |pending: &Arc<PublishedSnapshot>| {
-                    pending.host == published.host && pending.snapshot.at_ms <= published.snapshot.at_ms
-                };
-                subscription.pending.retain(|pending| !is_replaced(pending));
-                subscription.flush_at.get_or_insert_with(|| Instant::now() + COALESCE_DELAY);
-            }
-            subscription.pending.push(published.clone());
+            is_due |= subscription.push(&published);
         }
         if is_due { self.flush_due().await } else { Ok(()) }
     }
@@ -406,28 +380,15 @@ impl Connection {
     /// Sends the pending snapshots of the subscriptions that are due.
     async fn flush_due(&mut self) -> Result<(), CloseReason> {
         let now = Instant::now();
-        let mut messages: Vec<Utf8Bytes> = Vec::new();
-        let mut oldest = None;
-        for (&id, subscription) in
-            self.subscriptions.iter_mut().filter(|(_, s)| s.flush_at.is_some_and(|flush_at| flush_at <= now))
-        {
-            subscription.flush_at = None;
-            let pending = std::mem::take(&mut subscription.pending);
-            for published in &pending {
-                let shape = published.snapshot.shape.id();
-                if subscription.sent_shapes.insert(published.host, shape) != Some(shape) {
-                    messages.push(message::columns(id, published, &subscription.selection).into());
-                }
-                oldest = oldest.into_iter().chain([published.accepted_at]).min();
-            }
-            let entries: Vec<Arc<str>> =
-                pending.iter().map(|published| published.selection_json(&subscription.selection)).collect();
-            for chunk in message::chunk_by_size(&entries, |entry| entry.len()) {
-                messages.push(message::tick(id, chunk.iter().map(|entry| &**entry)).into());
+        let (mut messages, mut oldest) = (Vec::new(), None::<Duration>);
+        for (&id, subscription) in &mut self.subscriptions {
+            if let Some((texts, accepted_at)) = subscription.take_due(id, now) {
+                messages.extend(texts);
+                oldest = oldest.into_iter().chain(accepted_at).min();
             }
         }
         for text in messages {
-            self.send_text(text).await?;
+            self.send_text(text.into()).await?;
         }
         if let Some(oldest) = oldest {
             self.app.metrics.record_publish_delay(self.app.clock.monotonic().saturating_sub(oldest));
@@ -451,6 +412,8 @@ impl Connection {
 
     async fn send_text(&mut self, text: Utf8Bytes) -> Result<(), CloseReason> {
         self.app.metrics.record_message(text.len());
+        let unsent = self.share.reserve(LiveResource::Unsent, text.len());
+        let _unsent = unsent.ok_or(CloseReason::TooManyUnsent)?;
         self.send(Message::Text(text)).await
     }
 
@@ -466,6 +429,9 @@ impl Connection {
         let (code, text) = match reason {
             CloseReason::ClientClosed => return,
             CloseReason::SendTimeout => (close_code::POLICY, "client too slow"),
+            CloseReason::TooManyUnsent => {
+                (close_code::AGAIN, "limit_reached: clients of your account receive too slowly")
+            }
             CloseReason::PingTimeout => (close_code::POLICY, "ping timeout"),
             CloseReason::ProtocolError => (close_code::POLICY, "protocol error"),
             CloseReason::Revoked => (CLOSE_UNAUTHORIZED, "access revoked"),

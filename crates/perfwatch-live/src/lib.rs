@@ -4,6 +4,7 @@
 //! state. The crate also contains the host registry and the cache.
 
 pub mod cache;
+pub mod client_share;
 mod encoding;
 pub mod expected_interval;
 pub mod host_names;
@@ -16,13 +17,16 @@ pub mod selection;
 pub mod sender_clock;
 mod sender_conflicts;
 pub mod shape_registry;
+mod subscription;
 pub mod viewers;
 
 pub use cache::Cache;
 pub use host_registry::HostRegistry;
 pub use message::ClientMessage;
 pub use published::PublishedSnapshot;
+pub use subscription::Subscription;
 
+use client_share::ClientShares;
 use perfwatch_model::{HostId, Snapshot, limits};
 use recent_window::RecentWindow;
 use selection::Selections;
@@ -37,6 +41,7 @@ pub struct LiveFeed {
     broadcast: broadcast::Sender<Arc<PublishedSnapshot>>,
     selections: Selections,
     viewers: ViewerCounts,
+    client_shares: ClientShares,
 }
 
 impl Default for LiveFeed {
@@ -46,6 +51,7 @@ impl Default for LiveFeed {
             broadcast: broadcast::Sender::new(limits::BROADCAST_CAPACITY),
             selections: Selections::default(),
             viewers: ViewerCounts::default(),
+            client_shares: ClientShares::default(),
         }
     }
 }
@@ -108,6 +114,11 @@ impl LiveFeed {
         &self.viewers
     }
 
+    /// Shares of the accounts with clients.
+    pub fn client_shares(&self) -> &ClientShares {
+        &self.client_shares
+    }
+
     /// Removes a host from the recent window.
     pub fn remove(&self, host: HostId) {
         self.window.remove(host);
@@ -117,5 +128,6 @@ impl LiveFeed {
     pub fn prune(&self, now_ms: i64) {
         self.window.prune(now_ms);
         self.selections.prune();
+        self.client_shares.prune();
     }
 }

@@ -91,8 +91,12 @@ pub fn columns(id: u32, published: &PublishedSnapshot, selection: &Selection) ->
     )
 }
 
-/// Backfill of a host by column. A change of the shape starts a new entry.
-pub fn backfill_entries(snapshots: &[Arc<PublishedSnapshot>], selection: &Selection) -> Vec<String> {
+/// Backfill of a host by column. A change of the shape starts a new entry. Entries are encoded when they are
+/// needed.
+pub fn backfill_entries<'a>(
+    snapshots: &'a [Arc<PublishedSnapshot>],
+    selection: &'a Selection,
+) -> impl Iterator<Item = String> + 'a {
     let same_shape = |a: &Arc<PublishedSnapshot>, b: &Arc<PublishedSnapshot>| {
         a.snapshot.shape.id() == b.snapshot.shape.id()
     };
@@ -102,8 +106,8 @@ pub fn backfill_entries(snapshots: &[Arc<PublishedSnapshot>], selection: &Select
         (TARGET_MESSAGE_BYTES / (6 * columns + 16)).max(1)
     };
     let runs = snapshots.chunk_by(same_shape);
-    let chunks = runs.flat_map(|run| run.chunks(max_rows(run)));
-    chunks.map(|chunk| backfill_entry(chunk, selection)).collect()
+    let chunks = runs.flat_map(move |run| run.chunks(max_rows(run)));
+    chunks.map(|chunk| backfill_entry(chunk, selection))
 }
 
 fn backfill_entry(snapshots: &[Arc<PublishedSnapshot>], selection: &Selection) -> String {
@@ -137,15 +141,53 @@ fn backfill_entry(snapshots: &[Arc<PublishedSnapshot>], selection: &Selection) -
     out
 }
 
-/// Backfill messages. Without entries there is still one message, which completes the backfill.
-pub fn backfill(id: u32, entries: &[String]) -> Vec<String> {
-    let message = |entries: &[String]| {
-        format!("{{\"type\":\"backfill\",\"id\":{id},\"hosts\":[{}]}}", entries.join(","))
-    };
-    if entries.is_empty() {
-        return vec![message(&[])];
+/// Backfill messages of a host for a client that polls.
+pub fn backfill_of_host(snapshots: &mut Vec<Arc<PublishedSnapshot>>, selection: &Selection) -> Vec<String> {
+    crate::recent_window::keep_newest(snapshots, selection);
+    let mut builder = BackfillBuilder::new(0);
+    let mut messages: Vec<String> =
+        backfill_entries(snapshots, selection).filter_map(|entry| builder.push(entry)).collect();
+    messages.extend(builder.finish());
+    messages
+}
+
+/// Backfill message with entries of hosts.
+pub fn backfill(id: u32, entries: &[String]) -> String {
+    format!("{{\"type\":\"backfill\",\"id\":{id},\"hosts\":[{}]}}", entries.join(","))
+}
+
+/// Combines backfill entries to messages of about the target size.
+#[derive(Debug)]
+pub struct BackfillBuilder {
+    id: u32,
+    entries: Vec<String>,
+    bytes: usize,
+    has_messages: bool,
+}
+
+impl BackfillBuilder {
+    /// Builder for the backfill of a subscription.
+    pub fn new(id: u32) -> Self {
+        Self { id, entries: Vec::new(), bytes: 0, has_messages: false }
     }
-    chunk_by_size(entries, String::len).map(message).collect()
+
+    /// Adds an entry. Returns the previous entries as a message if the entry does not fit.
+    pub fn push(&mut self, entry: String) -> Option<String> {
+        let is_full = !self.entries.is_empty() && self.bytes + entry.len() > TARGET_MESSAGE_BYTES;
+        let full = is_full.then(|| {
+            (self.bytes, self.has_messages) = (0, true);
+            backfill(self.id, &std::mem::take(&mut self.entries))
+        });
+        self.bytes += entry.len();
+        self.entries.push(entry);
+        full
+    }
+
+    /// Last message. Without entries there is still one message, which completes the backfill.
+    pub fn finish(self) -> Option<String> {
+        let is_needed = !self.entries.is_empty() || !self.has_messages;
+        is_needed.then(|| backfill(self.id, &self.entries))
+    }
 }
 
 /// Splits entries into chunks of about the target message size, at least one entry each, in order.
@@ -192,6 +234,12 @@ mod tests {
         let is_bounded =
             |chunk: &&[usize]| chunk.len() == 1 || chunk.iter().sum::<usize>() <= TARGET_MESSAGE_BYTES;
         assert!(chunks.iter().all(is_bounded), "{chunks:?}");
-        assert_eq!(backfill(3, &[]), ["{\"type\":\"backfill\",\"id\":3,\"hosts\":[]}"]);
+        let empty = BackfillBuilder::new(3).finish();
+        assert_eq!(empty.as_deref(), Some("{\"type\":\"backfill\",\"id\":3,\"hosts\":[]}"));
+        let mut builder = BackfillBuilder::new(3);
+        let long = "x".repeat(TARGET_MESSAGE_BYTES - 1);
+        assert_eq!([long.clone(), "y".into()].map(|entry| builder.push(entry)), [None, None]);
+        assert_eq!(builder.push("z".into()).unwrap(), backfill(3, &[long, "y".into()]));
+        assert_eq!(builder.finish().unwrap(), backfill(3, &["z".into()]));
     }
 }

@@ -1,7 +1,7 @@
 //! A published snapshot; each encoding is computed once.
 
 use super::encoding;
-use super::selection::Selection;
+use super::selection::{CachedBytes, Selection};
 use bytes::Bytes;
 use perfwatch_model::{HostId, HostRef, Snapshot, json};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -18,8 +18,8 @@ pub struct PublishedSnapshot {
     /// Time of acceptance, monotonic clock of the hub.
     pub accepted_at: Duration,
     full_json: OnceLock<Bytes>,
-    /// Tick entries by selection id.
-    selection_json: Mutex<Vec<(u64, Arc<str>)>>,
+    /// Tick entries by selection id, within the limit of encodings.
+    selection_json: Mutex<Vec<(u64, Arc<str>, CachedBytes)>>,
 }
 
 impl PublishedSnapshot {
@@ -53,14 +53,17 @@ impl PublishedSnapshot {
         self.full_json.get_or_init(|| self.to_json().into())
     }
 
-    /// Entry of a `tick` for a selection, encoded once for all its subscriptions.
+    /// Entry of a `tick` for a selection, encoded once for all its subscriptions, or for each of them if the
+    /// account that requested the selection has too many encodings.
     pub fn selection_json(&self, selection: &Selection) -> Arc<str> {
         let mut entries = self.selection_json.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, entry)) = entries.iter().find(|(id, _)| *id == selection.id) {
+        if let Some((_, entry, _)) = entries.iter().find(|(id, ..)| *id == selection.id) {
             return entry.clone();
         }
         let entry: Arc<str> = encoding::tick_entry(self.host, &self.snapshot, selection).into();
-        entries.push((selection.id, entry.clone()));
+        if let Some(cached) = selection.reserve_encoding(entry.len()) {
+            entries.push((selection.id, entry.clone(), cached));
+        }
         entry
     }
 }

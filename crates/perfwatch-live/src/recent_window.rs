@@ -1,6 +1,7 @@
 //! Snapshots of the last five minutes of every host, ordered by time, in memory.
 
 use super::published::PublishedSnapshot;
+use super::selection::Selection;
 use perfwatch_model::{Column, HostId, ProcessRow, Snapshot, limit_table, limits};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -113,6 +114,26 @@ impl RecentWindow {
             host.remove_before(min_ms);
             !host.snapshots.is_empty()
         });
+    }
+}
+
+/// Keeps the newest snapshots whose encoding has about [`limits::MAX_BACKFILL_BYTES`]; at least one.
+pub(crate) fn keep_newest(recent: &mut Vec<Arc<PublishedSnapshot>>, selection: &Selection) {
+    let (mut bytes, mut shape) = (0, None);
+    let fits = |published: &&Arc<PublishedSnapshot>| {
+        let selected = selection.project(&published.snapshot.shape);
+        // A value takes about six characters. A change of the shape repeats the columns.
+        let processes = if selection.processes { published.snapshot.processes.len() * 200 } else { 0 };
+        bytes += selected.indices.len() * 6 + 16;
+        if shape.replace(published.snapshot.shape.id()) != Some(published.snapshot.shape.id()) {
+            bytes += selected.columns.len() + processes;
+        }
+        bytes <= limits::MAX_BACKFILL_BYTES
+    };
+    let count = recent.iter().rev().take_while(fits).count().max(1).min(recent.len());
+    if count < recent.len() {
+        limit_table::BACKFILL.refuse();
+        recent.drain(..recent.len() - count);
     }
 }
 

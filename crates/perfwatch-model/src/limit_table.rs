@@ -237,6 +237,23 @@ limits! {
     /// Clients of the live stream.
     WEBSOCKET_CLIENTS: "websocket_clients", count(limits::MAX_WEBSOCKET_CLIENTS), Hub,
         "503 `too_many_clients`";
+    /// WebSockets of an account.
+    WEBSOCKETS_PER_ACCOUNT: "websockets_per_account", count(limits::MAX_WEBSOCKETS_PER_ACCOUNT), Account,
+        "429 `too_many_clients`";
+    /// Different selections of series that an account requested first.
+    SELECTIONS_PER_ACCOUNT: "selections_per_account", count(limits::MAX_SELECTIONS_PER_ACCOUNT), Account,
+        "error message `limit_reached`";
+    /// Memory of the subscriptions of an account.
+    SUBSCRIPTION_MEMORY: "subscription_memory", bytes(limits::MAX_SUBSCRIPTION_BYTES_PER_ACCOUNT), Account,
+        "error message `limit_reached`";
+    /// Memory of cached encodings of live messages.
+    ENCODING_MEMORY: "encoding_memory", bytes(limits::MAX_ENCODING_BYTES_PER_ACCOUNT), Account,
+        "messages are encoded again for each client";
+    /// Memory of the messages that clients did not receive yet.
+    UNSENT_MESSAGES: "unsent_messages", bytes(limits::MAX_UNSENT_BYTES_PER_ACCOUNT), Account,
+        "the WebSocket is closed with code 1013";
+    /// Recent snapshots of a host that a subscription receives first.
+    BACKFILL: "backfill", bytes(limits::MAX_BACKFILL_BYTES), Request, "older snapshots are left out";
     /// Subscriptions of a WebSocket.
     SUBSCRIPTIONS: "subscriptions", count(limits::MAX_SUBSCRIPTIONS), Connection,
         "error message `limit_reached`";

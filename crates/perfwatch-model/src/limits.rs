@@ -111,6 +111,22 @@ pub const RECENT_WINDOW_MS: i64 = 300_000;
 pub const MAX_RECENT_SNAPSHOTS: usize = 600;
 /// Maximum number of WebSocket clients of a hub.
 pub const MAX_WEBSOCKET_CLIENTS: usize = 10_000;
+/// Maximum number of WebSockets of an account: a wall of screens, or a thousand open pages.
+pub const MAX_WEBSOCKETS_PER_ACCOUNT: usize = 1_024;
+/// Maximum number of different selections that an account requests first. The dashboard has about ten.
+pub const MAX_SELECTIONS_PER_ACCOUNT: usize = 64;
+/// Maximum memory of the subscriptions of an account: 50 pages with all hosts of a fleet of 4,000.
+pub const MAX_SUBSCRIPTION_BYTES_PER_ACCOUNT: usize = 32 << 20;
+/// Maximum memory of the encodings that are cached for the selections of an account.
+pub const MAX_ENCODING_BYTES_PER_ACCOUNT: usize = 32 << 20;
+/// Maximum memory of the messages that clients of an account did not receive yet: a thousand clients that
+/// receive a large host.
+pub const MAX_UNSENT_BYTES_PER_ACCOUNT: usize = 64 << 20;
+/// Maximum memory of all cached encodings.
+pub const MAX_ENCODING_BYTES: usize = 128 << 20;
+/// Maximum size of the recent snapshots of a host that a subscription receives first: five minutes of 2,048
+/// cores every second.
+pub const MAX_BACKFILL_BYTES: usize = 8 << 20;
 /// Accepted snapshots that are buffered for the slowest client before it receives `lagged`.
 pub const BROADCAST_CAPACITY: usize = 1_024;
 /// Maximum size of a message from a WebSocket client.

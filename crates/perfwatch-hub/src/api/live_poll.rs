@@ -96,8 +96,11 @@ fn backfill(
         let _ = tokio::time::timeout(VIEWER_TIMEOUT, stop.cancelled()).await;
         drop(viewer);
     });
-    let selection = app.live_feed.selections().get(request.metrics.clone(), request.processes);
+    let share = app.live_feed.client_shares().get(identity.share_key());
+    let selection = app.live_feed.selections().get(request.metrics.clone(), request.processes, &share);
+    let selection = selection
+        .ok_or_else(|| ApiError::too_many("too many different selections of your account", VIEWER_TIMEOUT))?;
     let mut recent = app.live_feed.recent(id, app.clock.wall_ms());
     recent.retain(|published| published.snapshot.at_ms > request.since_ms);
-    Ok(message::backfill(0, &message::backfill_entries(&recent, &selection)))
+    Ok(message::backfill_of_host(&mut recent, &selection))
 }

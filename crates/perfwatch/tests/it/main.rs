@@ -29,6 +29,7 @@ mod operation;
 mod ownership;
 mod private_files;
 mod proxies;
+mod reads;
 mod rights;
 mod ssh_secrets;
 mod support;

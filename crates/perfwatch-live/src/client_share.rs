@@ -1,0 +1,133 @@
+//! Shares of accounts in the live stream: sockets, subscriptions, selections, encodings and unsent messages.
+//! An account above its share is refused alone.
+
+use perfwatch_model::limit_table::{self, Limit};
+use perfwatch_model::limits;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Resource of an account in the live stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LiveResource {
+    /// Open WebSockets.
+    Sockets,
+    /// Different selections that the account requested first.
+    Selections,
+    /// Memory of subscriptions in bytes.
+    Subscriptions,
+    /// Memory of cached encodings in bytes.
+    Encodings,
+    /// Memory of messages that clients did not receive yet, in bytes.
+    Unsent,
+}
+
+impl LiveResource {
+    const KINDS_LEN: usize = 5;
+
+    fn max(self) -> usize {
+        match self {
+            Self::Sockets => limits::MAX_WEBSOCKETS_PER_ACCOUNT,
+            Self::Selections => limits::MAX_SELECTIONS_PER_ACCOUNT,
+            Self::Subscriptions => limits::MAX_SUBSCRIPTION_BYTES_PER_ACCOUNT,
+            Self::Encodings => limits::MAX_ENCODING_BYTES_PER_ACCOUNT,
+            Self::Unsent => limits::MAX_UNSENT_BYTES_PER_ACCOUNT,
+        }
+    }
+
+    fn limit(self) -> &'static Limit {
+        match self {
+            Self::Sockets => &limit_table::WEBSOCKETS_PER_ACCOUNT,
+            Self::Selections => &limit_table::SELECTIONS_PER_ACCOUNT,
+            Self::Subscriptions => &limit_table::SUBSCRIPTION_MEMORY,
+            Self::Encodings => &limit_table::ENCODING_MEMORY,
+            Self::Unsent => &limit_table::UNSENT_MESSAGES,
+        }
+    }
+}
+
+/// Use of the live stream by one account.
+#[derive(Debug, Default)]
+pub struct ClientShare {
+    used: [AtomicUsize; LiveResource::KINDS_LEN],
+}
+
+/// Part of a share, which is free again when it is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    share: Arc<ClientShare>,
+    resource: LiveResource,
+    amount: usize,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.share.used[self.resource as usize].fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
+
+impl ClientShare {
+    /// Reserves an amount of a resource; `None`, and a counted refusal, above the share of the account.
+    pub fn reserve(self: &Arc<Self>, resource: LiveResource, amount: usize) -> Option<Reservation> {
+        let used = &self.used[resource as usize];
+        let before = used.fetch_add(amount, Ordering::Relaxed);
+        let reservation = Reservation { share: self.clone(), resource, amount };
+        if before.saturating_add(amount) > resource.max() {
+            resource.limit().refuse();
+            return None;
+        }
+        Some(reservation)
+    }
+
+    /// Used amount of a resource.
+    #[cfg(test)]
+    pub(crate) fn used(&self, resource: LiveResource) -> usize {
+        self.used[resource as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// Shares of all accounts with clients.
+#[derive(Debug, Default)]
+pub struct ClientShares(Mutex<HashMap<String, Weak<ClientShare>>>);
+
+impl ClientShares {
+    /// Share of a principal.
+    pub fn get(&self, principal: String) -> Arc<ClientShare> {
+        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(&principal).and_then(Weak::upgrade) {
+            return share;
+        }
+        let share = Arc::default();
+        shares.insert(principal, Arc::downgrade(&share));
+        share
+    }
+
+    /// Removes shares without clients.
+    pub(crate) fn prune(&self) {
+        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.retain(|_, share| share.strong_count() > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Finding M1: an account above its share is refused alone, and may use what it released.
+    #[test]
+    fn shares_are_bounded_per_account_and_released() {
+        let shares = ClientShares::default();
+        let (one, other) = (shares.get("one".into()), shares.get("other".into()));
+        let sockets: Vec<Reservation> =
+            std::iter::from_fn(|| one.reserve(LiveResource::Sockets, 1)).collect();
+        assert_eq!(sockets.len(), limits::MAX_WEBSOCKETS_PER_ACCOUNT);
+        assert!(shares.get("one".into()).reserve(LiveResource::Sockets, 1).is_none());
+        assert!(other.reserve(LiveResource::Sockets, 1).is_some());
+        assert!(one.reserve(LiveResource::Unsent, limits::MAX_UNSENT_BYTES_PER_ACCOUNT + 1).is_none());
+        drop(sockets);
+        assert_eq!((one.used(LiveResource::Sockets), one.used(LiveResource::Unsent)), (0, 0));
+        drop(one);
+        shares.prune();
+        assert_eq!(shares.0.lock().unwrap().len(), 1);
+    }
+}
