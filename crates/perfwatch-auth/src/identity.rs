@@ -227,6 +227,13 @@ impl Identity {
         self.host_tags.is_empty() || snapshot.host_tags.get(&host).is_some_and(has_tag)
     }
 
+    /// Returns whether everything that these tags give access to is within the identity's own limit. No tags
+    /// give access to all hosts.
+    pub fn includes_scope(&self, host_tags: &[String]) -> bool {
+        self.host_tags.is_empty()
+            || (!host_tags.is_empty() && host_tags.iter().all(|tag| self.host_tags.contains(tag)))
+    }
+
     /// Hosts that the identity may send snapshots for.
     pub fn ingest_scope(&self) -> IngestScope {
         let is_allowed = match &self.principal {

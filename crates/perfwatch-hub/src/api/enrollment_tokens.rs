@@ -80,18 +80,11 @@ pub(crate) async fn list_enrollment_tokens(
     Json(EnrollmentTokenListResponse { enrollment_tokens })
 }
 
-/// Returns whether the caller may manage tokens with these tags: callers limited by host tags only those with
-/// a subset of their tags.
-fn tags_in_scope(identity: &Identity, tags: &[String]) -> bool {
-    identity.host_tags.is_empty()
-        || (!tags.is_empty() && tags.iter().all(|tag| identity.host_tags.contains(tag)))
-}
-
 /// Returns whether the caller may manage the token: for a host that the caller may see, or with tags in scope.
 fn is_in_scope(app: &App, identity: &Identity, token: &EnrollmentToken) -> bool {
     match token.host {
         Some(host) => identity.can_view(&app.directory.snapshot(), host),
-        None => tags_in_scope(identity, &token.tags),
+        None => identity.includes_scope(&token.tags),
     }
 }
 
@@ -177,7 +170,7 @@ pub(crate) async fn create_enrollment_token(
     if host.is_some() && (request.uses != 1 || !tags.is_empty()) {
         return invalid("a token for an existing host has one use and no tags".to_owned());
     }
-    if host.is_none() && !tags_in_scope(&actor.identity, &tags) {
+    if host.is_none() && !actor.identity.includes_scope(&tags) {
         let host_tags = actor.identity.host_tags.join(", ");
         return invalid(format!("tags must be among your host tags ({host_tags})"));
     }

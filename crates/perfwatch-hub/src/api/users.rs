@@ -4,6 +4,7 @@ use crate::app::App;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use perfwatch_auth::Actor;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::password;
 use perfwatch_auth::revocation::{ends_credentials, revoke_derived, revoke_enrollment_tokens};
@@ -57,6 +58,18 @@ fn to_response(account: &Account) -> UserResponse {
     }
 }
 
+/// Checks that an account is within the host limit of the caller, so that no account gains rights by another account.
+///
+/// # Errors
+/// Returns `forbidden` if the account may view hosts that the caller may not view.
+fn authorize_scope(actor: &Actor, host_tags: &[String]) -> Result<(), ApiError> {
+    if actor.identity.includes_scope(host_tags) {
+        return Ok(());
+    }
+    let message = "your account is limited by host tags; users must have some of these tags and no others";
+    Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
+}
+
 /// List users
 #[utoipa::path(
     get, path = "/api/v1/users", tag = "users",
@@ -93,6 +106,7 @@ pub(crate) async fn create_user(
     JsonBody(request): JsonBody<CreateUserRequest>,
 ) -> Result<(StatusCode, Json<UserResponse>), ApiError> {
     let host_tags = params::validate_tags(&request.host_tags)?;
+    authorize_scope(&actor, &host_tags)?;
     let account = app.directory.new_account(&request.name, request.role, request.password).await?;
     let account = Account { host_tags, ..account };
     let guard = app.directory.begin_write().await?;
@@ -148,6 +162,7 @@ pub(crate) async fn update_user(
     JsonBody(request): JsonBody<UpdateUserRequest>,
 ) -> Result<Json<UserResponse>, ApiError> {
     let before = find(&app.directory.snapshot(), &id)?;
+    authorize_scope(&actor, &before.host_tags)?;
     let password = request.password.as_ref();
     if let Some(message) = password.and_then(|password| password::validate(password, &before.name)) {
         return Err(ApiError::unprocessable("password_policy", message));
@@ -164,10 +179,12 @@ pub(crate) async fn update_user(
     let guard = app.directory.begin_write().await?;
     let auth_snapshot = app.directory.snapshot();
     let before = find(&auth_snapshot, &id)?;
+    authorize_scope(&actor, &before.host_tags)?;
     let mut after = before.clone();
     after.role = request.role.unwrap_or(after.role);
     after.enabled = request.enabled.unwrap_or(after.enabled);
     after.host_tags = host_tags.unwrap_or(after.host_tags);
+    authorize_scope(&actor, &after.host_tags)?;
     if request.totp_enabled == Some(false) {
         (after.totp_secret, after.recovery_codes) = (None, Vec::new());
     }
@@ -201,6 +218,7 @@ pub(crate) async fn delete_user(
     let guard = app.directory.begin_write().await?;
     let auth_snapshot = app.directory.snapshot();
     let account = find(&auth_snapshot, &id)?;
+    authorize_scope(&actor, &account.host_tags)?;
     ensure_admin_remains(&auth_snapshot, account.id)?;
     let before = to_response(&account);
     let entry = actor.audit_change("user.delete", format!("user {}", account.name), Some(&before), None);
