@@ -110,6 +110,15 @@ impl ServerTable {
         SshPath::new(row, self.jumps(server))
     }
 
+    /// Servers whose path leads through a server that is not visible.
+    pub fn hidden_paths(&self, is_visible: impl Fn(Uuid) -> bool) -> HashSet<Uuid> {
+        let is_hidden = |entry: &&TableEntry| {
+            entry.server.jump.is_some_and(|jump| !is_visible(jump))
+                || self.jumps(&entry.server).iter().any(|jump| !is_visible(jump.id))
+        };
+        self.entries.values().filter(is_hidden).map(|entry| entry.row.id).collect()
+    }
+
     /// Servers whose path leads through a server, at any distance.
     pub fn dependents(&self, id: Uuid) -> Vec<Uuid> {
         let mut by_jump: HashMap<Uuid, Vec<Uuid>> = HashMap::new();

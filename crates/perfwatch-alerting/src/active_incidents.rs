@@ -1,7 +1,6 @@
 //! Index of open and recently resolved incidents with their alerts; cloning is cheap.
 
 use crate::definitions::to_json;
-use perfwatch_auth::Identity;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_model::{HostId, HumanDuration};
 use perfwatch_rules::Condition;
@@ -241,30 +240,6 @@ pub(crate) async fn load_incident(store: &dyn Store, row: &IncidentRow) -> Resul
     let alerts = AlertRow::list(store, AlertFilter::Incident(row.id)).await?;
     let alerts = alerts.iter().filter_map(Alert::from_row).map(Arc::new).collect();
     Ok(OpenIncident { incident: incident_from_row(row), alerts })
-}
-
-/// Returns whether an identity may view an alert. Alerts of the hub itself are visible to identities
-/// without a host limit.
-pub fn can_view(identity: &Identity, auth_snapshot: &AuthSnapshot, alert: &Alert) -> bool {
-    match alert.host.0.is_nil() {
-        true => identity.host_tags.is_empty(),
-        false => identity.can_view(auth_snapshot, alert.host),
-    }
-}
-
-/// Number of unresolved incidents with a visible alert, by severity: info, warning, critical.
-pub fn open_incident_counts(
-    incidents: &ActiveIncidents,
-    identity: &Identity,
-    auth_snapshot: &AuthSnapshot,
-) -> [usize; 3] {
-    let mut counts = [0; 3];
-    for open in incidents.iter().filter(|open| open.incident.phase != IncidentPhase::Resolved) {
-        if open.alerts.iter().any(|alert| can_view(identity, auth_snapshot, alert)) {
-            counts[open.incident.severity as usize] += 1;
-        }
-    }
-    counts
 }
 
 impl ActiveIncidents {

@@ -30,13 +30,15 @@ mod tests;
 mod timeline;
 mod timers;
 mod transition;
+mod visibility;
 
-pub use active_incidents::{ActiveIncidents, Alert, AlertBody, OpenIncident, can_view, open_incident_counts};
+pub use active_incidents::{ActiveIncidents, Alert, AlertBody, OpenIncident};
 pub use definitions::{AlertDefinitions, MAX_CHANNELS, MAX_RULES, MAX_SILENCES, to_json};
 pub use deps::AlertingDeps;
 pub use metrics::AlertingMetrics;
 pub use rule_import::RuleImportCounts;
 pub use state::{AlertingSnapshot, StateChange};
+pub use visibility::{VisibleIncidents, can_view, visible_incidents, visible_rule, visible_silence};
 
 use backtester::{BacktestResult, Backtester};
 use channel_secrets::ChannelSecrets;

@@ -1,10 +1,13 @@
 //! Hosts that a caller may see, and checks of callers limited by host tags.
 
 use crate::app::App;
+use perfwatch_agentless::ServerTable;
 use perfwatch_auth::Identity;
 use perfwatch_http::ApiError;
 use perfwatch_live::host_registry::Host;
 use perfwatch_model::HostId;
+use std::collections::HashSet;
+use uuid::Uuid;
 
 /// Host with this id or name.
 ///
@@ -33,6 +36,22 @@ pub(crate) fn hosts(app: &App, identity: &Identity) -> Vec<Host> {
     let mut hosts = app.hosts.list();
     hosts.retain(|host| identity.can_view(&auth_snapshot, host.record.id));
     hosts
+}
+
+/// Text instead of details of a connection that leads through hidden servers.
+pub(crate) const HIDDEN_PATH: &str = "hidden: the path leads through a server that you may not view";
+
+/// Servers whose path leads through a server that the caller may not view. Errors and steps of their
+/// collections contain its address.
+///
+/// # Errors
+/// Returns the error of the store if the servers cannot be read.
+pub(crate) async fn hidden_paths(app: &App, identity: &Identity) -> Result<HashSet<Uuid>, ApiError> {
+    if identity.host_tags.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let (table, auth_snapshot) = (ServerTable::load(app.agentless.store()).await?, app.directory.snapshot());
+    Ok(table.hidden_paths(|id| identity.can_view(&auth_snapshot, HostId(id))))
 }
 
 /// Checks that the caller may change settings that affect all hosts.

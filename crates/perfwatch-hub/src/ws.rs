@@ -11,7 +11,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::http::StatusCode;
 use axum::response::Response;
-use perfwatch_alerting::open_incident_counts;
+use perfwatch_alerting::{VisibleIncidents, visible_incidents};
 use perfwatch_auth::Identity;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_http::{ApiError, Caller};
@@ -122,6 +122,7 @@ struct Connection {
     access_changes: watch::Receiver<i64>,
     /// Notifies about changes of incidents, if the client subscribed to their counts.
     incident_changes: Option<watch::Receiver<u64>>,
+    sent_incidents: Option<VisibleIncidents>,
     socket: WebSocket,
     broadcast_rx: broadcast::Receiver<Arc<PublishedSnapshot>>,
     subscriptions: HashMap<u32, Subscription>,
@@ -151,6 +152,7 @@ impl Connection {
             auth_snapshot,
             access_changes,
             incident_changes: None,
+            sent_incidents: None,
             socket,
             broadcast_rx,
             subscriptions,
@@ -182,7 +184,7 @@ impl Connection {
                 biased;
                 () = stop.cancelled() => return Err(CloseReason::Shutdown),
                 Ok(()) = self.access_changes.changed() => self.refresh_access()?,
-                () = incidents_changed(&mut self.incident_changes) => self.send_incident_counts().await?,
+                () = incidents_changed(&mut self.incident_changes) => self.send_incident_counts(false).await?,
                 message = self.socket.recv() => self.on_message(message).await?,
                 received = self.broadcast_rx.recv() => match received {
                     Ok(published) => self.send_snapshot(published).await?,
@@ -266,7 +268,7 @@ impl Connection {
             } => {
                 self.full_snapshots = false;
                 self.incident_changes = enabled.then(|| self.app.alerting.subscribe());
-                if enabled { self.send_incident_counts().await } else { Ok(()) }
+                if enabled { self.send_incident_counts(true).await } else { Ok(()) }
             }
             _ => {
                 self.send_error("invalid_message", "expected subscribe, unsubscribe, incident_counts or ping")
@@ -276,14 +278,19 @@ impl Connection {
     }
 
     /// Sends the numbers of open incidents by severity.
-    async fn send_incident_counts(&mut self) -> Result<(), CloseReason> {
+    async fn send_incident_counts(&mut self, is_requested: bool) -> Result<(), CloseReason> {
         let changes = self.incident_changes.as_mut();
         let Some(revision) = changes.map(|changes| *changes.borrow_and_update()) else {
             return Ok(());
         };
         let snapshot = self.app.alerting.snapshot();
-        let counts = open_incident_counts(&snapshot.incidents, &self.identity, &self.auth_snapshot);
-        self.send_text(message::incident_counts(revision, counts).into()).await
+        let visible = visible_incidents(&snapshot.incidents, revision, &self.identity, &self.auth_snapshot);
+        // Changes of hidden incidents are not sent.
+        if !is_requested && self.sent_incidents == Some(visible) {
+            return Ok(());
+        }
+        self.sent_incidents = Some(visible);
+        self.send_text(message::incident_counts(visible.revision, visible.counts).into()).await
     }
 
     async fn send_error(&mut self, code: &str, message: &str) -> Result<(), CloseReason> {

@@ -268,6 +268,33 @@ impl CollectionJobs {
     }
 }
 
+impl JobCounts {
+    /// Counts unfinished and finished jobs of a list like [`CollectionJobs::stats`].
+    pub fn from_rows<'a>(rows: impl IntoIterator<Item = &'a JobRow>, now_ms: i64, since_ms: i64) -> Self {
+        let mut counts = Self::default();
+        for row in rows {
+            match row.state {
+                JobState::Waiting if row.run_at_ms <= now_ms => {
+                    counts.waiting += 1;
+                    counts.max_delay_ms = counts.max_delay_ms.max(now_ms - row.run_at_ms);
+                }
+                JobState::Waiting => counts.delayed += 1,
+                JobState::Active => counts.active += 1,
+                JobState::Completed => counts.completed += 1,
+                JobState::Failed => counts.failed += 1,
+            }
+            if let Some(finished_ms) = row.finished_ms.filter(|finished_ms| *finished_ms >= since_ms) {
+                let duration_ms = finished_ms - row.started_ms.unwrap_or(finished_ms);
+                counts.finished_recently += 1;
+                counts.failed_recently += i64::from(row.state == JobState::Failed);
+                counts.duration_ms += duration_ms;
+                counts.max_duration_ms = counts.max_duration_ms.max(duration_ms);
+            }
+        }
+        counts
+    }
+}
+
 /// Writes of the collection queue, added to a [`Transaction`].
 #[derive(Debug)]
 pub struct CollectionJobRepository<'a>(&'a mut Transaction);

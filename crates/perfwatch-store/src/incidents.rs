@@ -4,6 +4,7 @@ use crate::error::StoreError;
 use crate::sql::{RowReader, SqlStatement, SqlValue, like_pattern, text_enum};
 use crate::store::Store;
 use crate::transaction::Transaction;
+use std::sync::LazyLock;
 use uuid::Uuid;
 
 const DAY_MS: i64 = 86_400_000;
@@ -96,7 +97,30 @@ pub struct IncidentFilter {
     pub to_id: Option<Uuid>,
     /// Maximum number of incidents.
     pub limit: i64,
+    /// Only incidents with an alert of a host with any of these tags, as if there were no alerts of other
+    /// hosts; empty for all incidents. Severity and text are then not filtered.
+    pub host_tags: Vec<String>,
 }
+
+/// Maximum number of tags of [`IncidentFilter::host_tags`].
+const MAX_HOST_TAGS: usize = 32;
+
+/// Statement that lists incidents of hosts with any of [`MAX_HOST_TAGS`] tags.
+static LIST_VISIBLE: LazyLock<String> = LazyLock::new(|| {
+    // A tag is a JSON string in the list of tags. Both databases compare with case only in `replace`.
+    let has_tag = |number: usize| format!("replace(t.tags, ${}, '') <> t.tags", number + 7);
+    let has_any_tag = (0..MAX_HOST_TAGS).map(has_tag).collect::<Vec<_>>().join(" OR ");
+    format!(
+        "SELECT i.id, i.group_key, i.title, i.severity, i.phase, v.opened_ms, i.quiet_since_ms, \
+         i.reopen_count, i.ack, i.notified FROM incident i JOIN \
+         (SELECT a.incident AS incident, min(a.fired_ms) AS opened_ms FROM alert a \
+         JOIN host_tags t ON t.host = a.host WHERE {has_any_tag} GROUP BY a.incident \
+         HAVING (max(CASE WHEN a.host = $3 THEN 1 ELSE 0 END) = 1 OR $3 IS NULL) \
+         AND (max(CASE WHEN a.rule = $4 THEN 1 ELSE 0 END) = 1 OR $4 IS NULL)) v ON v.incident = i.id \
+         WHERE v.opened_ms >= $1 AND (v.opened_ms < $2 OR (v.opened_ms = $2 AND i.id < $6)) \
+         ORDER BY v.opened_ms DESC, i.id DESC LIMIT $5"
+    )
+});
 
 /// Statement that reads incidents, with the columns in the order of [`IncidentRow::read`].
 macro_rules! select_incidents {
@@ -140,6 +164,9 @@ impl IncidentRow {
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn list(store: &dyn Store, filter: IncidentFilter) -> Result<Vec<Self>, StoreError> {
+        if !filter.host_tags.is_empty() {
+            return Self::list_visible(store, &filter).await;
+        }
         let sql = select_incidents!(
             "opened_ms >= $1 AND (opened_ms < $2 OR (opened_ms = $2 AND id < $8)) \
              AND (severity = $3 OR $3 IS NULL) \
@@ -159,6 +186,21 @@ impl IncidentRow {
             filter.to_id.unwrap_or_default().into(),
         ];
         store.query(sql, values).await?.into_iter().map(Self::read).collect()
+    }
+
+    async fn list_visible(store: &dyn Store, filter: &IncidentFilter) -> Result<Vec<Self>, StoreError> {
+        let mut values = vec![
+            filter.from_ms.into(),
+            filter.to_ms.into(),
+            filter.host.into(),
+            filter.rule.into(),
+            filter.limit.into(),
+            filter.to_id.unwrap_or_default().into(),
+        ];
+        let quoted = filter.host_tags.iter().map(|tag| serde_json::Value::from(tag.as_str()).to_string());
+        let tags: Vec<String> = quoted.take(MAX_HOST_TAGS).collect();
+        values.extend(tags.iter().cycle().take(MAX_HOST_TAGS).map(|tag| tag.as_str().into()));
+        store.query(LIST_VISIBLE.as_str(), values).await?.into_iter().map(Self::read).collect()
     }
 
     /// Reads one incident; `None` if it does not exist.

@@ -1,10 +1,11 @@
 //! `GET /api/v1/audit`: the audit log.
 
 use crate::app::App;
+use crate::host_access;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use perfwatch_http::ApiError;
+use perfwatch_http::{ApiError, Caller};
 use perfwatch_store::audit::{AuditEntry, AuditFilter};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -72,8 +73,11 @@ fn to_response(entry: AuditEntry) -> AuditEntryResponse {
 )]
 pub(crate) async fn list_audit_entries(
     State(app): State<Arc<App>>,
+    Caller(identity): Caller,
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<AuditPageResponse>, ApiError> {
+    // Entries name hosts of all users, in texts that cannot be filtered.
+    host_access::require_all_hosts(&identity)?;
     let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
     let limit = query.limit.unwrap_or(100).clamp(1, 500);
     let text = query.text.filter(|text| !text.contains('\0'));

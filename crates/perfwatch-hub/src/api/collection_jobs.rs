@@ -1,7 +1,7 @@
 //! `/api/v1/servers/metrics`: the collection queue and its jobs.
 
 use crate::app::App;
-use crate::host_access;
+use crate::host_access::{self, HIDDEN_PATH};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -11,7 +11,7 @@ use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_model::HostId;
 use perfwatch_store::Transaction;
 use perfwatch_store::audit::AuditEntry;
-use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, JobState as StoredState};
+use perfwatch_store::collection_jobs::{CollectionJobs, JobCounts, JobRow, JobState as StoredState};
 use perfwatch_store::collections::CollectTrigger;
 use perfwatch_store::servers::ServerRow;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+/// Maximum number of jobs of a state that are read, before hidden servers are left out.
+const MAX_LISTED_JOBS: i64 = 10_000;
 /// Window of the queue's rates and durations.
 const STATS_WINDOW_MS: i64 = 3_600_000;
 
@@ -103,9 +105,23 @@ fn job_state(row: &JobRow, now_ms: i64) -> JobState {
     get, path = "/api/v1/servers/metrics/queue/stats", tag = "queue",
     responses((status = 200, body = QueueStatsResponse)),
 )]
-pub(crate) async fn stats(State(app): State<Arc<App>>) -> Result<Json<QueueStatsResponse>, ApiError> {
+pub(crate) async fn stats(
+    State(app): State<Arc<App>>,
+    Caller(identity): Caller,
+) -> Result<Json<QueueStatsResponse>, ApiError> {
     let (store, now_ms) = (app.agentless.store(), app.clock.wall_ms());
-    let counts = CollectionJobs::stats(store, now_ms, now_ms - STATS_WINDOW_MS).await?;
+    let counts = match identity.host_tags.is_empty() {
+        true => CollectionJobs::stats(store, now_ms, now_ms - STATS_WINDOW_MS).await?,
+        false => {
+            let auth_snapshot = app.directory.snapshot();
+            let mut rows = Vec::new();
+            for state in StoredState::ALL {
+                rows.extend(CollectionJobs::list(store, state, MAX_LISTED_JOBS).await?);
+            }
+            rows.retain(|row| identity.can_view(&auth_snapshot, HostId(row.server)));
+            JobCounts::from_rows(&rows, now_ms, now_ms - STATS_WINDOW_MS)
+        }
+    };
     Ok(Json(QueueStatsResponse {
         paused: CollectionJobs::is_paused(store).await?,
         waiting: counts.waiting,
@@ -162,9 +178,14 @@ pub(crate) async fn jobs(
         .collect();
     let auth_snapshot = app.directory.snapshot();
     // Filtered below by visibility and state; one waiting job per server is possible.
-    let rows = CollectionJobs::list(store, stored_state, 10_000).await?;
+    let rows = CollectionJobs::list(store, stored_state, MAX_LISTED_JOBS).await?;
     let jobs = rows.into_iter().filter(|row| identity.can_view(&auth_snapshot, HostId(row.server)));
     let is_in_state = |row: &JobRow| query.state.is_none_or(|state| state == job_state(row, now_ms));
+    let hidden_paths = host_access::hidden_paths(&app, &identity).await?;
+    let shown_error = |server: Uuid, error: String| match hidden_paths.contains(&server) {
+        true => HIDDEN_PATH.to_owned(),
+        false => error,
+    };
     let to_response = |row: JobRow| CollectionJobResponse {
         state: job_state(&row, now_ms),
         server_name: names.get(&row.server).cloned().unwrap_or_default(),
@@ -175,7 +196,7 @@ pub(crate) async fn jobs(
         attempts: row.attempts,
         started_ms: row.started_ms,
         finished_ms: row.finished_ms,
-        error: row.error,
+        error: row.error.map(|error| shown_error(row.server, error)),
     };
     Ok(Json(CollectionJobListResponse {
         jobs: jobs.filter(is_in_state).take(usize::try_from(limit).unwrap_or(1)).map(to_response).collect(),

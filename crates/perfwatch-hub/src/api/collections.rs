@@ -2,6 +2,7 @@
 
 use super::servers::{change_error, find, validate_request};
 use crate::app::App;
+use crate::host_access::{self, HIDDEN_PATH};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use perfwatch_agentless::server_request::ServerRequest;
@@ -53,7 +54,16 @@ async fn run_test(app: &App, actor: &Actor, row: &ServerRow) -> Result<Collectio
     tested.map_err(connection_test_error)
 }
 
-fn to_test_response(outcome: CollectionReport) -> ConnectionTestResponse {
+/// Removes details, which contain addresses of jump hosts.
+fn hide_steps(steps: &mut [CollectionStep]) {
+    steps.iter_mut().for_each(|step| HIDDEN_PATH.clone_into(&mut step.detail));
+}
+
+fn to_test_response(mut outcome: CollectionReport, is_hidden: bool) -> ConnectionTestResponse {
+    if is_hidden {
+        hide_steps(&mut outcome.steps);
+        outcome.failure.iter_mut().for_each(|failure| HIDDEN_PATH.clone_into(&mut failure.message));
+    }
     let failure = outcome.failure;
     ConnectionTestResponse {
         ok: failure.is_none(),
@@ -81,7 +91,8 @@ pub(crate) async fn test(
     let outcome = run_test(&app, &actor, &row).await?;
     app.agentless.record(&outcome).await?;
     app.agentless.notify_changed(None);
-    Ok(Json(to_test_response(outcome)))
+    let is_hidden = host_access::hidden_paths(&app, &actor.identity).await?.contains(&row.id);
+    Ok(Json(to_test_response(outcome, is_hidden)))
 }
 
 /// Unsaved server to test.
@@ -113,7 +124,10 @@ pub(crate) async fn test_unsaved(
     let (principal, saved) = (actor.identity.share_key(), before.map(|row| row.id));
     let planned = app.agentless.editor().plan_test(&principal, &table, saved, &request.server).await;
     let row = planned.map_err(|error| change_error(&error))?;
-    Ok(Json(to_test_response(run_test(&app, &actor, &row).await?)))
+    let hidden_paths = host_access::hidden_paths(&app, &actor.identity).await?;
+    // The caller may view the adjacent jump host, and perhaps not those behind it.
+    let is_hidden = request.server.jump.is_some_and(|jump| hidden_paths.contains(&jump));
+    Ok(Json(to_test_response(run_test(&app, &actor, &row).await?, is_hidden)))
 }
 
 /// Result of a collection or a connection test.
@@ -169,6 +183,14 @@ pub(crate) async fn list_collections(
     let rows = CollectionRow::list(app.agentless.store(), row.id, query.trigger, query.before, limit).await?;
     let full = i64::try_from(rows.len()).is_ok_and(|count| count == limit);
     let next = rows.last().map(|row| row.id).filter(|_| full);
+    let is_hidden = host_access::hidden_paths(&app, &identity).await?.contains(&row.id);
+    let to_steps = |text: &str| {
+        let mut steps: Vec<CollectionStep> = serde_json::from_str(text).unwrap_or_default();
+        if is_hidden {
+            hide_steps(&mut steps);
+        }
+        steps
+    };
     let to_response = |row: CollectionRow| CollectionResponse {
         id: row.id,
         finished_ms: row.finished_ms,
@@ -176,8 +198,8 @@ pub(crate) async fn list_collections(
         attempt: row.attempt,
         duration_ms: row.duration_ms,
         cause: row.cause,
-        error: row.error,
-        steps: serde_json::from_str(&row.steps).unwrap_or_default(),
+        error: row.error.map(|error| if is_hidden { HIDDEN_PATH.to_owned() } else { error }),
+        steps: to_steps(&row.steps),
     };
     Ok(Json(CollectionPageResponse { collections: rows.into_iter().map(to_response).collect(), next }))
 }

@@ -1,10 +1,11 @@
 //! `/healthz` (liveness), `/readyz` (readiness for ingestion) and `/metrics` (self-metrics).
 
 use crate::app::App;
+use crate::host_access;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
-use perfwatch_http::ApiError;
+use perfwatch_http::{ApiError, Caller};
 use perfwatch_metrics::text_format;
 use std::sync::Arc;
 
@@ -39,12 +40,19 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
     responses((status = 200, description = "OpenMetrics if the client accepts it, else Prometheus text",
         content((String = "application/openmetrics-text"), (String = "text/plain")))),
 )]
-pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> impl IntoResponse {
+pub(crate) async fn metrics(
+    State(app): State<Arc<App>>,
+    Caller(identity): Caller,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, ApiError> {
+    // Totals count all hosts.
+    host_access::require_all_hosts(&identity)?;
     let openmetrics = app.metrics.render(app.hosts.count());
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("application/openmetrics-text") {
         let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        return ([(header::CONTENT_TYPE, content_type)], openmetrics);
+        return Ok(([(header::CONTENT_TYPE, content_type)], openmetrics));
     }
-    ([(header::CONTENT_TYPE, text_format::CONTENT_TYPE)], text_format::from_openmetrics(&openmetrics))
+    let text = text_format::from_openmetrics(&openmetrics);
+    Ok(([(header::CONTENT_TYPE, text_format::CONTENT_TYPE)], text))
 }

@@ -9,6 +9,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use perfwatch_alerting::Alert;
+use perfwatch_auth::Identity;
 use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_rules::incident::IncidentPhase;
 use perfwatch_rules::rule::Severity;
@@ -24,6 +25,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use utoipa::IntoParams;
 use uuid::Uuid;
+
+/// Maximum number of alerts in a page of incidents, give or take an incident.
+const MAX_PAGE_ALERTS: usize = 5_000;
+/// Maximum number of incidents that are read for a page. A page with fewer incidents than requested follows.
+const MAX_PAGE_READS: usize = 2_000;
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -67,10 +73,12 @@ pub(crate) async fn list_incidents(
     Caller(identity): Caller,
 ) -> Json<IncidentListResponse> {
     let (state, auth_snapshot) = (app.alerting.snapshot(), app.directory.snapshot());
-    let open = state.incidents.iter().filter(|open| open.incident.phase != IncidentPhase::Resolved);
-    let mut incidents: Vec<IncidentResponse> = open
-        .filter_map(|incident| to_response(incident, &identity, &auth_snapshot, &mut HashMap::new()))
-        .collect();
+    let visible = state
+        .incidents
+        .iter()
+        .filter_map(|incident| to_response(incident, &identity, &auth_snapshot, &mut HashMap::new()));
+    let mut incidents: Vec<IncidentResponse> =
+        visible.filter(|incident| incident.phase != IncidentPhase::Resolved).collect();
     incidents.sort_by_key(|incident| {
         (
             incident.firing_count == 0,
@@ -99,7 +107,6 @@ pub(crate) async fn list_incident_history(
         text.map_or(Ok(default_ms), |text| params::time_ms(key, text, now_ms))
     };
     let host = query.host.as_deref().map(|host| host_access::host(&app, &identity, host)).transpose()?;
-    let limit = query.limit.unwrap_or(50).clamp(1, 200);
     let (to_ms, to_id) = match query.after.as_deref() {
         None => (time("to", query.to.as_deref(), i64::MAX)?, None),
         Some(after) => after
@@ -117,18 +124,49 @@ pub(crate) async fn list_incident_history(
         from_ms: time("from", query.from.as_deref(), 0)?,
         to_ms,
         to_id,
-        limit,
+        limit: query.limit.unwrap_or(50).clamp(1, 200),
+        host_tags: identity.host_tags.clone(),
     };
+    Ok(Json(history_page(&app, &identity, filter).await?))
+}
+
+/// Page of incidents that match a filter.
+async fn history_page(
+    app: &App,
+    identity: &Identity,
+    mut filter: IncidentFilter,
+) -> Result<IncidentHistoryResponse, ApiError> {
     let auth_snapshot = app.directory.snapshot();
-    let rows = IncidentRow::list(app.alerting.store(), filter).await?;
-    let full = i64::try_from(rows.len()).is_ok_and(|count| count == limit);
-    let next = rows.last().filter(|_| full).map(|row| format!("{}:{}", row.opened_ms, row.id));
-    let mut incidents = Vec::with_capacity(rows.len());
-    for row in rows {
-        let incident = app.alerting.load_with_alerts(&row).await?;
-        incidents.extend(to_response(&incident, &identity, &auth_snapshot, &mut HashMap::new()));
+    let (text, severity) = (filter.text.to_lowercase(), filter.severity.clone());
+    let is_limited = !identity.host_tags.is_empty();
+    // Title and severity of a limited caller depend on the visible alerts, so that the store cannot filter them.
+    let matches = |incident: &IncidentResponse| {
+        let is_severity = |name: &str| incident.severity.name() == name;
+        !is_limited
+            || (severity.as_deref().is_none_or(is_severity) && incident.title.to_lowercase().contains(&text))
+    };
+    let (limit, mut incidents) = (usize::try_from(filter.limit).unwrap_or(1), Vec::new());
+    let (mut alerts, mut read) = (0, 0);
+    loop {
+        let rows = IncidentRow::list(app.alerting.store(), filter.clone()).await?;
+        let is_last = rows.len() < limit;
+        for row in rows {
+            let incident = app.alerting.load_with_alerts(&row).await?;
+            (alerts, read) = (alerts + incident.alerts.len(), read + 1);
+            let response = to_response(&incident, identity, &auth_snapshot, &mut HashMap::new());
+            incidents.extend(response.filter(&matches));
+            if incidents.len() == limit || alerts >= MAX_PAGE_ALERTS || read >= MAX_PAGE_READS {
+                return Ok(IncidentHistoryResponse {
+                    incidents,
+                    next: Some(format!("{}:{}", row.opened_ms, row.id)),
+                });
+            }
+            (filter.to_ms, filter.to_id) = (row.opened_ms, Some(row.id));
+        }
+        if is_last {
+            return Ok(IncidentHistoryResponse { incidents, next: None });
+        }
     }
-    Ok(Json(IncidentHistoryResponse { incidents, next }))
 }
 
 pub(super) fn incident_not_found() -> ApiError {

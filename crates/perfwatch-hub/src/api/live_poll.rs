@@ -6,7 +6,7 @@ use crate::openapi::schemas;
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use perfwatch_alerting::open_incident_counts;
+use perfwatch_alerting::visible_incidents;
 use perfwatch_auth::Identity;
 use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_live::message;
@@ -51,8 +51,8 @@ pub(crate) async fn live_poll(
     };
     let revision = *app.alerting.subscribe().borrow();
     let (alerts, auth_snapshot) = (app.alerting.snapshot(), app.directory.snapshot());
-    let counts = open_incident_counts(&alerts.incidents, &identity, &auth_snapshot);
-    messages.push(message::incident_counts(revision, counts));
+    let visible = visible_incidents(&alerts.incidents, revision, &identity, &auth_snapshot);
+    messages.push(message::incident_counts(visible.revision, visible.counts));
     let text = format!("{{\"messages\":[{}]}}", messages.join(","));
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }

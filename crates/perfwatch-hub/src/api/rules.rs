@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use perfwatch_alerting::{AlertingSnapshot, MAX_RULES, RuleImportCounts, StateChange};
+use perfwatch_alerting::{AlertingSnapshot, MAX_RULES, RuleImportCounts, StateChange, visible_rule};
 use perfwatch_auth::{Actor, Identity};
 use perfwatch_http::body::{JsonBody, YamlBody};
 use perfwatch_http::{ApiError, Audited, Caller};
@@ -67,9 +67,12 @@ pub(crate) async fn list_rules(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
 ) -> Json<RuleListResponse> {
-    let state = app.alerting.snapshot();
+    let (state, auth_snapshot) = (app.alerting.snapshot(), app.directory.snapshot());
     let rules = state.definitions.rules.iter();
-    Json(RuleListResponse { rules: rules.map(|rule| to_response(&app, &state, &identity, rule)).collect() })
+    let visible = rules.filter_map(|rule| visible_rule(rule, &identity, &auth_snapshot));
+    Json(RuleListResponse {
+        rules: visible.map(|rule| to_response(&app, &state, &identity, &rule)).collect(),
+    })
 }
 
 /// Rejects changes of rules that are derived from thresholds: the reconciler would revert them.
@@ -159,14 +162,18 @@ struct RuleFile {
     get, path = "/api/v1/rules/export", tag = "rules",
     responses((status = 200, content_type = "application/yaml", body = Object)),
 )]
-pub(crate) async fn export(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let without_id = |rule: &Arc<Rule>| {
-        let mut value = serde_json::to_value(&**rule).unwrap_or_default();
+pub(crate) async fn export(
+    State(app): State<Arc<App>>,
+    Caller(identity): Caller,
+) -> Result<Response, ApiError> {
+    let without_id = |rule: Rule| {
+        let mut value = serde_json::to_value(rule).unwrap_or_default();
         value.as_object_mut().map(|fields| fields.remove("id"));
         value
     };
-    let state = app.alerting.snapshot();
+    let (state, auth_snapshot) = (app.alerting.snapshot(), app.directory.snapshot());
     let rules = state.definitions.rules.iter();
+    let rules = rules.filter_map(|rule| visible_rule(rule, &identity, &auth_snapshot));
     // Managed rules are exported with the servers' thresholds.
     let exported = rules.filter(|rule| !managed_rule::is_managed_rule(rule.id));
     let file = RuleFile { rules: exported.map(without_id).collect() };

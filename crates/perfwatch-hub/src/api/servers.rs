@@ -1,24 +1,25 @@
 //! `/api/v1/servers`: configuration of agentless hosts and their collection state.
 
+mod response;
+
 use super::hosts;
 use crate::app::App;
+use crate::host_access;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use perfwatch_agentless::server::{AuthMethod, Thresholds};
 use perfwatch_agentless::server_change::CREDENTIALS_REQUIRED;
 use perfwatch_agentless::server_request::{DependentPasswords, ServerRequest, validate_password};
-use perfwatch_agentless::summary::{FleetTotals, ServerSummary};
+use perfwatch_agentless::summary::FleetTotals;
 use perfwatch_agentless::{Server, ServerChange, ServerChangeError, ServerTable, next_run_ms};
-use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::{AuthError, Identity};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller, params};
 use perfwatch_live::host_registry;
-use perfwatch_model::remote_collector::FailureCause;
-use perfwatch_model::{HostId, HumanDuration};
+use perfwatch_model::HostId;
 use perfwatch_store::Transaction;
 use perfwatch_store::servers::ServerRow;
+use response::{ServerResponse, to_response};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -27,98 +28,12 @@ use uuid::Uuid;
 /// Maximum number of servers per hub.
 const MAX_SERVERS: usize = perfwatch_agentless::import::MAX_ENTRIES;
 
-/// Result of the last collection.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct LastCollection {
-    finished_ms: i64,
-    duration_ms: i64,
-    /// Cause of the failure; `null` after a success.
-    #[schema(value_type = Option<FailureCause>)]
-    cause: Option<String>,
-    error: Option<String>,
-}
-
-/// Reason why a server is not collected until it is changed.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct BlockedReason {
-    #[schema(value_type = FailureCause)]
-    cause: String,
-    /// Host key that the server offered instead of the pinned key.
-    offered_host_key: Option<String>,
-}
-
-/// Agentless host with its collection state, without credentials.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ServerResponse {
-    id: Uuid,
-    name: String,
-    address: String,
-    port: u16,
-    user: String,
-    auth_method: AuthMethod,
-    /// Server through which the connection is made.
-    jump: Option<Uuid>,
-    tags: Vec<String>,
-    #[schema(value_type = String)]
-    interval: HumanDuration,
-    thresholds: Thresholds,
-    enabled: bool,
-    /// Version of the configuration; send it with a change to detect concurrent changes.
-    version: i64,
-    /// Pinned host key.
-    host_key: Option<String>,
-    blocked: Option<BlockedReason>,
-    last: Option<LastCollection>,
-    /// Time of the last successful collection.
-    last_success_ms: Option<i64>,
-    /// Time of the next scheduled collection.
-    next_run_ms: Option<i64>,
-    /// Values of the last collection, at most one hour old.
-    summary: Option<ServerSummary>,
-}
-
 /// Visible servers, sorted by name.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ServerListResponse {
     servers: Vec<ServerResponse>,
     /// Current time of the hub.
     now_ms: i64,
-}
-
-fn to_response(
-    row: ServerRow,
-    server: Server,
-    summary: Option<ServerSummary>,
-    auth_snapshot: &AuthSnapshot,
-) -> ServerResponse {
-    let Server { name, address, port, user, auth_method, jump, interval, thresholds } = server;
-    let last = row.last_run_ms.map(|at_ms| LastCollection {
-        finished_ms: at_ms,
-        duration_ms: row.last_duration_ms.unwrap_or_default(),
-        cause: row.last_cause,
-        error: row.last_error,
-    });
-    let offered_host_key = row.offered_host_key;
-    ServerResponse {
-        id: row.id,
-        name,
-        address,
-        port,
-        user,
-        auth_method,
-        jump,
-        tags: auth_snapshot.host_tags(HostId(row.id)).to_vec(),
-        interval,
-        thresholds,
-        enabled: row.enabled,
-        version: row.version,
-        host_key: row.host_key,
-        blocked: row.blocked_reason.map(|cause| BlockedReason { cause, offered_host_key }),
-        last,
-        last_success_ms: row.last_success_ms,
-        next_run_ms: row.next_run_ms,
-        summary,
-    }
 }
 
 /// Server that the caller may view.
@@ -134,14 +49,19 @@ pub(super) async fn find(app: &App, identity: &Identity, id: &str) -> Result<Ser
     ServerRow::get(app.agentless.store(), id).await?.ok_or_else(missing)
 }
 
-async fn to_response_with_summary(row: ServerRow, app: &App) -> Result<ServerResponse, ApiError> {
+async fn to_response_with_summary(
+    row: ServerRow,
+    app: &App,
+    identity: &Identity,
+) -> Result<ServerResponse, ApiError> {
     let unreadable =
         || ApiError::unprocessable("server_unreadable", "server record has an unsupported version");
     let server = Server::from_row(&row).ok_or_else(unreadable)?;
     let servers = [(row.id, server)];
     let summary = app.agentless.summaries().get_many(&servers).await.pop().flatten();
     let [(_, server)] = servers;
-    Ok(to_response(row, server, summary, &app.directory.snapshot()))
+    let hidden_paths = host_access::hidden_paths(app, identity).await?;
+    Ok(to_response(row, server, summary, &app.directory.snapshot(), &hidden_paths))
 }
 
 /// List agentless hosts
@@ -160,8 +80,10 @@ pub(crate) async fn list_servers(
         rows.filter_map(|row| Some(((row.id, Server::from_row(&row)?), row))).unzip();
     let summaries = app.agentless.summaries().get_many(&servers).await;
     let rows = rows.into_iter().zip(servers).zip(summaries);
-    let mut servers: Vec<ServerResponse> =
-        rows.map(|((row, (_, server)), summary)| to_response(row, server, summary, &auth_snapshot)).collect();
+    let hidden_paths = host_access::hidden_paths(&app, &identity).await?;
+    let mut servers: Vec<ServerResponse> = rows
+        .map(|((row, (_, server)), summary)| to_response(row, server, summary, &auth_snapshot, &hidden_paths))
+        .collect();
     servers.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
     Ok(Json(ServerListResponse { servers, now_ms: app.clock.wall_ms() }))
 }
@@ -196,7 +118,7 @@ pub(crate) async fn get_server(
     Caller(identity): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<ServerResponse>, ApiError> {
-    Ok(Json(to_response_with_summary(find(&app, &identity, &id).await?, &app).await?))
+    Ok(Json(to_response_with_summary(find(&app, &identity, &id).await?, &app, &identity).await?))
 }
 
 /// Checks that the caller may view a host with these tags.
@@ -309,7 +231,7 @@ pub(crate) async fn create_server(
     guard.commit(tx, Some(entry)).await?;
     app.agentless.notify_changed(Some(row.id));
     let row = ServerRow::get(app.agentless.store(), row.id).await?.unwrap_or(row);
-    Ok((StatusCode::CREATED, Json(to_response_with_summary(row, &app).await?)))
+    Ok((StatusCode::CREATED, Json(to_response_with_summary(row, &app, &actor.identity).await?)))
 }
 
 /// Checks that no other host has the name.
@@ -350,6 +272,10 @@ pub(crate) async fn update_server(
     JsonBody(request): JsonBody<ServerRequest>,
 ) -> Result<Json<ServerResponse>, ApiError> {
     let before = find(&app, &actor.identity, &id).await?;
+    if host_access::hidden_paths(&app, &actor.identity).await?.contains(&before.id) {
+        let message = "the path of the server leads through a server that you may not view";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message));
+    }
     let (server, tags) = validate_request(&app, &actor.identity, &request).await?;
     let table = ServerTable::load(app.agentless.store()).await?;
     if table.is_moved(before.id, &server) {
@@ -393,7 +319,7 @@ pub(crate) async fn update_server(
         actor.audit_change(action, format!("server {}", server.name), saved_server.as_ref(), Some(&server));
     guard.commit(tx, Some(entry)).await?;
     notify_changed(&app, &change);
-    Ok(Json(to_response_with_summary(find(&app, &actor.identity, &id).await?, &app).await?))
+    Ok(Json(to_response_with_summary(find(&app, &actor.identity, &id).await?, &app, &actor.identity).await?))
 }
 
 /// Applies a change of a server, and of those behind it, without delay.
@@ -495,5 +421,5 @@ pub(crate) async fn accept_host_key(
     tx.collection_jobs().reschedule(row.id, app.clock.wall_ms());
     guard.commit(tx, Some(entry)).await?;
     notify_changed(&app, &change);
-    Ok(Json(to_response_with_summary(find(&app, &actor.identity, &id).await?, &app).await?))
+    Ok(Json(to_response_with_summary(find(&app, &actor.identity, &id).await?, &app, &actor.identity).await?))
 }

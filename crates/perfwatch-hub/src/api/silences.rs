@@ -6,10 +6,9 @@ use crate::host_access;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use perfwatch_alerting::MAX_SILENCES;
+use perfwatch_alerting::{MAX_SILENCES, visible_silence};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller};
-use perfwatch_model::HostId;
 use perfwatch_rules::silence::{Matcher, Silence};
 use perfwatch_rules::weekly_window::WeeklyWindow;
 use serde::{Deserialize, Serialize};
@@ -71,13 +70,10 @@ pub(crate) async fn list_silences(
 ) -> Json<SilenceListResponse> {
     let now_ms = app.clock.wall_ms();
     let auth_snapshot = app.directory.snapshot();
-    let is_visible = |silence: &Silence| {
-        let hosts = &silence.matcher.hosts;
-        hosts.is_empty() || hosts.iter().any(|host| identity.can_view(&auth_snapshot, HostId(*host)))
-    };
     let state = app.alerting.snapshot();
-    let visible = state.definitions.silences.iter().filter(|silence| is_visible(silence));
-    let mut silences: Vec<SilenceResponse> = visible.map(|silence| to_response(silence, now_ms)).collect();
+    let stored = state.definitions.silences.iter();
+    let visible = stored.filter_map(|silence| visible_silence(silence, &identity, &auth_snapshot));
+    let mut silences: Vec<SilenceResponse> = visible.map(|silence| to_response(&silence, now_ms)).collect();
     silences
         .sort_by_key(|response| (response.expired, !response.active, Reverse(response.silence.created_ms)));
     Json(SilenceListResponse { silences })

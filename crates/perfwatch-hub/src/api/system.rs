@@ -2,9 +2,11 @@
 
 use super::proxy_check::location;
 use crate::app::App;
+use crate::host_access;
 use axum::Extension;
 use axum::Json;
 use axum::extract::{RawQuery, State};
+use perfwatch_http::Caller;
 use perfwatch_http::process_metrics::ProcessMetrics;
 use perfwatch_http::proxy_check::{ProxyFault, ProxyFaultCode, find_faults, local_links};
 use perfwatch_http::public_address::RequestAddress;
@@ -18,7 +20,7 @@ pub(crate) struct SystemResponse {
     version: &'static str,
     uptime_s: u64,
     now_ms: i64,
-    /// Number of known hosts.
+    /// Number of visible hosts.
     hosts: usize,
     websocket_clients: usize,
     /// Snapshots accepted since the start.
@@ -90,15 +92,20 @@ fn address_faults(app: &App, request: &RequestAddress, location: Option<&str>) -
 )]
 pub(crate) async fn system(
     State(app): State<Arc<App>>,
+    Caller(identity): Caller,
     Extension(request): Extension<RequestAddress>,
     RawQuery(query): RawQuery,
 ) -> Json<SystemResponse> {
     let process = ProcessMetrics::read();
+    let hosts = match identity.host_tags.is_empty() {
+        true => app.hosts.count(),
+        false => host_access::hosts(&app, &identity).len(),
+    };
     Json(SystemResponse {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: app.clock.monotonic().saturating_sub(app.started).as_secs(),
         now_ms: app.clock.wall_ms(),
-        hosts: app.hosts.count(),
+        hosts,
         websocket_clients: app.live_feed.client_count(),
         accepted_snapshots: app.metrics.accepted_total(),
         storage: storage_response(&app),

@@ -162,8 +162,51 @@ async fn assert_filters(store: &dyn Store, first: &IncidentRow, second: &Inciden
             IncidentRow::list(store, filter.clone()).await.unwrap().iter().map(|row| row.id).collect();
         assert_eq!(ids, expected, "{filter:?}");
     }
+    assert_host_tags(store, first, second).await;
     let host = AlertFilter::Host(Uuid::from_u128(1), T0 + 40, T0 + 60);
     assert_eq!(AlertRow::list(store, host).await.unwrap().len(), 1);
+}
+
+/// Finding M3: incidents of hidden hosts are not found by any filter.
+async fn assert_host_tags(store: &dyn Store, first: &IncidentRow, second: &IncidentRow) {
+    let [host, other_host] = [1, 2].map(Uuid::from_u128);
+    let mut hidden = alert(first, other_host, "/hidden");
+    (hidden.fired_ms, hidden.rule) = (T0 - 1_000, Uuid::from_u128(9));
+    apply(store, |tx| {
+        tx.host_tags().set(perfwatch_model::HostId(host), &["env=a".to_owned(), "x".to_owned()]);
+        tx.host_tags().set(perfwatch_model::HostId(other_host), &["env=ab".to_owned(), "ENV=a".to_owned()]);
+        tx.alerts().insert(&hidden, None);
+    })
+    .await;
+    let visible = |tags: &[&str]| IncidentFilter {
+        to_ms: i64::MAX,
+        limit: 10,
+        host_tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+        ..IncidentFilter::default()
+    };
+    for (filter, expected) in [
+        (visible(&["env=a"]), vec![(first.id, first.opened_ms)]),
+        (visible(&["env"]), vec![]),
+        (visible(&["nv=a", "none"]), vec![]),
+        (visible(&["none", "env=ab"]), vec![(second.id, second.opened_ms), (first.id, T0 - 1_000)]),
+        (visible(&["x", "env=ab"]), vec![(second.id, second.opened_ms), (first.id, T0 - 1_000)]),
+        (IncidentFilter { limit: 1, ..visible(&["x"]) }, vec![(first.id, first.opened_ms)]),
+        (IncidentFilter { rule: Some(Uuid::from_u128(9)), ..visible(&["x"]) }, vec![]),
+        (IncidentFilter { host: Some(other_host), ..visible(&["x"]) }, vec![]),
+        (IncidentFilter { host: Some(host), ..visible(&["x"]) }, vec![(first.id, first.opened_ms)]),
+        (IncidentFilter { to_ms: first.opened_ms, ..visible(&["x"]) }, vec![]),
+        (
+            IncidentFilter { to_ms: first.opened_ms, to_id: Some(Uuid::max()), ..visible(&["x"]) },
+            vec![(first.id, first.opened_ms)],
+        ),
+    ] {
+        let rows = IncidentRow::list(store, filter.clone()).await.unwrap();
+        let found: Vec<(Uuid, i64)> = rows.iter().map(|row| (row.id, row.opened_ms)).collect();
+        assert_eq!(found, expected, "{filter:?}");
+    }
+    hidden.resolved_ms = Some(T0);
+    hidden.firing_key = None;
+    apply(store, |tx| tx.alerts().update(&hidden)).await;
 }
 
 async fn notifications_are_delivered_in_order(store: &Arc<dyn Store>) {

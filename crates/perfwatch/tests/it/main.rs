@@ -17,6 +17,7 @@ mod crash;
 mod encryption;
 mod fair_shares;
 mod front_door;
+mod hidden_hosts;
 mod history;
 mod identity;
 mod ingest;

@@ -1,6 +1,6 @@
 //! Responses of the incident endpoints, limited to what the caller may see.
 
-use perfwatch_alerting::{Alert, OpenIncident, can_view};
+use perfwatch_alerting::{Alert, OpenIncident};
 use perfwatch_auth::Identity;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_rules::explain::Explanation;
@@ -193,12 +193,8 @@ pub(super) fn to_response(
     auth_snapshot: &AuthSnapshot,
     explanations: &mut HashMap<Uuid, Explanation>,
 ) -> Option<IncidentResponse> {
-    let mut visible = open.clone();
-    visible.alerts.retain(|alert| can_view(identity, auth_snapshot, alert));
-    if visible.alerts.is_empty() {
-        return None;
-    }
-    let incident = &open.incident;
+    let visible = open.visible_to(identity, auth_snapshot)?;
+    let incident = &visible.incident;
     Some(IncidentResponse {
         id: incident.id,
         title: visible.title(),
