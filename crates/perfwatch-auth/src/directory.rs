@@ -5,7 +5,6 @@ use crate::audit_retention::{AUDIT_RETENTION_MS, AuditRetention};
 use crate::config::SessionLifetimes;
 use crate::encryption::{DecryptError, Keyring, SecretRotation, StoredSecret};
 use crate::error::AuthError;
-use crate::identity::{Identity, Principal};
 use crate::last_used::{LastUsedBuffer, UnencryptedAgents};
 pub use crate::snapshot::AuthSnapshot;
 use crate::{account_name, password, secret, totp};
@@ -16,7 +15,6 @@ use perfwatch_store::agents::Agent;
 use perfwatch_store::audit::{AuditEntry, AuditFilter, list_audit_entries};
 use perfwatch_store::revision::Revision;
 use perfwatch_store::{CommitError, FailureStreak, Store, StoreError, Transaction};
-use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -281,11 +279,8 @@ impl AuthDirectory {
         self.last_used.agent_ms(agent)
     }
 
-    /// Notes how an agent sends. Requests from the machine of the hub need no encryption.
-    pub fn record_transport(&self, identity: &Identity, client: IpAddr, is_encrypted: bool) {
-        if let Principal::Agent { id, .. } = identity.principal {
-            self.unencrypted_agents.record(id, !is_encrypted && !client.to_canonical().is_loopback());
-        }
+    pub(crate) fn unencrypted_agents(&self) -> &UnencryptedAgents {
+        &self.unencrypted_agents
     }
 
     /// Returns whether the latest request of an agent came from another machine over a connection without

@@ -10,6 +10,7 @@ use data_encoding::HEXLOWER;
 use perfwatch_model::HostId;
 use perfwatch_store::accounts::{Account, Role, SecretHash, Session, Token};
 use perfwatch_store::audit::principal_of_actor;
+use std::net::IpAddr;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -206,6 +207,14 @@ impl Identity {
         };
         let account = snapshot.enabled_account(account).ok_or(AuthError::Unauthenticated)?;
         jwt::sign_websocket(&snapshot, account, parent, until, now_ms).ok_or(AuthError::SigningKeyMissing)
+    }
+
+    /// Notes how an agent sends. Requests from the machine of the hub need no encryption.
+    pub fn record_transport(&self, directory: &AuthDirectory, client: IpAddr, is_encrypted: bool) {
+        if let Principal::Agent { id, .. } = self.principal {
+            let is_local = client.to_canonical().is_loopback();
+            directory.unencrypted_agents().record(id, !is_encrypted && !is_local);
+        }
     }
 
     /// Account of a user or of a token.

@@ -13,6 +13,14 @@ pub fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)
     url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned()
 }
 
+/// `next` if it is a path of the dashboard, else `/`. Prevents redirects to other sites.
+pub fn local_path(next: String) -> String {
+    let is_local = next.starts_with('/')
+        && !next.starts_with("//")
+        && !next.contains(|c: char| c == '\\' || c.is_control());
+    if is_local && next.len() < 1_000 { next } else { "/".to_owned() }
+}
+
 /// Validates the name of a token or channel: 1 to 100 bytes without control characters.
 ///
 /// # Errors
@@ -97,5 +105,19 @@ mod tests {
         assert_eq!(time_ms("from", "yesterday", now).unwrap_err().code(), "invalid_time");
         assert!(range(Some("-1h"), Some("-2h"), now).is_err());
         assert_eq!(range(None, None, now).unwrap(), (now - 3_600_000, now));
+    }
+
+    #[test]
+    fn redirect_is_limited_to_local_paths() {
+        for (next, want) in [
+            ("/hosts/x?range=1h", "/hosts/x?range=1h"),
+            ("https://evil.example", "/"),
+            ("//evil.example", "/"),
+            ("/\\evil.example", "/"),
+            ("/\t/evil.example", "/"),
+            ("", "/"),
+        ] {
+            assert_eq!(local_path(next.to_owned()), want, "{next}");
+        }
     }
 }

@@ -115,7 +115,7 @@ fn check_request(
     access::authorize(access, accepts, identity.as_ref())?;
     match &identity {
         Some(identity) if access == Access::Ingest => {
-            app.directory.record_transport(identity, client_addr.address, address.is_encrypted());
+            identity.record_transport(&app.directory, client_addr.address, address.is_encrypted());
             app.rate_limiters.check_ingest(identity)?;
         }
         Some(identity) => app.rate_limiters.check_authenticated(identity)?,
