@@ -57,19 +57,12 @@ pub fn agent_main() -> ExitCode {
 pub(super) fn dispatch(common: CommonFlags, agent: AgentFlags, program: Program) -> anyhow::Result<()> {
     let mut overrides = Overrides::new();
     push_override(&mut overrides, "agent.hub", agent.hub);
-    let has_visible_token = agent.token.as_ref().is_some_and(|token| !token.starts_with("file:"));
     push_override(&mut overrides, "agent.token", agent.token);
     push_override(&mut overrides, "agent.ca", agent.ca);
     push_override(&mut overrides, "agent.name", agent.name);
     push_override(&mut overrides, "agent.interval", agent.interval);
     agent.roots.push_overrides(&mut overrides);
     let settings = common.load(overrides)?;
-    if has_visible_token {
-        tracing::warn!(
-            "token on the command line is visible to all users of this machine; use --token file:PATH, \
-             --token-stdin or PERFWATCH_AGENT_TOKEN"
-        );
-    }
     match agent.command {
         None => run_agent(&settings),
         Some(AgentCommand::Install(flags)) => install(&settings, &flags, program),

@@ -42,6 +42,19 @@ pub(super) fn push_override(overrides: &mut Overrides, key: &'static str, value:
     overrides.extend(value.map(|value| (key, value)));
 }
 
+/// Returns whether the value of a setting contains a token or the password of a database.
+fn has_secret(key: &str, value: &str) -> bool {
+    match key {
+        "agent.token" => !value.starts_with("file:"),
+        "hub.store" | "hub.redis" => {
+            let authority = value.split_once("://").map_or("", |(_, rest)| rest);
+            let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+            user.contains(':') || value.contains("password=")
+        }
+        _ => false,
+    }
+}
+
 impl RootFlags {
     pub(super) fn push_overrides(self, overrides: &mut Overrides) {
         push_override(overrides, "agent.procfs", self.procfs);
@@ -62,6 +75,13 @@ impl CommonFlags {
         let (settings, warnings) =
             config::load_with_warnings(self.config.as_deref(), &environment, &overrides)?;
         telemetry::start(&settings.log)?;
+        for (key, _) in overrides.iter().filter(|(key, value)| has_secret(key, value)) {
+            tracing::warn!(
+                setting = key,
+                "secret on the command line is visible to all users of this machine; \
+                 use a file (file:PATH), the environment or the configuration"
+            );
+        }
         for warning in &warnings {
             tracing::warn!(warning, "ignored an environment variable");
         }
@@ -72,5 +92,28 @@ impl CommonFlags {
             settings: settings.clone(),
         });
         Ok(settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// L9: tokens and passwords of databases on the command line are reported.
+    #[test]
+    fn secrets_of_flags_are_recognized() {
+        for (key, value, expected) in [
+            ("agent.token", "pwe_1", true),
+            ("agent.token", "file:/etc/perfwatch/token", false),
+            ("agent.hub", "https://hub.example", false),
+            ("hub.store", "postgres://perfwatch:secret@db/perfwatch", true),
+            ("hub.store", "postgres://perfwatch@db:5432/perfwatch", false),
+            ("hub.store", "postgres://db/perfwatch?user=perfwatch&password=secret", true),
+            ("hub.redis", "redis://:secret@cache:6379", true),
+            ("hub.redis", "redis://cache:6379", false),
+            ("hub.store", "", false),
+        ] {
+            assert_eq!(has_secret(key, value), expected, "{key} {value}");
+        }
     }
 }

@@ -65,7 +65,7 @@ fn visible_token_is_reported() {
         let args = ["agent", "--hub", "http://127.0.0.1:9", "--token", &token];
         let agent = Process::spawn(BINARY, folder.path(), &name, &args);
         eventually("the agent starts", || agent.log().contains("agent started"));
-        assert_eq!(agent.log().contains("token on the command line"), is_reported, "{}", agent.log());
+        assert_eq!(agent.log().contains("secret on the command line"), is_reported, "{}", agent.log());
     }
 }
 
