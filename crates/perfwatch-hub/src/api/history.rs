@@ -105,7 +105,7 @@ fn parse_query(query: Option<&str>, allowed: &[&str]) -> Result<SeriesQuery, Api
         ("to" = Option<String>, Query, description = "End of the range; default: now"),
         ("points" = Option<usize>, Query, description = "Number of points: 10 to 10,000, default 600"),
     ),
-    responses((status = 200, body = schemas::SeriesResponse), (status = 409)),
+    responses((status = 200, body = schemas::SeriesResponse), (status = 409), (status = 422)),
 )]
 pub(crate) async fn series(
     State(app): State<Arc<App>>,
@@ -155,7 +155,7 @@ pub(crate) async fn series(
         ("id" = String, Path, description = "Id or name of the host"),
         ("at" = Option<String>, Query, description = "Point in time; default: now"),
     ),
-    responses((status = 200, body = schemas::SnapshotResponse), (status = 409)),
+    responses((status = 200, body = schemas::SnapshotResponse), (status = 409), (status = 422)),
 )]
 pub(crate) async fn snapshot(
     State(app): State<Arc<App>>,
@@ -196,7 +196,7 @@ pub(crate) async fn snapshot(
         ("to" = Option<String>, Query, description = "End of the range; default: now"),
         ("limit" = Option<usize>, Query, description = "Maximum number of processes: 1 to 1,000, default 50"),
     ),
-    responses((status = 200, body = schemas::ProcessesResponse), (status = 409)),
+    responses((status = 200, body = schemas::ProcessesResponse), (status = 409), (status = 422)),
 )]
 pub(crate) async fn processes(
     State(app): State<Arc<App>>,
