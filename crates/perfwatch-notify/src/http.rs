@@ -8,6 +8,7 @@ use perfwatch_model::{Clock, OutboundPolicy};
 use perfwatch_rules::notification::{Delivery, SendError};
 use perfwatch_workers::WorkerPool;
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
@@ -44,6 +45,15 @@ impl<'a> Request<'a> {
     pub(crate) fn header(mut self, name: &'a str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+}
+
+/// Address of a URL whose host is an address, in any notation.
+fn literal_address(target: &str) -> Option<IpAddr> {
+    match url::Url::parse(target).ok()?.host()? {
+        url::Host::Ipv4(address) => Some(address.into()),
+        url::Host::Ipv6(address) => Some(address.into()),
+        url::Host::Domain(_) => None,
     }
 }
 
@@ -98,8 +108,13 @@ impl Http {
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
+        let target = request.url;
         let request = builder.body(request.body).map_err(|error| SendError::Permanent(error.to_string()))?;
         let retry = |reason: String| SendError::Transient { reason, retry_after: None };
+        // A proxy resolves names, but connects to addresses that it receives.
+        if let Some(address) = literal_address(&target) {
+            self.policy.check(address).map_err(|error| retry(error.to_string()))?;
+        }
         let mut response = self.agent.run(request).map_err(|error| retry(error.to_string()))?;
         let status = response.status().as_u16();
         if (200..300).contains(&status) {

@@ -19,11 +19,42 @@ impl Resolver for PolicyResolver {
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let resolved = DefaultResolver::default().resolve(uri, config, timeout)?;
+        // The proxy is configured in the environment of the hub, and resolves the names of targets.
+        if config.proxy().is_some_and(|proxy| proxy.uri() == uri) {
+            return Ok(resolved);
+        }
         let permitted = self.0.filter(resolved.to_vec()).map_err(|error| {
             ureq::Error::Io(std::io::Error::new(std::io::ErrorKind::PermissionDenied, error))
         })?;
         let mut addresses = self.empty();
         permitted.into_iter().for_each(|address| addresses.push(address));
         Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ureq::Proxy;
+
+    #[test]
+    fn configured_proxy_is_no_refused_target() {
+        let proxy = Proxy::new("http://127.0.0.1:3128").unwrap();
+        let config = ureq::Agent::config_builder().proxy(Some(proxy)).build();
+        let resolver = PolicyResolver(OutboundPolicy::default());
+        let resolve = |uri: &str| {
+            let timeout = NextTimeout {
+                after: ureq::unversioned::transport::time::Duration::NotHappening,
+                reason: ureq::Timeout::Resolve,
+                per_read: None,
+                per_write: None,
+            };
+            resolver.resolve(&uri.parse().unwrap(), &config, timeout)
+        };
+        assert_eq!(resolve("http://127.0.0.1:3128").unwrap().len(), 1);
+        for target in ["http://127.0.0.1:3129", "http://localhost:3128/x"] {
+            let error = resolve(target).unwrap_err().to_string();
+            assert!(error.contains("hub.allowed_targets"), "{error}");
+        }
     }
 }
