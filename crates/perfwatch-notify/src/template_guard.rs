@@ -15,8 +15,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Maximum length of a template.
 pub(crate) const MAX_TEMPLATE_BYTES: usize = 20_000;
-/// Maximum number of tokens per tag: the parser nests operators as deep as a tag is long.
+/// Maximum number of tokens per tag.
 const MAX_TAG_TOKENS: usize = 400;
+/// Maximum number of operators per tag, which the parser nests.
+const MAX_TAG_OPERATORS: usize = 80;
+/// Maximum depth of nested parentheses, brackets and braces.
+const MAX_BRACKET_DEPTH: usize = 32;
 /// Maximum depth of nested blocks.
 const MAX_BLOCK_DEPTH: usize = 32;
 /// Maximum number of `elif` of a template, which the parser nests.
@@ -45,33 +49,63 @@ pub(crate) struct GuardedTemplate<'s> {
     pub(crate) fuel: u64,
 }
 
+/// Returns whether the parser nests a token.
+fn is_operator(token: &Token<'_>) -> bool {
+    match token {
+        Token::Ident(name) => ["is", "not", "in", "if", "and", "or"].contains(name),
+        Token::TemplateData(_) | Token::VariableStart | Token::BlockStart => false,
+        Token::Str(_) | Token::String(_) | Token::Int(_) | Token::Int128(_) | Token::Float(_) => false,
+        Token::Comma | Token::Colon | Token::Assign => false,
+        Token::ParenClose | Token::BracketClose | Token::BraceClose => false,
+        _ => true,
+    }
+}
+
 /// Checks a template before it is parsed, without recursion.
 fn check_source(source: &str) -> Result<(), Error> {
     if source.len() > MAX_TEMPLATE_BYTES {
         return Err(too_complex(format!("template exceeds {MAX_TEMPLATE_BYTES} bytes")));
     }
     let (mut tag_tokens, mut depth, mut elifs, mut is_tag_start) = (0, 0_usize, 0, false);
-    let (mut has_product, mut has_constant) = (false, false);
+    let (mut has_product, mut has_constant, mut is_attribute) = (false, false, false);
+    let (mut operators, mut brackets) = (0, 0_usize);
     for token in tokenize(source, false, Default::default()) {
         // The parser reports invalid tokens with their place.
         let Ok((token, _)) = token else { return Ok(()) };
         tag_tokens += 1;
         match token {
             Token::TemplateData(_) | Token::VariableStart | Token::BlockStart => {
-                (tag_tokens, has_product, has_constant) = (0, false, false);
+                (tag_tokens, operators, brackets) = (0, 0, 0);
+                (has_product, has_constant) = (false, false);
             }
             Token::Mul => has_product = true,
             Token::Str(_) | Token::String(_) | Token::BracketOpen | Token::BraceOpen | Token::Comma => {
                 has_constant = true;
             }
             Token::Pow => return Err(too_complex("the operator ** is not available".to_owned())),
+            // A block that calls itself has no limit of recursion.
+            Token::Ident("self") if !is_attribute => {
+                return Err(too_complex("the variable self is not available".to_owned()));
+            }
             Token::Ident("elif") if is_tag_start => elifs += 1,
             // `set` may have an end or not, and nests nothing by itself.
             Token::Ident(name) if is_tag_start && BLOCKS.contains(&name) => depth += 1,
             Token::Ident(name) if is_tag_start && name.starts_with("end") => depth = depth.saturating_sub(1),
             _ => {}
         }
+        match token {
+            Token::ParenOpen | Token::BracketOpen | Token::BraceOpen => brackets += 1,
+            Token::ParenClose | Token::BracketClose | Token::BraceClose => {
+                brackets = brackets.saturating_sub(1);
+            }
+            _ => {}
+        }
+        if brackets > MAX_BRACKET_DEPTH {
+            return Err(too_complex(format!("more than {MAX_BRACKET_DEPTH} nested brackets")));
+        }
+        operators += usize::from(is_operator(&token));
         is_tag_start = matches!(token, Token::BlockStart);
+        is_attribute = matches!(token, Token::Dot);
         if depth > MAX_BLOCK_DEPTH || elifs > MAX_ELIFS {
             return Err(too_complex(format!(
                 "more than {MAX_BLOCK_DEPTH} nested blocks or {MAX_ELIFS} elif"
@@ -82,8 +116,9 @@ fn check_source(source: &str) -> Result<(), Error> {
             let advice = "assign the number to a variable first";
             return Err(too_complex(format!("a tag with * contains a text, list or comma; {advice}")));
         }
-        if tag_tokens > MAX_TAG_TOKENS {
-            return Err(too_complex(format!("a tag has more than {MAX_TAG_TOKENS} parts")));
+        if tag_tokens > MAX_TAG_TOKENS || operators > MAX_TAG_OPERATORS {
+            let limits = format!("{MAX_TAG_TOKENS} parts or {MAX_TAG_OPERATORS} operators");
+            return Err(too_complex(format!("a tag has more than {limits}")));
         }
     }
     Ok(())
@@ -159,6 +194,10 @@ fn instrument<'s>(
                 Instruction::CallFunction("list ", count(items)?)
             }
             Instruction::BuildMap(pairs) => Instruction::CallFunction("map ", count(pairs * 2)?),
+            // The engine divides by the number of arguments.
+            Instruction::CallMethod("cycle", Some(1)) => {
+                return Err(too_complex("cycle needs a value".to_owned()));
+            }
             Instruction::SetAttr(_) => {
                 return Err(too_complex("only attributes of variables are assigned".to_owned()));
             }
@@ -315,6 +354,8 @@ pub(crate) fn restrict(environment: &mut Environment<'_>, template: &GuardedTemp
     environment.set_recursion_limit(MAX_CALL_DEPTH);
     REMOVED_FILTERS.into_iter().for_each(|name| environment.remove_filter(name));
     environment.remove_global("debug");
+    // The test of the engine divides by zero.
+    environment.add_test("divisibleby", |value: i64, by: i64| value.checked_rem(by) == Some(0));
     for (name, filter) in builtin_filters() {
         let budget = budget.clone();
         let call = move |state: &mut State<'_, '_>, args: Rest<Value>, named: Kwargs| {
@@ -378,6 +419,7 @@ mod tests {
             format!("{{{{ a{} }}}}", ".b".repeat(9_000)),
             format!("{{{{ title{} }}}}", "|upper".repeat(3_000)),
             format!("{{{{ title{} }}}}", "~title".repeat(3_000)),
+            format!("{{{{ 1{} }}}}", " is odd".repeat(190)),
             format!("{{{{ 1{} }}}}", " if 1 else 1".repeat(1_500)),
             format!("{}{}", "{% if 1 %}".repeat(900), "{% endif %}".repeat(900)),
             format!("{}{}", "{% for i in [1] %}".repeat(600), "{% endfor %}".repeat(600)),
@@ -392,6 +434,9 @@ mod tests {
             "{% set x = 'x' %}{{ x * 100000000 }}".to_owned(),
             "{% set x = [1] %}{{ x * 100000000 }}".to_owned(),
             "{{ (1, 2) * 50000000 }}".to_owned(),
+            "{% block a %}{{ self.a() }}{% endblock %}".to_owned(),
+            format!("{{% set {}a{} = 1 %}}", "(".repeat(190), ")".repeat(190)),
+            "{% for a in [1] %}{{ loop.cycle() }}{% endfor %}".to_owned(),
             "x".repeat(20_001),
         ];
         let run = move || {
@@ -423,6 +468,11 @@ mod tests {
             ("{% for a in alerts %}{{ loop.index }}{% endfor %}{{ alerts|length }}", "122"),
             ("{{ subject|replace('web', 'db')|upper|indent(2) }}", "DB-1: HIGH CPU USAGE"),
             ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m('a') }}{{ nothing|default('-') }}", "<a>-"),
+            (
+                "{{ 5 is divisibleby(0) }} {{ 6 is divisibleby(3) }}{% block a %} b{% endblock %}",
+                "False True b",
+            ),
+            ("{% for a in alerts %}{{ loop.cycle('a', 'b') }}{% endfor %}", "ab"),
             ("{% set x = 1.5 %}{{ (x + 1) * 100 }} {{ 2 * 3 }} {{ alerts|length * 2 }}", "250.0 6 4"),
             (
                 "{% set n = namespace(a=0) %}{% for a in alerts %}{% set n.a = n.a + 1 %}{% endfor %}{{ n.a }}",
