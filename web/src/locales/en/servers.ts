@@ -69,7 +69,6 @@ export const servers = {
     command_failed: 'The account needs a shell. `perfwatch probe` prints the script that is run.',
     output_too_large: 'The login shell prints too much output; check its profile files.',
     unparseable_output: 'Only Linux hosts are supported.',
-    credentials_required: 'The stored password is bound to the former address or host key. Edit the host and enter its password.',
     internal: 'See the hub log.',
   },
   connection: {
