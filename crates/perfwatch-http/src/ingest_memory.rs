@@ -3,32 +3,24 @@
 //! Each sender has a share, so that a sender with large, slow or deeply nested bodies delays or loses only its
 //! own requests. Memory is reserved before it is used: before a body is read, and before it is decoded.
 
+use crate::body_memory::{BodyMemory, BodySender, ReadError, Reservation, refuse};
 use crate::error::ApiError;
-use axum::body::{Body, HttpBody as _};
-use axum::http::{HeaderMap, header};
+use axum::body::Body;
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use perfwatch_auth::identity::{Identity, Principal};
-use perfwatch_model::limit_table::{self, Limit};
-use perfwatch_model::limits;
+use perfwatch_model::{limit_table, limits};
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
-use uuid::Uuid;
 
-/// Growth of the reservation of a body whose length is not known, and size up to which a sender is served
-/// although other senders use up the memory.
-const RESERVATION_BYTES: usize = 64 << 10;
-/// Time after which a refused sender sends again.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Number of known senders above which those without requests are dropped.
 const MAX_IDLE_SENDERS: usize = 1_024;
 
 /// Sender of ingest requests, with its shares.
 #[derive(Debug, Clone, Copy)]
 pub struct Sender {
-    id: Uuid,
+    id: BodySender,
     /// Maximum size of the bodies that are being received.
     receiving_bytes: usize,
     /// Maximum size of the decoded snapshots, in KiB.
@@ -38,11 +30,8 @@ pub struct Sender {
 impl Sender {
     /// Sender of an authenticated request. An agent sends for one host; a token or an account may send for many.
     pub fn new(identity: &Identity) -> Self {
-        let (id, is_single) = match &identity.principal {
-            Principal::Agent { id, .. } => (*id, true),
-            Principal::Account { id, .. } | Principal::Token { account: id, .. } => (*id, false),
-            Principal::EmbeddedAgent => (Uuid::nil(), false),
-        };
+        let id = BodySender::of_identity(identity);
+        let is_single = matches!(identity.principal, Principal::Agent { .. });
         let (receiving_bytes, decoded_bytes) = match is_single {
             true => (limits::MAX_RECEIVING_BYTES_PER_AGENT, limits::MAX_DECODED_BYTES_PER_AGENT),
             false => (limits::MAX_RECEIVING_BYTES_PER_ACCOUNT, limits::MAX_DECODED_BYTES_PER_ACCOUNT),
@@ -57,16 +46,20 @@ fn to_kib(bytes: usize) -> u32 {
 
 /// Memory of all ingest requests.
 pub struct IngestMemory {
-    receiving: Arc<Mutex<Receiving>>,
+    receiving: BodyMemory,
     decompressions: Semaphore,
     decoded: Arc<Semaphore>,
-    shares: Mutex<HashMap<Uuid, Arc<Semaphore>>>,
+    shares: Mutex<HashMap<BodySender, Arc<Semaphore>>>,
 }
 
 impl Default for IngestMemory {
     fn default() -> Self {
         Self {
-            receiving: Arc::default(),
+            receiving: BodyMemory::new(
+                limits::MAX_RECEIVING_BYTES,
+                &limit_table::RECEIVING_SHARE,
+                &limit_table::RECEIVING_BYTES,
+            ),
             decompressions: Semaphore::new(limits::MAX_CONCURRENT_DECOMPRESSIONS),
             decoded: Arc::new(Semaphore::new(to_kib(limits::MAX_DECODED_BYTES) as usize)),
             shares: Mutex::default(),
@@ -74,66 +67,8 @@ impl Default for IngestMemory {
     }
 }
 
-/// Bytes that are reserved for bodies.
-#[derive(Default)]
-struct Receiving {
-    by_sender: HashMap<Uuid, usize>,
-    total: usize,
-}
-
-/// Reserved bytes of a body; released when dropped.
-struct Reservation {
-    receiving: Arc<Mutex<Receiving>>,
-    sender: Sender,
-    bytes: usize,
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn refuse(limit: &Limit) -> ApiError {
-    limit.refuse();
-    ApiError::too_many(format!("too many request bodies at once (limit `{}`)", limit.name), RETRY_DELAY)
-}
-
-impl Reservation {
-    /// Reserves more bytes.
-    ///
-    /// # Errors
-    /// Returns `too_many_requests` above the share of the sender, and above what is left for others.
-    fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let mut receiving = lock(&self.receiving);
-        let free = limits::MAX_RECEIVING_BYTES.saturating_sub(receiving.total);
-        let total = receiving.total + bytes;
-        let used = receiving.by_sender.entry(self.sender.id).or_default();
-        let after = *used + bytes;
-        if after > self.sender.receiving_bytes {
-            return Err(refuse(&limit_table::RECEIVING_SHARE));
-        }
-        // A sender may take as much as is left for others: many greedy senders get equal parts. A small body
-        // is always accepted, up to twice the total.
-        let is_small = after <= RESERVATION_BYTES && total <= 2 * limits::MAX_RECEIVING_BYTES;
-        if after > free && !is_small {
-            return Err(refuse(&limit_table::RECEIVING_BYTES));
-        }
-        *used = after;
-        receiving.total = total;
-        self.bytes += bytes;
-        Ok(())
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        let mut receiving = lock(&self.receiving);
-        receiving.total -= self.bytes;
-        let used = receiving.by_sender.get(&self.sender.id).copied().unwrap_or_default() - self.bytes;
-        match used {
-            0 => drop(receiving.by_sender.remove(&self.sender.id)),
-            _ => drop(receiving.by_sender.insert(self.sender.id, used)),
-        }
-    }
 }
 
 /// Body as received. Its memory is reserved until it is dropped.
@@ -175,30 +110,16 @@ impl IngestMemory {
         &self,
         sender: Sender,
         headers: &HeaderMap,
-        mut body: Body,
+        body: Body,
     ) -> Result<ReceivedBody, ApiError> {
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let length: usize = length.unwrap_or_default();
-        if length > limits::MAX_BODY_BYTES {
-            return Err(body_too_large());
-        }
-        let mut reservation = Reservation { receiving: self.receiving.clone(), sender, bytes: 0 };
-        reservation.grow(length)?;
-        let mut bytes = Vec::with_capacity(length);
-        while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
-        {
-            let frame = frame.map_err(|_| ApiError::bad_request("body_truncated", "body is truncated"))?;
-            let Ok(data) = frame.into_data() else { continue };
-            let size = bytes.len() + data.len();
-            if size > limits::MAX_BODY_BYTES {
-                return Err(body_too_large());
-            }
-            if size > reservation.bytes {
-                reservation.grow((size - reservation.bytes).max(RESERVATION_BYTES))?;
-            }
-            bytes.extend_from_slice(&data);
-        }
-        Ok(ReceivedBody { bytes: bytes.into(), _reservation: reservation })
+        let share = (sender.id, sender.receiving_bytes);
+        let body = self.receiving.read(share, headers, body, limits::MAX_BODY_BYTES).await;
+        let (bytes, reservation) = body.map_err(|error| match error {
+            ReadError::TooLarge => body_too_large(),
+            ReadError::Truncated => ApiError::bad_request("body_truncated", "body is truncated"),
+            ReadError::Refused(error) => error,
+        })?;
+        Ok(ReceivedBody { bytes, _reservation: reservation })
     }
 
     /// Waits until the sender may decode this many bytes. Waiting requests hold no memory of others.

@@ -1,10 +1,11 @@
 //! Tests of the memory of ingest requests.
 
 use super::*;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use futures_util::{FutureExt as _, stream};
 use perfwatch_auth::identity::Credential;
 use perfwatch_model::HostId;
+use uuid::Uuid;
 
 const MIB: usize = 1 << 20;
 
@@ -14,8 +15,7 @@ fn agent() -> Sender {
 }
 
 fn reserve(memory: &IngestMemory, sender: Sender, bytes: usize) -> Result<Reservation, ApiError> {
-    let mut reservation = Reservation { receiving: memory.receiving.clone(), sender, bytes: 0 };
-    reservation.grow(bytes).map(|()| reservation)
+    memory.receiving.reserve(sender.id, bytes, sender.receiving_bytes)
 }
 
 /// Finding M2: unfinished bodies were not counted.
@@ -42,10 +42,9 @@ fn bodies_of_a_sender_do_not_take_the_memory_of_others() {
     let honest = agent();
     assert!(reserve(&memory, honest, 4 * MIB).is_err(), "the memory is used up");
     assert!(reserve(&memory, honest, 64 << 10).is_ok());
-    assert!(lock(&memory.receiving).total <= 2 * limits::MAX_RECEIVING_BYTES);
+    assert!(memory.receiving.reserved().0 <= 2 * limits::MAX_RECEIVING_BYTES);
     held.clear();
-    let receiving = lock(&memory.receiving);
-    assert_eq!((receiving.total, receiving.by_sender.len()), (0, 0));
+    assert_eq!(memory.receiving.reserved(), (0, 0));
 }
 
 /// Finding M2: the memory of a body is reserved before the body arrives, and while it grows.
@@ -63,7 +62,7 @@ async fn memory_is_reserved_before_a_body_is_read() {
     };
     let count = limits::MAX_RECEIVING_BYTES_PER_AGENT / (4 * MIB);
     let tasks: Vec<_> = (0..count).map(|_| unfinished(4 * MIB)).collect();
-    while lock(&memory.receiving).total < limits::MAX_RECEIVING_BYTES_PER_AGENT {
+    while memory.receiving.reserved().0 < limits::MAX_RECEIVING_BYTES_PER_AGENT {
         tokio::task::yield_now().await;
     }
     let status = |error: ApiError| error.status();
@@ -77,7 +76,7 @@ async fn memory_is_reserved_before_a_body_is_read() {
     for task in tasks {
         assert!(task.await.unwrap_err().is_cancelled());
     }
-    assert_eq!(lock(&memory.receiving).total, 0);
+    assert_eq!(memory.receiving.reserved().0, 0);
     for headers in [headers(limits::MAX_BODY_BYTES + 1), HeaderMap::new()] {
         let body =
             if headers.is_empty() { Body::from(vec![0; limits::MAX_BODY_BYTES + 1]) } else { Body::empty() };

@@ -7,6 +7,7 @@
 
 pub mod base_path;
 pub mod body;
+mod body_memory;
 pub mod compressed_body;
 pub mod compression;
 pub mod connections;

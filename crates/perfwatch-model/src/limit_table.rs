@@ -130,6 +130,12 @@ limits! {
     /// Bodies that are being received from all senders.
     RECEIVING_BYTES: "receiving_bytes", bytes(limits::MAX_RECEIVING_BYTES), Hub,
         "429 with `Retry-After` for senders that use more than is left for others, except bodies up to 64 KiB";
+    /// Bodies of other routes that are being received from an account or an address.
+    API_RECEIVING_SHARE: "api_receiving_share", bytes(limits::MAX_API_RECEIVING_BYTES_PER_ACCOUNT), Account,
+        "429 with `Retry-After`; anonymous requests count by address";
+    /// Bodies of other routes that are being received.
+    API_RECEIVING_BYTES: "api_receiving_bytes", bytes(limits::MAX_API_RECEIVING_BYTES), Hub,
+        "429 with `Retry-After` for senders that use more than is left for others, except bodies up to 64 KiB";
     /// Memory of the decoded snapshots of a request.
     DECODED_REQUEST: "decoded_request", bytes(limits::MAX_DECODED_REQUEST_BYTES), Request,
         "413 `decoded_too_large`; agents send smaller batches";

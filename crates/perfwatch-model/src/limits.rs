@@ -40,6 +40,11 @@ pub const MAX_RECEIVING_BYTES: usize = 128 << 20;
 pub const MAX_RECEIVING_BYTES_PER_AGENT: usize = 16 << 20;
 /// Maximum size of the bodies that are being received from one account, whose tokens may send for a fleet.
 pub const MAX_RECEIVING_BYTES_PER_ACCOUNT: usize = 64 << 20;
+/// Maximum size of all bodies that are being received by routes other than ingestion.
+pub const MAX_API_RECEIVING_BYTES: usize = 64 << 20;
+/// Maximum size of the bodies that are being received from one account, or from one address without an account:
+/// 32 bodies of the maximum size.
+pub const MAX_API_RECEIVING_BYTES_PER_ACCOUNT: usize = 8 << 20;
 /// Maximum memory of all snapshots that are being decoded or wait to become durable.
 pub const MAX_DECODED_BYTES: usize = 192 << 20;
 /// Maximum memory of the snapshots of one request. A full batch of a host with 8,192 columns and 200 processes
