@@ -180,7 +180,7 @@ mod tests {
         (HostId::from_bytes(&[number; 16]).unwrap(), usage)
     }
 
-    /// Finding C1.
+    /// Finding C1: the oldest data was deleted first, whoever sent it.
     #[test]
     fn largest_host_gives_first() {
         let usage: HashMap<_, _> = [host(1, 500), host(2, 60), host(3, 40), host(4, 300)].into();

@@ -273,13 +273,13 @@ impl History {
         if should_count && shares::count_shapes(&*self.backend, host).await? >= limits::MAX_STORED_SHAPES {
             return Err(ShareExceeded::new(&limit_table::STORED_SHAPES, Duration::from_secs(600)).into());
         }
-        head.share().take(new, self.clock.monotonic())?;
+        head.share().charge(new, self.clock.monotonic())?;
         self.take_space(host, bytes, rows.len())
     }
 
     fn take_space(&self, host: HostId, bytes: u64, rows: usize) -> Result<(), AppendError> {
         let mut space = self.space_share.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(space.take(host, bytes, rows)?)
+        Ok(space.charge(host, bytes, rows)?)
     }
 
     /// Maximum size of the unsealed rows of one host.

@@ -6,13 +6,12 @@
 
 use super::History;
 use super::metrics::DeletionReason;
+use super::share::EVICT_ABOVE_PERCENT;
 use perfwatch_store::{BlockInfo, CommitError, DiskUsage, StoreError, Write};
 use perfwatch_tsdb::{Tier, rollup::bucket_start};
 
 /// Maximum number of blocks that are deleted in one commit.
 pub(super) const MAX_DROPS_PER_COMMIT: usize = 64;
-/// Disk usage, in percent of [`DiskUsage::target_bytes`], above which data is deleted.
-pub(super) const EVICT_ABOVE_PERCENT: u64 = 88;
 /// Disk usage, in percent of [`DiskUsage::target_bytes`], down to which data is deleted.
 pub(super) const EVICT_TO_PERCENT: u64 = 80;
 /// Share of all blocks, in percent, above which the raw tier is deleted first.

@@ -1,8 +1,7 @@
-//! Share of one host in what all hosts use: new shapes, unsealed rows, and the disk budget.
+//! Share of a host in what all hosts use: new shapes, unsealed rows, and the disk budget.
 //!
 //! A host above its share is refused alone and sends again later; the rows of other hosts are not affected.
 
-use super::retention::EVICT_ABOVE_PERCENT;
 use perfwatch_model::limit_table::{self, Limit};
 use perfwatch_model::{Column, HostId, ProcessRow, Shape, ShapeId, Snapshot, limits};
 use perfwatch_store::DiskUsage;
@@ -16,11 +15,13 @@ const MAX_RECENT_SHAPES: usize = 64;
 pub(super) const STORAGE_RETRY_DELAY: Duration = Duration::from_secs(10);
 /// Time after which a host sends again that took its share of what is left: the next measurement.
 const SPACE_RETRY_DELAY: Duration = Duration::from_secs(2);
+/// Disk usage, in percent of [`DiskUsage::target_bytes`], above which data is deleted.
+pub(super) const EVICT_ABOVE_PERCENT: u64 = 88;
 /// Seconds of an hour and of a day.
 const HOUR_S: f64 = 3_600.0;
 const DAY_S: f64 = 86_400.0;
 
-/// Refusal of the rows of one host.
+/// Refusal of the rows of a host.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the host exceeds the limit `{}`; sending again later", limit.name)]
 pub struct ShareExceeded {
@@ -68,7 +69,7 @@ impl SpaceShare {
     /// # Errors
     /// Returns the refusal of rows that take more than half of what is left. The first row is always accepted,
     /// and small batches.
-    pub(super) fn take(&mut self, host: HostId, bytes: u64, rows: usize) -> Result<(), ShareExceeded> {
+    pub(super) fn charge(&mut self, host: HostId, bytes: u64, rows: usize) -> Result<(), ShareExceeded> {
         let left = self.free_bytes.saturating_sub(self.taken_bytes);
         let taken = self.taken_by_host.entry(host).or_default();
         let is_small = *taken == 0 && (rows == 1 || bytes <= limits::MIN_SPACE_SHARE_BYTES);
@@ -143,10 +144,10 @@ impl NewShapes {
 impl ShapeShare {
     /// Share of a host in a store with this disk budget.
     pub(super) fn new(budget_bytes: u64) -> Self {
-        let burst = (budget_bytes / limits::SHAPE_BURST_FRACTION)
+        let burst = (budget_bytes / limits::MAX_SHAPE_BURST_DIVISOR)
             .clamp(2 * limits::MAX_SHAPE_BYTES as u64, limits::MAX_NEW_SHAPE_BYTES_BURST);
         let per_hour =
-            (budget_bytes / limits::SHAPE_HOUR_FRACTION).max(limits::MIN_NEW_SHAPE_BYTES_PER_HOUR) as f64;
+            (budget_bytes / limits::MAX_SHAPE_HOUR_DIVISOR).max(limits::MIN_NEW_SHAPE_BYTES_PER_HOUR) as f64;
         let shapes = limits::MAX_NEW_SHAPES_PER_HOUR as f64;
         let columns = limits::MAX_NEW_COLUMNS_PER_DAY as f64;
         Self {
@@ -184,7 +185,7 @@ impl ShapeShare {
     }
 
     /// Takes the new shapes from the allowances of the host, all or none.
-    pub(super) fn take(&mut self, new: NewShapes, now: Duration) -> Result<(), ShareExceeded> {
+    pub(super) fn charge(&mut self, new: NewShapes, now: Duration) -> Result<(), ShareExceeded> {
         let amounts = [
             (&mut self.shapes, new.ids.len() as f64, &limit_table::NEW_SHAPES),
             (&mut self.bytes, new.bytes, &limit_table::NEW_SHAPE_BYTES),
@@ -252,40 +253,40 @@ mod tests {
     }
 
     /// Takes a row; returns the limit that it exceeds and the wait in seconds.
-    fn take(share: &mut ShapeShare, row: &Arc<Snapshot>, at_s: u64) -> Result<(), (&'static str, u64)> {
+    fn charge_row(share: &mut ShapeShare, row: &Arc<Snapshot>, at_s: u64) -> Result<(), (&'static str, u64)> {
         let new = share.new_shapes(std::iter::once(row));
-        let result = share.take(new, Duration::from_secs(at_s));
+        let result = share.charge(new, Duration::from_secs(at_s));
         result.map_err(|exceeded| (exceeded.limit.name, exceeded.retry_after.unwrap().as_secs()))
     }
 
-    /// Finding C1.
+    /// Finding C1: new shapes were not limited.
     #[test]
     fn new_shapes_of_a_host_are_bounded_and_known_shapes_are_not() {
         let mut share = ShapeShare::new(10 << 30);
         let first = row(0, 2);
-        take(&mut share, &first, 0).unwrap();
+        charge_row(&mut share, &first, 0).unwrap();
         for n in 1..limits::MAX_NEW_SHAPES_PER_HOUR {
-            take(&mut share, &row(n, 2), 0).unwrap();
+            charge_row(&mut share, &row(n, 2), 0).unwrap();
         }
-        assert_eq!(take(&mut share, &row(1 << 20, 2), 0).unwrap_err().0, "new_shapes");
+        assert_eq!(charge_row(&mut share, &row(1 << 20, 2), 0).unwrap_err().0, "new_shapes");
         // A shape that was sent lately is not new.
         let last = row(limits::MAX_NEW_SHAPES_PER_HOUR - 1, 2);
-        assert!(take(&mut share, &last, 0).is_ok());
-        let wait = take(&mut share, &row(1 << 20, 2), 0).unwrap_err().1;
-        assert!(take(&mut share, &row(1 << 20, 2), wait + 1).is_ok(), "{wait}");
+        assert!(charge_row(&mut share, &last, 0).is_ok());
+        let wait = charge_row(&mut share, &row(1 << 20, 2), 0).unwrap_err().1;
+        assert!(charge_row(&mut share, &row(1 << 20, 2), wait + 1).is_ok(), "{wait}");
     }
 
-    /// Finding C1.
+    /// Finding C1: new columns were not limited.
     #[test]
     fn new_columns_of_a_host_are_bounded_per_day() {
         let mut share = ShapeShare::new(100 << 30);
         let mut accepted = 0;
-        while take(&mut share, &row(accepted * 8_000, 8_000), 0).is_ok() {
+        while charge_row(&mut share, &row(accepted * 8_000, 8_000), 0).is_ok() {
             accepted += 1;
         }
         assert_eq!(accepted, limits::MAX_NEW_COLUMNS_PER_DAY / 8_000);
-        assert_eq!(take(&mut share, &row(1 << 30, 8_000), 0).unwrap_err().0, "new_columns");
-        assert!(take(&mut share, &row(1 << 30, 8_000), 86_400).is_ok());
+        assert_eq!(charge_row(&mut share, &row(1 << 30, 8_000), 0).unwrap_err().0, "new_columns");
+        assert!(charge_row(&mut share, &row(1 << 30, 8_000), 86_400).is_ok());
     }
 
     /// Finding C1: the reported attack, 63 shapes of 8,000 columns on a budget of 64 MB.
@@ -295,7 +296,7 @@ mod tests {
         let mut bytes = 0;
         for n in 0..63 {
             let row = row(n * 8_000, 8_000);
-            if take(&mut share, &row, 3).is_ok() {
+            if charge_row(&mut share, &row, 3).is_ok() {
                 bytes += shape_bytes(&row.shape);
             }
         }
@@ -307,26 +308,26 @@ mod tests {
     fn rows_of_a_host_take_half_of_the_space_that_is_left() {
         let hosts: Vec<HostId> = (1..=4).map(|n| HostId::from_bytes(&[n; 16]).unwrap()).collect();
         let mut space = SpaceShare::default();
-        assert!(space.take(hosts[0], 1 << 40, 500).is_ok(), "not measured yet");
+        assert!(space.charge(hosts[0], 1 << 40, 500).is_ok(), "not measured yet");
         let usage = DiskUsage { target_bytes: 1_000 << 20, used_bytes: 880 << 20, ..DiskUsage::default() };
         space.measure(usage);
         for host in &hosts {
             let mut accepted = 0;
-            while space.take(*host, 4 << 20, 100).is_ok() {
+            while space.charge(*host, 4 << 20, 100).is_ok() {
                 accepted += 1;
             }
             assert!(accepted >= 1, "{space:?}");
         }
         let left = space.free_bytes - space.taken_bytes;
         assert!(left > space.free_bytes / 20, "{left}");
-        let refused = space.take(hosts[0], 4 << 20, 100).unwrap_err();
+        let refused = space.charge(hosts[0], 4 << 20, 100).unwrap_err();
         assert!(refused.retry_after.is_some());
         // A batch that never fits must be smaller; a single row is accepted.
-        assert!(space.take(hosts[0], 100 << 20, 100).unwrap_err().retry_after.is_none());
+        assert!(space.charge(hosts[0], 100 << 20, 100).unwrap_err().retry_after.is_none());
         let honest = HostId::from_bytes(&[9; 16]).unwrap();
-        assert!(space.take(honest, 200_000, 100).is_ok() && space.take(honest, 200_000, 100).is_ok());
+        assert!(space.charge(honest, 200_000, 100).is_ok() && space.charge(honest, 200_000, 100).is_ok());
         space.measure(DiskUsage { used_bytes: usage.target_bytes, ..usage });
-        assert!(space.take(hosts[0], 100 << 20, 1).is_ok() && space.take(hosts[0], 1, 1).is_err());
+        assert!(space.charge(hosts[0], 100 << 20, 1).is_ok() && space.charge(hosts[0], 1, 1).is_err());
     }
 
     #[test]
@@ -336,7 +337,7 @@ mod tests {
         let mut at_s = 0;
         for n in 0..700 {
             let columns = row(n, 8_192);
-            take(&mut share, &columns, at_s).unwrap_or_else(|error| panic!("{n}: {error:?}"));
+            charge_row(&mut share, &columns, at_s).unwrap_or_else(|error| panic!("{n}: {error:?}"));
             at_s += 5;
         }
     }

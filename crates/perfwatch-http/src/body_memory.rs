@@ -1,6 +1,6 @@
 //! Memory of request bodies that are being received.
 //!
-//! The memory of a body is reserved before it is read, with a share per principal: unfinished bodies of one
+//! The memory of a body is reserved before it is read, with a share per principal: unfinished bodies of a
 //! client do not take the memory of others.
 
 use crate::error::ApiError;

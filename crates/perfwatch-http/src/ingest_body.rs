@@ -72,7 +72,7 @@ fn open_up_to(headers: &HeaderMap, body: Bytes, max_bytes: usize) -> Result<Inge
     let (content, snapshots, decoded_bytes) = if is_batch {
         let batch = wire::decode_batch(bytes)
             .map_err(|error| ApiError::bad_request("malformed_batch", error.to_string()))?;
-        let (snapshots, decoded_bytes) = (batch.snapshots.len(), wire::decoded_bytes(&batch));
+        let (snapshots, decoded_bytes) = (batch.snapshots.len(), batch.decoded_bytes());
         (IngestContent::Batch(Box::new(batch)), snapshots, decoded_bytes)
     } else {
         let counts = json::count_body(&bytes).map_err(|error| malformed_json(&error))?;
@@ -120,7 +120,7 @@ mod tests {
             let error = open(&json, zstd::bulk::compress(format!("[{list}]").as_bytes(), 3).unwrap().into());
             assert_eq!(error.await.unwrap_err().code(), "too_many_snapshots");
         }
-        // Snapshots of empty process rows, and of values of one byte.
+        // Snapshots of empty process rows, and of values of a byte.
         for (field, size) in [(7 << 3 | 2, 0), (6 << 3 | 2, 8_192)] {
             let content = if size == 0 {
                 [field, 0].repeat(200)

@@ -28,7 +28,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Sender of an authenticated request. An agent sends for one host; a token or an account may send for many.
+    /// Sender of an authenticated request. An agent sends for a single host; a token or an account may send for many.
     pub fn new(identity: &Identity) -> Self {
         let id = BodySender::of_identity(identity);
         let is_single = matches!(identity.principal, Principal::Agent { .. });

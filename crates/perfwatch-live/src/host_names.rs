@@ -1,15 +1,32 @@
 //! Names of hosts: a name belongs to the host that has it.
 //!
-//! A sender that may send for one host only receives a numbered name (`web-2`) instead of the name of another
+//! A sender that may send for its own host only receives a numbered name (`web-2`) instead of the name of another
 //! host, and its own name again once it is free. The rules are in `docs/IDENTITY.md`.
 
-use crate::host_registry::HostRegistryError;
 use perfwatch_model::printable::is_hidden;
 use perfwatch_model::{HostId, limits};
+use perfwatch_store::StoreError;
 use std::collections::HashMap;
 
 /// Period of [`limits::MAX_HOST_RENAMES_PER_HOUR`].
 const RENAME_PERIOD_MS: i64 = 3_600_000;
+
+/// Reason why the host of a snapshot is rejected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostRegistryError {
+    /// Name that a host cannot have.
+    #[error("{0}")]
+    InvalidName(String),
+    /// Name of several hosts, where the id is missing.
+    #[error("{0}")]
+    AmbiguousName(String),
+    /// New host although the maximum number of hosts is reached.
+    #[error("the limit of {} hosts is reached", limits::MAX_HOSTS)]
+    LimitReached,
+    /// Failed write of the host.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// Right of a sender to the names of other hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Registry of known hosts: id, name, last seen, expected interval, clock, poll schedule.
 
 use crate::expected_interval::ExpectedInterval;
-pub use crate::host_names::validate_host_name;
 use crate::host_names::{HostNames, HostRename, NameRight};
+pub use crate::host_names::{HostRegistryError, validate_host_name};
 use crate::sender_clock::SenderClock;
 use crate::sender_conflicts::SenderConflicts;
 use perfwatch_model::{BootId, HostFacts, HostId, HostRef, limit_table, limits};
@@ -84,23 +84,6 @@ impl Host {
 /// shorter; the polling can end at any time.
 fn scheduled_interval_ms(interval_ms: u32, schedule: Option<PollSchedule>) -> u32 {
     schedule.map_or(interval_ms, |schedule| interval_ms.max(schedule.interval_ms))
-}
-
-/// Reason why the host of a snapshot is rejected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HostRegistryError {
-    /// Name that a host cannot have.
-    #[error("{0}")]
-    InvalidName(String),
-    /// Name of several hosts, where the id is missing.
-    #[error("{0}")]
-    AmbiguousName(String),
-    /// New host although the maximum number of hosts is reached.
-    #[error("the limit of {} hosts is reached", limits::MAX_HOSTS)]
-    LimitReached,
-    /// Failed write of the host.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// Poll schedule of an agentless host.

@@ -176,7 +176,7 @@ mod tests {
         assert!(window.hosts.read().unwrap().is_empty());
     }
 
-    /// Finding C1.
+    /// Finding C1: the recent window was bounded in number only.
     #[test]
     fn recent_window_of_a_host_is_bounded_in_bytes() {
         let (window, host, other) = (RecentWindow::default(), HostId::generate(), HostId::generate());

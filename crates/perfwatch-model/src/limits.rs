@@ -36,23 +36,23 @@ pub const MAX_SHAPE_BYTES: usize = 1 << 20;
 pub const MAX_CONCURRENT_DECOMPRESSIONS: usize = 8;
 /// Maximum size of all ingest bodies that are being received: 4,000 agents on slow networks need 40 MB.
 pub const MAX_RECEIVING_BYTES: usize = 128 << 20;
-/// Maximum size of the bodies that are being received from one agent, which sends one at a time.
+/// Maximum size of the bodies that are being received from an agent, which does not send two at once.
 pub const MAX_RECEIVING_BYTES_PER_AGENT: usize = 16 << 20;
-/// Maximum size of the bodies that are being received from one account, whose tokens may send for a fleet.
+/// Maximum size of the bodies that are being received from an account, whose tokens may send for a fleet.
 pub const MAX_RECEIVING_BYTES_PER_ACCOUNT: usize = 64 << 20;
 /// Maximum size of all bodies that are being received by routes other than ingestion.
 pub const MAX_API_RECEIVING_BYTES: usize = 64 << 20;
-/// Maximum size of the bodies that are being received from one account, or from one address without an account:
+/// Maximum size of the bodies that are being received from an account, or from an address without an account:
 /// 32 bodies of the maximum size.
 pub const MAX_API_RECEIVING_BYTES_PER_ACCOUNT: usize = 8 << 20;
 /// Maximum memory of all snapshots that are being decoded or wait to become durable.
 pub const MAX_DECODED_BYTES: usize = 192 << 20;
-/// Maximum memory of the snapshots of one request. A full batch of a host with 8,192 columns and 200 processes
+/// Maximum memory of the snapshots of a request. A full batch of a host with 8,192 columns and 200 processes
 /// takes 50 MB.
 pub const MAX_DECODED_REQUEST_BYTES: usize = 64 << 20;
-/// Maximum memory of the snapshots of one agent.
+/// Maximum memory of the snapshots of an agent.
 pub const MAX_DECODED_BYTES_PER_AGENT: usize = MAX_DECODED_REQUEST_BYTES;
-/// Maximum memory of the snapshots of one account.
+/// Maximum memory of the snapshots of an account.
 pub const MAX_DECODED_BYTES_PER_ACCOUNT: usize = 96 << 20;
 /// Size of a body above which it is decoded on a blocking thread: up to it, decoding takes less than a
 /// millisecond.
@@ -179,23 +179,23 @@ pub const MAX_NEW_SHAPES_PER_HOUR: usize = 1_024;
 pub const MAX_NEW_COLUMNS_PER_DAY: usize = 64 * MAX_COLUMNS;
 /// Part of the disk budget that the new shapes of a host may take at once, two shapes of the maximum size at
 /// least.
-pub const SHAPE_BURST_FRACTION: u64 = 64;
+pub const MAX_SHAPE_BURST_DIVISOR: u64 = 64;
 /// Maximum size of the new shapes of a host at once, whatever the disk budget is.
 pub const MAX_NEW_SHAPE_BYTES_BURST: u64 = 64 << 20;
 /// Part of the disk budget that the new shapes of a host may take within an hour. They are merged when their
 /// rows are sealed, and deleted.
-pub const SHAPE_HOUR_FRACTION: u64 = 20;
+pub const MAX_SHAPE_HOUR_DIVISOR: u64 = 20;
 /// Size of the new shapes of a host within an hour that a small disk budget allows, too.
 pub const MIN_NEW_SHAPE_BYTES_PER_HOUR: u64 = 16 << 20;
 /// Maximum number of shapes in the blocks of a host: an hour of small blocks, and a shape per hour and day
 /// of the retention.
 pub const MAX_STORED_SHAPES: u64 = 4_096;
-/// Share of the head that the unsealed rows of one host may take, in percent.
+/// Share of the head that the unsealed rows of a host may take, in percent.
 pub const MAX_HEAD_SHARE_PERCENT: u64 = 50;
 /// Maximum size of the snapshots of a host in the recent window: 8,192 columns and 200 processes at one
 /// snapshot a second take 25 MB.
 pub const MAX_RECENT_BYTES: usize = 64 << 20;
-/// Part of the space left of the disk budget, in percent, that the rows of one host may take until the next
+/// Part of the space left of the disk budget, in percent, that the rows of a host may take until the next
 /// measurement.
 pub const MAX_SPACE_SHARE_PERCENT: u64 = 50;
 /// Size of rows that a host may send between two measurements although others took the space.

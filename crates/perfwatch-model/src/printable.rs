@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Returns whether a character is a control character, or an invisible one that reorders, joins or hides the
+/// Returns whether a character is a control character, or an invisible character that reorders, joins or hides the
 /// text around it.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()

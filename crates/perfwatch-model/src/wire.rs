@@ -12,7 +12,6 @@ mod reduce;
 
 pub(crate) use clean::clean_facts;
 pub use clean::decode_sent_shape;
-pub use count::decoded_bytes;
 pub use reduce::{reduce_snapshot, shrink_snapshot};
 
 use crate::fixed_point::MAX_DECIMALS;
@@ -20,7 +19,7 @@ use crate::printable::{is_hidden, printable_within};
 use crate::snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};
 use crate::{BootId, Column, HostId, Shape, ShapeId, limits};
 use bytes::Bytes;
-use count::count_fields;
+use count::{count_fields, decoded_bytes};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -233,6 +232,11 @@ impl Batch {
             return invalid("host_id is not a UUID of 16 bytes");
         };
         Ok(HostRef { id: Some(HostId(id)), name: self.host_name.clone() })
+    }
+
+    /// Size in memory after the shapes and snapshots are decoded, in bytes.
+    pub fn decoded_bytes(&self) -> usize {
+        decoded_bytes(&self.shapes, &self.snapshots)
     }
 }
 

@@ -103,6 +103,15 @@ impl EnrollmentTokenRepository<'_> {
     }
 }
 
+/// Returns whether a host sent snapshots, which another hub may have added a moment ago.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the database cannot be read.
+pub async fn is_known_host(store: &dyn Store, id: HostId) -> Result<bool, StoreError> {
+    let rows = store.query("SELECT 1 FROM host WHERE id = $1", vec![id.0.into()]).await?;
+    Ok(!rows.is_empty())
+}
+
 /// Agent that enrolled with a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {

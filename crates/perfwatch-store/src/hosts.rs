@@ -1,8 +1,6 @@
 //! Hosts that sent snapshots.
 
-use crate::error::StoreError;
 use crate::sql::SqlStatement;
-use crate::store::Store;
 use crate::transaction::Transaction;
 use perfwatch_model::{HostFacts, HostId};
 use std::sync::Arc;
@@ -22,15 +20,6 @@ pub struct HostRecord {
     pub last_snapshot_ms: Option<i64>,
     /// Collection interval in milliseconds.
     pub interval_ms: u32,
-}
-
-/// Returns whether the store has the host, which another hub may have added a moment ago.
-///
-/// # Errors
-/// Returns a [`StoreError`] if the database cannot be read.
-pub async fn is_stored(store: &dyn Store, id: HostId) -> Result<bool, StoreError> {
-    let rows = store.query("SELECT 1 FROM host WHERE id = $1", vec![id.0.into()]).await?;
-    Ok(!rows.is_empty())
 }
 
 /// Writes of hosts, added to a [`Transaction`].

@@ -15,7 +15,7 @@ pub mod definitions;
 mod error;
 mod head_payload;
 pub mod host_last_seen;
-pub mod hosts;
+mod hosts;
 pub mod incidents;
 mod location;
 mod metadata;

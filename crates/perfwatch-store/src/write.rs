@@ -109,7 +109,7 @@ pub enum Write {
     /// Advances a retention watermark; a conflict while a window that begins before it has
     /// rows that are not rolled up.
     AdvanceWatermark(Tier, i64),
-    /// Advances the retention watermark of one host, which is above its share of the disk budget; a conflict
+    /// Advances the retention watermark of a host that is above its share of the disk budget; a conflict
     /// while a window of the host that begins before it has rows that are not rolled up.
     AdvanceHostWatermark(Tier, HostId, i64),
 }

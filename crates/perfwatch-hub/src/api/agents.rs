@@ -10,8 +10,7 @@ use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller, Client};
 use perfwatch_live::host_registry::{Host, validate_host_name};
 use perfwatch_model::{HostId, limits};
-use perfwatch_store::agents::Agent;
-use perfwatch_store::hosts::is_stored;
+use perfwatch_store::agents::{Agent, is_known_host};
 use perfwatch_store::{CommitError, Transaction};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -196,7 +195,7 @@ async fn enroll(
         token,
         previous_secret: request.previous_secret.as_deref(),
         agents: &agents,
-        is_known_host: host.is_some() || is_stored(app.history.backend(), request.host_id).await?,
+        is_known_host: host.is_some() || is_known_host(app.history.backend(), request.host_id).await?,
     };
     let is_retry = claim.check(now_ms).map_err(claim_error)? == AcceptedClaim::Retry;
     if auth_snapshot.agents.len() >= limits::MAX_HOSTS {

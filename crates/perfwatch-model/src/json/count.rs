@@ -56,7 +56,7 @@ fn count_snapshot<'de, D: Deserializer<'de>>(
     Ok(())
 }
 
-/// Memory of one snapshot.
+/// Memory of a single snapshot.
 #[derive(Default)]
 struct TreeCounts {
     /// Size of the tree of JSON values.

@@ -1,7 +1,6 @@
 //! Counts the entries of a message before it is decoded. An empty entry takes two bytes of a message and a
 //! hundred bytes of memory, so that a limit after decoding is too late.
 
-use super::Batch;
 use bytes::{Buf as _, Bytes};
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
@@ -36,14 +35,14 @@ pub(super) fn count_fields(message: &Bytes, counted: u32) -> usize {
     count
 }
 
-/// Size of a batch in memory after its shapes and snapshots are decoded, in bytes.
-pub fn decoded_bytes(batch: &Batch) -> usize {
+/// Size of encoded shapes and snapshots in memory after they are decoded, in bytes.
+pub(super) fn decoded_bytes(shapes: &[Bytes], snapshots: &[Bytes]) -> usize {
     let mut sum = 0;
-    for shape in &batch.shapes {
+    for shape in shapes {
         sum += shape.len();
         for_each_field(shape, &mut |_, _| sum += COLUMN_BYTES);
     }
-    for snapshot in &batch.snapshots {
+    for snapshot in snapshots {
         sum += snapshot.len();
         for_each_field(snapshot, &mut |tag, bytes| {
             sum += match tag {

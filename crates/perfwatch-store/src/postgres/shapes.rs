@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio_postgres::Error;
 
 /// Key of the advisory lock of the shapes; any number that no other application uses.
-const SHAPES_LOCK_KEY: i64 = 0x7065_7266_7368_6170;
+const SHAPES_LOCK: i64 = 0x7065_7266_7368_6170;
 
 /// Id of a shape in the database.
 pub(super) fn shape_id(bytes: &[u8]) -> Option<ShapeId> {
@@ -36,7 +36,7 @@ pub(super) async fn add_shapes(
     if shapes.is_empty() {
         return Ok(());
     }
-    tx.execute("SELECT pg_advisory_xact_lock_shared($1)", &[&SHAPES_LOCK_KEY]).await?;
+    tx.execute("SELECT pg_advisory_xact_lock_shared($1)", &[&SHAPES_LOCK]).await?;
     let ids: Vec<Vec<u8>> = shapes.iter().map(|shape| shape.id().0.to_vec()).collect();
     let stored = tx.query("SELECT id FROM shape WHERE id = ANY($1)", &[&ids]).await?;
     let stored: Vec<ShapeId> = stored.iter().filter_map(|row| shape_id(row.get(0))).collect();
@@ -111,7 +111,7 @@ pub(super) async fn delete_unused(inner: &PostgresInner, client: &mut Object) ->
 
 async fn delete_all(client: &mut Object, candidates: &[ShapeId]) -> Result<(), Error> {
     let tx = client.transaction().await?;
-    tx.execute("SELECT pg_advisory_xact_lock($1)", &[&SHAPES_LOCK_KEY]).await?;
+    tx.execute("SELECT pg_advisory_xact_lock($1)", &[&SHAPES_LOCK]).await?;
     let statement = tx.prepare(DELETE_UNUSED_SQL).await?;
     for shape in candidates {
         tx.execute(&statement, &[&shape.0.to_vec()]).await?;

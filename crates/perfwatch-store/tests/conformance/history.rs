@@ -209,7 +209,7 @@ async fn stored_shapes(store: &dyn Store) -> Vec<Vec<u8>> {
     rows.into_iter().map(id).collect()
 }
 
-/// Finding C1.
+/// Finding C1: shapes stayed for two days.
 async fn unused_shapes_are_deleted_at_once(store: &Arc<dyn Store>) {
     let names = ["shapes.a", "shapes.b", "shapes.c"];
     let [sealed, unsealed, both] = names.map(|name| shape(&[name]));
@@ -244,7 +244,7 @@ async fn unused_shapes_are_deleted_at_once(store: &Arc<dyn Store>) {
     store.append(vec![row(host(1).id, &shape(&["a"]), 99, T0)]).await.unwrap();
 }
 
-/// Finding C1.
+/// Finding C1: the history of all hosts was deleted for one.
 async fn watermark_of_a_host_affects_only_its_reads(store: &Arc<dyn Store>) {
     let (id, other) = (host(10).id, host(11).id);
     let from = T0 + 48 * HOUR;
@@ -271,7 +271,7 @@ async fn watermark_of_a_host_affects_only_its_reads(store: &Arc<dyn Store>) {
     }
 }
 
-/// Finding C1.
+/// Finding C1: shapes did not count for their host.
 async fn usage_counts_blocks_and_shapes_by_host(store: &Arc<dyn Store>) {
     let (small, large) = (host(12).id, host(13).id);
     for (id, names) in [(small, vec!["usage.a"]), (large, vec!["usage.a", "usage.b", "usage.c"])] {

@@ -58,7 +58,7 @@ fn unfinished_bodies_of_a_sender_do_not_block_others() {
 
 /// Finding M2: 788 bytes became 712 MB of memory.
 #[test]
-fn small_body_with_a_large_content_is_refused_before_it_is_decoded() {
+fn small_body_with_large_content_is_refused_before_decoding() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let before_kib = hub.process.resident_kib();
