@@ -290,7 +290,7 @@ mod tests {
     /// Finding M5: an import compared each entry with all others while it held the lock of logins. A plan
     /// takes its servers by value, without a lock, and looks up each name once.
     #[test]
-    fn plan_looks_up_each_name_once_and_takes_no_lock() {
+    fn plan_uses_one_lookup_per_name_without_a_lock() {
         let editor = ServerEditor {
             keyring: Arc::new(Keyring::new(&[[7; 32]])),
             collector: Arc::new(NoCollector),

@@ -93,7 +93,7 @@ impl Collector for ConnectionCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let open = ConstGauge::new(i64::try_from(OPEN.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
         let name = "perfwatch_http_connections_open";
-        open.encode(encoder.encode_descriptor(name, "Open HTTP connections", None, open.metric_type())?)
+        open.encode(encoder.encode_descriptor(name, "Open HTTP connections.", None, open.metric_type())?)
     }
 }
 

@@ -1334,6 +1334,7 @@ export interface paths {
         /**
          * Replace an agentless host
          * @description Clears the blocked state. If the address changes, the host key is pinned again on the next connection.
+         *     Another address, port, user or jump host requires the password again, and those of servers behind it.
          *
          *     Requires the role operator or higher. API token, or a session with a recent login or confirmation.
          */
@@ -1401,7 +1402,9 @@ export interface paths {
         get?: never;
         /**
          * Accept a new host key
-         * @description Requires the role operator or higher. API token, or a session with a recent login or confirmation.
+         * @description Passwords are bound to the host keys of the path to their server: they have to be sent along.
+         *
+         *     Requires the role operator or higher. API token, or a session with a recent login or confirmation.
          */
         put: operations["put_servers_id_host_key"];
         post?: never;
@@ -1769,6 +1772,15 @@ export interface components {
         AcceptHostKeyRequest: {
             /** @description Offered host key: `ssh-ed25519 SHA256:…`. */
             host_key: string;
+            /**
+             * Format: password
+             * @description Password of the server; without it, the stored password is deleted. Keys are kept.
+             */
+            password?: string | null;
+            /** @description Passwords of servers behind this one, by id; `null` deletes a stored password. */
+            passwords?: {
+                [key: string]: string | null;
+            };
         };
         /** @description Acknowledgment of an incident by a user. */
         Ack: {
@@ -1824,6 +1836,8 @@ export interface components {
              * @description Time of the revocation.
              */
             revoked_ms: number | null;
+            /** @description The latest request came from another machine over plain HTTP. */
+            unencrypted: boolean;
             /** @description Version of the agent; `null` before the first snapshot. */
             version: string | null;
         };
@@ -1941,7 +1955,7 @@ export interface components {
             from_ms: number;
             /** @description Evaluated hosts, most firing intervals first. */
             hosts: components["schemas"]["HostBacktestResponse"][];
-            /** @description Number of hosts that were skipped because the time limit was reached. */
+            /** @description Number of hosts that were skipped because the time limit was reached, or of too many values. */
             skipped_hosts: number;
             /**
              * Format: double
@@ -2301,6 +2315,8 @@ export interface components {
              * @description Lifetime in hours.
              */
             expires_in_hours?: number;
+            /** @description Id or name of an existing host to enroll again, for one use and without tags. */
+            host?: string | null;
             /** @description Label of the token. */
             name: string;
             /** @description Tags of hosts that enroll with the token. */
@@ -2337,6 +2353,8 @@ export interface components {
             command: string;
             /** @description Secret of the token (`pwe_`). */
             token: string;
+            /** @description The same with the SHA-256 of the script: for plain HTTP, where others could change it on the way. */
+            verified_command: string;
         };
         /** @description New API token; the secret is returned only here. */
         CreatedToken: components["schemas"]["TokenResponse"] & {
@@ -2397,6 +2415,8 @@ export interface components {
              */
             host_id: string;
             host_name: string;
+            /** @description Secret of an earlier enrollment of this host, also if it is revoked. */
+            previous_secret?: string | null;
             /** @description Secret of an enrollment token (`pwe_`). */
             token: string;
         };
@@ -2418,6 +2438,11 @@ export interface components {
             created_ms: number;
             /** Format: int64 */
             expires_ms: number;
+            /**
+             * Format: uuid
+             * @description Existing host that the token enrolls again; `null` for new hosts.
+             */
+            host: string | null;
             /** Format: uuid */
             id: string;
             name: string;
@@ -2468,7 +2493,7 @@ export interface components {
          * @description Cause of a failed collection.
          * @enum {string}
          */
-        FailureCause: "dns_failure" | "unreachable" | "timed_out" | "not_ssh" | "no_common_algorithm" | "host_key_changed" | "authentication_failed" | "invalid_private_key" | "connection_closed" | "command_failed" | "output_too_large" | "unparseable_output" | "internal";
+        FailureCause: "dns_failure" | "unreachable" | "timed_out" | "not_ssh" | "no_common_algorithm" | "host_key_changed" | "authentication_failed" | "invalid_private_key" | "connection_closed" | "command_failed" | "output_too_large" | "unparseable_output" | "credentials_required" | "internal";
         /** @description Interval in which the rule would have fired. */
         FiringInterval: {
             /**
@@ -3367,6 +3392,13 @@ export interface components {
             /** @description Display name of the server and its host. */
             name: string;
             /**
+             * @description Passwords of servers behind this one, by id, if its address, port or jump host changes: they are
+             *     bound to the former path. `null` deletes a stored password.
+             */
+            passwords?: {
+                [key: string]: string | null;
+            };
+            /**
              * Format: int32
              * @description TCP port of the SSH service.
              */
@@ -3400,6 +3432,8 @@ export interface components {
              * @description Server through which the connection is made.
              */
             jump: string | null;
+            /** @description The path leads through a server that the caller may not view; `jump` is then `null`. */
+            jump_hidden: boolean;
             last: components["schemas"]["LastCollection"] | null;
             /**
              * Format: int64
@@ -3668,7 +3702,7 @@ export interface components {
              * @description CPU time of the process since its start.
              */
             cpu_seconds: number | null;
-            /** @description Number of known hosts. */
+            /** @description Number of visible hosts. */
             hosts: number;
             /**
              * Format: int64
@@ -5088,6 +5122,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
             413: components["responses"]["Error413"];
@@ -5336,6 +5371,7 @@ export interface operations {
             404: components["responses"]["Error404"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
+            422: components["responses"]["Error422"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5377,6 +5413,7 @@ export interface operations {
             404: components["responses"]["Error404"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
+            422: components["responses"]["Error422"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5412,6 +5449,7 @@ export interface operations {
             404: components["responses"]["Error404"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
+            422: components["responses"]["Error422"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
