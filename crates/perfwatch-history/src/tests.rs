@@ -382,6 +382,38 @@ async fn disk_budget_is_shared_by_host(backend: TestBackend) {
     site.check("the honest host has all its rows").await;
 }
 
+/// Finding C1: the hub was ready while its store refused every row.
+async fn ingestion_is_blocked_while_the_store_rejects_rows(backend: TestBackend) {
+    let factor = if matches!(backend, TestBackend::Postgres(_)) { 4 } else { 1 };
+    let config = HistoryConfig { budget_bytes: factor << 24, ..HistoryConfig::default() };
+    let site = TestHistory::new(backend, config).await;
+    let is_rejected = async |site: &TestHistory, minute: u64| {
+        let noise = |_| (0..1_000).map(|_| fastrand::alphanumeric()).collect();
+        let error = |n| CollectorError { collector: "x".into(), message: noise(n) };
+        let mut row = Arc::unwrap_or_clone(site.row(1, minute, T0 + i64::try_from(minute).unwrap() * MINUTE));
+        row.errors = (0..500 * factor).map(error).collect();
+        let result = site.history.append(site.host, vec![Arc::new(row)]).await;
+        site.history.seal(true).await.unwrap();
+        site.history.backend.disk_usage().await.unwrap();
+        result.is_err()
+    };
+    let mut minute = 0;
+    while !is_rejected(&site, minute).await {
+        minute += 1;
+        assert!(minute < 200, "the budget is never used up");
+    }
+    assert!(site.history.ingest_blocked().unwrap().contains("budget"));
+    site.advance_to(T0 + i64::try_from(minute + 10).unwrap() * MINUTE);
+    for _ in 0..5 {
+        let usage = site.history.backend.disk_usage().await.unwrap();
+        site.history.enforce_disk_budget(usage).await.unwrap();
+        site.history.backend.vacuum(0).await.unwrap();
+    }
+    site.history.backend.disk_usage().await.unwrap();
+    assert!(!is_rejected(&site, minute + 10).await);
+    assert_eq!(site.history.ingest_blocked(), None);
+}
+
 async fn corrupt_block_does_not_affect_others(backend: TestBackend) {
     let mut site = TestHistory::new(backend, HistoryConfig::default()).await;
     site.run(1, T0, T0 + HOUR).await;
@@ -435,10 +467,10 @@ mod per_backend {
         retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
         corrupt_block_does_not_affect_others changing_columns_are_refused_before_they_are_read
         largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once
-        disk_budget_is_shared_by_host);
+        disk_budget_is_shared_by_host ingestion_is_blocked_while_the_store_rejects_rows);
     run_on!(postgres: rollups_equal_recount_after_restarts_and_late_data
         retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
         corrupt_block_does_not_affect_others changing_columns_are_refused_before_they_are_read
         largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once
-        disk_budget_is_shared_by_host);
+        disk_budget_is_shared_by_host ingestion_is_blocked_while_the_store_rejects_rows);
 }
