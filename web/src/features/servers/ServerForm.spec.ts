@@ -12,6 +12,7 @@ const server: Server = {
   user: 'perfwatch',
   auth_method: 'password',
   jump: null,
+  jump_hidden: false,
   tags: ['db'],
   interval: '5m',
   thresholds: { cpu: 80, memory: null, disk: 90 },
