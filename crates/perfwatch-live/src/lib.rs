@@ -9,6 +9,7 @@ mod encoding;
 pub mod expected_interval;
 pub mod host_names;
 pub mod host_registry;
+pub mod host_status;
 pub mod message;
 mod published;
 pub mod recent_page;

@@ -9,35 +9,12 @@ use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller, params};
 use perfwatch_live::host_registry::Host;
+use perfwatch_live::host_status::{CollectionMethod, HostStatus};
 use perfwatch_model::{HostFacts, HostId};
 use perfwatch_store::Transaction;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
-
-/// Status of a host, derived from its last snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum HostStatus {
-    /// No snapshot received yet.
-    New,
-    /// Snapshots arrive within the grace period.
-    Online,
-    /// They don't.
-    NoData,
-    /// Collection of the agentless host is disabled.
-    Disabled,
-}
-
-/// Method by which snapshots of a host are collected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum CollectionMethod {
-    /// An agent or a script pushes snapshots.
-    Agent,
-    /// The hub collects over SSH.
-    Ssh,
-}
 
 /// Monitored host with its status.
 #[derive(Serialize, ToSchema)]
@@ -208,30 +185,14 @@ pub(super) fn evict_host(app: &App, id: HostId) {
 }
 
 fn to_response(app: &App, host: Host, auth_snapshot: &AuthSnapshot, now_ms: i64) -> HostResponse {
-    // Grace period: three intervals, at least ten seconds; an hour while the interval is unknown.
-    let grace_ms = match host.arrival_interval_ms() {
-        0 => 3_600_000,
-        interval_ms => (3 * i64::from(interval_ms)).max(10_000),
-    };
-    let status = match host.last_seen_ms {
-        _ if host.poll_schedule.is_some_and(|schedule| !schedule.enabled) => HostStatus::Disabled,
-        // Has history, but sent nothing since this hub started.
-        None if host.record.last_snapshot_ms.is_some() => HostStatus::NoData,
-        None => HostStatus::New,
-        Some(seen_ms) if now_ms - seen_ms <= grace_ms => HostStatus::Online,
-        Some(_) => HostStatus::NoData,
-    };
+    let (status, collection_method) = (host.status(now_ms), host.collection_method());
     let (interval_ms, clock_skew_ms) = (host.interval_ms(), host.clock_skew_ms());
     let sender_conflict_ms = app.hosts.sender_conflicts().last_conflict_ms(host.record.id, now_ms);
     HostResponse {
         id: host.record.id,
         name: host.record.name,
         status,
-        collection_method: if host.poll_schedule.is_some() {
-            CollectionMethod::Ssh
-        } else {
-            CollectionMethod::Agent
-        },
+        collection_method,
         tags: auth_snapshot.host_tags(host.record.id).to_vec(),
         facts: host.record.facts,
         first_seen_ms: host.record.first_seen_ms,
