@@ -294,6 +294,8 @@ pub enum AlertFilter {
     Incident(Uuid),
     /// Alerts of a host that fired or ended in a time range.
     Host(Uuid, i64, i64),
+    /// Alerts of all hosts that fire, or ended at or after a time; the newest, up to a number.
+    Since(i64, i64),
 }
 
 /// Statement that reads alerts, with the columns in the order of [`AlertRow::read`].
@@ -347,6 +349,12 @@ impl AlertRow {
                      ORDER BY fired_ms DESC, id LIMIT 500"
                 ),
                 vec![host.into(), from_ms.into(), to_ms.into()],
+            ),
+            AlertFilter::Since(from_ms, limit) => (
+                select_alerts!(
+                    "firing_key IS NOT NULL OR resolved_ms >= $1 ORDER BY fired_ms DESC, id LIMIT $2"
+                ),
+                vec![from_ms.into(), limit.into()],
             ),
         };
         store.query(sql, values).await?.into_iter().map(Self::read).collect()

@@ -165,6 +165,15 @@ async fn assert_filters(store: &dyn Store, first: &IncidentRow, second: &Inciden
     assert_host_tags(store, first, second).await;
     let host = AlertFilter::Host(Uuid::from_u128(1), T0 + 40, T0 + 60);
     assert_eq!(AlertRow::list(store, host).await.unwrap().len(), 1);
+    // The alert of the second incident fires; the alert of the first incident ended at T0 + 50.
+    for (filter, expected) in [
+        (AlertFilter::Since(T0 + 50, 10), vec![second.id, first.id]),
+        (AlertFilter::Since(T0 + 51, 10), vec![second.id]),
+        (AlertFilter::Since(T0, 1), vec![second.id]),
+    ] {
+        let rows = AlertRow::list(store, filter).await.unwrap();
+        assert_eq!(rows.iter().map(|row| row.incident).collect::<Vec<_>>(), expected);
+    }
 }
 
 /// Finding M3: incidents of hidden hosts are not found by any filter.
