@@ -49,6 +49,19 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
         ],
     ),
     (
+        "perfwatch-overview",
+        &[
+            "perfwatch-model",
+            "perfwatch-tsdb",
+            "perfwatch-rules",
+            "perfwatch-store",
+            "perfwatch-auth",
+            "perfwatch-history",
+            "perfwatch-live",
+            "perfwatch-alerting",
+        ],
+    ),
+    (
         "perfwatch-metrics",
         &[
             "perfwatch-model",
@@ -73,6 +86,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
             "perfwatch-live",
             "perfwatch-alerting",
             "perfwatch-agentless",
+            "perfwatch-overview",
             "perfwatch-http",
             "perfwatch-workers",
         ],
@@ -101,6 +115,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-live",
             "perfwatch-alerting",
             "perfwatch-agentless",
+            "perfwatch-overview",
             "perfwatch-http",
             "perfwatch-metrics",
             "perfwatch-hub",
@@ -142,6 +157,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-live",
             "perfwatch-alerting",
             "perfwatch-agentless",
+            "perfwatch-overview",
             "perfwatch-http",
             "perfwatch-hub",
         ],

@@ -12,6 +12,7 @@ use perfwatch_workers::WorkerPool;
 use std::sync::Arc;
 
 /// Components that [`crate::Alerting::open`] distributes among its services.
+#[derive(Clone)]
 pub struct AlertingDeps {
     /// Store of definitions, incidents and notifications.
     pub store: Arc<dyn Store>,

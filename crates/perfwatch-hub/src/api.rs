@@ -20,6 +20,7 @@ pub(crate) mod install;
 pub(crate) mod live_poll;
 pub(crate) mod notifications;
 pub(crate) mod oidc;
+pub(crate) mod overview;
 pub(crate) mod proxy_check;
 pub(crate) mod recent;
 pub(crate) mod rules;
@@ -42,6 +43,9 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(live_poll::live_poll))
         .routes(routes!(catalog::list_metrics))
         .routes(routes!(hosts::list_hosts))
+        .routes(routes!(overview::overview))
+        .routes(routes!(overview::overview_history))
+        .routes(routes!(overview::activity))
         .routes(routes!(hosts::get_host, hosts::delete_host))
         .routes(routes!(hosts::set_host_tags))
         .routes(routes!(history::series))

@@ -15,6 +15,7 @@ use perfwatch_live::LiveFeed;
 use perfwatch_live::host_registry::HostRegistry;
 use perfwatch_metrics::SelfMetrics;
 use perfwatch_model::{Catalog, Clock};
+use perfwatch_overview::Overview;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,8 @@ pub(crate) struct App {
     pub(crate) live_feed: Arc<LiveFeed>,
     /// Rules, incidents and notifications.
     pub(crate) alerting: Arc<Alerting>,
+    /// Overview of all hosts, shared by its viewers.
+    pub(crate) overview: Overview,
     /// Collection of agentless hosts.
     pub(crate) agentless: Arc<Agentless>,
     /// Self-metrics of the hub.

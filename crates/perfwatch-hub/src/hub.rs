@@ -22,6 +22,7 @@ use perfwatch_live::host_registry::HostRegistry;
 use perfwatch_metrics::SelfMetrics;
 use perfwatch_model::remote_collector::RemoteCollector;
 use perfwatch_model::{Catalog, Clock, limits};
+use perfwatch_overview::{Overview, OverviewDeps};
 use perfwatch_rules::notification::Notifier;
 use perfwatch_store::accounts::Role;
 use perfwatch_store::audit::AuditEntry;
@@ -125,6 +126,7 @@ impl Hub {
         app.alerting.start(&tasks, &stop);
         app.agentless.start(&tasks, &stop);
         tasks.spawn(app.metrics.polls.clone().run_heartbeat(stop.clone()));
+        app.overview.start(&tasks, &stop);
         tasks.spawn(prune_loop(app.clone(), cache));
         tasks.spawn(directory.clone().run(stop.clone()));
         let tls = app.config.tls.is_some();
@@ -230,7 +232,7 @@ async fn build_app(
         keyring: keyring.clone(),
         base_url: public_address.notification_base_url.clone(),
     };
-    let alerting = Alerting::open(alerting_deps, metrics.alerts.clone()).await?;
+    let (alerting, overview) = open_alerting(alerting_deps, &metrics).await?;
     let pipeline = Arc::new(Pipeline::new(PipelineDeps {
         history: history.clone(),
         hosts: hosts.clone(),
@@ -270,6 +272,7 @@ async fn build_app(
         history,
         live_feed,
         alerting,
+        overview,
         agentless,
         metrics,
         ingest_memory: IngestMemory::default(),
@@ -277,6 +280,23 @@ async fn build_app(
         tasks,
     };
     Ok((Arc::new(app), cache))
+}
+
+/// Loads rules and incidents; the overview reads the same services.
+async fn open_alerting(
+    deps: AlertingDeps,
+    metrics: &SelfMetrics,
+) -> Result<(Arc<Alerting>, Overview), StoreError> {
+    let alerting = Alerting::open(deps.clone(), metrics.alerts.clone()).await?;
+    let overview = Overview::new(OverviewDeps {
+        clock: deps.clock,
+        directory: deps.directory,
+        hosts: deps.hosts,
+        live_feed: deps.live_feed,
+        history: deps.history,
+        alerting: alerting.clone(),
+    });
+    Ok((alerting, overview))
 }
 
 /// Loads the servers and brings their secrets and jobs up to date.

@@ -27,6 +27,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBui
     )),
     tags(
         (name = "live", description = "Recent and live snapshots"),
+        (name = "overview", description = "All hosts at once"),
         (name = "hosts", description = "Hosts and their history"),
         (name = "incidents", description = "Incidents and alerts"),
         (name = "rules", description = "Alert rules"),

@@ -960,6 +960,68 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/overview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get totals and newest values of all hosts
+         * @description Computed at most once a second and shared by all callers that may see the same hosts.
+         *
+         *     Requires the role viewer or higher.
+         */
+        get: operations["get_overview"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/overview/activity": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List recent events of all hosts
+         * @description Requires the role viewer or higher.
+         */
+        get: operations["get_overview_activity"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/overview/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get the last 24 hours of all hosts
+         * @description Requires the role viewer or higher.
+         */
+        get: operations["get_overview_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/proxy-check": {
         parameters: {
             query?: never;
@@ -1803,6 +1865,36 @@ export interface components {
             comment?: string;
             duration?: components["schemas"]["HumanDuration"] | null;
         };
+        /** @description Recent event of the fleet. */
+        ActivityEntry: {
+            actor: string;
+            /** Format: int64 */
+            at_ms: number;
+            /** Format: uuid */
+            host: string | null;
+            host_name: string;
+            /** Format: uuid */
+            incident: string | null;
+            kind: components["schemas"]["ActivityKind"];
+            object: string;
+            /** @description Severity of an alert: `critical`, `warning` or `info`. */
+            severity: string | null;
+            text: string;
+        };
+        /**
+         * @description Kind of an entry of the activity.
+         * @enum {string}
+         */
+        ActivityKind: "alert_fired" | "alert_resolved" | "host_joined" | "host_rebooted" | "audit";
+        /** @description Recent events of the fleet, newest first. */
+        ActivityResponse: {
+            entries: components["schemas"]["ActivityEntry"][];
+            /**
+             * Format: int64
+             * @description Current time of the hub.
+             */
+            now_ms: number;
+        };
         /** @description Agents of the visible hosts. */
         AgentListResponse: {
             agents: components["schemas"]["AgentResponse"][];
@@ -2494,6 +2586,20 @@ export interface components {
          * @enum {string}
          */
         FailureCause: "dns_failure" | "unreachable" | "timed_out" | "not_ssh" | "no_common_algorithm" | "host_key_changed" | "authentication_failed" | "invalid_private_key" | "connection_closed" | "command_failed" | "output_too_large" | "unparseable_output" | "credentials_required" | "internal";
+        /** @description Filesystem with the time at which it becomes full. */
+        FillingFilesystem: {
+            /** Format: int64 */
+            full_at_ms: number;
+            /** Format: uuid */
+            host: string;
+            host_name: string;
+            mount: string;
+            /**
+             * Format: double
+             * @description Used space in percent.
+             */
+            percent: number;
+        };
         /** @description Interval in which the rule would have fired. */
         FiringInterval: {
             /**
@@ -2588,6 +2694,17 @@ export interface components {
         GroupBy: "host" | "rule" | {
             /** @description Alerts of hosts that share the value of this tag (`environment` of `environment=production`). */
             tag: string;
+        };
+        /** @description Hosts by their worst state in each step. */
+        HealthCourse: {
+            /** @description Hosts with a firing critical alert. */
+            critical: number[];
+            /** @description Hosts with data and without alerts. */
+            healthy: number[];
+            /** @description Hosts without data and without alerts. */
+            unknown: number[];
+            /** @description Hosts with a firing warning. */
+            warning: number[];
         };
         /** @description Alerts of one host in a time range. */
         HostAlertsResponse: {
@@ -3026,6 +3143,150 @@ export interface components {
             /** @description Template of the title; the default title if empty. */
             title?: string;
         };
+        /** @description Open incidents by severity. */
+        OpenIncidentCounts: {
+            critical: number;
+            info: number;
+            warning: number;
+        };
+        /** @description Last 24 hours of all visible hosts in steps of 15 minutes; `null` without data. */
+        OverviewHistoryResponse: {
+            /** @description Mean CPU usage of the hosts in percent. */
+            cpu: (number | null)[];
+            /** @description CPU usage that 5 % of the hosts do not exceed. */
+            cpu_p5: (number | null)[];
+            /** @description CPU usage that 95 % of the hosts do not exceed. */
+            cpu_p95: (number | null)[];
+            health: components["schemas"]["HealthCourse"];
+            /** @description Hosts with data. */
+            hosts: number[];
+            /** @description Mean memory usage of the hosts in percent. */
+            memory: (number | null)[];
+            /** @description Sum of the received bytes per second. */
+            rx: (number | null)[];
+            /**
+             * Format: int64
+             * @description Width of a step in milliseconds.
+             */
+            step_ms: number;
+            /** @description Starts of the steps in Unix milliseconds. */
+            t: number[];
+            /** @description Sum of the sent bytes per second. */
+            tx: (number | null)[];
+        };
+        /** @description Host of the overview without its values. */
+        OverviewHost: {
+            collection_method: components["schemas"]["CollectionMethod"];
+            /** Format: int32 */
+            cores: number | null;
+            /** Format: uuid */
+            id: string;
+            /**
+             * Format: int64
+             * @description Total memory in bytes.
+             */
+            memory_bytes: number | null;
+            name: string;
+            os: string | null;
+            tags: string[];
+        };
+        /** @description Overview of all visible hosts: totals, newest values, largest processes. */
+        OverviewResponse: {
+            /** @description Filesystems that become full within 30 days if the trend of the last 24 hours continues, soonest first. */
+            filling: components["schemas"]["FillingFilesystem"][];
+            /** @description Visible hosts by name; `null` if the parameter `revision` is the current revision. */
+            hosts: components["schemas"]["OverviewHost"][] | null;
+            /**
+             * Format: int64
+             * @description Current time of the hub.
+             */
+            now_ms: number;
+            recent: components["schemas"]["RecentCourse"] | null;
+            /** @description Revision of `hosts`, for the parameter `revision`. */
+            revision: string;
+            top_processes: components["schemas"]["TopProcesses"];
+            totals: components["schemas"]["OverviewTotals"];
+            values: components["schemas"]["OverviewValues"];
+        };
+        /** @description Totals of all visible hosts with current data. */
+        OverviewTotals: {
+            /** Format: int64 */
+            cores: number;
+            /**
+             * Format: double
+             * @description Mean CPU usage, weighted by cores, in percent.
+             */
+            cpu: number | null;
+            /**
+             * Format: double
+             * @description CPU usage that 95 % of the hosts do not exceed.
+             */
+            cpu_p95: number | null;
+            disabled: number;
+            hosts: number;
+            incidents: components["schemas"]["OpenIncidentCounts"];
+            /**
+             * Format: double
+             * @description Total memory in bytes.
+             */
+            memory_total: number;
+            /**
+             * Format: double
+             * @description Used memory in bytes.
+             */
+            memory_used: number;
+            new: number;
+            no_data: number;
+            online: number;
+            /**
+             * Format: double
+             * @description Received bytes per second.
+             */
+            rx: number;
+            /**
+             * Format: double
+             * @description Size of all filesystems in bytes.
+             */
+            storage_size: number;
+            /**
+             * Format: double
+             * @description Used space of all filesystems in bytes.
+             */
+            storage_used: number;
+            /**
+             * Format: double
+             * @description Sent bytes per second.
+             */
+            tx: number;
+        };
+        /** @description Newest values as columns over the hosts; `null` without current data. */
+        OverviewValues: {
+            /** @description CPU usage in percent. */
+            cpu: (number | null)[];
+            /** @description Number of firing critical alerts. */
+            critical: number[];
+            /** @description Used space of the fullest filesystem in percent. */
+            disk: (number | null)[];
+            /** @description Mount point of the fullest filesystem. */
+            disk_mount: (string | null)[];
+            /** @description Time at which the hub received the last snapshot. */
+            last_seen_ms: (number | null)[];
+            /** @description Load average over a minute. */
+            load: (number | null)[];
+            /** @description Used memory in percent. */
+            memory: (number | null)[];
+            /** @description Highest of the pressures of CPU, memory and I/O in percent. */
+            pressure: (number | null)[];
+            /** @description Received bytes per second. */
+            rx: (number | null)[];
+            status: components["schemas"]["HostStatus"][];
+            /** @description Sent bytes per second. */
+            tx: (number | null)[];
+            /** @description Uptime in seconds. */
+            uptime_s: (number | null)[];
+            /** @description Number of firing warnings. */
+            warning: number[];
+        };
         /** @description Current password, for confirmation. */
         PasswordRequest: {
             password: string;
@@ -3196,6 +3457,18 @@ export interface components {
             except_severity?: components["schemas"]["Severity"];
             /** @description Weekly hours without notifications. */
             window: components["schemas"]["WeeklyWindow"];
+        };
+        /** @description CPU usage and received bytes of the last five minutes, a list per host. */
+        RecentCourse: {
+            /** @description CPU usage in percent, oldest first. */
+            cpu: (number | null)[][];
+            /** @description Received bytes per second, oldest first. */
+            rx: (number | null)[][];
+            /**
+             * Format: int64
+             * @description Width of a point in milliseconds.
+             */
+            step_ms: number;
         };
         /** @description Recent window of a host: snapshots, or columns of the requested metrics. */
         RecentResponse: {
@@ -3864,6 +4137,29 @@ export interface components {
              * @description Difference of the means, in usual deviations of the series.
              */
             score: number;
+        };
+        /** @description Process of a host with a high usage of a resource. */
+        TopProcess: {
+            /** @description Masked command line. */
+            command: string;
+            /** Format: uuid */
+            host: string;
+            host_name: string;
+            name: string;
+            /** Format: int32 */
+            pid: number;
+            user: string;
+            /** Format: double */
+            value: number;
+        };
+        /** @description Largest processes of all visible hosts by resource. */
+        TopProcesses: {
+            /** @description By CPU usage; the value is a number of cores. */
+            cpu: components["schemas"]["TopProcess"][];
+            /** @description By disk throughput; the value is in bytes per second. */
+            disk: components["schemas"]["TopProcess"][];
+            /** @description By resident memory; the value is in bytes. */
+            memory: components["schemas"]["TopProcess"][];
         };
         /** @description Server with a high usage of a resource. */
         TopServer: {
@@ -5799,6 +6095,90 @@ export interface operations {
             404: components["responses"]["Error404"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_overview: {
+        parameters: {
+            query?: {
+                /** @description Revision of the hosts that the caller has; they are omitted if it is current. */
+                revision?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OverviewResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_overview_activity: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ActivityResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_overview_history: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OverviewHistoryResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];

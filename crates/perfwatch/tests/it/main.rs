@@ -27,6 +27,7 @@ mod multi_hub;
 mod notifications;
 mod oidc;
 mod operation;
+mod overview;
 mod ownership;
 mod private_files;
 mod proxies;

@@ -1,0 +1,108 @@
+//! Course of the visible hosts over the last 24 hours: sums, bands and health.
+
+use crate::day::{BUCKET_MS, DAY_METRICS, HostDay, MAX_BUCKETS, bucket_of};
+use crate::fleet::FleetHost;
+use crate::response::{HealthCourse, OverviewHistoryResponse};
+use crate::view::{VisibleHosts, band, mean};
+use perfwatch_alerting::Alert;
+use perfwatch_model::HostId;
+use perfwatch_rules::rule::Severity;
+use std::collections::HashMap;
+
+/// Worst severity of each bucket of a host, from its alerts; 0 without an alert.
+type Severities = [u8; MAX_BUCKETS];
+
+/// Worst alert of every host in every bucket from `first`.
+fn severities(alerts: &[Alert], first: i64) -> HashMap<HostId, Severities> {
+    let mut by_host: HashMap<HostId, Severities> = HashMap::new();
+    for alert in alerts {
+        let level = match alert.severity {
+            Severity::Critical => 2,
+            Severity::Warning => 1,
+            Severity::Info => continue,
+        };
+        let from = (bucket_of(alert.fired_ms) - first).max(0);
+        let to = alert.resolved_ms.map_or(i64::MAX, |at_ms| bucket_of(at_ms) - first);
+        let slots = by_host.entry(alert.host).or_insert([0; MAX_BUCKETS]);
+        for (offset, slot) in slots.iter_mut().enumerate() {
+            let offset = i64::try_from(offset).unwrap_or_default();
+            if (from..=to).contains(&offset) {
+                *slot = (*slot).max(level);
+            }
+        }
+    }
+    by_host
+}
+
+/// Newest value of a metric of [`DAY_METRICS`].
+fn newest(host: &FleetHost, metric: usize) -> Option<f64> {
+    let values = host.values.as_ref()?;
+    [values.cpu, values.memory, values.rx, values.tx][metric]
+}
+
+/// Sum without the parts that are missing; `None` if all are.
+fn sum(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>().round())
+}
+
+/// Builds the course of the last 24 hours.
+pub(crate) fn build(
+    visible: &VisibleHosts<'_>,
+    days: &HashMap<HostId, HostDay>,
+    alerts: &[Alert],
+    now_ms: i64,
+) -> OverviewHistoryResponse {
+    let last = bucket_of(now_ms);
+    let first = last - MAX_BUCKETS as i64 + 1;
+    let by_host = severities(alerts, first);
+    let mut response = OverviewHistoryResponse {
+        step_ms: BUCKET_MS,
+        t: (first..=last).map(|bucket| bucket * BUCKET_MS).collect(),
+        hosts: Vec::new(),
+        cpu: Vec::new(),
+        cpu_p5: Vec::new(),
+        cpu_p95: Vec::new(),
+        memory: Vec::new(),
+        rx: Vec::new(),
+        tx: Vec::new(),
+        health: HealthCourse::default(),
+    };
+    for (offset, bucket) in (first..=last).enumerate() {
+        let metric = |metric: usize| -> Vec<f64> {
+            let day = |host: &FleetHost| days.get(&host.host.record.id)?.mean(bucket, metric);
+            // Until the first sample of the current step, the newest values stand for it.
+            let value =
+                |host: &&FleetHost| day(host).or_else(|| newest(host, metric).filter(|_| bucket == last));
+            visible.0.iter().filter_map(value).collect()
+        };
+        let [cpu, memory, rx, tx]: [Vec<f64>; DAY_METRICS.len()] = std::array::from_fn(metric);
+        response.hosts.push(cpu.len());
+        response.cpu.push(mean(&cpu));
+        let (p5, p95) = band(cpu);
+        response.cpu_p5.push(p5);
+        response.cpu_p95.push(p95);
+        response.memory.push(mean(&memory));
+        response.rx.push(sum(&rx));
+        response.tx.push(sum(&tx));
+        let mut counts = [0; 4];
+        for host in &visible.0 {
+            let record = &host.host.record;
+            // A host has no state before it joined.
+            if bucket_of(record.first_seen_ms) > bucket {
+                continue;
+            }
+            let has_data = days.get(&record.id).is_some_and(|day| day.contains_bucket(bucket))
+                || (bucket == last && host.values.is_some());
+            match by_host.get(&record.id).map_or(0, |slots| slots[offset]) {
+                2 => counts[2] += 1,
+                1 => counts[1] += 1,
+                _ if has_data => counts[0] += 1,
+                _ => counts[3] += 1,
+            }
+        }
+        let health = &mut response.health;
+        let lists = [&mut health.healthy, &mut health.warning, &mut health.critical, &mut health.unknown];
+        lists.into_iter().zip(counts).for_each(|(list, count)| list.push(count));
+    }
+    response
+}

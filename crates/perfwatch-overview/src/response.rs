@@ -1,0 +1,248 @@
+//! Types of the overview in the API.
+
+use perfwatch_live::host_status::{CollectionMethod, HostStatus};
+use perfwatch_model::HostId;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Overview of all visible hosts: totals, newest values, largest processes.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OverviewResponse {
+    /// Current time of the hub.
+    pub(crate) now_ms: i64,
+    /// Revision of `hosts`, for the parameter `revision`.
+    pub(crate) revision: String,
+    pub(crate) totals: OverviewTotals,
+    /// Visible hosts by name; `null` if the parameter `revision` is the current revision.
+    pub(crate) hosts: Option<Vec<OverviewHost>>,
+    /// Course of the last minutes, with `hosts` and up to 500 hosts.
+    pub(crate) recent: Option<RecentCourse>,
+    pub(crate) values: OverviewValues,
+    pub(crate) top_processes: TopProcesses,
+    /// Filesystems that become full within 30 days if the trend of the last 24 hours continues, soonest first.
+    pub(crate) filling: Vec<FillingFilesystem>,
+}
+
+/// Totals of all visible hosts with current data.
+#[derive(Debug, Default, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OverviewTotals {
+    pub(crate) hosts: usize,
+    pub(crate) online: usize,
+    pub(crate) no_data: usize,
+    pub(crate) new: usize,
+    pub(crate) disabled: usize,
+    pub(crate) cores: u64,
+    /// Mean CPU usage, weighted by cores, in percent.
+    pub(crate) cpu: Option<f64>,
+    /// CPU usage that 95 % of the hosts do not exceed.
+    pub(crate) cpu_p95: Option<f64>,
+    /// Used memory in bytes.
+    pub(crate) memory_used: f64,
+    /// Total memory in bytes.
+    pub(crate) memory_total: f64,
+    /// Used space of all filesystems in bytes.
+    pub(crate) storage_used: f64,
+    /// Size of all filesystems in bytes.
+    pub(crate) storage_size: f64,
+    /// Received bytes per second.
+    pub(crate) rx: f64,
+    /// Sent bytes per second.
+    pub(crate) tx: f64,
+    pub(crate) incidents: OpenIncidentCounts,
+}
+
+/// Open incidents by severity.
+#[derive(Debug, Default, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OpenIncidentCounts {
+    pub(crate) critical: usize,
+    pub(crate) warning: usize,
+    pub(crate) info: usize,
+}
+
+/// Host of the overview without its values.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OverviewHost {
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub(crate) id: HostId,
+    pub(crate) name: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) collection_method: CollectionMethod,
+    pub(crate) os: Option<String>,
+    pub(crate) cores: Option<u32>,
+    /// Total memory in bytes.
+    pub(crate) memory_bytes: Option<u64>,
+}
+
+/// Newest values as columns over the hosts; `null` without current data.
+#[derive(Debug, Default, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OverviewValues {
+    pub(crate) status: Vec<HostStatus>,
+    /// Time at which the hub received the last snapshot.
+    pub(crate) last_seen_ms: Vec<Option<i64>>,
+    /// CPU usage in percent.
+    pub(crate) cpu: Vec<Option<f64>>,
+    /// Used memory in percent.
+    pub(crate) memory: Vec<Option<f64>>,
+    /// Used space of the fullest filesystem in percent.
+    pub(crate) disk: Vec<Option<f64>>,
+    /// Mount point of the fullest filesystem.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Option<String>>))]
+    pub(crate) disk_mount: Vec<Option<Arc<str>>>,
+    /// Received bytes per second.
+    pub(crate) rx: Vec<Option<f64>>,
+    /// Sent bytes per second.
+    pub(crate) tx: Vec<Option<f64>>,
+    /// Load average over a minute.
+    pub(crate) load: Vec<Option<f64>>,
+    /// Highest of the pressures of CPU, memory and I/O in percent.
+    pub(crate) pressure: Vec<Option<f64>>,
+    /// Uptime in seconds.
+    pub(crate) uptime_s: Vec<Option<f64>>,
+    /// Number of firing critical alerts.
+    pub(crate) critical: Vec<u32>,
+    /// Number of firing warnings.
+    pub(crate) warning: Vec<u32>,
+}
+
+/// CPU usage and received bytes of the last five minutes, a list per host.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RecentCourse {
+    /// Width of a point in milliseconds.
+    pub(crate) step_ms: i64,
+    /// CPU usage in percent, oldest first.
+    pub(crate) cpu: Vec<Vec<Option<f64>>>,
+    /// Received bytes per second, oldest first.
+    pub(crate) rx: Vec<Vec<Option<f64>>>,
+}
+
+/// Largest processes of all visible hosts by resource.
+#[derive(Debug, Default, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TopProcesses {
+    /// By CPU usage; the value is a number of cores.
+    pub(crate) cpu: Vec<TopProcess>,
+    /// By resident memory; the value is in bytes.
+    pub(crate) memory: Vec<TopProcess>,
+    /// By disk throughput; the value is in bytes per second.
+    pub(crate) disk: Vec<TopProcess>,
+}
+
+/// Process of a host with a high usage of a resource.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TopProcess {
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub(crate) host: HostId,
+    pub(crate) host_name: String,
+    pub(crate) pid: u32,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub(crate) name: Arc<str>,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub(crate) user: Arc<str>,
+    /// Masked command line.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub(crate) command: Arc<str>,
+    pub(crate) value: f64,
+}
+
+/// Filesystem with the time at which it becomes full.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FillingFilesystem {
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub(crate) host: HostId,
+    pub(crate) host_name: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub(crate) mount: Arc<str>,
+    /// Used space in percent.
+    pub(crate) percent: f64,
+    pub(crate) full_at_ms: i64,
+}
+
+/// Last 24 hours of all visible hosts in steps of 15 minutes; `null` without data.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OverviewHistoryResponse {
+    /// Width of a step in milliseconds.
+    pub(crate) step_ms: i64,
+    /// Starts of the steps in Unix milliseconds.
+    pub(crate) t: Vec<i64>,
+    /// Hosts with data.
+    pub(crate) hosts: Vec<usize>,
+    /// Mean CPU usage of the hosts in percent.
+    pub(crate) cpu: Vec<Option<f64>>,
+    /// CPU usage that 5 % of the hosts do not exceed.
+    pub(crate) cpu_p5: Vec<Option<f64>>,
+    /// CPU usage that 95 % of the hosts do not exceed.
+    pub(crate) cpu_p95: Vec<Option<f64>>,
+    /// Mean memory usage of the hosts in percent.
+    pub(crate) memory: Vec<Option<f64>>,
+    /// Sum of the received bytes per second.
+    pub(crate) rx: Vec<Option<f64>>,
+    /// Sum of the sent bytes per second.
+    pub(crate) tx: Vec<Option<f64>>,
+    pub(crate) health: HealthCourse,
+}
+
+/// Hosts by their worst state in each step.
+#[derive(Debug, Default, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HealthCourse {
+    /// Hosts with data and without alerts.
+    pub(crate) healthy: Vec<usize>,
+    /// Hosts with a firing warning.
+    pub(crate) warning: Vec<usize>,
+    /// Hosts with a firing critical alert.
+    pub(crate) critical: Vec<usize>,
+    /// Hosts without data and without alerts.
+    pub(crate) unknown: Vec<usize>,
+}
+
+/// Kind of an entry of the activity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ActivityKind {
+    /// An alert fired; `text` is the name of its rule.
+    AlertFired,
+    /// An alert was resolved; `text` is the name of its rule.
+    AlertResolved,
+    /// A host sent its first snapshot.
+    HostJoined,
+    /// A host was booted.
+    HostRebooted,
+    /// An entry of the audit log; `text` is its action, `object` its object. Only for administrators.
+    Audit,
+}
+
+/// Recent event of the fleet.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ActivityEntry {
+    pub(crate) at_ms: i64,
+    pub(crate) kind: ActivityKind,
+    /// Severity of an alert: `critical`, `warning` or `info`.
+    pub(crate) severity: Option<String>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
+    pub(crate) host: Option<HostId>,
+    pub(crate) host_name: String,
+    pub(crate) incident: Option<uuid::Uuid>,
+    pub(crate) actor: String,
+    pub(crate) text: String,
+    pub(crate) object: String,
+}
+
+/// Recent events of the fleet, newest first.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ActivityResponse {
+    pub(crate) entries: Vec<ActivityEntry>,
+    /// Current time of the hub.
+    pub(crate) now_ms: i64,
+}
