@@ -8,6 +8,8 @@ export default {
     'no-descending-specificity': null,
     // `--font` and `--mono` hold font names; their case is significant.
     'value-keyword-case': ['lower', { ignoreProperties: [/^--(font|mono)$/] }],
+    // Styles of Vue components reach into the slots of their children.
+    'selector-pseudo-class-no-unknown': [true, { ignorePseudoClasses: ['deep'] }],
     'property-no-vendor-prefix': [true, { ignoreProperties: ['text-size-adjust', '-webkit-text-size-adjust'] }],
   },
 }

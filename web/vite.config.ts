@@ -38,7 +38,26 @@ export default defineConfig({
   // URLs relative to the files: the hub may be mounted below any path.
   base: './',
   plugins: [vue(), precompress()],
-  build: { target: 'es2022', chunkSizeWarningLimit: 300 },
+  // All components use `<script setup>`.
+  define: { __VUE_OPTIONS_API__: false },
+  build: {
+    target: 'es2022',
+    chunkSizeWarningLimit: 300,
+    rollupOptions: {
+      output: {
+        codeSplitting: {
+          // Modules of all pages in few files: each of them alone would be a file of some hundred bytes.
+          groups: [
+            { name: 'vendor', test: /node_modules\/(@vue|vue|vue-router|@lucide|@tanstack|openapi-fetch)\// },
+            {
+              name: 'base',
+              test: /src\/(components\/(TopBar|base\/(?!Base(Combobox|Dialog|Menu|Popover|Select|Tooltip)))|lib|i18n|locales)/,
+            },
+          ],
+        },
+      },
+    },
+  },
   server: {
     port: 5173,
     proxy: { '/api': { target: hub, ws: true, changeOrigin: true, rewriteWsOrigin: true }, '/healthz': hub },

@@ -7,6 +7,7 @@ import { applyTheme } from './lib/theme'
 import { router } from './router'
 import './styles/tokens.css'
 import './styles/base.css'
+import './styles/components.css'
 
 applyTheme()
 createApp(App).use(router).use(VueQueryPlugin, { queryClient }).mount('#app')

@@ -70,7 +70,8 @@ const settingsPages: RouteRecordRaw[] = [
 ]
 
 export const routes: RouteRecordRaw[] = [
-  { path: '/', name: 'hosts', component: () => import('./features/hosts/HostsPage.vue') },
+  { path: '/', redirect: '/hosts' },
+  { path: '/hosts', name: 'hosts', component: () => import('./features/hosts/HostsPage.vue'), meta: { title: 'hosts.title' } },
   { path: '/hosts/:id', name: 'host', component: () => import('./features/host/HostPage.vue'), props: true },
   { path: '/login', component: () => import('./features/auth/LoginPage.vue'), meta: { access: 'public', title: 'auth.login.title' } },
   { path: '/setup', component: () => import('./features/auth/SetupPage.vue'), meta: { access: 'public', title: 'auth.setup.title' } },
@@ -88,13 +89,13 @@ export const routes: RouteRecordRaw[] = [
   },
   { path: '/alerts', component: () => import('./features/alerts/AlertsPage.vue'), children: alertPages },
   {
-    path: '/servers/:id',
+    path: '/hosts/:id/connection',
     component: () => import('./features/servers/ServerPage.vue'),
     props: true,
     meta: { title: 'servers.connection.title' },
   },
   {
-    path: '/servers',
+    path: '/agentless',
     component: () => import('./features/servers/ServersLayout.vue'),
     children: [
       {
@@ -109,6 +110,10 @@ export const routes: RouteRecordRaw[] = [
       },
     ],
   },
+  // Addresses of links in older notifications and bookmarks.
+  { path: '/servers', redirect: '/agentless' },
+  { path: '/servers/queue', redirect: '/agentless/queue' },
+  { path: '/servers/:id', redirect: ({ params }) => `/hosts/${String(params.id)}/connection` },
   {
     path: '/settings',
     component: () => import('./features/settings/SettingsPage.vue'),
@@ -131,6 +136,10 @@ export const routes: RouteRecordRaw[] = [
   },
 ]
 
-export const router = createRouter({ history: createWebHistory(basePath), routes })
+export const router = createRouter({
+  history: createWebHistory(basePath),
+  routes,
+  scrollBehavior: (to, from, saved) => saved ?? (to.path === from.path ? undefined : { top: 0 }),
+})
 router.afterEach((to) => setTitle(to.meta.title && t(to.meta.title)))
 guardRoutes(router)

@@ -11,8 +11,21 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 
 /// First segments of the hub's own paths. A base path that starts with one would be ambiguous.
-pub const RESERVED_SEGMENTS: &[&str] =
-    &["api", "assets", "download", "healthz", "icon.svg", "ingest", "install.sh", "metrics", "readyz"];
+pub const RESERVED_SEGMENTS: &[&str] = &[
+    "api",
+    "appearance.js",
+    "assets",
+    "download",
+    "healthz",
+    "icon-192.png",
+    "icon-512.png",
+    "icon.svg",
+    "ingest",
+    "install.sh",
+    "manifest.webmanifest",
+    "metrics",
+    "readyz",
+];
 
 /// Removes the base path from requests and adds it to redirects. An empty base path changes nothing.
 pub fn nest(router: Router, base_path: &str) -> Router {

@@ -1,21 +1,34 @@
-// Color theme: dark, light or the system's preference; stored in this browser.
-import { shallowRef } from 'vue'
+// Appearance: theme, density and width of the navigation; stored in this browser. `public/appearance.js` applies the
+// stored values before the first paint.
+import { ref, shallowRef, watch } from 'vue'
 
 export type Theme = 'system' | 'dark' | 'light'
+export type Density = 'comfortable' | 'compact'
+export type NavWidth = 'full' | 'icons'
 
-const KEY = 'perfwatch.theme'
 const dark = window.matchMedia('(prefers-color-scheme: dark)')
 
-function storedTheme(): Theme {
+/** Value of this browser; `fallback` if none of `values` is stored. */
+export function storedChoice<T extends string>(key: string, values: readonly T[], fallback: T): T {
   try {
-    const theme = localStorage.getItem(KEY)
-    return theme === 'dark' || theme === 'light' ? theme : 'system'
+    const value = localStorage.getItem(`perfwatch.${key}`) as T
+    return values.includes(value) ? value : fallback
   } catch {
-    return 'system'
+    return fallback
   }
 }
 
-export const theme = shallowRef<Theme>(storedTheme())
+export function store(key: string, value: string) {
+  try {
+    localStorage.setItem(`perfwatch.${key}`, value)
+  } catch {
+    // Storage may be disabled; the value still applies to this page.
+  }
+}
+
+export const theme = shallowRef<Theme>(storedChoice('theme', ['dark', 'light'], 'system' as Theme))
+export const density = ref<Density>(storedChoice('density', ['compact'], 'comfortable' as Density))
+export const navWidth = ref<NavWidth>(storedChoice('nav', ['icons'], 'full' as NavWidth))
 /** Incremented when colors change; canvases redraw then. */
 export const themeVersion = shallowRef(0)
 
@@ -23,22 +36,36 @@ export const themeVersion = shallowRef(0)
 export function applyTheme() {
   const isDark = theme.value === 'system' ? dark.matches : theme.value === 'dark'
   document.documentElement.dataset.theme = isDark ? 'dark' : 'light'
+  colors.clear()
   themeVersion.value++
 }
 
 export function setTheme(next: Theme) {
   theme.value = next
-  try {
-    localStorage.setItem(KEY, next)
-  } catch {
-    // Storage may be disabled; the theme still applies to this page.
-  }
+  store('theme', next)
   applyTheme()
 }
 
+watch(density, (value) => {
+  document.documentElement.dataset.density = value
+  store('density', value)
+})
+watch(navWidth, (value) => {
+  document.documentElement.dataset.nav = value
+  store('nav', value)
+})
+
 dark.addEventListener('change', applyTheme)
+
+/** Colors of the current theme: reading the style costs more than drawing. */
+const colors = new Map<string, string>()
 
 /** Value of the color token `--name` in the current theme. */
 export function color(name: string): string {
-  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim()
+  let value = colors.get(name)
+  if (value === undefined) {
+    value = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim()
+    colors.set(name, value)
+  }
+  return value
 }

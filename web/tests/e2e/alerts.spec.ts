@@ -60,7 +60,7 @@ afterAll(async () => {
   mailSink?.close()
 })
 
-const badge = () => page.locator('header a[href="/alerts"]').first()
+const badge = () => page.locator('header a.incidents')
 
 describe('alerts', () => {
   it('no open incidents initially', async () => {
@@ -117,12 +117,12 @@ describe('alerts', () => {
     await page.getByRole('combobox', { name: 'Metric', exact: true }).fill('processes.total')
     await page.getByLabel(/^Threshold/).fill('1')
     await page.getByLabel('For', { exact: true }).fill('2s')
-    await expect.poll(() => page.getByRole('status').textContent()).toContain('Would have fired once')
+    await expect.poll(() => page.locator('main').getByRole('status').textContent()).toContain('Would have fired once')
     await page.locator('.chart canvas').waitFor()
     await page.getByLabel('For', { exact: true }).fill('soon')
     await expect.poll(() => page.locator('.backtest').textContent()).toContain('a duration such as')
     await page.getByLabel('For', { exact: true }).fill('2s')
-    await expect.poll(() => page.getByRole('status').textContent()).toContain('Would have fired once')
+    await expect.poll(() => page.locator('main').getByRole('status').textContent()).toContain('Would have fired once')
     await checkPage(page, 'alerts-rule')
     await page.getByLabel('Runbook note').fill('Nothing: they should be.')
     await page.getByRole('button', { name: 'Create rule' }).click()

@@ -27,7 +27,8 @@ async function open(scheme: 'dark' | 'light' = 'dark', width = 1600, height = 10
   await site.logIn(context)
   const page = await context.newPage()
   const errors = pageErrors(page)
-  await page.goto(site.url)
+  await page.goto(`${site.url}/hosts`)
+  await page.getByRole('link', { name: 'e2e-host' }).click()
   await page.waitForSelector('[data-metric="cpu.usage"]')
   return { page, errors }
 }
@@ -150,8 +151,8 @@ describe('host page', () => {
       return Object.fromEntries(metrics.map(({ name, value }) => [name, value])) as Record<string, number>
     }
     const visitHostPage = async () => {
-      await page.locator('.brand').click()
-      await page.getByRole('link', { name: 'e2e-host' }).click()
+      await page.getByRole('navigation').getByRole('link', { name: 'Hosts' }).click()
+      await page.locator('main table').getByRole('link', { name: 'e2e-host' }).click()
       await page.locator('section.chart').first().waitFor()
     }
     for (let n = 0; n < 5; n++) await visitHostPage()

@@ -96,7 +96,14 @@ async function logIn(page: Page) {
   await page.getByRole('button', { name: 'Log in' }).click()
 }
 
-/** Logs in and waits for live data, which follows from the only host's page. */
+/** Opens the page of the only host. */
+async function openHost(page: Page) {
+  await page.getByRole('navigation').first().getByRole('link', { name: 'Hosts' }).click()
+  await page.waitForURL('**/hosts')
+  await page.locator('main table').getByRole('link', { name: 'e2e-host' }).click()
+}
+
+/** Logs in and waits for live data. */
 async function expectLive(page: Page, errors: string[]) {
   await page.getByLabel('Password').waitFor()
   await page.waitForLoadState('networkidle')
@@ -104,8 +111,7 @@ async function expectLive(page: Page, errors: string[]) {
   await logIn(page)
   await expect.poll(() => state(page)).toBe('live')
   expect(errors).toEqual([])
-  await page.getByTitle('All hosts').click()
-  await page.getByRole('link', { name: 'e2e-host' }).click()
+  await openHost(page)
   await expect.poll(() => state(page)).toBe('live')
   await page.reload()
   await expect.poll(() => state(page)).toBe('live')
@@ -132,6 +138,7 @@ describe('behind nginx', () => {
     const { page: other } = await openPage(`https://${HOST}:${stripped}/perfwatch/`)
     await expect.poll(() => notices(other).textContent()).toContain(`hub.public_url to https://${HOST}:${stripped}/perfwatch/`)
     await logIn(other)
+    await openHost(other)
     await expect.poll(() => state(other)).toBe('live')
     expect(new URL(other.url()).pathname).toMatch(/^\/perfwatch\/hosts\//)
     await other.context().close()
@@ -170,6 +177,7 @@ describe('behind nginx', () => {
     await expect.poll(() => notices(page).textContent()).toContain('Pass the headers Upgrade and Connection')
     await logIn(page)
     await expect.poll(() => state(page)).toBe('polling')
+    await openHost(page)
     const points = async () => Number(await page.locator('section.chart[aria-label="CPU"]').getAttribute('data-points'))
     await expect.poll(points).toBeGreaterThan(2)
     const before = await points()

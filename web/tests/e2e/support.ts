@@ -90,6 +90,17 @@ export class TestSite {
     return answer.headers.getSetCookie()[0]!.split(';')[0]!
   }
 
+  /** Creates a user: requires a session that confirmed its password. */
+  async createUser(user: { name: string; password: string; role: string; host_tags?: string[] }) {
+    const headers = { 'content-type': 'application/json', origin: this.url, cookie: await this.cookie(ADMIN) }
+    const post = (path: string, body: unknown) =>
+      fetch(`${this.url}/api/v1/${path}`, { method: 'POST', headers, body: JSON.stringify(body) })
+    const confirmed = await post('auth/confirm', { password: ADMIN.password })
+    headers.cookie += `; ${confirmed.headers.getSetCookie()[0]!.split(';')[0]!}`
+    const answer = await post('users', user)
+    if (answer.status !== 201) throw new Error(`users: ${answer.status} ${await answer.text()}`)
+  }
+
   /** Gives the browser a session of the account. */
   async logIn(context: BrowserContext, account = ADMIN) {
     const [name, value] = (await this.cookie(account)).split('=') as [string, string]

@@ -21,7 +21,7 @@ export const deliveryState = (row: Delivered) =>
   isPartlySent(row) ? t('alerts.notification.state.partlySent') : notificationState(row.state)
 
 /** Color of the dot in front of a delivery state. */
-export const deliveryTone = (row: Delivered) => (isPartlySent(row) ? 'warn' : notificationTone(row.state))
+export const deliveryTone = (row: Delivered) => (isPartlySent(row) ? 'warning' : notificationTone(row.state))
 
 /** Result of the delivery to one recipient: address, state and the reply of the server. */
 export const recipientText = ({ state, recipient, reason }: RecipientResult) =>
@@ -31,14 +31,14 @@ export const recipientText = ({ state, recipient, reason }: RecipientResult) =>
 export const notificationReason = (reason: string) => messageText(`alerts.notification.reason.${reason}`) ?? reason
 
 /** Color of the dot in front of a notification's state. */
-function notificationTone(state: string): '' | 'ok' | 'warn' | 'bad' {
+function notificationTone(state: string): '' | 'ok' | 'warning' | 'critical' {
   switch (state) {
     case 'pending':
-      return 'warn'
+      return 'warning'
     case 'sent':
       return 'ok'
     case 'failed':
-      return 'bad'
+      return 'critical'
     default:
       return ''
   }

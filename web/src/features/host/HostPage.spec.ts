@@ -29,7 +29,7 @@ let host: object
 let status = 200
 
 const CHARTS = { TimeChart: true, CoreHeatmap: true, MetricCards: true }
-const PARTS = { TopBar: { template: '<div><slot></slot></div>' }, ThemeButton: true }
+const PARTS = { TopBar: { template: '<div><slot></slot><slot name="tools"></slot></div>' } }
 
 async function start(url = '/hosts/a') {
   const routes = [{ path: '/:path(.*)*', component: { template: '<p></p>' } }]

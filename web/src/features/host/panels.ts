@@ -39,7 +39,7 @@ export const HISTORY_METRICS = [
   'processes.total,processes.threads,processes.running,processes.blocked,file_descriptors.allocated,temperature.sensor,system.uptime',
 ]
 
-const COLORS = ['blue', 'orange', 'green', 'purple', 'cyan', 'pink', 'yellow', 'red']
+const COLORS = ['c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8']
 
 /** Recent rows that decide which instances of a metric are drawn. */
 const RANKING_ROWS = 150
@@ -82,7 +82,7 @@ const RARE_CPU_MODES = ['cpu.nice', 'cpu.irq', 'cpu.steal']
 
 function cpu(columns: Columns): Panel[] {
   if (columns.has('cpu.usage') && !columns.has('cpu.user')) {
-    const series = [{ ...lineSeries('cpu.usage', 'cpu', 'blue', true) }]
+    const series = [{ ...lineSeries('cpu.usage', 'cpu', 'c1', true) }]
     return [{ title: t('host.panels.cpu'), unit: 'percent', max: 100, series }]
   }
   const panels: Panel[] = [
@@ -94,13 +94,13 @@ function cpu(columns: Columns): Panel[] {
       max: 100,
       hint: t('host.panels.cpuHint'),
       series: [
-        lineSeries('cpu.system', 'system', 'orange'),
-        lineSeries('cpu.user', 'user', 'blue'),
-        lineSeries('cpu.nice', 'nice', 'green'),
-        lineSeries('cpu.iowait', 'iowait', 'red'),
-        lineSeries('cpu.softirq', 'softirq', 'purple'),
-        lineSeries('cpu.irq', 'irq', 'cyan'),
-        lineSeries('cpu.steal', 'steal', 'yellow'),
+        lineSeries('cpu.system', 'system', 'c2'),
+        lineSeries('cpu.user', 'user', 'c1'),
+        lineSeries('cpu.nice', 'nice', 'c3'),
+        lineSeries('cpu.iowait', 'iowait', 'c6'),
+        lineSeries('cpu.softirq', 'softirq', 'c8'),
+        lineSeries('cpu.irq', 'irq', 'c4'),
+        lineSeries('cpu.steal', 'steal', 'c7'),
       ].filter(({ metric }) => !RARE_CPU_MODES.includes(metric) || columns.get(metric).some((value) => (value ?? 0) > 0)),
     },
   ]
@@ -113,18 +113,18 @@ function cpu(columns: Columns): Panel[] {
 }
 
 function memory(columns: Columns): Panel {
-  const series = [lineSeries('memory.used', 'used', 'blue', true), lineSeries('memory.cached', 'cached', 'green')]
-  if (columns.has('swap.total')) series.push(lineSeries('swap.used', 'swap', 'red'))
+  const series = [lineSeries('memory.used', 'used', 'c4', true), lineSeries('memory.cached', 'cached', 'c5')]
+  if (columns.has('swap.total')) series.push(lineSeries('swap.used', 'swap', 'c6'))
   return { title: t('host.panels.memory'), unit: 'bytes', max: columns.last('memory.total') ?? undefined, series }
 }
 
 function pressure(columns: Columns): Panel[] {
   if (!columns.has('pressure.cpu.some')) return []
   const series = [
-    lineSeries('pressure.cpu.some', 'cpu', 'blue'),
-    lineSeries('pressure.memory.some', 'memory', 'purple'),
-    lineSeries('pressure.io.some', 'io', 'orange'),
-    lineSeries('pressure.io.full', 'ioFull', 'red'),
+    lineSeries('pressure.cpu.some', 'cpu', 'c1'),
+    lineSeries('pressure.memory.some', 'memory', 'c4'),
+    lineSeries('pressure.io.some', 'io', 'c2'),
+    lineSeries('pressure.io.full', 'ioFull', 'c6'),
   ]
   return [{ title: t('host.panels.pressure'), unit: 'percent', hint: t('host.panels.pressureHint'), series }]
 }
@@ -165,49 +165,45 @@ export function panels(columns: Columns): Panel[] {
     {
       title: t('host.panels.network'),
       unit: 'bytes_per_second',
-      series: [lineSeries('network.total.rx_bytes', 'received', 'green', true), lineSeries('network.total.tx_bytes', 'sent', 'blue')],
+      series: [lineSeries('network.total.rx_bytes', 'received', 'c3', true), lineSeries('network.total.tx_bytes', 'sent', 'c1')],
     },
     {
       title: t('host.panels.disk'),
       unit: 'bytes_per_second',
-      series: [lineSeries('disk.total.read_bytes', 'read', 'cyan', true), lineSeries('disk.total.write_bytes', 'written', 'orange')],
+      series: [lineSeries('disk.total.read_bytes', 'read', 'c5', true), lineSeries('disk.total.write_bytes', 'written', 'c2')],
     },
     {
       title: t('host.panels.load'),
       unit: 'count',
       hint: t('host.panels.loadHint'),
-      series: [
-        lineSeries('load.1m', 'load1', 'blue', true),
-        lineSeries('load.5m', 'load5', 'purple'),
-        lineSeries('load.15m', 'load15', 'pink'),
-      ],
+      series: [lineSeries('load.1m', 'load1', 'c1', true), lineSeries('load.5m', 'load5', 'c4'), lineSeries('load.15m', 'load15', 'c8')],
     },
     ...pressure(columns),
     {
       title: t('host.panels.connections'),
       unit: 'count',
       series: [
-        lineSeries('tcp.established', 'tcpEstablished', 'green', true),
-        lineSeries('tcp.time_wait', 'tcpTimeWait', 'yellow'),
-        lineSeries('tcp.listen', 'tcpListening', 'blue'),
-        lineSeries('udp.sockets', 'udp', 'purple'),
+        lineSeries('tcp.established', 'tcpEstablished', 'c3', true),
+        lineSeries('tcp.time_wait', 'tcpTimeWait', 'c7'),
+        lineSeries('tcp.listen', 'tcpListening', 'c1'),
+        lineSeries('udp.sockets', 'udp', 'c4'),
       ],
     },
     {
       title: t('host.panels.processes'),
       unit: 'count',
       series: [
-        lineSeries('processes.threads', 'threads', 'blue', true),
-        lineSeries('processes.total', 'processes', 'green'),
-        lineSeries('processes.blocked', 'blocked', 'red'),
+        lineSeries('processes.threads', 'threads', 'c1', true),
+        lineSeries('processes.total', 'processes', 'c3'),
+        lineSeries('processes.blocked', 'blocked', 'c6'),
       ],
     },
-    { title: t('host.panels.fileDescriptors'), unit: 'count', series: [lineSeries('file_descriptors.allocated', 'open', 'cyan', true)] },
+    { title: t('host.panels.fileDescriptors'), unit: 'count', series: [lineSeries('file_descriptors.allocated', 'open', 'c5', true)] },
     instancePanel(t('host.panels.diskUtilization'), 'disk.utilization', 'percent', 100),
     {
       title: t('host.panels.switches'),
       unit: 'per_second',
-      series: [lineSeries('cpu.context_switches', 'switches', 'purple'), lineSeries('cpu.interrupts', 'interrupts', 'orange')],
+      series: [lineSeries('cpu.context_switches', 'switches', 'c4'), lineSeries('cpu.interrupts', 'interrupts', 'c2')],
     },
     instancePanel(t('host.panels.temperature'), 'temperature.sensor', 'celsius'),
   ]

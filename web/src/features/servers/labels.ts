@@ -4,17 +4,17 @@ import { messageText, t } from '../../i18n'
 
 export interface ServerStatus {
   text: string
-  tone: '' | 'ok' | 'warn' | 'bad'
+  tone: '' | 'ok' | 'warning' | 'critical'
 }
 
 /** State of the last collection; reasons that prevent collections come first. */
 export function serverStatus(server: Server): ServerStatus {
   if (!server.enabled) return { text: t('servers.states.disabled'), tone: '' }
-  if (server.blocked?.cause === 'host_key_changed') return { text: t('servers.states.hostKeyChanged'), tone: 'bad' }
-  if (server.blocked) return { text: t('servers.states.authenticationFailed'), tone: 'bad' }
+  if (server.blocked?.cause === 'host_key_changed') return { text: t('servers.states.hostKeyChanged'), tone: 'critical' }
+  if (server.blocked) return { text: t('servers.states.authenticationFailed'), tone: 'critical' }
   if (!server.last) return { text: t('servers.states.never'), tone: '' }
-  if (server.last.cause === 'timed_out') return { text: t('servers.states.timedOut'), tone: 'warn' }
-  if (server.last.cause) return { text: t('servers.states.failing'), tone: 'warn' }
+  if (server.last.cause === 'timed_out') return { text: t('servers.states.timedOut'), tone: 'warning' }
+  if (server.last.cause) return { text: t('servers.states.failing'), tone: 'warning' }
   return { text: t('servers.states.ok'), tone: 'ok' }
 }
 

@@ -13,6 +13,7 @@ export const common = {
   copy: 'Copy',
   copied: 'Copied',
   search: 'Search',
+  noMatch: 'No match',
   filter: 'Filter',
   apply: 'Apply',
   actions: 'Actions',
@@ -80,6 +81,9 @@ export const common = {
   live: {
     live: 'Live',
     liveNote: 'Every {seconds} s',
+    connected: 'Live stream connected',
+    replay: 'Replay',
+    replayNote: 'The page shows a past time',
     paused: 'Paused',
     pausedNote: 'Charts are paused; data is still being received',
     connecting: 'Connecting',

@@ -61,7 +61,7 @@ export const host = {
     laterHint: 'Later (])',
     custom: 'Custom…',
     pause: 'Pause',
-    pauseHint: 'Pause charts (p)',
+    pauseHint: 'Pause charts (Space)',
     live: 'Live',
     liveHint: 'Go live (l)',
     title: 'Time range',

@@ -1,0 +1,94 @@
+// Canvas in device pixels, and the drawing of small lines that several charts share.
+import { onBeforeUnmount, onMounted, type Ref, watch, type WatchSource } from 'vue'
+import { color, themeVersion } from '../lib/theme'
+
+/** Context in CSS pixels with its size; null while the canvas is not shown. */
+export function prepare(
+  canvas: HTMLCanvasElement | undefined,
+): { context: CanvasRenderingContext2D; width: number; height: number } | null {
+  const context = canvas?.getContext('2d')
+  if (!canvas || !context || canvas.clientWidth === 0) return null
+  const ratio = window.devicePixelRatio || 1
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight]
+  if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+    canvas.width = Math.round(width * ratio)
+    canvas.height = Math.round(height * ratio)
+  }
+  context.setTransform(ratio, 0, 0, ratio, 0, 0)
+  context.clearRect(0, 0, width, height)
+  return { context, width, height }
+}
+
+export interface Box {
+  x: number
+  y: number
+  width: number
+  height: number
+}
+
+/** Line with a filled area in a box; gaps (NaN) break it. `max` is the upper end, by default that of the values. */
+export function drawSpark(context: CanvasRenderingContext2D, points: ArrayLike<number>, box: Box, token: string, max?: number) {
+  let top = max ?? 0
+  if (max === undefined) for (let at = 0; at < points.length; at++) top = Math.max(top, points[at] || 0)
+  const x = (at: number) => box.x + (at / (points.length - 1)) * box.width
+  const y = (value: number) => box.y + box.height - 1 - (top > 0 ? Math.min(value / top, 1) : 0) * (box.height - 2)
+  context.strokeStyle = context.fillStyle = color(token)
+  context.lineWidth = 1.3
+  context.lineJoin = 'round'
+  let start = -1
+  for (let at = 0; at <= points.length; at++) {
+    const isValue = at < points.length && !Number.isNaN(points[at])
+    if (isValue && start < 0) start = at
+    if (isValue || start < 0) continue
+    context.beginPath()
+    for (let index = start; index < at; index++) context.lineTo(x(index), y(points[index]!))
+    context.stroke()
+    context.lineTo(x(at - 1), box.y + box.height)
+    context.lineTo(x(start), box.y + box.height)
+    context.globalAlpha = 0.16
+    context.fill()
+    context.globalAlpha = 1
+    start = -1
+  }
+}
+
+/** Diagonal lines over an area without data. */
+export function hatch(context: CanvasRenderingContext2D, box: Box) {
+  context.save()
+  context.beginPath()
+  context.rect(box.x, box.y, box.width, box.height)
+  context.clip()
+  context.strokeStyle = color('hatch')
+  context.lineWidth = 1.5
+  context.beginPath()
+  for (let x = box.x - box.height; x < box.x + box.width; x += 5) {
+    context.moveTo(x, box.y + box.height)
+    context.lineTo(x + box.height, box.y)
+  }
+  context.stroke()
+  context.restore()
+}
+
+/** Draws after changes of the sources, of the theme, of the fonts and of the size. */
+export function useDrawing(element: Ref<HTMLElement | undefined>, sources: WatchSource[], draw: () => void) {
+  let frame = 0
+  const schedule = () => {
+    frame ||= requestAnimationFrame(() => {
+      frame = 0
+      draw()
+    })
+  }
+  let resize: ResizeObserver | undefined
+  onMounted(() => {
+    resize = new ResizeObserver(schedule)
+    if (element.value) resize.observe(element.value)
+    void document.fonts?.ready.then(schedule)
+    schedule()
+  })
+  onBeforeUnmount(() => {
+    resize?.disconnect()
+    cancelAnimationFrame(frame)
+  })
+  watch([...sources, themeVersion], schedule, { flush: 'post' })
+  return schedule
+}

@@ -1,0 +1,21 @@
+// State of the page's live data for the top bar. A page without own data shows the state of the connection.
+import { onScopeDispose, shallowRef, watchEffect } from 'vue'
+
+export interface PageStream {
+  /** Time of the newest data on the browser's clock, in Unix milliseconds; 0 before the first. */
+  lastSeenMs: number
+  intervalMs: number
+  paused: boolean
+  /** Whether the page shows a past time. */
+  replay?: boolean
+  /** Whether the last request of the page failed. */
+  failing?: boolean
+}
+
+export const pageStream = shallowRef<PageStream | null>(null)
+
+/** Shows the state of a page while it is open. */
+export function usePageStream(read: () => PageStream) {
+  watchEffect(() => (pageStream.value = read()))
+  onScopeDispose(() => (pageStream.value = null))
+}
