@@ -70,7 +70,7 @@ const settingsPages: RouteRecordRaw[] = [
 ]
 
 export const routes: RouteRecordRaw[] = [
-  { path: '/', redirect: '/hosts' },
+  { path: '/', name: 'overview', component: () => import('./features/overview/OverviewPage.vue'), meta: { title: 'overview.title' } },
   { path: '/hosts', name: 'hosts', component: () => import('./features/hosts/HostsPage.vue'), meta: { title: 'hosts.title' } },
   { path: '/hosts/:id', name: 'host', component: () => import('./features/host/HostPage.vue'), props: true },
   { path: '/login', component: () => import('./features/auth/LoginPage.vue'), meta: { access: 'public', title: 'auth.login.title' } },

@@ -70,7 +70,7 @@ const row = (name: string) => page.getByRole('row', { name: new RegExp(name) })
 describe('agentless hosts', () => {
   it('adds a server after a connection test and shows its metrics', async () => {
     await page.goto(site.url)
-    await page.getByRole('link', { name: 'collect over SSH' }).click()
+    await page.getByRole('link', { name: 'Add SSH host' }).click()
     await page.getByRole('heading', { name: 'No agentless hosts' }).waitFor()
     await checkPage(page, 'servers-none')
     await page.getByRole('button', { name: 'Add SSH host' }).first().click()
@@ -79,6 +79,9 @@ describe('agentless hosts', () => {
     await dialog().getByLabel('Port').fill(String(port))
     await dialog().getByLabel('User').fill(userInfo().username)
     await keyField().fill('not a key')
+    await dialog().getByRole('button', { name: 'Test connection' }).click()
+    await dialog().getByRole('alert').getByText('not a private key').waitFor()
+    await keyField().fill(readFileSync(file('rejected'), 'utf8'))
     await dialog().getByRole('button', { name: 'Test connection' }).click()
     await dialog().getByText('Connection failed').waitFor()
     await keyField().fill(readFileSync(file('accepted'), 'utf8'))

@@ -1,0 +1,67 @@
+// Polls the overview while the page is visible. The hub computes it once a second for all viewers.
+import { onScopeDispose, shallowRef } from 'vue'
+import { api, unwrap } from '../../api/client'
+import { errorMessage } from '../../api/errors'
+import type { OverviewResponse } from '../../api/types'
+import { Fleet } from './fleet'
+
+/** Time between an answer and the next request. */
+export const REFRESH_INTERVAL_MS = 2_000
+/** Longest time between two requests while the hub does not answer. */
+const MAX_BACKOFF_MS = 30_000
+
+export function useFleet() {
+  const fleet = new Fleet()
+  /** Increases with each answer. */
+  const version = shallowRef(0)
+  /** Newest answer without its columns. */
+  const answer = shallowRef<Pick<OverviewResponse, 'totals' | 'top_processes' | 'filling'> | null>(null)
+  const problem = shallowRef('')
+  /** Time of the newest answer on the browser's clock. */
+  const receivedMs = shallowRef(0)
+  let timer: ReturnType<typeof setTimeout> | undefined
+  let failures = 0
+  let isDisposed = false
+
+  async function refresh() {
+    clearTimeout(timer)
+    timer = undefined
+    try {
+      const query = fleet.revision ? { revision: fleet.revision } : {}
+      const next = await unwrap(api.GET('/api/v1/overview', { params: { query } }))
+      if (isDisposed) return
+      fleet.update(next)
+      answer.value = next
+      receivedMs.value = Date.now()
+      version.value++
+      problem.value = ''
+      failures = 0
+    } catch (error) {
+      if (isDisposed) return
+      problem.value = errorMessage(error)
+      failures++
+    }
+    schedule()
+  }
+
+  function schedule() {
+    if (document.hidden || isDisposed) return
+    const backoff = REFRESH_INTERVAL_MS * 2 ** Math.min(failures, 4)
+    timer = setTimeout(() => void refresh(), Math.min(backoff, MAX_BACKOFF_MS))
+  }
+
+  function onVisibility() {
+    if (!document.hidden && timer === undefined) void refresh()
+  }
+
+  document.addEventListener('visibilitychange', onVisibility)
+  onScopeDispose(() => {
+    isDisposed = true
+    clearTimeout(timer)
+    document.removeEventListener('visibilitychange', onVisibility)
+  })
+  void refresh()
+  return { fleet, version, answer, problem, receivedMs, refresh }
+}
+
+export type FleetState = ReturnType<typeof useFleet>
