@@ -120,6 +120,10 @@ export const routes: RouteRecordRaw[] = [
     redirect: '/settings/account',
     children: settingsPages,
   },
+  // Gallery of components; builds leave it out.
+  ...(import.meta.env.DEV
+    ? [{ path: '/dev', component: () => import('./features/dev/GalleryPage.vue'), meta: { access: 'public' } } as const]
+    : []),
   {
     path: '/:path(.*)*',
     name: 'notFound',
