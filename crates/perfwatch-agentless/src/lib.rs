@@ -16,6 +16,7 @@ pub mod import_plan;
 mod jumps;
 mod metrics;
 mod on_demand;
+mod queue_stats;
 mod reconciler;
 mod runner;
 mod schedule;
@@ -36,6 +37,7 @@ mod worker;
 pub use credentials::{Credentials, CredentialsError};
 pub use deps::AgentlessDeps;
 pub use metrics::AgentlessMetrics;
+pub use queue_stats::QueueStats;
 pub use schedule::next_run_ms;
 pub use server::Server;
 pub use server_change::{ServerChange, ServerChangeError, ServerEditor};
@@ -129,14 +131,16 @@ impl Agentless {
         self.scheduler.wake();
     }
 
-    /// Returns the number of workers: the maximum number of concurrent collections.
-    pub fn workers(&self) -> usize {
-        self.workers
-    }
-
-    /// Returns the number of connections that stay open for the next collection.
-    pub fn open_connections(&self) -> usize {
-        self.deps.collector.open_connections()
+    /// Returns the statistics of the queue, of visible servers only if a filter is given.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the store is unavailable.
+    pub async fn queue_stats(
+        &self,
+        is_visible: Option<&(dyn Fn(Uuid) -> bool + Sync)>,
+    ) -> Result<QueueStats, StoreError> {
+        let capacity = (self.workers, self.deps.collector.open_connections());
+        QueueStats::read(&*self.deps.store, self.deps.clock.wall_ms(), is_visible, capacity).await
     }
 
     /// Returns the cached summaries of servers.

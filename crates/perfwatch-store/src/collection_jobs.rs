@@ -95,6 +95,9 @@ pub struct WorkerCapacity {
 #[derive(Debug)]
 pub struct CollectionJobs;
 
+/// Maximum number of jobs of a state that are read, before those of hidden servers are left out.
+pub const MAX_LISTED_JOBS: i64 = 10_000;
+
 const PAUSED: &str = "queue_paused";
 
 /// Statement that reads jobs, with the columns in the order of [`JobRow::read`].

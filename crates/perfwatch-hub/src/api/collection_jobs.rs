@@ -5,13 +5,13 @@ use crate::host_access::{self, HIDDEN_PATH};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use perfwatch_agentless::Server;
+use perfwatch_agentless::{QueueStats, Server};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_model::HostId;
 use perfwatch_store::Transaction;
 use perfwatch_store::audit::AuditEntry;
-use perfwatch_store::collection_jobs::{CollectionJobs, JobCounts, JobRow, JobState as StoredState};
+use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, JobState as StoredState, MAX_LISTED_JOBS};
 use perfwatch_store::collections::CollectTrigger;
 use perfwatch_store::servers::ServerRow;
 use serde::{Deserialize, Serialize};
@@ -19,39 +19,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
-
-/// Maximum number of jobs of a state that are read, before hidden servers are left out.
-const MAX_LISTED_JOBS: i64 = 10_000;
-/// Window of the queue's rates and durations.
-const STATS_WINDOW_MS: i64 = 3_600_000;
-
-/// Statistics of the collection queue.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct QueueStatsResponse {
-    paused: bool,
-    /// Jobs that are due.
-    waiting: i64,
-    /// Jobs that are not due yet.
-    delayed: i64,
-    active: i64,
-    completed: i64,
-    failed: i64,
-    /// Maximum number of concurrent collections of this hub.
-    workers: usize,
-    /// SSH connections that this hub keeps open between collections.
-    open_connections: usize,
-    /// Jobs that finished within the last hour.
-    finished_last_hour: i64,
-    /// Jobs that failed within the last hour.
-    failed_last_hour: i64,
-    /// Mean duration of the jobs of the last hour, milliseconds.
-    mean_duration_ms: Option<i64>,
-    /// Maximum duration of the jobs of the last hour, milliseconds.
-    max_duration_ms: i64,
-    /// Maximum delay of the jobs that are due, milliseconds.
-    max_delay_ms: i64,
-    now_ms: i64,
-}
 
 /// Queued or finished collection of a server.
 #[derive(Serialize, ToSchema)]
@@ -103,42 +70,16 @@ fn job_state(row: &JobRow, now_ms: i64) -> JobState {
 /// Queue statistics
 #[utoipa::path(
     get, path = "/api/v1/servers/metrics/queue/stats", tag = "queue",
-    responses((status = 200, body = QueueStatsResponse)),
+    responses((status = 200, body = QueueStats)),
 )]
 pub(crate) async fn stats(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
-) -> Result<Json<QueueStatsResponse>, ApiError> {
-    let (store, now_ms) = (app.agentless.store(), app.clock.wall_ms());
-    let counts = match identity.host_tags.is_empty() {
-        true => CollectionJobs::stats(store, now_ms, now_ms - STATS_WINDOW_MS).await?,
-        false => {
-            let auth_snapshot = app.directory.snapshot();
-            let mut rows = Vec::new();
-            for state in StoredState::ALL {
-                rows.extend(CollectionJobs::list(store, state, MAX_LISTED_JOBS).await?);
-            }
-            rows.retain(|row| identity.can_view(&auth_snapshot, HostId(row.server)));
-            JobCounts::from_rows(&rows, now_ms, now_ms - STATS_WINDOW_MS)
-        }
-    };
-    Ok(Json(QueueStatsResponse {
-        paused: CollectionJobs::is_paused(store).await?,
-        waiting: counts.waiting,
-        delayed: counts.delayed,
-        active: counts.active,
-        completed: counts.completed,
-        failed: counts.failed,
-        workers: app.agentless.workers(),
-        open_connections: app.agentless.open_connections(),
-        finished_last_hour: counts.finished_recently,
-        failed_last_hour: counts.failed_recently,
-        mean_duration_ms: (counts.finished_recently > 0)
-            .then(|| counts.duration_ms / counts.finished_recently),
-        max_duration_ms: counts.max_duration_ms,
-        max_delay_ms: counts.max_delay_ms,
-        now_ms,
-    }))
+) -> Result<Json<QueueStats>, ApiError> {
+    let auth_snapshot = app.directory.snapshot();
+    let is_visible = |server: Uuid| identity.can_view(&auth_snapshot, HostId(server));
+    let filter = (!identity.host_tags.is_empty()).then_some(&is_visible as &(dyn Fn(Uuid) -> bool + Sync));
+    Ok(Json(app.agentless.queue_stats(filter).await?))
 }
 
 #[derive(Deserialize, IntoParams)]
