@@ -24,8 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Time of honest load before the attack; the memory at its end is the idle size.
-const WARM_UP: Duration = Duration::from_secs(20);
+/// Time of honest load before the attack: the recent window is full, and the memory at its end is the idle size.
+const WARM_UP: Duration = Duration::from_secs(320);
 /// Time after the attack in which honest agents send what was refused.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
