@@ -139,8 +139,8 @@ describe('behind nginx', () => {
     await expect.poll(() => notices(other).textContent()).toContain(`hub.public_url to https://${HOST}:${stripped}/perfwatch/`)
     await logIn(other)
     await openHost(other)
+    await expect.poll(() => new URL(other.url()).pathname).toMatch(/^\/perfwatch\/hosts\//)
     await expect.poll(() => state(other)).toBe('live')
-    expect(new URL(other.url()).pathname).toMatch(/^\/perfwatch\/hosts\//)
     await other.context().close()
   })
 
@@ -197,13 +197,13 @@ describe('behind nginx', () => {
     await page.context().close()
   })
 
-  it('reports a session cookie that the browser drops', async () => {
+  it('names the scheme of a page that the proxy reports wrongly', async () => {
     const port = await freePort()
     await startProxy(server('proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto https;', false), site, port)
     const { page } = await openPage(`http://${HOST}:${port}/`)
     await expect.poll(() => notices(page).textContent()).toContain(`Open https://${HOST}:${port}`)
     await logIn(page)
-    await expect.poll(() => page.locator('[role=alert]').textContent()).toContain('did not keep the session cookie')
+    await expect.poll(() => page.locator('[role=alert]').textContent()).toContain(`expected https://${HOST}:${port}`)
     await page.context().close()
   })
 
