@@ -83,8 +83,10 @@ fn cpu_alert_names_top_process_and_resolves() {
         (Some("opened"), Some("High CPU usage")),
         "{message}"
     );
-    let first = alert["consumers"][0].as_str().unwrap();
-    assert!(first.starts_with("pwbusy (pid "), "{message}");
+    // On a busy machine, other processes may use more. Their order is tested with given values.
+    let consumers = alert["consumers"].as_array().unwrap();
+    let is_busy = |consumer: &Value| consumer.as_str().unwrap().starts_with("pwbusy (pid ");
+    assert!(consumers.iter().any(is_busy), "{message}");
     assert!(request.header("x-perfwatch-signature").unwrap().starts_with("sha256="));
     let mail = smtp.next();
     assert!(mail.data.contains("High CPU usage") && mail.data.contains("pwbusy (pid "), "{}", mail.data);
@@ -96,7 +98,8 @@ fn cpu_alert_names_top_process_and_resolves() {
     let id = active.body["incidents"][0]["id"].as_str().unwrap().to_owned();
     let detail = hub.get(&format!("/api/v1/incidents/{id}"));
     let explanation = &detail.body["incident"]["alerts"][0]["explanation"];
-    assert_eq!(explanation["consumers"][0]["name"], "pwbusy", "{}", detail.text);
+    let explained = explanation["consumers"].as_array().unwrap();
+    assert!(explained.iter().any(|consumer| consumer["name"] == "pwbusy"), "{}", detail.text);
     let kinds: Vec<&str> = detail.body["timeline"]
         .as_array()
         .unwrap()
