@@ -59,13 +59,8 @@ pub fn load_host_id(state: &Path, source: &dyn Source, has_token: bool) -> Resul
 /// Deletes what belongs to another machine. The fingerprint is deleted last: after an interruption, the next
 /// start continues.
 fn delete_foreign_state(state: &Path) -> std::io::Result<()> {
-    let ignore_missing = |result: std::io::Result<()>| match result {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    };
     let directory = Directory::open(state)?;
-    // Directories are removed by descriptor: a link in their place is not followed.
-    ignore_missing(std::fs::remove_dir_all(state.join("spool")))?;
+    directory.remove_directory("spool")?;
     ["secret", "host-id", "machine"].into_iter().try_for_each(|file| directory.remove(file))
 }
 

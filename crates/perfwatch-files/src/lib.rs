@@ -103,7 +103,9 @@ impl Directory {
             let Ok(file) = self.open_file(name, OFlags::RDONLY) else { continue };
             let Ok(stat) = fstat(&file) else { continue };
             let is_own = stat.st_uid == rustix::process::geteuid().as_raw();
-            if is_own && Mode::from_raw_mode(stat.st_mode).intersects(SHARED) {
+            // A hard link may be to a file elsewhere, which another user chose.
+            let is_linked = stat.st_nlink > 1;
+            if is_own && !is_linked && Mode::from_raw_mode(stat.st_mode).intersects(SHARED) {
                 let _ = fchmod(&file, PRIVATE_FILE);
             }
         }
@@ -256,6 +258,15 @@ impl Directory {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Removes a directory with its files and directories, and without following links: a link with this name is
+    /// removed itself. A missing directory is not an error.
+    ///
+    /// # Errors
+    /// Fails if an entry cannot be removed.
+    pub fn remove_directory(&self, name: &str) -> io::Result<()> {
+        walk::remove_tree(self.fd.as_fd(), name.as_ref(), 0)
     }
 
     /// Renames a file within the directory.

@@ -67,6 +67,33 @@ fn links_in_place_of_files_are_not_followed() {
     assert!(directory.open_or_create("fifo").is_err());
 }
 
+/// M9: a link in place of a directory is removed itself, and so are links below it.
+#[test]
+fn directories_are_removed_without_following_links() {
+    let root = tempfile::tempdir().unwrap();
+    let victim = root.path().join("victim");
+    std::fs::create_dir(&victim).unwrap();
+    std::fs::write(victim.join("file"), "untouched").unwrap();
+    let path = root.path().join("state");
+    let directory = Directory::create_private(&path).unwrap();
+    symlink(&victim, path.join("spool")).unwrap();
+    directory.remove_directory("spool").unwrap();
+    assert!(!path.join("spool").is_symlink());
+    std::fs::create_dir_all(path.join("spool/old")).unwrap();
+    std::fs::write(path.join("spool/old/segment"), "").unwrap();
+    std::fs::write(path.join("spool/segment"), "").unwrap();
+    symlink(&victim, path.join("spool/old/link")).unwrap();
+    directory.remove_directory("spool").unwrap();
+    directory.remove_directory("spool").unwrap();
+    assert!(!directory.contains("spool"));
+    assert_eq!(std::fs::read_to_string(victim.join("file")).unwrap(), "untouched");
+    // A hard link to a file elsewhere is not restricted.
+    set_mode(&victim.join("file"), 0o644);
+    std::fs::hard_link(victim.join("file"), path.join("agent.yaml")).unwrap();
+    directory.restrict_files(["agent.yaml"]);
+    assert_eq!(mode(&victim.join("file")), 0o644);
+}
+
 /// M9: root follows no link of another user to the directory, and gives its files to their owner.
 #[test]
 fn root_follows_no_links_of_other_users() {

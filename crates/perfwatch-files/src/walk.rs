@@ -1,12 +1,12 @@
 //! Opens a directory component by component.
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, mkdirat, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fstat, mkdirat, openat, readlinkat, statat, unlinkat};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path};
 
 /// Maximum number of symbolic links of a path, as in the kernel (path_resolution(7)).
@@ -55,6 +55,30 @@ pub(crate) fn open_directory(path: &Path, create_mode: Option<Mode>) -> io::Resu
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(openat(&directory, ".", flags, Mode::empty())?)
+}
+
+/// Maximum depth of a directory that is removed.
+const MAX_REMOVED_DEPTH: usize = 16;
+
+/// Removes an entry of a directory with everything below it, relative to descriptors: a link that another
+/// user puts in its place is not followed.
+pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> io::Result<()> {
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        // EPERM on file systems that follow POSIX (unlink(2)).
+        Err(Errno::ISDIR | Errno::PERM) if depth < MAX_REMOVED_DEPTH => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = openat(parent, name, flags, Mode::empty())?;
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            remove_tree(directory.as_fd(), name, depth + 1)?;
+        }
+    }
+    Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
 }
 
 /// Inserts the components of a path before the others.

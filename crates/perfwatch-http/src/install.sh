@@ -81,7 +81,8 @@ start() {
     # Without systemd: runs as the user nobody until the next reboot.
     command -v setpriv >/dev/null 2>&1 ||
         fail "installed, but not started: systemd and setpriv are missing. Run $1 with PERFWATCH_CONFIG=/etc/perfwatch/agent.yaml"
-    chown -R 65534:65534 /var/lib/perfwatch
+    # Links stay as they are: an earlier agent may have made them.
+    chown -hR 65534:65534 /var/lib/perfwatch
     # shellcheck disable=SC2086 # $1 may be two words
     PERFWATCH_CONFIG=/etc/perfwatch/agent.yaml setsid setpriv --reuid=65534 --regid=65534 --clear-groups \
         --no-new-privs --bounding-set=-all -- $1 </dev/null >/dev/null 2>>/var/log/perfwatch-agent.log &

@@ -4,8 +4,8 @@ use super::inner::{BUSY_TIMEOUT, FILE_NAME, PAGE_BYTES, SqliteOptions, store_err
 use crate::error::StoreError;
 use perfwatch_files::Directory;
 use rusqlite::{Connection, OptionalExtension as _};
+use rustix::io::Errno;
 use std::fs::File;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 mod migrations {
@@ -29,18 +29,17 @@ pub(super) fn restrict_permissions(folder: &Path) -> std::io::Result<()> {
     for suffix in ["", "-wal", "-shm"] {
         let name = format!("{FILE_NAME}{suffix}");
         directory.reject_foreign_link(&name)?;
-        create_private(&folder.join(name), suffix.is_empty())?;
+        if suffix.is_empty() {
+            match directory.open_or_create(&name) {
+                Ok(_) => {}
+                // A link of this user, to a file that SQLite opens or creates.
+                Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        directory.restrict_files([name.as_str()]);
     }
     Ok(())
-}
-
-/// Restricts a file to its owner. A missing file is created if `create` is set.
-pub(super) fn create_private(path: &Path, create: bool) -> std::io::Result<()> {
-    match std::fs::OpenOptions::new().append(true).create(create).mode(0o600).open(path) {
-        Ok(file) => file.set_permissions(std::fs::Permissions::from_mode(0o600)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 pub(super) fn prepare(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {
