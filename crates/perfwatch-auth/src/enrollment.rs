@@ -3,6 +3,7 @@
 
 use crate::secret::hash_secret;
 use perfwatch_model::HostId;
+use perfwatch_store::accounts::SecretHash;
 use perfwatch_store::agents::{Agent, EnrollmentToken};
 
 /// Enrollment of an agent for a host.
@@ -47,6 +48,13 @@ pub enum ClaimError {
 }
 
 impl HostClaim<'_> {
+    /// Hash of the previous secret if an agent of the host has it, for a repeated claim whose response got lost.
+    pub fn known_secret(&self) -> Option<SecretHash> {
+        let hash = self.previous_secret.map(hash_secret)?;
+        let is_known = |agent: &Agent| agent.hash == hash || agent.previous_hash == Some(hash);
+        self.agents.iter().any(|(agent, _)| is_known(agent)).then_some(hash)
+    }
+
     /// Checks that the agent may take the host: a new host, a host that the token was created for by a user who
     /// may revoke its agents, or a host of which the agent has an earlier secret.
     ///
@@ -57,17 +65,24 @@ impl HostClaim<'_> {
         // The token of the earlier enrollment does not undo a revocation.
         let is_undo =
             |agent: &Agent| agent.revoked_ms.is_some() && agent.enrollment_token_id == Some(self.token.id);
-        let has_secret = |agent: &Agent| {
-            hash.is_some() && [Some(agent.hash), agent.previous_hash].contains(&hash) && !is_undo(agent)
-        };
-        let has_right =
-            self.token.host == Some(self.host) || self.agents.iter().any(|(agent, _)| has_secret(agent));
         // The agent of the earlier attempt never sent a snapshot.
-        let is_pending = self.agents.iter().any(|(agent, last_seen_ms)| {
+        let is_pending = |agent: &Agent, last_seen_ms: i64| {
             agent.enrollment_token_id == Some(self.token.id)
                 && agent.revoked_ms.is_none()
-                && *last_seen_ms == 0
-        });
+                && last_seen_ms == 0
+        };
+        // The secret before the last enrollment counts only until the response of that one has arrived: it may
+        // have been stolen and revoked since.
+        let has_secret = |agent: &Agent, last_seen_ms: i64| {
+            hash.is_some()
+                && (hash == Some(agent.hash) && !is_undo(agent)
+                    || hash == agent.previous_hash && is_pending(agent, last_seen_ms))
+        };
+        let any = |has: &dyn Fn(&Agent, i64) -> bool| {
+            self.agents.iter().any(|(agent, last_seen_ms)| has(agent, *last_seen_ms))
+        };
+        let has_right = self.token.host == Some(self.host) || any(&has_secret);
+        let is_pending = any(&is_pending);
         let is_retry = is_pending && (has_right || !self.is_known_host);
         if (self.token.uses_left <= 0 && !is_retry) || self.token.expires_ms <= now_ms {
             return Err(ClaimError::InvalidToken);
@@ -150,9 +165,12 @@ mod tests {
                 assert_eq!(check(&bound, agent, is_known_host, previous), Ok(AcceptedClaim::First));
                 assert_eq!(check(&foreign, agent, is_known_host, previous), Err(ClaimError::OtherHost));
             }
-            if agent.is_some() {
-                assert_eq!(check(&open, agent, true, Some("secret")), Ok(AcceptedClaim::First));
-            }
+            // Sibling of finding M4: a secret from before the last enrollment, which may be stolen and revoked.
+            let expected = match agent {
+                Some((agent, _)) if agent.previous_hash.is_none() => Ok(AcceptedClaim::First),
+                _ => Err(ClaimError::KnownHost),
+            };
+            assert_eq!(check(&open, agent, true, Some("secret")), expected, "{agent:?}");
         }
         let same = token(9, 5, None);
         assert_eq!(check(&same, Some((&revoked, 500)), true, Some("secret")), Err(ClaimError::KnownHost));
@@ -191,5 +209,14 @@ mod tests {
         // The lost response was that of a host that enrolled again with its secret.
         let again = Agent { previous_hash: Some(hash_secret("old")), ..own };
         assert_eq!(check(&again, 0, true, Some("old")), Ok(AcceptedClaim::Retry));
+        assert_eq!(check(&again, 500, true, Some("old")), invalid);
+        let agents = [(&again, 500)];
+        let known = |previous_secret| {
+            HostClaim { host, token: &used_up, previous_secret, agents: &agents, is_known_host: true }
+                .known_secret()
+        };
+        assert_eq!(known(Some("old")), Some(hash_secret("old")));
+        assert_eq!(known(Some("secret")), Some(hash_secret("secret")));
+        assert_eq!((known(Some("guess")), known(None)), (None, None));
     }
 }

@@ -213,7 +213,7 @@ async fn enroll(
         host: request.host_id,
         enrollment_token: token.name.clone(),
         enrollment_token_id: Some(token.id),
-        previous_hash: request.previous_secret.as_deref().map(secret::hash_secret),
+        previous_hash: claim.known_secret(),
         address: client.address.to_string(),
         created_ms: now_ms,
         // Set by the first snapshot.
