@@ -1,10 +1,12 @@
-//! Evaluates all rules of a host. Columns are bound to alerts once per shape.
+//! Evaluates all rules of a host. Columns are bound to alerts once per shape; the bindings of the last shapes are
+//! kept for hosts whose snapshots alternate between shapes.
 
 use crate::alert_instance::{AlertInstance, ObservationTime, ResolveReason, TransitionEvent, TransitionKind};
 use crate::condition::{Condition, HubMetric, instance_matches};
 use crate::rule::Rule;
-use perfwatch_model::{Shape, Snapshot, unscale};
-use std::collections::HashMap;
+use perfwatch_model::{Shape, ShapeId, Snapshot, limit_table, limits, unscale};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -16,6 +18,9 @@ pub const METRIC_LOAD_PER_CORE: &str = "load.per_core";
 /// Input metrics of [`METRIC_LOAD_PER_CORE`].
 pub const LOAD_PER_CORE_INPUTS: [&str; 2] = ["load.5m", "cpu.cores"];
 
+/// Number of shapes of a host whose bindings are kept.
+const MAX_BOUND_SHAPES: usize = 4;
+
 /// Source of a value within a snapshot.
 #[derive(Debug, Clone, Copy)]
 enum ValueSource {
@@ -25,16 +30,27 @@ enum ValueSource {
     Ratio(usize, usize),
 }
 
+/// Alerts that the columns of a shape are bound to.
+#[derive(Debug)]
+struct BoundShape {
+    id: ShapeId,
+    /// Alert index and value source of each bound column.
+    columns: Vec<(usize, ValueSource)>,
+    /// Indices of alerts whose instance is not in the shape.
+    absent: Vec<usize>,
+    /// Number of alerts that `absent` takes into account.
+    instance_count: usize,
+}
+
 /// Evaluates the rules of a host, snapshot by snapshot.
 #[derive(Debug, Default)]
 pub struct HostEvaluator {
     rules: Vec<Arc<Rule>>,
+    /// Indices in `rules` by the metric of their condition.
+    rules_by_metric: HashMap<Box<str>, Vec<usize>>,
     instances: Vec<AlertInstance>,
-    shape: Option<Arc<Shape>>,
-    /// Alert index and value source of each bound column, for `shape`.
-    bindings: Vec<(usize, ValueSource)>,
-    /// Indices of alerts whose instance is not in `shape`.
-    absent: Vec<usize>,
+    /// Shapes of the newest snapshots; the last one was used last.
+    bound_shapes: VecDeque<BoundShape>,
     /// Index in `instances` by rule and instance.
     index: HashMap<(Uuid, Box<str>), usize>,
     /// Time of the newest snapshot, in milliseconds since 1970.
@@ -68,6 +84,12 @@ impl HostEvaluator {
         };
         self.instances = std::mem::take(&mut self.instances).into_iter().filter_map(update).collect();
         self.rules = rules;
+        self.rules_by_metric.clear();
+        for (index, rule) in self.rules.iter().enumerate() {
+            if let Some((metric, _)) = rule.condition.selector() {
+                self.rules_by_metric.entry(metric.into()).or_default().push(index);
+            }
+        }
         self.rebuild_index();
         // Conditions without a metric do not wait for a column.
         for rule in self.rules.clone() {
@@ -75,7 +97,7 @@ impl HostEvaluator {
                 self.instance_index(&rule, "");
             }
         }
-        self.shape = None;
+        self.bound_shapes.clear();
     }
 
     /// History that new and changed rules need, in milliseconds; `None` if all rules are unchanged.
@@ -91,12 +113,21 @@ impl HostEvaluator {
         &self.instances
     }
 
-    /// Index of the alert of a rule and an instance; creates the alert if it does not exist.
-    fn instance_index(&mut self, rule: &Arc<Rule>, instance: &str) -> usize {
-        *self.index.entry((rule.id, instance.into())).or_insert_with(|| {
-            self.instances.push(AlertInstance::new(rule.clone(), instance));
-            self.instances.len() - 1
-        })
+    /// Index of the alert of a rule and an instance; creates the alert if it does not exist. `None` if the
+    /// host has as many alerts as it may have.
+    fn instance_index(&mut self, rule: &Arc<Rule>, instance: &str) -> Option<usize> {
+        let next = self.instances.len();
+        match self.index.entry((rule.id, instance.into())) {
+            Entry::Occupied(entry) => Some(*entry.get()),
+            Entry::Vacant(_) if next >= limits::MAX_ALERTS_PER_HOST => {
+                limit_table::ALERTS_PER_HOST.refuse();
+                None
+            }
+            Entry::Vacant(entry) => {
+                self.instances.push(AlertInstance::new(rule.clone(), instance));
+                Some(*entry.insert(next))
+            }
+        }
     }
 
     fn rebuild_index(&mut self) {
@@ -130,50 +161,84 @@ impl HostEvaluator {
         let Some(rule) = self.rules.iter().find(|candidate| candidate.id == rule).cloned() else {
             return false;
         };
-        let index = self.instance_index(&rule, instance);
+        let Some(index) = self.instance_index(&rule, instance) else {
+            return false;
+        };
         if !self.instances[index].is_firing() {
             self.instances[index].restore(since_ms, fired_ms, peak_value);
         }
-        self.shape = None;
+        self.bound_shapes.clear();
         true
     }
 
-    /// Binds the columns of a shape to alerts, creating alerts for new instances.
-    fn bind_shape(&mut self, shape: &Arc<Shape>) {
-        self.bindings.clear();
-        // Stale instances are dropped, except those of `absent` rules.
+    /// Drops alerts of instances that are gone, except those of `absent` rules.
+    fn drop_stale(&mut self) {
         let now_ms = self.last_ms;
         let previous_len = self.instances.len();
         self.instances.retain(|alert| !alert.is_stale(now_ms));
         if self.instances.len() != previous_len {
             self.rebuild_index();
+            self.bound_shapes.clear();
         }
-        for rule in self.rules.clone() {
-            let Some((metric, patterns)) = rule.condition.selector() else { continue };
-            if metric == METRIC_CLOCK_SKEW {
-                let alert = self.instance_index(&rule, "");
-                self.bindings.push((alert, ValueSource::ClockSkew));
-            }
-            if metric == METRIC_LOAD_PER_CORE
-                && let [Some(load), Some(cores)] =
-                    LOAD_PER_CORE_INPUTS.map(|name| shape.column_index(name, ""))
-            {
-                let alert = self.instance_index(&rule, "");
-                self.bindings.push((alert, ValueSource::Ratio(load, cores)));
-            }
-            for (index, column) in shape.columns().iter().enumerate() {
-                if column.metric == metric && instance_matches(patterns, &column.instance) {
-                    let alert = self.instance_index(&rule, &column.instance);
-                    self.bindings.push((alert, ValueSource::Column(index)));
+    }
+
+    /// Binds the columns of a shape to alerts, creating alerts for new instances.
+    fn bind_columns(&mut self, shape: &Shape) -> Vec<(usize, ValueSource)> {
+        let mut bound = Vec::new();
+        let load = LOAD_PER_CORE_INPUTS.map(|name| shape.column_index(name, ""));
+        let derived = [
+            (METRIC_CLOCK_SKEW, Some(ValueSource::ClockSkew)),
+            (METRIC_LOAD_PER_CORE, load[0].zip(load[1]).map(|(load, cores)| ValueSource::Ratio(load, cores))),
+        ];
+        let columns = shape.columns().iter().enumerate();
+        let columns = columns
+            .map(|(index, column)| (&*column.metric, &*column.instance, Some(ValueSource::Column(index))));
+        let derived = derived.into_iter().map(|(metric, source)| (metric, "", source));
+        for (metric, instance, source) in columns.chain(derived) {
+            let (Some(source), Some(rules)) = (source, self.rules_by_metric.get(metric)) else { continue };
+            for index in rules.clone() {
+                let rule = self.rules[index].clone();
+                let patterns = rule.condition.selector().and_then(|(_, patterns)| patterns);
+                let is_derived = !matches!(source, ValueSource::Column(_));
+                if (is_derived || instance_matches(patterns, instance))
+                    && let Some(alert) = self.instance_index(&rule, instance)
+                {
+                    bound.push((alert, source));
                 }
             }
         }
-        let mut is_bound = vec![false; self.instances.len()];
-        self.bindings.iter().for_each(|(alert, _)| is_bound[*alert] = true);
-        let is_absent =
-            |alert: &usize| !is_bound[*alert] && self.instances[*alert].rule.condition.selector().is_some();
-        self.absent = (0..self.instances.len()).filter(is_absent).collect();
-        self.shape = Some(shape.clone());
+        bound
+    }
+
+    /// Makes a shape the last of the bound shapes.
+    fn bind_shape(&mut self, shape: &Shape) {
+        let id = shape.id();
+        if let Some(index) = self.bound_shapes.iter().rposition(|bound| bound.id == id) {
+            // Usually the last one, which stays where it is.
+            if index + 1 < self.bound_shapes.len()
+                && let Some(bound) = self.bound_shapes.remove(index)
+            {
+                self.bound_shapes.push_back(bound);
+            }
+        } else {
+            self.drop_stale();
+            let columns = self.bind_columns(shape);
+            self.bound_shapes.push_back(BoundShape { id, columns, absent: Vec::new(), instance_count: 0 });
+            if self.bound_shapes.len() > MAX_BOUND_SHAPES {
+                self.bound_shapes.pop_front();
+            }
+        }
+        let Some(bound) = self.bound_shapes.back_mut() else { return };
+        // Another shape may have created alerts since.
+        if bound.instance_count != self.instances.len() {
+            let mut is_bound = vec![false; self.instances.len()];
+            bound.columns.iter().for_each(|(alert, _)| is_bound[*alert] = true);
+            let is_absent = |alert: &usize| {
+                !is_bound[*alert] && self.instances[*alert].rule.condition.selector().is_some()
+            };
+            bound.absent = (0..self.instances.len()).filter(is_absent).collect();
+            bound.instance_count = self.instances.len();
+        }
     }
 
     /// Evaluates a snapshot of the host. Snapshots must arrive in the order of time.
@@ -184,15 +249,14 @@ impl HostEvaluator {
         age_ms: i64,
         events: &mut Vec<TransitionEvent>,
     ) {
-        if self.shape.as_ref().is_none_or(|shape| !Arc::ptr_eq(shape, &snapshot.shape)) {
-            self.bind_shape(&snapshot.shape);
-        }
+        self.bind_shape(&snapshot.shape);
         self.last_ms = self.last_ms.max(snapshot.at_ms);
         let interval_ms = i64::from(snapshot.interval_ms);
         let time = ObservationTime { at_ms: snapshot.at_ms, interval_ms, age_ms };
         let columns = snapshot.shape.columns();
         let column = |index: usize| unscale(*snapshot.values.get(index)?, columns[index].decimals);
-        for (alert, source) in &self.bindings {
+        let Some(bound) = self.bound_shapes.back() else { return };
+        for (alert, source) in &bound.columns {
             #[expect(clippy::cast_precision_loss, reason = "milliseconds fit into 52 bits")]
             let value = match *source {
                 ValueSource::Column(index) => column(index),
@@ -203,7 +267,7 @@ impl HostEvaluator {
             };
             events.extend(self.instances[*alert].evaluate(value, time));
         }
-        for alert in &self.absent {
+        for alert in &bound.absent {
             events.extend(self.instances[*alert].evaluate_absent(time));
         }
     }
@@ -280,141 +344,5 @@ pub fn retain_active_transitions(events: &mut Vec<TransitionEvent>, recorded_unt
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use perfwatch_model::{BootId, Column, HumanDuration};
-
-    fn rule(id: u128, condition: &str) -> Arc<Rule> {
-        Arc::new(Rule {
-            id: Uuid::from_u128(id),
-            condition: serde_json::from_str(condition).unwrap(),
-            hold_for: HumanDuration::default(),
-            ..crate::builtin_rules::builtin_rules().remove(0)
-        })
-    }
-
-    fn shape(columns: &[(&'static str, &str)]) -> Arc<Shape> {
-        let column = |(metric, instance): &(&'static str, &str)| Column {
-            metric: (*metric).into(),
-            dimension: "".into(),
-            instance: (*instance).into(),
-            decimals: 1,
-        };
-        Arc::new(Shape::new(columns.iter().map(column).collect()))
-    }
-
-    fn snapshot(shape: &Arc<Shape>, s: i64, values: &[i64]) -> Snapshot {
-        Snapshot {
-            boot: BootId::default(),
-            seq: s.unsigned_abs(),
-            at_ms: 1_000_000_000 + s * 1_000,
-            interval_ms: 1_000,
-            shape: shape.clone(),
-            values: values.to_vec(),
-            processes: vec![],
-            facts: None,
-            errors: vec![],
-        }
-    }
-
-    #[test]
-    fn each_instance_has_its_own_alert() {
-        let full = rule(
-            1,
-            r#"{"kind":"threshold","metric":"filesystem.used_percent","instance":"!/boot*","threshold":90}"#,
-        );
-        let skew = rule(2, r#"{"kind":"threshold","metric":"clock.skew","threshold":5000}"#);
-        let (mut evaluator, mut events) = (HostEvaluator::default(), Vec::new());
-        evaluator.set_rules(vec![full, skew], 0, &mut events);
-        let columns = [
-            ("filesystem.used_percent", "/"),
-            ("filesystem.used_percent", "/boot"),
-            ("filesystem.used_percent", "/srv"),
-        ];
-        let full_shape = shape(&columns);
-        evaluator.evaluate_snapshot(
-            &snapshot(&full_shape, 0, &[950, 990, 100]),
-            Some(-9_000),
-            0,
-            &mut events,
-        );
-        let fired: Vec<&str> = events.iter().map(|event| &*event.instance).collect();
-        assert_eq!(fired, ["/", ""]);
-        // An unmounted filesystem resolves its alert after the timeout.
-        events.clear();
-        let reduced_shape = shape(&columns[2..]);
-        for s in 1..400 {
-            evaluator.evaluate_snapshot(&snapshot(&reduced_shape, s, &[100]), None, 0, &mut events);
-        }
-        assert_eq!(events.len(), 1);
-        assert_eq!(
-            (events[0].kind, &*events[0].instance),
-            (TransitionKind::Resolved(ResolveReason::InstanceGone), "/")
-        );
-    }
-
-    #[test]
-    fn rule_change_keeps_or_resolves_alerts() {
-        let cpu = |threshold: f64| {
-            rule(1, &format!(r#"{{"kind":"threshold","metric":"cpu.usage","threshold":{threshold}}}"#))
-        };
-        let (mut evaluator, mut events) = (HostEvaluator::default(), Vec::new());
-        evaluator.set_rules(vec![cpu(50.0)], 0, &mut events);
-        let shape = shape(&[("cpu.usage", "")]);
-        evaluator.evaluate_snapshot(&snapshot(&shape, 0, &[700]), None, 0, &mut events);
-        assert_eq!(events.pop().unwrap().kind, TransitionKind::Fired);
-        evaluator.set_rules(vec![cpu(60.0)], 0, &mut events);
-        evaluator.evaluate_snapshot(&snapshot(&shape, 1, &[700]), None, 0, &mut events);
-        assert!(events.is_empty(), "still firing");
-        evaluator.set_rules(vec![cpu(80.0)], 0, &mut events);
-        evaluator.evaluate_snapshot(&snapshot(&shape, 2, &[700]), None, 0, &mut events);
-        assert_eq!(events.pop().unwrap().kind, TransitionKind::Resolved(ResolveReason::ConditionCleared));
-        evaluator.evaluate_snapshot(&snapshot(&shape, 3, &[900]), None, 0, &mut events);
-        events.clear();
-        evaluator.set_rules(Vec::new(), 0, &mut events);
-        assert_eq!(events.pop().unwrap().kind, TransitionKind::Resolved(ResolveReason::RuleDeleted));
-    }
-
-    #[test]
-    fn replay_emits_only_active_transitions() {
-        let cpu = rule(1, r#"{"kind":"threshold","metric":"cpu.usage","threshold":50}"#);
-        let shape = shape(&[("cpu.usage", "")]);
-        let replay = |is_restored: bool, values: &[i64], recorded_until_ms: i64| {
-            let (mut evaluator, mut events) = (HostEvaluator::default(), Vec::new());
-            evaluator.set_rules(vec![cpu.clone()], 0, &mut events);
-            if is_restored {
-                evaluator.restore(cpu.id, "", (1_000_000_000, 1_000_000_000), None);
-            }
-            for (s, value) in (1..).zip(values) {
-                evaluator.evaluate_snapshot(&snapshot(&shape, s, &[*value]), None, 0, &mut events);
-            }
-            retain_active_transitions(&mut events, recorded_until_ms);
-            events.iter().map(|event| event.kind).collect::<Vec<_>>()
-        };
-        let resolved = TransitionKind::Resolved(ResolveReason::ConditionCleared);
-        let forever = i64::MAX;
-        assert_eq!(replay(false, &[100, 900, 100], forever), []);
-        assert_eq!(replay(false, &[100, 900, 100], 0), [TransitionKind::Backfilled], "not recorded before");
-        assert_eq!(replay(false, &[900, 100, 900], forever), [TransitionKind::Fired]);
-        assert_eq!(replay(true, &[900, 100, 900, 100], forever), [resolved]);
-        assert_eq!(replay(true, &[900, 100, 900], forever), [resolved, TransitionKind::Fired]);
-        assert_eq!(replay(true, &[900], forever), []);
-    }
-
-    #[test]
-    fn no_data_fires_once_and_resolves() {
-        let (mut evaluator, mut events) = (HostEvaluator::default(), Vec::new());
-        evaluator.set_rules(vec![rule(1, r#"{"kind":"no_data","grace":"30s"}"#)], 0, &mut events);
-        for s in 0..100_i64 {
-            evaluator.evaluate_no_data(s * 1_000, true, 1_000_000 + s * 1_000, &mut events);
-        }
-        assert_eq!(events.len(), 1);
-        assert_eq!(events[0].observed_at_ms, 1_031_000);
-        evaluator.evaluate_no_data(500, true, 1_200_000, &mut events);
-        assert_eq!(events[1].kind, TransitionKind::Resolved(ResolveReason::ConditionCleared));
-        assert!(
-            evaluator.restore(Uuid::from_u128(1), "", (5, 6), None)
-                && !evaluator.restore(Uuid::from_u128(9), "", (5, 6), None)
-        );
-    }
-}
+#[path = "host_evaluator_tests.rs"]
+mod tests;
