@@ -74,9 +74,23 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
         ],
     ),
     (
+        "perfwatch-ingest",
+        &[
+            "perfwatch-model",
+            "perfwatch-store",
+            "perfwatch-auth",
+            "perfwatch-history",
+            "perfwatch-live",
+            "perfwatch-alerting",
+            "perfwatch-agentless",
+            "perfwatch-metrics",
+        ],
+    ),
+    (
         "perfwatch-hub",
         &[
             "perfwatch-metrics",
+            "perfwatch-ingest",
             "perfwatch-model",
             "perfwatch-tsdb",
             "perfwatch-rules",
@@ -118,6 +132,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-overview",
             "perfwatch-http",
             "perfwatch-metrics",
+            "perfwatch-ingest",
             "perfwatch-hub",
             "perfwatch",
             "perfwatch-bench",

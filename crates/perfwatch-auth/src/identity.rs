@@ -169,6 +169,14 @@ impl Identity {
         self.account_id().map_or_else(|| self.actor_name(), |account| format!("account {account}"))
     }
 
+    /// Key of the shares of new hosts that the identity creates by sending for them: each token has its own.
+    pub fn creator_key(&self) -> String {
+        match &self.principal {
+            Principal::Token { id, .. } => format!("token {id}"),
+            _ => self.share_key(),
+        }
+    }
+
     /// Account and credential for which a signed token is created.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! Shares of the disk budget: above an equal share, the largest host gives first.
+//! Shares of the disk budget: above an equal share, the largest host gives first. Hosts that an account or a token
+//! created lately have the share of a single host together.
 //!
 //! A host that is above its share has retention watermarks of its own. Its oldest data is deleted past them as
 //! retention deletes the data of all hosts: detail first, and only after its roll-up.
@@ -10,40 +11,65 @@ use super::retention::{
 };
 use perfwatch_model::{HostId, limit_table, limits};
 use perfwatch_store::shares::{self, HostUsage};
-use perfwatch_store::{CommitError, DiskUsage, StoreError, Write};
+use perfwatch_store::{CommitError, DiskUsage, SharePrincipal, StoreError, Write};
 use perfwatch_tsdb::{Tier, rollup::bucket_start};
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
-/// Maximum number of hosts whose data is deleted in one pass, the largest first.
+/// Maximum number of principals, and of hosts of each, whose data is deleted in one pass, the largest first.
 const MAX_HOSTS_PER_PASS: usize = 16;
 
-/// Size from which a host is above its share: an equal part of what all hosts may use, with a tolerance.
-fn share_bytes(limit_bytes: u64, hosts: usize) -> u64 {
-    let equal = limit_bytes / 100 * EVICT_TO_PERCENT / hosts.max(1) as u64;
+/// Storage that the hosts of a principal use.
+struct PrincipalUsage {
+    bytes: u64,
+    /// Hosts with their usage, largest first.
+    hosts: Vec<(HostId, HostUsage)>,
+}
+
+/// Use of the storage by principal: a host counts for itself, the new hosts of a sender together for that sender.
+/// Largest first.
+fn usage_by_principal(
+    usage: &HashMap<HostId, HostUsage>,
+    new_hosts: &HashMap<HostId, Arc<str>>,
+) -> Vec<PrincipalUsage> {
+    let mut principals: HashMap<SharePrincipal, Vec<(HostId, HostUsage)>> = HashMap::new();
+    for (host, usage) in usage {
+        let sender = new_hosts.get(host).cloned().map(SharePrincipal::Sender);
+        principals.entry(sender.unwrap_or(SharePrincipal::Host(*host))).or_default().push((*host, *usage));
+    }
+    let mut principals: Vec<PrincipalUsage> = principals
+        .into_values()
+        .map(|mut hosts| {
+            hosts.sort_by_key(|(host, usage)| (Reverse(usage.total_bytes()), *host));
+            PrincipalUsage { bytes: hosts.iter().map(|(_, usage)| usage.total_bytes()).sum(), hosts }
+        })
+        .collect();
+    principals
+        .sort_by_key(|principal| (Reverse(principal.bytes), principal.hosts.first().map(|(host, _)| *host)));
+    principals
+}
+
+/// Size from which a principal is above its share: an equal part of what all may use, with a tolerance.
+fn share_bytes(limit_bytes: u64, principals: usize) -> u64 {
+    let equal = limit_bytes / 100 * EVICT_TO_PERCENT / principals.max(1) as u64;
     equal / 100 * limits::MAX_EQUAL_SHARE_PERCENT
 }
 
-/// Hosts above their share, largest first.
-fn hosts_over_share(usage: &HashMap<HostId, HostUsage>, limit_bytes: u64) -> Vec<(HostId, HostUsage)> {
-    let share = share_bytes(limit_bytes, usage.len());
-    let mut hosts: Vec<(HostId, HostUsage)> = usage
-        .iter()
-        .filter(|(_, usage)| usage.total_bytes() > share)
-        .map(|(host, usage)| (*host, *usage))
-        .collect();
-    hosts.sort_by_key(|(host, usage)| (Reverse(usage.total_bytes()), *host));
-    hosts
+/// Principals above their share, largest first.
+fn over_share(principals: &[PrincipalUsage], limit_bytes: u64) -> &[PrincipalUsage] {
+    let share = share_bytes(limit_bytes, principals.len());
+    &principals[..principals.partition_point(|principal| principal.bytes > share)]
 }
 
-/// Size to which hosts above their share are reduced, so that together they give `excess_bytes`: the largest
-/// give first, down to the size of the next. None gives more than what is above its share.
-fn level_bytes(sorted: &[(HostId, HostUsage)], share: u64, excess_bytes: u64) -> u64 {
+/// Size to which those above a share are reduced, so that together they give `excess_bytes`: the largest give
+/// first, down to the size of the next. None gives more than what is above the share. Sizes are sorted, largest
+/// first.
+fn level_bytes(sorted: &[u64], share: u64, excess_bytes: u64) -> u64 {
     let mut sum = 0;
-    for (index, (_, usage)) in sorted.iter().enumerate() {
-        sum += usage.total_bytes();
-        let next = sorted.get(index + 1).map_or(share, |(_, usage)| usage.total_bytes());
+    for (index, bytes) in sorted.iter().enumerate() {
+        sum += bytes;
+        let next = sorted.get(index + 1).copied().unwrap_or(share);
         let count = index as u64 + 1;
         if sum - next * count >= excess_bytes {
             return (sum - excess_bytes) / count;
@@ -59,22 +85,33 @@ impl History {
         limit_bytes: u64,
         excess_bytes: u64,
     ) -> Result<usize, StoreError> {
-        let usage = shares::list_host_usage(&*self.backend).await?;
-        // A single host shares with no other.
-        if usage.len() < 2 {
+        let principals = self.list_usage().await?;
+        // A single principal shares with no other.
+        if principals.len() < 2 {
             return Ok(0);
         }
-        let mut hosts = hosts_over_share(&usage, limit_bytes);
-        hosts.truncate(MAX_HOSTS_PER_PASS);
-        let level = level_bytes(&hosts, share_bytes(limit_bytes, usage.len()), excess_bytes);
+        let over = over_share(&principals, limit_bytes);
+        let sizes: Vec<u64> = over.iter().map(|principal| principal.bytes).collect();
+        let level = level_bytes(&sizes, share_bytes(limit_bytes, principals.len()), excess_bytes);
         let mut count = 0;
-        for (host, usage) in hosts {
-            let give_bytes = usage.total_bytes().saturating_sub(level);
-            if give_bytes > 0 {
-                count += self.evict_host(host, usage, give_bytes).await?;
+        for principal in over.iter().take(MAX_HOSTS_PER_PASS) {
+            let give_bytes = principal.bytes.saturating_sub(level);
+            let sizes: Vec<u64> = principal.hosts.iter().map(|(_, usage)| usage.total_bytes()).collect();
+            let level = level_bytes(&sizes, 0, give_bytes);
+            for (host, usage) in principal.hosts.iter().take(MAX_HOSTS_PER_PASS) {
+                let give_bytes = usage.total_bytes().saturating_sub(level);
+                if give_bytes > 0 {
+                    count += self.evict_host(*host, *usage, give_bytes).await?;
+                }
             }
         }
         Ok(count)
+    }
+
+    async fn list_usage(&self) -> Result<Vec<PrincipalUsage>, StoreError> {
+        let usage = shares::list_host_usage(&*self.backend).await?;
+        let new_hosts = shares::list_new_hosts(&*self.backend, self.clock.wall_ms()).await?;
+        Ok(usage_by_principal(&usage, &new_hosts))
     }
 
     /// Deletes the oldest blocks of a host, about `give_bytes` in total. Returns their number.
@@ -156,13 +193,17 @@ impl History {
     /// Remembers the hosts above their share while the disk budget is almost used up: they are refused, so
     /// that the rest of the budget is left to the others.
     pub(super) async fn update_over_share(&self, usage: DiskUsage) -> Result<(), StoreError> {
-        self.space_share.lock().unwrap_or_else(PoisonError::into_inner).measure(usage);
+        let new_hosts = shares::list_new_hosts(&*self.backend, self.clock.wall_ms()).await?;
+        let heads = self.heads();
+        let unsealed = heads.iter().map(|(host, head)| (*host, head.unsealed_bytes()));
+        self.space_share().measure(usage, unsealed, new_hosts);
         let is_short = usage.used_bytes > usage.target_bytes / 100 * limits::MAX_SHARED_USE_PERCENT;
         let hosts: HashSet<HostId> = match is_short {
             true => {
-                let of_hosts = shares::list_host_usage(&*self.backend).await?;
-                let over = hosts_over_share(&of_hosts, usage.target_bytes);
-                over.into_iter().map(|(host, _)| host).filter(|_| of_hosts.len() > 1).collect()
+                let principals = self.list_usage().await?;
+                let over = over_share(&principals, usage.target_bytes).iter();
+                let hosts = over.flat_map(|principal| principal.hosts.iter().map(|(host, _)| *host));
+                hosts.filter(|_| principals.len() > 1).collect()
             }
             false => HashSet::new(),
         };
@@ -183,17 +224,38 @@ mod tests {
     /// Finding C1: the oldest data was deleted first, whoever sent it.
     #[test]
     fn largest_host_gives_first() {
+        let by_principal = |usage: &HashMap<_, _>| usage_by_principal(usage, &HashMap::new());
         let usage: HashMap<_, _> = [host(1, 500), host(2, 60), host(3, 40), host(4, 300)].into();
-        let over = hosts_over_share(&usage, 1_000);
-        assert_eq!(over.iter().map(|(_, usage)| usage.total_bytes()).collect::<Vec<_>>(), [500, 300]);
+        let usage = by_principal(&usage);
+        let sizes: Vec<u64> = over_share(&usage, 1_000).iter().map(|usage| usage.bytes).collect();
+        assert_eq!(sizes, [500, 300]);
         let share = share_bytes(1_000, usage.len());
         assert_eq!(share, 250);
         // The largest alone, then both to one level, at most down to the share.
-        assert_eq!(level_bytes(&over, share, 100), 400);
-        assert_eq!(level_bytes(&over, share, 240), 280);
-        assert_eq!(level_bytes(&over, share, 1_000), share);
+        assert_eq!(level_bytes(&sizes, share, 100), 400);
+        assert_eq!(level_bytes(&sizes, share, 240), 280);
+        assert_eq!(level_bytes(&sizes, share, 1_000), share);
         // Equal hosts are all within their share.
         let equal: HashMap<_, _> = [host(1, 240), host(2, 250), host(3, 230), host(4, 245)].into();
-        assert!(hosts_over_share(&equal, 1_000).is_empty());
+        assert!(over_share(&by_principal(&equal), 1_000).is_empty());
+    }
+
+    /// Sibling of finding C1: invented hosts made the equal share of each host small.
+    #[test]
+    fn new_hosts_of_a_sender_share_the_disk_budget_of_one_host() {
+        let mut usage: HashMap<_, _> = [host(1, 200), host(2, 100)].into();
+        let mut new_hosts = HashMap::new();
+        for number in 3..=253 {
+            let (id, usage_of_host) = host(number, 3);
+            usage.insert(id, usage_of_host);
+            new_hosts.insert(id, Arc::from("token 1"));
+        }
+        let principals = usage_by_principal(&usage, &new_hosts);
+        assert_eq!(principals.len(), 3);
+        let over = over_share(&principals, 1_000);
+        assert_eq!(
+            over.iter().map(|usage| (usage.bytes, usage.hosts.len())).collect::<Vec<_>>(),
+            [(753, 251)]
+        );
     }
 }

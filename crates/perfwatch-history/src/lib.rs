@@ -31,7 +31,7 @@ pub use share::ShareExceeded;
 use share::{STORAGE_RETRY_DELAY, SpaceShare, row_bytes};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use task::HistoryTask;
 pub use task::run_blocking;
@@ -278,8 +278,11 @@ impl History {
     }
 
     fn take_space(&self, host: HostId, bytes: u64, rows: usize) -> Result<(), AppendError> {
-        let mut space = self.space_share.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(space.charge(host, bytes, rows)?)
+        Ok(self.space_share().charge(host, bytes, rows, self.max_unsealed_bytes())?)
+    }
+
+    fn space_share(&self) -> MutexGuard<'_, SpaceShare> {
+        self.space_share.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Maximum size of the unsealed rows of one host.

@@ -4,7 +4,7 @@
 
 use perfwatch_model::limit_table::{self, Limit};
 use perfwatch_model::{Column, HostId, ProcessRow, Shape, ShapeId, Snapshot, limits};
-use perfwatch_store::DiskUsage;
+use perfwatch_store::{DiskUsage, SharePrincipal};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,8 +45,8 @@ impl ShareExceeded {
     }
 }
 
-/// Space of the disk budget that rows may take until the disk usage is measured again. A host takes at most half
-/// of what is left, so that hosts that flood the store leave space to the others.
+/// Space of the disk budget that rows may take until the disk usage is measured again. A principal takes at most
+/// half of what is left, so that hosts that flood the store leave space to the others.
 #[derive(Debug, Default)]
 pub(super) struct SpaceShare {
     /// Space for rows and its free part when it was measured last; zero before.
@@ -54,24 +54,51 @@ pub(super) struct SpaceShare {
     free_bytes: u64,
     /// Size of the rows since then.
     taken_bytes: u64,
-    taken_by_host: HashMap<HostId, u64>,
+    taken: HashMap<SharePrincipal, u64>,
+    /// Accounts and tokens by the new hosts that they created.
+    new_hosts: HashMap<HostId, Arc<str>>,
+    /// Size of the unsealed rows of these hosts when it was measured last.
+    unsealed: HashMap<Arc<str>, u64>,
 }
 
 impl SpaceShare {
-    /// Starts again with a new measurement.
-    pub(super) fn measure(&mut self, usage: DiskUsage) {
+    /// Starts again with a new measurement of the disk usage and of the unsealed rows of each host.
+    pub(super) fn measure(
+        &mut self,
+        usage: DiskUsage,
+        unsealed_bytes: impl Iterator<Item = (HostId, u64)>,
+        new_hosts: HashMap<HostId, Arc<str>>,
+    ) {
         let free_bytes = usage.target_bytes.saturating_sub(usage.used_bytes);
-        *self = Self { target_bytes: usage.target_bytes, free_bytes, ..Self::default() };
+        let mut unsealed: HashMap<Arc<str>, u64> = HashMap::new();
+        for (host, bytes) in unsealed_bytes {
+            if let Some(sender) = new_hosts.get(&host) {
+                *unsealed.entry(sender.clone()).or_default() += bytes;
+            }
+        }
+        *self = Self { target_bytes: usage.target_bytes, free_bytes, new_hosts, unsealed, ..Self::default() };
     }
 
-    /// Takes the space of rows.
+    /// Takes the space of rows. `max_unsealed_bytes` is the share of the space for unsealed rows.
     ///
     /// # Errors
-    /// Returns the refusal of rows that take more than half of what is left. The first row is always accepted,
-    /// and small batches.
-    pub(super) fn charge(&mut self, host: HostId, bytes: u64, rows: usize) -> Result<(), ShareExceeded> {
+    /// Returns the refusal of rows that take more than half of what is left, or more than the share of unsealed
+    /// rows for the new hosts of a sender. The first row is always accepted, and small batches.
+    pub(super) fn charge(
+        &mut self,
+        host: HostId,
+        bytes: u64,
+        rows: usize,
+        max_unsealed_bytes: u64,
+    ) -> Result<(), ShareExceeded> {
         let left = self.free_bytes.saturating_sub(self.taken_bytes);
-        let taken = self.taken_by_host.entry(host).or_default();
+        let sender = self.new_hosts.get(&host);
+        let unsealed = sender.and_then(|sender| self.unsealed.get(sender)).copied().unwrap_or_default();
+        let principal = sender.cloned().map_or(SharePrincipal::Host(host), SharePrincipal::Sender);
+        let taken = self.taken.entry(principal).or_default();
+        if unsealed > 0 && unsealed + *taken + bytes > max_unsealed_bytes {
+            return Err(ShareExceeded::new(&limit_table::HEAD_SHARE, SPACE_RETRY_DELAY));
+        }
         let is_small = *taken == 0 && (rows == 1 || bytes <= limits::MIN_SPACE_SHARE_BYTES);
         if self.target_bytes > 0 && *taken + bytes > left / 100 * limits::MAX_SPACE_SHARE_PERCENT && !is_small
         {
@@ -231,6 +258,9 @@ mod tests {
     use super::*;
     use perfwatch_model::BootId;
 
+    /// Share of the space for unsealed rows that is never used up.
+    const MAX_UNSEALED: u64 = u64::MAX;
+
     fn row(first: usize, columns: usize) -> Arc<Snapshot> {
         let column = |n: usize| Column {
             metric: "disk.used".into(),
@@ -308,26 +338,54 @@ mod tests {
     fn rows_of_a_host_take_half_of_the_space_that_is_left() {
         let hosts: Vec<HostId> = (1..=4).map(|n| HostId::from_bytes(&[n; 16]).unwrap()).collect();
         let mut space = SpaceShare::default();
-        assert!(space.charge(hosts[0], 1 << 40, 500).is_ok(), "not measured yet");
+        assert!(space.charge(hosts[0], 1 << 40, 500, MAX_UNSEALED).is_ok(), "not measured yet");
         let usage = DiskUsage { target_bytes: 1_000 << 20, used_bytes: 880 << 20, ..DiskUsage::default() };
-        space.measure(usage);
+        space.measure(usage, std::iter::empty(), HashMap::new());
         for host in &hosts {
             let mut accepted = 0;
-            while space.charge(*host, 4 << 20, 100).is_ok() {
+            while space.charge(*host, 4 << 20, 100, MAX_UNSEALED).is_ok() {
                 accepted += 1;
             }
             assert!(accepted >= 1, "{space:?}");
         }
         let left = space.free_bytes - space.taken_bytes;
         assert!(left > space.free_bytes / 20, "{left}");
-        let refused = space.charge(hosts[0], 4 << 20, 100).unwrap_err();
+        let refused = space.charge(hosts[0], 4 << 20, 100, MAX_UNSEALED).unwrap_err();
         assert!(refused.retry_after.is_some());
         // A batch that never fits must be smaller; a single row is accepted.
-        assert!(space.charge(hosts[0], 100 << 20, 100).unwrap_err().retry_after.is_none());
+        assert!(space.charge(hosts[0], 100 << 20, 100, MAX_UNSEALED).unwrap_err().retry_after.is_none());
         let honest = HostId::from_bytes(&[9; 16]).unwrap();
-        assert!(space.charge(honest, 200_000, 100).is_ok() && space.charge(honest, 200_000, 100).is_ok());
-        space.measure(DiskUsage { used_bytes: usage.target_bytes, ..usage });
-        assert!(space.charge(hosts[0], 100 << 20, 1).is_ok() && space.charge(hosts[0], 1, 1).is_err());
+        assert!(
+            space.charge(honest, 200_000, 100, MAX_UNSEALED).is_ok()
+                && space.charge(honest, 200_000, 100, MAX_UNSEALED).is_ok()
+        );
+        let full = DiskUsage { used_bytes: usage.target_bytes, ..usage };
+        space.measure(full, std::iter::empty(), HashMap::new());
+        assert!(
+            space.charge(hosts[0], 100 << 20, 1, MAX_UNSEALED).is_ok()
+                && space.charge(hosts[0], 1, 1, MAX_UNSEALED).is_err()
+        );
+    }
+
+    /// Sibling of finding C1: invented hosts took the space of many.
+    #[test]
+    fn rows_of_new_hosts_of_a_sender_take_the_space_of_one_host() {
+        let hosts: Vec<HostId> = (1..=100).map(|n| HostId::from_bytes(&[n; 16]).unwrap()).collect();
+        let (new, other) = hosts.split_at(99);
+        let new_hosts: HashMap<HostId, Arc<str>> = new.iter().map(|host| (*host, "token 1".into())).collect();
+        let mut space = SpaceShare::default();
+        let usage = DiskUsage { target_bytes: 1_000 << 20, used_bytes: 880 << 20, ..DiskUsage::default() };
+        let unsealed = new.iter().map(|host| (*host, 1 << 20));
+        space.measure(usage, unsealed, new_hosts.clone());
+        let accepted =
+            new.iter().filter(|host| space.charge(**host, 1 << 20, 9, MAX_UNSEALED).is_ok()).count();
+        assert!((30..=60).contains(&accepted), "{accepted}");
+        assert!(space.charge(other[0], 4 << 20, 100, MAX_UNSEALED).is_ok());
+        // The space for unsealed rows.
+        space.measure(usage, new.iter().map(|host| (*host, 1 << 20)), new_hosts);
+        let refused = space.charge(new[0], 1 << 20, 9, 99 << 20).unwrap_err();
+        assert_eq!(refused.limit.name, "head_share");
+        assert!(space.charge(other[0], 4 << 20, 100, 99 << 20).is_ok());
     }
 
     #[test]

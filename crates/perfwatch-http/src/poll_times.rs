@@ -110,6 +110,12 @@ impl PollTimes {
         result
     }
 
+    /// Measures every poll of a future.
+    pub async fn measured<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        std::future::poll_fn(|context| self.measure(|| future.as_mut().poll(context))).await
+    }
+
     /// Measures the delay of the serving threads until the hub stops.
     pub async fn run_heartbeat(self, stop: CancellationToken) {
         loop {
@@ -133,10 +139,7 @@ pub fn measure_polls(router: Router, times: PollTimes) -> Router {
 }
 
 async fn measure_request(State(times): State<PollTimes>, request: Request, next: Next) -> Response {
-    let response = {
-        let mut response = pin!(next.run(request));
-        std::future::poll_fn(|context| times.measure(|| response.as_mut().poll(context))).await
-    };
+    let response = times.measured(next.run(request)).await;
     response.map(|inner| Body::new(MeasuredBody { inner, times }))
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod hosts;
 pub(crate) mod incidents;
+pub(crate) mod ingest;
 pub(crate) mod install;
 pub(crate) mod live_poll;
 pub(crate) mod notifications;

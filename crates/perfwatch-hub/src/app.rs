@@ -1,7 +1,6 @@
 //! State shared by all handlers: services and limits of one hub.
 
 use crate::config::HubConfig;
-use crate::ingest::Pipeline;
 use perfwatch_agentless::Agentless;
 use perfwatch_alerting::Alerting;
 use perfwatch_auth::AuthDirectory;
@@ -11,6 +10,7 @@ use perfwatch_history::History;
 use perfwatch_http::ingest_memory::IngestMemory;
 use perfwatch_http::public_address::PublicAddress;
 use perfwatch_http::rate_limit::RateLimiters;
+use perfwatch_ingest::Pipeline;
 use perfwatch_live::LiveFeed;
 use perfwatch_live::host_registry::HostRegistry;
 use perfwatch_metrics::SelfMetrics;

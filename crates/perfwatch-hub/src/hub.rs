@@ -2,7 +2,6 @@
 
 use crate::app::App;
 use crate::config::{HubConfig, HubConfigError, InitialAdmin};
-use crate::ingest::{Pipeline, PipelineDeps};
 use crate::router::router;
 use perfwatch_agentless::{Agentless, AgentlessDeps};
 use perfwatch_alerting::{Alerting, AlertingDeps};
@@ -16,6 +15,7 @@ use perfwatch_http::listener::{Listener, serve};
 use perfwatch_http::proxy_check::local_links;
 use perfwatch_http::public_address::PublicAddress;
 use perfwatch_http::rate_limit::RateLimiters;
+use perfwatch_ingest::{Pipeline, PipelineDeps};
 use perfwatch_live::LiveFeed;
 use perfwatch_live::cache::Cache;
 use perfwatch_live::host_registry::HostRegistry;
@@ -402,9 +402,9 @@ async fn open_history(
     let since_ms = now_ms - limits::RECENT_WINDOW_MS;
     for host in hosts.list() {
         let rows = history.recent(host.record.id, host.record.last_snapshot_ms, since_ms).await?;
-        let name: Arc<str> = host.record.name.into();
+        let name: Arc<str> = host.record.name.as_str().into();
         for row in rows {
-            live_feed.restore(host.record.id, &name, row, now_ms);
+            live_feed.restore(&host.record, &name, row, now_ms);
         }
     }
     Ok(history)

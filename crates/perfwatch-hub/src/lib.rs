@@ -2,7 +2,7 @@
 //! reaches the outside only through ports; the binary provides the adapters.
 //!
 //! A request passes the listener, the middleware (authentication, access, rate limits) and the router to a
-//! handler in `api`. Snapshots pass `ingest`; WebSockets are served by `ws`. The HTTP building blocks,
+//! handler in `api`. Snapshots pass `perfwatch_ingest`; WebSockets are served by `ws`. The HTTP building blocks,
 //! storage, alerting, live data and SSH collection are separate crates, which `hub` wires.
 
 mod api;
@@ -10,7 +10,6 @@ mod app;
 mod config;
 mod host_access;
 mod hub;
-mod ingest;
 mod middleware;
 mod openapi;
 mod router;

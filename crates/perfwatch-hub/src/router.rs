@@ -1,7 +1,7 @@
 //! Routes of the hub with their middleware. [`perfwatch_auth::access`] lists the required access.
 
 use crate::app::App;
-use crate::{api, ingest, middleware, openapi, ws};
+use crate::{api, middleware, openapi, ws};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
@@ -24,7 +24,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Routes with a time limit.
 fn timed_routes() -> OpenApiRouter<Arc<App>> {
     api::timed_routes()
-        .routes(routes!(ingest::http::ingest))
+        .routes(routes!(api::ingest::ingest))
         .routes(routes!(openapi_json))
         .layer(compression())
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))

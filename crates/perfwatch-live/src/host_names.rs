@@ -7,6 +7,7 @@ use perfwatch_model::printable::is_hidden;
 use perfwatch_model::{HostId, limits};
 use perfwatch_store::StoreError;
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Period of [`limits::MAX_HOST_RENAMES_PER_HOUR`].
 const RENAME_PERIOD_MS: i64 = 3_600_000;
@@ -23,6 +24,18 @@ pub enum HostRegistryError {
     /// New host although the maximum number of hosts is reached.
     #[error("the limit of {} hosts is reached", limits::MAX_HOSTS)]
     LimitReached,
+    /// New host of a sender that created as many hosts as it may have.
+    #[error(
+        "the credential created {} hosts by sending for them, which is its limit",
+        limits::MAX_HOSTS_PER_SENDER
+    )]
+    SenderLimitReached,
+    /// New host of a sender that created too many within an hour.
+    #[error("the credential created too many hosts within an hour")]
+    TooManyNewHosts {
+        /// Time until it may create more.
+        retry_after: Duration,
+    },
     /// Failed write of the host.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -1,12 +1,16 @@
 //! Registry of known hosts: id, name, last seen, expected interval, clock, poll schedule.
 
 use crate::expected_interval::ExpectedInterval;
-use crate::host_names::{HostNames, HostRename, NameRight};
+use crate::host_creators::HostCreators;
+pub use crate::host_creators::HostSender;
+use crate::host_names::{HostNames, HostRename};
 pub use crate::host_names::{HostRegistryError, validate_host_name};
+pub use crate::poll_schedule::PollSchedule;
+use crate::poll_schedule::scheduled_interval_ms;
 use crate::sender_clock::SenderClock;
 use crate::sender_conflicts::SenderConflicts;
 use perfwatch_model::{BootId, HostFacts, HostId, HostRef, limit_table, limits};
-use perfwatch_store::{HostRecord, Store, StoreError};
+use perfwatch_store::{HostRecord, SharePrincipal, Store, StoreError};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -80,28 +84,11 @@ impl Host {
     }
 }
 
-/// Expected interval of a host with a poll schedule. While on-demand polling runs, the observed interval is
-/// shorter; the polling can end at any time.
-fn scheduled_interval_ms(interval_ms: u32, schedule: Option<PollSchedule>) -> u32 {
-    schedule.map_or(interval_ms, |schedule| interval_ms.max(schedule.interval_ms))
-}
-
-/// Poll schedule of an agentless host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PollSchedule {
-    /// Set while scheduled collections run.
-    pub enabled: bool,
-    /// Interval between scheduled collections in milliseconds.
-    pub interval_ms: u32,
-    /// Time of the last successful collection by any hub, or of the last resume if that is later, Unix
-    /// milliseconds.
-    pub last_success_ms: Option<i64>,
-}
-
 #[derive(Default)]
 struct HostRegistryInner {
     hosts: HashMap<HostId, Host>,
     names: HostNames,
+    creators: HostCreators,
     /// Schedules of all agentless hosts.
     poll_schedules: HashMap<HostId, PollSchedule>,
 }
@@ -111,6 +98,14 @@ impl HostRegistryInner {
         let host = self.hosts.get(&id)?;
         let schedule = self.poll_schedules.get(&id).copied();
         Some(Host { poll_schedule: schedule, last_seen_ms: host.last_seen_for_ms(schedule), ..host.clone() })
+    }
+
+    /// Adds a host that is not known yet.
+    fn insert(&mut self, host: Host) {
+        if let Some(sender) = &host.record.created_by {
+            self.creators.add(sender, host.record.first_seen_ms);
+        }
+        self.hosts.insert(host.record.id, host);
     }
 
     /// Assigns a name to a host and releases its previous name.
@@ -136,7 +131,7 @@ impl HostRegistry {
         let mut inner = HostRegistryInner::default();
         for record in store.list_hosts().await? {
             inner.assign_name(&record.name, record.id);
-            inner.hosts.insert(record.id, Host::from_record(record));
+            inner.insert(Host::from_record(record));
         }
         Ok(Self { store, inner: RwLock::new(inner), sender_conflicts: SenderConflicts::default() })
     }
@@ -163,7 +158,13 @@ impl HostRegistry {
         facts: Option<Arc<HostFacts>>,
         now_ms: i64,
     ) -> Result<HostId, HostRegistryError> {
-        self.resolve_named(host, facts, NameRight::AnyHost, now_ms).await.map(|(id, _)| id)
+        self.resolve_named(host, facts, HostSender::default(), now_ms).await.map(|(id, _)| id)
+    }
+
+    /// Principal whose share the data of a host counts for.
+    pub fn share_principal(&self, id: HostId, now_ms: i64) -> SharePrincipal {
+        let inner = self.read();
+        inner.hosts.get(&id).map_or(SharePrincipal::Host(id), |host| host.record.share_principal(now_ms))
     }
 
     /// Resolves a host as [`HostRegistry::resolve`] does, with a name that the sender has a right to. Also
@@ -175,7 +176,7 @@ impl HostRegistry {
         &self,
         host: &HostRef,
         facts: Option<Arc<HostFacts>>,
-        right: NameRight,
+        sender: HostSender,
         now_ms: i64,
     ) -> Result<(HostId, Option<HostRename>), HostRegistryError> {
         validate_host_name(&host.name)?;
@@ -186,9 +187,12 @@ impl HostRegistry {
                 Some(id) => Some(id),
                 None => inner.names.unique_host(&host.name)?,
             };
-            if id.is_none_or(|id| !inner.hosts.contains_key(&id)) && inner.hosts.len() >= limits::MAX_HOSTS {
-                limit_table::HOSTS.refuse();
-                return Err(HostRegistryError::LimitReached);
+            if id.is_none_or(|id| !inner.hosts.contains_key(&id)) {
+                if inner.hosts.len() >= limits::MAX_HOSTS {
+                    limit_table::HOSTS.refuse();
+                    return Err(HostRegistryError::LimitReached);
+                }
+                inner.creators.check(&sender, now_ms)?;
             }
             if id.is_none() && host.name.parse::<HostId>().is_ok() {
                 let message = "host name has the form of a host id; expected the id in host_id";
@@ -196,7 +200,7 @@ impl HostRegistry {
             }
             let id = id.unwrap_or_else(HostId::generate);
             let current = inner.hosts.get(&id).map(|host| host.record.name.clone());
-            let mut name = inner.names.permitted(&host.name, current.as_deref(), id, right);
+            let mut name = inner.names.permitted(&host.name, current.as_deref(), id, sender.name_right);
             if let Some(before) = current.filter(|current| *current != name) {
                 if inner.names.try_rename(id, now_ms) {
                     rename = Some(HostRename { before, after: name.clone() });
@@ -213,6 +217,7 @@ impl HostRegistry {
                 first_seen_ms: now_ms,
                 last_snapshot_ms: None,
                 interval_ms: 0,
+                created_by: sender.creates_as,
             };
             match inner.hosts.get_mut(&id) {
                 Some(existing) => {
@@ -230,7 +235,7 @@ impl HostRegistry {
                 None => {
                     tracing::info!(host.id = %id, host.name = name, "host registered");
                     let host = Host { persisted: false, ..Host::from_record(record.clone()) };
-                    inner.hosts.insert(id, host);
+                    inner.insert(host);
                     record
                 }
             }
@@ -354,7 +359,7 @@ impl HostRegistry {
             match known {
                 None => {
                     inner.assign_name(&record.name, record.id);
-                    inner.hosts.insert(record.id, Host::from_record(record));
+                    inner.insert(Host::from_record(record));
                 }
                 // Another hub renamed the host.
                 Some((true, name)) if *name != record.name => {
@@ -385,6 +390,9 @@ impl HostRegistry {
         let mut inner = self.write();
         if let Some(host) = inner.hosts.remove(&id) {
             inner.names.remove(&host.record.name, id);
+            if let Some(sender) = &host.record.created_by {
+                inner.creators.remove(sender);
+            }
         }
     }
 

@@ -7,10 +7,12 @@ pub mod cache;
 pub mod client_share;
 mod encoding;
 pub mod expected_interval;
+mod host_creators;
 pub mod host_names;
 pub mod host_registry;
 pub mod host_status;
 pub mod message;
+mod poll_schedule;
 mod published;
 pub mod recent_page;
 mod recent_window;
@@ -29,6 +31,7 @@ pub use subscription::Subscription;
 
 use client_share::ClientShares;
 use perfwatch_model::{HostId, Snapshot, limits};
+use perfwatch_store::{HostRecord, SharePrincipal};
 use recent_window::RecentWindow;
 use selection::Selections;
 use std::sync::Arc;
@@ -63,16 +66,17 @@ impl LiveFeed {
         Self::default()
     }
 
-    /// Adds an accepted snapshot to the recent window and sends it to all clients.
-    pub fn publish(&self, published: Arc<PublishedSnapshot>, now_ms: i64) {
-        self.window.insert(published.clone(), now_ms);
+    /// Adds an accepted snapshot to the recent window, in the share of a principal, and sends it to all clients.
+    pub fn publish(&self, published: Arc<PublishedSnapshot>, principal: SharePrincipal, now_ms: i64) {
+        self.window.insert(published.clone(), principal, now_ms);
         // The only error is a broadcast without receivers.
         let _ = self.broadcast.send(published);
     }
 
     /// Adds a snapshot that was accepted before this hub started to the recent window, without a broadcast.
-    pub fn restore(&self, host: HostId, name: &Arc<str>, row: Arc<Snapshot>, now_ms: i64) {
-        self.window.insert(Arc::new(PublishedSnapshot::new(host, name.clone(), row, Duration::ZERO)), now_ms);
+    pub fn restore(&self, host: &HostRecord, name: &Arc<str>, row: Arc<Snapshot>, now_ms: i64) {
+        let published = PublishedSnapshot::new(host.id, name.clone(), row, Duration::ZERO);
+        self.window.insert(Arc::new(published), host.share_principal(now_ms), now_ms);
     }
 
     /// Snapshots of the host in the recent window, oldest first.

@@ -3,12 +3,30 @@
 use super::published::PublishedSnapshot;
 use super::selection::Selection;
 use perfwatch_model::{Column, HostId, ProcessRow, Snapshot, limit_table, limits};
+use perfwatch_store::SharePrincipal;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 #[derive(Default)]
 pub(crate) struct RecentWindow {
-    hosts: RwLock<HashMap<HostId, HostWindow>>,
+    inner: RwLock<Windows>,
+}
+
+/// Windows of all hosts, with the sizes that limits apply to.
+#[derive(Default)]
+struct Windows {
+    hosts: HashMap<HostId, HostWindow>,
+    bytes: usize,
+    /// New hosts by the account or token that created them.
+    new_hosts: HashMap<Arc<str>, NewHosts>,
+}
+
+/// New hosts of one account or token.
+#[derive(Default)]
+struct NewHosts {
+    /// Hosts in the order in which they give snapshots.
+    order: VecDeque<HostId>,
+    bytes: usize,
 }
 
 /// Snapshots of a host, ordered by time.
@@ -17,6 +35,8 @@ struct HostWindow {
     /// Snapshots with their approximate sizes in memory.
     snapshots: VecDeque<(Arc<PublishedSnapshot>, usize)>,
     bytes: usize,
+    /// Account or token that created the host, while the host is new.
+    sender: Option<Arc<str>>,
 }
 
 impl HostWindow {
@@ -66,53 +86,161 @@ fn snapshot_bytes(snapshot: &Snapshot, shares_shape: bool) -> usize {
     size_of_val(&snapshot.values[..]) + processes + texts + columns * (size_of::<Column>() + 32)
 }
 
+impl Windows {
+    /// Updates the sizes after a change of a host. `before` is its size before.
+    fn resized(&mut self, sender: Option<&Arc<str>>, before: usize, after: usize) {
+        self.bytes = self.bytes.saturating_sub(before) + after;
+        if let Some(new_hosts) = sender.and_then(|sender| self.new_hosts.get_mut(sender)) {
+            new_hosts.bytes = new_hosts.bytes.saturating_sub(before) + after;
+        }
+    }
+
+    /// Changes the window of a host, and updates the sizes.
+    fn change(&mut self, host: HostId, change: impl FnOnce(&mut HostWindow)) {
+        let Some(window) = self.hosts.get_mut(&host) else { return };
+        let before = window.bytes;
+        change(window);
+        let (after, sender) = (window.bytes, window.sender.clone());
+        if window.snapshots.is_empty() {
+            self.hosts.remove(&host);
+        }
+        self.resized(sender.as_ref(), before, after);
+    }
+
+    /// Assigns a host to the share of a principal.
+    fn assign(&mut self, host: HostId, principal: SharePrincipal) {
+        let sender = match principal {
+            SharePrincipal::Sender(sender) => Some(sender),
+            SharePrincipal::Host(_) => None,
+        };
+        let window = self.hosts.entry(host).or_default();
+        if window.sender == sender {
+            return;
+        }
+        let (bytes, previous) = (window.bytes, std::mem::replace(&mut window.sender, sender.clone()));
+        if let Some(new_hosts) = previous.and_then(|previous| self.new_hosts.get_mut(&previous)) {
+            new_hosts.bytes = new_hosts.bytes.saturating_sub(bytes);
+        }
+        if let Some(sender) = sender {
+            let new_hosts = self.new_hosts.entry(sender).or_default();
+            new_hosts.bytes += bytes;
+            new_hosts.order.push_back(host);
+        }
+    }
+
+    /// Drops snapshots of the new hosts of a sender until they are within their share. The hosts take turns,
+    /// also with their newest snapshot, except the given host.
+    fn bound_new_hosts(&mut self, sender: &Arc<str>, except: HostId) {
+        while let Some(new_hosts) = self.new_hosts.get_mut(sender)
+            && new_hosts.bytes > limits::MAX_NEW_HOSTS_RECENT_BYTES
+            && let Some(host) = new_hosts.order.pop_front()
+        {
+            // Hosts without snapshots, or with another sender since, leave the order.
+            let is_member = |window: &HostWindow| window.sender.as_ref() == Some(sender);
+            let Some(count) =
+                self.hosts.get(&host).filter(|window| is_member(window)).map(|window| window.snapshots.len())
+            else {
+                continue;
+            };
+            if host == except && count == 1 {
+                let is_last = new_hosts.order.iter().all(|other| *other == except);
+                new_hosts.order.push_back(host);
+                if is_last {
+                    return;
+                }
+                continue;
+            }
+            if count > 1 {
+                new_hosts.order.push_back(host);
+            }
+            limit_table::NEW_HOSTS_RECENT_BYTES.refuse();
+            self.change(host, HostWindow::pop_front);
+        }
+    }
+
+    /// Drops snapshots of a host above an equal share, if all hosts together take too much.
+    fn bound_total(&mut self, host: HostId) {
+        let share = limits::MAX_RECENT_TOTAL_BYTES / self.hosts.len().max(1);
+        while self.bytes > limits::MAX_RECENT_TOTAL_BYTES
+            && self.hosts.get(&host).is_some_and(|window| window.bytes > share && window.snapshots.len() > 1)
+        {
+            limit_table::RECENT_TOTAL_BYTES.refuse();
+            self.change(host, HostWindow::pop_front);
+        }
+    }
+}
+
 impl RecentWindow {
-    /// Inserts a snapshot by its time. Snapshots of a backfill are inserted if they are recent enough.
-    pub(crate) fn insert(&self, published: Arc<PublishedSnapshot>, now_ms: i64) {
+    fn read(&self) -> RwLockReadGuard<'_, Windows> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Windows> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Inserts a snapshot by its time, in the share of a principal. Snapshots of a backfill are inserted if
+    /// they are recent enough.
+    pub(crate) fn insert(&self, published: Arc<PublishedSnapshot>, principal: SharePrincipal, now_ms: i64) {
         let min_ms = now_ms - limits::RECENT_WINDOW_MS;
         if published.snapshot.at_ms < min_ms {
             return;
         }
-        let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
-        let host = hosts.entry(published.host).or_default();
-        host.insert(published);
-        host.remove_before(min_ms);
-        while host.snapshots.len() > limits::MAX_RECENT_SNAPSHOTS {
-            host.pop_front();
+        let host = published.host;
+        let mut windows = self.write();
+        windows.assign(host, principal.clone());
+        windows.change(host, |window| {
+            window.insert(published);
+            window.remove_before(min_ms);
+            while window.snapshots.len() > limits::MAX_RECENT_SNAPSHOTS {
+                window.pop_front();
+            }
+            // The newest snapshot stays, whatever its size.
+            while window.bytes > limits::MAX_RECENT_BYTES && window.snapshots.len() > 1 {
+                limit_table::RECENT_BYTES.refuse();
+                window.pop_front();
+            }
+        });
+        if let SharePrincipal::Sender(sender) = principal {
+            windows.bound_new_hosts(&sender, host);
         }
-        // The newest snapshot stays, whatever its size.
-        while host.bytes > limits::MAX_RECENT_BYTES && host.snapshots.len() > 1 {
-            limit_table::RECENT_BYTES.refuse();
-            host.pop_front();
-        }
+        windows.bound_total(host);
     }
 
     /// Snapshots of a host in the window that ends at `now_ms`, oldest first.
     pub(crate) fn recent(&self, host: HostId, now_ms: i64) -> Vec<Arc<PublishedSnapshot>> {
         let min_ms = now_ms - limits::RECENT_WINDOW_MS;
-        let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
-        let window = hosts.get(&host).map(|host| &host.snapshots);
+        let windows = self.read();
+        let window = windows.hosts.get(&host).map(|host| &host.snapshots);
         let snapshots = window.into_iter().flatten().map(|(published, _)| published);
         snapshots.filter(|published| published.snapshot.at_ms >= min_ms).cloned().collect()
     }
 
     /// Newest snapshot of each host.
     pub(crate) fn latest_per_host(&self) -> Vec<Arc<PublishedSnapshot>> {
-        let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
-        hosts.values().filter_map(|host| Some(host.snapshots.back()?.0.clone())).collect()
+        let windows = self.read();
+        windows.hosts.values().filter_map(|host| Some(host.snapshots.back()?.0.clone())).collect()
     }
 
     pub(crate) fn remove(&self, host: HostId) {
-        self.hosts.write().unwrap_or_else(PoisonError::into_inner).remove(&host);
+        self.write().change(host, |window| {
+            window.snapshots.clear();
+            window.bytes = 0;
+        });
     }
 
     /// Removes snapshots that are older than the window, and hosts without snapshots.
     pub(crate) fn prune(&self, now_ms: i64) {
         let min_ms = now_ms - limits::RECENT_WINDOW_MS;
-        let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
-        hosts.retain(|_, host| {
-            host.remove_before(min_ms);
-            !host.snapshots.is_empty()
+        let mut windows = self.write();
+        let hosts: Vec<HostId> = windows.hosts.keys().copied().collect();
+        for host in hosts {
+            windows.change(host, |window| window.remove_before(min_ms));
+        }
+        let Windows { hosts, new_hosts, .. } = &mut *windows;
+        new_hosts.retain(|sender, new| {
+            new.order.retain(|host| hosts.get(host).is_some_and(|host| host.sender.as_ref() == Some(sender)));
+            !new.order.is_empty()
         });
     }
 }
@@ -160,11 +288,23 @@ mod tests {
         Arc::new(PublishedSnapshot::new(host, "h".into(), Arc::new(snapshot), Duration::ZERO))
     }
 
+    /// Snapshot whose values take this size.
+    fn sized(host: HostId, at_ms: i64, bytes: usize) -> Arc<PublishedSnapshot> {
+        let mut snapshot = Arc::unwrap_or_clone(published(host, at_ms).snapshot.clone());
+        snapshot.values = vec![0; bytes / 8];
+        Arc::new(PublishedSnapshot::new(host, "h".into(), Arc::new(snapshot), Duration::ZERO))
+    }
+
+    fn insert(window: &RecentWindow, published: Arc<PublishedSnapshot>) {
+        let host = published.host;
+        window.insert(published, SharePrincipal::Host(host), NOW);
+    }
+
     #[test]
     fn backfill_is_sorted_and_old_snapshots_expire() {
         let (window, host) = (RecentWindow::default(), HostId::generate());
         for offset in [-10_000, -2_000, -6_000, -300_001, -4_000] {
-            window.insert(published(host, NOW + offset), NOW);
+            insert(&window, published(host, NOW + offset));
         }
         let times =
             |now: i64| window.recent(host, now).iter().map(|a| a.snapshot.at_ms - NOW).collect::<Vec<_>>();
@@ -173,20 +313,18 @@ mod tests {
         window.prune(NOW + 295_000);
         assert_eq!(window.latest_per_host()[0].snapshot.at_ms, NOW - 2_000);
         window.prune(NOW + 400_000);
-        assert!(window.hosts.read().unwrap().is_empty());
+        let windows = window.read();
+        assert!(windows.hosts.is_empty() && windows.bytes == 0);
     }
 
     /// Finding C1: the recent window was bounded in number only.
     #[test]
     fn recent_window_of_a_host_is_bounded_in_bytes() {
         let (window, host, other) = (RecentWindow::default(), HostId::generate(), HostId::generate());
-        window.insert(published(other, NOW), NOW);
+        insert(&window, published(other, NOW));
         let refusals = limit_table::RECENT_BYTES.refusals();
         for n in 0..100 {
-            let mut snapshot = Arc::unwrap_or_clone(published(host, NOW + n).snapshot.clone());
-            snapshot.values = vec![0; limits::MAX_RECENT_BYTES / 8 / 20];
-            let published = PublishedSnapshot::new(host, "h".into(), Arc::new(snapshot), Duration::ZERO);
-            window.insert(Arc::new(published), NOW);
+            insert(&window, sized(host, NOW + n, limits::MAX_RECENT_BYTES / 20));
         }
         let recent = window.recent(host, NOW);
         assert!((18..=20).contains(&recent.len()), "{}", recent.len());
@@ -195,11 +333,41 @@ mod tests {
         assert!(limit_table::RECENT_BYTES.refusals() >= refusals + 80);
     }
 
+    /// Sibling of finding C1: each invented host had a separate window.
+    #[test]
+    fn new_hosts_of_a_sender_share_one_bound() {
+        let (window, other) = (RecentWindow::default(), HostId::generate());
+        insert(&window, sized(other, NOW, 1 << 20));
+        let sender = || SharePrincipal::Sender("token 1".into());
+        let hosts: Vec<HostId> = (0..100).map(|_| HostId::generate()).collect();
+        for round in 0..4 {
+            for host in &hosts {
+                window.insert(sized(*host, NOW + round, 1 << 20), sender(), NOW);
+                assert_eq!(window.recent(*host, NOW).last().unwrap().snapshot.at_ms, NOW + round);
+            }
+        }
+        let new_bytes = |window: &RecentWindow| window.read().new_hosts.values().map(|new| new.bytes).sum();
+        let bytes: usize = new_bytes(&window);
+        assert!((100 << 20..=limits::MAX_NEW_HOSTS_RECENT_BYTES).contains(&bytes), "{bytes}");
+        let counts: Vec<usize> = hosts.iter().map(|host| window.recent(*host, NOW).len()).collect();
+        assert!(counts.iter().all(|count| (1..=2).contains(count)), "{counts:?}");
+        assert_eq!(window.recent(other, NOW).len(), 1);
+        // A snapshot above the bound is the only one; the host counts for itself once it is not new.
+        window.insert(sized(hosts[0], NOW + 9, limits::MAX_NEW_HOSTS_RECENT_BYTES + 8), sender(), NOW);
+        assert_eq!(window.latest_per_host().len(), 2);
+        window.insert(sized(hosts[0], NOW + 10, 8), SharePrincipal::Host(hosts[0]), NOW);
+        assert_eq!(new_bytes(&window), 0usize);
+        hosts.iter().for_each(|host| window.remove(*host));
+        assert_eq!(window.read().bytes, 1 << 20);
+        window.prune(NOW);
+        assert!(window.read().new_hosts.is_empty());
+    }
+
     #[test]
     fn recent_window_is_bounded() {
         let (window, host) = (RecentWindow::default(), HostId::generate());
         for n in 0..limits::MAX_RECENT_SNAPSHOTS as i64 + 50 {
-            window.insert(published(host, NOW + n), NOW);
+            insert(&window, published(host, NOW + n));
         }
         assert_eq!(window.recent(host, NOW).len(), limits::MAX_RECENT_SNAPSHOTS);
     }

@@ -142,8 +142,16 @@ limits! {
     /// Memory of the decoded snapshots of a sender.
     DECODED_SHARE: "decoded_share", LimitValue::Text("64 MiB of an agent, 96 MiB of an account"), Sender,
         "its requests wait for each other; 429 with `Retry-After` for a body that needs more than is left";
+    /// Submissions of more than 20,000 values that are processed at a time.
+    LARGE_SUBMISSIONS: "large_submissions", count(limits::MAX_LARGE_SUBMISSIONS), Hub, "they wait for each other";
     /// Known hosts.
     HOSTS: "hosts", count(limits::MAX_HOSTS), Hub, "403 `too_many_hosts` for new hosts";
+    /// Hosts that an account or a token created.
+    HOSTS_PER_SENDER: "hosts_per_sender", count(limits::MAX_HOSTS_PER_SENDER), Sender,
+        "403 `too_many_hosts` for new hosts";
+    /// New hosts of an account or a token.
+    NEW_HOSTS: "new_hosts", LimitValue::PerHour(limits::MAX_NEW_HOSTS_PER_HOUR as u64), Sender,
+        "429 with `Retry-After` for new hosts";
     /// Renames of a host.
     HOST_RENAMES: "host_renames", LimitValue::PerHour(limits::MAX_HOST_RENAMES_PER_HOUR as u64), Host,
         "the host keeps its name";
@@ -165,9 +173,19 @@ limits! {
     /// Snapshots of a host in the recent window.
     RECENT_BYTES: "recent_bytes", bytes(limits::MAX_RECENT_BYTES), Host,
         "its oldest snapshots leave the recent window";
+    /// Snapshots in the recent window of the hosts that an account or a token created in the last seven days.
+    NEW_HOSTS_RECENT_BYTES: "new_hosts_recent_bytes", bytes(limits::MAX_NEW_HOSTS_RECENT_BYTES), Sender,
+        "snapshots of these hosts leave the recent window";
+    /// Snapshots of all hosts in the recent window.
+    RECENT_TOTAL_BYTES: "recent_total_bytes", bytes(limits::MAX_RECENT_TOTAL_BYTES), Hub,
+        "the oldest snapshots of hosts above an equal share leave the recent window";
+    /// Alerts of a host in all phases.
+    ALERTS_PER_HOST: "alerts_per_host", count(limits::MAX_ALERTS_PER_HOST), Host,
+        "rules are not evaluated for further instances of the host";
     /// Use of the storage by a host.
     STORAGE_SHARE: "storage_share", LimitValue::Percent(limits::MAX_EQUAL_SHARE_PERCENT), Host,
-        "when `hub.disk_budget` is short, its data is deleted first; percent of an equal share of all hosts";
+        "when `hub.disk_budget` is short, its data is deleted first; percent of an equal share of all hosts. \
+         All hosts that an account or a token created in the last seven days have the share of a single host";
     /// Rows of a host until the disk usage is measured again.
     SPACE_SHARE: "space_share", LimitValue::Percent(limits::MAX_SPACE_SHARE_PERCENT), Host,
         "429 with `Retry-After`, or 413 `batch_too_large`; percent of the free `hub.disk_budget`, measured every 2 s";

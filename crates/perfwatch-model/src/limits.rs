@@ -84,6 +84,19 @@ pub const MAX_JSON_DEPTH: usize = 16;
 /// Maximum number of hosts that a hub without accounts accepts: enough for a fleet, and a bound
 /// for a script that posts new names in a loop.
 pub const MAX_HOSTS: usize = 10_000;
+/// Maximum number of hosts that one account or token creates by sending for them, fewer
+/// than [`MAX_HOSTS`].
+pub const MAX_HOSTS_PER_SENDER: usize = 8_192;
+/// Maximum number of hosts that one account or token creates within an hour: a fleet at once.
+pub const MAX_NEW_HOSTS_PER_HOUR: usize = 4_096;
+/// Time in which all hosts that an account or a token created have the share of a single host, in
+/// milliseconds: invented hosts do not reduce the shares of other hosts.
+pub const NEW_HOST_PERIOD_MS: i64 = 7 * 86_400_000;
+/// Maximum number of alerts of a host, in all phases: each filesystem and interface of the largest host has
+/// some.
+pub const MAX_ALERTS_PER_HOST: usize = 65_536;
+/// Maximum number of submissions of many values that are processed at a time, off the serving threads.
+pub const MAX_LARGE_SUBMISSIONS: usize = 4;
 /// Maximum number of renames of a host within an hour: each is recorded in the audit log.
 pub const MAX_HOST_RENAMES_PER_HOUR: usize = 10;
 /// Maximum number of process texts that a hub interns, about 100 bytes each.
@@ -195,6 +208,11 @@ pub const MAX_HEAD_SHARE_PERCENT: u64 = 50;
 /// Maximum size of the snapshots of a host in the recent window: 8,192 columns and 200 processes at one
 /// snapshot a second take 25 MB.
 pub const MAX_RECENT_BYTES: usize = 64 << 20;
+/// Maximum size of the snapshots in the recent window of the new hosts that one account or token created.
+pub const MAX_NEW_HOSTS_RECENT_BYTES: usize = 128 << 20;
+/// Maximum size of the recent window of all hosts: a fleet of 4,000 agents at one snapshot a second takes
+/// 4.8 GB.
+pub const MAX_RECENT_TOTAL_BYTES: usize = 6 << 30;
 /// Part of the space left of the disk budget, in percent, that the rows of a host may take until the next
 /// measurement.
 pub const MAX_SPACE_SHARE_PERCENT: u64 = 50;

@@ -40,7 +40,7 @@ mod transaction;
 mod write;
 
 pub use error::{CommitError, FailureStreak, StoreError};
-pub use hosts::{HostRecord, HostRepository};
+pub use hosts::{HostRecord, HostRepository, SharePrincipal};
 pub use location::{StoreUrl, StoreUrlError};
 pub use postgres::PostgresStore;
 pub use range_set::RangeSet;

@@ -103,7 +103,8 @@ pub(crate) fn limit_value(limit: usize) -> SqlValue {
 }
 
 pub(crate) async fn list_hosts(store: &dyn Store) -> Result<Vec<HostRecord>, StoreError> {
-    let sql = "SELECT id, name, facts, first_seen_ms, last_snapshot_ms, interval_ms FROM host ORDER BY id";
+    let sql = "SELECT id, name, facts, first_seen_ms, last_snapshot_ms, interval_ms, created_by FROM host \
+               ORDER BY id";
     query_rows(store, sql, Vec::new(), |row| {
         Ok(HostRecord {
             id: HostId(row.id()?),
@@ -112,6 +113,7 @@ pub(crate) async fn list_hosts(store: &dyn Store) -> Result<Vec<HostRecord>, Sto
             first_seen_ms: row.int()?,
             last_snapshot_ms: row.opt_int()?,
             interval_ms: u32::try_from(row.int()?).unwrap_or_default(),
+            created_by: row.opt_text()?.map(Arc::from),
         })
     })
     .await

@@ -4,9 +4,10 @@ use crate::error::StoreError;
 use crate::metadata::{HOST_WATERMARKS_SQL, limit_value, query_rows, watermarks_from_rows};
 use crate::store::Store;
 use crate::write::{BlockId, BlockInfo, DirtyWindow, RetentionWatermarks};
-use perfwatch_model::HostId;
+use perfwatch_model::{HostId, limits};
 use perfwatch_tsdb::Tier;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Storage that a host uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,6 +57,17 @@ pub async fn list_host_usage(store: &dyn Store) -> Result<HashMap<HostId, HostUs
         (usage.shape_bytes, usage.shapes) = (bytes.cast_unsigned(), count.cast_unsigned());
     }
     Ok(usage)
+}
+
+/// Accounts and tokens by the new hosts that they created; see [`SharePrincipal`](crate::SharePrincipal).
+///
+/// # Errors
+/// Returns a [`StoreError`] if the database cannot be read.
+pub async fn list_new_hosts(store: &dyn Store, now_ms: i64) -> Result<HashMap<HostId, Arc<str>>, StoreError> {
+    let sql = "SELECT id, created_by FROM host WHERE created_by IS NOT NULL AND first_seen_ms > $1";
+    let values = vec![now_ms.saturating_sub(limits::NEW_HOST_PERIOD_MS).into()];
+    let hosts = query_rows(store, sql, values, |row| Ok((HostId(row.id()?), row.text()?.into())));
+    Ok(hosts.await?.into_iter().collect())
 }
 
 /// Number of shapes that the blocks of a host name.

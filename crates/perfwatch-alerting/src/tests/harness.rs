@@ -21,7 +21,7 @@ use perfwatch_rules::rule::{GroupBy, HostSelector, Rule, Severity};
 use perfwatch_rules::silence::{Matcher, Silence};
 use perfwatch_store::definitions::DefinitionKind;
 use perfwatch_store::outbox::{NotificationFilter, NotificationRow, NotificationState, Outbox};
-use perfwatch_store::{CommitError, SqliteOptions, SqliteStore, Store, Transaction};
+use perfwatch_store::{CommitError, SharePrincipal, SqliteOptions, SqliteStore, Store, Transaction};
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;
@@ -210,7 +210,12 @@ impl TestHub {
         for host in self.hosts.list() {
             let id = host.record.id;
             for row in self.history.recent(id, None, 0).await.unwrap() {
-                self.live_feed.restore(id, &host.record.name.as_str().into(), row, self.clock.wall_ms());
+                self.live_feed.restore(
+                    &host.record,
+                    &host.record.name.as_str().into(),
+                    row,
+                    self.clock.wall_ms(),
+                );
             }
         }
     }
@@ -340,7 +345,7 @@ impl TestHub {
             self.hosts.record_snapshot(host, snapshot.at_ms, declared_ms, now_ms);
             let name = host_ref.name.as_str().into();
             let published = PublishedSnapshot::new(host, name, snapshot.clone(), self.clock.monotonic());
-            self.live_feed.publish(Arc::new(published), now_ms);
+            self.live_feed.publish(Arc::new(published), SharePrincipal::Host(host), now_ms);
             self.alerting.evaluate_snapshot(host, &snapshot, skew_ms);
         }
     }

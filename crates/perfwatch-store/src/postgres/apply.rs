@@ -29,17 +29,18 @@ fn id_bytes(host: HostId) -> Vec<u8> {
 }
 
 pub(super) async fn upsert_host(client: &Object, host: &HostRecord) -> Result<(), Error> {
-    let sql = "INSERT INTO host (id, name, facts, first_seen_ms, last_snapshot_ms, interval_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6) \
+    let sql = "INSERT INTO host (id, name, facts, first_seen_ms, last_snapshot_ms, interval_ms, created_by) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) \
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, facts = coalesce(excluded.facts, host.facts)";
     let facts = host.facts.as_deref().map(wire::encode_facts);
-    let values: [&(dyn ToSql + Sync); 6] = [
+    let values: [&(dyn ToSql + Sync); 7] = [
         &id_bytes(host.id),
         &host.name,
         &facts,
         &host.first_seen_ms,
         &host.last_snapshot_ms,
         &i64::from(host.interval_ms),
+        &host.created_by.as_deref(),
     ];
     client.execute(sql, &values).await.map(|_| ())
 }

@@ -202,16 +202,17 @@ fn delete_unused_shapes(connection: &Connection, inner: &SqliteInner) -> rusqlit
 }
 
 pub(super) fn upsert_host(connection: &Connection, host: &HostRecord) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO host (id, name, facts, first_seen_ms, last_snapshot_ms, interval_ms) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+    let sql = "INSERT INTO host (id, name, facts, first_seen_ms, last_snapshot_ms, interval_ms, created_by) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, facts = coalesce(excluded.facts, host.facts)";
-    let values: [&dyn ToSql; 6] = [
+    let values: [&dyn ToSql; 7] = [
         &host.id.to_bytes(),
         &host.name,
         &host.facts.as_deref().map(wire::encode_facts),
         &host.first_seen_ms,
         &host.last_snapshot_ms,
         &host.interval_ms,
+        &host.created_by.as_deref(),
     ];
     execute(connection, sql, &values).map(drop)
 }

@@ -26,6 +26,7 @@ async fn hosts_are_persisted(store: &Arc<dyn Store>) {
     store.upsert_host(host(2)).await.unwrap();
     renamed.name = "renamed".into();
     renamed.facts = None;
+    renamed.created_by = None;
     store.upsert_host(renamed).await.unwrap();
     store
         .commit(vec![Write::HostSeen(host(1).id, T0 + 5, 500), Write::HostSeen(host(1).id, T0, 500)].into())
@@ -35,6 +36,10 @@ async fn hosts_are_persisted(store: &Arc<dyn Store>) {
     assert_eq!(hosts.len(), 2);
     assert_eq!(hosts[0].name, "renamed");
     assert_eq!(hosts[0].facts, host(1).facts, "facts are kept if the update has none");
+    assert_eq!((hosts[0].created_by.as_deref(), hosts[1].created_by.as_deref()), (Some("token 1"), None));
+    let new_hosts = shares::list_new_hosts(&**store, T0 + DAY).await.unwrap();
+    assert_eq!(new_hosts, [(host(1).id, "token 1".into())].into());
+    assert!(shares::list_new_hosts(&**store, T0 + 7 * DAY).await.unwrap().is_empty());
     assert_eq!((hosts[0].last_snapshot_ms, hosts[0].interval_ms), (Some(T0 + 5), 500));
 }
 

@@ -37,6 +37,7 @@ macro_rules! conformance {
 pub(crate) use conformance;
 
 pub(crate) const HOUR: i64 = 3_600_000;
+pub(crate) const DAY: i64 = 24 * HOUR;
 pub(crate) const T0: i64 = 490_000 * HOUR;
 
 pub(crate) fn shape(names: &[&'static str]) -> Arc<Shape> {
@@ -74,6 +75,7 @@ pub(crate) fn host(number: u8) -> HostRecord {
         first_seen_ms: T0,
         last_snapshot_ms: None,
         interval_ms: 0,
+        created_by: (number == 1).then(|| "token 1".into()),
     }
 }
 

@@ -6,7 +6,7 @@ use perfwatch_auth::identity::Principal;
 use perfwatch_auth::{AuthDirectory, Identity};
 use perfwatch_history::{AppendError, History, ShareExceeded};
 use perfwatch_live::host_names::{HostRename, NameRight};
-use perfwatch_live::host_registry::{HostRegistry, HostRegistryError};
+use perfwatch_live::host_registry::{HostRegistry, HostRegistryError, HostSender};
 use perfwatch_live::sender_clock::SenderClock;
 use perfwatch_live::shape_registry::ShapeRegistry;
 use perfwatch_live::{LiveFeed, PublishedSnapshot};
@@ -14,33 +14,37 @@ use perfwatch_metrics::SelfMetrics;
 use perfwatch_model::validation::validate_snapshot;
 use perfwatch_model::wire::{IngestResponse, RejectedSnapshot};
 use perfwatch_model::{
-    Catalog, Clock, HostFacts, HostId, HostRef, Shape, ShapeId, Snapshot, StringInterner, limits,
+    Catalog, Clock, HostFacts, HostId, HostRef, Shape, ShapeId, Snapshot, StringInterner, limit_table, limits,
 };
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::{BoxFuture, StoreError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Snapshots of one host from one sender.
-pub(crate) struct Submission {
-    pub(crate) host: HostRef,
-    /// Right of the sender to the names of other hosts.
-    pub(crate) name_right: NameRight,
+pub struct Submission {
+    /// Host of the snapshots.
+    pub host: HostRef,
+    /// What the sender may do with the host.
+    pub rights: HostSender,
     /// Sender, as the audit log names it.
-    pub(crate) sender: String,
+    pub sender: String,
     /// Snapshots in the order of the sender, with their index in its batch.
-    pub(crate) snapshots: Vec<(usize, Snapshot)>,
+    pub snapshots: Vec<(usize, Snapshot)>,
     /// Shapes that the sender sent with them, by the ids that its snapshots name.
-    pub(crate) shapes: HashMap<ShapeId, Arc<Shape>>,
-    pub(crate) facts: Option<Arc<HostFacts>>,
+    pub shapes: HashMap<ShapeId, Arc<Shape>>,
+    /// Facts of the host, if the sender gave them apart from its snapshots.
+    pub facts: Option<Arc<HostFacts>>,
     /// Clock that the times of the snapshots are from.
-    pub(crate) clock: SnapshotClock,
+    pub clock: SnapshotClock,
 }
 
 impl Submission {
     /// Snapshots of an authorized sender.
-    pub(crate) fn new(
+    pub fn new(
         sender: &Identity,
         host: HostRef,
         snapshots: Vec<(usize, Snapshot)>,
@@ -52,14 +56,24 @@ impl Submission {
             true => NameRight::AnyHost,
             false => NameRight::OwnHost,
         };
+        let creates_as = sends_for_any.then(|| sender.creator_key().into());
+        let rights = HostSender { name_right, creates_as };
         let (sender, shapes) = (sender.actor_name(), HashMap::new());
-        Self { host, name_right, sender, snapshots, shapes, facts, clock }
+        Self { host, rights, sender, snapshots, shapes, facts, clock }
+    }
+}
+
+impl Submission {
+    /// Returns whether its processing takes too long for a thread that serves other requests.
+    pub fn is_large(&self) -> bool {
+        let values = |(_, snapshot): &(usize, Snapshot)| snapshot.values.len() + snapshot.processes.len() * 4;
+        self.snapshots.iter().map(values).sum::<usize>() > MAX_SERVED_VALUES
     }
 }
 
 /// Clock that the times of snapshots are from.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum SnapshotClock {
+pub enum SnapshotClock {
     /// Clock of the hub; the offset of the host's clock is measured separately.
     Hub {
         /// Clock of the host minus clock of the hub, milliseconds.
@@ -72,17 +86,28 @@ pub(crate) enum SnapshotClock {
     },
 }
 
+/// Number of values above which the processing of a submission occupies a thread for more than about a
+/// millisecond.
+const MAX_SERVED_VALUES: usize = 20_000;
+
 /// Error that rejects a whole submission.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SubmitError {
+pub enum SubmitError {
+    /// The clock of the hub cannot be right.
     #[error("the hub's clock is not set (before 2020)")]
     ClockNotSet,
+    /// The host was not accepted.
     #[error(transparent)]
     HostRegistry(#[from] HostRegistryError),
+    /// The host is above a share.
     #[error(transparent)]
     Share(ShareExceeded),
+    /// The store is unavailable.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A fault of the hub.
+    #[error("internal error; see the hub log")]
+    Panicked,
 }
 
 impl From<AppendError> for SubmitError {
@@ -95,44 +120,55 @@ impl From<AppendError> for SubmitError {
 }
 
 /// Services that the pipeline uses.
-pub(crate) struct PipelineDeps {
-    pub(crate) history: Arc<History>,
-    pub(crate) hosts: Arc<HostRegistry>,
+pub struct PipelineDeps {
+    /// Stored history, which accepted snapshots are appended to.
+    pub history: Arc<History>,
+    /// Known hosts.
+    pub hosts: Arc<HostRegistry>,
     /// Records renames in the audit log.
-    pub(crate) directory: Arc<AuthDirectory>,
-    pub(crate) live_feed: Arc<LiveFeed>,
-    pub(crate) alerting: Arc<Alerting>,
-    pub(crate) catalog: Arc<Catalog>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) metrics: Arc<SelfMetrics>,
+    pub directory: Arc<AuthDirectory>,
+    /// Publishes accepted snapshots.
+    pub live_feed: Arc<LiveFeed>,
+    /// Evaluates accepted snapshots.
+    pub alerting: Arc<Alerting>,
+    /// Definitions of all metrics.
+    pub catalog: Arc<Catalog>,
+    /// Source of wall and monotonic time.
+    pub clock: Arc<dyn Clock>,
+    /// Counts accepted, rejected and duplicate snapshots.
+    pub metrics: Arc<SelfMetrics>,
     /// Collection interval requested from agents, if configured.
-    pub(crate) interval: Option<Duration>,
+    pub interval: Option<Duration>,
 }
 
 /// Ingestion pipeline with the shared copies of shapes and texts.
-pub(crate) struct Pipeline {
+pub struct Pipeline {
     deps: PipelineDeps,
     shapes: ShapeRegistry,
     texts: StringInterner,
+    /// Permits for the processing of large submissions.
+    large: Arc<Semaphore>,
 }
 
 impl Pipeline {
-    pub(crate) fn new(deps: PipelineDeps) -> Self {
-        Self { deps, shapes: ShapeRegistry::default(), texts: StringInterner::default() }
+    /// Pipeline without known shapes.
+    pub fn new(deps: PipelineDeps) -> Self {
+        let large = Arc::new(Semaphore::new(limits::MAX_LARGE_SUBMISSIONS));
+        Self { deps, shapes: ShapeRegistry::default(), texts: StringInterner::default(), large }
     }
 
     /// Shape that was sent before and is still in use.
-    pub(crate) fn shape(&self, id: ShapeId) -> Option<Arc<Shape>> {
+    pub fn shape(&self, id: ShapeId) -> Option<Arc<Shape>> {
         self.shapes.get(id)
     }
 
     /// Shared copy of a text.
-    pub(crate) fn intern_text(&self, text: &str) -> Arc<str> {
+    pub fn intern_text(&self, text: &str) -> Arc<str> {
         self.texts.intern(text)
     }
 
     /// Drops shapes and texts that are no longer in use.
-    pub(crate) fn prune(&self) {
+    pub fn prune(&self) {
         self.shapes.prune();
         self.texts.prune();
     }
@@ -182,12 +218,52 @@ impl Pipeline {
         self.deps.directory.record_audit(entry).await;
     }
 
+    /// Runs [`Pipeline::submit`] in a separate task: a caller that is cancelled must not interrupt it between
+    /// storing and publishing. `held` is kept as long as the snapshots. Large submissions are processed off the
+    /// serving threads, a few at a time.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Pipeline::submit`].
+    pub async fn submit_detached(
+        self: &Arc<Self>,
+        submission: Submission,
+        held: impl Send + 'static,
+    ) -> Result<IngestResponse, SubmitError> {
+        let is_large = submission.is_large();
+        // Before the task starts: a submission that waits holds no thread. The semaphore is never closed.
+        let turn = if is_large { Some(self.large_turn().await) } else { None };
+        let pipeline = self.clone();
+        let task = async move {
+            let result = pipeline.submit(submission).await;
+            drop((held, turn));
+            result
+        };
+        let task = if is_large {
+            let runtime = Handle::current();
+            tokio::task::spawn_blocking(move || runtime.block_on(task))
+        } else {
+            let polls = self.deps.metrics.polls.clone();
+            tokio::spawn(async move { polls.measured(task).await })
+        };
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(error = %error, "ingest task panicked; please report this");
+            Err(SubmitError::Panicked)
+        })
+    }
+
+    async fn large_turn(&self) -> Option<OwnedSemaphorePermit> {
+        if self.large.available_permits() == 0 {
+            limit_table::LARGE_SUBMISSIONS.refuse();
+        }
+        self.large.clone().acquire_owned().await.ok()
+    }
+
     /// Validates, stores and publishes the snapshots; duplicates are ignored. Accepted snapshots are durable
     /// and published when this returns.
     ///
     /// # Errors
     /// Returns an error if the hub's clock is not set, the host is not accepted, or the store is unavailable.
-    pub(crate) async fn submit(&self, mut submission: Submission) -> Result<IngestResponse, SubmitError> {
+    pub async fn submit(&self, mut submission: Submission) -> Result<IngestResponse, SubmitError> {
         let now_ms = self.deps.clock.wall_ms();
         if now_ms < limits::MIN_TIMESTAMP_MS {
             // Valid snapshots would be rejected as in the future.
@@ -204,8 +280,8 @@ impl Pipeline {
             return Ok(response);
         }
         let facts = valid.iter().rev().find_map(|snapshot| snapshot.facts.clone()).or(submission.facts);
-        let right = submission.name_right;
-        let (id, rename) = self.deps.hosts.resolve_named(&submission.host, facts, right, now_ms).await?;
+        let rights = submission.rights;
+        let (id, rename) = self.deps.hosts.resolve_named(&submission.host, facts, rights, now_ms).await?;
         if let Some(rename) = rename {
             self.record_rename(id, &rename, submission.sender).await;
         }
@@ -225,6 +301,7 @@ impl Pipeline {
         // Blocks further appends of the host until dropped, so that snapshots are published in order.
         let appended = self.deps.history.append(id, valid.clone()).await?;
         let name: Arc<str> = self.deps.hosts.name(id).into();
+        let principal = self.deps.hosts.share_principal(id, now_ms);
         for ((snapshot, declared_ms), is_new) in valid.into_iter().zip(declared_ms).zip(&appended.is_new) {
             match is_new {
                 false => response.duplicates += 1,
@@ -242,6 +319,7 @@ impl Pipeline {
                             snapshot.clone(),
                             self.deps.clock.monotonic(),
                         )),
+                        principal.clone(),
                         now_ms,
                     );
                     // After publication: the snapshot of a new alert is visible in the recent window.
@@ -263,7 +341,7 @@ impl SnapshotSink for Pipeline {
         Box::pin(async move {
             let submission = Submission {
                 host: collected.host,
-                name_right: NameRight::OwnHost,
+                rights: HostSender { name_right: NameRight::OwnHost, creates_as: None },
                 sender: "SSH collection".to_owned(),
                 snapshots: vec![(0, collected.snapshot)],
                 shapes: HashMap::new(),

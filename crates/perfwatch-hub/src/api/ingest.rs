@@ -1,6 +1,5 @@
 //! `POST /ingest/metrics`: JSON of scripts and protobuf batches of agents.
 
-use super::pipeline::{SnapshotClock, Submission, SubmitError};
 use crate::app::App;
 use crate::host_access;
 use crate::openapi::schemas;
@@ -13,6 +12,7 @@ use perfwatch_auth::identity::IngestScope;
 use perfwatch_http::ingest_body::{self, IngestContent};
 use perfwatch_http::ingest_memory::{DecodedPermit, ReceivedBody, Sender};
 use perfwatch_http::{ApiError, Caller, compressed_body};
+use perfwatch_ingest::{SnapshotClock, Submission, SubmitError};
 use perfwatch_live::host_registry::HostRegistryError;
 use perfwatch_model::json::{self, ParsedSnapshot};
 use perfwatch_model::validation::remove_invalid_values;
@@ -266,20 +266,9 @@ async fn submit(
     permit: &Arc<DecodedPermit>,
     submission: Submission,
 ) -> Result<IngestResponse, ApiError> {
-    // A separate task: a client that disconnects must not cancel between storing and publishing.
-    let task_app = app.clone();
-    let permit = permit.clone();
-    let task = tokio::spawn(async move {
-        let result = task_app.pipeline.submit(submission).await;
-        // Held as long as the snapshots, also after the client disconnected.
-        drop(permit);
-        result
-    });
-    let result = task.await.map_err(|error| {
-        tracing::error!(error = %error, "ingest task panicked; please report this");
-        internal_error()
-    })?;
+    let result = app.pipeline.submit_detached(submission, permit.clone()).await;
     result.map_err(|error| match error {
+        SubmitError::Panicked => internal_error(),
         SubmitError::ClockNotSet => ApiError::unavailable("hub_clock_not_set", error.to_string(), 10),
         SubmitError::HostRegistry(HostRegistryError::InvalidName(message)) => {
             ApiError::unprocessable("invalid_host", message)
@@ -287,8 +276,11 @@ async fn submit(
         SubmitError::HostRegistry(HostRegistryError::AmbiguousName(message)) => {
             ApiError::conflict("ambiguous_host", message)
         }
-        SubmitError::HostRegistry(error @ HostRegistryError::LimitReached) => {
-            ApiError::new(StatusCode::FORBIDDEN, "too_many_hosts", error.to_string())
+        SubmitError::HostRegistry(
+            error @ (HostRegistryError::LimitReached | HostRegistryError::SenderLimitReached),
+        ) => ApiError::new(StatusCode::FORBIDDEN, "too_many_hosts", error.to_string()),
+        SubmitError::HostRegistry(ref error @ HostRegistryError::TooManyNewHosts { retry_after }) => {
+            ApiError::too_many(error.to_string(), retry_after)
         }
         SubmitError::Share(exceeded) => match exceeded.retry_after {
             Some(retry_after) => ApiError::too_many(exceeded.to_string(), retry_after),
