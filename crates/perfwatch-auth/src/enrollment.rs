@@ -71,8 +71,8 @@ impl HostClaim<'_> {
                 && agent.revoked_ms.is_none()
                 && last_seen_ms == 0
         };
-        // The secret before the last enrollment counts only until the response of that one has arrived: it may
-        // have been stolen and revoked since.
+        // The secret before the last enrollment counts only until the agent has received the response: a thief
+        // may know it.
         let has_secret = |agent: &Agent, last_seen_ms: i64| {
             hash.is_some()
                 && (hash == Some(agent.hash) && !is_undo(agent)

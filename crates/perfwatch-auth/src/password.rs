@@ -1,5 +1,5 @@
 //! Password hashing by argon2id (RFC 9106) on blocking threads. Few hashes run concurrently, because
-//! each one takes 19 MiB.
+//! each takes 19 MiB.
 
 use crate::error::AuthError;
 use argon2::Argon2;
@@ -12,7 +12,7 @@ use unicode_normalization::UnicodeNormalization as _;
 const MAX_CONCURRENT_HASHES: usize = 2;
 /// Minimum length of a password, in characters.
 pub const MIN_PASSWORD_CHARS: usize = 10;
-/// Maximum length of a password: longer ones only cost time.
+/// Maximum length of a password: more only costs time.
 pub const MAX_PASSWORD_BYTES: usize = 200;
 
 static HASH_PERMITS: LazyLock<Arc<Semaphore>> =

@@ -52,7 +52,7 @@ pub struct CookieName {
 }
 
 impl CookieName {
-    /// Name with the port of the public URL; without one, that of the request, or that of the listener.
+    /// Name with the port of the public URL, or else of the request or the listener.
     fn name(&self, headers: &HeaderMap) -> String {
         // The headers need no trust: they only choose a name in the caller's own browser.
         let hosts =

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Period of [`limits::MAX_NEW_HOSTS_PER_HOUR`].
 const PERIOD_MS: i64 = 3_600_000;
 
-/// Hosts of one account or token.
+/// Hosts of an account or token.
 #[derive(Debug, Default)]
 struct Created {
     hosts: usize,

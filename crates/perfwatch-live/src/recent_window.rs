@@ -21,7 +21,7 @@ struct Windows {
     new_hosts: HashMap<Arc<str>, NewHosts>,
 }
 
-/// New hosts of one account or token.
+/// New hosts of an account or token.
 #[derive(Default)]
 struct NewHosts {
     /// Hosts in the order in which they give snapshots.

@@ -84,10 +84,10 @@ pub const MAX_JSON_DEPTH: usize = 16;
 /// Maximum number of hosts that a hub without accounts accepts: enough for a fleet, and a bound
 /// for a script that posts new names in a loop.
 pub const MAX_HOSTS: usize = 10_000;
-/// Maximum number of hosts that one account or token creates by sending for them, fewer
+/// Maximum number of hosts that an account or token creates by sending for them, fewer
 /// than [`MAX_HOSTS`].
 pub const MAX_HOSTS_PER_SENDER: usize = 8_192;
-/// Maximum number of hosts that one account or token creates within an hour: a fleet at once.
+/// Maximum number of hosts that an account or token creates within an hour: a fleet at once.
 pub const MAX_NEW_HOSTS_PER_HOUR: usize = 4_096;
 /// Time in which all hosts that an account or a token created have the share of a single host, in
 /// milliseconds: invented hosts do not reduce the shares of other hosts.
@@ -208,7 +208,7 @@ pub const MAX_HEAD_SHARE_PERCENT: u64 = 50;
 /// Maximum size of the snapshots of a host in the recent window: 8,192 columns and 200 processes at one
 /// snapshot a second take 25 MB.
 pub const MAX_RECENT_BYTES: usize = 64 << 20;
-/// Maximum size of the snapshots in the recent window of the new hosts that one account or token created.
+/// Maximum size of the snapshots in the recent window of the new hosts that an account or token created.
 pub const MAX_NEW_HOSTS_RECENT_BYTES: usize = 128 << 20;
 /// Maximum size of the recent window of all hosts: a fleet of 4,000 agents at one snapshot a second takes
 /// 4.8 GB.
