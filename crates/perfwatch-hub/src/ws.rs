@@ -19,7 +19,7 @@ use perfwatch_live::client_share::{ClientShare, LiveResource, Reservation};
 use perfwatch_live::message::{self, BackfillBuilder, ClientMessage, SubscribeRequest};
 use perfwatch_live::{PublishedSnapshot, Subscription};
 use perfwatch_metrics::{ConnectionGauge, ConnectionState};
-use perfwatch_model::{HostId, limit_table, limits};
+use perfwatch_model::{HostId, SeriesSelector, limit_table, limits};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,8 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+/// Hosts of a backfill after which other tasks of the thread run.
+const HOSTS_PER_PAUSE: usize = 32;
 /// Close code after the loss of access, from the range for applications (RFC 6455, 7.4.2).
 const CLOSE_UNAUTHORIZED: u16 = 4401;
 
@@ -220,6 +222,7 @@ impl Connection {
 
     async fn on_message(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), CloseReason> {
         self.last_received = Instant::now();
+        pause(self.message_delay(0)).await;
         match message {
             None | Some(Ok(Message::Close(_))) => Err(CloseReason::ClientClosed),
             Some(Err(error)) => {
@@ -240,6 +243,11 @@ impl Connection {
                 Ok(command) => self.handle_command(command).await,
             },
         }
+    }
+
+    /// Time until a message is handled: later if the account sends more than its share.
+    fn message_delay(&self, backfilled_hosts: usize) -> Duration {
+        self.share.pace_message(backfilled_hosts, self.app.clock.monotonic())
     }
 
     async fn handle_command(&mut self, command: ClientMessage) -> Result<(), CloseReason> {
@@ -302,6 +310,11 @@ impl Connection {
             limit_table::SELECTORS.refuse();
             return self.send_error("limit_reached", "too many hosts or metrics in one subscription").await;
         }
+        let is_pattern = |metric: &&String| SeriesSelector::parse(metric).is_pattern();
+        if request.metrics.iter().filter(is_pattern).count() > limits::MAX_SELECTOR_PATTERNS {
+            limit_table::SELECTOR_PATTERNS.refuse();
+            return self.send_error("limit_reached", "too many wildcard patterns in one subscription").await;
+        }
         if self.subscriptions.len() >= limits::MAX_SUBSCRIPTIONS
             && !self.subscriptions.contains_key(&request.id)
         {
@@ -343,18 +356,22 @@ impl Connection {
     ) -> Result<(), CloseReason> {
         let mut hosts: Vec<HostId> = match &subscription.hosts {
             Some(hosts) => hosts.iter().copied().collect(),
-            None => self.app.hosts.list().iter().map(|host| host.record.id).collect(),
+            None => self.app.hosts.ids(),
         };
         hosts.retain(|host| self.identity.can_view(&self.auth_snapshot, *host));
+        pause(self.message_delay(hosts.len())).await;
         let mut builder = BackfillBuilder::new(request.id);
-        for host in hosts {
+        for (index, host) in hosts.into_iter().enumerate() {
+            // Other tasks of this thread go on while a long backfill is encoded.
+            if index % HOSTS_PER_PAUSE == 0 {
+                tokio::task::yield_now().await;
+            }
             let now_ms = self.app.clock.wall_ms();
             let recent = subscription.backfill(&self.app.live_feed, host, request, now_ms);
             for entry in message::backfill_entries(&recent, &subscription.selection) {
                 if let Some(text) = builder.push(entry) {
                     self.send_text(text.into()).await?;
                 }
-                // Other tasks of this thread go on while a long backfill is encoded.
                 tokio::task::yield_now().await;
             }
         }
@@ -447,6 +464,15 @@ impl Connection {
         let close = Message::Close(Some(CloseFrame { code, reason: text.into() }));
         // A client that does not receive this is disconnected without a close frame.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.socket.send(close)).await;
+    }
+}
+
+/// Waits for a time. Other tasks of the thread run in any case.
+async fn pause(delay: Duration) {
+    if delay.is_zero() {
+        tokio::task::yield_now().await;
+    } else {
+        tokio::time::sleep(delay).await;
     }
 }
 

@@ -6,6 +6,7 @@ use perfwatch_model::limits;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 /// Resource of an account in the live stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,27 @@ impl LiveResource {
 #[derive(Debug, Default)]
 pub struct ClientShare {
     used: [AtomicUsize; LiveResource::KINDS_LEN],
+    pace: Mutex<MessagePace>,
+}
+
+/// Work for messages of clients that is not paid back yet.
+#[derive(Debug, Default)]
+struct MessagePace {
+    units: f64,
+    /// Monotonic time of the last message.
+    updated: Duration,
+}
+
+impl MessagePace {
+    /// Takes units of work. Returns how long the client waits first.
+    fn take(&mut self, units: f64, now: Duration) -> Duration {
+        let per_second = f64::from(limits::CLIENT_MESSAGE_UNITS_PER_SECOND);
+        let elapsed = now.saturating_sub(self.updated).as_secs_f64();
+        self.units = (self.units - elapsed * per_second).max(0.0) + units;
+        self.updated = self.updated.max(now);
+        let excess = self.units - f64::from(limits::MAX_CLIENT_MESSAGE_UNITS);
+        Duration::from_secs_f64((excess / per_second).max(0.0))
+    }
 }
 
 /// Part of a share, which is free again when it is dropped.
@@ -77,6 +99,18 @@ impl ClientShare {
             return None;
         }
         Some(reservation)
+    }
+
+    /// Takes the work for a message of a client, with a backfill of this many hosts. Returns how long the client
+    /// waits until its next message is read.
+    #[expect(clippy::cast_precision_loss, reason = "numbers of hosts are far below 2^52")]
+    pub fn pace_message(&self, backfilled_hosts: usize, now: Duration) -> Duration {
+        let units = 1.0 + backfilled_hosts as f64 / limits::HOSTS_PER_MESSAGE_UNIT as f64;
+        let delay = self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(units, now);
+        if !delay.is_zero() {
+            limit_table::CLIENT_MESSAGES.refuse();
+        }
+        delay
     }
 
     /// Used amount of a resource.
@@ -112,6 +146,22 @@ impl ClientShares {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Sibling of finding M1: one client kept a serving thread busy with messages.
+    #[test]
+    fn messages_of_an_account_are_paced() {
+        let shares = ClientShares::default();
+        let (one, other) = (shares.get("one".into()), shares.get("other".into()));
+        let second = Duration::from_secs(1);
+        for _ in 0..limits::MAX_CLIENT_MESSAGE_UNITS {
+            assert_eq!(one.pace_message(0, second), Duration::ZERO);
+        }
+        // All clients of the account wait, each for its message.
+        assert_eq!(one.pace_message(0, second), Duration::from_millis(5));
+        assert_eq!(one.pace_message(4_500, second), Duration::from_millis(55));
+        assert_eq!(other.pace_message(4_500, second), Duration::ZERO);
+        assert_eq!(one.pace_message(0, 2 * second), Duration::ZERO);
+    }
 
     /// Finding M1: an account above its share is refused alone, and may use what it released.
     #[test]

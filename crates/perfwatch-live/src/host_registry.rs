@@ -446,6 +446,11 @@ impl HostRegistry {
         hosts
     }
 
+    /// Ids of all hosts, in no order.
+    pub fn ids(&self) -> Vec<HostId> {
+        self.read().hosts.keys().copied().collect()
+    }
+
     /// Heartbeats of the hosts from which snapshots are expected, in no order. Hosts with a disabled poll
     /// schedule are not included.
     pub fn heartbeats(&self) -> Vec<Heartbeat> {

@@ -1,7 +1,7 @@
 //! Metric selections, shared by subscribers with equal requests.
 
 use super::client_share::{ClientShare, LiveResource, Reservation};
-use perfwatch_model::{SeriesSelector, Shape, ShapeId, limits};
+use perfwatch_model::{SelectorIndex, SeriesSelector, Shape, ShapeId, limits};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -58,9 +58,10 @@ impl Selection {
         if projections.len() > MAX_CACHED_SHAPES {
             projections.clear();
         }
+        let selectors = SelectorIndex::new(&self.series);
         let (mut indices, mut described) = (Vec::new(), Vec::new());
         for (index, column) in shape.columns().iter().enumerate() {
-            if self.contains(&column.metric, &column.instance) {
+            if self.series.is_empty() || selectors.contains(&column.metric, &column.instance) {
                 indices.push(index);
                 described.push(serde_json::json!({
                     "metric": column.metric, "instance": column.instance, "decimals": column.decimals
@@ -88,10 +89,6 @@ impl Selection {
         let before = self.cached_bytes.fetch_add(bytes, Ordering::Relaxed);
         let cached = CachedBytes { bytes, total: self.cached_bytes.clone(), _share: share };
         (before + bytes <= limits::MAX_ENCODING_BYTES).then_some(cached)
-    }
-
-    fn contains(&self, metric: &str, instance: &str) -> bool {
-        self.series.is_empty() || self.series.iter().any(|selector| selector.matches(metric, instance))
     }
 }
 

@@ -34,6 +34,6 @@ pub use fixed_point::{MAX_SCALED, MISSING, scale, unscale};
 pub use id::{BootId, HostId, ambiguous_host_name};
 pub use interner::StringInterner;
 pub use outbound::OutboundPolicy;
-pub use selector::SeriesSelector;
+pub use selector::{SelectorIndex, SeriesSelector};
 pub use shape::{Shape, ShapeId};
 pub use snapshot::{CollectorError, HostFacts, HostRef, ProcessRow, Snapshot};

@@ -1,6 +1,7 @@
 //! Selection of series by metric and instance.
 
 use crate::glob;
+use std::collections::{HashMap, HashSet};
 
 /// Selects all instances of a metric or group, or a single instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,10 +23,59 @@ impl SeriesSelector {
         }
     }
 
+    /// Returns whether the metric is a wildcard pattern.
+    pub fn is_pattern(&self) -> bool {
+        self.metric.contains(['*', '?'])
+    }
+
     /// Returns whether the series of this metric and instance is selected.
     pub fn matches(&self, metric: &str, instance: &str) -> bool {
         glob::matches(&self.metric, metric)
             && self.instance.as_deref().is_none_or(|selected| selected == instance)
+    }
+}
+
+/// Selectors by kind: names are looked up, only patterns are compared one by one.
+#[derive(Debug)]
+pub struct SelectorIndex<'a> {
+    /// Instances by metric; `None` for all instances.
+    exact: HashMap<&'a str, Option<HashSet<&'a str>>>,
+    patterns: Vec<&'a SeriesSelector>,
+}
+
+impl<'a> SelectorIndex<'a> {
+    /// Index of these selectors.
+    pub fn new(selectors: &'a [SeriesSelector]) -> Self {
+        let mut index = Self { exact: HashMap::new(), patterns: Vec::new() };
+        let mut seen = HashSet::new();
+        for selector in selectors.iter().filter(|selector| seen.insert(*selector)) {
+            if selector.is_pattern() {
+                index.patterns.push(selector);
+                continue;
+            }
+            let instances = index.exact.entry(&selector.metric).or_insert_with(|| Some(HashSet::new()));
+            match (&mut *instances, &selector.instance) {
+                (Some(instances), Some(instance)) => {
+                    instances.insert(instance);
+                }
+                (instances, _) => *instances = None,
+            }
+        }
+        index
+    }
+
+    /// Number of patterns, which are compared one by one.
+    pub fn patterns(&self) -> usize {
+        self.patterns.len()
+    }
+
+    /// Returns whether a selector matches the series.
+    pub fn contains(&self, metric: &str, instance: &str) -> bool {
+        let is_named = self
+            .exact
+            .get(metric)
+            .is_some_and(|instances| instances.as_ref().is_none_or(|instances| instances.contains(instance)));
+        is_named || self.patterns.iter().any(|selector| selector.matches(metric, instance))
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
+use perfwatch_model::SelectorIndex;
 pub use perfwatch_model::SeriesSelector;
 
 /// Series and parts that a read decodes. The default selects times and intervals only.
@@ -47,41 +48,6 @@ impl SeriesGroup {
     }
 }
 
-/// Selectors of a projection by kind: names are looked up, only patterns are compared one by one.
-struct SelectorIndex<'a> {
-    /// Instances by metric; `None` for all instances.
-    exact: HashMap<&'a str, Option<HashSet<&'a str>>>,
-    patterns: Vec<&'a SeriesSelector>,
-}
-
-impl<'a> SelectorIndex<'a> {
-    fn new(selectors: &'a [SeriesSelector]) -> Self {
-        let mut index = Self { exact: HashMap::new(), patterns: Vec::new() };
-        let mut seen = HashSet::new();
-        for selector in selectors.iter().filter(|selector| seen.insert(*selector)) {
-            if selector.metric.contains(['*', '?']) {
-                index.patterns.push(selector);
-                continue;
-            }
-            let instances = index.exact.entry(&selector.metric).or_insert_with(|| Some(HashSet::new()));
-            match (&mut *instances, &selector.instance) {
-                (Some(instances), Some(instance)) => {
-                    instances.insert(instance);
-                }
-                (instances, _) => *instances = None,
-            }
-        }
-        index
-    }
-
-    fn contains(&self, column: &Column) -> bool {
-        let is_named = self.exact.get(&*column.metric).is_some_and(|instances| {
-            instances.as_ref().is_none_or(|instances| instances.contains(&*column.instance))
-        });
-        is_named || self.patterns.iter().any(|selector| selector.matches(&column.metric, &column.instance))
-    }
-}
-
 /// Counts the distinct series that a projection selects, without keeping their names.
 pub struct SeriesCounter<'a> {
     projection: &'a Projection,
@@ -103,8 +69,10 @@ impl<'a> SeriesCounter<'a> {
         if let Some(selected) = self.counted.get(&shape.id()) {
             return *selected;
         }
-        self.comparisons += shape.columns().len() * self.selectors.patterns.len().max(1);
-        let is_selected = |column: &&Column| self.projection.all_columns || self.selectors.contains(column);
+        self.comparisons += shape.columns().len() * self.selectors.patterns().max(1);
+        let is_selected = |column: &&Column| {
+            self.projection.all_columns || self.selectors.contains(&column.metric, &column.instance)
+        };
         let hashes: Vec<u64> = shape.columns().iter().filter(is_selected).map(series_hash).collect();
         self.counted.insert(shape.id(), hashes.len());
         let selected = hashes.len();
@@ -168,7 +136,7 @@ impl<'a> Projector<'a> {
             let is_selected = |index: &usize| {
                 let column = &columns[*index];
                 projection.group.is_none_or(|group| group.contains(column))
-                    && (projection.all_columns || selectors.contains(column))
+                    && (projection.all_columns || selectors.contains(&column.metric, &column.instance))
             };
             let indices: Vec<usize> = (0..columns.len()).filter(is_selected).collect();
             let shape = Shape::new(indices.iter().map(|&index| columns[index].clone()).collect());
