@@ -18,6 +18,7 @@ pub mod encryption;
 pub mod enrollment;
 pub mod error;
 pub mod forwarded;
+mod hash_threads;
 pub mod identity;
 pub mod jwt;
 mod last_used;

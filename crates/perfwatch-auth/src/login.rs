@@ -6,6 +6,8 @@ use crate::client_addr::ClientAddr;
 use crate::confirmation;
 use crate::directory::{AuthDirectory, WriteGuard};
 use crate::error::AuthError;
+use crate::hash_threads::HashShares;
+
 use crate::identity::Credential;
 use crate::login_throttle::LoginThrottle;
 use crate::snapshot::AuthSnapshot;
@@ -67,6 +69,8 @@ pub struct LoginService {
     /// users of its network from logging in.
     secret_throttle: LoginThrottle,
     clock: Arc<dyn Clock>,
+    /// Password hashes by address.
+    hashes: HashShares,
 }
 
 /// Spellings of one name share their failed attempts. The length is limited, because the name may be any text.
@@ -82,6 +86,7 @@ impl LoginService {
             throttle: LoginThrottle::default(),
             secret_throttle: LoginThrottle::with_free_attempts(MAX_FREE_WRONG_SECRETS),
             clock,
+            hashes: HashShares::default(),
         }
     }
 
@@ -99,6 +104,7 @@ impl LoginService {
         if name.len() > MAX_LOGIN_NAME_BYTES || password_len > password::MAX_PASSWORD_BYTES {
             return Err(AuthError::InvalidCredentials);
         }
+        let _turn = self.hashes.enter(client.address)?;
         let find = |snapshot: &AuthSnapshot| {
             snapshot.account_by_name(name).filter(|account| account.enabled).cloned()
         };
@@ -190,6 +196,7 @@ impl LoginService {
         password: String,
     ) -> Result<(), AuthError> {
         self.check_throttle(client, &account.name)?;
+        let _turn = self.hashes.enter(client.address)?;
         let is_correct = password::verify(password, account.password.clone()).await;
         self.check_throttle(client, &account.name)?;
         if is_correct {

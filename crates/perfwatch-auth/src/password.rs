@@ -1,22 +1,17 @@
-//! Password hashing by argon2id (RFC 9106) on blocking threads. Few hashes run concurrently, because
-//! each takes 19 MiB.
+//! Password hashing by argon2id (RFC 9106) on threads of its own.
 
 use crate::error::AuthError;
+use crate::hash_threads;
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash};
-use std::sync::{Arc, LazyLock};
-use tokio::sync::Semaphore;
+use std::sync::LazyLock;
 use unicode_normalization::UnicodeNormalization as _;
 
-/// Maximum number of concurrent hashes.
-const MAX_CONCURRENT_HASHES: usize = 2;
 /// Minimum length of a password, in characters.
 pub const MIN_PASSWORD_CHARS: usize = 10;
 /// Maximum length of a password: more only costs time.
 pub const MAX_PASSWORD_BYTES: usize = 200;
 
-static HASH_PERMITS: LazyLock<Arc<Semaphore>> =
-    LazyLock::new(|| Arc::new(Semaphore::new(MAX_CONCURRENT_HASHES)));
 /// Verified against if the account does not exist, so that the response time is the same.
 static DUMMY_HASH: LazyLock<String> =
     LazyLock::new(|| hash_now("placeholder of unknown accounts").unwrap_or_default());
@@ -53,21 +48,12 @@ fn hash_now(password: &str) -> Option<String> {
     Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()).ok()
 }
 
-async fn blocking<T: Send + 'static>(task: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let slot = HASH_PERMITS.clone().acquire_owned().await.ok()?;
-    let handle = tokio::task::spawn_blocking(move || {
-        let _slot = slot;
-        task()
-    });
-    handle.await.ok()
-}
-
 /// Hashes a password into a PHC string.
 ///
 /// # Errors
 /// Returns [`AuthError::HashingFailed`] if the hash cannot be computed.
 pub async fn hash(password: String) -> Result<String, AuthError> {
-    blocking(move || hash_now(&normalize(&password))).await.flatten().ok_or(AuthError::HashingFailed)
+    hash_threads::run(move || hash_now(&normalize(&password))).await.flatten().ok_or(AuthError::HashingFailed)
 }
 
 /// Verifies a password against a stored PHC string; takes as long without one.
@@ -84,7 +70,7 @@ pub async fn verify(password: String, stored: Option<String>) -> bool {
         let is_match = matches(&normalized) || (normalized != password && matches(&password));
         is_match && exists
     };
-    blocking(task).await.unwrap_or(false)
+    hash_threads::run(task).await.unwrap_or(false)
 }
 
 #[cfg(test)]
