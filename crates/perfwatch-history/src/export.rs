@@ -240,6 +240,8 @@ impl Export {
         loop {
             let part_ms = self.part_ms.unwrap_or(i64::MAX).max(min_ms);
             let to_ms = bucket_start(from_ms.saturating_add(part_ms), min_ms).min(window_end_ms);
+            // At the end of the representable time.
+            let to_ms = if to_ms > from_ms { to_ms } else { self.to_ms };
             let is_divisible = to_ms - from_ms > min_ms;
             let max_cells = if is_divisible { MAX_PART_CELLS } else { MAX_READ_CELLS };
             let (cancelled, held) = (self.cancel.0.clone(), self.held.clone());
@@ -339,5 +341,5 @@ impl ExportWriter {
 }
 
 fn end_of_window(from_ms: i64, tier: Tier) -> i64 {
-    bucket_start(from_ms, tier.window_ms()) + tier.window_ms()
+    bucket_start(from_ms, tier.window_ms()).saturating_add(tier.window_ms())
 }

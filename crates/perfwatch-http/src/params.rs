@@ -7,6 +7,8 @@ use perfwatch_store::HostRecord;
 
 /// Maximum number of tags of a host or an account.
 const MAX_TAGS: usize = 32;
+/// Largest supported time, the end of the year 9999, in milliseconds since 1970.
+const MAX_TIME_MS: i64 = 253_402_300_799_999;
 
 /// Decoded pairs of a query string. A name may occur several times.
 pub fn query_pairs(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
@@ -57,7 +59,9 @@ pub fn validate_tags(tags: &[String]) -> Result<Vec<String>, ApiError> {
 /// # Errors
 /// Rejects a text that is not a time expression; the message names the parameter.
 pub fn time_ms(key: &str, text: &str, now_ms: i64) -> Result<i64, ApiError> {
-    time_expression::parse(text, now_ms).ok_or_else(|| {
+    // Later times overflow in computations with ranges.
+    let is_supported = |time_ms: &i64| (-MAX_TIME_MS..=MAX_TIME_MS).contains(time_ms);
+    time_expression::parse(text, now_ms).filter(is_supported).ok_or_else(|| {
         let expected = time_expression::EXPECTED;
         ApiError::bad_request("invalid_time", format!("{key}: invalid time {text:?}; expected {expected}"))
     })

@@ -2,15 +2,17 @@
 //! delays only itself. A limit for all ingest requests together is checked last.
 
 use crate::error::ApiError;
-use crate::read_limiter::ReadLimiter;
+use crate::read_limiter::{ReadLimiter, ReadPermit};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
 use perfwatch_auth::identity::{Identity, Principal};
 use perfwatch_auth::login_throttle::address_groups;
 use perfwatch_model::limit_table::{self, Limit};
+use perfwatch_model::limits;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Maximum numbers of requests per second.
@@ -41,7 +43,18 @@ pub struct RateLimiters {
     authenticated: DefaultKeyedRateLimiter<Uuid>,
     /// Requests without credentials, by address and by the IPv6 networks around it.
     anonymous: [DefaultKeyedRateLimiter<IpAddr>; 3],
+    /// Test notifications, by the key of the share.
+    channel_tests: DefaultKeyedRateLimiter<String>,
     clock: DefaultClock,
+}
+
+/// Time after which an account may send another test notification beyond the burst.
+const CHANNEL_TEST_PERIOD: Duration = Duration::from_secs(10);
+
+/// Quota of test notifications.
+fn channel_test_quota() -> Quota {
+    let burst = NonZeroU32::new(limits::MAX_CHANNEL_TEST_BURST).unwrap_or(NonZeroU32::MIN);
+    Quota::with_period(CHANNEL_TEST_PERIOD).map_or(Quota::per_minute(burst), |quota| quota.allow_burst(burst))
 }
 
 /// Quota with a burst of `burst_seconds` times the rate.
@@ -63,6 +76,7 @@ impl RateLimiters {
             anonymous: [1, 4, 16].map(|share| {
                 RateLimiter::keyed(quota_per_second(limits.api_per_second.saturating_mul(share), 5))
             }),
+            channel_tests: RateLimiter::keyed(channel_test_quota()),
             clock: DefaultClock::default(),
         }
     }
@@ -103,6 +117,16 @@ impl RateLimiters {
         result.map_err(|until| self.too_many_requests(&limit_table::API_REQUESTS, &until))
     }
 
+    /// Counts a test notification. The returned permit bounds the tests at the same time.
+    ///
+    /// # Errors
+    /// Returns `too_many_requests` above the limit of the account, and `busy` if others do not end.
+    pub async fn begin_channel_test(&self, identity: &Identity) -> Result<Arc<ReadPermit>, ApiError> {
+        let result = self.channel_tests.check_key(&identity.share_key());
+        result.map_err(|until| self.too_many_requests(&limit_table::CHANNEL_TESTS, &until))?;
+        self.reads.begin(identity).await
+    }
+
     /// Counts a request without credentials.
     ///
     /// # Errors
@@ -122,6 +146,7 @@ impl RateLimiters {
         self.agents.retain_recent();
         self.tokens.retain_recent();
         self.authenticated.retain_recent();
+        self.channel_tests.retain_recent();
         self.anonymous.iter().for_each(RateLimiter::retain_recent);
     }
 }
@@ -131,6 +156,27 @@ mod tests {
     use super::*;
     use perfwatch_auth::identity::Credential;
     use perfwatch_model::HostId;
+
+    /// Second review: tests of channels that hang took all threads of reads.
+    #[tokio::test]
+    async fn test_notifications_are_bounded_per_account() {
+        let limits = RateLimiters::new(RateLimitConfig::default());
+        let user = |name: &str| {
+            let principal = Principal::Token {
+                id: Uuid::new_v4(),
+                name: name.into(),
+                account: Uuid::from_u128(name.len() as u128),
+                account_name: name.into(),
+            };
+            Identity::for_ingest(principal, Credential::Bearer(String::new()))
+        };
+        for n in 0..limits::MAX_CHANNEL_TEST_BURST {
+            assert!(limits.begin_channel_test(&user("alice")).await.is_ok(), "{n}");
+        }
+        let refused = limits.begin_channel_test(&user("alice")).await.unwrap_err();
+        assert_eq!(refused.code(), "too_many_requests");
+        assert!(limits.begin_channel_test(&user("bob")).await.is_ok());
+    }
 
     #[test]
     fn rate_limit_affects_only_the_offender() {

@@ -83,11 +83,10 @@ fn audit_entry(audit: AuditEntry) -> ActivityEntry {
     }
 }
 
-/// Merges the events that a caller may see, newest first.
+/// Newest events of the hosts and alerts that a caller may see, newest first.
 pub(crate) fn build(
     visible: &VisibleHosts<'_>,
     alerts: &[AlertWithIncident],
-    audit: Vec<AuditEntry>,
     (identity, auth_snapshot): (&Identity, &AuthSnapshot),
     now_ms: i64,
 ) -> Vec<ActivityEntry> {
@@ -95,7 +94,20 @@ pub(crate) fn build(
         |found: &&AlertWithIncident| perfwatch_alerting::can_view(identity, auth_snapshot, &found.alert);
     let mut entries: Vec<ActivityEntry> = alerts.iter().filter(can_view).flat_map(alert_entries).collect();
     entries.extend(visible.0.iter().flat_map(|host| host_entries(&host.host)));
+    newest(entries, now_ms)
+}
+
+/// Adds the entries of the audit log to the events, newest first.
+pub(crate) fn merge(
+    mut entries: Vec<ActivityEntry>,
+    audit: Vec<AuditEntry>,
+    now_ms: i64,
+) -> Vec<ActivityEntry> {
     entries.extend(audit.into_iter().filter(is_listed).map(audit_entry));
+    newest(entries, now_ms)
+}
+
+fn newest(mut entries: Vec<ActivityEntry>, now_ms: i64) -> Vec<ActivityEntry> {
     entries.retain(|entry| entry.at_ms > now_ms - MAX_AGE_MS);
     entries.sort_by_key(|entry| Reverse(entry.at_ms));
     entries.truncate(MAX_ENTRIES);

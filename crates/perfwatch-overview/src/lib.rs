@@ -25,7 +25,7 @@ use perfwatch_store::StoreError;
 use perfwatch_store::accounts::Role;
 use perfwatch_store::audit::AuditFilter;
 use perfwatch_store::incidents::{AlertFilter, AlertRow};
-use response::ActivityResponse;
+use response::{ActivityEntry, ActivityResponse};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -38,6 +38,8 @@ use view::VisibleHosts;
 const STATE_TTL: Duration = Duration::from_secs(1);
 /// Time for which the course of the last 24 hours and the alerts of that time are shared.
 const COURSE_TTL: Duration = Duration::from_secs(15);
+/// Time for which the events of hosts and alerts are shared.
+const EVENTS_TTL: Duration = Duration::from_secs(2);
 /// Maximum number of sets of visible hosts whose responses are shared. Others are computed per request.
 const MAX_SHARED_VIEWS: usize = 64;
 /// Maximum number of alerts in the course of the last 24 hours.
@@ -74,8 +76,8 @@ struct EncodedView {
     json: Bytes,
 }
 
-/// Set of visible hosts: the host tags of the callers; empty for all hosts.
-type ViewKey = Vec<String>;
+/// Set of visible hosts: the revision of accounts and tags, and the host tags of the callers; empty for all hosts.
+type ViewKey = (i64, Vec<String>);
 
 /// Alerts of the last days, newest first.
 type RecentAlerts = Arc<Vec<AlertWithIncident>>;
@@ -91,6 +93,8 @@ struct OverviewTask {
     views: tokio::sync::Mutex<HashMap<(ViewKey, bool), EncodedView>>,
     /// Course of the last 24 hours by visible hosts: a change of tags or access takes effect at once.
     courses: tokio::sync::Mutex<HashMap<Vec<HostId>, Shared<Bytes>>>,
+    /// Events of the hosts and alerts that callers may see, as `courses`.
+    events: tokio::sync::Mutex<HashMap<Vec<HostId>, Shared<Vec<ActivityEntry>>>>,
     alerts: tokio::sync::Mutex<Option<Shared<RecentAlerts>>>,
     days: RwLock<HashMap<HostId, HostDay>>,
 }
@@ -108,6 +112,7 @@ impl Overview {
             state: tokio::sync::Mutex::default(),
             views: tokio::sync::Mutex::default(),
             courses: tokio::sync::Mutex::default(),
+            events: tokio::sync::Mutex::default(),
             alerts: tokio::sync::Mutex::default(),
             days: RwLock::default(),
         }))
@@ -183,7 +188,8 @@ impl OverviewTask {
         identity: &Identity,
         with_hosts: bool,
     ) -> EncodedView {
-        let key = (identity.host_tags.clone(), with_hosts);
+        let access = (self.deps.directory.snapshot().revision(), identity.host_tags.clone());
+        let key = (access, with_hosts);
         let mut views = self.views.lock().await;
         if let Some(view) = views.get(&key).filter(|view| view.sequence == state.sequence) {
             return view.clone();
@@ -257,10 +263,37 @@ impl OverviewTask {
             }
             _ => Vec::new(),
         };
-        let visible = self.visible(&state, identity);
-        let callers = (identity, &*directory.snapshot());
-        let entries = activity::build(&visible, &alerts, audit, callers, state.now_ms);
+        let events = self.events(&state, alerts, identity).await;
+        let entries = activity::merge(events, audit, state.now_ms);
         Ok(ActivityResponse { entries, now_ms: state.now_ms })
+    }
+
+    /// Newest events of hosts and alerts, shared by the callers with equal access.
+    async fn events(
+        self: &Arc<Self>,
+        state: &Arc<FleetState>,
+        alerts: RecentAlerts,
+        identity: &Identity,
+    ) -> Vec<ActivityEntry> {
+        let visible: Vec<HostId> =
+            self.visible(state, identity).0.iter().map(|host| host.host.record.id).collect();
+        let mut shared = self.events.lock().await;
+        let now = self.deps.clock.monotonic();
+        shared.retain(|_, events| now.saturating_sub(events.at) < EVENTS_TTL);
+        if let Some(events) = shared.get(&visible) {
+            return events.value.clone();
+        }
+        let (task, state, identity) = (self.clone(), state.clone(), identity.clone());
+        let events = off_thread(move || {
+            let auth_snapshot = task.deps.directory.snapshot();
+            let visible = task.visible(&state, &identity);
+            activity::build(&visible, &alerts, (&identity, &auth_snapshot), state.now_ms)
+        })
+        .await;
+        if shared.len() < MAX_SHARED_VIEWS {
+            shared.insert(visible, Shared { at: now, value: events.clone() });
+        }
+        events
     }
 
     /// Alerts that fired, or ended within the time of the activity, newest first.

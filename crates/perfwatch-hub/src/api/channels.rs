@@ -333,6 +333,7 @@ async fn send_test(
     identity: &Identity,
     channel: &Channel,
 ) -> Result<TestNotificationResponse, ApiError> {
+    let _permit = app.rate_limiters.begin_channel_test(identity).await?;
     let failed =
         |error: String| TestNotificationResponse { delivered: false, error: Some(error), recipients: vec![] };
     // A channel that was saved before a check existed.

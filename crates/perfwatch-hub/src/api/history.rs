@@ -291,10 +291,16 @@ pub(crate) async fn export(
     let disposition = format!("attachment; filename=\"{name}.{extension}\"");
     let headers =
         [(header::CONTENT_TYPE, content_type.to_owned()), (header::CONTENT_DISPOSITION, disposition)];
+    let host_id = host.record.id;
     let chunks = futures_util::stream::unfold(export, move |mut export| {
         let (app, identity) = (app.clone(), identity.clone());
         async move {
+            // A download may take hours: access may have ended.
+            let is_permitted = identity
+                .refresh(&app.directory)
+                .is_some_and(|identity| identity.can_view(&app.directory.snapshot(), host_id));
             let chunk = match app.rate_limiters.reads.begin(&identity).await {
+                _ if !is_permitted => Err("access to the host ended".to_owned()),
                 Ok(_read) => export.next().await?.map_err(|error| error.to_string()),
                 Err(error) => Err(error.message().to_owned()),
             };

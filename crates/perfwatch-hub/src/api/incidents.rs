@@ -30,6 +30,8 @@ use uuid::Uuid;
 const MAX_PAGE_ALERTS: usize = 5_000;
 /// Maximum number of incidents that are read for a page. A page with fewer incidents than requested follows.
 const MAX_PAGE_READS: usize = 2_000;
+/// Minimum number of incidents that the store reads at once for callers that are limited by host tags.
+const MIN_READ_INCIDENTS: i64 = 200;
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -147,9 +149,12 @@ async fn history_page(
     };
     let (limit, mut incidents) = (usize::try_from(filter.limit).unwrap_or(1), Vec::new());
     let (mut alerts, mut read) = (0, 0);
+    // The store reads all visible alerts for each page: few large pages.
+    filter.limit = if is_limited { filter.limit.max(MIN_READ_INCIDENTS) } else { filter.limit };
+    let read_limit = usize::try_from(filter.limit).unwrap_or(1);
     loop {
         let rows = IncidentRow::list(app.alerting.store(), filter.clone()).await?;
-        let is_last = rows.len() < limit;
+        let is_last = rows.len() < read_limit;
         for row in rows {
             let incident = app.alerting.load_with_alerts(&row).await?;
             (alerts, read) = (alerts + incident.alerts.len(), read + 1);
