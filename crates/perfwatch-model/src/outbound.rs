@@ -63,6 +63,13 @@ impl OutboundPolicy {
         Ok(Self { allowed: allowed.collect::<Result<_, _>>()? })
     }
 
+    /// Policy that allows the loopback addresses, too.
+    #[must_use]
+    pub fn with_loopback(mut self) -> Self {
+        self.allowed.extend(["127.0.0.0/8", "::1"].iter().filter_map(|text| AddressRange::parse(text)));
+        self
+    }
+
     /// Policy that refuses no address.
     pub fn unrestricted() -> Self {
         Self { allowed: vec![AddressRange { network: 0, prefix: 0 }] }
@@ -183,6 +190,18 @@ mod tests {
         }
         for address in ["192.0.2.1", "10.0.0.1", "192.168.1.1", "2001:db8::1", "fd00::1", "100.64.0.1"] {
             assert_eq!(strict.check(address.parse().unwrap()), Ok(()), "{address}");
+        }
+    }
+
+    /// Second review: SSH collection reached the metadata service. It may collect the machine of the hub.
+    #[test]
+    fn ssh_reaches_the_hub_itself_but_no_metadata_service() {
+        let policy = OutboundPolicy::default().with_loopback();
+        for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "192.0.2.1"] {
+            assert_eq!(policy.check(address.parse().unwrap()), Ok(()), "{address}");
+        }
+        for address in ["169.254.169.254", "::ffff:169.254.169.254", "0.0.0.0", "fe80::1", "fd00:ec2::254"] {
+            assert!(policy.check(address.parse().unwrap()).is_err(), "{address}");
         }
     }
 

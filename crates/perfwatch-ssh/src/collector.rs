@@ -3,13 +3,13 @@
 
 use crate::connect_trace::{ConnectTrace, StageTimeouts, failure};
 use crate::keys;
-use crate::session::Session;
+use crate::session::{Session, SessionContext};
 use crate::snapshot::{self, CaptureReading, PreviousReading, RATE_INTERVAL};
-use perfwatch_model::Clock;
 use perfwatch_model::remote_collector::{
     CollectRequest, Collected, CollectionFailure, CollectionOutcome, CollectionStage, FailureCause,
     RemoteCollector, SshAuth, SshTarget,
 };
+use perfwatch_model::{Clock, OutboundPolicy};
 use perfwatch_workers::{PoolConfig, WorkError, WorkKind, WorkRequest, WorkerPool};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::HashMap;
@@ -27,6 +27,7 @@ pub struct SshCollector {
     slots: Mutex<HashMap<Uuid, Arc<HostSlot>>>,
     open_connections: Arc<AtomicUsize>,
     workers: Arc<WorkerPool>,
+    policy: OutboundPolicy,
 }
 
 /// Cached connection of a server; its lock is held during a collection.
@@ -59,6 +60,17 @@ impl SshCollector {
         Self::with_workers(clock, workers)
     }
 
+    /// Connects only to the addresses of a policy, and to the machine of the hub, which may be collected, too.
+    #[must_use]
+    pub fn with_policy(mut self, policy: OutboundPolicy) -> Self {
+        self.policy = policy.with_loopback();
+        self
+    }
+
+    fn context(&self) -> SessionContext<'_> {
+        SessionContext { workers: &self.workers, policy: &self.policy }
+    }
+
     /// Collector without open connections and with default timeouts. Keys are opened and captures are
     /// parsed in the worker pool.
     pub fn with_workers(clock: Arc<dyn Clock>, workers: Arc<WorkerPool>) -> Self {
@@ -68,6 +80,7 @@ impl SshCollector {
             slots: Mutex::default(),
             open_connections: Arc::default(),
             workers,
+            policy: OutboundPolicy::default().with_loopback(),
         }
     }
 
@@ -105,7 +118,7 @@ impl SshCollector {
         trace: &mut ConnectTrace<'_>,
     ) -> Result<Collected, CollectionFailure> {
         if request.force_new_connection {
-            let mut session = Session::open(&request.target, &self.workers, trace).await?;
+            let mut session = Session::open(&request.target, self.context(), trace).await?;
             return self.collect_on(&mut session, request, trace).await;
         }
         let slot = self.slots().entry(request.target.server_id).or_default().clone();
@@ -120,7 +133,7 @@ impl SshCollector {
                     Err(failure) if failure.cause == FailureCause::ConnectionClosed => {
                         trace.steps.clear();
                         drop(connection);
-                        Session::open(&request.target, &self.workers, trace).await?
+                        Session::open(&request.target, self.context(), trace).await?
                     }
                     result => {
                         if result.is_ok() {
@@ -132,7 +145,7 @@ impl SshCollector {
             }
             other => {
                 drop(other);
-                Session::open(&request.target, &self.workers, trace).await?
+                Session::open(&request.target, self.context(), trace).await?
             }
         };
         let collected = self.collect_on(&mut session, request, trace).await?;

@@ -5,6 +5,7 @@ use crate::abortable_stream::AbortableStream;
 use crate::connect_trace::{ConnectTrace, failure, failure_from_russh};
 use crate::keys::{self, HostKeyVerifier};
 use crate::shell::Shell;
+use perfwatch_model::OutboundPolicy;
 use perfwatch_model::remote_collector::{
     CollectionFailure, CollectionStage, FailureCause, SshAuth, SshTarget,
 };
@@ -33,6 +34,15 @@ const CLOSE_DETECTION_DELAY: Duration = Duration::from_millis(50);
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
+/// What connections need from their collector.
+#[derive(Clone, Copy)]
+pub(crate) struct SessionContext<'a> {
+    /// Opens private keys.
+    pub(crate) workers: &'a WorkerPool,
+    /// Addresses that the hub may connect to. Jump hosts resolve the names behind them.
+    pub(crate) policy: &'a OutboundPolicy,
+}
+
 /// Authenticated connection to a server.
 pub(crate) struct Session {
     handle: Handle<HostKeyVerifier>,
@@ -48,10 +58,10 @@ impl Session {
     /// Connects to the target, through its jump hosts if any, and authenticates.
     pub(crate) async fn open(
         target: &SshTarget,
-        workers: &WorkerPool,
+        context: SessionContext<'_>,
         trace: &mut ConnectTrace<'_>,
     ) -> Result<Self, CollectionFailure> {
-        let opened = Self::connect(target, workers, trace).await;
+        let opened = Self::connect(target, context, trace).await;
         opened.map_err(|failure| CollectionFailure {
             server_id: failure.server_id.or(Some(target.server_id)),
             ..failure
@@ -60,11 +70,11 @@ impl Session {
 
     async fn connect(
         target: &SshTarget,
-        workers: &WorkerPool,
+        context: SessionContext<'_>,
         trace: &mut ConnectTrace<'_>,
     ) -> Result<Self, CollectionFailure> {
-        let key = load_private_key(target, workers).await?;
-        let (stream, jump) = open_stream(target, workers, trace).await?;
+        let key = load_private_key(target, context.workers).await?;
+        let (stream, jump) = open_stream(target, context, trace).await?;
         let handler = HostKeyVerifier::new(target.pinned_host_key.clone());
         let verifier = handler.clone();
         let (config, token) = (Arc::new(client_config(target)), CancellationToken::new());
@@ -173,19 +183,19 @@ fn host_key_changed(target: &SshTarget, offered: Option<String>) -> CollectionFa
 /// Opens a stream to the target; returns it with the connection to the jump host, if any.
 async fn open_stream(
     target: &SshTarget,
-    workers: &WorkerPool,
+    context: SessionContext<'_>,
     trace: &mut ConnectTrace<'_>,
 ) -> Result<(Box<dyn Stream>, Option<Box<Session>>), CollectionFailure> {
     let Some(jump) = &target.jump else {
         let limit = trace.timeouts.resolve;
-        let resolving = resolve(&target.address, target.port);
+        let resolving = resolve(&target.address, target.port, context.policy);
         let addresses = trace.run_stage(CollectionStage::Resolve, limit, resolving).await?;
         let limit = trace.timeouts.connect;
         let stream = trace.run_stage(CollectionStage::Connect, limit, connect(addresses)).await?;
         return Ok((Box::new(stream), None));
     };
     let name = &jump.address;
-    let session = Box::pin(Session::open(jump, workers, trace)).await.map_err(|failure| {
+    let session = Box::pin(Session::open(jump, context, trace)).await.map_err(|failure| {
         CollectionFailure { message: format!("jump host {name}: {}", failure.message), ..failure }
     })?;
     let limit = trace.timeouts.connect;
@@ -205,11 +215,19 @@ async fn open_stream(
     Ok((Box::new(stream), Some(Box::new(session))))
 }
 
-async fn resolve(name: &str, port: u16) -> Result<(Vec<SocketAddr>, String), CollectionFailure> {
+/// Addresses of a name that the hub may connect to.
+async fn resolve(
+    name: &str,
+    port: u16,
+    policy: &OutboundPolicy,
+) -> Result<(Vec<SocketAddr>, String), CollectionFailure> {
     let dns_failure = |reason: String| failure(CollectionStage::Resolve, FailureCause::DnsFailure, reason);
     let resolved = tokio::net::lookup_host((name, port)).await;
     let addresses: Vec<SocketAddr> =
         resolved.map_err(|error| dns_failure(format!("{name}: {error}")))?.take(MAX_ADDRESSES).collect();
+    let addresses = policy.filter(addresses).map_err(|refused| {
+        failure(CollectionStage::Resolve, FailureCause::Unreachable, format!("{name}: {refused}"))
+    })?;
     match addresses.first() {
         Some(first) => {
             let detail = first.ip().to_string();

@@ -66,7 +66,8 @@ fn start_hub(
     let store = runtime.block_on(store::open(settings, clock.clone()))?;
     let workers = Arc::new(WorkerPool::new(clock.clone(), PoolConfig::default()));
     let notifier = Arc::new(ChannelNotifier::with_policy(config.outbound.clone(), workers.clone()));
-    let remote_collector = Arc::new(SshCollector::with_workers(clock.clone(), workers.clone()));
+    let collector = SshCollector::with_workers(clock.clone(), workers.clone());
+    let remote_collector = Arc::new(collector.with_policy(config.outbound.clone()));
     let deps = HubDependencies { store, clock, catalog, notifier, remote_collector, workers };
     let hub = runtime.block_on(Hub::start(config, deps)).context("hub")?;
     Ok((runtime, hub))
