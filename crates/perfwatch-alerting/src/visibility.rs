@@ -92,11 +92,20 @@ impl OpenIncident {
     }
 }
 
-/// Visible hosts of a list that selects all hosts if it is empty; `None` if only hidden hosts are selected.
-fn visible_hosts(hosts: &[Uuid], identity: &Identity, auth_snapshot: &AuthSnapshot) -> Option<Vec<Uuid>> {
+/// Visible hosts of a list.
+fn visible_ids(hosts: &[Uuid], identity: &Identity, auth_snapshot: &AuthSnapshot) -> Vec<Uuid> {
     let is_visible = |host: &Uuid| identity.can_view(auth_snapshot, HostId(*host));
-    let visible: Vec<Uuid> = hosts.iter().copied().filter(is_visible).collect();
-    if hosts.is_empty() || !visible.is_empty() { Some(visible) } else { None }
+    hosts.iter().copied().filter(is_visible).collect()
+}
+
+/// Tags of a list that are host tags of the caller, or that a visible host has.
+fn visible_tags(tags: &[String], identity: &Identity, auth_snapshot: &AuthSnapshot) -> Vec<String> {
+    let has_visible_host = |tag: &String| {
+        let mut tagged = auth_snapshot.host_tags.iter().filter(|(_, tags)| tags.contains(tag));
+        tagged.any(|(host, _)| identity.can_view(auth_snapshot, *host))
+    };
+    let is_visible = |tag: &&String| identity.host_tags.contains(tag) || has_visible_host(tag);
+    tags.iter().filter(is_visible).cloned().collect()
 }
 
 /// The rule without hidden hosts; `None` if it selects hidden hosts only.
@@ -105,10 +114,19 @@ pub fn visible_rule(rule: &Rule, identity: &Identity, auth_snapshot: &AuthSnapsh
         return Some(rule.clone());
     }
     let selected = &rule.hosts;
-    let hosts = visible_hosts(&selected.hosts, identity, auth_snapshot);
-    // Hosts and tags are alternatives.
-    let hosts = hosts.or_else(|| (!selected.tags.is_empty()).then(Vec::new))?;
-    Some(Rule { hosts: HostSelector { hosts, ..selected.clone() }, ..rule.clone() })
+    let (hosts, tags) = match (selected.hosts.is_empty(), selected.tags.is_empty()) {
+        (true, true) => (Vec::new(), Vec::new()),
+        // Hosts and tags are alternatives.
+        _ => {
+            let hosts = visible_ids(&selected.hosts, identity, auth_snapshot);
+            let tags = visible_tags(&selected.tags, identity, auth_snapshot);
+            if hosts.is_empty() && tags.is_empty() {
+                return None;
+            }
+            (hosts, tags)
+        }
+    };
+    Some(Rule { hosts: HostSelector { hosts, tags, ..selected.clone() }, ..rule.clone() })
 }
 
 /// The silence without hidden hosts; `None` if it matches hidden hosts only.
@@ -117,6 +135,14 @@ pub fn visible_silence(
     identity: &Identity,
     auth_snapshot: &AuthSnapshot,
 ) -> Option<Silence> {
-    let hosts = visible_hosts(&silence.matcher.hosts, identity, auth_snapshot)?;
-    Some(Silence { matcher: Matcher { hosts, ..silence.matcher.clone() }, ..silence.clone() })
+    if identity.host_tags.is_empty() {
+        return Some(silence.clone());
+    }
+    let matcher = &silence.matcher;
+    let hosts = visible_ids(&matcher.hosts, identity, auth_snapshot);
+    let tags = visible_tags(&matcher.tags, identity, auth_snapshot);
+    // A host must be in both lists, unless one is empty.
+    let is_hidden =
+        hosts.is_empty() != matcher.hosts.is_empty() || tags.is_empty() != matcher.tags.is_empty();
+    (!is_hidden).then(|| Silence { matcher: Matcher { hosts, tags, ..matcher.clone() }, ..silence.clone() })
 }
