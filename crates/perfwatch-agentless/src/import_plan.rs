@@ -93,7 +93,18 @@ pub struct ImportPlan {
     jumps: HashMap<Uuid, i64>,
 }
 
+/// Maximum number of servers of an import that the audit log lists.
+const MAX_AUDITED_SERVERS: usize = 1_000;
+
 impl ImportPlan {
+    /// New servers with the addresses that the hub will connect to, for the audit log.
+    pub fn audited_servers(&self) -> Vec<String> {
+        let servers = self.servers.iter().filter_map(|planned| Server::from_row(&planned.row));
+        let text =
+            |server: Server| format!("{} ({}@{}:{})", server.name, server.user, server.address, server.port);
+        servers.map(text).take(MAX_AUDITED_SERVERS).collect()
+    }
+
     /// Returns whether the plan is valid for the current servers: all names are free, and the jump hosts
     /// are unchanged.
     pub fn is_current(&self, table: &ServerTable) -> bool {

@@ -55,6 +55,7 @@ use runner::CollectionRunner;
 use scheduler::CollectionScheduler;
 use std::sync::Arc;
 use summary::ServerSummaries;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -113,6 +114,26 @@ impl Agentless {
         &*self.deps.store
     }
 
+    /// Reads all servers off the serving threads: thousands of records are parsed.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn server_table(&self) -> Result<ServerTable, StoreError> {
+        let (store, runtime) = (self.deps.store.clone(), Handle::current());
+        let load = move || runtime.block_on(ServerTable::load(&*store));
+        tokio::task::spawn_blocking(load)
+            .await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    /// Counts a request for the collection of all servers.
+    ///
+    /// # Errors
+    /// Returns [`ConnectionTestError::TooManyTests`] if the share of the principal is used.
+    pub fn charge_collect_all(&self, principal: &str) -> Result<(), ConnectionTestError> {
+        self.runner.charge_collect_all(principal)
+    }
+
     /// Commits changes of servers or the queue.
     ///
     /// # Errors
@@ -168,7 +189,7 @@ impl Agentless {
         mut request: ImportRequest,
         access: impl ImportAccess + Send + 'static,
     ) -> Result<Result<ImportPlan, ImportFailure>, StoreError> {
-        let (editor, table) = (self.editor(), ServerTable::load(self.store()).await?);
+        let (editor, table) = (self.editor(), self.server_table().await?);
         if let Some(credentials) = request.credentials.take() {
             match editor.open(principal, credentials).await {
                 Ok(opened) => request.credentials = Some(opened),

@@ -89,6 +89,11 @@ impl CollectionRunner {
         }
     }
 
+    /// Counts a request for the collection of all servers.
+    pub(crate) fn charge_collect_all(&self, principal: &str) -> Result<(), ConnectionTestError> {
+        self.test_slots.charge_collect_all(principal, self.clock.monotonic())
+    }
+
     /// Tests the connection to a server, which may be unsaved. The snapshot is discarded.
     pub(crate) async fn test_connection(
         &self,

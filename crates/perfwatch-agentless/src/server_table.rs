@@ -82,6 +82,13 @@ impl ServerTable {
         })
     }
 
+    /// Returns whether a configuration logs in as another user or by another method than the stored one.
+    pub fn changes_login(&self, id: Uuid, server: &Server) -> bool {
+        self.get(id).is_none_or(|TableEntry { server: saved, .. }| {
+            (&saved.user, saved.auth_method) != (&server.user, server.auth_method)
+        })
+    }
+
     /// Returns whether the jump hosts of a server lead back to the server.
     pub fn has_jump_cycle(&self, id: Uuid, server: &Server) -> bool {
         let (mut next, mut visited) = (server.jump, HashSet::new());

@@ -42,9 +42,32 @@ pub(crate) struct TestSlot {
     principal: String,
 }
 
+/// Tests that a request for the collection of all servers counts as: it writes one job per server.
+const COLLECT_ALL_TESTS: u32 = 20;
+
 impl TestSlots {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, PrincipalTests>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a request for the collection of all servers.
+    ///
+    /// # Errors
+    /// Returns [`ConnectionTestError::TooManyTests`] if the share of the principal is used.
+    pub(crate) fn charge_collect_all(
+        &self,
+        principal: &str,
+        now: Duration,
+    ) -> Result<(), ConnectionTestError> {
+        let mut principals = self.lock();
+        let tests = principals.entry(principal.to_owned()).or_default();
+        tests.refill(now);
+        if tests.recent + COLLECT_ALL_TESTS > limits::MAX_CONNECTION_TEST_BURST {
+            limit_table::CONNECTION_TEST_BURST.refuse();
+            return Err(ConnectionTestError::TooManyTests);
+        }
+        tests.recent += COLLECT_ALL_TESTS;
+        Ok(())
     }
 
     /// Takes a place for a test of a principal.
@@ -91,6 +114,17 @@ impl Drop for TestSlot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each request writes a job for every server.
+    #[test]
+    fn requests_for_all_collections_are_bounded_per_principal() {
+        let slots = TestSlots::default();
+        let charge =
+            |principal, now_s| slots.charge_collect_all(principal, Duration::from_secs(now_s)).is_ok();
+        assert_eq!([0; 4].map(|now_s| charge("user:mallory", now_s)), [true, true, true, false]);
+        assert!(charge("user:alice", 0) && slots.acquire("user:mallory", Duration::ZERO).is_err());
+        assert!(!charge("user:mallory", 199) && charge("user:mallory", 201));
+    }
 
     /// Finding L6: hanging tests of an operator took all slots.
     #[test]

@@ -1,7 +1,6 @@
 //! Hosts that a caller may see, and checks of callers limited by host tags.
 
 use crate::app::App;
-use perfwatch_agentless::ServerTable;
 use perfwatch_auth::Identity;
 use perfwatch_http::ApiError;
 use perfwatch_live::host_registry::Host;
@@ -50,7 +49,7 @@ pub(crate) async fn hidden_paths(app: &App, identity: &Identity) -> Result<HashS
     if identity.host_tags.is_empty() {
         return Ok(HashSet::new());
     }
-    let (table, auth_snapshot) = (ServerTable::load(app.agentless.store()).await?, app.directory.snapshot());
+    let (table, auth_snapshot) = (app.agentless.server_table().await?, app.directory.snapshot());
     Ok(table.hidden_paths(|id| identity.can_view(&auth_snapshot, HostId(id))))
 }
 

@@ -1,5 +1,6 @@
 //! `/api/v1/servers/metrics`: the collection queue and its jobs.
 
+use crate::api::collections::connection_test_error;
 use crate::app::App;
 use crate::host_access::{self, HIDDEN_PATH};
 use axum::Json;
@@ -167,6 +168,7 @@ pub(crate) async fn collect_all(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
 ) -> Result<(StatusCode, Json<CollectAllResponse>), ApiError> {
+    app.agentless.charge_collect_all(&actor.identity.share_key()).map_err(connection_test_error)?;
     let (auth_snapshot, now_ms) = (app.directory.snapshot(), app.clock.wall_ms());
     let rows = ServerRow::list(app.agentless.store()).await?;
     let is_collectable = |row: &&ServerRow| {

@@ -6,7 +6,7 @@ use crate::host_access::{self, HIDDEN_PATH};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use perfwatch_agentless::server_request::ServerRequest;
-use perfwatch_agentless::{CollectionReport, ConnectionTestError, ServerTable};
+use perfwatch_agentless::{CollectionReport, ConnectionTestError};
 use perfwatch_auth::Actor;
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller};
@@ -34,8 +34,8 @@ pub(crate) struct ConnectionTestResponse {
     host_key: Option<String>,
 }
 
-/// Error of a connection test that did not start.
-fn connection_test_error(error: ConnectionTestError) -> ApiError {
+/// Error of a connection test, or of the collection of all servers, that did not start.
+pub(super) fn connection_test_error(error: ConnectionTestError) -> ApiError {
     match error {
         ConnectionTestError::TooManyTests => {
             let message = "too many connection tests of your account; wait until others end";
@@ -120,7 +120,7 @@ pub(crate) async fn test_unsaved(
         None => None,
     };
     validate_request(&app, &actor.identity, &request.server).await?;
-    let table = ServerTable::load(app.agentless.store()).await?;
+    let table = app.agentless.server_table().await?;
     let (principal, saved) = (actor.identity.share_key(), before.map(|row| row.id));
     let planned = app.agentless.editor().plan_test(&principal, &table, saved, &request.server).await;
     let row = planned.map_err(|error| change_error(&error))?;

@@ -192,6 +192,18 @@ fn authorize_dependents(
     Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
 }
 
+/// Checks that the path of a server leads through no hidden server.
+///
+/// # Errors
+/// Returns `forbidden` otherwise.
+async fn require_visible_path(app: &App, identity: &Identity, id: Uuid) -> Result<(), ApiError> {
+    if host_access::hidden_paths(app, identity).await?.contains(&id) {
+        let message = "the path of the server leads through a server that you may not view";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message));
+    }
+    Ok(())
+}
+
 /// Inserts a new server with its tags and its first job.
 pub(super) fn insert_server(tx: &mut Transaction, row: &ServerRow, tags: &[String], now_ms: i64) {
     tx.servers().insert(row);
@@ -214,11 +226,11 @@ pub(crate) async fn create_server(
     JsonBody(request): JsonBody<ServerRequest>,
 ) -> Result<(StatusCode, Json<ServerResponse>), ApiError> {
     let (server, tags) = validate_request(&app, &actor.identity, &request).await?;
-    let table = ServerTable::load(app.agentless.store()).await?;
+    let table = app.agentless.server_table().await?;
     let planned = app.agentless.editor().plan_create(&actor.identity.share_key(), &table, &request).await;
     let row = planned.map_err(|error| change_error(&error))?;
     let guard = app.directory.begin_write().await?;
-    let table = ServerTable::load(app.agentless.store()).await?;
+    let table = app.agentless.server_table().await?;
     if table.count() >= MAX_SERVERS {
         return Err(ApiError::conflict(
             "limit_reached",
@@ -272,20 +284,23 @@ pub(crate) async fn update_server(
     JsonBody(request): JsonBody<ServerRequest>,
 ) -> Result<Json<ServerResponse>, ApiError> {
     let before = find(&app, &actor.identity, &id).await?;
-    if host_access::hidden_paths(&app, &actor.identity).await?.contains(&before.id) {
-        let message = "the path of the server leads through a server that you may not view";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message));
-    }
+    require_visible_path(&app, &actor.identity, before.id).await?;
     let (server, tags) = validate_request(&app, &actor.identity, &request).await?;
-    let table = ServerTable::load(app.agentless.store()).await?;
-    if table.is_moved(before.id, &server) {
+    // The change is planned on the stored version.
+    if request.version.is_some_and(|version| version != before.version) {
+        return Err(ApiError::conflict("conflict", "the server was changed concurrently; reload"));
+    }
+    let table = app.agentless.server_table().await?;
+    // Other credentials of a jump host end the collection of the servers behind it.
+    let is_moved = table.is_moved(before.id, &server) || table.changes_login(before.id, &server);
+    if is_moved || request.credentials.has_secret() {
         authorize_dependents(&app, &actor.identity, &table, before.id)?;
     }
     let (editor, principal) = (app.agentless.editor(), actor.identity.share_key());
     let planned = editor.plan_update(&principal, table.clone(), &before, server.clone(), &request).await;
     let change = planned.map_err(|error| change_error(&error))?;
     let guard = app.directory.begin_write().await?;
-    let table = ServerTable::load(app.agentless.store()).await?;
+    let table = app.agentless.server_table().await?;
     ensure_name_free(&app, &table, &server.name, Some(before.id))?;
     if table.has_jump_cycle(before.id, &server) {
         return Err(ApiError::unprocessable("invalid_server", "jump: jump hosts form a cycle"));
@@ -296,7 +311,7 @@ pub(crate) async fn update_server(
     let is_resumed = !before.enabled || before.blocked_reason.is_some();
     let run_ms = if is_resumed { now_ms } else { next_run_ms(row.id, row.interval_ms, now_ms) };
     let mut tx = Transaction::default();
-    tx.servers().update(row, request.version.unwrap_or(before.version));
+    tx.servers().update(row, before.version);
     if change.is_moved {
         // Host key and counters belong to the previous address.
         tx.servers().reset_host_state(row.id);
@@ -342,6 +357,7 @@ pub(crate) async fn delete_server(
 ) -> Result<StatusCode, ApiError> {
     let guard = app.directory.begin_write().await?;
     let row = find(&app, &actor.identity, &id).await?;
+    require_visible_path(&app, &actor.identity, row.id).await?;
     let servers = ServerRow::list(app.agentless.store()).await?;
     let uses_as_jump_host =
         |other: &&ServerRow| Server::from_row(other).is_some_and(|server| server.jump == Some(row.id));
@@ -403,10 +419,11 @@ pub(crate) async fn accept_host_key(
     }
     let guard = app.directory.begin_write().await?;
     let row = find(&app, &actor.identity, &id).await?;
+    require_visible_path(&app, &actor.identity, row.id).await?;
     if row.offered_host_key.as_deref() != Some(request.host_key.as_str()) {
         return Err(ApiError::conflict("conflict", "host_key does not match the last offered key; reload"));
     }
-    let table = ServerTable::load(app.agentless.store()).await?;
+    let table = app.agentless.server_table().await?;
     authorize_dependents(&app, &actor.identity, &table, row.id)?;
     let name = table.name(row.id).unwrap_or_default().to_owned();
     let planned = app.agentless.editor().plan_host_key(table, &row, request.password, &request.passwords);

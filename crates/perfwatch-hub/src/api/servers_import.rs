@@ -4,12 +4,12 @@ use super::servers::{change_error, ensure_in_scope, insert_server};
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
+use perfwatch_agentless::ImportFailure;
 use perfwatch_agentless::import::ImportError;
 use perfwatch_agentless::import_plan::{
     ImportAccess, ImportFormat, ImportPlan, ImportRequest, PlannedEntry, PlannedServer,
 };
 use perfwatch_agentless::server_request::CredentialsRequest;
-use perfwatch_agentless::{ImportFailure, ServerTable};
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::{Actor, Identity};
 use perfwatch_http::body::JsonBody;
@@ -152,15 +152,17 @@ async fn create_servers(app: &App, actor: &Actor, plan: &ImportPlan) -> Result<(
         return Ok(());
     }
     let now_ms = app.clock.wall_ms();
+    let object = format!("{} servers", plan.servers.len());
+    let servers = plan.audited_servers();
     let insert = |tx: &mut Transaction| {
         for PlannedServer { row, tags } in &plan.servers {
             insert_server(tx, row, tags, now_ms);
         }
     };
     let (tx, entry) =
-        (Transaction::build(insert), actor.audit("server.import", format!("{} servers", plan.servers.len())));
+        (Transaction::build(insert), actor.audit_change("server.import", object, None, Some(&servers)));
     let guard = app.directory.begin_write().await?;
-    let table = ServerTable::load(app.agentless.store()).await?;
+    let table = app.agentless.server_table().await?;
     let is_unchanged = plan.is_current(&table);
     if !is_unchanged {
         return Err(ApiError::conflict("conflict", "servers were modified concurrently; retry"));
