@@ -267,6 +267,9 @@ limits! {
     /// Different selections of series that an account requested first.
     SELECTIONS_PER_ACCOUNT: "selections_per_account", count(limits::MAX_SELECTIONS_PER_ACCOUNT), Account,
         "error message `limit_reached`";
+    /// Work for messages of the WebSocket clients of an account.
+    CLIENT_MESSAGES: "client_messages", LimitValue::PerSecond(limits::CLIENT_MESSAGE_UNITS_PER_SECOND as u64),
+        Account, "messages are read later; 4,000 at once, and a backfill counts one more per 500 hosts";
     /// Memory of the subscriptions of an account.
     SUBSCRIPTION_MEMORY: "subscription_memory", bytes(limits::MAX_SUBSCRIPTION_BYTES_PER_ACCOUNT), Account,
         "error message `limit_reached`";
@@ -280,6 +283,9 @@ limits! {
     BACKFILL: "backfill", bytes(limits::MAX_BACKFILL_BYTES), Request, "older snapshots are left out";
     /// Subscriptions of a WebSocket.
     SUBSCRIPTIONS: "subscriptions", count(limits::MAX_SUBSCRIPTIONS), Connection,
+        "error message `limit_reached`";
+    /// Wildcard patterns of a subscription.
+    SELECTOR_PATTERNS: "selector_patterns", count(limits::MAX_SELECTOR_PATTERNS), Request,
         "error message `limit_reached`";
     /// Hosts or metrics of a subscription.
     SELECTORS: "selectors", count(limits::MAX_SELECTORS), Request, "error message `limit_reached`";
@@ -310,7 +316,16 @@ limits! {
     REFUSED_TARGETS: "refused_targets", LimitValue::Setting("hub.allowed_targets", "none"), Hub,
         "loopback, link-local and metadata addresses are not connected to";
 
+    /// Test notifications that an account sends at once.
+    CHANNEL_TESTS: "channel_tests", count(limits::MAX_CHANNEL_TEST_BURST as usize), Account,
+        "429 with `Retry-After`; one more every 10 s, and a few at the same time";
+
     // Access.
+    /// Password checks of an address that wait.
+    PASSWORD_HASHES_PER_ADDRESS: "password_hashes_per_address", count(limits::MAX_PASSWORD_HASHES_PER_ADDRESS),
+        Address, "429 with `Retry-After`";
+    /// Password checks that wait.
+    PASSWORD_HASHES: "password_hashes", count(limits::MAX_PASSWORD_HASHES), Hub, "429 with `Retry-After`";
     /// Entries of the audit log.
     AUDIT_ENTRIES: "audit_entries", count(limits::MAX_AUDIT_ENTRIES as usize), Hub,
         "the oldest entries of the principal and action with the most are deleted; security acts count apart";

@@ -133,15 +133,22 @@ pub const MAX_WEBSOCKET_CLIENTS: usize = 10_000;
 pub const MAX_WEBSOCKETS_PER_ACCOUNT: usize = 1_024;
 /// Maximum number of different selections that an account requests first. The dashboard has about ten.
 pub const MAX_SELECTIONS_PER_ACCOUNT: usize = 64;
-/// Maximum memory of the subscriptions of an account: 50 pages with all hosts of a fleet of 4,000.
-pub const MAX_SUBSCRIPTION_BYTES_PER_ACCOUNT: usize = 32 << 20;
+/// Units of work for messages of WebSocket clients that an account has at once: a message takes one, a backfill one
+/// more per [`HOSTS_PER_MESSAGE_UNIT`] hosts. A thousand screens that reconnect send two messages each.
+pub const MAX_CLIENT_MESSAGE_UNITS: u32 = 4_000;
+/// Units that become free again per second.
+pub const CLIENT_MESSAGE_UNITS_PER_SECOND: u32 = 200;
+/// Hosts of a backfill that take one unit.
+pub const HOSTS_PER_MESSAGE_UNIT: usize = 500;
+/// Maximum memory of the subscriptions of an account: 25 pages with all hosts of a fleet of 4,000.
+pub const MAX_SUBSCRIPTION_BYTES_PER_ACCOUNT: usize = 16 << 20;
 /// Maximum memory of the encodings that are cached for the selections of an account.
-pub const MAX_ENCODING_BYTES_PER_ACCOUNT: usize = 32 << 20;
-/// Maximum memory of the messages that clients of an account did not receive yet: a thousand clients that
+pub const MAX_ENCODING_BYTES_PER_ACCOUNT: usize = 16 << 20;
+/// Maximum memory of the messages that clients of an account did not receive yet: five hundred clients that
 /// receive a large host.
-pub const MAX_UNSENT_BYTES_PER_ACCOUNT: usize = 64 << 20;
+pub const MAX_UNSENT_BYTES_PER_ACCOUNT: usize = 32 << 20;
 /// Maximum memory of all cached encodings.
-pub const MAX_ENCODING_BYTES: usize = 128 << 20;
+pub const MAX_ENCODING_BYTES: usize = 64 << 20;
 /// Maximum size of the recent snapshots of a host that a subscription receives first: five minutes of 2,048
 /// cores every second.
 pub const MAX_BACKFILL_BYTES: usize = 8 << 20;
@@ -153,6 +160,14 @@ pub const MAX_CLIENT_MESSAGE_BYTES: usize = 64 << 10;
 pub const MAX_SUBSCRIPTIONS: usize = 16;
 /// Maximum number of hosts or metrics per subscription.
 pub const MAX_SELECTORS: usize = 10_000;
+/// Maximum number of wildcard patterns among the metrics of a subscription: each is compared with all columns.
+pub const MAX_SELECTOR_PATTERNS: usize = 64;
+/// Maximum number of password hashes of an address that wait or run. A hash takes about 40 ms.
+pub const MAX_PASSWORD_HASHES_PER_ADDRESS: usize = 16;
+/// Maximum number of password hashes that wait or run.
+pub const MAX_PASSWORD_HASHES: usize = 256;
+/// Maximum number of test notifications that an account sends at once.
+pub const MAX_CHANNEL_TEST_BURST: u32 = 20;
 
 /// Maximum size of a file that a collector reads. `/proc/net/tcp` with 100,000 connections has
 /// 15 MB; its collector skips the file long before.
@@ -207,7 +222,7 @@ pub const MAX_STORED_SHAPES: u64 = 4_096;
 pub const MAX_HEAD_SHARE_PERCENT: u64 = 50;
 /// Maximum size of the snapshots of a host in the recent window: 8,192 columns and 200 processes at one
 /// snapshot a second take 25 MB.
-pub const MAX_RECENT_BYTES: usize = 64 << 20;
+pub const MAX_RECENT_BYTES: usize = 32 << 20;
 /// Maximum size of the snapshots in the recent window of the new hosts that an account or token created.
 pub const MAX_NEW_HOSTS_RECENT_BYTES: usize = 128 << 20;
 /// Maximum size of the recent window of all hosts: a fleet of 4,000 agents at one snapshot a second takes
