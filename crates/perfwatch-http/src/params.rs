@@ -107,6 +107,8 @@ mod tests {
     fn range_defaults_to_the_last_hour_and_must_not_be_empty() {
         let now = 1_763_719_200_000;
         assert_eq!(time_ms("from", "yesterday", now).unwrap_err().code(), "invalid_time");
+        // Second review: an export near the end of time never ended.
+        assert_eq!(time_ms("from", "9223372036854775000", now).unwrap_err().code(), "invalid_time");
         assert!(range(Some("-1h"), Some("-2h"), now).is_err());
         assert_eq!(range(None, None, now).unwrap(), (now - 3_600_000, now));
     }

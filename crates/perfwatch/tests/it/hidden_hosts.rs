@@ -122,6 +122,12 @@ fn add_hidden(hub: &TestHub) -> Vec<String> {
     let body = json!({ "token": token.body["token"], "host_id": enrolled, "host_name": "hidden-agent" });
     let agent = hub.request("POST", "/api/v1/agents/enroll", "", &body);
     assert_eq!(agent.status, 201, "{}", agent.text);
+    // Second review: selected by a tag that only hidden hosts have.
+    let mut rule = cpu_rule(1.0, "1h");
+    (rule["name"], rule["hosts"]) = (json!("hidden-rule"), json!({ "tags": ["team=b"] }));
+    create(hub, "/api/v1/rules", &rule);
+    let silence = json!({ "matcher": { "tags": ["team=b"] }, "comment": "hidden-silence" });
+    create(hub, "/api/v1/silences", &silence);
     let address: SocketAddr = format!("{HIDDEN_ADDRESS}:22").parse().unwrap();
     let credentials = json!({ "kind": "password", "password": "y" });
     let server = create(hub, "/api/v1/servers", &server_request("hidden-jump", address, "x", &credentials));
@@ -173,7 +179,8 @@ fn reads_of_limited_users_do_not_depend_on_hidden_hosts() {
         }
     }
     // Pages of hidden incidents do not exist: `next` is the same, and leads nowhere else.
-    let hidden = [HIDDEN, "hidden-web", "hidden-agent", "hidden-jump", HIDDEN_ADDRESS];
+    let names = ["hidden-web", "hidden-agent", "hidden-jump", "hidden-rule", "hidden-silence"];
+    let hidden = [&[HIDDEN, HIDDEN_ADDRESS][..], &names].concat();
     let jump = json!({
         "name": "behind", "address": "127.66.77.89", "user": "x", "jump": hidden_ids[2], "tags": ["team=a"],
         "credentials": { "kind": "password", "password": "y" }, "interval": "24h", "enabled": true,
