@@ -24,7 +24,7 @@ use crate::transaction::Transaction;
 use crate::write::*;
 use append::Appender;
 use error::unavailable;
-use inner::PostgresInner;
+use inner::{MIN_BUDGET_BYTES, PostgresInner};
 use perfwatch_model::{Clock, HostId};
 use perfwatch_tsdb::Tier;
 use std::path::Path;
@@ -32,9 +32,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::ToSql;
-
-/// Minimum disk budget. Empty tables and indexes already take some MB.
-const MIN_BUDGET_BYTES: u64 = 64 << 20;
 
 /// [`Store`] on a PostgreSQL database.
 pub struct PostgresStore {
@@ -146,6 +143,15 @@ impl Store for PostgresStore {
 
     fn max_head_bytes(&self) -> u64 {
         self.inner.max_head_bytes()
+    }
+
+    fn min_budget_bytes(&self) -> u64 {
+        MIN_BUDGET_BYTES
+    }
+
+    fn set_budget(&self, bytes: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.set_budget(bytes);
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -45,6 +45,22 @@ impl SettingRepository<'_> {
         self.0.push(SqlStatement::new(sql, [name.into(), value.into()]));
     }
 
+    /// Replaces the value of a setting; a conflict unless it still has the expected value, or is still absent.
+    pub fn replace(&mut self, name: &str, expected: Option<&str>, value: &str) {
+        let statement = match expected {
+            None => SqlStatement::new(
+                "INSERT INTO setting (name, value) VALUES ($1, $2)",
+                [name.into(), value.into()],
+            ),
+            Some(expected) => SqlStatement::new(
+                "UPDATE setting SET value = $2 WHERE name = $1 AND value = $3",
+                [name.into(), value.into(), expected.into()],
+            )
+            .require_row(),
+        };
+        self.0.push(statement);
+    }
+
     /// Writes a setting, replacing its value.
     pub fn put(&mut self, name: &str, value: &str) {
         let sql = "INSERT INTO setting (name, value) VALUES ($1, $2) \

@@ -70,6 +70,50 @@ pub async fn list_new_hosts(store: &dyn Store, now_ms: i64) -> Result<HashMap<Ho
     Ok(hosts.await?.into_iter().collect())
 }
 
+/// Blocks of a tier that were written in a period.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TierVolume {
+    /// Size of the blocks in bytes.
+    pub bytes: u64,
+    /// Number of hosts with a block.
+    pub hosts: u64,
+    /// Time of the first row, Unix milliseconds.
+    pub first_ms: i64,
+    /// Time of the last row, Unix milliseconds.
+    pub last_ms: i64,
+}
+
+/// Volume of the blocks of a tier that end after a time.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the database cannot be read.
+pub async fn tier_volume(store: &dyn Store, tier: Tier, since_ms: i64) -> Result<TierVolume, StoreError> {
+    macro_rules! select {
+        ($table:literal) => {
+            concat!(
+                "SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT), count(DISTINCT host), \
+                 CAST(coalesce(min(first_ms), 0) AS BIGINT), CAST(coalesce(max(last_ms), 0) AS BIGINT) FROM ",
+                $table,
+                " WHERE last_ms >= $1"
+            )
+        };
+    }
+    let sql = match tier {
+        Tier::Raw => select!("block_raw"),
+        Tier::Minute => select!("block_minute"),
+        Tier::Hour => select!("block_hour"),
+    };
+    let rows = query_rows(store, sql, vec![since_ms.into()], |row| {
+        Ok(TierVolume {
+            bytes: row.int()?.cast_unsigned(),
+            hosts: row.int()?.cast_unsigned(),
+            first_ms: row.int()?,
+            last_ms: row.int()?,
+        })
+    });
+    Ok(rows.await?.first().copied().unwrap_or_default())
+}
+
 /// Number of shapes that the blocks of a host name.
 ///
 /// # Errors

@@ -18,15 +18,13 @@ use crate::append::{APPEND_QUEUE_CAPACITY, Append, disk_budget_exhausted, store_
 use crate::error::{CommitError, StoreError};
 use crate::hosts::HostRecord;
 use crate::metadata;
-use crate::shape_cache::ShapeCache;
-use crate::shape_use::ShapeUse;
 use crate::sql::SqlValue;
 use crate::store::*;
 use crate::transaction::Transaction;
 use crate::write::*;
 use file::{lock, migrate, prepare};
 use inner::{
-    FILE_NAME, LOCAL_HUB_ID, PAGE_BYTES, SqliteInner, corrupt_error, missing_database, open_error,
+    BudgetSizes, FILE_NAME, LOCAL_HUB_ID, SqliteInner, corrupt_error, missing_database, open_error,
     store_error, unavailable,
 };
 use perfwatch_files::Directory;
@@ -35,7 +33,7 @@ use perfwatch_tsdb::Tier;
 use rusqlite::Connection;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use writer::WriterJob;
@@ -97,21 +95,12 @@ impl SqliteStore {
             .query_row(sql, [], |row| row.get::<_, i64>(0))
             .map_err(|error| open_error(folder, &error))?
             .cast_unsigned();
-        let inner = Arc::new(SqliteInner {
-            path,
-            append_limit_pages: options.pages() - options.reserve_pages(),
-            head_bytes: AtomicU64::new(head_bytes),
-            max_head_bytes: options.reserve_pages() * PAGE_BYTES / 2,
-            rejects_appends: AtomicBool::new(false),
-            shape_use: ShapeUse::default(),
-            clock,
-            shapes: ShapeCache::default(),
-            readers: Mutex::default(),
-            _lock: lock,
-        });
+        let inner = SqliteInner { _lock: lock, ..SqliteInner::new(path, Some(options.sizes()), clock) };
+        inner.head_bytes.store(head_bytes, Ordering::Relaxed);
+        let inner = Arc::new(inner);
         apply::load_head_shapes(&connection, &inner).map_err(|error| open_error(folder, &error))?;
         let (jobs, queue) = mpsc::channel(APPEND_QUEUE_CAPACITY);
-        let writer = writer::Writer::new(connection, inner.clone(), options.wal_bytes());
+        let writer = writer::Writer::new(connection, inner.clone(), options.sizes().wal_bytes());
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(queue))
@@ -128,18 +117,7 @@ impl SqliteStore {
         if !path.exists() {
             return Err(missing_database(folder));
         }
-        let inner = SqliteInner {
-            path,
-            append_limit_pages: 0,
-            head_bytes: AtomicU64::new(0),
-            max_head_bytes: 0,
-            rejects_appends: AtomicBool::new(false),
-            shape_use: ShapeUse::default(),
-            clock,
-            shapes: ShapeCache::default(),
-            readers: Mutex::default(),
-            _lock: None,
-        };
+        let inner = SqliteInner::new(path, None, clock);
         // Reads the header, which `open` does not.
         let advise = |error| match error {
             StoreError::Unavailable(message) => corrupt_error(folder, &message),
@@ -240,7 +218,7 @@ impl Store for SqliteStore {
     }
 
     fn is_head_over_limit(&self) -> bool {
-        self.inner.head_bytes.load(Ordering::Relaxed) > self.inner.max_head_bytes / 2
+        self.inner.head_bytes.load(Ordering::Relaxed) > self.inner.max_head_bytes() / 2
     }
 
     fn append_rejection(&self) -> Option<StoreError> {
@@ -248,7 +226,17 @@ impl Store for SqliteStore {
     }
 
     fn max_head_bytes(&self) -> u64 {
-        self.inner.max_head_bytes
+        self.inner.max_head_bytes()
+    }
+
+    fn min_budget_bytes(&self) -> u64 {
+        16 << 20
+    }
+
+    fn set_budget(&self, bytes: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        let inner = self.inner.clone();
+        inner.set_budget(BudgetSizes(bytes));
+        Box::pin(self.write(move |connection| file::limit_pages(connection, &inner)))
     }
 
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -358,7 +346,11 @@ impl Store for SqliteStore {
 
     fn vacuum(&self, before_ms: i64) -> BoxFuture<'_, Result<(), StoreError>> {
         let inner = self.inner.clone();
-        Box::pin(self.write(move |connection| apply::vacuum(connection, &inner, before_ms)))
+        Box::pin(self.write(move |connection| {
+            // A file that was larger than a new budget has shrunk since.
+            file::limit_pages(connection, &inner)?;
+            apply::vacuum(connection, &inner, before_ms)
+        }))
     }
 
     fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -132,6 +132,10 @@ pub trait Store: Send + Sync {
     fn append_rejection(&self) -> Option<StoreError> {
         None
     }
+    /// Smallest disk budget that the engine can keep to.
+    fn min_budget_bytes(&self) -> u64;
+    /// Replaces the disk budget. If more is in use, it takes effect as data is deleted.
+    fn set_budget(&self, bytes: u64) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Deletes this hub's head rows with a lower arrival number.
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>>;
 

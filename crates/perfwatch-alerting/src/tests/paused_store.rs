@@ -49,6 +49,14 @@ impl Store for PausedStore {
         self.0.is_head_over_limit()
     }
 
+    fn min_budget_bytes(&self) -> u64 {
+        self.0.min_budget_bytes()
+    }
+
+    fn set_budget(&self, bytes: u64) -> BoxFuture<'_, Result<(), StoreError>> {
+        hold_time(self.0.set_budget(bytes))
+    }
+
     fn truncate_head(&self, before: i64) -> BoxFuture<'_, Result<(), StoreError>> {
         hold_time(self.0.truncate_head(before))
     }

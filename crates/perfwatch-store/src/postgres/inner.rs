@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Minimum disk budget. Empty tables and indexes already take some MB.
+pub(super) const MIN_BUDGET_BYTES: u64 = 64 << 20;
 /// Maximum number of connections.
 const MAX_CONNECTIONS: usize = 8;
 /// Maximum time to wait for a connection.
@@ -26,7 +28,7 @@ pub(super) const REJECT_ABOVE_PERCENT: u64 = 85;
 pub(super) struct PostgresInner {
     pub(super) pool: Pool,
     pub(super) hub: String,
-    pub(super) budget_bytes: u64,
+    budget_bytes: AtomicU64,
     /// Size at the last measurement plus the bytes written since; an upper bound.
     pub(super) disk_bytes: AtomicU64,
     pub(super) clock: Arc<dyn Clock>,
@@ -74,7 +76,7 @@ impl PostgresInner {
         Ok(Self {
             pool,
             hub,
-            budget_bytes,
+            budget_bytes: AtomicU64::new(budget_bytes),
             disk_bytes: AtomicU64::new(0),
             clock,
             shapes: ShapeCache::default(),
@@ -94,19 +96,27 @@ impl PostgresInner {
         self.pool.get().await.map_err(|error| StoreError::Unavailable(error_chain(&error)))
     }
 
+    pub(super) fn budget_bytes(&self) -> u64 {
+        self.budget_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_budget(&self, bytes: u64) {
+        self.budget_bytes.store(bytes.max(MIN_BUDGET_BYTES), Ordering::Relaxed);
+    }
+
     /// Returns whether the disk budget has no space for appends.
     pub(super) fn is_over_budget(&self) -> bool {
-        self.disk_bytes.load(Ordering::Relaxed) > self.budget_bytes / 100 * REJECT_ABOVE_PERCENT
+        self.disk_bytes.load(Ordering::Relaxed) > self.budget_bytes() / 100 * REJECT_ABOVE_PERCENT
     }
 
     /// Maximum disk space of the head: a quarter of the budget.
     pub(super) fn max_head_bytes(&self) -> u64 {
-        self.budget_bytes / 4
+        self.budget_bytes() / 4
     }
 
     /// Maximum space of deleted rows before it is vacuumed: a 32nd of the budget.
     pub(super) fn max_dead_bytes(&self) -> u64 {
-        self.budget_bytes / 32
+        self.budget_bytes() / 32
     }
 
     /// Disk space of the head: live rows, and deleted rows until the next vacuum.

@@ -34,7 +34,7 @@ fn parse_partition_name(name: &str) -> Option<Range<i64>> {
 
 /// Suitable widths for a volume in bytes per time span, preferred width first.
 pub(super) fn widths_for(inner: &PostgresInner, bytes: i64, span_ms: i64) -> &'static [i64] {
-    let max_bytes = i64::try_from(inner.budget_bytes).unwrap_or(i64::MAX) / MIN_PARTITIONS;
+    let max_bytes = i64::try_from(inner.budget_bytes()).unwrap_or(i64::MAX) / MIN_PARTITIONS;
     let span_ms = span_ms.max(MINUTE_MS);
     let is_suitable =
         |width: &i64| i128::from(bytes) * i128::from(*width) <= i128::from(max_bytes) * i128::from(span_ms);
@@ -148,7 +148,7 @@ pub(super) async fn drop_empty(inner: &PostgresInner, client: &Object, before_ms
 /// cannot be dropped. A partition that still receives blocks reuses its space, unless it is too large.
 pub(super) async fn compact(inner: &PostgresInner, client: &Object) -> Result<(), Error> {
     let now_ms = inner.clock.wall_ms();
-    let max_bytes = i64::try_from(inner.budget_bytes).unwrap_or(i64::MAX) / MIN_PARTITIONS;
+    let max_bytes = i64::try_from(inner.budget_bytes()).unwrap_or(i64::MAX) / MIN_PARTITIONS;
     for range in list_partitions(client).await?.iter() {
         let name = partition_name(range);
         let sql =

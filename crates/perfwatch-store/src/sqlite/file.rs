@@ -1,12 +1,13 @@
 //! Database file of a SQLite store: data directory, lock, permissions, pragmas and migrations.
 
-use super::inner::{BUSY_TIMEOUT, FILE_NAME, PAGE_BYTES, SqliteOptions, store_error};
+use super::inner::{BUSY_TIMEOUT, FILE_NAME, PAGE_BYTES, SqliteInner, SqliteOptions, store_error};
 use crate::error::StoreError;
 use perfwatch_files::Directory;
 use rusqlite::{Connection, OptionalExtension as _};
 use rustix::io::Errno;
 use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 mod migrations {
     refinery::embed_migrations!("migrations/sqlite");
@@ -44,16 +45,23 @@ pub(super) fn restrict_permissions(folder: &Path) -> std::io::Result<()> {
 
 pub(super) fn prepare(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    let checkpoint_pages = (options.wal_bytes() / PAGE_BYTES / 2).max(1);
+    let sizes = options.sizes();
+    let checkpoint_pages = (sizes.wal_bytes() / PAGE_BYTES / 2).max(1);
     // page_size and auto_vacuum take effect only on an empty database.
     connection.execute_batch(&format!(
         "PRAGMA page_size={PAGE_BYTES}; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; \
          PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint={checkpoint_pages}; \
          PRAGMA journal_size_limit={}; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY; \
          PRAGMA secure_delete=FAST; PRAGMA max_page_count={}",
-        options.wal_bytes(),
-        options.pages()
+        sizes.wal_bytes(),
+        sizes.pages()
     ))
+}
+
+/// Limits the size of the file to the disk budget. SQLite never sets a limit below the present size.
+pub(super) fn limit_pages(connection: &Connection, inner: &SqliteInner) -> rusqlite::Result<()> {
+    let pages = inner.max_pages.load(Ordering::Relaxed);
+    connection.execute_batch(&format!("PRAGMA max_page_count={pages}"))
 }
 
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), String> {

@@ -7,7 +7,7 @@ use perfwatch_model::{Clock, Shape, ShapeId, wire};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,21 +32,36 @@ pub struct SqliteOptions {
     pub budget_bytes: u64,
 }
 
+/// Sizes that follow from a disk budget in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct BudgetSizes(pub(super) u64);
+
 impl SqliteOptions {
+    pub(super) fn sizes(&self) -> BudgetSizes {
+        BudgetSizes(self.budget_bytes)
+    }
+}
+
+impl BudgetSizes {
     /// Maximum size of the log between two checkpoints: a sixteenth of the budget, at most 16 MiB.
-    pub(super) fn wal_bytes(&self) -> u64 {
-        (self.budget_bytes / 16).clamp(4 * PAGE_BYTES, 16 << 20)
+    pub(super) fn wal_bytes(self) -> u64 {
+        (self.0 / 16).clamp(4 * PAGE_BYTES, 16 << 20)
     }
 
     /// Pages that sealing and roll-up may use after appends are rejected, because data can only be deleted
     /// after its roll-up. A larger share of a small budget.
-    pub(super) fn reserve_pages(&self) -> u64 {
+    fn reserve_pages(self) -> u64 {
         let pages = self.pages();
         (pages / 16).max((pages / 4).min(MAX_RESERVED_PAGES))
     }
 
-    pub(super) fn pages(&self) -> u64 {
-        (self.budget_bytes.saturating_sub(2 * self.wal_bytes()) / PAGE_BYTES).max(64)
+    /// Maximum size of the head: sealed rows must fit into the reserve.
+    fn max_head_bytes(self) -> u64 {
+        self.reserve_pages() * PAGE_BYTES / 2
+    }
+
+    pub(super) fn pages(self) -> u64 {
+        (self.0.saturating_sub(2 * self.wal_bytes()) / PAGE_BYTES).max(64)
     }
 }
 
@@ -54,10 +69,12 @@ pub(super) struct SqliteInner {
     pub(super) path: PathBuf,
     /// Number of used pages above which appends are rejected. The remaining pages are reserved for sealing
     /// and roll-up.
-    pub(super) append_limit_pages: u64,
+    pub(super) append_limit_pages: AtomicU64,
     /// Size of the head rows, and its limit: sealed rows must fit into the reserve.
     pub(super) head_bytes: AtomicU64,
-    pub(super) max_head_bytes: u64,
+    pub(super) max_head_bytes: AtomicU64,
+    /// Maximum size of the database file.
+    pub(super) max_pages: AtomicU64,
     /// True while appends are rejected because of the disk budget.
     pub(super) rejects_appends: AtomicBool,
     pub(super) shape_use: ShapeUse,
@@ -113,6 +130,39 @@ pub(super) fn corrupt_error(folder: &Path, message: &str) -> StoreError {
 }
 
 impl SqliteInner {
+    /// State of a database of these sizes; no rows may be appended without a budget.
+    pub(super) fn new(path: PathBuf, budget: Option<BudgetSizes>, clock: Arc<dyn Clock>) -> Self {
+        let inner = Self {
+            path,
+            append_limit_pages: AtomicU64::new(0),
+            head_bytes: AtomicU64::new(0),
+            max_head_bytes: AtomicU64::new(0),
+            max_pages: AtomicU64::new(0),
+            rejects_appends: AtomicBool::new(false),
+            shape_use: ShapeUse::default(),
+            clock,
+            shapes: ShapeCache::default(),
+            readers: Mutex::default(),
+            _lock: None,
+        };
+        if let Some(budget) = budget {
+            inner.set_budget(budget);
+        }
+        inner
+    }
+
+    /// Applies a disk budget to the rows that are appended from now on.
+    pub(super) fn set_budget(&self, budget: BudgetSizes) {
+        self.append_limit_pages.store(budget.pages() - budget.reserve_pages(), Ordering::Relaxed);
+        self.max_head_bytes.store(budget.max_head_bytes(), Ordering::Relaxed);
+        self.max_pages.store(budget.pages(), Ordering::Relaxed);
+    }
+
+    /// Maximum size of the head in bytes.
+    pub(super) fn max_head_bytes(&self) -> u64 {
+        self.max_head_bytes.load(Ordering::Relaxed)
+    }
+
     /// An idle read connection, or a new connection.
     pub(super) fn reader(&self) -> Result<Connection, StoreError> {
         if let Some(connection) = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop() {

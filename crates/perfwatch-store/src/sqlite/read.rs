@@ -20,6 +20,7 @@ use perfwatch_tsdb::block::FIXED_HEADER_BYTES;
 use perfwatch_tsdb::plan::{PlanSegment, TierState};
 use perfwatch_tsdb::{BlockHeader, FormatError, Projection, Projector, Tier};
 use rusqlite::{Connection, Params, Row as SqlRow};
+use std::sync::atomic::Ordering;
 
 pub(super) fn head(
     connection: &Connection,
@@ -249,7 +250,7 @@ pub(super) fn usage(connection: &Connection, inner: &SqliteInner) -> rusqlite::R
     let mut usage = DiskUsage {
         disk_bytes: inner.file_bytes(),
         used_bytes: ((pragma("page_count")? - pragma("freelist_count")?) * page_bytes).cast_unsigned(),
-        target_bytes: inner.append_limit_pages * page_bytes.cast_unsigned(),
+        target_bytes: inner.append_limit_pages.load(Ordering::Relaxed) * page_bytes.cast_unsigned(),
         head_bytes: sum("SELECT coalesce(sum(length(payload)), 0) FROM head")?,
         tier_bytes: [0; 3],
     };

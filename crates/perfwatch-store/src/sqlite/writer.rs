@@ -163,8 +163,8 @@ impl Writer {
             self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap_or_default()
         };
         let used_pages = pragma("page_count") - pragma("freelist_count");
-        used_pages.cast_unsigned() > self.inner.append_limit_pages
-            || self.inner.head_bytes.load(Ordering::Relaxed) > self.inner.max_head_bytes
+        used_pages.cast_unsigned() > self.inner.append_limit_pages.load(Ordering::Relaxed)
+            || self.inner.head_bytes.load(Ordering::Relaxed) > self.inner.max_head_bytes()
     }
 
     /// Truncates a log that exceeds its limit. Readers prevent SQLite from reusing it, so this waits briefly

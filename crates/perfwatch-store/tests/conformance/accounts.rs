@@ -105,6 +105,16 @@ async fn settings_are_replaced(store: &Arc<dyn Store>) {
     .await;
     assert_eq!(get_setting(store, "key").await.unwrap().as_deref(), Some("two"));
     assert_eq!(get_setting(store, "none").await.unwrap(), None);
+    // A change that was decided on another value is a conflict.
+    let replace = async |expected: Option<&str>, value: &str| {
+        store.commit(Transaction::build(|tx| tx.settings().replace("document", expected, value))).await
+    };
+    assert!(matches!(replace(Some("a"), "b").await, Err(CommitError::Conflict)));
+    replace(None, "a").await.unwrap();
+    assert!(matches!(replace(None, "b").await, Err(CommitError::Conflict)));
+    replace(Some("a"), "b").await.unwrap();
+    assert!(matches!(replace(Some("a"), "c").await, Err(CommitError::Conflict)));
+    assert_eq!(get_setting(store, "document").await.unwrap().as_deref(), Some("b"));
     let id = installation_id(store).await.unwrap();
     assert_eq!(installation_id(store).await.unwrap(), id);
 }

@@ -18,6 +18,8 @@ conformance! {
     unused_shapes_are_deleted_at_once,
     watermark_of_a_host_affects_only_its_reads,
     usage_counts_blocks_and_shapes_by_host,
+    volume_counts_blocks_of_a_period,
+    budget_is_replaced,
 }
 
 async fn hosts_are_persisted(store: &Arc<dyn Store>) {
@@ -277,6 +279,37 @@ async fn watermark_of_a_host_affects_only_its_reads(store: &Arc<dyn Store>) {
 }
 
 /// Finding C1: shapes did not count for their host.
+async fn volume_counts_blocks_of_a_period(store: &Arc<dyn Store>) {
+    let shape = shape(&["volume.a"]);
+    for (id, rows) in [(host(1).id, 0..100), (host(2).id, 50..150)] {
+        let (_, block) = raw_block(id, &shape, rows, T0);
+        store.commit(vec![Write::PutBlock(Tier::Raw, id, shape.clone(), block)].into()).await.unwrap();
+    }
+    let volume = shares::tier_volume(&**store, Tier::Raw, T0).await.unwrap();
+    assert_eq!(volume.hosts, 2);
+    assert_eq!(volume.bytes, store.disk_usage().await.unwrap().tier_bytes[0]);
+    let newest = store.oldest_blocks(Tier::Raw, i64::MAX, 10).await.unwrap();
+    let newest = newest.iter().max_by_key(|block| block.last_ms).unwrap().clone();
+    assert!(volume.first_ms < newest.first_ms && volume.last_ms == newest.last_ms);
+    let later = shares::tier_volume(&**store, Tier::Raw, newest.last_ms).await.unwrap();
+    assert_eq!((later.hosts, later.first_ms, later.bytes), (1, newest.first_ms, newest.bytes));
+    let none = shares::tier_volume(&**store, Tier::Hour, T0).await.unwrap();
+    assert_eq!(none, shares::TierVolume::default());
+}
+
+async fn budget_is_replaced(store: &Arc<dyn Store>) {
+    let target = async || store.disk_usage().await.unwrap().target_bytes;
+    let (before, head) = (target().await, store.max_head_bytes());
+    store.set_budget(8 << 30).await.unwrap();
+    let large = target().await;
+    assert!(large > 5 << 30 && large != before && store.max_head_bytes() != head);
+    store.set_budget(store.min_budget_bytes()).await.unwrap();
+    assert!(target().await < large / 10);
+    // Rows are still accepted after the change.
+    store.append(vec![row(host(1).id, &shape(&["a"]), 1, T0)]).await.unwrap();
+    store.vacuum(0).await.unwrap();
+}
+
 async fn usage_counts_blocks_and_shapes_by_host(store: &Arc<dyn Store>) {
     let (small, large) = (host(12).id, host(13).id);
     for (id, names) in [(small, vec!["usage.a"]), (large, vec!["usage.a", "usage.b", "usage.c"])] {
