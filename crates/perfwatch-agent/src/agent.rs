@@ -50,6 +50,7 @@ impl Agent {
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
+            min_interval_ms: interval_ms,
             interval_ms: AtomicU64::new(interval_ms),
             spool: Mutex::new(spool),
         });

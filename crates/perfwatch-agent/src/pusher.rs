@@ -2,7 +2,7 @@
 //! acknowledges, otherwise waits with jitter. Runs on a separate thread and never delays the ticker.
 
 use crate::body_limit::BodyLimit;
-use crate::config::{AgentConfig, MAX_INTERVAL, MIN_INTERVAL};
+use crate::config::{AgentConfig, MAX_INTERVAL};
 use crate::credential::AgentCredential;
 use crate::error::AgentConfigError;
 use crate::failure_log::FailureLog;
@@ -26,6 +26,8 @@ pub(crate) struct AgentState {
     pub(crate) stop: AtomicBool,
     /// Set when the hub revoked this agent; both threads stop.
     pub(crate) revoked: AtomicBool,
+    /// Configured collection interval in milliseconds; the hub can only ask for a longer interval.
+    pub(crate) min_interval_ms: u64,
     /// Collection interval in milliseconds; responses of the hub can change it.
     pub(crate) interval_ms: AtomicU64,
 }
@@ -299,17 +301,17 @@ impl Pusher {
         Some(retry_after.map_or(pause, |delay| delay.min(MAX_INTERVAL).max(pause)))
     }
 
-    /// Logs rejected snapshots and applies the interval that the hub requests.
+    /// Logs rejected snapshots and applies the interval that the hub requests. A hub can ask for fewer snapshots,
+    /// never for more than the agent's own configuration allows.
     fn apply_response(&self, response: &IngestResponse) {
         for rejected in response.rejected.iter().take(3) {
             tracing::warn!(code = rejected.code, reason = rejected.message, "hub rejected a snapshot");
         }
-        if let Some(requested_ms) = response.interval_ms {
-            let interval = Duration::from_millis(u64::from(requested_ms)).clamp(MIN_INTERVAL, MAX_INTERVAL);
-            let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-            if self.shared.interval_ms.swap(interval_ms, Ordering::AcqRel) != interval_ms {
-                tracing::info!(interval_ms, "collection interval changed by the hub");
-            }
+        let min_ms = self.shared.min_interval_ms;
+        let max_ms = u64::try_from(MAX_INTERVAL.as_millis()).unwrap_or(u64::MAX).max(min_ms);
+        let interval_ms = response.interval_ms.map_or(min_ms, |ms| u64::from(ms).clamp(min_ms, max_ms));
+        if self.shared.interval_ms.swap(interval_ms, Ordering::AcqRel) != interval_ms {
+            tracing::info!(interval_ms, "collection interval changed by the hub");
         }
     }
 

@@ -7,7 +7,7 @@ use crate::hub_client::HubResponse;
 fn only_hub_rejections_drop_snapshots() {
     let rejection = r#"{"error":{"code":"malformed","message":"x"}}"#;
     for (status, body, expected) in [
-        (200, r#"{"accepted":1,"duplicates":0,"rejected":[]}"#, "acked"),
+        (200, r#"{"accepted":1,"duplicates":0,"rejected":[],"interval_ms":500}"#, "acked"),
         (200, "<html>captive portal</html>", "retry"),
         (200, "null", "retry"),
         (204, "", "retry"),
@@ -103,7 +103,7 @@ fn valid_part_of_a_rejected_snapshot_is_sent() {
         ca: None,
         name: None,
         state: folder.path().to_owned(),
-        interval: MIN_INTERVAL,
+        interval: Duration::from_secs(1),
         procfs: "/proc".into(),
         sysfs: "/sys".into(),
         rootfs: "/".into(),
@@ -121,6 +121,7 @@ fn valid_part_of_a_rejected_snapshot_is_sent() {
         wake: Condvar::new(),
         stop: AtomicBool::new(false),
         revoked: AtomicBool::new(false),
+        min_interval_ms: 1_000,
         interval_ms: AtomicU64::new(1_000),
     });
     let clock: Arc<dyn Clock> = Arc::new(perfwatch_model::SystemClock::new());
@@ -129,6 +130,8 @@ fn valid_part_of_a_rejected_snapshot_is_sent() {
     let batch = spool::read_batch(pending, 10, MAX_BATCH_BYTES);
     assert_eq!(pusher.send_and_ack(&batch), None);
     assert_eq!(shared.lock().pending(), 0);
+    // The hub asked for twice as many snapshots as the agent is configured to send.
+    assert_eq!(shared.interval_ms.load(Ordering::Relaxed), 1_000);
     let reduced = hub.join().unwrap().pop().unwrap();
     let shape = Arc::new(wire::decode_shape(reduced.shapes[0].clone()).unwrap());
     let shapes = |_| Some(shape.clone());
