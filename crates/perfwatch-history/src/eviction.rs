@@ -5,10 +5,9 @@
 //! retention deletes the data of all hosts: detail first, and only after its roll-up.
 
 use super::History;
+use super::budget::EVICT_TO_PERCENT;
 use super::metrics::DeletionReason;
-use super::retention::{
-    EVICT_TO_PERCENT, MAX_BLOCKS_PER_PASS, MAX_DROPS_PER_COMMIT, tier_to_evict, watermark_step_ms,
-};
+use super::retention::{MAX_BLOCKS_PER_PASS, MAX_DROPS_PER_COMMIT, tier_to_evict, watermark_step_ms};
 use perfwatch_model::{HostId, limit_table, limits};
 use perfwatch_store::shares::{self, HostUsage};
 use perfwatch_store::{CommitError, DiskUsage, SharePrincipal, StoreError, Write};

@@ -4,6 +4,7 @@
 //! hours) and `retention` (deleted). The head rows of each host are also in memory until they are sealed;
 //! [`read`] joins them with the blocks.
 
+pub mod budget;
 mod eviction;
 pub mod export;
 mod export_text;
@@ -41,7 +42,7 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 const HEAD_PAGE_ROWS: usize = 5_000;
 
 /// Retention of each tier and limits of disk usage.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryConfig {
     /// Retention of raw rows.
     pub raw_retention: Duration,
@@ -58,6 +59,26 @@ pub struct HistoryConfig {
 impl HistoryConfig {
     /// Minimum disk budget. A smaller store has no space for the rows that are being appended.
     pub const MIN_BUDGET_BYTES: u64 = 16 << 20;
+    /// Minimum retention of raw rows.
+    pub const MIN_RAW_RETENTION: Duration = Duration::from_secs(3_600);
+
+    /// Validates the combination of values.
+    ///
+    /// # Errors
+    /// Returns the part of the first invalid value and the reason.
+    pub fn validate(&self) -> Result<(), (&'static str, String)> {
+        if self.raw_retention < Self::MIN_RAW_RETENTION
+            || self.minute_retention < self.raw_retention
+            || self.hour_retention < self.minute_retention
+        {
+            let message = "each retention must be at least that of the finer tier, and raw at least 1h";
+            return Err(("history", message.to_owned()));
+        }
+        if self.budget_bytes < Self::MIN_BUDGET_BYTES {
+            return Err(("history.disk_budget", format!("at least {} MB", Self::MIN_BUDGET_BYTES >> 20)));
+        }
+        Ok(())
+    }
 }
 
 impl Default for HistoryConfig {
@@ -77,7 +98,7 @@ impl Default for HistoryConfig {
 pub struct History {
     backend: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    config: HistoryConfig,
+    config: RwLock<Arc<HistoryConfig>>,
     heads: RwLock<HashMap<HostId, Arc<HostHead>>>,
     in_flight: InFlightAppends,
     /// Reason why ingestion is blocked by low disk space.
@@ -90,6 +111,8 @@ pub struct History {
     space_share: Mutex<SpaceShare>,
     /// Last error of each task that currently fails.
     task_errors: Mutex<HashMap<HistoryTask, String>>,
+    /// Notified when retention or the disk budget changed.
+    config_changed: Notify,
     /// Notified when a host has enough rows for a block.
     seal_due: Notify,
     /// Prometheus metrics of the history tasks.
@@ -129,7 +152,7 @@ impl History {
         let history = Self {
             backend: store,
             clock,
-            config,
+            config: RwLock::new(Arc::new(config)),
             heads: RwLock::default(),
             in_flight: InFlightAppends::default(),
             low_space_error: Mutex::default(),
@@ -137,6 +160,7 @@ impl History {
             over_share: RwLock::default(),
             space_share: Mutex::default(),
             task_errors: Mutex::default(),
+            config_changed: Notify::new(),
             seal_due: Notify::new(),
             metrics,
         };
@@ -187,7 +211,7 @@ impl History {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .entry(host)
-            .or_insert_with(|| Arc::new(HostHead::new(self.config.budget_bytes)))
+            .or_insert_with(|| Arc::new(HostHead::new(self.config().budget_bytes)))
             .clone()
     }
 
@@ -241,9 +265,20 @@ impl History {
         &*self.backend
     }
 
-    /// Configured retention and disk limits.
-    pub fn config(&self) -> &HistoryConfig {
-        &self.config
+    /// Retention and disk limits in effect.
+    pub fn config(&self) -> Arc<HistoryConfig> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces retention and disk limits; the next runs of the background tasks apply them.
+    ///
+    /// # Errors
+    /// Returns the error of the store if it cannot apply the disk budget.
+    pub async fn set_config(&self, config: HistoryConfig) -> Result<(), StoreError> {
+        self.backend.set_budget(config.budget_bytes).await?;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.config_changed.notify_one();
+        Ok(())
     }
 
     /// Checks the shares of a host before its rows are written, and takes their new shapes from them.

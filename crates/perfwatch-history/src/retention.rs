@@ -5,6 +5,7 @@
 //! deleted first.
 
 use super::History;
+use super::budget::{EVICT_TO_PERCENT, MINUTE_SHARE_PERCENT, RAW_SHARE_PERCENT};
 use super::metrics::DeletionReason;
 use super::share::EVICT_ABOVE_PERCENT;
 use perfwatch_store::{BlockInfo, CommitError, DiskUsage, StoreError, Write};
@@ -12,12 +13,6 @@ use perfwatch_tsdb::{Tier, rollup::bucket_start};
 
 /// Maximum number of blocks that are deleted in one commit.
 pub(super) const MAX_DROPS_PER_COMMIT: usize = 64;
-/// Disk usage, in percent of [`DiskUsage::target_bytes`], down to which data is deleted.
-pub(super) const EVICT_TO_PERCENT: u64 = 80;
-/// Share of all blocks, in percent, above which the raw tier is deleted first.
-const RAW_SHARE_PERCENT: u64 = 40;
-/// Share of the minute and hour blocks, in percent, above which the minute tier is deleted next.
-const MINUTE_SHARE_PERCENT: u64 = 60;
 /// Age in milliseconds of raw rows that the disk budget never deletes: live pages show them.
 const PROTECTED_MS: i64 = 120_000;
 /// Maximum number of blocks that are read to find the new watermark.
@@ -36,7 +31,7 @@ impl History {
     /// Deletes blocks that are older than the retention of their tier. Returns their number.
     pub(super) async fn apply_retention(&self) -> Result<usize, StoreError> {
         let now_ms = self.clock.wall_ms();
-        let config = &self.config;
+        let config = self.config();
         let mut count = 0;
         for (tier, retention) in [
             (Tier::Raw, config.raw_retention),

@@ -110,7 +110,7 @@ impl History {
         let bytes: u64 = slices.iter().map(|slice| slice.block.bytes).sum();
         tier == Tier::Raw
             && bytes.saturating_mul(self.heads().len() as u64)
-                > self.config.budget_bytes / MAX_REWRITE_FRACTION
+                > self.config().budget_bytes / MAX_REWRITE_FRACTION
     }
 
     /// Counts and logs blocks that cannot be decoded. They are skipped; other blocks are not affected.

@@ -65,7 +65,13 @@ impl History {
         let mut ticks = interval(BUDGET_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut last_rollup, mut last_retention) = (None, None);
-        while next_tick(stop, &mut ticks).await {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = ticks.tick() => {}
+                // A shorter retention deletes at once.
+                () = self.config_changed.notified() => last_retention = None,
+            }
             // Every hub reports the disk usage; the holder of the lease deletes.
             let usage = self.record_result(HistoryTask::DiskUsage, self.backend.disk_usage().await);
             if let Some(usage) = usage {
@@ -90,7 +96,7 @@ impl History {
                 self.record_result(HistoryTask::Retention, self.apply_retention().await);
                 last_retention = Some(now);
             }
-            let raw_ms = i64::try_from(self.config.raw_retention.as_millis()).unwrap_or(i64::MAX);
+            let raw_ms = i64::try_from(self.config().raw_retention.as_millis()).unwrap_or(i64::MAX);
             let vacuum = self.backend.vacuum(self.clock.wall_ms().saturating_sub(raw_ms)).await;
             self.record_result(HistoryTask::Vacuum, vacuum);
         }
@@ -121,7 +127,7 @@ impl History {
 
     /// Blocks ingestion while the free disk space is below its minimum.
     fn check_free_space(&self) {
-        let min_bytes = self.config.min_free_bytes;
+        let min_bytes = self.config().min_free_bytes;
         let Some(free_bytes) = self.backend.free_bytes() else {
             return;
         };
