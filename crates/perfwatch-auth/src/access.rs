@@ -131,6 +131,10 @@ pub const ROUTES: &[(&str, &str, Access, Accepts)] = &[
     ("POST", "/api/v1/servers/metrics/queue/resume", MinRole(Operator), Any),
     ("POST", "/api/v1/servers/metrics/queue/clean", MinRole(Operator), Any),
     ("POST", "/api/v1/servers/metrics/queue/jobs/{id}/retry", MinRole(Operator), Any),
+    // Settings decide how long history and access last.
+    ("GET", "/api/v1/settings", MinRole(Admin), Any),
+    ("PUT", "/api/v1/settings", MinRole(Admin), RecentSession),
+    ("POST", "/api/v1/settings/preview", MinRole(Admin), Any),
     ("GET", "/api/v1/system", MinRole(Viewer), Any),
     ("GET", "/metrics", MinRole(Viewer), Any),
     ("GET", "/healthz", Public, NoCredential),
@@ -266,7 +270,7 @@ mod tests {
     use crate::jwt;
 
     /// Routes with everything that grants access: users, factors, tokens, stored secrets.
-    const LASTING: [(&str, &str); 13] = [
+    const LASTING: [(&str, &str); 14] = [
         ("POST", "/api/v1/channels"),
         ("PUT", "/api/v1/channels/{id}"),
         ("POST", "/api/v1/servers"),
@@ -275,6 +279,7 @@ mod tests {
         ("PUT", "/api/v1/servers/{id}/host-key"),
         ("POST", "/api/v1/enrollment-tokens"),
         ("POST", "/api/v1/tokens"),
+        ("PUT", "/api/v1/settings"),
         ("POST", "/api/v1/auth/totp"),
         ("PUT", "/api/v1/auth/totp"),
         ("POST", "/api/v1/users"),
@@ -319,8 +324,8 @@ mod tests {
         let session = Credential::Session([0; 32]);
         let api_token = Credential::Bearer(format!("pwt_{}", "0".repeat(64)));
         let signed = Credential::Bearer("eyJ.a.b".to_owned());
-        // The last six routes change users and factors, the route before them creates API tokens.
-        let (users, tokens) = (&LASTING[8..], &LASTING[7..]);
+        // The last five routes change users and factors, the routes before them settings and API tokens.
+        let (users, tokens) = (&LASTING[9..], &LASTING[7..]);
         for (credential, confirmation, want) in [
             (&signed, C::None, sorted(&[&LASTING, &OWN_ACCOUNT])),
             (&api_token, C::None, sorted(&[tokens, &OWN_ACCOUNT])),

@@ -100,7 +100,7 @@ impl AdminCli {
     /// # Errors
     /// Rejects an unknown user and an invalid password.
     pub async fn set_password(&self, name: &str, new: String) -> Result<(), AdminError> {
-        if let Some(reason) = password::validate(&new, &self.find(name)?.name) {
+        if let Some(reason) = self.0.validate_password(&new, &self.find(name)?.name) {
             return Err(AdminError::Rejected(reason));
         }
         let password = Some(password::hash(new).await?);

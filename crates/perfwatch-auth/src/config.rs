@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Lifetimes of browser sessions.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionLifetimes {
     /// A session expires after this time without requests.
     pub idle_timeout: Duration,

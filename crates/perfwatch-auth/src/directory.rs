@@ -15,6 +15,7 @@ use perfwatch_store::agents::Agent;
 use perfwatch_store::audit::{AuditEntry, AuditFilter, list_audit_entries};
 use perfwatch_store::revision::Revision;
 use perfwatch_store::{CommitError, FailureStreak, Store, StoreError, Transaction};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -57,7 +58,8 @@ pub struct AuthDirectory {
     /// Secret of the embedded agent, new at each start and never stored.
     embedded_agent_secret: String,
     embedded_agent_hash: SecretHash,
-    session_lifetimes: SessionLifetimes,
+    session_lifetimes: RwLock<SessionLifetimes>,
+    min_password_length: AtomicUsize,
 }
 
 /// Exclusive right to change access data, held while a change is decided and committed.
@@ -99,7 +101,8 @@ impl AuthDirectory {
             write_lock: tokio::sync::Mutex::default(),
             embedded_agent_hash: secret::hash_secret(&embedded_agent_secret),
             embedded_agent_secret,
-            session_lifetimes,
+            session_lifetimes: RwLock::new(session_lifetimes),
+            min_password_length: AtomicUsize::new(password::MIN_PASSWORD_CHARS),
         });
         directory.rotate_keys().await?;
         directory.reencrypt().await?;
@@ -131,7 +134,9 @@ impl AuthDirectory {
     /// Returns [`AuthError::InvalidAccount`] for a name or password that violates the rules.
     pub async fn new_account(&self, name: &str, role: Role, password: String) -> Result<Account, AuthError> {
         let name = account_name::normalize(name);
-        if let Some(error) = account_name::validate(&name).or_else(|| password::validate(&password, &name)) {
+        if let Some(error) =
+            account_name::validate(&name).or_else(|| self.validate_password(&password, &name))
+        {
             return Err(AuthError::InvalidAccount(error));
         }
         let password = Some(password::hash(password).await?);
@@ -200,7 +205,7 @@ impl AuthDirectory {
         self.rotate_keys().await?;
         let now_ms = self.now_ms();
         let before = |age: Duration| now_ms - i64::try_from(age.as_millis()).unwrap_or(i64::MAX / 2);
-        let SessionLifetimes { idle_timeout, max_age } = self.session_lifetimes;
+        let SessionLifetimes { idle_timeout, max_age } = self.session_lifetimes();
         let mut tx = Transaction::default();
         tx.sessions().delete_expired(before(idle_timeout), before(max_age));
         tx.enrollment_tokens().delete_expired(now_ms - ENROLLMENT_TOKEN_RETENTION_MS);
@@ -381,7 +386,27 @@ impl AuthDirectory {
 
     /// Lifetimes of browser sessions.
     pub fn session_lifetimes(&self) -> SessionLifetimes {
-        self.session_lifetimes
+        *self.session_lifetimes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the lifetimes of browser sessions; they apply to open sessions too.
+    pub fn set_session_lifetimes(&self, lifetimes: SessionLifetimes) {
+        *self.session_lifetimes.write().unwrap_or_else(PoisonError::into_inner) = lifetimes;
+    }
+
+    /// Minimum length of new passwords, in characters.
+    pub fn min_password_length(&self) -> usize {
+        self.min_password_length.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the minimum length of new passwords.
+    pub fn set_min_password_length(&self, length: usize) {
+        self.min_password_length.store(length, Ordering::Relaxed);
+    }
+
+    /// Validates a new password; returns the violated rule.
+    pub fn validate_password(&self, password: &str, name: &str) -> Option<String> {
+        password::validate(password, name, self.min_password_length())
     }
 
     /// Time of the hub's clock, milliseconds since 1970.

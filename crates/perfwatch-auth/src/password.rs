@@ -7,7 +7,7 @@ use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::Pas
 use std::sync::LazyLock;
 use unicode_normalization::UnicodeNormalization as _;
 
-/// Minimum length of a password, in characters.
+/// Minimum length of a password, in characters; a setting of the hub can require more.
 pub const MIN_PASSWORD_CHARS: usize = 10;
 /// Maximum length of a password: more only costs time.
 pub const MAX_PASSWORD_BYTES: usize = 200;
@@ -23,12 +23,12 @@ pub fn normalize(password: &str) -> String {
     password.chars().map(|c| if is_other_space(c) { ' ' } else { c }).nfc().collect()
 }
 
-/// Validates a new password; returns the violated rule.
-pub fn validate(password: &str, name: &str) -> Option<String> {
+/// Validates a new password of at least `min_length` characters; returns the violated rule.
+pub fn validate(password: &str, name: &str, min_length: usize) -> Option<String> {
     let password = normalize(password);
     let length = password.chars().count();
-    if length < MIN_PASSWORD_CHARS {
-        return Some(format!("password must have at least {MIN_PASSWORD_CHARS} characters"));
+    if length < min_length {
+        return Some(format!("password must have at least {min_length} characters"));
     }
     if password.len() > MAX_PASSWORD_BYTES {
         return Some(format!("password must have at most {MAX_PASSWORD_BYTES} bytes"));
@@ -107,8 +107,9 @@ mod tests {
             ("aaaaaaaaaaaa", false),
             ("äöüßÄÖÜẞéè", true),
         ] {
-            assert_eq!(validate(password, "Alice").is_none(), is_valid, "{password}");
+            assert_eq!(validate(password, "Alice", MIN_PASSWORD_CHARS).is_none(), is_valid, "{password}");
         }
-        assert!(validate(&"long".repeat(100), "").is_some());
+        assert!(validate(&"long".repeat(100), "", MIN_PASSWORD_CHARS).is_some());
+        assert!(validate("correct horse", "Alice", 14).is_some_and(|error| error.contains("14")));
     }
 }

@@ -11,12 +11,12 @@ use perfwatch_model::limit_table::{self, Limit};
 use perfwatch_model::limits;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use uuid::Uuid;
 
 /// Maximum numbers of requests per second.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimitConfig {
     /// Limit of one agent: one request per tick, and more while it sends spooled snapshots.
     pub agent_per_second: u32,
@@ -32,10 +32,19 @@ impl Default for RateLimitConfig {
     }
 }
 
-/// Rate limiters by kind of client.
+/// Rate limiters by kind of client. Clones share their limits and counts.
+#[derive(Clone)]
 pub struct RateLimiters {
     /// Limits on concurrent reads of history.
     pub reads: Arc<ReadLimiter>,
+    limiters: Arc<RwLock<Arc<LimiterSet>>>,
+    /// Test notifications, by the key of the share.
+    channel_tests: Arc<DefaultKeyedRateLimiter<String>>,
+    clock: DefaultClock,
+}
+
+/// Limiters of a configuration.
+struct LimiterSet {
     agents: DefaultKeyedRateLimiter<Uuid>,
     /// Ingestion by API tokens and users: half of the common limit, because scripts may send for many hosts.
     tokens: DefaultKeyedRateLimiter<Uuid>,
@@ -43,9 +52,6 @@ pub struct RateLimiters {
     authenticated: DefaultKeyedRateLimiter<Uuid>,
     /// Requests without credentials, by address and by the IPv6 networks around it.
     anonymous: [DefaultKeyedRateLimiter<IpAddr>; 3],
-    /// Test notifications, by the key of the share.
-    channel_tests: DefaultKeyedRateLimiter<String>,
-    clock: DefaultClock,
 }
 
 /// Time after which an account may send another test notification beyond the burst.
@@ -64,11 +70,9 @@ fn quota_per_second(rate: u32, burst_seconds: u32) -> Quota {
     Quota::per_second(rate).allow_burst(burst)
 }
 
-impl RateLimiters {
-    /// Limiters without any counted request.
-    pub fn new(limits: RateLimitConfig) -> Self {
+impl LimiterSet {
+    fn new(limits: RateLimitConfig) -> Self {
         Self {
-            reads: Arc::default(),
             agents: RateLimiter::keyed(quota_per_second(limits.agent_per_second, 5)),
             tokens: RateLimiter::keyed(quota_per_second(limits.ingest_per_second.div_ceil(2), 2)),
             ingest: RateLimiter::direct(quota_per_second(limits.ingest_per_second, 2)),
@@ -76,9 +80,28 @@ impl RateLimiters {
             anonymous: [1, 4, 16].map(|share| {
                 RateLimiter::keyed(quota_per_second(limits.api_per_second.saturating_mul(share), 5))
             }),
-            channel_tests: RateLimiter::keyed(channel_test_quota()),
+        }
+    }
+}
+
+impl RateLimiters {
+    /// Limiters without any counted request.
+    pub fn new(limits: RateLimitConfig) -> Self {
+        Self {
+            reads: Arc::default(),
+            limiters: Arc::new(RwLock::new(Arc::new(LimiterSet::new(limits)))),
+            channel_tests: Arc::new(RateLimiter::keyed(channel_test_quota())),
             clock: DefaultClock::default(),
         }
+    }
+
+    /// Replaces the limits. Counted requests are forgotten, so that each client may send a burst.
+    pub fn set_limits(&self, limits: RateLimitConfig) {
+        *self.limiters.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(LimiterSet::new(limits));
+    }
+
+    fn limiters(&self) -> Arc<LimiterSet> {
+        self.limiters.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn too_many_requests(&self, limit: &Limit, until: &NotUntil<governor::clock::QuantaInstant>) -> ApiError {
@@ -92,15 +115,16 @@ impl RateLimiters {
     /// # Errors
     /// Returns `too_many_requests` above the client's limit or the common limit.
     pub fn check_ingest(&self, identity: &Identity) -> Result<(), ApiError> {
+        let limiters = self.limiters();
         let (limit, client_result) = match &identity.principal {
-            Principal::Agent { id, .. } => (&limit_table::AGENT_REQUESTS, self.agents.check_key(id)),
+            Principal::Agent { id, .. } => (&limit_table::AGENT_REQUESTS, limiters.agents.check_key(id)),
             Principal::Token { id, .. } | Principal::Account { id, .. } => {
-                (&limit_table::INGEST_CLIENT_REQUESTS, self.tokens.check_key(id))
+                (&limit_table::INGEST_CLIENT_REQUESTS, limiters.tokens.check_key(id))
             }
             Principal::EmbeddedAgent => (&limit_table::AGENT_REQUESTS, Ok(())),
         };
         client_result.map_err(|until| self.too_many_requests(limit, &until))?;
-        let common = self.ingest.check();
+        let common = limiters.ingest.check();
         common.map_err(|until| self.too_many_requests(&limit_table::INGEST_REQUESTS, &until))
     }
 
@@ -113,7 +137,7 @@ impl RateLimiters {
             Principal::Account { id, .. } | Principal::Token { id, .. } | Principal::Agent { id, .. } => *id,
             Principal::EmbeddedAgent => Uuid::nil(),
         };
-        let result = self.authenticated.check_key(&id);
+        let result = self.limiters().authenticated.check_key(&id);
         result.map_err(|until| self.too_many_requests(&limit_table::API_REQUESTS, &until))
     }
 
@@ -132,7 +156,8 @@ impl RateLimiters {
     /// # Errors
     /// Returns `too_many_requests` above the limit of the address.
     pub fn check_anonymous(&self, address: IpAddr) -> Result<(), ApiError> {
-        for (group, limiter) in address_groups(address).into_iter().zip(&self.anonymous) {
+        let limiters = self.limiters();
+        for (group, limiter) in address_groups(address).into_iter().zip(&limiters.anonymous) {
             if let Some(group) = group {
                 let result = limiter.check_key(&group.network);
                 result.map_err(|until| self.too_many_requests(&limit_table::ANONYMOUS_REQUESTS, &until))?;
@@ -143,11 +168,12 @@ impl RateLimiters {
 
     /// Drops the state of clients without recent requests.
     pub fn prune(&self) {
-        self.agents.retain_recent();
-        self.tokens.retain_recent();
-        self.authenticated.retain_recent();
+        let limiters = self.limiters();
+        limiters.agents.retain_recent();
+        limiters.tokens.retain_recent();
+        limiters.authenticated.retain_recent();
+        limiters.anonymous.iter().for_each(RateLimiter::retain_recent);
         self.channel_tests.retain_recent();
-        self.anonymous.iter().for_each(RateLimiter::retain_recent);
     }
 }
 
@@ -196,5 +222,7 @@ mod tests {
         // Requests above a client's own limit do not count for the common limit.
         let accepted = (0..3_000).filter(|_| limits.check_ingest(&agent()).is_ok()).count();
         assert!((1_900..=2_300).contains(&accepted), "{accepted}");
+        limits.set_limits(RateLimitConfig::default());
+        assert!(limits.check_ingest(&offender).is_ok(), "the new limits apply at once");
     }
 }
