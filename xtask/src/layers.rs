@@ -62,6 +62,17 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
         ],
     ),
     (
+        "perfwatch-settings",
+        &[
+            "perfwatch-model",
+            "perfwatch-tsdb",
+            "perfwatch-store",
+            "perfwatch-auth",
+            "perfwatch-history",
+            "perfwatch-http",
+        ],
+    ),
+    (
         "perfwatch-metrics",
         &[
             "perfwatch-model",
@@ -84,6 +95,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
             "perfwatch-alerting",
             "perfwatch-agentless",
             "perfwatch-metrics",
+            "perfwatch-settings",
         ],
     ),
     (
@@ -101,6 +113,7 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
             "perfwatch-alerting",
             "perfwatch-agentless",
             "perfwatch-overview",
+            "perfwatch-settings",
             "perfwatch-http",
             "perfwatch-workers",
         ],
@@ -130,6 +143,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-alerting",
             "perfwatch-agentless",
             "perfwatch-overview",
+            "perfwatch-settings",
             "perfwatch-http",
             "perfwatch-metrics",
             "perfwatch-ingest",
@@ -173,6 +187,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-alerting",
             "perfwatch-agentless",
             "perfwatch-overview",
+            "perfwatch-settings",
             "perfwatch-http",
             "perfwatch-hub",
         ],

@@ -27,6 +27,7 @@ pub(crate) mod recent;
 pub(crate) mod rules;
 pub(crate) mod servers;
 pub(crate) mod servers_import;
+pub(crate) mod settings;
 pub(crate) mod silences;
 pub(crate) mod system;
 pub(crate) mod tokens;
@@ -74,6 +75,8 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(channels::test))
         .routes(routes!(notifications::list_notifications))
         .routes(routes!(notifications::retry_notification))
+        .routes(routes!(settings::get_settings, settings::update_settings))
+        .routes(routes!(settings::preview_settings))
         .routes(routes!(system::system))
         .routes(routes!(proxy_check::proxy_check))
         .routes(routes!(proxy_check::websocket_probe))

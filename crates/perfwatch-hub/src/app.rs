@@ -16,6 +16,7 @@ use perfwatch_live::host_registry::HostRegistry;
 use perfwatch_metrics::SelfMetrics;
 use perfwatch_model::{Catalog, Clock};
 use perfwatch_overview::Overview;
+use perfwatch_settings::Settings;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,8 @@ pub(crate) struct App {
     pub(crate) login: LoginService,
     /// Rate limits of agents, callers and addresses.
     pub(crate) rate_limiters: RateLimiters,
+    /// Settings that administrators change while the hub runs.
+    pub(crate) settings: Settings,
     /// Identity provider for single sign-on, if configured.
     pub(crate) oidc: Option<Arc<OidcProvider>>,
     /// Known hosts with their state.

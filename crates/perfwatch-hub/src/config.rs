@@ -9,6 +9,7 @@ use perfwatch_http::listener::{ConnectionTimeouts, ListenerConfig, TlsFiles};
 use perfwatch_http::public_address::PublicUrl;
 use perfwatch_http::rate_limit::RateLimitConfig;
 use perfwatch_model::outbound::OutboundPolicy;
+use perfwatch_settings::ConfiguredSettings;
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -45,6 +46,8 @@ pub struct HubConfig {
     pub session_lifetimes: SessionLifetimes,
     /// Rate limits of agents, callers and addresses.
     pub rate_limits: RateLimitConfig,
+    /// Settings that the configuration sets: they are shown, and cannot be changed while the hub runs.
+    pub configured: ConfiguredSettings,
     /// Maximum number of open connections.
     pub max_connections: usize,
     /// Maximum number of open connections of one address.
@@ -108,6 +111,7 @@ impl Default for HubConfig {
             outbound: OutboundPolicy::default(),
             session_lifetimes: SessionLifetimes::default(),
             rate_limits: RateLimitConfig::default(),
+            configured: ConfiguredSettings::default(),
             max_connections: 20_000,
             max_connections_per_address: 2_000,
             redis: None,
@@ -172,19 +176,7 @@ impl HubConfig {
         if let Some(url) = &self.public_url {
             self.validate_public_url(url)?;
         }
-        let history = &self.history;
-        if history.raw_retention < Duration::from_secs(3_600)
-            || history.minute_retention < history.raw_retention
-            || history.hour_retention < history.minute_retention
-        {
-            let message =
-                "each retention must be at least that of the finer tier, and raw at least 1h".to_owned();
-            return Err(HubConfigError { key: "history", message });
-        }
-        if history.budget_bytes < HistoryConfig::MIN_BUDGET_BYTES {
-            let message = format!("at least {} MB", HistoryConfig::MIN_BUDGET_BYTES >> 20);
-            return Err(HubConfigError { key: "history.disk_budget", message });
-        }
+        self.history.validate().map_err(|(key, message)| HubConfigError { key, message })?;
         if let Some(interval) = self.interval
             && !(Duration::from_millis(250)..=Duration::from_secs(3600)).contains(&interval)
         {

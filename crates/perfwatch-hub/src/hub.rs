@@ -24,6 +24,7 @@ use perfwatch_model::remote_collector::RemoteCollector;
 use perfwatch_model::{Catalog, Clock, limits};
 use perfwatch_overview::{Overview, OverviewDeps};
 use perfwatch_rules::notification::Notifier;
+use perfwatch_settings::{SettingTargets, SettingValues, Settings};
 use perfwatch_store::accounts::Role;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::{CommitError, Store, StoreError, Transaction, settings};
@@ -129,6 +130,7 @@ impl Hub {
         app.overview.start(&tasks, &stop);
         tasks.spawn(prune_loop(app.clone(), cache));
         tasks.spawn(directory.clone().run(stop.clone()));
+        tasks.spawn(app.settings.clone().run(stop.clone()));
         let tls = app.config.tls.is_some();
         if !tls && !address.ip().is_loopback() && app.config.trusted_proxies.is_empty() {
             tracing::warn!(
@@ -214,10 +216,10 @@ async fn build_app(
 ) -> Result<(Arc<App>, Arc<Cache>), HubError> {
     let HubDependencies { store, clock, catalog, notifier, remote_collector, workers } = deps;
     let metrics = Arc::new(SelfMetrics::new(workers.metrics().clone(), clock.clone()));
-    let live_feed = Arc::new(LiveFeed::new());
     let cache = open_cache(&config, &*store, clock.clone(), &metrics).await?;
-    let hosts = Arc::new(HostRegistry::open(store.clone()).await?);
+    let (live_feed, hosts) = (Arc::new(LiveFeed::new()), Arc::new(HostRegistry::open(store.clone()).await?));
     let history = open_history(&store, &clock, (&config, &metrics), &hosts, &live_feed).await?;
+    let (settings, rate_limiters) = open_settings(&config, (&store, &clock), &history, &directory).await?;
     let public_address = public_address(&config, address);
     let alerting_deps = AlertingDeps {
         store: store.clone(),
@@ -242,7 +244,7 @@ async fn build_app(
         catalog: catalog.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
-        interval: config.interval,
+        settings: settings.clone(),
     }));
     let deps = AgentlessDeps {
         store,
@@ -261,7 +263,8 @@ async fn build_app(
         started: clock.monotonic(),
         login: LoginService::new(directory.clone(), clock.clone()),
         directory,
-        rate_limiters: RateLimiters::new(config.rate_limits),
+        rate_limiters,
+        settings,
         oidc: config.oidc.clone().map(|oidc| Arc::new(OidcProvider::new(oidc, config.outbound.clone()))),
         config,
         public_address,
@@ -309,6 +312,22 @@ async fn open_agentless(
     agentless.reencrypt().await?;
     agentless.reconcile().await?;
     Ok(agentless)
+}
+
+/// Loads the stored settings and applies them to the services.
+async fn open_settings(
+    config: &HubConfig,
+    (store, clock): (&Arc<dyn Store>, &Arc<dyn Clock>),
+    history: &Arc<History>,
+    directory: &Arc<AuthDirectory>,
+) -> Result<(Settings, RateLimiters), StoreError> {
+    let rate_limiters = RateLimiters::new(config.rate_limits);
+    let base =
+        SettingValues::new(&config.history, config.session_lifetimes, config.rate_limits, config.interval);
+    let (history, directory) = (history.clone(), directory.clone());
+    let targets = SettingTargets { history, directory, rate_limiters: rate_limiters.clone() };
+    let base = (base, config.configured.clone());
+    Ok((Settings::open((store.clone(), clock.clone()), base, targets).await?, rate_limiters))
 }
 
 /// Addresses by which browsers reach a hub that listens here.

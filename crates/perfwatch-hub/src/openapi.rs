@@ -42,6 +42,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBui
         (name = "users", description = "Users"),
         (name = "agents", description = "Agents and enrollment"),
         (name = "audit", description = "Audit log"),
+        (name = "settings", description = "Settings of the hub"),
         (name = "hub", description = "Hub health and metrics"),
     )
 )]

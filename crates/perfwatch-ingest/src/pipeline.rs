@@ -16,11 +16,11 @@ use perfwatch_model::wire::{IngestResponse, RejectedSnapshot};
 use perfwatch_model::{
     Catalog, Clock, HostFacts, HostId, HostRef, Shape, ShapeId, Snapshot, StringInterner, limit_table, limits,
 };
+use perfwatch_settings::Settings;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::{BoxFuture, StoreError};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -137,8 +137,8 @@ pub struct PipelineDeps {
     pub clock: Arc<dyn Clock>,
     /// Counts accepted, rejected and duplicate snapshots.
     pub metrics: Arc<SelfMetrics>,
-    /// Collection interval requested from agents, if configured.
-    pub interval: Option<Duration>,
+    /// Collection interval requested from agents.
+    pub settings: Settings,
 }
 
 /// Ingestion pipeline with the shared copies of shapes and texts.
@@ -270,7 +270,7 @@ impl Pipeline {
             return Err(SubmitError::ClockNotSet);
         }
         let mut response = IngestResponse {
-            interval_ms: self.deps.interval.and_then(|interval| u32::try_from(interval.as_millis()).ok()),
+            interval_ms: self.deps.settings.values().agent_interval_ms(),
             ..IngestResponse::default()
         };
         let (mut valid, new_clock) =

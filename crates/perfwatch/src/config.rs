@@ -10,7 +10,7 @@ mod values;
 pub use load::{ConfigError, load, load_with_warnings, parse_text};
 #[cfg(feature = "hub")]
 pub(crate) use settings::OidcSettings;
-pub use settings::{LogFormat, LogSettings, SETTINGS, Settings};
+pub use settings::{LogFormat, LogSettings, SETTINGS, SettingOrigin, Settings};
 pub use values::{Bytes, Duration, Secret};
 
 #[cfg(test)]

@@ -30,6 +30,9 @@ An empty variable clears a list, a map or a setting without a default; otherwise
 error if it is similar to a setting, otherwise a warning. Variables that Kubernetes and Docker set for a \
 service named `perfwatch…` (`PERFWATCH_PORT=tcp://…`, `PERFWATCH_SERVICE_HOST`, …) are ignored.
 
+Retention, disk budget, rate limits, session lifetimes and the interval of agents can also be changed in the \
+dashboard while the hub runs. What is set here is locked there.
+
 The default of `data` is `/var/lib/perfwatch` for root and `~/.local/state/perfwatch` for other users.
 
 | key | variable | default | description |

@@ -2,6 +2,7 @@
 
 use crate::config::{self, LogSettings, Settings};
 use crate::telemetry;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -45,6 +46,7 @@ pub(crate) fn reload_log_level() {
     }
     let without_level = |settings: &Settings| Settings {
         log: LogSettings { level: String::new(), ..settings.log.clone() },
+        sources: BTreeMap::new(),
         ..settings.clone()
     };
     if without_level(&settings) != without_level(&source.settings) {

@@ -57,12 +57,16 @@ pub(crate) async fn open_shared(
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<dyn Store>> {
     let budget_bytes = settings.hub.disk_budget.0;
-    Ok(match store_url(settings)? {
+    let store: Arc<dyn Store> = match store_url(settings)? {
         StoreUrl::Sqlite(folder) => {
             Arc::new(SqliteStore::open_shared(&SqliteOptions { folder, budget_bytes }, clock)?)
         }
         StoreUrl::Postgres(url) => Arc::new(existing_postgres(settings, &url, clock).await?),
-    })
+    };
+    if !settings.sources.contains_key("hub.disk_budget") {
+        perfwatch_settings::apply_stored_budget(&*store).await?;
+    }
+    Ok(store)
 }
 
 /// Connects to the database of a hub, without creating anything in the data directory.

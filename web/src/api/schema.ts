@@ -1496,6 +1496,52 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/settings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List settings
+         * @description Requires the role admin or higher.
+         */
+        get: operations["get_settings"];
+        /**
+         * Change settings
+         * @description Takes effect on all hubs within a second.
+         *
+         *     Requires the role admin or higher. Browser session only, with a recent login or confirmation.
+         */
+        put: operations["put_settings"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/settings/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Preview the effect of settings on storage
+         * @description Requires the role admin or higher.
+         */
+        post: operations["post_settings_preview"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/silences": {
         parameters: {
             query?: never;
@@ -2625,6 +2671,17 @@ export interface components {
              */
             resolved_ms: number | null;
         };
+        /** @description Setting of the configuration that cannot be changed while the hub runs. */
+        FixedSetting: {
+            /** @description Description of the setting. */
+            description: string;
+            /** @description Key in the configuration file. */
+            key: string;
+            /** @description Origin of the value. */
+            source: components["schemas"]["SettingSource"];
+            /** @description Value as text, without secrets; empty if there is none. */
+            value: string;
+        };
         /** @description Totals of the last collections of all servers; at most a minute old. */
         FleetTotals: {
             /**
@@ -3291,6 +3348,90 @@ export interface components {
         PasswordRequest: {
             password: string;
         };
+        /** @description Effect of settings on storage. */
+        PreviewResponse: {
+            /**
+             * Format: int64
+             * @description Disk budget of the preview.
+             */
+            budget_bytes: number;
+            /**
+             * Format: int64
+             * @description Disk budget in effect.
+             */
+            current_budget_bytes: number;
+            /**
+             * Format: int64
+             * @description Free space of the file system; `null` if the database is on another machine.
+             */
+            free_bytes: number | null;
+            /**
+             * Format: int64
+             * @description Hosts that write history.
+             */
+            hosts: number;
+            /**
+             * Format: int64
+             * @description Time at which it stops growing, Unix milliseconds.
+             */
+            level_off_at_ms: number | null;
+            /**
+             * Format: int64
+             * @description Used disk space at which the store stops growing; `null` until all tiers were measured.
+             */
+            level_off_bytes: number | null;
+            /**
+             * Format: int64
+             * @description Time over which the volume was measured.
+             */
+            measured_s: number;
+            /**
+             * Format: int64
+             * @description Hosts like these for which the budget has space besides, with full retention.
+             */
+            more_hosts: number | null;
+            /**
+             * Format: int64
+             * @description Used disk space that is not blocks: rows that are not sealed, alerts, audit log, indexes.
+             */
+            other_bytes: number;
+            /**
+             * Format: int64
+             * @description How far raw rows could reach back within the budget, whatever their retention; `null` until blocks exist.
+             */
+            raw_space_s: number | null;
+            /** @description The tiers, finest first. */
+            tiers: components["schemas"]["TierPreview"][];
+            /**
+             * Format: int64
+             * @description Used disk space.
+             */
+            used_bytes: number;
+            /** @description Consequences that need attention. */
+            warnings: components["schemas"]["PreviewWarning"][];
+        };
+        /** @description Consequence that needs attention before settings are saved. */
+        PreviewWarning: {
+            /**
+             * Format: int64
+             * @description Size, by the kind.
+             */
+            bytes: number | null;
+            /** @description Kind of the warning. */
+            code: components["schemas"]["PreviewWarningCode"];
+            /**
+             * Format: int64
+             * @description Time, by the kind.
+             */
+            seconds: number | null;
+            /** @description Tier that is concerned. */
+            tier: string | null;
+        };
+        /**
+         * @description Kind of a warning of a preview.
+         * @enum {string}
+         */
+        PreviewWarningCode: "no_data" | "short_measurement" | "budget_limits" | "deletes_history" | "disk_too_small";
         /** @description Process in a snapshot. */
         ProcessRow: {
             command: string;
@@ -3795,6 +3936,68 @@ export interface components {
             last_used_ms: number;
             user_agent: string;
         };
+        /**
+         * @description Page of the dashboard on which a setting is shown.
+         * @enum {string}
+         */
+        SettingGroup: "storage" | "collection" | "security";
+        /** @description Setting that can be changed while the hub runs. */
+        SettingResponse: {
+            /** @description Key in the configuration file. */
+            config_key: string | null;
+            /**
+             * Format: int64
+             * @description Value without a stored one.
+             */
+            default: number | null;
+            /** @description Group of related settings. */
+            group: components["schemas"]["SettingGroup"];
+            /** @description The configuration sets the value; it cannot be changed here. */
+            locked: boolean;
+            /**
+             * Format: int64
+             * @description Largest value.
+             */
+            max: number;
+            /**
+             * Format: int64
+             * @description Smallest value.
+             */
+            min: number;
+            /** @description Name, which ends with the unit of the value. */
+            name: string;
+            /** @description Origin of the value. */
+            source: components["schemas"]["SettingSource"];
+            /**
+             * Format: int64
+             * @description Value in effect; `null` if an optional setting has none.
+             */
+            value: number | null;
+        };
+        /**
+         * @description Origin of the value of a setting.
+         * @enum {string}
+         */
+        SettingSource: "default" | "file" | "environment" | "command_line" | "database";
+        /** @description Settings of the hub. */
+        SettingsResponse: {
+            /** @description Actor of the last change. */
+            changed_by: string | null;
+            /**
+             * Format: int64
+             * @description Time of the last change, Unix milliseconds.
+             */
+            changed_ms: number | null;
+            /** @description Settings of the configuration of the hub that answers. */
+            fixed: components["schemas"]["FixedSetting"][];
+            /** @description Settings that can be changed while the hub runs. */
+            settings: components["schemas"]["SettingResponse"][];
+            /**
+             * Format: int64
+             * @description Version of the stored settings, required by a change.
+             */
+            version: number;
+        };
         /** @description Account of the first administrator. */
         SetupRequest: {
             name: string;
@@ -4069,6 +4272,36 @@ export interface components {
          * @enum {string}
          */
         Tier: "raw" | "1m" | "1h";
+        /** @description One tier of the history with its forecast. */
+        TierPreview: {
+            /**
+             * Format: int64
+             * @description Size of its blocks.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes that all hosts write per day; `null` until blocks exist.
+             */
+            bytes_per_day: number | null;
+            /**
+             * Format: int64
+             * @description Time of the oldest row, Unix milliseconds.
+             */
+            oldest_ms: number | null;
+            /**
+             * Format: int64
+             * @description How far the tier will reach back; `null` until blocks exist.
+             */
+            reach_s: number | null;
+            /**
+             * Format: int64
+             * @description Retention.
+             */
+            retention_s: number;
+            /** @description Tier: `raw`, `1m` or `1h`. */
+            tier: string;
+        };
         /** @description Milliseconds since 1970, or RFC 3339. */
         Timestamp: number | string;
         /** @description API tokens of the current user, oldest first. */
@@ -4193,6 +4426,18 @@ export interface components {
             size: number;
             /** @description Provisioning URI (`otpauth://`) for an app. */
             uri: string;
+        };
+        /** @description Change of settings. */
+        UpdateSettingsRequest: {
+            /** @description New values by name; others stay as they are. `null` returns to the default. */
+            values: {
+                [key: string]: number | null;
+            };
+            /**
+             * Format: int64
+             * @description Version that the change is based on. A preview ignores it.
+             */
+            version?: number;
         };
         /** @description Changes of a user; missing fields keep their value. */
         UpdateUserRequest: {
@@ -7038,6 +7283,102 @@ export interface operations {
             404: components["responses"]["Error404"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_settings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SettingsResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    put_settings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateSettingsRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SettingsResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_settings_preview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateSettingsRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreviewResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];

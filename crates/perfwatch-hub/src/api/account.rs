@@ -149,7 +149,7 @@ pub(crate) async fn password(
         return Err(ApiError::unprocessable("password_managed_by_sso", message));
     }
     app.login.reauthenticate(&actor.client_addr, &account, request.current_password).await?;
-    if let Some(message) = password::validate(&request.new_password, &account.name) {
+    if let Some(message) = app.directory.validate_password(&request.new_password, &account.name) {
         return Err(ApiError::unprocessable("password_policy", message));
     }
     let hash = password::hash(request.new_password).await?;

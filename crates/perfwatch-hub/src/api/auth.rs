@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use perfwatch_auth::identity::Credential;
 use perfwatch_auth::jwt::TokenParent;
 use perfwatch_auth::login::LoginRequest;
-use perfwatch_auth::{Actor, AuthError, Identity, actor, jwt, password, secret};
+use perfwatch_auth::{Actor, AuthError, Identity, actor, jwt, secret};
 use perfwatch_http::body::{JsonBody, OptionalBody};
 use perfwatch_http::{ApiError, Audited, Caller, Client};
 use perfwatch_store::Transaction;
@@ -37,7 +37,7 @@ pub(crate) struct LoginOptionsResponse {
 pub(crate) async fn login_options(State(app): State<Arc<App>>) -> Json<LoginOptionsResponse> {
     Json(LoginOptionsResponse {
         setup_required: !app.directory.snapshot().has_admin_except(None),
-        min_password_length: password::MIN_PASSWORD_CHARS,
+        min_password_length: app.directory.min_password_length(),
         sso_label: app.oidc.as_ref().map(|oidc| oidc.config.name.clone()),
     })
 }

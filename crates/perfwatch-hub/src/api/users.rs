@@ -164,7 +164,9 @@ pub(crate) async fn update_user(
     let before = find(&app.directory.snapshot(), &id)?;
     authorize_scope(&actor, &before.host_tags)?;
     let password = request.password.as_ref();
-    if let Some(message) = password.and_then(|password| password::validate(password, &before.name)) {
+    if let Some(message) =
+        password.and_then(|password| app.directory.validate_password(password, &before.name))
+    {
         return Err(ApiError::unprocessable("password_policy", message));
     }
     if request.totp_enabled == Some(true) {

@@ -2,6 +2,8 @@
 
 mod agent;
 #[cfg(feature = "hub")]
+mod configured;
+#[cfg(feature = "hub")]
 mod hub;
 #[cfg(feature = "hub")]
 mod hub_config;

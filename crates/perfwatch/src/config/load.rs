@@ -1,8 +1,9 @@
 //! Merges file, environment variables and flags into [`Settings`].
 
 use super::environment::{PREFIX, VariableKind, classify};
-use super::settings::Settings;
+use super::settings::{SettingOrigin, Settings};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Invalid configuration, with its location.
@@ -68,6 +69,9 @@ pub fn load_with_warnings(
     };
     let defaults = serde_json::to_value(Settings::default()).unwrap_or_default();
     let keys = leaf_keys(&defaults);
+    let in_file = leaf_keys(&tree).into_iter().filter(|key| !key.is_empty());
+    let mut sources: BTreeMap<String, SettingOrigin> =
+        in_file.map(|key| (key, SettingOrigin::File)).collect();
     for (name, text) in environment {
         let Some(suffix) = name.strip_prefix(PREFIX).filter(|suffix| *suffix != "CONFIG") else {
             continue;
@@ -75,7 +79,10 @@ pub fn load_with_warnings(
         let location = format!("environment, {name}");
         match classify(suffix, text, &keys) {
             VariableKind::Setting(key) if text.trim().is_empty() && !can_be_empty(&defaults, key) => {}
-            VariableKind::Setting(key) => apply_override(&mut tree, &defaults, key, text, &location)?,
+            VariableKind::Setting(key) => {
+                apply_override(&mut tree, &defaults, key, text, &location)?;
+                sources.insert(key.to_owned(), SettingOrigin::Environment);
+            }
             VariableKind::ServiceLink => {}
             VariableKind::Misspelled(known) => {
                 return config_error(location, "", format!("unknown setting; did you mean {known}?"));
@@ -90,11 +97,13 @@ pub fn load_with_warnings(
     }
     for (key, text) in flags {
         apply_override(&mut tree, &defaults, key, text, "command line")?;
+        sources.insert((*key).to_owned(), SettingOrigin::CommandLine);
     }
-    let settings: Settings = serde_path_to_error::deserialize(tree).or_else(|error| {
+    let mut settings: Settings = serde_path_to_error::deserialize(tree).or_else(|error| {
         let key = error.path().to_string();
         config_error("settings", &key, error.inner().to_string())
     })?;
+    settings.sources = sources;
     // An empty path would be the current directory.
     let agent = &settings.agent;
     let paths = [

@@ -129,6 +129,20 @@ pub struct Settings {
     pub log: LogSettings,
     pub hub: HubSettings,
     pub agent: AgentSettings,
+    /// Origin of each setting that is not a default, by its key.
+    #[serde(skip)]
+    pub sources: BTreeMap<String, SettingOrigin>,
+}
+
+/// Origin of the value of a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettingOrigin {
+    /// Configuration file.
+    File,
+    /// Environment variable.
+    Environment,
+    /// Flag of the command line.
+    CommandLine,
 }
 
 /// Settings of the section `log.*`.
@@ -303,6 +317,7 @@ impl Default for Settings {
             log: LogSettings::default(),
             hub: HubSettings::default(),
             agent: AgentSettings::default(),
+            sources: BTreeMap::new(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Conversion of the settings to the configuration of the hub.
 
+use super::configured::configured_settings;
 use crate::config::{OidcSettings, Secret, Settings};
 use crate::{encryption_keys, store};
 use anyhow::Context as _;
@@ -65,6 +66,7 @@ pub(super) fn hub_config(settings: &Settings) -> anyhow::Result<HubConfig> {
         secret_keys: encryption_keys::load_or_create(settings)?,
         collection_workers: hub.agentless.workers.clamp(1, 100),
         interval: hub.interval.map(|interval| interval.0),
+        configured: configured_settings(settings),
         history: store::history_config(settings),
         ..HubConfig::default()
     })
