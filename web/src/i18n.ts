@@ -26,9 +26,9 @@ export type Catalog<T = typeof en> = {
 export type MessageKey = KeyOf<typeof en>
 
 /** Arguments of a message: required if its text has any. */
-export type MessageArguments<K extends MessageKey> = [NamesIn<MessageAt<typeof en, K>>] extends [never]
+export type MessageArguments<K extends string, C = typeof en> = [NamesIn<MessageAt<C, K>>] extends [never]
   ? []
-  : [args: Record<NamesIn<MessageAt<typeof en, K>>, string | number>]
+  : [args: Record<NamesIn<MessageAt<C, K>>, string | number>]
 
 /** Messages without arguments, such as titles of routes. */
 export type PlainMessageKey = { [K in MessageKey]: [NamesIn<MessageAt<typeof en, K>>] extends [never] ? K : never }[MessageKey]
@@ -42,8 +42,8 @@ function isMessage(node: unknown): node is Message {
 }
 
 /** Text of a message before its arguments are inserted; null if the catalog has no such key. */
-export function messageText(key: string, count?: string | number): string | null {
-  let node: unknown = en
+export function messageText(key: string, count?: string | number, catalog: unknown = en): string | null {
+  let node = catalog
   for (const part of key.split('.')) node = typeof node === 'object' && node !== null ? (node as Record<string, unknown>)[part] : undefined
   if (!isMessage(node)) return null
   if (typeof node === 'string') return node
@@ -52,12 +52,17 @@ export function messageText(key: string, count?: string | number): string | null
 
 export const formatArgument = (value: string | number) => (typeof value === 'number' ? numbers.format(value) : value)
 
-/** Text of a message with its arguments; numbers are formatted for the locale. */
-export function t<K extends MessageKey>(key: K, ...[args]: MessageArguments<K>): string {
-  const values = (args ?? {}) as Record<string, string | number>
-  const text = messageText(key, values.count) ?? key
-  return text.replace(/\{(\w+)\}/g, (placeholder, name: string) => {
-    const value = values[name]
-    return value === undefined ? placeholder : formatArgument(value)
-  })
+/** Function `t` of a catalog. Pages that load on first use have catalogs of their own. */
+export function translator<C>(catalog: C) {
+  return <K extends KeyOf<C>>(key: K, ...[args]: MessageArguments<K, C>): string => {
+    const values = (args ?? {}) as Record<string, string | number>
+    const text = messageText(key, values.count, catalog) ?? key
+    return text.replace(/\{(\w+)\}/g, (placeholder, name: string) => {
+      const value = values[name]
+      return value === undefined ? placeholder : formatArgument(value)
+    })
+  }
 }
+
+/** Text of a message with its arguments; numbers are formatted for the locale. */
+export const t = translator(en)

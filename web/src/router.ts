@@ -1,5 +1,4 @@
 // Routes with their access, title and link. Pages load on first use.
-import { Bot, KeyRound, ScrollText, UserRound, Users } from '@lucide/vue'
 import type { Component } from 'vue'
 import { createRouter, createWebHistory, type RouteRecordRaw } from 'vue-router'
 import type { Role } from './api/types'
@@ -18,6 +17,8 @@ declare module 'vue-router' {
     label?: PlainMessageKey
     /** Icon of the link in the layout of the page. */
     icon?: Component
+    /** Heading above the link in the layout of the page. */
+    section?: PlainMessageKey
   }
 }
 
@@ -43,29 +44,59 @@ const alertPages: RouteRecordRaw[] = [
 
 const settingsPages: RouteRecordRaw[] = [
   {
-    path: 'account',
-    component: () => import('./features/settings/AccountPage.vue'),
-    meta: { title: 'settings.account.title', icon: UserRound },
+    path: 'general',
+    component: () => import('./features/settings/GeneralPage.vue'),
+    meta: { access: 'admin', title: 'settings.pages.general', section: 'settings.sections.hub' },
   },
   {
-    path: 'tokens',
-    component: () => import('./features/settings/TokensPage.vue'),
-    meta: { title: 'settings.tokens.title', icon: KeyRound },
+    path: 'retention',
+    component: () => import('./features/settings/RetentionPage.vue'),
+    meta: { access: 'admin', title: 'settings.pages.retention', section: 'settings.sections.hub' },
+  },
+  {
+    path: 'collection',
+    component: () => import('./features/settings/CollectionPage.vue'),
+    meta: { access: 'admin', title: 'settings.pages.collection', section: 'settings.sections.hub' },
   },
   {
     path: 'agents',
     component: () => import('./features/settings/AgentsPage.vue'),
-    meta: { access: 'operator', title: 'settings.agents.title', icon: Bot },
+    meta: { access: 'operator', title: 'settings.agents.title', section: 'settings.sections.hub' },
   },
   {
     path: 'users',
     component: () => import('./features/settings/UsersPage.vue'),
-    meta: { access: 'admin', title: 'settings.users.title', icon: Users },
+    meta: { access: 'admin', title: 'settings.users.title', section: 'settings.sections.access' },
+  },
+  {
+    path: 'security',
+    component: () => import('./features/settings/SecurityPage.vue'),
+    meta: { access: 'admin', title: 'settings.pages.security', section: 'settings.sections.access' },
+  },
+  {
+    path: 'sso',
+    component: () => import('./features/settings/SsoPage.vue'),
+    meta: { access: 'admin', title: 'settings.pages.sso', section: 'settings.sections.access' },
   },
   {
     path: 'audit',
     component: () => import('./features/settings/AuditPage.vue'),
-    meta: { access: 'admin', title: 'settings.audit.title', icon: ScrollText },
+    meta: { access: 'admin', title: 'settings.audit.title', section: 'settings.sections.access' },
+  },
+  {
+    path: 'account',
+    component: () => import('./features/settings/AccountPage.vue'),
+    meta: { title: 'settings.account.title', section: 'settings.sections.you' },
+  },
+  {
+    path: 'tokens',
+    component: () => import('./features/settings/TokensPage.vue'),
+    meta: { title: 'settings.tokens.title', section: 'settings.sections.you' },
+  },
+  {
+    path: 'appearance',
+    component: () => import('./features/settings/AppearancePage.vue'),
+    meta: { title: 'settings.pages.appearance', section: 'settings.sections.you' },
   },
 ]
 

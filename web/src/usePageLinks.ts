@@ -9,9 +9,9 @@ export function usePageLinks(layout: string) {
   const pages = useRouter().options.routes.find((route) => route.path === layout)?.children ?? []
   return computed(() =>
     pages.flatMap(({ path, meta }) => {
-      const { access = 'viewer', icon, title, label = title } = meta ?? {}
+      const { access = 'viewer', icon, section, title, label = title } = meta ?? {}
       if (!label || access === 'public' || !hasRole(access)) return []
-      return [{ to: path ? `${layout}/${path}` : layout, name: t(label), icon }]
+      return [{ to: path ? `${layout}/${path}` : layout, name: t(label), icon, section: section && t(section) }]
     }),
   )
 }

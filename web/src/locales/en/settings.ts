@@ -2,6 +2,15 @@
 export const settings = {
   title: 'Settings',
   api: 'API ↗',
+  sections: { hub: 'Hub', access: 'Access', you: 'You' },
+  pages: {
+    general: 'General',
+    retention: 'Retention & storage',
+    collection: 'Collection',
+    security: 'Security',
+    sso: 'Single sign-on',
+    appearance: 'Appearance',
+  },
   account: {
     title: 'My account',
     summary: '{name}, {role}',
