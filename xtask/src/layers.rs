@@ -76,6 +76,8 @@ const ALLOWED_DEPENDENCIES: Dependencies = &[
         "perfwatch-metrics",
         &[
             "perfwatch-model",
+            "perfwatch-rules",
+            "perfwatch-store",
             "perfwatch-history",
             "perfwatch-live",
             "perfwatch-alerting",
@@ -189,6 +191,7 @@ const DEPENDENCY_OWNERS: Dependencies = &[
             "perfwatch-overview",
             "perfwatch-settings",
             "perfwatch-http",
+            "perfwatch-metrics",
             "perfwatch-hub",
         ],
     ),

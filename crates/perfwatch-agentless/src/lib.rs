@@ -92,9 +92,10 @@ impl Agentless {
         let workers = workers.max(1);
         let (store, clock) = (&deps.store, &deps.clock);
         let summaries = Arc::new(ServerSummaries::new(deps.cache.clone(), clock.clone()));
+        let tasks = metrics.tasks.clone();
         let runner = Arc::new(CollectionRunner::new(&deps, summaries.clone(), metrics));
         let worker = Worker::new(store.clone(), clock.clone(), runner.clone());
-        let scheduler = CollectionScheduler::new(store.clone(), clock.clone(), worker, workers);
+        let scheduler = CollectionScheduler::new((store.clone(), clock.clone()), worker, workers, tasks);
         let scheduler = Arc::new(scheduler);
         let reconciler = Arc::new(Reconciler::new(&deps, scheduler.clone()));
         let (hosts, live_feed) = (deps.hosts.clone(), deps.live_feed.clone());

@@ -1,5 +1,6 @@
 //! Self-metrics of agentless collection.
 
+use perfwatch_model::task_runs::TaskRuns;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -18,6 +19,8 @@ const FAILURE: OutcomeLabel = OutcomeLabel { outcome: "failure" };
 pub struct AgentlessMetrics {
     collections: Family<OutcomeLabel, Counter>,
     refused_tests: Counter,
+    /// Last runs of the tasks.
+    pub tasks: TaskRuns,
 }
 
 impl AgentlessMetrics {

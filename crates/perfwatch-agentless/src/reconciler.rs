@@ -73,7 +73,12 @@ impl Reconciler {
                 _ = ticks.tick() => {}
                 () = self.servers_changed.notified() => {}
             }
-            if let Some(error) = failures.first_error(&self.reconcile().await) {
+            let started = self.clock.monotonic();
+            let reconciled = self.reconcile().await;
+            let run = (self.clock.wall_ms(), self.clock.monotonic().saturating_sub(started));
+            let error = reconciled.as_ref().err().map(ToString::to_string);
+            self.scheduler.tasks.record("agentless_hosts", Some(RECONCILE_INTERVAL), run, error);
+            if let Some(error) = failures.first_error(&reconciled) {
                 tracing::warn!(%error, "failed to reconcile servers");
             }
             if purged.is_none_or(|time| time.elapsed() >= PURGE_INTERVAL) {

@@ -5,6 +5,7 @@ use crate::schedule::next_run_ms;
 use crate::types::{MAX_COLLECTION_TIME, ignore_conflict};
 use crate::worker::{Worker, WorkerPool};
 use perfwatch_model::Clock;
+use perfwatch_model::task_runs::TaskRuns;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, Lease};
 use perfwatch_store::{FailureStreak, Store, StoreError, Transaction};
 use std::sync::Arc;
@@ -37,11 +38,18 @@ pub(crate) struct CollectionScheduler {
     pool: WorkerPool,
     /// Notified when a job was added or changed, or a worker became free.
     queue_changed: Notify,
+    /// Last runs of the tasks.
+    pub(crate) tasks: TaskRuns,
 }
 
 impl CollectionScheduler {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, worker: Worker, workers: usize) -> Self {
-        Self { store, clock, worker, pool: WorkerPool::new(workers), queue_changed: Notify::new() }
+    pub(crate) fn new(
+        (store, clock): (Arc<dyn Store>, Arc<dyn Clock>),
+        worker: Worker,
+        workers: usize,
+        tasks: TaskRuns,
+    ) -> Self {
+        Self { store, clock, worker, pool: WorkerPool::new(workers), queue_changed: Notify::new(), tasks }
     }
 
     /// Reads the queue without delay.
@@ -54,7 +62,11 @@ impl CollectionScheduler {
         let mut released = false;
         let mut failures = FailureStreak::default();
         while !stop.is_cancelled() {
+            let started = self.clock.monotonic();
             let polled = self.poll_queue(&mut released, &stop, &tasks).await;
+            let run = (self.clock.wall_ms(), self.clock.monotonic().saturating_sub(started));
+            let error = polled.as_ref().err().map(ToString::to_string);
+            self.tasks.record("collection_queue", polled.as_ref().ok().copied(), run, error);
             if let Some(error) = failures.first_error(&polled) {
                 tracing::warn!(%error, "failed to claim collection jobs");
             }

@@ -113,7 +113,11 @@ impl NotificationDispatcher {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
+            let started = self.clock.monotonic();
             let due = self.channels_due().await;
+            let run = (self.clock.wall_ms(), self.clock.monotonic().saturating_sub(started));
+            let error = due.as_ref().err().map(ToString::to_string);
+            self.metrics.tasks.record("notifications", Some(POLL_INTERVAL), run, error);
             if let Some(error) = failures.first_error(&due) {
                 tracing::warn!(%error, "failed to load due notifications");
             }

@@ -140,7 +140,7 @@ impl Alerting {
                 workers: deps.workers.clone(),
             },
             builder,
-            metrics,
+            metrics: metrics.clone(),
             wake: outbox_changed,
         };
         let backtester = Backtester::new(deps.clock.clone(), deps.history.clone());
@@ -149,7 +149,7 @@ impl Alerting {
             notifier: deps.notifier.clone(),
             workers: deps.workers.clone(),
             state,
-            timers: Arc::new(timers(deps, &evaluators, &incidents, outbox)),
+            timers: Arc::new(timers(deps, &evaluators, &incidents, (outbox, metrics))),
             evaluators,
             incidents,
             dispatcher: Arc::new(dispatcher),
@@ -358,7 +358,7 @@ fn timers(
     deps: AlertingDeps,
     evaluators: &Arc<EvaluatorPool>,
     incidents: &Arc<IncidentService>,
-    outbox: OutboxWriter,
+    (outbox, metrics): (OutboxWriter, AlertingMetrics),
 ) -> Timers {
     Timers {
         store: deps.store,
@@ -369,5 +369,6 @@ fn timers(
         evaluators: evaluators.clone(),
         incidents: incidents.clone(),
         outbox,
+        metrics,
     }
 }

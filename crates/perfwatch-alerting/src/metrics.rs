@@ -1,10 +1,13 @@
 //! Self-metrics of alerting.
 
+use perfwatch_model::task_runs::TaskRuns;
+use perfwatch_rules::condition::HubMetric;
 use perfwatch_store::outbox::NotificationState;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct NotificationLabels {
@@ -18,6 +21,9 @@ pub struct AlertingMetrics {
     pub(crate) alerts_resolved: Counter,
     pub(crate) notification_retries: Counter,
     notifications: Family<NotificationLabels, Counter>,
+    /// Last runs of the tasks.
+    pub tasks: TaskRuns,
+    hub_values: Arc<Mutex<Vec<(HubMetric, f64)>>>,
 }
 
 impl AlertingMetrics {
@@ -35,6 +41,22 @@ impl AlertingMetrics {
         for state in [NotificationState::Sent, NotificationState::Failed, NotificationState::Suppressed] {
             drop(self.notifications.get_or_create(&NotificationLabels { outcome: state.name() }));
         }
+    }
+
+    /// Number of notifications since the start that were sent.
+    pub fn sent_notifications(&self) -> u64 {
+        self.notifications
+            .get_or_create(&NotificationLabels { outcome: NotificationState::Sent.name() })
+            .get()
+    }
+
+    /// Values that the `hub` rules evaluated last.
+    pub fn hub_values(&self) -> Vec<(HubMetric, f64)> {
+        self.hub_values.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_hub_values(&self, values: Vec<(HubMetric, f64)>) {
+        *self.hub_values.lock().unwrap_or_else(PoisonError::into_inner) = values;
     }
 
     /// Counts a notification that reached a final state.

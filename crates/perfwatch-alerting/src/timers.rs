@@ -5,6 +5,7 @@
 use crate::active_incidents::{Alert, OpenIncident};
 use crate::evaluator_pool::EvaluatorPool;
 use crate::incident_service::IncidentService;
+use crate::metrics::AlertingMetrics;
 use crate::outbox_writer::{OutboxWriter, PendingNotice};
 use crate::state::{AlertingSnapshot, StateChange};
 use crate::timeline::timeline_event;
@@ -65,6 +66,7 @@ pub(crate) struct Timers {
     pub(crate) evaluators: Arc<EvaluatorPool>,
     pub(crate) incidents: Arc<IncidentService>,
     pub(crate) outbox: OutboxWriter,
+    pub(crate) metrics: AlertingMetrics,
 }
 
 /// Shared knowledge of the hubs of a store.
@@ -120,7 +122,12 @@ impl Timers {
                 }
                 auth_snapshot = current;
             }
-            if let Some(error) = failures.first_error(&self.tick(tick, &mut peers).await) {
+            let ticked = self.tick(tick, &mut peers).await;
+            let took = self.clock.monotonic().saturating_sub(current.monotonic);
+            let error = ticked.as_ref().err().map(ToString::to_string);
+            let run = (self.clock.wall_ms(), took);
+            self.metrics.tasks.record("alert_timers", Some(TICK_INTERVAL), run, error);
+            if let Some(error) = failures.first_error(&ticked) {
                 tracing::warn!(%error, "failed to refresh alerting state; using the cached copy");
             }
         }
@@ -234,6 +241,7 @@ impl Timers {
             metrics.push((HubMetric::FailedNotifications, count as f64));
         }
         self.evaluators.evaluate_hub(&metrics);
+        self.metrics.set_hub_values(metrics);
     }
 
     /// Incidents that time alone changes: an acknowledgment expired, a silence started or ended, or the

@@ -136,6 +136,11 @@ pub const ROUTES: &[(&str, &str, Access, Accepts)] = &[
     ("PUT", "/api/v1/settings", MinRole(Admin), RecentSession),
     ("POST", "/api/v1/settings/preview", MinRole(Admin), Any),
     ("GET", "/api/v1/system", MinRole(Viewer), Any),
+    ("GET", "/api/v1/system/series", MinRole(Viewer), Any),
+    ("GET", "/api/v1/system/tasks", MinRole(Viewer), Any),
+    // Names and addresses of other users.
+    ("GET", "/api/v1/system/connections", MinRole(Admin), Any),
+    ("GET", "/api/v1/system/routes", MinRole(Viewer), Any),
     ("GET", "/metrics", MinRole(Viewer), Any),
     ("GET", "/healthz", Public, NoCredential),
     ("GET", "/readyz", Public, NoCredential),

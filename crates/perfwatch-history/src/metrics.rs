@@ -1,6 +1,7 @@
 //! Prometheus metrics of the history tasks.
 
 use crate::task::HistoryTask;
+use perfwatch_model::task_runs::TaskRuns;
 use perfwatch_store::DiskUsage;
 use perfwatch_tsdb::Tier;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -55,6 +56,8 @@ pub struct HistoryMetrics {
     task_failures: Family<TaskLabels, Counter>,
     size_bytes: Family<DiskUsageLabels, Gauge>,
     usage: Arc<Mutex<DiskUsage>>,
+    /// Last runs of the tasks.
+    pub tasks: TaskRuns,
 }
 
 impl HistoryMetrics {

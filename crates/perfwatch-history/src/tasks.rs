@@ -54,8 +54,8 @@ impl History {
                 _ = ticks.tick() => {}
                 () = self.seal_due.notified() => {}
             }
-            let sealed = self.seal(self.backend.is_head_over_limit()).await;
-            if let Some(count) = self.record_result(HistoryTask::Seal, sealed) {
+            let seal = self.seal(self.backend.is_head_over_limit());
+            if let Some(count) = self.run_task(HistoryTask::Seal, SEAL_INTERVAL, seal).await {
                 self.metrics.blocks_sealed.inc_by(count as u64);
             }
         }
@@ -73,7 +73,8 @@ impl History {
                 () = self.config_changed.notified() => last_retention = None,
             }
             // Every hub reports the disk usage; the holder of the lease deletes.
-            let usage = self.record_result(HistoryTask::DiskUsage, self.backend.disk_usage().await);
+            let usage =
+                self.run_task(HistoryTask::DiskUsage, BUDGET_INTERVAL, self.backend.disk_usage()).await;
             if let Some(usage) = usage {
                 self.metrics.set_usage(usage);
                 self.record_result(HistoryTask::DiskUsage, self.update_over_share(usage).await);
@@ -84,22 +85,39 @@ impl History {
             }
             let now = self.clock.monotonic();
             if let Some(usage) = usage {
-                self.record_result(HistoryTask::DiskBudget, self.enforce_disk_budget(usage).await);
+                let enforced = self.enforce_disk_budget(usage);
+                self.run_task(HistoryTask::DiskBudget, BUDGET_INTERVAL, enforced).await;
             }
             if is_due(last_rollup, now, ROLLUP_INTERVAL) {
-                if let Some(count) = self.record_result(HistoryTask::Rollup, self.roll_up().await) {
+                let rolled_up = self.run_task(HistoryTask::Rollup, ROLLUP_INTERVAL, self.roll_up()).await;
+                if let Some(count) = rolled_up {
                     self.metrics.rollups.inc_by(count as u64);
                 }
                 last_rollup = Some(now);
             }
             if is_due(last_retention, now, RETENTION_INTERVAL) {
-                self.record_result(HistoryTask::Retention, self.apply_retention().await);
+                self.run_task(HistoryTask::Retention, RETENTION_INTERVAL, self.apply_retention()).await;
                 last_retention = Some(now);
             }
             let raw_ms = i64::try_from(self.config().raw_retention.as_millis()).unwrap_or(i64::MAX);
-            let vacuum = self.backend.vacuum(self.clock.wall_ms().saturating_sub(raw_ms)).await;
-            self.record_result(HistoryTask::Vacuum, vacuum);
+            let vacuum = self.backend.vacuum(self.clock.wall_ms().saturating_sub(raw_ms));
+            self.run_task(HistoryTask::Vacuum, BUDGET_INTERVAL, vacuum).await;
         }
+    }
+
+    /// Runs a task, records the run, and returns the value of a success.
+    async fn run_task<T>(
+        &self,
+        task: HistoryTask,
+        interval: Duration,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Option<T> {
+        let started = self.clock.monotonic();
+        let result = work.await;
+        let took = self.clock.monotonic().saturating_sub(started);
+        let error = result.as_ref().err().map(ToString::to_string);
+        self.metrics.tasks.record(task.name(), Some(interval), (self.clock.wall_ms(), took), error);
+        self.record_result(task, result)
     }
 
     /// Counts a failure and logs it once per error message. Returns the value of a success.

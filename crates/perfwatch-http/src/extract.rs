@@ -2,11 +2,15 @@
 
 use crate::error::ApiError;
 use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use perfwatch_auth::{Actor, AuthError, ClientAddr, Identity};
 
 /// Identity of the caller.
 pub struct Caller(pub Identity);
+
+/// Caller who is not limited to hosts with certain tags. Others are rejected.
+pub struct AllHosts;
 
 /// Address of the caller.
 pub struct Client(pub ClientAddr);
@@ -20,6 +24,29 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let identity = parts.extensions.get::<Identity>().cloned();
         identity.map(Self).ok_or_else(|| AuthError::Unauthenticated.into())
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for AllHosts {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Caller(identity) = Caller::from_request_parts(parts, state).await?;
+        require_all_hosts(&identity).map(|()| Self)
+    }
+}
+
+/// Checks that the caller may see and change what affects all hosts.
+///
+/// # Errors
+/// Returns `forbidden` for callers that are limited by host tags.
+pub fn require_all_hosts(identity: &Identity) -> Result<(), ApiError> {
+    match identity.host_tags.is_empty() {
+        true => Ok(()),
+        false => {
+            let message = "this action affects all hosts, but your account is limited to some of them";
+            Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
+        }
     }
 }
 

@@ -33,4 +33,4 @@ mod tls;
 pub mod ui;
 
 pub use error::ApiError;
-pub use extract::{Audited, Caller, Client};
+pub use extract::{AllHosts, Audited, Caller, Client};

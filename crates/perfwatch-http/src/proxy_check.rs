@@ -168,6 +168,23 @@ fn base_path_of(url: &str) -> String {
     path.find('/').map_or("", |at| path[at..].trim_end_matches('/')).to_owned()
 }
 
+/// Faults of the request of a user, who may also see the address of a proxy that is not trusted.
+pub fn find_user_faults(
+    hub: &PublicAddress,
+    request: &RequestAddress,
+    location: Option<&str>,
+) -> Vec<ProxyFault> {
+    let mut faults = find_faults(hub, request, location);
+    if let Some(address) = request.untrusted_proxy {
+        faults.retain(|fault| fault.code != ProxyFaultCode::UntrustedProxy);
+        faults.push(ProxyFault::new(ProxyFaultCode::UntrustedProxy, "", &address.to_string()));
+    }
+    let upgrade_missing = || ProxyFault::new(ProxyFaultCode::UpgradeMissing, "Upgrade", "");
+    faults.extend(hub.is_upgrade_missing().then(upgrade_missing));
+    faults.extend(local_links(hub));
+    faults
+}
+
 #[cfg(test)]
 mod tests {
     use super::ProxyFaultCode::*;

@@ -65,6 +65,7 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(rules::import))
         .routes(routes!(rules::update_rule, rules::delete_rule))
         .merge(agentless_routes())
+        .merge(hub_routes())
         .routes(routes!(silences::list_silences, silences::create_silence))
         .routes(routes!(silences::update_silence, silences::delete_silence))
         .routes(routes!(channels::list_channels, channels::create_channel))
@@ -75,9 +76,6 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(channels::test))
         .routes(routes!(notifications::list_notifications))
         .routes(routes!(notifications::retry_notification))
-        .routes(routes!(settings::get_settings, settings::update_settings))
-        .routes(routes!(settings::preview_settings))
-        .routes(routes!(system::system))
         .routes(routes!(proxy_check::proxy_check))
         .routes(routes!(proxy_check::websocket_probe))
         .routes(routes!(auth::login_options))
@@ -109,6 +107,18 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(audit::list_audit_entries))
         .routes(routes!(install::script))
         .routes(routes!(health::metrics))
+}
+
+/// Settings and state of the hub.
+fn hub_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(settings::get_settings, settings::update_settings))
+        .routes(routes!(settings::preview_settings))
+        .routes(routes!(system::system))
+        .routes(routes!(system::hub_series))
+        .routes(routes!(system::list_tasks))
+        .routes(routes!(system::list_connections))
+        .routes(routes!(system::list_routes))
 }
 
 /// Agentless hosts and the collection queue.

@@ -3,6 +3,7 @@
 use crate::app::App;
 use perfwatch_auth::Identity;
 use perfwatch_http::ApiError;
+pub(crate) use perfwatch_http::extract::require_all_hosts;
 use perfwatch_live::host_registry::Host;
 use perfwatch_model::HostId;
 use std::collections::HashSet;
@@ -51,18 +52,4 @@ pub(crate) async fn hidden_paths(app: &App, identity: &Identity) -> Result<HashS
     }
     let (table, auth_snapshot) = (app.agentless.server_table().await?, app.directory.snapshot());
     Ok(table.hidden_paths(|id| identity.can_view(&auth_snapshot, HostId(id))))
-}
-
-/// Checks that the caller may change settings that affect all hosts.
-///
-/// # Errors
-/// Returns `forbidden` for callers that are limited by host tags.
-pub(crate) fn require_all_hosts(identity: &Identity) -> Result<(), ApiError> {
-    match identity.host_tags.is_empty() {
-        true => Ok(()),
-        false => {
-            let message = "this action affects all hosts, but your account is limited to some of them";
-            Err(ApiError::new(axum::http::StatusCode::FORBIDDEN, "forbidden", message))
-        }
-    }
 }

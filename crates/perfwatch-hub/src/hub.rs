@@ -20,6 +20,7 @@ use perfwatch_live::LiveFeed;
 use perfwatch_live::cache::Cache;
 use perfwatch_live::host_registry::HostRegistry;
 use perfwatch_metrics::SelfMetrics;
+use perfwatch_metrics::recorder::Recorder;
 use perfwatch_model::remote_collector::RemoteCollector;
 use perfwatch_model::{Catalog, Clock, limits};
 use perfwatch_overview::{Overview, OverviewDeps};
@@ -131,6 +132,9 @@ impl Hub {
         tasks.spawn(prune_loop(app.clone(), cache));
         tasks.spawn(directory.clone().run(stop.clone()));
         tasks.spawn(app.settings.clone().run(stop.clone()));
+        let recorder = Recorder::new(app.metrics.clone(), app.history.clone(), app.clock.clone());
+        let hosts = app.hosts.clone();
+        tasks.spawn(recorder.run(move || hosts.count(), stop.clone()));
         let tls = app.config.tls.is_some();
         if !tls && !address.ip().is_loopback() && app.config.trusted_proxies.is_empty() {
             tracing::warn!(
@@ -258,8 +262,8 @@ async fn build_app(
         workers,
         cache: cache.clone(),
     };
-    let agentless = open_agentless(deps, &metrics, config.collection_workers).await?;
     let app = App {
+        agentless: open_agentless(deps, &metrics, config.collection_workers).await?,
         started: clock.monotonic(),
         login: LoginService::new(directory.clone(), clock.clone()),
         directory,
@@ -276,7 +280,6 @@ async fn build_app(
         live_feed,
         alerting,
         overview,
-        agentless,
         metrics,
         ingest_memory: IngestMemory::default(),
         stop,

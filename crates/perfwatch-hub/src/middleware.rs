@@ -41,10 +41,15 @@ pub(crate) async fn auth_middleware(
     {
         result = check_request(&app, path, address, &mut request);
     }
+    let (method, started) = (request.method().clone(), app.clock.monotonic());
     let mut response = match result {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
+    if let Some(path) = path {
+        let (now, is_error) = (app.clock.monotonic(), response.status().is_server_error());
+        app.metrics.routes.record((method.as_str(), path), is_error, now.saturating_sub(started), now);
+    }
     if let Some(max_age) = hsts {
         // HTTP Strict Transport Security (RFC 6797).
         let policy = HeaderValue::try_from(format!("max-age={}", max_age.as_secs()));

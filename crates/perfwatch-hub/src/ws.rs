@@ -12,13 +12,13 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgr
 use axum::http::StatusCode;
 use axum::response::Response;
 use perfwatch_alerting::{VisibleIncidents, visible_incidents};
-use perfwatch_auth::Identity;
 use perfwatch_auth::directory::AuthSnapshot;
-use perfwatch_http::{ApiError, Caller};
+use perfwatch_auth::{Actor, Identity};
+use perfwatch_http::{ApiError, Audited};
 use perfwatch_live::client_share::{ClientShare, LiveResource, Reservation};
 use perfwatch_live::message::{self, BackfillBuilder, ClientMessage, SubscribeRequest};
 use perfwatch_live::{PublishedSnapshot, Subscription};
-use perfwatch_metrics::{ConnectionGauge, ConnectionState};
+use perfwatch_metrics::{ConnectionGauge, ConnectionState, LiveClient};
 use perfwatch_model::{HostId, SeriesSelector, limit_table, limits};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ const CLOSE_UNAUTHORIZED: u16 = 4401;
 )]
 pub(crate) async fn upgrade(
     State(app): State<Arc<App>>,
-    Caller(identity): Caller,
+    Audited(actor): Audited,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|error| {
@@ -58,6 +58,7 @@ pub(crate) async fn upgrade(
             30,
         ));
     }
+    let Actor { identity, client_addr } = actor;
     let share = app.live_feed.client_shares().get(identity.share_key());
     let Some(socket_slot) = share.reserve(LiveResource::Sockets, 1) else {
         let message = format!("at most {} WebSockets per account", limits::MAX_WEBSOCKETS_PER_ACCOUNT);
@@ -66,7 +67,9 @@ pub(crate) async fn upgrade(
     if app.stop.is_cancelled() {
         return Err(ApiError::unavailable("shutting_down", "hub is shutting down", 5));
     }
-    let state = ConnectionGauge::new(app.metrics.clone());
+    let (actor, address) = (identity.actor_name(), client_addr.address.to_string());
+    let client = LiveClient { actor, address, since_ms: app.clock.wall_ms() };
+    let state = ConnectionGauge::new(app.metrics.clone(), client);
     let upgrade = upgrade
         // The default of 128 KiB is too much for thousands of clients that send little.
         .read_buffer_size(4 << 10)
@@ -333,6 +336,7 @@ impl Connection {
         }
         self.full_snapshots = false;
         let hosts = (!request.hosts.is_empty()).then_some(hosts);
+        self.state.set_hosts(hosts.as_ref().map(HashSet::len));
         let visible = if hosts.is_none() { self.app.hosts.count() } else { 0 };
         // A replaced subscription releases its share first.
         self.subscriptions.remove(&request.id);
@@ -425,7 +429,7 @@ impl Connection {
     async fn skip_backlog(&mut self, dropped: u64) -> Result<(), CloseReason> {
         // Snapshots in the channel are skipped, too: the newest state replaces them.
         let dropped = dropped + self.broadcast_rx.len() as u64;
-        self.app.metrics.record_dropped(dropped);
+        self.state.record_dropped(dropped);
         self.broadcast_rx = self.broadcast_rx.resubscribe();
         self.send_text(message::lagged(dropped).into()).await?;
         for published in self.app.live_feed.latest_per_host() {
@@ -435,7 +439,7 @@ impl Connection {
     }
 
     async fn send_text(&mut self, text: Utf8Bytes) -> Result<(), CloseReason> {
-        self.app.metrics.record_message(text.len());
+        self.state.record_message(text.len());
         let unsent = self.share.reserve(LiveResource::Unsent, text.len());
         let _unsent = unsent.ok_or(CloseReason::TooManyUnsent)?;
         self.send(Message::Text(text)).await

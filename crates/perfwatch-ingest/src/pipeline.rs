@@ -324,6 +324,7 @@ impl Pipeline {
                     );
                     // After publication: the snapshot of a new alert is visible in the recent window.
                     self.deps.alerting.evaluate_snapshot(id, &snapshot, skew_ms);
+                    self.deps.metrics.record_evaluated();
                 }
             }
         }

@@ -180,6 +180,10 @@ impl HostRegistry {
         now_ms: i64,
     ) -> Result<(HostId, Option<HostRename>), HostRegistryError> {
         validate_host_name(&host.name)?;
+        if host.id == Some(HostId::HUBS) {
+            let message = "host id is reserved for the metrics of the hubs";
+            return Err(HostRegistryError::InvalidName(message.to_owned()));
+        }
         let mut rename = None;
         let changed_record = {
             let mut inner = self.write();

@@ -1,8 +1,17 @@
 //! Self-metrics of the hub in the OpenMetrics text format, served at `/metrics`.
 
+mod latency;
 mod limits;
+mod live_connections;
+pub mod recorder;
+pub mod response;
+mod routes;
+pub mod status;
 pub mod text_format;
 
+use latency::LatencyCounts;
+pub use live_connections::LiveClient;
+use live_connections::{LiveConnection, LiveConnections};
 use perfwatch_agentless::AgentlessMetrics;
 use perfwatch_alerting::AlertingMetrics;
 use perfwatch_history::HistoryMetrics;
@@ -11,6 +20,7 @@ use perfwatch_http::poll_times::PollTimes;
 use perfwatch_http::process_metrics::ProcessCollector;
 use perfwatch_live::cache;
 use perfwatch_model::Clock;
+use perfwatch_model::task_runs::TaskRuns;
 use perfwatch_workers::WorkerMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -20,7 +30,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use response::{ConnectionListResponse, TaskListResponse, TaskResponse};
+pub use routes::RouteTimes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -97,7 +110,21 @@ pub struct SelfMetrics {
     /// Poll times of requests.
     pub polls: PollTimes,
     hosts: Gauge,
+    /// Last runs of the background tasks.
+    pub tasks: TaskRuns,
+    /// Requests of the last hour by route.
+    pub routes: RouteTimes,
+    connections: LiveConnections,
+    next_connection: AtomicU64,
+    ack_latency: LatencyCounts,
+    delay_latency: LatencyCounts,
+    /// Failed ingest requests, whatever their code.
+    failed_requests: AtomicU64,
+    evaluated: AtomicU64,
 }
+
+/// Maximum number of connections in a list.
+const MAX_LISTED_CONNECTIONS: usize = 200;
 
 /// Buckets of ingestion and publication times, in seconds.
 const LATENCY_BUCKETS: [f64; 12] =
@@ -130,7 +157,19 @@ impl SelfMetrics {
             workers,
             polls: PollTimes::new(clock),
             hosts: Gauge::default(),
+            tasks: TaskRuns::default(),
+            routes: RouteTimes::default(),
+            connections: LiveConnections::default(),
+            next_connection: AtomicU64::new(0),
+            ack_latency: LatencyCounts::default(),
+            delay_latency: LatencyCounts::default(),
+            failed_requests: AtomicU64::new(0),
+            evaluated: AtomicU64::new(0),
         };
+        // All components record their tasks in one list.
+        metrics.history.tasks = metrics.tasks.clone();
+        metrics.alerts.tasks = metrics.tasks.clone();
+        metrics.servers.tasks = metrics.tasks.clone();
         metrics.register();
         metrics
     }
@@ -228,11 +267,13 @@ impl SelfMetrics {
     /// Counts a failed request. Error codes are constants of the hub, which bounds the number of labels.
     pub fn ingest_failed(&self, code: &str) {
         self.ingest_errors.get_or_create(&CodeLabel { code: code.to_owned() }).inc();
+        self.failed_requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Records the duration of an ingest request.
     pub fn record_ingest_duration(&self, time: Duration) {
         self.ingest_seconds.observe(time.as_secs_f64());
+        self.ack_latency.record(time);
     }
 
     /// Number of open WebSocket connections.
@@ -240,25 +281,54 @@ impl SelfMetrics {
         usize::try_from(self.open_connections.get()).unwrap_or_default()
     }
 
-    /// Counts a message to a WebSocket client and its bytes.
-    pub fn record_message(&self, bytes: usize) {
+    /// Counts a snapshot whose rules were evaluated.
+    pub fn record_evaluated(&self) {
+        self.evaluated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn record_message(&self, bytes: usize) {
         self.messages_sent.inc();
         self.sent_bytes.inc_by(bytes as u64);
     }
 
-    /// Counts snapshots that a slow WebSocket client did not receive.
-    pub fn record_dropped(&self, dropped: u64) {
+    fn record_dropped(&self, dropped: u64) {
         self.dropped_snapshots.inc_by(dropped);
     }
 
     /// Records the time from acceptance to the message to a client.
     pub fn record_publish_delay(&self, time: Duration) {
         self.publish_delay_seconds.observe(time.as_secs_f64());
+        self.delay_latency.record(time);
     }
 
     /// Number of snapshots accepted since the start.
     pub fn accepted_total(&self) -> u64 {
         self.snapshots.get_or_create(&OutcomeLabel { outcome: "accepted" }).get()
+    }
+
+    fn rejected_total(&self) -> u64 {
+        self.snapshots.get_or_create(&OutcomeLabel { outcome: "rejected" }).get()
+    }
+
+    /// Open WebSocket connections with what they receive.
+    pub fn list_connections(&self, now_ms: i64) -> ConnectionListResponse {
+        self.connections.list(now_ms, MAX_LISTED_CONNECTIONS)
+    }
+
+    /// Last runs of the background tasks.
+    pub fn list_tasks(&self) -> TaskListResponse {
+        let to_response = |(name, run): (&'static str, perfwatch_model::task_runs::TaskRun)| TaskResponse {
+            name,
+            last_ms: run.ended_ms,
+            took_ms: run.took.as_secs_f64() * 1_000.0,
+            next_ms: run.interval.map(|interval| {
+                run.ended_ms.saturating_add(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX))
+            }),
+            runs: run.runs,
+            failures: run.failures,
+            error: run.error,
+        };
+        TaskListResponse { tasks: self.tasks.list().into_iter().map(to_response).collect() }
     }
 
     /// Content of `/metrics` in OpenMetrics format.
@@ -277,15 +347,37 @@ pub struct ConnectionGauge {
     state: ConnectionState,
     started: tokio::time::Instant,
     reason: &'static str,
+    number: u64,
+    connection: Arc<LiveConnection>,
 }
 
 impl ConnectionGauge {
     /// Counts a connection that opens.
-    pub fn new(metrics: Arc<SelfMetrics>) -> Self {
+    pub fn new(metrics: Arc<SelfMetrics>, client: LiveClient) -> Self {
         let state = ConnectionState::Connecting;
         metrics.websocket_connections.get_or_create(&state.label()).inc();
         metrics.open_connections.inc();
-        Self { metrics, state, started: tokio::time::Instant::now(), reason: "aborted" }
+        let number = metrics.next_connection.fetch_add(1, Ordering::Relaxed);
+        let connection = metrics.connections.open(number, client);
+        Self { metrics, state, started: tokio::time::Instant::now(), reason: "aborted", number, connection }
+    }
+
+    /// Counts a message to the client and its bytes.
+    pub fn record_message(&self, bytes: usize) {
+        self.metrics.record_message(bytes);
+        self.connection.messages.fetch_add(1, Ordering::Relaxed);
+        self.connection.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts snapshots that the client did not receive because it is slow.
+    pub fn record_dropped(&self, dropped: u64) {
+        self.metrics.record_dropped(dropped);
+        self.connection.dropped.fetch_add(dropped, Ordering::Relaxed);
+    }
+
+    /// Sets the number of selected hosts; `None` for all.
+    pub fn set_hosts(&self, hosts: Option<usize>) {
+        self.connection.hosts.store(hosts.map_or(0, |hosts| hosts as u64 + 1), Ordering::Relaxed);
     }
 
     /// Changes the state of the connection.
@@ -303,6 +395,7 @@ impl ConnectionGauge {
 
 impl Drop for ConnectionGauge {
     fn drop(&mut self) {
+        self.metrics.connections.close(self.number);
         self.metrics.websocket_connections.get_or_create(&self.state.label()).dec();
         self.metrics.open_connections.dec();
         self.metrics.disconnects.get_or_create(&ReasonLabel { reason: self.reason }).inc();
@@ -327,7 +420,17 @@ mod tests {
         metrics.accepted(3);
         metrics.ingest_failed("malformed_json");
         metrics.record_ingest_duration(Duration::from_millis(1));
-        ConnectionGauge::new(metrics.clone()).close("client_closed");
+        let client =
+            LiveClient { actor: "user vera".to_owned(), address: "10.0.0.1".to_owned(), since_ms: 0 };
+        let gauge = ConnectionGauge::new(metrics.clone(), client);
+        gauge.record_message(0);
+        gauge.record_dropped(3);
+        gauge.set_hosts(Some(2));
+        let list = metrics.list_connections(10_000);
+        let open = &list.connections[0];
+        assert_eq!((list.total, open.hosts, open.dropped, open.messages), (1, Some(2), 3, 1));
+        gauge.close("client_closed");
+        assert_eq!(metrics.list_connections(10_000).total, 0);
         let text = metrics.render(2);
         assert!(text.ends_with("# EOF\n"));
         let comments = |kind: &str| -> HashMap<&str, &str> {

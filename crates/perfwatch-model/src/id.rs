@@ -17,6 +17,10 @@ pub struct HostId(pub Uuid);
 pub struct BootId(pub Uuid);
 
 impl HostId {
+    /// Identifier under which the history contains the self-metrics of all hubs, as instances of one host that no
+    /// list shows. A UUIDv8 ("perfwatch hub"): no host is created with it.
+    pub const HUBS: Self = Self(Uuid::from_u128(0x7065_7266_7761_8463_8068_2068_7562_0000));
+
     /// Generates an identifier; identifiers sort by creation time.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())

@@ -21,6 +21,7 @@ pub mod remote_collector;
 pub mod selector;
 pub mod shape;
 pub mod snapshot;
+pub mod task_runs;
 pub mod time_expression;
 pub mod validation;
 pub mod value_format;

@@ -168,6 +168,16 @@ impl Outbox {
         let rows = store.query(sql, vec![since_ms.into()]).await?;
         Ok(rows.into_iter().next().map(|row| RowReader::new(row).int()).transpose()?.unwrap_or_default())
     }
+
+    /// Number of notifications that are not delivered yet.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn count_pending(store: &dyn Store) -> Result<i64, StoreError> {
+        let sql = "SELECT count(*) FROM notification WHERE state = 'pending'";
+        let rows = store.query(sql, Vec::new()).await?;
+        Ok(rows.into_iter().next().map(|row| RowReader::new(row).int()).transpose()?.unwrap_or_default())
+    }
 }
 
 /// Writes of notifications, added to a [`Transaction`].

@@ -1610,6 +1610,86 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/system/connections": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List open WebSocket connections
+         * @description Requires the role admin or higher.
+         */
+        get: operations["get_system_connections"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/system/routes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List requests of the last hour by route
+         * @description Requires the role viewer or higher.
+         */
+        get: operations["get_system_routes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/system/series": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Query time series of the hubs
+         * @description Requires the role viewer or higher.
+         */
+        get: operations["get_system_series"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/system/tasks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List background tasks of the hub
+         * @description Requires the role viewer or higher.
+         */
+        get: operations["get_system_tasks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tokens": {
         parameters: {
             query?: never;
@@ -2431,6 +2511,52 @@ export interface components {
              * @description Exclusive limit of normal values.
              */
             threshold: number;
+        };
+        /** @description Open WebSocket connections of the hub that answers. */
+        ConnectionListResponse: {
+            /** @description Connections, oldest first; at most 200. */
+            connections: components["schemas"]["ConnectionResponse"][];
+            /** @description Maximum number of connections. */
+            max: number;
+            /** @description Number of open connections. */
+            total: number;
+        };
+        /** @description Open WebSocket connection. */
+        ConnectionResponse: {
+            /** @description User or token. */
+            actor: string;
+            /** @description Address of the client. */
+            address: string;
+            /**
+             * Format: int64
+             * @description Bytes sent.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Snapshots that were not sent because the client was too slow.
+             */
+            dropped: number;
+            /**
+             * Format: int64
+             * @description Number of selected hosts; `null` for all visible hosts.
+             */
+            hosts: number | null;
+            /**
+             * Format: int64
+             * @description Messages sent.
+             */
+            messages: number;
+            /**
+             * Format: double
+             * @description Messages per second since the connection was opened.
+             */
+            messages_per_second: number;
+            /**
+             * Format: int64
+             * @description Time of the connection, Unix milliseconds.
+             */
+            since_ms: number;
         };
         /** @description Result of a connection test with its steps. */
         ConnectionTestResponse: {
@@ -3668,6 +3794,48 @@ export interface components {
          * @enum {string}
          */
         Role: "viewer" | "operator" | "admin";
+        /** @description Requests of the last hour by route. */
+        RouteListResponse: {
+            /**
+             * Format: double
+             * @description Time that the numbers cover, an hour at most.
+             */
+            period_s: number;
+            /** @description Routes with requests, most frequent first. */
+            routes: components["schemas"]["RouteResponse"][];
+        };
+        /** @description Route with its requests of the last hour. */
+        RouteResponse: {
+            /**
+             * Format: int64
+             * @description Responses with a status of 500 or more.
+             */
+            errors: number;
+            /** @description HTTP method. */
+            method: string;
+            /**
+             * Format: double
+             * @description Median time to the start of the response.
+             */
+            p50_ms: number | null;
+            /**
+             * Format: double
+             * @description Time that 1 % of the requests exceed.
+             */
+            p99_ms: number | null;
+            /** @description Path as declared. */
+            path: string;
+            /**
+             * Format: double
+             * @description Requests per second.
+             */
+            rate: number;
+            /**
+             * Format: int64
+             * @description Number of requests.
+             */
+            requests: number;
+        };
         /** @description Alert rule: condition, hold time, severity, grouping and host selector. */
         Rule: {
             /** @description Condition that must hold to fire. */
@@ -3947,7 +4115,7 @@ export interface components {
             config_key: string | null;
             /**
              * Format: int64
-             * @description Value without a stored one.
+             * @description Value of the configuration, or the built-in default.
              */
             default: number | null;
             /** @description Group of related settings. */
@@ -4122,24 +4290,58 @@ export interface components {
         StorageResponse: {
             /** @description Database: `sqlite` or `postgresql`. */
             backend: string;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Disk budget.
+             */
             budget_bytes: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Size of the files or relations.
+             */
             disk_bytes: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Size of the rows that are not sealed yet.
+             */
+            head_bytes: number;
+            /**
+             * Format: int64
+             * @description Size of the hour blocks.
+             */
             hour_bytes: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Retention of hours.
+             */
             hour_retention_s: number;
             /** @description Reason why ingestion is blocked; `null` while it is not. */
             ingest_blocked: string | null;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Size of the minute blocks.
+             */
             minute_bytes: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Retention of minutes.
+             */
             minute_retention_s: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Size of the raw blocks.
+             */
             raw_bytes: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Retention of raw rows.
+             */
             raw_retention_s: number;
+            /**
+             * Format: int64
+             * @description Used part of `disk_bytes`.
+             */
+            used_bytes: number;
         };
         /** @description Subscription to series of some hosts. */
         SubscribeRequest: {
@@ -4173,6 +4375,8 @@ export interface components {
             accepted_snapshots: number;
             /** @description Faults of reverse proxies, and links that lead to the machine of their reader. */
             address_faults: components["schemas"]["ProxyFault"][];
+            /** @description Number of processors. */
+            cores: number;
             /**
              * Format: double
              * @description CPU time of the process since its start.
@@ -4187,17 +4391,65 @@ export interface components {
             memory_bytes: number | null;
             /** @description Base URL of links in notifications. */
             notification_base_url: string;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Time of the hub, Unix milliseconds.
+             */
             now_ms: number;
+            /** @description Enabled rules. */
+            rules: number;
+            /** @description Disk usage and retention. */
             storage: components["schemas"]["StorageResponse"];
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Time since the start.
+             */
             uptime_s: number;
+            /** @description Version of the hub. */
             version: string;
+            /** @description Number of open WebSocket connections. */
             websocket_clients: number;
         };
         /** @description Complete list of a host's tags. */
         TagsRequest: {
             tags: string[];
+        };
+        /** @description Background tasks of the hub that answers. */
+        TaskListResponse: {
+            /** @description Tasks that ran, by name. Tasks of which another hub holds the lease are not among them. */
+            tasks: components["schemas"]["TaskResponse"][];
+        };
+        /** @description Last run of a background task. */
+        TaskResponse: {
+            /** @description Error of the last run, if it failed. */
+            error: string | null;
+            /**
+             * Format: int64
+             * @description Failed runs since the start of the hub.
+             */
+            failures: number;
+            /**
+             * Format: int64
+             * @description End of the last run, Unix milliseconds.
+             */
+            last_ms: number;
+            /** @description Name of the task. */
+            name: string;
+            /**
+             * Format: int64
+             * @description Time of the next run, Unix milliseconds; `null` if events start it.
+             */
+            next_ms: number | null;
+            /**
+             * Format: int64
+             * @description Runs since the start of the hub.
+             */
+            runs: number;
+            /**
+             * Format: double
+             * @description Duration of the last run.
+             */
+            took_ms: number;
         };
         /** @description Rendered template with its variables. */
         TemplatePreviewResponse: {
@@ -4272,7 +4524,7 @@ export interface components {
          * @enum {string}
          */
         Tier: "raw" | "1m" | "1h";
-        /** @description One tier of the history with its forecast. */
+        /** @description Tier of the history with its forecast. */
         TierPreview: {
             /**
              * Format: int64
@@ -7534,6 +7786,124 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SystemResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_system_connections: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConnectionListResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_system_routes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RouteListResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_system_series: {
+        parameters: {
+            query: {
+                /** @description Selectors: `hub.cpu.usage,hub.ingest.*` */
+                metric: string;
+                /** @description Start of the range; default: one hour before `to` */
+                from?: string;
+                /** @description End of the range; default: now */
+                to?: string;
+                /** @description Number of points: 10 to 10,000, default 600 */
+                points?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SeriesResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_system_tasks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskListResponse"];
                 };
             };
             400: components["responses"]["Error400"];

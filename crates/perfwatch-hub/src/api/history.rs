@@ -15,7 +15,7 @@ use perfwatch_history::series::SeriesRequest;
 use perfwatch_history::series_json;
 use perfwatch_http::read_limiter::Reader;
 use perfwatch_http::{ApiError, Caller, params};
-use perfwatch_model::{HostRef, fixed_point, json};
+use perfwatch_model::{HostId, HostRef, fixed_point, json};
 use perfwatch_tsdb::SeriesSelector;
 use serde_json::json;
 use std::collections::HashSet;
@@ -114,8 +114,22 @@ pub(crate) async fn series(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let request = parse_query(query.as_deref(), &["metric", "from", "to", "points"])?;
-    let host = host_access::host(&app, &identity, &id)?;
+    let find = |app: &App| {
+        let host = host_access::host(app, &identity, &id)?;
+        Ok((host.record.id, i64::from(host.interval_ms())))
+    };
+    read_series(&app, reader, query.as_deref(), find).await
+}
+
+/// Reads the series of a query from the history of the host with an expected interval that `find` returns.
+pub(super) async fn read_series(
+    app: &App,
+    reader: Reader,
+    query: Option<&str>,
+    find: impl FnOnce(&App) -> Result<(HostId, i64), ApiError>,
+) -> Result<Response, ApiError> {
+    let request = parse_query(query, &["metric", "from", "to", "points"])?;
+    let (host, interval_ms) = find(app)?;
     if request.names.is_empty() {
         return Err(ApiError::bad_request(
             "metric_required",
@@ -133,9 +147,8 @@ pub(crate) async fn series(
     }
     let range = params::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
     let points = request.points.unwrap_or(DEFAULT_SERIES_LEN);
-    let interval_ms = i64::from(host.interval_ms());
     let request = SeriesRequest {
-        host: host.record.id,
+        host,
         selectors: request.names,
         range,
         max_points: points,
@@ -145,7 +158,7 @@ pub(crate) async fn series(
     let plan = app.history.plan_series(request).await?;
     reader.reserve(plan.memory_bytes()).await?;
     let result = app.history.read_series(plan).await?;
-    Ok(reader.respond(series_json::write(&app.catalog, host.record.id, range, &result)))
+    Ok(reader.respond(series_json::write(&app.catalog, host, range, &result)))
 }
 
 /// Get the snapshot at a point in time

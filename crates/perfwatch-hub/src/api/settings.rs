@@ -1,11 +1,10 @@
 //! `/api/v1/settings`: settings of all hubs, changed while they run.
 
 use crate::app::App;
-use crate::host_access::require_all_hosts;
 use axum::Json;
 use axum::extract::State;
 use perfwatch_http::body::JsonBody;
-use perfwatch_http::{ApiError, Audited, Caller};
+use perfwatch_http::{AllHosts, ApiError, Audited};
 use perfwatch_settings::{PreviewResponse, SettingsResponse, UpdateSettingsRequest};
 use std::sync::Arc;
 
@@ -14,12 +13,8 @@ use std::sync::Arc;
     get, path = "/api/v1/settings", tag = "settings",
     responses((status = 200, body = SettingsResponse)),
 )]
-pub(crate) async fn get_settings(
-    State(app): State<Arc<App>>,
-    Caller(identity): Caller,
-) -> Result<Json<SettingsResponse>, ApiError> {
-    require_all_hosts(&identity)?;
-    Ok(Json(app.settings.response()))
+pub(crate) async fn get_settings(State(app): State<Arc<App>>, _: AllHosts) -> Json<SettingsResponse> {
+    Json(app.settings.response())
 }
 
 /// Change settings
@@ -32,10 +27,10 @@ pub(crate) async fn get_settings(
 )]
 pub(crate) async fn update_settings(
     State(app): State<Arc<App>>,
+    _: AllHosts,
     Audited(actor): Audited,
     JsonBody(request): JsonBody<UpdateSettingsRequest>,
 ) -> Result<Json<SettingsResponse>, ApiError> {
-    require_all_hosts(&actor.identity)?;
     Ok(Json(app.settings.update(&actor, &request).await?))
 }
 
@@ -47,9 +42,8 @@ pub(crate) async fn update_settings(
 )]
 pub(crate) async fn preview_settings(
     State(app): State<Arc<App>>,
-    Caller(identity): Caller,
+    _: AllHosts,
     JsonBody(request): JsonBody<UpdateSettingsRequest>,
 ) -> Result<Json<PreviewResponse>, ApiError> {
-    require_all_hosts(&identity)?;
     Ok(Json(app.settings.preview(&request.values).await?))
 }

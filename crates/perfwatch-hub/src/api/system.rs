@@ -1,88 +1,21 @@
-//! `GET /api/v1/system`: status of the hub.
+//! `/api/v1/system`: status of the hub, its own series, tasks, connections and requests.
 
 use super::proxy_check::location;
 use crate::app::App;
 use crate::host_access;
-use axum::Extension;
-use axum::Json;
 use axum::extract::{RawQuery, State};
-use perfwatch_http::Caller;
+use axum::response::Response;
+use axum::{Extension, Json};
 use perfwatch_http::process_metrics::ProcessMetrics;
-use perfwatch_http::proxy_check::{ProxyFault, ProxyFaultCode, find_faults, local_links};
+use perfwatch_http::proxy_check::find_user_faults;
 use perfwatch_http::public_address::RequestAddress;
-use serde::Serialize;
+use perfwatch_http::read_limiter::Reader;
+use perfwatch_http::{AllHosts, ApiError, Caller};
+use perfwatch_metrics::recorder::RECORD_INTERVAL;
+use perfwatch_metrics::response::{ConnectionListResponse, RouteListResponse, TaskListResponse};
+use perfwatch_metrics::status::{StorageResponse, SystemResponse};
+use perfwatch_model::HostId;
 use std::sync::Arc;
-use utoipa::ToSchema;
-
-/// Status of the hub and its process.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct SystemResponse {
-    version: &'static str,
-    uptime_s: u64,
-    now_ms: i64,
-    /// Number of visible hosts.
-    hosts: usize,
-    websocket_clients: usize,
-    /// Snapshots accepted since the start.
-    accepted_snapshots: u64,
-    storage: StorageResponse,
-    /// Resident memory of the process.
-    memory_bytes: Option<u64>,
-    /// CPU time of the process since its start.
-    cpu_seconds: Option<f64>,
-    /// Base URL of links in notifications.
-    notification_base_url: String,
-    /// Faults of reverse proxies, and links that lead to the machine of their reader.
-    address_faults: Vec<ProxyFault>,
-}
-
-/// Disk usage and retention of the history.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct StorageResponse {
-    /// Database: `sqlite` or `postgresql`.
-    backend: &'static str,
-    disk_bytes: u64,
-    budget_bytes: u64,
-    raw_bytes: u64,
-    minute_bytes: u64,
-    hour_bytes: u64,
-    raw_retention_s: u64,
-    minute_retention_s: u64,
-    hour_retention_s: u64,
-    /// Reason why ingestion is blocked; `null` while it is not.
-    ingest_blocked: Option<String>,
-}
-
-fn storage_response(app: &App) -> StorageResponse {
-    let (usage, config) = (app.history.metrics.usage(), app.history.config());
-    let [raw_bytes, minute_bytes, hour_bytes] = usage.tier_bytes;
-    StorageResponse {
-        backend: app.history.backend().backend(),
-        disk_bytes: usage.disk_bytes,
-        budget_bytes: config.budget_bytes,
-        raw_bytes,
-        minute_bytes,
-        hour_bytes,
-        raw_retention_s: config.raw_retention.as_secs(),
-        minute_retention_s: config.minute_retention.as_secs(),
-        hour_retention_s: config.hour_retention.as_secs(),
-        ingest_blocked: app.history.ingest_blocked(),
-    }
-}
-
-fn address_faults(app: &App, request: &RequestAddress, location: Option<&str>) -> Vec<ProxyFault> {
-    let hub = &app.public_address;
-    let mut faults = find_faults(hub, request, location);
-    // Users may see the address of the proxy, which anonymous callers do not.
-    if let Some(address) = request.untrusted_proxy {
-        faults.retain(|fault| fault.code != ProxyFaultCode::UntrustedProxy);
-        faults.push(ProxyFault::new(ProxyFaultCode::UntrustedProxy, "", &address.to_string()));
-    }
-    let upgrade_missing = || ProxyFault::new(ProxyFaultCode::UpgradeMissing, "Upgrade", "");
-    faults.extend(hub.is_upgrade_missing().then(upgrade_missing));
-    faults.extend(local_links(hub));
-    faults
-}
 
 /// Hub status
 #[utoipa::path(
@@ -101,6 +34,7 @@ pub(crate) async fn system(
         true => app.hosts.count(),
         false => host_access::hosts(&app, &identity).len(),
     };
+    let address = &app.public_address;
     Json(SystemResponse {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: app.clock.monotonic().saturating_sub(app.started).as_secs(),
@@ -108,10 +42,63 @@ pub(crate) async fn system(
         hosts,
         websocket_clients: app.live_feed.client_count(),
         accepted_snapshots: app.metrics.accepted_total(),
-        storage: storage_response(&app),
+        rules: app.alerting.snapshot().definitions.rules.iter().filter(|rule| rule.enabled).count(),
+        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        storage: StorageResponse::new(&app.history),
         memory_bytes: process.as_ref().map(|process| process.resident_bytes),
         cpu_seconds: process.map(|process| process.cpu_seconds),
-        notification_base_url: app.public_address.notification_base_url.clone(),
-        address_faults: address_faults(&app, &request, location(query.as_deref()).as_deref()),
+        notification_base_url: address.notification_base_url.clone(),
+        address_faults: find_user_faults(address, &request, location(query.as_deref()).as_deref()),
     })
+}
+
+/// Query time series of the hubs
+#[utoipa::path(
+    get, path = "/api/v1/system/series", tag = "hub",
+    params(
+        ("metric" = String, Query, description = "Selectors: `hub.cpu.usage,hub.ingest.*`"),
+        ("from" = Option<String>, Query, description = "Start of the range; default: one hour before `to`"),
+        ("to" = Option<String>, Query, description = "End of the range; default: now"),
+        ("points" = Option<usize>, Query, description = "Number of points: 10 to 10,000, default 600"),
+    ),
+    responses((status = 200, body = crate::openapi::schemas::SeriesResponse), (status = 422)),
+)]
+pub(crate) async fn hub_series(
+    State(app): State<Arc<App>>,
+    _: AllHosts,
+    reader: Reader,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let interval_ms = i64::try_from(RECORD_INTERVAL.as_millis()).unwrap_or_default();
+    super::history::read_series(&app, reader, query.as_deref(), |_| Ok((HostId::HUBS, interval_ms))).await
+}
+
+/// List background tasks of the hub
+#[utoipa::path(
+    get, path = "/api/v1/system/tasks", tag = "hub",
+    responses((status = 200, body = TaskListResponse)),
+)]
+pub(crate) async fn list_tasks(State(app): State<Arc<App>>, _: AllHosts) -> Json<TaskListResponse> {
+    Json(app.metrics.list_tasks())
+}
+
+/// List open WebSocket connections
+#[utoipa::path(
+    get, path = "/api/v1/system/connections", tag = "hub",
+    responses((status = 200, body = ConnectionListResponse)),
+)]
+pub(crate) async fn list_connections(
+    State(app): State<Arc<App>>,
+    _: AllHosts,
+) -> Json<ConnectionListResponse> {
+    Json(app.metrics.list_connections(app.clock.wall_ms()))
+}
+
+/// List requests of the last hour by route
+#[utoipa::path(
+    get, path = "/api/v1/system/routes", tag = "hub",
+    responses((status = 200, body = RouteListResponse)),
+)]
+pub(crate) async fn list_routes(State(app): State<Arc<App>>, _: AllHosts) -> Json<RouteListResponse> {
+    Json(app.metrics.routes.list(app.clock.monotonic(), app.started))
 }
