@@ -8,7 +8,7 @@ use perfwatch_history::read::JoinedSeries;
 use perfwatch_model::{Clock, HostId, MISSING, limit_table, unscale};
 use perfwatch_rules::Rule;
 use perfwatch_rules::backtest::{BacktestSeries, FiringInterval, run, suggest_threshold};
-use perfwatch_rules::condition::{Condition, instance_matches};
+use perfwatch_rules::condition::{Condition, HubMetric, instance_matches};
 use perfwatch_rules::host_evaluator::{LOAD_PER_CORE_INPUTS, METRIC_CLOCK_SKEW, METRIC_LOAD_PER_CORE, ratio};
 use perfwatch_store::{BlockContent, StoreError};
 use perfwatch_tsdb::query::average;
@@ -116,7 +116,7 @@ impl InstanceValues {
             points.sort_by_key(|(at_ms, _)| *at_ms);
             points.dedup_by_key(|(at_ms, _)| *at_ms);
         });
-        let Some((metric, patterns)) = rule.condition.selector() else {
+        let Some((metric, patterns)) = selector(rule) else {
             let points = times.into_iter().map(|at_ms| (at_ms, 0.0)).collect();
             return vec![BacktestSeries { instance: String::new(), points }];
         };
@@ -162,10 +162,33 @@ fn collect_series(read: &JoinedSeries, rule: &Rule, range: TimeRange) -> Vec<Bac
     values.into_series(rule, times)
 }
 
+/// Metric and instance patterns of the series that a rule evaluates. Values of `hub` rules are recorded in the
+/// history of the hubs.
+fn selector(rule: &Rule) -> Option<(&str, Option<&str>)> {
+    match &rule.condition {
+        Condition::Hub { hub_metric, .. } => Some((recorded_name(*hub_metric), None)),
+        condition => condition.selector(),
+    }
+}
+
+/// Name under which the hubs record a metric of the `hub` rules.
+pub fn recorded_name(metric: HubMetric) -> &'static str {
+    match metric {
+        HubMetric::IngestBlocked => "hub.rules.ingest_blocked",
+        HubMetric::DiskBudgetUsed => "hub.rules.disk_budget_used",
+        HubMetric::FailedNotifications => "hub.rules.failed_notifications",
+        HubMetric::SenderConflicts => "hub.rules.sender_conflicts",
+    }
+}
+
+/// Host whose history a rule evaluates instead of that of the selected hosts.
+pub fn recording_host(rule: &Rule) -> Option<HostId> {
+    matches!(rule.condition, Condition::Hub { .. }).then_some(HostId::HUBS)
+}
+
 /// Reason why a rule cannot be backtested; `None` if it can.
 pub fn unsupported_reason(rule: &Rule) -> Option<&'static str> {
     match &rule.condition {
-        Condition::Hub { .. } => Some("hub metrics have no history"),
         condition if condition.selector().is_some_and(|(metric, _)| metric == METRIC_CLOCK_SKEW) => {
             Some("clock skew has no history")
         }
@@ -300,10 +323,10 @@ impl Backtester {
         range: TimeRange,
         tier: Tier,
     ) -> Result<Vec<BacktestSeries>, StoreError> {
-        let selector = |metric: &str| SeriesSelector { metric: metric.to_owned(), instance: None };
-        let selectors = match rule.condition.selector() {
-            Some((METRIC_LOAD_PER_CORE, _)) => LOAD_PER_CORE_INPUTS.map(selector).to_vec(),
-            Some((metric, _)) => vec![selector(metric)],
+        let to_selector = |metric: &str| SeriesSelector { metric: metric.to_owned(), instance: None };
+        let selectors = match selector(rule) {
+            Some((METRIC_LOAD_PER_CORE, _)) => LOAD_PER_CORE_INPUTS.map(to_selector).to_vec(),
+            Some((metric, _)) => vec![to_selector(metric)],
             None => Vec::new(),
         };
         let range = TimeRange { from_ms: range.from_ms - rule.lookback().ms(), ..range };

@@ -90,7 +90,9 @@ pub(crate) async fn backtest(
         .retain(|host| request.rule.hosts.matches(host.record.id.0, auth_snapshot.host_tags(host.record.id)));
     // Active hosts first: the time limit may skip the rest.
     hosts.sort_by_key(|host| Reverse(host.last_seen_ms));
-    let ids = hosts.iter().map(|host| host.record.id).collect();
+    let recording_host = backtester::recording_host(&request.rule);
+    recording_host.map_or(Ok(()), |_| host_access::require_all_hosts(&identity))?;
+    let ids = recording_host.map_or_else(|| hosts.iter().map(|host| host.record.id).collect(), |id| vec![id]);
     let result = app.alerting.backtest(request.rule, ids, range).await?;
     let mut hosts: Vec<HostBacktestResponse> = result
         .hosts
