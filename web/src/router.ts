@@ -141,6 +141,7 @@ export const routes: RouteRecordRaw[] = [
       },
     ],
   },
+  { path: '/hub', component: () => import('./features/hub/HubPage.vue'), meta: { title: 'shell.hub' } },
   // Addresses of links in older notifications and bookmarks.
   { path: '/servers', redirect: '/agentless' },
   { path: '/servers/queue', redirect: '/agentless/queue' },

@@ -1,5 +1,5 @@
 // Entries of the main navigation and of the `g` shortcuts. Pages join with their first version.
-import { Bell, Cable, LayoutDashboard, Server, Settings } from '@lucide/vue'
+import { Activity, Bell, Cable, LayoutDashboard, Server, Settings } from '@lucide/vue'
 import type { Component } from 'vue'
 import type { PlainMessageKey } from '../../i18n'
 
@@ -18,6 +18,7 @@ export const NAVIGATION: readonly NavigationEntry[] = [
   { to: '/hosts', label: 'hosts.title', icon: Server, key: 'h' },
   { to: '/alerts', label: 'alerts.title', icon: Bell, key: 'a' },
   { to: '/agentless', label: 'servers.short', icon: Cable, key: 'l', secondary: true },
+  { to: '/hub', label: 'shell.hub', icon: Activity, key: 'u', secondary: true },
   { to: '/settings', label: 'settings.title', icon: Settings, key: 's', secondary: true },
 ]
 

@@ -1,6 +1,7 @@
 // Texts of the frame around all pages: navigation, search, keyboard help, account menu.
 export const shell = {
   navigation: 'Main',
+  hub: 'Hub health',
   skip: 'Skip to content',
   more: 'More',
   shortcuts: 'Shortcuts',
