@@ -4,6 +4,7 @@ use crate::definitions::to_json;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_model::{HostId, HumanDuration};
 use perfwatch_rules::Condition;
+use perfwatch_rules::explain::LargestConsumer;
 use perfwatch_rules::incident::{Ack, Incident, IncidentPhase, REOPEN_WINDOW_MS};
 use perfwatch_rules::rule::{GroupBy, HostSelector, Rule, Severity};
 use perfwatch_rules::silence::MatchTarget;
@@ -47,6 +48,9 @@ pub struct AlertBody {
     pub consumers: Vec<String>,
     /// Top movers as text, highest score first.
     pub movers: Vec<String>,
+    /// Largest of the top consumers; `None` without one, and for alerts of earlier versions.
+    #[serde(default)]
+    pub largest_consumer: Option<LargestConsumer>,
 }
 
 /// Alert of a rule on an instance of a host. Times are milliseconds since 1970.

@@ -262,6 +262,7 @@ impl<'a> IncidentBatch<'a> {
                 resolve_reason: backfilled.then(|| "backfilled".to_owned()),
                 consumers,
                 movers,
+                largest_consumer: transition.explanation.as_ref().and_then(Explanation::largest_consumer),
             },
         }
     }

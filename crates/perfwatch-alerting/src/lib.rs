@@ -7,6 +7,7 @@
 
 mod active_incidents;
 pub mod backtester;
+mod channel_health;
 mod channel_secrets;
 mod definitions;
 mod deps;
@@ -16,6 +17,7 @@ mod evaluator_slots;
 mod explain;
 mod incident_batch;
 mod incident_service;
+mod incident_state;
 mod metrics;
 mod notification_builder;
 mod outbox_writer;
@@ -24,7 +26,10 @@ mod replay;
 mod revalidation;
 mod rule_import;
 mod sender;
+mod silenced;
+mod sparks;
 mod state;
+mod statistics;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -33,11 +38,15 @@ mod transition;
 mod visibility;
 
 pub use active_incidents::{ActiveIncidents, Alert, AlertBody, OpenIncident};
+pub use channel_health::ChannelHealth;
 pub use definitions::{AlertDefinitions, MAX_CHANNELS, MAX_RULES, MAX_SILENCES, to_json};
 pub use deps::AlertingDeps;
+pub use incident_state::IncidentState;
 pub use metrics::AlertingMetrics;
 pub use rule_import::RuleImportCounts;
+pub use sparks::{Spark, SparkKey};
 pub use state::{AlertingSnapshot, StateChange};
+pub use statistics::{DailyFirings, IncidentDay, IncidentStatistics, MAX_STATISTICS_RANGE_MS};
 pub use visibility::{VisibleIncidents, can_view, visible_incidents, visible_rule, visible_silence};
 
 use backtester::{BacktestResult, Backtester};
@@ -49,6 +58,8 @@ use incident_batch::BatchContext;
 use incident_service::{IncidentDeps, IncidentService};
 use notification_builder::NotificationBuilder;
 use outbox_writer::OutboxWriter;
+use perfwatch_auth::Identity;
+use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::encryption::DecryptError;
 use perfwatch_model::{HostId, Snapshot};
 use perfwatch_rules::channel::Channel;
@@ -62,7 +73,10 @@ use perfwatch_store::{CommitError, Store, StoreError};
 use perfwatch_workers::WorkerPool;
 use revalidation::Revalidator;
 use sender::NotificationSender;
+use sparks::SparkReader;
 use state::AlertingState;
+use statistics::StatisticsReader;
+use std::collections::HashMap;
 use std::sync::Arc;
 use timers::{LAST_SEEN_WRITE_INTERVAL_MS, Timers};
 use tokio::sync::{Notify, mpsc, watch};
@@ -84,6 +98,8 @@ pub struct Alerting {
     secrets: Arc<ChannelSecrets>,
     workers: Arc<WorkerPool>,
     backtester: Backtester,
+    sparks: SparkReader,
+    statistics: StatisticsReader,
 }
 
 impl Alerting {
@@ -144,6 +160,8 @@ impl Alerting {
             wake: outbox_changed,
         };
         let backtester = Backtester::new(deps.clock.clone(), deps.history.clone());
+        let sparks = SparkReader::new(deps.clock.clone(), deps.hosts.clone(), deps.history.clone());
+        let statistics = StatisticsReader::new(deps.store.clone(), deps.clock.clone());
         Ok(Arc::new(Self {
             store: deps.store.clone(),
             notifier: deps.notifier.clone(),
@@ -155,6 +173,8 @@ impl Alerting {
             dispatcher: Arc::new(dispatcher),
             secrets,
             backtester,
+            sparks,
+            statistics,
         }))
     }
 
@@ -307,6 +327,44 @@ impl Alerting {
         range: (i64, i64),
     ) -> Result<BacktestResult, StoreError> {
         self.backtester.run(rule, hosts, range).await
+    }
+
+    /// Recent courses of series, as far as the limits allow. The caller may view the hosts.
+    pub async fn sparks(&self, keys: Vec<SparkKey>) -> HashMap<SparkKey, Arc<Spark>> {
+        self.sparks.read_all(keys).await
+    }
+
+    /// Statistics of the visible incidents that opened in a range of at most [`MAX_STATISTICS_RANGE_MS`].
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the store cannot be read.
+    pub async fn statistics(
+        &self,
+        range: (i64, i64),
+        identity: &Identity,
+        auth_snapshot: Arc<AuthSnapshot>,
+    ) -> Result<IncidentStatistics, StoreError> {
+        self.statistics.incidents(range, identity, auth_snapshot).await
+    }
+
+    /// Visible firings of each rule in the last seven days.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the store cannot be read.
+    pub async fn daily_firings(
+        &self,
+        identity: &Identity,
+        auth_snapshot: Arc<AuthSnapshot>,
+    ) -> Result<HashMap<Uuid, DailyFirings>, StoreError> {
+        self.statistics.firings(identity, auth_snapshot).await
+    }
+
+    /// Notifications of each channel that wait, and that were sent or failed since a time.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the store cannot be read.
+    pub async fn channel_health(&self, since_ms: i64) -> Result<HashMap<Uuid, ChannelHealth>, StoreError> {
+        channel_health::read(self.store(), since_ms).await
     }
 }
 

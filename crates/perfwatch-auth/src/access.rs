@@ -83,6 +83,7 @@ pub const ROUTES: &[(&str, &str, Access, Accepts)] = &[
     ("GET", "/api/v1/hosts/{id}/export", MinRole(Viewer), Any),
     ("DELETE", "/api/v1/hosts/{id}", MinRole(Operator), Any),
     ("PUT", "/api/v1/hosts/{id}/tags", MinRole(Operator), Any),
+    ("GET", "/api/v1/alerts/stats", MinRole(Viewer), Any),
     ("GET", "/api/v1/incidents", MinRole(Viewer), Any),
     ("GET", "/api/v1/incidents/history", MinRole(Viewer), Any),
     ("GET", "/api/v1/incidents/{id}", MinRole(Viewer), Any),

@@ -54,6 +54,7 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(history::snapshot))
         .routes(routes!(history::processes))
         .routes(routes!(incidents::list_incidents))
+        .routes(routes!(incidents::statistics))
         .routes(routes!(incidents::list_incident_history))
         .routes(routes!(incidents::get_incident))
         .routes(routes!(incidents::list_host_alerts))

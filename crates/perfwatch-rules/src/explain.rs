@@ -71,6 +71,36 @@ pub struct Explanation {
     pub movers: Vec<TopMover>,
 }
 
+/// Process with the highest usage while the condition held.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LargestConsumer {
+    /// Resource of the usage.
+    pub resource: Resource,
+    /// Process id on the host.
+    pub pid: u32,
+    /// Short name of the process (`comm`).
+    pub name: String,
+    /// Mean usage while the condition held.
+    pub current: f64,
+    /// Mean usage before; `None` if the process was not a top process then.
+    pub baseline: Option<f64>,
+}
+
+impl Explanation {
+    /// Process with the highest usage; `None` without top consumers.
+    pub fn largest_consumer(&self) -> Option<LargestConsumer> {
+        let process = self.consumers.first()?;
+        Some(LargestConsumer {
+            resource: self.resource,
+            pid: process.pid,
+            name: process.name.clone(),
+            current: process.current,
+            baseline: process.baseline,
+        })
+    }
+}
+
 /// Maximum number of top consumers.
 const MAX_CONSUMERS: usize = 5;
 /// Maximum number of top movers.
@@ -331,6 +361,8 @@ mod tests {
         let names: Vec<(&str, f64, Option<f64>)> =
             explanation.consumers.iter().map(|c| (c.name.as_str(), c.current, c.baseline)).collect();
         assert_eq!(names, [("burner", 100.0, None), ("database", 5.5, Some(5.0))]);
+        let largest = explanation.largest_consumer().unwrap();
+        assert_eq!((largest.name.as_str(), largest.pid, largest.resource), ("burner", 9, Resource::Cpu));
         let movers: Vec<&str> = explanation.movers.iter().map(|mover| mover.metric.as_str()).collect();
         assert_eq!(movers, ["load.1m"]);
         let memory = explain("memory.used_percent", range, rows);

@@ -87,6 +87,8 @@ pub struct IncidentFilter {
     pub rule: Option<Uuid>,
     /// Incidents of this severity.
     pub severity: Option<String>,
+    /// Incidents in this state: `open`, `acknowledged` or `resolved`.
+    pub state: Option<String>,
     /// Text contained in the title, regardless of case.
     pub text: String,
     /// Earliest time of opening, inclusive; Unix milliseconds.
@@ -98,7 +100,7 @@ pub struct IncidentFilter {
     /// Maximum number of incidents.
     pub limit: i64,
     /// Only incidents with an alert of a host with any of these tags, as if there were no alerts of other
-    /// hosts; empty for all incidents. Severity and text are then not filtered.
+    /// hosts; empty for all incidents. Severity, state and text are then not filtered.
     pub host_tags: Vec<String>,
 }
 
@@ -173,6 +175,8 @@ impl IncidentRow {
              AND lower(title) LIKE $4 ESCAPE '!' \
              AND (id IN (SELECT incident FROM alert WHERE host = $5) OR $5 IS NULL) \
              AND (id IN (SELECT incident FROM alert WHERE rule = $6) OR $6 IS NULL) \
+             AND (CASE WHEN phase = 'resolved' THEN 'resolved' WHEN ack IS NULL THEN 'open' \
+             ELSE 'acknowledged' END = $9 OR $9 IS NULL) \
              ORDER BY opened_ms DESC, id DESC LIMIT $7"
         );
         let values = vec![
@@ -184,6 +188,7 @@ impl IncidentRow {
             filter.rule.into(),
             filter.limit.into(),
             filter.to_id.unwrap_or_default().into(),
+            filter.state.as_deref().into(),
         ];
         store.query(sql, values).await?.into_iter().map(Self::read).collect()
     }

@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod agents;
+pub mod alert_times;
 mod append;
 pub mod audit;
 mod block_reader;

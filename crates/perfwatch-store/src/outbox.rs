@@ -65,6 +65,17 @@ pub struct NotificationFilter {
     pub limit: i64,
 }
 
+/// Number of notifications of a channel in a state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotificationCount {
+    /// Channel of the notifications.
+    pub channel: Uuid,
+    /// State of the notifications.
+    pub state: NotificationState,
+    /// Number of notifications.
+    pub count: i64,
+}
+
 /// Statement that reads notifications, with the columns in the order of [`NotificationRow::read`].
 macro_rules! select_notifications {
     ($where:literal) => {
@@ -157,6 +168,21 @@ impl Outbox {
         let sql = "SELECT count(*) FROM notification WHERE channel = $1 AND incident = $2 AND state = 'sent'";
         let rows = store.query(sql, vec![channel.into(), incident.into()]).await?;
         Ok(rows.into_iter().next().map(|row| RowReader::new(row).int()).transpose()?.unwrap_or_default() > 0)
+    }
+
+    /// Counts the pending notifications by channel, and by state those that were finished since a time.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn count(store: &dyn Store, since_ms: i64) -> Result<Vec<NotificationCount>, StoreError> {
+        let sql = "SELECT channel, state, count(*) FROM notification \
+             WHERE state = 'pending' OR finished_ms >= $1 GROUP BY channel, state ORDER BY channel, state";
+        let read = |row| {
+            let mut row = RowReader::new(row);
+            let (channel, state) = (row.id()?, row.parsed(NotificationState::parse)?);
+            Ok(NotificationCount { channel, state, count: row.int()? })
+        };
+        store.query(sql, vec![since_ms.into()]).await?.into_iter().map(read).collect()
     }
 
     /// Number of notifications that failed permanently since a time.

@@ -126,6 +126,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/alerts/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get statistics of incidents
+         * @description Counts the incidents that opened in the range, which is at most 31 days; default: the last 7 days.
+         *
+         *     Requires the role viewer or higher.
+         */
+        get: operations["get_alerts_stats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/audit": {
         parameters: {
             query?: never;
@@ -2080,6 +2102,7 @@ export interface components {
             id: string;
             /** @description Instance of the metric, such as `eth0`; empty without instances. */
             instance: string;
+            largest_consumer: components["schemas"]["LargestConsumer"] | null;
             /** @description Metric of the condition; empty for conditions without a metric. */
             metric: string;
             /**
@@ -2223,6 +2246,24 @@ export interface components {
             /** @description Minimum severity of an alert. */
             min_severity?: components["schemas"]["Severity"];
         };
+        /** @description Notifications of a channel. */
+        ChannelHealth: {
+            /**
+             * Format: int64
+             * @description Failed permanently in the last 24 hours.
+             */
+            failed: number;
+            /**
+             * Format: int64
+             * @description Sent in the last 24 hours.
+             */
+            sent_24h: number;
+            /**
+             * Format: int64
+             * @description Waiting for their time, their channel or a retry.
+             */
+            waiting: number;
+        };
         /** @description Description of a channel kind. */
         ChannelKind: {
             /** @description Settings of the kind, in display order. */
@@ -2270,6 +2311,8 @@ export interface components {
             /** @description Notifies only about incidents that stay unacknowledged this long. */
             escalate_after: components["schemas"]["HumanDuration"];
             filter: components["schemas"]["ChannelFilter"];
+            /** @description Delivered and pending notifications; only in the list of channels. */
+            health?: components["schemas"]["ChannelHealth"];
             /** Format: uuid */
             id: string;
             /** @description Name of the channel kind, such as `slack`. */
@@ -3040,6 +3083,20 @@ export interface components {
          * @enum {string}
          */
         ImportFormat: "ssh_config" | "csv";
+        /** @description Number of incidents that opened in 24 hours. */
+        IncidentDay: {
+            /** @description Incidents with a critical alert. */
+            critical: number;
+            /**
+             * Format: int64
+             * @description Start of the 24 hours, Unix milliseconds.
+             */
+            day_ms: number;
+            /** @description Other incidents. */
+            info: number;
+            /** @description Other incidents with a warning. */
+            warning: number;
+        };
         /** @description Incident with timeline and notifications. */
         IncidentDetailResponse: {
             incident: components["schemas"]["IncidentResponse"];
@@ -3125,6 +3182,13 @@ export interface components {
              */
             reopen_count: number;
             severity: components["schemas"]["Severity"];
+            /**
+             * Format: int64
+             * @description Time until which silences hold back the first alert; `null` without an end, and if it is not silenced.
+             */
+            silenced_until_ms: number | null;
+            /** @description Recent values of the metric of the first alert; only in the list of open incidents. */
+            spark?: components["schemas"]["Spark"];
             /** @description State shown to users, derived from phase and acknowledgment. */
             state: components["schemas"]["IncidentState"];
             title: string;
@@ -3134,6 +3198,31 @@ export interface components {
          * @enum {string}
          */
         IncidentState: "open" | "acknowledged" | "resolved";
+        /** @description Statistics of the incidents that opened in a range. */
+        IncidentStatistics: {
+            /**
+             * Format: int64
+             * @description Median time until the first acknowledgment; `null` if no incident was acknowledged.
+             */
+            ack_median_ms: number | null;
+            /**
+             * Format: int64
+             * @description Start of the range, Unix milliseconds.
+             */
+            from_ms: number;
+            /** @description Incidents in steps of 24 hours from `from_ms`. */
+            per_day: components["schemas"]["IncidentDay"][];
+            /**
+             * Format: int64
+             * @description Median time until all alerts were resolved; `null` if no incident is resolved.
+             */
+            resolve_median_ms: number | null;
+            /**
+             * Format: int64
+             * @description End of the range, Unix milliseconds.
+             */
+            to_ms: number;
+        };
         /** @description JSON response of `POST /ingest/metrics`. */
         IngestResponse: {
             /**
@@ -3168,6 +3257,28 @@ export interface components {
          * @enum {string}
          */
         JobState: "waiting" | "delayed" | "active" | "completed" | "failed";
+        /** @description Process with the highest usage while the condition held. */
+        LargestConsumer: {
+            /**
+             * Format: double
+             * @description Mean usage before; `None` if the process was not a top process then.
+             */
+            baseline: number | null;
+            /**
+             * Format: double
+             * @description Mean usage while the condition held.
+             */
+            current: number;
+            /** @description Short name of the process (`comm`). */
+            name: string;
+            /**
+             * Format: int32
+             * @description Process id on the host.
+             */
+            pid: number;
+            /** @description Resource of the usage. */
+            resource: components["schemas"]["Resource"];
+        };
         /** @description Result of the last collection. */
         LastCollection: {
             cause: components["schemas"]["FailureCause"] | null;
@@ -3874,6 +3985,8 @@ export interface components {
         RuleResponse: {
             /** @description Rule that a new hub contains. */
             builtin: boolean;
+            /** @description Number of alerts of these hosts that fired in each of the last seven periods of 24 hours, oldest first. */
+            fires_7d: number[];
             /** @description Number of firing alerts of hosts that the caller may view. */
             firing_count: number;
             /** @description Derived from the thresholds of agentless hosts; read-only. */
@@ -4243,6 +4356,8 @@ export interface components {
             active: boolean;
             /** @description Ended and will not become active again. */
             expired: boolean;
+            /** @description Number of firing alerts that it holds back, of hosts that the caller may view. */
+            held_back: number;
             silence: components["schemas"]["Silence"];
         };
         /**
@@ -4285,6 +4400,21 @@ export interface components {
              */
             resolution_ms: number;
             snapshot: components["schemas"]["Snapshot"];
+        };
+        /** @description Recent course of a metric. */
+        Spark: {
+            /**
+             * Format: int64
+             * @description Start of the first value, Unix milliseconds.
+             */
+            from_ms: number;
+            /**
+             * Format: int64
+             * @description Width of a value in milliseconds.
+             */
+            step_ms: number;
+            /** @description Means, oldest first, at most 60; `null` without samples. */
+            values: (number | null)[];
         };
         /** @description Disk usage and retention of the history. */
         StorageResponse: {
@@ -5059,6 +5189,39 @@ export interface operations {
             404: components["responses"]["Error404"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_alerts_stats: {
+        parameters: {
+            query?: {
+                /** @description Start of the range; default: one hour before `to`. */
+                from?: string;
+                /** @description End of the range; default: now. */
+                to?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IncidentStatistics"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            422: components["responses"]["Error422"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6321,6 +6484,8 @@ export interface operations {
                 text?: string;
                 /** @description Severity of the incident. */
                 severity?: components["schemas"]["Severity"];
+                /** @description State of the incident. */
+                state?: components["schemas"]["IncidentState"];
                 /** @description Id or name of a host. */
                 host?: string;
                 /** @description Id of a rule. */

@@ -6,6 +6,7 @@ use crate::host_access;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use perfwatch_alerting::ChannelHealth;
 use perfwatch_auth::{AuthError, Identity};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, params};
@@ -22,6 +23,8 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+/// Period of the health of a channel: 24 hours.
+const HEALTH_PERIOD_MS: i64 = 86_400_000;
 /// Maximum length of a template.
 const MAX_TEMPLATE_BYTES: usize = 20_000;
 
@@ -48,6 +51,10 @@ pub(crate) struct ChannelResponse {
     send_resolved: bool,
     quiet_hours: Option<QuietHours>,
     template: NotificationTemplate,
+    /// Delivered and pending notifications; only in the list of channels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    health: Option<ChannelHealth>,
 }
 
 /// All notification channels.
@@ -120,6 +127,7 @@ fn to_response(app: &App, channel: &Channel) -> ChannelResponse {
         send_resolved: channel.send_resolved,
         quiet_hours: channel.quiet_hours.clone(),
         template: channel.template.clone(),
+        health: None,
     }
 }
 
@@ -134,8 +142,12 @@ pub(crate) async fn list_channels(
 ) -> Result<Json<ChannelListResponse>, ApiError> {
     host_access::require_all_hosts(&actor.identity)?;
     let state = app.alerting.snapshot();
-    let channels = state.definitions.channels.iter();
-    Ok(Json(ChannelListResponse { channels: channels.map(|channel| to_response(&app, channel)).collect() }))
+    let health = app.alerting.channel_health(app.clock.wall_ms() - HEALTH_PERIOD_MS).await?;
+    let with_health = |channel: &Arc<Channel>| ChannelResponse {
+        health: Some(health.get(&channel.id).copied().unwrap_or_default()),
+        ..to_response(&app, channel)
+    };
+    Ok(Json(ChannelListResponse { channels: state.definitions.channels.iter().map(with_health).collect() }))
 }
 
 /// List channel kinds and their settings

@@ -8,7 +8,7 @@ use crate::host_access;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use perfwatch_alerting::Alert;
+use perfwatch_alerting::{Alert, IncidentState, IncidentStatistics, MAX_STATISTICS_RANGE_MS, OpenIncident};
 use perfwatch_auth::Identity;
 use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_rules::incident::IncidentPhase;
@@ -41,6 +41,8 @@ pub(crate) struct IncidentHistoryQuery {
     text: Option<String>,
     /// Severity of the incident.
     severity: Option<Severity>,
+    /// State of the incident.
+    state: Option<IncidentState>,
     /// Id or name of a host.
     host: Option<String>,
     /// Id of a rule.
@@ -75,10 +77,15 @@ pub(crate) async fn list_incidents(
     Caller(identity): Caller,
 ) -> Json<IncidentListResponse> {
     let (state, auth_snapshot) = (app.alerting.snapshot(), app.directory.snapshot());
-    let visible = state
-        .incidents
-        .iter()
-        .filter_map(|incident| to_response(incident, &identity, &auth_snapshot, &mut HashMap::new()));
+    let now_ms = app.clock.wall_ms();
+    let to_visible = |open: &Arc<OpenIncident>| {
+        let mut incident = to_response(open, &identity, &auth_snapshot, &mut HashMap::new())?;
+        let first = incident.alerts.first().map(|alert| alert.id);
+        let first = open.alerts.iter().find(|alert| Some(alert.id) == first)?;
+        incident.silenced_until_ms = state.silenced_until_ms(first, &auth_snapshot, now_ms);
+        Some(incident)
+    };
+    let visible = state.incidents.iter().filter_map(to_visible);
     let mut incidents: Vec<IncidentResponse> =
         visible.filter(|incident| incident.phase != IncidentPhase::Resolved).collect();
     incidents.sort_by_key(|incident| {
@@ -89,7 +96,34 @@ pub(crate) async fn list_incidents(
             Reverse(incident.opened_ms),
         )
     });
-    Json(IncidentListResponse { incidents, now_ms: app.clock.wall_ms() })
+    let sparks =
+        app.alerting.sparks(incidents.iter().filter_map(IncidentResponse::spark_key).collect()).await;
+    for incident in &mut incidents {
+        incident.spark = incident.spark_key().and_then(|key| sparks.get(&key).cloned());
+    }
+    Json(IncidentListResponse { incidents, now_ms })
+}
+
+/// Get statistics of incidents
+///
+/// Counts the incidents that opened in the range, which is at most 31 days; default: the last 7 days.
+#[utoipa::path(
+    get, path = "/api/v1/alerts/stats", tag = "incidents",
+    params(RangeQuery),
+    responses((status = 200, body = IncidentStatistics), (status = 422)),
+)]
+pub(crate) async fn statistics(
+    State(app): State<Arc<App>>,
+    Caller(identity): Caller,
+    query: Result<Query<RangeQuery>, QueryRejection>,
+) -> Result<Json<IncidentStatistics>, ApiError> {
+    let Query(query) = query.map_err(|error| ApiError::bad_request("invalid_query", error.body_text()))?;
+    let from = query.from.as_deref().or(Some("-7d"));
+    let range = params::range(from, query.to.as_deref(), app.clock.wall_ms())?;
+    if range.1 - range.0 > MAX_STATISTICS_RANGE_MS {
+        return Err(ApiError::unprocessable("range_too_long", "the range must be at most 31 days"));
+    }
+    Ok(Json(app.alerting.statistics(range, &identity, app.directory.snapshot()).await?))
 }
 
 /// List past incidents
@@ -122,6 +156,7 @@ pub(crate) async fn list_incident_history(
         host: host.map(|host| host.record.id.0),
         rule: query.rule,
         severity: query.severity.map(|severity| severity.name().to_owned()),
+        state: query.state.map(|state| state.name().to_owned()),
         text: query.text.unwrap_or_default(),
         from_ms: time("from", query.from.as_deref(), 0)?,
         to_ms,
@@ -139,13 +174,14 @@ async fn history_page(
     mut filter: IncidentFilter,
 ) -> Result<IncidentHistoryResponse, ApiError> {
     let auth_snapshot = app.directory.snapshot();
-    let (text, severity) = (filter.text.to_lowercase(), filter.severity.clone());
+    let (text, severity, state) = (filter.text.to_lowercase(), filter.severity.clone(), filter.state.clone());
     let is_limited = !identity.host_tags.is_empty();
-    // Title and severity of a limited caller depend on the visible alerts, so that the store cannot filter them.
+    // Title, severity and state of a limited caller depend on the visible alerts, so that the store cannot filter them.
     let matches = |incident: &IncidentResponse| {
-        let is_severity = |name: &str| incident.severity.name() == name;
         !is_limited
-            || (severity.as_deref().is_none_or(is_severity) && incident.title.to_lowercase().contains(&text))
+            || (severity.as_deref().is_none_or(|name| incident.severity.name() == name)
+                && state.as_deref().is_none_or(|name| incident.state.name() == name)
+                && incident.title.to_lowercase().contains(&text))
     };
     let (limit, mut incidents) = (usize::try_from(filter.limit).unwrap_or(1), Vec::new());
     let (mut alerts, mut read) = (0, 0);

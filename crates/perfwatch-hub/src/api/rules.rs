@@ -7,7 +7,9 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use perfwatch_alerting::{AlertingSnapshot, MAX_RULES, RuleImportCounts, StateChange, visible_rule};
+use perfwatch_alerting::{
+    AlertingSnapshot, DailyFirings, MAX_RULES, RuleImportCounts, StateChange, visible_rule,
+};
 use perfwatch_auth::{Actor, Identity};
 use perfwatch_http::body::{JsonBody, YamlBody};
 use perfwatch_http::{ApiError, Audited, Caller};
@@ -16,6 +18,7 @@ use perfwatch_rules::{builtin_rules, managed_rule, render};
 use perfwatch_store::Transaction;
 use perfwatch_workers::{WorkKind, WorkRequest};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -28,6 +31,9 @@ pub(crate) struct RuleResponse {
     summary: String,
     /// Number of firing alerts of hosts that the caller may view.
     firing_count: usize,
+    /// Number of alerts of these hosts that fired in each of the last seven periods of 24 hours, oldest first.
+    #[schema(value_type = Vec<u32>)]
+    fires_7d: DailyFirings,
     /// Rule that a new hub contains.
     builtin: bool,
     /// Derived from the thresholds of agentless hosts; read-only.
@@ -44,7 +50,12 @@ pub(super) fn invalid_rule(error: &RuleError) -> ApiError {
     ApiError::unprocessable("invalid_rule", error.to_string())
 }
 
-fn to_response(app: &App, state: &AlertingSnapshot, identity: &Identity, rule: &Rule) -> RuleResponse {
+fn to_response(
+    app: &App,
+    state: &AlertingSnapshot,
+    (identity, firings): (&Identity, &HashMap<Uuid, DailyFirings>),
+    rule: &Rule,
+) -> RuleResponse {
     let auth_snapshot = app.directory.snapshot();
     let firing = state.incidents.iter().flat_map(|incident| incident.firing());
     let visible =
@@ -53,6 +64,7 @@ fn to_response(app: &App, state: &AlertingSnapshot, identity: &Identity, rule: &
         rule: rule.clone(),
         summary: render::render_condition(rule, &app.catalog),
         firing_count: visible.count(),
+        fires_7d: firings.get(&rule.id).copied().unwrap_or_default(),
         builtin: builtin_rules::builtin_rules().iter().any(|builtin| builtin.id == rule.id),
         managed: managed_rule::is_managed_rule(rule.id),
     }
@@ -66,13 +78,13 @@ fn to_response(app: &App, state: &AlertingSnapshot, identity: &Identity, rule: &
 pub(crate) async fn list_rules(
     State(app): State<Arc<App>>,
     Caller(identity): Caller,
-) -> Json<RuleListResponse> {
+) -> Result<Json<RuleListResponse>, ApiError> {
     let (state, auth_snapshot) = (app.alerting.snapshot(), app.directory.snapshot());
     let rules = state.definitions.rules.iter();
     let visible = rules.filter_map(|rule| visible_rule(rule, &identity, &auth_snapshot));
-    Json(RuleListResponse {
-        rules: visible.map(|rule| to_response(&app, &state, &identity, &rule)).collect(),
-    })
+    let firings = app.alerting.daily_firings(&identity, auth_snapshot.clone()).await?;
+    let to_response = |rule| to_response(&app, &state, (&identity, &firings), &rule);
+    Ok(Json(RuleListResponse { rules: visible.map(to_response).collect() }))
 }
 
 /// Rejects changes of rules that are derived from thresholds: the reconciler would revert them.
@@ -107,7 +119,7 @@ pub(crate) async fn create_rule(
     let rule = Rule { id: Uuid::now_v7(), ..rule };
     authorize_and_validate(&actor, &rule)?;
     let rule = definitions::create(&app, &actor, &rule, Rule::clone).await?;
-    let response = to_response(&app, &app.alerting.snapshot(), &actor.identity, &rule);
+    let response = to_response(&app, &app.alerting.snapshot(), (&actor.identity, &HashMap::new()), &rule);
     Ok((StatusCode::CREATED, Json(response)))
 }
 
@@ -131,7 +143,8 @@ pub(crate) async fn update_rule(
     let rule = Rule { id: parse_id(&id)?, ..rule };
     authorize_and_validate(&actor, &rule)?;
     let rule = definitions::replace(&app, &actor, &rule, Rule::clone).await?;
-    Ok(Json(to_response(&app, &app.alerting.snapshot(), &actor.identity, &rule)))
+    let firings = app.alerting.daily_firings(&actor.identity, app.directory.snapshot()).await?;
+    Ok(Json(to_response(&app, &app.alerting.snapshot(), (&actor.identity, &firings), &rule)))
 }
 
 /// Delete a rule and resolve its alerts

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use perfwatch_alerting::{MAX_SILENCES, visible_silence};
+use perfwatch_auth::Identity;
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_rules::silence::{Matcher, Silence};
@@ -25,6 +26,8 @@ pub(crate) struct SilenceResponse {
     active: bool,
     /// Ended and will not become active again.
     expired: bool,
+    /// Number of firing alerts that it holds back, of hosts that the caller may view.
+    held_back: usize,
 }
 
 /// Silences of the visible hosts, expired ones last.
@@ -51,8 +54,10 @@ pub(crate) struct SilenceRequest {
     weekly: Option<WeeklyWindow>,
 }
 
-fn to_response(silence: &Silence, now_ms: i64) -> SilenceResponse {
+fn to_response(app: &App, identity: &Identity, silence: &Silence, now_ms: i64) -> SilenceResponse {
+    let (state, auth_snapshot) = (app.alerting.snapshot(), app.directory.snapshot());
     SilenceResponse {
+        held_back: state.held_back(silence, identity, &auth_snapshot, now_ms),
         silence: silence.clone(),
         active: silence.is_active(now_ms),
         expired: silence.ends_ms.is_some_and(|ends_ms| ends_ms <= now_ms),
@@ -73,7 +78,8 @@ pub(crate) async fn list_silences(
     let state = app.alerting.snapshot();
     let stored = state.definitions.silences.iter();
     let visible = stored.filter_map(|silence| visible_silence(silence, &identity, &auth_snapshot));
-    let mut silences: Vec<SilenceResponse> = visible.map(|silence| to_response(&silence, now_ms)).collect();
+    let mut silences: Vec<SilenceResponse> =
+        visible.map(|silence| to_response(&app, &identity, &silence, now_ms)).collect();
     silences
         .sort_by_key(|response| (response.expired, !response.active, Reverse(response.silence.created_ms)));
     Json(SilenceListResponse { silences })
@@ -124,7 +130,7 @@ pub(crate) async fn create_silence(
     host_access::require_all_hosts(&actor.identity)?;
     let silence = validate(request, Uuid::now_v7(), actor.identity.actor_name(), app.clock.wall_ms())?;
     let silence = definitions::create(&app, &actor, &silence, Silence::clone).await?;
-    Ok((StatusCode::CREATED, Json(to_response(&silence, app.clock.wall_ms()))))
+    Ok((StatusCode::CREATED, Json(to_response(&app, &actor.identity, &silence, app.clock.wall_ms()))))
 }
 
 /// Replace a silence
@@ -144,7 +150,7 @@ pub(crate) async fn update_silence(
     let id = definitions::find::<Silence>(&app, &id)?.id;
     let silence = validate(request, id, actor.identity.actor_name(), app.clock.wall_ms())?;
     let silence = definitions::replace(&app, &actor, &silence, Silence::clone).await?;
-    Ok(Json(to_response(&silence, app.clock.wall_ms())))
+    Ok(Json(to_response(&app, &actor.identity, &silence, app.clock.wall_ms())))
 }
 
 /// Expire a silence

@@ -1,6 +1,7 @@
 //! Definitions, incidents, alerts, notifications and last-seen times.
 
 use crate::support::{apply, assert_conflict, conformance};
+use perfwatch_store::alert_times::AlertTimes;
 use perfwatch_store::collections::{CollectTrigger, CollectionRow};
 use perfwatch_store::definitions::DefinitionKind;
 use perfwatch_store::host_last_seen::HostLastSeen;
@@ -15,6 +16,7 @@ conformance! {
     one_incident_is_open_per_group_key,
     notifications_are_delivered_in_order,
     postponed_notification_blocks_no_other,
+    notifications_are_counted_by_channel_and_state,
     host_last_seen_is_replaced,
     state_columns_accept_every_value,
 }
@@ -135,7 +137,7 @@ async fn one_incident_is_open_per_group_key(store: &Arc<dyn Store>) {
     // PostgreSQL text cannot contain NUL.
     apply(store, |tx| tx.incident_events().insert(&event(first.id, IncidentEventKind::Fired, "x\0"))).await;
     let replaced = event(first.id, IncidentEventKind::Fired, "x\u{fffd}");
-    assert_eq!(IncidentEventRow::list(store, first.id).await.unwrap(), [replaced]);
+    assert_eq!(IncidentEventRow::list(store, first.id).await.unwrap().first(), Some(&replaced));
     apply(store, |tx| tx.incidents().delete_resolved_before(T0 + 51)).await;
     assert_eq!(IncidentRow::get(store, first.id).await.unwrap(), None);
     assert!(IncidentEventRow::list(store, first.id).await.unwrap().is_empty());
@@ -154,6 +156,9 @@ async fn assert_filters(store: &dyn Store, first: &IncidentRow, second: &Inciden
         (IncidentFilter { severity: Some("critical".into()), ..all() }, vec![]),
         (IncidentFilter { text: "B_1: 100 %".into(), ..all() }, vec![second.id, first.id]),
         (IncidentFilter { text: "w%1".into(), ..all() }, vec![]),
+        (IncidentFilter { state: Some("open".into()), ..all() }, vec![second.id]),
+        (IncidentFilter { state: Some("resolved".into()), ..all() }, vec![first.id]),
+        (IncidentFilter { state: Some("acknowledged".into()), ..all() }, vec![]),
         (IncidentFilter { to_ms: T0 + 10, ..all() }, vec![first.id]),
         (IncidentFilter { to_ms: T0 + 10, to_id: Some(second.id), ..all() }, vec![first.id]),
         (IncidentFilter { to_ms: T0 + 10, to_id: Some(Uuid::max()), ..all() }, vec![second.id, first.id]),
@@ -162,6 +167,7 @@ async fn assert_filters(store: &dyn Store, first: &IncidentRow, second: &Inciden
             IncidentRow::list(store, filter.clone()).await.unwrap().iter().map(|row| row.id).collect();
         assert_eq!(ids, expected, "{filter:?}");
     }
+    assert_times(store, first, second).await;
     assert_host_tags(store, first, second).await;
     let host = AlertFilter::Host(Uuid::from_u128(1), T0 + 40, T0 + 60);
     assert_eq!(AlertRow::list(store, host).await.unwrap().len(), 1);
@@ -174,6 +180,28 @@ async fn assert_filters(store: &dyn Store, first: &IncidentRow, second: &Inciden
         let rows = AlertRow::list(store, filter).await.unwrap();
         assert_eq!(rows.iter().map(|row| row.incident).collect::<Vec<_>>(), expected);
     }
+}
+
+/// Statistics read the alerts and the first acknowledgments of incidents that were open since a time.
+async fn assert_times(store: &dyn Store, first: &IncidentRow, second: &IncidentRow) {
+    let acknowledged =
+        |at_ms| IncidentEventRow { at_ms, ..event(first.id, IncidentEventKind::Acknowledged, "") };
+    apply(store, |tx| {
+        tx.incident_events().insert(&acknowledged(T0 + 30));
+        tx.incident_events().insert(&acknowledged(T0 + 20));
+    })
+    .await;
+    for (since_ms, limit, expected) in [
+        (T0 + 50, 9, vec![(second.id, T0 + 10, None), (first.id, T0, Some(T0 + 50))]),
+        (T0 + 50, 1, vec![(second.id, T0 + 10, None)]),
+        (T0 + 51, 9, vec![(second.id, T0 + 10, None)]),
+    ] {
+        let times = AlertTimes::list(store, since_ms, limit).await.unwrap();
+        let times: Vec<_> = times.iter().map(|row| (row.incident, row.fired_ms, row.resolved_ms)).collect();
+        assert_eq!(times, expected);
+    }
+    assert_eq!(AlertTimes::acknowledgments(store, T0 + 50, 9).await.unwrap(), [(first.id, T0 + 20)]);
+    assert!(AlertTimes::acknowledgments(store, T0 + 51, 9).await.unwrap().is_empty());
 }
 
 /// Finding M3: incidents of hidden hosts are not found by any filter.
@@ -303,6 +331,30 @@ async fn postponed_notification_blocks_no_other(store: &Arc<dyn Store>) {
     let postponed = due_at(T0 + 500).await.unwrap().remove(1);
     assert_eq!((postponed.id, postponed.attempts, postponed.body.as_str()), (id, 1, "with results"));
     assert_eq!((postponed.retry_at_ms, postponed.error.as_deref()), (T0 + 500, Some("greylisted")));
+}
+
+async fn notifications_are_counted_by_channel_and_state(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let (incident, channel, other) = (Uuid::now_v7(), Uuid::from_u128(1), Uuid::from_u128(2));
+    apply(store, |tx| {
+        [channel, channel, channel, other].iter().for_each(|channel| {
+            tx.notifications().enqueue(&notification(incident, *channel, T0, "{}"), None);
+        });
+    })
+    .await;
+    let filter = NotificationFilter { channel: Some(channel), limit: 9, ..NotificationFilter::default() };
+    let rows = Outbox::list(store, filter).await.unwrap();
+    apply(store, |tx| {
+        tx.notifications().finish(rows[0].id, NotificationState::Sent, None, T0 + 10);
+        tx.notifications().finish(rows[1].id, NotificationState::Failed, Some("x"), T0 + 20);
+    })
+    .await;
+    let count = |channel, state| NotificationCount { channel, state, count: 1 };
+    let [failed, pending, sent] =
+        [NotificationState::Failed, NotificationState::Pending, NotificationState::Sent];
+    let all = [count(channel, failed), count(channel, pending), count(channel, sent), count(other, pending)];
+    assert_eq!(Outbox::count(store, T0 + 10).await.unwrap(), all);
+    assert_eq!(Outbox::count(store, T0 + 11).await.unwrap().len(), 3, "an older delivery is not counted");
 }
 
 async fn host_last_seen_is_replaced(store: &Arc<dyn Store>) {

@@ -65,9 +65,16 @@ fn paths(ids: &[String]) -> Vec<String> {
         }
         let queries: &[&str] = match *path {
             "/api/v1/hosts/{id}/series" => &["?metric=*"],
-            "/api/v1/incidents/history" => {
-                &["", "?text=hidden", "?limit=1", "?text=hosts", "?severity=critical", "?limit=2&from=-1d"]
-            }
+            "/api/v1/incidents/history" => &[
+                "",
+                "?text=hidden",
+                "?limit=1",
+                "?text=hosts",
+                "?severity=critical",
+                "?limit=2&from=-1d",
+                "?state=resolved",
+                "?state=open",
+            ],
             "/api/v1/servers/metrics/queue/jobs" => {
                 &["", "?state=failed", "?state=completed", "?state=delayed"]
             }

@@ -1,15 +1,17 @@
 //! Responses of the incident endpoints, limited to what the caller may see.
 
-use perfwatch_alerting::{Alert, OpenIncident};
+use perfwatch_alerting::{Alert, IncidentState, OpenIncident, Spark, SparkKey};
 use perfwatch_auth::Identity;
 use perfwatch_auth::directory::AuthSnapshot;
-use perfwatch_rules::explain::Explanation;
-use perfwatch_rules::incident::{Ack, Incident, IncidentPhase};
+use perfwatch_model::HostId;
+use perfwatch_rules::explain::{Explanation, LargestConsumer};
+use perfwatch_rules::incident::{Ack, IncidentPhase};
 use perfwatch_rules::rule::Severity;
 use perfwatch_store::incidents::IncidentEventKind;
 use perfwatch_store::outbox::NotificationState;
 use serde::Serialize;
 use std::collections::HashMap;
+use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -47,32 +49,12 @@ pub(crate) struct AlertResponse {
     /// Reason of the resolution: `condition_cleared`, `instance_gone`, `rule_deleted`, `host_deleted`, or
     /// `backfilled` for an alert that fired and resolved in backfilled data.
     pub(super) resolve_reason: Option<String>,
+    /// Process with the highest usage at the time of firing.
+    pub(super) largest_consumer: Option<LargestConsumer>,
     /// Top consumers and movers at the time of firing.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) explanation: Option<Explanation>,
-}
-
-/// State of an incident as shown to users.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum IncidentState {
-    /// Neither resolved nor acknowledged.
-    Open,
-    /// Acknowledged by a user and not resolved.
-    Acknowledged,
-    /// All alerts are resolved and the incident is closed.
-    Resolved,
-}
-
-impl IncidentState {
-    fn new(incident: &Incident) -> Self {
-        match (incident.phase, &incident.ack) {
-            (IncidentPhase::Resolved, _) => Self::Resolved,
-            (_, Some(_)) => Self::Acknowledged,
-            (_, None) => Self::Open,
-        }
-    }
 }
 
 /// Group of alerts with one timeline and one state.
@@ -94,9 +76,22 @@ pub(crate) struct IncidentResponse {
     pub(super) firing_count: usize,
     /// Alerts visible to the caller, by severity and time, highest and newest first.
     pub(super) alerts: Vec<AlertResponse>,
+    /// Time until which silences hold back the first alert; `null` without an end, and if it is not silenced.
+    pub(super) silenced_until_ms: Option<i64>,
+    /// Recent values of the metric of the first alert; only in the list of open incidents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Spark>, nullable = false)]
+    pub(super) spark: Option<Arc<Spark>>,
 }
 
 impl IncidentResponse {
+    /// Series that the first alert is about.
+    pub(super) fn spark_key(&self) -> Option<SparkKey> {
+        let alert = self.alerts.first().filter(|alert| !alert.metric.is_empty())?;
+        let (metric, instance) = (alert.metric.clone(), alert.instance.clone());
+        Some(SparkKey { host: HostId(alert.host?), metric, instance })
+    }
+
     /// Returns whether the response contains all alerts of the incident.
     pub(super) fn is_complete(&self, open: &OpenIncident) -> bool {
         self.alerts.len() == open.alerts.len()
@@ -182,6 +177,7 @@ pub(super) fn to_alert_response(alert: &Alert, explanation: Option<Explanation>)
         peak_value: body.peak_value,
         silenced: body.silenced,
         resolve_reason: body.resolve_reason,
+        largest_consumer: body.largest_consumer,
         explanation,
     }
 }
@@ -211,5 +207,7 @@ pub(super) fn to_response(
             .into_iter()
             .map(|alert| to_alert_response(alert, explanations.remove(&alert.id)))
             .collect(),
+        silenced_until_ms: None,
+        spark: None,
     })
 }
