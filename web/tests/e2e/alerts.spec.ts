@@ -66,7 +66,7 @@ describe('alerts', () => {
   it('no open incidents initially', async () => {
     await page.goto(`${site.url}/alerts`)
     await page.getByRole('heading', { name: 'No active incidents' }).waitFor()
-    expect(await badge().getAttribute('aria-label')).toContain('no active incidents')
+    expect(await badge().getAttribute('title')).toContain('no active incidents')
     await checkPage(page, 'alerts-none')
   })
 
@@ -131,12 +131,12 @@ describe('alerts', () => {
 
   it('firing alert updates badge, notification and incident page', async () => {
     await expect.poll(() => received.at(-1)?.reason, { timeout: 20_000 }).toBe('opened')
-    await expect.poll(() => badge().getAttribute('aria-label')).toContain('1 warning')
+    await expect.poll(() => badge().getAttribute('title')).toContain('1 warning')
     await badge().click()
     await page.getByText('Processes are there').first().waitFor()
     await checkPage(page, 'alerts-active')
     await page.getByText('Processes are there').first().click()
-    await page.getByText('Top consumers and movers').waitFor()
+    await page.getByText('Largest consumers and movers').waitFor()
     await page.locator('.chart canvas').waitFor()
     expect(await page.locator('main').textContent()).toContain('Nothing: they should be.')
     await page.getByRole('button', { name: 'Acknowledge' }).click()
@@ -159,7 +159,7 @@ describe('alerts', () => {
     await page.getByRole('button', { name: 'Remove' }).click()
     await page.getByRole('dialog').getByRole('button', { name: 'Remove' }).click()
     await expect.poll(() => received.at(-1)?.reason).toBe('resolved')
-    await expect.poll(() => badge().getAttribute('aria-label')).toContain('no active incidents')
+    await expect.poll(() => badge().getAttribute('title')).toContain('no active incidents')
     await page.getByRole('link', { name: 'History' }).click()
     await page.getByText('Processes are there').waitFor()
     await checkPage(page, 'alerts-history-phone')

@@ -1,6 +1,7 @@
 // Texts, colors and links that several alert pages share.
-import type { Notification, RecipientResult } from '../../api/types'
+import type { Alert, Explanation, Notification, RecipientResult } from '../../api/types'
 import { messageText, t } from '../../i18n'
+import { duration, format, type Unit } from '../../lib/format'
 
 /** Name of the user in an actor such as `user alice`; other actors are unchanged. */
 export const actorName = (actor: string) => actor.replace(/^user /, '')
@@ -56,3 +57,51 @@ export const hostLinkAt = (hostId: string, atMs: number) => `/hosts/${hostId}?fr
 export const DAYS = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const
 
 export const dayName = (day: string) => messageText(`alerts.weekly.days.${day}`) ?? day
+
+/** Options by duration in hours of a new silence. */
+export const SILENCE_DURATIONS = [
+  { value: '0.5', label: t('common.time.thirtyMinutes') },
+  { value: '2', label: t('common.time.twoHours') },
+  { value: '8', label: t('common.time.eightHours') },
+  { value: '24', label: t('common.time.oneDay') },
+  { value: '168', label: t('common.time.oneWeek') },
+  { value: '', label: t('alerts.silences.untilRemoved') },
+]
+
+/** Duration in a list: seconds only below a minute, because a value that changes each second cannot be read. */
+export function span(ms: number): string {
+  const seconds = ms / 1000
+  return duration(seconds < 60 ? seconds : Math.floor(seconds / 60) * 60)
+}
+
+export const RESOURCE_UNITS: Record<Explanation['resource'], Unit> = {
+  cpu: 'percent',
+  memory: 'bytes',
+  io: 'bytes_per_second',
+  open_files: 'count',
+}
+
+/** Usage of a process: processors as cores, because 412 % needs thought. */
+export function usage(value: number, resource: Explanation['resource']): string {
+  if (resource === 'cpu' && value >= 99.95) return t('alerts.list.cores', { count: (value / 100).toFixed(1) })
+  return format(value, RESOURCE_UNITS[resource])
+}
+
+type Consumer = Pick<NonNullable<Alert['largest_consumer']>, 'current' | 'baseline' | 'resource'>
+
+/** Share of the usage within which it counts as unchanged. */
+const STEADY = 0.1
+
+/** Usage of a process before the alert. */
+export function usageBefore({ current, baseline, resource }: Consumer): string {
+  if (baseline === null) return t('alerts.incident.consumers.new')
+  if (Math.abs(current - baseline) <= STEADY * current) return t('alerts.incident.consumers.steady')
+  return t('alerts.incident.consumers.before', { value: usage(baseline, resource) })
+}
+
+/** Threshold without the decimals of a measured value: 90% and not 90.0%. */
+export const limitText = (value: number | null, unit: Unit) =>
+  value !== null && unit === 'percent' ? `${Number(value.toFixed(2))}%` : format(value, unit)
+
+/** Whether the alert fires above its threshold, as its value shows. */
+export const isAbove = ({ value, threshold }: Alert) => value === null || threshold === null || value >= threshold
