@@ -14,6 +14,8 @@ pub struct ChannelHealth {
     pub sent_24h: i64,
     /// Waiting for their time, their channel or a retry.
     pub waiting: i64,
+    /// Waiting for a retry because the last attempt failed.
+    pub retrying: i64,
     /// Failed permanently in the last 24 hours.
     pub failed: i64,
 }
@@ -28,7 +30,9 @@ pub(crate) async fn read(
         let health = by_channel.entry(row.channel).or_default();
         match row.state {
             NotificationState::Sent => health.sent_24h = row.count,
-            NotificationState::Pending => health.waiting = row.count,
+            NotificationState::Pending => {
+                (health.waiting, health.retrying) = (row.count, row.error_count);
+            }
             NotificationState::Failed => health.failed = row.count,
             NotificationState::Suppressed => {}
         }

@@ -129,7 +129,7 @@ fn means(
 }
 
 /// Rounds to three decimals: the course is drawn, not read.
-fn round(value: f64) -> f64 {
+fn round_value(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
 }
 
@@ -186,7 +186,7 @@ impl SparkReader {
                 [] => [None; SPARK_LEN],
             };
             let is_recorded = values.iter().any(Option::is_some);
-            let values = values.map(|value| value.map(round)).to_vec();
+            let values = values.map(|value| value.map(round_value)).to_vec();
             is_recorded.then_some(Spark { from_ms, step_ms, values })
         };
         perfwatch_history::run_blocking(build).await

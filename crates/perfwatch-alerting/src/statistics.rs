@@ -25,7 +25,7 @@ const TIMES_TTL: Duration = Duration::from_secs(15);
 /// Maximum number of ranges that are kept.
 const MAX_SHARED_RANGES: usize = 8;
 /// Days of the firings of a rule.
-const FIRING_DAYS: usize = 7;
+const FIRING_PERIODS_LEN: usize = 7;
 
 /// Number of incidents that opened in 24 hours.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -58,7 +58,7 @@ pub struct IncidentStatistics {
 }
 
 /// Firings of a rule in each of the last seven periods of 24 hours, oldest first.
-pub type DailyFirings = [u32; FIRING_DAYS];
+pub type DailyFirings = [u32; FIRING_PERIODS_LEN];
 
 /// Alerts and first acknowledgments since a time.
 #[derive(Debug, Default)]
@@ -157,11 +157,11 @@ fn count_firings(
     now_ms: i64,
     is_visible: impl Fn(Uuid) -> bool,
 ) -> HashMap<Uuid, DailyFirings> {
-    let from_ms = now_ms - i64::try_from(FIRING_DAYS).unwrap_or_default() * DAY_MS;
+    let from_ms = now_ms - i64::try_from(FIRING_PERIODS_LEN).unwrap_or_default() * DAY_MS;
     let mut firings: HashMap<Uuid, DailyFirings> = HashMap::new();
     for alert in alerts.iter().filter(|alert| alert.fired_ms >= from_ms && is_visible(alert.host)) {
         let index = usize::try_from((alert.fired_ms - from_ms) / DAY_MS).unwrap_or_default();
-        firings.entry(alert.rule).or_default()[index.min(FIRING_DAYS - 1)] += 1;
+        firings.entry(alert.rule).or_default()[index.min(FIRING_PERIODS_LEN - 1)] += 1;
     }
     firings
 }
@@ -214,7 +214,7 @@ impl StatisticsReader {
     ) -> Result<HashMap<Uuid, DailyFirings>, StoreError> {
         let now_ms = self.clock.wall_ms();
         let times =
-            self.times_since(now_ms - i64::try_from(FIRING_DAYS).unwrap_or_default() * DAY_MS).await?;
+            self.times_since(now_ms - i64::try_from(FIRING_PERIODS_LEN).unwrap_or_default() * DAY_MS).await?;
         let identity = identity.clone();
         let compute =
             move || count_firings(&times.alerts, now_ms, |host| is_visible(&identity, &auth_snapshot, host));

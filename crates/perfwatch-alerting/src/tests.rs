@@ -4,6 +4,7 @@ mod backtester;
 mod channel_secrets;
 mod fairness;
 mod harness;
+mod lists;
 mod paused_store;
 mod recipients;
 mod simulated_fleet;

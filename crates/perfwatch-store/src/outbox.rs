@@ -74,6 +74,8 @@ pub struct NotificationCount {
     pub state: NotificationState,
     /// Number of notifications.
     pub count: i64,
+    /// Number of these whose last attempt had an error.
+    pub error_count: i64,
 }
 
 /// Statement that reads notifications, with the columns in the order of [`NotificationRow::read`].
@@ -175,12 +177,12 @@ impl Outbox {
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn count(store: &dyn Store, since_ms: i64) -> Result<Vec<NotificationCount>, StoreError> {
-        let sql = "SELECT channel, state, count(*) FROM notification \
+        let sql = "SELECT channel, state, count(*), count(error) FROM notification \
              WHERE state = 'pending' OR finished_ms >= $1 GROUP BY channel, state ORDER BY channel, state";
         let read = |row| {
             let mut row = RowReader::new(row);
             let (channel, state) = (row.id()?, row.parsed(NotificationState::parse)?);
-            Ok(NotificationCount { channel, state, count: row.int()? })
+            Ok(NotificationCount { channel, state, count: row.int()?, error_count: row.int()? })
         };
         store.query(sql, vec![since_ms.into()]).await?.into_iter().map(read).collect()
     }

@@ -2255,6 +2255,11 @@ export interface components {
             failed: number;
             /**
              * Format: int64
+             * @description Waiting for a retry because the last attempt failed.
+             */
+            retrying: number;
+            /**
+             * Format: int64
              * @description Sent in the last 24 hours.
              */
             sent_24h: number;

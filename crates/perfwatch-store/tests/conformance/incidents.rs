@@ -347,12 +347,17 @@ async fn notifications_are_counted_by_channel_and_state(store: &Arc<dyn Store>) 
     apply(store, |tx| {
         tx.notifications().finish(rows[0].id, NotificationState::Sent, None, T0 + 10);
         tx.notifications().finish(rows[1].id, NotificationState::Failed, Some("x"), T0 + 20);
+        tx.notifications().retry_at(rows[2].id, T0 + 30, "unavailable");
     })
     .await;
-    let count = |channel, state| NotificationCount { channel, state, count: 1 };
-    let [failed, pending, sent] =
-        [NotificationState::Failed, NotificationState::Pending, NotificationState::Sent];
-    let all = [count(channel, failed), count(channel, pending), count(channel, sent), count(other, pending)];
+    use NotificationState::{Failed, Pending, Sent};
+    let count = |channel, state, error_count| NotificationCount { channel, state, count: 1, error_count };
+    let all = [
+        count(channel, Failed, 1),
+        count(channel, Pending, 1),
+        count(channel, Sent, 0),
+        count(other, Pending, 0),
+    ];
     assert_eq!(Outbox::count(store, T0 + 10).await.unwrap(), all);
     assert_eq!(Outbox::count(store, T0 + 11).await.unwrap().len(), 3, "an older delivery is not counted");
 }

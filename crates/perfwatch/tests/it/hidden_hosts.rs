@@ -14,8 +14,9 @@ const PASSWORD: &str = "a-password-of-tests-1";
 /// Address of a hidden server. Nothing listens there.
 const HIDDEN_ADDRESS: &str = "127.66.77.88";
 /// Fields that differ between two requests.
-const VOLATILE: [&str; 13] = [
+const VOLATILE: [&str; 14] = [
     "computed_ms",
+    "day_ms",
     "from_ms",
     "to_ms",
     "now_ms",
