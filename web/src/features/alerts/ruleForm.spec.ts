@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { Condition, Rule } from '../../api/types'
-import { applyThreshold, fillRuleForm, newRuleForm, type RuleForm, toRule } from './ruleForm'
+import { applyThreshold, fillRuleForm, newRuleForm, type RuleForm, toRule, matchesHost } from './ruleForm'
 
 const conditions: Condition[] = [
   {
@@ -74,5 +74,16 @@ describe('rule form', () => {
     form.clear_threshold = ''
     applyThreshold(form, 95)
     expect(form).toMatchObject({ threshold: 95, clear_threshold: '' })
+  })
+})
+
+describe('matchesHost', () => {
+  const host = { id: 'a', tags: ['role=web', 'env=prod'] }
+
+  it('selects by host or tag, without excluded tags', () => {
+    expect(matchesHost({}, host)).toBe(true)
+    expect(matchesHost({ hosts: ['b'] }, host)).toBe(false)
+    expect(matchesHost({ hosts: ['b'], tags: ['role=web'] }, host)).toBe(true)
+    expect(matchesHost({ exclude_tags: ['env=prod'] }, host)).toBe(false)
   })
 })

@@ -140,3 +140,10 @@ export function applyThreshold(form: RuleForm, threshold: number) {
   if (form.clear_threshold !== '') form.clear_threshold = Math.round((Number(form.clear_threshold) + difference) * 100) / 100
   form.threshold = threshold
 }
+
+/** Returns whether a host selector selects a host: any of the hosts or tags, and none of the excluded tags. */
+export function matchesHost(selector: RuleForm['hosts'], host: { id: string; tags: readonly string[] }): boolean {
+  const { hosts = [], tags = [], exclude_tags: excluded = [] } = selector
+  const isSelected = (!hosts.length && !tags.length) || hosts.includes(host.id) || host.tags.some((tag) => tags.includes(tag))
+  return isSelected && !host.tags.some((tag) => excluded.includes(tag))
+}

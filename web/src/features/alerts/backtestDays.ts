@@ -1,0 +1,56 @@
+// Bars of a backtest: firings by hour or by day, in the time zone of the browser.
+import type { BacktestRange } from './useBacktest'
+
+export interface FiringBar {
+  fromMs: number
+  count: number
+  /** Text below the bar; empty for bars without a label. */
+  label: string
+}
+
+const HOUR = new Intl.DateTimeFormat(undefined, { hour: '2-digit', hourCycle: 'h23' })
+const WEEKDAY = new Intl.DateTimeFormat(undefined, { weekday: 'short' })
+const DAY = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' })
+
+/** Start of the hour or of the day that is `steps` before the one that contains a time. */
+function startOf(ms: number, isHourly: boolean, steps: number): number {
+  const date = new Date(ms)
+  if (isHourly) date.setMinutes(0, 0, 0)
+  else date.setHours(0, 0, 0, 0)
+  // Days have 23 to 25 hours.
+  if (isHourly) date.setHours(date.getHours() - steps)
+  else date.setDate(date.getDate() - steps)
+  return date.getTime()
+}
+
+function labelOf(ms: number, range: BacktestRange, fromEnd: number): string {
+  if (range === '-7d') return WEEKDAY.format(ms)
+  if (range === '-24h') return fromEnd % 4 === 0 ? HOUR.format(ms) : ''
+  return fromEnd % 7 === 0 ? DAY.format(ms) : ''
+}
+
+/** Bars from the start to the end of a backtest. The first one may begin before it. */
+export function firingBars(firedMs: readonly number[], toMs: number, range: BacktestRange): FiringBar[] {
+  const isHourly = range === '-24h'
+  const last = isHourly ? 24 : Number(range.slice(1, -1))
+  const bars = Array.from({ length: last + 1 }, (_, at) => {
+    const fromMs = startOf(toMs - 1, isHourly, last - at)
+    return { fromMs, count: 0, label: labelOf(fromMs, range, last - at) }
+  })
+  for (const ms of firedMs) {
+    const bar = bars.filter(({ fromMs }) => fromMs <= ms).at(-1)
+    if (bar) bar.count++
+  }
+  return bars
+}
+
+export function median(values: readonly number[]): number | null {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.floor(sorted.length / 2)] ?? null
+}
+
+/** Step of a value that is dragged over a span: a hundredth of it, rounded to a power of ten. */
+export const dragStep = (span: number) => 10 ** (Math.floor(Math.log10(Math.max(span, 1e-6))) - 2)
+
+/** Value on the grid of a step, without the noise of binary fractions. */
+export const onGrid = (value: number, step: number) => Number((Math.round(value / step) * step).toPrecision(12))
