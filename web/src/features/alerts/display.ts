@@ -87,13 +87,13 @@ export function usage(value: number, resource: Explanation['resource']): string 
   return format(value, RESOURCE_UNITS[resource])
 }
 
-type Consumer = Pick<NonNullable<Alert['largest_consumer']>, 'current' | 'baseline' | 'resource'>
+type ProcessUsage = Pick<NonNullable<Alert['largest_consumer']>, 'current' | 'baseline' | 'resource'>
 
 /** Share of the usage within which it counts as unchanged. */
 const STEADY = 0.1
 
 /** Usage of a process before the alert. */
-export function usageBefore({ current, baseline, resource }: Consumer): string {
+export function usageBefore({ current, baseline, resource }: ProcessUsage): string {
   if (baseline === null) return t('alerts.incident.consumers.new')
   if (Math.abs(current - baseline) <= STEADY * current) return t('alerts.incident.consumers.steady')
   return t('alerts.incident.consumers.before', { value: usage(baseline, resource) })

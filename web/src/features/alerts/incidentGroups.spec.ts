@@ -41,7 +41,7 @@ const incident = (id: string, over: Partial<Incident>, ...alerts: Partial<Alert>
 })
 const hosts = (...names: string[]) => names.map((host_name) => ({ host_name }))
 const none = { text: '', severity: '', state: '' } as const
-const shown = (incidents: Incident[], open = false) =>
+const rowNames = (incidents: Incident[], open = false) =>
   groupIncidents(incidents, () => open).map(({ severity, count, rows }) => [
     severity,
     count,
@@ -57,11 +57,11 @@ describe('groupIncidents', () => {
       incident('other', {}, { rule: 'r2', host_name: 'db-1' }),
       incident('worst', { severity: 'critical' }, { rule: 'r3' }),
     ]
-    expect(shown(list)).toEqual([
+    expect(rowNames(list)).toEqual([
       ['critical', 1, ['worst']],
       ['warning', 4, ['CPU usage web-1,web-2,web-3', 'other']],
     ])
-    expect(shown(list, true)[1]![2]).toEqual(['CPU usage web-1,web-2,web-3', 'one', 'two', 'three', 'other'])
+    expect(rowNames(list, true)[1]![2]).toEqual(['CPU usage web-1,web-2,web-3', 'one', 'two', 'three', 'other'])
   })
 
   it('folds one incident with many hosts and names the worst', () => {
@@ -70,7 +70,7 @@ describe('groupIncidents', () => {
   })
 
   it('does not fold two hosts', () => {
-    expect(shown([incident('all', {}, ...hosts('a', 'b'))])).toEqual([['warning', 1, ['all']]])
+    expect(rowNames([incident('all', {}, ...hosts('a', 'b'))])).toEqual([['warning', 1, ['all']]])
   })
 })
 

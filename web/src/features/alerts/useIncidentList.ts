@@ -41,8 +41,8 @@ export function useIncidentList(incidents: Ref<readonly Incident[]>, silence: (i
   const selected = shallowRef<ReadonlySet<string>>(new Set())
   watch(incidents, (list) => {
     const ids = new Set(list.map(({ id }) => id))
-    const kept = [...selected.value].filter((id) => ids.has(id))
-    if (kept.length !== selected.value.size) selected.value = new Set(kept)
+    const remaining = [...selected.value].filter((id) => ids.has(id))
+    if (remaining.length !== selected.value.size) selected.value = new Set(remaining)
   })
   function select(ids: readonly string[]) {
     const next = new Set(selected.value)
