@@ -13,6 +13,7 @@ pub mod compression;
 pub mod connections;
 pub mod cookies;
 pub mod error;
+pub mod event_stream;
 pub mod extract;
 pub mod first_seen;
 pub mod ingest_body;
