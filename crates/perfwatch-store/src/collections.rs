@@ -80,6 +80,65 @@ impl CollectionRow {
     }
 }
 
+/// Collections that ended within one step of time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectionCount {
+    /// Number of the step: its start divided by its width.
+    pub step: i64,
+    /// Server, if the counts were read by server.
+    pub server: Option<Uuid>,
+    /// Number of successful collections.
+    pub succeeded: i64,
+    /// Number of failed collections.
+    pub failed: i64,
+    /// Sum of the durations in milliseconds.
+    pub duration_ms: i64,
+}
+
+impl CollectionRow {
+    /// Counts the collections that ended in a range, by steps of time, and by server if requested.
+    /// Connection tests are left out.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the database cannot be read.
+    pub async fn counts(
+        store: &dyn Store,
+        (from_ms, to_ms): (i64, i64),
+        step_ms: i64,
+        by_server: bool,
+    ) -> Result<Vec<CollectionCount>, StoreError> {
+        macro_rules! count_collections {
+            ($server:literal, $group:literal) => {
+                concat!(
+                    "SELECT finished_ms / CAST($3 AS BIGINT), ",
+                    $server,
+                    "sum(CASE WHEN cause IS NULL THEN 1 ELSE 0 END), \
+                     sum(CASE WHEN cause IS NULL THEN 0 ELSE 1 END), CAST(sum(duration_ms) AS BIGINT) \
+                     FROM collection WHERE finished_ms >= $1 AND finished_ms < $2 AND trigger <> 'test' \
+                     GROUP BY finished_ms / CAST($3 AS BIGINT)",
+                    $group
+                )
+            };
+        }
+        let sql = match by_server {
+            true => count_collections!("server, ", ", server"),
+            false => count_collections!("", ""),
+        };
+        let read = |row| {
+            let mut row = RowReader::new(row);
+            Ok(CollectionCount {
+                step: row.int()?,
+                server: if by_server { Some(row.id()?) } else { None },
+                succeeded: row.int()?,
+                failed: row.int()?,
+                duration_ms: row.int()?,
+            })
+        };
+        let values = vec![from_ms.into(), to_ms.into(), step_ms.into()];
+        store.query(sql, values).await?.into_iter().map(read).collect()
+    }
+}
+
 /// Writes of collections, added to a [`Transaction`].
 #[derive(Debug)]
 pub struct CollectionRepository<'a>(&'a mut Transaction);

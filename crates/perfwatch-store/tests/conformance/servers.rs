@@ -3,7 +3,7 @@
 use crate::support::{apply, assert_conflict, conformance};
 use perfwatch_store::Store;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, JobState, Lease, WorkerCapacity};
-use perfwatch_store::collections::{CollectTrigger, CollectionRow};
+use perfwatch_store::collections::{CollectTrigger, CollectionCount, CollectionRow};
 use perfwatch_store::servers::ServerRow;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -12,6 +12,7 @@ conformance! {
     server_updates_check_version,
     host_key_is_pinned_and_replaced_on_request,
     collections_update_their_server,
+    collections_are_counted_by_time_and_server,
     each_job_is_claimed_once,
     failing_servers_have_a_worker_quota,
 }
@@ -105,6 +106,53 @@ async fn host_key_is_pinned_and_replaced_on_request(store: &Arc<dyn Store>) {
     apply(store, |tx| tx.servers().reset_host_state(id)).await;
     assert_eq!(ServerRow::get(store, id).await.unwrap().unwrap().host_key, None);
     apply(store, |tx| tx.servers().delete(id)).await;
+}
+
+async fn collections_are_counted_by_time_and_server(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let (first, second) = (server("first", true), server("second", true));
+    let start_ms = 5_000_000;
+    let count = |step, server, succeeded, failed, duration_ms| CollectionCount {
+        step,
+        server,
+        succeeded,
+        failed,
+        duration_ms,
+    };
+    apply(store, |tx| {
+        tx.servers().insert(&first);
+        tx.servers().insert(&second);
+        for (server, offset_ms, cause) in [
+            (first.id, -1, None),
+            (first.id, 0, None),
+            (first.id, 999, Some("timed_out")),
+            (second.id, 1, None),
+            (second.id, 1_000, None),
+            (second.id, 2_000, None),
+        ] {
+            tx.collections().insert(&collection(server, start_ms + offset_ms, cause));
+        }
+        let test = CollectionRow { trigger: CollectTrigger::Test, ..collection(first.id, start_ms, None) };
+        tx.collections().insert(&test);
+    })
+    .await;
+    let range = (start_ms, start_ms + 2_000);
+    let mut counts = CollectionRow::counts(store, range, 1_000, false).await.unwrap();
+    counts.sort_by_key(|count| count.step);
+    assert_eq!(counts, [count(5_000, None, 2, 1, 360), count(5_001, None, 1, 0, 120)]);
+    let mut counts = CollectionRow::counts(store, range, 1_000, true).await.unwrap();
+    counts.sort_by_key(|count| (count.server != Some(first.id), count.step));
+    let expected = [
+        count(5_000, Some(first.id), 1, 1, 240),
+        count(5_000, Some(second.id), 1, 0, 120),
+        count(5_001, Some(second.id), 1, 0, 120),
+    ];
+    assert_eq!(counts, expected);
+    apply(store, |tx| {
+        tx.servers().delete(first.id);
+        tx.servers().delete(second.id);
+    })
+    .await;
 }
 
 async fn collections_update_their_server(store: &Arc<dyn Store>) {
