@@ -16,6 +16,8 @@ pub mod import_plan;
 mod jumps;
 mod metrics;
 mod on_demand;
+mod progress;
+mod queue_series;
 mod queue_stats;
 mod reconciler;
 mod runner;
@@ -37,6 +39,8 @@ mod worker;
 pub use credentials::{Credentials, CredentialsError};
 pub use deps::AgentlessDeps;
 pub use metrics::AgentlessMetrics;
+pub use progress::{CollectionEvent, EventSender};
+pub use queue_series::QueueSeries;
 pub use queue_stats::QueueStats;
 pub use schedule::next_run_ms;
 pub use server::Server;
@@ -47,12 +51,15 @@ pub use types::{CollectionReport, ConnectionTestError};
 
 use import_plan::{ImportAccess, ImportPlan, ImportRequest, plan_import};
 use on_demand::OnDemandPoller;
+use perfwatch_model::remote_collector::{CollectionObserver, CollectionStage};
+use perfwatch_store::collection_jobs::{CollectionJobs, JobState, MAX_LISTED_JOBS};
 use perfwatch_store::servers::ServerRow;
 use perfwatch_store::{CommitError, Store, StoreError, Transaction};
 use perfwatch_workers::{WorkError, WorkKind, WorkRequest};
 use reconciler::Reconciler;
 use runner::CollectionRunner;
 use scheduler::CollectionScheduler;
+use std::collections::HashSet;
 use std::sync::Arc;
 use summary::ServerSummaries;
 use tokio::runtime::Handle;
@@ -165,6 +172,48 @@ impl Agentless {
         QueueStats::read(&*self.deps.store, self.deps.clock.wall_ms(), is_visible, capacity).await
     }
 
+    /// Returns the collections of the last 24 hours by time, of visible servers only if a scope with its
+    /// filter is given. The scope identifies the visible servers in the cache.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the store is unavailable.
+    pub async fn queue_series(
+        &self,
+        scope: Option<(&str, &(dyn Fn(Uuid) -> bool + Sync))>,
+    ) -> Result<QueueSeries, StoreError> {
+        QueueSeries::read(&*self.deps.store, &self.deps.cache, self.deps.clock.wall_ms(), scope).await
+    }
+
+    /// Returns the current stage of the collection of a server; `None` unless its job runs on this hub.
+    pub fn running_stage(&self, server: Uuid) -> Option<CollectionStage> {
+        self.scheduler.running_stage(server)
+    }
+
+    /// Puts the failed jobs of visible servers that can be collected into the queue again. Returns the
+    /// number of servers; nothing is committed.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the store is unavailable.
+    pub async fn retry_failed(
+        &self,
+        is_visible: impl Fn(Uuid) -> bool,
+        tx: &mut Transaction,
+    ) -> Result<usize, StoreError> {
+        let rows = ServerRow::list(self.store()).await?;
+        let is_collectable =
+            |row: &&ServerRow| row.enabled && row.blocked_reason.is_none() && is_visible(row.id);
+        let collectable: HashSet<Uuid> = rows.iter().filter(is_collectable).map(|row| row.id).collect();
+        let failed = CollectionJobs::list(self.store(), JobState::Failed, MAX_LISTED_JOBS).await?;
+        let mut requested = HashSet::new();
+        for job in failed.iter().filter(|job| collectable.contains(&job.server)) {
+            tx.collection_jobs().delete_failed(job.id);
+            if requested.insert(job.server) {
+                tx.collection_jobs().run_now(job.server, self.deps.clock.wall_ms());
+            }
+        }
+        Ok(requested.len())
+    }
+
     /// Returns the cached summaries of servers.
     pub fn summaries(&self) -> &ServerSummaries {
         &self.summaries
@@ -214,8 +263,9 @@ impl Agentless {
         &self,
         principal: &str,
         row: &ServerRow,
+        observer: Option<Arc<dyn CollectionObserver>>,
     ) -> Result<CollectionReport, ConnectionTestError> {
-        self.runner.test_connection(principal, row).await
+        self.runner.test_connection(principal, row, observer).await
     }
 
     /// Records a connection test in the collection history.

@@ -93,6 +93,7 @@ impl OnDemandPoller {
                 interval: POLL_INTERVAL,
                 keep_alive: POLL_INTERVAL * 3,
                 counter_state: counter_state.take(),
+                observer: None,
             };
             let Ok(report) = self.runner.collect(&row, options).await else { return };
             if report.failure.is_some() {

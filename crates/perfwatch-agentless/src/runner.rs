@@ -15,8 +15,8 @@ use crate::types::{
     cause_name, collection_failure, ignore_conflict,
 };
 use perfwatch_model::remote_collector::{
-    CollectRequest, Collected, CollectionFailure, CollectionOutcome, CollectionStage, CollectionStep,
-    FailureCause, RemoteCollector, SshTarget,
+    CollectRequest, Collected, CollectionFailure, CollectionObserver, CollectionOutcome, CollectionStage,
+    CollectionStep, FailureCause, RemoteCollector, SshTarget,
 };
 use perfwatch_model::{Clock, HostId, HostRef};
 use perfwatch_store::collections::{CollectTrigger, CollectionRow};
@@ -99,6 +99,7 @@ impl CollectionRunner {
         &self,
         principal: &str,
         row: &ServerRow,
+        observer: Option<Arc<dyn CollectionObserver>>,
     ) -> Result<CollectionReport, ConnectionTestError> {
         let options = CollectOptions {
             trigger: CollectTrigger::Test,
@@ -106,6 +107,7 @@ impl CollectionRunner {
             interval: Duration::from_secs(60),
             keep_alive: Duration::ZERO,
             counter_state: None,
+            observer,
         };
         let slot = self.test_slots.acquire(principal, self.clock.monotonic());
         let _slot = slot.inspect_err(|_| self.metrics.record_refused_test())?;
@@ -272,6 +274,7 @@ impl CollectionRunner {
             interval: options.interval,
             keep_alive: options.keep_alive,
             force_new_connection: options.trigger == CollectTrigger::Test,
+            observer: options.observer.clone(),
         };
         let outcome = tokio::time::timeout(MAX_COLLECTION_TIME, self.collector.collect(request)).await;
         outcome.unwrap_or_else(|_| {

@@ -5,6 +5,7 @@ use crate::schedule::next_run_ms;
 use crate::types::{MAX_COLLECTION_TIME, ignore_conflict};
 use crate::worker::{Worker, WorkerPool};
 use perfwatch_model::Clock;
+use perfwatch_model::remote_collector::CollectionStage;
 use perfwatch_model::task_runs::TaskRuns;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, Lease};
 use perfwatch_store::{FailureStreak, Store, StoreError, Transaction};
@@ -50,6 +51,11 @@ impl CollectionScheduler {
         tasks: TaskRuns,
     ) -> Self {
         Self { store, clock, worker, pool: WorkerPool::new(workers), queue_changed: Notify::new(), tasks }
+    }
+
+    /// Current stage of the job of a server; `None` unless it runs on this hub.
+    pub(crate) fn running_stage(&self, server: Uuid) -> Option<CollectionStage> {
+        self.worker.running.get(server)
     }
 
     /// Reads the queue without delay.

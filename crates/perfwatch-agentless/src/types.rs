@@ -1,10 +1,13 @@
 //! Types that several services of the crate share: options and report of a collection, versions of
 //! the servers on its path, and conflicts that are no errors.
 
-use perfwatch_model::remote_collector::{CollectionFailure, CollectionStage, CollectionStep, FailureCause};
+use perfwatch_model::remote_collector::{
+    CollectionFailure, CollectionObserver, CollectionStage, CollectionStep, FailureCause,
+};
 use perfwatch_store::collections::CollectTrigger;
 use perfwatch_store::servers::ServerRow;
 use perfwatch_store::{CommitError, StoreError, Transaction};
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -22,6 +25,8 @@ pub(crate) struct CollectOptions {
     pub(crate) keep_alive: Duration,
     /// Counter state of the previous collection.
     pub(crate) counter_state: Option<Vec<u8>>,
+    /// Observer of the stages while the collection runs.
+    pub(crate) observer: Option<Arc<dyn CollectionObserver>>,
 }
 
 /// Result of a collection, with the writes that record it.

@@ -1,5 +1,6 @@
 //! Workers of the collection queue: their concurrency limit, and the processing of a claimed job.
 
+use crate::progress::RunningStages;
 use crate::runner::CollectionRunner;
 use crate::schedule::next_run_ms;
 use crate::server::Server;
@@ -91,11 +92,13 @@ pub(crate) struct Worker {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     runner: Arc<CollectionRunner>,
+    /// Stages of the jobs that run on this hub.
+    pub(crate) running: RunningStages,
 }
 
 impl Worker {
     pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, runner: Arc<CollectionRunner>) -> Self {
-        Self { store, clock, runner }
+        Self { store, clock, runner, running: RunningStages::default() }
     }
 
     /// Runs one attempt of a claimed job.
@@ -119,6 +122,7 @@ impl Worker {
             interval,
             keep_alive: if stays_open { interval + KEEP_ALIVE_GRACE_PERIOD } else { Duration::ZERO },
             counter_state: ServerRow::counter_state(&*self.store, row.id).await?,
+            observer: Some(Arc::new(self.running.observe(row.id))),
         };
         let report = self.runner.collect(&row, options).await?;
         self.record_result(&ClaimedJob { job, lease, row: &row, server: &server }, report).await

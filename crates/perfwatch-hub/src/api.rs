@@ -134,11 +134,13 @@ fn agentless_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(collection_jobs::collect))
         .routes(routes!(collection_jobs::collect_all))
         .routes(routes!(collection_jobs::stats))
+        .routes(routes!(collection_jobs::series))
         .routes(routes!(collection_jobs::jobs))
         .routes(routes!(collection_jobs::pause))
         .routes(routes!(collection_jobs::resume))
         .routes(routes!(collection_jobs::clean))
         .routes(routes!(collection_jobs::retry))
+        .routes(routes!(collection_jobs::retry_all))
 }
 
 /// Downloads that last as long as the client reads.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -61,6 +62,16 @@ pub struct CollectRequest {
     pub keep_alive: Duration,
     /// Opens a new connection even if an open connection exists; used by connection tests.
     pub force_new_connection: bool,
+    /// Observer of the stages while the collection runs.
+    pub observer: Option<Arc<dyn CollectionObserver>>,
+}
+
+/// Observes a running collection. Its methods must not block.
+pub trait CollectionObserver: fmt::Debug + Send + Sync {
+    /// A stage begins.
+    fn stage_started(&self, stage: CollectionStage);
+    /// A step was completed.
+    fn step_completed(&self, step: &CollectionStep);
 }
 
 /// One completed step of a collection.

@@ -89,7 +89,7 @@ impl SshCollector {
     }
 
     async fn collect(&self, request: CollectRequest) -> CollectionOutcome {
-        let mut trace = ConnectTrace::new(&*self.clock, self.timeouts);
+        let mut trace = ConnectTrace::new(&*self.clock, self.timeouts, request.observer.as_deref());
         let result = self.collect_traced(&request, &mut trace).await;
         self.remove_idle_slot(request.target.server_id);
         CollectionOutcome { steps: trace.steps, host_keys: trace.host_keys, result }

@@ -1,7 +1,9 @@
 //! Connection stages with timeouts and failure causes.
 
 use perfwatch_model::Clock;
-use perfwatch_model::remote_collector::{CollectionFailure, CollectionStage, CollectionStep, FailureCause};
+use perfwatch_model::remote_collector::{
+    CollectionFailure, CollectionObserver, CollectionStage, CollectionStep, FailureCause,
+};
 use std::time::Duration;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -40,11 +42,16 @@ pub(crate) struct ConnectTrace<'a> {
     pub(crate) timeouts: StageTimeouts,
     pub(crate) steps: Vec<CollectionStep>,
     pub(crate) host_keys: Vec<(Uuid, String)>,
+    observer: Option<&'a dyn CollectionObserver>,
 }
 
 impl<'a> ConnectTrace<'a> {
-    pub(crate) fn new(clock: &'a dyn Clock, timeouts: StageTimeouts) -> Self {
-        Self { clock, timeouts, steps: Vec::new(), host_keys: Vec::new() }
+    pub(crate) fn new(
+        clock: &'a dyn Clock,
+        timeouts: StageTimeouts,
+        observer: Option<&'a dyn CollectionObserver>,
+    ) -> Self {
+        Self { clock, timeouts, steps: Vec::new(), host_keys: Vec::new(), observer }
     }
 
     /// Runs one stage within its time limit and records it as a step. `work` returns the result and
@@ -56,11 +63,18 @@ impl<'a> ConnectTrace<'a> {
         work: impl Future<Output = Result<(T, String), CollectionFailure>>,
     ) -> Result<T, CollectionFailure> {
         let started_at = self.clock.monotonic();
+        if let Some(observer) = self.observer {
+            observer.stage_started(stage);
+        }
         let result = timeout(limit, work).await;
         let (value, detail) = result.unwrap_or_else(|_| Err(timeout_failure(stage, limit)))?;
         let elapsed = self.clock.monotonic().saturating_sub(started_at);
         let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.steps.push(CollectionStep { stage, duration_ms, detail });
+        let step = CollectionStep { stage, duration_ms, detail };
+        if let Some(observer) = self.observer {
+            observer.step_completed(&step);
+        }
+        self.steps.push(step);
         Ok(value)
     }
 }

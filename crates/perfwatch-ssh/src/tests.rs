@@ -57,6 +57,7 @@ fn collect_request(target: &SshTarget) -> CollectRequest {
         interval: Duration::from_secs(60),
         keep_alive: Duration::ZERO,
         force_new_connection: false,
+        observer: None,
     }
 }
 

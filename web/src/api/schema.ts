@@ -1343,6 +1343,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/servers/metrics/queue/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Retry all failed jobs of enabled hosts
+         * @description Requires the role operator or higher.
+         */
+        post: operations["post_servers_metrics_queue_retry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/servers/metrics/queue/series": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Collections of the last 24 hours by time
+         * @description Requires the role viewer or higher.
+         */
+        get: operations["get_servers_metrics_queue_series"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/servers/metrics/queue/stats": {
         parameters: {
             query?: never;
@@ -1394,7 +1434,9 @@ export interface paths {
         put?: never;
         /**
          * Test an unsaved connection
-         * @description Requires the role operator or higher.
+         * @description With `Accept: text/event-stream`, the stages and steps are sent as they come, then the event `result`.
+         *
+         *     Requires the role operator or higher.
          */
         post: operations["post_servers_test"];
         delete?: never;
@@ -1509,7 +1551,9 @@ export interface paths {
         put?: never;
         /**
          * Test the saved connection
-         * @description Requires the role operator or higher.
+         * @description With `Accept: text/event-stream`, the stages and steps are sent as they come, then the event `result`.
+         *
+         *     Requires the role operator or higher.
          */
         post: operations["post_servers_id_test"];
         delete?: never;
@@ -2391,6 +2435,7 @@ export interface components {
             /** Format: uuid */
             server: string;
             server_name: string;
+            stage: components["schemas"]["CollectionStage"] | null;
             /** Format: int64 */
             started_ms: number | null;
             state: components["schemas"]["JobState"];
@@ -3783,6 +3828,25 @@ export interface components {
          * @enum {string}
          */
         ProxyFaultSeverity: "info" | "warning" | "critical";
+        /**
+         * @description Collections of the last 24 hours, in steps of 10 minutes. Connection tests and the successful
+         *     collections of open pages are not counted.
+         */
+        QueueSeriesResponse: {
+            /** @description Mean duration of the collections of each step in milliseconds; `null` without a collection. */
+            duration_ms: (number | null)[];
+            /** @description Failed attempts of each step. */
+            failed: number[];
+            /**
+             * Format: int64
+             * @description Width of a step in milliseconds.
+             */
+            step_ms: number;
+            /** @description Successful collections of each step. */
+            succeeded: number[];
+            /** @description Starts of the steps, Unix milliseconds. */
+            t: number[];
+        };
         /** @description Statistics of the collection queue. */
         QueueStatsResponse: {
             /** Format: int64 */
@@ -7374,6 +7438,61 @@ export interface operations {
             403: components["responses"]["Error403"];
             408: components["responses"]["Error408"];
             409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_servers_metrics_queue_retry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CollectAllResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_servers_metrics_queue_series: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueueSeriesResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];

@@ -6,10 +6,11 @@ use crate::host_access::{self, HIDDEN_PATH};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use perfwatch_agentless::{QueueStats, Server};
+use perfwatch_agentless::{QueueSeries, QueueStats, Server};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_model::HostId;
+use perfwatch_model::remote_collector::CollectionStage;
 use perfwatch_store::Transaction;
 use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, JobState as StoredState, MAX_LISTED_JOBS};
@@ -37,6 +38,8 @@ pub(crate) struct CollectionJobResponse {
     finished_ms: Option<i64>,
     /// Error of the last attempt.
     error: Option<String>,
+    /// Current stage of an active job; `null` if another hub runs it.
+    stage: Option<CollectionStage>,
 }
 
 /// Jobs of the visible servers.
@@ -81,6 +84,23 @@ pub(crate) async fn stats(
     let is_visible = |server: Uuid| identity.can_view(&auth_snapshot, HostId(server));
     let filter = (!identity.host_tags.is_empty()).then_some(&is_visible as &(dyn Fn(Uuid) -> bool + Sync));
     Ok(Json(app.agentless.queue_stats(filter).await?))
+}
+
+/// Collections of the last 24 hours by time
+#[utoipa::path(
+    get, path = "/api/v1/servers/metrics/queue/series", tag = "queue",
+    responses((status = 200, body = QueueSeries)),
+)]
+pub(crate) async fn series(
+    State(app): State<Arc<App>>,
+    Caller(identity): Caller,
+) -> Result<Json<QueueSeries>, ApiError> {
+    let auth_snapshot = app.directory.snapshot();
+    let is_visible = |server: Uuid| identity.can_view(&auth_snapshot, HostId(server));
+    // Callers with the same host tags see the same servers until accounts or tags change.
+    let scope = format!("{}:{}", auth_snapshot.revision(), identity.host_tags.join(","));
+    let filter = (!identity.host_tags.is_empty()).then_some((&*scope, &is_visible as _));
+    Ok(Json(app.agentless.queue_series(filter).await?))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -133,6 +153,7 @@ pub(crate) async fn jobs(
         server_name: names.get(&row.server).cloned().unwrap_or_default(),
         id: row.id,
         server: row.server,
+        stage: app.agentless.running_stage(row.server).filter(|_| row.state == StoredState::Active),
         trigger: row.trigger,
         run_at_ms: row.run_at_ms,
         attempts: row.attempts,
@@ -299,4 +320,20 @@ pub(crate) async fn retry(
     tx.collection_jobs().run_now(row.id, app.clock.wall_ms());
     commit(&app, tx, actor.audit("job.retry", format!("server {}", row.id))).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Retry all failed jobs of enabled hosts
+#[utoipa::path(
+    post, path = "/api/v1/servers/metrics/queue/retry", tag = "queue",
+    responses((status = 202, body = CollectAllResponse), (status = 409)),
+)]
+pub(crate) async fn retry_all(
+    State(app): State<Arc<App>>,
+    Audited(actor): Audited,
+) -> Result<(StatusCode, Json<CollectAllResponse>), ApiError> {
+    let (auth_snapshot, mut tx) = (app.directory.snapshot(), Transaction::default());
+    let is_visible = |server: Uuid| actor.identity.can_view(&auth_snapshot, HostId(server));
+    let requested = app.agentless.retry_failed(is_visible, &mut tx).await?;
+    commit(&app, tx, actor.audit("job.retry_all", format!("{requested} servers"))).await?;
+    Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { requested })))
 }

@@ -5,10 +5,13 @@ use crate::app::App;
 use crate::host_access::{self, HIDDEN_PATH};
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use perfwatch_agentless::server_request::ServerRequest;
-use perfwatch_agentless::{CollectionReport, ConnectionTestError};
+use perfwatch_agentless::{CollectionReport, ConnectionTestError, EventSender};
 use perfwatch_auth::Actor;
 use perfwatch_http::body::JsonBody;
+use perfwatch_http::event_stream::respond_with_progress;
 use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_model::remote_collector::{CollectionStage, CollectionStep, FailureCause};
 use perfwatch_store::collections::{CollectTrigger, CollectionRow};
@@ -46,11 +49,16 @@ pub(super) fn connection_test_error(error: ConnectionTestError) -> ApiError {
 }
 
 /// Tests a connection on behalf of the caller. The audit log contains each address that was reached out to.
-async fn run_test(app: &App, actor: &Actor, row: &ServerRow) -> Result<CollectionReport, ApiError> {
+async fn run_test(
+    app: &App,
+    actor: &Actor,
+    row: &ServerRow,
+    observer: Arc<EventSender>,
+) -> Result<CollectionReport, ApiError> {
     let server = perfwatch_agentless::Server::from_row(row);
     let object = server.map(|server| format!("server {} ({}:{})", server.name, server.address, server.port));
     app.directory.record_audit(actor.audit("server.test", object.unwrap_or_default())).await;
-    let tested = app.agentless.test_connection(&actor.identity.share_key(), row).await;
+    let tested = app.agentless.test_connection(&actor.identity.share_key(), row, Some(observer)).await;
     tested.map_err(connection_test_error)
 }
 
@@ -76,7 +84,28 @@ fn to_test_response(mut outcome: CollectionReport, is_hidden: bool) -> Connectio
     }
 }
 
+/// Tests a connection and responds with the result, and with the steps as they come if the client accepts an
+/// event stream. Tests of saved servers are recorded.
+async fn respond_to_test(
+    (app, actor, row): (Arc<App>, Actor, ServerRow),
+    (is_saved, is_hidden): (bool, bool),
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let (observer, events) = EventSender::new(is_hidden.then_some(HIDDEN_PATH));
+    let action = async move {
+        let outcome = run_test(&app, &actor, &row, observer).await?;
+        if is_saved {
+            app.agentless.record(&outcome).await?;
+            app.agentless.notify_changed(None);
+        }
+        Ok(to_test_response(outcome, is_hidden))
+    };
+    respond_with_progress(headers, events, action).await
+}
+
 /// Test the saved connection
+///
+/// With `Accept: text/event-stream`, the stages and steps are sent as they come, then the event `result`.
 #[utoipa::path(
     post, path = "/api/v1/servers/{id}/test", tag = "servers",
     params(("id" = String, Path, description = "Id of the server")),
@@ -86,13 +115,11 @@ pub(crate) async fn test(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
     Path(id): Path<String>,
-) -> Result<Json<ConnectionTestResponse>, ApiError> {
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let row = find(&app, &actor.identity, &id).await?;
-    let outcome = run_test(&app, &actor, &row).await?;
-    app.agentless.record(&outcome).await?;
-    app.agentless.notify_changed(None);
     let is_hidden = host_access::hidden_paths(&app, &actor.identity).await?.contains(&row.id);
-    Ok(Json(to_test_response(outcome, is_hidden)))
+    respond_to_test((app, actor, row), (true, is_hidden), &headers).await
 }
 
 /// Unsaved server to test.
@@ -105,6 +132,8 @@ pub(crate) struct TestServerRequest {
 }
 
 /// Test an unsaved connection
+///
+/// With `Accept: text/event-stream`, the stages and steps are sent as they come, then the event `result`.
 #[utoipa::path(
     post, path = "/api/v1/servers/test", tag = "servers",
     request_body = TestServerRequest,
@@ -113,8 +142,9 @@ pub(crate) struct TestServerRequest {
 pub(crate) async fn test_unsaved(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
+    headers: HeaderMap,
     JsonBody(request): JsonBody<TestServerRequest>,
-) -> Result<Json<ConnectionTestResponse>, ApiError> {
+) -> Result<Response, ApiError> {
     let before = match request.id {
         Some(id) => Some(find(&app, &actor.identity, &id.to_string()).await?),
         None => None,
@@ -127,7 +157,7 @@ pub(crate) async fn test_unsaved(
     let hidden_paths = host_access::hidden_paths(&app, &actor.identity).await?;
     // The caller may view the adjacent jump host, and perhaps not those behind it.
     let is_hidden = request.server.jump.is_some_and(|jump| hidden_paths.contains(&jump));
-    Ok(Json(to_test_response(run_test(&app, &actor, &row).await?, is_hidden)))
+    respond_to_test((app, actor, row), (false, is_hidden), &headers).await
 }
 
 /// Result of a collection or a connection test.
