@@ -2,7 +2,10 @@
 // A missing key or argument is a type error. `{name}` marks an argument; plural messages are objects
 // with the forms of `Intl.PluralRules`, selected by the argument `count`.
 import en from './locales/en'
+import type { LazyTexts } from './locales/en/lazy'
 
+/** Texts of the first load and of the pages that are loaded later. */
+type Texts = typeof en & LazyTexts
 type PluralForms = { readonly one: string; readonly other: string }
 type Message = string | PluralForms
 
@@ -18,20 +21,20 @@ type ArgumentNames<S> = S extends `${string}{${infer Name}}${infer Rest}` ? Name
 type NamesIn<M> = M extends string ? ArgumentNames<M> : M extends PluralForms ? 'count' | ArgumentNames<M['one' | 'other']> : never
 
 /** Shape of a catalog in another language: same keys, any text. */
-export type Catalog<T = typeof en> = {
+export type Catalog<T = Texts> = {
   readonly [K in keyof T]: T[K] extends string ? string : T[K] extends PluralForms ? PluralForms : Catalog<T[K]>
 }
 
 /** Dotted path of a message in the catalog. */
-export type MessageKey = KeyOf<typeof en>
+export type MessageKey = KeyOf<Texts>
 
 /** Arguments of a message: required if its text has any. */
-export type MessageArguments<K extends string, C = typeof en> = [NamesIn<MessageAt<C, K>>] extends [never]
+export type MessageArguments<K extends string, C = Texts> = [NamesIn<MessageAt<C, K>>] extends [never]
   ? []
   : [args: Record<NamesIn<MessageAt<C, K>>, string | number>]
 
 /** Messages without arguments, such as titles of routes. */
-export type PlainMessageKey = { [K in MessageKey]: [NamesIn<MessageAt<typeof en, K>>] extends [never] ? K : never }[MessageKey]
+export type PlainMessageKey = { [K in MessageKey]: [NamesIn<MessageAt<Texts, K>>] extends [never] ? K : never }[MessageKey]
 
 const LOCALE = 'en'
 const plurals = new Intl.PluralRules(LOCALE)
@@ -41,8 +44,15 @@ function isMessage(node: unknown): node is Message {
   return typeof node === 'string' || (typeof node === 'object' && node !== null && typeof (node as PluralForms).other === 'string')
 }
 
+const merged: Record<string, unknown> = { ...en }
+
+/** Adds the texts of a page that is not part of the first load. The page calls it before it shows any of them. */
+export function addTexts(texts: Partial<LazyTexts>) {
+  Object.assign(merged, texts)
+}
+
 /** Text of a message before its arguments are inserted; null if the catalog has no such key. */
-export function messageText(key: string, count?: string | number, catalog: unknown = en): string | null {
+export function messageText(key: string, count?: string | number, catalog: unknown = merged): string | null {
   let node = catalog
   for (const part of key.split('.')) node = typeof node === 'object' && node !== null ? (node as Record<string, unknown>)[part] : undefined
   if (!isMessage(node)) return null
@@ -65,4 +75,4 @@ export function translator<C>(catalog: C) {
 }
 
 /** Text of a message with its arguments; numbers are formatted for the locale. */
-export const t = translator(en)
+export const t = translator<Texts>(merged as Texts)

@@ -1,0 +1,5 @@
+// Adds the texts of the agentless pages; imported by each module that shows some of them.
+import { addTexts } from '../../i18n'
+import { agentless } from '../../locales/en/lazy/agentless'
+
+addTexts({ agentless })

@@ -1,0 +1,8 @@
+// Types of the texts that are loaded with their pages. The pages add them with `addTexts`.
+import type { agentless } from './agentless'
+import type { hostList } from './hostList'
+
+export interface LazyTexts {
+  agentless: typeof agentless
+  hostList: typeof hostList
+}
