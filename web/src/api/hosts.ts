@@ -32,3 +32,7 @@ export function useHosts(options: Pick<QueryOptions, 'refetchInterval'> = {}) {
   const problem = computed(() => (query.error.value ? errorMessage(query.error.value) : ''))
   return { ...query, problem }
 }
+
+/** Replaces the tags of a host. */
+export const setHostTags = (id: string, tags: string[]) =>
+  unwrap(api.PUT('/api/v1/hosts/{id}/tags', { params: { path: { id } }, body: { tags } }))

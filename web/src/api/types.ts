@@ -71,6 +71,7 @@ export type FailureCause = Schemas['FailureCause']
 export type Collection = Schemas['CollectionResponse']
 export type Queue = Schemas['QueueStatsResponse']
 export type Job = Schemas['CollectionJobResponse']
+export type QueueSeries = Schemas['QueueSeriesResponse']
 
 export type OverviewResponse = Schemas['OverviewResponse']
 export type OverviewHost = Schemas['OverviewHost']

@@ -1,4 +1,5 @@
 // Texts of the state of agentless hosts and of their collections.
+import './texts'
 import type { Server } from '../../api/types'
 import { messageText, t } from '../../i18n'
 
