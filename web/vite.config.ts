@@ -51,7 +51,7 @@ export default defineConfig({
             { name: 'vendor', test: /node_modules\/(@vue|vue|vue-router|@lucide|@tanstack|openapi-fetch)\// },
             {
               name: 'base',
-              test: /src\/(components\/(TopBar|base\/(?!Base(Combobox|Dialog|Menu|Popover|Select|Tooltip)))|lib|i18n|locales\/en(?!\/lazy))/,
+              test: /src\/(components\/(TopBar|base\/(?!Base(Combobox|Dialog|Menu|Popover|Select|Tooltip)))|lib|i18n|charts\/canvas|locales\/en(?!\/lazy))/,
             },
           ],
         },

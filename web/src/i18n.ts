@@ -5,7 +5,7 @@ import en from './locales/en'
 import type { LazyTexts } from './locales/en/lazy'
 
 /** Texts of the first load and of the pages that are loaded later. */
-type Texts = typeof en & LazyTexts
+type Texts = Omit<typeof en, keyof LazyTexts> & LazyTexts
 type PluralForms = { readonly one: string; readonly other: string }
 type Message = string | PluralForms
 

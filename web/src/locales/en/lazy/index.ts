@@ -1,8 +1,10 @@
 // Types of the texts that are loaded with their pages. The pages add them with `addTexts`.
 import type { agentless } from './agentless'
 import type { hostList } from './hostList'
+import type { servers } from './servers'
 
 export interface LazyTexts {
   agentless: typeof agentless
   hostList: typeof hostList
+  servers: typeof servers
 }
