@@ -2,21 +2,32 @@
 import { onBeforeUnmount, onMounted, type Ref, watch, type WatchSource } from 'vue'
 import { color, themeVersion } from '../lib/theme'
 
-/** Context in CSS pixels with its size; null while the canvas is not shown. */
-export function prepare(
-  canvas: HTMLCanvasElement | undefined,
-): { context: CanvasRenderingContext2D; width: number; height: number } | null {
+/** Size of a pixel of the screen in CSS pixels. */
+export const pixelRatio = () => window.devicePixelRatio || 1
+
+export interface Target {
+  context: CanvasRenderingContext2D
+  width: number
+  height: number
+  /** Whether the canvas is empty: it has a new size, or its content is not kept. */
+  isEmpty: boolean
+}
+
+/** Context in CSS pixels with its size; null while the canvas is not shown. `keep` leaves the content of the last time. */
+export function prepare(canvas: HTMLCanvasElement | undefined, keep = false): Target | null {
   const context = canvas?.getContext('2d')
   if (!canvas || !context || canvas.clientWidth === 0) return null
-  const ratio = window.devicePixelRatio || 1
+  const ratio = pixelRatio()
   const [width, height] = [canvas.clientWidth, canvas.clientHeight]
+  let isEmpty = !keep
   if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
     canvas.width = Math.round(width * ratio)
     canvas.height = Math.round(height * ratio)
+    isEmpty = true
   }
   context.setTransform(ratio, 0, 0, ratio, 0, 0)
-  context.clearRect(0, 0, width, height)
-  return { context, width, height }
+  if (!keep) context.clearRect(0, 0, width, height)
+  return { context, width, height, isEmpty }
 }
 
 export interface Box {
