@@ -80,6 +80,7 @@ pub const ROUTES: &[(&str, &str, Access, Accepts)] = &[
     ("GET", "/api/v1/hosts/{id}/series", MinRole(Viewer), Any),
     ("GET", "/api/v1/hosts/{id}/snapshot", MinRole(Viewer), Any),
     ("GET", "/api/v1/hosts/{id}/processes", MinRole(Viewer), Any),
+    ("GET", "/api/v1/hosts/{id}/events", MinRole(Viewer), Any),
     ("GET", "/api/v1/hosts/{id}/export", MinRole(Viewer), Any),
     ("DELETE", "/api/v1/hosts/{id}", MinRole(Operator), Any),
     ("PUT", "/api/v1/hosts/{id}/tags", MinRole(Operator), Any),

@@ -22,6 +22,7 @@ mod task;
 mod tasks;
 #[cfg(test)]
 mod tests;
+pub mod timeline;
 
 use head::{HostHead, InFlightAppends};
 pub use metrics::HistoryMetrics;

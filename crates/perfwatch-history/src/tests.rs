@@ -2,6 +2,7 @@
 //! of restarts, each row counts once, and roll-ups equal a recount of the rows that were sent.
 
 mod bounds;
+mod timeline;
 
 use super::*;
 use bounds::{
@@ -15,6 +16,7 @@ use perfwatch_tsdb::query::Points;
 use perfwatch_tsdb::rollup::bucket_start;
 use perfwatch_tsdb::{BucketStats, Projection, SeriesSelector, Tier};
 use std::collections::BTreeMap;
+use timeline::timeline_has_gaps_reboots_and_changed_facts;
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -467,10 +469,12 @@ mod per_backend {
         retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
         corrupt_block_does_not_affect_others changing_columns_are_refused_before_they_are_read
         largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once
-        disk_budget_is_shared_by_host ingestion_is_blocked_while_the_store_rejects_rows);
+        disk_budget_is_shared_by_host ingestion_is_blocked_while_the_store_rejects_rows
+        timeline_has_gaps_reboots_and_changed_facts);
     run_on!(postgres: rollups_equal_recount_after_restarts_and_late_data
         retention_deletes_raw_data_and_late_rows_count_once disk_budget_deletes_oldest_raw_data_first
         corrupt_block_does_not_affect_others changing_columns_are_refused_before_they_are_read
         largest_host_is_read_in_parts_with_a_coarser_step export_in_parts_equals_export_at_once
-        disk_budget_is_shared_by_host ingestion_is_blocked_while_the_store_rejects_rows);
+        disk_budget_is_shared_by_host ingestion_is_blocked_while_the_store_rejects_rows
+        timeline_has_gaps_reboots_and_changed_facts);
 }

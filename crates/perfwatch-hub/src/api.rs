@@ -53,6 +53,7 @@ pub(crate) fn timed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(history::series))
         .routes(routes!(history::snapshot))
         .routes(routes!(history::processes))
+        .routes(routes!(history::events))
         .routes(routes!(incidents::list_incidents))
         .routes(routes!(incidents::statistics))
         .routes(routes!(incidents::list_incident_history))

@@ -6,6 +6,7 @@ mod activity;
 mod course;
 mod day;
 mod fleet;
+pub mod host_events;
 mod host_values;
 pub mod response;
 mod sampler;

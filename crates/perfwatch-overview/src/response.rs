@@ -2,7 +2,7 @@
 
 use perfwatch_live::host_status::{CollectionMethod, HostStatus};
 use perfwatch_model::HostId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Overview of all visible hosts: totals, newest values, largest processes.
@@ -245,4 +245,57 @@ pub struct ActivityResponse {
     pub(crate) entries: Vec<ActivityEntry>,
     /// Current time of the hub.
     pub(crate) now_ms: i64,
+}
+
+/// Kind of an event of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum HostEventKind {
+    /// An alert fired; `text` is the name of its rule, `detail` its summary, `to_ms` the time of its resolution.
+    Alert,
+    /// Data is missing; `detail` is the reason, as in the gaps of series.
+    Gap,
+    /// The host was booted between `from_ms` and `to_ms`.
+    Reboot,
+    /// The host sent its first snapshot.
+    Joined,
+    /// A fact changed: `os`, `kernel` or `cores` is in `text`.
+    System,
+    /// The version of the agent changed, or an entry of the audit log: an enrollment or revocation.
+    Agent,
+    /// Tags or name changed, by the audit log.
+    Change,
+    /// The SSH connection changed, by the audit log.
+    Connection,
+}
+
+/// Event of a host.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostEvent {
+    pub(crate) kind: HostEventKind,
+    pub(crate) from_ms: i64,
+    /// End of an event with a duration; `null` if it has none or is not over.
+    pub(crate) to_ms: Option<i64>,
+    /// Severity of an alert: `critical`, `warning` or `info`.
+    pub(crate) severity: Option<String>,
+    pub(crate) incident: Option<uuid::Uuid>,
+    /// Rule, changed fact, or action of the audit log.
+    pub(crate) text: String,
+    pub(crate) detail: String,
+    pub(crate) actor: String,
+    /// Value before a change.
+    pub(crate) before: String,
+    /// Value after a change.
+    pub(crate) after: String,
+}
+
+/// Events of a host in a time range, newest first. Changes by users are only listed for administrators.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostEventsResponse {
+    pub(crate) events: Vec<HostEvent>,
+    /// Older events of the range were left out.
+    pub(crate) is_truncated: bool,
 }

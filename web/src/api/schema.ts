@@ -713,6 +713,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/hosts/{id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List events of a host
+         * @description Alerts, gaps, reboots, changed facts, and for administrators changes by users.
+         *
+         *     Requires the role viewer or higher.
+         */
+        get: operations["get_hosts_id_events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/hosts/{id}/export": {
         parameters: {
             query?: never;
@@ -2956,7 +2978,6 @@ export interface components {
         Gap: {
             /** Format: int64 */
             from_ms: number;
-            /** @description `agent_stopped` or `data_lost`. */
             reason: components["schemas"]["GapReason"];
             /** Format: int64 */
             to_ms: number;
@@ -2965,7 +2986,7 @@ export interface components {
          * @description Reason of a gap.
          * @enum {string}
          */
-        GapReason: "agent_stopped" | "data_lost";
+        GapReason: "agent_stopped" | "data_lost" | "host_restarted" | "unknown";
         /** @description Grouping of alerts to incidents. Each incident sends its own notifications. */
         GroupBy: "host" | "rule" | {
             /** @description Alerts of hosts that share the value of this tag (`environment` of `environment=production`). */
@@ -3008,6 +3029,40 @@ export interface components {
             name: string;
             /** @description Number of evaluated values. */
             value_count: number;
+        };
+        /** @description Event of a host. */
+        HostEvent: {
+            actor: string;
+            /** @description Value after a change. */
+            after: string;
+            /** @description Value before a change. */
+            before: string;
+            detail: string;
+            /** Format: int64 */
+            from_ms: number;
+            /** Format: uuid */
+            incident: string | null;
+            kind: components["schemas"]["HostEventKind"];
+            /** @description Severity of an alert: `critical`, `warning` or `info`. */
+            severity: string | null;
+            /** @description Rule, changed fact, or action of the audit log. */
+            text: string;
+            /**
+             * Format: int64
+             * @description End of an event with a duration; `null` if it has none or is not over.
+             */
+            to_ms: number | null;
+        };
+        /**
+         * @description Kind of an event of a host.
+         * @enum {string}
+         */
+        HostEventKind: "alert" | "gap" | "reboot" | "joined" | "system" | "agent" | "change" | "connection";
+        /** @description Events of a host in a time range, newest first. Changes by users are only listed for administrators. */
+        HostEventsResponse: {
+            events: components["schemas"]["HostEvent"][];
+            /** @description Older events of the range were left out. */
+            is_truncated: boolean;
         };
         /** @description Properties of a host that change rarely. */
         HostFacts: {
@@ -6305,6 +6360,45 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["HostAlertsResponse"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_hosts_id_events: {
+        parameters: {
+            query?: {
+                /** @description Start of the range; default: one hour before `to` */
+                from?: string;
+                /** @description End of the range; default: now */
+                to?: string;
+                /** @description Kinds: `alert,gap`; default: all */
+                kinds?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Id or name of the host */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HostEventsResponse"];
                 };
             };
             400: components["responses"]["Error400"];

@@ -4,6 +4,7 @@
 use crate::app::App;
 use crate::host_access;
 use crate::openapi::schemas;
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header;
@@ -16,6 +17,10 @@ use perfwatch_history::series_json;
 use perfwatch_http::read_limiter::Reader;
 use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_model::{HostId, HostRef, fixed_point, json};
+use perfwatch_overview::host_events::{
+    HOST_EVENTS_MEMORY_BYTES, HostEventsRequest, MAX_HOST_EVENTS_RANGE_MS,
+};
+use perfwatch_overview::response::HostEventsResponse;
 use perfwatch_tsdb::SeriesSelector;
 use serde_json::json;
 use std::collections::HashSet;
@@ -48,6 +53,7 @@ struct SeriesQuery {
     limit: Option<usize>,
     format: Option<String>,
     tier: Option<String>,
+    kinds: Option<String>,
 }
 
 /// Parses the parameters in `allowed`.
@@ -79,6 +85,7 @@ fn parse_query(query: Option<&str>, allowed: &[&str]) -> Result<SeriesQuery, Api
             "to" => request.to = Some(value),
             "at" => request.at = Some(value),
             "format" => request.format = Some(value),
+            "kinds" => request.kinds = Some(value),
             _ => request.tier = Some(value),
         }
     }
@@ -253,6 +260,40 @@ fn process_json(process: &ProcessUsage, covered_ms: i64) -> serde_json::Value {
         "memory_bytes_max": process.memory_max,
         "read_bytes": process.read_bytes, "write_bytes": process.write_bytes,
     })
+}
+
+/// List events of a host
+///
+/// Alerts, gaps, reboots, changed facts, and for administrators changes by users.
+#[utoipa::path(
+    get, path = "/api/v1/hosts/{id}/events", tag = "hosts",
+    params(
+        ("id" = String, Path, description = "Id or name of the host"),
+        ("from" = Option<String>, Query, description = "Start of the range; default: one hour before `to`"),
+        ("to" = Option<String>, Query, description = "End of the range; default: now"),
+        ("kinds" = Option<String>, Query, description = "Kinds: `alert,gap`; default: all"),
+    ),
+    responses((status = 200, body = HostEventsResponse), (status = 409)),
+)]
+pub(crate) async fn events(
+    State(app): State<Arc<App>>,
+    Caller(identity): Caller,
+    reader: Reader,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<HostEventsResponse>, ApiError> {
+    let request = parse_query(query.as_deref(), &["from", "to", "kinds"])?;
+    let host = host_access::host(&app, &identity, &id)?;
+    let range = params::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
+    if range.1 - range.0 > MAX_HOST_EVENTS_RANGE_MS {
+        return Err(ApiError::bad_request("invalid_range", "the range for events is limited to 31 days"));
+    }
+    let names = request.kinds.as_deref().unwrap_or_default().split(',').filter(|name| !name.is_empty());
+    let kinds = names.map(|name| serde_json::from_value(name.into())).collect::<Result<_, _>>();
+    let kinds = kinds.map_err(|error| ApiError::bad_request("invalid_query", format!("kinds: {error}")))?;
+    reader.reserve(HOST_EVENTS_MEMORY_BYTES).await?;
+    let request = HostEventsRequest { host, range, kinds, held: Some(reader.permit()) };
+    Ok(Json(app.overview.host_events(&identity, request).await?))
 }
 
 /// Export history as CSV or JSON lines

@@ -54,7 +54,6 @@ pub(crate) enum Tier {
 pub(crate) struct Gap {
     from_ms: i64,
     to_ms: i64,
-    /// `agent_stopped` or `data_lost`.
     reason: GapReason,
 }
 
@@ -66,6 +65,10 @@ pub(crate) enum GapReason {
     AgentStopped,
     /// Snapshots were dropped before they reached the hub.
     DataLost,
+    /// The host was off or restarted.
+    HostRestarted,
+    /// The rows do not say why.
+    Unknown,
 }
 
 /// Values of a metric and instance at each timestamp.

@@ -19,6 +19,7 @@ mod fair_shares;
 mod front_door;
 mod hidden_hosts;
 mod history;
+mod host_events;
 mod identity;
 mod ingest;
 mod jump_hosts;
