@@ -2,6 +2,7 @@
 import type uPlot from 'uplot'
 import { clock, clockShort, day, format, month, type Unit, year } from '../lib/format'
 import { hubNow } from '../lib/hubClock'
+import type { Value } from '../live/columns'
 
 /** Tick distances of the y axis: powers of two for bytes, 1-2-5 for other units. */
 export function steps(unit: Unit): number[] {
@@ -13,8 +14,13 @@ export function steps(unit: Unit): number[] {
 
 /** Y range from zero to `max`, or to slightly above the largest value and `minSpan`, with a minimum span per unit. */
 export function yRange(unit: Unit, max?: number, minSpan = 0): uPlot.Range.Function {
-  return (_, __, largest) => {
+  return (_, smallest, largest) => {
     if (max) return [0, max]
+    // Negative values only occur in mirrored charts.
+    if ((smallest ?? 0) < 0 && unit !== 'celsius') {
+      const top = Math.max(-smallest!, largest ?? 0, 1024, minSpan) * 1.08
+      return [-top, top]
+    }
     const value = Math.max(largest ?? 0, minSpan)
     const min = unit === 'percent' ? 1 : unit === 'bytes' || unit === 'bytes_per_second' ? 1024 : unit === 'celsius' ? 50 : 1
     const top = Math.max(value, min) * 1.08
@@ -67,4 +73,33 @@ export function liveRange(times: ArrayLike<number>, window: number): [number, nu
   const last = times[times.length - 1] ?? hubNow() / 1000
   const first = times[0] ?? last
   return [Math.max(last - window, Math.min(first, last - 60)), last]
+}
+
+/** Distances of time ticks in seconds. */
+const TIME_STEPS = [
+  1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 432_000, 864_000,
+]
+
+/** Times of at most `count` ticks in Unix seconds, at round local times, and their distance. */
+export function timeTicks(from: number, to: number, count: number): { ticks: number[]; spacing: number } {
+  const spacing = TIME_STEPS.find((step) => (to - from) / step <= count) ?? TIME_STEPS.at(-1)!
+  const offset = new Date(from * 1000).getTimezoneOffset() * 60
+  const ticks: number[] = []
+  for (let tick = Math.ceil((from - offset) / spacing) * spacing + offset; tick <= to; tick += spacing) ticks.push(tick)
+  return { ticks, spacing }
+}
+
+/** Values with the opposite sign. */
+export const negated = (column: Value[]): Value[] => column.map((value) => (value === null ? null : -value))
+
+/** Cumulative sums from the bottom up. A missing value adds nothing; a row without values is a gap. */
+export function stack(columns: Value[][], rows: number): Value[][] {
+  const sum: Value[] = Array.from({ length: rows }, () => null)
+  return columns.map((column) => {
+    for (let row = 0; row < rows; row++) {
+      const value = column[row]
+      if (value !== null && value !== undefined) sum[row] = (sum[row] ?? 0) + value
+    }
+    return sum.slice()
+  })
 }

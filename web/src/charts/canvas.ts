@@ -63,8 +63,10 @@ export function drawSpark(context: CanvasRenderingContext2D, points: ArrayLike<n
   }
 }
 
-/** Diagonal lines over an area without data. */
-export function hatch(context: CanvasRenderingContext2D, box: Box) {
+export type HatchPattern = 'diagonal' | 'horizontal' | 'vertical'
+
+/** Lines over an area without data. */
+export function hatch(context: CanvasRenderingContext2D, box: Box, pattern: HatchPattern = 'diagonal') {
   context.save()
   context.beginPath()
   context.rect(box.x, box.y, box.width, box.height)
@@ -72,10 +74,14 @@ export function hatch(context: CanvasRenderingContext2D, box: Box) {
   context.strokeStyle = color('hatch')
   context.lineWidth = 1.5
   context.beginPath()
-  for (let x = box.x - box.height; x < box.x + box.width; x += 5) {
-    context.moveTo(x, box.y + box.height)
-    context.lineTo(x + box.height, box.y)
+  const [left, right, top, bottom] = [box.x, box.x + box.width, box.y, box.y + box.height]
+  const line = (...[x, y, toX, toY]: [number, number, number, number]) => {
+    context.moveTo(x, y)
+    context.lineTo(toX, toY)
   }
+  if (pattern === 'diagonal') for (let x = left - box.height; x < right; x += 5) line(x, bottom, x + box.height, top)
+  else if (pattern === 'horizontal') for (let y = top + 2.5; y < bottom; y += 5) line(left, y, right, y)
+  else for (let x = left + 2.5; x < right; x += 5) line(x, top, x, bottom)
   context.stroke()
   context.restore()
 }

@@ -7,15 +7,18 @@ import { type Columns, type Gap, keyOf, type LatestSnapshot, type Value } from '
 export class HistoryColumns implements Columns {
   readonly times: number[]
   readonly steps: number[]
-  readonly gaps: Gap[]
+  gaps: Gap[]
   /** Seconds per point; 0 if each point is one tick. */
   readonly step: number
+  /** Resolution of the stored values: `raw`, `1m` or `1h`. */
+  readonly tier: SeriesResponse['tier']
   private columns = new Map<string, { v: Value[]; min?: Value[]; max?: Value[] }>()
   private names = new Map<string, Set<string>>()
   private empty: Value[]
 
   constructor(answer: SeriesResponse) {
     this.step = answer.step_ms / 1000
+    this.tier = answer.tier
     this.times = answer.t.map((t) => t / 1000)
     const near = (at: number) =>
       Math.min(this.times[at]! - (this.times[at - 1] ?? -Infinity), (this.times[at + 1] ?? Infinity) - this.times[at]!)
@@ -81,14 +84,16 @@ export async function loadHistory(
 /** All values of a host at one time; `at` in Unix seconds. */
 export interface SnapshotAt {
   at: number
+  /** Seconds that the values cover: more than the interval of the host if they are averages. */
+  resolution: number
   rows: ProcessRow[]
   values: LatestSnapshot
 }
 
 export async function loadSnapshotAt(id: string, at: number, signal: AbortSignal): Promise<SnapshotAt> {
   const params = { path: { id }, query: { at: toMs(at) } }
-  const { at_ms, snapshot } = await unwrap(api.GET('/api/v1/hosts/{id}/snapshot', { params, signal }))
-  return { at: at_ms / 1000, rows: snapshot.processes?.top ?? [], values: valuesOf(snapshot) }
+  const { at_ms, resolution_ms, snapshot } = await unwrap(api.GET('/api/v1/hosts/{id}/snapshot', { params, signal }))
+  return { at: at_ms / 1000, resolution: resolution_ms / 1000, rows: snapshot.processes?.top ?? [], values: valuesOf(snapshot) }
 }
 
 /** Values of a nested snapshot by dotted metric name and instance:
@@ -114,8 +119,11 @@ export function valuesOf(snapshot: object): LatestSnapshot {
 /** Maximum number of processes of a range. */
 const MAX_PROCESSES = 40
 
+/** Process with the time in which it was recorded, in Unix seconds, if its figures cover a range. */
+export type RecordedProcess = ProcessRow & { recorded?: [number, number] }
+
 /** Top processes of a range: mean CPU and disk rates, maximum memory. */
-export async function loadTopProcesses(id: string, from: number, to: number, signal: AbortSignal): Promise<ProcessRow[]> {
+export async function loadTopProcesses(id: string, from: number, to: number, signal: AbortSignal): Promise<RecordedProcess[]> {
   const params = { path: { id }, query: { from: toMs(from), to: toMs(to), limit: MAX_PROCESSES } }
   const { processes, covered_ms } = await unwrap(api.GET('/api/v1/hosts/{id}/processes', { params, signal }))
   const seconds = Math.max(covered_ms / 1000, 1)
@@ -131,5 +139,6 @@ export async function loadTopProcesses(id: string, from: number, to: number, sig
     read_bytes: process.read_bytes / seconds,
     write_bytes: process.write_bytes / seconds,
     started_ms: process.started_ms,
+    recorded: [process.first_ms / 1000, process.last_ms / 1000] as [number, number],
   }))
 }

@@ -121,7 +121,7 @@ export const charts = {
   cores: {
     title: 'CPU per core',
     label: 'Usage of {count} cores over time',
-    busiest: '{count} cores; busiest:',
+    busiest: 'Busiest: core {core}, {value}%',
     value: 'core {core}: {value}% at {time}',
   },
 } as const
