@@ -91,7 +91,8 @@ pub async fn tier_volume(store: &dyn Store, tier: Tier, since_ms: i64) -> Result
     macro_rules! select {
         ($table:literal) => {
             concat!(
-                "SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT), count(DISTINCT host), \
+                "SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT), \
+                 count(DISTINCT CASE WHEN host <> $2 THEN host END), \
                  CAST(coalesce(min(first_ms), 0) AS BIGINT), CAST(coalesce(max(last_ms), 0) AS BIGINT) FROM ",
                 $table,
                 " WHERE last_ms >= $1"
@@ -103,7 +104,8 @@ pub async fn tier_volume(store: &dyn Store, tier: Tier, since_ms: i64) -> Result
         Tier::Minute => select!("block_minute"),
         Tier::Hour => select!("block_hour"),
     };
-    let rows = query_rows(store, sql, vec![since_ms.into()], |row| {
+    // The bytes of the hubs' own metrics count, but they are no host.
+    let rows = query_rows(store, sql, vec![since_ms.into(), HostId::HUBS.0.into()], |row| {
         Ok(TierVolume {
             bytes: row.int()?.cast_unsigned(),
             hosts: row.int()?.cast_unsigned(),

@@ -1,7 +1,7 @@
 //! Hosts, head, blocks, watermarks and leases.
 
 use crate::support::*;
-use perfwatch_model::BootId;
+use perfwatch_model::{BootId, HostId};
 use perfwatch_store::*;
 use perfwatch_tsdb::{Buckets, CompressionLevel, Projection, SeriesSelector, Tier, block};
 use std::sync::Arc;
@@ -281,7 +281,8 @@ async fn watermark_of_a_host_affects_only_its_reads(store: &Arc<dyn Store>) {
 /// Finding C1: shapes did not count for their host.
 async fn volume_counts_blocks_of_a_period(store: &Arc<dyn Store>) {
     let shape = shape(&["volume.a"]);
-    for (id, rows) in [(host(1).id, 0..100), (host(2).id, 50..150)] {
+    // The series of the hubs are no host.
+    for (id, rows) in [(host(1).id, 0..100), (host(2).id, 50..150), (HostId::HUBS, 0..10)] {
         let (_, block) = raw_block(id, &shape, rows, T0);
         store.commit(vec![Write::PutBlock(Tier::Raw, id, shape.clone(), block)].into()).await.unwrap();
     }
