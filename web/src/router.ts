@@ -42,6 +42,14 @@ const alertPages: RouteRecordRaw[] = [
   },
 ]
 
+const hostPages: RouteRecordRaw[] = [
+  { path: '', name: 'host', component: () => import('./features/host/HostDashboard.vue') },
+  { path: 'processes', component: () => import('./features/host/HostProcesses.vue') },
+  { path: 'events', component: () => import('./features/host/HostEvents.vue') },
+  { path: 'connection', component: () => import('./features/host/HostConnection.vue') },
+  { path: 'details', component: () => import('./features/host/HostDetails.vue') },
+]
+
 const settingsPages: RouteRecordRaw[] = [
   {
     path: 'general',
@@ -103,7 +111,7 @@ const settingsPages: RouteRecordRaw[] = [
 export const routes: RouteRecordRaw[] = [
   { path: '/', name: 'overview', component: () => import('./features/overview/OverviewPage.vue'), meta: { title: 'overview.title' } },
   { path: '/hosts', name: 'hosts', component: () => import('./features/hosts/HostsPage.vue'), meta: { title: 'hosts.title' } },
-  { path: '/hosts/:id', name: 'host', component: () => import('./features/host/HostPage.vue'), props: true },
+  { path: '/hosts/:id', component: () => import('./features/host/HostLayout.vue'), props: true, children: hostPages },
   { path: '/login', component: () => import('./features/auth/LoginPage.vue'), meta: { access: 'public', title: 'auth.login.title' } },
   { path: '/setup', component: () => import('./features/auth/SetupPage.vue'), meta: { access: 'public', title: 'auth.setup.title' } },
   {
@@ -119,12 +127,6 @@ export const routes: RouteRecordRaw[] = [
     meta: { title: 'alerts.rule.title' },
   },
   { path: '/alerts', component: () => import('./features/alerts/AlertsPage.vue'), children: alertPages },
-  {
-    path: '/hosts/:id/connection',
-    component: () => import('./features/servers/ServerPage.vue'),
-    props: true,
-    meta: { title: 'servers.connection.title' },
-  },
   {
     path: '/agentless',
     component: () => import('./features/servers/ServersLayout.vue'),

@@ -35,16 +35,19 @@ export function useShortcuts(actions: Record<string, () => void>) {
     const hasModifier = event.ctrlKey || event.metaKey || event.altKey
     const target = event.target instanceof Element ? event.target : null
     const isTyping = target?.closest(KEY_CONSUMERS) != null || (event.key === ' ' && target?.closest(SPACE_CONSUMERS) != null)
-    if (!singleKeys.value || isTyping || event.repeat || hasModifier || event.defaultPrevented) return
+    // A held arrow key steps on.
+    const isRepeated = event.repeat && !event.key.startsWith('Arrow')
+    if (!singleKeys.value || isTyping || isRepeated || hasModifier || event.defaultPrevented) return
     if (document.querySelector(OPEN_DIALOG)) return
-    const sequence = prefix ? `${prefix} ${event.key}` : event.key
+    const key = event.shiftKey && event.key.startsWith('Arrow') ? `Shift+${event.key}` : event.key
+    const sequence = prefix ? `${prefix} ${key}` : key
     if (Object.hasOwn(actions, sequence)) {
       // Otherwise the key would also be typed into the field that the action focuses.
       event.preventDefault()
       clearPrefix()
       actions[sequence]!()
-    } else if (!prefix && prefixes.has(event.key)) {
-      prefix = event.key
+    } else if (!prefix && prefixes.has(key)) {
+      prefix = key
       prefixTimer = setTimeout(clearPrefix, SEQUENCE_TIMEOUT_MS)
     }
   }

@@ -12,6 +12,7 @@ export type SeriesResponse = Schemas['SeriesResponse']
 export type Column = Schemas['Column']
 /** Value before division by the column's scale; null for a gap. */
 export type Scaled = number | null
+export type HostEvent = Schemas['HostEvent']
 export type HostBackfill = Schemas['HostBackfill']
 export type TickEntry = Schemas['TickEntry']
 export type LiveMessage = Schemas['LiveMessage']

@@ -4,7 +4,8 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createMemoryHistory, createRouter } from 'vue-router'
 import { closeLive } from '../../api/live'
 import { queryClient } from '../../api/query'
-import HostPage from './HostPage.vue'
+import HostDashboard from './HostDashboard.vue'
+import HostLayout from './HostLayout.vue'
 
 const NOW_MS = 1_763_719_200_000
 const HOST = {
@@ -28,15 +29,18 @@ const ALERT = { id: 'x', host: 'a', severity: 'warning', resolved_ms: null, rule
 let host: object
 let status = 200
 
-const CHARTS = { TimeChart: true, CoreHeatmap: true, MetricCards: true }
+const CHARTS = { TimeChart: true, CoreHeatmap: true, RecorderTrack: true }
 const PARTS = { TopBar: { template: '<div><slot></slot><slot name="tools"></slot></div>' } }
 
 async function start(url = '/hosts/a') {
-  const routes = [{ path: '/:path(.*)*', component: { template: '<p></p>' } }]
+  const routes = [
+    { path: '/hosts/:id', component: HostLayout, props: true, children: [{ path: '', component: HostDashboard }] },
+    { path: '/:path(.*)*', component: { template: '<p></p>' } },
+  ]
   const router = createRouter({ history: createMemoryHistory(), routes })
   await router.push(url)
   const plugins = [router, [VueQueryPlugin, { queryClient }]] as any
-  const wrapper = mount(HostPage, { props: { id: 'a' }, global: { plugins, stubs: { ...CHARTS, ...PARTS } }, attachTo: document.body })
+  const wrapper = mount({ template: '<router-view />' }, { global: { plugins, stubs: { ...CHARTS, ...PARTS } }, attachTo: document.body })
   await flushPromises()
   const query = () => router.currentRoute.value.query
   const press = async (key: string) => {
@@ -63,6 +67,8 @@ describe('HostPage', () => {
       if (pathname === '/api/v1/hosts') return Response.json({ hosts: [host], total: 1, next: null, now_ms: NOW_MS })
       if (pathname === '/api/v1/system') return Response.json(SYSTEM)
       if (pathname === '/api/v1/incidents') return Response.json({ incidents: [{ id: 'i', alerts: [ALERT] }], now_ms: NOW_MS })
+      if (pathname.endsWith('/events')) return Response.json({ events: [], is_truncated: false })
+      if (pathname.endsWith('/alerts')) return Response.json({ alerts: [] })
       if (pathname.endsWith('/series')) {
         return Response.json({ from_ms: 0, to_ms: 1, step_ms: 0, tier: 'raw', host_id: 'a', t: [], gaps: [], series: [] })
       }
@@ -77,13 +83,12 @@ describe('HostPage', () => {
     vi.unstubAllGlobals()
   })
 
-  it('shows name, alerts, clock skew and hub', async () => {
+  it('shows name, alerts and clock skew', async () => {
     const { wrapper } = await start()
     await vi.waitFor(() => expect(wrapper.find('.alarm').text()).toContain('High CPU usage'))
     expect(wrapper.find('h1').text()).toBe('web-1')
     expect(document.title).toBe('web-1 · PerfWatch')
     expect(wrapper.text()).toContain("This host's clock is 5 s behind the hub's.")
-    expect(wrapper.find('footer').text()).toContain('PerfWatch 1.0 · hub up 1 min · 1.00 MiB · 1 host')
     wrapper.unmount()
   })
 

@@ -1,17 +1,26 @@
 // Charts of the host page: their series, colors and metrics.
+import type { Limit } from '../../charts/marks'
 import type { Series } from '../../charts/TimeChart.vue'
 import { t } from '../../i18n'
-import type { Unit } from '../../lib/format'
+import { format, type Unit } from '../../lib/format'
 import type { Columns } from '../../live/columns'
 import type { host } from '../../locales/en/hosts'
 
+/** Sections of the dashboard in their order. */
+export const SECTIONS = ['cpu', 'memory', 'pressure', 'disk', 'network', 'filesystems', 'sensors', 'processes', 'other'] as const
+export type Section = (typeof SECTIONS)[number]
+
 export interface Panel {
+  section: Section
   title: string
   unit: Unit
   series: Series[]
   stacked?: boolean
+  mirrored?: boolean
   max?: number
   hint?: string
+  note?: string
+  limits?: Limit[]
   /** Metric whose maximum per point is drawn over a stack. */
   peak?: string
 }
@@ -80,13 +89,21 @@ export const MAX_CORE_LINES = 8
 /** CPU modes that many hosts never use; their series are omitted without values. */
 const RARE_CPU_MODES = ['cpu.nice', 'cpu.irq', 'cpu.steal']
 
+/** Number of cores as text; empty if it is unknown. */
+function coresText(columns: Columns): string {
+  const cores = columns.last('cpu.cores')
+  return cores === null ? '' : t('common.coreCount', { count: cores })
+}
+
 function cpu(columns: Columns): Panel[] {
   if (columns.has('cpu.usage') && !columns.has('cpu.user')) {
     const series = [{ ...lineSeries('cpu.usage', 'cpu', 'c1', true) }]
-    return [{ title: t('host.panels.cpu'), unit: 'percent', max: 100, series }]
+    return [{ section: 'cpu', title: t('host.panels.cpu'), unit: 'percent', max: 100, series }]
   }
   const panels: Panel[] = [
     {
+      section: 'cpu',
+      note: coresText(columns),
       title: t('host.panels.cpu'),
       unit: 'percent',
       stacked: true,
@@ -107,7 +124,7 @@ function cpu(columns: Columns): Panel[] {
   const cores = columns.instances('cpu.core.usage')
   if (cores.length > 1 && cores.length <= MAX_CORE_LINES) {
     const series = byInstance(columns, 'cpu.core.usage').map((item) => ({ ...item, label: t('host.panels.core', { core: item.label }) }))
-    panels.push({ title: t('host.panels.cores'), unit: 'percent', max: 100, series })
+    panels.push({ section: 'cpu', title: t('host.panels.cores'), unit: 'percent', max: 100, series })
   }
   return panels
 }
@@ -115,7 +132,9 @@ function cpu(columns: Columns): Panel[] {
 function memory(columns: Columns): Panel {
   const series = [lineSeries('memory.used', 'used', 'c4', true), lineSeries('memory.cached', 'cached', 'c5')]
   if (columns.has('swap.total')) series.push(lineSeries('swap.used', 'swap', 'c6'))
-  return { title: t('host.panels.memory'), unit: 'bytes', max: columns.last('memory.total') ?? undefined, series }
+  const total = columns.last('memory.total')
+  const note = total === null ? '' : format(total, 'bytes')
+  return { section: 'memory', title: t('host.panels.memory'), unit: 'bytes', max: total ?? undefined, note, series }
 }
 
 function pressure(columns: Columns): Panel[] {
@@ -126,7 +145,8 @@ function pressure(columns: Columns): Panel[] {
     lineSeries('pressure.io.some', 'io', 'c2'),
     lineSeries('pressure.io.full', 'ioFull', 'c6'),
   ]
-  return [{ title: t('host.panels.pressure'), unit: 'percent', hint: t('host.panels.pressureHint'), series }]
+  const note = t('host.panels.pressureNote')
+  return [{ section: 'pressure', title: t('host.panels.pressure'), unit: 'percent', hint: t('host.panels.pressureHint'), note, series }]
 }
 
 /** Metric that only hosts with an agent and agentless hosts have. */
@@ -148,38 +168,37 @@ function scriptPanels(columns: Columns, shown: Panel[]): Panel[] {
     .filter((metric) => isCustom(metric) && !covered.has(metric))
     .map((metric) => {
       const series = columns.has(metric) ? [{ metric, label: metric, color: COLORS[0]!, area: true }] : byInstance(columns, metric)
-      return { title: panelTitle(metric, columns, metric, series), unit: unitOf(metric), series }
+      return { section: 'other' as const, title: panelTitle(metric, columns, metric, series), unit: unitOf(metric), series }
     })
     .filter(({ series }) => series.some(({ metric, instance }) => columns.has(metric, instance)))
 }
 
-/** Charts of the metrics that a host has. */
-export function panels(columns: Columns): Panel[] {
-  const instancePanel = (title: string, metric: string, unit: Unit, max?: number): Panel => {
-    const series = byInstance(columns, metric)
-    return { title: panelTitle(title, columns, metric, series), unit, max, series }
+/** Load average with the number of cores, above which tasks wait. */
+function load(columns: Columns): Panel {
+  const cores = columns.last('cpu.cores')
+  return {
+    section: 'cpu',
+    title: t('host.panels.load'),
+    unit: 'count',
+    hint: t('host.panels.loadHint'),
+    note: coresText(columns),
+    limits: cores === null ? [] : [{ value: cores, color: 'warning', label: t('host.panels.coresLimit') }],
+    series: [lineSeries('load.1m', 'load1', 'c1', true), lineSeries('load.5m', 'load5', 'c4'), lineSeries('load.15m', 'load15', 'c8')],
   }
-  const all: Panel[] = [
-    ...cpu(columns),
-    memory(columns),
+}
+
+function network(): Panel[] {
+  return [
     {
+      section: 'network',
       title: t('host.panels.network'),
       unit: 'bytes_per_second',
-      series: [lineSeries('network.total.rx_bytes', 'received', 'c3', true), lineSeries('network.total.tx_bytes', 'sent', 'c1')],
+      mirrored: true,
+      note: t('host.panels.networkNote'),
+      series: [lineSeries('network.total.rx_bytes', 'received', 'c3', true), lineSeries('network.total.tx_bytes', 'sent', 'c1', true)],
     },
     {
-      title: t('host.panels.disk'),
-      unit: 'bytes_per_second',
-      series: [lineSeries('disk.total.read_bytes', 'read', 'c5', true), lineSeries('disk.total.write_bytes', 'written', 'c2')],
-    },
-    {
-      title: t('host.panels.load'),
-      unit: 'count',
-      hint: t('host.panels.loadHint'),
-      series: [lineSeries('load.1m', 'load1', 'c1', true), lineSeries('load.5m', 'load5', 'c4'), lineSeries('load.15m', 'load15', 'c8')],
-    },
-    ...pressure(columns),
-    {
+      section: 'network',
       title: t('host.panels.connections'),
       unit: 'count',
       series: [
@@ -189,7 +208,13 @@ export function panels(columns: Columns): Panel[] {
         lineSeries('udp.sockets', 'udp', 'c4'),
       ],
     },
+  ]
+}
+
+function processes(): Panel[] {
+  return [
     {
+      section: 'processes',
       title: t('host.panels.processes'),
       unit: 'count',
       series: [
@@ -198,14 +223,43 @@ export function panels(columns: Columns): Panel[] {
         lineSeries('processes.blocked', 'blocked', 'c6'),
       ],
     },
-    { title: t('host.panels.fileDescriptors'), unit: 'count', series: [lineSeries('file_descriptors.allocated', 'open', 'c5', true)] },
-    instancePanel(t('host.panels.diskUtilization'), 'disk.utilization', 'percent', 100),
     {
+      section: 'processes',
+      title: t('host.panels.fileDescriptors'),
+      unit: 'count',
+      series: [lineSeries('file_descriptors.allocated', 'open', 'c5', true)],
+    },
+  ]
+}
+
+/** Charts of the metrics that a host has, in the order of their sections. */
+export function panels(columns: Columns): Panel[] {
+  const instancePanel = (section: Section, title: string, metric: string, unit: Unit, max?: number): Panel => {
+    const series = byInstance(columns, metric)
+    return { section, title: panelTitle(title, columns, metric, series), unit, max, series }
+  }
+  const all: Panel[] = [
+    ...cpu(columns),
+    load(columns),
+    {
+      section: 'cpu',
       title: t('host.panels.switches'),
       unit: 'per_second',
       series: [lineSeries('cpu.context_switches', 'switches', 'c4'), lineSeries('cpu.interrupts', 'interrupts', 'c2')],
     },
-    instancePanel(t('host.panels.temperature'), 'temperature.sensor', 'celsius'),
+    memory(columns),
+    ...pressure(columns),
+    {
+      section: 'disk',
+      title: t('host.panels.disk'),
+      unit: 'bytes_per_second',
+      series: [lineSeries('disk.total.read_bytes', 'read', 'c5'), lineSeries('disk.total.write_bytes', 'written', 'c2', true)],
+    },
+    instancePanel('disk', t('host.panels.diskUtilization'), 'disk.utilization', 'percent', 100),
+    ...network(),
+    instancePanel('filesystems', t('host.panels.filesystems'), 'filesystem.used_percent', 'percent', 100),
+    instancePanel('sensors', t('host.panels.temperature'), 'temperature.sensor', 'celsius'),
+    ...processes(),
   ]
   // A live metric without values may arrive with the next tick; in history it does not.
   const isHistory = columns.gaps !== undefined

@@ -1,12 +1,12 @@
 // Conversion between the visible range and the URL query.
 import { expect, it } from 'vitest'
-import { DEFAULT_PRESET, fromQuery, RANGE_PRESETS, toQuery } from './range'
+import { DEFAULT_PRESET, fromQuery, RANGE_PRESETS, SPANS, toQuery } from './range'
 
 it('range round-trips through the query', () => {
   for (const preset of RANGE_PRESETS) {
     for (const fixed of [null, { from: 1_763_719_200, to: 1_763_719_500.5 }]) {
       for (const at of [null, 1_763_719_201.25]) {
-        const range = { preset, fixed, at }
+        const range = { preset, fixed, at, span: SPANS[2], compare: 'week' }
         const query = JSON.parse(JSON.stringify(toQuery(range)))
         expect(fromQuery(query)).toEqual(range)
       }
@@ -17,6 +17,16 @@ it('range round-trips through the query', () => {
 it('invalid range falls back to 5 minutes', () => {
   expect(DEFAULT_PRESET).toBe(RANGE_PRESETS[1])
   for (const query of [{}, { range: '9y' }, { from: '5', to: 'x' }, { from: '9', to: '5' }, { at: '-3' }, { from: '', to: '' }]) {
-    expect(fromQuery(query as never)).toEqual({ preset: RANGE_PRESETS[1], fixed: null, at: null })
+    expect(fromQuery(query as never)).toEqual({
+      preset: RANGE_PRESETS[1],
+      fixed: null,
+      at: null,
+      span: SPANS[1],
+      compare: '',
+    })
   }
+})
+
+it('parameters of the page are kept', () => {
+  expect(toQuery(fromQuery({}), { kinds: 'alerts', at: '5' })).toEqual({ kinds: 'alerts' })
 })

@@ -1,4 +1,5 @@
-// Visible time range in the URL: `?range=6h`, or `?from=…&to=…` in Unix milliseconds; `&at=…` is a pinned time.
+// Time range in the URL: `?range=6h`, or `?from=…&to=…` in Unix milliseconds; `&at=…` is the shown instant, `&span=…` the
+// span of the time bar, `&compare=…` what the charts are compared with.
 import type { LocationQuery, LocationQueryRaw } from 'vue-router'
 
 export interface RangePreset {
@@ -26,13 +27,32 @@ export const DEFAULT_PRESET = presetOf('5m')
 /** First preset of agentless hosts: their collection interval is minutes, so short ranges show few points. */
 export const AGENTLESS_PRESET = presetOf('24h')
 
+/** Spans of the time bar. */
+export const SPANS = [
+  { key: '6h', seconds: 21_600 },
+  { key: '24h', seconds: 86_400 },
+  { key: '7d', seconds: 7 * 86_400 },
+  { key: '30d', seconds: 30 * 86_400 },
+] as const
+export type Span = (typeof SPANS)[number]
+const DEFAULT_SPAN = SPANS[1]
+
+/** Earlier times that charts can be compared with, by the value of the query parameter, in seconds. */
+export const EARLIER = { day: 86_400, week: 7 * 86_400 } as const
+
 export interface Range {
   preset: RangePreset
   /** Bounds in Unix seconds; null while the range moves with the time. */
   fixed: { from: number; to: number } | null
-  /** Pinned time in Unix seconds. */
+  /** Shown instant in Unix seconds. */
   at: number | null
+  span: Span
+  /** `day`, `week`, or the id of a host; empty for no comparison. */
+  compare: string
 }
+
+/** Query parameters of a range; others belong to the page. */
+const PARAMETERS = new Set(['range', 'from', 'to', 'at', 'span', 'compare'])
 
 export function presetOf(key: RangePreset['key']): RangePreset {
   return RANGE_PRESETS.find((preset) => preset.key === key)!
@@ -49,17 +69,20 @@ export function fromQuery(query: LocationQuery): Range {
   const preset = RANGE_PRESETS.find(({ key }) => key === query.range) ?? DEFAULT_PRESET
   const [from, to] = [parseSeconds(query.from), parseSeconds(query.to)]
   const fixed = from !== null && to !== null && from < to ? { from, to } : null
-  return { preset, fixed, at: parseSeconds(query.at) }
+  const span = SPANS.find(({ key }) => key === query.span) ?? DEFAULT_SPAN
+  return { preset, fixed, at: parseSeconds(query.at), span, compare: typeof query.compare === 'string' ? query.compare : '' }
 }
 
-/** URL query of a range, without parameters that have their default. */
-export function toQuery(range: Range): LocationQueryRaw {
-  const query: LocationQueryRaw = {}
+/** URL query of a range, without parameters that have their default, and with `others` that are not of the range. */
+export function toQuery(range: Range, others: LocationQuery = {}): LocationQueryRaw {
+  const query: LocationQueryRaw = Object.fromEntries(Object.entries(others).filter(([key]) => !PARAMETERS.has(key)))
   if (range.preset.key !== DEFAULT_PRESET.key) query.range = range.preset.key
   if (range.fixed) {
     query.from = String(Math.round(range.fixed.from * 1000))
     query.to = String(Math.round(range.fixed.to * 1000))
   }
   if (range.at !== null) query.at = String(Math.round(range.at * 1000))
+  if (range.span.key !== DEFAULT_SPAN.key) query.span = range.span.key
+  if (range.compare) query.compare = range.compare
   return query
 }

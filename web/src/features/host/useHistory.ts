@@ -16,7 +16,7 @@ const MAX_REFRESH_S = 60
 const MAX_POINTS = 400
 
 /** Columns of the visible range, reloaded when the range changes and periodically while it moves. */
-export function useHistory(id: string, range: Ref<Range>, isScript: Ref<boolean>) {
+export function useHistory(id: string, range: Ref<Range>, isScript: Ref<boolean>, isShown: Ref<boolean>) {
   /** Null if the range is shown from the live stream. */
   const columns = shallowRef<HistoryColumns | null>(null)
   /** Bounds of `columns` in Unix seconds. */
@@ -31,6 +31,7 @@ export function useHistory(id: string, range: Ref<Range>, isScript: Ref<boolean>
     clearTimeout(timer)
     request.abort()
     request = new AbortController()
+    if (!isShown.value) return
     const { signal } = request
     const { preset, fixed } = range.value
     if (preset.live && !fixed) {
@@ -58,7 +59,7 @@ export function useHistory(id: string, range: Ref<Range>, isScript: Ref<boolean>
   }
 
   watch(
-    () => [range.value.preset.key, range.value.fixed?.from, range.value.fixed?.to, isScript.value],
+    () => [range.value.preset.key, range.value.fixed?.from, range.value.fixed?.to, isScript.value, isShown.value],
     () => void load(),
     { immediate: true },
   )
@@ -66,13 +67,13 @@ export function useHistory(id: string, range: Ref<Range>, isScript: Ref<boolean>
     clearTimeout(timer)
     request.abort()
   })
-  return { columns, shown, version, loading, problem }
+  return { columns, shown, version, loading, problem, reload: () => load() }
 }
 
 /** Delay of a request after the last cursor movement. */
 const SETTLE_DELAY_MS = 90
 /** Maximum range of top processes: the hub reads every raw row of the range. */
-const MAX_PROCESSES_RANGE_S = 7 * 86_400 + 60
+export const MAX_PROCESSES_RANGE_S = 7 * 86_400 + 60
 
 /** Processes and values of a past time, or top processes over a range. A later request replaces an earlier one. */
 export function useSnapshotAt(id: string) {

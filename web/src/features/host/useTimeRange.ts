@@ -1,24 +1,32 @@
-// Visible time range of the host page: the URL is its state, so that a reload shows the same.
+// Visible time range and instant of the host page: the URL is their state, so that a reload shows the same.
 import { computed, ref, shallowRef, type Ref } from 'vue'
 import { useRoute, useRouter } from 'vue-router'
 import { liveRange } from '../../charts/axes'
 import type { View } from '../../charts/TimeChart.vue'
+import { hubNow } from '../../lib/hubClock'
 import type { LiveHost } from '../../live/useHost'
 import { DEFAULT_PRESET, fromQuery, presetOf, type Range, type RangePreset, toQuery } from './range'
 import { useHistory } from './useHistory'
 
 /** Minimum width of a zoom, in seconds. */
 const MIN_ZOOM_S = 2
+/** Minimum width of the range around an instant outside the visible range. */
+const MIN_AROUND_S = 600
 
-/** `isScript` is true for a host that only scripts send. */
-export function useTimeRange(id: string, live: LiveHost, isScript: Ref<boolean>) {
+export type TimeRange = ReturnType<typeof useTimeRange>
+
+/** `isScript` is true for a host that only scripts send; `isShown` while the page shows charts or processes. */
+export function useTimeRange(id: string, live: LiveHost, isScript: Ref<boolean>, isShown: Ref<boolean>) {
   const router = useRouter()
   const route = useRoute()
   const range = computed(() => fromQuery(route.query))
-  const history = useHistory(id, range, isScript)
+  const history = useHistory(id, range, isScript, isShown)
   const isHistory = computed(() => history.columns.value !== null)
   /** Time under the cursor in Unix seconds. */
   const hoveredTime = ref<number | null>(null)
+  /** Instant of a running replay, ahead of the URL. */
+  const playhead = ref<number | null>(null)
+  const instant = computed(() => playhead.value ?? range.value.at)
   /** Range of paused live charts. */
   const frozenRange = shallowRef<View['fixed']>(null)
   /** Number of zooms that `zoomOut` undoes one by one. */
@@ -26,27 +34,34 @@ export function useTimeRange(id: string, live: LiveHost, isScript: Ref<boolean>)
 
   /** While a range loads, the previous one stays visible. */
   const view = computed<View>(() => {
-    const { fixed, preset, at } = range.value
+    const { fixed, preset } = range.value
     return {
       window: preset.seconds,
       fixed: fixed ?? (isHistory.value ? history.shown.value : frozenRange.value),
-      mark: at ?? hoveredTime.value,
+      mark: instant.value,
     }
   })
 
+  /** Visible range in Unix seconds. */
+  function bounds(): [number, number] {
+    const { fixed } = view.value
+    return fixed ? [fixed.from, fixed.to] : liveRange(live.columns.times, range.value.preset.seconds)
+  }
+
   function navigate(next: Partial<Range>, replace = false) {
-    const query = toQuery({ ...range.value, ...next })
+    const query = toQuery({ ...range.value, ...next }, route.query)
     void (replace ? router.replace({ query }) : router.push({ query }))
   }
 
   function pause() {
-    const [from, to] = liveRange(live.columns.times, range.value.preset.seconds)
+    const [from, to] = bounds()
     frozenRange.value = { from, to }
     live.setPaused(true)
   }
 
   function resume(preset: RangePreset) {
     frozenRange.value = null
+    playhead.value = null
     zoomDepth = 0
     live.setPaused(false)
     navigate({ preset, fixed: null, at: null })
@@ -60,7 +75,8 @@ export function useTimeRange(id: string, live: LiveHost, isScript: Ref<boolean>)
   function zoom(from: number, to: number) {
     if (to - from < MIN_ZOOM_S) return
     zoomDepth++
-    navigate({ fixed: { from, to }, at: null })
+    const { at } = range.value
+    navigate({ fixed: { from, to }, at: at !== null && at >= from && at <= to ? at : null })
   }
 
   /** Undoes one zoom; without a zoom, goes live. */
@@ -71,12 +87,31 @@ export function useTimeRange(id: string, live: LiveHost, isScript: Ref<boolean>)
     } else goLive()
   }
 
+  /** Widens the range around its middle, or the instant, by a factor; below 1 narrows it. */
+  function scale(factor: number) {
+    const [from, to] = bounds()
+    const middle = instant.value ?? (from + to) / 2
+    const end = Math.min(middle + (to - middle) * factor, hubNow() / 1000)
+    zoom(middle - (middle - from) * factor, Math.max(end, middle + MIN_ZOOM_S))
+  }
+
   /** Moves the range by half its width: -1 to earlier times, 1 to later times. */
   function shiftRange(direction: number) {
-    const { fixed } = view.value
-    const [from, to] = fixed ? [fixed.from, fixed.to] : liveRange(live.columns.times, range.value.preset.seconds)
+    const [from, to] = bounds()
     const offset = (direction * (to - from)) / 2
     navigate({ fixed: { from: from + offset, to: to + offset }, at: null })
+  }
+
+  /** Shows an instant in Unix seconds; outside the visible range, the range moves there with its width. */
+  function goTo(time: number, replace = false) {
+    playhead.value = null
+    const now = hubNow() / 1000
+    const at = Math.min(time, now)
+    const [from, to] = bounds()
+    if (at >= from && at <= to) return navigate({ fixed: { from, to }, at }, replace)
+    const width = Math.max(to - from, MIN_AROUND_S)
+    const end = Math.min(at + width / 2, now)
+    navigate({ fixed: { from: end - width, to: end }, at }, replace)
   }
 
   return {
@@ -84,7 +119,10 @@ export function useTimeRange(id: string, live: LiveHost, isScript: Ref<boolean>)
     history,
     isHistory,
     view,
+    bounds,
     hoveredTime,
+    playhead,
+    instant,
     frozenRange,
     navigate,
     pause,
@@ -92,10 +130,11 @@ export function useTimeRange(id: string, live: LiveHost, isScript: Ref<boolean>)
     selectPreset: (key: RangePreset['key']) => resume(presetOf(key)),
     zoom,
     zoomOut,
+    scale,
     shiftRange,
-    togglePause: () => (live.paused.value || isHistory.value ? goLive() : pause()),
+    goTo,
     /** Pins a time in Unix seconds, or unpins the pinned one. */
-    togglePin: (time: number) => navigate({ at: range.value.at === null ? time : null }, true),
+    togglePin: (time: number) => (range.value.at === null ? goTo(time, true) : navigate({ at: null }, true)),
     unpin: () => navigate({ at: null }, true),
   }
 }

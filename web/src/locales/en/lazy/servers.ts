@@ -49,8 +49,6 @@ export const servers = {
   },
   connection: {
     title: 'Connection',
-    pageTitle: '{name}: connection',
-    metrics: 'Metrics',
     notFound: 'Host not found',
     all: 'All agentless hosts',
     hostKeyChanged: 'Host key changed',
@@ -76,6 +74,9 @@ export const servers = {
     result: 'Result',
     succeeded: 'Succeeded',
     stages: 'Stages',
+    history: 'Collection history',
+    lastCollection: 'Last collection {age}, {seconds} s',
+    summary: '{share}% of {count} succeeded · median {seconds} s',
     none: 'No collections yet',
     acceptTitle: 'Accept new host key?',
     accept: 'Accept',
