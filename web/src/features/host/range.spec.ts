@@ -5,7 +5,7 @@ import { DEFAULT_PRESET, fromQuery, RANGE_PRESETS, SPANS, toQuery } from './rang
 it('range round-trips through the query', () => {
   for (const preset of RANGE_PRESETS) {
     for (const fixed of [null, { from: 1_763_719_200, to: 1_763_719_500.5 }]) {
-      for (const at of [null, 1_763_719_201.25]) {
+      for (const at of fixed ? [null, 1_763_719_201.25] : [null]) {
         const range = { preset, fixed, at, span: SPANS[2], compare: 'week' }
         const query = JSON.parse(JSON.stringify(toQuery(range)))
         expect(fromQuery(query)).toEqual(range)
@@ -29,4 +29,10 @@ it('invalid range falls back to 5 minutes', () => {
 
 it('parameters of the page are kept', () => {
   expect(toQuery(fromQuery({}), { kinds: 'alerts', at: '5' })).toEqual({ kinds: 'alerts' })
+})
+
+it('an instant without a range is shown with its surroundings', () => {
+  const at = 1_763_719_200
+  expect(fromQuery({ at: String(at * 1000) })).toMatchObject({ at, fixed: { from: at - 900, to: at + 900 } })
+  expect(fromQuery({ at: String(at * 1000), range: '1h' })).toMatchObject({ at, fixed: { from: at - 1_800, to: at + 1_800 } })
 })

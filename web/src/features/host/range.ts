@@ -1,6 +1,7 @@
 // Time range in the URL: `?range=6h`, or `?from=…&to=…` in Unix milliseconds; `&at=…` is the shown instant, `&span=…` the
 // span of the time bar, `&compare=…` what the charts are compared with.
 import type { LocationQuery, LocationQueryRaw } from 'vue-router'
+import { hubNow } from '../../lib/hubClock'
 
 export interface RangePreset {
   /** Value of the query parameter and key of the label in the catalog. */
@@ -40,6 +41,9 @@ const DEFAULT_SPAN = SPANS[1]
 /** Earlier times that charts can be compared with, by the value of the query parameter, in seconds. */
 export const EARLIER = { day: 86_400, week: 7 * 86_400 } as const
 
+/** Minimum width of the range around an instant, in seconds. */
+export const MIN_AROUND_S = 1_800
+
 export interface Range {
   preset: RangePreset
   /** Bounds in Unix seconds; null while the range moves with the time. */
@@ -64,13 +68,21 @@ function parseSeconds(value: unknown): number | null {
   return Number.isFinite(number) && number > 0 ? number / 1000 : null
 }
 
+/** Range of a width around an instant, in Unix seconds, that ends now at the latest. */
+export function around(at: number, width: number): { from: number; to: number } {
+  const to = Math.max(Math.min(at + width / 2, hubNow() / 1000), at)
+  return { from: to - width, to }
+}
+
 /** Range of a URL query. Invalid parameters are ignored. */
 export function fromQuery(query: LocationQuery): Range {
   const preset = RANGE_PRESETS.find(({ key }) => key === query.range) ?? DEFAULT_PRESET
   const [from, to] = [parseSeconds(query.from), parseSeconds(query.to)]
-  const fixed = from !== null && to !== null && from < to ? { from, to } : null
+  const at = parseSeconds(query.at)
+  const stated = from !== null && to !== null && from < to ? { from, to } : null
+  const fixed = stated ?? (at === null ? null : around(at, Math.max(preset.seconds, MIN_AROUND_S)))
   const span = SPANS.find(({ key }) => key === query.span) ?? DEFAULT_SPAN
-  return { preset, fixed, at: parseSeconds(query.at), span, compare: typeof query.compare === 'string' ? query.compare : '' }
+  return { preset, fixed, at, span, compare: typeof query.compare === 'string' ? query.compare : '' }
 }
 
 /** URL query of a range, without parameters that have their default, and with `others` that are not of the range. */

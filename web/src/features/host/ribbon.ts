@@ -38,7 +38,7 @@ function addMaxima(into: Float32Array, columns: Columns, values: readonly Value[
   values.forEach((value, row) => {
     if (value === null) return
     const [time, step] = [columns.times[row]!, Math.min(columns.steps[row]!, ribbon.to - ribbon.from)]
-    const [first, last] = isPoint ? [time, time + step - 0.001] : [time - step + 0.001, time]
+    const [first, last] = isPoint ? [time, time + step - 0.001] : [time - step + 0.001, time - 0.001]
     for (let at = indexOf(first); at <= indexOf(last); at++) if (!(into[at]! >= value)) into[at] = value
   })
 }
@@ -125,7 +125,7 @@ function drawRows(context: CanvasRenderingContext2D, ribbon: Ribbon, scale: Ribb
       context.fillText(t(`host.recorder.rows.${key}`), scale.left - 8, y + ROW_HEIGHT / 2 + 0.5)
     }
     values.forEach((value, column) => {
-      context.fillStyle = Number.isNaN(value) ? color('raised') : color(levelColor(value))
+      context.fillStyle = color(Number.isNaN(value) ? 'hatch' : levelColor(value))
       context.fillRect(scale.left + column * width, y, width + 0.4, ROW_HEIGHT)
     })
   })

@@ -5,14 +5,11 @@ import { liveRange } from '../../charts/axes'
 import type { View } from '../../charts/TimeChart.vue'
 import { hubNow } from '../../lib/hubClock'
 import type { LiveHost } from '../../live/useHost'
-import { DEFAULT_PRESET, fromQuery, presetOf, type Range, type RangePreset, toQuery } from './range'
+import { around, DEFAULT_PRESET, fromQuery, MIN_AROUND_S, presetOf, type Range, type RangePreset, toQuery } from './range'
 import { useHistory } from './useHistory'
 
 /** Minimum width of a zoom, in seconds. */
 const MIN_ZOOM_S = 2
-/** Minimum width of the range around an instant outside the visible range. */
-const MIN_AROUND_S = 600
-
 export type TimeRange = ReturnType<typeof useTimeRange>
 
 /** `isScript` is true for a host that only scripts send; `isShown` while the page shows charts or processes. */
@@ -109,9 +106,7 @@ export function useTimeRange(id: string, live: LiveHost, isScript: Ref<boolean>,
     const at = Math.min(time, now)
     const [from, to] = bounds()
     if (at >= from && at <= to) return navigate({ fixed: { from, to }, at }, replace)
-    const width = Math.max(to - from, MIN_AROUND_S)
-    const end = Math.min(at + width / 2, now)
-    navigate({ fixed: { from: end - width, to: end }, at }, replace)
+    navigate({ fixed: around(at, Math.max(to - from, MIN_AROUND_S)), at }, replace)
   }
 
   return {
