@@ -75,4 +75,4 @@ export function translator<C>(catalog: C) {
 }
 
 /** Text of a message with its arguments; numbers are formatted for the locale. */
-export const t = translator<Texts>(merged as Texts)
+export const t = translator<Texts>(merged as unknown as Texts)
