@@ -5,8 +5,8 @@ use crate::host_creators::HostCreators;
 pub use crate::host_creators::HostSender;
 use crate::host_names::{HostNames, HostRename};
 pub use crate::host_names::{HostRegistryError, validate_host_name};
-pub use crate::poll_schedule::PollSchedule;
 use crate::poll_schedule::scheduled_interval_ms;
+pub use crate::poll_schedule::{Heartbeat, PollSchedule};
 use crate::sender_clock::SenderClock;
 use crate::sender_conflicts::SenderConflicts;
 use perfwatch_model::{BootId, HostFacts, HostId, HostRef, limit_table, limits};
@@ -34,19 +34,6 @@ pub struct Host {
     clock: SenderClock,
     /// Poll schedule of an agentless host.
     pub poll_schedule: Option<PollSchedule>,
-}
-
-/// Time of the last snapshot of a host, and the expected interval.
-#[derive(Debug, Clone, Copy)]
-pub struct Heartbeat {
-    /// Host of the heartbeat.
-    pub host: HostId,
-    /// Time at which the last snapshot was accepted, clock of the hub, Unix milliseconds.
-    pub last_seen_ms: Option<i64>,
-    /// Expected time between two arrivals in milliseconds; 0 if unknown.
-    pub interval_ms: u32,
-    /// Set for agentless hosts, which the hub collects over SSH.
-    pub is_agentless: bool,
 }
 
 impl Host {
@@ -98,6 +85,34 @@ impl HostRegistryInner {
         let host = self.hosts.get(&id)?;
         let schedule = self.poll_schedules.get(&id).copied();
         Some(Host { poll_schedule: schedule, last_seen_ms: host.last_seen_for_ms(schedule), ..host.clone() })
+    }
+
+    /// Id of the host of a snapshot, which may be new.
+    fn identify(
+        &self,
+        host: &HostRef,
+        sender: &HostSender,
+        now_ms: i64,
+    ) -> Result<HostId, HostRegistryError> {
+        let invalid = |message: &str| Err(HostRegistryError::InvalidName(message.to_owned()));
+        if host.id == Some(HostId::HUBS) {
+            return invalid("host id is reserved for the metrics of the hubs");
+        }
+        let id = match host.id {
+            Some(id) => Some(id),
+            None => self.names.unique_host(&host.name)?,
+        };
+        if id.is_none_or(|id| !self.hosts.contains_key(&id)) {
+            if self.hosts.len() >= limits::MAX_HOSTS {
+                limit_table::HOSTS.refuse();
+                return Err(HostRegistryError::LimitReached);
+            }
+            self.creators.check(sender, now_ms)?;
+        }
+        if id.is_none() && host.name.parse::<HostId>().is_ok() {
+            return invalid("host name has the form of a host id; expected the id in host_id");
+        }
+        Ok(id.unwrap_or_else(HostId::generate))
     }
 
     /// Adds a host that is not known yet.
@@ -180,29 +195,10 @@ impl HostRegistry {
         now_ms: i64,
     ) -> Result<(HostId, Option<HostRename>), HostRegistryError> {
         validate_host_name(&host.name)?;
-        if host.id == Some(HostId::HUBS) {
-            let message = "host id is reserved for the metrics of the hubs";
-            return Err(HostRegistryError::InvalidName(message.to_owned()));
-        }
         let mut rename = None;
         let changed_record = {
             let mut inner = self.write();
-            let id = match host.id {
-                Some(id) => Some(id),
-                None => inner.names.unique_host(&host.name)?,
-            };
-            if id.is_none_or(|id| !inner.hosts.contains_key(&id)) {
-                if inner.hosts.len() >= limits::MAX_HOSTS {
-                    limit_table::HOSTS.refuse();
-                    return Err(HostRegistryError::LimitReached);
-                }
-                inner.creators.check(&sender, now_ms)?;
-            }
-            if id.is_none() && host.name.parse::<HostId>().is_ok() {
-                let message = "host name has the form of a host id; expected the id in host_id";
-                return Err(HostRegistryError::InvalidName(message.to_owned()));
-            }
-            let id = id.unwrap_or_else(HostId::generate);
+            let id = inner.identify(host, &sender, now_ms)?;
             let current = inner.hosts.get(&id).map(|host| host.record.name.clone());
             let mut name = inner.names.permitted(&host.name, current.as_deref(), id, sender.name_right);
             if let Some(before) = current.filter(|current| *current != name) {

@@ -55,7 +55,7 @@ mod tests {
     fn last_run_and_failures_are_listed() {
         let (tasks, took) = (TaskRuns::default(), Duration::from_millis(3));
         let interval = Some(Duration::from_secs(5));
-        tasks.clone().record("seal", interval, (1_000, took), Some("disk full".to_owned()));
+        tasks.record("seal", interval, (1_000, took), Some("disk full".to_owned()));
         tasks.record("seal", interval, (6_000, took), None);
         let (name, run) = tasks.list().remove(0);
         assert_eq!((name, run.runs, run.failures, run.ended_ms), ("seal", 2, 1, 6_000));
