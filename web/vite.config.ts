@@ -34,6 +34,10 @@ function precompress(): Plugin {
 
 const hub = process.env.DEV_HUB ?? 'http://127.0.0.1:8000'
 
+/** Modules of the first load, beside the pages; overlays are loaded when they open. */
+const OVERLAYS = 'Combobox|Dialog|Menu|Popover|Select|Tooltip'
+const FIRST_LOAD = new RegExp(`src/(components/(TopBar|base/(?!Base(${OVERLAYS})))|lib|i18n|charts/canvas|locales/en(?!/lazy))`)
+
 export default defineConfig({
   // URLs relative to the files: the hub may be mounted below any path.
   base: './',
@@ -51,7 +55,7 @@ export default defineConfig({
             { name: 'vendor', test: /node_modules\/(@vue|vue|vue-router|@lucide|@tanstack|openapi-fetch)\// },
             {
               name: 'base',
-              test: /src\/(components\/(TopBar|base\/(?!Base(Combobox|Dialog|Menu|Popover|Select|Tooltip)))|lib|i18n|charts\/canvas|locales\/en(?!\/lazy))/,
+              test: FIRST_LOAD,
             },
           ],
         },
