@@ -1,5 +1,6 @@
 // Texts, colors and links that several alert pages share.
-import type { Alert, Explanation, Notification, RecipientResult } from '../../api/types'
+import './texts'
+import type { Alert, Explanation, Incident, Notification, RecipientResult } from '../../api/types'
 import { messageText, t } from '../../i18n'
 import { duration, format, type Unit } from '../../lib/format'
 
@@ -102,6 +103,19 @@ export function usageBefore({ current, baseline, resource }: ProcessUsage): stri
 /** Threshold without the decimals of a measured value: 90% and not 90.0%. */
 export const limitText = (value: number | null, unit: Unit) =>
   value !== null && unit === 'percent' ? `${Number(value.toFixed(2))}%` : format(value, unit)
+
+/** Newest value of a course that contains no time before `sinceMs`. */
+export function newestSince(spark: Incident['spark'], sinceMs: number): number | null {
+  if (!spark) return null
+  const values = spark.values.filter((_, index) => spark.from_ms + index * spark.step_ms >= sinceMs)
+  return values.filter((value) => value !== null).at(-1) ?? null
+}
+
+/** Whether a value is on the side of the threshold on which the alert fires. */
+export function isBreached(value: number | null, alert: Alert): boolean {
+  if (value === null || alert.threshold === null) return false
+  return isAbove(alert) ? value >= alert.threshold : value <= alert.threshold
+}
 
 /** Whether the alert fires above its threshold, as its value shows. */
 export const isAbove = ({ value, threshold }: Alert) => value === null || threshold === null || value >= threshold

@@ -1,4 +1,5 @@
 // Metric catalog of the hub, extended by the metrics that only rules use.
+import './texts'
 import { computed } from 'vue'
 import { useApiQuery } from '../../api/query'
 import type { MetricDef } from '../../api/types'

@@ -1,4 +1,5 @@
 // Form of a rule: one flat object with the fields of all condition kinds, so that a change of kind keeps the input.
+import './texts'
 import type { Condition, Rule } from '../../api/types'
 import { t } from '../../i18n'
 
