@@ -4,8 +4,8 @@
 import en from './locales/en'
 import type { LazyTexts } from './locales/en/lazy'
 
-/** Texts of the first load and of the pages that are loaded later. */
-type Texts = Omit<typeof en, keyof LazyTexts> & LazyTexts
+/** Messages of the first load and of the pages that are loaded later. */
+type Messages = Omit<typeof en, keyof LazyTexts> & LazyTexts
 type PluralForms = { readonly one: string; readonly other: string }
 type Message = string | PluralForms
 
@@ -21,20 +21,20 @@ type ArgumentNames<S> = S extends `${string}{${infer Name}}${infer Rest}` ? Name
 type NamesIn<M> = M extends string ? ArgumentNames<M> : M extends PluralForms ? 'count' | ArgumentNames<M['one' | 'other']> : never
 
 /** Shape of a catalog in another language: same keys, any text. */
-export type Catalog<T = Texts> = {
+export type Catalog<T = Messages> = {
   readonly [K in keyof T]: T[K] extends string ? string : T[K] extends PluralForms ? PluralForms : Catalog<T[K]>
 }
 
 /** Dotted path of a message in the catalog. */
-export type MessageKey = KeyOf<Texts>
+export type MessageKey = KeyOf<Messages>
 
 /** Arguments of a message: required if its text has any. */
-export type MessageArguments<K extends string, C = Texts> = [NamesIn<MessageAt<C, K>>] extends [never]
+export type MessageArguments<K extends string, C = Messages> = [NamesIn<MessageAt<C, K>>] extends [never]
   ? []
   : [args: Record<NamesIn<MessageAt<C, K>>, string | number>]
 
 /** Messages without arguments, such as titles of routes. */
-export type PlainMessageKey = { [K in MessageKey]: [NamesIn<MessageAt<Texts, K>>] extends [never] ? K : never }[MessageKey]
+export type PlainMessageKey = { [K in MessageKey]: [NamesIn<MessageAt<Messages, K>>] extends [never] ? K : never }[MessageKey]
 
 const LOCALE = 'en'
 const plurals = new Intl.PluralRules(LOCALE)
@@ -75,4 +75,4 @@ export function translator<C>(catalog: C) {
 }
 
 /** Text of a message with its arguments; numbers are formatted for the locale. */
-export const t = translator<Texts>(merged as unknown as Texts)
+export const t = translator<Messages>(merged as unknown as Messages)

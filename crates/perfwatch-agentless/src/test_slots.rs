@@ -43,7 +43,7 @@ pub(crate) struct TestSlot {
 }
 
 /// Tests that a request for the collection of all servers counts as: it writes one job per server.
-const COLLECT_ALL_TESTS: u32 = 20;
+const MAX_TESTS_OF_COLLECT_ALL: u32 = 20;
 
 impl TestSlots {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, PrincipalTests>> {
@@ -62,11 +62,11 @@ impl TestSlots {
         let mut principals = self.lock();
         let tests = principals.entry(principal.to_owned()).or_default();
         tests.refill(now);
-        if tests.recent + COLLECT_ALL_TESTS > limits::MAX_CONNECTION_TEST_BURST {
+        if tests.recent + MAX_TESTS_OF_COLLECT_ALL > limits::MAX_CONNECTION_TEST_BURST {
             limit_table::CONNECTION_TEST_BURST.refuse();
             return Err(ConnectionTestError::TooManyTests);
         }
-        tests.recent += COLLECT_ALL_TESTS;
+        tests.recent += MAX_TESTS_OF_COLLECT_ALL;
         Ok(())
     }
 

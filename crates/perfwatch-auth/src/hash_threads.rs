@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Number of threads.
-const THREADS: usize = 2;
+const MAX_THREADS: usize = 2;
 /// Time after which a refused client tries again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -24,7 +24,7 @@ type Job = Box<dyn FnOnce() + Send>;
 static JOBS: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
     let (sender, receiver) = channel::<Job>();
     let receiver = Arc::new(Mutex::new(receiver));
-    for _ in 0..THREADS {
+    for _ in 0..MAX_THREADS {
         let receiver = receiver.clone();
         let thread = std::thread::Builder::new().name("password-hash".to_owned());
         // Without any thread the receiver is dropped, and jobs are refused.
@@ -139,7 +139,7 @@ mod tests {
 
     #[tokio::test]
     async fn panic_of_a_hash_ends_no_thread() {
-        for _ in 0..2 * THREADS {
+        for _ in 0..2 * MAX_THREADS {
             assert_eq!(run(|| std::panic::panic_any(())).await, None::<()>);
         }
         assert_eq!(

@@ -29,6 +29,8 @@ pub mod proxy_check;
 pub mod public_address;
 pub mod rate_limit;
 pub mod read_limiter;
+#[cfg(feature = "openapi")]
+pub mod schemas;
 mod timed;
 mod tls;
 pub mod ui;

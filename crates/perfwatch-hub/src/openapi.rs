@@ -1,10 +1,9 @@
 //! OpenAPI document: finishes the document of the router with common errors, required access and security
 //! schemes. A test writes it to `openapi/`; `/api/docs` shows it.
 
-pub(crate) mod schemas;
-
 use axum::http::{Method, StatusCode};
 use perfwatch_auth::access::{Accepts, Access, ROUTES};
+use perfwatch_http::schemas;
 use serde_json::Value;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Operation, Parameter, PathItem};

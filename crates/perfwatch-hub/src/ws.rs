@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// Hosts of a backfill after which other tasks of the thread run.
-const HOSTS_PER_PAUSE: usize = 32;
+const MAX_HOSTS_PER_POLL: usize = 32;
 /// Close code after the loss of access, from the range for applications (RFC 6455, 7.4.2).
 const CLOSE_UNAUTHORIZED: u16 = 4401;
 
@@ -367,7 +367,7 @@ impl Connection {
         let mut builder = BackfillBuilder::new(request.id);
         for (index, host) in hosts.into_iter().enumerate() {
             // Other tasks of this thread go on while a long backfill is encoded.
-            if index % HOSTS_PER_PAUSE == 0 {
+            if index % MAX_HOSTS_PER_POLL == 0 {
                 tokio::task::yield_now().await;
             }
             let now_ms = self.app.clock.wall_ms();

@@ -64,8 +64,8 @@ struct MessagePace {
 
 impl MessagePace {
     /// Takes units of work. Returns how long the client waits first.
-    fn take(&mut self, units: f64, now: Duration) -> Duration {
-        let per_second = f64::from(limits::CLIENT_MESSAGE_UNITS_PER_SECOND);
+    fn charge(&mut self, units: f64, now: Duration) -> Duration {
+        let per_second = f64::from(limits::MAX_CLIENT_MESSAGE_UNITS_PER_SECOND);
         let elapsed = now.saturating_sub(self.updated).as_secs_f64();
         self.units = (self.units - elapsed * per_second).max(0.0) + units;
         self.updated = self.updated.max(now);
@@ -105,8 +105,8 @@ impl ClientShare {
     /// waits until its next message is read.
     #[expect(clippy::cast_precision_loss, reason = "numbers of hosts are far below 2^52")]
     pub fn pace_message(&self, backfilled_hosts: usize, now: Duration) -> Duration {
-        let units = 1.0 + backfilled_hosts as f64 / limits::HOSTS_PER_MESSAGE_UNIT as f64;
-        let delay = self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(units, now);
+        let units = 1.0 + backfilled_hosts as f64 / limits::MAX_HOSTS_PER_MESSAGE_UNIT as f64;
+        let delay = self.pace.lock().unwrap_or_else(PoisonError::into_inner).charge(units, now);
         if !delay.is_zero() {
             limit_table::CLIENT_MESSAGES.refuse();
         }

@@ -268,7 +268,7 @@ limits! {
     SELECTIONS_PER_ACCOUNT: "selections_per_account", count(limits::MAX_SELECTIONS_PER_ACCOUNT), Account,
         "error message `limit_reached`";
     /// Work for messages of the WebSocket clients of an account.
-    CLIENT_MESSAGES: "client_messages", LimitValue::PerSecond(limits::CLIENT_MESSAGE_UNITS_PER_SECOND as u64),
+    CLIENT_MESSAGES: "client_messages", LimitValue::PerSecond(limits::MAX_CLIENT_MESSAGE_UNITS_PER_SECOND as u64),
         Account, "messages are read later; 4,000 at once, and a backfill counts one more per 500 hosts";
     /// Memory of the subscriptions of an account.
     SUBSCRIPTION_MEMORY: "subscription_memory", bytes(limits::MAX_SUBSCRIPTION_BYTES_PER_ACCOUNT), Account,

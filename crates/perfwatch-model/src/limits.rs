@@ -134,12 +134,12 @@ pub const MAX_WEBSOCKETS_PER_ACCOUNT: usize = 1_024;
 /// Maximum number of different selections that an account requests first. The dashboard has about ten.
 pub const MAX_SELECTIONS_PER_ACCOUNT: usize = 64;
 /// Units of work for messages of WebSocket clients that an account has at once: a message takes one, a backfill one
-/// more per [`HOSTS_PER_MESSAGE_UNIT`] hosts. A thousand screens that reconnect send two messages each.
+/// more per [`MAX_HOSTS_PER_MESSAGE_UNIT`] hosts. A thousand screens that reconnect send two messages each.
 pub const MAX_CLIENT_MESSAGE_UNITS: u32 = 4_000;
 /// Units that become free again per second.
-pub const CLIENT_MESSAGE_UNITS_PER_SECOND: u32 = 200;
+pub const MAX_CLIENT_MESSAGE_UNITS_PER_SECOND: u32 = 200;
 /// Hosts of a backfill that take one unit.
-pub const HOSTS_PER_MESSAGE_UNIT: usize = 500;
+pub const MAX_HOSTS_PER_MESSAGE_UNIT: usize = 500;
 /// Maximum memory of the subscriptions of an account: 25 pages with all hosts of a fleet of 4,000.
 pub const MAX_SUBSCRIPTION_BYTES_PER_ACCOUNT: usize = 16 << 20;
 /// Maximum memory of the encodings that are cached for the selections of an account.

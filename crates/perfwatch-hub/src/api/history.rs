@@ -3,7 +3,6 @@
 
 use crate::app::App;
 use crate::host_access;
-use crate::openapi::schemas;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -15,6 +14,7 @@ use perfwatch_history::read::ProcessUsage;
 use perfwatch_history::series::SeriesRequest;
 use perfwatch_history::series_json;
 use perfwatch_http::read_limiter::Reader;
+use perfwatch_http::schemas;
 use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_model::{HostId, HostRef, fixed_point, json};
 use perfwatch_overview::host_events::{

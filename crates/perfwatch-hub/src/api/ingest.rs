@@ -2,7 +2,6 @@
 
 use crate::app::App;
 use crate::host_access;
-use crate::openapi::schemas;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -11,6 +10,7 @@ use perfwatch_auth::Identity;
 use perfwatch_auth::identity::IngestScope;
 use perfwatch_http::ingest_body::{self, IngestContent};
 use perfwatch_http::ingest_memory::{DecodedPermit, ReceivedBody, Sender};
+use perfwatch_http::schemas;
 use perfwatch_http::{ApiError, Caller, compressed_body};
 use perfwatch_ingest::{SnapshotClock, Submission, SubmitError};
 use perfwatch_live::host_registry::HostRegistryError;

@@ -2,12 +2,12 @@
 
 use crate::app::App;
 use crate::host_access;
-use crate::openapi::schemas;
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use perfwatch_alerting::visible_incidents;
 use perfwatch_auth::Identity;
+use perfwatch_http::schemas;
 use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_live::message;
 use perfwatch_model::limits;

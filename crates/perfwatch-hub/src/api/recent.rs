@@ -3,11 +3,11 @@
 
 use crate::app::App;
 use crate::host_access;
-use crate::openapi::schemas;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use perfwatch_auth::Identity;
 use perfwatch_http::read_limiter::Reader;
+use perfwatch_http::schemas;
 use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_live::recent_page::{self, PAGE_MEMORY_BYTES};
 use perfwatch_model::HostId;

@@ -1,6 +1,10 @@
 //! Schemas of responses that are not serialized by serde: series, snapshots and WebSocket messages are
 //! written as text. Used by the OpenAPI document only.
-#![expect(dead_code, reason = "only the schemas are used")]
+#![expect(
+    dead_code,
+    missing_docs,
+    reason = "only the schemas are used; their texts are in the OpenAPI document"
+)]
 
 use serde::Serialize;
 use serde_json::Value;
@@ -10,13 +14,13 @@ use uuid::Uuid;
 
 /// Envelope of all errors.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ErrorBody {
+pub struct ErrorBody {
     error: ErrorDetail,
 }
 
 /// Code and message of an error.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ErrorDetail {
+pub struct ErrorDetail {
     /// Stable code for programs.
     code: String,
     /// Message for users; may change.
@@ -25,7 +29,7 @@ pub(crate) struct ErrorDetail {
 
 /// Series of a host in a time range.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct SeriesResponse {
+pub struct SeriesResponse {
     host_id: Uuid,
     from_ms: i64,
     to_ms: i64,
@@ -40,7 +44,7 @@ pub(crate) struct SeriesResponse {
 
 /// Resolution of stored values.
 #[derive(Serialize, ToSchema)]
-pub(crate) enum Tier {
+pub enum Tier {
     #[serde(rename = "raw")]
     Raw,
     #[serde(rename = "1m")]
@@ -51,7 +55,7 @@ pub(crate) enum Tier {
 
 /// Time range without samples.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Gap {
+pub struct Gap {
     from_ms: i64,
     to_ms: i64,
     reason: GapReason,
@@ -60,7 +64,7 @@ pub(crate) struct Gap {
 /// Reason of a gap.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum GapReason {
+pub enum GapReason {
     /// No agent was running on the host.
     AgentStopped,
     /// Snapshots were dropped before they reached the hub.
@@ -73,7 +77,7 @@ pub(crate) enum GapReason {
 
 /// Values of a metric and instance at each timestamp.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Series {
+pub struct Series {
     metric: String,
     instance: String,
     #[schema(required)]
@@ -90,7 +94,7 @@ pub(crate) struct Series {
 
 /// Snapshot of a host at a point in time.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct SnapshotResponse {
+pub struct SnapshotResponse {
     at_ms: i64,
     /// Resolution of the values: the collection interval, one minute or one hour.
     resolution_ms: i64,
@@ -100,7 +104,7 @@ pub(crate) struct SnapshotResponse {
 /// Snapshot of a host. Dotted metric names are nested, instances are keys:
 /// `{"cpu": {"usage": 12.5, "core": {"0": {"usage": 10}}}}`.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Snapshot {
+pub struct Snapshot {
     timestamp: Option<Timestamp>,
     /// Name of the host.
     host: String,
@@ -120,14 +124,14 @@ pub(crate) struct Snapshot {
 /// Milliseconds since 1970, or RFC 3339.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-pub(crate) enum Timestamp {
+pub enum Timestamp {
     Milliseconds(i64),
     Text(String),
 }
 
 /// Process counts and top processes of a snapshot.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Processes {
+pub struct Processes {
     top: Option<Vec<ProcessRow>>,
     #[serde(flatten)]
     metrics: HashMap<String, Value>,
@@ -135,7 +139,7 @@ pub(crate) struct Processes {
 
 /// Process in a snapshot.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ProcessRow {
+pub struct ProcessRow {
     pid: u32,
     name: String,
     user: String,
@@ -156,7 +160,7 @@ pub(crate) struct ProcessRow {
 
 /// Top processes over a time range.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ProcessesResponse {
+pub struct ProcessesResponse {
     host_id: Uuid,
     from_ms: i64,
     to_ms: i64,
@@ -169,7 +173,7 @@ pub(crate) struct ProcessesResponse {
 
 /// Usage of a process in a range.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ProcessUsage {
+pub struct ProcessUsage {
     pid: u32,
     name: String,
     user: String,
@@ -188,7 +192,7 @@ pub(crate) struct ProcessUsage {
 
 /// Recent window of a host: snapshots, or columns of the requested metrics.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct RecentResponse {
+pub struct RecentResponse {
     host_id: Uuid,
     #[schema(nullable = false)]
     snapshots: Option<Vec<Snapshot>>,
@@ -203,7 +207,7 @@ pub(crate) struct RecentResponse {
 
 /// Values of a metric and instance in each snapshot.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct RecentSeries {
+pub struct RecentSeries {
     metric: String,
     instance: String,
     #[schema(required)]
@@ -213,7 +217,7 @@ pub(crate) struct RecentSeries {
 
 /// Definition of a metric in the catalog.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct MetricDef {
+pub struct MetricDef {
     /// Dotted name of the metric.
     name: String,
     unit: String,
@@ -234,7 +238,7 @@ pub(crate) struct MetricDef {
 /// the decimals of their column.
 #[derive(Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(crate) enum LiveMessage {
+pub enum LiveMessage {
     /// Recent snapshots for a new subscription.
     Backfill { id: u32, hosts: Vec<HostBackfill> },
     /// Columns of a shape, sent before its first tick.
@@ -253,13 +257,13 @@ pub(crate) enum LiveMessage {
 
 /// Messages that a new WebSocket subscription would receive.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct LivePollResponse {
+pub struct LivePollResponse {
     messages: Vec<LiveMessage>,
 }
 
 /// Recent snapshots of a host, in columns.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct HostBackfill {
+pub struct HostBackfill {
     host: Uuid,
     shape: String,
     interval_ms: u32,
@@ -272,7 +276,7 @@ pub(crate) struct HostBackfill {
 
 /// Column of a shape.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Column {
+pub struct Column {
     metric: String,
     instance: String,
     decimals: u8,
@@ -280,7 +284,7 @@ pub(crate) struct Column {
 
 /// Accepted snapshot of a host.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct TickEntry {
+pub struct TickEntry {
     host: Uuid,
     shape: String,
     t: i64,
