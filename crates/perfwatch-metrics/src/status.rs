@@ -1,8 +1,13 @@
 //! Status of the hub as the API shows it.
 
+use crate::SelfMetrics;
+use perfwatch_alerting::Alerting;
 use perfwatch_history::History;
+use perfwatch_http::process_metrics::ProcessMetrics;
 use perfwatch_http::proxy_check::ProxyFault;
+use perfwatch_live::LiveFeed;
 use serde::Serialize;
+use std::time::Duration;
 
 /// Status of the hub and its process.
 #[derive(Debug, Serialize)]
@@ -20,8 +25,8 @@ pub struct SystemResponse {
     pub websocket_clients: usize,
     /// Snapshots accepted since the start.
     pub accepted_snapshots: u64,
-    /// Enabled rules.
-    pub rules: usize,
+    /// Enabled rules; `null` for callers that are limited to host tags.
+    pub rules: Option<usize>,
     /// Number of processors.
     pub cores: usize,
     /// Disk usage and retention.
@@ -52,10 +57,10 @@ pub struct StorageResponse {
     pub minute_bytes: u64,
     /// Size of the hour blocks.
     pub hour_bytes: u64,
-    /// Size of the rows that are not sealed yet.
-    pub head_bytes: u64,
-    /// Used part of `disk_bytes`.
-    pub used_bytes: u64,
+    /// Size of the rows that are not sealed yet; `null` for callers that are limited to host tags.
+    pub head_bytes: Option<u64>,
+    /// Used part of `disk_bytes`; `null` for callers that are limited to host tags.
+    pub used_bytes: Option<u64>,
     /// Retention of raw rows.
     pub raw_retention_s: u64,
     /// Retention of minutes.
@@ -66,9 +71,49 @@ pub struct StorageResponse {
     pub ingest_blocked: Option<String>,
 }
 
+/// Number of hosts that a caller may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VisibleHosts {
+    /// The caller sees all hosts.
+    All(usize),
+    /// The caller is limited to host tags: what depends on other hosts is left out.
+    Some(usize),
+}
+
+impl SystemResponse {
+    /// Status for a caller, `uptime` after the start.
+    pub fn new(
+        (metrics, history, alerting, live_feed): (&SelfMetrics, &History, &Alerting, &LiveFeed),
+        (uptime, now_ms): (Duration, i64),
+        visible: VisibleHosts,
+        (notification_base_url, address_faults): (String, Vec<ProxyFault>),
+    ) -> Self {
+        let process = ProcessMetrics::read();
+        let (hosts, is_unlimited) = match visible {
+            VisibleHosts::All(hosts) => (hosts, true),
+            VisibleHosts::Some(hosts) => (hosts, false),
+        };
+        let rules = || alerting.snapshot().definitions.rules.iter().filter(|rule| rule.enabled).count();
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: uptime.as_secs(),
+            now_ms,
+            hosts,
+            websocket_clients: live_feed.client_count(),
+            accepted_snapshots: metrics.accepted_total(),
+            rules: is_unlimited.then(rules),
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            storage: StorageResponse::new(history, is_unlimited),
+            memory_bytes: process.as_ref().map(|process| process.resident_bytes),
+            cpu_seconds: process.map(|process| process.cpu_seconds),
+            notification_base_url,
+            address_faults,
+        }
+    }
+}
+
 impl StorageResponse {
-    /// Disk usage and retention of a history.
-    pub fn new(history: &History) -> Self {
+    fn new(history: &History, is_unlimited: bool) -> Self {
         let (usage, config) = (history.metrics.usage(), history.config());
         let [raw_bytes, minute_bytes, hour_bytes] = usage.tier_bytes;
         Self {
@@ -78,8 +123,8 @@ impl StorageResponse {
             raw_bytes,
             minute_bytes,
             hour_bytes,
-            head_bytes: usage.head_bytes,
-            used_bytes: usage.used_bytes,
+            head_bytes: is_unlimited.then_some(usage.head_bytes),
+            used_bytes: is_unlimited.then_some(usage.used_bytes),
             raw_retention_s: config.raw_retention.as_secs(),
             minute_retention_s: config.minute_retention.as_secs(),
             hour_retention_s: config.hour_retention.as_secs(),

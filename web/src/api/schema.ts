@@ -4556,9 +4556,9 @@ export interface components {
             disk_bytes: number;
             /**
              * Format: int64
-             * @description Size of the rows that are not sealed yet.
+             * @description Size of the rows that are not sealed yet; `null` for callers that are limited to host tags.
              */
-            head_bytes: number;
+            head_bytes: number | null;
             /**
              * Format: int64
              * @description Size of the hour blocks.
@@ -4593,9 +4593,9 @@ export interface components {
             raw_retention_s: number;
             /**
              * Format: int64
-             * @description Used part of `disk_bytes`.
+             * @description Used part of `disk_bytes`; `null` for callers that are limited to host tags.
              */
-            used_bytes: number;
+            used_bytes: number | null;
         };
         /** @description Subscription to series of some hosts. */
         SubscribeRequest: {
@@ -4650,8 +4650,8 @@ export interface components {
              * @description Time of the hub, Unix milliseconds.
              */
             now_ms: number;
-            /** @description Enabled rules. */
-            rules: number;
+            /** @description Enabled rules; `null` for callers that are limited to host tags. */
+            rules: number | null;
             /** @description Disk usage and retention. */
             storage: components["schemas"]["StorageResponse"];
             /**

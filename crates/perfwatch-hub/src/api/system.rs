@@ -6,14 +6,13 @@ use crate::host_access;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use axum::{Extension, Json};
-use perfwatch_http::process_metrics::ProcessMetrics;
 use perfwatch_http::proxy_check::find_user_faults;
 use perfwatch_http::public_address::RequestAddress;
 use perfwatch_http::read_limiter::Reader;
 use perfwatch_http::{AllHosts, ApiError, Caller};
 use perfwatch_metrics::recorder::RECORD_INTERVAL;
 use perfwatch_metrics::response::{ConnectionListResponse, RouteListResponse, TaskListResponse};
-use perfwatch_metrics::status::{StorageResponse, SystemResponse};
+use perfwatch_metrics::status::{SystemResponse, VisibleHosts};
 use perfwatch_model::HostId;
 use std::sync::Arc;
 
@@ -29,27 +28,15 @@ pub(crate) async fn system(
     Extension(request): Extension<RequestAddress>,
     RawQuery(query): RawQuery,
 ) -> Json<SystemResponse> {
-    let process = ProcessMetrics::read();
     let hosts = match identity.host_tags.is_empty() {
-        true => app.hosts.count(),
-        false => host_access::hosts(&app, &identity).len(),
+        true => VisibleHosts::All(app.hosts.count()),
+        false => VisibleHosts::Some(host_access::hosts(&app, &identity).len()),
     };
     let address = &app.public_address;
-    Json(SystemResponse {
-        version: env!("CARGO_PKG_VERSION"),
-        uptime_s: app.clock.monotonic().saturating_sub(app.started).as_secs(),
-        now_ms: app.clock.wall_ms(),
-        hosts,
-        websocket_clients: app.live_feed.client_count(),
-        accepted_snapshots: app.metrics.accepted_total(),
-        rules: app.alerting.snapshot().definitions.rules.iter().filter(|rule| rule.enabled).count(),
-        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        storage: StorageResponse::new(&app.history),
-        memory_bytes: process.as_ref().map(|process| process.resident_bytes),
-        cpu_seconds: process.map(|process| process.cpu_seconds),
-        notification_base_url: address.notification_base_url.clone(),
-        address_faults: find_user_faults(address, &request, location(query.as_deref()).as_deref()),
-    })
+    let faults = find_user_faults(address, &request, location(query.as_deref()).as_deref());
+    let services = (&*app.metrics, &*app.history, &*app.alerting, &*app.live_feed);
+    let times = (app.clock.monotonic().saturating_sub(app.started), app.clock.wall_ms());
+    Json(SystemResponse::new(services, times, hosts, (address.notification_base_url.clone(), faults)))
 }
 
 /// Query time series of the hubs

@@ -3,7 +3,7 @@
 use crate::support::{
     AGENT, Process, TestHub, eventually, has_consecutive_sequences, now_ms, start_agent, until_stable,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Returns the value of a self-metric; 0 if it is absent.
@@ -77,20 +77,50 @@ fn no_snapshot_is_lost_when_the_agent_is_killed() {
 }
 
 #[test]
-fn hub_controls_the_agent_interval() {
+fn hub_slows_agents_down() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("hub.yaml");
-    std::fs::write(&config, "hub:\n  listen: 127.0.0.1:0\n  interval: 250ms\n").unwrap();
+    std::fs::write(&config, "hub:\n  listen: 127.0.0.1:0\n  interval: 1s\n").unwrap();
     let hub = TestHub::start_with(folder.path(), &["hub", "--config", config.to_str().unwrap()]);
-    let agent = start_agent(folder.path(), &hub, "2s");
-    eventually("the agent ticks faster", || {
-        hub.get("/api/v1/hosts/it").body["interval_ms"].as_u64().is_some_and(|ms| ms < 700)
-    });
+    let agent = start_agent(folder.path(), &hub, "250ms");
+    let interval_ms = || hub.get("/api/v1/hosts/it").body["interval_ms"].as_u64().unwrap_or_default();
+    eventually("the agent ticks slower", || interval_ms() > 900);
     eventually("the agent logs the change", || {
         agent.log().contains("collection interval changed by the hub")
     });
     // The facts are sent with the shape.
     assert!(hub.get("/api/v1/hosts/it").body["facts"]["cores"].as_u64().unwrap() > 0);
     let at = now_ms();
-    assert_eq!(hub.post_json(&json!({ "host": "x", "timestamp": at })).body["interval_ms"], 250);
+    assert_eq!(hub.post_json(&json!({ "host": "x", "timestamp": at })).body["interval_ms"], 1_000);
+    // What the configuration sets is locked while the hub runs.
+    let change = |version: i64, value: Value| {
+        let body = json!({ "version": version, "values": { "agent_interval_ms": value } });
+        hub.admin_request("PUT", "/api/v1/settings", &body)
+    };
+    assert_eq!(change(0, json!(2_000)).code(), "setting_locked");
+}
+
+/// The setting applies without a restart, and its removal returns the agent to its own interval.
+#[test]
+fn interval_setting_applies_at_run_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let _agent = start_agent(folder.path(), &hub, "250ms");
+    let interval_ms = || hub.get("/api/v1/hosts/it").body["interval_ms"].as_u64().unwrap_or_default();
+    eventually("the agent sends", || (1..700).contains(&interval_ms()));
+    let change = |version: i64, value: Value| {
+        let body = json!({ "version": version, "values": { "agent_interval_ms": value } });
+        hub.admin_request("PUT", "/api/v1/settings", &body)
+    };
+    assert_eq!(change(0, json!(1_000)).body["version"], 1);
+    eventually("the agent ticks slower", || interval_ms() > 900);
+    assert_eq!(change(0, json!(2_000)).code(), "conflict");
+    assert_eq!(change(1, json!(10)).code(), "invalid_setting");
+    assert_eq!(change(1, Value::Null).body["version"], 2);
+    eventually("the agent ticks as configured", || interval_ms() < 700);
+    // A credential that can be found must not change settings.
+    let body = json!({ "version": 2, "values": {} });
+    assert_eq!(hub.request("PUT", "/api/v1/settings", &hub.token, &body).code(), "forbidden");
+    let series = hub.get("/api/v1/system/series?metric=hub.cpu.usage&from=-5m");
+    assert_eq!(series.status, 200);
 }
