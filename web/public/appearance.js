@@ -1,4 +1,4 @@
-// Runs before the first paint: theme, density and navigation as stored in this browser (src/lib/theme.ts).
+// Runs before the first paint: theme, density, patterns and navigation as stored in this browser (src/lib/theme.ts).
 ;(() => {
   const root = document.documentElement.dataset
   const stored = (key) => {
@@ -12,5 +12,6 @@
   const dark = matchMedia('(prefers-color-scheme: dark)').matches
   root.theme = theme === 'dark' || theme === 'light' ? theme : dark ? 'dark' : 'light'
   root.density = stored('density') === 'compact' ? 'compact' : 'comfortable'
+  root.patterns = stored('patterns') === 'on' ? 'on' : 'off'
   root.nav = stored('nav') === 'icons' ? 'icons' : 'full'
 })()

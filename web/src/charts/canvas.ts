@@ -65,13 +65,13 @@ export function drawSpark(context: CanvasRenderingContext2D, points: ArrayLike<n
 
 export type HatchPattern = 'diagonal' | 'horizontal' | 'vertical'
 
-/** Lines over an area without data. */
-export function hatch(context: CanvasRenderingContext2D, box: Box, pattern: HatchPattern = 'diagonal') {
+/** Lines over an area, by default over one without data. */
+export function hatch(context: CanvasRenderingContext2D, box: Box, pattern: HatchPattern = 'diagonal', token = 'hatch') {
   context.save()
   context.beginPath()
   context.rect(box.x, box.y, box.width, box.height)
   context.clip()
-  context.strokeStyle = color('hatch')
+  context.strokeStyle = color(token)
   context.lineWidth = 1.5
   context.beginPath()
   const [left, right, top, bottom] = [box.x, box.x + box.width, box.y, box.y + box.height]

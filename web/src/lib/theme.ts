@@ -5,6 +5,7 @@ import { ref, shallowRef, watch } from 'vue'
 export type Theme = 'system' | 'dark' | 'light'
 export type Density = 'comfortable' | 'compact'
 export type NavWidth = 'full' | 'icons'
+export type Patterns = 'on' | 'off'
 
 const dark = window.matchMedia('(prefers-color-scheme: dark)')
 
@@ -29,6 +30,8 @@ export function store(key: string, value: string) {
 export const theme = shallowRef<Theme>(storedChoice('theme', ['dark', 'light'], 'system' as Theme))
 export const density = ref<Density>(storedChoice('density', ['compact'], 'comfortable' as Density))
 export const navWidth = ref<NavWidth>(storedChoice('nav', ['icons'], 'full' as NavWidth))
+/** Whether severities have patterns besides their colors and shapes. */
+export const patterns = ref<Patterns>(storedChoice('patterns', ['on'], 'off' as Patterns))
 /** Incremented when colors change; canvases redraw then. */
 export const themeVersion = shallowRef(0)
 
@@ -53,6 +56,11 @@ watch(density, (value) => {
 watch(navWidth, (value) => {
   document.documentElement.dataset.nav = value
   store('nav', value)
+})
+watch(patterns, (value) => {
+  document.documentElement.dataset.patterns = value
+  store('patterns', value)
+  themeVersion.value++
 })
 
 dark.addEventListener('change', applyTheme)

@@ -18,6 +18,8 @@ export const shell = {
   prefixes: '#tag  >action  @metric',
   theme: 'Theme',
   density: { title: 'Density', comfortable: 'Comfortable', compact: 'Compact' },
+  patterns: { title: 'Severity patterns', off: 'Off', on: 'On' },
+  pinned: 'Pinned',
   limitedTo: '{role} · hosts tagged {tags}',
   groups: {
     time: 'Jump to a time',
