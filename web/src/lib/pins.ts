@@ -1,0 +1,24 @@
+// Hosts that this browser shows in the navigation.
+import { shallowRef } from 'vue'
+import { store } from './theme'
+
+export const MAX_PINS = 8
+const KEY = 'pins'
+
+function stored(): string[] {
+  try {
+    const ids: unknown = JSON.parse(localStorage.getItem(`perfwatch.${KEY}`) ?? '[]')
+    return Array.isArray(ids) ? ids.filter((id) => typeof id === 'string').slice(0, MAX_PINS) : []
+  } catch {
+    return []
+  }
+}
+
+/** Ids of the pinned hosts in the order of the navigation. */
+export const pins = shallowRef<readonly string[]>(stored())
+
+/** Pins a host, or removes its pin. The oldest pin goes when there are too many. */
+export function togglePin(id: string) {
+  pins.value = pins.value.includes(id) ? pins.value.filter((pinned) => pinned !== id) : [...pins.value, id].slice(-MAX_PINS)
+  store(KEY, JSON.stringify(pins.value))
+}
