@@ -60,13 +60,12 @@ function parseWord(word: string): Test {
   return (host) => host.name.toLowerCase().includes(word) || host.tags.some((tag) => tag.toLowerCase().includes(word))
 }
 
+/** Words of a filter. */
+export const filterWords = (text: string) => text.split(/\s+/).filter((word) => word !== '')
+
 /** Indices of the hosts that match all words. */
 export function filterHosts(hosts: readonly OverviewHost[], values: OverviewValues, text: string): number[] {
-  const tests = text
-    .toLowerCase()
-    .split(/\s+/)
-    .filter((word) => word !== '')
-    .map(parseWord)
+  const tests = filterWords(text.toLowerCase()).map(parseWord)
   const indices: number[] = []
   hosts.forEach((host, index) => {
     if (tests.every((test) => test(host, values, index))) indices.push(index)

@@ -27,6 +27,13 @@ export interface ShownHost {
 }
 export type ShownRow = ShownHost | { kind: 'group'; key: string; group: HostGroup; isCollapsed: boolean; critical: number; warning: number }
 
+/** Column of a page that shows the text of a host. */
+export interface ExtraColumn {
+  key: string
+  label: string
+  text: (index: number) => string
+}
+
 function dotOf({ values }: Fleet, index: number): string {
   const { status, critical, warning } = values
   if (status[index] === 'no_data') return 'offline'

@@ -3,6 +3,7 @@ export const hostList = {
   selected: '{count} selected',
   clearSelection: 'Clear selection',
   select: 'Select {name}',
+  selectAndPin: 'Selection and pin',
   selectAll: 'Select all shown hosts',
   tags: 'Tags…',
   remove: 'Remove…',
