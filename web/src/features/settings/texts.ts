@@ -145,6 +145,7 @@ export const texts = {
     densityNote: 'Compact shows about 30% more rows.',
     navigation: 'Navigation',
     navigationNote: 'Icons only, or icons with names.',
+    patternsNote: 'Hatches critical and warning marks, in addition to color and shape.',
     full: 'Names',
     icons: 'Icons',
   },
