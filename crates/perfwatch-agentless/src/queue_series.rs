@@ -12,8 +12,8 @@ use uuid::Uuid;
 const STEP_MS: i64 = 600_000;
 /// Number of steps: 24 hours.
 const MAX_STEPS: i64 = 144;
-/// Steps per read: an hour, so that a read of many servers stays short.
-const STEPS_PER_READ: i64 = 6;
+/// Maximum number of steps of a read: an hour, so that a read of many servers stays short.
+const MAX_READ_STEPS: i64 = 6;
 /// Time for which the series is cached.
 const SERIES_TTL: Duration = Duration::from_secs(30);
 
@@ -48,8 +48,8 @@ impl QueueSeries {
         }
         let end = now_ms.div_euclid(STEP_MS) + 1;
         let mut counts = Vec::new();
-        for first in (end - MAX_STEPS..end).step_by(STEPS_PER_READ as usize) {
-            let last = (first + STEPS_PER_READ).min(end);
+        for first in (end - MAX_STEPS..end).step_by(MAX_READ_STEPS as usize) {
+            let last = (first + MAX_READ_STEPS).min(end);
             let range = (first * STEP_MS, last * STEP_MS);
             let read = CollectionRow::counts(store, range, STEP_MS, scope.is_some()).await?;
             let is_visible = |count: &CollectionCount| match (count.server, scope) {

@@ -331,6 +331,7 @@ pub(crate) async fn retry_all(
     State(app): State<Arc<App>>,
     Audited(actor): Audited,
 ) -> Result<(StatusCode, Json<CollectAllResponse>), ApiError> {
+    app.agentless.charge_collect_all(&actor.identity.share_key()).map_err(connection_test_error)?;
     let (auth_snapshot, mut tx) = (app.directory.snapshot(), Transaction::default());
     let is_visible = |server: Uuid| actor.identity.can_view(&auth_snapshot, HostId(server));
     let requested = app.agentless.retry_failed(is_visible, &mut tx).await?;

@@ -37,7 +37,7 @@ pub(crate) struct ConnectionTestResponse {
     host_key: Option<String>,
 }
 
-/// Error of a connection test, or of the collection of all servers, that did not start.
+/// Error of a connection test, or of the collection of many servers, that did not start.
 pub(super) fn connection_test_error(error: ConnectionTestError) -> ApiError {
     match error {
         ConnectionTestError::TooManyTests => {
@@ -46,20 +46,6 @@ pub(super) fn connection_test_error(error: ConnectionTestError) -> ApiError {
         }
         ConnectionTestError::Store(error) => error.into(),
     }
-}
-
-/// Tests a connection on behalf of the caller. The audit log contains each address that was reached out to.
-async fn run_test(
-    app: &App,
-    actor: &Actor,
-    row: &ServerRow,
-    observer: Arc<EventSender>,
-) -> Result<CollectionReport, ApiError> {
-    let server = perfwatch_agentless::Server::from_row(row);
-    let object = server.map(|server| format!("server {} ({}:{})", server.name, server.address, server.port));
-    app.directory.record_audit(actor.audit("server.test", object.unwrap_or_default())).await;
-    let tested = app.agentless.test_connection(&actor.identity.share_key(), row, Some(observer)).await;
-    tested.map_err(connection_test_error)
 }
 
 /// Removes details, which contain addresses of jump hosts.
@@ -85,7 +71,7 @@ fn to_test_response(mut outcome: CollectionReport, is_hidden: bool) -> Connectio
 }
 
 /// Tests a connection and responds with the result, and with the steps as they come if the client accepts an
-/// event stream. Tests of saved servers are recorded.
+/// event stream. Tests of saved servers are recorded. The audit log contains each address that was reached out to.
 async fn respond_to_test(
     (app, actor, row): (Arc<App>, Actor, ServerRow),
     (is_saved, is_hidden): (bool, bool),
@@ -93,7 +79,12 @@ async fn respond_to_test(
 ) -> Result<Response, ApiError> {
     let (observer, events) = EventSender::new(is_hidden.then_some(HIDDEN_PATH));
     let action = async move {
-        let outcome = run_test(&app, &actor, &row, observer).await?;
+        let server = perfwatch_agentless::Server::from_row(&row);
+        let object =
+            server.map(|server| format!("server {} ({}:{})", server.name, server.address, server.port));
+        app.directory.record_audit(actor.audit("server.test", object.unwrap_or_default())).await;
+        let tested = app.agentless.test_connection(&actor.identity.share_key(), &row, Some(observer)).await;
+        let outcome = tested.map_err(connection_test_error)?;
         if is_saved {
             app.agentless.record(&outcome).await?;
             app.agentless.notify_changed(None);

@@ -13,6 +13,7 @@ mod alerting;
 mod body_limit;
 mod cli;
 mod collect;
+mod collection_progress;
 mod crash;
 mod encryption;
 mod fair_shares;

@@ -23,13 +23,14 @@ const base = {
   next_run_ms: null,
   summary: null,
 } as Server
-const last = (finished_ms: number, cause: string | null = null) => ({ finished_ms, duration_ms: 5, cause, error: cause }) as Server['last']
+const lastRun = (finished_ms: number, cause: string | null = null) =>
+  ({ finished_ms, duration_ms: 5, cause, error: cause }) as Server['last']
 const server = (name: string, changes: Partial<Server> = {}): Server => ({ ...base, id: name, name, ...changes })
 const SERVERS = [
-  server('edge-2', { last: last(10), summary: { at_ms: 10, cpu: 70 } as Server['summary'] }),
-  server('edge-10', { last: last(30), summary: { at_ms: 30, cpu: 5 } as Server['summary'] }),
-  server('db-1', { tags: ['role=db'], last: last(20, 'timed_out') }),
-  server('locked', { blocked: { cause: 'authentication_failed', offered_host_key: null }, last: last(5, 'authentication_failed') }),
+  server('edge-2', { last: lastRun(10), summary: { at_ms: 10, cpu: 70 } as Server['summary'] }),
+  server('edge-10', { last: lastRun(30), summary: { at_ms: 30, cpu: 5 } as Server['summary'] }),
+  server('db-1', { tags: ['role=db'], last: lastRun(20, 'timed_out') }),
+  server('locked', { blocked: { cause: 'authentication_failed', offered_host_key: null }, last: lastRun(5, 'authentication_failed') }),
   server('off', { enabled: false }),
 ]
 const ALL = { text: '', state: '', tag: '' } as const
