@@ -52,7 +52,9 @@ export default defineConfig({
         codeSplitting: {
           // Modules of all pages in few files: each of them alone would be a file of some hundred bytes.
           groups: [
-            { name: 'vendor', test: /node_modules\/(@vue|vue|vue-router|@lucide|@tanstack|openapi-fetch)\// },
+            { name: 'vendor', test: /node_modules\/(@vue|vue|vue-router|@lucide\/vue\/dist\/esm\/(?!icons)|@tanstack|openapi-fetch)/ },
+            // An icon of one page only comes with this page.
+            { name: 'vendor', test: /node_modules\/@lucide/, minShareCount: 2 },
             {
               name: 'base',
               test: FIRST_LOAD,
