@@ -7,9 +7,10 @@ afterEach(() => (document.body.innerHTML = ''))
 
 function start() {
   const action = vi.fn()
+  const tenfold = vi.fn()
   const page = defineComponent({
-    setup: () => useShortcuts({ p: action }),
-    template: '<p></p><input /><button role="combobox"></button>',
+    setup: () => useShortcuts({ p: action, ArrowLeft: action, 'Shift+ArrowLeft': tenfold }),
+    template: '<p></p><input /><button role="combobox"></button><div class="scroll"></div>',
   })
   const wrapper = mount(page, { attachTo: document.body })
   const press = (target: string, init: KeyboardEventInit = {}) => {
@@ -17,15 +18,16 @@ function start() {
     document.querySelector(target)!.dispatchEvent(event)
     return event
   }
-  return { action, wrapper, press }
+  return { action, tenfold, wrapper, press }
 }
 
 it('runs the action of a key and prevents its default', () => {
-  const { action, press } = start()
+  const { action, wrapper, press } = start()
   expect(press('p').defaultPrevented).toBe(true)
   expect(press('p', { key: 'x' }).defaultPrevented).toBe(false)
   expect(press('p', { key: 'toString' }).defaultPrevented).toBe(false)
   expect(action).toHaveBeenCalledOnce()
+  wrapper.unmount()
 })
 
 it('ignores fields, selects, modifiers, repetition and open dialogs', () => {
@@ -40,4 +42,13 @@ it('ignores fields, selects, modifiers, repetition and open dialogs', () => {
   document.querySelector('[role=dialog]')!.remove()
   press('body')
   expect(action).not.toHaveBeenCalled()
+})
+
+it('arrow keys repeat, have another action with Shift, and scroll regions', () => {
+  const { action, tenfold, press } = start()
+  press('p', { key: 'ArrowLeft', repeat: true })
+  press('.scroll', { key: 'ArrowLeft' })
+  expect(action).toHaveBeenCalledOnce()
+  press('p', { key: 'ArrowLeft', shiftKey: true })
+  expect(tenfold).toHaveBeenCalledOnce()
 })

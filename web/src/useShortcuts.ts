@@ -7,6 +7,8 @@ import { store, storedChoice } from './lib/theme'
 const KEY_CONSUMERS = 'input, select, textarea, [role=combobox], [role=listbox], [contenteditable=true]'
 /** Elements that the space bar activates. */
 const SPACE_CONSUMERS = 'button, a, summary, [role=button], [role=menuitem]'
+/** Regions that arrow keys scroll. */
+const ARROW_CONSUMERS = '.scroll'
 const OPEN_DIALOG = 'dialog[open], [role=dialog], [role=menu]'
 /** Time in which the second key of a sequence must follow. */
 const SEQUENCE_TIMEOUT_MS = 1_000
@@ -34,12 +36,14 @@ export function useShortcuts(actions: Record<string, () => void>) {
   function onKeydown(event: KeyboardEvent) {
     const hasModifier = event.ctrlKey || event.metaKey || event.altKey
     const target = event.target instanceof Element ? event.target : null
-    const isTyping = target?.closest(KEY_CONSUMERS) != null || (event.key === ' ' && target?.closest(SPACE_CONSUMERS) != null)
+    const isArrow = event.key.startsWith('Arrow')
+    const consumers = [KEY_CONSUMERS, event.key === ' ' ? SPACE_CONSUMERS : '', isArrow ? ARROW_CONSUMERS : ''].filter(Boolean)
+    const isTyping = target?.closest(consumers.join()) != null
     // A held arrow key steps on.
-    const isRepeated = event.repeat && !event.key.startsWith('Arrow')
+    const isRepeated = event.repeat && !isArrow
     if (!singleKeys.value || isTyping || isRepeated || hasModifier || event.defaultPrevented) return
     if (document.querySelector(OPEN_DIALOG)) return
-    const key = event.shiftKey && event.key.startsWith('Arrow') ? `Shift+${event.key}` : event.key
+    const key = event.shiftKey && isArrow ? `Shift+${event.key}` : event.key
     const sequence = prefix ? `${prefix} ${key}` : key
     if (Object.hasOwn(actions, sequence)) {
       // Otherwise the key would also be typed into the field that the action focuses.

@@ -246,7 +246,7 @@ describe('comparison', () => {
   it('draws the day before and another host dashed', async () => {
     const { context, page, errors } = await open(replay())
     await dock(page).getByText('REINDEX').waitFor()
-    await page.getByRole('button', { name: 'Compare: Compare' }).click()
+    await page.getByRole('button', { name: 'Compare', exact: true }).click()
     await page.getByRole('button', { name: 'Day before' }).click()
     await expect.poll(() => new URL(page.url()).searchParams.get('compare')).toBe('day')
     await page.locator('.chart .ghost').first().waitFor()

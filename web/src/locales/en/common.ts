@@ -111,6 +111,8 @@ export const common = {
 export const charts = {
   peak: 'max',
   peakHint: 'Maximum within each point',
+  summary: '{series} {least} to {most}',
+  noValues: 'no values',
   legendHint: '{series}: click to isolate, Shift+click to hide',
   gap: {
     host_restarted: 'Host was down or restarted',
