@@ -23,22 +23,39 @@ const MAX_AUDIT_ENTRIES: i64 = 500;
 /// Memory in bytes that the events of a host need.
 pub const HOST_EVENTS_MEMORY_BYTES: usize = 48 << 20;
 /// Maximum range: rows are read one by one, longer ranges would take too long.
-pub const MAX_HOST_EVENTS_RANGE_MS: i64 = 31 * 86_400_000;
+const MAX_RANGE_MS: i64 = 31 * 86_400_000;
 
 /// Request for the events of a host that the caller may view.
 pub struct HostEventsRequest {
-    /// Host of the events.
-    pub host: Host,
-    /// Start and exclusive end, Unix milliseconds.
-    pub range: (i64, i64),
+    host: Host,
+    range: (i64, i64),
     /// Selected kinds; empty for all.
-    pub kinds: Vec<HostEventKind>,
+    kinds: Vec<HostEventKind>,
     /// Permits that the read holds.
-    pub held: Option<HeldPermits>,
+    held: HeldPermits,
 }
 
 impl HostEventsRequest {
-    fn has(&self, kinds: &[HostEventKind]) -> bool {
+    /// Creates a request for a range in Unix milliseconds and kinds such as `alert,gap`; all kinds by default.
+    ///
+    /// # Errors
+    /// Returns a code and a message for long ranges and unknown kinds.
+    pub fn new(
+        host: Host,
+        range: (i64, i64),
+        kinds: Option<&str>,
+        held: HeldPermits,
+    ) -> Result<Self, (&'static str, String)> {
+        if range.1 - range.0 > MAX_RANGE_MS {
+            return Err(("invalid_range", "the range for events is limited to 31 days".to_owned()));
+        }
+        let names = kinds.unwrap_or_default().split(',').filter(|name| !name.is_empty());
+        let kinds = names.map(|name| serde_json::from_value(name.into())).collect::<Result<_, _>>();
+        let kinds = kinds.map_err(|error| ("invalid_query", format!("kinds: {error}")))?;
+        Ok(Self { host, range, kinds, held })
+    }
+
+    fn includes(&self, kinds: &[HostEventKind]) -> bool {
         self.kinds.is_empty() || kinds.iter().any(|kind| self.kinds.contains(kind))
     }
 }
@@ -162,34 +179,34 @@ impl Overview {
         identity: &Identity,
         request: HostEventsRequest,
     ) -> Result<HostEventsResponse, StoreError> {
-        use HostEventKind::{Agent, Alert, Change, Connection, Gap, Joined, Reboot, System};
+        use HostEventKind::{Agent, Alert, Change, Connection, FirstSeen, Gap, Reboot, System};
         let deps = &self.0.deps;
         let (host, range) = (&request.host, request.range);
         let mut events = Vec::new();
-        if request.has(&[Alert]) {
+        if request.includes(&[Alert]) {
             let filter = AlertFilter::Host(host.record.id.0, range.0, range.1);
             let rows = AlertRow::list(deps.alerting.store(), filter).await?;
             events.extend(rows.iter().filter_map(alert_event));
         }
-        if request.has(&[Gap, Reboot, System, Agent]) {
+        if request.includes(&[Gap, Reboot, System, Agent]) {
             let (id, interval_ms) = (host.record.id, i64::from(host.interval_ms()));
-            let held = request.held.clone();
+            let held = Some(request.held.clone());
             let timeline = deps.history.timeline(id, range, interval_ms, held).await?;
             events.extend(timeline_events(&timeline));
             events.extend(current_gap(host, deps.clock.wall_ms(), range));
         }
-        if request.has(&[Change, Agent, Connection]) {
+        if request.includes(&[Change, Agent, Connection]) {
             events.extend(audit_events(deps, identity, host).await?);
         }
         if host.record.first_seen_ms > 0 {
-            events.push(event(Joined, host.record.first_seen_ms, None));
+            events.push(event(FirstSeen, host.record.first_seen_ms, None));
         }
         let ends_ms = |event: &HostEvent| match event.kind {
             Alert | Gap => event.to_ms.unwrap_or(i64::MAX),
             _ => event.to_ms.unwrap_or(event.from_ms),
         };
         events.retain(|event| {
-            request.has(&[event.kind]) && event.from_ms < range.1 && ends_ms(event) >= range.0
+            request.includes(&[event.kind]) && event.from_ms < range.1 && ends_ms(event) >= range.0
         });
         events.sort_by_key(|event| Reverse(event.from_ms));
         let is_truncated = events.len() > MAX_EVENTS;

@@ -259,7 +259,7 @@ pub enum HostEventKind {
     /// The host was booted between `from_ms` and `to_ms`.
     Reboot,
     /// The host sent its first snapshot.
-    Joined,
+    FirstSeen,
     /// A fact changed: `os`, `kernel` or `cores` is in `text`.
     System,
     /// The version of the agent changed, or an entry of the audit log: an enrollment or revocation.

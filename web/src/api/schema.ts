@@ -3057,7 +3057,7 @@ export interface components {
          * @description Kind of an event of a host.
          * @enum {string}
          */
-        HostEventKind: "alert" | "gap" | "reboot" | "joined" | "system" | "agent" | "change" | "connection";
+        HostEventKind: "alert" | "gap" | "reboot" | "first_seen" | "system" | "agent" | "change" | "connection";
         /** @description Events of a host in a time range, newest first. Changes by users are only listed for administrators. */
         HostEventsResponse: {
             events: components["schemas"]["HostEvent"][];

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { gapsBetween, label, liveRange, merged, formatTick, steps, yRange } from './axes'
+import { gapsBetween, label, liveRange, merged, formatTick, steps, summaryText, timeTicks, yRange } from './axes'
 
 it.each([
   [new Date(2026, 4, 1, 10, 5, 7), 10, '10:05:07'],
@@ -52,5 +52,21 @@ describe('axes', () => {
       [5, 12],
     ])
     expect(steps('bytes')[10]).toBe(1024)
+  })
+
+  it('mirrored charts have zero in the middle', () => {
+    expect(yRange('bytes_per_second')(null as never, -3_000, 5_000, 'y')).toEqual([-5_400, 5_400])
+  })
+
+  it('time ticks are at round times and at most as many as asked for', () => {
+    const offset = new Date(7_200_000).getTimezoneOffset() * 60
+    const { ticks, spacing } = timeTicks(offset + 100, offset + 3_700, 5)
+    expect(spacing).toBe(900)
+    expect(ticks.map((tick) => tick - offset)).toEqual([900, 1_800, 2_700, 3_600])
+  })
+
+  it('summary has the values of the visible range', () => {
+    expect(summaryText('cpu', [1, 40, 92.6, null, 99], [0, 10, 20, 30, 40], [5, 35], 'percent')).toBe('cpu 40.0% to 92.6%')
+    expect(summaryText('cpu', [null], [0], [0, 1], 'percent')).toBe('no values')
   })
 })

@@ -1,6 +1,7 @@
 // Ranges, ticks, labels and gaps of a chart's axes.
 import type uPlot from 'uplot'
 import { clock, clockShort, day, format, month, type Unit, year } from '../lib/format'
+import { t } from '../i18n'
 import { hubNow } from '../lib/hubClock'
 import type { Value } from '../live/columns'
 
@@ -102,4 +103,21 @@ export function stack(columns: Value[][], rows: number): Value[][] {
     }
     return sum.slice()
   })
+}
+
+/** Smallest and largest value of a series within a time range, as text. */
+export function summaryText(
+  series: string,
+  values: readonly (number | null)[],
+  times: ArrayLike<number>,
+  bounds: [number, number],
+  unit: Unit,
+) {
+  let [least, most] = [Infinity, -Infinity]
+  values.forEach((value, row) => {
+    if (value === null || times[row]! < bounds[0] || times[row]! > bounds[1]) return
+    least = Math.min(least, value)
+    most = Math.max(most, value)
+  })
+  return least > most ? t('charts.noValues') : t('charts.summary', { series, least: format(least, unit), most: format(most, unit) })
 }

@@ -17,9 +17,7 @@ use perfwatch_http::read_limiter::Reader;
 use perfwatch_http::schemas;
 use perfwatch_http::{ApiError, Caller, params};
 use perfwatch_model::{HostId, HostRef, fixed_point, json};
-use perfwatch_overview::host_events::{
-    HOST_EVENTS_MEMORY_BYTES, HostEventsRequest, MAX_HOST_EVENTS_RANGE_MS,
-};
+use perfwatch_overview::host_events::{HOST_EVENTS_MEMORY_BYTES, HostEventsRequest};
 use perfwatch_overview::response::HostEventsResponse;
 use perfwatch_tsdb::SeriesSelector;
 use serde_json::json;
@@ -285,14 +283,9 @@ pub(crate) async fn events(
     let request = parse_query(query.as_deref(), &["from", "to", "kinds"])?;
     let host = host_access::host(&app, &identity, &id)?;
     let range = params::range(request.from.as_deref(), request.to.as_deref(), app.clock.wall_ms())?;
-    if range.1 - range.0 > MAX_HOST_EVENTS_RANGE_MS {
-        return Err(ApiError::bad_request("invalid_range", "the range for events is limited to 31 days"));
-    }
-    let names = request.kinds.as_deref().unwrap_or_default().split(',').filter(|name| !name.is_empty());
-    let kinds = names.map(|name| serde_json::from_value(name.into())).collect::<Result<_, _>>();
-    let kinds = kinds.map_err(|error| ApiError::bad_request("invalid_query", format!("kinds: {error}")))?;
+    let request = HostEventsRequest::new(host, range, request.kinds.as_deref(), reader.permit())
+        .map_err(|(code, message)| ApiError::bad_request(code, message))?;
     reader.reserve(HOST_EVENTS_MEMORY_BYTES).await?;
-    let request = HostEventsRequest { host, range, kinds, held: Some(reader.permit()) };
     Ok(Json(app.overview.host_events(&identity, request).await?))
 }
 

@@ -20,7 +20,7 @@ fn kinds(events: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn events_have_gaps_with_their_reason_reboots_alerts_and_changes() {
+fn events_merge_history_alerts_and_audit_log() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     let rule = json!({
@@ -60,7 +60,7 @@ fn events_have_gaps_with_their_reason_reboots_alerts_and_changes() {
     assert_eq!((&alert["text"], &alert["severity"]), (&json!("CPU is high"), &json!("warning")));
     let change = found("change", "");
     assert_eq!((&change["text"], &change["after"]), (&json!("host.set_tags"), &json!("team=a")));
-    assert!(found("joined", "")["from_ms"].is_number());
+    assert!(found("first_seen", "")["from_ms"].is_number());
     assert_eq!(response.body["is_truncated"], false);
 
     let only = hub.get("/api/v1/hosts/db-1/events?from=-1h&kinds=reboot,change").body;
@@ -70,7 +70,7 @@ fn events_have_gaps_with_their_reason_reboots_alerts_and_changes() {
 }
 
 #[test]
-fn events_hide_changes_by_users_from_viewers_and_hosts_outside_their_tags() {
+fn events_are_limited_by_role_and_tags() {
     let folder = tempfile::tempdir().unwrap();
     let hub = TestHub::start(folder.path());
     send(&hub, &[(0, 0, now_ms() - 4_000), (0, 1, now_ms() - 2_000)]);
@@ -85,7 +85,7 @@ fn events_hide_changes_by_users_from_viewers_and_hosts_outside_their_tags() {
     let path = "/api/v1/hosts/db-1/events?from=-1h";
     assert!(kinds(&hub.get(path).body).contains(&"change"));
     let limited = hub.request("GET", path, &token, &Value::Null);
-    assert_eq!((limited.status, kinds(&limited.body)), (200, vec!["joined"]), "{}", limited.text);
+    assert_eq!((limited.status, kinds(&limited.body)), (200, vec!["first_seen"]), "{}", limited.text);
     tag("team=b");
     eventually("the host is hidden", || hub.request("GET", path, &token, &Value::Null).status == 404);
 }

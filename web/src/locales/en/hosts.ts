@@ -96,7 +96,7 @@ export const host = {
   events: {
     span: 'in the last {span}',
     filters: { all: 'All', alerts: 'Alerts', reboots: 'Reboots', gaps: 'Gaps', changes: 'Changes' },
-    kinds: { reboot: 'Host rebooted', joined: 'First sample received' },
+    kinds: { reboot: 'Host rebooted', first_seen: 'First sample received' },
     changed: { os: 'OS changed', kernel: 'Kernel changed', cores: 'Number of cores changed', version: 'Agent updated' },
     actions: {
       host_set_tags: 'Tags changed',
@@ -161,7 +161,7 @@ export const host = {
     noTags: 'No tags',
     history: 'Recorded history',
     tiers: { raw: 'Samples, with processes', minute: '1-minute values', hour: '1-hour values' },
-    kept: '{kept} of {retention}',
+    recorded: '{recorded} of {retention}',
     collectors: 'Collectors',
     collector: 'Collector',
     duration: 'Duration',
@@ -230,7 +230,7 @@ export const host = {
     legend: 'Legend: click to isolate, Shift+click to hide',
   },
   cards: {
-    title: 'Figures',
+    title: 'Values',
     cpu: 'CPU',
     cpuNote: 'user {user} · system {system}',
     memory: 'Memory',
