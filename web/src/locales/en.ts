@@ -2,10 +2,10 @@
 import { alerts } from './en/alerts'
 import { auth } from './en/auth'
 import { charts, common, errors } from './en/common'
-import { host, hosts } from './en/hosts'
+import { hosts } from './en/hosts'
 import { overview } from './en/overview'
 import { servers } from './en/servers'
 import { settings } from './en/settings'
 import { shell } from './en/shell'
 
-export default { common, charts, errors, alerts, auth, host, hosts, overview, servers, settings, shell }
+export default { common, charts, errors, alerts, auth, hosts, overview, servers, settings, shell }

@@ -4,7 +4,8 @@ import type { Series } from '../../charts/TimeChart.vue'
 import { t } from '../../i18n'
 import { format, type Unit } from '../../lib/format'
 import type { Columns } from '../../live/columns'
-import type { host } from '../../locales/en/hosts'
+import type { host } from '../../locales/en/lazy/host'
+import './texts'
 
 /** Sections of the dashboard in their order. */
 export const SECTIONS = ['cpu', 'memory', 'pressure', 'disk', 'network', 'filesystems', 'sensors', 'processes', 'other'] as const

@@ -1,4 +1,5 @@
 // Time bar of the flight recorder: its columns, positions and drawing.
+import './texts'
 import type { HostEvent, SeriesResponse } from '../../api/types'
 import { formatTick, timeTicks } from '../../charts/axes'
 import { drawGap } from '../../charts/marks'

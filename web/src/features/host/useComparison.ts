@@ -1,4 +1,5 @@
 // Data that the charts are compared with: the same host a day or a week before, or another host at the same time.
+import './texts'
 import { computed, onScopeDispose, shallowRef, watch, type Ref } from 'vue'
 import { errorMessage } from '../../api/errors'
 import type { Host } from '../../api/types'

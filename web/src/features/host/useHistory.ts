@@ -1,4 +1,5 @@
 // History on the host page: columns of a time range, and the snapshot and top processes of a past time.
+import './texts'
 import { onScopeDispose, ref, shallowRef, watch, type Ref } from 'vue'
 import { errorMessage } from '../../api/errors'
 import type { ProcessRow } from '../../api/types'

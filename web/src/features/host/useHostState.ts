@@ -1,4 +1,5 @@
 // State of the host page that its tabs share: host, live data, time range, instant, time bar and comparison.
+import './texts'
 import { computed, watch } from 'vue'
 import { useRoute } from 'vue-router'
 import { t } from '../../i18n'

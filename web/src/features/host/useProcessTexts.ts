@@ -1,4 +1,5 @@
 // Texts about the shown processes: their time, and why there are none.
+import './texts'
 import { computed } from 'vue'
 import { t } from '../../i18n'
 import { dateTime } from '../../lib/format'

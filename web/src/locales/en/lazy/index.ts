@@ -1,12 +1,14 @@
 // Types of the texts that are loaded with their pages. The pages add them with `addTexts`.
 import type { agentless } from './agentless'
 import type { alerts } from './alerts'
+import type { host } from './host'
 import type { hostList } from './hostList'
 import type { servers } from './servers'
 
 export interface LazyTexts {
   agentless: typeof agentless
   alerts: typeof alerts
+  host: typeof host
   hostList: typeof hostList
   servers: typeof servers
 }
