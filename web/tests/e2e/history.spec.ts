@@ -85,6 +85,7 @@ describe('history', () => {
   it('zoom to a spike shows its processes', async () => {
     const { page, errors } = await open('/hosts/past?range=7d')
     await expect.poll(() => points(page)).toBeGreaterThan(50)
+    await chart(page, 'Load').locator('.u-over').waitFor()
     const box = (await chart(page, 'Load').locator('.u-over').boundingBox())!
     const x = (at: number, from: number, to: number) => box.x + (box.width * (at - from)) / (to - from)
     // Six hours around the spike of a day ago.
