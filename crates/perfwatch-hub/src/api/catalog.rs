@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 /// Definitions of all metrics.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CatalogResponse {
-    #[schema(value_type = Vec<crate::openapi::schemas::MetricDef>)]
+    #[schema(value_type = Vec<perfwatch_http::schemas::MetricDef>)]
     metrics: Vec<MetricDef>,
 }
 

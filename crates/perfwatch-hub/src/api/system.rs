@@ -48,7 +48,7 @@ pub(crate) async fn system(
         ("to" = Option<String>, Query, description = "End of the range; default: now"),
         ("points" = Option<usize>, Query, description = "Number of points: 10 to 10,000, default 600"),
     ),
-    responses((status = 200, body = crate::openapi::schemas::SeriesResponse), (status = 422)),
+    responses((status = 200, body = perfwatch_http::schemas::SeriesResponse), (status = 422)),
 )]
 pub(crate) async fn hub_series(
     State(app): State<Arc<App>>,
