@@ -51,8 +51,10 @@ pub use types::{CollectionReport, ConnectionTestError};
 
 use import_plan::{ImportAccess, ImportPlan, ImportRequest, plan_import};
 use on_demand::OnDemandPoller;
+use perfwatch_auth::{Actor, AuthError};
 use perfwatch_model::remote_collector::{CollectionObserver, CollectionStage};
 use perfwatch_store::collection_jobs::{CollectionJobs, JobState, MAX_LISTED_JOBS};
+use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::servers::ServerRow;
 use perfwatch_store::{CommitError, Store, StoreError, Transaction};
 use perfwatch_workers::{WorkError, WorkKind, WorkRequest};
@@ -142,12 +144,22 @@ impl Agentless {
         self.runner.charge_collect_all(principal)
     }
 
-    /// Commits changes of servers or the queue.
+    /// Commits a change of the queue with its audit entry, and applies it without delay. The right of the actor
+    /// is checked again.
     ///
     /// # Errors
-    /// Returns [`CommitError::Conflict`] if a row was changed or deleted concurrently.
-    pub async fn commit(&self, tx: Transaction) -> Result<(), CommitError> {
-        self.deps.store.commit(tx).await
+    /// Returns the reason if the actor lost the right, [`AuthError::Conflict`] if a row was changed or deleted
+    /// concurrently.
+    pub async fn commit(
+        &self,
+        mut tx: Transaction,
+        (actor, entry): (&Actor, AuditEntry),
+    ) -> Result<(), AuthError> {
+        actor.recheck()?;
+        tx.audit().insert(&AuditEntry { at_ms: self.deps.clock.wall_ms(), ..entry });
+        self.deps.store.commit(tx).await?;
+        self.notify_changed(None);
+        Ok(())
     }
 
     /// Applies a change of a server without delay; `None` for changes of the queue or of several servers.

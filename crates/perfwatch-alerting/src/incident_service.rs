@@ -12,6 +12,7 @@ use crate::metrics::AlertingMetrics;
 use crate::outbox_writer::PendingNotice;
 use crate::state::{AlertingSnapshot, AlertingState, StateChange};
 use crate::transition::HostTransition;
+use perfwatch_auth::{Actor, AuthError};
 use perfwatch_history::History;
 use perfwatch_model::Clock;
 use perfwatch_rules::alert_instance::TransitionKind;
@@ -185,13 +186,18 @@ impl IncidentService {
     /// Adds an entry to the timeline of an incident.
     ///
     /// # Errors
-    /// Returns a [`CommitError`] as [`Self::update`].
-    pub(crate) async fn add_event(&self, event: IncidentEventRow) -> Result<(), CommitError> {
+    /// Returns the reason if the actor lost the right, or a [`CommitError`] as [`Self::update`].
+    pub(crate) async fn add_event(
+        &self,
+        (actor, entry): (&Actor, AuditEntry),
+        event: IncidentEventRow,
+    ) -> Result<(), AuthError> {
         let build_change = |_: &AlertingSnapshot, _: i64| {
+            actor.recheck()?;
             let tx = Transaction::build(|tx| tx.incident_events().insert(&event));
-            Ok::<_, CommitError>((StateChange { tx, ..StateChange::default() }, ()))
+            Ok::<_, AuthError>((StateChange { tx, ..StateChange::default() }, ()))
         };
-        self.update(None, build_change).await
+        self.update(Some(entry), build_change).await
     }
 
     /// Removes incidents that no new alert can join, unless the state is not `expected` any more.

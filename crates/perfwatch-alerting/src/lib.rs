@@ -61,6 +61,7 @@ use outbox_writer::OutboxWriter;
 use perfwatch_auth::Identity;
 use perfwatch_auth::directory::AuthSnapshot;
 use perfwatch_auth::encryption::DecryptError;
+use perfwatch_auth::{Actor, AuthError};
 use perfwatch_model::{HostId, Snapshot};
 use perfwatch_rules::channel::Channel;
 use perfwatch_rules::incident::NotificationReason;
@@ -238,26 +239,51 @@ impl Alerting {
         self.incidents.update(entry, build_change).await
     }
 
+    /// As [`Self::update`], on behalf of an actor, whose right is checked again under the lock.
+    ///
+    /// # Errors
+    /// Returns the reason if the actor lost the right, or an error as [`Self::update`].
+    pub async fn update_as<T, E: From<CommitError> + From<AuthError>>(
+        &self,
+        (actor, entry): (&Actor, AuditEntry),
+        mut build_change: impl FnMut(&AlertingSnapshot, i64) -> Result<(StateChange, T), E>,
+    ) -> Result<T, E> {
+        let build_change = |state: &AlertingSnapshot, now_ms: i64| {
+            actor.recheck()?;
+            build_change(state, now_ms)
+        };
+        self.incidents.update(Some(entry), build_change).await
+    }
+
     /// Changes an active incident, adds an entry to its timeline, and notifies its channels if `change`
     /// returns a reason. Returns false if the incident is not active.
     ///
     /// # Errors
-    /// Returns the error of `change`, or a [`CommitError`] as [`Self::update`].
-    pub async fn update_incident<E: From<CommitError>>(
+    /// Returns the error of `change`, or an error as [`Self::update`].
+    pub async fn update_incident<E: From<CommitError> + From<AuthError>>(
         &self,
         id: Uuid,
-        entry: Option<AuditEntry>,
+        act: Option<(&Actor, AuditEntry)>,
         change: impl Fn(&mut OpenIncident, i64) -> Result<(IncidentEventRow, Option<NotificationReason>), E>,
     ) -> Result<bool, E> {
+        let (actor, entry) = act.unzip();
+        let change = |open: &mut OpenIncident, now_ms: i64| {
+            actor.map_or(Ok(()), Actor::recheck)?;
+            change(open, now_ms)
+        };
         self.incidents.update_incident(id, entry, change).await
     }
 
     /// Adds an entry to the timeline of an incident.
     ///
     /// # Errors
-    /// Returns a [`CommitError`] as [`Self::update`].
-    pub async fn add_event(&self, event: IncidentEventRow) -> Result<(), CommitError> {
-        self.incidents.add_event(event).await
+    /// Returns the reason if the actor lost the right, or a [`CommitError`] as [`Self::update`].
+    pub async fn add_event(
+        &self,
+        act: (&Actor, AuditEntry),
+        event: IncidentEventRow,
+    ) -> Result<(), AuthError> {
+        self.incidents.add_event(act, event).await
     }
 
     /// Loads an incident with its alerts, also if it is not active; `None` if it does not exist.
@@ -279,9 +305,11 @@ impl Alerting {
     /// Makes a failed notification pending again.
     ///
     /// # Errors
-    /// Returns [`CommitError::Conflict`] if the notification is not failed.
-    pub async fn requeue(&self, id: i64, entry: AuditEntry) -> Result<(), CommitError> {
-        self.dispatcher.requeue(id, entry).await
+    /// Returns [`AuthError::Conflict`] if the notification is not failed, and the reason if the actor lost the
+    /// right.
+    pub async fn requeue(&self, id: i64, (actor, entry): (&Actor, AuditEntry)) -> Result<(), AuthError> {
+        actor.recheck()?;
+        Ok(self.dispatcher.requeue(id, entry).await?)
     }
 
     /// Sends a notification immediately, without the outbox.

@@ -13,6 +13,7 @@ mod timing;
 use crate::OpenIncident;
 use crate::timeline::timeline_event;
 use harness::{START_MS, TestSite, channel, cpu_rule, host, sent_notifications, silence, unavailable};
+use perfwatch_auth::AuthError;
 use perfwatch_model::{Clock, HumanDuration};
 use perfwatch_rules::channel::{Channel, QuietHours};
 use perfwatch_rules::incident::Ack;
@@ -180,7 +181,7 @@ async fn acknowledgment_stops_escalation_until_it_expires() {
         let until_ms = Some(now_ms + 1_800_000);
         open.incident.ack = Some(Ack { by: "user a".into(), at_ms: now_ms, until_ms });
         let event = timeline_event(id, now_ms, IncidentEventKind::Acknowledged, "acknowledged");
-        Ok::<_, CommitError>((event, None))
+        Ok::<_, AuthError>((event, None))
     };
     assert!(hub.alerting.update_incident(id, None, acknowledge).await.unwrap());
     hub.advance_s(700).await;

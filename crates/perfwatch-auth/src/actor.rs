@@ -1,6 +1,8 @@
 //! Actor of a change: the principal and address that the audit log records.
 
 use crate::client_addr::ClientAddr;
+use crate::error::AuthError;
+use crate::grant::Grant;
 use crate::identity::Identity;
 use perfwatch_store::audit::AuditEntry;
 use serde::Serialize;
@@ -12,6 +14,8 @@ pub struct Actor {
     pub identity: Identity,
     /// Address of the caller.
     pub client_addr: ClientAddr,
+    /// Right of the request, which each change checks again.
+    grant: Grant,
 }
 
 /// Audit entry without before and after; the commit sets its time.
@@ -26,6 +30,29 @@ pub fn audit_entry(actor: String, client: &ClientAddr, action: &str, object: Str
 }
 
 impl Actor {
+    /// Actor of a request.
+    pub fn new(grant: Grant, client_addr: ClientAddr) -> Self {
+        Self { identity: grant.identity().clone(), client_addr, grant }
+    }
+
+    /// Checks the right of the request again, before a change.
+    ///
+    /// # Errors
+    /// As [`Grant::recheck`].
+    pub fn recheck(&self) -> Result<(), AuthError> {
+        self.grant.recheck()
+    }
+
+    /// Checks the right of the request again, and stores the audit entry of an act that changes no access data.
+    ///
+    /// # Errors
+    /// As [`Grant::recheck`].
+    pub async fn record(&self, entry: AuditEntry) -> Result<(), AuthError> {
+        self.recheck()?;
+        self.grant.directory().record_audit(entry).await;
+        Ok(())
+    }
+
     /// Audit entry of an action on an object.
     pub fn audit(&self, action: &str, object: String) -> AuditEntry {
         audit_entry(self.identity.actor_name(), &self.client_addr, action, object)

@@ -69,7 +69,7 @@ impl AdminCli {
             object: format!("user {name}"),
             ..AuditEntry::default()
         };
-        let guard = self.0.begin_write().await?;
+        let guard = self.0.begin_unattended_write().await?;
         let mut tx = Transaction::default();
         add_writes(self, &mut tx)?;
         match guard.commit(tx, Some(entry)).await {

@@ -1,6 +1,7 @@
 //! All accounts, sessions, tokens and agents in memory. The copy is reloaded after each change of this
 //! hub and, within a second, after changes of other hubs; open WebSockets are notified.
 
+use crate::actor::Actor;
 use crate::audit_retention::{AUDIT_RETENTION_MS, AuditRetention};
 use crate::config::SessionLifetimes;
 use crate::encryption::{DecryptError, Keyring, SecretRotation, StoredSecret};
@@ -143,11 +144,24 @@ impl AuthDirectory {
         Ok(Account { password, ..Account::new(name, role, self.now_ms()) })
     }
 
-    /// Waits for the write lock and loads changes of other hubs.
+    /// Waits for the write lock, loads changes of other hubs, and checks the right of the request again: it may
+    /// have ended since the headers of the request arrived.
+    ///
+    /// # Errors
+    /// Returns the reason if the actor lost the right, and [`AuthError::Store`] if the database cannot be
+    /// reached.
+    pub async fn begin_write(self: &Arc<Self>, actor: &Actor) -> Result<WriteGuard<'_>, AuthError> {
+        let guard = self.begin_unattended_write().await?;
+        actor.recheck()?;
+        Ok(guard)
+    }
+
+    /// As [`Self::begin_write`], for tasks of the hub and for requests whose secret is verified under the lock,
+    /// such as logins and enrollments.
     ///
     /// # Errors
     /// Returns [`StoreError::Unavailable`] if the database cannot be reached.
-    pub async fn begin_write(self: &Arc<Self>) -> Result<WriteGuard<'_>, StoreError> {
+    pub async fn begin_unattended_write(self: &Arc<Self>) -> Result<WriteGuard<'_>, StoreError> {
         let guard = self.write_lock.lock().await;
         if Revision::Access.get(&*self.store).await? != self.snapshot().revision {
             self.reload().await?;
@@ -190,7 +204,7 @@ impl AuthDirectory {
 
     /// Creates a new signing key if the newest key is old enough.
     async fn rotate_keys(self: &Arc<Self>) -> Result<(), StoreError> {
-        let guard = self.begin_write().await?;
+        let guard = self.begin_unattended_write().await?;
         let Some(rotation) = self.snapshot().signing_keys.rotate(self.now_ms()) else {
             return Ok(());
         };
@@ -246,7 +260,7 @@ impl AuthDirectory {
     async fn reencrypt(self: &Arc<Self>) -> Result<(), StoreError> {
         const KIND: &str = "two-factor secrets";
         for _ in 0..MAX_REENCRYPT_ATTEMPTS {
-            let guard = self.begin_write().await?;
+            let guard = self.begin_unattended_write().await?;
             let mut rotation = SecretRotation::new(&self.keyring, KIND);
             let mut tx = Transaction::default();
             for account in self.snapshot().accounts.values() {
@@ -462,7 +476,7 @@ mod tests {
         assert!(!directory.refresh_after_miss(&seen).await);
         let account = Account::new("vera".to_owned(), Role::Viewer, 0);
         let tx = Transaction::build(|tx| tx.accounts().insert(&account));
-        directory.begin_write().await.unwrap().commit(tx, None).await.unwrap();
+        directory.begin_unattended_write().await.unwrap().commit(tx, None).await.unwrap();
         assert!(directory.refresh_after_miss(&seen).await);
         assert!(!directory.refresh_after_miss(&directory.snapshot()).await);
     }
@@ -483,7 +497,7 @@ mod tests {
         let account =
             Account { totp_secret: Some(key.clone()), ..Account::new("vera".to_owned(), Role::Viewer, 0) };
         let tx = Transaction::build(|tx| tx.accounts().insert(&account));
-        open(&[]).await.begin_write().await.unwrap().commit(tx, None).await.unwrap();
+        open(&[]).await.begin_unattended_write().await.unwrap().commit(tx, None).await.unwrap();
         assert_eq!(stored().await.totp_secret, Some(key.clone()), "without a key, the secret stays as it is");
         for keys in [vec![[1; 32]], vec![[2; 32], [1; 32]], vec![[2; 32]]] {
             let directory = open(&keys).await;

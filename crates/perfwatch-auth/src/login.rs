@@ -230,7 +230,7 @@ impl LoginService {
             return Err(AuthError::SessionExpired);
         };
         let cookie = confirmation::sign(&self.directory, session).ok_or(AuthError::SigningKeyMissing)?;
-        self.directory.record_audit(actor.audit_self("session.confirm")).await;
+        actor.record(actor.audit_self("session.confirm")).await?;
         Ok(cookie)
     }
 

@@ -5,7 +5,7 @@ use crate::error::ApiError;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use perfwatch_auth::login_throttle::address_groups;
-use perfwatch_auth::{ClientAddr, Identity};
+use perfwatch_auth::{ClientAddr, Grant, Identity};
 use perfwatch_model::{limit_table, limits};
 use serde::de::DeserializeOwned;
 use std::net::IpAddr;
@@ -44,8 +44,10 @@ fn sender(request: &Request) -> BodySender {
     BodySender::Address(group.map_or(address, |group| group.network))
 }
 
+/// Reads the body, and checks the right of the caller again: a body may arrive for longer than a session lasts.
 async fn read(request: Request) -> Result<(HeaderMap, ReservedBody), ApiError> {
     let (headers, sender) = (request.headers().clone(), sender(&request));
+    let grant = request.extensions().get::<Grant>().cloned();
     let share = (sender, limits::MAX_API_RECEIVING_BYTES_PER_ACCOUNT);
     let body = BODIES.read(share, &headers, request.into_body(), MAX_BODY_BYTES).await;
     let body = body.map_err(|error| match error {
@@ -55,6 +57,7 @@ async fn read(request: Request) -> Result<(HeaderMap, ReservedBody), ApiError> {
         ReadError::Truncated => ApiError::bad_request("body_truncated", "body is truncated"),
         ReadError::Refused(error) => error,
     })?;
+    grant.map_or(Ok(()), |grant| grant.recheck())?;
     Ok((headers, body))
 }
 

@@ -4,7 +4,7 @@ use crate::error::ApiError;
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use perfwatch_auth::{Actor, AuthError, ClientAddr, Identity};
+use perfwatch_auth::{Actor, AuthError, ClientAddr, Grant, Identity};
 
 /// Identity of the caller.
 pub struct Caller(pub Identity);
@@ -63,8 +63,8 @@ impl<S: Sync> FromRequestParts<S> for Audited {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Caller(identity) = Caller::from_request_parts(parts, state).await?;
+        let grant = parts.extensions.get::<Grant>().cloned().ok_or(AuthError::Unauthenticated)?;
         let Client(client_addr) = Client::from_request_parts(parts, state).await?;
-        Ok(Self(Actor { identity, client_addr }))
+        Ok(Self(Actor::new(grant, client_addr)))
     }
 }

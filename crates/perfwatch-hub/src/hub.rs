@@ -399,7 +399,7 @@ async fn create_initial_admin(directory: &Arc<AuthDirectory>, admin: &InitialAdm
         ..AuditEntry::default()
     };
     let tx = Transaction::build(|tx| tx.accounts().insert(&account));
-    match directory.begin_write().await?.commit(tx, Some(entry)).await {
+    match directory.begin_unattended_write().await?.commit(tx, Some(entry)).await {
         Ok(()) => Ok(()),
         // Another hub with the same configuration created the account.
         Err(CommitError::Conflict) if directory.snapshot().has_admin_except(None) => Ok(()),

@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use perfwatch_auth::access::{self, Access, RouteMatch};
 use perfwatch_auth::identity::{Credential, RequestCredentials, identify};
+use perfwatch_auth::{Grant, Identity};
 use perfwatch_http::ApiError;
 use perfwatch_http::listener::Transport;
 use perfwatch_http::origin::Origin;
@@ -127,13 +128,16 @@ fn check_request(
         None => app.rate_limiters.check_anonymous(client_addr.address)?,
     }
     let base_url = BaseUrl(app.public_address.base_url(&address));
+    let to_grant = |identity: &Identity| {
+        Grant::new(app.directory.clone(), identity.clone(), (access, accepts), &confirmations)
+    };
+    let grant = identity.as_ref().map(to_grant);
     let extensions = request.extensions_mut();
     extensions.insert(client_addr);
     extensions.insert(base_url);
     extensions.insert(address);
-    if let Some(identity) = identity {
-        extensions.insert(identity);
-    }
+    identity.and_then(|identity| extensions.insert(identity));
+    grant.and_then(|grant| extensions.insert(grant));
     Ok(())
 }
 

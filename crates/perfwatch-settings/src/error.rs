@@ -1,5 +1,6 @@
 //! Reasons for rejecting a change of settings, and their API errors.
 
+use perfwatch_auth::AuthError;
 use perfwatch_http::ApiError;
 use perfwatch_store::{CommitError, StoreError};
 
@@ -28,6 +29,9 @@ pub enum SettingsError {
     /// The settings changed since the caller read them.
     #[error("modified concurrently; reload and retry")]
     Conflict,
+    /// The actor lost the right to the change.
+    #[error(transparent)]
+    Access(#[from] AuthError),
     /// The store failed or is unavailable.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -50,6 +54,7 @@ impl From<SettingsError> for ApiError {
             SettingsError::Invalid { .. } => Self::unprocessable("invalid_setting", message),
             SettingsError::Locked { .. } => Self::unprocessable("setting_locked", message),
             SettingsError::Conflict => CommitError::Conflict.into(),
+            SettingsError::Access(error) => error.into(),
             SettingsError::Store(error) => error.into(),
         }
     }

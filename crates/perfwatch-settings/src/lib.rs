@@ -290,6 +290,7 @@ impl SettingsService {
             tx.settings().replace(DOCUMENT, state.text.as_deref(), &text);
             tx.audit().insert(&entry);
         });
+        actor.recheck()?;
         self.store.commit(tx).await?;
         self.refresh().await?;
         Ok(self.response())

@@ -153,7 +153,7 @@ pub(crate) async fn password(
         return Err(ApiError::unprocessable("password_policy", message));
     }
     let hash = password::hash(request.new_password).await?;
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let current = current_account(&app, &actor.identity)?;
     if current.password != account.password {
         return Err(ApiError::conflict("conflict", "the password was changed concurrently; retry"));
@@ -250,7 +250,7 @@ pub(crate) async fn enable_totp(
     Audited(actor): Audited,
     JsonBody(request): JsonBody<EnableTotpRequest>,
 ) -> Result<Json<RecoveryCodes>, ApiError> {
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let account = current_account(&app, &actor.identity)?;
     if account.totp_secret.is_some() {
         return Err(ApiError::conflict(
@@ -300,7 +300,7 @@ pub(crate) async fn disable_totp(
     app.login
         .reauthenticate(&actor.client_addr, &current_account(&app, &actor.identity)?, request.password)
         .await?;
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let account =
         Account { totp_secret: None, recovery_codes: Vec::new(), ..current_account(&app, &actor.identity)? };
     let entry = actor.audit("user.disable_totp", format!("user {}", account.name));
@@ -361,7 +361,7 @@ pub(crate) async fn end_sessions(
     Audited(actor): Audited,
     headers: HeaderMap,
 ) -> Result<CookieReply, ApiError> {
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let account = current_account(&app, &actor.identity)?;
     rotate_sessions(&app, &guard, &actor, &headers, account, "user.end_sessions").await
 }

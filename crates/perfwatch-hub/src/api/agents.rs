@@ -178,7 +178,7 @@ async fn enroll(
 ) -> Result<(StatusCode, Json<EnrollResponse>), ApiError> {
     validate_host_name(&request.host_name)
         .map_err(|error| ApiError::unprocessable("invalid_host", error.to_string()))?;
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_unattended_write().await?;
     let (auth_snapshot, now_ms) = (app.directory.snapshot(), app.clock.wall_ms());
     let token = auth_snapshot
         .enrollment_tokens
@@ -267,7 +267,7 @@ pub(crate) async fn revoke(
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<Json<AgentResponse>, ApiError> {
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let agent = find(&app, &actor.identity, &id)?;
     if agent.revoked_ms.is_some() {
         return Err(ApiError::conflict("already_revoked", "this agent is already revoked"));
@@ -289,7 +289,7 @@ pub(crate) async fn delete_agent(
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let agent = find(&app, &actor.identity, &id)?;
     if agent.revoked_ms.is_none() {
         return Err(ApiError::conflict("agent_not_revoked", "revoke the agent before deleting it"));

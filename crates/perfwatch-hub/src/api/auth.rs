@@ -9,9 +9,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use perfwatch_auth::identity::Credential;
 use perfwatch_auth::jwt::TokenParent;
 use perfwatch_auth::login::LoginRequest;
-use perfwatch_auth::{Actor, AuthError, Identity, actor, jwt, secret};
+use perfwatch_auth::{Actor, AuthError, Grant, actor, jwt, secret};
 use perfwatch_http::body::{JsonBody, OptionalBody};
-use perfwatch_http::{ApiError, Audited, Caller, Client};
+use perfwatch_http::{ApiError, Audited, Client};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,7 @@ pub(crate) async fn setup(
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_setup_link", message));
     }
     let account = app.directory.new_account(&request.name, Role::Admin, request.password).await?;
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_unattended_write().await?;
     if app.directory.snapshot().has_admin_except(None) {
         return Err(already_set_up());
     }
@@ -116,7 +116,7 @@ pub(crate) async fn login(
     JsonBody(request): JsonBody<LoginRequest>,
 ) -> Result<LoginReply, ApiError> {
     let verified = app.login.verify_password(&client, request).await?;
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_unattended_write().await?;
     let account = app.login.confirm_login(&client, verified).await?;
     let actor = format!("user {}", account.name);
     let entry = actor::audit_entry(actor.clone(), &client, "login", actor);
@@ -129,16 +129,16 @@ pub(crate) async fn login(
 #[utoipa::path(post, path = "/api/v1/auth/logout", tag = "auth", responses((status = 204)))]
 pub(crate) async fn logout(
     State(app): State<Arc<App>>,
-    Caller(identity): Caller,
-    Client(client): Client,
+    Audited(actor): Audited,
     headers: HeaderMap,
 ) -> Result<(StatusCode, [(HeaderName, HeaderValue); 1]), ApiError> {
-    if let Credential::Session(hash) = &identity.credential {
-        let entry = actor::audit_entry(identity.actor_name(), &client, "logout", identity.actor_name());
+    if let Credential::Session(hash) = &actor.identity.credential {
         let tx = Transaction::build(|tx| tx.sessions().delete(hash));
-        app.directory.begin_write().await?.commit(tx, Some(entry)).await?;
+        let guard = app.directory.begin_write(&actor).await?;
+        guard.commit(tx, Some(actor.audit_self("logout"))).await?;
     }
-    Ok((StatusCode::NO_CONTENT, [app.public_address.cookies.session.set(&headers, "", client.is_tls, 0)]))
+    let (cookie, is_tls) = (&app.public_address.cookies.session, actor.client_addr.is_tls);
+    Ok((StatusCode::NO_CONTENT, [cookie.set(&headers, "", is_tls, 0)]))
 }
 
 /// Signed token (JWT) with a lifetime of minutes.
@@ -159,14 +159,14 @@ pub(crate) struct SignedTokenResponse {
 )]
 pub(crate) async fn token(
     State(app): State<Arc<App>>,
-    identity: Option<axum::Extension<Identity>>,
+    grant: Option<axum::Extension<Grant>>,
     Client(client): Client,
     OptionalBody(request): OptionalBody<LoginRequest>,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<SignedTokenResponse>), ApiError> {
-    let (account_id, parent) = match (request, identity) {
+    let (account_id, parent) = match (request, grant) {
         (Some(request), _) => {
             let verified = app.login.verify_password(&client, request).await?;
-            let guard = app.directory.begin_write().await?;
+            let guard = app.directory.begin_unattended_write().await?;
             let account = app.login.confirm_login(&client, verified).await?;
             let actor = format!("user {}", account.name);
             let entry = actor::audit_entry(actor.clone(), &client, "token.sign", actor);
@@ -174,11 +174,10 @@ pub(crate) async fn token(
             guard.commit(tx, Some(entry)).await?;
             (account.id, TokenParent::Password)
         }
-        (None, Some(axum::Extension(identity))) => {
-            let owner = identity.token_parent()?;
-            app.directory
-                .record_audit(Actor { identity, client_addr: client }.audit_self("token.sign"))
-                .await;
+        (None, Some(axum::Extension(grant))) => {
+            let actor = Actor::new(grant, client);
+            let owner = actor.identity.token_parent()?;
+            actor.record(actor.audit_self("token.sign")).await?;
             owner
         }
         (None, None) => return Err(AuthError::Unauthenticated.into()),
@@ -203,6 +202,6 @@ pub(crate) async fn websocket_token(
     Audited(actor): Audited,
 ) -> Result<Json<SignedTokenResponse>, ApiError> {
     let token = actor.identity.sign_websocket_token(&app.directory)?;
-    app.directory.record_audit(actor.audit_self("token.sign_websocket")).await;
+    actor.record(actor.audit_self("token.sign_websocket")).await?;
     Ok(Json(SignedTokenResponse { token, expires_in_s: jwt::WEBSOCKET_TOKEN_TTL.as_secs() }))
 }

@@ -379,7 +379,7 @@ pub(crate) async fn test(
 ) -> Result<Json<TestNotificationResponse>, ApiError> {
     host_access::require_all_hosts(&actor.identity)?;
     let channel = definitions::find::<Channel>(&app, &id)?;
-    app.directory.record_audit(actor.audit("channel.test", format!("channel {}", channel.name))).await;
+    actor.record(actor.audit("channel.test", format!("channel {}", channel.name))).await?;
     Ok(Json(send_test(&app, &actor.identity, &channel).await?))
 }
 
@@ -409,7 +409,7 @@ pub(crate) async fn test_unsaved_channel(
     let id = request.id.unwrap_or_default();
     let plan = move |app: &App| validate(app, request.channel, id, saved.as_deref());
     let channel = run_work(&app, &actor.identity, plan).await?;
-    app.directory.record_audit(actor.audit("channel.test", format!("channel {}", channel.name))).await;
+    actor.record(actor.audit("channel.test", format!("channel {}", channel.name))).await?;
     Ok(Json(send_test(&app, &actor.identity, &channel).await?))
 }
 

@@ -12,7 +12,6 @@ use perfwatch_http::{ApiError, Audited, Caller};
 use perfwatch_model::HostId;
 use perfwatch_model::remote_collector::CollectionStage;
 use perfwatch_store::Transaction;
-use perfwatch_store::audit::AuditEntry;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, JobState as StoredState, MAX_LISTED_JOBS};
 use perfwatch_store::collections::CollectTrigger;
 use perfwatch_store::servers::ServerRow;
@@ -166,13 +165,6 @@ pub(crate) async fn jobs(
     }))
 }
 
-async fn commit(app: &App, mut tx: Transaction, entry: AuditEntry) -> Result<(), ApiError> {
-    tx.audit().insert(&AuditEntry { at_ms: app.clock.wall_ms(), ..entry });
-    app.agentless.commit(tx).await?;
-    app.agentless.notify_changed(None);
-    Ok(())
-}
-
 /// Result of a collection request.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CollectAllResponse {
@@ -198,7 +190,9 @@ pub(crate) async fn collect_all(
     let mut tx = Transaction::default();
     rows.iter().filter(is_collectable).for_each(|row| tx.collection_jobs().run_now(row.id, now_ms));
     let requested = tx.len();
-    commit(&app, tx, actor.audit("server.collect_all", format!("{requested} servers"))).await?;
+    app.agentless
+        .commit(tx, (&actor, actor.audit("server.collect_all", format!("{requested} servers"))))
+        .await?;
     Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { requested })))
 }
 
@@ -223,7 +217,7 @@ pub(crate) async fn collect(
         return Err(ApiError::conflict("collection_disabled", message));
     }
     let tx = Transaction::build(|tx| tx.collection_jobs().run_now(row.id, app.clock.wall_ms()));
-    commit(&app, tx, actor.audit("server.collect", format!("server {}", row.id))).await?;
+    app.agentless.commit(tx, (&actor, actor.audit("server.collect", format!("server {}", row.id)))).await?;
     Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { requested: 1 })))
 }
 
@@ -238,7 +232,7 @@ pub(crate) async fn pause(
 ) -> Result<StatusCode, ApiError> {
     host_access::require_all_hosts(&actor.identity)?;
     let tx = Transaction::build(|tx| tx.collection_jobs().set_paused(true));
-    commit(&app, tx, actor.audit("queue.pause", "queue".to_owned())).await?;
+    app.agentless.commit(tx, (&actor, actor.audit("queue.pause", "queue".to_owned()))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -253,7 +247,7 @@ pub(crate) async fn resume(
 ) -> Result<StatusCode, ApiError> {
     host_access::require_all_hosts(&actor.identity)?;
     let tx = Transaction::build(|tx| tx.collection_jobs().set_paused(false));
-    commit(&app, tx, actor.audit("queue.resume", "queue".to_owned())).await?;
+    app.agentless.commit(tx, (&actor, actor.audit("queue.resume", "queue".to_owned()))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -287,7 +281,7 @@ pub(crate) async fn clean(
         }
     };
     let tx = Transaction::build(|tx| tx.collection_jobs().purge(completed_before_ms, failed_before_ms));
-    commit(&app, tx, actor.audit("queue.clean", "queue".to_owned())).await?;
+    app.agentless.commit(tx, (&actor, actor.audit("queue.clean", "queue".to_owned()))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -318,7 +312,7 @@ pub(crate) async fn retry(
     let mut tx = Transaction::default();
     tx.collection_jobs().delete_failed(job.id);
     tx.collection_jobs().run_now(row.id, app.clock.wall_ms());
-    commit(&app, tx, actor.audit("job.retry", format!("server {}", row.id))).await?;
+    app.agentless.commit(tx, (&actor, actor.audit("job.retry", format!("server {}", row.id)))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -335,6 +329,6 @@ pub(crate) async fn retry_all(
     let (auth_snapshot, mut tx) = (app.directory.snapshot(), Transaction::default());
     let is_visible = |server: Uuid| actor.identity.can_view(&auth_snapshot, HostId(server));
     let requested = app.agentless.retry_failed(is_visible, &mut tx).await?;
-    commit(&app, tx, actor.audit("job.retry_all", format!("{requested} servers"))).await?;
+    app.agentless.commit(tx, (&actor, actor.audit("job.retry_all", format!("{requested} servers")))).await?;
     Ok((StatusCode::ACCEPTED, Json(CollectAllResponse { requested })))
 }

@@ -82,7 +82,7 @@ async fn respond_to_test(
         let server = perfwatch_agentless::Server::from_row(&row);
         let object =
             server.map(|server| format!("server {} ({}:{})", server.name, server.address, server.port));
-        app.directory.record_audit(actor.audit("server.test", object.unwrap_or_default())).await;
+        actor.record(actor.audit("server.test", object.unwrap_or_default())).await?;
         let tested = app.agentless.test_connection(&actor.identity.share_key(), &row, Some(observer)).await;
         let outcome = tested.map_err(connection_test_error)?;
         if is_saved {

@@ -173,7 +173,7 @@ pub(super) async fn create<D: Definition, A: Serialize>(
     to_audited: impl Fn(&D) -> A,
 ) -> Result<Arc<D>, ApiError> {
     let entry = audit_entry(actor, "create", to_audited, (None, Some(definition)));
-    save(app, entry, definition, true).await
+    save(app, (actor, entry), definition, true).await
 }
 
 /// Replaces the definition of the same id.
@@ -188,12 +188,12 @@ pub(super) async fn replace<D: Definition, A: Serialize>(
 ) -> Result<Arc<D>, ApiError> {
     let before = find::<D>(app, &definition.id().to_string())?;
     let entry = audit_entry(actor, "update", to_audited, (Some(&*before), Some(definition)));
-    save(app, entry, definition, false).await
+    save(app, (actor, entry), definition, false).await
 }
 
 async fn save<D: Definition>(
     app: &App,
-    entry: AuditEntry,
+    act: (&Actor, AuditEntry),
     definition: &D,
     is_new: bool,
 ) -> Result<Arc<D>, ApiError> {
@@ -224,7 +224,7 @@ async fn save<D: Definition>(
         tx.definitions(D::KIND).upsert(saved.id(), &to_json(&*saved));
         Ok((StateChange { definitions: Some(definitions), tx, incidents: None }, saved))
     };
-    app.alerting.update(Some(entry), change).await
+    app.alerting.update_as(act, change).await
 }
 
 /// Deletes a definition.
@@ -247,5 +247,5 @@ pub(super) async fn delete<D: Definition, A: Serialize>(
         deleted.on_delete(&mut tx, now_ms);
         Ok::<_, ApiError>((StateChange { definitions: Some(definitions), tx, incidents: None }, ()))
     };
-    app.alerting.update(Some(entry), change).await
+    app.alerting.update_as((actor, entry), change).await
 }

@@ -189,7 +189,7 @@ pub(crate) async fn create_enrollment_token(
         expires_ms: now_ms + request.expires_in_hours * HOUR_MS,
         host,
     };
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     if app.directory.snapshot().enrollment_tokens.len() >= MAX_ENROLLMENT_TOKENS {
         return Err(ApiError::conflict(
             "too_many_enrollment_tokens",
@@ -219,7 +219,7 @@ pub(crate) async fn delete_enrollment_token(
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let auth_snapshot = app.directory.snapshot();
     let token = auth_snapshot.enrollment_tokens.values().find(|token| token.id.to_string() == id);
     let token = token.filter(|token| is_in_scope(&app, &actor.identity, token));

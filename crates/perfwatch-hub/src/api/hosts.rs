@@ -133,7 +133,7 @@ pub(crate) async fn set_host_tags(
     JsonBody(request): JsonBody<TagsRequest>,
 ) -> Result<Json<HostResponse>, ApiError> {
     let after = TagsRequest { tags: params::validate_tags(&request.tags)? };
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let host = host_access::host(&app, &actor.identity, &id)?;
     let tags = app.directory.snapshot().host_tags(host.record.id).to_vec();
     let (before, object) = (TagsRequest { tags }, format!("host {}", host.record.name));
@@ -156,7 +156,7 @@ pub(crate) async fn delete_host(
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let host = host_access::host(&app, &actor.identity, &id)?;
     let (id, now_ms) = (host.record.id, app.clock.wall_ms());
     let auth_snapshot = app.directory.snapshot();

@@ -6,12 +6,12 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use perfwatch_auth::Identity;
 use perfwatch_auth::identity::IngestScope;
+use perfwatch_auth::{Actor, Identity};
 use perfwatch_http::ingest_body::{self, IngestContent};
 use perfwatch_http::ingest_memory::{DecodedPermit, ReceivedBody, Sender};
 use perfwatch_http::schemas;
-use perfwatch_http::{ApiError, Caller, compressed_body};
+use perfwatch_http::{ApiError, Audited, compressed_body};
 use perfwatch_ingest::{SnapshotClock, Submission, SubmitError};
 use perfwatch_live::host_registry::HostRegistryError;
 use perfwatch_model::json::{self, ParsedSnapshot};
@@ -55,16 +55,16 @@ struct DecodedBody {
 )]
 pub(crate) async fn ingest(
     State(app): State<Arc<App>>,
-    Caller(identity): Caller,
+    Audited(actor): Audited,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<IngestResponse>, ApiError> {
     let started = app.clock.monotonic();
-    let sender = Sender::new(&identity);
+    let sender = Sender::new(&actor.identity);
     let body = app.ingest_memory.receive(sender, &headers, body).await;
     let body = body.inspect_err(|error| app.metrics.ingest_failed(error.code()))?;
     app.metrics.ingest_bytes(body.bytes.len());
-    let result = decode_and_submit(&app, identity, sender, &headers, body).await;
+    let result = decode_and_submit(&app, actor, sender, &headers, body).await;
     app.metrics.record_ingest_duration(app.clock.monotonic().saturating_sub(started));
     if let Err(error) = &result {
         app.metrics.ingest_failed(error.code());
@@ -74,7 +74,7 @@ pub(crate) async fn ingest(
 
 async fn decode_and_submit(
     app: &Arc<App>,
-    identity: Identity,
+    actor: Actor,
     sender: Sender,
     headers: &HeaderMap,
     received: ReceivedBody,
@@ -89,6 +89,9 @@ async fn decode_and_submit(
     };
     drop(received);
     let permit = Arc::new(memory.acquire_decoded(share, body.memory_bytes).await?);
+    // The body may have arrived for longer than the credential lasted.
+    actor.recheck()?;
+    let identity = actor.identity;
     let decoded = if body.is_large {
         let app = app.clone();
         let task = tokio::task::spawn_blocking(move || decode(&app, &identity, body.content));

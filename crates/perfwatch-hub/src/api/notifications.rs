@@ -119,6 +119,6 @@ pub(crate) async fn retry_notification(
     host_access::require_all_hosts(&actor.identity)?;
     let id: i64 = id.parse().map_err(|_| ApiError::not_found("notification not found"))?;
     let entry = actor.audit("notification.retry", format!("notification {id}"));
-    app.alerting.requeue(id, entry).await?;
+    app.alerting.requeue(id, (&actor, entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

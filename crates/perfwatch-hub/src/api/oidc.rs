@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use perfwatch_auth::confirmation::CONFIRMATION_TTL;
 use perfwatch_auth::oidc::{LOGIN_TTL_S, LoginState, OidcProvider, OidcUser};
 use perfwatch_auth::revocation::{ends_credentials, revoke_derived};
-use perfwatch_auth::{Actor, ClientAddr, Identity, account_name, actor};
+use perfwatch_auth::{Actor, ClientAddr, Grant, account_name, actor};
 use perfwatch_http::{ApiError, Client, params};
 use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Role};
@@ -79,12 +79,12 @@ pub(crate) async fn callback(
     State(app): State<Arc<App>>,
     Client(client): Client,
     Extension(base_url): Extension<BaseUrl>,
-    identity: Option<Extension<Identity>>,
+    grant: Option<Extension<Grant>>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let oidc = require_provider(&app)?;
-    let actor = identity.map(|Extension(identity)| Actor { identity, client_addr: client });
+    let actor = grant.map(|Extension(grant)| Actor::new(grant, client));
     let request = (&client, actor, &headers, query.as_deref());
     let mut response = match complete_login(&app, oidc, &base_url, request).await {
         Ok(response) => response,
@@ -155,7 +155,7 @@ async fn login_user(
     client: &ClientAddr,
     headers: &HeaderMap,
 ) -> Result<(header::HeaderName, HeaderValue), ApiError> {
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_unattended_write().await?;
     let auth_snapshot = app.directory.snapshot();
     let now_ms = app.clock.wall_ms();
     let mut accounts = auth_snapshot.accounts.values();

@@ -255,6 +255,7 @@ pub(crate) async fn import(
         }
         Ok((StateChange { definitions: Some(definitions), tx, incidents: None }, counts))
     };
-    let RuleImportCounts { created, updated, unchanged } = app.alerting.update(Some(entry), change).await?;
+    let RuleImportCounts { created, updated, unchanged } =
+        app.alerting.update_as((&actor, entry), change).await?;
     Ok(Json(RuleImportResponse { created, updated, unchanged }))
 }

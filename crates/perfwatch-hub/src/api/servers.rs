@@ -229,7 +229,7 @@ pub(crate) async fn create_server(
     let table = app.agentless.server_table().await?;
     let planned = app.agentless.editor().plan_create(&actor.identity.share_key(), &table, &request).await;
     let row = planned.map_err(|error| change_error(&error))?;
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let table = app.agentless.server_table().await?;
     if table.count() >= MAX_SERVERS {
         return Err(ApiError::conflict(
@@ -299,7 +299,7 @@ pub(crate) async fn update_server(
     let (editor, principal) = (app.agentless.editor(), actor.identity.share_key());
     let planned = editor.plan_update(&principal, table.clone(), &before, server.clone(), &request).await;
     let change = planned.map_err(|error| change_error(&error))?;
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let table = app.agentless.server_table().await?;
     ensure_name_free(&app, &table, &server.name, Some(before.id))?;
     if table.has_jump_cycle(before.id, &server) {
@@ -355,7 +355,7 @@ pub(crate) async fn delete_server(
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let row = find(&app, &actor.identity, &id).await?;
     require_visible_path(&app, &actor.identity, row.id).await?;
     let servers = ServerRow::list(app.agentless.store()).await?;
@@ -417,7 +417,7 @@ pub(crate) async fn accept_host_key(
     for password in request.password.iter().chain(request.passwords.values().flatten()) {
         validate_password("password", password).map_err(|error| change_error(&error.into()))?;
     }
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let row = find(&app, &actor.identity, &id).await?;
     require_visible_path(&app, &actor.identity, row.id).await?;
     if row.offered_host_key.as_deref() != Some(request.host_key.as_str()) {

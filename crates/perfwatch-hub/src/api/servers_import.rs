@@ -161,7 +161,7 @@ async fn create_servers(app: &App, actor: &Actor, plan: &ImportPlan) -> Result<(
     };
     let (tx, entry) =
         (Transaction::build(insert), actor.audit_change("server.import", object, None, Some(&servers)));
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(actor).await?;
     let table = app.agentless.server_table().await?;
     let is_unchanged = plan.is_current(&table);
     if !is_unchanged {

@@ -119,7 +119,7 @@ pub(crate) async fn create_token(
         expires_ms: request.expires_in_days.map(|days| now_ms + days * DAY_MS),
         ..Token::new(secret::hash_secret(&secret), account, name, request.scope, now_ms)
     };
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     if tokens_of_caller(&app, &actor.identity).len() >= MAX_TOKENS_PER_ACCOUNT {
         return Err(ApiError::conflict(
             "too_many_tokens",
@@ -143,7 +143,7 @@ pub(crate) async fn delete_token(
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let token = tokens_of_caller(&app, &actor.identity).into_iter().find(|token| token.id.to_string() == id);
     let token = token.ok_or_else(|| ApiError::not_found("token not found"))?;
     let entry =

@@ -109,7 +109,7 @@ pub(crate) async fn create_user(
     authorize_scope(&actor, &host_tags)?;
     let account = app.directory.new_account(&request.name, request.role, request.password).await?;
     let account = Account { host_tags, ..account };
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     if app.directory.snapshot().account_by_name(&account.name).is_some() {
         return Err(ApiError::conflict("name_taken", "user name is already taken"));
     }
@@ -178,7 +178,7 @@ pub(crate) async fn update_user(
         Some(password) => Some(password::hash(password).await?),
         None => None,
     };
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let auth_snapshot = app.directory.snapshot();
     let before = find(&auth_snapshot, &id)?;
     authorize_scope(&actor, &before.host_tags)?;
@@ -217,7 +217,7 @@ pub(crate) async fn delete_user(
     Audited(actor): Audited,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let guard = app.directory.begin_write().await?;
+    let guard = app.directory.begin_write(&actor).await?;
     let auth_snapshot = app.directory.snapshot();
     let account = find(&auth_snapshot, &id)?;
     authorize_scope(&actor, &account.host_tags)?;

@@ -18,6 +18,7 @@ mod crash;
 mod encryption;
 mod fair_shares;
 mod front_door;
+mod held_requests;
 mod hidden_hosts;
 mod history;
 mod host_events;

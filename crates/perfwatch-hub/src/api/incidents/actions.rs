@@ -113,7 +113,7 @@ pub(crate) async fn acknowledge(
             None,
         ))
     };
-    not_open_unless(app.alerting.update_incident(id, Some(entry), change).await?)
+    not_open_unless(app.alerting.update_incident(id, Some((&actor, entry)), change).await?)
 }
 
 /// `204`, or a conflict if the incident was resolved and is no longer in memory.
@@ -155,7 +155,7 @@ pub(crate) async fn unacknowledge(
             reason,
         ))
     };
-    not_open_unless(app.alerting.update_incident(id, Some(entry), change).await?)
+    not_open_unless(app.alerting.update_incident(id, Some((&actor, entry)), change).await?)
 }
 
 /// Add a comment
@@ -183,6 +183,7 @@ pub(crate) async fn comment(
         actor: actor.identity.actor_name(),
         text,
     };
-    app.alerting.add_event(event).await?;
+    let entry = actor.audit("incident.comment", format!("incident {id}"));
+    app.alerting.add_event((&actor, entry), event).await?;
     Ok(StatusCode::NO_CONTENT)
 }
