@@ -13,7 +13,9 @@ use data_encoding::HEXLOWER;
 use perfwatch_model::Clock;
 use perfwatch_store::accounts::{Account, Role, SecretHash, Session};
 use perfwatch_store::agents::Agent;
-use perfwatch_store::audit::{AuditEntry, AuditFilter, list_audit_entries};
+use perfwatch_store::audit::{
+    AuditEntry, AuditFilter, LoginAddress, list_audit_entries, list_login_addresses,
+};
 use perfwatch_store::revision::Revision;
 use perfwatch_store::{CommitError, FailureStreak, Store, StoreError, Transaction};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -396,6 +398,15 @@ impl AuthDirectory {
     /// Returns [`StoreError::Unavailable`] if the database cannot be reached.
     pub async fn audit(&self, filter: AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
         list_audit_entries(&*self.store, filter).await
+    }
+
+    /// Addresses of logins since a time.
+    pub(crate) async fn login_addresses(
+        &self,
+        since_ms: i64,
+        limit: i64,
+    ) -> Result<Vec<LoginAddress>, StoreError> {
+        list_login_addresses(&*self.store, since_ms, limit).await
     }
 
     /// Lifetimes of browser sessions.

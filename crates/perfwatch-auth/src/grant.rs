@@ -74,47 +74,14 @@ mod tests {
     use crate::access::{RouteMatch, match_route};
     use crate::actor::Actor;
     use crate::client_addr::ClientAddr;
-    use crate::config::SessionLifetimes;
-    use crate::encryption::Keyring;
     use crate::identity::{RequestCredentials, identify};
     use crate::secret;
-    use perfwatch_model::{Clock, ManualClock};
-    use perfwatch_store::accounts::{Account, Role, Session};
-    use perfwatch_store::{SqliteOptions, SqliteStore, Store, Transaction};
+    use crate::test_directory::{COOKIE, change, open};
+    use perfwatch_model::ManualClock;
+    use perfwatch_store::Transaction;
+    use perfwatch_store::accounts::{Account, Role};
     use std::net::IpAddr;
     use std::time::Duration;
-
-    const COOKIE: &str = "pws_cookie";
-    const HASH_OF: fn(&str) -> [u8; 32] = secret::hash_secret;
-
-    /// Directory with an administrator who has just logged in.
-    async fn open(clock: &Arc<ManualClock>, folder: &std::path::Path) -> (Arc<AuthDirectory>, Account) {
-        let options = SqliteOptions { folder: folder.to_owned(), budget_bytes: 64 << 20 };
-        let clock: Arc<dyn Clock> = clock.clone();
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&options, clock.clone()).unwrap());
-        let keyring = Arc::new(Keyring::new(&[]));
-        let directory =
-            AuthDirectory::open(store, clock, keyring, SessionLifetimes::default()).await.unwrap();
-        let account = Account::new("alice".to_owned(), Role::Admin, 0);
-        let session = Session {
-            hash: HASH_OF(COOKIE),
-            account: account.id,
-            created_ms: 0,
-            last_used_ms: 0,
-            address: "192.0.2.1".to_owned(),
-            user_agent: String::new(),
-        };
-        let tx = Transaction::build(|tx| {
-            tx.accounts().insert(&account);
-            tx.sessions().insert(&session);
-        });
-        change(&directory, tx).await;
-        (directory, account)
-    }
-
-    async fn change(directory: &Arc<AuthDirectory>, tx: Transaction) {
-        directory.begin_unattended_write().await.unwrap().commit(tx, None).await.unwrap();
-    }
 
     fn actor(directory: &Arc<AuthDirectory>, method: &str, path: &str) -> Actor {
         let request = RequestCredentials { session_cookies: &[COOKIE], ..RequestCredentials::default() };
@@ -147,7 +114,7 @@ mod tests {
         let restored = Account { role: Role::Admin, ..account };
         change(&directory, Transaction::build(|tx| tx.accounts().update(&restored))).await;
         assert_eq!(begin(&rules).await, Ok(()));
-        change(&directory, Transaction::build(|tx| tx.sessions().delete(&HASH_OF(COOKIE)))).await;
+        change(&directory, Transaction::build(|tx| tx.sessions().delete(&secret::hash_secret(COOKIE)))).await;
         assert_eq!(begin(&rules).await, Err(AuthError::SessionExpired));
         assert_eq!(
             rules.record(rules.audit("channel.test", String::new())).await,

@@ -33,6 +33,8 @@ pub mod revocation;
 pub mod secret;
 pub mod signing_keys;
 pub mod snapshot;
+#[cfg(test)]
+mod test_directory;
 pub mod totp;
 
 pub use actor::Actor;

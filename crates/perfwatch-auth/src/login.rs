@@ -7,17 +7,17 @@ use crate::confirmation;
 use crate::directory::{AuthDirectory, WriteGuard};
 use crate::error::AuthError;
 use crate::hash_threads::HashShares;
-
-use crate::identity::Credential;
-use crate::login_throttle::LoginThrottle;
+use crate::identity::{Credential, Principal};
+use crate::login_throttle::{LoginThrottle, TRUSTED_ADDRESS_TTL};
 use crate::snapshot::AuthSnapshot;
 use crate::{account_name, password, secret, totp};
 use perfwatch_model::Clock;
-use perfwatch_store::Transaction;
 use perfwatch_store::accounts::{Account, Session};
 use perfwatch_store::audit::AuditEntry;
+use perfwatch_store::{StoreError, Transaction};
 use serde::Deserialize;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Credentials of a login.
 #[derive(Deserialize)]
@@ -36,6 +36,8 @@ pub struct LoginRequest {
 /// Wrong setup links and enrollment tokens per address without a delay. They cannot be guessed; the delay bounds
 /// the audit entries of an agent whose token expired.
 const MAX_FREE_WRONG_SECRETS: u32 = 20;
+/// Maximum number of addresses that are trusted again at a start, those of the latest logins.
+const MAX_RESTORED_ADDRESSES: i64 = 10_000;
 /// Maximum number of sessions per account; the least recently used session is ended.
 const MAX_SESSIONS_PER_ACCOUNT: usize = 50;
 /// Maximum length of the stored `User-Agent`, in characters.
@@ -59,6 +61,9 @@ pub struct Browser<'a> {
     pub user_agent: &'a str,
     /// Session cookie that the request carried; its session is ended by the new login.
     pub previous_cookie: Option<&'a str>,
+    /// Time of the login that the session continues, Unix milliseconds; `None` for a login. A session that is
+    /// only replaced must not count as a recent login.
+    pub logged_in_ms: Option<i64>,
 }
 
 /// Verifies logins and creates sessions.
@@ -79,15 +84,25 @@ fn throttle_key(name: &str) -> String {
 }
 
 impl LoginService {
-    /// Service on the accounts of a directory, without failed attempts.
-    pub fn new(directory: Arc<AuthDirectory>, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            directory,
-            throttle: LoginThrottle::default(),
-            secret_throttle: LoginThrottle::with_free_attempts(MAX_FREE_WRONG_SECRETS),
-            clock,
-            hashes: HashShares::default(),
+    /// Service on the accounts of a directory, without failed attempts. Addresses of logins before the start are
+    /// trusted: otherwise strangers could lock a user out after a restart.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::Unavailable`] if the database cannot be reached.
+    pub async fn open(directory: Arc<AuthDirectory>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let (throttle, now_ms) = (LoginThrottle::default(), clock.wall_ms());
+        let ttl_ms = i64::try_from(TRUSTED_ADDRESS_TTL.as_millis()).unwrap_or(i64::MAX);
+        let logins = directory.login_addresses(now_ms.saturating_sub(ttl_ms), MAX_RESTORED_ADDRESSES).await?;
+        for login in logins {
+            let user = Principal::account_of_actor(&login.actor);
+            let (Some(user), Ok(address)) = (user, login.address.parse()) else { continue };
+            let age_ms = now_ms.saturating_sub(login.at_ms);
+            let left = TRUSTED_ADDRESS_TTL.saturating_sub(Duration::from_millis(age_ms.unsigned_abs()));
+            throttle.trust(address, &throttle_key(user), clock.monotonic() + left);
         }
+        let secret_throttle = LoginThrottle::with_free_attempts(MAX_FREE_WRONG_SECRETS);
+        let hashes = HashShares::default();
+        Ok(Self { directory, throttle, secret_throttle, clock, hashes })
     }
 
     /// Verifies name and password. [`Self::confirm_login`] decides under the write lock.
@@ -316,11 +331,40 @@ impl LoginService {
         let session = Session {
             hash: secret::hash_secret(&cookie),
             account: account.id,
-            created_ms: now_ms,
+            created_ms: browser.logged_in_ms.unwrap_or(now_ms),
             last_used_ms: now_ms,
             address: browser.client.address.to_string(),
             user_agent: browser.user_agent.chars().take(MAX_USER_AGENT_CHARS).collect(),
         };
         (cookie, session)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_directory;
+    use perfwatch_model::ManualClock;
+    use std::net::IpAddr;
+
+    /// F3 (second review): after a restart, failed attempts of strangers locked users out of their accounts.
+    #[tokio::test]
+    async fn addresses_of_earlier_logins_are_trusted_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::starting_at(TRUSTED_ADDRESS_TTL.as_millis() as i64));
+        let (directory, _) = test_directory::open(&clock, folder.path()).await;
+        let client = |last| ClientAddr { address: IpAddr::from([192, 0, 2, last]), is_tls: true };
+        for (last, user) in [(1, "alice"), (2, "bob")] {
+            let entry = audit_entry(format!("user {user}"), &client(last), "login", format!("user {user}"));
+            directory.record_audit(entry).await;
+        }
+        let login = LoginService::open(directory, clock).await.unwrap();
+        for last in 100..150 {
+            login.record_failure(&client(last), "alice", "password").await;
+        }
+        assert_eq!(login.check_throttle(&client(1), "Alice"), Ok(()));
+        for last in [2, 3] {
+            assert!(matches!(login.check_throttle(&client(last), "alice"), Err(AuthError::Throttled(_))));
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! Throttling of failed logins. After some failed attempts, an address has to wait, and so has every
 //! address that attempts the same account. A correct password is not accepted before the delay is over.
+//!
+//! An address that logged in to an account before is trusted: its attempts on the account are limited apart from
+//! those of all other addresses, so that strangers do not lock the owner of the account out.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,14 +12,14 @@ use std::time::Duration;
 
 /// Failed attempts per address without a delay.
 const MAX_FREE_ATTEMPTS_PER_ADDRESS: u32 = 5;
-/// Failed attempts on one account from all addresses without a delay.
+/// Failed attempts on one account without a delay: from each trusted address, and from all others together.
 const MAX_FREE_ATTEMPTS_PER_ACCOUNT: u32 = 20;
 const INITIAL_DELAY: Duration = Duration::from_secs(2);
 const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
 /// Failed attempts are forgotten after this time without a further attempt.
 const ATTEMPT_TTL: Duration = Duration::from_secs(3_600);
-/// Time for which a successful login exempts its address from the throttle of the account.
-const TRUSTED_ADDRESS_TTL: Duration = Duration::from_secs(30 * 86_400);
+/// Time for which an address is trusted after a successful login.
+pub(crate) const TRUSTED_ADDRESS_TTL: Duration = Duration::from_secs(30 * 86_400);
 /// Maximum number of tracked addresses and accounts; the oldest are evicted.
 const MAX_TRACKED: usize = 50_000;
 
@@ -38,9 +41,12 @@ impl FailedAttempts {
 struct TrackedAttempts {
     addresses: HashMap<(IpAddr, u8), FailedAttempts>,
     accounts: HashMap<String, FailedAttempts>,
-    /// Addresses that logged in to an account before. They are exempt from the throttle of the account:
-    /// otherwise failed attempts from others could lock its owner out.
-    trusted_addresses: HashMap<(IpAddr, String), Duration>,
+    /// Attempts on an account from an address.
+    pairs: HashMap<(IpAddr, String), FailedAttempts>,
+    /// The same since the last successful login: the part of the counts of the address that a login clears.
+    uncleared: HashMap<(IpAddr, String), FailedAttempts>,
+    /// Times until which addresses are trusted for an account.
+    trusted_until: HashMap<(IpAddr, String), Duration>,
 }
 
 /// Failed login attempts by address and by account.
@@ -114,15 +120,12 @@ impl LoginThrottle {
             failed.delay(self.free_per_address * group.share, now)
         };
         let of_address = address_groups(address).into_iter().flatten().filter_map(of_group).max();
-        let trusted = inner.trusted_addresses.get(&(address_group(address), account.to_owned()));
-        let of_account = match trusted.is_some_and(|at| now.saturating_sub(*at) < TRUSTED_ADDRESS_TTL) {
-            true => None,
-            false => inner
-                .accounts
-                .get(account)
-                .and_then(|failed| failed.delay(MAX_FREE_ATTEMPTS_PER_ACCOUNT, now)),
+        let pair = (address_group(address), account.to_owned());
+        let failed = match inner.trusted_until.get(&pair).is_some_and(|until| *until > now) {
+            true => inner.pairs.get(&pair),
+            false => inner.accounts.get(account),
         };
-        of_address.max(of_account)
+        of_address.max(failed.and_then(|failed| failed.delay(MAX_FREE_ATTEMPTS_PER_ACCOUNT, now)))
     }
 
     /// Counts a failed attempt on an account; of the address alone if there is no account.
@@ -133,27 +136,37 @@ impl LoginThrottle {
         }
         if let Some(account) = account {
             record_attempt(&mut inner.accounts, account.to_owned(), now);
+            let pair = (address_group(address), account.to_owned());
+            record_attempt(&mut inner.pairs, pair.clone(), now);
+            record_attempt(&mut inner.uncleared, pair, now);
         }
     }
 
-    /// Clears the failed attempts of an address after a successful login, also from the counts of its wider
-    /// networks. The count of the account stays, so that the owner of an account cannot guess the password of
-    /// another without limit.
+    /// Clears the failed attempts of an address on this account after a successful login, also from the counts of
+    /// its wider networks, and trusts the address. Its attempts on other accounts stay, and so does the count of
+    /// the account: a user must not be able to guess the passwords of others without limit.
     pub fn record_success(&self, address: IpAddr, account: &str, now: Duration) {
         let mut inner = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut groups = address_groups(address).into_iter().flatten();
-        let own = groups.next().and_then(|own| inner.addresses.remove(&(own.network, own.prefix_len)));
-        for group in groups {
-            if let (Some(own), Some(failed)) =
-                (&own, inner.addresses.get_mut(&(group.network, group.prefix_len)))
-            {
-                failed.count = failed.count.saturating_sub(own.count);
+        let cleared = inner.uncleared.remove(&(address_group(address), account.to_owned()));
+        // Expired attempts are no longer in the counts of the address.
+        let cleared =
+            cleared.filter(|failed| failed.last + ATTEMPT_TTL > now).map_or(0, |failed| failed.count);
+        for group in address_groups(address).into_iter().flatten() {
+            if let Some(failed) = inner.addresses.get_mut(&(group.network, group.prefix_len)) {
+                failed.count = failed.count.saturating_sub(cleared);
             }
         }
-        if inner.trusted_addresses.len() >= MAX_TRACKED {
-            inner.trusted_addresses.clear();
+        drop(inner);
+        self.trust(address, account, now + TRUSTED_ADDRESS_TTL);
+    }
+
+    /// Trusts an address for an account until this time.
+    pub(crate) fn trust(&self, address: IpAddr, account: &str, until: Duration) {
+        let mut inner = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.trusted_until.len() >= MAX_TRACKED {
+            inner.trusted_until.clear();
         }
-        inner.trusted_addresses.insert((address_group(address), account.to_owned()), now);
+        inner.trusted_until.insert((address_group(address), account.to_owned()), until);
     }
 }
 
@@ -186,8 +199,9 @@ mod tests {
         assert_eq!(throttle.delay(other, "bob", now), None);
         throttle.record_success(other, "alice", now);
         assert_eq!(throttle.delay(other, "alice", now), None, "trusted address");
-        throttle.record_success(address, "bob", now);
+        throttle.record_success(address, "alice", now);
         assert_eq!(throttle.delay(address, "bob", now), None);
+        assert_eq!(throttle.delay(address, "alice", now), Some(MAX_DELAY), "many attempts on the account");
         now += ATTEMPT_TTL;
         throttle.record_failure(other, Some("alice"), now);
         assert_eq!(throttle.delay("192.0.2.9".parse().unwrap(), "alice", now), None, "long ago");
@@ -231,5 +245,39 @@ mod tests {
             throttle.record_failure(IpAddr::V4(n.into()), None, now);
         }
         assert_eq!(throttle.delay("192.0.2.1".parse().unwrap(), "", now), None);
+    }
+
+    /// F2 (second review): a user logged in to the own account between guesses of the password of a user who logs
+    /// in from the same address, and guessed without limit.
+    #[test]
+    fn login_clears_failed_attempts_on_its_own_account_only() {
+        let throttle = LoginThrottle::default();
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let mut now = Duration::from_secs(1_000);
+        throttle.record_success(address, "admin", now);
+        let guess = |now| {
+            let is_free = throttle.delay(address, "admin", now).is_none();
+            if is_free {
+                throttle.record_failure(address, Some("admin"), now);
+            }
+            throttle.record_success(address, "vera", now);
+            is_free
+        };
+        assert_eq!((0..1_000).filter(|_| guess(now)).count(), 5);
+        // The owner may mistype passwords between logins from this address, and guesses remain limited.
+        let mut free = 0;
+        for _ in 0..1_000 {
+            now += Duration::from_secs(1);
+            free += u32::from(guess(now));
+            throttle.record_success(address, "admin", now);
+        }
+        assert!(free < 40, "{free}");
+        // Expired attempts are not subtracted from the attempts of others.
+        let throttle = LoginThrottle::default();
+        throttle.record_failure(address, Some("vera"), now);
+        now += ATTEMPT_TTL;
+        (0..5).for_each(|_| throttle.record_failure(address, Some("admin"), now));
+        throttle.record_success(address, "vera", now);
+        assert_eq!(throttle.delay(address, "admin", now), Some(INITIAL_DELAY));
     }
 }

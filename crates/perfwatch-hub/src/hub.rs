@@ -265,7 +265,7 @@ async fn build_app(
     let app = App {
         agentless: open_agentless(deps, &metrics, config.collection_workers).await?,
         started: clock.monotonic(),
-        login: LoginService::new(directory.clone(), clock.clone()),
+        login: LoginService::open(directory.clone(), clock.clone()).await?,
         directory,
         rate_limiters,
         settings,

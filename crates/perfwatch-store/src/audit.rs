@@ -147,6 +147,36 @@ pub async fn newest_audit_id(store: &dyn Store) -> Result<i64, StoreError> {
     rows.into_iter().next().map_or(Ok(0), |row| RowReader::new(row).int())
 }
 
+/// Login of a user from an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginAddress {
+    /// Actor of the login: `user alice`.
+    pub actor: String,
+    /// Client address of the login.
+    pub address: String,
+    /// Time of the last login from the address, Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// Lists the addresses of logins since a time, latest first.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the database cannot be read.
+pub async fn list_login_addresses(
+    store: &dyn Store,
+    since_ms: i64,
+    limit: i64,
+) -> Result<Vec<LoginAddress>, StoreError> {
+    let sql = "SELECT actor, address, max(at_ms) AS last_ms FROM audit WHERE at_ms >= $1 \
+         AND action IN ('login', 'token.sign') AND actor LIKE 'user %' \
+         GROUP BY actor, address ORDER BY last_ms DESC LIMIT $2";
+    let read = |row| {
+        let mut row = RowReader::new(row);
+        Ok(LoginAddress { actor: row.text()?, address: row.text()?, at_ms: row.int()? })
+    };
+    store.query(sql, vec![since_ms.into(), limit.into()]).await?.into_iter().map(read).collect()
+}
+
 /// Entries of an actor with this action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditCount {

@@ -103,14 +103,15 @@ pub(crate) struct ChangePasswordRequest {
 
 type CookieReply = (StatusCode, [(HeaderName, HeaderValue); 1]);
 
-/// Ends everything derived from the account and creates a new session for this browser.
+/// Ends everything derived from the account and creates a new session for this browser. `logged_in_ms` is the
+/// time of the login that the session continues, `None` if the user has just entered the password.
 async fn rotate_sessions(
     app: &App,
     guard: &WriteGuard<'_>,
     actor: &Actor,
     headers: &HeaderMap,
     account: Account,
-    action: &str,
+    (action, logged_in_ms): (&str, Option<i64>),
 ) -> Result<CookieReply, ApiError> {
     let (mut account, mut tx) = (account, Transaction::default());
     revoke_derived(&app.directory.snapshot(), &mut account, &mut tx);
@@ -121,8 +122,8 @@ async fn rotate_sessions(
         guard,
         &account,
         (&actor.client_addr, headers),
-        tx,
-        entry,
+        logged_in_ms,
+        (tx, entry),
     )
     .await?;
     Ok((StatusCode::NO_CONTENT, [cookie]))
@@ -159,7 +160,7 @@ pub(crate) async fn password(
         return Err(ApiError::conflict("conflict", "the password was changed concurrently; retry"));
     }
     let account = Account { password: Some(hash), ..current };
-    rotate_sessions(&app, &guard, &actor, &headers, account, "user.change_password").await
+    rotate_sessions(&app, &guard, &actor, &headers, account, ("user.change_password", None)).await
 }
 
 /// Secret for an authenticator app; two-factor authentication is not enabled yet.
@@ -363,5 +364,10 @@ pub(crate) async fn end_sessions(
 ) -> Result<CookieReply, ApiError> {
     let guard = app.directory.begin_write(&actor).await?;
     let account = current_account(&app, &actor.identity)?;
-    rotate_sessions(&app, &guard, &actor, &headers, account, "user.end_sessions").await
+    // A found cookie must not become a recent login.
+    let (auth_snapshot, credential) = (app.directory.snapshot(), &actor.identity.credential);
+    let mut sessions = auth_snapshot.sessions.values();
+    let current = sessions.find(|session| *credential == Credential::Session(session.hash));
+    let logged_in_ms = Some(current.map_or(0, |session| session.created_ms));
+    rotate_sessions(&app, &guard, &actor, &headers, account, ("user.end_sessions", logged_in_ms)).await
 }

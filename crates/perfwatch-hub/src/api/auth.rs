@@ -96,7 +96,7 @@ pub(crate) async fn setup(
     let entry =
         actor::audit_entry("anonymous".into(), &client, "user.create", format!("user {}", account.name));
     let tx = Transaction::build(|tx| tx.accounts().insert(&account));
-    let cookie = create_session(&app, &guard, &account, (&client, &headers), tx, entry).await?;
+    let cookie = create_session(&app, &guard, &account, (&client, &headers), None, (tx, entry)).await?;
     tracing::info!(user = account.name, "first administrator created");
     Ok(login_response(&app, &account, cookie))
 }
@@ -121,7 +121,7 @@ pub(crate) async fn login(
     let actor = format!("user {}", account.name);
     let entry = actor::audit_entry(actor.clone(), &client, "login", actor);
     let tx = Transaction::build(|tx| tx.accounts().update(&account));
-    let cookie = create_session(&app, &guard, &account, (&client, &headers), tx, entry).await?;
+    let cookie = create_session(&app, &guard, &account, (&client, &headers), None, (tx, entry)).await?;
     Ok(login_response(&app, &account, cookie))
 }
 

@@ -10,20 +10,21 @@ use perfwatch_store::Transaction;
 use perfwatch_store::accounts::Account;
 use perfwatch_store::audit::AuditEntry;
 
-/// Commits a new browser session with the writes of `tx`; returns its `Set-Cookie` header.
+/// Commits a new browser session with the writes of `tx`; returns its `Set-Cookie` header. `logged_in_ms` is the
+/// time of the login that the session continues, `None` for a login.
 pub(super) async fn create_session(
     app: &App,
     guard: &WriteGuard<'_>,
     account: &Account,
     (client, headers): (&ClientAddr, &HeaderMap),
-    tx: Transaction,
-    entry: AuditEntry,
+    logged_in_ms: Option<i64>,
+    (tx, entry): (Transaction, AuditEntry),
 ) -> Result<(HeaderName, HeaderValue), ApiError> {
     let user_agent =
         headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let session_cookie = &app.public_address.cookies.session;
     let previous_cookie = session_cookie.values(headers).first().copied();
-    let browser = Browser { client, user_agent, previous_cookie };
+    let browser = Browser { client, user_agent, previous_cookie, logged_in_ms };
     let cookie = app.login.create_session(guard, account, browser, tx, entry).await?;
     Ok(session_cookie.set(
         headers,

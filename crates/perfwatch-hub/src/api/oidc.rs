@@ -199,7 +199,7 @@ async fn login_user(
         }
     };
     let entry = actor::audit_entry(actor.clone(), client, action, actor);
-    super::browser_session::create_session(app, &guard, &account, (client, headers), tx, entry).await
+    super::browser_session::create_session(app, &guard, &account, (client, headers), None, (tx, entry)).await
 }
 
 fn role_missing() -> ApiError {

@@ -19,6 +19,7 @@ conformance! {
     revisions_detect_changes,
     audit_log_is_filtered_and_purged,
     audit_entries_are_deleted_by_principal,
+    login_addresses_are_listed,
 }
 
 fn account(name: &str) -> Account {
@@ -263,6 +264,26 @@ async fn audit_log_is_filtered_and_purged(store: &Arc<dyn Store>) {
     let large = AuditEntry { before: Some("x".repeat(MAX_AUDIT_VALUE_BYTES + 1)), ..entry(4, "rule.update") };
     apply(store, |tx| tx.audit().insert(&large)).await;
     assert_eq!(find("rule.update", None).await[0].before.as_deref(), Some("{\"omitted_bytes\":4097}"));
+}
+
+/// F3 (second review): addresses of logins are trusted after a restart.
+async fn login_addresses_are_listed(store: &Arc<dyn Store>) {
+    let store = &**store;
+    for (at_ms, actor, address, action) in [
+        (1, "user alice", "192.0.2.1", "login"),
+        (5, "user alice", "192.0.2.2", "login"),
+        (7, "user alice", "192.0.2.2", "token.sign"),
+        (6, "user bob", "192.0.2.3", "login"),
+        (8, "token x (user bob)", "192.0.2.4", "token.sign"),
+        (9, "user bob", "192.0.2.5", "logout"),
+    ] {
+        let (actor, address, action) = (actor.to_owned(), address.to_owned(), action.to_owned());
+        let entry = AuditEntry { at_ms, actor, address, action, ..AuditEntry::default() };
+        apply(store, |tx| tx.audit().insert(&entry)).await;
+    }
+    let logins = list_login_addresses(store, 5, 10).await.unwrap();
+    let logins: Vec<_> = logins.iter().map(|login| (login.address.as_str(), login.at_ms)).collect();
+    assert_eq!(logins, [("192.0.2.2", 7), ("192.0.2.3", 6)]);
 }
 
 /// M7: entries of one principal are deleted without those of others.

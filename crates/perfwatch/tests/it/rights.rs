@@ -244,3 +244,23 @@ fn websocket_ends_at_logout() {
         assert_eq!(close_code(&mut socket).await, 4401);
     });
 }
+
+/// F1 (second review): "Log out everywhere" needs no password, and made a found cookie a login of this moment,
+/// with which API tokens could be created.
+#[test]
+fn ending_other_sessions_keeps_the_time_of_the_login() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let current = |cookie: &str| {
+        let sessions = hub.browser_request("GET", "/api/v1/auth/sessions", cookie, &Value::Null).body;
+        sessions["sessions"].as_array().unwrap().iter().find(|session| session["current"] == true).cloned()
+    };
+    let cookie = hub.log_in(ADMIN.0, ADMIN.1);
+    let created_ms = current(&cookie).unwrap()["created_ms"].clone();
+    let request = ureq::delete(hub.url("/api/v1/auth/sessions"));
+    let response = request.header("Cookie", &cookie).header("Origin", hub.url("")).call().unwrap();
+    let replaced = response.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let current = current(&replaced).unwrap();
+    assert_eq!(current["created_ms"], created_ms);
+    assert!(current["last_used_ms"].as_i64() >= created_ms.as_i64());
+}
