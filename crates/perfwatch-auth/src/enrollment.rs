@@ -115,6 +115,7 @@ mod tests {
             tags: Vec::new(),
             uses_left,
             created_by: "user alice".to_owned(),
+            created_by_token: None,
             created_ms: 10,
             expires_ms: 2_000,
             host,

@@ -62,6 +62,11 @@ pub enum Principal {
     EmbeddedAgent,
 }
 
+/// Name of an API token in the audit log.
+pub fn token_actor_name(name: &str, account_name: &str) -> String {
+    format!("token {name} (user {account_name})")
+}
+
 impl Principal {
     /// Name of the account of an actor, as the audit log names users and their tokens.
     pub fn account_of_actor(actor: &str) -> Option<&str> {
@@ -158,7 +163,7 @@ impl Identity {
     pub fn actor_name(&self) -> String {
         match &self.principal {
             Principal::Account { name, .. } => format!("user {name}"),
-            Principal::Token { name, account_name, .. } => format!("token {name} (user {account_name})"),
+            Principal::Token { name, account_name, .. } => token_actor_name(name, account_name),
             Principal::Agent { id, .. } => format!("agent {id}"),
             Principal::EmbeddedAgent => "embedded agent".to_owned(),
         }
@@ -222,6 +227,14 @@ impl Identity {
         if let Principal::Agent { id, .. } = self.principal {
             let is_local = client.to_canonical().is_loopback();
             directory.unencrypted_agents().record(id, !is_encrypted && !is_local);
+        }
+    }
+
+    /// API token of the identity, or that its signed token was created with.
+    pub fn token_id(&self) -> Option<Uuid> {
+        match &self.principal {
+            Principal::Token { id, .. } => Some(*id),
+            Principal::Account { .. } | Principal::Agent { .. } | Principal::EmbeddedAgent => None,
         }
     }
 

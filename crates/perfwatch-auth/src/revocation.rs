@@ -4,7 +4,8 @@
 use crate::identity::Principal;
 use crate::snapshot::AuthSnapshot;
 use perfwatch_store::Transaction;
-use perfwatch_store::accounts::Account;
+use perfwatch_store::accounts::{Account, Token};
+use perfwatch_store::agents::EnrollmentToken;
 
 /// Returns whether a change ends what the user created before: another password, fewer rights or none.
 pub fn ends_credentials(before: &Account, after: &Account) -> bool {
@@ -23,6 +24,18 @@ pub fn revoke_derived(snapshot: &AuthSnapshot, account: &mut Account, tx: &mut T
         tx.tokens().delete(token.id);
     }
     revoke_enrollment_tokens(snapshot, account, tx);
+}
+
+/// Adds the writes that end an API token and the enrollment tokens that it created. Those of earlier versions have
+/// the names of their creator only.
+pub fn revoke_token(snapshot: &AuthSnapshot, token: &Token, actor_name: &str, tx: &mut Transaction) {
+    tx.tokens().delete(token.id);
+    let is_created = |created: &&EnrollmentToken| match created.created_by_token {
+        Some(id) => id == token.id,
+        None => created.created_by == actor_name,
+    };
+    let created = snapshot.enrollment_tokens.values().filter(is_created);
+    created.for_each(|created| tx.enrollment_tokens().delete(created.id));
 }
 
 /// Adds the writes that end the enrollment tokens of an account and of its API tokens.

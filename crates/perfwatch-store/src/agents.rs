@@ -23,6 +23,8 @@ pub struct EnrollmentToken {
     pub uses_left: i64,
     /// Actor that created the token.
     pub created_by: String,
+    /// API token that created the token; `None` for sessions and tokens of earlier versions.
+    pub created_by_token: Option<Uuid>,
     /// Time of creation, Unix milliseconds.
     pub created_ms: i64,
     /// Time of expiry, Unix milliseconds.
@@ -37,8 +39,8 @@ impl EnrollmentToken {
     /// # Errors
     /// Returns a [`StoreError`] if the database cannot be read.
     pub async fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
-        let sql = "SELECT id, hash, name, tags, uses_left, created_by, created_ms, expires_ms, host \
-             FROM enrollment_token ORDER BY created_ms";
+        let sql = "SELECT id, hash, name, tags, uses_left, created_by, created_ms, expires_ms, host, \
+             created_by_token FROM enrollment_token ORDER BY created_ms";
         let read = |row| {
             let mut row = RowReader::new(row);
             Ok(Self {
@@ -51,6 +53,7 @@ impl EnrollmentToken {
                 created_ms: row.int()?,
                 expires_ms: row.int()?,
                 host: row.opt_bytes()?.and_then(|host| HostId::from_bytes(&host)),
+                created_by_token: row.opt_bytes()?.and_then(|id| Uuid::from_slice(&id).ok()),
             })
         };
         store.query(sql, Vec::new()).await?.into_iter().map(read).collect()
@@ -65,8 +68,8 @@ impl EnrollmentTokenRepository<'_> {
     /// Inserts the token as a new row.
     pub fn insert(&mut self, token: &EnrollmentToken) {
         let sql = "INSERT INTO enrollment_token \
-             (id, hash, name, tags, uses_left, created_by, created_ms, expires_ms, host) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+             (id, hash, name, tags, uses_left, created_by, created_ms, expires_ms, host, \
+             created_by_token) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
         let values = [
             token.id.into(),
             token.hash[..].into(),
@@ -77,6 +80,7 @@ impl EnrollmentTokenRepository<'_> {
             token.created_ms.into(),
             token.expires_ms.into(),
             token.host.map(|host| host.0).into(),
+            token.created_by_token.into(),
         ];
         self.0.push(SqlStatement::new(sql, values));
     }
@@ -103,12 +107,13 @@ impl EnrollmentTokenRepository<'_> {
     }
 }
 
-/// Returns whether a host sent snapshots, which another hub may have added a moment ago.
+/// Returns whether a host sent snapshots or is collected over SSH, which another hub may have added a moment ago.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the database cannot be read.
 pub async fn is_known_host(store: &dyn Store, id: HostId) -> Result<bool, StoreError> {
-    let rows = store.query("SELECT 1 FROM host WHERE id = $1", vec![id.0.into()]).await?;
+    let sql = "SELECT id FROM host WHERE id = $1 UNION ALL SELECT id FROM server WHERE id = $1";
+    let rows = store.query(sql, vec![id.0.into()]).await?;
     Ok(!rows.is_empty())
 }
 

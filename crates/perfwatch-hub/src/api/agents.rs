@@ -197,6 +197,7 @@ async fn enroll(
         agents: &agents,
         is_known_host: host.is_some() || is_known_host(app.history.backend(), request.host_id).await?,
     };
+    let is_known_host = claim.is_known_host;
     let is_retry = claim.check(now_ms).map_err(claim_error)? == AcceptedClaim::Retry;
     if auth_snapshot.agents.len() >= limits::MAX_HOSTS {
         return Err(ApiError::new(
@@ -227,7 +228,7 @@ async fn enroll(
     }
     previous.iter().for_each(|agent| tx.agents().delete(agent.id));
     // The tags of the token apply to new hosts only.
-    if !token.tags.is_empty() && host.is_none() && !auth_snapshot.host_tags.contains_key(&request.host_id) {
+    if !token.tags.is_empty() && !is_known_host && !auth_snapshot.host_tags.contains_key(&request.host_id) {
         tx.host_tags().set(request.host_id, &token.tags);
     }
     let object = format!("agent {} of {}", agent.id, request.host_name);

@@ -178,6 +178,10 @@ pub(crate) async fn create_enrollment_token(
     let InstallCommands { command, verified_command } =
         install_script::commands(&base_url.0, &app.config.downloads, &secret).await?;
     let now_ms = app.clock.wall_ms();
+    // Ends with the API token that creates it.
+    let auth_snapshot = app.directory.snapshot();
+    let creator = auth_snapshot.tokens.values().find(|token| Some(token.id) == actor.identity.token_id());
+    let creator_expires_ms = creator.and_then(|token| token.expires_ms).unwrap_or(i64::MAX);
     let token = EnrollmentToken {
         id: Uuid::now_v7(),
         hash: secret::hash_secret(&secret),
@@ -185,8 +189,9 @@ pub(crate) async fn create_enrollment_token(
         tags,
         uses_left: request.uses,
         created_by: actor.identity.actor_name(),
+        created_by_token: actor.identity.token_id(),
         created_ms: now_ms,
-        expires_ms: now_ms + request.expires_in_hours * HOUR_MS,
+        expires_ms: (now_ms + request.expires_in_hours * HOUR_MS).min(creator_expires_ms),
         host,
     };
     let guard = app.directory.begin_write(&actor).await?;

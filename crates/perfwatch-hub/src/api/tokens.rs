@@ -4,7 +4,8 @@ use crate::app::App;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use perfwatch_auth::identity::validate_scope;
+use perfwatch_auth::identity::{token_actor_name, validate_scope};
+use perfwatch_auth::revocation::revoke_token;
 use perfwatch_auth::{Identity, secret};
 use perfwatch_http::body::JsonBody;
 use perfwatch_http::{ApiError, Audited, Caller, params};
@@ -132,7 +133,7 @@ pub(crate) async fn create_token(
     Ok((StatusCode::CREATED, Json(CreatedToken { secret, token: response })))
 }
 
-/// Revoke an API token
+/// Revoke an API token and the enrollment tokens that it created
 #[utoipa::path(
     delete, path = "/api/v1/tokens/{id}", tag = "tokens",
     params(("id" = String, Path, description = "Id of the API token")),
@@ -148,6 +149,10 @@ pub(crate) async fn delete_token(
     let token = token.ok_or_else(|| ApiError::not_found("token not found"))?;
     let entry =
         actor.audit_change("token.delete", format!("token {}", token.name), Some(&to_response(&token)), None);
-    guard.commit(Transaction::build(|tx| tx.tokens().delete(token.id)), Some(entry)).await?;
+    let auth_snapshot = app.directory.snapshot();
+    let owner = auth_snapshot.accounts.get(&token.account).map_or("", |account| &account.name);
+    let actor_name = token_actor_name(&token.name, owner);
+    let tx = Transaction::build(|tx| revoke_token(&auth_snapshot, &token, &actor_name, tx));
+    guard.commit(tx, Some(entry)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -173,6 +173,7 @@ async fn enrollment_uses_are_limited(store: &Arc<dyn Store>) {
         created_ms: 10,
         expires_ms: 100,
         host: Some(HostId::generate()),
+        created_by_token: Some(Uuid::now_v7()),
     };
     apply(store, |tx| tx.enrollment_tokens().insert(&token)).await;
     let agent = |number: u8| Agent {
@@ -270,20 +271,20 @@ async fn audit_log_is_filtered_and_purged(store: &Arc<dyn Store>) {
 async fn login_addresses_are_listed(store: &Arc<dyn Store>) {
     let store = &**store;
     for (at_ms, actor, address, action) in [
-        (1, "user alice", "192.0.2.1", "login"),
-        (5, "user alice", "192.0.2.2", "login"),
-        (7, "user alice", "192.0.2.2", "token.sign"),
-        (6, "user bob", "192.0.2.3", "login"),
-        (8, "token x (user bob)", "192.0.2.4", "token.sign"),
-        (9, "user bob", "192.0.2.5", "logout"),
+        (1_001, "user alice", "192.0.2.1", "login"),
+        (1_005, "user alice", "192.0.2.2", "login"),
+        (1_007, "user alice", "192.0.2.2", "token.sign"),
+        (1_006, "user bob", "192.0.2.3", "login"),
+        (1_008, "token x (user bob)", "192.0.2.4", "token.sign"),
+        (1_009, "user bob", "192.0.2.5", "logout"),
     ] {
         let (actor, address, action) = (actor.to_owned(), address.to_owned(), action.to_owned());
         let entry = AuditEntry { at_ms, actor, address, action, ..AuditEntry::default() };
         apply(store, |tx| tx.audit().insert(&entry)).await;
     }
-    let logins = list_login_addresses(store, 5, 10).await.unwrap();
+    let logins = list_login_addresses(store, 1_005, 10).await.unwrap();
     let logins: Vec<_> = logins.iter().map(|login| (login.address.as_str(), login.at_ms)).collect();
-    assert_eq!(logins, [("192.0.2.2", 7), ("192.0.2.3", 6)]);
+    assert_eq!(logins, [("192.0.2.2", 1_007), ("192.0.2.3", 1_006)]);
 }
 
 /// M7: entries of one principal are deleted without those of others.

@@ -1,7 +1,9 @@
 //! Servers, collections and the collection queue.
 
 use crate::support::{apply, assert_conflict, conformance};
+use perfwatch_model::HostId;
 use perfwatch_store::Store;
+use perfwatch_store::agents::is_known_host;
 use perfwatch_store::collection_jobs::{CollectionJobs, JobRow, JobState, Lease, WorkerCapacity};
 use perfwatch_store::collections::{CollectTrigger, CollectionCount, CollectionRow};
 use perfwatch_store::servers::ServerRow;
@@ -9,6 +11,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 conformance! {
+    hosts_of_servers_are_known,
     server_updates_check_version,
     host_key_is_pinned_and_replaced_on_request,
     collections_update_their_server,
@@ -34,6 +37,16 @@ fn collection(server: Uuid, finished_ms: i64, cause: Option<&str>) -> Collection
         error: cause.map(|cause| format!("cause: {cause}")),
         steps: "[]".to_owned(),
     }
+}
+
+/// F21 (second review): a server that was never collected has no row of a host.
+async fn hosts_of_servers_are_known(store: &Arc<dyn Store>) {
+    let store = &**store;
+    let server = server("web", false);
+    assert_eq!(is_known_host(store, HostId(server.id)).await, Ok(false));
+    apply(store, |tx| tx.servers().insert(&server)).await;
+    assert_eq!(is_known_host(store, HostId(server.id)).await, Ok(true));
+    apply(store, |tx| tx.servers().delete(server.id)).await;
 }
 
 async fn server_updates_check_version(store: &Arc<dyn Store>) {

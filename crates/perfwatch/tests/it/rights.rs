@@ -1,6 +1,7 @@
 //! Rights of credentials: which of them may create something lasting, and with what each of them ends.
 
 use crate::access::add_user;
+use crate::agentless::server_request;
 use crate::support::{ADMIN, BINARY, TestHub};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -263,4 +264,56 @@ fn ending_other_sessions_keeps_the_time_of_the_login() {
     let current = current(&replaced).unwrap();
     assert_eq!(current["created_ms"], created_ms);
     assert!(current["last_used_ms"].as_i64() >= created_ms.as_i64());
+}
+
+/// F4 (second review): a leaked API token was deleted, and agents still enrolled with the enrollment tokens that
+/// it had created.
+#[test]
+fn enrollment_tokens_end_with_the_api_token_that_created_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let api_token = |name: &str, days: Option<i64>| {
+        let body = json!({ "name": name, "scope": "operator", "expires_in_days": days });
+        let body = hub.admin_request("POST", "/api/v1/tokens", &body).body;
+        (body["id"].as_str().unwrap().to_owned(), body["token"].as_str().unwrap().to_owned())
+    };
+    let enrollment_token = |credential: &str| {
+        let body = json!({ "name": "fleet", "uses": 10, "expires_in_hours": 8_000 });
+        hub.request("POST", "/api/v1/enrollment-tokens", credential, &body).body
+    };
+    // Names of API tokens are not unique.
+    let ((leaked, leaked_secret), (_, other_secret)) = (api_token("ci", Some(1)), api_token("ci", None));
+    let (ended, kept) = (enrollment_token(&leaked_secret), enrollment_token(&other_secret));
+    let lifetime_ms =
+        |token: &Value| token["expires_ms"].as_i64().unwrap() - token["created_ms"].as_i64().unwrap();
+    assert!(lifetime_ms(&ended) <= 86_400_000 && lifetime_ms(&kept) == 8_000 * 3_600_000);
+    let deleted = hub.admin_request("DELETE", &format!("/api/v1/tokens/{leaked}"), &Value::Null);
+    assert_eq!(deleted.status, 204, "{}", deleted.text);
+    let enroll = |token: &Value, host: &str| {
+        let body = json!({ "token": token["token"], "host_id": host, "host_name": "web" });
+        hub.request("POST", "/api/v1/agents/enroll", "", &body).status
+    };
+    assert_eq!(enroll(&ended, HOST), 401);
+    assert_eq!(enroll(&kept, HOST), 201);
+}
+
+/// F21 (second review): an enrollment token of a limited operator took the id of an agentless host that was never
+/// collected, and gave it the tags of the operator.
+#[test]
+fn enrollment_takes_no_id_of_an_agentless_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestHub::start(folder.path());
+    let credentials = json!({ "kind": "password", "password": "secret" });
+    let mut server = server_request("hidden", "192.0.2.9:22".parse().unwrap(), "root", &credentials);
+    server["enabled"] = json!(false);
+    let server = hub.request("POST", "/api/v1/servers", &hub.token, &server).body["id"].clone();
+    add_user(&hub, OPERATOR, "operator", &["team=a"]);
+    let operator = hub.create_token(OPERATOR, "operator");
+    let token = json!({ "name": "x", "tags": ["team=a"] });
+    let token = hub.request("POST", "/api/v1/enrollment-tokens", &operator, &token).body["token"].clone();
+    let agent = json!({ "token": token, "host_id": server, "host_name": "mine" });
+    let enrolled = hub.request("POST", "/api/v1/agents/enroll", "", &agent);
+    assert_eq!((enrolled.status, enrolled.code()), (409, "host_already_enrolled"), "{}", enrolled.text);
+    let listed = hub.request("GET", "/api/v1/servers", &operator, &Value::Null).body;
+    assert_eq!(listed["servers"], json!([]));
 }
