@@ -58,7 +58,7 @@ pub(crate) async fn upgrade(
             30,
         ));
     }
-    let Actor { identity, client_addr } = actor;
+    let Actor { identity, client_addr, .. } = actor;
     let share = app.live_feed.client_shares().get(identity.share_key());
     let Some(socket_slot) = share.reserve(LiveResource::Sockets, 1) else {
         let message = format!("at most {} WebSockets per account", limits::MAX_WEBSOCKETS_PER_ACCOUNT);

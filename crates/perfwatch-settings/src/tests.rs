@@ -3,14 +3,19 @@
 use super::*;
 use perfwatch_auth::SessionLifetimes;
 use perfwatch_auth::encryption::Keyring;
-use perfwatch_auth::identity::{Credential, Identity, Principal};
+use perfwatch_auth::Grant;
+use perfwatch_auth::access::{RouteMatch, match_route};
+use perfwatch_auth::identity::{RequestCredentials, identify};
+use perfwatch_auth::secret::hash_secret;
 use perfwatch_history::{HistoryConfig, HistoryMetrics};
 use perfwatch_http::rate_limit::RateLimitConfig;
 use perfwatch_model::ManualClock;
+use perfwatch_store::accounts::{Account, Role, Session};
 use perfwatch_store::audit::{AuditFilter, list_audit_entries};
 use perfwatch_store::{SqliteOptions, SqliteStore};
 
 const DAY_S: i64 = 86_400;
+const COOKIE: &str = "cookie";
 
 struct TestHub {
     settings: Settings,
@@ -25,6 +30,7 @@ async fn start(store: &Arc<dyn Store>, sources: &[(&str, SettingSource)]) -> Tes
         History::open(store.clone(), clock.clone(), config.clone(), HistoryMetrics::default()).await.unwrap();
     let lifetimes = SessionLifetimes::default();
     let keyring = Arc::new(Keyring::new(&[]));
+    insert_admin(store).await;
     let directory = AuthDirectory::open(store.clone(), clock.clone(), keyring, lifetimes).await.unwrap();
     let rates = RateLimitConfig::default();
     let rate_limiters = RateLimiters::new(rates);
@@ -41,11 +47,36 @@ fn open_store(folder: &std::path::Path) -> Arc<dyn Store> {
     Arc::new(SqliteStore::open(&options, Arc::new(ManualClock::starting_at(1_000))).unwrap())
 }
 
-fn actor() -> Actor {
-    let principal = Principal::Account { id: uuid::Uuid::nil(), name: "vera".to_owned() };
-    let identity = Identity::for_ingest(principal, Credential::Session([0; 32]));
-    let client_addr = perfwatch_auth::ClientAddr { address: [127, 0, 0, 1].into(), is_tls: false };
-    Actor { identity, client_addr }
+impl TestHub {
+    /// Administrator who has just logged in.
+    fn actor(&self) -> Actor {
+        let credentials = RequestCredentials { session_cookies: &[COOKIE], ..RequestCredentials::default() };
+        let identity = identify(&self.directory, credentials).unwrap().unwrap();
+        let RouteMatch::Matched(access, accepts) = match_route("PUT", "/api/v1/settings") else {
+            panic!("the route is missing")
+        };
+        let client_addr = perfwatch_auth::ClientAddr { address: [127, 0, 0, 1].into(), is_tls: false };
+        Actor::new(Grant::new(self.directory.clone(), identity, (access, accepts), &[]), client_addr)
+    }
+}
+
+/// Adds the administrator to an empty database.
+async fn insert_admin(store: &Arc<dyn Store>) {
+    let account = Account::new("vera".to_owned(), Role::Admin, 0);
+    let session = Session {
+        hash: hash_secret(COOKIE),
+        account: account.id,
+        created_ms: 1_000,
+        last_used_ms: 1_000,
+        address: "127.0.0.1".to_owned(),
+        user_agent: String::new(),
+    };
+    let insert = |tx: &mut Transaction| {
+        tx.accounts().insert(&account);
+        tx.sessions().insert(&session);
+    };
+    // The second hub of a database finds the account.
+    let _ = store.commit(Transaction::build(insert)).await;
 }
 
 fn change(version: i64, values: &[(&str, Option<i64>)]) -> UpdateSettingsRequest {
@@ -69,7 +100,7 @@ async fn changes_apply_to_all_hubs_and_are_audited() {
         ("min_password_length", Some(14)),
         ("agent_interval_ms", Some(10_000)),
     ];
-    let response = hub.settings.update(&actor(), &change(0, &values)).await.unwrap();
+    let response = hub.settings.update(&hub.actor(), &change(0, &values)).await.unwrap();
     assert_eq!((response.version, response.changed_by.as_deref()), (1, Some("user vera")));
     assert_eq!(source(&response, "raw_retention_s"), SettingSource::Database);
     assert_eq!(source(&response, "hour_retention_s"), SettingSource::Default);
@@ -94,7 +125,7 @@ async fn changes_apply_to_all_hubs_and_are_audited() {
     assert!(entry.after.as_ref().unwrap().contains("\"raw_retention_s\":604800"));
     assert!(!entry.after.as_ref().unwrap().contains("hour_retention_s"));
     // Without a value, the default counts again.
-    let response = hub.settings.update(&actor(), &change(1, &[("raw_retention_s", None)])).await.unwrap();
+    let response = hub.settings.update(&hub.actor(), &change(1, &[("raw_retention_s", None)])).await.unwrap();
     assert_eq!(source(&response, "raw_retention_s"), SettingSource::Default);
     assert_eq!(hub.history.config().raw_retention.as_secs(), 14 * 86_400);
 }
@@ -105,7 +136,7 @@ async fn invalid_and_stale_changes_are_rejected() {
     let store = open_store(folder.path());
     let hub = start(&store, &[("hub.retention.hours", SettingSource::File)]).await;
     let update = async |version, values: &[(&str, Option<i64>)]| {
-        hub.settings.update(&actor(), &change(version, values)).await.map_err(|error| error.to_string())
+        hub.settings.update(&hub.actor(), &change(version, values)).await.map_err(|error| error.to_string())
     };
     for (values, message) in [
         ([("raw_retention_s", Some(60))], "raw_retention_s: 60 is not between 3600 and 315360000"),
@@ -138,7 +169,7 @@ async fn configuration_overrides_stored_settings() {
     let folder = tempfile::tempdir().unwrap();
     let store = open_store(folder.path());
     let hub = start(&store, &[]).await;
-    hub.settings.update(&actor(), &change(0, &[("raw_retention_s", Some(3 * DAY_S))])).await.unwrap();
+    hub.settings.update(&hub.actor(), &change(0, &[("raw_retention_s", Some(3 * DAY_S))])).await.unwrap();
     let locked = start(&store, &[("hub.retention.raw", SettingSource::Environment)]).await;
     assert_eq!(locked.history.config().raw_retention.as_secs(), 14 * 86_400);
     let response = locked.settings.response();
