@@ -22,7 +22,6 @@ use perfwatch_rules::notification::SendError;
 use perfwatch_rules::rule::Severity;
 use perfwatch_rules::silence::Matcher;
 use perfwatch_rules::weekly_window::WeeklyWindow;
-use perfwatch_store::CommitError;
 use perfwatch_store::incidents::IncidentEventKind;
 use perfwatch_store::outbox::NotificationState;
 use std::time::Duration;

@@ -122,6 +122,9 @@ fn empty_and_foreign_variables_are_ignored() {
     let (settings, warnings) = load_with_warnings(None, &variables, &[]).unwrap();
     let mut expected = Settings::default();
     expected.agent.exclude.metrics.clear();
+    // The empty list is set; the other variables are not.
+    assert_eq!(settings.sources.keys().collect::<Vec<_>>(), ["agent.exclude.metrics"]);
+    expected.sources = settings.sources.clone();
     assert_eq!(settings, expected);
     assert_eq!(warnings, ["PERFWATCH_VERSION: unknown setting; see docs/CONFIG.md"]);
     let error = load(None, &[], &[("data", String::new())]).unwrap_err().to_string();
