@@ -1,11 +1,13 @@
 //! Actor of a change: the principal and address that the audit log records.
 
 use crate::client_addr::ClientAddr;
+use crate::directory::{AuthDirectory, WriteGuard};
 use crate::error::AuthError;
 use crate::grant::Grant;
 use crate::identity::Identity;
 use perfwatch_store::audit::AuditEntry;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// Identity and address that make a change.
 #[derive(Debug, Clone)]
@@ -26,6 +28,20 @@ pub fn audit_entry(actor: String, client: &ClientAddr, action: &str, object: Str
         action: action.to_owned(),
         object,
         ..AuditEntry::default()
+    }
+}
+
+impl AuthDirectory {
+    /// Waits for the write lock, loads changes of other hubs, and checks the right of the request again: it may
+    /// have ended since the headers of the request arrived.
+    ///
+    /// # Errors
+    /// Returns the reason if the actor lost the right, and [`AuthError::Store`] if the database cannot be
+    /// reached.
+    pub async fn begin_write(self: &Arc<Self>, actor: &Actor) -> Result<WriteGuard<'_>, AuthError> {
+        let guard = self.begin_unattended_write().await?;
+        actor.recheck()?;
+        Ok(guard)
     }
 }
 

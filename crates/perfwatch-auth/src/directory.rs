@@ -1,7 +1,6 @@
 //! All accounts, sessions, tokens and agents in memory. The copy is reloaded after each change of this
 //! hub and, within a second, after changes of other hubs; open WebSockets are notified.
 
-use crate::actor::Actor;
 use crate::audit_retention::{AUDIT_RETENTION_MS, AuditRetention};
 use crate::config::SessionLifetimes;
 use crate::encryption::{DecryptError, Keyring, SecretRotation, StoredSecret};
@@ -9,13 +8,10 @@ use crate::error::AuthError;
 use crate::last_used::{LastUsedBuffer, UnencryptedAgents};
 pub use crate::snapshot::AuthSnapshot;
 use crate::{account_name, password, secret, totp};
-use data_encoding::HEXLOWER;
 use perfwatch_model::Clock;
 use perfwatch_store::accounts::{Account, Role, SecretHash, Session};
 use perfwatch_store::agents::Agent;
-use perfwatch_store::audit::{
-    AuditEntry, AuditFilter, LoginAddress, list_audit_entries, list_login_addresses,
-};
+use perfwatch_store::audit::{AuditEntry, AuditFilter, list_audit_entries};
 use perfwatch_store::revision::Revision;
 use perfwatch_store::{CommitError, FailureStreak, Store, StoreError, Transaction};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -146,19 +142,7 @@ impl AuthDirectory {
         Ok(Account { password, ..Account::new(name, role, self.now_ms()) })
     }
 
-    /// Waits for the write lock, loads changes of other hubs, and checks the right of the request again: it may
-    /// have ended since the headers of the request arrived.
-    ///
-    /// # Errors
-    /// Returns the reason if the actor lost the right, and [`AuthError::Store`] if the database cannot be
-    /// reached.
-    pub async fn begin_write(self: &Arc<Self>, actor: &Actor) -> Result<WriteGuard<'_>, AuthError> {
-        let guard = self.begin_unattended_write().await?;
-        actor.recheck()?;
-        Ok(guard)
-    }
-
-    /// As [`Self::begin_write`], for tasks of the hub and for requests whose secret is verified under the lock,
+    /// As `begin_write` of an actor, for tasks of the hub and for requests whose secret is verified under the lock,
     /// such as logins and enrollments.
     ///
     /// # Errors
@@ -169,14 +153,6 @@ impl AuthDirectory {
             self.reload().await?;
         }
         Ok(WriteGuard { directory: self, base_revision: self.snapshot().revision, _guard: guard })
-    }
-
-    /// Secret of the setup link, the same on all hubs of a database; `None` once an administrator exists.
-    pub fn setup_secret(&self) -> Option<String> {
-        let snapshot = self.snapshot();
-        let key = snapshot.signing_keys.oldest().filter(|_| !snapshot.has_admin_except(None))?;
-        let digest = secret::hash_secret(&format!("setup {key}"));
-        Some(format!("{}{}", secret::SecretKind::Setup.prefix(), HEXLOWER.encode(&digest)))
     }
 
     /// Stores an audit entry that belongs to no change of access data. A failure is logged.
@@ -400,13 +376,8 @@ impl AuthDirectory {
         list_audit_entries(&*self.store, filter).await
     }
 
-    /// Addresses of logins since a time.
-    pub(crate) async fn login_addresses(
-        &self,
-        since_ms: i64,
-        limit: i64,
-    ) -> Result<Vec<LoginAddress>, StoreError> {
-        list_login_addresses(&*self.store, since_ms, limit).await
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
     }
 
     /// Lifetimes of browser sessions.

@@ -11,9 +11,10 @@ use crate::identity::{Credential, Principal};
 use crate::login_throttle::{LoginThrottle, TRUSTED_ADDRESS_TTL};
 use crate::snapshot::AuthSnapshot;
 use crate::{account_name, password, secret, totp};
+use data_encoding::HEXLOWER;
 use perfwatch_model::Clock;
 use perfwatch_store::accounts::{Account, Session};
-use perfwatch_store::audit::AuditEntry;
+use perfwatch_store::audit::{AuditEntry, list_login_addresses};
 use perfwatch_store::{StoreError, Transaction};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -83,6 +84,16 @@ fn throttle_key(name: &str) -> String {
     account_name::comparison_key(&name.chars().take(MAX_LOGIN_NAME_BYTES).collect::<String>())
 }
 
+impl AuthDirectory {
+    /// Secret of the setup link, the same on all hubs of a database; `None` once an administrator exists.
+    pub fn setup_secret(&self) -> Option<String> {
+        let snapshot = self.snapshot();
+        let key = snapshot.signing_keys.oldest().filter(|_| !snapshot.has_admin_except(None))?;
+        let digest = secret::hash_secret(&format!("setup {key}"));
+        Some(format!("{}{}", secret::SecretKind::Setup.prefix(), HEXLOWER.encode(&digest)))
+    }
+}
+
 impl LoginService {
     /// Service on the accounts of a directory, without failed attempts. Addresses of logins before the start are
     /// trusted: otherwise strangers could lock a user out after a restart.
@@ -92,7 +103,9 @@ impl LoginService {
     pub async fn open(directory: Arc<AuthDirectory>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (throttle, now_ms) = (LoginThrottle::default(), clock.wall_ms());
         let ttl_ms = i64::try_from(TRUSTED_ADDRESS_TTL.as_millis()).unwrap_or(i64::MAX);
-        let logins = directory.login_addresses(now_ms.saturating_sub(ttl_ms), MAX_RESTORED_ADDRESSES).await?;
+        let logins =
+            list_login_addresses(directory.store(), now_ms.saturating_sub(ttl_ms), MAX_RESTORED_ADDRESSES)
+                .await?;
         for login in logins {
             let user = Principal::account_of_actor(&login.actor);
             let (Some(user), Ok(address)) = (user, login.address.parse()) else { continue };

@@ -1,10 +1,10 @@
 //! Settings with a real database: sources, validation, versions, audit log, a second hub.
 
 use super::*;
-use perfwatch_auth::SessionLifetimes;
-use perfwatch_auth::encryption::Keyring;
 use perfwatch_auth::Grant;
+use perfwatch_auth::SessionLifetimes;
 use perfwatch_auth::access::{RouteMatch, match_route};
+use perfwatch_auth::encryption::Keyring;
 use perfwatch_auth::identity::{RequestCredentials, identify};
 use perfwatch_auth::secret::hash_secret;
 use perfwatch_history::{HistoryConfig, HistoryMetrics};

@@ -1813,7 +1813,7 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Revoke an API token
+         * Revoke an API token and the enrollment tokens that it created
          * @description Any authenticated caller. Browser session only.
          */
         delete: operations["delete_tokens_id"];

@@ -133,7 +133,9 @@ pub(crate) async fn create_token(
     Ok((StatusCode::CREATED, Json(CreatedToken { secret, token: response })))
 }
 
-/// Revoke an API token and the enrollment tokens that it created
+/// Revoke an API token
+///
+/// The enrollment tokens that it created end with it.
 #[utoipa::path(
     delete, path = "/api/v1/tokens/{id}", tag = "tokens",
     params(("id" = String, Path, description = "Id of the API token")),

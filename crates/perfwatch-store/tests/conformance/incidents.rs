@@ -358,8 +358,14 @@ async fn notifications_are_counted_by_channel_and_state(store: &Arc<dyn Store>) 
         count(channel, Sent, 0),
         count(other, Pending, 0),
     ];
-    assert_eq!(Outbox::count(store, T0 + 10).await.unwrap(), all);
-    assert_eq!(Outbox::count(store, T0 + 11).await.unwrap().len(), 3, "an older delivery is not counted");
+    // Other cases have channels of their own.
+    let count_since = async |since_ms| {
+        let mut counts = Outbox::count(store, since_ms).await.unwrap();
+        counts.retain(|count| [channel, other].contains(&count.channel));
+        counts
+    };
+    assert_eq!(count_since(T0 + 10).await, all);
+    assert_eq!(count_since(T0 + 11).await.len(), 3, "an older delivery is not counted");
 }
 
 async fn host_last_seen_is_replaced(store: &Arc<dyn Store>) {
