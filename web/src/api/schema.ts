@@ -1813,8 +1813,10 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Revoke an API token and the enrollment tokens that it created
-         * @description Any authenticated caller. Browser session only.
+         * Revoke an API token
+         * @description The enrollment tokens that it created end with it.
+         *
+         *     Any authenticated caller. Browser session only.
          */
         delete: operations["delete_tokens_id"];
         options?: never;
