@@ -137,7 +137,8 @@ async fn one_incident_is_open_per_group_key(store: &Arc<dyn Store>) {
     // PostgreSQL text cannot contain NUL.
     apply(store, |tx| tx.incident_events().insert(&event(first.id, IncidentEventKind::Fired, "x\0"))).await;
     let replaced = event(first.id, IncidentEventKind::Fired, "x\u{fffd}");
-    assert_eq!(IncidentEventRow::list(store, first.id).await.unwrap().first(), Some(&replaced));
+    let [late, early] = [T0 + 30, T0 + 20].map(|at_ms| acknowledged(&first, at_ms));
+    assert_eq!(IncidentEventRow::list(store, first.id).await.unwrap(), [replaced, early, late]);
     apply(store, |tx| tx.incidents().delete_resolved_before(T0 + 51)).await;
     assert_eq!(IncidentRow::get(store, first.id).await.unwrap(), None);
     assert!(IncidentEventRow::list(store, first.id).await.unwrap().is_empty());
@@ -182,13 +183,15 @@ async fn assert_filters(store: &dyn Store, first: &IncidentRow, second: &Inciden
     }
 }
 
+fn acknowledged(incident: &IncidentRow, at_ms: i64) -> IncidentEventRow {
+    IncidentEventRow { at_ms, ..event(incident.id, IncidentEventKind::Acknowledged, "") }
+}
+
 /// Statistics read the alerts and the first acknowledgments of incidents that were open since a time.
 async fn assert_times(store: &dyn Store, first: &IncidentRow, second: &IncidentRow) {
-    let acknowledged =
-        |at_ms| IncidentEventRow { at_ms, ..event(first.id, IncidentEventKind::Acknowledged, "") };
     apply(store, |tx| {
-        tx.incident_events().insert(&acknowledged(T0 + 30));
-        tx.incident_events().insert(&acknowledged(T0 + 20));
+        tx.incident_events().insert(&acknowledged(first, T0 + 30));
+        tx.incident_events().insert(&acknowledged(first, T0 + 20));
     })
     .await;
     for (since_ms, limit, expected) in [
